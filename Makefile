@@ -1,0 +1,87 @@
+# The one list of commands. `make` alone explains them.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+STAMP := $(VENV)/.installed
+BENCH_FLAGS ?=
+
+# PyO3 rebuilds whenever it sees another interpreter, so every cargo below is told the same one. Maturin builds into a
+# folder of its own, or its flags and those of plain cargo would throw each other's work away.
+export PYO3_PYTHON := $(BIN)/python
+export VIRTUAL_ENV := $(abspath $(VENV))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
+MATURIN_TARGET := target/maturin
+MATURIN := $(BIN)/maturin
+PURE_CRATES := -p cloaca-core -p cloaca-store
+
+.DEFAULT_GOAL := help
+.PHONY: help venv develop release demo test test-rust test-python check check-rust check-python check-docs format wheel \
+	bench lock clean
+
+help: ## explain the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## make .venv with everything that development needs
+
+$(STAMP): requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+develop: $(STAMP) ## build the package unoptimised into .venv
+	$(MATURIN) develop --locked --target-dir $(MATURIN_TARGET)
+
+release: $(STAMP) ## build the package optimised into .venv
+	$(MATURIN) develop --release --locked --target-dir $(MATURIN_TARGET)
+
+demo: release ## watch a real folder while another process drops files into it
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+		$(BIN)/python examples/inbox_watcher.py --folder "$$folder" --seconds 20
+
+test: test-rust test-python ## build what is needed and run all tests
+
+test-rust: $(STAMP) ## run the tests of the core and the store
+	cargo test --locked $(PURE_CRATES)
+
+test-python: develop ## run the tests of the package, the examples and the docs
+	$(BIN)/python -m pytest
+
+check: check-rust check-python check-docs ## formatting, lints, types, docs: every warning is an error
+
+check-rust: $(STAMP) ## cargo fmt, clippy and doc
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+check-python: develop ## ruff, mypy and stubtest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict python/cloaca examples
+	$(BIN)/python -m mypy.stubtest cloaca._cloaca
+
+check-docs: $(STAMP) ## build the docs, where a broken link is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+format: $(STAMP) ## format Rust and Python
+	cargo fmt --all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(STAMP) ## build the wheel into dist/
+	$(MATURIN) build --release --locked --out dist --target-dir $(MATURIN_TARGET)
+
+bench: release ## build optimised and run the benches (BENCH_FLAGS=--quick for a short run)
+	$(BIN)/python benches/run.py $(BENCH_FLAGS)
+
+lock: ## renew requirements-dev.txt from requirements-dev.in
+	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --requirement requirements-dev.in
+	{ head -n 1 requirements-dev.txt; $(VENV)/lock/bin/python -m pip freeze | LC_ALL=C sort -f; } > requirements-dev.new
+	mv requirements-dev.new requirements-dev.txt
+	rm -rf $(VENV)/lock
+
+clean: ## remove everything that these commands made
+	rm -rf $(VENV) target dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f python/cloaca/_cloaca*.so

@@ -1,0 +1,98 @@
+"""Decides what sort of callable a task or trigger is: its name, parameters, and whether it is async.
+
+Never calls it. Invariant: what cannot be known of a callable is said to be unknown, not guessed.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_FUNCTION = type(lambda: None)
+_VARARGS, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x80, 0x200
+
+
+class Parameters:
+    """Which arguments a callable takes."""
+
+    __slots__ = ("any_number", "keywords_required", "names", "required")
+
+    def __init__(
+        self, names: list[str], required: int, any_number: bool, keywords_required: list[str]
+    ) -> None:
+        self.names = names
+        """Those that can be given by position."""
+        self.required = required
+        """How many of them have no default."""
+        self.any_number = any_number
+        """Whether it takes `*args`."""
+        self.keywords_required = keywords_required
+        """Those that can only be given by keyword, and have no default."""
+
+
+def name_of(function: Callable[..., Any]) -> str | None:
+    """The name it was defined under; none for objects, partials and lambdas."""
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) and name != "<lambda>" else None
+
+
+def parameters_of(function: Callable[..., Any]) -> Parameters | None:
+    """Which arguments it takes; none if it doesn't tell, as some built-ins."""
+    if type(function) is _FUNCTION and not function.__dict__:
+        return _parameters_of_function(function)
+    # `inspect` costs 7 ms to import, which a program of plain functions never needs.
+    import inspect
+
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        return None
+    names, required, any_number, keywords = [], 0, False, []
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+            required += parameter.default is parameter.empty
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            any_number = True
+        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            keywords.append(parameter.name)
+    return Parameters(names, required, any_number, keywords)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine, as `async def` does."""
+    return bool(_flags(function) & _COROUTINE)
+
+
+def is_async_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives an async generator."""
+    return bool(_flags(function) & _ASYNC_GENERATOR)
+
+
+def _parameters_of_function(function: Any) -> Parameters:
+    code = function.__code__
+    positional: int = code.co_argcount
+    defaults = function.__kwdefaults__ or ()
+    keywords = code.co_varnames[positional : positional + code.co_kwonlyargcount]
+    return Parameters(
+        list(code.co_varnames[:positional]),
+        positional - len(function.__defaults__ or ()),
+        bool(code.co_flags & _VARARGS),
+        [name for name in keywords if name not in defaults],
+    )
+
+
+def _flags(function: Any) -> int:
+    for _ in range(100):
+        if type(function) is _FUNCTION:
+            break
+        inner = getattr(function, "__func__", None) or getattr(function, "func", None)
+        if inner is None:
+            inner = getattr(type(function), "__call__", None)
+        if inner is None or not callable(inner):
+            return 0
+        function = inner
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return flags if isinstance(flags, int) else 0

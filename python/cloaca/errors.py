@@ -1,0 +1,99 @@
+"""What can go wrong, as classes. Decides nothing; never imports another module of the package at import.
+
+Invariant: each class is a `CloacaError` and the built-in that a caller would catch in its place.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+EXCERPT_CHARS_MAX = 80
+
+
+def excerpt(value: object) -> str:
+    """The `repr` of a value, at most 80 characters long; never raises, because it stands in error messages."""
+    if isinstance(value, (str, bytes, bytearray)):
+        value = value[: EXCERPT_CHARS_MAX + 1]
+    try:
+        text = repr(value)
+    except Exception:  # a user's __repr__ may raise anything, and the message must still be told
+        text = f"<{type(value).__name__}>"
+    if len(text) > EXCERPT_CHARS_MAX:
+        text = text[: EXCERPT_CHARS_MAX - 1] + "…"
+    return text.encode("utf-8", "backslashreplace").decode()[:EXCERPT_CHARS_MAX]
+
+
+class CloacaError(Exception):
+    """The root of everything that this library raises on purpose."""
+
+
+class ContextError(CloacaError, ValueError):
+    """A context holds what JSON cannot: NaN, a lone surrogate, too deep a nesting, or text that is no object."""
+
+
+class ContextTypeError(ContextError, TypeError):
+    """A context holds a value or key of a type that JSON doesn't know; the message names the key path and the type."""
+
+
+class _MissingError(CloacaError, KeyError):
+    """A `KeyError` whose text is a sentence instead of the `repr` of one."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class ContextKeyError(ContextError, _MissingError):
+    """A key that a context doesn't have."""
+
+
+class VariableError(_MissingError):
+    """An environment variable behind `var` that is not set."""
+
+
+class ConfigError(CloacaError, ValueError):
+    """A field of `DefaultRunnerConfig` with a value that makes no sense."""
+
+
+class WorkflowError(CloacaError, ValueError):
+    """A workflow, task, rule or retry policy that was declared wrongly."""
+
+
+class TriggerError(CloacaError, ValueError):
+    """A trigger, or the result of one, that was declared wrongly."""
+
+
+class ScheduleError(CloacaError, ValueError):
+    """A cron expression, time zone or schedule id that is none."""
+
+
+class StoreError(CloacaError, RuntimeError):
+    """The database cannot be opened, read or written."""
+
+
+class RunnerError(CloacaError, RuntimeError):
+    """A runner that cannot do this now, because it is shut down, forked or at fault itself."""
+
+
+class RetryAfter(CloacaError):
+    """Raised by a trigger: poll again after this delay, without counting as a failure.
+
+    `delay` is a duration such as `"2m"`, seconds as a number, or a `timedelta`; `delay_us` holds it in microseconds.
+
+    Raises:
+        TriggerError: the delay is no duration.
+    """
+
+    delay_us: int
+
+    def __init__(self, delay: str | float | timedelta) -> None:
+        from .duration import microseconds_of
+
+        super().__init__(delay)
+        self.delay_us = microseconds_of(delay, "delay")
+
+    def __str__(self) -> str:
+        from .duration import text_of
+
+        return f"poll again in {text_of(self.delay_us)}"

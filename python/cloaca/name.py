@@ -1,0 +1,47 @@
+"""Decides what may be a name: of a workflow, a task, a trigger. Knows no registry.
+
+Invariant: a name that passed can be stored, and be a part of `tenant::package::workflow::task`.
+"""
+
+from __future__ import annotations
+
+from .errors import TriggerError, WorkflowError, excerpt
+
+NAME_CHARS_MAX = 255
+SEPARATOR = "::"
+
+
+def checked_name(
+    value: object, argument: str, error: type[WorkflowError | TriggerError] = WorkflowError
+) -> str:
+    """The value itself, if it is a name.
+
+    Raises:
+        WorkflowError: (or the given class) it is no `str`, empty, longer than 255, or holds `::` or a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise error(f"{argument} is {excerpt(value)}, a {type(value).__name__}; it must be a str")
+    if not value.strip():
+        raise error(f"{argument} is {excerpt(value)}; it must not be empty")
+    if len(value) > NAME_CHARS_MAX:
+        raise error(
+            f"{argument} is {excerpt(value)}, {len(value)} characters; at most {NAME_CHARS_MAX} are allowed"
+        )
+    if SEPARATOR in value:
+        raise error(
+            f"{argument} is {excerpt(value)}; it must not contain {SEPARATOR}, which separates namespaces"
+        )
+    if not is_text(value):
+        raise error(f"{argument} is {excerpt(value)}; it holds a lone surrogate, which cannot be stored")
+    return str(value)
+
+
+def is_text(value: str) -> bool:
+    """Whether a `str` can be stored: it holds no lone surrogate."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,338 @@
+"""When a failed attempt is tried again, and when a failing trigger is polled again. Pure but for the dice of jitter.
+
+Invariant: a policy that exists is valid, and its numbers mean the same as in the core's `policy.rs`.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from .duration import LARGEST_US, microseconds_of
+from .errors import TriggerError, WorkflowError, excerpt
+from .frozen import Frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import timedelta
+    from typing import Any
+
+ATTEMPTS_MAX = 2**32 - 1
+PATTERNS_MAX = 1_000
+TRANSIENT_WORDS = ("connection", "network", "timeout", "temporary", "unavailable")
+
+
+class BackoffStrategy(Frozen):
+    """How the delay grows from one attempt to the next. Made by `fixed`, `linear` or `exponential`."""
+
+    __slots__ = ("kind", "base", "multiplier")  # noqa: RUF023  the order in which they are shown
+
+    kind: str
+    base: float
+    multiplier: float
+
+    def __init__(self) -> None:
+        raise TypeError("call BackoffStrategy.fixed(), .linear(multiplier) or .exponential(base, multiplier)")
+
+    @staticmethod
+    def fixed() -> BackoffStrategy:
+        """Always the first delay."""
+        return _strategy("fixed", 1.0, 1.0)
+
+    @staticmethod
+    def linear(multiplier: float = 1.0) -> BackoffStrategy:
+        """The first delay times `multiplier` times the attempt. Raises `WorkflowError` unless it is positive."""
+        return _strategy("linear", 1.0, _positive(multiplier, "multiplier"))
+
+    @staticmethod
+    def exponential(base: float = 2.0, multiplier: float = 1.0) -> BackoffStrategy:
+        """The first delay times `multiplier` times `base` to the power of the attempt minus one.
+
+        Raises:
+            WorkflowError: one of them isn't a positive, finite number.
+        """
+        return _strategy("exponential", _positive(base, "base"), _positive(multiplier, "multiplier"))
+
+    def _spec(self) -> tuple[Any, ...]:
+        if self.kind == "fixed":
+            return ("fixed",)
+        if self.kind == "linear":
+            return ("linear", self.multiplier)
+        return ("exponential", self.base, self.multiplier)
+
+    def _growth(self, attempt: int) -> float:
+        attempt = max(attempt, 1)
+        if self.kind == "fixed":
+            return 1.0
+        if self.kind == "linear":
+            return self.multiplier * attempt
+        try:
+            return self.multiplier * self.base ** (attempt - 1)
+        except OverflowError:  # becomes the longest delay
+            return float("inf")
+
+    def __repr__(self) -> str:
+        return f"BackoffStrategy.{self.kind}({', '.join(repr(number) for number in self._spec()[1:])})"
+
+
+def _strategy(kind: str, base: float, multiplier: float) -> BackoffStrategy:
+    strategy = object.__new__(BackoffStrategy)
+    strategy._fill(kind=kind, base=base, multiplier=multiplier)
+    return strategy
+
+
+class RetryCondition(Frozen):
+    """Which errors are worth another attempt."""
+
+    __slots__ = ("kind", "patterns")
+
+    kind: str
+    patterns: tuple[str, ...]
+
+    def __init__(self) -> None:
+        raise TypeError(
+            "call RetryCondition.never(), .transient_only(), .all_errors() or .error_pattern([text, ...])"
+        )
+
+    @staticmethod
+    def never() -> RetryCondition:
+        """None."""
+        return _condition("never", ())
+
+    @staticmethod
+    def transient_only() -> RetryCondition:
+        """Time-outs, and messages with connection, network, timeout, temporary or unavailable, in any case."""
+        return _condition("transient", ())
+
+    @staticmethod
+    def all_errors() -> RetryCondition:
+        """All."""
+        return _condition("all", ())
+
+    @staticmethod
+    def error_pattern(patterns: Iterable[str]) -> RetryCondition:
+        """Those whose text contains one of these, ignoring case.
+
+        Raises:
+            WorkflowError: no pattern, more than 1000, or one that is empty or no `str`.
+        """
+        if isinstance(patterns, str):
+            raise WorkflowError(f"patterns is {excerpt(patterns)}, a str; give a list of texts")
+        try:
+            texts = tuple(patterns)
+        except TypeError:
+            raise WorkflowError(f"patterns is {excerpt(patterns)}; give a list of texts") from None
+        if not 1 <= len(texts) <= PATTERNS_MAX:
+            raise WorkflowError(f"patterns has {len(texts)} texts; give 1 to {PATTERNS_MAX}")
+        for text in texts:
+            if not isinstance(text, str) or not text:
+                raise WorkflowError(f"patterns holds {excerpt(text)}; each must be a str that isn't empty")
+        return _condition("pattern", texts)
+
+    def _spec(self) -> tuple[Any, ...]:
+        return ("pattern", list(self.patterns)) if self.kind == "pattern" else (self.kind,)
+
+    def _matches(self, error: str) -> bool:
+        if self.kind == "pattern":
+            lowered = error.lower()
+            return any(text.lower() in lowered for text in self.patterns)
+        if self.kind == "transient":
+            lowered = error.lower()
+            return "timed out" in lowered or any(word in lowered for word in TRANSIENT_WORDS)
+        return self.kind == "all"
+
+    def __repr__(self) -> str:
+        names = {"never": "never()", "transient": "transient_only()", "all": "all_errors()"}
+        return f"RetryCondition.{names.get(self.kind) or f'error_pattern({list(self.patterns)!r})'}"
+
+
+def _condition(kind: str, patterns: tuple[str, ...]) -> RetryCondition:
+    condition = object.__new__(RetryCondition)
+    condition._fill(kind=kind, patterns=patterns)
+    return condition
+
+
+class RetryPolicy(Frozen):
+    """When a task's failed attempt is tried again. Made by `RetryPolicy.builder()` or `RetryPolicy.default()`.
+
+    `max_attempts` is the total number of attempts; `initial_delay` and `max_delay` are seconds.
+    """
+
+    __slots__ = (  # noqa: RUF023  the order in which they are shown
+        "max_attempts",
+        "initial_delay",
+        "max_delay",
+        "backoff_strategy",
+        "retry_condition",
+        "with_jitter",
+    )
+
+    max_attempts: int
+    initial_delay: float
+    max_delay: float
+    backoff_strategy: BackoffStrategy
+    retry_condition: RetryCondition
+    with_jitter: bool
+
+    def __init__(self) -> None:
+        raise TypeError("call RetryPolicy.builder()...build() or RetryPolicy.default()")
+
+    @staticmethod
+    def builder() -> RetryPolicyBuilder:
+        """A builder that starts at the defaults."""
+        return RetryPolicyBuilder()
+
+    @staticmethod
+    def default() -> RetryPolicy:
+        """3 attempts, exponential with base 2, first delay 1 s, at most 60 s, jitter, all errors."""
+        return DEFAULT
+
+    def should_retry(self, attempt: int, error: str | BaseException) -> bool:
+        """Whether attempt number `attempt`, counted from 1, which failed with `error`, is followed by another."""
+        text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+        return attempt < self.max_attempts and self.retry_condition._matches(text)
+
+    def calculate_delay(self, attempt: int) -> float:
+        """Seconds to wait after attempt number `attempt`, counted from 1; with jitter 75 % to 125 %, never above the max."""
+        delay = self.initial_delay * self.backoff_strategy._growth(attempt) if self.initial_delay else 0.0
+        if self.with_jitter:
+            from random import random
+
+            delay *= 0.75 + 0.5 * random()
+        return min(delay, self.max_delay)
+
+    def _spec(self) -> dict[str, Any]:
+        """What the engine needs to know, in plain data."""
+        return {
+            "attempts": self.max_attempts,
+            "first_delay_us": round(self.initial_delay * 1_000_000),
+            "delay_max_us": round(self.max_delay * 1_000_000),
+            "backoff": self.backoff_strategy._spec(),
+            "conditions": [self.retry_condition._spec()],
+            "jitter": self.with_jitter,
+        }
+
+
+class RetryPolicyBuilder(Frozen):
+    """Builds a `RetryPolicy`; each setter returns a new builder and raises `WorkflowError` naming what is wrong."""
+
+    __slots__ = ("_fields",)
+    __hash__ = None  # type: ignore[assignment]
+
+    _fields: dict[str, Any]
+
+    def __init__(self) -> None:
+        self._fill(
+            _fields={
+                "max_attempts": 3,
+                "initial_delay": 1.0,
+                "max_delay": 60.0,
+                "backoff_strategy": BackoffStrategy.exponential(2.0),
+                "retry_condition": RetryCondition.all_errors(),
+                "with_jitter": True,
+            }
+        )
+
+    def max_attempts(self, max_attempts: int) -> RetryPolicyBuilder:
+        """The total number of attempts; 0 and 1 both mean one."""
+        return self._with(max_attempts=checked_attempts(max_attempts, "max_attempts"))
+
+    def initial_delay(self, seconds: float) -> RetryPolicyBuilder:
+        """The delay before the second attempt, in seconds."""
+        return self._with(initial_delay=checked_seconds(seconds, "initial_delay"))
+
+    def max_delay(self, seconds: float) -> RetryPolicyBuilder:
+        """No delay is longer, in seconds."""
+        return self._with(max_delay=checked_seconds(seconds, "max_delay"))
+
+    def backoff_strategy(self, strategy: BackoffStrategy) -> RetryPolicyBuilder:
+        """How the delay grows."""
+        if not isinstance(strategy, BackoffStrategy):
+            raise WorkflowError(f"backoff_strategy is {excerpt(strategy)}; it must be a BackoffStrategy")
+        return self._with(backoff_strategy=strategy)
+
+    def retry_condition(self, condition: RetryCondition) -> RetryPolicyBuilder:
+        """Which errors are worth another attempt."""
+        if not isinstance(condition, RetryCondition):
+            raise WorkflowError(f"retry_condition is {excerpt(condition)}; it must be a RetryCondition")
+        return self._with(retry_condition=condition)
+
+    def with_jitter(self, jitter: bool) -> RetryPolicyBuilder:
+        """Whether to spread delays by a quarter, so that tasks that failed together don't return together."""
+        return self._with(with_jitter=checked_bool(jitter, "with_jitter"))
+
+    def build(self) -> RetryPolicy:
+        """The policy."""
+        policy = object.__new__(RetryPolicy)
+        policy._fill(**self._fields)
+        return policy
+
+    def _with(self, **changes: Any) -> RetryPolicyBuilder:
+        builder = RetryPolicyBuilder()
+        builder._fields.update(self._fields)
+        builder._fields.update(changes)
+        return builder
+
+
+class Backoff(Frozen):
+    """How long a failing trigger waits: `base`, then `factor` times as long each time, up to `max`.
+
+    `base` and `max` are durations: `"5s"`, seconds as a number, a `timedelta`; they are kept as `base_us` and `max_us`.
+
+    Raises:
+        TriggerError: no duration, a factor below 1, or a `max` below `base`.
+    """
+
+    __slots__ = ("base_us", "factor", "max_us")
+
+    base_us: int
+    factor: float
+    max_us: int
+
+    def __init__(
+        self, base: str | float | timedelta = "5s", factor: float = 2, max: str | float | timedelta = "30m"
+    ) -> None:
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 <= factor <= 1_000_000:
+            raise TriggerError(f"factor is {excerpt(factor)}; it must be a number from 1 to 1000000")
+        self._fill(
+            base_us=microseconds_of(base, "base"), factor=float(factor), max_us=microseconds_of(max, "max")
+        )
+        if self.max_us < self.base_us:
+            raise TriggerError(f"max is {excerpt(max)}, less than base, which is {excerpt(base)}")
+
+
+def checked_attempts(value: object, field: str) -> int:
+    """A number of attempts, at least one. Raises `WorkflowError` naming the field."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= ATTEMPTS_MAX:
+        raise WorkflowError(f"{field} is {excerpt(value)}; it must be an int from 0 to {ATTEMPTS_MAX}")
+    return max(int(value), 1)
+
+
+def checked_seconds(value: object, field: str, *, unit_us: int = 1_000_000) -> float:
+    """A delay in seconds, given in units of `unit_us`. Raises `WorkflowError` naming the field."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise WorkflowError(f"{field} is {excerpt(value)}, a {type(value).__name__}; it must be a number")
+    if not 0 <= value <= LARGEST_US / unit_us:  # false for NaN too
+        raise WorkflowError(f"{field} is {excerpt(value)}; it must be at least 0 and at most 10 years")
+    return value * unit_us / 1_000_000
+
+
+def checked_bool(value: object, field: str) -> bool:
+    """A `bool`, or a `WorkflowError` naming the field."""
+    if not isinstance(value, bool):
+        raise WorkflowError(f"{field} is {excerpt(value)}; it must be True or False")
+    return value
+
+
+def _positive(value: object, field: str) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 < value <= 1e300
+        or not isfinite(value)
+    ):
+        raise WorkflowError(f"{field} is {excerpt(value)}; it must be a positive number")
+    return float(value)
+
+
+DEFAULT = RetryPolicyBuilder().build()

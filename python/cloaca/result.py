@@ -1,0 +1,202 @@
+"""What a poll answers, and how a run ended. Decides nothing; never touches a store.
+
+Invariant: a result doesn't change after it was made, so one skip can be everybody's skip.
+"""
+
+from __future__ import annotations
+
+from .context import Context
+from .errors import TriggerError, excerpt
+from .frozen import Frozen
+from .name import is_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+    from typing import Any
+
+RUN_KEY_CHARS_MAX = 1024
+REASON_CHARS_MAX = 1024
+
+
+class TriggerResult:
+    """What one poll decided: `TriggerResult.skip()` or `TriggerResult.fire(context)`."""
+
+    __slots__ = ("_context", "_fires", "_reason", "_run_key", "_run_key_ttl")
+
+    _fires: bool
+    _context: Context | None
+    _reason: str | None
+    _run_key: str | None
+    _run_key_ttl: float | None
+
+    def __init__(self) -> None:
+        raise TypeError("call TriggerResult.skip() or TriggerResult.fire(context)")
+
+    @staticmethod
+    def skip(reason: str | None = None) -> TriggerResult:
+        """Nothing to do. Without a reason it is always the same object, and costs next to nothing.
+
+        `reason` is kept in the history, its first 1024 characters.
+
+        Raises:
+            TriggerError: the reason is no `str`.
+        """
+        if reason is None:
+            return SKIP
+        if not isinstance(reason, str):
+            raise TriggerError(
+                f"reason is {excerpt(reason)}, a {type(reason).__name__}; it must be a str or None"
+            )
+        text = reason[:REASON_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
+        return _made(fires=False, context=None, reason=text, run_key=None, run_key_ttl=None)
+
+    @staticmethod
+    def fire(
+        context: Context | Mapping[str, Any] | None = None,
+        *,
+        run_key: str | None = None,
+        run_key_ttl: str | float | timedelta | None = None,
+    ) -> TriggerResult:
+        """Start the workflow with this context, which is copied here.
+
+        `run_key` may start at most one run, within `run_key_ttl` (a duration: `"7d"`, seconds, a `timedelta`) or for ever.
+
+        Raises:
+            ContextTypeError: (a `TypeError`) the context, or a value in it, is of a wrong type.
+            ContextError: (a `ValueError`) the context holds what JSON cannot.
+            TriggerError: (a `ValueError`) a run key that is empty or no `str`, or a bad or lonely `run_key_ttl`.
+        """
+        seconds = None
+        if run_key is not None:
+            run_key = _checked_run_key(run_key)
+        if run_key_ttl is not None:
+            if run_key is None:
+                raise TriggerError(
+                    f"run_key_ttl is {excerpt(run_key_ttl)} without a run_key; give both or neither"
+                )
+            from .duration import seconds_of
+
+            seconds = seconds_of(run_key_ttl, "run_key_ttl")
+        held = None if context is None else Context(context)
+        return _made(fires=True, context=held, reason=None, run_key=run_key, run_key_ttl=seconds)
+
+    @property
+    def context(self) -> Context | None:
+        """The context of a fire; `None` stands for the empty one."""
+        return self._context
+
+    @property
+    def reason(self) -> str | None:
+        """Why a skip skips, if it said."""
+        return self._reason
+
+    @property
+    def run_key(self) -> str | None:
+        """The key under which this fire may start one run; none means every time."""
+        return self._run_key
+
+    @property
+    def run_key_ttl(self) -> float | None:
+        """How long the run key holds, in seconds; none means for ever."""
+        return self._run_key_ttl
+
+    def is_fire_result(self) -> bool:
+        """Whether it fires."""
+        return self._fires
+
+    def is_skip_result(self) -> bool:
+        """Whether it skips."""
+        return not self._fires
+
+    def __repr__(self) -> str:
+        return f"TriggerResult.Fire({self._context!r})" if self._fires else "TriggerResult.Skip"
+
+    def __copy__(self) -> TriggerResult:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if self is SKIP:
+            return "SKIP"
+        return _restored, (self._fires, self._context, self._reason, self._run_key, self._run_key_ttl)
+
+
+def _made(
+    *,
+    fires: bool,
+    context: Context | None,
+    reason: str | None,
+    run_key: str | None,
+    run_key_ttl: float | None,
+) -> TriggerResult:
+    result = object.__new__(TriggerResult)
+    result._fires = fires
+    result._context = context
+    result._reason = reason
+    result._run_key = run_key
+    result._run_key_ttl = run_key_ttl
+    return result
+
+
+def _restored(
+    fires: bool, context: Context | None, reason: str | None, run_key: str | None, run_key_ttl: float | None
+) -> TriggerResult:
+    return _made(fires=fires, context=context, reason=reason, run_key=run_key, run_key_ttl=run_key_ttl)
+
+
+SKIP = _made(fires=False, context=None, reason=None, run_key=None, run_key_ttl=None)
+"""The skip without a reason, as an object that can be told by identity."""
+
+
+def _checked_run_key(run_key: object) -> str:
+    if not isinstance(run_key, str):
+        raise TriggerError(f"run_key is {excerpt(run_key)}, a {type(run_key).__name__}; it must be a str")
+    if not run_key:
+        raise TriggerError("run_key is ''; it must not be empty, because every fire would share it")
+    if len(run_key) > RUN_KEY_CHARS_MAX:
+        raise TriggerError(
+            f"run_key is {excerpt(run_key)}, {len(run_key)} characters; at most {RUN_KEY_CHARS_MAX} fit"
+        )
+    if not is_text(run_key):
+        raise TriggerError(
+            f"run_key is {excerpt(run_key)}; it holds a lone surrogate, which cannot be stored"
+        )
+    return str(run_key)
+
+
+class WorkflowResult(Frozen):
+    """How a run stands or ended.
+
+    `status` is `Completed`, `Failed` or `Cancelled`, or `Pending`, `Running`, `Paused` while not yet final;
+    `start_time` and `end_time` are RFC 3339 in UTC; `error_message` says which task failed with what error.
+    """
+
+    __slots__ = ("end_time", "error_message", "final_context", "start_time", "status")
+    __hash__ = None  # type: ignore[assignment]
+
+    status: str
+    start_time: str
+    end_time: str | None
+    final_context: Context
+    error_message: str | None
+
+    def __init__(
+        self,
+        *,
+        status: str,
+        start_time: str,
+        end_time: str | None,
+        final_context: Context,
+        error_message: str | None = None,
+    ) -> None:
+        self._fill(
+            status=status,
+            start_time=start_time,
+            end_time=end_time,
+            final_context=final_context,
+            error_message=error_message,
+        )
+
+    def __repr__(self) -> str:
+        return f"WorkflowResult(status={self.status}, error={self.error_message})"

@@ -1,0 +1,171 @@
+"""Trigger rules: whether a task runs, decided from the context and from how other tasks ended. Only builds and checks
+them; the core evaluates. Invariant: a rule that left here is plain data in its one canonical form.
+"""
+
+from __future__ import annotations
+
+from .context import checked_value
+from .errors import ContextError, WorkflowError, excerpt
+from .name import is_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    Rule = dict[str, Any]
+
+DEPTH_MAX = 100
+
+_OPERATORS = {
+    "equals": "Equals",
+    "eq": "Equals",
+    "==": "Equals",
+    "notequals": "NotEquals",
+    "ne": "NotEquals",
+    "!=": "NotEquals",
+    "greaterthan": "GreaterThan",
+    "gt": "GreaterThan",
+    ">": "GreaterThan",
+    "lessthan": "LessThan",
+    "lt": "LessThan",
+    "<": "LessThan",
+    "contains": "Contains",
+    "notcontains": "NotContains",
+    "exists": "Exists",
+    "notexists": "NotExists",
+}
+_OPERATOR_NAMES = (
+    "Equals NotEquals GreaterThan LessThan Contains NotContains Exists NotExists == != > < eq ne gt lt"
+)
+_FIELDS = {
+    "Always": (),
+    "ContextValue": ("key", "operator", "value"),
+    "TaskSuccess": ("task_name",),
+    "TaskFailed": ("task_name",),
+    "TaskSkipped": ("task_name",),
+    "All": ("conditions",),
+    "Any": ("conditions",),
+    "None": ("conditions",),
+}
+
+
+def always() -> Rule:
+    """Runs whatever happened to the dependencies."""
+    return {"type": "Always"}
+
+
+def context_value(key: str, operator: str, value: Any = None) -> Rule:
+    """Runs if the context's value compares like this; `Exists` and `NotExists` ignore `value`.
+
+    Raises:
+        WorkflowError: (a `ValueError`) an unknown operator, a key that is no `str`, or a value that is no JSON.
+    """
+    return check({"type": "ContextValue", "key": key, "operator": operator, "value": value})
+
+
+def task_success(task_name: str) -> Rule:
+    """Runs if this task completed. Raises `WorkflowError` unless the id is a `str` that isn't empty."""
+    return check({"type": "TaskSuccess", "task_name": task_name})
+
+
+def task_failed(task_name: str) -> Rule:
+    """Runs if this task failed. Raises `WorkflowError` unless the id is a `str` that isn't empty."""
+    return check({"type": "TaskFailed", "task_name": task_name})
+
+
+def task_skipped(task_name: str) -> Rule:
+    """Runs if this task was skipped. Raises `WorkflowError` unless the id is a `str` that isn't empty."""
+    return check({"type": "TaskSkipped", "task_name": task_name})
+
+
+def all_of(*conditions: Rule) -> Rule:
+    """Runs if all of these hold. Raises `WorkflowError` if one is no rule."""
+    return check({"type": "All", "conditions": list(conditions)})
+
+
+def any_of(*conditions: Rule) -> Rule:
+    """Runs if at least one of these holds. Raises `WorkflowError` if one is no rule."""
+    return check({"type": "Any", "conditions": list(conditions)})
+
+
+def none_of(*conditions: Rule) -> Rule:
+    """Runs if none of these holds. Raises `WorkflowError` if one is no rule."""
+    return check({"type": "None", "conditions": list(conditions)})
+
+
+def check(rule: object) -> Rule:
+    """A deep copy of a rule in its canonical form.
+
+    Raises:
+        WorkflowError: (a `ValueError`) it isn't one; the message shows the part that is wrong.
+    """
+    return _checked(rule, DEPTH_MAX)
+
+
+def tasks_named(rule: Rule) -> Iterator[str]:
+    """The ids of the tasks that a checked rule asks about."""
+    if "task_name" in rule:
+        yield rule["task_name"]
+    for condition in rule.get("conditions", ()):
+        yield from tasks_named(condition)
+
+
+def _checked(rule: object, room: int) -> Rule:
+    if not isinstance(rule, dict):
+        raise WorkflowError(
+            f"trigger rule {excerpt(rule)} is a {type(rule).__name__}; build it with context_value, task_success, "
+            "task_failed, task_skipped, all_of, any_of, none_of or always"
+        )
+    kind = rule.get("type")
+    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
+    if fields is None or not isinstance(kind, str):
+        raise WorkflowError(
+            f"trigger rule {excerpt(rule)} has the type {excerpt(kind)}; known are {', '.join(_FIELDS)}"
+        )
+    if rule.keys() != {"type", *fields}:
+        raise WorkflowError(
+            f"trigger rule {excerpt(rule)} must have exactly the keys {', '.join(('type', *fields))}"
+        )
+    if kind == "ContextValue":
+        return _checked_context_value(rule)
+    if "task_name" in rule:
+        return {"type": kind, "task_name": _checked_text(rule["task_name"], "task id")}
+    if "conditions" in rule:
+        return {"type": kind, "conditions": _checked_conditions(rule["conditions"], room)}
+    return {"type": kind}
+
+
+def _checked_conditions(conditions: object, room: int) -> list[Rule]:
+    if not isinstance(conditions, (list, tuple)):
+        raise WorkflowError(
+            f"trigger rule has the conditions {excerpt(conditions)}; they must be a list of rules"
+        )
+    if room == 0:
+        raise WorkflowError(f"trigger rule is nested deeper than {DEPTH_MAX} levels, or contains itself")
+    return [_checked(condition, room - 1) for condition in conditions]
+
+
+def _checked_context_value(rule: Rule) -> Rule:
+    key = _checked_text(rule["key"], "context key")
+    operator = _operator(rule["operator"])
+    try:
+        value = checked_value(rule["value"], "value")
+    except ContextError as error:
+        raise WorkflowError(f"trigger rule on the context key {excerpt(key)}: {error}") from None
+    return {"type": "ContextValue", "key": key, "operator": operator, "value": value}
+
+
+def _operator(operator: object) -> str:
+    name = _OPERATORS.get(operator.strip().lower().replace("_", "")) if isinstance(operator, str) else None
+    if name is None:
+        raise WorkflowError(f"trigger rule has the operator {excerpt(operator)}; known are {_OPERATOR_NAMES}")
+    return name
+
+
+def _checked_text(value: object, what: str) -> str:
+    if not isinstance(value, str) or not value or not is_text(value):
+        raise WorkflowError(
+            f"trigger rule has the {what} {excerpt(value)}; it must be a str that isn't empty"
+        )
+    return str(value)

@@ -1,0 +1,199 @@
+//! Turns records of the store into the dicts that the public API shows, and plain Python data into specifications.
+//! Invariant: every time leaves as RFC 3339 in UTC, every id as a UUID string.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+
+use cloaca_core::error::{Error, Kind, Result};
+use cloaca_core::graph::Graph;
+use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
+use cloaca_core::port::{Cell, RunRow, Schedule, ScheduleKind, Stretch, TaskRecord};
+use cloaca_core::rule::Rule;
+use cloaca_core::time::Wall;
+use cloaca_core::workflow::{Task, Workflow};
+
+fn stamp(at: Option<Wall>) -> Option<String> {
+    at.map(Wall::rfc3339)
+}
+
+/// A trigger as `list_trigger_schedules` shows it. `last_poll_at` is newer than the row's where polls were quiet.
+pub fn trigger<'py>(py: Python<'py>, row: &Schedule, last_poll_at: Option<Wall>) -> PyResult<Bound<'py, PyDict>> {
+    let ScheduleKind::Trigger { interval_us, allow_concurrent } = &row.kind else {
+        unreachable!("a trigger's row is a trigger")
+    };
+    let dict = PyDict::new(py);
+    dict.set_item("id", row.id.to_string())?;
+    dict.set_item("trigger_name", &row.name)?;
+    dict.set_item("workflow_name", &row.workflow)?;
+    dict.set_item("poll_interval_ms", interval_us / 1000)?;
+    dict.set_item("allow_concurrent", allow_concurrent)?;
+    dict.set_item("enabled", row.enabled)?;
+    dict.set_item("last_poll_at", stamp(last_poll_at.max(row.last_at)))?;
+    dict.set_item("created_at", stamp(Some(row.created_at)))?;
+    dict.set_item("updated_at", stamp(Some(row.updated_at)))?;
+    Ok(dict)
+}
+
+/// A cron as `list_cron_schedules` shows it.
+pub fn cron<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>> {
+    let ScheduleKind::Cron { expression, timezone, next_at } = &row.kind else {
+        unreachable!("a cron's row is a cron")
+    };
+    let dict = PyDict::new(py);
+    dict.set_item("id", row.id.to_string())?;
+    dict.set_item("workflow_name", &row.workflow)?;
+    dict.set_item("cron_expression", expression)?;
+    dict.set_item("timezone", timezone)?;
+    dict.set_item("enabled", row.enabled)?;
+    dict.set_item("catchup_policy", "run_all")?;
+    dict.set_item("next_run_at", stamp(*next_at))?;
+    dict.set_item("last_run_at", stamp(row.last_at))?;
+    dict.set_item("created_at", stamp(Some(row.created_at)))?;
+    dict.set_item("updated_at", stamp(Some(row.updated_at)))?;
+    Ok(dict)
+}
+
+/// A run as `list_runs` shows it, with the columns that the histories need.
+pub fn run<'py>(py: Python<'py>, row: &RunRow) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let hash = row.context_hash.map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    dict.set_item("id", row.id.to_string())?;
+    dict.set_item("workflow_name", &row.workflow)?;
+    dict.set_item("status", row.status.name())?;
+    dict.set_item("trigger_name", &row.trigger)?;
+    dict.set_item("run_key", &row.run_key)?;
+    dict.set_item("context", &row.context)?;
+    dict.set_item("final_context", &row.final_context)?;
+    dict.set_item("context_hash", hash)?;
+    dict.set_item("scheduled_time", stamp(row.scheduled_at))?;
+    dict.set_item("created_at", stamp(Some(row.created_at)))?;
+    dict.set_item("started_at", stamp(Some(row.created_at)))?;
+    dict.set_item("completed_at", stamp(row.completed_at))?;
+    dict.set_item("error_message", &row.error)?;
+    Ok(dict)
+}
+
+/// A task as `get_run` shows it.
+pub fn task<'py>(py: Python<'py>, row: &TaskRecord) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("id", &*row.name)?;
+    dict.set_item("status", row.status.name())?;
+    dict.set_item("attempts", row.attempt)?;
+    dict.set_item("error", &row.error)?;
+    dict.set_item("started_at", stamp(row.started_at))?;
+    dict.set_item("completed_at", stamp(row.completed_at))?;
+    Ok(dict)
+}
+
+/// A stretch of equal polls.
+pub fn stretch<'py>(py: Python<'py>, row: &Stretch) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("outcome", row.outcome.name())?;
+    dict.set_item("reason", (!row.reason.is_empty()).then_some(&*row.reason))?;
+    dict.set_item("count", row.count)?;
+    dict.set_item("first_at", stamp(Some(row.first_at)))?;
+    dict.set_item("last_at", stamp(Some(row.last_at)))?;
+    dict.set_item("min_us", row.min_us)?;
+    dict.set_item("mean_us", row.sum_us / row.count.max(1))?;
+    dict.set_item("max_us", row.max_us)?;
+    Ok(dict)
+}
+
+/// A row of `query`, by column name.
+pub fn row<'py>(py: Python<'py>, columns: &[String], cells: Vec<Cell>) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (column, cell) in columns.iter().zip(cells) {
+        match cell {
+            Cell::Null => dict.set_item(column, py.None())?,
+            Cell::Int(value) => dict.set_item(column, value)?,
+            Cell::Real(value) => dict.set_item(column, value)?,
+            Cell::Text(value) => dict.set_item(column, value)?,
+            Cell::Blob(value) => dict.set_item(column, PyBytes::new(py, &value))?,
+        }
+    }
+    Ok(dict)
+}
+
+/// A parameter of `query`.
+pub fn cell(value: &Bound<'_, PyAny>) -> PyResult<Cell> {
+    if value.is_none() {
+        Ok(Cell::Null)
+    } else if let Ok(number) = value.extract::<i64>() {
+        Ok(Cell::Int(number))
+    } else if let Ok(number) = value.extract::<f64>() {
+        Ok(Cell::Real(number))
+    } else if let Ok(text) = value.extract::<String>() {
+        Ok(Cell::Text(text))
+    } else {
+        Ok(Cell::Blob(value.extract::<Vec<u8>>()?))
+    }
+}
+
+/// A workflow from the plain data that `Workflow._spec` gives.
+pub fn workflow(name: &str, version: &str, tasks: &Bound<'_, PyList>) -> PyResult<Result<Workflow>> {
+    let tasks = tasks.iter().map(|spec| task_spec(&spec)).collect::<PyResult<Vec<Task>>>()?;
+    let ids: Vec<Arc<str>> = tasks.iter().map(|task| Arc::clone(&task.id)).collect();
+    let dependencies: Vec<Vec<Arc<str>>> = tasks.iter().map(|task| task.dependencies.clone()).collect();
+    Ok(Graph::check(name, &ids, &dependencies).map(|graph| Workflow {
+        name: name.into(),
+        version: version.into(),
+        tasks,
+        graph,
+    }))
+}
+
+fn task_spec(spec: &Bound<'_, PyAny>) -> PyResult<Task> {
+    let rule: Option<String> = spec.get_item("rule")?.extract()?;
+    let dependencies: Vec<String> = spec.get_item("dependencies")?.extract()?;
+    Ok(Task {
+        id: spec.get_item("id")?.extract::<String>()?.into(),
+        dependencies: dependencies.into_iter().map(Arc::from).collect(),
+        retry: retry(&spec.get_item("retry")?)?,
+        rule: rule.map(|text| parse_rule(&text)).transpose().map_err(|e| crate::error::raise(spec.py(), e))?,
+        body: spec.get_item("body")?.extract()?,
+        has_failure_callback: spec.get_item("failure_callback")?.extract()?,
+    })
+}
+
+fn parse_rule(text: &str) -> Result<Rule> {
+    let value = serde_json::from_str(text)
+        .map_err(|error| Error::new(Kind::Workflow, format!("trigger rule is not JSON: {error}")))?;
+    Rule::parse(&value)
+}
+
+fn retry(spec: &Bound<'_, PyAny>) -> PyResult<RetryPolicy> {
+    let micros = |name: &str| -> PyResult<Duration> {
+        Ok(Duration::from_micros(spec.get_item(name)?.extract()?))
+    };
+    let conditions = spec.get_item("conditions")?;
+    let conditions = conditions.try_iter()?.map(|each| condition(&each?)).collect::<PyResult<_>>()?;
+    Ok(RetryPolicy {
+        attempts_max: spec.get_item("attempts")?.extract()?,
+        first_delay: micros("first_delay_us")?,
+        delay_max: micros("delay_max_us")?,
+        backoff: backoff(&spec.get_item("backoff")?)?,
+        conditions,
+        jitter: spec.get_item("jitter")?.extract()?,
+    })
+}
+
+fn backoff(spec: &Bound<'_, PyAny>) -> PyResult<Backoff> {
+    let number = |at: usize| -> PyResult<f64> { spec.get_item(at)?.extract() };
+    Ok(match spec.get_item(0)?.extract::<String>()?.as_str() {
+        "fixed" => Backoff::Fixed,
+        "linear" => Backoff::Linear { multiplier: number(1)? },
+        _ => Backoff::Exponential { base: number(1)?, multiplier: number(2)? },
+    })
+}
+
+fn condition(spec: &Bound<'_, PyAny>) -> PyResult<Condition> {
+    Ok(match spec.get_item(0)?.extract::<String>()?.as_str() {
+        "never" => Condition::Never,
+        "transient" => Condition::Transient,
+        "pattern" => Condition::Pattern(spec.get_item(1)?.extract()?),
+        _ => Condition::All,
+    })
+}

@@ -1,0 +1,568 @@
+//! What Python threads enter: one class whose methods translate, detach where they may wait, and call the runtime.
+//! Invariant: every entry first checks that it is in the process that opened the runner.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use uuid::Uuid;
+
+use cloaca_core::cron::Cron;
+use cloaca_core::engine::{Event, Job, Level, Settings};
+use cloaca_core::error::{Error, Kind, excerpt};
+use cloaca_core::port::{Fault, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TriggerRow};
+use cloaca_core::run::{Ended, Ruling};
+use cloaca_core::runtime::{Order, Runtime};
+use cloaca_core::time::Wall;
+
+use crate::{convert, error, work};
+
+/// Bumped in a forked child, so that every handle made before is refused there.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// No wait of the main thread is longer without a look at its signals.
+const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+
+/// Tells this module that it is in a forked child now.
+#[pyfunction]
+pub fn forked() {
+    GENERATION.fetch_add(1, Ordering::AcqRel);
+}
+
+/// One runner's engine. Not for direct use: `cloaca.DefaultRunner` is its face.
+#[pyclass(frozen, module = "cloaca._cloaca")]
+pub struct Engine {
+    runtime: Arc<Runtime>,
+    path: Option<PathBuf>,
+    generation: u64,
+}
+
+impl Engine {
+    fn runtime(&self, py: Python<'_>) -> PyResult<&Arc<Runtime>> {
+        if self.generation == GENERATION.load(Ordering::Acquire) {
+            return Ok(&self.runtime);
+        }
+        let text = "this runner was made before a fork; make a new DefaultRunner in the child process";
+        Err(error::raise(py, Error::new(Kind::Runner, text)))
+    }
+
+    fn stored<T: Send>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
+    ) -> PyResult<T> {
+        let runtime = self.runtime(py)?;
+        py.detach(|| ask(runtime)).map_err(|fault| error::raise_fault(py, fault))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.generation != GENERATION.load(Ordering::Acquire) {
+            // The threads and locks of a forked runtime belong to the parent: leak them here.
+            std::mem::forget(Arc::clone(&self.runtime));
+        }
+    }
+}
+
+fn job_of(job: (u128, u32, u32, bool)) -> Job {
+    Job { run: Uuid::from_u128(job.0), task: job.1, attempt: job.2, callback_only: job.3 }
+}
+
+fn parse_id(py: Python<'_>, id: &str) -> PyResult<Uuid> {
+    Uuid::parse_str(id).map_err(|_| {
+        let text = format!("Invalid schedule ID '{}': it is not a UUID", excerpt(id));
+        error::raise(py, Error::new(Kind::Schedule, text))
+    })
+}
+
+fn next_of(cron: &Cron, at: Wall) -> Option<Wall> {
+    cron.next(at)
+}
+
+#[pymethods]
+impl Engine {
+    /// Opens a store and starts the engine over it.
+    #[staticmethod]
+    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery))]
+    #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
+    fn open(
+        py: Python<'_>,
+        url: &str,
+        durability: Option<&str>,
+        slots: usize,
+        task_timeout: f64,
+        workflow_timeout: f64,
+        crons: bool,
+        catchup_max: u64,
+        recovery: bool,
+    ) -> PyResult<Self> {
+        let settings = Settings {
+            task_timeout: Duration::from_secs_f64(task_timeout),
+            workflow_timeout: Duration::from_secs_f64(workflow_timeout),
+            crons_enabled: crons,
+            catchup_max,
+        };
+        let opened = py.detach(|| {
+            let opened = cloaca_store::open(url, durability)?;
+            let runtime = Runtime::start(opened.store, settings, slots, recovery)?;
+            Ok((runtime, opened.path))
+        });
+        let (runtime, path) = opened.map_err(|e| error::raise(py, e))?;
+        let generation = GENERATION.load(Ordering::Acquire);
+        Ok(Self { runtime: Arc::new(runtime), path, generation })
+    }
+
+    /// The store's file; none for `:memory:`.
+    #[getter]
+    fn path(&self) -> Option<PathBuf> {
+        self.path.clone()
+    }
+
+    /// Declares a workflow from `Workflow._spec`'s plain data.
+    fn declare_workflow(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        version: &str,
+        tasks: &Bound<'_, PyList>,
+    ) -> PyResult<()> {
+        let runtime = self.runtime(py)?;
+        let workflow = convert::workflow(name, version, tasks)?.map_err(|e| error::raise(py, e))?;
+        py.detach(|| runtime.step(Event::Workflow(Arc::new(workflow))));
+        Ok(())
+    }
+
+    /// Declares a trigger and returns its place in the list of bodies.
+    fn declare_trigger(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        workflow: &str,
+        interval_us: i64,
+        allow_concurrent: bool,
+    ) -> PyResult<u32> {
+        let row = TriggerRow { name: name.into(), workflow: workflow.into(), interval_us, allow_concurrent };
+        let runtime = self.runtime(py)?;
+        Ok(py.detach(|| runtime.declare(row)))
+    }
+
+    /// Forgets the place of a trigger that is declared again.
+    fn retire_trigger(&self, py: Python<'_>, slot: u32) -> PyResult<()> {
+        let runtime = self.runtime(py)?;
+        py.detach(|| runtime.retire(slot));
+        Ok(())
+    }
+
+    /// Polls until sent home. `skip` is the answer that means nothing to do; anything else goes to `slow`.
+    fn poll(
+        &self,
+        py: Python<'_>,
+        bodies: &Bound<'_, PyList>,
+        skip: &Bound<'_, PyAny>,
+        slow: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        work::poll_loop(py, self.runtime(py)?, bodies, skip, slow)
+    }
+
+    /// A worker thread has come or goes.
+    fn worker_present(&self, py: Python<'_>, present: bool) -> PyResult<()> {
+        self.runtime(py)?.worker_present(present);
+        Ok(())
+    }
+
+    /// The next job as `(job, body, task_id, context_json, error)`; `None` when idle too long; `False` when closed.
+    fn take_job(&self, py: Python<'_>, seconds: f64) -> PyResult<Py<PyAny>> {
+        let runtime = self.runtime(py)?;
+        let (work, closed) = py.detach(|| runtime.take_job(Duration::from_secs_f64(seconds)));
+        let Some(work) = work else {
+            let none = py.None();
+            return Ok(if closed { false.into_pyobject(py)?.to_owned().into_any().unbind() } else { none });
+        };
+        let job = (work.job.run.as_u128(), work.job.task, work.job.attempt, work.job.callback_only);
+        let parts = (job, work.body, &*work.task, &*work.context, work.error);
+        Ok(parts.into_pyobject(py)?.into_any().unbind())
+    }
+
+    /// An attempt returned `context` (JSON text). True if it counts; with a callback, `settled` must follow.
+    fn succeeded(
+        &self,
+        py: Python<'_>,
+        job: (u128, u32, u32, bool),
+        context: String,
+        has_callback: bool,
+    ) -> PyResult<bool> {
+        let runtime = self.runtime(py)?;
+        let ended = Ended::Success(context.into());
+        let ruling = py.detach(|| runtime.attempt_ended(job_of(job), ended, has_callback));
+        Ok(ruling == Ruling::Final)
+    }
+
+    /// An attempt failed. True if that is final; with a callback, `settled` must follow then.
+    fn failed(
+        &self,
+        py: Python<'_>,
+        job: (u128, u32, u32, bool),
+        text: String,
+        has_callback: bool,
+    ) -> PyResult<bool> {
+        let runtime = self.runtime(py)?;
+        let ruling = py.detach(|| runtime.attempt_ended(job_of(job), Ended::Failure(text), has_callback));
+        Ok(ruling == Ruling::Final)
+    }
+
+    /// A final attempt's callback has been told.
+    fn settled(&self, py: Python<'_>, job: (u128, u32, u32, bool)) -> PyResult<()> {
+        let runtime = self.runtime(py)?;
+        py.detach(|| runtime.settled(job_of(job)));
+        Ok(())
+    }
+
+    /// Gives an attempt's slot back.
+    fn yield_slot(&self, py: Python<'_>, job: (u128, u32, u32, bool)) -> PyResult<()> {
+        let runtime = self.runtime(py)?;
+        py.detach(|| runtime.yield_slot(job_of(job)));
+        Ok(())
+    }
+
+    /// Takes a slot again; false if none was free in time.
+    fn regain_slot(&self, py: Python<'_>, job: (u128, u32, u32, bool), seconds: f64) -> PyResult<bool> {
+        let runtime = self.runtime(py)?;
+        Ok(py.detach(|| runtime.regain_slot(job_of(job), Duration::from_secs_f64(seconds))))
+    }
+
+    /// The keeper's next order: `("log", level, text)`, `("worker",)`, `("poller",)` or `("close",)`.
+    fn next_order(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let runtime = self.runtime(py)?;
+        let order = py.detach(|| runtime.next_order());
+        let order = match order {
+            Order::Log(level, text) => {
+                let level = match level {
+                    Level::Info => 20,
+                    Level::Warning => 30,
+                    Level::Error => 40,
+                };
+                ("log", level, text).into_pyobject(py)?.into_any()
+            }
+            Order::SpawnWorker => ("worker",).into_pyobject(py)?.into_any(),
+            Order::SpawnPoller => ("poller",).into_pyobject(py)?.into_any(),
+            Order::Close => ("close",).into_pyobject(py)?.into_any(),
+        };
+        Ok(order.unbind())
+    }
+
+    /// Starts runs of a workflow in one transaction and returns their ids.
+    fn submit(
+        &self,
+        py: Python<'_>,
+        workflow: &str,
+        contexts: Vec<String>,
+        watched: bool,
+    ) -> PyResult<Vec<String>> {
+        let runtime = self.runtime(py)?;
+        let contexts = contexts.into_iter().map(Arc::from).collect();
+        let ids = py.detach(|| runtime.submit(workflow, contexts, watched)).map_err(|e| error::raise(py, e))?;
+        Ok(ids.iter().map(Uuid::to_string).collect())
+    }
+
+    /// Waits for a watched run: `(status, started, ended, context_json, error)`, or `None` after `seconds`.
+    #[pyo3(signature = (id, seconds=None))]
+    fn wait<'py>(&self, py: Python<'py>, id: &str, seconds: Option<f64>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let runtime = self.runtime(py)?;
+        let id = parse_id(py, id)?;
+        let mut left = seconds.map(Duration::from_secs_f64);
+        loop {
+            let span = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
+            let ended = py.detach(|| runtime.wait(id, span)).map_err(|e| error::raise(py, e))?;
+            if let Some((started, end)) = ended {
+                let parts = (
+                    end.status.name(),
+                    started.rfc3339(),
+                    end.completed_at.rfc3339(),
+                    &*end.context,
+                    end.error,
+                );
+                return Ok(Some(parts.into_pyobject(py)?.into_any()));
+            }
+            py.check_signals()?;
+            left = left.map(|left| left.saturating_sub(span));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Stops watching a run.
+    fn unwatch(&self, py: Python<'_>, id: &str) -> PyResult<()> {
+        self.runtime(py)?.unwatch(parse_id(py, id)?);
+        Ok(())
+    }
+
+    /// Asks for a run's end.
+    fn cancel(&self, py: Python<'_>, id: &str) -> PyResult<()> {
+        let (runtime, id) = (self.runtime(py)?, parse_id(py, id)?);
+        py.detach(|| runtime.step(Event::Cancel(id)));
+        Ok(())
+    }
+
+    /// Triggers in the order of their registration.
+    fn triggers<'py>(
+        &self,
+        py: Python<'py>,
+        enabled_only: bool,
+        limit: u64,
+        offset: u64,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let page = Page { limit, offset };
+        let rows = self.stored(py, |runtime| {
+            runtime.flush();
+            runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page)
+        })?;
+        rows.iter().map(|row| convert::trigger(py, row, self.runtime.last_poll_at(row.row))).collect()
+    }
+
+    /// The trigger of that name.
+    fn trigger<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let row = self.trigger_row(py, name)?;
+        row.map(|row| convert::trigger(py, &row, self.runtime.last_poll_at(row.row))).transpose()
+    }
+
+    /// Switches a trigger; false if there is none of that name.
+    fn set_trigger_enabled(&self, py: Python<'_>, name: &str, enabled: bool) -> PyResult<bool> {
+        let Some(row) = self.trigger_row(py, name)? else { return Ok(false) };
+        self.stored(py, |runtime| {
+            let done = runtime.store().set_enabled(row.row, enabled, None, runtime.now().wall)?;
+            runtime.set_polled(row.row, enabled);
+            Ok(done)
+        })
+    }
+
+    /// The runs that a trigger fired, newest first; `None` if there is no such trigger.
+    fn trigger_runs<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        limit: u64,
+        offset: u64,
+    ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
+        let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
+        let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
+        let runs = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
+        Ok(Some((row.id.to_string(), runs)))
+    }
+
+    /// A trigger's polls as stretches of equal outcomes, newest first.
+    fn ticks<'py>(&self, py: Python<'py>, name: &str, limit: u64) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
+        let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
+        let page = Page { limit, offset: 0 };
+        let rows = self.stored(py, |runtime| {
+            runtime.flush();
+            runtime.store().history(row.row, page)
+        })?;
+        rows.iter().map(|row| convert::stretch(py, row)).collect::<PyResult<Vec<_>>>().map(Some)
+    }
+
+    /// Registers a cron schedule, or finds the one with the same three; returns its id.
+    #[pyo3(signature = (workflow, expression, timezone, name=""))]
+    fn put_cron(
+        &self,
+        py: Python<'_>,
+        workflow: &str,
+        expression: &str,
+        timezone: &str,
+        name: &str,
+    ) -> PyResult<String> {
+        let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
+        let schedule = self.stored(py, |runtime| {
+            let now = runtime.now().wall;
+            let next = next_of(&cron, now);
+            let id = Uuid::now_v7();
+            let row = runtime.store().put_cron(id, name, workflow, expression, timezone, next, now)?;
+            runtime.step(Event::Cron(row.clone()));
+            Ok(row)
+        })?;
+        Ok(schedule.id.to_string())
+    }
+
+    /// Crons in the order of their registration.
+    fn crons<'py>(
+        &self,
+        py: Python<'py>,
+        enabled_only: bool,
+        limit: u64,
+        offset: u64,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let page = Page { limit, offset };
+        let rows = self.stored(py, |runtime| {
+            runtime.store().schedules(ScheduleFilter::Crons, enabled_only, page)
+        })?;
+        rows.iter().map(|row| convert::cron(py, row)).collect()
+    }
+
+    /// The cron with that id.
+    fn cron<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let id = parse_id(py, id)?;
+        let row = self.stored(py, |runtime| runtime.store().cron(id))?;
+        row.map(|row| convert::cron(py, &row)).transpose()
+    }
+
+    /// Replaces a cron's expression and zone; false if there is none with that id.
+    fn update_cron(&self, py: Python<'_>, id: &str, expression: &str, timezone: &str) -> PyResult<bool> {
+        let id = parse_id(py, id)?;
+        let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
+        self.stored(py, |runtime| {
+            let now = runtime.now().wall;
+            let done = runtime.store().update_cron(id, expression, timezone, next_of(&cron, now), now)?;
+            reload_cron(runtime, id)?;
+            Ok(done)
+        })
+    }
+
+    /// Switches a cron; false if there is none with that id.
+    fn set_cron_enabled(&self, py: Python<'_>, id: &str, enabled: bool) -> PyResult<bool> {
+        let id = parse_id(py, id)?;
+        self.stored(py, |runtime| {
+            let Some(row) = runtime.store().cron(id)? else { return Ok(false) };
+            let done = runtime.store().set_enabled(row.row, enabled, None, runtime.now().wall)?;
+            reload_cron(runtime, id)?;
+            Ok(done)
+        })
+    }
+
+    /// Deletes a cron; false if there is none with that id.
+    fn delete_cron(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        let id = parse_id(py, id)?;
+        self.stored(py, |runtime| {
+            let Some(row) = runtime.store().cron(id)? else { return Ok(false) };
+            runtime.step(Event::CronGone(row.row));
+            runtime.store().delete_cron(id)
+        })
+    }
+
+    /// The runs that a cron started, newest first; `None` if there is no such cron.
+    fn cron_runs<'py>(
+        &self,
+        py: Python<'py>,
+        id: &str,
+        limit: u64,
+        offset: u64,
+    ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
+        let id = parse_id(py, id)?;
+        let Some(row) = self.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
+        let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
+        let runs = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
+    }
+
+    /// `(total, successful, lost)` cron runs since a time in microseconds.
+    fn cron_stats(&self, py: Python<'_>, since_us: i64) -> PyResult<(u64, u64, u64)> {
+        let stats = self.stored(py, |runtime| runtime.store().cron_stats(Wall(since_us)))?;
+        Ok((stats.total, stats.successful, stats.lost))
+    }
+
+    /// Runs, newest first.
+    #[pyo3(signature = (workflow, status, trigger, limit, offset))]
+    fn runs<'py>(
+        &self,
+        py: Python<'py>,
+        workflow: Option<String>,
+        status: Option<&str>,
+        trigger: Option<String>,
+        limit: u64,
+        offset: u64,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let status = status.map(|name| parse_status(py, name)).transpose()?;
+        let filter = RunFilter { workflow, status, trigger, schedule: None };
+        let rows = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        rows.iter().map(|row| convert::run(py, row)).collect()
+    }
+
+    /// One run with its tasks.
+    fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let id = parse_id(py, id)?;
+        let Some((row, tasks)) = self.stored(py, |runtime| runtime.store().run(id))? else { return Ok(None) };
+        let dict = convert::run(py, &row)?;
+        let tasks = tasks.iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
+        dict.set_item("tasks", tasks)?;
+        Ok(Some(dict))
+    }
+
+    /// Counts since the start.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let runtime = self.runtime(py)?;
+        let (polls, counts, unfinished) = py.detach(|| runtime.counts());
+        let dict = PyDict::new(py);
+        dict.set_item("polls", polls.polls)?;
+        dict.set_item("skips", polls.skips)?;
+        dict.set_item("missed", polls.missed)?;
+        dict.set_item("late_mean_ms", polls.late_sum_ns as f64 / polls.polls.max(1) as f64 / 1e6)?;
+        dict.set_item("late_max_ms", polls.late_max_ns as f64 / 1e6)?;
+        dict.set_item("fires", counts.fires)?;
+        dict.set_item("deduplicated", counts.deduplicated)?;
+        dict.set_item("errors", counts.errors)?;
+        dict.set_item("runs_started", counts.started)?;
+        dict.set_item("runs_completed", counts.completed)?;
+        dict.set_item("runs_failed", counts.failed)?;
+        dict.set_item("runs_unfinished", unfinished)?;
+        Ok(dict)
+    }
+
+    /// Runs one read-only statement; rows as dicts.
+    fn query<'py>(
+        &self,
+        py: Python<'py>,
+        sql: &str,
+        params: Vec<Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let params = params.iter().map(convert::cell).collect::<PyResult<Vec<_>>>()?;
+        let (columns, rows) = self.stored(py, |runtime| {
+            runtime.flush();
+            runtime.store().query(sql, &params)
+        })?;
+        rows.into_iter().map(|cells| convert::row(py, &columns, cells)).collect()
+    }
+
+    /// Writes a copy of everything to a new file.
+    fn export(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+        self.stored(py, |runtime| {
+            runtime.flush();
+            runtime.store().export(path)
+        })
+    }
+
+    /// Stops everything within `seconds`; true if nothing was still running.
+    fn close(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        let runtime = self.runtime(py)?;
+        Ok(py.detach(|| runtime.close(Duration::from_secs_f64(seconds))))
+    }
+}
+
+impl Engine {
+    fn trigger_row(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
+        self.stored(py, |runtime| {
+            runtime.flush();
+            runtime.store().trigger(name)
+        })
+    }
+}
+
+fn parse_status(py: Python<'_>, name: &str) -> PyResult<RunStatus> {
+    RunStatus::from_name(name).ok_or_else(|| {
+        let text = format!(
+            "status is '{}'; it is one of Pending, Running, Completed, Failed, Cancelled",
+            excerpt(name)
+        );
+        error::raise(py, Error::new(Kind::Workflow, text))
+    })
+}
+
+fn reload_cron(runtime: &Runtime, id: Uuid) -> Result<(), Fault> {
+    if let Some(row) = runtime.store().cron(id)? {
+        runtime.step(Event::Cron(row));
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! Turns a refusal's kind into the exception class that Python code catches. The classes live in `cloaca.errors`, because under the
+//! stable ABI a native class cannot extend `Exception` before Python 3.12.
+
+use pyo3::prelude::*;
+
+use cloaca_core::error::{Error, Kind};
+use cloaca_core::port::Fault;
+
+/// The exception for a refusal.
+pub fn raise(py: Python<'_>, error: Error) -> PyErr {
+    let class = match error.kind {
+        Kind::Context => "ContextError",
+        Kind::Workflow => "WorkflowError",
+        Kind::Trigger => "TriggerError",
+        Kind::Schedule => "ScheduleError",
+        Kind::Store => "StoreError",
+        Kind::Runner => "RunnerError",
+    };
+    let made = py.import("cloaca.errors").and_then(|errors| errors.getattr(class)?.call1((error.message,)));
+    match made {
+        Ok(value) => PyErr::from_value(value),
+        Err(trouble) => trouble,
+    }
+}
+
+/// The exception for a store's fault.
+pub fn raise_fault(py: Python<'_>, fault: Fault) -> PyErr {
+    let (Fault::Passing(text) | Fault::Final(text)) = fault;
+    raise(py, Error::new(Kind::Store, text))
+}

@@ -1,0 +1,51 @@
+//! The border between cloaca's engine and Python: translation only, no decisions.
+//!
+//! Reading order: [`error`] turns a kind into an exception class, [`convert`] turns records into dicts, [`engine`] is
+//! what Python threads enter, and [`work`] is the loop in which they poll.
+
+mod convert;
+mod engine;
+mod error;
+mod work;
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use cloaca_core::graph::Graph;
+
+/// Checks a workflow's edges.
+///
+/// Returns the tasks' positions in topological order and the levels that may run side by side.
+#[pyfunction]
+fn check_graph(
+    py: Python<'_>,
+    workflow: &str,
+    ids: Vec<String>,
+    dependencies: Vec<Vec<String>>,
+) -> PyResult<(Vec<usize>, Vec<Vec<usize>>)> {
+    let (ids, dependencies) = (shared(ids), dependencies.into_iter().map(shared).collect::<Vec<_>>());
+    let graph = Graph::check(workflow, &ids, &dependencies).map_err(|e| error::raise(py, e))?;
+    Ok((graph.topological().to_vec(), graph.levels()))
+}
+
+/// Hex digest of named texts; equal for equal content in any process.
+#[pyfunction]
+fn content_version(parts: Vec<(String, String)>) -> String {
+    let parts: Vec<(&str, &str)> = parts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    cloaca_core::version::content_version(&parts)
+}
+
+fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
+    texts.into_iter().map(Arc::from).collect()
+}
+
+/// The native half of cloaca.
+#[pymodule(gil_used = true)]
+fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<engine::Engine>()?;
+    module.add_function(wrap_pyfunction!(check_graph, module)?)?;
+    module.add_function(wrap_pyfunction!(content_version, module)?)?;
+    module.add_function(wrap_pyfunction!(engine::forked, module)?)
+}

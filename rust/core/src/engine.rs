@@ -1,0 +1,820 @@
+//! Decides what follows from every event in a runner: `step(event, now)` fills [`Effects`] and does nothing else. It never
+//! sleeps, locks, reads a clock, touches a database or calls Python, so a simulator runs the same code as the runtime.
+//! Invariant: what must be durable before it is acted upon leaves as a commit, and the action follows from its receipt.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::admit::{Admission, Gate};
+use crate::cron::Cron;
+use crate::port::{
+    Admitted, Change, ContextHash, NewRun, Outcome, Receipt, RunChange, RunEnd, RunStatus, Schedule,
+    ScheduleKind, Stretch, TickChange, TriggerRow, Unfinished,
+};
+use crate::run::{Ended, Progress, Ruling, Run};
+use crate::time::{Mono, Now, Wall};
+use crate::wheel::Wheel;
+use crate::workflow::Workflow;
+
+/// Resolution of time-outs and retry delays.
+const TIMER_TICK_NS: u64 = 1_000_000;
+
+/// Settings that the engine itself obeys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// A task's attempt that takes longer fails.
+    pub task_timeout: Duration,
+    /// A run that takes longer fails.
+    pub workflow_timeout: Duration,
+    /// Whether cron schedules start runs.
+    pub crons_enabled: bool,
+    /// At most so many missed slots of one cron are made up for.
+    pub catchup_max: u64,
+}
+
+/// A fire that a poll asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fire {
+    /// JSON text.
+    pub context: Arc<str>,
+    /// Of the trigger's name and the context.
+    pub hash: ContextHash,
+    /// The key under which it may happen once, and when that ends.
+    pub run_key: Option<(String, Option<Wall>)>,
+}
+
+/// A poll that was not a plain skip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Polled {
+    /// The trigger's place in the poller; its next poll waits for [`Effects::rearm`].
+    pub slot: u32,
+    /// The store's row.
+    pub schedule: i64,
+    /// The trigger's name.
+    pub trigger: Arc<str>,
+    /// What it fires; empty if nothing.
+    pub workflow: Arc<str>,
+    /// Whether every fire starts a run.
+    pub allow_concurrent: bool,
+    /// When the poll began.
+    pub at: Wall,
+    /// How long its body took, in microseconds.
+    pub duration_us: u64,
+    /// In the order returned.
+    pub fires: Vec<Fire>,
+    /// The cursor as JSON text, if it moved.
+    pub cursor: Option<String>,
+    /// What went wrong, if it raised or returned something else.
+    pub error: Option<String>,
+    /// Quiet polls gathered before this one.
+    pub history: Vec<Stretch>,
+}
+
+/// A run to be started by hand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// JSON text.
+    pub context: Arc<str>,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The program declared a workflow, anew or again.
+    Workflow(Arc<Workflow>),
+    /// The program declared a trigger.
+    Trigger {
+        /// Its place in the poller.
+        slot: u32,
+        /// Its settings.
+        row: TriggerRow,
+    },
+    /// Somebody asked for runs; the workflow was looked up by the caller.
+    Start {
+        /// Whose tasks to run.
+        workflow: Arc<Workflow>,
+        /// One run each.
+        requests: Vec<Request>,
+    },
+    /// A poll ended with more than a plain skip.
+    Polled(Polled),
+    /// Quiet polls gathered so far.
+    History(Vec<Stretch>),
+    /// The store answered.
+    Committed(Then, Receipt),
+    /// A worker begins an attempt.
+    Taken(Job),
+    /// A task stops counting against its time-out while it waits for its condition, or starts again.
+    Deferred(Job, bool),
+    /// A task's callback has been told, or it has none.
+    Settled(Job),
+    /// Somebody asked for a run's end.
+    Cancel(Uuid),
+    /// Unfinished runs were handed to this runner.
+    Claimed(Vec<Unfinished>),
+    /// A cron was registered, changed or read from the store.
+    Cron(Schedule),
+    /// A cron was deleted or disabled.
+    CronGone(i64),
+    /// Time has passed.
+    Clock,
+}
+
+/// One attempt at one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Job {
+    /// The run.
+    pub run: Uuid,
+    /// The task's position in its workflow.
+    pub task: u32,
+    /// From 1.
+    pub attempt: u32,
+    /// Whether only `on_failure` is to be called: the body was given up.
+    pub callback_only: bool,
+}
+
+/// What to do when a commit is acknowledged.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Then {
+    /// Start these runs.
+    Start(Vec<Uuid>),
+    /// Start the admitted ones, free the others' hashes, poll the trigger again.
+    Tick {
+        /// The poller's slot.
+        slot: u32,
+        /// The trigger's name.
+        trigger: Arc<str>,
+        /// The runs that were sent, in order.
+        runs: Vec<Uuid>,
+    },
+    /// Start these tasks of a run, or end it.
+    Progress {
+        /// The run.
+        run: Uuid,
+        /// Tasks that may start now.
+        jobs: Vec<usize>,
+        /// Its end.
+        end: Option<RunEnd>,
+    },
+    /// Poll the trigger from now on.
+    Declared {
+        /// The poller's slot.
+        slot: u32,
+    },
+    /// Nothing.
+    Nothing,
+}
+
+/// How grave a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Worth knowing.
+    Info,
+    /// Something was lost sight of or put off.
+    Warning,
+    /// Something that the user asked for did not happen.
+    Error,
+}
+
+/// What the world is asked to do, in this order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To the writer.
+    pub commits: Vec<(Change, Then)>,
+    /// To the workers.
+    pub jobs: Vec<Job>,
+    /// Runs that are over, for whoever waits.
+    pub ended: Vec<(Uuid, Wall, RunEnd)>,
+    /// Triggers that may be polled again, with their row if it has just become known.
+    pub rearm: Vec<(u32, Option<Schedule>)>,
+    /// To the user's log.
+    pub logs: Vec<(Level, String)>,
+}
+
+/// Counts since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Fires that polls asked for.
+    pub fires: u64,
+    /// Fires dropped because an equal one was unfinished or used up.
+    pub deduplicated: u64,
+    /// Polls that raised, and fires that could not start.
+    pub errors: u64,
+    /// Runs committed.
+    pub started: u64,
+    /// Runs that completed.
+    pub completed: u64,
+    /// Runs that ended otherwise.
+    pub failed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Timer {
+    Retry(Uuid, usize),
+    TaskTimeout(Job),
+    RunTimeout(Uuid),
+}
+
+#[derive(Debug)]
+struct CronState {
+    schedule: Schedule,
+    cron: Cron,
+    next: Wall,
+}
+
+/// The whole state of one runner's decisions.
+#[derive(Debug)]
+pub struct Engine {
+    epoch: i64,
+    settings: Settings,
+    workflows: BTreeMap<Arc<str>, Arc<Workflow>>,
+    runs: HashMap<Uuid, Run>,
+    gate: Gate,
+    waiting: HashMap<String, Vec<Unfinished>>,
+    timers: Wheel,
+    timer_of: Vec<Option<Timer>>,
+    timer_free: Vec<u32>,
+    job_timer: HashMap<Job, u32>,
+    run_timer: HashMap<Uuid, u32>,
+    crons: BTreeMap<i64, CronState>,
+    counts: Counts,
+    random: u64,
+}
+
+impl Engine {
+    /// An engine for the owner of `epoch`. `seed` feeds the jitter of retry delays and the ids of runs that crons start.
+    pub fn new(epoch: i64, settings: Settings, seed: u64) -> Self {
+        Self {
+            epoch,
+            settings,
+            workflows: BTreeMap::new(),
+            runs: HashMap::new(),
+            gate: Gate::default(),
+            waiting: HashMap::new(),
+            timers: Wheel::new(TIMER_TICK_NS),
+            timer_of: Vec::new(),
+            timer_free: Vec::new(),
+            job_timer: HashMap::new(),
+            run_timer: HashMap::new(),
+            crons: BTreeMap::new(),
+            counts: Counts::default(),
+            random: seed | 1,
+        }
+    }
+
+    /// The workflow of that name.
+    pub fn workflow(&self, name: &str) -> Option<&Arc<Workflow>> {
+        self.workflows.get(name)
+    }
+
+    /// The names of all workflows, sorted.
+    pub fn workflow_names(&self) -> Vec<Arc<str>> {
+        self.workflows.keys().cloned().collect()
+    }
+
+    /// A run in hand.
+    pub fn run(&self, id: Uuid) -> Option<&Run> {
+        self.runs.get(&id)
+    }
+
+    /// How many runs are in hand.
+    pub fn runs_unfinished(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Counts since the start.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How long until [`Event::Clock`] has something to do; none means until another event.
+    pub fn next_wake(&self, now: Now) -> Option<Duration> {
+        let timer = self.timers.next_due().map(|due| due.since(now.mono));
+        let until = |at: Wall| Duration::from_micros(u64::try_from(at.0 - now.wall.0).unwrap_or(0));
+        let cron = self.crons.values().map(|state| until(state.next)).min();
+        timer.into_iter().chain(cron).min()
+    }
+
+    /// Rules on an attempt's end and keeps what follows. After [`Ruling::Final`] the caller tells the callback, if `has_callback`,
+    /// and then sends [`Event::Settled`]; without one the task is settled here.
+    pub fn attempt_ended(
+        &mut self,
+        job: Job,
+        ended: Ended,
+        has_callback: bool,
+        now: Now,
+        out: &mut Effects,
+    ) -> Ruling {
+        let random = self.next_random();
+        let Some(run) = self.runs.get_mut(&job.run) else { return Ruling::Stale };
+        let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random);
+        if ruling == Ruling::Stale {
+            return ruling;
+        }
+        self.disarm_job(job);
+        self.follow(job.run, progress, now, out);
+        if ruling == Ruling::Final && !has_callback {
+            self.settled(job, now, out);
+        }
+        ruling
+    }
+
+    /// Decides what follows from `event`.
+    pub fn step(&mut self, event: Event, now: Now, out: &mut Effects) {
+        match event {
+            Event::Workflow(workflow) => self.declared(workflow, now, out),
+            Event::Trigger { slot, row } => {
+                let change = Change::Declare { epoch: self.epoch, trigger: row, at: now.wall };
+                out.commits.push((change, Then::Declared { slot }));
+            }
+            Event::Start { workflow, requests } => self.start(&workflow, requests, now, out),
+            Event::Polled(polled) => self.polled(polled, now, out),
+            Event::History(history) => {
+                if !history.is_empty() {
+                    out.commits.push((Change::History(history), Then::Nothing));
+                }
+            }
+            Event::Committed(then, receipt) => self.committed(then, receipt, now, out),
+            Event::Taken(job) => self.taken(job, now, out),
+            Event::Deferred(job, true) => self.disarm_job(job),
+            Event::Deferred(job, false) => self.arm_job(job, now.mono),
+            Event::Settled(job) => self.settled(job, now, out),
+            Event::Cancel(id) => self.halt(id, RunStatus::Cancelled, "cancelled", now, out),
+            Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
+            Event::Cron(schedule) => self.cron(schedule, now, out),
+            Event::CronGone(row) => {
+                self.crons.remove(&row);
+            }
+            Event::Clock => self.clock(now, out),
+        }
+    }
+
+    fn declared(&mut self, workflow: Arc<Workflow>, now: Now, out: &mut Effects) {
+        let waiting = self.waiting.remove(&*workflow.name).unwrap_or_default();
+        self.workflows.insert(Arc::clone(&workflow.name), workflow);
+        for unfinished in waiting {
+            self.claimed(unfinished, now, out);
+        }
+    }
+
+    fn start(&mut self, workflow: &Arc<Workflow>, requests: Vec<Request>, now: Now, out: &mut Effects) {
+        let ids = requests.iter().map(|request| request.id).collect();
+        let mut runs = Vec::with_capacity(requests.len());
+        for request in requests {
+            let run = Run::new(request.id, Arc::clone(workflow), Arc::clone(&request.context), now.wall);
+            self.runs.insert(request.id, run);
+            runs.push(by_hand(workflow, &request, now.wall));
+        }
+        out.commits.push((Change::Start { epoch: self.epoch, runs, cron: None }, Then::Start(ids)));
+    }
+
+    fn polled(&mut self, mut polled: Polled, now: Now, out: &mut Effects) {
+        let (runs, refusal) = self.admit_all(&mut polled, now);
+        let outcome = match (&refusal, runs.is_empty()) {
+            (Refusal::Error(_), _) => Outcome::Error,
+            (_, false) => Outcome::Fire,
+            (_, true) => Outcome::Skip,
+        };
+        if let Refusal::Error(text) = &refusal {
+            self.counts.errors += 1;
+            out.logs.push((Level::Error, text.clone()));
+        }
+        let mut history = std::mem::take(&mut polled.history);
+        history.push(Stretch {
+            schedule: polled.schedule,
+            outcome,
+            reason: refusal.text().into(),
+            count: 1,
+            first_at: polled.at,
+            last_at: polled.at,
+            min_us: polled.duration_us,
+            max_us: polled.duration_us,
+            sum_us: polled.duration_us,
+        });
+        let ids = runs.iter().map(|run| run.id).collect();
+        let change = TickChange {
+            schedule: polled.schedule,
+            epoch: self.epoch,
+            cursor: polled.cursor,
+            at: polled.at,
+            fires: runs,
+            history,
+        };
+        let then = Then::Tick { slot: polled.slot, trigger: polled.trigger, runs: ids };
+        out.commits.push((Change::Tick(change), then));
+    }
+
+    fn admit_all(&mut self, polled: &mut Polled, now: Now) -> (Vec<NewRun>, Refusal) {
+        let mut runs = Vec::new();
+        let mut refusal = match polled.error.take() {
+            Some(error) => Refusal::Error(format!("trigger '{}': poll failed: {error}", polled.trigger)),
+            None => Refusal::None,
+        };
+        let fires = std::mem::take(&mut polled.fires);
+        self.counts.fires += fires.len() as u64;
+        for fire in fires {
+            let Some(workflow) = self.workflows.get(&polled.workflow).cloned() else {
+                refusal = Refusal::Error(self.unknown_workflow(&polled.trigger, &polled.workflow));
+                continue;
+            };
+            if !polled.allow_concurrent
+                && let Admission::Duplicate { of } = self.gate.admit(polled.schedule, fire.hash)
+            {
+                self.counts.deduplicated += 1;
+                refusal = Refusal::Duplicate(of);
+                continue;
+            }
+            let id = self.new_id(now.wall);
+            if !polled.allow_concurrent {
+                self.gate.hold(polled.schedule, fire.hash, id);
+            }
+            self.runs.insert(id, Run::new(id, Arc::clone(&workflow), Arc::clone(&fire.context), now.wall));
+            runs.push(NewRun {
+                id,
+                workflow: Arc::clone(&workflow.name),
+                version: Arc::clone(&workflow.version),
+                context: fire.context,
+                schedule: Some(polled.schedule),
+                context_hash: Some(fire.hash),
+                unique_hash: !polled.allow_concurrent,
+                run_key: fire.run_key,
+                scheduled_at: None,
+                created_at: now.wall,
+            });
+        }
+        (runs, refusal)
+    }
+
+    fn unknown_workflow(&self, trigger: &str, workflow: &str) -> String {
+        let names: Vec<&str> = self.workflows.keys().map(|name| &**name).collect();
+        let known = if names.is_empty() { "there are none yet".to_owned() } else { names.join(", ") };
+        match workflow.is_empty() {
+            true => format!("trigger '{trigger}' fired, but names no workflow; known workflows: {known}"),
+            false => format!("trigger '{trigger}' fired unknown workflow '{workflow}'; known workflows: {known}"),
+        }
+    }
+
+    fn committed(&mut self, then: Then, receipt: Receipt, now: Now, out: &mut Effects) {
+        match (then, receipt) {
+            (Then::Start(ids), Receipt::Start(admitted)) => self.begin_all(ids, admitted, now, out),
+            (Then::Start(ids), _) => ids.into_iter().for_each(|id| self.forget(id)),
+            (Then::Tick { slot, runs, .. }, Receipt::Tick(admitted)) => {
+                self.begin_all(runs, admitted, now, out);
+                out.rearm.push((slot, None));
+            }
+            (Then::Tick { slot, trigger, runs }, _) => {
+                let text = format!("trigger '{trigger}': another runner polls it now; its last poll was discarded");
+                out.logs.push((Level::Warning, text));
+                runs.into_iter().for_each(|id| self.forget(id));
+                out.rearm.push((slot, None));
+            }
+            (Then::Progress { run, .. }, Receipt::Fenced) => {
+                let text = format!("run {run} was taken over by another runner");
+                out.logs.push((Level::Warning, text));
+                self.forget(run);
+            }
+            (Then::Progress { run, jobs, end }, _) => self.kept(run, jobs, end, out),
+            (Then::Declared { slot }, Receipt::Declared(schedule)) => out.rearm.push((slot, Some(schedule))),
+            (Then::Declared { .. } | Then::Nothing, _) => {}
+        }
+    }
+
+    fn begin_all(&mut self, ids: Vec<Uuid>, admitted: Vec<Admitted>, now: Now, out: &mut Effects) {
+        for (id, fate) in ids.into_iter().zip(admitted) {
+            match fate {
+                Admitted::Started { row } => self.begin(id, row, now, out),
+                Admitted::DuplicateHash { .. } | Admitted::DuplicateKey { .. } => {
+                    self.counts.deduplicated += 1;
+                    self.forget(id);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, id: Uuid, row: i64, now: Now, out: &mut Effects) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.row = row;
+        let progress = run.begin(now.wall);
+        self.counts.started += 1;
+        self.arm_run(id, now.mono);
+        self.follow(id, progress, now, out);
+    }
+
+    fn forget(&mut self, id: Uuid) {
+        self.runs.remove(&id);
+        self.gate.release(id);
+        if let Some(timer) = self.run_timer.remove(&id) {
+            self.disarm(timer);
+        }
+    }
+
+    /// Sends what a run's step asks for on its way: records first, jobs once they are kept.
+    fn follow(&mut self, id: Uuid, progress: Progress, now: Now, out: &mut Effects) {
+        let Progress { records, jobs, delayed, end } = progress;
+        if let Some((task, delay)) = delayed {
+            self.arm(now.mono.after(delay), Timer::Retry(id, task));
+        }
+        if records.is_empty() && end.is_none() {
+            out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
+            return;
+        }
+        let run = self.runs[&id].row;
+        let change = RunChange { run, epoch: self.epoch, tasks: records, end: end.clone() };
+        out.commits.push((Change::Run(change), Then::Progress { run: id, jobs, end }));
+    }
+
+    fn kept(&mut self, id: Uuid, jobs: Vec<usize>, end: Option<RunEnd>, out: &mut Effects) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let created_at = run.created_at;
+        out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
+        if let Some(end) = end {
+            match end.status {
+                RunStatus::Completed => self.counts.completed += 1,
+                _ => self.counts.failed += 1,
+            }
+            self.forget(id);
+            out.ended.push((id, created_at, end));
+        }
+    }
+
+    fn job(&self, id: Uuid, task: usize, callback_only: bool) -> Job {
+        let attempt = self.runs[&id].attempt(task);
+        Job { run: id, task: u32::try_from(task).expect("tasks are few"), attempt, callback_only }
+    }
+
+    fn taken(&mut self, job: Job, now: Now, out: &mut Effects) {
+        let Some(run) = self.runs.get_mut(&job.run) else { return };
+        let task = job.task as usize;
+        if !run.expects(task, job.attempt) {
+            return;
+        }
+        if run.is_halted() {
+            let progress = run.skip_unstarted(task, now.wall);
+            self.follow(job.run, progress, now, out);
+        } else {
+            run.started(task, now.wall);
+            self.arm_job(job, now.mono);
+        }
+    }
+
+    fn settled(&mut self, job: Job, now: Now, out: &mut Effects) {
+        let Some(run) = self.runs.get_mut(&job.run) else { return };
+        let progress = run.settle(job.task as usize, now.wall);
+        self.follow(job.run, progress, now, out);
+    }
+
+    fn halt(&mut self, id: Uuid, status: RunStatus, cause: &str, now: Now, out: &mut Effects) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if run.row == 0 {
+            return;
+        }
+        let (progress, active) = run.halt(status, cause, now.wall);
+        self.follow(id, progress, now, out);
+        if status == RunStatus::Failed {
+            for (task, attempt) in active {
+                let job = Job { run: id, task: task as u32, attempt, callback_only: false };
+                self.give_up(job, cause, now, out);
+            }
+        }
+    }
+
+    /// Fails an attempt whose body is not waited for any more.
+    fn give_up(&mut self, job: Job, error: &str, now: Now, out: &mut Effects) {
+        let Some(run) = self.runs.get(&job.run) else { return };
+        let has_callback = run.workflow.tasks[job.task as usize].has_failure_callback;
+        let ended = Ended::Failure(format!("TimeoutError: {error}"));
+        if self.attempt_ended(job, ended, has_callback, now, out) == Ruling::Final && has_callback {
+            out.jobs.push(Job { callback_only: true, ..job });
+        }
+    }
+
+    fn claimed(&mut self, unfinished: Unfinished, now: Now, out: &mut Effects) {
+        if self.runs.contains_key(&unfinished.id) {
+            return;
+        }
+        if let (Some(schedule), Some(hash)) = (unfinished.schedule, unfinished.context_hash) {
+            self.gate.hold(schedule, hash, unfinished.id);
+        }
+        let Some(workflow) = self.workflows.get(&*unfinished.workflow).cloned() else {
+            self.waiting.entry(unfinished.workflow.clone()).or_default().push(unfinished);
+            return;
+        };
+        if *workflow.version != *unfinished.version {
+            let text = format!(
+                "run {} of workflow '{}' goes on under a version that differs from the one it began with",
+                unfinished.id, unfinished.workflow
+            );
+            out.logs.push((Level::Warning, text));
+        }
+        let (run, progress) = Run::resume(&unfinished, workflow, now.wall);
+        self.runs.insert(unfinished.id, run);
+        self.arm_run(unfinished.id, now.mono);
+        self.follow(unfinished.id, progress, now, out);
+    }
+
+    fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {
+        let ScheduleKind::Cron { expression, timezone, next_at } = &schedule.kind else { return };
+        if !self.settings.crons_enabled || !schedule.enabled {
+            self.crons.remove(&schedule.row);
+            return;
+        }
+        match Cron::parse(expression, timezone) {
+            Ok(cron) => {
+                let next = next_at.or_else(|| cron.next(now.wall));
+                let row = schedule.row;
+                match next {
+                    Some(next) => self.crons.insert(row, CronState { schedule, cron, next }),
+                    None => self.crons.remove(&row),
+                };
+            }
+            Err(error) => {
+                let text = format!("cron schedule {} is left out: {error}", schedule.id);
+                out.logs.push((Level::Error, text));
+            }
+        }
+    }
+
+    fn clock(&mut self, now: Now, out: &mut Effects) {
+        while let Some((timer, _)) = self.timers.pop(now.mono) {
+            let payload = self.timer_of[timer as usize].take();
+            self.timer_free.push(timer);
+            match payload.expect("an armed timer has a purpose") {
+                Timer::Retry(id, task) => {
+                    let Some(run) = self.runs.get_mut(&id) else { continue };
+                    let progress = run.delay_over(task, now.wall);
+                    self.follow(id, progress, now, out);
+                }
+                Timer::TaskTimeout(job) => {
+                    self.job_timer.remove(&job);
+                    let text = format!("timed out after {:?}", self.settings.task_timeout);
+                    self.give_up(job, &text, now, out);
+                }
+                Timer::RunTimeout(id) => {
+                    self.run_timer.remove(&id);
+                    let text = format!("workflow timed out after {:?}", self.settings.workflow_timeout);
+                    self.halt(id, RunStatus::Failed, &text, now, out);
+                }
+            }
+        }
+        let due = |(row, state): (&i64, &CronState)| (state.next <= now.wall).then_some(*row);
+        let rows: Vec<i64> = self.crons.iter().filter_map(due).collect();
+        rows.into_iter().for_each(|row| self.cron_due(row, now, out));
+    }
+
+    /// Starts a run for every slot that has come, up to the bound of catching up: the newest are kept.
+    fn cron_due(&mut self, row: i64, now: Now, out: &mut Effects) {
+        let state = self.crons.get_mut(&row).expect("a due cron is known");
+        let mut slots = std::collections::VecDeque::new();
+        let mut missed = 0_u64;
+        let mut next = Some(state.next);
+        while let Some(slot) = next.filter(|&slot| slot <= now.wall) {
+            slots.push_back(slot);
+            if slots.len() as u64 > self.settings.catchup_max.max(1) {
+                slots.pop_front();
+                missed += 1;
+            }
+            next = state.cron.next(slot);
+        }
+        if missed > 0 {
+            let text = format!("cron schedule {}: {missed} missed slots are not made up for", state.schedule.id);
+            out.logs.push((Level::Warning, text));
+        }
+        let schedule = state.schedule.clone();
+        match next {
+            Some(next) => state.next = next,
+            None => drop(self.crons.remove(&row)),
+        }
+        self.cron_fire(&schedule, slots, next, now, out);
+    }
+
+    fn cron_fire(
+        &mut self,
+        schedule: &Schedule,
+        slots: std::collections::VecDeque<Wall>,
+        next: Option<Wall>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let workflow = self.workflows.get(&*schedule.workflow).cloned();
+        let Some(workflow) = workflow else {
+            self.counts.errors += 1;
+            let text = self.unknown_workflow(&format!("cron {}", schedule.id), &schedule.workflow);
+            out.logs.push((Level::Error, text));
+            return;
+        };
+        let (mut ids, mut runs) = (Vec::new(), Vec::new());
+        for slot in slots {
+            let id = self.new_id(now.wall);
+            let context = cron_context(schedule, slot);
+            self.runs.insert(id, Run::new(id, Arc::clone(&workflow), Arc::clone(&context), now.wall));
+            let run = by_hand(&workflow, &Request { id, context }, now.wall);
+            runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(slot), ..run });
+            ids.push(id);
+        }
+        let cron = Some((schedule.row, next, now.wall));
+        out.commits.push((Change::Start { epoch: self.epoch, runs, cron }, Then::Start(ids)));
+    }
+
+    fn arm(&mut self, due: Mono, timer: Timer) -> u32 {
+        let id = self.timer_free.pop().unwrap_or_else(|| {
+            self.timer_of.push(None);
+            u32::try_from(self.timer_of.len() - 1).expect("timers are fewer than 2^32")
+        });
+        self.timer_of[id as usize] = Some(timer);
+        self.timers.arm(id, due);
+        id
+    }
+
+    fn disarm(&mut self, timer: u32) {
+        self.timers.cancel(timer);
+        self.timer_of[timer as usize] = None;
+        self.timer_free.push(timer);
+    }
+
+    fn arm_run(&mut self, id: Uuid, now: Mono) {
+        let timer = self.arm(now.after(self.settings.workflow_timeout), Timer::RunTimeout(id));
+        self.run_timer.insert(id, timer);
+    }
+
+    fn arm_job(&mut self, job: Job, now: Mono) {
+        let timer = self.arm(now.after(self.settings.task_timeout), Timer::TaskTimeout(job));
+        self.job_timer.insert(job, timer);
+    }
+
+    fn disarm_job(&mut self, job: Job) {
+        if let Some(timer) = self.job_timer.remove(&job) {
+            self.disarm(timer);
+        }
+    }
+
+    /// xorshift64*: jitter needs no better, and a seed replays it.
+    fn next_random_bits(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn next_random(&mut self) -> f64 {
+        (self.next_random_bits() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn new_id(&mut self, now: Wall) -> Uuid {
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&self.next_random_bits().to_le_bytes());
+        random[8..].copy_from_slice(&self.next_random_bits().to_le_bytes()[..2]);
+        let millis = u64::try_from(now.0 / 1000).unwrap_or(0);
+        uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+    }
+}
+
+/// Why a poll's fire, or the poll itself, led to nothing.
+enum Refusal {
+    None,
+    Duplicate(Uuid),
+    Error(String),
+}
+
+impl Refusal {
+    fn text(&self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Duplicate(_) => "deduplicated: a run with an equal context is unfinished".to_owned(),
+            Self::Error(text) => text.clone(),
+        }
+    }
+}
+
+fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewRun {
+    NewRun {
+        id: request.id,
+        workflow: Arc::clone(&workflow.name),
+        version: Arc::clone(&workflow.version),
+        context: Arc::clone(&request.context),
+        schedule: None,
+        context_hash: None,
+        unique_hash: false,
+        run_key: None,
+        scheduled_at: None,
+        created_at: now,
+    }
+}
+
+fn cron_context(schedule: &Schedule, slot: Wall) -> Arc<str> {
+    let ScheduleKind::Cron { expression, timezone, .. } = &schedule.kind else {
+        unreachable!("only crons have slots")
+    };
+    let context = json!({
+        "scheduled_time": slot.rfc3339(),
+        "schedule_id": schedule.id.to_string(),
+        "schedule_timezone": timezone,
+        "schedule_expression": expression,
+    });
+    context.to_string().into()
+}

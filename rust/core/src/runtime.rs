@@ -1,0 +1,860 @@
+//! The world around the decisions: threads, parking, the job queue and the writer. It carries out what
+//! [`crate::engine`] and [`crate::poll`] decide, and decides nothing. Threads made here never call user code; workers come from
+//! outside, take a job or a poll and wait in here.
+//! Invariant: effects of one step reach the writer in the order of the steps, because both happen under the engine's lock.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Polled, Request, Settings, Then};
+use crate::error::{Error, Kind, Result};
+use crate::poll::{PollCounts, Poller, Ticket, Turn};
+use crate::port::{Change, Fault, Page, Receipt, RunEnd, ScheduleFilter, Store, TriggerRow};
+use crate::run::{Ended, Ruling};
+use crate::time::{Mono, Now, Wall};
+use crate::workflow::Workflow;
+
+/// At most so many changes share one transaction.
+const BATCH_MAX: usize = 4096;
+/// At most so many threads poll at once; more bodies than that, all blocked, delay the others.
+pub const POLLERS_MAX: usize = 64;
+/// A body that takes longer than this no longer holds up the others: the next poller goes on.
+const BODY_GRACE: Duration = Duration::from_millis(2);
+/// So many pollers wait beside the one that polls; more of them go home.
+const SPARE_POLLERS_MAX: usize = 2;
+/// Log lines that wait for the keeper; more are counted and dropped.
+const LOG_LINES_MAX: usize = 10_000;
+/// So many unfinished runs are taken over at once, so that the first can start early.
+const CLAIM_CHUNK: u64 = 200;
+/// Quiet history reaches the store so often.
+const HISTORY_EVERY: Duration = Duration::from_secs(30);
+/// No wait of the timekeeper is longer, so that a jump of the wall clock is noticed.
+const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(30);
+/// Runs in hand at once; more are refused.
+pub const RUNS_MAX: usize = 4_000_000;
+
+/// What the keeper, a thread made by Python, is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Write this to the user's log.
+    Log(Level, String),
+    /// Start another thread that takes jobs.
+    SpawnWorker,
+    /// Start another thread that polls.
+    SpawnPoller,
+    /// The runner is closed.
+    Close,
+}
+
+/// What a poller does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PollTurn {
+    /// Call this trigger's body.
+    Poll(Ticket, Now),
+    /// Wait, detached, by [`Runtime::poll_wait`].
+    Wait(Option<Mono>),
+    /// Go home.
+    Leave,
+}
+
+/// A job with what its body needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Work {
+    /// Which attempt of which task.
+    pub job: Job,
+    /// Names the Python function.
+    pub body: u64,
+    /// The task's id.
+    pub task: Arc<str>,
+    /// The context, as JSON text.
+    pub context: Arc<str>,
+    /// The error to report, if only the callback is to be called.
+    pub error: String,
+}
+
+/// How a run ended, with its beginning.
+pub type Finished = (Wall, RunEnd);
+
+#[derive(Default)]
+struct WriterState {
+    items: Vec<(Change, Then)>,
+    busy: bool,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct JobState {
+    ready: VecDeque<Job>,
+    running: HashSet<Job>,
+    idle: usize,
+    threads: usize,
+    spawning: bool,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct PollState {
+    poller: Poller,
+    leader: Option<u64>,
+    body_since: Option<Mono>,
+    leader_waits_until: Option<Mono>,
+    followers: usize,
+    threads: usize,
+    seats: u64,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Orders {
+    queue: VecDeque<Order>,
+    dropped: u64,
+}
+
+struct Shared {
+    epoch: i64,
+    store: Arc<dyn Store>,
+    born: Instant,
+    slots_max: usize,
+    engine: Mutex<Engine>,
+    writer: Mutex<WriterState>,
+    writer_wake: Condvar,
+    writer_idle: Condvar,
+    jobs: Mutex<JobState>,
+    jobs_wake: Condvar,
+    jobs_done: Condvar,
+    polls: Mutex<PollState>,
+    leader_wake: Condvar,
+    follower_wake: Condvar,
+    orders: Mutex<Orders>,
+    orders_wake: Condvar,
+    clock_dirty: Mutex<bool>,
+    clock_until_ns: AtomicU64,
+    clock_wake: Condvar,
+    waiters: Mutex<HashMap<Uuid, Option<Finished>>>,
+    waiters_wake: Condvar,
+    closing: AtomicBool,
+}
+
+/// One runner's engine with its threads.
+pub struct Runtime {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere is reported there; what the lock guards is changed by whole steps and stays usable.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn store_error(fault: Fault) -> Error {
+    let (Fault::Passing(text) | Fault::Final(text)) = fault;
+    Error::new(Kind::Store, text)
+}
+
+impl Runtime {
+    /// Starts the threads over a store: a writer and a timekeeper. `slots_max` attempts run at once. With `recovery`, unfinished
+    /// runs of runners that are gone are taken over.
+    ///
+    /// # Errors
+    /// [`Kind::Store`] if the store does not take a new owner.
+    pub fn start(store: Arc<dyn Store>, settings: Settings, slots_max: usize, recovery: bool) -> Result<Self> {
+        let epoch = store.join(wall_now()).map_err(store_error)?;
+        let seed = Uuid::now_v7().as_u128() as u64;
+        let shared = Arc::new(Shared {
+            epoch,
+            store,
+            born: Instant::now(),
+            slots_max,
+            engine: Mutex::new(Engine::new(epoch, settings, seed)),
+            writer: Mutex::default(),
+            writer_wake: Condvar::new(),
+            writer_idle: Condvar::new(),
+            jobs: Mutex::default(),
+            jobs_wake: Condvar::new(),
+            jobs_done: Condvar::new(),
+            polls: Mutex::default(),
+            leader_wake: Condvar::new(),
+            follower_wake: Condvar::new(),
+            orders: Mutex::default(),
+            orders_wake: Condvar::new(),
+            clock_dirty: Mutex::new(false),
+            clock_until_ns: AtomicU64::new(0),
+            clock_wake: Condvar::new(),
+            waiters: Mutex::default(),
+            waiters_wake: Condvar::new(),
+            closing: AtomicBool::new(false),
+        });
+        let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
+        let timekeeper = spawn("cloaca-clock", &shared, move |shared| shared.keep_time(recovery))?;
+        Ok(Self { shared, threads: Mutex::new(vec![writer, timekeeper]) })
+    }
+
+    /// The store, for listings.
+    pub fn store(&self) -> &dyn Store {
+        &*self.shared.store
+    }
+
+    /// This moment on both clocks.
+    pub fn now(&self) -> Now {
+        self.shared.now()
+    }
+
+    /// Sends an event through the engine and carries out what follows.
+    pub fn step(&self, event: Event) {
+        self.shared.step(event);
+    }
+
+    /// The workflow of that name, or an error that names those that exist.
+    ///
+    /// # Errors
+    /// [`Kind::Workflow`] for an unknown name.
+    pub fn workflow(&self, name: &str) -> Result<Arc<Workflow>> {
+        let engine = lock(&self.shared.engine);
+        engine.workflow(name).cloned().ok_or_else(|| {
+            let names: Vec<String> = engine.workflow_names().iter().map(ToString::to_string).collect();
+            let known = if names.is_empty() { "none is declared yet".to_owned() } else { names.join(", ") };
+            let text = format!("workflow '{}' not found; known workflows: {known}", crate::error::excerpt(name));
+            Error::new(Kind::Workflow, text)
+        })
+    }
+
+    /// Starts runs of a workflow, one for each context, in one transaction, and returns their ids. With `watched`, [`Runtime::wait`]
+    /// must be called once for each.
+    ///
+    /// # Errors
+    /// [`Kind::Workflow`] for an unknown workflow, [`Kind::Runner`] when closed or when too many runs are in hand.
+    pub fn submit(&self, workflow: &str, contexts: Vec<Arc<str>>, watched: bool) -> Result<Vec<Uuid>> {
+        let workflow = self.workflow(workflow)?;
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(Error::new(Kind::Runner, "the runner is shut down"));
+        }
+        if lock(&self.shared.engine).runs_unfinished() + contexts.len() > RUNS_MAX {
+            let text = format!("{RUNS_MAX} runs are unfinished; wait for some to end");
+            return Err(Error::new(Kind::Runner, text));
+        }
+        let requests: Vec<Request> =
+            contexts.into_iter().map(|context| Request { id: Uuid::now_v7(), context }).collect();
+        let ids: Vec<Uuid> = requests.iter().map(|request| request.id).collect();
+        if watched {
+            lock(&self.shared.waiters).extend(ids.iter().map(|&id| (id, None)));
+        }
+        self.step(Event::Start { workflow, requests });
+        Ok(ids)
+    }
+
+    /// Waits at most `span` for a watched run's end, which is then no longer watched.
+    ///
+    /// # Errors
+    /// [`Kind::Runner`] if the runner shuts down first.
+    pub fn wait(&self, id: Uuid, span: Duration) -> Result<Option<Finished>> {
+        let deadline = Instant::now() + span;
+        let mut waiters = lock(&self.shared.waiters);
+        loop {
+            match waiters.get(&id) {
+                Some(Some(_)) => return Ok(waiters.remove(&id).flatten()),
+                None => return Err(Error::new(Kind::Runner, format!("run {id} is not watched"))),
+                Some(None) => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            if lock(&self.shared.writer).closed {
+                let text = format!("the runner shut down before run {id} ended; the next runner resumes it");
+                return Err(Error::new(Kind::Runner, text));
+            }
+            waiters = wait_on(&self.shared.waiters_wake, waiters, Some(left));
+        }
+    }
+
+    /// Stops watching a run.
+    pub fn unwatch(&self, id: Uuid) {
+        lock(&self.shared.waiters).remove(&id);
+    }
+
+    /// Declares a trigger and returns its slot. It is polled once its row is kept.
+    pub fn declare(&self, row: TriggerRow) -> u32 {
+        let interval = Duration::from_micros(u64::try_from(row.interval_us).unwrap_or(1));
+        let slot = {
+            let mut polls = lock(&self.shared.polls);
+            if polls.threads == 0 {
+                polls.threads = 1;
+                self.shared.order(Order::SpawnPoller);
+            }
+            polls.poller.declare(interval, self.now().mono)
+        };
+        self.step(Event::Trigger { slot, row });
+        slot
+    }
+
+    /// Forgets a slot whose trigger was declared again.
+    pub fn retire(&self, slot: u32) {
+        lock(&self.shared.polls).poller.retire(slot);
+    }
+
+    /// Switches a trigger's polling in memory.
+    pub fn set_polled(&self, schedule: i64, enabled: bool) {
+        lock(&self.shared.polls).poller.set_enabled(schedule, enabled, self.now().mono);
+        self.shared.leader_wake.notify_all();
+    }
+
+    /// When the trigger with that row was last polled.
+    pub fn last_poll_at(&self, schedule: i64) -> Option<Wall> {
+        lock(&self.shared.polls).poller.last_poll_at(schedule)
+    }
+
+    /// Waits until everything sent to the store so far is kept, quiet history included.
+    pub fn flush(&self) {
+        let history = lock(&self.shared.polls).poller.take_history();
+        self.step(Event::History(history));
+        let mut writer = lock(&self.shared.writer);
+        while (writer.busy || !writer.items.is_empty()) && !writer.closed {
+            writer = wait_on(&self.shared.writer_idle, writer, Some(Duration::from_millis(50)));
+            if self.shared.closing.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+
+    /// Counts of polls and of what followed since the start, and the runs in hand.
+    pub fn counts(&self) -> (PollCounts, Counts, usize) {
+        let polls = lock(&self.shared.polls).poller.counts();
+        let engine = lock(&self.shared.engine);
+        (polls, engine.counts(), engine.runs_unfinished())
+    }
+
+    /// A seat for a thread that polls.
+    pub fn poll_seat(&self) -> u64 {
+        let mut polls = lock(&self.shared.polls);
+        polls.seats += 1;
+        polls.seats
+    }
+
+    /// What the poller in `seat` does next. Never waits.
+    pub fn poll_turn(&self, seat: u64) -> PollTurn {
+        let mut polls = lock(&self.shared.polls);
+        if polls.closed {
+            polls.threads -= 1;
+            return PollTurn::Leave;
+        }
+        let now = self.now();
+        let stuck = polls.body_since.is_some_and(|since| now.mono.since(since) >= BODY_GRACE);
+        match polls.leader {
+            Some(leader) if leader != seat && !stuck => return self.follow(&mut polls, now.mono),
+            Some(leader) if leader == seat => {}
+            _ => self.lead(&mut polls, seat),
+        }
+        match polls.poller.next(now.mono) {
+            Turn::Poll(ticket) => {
+                polls.body_since = Some(now.mono);
+                PollTurn::Poll(ticket, now)
+            }
+            Turn::Wait(until) => {
+                polls.body_since = None;
+                polls.leader_waits_until = until;
+                PollTurn::Wait(until)
+            }
+        }
+    }
+
+    fn lead(&self, polls: &mut PollState, seat: u64) {
+        polls.leader = Some(seat);
+        polls.body_since = None;
+        if polls.followers == 0 && polls.threads < POLLERS_MAX {
+            polls.threads += 1;
+            self.shared.order(Order::SpawnPoller);
+        }
+    }
+
+    fn follow(&self, polls: &mut PollState, now: Mono) -> PollTurn {
+        if polls.followers >= SPARE_POLLERS_MAX {
+            polls.threads -= 1;
+            return PollTurn::Leave;
+        }
+        let watch_from = polls.body_since.or(polls.leader_waits_until.map(|until| until.max(now)));
+        PollTurn::Wait(watch_from.map(|from| from.after(BODY_GRACE)))
+    }
+
+    /// Parks the poller in `seat` until then, or until there is something to do. Call detached.
+    pub fn poll_wait(&self, seat: u64, until: Option<Mono>) {
+        let mut polls = lock(&self.shared.polls);
+        if polls.closed {
+            return;
+        }
+        let left = until.map(|until| until.since(self.now().mono));
+        if left.is_some_and(|left| left.is_zero()) {
+            return;
+        }
+        if polls.leader == Some(seat) {
+            drop(wait_on(&self.shared.leader_wake, polls, left));
+            return;
+        }
+        polls.followers += 1;
+        let mut polls = wait_on(&self.shared.follower_wake, polls, left);
+        polls.followers -= 1;
+    }
+
+    /// Ends a poll that was a plain skip.
+    pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now) {
+        let now = self.now();
+        let closed = {
+            let mut polls = lock(&self.shared.polls);
+            polls.poller.skipped(ticket, reason, began.wall, now.mono.since(began.mono), now.mono)
+        };
+        if let Some(stretch) = closed {
+            self.step(Event::History(vec![stretch]));
+        }
+    }
+
+    /// Ends any other poll: `polled` gets its row and history here and goes to the engine.
+    pub fn poll_ended(&self, ticket: Ticket, began: Now, mut polled: Polled) {
+        let ended = lock(&self.shared.polls).poller.ended(ticket, began.wall, polled.error.is_some());
+        if let Some((schedule, history)) = ended {
+            polled.schedule = schedule;
+            polled.history = history;
+            polled.at = began.wall;
+            polled.duration_us = self.now().mono.since(began.mono).as_micros() as u64;
+            self.step(Event::Polled(polled));
+        }
+    }
+
+    /// Takes the next job, waiting at most `span` for one. Call detached. `None` and `true`: go home.
+    pub fn take_job(&self, span: Duration) -> (Option<Work>, bool) {
+        loop {
+            let Some(job) = self.next_job(span) else {
+                return (None, lock(&self.shared.jobs).closed);
+            };
+            self.step(Event::Taken(job));
+            if let Some(work) = self.work(job) {
+                return (Some(work), false);
+            }
+            self.release(job);
+        }
+    }
+
+    fn next_job(&self, span: Duration) -> Option<Job> {
+        let mut jobs = lock(&self.shared.jobs);
+        let deadline = Instant::now() + span;
+        loop {
+            if jobs.closed {
+                return None;
+            }
+            if jobs.running.len() < self.shared.slots_max
+                && let Some(job) = jobs.ready.pop_front()
+            {
+                jobs.running.insert(job);
+                self.shared.call_for_workers(&mut jobs);
+                return Some(job);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            jobs.idle += 1;
+            jobs = wait_on(&self.shared.jobs_wake, jobs, Some(left));
+            jobs.idle -= 1;
+        }
+    }
+
+    fn work(&self, job: Job) -> Option<Work> {
+        let engine = lock(&self.shared.engine);
+        let run = engine.run(job.run)?;
+        let task = job.task as usize;
+        if !job.callback_only && !run.expects(task, job.attempt) {
+            return None;
+        }
+        let spec = &run.workflow.tasks[task];
+        Some(Work {
+            job,
+            body: spec.body,
+            task: Arc::clone(&spec.id),
+            context: run.input(task),
+            error: run.error(task).to_owned(),
+        })
+    }
+
+    /// A thread that takes jobs has come (+1) or goes (-1).
+    pub fn worker_present(&self, present: bool) {
+        let mut jobs = lock(&self.shared.jobs);
+        if present {
+            jobs.spawning = false;
+            jobs.threads += 1;
+        } else {
+            jobs.threads -= 1;
+        }
+    }
+
+    /// Reports an attempt's end. After [`Ruling::Final`] with a callback, tell it and call [`Runtime::settled`].
+    pub fn attempt_ended(&self, job: Job, ended: Ended, has_callback: bool) -> Ruling {
+        let shared = &self.shared;
+        let mut effects = Effects::default();
+        let now = self.now();
+        let mut engine = lock(&shared.engine);
+        let ruling = engine.attempt_ended(job, ended, has_callback, now, &mut effects);
+        shared.carry_out(engine, effects);
+        if !(ruling == Ruling::Final && has_callback) {
+            self.release(job);
+        }
+        ruling
+    }
+
+    /// The callback of a final attempt has been told.
+    pub fn settled(&self, job: Job) {
+        self.step(Event::Settled(job));
+        self.release(job);
+    }
+
+    /// Gives an attempt's slot back while it waits for its condition.
+    pub fn yield_slot(&self, job: Job) {
+        self.step(Event::Deferred(job, true));
+        self.release(job);
+    }
+
+    /// Takes a slot again within `span`. Call detached.
+    pub fn regain_slot(&self, job: Job, span: Duration) -> bool {
+        let mut jobs = lock(&self.shared.jobs);
+        let deadline = Instant::now() + span;
+        while jobs.running.len() >= self.shared.slots_max && !jobs.closed {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            jobs = wait_on(&self.shared.jobs_wake, jobs, Some(left));
+        }
+        jobs.running.insert(job);
+        drop(jobs);
+        self.step(Event::Deferred(job, false));
+        true
+    }
+
+    fn release(&self, job: Job) {
+        let mut jobs = lock(&self.shared.jobs);
+        jobs.running.remove(&job);
+        self.shared.call_for_workers(&mut jobs);
+        if jobs.running.is_empty() {
+            self.shared.jobs_done.notify_all();
+        }
+    }
+
+    /// The keeper's next order. Call detached.
+    pub fn next_order(&self) -> Order {
+        let mut orders = lock(&self.shared.orders);
+        loop {
+            if let Some(order) = orders.queue.pop_front() {
+                return order;
+            }
+            if orders.dropped > 0 {
+                let text = format!("{} log lines were dropped", std::mem::take(&mut orders.dropped));
+                return Order::Log(Level::Warning, text);
+            }
+            orders = wait_on(&self.shared.orders_wake, orders, None);
+        }
+    }
+
+    /// Stops polling, lets running attempts finish within `span`, writes what has gathered, and ends the threads. What is
+    /// unfinished is left to recovery. True if nothing was still running.
+    pub fn close(&self, span: Duration) -> bool {
+        let deadline = Instant::now() + span;
+        let shared = &self.shared;
+        if shared.closing.swap(true, Ordering::AcqRel) {
+            return true;
+        }
+        lock(&shared.polls).closed = true;
+        shared.leader_wake.notify_all();
+        shared.follower_wake.notify_all();
+        let clean = self.drain_jobs(deadline);
+        let history = lock(&shared.polls).poller.take_history();
+        self.step(Event::History(history));
+        lock(&shared.writer).closed = true;
+        shared.writer_wake.notify_all();
+        shared.waiters_wake.notify_all();
+        shared.clock_wake.notify_all();
+        for thread in lock(&self.threads).drain(..) {
+            // A thread that panicked has been reported by its own log line.
+            let _ = thread.join();
+        }
+        let _ = shared.store.leave(shared.epoch);
+        shared.order(Order::Close);
+        clean
+    }
+
+    fn drain_jobs(&self, deadline: Instant) -> bool {
+        let shared = &self.shared;
+        let mut jobs = lock(&shared.jobs);
+        jobs.closed = true;
+        shared.jobs_wake.notify_all();
+        while !jobs.running.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            jobs = wait_on(&shared.jobs_done, jobs, Some(left));
+        }
+        true
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // Never joins here: a drop may happen attached to the interpreter, where joining would deadlock.
+        self.shared.closing.store(true, Ordering::Release);
+        lock(&self.shared.polls).closed = true;
+        lock(&self.shared.jobs).closed = true;
+        lock(&self.shared.writer).closed = true;
+        self.shared.writer_wake.notify_all();
+        self.shared.clock_wake.notify_all();
+        self.shared.order(Order::Close);
+    }
+}
+
+impl Shared {
+    fn now(&self) -> Now {
+        Now { mono: Mono(self.born.elapsed().as_nanos() as u64), wall: wall_now() }
+    }
+
+    fn step(&self, event: Event) {
+        let mut effects = Effects::default();
+        let now = self.now();
+        let mut engine = lock(&self.engine);
+        engine.step(event, now, &mut effects);
+        self.carry_out(engine, effects);
+    }
+
+    fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
+        let Effects { commits, jobs, ended, rearm, logs } = effects;
+        if !commits.is_empty() {
+            let mut writer = lock(&self.writer);
+            let wake = writer.items.is_empty() && !writer.busy;
+            writer.items.extend(commits);
+            if wake {
+                self.writer_wake.notify_one();
+            }
+        }
+        let wake = engine.next_wake(self.now()).map_or(u64::MAX, |left| self.now().mono.after(left).0);
+        drop(engine);
+        if wake < self.clock_until_ns.load(Ordering::Acquire) {
+            self.wake_clock();
+        }
+        if !jobs.is_empty() {
+            let mut state = lock(&self.jobs);
+            state.ready.extend(jobs);
+            self.call_for_workers(&mut state);
+        }
+        if !ended.is_empty() {
+            self.tell_waiters(ended);
+        }
+        if !rearm.is_empty() {
+            self.rearm(rearm);
+        }
+        for (level, text) in logs {
+            self.order(Order::Log(level, text));
+        }
+    }
+
+    fn tell_waiters(&self, ended: Vec<(Uuid, Wall, RunEnd)>) {
+        let mut waiters = lock(&self.waiters);
+        for (id, created_at, end) in ended {
+            if let Some(waiter) = waiters.get_mut(&id) {
+                *waiter = Some((created_at, end));
+            }
+        }
+        self.waiters_wake.notify_all();
+    }
+
+    fn rearm(&self, slots: Vec<(u32, Option<crate::port::Schedule>)>) {
+        let now = self.now().mono;
+        let mut polls = lock(&self.polls);
+        for (slot, row) in slots {
+            match row {
+                Some(schedule) => polls.poller.enable(slot, schedule.row, schedule.enabled, now),
+                None => polls.poller.rearm(slot, now),
+            }
+        }
+        self.leader_wake.notify_all();
+    }
+
+    /// One more worker for one more job that could start: woken if one idles, otherwise asked for.
+    fn call_for_workers(&self, jobs: &mut JobState) {
+        if jobs.ready.is_empty() || jobs.running.len() >= self.slots_max || jobs.closed {
+            return;
+        }
+        if jobs.idle > 0 {
+            self.jobs_wake.notify_one();
+        } else if !jobs.spawning {
+            jobs.spawning = true;
+            self.order(Order::SpawnWorker);
+        }
+    }
+
+    fn order(&self, order: Order) {
+        let mut orders = lock(&self.orders);
+        if matches!(order, Order::Log(..)) && orders.queue.len() >= LOG_LINES_MAX {
+            orders.dropped += 1;
+            return;
+        }
+        orders.queue.push_back(order);
+        self.orders_wake.notify_one();
+    }
+
+    fn wake_clock(&self) {
+        let mut dirty = lock(&self.clock_dirty);
+        if !*dirty {
+            *dirty = true;
+            self.clock_wake.notify_one();
+        }
+    }
+
+    /// The writer: takes whatever has gathered since its last commit, so that a lone change never waits.
+    fn write_all(&self) {
+        loop {
+            let batch = {
+                let mut writer = lock(&self.writer);
+                writer.busy = false;
+                self.writer_idle.notify_all();
+                while writer.items.is_empty() {
+                    if writer.closed {
+                        return;
+                    }
+                    writer = wait_on(&self.writer_wake, writer, None);
+                }
+                writer.busy = true;
+                let rest = writer.items.split_off(BATCH_MAX.min(writer.items.len()));
+                std::mem::replace(&mut writer.items, rest)
+            };
+            self.write(batch);
+        }
+    }
+
+    fn write(&self, batch: Vec<(Change, Then)>) {
+        let (changes, thens): (Vec<Change>, Vec<Then>) = batch.into_iter().unzip();
+        let Some(receipts) = self.commit(&changes) else { return };
+        let mut effects = Effects::default();
+        let now = self.now();
+        let mut engine = lock(&self.engine);
+        for (then, receipt) in thens.into_iter().zip(receipts) {
+            engine.step(Event::Committed(then, receipt), now, &mut effects);
+        }
+        self.carry_out(engine, effects);
+    }
+
+    /// Commits until it succeeds; gives up only when the runner closes meanwhile, and then recovery has the last committed state.
+    fn commit(&self, changes: &[Change]) -> Option<Vec<Receipt>> {
+        let mut pause = Duration::from_millis(5);
+        let mut reported = false;
+        loop {
+            let fault = match self.store.commit(changes) {
+                Ok(receipts) => {
+                    if reported {
+                        self.order(Order::Log(Level::Warning, "the store takes writes again".to_owned()));
+                    }
+                    return Some(receipts);
+                }
+                Err(fault) => fault,
+            };
+            let (Fault::Passing(text) | Fault::Final(text)) = &fault;
+            if !reported {
+                reported = true;
+                let text = format!("the store refuses writes, which are kept and tried again: {text}");
+                self.order(Order::Log(Level::Error, text));
+            }
+            let writer = lock(&self.writer);
+            if writer.closed {
+                return None;
+            }
+            drop(wait_on(&self.writer_wake, writer, Some(pause)));
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// The timekeeper: retries, time-outs, crons, and quiet history now and then. Takes over unfinished runs first.
+    fn keep_time(&self, recovery: bool) {
+        if recovery {
+            self.recover();
+        }
+        self.load_crons();
+        let mut history_due = self.now().mono.after(HISTORY_EVERY);
+        while !self.closing.load(Ordering::Acquire) {
+            let now = self.now();
+            if now.mono >= history_due {
+                history_due = now.mono.after(HISTORY_EVERY);
+                let history = lock(&self.polls).poller.take_history();
+                self.step(Event::History(history));
+            }
+            self.step(Event::Clock);
+            let left = self.sleep_of_clock();
+            let dirty = lock(&self.clock_dirty);
+            let mut dirty =
+                if *dirty { dirty } else { wait_on(&self.clock_wake, dirty, Some(left)) };
+            *dirty = false;
+        }
+    }
+
+    /// How long the timekeeper may sleep; whoever arms a timer before that wakes it.
+    fn sleep_of_clock(&self) -> Duration {
+        let now = self.now();
+        let engine = lock(&self.engine);
+        let left = engine.next_wake(now).unwrap_or(CLOCK_CHECK_EVERY).min(CLOCK_CHECK_EVERY);
+        self.clock_until_ns.store(now.mono.after(left).0, Ordering::Release);
+        left
+    }
+
+    fn recover(&self) {
+        let mut after = 0;
+        while !self.closing.load(Ordering::Acquire) {
+            match self.store.claim_runs(self.epoch, after, CLAIM_CHUNK) {
+                Ok(runs) => {
+                    let Some(last) = runs.last() else { return };
+                    after = last.row;
+                    self.step(Event::Claimed(runs));
+                }
+                Err(Fault::Passing(_)) => std::thread::yield_now(),
+                Err(Fault::Final(text)) => {
+                    let text = format!("unfinished runs cannot be resumed: {text}");
+                    return self.order(Order::Log(Level::Error, text));
+                }
+            }
+        }
+    }
+
+    fn load_crons(&self) {
+        let mut page = Page { limit: 1000, offset: 0 };
+        while let Ok(crons) = self.store.schedules(ScheduleFilter::Crons, true, page) {
+            if crons.is_empty() {
+                return;
+            }
+            page.offset += page.limit;
+            crons.into_iter().for_each(|cron| self.step(Event::Cron(cron)));
+        }
+    }
+}
+
+fn wait_on<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    span: Option<Duration>,
+) -> MutexGuard<'a, T> {
+    match span {
+        Some(span) => condvar.wait_timeout(guard, span).unwrap_or_else(PoisonError::into_inner).0,
+        None => condvar.wait(guard).unwrap_or_else(PoisonError::into_inner),
+    }
+}
+
+fn wall_now() -> Wall {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Wall(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn spawn(
+    name: &str,
+    shared: &Arc<Shared>,
+    body: impl FnOnce(&Shared) + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || body(&shared));
+    thread.map_err(|error| Error::new(Kind::Runner, format!("cannot start thread {name}: {error}")))
+}

@@ -1,0 +1,71 @@
+"""Every Python block of the README and the docs is a whole program, and prints what the page says.
+
+A block fenced as `python` is run as a program in an empty folder and must end with exit code 0. Where
+`<!-- output -->` and a `text` block follow it, its standard output must equal that block.
+"""
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS_MAX = 60
+BLOCK = re.compile(
+    r"^```python\n(?P<code>.*?)^```\n(?:\s*<!-- output -->\s*^```text\n(?P<output>.*?)^```$)?",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One block, and what it should print if the page says so."""
+
+    place: str
+    code: str
+    output: str | None
+
+
+def programs() -> list[Program]:
+    """Every Python block, named by its page and line."""
+    found = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = page.read_text()
+        for match in BLOCK.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            place = f"{page.relative_to(ROOT)}:{line}"
+            found.append(Program(place, match["code"], match["output"]))
+    return found
+
+
+@pytest.mark.parametrize("program", programs(), ids=lambda program: program.place)
+def test_a_program_in_the_docs_does_what_the_page_says(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(program.code)
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert done.returncode == 0, f"{program.place}\n{done.stdout}\n{done.stderr}"
+    if program.output is not None:
+        assert done.stdout == program.output, program.place
+
+
+def test_every_page_of_the_tutorials_has_a_program_with_its_output() -> None:
+    checked = {program.place.split(":")[0] for program in programs() if program.output is not None}
+    pages = {str(page.relative_to(ROOT)) for page in (ROOT / "docs" / "tutorials").glob("*.md")}
+    assert pages <= checked
+
+
+def test_every_output_block_belongs_to_a_program() -> None:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = page.read_text()
+        matched = sum(match["output"] is not None for match in BLOCK.finditer(text))
+        assert text.count("<!-- output -->") == matched, page.name

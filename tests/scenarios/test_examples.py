@@ -1,0 +1,117 @@
+"""Every example, run as its reader would run it: as a program of its own, in a folder of its own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SECONDS_MAX = 60
+
+
+def run(name: str, cwd: Path, *arguments: str) -> list[str]:
+    """The lines that the example prints; fails unless it ends by itself with exit code 0."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout.splitlines()
+
+
+TUTORIAL = """\
+Event Triggers and Task Callbacks Demo
+==================================================
+
+Manual execution with callbacks:
+----------------------------------------
+  Validating file: report_2024.csv
+  [SUCCESS] Task 'validate_file' completed
+  Processing file: report_2024.csv
+  [SUCCESS] Task 'process_file' completed
+----------------------------------------
+Workflow status: Completed
+
+Simulating trigger polls:
+----------------------------------------
+  Poll 1: SKIP - waiting...
+  Poll 2: SKIP - waiting...
+  Poll 3: SKIP - waiting...
+  Poll 4: SKIP - waiting...
+  [TRIGGER] Found new file: data_HHMMSS.csv
+  Poll 5: FIRE - workflow will execute
+  Poll 6: SKIP - waiting...
+  Poll 7: SKIP - waiting...
+
+Demo complete!
+"""
+
+
+def test_the_tutorial_prints_what_it_says_in_that_order(tmp_path: Path) -> None:
+    lines = run("event_triggers_demo.py", tmp_path)
+    assert [re.sub(r"data_\d{6}", "data_HHMMSS", line) for line in lines] == TUTORIAL.splitlines()
+
+
+def test_the_inbox_watcher_processes_each_file_once(tmp_path: Path) -> None:
+    lines = run("inbox_watcher.py", tmp_path, "--folder", str(tmp_path), "--files", "4")
+    processed = [line for line in lines if line.startswith("processed ")]
+    assert sorted(processed) == [
+        "processed letter-1.txt: 1 lines",
+        "processed letter-2.txt: 2 lines",
+        "processed letter-3.txt: 3 lines",
+        "processed letter-4.txt: 4 lines",
+    ]
+    history = lines[lines.index("history, oldest first:") + 1 :][:4]
+    assert sorted(line.split()[1:] for line in history) == [
+        [f"letter-{number}.txt", "Completed"] for number in (1, 2, 3, 4)
+    ]
+    assert lines[-1] == "4 files dropped, 4 runs, each file once: True"
+    assert sorted(path.name for path in (tmp_path / "done").iterdir()) == [
+        f"letter-{number}.txt" for number in (1, 2, 3, 4)
+    ]
+    assert list((tmp_path / "inbox").iterdir()) == []
+
+
+def test_a_queue_is_worked_off_by_runs_that_overlap(tmp_path: Path) -> None:
+    assert run("queue_depth.py", tmp_path) == [
+        "jobs done: 20",
+        "each once: True",
+        "runs with equal contexts overlapped: True",
+    ]
+
+
+def test_an_order_reported_many_times_is_shipped_once(tmp_path: Path) -> None:
+    orders = ["A-1001", "A-1002", "A-1003"]
+    assert run("order_deduplication.py", tmp_path) == [
+        *(f"shipped {order}" for order in orders),
+        *(f"{order}: reported at least 3 times, shipped 1 time" for order in orders),
+    ]
+
+
+def test_a_failure_alerts_once_and_is_cleaned_up_after(tmp_path: Path) -> None:
+    lines = run("alerts_and_cleanup.py", tmp_path)
+    # The log is written beside the run, so only the order of the other lines is promised.
+    assert lines.count("[LOG] cloaca.callback") == 1
+    lines.remove("[LOG] cloaca.callback")
+    assert lines == [
+        "downloaded",
+        "[ALERT] parse: ValueError: line 2 has no price (after 3 attempts)",
+        "cleaned up",
+        "[PAGER] clean_up",
+        "status: Failed",
+        "names the task: True",
+        "left behind: False",
+    ]
+
+
+def test_every_example_is_tested() -> None:
+    tested = Path(__file__).read_text()
+    missing = [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in tested]
+    if missing:
+        pytest.fail(f"no test runs {', '.join(missing)}")
