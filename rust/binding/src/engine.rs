@@ -234,6 +234,12 @@ impl Engine {
         Ok(py.detach(|| runtime.regain_slot(job_of(job), Duration::from_secs_f64(seconds))))
     }
 
+    /// Waits `seconds`, or until the runner closes; true if it does.
+    fn wait_closing(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        let runtime = self.runtime(py)?;
+        Ok(py.detach(|| runtime.wait_closing(Duration::from_secs_f64(seconds))))
+    }
+
     /// The keeper's next order: `("log", level, text)`, `("worker",)`, `("poller",)` or `("close",)`.
     fn next_order(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let runtime = self.runtime(py)?;

@@ -127,6 +127,7 @@ struct Shared {
     jobs: Mutex<JobState>,
     jobs_wake: Condvar,
     jobs_done: Condvar,
+    closing_wake: Condvar,
     polls: Mutex<PollState>,
     leader_wake: Condvar,
     follower_wake: Condvar,
@@ -177,6 +178,7 @@ impl Runtime {
             jobs: Mutex::default(),
             jobs_wake: Condvar::new(),
             jobs_done: Condvar::new(),
+            closing_wake: Condvar::new(),
             polls: Mutex::default(),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
@@ -532,6 +534,19 @@ impl Runtime {
         true
     }
 
+    /// Waits `span`, or until the runner closes; true if it does. Call detached.
+    pub fn wait_closing(&self, span: Duration) -> bool {
+        let deadline = Instant::now() + span;
+        let mut jobs = lock(&self.shared.jobs);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if jobs.closed || left.is_zero() {
+                return jobs.closed;
+            }
+            jobs = wait_on(&self.shared.closing_wake, jobs, Some(left));
+        }
+    }
+
     fn release(&self, job: Job) {
         let mut jobs = lock(&self.shared.jobs);
         jobs.running.remove(&job);
@@ -588,6 +603,7 @@ impl Runtime {
         let mut jobs = lock(&shared.jobs);
         jobs.closed = true;
         shared.jobs_wake.notify_all();
+        shared.closing_wake.notify_all();
         while !jobs.running.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

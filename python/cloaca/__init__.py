@@ -1,0 +1,78 @@
+"""cloaca turns a polled Python condition into dependable workflow runs, kept in one SQLite file."""
+
+from __future__ import annotations
+
+from ._cloaca import __version__
+from .admin import DatabaseAdmin, TenantConfig, TenantCredentials
+from .config import DefaultRunnerConfig
+from .context import Context
+from .errors import (
+    CloacaError,
+    ConfigError,
+    ContextError,
+    ContextKeyError,
+    ContextTypeError,
+    RetryAfter,
+    RunnerError,
+    ScheduleError,
+    StoreError,
+    TriggerError,
+    VariableError,
+    WorkflowError,
+)
+from .namespace import TaskNamespace, WorkflowContext
+from .policy import Backoff, BackoffStrategy, RetryCondition, RetryPolicy, RetryPolicyBuilder
+from .result import TriggerResult, WorkflowResult
+from .rules import all_of, always, any_of, context_value, none_of, task_failed, task_skipped, task_success
+from .runner import DefaultRunner, Run
+from .task import task
+from .trigger import trigger
+from .variables import var, var_or
+from .workflow import Workflow, WorkflowBuilder, register_workflow_constructor
+
+__all__ = [
+    "Backoff",
+    "BackoffStrategy",
+    "CloacaError",
+    "ConfigError",
+    "Context",
+    "ContextError",
+    "ContextKeyError",
+    "ContextTypeError",
+    "DatabaseAdmin",
+    "DefaultRunner",
+    "DefaultRunnerConfig",
+    "RetryAfter",
+    "RetryCondition",
+    "RetryPolicy",
+    "RetryPolicyBuilder",
+    "Run",
+    "RunnerError",
+    "ScheduleError",
+    "StoreError",
+    "TaskNamespace",
+    "TenantConfig",
+    "TenantCredentials",
+    "TriggerError",
+    "TriggerResult",
+    "VariableError",
+    "Workflow",
+    "WorkflowBuilder",
+    "WorkflowContext",
+    "WorkflowError",
+    "WorkflowResult",
+    "__version__",
+    "all_of",
+    "always",
+    "any_of",
+    "context_value",
+    "none_of",
+    "register_workflow_constructor",
+    "task",
+    "task_failed",
+    "task_skipped",
+    "task_success",
+    "trigger",
+    "var",
+    "var_or",
+]

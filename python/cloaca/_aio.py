@@ -1,0 +1,31 @@
+"""One event loop on one thread for every ``async def`` trigger, task and callback of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_pid = 0
+
+
+def _shared_loop() -> asyncio.AbstractEventLoop:
+    global _loop, _pid
+    with _lock:
+        # A forked child has the loop but not its thread.
+        if _loop is None or _pid != os.getpid():
+            _loop = asyncio.new_event_loop()
+            _pid = os.getpid()
+            threading.Thread(target=_loop.run_forever, name="cloaca-asyncio", daemon=True).start()
+        return _loop
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a coroutine on the shared loop and returns its result, or raises what it raised."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _shared_loop()).result()

@@ -1,0 +1,72 @@
+"""Refuses `sqlite3.connect` on a file that a runner of this process has open.
+
+Two SQLite libraries on one file in one process lose committed rows: POSIX locks belong to the process, so closing the second
+connection drops the first one's lock (https://sqlite.org/howtocorrupt.html, section 2.2). The audit hook is installed with the first
+file and cannot be taken out again; it costs a string comparison an event.
+Set the environment variable ``CLOACA_ALLOW_SQLITE3=1`` before the first runner is made to leave it out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from .errors import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_lock = threading.Lock()
+_live: dict[tuple[int, int], int] = {}
+_installed = False
+
+
+def watch(path: str) -> tuple[int, int] | None:
+    """Guards a live file until `unwatch`; returns what to give to that."""
+    global _installed
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    key = (status.st_dev, status.st_ino)
+    with _lock:
+        _live[key] = _live.get(key, 0) + 1
+        if not _installed and os.environ.get("CLOACA_ALLOW_SQLITE3") != "1":
+            _installed = True
+            sys.addaudithook(_audit)
+    return key
+
+
+def unwatch(key: tuple[int, int] | None) -> None:
+    """Ends one `watch`."""
+    with _lock:
+        if key is not None and key in _live:
+            _live[key] -= 1
+            if _live[key] == 0:
+                del _live[key]
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "sqlite3.connect" or not _live:
+        return
+    path = _path_of(arguments[0])
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError, TypeError):
+        return
+    if (status.st_dev, status.st_ino) in _live:
+        raise StoreError(
+            f"sqlite3.connect({path!r}): a runner of this process has this file open, and a second SQLite library on it "
+            "would lose committed rows; use runner.query(sql) or runner.export(path), or another process"
+        )
+
+
+def _path_of(database: object) -> str:
+    path = os.fsdecode(database) if isinstance(database, str | bytes | os.PathLike) else str(database)
+    if path.startswith("file:"):
+        from urllib.parse import unquote, urlsplit
+
+        path = unquote(urlsplit(path).path)
+    return path

@@ -1,0 +1,142 @@
+"""`DefaultRunnerConfig`: the settings of a runner. Only checks them.
+
+Invariant: every field holds a value that makes sense, also after it was set.
+"""
+
+from __future__ import annotations
+
+from .errors import ConfigError, excerpt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_DEFAULTS: dict[str, Any] = {
+    "max_concurrent_tasks": 4,
+    "scheduler_poll_interval_ms": 100,
+    "task_timeout_seconds": 300,
+    "workflow_timeout_seconds": 3600,
+    "db_pool_size": 10,
+    "enable_recovery": True,
+    "enable_cron_scheduling": True,
+    "cron_poll_interval_seconds": 30,
+    "cron_max_catchup_executions": 100,
+    "cron_enable_recovery": True,
+    "cron_recovery_interval_seconds": 300,
+    "cron_lost_threshold_minutes": 10,
+    "cron_max_recovery_age_seconds": 86400,
+    "cron_max_recovery_attempts": 3,
+    "durability": None,
+}
+_MAY_BE_ZERO = ("cron_max_catchup_executions", "cron_max_recovery_attempts")
+_LARGEST = 2**31 - 1
+
+
+class DefaultRunnerConfig:
+    """The settings of a runner, read and written as attributes; `None` for a field means its default.
+
+    `max_concurrent_tasks` bounds the tasks that run at once. `task_timeout_seconds` and `workflow_timeout_seconds` may be
+    fractions. `durability` is `"full"` (through power loss), `"normal"` (through process death) or `None`, as the URL says.
+    `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change nothing: no loop looks
+    for work here, and one connection writes.
+
+    Raises:
+        ConfigError: (a `ValueError`) a value that makes no sense; the message names the field.
+        TypeError: an unknown field.
+    """
+
+    __slots__ = tuple(_DEFAULTS)
+    __hash__ = None  # type: ignore[assignment]
+
+    max_concurrent_tasks: int
+    scheduler_poll_interval_ms: int
+    task_timeout_seconds: float
+    workflow_timeout_seconds: float
+    db_pool_size: int
+    enable_recovery: bool
+    enable_cron_scheduling: bool
+    cron_poll_interval_seconds: float
+    cron_max_catchup_executions: int
+    cron_enable_recovery: bool
+    cron_recovery_interval_seconds: float
+    cron_lost_threshold_minutes: int
+    cron_max_recovery_age_seconds: float
+    cron_max_recovery_attempts: int
+    durability: str | None
+
+    def __init__(
+        self,
+        *,
+        max_concurrent_tasks: int | None = None,
+        scheduler_poll_interval_ms: int | None = None,
+        task_timeout_seconds: float | None = None,
+        workflow_timeout_seconds: float | None = None,
+        db_pool_size: int | None = None,
+        enable_recovery: bool | None = None,
+        enable_cron_scheduling: bool | None = None,
+        cron_poll_interval_seconds: float | None = None,
+        cron_max_catchup_executions: int | None = None,
+        cron_enable_recovery: bool | None = None,
+        cron_recovery_interval_seconds: float | None = None,
+        cron_lost_threshold_minutes: int | None = None,
+        cron_max_recovery_age_seconds: float | None = None,
+        cron_max_recovery_attempts: int | None = None,
+        durability: str | None = None,
+    ) -> None:
+        given = locals()
+        for field in _DEFAULTS:
+            setattr(self, field, given[field])
+
+    @classmethod
+    def default(cls) -> DefaultRunnerConfig:
+        """The settings that a runner has without any."""
+        return cls()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field with its value, in the order documented."""
+        return {field: getattr(self, field) for field in _DEFAULTS}
+
+    def __setattr__(self, field: str, value: object) -> None:
+        if field not in _DEFAULTS:
+            raise AttributeError(f"DefaultRunnerConfig has no field {excerpt(field)}; it has {', '.join(_DEFAULTS)}")
+        object.__setattr__(self, field, _DEFAULTS[field] if value is None else _checked(field, value))
+
+    def __delattr__(self, field: str) -> None:
+        raise AttributeError(f"a field of DefaultRunnerConfig cannot be deleted; set {field} to None for its default")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DefaultRunnerConfig):
+            return NotImplemented
+        return self.to_dict() == other.to_dict()
+
+    def __repr__(self) -> str:
+        return f"DefaultRunnerConfig({', '.join(f'{field}={value!r}' for field, value in self.to_dict().items())})"
+
+
+def _checked(field: str, value: object) -> object:
+    if field == "durability":
+        return _checked_durability(value)
+    if isinstance(_DEFAULTS[field], bool):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{field} is {excerpt(value)}; it must be True or False")
+        return value
+    return _checked_number(field, value)
+
+
+def _checked_number(field: str, value: object) -> object:
+    fraction = field.endswith("_seconds")
+    kinds = (int, float) if fraction else (int,)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ConfigError(f"{field} is {excerpt(value)}; it must be {'a number' if fraction else 'an int'}")
+    if field in _MAY_BE_ZERO and value == 0:
+        return value
+    if not 0 < value <= _LARGEST:  # type: ignore[operator]
+        least = "at least 0" if field in _MAY_BE_ZERO else "above 0"
+        raise ConfigError(f"{field} is {excerpt(value)}; it must be {least} and at most {_LARGEST}")
+    return value
+
+
+def _checked_durability(value: object) -> object:
+    if value not in ("full", "normal"):
+        raise ConfigError(f"durability is {excerpt(value)}; it must be 'full', 'normal' or None")
+    return value

@@ -1,0 +1,172 @@
+"""What this process has declared: workflows, tasks, triggers, and the runners that must hear of them.
+
+Decides only who is told. Never opens a store or starts a thread.
+Invariant: a declaration is kept before any runner is told, so a runner that attaches meanwhile hears of it at least once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+
+from .errors import WorkflowError, excerpt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from .task import TaskDefinition
+    from .trigger import TriggerDefinition
+    from .workflow import Workflow
+
+    class LiveRunner(Protocol):
+        """What the registry needs of a runner. Both may be told the same thing twice."""
+
+        def _on_workflow(self, workflow: Workflow) -> None: ...
+        def _on_trigger(self, trigger: TriggerDefinition) -> None: ...
+
+
+lock = threading.RLock()
+"""Guards everything below; never held while code of the user or a runner is called."""
+
+workflows: dict[str, Workflow] = {}
+"""The workflow of each name, the newest one."""
+
+constructors: dict[str, Callable[[], Workflow]] = {}
+"""Functions that build a workflow when its name is first looked up."""
+
+tasks: dict[str, TaskDefinition] = {}
+"""Every task by `tenant::package::workflow::task`, the newest one."""
+
+triggers: dict[str, TriggerDefinition] = {}
+"""The trigger of each name, the newest one."""
+
+bodies: dict[int, TaskDefinition] = {}
+"""Every task by its body id. Kept for good, because runs in flight keep the workflow that they started with."""
+
+_runners: weakref.WeakSet[LiveRunner] = weakref.WeakSet()
+_body_ids = itertools.count(1)
+
+
+def add_task(namespace: str, definition: TaskDefinition) -> None:
+    """Makes a task known under its full name, and hands out its body id."""
+    with lock:
+        definition.body = next(_body_ids)
+        bodies[definition.body] = definition
+        tasks[namespace] = definition
+
+
+def add_workflow(workflow: Workflow) -> None:
+    """Registers a workflow, in place of any other of its name, and tells the runners."""
+    with lock:
+        constructors.pop(workflow.name, None)
+        workflows[workflow.name] = workflow
+    announce_workflow(workflow)
+
+
+def add_constructor(name: str, constructor: Callable[[], Workflow]) -> None:
+    """Registers what builds the workflow of this name; it is called now if a runner lives, else when looked up."""
+    with lock:
+        workflows.pop(name, None)
+        constructors[name] = constructor
+        live = bool(_runners)
+    if live:
+        find(name)
+
+
+def add_trigger(trigger: TriggerDefinition) -> None:
+    """Registers a trigger, in place of any other of its name, and tells the runners."""
+    with lock:
+        triggers[trigger.name] = trigger
+    announce_trigger(trigger)
+
+
+def find(name: str) -> Workflow | None:
+    """The workflow of this name, built now if a constructor was registered for it; `None` if there is none.
+
+    Raises:
+        WorkflowError: the constructor returned something else. Its own exceptions pass through.
+    """
+    with lock:
+        workflow = workflows.get(name)
+        constructor = constructors.get(name)
+    if constructor is None:
+        return workflow
+    built = _constructed(name, constructor)
+    with lock:
+        if constructors.get(name) is not constructor:
+            return workflows.get(name)  # replaced meanwhile, by another thread or by the constructor itself
+        del constructors[name]
+        workflows[name] = built
+    announce_workflow(built)
+    return built
+
+
+def names() -> list[str]:
+    """The names of all workflows, sorted."""
+    with lock:
+        return sorted(workflows.keys() | constructors.keys())
+
+
+def attach(runner: LiveRunner) -> None:
+    """Tells a new runner of everything there is, and from now on of everything new.
+
+    A constructor that fails is logged, so that one broken workflow doesn't keep the runner from the others.
+    """
+    with lock:
+        _runners.add(runner)
+        known, due, polled = list(workflows.values()), list(constructors), list(triggers.values())
+    for workflow in known:
+        runner._on_workflow(workflow)
+    for name in due:
+        try:
+            find(name)
+        except Exception:
+            import logging
+
+            logging.getLogger("cloaca").exception("workflow %r: its constructor failed", name)
+    for trigger in polled:
+        runner._on_trigger(trigger)
+
+
+def detach(runner: LiveRunner) -> None:
+    """Tells a runner nothing more. One that isn't attached is no error."""
+    with lock:
+        _runners.discard(runner)
+
+
+def announce_workflow(workflow: Workflow) -> None:
+    """Tells every live runner of a workflow."""
+    for runner in _live():
+        runner._on_workflow(workflow)
+
+
+def announce_trigger(trigger: TriggerDefinition) -> None:
+    """Tells every live runner of a trigger."""
+    for runner in _live():
+        runner._on_trigger(trigger)
+
+
+def clear() -> None:
+    """Forgets everything but the bodies. For tests; runners that live keep what they know."""
+    with lock:
+        for table in (workflows, constructors, tasks, triggers):
+            table.clear()  # type: ignore[attr-defined]
+
+
+def _live() -> list[LiveRunner]:
+    with lock:
+        return list(_runners)
+
+
+def _constructed(name: str, constructor: Callable[[], Workflow]) -> Workflow:
+    from .workflow import Workflow
+
+    built = constructor()
+    if not isinstance(built, Workflow):
+        raise WorkflowError(
+            f"the constructor of workflow {excerpt(name)} returned {excerpt(built)}; it must return a Workflow"
+        )
+    return built if built.name == name else built._renamed(name)

@@ -1,0 +1,581 @@
+"""`DefaultRunner`: one engine over one store, and `Run`, a run in hand.
+
+Decides nothing: it checks arguments, hands declarations to the native engine, and turns its answers into public objects.
+Invariant: a runner that was shut down refuses every call but `shutdown`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import threading
+import weakref
+
+from . import _guard, registry
+from .config import DefaultRunnerConfig
+from .context import Context, encode
+from .errors import RunnerError, ScheduleError, StoreError, TriggerError, WorkflowError, excerpt
+from .result import WorkflowResult
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from types import TracebackType
+    from typing import Any, Self
+
+    from .trigger import TriggerDefinition
+    from .workflow import Workflow
+
+SHUTDOWN_SECONDS = 30.0
+"""How long `shutdown` waits for running tasks by default."""
+ATEXIT_SECONDS = 5.0
+"""How long the end of the interpreter waits for running tasks of a runner that nobody shut down."""
+PAGE_LIMIT = 100
+
+_live: weakref.WeakSet[DefaultRunner] = weakref.WeakSet()
+_hooked = False
+
+
+class Run:
+    """A run that was submitted."""
+
+    __slots__ = ("_result", "_runner", "id")
+
+    def __init__(self, runner: DefaultRunner, run_id: str) -> None:
+        self._runner = runner
+        self._result: WorkflowResult | None = None
+        self.id = run_id
+
+    @property
+    def status(self) -> str:
+        """Where it stands: `Pending`, `Running`, `Completed`, `Failed` or `Cancelled`."""
+        if self._result is not None:
+            return self._result.status
+        row = self._runner._open().run(self.id)
+        return "Pending" if row is None else str(row["status"])
+
+    def result(self, timeout: float | None = None) -> WorkflowResult:
+        """Waits until the run is final.
+
+        Args:
+            timeout (float | None): seconds to wait; `None` waits for ever.
+
+        Raises:
+            TimeoutError: it is not final in time.
+            RunnerError: (a `RuntimeError`) the runner shuts down first; the run goes on with the next one.
+        """
+        if self._result is None:
+            ended = self._runner._open().wait(self.id, timeout)
+            if ended is None:
+                raise TimeoutError(f"run {self.id} is not final after {timeout} s")
+            self._result = _result(ended)
+        return self._result
+
+    def cancel(self) -> None:
+        """Asks for its end: no further task starts, a running one may finish."""
+        self._runner.cancel(self.id)
+
+    def __repr__(self) -> str:
+        return f"Run(id={self.id!r})"
+
+
+class DefaultRunner:
+    """Polls every registered trigger and runs workflows, over one store.
+
+    Args:
+        database_url (str): `:memory:`, `sqlite://PATH`, `sqlite:///PATH`, `sqlite://:memory:` or a plain path.
+
+    Raises:
+        ValueError: the URL has none of these forms.
+        StoreError: (a `RuntimeError`) the store cannot be opened, or was made by a newer version.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self._start(database_url, DefaultRunnerConfig())
+
+    @classmethod
+    def with_config(
+        cls, database_url: str, config: DefaultRunnerConfig, *, durability: str | None = None
+    ) -> Self:
+        """A runner with other settings than the defaults.
+
+        Args:
+            config (DefaultRunnerConfig): the settings; a copy is kept.
+            durability (str | None): `"full"` keeps what is committed through power loss, `"normal"` through process death.
+
+        Raises:
+            TypeError: `config` is no `DefaultRunnerConfig`.
+        """
+        if not isinstance(config, DefaultRunnerConfig):
+            raise TypeError(f"config is {excerpt(config)}; it must be a DefaultRunnerConfig")
+        runner = cls.__new__(cls)
+        runner._start(database_url, config, durability)
+        return runner
+
+    @classmethod
+    def with_schema(cls, database_url: str, schema: str) -> Self:
+        """A runner in a schema of its own in PostgreSQL, which this build does not have.
+
+        Raises:
+            ValueError: the schema's name is empty or holds other characters than letters, digits and underscores, or the
+                database is not PostgreSQL.
+            StoreError: (a `RuntimeError`) there is no PostgreSQL to connect to.
+        """
+        if not isinstance(schema, str) or not schema.strip():
+            raise RunnerValueError("Schema name cannot be empty")
+        if not schema.isascii() or not schema.replace("_", "a").isalnum():
+            raise RunnerValueError(
+                f"Schema name must contain only alphanumeric characters and underscores, not {excerpt(schema)}"
+            )
+        url = _checked_url(database_url)
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise RunnerValueError(
+                f"Schema {schema!r} needs PostgreSQL; {excerpt(url)} is SQLite, where one file is one tenant"
+            )
+        raise StoreError(f"Failed to set up schema {schema!r}: this build has no PostgreSQL; use SQLite")
+
+    def _start(self, url: str, config: DefaultRunnerConfig, durability: str | None = None) -> None:
+        from ._cloaca import Engine
+        from ._worker import Crew
+
+        durability = durability if durability is not None else config.durability
+        if durability not in (None, "full", "normal"):
+            raise RunnerValueError(f'durability is {excerpt(durability)}; it is "full" or "normal"')
+        self._lock = threading.RLock()
+        self._closed = False
+        self._slots: dict[str, int] = {}
+        self._config = config
+        self._pid = os.getpid()
+        self._engine = Engine.open(
+            _checked_url(url),
+            durability=durability,
+            slots=config.max_concurrent_tasks,
+            task_timeout=float(config.task_timeout_seconds),
+            workflow_timeout=float(config.workflow_timeout_seconds),
+            crons=config.enable_cron_scheduling,
+            catchup_max=config.cron_max_catchup_executions,
+            recovery=config.enable_recovery,
+        )
+        path = self._engine.path
+        self._guard = _guard.watch(os.fspath(path)) if path is not None else None
+        self._crew = Crew(self._engine)
+        _live.add(self)
+        _hook()
+        registry.attach(self)
+
+    def _on_workflow(self, workflow: Workflow) -> None:
+        """The program declared a workflow, before this runner was made or after."""
+        with self._lock:
+            if not self._closed:
+                specification = workflow._spec()
+                self._crew.tasks.update({task["body"]: registry.bodies[task["body"]] for task in specification})
+                self._engine.declare_workflow(workflow.name, workflow.version, specification)
+
+    def _on_trigger(self, trigger: TriggerDefinition) -> None:
+        """The program declared a trigger, before this runner was made or after."""
+        with self._lock:
+            if self._closed:
+                return
+            if trigger.cron is not None:
+                zone = trigger.timezone or "UTC"
+                self._engine.put_cron(trigger.workflow or "", trigger.cron, zone, trigger.name)
+                return
+            before = self._slots.get(trigger.name)
+            if before is not None:
+                self._engine.retire_trigger(before)
+            self._crew.add_trigger(trigger)
+            self._slots[trigger.name] = self._engine.declare_trigger(
+                trigger.name, trigger.workflow or "", trigger.interval_us, trigger.allow_concurrent
+            )
+
+    def _open(self) -> Any:
+        if self._closed and self._pid == os.getpid():
+            raise RunnerError("the runner is shut down; make a new DefaultRunner")
+        return self._engine
+
+    def execute(self, workflow_name: str, context: Context | Mapping[str, Any] | None = None) -> WorkflowResult:
+        """Runs a workflow and waits until the run is final. A failing task is no exception: look at `status`.
+
+        Args:
+            workflow_name (str): a registered workflow.
+            context (Context | Mapping | None): what its first tasks get.
+
+        Raises:
+            WorkflowError: (a `ValueError`) no such workflow; the message names those that exist.
+            ContextError, ContextTypeError: the context is not JSON.
+            RunnerError: (a `RuntimeError`) the runner is shut down.
+        """
+        engine = self._open()
+        run_id = self.submit(workflow_name, context).id
+        try:
+            ended = engine.wait(run_id)
+        except BaseException:
+            engine.unwatch(run_id)
+            raise
+        assert ended is not None, "a wait without a limit ends with a result"
+        return _result(ended)
+
+    async def execute_async(
+        self, workflow_name: str, context: Context | Mapping[str, Any] | None = None
+    ) -> WorkflowResult:
+        """Like `execute`, without blocking the event loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.execute, workflow_name, context)
+
+    def submit(self, workflow_name: str, context: Context | Mapping[str, Any] | None = None) -> Run:
+        """Starts a run and returns at once; `Run.result` waits for its end. Raises what `execute` raises."""
+        engine = self._open()
+        if not isinstance(workflow_name, str):
+            workflow_name = getattr(workflow_name, "name", workflow_name)
+        if not isinstance(workflow_name, str):
+            raise WorkflowError(f"workflow_name is {excerpt(workflow_name)}; it must be a str")
+        encoded = encode(context)
+        registry.workflow(workflow_name)
+        return Run(self, engine.submit(workflow_name, [encoded], True)[0])
+
+    def cancel(self, run_id: str) -> None:
+        """Asks for a run's end: no further task of it starts, a running one may finish.
+
+        Raises:
+            ScheduleError: (a `ValueError`) `run_id` is no UUID.
+        """
+        self._open().cancel(run_id)
+
+    def list_runs(
+        self,
+        workflow: str | None = None,
+        status: str | None = None,
+        trigger: str | None = None,
+        limit: int = PAGE_LIMIT,
+        offset: int = 0,
+    ) -> list[dict[str, Any]]:
+        """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at started_at completed_at
+        error_message`."""
+        rows = self._open().runs(workflow, status, trigger, *_page(limit, offset))
+        return [_run(row) for row in rows]
+
+    def get_run(self, run_id: str) -> dict[str, Any] | None:
+        """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error started_at completed_at`)."""
+        row = self._open().run(run_id)
+        if row is None:
+            return None
+        final = row["final_context"]
+        return {
+            **_run(row),
+            "final_context": None if final is None else json.loads(final),
+            "tasks": row["tasks"],
+        }
+
+    def register_cron_workflow(self, workflow_name: str, cron_expression: str, timezone: str = "UTC") -> str:
+        """Schedules a workflow by the calendar; the same three again give the same id.
+
+        Args:
+            cron_expression (str): five fields, six with seconds in front, or a nickname such as `@daily`.
+            timezone (str): an IANA name.
+
+        Raises:
+            ScheduleError: (a `ValueError`) `Failed to register cron workflow`, with what is wrong.
+        """
+        engine = self._open()
+        for name, value in (
+            ("workflow_name", workflow_name),
+            ("cron_expression", cron_expression),
+            ("timezone", timezone),
+        ):
+            if not isinstance(value, str) or not value.strip():
+                raise ScheduleError(
+                    f"Failed to register cron workflow: {name} is {excerpt(value)}; it must be a non-empty str"
+                )
+        try:
+            return str(engine.put_cron(workflow_name, cron_expression, timezone))
+        except ScheduleError as error:
+            raise ScheduleError(f"Failed to register cron workflow: {error}") from None
+
+    def list_cron_schedules(
+        self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Cron schedules in the order of their registration."""
+        rows: list[dict[str, Any]] = self._open().crons(bool(enabled_only), *_page(limit, offset))
+        return rows
+
+    def get_cron_schedule(self, schedule_id: str) -> dict[str, Any]:
+        """One cron schedule.
+
+        Raises:
+            ScheduleError: (a `ValueError`) `Invalid schedule ID`, or `Failed to get cron schedule` for an unknown one.
+        """
+        row = self._open().cron(_checked_id(schedule_id))
+        if row is None:
+            raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
+        return dict(row)
+
+    def update_cron_schedule(self, schedule_id: str, cron_expression: str, timezone: str) -> None:
+        """Replaces a cron schedule's expression and time zone.
+
+        Raises:
+            ScheduleError: (a `ValueError`) `Failed to update cron schedule`, with what is wrong.
+        """
+        engine = self._open()
+        try:
+            done = engine.update_cron(_checked_id(schedule_id), cron_expression, timezone)
+        except ScheduleError as error:
+            if str(error).startswith("Invalid schedule ID"):
+                raise
+            raise ScheduleError(f"Failed to update cron schedule: {error}") from None
+        if not done:
+            raise ScheduleError(f"Failed to update cron schedule: there is none with id {schedule_id}")
+
+    def set_cron_schedule_enabled(self, schedule_id: str, enabled: bool) -> None:
+        """Switches a cron schedule; kept across restarts."""
+        if not self._open().set_cron_enabled(_checked_id(schedule_id), bool(enabled)):
+            raise ScheduleError(f"Failed to update cron schedule: there is none with id {schedule_id}")
+
+    def delete_cron_schedule(self, schedule_id: str) -> None:
+        """Deletes a cron schedule; its runs stay."""
+        if not self._open().delete_cron(_checked_id(schedule_id)):
+            raise ScheduleError(f"Failed to delete cron schedule: there is none with id {schedule_id}")
+
+    def get_cron_execution_history(
+        self, schedule_id: str, limit: int | None = None, offset: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The slots that a cron schedule ran, newest first."""
+        rows = self._open().cron_runs(_checked_id(schedule_id), *_page(limit, offset))
+        if rows is None:
+            raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
+        return [
+            {
+                "id": row["id"],
+                "schedule_id": schedule_id,
+                "scheduled_time": row["scheduled_time"],
+                "claimed_at": row["created_at"],
+                "workflow_execution_id": row["id"],
+                "created_at": row["created_at"],
+                "updated_at": row["completed_at"] or row["created_at"],
+            }
+            for row in rows
+        ]
+
+    def get_cron_execution_stats(self, since: str | datetime) -> dict[str, Any]:
+        """Cron runs since an RFC 3339 time: `total_executions successful_executions lost_executions success_rate` (per cent).
+
+        Raises:
+            ScheduleError: (a `ValueError`) `Invalid datetime format`.
+        """
+        total, successful, lost = self._open().cron_stats(_microseconds(since))
+        rate = 100.0 * successful / total if total else 0.0
+        return {
+            "total_executions": total,
+            "successful_executions": successful,
+            "lost_executions": lost,
+            "success_rate": rate,
+        }
+
+    def list_trigger_schedules(
+        self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Triggers in the order of their registration."""
+        rows: list[dict[str, Any]] = self._open().triggers(bool(enabled_only), *_page(limit, offset))
+        return rows
+
+    def get_trigger_schedule(self, trigger_name: str) -> dict[str, Any] | None:
+        """One trigger; `None` for an unknown name."""
+        row: dict[str, Any] | None = self._open().trigger(_checked_trigger(trigger_name))
+        return row
+
+    def set_trigger_enabled(self, trigger_name: str, enabled: bool) -> None:
+        """Switches a trigger's polling; kept across restarts.
+
+        Raises:
+            TriggerError: (a `ValueError`) no such trigger.
+        """
+        if not self._open().set_trigger_enabled(_checked_trigger(trigger_name), bool(enabled)):
+            raise TriggerError(self._unknown_trigger(trigger_name))
+
+    def get_trigger_execution_history(
+        self, trigger_name: str, limit: int | None = None, offset: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The runs that a trigger fired, newest first; empty for an unknown name."""
+        found = self._open().trigger_runs(_checked_trigger(trigger_name), *_page(limit, offset))
+        if found is None:
+            return []
+        schedule_id, rows = found
+        return [
+            {
+                "id": row["id"],
+                "schedule_id": schedule_id,
+                "context_hash": row["context_hash"],
+                "workflow_execution_id": row["id"],
+                "started_at": row["started_at"],
+                "completed_at": row["completed_at"],
+                "created_at": row["created_at"],
+            }
+            for row in rows
+        ]
+
+    def ticks(self, trigger_name: str, last: int = 50) -> list[dict[str, Any]]:
+        """What a trigger's polls answered, newest first, with equal answers in a row as one."""
+        rows = self._open().ticks(_checked_trigger(trigger_name), _page(last, 0)[0])
+        if rows is None:
+            raise TriggerError(self._unknown_trigger(trigger_name))
+        return list(rows)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts since the runner was made."""
+        return dict(self._open().stats())
+
+    def query(self, sql: str, params: Sequence[object] = ()) -> list[dict[str, Any]]:
+        """Runs one read-only SQL statement on the runner's own store; rows as dicts.
+
+        Raises:
+            StoreError: (a `RuntimeError`) the statement is wrong or would write.
+        """
+        return list(self._open().query(sql, list(params)))
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Writes a copy of everything to a new file.
+
+        Raises:
+            StoreError: (a `RuntimeError`) the file exists or cannot be written.
+        """
+        self._open().export(os.fspath(path))
+
+    def run_forever(self) -> None:
+        """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread."""
+        import signal
+
+        stop = threading.Event()
+        before = {
+            number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            while not stop.wait(3600):
+                pass
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self.shutdown()
+
+    def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None:
+        """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine.
+
+        Args:
+            timeout (float): seconds for running tasks; what is not done then is resumed by the next runner.
+        """
+        with self._lock:
+            if self._closed or self._pid != os.getpid():
+                return
+            self._closed = True
+        _live.discard(self)
+        registry.detach(self)
+        self._engine.close(timeout)
+        self._crew.join(min(timeout, 1.0))
+        _guard.unwatch(self._guard)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.shutdown)
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._closed else "open"
+        return f"DefaultRunner({state})"
+
+    def _unknown_trigger(self, name: str) -> str:
+        known = ", ".join(row["trigger_name"] for row in self.list_trigger_schedules()) or "none"
+        return f"trigger {excerpt(name)} not found; known triggers: {known}"
+
+
+class RunnerValueError(RunnerError, ValueError):
+    """An argument of a runner that makes no sense."""
+
+
+def _hook() -> None:
+    global _hooked
+    if _hooked:
+        return
+    _hooked = True
+    from ._cloaca import forked
+
+    atexit.register(_close_all)
+    os.register_at_fork(after_in_child=forked)
+
+
+def _close_all() -> None:
+    for runner in list(_live):
+        runner.shutdown(ATEXIT_SECONDS)
+
+
+def _result(ended: tuple[str, str, str, str, str | None]) -> WorkflowResult:
+    status, started, finished, context, error = ended
+    return WorkflowResult(
+        status=status,
+        start_time=started,
+        end_time=finished,
+        final_context=Context._wrap(json.loads(context)),
+        error_message=error,
+    )
+
+
+def _run(row: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}
+    shown["context"] = json.loads(row["context"])
+    return shown | {name: row[name] for name in ("created_at", "started_at", "completed_at", "error_message")}
+
+
+def _page(limit: int | None, offset: int | None) -> tuple[int, int]:
+    checked = []
+    for name, value, default in (("limit", limit, PAGE_LIMIT), ("offset", offset, 0)):
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0 or value >= 2**63:
+            raise RunnerValueError(f"{name} is {excerpt(value)}; it must be a whole number from 0")
+        checked.append(value)
+    return checked[0], checked[1]
+
+
+def _checked_url(url: object) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"database_url is {excerpt(url)}; it must be a str")
+    return url
+
+
+def _checked_trigger(name: object) -> str:
+    if not isinstance(name, str):
+        raise TriggerError(f"trigger_name is {excerpt(name)}; it must be a str")
+    return name
+
+
+def _checked_id(schedule_id: object) -> str:
+    if not isinstance(schedule_id, str):
+        raise ScheduleError(f"Invalid schedule ID: {excerpt(schedule_id)} is not a str")
+    return schedule_id
+
+
+def _microseconds(since: object) -> int:
+    from datetime import UTC, datetime
+
+    try:
+        moment = datetime.fromisoformat(since) if isinstance(since, str) else since
+        if not isinstance(moment, datetime):
+            raise TypeError("not a time")
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return int(moment.timestamp() * 1_000_000)
+    except (ValueError, TypeError, OverflowError):
+        text = f'Invalid datetime format: {excerpt(since)}; write it like "2026-01-01T00:00:00Z"'
+        raise ScheduleError(text) from None

@@ -1,0 +1,277 @@
+"""`@task`: records a function as a task of the workflow whose block it stands in. Never calls it.
+
+Invariant: a definition is complete and checked when it reaches its builder, and doesn't change afterwards.
+"""
+
+from __future__ import annotations
+
+from .body import is_async, is_async_generator, name_of, parameters_of
+from .errors import WorkflowError, excerpt
+from .name import checked_name
+from .policy import (
+    DEFAULT,
+    BackoffStrategy,
+    RetryCondition,
+    RetryPolicy,
+    checked_attempts,
+    checked_bool,
+    checked_seconds,
+)
+from .rules import check
+from .workflow import active_builder, id_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeVar, overload
+
+    from .workflow import WorkflowBuilder
+
+    Function = TypeVar("Function", bound=Callable[..., Any])
+
+_HANDLE_NAMES = ("handle", "task_handle")
+
+
+class TaskDefinition:
+    """One task as declared: its function, its edges, and what happens when it fails."""
+
+    __slots__ = (
+        "body",
+        "dependencies",
+        "function",
+        "id",
+        "is_async",
+        "on_failure",
+        "on_success",
+        "retry",
+        "rule",
+        "takes_handle",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        function: Callable[..., Any],
+        dependencies: tuple[str, ...],
+        retry: RetryPolicy,
+        on_success: Callable[..., Any] | None,
+        on_failure: Callable[..., Any] | None,
+        rule: dict[str, Any] | None,
+        takes_handle: bool,
+        is_async: bool,
+    ) -> None:
+        self.id = id
+        self.function = function
+        self.dependencies = dependencies
+        self.retry = retry
+        self.on_success = on_success
+        self.on_failure = on_failure
+        self.rule = rule
+        self.takes_handle = takes_handle
+        self.is_async = is_async
+        self.body = 0
+        """The key in `registry.bodies`, handed out when the task becomes known."""
+
+    def __repr__(self) -> str:
+        return f"TaskDefinition(id={self.id!r}, dependencies={list(self.dependencies)!r})"
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def task(function: Function, /) -> Function: ...
+    @overload
+    def task(
+        *,
+        id: str | None = None,
+        dependencies: Iterable[str | Callable[..., Any]] | None = None,
+        retry: RetryPolicy | None = None,
+        retry_attempts: int | None = None,
+        retry_backoff: str | None = None,
+        retry_delay_ms: float | None = None,
+        retry_max_delay_ms: float | None = None,
+        retry_condition: str | None = None,
+        retry_jitter: bool | None = None,
+        on_success: Callable[..., Any] | None = None,
+        on_failure: Callable[..., Any] | None = None,
+        trigger_rules: dict[str, Any] | None = None,
+    ) -> Callable[[Function], Function]: ...
+
+
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    id: str | None = None,
+    dependencies: Iterable[str | Callable[..., Any]] | None = None,
+    retry: RetryPolicy | None = None,
+    retry_attempts: int | None = None,
+    retry_backoff: str | None = None,
+    retry_delay_ms: float | None = None,
+    retry_max_delay_ms: float | None = None,
+    retry_condition: str | None = None,
+    retry_jitter: bool | None = None,
+    on_success: Callable[..., Any] | None = None,
+    on_failure: Callable[..., Any] | None = None,
+    trigger_rules: dict[str, Any] | None = None,
+) -> Any:
+    """Declares a task in the workflow whose `with` block this stands in, and returns the function itself.
+
+    The function takes the context, and a handle if its second parameter is called `handle` or `task_handle`. `id` is
+    its name unless given; `dependencies` are ids or decorated functions. `retry_attempts` counts all attempts,
+    `retry_delay_ms` and `retry_max_delay_ms` are milliseconds, `retry_backoff` is `fixed`, `linear` or `exponential`,
+    `retry_condition` is `never`, `transient` or `all`. `on_success(task_id, context)` and
+    `on_failure(task_id, error, context)` hear of the final outcome. `trigger_rules` decides whether it runs.
+
+    Raises:
+        WorkflowError: (a `ValueError`) outside a block, an id that is taken, or an argument that makes no sense.
+    """
+    builder = active_builder()
+    if builder is None:
+        raise WorkflowError(
+            "No workflow context available: @task stands outside a block; put it inside `with WorkflowBuilder(name):`"
+        )
+    if function is not None and not callable(function):
+        raise WorkflowError(f"@task decorates a function; got {excerpt(function)}. Give the id as @task(id=...)")
+    policy = _policy(
+        retry,
+        {
+            "retry_attempts": retry_attempts,
+            "retry_backoff": retry_backoff,
+            "retry_delay_ms": retry_delay_ms,
+            "retry_max_delay_ms": retry_max_delay_ms,
+            "retry_condition": retry_condition,
+            "retry_jitter": retry_jitter,
+        },
+    )
+    needed = _dependencies(dependencies, builder)
+    rule = None if trigger_rules is None else check(trigger_rules)
+    _check_callback(on_success, "on_success")
+    _check_callback(on_failure, "on_failure")
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        task_id = _task_id(id, function)
+        builder._declare(
+            TaskDefinition(
+                id=task_id,
+                function=function,
+                dependencies=needed,
+                retry=policy,
+                on_success=on_success,
+                on_failure=on_failure,
+                rule=rule,
+                takes_handle=_takes_handle(function, task_id),
+                is_async=is_async(function),
+            )
+        )
+        return function
+
+    return decorate if function is None else decorate(function)
+
+
+def _task_id(id: str | None, function: object) -> str:
+    if not callable(function):
+        raise WorkflowError(f"@task decorates a function; got {excerpt(function)}")
+    given = id if id is not None else name_of(function)
+    if given is None:
+        raise WorkflowError(f"{excerpt(function)} has no name of its own; give it one with @task(id=...)")
+    return checked_name(given, "id")
+
+
+def _takes_handle(function: Callable[..., Any], task_id: str) -> bool:
+    if is_async_generator(function):
+        raise WorkflowError(f'task "{task_id}" is an async generator; a task returns its context, so use no yield')
+    parameters = parameters_of(function)
+    if parameters is None:
+        return False
+    names = parameters.names
+    takes_handle = len(names) > 1 and names[1] in _HANDLE_NAMES
+    given = 2 if takes_handle else 1
+    if not names and not parameters.any_number:
+        raise WorkflowError(f'task "{task_id}" takes no parameter; a task takes the context: def {task_id}(context)')
+    missing = names[given : parameters.required] + parameters.keywords_required
+    if missing:
+        raise WorkflowError(
+            f'task "{task_id}" needs {", ".join(missing)}; it is called with the context, and with a handle if the '
+            "second parameter is called handle or task_handle"
+        )
+    return takes_handle
+
+
+def _dependencies(dependencies: object, builder: WorkflowBuilder) -> tuple[str, ...]:
+    if dependencies is None:
+        return ()
+    if isinstance(dependencies, (str, bytes, dict)):
+        raise WorkflowError(f"dependencies is {excerpt(dependencies)}; it must be a list of task ids and functions")
+    try:
+        given = list(dependencies)  # type: ignore[call-overload]
+    except TypeError:
+        raise WorkflowError(
+            f"dependencies is {excerpt(dependencies)}; it must be a list of task ids and functions"
+        ) from None
+    ids: dict[str, None] = {}
+    for item in given:
+        if isinstance(item, str):
+            ids[checked_name(item, "dependencies")] = None
+        elif callable(item):
+            ids[id_of(item, builder)] = None
+        else:
+            raise WorkflowError(f"dependencies holds {excerpt(item)}; each must be a task id or a decorated function")
+    return tuple(ids)
+
+
+def _check_callback(callback: object, argument: str) -> None:
+    if callback is not None and not callable(callback):
+        raise WorkflowError(f"{argument} is {excerpt(callback)}; it must be a function or None")
+
+
+def _policy(retry: object, keywords: dict[str, Any]) -> RetryPolicy:
+    given = {name: value for name, value in keywords.items() if value is not None}
+    if retry is None:
+        return _policy_of(given) if given else DEFAULT
+    if not isinstance(retry, RetryPolicy):
+        raise WorkflowError(f"retry is {excerpt(retry)}; it must be a RetryPolicy, as RetryPolicy.builder() makes")
+    if given:
+        raise WorkflowError(f"retry and {', '.join(given)} are given; use one of them, not both")
+    return retry
+
+
+def _policy_of(given: dict[str, Any]) -> RetryPolicy:
+    values: dict[str, Any] = {}
+    if "retry_attempts" in given:
+        values["max_attempts"] = checked_attempts(given["retry_attempts"], "retry_attempts")
+    if "retry_delay_ms" in given:
+        values["initial_delay"] = checked_seconds(given["retry_delay_ms"], "retry_delay_ms", unit_us=1_000)
+    if "retry_max_delay_ms" in given:
+        values["max_delay"] = checked_seconds(given["retry_max_delay_ms"], "retry_max_delay_ms", unit_us=1_000)
+    if "retry_backoff" in given:
+        values["backoff_strategy"] = _chosen(
+            given["retry_backoff"],
+            "retry_backoff",
+            {
+                "fixed": BackoffStrategy.fixed(),
+                "linear": BackoffStrategy.linear(1.0),
+                "exponential": BackoffStrategy.exponential(2.0),
+            },
+        )
+    if "retry_condition" in given:
+        values["retry_condition"] = _chosen(
+            given["retry_condition"],
+            "retry_condition",
+            {
+                "never": RetryCondition.never(),
+                "transient": RetryCondition.transient_only(),
+                "all": RetryCondition.all_errors(),
+            },
+        )
+    if "retry_jitter" in given:
+        values["with_jitter"] = checked_bool(given["retry_jitter"], "retry_jitter")
+    return RetryPolicy.builder()._with(**values).build()
+
+
+def _chosen(value: object, argument: str, choices: dict[str, Any]) -> Any:
+    chosen = choices.get(value.lower()) if isinstance(value, str) else None
+    if chosen is None:
+        raise WorkflowError(f"{argument} is {excerpt(value)}; it must be {', '.join(choices)}")
+    return chosen

@@ -1,0 +1,297 @@
+"""`@trigger`: records a function that is polled, and what it fires. Never calls it.
+
+Invariant: a definition is complete and checked when it is registered, and doesn't change afterwards.
+"""
+
+from __future__ import annotations
+
+from . import registry
+from .body import is_async, is_async_generator, name_of, parameters_of
+from .duration import LARGEST_US, microseconds_of
+from .errors import ScheduleError, TriggerError, excerpt
+from .name import checked_name
+from .policy import Backoff
+from .workflow import Workflow
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from typing import Any, TypeVar, overload
+
+    Function = TypeVar("Function", bound=Callable[..., Any])
+    Duration = str | float | timedelta
+
+POLL_INTERVAL_US = 30_000_000
+OVERLAPS = ("allow", "skip", "queue", "buffer_one", "cancel_running")
+_CRON_CHARS_MAX = 500
+
+
+class TriggerDefinition:
+    """One trigger as declared. Durations are whole microseconds; `poll_interval_us` is `None` if and only if `cron` isn't."""
+
+    __slots__ = (
+        "allow_concurrent",
+        "cron",
+        "function",
+        "is_async",
+        "jitter_us",
+        "max_consecutive_failures",
+        "name",
+        "on_error",
+        "overlap",
+        "poll_interval_us",
+        "poll_timeout_us",
+        "takes_tick",
+        "timezone",
+        "workflow",
+    )
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        function: Callable[..., Any],
+        workflow: str | None,
+        poll_interval_us: int | None,
+        cron: str | None,
+        timezone: str,
+        allow_concurrent: bool,
+        jitter_us: int,
+        poll_timeout_us: int | None,
+        overlap: str | None,
+        max_consecutive_failures: int | None,
+        on_error: Backoff | None,
+        takes_tick: bool,
+        is_async: bool,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.workflow = workflow
+        self.poll_interval_us = poll_interval_us
+        self.cron = cron
+        self.timezone = timezone
+        self.allow_concurrent = allow_concurrent
+        self.jitter_us = jitter_us
+        self.poll_timeout_us = poll_timeout_us
+        self.overlap = overlap
+        self.max_consecutive_failures = max_consecutive_failures
+        self.on_error = on_error
+        self.takes_tick = takes_tick
+        self.is_async = is_async
+
+    def __repr__(self) -> str:
+        return f"TriggerDefinition(name={self.name!r}, workflow={self.workflow!r})"
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def trigger(function: Function, /) -> Function: ...
+    @overload
+    def trigger(
+        *,
+        workflow: str | Workflow | None = None,
+        on: str | Workflow | None = None,
+        name: str | None = None,
+        poll_interval: Duration | None = None,
+        cron: str | None = None,
+        timezone: str | None = None,
+        allow_concurrent: bool = False,
+        jitter: Duration | None = None,
+        poll_timeout: Duration | None = None,
+        overlap: str | None = None,
+        max_consecutive_failures: int | None = None,
+        on_error: Backoff | None = None,
+    ) -> Callable[[Function], Function]: ...
+
+
+def trigger(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    workflow: str | Workflow | None = None,
+    on: str | Workflow | None = None,
+    name: str | None = None,
+    poll_interval: Duration | None = None,
+    cron: str | None = None,
+    timezone: str | None = None,
+    allow_concurrent: bool = False,
+    jitter: Duration | None = None,
+    poll_timeout: Duration | None = None,
+    overlap: str | None = None,
+    max_consecutive_failures: int | None = None,
+    on_error: Backoff | None = None,
+) -> Any:
+    """Registers a function that every runner polls, and returns the function itself.
+
+    `workflow`, or its synonym `on`, names what it fires: a name or a `Workflow`. `name` is the function's name unless
+    given; the same name again replaces. `poll_interval` is a duration such as `"5s"`, seconds as a number, or a
+    `timedelta`, by default 30 s and at least 1 ms; or `cron` (5 or 6 fields) with `timezone` schedules the workflow
+    instead. `jitter` is a duration or a share of the interval such as `"10%"`; `poll_timeout` is a duration; `overlap`
+    is `allow`, `skip`, `queue`, `buffer_one` or `cancel_running`. A function with a parameter gets a tick.
+
+    Raises:
+        TriggerError: (a `ValueError`) an argument that makes no sense; the message names it.
+        ScheduleError: (a `ValueError`) a cron expression of the wrong form.
+    """
+    if function is not None and not callable(function):
+        raise TriggerError(f"@trigger decorates a function; got {excerpt(function)}. Give @trigger(workflow=...)")
+    interval_us = _interval_us(poll_interval, cron)
+    fired = _workflow_name(workflow, on)
+    settings: dict[str, Any] = {
+        "workflow": fired,
+        "poll_interval_us": interval_us,
+        "cron": _checked_cron(cron, fired),
+        "timezone": _checked_timezone(timezone, cron),
+        "allow_concurrent": _checked_flag(allow_concurrent),
+        "jitter_us": _jitter_us(jitter, interval_us),
+        "poll_timeout_us": None if poll_timeout is None else microseconds_of(poll_timeout, "poll_timeout"),
+        "overlap": _checked_overlap(overlap),
+        "max_consecutive_failures": _checked_failures(max_consecutive_failures),
+        "on_error": _checked_backoff(on_error),
+    }
+    if cron is not None:
+        _refuse_polling(
+            jitter=jitter,
+            poll_timeout=poll_timeout,
+            max_consecutive_failures=max_consecutive_failures,
+            on_error=on_error,
+        )
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        trigger_name = _trigger_name(name, function)
+        definition = TriggerDefinition(
+            name=trigger_name,
+            function=function,
+            takes_tick=_takes_tick(function, trigger_name),
+            is_async=is_async(function),
+            **settings,
+        )
+        for given in (workflow, on):
+            if isinstance(given, Workflow) and registry.find(given.name) is None:
+                registry.add_workflow(given)
+        registry.add_trigger(definition)
+        return function
+
+    return decorate if function is None else decorate(function)
+
+
+def _trigger_name(name: object, function: object) -> str:
+    if not callable(function):
+        raise TriggerError(f"@trigger decorates a function; got {excerpt(function)}")
+    given = name if name is not None else name_of(function)
+    if given is None:
+        raise TriggerError(f"{excerpt(function)} has no name of its own; give it one with @trigger(name=...)")
+    return checked_name(given, "name", TriggerError)
+
+
+def _takes_tick(function: Callable[..., Any], name: str) -> bool:
+    if is_async_generator(function):
+        raise TriggerError(f'trigger "{name}" is an async generator; return a list of results instead')
+    parameters = parameters_of(function)
+    if parameters is None:
+        return False
+    missing = parameters.names[1 : parameters.required] + parameters.keywords_required
+    if missing:
+        raise TriggerError(f'trigger "{name}" needs {", ".join(missing)}; it is called with nothing, or with a tick')
+    return parameters.required == 1
+
+
+def _workflow_name(workflow: object, on: object) -> str | None:
+    names = [
+        given.name if isinstance(given, Workflow) else checked_name(given, argument, TriggerError)
+        for given, argument in ((workflow, "workflow"), (on, "on"))
+        if given is not None
+    ]
+    if len(names) == 2 and names[0] != names[1]:
+        raise TriggerError(f"workflow is {excerpt(names[0])} and on is {excerpt(names[1])}; they mean the same, give one")
+    return names[0] if names else None
+
+
+def _interval_us(poll_interval: Duration | None, cron: object) -> int | None:
+    if cron is None:
+        return POLL_INTERVAL_US if poll_interval is None else microseconds_of(poll_interval, "poll_interval")
+    if poll_interval is not None:
+        raise TriggerError(
+            f"poll_interval is {excerpt(poll_interval)} and cron is {excerpt(cron)}; a trigger is polled or scheduled, "
+            "give one of them"
+        )
+    return None
+
+
+def _checked_cron(cron: object, workflow: str | None) -> str | None:
+    if cron is None:
+        return None
+    if workflow is None:
+        raise TriggerError(f"cron is {excerpt(cron)} without a workflow; say what it starts with workflow=...")
+    form = '5 fields, 6 with seconds in front, or "@daily" and the like'
+    if not isinstance(cron, str):
+        raise ScheduleError(f"cron is {excerpt(cron)}, a {type(cron).__name__}; write {form}")
+    fields = cron.split()
+    if len(cron) > _CRON_CHARS_MAX or not (len(fields) in (5, 6) or (len(fields) == 1 and fields[0][0] == "@")):
+        raise ScheduleError(f"cron is {excerpt(cron)}; write {form}")
+    return " ".join(fields)
+
+
+def _checked_timezone(timezone: object, cron: object) -> str:
+    if timezone is None:
+        return "UTC"
+    if not isinstance(timezone, str) or not timezone.strip():
+        raise ScheduleError(f'timezone is {excerpt(timezone)}; write a name such as "Europe/Berlin"')
+    if cron is None:
+        raise TriggerError(f"timezone is {excerpt(timezone)} without cron; polling knows no time zone, give both")
+    return timezone.strip()
+
+
+def _checked_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TriggerError(f"allow_concurrent is {excerpt(value)}; it must be True or False")
+    return value
+
+
+def _jitter_us(jitter: Duration | None, interval_us: int | None) -> int:
+    if jitter is None:
+        return 0
+    if isinstance(jitter, str) and jitter.strip().endswith("%"):
+        return round((interval_us or 0) * _share(jitter))
+    jitter_us = microseconds_of(jitter, "jitter", smallest_us=0)
+    if jitter_us > (interval_us or LARGEST_US):
+        raise TriggerError(f"jitter is {excerpt(jitter)}; it must not be longer than the poll interval")
+    return jitter_us
+
+
+def _share(jitter: str) -> float:
+    try:
+        percent = float(jitter.strip()[:-1])
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise TriggerError(f'jitter is {excerpt(jitter)}; write a share from "0%" to "100%", or a duration')
+    return percent / 100
+
+
+def _checked_overlap(overlap: object) -> str | None:
+    if overlap is None or (isinstance(overlap, str) and overlap in OVERLAPS):
+        return overlap
+    raise TriggerError(f"overlap is {excerpt(overlap)}; it must be {', '.join(OVERLAPS)}")
+
+
+def _checked_failures(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31 - 1:
+        raise TriggerError(f"max_consecutive_failures is {excerpt(value)}; it must be an int of at least 1, or None")
+    return int(value)
+
+
+def _checked_backoff(value: object) -> Backoff | None:
+    if value is None or isinstance(value, Backoff):
+        return value
+    raise TriggerError(f"on_error is {excerpt(value)}; it must be a Backoff, as cloaca.Backoff(base='5s') makes")
+
+
+def _refuse_polling(**settings: object) -> None:
+    given = [name for name, value in settings.items() if value is not None]
+    if given:
+        raise TriggerError(f"{', '.join(given)} and cron are given; a trigger with cron is not polled, leave one out")

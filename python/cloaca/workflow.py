@@ -1,0 +1,350 @@
+"""`WorkflowBuilder` and `Workflow`: tasks gathered into a graph that is checked. Never runs anything.
+
+Invariant: a `Workflow` that exists has tasks, no cycle, no missing dependency, and never changes.
+"""
+
+from __future__ import annotations
+
+import json
+from contextvars import ContextVar
+
+from . import _cloaca, registry
+from .body import name_of
+from .errors import WorkflowError, excerpt
+from .name import SEPARATOR, checked_name, is_text
+from .namespace import DEFAULT_PACKAGE, DEFAULT_TENANT
+from .rules import tasks_named
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+    from typing import Any, NoReturn, Self
+
+    from .task import TaskDefinition
+
+TEXT_CHARS_MAX = 10_000
+
+_blocks: ContextVar[tuple[WorkflowBuilder, ...]] = ContextVar("cloaca_workflow_blocks", default=())
+
+
+def active_builder() -> WorkflowBuilder | None:
+    """The builder whose `with` block we are in, the innermost one."""
+    blocks = _blocks.get()
+    return blocks[-1] if blocks else None
+
+
+def id_of(function: Callable[..., Any], builder: WorkflowBuilder) -> str:
+    """The id under which a function was declared here, or else its name.
+
+    Raises:
+        WorkflowError: it wasn't declared and has no name.
+    """
+    definition = builder._known(function)
+    name = definition.id if definition is not None else name_of(function)
+    if name is None:
+        raise WorkflowError(f"{excerpt(function)} is no task of workflow {excerpt(builder.name)}; decorate it with @task")
+    return name
+
+
+class WorkflowBuilder:
+    """Gathers tasks into a workflow. As a context manager it collects the tasks declared in its block, and registers
+    the workflow when the block ends without an exception.
+
+    `workflow` replaces the name in the tasks' namespaces, `tenant::package::workflow::task`.
+
+    Raises:
+        WorkflowError: (a `ValueError`) a name that is no `str`, is empty, or contains `::`.
+    """
+
+    __slots__ = ("_description", "_namespace", "_package", "_tags", "_tasks", "_tenant", "_tokens", "_workflow", "name")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        package: str = DEFAULT_PACKAGE,
+        workflow: str | None = None,
+    ) -> None:
+        self.name = checked_name(name, "name")
+        self._tenant = checked_name(tenant, "tenant")
+        self._package = checked_name(package, "package")
+        self._workflow = self.name if workflow is None else checked_name(workflow, "workflow")
+        self._namespace = SEPARATOR.join((self._tenant, self._package, self._workflow))
+        self._description: str | None = None
+        self._tags: dict[str, str] = {}
+        self._tasks: dict[str, TaskDefinition] = {}
+        self._tokens: list[Any] = []
+
+    def description(self, text: str) -> Self:
+        """Sets the description. Raises `WorkflowError` unless it is a `str` of at most 10000 characters."""
+        self._description = _checked_text(text, "description")
+        return self
+
+    def tag(self, key: str, value: str) -> Self:
+        """Adds a tag, in place of any with the same key. Raises `WorkflowError` unless both are `str`."""
+        self._tags[_checked_text(key, "tag key")] = _checked_text(value, "tag value")
+        return self
+
+    def add_task(self, task: str | Callable[..., Any]) -> Self:
+        """Adds a task that is known in this workflow's namespace, by its id or its function; twice is once.
+
+        Raises:
+            WorkflowError: (a `ValueError`) it isn't known here, or is neither an id nor a function.
+        """
+        if isinstance(task, str):
+            self._add(self._found(task), task)
+        elif callable(task):
+            name = name_of(task)
+            self._add(self._known(task) or (None if name is None else self._found(name)), name or excerpt(task))
+        else:
+            raise WorkflowError(f"add_task got {excerpt(task)}; give a string task ID or a function object")
+        return self
+
+    def build(self) -> Workflow:
+        """The workflow as it stands now.
+
+        Raises:
+            WorkflowError: (a `ValueError`) no tasks, a cycle, a missing dependency, or a rule about an unknown task.
+        """
+        return Workflow._built(
+            name=self.name,
+            tasks=tuple(self._tasks.values()),
+            description=self._description,
+            tags=dict(self._tags),
+            tenant=self._tenant,
+            package=self._package,
+            workflow=self._workflow,
+        )
+
+    def __enter__(self) -> Self:
+        self._tokens.append(_blocks.set((*_blocks.get(), self)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _blocks.reset(self._tokens.pop())
+        if kind is None:
+            registry.add_workflow(self.build())
+
+    def __repr__(self) -> str:
+        return f"WorkflowBuilder(name={self.name!r}, tasks={len(self._tasks)})"
+
+    def _declare(self, definition: TaskDefinition) -> None:
+        """Takes in a task that was just decorated."""
+        if definition.id in self._tasks:
+            raise WorkflowError(
+                f'workflow "{self.name}" has two tasks with the id {excerpt(definition.id)}; rename one, or give @task(id=...)'
+            )
+        registry.add_task(f"{self._namespace}{SEPARATOR}{definition.id}", definition)
+        self._tasks[definition.id] = definition
+
+    def _add(self, definition: TaskDefinition | None, shown: str) -> None:
+        if definition is None:
+            raise WorkflowError(
+                f"task {excerpt(shown)} not found in registry under {self._namespace}; declare it with @task in a "
+                f"block of WorkflowBuilder({self._workflow!r}) first"
+            )
+        self._tasks.setdefault(definition.id, definition)
+
+    def _found(self, task_id: str) -> TaskDefinition | None:
+        if task_id in self._tasks:
+            return self._tasks[task_id]
+        own = task_id if task_id.startswith(self._namespace + SEPARATOR) else f"{self._namespace}{SEPARATOR}{task_id}"
+        with registry.lock:
+            return registry.tasks.get(own)
+
+    def _known(self, function: Callable[..., Any]) -> TaskDefinition | None:
+        """The newest task of this namespace with this very function."""
+        for definition in reversed(self._tasks.values()):
+            if definition.function == function:
+                return definition
+        prefix = self._namespace + SEPARATOR
+        with registry.lock:
+            known = [item for name, item in registry.tasks.items() if name.startswith(prefix)]
+        return next((item for item in reversed(known) if item.function == function), None)
+
+
+class Workflow:
+    """Tasks and the edges between them, checked. Made by `WorkflowBuilder.build()`."""
+
+    __slots__ = (
+        "_description",
+        "_levels",
+        "_name",
+        "_order",
+        "_package",
+        "_tags",
+        "_tasks",
+        "_tenant",
+        "_version",
+        "_workflow",
+    )
+
+    _name: str
+    _tasks: tuple[TaskDefinition, ...]
+    _description: str | None
+    _tags: dict[str, str]
+    _tenant: str
+    _package: str
+    _workflow: str
+    _order: list[int]
+    _levels: list[list[int]]
+    _version: str
+
+    def __init__(self) -> None:
+        raise TypeError("a Workflow is made by WorkflowBuilder(name).build()")
+
+    @classmethod
+    def _built(
+        cls,
+        *,
+        name: str,
+        tasks: tuple[TaskDefinition, ...],
+        description: str | None,
+        tags: dict[str, str],
+        tenant: str,
+        package: str,
+        workflow: str,
+    ) -> Self:
+        built = object.__new__(cls)
+        built._name = name
+        built._tasks = tasks
+        built._description = description
+        built._tags = tags
+        built._tenant = tenant
+        built._package = package
+        built._workflow = workflow
+        built._order, built._levels = _checked_graph(name, tasks)
+        built._version = _cloaca.content_version(built._content())
+        return built
+
+    @property
+    def name(self) -> str:
+        """What runs and triggers call it by."""
+        return self._name
+
+    @property
+    def description(self) -> str | None:
+        """What it is for, if it says."""
+        return self._description
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """A copy of its tags."""
+        return dict(self._tags)
+
+    @property
+    def version(self) -> str:
+        """Hex digest of name, tasks, edges, rules, policies, description and tags: equal for equal content."""
+        return self._version
+
+    def topological_sort(self) -> list[str]:
+        """All tasks, each after its dependencies, as `tenant::package::workflow::task`."""
+        return [self._full(self._tasks[index].id) for index in self._order]
+
+    def get_execution_levels(self) -> list[list[str]]:
+        """The tasks in levels; those of one level can run at once, after all levels before."""
+        return [[self._full(self._tasks[index].id) for index in level] for level in self._levels]
+
+    def get_roots(self) -> list[str]:
+        """The tasks without dependencies, in the order declared."""
+        return [self._full(task.id) for task in self._tasks if not task.dependencies]
+
+    def get_leaves(self) -> list[str]:
+        """The tasks that no other depends on, in the order declared."""
+        needed = {dependency for task in self._tasks for dependency in task.dependencies}
+        return [self._full(task.id) for task in self._tasks if task.id not in needed]
+
+    def validate(self) -> None:
+        """Checks the graph once more. Raises `WorkflowError` as `WorkflowBuilder.build` does."""
+        _checked_graph(self._name, self._tasks)
+
+    def __repr__(self) -> str:
+        return f"Workflow(name={self._name!r}, tasks={len(self._tasks)})"
+
+    def _full(self, task_id: str) -> str:
+        return SEPARATOR.join((self._tenant, self._package, self._workflow, task_id))
+
+    def _renamed(self, name: str) -> Workflow:
+        """The same tasks under another name, for a constructor that was registered under one."""
+        return Workflow._built(
+            name=checked_name(name, "name"),
+            tasks=self._tasks,
+            description=self._description,
+            tags=self.tags,
+            tenant=self._tenant,
+            package=self._package,
+            workflow=self._workflow,
+        )
+
+    def _spec(self) -> list[dict[str, Any]]:
+        """What the engine needs to know of each task, in plain data."""
+        return [
+            {
+                "id": task.id,
+                "dependencies": list(task.dependencies),
+                "retry": task.retry._spec(),
+                "rule": None if task.rule is None else _canonical(task.rule),
+                "body": task.body,
+                "failure_callback": task.on_failure is not None,
+            }
+            for task in self._tasks
+        ]
+
+    def _content(self) -> list[tuple[str, str]]:
+        """What the version is a digest of: labels with texts, in an order that doesn't depend on the declaration's."""
+        content = [("name", self._name), ("description", _canonical(self._description))]
+        content += [(f"tag {key}", value) for key, value in sorted(self._tags.items())]
+        for task in sorted(self._tasks, key=lambda task: task.id):
+            parts = [list(task.dependencies), task.retry._spec(), task.rule]
+            content.append((f"task {task.id}", _canonical(parts)))
+        return content
+
+
+def register_workflow_constructor(name: str, constructor: Callable[[], Workflow]) -> None:
+    """Registers what `constructor()` builds. It is called when the workflow is first looked up, or now if a runner lives.
+
+    Raises:
+        WorkflowError: (a `ValueError`) a bad name, or something that isn't callable.
+    """
+    checked_name(name, "name")
+    if not callable(constructor):
+        raise WorkflowError(f"function is {excerpt(constructor)}; it must be a function that returns a Workflow")
+    registry.add_constructor(name, constructor)
+
+
+def _checked_graph(name: str, tasks: tuple[TaskDefinition, ...]) -> tuple[list[int], list[list[int]]]:
+    if not tasks:
+        _refuse_empty(name)
+    ids = [task.id for task in tasks]
+    _check_rules(name, tasks, set(ids))
+    return _cloaca.check_graph(name, ids, [list(task.dependencies) for task in tasks])
+
+
+def _refuse_empty(name: str) -> NoReturn:
+    raise WorkflowError(f'workflow "{name}" cannot be empty; declare a task in its block, or call add_task')
+
+
+def _check_rules(name: str, tasks: Iterable[TaskDefinition], ids: set[str]) -> None:
+    for task in tasks:
+        for named in tasks_named(task.rule) if task.rule else ():
+            if named not in ids:
+                raise WorkflowError(
+                    f'workflow "{name}": the trigger rule of task {excerpt(task.id)} asks about task {excerpt(named)}, '
+                    "which is not in the workflow"
+                )
+
+
+def _checked_text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise WorkflowError(f"{what} is {excerpt(value)}, a {type(value).__name__}; it must be a str")
+    if len(value) > TEXT_CHARS_MAX or not is_text(value):
+        raise WorkflowError(f"{what} is {excerpt(value)}; it must be at most {TEXT_CHARS_MAX} characters of UTF-8")
+    return str(value)
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
