@@ -1,4 +1,7 @@
-"""Tenants of a PostgreSQL database. This build has SQLite only, so it says so, by an exception and before anything else."""
+"""Tenants of a PostgreSQL database.
+
+This build has SQLite only, so it says so, by an exception and before anything else.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +36,20 @@ class TenantConfig(Frozen):
 
     def __repr__(self) -> str:
         shown = None if self.password is None else "***"
-        return f"TenantConfig(schema_name={self.schema_name!r}, username={self.username!r}, password={shown!r})"
+        return (
+            f"TenantConfig(schema_name={self.schema_name!r}, username={self.username!r}, password={shown!r})"
+        )
 
 
 class TenantCredentials(Frozen):
     """How a tenant connects."""
 
-    __slots__ = ("username", "password", "schema_name", "connection_string")  # noqa: RUF023  the order of the arguments
+    __slots__ = (
+        "username",
+        "password",
+        "schema_name",
+        "connection_string",
+    )  # noqa: RUF023  the order of the arguments
 
     username: str
     password: str
@@ -52,7 +62,9 @@ class TenantCredentials(Frozen):
         )
 
     def __repr__(self) -> str:
-        return f"TenantCredentials(username={self.username!r}, password='***', schema_name={self.schema_name!r})"
+        return (
+            f"TenantCredentials(username={self.username!r}, password='***', schema_name={self.schema_name!r})"
+        )
 
 
 class DatabaseAdmin:
@@ -64,10 +76,13 @@ class DatabaseAdmin:
 
     def __init__(self, database_url: str) -> None:
         if isinstance(database_url, str) and database_url.startswith(("postgresql://", "postgres://")):
-            raise StoreError("DatabaseAdmin: this build has no PostgreSQL; use one SQLite file for each tenant")
+            raise StoreError(
+                "DatabaseAdmin: this build has no PostgreSQL; use one SQLite file for each tenant"
+            )
         shown = database_url.partition("?")[0] if isinstance(database_url, str) else database_url
         raise StoreError(
-            f"DatabaseAdmin got {excerpt(shown)}: tenants need PostgreSQL, SQLite has none; use one file for each tenant"
+            f"DatabaseAdmin got {excerpt(shown)}: tenants need PostgreSQL, SQLite has none; use one file for"
+            " each tenant"
         )
 
     def create_tenant(self, config: TenantConfig) -> TenantCredentials:
@@ -80,4 +95,6 @@ class DatabaseAdmin:
 
 
 def _refuse() -> NoReturn:
-    raise StoreError("tenants need PostgreSQL, which this build doesn't have; use one SQLite file for each tenant")
+    raise StoreError(
+        "tenants need PostgreSQL, which this build doesn't have; use one SQLite file for each tenant"
+    )

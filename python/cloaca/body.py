@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+_LAYERS_MAX = 100
 _FUNCTION = type(lambda: None)
 _VARARGS, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x80, 0x200
 
@@ -85,14 +86,12 @@ def _parameters_of_function(function: Any) -> Parameters:
 
 
 def _flags(function: Any) -> int:
-    for _ in range(100):
+    """The code flags of the function behind methods, partials and objects; none if there is no such function."""
+    for _ in range(_LAYERS_MAX):
         if type(function) is _FUNCTION:
             break
+        # A method, a partial, or else an object: what its class calls.
         inner = getattr(function, "__func__", None) or getattr(function, "func", None)
-        if inner is None:
-            inner = getattr(type(function), "__call__", None)
-        if inner is None or not callable(inner):
-            return 0
-        function = inner
+        function = inner if callable(inner) else type(function).__call__
     flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
     return flags if isinstance(flags, int) else 0

@@ -35,10 +35,11 @@ _LARGEST = 2**31 - 1
 class DefaultRunnerConfig:
     """The settings of a runner, read and written as attributes; `None` for a field means its default.
 
-    `max_concurrent_tasks` bounds the tasks that run at once. `task_timeout_seconds` and `workflow_timeout_seconds` may be
-    fractions. `durability` is `"full"` (through power loss), `"normal"` (through process death) or `None`, as the URL says.
-    `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change nothing: no loop looks
-    for work here, and one connection writes.
+    `max_concurrent_tasks` bounds the tasks that run at once. `task_timeout_seconds` and
+    `workflow_timeout_seconds` may be fractions. `durability` is `"full"` (through power loss), `"normal"`
+    (through process death) or `None`, as the URL says. `scheduler_poll_interval_ms`, and on SQLite
+    `db_pool_size`, are accepted and kept but change nothing: no loop looks for work here, and one connection
+    writes.
 
     Raises:
         ConfigError: (a `ValueError`) a value that makes no sense; the message names the field.
@@ -98,11 +99,15 @@ class DefaultRunnerConfig:
 
     def __setattr__(self, field: str, value: object) -> None:
         if field not in _DEFAULTS:
-            raise AttributeError(f"DefaultRunnerConfig has no field {excerpt(field)}; it has {', '.join(_DEFAULTS)}")
+            raise AttributeError(
+                f"DefaultRunnerConfig has no field {excerpt(field)}; it has {', '.join(_DEFAULTS)}"
+            )
         object.__setattr__(self, field, _DEFAULTS[field] if value is None else _checked(field, value))
 
     def __delattr__(self, field: str) -> None:
-        raise AttributeError(f"a field of DefaultRunnerConfig cannot be deleted; set {field} to None for its default")
+        raise AttributeError(
+            f"a field of DefaultRunnerConfig cannot be deleted; set {field} to None for its default"
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DefaultRunnerConfig):
@@ -130,7 +135,7 @@ def _checked_number(field: str, value: object) -> object:
         raise ConfigError(f"{field} is {excerpt(value)}; it must be {'a number' if fraction else 'an int'}")
     if field in _MAY_BE_ZERO and value == 0:
         return value
-    if not 0 < value <= _LARGEST:  # type: ignore[operator]
+    if not 0 < value <= _LARGEST:
         least = "at least 0" if field in _MAY_BE_ZERO else "above 0"
         raise ConfigError(f"{field} is {excerpt(value)}; it must be {least} and at most {_LARGEST}")
     return value

@@ -1,8 +1,8 @@
 """`Context`: a JSON object that travels from fire to workflow and from task to task.
 
 Decides what a context may hold. Never reads or writes anything outside itself.
-Invariant: what goes in through a method of `Context` is copied and is JSON; what was changed inside a value behind its
-back is checked again when it leaves as `to_dict` or `to_json`.
+Invariant: what goes in through a method of `Context` is copied and is JSON; what was changed inside a value
+behind its back is checked again when it leaves as `to_dict` or `to_json`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ _HOLDS = "a context holds dict, list, tuple, set, str, int, float, bool and None
 class Context:
     """A JSON object with `str` keys, in insertion order.
 
-    Values are `dict`, `list`, `str`, `int` of any size, finite `float`, `bool` and `None`; tuples and sets become lists.
-    They are copied on the way in. `context[key]` is the value itself, so changing a list in place changes the context.
+    Values are `dict`, `list`, `str`, `int` of any size, finite `float`, `bool` and `None`; tuples and sets
+    become lists. They are copied on the way in. `context[key]` is the value itself, so changing a list in
+    place changes the context.
 
     Raises:
-        ContextTypeError: (a `TypeError`) a value or key of another type; the message names the key path and the type.
+        ContextTypeError: (a `TypeError`) a value or key of another type; the message names the key path and
+            the type.
         ContextError: (a `ValueError`) NaN, infinity, a lone surrogate, or more than 200 levels.
     """
 
@@ -100,11 +102,17 @@ class Context:
         self._data.update(checked(data))
 
     def to_dict(self) -> dict[str, Any]:
-        """A deep copy as a plain `dict`. Raises as the constructor, if a value was changed into something else."""
+        """A deep copy as a plain `dict`.
+
+        Raises as the constructor, if a value was changed into something else.
+        """
         return checked(self)
 
     def to_json(self) -> str:
-        """Compact JSON in insertion order. Raises as the constructor, if a value was changed into something else."""
+        """Compact JSON in insertion order.
+
+        Raises as the constructor, if a value was changed into something else.
+        """
         return _dumps(checked(self))
 
     def copy(self) -> Self:

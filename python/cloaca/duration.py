@@ -31,7 +31,8 @@ def microseconds_of(value: str | float | timedelta, argument: str, *, smallest_u
     """The duration in microseconds; numbers are seconds.
 
     Raises:
-        TriggerError: no duration, or one shorter than `smallest_us` or longer than ten years. Names the argument.
+        TriggerError: no duration, or one shorter than `smallest_us` or longer than ten years. Names the
+            argument.
     """
     if isinstance(value, str):
         span_us, shown = _parsed_us(value, argument), value.strip()

@@ -34,7 +34,9 @@ class ContextError(CloacaError, ValueError):
 
 
 class ContextTypeError(ContextError, TypeError):
-    """A context holds a value or key of a type that JSON doesn't know; the message names the key path and the type."""
+    """A context holds a value or key of a type that JSON doesn't know; the message names the key path and the
+    type.
+    """
 
 
 class _MissingError(CloacaError, KeyError):
@@ -79,7 +81,8 @@ class RunnerError(CloacaError, RuntimeError):
 class RetryAfter(CloacaError):
     """Raised by a trigger: poll again after this delay, without counting as a failure.
 
-    `delay` is a duration such as `"2m"`, seconds as a number, or a `timedelta`; `delay_us` holds it in microseconds.
+    `delay` is a duration such as `"2m"`, seconds as a number, or a `timedelta`; `delay_us` holds it in
+    microseconds.
 
     Raises:
         TriggerError: the delay is no duration.

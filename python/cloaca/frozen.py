@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Frozen:
     """Equal, hashed and shown by its slots; assigning to one raises `AttributeError`."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def _fill(self, **fields: Any) -> None:
         for name, value in fields.items():

@@ -17,7 +17,8 @@ def checked_name(
     """The value itself, if it is a name.
 
     Raises:
-        WorkflowError: (or the given class) it is no `str`, empty, longer than 255, or holds `::` or a lone surrogate.
+        WorkflowError: (or the given class) it is no `str`, empty, longer than 255, or holds `::` or a lone
+            surrogate.
     """
     if not isinstance(value, str):
         raise error(f"{argument} is {excerpt(value)}, a {type(value).__name__}; it must be a str")

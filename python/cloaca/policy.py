@@ -1,4 +1,5 @@
-"""When a failed attempt is tried again, and when a failing trigger is polled again. Pure but for the dice of jitter.
+"""When a failed attempt is tried again, and when a failing trigger is polled again. Pure but for the dice of
+jitter.
 
 Invariant: a policy that exists is valid, and its numbers mean the same as in the core's `policy.rs`.
 """
@@ -41,7 +42,10 @@ class BackoffStrategy(Frozen):
 
     @staticmethod
     def linear(multiplier: float = 1.0) -> BackoffStrategy:
-        """The first delay times `multiplier` times the attempt. Raises `WorkflowError` unless it is positive."""
+        """The first delay times `multiplier` times the attempt.
+
+        Raises `WorkflowError` unless it is positive.
+        """
         return _strategy("linear", 1.0, _positive(multiplier, "multiplier"))
 
     @staticmethod
@@ -153,7 +157,8 @@ def _condition(kind: str, patterns: tuple[str, ...]) -> RetryCondition:
 
 
 class RetryPolicy(Frozen):
-    """When a task's failed attempt is tried again. Made by `RetryPolicy.builder()` or `RetryPolicy.default()`.
+    """When a task's failed attempt is tried again. Made by `RetryPolicy.builder()` or
+    `RetryPolicy.default()`.
 
     `max_attempts` is the total number of attempts; `initial_delay` and `max_delay` are seconds.
     """
@@ -188,12 +193,16 @@ class RetryPolicy(Frozen):
         return DEFAULT
 
     def should_retry(self, attempt: int, error: str | BaseException) -> bool:
-        """Whether attempt number `attempt`, counted from 1, which failed with `error`, is followed by another."""
+        """Whether attempt number `attempt`, counted from 1, which failed with `error`, is followed by
+        another.
+        """
         text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
         return attempt < self.max_attempts and self.retry_condition._matches(text)
 
     def calculate_delay(self, attempt: int) -> float:
-        """Seconds to wait after attempt number `attempt`, counted from 1; with jitter 75 % to 125 %, never above the max."""
+        """Seconds to wait after attempt number `attempt`, counted from 1; with jitter 75 % to 125 %, never
+        above the max.
+        """
         delay = self.initial_delay * self.backoff_strategy._growth(attempt) if self.initial_delay else 0.0
         if self.with_jitter:
             from random import random
@@ -214,7 +223,9 @@ class RetryPolicy(Frozen):
 
 
 class RetryPolicyBuilder(Frozen):
-    """Builds a `RetryPolicy`; each setter returns a new builder and raises `WorkflowError` naming what is wrong."""
+    """Builds a `RetryPolicy`; each setter returns a new builder and raises `WorkflowError` naming what is
+    wrong.
+    """
 
     __slots__ = ("_fields",)
     __hash__ = None  # type: ignore[assignment]
@@ -277,7 +288,8 @@ class RetryPolicyBuilder(Frozen):
 class Backoff(Frozen):
     """How long a failing trigger waits: `base`, then `factor` times as long each time, up to `max`.
 
-    `base` and `max` are durations: `"5s"`, seconds as a number, a `timedelta`; they are kept as `base_us` and `max_us`.
+    `base` and `max` are durations: `"5s"`, seconds as a number, a `timedelta`; they are kept as `base_us` and
+    `max_us`.
 
     Raises:
         TriggerError: no duration, a factor below 1, or a `max` below `base`.

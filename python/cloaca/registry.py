@@ -1,7 +1,8 @@
 """What this process has declared: workflows, tasks, triggers, and the runners that must hear of them.
 
 Decides only who is told. Never opens a store or starts a thread.
-Invariant: a declaration is kept before any runner is told, so a runner that attaches meanwhile hears of it at least once.
+Invariant: a declaration is kept before any runner is told, so a runner that attaches meanwhile hears of it at
+least once.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ triggers: dict[str, TriggerDefinition] = {}
 """The trigger of each name, the newest one."""
 
 bodies: dict[int, TaskDefinition] = {}
-"""Every task by its body id. Kept for good, because runs in flight keep the workflow that they started with."""
+"""Every task by its body id.
+
+Kept for good, because runs in flight keep the workflow that they started with.
+"""
 
 _runners: weakref.WeakSet[LiveRunner] = weakref.WeakSet()
 _body_ids = itertools.count(1)
@@ -67,7 +71,9 @@ def add_workflow(workflow: Workflow) -> None:
 
 
 def add_constructor(name: str, constructor: Callable[[], Workflow]) -> None:
-    """Registers what builds the workflow of this name; it is called now if a runner lives, else when looked up."""
+    """Registers what builds the workflow of this name; it is called now if a runner lives, else when looked
+    up.
+    """
     with lock:
         workflows.pop(name, None)
         constructors[name] = constructor
@@ -152,8 +158,10 @@ def announce_trigger(trigger: TriggerDefinition) -> None:
 def clear() -> None:
     """Forgets everything but the bodies. For tests; runners that live keep what they know."""
     with lock:
-        for table in (workflows, constructors, tasks, triggers):
-            table.clear()  # type: ignore[attr-defined]
+        workflows.clear()
+        constructors.clear()
+        tasks.clear()
+        triggers.clear()
 
 
 def _live() -> list[LiveRunner]:
@@ -167,6 +175,7 @@ def _constructed(name: str, constructor: Callable[[], Workflow]) -> Workflow:
     built = constructor()
     if not isinstance(built, Workflow):
         raise WorkflowError(
-            f"the constructor of workflow {excerpt(name)} returned {excerpt(built)}; it must return a Workflow"
+            f"the constructor of workflow {excerpt(name)} returned {excerpt(built)}; it must return a"
+            " Workflow"
         )
     return built if built.name == name else built._renamed(name)

@@ -61,12 +61,14 @@ class TriggerResult:
     ) -> TriggerResult:
         """Start the workflow with this context, which is copied here.
 
-        `run_key` may start at most one run, within `run_key_ttl` (a duration: `"7d"`, seconds, a `timedelta`) or for ever.
+        `run_key` may start at most one run, within `run_key_ttl` (a duration: `"7d"`, seconds, a `timedelta`)
+        or for ever.
 
         Raises:
             ContextTypeError: (a `TypeError`) the context, or a value in it, is of a wrong type.
             ContextError: (a `ValueError`) the context holds what JSON cannot.
-            TriggerError: (a `ValueError`) a run key that is empty or no `str`, or a bad or lonely `run_key_ttl`.
+            TriggerError: (a `ValueError`) a run key that is empty or no `str`, or a bad or lonely
+                `run_key_ttl`.
         """
         seconds = None
         if run_key is not None:

@@ -1,5 +1,5 @@
-"""Trigger rules: whether a task runs, decided from the context and from how other tasks ended. Only builds and checks
-them; the core evaluates. Invariant: a rule that left here is plain data in its one canonical form.
+"""Trigger rules: whether a task runs, decided from the context and from how other tasks ended. Only builds
+and checks them; the core evaluates. Invariant: a rule that left here is plain data in its one canonical form.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def context_value(key: str, operator: str, value: Any = None) -> Rule:
     """Runs if the context's value compares like this; `Exists` and `NotExists` ignore `value`.
 
     Raises:
-        WorkflowError: (a `ValueError`) an unknown operator, a key that is no `str`, or a value that is no JSON.
+        WorkflowError: (a `ValueError`) an unknown operator, a key that is no `str`, or a value that is no
+            JSON.
     """
     return check({"type": "ContextValue", "key": key, "operator": operator, "value": value})
 
@@ -114,8 +115,8 @@ def tasks_named(rule: Rule) -> Iterator[str]:
 def _checked(rule: object, room: int) -> Rule:
     if not isinstance(rule, dict):
         raise WorkflowError(
-            f"trigger rule {excerpt(rule)} is a {type(rule).__name__}; build it with context_value, task_success, "
-            "task_failed, task_skipped, all_of, any_of, none_of or always"
+            f"trigger rule {excerpt(rule)} is a {type(rule).__name__}; build it with context_value,"
+            " task_success, task_failed, task_skipped, all_of, any_of, none_of or always"
         )
     kind = rule.get("type")
     fields = _FIELDS.get(kind) if isinstance(kind, str) else None

@@ -145,7 +145,7 @@ class DefaultRunner:
             raise RunnerValueError(f'durability is {excerpt(durability)}; it is "full" or "normal"')
         self._lock = threading.RLock()
         self._closed = False
-        self._slots: dict[str, int] = {}
+        self._slots: dict[str, tuple[TriggerDefinition, int]] = {}
         self._config = config
         self._pid = os.getpid()
         self._engine = Engine.open(
@@ -182,13 +182,16 @@ class DefaultRunner:
                 zone = trigger.timezone or "UTC"
                 self._engine.put_cron(trigger.workflow or "", trigger.cron, zone, trigger.name)
                 return
-            before = self._slots.get(trigger.name)
-            if before is not None:
-                self._engine.retire_trigger(before)
+            known, slot = self._slots.get(trigger.name, (None, -1))
+            if known is trigger:
+                return
+            if known is not None:
+                self._engine.retire_trigger(slot)
             self._crew.add_trigger(trigger)
-            self._slots[trigger.name] = self._engine.declare_trigger(
-                trigger.name, trigger.workflow or "", trigger.interval_us, trigger.allow_concurrent
+            slot = self._engine.declare_trigger(
+                trigger.name, trigger.workflow or "", trigger.poll_interval_us, trigger.allow_concurrent
             )
+            self._slots[trigger.name] = (trigger, slot)
 
     def _open(self) -> Any:
         if self._closed and self._pid == os.getpid():
@@ -233,7 +236,7 @@ class DefaultRunner:
         if not isinstance(workflow_name, str):
             raise WorkflowError(f"workflow_name is {excerpt(workflow_name)}; it must be a str")
         encoded = encode(context)
-        registry.workflow(workflow_name)
+        registry.find(workflow_name)
         return Run(self, engine.submit(workflow_name, [encoded], True)[0])
 
     def cancel(self, run_id: str) -> None:

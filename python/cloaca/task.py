@@ -118,22 +118,26 @@ def task(
 ) -> Any:
     """Declares a task in the workflow whose `with` block this stands in, and returns the function itself.
 
-    The function takes the context, and a handle if its second parameter is called `handle` or `task_handle`. `id` is
-    its name unless given; `dependencies` are ids or decorated functions. `retry_attempts` counts all attempts,
-    `retry_delay_ms` and `retry_max_delay_ms` are milliseconds, `retry_backoff` is `fixed`, `linear` or `exponential`,
-    `retry_condition` is `never`, `transient` or `all`. `on_success(task_id, context)` and
+    The function takes the context, and a handle if its second parameter is called `handle` or `task_handle`.
+    `id` is its name unless given; `dependencies` are ids or decorated functions. `retry_attempts` counts all
+    attempts, `retry_delay_ms` and `retry_max_delay_ms` are milliseconds, `retry_backoff` is `fixed`, `linear`
+    or `exponential`, `retry_condition` is `never`, `transient` or `all`. `on_success(task_id, context)` and
     `on_failure(task_id, error, context)` hear of the final outcome. `trigger_rules` decides whether it runs.
 
     Raises:
-        WorkflowError: (a `ValueError`) outside a block, an id that is taken, or an argument that makes no sense.
+        WorkflowError: (a `ValueError`) outside a block, an id that is taken, or an argument that makes no
+            sense.
     """
     builder = active_builder()
     if builder is None:
         raise WorkflowError(
-            "No workflow context available: @task stands outside a block; put it inside `with WorkflowBuilder(name):`"
+            "No workflow context available: @task stands outside a block; put it inside `with"
+            " WorkflowBuilder(name):`"
         )
     if function is not None and not callable(function):
-        raise WorkflowError(f"@task decorates a function; got {excerpt(function)}. Give the id as @task(id=...)")
+        raise WorkflowError(
+            f"@task decorates a function; got {excerpt(function)}. Give the id as @task(id=...)"
+        )
     policy = _policy(
         retry,
         {
@@ -181,7 +185,9 @@ def _task_id(id: str | None, function: object) -> str:
 
 def _takes_handle(function: Callable[..., Any], task_id: str) -> bool:
     if is_async_generator(function):
-        raise WorkflowError(f'task "{task_id}" is an async generator; a task returns its context, so use no yield')
+        raise WorkflowError(
+            f'task "{task_id}" is an async generator; a task returns its context, so use no yield'
+        )
     parameters = parameters_of(function)
     if parameters is None:
         return False
@@ -189,12 +195,14 @@ def _takes_handle(function: Callable[..., Any], task_id: str) -> bool:
     takes_handle = len(names) > 1 and names[1] in _HANDLE_NAMES
     given = 2 if takes_handle else 1
     if not names and not parameters.any_number:
-        raise WorkflowError(f'task "{task_id}" takes no parameter; a task takes the context: def {task_id}(context)')
+        raise WorkflowError(
+            f'task "{task_id}" takes no parameter; a task takes the context: def {task_id}(context)'
+        )
     missing = names[given : parameters.required] + parameters.keywords_required
     if missing:
         raise WorkflowError(
-            f'task "{task_id}" needs {", ".join(missing)}; it is called with the context, and with a handle if the '
-            "second parameter is called handle or task_handle"
+            f'task "{task_id}" needs {", ".join(missing)}; it is called with the context, and with a handle'
+            " if the second parameter is called handle or task_handle"
         )
     return takes_handle
 
@@ -203,7 +211,9 @@ def _dependencies(dependencies: object, builder: WorkflowBuilder) -> tuple[str, 
     if dependencies is None:
         return ()
     if isinstance(dependencies, (str, bytes, dict)):
-        raise WorkflowError(f"dependencies is {excerpt(dependencies)}; it must be a list of task ids and functions")
+        raise WorkflowError(
+            f"dependencies is {excerpt(dependencies)}; it must be a list of task ids and functions"
+        )
     try:
         given = list(dependencies)  # type: ignore[call-overload]
     except TypeError:
@@ -217,7 +227,9 @@ def _dependencies(dependencies: object, builder: WorkflowBuilder) -> tuple[str, 
         elif callable(item):
             ids[id_of(item, builder)] = None
         else:
-            raise WorkflowError(f"dependencies holds {excerpt(item)}; each must be a task id or a decorated function")
+            raise WorkflowError(
+                f"dependencies holds {excerpt(item)}; each must be a task id or a decorated function"
+            )
     return tuple(ids)
 
 
@@ -231,7 +243,9 @@ def _policy(retry: object, keywords: dict[str, Any]) -> RetryPolicy:
     if retry is None:
         return _policy_of(given) if given else DEFAULT
     if not isinstance(retry, RetryPolicy):
-        raise WorkflowError(f"retry is {excerpt(retry)}; it must be a RetryPolicy, as RetryPolicy.builder() makes")
+        raise WorkflowError(
+            f"retry is {excerpt(retry)}; it must be a RetryPolicy, as RetryPolicy.builder() makes"
+        )
     if given:
         raise WorkflowError(f"retry and {', '.join(given)} are given; use one of them, not both")
     return retry
@@ -244,7 +258,9 @@ def _policy_of(given: dict[str, Any]) -> RetryPolicy:
     if "retry_delay_ms" in given:
         values["initial_delay"] = checked_seconds(given["retry_delay_ms"], "retry_delay_ms", unit_us=1_000)
     if "retry_max_delay_ms" in given:
-        values["max_delay"] = checked_seconds(given["retry_max_delay_ms"], "retry_max_delay_ms", unit_us=1_000)
+        values["max_delay"] = checked_seconds(
+            given["retry_max_delay_ms"], "retry_max_delay_ms", unit_us=1_000
+        )
     if "retry_backoff" in given:
         values["backoff_strategy"] = _chosen(
             given["retry_backoff"],

@@ -28,7 +28,10 @@ _CRON_CHARS_MAX = 500
 
 
 class TriggerDefinition:
-    """One trigger as declared. Durations are whole microseconds; `poll_interval_us` is `None` if and only if `cron` isn't."""
+    """One trigger as declared.
+
+    Durations are whole microseconds; `poll_interval_us` is `None` if and only if `cron` isn't.
+    """
 
     __slots__ = (
         "allow_concurrent",
@@ -125,18 +128,21 @@ def trigger(
 ) -> Any:
     """Registers a function that every runner polls, and returns the function itself.
 
-    `workflow`, or its synonym `on`, names what it fires: a name or a `Workflow`. `name` is the function's name unless
-    given; the same name again replaces. `poll_interval` is a duration such as `"5s"`, seconds as a number, or a
-    `timedelta`, by default 30 s and at least 1 ms; or `cron` (5 or 6 fields) with `timezone` schedules the workflow
-    instead. `jitter` is a duration or a share of the interval such as `"10%"`; `poll_timeout` is a duration; `overlap`
-    is `allow`, `skip`, `queue`, `buffer_one` or `cancel_running`. A function with a parameter gets a tick.
+    `workflow`, or its synonym `on`, names what it fires: a name or a `Workflow`. `name` is the function's
+    name unless given; the same name again replaces. `poll_interval` is a duration such as `"5s"`, seconds as
+    a number, or a `timedelta`, by default 30 s and at least 1 ms; or `cron` (5 or 6 fields) with `timezone`
+    schedules the workflow instead. `jitter` is a duration or a share of the interval such as `"10%"`;
+    `poll_timeout` is a duration; `overlap` is `allow`, `skip`, `queue`, `buffer_one` or `cancel_running`. A
+    function with a parameter gets a tick.
 
     Raises:
         TriggerError: (a `ValueError`) an argument that makes no sense; the message names it.
         ScheduleError: (a `ValueError`) a cron expression of the wrong form.
     """
     if function is not None and not callable(function):
-        raise TriggerError(f"@trigger decorates a function; got {excerpt(function)}. Give @trigger(workflow=...)")
+        raise TriggerError(
+            f"@trigger decorates a function; got {excerpt(function)}. Give @trigger(workflow=...)"
+        )
     interval_us = _interval_us(poll_interval, cron)
     fired = _workflow_name(workflow, on)
     settings: dict[str, Any] = {
@@ -194,7 +200,9 @@ def _takes_tick(function: Callable[..., Any], name: str) -> bool:
         return False
     missing = parameters.names[1 : parameters.required] + parameters.keywords_required
     if missing:
-        raise TriggerError(f'trigger "{name}" needs {", ".join(missing)}; it is called with nothing, or with a tick')
+        raise TriggerError(
+            f'trigger "{name}" needs {", ".join(missing)}; it is called with nothing, or with a tick'
+        )
     return parameters.required == 1
 
 
@@ -205,7 +213,9 @@ def _workflow_name(workflow: object, on: object) -> str | None:
         if given is not None
     ]
     if len(names) == 2 and names[0] != names[1]:
-        raise TriggerError(f"workflow is {excerpt(names[0])} and on is {excerpt(names[1])}; they mean the same, give one")
+        raise TriggerError(
+            f"workflow is {excerpt(names[0])} and on is {excerpt(names[1])}; they mean the same, give one"
+        )
     return names[0] if names else None
 
 
@@ -214,8 +224,8 @@ def _interval_us(poll_interval: Duration | None, cron: object) -> int | None:
         return POLL_INTERVAL_US if poll_interval is None else microseconds_of(poll_interval, "poll_interval")
     if poll_interval is not None:
         raise TriggerError(
-            f"poll_interval is {excerpt(poll_interval)} and cron is {excerpt(cron)}; a trigger is polled or scheduled, "
-            "give one of them"
+            f"poll_interval is {excerpt(poll_interval)} and cron is {excerpt(cron)}; a trigger is polled or"
+            " scheduled, give one of them"
         )
     return None
 
@@ -224,12 +234,16 @@ def _checked_cron(cron: object, workflow: str | None) -> str | None:
     if cron is None:
         return None
     if workflow is None:
-        raise TriggerError(f"cron is {excerpt(cron)} without a workflow; say what it starts with workflow=...")
+        raise TriggerError(
+            f"cron is {excerpt(cron)} without a workflow; say what it starts with workflow=..."
+        )
     form = '5 fields, 6 with seconds in front, or "@daily" and the like'
     if not isinstance(cron, str):
         raise ScheduleError(f"cron is {excerpt(cron)}, a {type(cron).__name__}; write {form}")
     fields = cron.split()
-    if len(cron) > _CRON_CHARS_MAX or not (len(fields) in (5, 6) or (len(fields) == 1 and fields[0][0] == "@")):
+    if len(cron) > _CRON_CHARS_MAX or not (
+        len(fields) in (5, 6) or (len(fields) == 1 and fields[0][0] == "@")
+    ):
         raise ScheduleError(f"cron is {excerpt(cron)}; write {form}")
     return " ".join(fields)
 
@@ -240,7 +254,9 @@ def _checked_timezone(timezone: object, cron: object) -> str:
     if not isinstance(timezone, str) or not timezone.strip():
         raise ScheduleError(f'timezone is {excerpt(timezone)}; write a name such as "Europe/Berlin"')
     if cron is None:
-        raise TriggerError(f"timezone is {excerpt(timezone)} without cron; polling knows no time zone, give both")
+        raise TriggerError(
+            f"timezone is {excerpt(timezone)} without cron; polling knows no time zone, give both"
+        )
     return timezone.strip()
 
 
@@ -281,17 +297,23 @@ def _checked_failures(value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31 - 1:
-        raise TriggerError(f"max_consecutive_failures is {excerpt(value)}; it must be an int of at least 1, or None")
+        raise TriggerError(
+            f"max_consecutive_failures is {excerpt(value)}; it must be an int of at least 1, or None"
+        )
     return int(value)
 
 
 def _checked_backoff(value: object) -> Backoff | None:
     if value is None or isinstance(value, Backoff):
         return value
-    raise TriggerError(f"on_error is {excerpt(value)}; it must be a Backoff, as cloaca.Backoff(base='5s') makes")
+    raise TriggerError(
+        f"on_error is {excerpt(value)}; it must be a Backoff, as cloaca.Backoff(base='5s') makes"
+    )
 
 
 def _refuse_polling(**settings: object) -> None:
     given = [name for name, value in settings.items() if value is not None]
     if given:
-        raise TriggerError(f"{', '.join(given)} and cron are given; a trigger with cron is not polled, leave one out")
+        raise TriggerError(
+            f"{', '.join(given)} and cron are given; a trigger with cron is not polled, leave one out"
+        )

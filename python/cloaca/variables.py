@@ -23,7 +23,9 @@ def var(name: str) -> str:
     """
     value = _read(name)
     if value is None:
-        raise VariableError(f"the environment variable {PREFIX}{str(name).upper()[:80]} is not set; set it, or use var_or")
+        raise VariableError(
+            f"the environment variable {PREFIX}{str(name).upper()[:80]} is not set; set it, or use var_or"
+        )
     return value
 
 

@@ -43,13 +43,15 @@ def id_of(function: Callable[..., Any], builder: WorkflowBuilder) -> str:
     definition = builder._known(function)
     name = definition.id if definition is not None else name_of(function)
     if name is None:
-        raise WorkflowError(f"{excerpt(function)} is no task of workflow {excerpt(builder.name)}; decorate it with @task")
+        raise WorkflowError(
+            f"{excerpt(function)} is no task of workflow {excerpt(builder.name)}; decorate it with @task"
+        )
     return name
 
 
 class WorkflowBuilder:
-    """Gathers tasks into a workflow. As a context manager it collects the tasks declared in its block, and registers
-    the workflow when the block ends without an exception.
+    """Gathers tasks into a workflow. As a context manager it collects the tasks declared in its block, and
+    registers the workflow when the block ends without an exception.
 
     `workflow` replaces the name in the tasks' namespaces, `tenant::package::workflow::task`.
 
@@ -57,7 +59,17 @@ class WorkflowBuilder:
         WorkflowError: (a `ValueError`) a name that is no `str`, is empty, or contains `::`.
     """
 
-    __slots__ = ("_description", "_namespace", "_package", "_tags", "_tasks", "_tenant", "_tokens", "_workflow", "name")
+    __slots__ = (
+        "_description",
+        "_namespace",
+        "_package",
+        "_tags",
+        "_tasks",
+        "_tenant",
+        "_tokens",
+        "_workflow",
+        "name",
+    )
 
     def __init__(
         self,
@@ -97,7 +109,9 @@ class WorkflowBuilder:
             self._add(self._found(task), task)
         elif callable(task):
             name = name_of(task)
-            self._add(self._known(task) or (None if name is None else self._found(name)), name or excerpt(task))
+            self._add(
+                self._known(task) or (None if name is None else self._found(name)), name or excerpt(task)
+            )
         else:
             raise WorkflowError(f"add_task got {excerpt(task)}; give a string task ID or a function object")
         return self
@@ -106,7 +120,8 @@ class WorkflowBuilder:
         """The workflow as it stands now.
 
         Raises:
-            WorkflowError: (a `ValueError`) no tasks, a cycle, a missing dependency, or a rule about an unknown task.
+            WorkflowError: (a `ValueError`) no tasks, a cycle, a missing dependency, or a rule about an
+                unknown task.
         """
         return Workflow._built(
             name=self.name,
@@ -136,7 +151,8 @@ class WorkflowBuilder:
         """Takes in a task that was just decorated."""
         if definition.id in self._tasks:
             raise WorkflowError(
-                f'workflow "{self.name}" has two tasks with the id {excerpt(definition.id)}; rename one, or give @task(id=...)'
+                f'workflow "{self.name}" has two tasks with the id {excerpt(definition.id)}; rename one, or'
+                " give @task(id=...)"
             )
         registry.add_task(f"{self._namespace}{SEPARATOR}{definition.id}", definition)
         self._tasks[definition.id] = definition
@@ -144,15 +160,19 @@ class WorkflowBuilder:
     def _add(self, definition: TaskDefinition | None, shown: str) -> None:
         if definition is None:
             raise WorkflowError(
-                f"task {excerpt(shown)} not found in registry under {self._namespace}; declare it with @task in a "
-                f"block of WorkflowBuilder({self._workflow!r}) first"
+                f"task {excerpt(shown)} not found in registry under {self._namespace}; declare it with @task"
+                f" in a block of WorkflowBuilder({self._workflow!r}) first"
             )
         self._tasks.setdefault(definition.id, definition)
 
     def _found(self, task_id: str) -> TaskDefinition | None:
         if task_id in self._tasks:
             return self._tasks[task_id]
-        own = task_id if task_id.startswith(self._namespace + SEPARATOR) else f"{self._namespace}{SEPARATOR}{task_id}"
+        own = (
+            task_id
+            if task_id.startswith(self._namespace + SEPARATOR)
+            else f"{self._namespace}{SEPARATOR}{task_id}"
+        )
         with registry.lock:
             return registry.tasks.get(own)
 
@@ -295,7 +315,9 @@ class Workflow:
         ]
 
     def _content(self) -> list[tuple[str, str]]:
-        """What the version is a digest of: labels with texts, in an order that doesn't depend on the declaration's."""
+        """What the version is a digest of: labels with texts, in an order that doesn't depend on the
+        declaration's.
+        """
         content = [("name", self._name), ("description", _canonical(self._description))]
         content += [(f"tag {key}", value) for key, value in sorted(self._tags.items())]
         for task in sorted(self._tasks, key=lambda task: task.id):
@@ -305,14 +327,17 @@ class Workflow:
 
 
 def register_workflow_constructor(name: str, constructor: Callable[[], Workflow]) -> None:
-    """Registers what `constructor()` builds. It is called when the workflow is first looked up, or now if a runner lives.
+    """Registers what `constructor()` builds. It is called when the workflow is first looked up, or now if a
+    runner lives.
 
     Raises:
         WorkflowError: (a `ValueError`) a bad name, or something that isn't callable.
     """
     checked_name(name, "name")
     if not callable(constructor):
-        raise WorkflowError(f"function is {excerpt(constructor)}; it must be a function that returns a Workflow")
+        raise WorkflowError(
+            f"function is {excerpt(constructor)}; it must be a function that returns a Workflow"
+        )
     registry.add_constructor(name, constructor)
 
 
@@ -333,8 +358,8 @@ def _check_rules(name: str, tasks: Iterable[TaskDefinition], ids: set[str]) -> N
         for named in tasks_named(task.rule) if task.rule else ():
             if named not in ids:
                 raise WorkflowError(
-                    f'workflow "{name}": the trigger rule of task {excerpt(task.id)} asks about task {excerpt(named)}, '
-                    "which is not in the workflow"
+                    f'workflow "{name}": the trigger rule of task {excerpt(task.id)} asks about task'
+                    f" {excerpt(named)}, which is not in the workflow"
                 )
 
 
@@ -342,7 +367,9 @@ def _checked_text(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise WorkflowError(f"{what} is {excerpt(value)}, a {type(value).__name__}; it must be a str")
     if len(value) > TEXT_CHARS_MAX or not is_text(value):
-        raise WorkflowError(f"{what} is {excerpt(value)}; it must be at most {TEXT_CHARS_MAX} characters of UTF-8")
+        raise WorkflowError(
+            f"{what} is {excerpt(value)}; it must be at most {TEXT_CHARS_MAX} characters of UTF-8"
+        )
     return str(value)
 
 
