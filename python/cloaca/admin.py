@@ -44,12 +44,12 @@ class TenantConfig(Frozen):
 class TenantCredentials(Frozen):
     """How a tenant connects."""
 
-    __slots__ = (
+    __slots__ = (  # noqa: RUF023  the order of the arguments
         "username",
         "password",
         "schema_name",
         "connection_string",
-    )  # noqa: RUF023  the order of the arguments
+    )
 
     username: str
     password: str

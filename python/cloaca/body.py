@@ -86,7 +86,7 @@ def _parameters_of_function(function: Any) -> Parameters:
 
 
 def _flags(function: Any) -> int:
-    """The code flags of the function behind methods, partials and objects; none if there is no such function."""
+    """The code flags of the function behind methods, partials and objects; 0 if there is none."""
     for _ in range(_LAYERS_MAX):
         if type(function) is _FUNCTION:
             break

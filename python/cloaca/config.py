@@ -115,7 +115,8 @@ class DefaultRunnerConfig:
         return self.to_dict() == other.to_dict()
 
     def __repr__(self) -> str:
-        return f"DefaultRunnerConfig({', '.join(f'{field}={value!r}' for field, value in self.to_dict().items())})"
+        fields = ", ".join(f"{field}={value!r}" for field, value in self.to_dict().items())
+        return f"DefaultRunnerConfig({fields})"
 
 
 def _checked(field: str, value: object) -> object:

@@ -226,9 +226,9 @@ def checked(data: object) -> dict[str, Any]:
         raise ContextError("no room on the stack to copy the context; it is nested too deeply here") from None
 
 
-def checked_value(value: object, name: str) -> Any:
+def checked_value(value: object, name: str, depth_max: int) -> Any:
     """A deep copy of one value, told by this name in errors. Raises as `Context` does."""
-    return _checked_item(name, value)
+    return _checked_item(name, value, depth_max)
 
 
 def _checked_key(key: object) -> str:
@@ -238,9 +238,9 @@ def _checked_key(key: object) -> str:
         raise refused.told() from None
 
 
-def _checked_item(key: str, value: object) -> Any:
+def _checked_item(key: str, value: object, room: int = DEPTH_MAX - 1) -> Any:
     try:
-        return _copy(value, DEPTH_MAX - 1)
+        return _copy(value, room)
     except _RefusedError as refused:
         refused.path.append(key)
         raise refused.told() from None
@@ -324,7 +324,7 @@ def _copy_other(value: Any, room: int) -> Any:
         return _copy_dict(value, room)
     if isinstance(value, (list, tuple)):
         return _copy_items(value, room)
-    # Subclasses such as IntEnum and numpy.float64 lose their class here, so that a context survives the store unchanged.
+    # Subclasses such as IntEnum and numpy.float64 lose their class here, so that a context survives the store.
     if isinstance(value, str):
         return _copy_text(str.__str__(value))
     if isinstance(value, int):
@@ -363,7 +363,7 @@ def _refuse_float(value: float) -> NoReturn:
 
 
 def _refuse_depth() -> NoReturn:
-    raise _RefusedError(f"nested deeper than {DEPTH_MAX} levels, or contains itself")
+    raise _RefusedError(f"nested too deeply (a context has at most {DEPTH_MAX} levels), or contains itself")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -13,7 +13,7 @@ EXCERPT_CHARS_MAX = 80
 
 
 def excerpt(value: object) -> str:
-    """The `repr` of a value, at most 80 characters long; never raises, because it stands in error messages."""
+    """The `repr` of a value, at most 80 characters long; never raises, as messages contain it."""
     if isinstance(value, (str, bytes, bytearray)):
         value = value[: EXCERPT_CHARS_MAX + 1]
     try:
@@ -30,7 +30,7 @@ class CloacaError(Exception):
 
 
 class ContextError(CloacaError, ValueError):
-    """A context holds what JSON cannot: NaN, a lone surrogate, too deep a nesting, or text that is no object."""
+    """A context holds what JSON cannot: NaN, a lone surrogate, too deep a nesting; or text is no object."""
 
 
 class ContextTypeError(ContextError, TypeError):

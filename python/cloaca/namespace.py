@@ -20,12 +20,12 @@ class TaskNamespace(Frozen):
         WorkflowError: (a `ValueError`) a part that is no `str`, is empty (`task_id` may be) or contains `::`.
     """
 
-    __slots__ = (
+    __slots__ = (  # noqa: RUF023  the order of the parts
         "tenant_id",
         "package_name",
         "workflow_id",
         "task_id",
-    )  # noqa: RUF023  the order of the parts
+    )
 
     tenant_id: str
     package_name: str

@@ -105,7 +105,7 @@ class RetryCondition(Frozen):
 
     @staticmethod
     def transient_only() -> RetryCondition:
-        """Time-outs, and messages with connection, network, timeout, temporary or unavailable, in any case."""
+        """Time-outs, and messages with connection, network, timeout, temporary or unavailable."""
         return _condition("transient", ())
 
     @staticmethod

@@ -62,12 +62,12 @@ def add_task(namespace: str, definition: TaskDefinition) -> None:
         tasks[namespace] = definition
 
 
-def add_workflow(workflow: Workflow) -> None:
+def add_workflow(declared: Workflow) -> None:
     """Registers a workflow, in place of any other of its name, and tells the runners."""
     with lock:
-        constructors.pop(workflow.name, None)
-        workflows[workflow.name] = workflow
-    announce_workflow(workflow)
+        constructors.pop(declared.name, None)
+        workflows[declared.name] = declared
+    announce_workflow(declared)
 
 
 def add_constructor(name: str, constructor: Callable[[], Workflow]) -> None:
@@ -79,7 +79,7 @@ def add_constructor(name: str, constructor: Callable[[], Workflow]) -> None:
         constructors[name] = constructor
         live = bool(_runners)
     if live:
-        find(name)
+        workflow(name)
 
 
 def add_trigger(trigger: TriggerDefinition) -> None:
@@ -89,17 +89,17 @@ def add_trigger(trigger: TriggerDefinition) -> None:
     announce_trigger(trigger)
 
 
-def find(name: str) -> Workflow | None:
+def workflow(name: str) -> Workflow | None:
     """The workflow of this name, built now if a constructor was registered for it; `None` if there is none.
 
     Raises:
         WorkflowError: the constructor returned something else. Its own exceptions pass through.
     """
     with lock:
-        workflow = workflows.get(name)
+        known = workflows.get(name)
         constructor = constructors.get(name)
     if constructor is None:
-        return workflow
+        return known
     built = _constructed(name, constructor)
     with lock:
         if constructors.get(name) is not constructor:
@@ -124,11 +124,11 @@ def attach(runner: LiveRunner) -> None:
     with lock:
         _runners.add(runner)
         known, due, polled = list(workflows.values()), list(constructors), list(triggers.values())
-    for workflow in known:
-        runner._on_workflow(workflow)
+    for declared in known:
+        runner._on_workflow(declared)
     for name in due:
         try:
-            find(name)
+            workflow(name)
         except Exception:
             import logging
 
@@ -143,10 +143,10 @@ def detach(runner: LiveRunner) -> None:
         _runners.discard(runner)
 
 
-def announce_workflow(workflow: Workflow) -> None:
+def announce_workflow(declared: Workflow) -> None:
     """Tells every live runner of a workflow."""
     for runner in _live():
-        runner._on_workflow(workflow)
+        runner._on_workflow(declared)
 
 
 def announce_trigger(trigger: TriggerDefinition) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     Rule = dict[str, Any]
 
-DEPTH_MAX = 100
+DEPTH_MAX = 50
+VALUE_DEPTH_MAX = 20
 
 _OPERATORS = {
     "equals": "Equals",
@@ -151,7 +152,7 @@ def _checked_context_value(rule: Rule) -> Rule:
     key = _checked_text(rule["key"], "context key")
     operator = _operator(rule["operator"])
     try:
-        value = checked_value(rule["value"], "value")
+        value = checked_value(rule["value"], "value", VALUE_DEPTH_MAX)
     except ContextError as error:
         raise WorkflowError(f"trigger rule on the context key {excerpt(key)}: {error}") from None
     return {"type": "ContextValue", "key": key, "operator": operator, "value": value}

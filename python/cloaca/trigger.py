@@ -30,7 +30,7 @@ _CRON_CHARS_MAX = 500
 class TriggerDefinition:
     """One trigger as declared.
 
-    Durations are whole microseconds; `poll_interval_us` is `None` if and only if `cron` isn't.
+    Durations are whole microseconds; `interval_us` is `None` if and only if `cron` isn't.
     """
 
     __slots__ = (
@@ -43,7 +43,7 @@ class TriggerDefinition:
         "name",
         "on_error",
         "overlap",
-        "poll_interval_us",
+        "interval_us",
         "poll_timeout_us",
         "takes_tick",
         "timezone",
@@ -56,7 +56,7 @@ class TriggerDefinition:
         name: str,
         function: Callable[..., Any],
         workflow: str | None,
-        poll_interval_us: int | None,
+        interval_us: int | None,
         cron: str | None,
         timezone: str,
         allow_concurrent: bool,
@@ -71,7 +71,7 @@ class TriggerDefinition:
         self.name = name
         self.function = function
         self.workflow = workflow
-        self.poll_interval_us = poll_interval_us
+        self.interval_us = interval_us
         self.cron = cron
         self.timezone = timezone
         self.allow_concurrent = allow_concurrent
@@ -147,7 +147,7 @@ def trigger(
     fired = _workflow_name(workflow, on)
     settings: dict[str, Any] = {
         "workflow": fired,
-        "poll_interval_us": interval_us,
+        "interval_us": interval_us,
         "cron": _checked_cron(cron, fired),
         "timezone": _checked_timezone(timezone, cron),
         "allow_concurrent": _checked_flag(allow_concurrent),
@@ -175,7 +175,7 @@ def trigger(
             **settings,
         )
         for given in (workflow, on):
-            if isinstance(given, Workflow) and registry.find(given.name) is None:
+            if isinstance(given, Workflow) and registry.workflow(given.name) is None:
                 registry.add_workflow(given)
         registry.add_trigger(definition)
         return function

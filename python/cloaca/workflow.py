@@ -258,7 +258,7 @@ class Workflow:
 
     @property
     def version(self) -> str:
-        """Hex digest of name, tasks, edges, rules, policies, description and tags: equal for equal content."""
+        """Hex digest of name, tasks, edges, rules, policies, description, tags: equal for equal content."""
         return self._version
 
     def topological_sort(self) -> list[str]:

@@ -1,0 +1,29 @@
+//! What should happen: the decisions of cloaca, without Python and without SQL.
+//!
+//! Reading order, each knowing only what stands before it:
+//!
+//! - words: [`error`], [`time`], [`policy`], [`port`] (what is asked of a store), [`workflow`];
+//! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`];
+//! - judges: [`admit`] (one fire), [`run`] (one run), [`poll`] (who is polled next);
+//! - [`engine`]: `step(event, now) -> effects`, which ties the judges together and does nothing itself;
+//! - the world: [`runtime`], with threads, parking, the job queue and the writer.
+#![forbid(unsafe_code)]
+
+pub mod admit;
+pub mod cadence;
+pub mod context;
+pub mod cron;
+pub mod engine;
+pub mod error;
+pub mod graph;
+pub mod history;
+pub mod policy;
+pub mod poll;
+pub mod port;
+pub mod rule;
+pub mod run;
+pub mod runtime;
+pub mod time;
+pub mod version;
+pub mod wheel;
+pub mod workflow;
