@@ -3,83 +3,62 @@
 Run it: python examples/event_triggers_demo.py
 """
 
-from datetime import datetime
+import itertools
 
 import cloaca
 
 
-def on_task_success(task_id: str, context: cloaca.Context) -> None:
-    """Report a task that completed."""
-    print(f"  [SUCCESS] Task '{task_id}' completed")
+def announce(task_id: str, context: cloaca.Context) -> None:
+    """Say that a task completed."""
+    print(f"[SUCCESS] Task '{task_id}' completed")
 
 
-def on_task_failure(task_id: str, error: str, context: cloaca.Context) -> None:
-    """Report a task that failed for good."""
-    print(f"  [FAILURE] Task '{task_id}' failed: {error}")
+def complain(task_id: str, error: str, context: cloaca.Context) -> None:
+    """Say that a task failed for good."""
+    print(f"[FAILURE] Task '{task_id}': {error}")
 
 
-with cloaca.WorkflowBuilder("file_processor") as builder:
-    builder.description("Process incoming files with monitoring")
+with cloaca.WorkflowBuilder("file_processor") as workflow:
+    workflow.description("Checks a file, then works on it")
 
-    @cloaca.task(id="validate_file", on_success=on_task_success, on_failure=on_task_failure)
+    @cloaca.task(id="validate_file", on_success=announce, on_failure=complain)
     def validate_file(context: cloaca.Context) -> cloaca.Context:
-        """Check an incoming file."""
-        print(f"  Validating file: {context.get('filename', 'unknown')}")
-        context.set("validated", True)
+        """Check that there is a file to work on."""
+        print(f"checking {context['filename']}")
+        context["valid"] = context["filename"].endswith(".csv")
         return context
 
-    @cloaca.task(
-        id="process_file",
-        dependencies=["validate_file"],
-        on_success=on_task_success,
-        on_failure=on_task_failure,
-    )
+    @cloaca.task(id="process_file", dependencies=[validate_file], on_success=announce, on_failure=complain)
     def process_file(context: cloaca.Context) -> cloaca.Context:
-        """Process the checked file."""
-        print(f"  Processing file: {context.get('filename', 'unknown')}")
-        context.set("processed_at", datetime.now().isoformat())
+        """Work on the checked file."""
+        print(f"working on {context['filename']}, valid: {context['valid']}")
         return context
 
 
-calls = 0
+calls = itertools.count(1)
 
 
 @cloaca.trigger(workflow="file_processor", name="file_watcher", poll_interval="2s", allow_concurrent=False)
 def file_watcher() -> cloaca.TriggerResult:
-    """Pretend to find a new file on each fifth call."""
-    global calls
-    calls += 1
-    if calls % 5 == 0:
-        filename = f"data_{datetime.now():%H%M%S}.csv"
-        print(f"  [TRIGGER] Found new file: {filename}")
-        return cloaca.TriggerResult.fire(cloaca.Context({"filename": filename}))
-    return cloaca.TriggerResult.skip()
+    """Find a new file on each fifth call."""
+    call = next(calls)
+    if call % 5:
+        return cloaca.TriggerResult.skip()
+    return cloaca.TriggerResult.fire(cloaca.Context({"filename": f"delivery-{call}.csv"}))
 
 
 def main() -> None:
     """Run the workflow by hand, then call the trigger as the plain function that it still is."""
-    print("Event Triggers and Task Callbacks Demo")
-    print("=" * 50)
-
     runner = cloaca.DefaultRunner(":memory:")
 
-    print("\nManual execution with callbacks:")
-    print("-" * 40)
-    result = runner.execute("file_processor", cloaca.Context({"filename": "report_2024.csv"}))
-    print("-" * 40)
+    result = runner.execute("file_processor", cloaca.Context({"filename": "stock.csv"}))
     print(f"Workflow status: {result.status}")
 
-    print("\nSimulating trigger polls:")
-    print("-" * 40)
     for number in range(1, 8):
         answer = file_watcher()
-        if answer.is_fire_result():
-            print(f"  Poll {number}: FIRE - workflow will execute")
-        else:
-            print(f"  Poll {number}: SKIP - waiting...")
+        print(f"call {number}: {'FIRE' if answer.is_fire_result() else 'SKIP'}")
 
     runner.shutdown()
-    print("\nDemo complete!")
 
 
 if __name__ == "__main__":

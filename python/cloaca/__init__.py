@@ -7,6 +7,7 @@ from .admin import DatabaseAdmin, TenantConfig, TenantCredentials
 from .config import DefaultRunnerConfig
 from .context import Context
 from .errors import (
+    ArgumentError,
     CloacaError,
     ConfigError,
     ContextError,
@@ -17,6 +18,7 @@ from .errors import (
     ScheduleError,
     StoreError,
     TriggerError,
+    UrlError,
     VariableError,
     WorkflowError,
 )
@@ -26,11 +28,14 @@ from .result import TriggerResult, WorkflowResult
 from .rules import all_of, always, any_of, context_value, none_of, task_failed, task_skipped, task_success
 from .runner import DefaultRunner, Run
 from .task import task
+from .task_handle import TaskHandle
+from .tick import Tick
 from .trigger import trigger
 from .variables import var, var_or
 from .workflow import Workflow, WorkflowBuilder, register_workflow_constructor
 
 __all__ = [
+    "ArgumentError",
     "Backoff",
     "BackoffStrategy",
     "CloacaError",
@@ -50,11 +55,14 @@ __all__ = [
     "RunnerError",
     "ScheduleError",
     "StoreError",
+    "TaskHandle",
     "TaskNamespace",
     "TenantConfig",
     "TenantCredentials",
+    "Tick",
     "TriggerError",
     "TriggerResult",
+    "UrlError",
     "VariableError",
     "Workflow",
     "WorkflowBuilder",

@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -26,6 +26,20 @@ def _shared_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
-def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def run_coroutine(coroutine: Any) -> Any:
     """Runs a coroutine on the shared loop and returns its result, or raises what it raised."""
     return asyncio.run_coroutine_threadsafe(coroutine, _shared_loop()).result()
+
+
+def start_coroutine(coroutine: Any, done: Callable[[Any, BaseException | None], None]) -> None:
+    """Starts a coroutine on the shared loop; `done` is called there with its result or what it raised."""
+
+    def tell(future: Any) -> None:
+        if future.cancelled():
+            done(None, asyncio.CancelledError("the coroutine was cancelled"))
+        elif (error := future.exception()) is not None:
+            done(None, error)
+        else:
+            done(future.result(), None)
+
+    asyncio.run_coroutine_threadsafe(coroutine, _shared_loop()).add_done_callback(tell)

@@ -1,7 +1,9 @@
 """Refuses `sqlite3.connect` on a file that a runner of this process has open.
 
-Two SQLite libraries on one file in one process lose committed rows: POSIX locks belong to the process, so closing the second
-connection drops the first one's lock (https://sqlite.org/howtocorrupt.html, section 2.2). The audit hook is installed with the first
+Two SQLite libraries on one file in one process lose committed rows: POSIX locks belong to the process, so
+closing the second
+connection drops the first one's lock (https://sqlite.org/howtocorrupt.html, section 2.2). The audit hook is
+installed with the first
 file and cannot be taken out again; it costs a string comparison an event.
 Set the environment variable ``CLOACA_ALLOW_SQLITE3=1`` before the first runner is made to leave it out.
 """
@@ -58,8 +60,9 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if (status.st_dev, status.st_ino) in _live:
         raise StoreError(
-            f"sqlite3.connect({path!r}): a runner of this process has this file open, and a second SQLite library on it "
-            "would lose committed rows; use runner.query(sql) or runner.export(path), or another process"
+            f"sqlite3.connect({path!r}): a runner of this process has this file open, and a second SQLite "
+            "library on it would lose committed rows; use runner.query(sql) or runner.export(path), or "
+            "another process"
         )
 
 

@@ -1,35 +1,42 @@
 """What cloaca's threads do: poll, run task bodies and callbacks, write log lines.
 
-The threads are made here, enter the native engine and wait there with the interpreter released. User code is called
+The threads are made here, enter the native engine and wait there with the interpreter released. User code is
+called
 on no other thread. Whatever user code raises, of whatever kind, ends that one call and never a thread.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .context import Context, encode
-from .errors import CloacaError
+from .context import Context, decode_value, encode
+from .duration import text_of
+from .errors import CloacaError, RetryAfter, TriggerError
 from .result import SKIP, TriggerResult
+from .task_handle import TaskHandle
+from .tick import TickBody, Ticked
 
 if TYPE_CHECKING:
     from ._cloaca import Engine
     from .task import TaskDefinition
+    from .tick import Tick
     from .trigger import TriggerDefinition
 
+#: One poll may fire at most so many runs.
+FIRES_MAX = 10_000
 #: A worker that found nothing to do for so many seconds goes home.
 IDLE_SECONDS_MAX = 10.0
-#: A condition of ``defer_until`` is looked at no more often than this, in seconds.
-DEFER_SECONDS_MIN = 0.001
 
 _engine_log = logging.getLogger("cloaca")
 _callback_log = logging.getLogger("cloaca.callback")
 _task_log = logging.getLogger("cloaca.task")
 
 Job = tuple[int, int, int, bool]
+Ticket = tuple[int, int, int, int, int]
+Fire = tuple[str, str | None, int | None]
+Ruling = str | tuple[str, int] | tuple[list[Fire], str | None, str, str | None] | None
 
 
 class Crew:
@@ -47,7 +54,31 @@ class Crew:
     def add_trigger(self, definition: TriggerDefinition) -> None:
         """Puts a trigger's body at the place that the engine will call it by."""
         self.triggers.append(definition)
-        self.bodies.append(definition.function)
+        if definition.takes_tick:
+            slot = len(self.bodies)
+            self.bodies.append(TickBody(self.engine, definition.function, definition.name, slot))
+        else:
+            self.bodies.append(definition.function)
+
+    def poll_now(self, ticket: Ticket, dry_run: bool) -> Ruling:
+        """Calls a trigger's body on this thread and ends its poll; returns what it decided."""
+        definition = self.triggers[ticket[0]]
+        answer: object = None
+        error: BaseException | None = None
+        try:
+            answer = self.bodies[ticket[0]]()
+            if definition.is_async:
+                answer = _awaited(answer)
+        except BaseException as raised:
+            error = raised
+        ruling = self._ruling(ticket, answer, error)
+        if dry_run:
+            self.engine.poll_looked(ticket)
+        else:
+            self.engine.poll_answer(ticket, None, None, lambda *_: ruling)
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        return ruling
 
     def join(self, seconds: float) -> None:
         """Waits at most ``seconds`` for the threads to end. The calling thread is not waited for."""
@@ -88,35 +119,37 @@ class Crew:
             except BaseException:
                 _engine_log.exception("polling met a fault of the engine; please report it")
 
-    def _ruling(self, slot: int, answer: object, error: BaseException | None) -> object:
-        """What a poll's answer means: a skip's reason, or plain data for the engine."""
-        definition = self.triggers[slot]
+    def _ruling(self, ticket: Ticket, answer: object, error: BaseException | None) -> Ruling:
+        """What a poll's answer means, as plain data for the engine; ``None`` if it comes later."""
+        definition = self.triggers[ticket[0]]
+        tick = None
+        if type(answer) is Ticked:
+            tick, answer = answer.tick, answer.answer
         try:
             if error is not None:
-                _engine_log.error("trigger '%s' raised", definition.name, exc_info=error)
-                return self._tick(definition, [], describe(error))
-            if answer is None or isinstance(answer, bool | TriggerResult):
-                return self._answer(definition, answer)
-            text = f"it returned {type(answer).__name__}; return a TriggerResult or a bool"
-            return self._tick(definition, [], text)
+                raise error
+            if definition.is_async and hasattr(answer, "__await__"):
+                self._answer_later(ticket, tick, answer)
+                return None
+            return _ruled(answer, tick)
+        except RetryAfter as wish:
+            return f"retry after {text_of(wish.delay_us)}", wish.delay_us
         except CloacaError as refused:
-            return self._tick(definition, [], describe(refused))
+            _engine_log.error("trigger '%s': %s", definition.name, refused)
+            return [], None, "", describe(refused)
+        except BaseException as raised:
+            # SystemExit and KeyboardInterrupt too: on a poller they can only mean that this poll failed.
+            _engine_log.error("trigger '%s' raised", definition.name, exc_info=raised)
+            return [], None, "", describe(raised)
 
-    def _answer(self, definition: TriggerDefinition, answer: bool | TriggerResult | None) -> object:
-        if answer is None:
-            return self._tick(definition, [], "it returned None; return a TriggerResult or a bool")
-        if answer is True:
-            answer = TriggerResult.fire()
-        if answer is False:
-            return ""
-        if answer.is_skip_result():
-            return answer.reason or ""
-        ttl = answer.run_key_ttl
-        fire = (encode(answer.context), answer.run_key, None if ttl is None else int(ttl * 1e6))
-        return self._tick(definition, [fire], None)
+    def _answer_later(self, ticket: Ticket, tick: Tick | None, coroutine: Any) -> None:
+        from ._aio import start_coroutine
 
-    def _tick(self, definition: TriggerDefinition, fires: list[Any], error: str | None) -> object:
-        return (definition.name, definition.workflow or "", definition.allow_concurrent, fires, None, error)
+        def done(answer: object, error: BaseException | None) -> None:
+            answer = answer if tick is None or error is not None else Ticked(tick, answer)
+            self.engine.poll_answer(ticket, answer, error, self._ruling)
+
+        start_coroutine(coroutine, done)
 
     def _work(self) -> None:
         engine = self.engine
@@ -135,7 +168,7 @@ class Crew:
 
     def _run(self, job: Job, body: int, task_id: str, context_json: str, error: str) -> None:
         task = self.tasks[body]
-        context = Context._wrap(json.loads(context_json))
+        context = Context._wrap(decode_value(context_json))
         if job[3]:
             self._tell_failure(task, task_id, error, context)
             self.engine.settled(job)
@@ -202,74 +235,50 @@ class Crew:
             _callback_log.exception("callback of task '%s' raised", task_id)
 
 
-class TaskHandle:
-    """What a running task knows of itself, as the second parameter ``handle`` of its function.
-
-    Attributes:
-        task_id (str): the task's id.
-        attempt (int): the number of this attempt, from 1. A task that was in flight when its process died runs again with
-            the next number.
-    """
-
-    __slots__ = ("_engine", "_held", "_job", "_open", "task_id")
-
-    def __init__(self, engine: Engine, job: Job, task_id: str) -> None:
-        self._engine = engine
-        self._job = job
-        self._held = True
-        self._open = True
-        self.task_id = task_id
-
-    @property
-    def attempt(self) -> int:
-        """The number of this attempt, from 1."""
-        return self._job[2]
-
-    def is_slot_held(self) -> bool:
-        """Whether the task counts against ``max_concurrent_tasks`` now."""
-        return self._held
-
-    def defer_until(self, condition: Any, poll_interval_ms: int = 1000) -> None:
-        """Gives the task's concurrency slot back until ``condition()`` is true, then takes a slot again.
-
-        Args:
-            condition: called without arguments; what it raises is logged and counts as false.
-            poll_interval_ms (int): pause between two calls, in milliseconds, at least 1.
-
-        Raises:
-            ValueError: ``poll_interval_ms`` is not a positive number.
-            TypeError: ``condition`` cannot be called.
-            RuntimeError: the runner shuts down meanwhile, or the task has ended.
-        """
-        from .errors import RunnerError, WorkflowError
-
-        if not callable(condition):
-            raise TypeError(f"condition is a {type(condition).__name__}; give a function without arguments")
-        if isinstance(poll_interval_ms, bool) or not poll_interval_ms > 0:
-            raise WorkflowError(f"poll_interval_ms is {poll_interval_ms!r}; the smallest is 1")
-        if not self._open:
-            raise RunnerError(f"task '{self.task_id}' has ended; its handle cannot defer any more")
-        pause = max(poll_interval_ms / 1000, DEFER_SECONDS_MIN)
-        self._engine.yield_slot(self._job)
-        self._held = False
-        while not _holds(condition, self.task_id):
-            if self._engine.wait_closing(pause):
-                raise RunnerError(f"the runner shuts down; task '{self.task_id}' goes on with the next one")
-        while not self._engine.regain_slot(self._job, 1.0):
-            if self._engine.wait_closing(0.0):
-                raise RunnerError(f"the runner shuts down; task '{self.task_id}' goes on with the next one")
-        self._held = True
-
-    def _close(self) -> None:
-        self._open = False
+def _ruled(answer: object, tick: Tick | None) -> Ruling:
+    """What an answer means, once all of it is there."""
+    results = _results(answer)
+    fires = [_fire(result) for result in results if result.is_fire_result()]
+    reasons = [result.reason for result in results if result.is_skip_result() and result.reason]
+    reason = reasons[-1] if reasons else ""
+    # After the results: a generator may move the cursor between two of them.
+    cursor = None if tick is None else tick._moved()
+    if not fires and cursor is None:
+        return reason
+    return fires, cursor, reason, None
 
 
-def _holds(condition: Any, task_id: str) -> bool:
-    try:
-        return bool(condition())
-    except Exception:
-        _task_log.exception("the condition that task '%s' waits for raised", task_id)
-        return False
+def _results(answer: Any) -> list[TriggerResult]:
+    if isinstance(answer, TriggerResult):
+        return [answer]
+    if isinstance(answer, bool):
+        return [TriggerResult.fire() if answer else SKIP]
+    if not (isinstance(answer, list | tuple) or hasattr(answer, "__next__")):
+        kind = "None" if answer is None else type(answer).__name__
+        raise TriggerError(f"it returned {kind}; return a TriggerResult, a bool, or a list of TriggerResults")
+    results: list[TriggerResult] = []
+    for result in answer:
+        if not isinstance(result, TriggerResult):
+            raise TriggerError(f"its list holds a {type(result).__name__}; each must be a TriggerResult")
+        results.append(result)
+        if len(results) > FIRES_MAX:
+            raise TriggerError(
+                f"it gave more than {FIRES_MAX} results at once; give the rest at the next poll"
+            )
+    return results
+
+
+def _fire(result: TriggerResult) -> Fire:
+    ttl = result.run_key_ttl
+    return encode(result.context), result.run_key, None if ttl is None else int(ttl * 1e6)
+
+
+def _awaited(answer: object) -> object:
+    from ._aio import run_coroutine
+
+    if type(answer) is Ticked:
+        return Ticked(answer.tick, run_coroutine(answer.answer))
+    return run_coroutine(answer)
 
 
 def describe(error: BaseException) -> str:

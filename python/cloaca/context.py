@@ -208,6 +208,16 @@ def decode(text: str) -> dict[str, Any]:
     return checked(data)
 
 
+def encode_value(value: Any) -> str:
+    """The JSON text of a checked value."""
+    return _dumps(value)
+
+
+def decode_value(text: str) -> Any:
+    """The value that a JSON text spells which this library wrote."""
+    return _loads(text)
+
+
 def checked(data: object) -> dict[str, Any]:
     """A deep copy of a context's content as plain JSON values. Raises as `Context` does."""
     if isinstance(data, Context):
@@ -324,7 +334,8 @@ def _copy_other(value: Any, room: int) -> Any:
         return _copy_dict(value, room)
     if isinstance(value, (list, tuple)):
         return _copy_items(value, room)
-    # Subclasses such as IntEnum and numpy.float64 lose their class here, so that a context survives the store.
+    # Subclasses such as IntEnum and numpy.float64 lose their class here, so that a context survives the
+    # store.
     if isinstance(value, str):
         return _copy_text(str.__str__(value))
     if isinstance(value, int):

@@ -74,8 +74,16 @@ class StoreError(CloacaError, RuntimeError):
     """The database cannot be opened, read or written."""
 
 
+class UrlError(StoreError, ValueError):
+    """A database URL of none of the known forms, or with an unknown option."""
+
+
 class RunnerError(CloacaError, RuntimeError):
     """A runner that cannot do this now, because it is shut down, forked or at fault itself."""
+
+
+class ArgumentError(RunnerError, ValueError):
+    """An argument of a runner's method that makes no sense."""
 
 
 class RetryAfter(CloacaError):

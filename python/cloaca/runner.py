@@ -1,22 +1,34 @@
 """`DefaultRunner`: one engine over one store, and `Run`, a run in hand.
 
-Decides nothing: it checks arguments, hands declarations to the native engine, and turns its answers into public objects.
+Decides nothing: it checks arguments, hands declarations to the native engine, and turns its answers into
+public objects.
 Invariant: a runner that was shut down refuses every call but `shutdown`.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
+import contextlib
 import os
 import threading
 import weakref
+from time import monotonic
 
-from . import _guard, registry
+from . import _guard, registry, why
 from .config import DefaultRunnerConfig
-from .context import Context, encode
-from .errors import RunnerError, ScheduleError, StoreError, TriggerError, WorkflowError, excerpt
+from .context import Context, decode_value, encode
+from .errors import (
+    ArgumentError,
+    RunnerError,
+    ScheduleError,
+    StoreError,
+    TriggerError,
+    WorkflowError,
+    excerpt,
+)
+from .policy import Backoff
 from .result import WorkflowResult
+from .trigger import POLL_INTERVAL_US
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +45,8 @@ SHUTDOWN_SECONDS = 30.0
 ATEXIT_SECONDS = 5.0
 """How long the end of the interpreter waits for running tasks of a runner that nobody shut down."""
 PAGE_LIMIT = 100
+TICK_SECONDS_MAX = 5.0
+"""How long `tick` waits for a poll in flight."""
 
 _live: weakref.WeakSet[DefaultRunner] = weakref.WeakSet()
 _hooked = False
@@ -80,12 +94,18 @@ class Run:
     def __repr__(self) -> str:
         return f"Run(id={self.id!r})"
 
+    def __del__(self) -> None:
+        if self._result is None and not self._runner._closed:
+            with contextlib.suppress(Exception):
+                self._runner._engine.unwatch(self.id)
+
 
 class DefaultRunner:
     """Polls every registered trigger and runs workflows, over one store.
 
     Args:
-        database_url (str): `:memory:`, `sqlite://PATH`, `sqlite:///PATH`, `sqlite://:memory:` or a plain path.
+        database_url (str): `:memory:`, `sqlite://PATH`, `sqlite:///PATH`, `sqlite://:memory:` or a plain
+        path.
 
     Raises:
         ValueError: the URL has none of these forms.
@@ -103,7 +123,8 @@ class DefaultRunner:
 
         Args:
             config (DefaultRunnerConfig): the settings; a copy is kept.
-            durability (str | None): `"full"` keeps what is committed through power loss, `"normal"` through process death.
+            durability (str | None): `"full"` keeps what is committed through power loss, `"normal"` through
+            process death.
 
         Raises:
             TypeError: `config` is no `DefaultRunnerConfig`.
@@ -119,19 +140,21 @@ class DefaultRunner:
         """A runner in a schema of its own in PostgreSQL, which this build does not have.
 
         Raises:
-            ValueError: the schema's name is empty or holds other characters than letters, digits and underscores, or the
+            ValueError: the schema's name is empty or holds other characters than letters, digits and
+            underscores, or the
                 database is not PostgreSQL.
             StoreError: (a `RuntimeError`) there is no PostgreSQL to connect to.
         """
         if not isinstance(schema, str) or not schema.strip():
-            raise RunnerValueError("Schema name cannot be empty")
+            raise ArgumentError("Schema name cannot be empty")
         if not schema.isascii() or not schema.replace("_", "a").isalnum():
-            raise RunnerValueError(
-                f"Schema name must contain only alphanumeric characters and underscores, not {excerpt(schema)}"
+            raise ArgumentError(
+                "Schema name must contain only alphanumeric characters and underscores, "
+                f"not {excerpt(schema)}"
             )
         url = _checked_url(database_url)
         if not url.startswith(("postgresql://", "postgres://")):
-            raise RunnerValueError(
+            raise ArgumentError(
                 f"Schema {schema!r} needs PostgreSQL; {excerpt(url)} is SQLite, where one file is one tenant"
             )
         raise StoreError(f"Failed to set up schema {schema!r}: this build has no PostgreSQL; use SQLite")
@@ -142,7 +165,7 @@ class DefaultRunner:
 
         durability = durability if durability is not None else config.durability
         if durability not in (None, "full", "normal"):
-            raise RunnerValueError(f'durability is {excerpt(durability)}; it is "full" or "normal"')
+            raise ArgumentError(f'durability is {excerpt(durability)}; it is "full" or "normal"')
         self._lock = threading.RLock()
         self._closed = False
         self._slots: dict[str, tuple[TriggerDefinition, int]] = {}
@@ -164,13 +187,16 @@ class DefaultRunner:
         _live.add(self)
         _hook()
         registry.attach(self)
+        self._engine.ready()
 
     def _on_workflow(self, workflow: Workflow) -> None:
         """The program declared a workflow, before this runner was made or after."""
         with self._lock:
             if not self._closed:
                 specification = workflow._spec()
-                self._crew.tasks.update({task["body"]: registry.bodies[task["body"]] for task in specification})
+                self._crew.tasks.update(
+                    {task["body"]: registry.bodies[task["body"]] for task in specification}
+                )
                 self._engine.declare_workflow(workflow.name, workflow.version, specification)
 
     def _on_trigger(self, trigger: TriggerDefinition) -> None:
@@ -188,8 +214,24 @@ class DefaultRunner:
             if known is not None:
                 self._engine.retire_trigger(slot)
             self._crew.add_trigger(trigger)
+            interval = trigger.interval_us or POLL_INTERVAL_US
+            wait = trigger.on_error or Backoff()
             slot = self._engine.declare_trigger(
-                trigger.name, trigger.workflow or "", trigger.poll_interval_us, trigger.allow_concurrent
+                trigger.name,
+                trigger.workflow or "",
+                interval=interval,
+                allow_concurrent=trigger.allow_concurrent,
+                jitter=trigger.jitter_us,
+                timeout=trigger.poll_timeout_us,
+                # A trigger that is polled once an hour gains nothing from being polled sooner because it
+                # failed.
+                backoff=(
+                    wait.base_us if trigger.on_error else max(wait.base_us, interval),
+                    wait.factor,
+                    wait.max_us,
+                ),
+                failures_max=trigger.max_consecutive_failures,
+                overlap=trigger.overlap or "allow",
             )
             self._slots[trigger.name] = (trigger, slot)
 
@@ -198,7 +240,9 @@ class DefaultRunner:
             raise RunnerError("the runner is shut down; make a new DefaultRunner")
         return self._engine
 
-    def execute(self, workflow_name: str, context: Context | Mapping[str, Any] | None = None) -> WorkflowResult:
+    def execute(
+        self, workflow_name: str, context: Context | Mapping[str, Any] | None = None
+    ) -> WorkflowResult:
         """Runs a workflow and waits until the run is final. A failing task is no exception: look at `status`.
 
         Args:
@@ -211,12 +255,8 @@ class DefaultRunner:
             RunnerError: (a `RuntimeError`) the runner is shut down.
         """
         engine = self._open()
-        run_id = self.submit(workflow_name, context).id
-        try:
-            ended = engine.wait(run_id)
-        except BaseException:
-            engine.unwatch(run_id)
-            raise
+        run = self._submit(workflow_name, context)
+        ended = engine.wait(run.id)
         assert ended is not None, "a wait without a limit ends with a result"
         return _result(ended)
 
@@ -229,23 +269,50 @@ class DefaultRunner:
         return await asyncio.to_thread(self.execute, workflow_name, context)
 
     def submit(self, workflow_name: str, context: Context | Mapping[str, Any] | None = None) -> Run:
-        """Starts a run and returns at once; `Run.result` waits for its end. Raises what `execute` raises."""
+        """Starts a run and returns once it is kept; `Run.result` waits for its end. Raises what `execute`
+        raises."""
+        run = self._submit(workflow_name, context)
+        self._engine.wait_started(run.id)
+        return run
+
+    def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
         engine = self._open()
         if not isinstance(workflow_name, str):
             workflow_name = getattr(workflow_name, "name", workflow_name)
         if not isinstance(workflow_name, str):
             raise WorkflowError(f"workflow_name is {excerpt(workflow_name)}; it must be a str")
         encoded = encode(context)
-        registry.find(workflow_name)
+        registry.workflow(workflow_name)
         return Run(self, engine.submit(workflow_name, [encoded], True)[0])
 
     def cancel(self, run_id: str) -> None:
-        """Asks for a run's end: no further task of it starts, a running one may finish.
+        """Asks for a run's end: no further task of it starts, a running one may finish. A final run stays as
+        it is.
 
         Raises:
+            WorkflowError: (a `ValueError`) there is no such run.
             ScheduleError: (a `ValueError`) `run_id` is no UUID.
         """
-        self._open().cancel(run_id)
+        engine = self._open()
+        if engine.run(_checked_run_id(run_id)) is None:
+            raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
+        engine.cancel(run_id)
+
+    def retry(self, run_id: str) -> Run:
+        """Opens a run that failed or was cancelled again: tasks that completed stay, the others are decided
+        anew.
+
+        Raises:
+            WorkflowError: (a `ValueError`) there is no such run, or it completed, or has not ended.
+            StoreError: (a `RuntimeError`) another run of its trigger with an equal context is unfinished.
+        """
+        engine = self._open()
+        if not engine.retry(_checked_run_id(run_id)):
+            row = engine.run(run_id)
+            stands = "is not there" if row is None else f"is {row['status']}"
+            raise WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")
+        engine.watch(run_id)
+        return Run(self, run_id)
 
     def list_runs(
         self,
@@ -255,20 +322,22 @@ class DefaultRunner:
         limit: int = PAGE_LIMIT,
         offset: int = 0,
     ) -> list[dict[str, Any]]:
-        """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at started_at completed_at
+        """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
+        started_at completed_at
         error_message`."""
         rows = self._open().runs(workflow, status, trigger, *_page(limit, offset))
         return [_run(row) for row in rows]
 
     def get_run(self, run_id: str) -> dict[str, Any] | None:
-        """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error started_at completed_at`)."""
+        """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
+        started_at completed_at`)."""
         row = self._open().run(run_id)
         if row is None:
             return None
         final = row["final_context"]
         return {
             **_run(row),
-            "final_context": None if final is None else json.loads(final),
+            "final_context": None if final is None else decode_value(final),
             "tasks": row["tasks"],
         }
 
@@ -290,7 +359,8 @@ class DefaultRunner:
         ):
             if not isinstance(value, str) or not value.strip():
                 raise ScheduleError(
-                    f"Failed to register cron workflow: {name} is {excerpt(value)}; it must be a non-empty str"
+                    f"Failed to register cron workflow: {name} is {excerpt(value)}; "
+                    "it must be a non-empty str"
                 )
         try:
             return str(engine.put_cron(workflow_name, cron_expression, timezone))
@@ -308,7 +378,8 @@ class DefaultRunner:
         """One cron schedule.
 
         Raises:
-            ScheduleError: (a `ValueError`) `Invalid schedule ID`, or `Failed to get cron schedule` for an unknown one.
+            ScheduleError: (a `ValueError`) `Invalid schedule ID`, or `Failed to get cron schedule` for an
+            unknown one.
         """
         row = self._open().cron(_checked_id(schedule_id))
         if row is None:
@@ -362,7 +433,8 @@ class DefaultRunner:
         ]
 
     def get_cron_execution_stats(self, since: str | datetime) -> dict[str, Any]:
-        """Cron runs since an RFC 3339 time: `total_executions successful_executions lost_executions success_rate` (per cent).
+        """Cron runs since an RFC 3339 time: `total_executions successful_executions lost_executions
+        success_rate` (per cent).
 
         Raises:
             ScheduleError: (a `ValueError`) `Invalid datetime format`.
@@ -424,6 +496,43 @@ class DefaultRunner:
         if rows is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         return list(rows)
+
+    def why(self, trigger_name: str) -> str:
+        """One sentence that says what a trigger does, and why it has not fired.
+
+        Raises:
+            TriggerError: (a `ValueError`) no such trigger.
+        """
+        standing = self._open().standing(_checked_trigger(trigger_name))
+        if standing is None:
+            raise TriggerError(self._unknown_trigger(trigger_name))
+        return why.sentence(standing, self.ticks(trigger_name, 1))
+
+    def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
+        """Polls a trigger once, now, on this thread.
+
+        Args:
+            dry_run (bool): only look: nothing is stored and nothing starts.
+
+        Returns:
+            A dict with `outcome` (`"skip"`, `"fire"` or `"error"`), `reason`, `fires` (dicts with `context`
+            and `run_key`) and
+            `cursor` (the new one, if it moved).
+
+        Raises:
+            TriggerError: (a `ValueError`) no such trigger in this program.
+            RunnerError: (a `RuntimeError`) it has been polled for longer than 5 s.
+        """
+        engine = self._open()
+        deadline = monotonic() + TICK_SECONDS_MAX
+        while (ticket := engine.poll_now(_checked_trigger(trigger_name))) is None:
+            if monotonic() > deadline or engine.wait_closing(0.005):
+                raise RunnerError(f"trigger {excerpt(trigger_name)} is being polled and does not come back")
+        if ticket is False:
+            raise TriggerError(self._unknown_trigger(trigger_name))
+        ruling = self._crew.poll_now(ticket, dry_run)
+        engine.flush()
+        return _ticked(ruling)
 
     def stats(self) -> dict[str, Any]:
         """Counts since the runner was made."""
@@ -504,10 +613,6 @@ class DefaultRunner:
         return f"trigger {excerpt(name)} not found; known triggers: {known}"
 
 
-class RunnerValueError(RunnerError, ValueError):
-    """An argument of a runner that makes no sense."""
-
-
 def _hook() -> None:
     global _hooked
     if _hooked:
@@ -530,15 +635,36 @@ def _result(ended: tuple[str, str, str, str, str | None]) -> WorkflowResult:
         status=status,
         start_time=started,
         end_time=finished,
-        final_context=Context._wrap(json.loads(context)),
+        final_context=Context._wrap(decode_value(context)),
         error_message=error,
     )
 
 
 def _run(row: dict[str, Any]) -> dict[str, Any]:
     shown = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}
-    shown["context"] = json.loads(row["context"])
+    shown["context"] = decode_value(row["context"])
     return shown | {name: row[name] for name in ("created_at", "started_at", "completed_at", "error_message")}
+
+
+def _ticked(ruling: Any) -> dict[str, Any]:
+    if isinstance(ruling, str):
+        ruling = [], None, ruling, None
+    elif len(ruling) == 2:
+        ruling = [], None, ruling[0], None
+    fires, cursor, reason, error = ruling
+    outcome = "error" if error is not None else "fire" if fires else "skip"
+    return {
+        "outcome": outcome,
+        "reason": error if error is not None else reason or None,
+        "fires": [{"context": decode_value(text), "run_key": key} for text, key, _ in fires],
+        "cursor": None if cursor is None else decode_value(cursor),
+    }
+
+
+def _checked_run_id(run_id: object) -> str:
+    if not isinstance(run_id, str):
+        raise WorkflowError(f"run_id is {excerpt(run_id)}; it must be a str")
+    return run_id
 
 
 def _page(limit: int | None, offset: int | None) -> tuple[int, int]:
@@ -546,7 +672,7 @@ def _page(limit: int | None, offset: int | None) -> tuple[int, int]:
     for name, value, default in (("limit", limit, PAGE_LIMIT), ("offset", offset, 0)):
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or value < 0 or value >= 2**63:
-            raise RunnerValueError(f"{name} is {excerpt(value)}; it must be a whole number from 0")
+            raise ArgumentError(f"{name} is {excerpt(value)}; it must be a whole number from 0")
         checked.append(value)
     return checked[0], checked[1]
 

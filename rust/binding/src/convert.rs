@@ -10,6 +10,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use cloaca_core::error::{Error, Kind, Result};
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
+use cloaca_core::poll::Standing;
 use cloaca_core::port::{Cell, RunRow, Schedule, ScheduleKind, Stretch, TaskRecord};
 use cloaca_core::rule::Rule;
 use cloaca_core::time::Wall;
@@ -20,7 +21,11 @@ fn stamp(at: Option<Wall>) -> Option<String> {
 }
 
 /// A trigger as `list_trigger_schedules` shows it. `last_poll_at` is newer than the row's where polls were quiet.
-pub fn trigger<'py>(py: Python<'py>, row: &Schedule, last_poll_at: Option<Wall>) -> PyResult<Bound<'py, PyDict>> {
+pub fn trigger<'py>(
+    py: Python<'py>,
+    row: &Schedule,
+    last_poll_at: Option<Wall>,
+) -> PyResult<Bound<'py, PyDict>> {
     let ScheduleKind::Trigger { interval_us, allow_concurrent } = &row.kind else {
         unreachable!("a trigger's row is a trigger")
     };
@@ -34,6 +39,17 @@ pub fn trigger<'py>(py: Python<'py>, row: &Schedule, last_poll_at: Option<Wall>)
     dict.set_item("last_poll_at", stamp(last_poll_at.max(row.last_at)))?;
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
     dict.set_item("updated_at", stamp(Some(row.updated_at)))?;
+    Ok(dict)
+}
+
+/// Where a trigger stands.
+pub fn standing<'py>(py: Python<'py>, found: (Standing, Option<Wall>)) -> PyResult<Bound<'py, PyDict>> {
+    let (standing, due) = found;
+    let dict = PyDict::new(py);
+    dict.set_item("in_body", standing.in_body)?;
+    dict.set_item("failures", standing.failures)?;
+    dict.set_item("next_poll_at", stamp(due))?;
+    dict.set_item("backs_off", standing.backs_off)?;
     Ok(dict)
 }
 
@@ -152,7 +168,10 @@ fn task_spec(spec: &Bound<'_, PyAny>) -> PyResult<Task> {
         id: spec.get_item("id")?.extract::<String>()?.into(),
         dependencies: dependencies.into_iter().map(Arc::from).collect(),
         retry: retry(&spec.get_item("retry")?)?,
-        rule: rule.map(|text| parse_rule(&text)).transpose().map_err(|e| crate::error::raise(spec.py(), e))?,
+        rule: rule
+            .map(|text| parse_rule(&text))
+            .transpose()
+            .map_err(|e| crate::error::raise(spec.py(), e))?,
         body: spec.get_item("body")?.extract()?,
         has_failure_callback: spec.get_item("failure_callback")?.extract()?,
     })
@@ -165,9 +184,8 @@ fn parse_rule(text: &str) -> Result<Rule> {
 }
 
 fn retry(spec: &Bound<'_, PyAny>) -> PyResult<RetryPolicy> {
-    let micros = |name: &str| -> PyResult<Duration> {
-        Ok(Duration::from_micros(spec.get_item(name)?.extract()?))
-    };
+    let micros =
+        |name: &str| -> PyResult<Duration> { Ok(Duration::from_micros(spec.get_item(name)?.extract()?)) };
     let conditions = spec.get_item("conditions")?;
     let conditions = conditions.try_iter()?.map(|each| condition(&each?)).collect::<PyResult<_>>()?;
     Ok(RetryPolicy {

@@ -10,13 +10,16 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use uuid::Uuid;
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::cron::Cron;
-use cloaca_core::engine::{Event, Job, Level, Settings};
+use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::error::{Error, Kind, excerpt};
-use cloaca_core::port::{Fault, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TriggerRow};
+use cloaca_core::poll::{Backoff, Plan};
+use cloaca_core::port::{Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TriggerRow};
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::{Order, Runtime};
 use cloaca_core::time::Wall;
+use cloaca_store::Opened;
 
 use crate::{convert, error, work};
 
@@ -106,12 +109,10 @@ impl Engine {
             crons_enabled: crons,
             catchup_max,
         };
-        let opened = py.detach(|| {
-            let opened = cloaca_store::open(url, durability)?;
-            let runtime = Runtime::start(opened.store, settings, slots, recovery)?;
-            Ok((runtime, opened.path))
-        });
-        let (runtime, path) = opened.map_err(|e| error::raise(py, e))?;
+        let opened = py.detach(|| cloaca_store::open(url, durability));
+        let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
+        let started = py.detach(|| Runtime::start(store, settings, slots, recovery));
+        let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = GENERATION.load(Ordering::Acquire);
         Ok(Self { runtime: Arc::new(runtime), path, generation })
     }
@@ -136,18 +137,47 @@ impl Engine {
         Ok(())
     }
 
-    /// Declares a trigger and returns its place in the list of bodies.
+    /// Declares a trigger and returns its place in the list of bodies. Spans are in microseconds; `backoff` is
+    /// `(base, factor, longest)`.
+    #[pyo3(signature = (name, workflow, *, interval, allow_concurrent, jitter, timeout, backoff, failures_max, overlap))]
+    #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn declare_trigger(
         &self,
         py: Python<'_>,
         name: &str,
         workflow: &str,
-        interval_us: i64,
+        interval: u64,
         allow_concurrent: bool,
+        jitter: u64,
+        timeout: Option<u64>,
+        backoff: (u64, f64, u64),
+        failures_max: Option<u32>,
+        overlap: &str,
     ) -> PyResult<u32> {
-        let row = TriggerRow { name: name.into(), workflow: workflow.into(), interval_us, allow_concurrent };
         let runtime = self.runtime(py)?;
-        Ok(py.detach(|| runtime.declare(row)))
+        let (base, factor, longest) = backoff;
+        let plan = Plan {
+            name: name.into(),
+            interval: Duration::from_micros(interval),
+            jitter: Duration::from_micros(jitter),
+            timeout: timeout.map(Duration::from_micros),
+            backoff: Backoff {
+                base: Duration::from_micros(base),
+                factor,
+                longest: Duration::from_micros(longest),
+            },
+            failures_max,
+        };
+        let interval_us = i64::try_from(interval).unwrap_or(i64::MAX);
+        let row = TriggerRow { name: name.into(), workflow: workflow.into(), interval_us, allow_concurrent };
+        let overlap = Overlap::from_name(overlap).unwrap_or_default();
+        Ok(py.detach(|| runtime.declare(plan, Declared { row, overlap })))
+    }
+
+    /// The program has declared what it had to declare.
+    fn ready(&self, py: Python<'_>) -> PyResult<()> {
+        self.runtime(py)?.ready();
+        Ok(())
     }
 
     /// Forgets the place of a trigger that is declared again.
@@ -166,6 +196,84 @@ impl Engine {
         slow: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         work::poll_loop(py, self.runtime(py)?, bodies, skip, slow)
+    }
+
+    /// `(cursor, scheduled_at, last_fired_at, failures)` of the trigger in a place whose body is being called.
+    fn tick_state(
+        &self,
+        py: Python<'_>,
+        slot: u32,
+    ) -> PyResult<(Option<String>, String, Option<String>, u32)> {
+        let (state, due) = self.runtime(py)?.tick_state(slot);
+        let cursor = state.cursor.as_deref().map(str::to_owned);
+        Ok((cursor, due.rfc3339(), state.fired_at.map(Wall::rfc3339), state.failures))
+    }
+
+    /// The right to poll a trigger out of turn; `None` while another of its polls is in flight, `False` if it is not declared here.
+    fn poll_now(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
+        let runtime = self.runtime(py)?;
+        let row = self.trigger_row(py, name)?;
+        let Some(row) = row.filter(|row| runtime.standing(row.row).is_some()) else {
+            return Ok(false.into_pyobject(py)?.to_owned().into_any().unbind());
+        };
+        match py.detach(|| runtime.poll_now(row.row)) {
+            Some((ticket, began)) => Ok(work::parts_of(ticket, began).into_pyobject(py)?.into_any().unbind()),
+            None => Ok(py.None()),
+        }
+    }
+
+    /// Ends a poll whose answer came later, or that was out of turn. With an `error` the answer does not count.
+    fn poll_answer(
+        &self,
+        py: Python<'_>,
+        ticket: work::TicketParts,
+        answer: Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+        slow: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let answer = match error {
+            Some(error) => Err(PyErr::from_value(error)),
+            None => Ok(answer),
+        };
+        work::finish(self.runtime(py)?, ticket, answer, slow)
+    }
+
+    /// Ends a poll out of turn without a trace.
+    fn poll_looked(&self, py: Python<'_>, ticket: work::TicketParts) -> PyResult<()> {
+        let runtime = self.runtime(py)?;
+        let (ticket, _) = work::ticket_of(ticket);
+        py.detach(|| runtime.poll_looked(ticket));
+        Ok(())
+    }
+
+    /// Where a trigger stands: its row with `standing`, a dict, or `None` if it is not polled here.
+    fn standing<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let runtime = self.runtime(py)?;
+        let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
+        let dict = convert::trigger(py, &row, runtime.last_poll_at(row.row))?;
+        dict.set_item("disabled_cause", &row.disabled_cause)?;
+        let standing = runtime.standing(row.row);
+        dict.set_item("standing", standing.map(|found| convert::standing(py, found)).transpose()?)?;
+        Ok(Some(dict))
+    }
+
+    /// Opens a final run that did not complete again; false if there is none such.
+    fn retry(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        let id = parse_id(py, id)?;
+        self.stored(py, |runtime| runtime.retry(id))
+    }
+
+    /// Watches a run in hand; false if it is not in hand.
+    fn watch(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        let (runtime, id) = (self.runtime(py)?, parse_id(py, id)?);
+        Ok(py.detach(|| runtime.watch(id)))
+    }
+
+    /// Waits until everything sent to the store so far is kept.
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        let runtime = self.runtime(py)?;
+        py.detach(|| runtime.flush());
+        Ok(())
     }
 
     /// A worker thread has come or goes.
@@ -270,13 +378,19 @@ impl Engine {
     ) -> PyResult<Vec<String>> {
         let runtime = self.runtime(py)?;
         let contexts = contexts.into_iter().map(Arc::from).collect();
-        let ids = py.detach(|| runtime.submit(workflow, contexts, watched)).map_err(|e| error::raise(py, e))?;
+        let ids =
+            py.detach(|| runtime.submit(workflow, contexts, watched)).map_err(|e| error::raise(py, e))?;
         Ok(ids.iter().map(Uuid::to_string).collect())
     }
 
     /// Waits for a watched run: `(status, started, ended, context_json, error)`, or `None` after `seconds`.
     #[pyo3(signature = (id, seconds=None))]
-    fn wait<'py>(&self, py: Python<'py>, id: &str, seconds: Option<f64>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn wait<'py>(
+        &self,
+        py: Python<'py>,
+        id: &str,
+        seconds: Option<f64>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let runtime = self.runtime(py)?;
         let id = parse_id(py, id)?;
         let mut left = seconds.map(Duration::from_secs_f64);
@@ -299,6 +413,16 @@ impl Engine {
                 return Ok(None);
             }
         }
+    }
+
+    /// Waits for a watched run's commit.
+    fn wait_started(&self, py: Python<'_>, id: &str) -> PyResult<()> {
+        let runtime = self.runtime(py)?;
+        let id = parse_id(py, id)?;
+        while !py.detach(|| runtime.wait_started(id, SIGNALS_EVERY)).map_err(|e| error::raise(py, e))? {
+            py.check_signals()?;
+        }
+        Ok(())
     }
 
     /// Stops watching a run.
@@ -362,7 +486,12 @@ impl Engine {
     }
 
     /// A trigger's polls as stretches of equal outcomes, newest first.
-    fn ticks<'py>(&self, py: Python<'py>, name: &str, limit: u64) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
+    fn ticks<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        limit: u64,
+    ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
         let page = Page { limit, offset: 0 };
         let rows = self.stored(py, |runtime| {
@@ -387,7 +516,8 @@ impl Engine {
             let now = runtime.now().wall;
             let next = next_of(&cron, now);
             let id = Uuid::now_v7();
-            let row = runtime.store().put_cron(id, name, workflow, expression, timezone, next, now)?;
+            let cron = NewCron { id, name, workflow, expression, timezone, next_at: next, at: now };
+            let row = runtime.store().put_cron(&cron)?;
             runtime.step(Event::Cron(row.clone()));
             Ok(row)
         })?;
@@ -403,9 +533,8 @@ impl Engine {
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let page = Page { limit, offset };
-        let rows = self.stored(py, |runtime| {
-            runtime.store().schedules(ScheduleFilter::Crons, enabled_only, page)
-        })?;
+        let rows =
+            self.stored(py, |runtime| runtime.store().schedules(ScheduleFilter::Crons, enabled_only, page))?;
         rows.iter().map(|row| convert::cron(py, row)).collect()
     }
 

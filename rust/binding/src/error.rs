@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 
 use cloaca_core::error::{Error, Kind};
 use cloaca_core::port::Fault;
+use cloaca_store::OpenError;
 
 /// The exception for a refusal.
 pub fn raise(py: Python<'_>, error: Error) -> PyErr {
@@ -16,7 +17,19 @@ pub fn raise(py: Python<'_>, error: Error) -> PyErr {
         Kind::Store => "StoreError",
         Kind::Runner => "RunnerError",
     };
-    let made = py.import("cloaca.errors").and_then(|errors| errors.getattr(class)?.call1((error.message,)));
+    make(py, class, error.message)
+}
+
+/// The exception for a store that could not be opened.
+pub fn raise_open(py: Python<'_>, error: OpenError) -> PyErr {
+    match error {
+        OpenError::Url(text) => make(py, "UrlError", text),
+        OpenError::Store(text) => make(py, "StoreError", text),
+    }
+}
+
+fn make(py: Python<'_>, class: &str, message: String) -> PyErr {
+    let made = py.import("cloaca.errors").and_then(|errors| errors.getattr(class)?.call1((message,)));
     match made {
         Ok(value) => PyErr::from_value(value),
         Err(trouble) => trouble,

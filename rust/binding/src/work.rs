@@ -3,15 +3,28 @@
 //! Invariant: an exception of a body, of whatever kind, ends its poll and never the loop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use cloaca_core::context::hash_json;
-use cloaca_core::engine::{Fire, Polled};
 use cloaca_core::poll::Ticket;
-use cloaca_core::runtime::{PollTurn, Runtime};
-use cloaca_core::time::{Now, Wall};
+use cloaca_core::runtime::{Answer, AskedFire, PollTurn, Runtime};
+use cloaca_core::time::{Mono, Now, Wall};
+
+/// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us)`.
+pub type TicketParts = (u32, u64, u64, u64, i64);
+
+/// A ticket as plain numbers.
+pub fn parts_of(ticket: Ticket, began: Now) -> TicketParts {
+    (ticket.slot, ticket.serial, ticket.due.0, began.mono.0, began.wall.0)
+}
+
+/// The ticket and the time that plain numbers stand for.
+pub fn ticket_of(parts: TicketParts) -> (Ticket, Now) {
+    let (slot, serial, due, mono, wall) = parts;
+    (Ticket { slot, serial, due: Mono(due) }, Now { mono: Mono(mono), wall: Wall(wall) })
+}
 
 /// Polls until the runtime sends the thread home.
 pub fn poll_loop(
@@ -42,66 +55,64 @@ fn poll(
     skip: &Bound<'_, PyAny>,
     slow: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let answer = bodies.get_item(ticket.slot as usize).and_then(|body| body.call0());
-    if let Ok(value) = &answer
-        && value.is(skip)
-    {
-        runtime.poll_skipped(ticket, "", began);
-        return Ok(());
-    }
-    match ruled(ticket, began, answer, slow)? {
-        Answer::Skip(reason) => runtime.poll_skipped(ticket, &reason, began),
-        Answer::Tick(polled) => runtime.poll_ended(ticket, began, *polled),
+    match bodies.get_item(ticket.slot as usize).and_then(|body| body.call0()) {
+        Ok(value) if value.is(skip) => runtime.poll_skipped(ticket, "", began, None),
+        answer => finish(runtime, parts_of(ticket, began), answer, slow)?,
     }
     Ok(())
 }
 
-enum Answer {
-    Skip(String),
-    Tick(Box<Polled>),
-}
-
-/// What `slow` makes of an answer: a skip's reason, or
-/// `(trigger, workflow, allow_concurrent, fires, cursor, error)` with `fires` as `(json, run_key, run_key_ttl_us)`.
-fn ruled(
-    ticket: Ticket,
-    began: Now,
+/// Ends a poll with what `slow` makes of its answer.
+pub fn finish(
+    runtime: &Runtime,
+    parts: TicketParts,
     answer: PyResult<Bound<'_, PyAny>>,
     slow: &Bound<'_, PyAny>,
-) -> PyResult<Answer> {
-    let py = slow.py();
-    let ruling = match answer {
-        Ok(value) => slow.call1((ticket.slot, value, py.None()))?,
-        Err(error) => slow.call1((ticket.slot, py.None(), error.into_value(py)))?,
-    };
-    if let Ok(reason) = ruling.extract::<String>() {
-        return Ok(Answer::Skip(reason));
+) -> PyResult<()> {
+    let (ticket, began) = ticket_of(parts);
+    match ruled(parts, answer, slow)? {
+        Ruling::Skip(reason, pause) => runtime.poll_skipped(ticket, &reason, began, pause),
+        Ruling::Tick(answer) => runtime.poll_ended(ticket, began, answer),
+        Ruling::Pending => {}
     }
-    let ruling = ruling.cast::<PyTuple>()?;
-    let trigger: String = ruling.get_item(0)?.extract()?;
-    let fires: Vec<(String, Option<String>, Option<i64>)> = ruling.get_item(3)?.extract()?;
-    Ok(Answer::Tick(Box::new(Polled {
-        slot: ticket.slot,
-        schedule: 0,
-        workflow: ruling.get_item(1)?.extract::<String>()?.into(),
-        allow_concurrent: ruling.get_item(2)?.extract()?,
-        at: began.wall,
-        duration_us: 0,
-        fires: fires.into_iter().map(|parts| fire(&trigger, parts, began.wall)).collect(),
-        cursor: ruling.get_item(4)?.extract()?,
-        error: ruling.get_item(5)?.extract()?,
-        history: Vec::new(),
-        trigger: trigger.into(),
-    })))
+    Ok(())
 }
 
-fn fire(trigger: &str, parts: (String, Option<String>, Option<i64>), now: Wall) -> Fire {
-    let (json, key, ttl_us) = parts;
-    let context = serde_json::from_str(&json).expect("the Python layer encodes contexts as JSON objects");
-    let expires = ttl_us.map(|ttl| Wall(now.0.saturating_add(ttl)));
-    Fire {
-        hash: hash_json(trigger, &context),
-        context: Arc::from(json),
-        run_key: key.map(|key| (key, expires)),
+enum Ruling {
+    Skip(String, Option<Duration>),
+    Tick(Answer),
+    Pending,
+}
+
+type Ticked = (Vec<(String, Option<String>, Option<u64>)>, Option<String>, String, Option<String>);
+
+/// What `slow` says: `None` for an answer that comes later, a skip's reason, `(reason, pause_us)`, or
+/// `(fires, cursor, reason, error)` with `fires` as `(json, run_key, run_key_ttl_us)`.
+fn ruled(
+    parts: TicketParts,
+    answer: PyResult<Bound<'_, PyAny>>,
+    slow: &Bound<'_, PyAny>,
+) -> PyResult<Ruling> {
+    let py = slow.py();
+    let ruling = match answer {
+        Ok(value) => slow.call1((parts, value, py.None()))?,
+        Err(error) => slow.call1((parts, py.None(), error.into_value(py)))?,
+    };
+    if ruling.is_none() {
+        return Ok(Ruling::Pending);
     }
+    if let Ok(reason) = ruling.extract::<String>() {
+        return Ok(Ruling::Skip(reason, None));
+    }
+    if ruling.cast::<PyTuple>()?.len() == 2 {
+        let (reason, pause_us): (String, u64) = ruling.extract()?;
+        return Ok(Ruling::Skip(reason, Some(Duration::from_micros(pause_us))));
+    }
+    let (fires, cursor, reason, error): Ticked = ruling.extract()?;
+    let reason = error.map_or(Ok(reason), Err);
+    Ok(Ruling::Tick(Answer { fires: fires.into_iter().map(fire).collect(), cursor, reason }))
+}
+
+fn fire((json, key, ttl_us): (String, Option<String>, Option<u64>)) -> AskedFire {
+    (Arc::from(json), key.map(|key| (key, ttl_us.map(Duration::from_micros))))
 }

@@ -1,18 +1,50 @@
-//! Decides whether a fire becomes a run, by the table in memory. It refuses the cheap cases; the unique index inside the
-//! commit is the truth, and its receipt corrects the table.
-//! Invariant: the table holds exactly the unfinished runs of this runner that guard their context hash.
+//! Decides the fate of each fire, by the table in memory. It refuses the cheap cases; the unique index inside the commit is the
+//! truth, and its receipt corrects the table.
+//! Invariant: the table holds exactly the unfinished fired runs of this runner, and every refusal names its cause, because `why` can
+//! only repeat what is said here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
 use crate::port::ContextHash;
 
-/// Which unfinished run guards which context, by trigger.
-#[derive(Debug, Default)]
-pub struct Gate {
-    by_hash: HashMap<(i64, ContextHash), Uuid>,
-    by_run: HashMap<Uuid, (i64, ContextHash)>,
+/// At most so many runs of one trigger wait for their turn; further fires are dropped, and say so.
+pub const QUEUE_MAX: usize = 100_000;
+
+/// What a fire does while a run of its trigger is unfinished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlap {
+    /// Starts beside it.
+    #[default]
+    Allow,
+    /// Is dropped.
+    Skip,
+    /// Waits for its turn.
+    Queue,
+    /// Waits for its turn, if no other waits; otherwise it is dropped.
+    BufferOne,
+    /// Cancels it, and starts when that has ended.
+    CancelRunning,
+}
+
+impl Overlap {
+    /// The policy of that public name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "allow" => Some(Self::Allow),
+            "skip" => Some(Self::Skip),
+            "queue" => Some(Self::Queue),
+            "buffer_one" => Some(Self::BufferOne),
+            "cancel_running" => Some(Self::CancelRunning),
+            _ => None,
+        }
+    }
+
+    /// Whether its runs go one after another.
+    pub fn waits(self) -> bool {
+        matches!(self, Self::Queue | Self::BufferOne | Self::CancelRunning)
+    }
 }
 
 /// The fate of a fire.
@@ -25,28 +57,82 @@ pub enum Admission {
         /// The run that stands in the way.
         of: Uuid,
     },
+    /// Dropped by its overlap policy, because this run is unfinished.
+    Overlaps {
+        /// The run that stands in the way.
+        with: Uuid,
+    },
+    /// Dropped: as many runs wait as may.
+    QueueFull,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    schedule: i64,
+    hash: Option<ContextHash>,
+    order: u64,
+}
+
+/// The unfinished runs that triggers fired.
+#[derive(Debug, Default)]
+pub struct Gate {
+    by_hash: HashMap<(i64, ContextHash), Uuid>,
+    by_run: HashMap<Uuid, Entry>,
+    lines: HashMap<i64, BTreeMap<u64, Uuid>>,
+    orders: u64,
 }
 
 impl Gate {
-    /// The fate of a fire of this trigger with this hash.
-    pub fn admit(&self, schedule: i64, hash: ContextHash) -> Admission {
-        match self.by_hash.get(&(schedule, hash)) {
-            Some(&of) => Admission::Duplicate { of },
-            None => Admission::Run,
+    /// The fate of a fire of this trigger. `hash` is none if equal contexts may run side by side.
+    pub fn admit(&self, schedule: i64, hash: Option<ContextHash>, overlap: Overlap) -> Admission {
+        if let Some(&of) = hash.and_then(|hash| self.by_hash.get(&(schedule, hash))) {
+            return Admission::Duplicate { of };
+        }
+        let Some(line) = self.lines.get(&schedule) else { return Admission::Run };
+        let with = *line.first_key_value().expect("a line without runs is removed").1;
+        match overlap {
+            Overlap::Skip => Admission::Overlaps { with },
+            Overlap::BufferOne if line.len() > 1 => Admission::Overlaps { with },
+            Overlap::Queue | Overlap::CancelRunning if line.len() > QUEUE_MAX => Admission::QueueFull,
+            _ => Admission::Run,
         }
     }
 
-    /// Notes that `run` guards this hash until it is released.
-    pub fn hold(&mut self, schedule: i64, hash: ContextHash, run: Uuid) {
-        self.by_hash.insert((schedule, hash), run);
-        self.by_run.insert(run, (schedule, hash));
+    /// Notes an unfinished run, behind those noted before; its hash guards until it is released.
+    pub fn hold(&mut self, schedule: i64, hash: Option<ContextHash>, run: Uuid) {
+        self.orders += 1;
+        let order = self.orders;
+        self.by_run.insert(run, Entry { schedule, hash, order });
+        self.lines.entry(schedule).or_default().insert(order, run);
+        if let Some(hash) = hash {
+            self.by_hash.insert((schedule, hash), run);
+        }
     }
 
-    /// Frees whatever `run` guards.
-    pub fn release(&mut self, run: Uuid) {
-        if let Some(key) = self.by_run.remove(&run) {
-            self.by_hash.remove(&key);
+    /// Whether no earlier run of the same trigger is unfinished.
+    pub fn is_first(&self, run: Uuid) -> bool {
+        self.before(run).is_empty()
+    }
+
+    /// Unfinished runs of the same trigger that came before.
+    pub fn before(&self, run: Uuid) -> Vec<Uuid> {
+        let Some(entry) = self.by_run.get(&run) else { return Vec::new() };
+        self.lines[&entry.schedule].range(..entry.order).map(|(_, &run)| run).collect()
+    }
+
+    /// Takes a run out and returns the one whose turn it is then.
+    pub fn release(&mut self, run: Uuid) -> Option<Uuid> {
+        let entry = self.by_run.remove(&run)?;
+        if let Some(hash) = entry.hash {
+            self.by_hash.remove(&(entry.schedule, hash));
         }
+        let line = self.lines.get_mut(&entry.schedule).expect("a held run stands in a line");
+        line.remove(&entry.order);
+        let next = line.first_key_value().map(|(_, &run)| run);
+        if next.is_none() {
+            self.lines.remove(&entry.schedule);
+        }
+        next
     }
 }
 
@@ -54,14 +140,46 @@ impl Gate {
 mod tests {
     use super::*;
 
+    const HASH: Option<ContextHash> = Some([7; 16]);
+
+    fn run(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
     #[test]
     fn a_held_hash_refuses_only_its_own_trigger() {
         let mut gate = Gate::default();
-        let (run, hash) = (Uuid::from_u128(1), [7; 16]);
-        gate.hold(1, hash, run);
-        assert_eq!(gate.admit(1, hash), Admission::Duplicate { of: run });
-        assert_eq!(gate.admit(2, hash), Admission::Run);
-        gate.release(run);
-        assert_eq!(gate.admit(1, hash), Admission::Run);
+        gate.hold(1, HASH, run(1));
+        assert_eq!(gate.admit(1, HASH, Overlap::Allow), Admission::Duplicate { of: run(1) });
+        assert_eq!(gate.admit(2, HASH, Overlap::Allow), Admission::Run);
+        assert_eq!(gate.admit(1, None, Overlap::Allow), Admission::Run);
+        assert_eq!(gate.release(run(1)), None);
+        assert_eq!(gate.admit(1, HASH, Overlap::Allow), Admission::Run);
+    }
+
+    #[test]
+    fn each_overlap_policy_has_its_answer_while_a_run_is_unfinished() {
+        let mut gate = Gate::default();
+        gate.hold(1, None, run(1));
+        let overlaps = Admission::Overlaps { with: run(1) };
+        assert_eq!(gate.admit(1, HASH, Overlap::Skip), overlaps);
+        for policy in [Overlap::Allow, Overlap::Queue, Overlap::BufferOne, Overlap::CancelRunning] {
+            assert_eq!(gate.admit(1, HASH, policy), Admission::Run);
+        }
+        gate.hold(1, None, run(2));
+        assert_eq!(gate.admit(1, HASH, Overlap::BufferOne), overlaps);
+        assert_eq!(gate.admit(1, HASH, Overlap::Queue), Admission::Run);
+    }
+
+    #[test]
+    fn runs_of_one_trigger_take_turns_in_the_order_of_their_fires() {
+        let mut gate = Gate::default();
+        for number in [1, 2, 3] {
+            gate.hold(1, None, run(number));
+        }
+        assert!(gate.is_first(run(1)) && !gate.is_first(run(2)));
+        assert_eq!(gate.before(run(3)), [run(1), run(2)]);
+        assert_eq!(gate.release(run(2)), Some(run(1)));
+        assert_eq!(gate.release(run(1)), Some(run(3)));
     }
 }

@@ -36,7 +36,7 @@ impl Cadence {
 
 /// The `k`-th trigger's share of an interval: van der Corput's sequence, which spreads evenly whatever the number of triggers.
 pub fn phase(k: u64, interval_ns: u64) -> u64 {
-    (u128::from(k.reverse_bits()) * u128::from(interval_ns) >> 64) as u64
+    ((u128::from(k.reverse_bits()) * u128::from(interval_ns)) >> 64) as u64
 }
 
 /// A duration such as `100ms`, `5s`, `1h30m`, `1.5s` or `2d`.
@@ -115,7 +115,9 @@ mod tests {
     fn durations_are_read_and_bad_ones_explained() {
         let milliseconds = |text| parse_interval(text).unwrap().as_millis();
         assert_eq!(["100ms", "1.5s", "1h30m", "2d"].map(milliseconds), [100, 1500, 5_400_000, 172_800_000]);
-        assert!(parse_interval("0s").unwrap_err().message.contains("poll_interval is 0s; the smallest is 1ms"));
+        assert!(
+            parse_interval("0s").unwrap_err().message.contains("poll_interval is 0s; the smallest is 1ms")
+        );
         for bad in ["", "abc", "5", "s", "5x", "-1s", "1..2s"] {
             assert!(parse_interval(bad).is_err(), "{bad}");
         }

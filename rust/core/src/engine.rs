@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::admit::{Admission, Gate};
+use crate::admit::{Admission, Gate, Overlap};
 use crate::cron::Cron;
 use crate::port::{
     Admitted, Change, ContextHash, NewRun, Outcome, Receipt, RunChange, RunEnd, RunStatus, Schedule,
@@ -36,6 +36,15 @@ pub struct Settings {
     pub catchup_max: u64,
 }
 
+/// A trigger as its fires are judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Declared {
+    /// What the store keeps of it.
+    pub row: TriggerRow,
+    /// What a fire does while a run is unfinished.
+    pub overlap: Overlap,
+}
+
 /// A fire that a poll asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fire {
@@ -54,12 +63,6 @@ pub struct Polled {
     pub slot: u32,
     /// The store's row.
     pub schedule: i64,
-    /// The trigger's name.
-    pub trigger: Arc<str>,
-    /// What it fires; empty if nothing.
-    pub workflow: Arc<str>,
-    /// Whether every fire starts a run.
-    pub allow_concurrent: bool,
     /// When the poll began.
     pub at: Wall,
     /// How long its body took, in microseconds.
@@ -68,10 +71,12 @@ pub struct Polled {
     pub fires: Vec<Fire>,
     /// The cursor as JSON text, if it moved.
     pub cursor: Option<String>,
-    /// What went wrong, if it raised or returned something else.
-    pub error: Option<String>,
+    /// What it said about itself without firing, or what went wrong.
+    pub reason: Result<String, String>,
     /// Quiet polls gathered before this one.
     pub history: Vec<Stretch>,
+    /// Why the trigger is to be disabled, if it is.
+    pub disable: Option<String>,
 }
 
 /// A run to be started by hand.
@@ -93,7 +98,7 @@ pub enum Event {
         /// Its place in the poller.
         slot: u32,
         /// Its settings.
-        row: TriggerRow,
+        declared: Declared,
     },
     /// Somebody asked for runs; the workflow was looked up by the caller.
     Start {
@@ -148,10 +153,14 @@ pub enum Then {
     Tick {
         /// The poller's slot.
         slot: u32,
-        /// The trigger's name.
-        trigger: Arc<str>,
         /// The runs that were sent, in order.
         runs: Vec<Uuid>,
+        /// The cursor that was sent.
+        cursor: Option<String>,
+        /// When the poll began.
+        at: Wall,
+        /// The trigger's row, if this disables it.
+        disables: Option<i64>,
     },
     /// Start these tasks of a run, or end it.
     Progress {
@@ -191,10 +200,29 @@ pub struct Effects {
     pub jobs: Vec<Job>,
     /// Runs that are over, for whoever waits.
     pub ended: Vec<(Uuid, Wall, RunEnd)>,
-    /// Triggers that may be polled again, with their row if it has just become known.
-    pub rearm: Vec<(u32, Option<Schedule>)>,
+    /// Runs asked for by hand that are committed now.
+    pub started: Vec<Uuid>,
+    /// Runs that this runner does not drive any more, and why.
+    pub lost: Vec<(Uuid, String)>,
+    /// Triggers that may be polled again.
+    pub rearm: Vec<Rearm>,
     /// To the user's log.
     pub logs: Vec<(Level, String)>,
+}
+
+/// A trigger that may be polled again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rearm {
+    /// Its place in the poller.
+    pub slot: u32,
+    /// Its row, if that has just become known.
+    pub row: Option<Schedule>,
+    /// Its cursor as kept, if that moved.
+    pub cursor: Option<String>,
+    /// When it fired, if a run of it was started.
+    pub fired_at: Option<Wall>,
+    /// Its row, if it is disabled now.
+    pub disables: Option<i64>,
 }
 
 /// Counts since the start.
@@ -221,6 +249,15 @@ enum Timer {
     RunTimeout(Uuid),
 }
 
+/// A run that starts when no earlier one of its trigger is unfinished.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    /// Its commit is acknowledged, so that it may start.
+    kept: bool,
+    /// Whether the earlier ones are to be cancelled for it.
+    cancels: bool,
+}
+
 #[derive(Debug)]
 struct CronState {
     schedule: Schedule,
@@ -234,8 +271,10 @@ pub struct Engine {
     epoch: i64,
     settings: Settings,
     workflows: BTreeMap<Arc<str>, Arc<Workflow>>,
+    triggers: HashMap<u32, Declared>,
     runs: HashMap<Uuid, Run>,
     gate: Gate,
+    turns: HashMap<Uuid, Turn>,
     waiting: HashMap<String, Vec<Unfinished>>,
     timers: Wheel,
     timer_of: Vec<Option<Timer>>,
@@ -243,6 +282,7 @@ pub struct Engine {
     job_timer: HashMap<Job, u32>,
     run_timer: HashMap<Uuid, u32>,
     crons: BTreeMap<i64, CronState>,
+    cron_next: Option<Wall>,
     counts: Counts,
     random: u64,
 }
@@ -254,8 +294,10 @@ impl Engine {
             epoch,
             settings,
             workflows: BTreeMap::new(),
+            triggers: HashMap::new(),
             runs: HashMap::new(),
             gate: Gate::default(),
+            turns: HashMap::new(),
             waiting: HashMap::new(),
             timers: Wheel::new(TIMER_TICK_NS),
             timer_of: Vec::new(),
@@ -263,6 +305,7 @@ impl Engine {
             job_timer: HashMap::new(),
             run_timer: HashMap::new(),
             crons: BTreeMap::new(),
+            cron_next: None,
             counts: Counts::default(),
             random: seed | 1,
         }
@@ -297,7 +340,7 @@ impl Engine {
     pub fn next_wake(&self, now: Now) -> Option<Duration> {
         let timer = self.timers.next_due().map(|due| due.since(now.mono));
         let until = |at: Wall| Duration::from_micros(u64::try_from(at.0 - now.wall.0).unwrap_or(0));
-        let cron = self.crons.values().map(|state| until(state.next)).min();
+        let cron = self.cron_next.map(until);
         timer.into_iter().chain(cron).min()
     }
 
@@ -329,8 +372,10 @@ impl Engine {
     pub fn step(&mut self, event: Event, now: Now, out: &mut Effects) {
         match event {
             Event::Workflow(workflow) => self.declared(workflow, now, out),
-            Event::Trigger { slot, row } => {
-                let change = Change::Declare { epoch: self.epoch, trigger: row, at: now.wall };
+            Event::Trigger { slot, declared } => {
+                let trigger = declared.row.clone();
+                self.triggers.insert(slot, declared);
+                let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
                 out.commits.push((change, Then::Declared { slot }));
             }
             Event::Start { workflow, requests } => self.start(&workflow, requests, now, out),
@@ -345,11 +390,15 @@ impl Engine {
             Event::Deferred(job, true) => self.disarm_job(job),
             Event::Deferred(job, false) => self.arm_job(job, now.mono),
             Event::Settled(job) => self.settled(job, now, out),
-            Event::Cancel(id) => self.halt(id, RunStatus::Cancelled, "cancelled", now, out),
+            Event::Cancel(id) => self.cancel(id, now, out),
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
-            Event::Cron(schedule) => self.cron(schedule, now, out),
+            Event::Cron(schedule) => {
+                self.cron(schedule, now, out);
+                self.note_next_cron();
+            }
             Event::CronGone(row) => {
                 self.crons.remove(&row);
+                self.note_next_cron();
             }
             Event::Clock => self.clock(now, out),
         }
@@ -357,9 +406,17 @@ impl Engine {
 
     fn declared(&mut self, workflow: Arc<Workflow>, now: Now, out: &mut Effects) {
         let waiting = self.waiting.remove(&*workflow.name).unwrap_or_default();
+        // Slots that came before the workflow did are still unclaimed in the store.
+        for state in self.crons.values_mut().filter(|state| *state.schedule.workflow == *workflow.name) {
+            if let ScheduleKind::Cron { next_at: Some(kept), .. } = state.schedule.kind {
+                state.next = state.next.min(kept);
+            }
+        }
+        self.note_next_cron();
         self.workflows.insert(Arc::clone(&workflow.name), workflow);
         for unfinished in waiting {
-            self.claimed(unfinished, now, out);
+            let workflow = self.workflows[&*unfinished.workflow].clone();
+            self.resume(unfinished, workflow, now, out);
         }
     }
 
@@ -375,80 +432,85 @@ impl Engine {
     }
 
     fn polled(&mut self, mut polled: Polled, now: Now, out: &mut Effects) {
-        let (runs, refusal) = self.admit_all(&mut polled, now);
-        let outcome = match (&refusal, runs.is_empty()) {
-            (Refusal::Error(_), _) => Outcome::Error,
-            (_, false) => Outcome::Fire,
-            (_, true) => Outcome::Skip,
-        };
-        if let Refusal::Error(text) = &refusal {
-            self.counts.errors += 1;
-            out.logs.push((Level::Error, text.clone()));
+        let Some(declared) = self.triggers.get(&polled.slot).cloned() else { return };
+        let fires = std::mem::take(&mut polled.fires);
+        let mut verdict = Verdict::of(&polled.reason, &declared.row.name);
+        self.counts.fires += fires.len() as u64;
+        let mut runs = Vec::with_capacity(fires.len());
+        for fire in fires {
+            match self.admit(&declared, polled.schedule, fire, now) {
+                Ok(run) => runs.push(run),
+                Err(refusal) => verdict = refusal,
+            }
         }
-        let mut history = std::mem::take(&mut polled.history);
+        if !runs.is_empty() && verdict.outcome != Outcome::Error {
+            verdict = Verdict { outcome: Outcome::Fire, reason: String::new() };
+        }
+        if verdict.outcome == Outcome::Error {
+            self.counts.errors += 1;
+            out.logs.push((Level::Error, verdict.reason.clone()));
+        }
+        if let Some(cause) = &polled.disable {
+            let text = format!("trigger '{}' is disabled: {cause}", declared.row.name);
+            out.logs.push((Level::Error, text));
+        }
+        self.send_tick(polled, verdict, runs, out);
+    }
+
+    fn send_tick(&self, polled: Polled, verdict: Verdict, fires: Vec<NewRun>, out: &mut Effects) {
+        let Polled { slot, schedule, at, duration_us, cursor, mut history, disable, .. } = polled;
         history.push(Stretch {
-            schedule: polled.schedule,
-            outcome,
-            reason: refusal.text().into(),
+            schedule,
+            outcome: verdict.outcome,
+            reason: verdict.reason.into(),
             count: 1,
-            first_at: polled.at,
-            last_at: polled.at,
-            min_us: polled.duration_us,
-            max_us: polled.duration_us,
-            sum_us: polled.duration_us,
+            first_at: at,
+            last_at: at,
+            min_us: duration_us,
+            max_us: duration_us,
+            sum_us: duration_us,
         });
-        let ids = runs.iter().map(|run| run.id).collect();
-        let change = TickChange {
-            schedule: polled.schedule,
-            epoch: self.epoch,
-            cursor: polled.cursor,
-            at: polled.at,
-            fires: runs,
-            history,
-        };
-        let then = Then::Tick { slot: polled.slot, trigger: polled.trigger, runs: ids };
+        let runs = fires.iter().map(|run| run.id).collect();
+        let disables = disable.is_some().then_some(schedule);
+        let then = Then::Tick { slot, runs, cursor: cursor.clone(), at, disables };
+        let change = TickChange { schedule, epoch: self.epoch, cursor, at, fires, history, disable };
         out.commits.push((Change::Tick(change), then));
     }
 
-    fn admit_all(&mut self, polled: &mut Polled, now: Now) -> (Vec<NewRun>, Refusal) {
-        let mut runs = Vec::new();
-        let mut refusal = match polled.error.take() {
-            Some(error) => Refusal::Error(format!("trigger '{}': poll failed: {error}", polled.trigger)),
-            None => Refusal::None,
+    fn admit(&mut self, trigger: &Declared, schedule: i64, fire: Fire, now: Now) -> Result<NewRun, Verdict> {
+        let Declared { row, overlap } = trigger;
+        let Some(workflow) = self.workflows.get(&row.workflow).cloned() else {
+            return Err(Verdict::error(self.unknown_workflow(&row.name, &row.workflow)));
         };
-        let fires = std::mem::take(&mut polled.fires);
-        self.counts.fires += fires.len() as u64;
-        for fire in fires {
-            let Some(workflow) = self.workflows.get(&polled.workflow).cloned() else {
-                refusal = Refusal::Error(self.unknown_workflow(&polled.trigger, &polled.workflow));
-                continue;
-            };
-            if !polled.allow_concurrent
-                && let Admission::Duplicate { of } = self.gate.admit(polled.schedule, fire.hash)
-            {
+        let guard = (!row.allow_concurrent).then_some(fire.hash);
+        let drop = |reason| Verdict { outcome: Outcome::Skip, reason };
+        let refusal = match self.gate.admit(schedule, guard, *overlap) {
+            Admission::Run => None,
+            Admission::Duplicate { of } => {
                 self.counts.deduplicated += 1;
-                refusal = Refusal::Duplicate(of);
-                continue;
+                Some(format!("deduplicated: run {of} with an equal context is unfinished"))
             }
-            let id = self.new_id(now.wall);
-            if !polled.allow_concurrent {
-                self.gate.hold(polled.schedule, fire.hash, id);
-            }
-            self.runs.insert(id, Run::new(id, Arc::clone(&workflow), Arc::clone(&fire.context), now.wall));
-            runs.push(NewRun {
-                id,
-                workflow: Arc::clone(&workflow.name),
-                version: Arc::clone(&workflow.version),
-                context: fire.context,
-                schedule: Some(polled.schedule),
-                context_hash: Some(fire.hash),
-                unique_hash: !polled.allow_concurrent,
-                run_key: fire.run_key,
-                scheduled_at: None,
-                created_at: now.wall,
-            });
+            Admission::Overlaps { with } => Some(format!("overlap: run {with} is unfinished")),
+            Admission::QueueFull => Some("overlap: the queue is full".to_owned()),
+        };
+        if let Some(reason) = refusal {
+            return Err(drop(reason));
         }
-        (runs, refusal)
+        let id = self.new_id(now.wall);
+        self.gate.hold(schedule, guard, id);
+        if overlap.waits() {
+            self.turns.insert(id, Turn { kept: false, cancels: *overlap == Overlap::CancelRunning });
+        }
+        self.runs.insert(id, Run::new(id, Arc::clone(&workflow), Arc::clone(&fire.context), now.wall));
+        let request = Request { id, context: fire.context };
+        Ok(NewRun {
+            schedule: Some(schedule),
+            context_hash: Some(fire.hash),
+            unique_hash: guard.is_some(),
+            run_key: fire.run_key,
+            waits: overlap.waits(),
+            ..by_hand(&workflow, &request, now.wall)
+        })
     }
 
     fn unknown_workflow(&self, trigger: &str, workflow: &str) -> String {
@@ -456,31 +518,45 @@ impl Engine {
         let known = if names.is_empty() { "there are none yet".to_owned() } else { names.join(", ") };
         match workflow.is_empty() {
             true => format!("trigger '{trigger}' fired, but names no workflow; known workflows: {known}"),
-            false => format!("trigger '{trigger}' fired unknown workflow '{workflow}'; known workflows: {known}"),
+            false => {
+                format!("trigger '{trigger}' fired unknown workflow '{workflow}'; known workflows: {known}")
+            }
         }
     }
 
     fn committed(&mut self, then: Then, receipt: Receipt, now: Now, out: &mut Effects) {
         match (then, receipt) {
-            (Then::Start(ids), Receipt::Start(admitted)) => self.begin_all(ids, admitted, now, out),
-            (Then::Start(ids), _) => ids.into_iter().for_each(|id| self.forget(id)),
-            (Then::Tick { slot, runs, .. }, Receipt::Tick(admitted)) => {
-                self.begin_all(runs, admitted, now, out);
-                out.rearm.push((slot, None));
+            (Then::Start(ids), Receipt::Start(admitted)) => {
+                out.started.extend(&ids);
+                self.begin_all(ids, admitted, now, out);
             }
-            (Then::Tick { slot, trigger, runs }, _) => {
-                let text = format!("trigger '{trigger}': another runner polls it now; its last poll was discarded");
+            (Then::Start(ids), _) => ids.into_iter().for_each(|id| {
+                out.lost.push((id, "was not started: the store takes this runner for dead".to_owned()));
+                self.drop_run(id, now, out);
+            }),
+            (Then::Tick { slot, runs, cursor, at, disables }, Receipt::Tick(admitted)) => {
+                let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
+                self.begin_all(runs, admitted, now, out);
+                out.rearm.push(Rearm { slot, row: None, cursor, fired_at: fired.then_some(at), disables });
+            }
+            (Then::Tick { slot, runs, .. }, _) => {
+                let trigger = self.triggers.get(&slot).map_or("", |trigger| &*trigger.row.name);
+                let text =
+                    format!("trigger '{trigger}': another runner polls it now; its last poll was discarded");
                 out.logs.push((Level::Warning, text));
-                runs.into_iter().for_each(|id| self.forget(id));
-                out.rearm.push((slot, None));
+                runs.into_iter().for_each(|id| self.drop_run(id, now, out));
+                out.rearm.push(Rearm { slot, row: None, cursor: None, fired_at: None, disables: None });
             }
             (Then::Progress { run, .. }, Receipt::Fenced) => {
-                let text = format!("run {run} was taken over by another runner");
-                out.logs.push((Level::Warning, text));
-                self.forget(run);
+                out.logs.push((Level::Warning, format!("run {run} was taken over by another runner")));
+                out.lost.push((run, "was taken over by another runner".to_owned()));
+                self.drop_run(run, now, out);
             }
-            (Then::Progress { run, jobs, end }, _) => self.kept(run, jobs, end, out),
-            (Then::Declared { slot }, Receipt::Declared(schedule)) => out.rearm.push((slot, Some(schedule))),
+            (Then::Progress { run, jobs, end }, _) => self.kept(run, jobs, end, now, out),
+            (Then::Declared { slot }, Receipt::Declared(schedule)) => {
+                let row = Some(*schedule);
+                out.rearm.push(Rearm { slot, row, cursor: None, fired_at: None, disables: None });
+            }
             (Then::Declared { .. } | Then::Nothing, _) => {}
         }
     }
@@ -488,29 +564,79 @@ impl Engine {
     fn begin_all(&mut self, ids: Vec<Uuid>, admitted: Vec<Admitted>, now: Now, out: &mut Effects) {
         for (id, fate) in ids.into_iter().zip(admitted) {
             match fate {
-                Admitted::Started { row } => self.begin(id, row, now, out),
+                Admitted::Started { row } => self.kept_first(id, row, now, out),
                 Admitted::DuplicateHash { .. } | Admitted::DuplicateKey { .. } => {
                     self.counts.deduplicated += 1;
-                    self.forget(id);
+                    self.drop_run(id, now, out);
                 }
             }
         }
     }
 
-    fn begin(&mut self, id: Uuid, row: i64, now: Now, out: &mut Effects) {
+    /// A new run is committed: it begins, or waits for its turn.
+    fn kept_first(&mut self, id: Uuid, row: i64, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.row = row;
-        let progress = run.begin(now.wall);
         self.counts.started += 1;
+        match self.turns.get_mut(&id) {
+            None => self.begin(id, now, out),
+            Some(turn) => {
+                turn.kept = true;
+                let before = if turn.cancels { self.gate.before(id) } else { Vec::new() };
+                before.into_iter().for_each(|other| self.cancel(other, now, out));
+                self.take_turn(id, now, out);
+            }
+        }
+    }
+
+    /// Begins a run that waited, if it is its turn.
+    fn take_turn(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        if self.turns.get(&id).is_some_and(|turn| turn.kept) && self.gate.is_first(id) {
+            self.turns.remove(&id);
+            self.begin(id, now, out);
+        }
+    }
+
+    fn begin(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let progress = run.begin(now.wall);
         self.arm_run(id, now.mono);
         self.follow(id, progress, now, out);
     }
 
-    fn forget(&mut self, id: Uuid) {
+    /// Takes a run out of hand, and lets the one begin that waited for it.
+    fn drop_run(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         self.runs.remove(&id);
-        self.gate.release(id);
+        self.turns.remove(&id);
         if let Some(timer) = self.run_timer.remove(&id) {
             self.disarm(timer);
+        }
+        if let Some(next) = self.gate.release(id) {
+            self.take_turn(next, now, out);
+        }
+    }
+
+    /// Ends a run on somebody's wish, whether it has begun, waits for its turn, or for its workflow.
+    fn cancel(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        if self.runs.contains_key(&id) {
+            self.halt(id, RunStatus::Cancelled, "cancelled", now, out);
+            if self.turns.get(&id).is_some_and(|turn| turn.kept) {
+                self.turns.remove(&id);
+                self.begin(id, now, out);
+            }
+            return;
+        }
+        let waiting = self.waiting.values_mut().find_map(|runs| {
+            let place = runs.iter().position(|run| run.id == id)?;
+            Some(runs.swap_remove(place))
+        });
+        if let Some(run) = waiting {
+            let error = Some("cancelled".to_owned());
+            let context = run.context.into();
+            let end = RunEnd { status: RunStatus::Cancelled, context, error, completed_at: now.wall };
+            let change = RunChange { run: run.row, epoch: self.epoch, tasks: Vec::new(), end: Some(end) };
+            out.commits.push((Change::Run(change), Then::Nothing));
+            self.drop_run(id, now, out);
         }
     }
 
@@ -529,7 +655,7 @@ impl Engine {
         out.commits.push((Change::Run(change), Then::Progress { run: id, jobs, end }));
     }
 
-    fn kept(&mut self, id: Uuid, jobs: Vec<usize>, end: Option<RunEnd>, out: &mut Effects) {
+    fn kept(&mut self, id: Uuid, jobs: Vec<usize>, end: Option<RunEnd>, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get(&id) else { return };
         let created_at = run.created_at;
         out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
@@ -538,8 +664,8 @@ impl Engine {
                 RunStatus::Completed => self.counts.completed += 1,
                 _ => self.counts.failed += 1,
             }
-            self.forget(id);
             out.ended.push((id, created_at, end));
+            self.drop_run(id, now, out);
         }
     }
 
@@ -571,9 +697,6 @@ impl Engine {
 
     fn halt(&mut self, id: Uuid, status: RunStatus, cause: &str, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if run.row == 0 {
-            return;
-        }
         let (progress, active) = run.halt(status, cause, now.wall);
         self.follow(id, progress, now, out);
         if status == RunStatus::Failed {
@@ -598,24 +721,36 @@ impl Engine {
         if self.runs.contains_key(&unfinished.id) {
             return;
         }
-        if let (Some(schedule), Some(hash)) = (unfinished.schedule, unfinished.context_hash) {
-            self.gate.hold(schedule, hash, unfinished.id);
+        if let Some(schedule) = unfinished.schedule {
+            self.gate.hold(schedule, unfinished.context_hash, unfinished.id);
         }
         let Some(workflow) = self.workflows.get(&*unfinished.workflow).cloned() else {
             self.waiting.entry(unfinished.workflow.clone()).or_default().push(unfinished);
             return;
         };
+        self.resume(unfinished, workflow, now, out);
+    }
+
+    fn resume(&mut self, unfinished: Unfinished, workflow: Arc<Workflow>, now: Now, out: &mut Effects) {
+        let id = unfinished.id;
         if *workflow.version != *unfinished.version {
             let text = format!(
-                "run {} of workflow '{}' goes on under a version that differs from the one it began with",
-                unfinished.id, unfinished.workflow
+                "run {id} of workflow '{}' goes on under a version that differs from the one it began with",
+                unfinished.workflow
             );
             out.logs.push((Level::Warning, text));
         }
+        if unfinished.waits && unfinished.tasks.is_empty() {
+            let mut run = Run::new(id, workflow, unfinished.context.into(), unfinished.created_at);
+            run.row = unfinished.row;
+            self.runs.insert(id, run);
+            self.turns.insert(id, Turn { kept: true, cancels: false });
+            return self.take_turn(id, now, out);
+        }
         let (run, progress) = Run::resume(&unfinished, workflow, now.wall);
-        self.runs.insert(unfinished.id, run);
-        self.arm_run(unfinished.id, now.mono);
-        self.follow(unfinished.id, progress, now, out);
+        self.runs.insert(id, run);
+        self.arm_run(id, now.mono);
+        self.follow(id, progress, now, out);
     }
 
     fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {
@@ -662,9 +797,16 @@ impl Engine {
                 }
             }
         }
-        let due = |(row, state): (&i64, &CronState)| (state.next <= now.wall).then_some(*row);
-        let rows: Vec<i64> = self.crons.iter().filter_map(due).collect();
-        rows.into_iter().for_each(|row| self.cron_due(row, now, out));
+        if self.cron_next.is_some_and(|next| next <= now.wall) {
+            let due = |(row, state): (&i64, &CronState)| (state.next <= now.wall).then_some(*row);
+            let rows: Vec<i64> = self.crons.iter().filter_map(due).collect();
+            rows.into_iter().for_each(|row| self.cron_due(row, now, out));
+            self.note_next_cron();
+        }
+    }
+
+    fn note_next_cron(&mut self) {
+        self.cron_next = self.crons.values().map(|state| state.next).min();
     }
 
     /// Starts a run for every slot that has come, up to the bound of catching up: the newest are kept.
@@ -682,10 +824,16 @@ impl Engine {
             next = state.cron.next(slot);
         }
         if missed > 0 {
-            let text = format!("cron schedule {}: {missed} missed slots are not made up for", state.schedule.id);
+            let text =
+                format!("cron schedule {}: {missed} missed slots are not made up for", state.schedule.id);
             out.logs.push((Level::Warning, text));
         }
         let schedule = state.schedule.clone();
+        if self.workflows.contains_key(&*schedule.workflow)
+            && let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind
+        {
+            *next_at = next;
+        }
         match next {
             Some(next) => state.next = next,
             None => drop(self.crons.remove(&row)),
@@ -774,20 +922,22 @@ impl Engine {
     }
 }
 
-/// Why a poll's fire, or the poll itself, led to nothing.
-enum Refusal {
-    None,
-    Duplicate(Uuid),
-    Error(String),
+/// What a tick's row in the history says.
+struct Verdict {
+    outcome: Outcome,
+    reason: String,
 }
 
-impl Refusal {
-    fn text(&self) -> String {
-        match self {
-            Self::None => String::new(),
-            Self::Duplicate(_) => "deduplicated: a run with an equal context is unfinished".to_owned(),
-            Self::Error(text) => text.clone(),
+impl Verdict {
+    fn of(reason: &Result<String, String>, trigger: &str) -> Self {
+        match reason {
+            Ok(reason) => Self { outcome: Outcome::Skip, reason: reason.clone() },
+            Err(error) => Self::error(format!("trigger '{trigger}': poll failed: {error}")),
         }
+    }
+
+    fn error(reason: String) -> Self {
+        Self { outcome: Outcome::Error, reason }
     }
 }
 
@@ -802,6 +952,7 @@ fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewRun {
         unique_hash: false,
         run_key: None,
         scheduled_at: None,
+        waits: false,
         created_at: now,
     }
 }

@@ -103,7 +103,8 @@ fn positions<'a>(workflow: &str, ids: &'a [Arc<str>]) -> Result<HashMap<&'a str,
     let mut positions = HashMap::with_capacity(ids.len());
     for (position, id) in ids.iter().enumerate() {
         if positions.insert(&**id, position).is_some() {
-            let text = format!("workflow '{}' has two tasks with the id '{}'", excerpt(workflow), excerpt(id));
+            let text =
+                format!("workflow '{}' has two tasks with the id '{}'", excerpt(workflow), excerpt(id));
             return Err(Error::new(Kind::Workflow, text));
         }
     }
@@ -162,7 +163,8 @@ fn cycle(dependencies: &[Vec<usize>], sorted: &[usize]) -> Vec<usize> {
     let mut path = vec![(0..dependencies.len()).find(is_stuck).expect("a cycle leaves tasks unsorted")];
     loop {
         let last = path[path.len() - 1];
-        let before = *dependencies[last].iter().find(|&task| is_stuck(task)).expect("a stuck task waits for one");
+        let before =
+            *dependencies[last].iter().find(|&task| is_stuck(task)).expect("a stuck task waits for one");
         let seen = path.iter().position(|&task| task == before);
         path.push(before);
         if let Some(start) = seen {

@@ -1,23 +1,67 @@
 //! Decides which trigger is polled next, and when. Reads no clock and calls nobody.
-//! Invariant: at most one poll of a trigger is in flight, and a poll that was given up changes nothing when it returns.
+//! Invariant: at most one body of a trigger is in flight, and a poll that was given up (it timed out, was disabled or declared
+//! again meanwhile) changes nothing when it returns.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cadence::{self, Cadence};
 use crate::history::Streak;
-use crate::port::{Outcome, Stretch};
+use crate::port::{Outcome, Schedule, Stretch};
 use crate::time::{Mono, Wall};
 use crate::wheel::Wheel;
 
 /// How finely polls are timed, in nanoseconds: the trade between lateness and the price of waking up.
 pub const POLL_TICK_NS: u64 = 50_000;
 
+/// How a trigger wants to be polled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The trigger's name.
+    pub name: Arc<str>,
+    /// From one poll to the next.
+    pub interval: Duration,
+    /// Each poll comes later by a random share of this; at most the interval.
+    pub jitter: Duration,
+    /// A body that takes longer is given up.
+    pub timeout: Option<Duration>,
+    /// How long to wait after failures.
+    pub backoff: Backoff,
+    /// After so many failures in a row the trigger is disabled.
+    pub failures_max: Option<u32>,
+}
+
+/// How long a trigger waits after polls that failed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Backoff {
+    /// After the first failure.
+    pub base: Duration,
+    /// Growth from one failure to the next.
+    pub factor: f64,
+    /// No wait is longer.
+    pub longest: Duration,
+}
+
+impl Backoff {
+    /// The wait after so many failures in a row.
+    pub fn delay(&self, failures: u32) -> Duration {
+        if failures == 0 {
+            return Duration::ZERO;
+        }
+        let grown = self.base.as_secs_f64() * self.factor.powf(f64::from(failures - 1));
+        // `min` first: an overflow to infinity must become the longest wait, not a panic.
+        Duration::from_secs_f64(grown.min(self.longest.as_secs_f64()).max(0.0))
+    }
+}
+
 /// What a poller does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Turn {
     /// Poll this trigger now.
     Poll(Ticket),
+    /// A body took too long: its poll failed without it.
+    TimedOut(Overdue),
     /// Nothing is due before this moment; none means until something changes.
     Wait(Option<Mono>),
 }
@@ -33,28 +77,85 @@ pub struct Ticket {
     pub due: Mono,
 }
 
+/// A poll that was given up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overdue {
+    /// The trigger's place.
+    pub slot: u32,
+    /// How long it was waited for.
+    pub timeout: Duration,
+    /// What follows for its trigger.
+    pub ended: Ended,
+}
+
+/// What a poll that was more than a plain skip leaves for the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// The trigger's row.
+    pub schedule: i64,
+    /// Quiet polls gathered before it.
+    pub history: Vec<Stretch>,
+    /// Why the trigger is to be disabled, if it is.
+    pub disable: Option<String>,
+}
+
+/// What a trigger's function may know when it is polled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TickState {
+    /// The cursor as JSON text.
+    pub cursor: Option<Arc<str>>,
+    /// When the poll was due.
+    pub due: Mono,
+    /// When the trigger last fired a run.
+    pub fired_at: Option<Wall>,
+    /// How many polls in a row have failed.
+    pub failures: u32,
+}
+
+/// Where a trigger stands, for whoever asks why nothing happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Declared, but its row is not kept yet.
-    Unborn,
-    /// Armed in the wheel.
-    Armed,
-    /// Being polled, or its tick is being committed.
-    Busy,
-    /// Disabled or replaced.
-    Off,
+pub struct Standing {
+    /// Its body runs now.
+    pub in_body: bool,
+    /// How many polls in a row have failed.
+    pub failures: u32,
+    /// When it is polled next; none if not armed.
+    pub due: Option<Mono>,
+    /// Whether that wait is longer than its interval because of failures or its own wish.
+    pub backs_off: bool,
+    /// When it was last polled.
+    pub last_at: Option<Wall>,
+}
+
+/// What a poll's body came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finish {
+    /// When it began.
+    pub began: Wall,
+    /// How long it took.
+    pub took: Duration,
+    /// How long its function asked not to be called.
+    pub pause: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Slot {
-    state: State,
+    plan: Plan,
+    /// The store's row; none until it is kept.
+    schedule: Option<i64>,
     serial: u64,
-    schedule: i64,
+    in_body: bool,
+    in_commit: bool,
+    enabled: bool,
+    retired: bool,
     cadence: Cadence,
     last_due: Mono,
+    next_due: Option<Mono>,
+    pause: Option<Duration>,
     last_at: Option<Wall>,
+    fired_at: Option<Wall>,
     failures: u32,
-    enabled: bool,
+    cursor: Option<Arc<str>>,
     streak: Streak,
 }
 
@@ -78,8 +179,10 @@ pub struct PollCounts {
 pub struct Poller {
     wheel: Wheel,
     slots: Vec<Slot>,
+    slot_of: HashMap<i64, u32>,
     per_interval: HashMap<u64, u64>,
     counts: PollCounts,
+    random: u64,
 }
 
 impl Default for Poller {
@@ -87,8 +190,10 @@ impl Default for Poller {
         Self {
             wheel: Wheel::new(POLL_TICK_NS),
             slots: Vec::new(),
+            slot_of: HashMap::new(),
             per_interval: HashMap::new(),
             counts: PollCounts::default(),
+            random: 0x9E37_79B9_7F4A_7C15,
         }
     }
 }
@@ -96,149 +201,260 @@ impl Default for Poller {
 impl Poller {
     /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
     /// interval after `now`, later by its phase if other triggers share the interval.
-    pub fn declare(&mut self, interval: Duration, now: Mono) -> u32 {
-        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let sharing = self.per_interval.entry(interval_ns).or_insert(0);
-        let phase = cadence::phase(*sharing, interval_ns);
+    pub fn declare(&mut self, plan: Plan, now: Mono) -> u32 {
+        let interval = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let sharing = self.per_interval.entry(interval).or_insert(0);
+        let phase = cadence::phase(*sharing, interval);
         *sharing += 1;
         self.slots.push(Slot {
-            state: State::Unborn,
+            plan,
+            schedule: None,
             serial: 0,
-            schedule: 0,
-            cadence: Cadence { start: now, phase, interval: interval_ns },
-            last_due: Mono(now.0.saturating_add(phase)),
-            last_at: None,
-            failures: 0,
+            in_body: false,
+            in_commit: false,
             enabled: true,
+            retired: false,
+            cadence: Cadence { start: now, phase, interval },
+            last_due: Mono(now.0.saturating_add(phase)),
+            next_due: None,
+            pause: None,
+            last_at: None,
+            fired_at: None,
+            failures: 0,
+            cursor: None,
             streak: Streak::default(),
         });
         u32::try_from(self.slots.len() - 1).expect("triggers are fewer than 2^32")
     }
 
-    /// Gives a declared trigger its row and arms it if `enabled`.
-    pub fn enable(&mut self, slot: u32, schedule: i64, enabled: bool, now: Mono) {
+    /// Gives a declared trigger its row and arms it if that says so.
+    pub fn enable(&mut self, slot: u32, row: &Schedule, now: Mono) {
         let state = &mut self.slots[slot as usize];
-        if state.state == State::Off {
+        if state.retired {
             return;
         }
-        state.schedule = schedule;
-        state.enabled = enabled;
-        if state.state == State::Unborn {
-            state.state = State::Armed;
-        }
-        if enabled && state.state == State::Armed {
-            self.arm_next(slot, now);
-        }
+        state.schedule = Some(row.row);
+        state.enabled = row.enabled;
+        state.cursor = row.cursor.as_deref().map(Arc::from);
+        state.fired_at = row.last_fired_at;
+        self.slot_of.insert(row.row, slot);
+        self.arm(slot, now);
     }
 
-    /// Switches the trigger with that row; false if there is none here.
+    /// Switches the trigger with that row; false if there is none here. A poll in flight is given up.
     pub fn set_enabled(&mut self, schedule: i64, enabled: bool, now: Mono) -> bool {
-        let live = |slot: &Slot| slot.schedule == schedule && slot.state != State::Off;
-        let Some(slot) = self.slots.iter().position(live) else { return false };
-        let slot = slot as u32;
+        let Some(&slot) = self.slot_of.get(&schedule) else { return false };
         let state = &mut self.slots[slot as usize];
+        if state.enabled == enabled {
+            return true;
+        }
         state.enabled = enabled;
-        match (state.state, enabled) {
-            (State::Armed, true) => self.arm_next(slot, now),
-            (State::Armed, false) => self.wheel.cancel(slot),
-            // A poll in flight must find its ticket void when it comes back; it is armed again at its end.
-            (State::Busy, _) | (State::Unborn | State::Off, _) => {}
+        if enabled {
+            state.failures = 0;
+            self.arm(slot, now);
+        } else {
+            state.serial += 1;
+            self.disarm(slot);
         }
         true
     }
 
     /// Forgets a trigger for good, because it was declared again or dropped.
     pub fn retire(&mut self, slot: u32) {
-        self.slots[slot as usize].state = State::Off;
-        self.wheel.cancel(slot);
+        let state = &mut self.slots[slot as usize];
+        state.retired = true;
+        state.serial += 1;
+        self.disarm(slot);
     }
 
     /// The next trigger to poll, or how long there is none.
     pub fn next(&mut self, now: Mono) -> Turn {
         let Some((slot, due)) = self.wheel.pop(now) else { return Turn::Wait(self.wheel.next_due()) };
-        let state = &mut self.slots[slot as usize];
-        state.state = State::Busy;
-        state.serial += 1;
-        state.last_due = due;
+        if self.slots[slot as usize].in_body {
+            return self.give_up(slot);
+        }
         let late = now.0.saturating_sub(due.0);
         self.counts.late_sum_ns += late;
         self.counts.late_max_ns = self.counts.late_max_ns.max(late);
-        Turn::Poll(Ticket { slot, serial: state.serial, due })
+        Turn::Poll(self.begin(slot, due, now))
     }
 
-    /// Whether this poll is the one that its trigger waits for.
-    pub fn is_current(&self, ticket: Ticket) -> bool {
-        let slot = &self.slots[ticket.slot as usize];
-        slot.serial == ticket.serial && slot.state == State::Busy
+    /// A poll out of turn; none while another of the same trigger is in flight or before its row is kept.
+    pub fn poll_now(&mut self, slot: u32, now: Mono) -> Option<Ticket> {
+        let state = &self.slots[slot as usize];
+        if state.in_body || state.in_commit || state.retired || state.schedule.is_none() {
+            return None;
+        }
+        self.disarm(slot);
+        Some(self.begin(slot, now, now))
+    }
+
+    fn begin(&mut self, slot: u32, due: Mono, now: Mono) -> Ticket {
+        let state = &mut self.slots[slot as usize];
+        state.in_body = true;
+        state.serial += 1;
+        state.last_due = due;
+        state.next_due = None;
+        let serial = state.serial;
+        if let Some(timeout) = state.plan.timeout {
+            self.wheel.arm(slot, now.after(timeout));
+        }
+        Ticket { slot, serial, due }
+    }
+
+    fn give_up(&mut self, slot: u32) -> Turn {
+        let state = &mut self.slots[slot as usize];
+        state.serial += 1;
+        let timeout = state.plan.timeout.expect("only a poll with a time-out is armed while its body runs");
+        self.counts.polls += 1;
+        let ended = self.end(slot, true);
+        Turn::TimedOut(Overdue { slot, timeout, ended })
+    }
+
+    /// Notes that a body has returned. False if its poll was given up: nothing else may follow from it.
+    fn returned(&mut self, ticket: Ticket, now: Mono) -> bool {
+        let state = &mut self.slots[ticket.slot as usize];
+        state.in_body = false;
+        if state.plan.timeout.is_some() {
+            self.wheel.cancel(ticket.slot);
+        }
+        let state = &self.slots[ticket.slot as usize];
+        if state.serial == ticket.serial {
+            return true;
+        }
+        self.arm(ticket.slot, now);
+        false
     }
 
     /// Ends a poll that was a plain skip and arms the next. Returns a stretch of history that it closes.
-    pub fn skipped(
-        &mut self,
-        ticket: Ticket,
-        reason: &str,
-        began: Wall,
-        took: Duration,
-        now: Mono,
-    ) -> Option<Stretch> {
-        if !self.is_current(ticket) {
+    pub fn skipped(&mut self, ticket: Ticket, reason: &str, finish: Finish, now: Mono) -> Option<Stretch> {
+        if !self.returned(ticket, now) {
             return None;
         }
         self.counts.polls += 1;
         self.counts.skips += 1;
         let slot = &mut self.slots[ticket.slot as usize];
-        slot.last_at = Some(began);
+        slot.last_at = Some(finish.began);
         slot.failures = 0;
-        let closed = slot.streak.add(slot.schedule, Outcome::Skip, reason, began, took.as_micros() as u64);
-        self.rearm(ticket.slot, now);
+        slot.pause = finish.pause;
+        let schedule = slot.schedule.expect("a polled trigger has a row");
+        let took_us = finish.took.as_micros() as u64;
+        let closed = slot.streak.add(schedule, Outcome::Skip, reason, finish.began, took_us);
+        self.arm(ticket.slot, now);
         closed
     }
 
-    /// Ends a poll that was more than a plain skip; the trigger stays busy until [`Poller::rearm`]. Returns its row and the quiet
-    /// polls gathered before it; none if the poll was given up.
-    pub fn ended(&mut self, ticket: Ticket, began: Wall, failed: bool) -> Option<(i64, Vec<Stretch>)> {
-        if !self.is_current(ticket) {
+    /// Ends a poll that was more than a plain skip; its trigger is not polled again until [`Poller::rearm`]. None if the poll was
+    /// given up.
+    pub fn ended(&mut self, ticket: Ticket, failed: bool, finish: Finish, now: Mono) -> Option<Ended> {
+        if !self.returned(ticket, now) {
             return None;
         }
         self.counts.polls += 1;
         let slot = &mut self.slots[ticket.slot as usize];
-        slot.last_at = Some(began);
-        slot.failures = if failed { slot.failures.saturating_add(1) } else { 0 };
-        Some((slot.schedule, slot.streak.take(slot.schedule).into_iter().collect()))
+        slot.last_at = Some(finish.began);
+        slot.pause = finish.pause;
+        Some(self.end(ticket.slot, failed))
     }
 
-    /// Arms a busy trigger's next poll.
-    pub fn rearm(&mut self, slot: u32, now: Mono) {
+    fn end(&mut self, slot: u32, failed: bool) -> Ended {
+        let slot = &mut self.slots[slot as usize];
+        slot.in_commit = true;
+        slot.failures = if failed { slot.failures.saturating_add(1) } else { 0 };
+        let schedule = slot.schedule.expect("a polled trigger has a row");
+        let disable = slot
+            .plan
+            .failures_max
+            .filter(|&most| failed && slot.failures >= most)
+            .map(|_| format!("{} polls in a row failed", slot.failures));
+        Ended { schedule, history: slot.streak.take(schedule).into_iter().collect(), disable }
+    }
+
+    /// A poll that leaves no trace: its body was called only to look.
+    pub fn looked(&mut self, ticket: Ticket, now: Mono) {
+        if self.returned(ticket, now) {
+            self.arm(ticket.slot, now);
+        }
+    }
+
+    /// Lets a trigger be polled again after its tick was kept, with the cursor and the time of the fire that were kept.
+    pub fn rearm(&mut self, slot: u32, cursor: Option<Arc<str>>, fired_at: Option<Wall>, now: Mono) {
         let state = &mut self.slots[slot as usize];
-        if state.state != State::Busy {
+        state.in_commit = false;
+        if cursor.is_some() {
+            state.cursor = cursor;
+        }
+        state.fired_at = fired_at.or(state.fired_at);
+        self.arm(slot, now);
+    }
+
+    fn arm(&mut self, slot: u32, now: Mono) {
+        let state = &mut self.slots[slot as usize];
+        let is_idle = !state.in_body && !state.in_commit;
+        if !is_idle || !state.enabled || state.retired || state.schedule.is_none() {
             return;
         }
-        state.state = State::Armed;
-        if state.enabled {
-            self.arm_next(slot, now);
+        let pause = state.pause.unwrap_or_else(|| state.plan.backoff.delay(state.failures));
+        let (due, missed) = state.cadence.next(state.last_due, now.after(pause));
+        if pause.is_zero() {
+            self.counts.missed += missed;
+        }
+        let due = match state.plan.jitter {
+            Duration::ZERO => due,
+            jitter => due.after(jitter.mul_f64(next_random(&mut self.random))),
+        };
+        state.next_due = Some(due);
+        self.wheel.arm(slot, due);
+    }
+
+    fn disarm(&mut self, slot: u32) {
+        self.wheel.cancel(slot);
+        self.slots[slot as usize].next_due = None;
+    }
+
+    /// What the trigger's function may know now.
+    pub fn tick_state(&self, slot: u32) -> TickState {
+        let slot = &self.slots[slot as usize];
+        TickState {
+            cursor: slot.cursor.clone(),
+            due: slot.last_due,
+            fired_at: slot.fired_at,
+            failures: slot.failures,
         }
     }
 
-    fn arm_next(&mut self, slot: u32, now: Mono) {
-        let state = &mut self.slots[slot as usize];
-        let (due, missed) = state.cadence.next(state.last_due, now);
-        self.counts.missed += missed;
-        self.wheel.arm(slot, due);
+    /// Where the trigger with that row stands; none if it is not declared here.
+    pub fn standing(&self, schedule: i64) -> Option<Standing> {
+        let slot = &self.slots[*self.slot_of.get(&schedule)? as usize];
+        let pause = slot.pause.unwrap_or_else(|| slot.plan.backoff.delay(slot.failures));
+        Some(Standing {
+            in_body: slot.in_body,
+            failures: slot.failures,
+            due: slot.next_due,
+            backs_off: pause > Duration::ZERO && slot.next_due.is_some(),
+            last_at: slot.last_at,
+        })
+    }
+
+    /// The slot of the trigger with that row.
+    pub fn slot_of(&self, schedule: i64) -> Option<u32> {
+        self.slot_of.get(&schedule).copied()
+    }
+
+    /// The name of the trigger in that slot.
+    pub fn name(&self, slot: u32) -> Arc<str> {
+        Arc::clone(&self.slots[slot as usize].plan.name)
     }
 
     /// Quiet polls gathered since they were last taken, of every trigger.
     pub fn take_history(&mut self) -> Vec<Stretch> {
-        self.slots.iter_mut().filter_map(|slot| slot.streak.take(slot.schedule)).collect()
+        let take = |slot: &mut Slot| slot.schedule.and_then(|schedule| slot.streak.take(schedule));
+        self.slots.iter_mut().filter_map(take).collect()
     }
 
     /// When the trigger with that row was last polled.
     pub fn last_poll_at(&self, schedule: i64) -> Option<Wall> {
-        self.slots.iter().filter(|slot| slot.schedule == schedule).filter_map(|slot| slot.last_at).max()
-    }
-
-    /// How many polls in a row have failed.
-    pub fn failures(&self, slot: u32) -> u32 {
-        self.slots[slot as usize].failures
+        self.slot_of.get(&schedule).and_then(|&slot| self.slots[slot as usize].last_at)
     }
 
     /// Counts since the start.
@@ -252,3 +468,10 @@ impl Poller {
     }
 }
 
+/// xorshift64*, in `[0, 1)`: jitter needs no better.
+fn next_random(state: &mut u64) -> f64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1_u64 << 53) as f64
+}

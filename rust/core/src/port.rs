@@ -115,6 +115,8 @@ pub struct NewRun {
     pub run_key: Option<(String, Option<Wall>)>,
     /// The cron slot; at most one run per schedule and slot.
     pub scheduled_at: Option<Wall>,
+    /// Held back while an earlier run of its schedule is unfinished.
+    pub waits: bool,
     /// When the fire was decided.
     pub created_at: Wall,
 }
@@ -202,8 +204,11 @@ pub struct TickChange {
     pub at: Wall,
     /// The runs that it fires.
     pub fires: Vec<NewRun>,
-    /// History that ends with this poll: what was gathered before it, and itself.
+    /// History that ends with this poll: what was gathered before it, and itself. If every fire is dropped by the store, the last one is kept
+    /// as a skip whose reason says so.
     pub history: Vec<Stretch>,
+    /// Why the trigger is to be disabled, if it is.
+    pub disable: Option<String>,
 }
 
 /// One task's new state.
@@ -303,7 +308,7 @@ pub enum Receipt {
     /// The run's progress is kept.
     Run,
     /// The trigger's row.
-    Declared(Schedule),
+    Declared(Box<Schedule>),
     /// The history is kept.
     History,
     /// The lease was lost: nothing of this change was written.
@@ -331,6 +336,8 @@ pub struct Schedule {
     pub cursor: Option<String>,
     /// A trigger's last poll that was written down, or a cron's last run.
     pub last_at: Option<Wall>,
+    /// When the trigger last fired a run.
+    pub last_fired_at: Option<Wall>,
     /// When it was first registered.
     pub created_at: Wall,
     /// When its settings last changed.
@@ -356,6 +363,25 @@ pub enum ScheduleKind {
         /// When it runs next.
         next_at: Option<Wall>,
     },
+}
+
+/// A cron that is to exist.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NewCron<'a> {
+    /// UUIDv7, kept if there is no such cron yet.
+    pub id: Uuid,
+    /// The declaring function's name; empty for a cron registered by hand.
+    pub name: &'a str,
+    /// What it fires.
+    pub workflow: &'a str,
+    /// Five or six fields, or a nickname.
+    pub expression: &'a str,
+    /// IANA name.
+    pub timezone: &'a str,
+    /// When it runs next.
+    pub next_at: Option<Wall>,
+    /// When it was registered.
+    pub at: Wall,
 }
 
 /// Which schedules a listing shows.
@@ -384,6 +410,8 @@ pub struct Unfinished {
     pub schedule: Option<i64>,
     /// Its context hash.
     pub context_hash: Option<ContextHash>,
+    /// Held back while an earlier run of its schedule is unfinished.
+    pub waits: bool,
     /// When it was created.
     pub created_at: Wall,
     /// How often a runner took it over after another's end.
@@ -484,11 +512,21 @@ pub trait Store: Send + Sync {
     /// `after`; counts an interruption for each that had an owner before.
     fn claim_runs(&self, epoch: i64, after: i64, limit: u64) -> Stored<Vec<Unfinished>>;
 
-    /// The one cron with these three, made if there is none.
-    fn put_cron(&self, id: Uuid, name: &str, workflow: &str, expression: &str, timezone: &str, next_at: Option<Wall>, at: Wall)
-    -> Stored<Schedule>;
+    /// Opens a final run that did not complete again, for `epoch`: its failed and skipped tasks are undecided as at first. None if there is no
+    /// such run, or it completed, or is unfinished.
+    fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>>;
+
+    /// The one cron with this workflow, expression and zone, made if there is none.
+    fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule>;
     /// Replaces a cron's expression and zone; false if there is no such cron.
-    fn update_cron(&self, id: Uuid, expression: &str, timezone: &str, next_at: Option<Wall>, at: Wall) -> Stored<bool>;
+    fn update_cron(
+        &self,
+        id: Uuid,
+        expression: &str,
+        timezone: &str,
+        next_at: Option<Wall>,
+        at: Wall,
+    ) -> Stored<bool>;
     /// Deletes a cron, keeping its runs; false if there is no such cron.
     fn delete_cron(&self, id: Uuid) -> Stored<bool>;
     /// Switches a schedule; `cause` is kept if the engine did it. False if there is no such row.

@@ -2,6 +2,7 @@
 //! Never waits, stores or calls anything. Invariant: a task is final at most once, and a run ends exactly when its
 //! last task is final.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -236,7 +237,13 @@ impl Run {
         }
     }
 
-    fn attempt_failed(&mut self, task: usize, attempt: u32, error: String, random: f64) -> (Ruling, Progress) {
+    fn attempt_failed(
+        &mut self,
+        task: usize,
+        attempt: u32,
+        error: String,
+        random: f64,
+    ) -> (Ruling, Progress) {
         let policy = &self.workflow.tasks[task].retry;
         let again = self.halt.is_none() && policy.should_retry(attempt, &error);
         let delay = policy.delay(attempt, random);
@@ -317,22 +324,30 @@ impl Run {
         context::join(graph, &output, &self.initial, graph.dependencies(task))
     }
 
+    /// Starts a task whose dependencies are all final, or skips it and whatever follows from that.
     fn decide(&mut self, task: usize, now: Wall, progress: &mut Progress) {
-        let input = self.input_of(task);
-        self.tasks[task].input = Some(Arc::clone(&input));
-        if self.halt.is_none() && self.may_run(task, &input) {
-            self.tasks[task].phase = Phase::Active;
+        if self.starts(task) {
             progress.jobs.push(task);
         } else {
             self.finish(task, TaskStatus::Skipped, now, progress);
         }
     }
 
+    fn starts(&mut self, task: usize) -> bool {
+        let input = self.input_of(task);
+        let starts = self.halt.is_none() && self.may_run(task, &input);
+        self.tasks[task].input = Some(input);
+        if starts {
+            self.tasks[task].phase = Phase::Active;
+        }
+        starts
+    }
+
     fn may_run(&self, task: usize, input: &str) -> bool {
         match &self.workflow.tasks[task].rule {
             Some(rule) => {
                 let context: Map<String, Value> =
-                    serde_json::from_str(input).expect("a context was checked before it was kept");
+                    context::parse(input).expect("a context was checked before it was kept");
                 rule.holds(&context, &|id| self.status_of(id))
             }
             None => {
@@ -353,19 +368,32 @@ impl Run {
         }
     }
 
+    /// Makes a task final and decides what waited for it. A list, not recursion: a chain of skips may be as long as the workflow.
     fn finish(&mut self, task: usize, status: TaskStatus, now: Wall, progress: &mut Progress) {
+        let mut ahead = VecDeque::from([(task, status)]);
+        while let Some((task, status)) = ahead.pop_front() {
+            self.make_final(task, status, now, progress);
+            for next in self.close(task, status) {
+                if self.starts(next) {
+                    progress.jobs.push(next);
+                } else {
+                    ahead.push_back((next, TaskStatus::Skipped));
+                }
+            }
+        }
+    }
+
+    fn make_final(&mut self, task: usize, status: TaskStatus, now: Wall, progress: &mut Progress) {
+        let state = &mut self.tasks[task];
         if status != TaskStatus::Completed {
             // A failed or skipped task passes on what it was given, so that every join has something to merge.
-            self.tasks[task].output = self.tasks[task].input.clone();
+            state.output = state.input.clone();
         }
         if status == TaskStatus::Skipped {
-            self.tasks[task].attempt = 0;
+            state.attempt = 0;
         }
         let record = self.record(task, status, Some(now));
         progress.records.push(record);
-        for next in self.close(task, status) {
-            self.decide(next, now, progress);
-        }
     }
 
     /// Marks a task final and returns the dependents that can be decided now.

@@ -11,10 +11,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Polled, Request, Settings, Then};
+use crate::context::{self, hash_json};
+use crate::engine::{
+    Counts, Declared, Effects, Engine, Event, Fire, Job, Level, Polled, Rearm, Request, Settings, Then,
+};
 use crate::error::{Error, Kind, Result};
-use crate::poll::{PollCounts, Poller, Ticket, Turn};
-use crate::port::{Change, Fault, Page, Receipt, RunEnd, ScheduleFilter, Store, TriggerRow};
+use crate::poll::{Finish, Overdue, Plan, PollCounts, Poller, Standing, TickState, Ticket, Turn};
+use crate::port::{Change, Fault, Page, Receipt, RunEnd, ScheduleFilter, Store};
 use crate::run::{Ended, Ruling};
 use crate::time::{Mono, Now, Wall};
 use crate::workflow::Workflow;
@@ -62,6 +65,20 @@ pub enum PollTurn {
     Leave,
 }
 
+/// A context as JSON text, and a run key with the time for which it holds.
+pub type AskedFire = (Arc<str>, Option<(String, Option<Duration>)>);
+
+/// What a poll that was more than a plain skip answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// In the order returned.
+    pub fires: Vec<AskedFire>,
+    /// The cursor as JSON text, if it moved.
+    pub cursor: Option<String>,
+    /// What it said about itself without firing, or what went wrong.
+    pub reason: std::result::Result<String, String>,
+}
+
 /// A job with what its body needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Work {
@@ -79,6 +96,28 @@ pub struct Work {
 
 /// How a run ended, with its beginning.
 pub type Finished = (Wall, RunEnd);
+
+/// What a thread that asked for a run knows of it.
+#[derive(Debug, Clone, PartialEq)]
+enum News {
+    Sent,
+    Started,
+    Ended(Finished),
+    Lost(String),
+}
+
+/// One for each watched run, so that its end wakes only those who wait for it.
+struct Watch {
+    news: Mutex<News>,
+    wake: Condvar,
+}
+
+impl Watch {
+    fn tell(&self, news: News) {
+        *lock(&self.news) = news;
+        self.wake.notify_all();
+    }
+}
 
 #[derive(Default)]
 struct WriterState {
@@ -136,8 +175,8 @@ struct Shared {
     clock_dirty: Mutex<bool>,
     clock_until_ns: AtomicU64,
     clock_wake: Condvar,
-    waiters: Mutex<HashMap<Uuid, Option<Finished>>>,
-    waiters_wake: Condvar,
+    ready: AtomicBool,
+    watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
     closing: AtomicBool,
 }
 
@@ -163,7 +202,12 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Kind::Store`] if the store does not take a new owner.
-    pub fn start(store: Arc<dyn Store>, settings: Settings, slots_max: usize, recovery: bool) -> Result<Self> {
+    pub fn start(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        slots_max: usize,
+        recovery: bool,
+    ) -> Result<Self> {
         let epoch = store.join(wall_now()).map_err(store_error)?;
         let seed = Uuid::now_v7().as_u128() as u64;
         let shared = Arc::new(Shared {
@@ -187,8 +231,8 @@ impl Runtime {
             clock_dirty: Mutex::new(false),
             clock_until_ns: AtomicU64::new(0),
             clock_wake: Condvar::new(),
-            waiters: Mutex::default(),
-            waiters_wake: Condvar::new(),
+            ready: AtomicBool::new(false),
+            watches: Mutex::default(),
             closing: AtomicBool::new(false),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
@@ -220,7 +264,8 @@ impl Runtime {
         engine.workflow(name).cloned().ok_or_else(|| {
             let names: Vec<String> = engine.workflow_names().iter().map(ToString::to_string).collect();
             let known = if names.is_empty() { "none is declared yet".to_owned() } else { names.join(", ") };
-            let text = format!("workflow '{}' not found; known workflows: {known}", crate::error::excerpt(name));
+            let text =
+                format!("workflow '{}' not found; known workflows: {known}", crate::error::excerpt(name));
             Error::new(Kind::Workflow, text)
         })
     }
@@ -243,54 +288,104 @@ impl Runtime {
             contexts.into_iter().map(|context| Request { id: Uuid::now_v7(), context }).collect();
         let ids: Vec<Uuid> = requests.iter().map(|request| request.id).collect();
         if watched {
-            lock(&self.shared.waiters).extend(ids.iter().map(|&id| (id, None)));
+            let watch = || Arc::new(Watch { news: Mutex::new(News::Sent), wake: Condvar::new() });
+            lock(&self.shared.watches).extend(ids.iter().map(|&id| (id, watch())));
         }
         self.step(Event::Start { workflow, requests });
+        // A runner that closed meanwhile has told those who waited then, but not these.
+        if lock(&self.shared.writer).closed {
+            self.shared.lose_all();
+        }
         Ok(ids)
+    }
+
+    /// Waits at most `span` for a watched run's commit; true once it is kept.
+    ///
+    /// # Errors
+    /// [`Kind::Runner`] if the runner shuts down first or the store refuses the run.
+    pub fn wait_started(&self, id: Uuid, span: Duration) -> Result<bool> {
+        Ok(self.news_of(id, span, |news| *news != News::Sent)?.is_some())
     }
 
     /// Waits at most `span` for a watched run's end, which is then no longer watched.
     ///
     /// # Errors
-    /// [`Kind::Runner`] if the runner shuts down first.
+    /// [`Kind::Runner`] if the runner shuts down first, or does not drive the run any more.
     pub fn wait(&self, id: Uuid, span: Duration) -> Result<Option<Finished>> {
+        match self.news_of(id, span, |news| matches!(news, News::Ended(_)))? {
+            Some(News::Ended(finished)) => {
+                self.unwatch(id);
+                Ok(Some(finished))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn news_of(&self, id: Uuid, span: Duration, enough: impl Fn(&News) -> bool) -> Result<Option<News>> {
+        let watch = lock(&self.shared.watches).get(&id).cloned();
+        let watch = watch.ok_or_else(|| Error::new(Kind::Runner, format!("run {id} is not watched")))?;
         let deadline = Instant::now() + span;
-        let mut waiters = lock(&self.shared.waiters);
+        let mut news = lock(&watch.news);
         loop {
-            match waiters.get(&id) {
-                Some(Some(_)) => return Ok(waiters.remove(&id).flatten()),
-                None => return Err(Error::new(Kind::Runner, format!("run {id} is not watched"))),
-                Some(None) => {}
+            if let News::Lost(why) = &*news {
+                return Err(Error::new(Kind::Runner, format!("run {id} {why}")));
+            }
+            if enough(&news) {
+                return Ok(Some(news.clone()));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(None);
             }
-            if lock(&self.shared.writer).closed {
-                let text = format!("the runner shut down before run {id} ended; the next runner resumes it");
-                return Err(Error::new(Kind::Runner, text));
-            }
-            waiters = wait_on(&self.shared.waiters_wake, waiters, Some(left));
+            news = wait_on(&watch.wake, news, Some(left));
         }
     }
 
     /// Stops watching a run.
     pub fn unwatch(&self, id: Uuid) {
-        lock(&self.shared.waiters).remove(&id);
+        lock(&self.shared.watches).remove(&id);
+    }
+
+    /// The program has declared what it had to declare: crons may start runs from now on.
+    pub fn ready(&self) {
+        self.shared.ready.store(true, Ordering::Release);
+        self.shared.wake_clock();
+    }
+
+    /// Opens a run that failed or was cancelled again, from the tasks that did not complete. False if there is none such.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the store, and if an equal run of its trigger is unfinished.
+    pub fn retry(&self, id: Uuid) -> std::result::Result<bool, Fault> {
+        self.flush();
+        let reopened = self.shared.store.reopen(self.shared.epoch, id)?;
+        let found = reopened.is_some();
+        self.step(Event::Claimed(reopened.into_iter().collect()));
+        Ok(found)
+    }
+
+    /// Watches a run in hand, so that [`Runtime::wait`] can be called for it. False if it is not in hand.
+    pub fn watch(&self, id: Uuid) -> bool {
+        let engine = lock(&self.shared.engine);
+        let found = engine.run(id).is_some();
+        if found {
+            let watch = || Arc::new(Watch { news: Mutex::new(News::Started), wake: Condvar::new() });
+            lock(&self.shared.watches).entry(id).or_insert_with(watch);
+        }
+        found
     }
 
     /// Declares a trigger and returns its slot. It is polled once its row is kept.
-    pub fn declare(&self, row: TriggerRow) -> u32 {
-        let interval = Duration::from_micros(u64::try_from(row.interval_us).unwrap_or(1));
+    pub fn declare(&self, plan: Plan, declared: Declared) -> u32 {
         let slot = {
             let mut polls = lock(&self.shared.polls);
             if polls.threads == 0 {
                 polls.threads = 1;
                 self.shared.order(Order::SpawnPoller);
             }
-            polls.poller.declare(interval, self.now().mono)
+            polls.poller.declare(plan, self.now().mono)
         };
-        self.step(Event::Trigger { slot, row });
+        self.step(Event::Trigger { slot, declared });
         slot
     }
 
@@ -351,17 +446,43 @@ impl Runtime {
             Some(leader) if leader == seat => {}
             _ => self.lead(&mut polls, seat),
         }
-        match polls.poller.next(now.mono) {
-            Turn::Poll(ticket) => {
-                polls.body_since = Some(now.mono);
-                PollTurn::Poll(ticket, now)
-            }
-            Turn::Wait(until) => {
-                polls.body_since = None;
-                polls.leader_waits_until = until;
-                PollTurn::Wait(until)
+        loop {
+            match polls.poller.next(now.mono) {
+                Turn::Poll(ticket) => {
+                    polls.body_since = Some(now.mono);
+                    return PollTurn::Poll(ticket, now);
+                }
+                Turn::TimedOut(overdue) => {
+                    drop(polls);
+                    self.poll_given_up(overdue, now);
+                    polls = lock(&self.shared.polls);
+                    polls.body_since = None;
+                }
+                Turn::Wait(until) => {
+                    polls.body_since = None;
+                    polls.leader_waits_until = until;
+                    return PollTurn::Wait(until);
+                }
             }
         }
+    }
+
+    fn poll_given_up(&self, overdue: Overdue, now: Now) {
+        let Overdue { slot, timeout, ended } = overdue;
+        let duration_us = timeout.as_micros() as u64;
+        self.step(Event::Polled(Polled {
+            slot,
+            schedule: ended.schedule,
+            at: Wall(now.wall.0.saturating_sub_unsigned(duration_us)),
+            duration_us,
+            fires: Vec::new(),
+            cursor: None,
+            reason: Err(format!(
+                "TimeoutError: timed out after {timeout:?}; it is polled again when its body returns"
+            )),
+            history: ended.history,
+            disable: ended.disable,
+        }));
     }
 
     fn lead(&self, polls: &mut PollState, seat: u64) {
@@ -401,28 +522,66 @@ impl Runtime {
         polls.followers -= 1;
     }
 
-    /// Ends a poll that was a plain skip.
-    pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now) {
+    /// A poll out of turn; none while another of the same trigger is in flight.
+    pub fn poll_now(&self, schedule: i64) -> Option<(Ticket, Now)> {
+        let mut polls = lock(&self.shared.polls);
+        let slot = polls.poller.slot_of(schedule)?;
         let now = self.now();
-        let closed = {
-            let mut polls = lock(&self.shared.polls);
-            polls.poller.skipped(ticket, reason, began.wall, now.mono.since(began.mono), now.mono)
-        };
+        polls.poller.poll_now(slot, now.mono).map(|ticket| (ticket, now))
+    }
+
+    /// Ends a poll of [`Runtime::poll_now`] without a trace.
+    pub fn poll_looked(&self, ticket: Ticket) {
+        lock(&self.shared.polls).poller.looked(ticket, self.now().mono);
+        self.shared.leader_wake.notify_all();
+    }
+
+    /// What a trigger's function may know in this poll, and when it was due.
+    pub fn tick_state(&self, slot: u32) -> (TickState, Wall) {
+        let state = lock(&self.shared.polls).poller.tick_state(slot);
+        let now = self.now();
+        let late_us = now.mono.since(state.due).as_micros() as u64;
+        (state, Wall(now.wall.0.saturating_sub_unsigned(late_us)))
+    }
+
+    /// Where a trigger stands, and when it is polled next; none if it is not declared here.
+    pub fn standing(&self, schedule: i64) -> Option<(Standing, Option<Wall>)> {
+        let standing = lock(&self.shared.polls).poller.standing(schedule)?;
+        let now = self.now();
+        Some((standing, standing.due.map(|due| now.wall.after(due.since(now.mono)))))
+    }
+
+    /// Ends a poll that was a plain skip.
+    pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
+        let now = self.now();
+        let finish = Finish { began: began.wall, took: now.mono.since(began.mono), pause };
+        let closed = lock(&self.shared.polls).poller.skipped(ticket, reason, finish, now.mono);
         if let Some(stretch) = closed {
             self.step(Event::History(vec![stretch]));
         }
     }
 
-    /// Ends any other poll: `polled` gets its row and history here and goes to the engine.
-    pub fn poll_ended(&self, ticket: Ticket, began: Now, mut polled: Polled) {
-        let ended = lock(&self.shared.polls).poller.ended(ticket, began.wall, polled.error.is_some());
-        if let Some((schedule, history)) = ended {
-            polled.schedule = schedule;
-            polled.history = history;
-            polled.at = began.wall;
-            polled.duration_us = self.now().mono.since(began.mono).as_micros() as u64;
-            self.step(Event::Polled(polled));
-        }
+    /// Ends any other poll.
+    pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
+        let now = self.now();
+        let finish = Finish { began: began.wall, took: now.mono.since(began.mono), pause: None };
+        let (ended, trigger) = {
+            let mut polls = lock(&self.shared.polls);
+            let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
+            (ended, polls.poller.name(ticket.slot))
+        };
+        let Some(ended) = ended else { return };
+        self.step(Event::Polled(Polled {
+            slot: ticket.slot,
+            schedule: ended.schedule,
+            at: began.wall,
+            duration_us: finish.took.as_micros() as u64,
+            fires: answer.fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect(),
+            cursor: answer.cursor,
+            reason: answer.reason,
+            history: ended.history,
+            disable: ended.disable,
+        }));
     }
 
     /// Takes the next job, waiting at most `span` for one. Call detached. `None` and `true`: go home.
@@ -587,13 +746,13 @@ impl Runtime {
         self.step(Event::History(history));
         lock(&shared.writer).closed = true;
         shared.writer_wake.notify_all();
-        shared.waiters_wake.notify_all();
         shared.clock_wake.notify_all();
         for thread in lock(&self.threads).drain(..) {
             // A thread that panicked has been reported by its own log line.
             let _ = thread.join();
         }
         let _ = shared.store.leave(shared.epoch);
+        shared.lose_all();
         shared.order(Order::Close);
         clean
     }
@@ -642,7 +801,7 @@ impl Shared {
     }
 
     fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
-        let Effects { commits, jobs, ended, rearm, logs } = effects;
+        let Effects { commits, jobs, ended, started, lost, rearm, logs } = effects;
         if !commits.is_empty() {
             let mut writer = lock(&self.writer);
             let wake = writer.items.is_empty() && !writer.busy;
@@ -661,8 +820,8 @@ impl Shared {
             state.ready.extend(jobs);
             self.call_for_workers(&mut state);
         }
-        if !ended.is_empty() {
-            self.tell_waiters(ended);
+        if !(ended.is_empty() && started.is_empty() && lost.is_empty()) {
+            self.tell_watches(ended, started, lost);
         }
         if !rearm.is_empty() {
             self.rearm(rearm);
@@ -672,23 +831,39 @@ impl Shared {
         }
     }
 
-    fn tell_waiters(&self, ended: Vec<(Uuid, Wall, RunEnd)>) {
-        let mut waiters = lock(&self.waiters);
-        for (id, created_at, end) in ended {
-            if let Some(waiter) = waiters.get_mut(&id) {
-                *waiter = Some((created_at, end));
-            }
-        }
-        self.waiters_wake.notify_all();
+    fn tell_watches(&self, ended: Vec<(Uuid, Wall, RunEnd)>, started: Vec<Uuid>, lost: Vec<(Uuid, String)>) {
+        let watches = lock(&self.watches);
+        let tell =
+            |id: &Uuid, news: News| watches.get(id).into_iter().for_each(|watch| watch.tell(news.clone()));
+        started.iter().for_each(|id| tell(id, News::Started));
+        ended.into_iter().for_each(|(id, created_at, end)| tell(&id, News::Ended((created_at, end))));
+        lost.into_iter().for_each(|(id, why)| tell(&id, News::Lost(why)));
     }
 
-    fn rearm(&self, slots: Vec<(u32, Option<crate::port::Schedule>)>) {
+    /// Tells whoever still waits that no news will come.
+    fn lose_all(&self) {
+        let watches: Vec<Arc<Watch>> = lock(&self.watches).values().cloned().collect();
+        for watch in watches {
+            if matches!(*lock(&watch.news), News::Sent | News::Started) {
+                watch.tell(News::Lost(
+                    "had not ended when the runner shut down; the next runner resumes it".to_owned(),
+                ));
+            }
+        }
+    }
+
+    fn rearm(&self, rearm: Vec<Rearm>) {
         let now = self.now().mono;
         let mut polls = lock(&self.polls);
-        for (slot, row) in slots {
+        for Rearm { slot, row, cursor, fired_at, disables } in rearm {
             match row {
-                Some(schedule) => polls.poller.enable(slot, schedule.row, schedule.enabled, now),
-                None => polls.poller.rearm(slot, now),
+                Some(schedule) => polls.poller.enable(slot, &schedule, now),
+                None => {
+                    if let Some(schedule) = disables {
+                        polls.poller.set_enabled(schedule, false, now);
+                    }
+                    polls.poller.rearm(slot, cursor.map(Arc::from), fired_at, now);
+                }
             }
         }
         self.leader_wake.notify_all();
@@ -739,7 +914,8 @@ impl Shared {
                     writer = wait_on(&self.writer_wake, writer, None);
                 }
                 writer.busy = true;
-                let rest = writer.items.split_off(BATCH_MAX.min(writer.items.len()));
+                let size = BATCH_MAX.min(writer.items.len());
+                let rest = writer.items.split_off(size);
                 std::mem::replace(&mut writer.items, rest)
             };
             self.write(batch);
@@ -792,7 +968,7 @@ impl Shared {
         if recovery {
             self.recover();
         }
-        self.load_crons();
+        let mut crons_loaded = false;
         let mut history_due = self.now().mono.after(HISTORY_EVERY);
         while !self.closing.load(Ordering::Acquire) {
             let now = self.now();
@@ -801,11 +977,14 @@ impl Shared {
                 let history = lock(&self.polls).poller.take_history();
                 self.step(Event::History(history));
             }
+            if !crons_loaded && self.ready.load(Ordering::Acquire) {
+                crons_loaded = true;
+                self.load_crons();
+            }
             self.step(Event::Clock);
             let left = self.sleep_of_clock();
             let dirty = lock(&self.clock_dirty);
-            let mut dirty =
-                if *dirty { dirty } else { wait_on(&self.clock_wake, dirty, Some(left)) };
+            let mut dirty = if *dirty { dirty } else { wait_on(&self.clock_wake, dirty, Some(left)) };
             *dirty = false;
         }
     }
@@ -849,11 +1028,14 @@ impl Shared {
     }
 }
 
-fn wait_on<'a, T>(
-    condvar: &Condvar,
-    guard: MutexGuard<'a, T>,
-    span: Option<Duration>,
-) -> MutexGuard<'a, T> {
+fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
+    let (context, run_key) = fire;
+    let object = context::parse(&context).expect("the Python layer encodes contexts as JSON objects");
+    let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
+    Fire { hash: hash_json(trigger, &object), context, run_key }
+}
+
+fn wait_on<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, span: Option<Duration>) -> MutexGuard<'a, T> {
     match span {
         Some(span) => condvar.wait_timeout(guard, span).unwrap_or_else(PoisonError::into_inner).0,
         None => condvar.wait(guard).unwrap_or_else(PoisonError::into_inner),

@@ -1,0 +1,91 @@
+"""What a running task knows of itself, and how it gives its place to others while it waits.
+
+Decides nothing. Invariant: a handle is of no use once its attempt has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from .errors import RunnerError, WorkflowError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._cloaca import Engine
+    from ._worker import Job
+
+DEFER_SECONDS_MIN = 0.001
+"""A condition of `defer_until` is looked at no more often than this."""
+
+_task_log = logging.getLogger("cloaca.task")
+
+
+class TaskHandle:
+    """What a running task knows of itself, as the second parameter ``handle`` of its function.
+
+    Attributes:
+        task_id (str): the task's id.
+        attempt (int): the number of this attempt, from 1. A task that was in flight when its process died
+        runs again with
+            the next number.
+    """
+
+    __slots__ = ("_engine", "_held", "_job", "_open", "task_id")
+
+    def __init__(self, engine: Engine, job: Job, task_id: str) -> None:
+        self._engine = engine
+        self._job = job
+        self._held = True
+        self._open = True
+        self.task_id = task_id
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self._job[2]
+
+    def is_slot_held(self) -> bool:
+        """Whether the task counts against ``max_concurrent_tasks`` now."""
+        return self._held
+
+    def defer_until(self, condition: Any, poll_interval_ms: int = 1000) -> None:
+        """Gives the task's concurrency slot back until ``condition()`` is true, then takes a slot again.
+
+        Args:
+            condition: called without arguments; what it raises is logged and counts as false.
+            poll_interval_ms (int): pause between two calls, in milliseconds, at least 1.
+
+        Raises:
+            ValueError: ``poll_interval_ms`` is not a positive number.
+            TypeError: ``condition`` cannot be called.
+            RuntimeError: the runner shuts down meanwhile, or the task has ended.
+        """
+        if not callable(condition):
+            raise TypeError(f"condition is a {type(condition).__name__}; give a function without arguments")
+        if isinstance(poll_interval_ms, bool) or not poll_interval_ms > 0:
+            raise WorkflowError(f"poll_interval_ms is {poll_interval_ms!r}; the smallest is 1")
+        if not self._open:
+            raise RunnerError(f"task '{self.task_id}' has ended; its handle cannot defer any more")
+        pause = max(poll_interval_ms / 1000, DEFER_SECONDS_MIN)
+        self._engine.yield_slot(self._job)
+        self._held = False
+        while not _holds(condition, self.task_id):
+            if self._engine.wait_closing(pause):
+                raise RunnerError(f"the runner shuts down; task '{self.task_id}' goes on with the next one")
+        while not self._engine.regain_slot(self._job, 1.0):
+            if self._engine.wait_closing(0.0):
+                raise RunnerError(f"the runner shuts down; task '{self.task_id}' goes on with the next one")
+        self._held = True
+
+    def _close(self) -> None:
+        self._open = False
+
+
+def _holds(condition: Any, task_id: str) -> bool:
+    try:
+        return bool(condition())
+    except Exception:
+        _task_log.exception("the condition that task '%s' waits for raised", task_id)
+        return False

@@ -1,0 +1,111 @@
+"""What a trigger's function may know of the poll that it answers, and the cursor that it may move.
+
+Decides nothing. Invariant: a cursor that was set is valid JSON, so that saving it cannot fail after the poll.
+"""
+
+from __future__ import annotations
+
+from .context import DEPTH_MAX, checked_value, decode_value, encode_value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ._cloaca import Engine
+
+
+class Tick:
+    """One poll, as a trigger's function with a parameter gets it.
+
+    Attributes:
+        trigger_name (str): the trigger.
+        scheduled_at (str): when the poll was due, RFC 3339 in UTC.
+        last_fired_at (str | None): when the trigger last fired a run.
+        consecutive_failures (int): how many polls in a row have failed before this one.
+    """
+
+    __slots__ = (
+        "_cursor",
+        "_is_read",
+        "_kept",
+        "consecutive_failures",
+        "last_fired_at",
+        "scheduled_at",
+        "trigger_name",
+    )
+
+    def __init__(
+        self,
+        trigger_name: str,
+        cursor: str | None,
+        scheduled_at: str,
+        last_fired_at: str | None,
+        consecutive_failures: int,
+    ) -> None:
+        self.trigger_name = trigger_name
+        self.scheduled_at = scheduled_at
+        self.last_fired_at = last_fired_at
+        self.consecutive_failures = consecutive_failures
+        self._kept = cursor
+        self._cursor: Any = None
+        self._is_read = False
+
+    @property
+    def cursor(self) -> Any:
+        """A JSON value that the trigger keeps between polls; `None` at first.
+
+        It is saved with the fires of this poll, or not at all: when the function raises or times out, the
+        next poll sees
+        the old one. Changing a list or dict in place counts too.
+
+        Raises:
+            ContextTypeError: (a `TypeError`) on setting what JSON does not know.
+            ContextError: (a `ValueError`) on setting what JSON cannot hold.
+        """
+        if not self._is_read:
+            self._cursor = None if self._kept is None else decode_value(self._kept)
+            self._is_read = True
+        return self._cursor
+
+    @cursor.setter
+    def cursor(self, value: Any) -> None:
+        self._cursor = checked_value(value, "cursor", DEPTH_MAX)
+        self._is_read = True
+
+    def _moved(self) -> str | None:
+        """The cursor as JSON text if it differs from what was kept."""
+        if not self._is_read:
+            return None
+        text = encode_value(checked_value(self._cursor, "cursor", DEPTH_MAX))
+        return None if text == (self._kept or "null") else text
+
+    def __repr__(self) -> str:
+        return f"Tick(trigger_name={self.trigger_name!r}, scheduled_at={self.scheduled_at!r})"
+
+
+class Ticked:
+    """What a tick-aware function answered, with its tick."""
+
+    __slots__ = ("answer", "tick")
+
+    def __init__(self, tick: Tick, answer: object) -> None:
+        self.tick = tick
+        self.answer = answer
+
+
+class TickBody:
+    """A tick-aware function as the engine calls it: without arguments."""
+
+    __slots__ = ("_engine", "_function", "_name", "_slot")
+
+    def __init__(self, engine: Engine, function: Callable[[Tick], object], name: str, slot: int) -> None:
+        self._engine = engine
+        self._function = function
+        self._name = name
+        self._slot = slot
+
+    def __call__(self) -> Ticked:
+        cursor, scheduled_at, last_fired_at, failures = self._engine.tick_state(self._slot)
+        tick = Tick(self._name, cursor, scheduled_at, last_fired_at, failures)
+        return Ticked(tick, self._function(tick))

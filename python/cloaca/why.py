@@ -1,0 +1,53 @@
+"""Says in one sentence what a trigger does and why it has not fired. Decides nothing: it words what the
+engine knows."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def sentence(trigger: dict[str, Any], ticks: list[dict[str, Any]]) -> str:
+    """One sentence about a trigger, from its row with `standing`, and its newest tick."""
+    name = f"trigger '{trigger['trigger_name']}'"
+    standing = trigger["standing"]
+    last = ticks[0] if ticks else None
+    if not trigger["enabled"]:
+        cause = trigger["disabled_cause"]
+        by = f"the engine disabled it because {cause}" if cause else "set_trigger_enabled switched it off"
+        return f"{name} is not polled: {by} at {trigger['updated_at']}{_ending(last)}"
+    if standing is None:
+        return f"{name} is not polled: this program does not declare it{_ending(last)}"
+    if standing["in_body"]:
+        return f"{name} is being polled right now and has not answered yet{_ending(last)}"
+    if last is None:
+        return f"{name} has not been polled yet; its first poll is due at {standing['next_poll_at']}"
+    if standing["backs_off"]:
+        failures = standing["failures"]
+        cause = f"{failures} failed {_times(failures, 'poll')} in a row" if failures else "its own wish"
+        return f"{name} backs off until {standing['next_poll_at']} after {cause}{_ending(last)}"
+    return f"{name} {_told(last)}"
+
+
+def _ending(last: dict[str, Any] | None) -> str:
+    return "" if last is None else f"; before that it {_told(last)}"
+
+
+def _told(last: dict[str, Any]) -> str:
+    count = last["count"]
+    since = f"since {last['first_at']}" if count > 1 else f"at {last['first_at']}"
+    reason = f": {last['reason']}" if last["reason"] else ""
+    if last["outcome"] == "fire":
+        return f"fired at its last {_polls(count)}, {since}"
+    if last["outcome"] == "error":
+        return f"failed at its last {_polls(count)}, {since}{reason}"
+    return f"skipped at its last {_polls(count)}, {since}{reason or ', without giving a reason'}"
+
+
+def _polls(count: int) -> str:
+    return "poll" if count == 1 else f"{count} polls"
+
+
+def _times(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"

@@ -1,0 +1,455 @@
+//! When a cron expression is due in a time zone. Pure: reads no clock; the zone's rules are read once, at parse.
+//! Invariant: [`Cron::next`] lies after its argument, and no moment between the two has another answer.
+//!
+//! `croner` reads the fields and matches days. The gaps and folds of daylight saving are decided here, as Vixie cron
+//! does, because `croner` takes any list or range of times for an interval. A zone's history is walked as
+//! [`Stretch`]es of one offset; within one, local time and elapsed time move together.
+
+use std::sync::Arc;
+
+use croner::parser::{CronParser, Seconds, Year};
+use croner::{CronPattern, Weekday};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::{Offset, TimeZone};
+
+use crate::error::{Error, Kind, Result, excerpt};
+use crate::time::Wall;
+
+/// The longest expression accepted; one that lists each second and each minute by number is a third of it.
+pub const EXPRESSION_BYTES_MAX: usize = 1024;
+
+/// How far ahead a due time is looked for. The rarest day, a 29 February on one given weekday, comes within 40.
+pub const HORIZON_YEARS: i16 = 100;
+
+const DAY_SECONDS: i64 = 86_400;
+const SECOND_MICROS: i64 = 1_000_000;
+
+/// More than any two offsets from UTC can differ: each is less than 26 hours.
+const OFFSETS_APART_SECONDS: i64 = 3 * DAY_SECONDS;
+
+/// A cron expression in a time zone.
+///
+/// Five fields (minute, hour, day of month, month, day of week), a sixth in front for seconds, or a nickname. If
+/// neither day field starts with `*`, a day that matches either is due; otherwise it has to match both.
+///
+/// Daylight saving is handled by whether the time is fixed, that is, whether neither the minute nor the hour field
+/// starts with `*`; seconds have no say. A fixed time that clocks skip is due once at the jump, together with all
+/// others skipped there, and one that they repeat is due the first time only. Any other expression follows elapsed
+/// time: what is skipped is not due, and what is repeated is due again.
+///
+/// ```
+/// use cloaca_core::{cron::Cron, time::Wall};
+///
+/// let cron = Cron::parse("0 9 * * MON-FRI", "Europe/Berlin")?;
+/// let due = cron.next(Wall(0)).expect("weekdays keep coming");
+/// assert_eq!(due.rfc3339(), "1970-01-01T08:00:00.000000Z");
+/// # Ok::<(), cloaca_core::error::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Cron {
+    /// Matches days; shared, because it is kilobytes of unused years.
+    pattern: Arc<CronPattern>,
+    seconds: Values,
+    minutes: Values,
+    hours: Values,
+    months: Values,
+    pace: Pace,
+    zone: TimeZone,
+}
+
+/// What a due time follows when clocks are changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Neither the minute nor the hour field starts with `*`: what the clock on the wall shows, each time once.
+    Fixed,
+    /// One of them does: the time that passes.
+    Elapsed,
+}
+
+impl Cron {
+    /// The schedule that `expression` means in the IANA zone `timezone`.
+    ///
+    /// # Errors
+    /// [`Kind::Schedule`] for an expression that is malformed or never due, and for an unknown zone.
+    pub fn parse(expression: &str, timezone: &str) -> Result<Self> {
+        let fields = fields(expression).map_err(|cause| refusal(expression, &cause))?;
+        let pattern = pattern(&fields).map_err(|cause| refusal(expression, &cause))?;
+        let [_, minute, hour, ..] = &fields;
+        let fixed = !minute.starts_with('*') && !hour.starts_with('*');
+        let cron = Self {
+            seconds: Values::of(&pattern.seconds),
+            minutes: Values::of(&pattern.minutes),
+            hours: Values::of(&pattern.hours),
+            months: Values::of(&pattern.months),
+            pattern: Arc::new(pattern),
+            pace: if fixed { Pace::Fixed } else { Pace::Elapsed },
+            zone: zone(timezone)?,
+        };
+        // All fourteen kinds of year come within any hundred, so the year to start from makes no difference.
+        if cron.local_from(0).is_none() {
+            return Err(refusal(
+                expression,
+                "no calendar has such a day; give one that comes, as in '0 9 28 2 *'",
+            ));
+        }
+        Ok(cron)
+    }
+
+    /// The first due time strictly after `after`, if one comes within [`HORIZON_YEARS`].
+    pub fn next(&self, after: Wall) -> Option<Wall> {
+        let mut from = after.0.div_euclid(SECOND_MICROS) + 1;
+        loop {
+            let stretch = Stretch::around(&self.zone, from)?;
+            let first = match self.pace {
+                Pace::Fixed if from == stretch.start && self.is_due_in_gap(&stretch) => return wall(from),
+                Pace::Fixed => from.max(stretch.start.saturating_add(stretch.repeated())),
+                Pace::Elapsed => from,
+            };
+            let local = self.local_from(first + stretch.offset)?;
+            if local - stretch.offset < stretch.end {
+                return wall(local - stretch.offset);
+            }
+            from = stretch.end;
+            // Far from its end, no later stretch can show a local time already searched, so none is due until
+            // shortly before `local`. Close to it, clocks may go back behind `first`.
+            if stretch.end - first > OFFSETS_APART_SECONDS {
+                from = from.max(local - OFFSETS_APART_SECONDS);
+            }
+        }
+    }
+
+    fn is_due_in_gap(&self, stretch: &Stretch) -> bool {
+        let gap =
+            stretch.start.saturating_add(stretch.offset_before)..stretch.start.saturating_add(stretch.offset);
+        !gap.is_empty() && self.local_from(gap.start).is_some_and(|local| gap.contains(&local))
+    }
+
+    /// The first local time that matches at or after `local`, both in seconds since 1970 on the local clock.
+    fn local_from(&self, local: i64) -> Option<i64> {
+        let midnight = local - local.rem_euclid(DAY_SECONDS);
+        let date = Offset::UTC.to_datetime(Timestamp::from_second(midnight).ok()?).date();
+        if self.is_due_on(date)
+            && let Some(time) = self.time_from(local - midnight)
+        {
+            return Some(midnight + time);
+        }
+        let date = self.date_after(date)?;
+        let midnight = Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()?.as_second();
+        Some(midnight + self.time_from(0)?)
+    }
+
+    /// The first matching second of a day at or after `second`.
+    fn time_from(&self, second: i64) -> Option<i64> {
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        if self.hours.has(hour) {
+            if self.minutes.has(minute)
+                && let Some(second) = self.seconds.from(second)
+            {
+                return Some(hour * 3600 + minute * 60 + second);
+            }
+            if let Some(minute) = self.minutes.from(minute + 1) {
+                return Some(hour * 3600 + minute * 60 + self.seconds.from(0)?);
+            }
+        }
+        let hour = self.hours.from(hour + 1)?;
+        Some(hour * 3600 + self.minutes.from(0)? * 60 + self.seconds.from(0)?)
+    }
+
+    fn date_after(&self, date: Date) -> Option<Date> {
+        let year_max = date.year() + HORIZON_YEARS;
+        let mut date = date.tomorrow().ok()?;
+        while date.year() <= year_max {
+            if self.is_due_on(date) {
+                return Some(date);
+            }
+            let month_is_due = self.months.has(date.month().into());
+            date = if month_is_due { date } else { date.last_of_month() }.tomorrow().ok()?;
+        }
+        None
+    }
+
+    fn is_due_on(&self, date: Date) -> bool {
+        let weekday =
+            Weekday::from_days_from_sunday(date.weekday().to_sunday_zero_offset().unsigned_abs().into());
+        let (month, day) = (date.month().unsigned_abs(), date.day().unsigned_abs());
+        self.months.has(month.into())
+            && self
+                .pattern
+                .day_match(date.year().into(), month.into(), day.into(), weekday)
+                .expect("a date of the calendar is within its month")
+    }
+}
+
+/// The values that a field allows, as a set of bits: 0 to 59 at most.
+#[derive(Debug, Clone, Copy)]
+struct Values(u64);
+
+impl Values {
+    fn of(component: &croner::CronComponent) -> Self {
+        Self(component.values().into_iter().fold(0, |bits, value| bits | 1 << value))
+    }
+
+    fn has(self, value: i64) -> bool {
+        self.0 >> value & 1 == 1
+    }
+
+    /// The smallest value at or above `least`, which may be one more than a field has.
+    fn from(self, least: i64) -> Option<i64> {
+        let ahead = self.0 >> least;
+        (ahead != 0).then(|| least + i64::from(ahead.trailing_zeros()))
+    }
+}
+
+/// A time during which a zone's offset stays the same; all in seconds, moments since 1970 in UTC.
+struct Stretch {
+    /// Where it begins; [`i64::MIN`] if it always was.
+    start: i64,
+    /// Where the next begins; [`i64::MAX`] if it lasts.
+    end: i64,
+    offset: i64,
+    offset_before: i64,
+}
+
+impl Stretch {
+    fn around(zone: &TimeZone, second: i64) -> Option<Self> {
+        let moment = Timestamp::from_second(second).ok()?;
+        let offset_at = |moment| i64::from(zone.to_offset(moment).seconds());
+        let offset = offset_at(moment);
+        let end = zone.following(moment).next().map_or(i64::MAX, |change| change.timestamp().as_second());
+        // `preceding` leaves out a change at the very moment it is given.
+        let later = Timestamp::from_second(second + 1).ok()?;
+        let Some(change) = zone.preceding(later).next() else {
+            return Some(Self { start: i64::MIN, end, offset, offset_before: offset });
+        };
+        let start = change.timestamp().as_second();
+        let offset_before = Timestamp::from_second(start - 1).map_or(offset, offset_at);
+        Some(Self { start, end, offset, offset_before })
+    }
+
+    /// For how many seconds from its start local times are shown that were shown before.
+    fn repeated(&self) -> i64 {
+        (self.offset_before - self.offset).max(0)
+    }
+}
+
+fn wall(second: i64) -> Option<Wall> {
+    second.checked_mul(SECOND_MICROS).map(Wall)
+}
+
+fn zone(name: &str) -> Result<TimeZone> {
+    let remedy = "give an IANA name, as in 'Europe/Berlin' or 'UTC'";
+    if name.trim().is_empty() {
+        return Err(Error::new(Kind::Schedule, format!("the time zone cannot be empty: {remedy}")));
+    }
+    match TimeZone::get(name) {
+        Ok(zone) if !zone.is_unknown() => Ok(zone),
+        _ => Err(Error::new(Kind::Schedule, format!("unknown time zone '{}': {remedy}", excerpt(name)))),
+    }
+}
+
+fn refusal(expression: &str, cause: &str) -> Error {
+    Error::new(Kind::Schedule, format!("invalid cron expression '{}': {cause}", excerpt(expression)))
+}
+
+/// What one position of an expression is called and may hold.
+struct Field {
+    name: &'static str,
+    /// How many values it has, and so the widest step that means anything.
+    count: u16,
+    /// For the message when it is refused.
+    remedy: &'static str,
+    letters: Letters,
+}
+
+/// Which words a field knows besides numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Letters {
+    None,
+    Days,
+    Months,
+    Weekdays,
+}
+
+const FIELDS: [Field; 6] = [
+    Field {
+        name: "second",
+        count: 60,
+        remedy: "0-59, as in '0', '0,30', '10-20' or '*/15'",
+        letters: Letters::None,
+    },
+    Field {
+        name: "minute",
+        count: 60,
+        remedy: "0-59, as in '0', '0,30', '10-20' or '*/15'",
+        letters: Letters::None,
+    },
+    Field {
+        name: "hour",
+        count: 24,
+        remedy: "0-23, as in '9', '9,18', '9-17' or '*/6'",
+        letters: Letters::None,
+    },
+    Field {
+        name: "day of month",
+        count: 31,
+        remedy: "1-31, as in '1', '1,15', '1-7', '*/2', 'L' or '15W'",
+        letters: Letters::Days,
+    },
+    Field {
+        name: "month",
+        count: 12,
+        remedy: "1-12 or JAN-DEC, as in '1', 'JAN,JUL', '6-8' or '*/3'",
+        letters: Letters::Months,
+    },
+    Field {
+        name: "day of week",
+        count: 7,
+        remedy: "0-7 or SUN-SAT, where 0 and 7 are Sunday, as in 'MON', 'MON-FRI', '0,6', 'MON#1' or 'FRIL'",
+        letters: Letters::Weekdays,
+    },
+];
+
+const MONTHS: [&str; 12] =
+    ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
+
+/// The six fields of `expression` in digits, as `croner` is to read them.
+fn fields(expression: &str) -> std::result::Result<[String; 6], String> {
+    if expression.len() > EXPRESSION_BYTES_MAX {
+        return Err(format!("it has {} bytes; {EXPRESSION_BYTES_MAX} are allowed", expression.len()));
+    }
+    let plain = if expression.trim().starts_with('@') { nickname(expression.trim())? } else { expression };
+    let mut words: Vec<&str> = plain.split_whitespace().collect();
+    match words.len() {
+        5 => words.insert(0, "0"),
+        6 => {}
+        7 => return Err("it has 7 fields; leave out the year, which is not supported".to_owned()),
+        count => {
+            let counted = if count == 1 { "1 field".to_owned() } else { format!("{count} fields") };
+            return Err(format!(
+                "it has {counted}; give 5 (minute, hour, day of month, month, day of week), as in '0 9 * * MON-FRI', or 6 with seconds in front"
+            ));
+        }
+    }
+    let mut spelled: [String; 6] = Default::default();
+    for (position, word) in words.into_iter().enumerate() {
+        let field = &FIELDS[position];
+        let digits = spell(field, &word.to_ascii_uppercase()).filter(|digits| is_readable(position, digits));
+        spelled[position] = digits.ok_or_else(|| field.refusal(word))?;
+    }
+    Ok(spelled)
+}
+
+fn nickname(name: &str) -> std::result::Result<&'static str, String> {
+    match name.to_ascii_uppercase().as_str() {
+        "@YEARLY" | "@ANNUALLY" => Ok("0 0 1 1 *"),
+        "@MONTHLY" => Ok("0 0 1 * *"),
+        "@WEEKLY" => Ok("0 0 * * 0"),
+        "@DAILY" | "@MIDNIGHT" => Ok("0 0 * * *"),
+        "@HOURLY" => Ok("0 * * * *"),
+        "@REBOOT" => Err("'@reboot' is not a time; start the workflow when the program starts".to_owned()),
+        _ => Err(
+            "it is no known nickname; use @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly \
+                  or five fields"
+                .to_owned(),
+        ),
+    }
+}
+
+fn pattern(fields: &[String; 6]) -> std::result::Result<CronPattern, String> {
+    // `croner` takes only a bare `*` for a field that does not restrict; to Vixie cron `*/2` is one as well.
+    let both = fields[3].starts_with('*') || fields[5].starts_with('*');
+    let parser =
+        CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed).dom_and_dow(both).build();
+    parser.parse(&fields.join(" ")).map(|cron| cron.pattern).map_err(|error| error.to_string())
+}
+
+/// Whether `croner` accepts these digits among five fields that allow everything; so a refusal can name the field.
+fn is_readable(position: usize, digits: &str) -> bool {
+    let mut fields = ["*"; 6].map(str::to_owned);
+    digits.clone_into(&mut fields[position]);
+    pattern(&fields).is_ok()
+}
+
+impl Field {
+    fn refusal(&self, text: &str) -> String {
+        let rule = if text.contains('/') {
+            "; a step follows '*' or a range, and is no wider than the field"
+        } else if text.contains('-') {
+            "; a range goes upwards"
+        } else {
+            ""
+        };
+        format!("'{}' is no {} field; use {}{rule}", excerpt(text), self.name, self.remedy)
+    }
+}
+
+/// `text` with names as numbers, or none where `croner` would read something into it that isn't there: it skips
+/// empty items, replaces names within words, and ignores what follows a `W` and a weekday's lone `L`.
+fn spell(field: &Field, text: &str) -> Option<String> {
+    if text == "?" && matches!(field.letters, Letters::Days | Letters::Weekdays) {
+        return Some("*".to_owned());
+    }
+    let items: Option<Vec<String>> = text.split(',').map(|item| spell_item(field, item)).collect();
+    let items = items?;
+    let last_days = items.iter().filter(|item| matches!(item.as_str(), "L" | "LW")).count();
+    (last_days <= 1).then(|| items.join(","))
+}
+
+fn spell_item(field: &Field, item: &str) -> Option<String> {
+    let (values, step) = match item.split_once('/') {
+        Some((values, step)) => (values, Some(step)),
+        None => (item, None),
+    };
+    if step.is_some_and(|step| !step.parse().is_ok_and(|step: u16| (1..=field.count).contains(&step))) {
+        return None;
+    }
+    let mut spelled = String::with_capacity(item.len());
+    let mut before = None;
+    for word in values.split_inclusive(['-', '#']) {
+        let (word, after) = match word.strip_suffix(['-', '#']) {
+            Some(bare) => (bare, word.chars().next_back()),
+            None => (word, None),
+        };
+        spelled.push_str(&spell_word(field, word, before)?);
+        spelled.extend(after);
+        before = after;
+    }
+    if let Some(step) = step {
+        spelled.push('/');
+        spelled.push_str(step);
+    }
+    Some(spelled)
+}
+
+/// `word` in digits; `before` is the `-` or `#` in front of it.
+fn spell_word(field: &Field, word: &str, before: Option<char>) -> Option<String> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number(word) || word == "*" {
+        return Some(word.to_owned());
+    }
+    match field.letters {
+        Letters::None => None,
+        Letters::Days => {
+            let known = matches!(word, "L" | "LW") || word.strip_suffix('W').is_some_and(is_number);
+            known.then(|| word.to_owned())
+        }
+        Letters::Months => position(&MONTHS, word).map(|month| (month + 1).to_string()),
+        Letters::Weekdays if before == Some('#') => (word == "L").then(|| word.to_owned()),
+        Letters::Weekdays => {
+            let (name, last) = word.strip_suffix('L').map_or((word, ""), |name| (name, "L"));
+            let number = match position(&WEEKDAYS, name) {
+                Some(0) if before == Some('-') => "7".to_owned(),
+                Some(weekday) => weekday.to_string(),
+                None if is_number(name) => name.to_owned(),
+                None => return None,
+            };
+            Some(number + last)
+        }
+    }
+}
+
+fn position(names: &[&str], name: &str) -> Option<usize> {
+    names.iter().position(|known| *known == name)
+}

@@ -1,0 +1,77 @@
+//! How everything is kept: the trait [`Store`] of `cloaca-core`, over one SQLite file or over memory.
+//! Decides nothing about triggers and runs; knows no Python. Invariant: what a receipt tells is on disk.
+//!
+//! Reading order: `url` says which store is meant, `sqlite` is that store, and below it `open` (files and
+//! connections), `schema` (tables), `batch` (what a commit writes), then a file for each noun.
+
+#![forbid(unsafe_code)]
+
+mod sqlite;
+mod url;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cloaca_core::port::Store;
+
+use crate::sqlite::SqliteStore;
+use crate::url::Target;
+
+/// A store that is ready for use.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The absolute path of its file; none for memory.
+    pub path: Option<PathBuf>,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Why no store could be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenError {
+    /// The URL or an option is malformed: the caller's argument is wrong.
+    Url(String),
+    /// The URL is fine, but the store that it names cannot be used.
+    Store(String),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(message) | Self::Store(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Opens the store that `url` names, making its file and tables if there are none yet.
+///
+/// `durability` is `"full"` or `"normal"` and means the same as the URL's option of that name.
+///
+/// # Errors
+/// [`OpenError::Url`] if the URL or an option is malformed, [`OpenError::Store`] if the file cannot be used.
+///
+/// ```
+/// let opened = cloaca_store::open(":memory:", None).expect("memory needs no file");
+/// assert_eq!(opened.path, None);
+/// ```
+pub fn open(url: &str, durability: Option<&str>) -> Result<Opened, OpenError> {
+    let location = url::parse(url, durability)?;
+    match location.target {
+        Target::Memory => {
+            let store = SqliteStore::in_memory().map_err(OpenError::Store)?;
+            Ok(Opened { store: Arc::new(store), path: None })
+        }
+        Target::File(path) => {
+            let (store, path) = SqliteStore::in_file(&path, location.durability).map_err(OpenError::Store)?;
+            Ok(Opened { store: Arc::new(store), path: Some(path) })
+        }
+    }
+}

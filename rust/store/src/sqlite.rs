@@ -1,0 +1,285 @@
+//! The store over SQLite: one connection writes, another reads. Each method of the trait is one transaction; the SQL
+//! stands in the files below. Invariant: a method that fails leaves no transaction open and nothing written.
+
+mod batch;
+mod export;
+mod fault;
+mod history;
+mod mount;
+mod open;
+mod owner;
+mod query;
+mod run;
+mod schedule;
+mod schema;
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cloaca_core::port::{
+    Cell, Change, CronStats, NewCron, Page, Receipt, RunFilter, RunRow, Schedule, ScheduleFilter, Store,
+    Stored, Stretch, Table, TaskRecord, Unfinished,
+};
+use cloaca_core::time::Wall;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use uuid::Uuid;
+
+use crate::sqlite::fault::Failure;
+use crate::url::Durability;
+
+/// Everything in one SQLite database.
+pub struct SqliteStore {
+    /// The file's path, or `:memory:`, for messages.
+    name: String,
+    /// Declared before the writer, so that the writer closes last and folds the write-ahead log into the file.
+    reader: Option<Mutex<Connection>>,
+    writer: Mutex<Connection>,
+}
+
+impl SqliteStore {
+    /// A store that ends with this value.
+    ///
+    /// # Errors
+    /// The message for the user.
+    pub fn in_memory() -> Result<Self, String> {
+        let writer = open::memory()?;
+        Ok(Self { name: ":memory:".to_owned(), reader: None, writer: Mutex::new(writer) })
+    }
+
+    /// A store in the file at `path`, and that path made absolute.
+    ///
+    /// # Errors
+    /// The message for the user.
+    pub fn in_file(path: &Path, durability: Durability) -> Result<(Self, PathBuf), String> {
+        let open::File { path, writer, reader } = open::file(path, durability)?;
+        let name = path.display().to_string();
+        Ok((Self { name, reader: Some(Mutex::new(reader)), writer: Mutex::new(writer) }, path))
+    }
+
+    /// Runs `work` in one transaction and commits it if it succeeds.
+    fn write<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
+        let connection = lock(&self.writer);
+        transact(&connection, work).map_err(|failure| failure.into_fault(&self.name))
+    }
+
+    /// Runs `work` on what is committed. Its statements see one state only if it is a single statement or opens a
+    /// transaction of its own.
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
+        let connection = lock(self.reader.as_ref().unwrap_or(&self.writer));
+        work(&connection).map_err(|failure| failure.into_fault(&self.name))
+    }
+}
+
+/// A thread that panicked with the lock left no transaction behind: its guard rolled back as it unwound.
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn transact<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    if !connection.is_autocommit() {
+        // A rollback that failed with the disk: without this every later transaction would fail too.
+        connection.execute_batch("ROLLBACK")?;
+    }
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let done = work(&transaction)?;
+    transaction.commit()?;
+    Ok(done)
+}
+
+impl Store for SqliteStore {
+    fn join(&self, at: Wall) -> Stored<i64> {
+        self.write(|db| owner::join(db, at))
+    }
+
+    fn leave(&self, epoch: i64) -> Stored<()> {
+        self.write(|db| owner::leave(db, epoch))
+    }
+
+    fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
+        self.write(|db| batch::apply(db, batch))
+    }
+
+    fn claim_runs(&self, epoch: i64, after: i64, limit: u64) -> Stored<Vec<Unfinished>> {
+        self.write(|db| run::claim(db, epoch, after, limit))
+    }
+
+    fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
+        self.write(|db| run::reopen(db, epoch, id))
+    }
+
+    fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {
+        self.write(|db| schedule::put_cron(db, cron))
+    }
+
+    fn update_cron(
+        &self,
+        id: Uuid,
+        expression: &str,
+        timezone: &str,
+        next_at: Option<Wall>,
+        at: Wall,
+    ) -> Stored<bool> {
+        self.write(|db| schedule::update_cron(db, id, expression, timezone, next_at, at))
+    }
+
+    fn delete_cron(&self, id: Uuid) -> Stored<bool> {
+        self.write(|db| schedule::delete_cron(db, id))
+    }
+
+    fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool> {
+        self.write(|db| schedule::set_enabled(db, row, enabled, cause, at))
+    }
+
+    fn schedules(&self, filter: ScheduleFilter, enabled_only: bool, page: Page) -> Stored<Vec<Schedule>> {
+        self.read(|db| schedule::list(db, filter, enabled_only, page))
+    }
+
+    fn trigger(&self, name: &str) -> Stored<Option<Schedule>> {
+        self.read(|db| schedule::trigger(db, name))
+    }
+
+    fn cron(&self, id: Uuid) -> Stored<Option<Schedule>> {
+        self.read(|db| schedule::cron(db, id))
+    }
+
+    fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<RunRow>> {
+        self.read(|db| run::list(db, filter, page))
+    }
+
+    fn run(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+        self.read(|db| run::one(db, id))
+    }
+
+    fn cron_stats(&self, since: Wall) -> Stored<CronStats> {
+        self.read(|db| run::cron_stats(db, since))
+    }
+
+    fn history(&self, schedule: i64, page: Page) -> Stored<Vec<Stretch>> {
+        self.read(|db| history::list(db, schedule, page))
+    }
+
+    fn query(&self, sql: &str, params: &[Cell]) -> Stored<Table> {
+        self.read(|db| query::run(db, sql, params))
+    }
+
+    fn export(&self, path: &str) -> Stored<()> {
+        self.read(|db| export::run(db, path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use cloaca_core::port::Fault;
+
+    use super::*;
+
+    fn store_in(folder: &Path) -> SqliteStore {
+        fs::create_dir_all(folder).unwrap();
+        SqliteStore::in_file(&folder.join("runs.db"), Durability::Full).unwrap().0
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("cloaca-store-unit-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn a_locked_file_is_a_passing_fault_and_works_again() {
+        let folder = folder("locked");
+        let store = store_in(&folder);
+        lock(&store.writer).busy_timeout(Duration::ZERO).unwrap();
+        let other = Connection::open(folder.join("runs.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let Err(Fault::Passing(message)) = store.join(Wall(1)) else { panic!("it wrote") };
+        assert!(message.contains("locked") && message.contains("runs.db"), "{message}");
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(store.join(Wall(2)), Ok(1));
+        drop((store, other));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_is_a_passing_fault_that_leaves_nothing_behind() {
+        let store = SqliteStore::in_memory().unwrap();
+        let epoch = store.join(Wall(1)).unwrap();
+        let limit = |pages: i64| {
+            let set = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+            lock(&store.writer).pragma_update_and_check(None, "max_page_count", pages, set).unwrap();
+        };
+        let run = |number, context: &str| cloaca_core::port::NewRun {
+            id: Uuid::from_u128(number),
+            workflow: "mail".into(),
+            version: "v1".into(),
+            context: context.into(),
+            schedule: None,
+            context_hash: None,
+            unique_hash: false,
+            run_key: None,
+            scheduled_at: None,
+            waits: false,
+            created_at: Wall(1),
+        };
+        let runs = vec![run(1, "{}"), run(2, &"x".repeat(1 << 20))];
+        let batch = [Change::Start { epoch, runs, cron: None }];
+        limit(1);
+        let Err(Fault::Passing(message)) = store.commit(&batch) else { panic!("it had room") };
+        assert!(message.contains("full"), "{message}");
+        assert_eq!(store.run(Uuid::from_u128(1)), Ok(None));
+        limit(100_000);
+        assert!(store.commit(&batch).is_ok(), "the same batch goes through later");
+    }
+
+    #[test]
+    fn a_panic_inside_a_transaction_undoes_it() {
+        let store = SqliteStore::in_memory().unwrap();
+        let panics = std::panic::AssertUnwindSafe(|| {
+            store.write(|db| -> Result<(), Failure> {
+                owner::join(db, Wall(1))?;
+                panic!("on purpose")
+            })
+        });
+        assert!(std::panic::catch_unwind(panics).is_err());
+        let (_, rows) = store.query("SELECT count(*) FROM owners", &[]).unwrap();
+        assert_eq!(rows, [vec![Cell::Int(0)]]);
+        assert!(store.join(Wall(2)).is_ok());
+    }
+
+    /// More than half of the speed of grouped commits hangs on it.
+    #[test]
+    fn plans_are_kept_when_parameters_change() {
+        let folder = folder("plans");
+        let stores = [SqliteStore::in_memory().unwrap(), store_in(&folder)];
+        let connections = stores.iter().flat_map(|store| store.reader.iter().chain([&store.writer]));
+        for connection in connections {
+            let config = rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
+            assert_eq!(lock(connection).db_config(config), Ok(true));
+        }
+        drop(stores);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// No statement of the listings and claims may walk a whole table or sort.
+    #[test]
+    fn listings_walk_an_index() {
+        let store = SqliteStore::in_memory().unwrap();
+        for (sql, index) in run::PLANS {
+            let (_, rows) = store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql)).unwrap();
+            let plan = format!("{rows:?}");
+            assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+        }
+    }
+
+    fn nulls(sql: &str) -> Vec<Cell> {
+        let names: std::collections::HashSet<&str> = sql
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')
+            .filter(|word| word.starts_with(':'))
+            .collect();
+        vec![Cell::Null; names.len()]
+    }
+}

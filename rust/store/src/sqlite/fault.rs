@@ -1,0 +1,144 @@
+//! Turns what SQLite says into what a user can act upon, and tells what will pass from what will not.
+//! Invariant: only a failure after which the same batch may succeed is passing.
+
+use std::fmt;
+
+use cloaca_core::port::Fault;
+use rusqlite::{Error, ErrorCode, ffi};
+
+/// Why a transaction was given up.
+#[derive(Debug)]
+pub enum Failure {
+    /// SQLite failed or refused.
+    Sql(Error),
+    /// We refuse, with the complete message.
+    Refused(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl Failure {
+    /// What the trait's caller sees; `name` is the file's path.
+    pub fn into_fault(self, name: &str) -> Fault {
+        match self {
+            Self::Refused(message) => Fault::Final(message),
+            Self::Sql(error) if passes(&error) => Fault::Passing(describe(name, &error)),
+            Self::Sql(error) => Fault::Final(describe(name, &error)),
+        }
+    }
+}
+
+/// Whether the same statement may succeed later.
+pub fn passes(error: &Error) -> bool {
+    matches!(
+        code(error),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::OperationInterrupted
+        )
+    )
+}
+
+/// A message that names the file, the cause and, where there is one, the way out.
+pub fn describe(name: &str, error: &Error) -> String {
+    let cause = Cause(error);
+    if extended_code(error) == Some(ffi::SQLITE_READONLY_DBMOVED) {
+        return format!("database '{name}' was moved or deleted while in use; restart on a file that stays");
+    }
+    match code(error) {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            format!("database '{name}' is locked by another process or connection: {cause}")
+        }
+        Some(ErrorCode::DiskFull) => format!("the disk that holds database '{name}' is full: {cause}"),
+        Some(ErrorCode::SystemIoFailure) => {
+            format!("database '{name}' could not be read or written: {cause}")
+        }
+        Some(ErrorCode::CannotOpen) => {
+            format!(
+                "database '{name}' or a file beside it cannot be opened: {cause}; check their permissions"
+            )
+        }
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            format!("database '{name}' or its folder is read-only: {cause}; make both writable")
+        }
+        Some(ErrorCode::NotADatabase) => {
+            format!("file '{name}' is not a SQLite database: {cause}; use another file")
+        }
+        Some(ErrorCode::DatabaseCorrupt) => {
+            format!(
+                "database '{name}' is damaged: {cause}; restore a copy, or save what is left with sqlite3's '.recover'"
+            )
+        }
+        _ => format!("database '{name}': {cause}"),
+    }
+}
+
+/// SQLite's own words, without the statement that they came from.
+pub struct Cause<'e>(pub &'e Error);
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Error::SqliteFailure(_, Some(message)) => f.write_str(message),
+            Error::SqlInputError { msg, .. } => f.write_str(msg),
+            other => write!(f, "{other}"),
+        }
+    }
+}
+
+fn code(error: &Error) -> Option<ErrorCode> {
+    error.sqlite_error().map(|error| error.code)
+}
+
+fn extended_code(error: &Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(code: i32) -> Fault {
+        Failure::Sql(Error::SqliteFailure(ffi::Error::new(code), None)).into_fault("runs.db")
+    }
+
+    #[test]
+    fn what_another_or_the_disk_may_undo_is_passing() {
+        let codes = [
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_BUSY_SNAPSHOT,
+            ffi::SQLITE_LOCKED,
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_IOERR,
+            ffi::SQLITE_IOERR_FSYNC,
+            ffi::SQLITE_CANTOPEN,
+        ];
+        for code in codes {
+            assert!(matches!(fault(code), Fault::Passing(text) if text.contains("runs.db")), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_stays_is_final() {
+        let codes = [
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_READONLY_DBMOVED,
+            ffi::SQLITE_CORRUPT,
+            ffi::SQLITE_NOTADB,
+            ffi::SQLITE_MISUSE,
+            ffi::SQLITE_CONSTRAINT,
+        ];
+        for code in codes {
+            assert!(matches!(fault(code), Fault::Final(text) if text.contains("runs.db")), "{code}");
+        }
+    }
+}

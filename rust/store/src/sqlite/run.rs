@@ -1,0 +1,140 @@
+//! Runs: admitted, driven, claimed and listed. Invariant: a run is admitted by its insert alone; the unique indices
+//! decide, and a lookup only tells which run stands in the way.
+
+mod claim;
+mod list;
+mod progress;
+
+use cloaca_core::port::{Admitted, NewRun, RunStatus, TaskRecord};
+use cloaca_core::time::Wall;
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
+use uuid::Uuid;
+
+use crate::sqlite::fault::Failure;
+use crate::sqlite::value::{id_at, micros, task_status_at, wall_maybe_at};
+
+pub use claim::{claim, reopen};
+#[cfg(test)]
+pub use list::PLANS;
+pub use list::{cron_stats, list, one};
+pub use progress::progress;
+
+/// Run keys of runs that no schedule fired share this row; rows of schedules begin at 1.
+const NO_SCHEDULE: i64 = 0;
+
+/// Commits `new` under `epoch` unless its run key, its context hash or its slot is taken at `at`.
+pub fn admit(db: &Connection, epoch: i64, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {
+    if let Some(of) = key_holder(db, new, at)? {
+        return Ok(Admitted::DuplicateKey { of: Some(of) });
+    }
+    match insert(db, epoch, new)? {
+        Some(row) => {
+            hold_key(db, new)?;
+            Ok(Admitted::Started { row })
+        }
+        None => obstacle(db, new),
+    }
+}
+
+/// The run that has used the key, unless its time is over.
+fn key_holder(db: &Connection, new: &NewRun, at: Wall) -> Result<Option<Uuid>, Failure> {
+    const SQL: &str = "
+        SELECT run FROM run_keys
+        WHERE schedule = :schedule AND key = :key AND (expires_at IS NULL OR expires_at > :at)";
+    let Some((key, _)) = &new.run_key else { return Ok(None) };
+    let schedule = new.schedule.unwrap_or(NO_SCHEDULE);
+    let params = named_params! { ":schedule": schedule, ":key": key, ":at": at.0 };
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
+}
+
+/// Takes the key for `new`, from an earlier run if its time is over.
+fn hold_key(db: &Connection, new: &NewRun) -> Result<(), Failure> {
+    const SQL: &str = "
+        INSERT INTO run_keys (schedule, key, run, expires_at) VALUES (:schedule, :key, :run, :expires_at)
+        ON CONFLICT (schedule, key) DO UPDATE SET run = excluded.run, expires_at = excluded.expires_at";
+    let Some((key, expires_at)) = &new.run_key else { return Ok(()) };
+    db.prepare_cached(SQL)?.execute(named_params! {
+        ":schedule": new.schedule.unwrap_or(NO_SCHEDULE),
+        ":key": key,
+        ":run": &*new.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()),
+        ":expires_at": micros(*expires_at),
+    })?;
+    Ok(())
+}
+
+/// The new row; none if a unique index refuses it.
+fn insert(db: &Connection, epoch: i64, new: &NewRun) -> Result<Option<i64>, Failure> {
+    const SQL: &str = "
+        INSERT INTO runs (id, workflow, version, status, schedule, context_hash, unique_hash, run_key,
+            scheduled_at, waits, owner, created_at, context)
+        VALUES (:id, :workflow, :version, :status, :schedule, :context_hash, :unique_hash, :run_key,
+            :scheduled_at, :waits, :epoch, :created_at, :context)
+        ON CONFLICT DO NOTHING RETURNING row";
+    let mut id = Uuid::encode_buffer();
+    let params = named_params! {
+        ":id": &*new.id.hyphenated().encode_lower(&mut id),
+        ":workflow": &*new.workflow,
+        ":version": &*new.version,
+        ":status": RunStatus::Pending.name(),
+        ":schedule": new.schedule,
+        ":context_hash": new.context_hash.as_ref().map(|hash| &hash[..]),
+        ":unique_hash": new.unique_hash,
+        ":run_key": new.run_key.as_ref().map(|(key, _)| key),
+        ":scheduled_at": micros(new.scheduled_at),
+        ":waits": new.waits,
+        ":epoch": epoch,
+        ":created_at": new.created_at.0,
+        ":context": &*new.context,
+    };
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
+}
+
+/// What refused an insert.
+fn obstacle(db: &Connection, new: &NewRun) -> Result<Admitted, Failure> {
+    if let Some(of) = hash_holder(db, new)? {
+        return Ok(Admitted::DuplicateHash { of });
+    }
+    match slot_holder(db, new)? {
+        Some(of) => Ok(Admitted::DuplicateKey { of: Some(of) }),
+        None => Err(Failure::Refused(format!("run {} is in the store already", new.id))),
+    }
+}
+
+fn hash_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
+    // Index runs_hash.
+    const SQL: &str = "
+        SELECT id FROM runs
+        WHERE schedule = :schedule AND context_hash = :hash AND unique_hash = 1 AND completed_at IS NULL";
+    let Some(hash) = new.context_hash.filter(|_| new.unique_hash) else { return Ok(None) };
+    let params = named_params! { ":schedule": new.schedule, ":hash": &hash[..] };
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
+}
+
+fn slot_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
+    // Index runs_slot.
+    const SQL: &str = "SELECT id FROM runs WHERE schedule = :schedule AND scheduled_at = :slot";
+    let params = named_params! { ":schedule": new.schedule, ":slot": micros(new.scheduled_at) };
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
+}
+
+/// A run's tasks in the order of their first records.
+fn tasks(db: &Connection, run: i64) -> Result<Vec<TaskRecord>, Failure> {
+    const SQL: &str = "
+        SELECT name, status, attempt, context, error, started_at, completed_at
+        FROM tasks WHERE run = :run ORDER BY position";
+    let mut statement = db.prepare_cached(SQL)?;
+    let rows = statement.query_map(named_params! { ":run": run }, task_of)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn task_of(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
+    Ok(TaskRecord {
+        name: row.get(0)?,
+        status: task_status_at(row, 1)?,
+        attempt: row.get(2)?,
+        context: row.get(3)?,
+        error: row.get(4)?,
+        started_at: wall_maybe_at(row, 5)?,
+        completed_at: wall_maybe_at(row, 6)?,
+    })
+}

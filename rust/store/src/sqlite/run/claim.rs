@@ -1,0 +1,98 @@
+//! Hands runs to an owner: those that a dead one left, and a final one that is to be driven again. Invariant: after it,
+//! only that owner's changes are taken.
+
+use cloaca_core::port::Unfinished;
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, named_params};
+use uuid::Uuid;
+
+use crate::sqlite::fault::Failure;
+use crate::sqlite::owner::owner_is_dead;
+use crate::sqlite::run::tasks;
+use crate::sqlite::value::{hash_at, id_at, signed, wall_at};
+
+/// What [`unfinished_of`] reads. A hash that does not guard is left out.
+macro_rules! columns {
+    () => {
+        "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
+         interruptions, owner IS NOT NULL, context"
+    };
+}
+
+/// Hands the oldest unfinished runs of dead owners to `epoch`.
+pub fn claim(db: &Connection, epoch: i64, after: i64, limit: u64) -> Result<Vec<Unfinished>, Failure> {
+    // The planner would rather walk the whole table by its key.
+    const SELECT: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM runs INDEXED BY runs_unfinished WHERE completed_at IS NULL AND row > :after AND ",
+        owner_is_dead!(),
+        " ORDER BY row LIMIT :limit"
+    );
+    const UPDATE: &str = "UPDATE runs SET owner = :epoch, interruptions = :interruptions WHERE row = :row";
+    let mut select = db.prepare_cached(SELECT)?;
+    let params = named_params! { ":epoch": epoch, ":after": after, ":limit": signed(limit) };
+    let found = select.query_map(params, |row| Ok((unfinished_of(row)?, row.get(9)?)))?;
+    let found = found.collect::<rusqlite::Result<Vec<(Unfinished, bool)>>>()?;
+    let mut update = db.prepare_cached(UPDATE)?;
+    let mut claimed = Vec::with_capacity(found.len());
+    for (mut run, had_owner) in found {
+        run.interruptions = run.interruptions.saturating_add(u32::from(had_owner));
+        let params = named_params! { ":row": run.row, ":epoch": epoch, ":interruptions": run.interruptions };
+        update.execute(params)?;
+        run.tasks = tasks(db, run.row)?;
+        claimed.push(run);
+    }
+    Ok(claimed)
+}
+
+/// Opens a final run that did not complete again, for `epoch`; none if there is no such run.
+pub fn reopen(db: &Connection, epoch: i64, id: Uuid) -> Result<Option<Unfinished>, Failure> {
+    const SELECT: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM runs WHERE id = :id AND completed_at IS NOT NULL AND status <> 'Completed'"
+    );
+    const UNDECIDE: &str = "DELETE FROM tasks WHERE run = :row AND status IN ('Failed', 'Skipped')";
+    let params = named_params! { ":id": id.to_string() };
+    let found = db.prepare_cached(SELECT)?.query_row(params, unfinished_of).optional()?;
+    let Some(mut run) = found else { return Ok(None) };
+    open_again(db, epoch, &run)?;
+    db.prepare_cached(UNDECIDE)?.execute(named_params! { ":row": run.row })?;
+    run.tasks = tasks(db, run.row)?;
+    Ok(Some(run))
+}
+
+fn open_again(db: &Connection, epoch: i64, run: &Unfinished) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE runs
+        SET status = 'Pending', owner = :epoch, completed_at = NULL, final_context = NULL, error = NULL
+        WHERE row = :row";
+    match db.prepare_cached(SQL)?.execute(named_params! { ":row": run.row, ":epoch": epoch }) {
+        Ok(_) => Ok(()),
+        // Index runs_hash is the only one that covers what changes here.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            Err(Failure::Refused(format!(
+                "run {} cannot be opened again while an equal run of its trigger is unfinished; \
+                 wait for that one or cancel it",
+                run.id
+            )))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
+    Ok(Unfinished {
+        row: row.get(0)?,
+        id: id_at(row, 1)?,
+        workflow: row.get(2)?,
+        version: row.get(3)?,
+        schedule: row.get(4)?,
+        context_hash: hash_at(row, 5)?,
+        waits: row.get(6)?,
+        created_at: wall_at(row, 7)?,
+        interruptions: row.get(8)?,
+        context: row.get(10)?,
+        tasks: Vec::new(),
+    })
+}

@@ -1,0 +1,92 @@
+//! Writes how far a run has come. Invariant: only the owner writes, and only while the run is not final.
+
+use cloaca_core::port::{RunChange, RunEnd, RunStatus, TaskRecord};
+use rusqlite::{Connection, OptionalExtension as _, named_params};
+
+use crate::sqlite::fault::Failure;
+use crate::sqlite::value::micros;
+
+/// Applies `change`; false, with nothing written, if its epoch does not drive that run any more.
+pub fn progress(db: &Connection, change: &RunChange) -> Result<bool, Failure> {
+    let Some(has_begun) = begun(db, change)? else { return Ok(false) };
+    match &change.end {
+        Some(end) => finish(db, change, end)?,
+        None if has_begun || change.tasks.is_empty() => {}
+        None => begin(db, change)?,
+    }
+    for task in &change.tasks {
+        put_task(db, change.run, task)?;
+    }
+    Ok(true)
+}
+
+/// Whether the run has begun; none if it is final or another's.
+fn begun(db: &Connection, change: &RunChange) -> Result<Option<bool>, Failure> {
+    const SQL: &str = "
+        SELECT status <> 'Pending' AND started_at IS NOT NULL
+        FROM runs WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
+    let params = named_params! { ":row": change.run, ":epoch": change.epoch };
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
+}
+
+/// When the first of the tasks in `change` began; none if all of them were skipped.
+fn started_at(change: &RunChange) -> Option<i64> {
+    micros(change.tasks.iter().filter_map(|task| task.started_at).min())
+}
+
+fn begin(db: &Connection, change: &RunChange) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE runs SET status = :status, started_at = coalesce(started_at, :started_at) WHERE row = :row";
+    db.prepare_cached(SQL)?.execute(named_params! {
+        ":row": change.run,
+        ":status": RunStatus::Running.name(),
+        ":started_at": started_at(change),
+    })?;
+    Ok(())
+}
+
+fn finish(db: &Connection, change: &RunChange, end: &RunEnd) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE runs SET
+            status = :status,
+            started_at = coalesce(started_at, :started_at),
+            completed_at = :completed_at,
+            final_context = :context,
+            error = :error
+        WHERE row = :row";
+    db.prepare_cached(SQL)?.execute(named_params! {
+        ":row": change.run,
+        ":status": end.status.name(),
+        ":started_at": started_at(change),
+        ":completed_at": end.completed_at.0,
+        ":context": &*end.context,
+        ":error": end.error,
+    })?;
+    Ok(())
+}
+
+/// Inserts a task's record, or replaces it in its place.
+fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure> {
+    const SQL: &str = "
+        INSERT INTO tasks (run, name, position, status, attempt, started_at, completed_at, error, context)
+        VALUES (:run, :name, (SELECT coalesce(max(position) + 1, 0) FROM tasks WHERE run = :run), :status, :attempt, :started_at,
+            :completed_at, :error, :context)
+        ON CONFLICT (run, name) DO UPDATE SET
+            status = excluded.status,
+            attempt = excluded.attempt,
+            started_at = excluded.started_at,
+            completed_at = excluded.completed_at,
+            error = excluded.error,
+            context = excluded.context";
+    db.prepare_cached(SQL)?.execute(named_params! {
+        ":run": run,
+        ":name": &*task.name,
+        ":status": task.status.name(),
+        ":attempt": task.attempt,
+        ":started_at": micros(task.started_at),
+        ":completed_at": micros(task.completed_at),
+        ":error": task.error,
+        ":context": task.context.as_deref(),
+    })?;
+    Ok(())
+}

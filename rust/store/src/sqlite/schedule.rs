@@ -1,0 +1,266 @@
+//! Rows of triggers and crons. Invariant: a trigger's name, and a cron's workflow with its expression and zone,
+//! stand in at most one row.
+
+use cloaca_core::port::{NewCron, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow};
+use cloaca_core::time::Wall;
+use rusqlite::{Connection, OptionalExtension as _, Params, Row, named_params};
+use uuid::{NoContext, Timestamp, Uuid};
+
+use crate::sqlite::fault::Failure;
+use crate::sqlite::value::{id_at, micros, signed, wall_at, wall_maybe_at};
+
+const TRIGGER: &str = "trigger";
+const CRON: &str = "cron";
+
+/// What [`schedule_of`] reads.
+macro_rules! columns {
+    () => {
+        "row, id, kind, name, workflow, interval_us, allow_concurrent, expression, timezone, next_at, enabled,
+         disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at"
+    };
+}
+
+fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
+    Ok(Schedule {
+        row: row.get(0)?,
+        id: id_at(row, 1)?,
+        name: row.get(3)?,
+        workflow: row.get(4)?,
+        kind: kind_of(row)?,
+        enabled: row.get(10)?,
+        disabled_cause: row.get(11)?,
+        cursor: row.get(12)?,
+        last_at: wall_maybe_at(row, 13)?,
+        last_fired_at: wall_maybe_at(row, 14)?,
+        created_at: wall_at(row, 15)?,
+        updated_at: wall_at(row, 16)?,
+    })
+}
+
+fn kind_of(row: &Row<'_>) -> rusqlite::Result<ScheduleKind> {
+    let kind: String = row.get(2)?;
+    if kind == TRIGGER {
+        return Ok(ScheduleKind::Trigger { interval_us: row.get(5)?, allow_concurrent: row.get(6)? });
+    }
+    Ok(ScheduleKind::Cron { expression: row.get(7)?, timezone: row.get(8)?, next_at: wall_maybe_at(row, 9)? })
+}
+
+fn one(db: &Connection, sql: &str, params: impl Params) -> Result<Option<Schedule>, Failure> {
+    Ok(db.prepare_cached(sql)?.query_row(params, schedule_of).optional()?)
+}
+
+/// Inserts a trigger or updates its settings, and hands it to `epoch`.
+pub fn declare(db: &Connection, epoch: i64, trigger: &TriggerRow, at: Wall) -> Result<Schedule, Failure> {
+    // Index schedules_trigger.
+    const SQL: &str = concat!(
+        "INSERT INTO schedules
+            (id, kind, name, workflow, interval_us, allow_concurrent, enabled, owner, created_at, updated_at)
+        VALUES (:id, 'trigger', :name, :workflow, :interval_us, :allow_concurrent, 1, :epoch, :at, :at)
+        ON CONFLICT (name) WHERE kind = 'trigger' DO UPDATE SET
+            updated_at = CASE
+                WHEN workflow = excluded.workflow AND interval_us = excluded.interval_us
+                    AND allow_concurrent = excluded.allow_concurrent
+                THEN updated_at ELSE excluded.updated_at END,
+            workflow = excluded.workflow,
+            interval_us = excluded.interval_us,
+            allow_concurrent = excluded.allow_concurrent,
+            owner = excluded.owner
+        RETURNING ",
+        columns!()
+    );
+    let params = named_params! {
+        ":id": id_made(at).to_string(),
+        ":name": trigger.name,
+        ":workflow": trigger.workflow,
+        ":interval_us": trigger.interval_us,
+        ":allow_concurrent": trigger.allow_concurrent,
+        ":epoch": epoch,
+        ":at": at.0,
+    };
+    Ok(db.prepare_cached(SQL)?.query_row(params, schedule_of)?)
+}
+
+fn id_made(at: Wall) -> Uuid {
+    let micros = u64::try_from(at.0).unwrap_or(0);
+    let nanos = u32::try_from(micros % 1_000_000 * 1_000).expect("less than a second in nanoseconds fits");
+    Uuid::new_v7(Timestamp::from_unix(NoContext, micros / 1_000_000, nanos))
+}
+
+/// Saves what a poll leaves on its trigger; false if `change`'s epoch does not hold the trigger any more.
+pub fn advance(db: &Connection, change: &TickChange) -> Result<bool, Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET cursor = coalesce(:cursor, cursor), last_at = :at
+        WHERE row = :row AND owner = :epoch";
+    let changed = db.prepare_cached(SQL)?.execute(named_params! {
+        ":row": change.schedule,
+        ":epoch": change.epoch,
+        ":cursor": change.cursor,
+        ":at": change.at.0,
+    })?;
+    Ok(changed == 1)
+}
+
+/// Disables the trigger that a poll has just used up.
+pub fn disable(db: &Connection, change: &TickChange) -> Result<(), Failure> {
+    let Some(cause) = &change.disable else { return Ok(()) };
+    set_enabled(db, change.schedule, false, Some(cause), change.at).map(drop)
+}
+
+/// Notes that a trigger's poll at `at` has started a run.
+pub fn fired(db: &Connection, row: i64, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE schedules SET last_fired_at = :at WHERE row = :row";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": row, ":at": at.0 })?;
+    Ok(())
+}
+
+/// Notes that a trigger was polled at `at`, or later.
+pub fn polled(db: &Connection, row: i64, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET last_at = :at
+        WHERE row = :row AND kind = 'trigger' AND coalesce(last_at < :at, 1)";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": row, ":at": at.0 })?;
+    Ok(())
+}
+
+/// Saves a cron's next and last due times.
+pub fn move_cron(db: &Connection, row: i64, next_at: Option<Wall>, last_at: Wall) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET next_at = :next_at, last_at = :last_at WHERE row = :row AND kind = 'cron'";
+    let params = named_params! { ":row": row, ":next_at": micros(next_at), ":last_at": last_at.0 };
+    db.prepare_cached(SQL)?.execute(params)?;
+    Ok(())
+}
+
+/// The cron with this workflow, expression and zone, made if there is none.
+pub fn put_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Schedule, Failure> {
+    const SQL: &str = "
+        INSERT INTO schedules
+            (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at)
+        VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, 1, :at, :at)";
+    if let Some(schedule) = same_cron(db, cron.workflow, cron.expression, cron.timezone)? {
+        return Ok(schedule);
+    }
+    db.prepare_cached(SQL)?.execute(named_params! {
+        ":id": cron.id.to_string(),
+        ":name": cron.name,
+        ":workflow": cron.workflow,
+        ":expression": cron.expression,
+        ":timezone": cron.timezone,
+        ":next_at": micros(cron.next_at),
+        ":at": cron.at.0,
+    })?;
+    let made = same_cron(db, cron.workflow, cron.expression, cron.timezone)?;
+    Ok(made.expect("a row inserted in this transaction is there"))
+}
+
+fn same_cron(
+    db: &Connection,
+    workflow: &str,
+    expression: &str,
+    timezone: &str,
+) -> Result<Option<Schedule>, Failure> {
+    // Index schedules_cron.
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM schedules
+        WHERE kind = 'cron' AND workflow = :workflow AND expression = :expression AND timezone = :timezone"
+    );
+    let params = named_params! { ":workflow": workflow, ":expression": expression, ":timezone": timezone };
+    one(db, SQL, params)
+}
+
+/// Replaces a cron's expression and zone; false if there is no such cron.
+pub fn update_cron(
+    db: &Connection,
+    id: Uuid,
+    expression: &str,
+    timezone: &str,
+    next_at: Option<Wall>,
+    at: Wall,
+) -> Result<bool, Failure> {
+    const SQL: &str = "
+        UPDATE schedules
+        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = :at
+        WHERE id = :id AND kind = 'cron'";
+    let Some(schedule) = cron(db, id)? else { return Ok(false) };
+    if let Some(other) =
+        same_cron(db, &schedule.workflow, expression, timezone)?.filter(|other| other.id != id)
+    {
+        return Err(Failure::Refused(format!(
+            "workflow '{}' already has a cron '{expression}' in '{timezone}': {}; change or delete that one",
+            schedule.workflow, other.id
+        )));
+    }
+    let changed = db.prepare_cached(SQL)?.execute(named_params! {
+        ":id": id.to_string(),
+        ":expression": expression,
+        ":timezone": timezone,
+        ":next_at": micros(next_at),
+        ":at": at.0,
+    })?;
+    Ok(changed == 1)
+}
+
+/// Deletes a cron and keeps its runs; false if there is no such cron.
+pub fn delete_cron(db: &Connection, id: Uuid) -> Result<bool, Failure> {
+    const SQL: &str = "DELETE FROM schedules WHERE id = :id AND kind = 'cron'";
+    Ok(db.prepare_cached(SQL)?.execute(named_params! { ":id": id.to_string() })? == 1)
+}
+
+/// Switches a schedule; false if there is no such row.
+pub fn set_enabled(
+    db: &Connection,
+    row: i64,
+    enabled: bool,
+    cause: Option<&str>,
+    at: Wall,
+) -> Result<bool, Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = :at WHERE row = :row";
+    let cause = cause.filter(|_| !enabled);
+    let params = named_params! { ":row": row, ":enabled": enabled, ":cause": cause, ":at": at.0 };
+    Ok(db.prepare_cached(SQL)?.execute(params)? == 1)
+}
+
+/// Schedules of a kind in the order of their registration.
+pub fn list(
+    db: &Connection,
+    filter: ScheduleFilter,
+    enabled_only: bool,
+    page: Page,
+) -> Result<Vec<Schedule>, Failure> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM schedules WHERE kind = :kind AND (enabled OR NOT :enabled_only)
+        ORDER BY row LIMIT :limit OFFSET :offset"
+    );
+    let kind = match filter {
+        ScheduleFilter::Triggers => TRIGGER,
+        ScheduleFilter::Crons => CRON,
+    };
+    let mut statement = db.prepare_cached(SQL)?;
+    let params = named_params! {
+        ":kind": kind,
+        ":enabled_only": enabled_only,
+        ":limit": signed(page.limit),
+        ":offset": signed(page.offset),
+    };
+    let rows = statement.query_map(params, schedule_of)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The trigger of that name.
+pub fn trigger(db: &Connection, name: &str) -> Result<Option<Schedule>, Failure> {
+    // Index schedules_trigger.
+    const SQL: &str =
+        concat!("SELECT ", columns!(), " FROM schedules WHERE kind = 'trigger' AND name = :name");
+    one(db, SQL, named_params! { ":name": name })
+}
+
+/// The cron with that id.
+pub fn cron(db: &Connection, id: Uuid) -> Result<Option<Schedule>, Failure> {
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM schedules WHERE kind = 'cron' AND id = :id");
+    one(db, SQL, named_params! { ":id": id.to_string() })
+}

@@ -1,0 +1,64 @@
+//! The tables, and the way to them from older files. Invariant: a migration that has shipped is never edited; a new
+//! one is appended, and `PRAGMA user_version` counts how many a file has seen.
+
+use rusqlite::{Connection, Error, Transaction, TransactionBehavior};
+
+use crate::sqlite::fault::{Cause, Failure};
+
+/// In the order in which they are applied.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+/// "cloa": marks a file as ours in its header.
+const APPLICATION_ID: i32 = 0x636c_6f61;
+
+/// Refuses a file of a newer version, or of another program. Changes nothing.
+pub fn check(connection: &Connection, name: &str) -> Result<(), Failure> {
+    version(connection, name).map(drop)
+}
+
+/// Brings the tables to this program's version.
+pub fn migrate(connection: &Connection, name: &str) -> Result<(), Failure> {
+    if version(connection, name)? == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    // Another process may have done it while this one waited for the lock.
+    let seen = version(&transaction, name)?;
+    for sql in &MIGRATIONS[seen..] {
+        transaction.execute_batch(sql).map_err(|error| blocked(name, error))?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    Ok(transaction.commit()?)
+}
+
+/// How many migrations the file has seen.
+fn version(connection: &Connection, name: &str) -> Result<usize, Failure> {
+    let stamp: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let known = MIGRATIONS.len();
+    match usize::try_from(stamp) {
+        Ok(seen) if seen > known && [0, APPLICATION_ID].contains(&application) => {
+            Err(Failure::Refused(format!(
+                "database '{name}' has schema version {seen}; this cloaca knows versions up to {known}: \
+                 upgrade cloaca or use another file"
+            )))
+        }
+        Ok(seen) if application == APPLICATION_ID => Ok(seen),
+        Ok(0) if application == 0 => Ok(0),
+        _ => Err(Failure::Refused(format!(
+            "database '{name}' belongs to another program (application_id {application}, user_version {stamp}); \
+             use another file"
+        ))),
+    }
+}
+
+/// A statement of ours that SQLite does not take meets a table of somebody else.
+fn blocked(name: &str, error: rusqlite::Error) -> Failure {
+    match error {
+        Error::SqlInputError { .. } => Failure::Refused(format!(
+            "database '{name}' has no room for cloaca's tables: {}; use another file",
+            Cause(&error)
+        )),
+        error => Failure::Sql(error),
+    }
+}

@@ -1,0 +1,67 @@
+//! How words of the core look in columns. Invariant: what one function writes, its partner reads back.
+
+use cloaca_core::port::{ContextHash, Outcome, RunStatus, TaskStatus};
+use cloaca_core::time::Wall;
+use rusqlite::Row;
+use rusqlite::types::Type;
+use uuid::Uuid;
+
+/// A count or a bound as SQLite's signed integer; beyond its end there is nothing to count.
+pub fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A time's column.
+pub fn micros(at: Option<Wall>) -> Option<i64> {
+    at.map(|at| at.0)
+}
+
+pub fn count_at(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let count: i64 = row.get(column)?;
+    u64::try_from(count).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, count))
+}
+
+pub fn wall_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Wall> {
+    row.get(column).map(Wall)
+}
+
+pub fn wall_maybe_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Wall>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Wall))
+}
+
+pub fn id_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
+    let text = text_at(row, column)?;
+    Uuid::parse_str(text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into()))
+}
+
+pub fn hash_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ContextHash>> {
+    row.get(column)
+}
+
+pub fn run_status_at(row: &Row<'_>, column: usize) -> rusqlite::Result<RunStatus> {
+    word_at(row, column, RunStatus::from_name)
+}
+
+pub fn task_status_at(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskStatus> {
+    word_at(row, column, TaskStatus::from_name)
+}
+
+pub fn outcome_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Outcome> {
+    word_at(row, column, Outcome::from_name)
+}
+
+fn text_at<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r str> {
+    let value = row.get_ref(column)?;
+    value
+        .as_str()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into()))
+}
+
+fn word_at<T>(row: &Row<'_>, column: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+    let text = text_at(row, column)?;
+    parse(text).ok_or_else(|| {
+        let message = format!("'{text}' is a word that this cloaca does not know");
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, message.into())
+    })
+}

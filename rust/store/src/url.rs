@@ -1,0 +1,307 @@
+//! Reads a store's URL. Asks the file system only which folders exist, to tell the two meanings of three slashes apart.
+//! Invariant: a message never repeats a URL that it could not read, because it may hold a password.
+
+use std::path::{Path, PathBuf};
+
+use crate::OpenError;
+
+const FORMS: &str = "':memory:', 'sqlite://PATH', 'sqlite:///PATH' or a plain path, \
+                     each with '?durability=full' or '?durability=normal' if wanted";
+const MEMORY: &str = ":memory:";
+
+/// What survives a power loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Every commit.
+    Full,
+    /// Everything but the last moments.
+    Normal,
+}
+
+/// Where the data lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// In this process only.
+    Memory,
+    /// In a file, by the path as given.
+    File(PathBuf),
+}
+
+/// A URL, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// Where the data lives.
+    pub target: Target,
+    /// What survives a power loss.
+    pub durability: Durability,
+}
+
+/// Reads `url`; `durability` is the option of that name given beside it.
+///
+/// # Errors
+/// [`OpenError::Url`] for what is malformed, [`OpenError::Store`] for a PostgreSQL URL, which is well-formed but needs
+/// another build.
+pub fn parse(url: &str, durability: Option<&str>) -> Result<Location, OpenError> {
+    parse_with(url, durability, &|folder| folder.is_dir())
+}
+
+/// [`parse`] with the file system handed in.
+fn parse_with(
+    url: &str,
+    durability: Option<&str>,
+    is_folder: &dyn Fn(&Path) -> bool,
+) -> Result<Location, OpenError> {
+    if url.is_empty() {
+        return Err(OpenError::Url(format!("the database URL is empty; use {FORMS}")));
+    }
+    if url.contains('\0') {
+        return Err(OpenError::Url("the database URL contains a NUL character; remove it".to_owned()));
+    }
+    let (target, query) = split(url, is_folder)?;
+    let durability = settle(durability_of(query)?, durability.map(durability_named).transpose()?)?;
+    Ok(Location { target, durability })
+}
+
+/// The target, and the query if there is one.
+fn split<'u>(
+    url: &'u str,
+    is_folder: &dyn Fn(&Path) -> bool,
+) -> Result<(Target, Option<&'u str>), OpenError> {
+    match scheme(url) {
+        Some(("sqlite", rest)) => {
+            let (place, query) = match rest.split_once('?') {
+                Some((place, query)) => (place, Some(query)),
+                None => (rest, None),
+            };
+            Ok((sqlite_target(place, is_folder)?, query))
+        }
+        Some(("postgres" | "postgresql", _)) => Err(OpenError::Store(
+            "this build of cloaca has no PostgreSQL support; use a SQLite URL such as 'sqlite://runs.db'"
+                .to_owned(),
+        )),
+        Some((other, _)) => Err(OpenError::Url(format!("unknown database scheme '{other}://'; use {FORMS}"))),
+        None if starts_with_word(url, "file") || starts_with_word(url, "sqlite") => {
+            let word = &url[..url.find(':').unwrap_or(0)];
+            Err(OpenError::Url(format!("'{word}:' URIs are not supported; use {FORMS}")))
+        }
+        None => {
+            let (place, query) = split_plain(url);
+            Ok((target_at(place)?, query))
+        }
+    }
+}
+
+/// The scheme without a driver's name, and what follows `://`.
+fn scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let dialect = scheme.split('+').next().unwrap_or(scheme);
+    is_scheme.then_some((dialect, rest))
+}
+
+fn starts_with_word(url: &str, word: &str) -> bool {
+    url.split_once(':').is_some_and(|(before, _)| before.eq_ignore_ascii_case(word))
+}
+
+/// A plain path may contain a question mark: only `?key=value` at its end is a query.
+fn split_plain(path: &str) -> (&str, Option<&str>) {
+    match path.rsplit_once('?') {
+        Some((place, query)) if looks_like_option(query) => (place, Some(query)),
+        _ => (path, None),
+    }
+}
+
+fn looks_like_option(query: &str) -> bool {
+    query
+        .split_once('=')
+        .is_some_and(|(key, _)| !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+}
+
+fn target_at(place: &str) -> Result<Target, OpenError> {
+    match place {
+        "" => Err(OpenError::Url(format!("the database URL names no file; use {FORMS}"))),
+        MEMORY => Ok(Target::Memory),
+        path => Ok(Target::File(PathBuf::from(path))),
+    }
+}
+
+/// What follows `sqlite://`.
+fn sqlite_target(place: &str, is_folder: &dyn Fn(&Path) -> bool) -> Result<Target, OpenError> {
+    match place.strip_prefix('/') {
+        None => target_at(place),
+        Some("" | MEMORY) => target_at(&place[1..]),
+        Some(rest) => Ok(Target::File(three_slashes(rest, is_folder))),
+    }
+}
+
+/// After three slashes SQLAlchemy means a relative path, others an absolute one: the folder that exists decides.
+fn three_slashes(rest: &str, is_folder: &dyn Fn(&Path) -> bool) -> PathBuf {
+    let relative = PathBuf::from(rest);
+    let absolute = Path::new("/").join(rest);
+    let is_dotted = rest.starts_with("./") || rest.starts_with("../");
+    if relative.is_absolute() || is_dotted || !rest.contains('/') {
+        return relative;
+    }
+    let is_parent_folder = |path: &Path| path.parent().is_some_and(is_folder);
+    if !is_parent_folder(&absolute) && is_parent_folder(&relative) { relative } else { absolute }
+}
+
+fn durability_of(query: Option<&str>) -> Result<Option<Durability>, OpenError> {
+    let mut durability = None;
+    for option in query.unwrap_or_default().split('&').filter(|option| !option.is_empty()) {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        if key != "durability" {
+            return Err(OpenError::Url(format!(
+                "unknown option '{key}' in the database URL; the only option is 'durability'"
+            )));
+        }
+        durability = Some(settle(durability, Some(durability_named(value)?))?);
+    }
+    Ok(durability)
+}
+
+fn durability_named(value: &str) -> Result<Durability, OpenError> {
+    match value {
+        "full" => Ok(Durability::Full),
+        "normal" => Ok(Durability::Normal),
+        other => Err(OpenError::Url(format!("durability is '{other}'; it must be 'full' or 'normal'"))),
+    }
+}
+
+/// One value from two places, full if neither says anything.
+fn settle(first: Option<Durability>, second: Option<Durability>) -> Result<Durability, OpenError> {
+    match (first, second) {
+        (Some(first), Some(second)) if first != second => {
+            Err(OpenError::Url("durability is given twice with different values; give it once".to_owned()))
+        }
+        (first, second) => Ok(first.or(second).unwrap_or(Durability::Full)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOLDERS: [&str; 4] = ["/", "/tmp", "data", "."];
+
+    fn read(url: &str) -> Result<Location, OpenError> {
+        parse_with(url, None, &|folder| FOLDERS.iter().any(|known| Path::new(known) == folder))
+    }
+
+    fn file(url: &str) -> String {
+        match read(url).unwrap().target {
+            Target::File(path) => path.to_str().unwrap().to_owned(),
+            Target::Memory => panic!("{url} is memory"),
+        }
+    }
+
+    fn refusal(url: &str) -> String {
+        match read(url) {
+            Err(OpenError::Url(message)) => message,
+            other => panic!("{url} gives {other:?}"),
+        }
+    }
+
+    #[test]
+    fn memory_has_three_spellings() {
+        for url in [":memory:", "sqlite://:memory:", "sqlite:///:memory:"] {
+            assert_eq!(read(url).unwrap().target, Target::Memory, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_plain_path_is_taken_as_it_is() {
+        for path in ["runs.db", "/tmp/runs.db", "data/runs.db", "we?ird.db", "a b%20c.db", "C:\\runs.db"] {
+            assert_eq!(file(path), path);
+        }
+    }
+
+    #[test]
+    fn two_slashes_are_followed_by_a_path() {
+        assert_eq!(file("sqlite://runs.db"), "runs.db");
+        assert_eq!(file("sqlite://data/runs.db"), "data/runs.db");
+    }
+
+    #[test]
+    fn three_slashes_are_absolute_where_that_folder_exists() {
+        assert_eq!(file("sqlite:///tmp/runs.db"), "/tmp/runs.db");
+    }
+
+    #[test]
+    fn three_slashes_before_a_bare_name_are_relative() {
+        assert_eq!(file("sqlite:///app.db"), "app.db");
+    }
+
+    #[test]
+    fn three_slashes_are_relative_where_only_that_folder_exists() {
+        assert_eq!(file("sqlite:///data/app.db"), "data/app.db");
+        assert_eq!(file("sqlite:///./app.db"), "./app.db");
+        assert_eq!(file("sqlite:///../app.db"), "../app.db");
+    }
+
+    #[test]
+    fn three_slashes_are_absolute_where_no_folder_exists() {
+        assert_eq!(file("sqlite:///missing/app.db"), "/missing/app.db");
+    }
+
+    #[test]
+    fn four_slashes_are_absolute() {
+        assert_eq!(file("sqlite:////data/app.db"), "/data/app.db");
+        assert_eq!(file("sqlite:////app.db"), "/app.db");
+    }
+
+    #[test]
+    fn durability_is_full_unless_said_otherwise() {
+        assert_eq!(read("runs.db").unwrap().durability, Durability::Full);
+        for url in [
+            "runs.db?durability=normal",
+            "sqlite://runs.db?durability=normal",
+            ":memory:?durability=normal",
+            "sqlite:///tmp/runs.db?durability=normal",
+        ] {
+            assert_eq!(read(url).unwrap().durability, Durability::Normal, "{url}");
+        }
+        assert_eq!(file("runs.db?durability=normal"), "runs.db");
+    }
+
+    #[test]
+    fn durability_may_stand_beside_the_url() {
+        assert_eq!(parse("runs.db", Some("normal")).unwrap().durability, Durability::Normal);
+        assert_eq!(parse("runs.db?durability=full", Some("full")).unwrap().durability, Durability::Full);
+        assert!(matches!(parse("runs.db?durability=full", Some("normal")), Err(OpenError::Url(_))));
+        assert!(matches!(parse("runs.db", Some("Full")), Err(OpenError::Url(_))));
+    }
+
+    #[test]
+    fn an_unknown_option_or_value_is_refused_with_the_valid_ones() {
+        assert!(refusal("runs.db?mode=ro").contains("'durability'"));
+        assert!(refusal("sqlite://runs.db?mode").contains("'durability'"));
+        let message = refusal("sqlite://runs.db?durability=some");
+        assert!(message.contains("'some'") && message.contains("'full'") && message.contains("'normal'"));
+        assert!(refusal("runs.db?durability=full&durability=normal").contains("twice"));
+    }
+
+    #[test]
+    fn what_names_no_file_is_refused() {
+        for url in ["", "sqlite://", "sqlite:///", "sqlite://?durability=full", "a\0b.db"] {
+            refusal(url);
+        }
+    }
+
+    #[test]
+    fn other_schemes_are_refused_with_the_accepted_forms() {
+        for url in ["mysql://root:secret@host/db", "file:///tmp/x.db", "file:runs.db", "sqlite:runs.db"] {
+            let message = refusal(url);
+            assert!(message.contains("sqlite://PATH") && !message.contains("secret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn postgres_is_a_matter_of_the_build() {
+        for url in ["postgres://me:secret@host/db", "postgresql://host/db", "postgresql+psycopg://host/db"] {
+            let Err(OpenError::Store(message)) = read(url) else { panic!("{url} was taken") };
+            assert!(message.contains("PostgreSQL") && !message.contains("secret"), "{message}");
+        }
+    }
+}

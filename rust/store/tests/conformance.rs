@@ -1,0 +1,900 @@
+//! What the trait `Store` promises, claim by claim, over memory and over a file.
+
+#[path = "support/records.rs"]
+mod support;
+
+use std::collections::HashSet;
+use std::thread;
+
+use cloaca_core::port::{
+    Admitted, Cell, Change, CronStats, Fault, NewCron, NewRun, Outcome, Page, Receipt, RunChange, RunEnd,
+    RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch, TaskStatus, TickChange,
+};
+use cloaca_core::time::Wall;
+use support::*;
+use uuid::Uuid;
+
+/// Every claim, once over each kind of store.
+macro_rules! claims {
+    ($($claim:ident)*) => {
+        mod memory {
+            $(#[test] fn $claim() { super::$claim(&*crate::support::memory()); })*
+        }
+        mod file {
+            $(#[test] fn $claim() {
+                let folder = crate::support::Folder::new();
+                super::$claim(&*folder.open("runs.db"));
+            })*
+        }
+    };
+}
+
+claims! {
+    every_epoch_is_larger_than_those_before
+    a_batch_has_a_receipt_for_each_change_in_order
+    a_batch_that_fails_leaves_nothing_behind
+    a_declared_trigger_keeps_its_switch_and_cursor
+    a_declaration_without_a_change_is_no_update
+    an_owner_who_left_declares_and_starts_nothing
+    a_tick_keeps_cursor_runs_and_history_together
+    a_tick_without_a_new_cursor_keeps_the_old_one
+    a_tick_under_an_old_epoch_changes_nothing
+    a_tick_of_an_unknown_trigger_is_fenced
+    two_unfinished_runs_of_a_trigger_never_share_a_hash
+    one_tick_does_not_fire_the_same_hash_twice
+    a_hash_is_free_again_once_its_run_is_final
+    runs_that_are_not_unique_share_a_hash
+    another_trigger_may_use_the_same_hash
+    eight_threads_with_one_hash_start_one_run
+    a_run_key_starts_one_run_even_after_its_end
+    a_run_key_is_free_at_the_moment_it_expires
+    a_fire_refused_by_its_hash_does_not_use_its_run_key
+    the_run_key_is_asked_before_the_hash
+    a_fire_notes_when_a_run_was_last_fired
+    a_tick_of_which_nothing_came_is_kept_as_a_skip
+    a_tick_may_disable_its_trigger
+    a_cron_slot_starts_one_run
+    a_start_moves_the_cron
+    a_run_id_is_used_once
+    a_run_begins_with_its_first_task
+    a_task_record_is_replaced_in_its_place
+    a_final_run_takes_no_more_changes
+    a_run_of_another_owner_takes_no_changes
+    a_runs_end_is_kept_whole
+    an_empty_progress_only_asks_who_drives
+    history_of_equal_outcomes_is_one_row
+    history_of_different_outcomes_is_newest_first
+    history_alone_notes_the_last_poll
+    a_claim_hands_over_what_others_left_unfinished
+    a_claim_goes_from_the_oldest_in_steps
+    a_claim_carries_tasks_in_order_and_the_hash_that_guards
+    a_claim_tells_who_waits_for_a_turn
+    a_failed_run_is_opened_again_without_what_failed
+    a_task_after_a_reopening_stands_behind_those_that_stayed
+    only_a_final_run_that_did_not_complete_is_opened_again
+    a_run_is_not_opened_again_beside_an_equal_one
+    there_is_one_cron_with_a_workflow_expression_and_zone
+    a_cron_is_changed_in_place
+    a_cron_cannot_become_a_copy_of_another
+    a_deleted_cron_leaves_its_runs
+    a_new_cron_does_not_inherit_a_deleted_ones_runs
+    a_schedule_is_switched_with_a_cause
+    schedules_are_listed_in_the_order_of_registration
+    runs_are_listed_newest_first_and_filtered
+    an_unknown_run_trigger_or_cron_is_none
+    cron_stats_count_slots_of_all_crons
+    a_query_returns_every_type
+    a_query_that_writes_is_refused
+    a_query_with_the_wrong_number_of_parameters_is_refused
+    a_query_with_a_typing_error_says_so
+    the_store_still_writes_after_a_refused_query
+    an_export_holds_everything
+    an_export_never_overwrites
+    an_export_into_no_folder_is_refused
+}
+
+fn every_epoch_is_larger_than_those_before(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    store.leave(first).unwrap();
+    let second = store.join(Wall(2)).unwrap();
+    assert!(second > first && first > 0);
+}
+
+fn a_batch_has_a_receipt_for_each_change_in_order(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let run = new_run(1);
+    let receipts = store
+        .commit(&[
+            Change::History(vec![stretch(trigger.row, Outcome::Skip, "quiet", 1)]),
+            Change::Start { epoch, runs: vec![run, new_run(2)], cron: None },
+            Change::Tick(tick(&trigger, epoch, vec![])),
+            Change::Run(RunChange { run: 999, epoch, tasks: vec![], end: None }),
+        ])
+        .unwrap();
+    assert_eq!(receipts[0], Receipt::History);
+    assert!(matches!(&receipts[1], Receipt::Start(admitted) if admitted.len() == 2));
+    assert_eq!(receipts[2..], [Receipt::Tick(vec![]), Receipt::Fenced]);
+    assert_eq!(store.commit(&[]).unwrap(), []);
+}
+
+fn a_batch_that_fails_leaves_nothing_behind(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    started(store, epoch, new_run(1));
+    let batch = [start(epoch, new_run(2)), start(epoch, new_run(1))];
+    assert!(matches!(store.commit(&batch), Err(Fault::Final(_))));
+    assert_eq!(ids(store, &RunFilter::default()), [id(1)]);
+    started(store, epoch, new_run(2));
+}
+
+fn a_declared_trigger_keeps_its_switch_and_cursor(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, first, "inbox");
+    assert!(trigger.enabled && trigger.cursor.is_none() && trigger.created_at == Wall(10));
+    commit(store, Change::Tick(TickChange { cursor: Some("7".to_owned()), ..tick(&trigger, first, vec![]) }));
+    store.set_enabled(trigger.row, false, Some("too many errors"), Wall(15)).unwrap();
+
+    let second = store.join(Wall(2)).unwrap();
+    let mut changed = trigger_row("inbox");
+    changed.interval_us = 9;
+    let again = declare(store, second, changed, Wall(20));
+    assert_eq!((again.row, again.id, again.created_at), (trigger.row, trigger.id, Wall(10)));
+    assert_eq!(again.kind, ScheduleKind::Trigger { interval_us: 9, allow_concurrent: false });
+    assert_eq!((again.enabled, again.cursor.as_deref(), again.updated_at), (false, Some("7"), Wall(20)));
+    assert_eq!(again.disabled_cause.as_deref(), Some("too many errors"));
+    assert_eq!(commit(store, Change::Tick(tick(&trigger, first, vec![]))), Receipt::Fenced);
+}
+
+fn a_declaration_without_a_change_is_no_update(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let first = declare(store, epoch, trigger_row("inbox"), Wall(10));
+    let again = declare(store, epoch, trigger_row("inbox"), Wall(20));
+    assert_eq!(first, again);
+    assert_eq!(store.trigger("inbox").unwrap(), Some(first));
+}
+
+fn an_owner_who_left_declares_and_starts_nothing(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.leave(epoch).unwrap();
+    let declaration = Change::Declare { epoch, trigger: trigger_row("inbox"), at: Wall(1) };
+    assert_eq!(commit(store, declaration), Receipt::Fenced);
+    assert_eq!(commit(store, start(epoch, new_run(1))), Receipt::Fenced);
+    assert_eq!(commit(store, start(epoch + 1, new_run(1))), Receipt::Fenced);
+    assert_eq!(ids(store, &RunFilter::default()), NONE);
+    assert_eq!(store.trigger("inbox").unwrap(), None);
+}
+
+fn a_tick_keeps_cursor_runs_and_history_together(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let change = TickChange {
+        cursor: Some("{\"seen\":7}".to_owned()),
+        at: Wall(77),
+        history: vec![stretch(trigger.row, Outcome::Fire, "", 77)],
+        ..tick(&trigger, epoch, vec![new_run(1), new_run(2)])
+    };
+    let admitted = admitted(commit(store, Change::Tick(change)));
+    assert!(admitted.iter().all(|fate| matches!(fate, Admitted::Started { .. })));
+    let kept = store.trigger("inbox").unwrap().unwrap();
+    assert_eq!((kept.cursor.as_deref(), kept.last_at), (Some("{\"seen\":7}"), Some(Wall(77))));
+    assert_eq!(ids(store, &RunFilter { trigger: Some("inbox".to_owned()), ..any() }), NONE);
+    assert_eq!(ids(store, &any()), [id(2), id(1)]);
+    assert_eq!(store.history(trigger.row, ALL).unwrap().len(), 1);
+}
+
+fn a_tick_without_a_new_cursor_keeps_the_old_one(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    commit(store, Change::Tick(TickChange { cursor: Some("1".to_owned()), ..tick(&trigger, epoch, vec![]) }));
+    commit(store, Change::Tick(tick(&trigger, epoch, vec![])));
+    assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("1"));
+}
+
+fn a_tick_under_an_old_epoch_changes_nothing(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, old, "inbox");
+    let new = store.join(Wall(2)).unwrap();
+    let before = declared(store, new, "inbox");
+    let change = TickChange {
+        cursor: Some("1".to_owned()),
+        history: vec![stretch(trigger.row, Outcome::Fire, "", 1)],
+        ..tick(&trigger, old, vec![new_run(1)])
+    };
+    assert_eq!(commit(store, Change::Tick(change)), Receipt::Fenced);
+    assert_eq!(store.trigger("inbox").unwrap(), Some(before));
+    assert_eq!(ids(store, &any()), NONE);
+    assert_eq!(store.history(trigger.row, ALL).unwrap(), []);
+}
+
+fn a_tick_of_an_unknown_trigger_is_fenced(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let unknown = Schedule { row: trigger.row + 1, ..trigger };
+    assert_eq!(commit(store, Change::Tick(tick(&unknown, epoch, vec![]))), Receipt::Fenced);
+}
+
+fn two_unfinished_runs_of_a_trigger_never_share_a_hash(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let fates = fire(store, &trigger, epoch, vec![unique(&trigger, 1, 5), unique(&trigger, 2, 6)]);
+    assert!(fates.iter().all(|fate| matches!(fate, Admitted::Started { .. })));
+    let fates = fire(store, &trigger, epoch, vec![unique(&trigger, 3, 5), unique(&trigger, 4, 7)]);
+    assert_eq!(fates[0], Admitted::DuplicateHash { of: id(1) });
+    assert!(matches!(fates[1], Admitted::Started { .. }));
+    assert_eq!(ids(store, &any()), [id(4), id(2), id(1)]);
+}
+
+fn one_tick_does_not_fire_the_same_hash_twice(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let fates = fire(store, &trigger, epoch, vec![unique(&trigger, 1, 5), unique(&trigger, 2, 5)]);
+    assert_eq!(fates[1], Admitted::DuplicateHash { of: id(1) });
+}
+
+fn a_hash_is_free_again_once_its_run_is_final(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    for (number, status) in [(1, RunStatus::Completed), (2, RunStatus::Failed), (3, RunStatus::Cancelled)] {
+        let fates = fire(store, &trigger, epoch, vec![unique(&trigger, number, 5)]);
+        let Admitted::Started { row } = fates[0] else { panic!("run {number} met {:?}", fates[0]) };
+        assert_eq!(commit(store, ended(row, epoch, status)), Receipt::Run);
+    }
+}
+
+fn runs_that_are_not_unique_share_a_hash(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let loose = |number| NewRun { unique_hash: false, ..unique(&trigger, number, 5) };
+    let fates = fire(store, &trigger, epoch, vec![loose(1), loose(2), unique(&trigger, 3, 5), loose(4)]);
+    assert!(fates.iter().all(|fate| matches!(fate, Admitted::Started { .. })));
+}
+
+fn another_trigger_may_use_the_same_hash(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let (inbox, outbox) = (declared(store, epoch, "inbox"), declared(store, epoch, "outbox"));
+    fire(store, &inbox, epoch, vec![unique(&inbox, 1, 5)]);
+    let fates = fire(store, &outbox, epoch, vec![unique(&outbox, 2, 5)]);
+    assert!(matches!(fates[0], Admitted::Started { .. }));
+}
+
+fn eight_threads_with_one_hash_start_one_run(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let fates: Vec<Admitted> = thread::scope(|scope| {
+        let fire_one = |number| fire(store, &trigger, epoch, vec![unique(&trigger, number, 5)]).remove(0);
+        let threads: Vec<_> = (1..=8).map(|number| scope.spawn(move || fire_one(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let winner = ids(store, &any());
+    assert_eq!(winner.len(), 1);
+    let refused = Admitted::DuplicateHash { of: winner[0] };
+    assert_eq!(fates.iter().filter(|fate| **fate == refused).count(), 7);
+}
+
+fn a_run_key_starts_one_run_even_after_its_end(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let fates = fire(store, &trigger, epoch, vec![keyed(&trigger, 1, "mail-1", None)]);
+    let Admitted::Started { row } = fates[0] else { panic!("{fates:?}") };
+    commit(store, ended(row, epoch, RunStatus::Completed));
+    let late =
+        TickChange { at: Wall(i64::MAX), ..tick(&trigger, epoch, vec![keyed(&trigger, 2, "mail-1", None)]) };
+    assert_eq!(admitted(commit(store, Change::Tick(late))), [Admitted::DuplicateKey { of: Some(id(1)) }]);
+    let other = declared(store, epoch, "outbox");
+    let fates = fire(store, &other, epoch, vec![keyed(&other, 3, "mail-1", None)]);
+    assert!(matches!(fates[0], Admitted::Started { .. }), "keys belong to their trigger");
+    assert_eq!(store.run(id(1)).unwrap().unwrap().0.run_key.as_deref(), Some("mail-1"));
+}
+
+fn a_run_key_is_free_at_the_moment_it_expires(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let at = |at, number, expires| {
+        let fires = vec![keyed(&trigger, number, "mail-1", Some(Wall(expires)))];
+        let change = TickChange { at: Wall(at), ..tick(&trigger, epoch, fires) };
+        admitted(commit(store, Change::Tick(change))).remove(0)
+    };
+    assert!(matches!(at(100, 1, 200), Admitted::Started { .. }));
+    assert_eq!(at(199, 2, 900), Admitted::DuplicateKey { of: Some(id(1)) });
+    assert!(matches!(at(200, 3, 300), Admitted::Started { .. }));
+    assert_eq!(at(299, 4, 900), Admitted::DuplicateKey { of: Some(id(3)) });
+}
+
+fn a_fire_refused_by_its_hash_does_not_use_its_run_key(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let both =
+        |number, key: &str| NewRun { run_key: Some((key.to_owned(), None)), ..unique(&trigger, number, 5) };
+    let fates = fire(store, &trigger, epoch, vec![both(1, "a"), both(2, "b")]);
+    assert_eq!(fates[1], Admitted::DuplicateHash { of: id(1) });
+    let Admitted::Started { row } = fates[0] else { panic!("{fates:?}") };
+    commit(store, ended(row, epoch, RunStatus::Completed));
+    assert!(matches!(fire(store, &trigger, epoch, vec![both(3, "b")])[0], Admitted::Started { .. }));
+}
+
+fn the_run_key_is_asked_before_the_hash(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let run = |number| NewRun { run_key: Some(("a".to_owned(), None)), ..unique(&trigger, number, 5) };
+    let fates = fire(store, &trigger, epoch, vec![run(1), run(2)]);
+    assert_eq!(fates[1], Admitted::DuplicateKey { of: Some(id(1)) });
+}
+
+fn a_fire_notes_when_a_run_was_last_fired(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let at =
+        |at, fires| commit(store, Change::Tick(TickChange { at: Wall(at), ..tick(&trigger, epoch, fires) }));
+    let last_fired_at = || store.trigger("inbox").unwrap().unwrap().last_fired_at;
+    at(100, vec![]);
+    assert_eq!(last_fired_at(), None);
+    at(200, vec![unique(&trigger, 1, 5)]);
+    at(300, vec![unique(&trigger, 2, 5)]);
+    assert_eq!(last_fired_at(), Some(Wall(200)), "a dropped fire is none");
+    assert_eq!(store.trigger("inbox").unwrap().unwrap().last_at, Some(Wall(300)));
+}
+
+fn a_tick_of_which_nothing_came_is_kept_as_a_skip(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let fire_kept = |fires, outcome, reason: &str| {
+        let history = vec![stretch(trigger.row, outcome, reason, 50)];
+        commit(store, Change::Tick(TickChange { history, ..tick(&trigger, epoch, fires) }));
+        let last = store.history(trigger.row, Page { limit: 1, offset: 0 }).unwrap().remove(0);
+        (last.outcome, last.reason.to_string())
+    };
+    let keyed_hash = NewRun { run_key: Some(("mail-1".to_owned(), None)), ..unique(&trigger, 1, 5) };
+    assert_eq!(fire_kept(vec![keyed_hash], Outcome::Fire, ""), (Outcome::Fire, String::new()));
+    let (outcome, reason) = fire_kept(vec![unique(&trigger, 2, 5)], Outcome::Fire, "");
+    assert!(outcome == Outcome::Skip && reason.contains(&id(1).to_string()), "{reason}");
+    let (outcome, reason) = fire_kept(vec![keyed(&trigger, 3, "mail-1", None)], Outcome::Fire, "");
+    assert!(outcome == Outcome::Skip && reason.contains("'mail-1'"), "{reason}");
+    let both = vec![unique(&trigger, 4, 6), unique(&trigger, 5, 5)];
+    assert_eq!(fire_kept(both, Outcome::Fire, "").0, Outcome::Fire, "one of them started");
+    let error = (Outcome::Error, "ValueError".to_owned());
+    assert_eq!(fire_kept(vec![unique(&trigger, 6, 5)], Outcome::Error, "ValueError"), error);
+}
+
+fn a_tick_may_disable_its_trigger(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let disable = Some("10 polls in a row failed".to_owned());
+    commit(store, Change::Tick(TickChange { disable: disable.clone(), ..tick(&trigger, epoch, vec![]) }));
+    let kept = store.trigger("inbox").unwrap().unwrap();
+    assert_eq!((kept.enabled, kept.disabled_cause), (false, disable));
+}
+
+fn a_cron_slot_starts_one_run(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    let runs = vec![slot(&cron, 1, 100), slot(&cron, 2, 200), slot(&cron, 3, 100)];
+    let fates = admitted(commit(store, Change::Start { epoch, runs, cron: None }));
+    assert!(matches!(fates[..2], [Admitted::Started { .. }, Admitted::Started { .. }]));
+    assert_eq!(fates[2], Admitted::DuplicateKey { of: Some(id(1)) });
+    let Admitted::Started { row } = fates[0] else { panic!("{fates:?}") };
+    commit(store, ended(row, epoch, RunStatus::Completed));
+    let fates = admitted(commit(store, start(epoch, slot(&cron, 4, 100))));
+    assert_eq!(fates, [Admitted::DuplicateKey { of: Some(id(1)) }]);
+}
+
+fn a_start_moves_the_cron(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    assert_eq!(next_at(&cron), Some(Wall(100)));
+    let moved = Some((cron.row, Some(Wall(200)), Wall(101)));
+    commit(store, Change::Start { epoch, runs: vec![slot(&cron, 1, 100)], cron: moved });
+    let cron = store.cron(cron.id).unwrap().unwrap();
+    assert_eq!((next_at(&cron), cron.last_at), (Some(Wall(200)), Some(Wall(101))));
+    commit(store, Change::Start { epoch, runs: vec![], cron: Some((cron.row, None, Wall(201))) });
+    assert_eq!(next_at(&store.cron(cron.id).unwrap().unwrap()), None);
+}
+
+fn a_run_id_is_used_once(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    started(store, epoch, new_run(1));
+    let Err(Fault::Final(message)) = store.commit(&[start(epoch, new_run(1))]) else { panic!("taken twice") };
+    assert!(message.contains(&id(1).to_string()));
+}
+
+fn a_run_begins_with_its_first_task(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    assert_eq!(store.run(id(1)).unwrap().unwrap().0.status, RunStatus::Pending);
+    let change = RunChange { run: row, epoch, tasks: vec![task("fetch", TaskStatus::Running, 1)], end: None };
+    assert_eq!(commit(store, Change::Run(change.clone())), Receipt::Run);
+    let (run, tasks) = store.run(id(1)).unwrap().unwrap();
+    assert_eq!((run.status, tasks), (RunStatus::Running, change.tasks));
+    assert_eq!(started_at(store, 1), Cell::Int(30));
+    let mut later = task("parse", TaskStatus::Running, 1);
+    later.started_at = Some(Wall(99));
+    commit(store, Change::Run(RunChange { run: row, epoch, tasks: vec![later], end: None }));
+    assert_eq!(started_at(store, 1), Cell::Int(30));
+}
+
+fn a_task_record_is_replaced_in_its_place(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    let first = ["z", "a", "m"].map(|name| task(name, TaskStatus::Running, 1));
+    commit(store, Change::Run(RunChange { run: row, epoch, tasks: first.to_vec(), end: None }));
+    let mut done = task("z", TaskStatus::Failed, 3);
+    done.error = Some("ValueError: no".to_owned());
+    done.completed_at = Some(Wall(60));
+    let mut skipped = task("b", TaskStatus::Skipped, 0);
+    skipped.started_at = None;
+    let tasks = vec![skipped.clone(), done.clone()];
+    commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: None }));
+    let (_, tasks) = store.run(id(1)).unwrap().unwrap();
+    assert_eq!(tasks, [done, first[1].clone(), first[2].clone(), skipped]);
+}
+
+fn a_final_run_takes_no_more_changes(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    assert_eq!(commit(store, ended(row, epoch, RunStatus::Completed)), Receipt::Run);
+    let before = store.run(id(1)).unwrap();
+    let tasks = vec![task("late", TaskStatus::Running, 1)];
+    let late = RunChange { run: row, epoch, tasks, end: None };
+    assert_eq!(commit(store, Change::Run(late)), Receipt::Fenced);
+    assert_eq!(commit(store, ended(row, epoch, RunStatus::Failed)), Receipt::Fenced);
+    assert_eq!(store.run(id(1)).unwrap(), before);
+}
+
+fn a_run_of_another_owner_takes_no_changes(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let row = started(store, old, new_run(1));
+    let new = store.join(Wall(2)).unwrap();
+    assert_eq!(store.claim_runs(new, 0, 10).unwrap().len(), 1);
+    let tasks = vec![task("stale", TaskStatus::Running, 1)];
+    assert_eq!(
+        commit(store, Change::Run(RunChange { run: row, epoch: old, tasks, end: None })),
+        Receipt::Fenced
+    );
+    assert_eq!(store.run(id(1)).unwrap().unwrap().1, []);
+    assert_eq!(commit(store, ended(row, new, RunStatus::Completed)), Receipt::Run);
+}
+
+fn a_runs_end_is_kept_whole(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    let end = RunEnd {
+        status: RunStatus::Failed,
+        context: "{\"b\":2}".into(),
+        error: Some("task 'fetch': OSError".to_owned()),
+        completed_at: Wall(60),
+    };
+    let tasks = vec![task("fetch", TaskStatus::Failed, 1)];
+    commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: Some(end.clone()) }));
+    let (run, tasks) = store.run(id(1)).unwrap().unwrap();
+    assert_eq!((run.status, run.completed_at, run.error), (end.status, Some(Wall(60)), end.error));
+    assert_eq!((&*run.context, run.final_context.as_deref()), ("{\"a\":1}", Some("{\"b\":2}")));
+    assert_eq!((tasks.len(), started_at(store, 1)), (1, Cell::Int(30)));
+}
+
+fn an_empty_progress_only_asks_who_drives(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    let empty = |epoch| Change::Run(RunChange { run: row, epoch, tasks: vec![], end: None });
+    assert_eq!(commit(store, empty(epoch)), Receipt::Run);
+    assert_eq!(commit(store, empty(epoch + 1)), Receipt::Fenced);
+    assert_eq!(store.run(id(1)).unwrap().unwrap().0.status, RunStatus::Pending);
+}
+
+fn history_of_equal_outcomes_is_one_row(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let (inbox, outbox) = (declared(store, epoch, "inbox"), declared(store, epoch, "outbox"));
+    let piece = |row, at, count, min_us, max_us, sum_us| Stretch {
+        count,
+        min_us,
+        max_us,
+        sum_us,
+        last_at: Wall(at + 5),
+        ..stretch(row, Outcome::Skip, "quiet", at)
+    };
+    let pieces = vec![piece(inbox.row, 100, 3, 4, 9, 20), piece(outbox.row, 100, 1, 1, 1, 1)];
+    commit(store, Change::History(pieces));
+    let history = vec![piece(inbox.row, 200, 2, 2, 7, 9)];
+    commit(store, Change::Tick(TickChange { history, ..tick(&inbox, epoch, vec![]) }));
+    let whole = Stretch { last_at: Wall(205), ..piece(inbox.row, 100, 5, 2, 9, 29) };
+    assert_eq!(store.history(inbox.row, ALL).unwrap(), [whole]);
+    assert_eq!(store.history(outbox.row, ALL).unwrap().len(), 1);
+}
+
+fn history_of_different_outcomes_is_newest_first(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = declared(store, epoch, "inbox").row;
+    let pieces = vec![
+        stretch(row, Outcome::Skip, "quiet", 1),
+        stretch(row, Outcome::Skip, "night", 2),
+        stretch(row, Outcome::Error, "night", 3),
+        stretch(row, Outcome::Skip, "quiet", 4),
+    ];
+    commit(store, Change::History(pieces.clone()));
+    let newest: Vec<Stretch> = pieces.into_iter().rev().collect();
+    assert_eq!(store.history(row, ALL).unwrap(), newest);
+    assert_eq!(store.history(row, Page { limit: 2, offset: 1 }).unwrap(), newest[1..3]);
+}
+
+fn history_alone_notes_the_last_poll(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    assert_eq!(trigger.last_at, None);
+    for at in [90, 80] {
+        commit(store, Change::History(vec![stretch(trigger.row, Outcome::Skip, "quiet", at)]));
+        assert_eq!(store.trigger("inbox").unwrap().unwrap().last_at, Some(Wall(90)));
+    }
+}
+
+fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let first = started(store, old, new_run(1));
+    let done = started(store, old, new_run(2));
+    commit(store, ended(done, old, RunStatus::Completed));
+    let new = store.join(Wall(2)).unwrap();
+    let own = started(store, new, new_run(3));
+
+    let claimed = store.claim_runs(new, 0, 10).unwrap();
+    assert_eq!(claimed.len(), 1, "neither final runs nor its own");
+    let run = &claimed[0];
+    assert_eq!((run.row, run.id, run.interruptions), (first, id(1), 1));
+    assert_eq!((&*run.workflow, &*run.version, &*run.context), ("mail", "v1", "{\"a\":1}"));
+    assert_eq!((run.created_at, run.schedule, run.context_hash), (Wall(20), None, None));
+    assert_eq!(store.claim_runs(new, 0, 10).unwrap(), []);
+    let third = store.join(Wall(3)).unwrap();
+    let again = store.claim_runs(third, 0, 10).unwrap();
+    assert_eq!(
+        again.iter().map(|run| (run.row, run.interruptions)).collect::<Vec<_>>(),
+        [(first, 2), (own, 1)]
+    );
+}
+
+fn a_claim_goes_from_the_oldest_in_steps(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let rows: Vec<i64> = (1..=5).map(|number| started(store, old, new_run(number))).collect();
+    let new = store.join(Wall(2)).unwrap();
+    let step = |after, limit| -> Vec<i64> {
+        store.claim_runs(new, after, limit).unwrap().iter().map(|run| run.row).collect()
+    };
+    assert_eq!(step(rows[0], 2), rows[1..3]);
+    assert_eq!(step(rows[2], 10), rows[3..]);
+    assert_eq!(step(0, 10), rows[..1]);
+}
+
+fn a_claim_carries_tasks_in_order_and_the_hash_that_guards(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, old, "inbox");
+    let loose = NewRun { unique_hash: false, ..unique(&trigger, 2, 6) };
+    let fates = fire(store, &trigger, old, vec![unique(&trigger, 1, 5), loose]);
+    let Admitted::Started { row } = fates[0] else { panic!("{fates:?}") };
+    let mut tasks = vec![task("z", TaskStatus::Completed, 2), task("a", TaskStatus::Running, 1)];
+    tasks[0].context = Some("{\"z\":1}".into());
+    commit(store, Change::Run(RunChange { run: row, epoch: old, tasks: tasks.clone(), end: None }));
+
+    let new = store.join(Wall(2)).unwrap();
+    let claimed = store.claim_runs(new, 0, 10).unwrap();
+    assert_eq!((claimed[0].schedule, claimed[0].context_hash), (Some(trigger.row), Some([5; 16])));
+    assert_eq!(claimed[0].tasks, tasks);
+    assert_eq!((claimed[1].schedule, claimed[1].context_hash), (Some(trigger.row), None));
+}
+
+fn a_claim_tells_who_waits_for_a_turn(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    started(store, old, NewRun { waits: true, ..new_run(1) });
+    started(store, old, new_run(2));
+    let new = store.join(Wall(2)).unwrap();
+    let waits: Vec<bool> = store.claim_runs(new, 0, 10).unwrap().iter().map(|run| run.waits).collect();
+    assert_eq!(waits, [true, false]);
+}
+
+/// A run of three tasks, of which the middle one failed.
+fn failed_run(store: &dyn Store, epoch: i64, run: NewRun) -> i64 {
+    let row = started(store, epoch, run);
+    let states = [("a", TaskStatus::Completed), ("b", TaskStatus::Failed), ("c", TaskStatus::Completed)];
+    let mut tasks: Vec<_> = states.map(|(name, status)| task(name, status, 1)).into();
+    tasks.push(task("d", TaskStatus::Skipped, 0));
+    commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: None }));
+    commit(store, ended(row, epoch, RunStatus::Failed));
+    row
+}
+
+fn a_failed_run_is_opened_again_without_what_failed(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let row = failed_run(store, old, new_run(1));
+    let new = store.join(Wall(2)).unwrap();
+    let opened = store.reopen(new, id(1)).unwrap().unwrap();
+    assert_eq!((opened.row, opened.id, opened.interruptions), (row, id(1), 0));
+    assert_eq!(opened.tasks.iter().map(|task| &*task.name).collect::<Vec<_>>(), ["a", "c"]);
+    let (run, tasks) = store.run(id(1)).unwrap().unwrap();
+    assert_eq!((run.status, run.completed_at, run.final_context), (RunStatus::Pending, None, None));
+    assert_eq!(tasks, opened.tasks);
+    assert_eq!(commit(store, ended(row, old, RunStatus::Failed)), Receipt::Fenced);
+    assert_eq!(commit(store, ended(row, new, RunStatus::Completed)), Receipt::Run);
+}
+
+fn a_task_after_a_reopening_stands_behind_those_that_stayed(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = failed_run(store, epoch, new_run(1));
+    store.reopen(epoch, id(1)).unwrap();
+    for name in ["b", "d"] {
+        let tasks = vec![task(name, TaskStatus::Running, 1)];
+        commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: None }));
+    }
+    let (run, tasks) = store.run(id(1)).unwrap().unwrap();
+    assert_eq!(tasks.iter().map(|task| &*task.name).collect::<Vec<_>>(), ["a", "c", "b", "d"]);
+    assert_eq!(run.status, RunStatus::Running);
+}
+
+fn only_a_final_run_that_did_not_complete_is_opened_again(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    assert_eq!(store.reopen(epoch, id(1)).unwrap(), None, "it is unfinished");
+    commit(store, ended(row, epoch, RunStatus::Completed));
+    assert_eq!(store.reopen(epoch, id(1)).unwrap(), None, "it completed");
+    assert_eq!(store.reopen(epoch, id(2)).unwrap(), None, "there is none");
+    let cancelled = started(store, epoch, new_run(3));
+    commit(store, ended(cancelled, epoch, RunStatus::Cancelled));
+    assert!(store.reopen(epoch, id(3)).unwrap().is_some());
+}
+
+fn a_run_is_not_opened_again_beside_an_equal_one(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    failed_run(store, epoch, unique(&trigger, 1, 5));
+    started(store, epoch, unique(&trigger, 2, 5));
+    let before = store.run(id(1)).unwrap();
+    let Err(Fault::Final(message)) = store.reopen(epoch, id(1)) else {
+        panic!("two equal runs are unfinished")
+    };
+    assert!(message.contains("equal run"), "{message}");
+    assert_eq!(store.run(id(1)).unwrap(), before);
+}
+
+fn there_is_one_cron_with_a_workflow_expression_and_zone(store: &dyn Store) {
+    let first = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    assert_eq!((first.id, &*first.workflow, &*first.name), (id(50), "mail", "nightly"));
+    assert!(first.enabled && first.created_at == Wall(10) && first.updated_at == Wall(10));
+    let same = NewCron { name: "other", at: Wall(99), next_at: None, ..new_cron(51, "0 2 * * *") };
+    assert_eq!(store.put_cron(&same).unwrap(), first);
+    let variants = [
+        new_cron(52, "0 3 * * *"),
+        NewCron { timezone: "Europe/Berlin", ..new_cron(53, "0 2 * * *") },
+        NewCron { workflow: "other", ..new_cron(54, "0 2 * * *") },
+    ];
+    for (variant, number) in variants.iter().zip(52..) {
+        assert_eq!(store.put_cron(variant).unwrap().id, id(number));
+    }
+    assert_eq!(store.cron(id(50)).unwrap(), Some(first));
+}
+
+fn a_cron_is_changed_in_place(store: &dyn Store) {
+    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    assert!(store.update_cron(cron.id, "0 3 * * *", "Asia/Tokyo", Some(Wall(300)), Wall(20)).unwrap());
+    assert!(store.update_cron(cron.id, "0 3 * * *", "Asia/Tokyo", Some(Wall(300)), Wall(20)).unwrap());
+    let expected = Schedule {
+        kind: ScheduleKind::Cron {
+            expression: "0 3 * * *".to_owned(),
+            timezone: "Asia/Tokyo".to_owned(),
+            next_at: Some(Wall(300)),
+        },
+        updated_at: Wall(20),
+        ..cron
+    };
+    assert_eq!(store.cron(id(50)).unwrap(), Some(expected));
+    assert!(!store.update_cron(id(51), "0 3 * * *", "UTC", None, Wall(20)).unwrap());
+}
+
+fn a_cron_cannot_become_a_copy_of_another(store: &dyn Store) {
+    store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    let other = store.put_cron(&new_cron(51, "0 3 * * *")).unwrap();
+    let Err(Fault::Final(message)) = store.update_cron(id(51), "0 2 * * *", "UTC", None, Wall(20)) else {
+        panic!("two crons are the same")
+    };
+    assert!(message.contains("'0 2 * * *'") && message.contains(&id(50).to_string()), "{message}");
+    assert_eq!(store.cron(id(51)).unwrap(), Some(other));
+}
+
+fn a_deleted_cron_leaves_its_runs(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    started(store, epoch, slot(&cron, 1, 100));
+    assert!(store.delete_cron(cron.id).unwrap());
+    assert!(!store.delete_cron(cron.id).unwrap());
+    assert_eq!(store.cron(cron.id).unwrap(), None);
+    assert_eq!(ids(store, &RunFilter { schedule: Some(cron.row), ..any() }), [id(1)]);
+}
+
+fn a_new_cron_does_not_inherit_a_deleted_ones_runs(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    started(store, epoch, slot(&cron, 1, 100));
+    store.delete_cron(cron.id).unwrap();
+    let next = store.put_cron(&new_cron(51, "0 2 * * *")).unwrap();
+    assert_eq!(ids(store, &RunFilter { schedule: Some(next.row), ..any() }), NONE);
+    started(store, epoch, slot(&next, 2, 100));
+}
+
+fn a_schedule_is_switched_with_a_cause(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    assert!(store.set_enabled(trigger.row, false, Some("ten errors"), Wall(30)).unwrap());
+    let off = store.trigger("inbox").unwrap().unwrap();
+    assert_eq!((off.enabled, off.disabled_cause.as_deref()), (false, Some("ten errors")));
+    assert!(store.set_enabled(trigger.row, true, None, Wall(40)).unwrap());
+    let on = store.trigger("inbox").unwrap().unwrap();
+    assert_eq!((on.enabled, on.disabled_cause, on.updated_at), (true, None, Wall(40)));
+    assert!(!store.set_enabled(trigger.row + 1, true, None, Wall(40)).unwrap());
+}
+
+fn schedules_are_listed_in_the_order_of_registration(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let zeta = declared(store, epoch, "zeta");
+    store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    declared(store, epoch, "alpha");
+    declared(store, epoch, "mid");
+    declared(store, epoch, "zeta");
+    let names = |enabled_only, page| -> Vec<String> {
+        let listed = store.schedules(ScheduleFilter::Triggers, enabled_only, page).unwrap();
+        listed.into_iter().map(|schedule| schedule.name).collect()
+    };
+    assert_eq!(names(false, ALL), ["zeta", "alpha", "mid"]);
+    assert_eq!(names(false, Page { limit: 1, offset: 1 }), ["alpha"]);
+    store.set_enabled(zeta.row, false, None, Wall(30)).unwrap();
+    assert_eq!(names(true, ALL), ["alpha", "mid"]);
+    assert_eq!(names(false, ALL).len(), 3);
+    let crons = store.schedules(ScheduleFilter::Crons, false, ALL).unwrap();
+    assert_eq!(crons.iter().map(|cron| cron.id).collect::<Vec<_>>(), [id(50)]);
+}
+
+fn runs_are_listed_newest_first_and_filtered(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let fired = |number| NewRun { schedule: Some(trigger.row), ..new_run(number) };
+    let fates = fire(store, &trigger, epoch, vec![fired(1), fired(2)]);
+    let Admitted::Started { row } = fates[0] else { panic!("{fates:?}") };
+    commit(store, ended(row, epoch, RunStatus::Failed));
+    started(store, epoch, NewRun { workflow: "other".into(), ..new_run(3) });
+    let (mail, failed) = (Some("mail".to_owned()), Some(RunStatus::Failed));
+    let (inbox, pending) = (Some("inbox".to_owned()), Some(RunStatus::Pending));
+
+    assert_eq!(ids(store, &any()), [id(3), id(2), id(1)]);
+    assert_eq!(ids(store, &RunFilter { workflow: mail.clone(), ..any() }), [id(2), id(1)]);
+    assert_eq!(ids(store, &RunFilter { status: failed, ..any() }), [id(1)]);
+    assert_eq!(ids(store, &RunFilter { status: pending, ..any() }), [id(3), id(2)]);
+    assert_eq!(ids(store, &RunFilter { trigger: inbox.clone(), ..any() }), [id(2), id(1)]);
+    assert_eq!(ids(store, &RunFilter { trigger: inbox.clone(), status: pending, ..any() }), [id(2)]);
+    assert_eq!(
+        ids(store, &RunFilter { schedule: Some(trigger.row), workflow: mail, ..any() }),
+        [id(2), id(1)]
+    );
+    assert_eq!(ids(store, &RunFilter { trigger: Some("none".to_owned()), ..any() }), NONE);
+    assert_eq!(ids(store, &RunFilter { trigger: inbox, schedule: Some(trigger.row + 1), ..any() }), NONE);
+    let page = store.runs(&any(), Page { limit: 1, offset: 1 }).unwrap();
+    assert_eq!((page.len(), page[0].id, page[0].trigger.as_deref()), (1, id(2), Some("inbox")));
+}
+
+fn an_unknown_run_trigger_or_cron_is_none(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    assert_eq!(store.run(id(1)).unwrap(), None);
+    assert_eq!(store.trigger("outbox").unwrap(), None);
+    assert_eq!(store.cron(trigger.id).unwrap(), None, "a trigger is no cron");
+    assert!(!store.delete_cron(trigger.id).unwrap());
+}
+
+fn cron_stats_count_slots_of_all_crons(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    started(store, epoch, NewRun { created_at: Wall(5), ..slot(&cron, 1, 1) });
+    let completed = started(store, epoch, slot(&cron, 2, 2));
+    let failed = started(store, epoch, slot(&cron, 3, 3));
+    let never = started(store, epoch, slot(&cron, 4, 4));
+    started(store, epoch, slot(&cron, 5, 5));
+    started(store, epoch, new_run(6));
+    commit(store, ended(completed, epoch, RunStatus::Completed));
+    let tasks = vec![task("fetch", TaskStatus::Failed, 1)];
+    commit(store, Change::Run(RunChange { run: failed, epoch, tasks, end: None }));
+    commit(store, ended(failed, epoch, RunStatus::Failed));
+    commit(store, ended(never, epoch, RunStatus::Cancelled));
+    store.delete_cron(cron.id).unwrap();
+    assert_eq!(store.cron_stats(Wall(20)).unwrap(), CronStats { total: 4, successful: 1, lost: 1 });
+    assert_eq!(store.cron_stats(Wall(21)).unwrap(), CronStats::default());
+}
+
+fn a_query_returns_every_type(store: &dyn Store) {
+    let sql =
+        "SELECT NULL AS n, ?1 AS i, ?2 AS r, ?3 AS t, x'ff00' AS b, CAST(x'61ff' AS TEXT) AS lossy, ?4, ?5";
+    let blob = Cell::Blob(vec![1, 2]);
+    let params = [Cell::Int(i64::MIN), Cell::Real(0.5), Cell::Text("é".to_owned()), blob.clone(), Cell::Null];
+    let (columns, rows) = store.query(sql, &params).unwrap();
+    assert_eq!(columns[..6], ["n", "i", "r", "t", "b", "lossy"]);
+    let [int, real, text, ..] = params;
+    let lossy = Cell::Text("a\u{fffd}".to_owned());
+    assert_eq!(rows, [vec![Cell::Null, int, real, text, Cell::Blob(vec![255, 0]), lossy, blob, Cell::Null]]);
+    assert_eq!(store.query("SELECT * FROM runs WHERE 0", &[]).unwrap().1.len(), 0);
+}
+
+fn a_query_that_writes_is_refused(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    started(store, epoch, new_run(1));
+    for sql in [
+        "DELETE FROM runs",
+        "UPDATE runs SET status = 'Completed'",
+        "INSERT INTO owners (joined_at) VALUES (1) RETURNING epoch",
+        "WITH a AS (SELECT 1) DELETE FROM runs",
+        "CREATE TABLE x (a)",
+        "DROP TABLE runs",
+        "ATTACH ':memory:' AS other",
+        "BEGIN",
+        "COMMIT",
+        "VACUUM",
+        "PRAGMA user_version = 9",
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA query_only = 0",
+        "SELECT 1; DELETE FROM runs",
+        "",
+        "-- nothing",
+    ] {
+        assert!(matches!(store.query(sql, &[]), Err(Fault::Final(_))), "{sql}");
+    }
+    assert_eq!(ids(store, &any()), [id(1)]);
+    assert_eq!(store.query("PRAGMA user_version", &[]).unwrap().1, [vec![Cell::Int(1)]]);
+}
+
+fn a_query_with_the_wrong_number_of_parameters_is_refused(store: &dyn Store) {
+    for params in [vec![], vec![Cell::Int(1), Cell::Int(2)]] {
+        let Err(Fault::Final(message)) = store.query("SELECT ?", &params) else { panic!("it ran") };
+        assert!(message.contains("1 parameter") && message.contains(&params.len().to_string()), "{message}");
+    }
+}
+
+fn a_query_with_a_typing_error_says_so(store: &dyn Store) {
+    let expect = [("SELECT * FROM nothing", "nothing"), ("SELEC 1", "SELEC"), ("SELECT ';", "';")];
+    for (sql, word) in expect {
+        let Err(Fault::Final(message)) = store.query(sql, &[]) else { panic!("{sql} ran") };
+        assert!(message.contains(word), "{message}");
+    }
+}
+
+fn the_store_still_writes_after_a_refused_query(store: &dyn Store) {
+    let _ = store.query("DELETE FROM runs", &[]);
+    let _ = store.query("SELECT ?", &[]);
+    let _ = store.query("SELECT abs(-9223372036854775808)", &[]);
+    let epoch = store.join(Wall(1)).unwrap();
+    started(store, epoch, new_run(1));
+}
+
+fn an_export_holds_everything(store: &dyn Store) {
+    let folder = Folder::new();
+    let epoch = store.join(Wall(1)).unwrap();
+    started(store, epoch, new_run(1));
+    let path = folder.path("copy.db");
+    store.export(path.to_str().unwrap()).unwrap();
+    started(store, epoch, new_run(2));
+    let copy = folder.open("copy.db");
+    assert_eq!(ids(&*copy, &any()), [id(1)]);
+    assert_eq!(copy.query("PRAGMA integrity_check", &[]).unwrap().1, [vec![Cell::Text("ok".to_owned())]]);
+    assert!(copy.join(Wall(2)).unwrap() > epoch);
+}
+
+fn an_export_never_overwrites(store: &dyn Store) {
+    let folder = Folder::new();
+    let path = folder.path("copy.db");
+    for content in ["precious", ""] {
+        std::fs::write(&path, content).unwrap();
+        let Err(Fault::Final(message)) = store.export(path.to_str().unwrap()) else { panic!("overwritten") };
+        assert!(message.contains("copy.db") && message.contains("exists"), "{message}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+    }
+}
+
+fn an_export_into_no_folder_is_refused(store: &dyn Store) {
+    let folder = Folder::new();
+    let path = folder.path("missing").join("copy.db");
+    let Err(Fault::Final(message)) = store.export(path.to_str().unwrap()) else { panic!("made a folder") };
+    assert!(message.contains("missing") && message.contains("does not exist"), "{message}");
+}
+
+#[test]
+fn ids_of_the_tests_are_distinct() {
+    let all: HashSet<Uuid> = (1..=100).map(id).collect();
+    assert_eq!(all.len(), 100);
+}

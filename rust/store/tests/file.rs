@@ -1,0 +1,202 @@
+//! What holds of the file: who may open it, what survives, and what is refused by name.
+
+#[path = "support/records.rs"]
+mod support;
+
+use std::fs;
+use std::sync::Arc;
+use std::thread;
+
+use cloaca_core::port::{Admitted, Cell, Change, RunChange, Store, TaskStatus};
+use cloaca_core::time::Wall;
+use cloaca_store::OpenError;
+use rusqlite::Connection;
+use support::*;
+
+fn refusal(url: &str) -> String {
+    match cloaca_store::open(url, None) {
+        Err(OpenError::Store(message)) => message,
+        other => panic!("{url} gives {other:?}"),
+    }
+}
+
+fn pragma(store: &dyn Store, name: &str) -> Cell {
+    store.query(&format!("PRAGMA {name}"), &[]).unwrap().1.remove(0).remove(0)
+}
+
+#[test]
+fn everything_survives_a_reopening() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(&*store, epoch, "inbox");
+    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    let row = match fire(&*store, &trigger, epoch, vec![unique(&trigger, 1, 5)])[..] {
+        [Admitted::Started { row }] => row,
+        ref other => panic!("{other:?}"),
+    };
+    let tasks = vec![task("fetch", TaskStatus::Completed, 1)];
+    commit(&*store, Change::Run(RunChange { run: row, epoch, tasks, end: None }));
+    let (trigger, run) = (store.trigger("inbox").unwrap(), store.run(id(1)).unwrap());
+    drop(store);
+    assert!(!folder.path("runs.db-wal").exists(), "a clean close folds the log into the file");
+
+    let store = folder.open("runs.db");
+    assert_eq!(store.trigger("inbox").unwrap(), trigger);
+    assert_eq!(store.cron(id(50)).unwrap(), Some(cron));
+    assert_eq!(store.run(id(1)).unwrap(), run);
+    let next = store.join(Wall(2)).unwrap();
+    assert!(next > epoch);
+    let claimed = store.claim_runs(next, 0, 10).unwrap();
+    assert_eq!((claimed[0].row, claimed[0].tasks.len()), (row, 1));
+    let again = declared(&*store, next, "inbox");
+    let fates = fire(&*store, &again, next, vec![unique(&again, 2, 5)]);
+    assert_eq!(fates, [Admitted::DuplicateHash { of: id(1) }]);
+}
+
+#[test]
+fn the_path_is_told_in_full() {
+    let folder = Folder::new();
+    let opened = cloaca_store::open(&folder.url("runs.db"), None).unwrap();
+    assert_eq!(opened.path, Some(folder.path("runs.db")));
+    assert_eq!(cloaca_store::open(":memory:", None).unwrap().path, None);
+}
+
+#[test]
+fn the_file_is_set_up_for_crashes_and_for_other_readers() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    assert!(folder.path("runs.db-wal").exists());
+    assert_eq!(pragma(&*store, "user_version"), Cell::Int(1));
+    assert_eq!(pragma(&*store, "application_id"), Cell::Int(0x636c_6f61));
+    let tables = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%' AND strict";
+    assert_eq!(store.query(tables, &[]).unwrap().1, [vec![Cell::Int(6)]]);
+}
+
+#[test]
+fn a_newer_file_is_refused_with_both_versions() {
+    let folder = Folder::new();
+    for name in ["ours.db", "bare.db"] {
+        if name == "ours.db" {
+            drop(folder.open(name));
+        }
+        let other = Connection::open(folder.path(name)).unwrap();
+        other.pragma_update(None, "user_version", 7).unwrap();
+        drop(other);
+        let message = refusal(&folder.url(name));
+        assert!(
+            message.contains(name) && message.contains("version 7") && message.contains("up to 1"),
+            "{message}"
+        );
+        assert!(message.contains("upgrade cloaca"), "{message}");
+    }
+}
+
+#[test]
+fn a_file_of_another_program_is_refused_and_left_alone() {
+    let folder = Folder::new();
+    let other = Connection::open(folder.path("other.db")).unwrap();
+    other.execute_batch("PRAGMA application_id = 77; CREATE TABLE mine (a)").unwrap();
+    drop(other);
+    let before = fs::read(folder.path("other.db")).unwrap();
+    assert!(refusal(&folder.url("other.db")).contains("another program"));
+    assert_eq!(fs::read(folder.path("other.db")).unwrap(), before);
+}
+
+#[test]
+fn tables_of_somebody_else_may_stand_beside_ours() {
+    let folder = Folder::new();
+    let other = Connection::open(folder.path("shared.db")).unwrap();
+    other.execute_batch("CREATE TABLE mine (a); INSERT INTO mine VALUES (3)").unwrap();
+    drop(other);
+    let store = folder.open("shared.db");
+    store.join(Wall(1)).unwrap();
+    assert_eq!(store.query("SELECT a FROM mine", &[]).unwrap().1, [vec![Cell::Int(3)]]);
+}
+
+#[test]
+fn a_table_that_is_in_the_way_is_named() {
+    let folder = Folder::new();
+    let other = Connection::open(folder.path("shared.db")).unwrap();
+    other.execute_batch("CREATE TABLE tasks (a)").unwrap();
+    drop(other);
+    let message = refusal(&folder.url("shared.db"));
+    assert!(message.contains("tasks") && message.contains("use another file"), "{message}");
+    let other = Connection::open(folder.path("shared.db")).unwrap();
+    let tables: i64 = other.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+    assert_eq!(tables, 1, "what was made before is undone");
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    let folder = Folder::new();
+    let path = folder.path("missing").join("runs.db");
+    let message = refusal(path.to_str().unwrap());
+    assert!(message.contains(folder.path("missing").to_str().unwrap()), "{message}");
+    assert!(message.contains("create it"), "{message}");
+}
+
+#[test]
+fn a_folder_is_no_file() {
+    let folder = Folder::new();
+    assert!(refusal(folder.path("").to_str().unwrap()).contains("is a folder"));
+    assert!(refusal(std::env::temp_dir().to_str().unwrap()).contains("is a folder"));
+    assert!(refusal(&format!("{}/", folder.path("new").display())).contains("is a folder"));
+}
+
+#[test]
+fn what_is_no_database_is_refused_and_left_alone() {
+    let folder = Folder::new();
+    let text = "this is a letter, not a database. ".repeat(40);
+    fs::write(folder.path("letter.txt"), &text).unwrap();
+    let message = refusal(&folder.url("letter.txt"));
+    assert!(message.contains("letter.txt") && message.contains("not a SQLite database"), "{message}");
+    assert_eq!(fs::read_to_string(folder.path("letter.txt")).unwrap(), text);
+}
+
+#[test]
+fn an_empty_file_is_a_new_store() {
+    let folder = Folder::new();
+    fs::write(folder.path("runs.db"), "").unwrap();
+    folder.open("runs.db").join(Wall(1)).unwrap();
+}
+
+#[test]
+fn several_first_openings_of_a_file_make_one_set_of_tables() {
+    let folder = Folder::new();
+    let url = folder.url("runs.db");
+    let mut epochs: Vec<i64> = thread::scope(|scope| {
+        let join = || cloaca_store::open(&url, None).unwrap().store.join(Wall(1)).unwrap();
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(join)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    epochs.sort_unstable();
+    assert_eq!(epochs, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn two_stores_on_one_file_never_start_a_hash_twice() {
+    const HASHES: u8 = 50;
+    let folder = Folder::new();
+    let stores: Vec<Arc<dyn Store>> = (0..2).map(|_| folder.open("runs.db")).collect();
+    let epoch = stores[0].join(Wall(1)).unwrap();
+    let trigger = declared(&*stores[0], epoch, "inbox");
+    let started: usize = thread::scope(|scope| {
+        let fire_all = |store: &dyn Store, first: u128| {
+            let fire_one =
+                |hash| fire(store, &trigger, epoch, vec![unique(&trigger, first + u128::from(hash), hash)]);
+            let fates = (0..HASHES).flat_map(fire_one);
+            fates.filter(|fate| matches!(fate, Admitted::Started { .. })).count()
+        };
+        let threads: Vec<_> = stores
+            .iter()
+            .zip([1_000, 2_000])
+            .map(|(store, first)| scope.spawn(move || fire_all(&**store, first)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(started, usize::from(HASHES));
+    for store in &stores {
+        assert_eq!(ids(&**store, &any()).len(), usize::from(HASHES), "each sees what the other wrote");
+    }
+}
