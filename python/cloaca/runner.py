@@ -294,9 +294,8 @@ class DefaultRunner:
             ScheduleError: (a `ValueError`) `run_id` is no UUID.
         """
         engine = self._open()
-        if engine.run(_checked_run_id(run_id)) is None:
+        if not engine.cancel(_checked_run_id(run_id)) and engine.run(run_id) is None:
             raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
-        engine.cancel(run_id)
 
     def retry(self, run_id: str) -> Run:
         """Opens a run that failed or was cancelled again: tasks that completed stay, the others are decided

@@ -15,7 +15,9 @@ use cloaca_core::cron::Cron;
 use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::poll::{Backoff, Plan};
-use cloaca_core::port::{Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TriggerRow};
+use cloaca_core::port::{
+    Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TaskRecord, TriggerRow,
+};
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::{Order, Runtime};
 use cloaca_core::time::Wall;
@@ -33,6 +35,7 @@ const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 #[pyfunction]
 pub fn forked() {
     GENERATION.fetch_add(1, Ordering::AcqRel);
+    cloaca_store::forked();
 }
 
 /// One runner's engine. Not for direct use: `cloaca.DefaultRunner` is its face.
@@ -431,11 +434,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Asks for a run's end.
-    fn cancel(&self, py: Python<'_>, id: &str) -> PyResult<()> {
-        let (runtime, id) = (self.runtime(py)?, parse_id(py, id)?);
-        py.detach(|| runtime.step(Event::Cancel(id)));
-        Ok(())
+    /// Asks for a run's end; false if it is unknown or final.
+    fn cancel(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        let id = parse_id(py, id)?;
+        self.stored(py, |runtime| runtime.cancel(id))
     }
 
     /// Triggers in the order of their registration.
@@ -466,6 +468,7 @@ impl Engine {
         self.stored(py, |runtime| {
             let done = runtime.store().set_enabled(row.row, enabled, None, runtime.now().wall)?;
             runtime.set_polled(row.row, enabled);
+            runtime.wake_others();
             Ok(done)
         })
     }
@@ -481,7 +484,7 @@ impl Engine {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
         let runs = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
-        let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
+        let runs = runs.iter().map(|run| convert::run(py, run, None)).collect::<PyResult<_>>()?;
         Ok(Some((row.id.to_string(), runs)))
     }
 
@@ -519,6 +522,7 @@ impl Engine {
             let cron = NewCron { id, name, workflow, expression, timezone, next_at: next, at: now };
             let row = runtime.store().put_cron(&cron)?;
             runtime.step(Event::Cron(row.clone()));
+            runtime.wake_others();
             Ok(row)
         })?;
         Ok(schedule.id.to_string())
@@ -550,9 +554,12 @@ impl Engine {
         let id = parse_id(py, id)?;
         let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
         self.stored(py, |runtime| {
+            // A slot that is on its way to the store would put the old next time back.
+            runtime.flush();
             let now = runtime.now().wall;
             let done = runtime.store().update_cron(id, expression, timezone, next_of(&cron, now), now)?;
             reload_cron(runtime, id)?;
+            runtime.wake_others();
             Ok(done)
         })
     }
@@ -564,6 +571,7 @@ impl Engine {
             let Some(row) = runtime.store().cron(id)? else { return Ok(false) };
             let done = runtime.store().set_enabled(row.row, enabled, None, runtime.now().wall)?;
             reload_cron(runtime, id)?;
+            runtime.wake_others();
             Ok(done)
         })
     }
@@ -574,7 +582,9 @@ impl Engine {
         self.stored(py, |runtime| {
             let Some(row) = runtime.store().cron(id)? else { return Ok(false) };
             runtime.step(Event::CronGone(row.row));
-            runtime.store().delete_cron(id)
+            let done = runtime.store().delete_cron(id)?;
+            runtime.wake_others();
+            Ok(done)
         })
     }
 
@@ -590,7 +600,7 @@ impl Engine {
         let Some(row) = self.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
         let runs = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
-        runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
+        runs.iter().map(|run| convert::run(py, run, None)).collect::<PyResult<Vec<_>>>().map(Some)
     }
 
     /// `(total, successful, lost)` cron runs since a time in microseconds.
@@ -613,15 +623,20 @@ impl Engine {
         let status = status.map(|name| parse_status(py, name)).transpose()?;
         let filter = RunFilter { workflow, status, trigger, schedule: None };
         let rows = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
-        rows.iter().map(|row| convert::run(py, row)).collect()
+        rows.iter().map(|row| convert::run(py, row, self.runtime.begun_at(row.id))).collect()
     }
 
     /// One run with its tasks.
     fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_id(py, id)?;
         let Some((row, tasks)) = self.stored(py, |runtime| runtime.store().run(id))? else { return Ok(None) };
-        let dict = convert::run(py, &row)?;
-        let tasks = tasks.iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
+        let (begun_at, active) = (self.runtime.begun_at(id), self.runtime.active_tasks(id));
+        let dict = convert::run(py, &row, begun_at)?;
+        // A task that has begun has no record before its first attempt ends: writing one would cost a commit.
+        let is_kept = |active: &TaskRecord| tasks.iter().any(|task| task.name == active.name);
+        let active: Vec<TaskRecord> = active.into_iter().filter(|task| !is_kept(task)).collect();
+        let tasks: Vec<&TaskRecord> = tasks.iter().chain(&active).collect();
+        let tasks = tasks.into_iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
         dict.set_item("tasks", tasks)?;
         Ok(Some(dict))
     }

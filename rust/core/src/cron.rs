@@ -3,8 +3,9 @@
 //!
 //! `croner` reads the fields and matches days. The gaps and folds of daylight saving are decided here, as Vixie cron
 //! does, because `croner` takes any list or range of times for an interval. A zone's history is walked as
-//! [`Stretch`]es of one offset; within one, local time and elapsed time move together.
+//! `Stretch`es of one offset; within one, local time and elapsed time move together.
 
+use std::fmt;
 use std::sync::Arc;
 
 use croner::parser::{CronParser, Seconds, Year};
@@ -23,6 +24,7 @@ pub const EXPRESSION_BYTES_MAX: usize = 1024;
 pub const HORIZON_YEARS: i16 = 100;
 
 const DAY_SECONDS: i64 = 86_400;
+const YEAR_SECONDS_MAX: i64 = 366 * DAY_SECONDS;
 const SECOND_MICROS: i64 = 1_000_000;
 
 /// More than any two offsets from UTC can differ: each is less than 26 hours.
@@ -48,8 +50,7 @@ const OFFSETS_APART_SECONDS: i64 = 3 * DAY_SECONDS;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Cron {
-    /// Matches days; shared, because it is kilobytes of unused years.
-    pattern: Arc<CronPattern>,
+    days: Days,
     seconds: Values,
     minutes: Values,
     hours: Values,
@@ -82,7 +83,7 @@ impl Cron {
             minutes: Values::of(&pattern.minutes),
             hours: Values::of(&pattern.hours),
             months: Values::of(&pattern.months),
-            pattern: Arc::new(pattern),
+            days: Days(Arc::new(pattern)),
             pace: if fixed { Pace::Fixed } else { Pace::Elapsed },
             zone: zone(timezone)?,
         };
@@ -99,7 +100,8 @@ impl Cron {
     /// The first due time strictly after `after`, if one comes within [`HORIZON_YEARS`].
     pub fn next(&self, after: Wall) -> Option<Wall> {
         let mut from = after.0.div_euclid(SECOND_MICROS) + 1;
-        loop {
+        let until = from + i64::from(HORIZON_YEARS) * YEAR_SECONDS_MAX;
+        while from < until {
             let stretch = Stretch::around(&self.zone, from)?;
             let first = match self.pace {
                 Pace::Fixed if from == stretch.start && self.is_due_in_gap(&stretch) => return wall(from),
@@ -117,6 +119,7 @@ impl Cron {
                 from = from.max(local - OFFSETS_APART_SECONDS);
             }
         }
+        None
     }
 
     fn is_due_in_gap(&self, stretch: &Stretch) -> bool {
@@ -170,14 +173,28 @@ impl Cron {
     }
 
     fn is_due_on(&self, date: Date) -> bool {
+        self.months.has(date.month().into()) && self.days.have(date)
+    }
+}
+
+/// The two day fields; shared, because `croner` keeps kilobytes of years beside them.
+#[derive(Clone)]
+struct Days(Arc<CronPattern>);
+
+impl Days {
+    fn have(&self, date: Date) -> bool {
         let weekday =
             Weekday::from_days_from_sunday(date.weekday().to_sunday_zero_offset().unsigned_abs().into());
         let (month, day) = (date.month().unsigned_abs(), date.day().unsigned_abs());
-        self.months.has(month.into())
-            && self
-                .pattern
-                .day_match(date.year().into(), month.into(), day.into(), weekday)
-                .expect("a date of the calendar is within its month")
+        self.0
+            .day_match(date.year().into(), month.into(), day.into(), weekday)
+            .expect("a date of the calendar is within its month")
+    }
+}
+
+impl fmt::Debug for Days {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Days").field(&self.0.as_str()).finish()
     }
 }
 
@@ -402,7 +419,10 @@ fn spell_item(field: &Field, item: &str) -> Option<String> {
         Some((values, step)) => (values, Some(step)),
         None => (item, None),
     };
-    if step.is_some_and(|step| !step.parse().is_ok_and(|step: u16| (1..=field.count).contains(&step))) {
+    // An empty item would be split into no words at all.
+    if values.is_empty()
+        || step.is_some_and(|step| !step.parse().is_ok_and(|step: u16| (1..=field.count).contains(&step)))
+    {
         return None;
     }
     let mut spelled = String::with_capacity(item.len());

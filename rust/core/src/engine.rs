@@ -2,7 +2,7 @@
 //! sleeps, locks, reads a clock, touches a database or calls Python, so a simulator runs the same code as the runtime.
 //! Invariant: what must be durable before it is acted upon leaves as a commit, and the action follows from its receipt.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,6 +119,8 @@ pub enum Event {
     Deferred(Job, bool),
     /// A task's callback has been told, or it has none.
     Settled(Job),
+    /// Another owner has died or left: ask for the triggers that are polled elsewhere.
+    Vacancy,
     /// Somebody asked for a run's end.
     Cancel(Uuid),
     /// Unfinished runs were handed to this runner.
@@ -127,6 +129,8 @@ pub enum Event {
     Cron(Schedule),
     /// A cron was deleted or disabled.
     CronGone(i64),
+    /// All crons are to be read again.
+    CronsGone,
     /// Time has passed.
     Clock,
 }
@@ -211,7 +215,7 @@ pub struct Effects {
 }
 
 /// A trigger that may be polled again.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rearm {
     /// Its place in the poller.
     pub slot: u32,
@@ -223,6 +227,8 @@ pub struct Rearm {
     pub fired_at: Option<Wall>,
     /// Its row, if it is disabled now.
     pub disables: Option<i64>,
+    /// Whether another owner polls it, so that this one must not.
+    pub elsewhere: bool,
 }
 
 /// Counts since the start.
@@ -272,6 +278,7 @@ pub struct Engine {
     settings: Settings,
     workflows: BTreeMap<Arc<str>, Arc<Workflow>>,
     triggers: HashMap<u32, Declared>,
+    parked: BTreeSet<u32>,
     runs: HashMap<Uuid, Run>,
     gate: Gate,
     turns: HashMap<Uuid, Turn>,
@@ -295,6 +302,7 @@ impl Engine {
             settings,
             workflows: BTreeMap::new(),
             triggers: HashMap::new(),
+            parked: BTreeSet::new(),
             runs: HashMap::new(),
             gate: Gate::default(),
             turns: HashMap::new(),
@@ -390,6 +398,7 @@ impl Engine {
             Event::Deferred(job, true) => self.disarm_job(job),
             Event::Deferred(job, false) => self.arm_job(job, now.mono),
             Event::Settled(job) => self.settled(job, now, out),
+            Event::Vacancy => self.ask_for_parked(now, out),
             Event::Cancel(id) => self.cancel(id, now, out),
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
             Event::Cron(schedule) => {
@@ -400,8 +409,25 @@ impl Engine {
                 self.crons.remove(&row);
                 self.note_next_cron();
             }
+            Event::CronsGone => {
+                self.crons.clear();
+                self.note_next_cron();
+            }
             Event::Clock => self.clock(now, out),
         }
+    }
+
+    fn ask_for_parked(&mut self, now: Now, out: &mut Effects) {
+        for &slot in &self.parked {
+            let trigger = self.triggers[&slot].row.clone();
+            let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
+            out.commits.push((change, Then::Declared { slot }));
+        }
+    }
+
+    /// Whether a trigger of this program is polled by another owner.
+    pub fn has_parked(&self) -> bool {
+        !self.parked.is_empty()
     }
 
     fn declared(&mut self, workflow: Arc<Workflow>, now: Now, out: &mut Effects) {
@@ -537,7 +563,14 @@ impl Engine {
             (Then::Tick { slot, runs, cursor, at, disables }, Receipt::Tick(admitted)) => {
                 let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
                 self.begin_all(runs, admitted, now, out);
-                out.rearm.push(Rearm { slot, row: None, cursor, fired_at: fired.then_some(at), disables });
+                out.rearm.push(Rearm {
+                    slot,
+                    row: None,
+                    cursor,
+                    fired_at: fired.then_some(at),
+                    disables,
+                    elsewhere: false,
+                });
             }
             (Then::Tick { slot, runs, .. }, _) => {
                 let trigger = self.triggers.get(&slot).map_or("", |trigger| &*trigger.row.name);
@@ -545,7 +578,8 @@ impl Engine {
                     format!("trigger '{trigger}': another runner polls it now; its last poll was discarded");
                 out.logs.push((Level::Warning, text));
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
-                out.rearm.push(Rearm { slot, row: None, cursor: None, fired_at: None, disables: None });
+                self.parked.insert(slot);
+                out.rearm.push(Rearm { slot, elsewhere: true, ..Rearm::default() });
             }
             (Then::Progress { run, .. }, Receipt::Fenced) => {
                 out.logs.push((Level::Warning, format!("run {run} was taken over by another runner")));
@@ -554,8 +588,12 @@ impl Engine {
             }
             (Then::Progress { run, jobs, end }, _) => self.kept(run, jobs, end, now, out),
             (Then::Declared { slot }, Receipt::Declared(schedule)) => {
-                let row = Some(*schedule);
-                out.rearm.push(Rearm { slot, row, cursor: None, fired_at: None, disables: None });
+                let elsewhere = schedule.owner != Some(self.epoch);
+                match elsewhere {
+                    true => self.parked.insert(slot),
+                    false => self.parked.remove(&slot),
+                };
+                out.rearm.push(Rearm { slot, row: Some(*schedule), elsewhere, ..Rearm::default() });
             }
             (Then::Declared { .. } | Then::Nothing, _) => {}
         }
@@ -725,7 +763,11 @@ impl Engine {
             self.gate.hold(schedule, unfinished.context_hash, unfinished.id);
         }
         let Some(workflow) = self.workflows.get(&*unfinished.workflow).cloned() else {
+            let (id, cancelled) = (unfinished.id, unfinished.cancelled);
             self.waiting.entry(unfinished.workflow.clone()).or_default().push(unfinished);
+            if cancelled {
+                self.cancel(id, now, out);
+            }
             return;
         };
         self.resume(unfinished, workflow, now, out);
@@ -741,16 +783,20 @@ impl Engine {
             out.logs.push((Level::Warning, text));
         }
         if unfinished.waits && unfinished.tasks.is_empty() {
-            let mut run = Run::new(id, workflow, unfinished.context.into(), unfinished.created_at);
+            let mut run = Run::new(id, workflow, unfinished.context.as_str().into(), unfinished.created_at);
             run.row = unfinished.row;
             self.runs.insert(id, run);
             self.turns.insert(id, Turn { kept: true, cancels: false });
-            return self.take_turn(id, now, out);
+            self.take_turn(id, now, out);
+        } else {
+            let (run, progress) = Run::resume(&unfinished, workflow, now.wall);
+            self.runs.insert(id, run);
+            self.arm_run(id, now.mono);
+            self.follow(id, progress, now, out);
         }
-        let (run, progress) = Run::resume(&unfinished, workflow, now.wall);
-        self.runs.insert(id, run);
-        self.arm_run(id, now.mono);
-        self.follow(id, progress, now, out);
+        if unfinished.cancelled {
+            self.cancel(id, now, out);
+        }
     }
 
     fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {

@@ -125,6 +125,8 @@ pub struct Standing {
     pub backs_off: bool,
     /// When it was last polled.
     pub last_at: Option<Wall>,
+    /// Another owner polls it.
+    pub elsewhere: bool,
 }
 
 /// What a poll's body came to.
@@ -147,6 +149,8 @@ struct Slot {
     in_body: bool,
     in_commit: bool,
     enabled: bool,
+    /// Another owner polls it.
+    elsewhere: bool,
     retired: bool,
     cadence: Cadence,
     last_due: Mono,
@@ -213,6 +217,7 @@ impl Poller {
             in_body: false,
             in_commit: false,
             enabled: true,
+            elsewhere: false,
             retired: false,
             cadence: Cadence { start: now, phase, interval },
             last_due: Mono(now.0.saturating_add(phase)),
@@ -227,14 +232,15 @@ impl Poller {
         u32::try_from(self.slots.len() - 1).expect("triggers are fewer than 2^32")
     }
 
-    /// Gives a declared trigger its row and arms it if that says so.
-    pub fn enable(&mut self, slot: u32, row: &Schedule, now: Mono) {
+    /// Gives a declared trigger its row and arms it if that says so, unless it is polled `elsewhere`.
+    pub fn enable(&mut self, slot: u32, row: &Schedule, elsewhere: bool, now: Mono) {
         let state = &mut self.slots[slot as usize];
         if state.retired {
             return;
         }
         state.schedule = Some(row.row);
         state.enabled = row.enabled;
+        state.elsewhere = elsewhere;
         state.cursor = row.cursor.as_deref().map(Arc::from);
         state.fired_at = row.last_fired_at;
         self.slot_of.insert(row.row, slot);
@@ -282,7 +288,8 @@ impl Poller {
     /// A poll out of turn; none while another of the same trigger is in flight or before its row is kept.
     pub fn poll_now(&mut self, slot: u32, now: Mono) -> Option<Ticket> {
         let state = &self.slots[slot as usize];
-        if state.in_body || state.in_commit || state.retired || state.schedule.is_none() {
+        let is_busy = state.in_body || state.in_commit;
+        if is_busy || state.elsewhere || state.retired || state.schedule.is_none() {
             return None;
         }
         self.disarm(slot);
@@ -377,6 +384,14 @@ impl Poller {
         }
     }
 
+    /// Stops polling a trigger that another owner polls now; [`Poller::enable`] takes it back.
+    pub fn park(&mut self, slot: u32) {
+        let state = &mut self.slots[slot as usize];
+        state.elsewhere = true;
+        state.in_commit = false;
+        self.disarm(slot);
+    }
+
     /// Lets a trigger be polled again after its tick was kept, with the cursor and the time of the fire that were kept.
     pub fn rearm(&mut self, slot: u32, cursor: Option<Arc<str>>, fired_at: Option<Wall>, now: Mono) {
         let state = &mut self.slots[slot as usize];
@@ -391,7 +406,7 @@ impl Poller {
     fn arm(&mut self, slot: u32, now: Mono) {
         let state = &mut self.slots[slot as usize];
         let is_idle = !state.in_body && !state.in_commit;
-        if !is_idle || !state.enabled || state.retired || state.schedule.is_none() {
+        if !is_idle || !state.enabled || state.elsewhere || state.retired || state.schedule.is_none() {
             return;
         }
         let pause = state.pause.unwrap_or_else(|| state.plan.backoff.delay(state.failures));
@@ -433,6 +448,7 @@ impl Poller {
             due: slot.next_due,
             backs_off: pause > Duration::ZERO && slot.next_due.is_some(),
             last_at: slot.last_at,
+            elsewhere: slot.elsewhere,
         })
     }
 

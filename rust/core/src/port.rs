@@ -285,7 +285,8 @@ pub enum Change {
     },
     /// A run's progress.
     Run(RunChange),
-    /// A trigger's declaration: inserted, or its settings updated; `enabled` and cursor are kept.
+    /// A trigger's declaration: inserted, or its settings updated; `enabled` and cursor are kept. It stays with another living
+    /// owner that polls it.
     Declare {
         /// The owner that will poll it.
         epoch: i64,
@@ -342,6 +343,8 @@ pub struct Schedule {
     pub created_at: Wall,
     /// When its settings last changed.
     pub updated_at: Wall,
+    /// Who polls it.
+    pub owner: Option<i64>,
 }
 
 /// How a schedule becomes due.
@@ -416,6 +419,8 @@ pub struct Unfinished {
     pub created_at: Wall,
     /// How often a runner took it over after another's end.
     pub interruptions: u32,
+    /// Whether somebody asked for its end.
+    pub cancelled: bool,
     /// Every task with a record.
     pub tasks: Vec<TaskRecord>,
 }
@@ -443,6 +448,8 @@ pub struct RunRow {
     pub scheduled_at: Option<Wall>,
     /// When it was committed.
     pub created_at: Wall,
+    /// When its first task began.
+    pub started_at: Option<Wall>,
     /// When it became final.
     pub completed_at: Option<Wall>,
     /// Which task failed with what error.
@@ -500,18 +507,37 @@ pub struct CronStats {
     pub lost: u64,
 }
 
+/// Who else serves a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Siblings {
+    /// Found dead now.
+    pub buried: u64,
+    /// Other owners that live.
+    pub living: u64,
+}
+
 /// Where everything is kept. Every method is one transaction and may block; all may be called from any thread.
 pub trait Store: Send + Sync {
     /// Registers a living runner and returns its epoch, larger than all before it.
     fn join(&self, at: Wall) -> Stored<i64>;
     /// Takes a runner off the list.
     fn leave(&self, epoch: i64) -> Stored<()>;
+    /// Takes those off the list that have died without leaving, and tells how many those were and how many others live.
+    fn bury(&self, epoch: i64) -> Stored<Siblings>;
+    /// Tells the other living owners that something changed that they keep in memory.
+    fn wake_others(&self, epoch: i64);
+    /// Whether another owner has called [`Store::wake_others`] since this was last asked. Cheap, and touches no database.
+    fn woken(&self, epoch: i64) -> bool;
     /// Applies a batch in order, all or nothing; a receipt for each change.
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>>;
     /// Hands at most `limit` unfinished runs to `epoch`, oldest first, that belong to no living owner and have a row above
     /// `after`; counts an interruption for each that had an owner before.
     fn claim_runs(&self, epoch: i64, after: i64, limit: u64) -> Stored<Vec<Unfinished>>;
 
+    /// Notes that somebody asked for a run's end; false if it is unknown or final.
+    fn request_cancel(&self, id: Uuid) -> Stored<bool>;
+    /// Unfinished runs of `epoch` whose end somebody asked for.
+    fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>>;
     /// Opens a final run that did not complete again, for `epoch`: its failed and skipped tasks are undecided as at first. None if there is no
     /// such run, or it completed, or is unfinished.
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>>;

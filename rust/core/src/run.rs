@@ -203,6 +203,23 @@ impl Run {
         self.tasks[task].error.as_deref().unwrap_or("")
     }
 
+    /// When the first of its tasks began.
+    pub fn begun_at(&self) -> Option<Wall> {
+        self.tasks.iter().filter_map(|state| state.started_at).min()
+    }
+
+    /// Tasks that are being attempted, or wait for their next attempt.
+    pub fn active_tasks(&self) -> Vec<TaskRecord> {
+        let is_active = |&task: &usize| {
+            let state = &self.tasks[task];
+            matches!(state.phase, Phase::Active | Phase::Delayed) && state.started_at.is_some()
+        };
+        (0..self.tasks.len())
+            .filter(is_active)
+            .map(|task| self.record(task, TaskStatus::Running, None))
+            .collect()
+    }
+
     /// Whether somebody asked for the run's end.
     pub fn is_halted(&self) -> bool {
         self.halt.is_some()

@@ -17,8 +17,8 @@ use crate::engine::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::poll::{Finish, Overdue, Plan, PollCounts, Poller, Standing, TickState, Ticket, Turn};
-use crate::port::{Change, Fault, Page, Receipt, RunEnd, ScheduleFilter, Store};
-use crate::run::{Ended, Ruling};
+use crate::port::{Change, Fault, Page, Receipt, RunEnd, Schedule, ScheduleFilter, Store, TaskRecord};
+use crate::run::{Ended, Ruling, Run};
 use crate::time::{Mono, Now, Wall};
 use crate::workflow::Workflow;
 
@@ -34,10 +34,14 @@ const SPARE_POLLERS_MAX: usize = 2;
 const LOG_LINES_MAX: usize = 10_000;
 /// So many unfinished runs are taken over at once, so that the first can start early.
 const CLAIM_CHUNK: u64 = 200;
+/// Between two attempts to read unfinished runs from a store that does not let itself be read.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(10);
 /// Quiet history reaches the store so often.
 const HISTORY_EVERY: Duration = Duration::from_secs(30);
-/// No wait of the timekeeper is longer, so that a jump of the wall clock is noticed.
-const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(30);
+/// News from another process on the store is looked for so often while there is one. Also a jump of the wall clock is noticed then.
+const NEWS_EVERY: Duration = Duration::from_millis(50);
+/// And so often while this runner is alone.
+const NEWS_EVERY_ALONE: Duration = Duration::from_millis(500);
 /// Runs in hand at once; more are refused.
 pub const RUNS_MAX: usize = 4_000_000;
 
@@ -176,6 +180,7 @@ struct Shared {
     clock_until_ns: AtomicU64,
     clock_wake: Condvar,
     ready: AtomicBool,
+    siblings: AtomicU64,
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
     closing: AtomicBool,
 }
@@ -232,6 +237,7 @@ impl Runtime {
             clock_until_ns: AtomicU64::new(0),
             clock_wake: Condvar::new(),
             ready: AtomicBool::new(false),
+            siblings: AtomicU64::new(0),
             watches: Mutex::default(),
             closing: AtomicBool::new(false),
         });
@@ -364,6 +370,16 @@ impl Runtime {
         Ok(found)
     }
 
+    /// When a run in hand began its first task.
+    pub fn begun_at(&self, id: Uuid) -> Option<Wall> {
+        lock(&self.shared.engine).run(id).and_then(Run::begun_at)
+    }
+
+    /// The tasks of a run in hand that are being attempted, or wait for their next attempt.
+    pub fn active_tasks(&self, id: Uuid) -> Vec<TaskRecord> {
+        lock(&self.shared.engine).run(id).map(Run::active_tasks).unwrap_or_default()
+    }
+
     /// Watches a run in hand, so that [`Runtime::wait`] can be called for it. False if it is not in hand.
     pub fn watch(&self, id: Uuid) -> bool {
         let engine = lock(&self.shared.engine);
@@ -392,6 +408,23 @@ impl Runtime {
     /// Forgets a slot whose trigger was declared again.
     pub fn retire(&self, slot: u32) {
         lock(&self.shared.polls).poller.retire(slot);
+    }
+
+    /// Asks for a run's end, whoever drives it. False if it is unknown or final.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the store.
+    pub fn cancel(&self, id: Uuid) -> std::result::Result<bool, Fault> {
+        self.flush();
+        let found = self.shared.store.request_cancel(id)?;
+        self.step(Event::Cancel(id));
+        self.wake_others();
+        Ok(found)
+    }
+
+    /// Tells the other runners on the store that something changed that they keep in memory.
+    pub fn wake_others(&self) {
+        self.shared.store.wake_others(self.shared.epoch);
     }
 
     /// Switches a trigger's polling in memory.
@@ -855,9 +888,10 @@ impl Shared {
     fn rearm(&self, rearm: Vec<Rearm>) {
         let now = self.now().mono;
         let mut polls = lock(&self.polls);
-        for Rearm { slot, row, cursor, fired_at, disables } in rearm {
+        for Rearm { slot, row, cursor, fired_at, disables, elsewhere } in rearm {
             match row {
-                Some(schedule) => polls.poller.enable(slot, &schedule, now),
+                Some(schedule) => polls.poller.enable(slot, &schedule, elsewhere, now),
+                None if elsewhere => polls.poller.park(slot),
                 None => {
                     if let Some(schedule) = disables {
                         polls.poller.set_enabled(schedule, false, now);
@@ -963,11 +997,10 @@ impl Shared {
         }
     }
 
-    /// The timekeeper: retries, time-outs, crons, and quiet history now and then. Takes over unfinished runs first.
+    /// The timekeeper: retries, time-outs, crons, news from other processes, and quiet history now and then. Takes over
+    /// unfinished runs first.
     fn keep_time(&self, recovery: bool) {
-        if recovery {
-            self.recover();
-        }
+        let mut has_siblings = self.look_for_vacancy(recovery, true);
         let mut crons_loaded = false;
         let mut history_due = self.now().mono.after(HISTORY_EVERY);
         while !self.closing.load(Ordering::Acquire) {
@@ -981,21 +1014,58 @@ impl Shared {
                 crons_loaded = true;
                 self.load_crons();
             }
+            let is_woken = self.store.woken(self.epoch);
+            if is_woken {
+                self.read_news(crons_loaded);
+            }
+            if is_woken || has_siblings {
+                has_siblings = self.look_for_vacancy(recovery, false);
+            }
             self.step(Event::Clock);
-            let left = self.sleep_of_clock();
-            let dirty = lock(&self.clock_dirty);
-            let mut dirty = if *dirty { dirty } else { wait_on(&self.clock_wake, dirty, Some(left)) };
-            *dirty = false;
+            self.sleep(if has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE });
         }
     }
 
-    /// How long the timekeeper may sleep; whoever arms a timer before that wakes it.
-    fn sleep_of_clock(&self) -> Duration {
-        let now = self.now();
-        let engine = lock(&self.engine);
-        let left = engine.next_wake(now).unwrap_or(CLOCK_CHECK_EVERY).min(CLOCK_CHECK_EVERY);
-        self.clock_until_ns.store(now.mono.after(left).0, Ordering::Release);
-        left
+    /// Sleeps until a timer is due, at most `span`; whoever arms a timer before that wakes the timekeeper.
+    fn sleep(&self, span: Duration) {
+        let left = {
+            let now = self.now();
+            let engine = lock(&self.engine);
+            let left = engine.next_wake(now).unwrap_or(span).min(span);
+            self.clock_until_ns.store(now.mono.after(left).0, Ordering::Release);
+            left
+        };
+        let dirty = lock(&self.clock_dirty);
+        let mut dirty = if *dirty { dirty } else { wait_on(&self.clock_wake, dirty, Some(left)) };
+        *dirty = false;
+    }
+
+    /// Takes over what owners left that are gone; true if others live.
+    fn look_for_vacancy(&self, recovery: bool, first: bool) -> bool {
+        let Ok(siblings) = self.store.bury(self.epoch) else { return true };
+        let has_left = self.siblings.swap(siblings.living, Ordering::AcqRel) > siblings.living;
+        if first || has_left || siblings.buried > 0 {
+            if recovery {
+                self.recover();
+            }
+            self.step(Event::Vacancy);
+        }
+        siblings.living > 0
+    }
+
+    /// Another process changed something that is kept in memory here.
+    fn read_news(&self, crons_loaded: bool) {
+        for trigger in self.all_schedules(ScheduleFilter::Triggers) {
+            let now = self.now().mono;
+            lock(&self.polls).poller.set_enabled(trigger.row, trigger.enabled, now);
+        }
+        self.leader_wake.notify_all();
+        if crons_loaded {
+            self.step(Event::CronsGone);
+            self.load_crons();
+        }
+        let cancelled = self.store.cancel_requests(self.epoch).unwrap_or_default();
+        cancelled.into_iter().for_each(|id| self.step(Event::Cancel(id)));
     }
 
     fn recover(&self) {
@@ -1007,7 +1077,7 @@ impl Shared {
                     after = last.row;
                     self.step(Event::Claimed(runs));
                 }
-                Err(Fault::Passing(_)) => std::thread::yield_now(),
+                Err(Fault::Passing(_)) => std::thread::sleep(RECOVERY_PAUSE),
                 Err(Fault::Final(text)) => {
                     let text = format!("unfinished runs cannot be resumed: {text}");
                     return self.order(Order::Log(Level::Error, text));
@@ -1017,14 +1087,21 @@ impl Shared {
     }
 
     fn load_crons(&self) {
+        let crons = self.all_schedules(ScheduleFilter::Crons);
+        crons.into_iter().for_each(|cron| self.step(Event::Cron(cron)));
+    }
+
+    fn all_schedules(&self, filter: ScheduleFilter) -> Vec<Schedule> {
         let mut page = Page { limit: 1000, offset: 0 };
-        while let Ok(crons) = self.store.schedules(ScheduleFilter::Crons, true, page) {
-            if crons.is_empty() {
-                return;
+        let mut all = Vec::new();
+        while let Ok(found) = self.store.schedules(filter, false, page) {
+            if found.is_empty() {
+                break;
             }
             page.offset += page.limit;
-            crons.into_iter().for_each(|cron| self.step(Event::Cron(cron)));
+            all.extend(found);
         }
+        all
     }
 }
 

@@ -51,6 +51,11 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
+/// Tells this crate that it runs in a forked child now: what it holds belongs to the parent.
+pub fn forked() {
+    sqlite::forked();
+}
+
 /// Opens the store that `url` names, making its file and tables if there are none yet.
 ///
 /// `durability` is `"full"` or `"normal"` and means the same as the URL's option of that name.

@@ -5,6 +5,7 @@ mod batch;
 mod export;
 mod fault;
 mod history;
+mod lock;
 mod mount;
 mod open;
 mod owner;
@@ -18,15 +19,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cloaca_core::port::{
-    Cell, Change, CronStats, NewCron, Page, Receipt, RunFilter, RunRow, Schedule, ScheduleFilter, Store,
-    Stored, Stretch, Table, TaskRecord, Unfinished,
+    Cell, Change, CronStats, NewCron, Page, Receipt, RunFilter, RunRow, Schedule, ScheduleFilter, Siblings,
+    Store, Stored, Stretch, Table, TaskRecord, Unfinished,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::lock::Locks;
 use crate::url::Durability;
+
+pub use lock::forked;
 
 /// Everything in one SQLite database.
 pub struct SqliteStore {
@@ -35,6 +39,7 @@ pub struct SqliteStore {
     /// Declared before the writer, so that the writer closes last and folds the write-ahead log into the file.
     reader: Option<Mutex<Connection>>,
     writer: Mutex<Connection>,
+    locks: Locks,
 }
 
 impl SqliteStore {
@@ -44,7 +49,12 @@ impl SqliteStore {
     /// The message for the user.
     pub fn in_memory() -> Result<Self, String> {
         let writer = open::memory()?;
-        Ok(Self { name: ":memory:".to_owned(), reader: None, writer: Mutex::new(writer) })
+        Ok(Self {
+            name: ":memory:".to_owned(),
+            reader: None,
+            writer: Mutex::new(writer),
+            locks: Locks::none(),
+        })
     }
 
     /// A store in the file at `path`, and that path made absolute.
@@ -54,7 +64,8 @@ impl SqliteStore {
     pub fn in_file(path: &Path, durability: Durability) -> Result<(Self, PathBuf), String> {
         let open::File { path, writer, reader } = open::file(path, durability)?;
         let name = path.display().to_string();
-        Ok((Self { name, reader: Some(Mutex::new(reader)), writer: Mutex::new(writer) }, path))
+        let locks = Locks::beside(&path);
+        Ok((Self { name, reader: Some(Mutex::new(reader)), writer: Mutex::new(writer), locks }, path))
     }
 
     /// Runs `work` in one transaction and commits it if it succeeds.
@@ -92,11 +103,34 @@ fn transact<T>(
 
 impl Store for SqliteStore {
     fn join(&self, at: Wall) -> Stored<i64> {
-        self.write(|db| owner::join(db, at))
+        let epoch = self.write(|db| owner::join(db, &self.locks, at))?;
+        self.wake_others(epoch);
+        Ok(epoch)
     }
 
     fn leave(&self, epoch: i64) -> Stored<()> {
-        self.write(|db| owner::leave(db, epoch))
+        let left = self.write(|db| owner::leave(db, epoch));
+        self.locks.release(epoch);
+        self.wake_others(epoch);
+        left
+    }
+
+    fn bury(&self, epoch: i64) -> Stored<Siblings> {
+        // Nobody to bury is the rule, and must not cost a transaction.
+        let others = self.read(|db| owner::others(db, epoch))?;
+        match others.iter().any(|&other| self.locks.is_free(other)) {
+            true => self.write(|db| owner::bury(db, &self.locks, epoch)),
+            false => Ok(Siblings { buried: 0, living: others.len() as u64 }),
+        }
+    }
+
+    fn wake_others(&self, epoch: i64) {
+        let others = self.read(|db| owner::others(db, epoch)).unwrap_or_default();
+        others.into_iter().for_each(|other| self.locks.wake(other));
+    }
+
+    fn woken(&self, epoch: i64) -> bool {
+        self.locks.is_woken(epoch)
     }
 
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
@@ -105,6 +139,14 @@ impl Store for SqliteStore {
 
     fn claim_runs(&self, epoch: i64, after: i64, limit: u64) -> Stored<Vec<Unfinished>> {
         self.write(|db| run::claim(db, epoch, after, limit))
+    }
+
+    fn request_cancel(&self, id: Uuid) -> Stored<bool> {
+        self.write(|db| run::request_cancel(db, id))
+    }
+
+    fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>> {
+        self.read(|db| run::cancel_requests(db, epoch))
     }
 
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
@@ -240,7 +282,7 @@ mod tests {
         let store = SqliteStore::in_memory().unwrap();
         let panics = std::panic::AssertUnwindSafe(|| {
             store.write(|db| -> Result<(), Failure> {
-                owner::join(db, Wall(1))?;
+                owner::join(db, &Locks::none(), Wall(1))?;
                 panic!("on purpose")
             })
         });

@@ -65,6 +65,8 @@ claims! {
     history_of_equal_outcomes_is_one_row
     history_of_different_outcomes_is_newest_first
     history_alone_notes_the_last_poll
+    a_living_owner_keeps_its_runs_and_triggers
+    a_wish_to_cancel_is_kept_until_the_run_is_final
     a_claim_hands_over_what_others_left_unfinished
     a_claim_goes_from_the_oldest_in_steps
     a_claim_carries_tasks_in_order_and_the_hash_that_guards
@@ -134,7 +136,7 @@ fn a_declared_trigger_keeps_its_switch_and_cursor(store: &dyn Store) {
     commit(store, Change::Tick(TickChange { cursor: Some("7".to_owned()), ..tick(&trigger, first, vec![]) }));
     store.set_enabled(trigger.row, false, Some("too many errors"), Wall(15)).unwrap();
 
-    let second = store.join(Wall(2)).unwrap();
+    let second = successor(store, first);
     let mut changed = trigger_row("inbox");
     changed.interval_us = 9;
     let again = declare(store, second, changed, Wall(20));
@@ -193,7 +195,7 @@ fn a_tick_without_a_new_cursor_keeps_the_old_one(store: &dyn Store) {
 fn a_tick_under_an_old_epoch_changes_nothing(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let trigger = declared(store, old, "inbox");
-    let new = store.join(Wall(2)).unwrap();
+    let new = successor(store, old);
     let before = declared(store, new, "inbox");
     let change = TickChange {
         cursor: Some("1".to_owned()),
@@ -442,7 +444,7 @@ fn a_final_run_takes_no_more_changes(store: &dyn Store) {
 fn a_run_of_another_owner_takes_no_changes(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let row = started(store, old, new_run(1));
-    let new = store.join(Wall(2)).unwrap();
+    let new = successor(store, old);
     assert_eq!(store.claim_runs(new, 0, 10).unwrap().len(), 1);
     let tasks = vec![task("stale", TaskStatus::Running, 1)];
     assert_eq!(
@@ -524,12 +526,44 @@ fn history_alone_notes_the_last_poll(store: &dyn Store) {
     }
 }
 
+/// The owner that comes after `old` has left.
+fn successor(store: &dyn Store, old: i64) -> i64 {
+    store.leave(old).unwrap();
+    store.join(Wall(2)).unwrap()
+}
+
+fn a_living_owner_keeps_its_runs_and_triggers(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    started(store, first, new_run(1));
+    let trigger = declared(store, first, "inbox");
+    let second = store.join(Wall(2)).unwrap();
+    assert_eq!(store.claim_runs(second, 0, 10).unwrap(), []);
+    assert_eq!(declared(store, second, "inbox").owner, Some(first));
+    assert_eq!(commit(store, Change::Tick(tick(&trigger, second, vec![]))), Receipt::Fenced);
+    store.leave(first).unwrap();
+    assert_eq!(store.claim_runs(second, 0, 10).unwrap().len(), 1);
+    assert_eq!(declared(store, second, "inbox").owner, Some(second));
+}
+
+fn a_wish_to_cancel_is_kept_until_the_run_is_final(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let row = started(store, old, new_run(1));
+    assert_eq!(store.cancel_requests(old), Ok(vec![]));
+    assert_eq!(store.request_cancel(id(1)), Ok(true));
+    assert_eq!(store.cancel_requests(old), Ok(vec![id(1)]));
+    let new = successor(store, old);
+    assert!(store.claim_runs(new, 0, 10).unwrap()[0].cancelled);
+    commit(store, ended(row, new, RunStatus::Cancelled));
+    assert_eq!(store.cancel_requests(new), Ok(vec![]));
+    assert_eq!(store.request_cancel(id(1)), Ok(false));
+}
+
 fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let first = started(store, old, new_run(1));
     let done = started(store, old, new_run(2));
     commit(store, ended(done, old, RunStatus::Completed));
-    let new = store.join(Wall(2)).unwrap();
+    let new = successor(store, old);
     let own = started(store, new, new_run(3));
 
     let claimed = store.claim_runs(new, 0, 10).unwrap();
@@ -539,7 +573,7 @@ fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
     assert_eq!((&*run.workflow, &*run.version, &*run.context), ("mail", "v1", "{\"a\":1}"));
     assert_eq!((run.created_at, run.schedule, run.context_hash), (Wall(20), None, None));
     assert_eq!(store.claim_runs(new, 0, 10).unwrap(), []);
-    let third = store.join(Wall(3)).unwrap();
+    let third = successor(store, new);
     let again = store.claim_runs(third, 0, 10).unwrap();
     assert_eq!(
         again.iter().map(|run| (run.row, run.interruptions)).collect::<Vec<_>>(),
@@ -550,7 +584,7 @@ fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
 fn a_claim_goes_from_the_oldest_in_steps(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let rows: Vec<i64> = (1..=5).map(|number| started(store, old, new_run(number))).collect();
-    let new = store.join(Wall(2)).unwrap();
+    let new = successor(store, old);
     let step = |after, limit| -> Vec<i64> {
         store.claim_runs(new, after, limit).unwrap().iter().map(|run| run.row).collect()
     };
@@ -569,7 +603,7 @@ fn a_claim_carries_tasks_in_order_and_the_hash_that_guards(store: &dyn Store) {
     tasks[0].context = Some("{\"z\":1}".into());
     commit(store, Change::Run(RunChange { run: row, epoch: old, tasks: tasks.clone(), end: None }));
 
-    let new = store.join(Wall(2)).unwrap();
+    let new = successor(store, old);
     let claimed = store.claim_runs(new, 0, 10).unwrap();
     assert_eq!((claimed[0].schedule, claimed[0].context_hash), (Some(trigger.row), Some([5; 16])));
     assert_eq!(claimed[0].tasks, tasks);
@@ -580,7 +614,7 @@ fn a_claim_tells_who_waits_for_a_turn(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     started(store, old, NewRun { waits: true, ..new_run(1) });
     started(store, old, new_run(2));
-    let new = store.join(Wall(2)).unwrap();
+    let new = successor(store, old);
     let waits: Vec<bool> = store.claim_runs(new, 0, 10).unwrap().iter().map(|run| run.waits).collect();
     assert_eq!(waits, [true, false]);
 }

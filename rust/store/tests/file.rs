@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
-use cloaca_core::port::{Admitted, Cell, Change, RunChange, Store, TaskStatus};
+use cloaca_core::port::{Admitted, Cell, Change, RunChange, Siblings, Store, TaskStatus};
 use cloaca_core::time::Wall;
 use cloaca_store::OpenError;
 use rusqlite::Connection;
@@ -47,11 +47,39 @@ fn everything_survives_a_reopening() {
     assert_eq!(store.run(id(1)).unwrap(), run);
     let next = store.join(Wall(2)).unwrap();
     assert!(next > epoch);
+    assert_eq!(store.bury(next), Ok(Siblings { buried: 1, living: 0 }), "it went without leaving");
     let claimed = store.claim_runs(next, 0, 10).unwrap();
     assert_eq!((claimed[0].row, claimed[0].tasks.len()), (row, 1));
     let again = declared(&*store, next, "inbox");
     let fates = fire(&*store, &again, next, vec![unique(&again, 2, 5)]);
     assert_eq!(fates, [Admitted::DuplicateHash { of: id(1) }]);
+}
+
+#[test]
+fn a_living_sibling_is_not_buried_and_hears_of_news() {
+    let folder = Folder::new();
+    let (first, second) = (folder.open("runs.db"), folder.open("runs.db"));
+    let old = first.join(Wall(1)).unwrap();
+    assert!(!first.woken(old));
+    let new = second.join(Wall(2)).unwrap();
+    assert!(first.woken(old), "somebody joined");
+    assert!(!first.woken(old), "news is told once");
+    assert_eq!(second.bury(new), Ok(Siblings { buried: 0, living: 1 }));
+    second.wake_others(new);
+    assert!(first.woken(old) && !second.woken(new));
+    drop(first);
+    assert_eq!(second.bury(new), Ok(Siblings { buried: 1, living: 0 }));
+    assert_eq!(second.bury(new), Ok(Siblings::default()));
+}
+
+#[test]
+fn an_owner_that_left_leaves_no_lock_behind() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    let epoch = store.join(Wall(1)).unwrap();
+    assert!(folder.path(&format!("runs.db-owner-{epoch}")).exists());
+    store.leave(epoch).unwrap();
+    assert!(!folder.path(&format!("runs.db-owner-{epoch}")).exists());
 }
 
 #[test]

@@ -1,23 +1,48 @@
 //! Who serves this store. Invariant: an epoch is larger than all before it, in every process on the file.
 
+use cloaca_core::port::Siblings;
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::lock::Locks;
 
-/// The condition under which a run's owner is dead, for a claim by `:epoch`. One process serves a store for now, so
-/// that everyone before it is gone; leases will be looked up here.
+/// The condition under which a run's owner is dead, for a claim by `:epoch`.
 macro_rules! owner_is_dead {
     () => {
-        "(owner IS NULL OR owner <> :epoch)"
+        "(owner IS NULL OR owner <> :epoch AND owner NOT IN (SELECT epoch FROM owners WHERE left_at IS NULL))"
     };
 }
 pub(super) use owner_is_dead;
 
-/// A new owner's epoch.
-pub fn join(db: &Connection, at: Wall) -> Result<i64, Failure> {
+/// A new owner's epoch. Its lock is held before the commit: whoever sees the row must not take it for dead.
+pub fn join(db: &Connection, locks: &Locks, at: Wall) -> Result<i64, Failure> {
     const SQL: &str = "INSERT INTO owners (joined_at) VALUES (:at) RETURNING epoch";
-    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":at": at.0 }, |row| row.get(0))?)
+    let epoch = db.prepare_cached(SQL)?.query_row(named_params! { ":at": at.0 }, |row| row.get(0))?;
+    locks.hold(epoch).map_err(Failure::Refused)?;
+    Ok(epoch)
+}
+
+/// Takes owners whose lock is free off the list, and counts the others.
+pub fn bury(db: &Connection, locks: &Locks, epoch: i64) -> Result<Siblings, Failure> {
+    let mut siblings = Siblings::default();
+    for other in others(db, epoch)? {
+        if locks.is_free(other) {
+            leave(db, other)?;
+            siblings.buried += 1;
+        } else {
+            siblings.living += 1;
+        }
+    }
+    Ok(siblings)
+}
+
+/// Everyone else who has not left.
+pub fn others(db: &Connection, epoch: i64) -> Result<Vec<i64>, Failure> {
+    const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL AND epoch <> :epoch";
+    let mut statement = db.prepare_cached(SQL)?;
+    let rows = statement.query_map(named_params! { ":epoch": epoch }, |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Takes an owner off the list. The trait hands in no clock, so SQLite's tells when.

@@ -16,7 +16,7 @@ const CRON: &str = "cron";
 macro_rules! columns {
     () => {
         "row, id, kind, name, workflow, interval_us, allow_concurrent, expression, timezone, next_at, enabled,
-         disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at"
+         disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at, owner"
     };
 }
 
@@ -34,6 +34,7 @@ fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         last_fired_at: wall_maybe_at(row, 14)?,
         created_at: wall_at(row, 15)?,
         updated_at: wall_at(row, 16)?,
+        owner: row.get(17)?,
     })
 }
 
@@ -49,7 +50,7 @@ fn one(db: &Connection, sql: &str, params: impl Params) -> Result<Option<Schedul
     Ok(db.prepare_cached(sql)?.query_row(params, schedule_of).optional()?)
 }
 
-/// Inserts a trigger or updates its settings, and hands it to `epoch`.
+/// Inserts a trigger or updates its settings, and hands it to `epoch` unless another living owner has it.
 pub fn declare(db: &Connection, epoch: i64, trigger: &TriggerRow, at: Wall) -> Result<Schedule, Failure> {
     // Index schedules_trigger.
     const SQL: &str = concat!(
@@ -64,7 +65,9 @@ pub fn declare(db: &Connection, epoch: i64, trigger: &TriggerRow, at: Wall) -> R
             workflow = excluded.workflow,
             interval_us = excluded.interval_us,
             allow_concurrent = excluded.allow_concurrent,
-            owner = excluded.owner
+            owner = CASE
+                WHEN owner IN (SELECT epoch FROM owners WHERE left_at IS NULL) THEN owner
+                ELSE excluded.owner END
         RETURNING ",
         columns!()
     );

@@ -46,6 +46,7 @@ CREATE TABLE runs (
     waits INTEGER NOT NULL,
     owner INTEGER,
     interruptions INTEGER NOT NULL DEFAULT 0,
+    cancelled INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
     started_at INTEGER,
     completed_at INTEGER,

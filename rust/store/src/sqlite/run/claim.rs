@@ -14,7 +14,7 @@ use crate::sqlite::value::{hash_at, id_at, signed, wall_at};
 macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
-         interruptions, owner IS NOT NULL, context"
+         interruptions, owner IS NOT NULL, context, cancelled"
     };
 }
 
@@ -62,10 +62,28 @@ pub fn reopen(db: &Connection, epoch: i64, id: Uuid) -> Result<Option<Unfinished
     Ok(Some(run))
 }
 
+/// Notes that somebody asked for a run's end; false if it is unknown or final.
+pub fn request_cancel(db: &Connection, id: Uuid) -> Result<bool, Failure> {
+    const SQL: &str = "UPDATE runs SET cancelled = 1 WHERE id = :id AND completed_at IS NULL";
+    Ok(db.prepare_cached(SQL)?.execute(named_params! { ":id": id.to_string() })? == 1)
+}
+
+/// Unfinished runs of `epoch` whose end somebody asked for.
+pub fn cancel_requests(db: &Connection, epoch: i64) -> Result<Vec<Uuid>, Failure> {
+    // Index runs_unfinished holds the few runs that are not final.
+    const SQL: &str = "
+        SELECT id FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND cancelled AND owner = :epoch ORDER BY row";
+    let mut statement = db.prepare_cached(SQL)?;
+    let rows = statement.query_map(named_params! { ":epoch": epoch }, |row| id_at(row, 0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 fn open_again(db: &Connection, epoch: i64, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
-        SET status = 'Pending', owner = :epoch, completed_at = NULL, final_context = NULL, error = NULL
+        SET status = 'Pending', owner = :epoch, cancelled = 0, completed_at = NULL,
+            final_context = NULL, error = NULL
         WHERE row = :row";
     match db.prepare_cached(SQL)?.execute(named_params! { ":row": run.row, ":epoch": epoch }) {
         Ok(_) => Ok(()),
@@ -92,6 +110,7 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         waits: row.get(6)?,
         created_at: wall_at(row, 7)?,
         interruptions: row.get(8)?,
+        cancelled: row.get(11)?,
         context: row.get(10)?,
         tasks: Vec::new(),
     })

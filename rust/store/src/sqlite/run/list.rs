@@ -15,7 +15,7 @@ macro_rules! select_runs {
     ($from:literal, $condition:literal) => {
         concat!(
             "SELECT r.row, r.id, r.workflow, r.status, s.name, r.run_key, r.context_hash, r.scheduled_at,
-                r.created_at, r.completed_at, r.error, r.context, r.final_context
+                r.created_at, r.completed_at, r.error, r.context, r.final_context, r.started_at
             FROM ",
             $from,
             " LEFT JOIN schedules AS s ON s.row = r.schedule AND s.kind = 'trigger' WHERE ",
@@ -94,6 +94,7 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         context_hash: hash_at(row, 6)?,
         scheduled_at: wall_maybe_at(row, 7)?,
         created_at: wall_at(row, 8)?,
+        started_at: wall_maybe_at(row, 13)?,
         completed_at: wall_maybe_at(row, 9)?,
         error: row.get(10)?,
         context: row.get(11)?,
