@@ -159,7 +159,13 @@ class DefaultRunner:
             )
         raise StoreError(f"Failed to set up schema {schema!r}: this build has no PostgreSQL; use SQLite")
 
-    def _start(self, url: str, config: DefaultRunnerConfig, durability: str | None = None) -> None:
+    def _start(
+        self,
+        url: str,
+        config: DefaultRunnerConfig,
+        durability: str | None = None,
+        start_us: int | None = None,
+    ) -> None:
         from ._cloaca import Engine
         from ._worker import Crew
 
@@ -180,6 +186,7 @@ class DefaultRunner:
             crons=config.enable_cron_scheduling,
             catchup_max=config.cron_max_catchup_executions,
             recovery=config.enable_recovery,
+            start=start_us,
         )
         path = self._engine.path
         self._guard = _guard.watch(os.fspath(path)) if path is not None else None
@@ -438,7 +445,7 @@ class DefaultRunner:
         Raises:
             ScheduleError: (a `ValueError`) `Invalid datetime format`.
         """
-        total, successful, lost = self._open().cron_stats(_microseconds(since))
+        total, successful, lost = self._open().cron_stats(microseconds(since))
         rate = 100.0 * successful / total if total else 0.0
         return {
             "total_executions": total,
@@ -694,7 +701,7 @@ def _checked_id(schedule_id: object) -> str:
     return schedule_id
 
 
-def _microseconds(since: object) -> int:
+def microseconds(since: object) -> int:
     from datetime import UTC, datetime
 
     try:

@@ -19,7 +19,7 @@ use cloaca_core::port::{
     Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TaskRecord, TriggerRow,
 };
 use cloaca_core::run::{Ended, Ruling};
-use cloaca_core::runtime::{Order, Runtime};
+use cloaca_core::runtime::{Clock, Order, Runtime};
 use cloaca_core::time::Wall;
 use cloaca_store::Opened;
 
@@ -91,9 +91,9 @@ fn next_of(cron: &Cron, at: Wall) -> Option<Wall> {
 
 #[pymethods]
 impl Engine {
-    /// Opens a store and starts the engine over it.
+    /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery))]
+    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
@@ -105,6 +105,7 @@ impl Engine {
         crons: bool,
         catchup_max: u64,
         recovery: bool,
+        start: Option<i64>,
     ) -> PyResult<Self> {
         let settings = Settings {
             task_timeout: Duration::from_secs_f64(task_timeout),
@@ -114,7 +115,8 @@ impl Engine {
         };
         let opened = py.detach(|| cloaca_store::open(url, durability));
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
-        let started = py.detach(|| Runtime::start(store, settings, slots, recovery));
+        let clock = start.map_or_else(Clock::system, |at| Clock::manual(Wall(at)));
+        let started = py.detach(|| Runtime::start(store, settings, slots, recovery, clock));
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = GENERATION.load(Ordering::Acquire);
         Ok(Self { runtime: Arc::new(runtime), path, generation })
@@ -270,6 +272,26 @@ impl Engine {
     fn watch(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let (runtime, id) = (self.runtime(py)?, parse_id(py, id)?);
         Ok(py.detach(|| runtime.watch(id)))
+    }
+
+    /// Moves a manual clock; false if the runner does not come to rest within `patience` seconds.
+    fn advance(&self, py: Python<'_>, span: u64, patience: f64) -> PyResult<bool> {
+        let runtime = self.runtime(py)?;
+        let patience = Duration::from_secs_f64(patience);
+        Ok(py.detach(|| runtime.advance(Duration::from_micros(span), patience)))
+    }
+
+    /// Microseconds until something is due; `None` if nothing is.
+    fn next_due(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        let runtime = self.runtime(py)?;
+        let due = py.detach(|| runtime.next_due());
+        // Round up: a clock moved short of the moment would not reach it.
+        Ok(due.map(|due| due.since(runtime.now().mono).as_nanos().div_ceil(1000) as u64))
+    }
+
+    /// This moment in microseconds since 1970.
+    fn now(&self, py: Python<'_>) -> PyResult<i64> {
+        Ok(self.runtime(py)?.now().wall.0)
     }
 
     /// Waits until everything sent to the store so far is kept.

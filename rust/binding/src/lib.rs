@@ -1,7 +1,7 @@
 //! The border between cloaca's engine and Python: translation only, no decisions.
 //!
-//! Reading order: [`error`] turns a kind into an exception class, [`convert`] turns records into dicts, [`engine`] is
-//! what Python threads enter, and [`work`] is the loop in which they poll.
+//! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `engine` is
+//! what Python threads enter, and `work` is the loop in which they poll.
 
 mod convert;
 mod engine;

@@ -38,9 +38,9 @@ pub fn poll_loop(
     loop {
         match runtime.poll_turn(seat) {
             PollTurn::Poll(ticket, began) => poll(runtime, ticket, began, bodies, skip, slow)?,
-            PollTurn::Wait(until) => {
+            PollTurn::Wait => {
                 py.check_signals()?;
-                py.detach(|| runtime.poll_wait(seat, until));
+                py.detach(|| runtime.poll_wait(seat));
             }
             PollTurn::Leave => return Ok(()),
         }

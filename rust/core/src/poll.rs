@@ -62,8 +62,8 @@ pub enum Turn {
     Poll(Ticket),
     /// A body took too long: its poll failed without it.
     TimedOut(Overdue),
-    /// Nothing is due before this moment; none means until something changes.
-    Wait(Option<Mono>),
+    /// Nothing is due before [`Poller::next_due`].
+    Wait,
 }
 
 /// The right to poll a trigger once.
@@ -275,7 +275,7 @@ impl Poller {
 
     /// The next trigger to poll, or how long there is none.
     pub fn next(&mut self, now: Mono) -> Turn {
-        let Some((slot, due)) = self.wheel.pop(now) else { return Turn::Wait(self.wheel.next_due()) };
+        let Some((slot, due)) = self.wheel.pop(now) else { return Turn::Wait };
         if self.slots[slot as usize].in_body {
             return self.give_up(slot);
         }
@@ -283,6 +283,11 @@ impl Poller {
         self.counts.late_sum_ns += late;
         self.counts.late_max_ns = self.counts.late_max_ns.max(late);
         Turn::Poll(self.begin(slot, due, now))
+    }
+
+    /// When to look again; none means when something changes.
+    pub fn next_due(&self) -> Option<Mono> {
+        self.wheel.next_due()
     }
 
     /// A poll out of turn; none while another of the same trigger is in flight or before its row is kept.
@@ -478,9 +483,10 @@ impl Poller {
         self.counts
     }
 
-    /// Whether any trigger was ever declared.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+    /// Whether any trigger is being declared or polled, or its tick is being kept.
+    pub fn is_busy(&self) -> bool {
+        let is_busy = |slot: &Slot| slot.in_body || slot.in_commit || slot.schedule.is_none();
+        self.slots.iter().any(|slot| !slot.retired && is_busy(slot))
     }
 }
 

@@ -36,6 +36,8 @@ const LOG_LINES_MAX: usize = 10_000;
 const CLAIM_CHUNK: u64 = 200;
 /// Between two attempts to read unfinished runs from a store that does not let itself be read.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks at whether a runner on a manual clock is idle.
+const SETTLE_PAUSE: Duration = Duration::from_micros(200);
 /// Quiet history reaches the store so often.
 const HISTORY_EVERY: Duration = Duration::from_secs(30);
 /// News from another process on the store is looked for so often while there is one. Also a jump of the wall clock is noticed then.
@@ -64,7 +66,7 @@ pub enum PollTurn {
     /// Call this trigger's body.
     Poll(Ticket, Now),
     /// Wait, detached, by [`Runtime::poll_wait`].
-    Wait(Option<Mono>),
+    Wait,
     /// Go home.
     Leave,
 }
@@ -145,7 +147,6 @@ struct PollState {
     poller: Poller,
     leader: Option<u64>,
     body_since: Option<Mono>,
-    leader_waits_until: Option<Mono>,
     followers: usize,
     threads: usize,
     seats: u64,
@@ -158,10 +159,46 @@ struct Orders {
     dropped: u64,
 }
 
+/// Where a runtime takes the time from.
+#[derive(Debug)]
+pub enum Clock {
+    /// The machine's clocks; monotonic time counts from here.
+    System(Instant),
+    /// One that stands still unless [`Runtime::advance`] moves it.
+    Manual(Mutex<Now>),
+}
+
+impl Clock {
+    /// The machine's clocks.
+    pub fn system() -> Self {
+        Self::System(Instant::now())
+    }
+
+    /// A clock that stands at `start`.
+    pub fn manual(start: Wall) -> Self {
+        Self::Manual(Mutex::new(Now { mono: Mono(0), wall: start }))
+    }
+
+    fn now(&self) -> Now {
+        match self {
+            Self::System(born) => Now { mono: Mono(born.elapsed().as_nanos() as u64), wall: wall_now() },
+            Self::Manual(now) => *lock(now),
+        }
+    }
+
+    /// How long a thread sleeps that is to wake after `span` of this clock; none means until it is woken.
+    fn nap(&self, span: Duration) -> Option<Duration> {
+        match self {
+            Self::System(_) => Some(span),
+            Self::Manual(_) => None,
+        }
+    }
+}
+
 struct Shared {
     epoch: i64,
     store: Arc<dyn Store>,
-    born: Instant,
+    clock: Clock,
     slots_max: usize,
     engine: Mutex<Engine>,
     writer: Mutex<WriterState>,
@@ -212,13 +249,14 @@ impl Runtime {
         settings: Settings,
         slots_max: usize,
         recovery: bool,
+        clock: Clock,
     ) -> Result<Self> {
-        let epoch = store.join(wall_now()).map_err(store_error)?;
+        let epoch = store.join(clock.now().wall).map_err(store_error)?;
         let seed = Uuid::now_v7().as_u128() as u64;
         let shared = Arc::new(Shared {
             epoch,
             store,
-            born: Instant::now(),
+            clock,
             slots_max,
             engine: Mutex::new(Engine::new(epoch, settings, seed)),
             writer: Mutex::default(),
@@ -430,7 +468,7 @@ impl Runtime {
     /// Switches a trigger's polling in memory.
     pub fn set_polled(&self, schedule: i64, enabled: bool) {
         lock(&self.shared.polls).poller.set_enabled(schedule, enabled, self.now().mono);
-        self.shared.leader_wake.notify_all();
+        self.shared.wake_pollers();
     }
 
     /// When the trigger with that row was last polled.
@@ -458,6 +496,66 @@ impl Runtime {
         (polls, engine.counts(), engine.runs_unfinished())
     }
 
+    /// Moves a manual clock by `span`, stopping wherever something is due; true once nothing is left to do at its new time, false
+    /// if that takes longer than `patience`. Of the machine's clock it only waits for that.
+    pub fn advance(&self, span: Duration, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let target = self.now().mono.after(span);
+        loop {
+            if !self.settle(deadline) {
+                return false;
+            }
+            let Clock::Manual(clock) = &self.shared.clock else { return true };
+            let now = self.now().mono;
+            if now >= target {
+                return true;
+            }
+            let due = self.next_due().map_or(target, |due| due.clamp(now, target));
+            let mut at = lock(clock);
+            *at = Now { mono: due, wall: at.wall.after(due.since(now)) };
+        }
+    }
+
+    /// When something is due next, be it a poll, a retry, a time-out or a cron.
+    pub fn next_due(&self) -> Option<Mono> {
+        let poll = lock(&self.shared.polls).poller.next_due();
+        let now = self.now();
+        let timer = lock(&self.shared.engine).next_wake(now).map(|left| now.mono.after(left));
+        poll.into_iter().chain(timer).min()
+    }
+
+    /// Waits until nothing is due, running, or on its way to the store.
+    fn settle(&self, deadline: Instant) -> bool {
+        loop {
+            self.shared.wake_pollers();
+            self.shared.wake_clock();
+            if self.is_idle() {
+                return true;
+            }
+            let jobs = lock(&self.shared.jobs);
+            if jobs.closed || Instant::now() > deadline {
+                return false;
+            }
+            drop(wait_on(&self.shared.closing_wake, jobs, Some(SETTLE_PAUSE)));
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let now = self.now();
+        let polls = lock(&self.shared.polls);
+        let is_due = polls.poller.next_due().is_some_and(|due| due <= now.mono);
+        if is_due || polls.poller.is_busy() {
+            return false;
+        }
+        drop(polls);
+        let is_timer_due = lock(&self.shared.engine).next_wake(now).is_some_and(|left| left.is_zero());
+        let jobs = lock(&self.shared.jobs);
+        let works = !jobs.ready.is_empty() || !jobs.running.is_empty();
+        drop(jobs);
+        let writer = lock(&self.shared.writer);
+        !is_timer_due && !works && !writer.busy && writer.items.is_empty()
+    }
+
     /// A seat for a thread that polls.
     pub fn poll_seat(&self) -> u64 {
         let mut polls = lock(&self.shared.polls);
@@ -475,7 +573,7 @@ impl Runtime {
         let now = self.now();
         let stuck = polls.body_since.is_some_and(|since| now.mono.since(since) >= BODY_GRACE);
         match polls.leader {
-            Some(leader) if leader != seat && !stuck => return self.follow(&mut polls, now.mono),
+            Some(leader) if leader != seat && !stuck => return self.follow(&mut polls),
             Some(leader) if leader == seat => {}
             _ => self.lead(&mut polls, seat),
         }
@@ -491,10 +589,9 @@ impl Runtime {
                     polls = lock(&self.shared.polls);
                     polls.body_since = None;
                 }
-                Turn::Wait(until) => {
+                Turn::Wait => {
                     polls.body_since = None;
-                    polls.leader_waits_until = until;
-                    return PollTurn::Wait(until);
+                    return PollTurn::Wait;
                 }
             }
         }
@@ -527,26 +624,36 @@ impl Runtime {
         }
     }
 
-    fn follow(&self, polls: &mut PollState, now: Mono) -> PollTurn {
+    fn follow(&self, polls: &mut PollState) -> PollTurn {
         if polls.followers >= SPARE_POLLERS_MAX {
             polls.threads -= 1;
             return PollTurn::Leave;
         }
-        let watch_from = polls.body_since.or(polls.leader_waits_until.map(|until| until.max(now)));
-        PollTurn::Wait(watch_from.map(|from| from.after(BODY_GRACE)))
+        PollTurn::Wait
     }
 
-    /// Parks the poller in `seat` until then, or until there is something to do. Call detached.
-    pub fn poll_wait(&self, seat: u64, until: Option<Mono>) {
+    /// Parks the poller in `seat` until there is something to do for it. Call detached.
+    pub fn poll_wait(&self, seat: u64) {
         let mut polls = lock(&self.shared.polls);
         if polls.closed {
             return;
         }
-        let left = until.map(|until| until.since(self.now().mono));
+        // Until when is found out here, under the lock of the wait: what changed since the turn would be slept through.
+        let now = self.now().mono;
+        let due = polls.poller.next_due();
+        let is_leader = polls.leader == Some(seat);
+        let until = match polls.body_since.filter(|_| !is_leader) {
+            Some(since) => Some(since.after(BODY_GRACE)),
+            None if is_leader => due,
+            // The leader is asleep; if it is not back soon after the next poll was due, it is stuck in that.
+            None => due.map(|due| due.max(now).after(BODY_GRACE)),
+        };
+        let left = until.map(|until| until.since(now));
         if left.is_some_and(|left| left.is_zero()) {
             return;
         }
-        if polls.leader == Some(seat) {
+        let left = left.and_then(|left| self.shared.clock.nap(left));
+        if is_leader {
             drop(wait_on(&self.shared.leader_wake, polls, left));
             return;
         }
@@ -566,7 +673,7 @@ impl Runtime {
     /// Ends a poll of [`Runtime::poll_now`] without a trace.
     pub fn poll_looked(&self, ticket: Ticket) {
         lock(&self.shared.polls).poller.looked(ticket, self.now().mono);
-        self.shared.leader_wake.notify_all();
+        self.shared.wake_pollers();
     }
 
     /// What a trigger's function may know in this poll, and when it was due.
@@ -772,8 +879,7 @@ impl Runtime {
             return true;
         }
         lock(&shared.polls).closed = true;
-        shared.leader_wake.notify_all();
-        shared.follower_wake.notify_all();
+        shared.wake_pollers();
         let clean = self.drain_jobs(deadline);
         let history = lock(&shared.polls).poller.take_history();
         self.step(Event::History(history));
@@ -822,7 +928,7 @@ impl Drop for Runtime {
 
 impl Shared {
     fn now(&self) -> Now {
-        Now { mono: Mono(self.born.elapsed().as_nanos() as u64), wall: wall_now() }
+        self.clock.now()
     }
 
     fn step(&self, event: Event) {
@@ -900,7 +1006,13 @@ impl Shared {
                 }
             }
         }
+        self.wake_pollers();
+    }
+
+    /// What is due when has changed: the leader has to look again, and those that watch it.
+    fn wake_pollers(&self) {
         self.leader_wake.notify_all();
+        self.follower_wake.notify_all();
     }
 
     /// One more worker for one more job that could start: woken if one idles, otherwise asked for.
@@ -1036,7 +1148,8 @@ impl Shared {
             left
         };
         let dirty = lock(&self.clock_dirty);
-        let mut dirty = if *dirty { dirty } else { wait_on(&self.clock_wake, dirty, Some(left)) };
+        let nap = self.clock.nap(left);
+        let mut dirty = if *dirty { dirty } else { wait_on(&self.clock_wake, dirty, nap) };
         *dirty = false;
     }
 
@@ -1059,7 +1172,7 @@ impl Shared {
             let now = self.now().mono;
             lock(&self.polls).poller.set_enabled(trigger.row, trigger.enabled, now);
         }
-        self.leader_wake.notify_all();
+        self.wake_pollers();
         if crons_loaded {
             self.step(Event::CronsGone);
             self.load_crons();
