@@ -35,31 +35,26 @@ pub fn poll_loop(
     slow: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let seat = runtime.poll_seat();
+    let mut turn = runtime.poll_turn(seat);
     loop {
-        match runtime.poll_turn(seat) {
-            PollTurn::Poll(ticket, began) => poll(runtime, ticket, began, bodies, skip, slow)?,
+        turn = match turn {
+            PollTurn::Poll(ticket, began) => {
+                match bodies.get_item(ticket.slot as usize).and_then(|body| body.call0()) {
+                    Ok(value) if value.is(skip) => runtime.poll_on(seat, ticket, began),
+                    answer => {
+                        finish(runtime, parts_of(ticket, began), answer, slow)?;
+                        runtime.poll_turn(seat)
+                    }
+                }
+            }
             PollTurn::Wait => {
                 py.check_signals()?;
                 py.detach(|| runtime.poll_wait(seat));
+                runtime.poll_turn(seat)
             }
             PollTurn::Leave => return Ok(()),
         }
     }
-}
-
-fn poll(
-    runtime: &Runtime,
-    ticket: Ticket,
-    began: Now,
-    bodies: &Bound<'_, PyList>,
-    skip: &Bound<'_, PyAny>,
-    slow: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    match bodies.get_item(ticket.slot as usize).and_then(|body| body.call0()) {
-        Ok(value) if value.is(skip) => runtime.poll_skipped(ticket, "", began, None),
-        answer => finish(runtime, parts_of(ticket, began), answer, slow)?,
-    }
-    Ok(())
 }
 
 /// Ends a poll with what `slow` makes of its answer.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cadence::{self, Cadence};
+use crate::cadence;
 use crate::history::Streak;
 use crate::port::{Outcome, Schedule, Stretch};
 use crate::time::{Mono, Wall};
@@ -134,33 +134,44 @@ pub struct Standing {
 pub struct Finish {
     /// When it began.
     pub began: Wall,
-    /// How long it took.
-    pub took: Duration,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
     /// How long its function asked not to be called.
     pub pause: Option<Duration>,
 }
 
+/// What every quiet poll touches, close together: with many triggers the misses of the cache are what a poll costs.
 #[derive(Debug)]
 struct Slot {
-    plan: Plan,
     /// The store's row; none until it is kept.
     schedule: Option<i64>,
     serial: u64,
+    interval_ns: u64,
+    /// The beat of the last poll; `due` lies later by the jitter.
+    last_beat: Mono,
+    next_beat: Mono,
+    /// When the poll in flight was due, or the last one.
+    polled_due: Mono,
+    due: Option<Mono>,
+    last_at: Option<Wall>,
+    failures: u32,
     in_body: bool,
     in_commit: bool,
     enabled: bool,
     /// Another owner polls it.
     elsewhere: bool,
     retired: bool,
-    cadence: Cadence,
-    last_due: Mono,
-    next_due: Option<Mono>,
-    pause: Option<Duration>,
-    last_at: Option<Wall>,
-    fired_at: Option<Wall>,
-    failures: u32,
-    cursor: Option<Arc<str>>,
+    is_plain: bool,
     streak: Streak,
+    rest: Box<Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    plan: Plan,
+    pause: Option<Duration>,
+    fired_at: Option<Wall>,
+    cursor: Option<Arc<str>>,
 }
 
 /// Counts since the start.
@@ -202,6 +213,24 @@ impl Default for Poller {
     }
 }
 
+impl Slot {
+    /// How long the trigger is not to be polled, by its own wish or because of failures.
+    fn pause(&self) -> Duration {
+        if self.failures == 0 && self.is_plain {
+            return Duration::ZERO;
+        }
+        self.rest.pause.unwrap_or_else(|| self.rest.plan.backoff.delay(self.failures))
+    }
+
+    fn note_pause(&mut self, pause: Option<Duration>) {
+        if pause.is_some() || !self.is_plain {
+            self.rest.pause = pause;
+            let plan = &self.rest.plan;
+            self.is_plain = pause.is_none() && plan.jitter.is_zero() && plan.timeout.is_none();
+        }
+    }
+}
+
 impl Poller {
     /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
     /// interval after `now`, later by its phase if other triggers share the interval.
@@ -210,24 +239,27 @@ impl Poller {
         let sharing = self.per_interval.entry(interval).or_insert(0);
         let phase = cadence::phase(*sharing, interval);
         *sharing += 1;
+        let start = Mono(now.0.saturating_add(phase));
+        let is_plain = plan.jitter.is_zero() && plan.timeout.is_none();
+        let rest = Rest { plan, pause: None, fired_at: None, cursor: None };
         self.slots.push(Slot {
-            plan,
             schedule: None,
             serial: 0,
+            interval_ns: interval,
+            last_beat: start,
+            next_beat: start,
+            polled_due: start,
+            due: None,
+            last_at: None,
+            failures: 0,
             in_body: false,
             in_commit: false,
             enabled: true,
             elsewhere: false,
             retired: false,
-            cadence: Cadence { start: now, phase, interval },
-            last_due: Mono(now.0.saturating_add(phase)),
-            next_due: None,
-            pause: None,
-            last_at: None,
-            fired_at: None,
-            failures: 0,
-            cursor: None,
+            is_plain,
             streak: Streak::default(),
+            rest: Box::new(rest),
         });
         u32::try_from(self.slots.len() - 1).expect("triggers are fewer than 2^32")
     }
@@ -241,8 +273,8 @@ impl Poller {
         state.schedule = Some(row.row);
         state.enabled = row.enabled;
         state.elsewhere = elsewhere;
-        state.cursor = row.cursor.as_deref().map(Arc::from);
-        state.fired_at = row.last_fired_at;
+        state.rest.cursor = row.cursor.as_deref().map(Arc::from);
+        state.rest.fired_at = row.last_fired_at;
         self.slot_of.insert(row.row, slot);
         self.arm(slot, now);
     }
@@ -282,6 +314,8 @@ impl Poller {
         let late = now.0.saturating_sub(due.0);
         self.counts.late_sum_ns += late;
         self.counts.late_max_ns = self.counts.late_max_ns.max(late);
+        let state = &mut self.slots[slot as usize];
+        state.last_beat = state.next_beat;
         Turn::Poll(self.begin(slot, due, now))
     }
 
@@ -305,10 +339,12 @@ impl Poller {
         let state = &mut self.slots[slot as usize];
         state.in_body = true;
         state.serial += 1;
-        state.last_due = due;
-        state.next_due = None;
+        state.due = None;
+        state.polled_due = due;
         let serial = state.serial;
-        if let Some(timeout) = state.plan.timeout {
+        if !state.is_plain
+            && let Some(timeout) = state.rest.plan.timeout
+        {
             self.wheel.arm(slot, now.after(timeout));
         }
         Ticket { slot, serial, due }
@@ -317,7 +353,8 @@ impl Poller {
     fn give_up(&mut self, slot: u32) -> Turn {
         let state = &mut self.slots[slot as usize];
         state.serial += 1;
-        let timeout = state.plan.timeout.expect("only a poll with a time-out is armed while its body runs");
+        let timeout =
+            state.rest.plan.timeout.expect("only a poll with a time-out is armed while its body runs");
         self.counts.polls += 1;
         let ended = self.end(slot, true);
         Turn::TimedOut(Overdue { slot, timeout, ended })
@@ -327,7 +364,7 @@ impl Poller {
     fn returned(&mut self, ticket: Ticket, now: Mono) -> bool {
         let state = &mut self.slots[ticket.slot as usize];
         state.in_body = false;
-        if state.plan.timeout.is_some() {
+        if !state.is_plain {
             self.wheel.cancel(ticket.slot);
         }
         let state = &self.slots[ticket.slot as usize];
@@ -348,10 +385,9 @@ impl Poller {
         let slot = &mut self.slots[ticket.slot as usize];
         slot.last_at = Some(finish.began);
         slot.failures = 0;
-        slot.pause = finish.pause;
+        slot.note_pause(finish.pause);
         let schedule = slot.schedule.expect("a polled trigger has a row");
-        let took_us = finish.took.as_micros() as u64;
-        let closed = slot.streak.add(schedule, Outcome::Skip, reason, finish.began, took_us);
+        let closed = slot.streak.add(schedule, Outcome::Skip, reason, finish.began, finish.took_us);
         self.arm(ticket.slot, now);
         closed
     }
@@ -365,7 +401,7 @@ impl Poller {
         self.counts.polls += 1;
         let slot = &mut self.slots[ticket.slot as usize];
         slot.last_at = Some(finish.began);
-        slot.pause = finish.pause;
+        slot.note_pause(finish.pause);
         Some(self.end(ticket.slot, failed))
     }
 
@@ -375,6 +411,7 @@ impl Poller {
         slot.failures = if failed { slot.failures.saturating_add(1) } else { 0 };
         let schedule = slot.schedule.expect("a polled trigger has a row");
         let disable = slot
+            .rest
             .plan
             .failures_max
             .filter(|&most| failed && slot.failures >= most)
@@ -402,9 +439,9 @@ impl Poller {
         let state = &mut self.slots[slot as usize];
         state.in_commit = false;
         if cursor.is_some() {
-            state.cursor = cursor;
+            state.rest.cursor = cursor;
         }
-        state.fired_at = fired_at.or(state.fired_at);
+        state.rest.fired_at = fired_at.or(state.rest.fired_at);
         self.arm(slot, now);
     }
 
@@ -414,31 +451,33 @@ impl Poller {
         if !is_idle || !state.enabled || state.elsewhere || state.retired || state.schedule.is_none() {
             return;
         }
-        let pause = state.pause.unwrap_or_else(|| state.plan.backoff.delay(state.failures));
-        let (due, missed) = state.cadence.next(state.last_due, now.after(pause));
-        if pause.is_zero() {
-            self.counts.missed += missed;
-        }
-        let due = match state.plan.jitter {
-            Duration::ZERO => due,
-            jitter => due.after(jitter.mul_f64(next_random(&mut self.random))),
+        let (beat, missed) = match state.pause() {
+            Duration::ZERO => cadence::next_beat(state.last_beat, state.interval_ns, now),
+            // Beats that a wait leaves out on purpose are not missed.
+            pause => (cadence::next_beat(state.last_beat, state.interval_ns, now.after(pause)).0, 0),
         };
-        state.next_due = Some(due);
+        self.counts.missed += missed;
+        let due = match state.is_plain {
+            true => beat,
+            false => beat.after(state.rest.plan.jitter.mul_f64(next_random(&mut self.random))),
+        };
+        state.next_beat = beat;
+        state.due = Some(due);
         self.wheel.arm(slot, due);
     }
 
     fn disarm(&mut self, slot: u32) {
         self.wheel.cancel(slot);
-        self.slots[slot as usize].next_due = None;
+        self.slots[slot as usize].due = None;
     }
 
     /// What the trigger's function may know now.
     pub fn tick_state(&self, slot: u32) -> TickState {
         let slot = &self.slots[slot as usize];
         TickState {
-            cursor: slot.cursor.clone(),
-            due: slot.last_due,
-            fired_at: slot.fired_at,
+            cursor: slot.rest.cursor.clone(),
+            due: slot.polled_due,
+            fired_at: slot.rest.fired_at,
             failures: slot.failures,
         }
     }
@@ -446,12 +485,11 @@ impl Poller {
     /// Where the trigger with that row stands; none if it is not declared here.
     pub fn standing(&self, schedule: i64) -> Option<Standing> {
         let slot = &self.slots[*self.slot_of.get(&schedule)? as usize];
-        let pause = slot.pause.unwrap_or_else(|| slot.plan.backoff.delay(slot.failures));
         Some(Standing {
             in_body: slot.in_body,
             failures: slot.failures,
-            due: slot.next_due,
-            backs_off: pause > Duration::ZERO && slot.next_due.is_some(),
+            due: slot.due,
+            backs_off: slot.pause() > Duration::ZERO && slot.due.is_some(),
             last_at: slot.last_at,
             elsewhere: slot.elsewhere,
         })
@@ -464,7 +502,7 @@ impl Poller {
 
     /// The name of the trigger in that slot.
     pub fn name(&self, slot: u32) -> Arc<str> {
-        Arc::clone(&self.slots[slot as usize].plan.name)
+        Arc::clone(&self.slots[slot as usize].rest.plan.name)
     }
 
     /// Quiet polls gathered since they were last taken, of every trigger.

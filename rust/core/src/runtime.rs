@@ -4,7 +4,7 @@
 //! Invariant: effects of one step reach the writer in the order of the steps, because both happen under the engine's lock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -147,6 +147,9 @@ struct PollState {
     poller: Poller,
     leader: Option<u64>,
     body_since: Option<Mono>,
+    /// Until when the leader sleeps, if it does, and the last follower that went to sleep.
+    leader_until: Option<Mono>,
+    followers_until: Option<Mono>,
     followers: usize,
     threads: usize,
     seats: u64,
@@ -162,8 +165,8 @@ struct Orders {
 /// Where a runtime takes the time from.
 #[derive(Debug)]
 pub enum Clock {
-    /// The machine's clocks; monotonic time counts from here.
-    System(Instant),
+    /// The machine's clocks: monotonic time counts from the first, the second is the wall clock at that moment.
+    System(Instant, AtomicI64),
     /// One that stands still unless [`Runtime::advance`] moves it.
     Manual(Mutex<Now>),
 }
@@ -171,7 +174,7 @@ pub enum Clock {
 impl Clock {
     /// The machine's clocks.
     pub fn system() -> Self {
-        Self::System(Instant::now())
+        Self::System(Instant::now(), AtomicI64::new(wall_now().0))
     }
 
     /// A clock that stands at `start`.
@@ -181,7 +184,23 @@ impl Clock {
 
     fn now(&self) -> Now {
         match self {
-            Self::System(born) => Now { mono: Mono(born.elapsed().as_nanos() as u64), wall: wall_now() },
+            Self::System(born, offset) => {
+                let now = Now { mono: Mono(born.elapsed().as_nanos() as u64), wall: wall_now() };
+                offset.store(now.wall.0 - (now.mono.0 / 1000) as i64, Ordering::Relaxed);
+                now
+            }
+            Self::Manual(now) => *lock(now),
+        }
+    }
+
+    /// Like [`Clock::now`] for half the price: the wall clock is taken to move with the monotonic one since it was last looked at,
+    /// which the timekeeper does twice a second.
+    fn quick(&self) -> Now {
+        match self {
+            Self::System(born, offset) => {
+                let mono = Mono(born.elapsed().as_nanos() as u64);
+                Now { mono, wall: Wall(offset.load(Ordering::Relaxed) + (mono.0 / 1000) as i64) }
+            }
             Self::Manual(now) => *lock(now),
         }
     }
@@ -189,7 +208,7 @@ impl Clock {
     /// How long a thread sleeps that is to wake after `span` of this clock; none means until it is woken.
     fn nap(&self, span: Duration) -> Option<Duration> {
         match self {
-            Self::System(_) => Some(span),
+            Self::System(..) => Some(span),
             Self::Manual(_) => None,
         }
     }
@@ -565,17 +584,36 @@ impl Runtime {
 
     /// What the poller in `seat` does next. Never waits.
     pub fn poll_turn(&self, seat: u64) -> PollTurn {
+        let polls = lock(&self.shared.polls);
+        let now = self.shared.clock.quick();
+        self.next_turn(polls, seat, now)
+    }
+
+    /// Ends a poll that was a plain skip without a reason, and takes the next turn: what [`Runtime::poll_skipped`] and
+    /// [`Runtime::poll_turn`] do, for one look at the lock and the clock.
+    pub fn poll_on(&self, seat: u64, ticket: Ticket, began: Now) -> PollTurn {
         let mut polls = lock(&self.shared.polls);
+        let now = self.shared.clock.quick();
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
+        let Some(stretch) = polls.poller.skipped(ticket, "", finish, now.mono) else {
+            return self.next_turn(polls, seat, now);
+        };
+        drop(polls);
+        self.step(Event::History(vec![stretch]));
+        self.poll_turn(seat)
+    }
+
+    fn next_turn<'a>(&'a self, mut polls: MutexGuard<'a, PollState>, seat: u64, now: Now) -> PollTurn {
         if polls.closed {
             polls.threads -= 1;
             return PollTurn::Leave;
         }
-        let now = self.now();
-        let stuck = polls.body_since.is_some_and(|since| now.mono.since(since) >= BODY_GRACE);
-        match polls.leader {
-            Some(leader) if leader != seat && !stuck => return self.follow(&mut polls),
-            Some(leader) if leader == seat => {}
-            _ => self.lead(&mut polls, seat),
+        if polls.leader != Some(seat) {
+            let stuck = polls.body_since.is_some_and(|since| now.mono.since(since) >= BODY_GRACE);
+            if polls.leader.is_some() && !stuck {
+                return self.follow(&mut polls);
+            }
+            self.lead(&mut polls, seat);
         }
         loop {
             match polls.poller.next(now.mono) {
@@ -585,7 +623,7 @@ impl Runtime {
                 }
                 Turn::TimedOut(overdue) => {
                     drop(polls);
-                    self.poll_given_up(overdue, now);
+                    self.poll_given_up(overdue, self.now());
                     polls = lock(&self.shared.polls);
                     polls.body_since = None;
                 }
@@ -654,10 +692,13 @@ impl Runtime {
         }
         let left = left.and_then(|left| self.shared.clock.nap(left));
         if is_leader {
-            drop(wait_on(&self.shared.leader_wake, polls, left));
+            polls.leader_until = until.or(Some(Mono(u64::MAX)));
+            let mut polls = wait_on(&self.shared.leader_wake, polls, left);
+            polls.leader_until = None;
             return;
         }
         polls.followers += 1;
+        polls.followers_until = until.or(Some(Mono(u64::MAX)));
         let mut polls = wait_on(&self.shared.follower_wake, polls, left);
         polls.followers -= 1;
     }
@@ -694,7 +735,7 @@ impl Runtime {
     /// Ends a poll that was a plain skip.
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
         let now = self.now();
-        let finish = Finish { began: began.wall, took: now.mono.since(began.mono), pause };
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let closed = lock(&self.shared.polls).poller.skipped(ticket, reason, finish, now.mono);
         if let Some(stretch) = closed {
             self.step(Event::History(vec![stretch]));
@@ -704,7 +745,7 @@ impl Runtime {
     /// Ends any other poll.
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
         let now = self.now();
-        let finish = Finish { began: began.wall, took: now.mono.since(began.mono), pause: None };
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
         let (ended, trigger) = {
             let mut polls = lock(&self.shared.polls);
             let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
@@ -715,7 +756,7 @@ impl Runtime {
             slot: ticket.slot,
             schedule: ended.schedule,
             at: began.wall,
-            duration_us: finish.took.as_micros() as u64,
+            duration_us: finish.took_us,
             fires: answer.fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect(),
             cursor: answer.cursor,
             reason: answer.reason,
@@ -1006,13 +1047,20 @@ impl Shared {
                 }
             }
         }
+        drop(polls);
         self.wake_pollers();
     }
 
-    /// What is due when has changed: the leader has to look again, and those that watch it.
+    /// What is due when has changed: whoever sleeps longer than that has to look again.
     fn wake_pollers(&self) {
-        self.leader_wake.notify_all();
-        self.follower_wake.notify_all();
+        let polls = lock(&self.polls);
+        let due = polls.poller.next_due().unwrap_or(Mono(u64::MAX));
+        if polls.closed || polls.leader_until.is_some_and(|until| due < until) {
+            self.leader_wake.notify_all();
+        }
+        if polls.closed || polls.followers_until.is_some_and(|until| due.after(BODY_GRACE) < until) {
+            self.follower_wake.notify_all();
+        }
     }
 
     /// One more worker for one more job that could start: woken if one idles, otherwise asked for.

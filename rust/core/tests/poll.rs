@@ -1,0 +1,238 @@
+//! Who is polled when, on a clock that the tests move.
+
+use std::time::Duration;
+
+use cloaca_core::poll::{Backoff, Finish, Plan, Poller, Ticket, Turn};
+use cloaca_core::port::{Schedule, ScheduleKind};
+use cloaca_core::time::{Mono, Wall};
+
+const MS: u64 = 1_000_000;
+
+fn at_ms(ms: u64) -> Mono {
+    Mono(ms * MS)
+}
+
+fn plan(name: &str, interval_ms: u64) -> Plan {
+    let second = Duration::from_secs(1);
+    Plan {
+        name: name.into(),
+        interval: Duration::from_millis(interval_ms),
+        jitter: Duration::ZERO,
+        timeout: None,
+        backoff: Backoff { base: second, factor: 2.0, longest: 4 * second },
+        failures_max: None,
+    }
+}
+
+fn row(number: i64) -> Schedule {
+    Schedule {
+        row: number,
+        id: uuid::Uuid::nil(),
+        name: String::new(),
+        workflow: String::new(),
+        kind: ScheduleKind::Trigger { interval_us: 1, allow_concurrent: false },
+        enabled: true,
+        disabled_cause: None,
+        cursor: None,
+        last_at: None,
+        last_fired_at: None,
+        created_at: Wall(0),
+        updated_at: Wall(0),
+        owner: Some(1),
+    }
+}
+
+/// A poller with one trigger of each plan, in rows from 1.
+fn poller(plans: Vec<Plan>) -> Poller {
+    let mut poller = Poller::default();
+    for (plan, number) in plans.into_iter().zip(1..) {
+        let slot = poller.declare(plan, Mono(0));
+        poller.enable(slot, &row(number), false, Mono(0));
+    }
+    poller
+}
+
+fn finish(now: Mono) -> Finish {
+    Finish { began: Wall((now.0 / 1000) as i64), took_us: 0, pause: None }
+}
+
+fn skip(poller: &mut Poller, ticket: Ticket, now: Mono) {
+    poller.skipped(ticket, "", finish(now), now);
+}
+
+/// The ticket of the only trigger that is due.
+fn due(poller: &mut Poller, now: Mono) -> Ticket {
+    let turn = poller.next(now);
+    let Turn::Poll(ticket) = turn else { panic!("{turn:?} at {now:?}") };
+    ticket
+}
+
+#[test]
+fn twenty_triggers_keep_their_beat_beside_one_that_hangs_and_one_that_fails() {
+    let mut poller = poller((0..22).map(|_| plan("t", 50)).collect());
+    let (hanging, failing) = (20, 21);
+    let mut polls = [0; 22];
+    for tick in 1..=20_000 {
+        let now = Mono(tick * 50_000);
+        while let Turn::Poll(ticket) = poller.next(now) {
+            polls[ticket.slot as usize] += 1;
+            match ticket.slot {
+                slot if slot == hanging => {}
+                slot if slot == failing => {
+                    poller.ended(ticket, true, finish(now), now).expect("its poll counts");
+                    poller.rearm(slot, None, None, now);
+                }
+                _ => skip(&mut poller, ticket, now),
+            }
+        }
+    }
+    for (slot, &count) in polls.iter().enumerate().take(20) {
+        assert!((19..=20).contains(&count), "trigger {slot} was polled {count} times in a second");
+    }
+    assert_eq!(polls[hanging as usize], 1, "at most one poll of a trigger is in flight");
+    assert_eq!(polls[failing as usize], 1, "it backs off for a second");
+}
+
+#[test]
+fn a_lone_trigger_is_polled_on_its_beat_however_late_it_was_answered() {
+    let mut poller = poller(vec![plan("t", 100)]);
+    assert_eq!(poller.next(at_ms(99)), Turn::Wait);
+    let ticket = due(&mut poller, at_ms(100));
+    assert_eq!(ticket.due, at_ms(100));
+    skip(&mut poller, ticket, at_ms(170));
+    let ticket = due(&mut poller, at_ms(200));
+    skip(&mut poller, ticket, at_ms(455));
+    assert_eq!(poller.next(at_ms(499)), Turn::Wait);
+    assert_eq!(due(&mut poller, at_ms(500)).due, at_ms(500));
+    assert_eq!(poller.counts().missed, 2, "the beats at 300 and 400 ms are skipped, not made up for");
+}
+
+#[test]
+fn a_poll_that_timed_out_changes_nothing_when_it_comes_back() {
+    let timed = Plan { timeout: Some(Duration::from_millis(30)), ..plan("t", 100) };
+    let mut poller = poller(vec![timed]);
+    let ticket = due(&mut poller, at_ms(100));
+    let turn = poller.next(at_ms(131));
+    let Turn::TimedOut(overdue) = turn else { panic!("{turn:?}") };
+    assert_eq!((overdue.slot, overdue.ended.schedule), (0, 1));
+    poller.rearm(0, None, None, at_ms(131));
+    assert_eq!(poller.next(at_ms(5000)), Turn::Wait, "its body is still in flight");
+    assert_eq!(poller.ended(ticket, false, finish(at_ms(5000)), at_ms(5000)), None);
+    assert_eq!(poller.tick_state(0).failures, 1, "the late answer does not count as a success");
+    assert_eq!(due(&mut poller, at_ms(6000 + 100)).due, at_ms(6100), "it is polled again after the wait");
+}
+
+#[test]
+fn a_poll_in_time_is_not_given_up_later() {
+    let timed = Plan { timeout: Some(Duration::from_millis(30)), ..plan("t", 100) };
+    let mut poller = poller(vec![timed]);
+    let ticket = due(&mut poller, at_ms(100));
+    skip(&mut poller, ticket, at_ms(110));
+    assert_eq!(poller.next(at_ms(150)), Turn::Wait);
+    due(&mut poller, at_ms(200));
+}
+
+#[test]
+fn a_disabled_trigger_is_not_polled_and_its_poll_in_flight_is_void() {
+    let mut poller = poller(vec![plan("t", 100)]);
+    let ticket = due(&mut poller, at_ms(100));
+    assert!(poller.set_enabled(1, false, at_ms(110)));
+    assert_eq!(poller.ended(ticket, false, finish(at_ms(120)), at_ms(120)), None);
+    assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
+    poller.set_enabled(1, true, at_ms(1010));
+    assert_eq!(due(&mut poller, at_ms(1100)).due, at_ms(1100));
+    assert!(!poller.set_enabled(99, true, at_ms(1200)), "there is no such row");
+}
+
+#[test]
+fn a_trigger_waits_longer_after_each_failure_and_not_at_all_after_a_success() {
+    let mut poller = poller(vec![plan("t", 100)]);
+    let mut now = at_ms(100);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        let ticket = due(&mut poller, now);
+        poller.ended(ticket, true, finish(now), now).unwrap();
+        poller.rearm(0, None, None, now);
+        let next = poller.next_due().expect("it is armed");
+        waits.push((next.0 - now.0) / MS);
+        now = next;
+    }
+    // The first beat after the wait.
+    assert_eq!(waits, [1100, 2100, 4100, 4100]);
+    let ticket = due(&mut poller, now);
+    skip(&mut poller, ticket, now);
+    assert_eq!(poller.next_due(), Some(Mono(now.0 + 100 * MS)));
+    assert_eq!(poller.counts().missed, 0, "beats left out on purpose are not missed");
+}
+
+#[test]
+fn too_many_failures_in_a_row_ask_for_the_trigger_to_be_disabled() {
+    let mut poller = poller(vec![Plan { failures_max: Some(2), ..plan("t", 100) }]);
+    let ticket = due(&mut poller, at_ms(100));
+    assert_eq!(poller.ended(ticket, true, finish(at_ms(100)), at_ms(100)).unwrap().disable, None);
+    poller.rearm(0, None, None, at_ms(100));
+    let now = poller.next_due().unwrap();
+    let ticket = due(&mut poller, now);
+    let cause = poller.ended(ticket, true, finish(now), now).unwrap().disable.unwrap();
+    assert!(cause.contains("2 polls in a row"), "{cause}");
+}
+
+#[test]
+fn a_wish_to_pause_is_kept_once_and_is_no_failure() {
+    let mut poller = poller(vec![plan("t", 100)]);
+    let ticket = due(&mut poller, at_ms(100));
+    let wish = Finish { pause: Some(Duration::from_millis(950)), ..finish(at_ms(100)) };
+    poller.skipped(ticket, "busy", wish, at_ms(100));
+    assert_eq!(poller.next_due(), Some(at_ms(1100)));
+    assert_eq!(poller.tick_state(0).failures, 0);
+    let ticket = due(&mut poller, at_ms(1100));
+    skip(&mut poller, ticket, at_ms(1100));
+    assert_eq!(poller.next_due(), Some(at_ms(1200)));
+}
+
+#[test]
+fn jitter_delays_within_its_bound_and_does_not_drift() {
+    let mut poller = poller(vec![Plan { jitter: Duration::from_millis(40), ..plan("t", 100) }]);
+    for beat in 1..200 {
+        let mut now = poller.next_due().unwrap();
+        let late_ms = (now.0 - beat * 100 * MS) / MS;
+        assert!(late_ms <= 40, "beat {beat} is {late_ms} ms late");
+        // A jittered time lies between two ticks of the wheel.
+        now = Mono(now.0 + 50_000);
+        let ticket = due(&mut poller, now);
+        skip(&mut poller, ticket, now);
+    }
+    assert_eq!(poller.counts().missed, 0);
+}
+
+#[test]
+fn triggers_of_one_interval_are_spread_over_it() {
+    let mut poller = poller((0..4).map(|_| plan("t", 100)).collect());
+    let mut first = Vec::new();
+    for ms in 1..=200 {
+        while let Turn::Poll(ticket) = poller.next(at_ms(ms)) {
+            first.push((ticket.slot, ms));
+        }
+    }
+    assert_eq!(first, [(0, 100), (2, 125), (1, 150), (3, 175)]);
+}
+
+#[test]
+fn a_poll_out_of_turn_moves_no_beat_and_never_doubles_one() {
+    let mut poller = poller(vec![plan("t", 100)]);
+    let ticket = poller.poll_now(0, at_ms(30)).expect("none is in flight");
+    assert_eq!(poller.poll_now(0, at_ms(31)), None);
+    assert_eq!(poller.next(at_ms(100)), Turn::Wait);
+    poller.looked(ticket, at_ms(110));
+    assert_eq!(due(&mut poller, at_ms(200)).due, at_ms(200));
+}
+
+#[test]
+fn a_trigger_polled_elsewhere_is_left_alone_until_it_is_given_back() {
+    let mut poller = poller(vec![plan("t", 100)]);
+    poller.park(0);
+    assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
+    assert_eq!(poller.poll_now(0, at_ms(1000)), None);
+    poller.enable(0, &row(1), false, at_ms(1010));
+    due(&mut poller, at_ms(1100));
+}
