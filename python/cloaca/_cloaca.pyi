@@ -29,6 +29,7 @@ class Engine:
         crons: bool,
         catchup_max: int,
         recovery: bool,
+        retention: int | None = None,
         start: int | None = None,
     ) -> Engine: ...
     @property

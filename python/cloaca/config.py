@@ -9,6 +9,7 @@ from .errors import ConfigError, excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from datetime import timedelta
     from typing import Any
 
 _DEFAULTS: dict[str, Any] = {
@@ -27,7 +28,9 @@ _DEFAULTS: dict[str, Any] = {
     "cron_max_recovery_age_seconds": 86400,
     "cron_max_recovery_attempts": 3,
     "durability": None,
+    "retention": None,
 }
+_BEYOND_UPSTREAM = ("durability", "retention")
 _MAY_BE_ZERO = ("cron_max_catchup_executions", "cron_max_recovery_attempts")
 _LARGEST = 2**31 - 1
 
@@ -37,7 +40,9 @@ class DefaultRunnerConfig:
 
     `max_concurrent_tasks` bounds the tasks that run at once. `task_timeout_seconds` and
     `workflow_timeout_seconds` may be fractions. `durability` is `"full"` (through power loss), `"normal"`
-    (through process death) or `None`, as the URL says. `scheduler_poll_interval_ms`, and on SQLite
+    (through process death) or `None`, as the URL says. `retention` is a duration such as `"90d"` after which
+    final runs and history are deleted; `None` keeps them. These two show in `to_dict` only when set.
+    `scheduler_poll_interval_ms`, and on SQLite
     `db_pool_size`, are accepted and kept but change nothing: no loop looks for work here, and one connection
     writes.
 
@@ -64,6 +69,7 @@ class DefaultRunnerConfig:
     cron_max_recovery_age_seconds: float
     cron_max_recovery_attempts: int
     durability: str | None
+    retention: str | float | timedelta | None
 
     def __init__(
         self,
@@ -83,6 +89,7 @@ class DefaultRunnerConfig:
         cron_max_recovery_age_seconds: float | None = None,
         cron_max_recovery_attempts: int | None = None,
         durability: str | None = None,
+        retention: str | float | timedelta | None = None,
     ) -> None:
         given = locals()
         for field in _DEFAULTS:
@@ -95,7 +102,12 @@ class DefaultRunnerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field with its value, in the order documented."""
-        return {field: getattr(self, field) for field in _DEFAULTS}
+        fields = {field: getattr(self, field) for field in _DEFAULTS}
+        return {
+            field: value
+            for field, value in fields.items()
+            if value is not None or field not in _BEYOND_UPSTREAM
+        }
 
     def __setattr__(self, field: str, value: object) -> None:
         if field not in _DEFAULTS:
@@ -122,6 +134,8 @@ class DefaultRunnerConfig:
 def _checked(field: str, value: object) -> object:
     if field == "durability":
         return _checked_durability(value)
+    if field == "retention":
+        return _checked_retention(value)
     if isinstance(_DEFAULTS[field], bool):
         if not isinstance(value, bool):
             raise ConfigError(f"{field} is {excerpt(value)}; it must be True or False")
@@ -145,4 +159,14 @@ def _checked_number(field: str, value: object) -> object:
 def _checked_durability(value: object) -> object:
     if value not in ("full", "normal"):
         raise ConfigError(f"durability is {excerpt(value)}; it must be 'full', 'normal' or None")
+    return value
+
+
+def _checked_retention(value: Any) -> object:
+    from .duration import microseconds_of
+
+    try:
+        microseconds_of(value, "retention")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return value

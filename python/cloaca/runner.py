@@ -17,6 +17,7 @@ from time import monotonic
 from . import _guard, registry, why
 from .config import DefaultRunnerConfig
 from .context import Context, decode_value, encode
+from .duration import microseconds_of
 from .errors import (
     ArgumentError,
     RunnerError,
@@ -186,6 +187,7 @@ class DefaultRunner:
             crons=config.enable_cron_scheduling,
             catchup_max=config.cron_max_catchup_executions,
             recovery=config.enable_recovery,
+            retention=None if config.retention is None else microseconds_of(config.retention, "retention"),
             start=start_us,
         )
         path = self._engine.path

@@ -19,7 +19,7 @@ use cloaca_core::port::{
     Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TaskRecord, TriggerRow,
 };
 use cloaca_core::run::{Ended, Ruling};
-use cloaca_core::runtime::{Clock, Order, Runtime};
+use cloaca_core::runtime::{Clock, Order, Runtime, Services};
 use cloaca_core::time::Wall;
 use cloaca_store::Opened;
 
@@ -93,7 +93,7 @@ fn next_of(cron: &Cron, at: Wall) -> Option<Wall> {
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery, start=None))]
+    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery, retention=None, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
@@ -105,6 +105,7 @@ impl Engine {
         crons: bool,
         catchup_max: u64,
         recovery: bool,
+        retention: Option<u64>,
         start: Option<i64>,
     ) -> PyResult<Self> {
         let settings = Settings {
@@ -116,7 +117,9 @@ impl Engine {
         let opened = py.detach(|| cloaca_store::open(url, durability));
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
         let clock = start.map_or_else(Clock::system, |at| Clock::manual(Wall(at)));
-        let started = py.detach(|| Runtime::start(store, settings, slots, recovery, clock));
+        let retention = retention.map(Duration::from_micros);
+        let services = Services { slots_max: slots, recovery, retention };
+        let started = py.detach(|| Runtime::start(store, settings, &services, clock));
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = GENERATION.load(Ordering::Acquire);
         Ok(Self { runtime: Arc::new(runtime), path, generation })

@@ -573,6 +573,10 @@ pub trait Store: Send + Sync {
     /// A trigger's history, newest first.
     fn history(&self, schedule: i64, page: Page) -> Stored<Vec<Stretch>>;
 
+    /// Deletes at most `limit` runs that became final before `before`, with their tasks, and of the history what ended before it, and
+    /// run keys whose time is over at `now`. Returns how many rows went.
+    fn prune(&self, before: Wall, now: Wall, limit: u64) -> Stored<u64>;
+
     /// Runs one read-only statement.
     fn query(&self, sql: &str, params: &[Cell]) -> Stored<Table>;
     /// Writes a copy of everything to a new file at `path`.

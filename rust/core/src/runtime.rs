@@ -36,6 +36,12 @@ const LOG_LINES_MAX: usize = 10_000;
 const CLAIM_CHUNK: u64 = 200;
 /// Between two attempts to read unfinished runs from a store that does not let itself be read.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(10);
+/// Old rows are deleted in steps of so many, so that no step holds up the writer.
+const PRUNE_CHUNK: u64 = 500;
+/// Between two steps while there is more to delete.
+const PRUNE_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks for what has grown too old.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// Between two looks at whether a runner on a manual clock is idle.
 const SETTLE_PAUSE: Duration = Duration::from_micros(200);
 /// Quiet history reaches the store so often.
@@ -162,6 +168,17 @@ struct Orders {
     dropped: u64,
 }
 
+/// What a runtime does beside what the engine decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Services {
+    /// So many attempts run at once.
+    pub slots_max: usize,
+    /// Whether unfinished runs of runners that are gone are taken over.
+    pub recovery: bool,
+    /// Final runs and history older than this are deleted; none keeps everything.
+    pub retention: Option<Duration>,
+}
+
 /// Where a runtime takes the time from.
 #[derive(Debug)]
 pub enum Clock {
@@ -219,6 +236,7 @@ struct Shared {
     store: Arc<dyn Store>,
     clock: Clock,
     slots_max: usize,
+    retention: Option<Duration>,
     engine: Mutex<Engine>,
     writer: Mutex<WriterState>,
     writer_wake: Condvar,
@@ -258,16 +276,14 @@ fn store_error(fault: Fault) -> Error {
 }
 
 impl Runtime {
-    /// Starts the threads over a store: a writer and a timekeeper. `slots_max` attempts run at once. With `recovery`, unfinished
-    /// runs of runners that are gone are taken over.
+    /// Starts the threads over a store: a writer and a timekeeper.
     ///
     /// # Errors
     /// [`Kind::Store`] if the store does not take a new owner.
     pub fn start(
         store: Arc<dyn Store>,
         settings: Settings,
-        slots_max: usize,
-        recovery: bool,
+        services: &Services,
         clock: Clock,
     ) -> Result<Self> {
         let epoch = store.join(clock.now().wall).map_err(store_error)?;
@@ -276,7 +292,8 @@ impl Runtime {
             epoch,
             store,
             clock,
-            slots_max,
+            slots_max: services.slots_max,
+            retention: services.retention,
             engine: Mutex::new(Engine::new(epoch, settings, seed)),
             writer: Mutex::default(),
             writer_wake: Condvar::new(),
@@ -299,6 +316,7 @@ impl Runtime {
             closing: AtomicBool::new(false),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
+        let recovery = services.recovery;
         let timekeeper = spawn("cloaca-clock", &shared, move |shared| shared.keep_time(recovery))?;
         Ok(Self { shared, threads: Mutex::new(vec![writer, timekeeper]) })
     }
@@ -546,7 +564,7 @@ impl Runtime {
     /// Waits until nothing is due, running, or on its way to the store.
     fn settle(&self, deadline: Instant) -> bool {
         loop {
-            self.shared.wake_pollers();
+            self.shared.leader_wake.notify_all();
             self.shared.wake_clock();
             if self.is_idle() {
                 return true;
@@ -1162,6 +1180,7 @@ impl Shared {
     fn keep_time(&self, recovery: bool) {
         let mut has_siblings = self.look_for_vacancy(recovery, true);
         let mut crons_loaded = false;
+        let mut prune_due = self.now().mono;
         let mut history_due = self.now().mono.after(HISTORY_EVERY);
         while !self.closing.load(Ordering::Acquire) {
             let now = self.now();
@@ -1169,6 +1188,11 @@ impl Shared {
                 history_due = now.mono.after(HISTORY_EVERY);
                 let history = lock(&self.polls).poller.take_history();
                 self.step(Event::History(history));
+            }
+            if let Some(retention) = self.retention
+                && now.mono >= prune_due
+            {
+                prune_due = now.mono.after(self.prune(retention, now.wall));
             }
             if !crons_loaded && self.ready.load(Ordering::Acquire) {
                 crons_loaded = true;
@@ -1212,6 +1236,15 @@ impl Shared {
             self.step(Event::Vacancy);
         }
         siblings.living > 0
+    }
+
+    /// Forgets a little of what is older than `retention`; returns how long to wait before the next look.
+    fn prune(&self, retention: Duration, now: Wall) -> Duration {
+        let before = Wall(now.0.saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX)));
+        match self.store.prune(before, now, PRUNE_CHUNK) {
+            Ok(rows) if rows >= PRUNE_CHUNK => PRUNE_PAUSE,
+            _ => PRUNE_EVERY,
+        }
     }
 
     /// Another process changed something that is kept in memory here.

@@ -9,6 +9,7 @@ mod lock;
 mod mount;
 mod open;
 mod owner;
+mod prune;
 mod query;
 mod run;
 mod schedule;
@@ -202,6 +203,10 @@ impl Store for SqliteStore {
 
     fn history(&self, schedule: i64, page: Page) -> Stored<Vec<Stretch>> {
         self.read(|db| history::list(db, schedule, page))
+    }
+
+    fn prune(&self, before: Wall, now: Wall, limit: u64) -> Stored<u64> {
+        self.write(|db| prune::run(db, before, now, limit))
     }
 
     fn query(&self, sql: &str, params: &[Cell]) -> Stored<Table> {

@@ -67,6 +67,7 @@ claims! {
     history_alone_notes_the_last_poll
     a_living_owner_keeps_its_runs_and_triggers
     a_wish_to_cancel_is_kept_until_the_run_is_final
+    what_is_old_and_final_can_be_forgotten
     a_claim_hands_over_what_others_left_unfinished
     a_claim_goes_from_the_oldest_in_steps
     a_claim_carries_tasks_in_order_and_the_hash_that_guards
@@ -524,6 +525,23 @@ fn history_alone_notes_the_last_poll(store: &dyn Store) {
         commit(store, Change::History(vec![stretch(trigger.row, Outcome::Skip, "quiet", at)]));
         assert_eq!(store.trigger("inbox").unwrap().unwrap().last_at, Some(Wall(90)));
     }
+}
+
+fn what_is_old_and_final_can_be_forgotten(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let row = started(store, epoch, new_run(1));
+    let tasks = vec![task("a", TaskStatus::Completed, 1)];
+    commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: None }));
+    commit(store, ended(row, epoch, RunStatus::Completed));
+    started(store, epoch, new_run(2));
+    commit(store, Change::History(vec![stretch(trigger.row, Outcome::Skip, "old", 90)]));
+    commit(store, Change::History(vec![stretch(trigger.row, Outcome::Skip, "new", 9000)]));
+    assert_eq!(store.prune(Wall(1), Wall(1), 10), Ok(0));
+    assert_eq!(store.prune(Wall(5000), Wall(5000), 10), Ok(2), "a run and a stretch");
+    assert_eq!(ids(store, &any()), [id(2)], "an unfinished run stays, however old");
+    assert_eq!(store.history(trigger.row, ALL).unwrap().len(), 1);
+    assert_eq!(store.query("SELECT count(*) FROM tasks", &[]).unwrap().1, [vec![Cell::Int(0)]]);
 }
 
 /// The owner that comes after `old` has left.
