@@ -8,6 +8,7 @@ from .config import DefaultRunnerConfig
 from .context import Context
 from .errors import (
     ArgumentError,
+    ArgumentTypeError,
     CloacaError,
     ConfigError,
     ContextError,
@@ -36,6 +37,7 @@ from .workflow import Workflow, WorkflowBuilder, register_workflow_constructor
 
 __all__ = [
     "ArgumentError",
+    "ArgumentTypeError",
     "Backoff",
     "BackoffStrategy",
     "CloacaError",

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 __version__: str
-__all__ = ["Engine", "__version__", "check_graph", "content_version", "forked"]
+__all__ = ["Engine", "__version__", "check_cron", "check_graph", "content_version", "forked"]
 
 _Job = tuple[int, int, int, bool]
 _Ticket = tuple[int, int, int, int, int]
 
+def check_cron(expression: str, timezone: str) -> None: ...
 def check_graph(
     workflow: str, ids: Sequence[str], dependencies: Sequence[Sequence[str]]
 ) -> tuple[list[int], list[list[int]]]: ...

@@ -86,6 +86,10 @@ class ArgumentError(RunnerError, ValueError):
     """An argument of a runner's method that makes no sense."""
 
 
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument of a runner's method that is of a wrong type."""
+
+
 class RetryAfter(CloacaError):
     """Raised by a trigger: poll again after this delay, without counting as a failure.
 

@@ -79,7 +79,12 @@ def add_constructor(name: str, constructor: Callable[[], Workflow]) -> None:
         constructors[name] = constructor
         live = bool(_runners)
     if live:
-        workflow(name)
+        try:
+            workflow(name)
+        except BaseException:
+            with lock:
+                constructors.pop(name, None)
+            raise
 
 
 def add_trigger(trigger: TriggerDefinition) -> None:

@@ -12,14 +12,16 @@ import contextlib
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 from time import monotonic
 
-from . import _guard, registry, why
+from . import _guard, check, registry, why
 from .config import DefaultRunnerConfig
 from .context import Context, decode_value, encode
 from .duration import microseconds_of
 from .errors import (
     ArgumentError,
+    ArgumentTypeError,
     RunnerError,
     ScheduleError,
     StoreError,
@@ -27,6 +29,7 @@ from .errors import (
     WorkflowError,
     excerpt,
 )
+from .name import is_text
 from .policy import Backoff
 from .result import WorkflowResult
 from .trigger import POLL_INTERVAL_US
@@ -45,7 +48,6 @@ SHUTDOWN_SECONDS = 30.0
 """How long `shutdown` waits for running tasks by default."""
 ATEXIT_SECONDS = 5.0
 """How long the end of the interpreter waits for running tasks of a runner that nobody shut down."""
-PAGE_LIMIT = 100
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
 
@@ -82,7 +84,8 @@ class Run:
             RunnerError: (a `RuntimeError`) the runner shuts down first; the run goes on with the next one.
         """
         if self._result is None:
-            ended = self._runner._open().wait(self.id, timeout)
+            limit = None if timeout is None else check.seconds(timeout, "timeout")
+            ended = self._runner._open().wait(self.id, limit)
             if ended is None:
                 raise TimeoutError(f"run {self.id} is not final after {timeout} s")
             self._result = _result(ended)
@@ -131,7 +134,7 @@ class DefaultRunner:
             TypeError: `config` is no `DefaultRunnerConfig`.
         """
         if not isinstance(config, DefaultRunnerConfig):
-            raise TypeError(f"config is {excerpt(config)}; it must be a DefaultRunnerConfig")
+            raise ArgumentTypeError(f"config is {excerpt(config)}; it must be a DefaultRunnerConfig")
         runner = cls.__new__(cls)
         runner._start(database_url, config, durability)
         return runner
@@ -153,7 +156,7 @@ class DefaultRunner:
                 "Schema name must contain only alphanumeric characters and underscores, "
                 f"not {excerpt(schema)}"
             )
-        url = _checked_url(database_url)
+        url = check.url(database_url)
         if not url.startswith(("postgresql://", "postgres://")):
             raise ArgumentError(
                 f"Schema {schema!r} needs PostgreSQL; {excerpt(url)} is SQLite, where one file is one tenant"
@@ -179,7 +182,7 @@ class DefaultRunner:
         self._config = config
         self._pid = os.getpid()
         self._engine = Engine.open(
-            _checked_url(url),
+            check.url(url),
             durability=durability,
             slots=config.max_concurrent_tasks,
             task_timeout=float(config.task_timeout_seconds),
@@ -284,12 +287,26 @@ class DefaultRunner:
         self._engine.wait_started(run.id)
         return run
 
+    def submit_many(
+        self, workflow_name: str, contexts: Iterable[Context | Mapping[str, Any] | None]
+    ) -> list[Run]:
+        """Starts a run for each context, all in one transaction, and returns once they are kept. Raises what
+        `execute`
+        raises, before any of them is started."""
+        engine = self._open()
+        name = check.text(workflow_name, "workflow_name", WorkflowError)
+        encoded = [encode(context) for context in contexts]
+        registry.workflow(name)
+        runs = [Run(self, run_id) for run_id in engine.submit(name, encoded, True)]
+        if runs:
+            engine.wait_started(runs[-1].id)
+        return runs
+
     def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
         engine = self._open()
         if not isinstance(workflow_name, str):
             workflow_name = getattr(workflow_name, "name", workflow_name)
-        if not isinstance(workflow_name, str):
-            raise WorkflowError(f"workflow_name is {excerpt(workflow_name)}; it must be a str")
+        workflow_name = check.text(workflow_name, "workflow_name", WorkflowError)
         encoded = encode(context)
         registry.workflow(workflow_name)
         return Run(self, engine.submit(workflow_name, [encoded], True)[0])
@@ -303,7 +320,7 @@ class DefaultRunner:
             ScheduleError: (a `ValueError`) `run_id` is no UUID.
         """
         engine = self._open()
-        if not engine.cancel(_checked_run_id(run_id)) and engine.run(run_id) is None:
+        if not engine.cancel(check.run_id(run_id)) and engine.run(run_id) is None:
             raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
 
     def retry(self, run_id: str) -> Run:
@@ -315,7 +332,7 @@ class DefaultRunner:
             StoreError: (a `RuntimeError`) another run of its trigger with an equal context is unfinished.
         """
         engine = self._open()
-        if not engine.retry(_checked_run_id(run_id)):
+        if not engine.retry(check.run_id(run_id)):
             row = engine.run(run_id)
             stands = "is not there" if row is None else f"is {row['status']}"
             raise WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")
@@ -327,19 +344,24 @@ class DefaultRunner:
         workflow: str | None = None,
         status: str | None = None,
         trigger: str | None = None,
-        limit: int = PAGE_LIMIT,
+        limit: int = check.PAGE_LIMIT,
         offset: int = 0,
     ) -> list[dict[str, Any]]:
         """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
         started_at completed_at
         error_message`."""
-        rows = self._open().runs(workflow, status, trigger, *_page(limit, offset))
+        rows = self._open().runs(
+            check.optional_text(workflow, "workflow"),
+            check.optional_text(status, "status"),
+            check.optional_text(trigger, "trigger"),
+            *check.page(limit, offset),
+        )
         return [_run(row) for row in rows]
 
     def get_run(self, run_id: str) -> dict[str, Any] | None:
         """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
         started_at completed_at`)."""
-        row = self._open().run(run_id)
+        row = self._open().run(check.run_id(run_id))
         if row is None:
             return None
         final = row["final_context"]
@@ -365,7 +387,7 @@ class DefaultRunner:
             ("cron_expression", cron_expression),
             ("timezone", timezone),
         ):
-            if not isinstance(value, str) or not value.strip():
+            if not isinstance(value, str) or not value.strip() or not is_text(value):
                 raise ScheduleError(
                     f"Failed to register cron workflow: {name} is {excerpt(value)}; "
                     "it must be a non-empty str"
@@ -379,7 +401,9 @@ class DefaultRunner:
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
         """Cron schedules in the order of their registration."""
-        rows: list[dict[str, Any]] = self._open().crons(bool(enabled_only), *_page(limit, offset))
+        rows: list[dict[str, Any]] = self._open().crons(
+            enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
+        )
         return rows
 
     def get_cron_schedule(self, schedule_id: str) -> dict[str, Any]:
@@ -389,7 +413,7 @@ class DefaultRunner:
             ScheduleError: (a `ValueError`) `Invalid schedule ID`, or `Failed to get cron schedule` for an
             unknown one.
         """
-        row = self._open().cron(_checked_id(schedule_id))
+        row = self._open().cron(check.schedule_id(schedule_id))
         if row is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
         return dict(row)
@@ -401,30 +425,34 @@ class DefaultRunner:
             ScheduleError: (a `ValueError`) `Failed to update cron schedule`, with what is wrong.
         """
         engine = self._open()
+        schedule_id = check.schedule_id(schedule_id)
+        for name, value in (("cron_expression", cron_expression), ("timezone", timezone)):
+            if not isinstance(value, str) or not is_text(value):
+                raise ScheduleError(
+                    f"Failed to update cron schedule: {name} is {excerpt(value)}; it must be a str"
+                )
         try:
-            done = engine.update_cron(_checked_id(schedule_id), cron_expression, timezone)
+            done = engine.update_cron(schedule_id, cron_expression, timezone)
         except ScheduleError as error:
-            if str(error).startswith("Invalid schedule ID"):
-                raise
             raise ScheduleError(f"Failed to update cron schedule: {error}") from None
         if not done:
             raise ScheduleError(f"Failed to update cron schedule: there is none with id {schedule_id}")
 
     def set_cron_schedule_enabled(self, schedule_id: str, enabled: bool) -> None:
         """Switches a cron schedule; kept across restarts."""
-        if not self._open().set_cron_enabled(_checked_id(schedule_id), bool(enabled)):
+        if not self._open().set_cron_enabled(check.schedule_id(schedule_id), check.flag(enabled, "enabled")):
             raise ScheduleError(f"Failed to update cron schedule: there is none with id {schedule_id}")
 
     def delete_cron_schedule(self, schedule_id: str) -> None:
         """Deletes a cron schedule; its runs stay."""
-        if not self._open().delete_cron(_checked_id(schedule_id)):
+        if not self._open().delete_cron(check.schedule_id(schedule_id)):
             raise ScheduleError(f"Failed to delete cron schedule: there is none with id {schedule_id}")
 
     def get_cron_execution_history(
         self, schedule_id: str, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
         """The slots that a cron schedule ran, newest first."""
-        rows = self._open().cron_runs(_checked_id(schedule_id), *_page(limit, offset))
+        rows = self._open().cron_runs(check.schedule_id(schedule_id), *check.page(limit, offset))
         if rows is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
         return [
@@ -447,7 +475,7 @@ class DefaultRunner:
         Raises:
             ScheduleError: (a `ValueError`) `Invalid datetime format`.
         """
-        total, successful, lost = self._open().cron_stats(microseconds(since))
+        total, successful, lost = self._open().cron_stats(check.microseconds(since))
         rate = 100.0 * successful / total if total else 0.0
         return {
             "total_executions": total,
@@ -460,12 +488,16 @@ class DefaultRunner:
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
         """Triggers in the order of their registration."""
-        rows: list[dict[str, Any]] = self._open().triggers(bool(enabled_only), *_page(limit, offset))
+        rows: list[dict[str, Any]] = self._open().triggers(
+            enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
+        )
         return rows
 
     def get_trigger_schedule(self, trigger_name: str) -> dict[str, Any] | None:
         """One trigger; `None` for an unknown name."""
-        row: dict[str, Any] | None = self._open().trigger(_checked_trigger(trigger_name))
+        row: dict[str, Any] | None = self._open().trigger(
+            check.text(trigger_name, "trigger_name", TriggerError)
+        )
         return row
 
     def set_trigger_enabled(self, trigger_name: str, enabled: bool) -> None:
@@ -474,14 +506,18 @@ class DefaultRunner:
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
-        if not self._open().set_trigger_enabled(_checked_trigger(trigger_name), bool(enabled)):
+        if not self._open().set_trigger_enabled(
+            check.text(trigger_name, "trigger_name", TriggerError), check.flag(enabled, "enabled")
+        ):
             raise TriggerError(self._unknown_trigger(trigger_name))
 
     def get_trigger_execution_history(
         self, trigger_name: str, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
         """The runs that a trigger fired, newest first; empty for an unknown name."""
-        found = self._open().trigger_runs(_checked_trigger(trigger_name), *_page(limit, offset))
+        found = self._open().trigger_runs(
+            check.text(trigger_name, "trigger_name", TriggerError), *check.page(limit, offset)
+        )
         if found is None:
             return []
         schedule_id, rows = found
@@ -500,7 +536,9 @@ class DefaultRunner:
 
     def ticks(self, trigger_name: str, last: int = 50) -> list[dict[str, Any]]:
         """What a trigger's polls answered, newest first, with equal answers in a row as one."""
-        rows = self._open().ticks(_checked_trigger(trigger_name), _page(last, 0)[0])
+        rows = self._open().ticks(
+            check.text(trigger_name, "trigger_name", TriggerError), check.count(last, "last")
+        )
         if rows is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         return list(rows)
@@ -511,7 +549,7 @@ class DefaultRunner:
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
-        standing = self._open().standing(_checked_trigger(trigger_name))
+        standing = self._open().standing(check.text(trigger_name, "trigger_name", TriggerError))
         if standing is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         return why.sentence(standing, self.ticks(trigger_name, 1))
@@ -533,7 +571,7 @@ class DefaultRunner:
         """
         engine = self._open()
         deadline = monotonic() + TICK_SECONDS_MAX
-        while (ticket := engine.poll_now(_checked_trigger(trigger_name))) is None:
+        while (ticket := engine.poll_now(check.text(trigger_name, "trigger_name", TriggerError))) is None:
             if monotonic() > deadline or engine.wait_closing(0.005):
                 raise RunnerError(f"trigger {excerpt(trigger_name)} is being polled and does not come back")
         if ticket is False:
@@ -552,7 +590,8 @@ class DefaultRunner:
         Raises:
             StoreError: (a `RuntimeError`) the statement is wrong or would write.
         """
-        return list(self._open().query(sql, list(params)))
+        engine = self._open()
+        return list(engine.query(check.text(sql, "sql"), _checked_params(params)))
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes a copy of everything to a new file.
@@ -560,12 +599,16 @@ class DefaultRunner:
         Raises:
             StoreError: (a `RuntimeError`) the file exists or cannot be written.
         """
-        self._open().export(os.fspath(path))
+        engine = self._open()
+        if not isinstance(path, str | os.PathLike):
+            raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
+        engine.export(check.text(os.fspath(path), "path"))
 
     def run_forever(self) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread."""
         import signal
 
+        self._open()
         stop = threading.Event()
         before = {
             number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
@@ -584,14 +627,15 @@ class DefaultRunner:
         Args:
             timeout (float): seconds for running tasks; what is not done then is resumed by the next runner.
         """
+        limit = check.seconds(timeout, "timeout")
         with self._lock:
             if self._closed or self._pid != os.getpid():
                 return
             self._closed = True
         _live.discard(self)
         registry.detach(self)
-        self._engine.close(timeout)
-        self._crew.join(min(timeout, 1.0))
+        self._engine.close(limit)
+        self._crew.join(min(limit, 1.0))
         _guard.unwatch(self._guard)
 
     def __enter__(self) -> Self:
@@ -669,50 +713,17 @@ def _ticked(ruling: Any) -> dict[str, Any]:
     }
 
 
-def _checked_run_id(run_id: object) -> str:
-    if not isinstance(run_id, str):
-        raise WorkflowError(f"run_id is {excerpt(run_id)}; it must be a str")
-    return run_id
-
-
-def _page(limit: int | None, offset: int | None) -> tuple[int, int]:
-    checked = []
-    for name, value, default in (("limit", limit, PAGE_LIMIT), ("offset", offset, 0)):
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0 or value >= 2**63:
-            raise ArgumentError(f"{name} is {excerpt(value)}; it must be a whole number from 0")
-        checked.append(value)
-    return checked[0], checked[1]
-
-
-def _checked_url(url: object) -> str:
-    if not isinstance(url, str):
-        raise TypeError(f"database_url is {excerpt(url)}; it must be a str")
-    return url
-
-
-def _checked_trigger(name: object) -> str:
-    if not isinstance(name, str):
-        raise TriggerError(f"trigger_name is {excerpt(name)}; it must be a str")
-    return name
-
-
-def _checked_id(schedule_id: object) -> str:
-    if not isinstance(schedule_id, str):
-        raise ScheduleError(f"Invalid schedule ID: {excerpt(schedule_id)} is not a str")
-    return schedule_id
-
-
-def microseconds(since: object) -> int:
-    from datetime import UTC, datetime
-
-    try:
-        moment = datetime.fromisoformat(since) if isinstance(since, str) else since
-        if not isinstance(moment, datetime):
-            raise TypeError("not a time")
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1_000_000)
-    except (ValueError, TypeError, OverflowError):
-        text = f'Invalid datetime format: {excerpt(since)}; write it like "2026-01-01T00:00:00Z"'
-        raise ScheduleError(text) from None
+def _checked_params(params: object) -> list[object]:
+    if isinstance(params, str | bytes) or not isinstance(params, Iterable):
+        raise ArgumentTypeError(f"params is {excerpt(params)}; it must be a list of values")
+    values = list(params)
+    for value in values:
+        if isinstance(value, str):
+            check.text(value, "a value of params")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ArgumentError(f"a value of params is {excerpt(value)}; SQLite has integers of 64 bits")
+        elif value is not None and not isinstance(value, int | float | bytes | bytearray):
+            raise ArgumentTypeError(
+                f"a value of params is {excerpt(value)}; it must be None, int, float, str or bytes"
+            )
+    return values

@@ -5,11 +5,12 @@ Invariant: time stands still but for `Runner.advance` and `Runner.execute`.
 
 from __future__ import annotations
 
+from .check import microseconds
 from .config import DefaultRunnerConfig
 from .context import Context, decode_value
 from .duration import microseconds_of
 from .errors import RunnerError
-from .runner import DefaultRunner, microseconds
+from .runner import DefaultRunner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from . import registry
 from .body import is_async, is_async_generator, name_of, parameters_of
 from .duration import LARGEST_US, microseconds_of
 from .errors import ScheduleError, TriggerError, excerpt
-from .name import checked_name
+from .name import checked_name, is_text
 from .policy import Backoff
 from .workflow import Workflow
 
@@ -158,6 +158,9 @@ def trigger(
         "on_error": _checked_backoff(on_error),
     }
     if cron is not None:
+        from ._cloaca import check_cron
+
+        check_cron(settings["cron"], settings["timezone"])
         _refuse_polling(
             jitter=jitter,
             poll_timeout=poll_timeout,
@@ -238,7 +241,7 @@ def _checked_cron(cron: object, workflow: str | None) -> str | None:
             f"cron is {excerpt(cron)} without a workflow; say what it starts with workflow=..."
         )
     form = '5 fields, 6 with seconds in front, or "@daily" and the like'
-    if not isinstance(cron, str):
+    if not isinstance(cron, str) or not is_text(cron):
         raise ScheduleError(f"cron is {excerpt(cron)}, a {type(cron).__name__}; write {form}")
     fields = cron.split()
     if len(cron) > _CRON_CHARS_MAX or not (
@@ -251,7 +254,7 @@ def _checked_cron(cron: object, workflow: str | None) -> str | None:
 def _checked_timezone(timezone: object, cron: object) -> str:
     if timezone is None:
         return "UTC"
-    if not isinstance(timezone, str) or not timezone.strip():
+    if not isinstance(timezone, str) or not timezone.strip() or not is_text(timezone):
         raise ScheduleError(f'timezone is {excerpt(timezone)}; write a name such as "Europe/Berlin"')
     if cron is None:
         raise TriggerError(

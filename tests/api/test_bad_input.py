@@ -81,11 +81,6 @@ def cycle() -> None:
         cloaca.task(id="b", dependencies=["a"])(lambda context: None)
 
 
-def unread_result(world: World, timeout: Any) -> object:
-    """Waits for a run whose result nobody has asked for."""
-    return world.runner.submit("fine").result(timeout=timeout)
-
-
 Case = tuple[str, Callable[[World], object], Any, str]
 
 CONTEXTS: list[Case] = [
@@ -692,7 +687,6 @@ STORES: list[Case] = [
     ("export 5", lambda w: w.runner.export(5), (TypeError, ValueError, RuntimeError), "path is 5"),  # type: ignore[arg-type]
     ("export NUL", lambda w: w.runner.export("a\0b"), (ValueError, RuntimeError), "NUL"),
     ("testing start", lambda w: cloaca.testing.Runner(start="soon"), ValueError, "Invalid datetime format"),
-    ("run_forever when shut down", lambda w: w.closed.run_forever(), RuntimeError, "shut down"),
 ]
 
 CASES = CONTEXTS + RUNS + CRONS + TRIGGERS + DECLARATIONS + STORES
@@ -703,10 +697,6 @@ def deep_rule() -> dict[str, Any]:
     for _ in range(5_000):
         rule = {"type": "All", "conditions": [rule]}
     return rule
-
-
-def built_ins(builtin: Any) -> str:
-    return "a CloacaError that is also " + str(builtin)
 
 
 @pytest.mark.parametrize(
@@ -723,7 +713,7 @@ def test_bad_input_gets_its_exception_and_changes_nothing(
     assert world.rows() == before
     assert (cloaca.registry.names(), list(cloaca.registry.triggers)) == declared
     assert list(world.folder.iterdir()) == []
-    assert isinstance(caught.value, cloaca.CloacaError), built_ins(builtin)
+    assert isinstance(caught.value, cloaca.CloacaError)
     message = str(caught.value)
     assert fragment in message
     assert len(message) <= MESSAGE_CHARS_MAX

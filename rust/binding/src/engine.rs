@@ -1,6 +1,7 @@
 //! What Python threads enter: one class whose methods translate, detach where they may wait, and call the runtime.
 //! Invariant: every entry first checks that it is in the process that opened the runner.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,9 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// No wait of the main thread is longer without a look at its signals.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+
+/// As good as for ever, and small enough to be added to any clock.
+const SPAN_SECONDS_MAX: f64 = 1e9;
 
 /// Tells this module that it is in a forked child now.
 #[pyfunction]
@@ -61,8 +65,25 @@ impl Engine {
         ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
-        py.detach(|| ask(runtime)).map_err(|fault| error::raise_fault(py, fault))
+        free(py, || ask(runtime))?.map_err(|fault| error::raise_fault(py, fault))
     }
+}
+
+/// Runs `work` with the interpreter released. A panic in it becomes an exception that asks for a report.
+pub fn free<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
+    py.detach(|| catch_unwind(AssertUnwindSafe(work))).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        error::raise(
+            py,
+            Error::new(Kind::Runner, format!("the engine met a fault, please report it: {text}")),
+        )
+    })
+}
+
+/// A span from seconds that the Python layer has checked; whatever else comes is cut to what fits.
+fn span_of(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.clamp(0.0, SPAN_SECONDS_MAX)).unwrap_or(Duration::ZERO)
 }
 
 impl Drop for Engine {
@@ -109,17 +130,17 @@ impl Engine {
         start: Option<i64>,
     ) -> PyResult<Self> {
         let settings = Settings {
-            task_timeout: Duration::from_secs_f64(task_timeout),
-            workflow_timeout: Duration::from_secs_f64(workflow_timeout),
+            task_timeout: span_of(task_timeout),
+            workflow_timeout: span_of(workflow_timeout),
             crons_enabled: crons,
             catchup_max,
         };
-        let opened = py.detach(|| cloaca_store::open(url, durability));
+        let opened = free(py, || cloaca_store::open(url, durability))?;
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
         let clock = start.map_or_else(Clock::system, |at| Clock::manual(Wall(at)));
         let retention = retention.map(Duration::from_micros);
         let services = Services { slots_max: slots, recovery, retention };
-        let started = py.detach(|| Runtime::start(store, settings, &services, clock));
+        let started = free(py, || Runtime::start(store, settings, &services, clock))?;
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = GENERATION.load(Ordering::Acquire);
         Ok(Self { runtime: Arc::new(runtime), path, generation })
@@ -141,7 +162,7 @@ impl Engine {
     ) -> PyResult<()> {
         let runtime = self.runtime(py)?;
         let workflow = convert::workflow(name, version, tasks)?.map_err(|e| error::raise(py, e))?;
-        py.detach(|| runtime.step(Event::Workflow(Arc::new(workflow))));
+        free(py, || runtime.step(Event::Workflow(Arc::new(workflow))))?;
         Ok(())
     }
 
@@ -179,7 +200,7 @@ impl Engine {
         let interval_us = i64::try_from(interval).unwrap_or(i64::MAX);
         let row = TriggerRow { name: name.into(), workflow: workflow.into(), interval_us, allow_concurrent };
         let overlap = Overlap::from_name(overlap).unwrap_or_default();
-        Ok(py.detach(|| runtime.declare(plan, Declared { row, overlap })))
+        free(py, || runtime.declare(plan, Declared { row, overlap }))
     }
 
     /// The program has declared what it had to declare.
@@ -191,7 +212,7 @@ impl Engine {
     /// Forgets the place of a trigger that is declared again.
     fn retire_trigger(&self, py: Python<'_>, slot: u32) -> PyResult<()> {
         let runtime = self.runtime(py)?;
-        py.detach(|| runtime.retire(slot));
+        free(py, || runtime.retire(slot))?;
         Ok(())
     }
 
@@ -224,7 +245,7 @@ impl Engine {
         let Some(row) = row.filter(|row| runtime.standing(row.row).is_some()) else {
             return Ok(false.into_pyobject(py)?.to_owned().into_any().unbind());
         };
-        match py.detach(|| runtime.poll_now(row.row)) {
+        match free(py, || runtime.poll_now(row.row))? {
             Some((ticket, began)) => Ok(work::parts_of(ticket, began).into_pyobject(py)?.into_any().unbind()),
             None => Ok(py.None()),
         }
@@ -250,7 +271,7 @@ impl Engine {
     fn poll_looked(&self, py: Python<'_>, ticket: work::TicketParts) -> PyResult<()> {
         let runtime = self.runtime(py)?;
         let (ticket, _) = work::ticket_of(ticket);
-        py.detach(|| runtime.poll_looked(ticket));
+        free(py, || runtime.poll_looked(ticket))?;
         Ok(())
     }
 
@@ -274,20 +295,20 @@ impl Engine {
     /// Watches a run in hand; false if it is not in hand.
     fn watch(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let (runtime, id) = (self.runtime(py)?, parse_id(py, id)?);
-        Ok(py.detach(|| runtime.watch(id)))
+        free(py, || runtime.watch(id))
     }
 
     /// Moves a manual clock; false if the runner does not come to rest within `patience` seconds.
     fn advance(&self, py: Python<'_>, span: u64, patience: f64) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
-        let patience = Duration::from_secs_f64(patience);
-        Ok(py.detach(|| runtime.advance(Duration::from_micros(span), patience)))
+        let patience = span_of(patience);
+        free(py, || runtime.advance(Duration::from_micros(span), patience))
     }
 
     /// Microseconds until something is due; `None` if nothing is.
     fn next_due(&self, py: Python<'_>) -> PyResult<Option<u64>> {
         let runtime = self.runtime(py)?;
-        let due = py.detach(|| runtime.next_due());
+        let due = free(py, || runtime.next_due())?;
         // Round up: a clock moved short of the moment would not reach it.
         Ok(due.map(|due| due.since(runtime.now().mono).as_nanos().div_ceil(1000) as u64))
     }
@@ -300,7 +321,7 @@ impl Engine {
     /// Waits until everything sent to the store so far is kept.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         let runtime = self.runtime(py)?;
-        py.detach(|| runtime.flush());
+        free(py, || runtime.flush())?;
         Ok(())
     }
 
@@ -313,7 +334,7 @@ impl Engine {
     /// The next job as `(job, body, task_id, context_json, error)`; `None` when idle too long; `False` when closed.
     fn take_job(&self, py: Python<'_>, seconds: f64) -> PyResult<Py<PyAny>> {
         let runtime = self.runtime(py)?;
-        let (work, closed) = py.detach(|| runtime.take_job(Duration::from_secs_f64(seconds)));
+        let (work, closed) = free(py, || runtime.take_job(span_of(seconds)))?;
         let Some(work) = work else {
             let none = py.None();
             return Ok(if closed { false.into_pyobject(py)?.to_owned().into_any().unbind() } else { none });
@@ -333,7 +354,7 @@ impl Engine {
     ) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
         let ended = Ended::Success(context.into());
-        let ruling = py.detach(|| runtime.attempt_ended(job_of(job), ended, has_callback));
+        let ruling = free(py, || runtime.attempt_ended(job_of(job), ended, has_callback))?;
         Ok(ruling == Ruling::Final)
     }
 
@@ -346,40 +367,40 @@ impl Engine {
         has_callback: bool,
     ) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
-        let ruling = py.detach(|| runtime.attempt_ended(job_of(job), Ended::Failure(text), has_callback));
+        let ruling = free(py, || runtime.attempt_ended(job_of(job), Ended::Failure(text), has_callback))?;
         Ok(ruling == Ruling::Final)
     }
 
     /// A final attempt's callback has been told.
     fn settled(&self, py: Python<'_>, job: (u128, u32, u32, bool)) -> PyResult<()> {
         let runtime = self.runtime(py)?;
-        py.detach(|| runtime.settled(job_of(job)));
+        free(py, || runtime.settled(job_of(job)))?;
         Ok(())
     }
 
     /// Gives an attempt's slot back.
     fn yield_slot(&self, py: Python<'_>, job: (u128, u32, u32, bool)) -> PyResult<()> {
         let runtime = self.runtime(py)?;
-        py.detach(|| runtime.yield_slot(job_of(job)));
+        free(py, || runtime.yield_slot(job_of(job)))?;
         Ok(())
     }
 
     /// Takes a slot again; false if none was free in time.
     fn regain_slot(&self, py: Python<'_>, job: (u128, u32, u32, bool), seconds: f64) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
-        Ok(py.detach(|| runtime.regain_slot(job_of(job), Duration::from_secs_f64(seconds))))
+        free(py, || runtime.regain_slot(job_of(job), span_of(seconds)))
     }
 
     /// Waits `seconds`, or until the runner closes; true if it does.
     fn wait_closing(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
-        Ok(py.detach(|| runtime.wait_closing(Duration::from_secs_f64(seconds))))
+        free(py, || runtime.wait_closing(span_of(seconds)))
     }
 
     /// The keeper's next order: `("log", level, text)`, `("worker",)`, `("poller",)` or `("close",)`.
     fn next_order(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let runtime = self.runtime(py)?;
-        let order = py.detach(|| runtime.next_order());
+        let order = free(py, || runtime.next_order())?;
         let order = match order {
             Order::Log(level, text) => {
                 let level = match level {
@@ -407,7 +428,7 @@ impl Engine {
         let runtime = self.runtime(py)?;
         let contexts = contexts.into_iter().map(Arc::from).collect();
         let ids =
-            py.detach(|| runtime.submit(workflow, contexts, watched)).map_err(|e| error::raise(py, e))?;
+            free(py, || runtime.submit(workflow, contexts, watched))?.map_err(|e| error::raise(py, e))?;
         Ok(ids.iter().map(Uuid::to_string).collect())
     }
 
@@ -421,10 +442,10 @@ impl Engine {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let runtime = self.runtime(py)?;
         let id = parse_id(py, id)?;
-        let mut left = seconds.map(Duration::from_secs_f64);
+        let mut left = seconds.map(span_of);
         loop {
-            let span = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
-            let ended = py.detach(|| runtime.wait(id, span)).map_err(|e| error::raise(py, e))?;
+            let slice = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
+            let ended = free(py, || runtime.wait(id, slice))?.map_err(|e| error::raise(py, e))?;
             if let Some((started, end)) = ended {
                 let parts = (
                     end.status.name(),
@@ -436,7 +457,7 @@ impl Engine {
                 return Ok(Some(parts.into_pyobject(py)?.into_any()));
             }
             py.check_signals()?;
-            left = left.map(|left| left.saturating_sub(span));
+            left = left.map(|left| left.saturating_sub(slice));
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
@@ -447,7 +468,7 @@ impl Engine {
     fn wait_started(&self, py: Python<'_>, id: &str) -> PyResult<()> {
         let runtime = self.runtime(py)?;
         let id = parse_id(py, id)?;
-        while !py.detach(|| runtime.wait_started(id, SIGNALS_EVERY)).map_err(|e| error::raise(py, e))? {
+        while !free(py, || runtime.wait_started(id, SIGNALS_EVERY))?.map_err(|e| error::raise(py, e))? {
             py.check_signals()?;
         }
         Ok(())
@@ -669,7 +690,7 @@ impl Engine {
     /// Counts since the start.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let runtime = self.runtime(py)?;
-        let (polls, counts, unfinished) = py.detach(|| runtime.counts());
+        let (polls, counts, unfinished) = free(py, || runtime.counts())?;
         let dict = PyDict::new(py);
         dict.set_item("polls", polls.polls)?;
         dict.set_item("skips", polls.skips)?;
@@ -712,7 +733,7 @@ impl Engine {
     /// Stops everything within `seconds`; true if nothing was still running.
     fn close(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
-        Ok(py.detach(|| runtime.close(Duration::from_secs_f64(seconds))))
+        free(py, || runtime.close(span_of(seconds)))
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
+use cloaca_core::cron::Cron;
 use cloaca_core::graph::Graph;
 
 /// Checks a workflow's edges.
@@ -27,6 +28,12 @@ fn check_graph(
     let (ids, dependencies) = (shared(ids), dependencies.into_iter().map(shared).collect::<Vec<_>>());
     let graph = Graph::check(workflow, &ids, &dependencies).map_err(|e| error::raise(py, e))?;
     Ok((graph.topological().to_vec(), graph.levels()))
+}
+
+/// Checks a cron expression and its time zone.
+#[pyfunction]
+fn check_cron(py: Python<'_>, expression: &str, timezone: &str) -> PyResult<()> {
+    Cron::parse(expression, timezone).map(drop).map_err(|e| error::raise(py, e))
 }
 
 /// Hex digest of named texts; equal for equal content in any process.
@@ -45,6 +52,7 @@ fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
 fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<engine::Engine>()?;
+    module.add_function(wrap_pyfunction!(check_cron, module)?)?;
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;
     module.add_function(wrap_pyfunction!(engine::forked, module)?)

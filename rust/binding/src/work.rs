@@ -12,6 +12,8 @@ use cloaca_core::poll::Ticket;
 use cloaca_core::runtime::{Answer, AskedFire, PollTurn, Runtime};
 use cloaca_core::time::{Mono, Now, Wall};
 
+use crate::engine::free;
+
 /// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us)`.
 pub type TicketParts = (u32, u64, u64, u64, i64);
 
@@ -49,7 +51,7 @@ pub fn poll_loop(
             }
             PollTurn::Wait => {
                 py.check_signals()?;
-                py.detach(|| runtime.poll_wait(seat));
+                free(py, || runtime.poll_wait(seat))?;
                 runtime.poll_turn(seat)
             }
             PollTurn::Leave => return Ok(()),

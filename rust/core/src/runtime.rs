@@ -4,6 +4,7 @@
 //! Invariant: effects of one step reach the writer in the order of the steps, because both happen under the engine's lock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -1038,6 +1039,17 @@ impl Shared {
         lost.into_iter().for_each(|(id, why)| tell(&id, News::Lost(why)));
     }
 
+    /// A thread of the engine panicked: nothing can be relied upon any more but what is in the store.
+    fn give_in(&self) {
+        let text =
+            "the engine met a fault and has stopped, please report it; the next runner resumes its runs";
+        self.order(Order::Log(Level::Error, text.to_owned()));
+        self.closing.store(true, Ordering::Release);
+        lock(&self.writer).closed = true;
+        self.writer_wake.notify_all();
+        self.lose_all();
+    }
+
     /// Tells whoever still waits that no news will come.
     fn lose_all(&self) {
         let watches: Vec<Arc<Watch>> = lock(&self.watches).values().cloned().collect();
@@ -1324,6 +1336,11 @@ fn spawn(
     body: impl FnOnce(&Shared) + Send + 'static,
 ) -> Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || body(&shared));
+    let guarded = move || {
+        if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
+            shared.give_in();
+        }
+    };
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(guarded);
     thread.map_err(|error| Error::new(Kind::Runner, format!("cannot start thread {name}: {error}")))
 }

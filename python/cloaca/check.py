@@ -1,0 +1,121 @@
+"""Checks the arguments of a runner's methods. Knows no engine.
+
+Invariant: what passed can be handed to the engine as it is, and what did not was named with the way out.
+"""
+
+from __future__ import annotations
+
+from .errors import ArgumentError, ArgumentTypeError, CloacaError, ScheduleError, UrlError, excerpt
+from .name import is_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import datetime
+
+_LARGEST = 2**63 - 1
+PAGE_LIMIT = 100
+"""How many rows a listing gives by default."""
+
+
+def text(value: object, argument: str, error: type[CloacaError] = ArgumentTypeError) -> str:
+    """A `str` that can be stored.
+
+    Raises:
+        ArgumentTypeError: (or the given class) anything else.
+    """
+    if not isinstance(value, str):
+        raise error(f"{argument} is {excerpt(value)}, a {type(value).__name__}; it must be a str")
+    if not is_text(value):
+        raise error(f"{argument} is {excerpt(value)}; it holds a lone surrogate, which cannot be stored")
+    return str(value)
+
+
+def optional_text(value: object, argument: str) -> str | None:
+    """Like `text`, or `None`."""
+    return None if value is None else text(value, argument)
+
+
+def url(value: object) -> str:
+    """A database URL's text. Raises `ArgumentTypeError` for another type, `UrlError` for what no path can
+    be."""
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise ArgumentTypeError(f"database_url is {excerpt(value)}, a {kind}; it must be a str")
+    return text(value, "database_url", UrlError)
+
+
+def flag(value: object, argument: str) -> bool:
+    """A `bool`, and nothing that merely counts as one: `"no"` would switch things on."""
+    if not isinstance(value, bool):
+        raise ArgumentTypeError(f"{argument} is {excerpt(value)}; it must be True or False")
+    return value
+
+
+def count(value: object, argument: str) -> int:
+    """A whole number from 0."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(f"{argument} is {excerpt(value)}; it must be a whole number from 0")
+    if not 0 <= value <= _LARGEST:
+        raise ArgumentError(f"{argument} is {excerpt(value)}; it must be a whole number from 0 to 2^63 - 1")
+    return int(value)
+
+
+def page(limit: object, offset: object) -> tuple[int, int]:
+    """The two bounds of a listing, with their defaults."""
+    return (
+        PAGE_LIMIT if limit is None else count(limit, "limit"),
+        0 if offset is None else count(offset, "offset"),
+    )
+
+
+def seconds(value: object, argument: str) -> float:
+    """A time to wait, in seconds from 0; infinity means for ever."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ArgumentTypeError(f"{argument} is {excerpt(value)}; it must be a number of seconds")
+    if not value >= 0:  # false for NaN too
+        raise ArgumentError(f"{argument} is {excerpt(value)}; it must be at least 0 seconds")
+    # Longer than the engine can count is as good as for ever.
+    return min(float(value), 1e9) if value < 1e300 else 1e9
+
+
+def schedule_id(value: object) -> str:
+    """A schedule's id, as text. Raises `ScheduleError` with `Invalid schedule ID`."""
+    if not isinstance(value, str) or not is_text(value) or not _is_uuid(value):
+        raise ScheduleError(f"Invalid schedule ID: {excerpt(value)} is not a UUID")
+    return value
+
+
+def run_id(value: object) -> str:
+    """A run's id, as text. Raises `ArgumentError`."""
+    if not isinstance(value, str) or not is_text(value) or not _is_uuid(value):
+        raise ArgumentError(
+            f"run_id is {excerpt(value)}; it must be the UUID of a run, as list_runs() shows it"
+        )
+    return value
+
+
+def microseconds(since: object) -> int:
+    """A moment in microseconds since 1970, from an RFC 3339 text or a `datetime`; UTC if it has no zone.
+
+    Raises:
+        ScheduleError: `Invalid datetime format`.
+    """
+    from datetime import UTC, datetime
+
+    try:
+        moment: datetime | object = datetime.fromisoformat(since) if isinstance(since, str) else since
+        if not isinstance(moment, datetime):
+            raise TypeError("not a time")
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return int(moment.timestamp() * 1_000_000)
+    except (ValueError, TypeError, OverflowError):
+        message = f'Invalid datetime format: {excerpt(since)}; write it like "2026-01-01T00:00:00Z"'
+        raise ScheduleError(message) from None
+
+
+def _is_uuid(value: str) -> bool:
+    digits = value.replace("-", "")
+    return (
+        len(digits) == 32 and value.isascii() and all(digit in "0123456789abcdefABCDEF" for digit in digits)
+    )
