@@ -36,19 +36,7 @@ class Engine:
     @property
     def path(self) -> os.PathLike[str] | None: ...
     def declare_workflow(self, name: str, version: str, tasks: list[dict[str, Any]]) -> None: ...
-    def declare_trigger(
-        self,
-        name: str,
-        workflow: str,
-        *,
-        interval: int,
-        allow_concurrent: bool,
-        jitter: int,
-        timeout: int | None,
-        backoff: tuple[int, float, int],
-        failures_max: int | None,
-        overlap: str,
-    ) -> int: ...
+    def declare_triggers(self, triggers: Sequence[dict[str, Any]]) -> list[int]: ...
     def ready(self) -> None: ...
     def retire_trigger(self, slot: int) -> None: ...
     def poll(

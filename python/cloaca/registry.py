@@ -15,7 +15,7 @@ from .errors import WorkflowError, excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
     from .task import TaskDefinition
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         """What the registry needs of a runner. Both may be told the same thing twice."""
 
         def _on_workflow(self, workflow: Workflow) -> None: ...
-        def _on_trigger(self, trigger: TriggerDefinition) -> None: ...
+        def _on_triggers(self, triggers: Sequence[TriggerDefinition]) -> None: ...
 
 
 lock = threading.RLock()
@@ -138,8 +138,7 @@ def attach(runner: LiveRunner) -> None:
             import logging
 
             logging.getLogger("cloaca").exception("workflow %r: its constructor failed", name)
-    for trigger in polled:
-        runner._on_trigger(trigger)
+    runner._on_triggers(polled)
 
 
 def detach(runner: LiveRunner) -> None:
@@ -157,7 +156,7 @@ def announce_workflow(declared: Workflow) -> None:
 def announce_trigger(trigger: TriggerDefinition) -> None:
     """Tells every live runner of a trigger."""
     for runner in _live():
-        runner._on_trigger(trigger)
+        runner._on_triggers([trigger])
 
 
 def clear() -> None:

@@ -211,41 +211,27 @@ class DefaultRunner:
                 )
                 self._engine.declare_workflow(workflow.name, workflow.version, specification)
 
-    def _on_trigger(self, trigger: TriggerDefinition) -> None:
-        """The program declared a trigger, before this runner was made or after."""
+    def _on_triggers(self, triggers: Sequence[TriggerDefinition]) -> None:
+        """The program declared triggers, before this runner was made or after."""
         with self._lock:
             if self._closed:
                 return
-            if trigger.cron is not None:
-                zone = trigger.timezone or "UTC"
-                self._engine.put_cron(trigger.workflow or "", trigger.cron, zone, trigger.name)
-                return
-            known, slot = self._slots.get(trigger.name, (None, -1))
-            if known is trigger:
-                return
-            if known is not None:
-                self._engine.retire_trigger(slot)
-            self._crew.add_trigger(trigger)
-            interval = trigger.interval_us or POLL_INTERVAL_US
-            wait = trigger.on_error or Backoff()
-            slot = self._engine.declare_trigger(
-                trigger.name,
-                trigger.workflow or "",
-                interval=interval,
-                allow_concurrent=trigger.allow_concurrent,
-                jitter=trigger.jitter_us,
-                timeout=trigger.poll_timeout_us,
-                # A trigger that is polled once an hour gains nothing from being polled sooner because it
-                # failed.
-                backoff=(
-                    wait.base_us if trigger.on_error else max(wait.base_us, interval),
-                    wait.factor,
-                    wait.max_us,
-                ),
-                failures_max=trigger.max_consecutive_failures,
-                overlap=trigger.overlap or "allow",
-            )
-            self._slots[trigger.name] = (trigger, slot)
+            for trigger in triggers:
+                if trigger.cron is not None:
+                    zone = trigger.timezone or "UTC"
+                    self._engine.put_cron(trigger.workflow or "", trigger.cron, zone, trigger.name)
+            polled = [trigger for trigger in triggers if self._is_new(trigger)]
+            for trigger in polled:
+                self._crew.add_trigger(trigger)
+            slots = self._engine.declare_triggers([_plan(trigger) for trigger in polled])
+            for trigger, slot in zip(polled, slots, strict=True):
+                _, before = self._slots.get(trigger.name, (None, -1))
+                if before >= 0:
+                    self._engine.retire_trigger(before)
+                self._slots[trigger.name] = (trigger, slot)
+
+    def _is_new(self, trigger: TriggerDefinition) -> bool:
+        return trigger.cron is None and self._slots.get(trigger.name, (None, -1))[0] is not trigger
 
     def _open(self) -> Any:
         if self._closed and self._pid == os.getpid():
@@ -696,6 +682,24 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
     shown = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}
     shown["context"] = decode_value(row["context"])
     return shown | {name: row[name] for name in ("created_at", "started_at", "completed_at", "error_message")}
+
+
+def _plan(trigger: TriggerDefinition) -> dict[str, Any]:
+    interval = trigger.interval_us or POLL_INTERVAL_US
+    wait = trigger.on_error or Backoff()
+    # A trigger that is polled once an hour gains nothing from being polled sooner because it failed.
+    base = wait.base_us if trigger.on_error else max(wait.base_us, interval)
+    return {
+        "name": trigger.name,
+        "workflow": trigger.workflow or "",
+        "interval": interval,
+        "allow_concurrent": trigger.allow_concurrent,
+        "jitter": trigger.jitter_us,
+        "timeout": trigger.poll_timeout_us,
+        "backoff": (base, wait.factor, max(wait.max_us, base)),
+        "failures_max": trigger.max_consecutive_failures,
+        "overlap": trigger.overlap or "allow",
+    }
 
 
 def _ticked(ruling: Any) -> dict[str, Any]:

@@ -121,7 +121,7 @@ RUNS: list[Case] = [
     ("execute name 5", lambda w: w.runner.execute(5, {}), ValueError, "workflow_name is 5"),  # type: ignore[arg-type]
     ("execute name None", lambda w: w.runner.execute(None, {}), ValueError, "workflow_name"),  # type: ignore[arg-type]
     ("execute huge name", lambda w: w.runner.execute(HUGE, {}), ValueError, "fine"),
-    ("execute surrogate name", lambda w: w.runner.execute(LONE, {}), ValueError, "fine"),
+    ("execute surrogate name", lambda w: w.runner.execute(LONE, {}), ValueError, "surrogate"),
     ("execute NUL name", lambda w: w.runner.execute("fine\0", {}), ValueError, "fine"),
     ("execute unicode name", lambda w: w.runner.execute("ﬁne", {}), ValueError, "ﬁne"),
     ("execute context str", lambda w: w.runner.execute("fine", "{}"), TypeError, "dict"),  # type: ignore[arg-type]
@@ -345,7 +345,7 @@ TRIGGERS: list[Case] = [
     ("list triggers limit", lambda w: w.runner.list_trigger_schedules(limit=-1), ValueError, "limit is -1"),
     ("get trigger 5", lambda w: w.runner.get_trigger_schedule(5), ValueError, "trigger_name is 5"),  # type: ignore[arg-type]
     ("enable unknown", lambda w: w.runner.set_trigger_enabled("nope", True), ValueError, "watcher"),
-    ("enable surrogate", lambda w: w.runner.set_trigger_enabled(LONE, True), ValueError, "watcher"),
+    ("enable surrogate", lambda w: w.runner.set_trigger_enabled(LONE, True), ValueError, "surrogate"),
     ("enable huge", lambda w: w.runner.set_trigger_enabled(HUGE, True), ValueError, "watcher"),
     (
         "enable 'no'",
@@ -367,7 +367,7 @@ TRIGGERS: list[Case] = [
     ("tick unknown", lambda w: w.runner.tick("nope"), ValueError, "watcher"),
     ("tick empty", lambda w: w.runner.tick(""), ValueError, "watcher"),
     ("tick 5", lambda w: w.runner.tick(5), ValueError, "trigger_name is 5"),  # type: ignore[arg-type]
-    ("tick surrogate", lambda w: w.runner.tick(LONE), ValueError, "watcher"),
+    ("tick surrogate", lambda w: w.runner.tick(LONE), ValueError, "surrogate"),
     ("fire list", lambda w: cloaca.TriggerResult.fire([1]), TypeError, "dict"),  # type: ignore[arg-type]
     ("fire empty run_key", lambda w: cloaca.TriggerResult.fire(run_key=""), ValueError, "run_key is ''"),
     ("fire run_key 5", lambda w: cloaca.TriggerResult.fire(run_key=5), ValueError, "run_key is 5"),  # type: ignore[arg-type]

@@ -257,20 +257,31 @@ def test_a_task_beyond_task_timeout_seconds_fails_and_its_late_return_is_ignored
         left.set()
 
     declare("slow", body)
-    declare("fine", lambda context: None)
-    settings = config(task_timeout_seconds=0.1, max_concurrent_tasks=1)
-    with cloaca.DefaultRunner.with_config(":memory:", settings) as runner:
+    with cloaca.DefaultRunner.with_config(":memory:", config(task_timeout_seconds=0.1)) as runner:
         result = runner.execute("slow", {})
         assert result.status == "Failed"
         assert result.error_message is not None
         assert "'only'" in result.error_message
         assert "timed out" in result.error_message
-        assert runner.execute("fine").status == "Completed", "a body that hangs holds the only slot for ever"
         go.set()
         assert left.wait(WAIT)
         (row,) = runner.list_runs(workflow="slow")
         assert row["status"] == "Failed"
         assert runner.get_run(row["id"])["final_context"] == {}  # type: ignore[index]
+
+
+def test_bodies_that_hang_beyond_their_time_out_do_not_hold_their_slots_for_ever() -> None:
+    go = threading.Event()
+    declare("hangs", lambda context: go.wait(WAIT) and None)
+    declare("fine", lambda context: None)
+    settings = config(task_timeout_seconds=0.1, max_concurrent_tasks=2)
+    with cloaca.DefaultRunner.with_config(":memory:", settings) as runner:
+        try:
+            hanging = [runner.submit("hangs") for _ in range(4)]
+            assert [run.result(5).status for run in hanging] == ["Failed"] * 4
+            assert runner.submit("fine").result(5).status == "Completed"
+        finally:
+            go.set()
 
 
 def test_a_time_out_is_tried_again_and_counts_as_transient() -> None:

@@ -110,6 +110,49 @@ fn next_of(cron: &Cron, at: Wall) -> Option<Wall> {
     cron.next(at)
 }
 
+/// A trigger as the Python layer declares it; spans are in microseconds.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct TriggerParts {
+    name: String,
+    workflow: String,
+    interval: u64,
+    allow_concurrent: bool,
+    jitter: u64,
+    timeout: Option<u64>,
+    /// `(base, factor, longest)`.
+    backoff: (u64, f64, u64),
+    failures_max: Option<u32>,
+    overlap: String,
+}
+
+impl TriggerParts {
+    fn split(self) -> (Plan, Declared) {
+        let name: Arc<str> = self.name.into();
+        let (base, factor, longest) = self.backoff;
+        let plan = Plan {
+            name: Arc::clone(&name),
+            interval: Duration::from_micros(self.interval),
+            jitter: Duration::from_micros(self.jitter),
+            timeout: self.timeout.map(Duration::from_micros),
+            backoff: Backoff {
+                base: Duration::from_micros(base),
+                factor,
+                longest: Duration::from_micros(longest),
+            },
+            failures_max: self.failures_max,
+        };
+        let interval_us = i64::try_from(self.interval).unwrap_or(i64::MAX);
+        let row = TriggerRow {
+            name,
+            workflow: self.workflow.into(),
+            interval_us,
+            allow_concurrent: self.allow_concurrent,
+        };
+        (plan, Declared { row, overlap: Overlap::from_name(&self.overlap).unwrap_or_default() })
+    }
+}
+
 #[pymethods]
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
@@ -166,41 +209,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Declares a trigger and returns its place in the list of bodies. Spans are in microseconds; `backoff` is
-    /// `(base, factor, longest)`.
-    #[pyo3(signature = (name, workflow, *, interval, allow_concurrent, jitter, timeout, backoff, failures_max, overlap))]
-    #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
-    fn declare_trigger(
-        &self,
-        py: Python<'_>,
-        name: &str,
-        workflow: &str,
-        interval: u64,
-        allow_concurrent: bool,
-        jitter: u64,
-        timeout: Option<u64>,
-        backoff: (u64, f64, u64),
-        failures_max: Option<u32>,
-        overlap: &str,
-    ) -> PyResult<u32> {
+    /// Declares triggers and returns their places in the list of bodies, which follow one another.
+    fn declare_triggers(&self, py: Python<'_>, triggers: Vec<TriggerParts>) -> PyResult<Vec<u32>> {
         let runtime = self.runtime(py)?;
-        let (base, factor, longest) = backoff;
-        let plan = Plan {
-            name: name.into(),
-            interval: Duration::from_micros(interval),
-            jitter: Duration::from_micros(jitter),
-            timeout: timeout.map(Duration::from_micros),
-            backoff: Backoff {
-                base: Duration::from_micros(base),
-                factor,
-                longest: Duration::from_micros(longest),
-            },
-            failures_max,
-        };
-        let interval_us = i64::try_from(interval).unwrap_or(i64::MAX);
-        let row = TriggerRow { name: name.into(), workflow: workflow.into(), interval_us, allow_concurrent };
-        let overlap = Overlap::from_name(overlap).unwrap_or_default();
-        free(py, || runtime.declare(plan, Declared { row, overlap }))
+        let triggers = triggers.into_iter().map(TriggerParts::split).collect();
+        free(py, || runtime.declare(triggers))
     }
 
     /// The program has declared what it had to declare.

@@ -15,7 +15,7 @@ use cloaca_core::time::{Mono, Now, Wall};
 use crate::engine::free;
 
 /// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us)`.
-pub type TicketParts = (u32, u64, u64, u64, i64);
+pub type TicketParts = (u32, u32, u64, u64, i64);
 
 /// A ticket as plain numbers.
 pub fn parts_of(ticket: Ticket, began: Now) -> TicketParts {

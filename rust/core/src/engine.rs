@@ -93,13 +93,8 @@ pub struct Request {
 pub enum Event {
     /// The program declared a workflow, anew or again.
     Workflow(Arc<Workflow>),
-    /// The program declared a trigger.
-    Trigger {
-        /// Its place in the poller.
-        slot: u32,
-        /// Its settings.
-        declared: Declared,
-    },
+    /// The program declared triggers, each with its place in the poller.
+    Triggers(Vec<(u32, Declared)>),
     /// Somebody asked for runs; the workflow was looked up by the caller.
     Start {
         /// Whose tasks to run.
@@ -380,12 +375,12 @@ impl Engine {
     pub fn step(&mut self, event: Event, now: Now, out: &mut Effects) {
         match event {
             Event::Workflow(workflow) => self.declared(workflow, now, out),
-            Event::Trigger { slot, declared } => {
+            Event::Triggers(triggers) => triggers.into_iter().for_each(|(slot, declared)| {
                 let trigger = declared.row.clone();
                 self.triggers.insert(slot, declared);
                 let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
                 out.commits.push((change, Then::Declared { slot }));
-            }
+            }),
             Event::Start { workflow, requests } => self.start(&workflow, requests, now, out),
             Event::Polled(polled) => self.polled(polled, now, out),
             Event::History(history) => {

@@ -52,9 +52,83 @@ impl Streak {
     }
 }
 
+/// Skips without a reason, by far the most frequent answer, counted without a look at anything else.
+#[derive(Debug, Clone, Copy)]
+pub struct Tally {
+    count: u32,
+    min_us: u32,
+    max_us: u32,
+    sum_us: u64,
+    first_at: Wall,
+    last_at: Wall,
+}
+
+/// Before any poll.
+const NEVER: Wall = Wall(i64::MIN);
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { count: 0, min_us: u32::MAX, max_us: 0, sum_us: 0, first_at: NEVER, last_at: NEVER }
+    }
+}
+
+impl Tally {
+    /// Adds a skip.
+    pub fn add(&mut self, at: Wall, duration_us: u64) {
+        if self.count == 0 {
+            self.first_at = at;
+        }
+        let short = u32::try_from(duration_us).unwrap_or(u32::MAX);
+        // Taken twice a minute: a poll each microsecond would not fill it.
+        self.count = self.count.saturating_add(1);
+        self.min_us = self.min_us.min(short);
+        self.max_us = self.max_us.max(short);
+        self.sum_us = self.sum_us.saturating_add(duration_us);
+        self.last_at = at;
+    }
+
+    /// Notes a poll that is counted elsewhere.
+    pub fn touch(&mut self, at: Wall) {
+        self.last_at = at;
+    }
+
+    /// When the last poll began, of whatever outcome.
+    pub fn last_at(&self) -> Option<Wall> {
+        (self.last_at != NEVER).then_some(self.last_at)
+    }
+
+    /// Takes what has gathered, as a stretch of that trigger's row.
+    pub fn take(&mut self, schedule: i64) -> Option<Stretch> {
+        let taken = std::mem::replace(self, Self { last_at: self.last_at, ..Self::default() });
+        (taken.count > 0).then(|| Stretch {
+            schedule,
+            outcome: Outcome::Skip,
+            reason: Arc::from(""),
+            count: taken.count.into(),
+            first_at: taken.first_at,
+            last_at: taken.last_at,
+            min_us: taken.min_us.into(),
+            max_us: taken.max_us.into(),
+            sum_us: taken.sum_us,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tally_is_one_stretch_and_remembers_the_last_poll() {
+        let mut tally = Tally::default();
+        assert_eq!((tally.take(1), tally.last_at()), (None, None));
+        tally.add(Wall(5), 3);
+        tally.add(Wall(9), 1);
+        let stretch = tally.take(1).unwrap();
+        assert_eq!((stretch.count, stretch.first_at, stretch.last_at), (2, Wall(5), Wall(9)));
+        assert_eq!((stretch.min_us, stretch.max_us, stretch.sum_us), (1, 3, 4));
+        assert_eq!((tally.take(1), tally.last_at()), (None, Some(Wall(9))));
+    }
 
     #[test]
     fn equal_polls_are_one_stretch_and_a_change_ends_it() {

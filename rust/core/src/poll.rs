@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cadence;
-use crate::history::Streak;
+use crate::history::{Streak, Tally};
 use crate::port::{Outcome, Schedule, Stretch};
 use crate::time::{Mono, Wall};
 use crate::wheel::Wheel;
@@ -72,7 +72,7 @@ pub struct Ticket {
     /// The trigger's place.
     pub slot: u32,
     /// Tells this poll from a later one of the same trigger.
-    pub serial: u64,
+    pub serial: u32,
     /// When it was due.
     pub due: Mono,
 }
@@ -140,38 +140,42 @@ pub struct Finish {
     pub pause: Option<Duration>,
 }
 
-/// What every quiet poll touches, close together: with many triggers the misses of the cache are what a poll costs.
+/// What every quiet poll touches, in one line of the cache: with many triggers its misses are what a poll costs.
 #[derive(Debug)]
 struct Slot {
-    /// The store's row; none until it is kept.
-    schedule: Option<i64>,
-    serial: u64,
-    interval_ns: u64,
-    /// The beat of the last poll; `due` lies later by the jitter.
-    last_beat: Mono,
-    next_beat: Mono,
-    /// When the poll in flight was due, or the last one.
-    polled_due: Mono,
-    due: Option<Mono>,
-    last_at: Option<Wall>,
-    failures: u32,
+    serial: u32,
     in_body: bool,
     in_commit: bool,
-    enabled: bool,
-    /// Another owner polls it.
-    elsewhere: bool,
-    retired: bool,
+    /// Whether it is to be polled at all: its row is kept, and nothing in [`Rest`] stands against it.
+    is_live: bool,
+    /// Whether nothing else in [`Rest`] need be looked at: no jitter, time-out, failure, pause or reason.
     is_plain: bool,
-    streak: Streak,
-    rest: Box<Rest>,
+    interval_ns: u64,
+    /// The beat of the last poll; the poll is due later than that by the jitter.
+    last_beat: Mono,
+    quiet: Tally,
 }
 
 #[derive(Debug)]
 struct Rest {
     plan: Plan,
+    /// The store's row; none until it is kept.
+    schedule: Option<i64>,
+    enabled: bool,
+    /// Another owner polls it.
+    elsewhere: bool,
+    retired: bool,
+    failures: u32,
     pause: Option<Duration>,
+    /// The beat for which it is armed, if jitter keeps that from being told from the due time.
+    next_beat: Mono,
+    /// When the poll out of turn was asked for that is in flight.
+    asked_at: Option<Mono>,
     fired_at: Option<Wall>,
     cursor: Option<Arc<str>>,
+    /// Skips with a reason; empty while [`Slot::quiet`] gathers.
+    streak: Streak,
+    has_streak: bool,
 }
 
 /// Counts since the start.
@@ -194,6 +198,7 @@ pub struct PollCounts {
 pub struct Poller {
     wheel: Wheel,
     slots: Vec<Slot>,
+    rests: Vec<Rest>,
     slot_of: HashMap<i64, u32>,
     per_interval: HashMap<u64, u64>,
     counts: PollCounts,
@@ -205,6 +210,7 @@ impl Default for Poller {
         Self {
             wheel: Wheel::new(POLL_TICK_NS),
             slots: Vec::new(),
+            rests: Vec::new(),
             slot_of: HashMap::new(),
             per_interval: HashMap::new(),
             counts: PollCounts::default(),
@@ -213,21 +219,20 @@ impl Default for Poller {
     }
 }
 
-impl Slot {
+impl Rest {
     /// How long the trigger is not to be polled, by its own wish or because of failures.
     fn pause(&self) -> Duration {
-        if self.failures == 0 && self.is_plain {
-            return Duration::ZERO;
-        }
-        self.rest.pause.unwrap_or_else(|| self.rest.plan.backoff.delay(self.failures))
+        self.pause.unwrap_or_else(|| self.plan.backoff.delay(self.failures))
     }
 
-    fn note_pause(&mut self, pause: Option<Duration>) {
-        if pause.is_some() || !self.is_plain {
-            self.rest.pause = pause;
-            let plan = &self.rest.plan;
-            self.is_plain = pause.is_none() && plan.jitter.is_zero() && plan.timeout.is_none();
-        }
+    fn is_live(&self) -> bool {
+        self.schedule.is_some() && self.enabled && !self.elsewhere && !self.retired
+    }
+
+    fn is_plain(&self) -> bool {
+        let is_timed = !self.plan.jitter.is_zero() || self.plan.timeout.is_some();
+        let is_pausing = self.failures > 0 || self.pause.is_some();
+        !(is_timed || is_pausing || self.has_streak || self.asked_at.is_some())
     }
 }
 
@@ -235,87 +240,109 @@ impl Poller {
     /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
     /// interval after `now`, later by its phase if other triggers share the interval.
     pub fn declare(&mut self, plan: Plan, now: Mono) -> u32 {
-        let interval = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let sharing = self.per_interval.entry(interval).or_insert(0);
-        let phase = cadence::phase(*sharing, interval);
+        let interval_ns = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let sharing = self.per_interval.entry(interval_ns).or_insert(0);
+        let last_beat = Mono(now.0.saturating_add(cadence::phase(*sharing, interval_ns)));
         *sharing += 1;
-        let start = Mono(now.0.saturating_add(phase));
-        let is_plain = plan.jitter.is_zero() && plan.timeout.is_none();
-        let rest = Rest { plan, pause: None, fired_at: None, cursor: None };
-        self.slots.push(Slot {
+        let rest = Rest {
+            plan,
             schedule: None,
-            serial: 0,
-            interval_ns: interval,
-            last_beat: start,
-            next_beat: start,
-            polled_due: start,
-            due: None,
-            last_at: None,
-            failures: 0,
-            in_body: false,
-            in_commit: false,
             enabled: true,
             elsewhere: false,
             retired: false,
-            is_plain,
+            failures: 0,
+            pause: None,
+            next_beat: last_beat,
+            asked_at: None,
+            fired_at: None,
+            cursor: None,
             streak: Streak::default(),
-            rest: Box::new(rest),
+            has_streak: false,
+        };
+        self.slots.push(Slot {
+            serial: 0,
+            in_body: false,
+            in_commit: false,
+            is_live: false,
+            is_plain: rest.is_plain(),
+            interval_ns,
+            last_beat,
+            quiet: Tally::default(),
         });
+        self.rests.push(rest);
         u32::try_from(self.slots.len() - 1).expect("triggers are fewer than 2^32")
+    }
+
+    /// Brings the hot half of a slot in line with the other.
+    fn note(&mut self, slot: u32) {
+        let rest = &self.rests[slot as usize];
+        let state = &mut self.slots[slot as usize];
+        state.is_live = rest.is_live();
+        state.is_plain = rest.is_plain();
     }
 
     /// Gives a declared trigger its row and arms it if that says so, unless it is polled `elsewhere`.
     pub fn enable(&mut self, slot: u32, row: &Schedule, elsewhere: bool, now: Mono) {
-        let state = &mut self.slots[slot as usize];
-        if state.retired {
+        let rest = &mut self.rests[slot as usize];
+        if rest.retired {
             return;
         }
-        state.schedule = Some(row.row);
-        state.enabled = row.enabled;
-        state.elsewhere = elsewhere;
-        state.rest.cursor = row.cursor.as_deref().map(Arc::from);
-        state.rest.fired_at = row.last_fired_at;
+        rest.schedule = Some(row.row);
+        rest.enabled = row.enabled;
+        rest.elsewhere = elsewhere;
+        rest.cursor = row.cursor.as_deref().map(Arc::from);
+        rest.fired_at = row.last_fired_at;
         self.slot_of.insert(row.row, slot);
+        self.note(slot);
         self.arm(slot, now);
     }
 
     /// Switches the trigger with that row; false if there is none here. A poll in flight is given up.
     pub fn set_enabled(&mut self, schedule: i64, enabled: bool, now: Mono) -> bool {
         let Some(&slot) = self.slot_of.get(&schedule) else { return false };
-        let state = &mut self.slots[slot as usize];
-        if state.enabled == enabled {
+        let rest = &mut self.rests[slot as usize];
+        if rest.enabled == enabled {
             return true;
         }
-        state.enabled = enabled;
+        rest.enabled = enabled;
         if enabled {
-            state.failures = 0;
-            self.arm(slot, now);
-        } else {
-            state.serial += 1;
-            self.disarm(slot);
+            rest.failures = 0;
+            rest.pause = None;
+        }
+        self.note(slot);
+        match enabled {
+            true => self.arm(slot, now),
+            false => self.give_way(slot),
         }
         true
     }
 
     /// Forgets a trigger for good, because it was declared again or dropped.
     pub fn retire(&mut self, slot: u32) {
+        self.rests[slot as usize].retired = true;
+        self.note(slot);
+        self.give_way(slot);
+    }
+
+    /// Makes a poll in flight void, and arms no other.
+    fn give_way(&mut self, slot: u32) {
         let state = &mut self.slots[slot as usize];
-        state.retired = true;
-        state.serial += 1;
-        self.disarm(slot);
+        state.serial = state.serial.wrapping_add(1);
+        self.wheel.cancel(slot);
     }
 
     /// The next trigger to poll, or how long there is none.
     pub fn next(&mut self, now: Mono) -> Turn {
         let Some((slot, due)) = self.wheel.pop(now) else { return Turn::Wait };
-        if self.slots[slot as usize].in_body {
+        let state = &mut self.slots[slot as usize];
+        if state.in_body {
             return self.give_up(slot);
         }
+        let is_on_beat = state.is_plain || self.rests[slot as usize].plan.jitter.is_zero();
+        state.last_beat = if is_on_beat { due } else { self.rests[slot as usize].next_beat };
         let late = now.0.saturating_sub(due.0);
         self.counts.late_sum_ns += late;
         self.counts.late_max_ns = self.counts.late_max_ns.max(late);
-        let state = &mut self.slots[slot as usize];
-        state.last_beat = state.next_beat;
         Turn::Poll(self.begin(slot, due, now))
     }
 
@@ -326,24 +353,24 @@ impl Poller {
 
     /// A poll out of turn; none while another of the same trigger is in flight or before its row is kept.
     pub fn poll_now(&mut self, slot: u32, now: Mono) -> Option<Ticket> {
-        let state = &self.slots[slot as usize];
+        let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
         let is_busy = state.in_body || state.in_commit;
-        if is_busy || state.elsewhere || state.retired || state.schedule.is_none() {
+        if is_busy || rest.elsewhere || rest.retired || rest.schedule.is_none() {
             return None;
         }
-        self.disarm(slot);
+        rest.asked_at = Some(now);
+        self.note(slot);
+        self.wheel.cancel(slot);
         Some(self.begin(slot, now, now))
     }
 
     fn begin(&mut self, slot: u32, due: Mono, now: Mono) -> Ticket {
         let state = &mut self.slots[slot as usize];
         state.in_body = true;
-        state.serial += 1;
-        state.due = None;
-        state.polled_due = due;
+        state.serial = state.serial.wrapping_add(1);
         let serial = state.serial;
         if !state.is_plain
-            && let Some(timeout) = state.rest.plan.timeout
+            && let Some(timeout) = self.rests[slot as usize].plan.timeout
         {
             self.wheel.arm(slot, now.after(timeout));
         }
@@ -352,9 +379,9 @@ impl Poller {
 
     fn give_up(&mut self, slot: u32) -> Turn {
         let state = &mut self.slots[slot as usize];
-        state.serial += 1;
-        let timeout =
-            state.rest.plan.timeout.expect("only a poll with a time-out is armed while its body runs");
+        state.serial = state.serial.wrapping_add(1);
+        let timeout = self.rests[slot as usize].plan.timeout;
+        let timeout = timeout.expect("only a poll with a time-out is armed while its body runs");
         self.counts.polls += 1;
         let ended = self.end(slot, true);
         Turn::TimedOut(Overdue { slot, timeout, ended })
@@ -364,15 +391,16 @@ impl Poller {
     fn returned(&mut self, ticket: Ticket, now: Mono) -> bool {
         let state = &mut self.slots[ticket.slot as usize];
         state.in_body = false;
+        let is_current = state.serial == ticket.serial;
         if !state.is_plain {
             self.wheel.cancel(ticket.slot);
+            self.rests[ticket.slot as usize].asked_at = None;
+            self.note(ticket.slot);
         }
-        let state = &self.slots[ticket.slot as usize];
-        if state.serial == ticket.serial {
-            return true;
+        if !is_current {
+            self.arm(ticket.slot, now);
         }
-        self.arm(ticket.slot, now);
-        false
+        is_current
     }
 
     /// Ends a poll that was a plain skip and arms the next. Returns a stretch of history that it closes.
@@ -383,12 +411,37 @@ impl Poller {
         self.counts.polls += 1;
         self.counts.skips += 1;
         let slot = &mut self.slots[ticket.slot as usize];
-        slot.last_at = Some(finish.began);
-        slot.failures = 0;
-        slot.note_pause(finish.pause);
-        let schedule = slot.schedule.expect("a polled trigger has a row");
-        let closed = slot.streak.add(schedule, Outcome::Skip, reason, finish.began, finish.took_us);
+        let is_plain = slot.is_plain && reason.is_empty() && finish.pause.is_none();
+        let closed = match is_plain {
+            true => {
+                slot.quiet.add(finish.began, finish.took_us);
+                None
+            }
+            false => self.skipped_for(ticket.slot, reason, finish),
+        };
         self.arm(ticket.slot, now);
+        closed
+    }
+
+    fn skipped_for(&mut self, slot: u32, reason: &str, finish: Finish) -> Option<Stretch> {
+        let (state, rest) = (&mut self.slots[slot as usize], &mut self.rests[slot as usize]);
+        let schedule = rest.schedule.expect("a polled trigger has a row");
+        rest.failures = 0;
+        rest.pause = finish.pause;
+        rest.has_streak = !reason.is_empty();
+        let closed = match rest.has_streak {
+            true => {
+                let before = state.quiet.take(schedule);
+                state.quiet.touch(finish.began);
+                let ended = rest.streak.add(schedule, Outcome::Skip, reason, finish.began, finish.took_us);
+                before.or(ended)
+            }
+            false => {
+                state.quiet.add(finish.began, finish.took_us);
+                rest.streak.take(schedule)
+            }
+        };
+        self.note(slot);
         closed
     }
 
@@ -399,24 +452,30 @@ impl Poller {
             return None;
         }
         self.counts.polls += 1;
-        let slot = &mut self.slots[ticket.slot as usize];
-        slot.last_at = Some(finish.began);
-        slot.note_pause(finish.pause);
+        self.slots[ticket.slot as usize].quiet.touch(finish.began);
+        self.rests[ticket.slot as usize].pause = finish.pause;
         Some(self.end(ticket.slot, failed))
     }
 
     fn end(&mut self, slot: u32, failed: bool) -> Ended {
-        let slot = &mut self.slots[slot as usize];
-        slot.in_commit = true;
-        slot.failures = if failed { slot.failures.saturating_add(1) } else { 0 };
-        let schedule = slot.schedule.expect("a polled trigger has a row");
-        let disable = slot
-            .rest
-            .plan
-            .failures_max
-            .filter(|&most| failed && slot.failures >= most)
-            .map(|_| format!("{} polls in a row failed", slot.failures));
-        Ended { schedule, history: slot.streak.take(schedule).into_iter().collect(), disable }
+        let history = self.take_quiet(slot).into_iter().collect();
+        self.slots[slot as usize].in_commit = true;
+        let rest = &mut self.rests[slot as usize];
+        rest.failures = if failed { rest.failures.saturating_add(1) } else { 0 };
+        let schedule = rest.schedule.expect("a polled trigger has a row");
+        let is_enough = failed && rest.plan.failures_max.is_some_and(|most| rest.failures >= most);
+        let disable = is_enough.then(|| format!("{} polls in a row failed", rest.failures));
+        self.note(slot);
+        Ended { schedule, history, disable }
+    }
+
+    fn take_quiet(&mut self, slot: u32) -> Option<Stretch> {
+        let (state, rest) = (&mut self.slots[slot as usize], &mut self.rests[slot as usize]);
+        let schedule = rest.schedule?;
+        rest.has_streak = false;
+        let taken = state.quiet.take(schedule).or_else(|| rest.streak.take(schedule));
+        self.note(slot);
+        taken
     }
 
     /// A poll that leaves no trace: its body was called only to look.
@@ -428,70 +487,76 @@ impl Poller {
 
     /// Stops polling a trigger that another owner polls now; [`Poller::enable`] takes it back.
     pub fn park(&mut self, slot: u32) {
-        let state = &mut self.slots[slot as usize];
-        state.elsewhere = true;
-        state.in_commit = false;
-        self.disarm(slot);
+        self.rests[slot as usize].elsewhere = true;
+        self.slots[slot as usize].in_commit = false;
+        self.note(slot);
+        self.wheel.cancel(slot);
     }
 
     /// Lets a trigger be polled again after its tick was kept, with the cursor and the time of the fire that were kept.
     pub fn rearm(&mut self, slot: u32, cursor: Option<Arc<str>>, fired_at: Option<Wall>, now: Mono) {
-        let state = &mut self.slots[slot as usize];
-        state.in_commit = false;
+        self.slots[slot as usize].in_commit = false;
+        let rest = &mut self.rests[slot as usize];
         if cursor.is_some() {
-            state.rest.cursor = cursor;
+            rest.cursor = cursor;
         }
-        state.rest.fired_at = fired_at.or(state.rest.fired_at);
+        rest.fired_at = fired_at.or(rest.fired_at);
         self.arm(slot, now);
     }
 
     fn arm(&mut self, slot: u32, now: Mono) {
-        let state = &mut self.slots[slot as usize];
-        let is_idle = !state.in_body && !state.in_commit;
-        if !is_idle || !state.enabled || state.elsewhere || state.retired || state.schedule.is_none() {
+        let state = &self.slots[slot as usize];
+        if state.in_body || state.in_commit || !state.is_live {
             return;
         }
-        let (beat, missed) = match state.pause() {
-            Duration::ZERO => cadence::next_beat(state.last_beat, state.interval_ns, now),
-            // Beats that a wait leaves out on purpose are not missed.
-            pause => (cadence::next_beat(state.last_beat, state.interval_ns, now.after(pause)).0, 0),
-        };
-        self.counts.missed += missed;
-        let due = match state.is_plain {
-            true => beat,
-            false => beat.after(state.rest.plan.jitter.mul_f64(next_random(&mut self.random))),
-        };
-        state.next_beat = beat;
-        state.due = Some(due);
-        self.wheel.arm(slot, due);
+        if state.is_plain {
+            let (beat, missed) = cadence::next_beat(state.last_beat, state.interval_ns, now);
+            self.counts.missed += missed;
+            self.wheel.arm(slot, beat);
+        } else {
+            self.arm_timed(slot, now);
+        }
     }
 
-    fn disarm(&mut self, slot: u32) {
-        self.wheel.cancel(slot);
-        self.slots[slot as usize].due = None;
+    fn arm_timed(&mut self, slot: u32, now: Mono) {
+        let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
+        let pause = rest.pause();
+        let (beat, missed) = cadence::next_beat(state.last_beat, state.interval_ns, now.after(pause));
+        // Beats that a wait leaves out on purpose are not missed.
+        if pause.is_zero() {
+            self.counts.missed += missed;
+        }
+        let due = match rest.plan.jitter {
+            Duration::ZERO => beat,
+            jitter => beat.after(jitter.mul_f64(next_random(&mut self.random))),
+        };
+        rest.next_beat = beat;
+        self.wheel.arm(slot, due);
     }
 
     /// What the trigger's function may know now.
     pub fn tick_state(&self, slot: u32) -> TickState {
-        let slot = &self.slots[slot as usize];
+        let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
         TickState {
-            cursor: slot.rest.cursor.clone(),
-            due: slot.polled_due,
-            fired_at: slot.rest.fired_at,
-            failures: slot.failures,
+            cursor: rest.cursor.clone(),
+            due: rest.asked_at.unwrap_or(state.last_beat),
+            fired_at: rest.fired_at,
+            failures: rest.failures,
         }
     }
 
     /// Where the trigger with that row stands; none if it is not declared here.
     pub fn standing(&self, schedule: i64) -> Option<Standing> {
-        let slot = &self.slots[*self.slot_of.get(&schedule)? as usize];
+        let slot = *self.slot_of.get(&schedule)?;
+        let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
+        let due = self.wheel.due(slot).filter(|_| !state.in_body);
         Some(Standing {
-            in_body: slot.in_body,
-            failures: slot.failures,
-            due: slot.due,
-            backs_off: slot.pause() > Duration::ZERO && slot.due.is_some(),
-            last_at: slot.last_at,
-            elsewhere: slot.elsewhere,
+            in_body: state.in_body,
+            failures: rest.failures,
+            due,
+            backs_off: due.is_some() && !rest.pause().is_zero(),
+            last_at: state.quiet.last_at(),
+            elsewhere: rest.elsewhere,
         })
     }
 
@@ -502,18 +567,17 @@ impl Poller {
 
     /// The name of the trigger in that slot.
     pub fn name(&self, slot: u32) -> Arc<str> {
-        Arc::clone(&self.slots[slot as usize].rest.plan.name)
+        Arc::clone(&self.rests[slot as usize].plan.name)
     }
 
     /// Quiet polls gathered since they were last taken, of every trigger.
     pub fn take_history(&mut self) -> Vec<Stretch> {
-        let take = |slot: &mut Slot| slot.schedule.and_then(|schedule| slot.streak.take(schedule));
-        self.slots.iter_mut().filter_map(take).collect()
+        (0..self.slots.len()).filter_map(|slot| self.take_quiet(slot as u32)).collect()
     }
 
     /// When the trigger with that row was last polled.
     pub fn last_poll_at(&self, schedule: i64) -> Option<Wall> {
-        self.slot_of.get(&schedule).and_then(|&slot| self.slots[slot as usize].last_at)
+        self.slot_of.get(&schedule).and_then(|&slot| self.slots[slot as usize].quiet.last_at())
     }
 
     /// Counts since the start.
@@ -523,8 +587,10 @@ impl Poller {
 
     /// Whether any trigger is being declared or polled, or its tick is being kept.
     pub fn is_busy(&self) -> bool {
-        let is_busy = |slot: &Slot| slot.in_body || slot.in_commit || slot.schedule.is_none();
-        self.slots.iter().any(|slot| !slot.retired && is_busy(slot))
+        let is_busy = |(slot, rest): (&Slot, &Rest)| {
+            !rest.retired && (slot.in_body || slot.in_commit || rest.schedule.is_none())
+        };
+        self.slots.iter().zip(&self.rests).any(is_busy)
     }
 }
 

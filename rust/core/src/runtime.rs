@@ -467,18 +467,21 @@ impl Runtime {
         found
     }
 
-    /// Declares a trigger and returns its slot. It is polled once its row is kept.
-    pub fn declare(&self, plan: Plan, declared: Declared) -> u32 {
-        let slot = {
+    /// Declares triggers and returns their slots, which follow one another. They are polled once their rows are kept.
+    pub fn declare(&self, triggers: Vec<(Plan, Declared)>) -> Vec<u32> {
+        let mut declared = Vec::with_capacity(triggers.len());
+        {
             let mut polls = lock(&self.shared.polls);
-            if polls.threads == 0 {
+            if polls.threads == 0 && !triggers.is_empty() {
                 polls.threads = 1;
                 self.shared.order(Order::SpawnPoller);
             }
-            polls.poller.declare(plan, self.now().mono)
-        };
-        self.step(Event::Trigger { slot, declared });
-        slot
+            let now = self.now().mono;
+            declared.extend(triggers.into_iter().map(|(plan, row)| (polls.poller.declare(plan, now), row)));
+        }
+        let slots = declared.iter().map(|&(slot, _)| slot).collect();
+        self.step(Event::Triggers(declared));
+        slots
     }
 
     /// Forgets a slot whose trigger was declared again.

@@ -124,6 +124,11 @@ impl Wheel {
         }
     }
 
+    /// When timer `id` is due; none if it is not armed.
+    pub fn due(&self, id: u32) -> Option<Mono> {
+        self.is_armed(id).then(|| self.timers[id as usize].due)
+    }
+
     /// Whether timer `id` is armed.
     pub fn is_armed(&self, id: u32) -> bool {
         self.timers.get(id as usize).is_some_and(|timer| timer.next != UNARMED)

@@ -1,0 +1,150 @@
+"""How late polls begin, what share of a core that costs, and what is left to a busy main thread.
+
+Each body notes when it is called. It was due at the first beat of its trigger's grid that came after its last call:
+`start + phase + n * interval`. For the hand-written loops the grid is known. A trigger of cloaca starts when it is
+declared, so each is declared while the runner lives, and the moment before is taken for its start: that can only
+make cloaca look later than it is, by what a declaration takes (about 10 µs). Its phase is the documented one. What
+the engine itself says about its mean lateness stands beside the figures as a check.
+"""
+
+import itertools
+import threading
+import time
+from array import array
+from collections.abc import Callable
+
+import cloaca
+from common import Body, Figures, declare, percentile, run_contestant, wait_until
+from loops import due_of, heap_loop, timer_loop
+
+NOTES_BITS = 22
+
+
+class Notes:
+    """When bodies were called, in a ring without allocation; the newest 4 million stay."""
+
+    def __init__(self, triggers: int) -> None:
+        self.at = array("q", bytes(8 << NOTES_BITS))
+        self.who = array("i", bytes(4 << NOTES_BITS))
+        self.order = itertools.count()
+        self.bodies = [self._body(number) for number in range(triggers)]
+
+    def _body(self, number: int) -> Body:
+        at, who, order, now, last = self.at, self.who, self.order, time.perf_counter_ns, len(self.at) - 1
+
+        def body():
+            note = next(order) & last
+            at[note] = now()
+            who[note] = number
+            return cloaca.TriggerResult.skip()
+
+        return body
+
+    def figures(self, grids: list[int], interval_ns: int, from_ns: int, until_ns: int) -> Figures:
+        """What the notes of that window say."""
+        late, lost = [], 0
+        last_beat = [-1] * len(grids)
+        count = next(self.order)
+        size = len(self.at)
+        for note in range(max(0, count - size), count):
+            at, who = self.at[note % size], self.who[note % size]
+            if at > until_ns:
+                break
+            beat = (at - grids[who]) // interval_ns
+            if at >= from_ns and last_beat[who] >= 0:
+                late.append(at - grids[who] - (last_beat[who] + 1) * interval_ns)
+                lost += beat - last_beat[who] - 1
+            last_beat[who] = beat
+        late.sort()
+        at_ms = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999, "max_ms": 1.0}
+        figures = {name: percentile(late, share) / 1e6 for name, share in at_ms.items()}
+        return figures | {"mean_ms": sum(late) / len(late) / 1e6, "polls": len(late), "lost": lost}
+
+
+def run_cloaca(triggers: int, interval_ms: float, seconds: float, busy: int) -> Figures:
+    """A runner with these triggers."""
+    speed_alone = _speed(busy)
+    notes = Notes(triggers)
+    interval_ns = int(interval_ms * 1e6)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        starts = declare(notes.bodies, interval_ms / 1000)
+        wait_until(lambda: runner.stats()["polls"] > 3 * triggers)
+        wait_until(lambda: len(runner.query("SELECT 1 FROM schedules LIMIT 1 OFFSET ?", [triggers - 1])) > 0)
+        time.sleep(2 * interval_ms / 1000 + 0.2)
+        before = runner.stats()
+        figures, window = _watch(seconds, busy, speed_alone)
+        after = runner.stats()
+    grids = [start + _phase(number, interval_ns) for number, start in enumerate(starts)]
+    figures |= notes.figures(grids, interval_ns, *window)
+    polls = after["polls"] - before["polls"]
+    late_ms = after["polls"] * after["late_mean_ms"] - before["polls"] * before["late_mean_ms"]
+    return figures | {"engine_mean_ms": late_ms / polls}
+
+
+def run_heapq(triggers: int, interval_ms: float, seconds: float, busy: int) -> Figures:
+    """A hand-written loop over `heapq`."""
+    return _loop(heap_loop, triggers, interval_ms, seconds, busy)
+
+
+def run_call_later(triggers: int, interval_ms: float, seconds: float, busy: int) -> Figures:
+    """asyncio's timers."""
+    return _loop(timer_loop, triggers, interval_ms, seconds, busy)
+
+
+def _loop(
+    loop: Callable[..., int], triggers: int, interval_ms: float, seconds: float, busy: int
+) -> Figures:
+    speed_alone = _speed(busy)
+    notes = Notes(triggers)
+    interval_ns = int(interval_ms * 1e6)
+    start_ns = time.perf_counter_ns()
+    until_ns = start_ns + int((seconds + 1.5) * 1e9)
+    thread = threading.Thread(target=loop, args=(notes.bodies, interval_ns, start_ns, until_ns))
+    thread.start()
+    time.sleep(1)
+    figures, window = _watch(seconds, busy, speed_alone)
+    thread.join()
+    grids = [due_of(number, triggers, interval_ns, start_ns) for number in range(triggers)]
+    return figures | notes.figures(grids, interval_ns, *window)
+
+
+def _watch(seconds: float, busy: int, speed_alone: float) -> tuple[Figures, tuple[int, int]]:
+    """Lets time pass, idle or busy, and says what that cost the other threads, and when it was."""
+    cpu, own_cpu, from_ns = time.process_time(), time.thread_time(), time.perf_counter_ns()
+    speed = _work(seconds) if busy else time.sleep(seconds)
+    until_ns = time.perf_counter_ns()
+    cpu, own_cpu = time.process_time() - cpu, time.thread_time() - own_cpu
+    figures = {"core": (cpu - own_cpu) / (until_ns - from_ns) * 1e9}
+    if speed is not None:
+        figures["main_kept"] = speed / speed_alone
+    return figures, (from_ns, until_ns)
+
+
+def _speed(busy: int) -> float:
+    return _work(1.0) if busy else 0.0
+
+
+def _work(seconds: float) -> float:
+    """Pure Python without a pause; returns how much of it a second."""
+    began = time.perf_counter()
+    rounds = total = 0
+    while time.perf_counter() - began < seconds:
+        for number in range(1000):
+            total += number & 7
+        rounds += 1
+    return rounds / (time.perf_counter() - began)
+
+
+def _phase(number: int, interval_ns: int) -> int:
+    """The share of an interval by which the n-th trigger of that interval comes later: van der Corput's sequence."""
+    return int(f"{number:064b}"[::-1], 2) * interval_ns >> 64
+
+
+if __name__ == "__main__":
+    run_contestant(
+        {"cloaca": run_cloaca, "heapq": run_heapq, "call_later": run_call_later},
+        triggers=int,
+        interval_ms=float,
+        seconds=float,
+        busy=int,
+    )
