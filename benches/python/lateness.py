@@ -91,9 +91,7 @@ def run_call_later(triggers: int, interval_ms: float, seconds: float, busy: int)
     return _loop(timer_loop, triggers, interval_ms, seconds, busy)
 
 
-def _loop(
-    loop: Callable[..., int], triggers: int, interval_ms: float, seconds: float, busy: int
-) -> Figures:
+def _loop(loop: Callable[..., int], triggers: int, interval_ms: float, seconds: float, busy: int) -> Figures:
     speed_alone = _speed(busy)
     notes = Notes(triggers)
     interval_ns = int(interval_ms * 1e6)

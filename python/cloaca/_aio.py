@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,17 @@ def _shared_loop() -> asyncio.AbstractEventLoop:
             _pid = os.getpid()
             threading.Thread(target=_loop.run_forever, name="cloaca-asyncio", daemon=True).start()
         return _loop
+
+
+def _leave() -> None:
+    """Nobody will come back to what still waits at the end of the interpreter, and nobody needs to be
+    told."""
+    if _loop is not None and _pid == os.getpid():
+        for task in asyncio.all_tasks(_loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+atexit.register(_leave)
 
 
 def run_coroutine(coroutine: Any) -> Any:

@@ -64,20 +64,22 @@ class Crew:
         """Calls a trigger's body on this thread and ends its poll; returns what it decided."""
         definition = self.triggers[ticket[0]]
         answer: object = None
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             answer = self.bodies[ticket[0]]()
             if definition.is_async:
                 answer = _awaited(answer)
-        except BaseException as raised:
+        except Exception as raised:
             error = raised
+        except BaseException:
+            # Ctrl-C, say: whoever asked for this poll has called it off.
+            self.engine.poll_looked(ticket)
+            raise
         ruling = self._ruling(ticket, answer, error)
         if dry_run:
             self.engine.poll_looked(ticket)
         else:
             self.engine.poll_answer(ticket, None, None, lambda *_: ruling)
-        if error is not None and not isinstance(error, Exception):
-            raise error
         return ruling
 
     def join(self, seconds: float) -> None:

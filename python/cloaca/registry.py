@@ -147,6 +147,13 @@ def detach(runner: LiveRunner) -> None:
         _runners.discard(runner)
 
 
+def forget_runners() -> None:
+    """Tells no runner anything more: in a forked child they are the parent's, and so may be the lock."""
+    global lock
+    lock = threading.RLock()
+    _runners.clear()
+
+
 def announce_workflow(declared: Workflow) -> None:
     """Tells every live runner of a workflow."""
     for runner in _live():

@@ -11,7 +11,6 @@ import atexit
 import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Iterable
 from time import monotonic
 
@@ -51,7 +50,10 @@ ATEXIT_SECONDS = 5.0
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
 
-_live: weakref.WeakSet[DefaultRunner] = weakref.WeakSet()
+_live: set[DefaultRunner] = set()
+"""Runners that nobody has shut down: they serve until the interpreter ends, whether somebody refers to them
+or not."""
+_inherited: set[DefaultRunner] = set()
 _hooked = False
 
 
@@ -198,7 +200,11 @@ class DefaultRunner:
         self._crew = Crew(self._engine)
         _live.add(self)
         _hook()
-        registry.attach(self)
+        try:
+            registry.attach(self)
+        except BaseException:
+            self.shutdown(0.0)
+            raise
         self._engine.ready()
 
     def _on_workflow(self, workflow: Workflow) -> None:
@@ -322,7 +328,6 @@ class DefaultRunner:
             row = engine.run(run_id)
             stands = "is not there" if row is None else f"is {row['status']}"
             raise WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")
-        engine.watch(run_id)
         return Run(self, run_id)
 
     def list_runs(
@@ -595,6 +600,8 @@ class DefaultRunner:
         import signal
 
         self._open()
+        if threading.current_thread() is not threading.main_thread():
+            raise RunnerError("run_forever waits for signals, which only the main thread gets; call it there")
         stop = threading.Event()
         before = {
             number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
@@ -614,8 +621,10 @@ class DefaultRunner:
             timeout (float): seconds for running tasks; what is not done then is resumed by the next runner.
         """
         limit = check.seconds(timeout, "timeout")
+        if self._pid != os.getpid():
+            return
         with self._lock:
-            if self._closed or self._pid != os.getpid():
+            if self._closed:
                 return
             self._closed = True
         _live.discard(self)
@@ -656,10 +665,19 @@ def _hook() -> None:
     if _hooked:
         return
     _hooked = True
+    atexit.register(_close_all)
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    """The runners that a forked child knows of are the parent's."""
     from ._cloaca import forked
 
-    atexit.register(_close_all)
-    os.register_at_fork(after_in_child=forked)
+    forked()
+    registry.forget_runners()
+    # Kept, so that nothing of theirs is closed here.
+    _inherited.update(_live)
+    _live.clear()
 
 
 def _close_all() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from .errors import RunnerError, WorkflowError
+from .errors import ArgumentTypeError, RunnerError, WorkflowError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ class TaskHandle:
             RuntimeError: the runner shuts down meanwhile, or the task has ended.
         """
         if not callable(condition):
-            raise TypeError(f"condition is a {type(condition).__name__}; give a function without arguments")
+            raise ArgumentTypeError(
+                f"condition is a {type(condition).__name__}; give a function without arguments"
+            )
         if isinstance(poll_interval_ms, bool) or not poll_interval_ms > 0:
             raise WorkflowError(f"poll_interval_ms is {poll_interval_ms!r}; the smallest is 1")
         if not self._open:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .errors import VariableError, excerpt
+from .errors import ArgumentTypeError, VariableError, excerpt
 
 PREFIX = "CLOACINA_VAR_"
 
@@ -37,6 +37,6 @@ def var_or(name: str, default: Default) -> str | Default:
 
 def _read(name: object) -> str | None:
     if not isinstance(name, str):
-        raise TypeError(f"name is {excerpt(name)}, a {type(name).__name__}; it must be a str")
+        raise ArgumentTypeError(f"name is {excerpt(name)}, a {type(name).__name__}; it must be a str")
     exact = os.environ.get(PREFIX + name)
     return os.environ.get(PREFIX + name.upper()) if exact is None else exact

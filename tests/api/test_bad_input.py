@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import cloaca
 import cloaca.testing
-import pytest
 
 HUGE = "x" * 1_000_000
 LONE = "\ud800"

@@ -9,10 +9,11 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-import cloaca
-import cloaca.testing
 import pytest
 from program import eventually
+
+import cloaca
+import cloaca.testing
 
 WAIT = 20.0
 FINAL = {"Completed", "Failed", "Cancelled"}
@@ -107,9 +108,18 @@ def test_runs_are_listed_newest_first_with_their_keys(runner: cloaca.DefaultRunn
     assert eventually(lambda: all(row["completed_at"] for row in runner.list_runs()))
     rows = runner.list_runs()
     assert [row["id"] for row in rows] == ids[::-1]
-    assert list(rows[0]) == (
-        "id workflow_name status trigger_name run_key context created_at started_at completed_at error_message"
-    ).split()
+    assert list(rows[0]) == [
+        "id",
+        "workflow_name",
+        "status",
+        "trigger_name",
+        "run_key",
+        "context",
+        "created_at",
+        "started_at",
+        "completed_at",
+        "error_message",
+    ]
     assert rows[0]["workflow_name"] == "good"
     assert rows[0]["context"] == {"n": 2}
     assert rows[0]["trigger_name"] is None
@@ -643,7 +653,9 @@ def test_stats_count_polls_fires_skips_errors_and_runs() -> None:
 def test_stats_tell_the_latency_of_runs(runner: cloaca.DefaultRunner) -> None:
     declare("good", nothing)
     runner.execute("good")
-    latencies = {name: value for name, value in runner.stats().items() if "latency" in name or "latencies" in name}
+    latencies = {
+        name: value for name, value in runner.stats().items() if "latency" in name or "latencies" in name
+    }
     assert latencies, "stats() has lateness and latencies"
 
 

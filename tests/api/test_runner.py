@@ -8,10 +8,11 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import cloaca
-import cloaca.testing
 import pytest
 from program import eventually, run_program
+
+import cloaca
+import cloaca.testing
 
 WAIT = 20.0
 

@@ -6,18 +6,33 @@ import threading
 from datetime import datetime
 from pathlib import Path
 
-import cloaca
-import cloaca.testing
 import pytest
 from program import eventually, run_program
 
+import cloaca
+import cloaca.testing
+
 WAIT = 20.0
-KEYS = (
-    "id trigger_name workflow_name poll_interval_ms allow_concurrent enabled last_poll_at created_at updated_at"
-).split()
-HISTORY_KEYS = (
-    "id schedule_id context_hash workflow_execution_id started_at completed_at created_at"
-).split()
+KEYS = [
+    "id",
+    "trigger_name",
+    "workflow_name",
+    "poll_interval_ms",
+    "allow_concurrent",
+    "enabled",
+    "last_poll_at",
+    "created_at",
+    "updated_at",
+]
+HISTORY_KEYS = [
+    "id",
+    "schedule_id",
+    "context_hash",
+    "workflow_execution_id",
+    "started_at",
+    "completed_at",
+    "created_at",
+]
 
 
 def declare_workflow(name: str = "good") -> None:
@@ -130,7 +145,8 @@ def test_a_trigger_may_switch_itself_off_while_it_is_polled() -> None:
     with cloaca.testing.Runner() as runner:
         runner.advance("1h")
         assert len(polls) == 1
-        assert len(runner.fired("good")) == 1
+        # A poll that was switched off while it ran changes nothing when it comes back.
+        assert runner.fired("good") == []
 
 
 def test_last_poll_at_moves_with_each_poll() -> None:

@@ -305,12 +305,6 @@ impl Engine {
         self.stored(py, |runtime| runtime.retry(id))
     }
 
-    /// Watches a run in hand; false if it is not in hand.
-    fn watch(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
-        let (runtime, id) = (self.runtime(py)?, parse_id(py, id)?);
-        free(py, || runtime.watch(id))
-    }
-
     /// Moves a manual clock; false if the runner does not come to rest within `patience` seconds.
     fn advance(&self, py: Python<'_>, span: u64, patience: f64) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
@@ -543,7 +537,10 @@ impl Engine {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
         let runs = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
-        let runs = runs.iter().map(|run| convert::run(py, run, None)).collect::<PyResult<_>>()?;
+        let runs = runs
+            .iter()
+            .map(|run| convert::run(py, run, self.runtime.begun_at(run.id)))
+            .collect::<PyResult<_>>()?;
         Ok(Some((row.id.to_string(), runs)))
     }
 
@@ -717,6 +714,9 @@ impl Engine {
         dict.set_item("runs_completed", counts.completed)?;
         dict.set_item("runs_failed", counts.failed)?;
         dict.set_item("runs_unfinished", unfinished)?;
+        let ended = counts.completed + counts.failed;
+        dict.set_item("run_latency_mean_ms", counts.run_sum_us as f64 / ended.max(1) as f64 / 1e3)?;
+        dict.set_item("run_latency_max_ms", counts.run_max_us as f64 / 1e3)?;
         Ok(dict)
     }
 

@@ -201,6 +201,8 @@ pub struct Effects {
     pub ended: Vec<(Uuid, Wall, RunEnd)>,
     /// Runs asked for by hand that are committed now.
     pub started: Vec<Uuid>,
+    /// Attempts that are not waited for any more: their slots are free.
+    pub released: Vec<Job>,
     /// Runs that this runner does not drive any more, and why.
     pub lost: Vec<(Uuid, String)>,
     /// Triggers that may be polled again.
@@ -241,6 +243,10 @@ pub struct Counts {
     pub completed: u64,
     /// Runs that ended otherwise.
     pub failed: u64,
+    /// From their commit to their end, together, in microseconds.
+    pub run_sum_us: u64,
+    /// The longest.
+    pub run_max_us: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -389,7 +395,7 @@ impl Engine {
                 }
             }
             Event::Committed(then, receipt) => self.committed(then, receipt, now, out),
-            Event::Taken(job) => self.taken(job, now, out),
+            Event::Taken(job) => self.taken(job, now),
             Event::Deferred(job, true) => self.disarm_job(job),
             Event::Deferred(job, false) => self.arm_job(job, now.mono),
             Event::Settled(job) => self.settled(job, now, out),
@@ -455,7 +461,7 @@ impl Engine {
     fn polled(&mut self, mut polled: Polled, now: Now, out: &mut Effects) {
         let Some(declared) = self.triggers.get(&polled.slot).cloned() else { return };
         let fires = std::mem::take(&mut polled.fires);
-        let mut verdict = Verdict::of(&polled.reason, &declared.row.name);
+        let mut verdict = Verdict::of(&polled.reason);
         self.counts.fires += fires.len() as u64;
         let mut runs = Vec::with_capacity(fires.len());
         for fire in fires {
@@ -469,7 +475,10 @@ impl Engine {
         }
         if verdict.outcome == Outcome::Error {
             self.counts.errors += 1;
-            out.logs.push((Level::Error, verdict.reason.clone()));
+            // Who called the body has logged what it raised, with its traceback.
+            if polled.reason.is_ok() {
+                out.logs.push((Level::Error, verdict.reason.clone()));
+            }
         }
         if let Some(cause) = &polled.disable {
             let text = format!("trigger '{}' is disabled: {cause}", declared.row.name);
@@ -697,6 +706,9 @@ impl Engine {
                 RunStatus::Completed => self.counts.completed += 1,
                 _ => self.counts.failed += 1,
             }
+            let took_us = u64::try_from(end.completed_at.0 - created_at.0).unwrap_or(0);
+            self.counts.run_sum_us += took_us;
+            self.counts.run_max_us = self.counts.run_max_us.max(took_us);
             out.ended.push((id, created_at, end));
             self.drop_run(id, now, out);
         }
@@ -707,19 +719,14 @@ impl Engine {
         Job { run: id, task: u32::try_from(task).expect("tasks are few"), attempt, callback_only }
     }
 
-    fn taken(&mut self, job: Job, now: Now, out: &mut Effects) {
+    fn taken(&mut self, job: Job, now: Now) {
         let Some(run) = self.runs.get_mut(&job.run) else { return };
         let task = job.task as usize;
         if !run.expects(task, job.attempt) {
             return;
         }
-        if run.is_halted() {
-            let progress = run.skip_unstarted(task, now.wall);
-            self.follow(job.run, progress, now, out);
-        } else {
-            run.started(task, now.wall);
-            self.arm_job(job, now.mono);
-        }
+        run.started(task, now.wall);
+        self.arm_job(job, now.mono);
     }
 
     fn settled(&mut self, job: Job, now: Now, out: &mut Effects) {
@@ -745,6 +752,7 @@ impl Engine {
         let Some(run) = self.runs.get(&job.run) else { return };
         let has_callback = run.workflow.tasks[job.task as usize].has_failure_callback;
         let ended = Ended::Failure(format!("TimeoutError: {error}"));
+        out.released.push(job);
         if self.attempt_ended(job, ended, has_callback, now, out) == Ruling::Final && has_callback {
             out.jobs.push(Job { callback_only: true, ..job });
         }
@@ -970,10 +978,10 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn of(reason: &Result<String, String>, trigger: &str) -> Self {
+    fn of(reason: &Result<String, String>) -> Self {
         match reason {
             Ok(reason) => Self { outcome: Outcome::Skip, reason: reason.clone() },
-            Err(error) => Self::error(format!("trigger '{trigger}': poll failed: {error}")),
+            Err(error) => Self::error(error.clone()),
         }
     }
 

@@ -521,7 +521,9 @@ impl Poller {
     fn arm_timed(&mut self, slot: u32, now: Mono) {
         let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
         let pause = rest.pause();
-        let (beat, missed) = cadence::next_beat(state.last_beat, state.interval_ns, now.after(pause));
+        // A beat that falls on the end of the wait is not too early.
+        let end = Mono(state.last_beat.after(pause).0.saturating_sub(1));
+        let (beat, missed) = cadence::next_beat(state.last_beat, state.interval_ns, now.max(end));
         // Beats that a wait leaves out on purpose are not missed.
         if pause.is_zero() {
             self.counts.missed += missed;

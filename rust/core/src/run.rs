@@ -37,6 +37,8 @@ enum Phase {
 struct TaskState {
     phase: Phase,
     blocked_by: usize,
+    /// Whether a worker has begun the attempt.
+    taken: bool,
     attempt: u32,
     input: Option<Arc<str>>,
     output: Option<Arc<str>>,
@@ -102,6 +104,7 @@ impl Run {
             .map(|task| TaskState {
                 phase: Phase::Blocked,
                 blocked_by: graph.dependencies(task).len(),
+                taken: false,
                 attempt: 1,
                 input: None,
                 output: None,
@@ -227,6 +230,7 @@ impl Run {
 
     /// Notes that a worker has begun an attempt.
     pub fn started(&mut self, task: usize, now: Wall) {
+        self.tasks[task].taken = true;
         self.tasks[task].started_at.get_or_insert(now);
     }
 
@@ -271,6 +275,7 @@ impl Run {
             return (Ruling::Final, Progress::default());
         }
         state.attempt += 1;
+        state.taken = false;
         state.phase = Phase::Delayed;
         let record = self.record(task, TaskStatus::Running, None);
         let progress =
@@ -311,8 +316,15 @@ impl Run {
         if self.halt.is_none() {
             self.halt = Some((status, cause.to_owned()));
             for task in 0..self.tasks.len() {
-                if self.tasks[task].phase == Phase::Delayed {
-                    self.finish(task, TaskStatus::Failed, now, &mut progress);
+                let state = &self.tasks[task];
+                match state.phase {
+                    Phase::Delayed => self.finish(task, TaskStatus::Failed, now, &mut progress),
+                    Phase::Active if state.taken => {}
+                    Phase::Active if state.error.is_some() => {
+                        self.finish(task, TaskStatus::Failed, now, &mut progress);
+                    }
+                    Phase::Active => self.finish(task, TaskStatus::Skipped, now, &mut progress),
+                    Phase::Blocked | Phase::Settling(_) | Phase::Final(_) => {}
                 }
             }
             self.conclude(now, &mut progress);
@@ -321,15 +333,6 @@ impl Run {
             (state.phase == Phase::Active).then_some((task, state.attempt))
         };
         (progress, self.tasks.iter().enumerate().filter_map(active).collect())
-    }
-
-    /// A queued attempt of a halted run: skipped instead of started.
-    pub fn skip_unstarted(&mut self, task: usize, now: Wall) -> Progress {
-        let mut progress = Progress::default();
-        self.tasks[task].output = self.tasks[task].input.clone();
-        self.finish(task, TaskStatus::Skipped, now, &mut progress);
-        self.conclude(now, &mut progress);
-        progress
     }
 
     fn input_of(&self, task: usize) -> Arc<str> {

@@ -434,7 +434,8 @@ impl Runtime {
         self.shared.wake_clock();
     }
 
-    /// Opens a run that failed or was cancelled again, from the tasks that did not complete. False if there is none such.
+    /// Opens a run that failed or was cancelled again, from the tasks that did not complete, and watches it. False if there is none
+    /// such.
     ///
     /// # Errors
     /// A [`Fault`] of the store, and if an equal run of its trigger is unfinished.
@@ -442,6 +443,11 @@ impl Runtime {
         self.flush();
         let reopened = self.shared.store.reopen(self.shared.epoch, id)?;
         let found = reopened.is_some();
+        if found {
+            // Before the step: the run may be final at once.
+            let watch = Arc::new(Watch { news: Mutex::new(News::Started), wake: Condvar::new() });
+            lock(&self.shared.watches).insert(id, watch);
+        }
         self.step(Event::Claimed(reopened.into_iter().collect()));
         Ok(found)
     }
@@ -454,17 +460,6 @@ impl Runtime {
     /// The tasks of a run in hand that are being attempted, or wait for their next attempt.
     pub fn active_tasks(&self, id: Uuid) -> Vec<TaskRecord> {
         lock(&self.shared.engine).run(id).map(Run::active_tasks).unwrap_or_default()
-    }
-
-    /// Watches a run in hand, so that [`Runtime::wait`] can be called for it. False if it is not in hand.
-    pub fn watch(&self, id: Uuid) -> bool {
-        let engine = lock(&self.shared.engine);
-        let found = engine.run(id).is_some();
-        if found {
-            let watch = || Arc::new(Watch { news: Mutex::new(News::Started), wake: Condvar::new() });
-            lock(&self.shared.watches).entry(id).or_insert_with(watch);
-        }
-        found
     }
 
     /// Declares triggers and returns their slots, which follow one another. They are polled once their rows are kept.
@@ -660,6 +655,9 @@ impl Runtime {
     fn poll_given_up(&self, overdue: Overdue, now: Now) {
         let Overdue { slot, timeout, ended } = overdue;
         let duration_us = timeout.as_micros() as u64;
+        let text = format!("timed out after {timeout:?}; it is polled again when its body returns");
+        let trigger = lock(&self.shared.polls).poller.name(slot);
+        self.shared.order(Order::Log(Level::Error, format!("trigger '{trigger}' {text}")));
         self.step(Event::Polled(Polled {
             slot,
             schedule: ended.schedule,
@@ -667,9 +665,7 @@ impl Runtime {
             duration_us,
             fires: Vec::new(),
             cursor: None,
-            reason: Err(format!(
-                "TimeoutError: timed out after {timeout:?}; it is polled again when its body returns"
-            )),
+            reason: Err(format!("TimeoutError: {text}")),
             history: ended.history,
             disable: ended.disable,
         }));
@@ -1003,7 +999,7 @@ impl Shared {
     }
 
     fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
-        let Effects { commits, jobs, ended, started, lost, rearm, logs } = effects;
+        let Effects { commits, jobs, ended, started, released, lost, rearm, logs } = effects;
         if !commits.is_empty() {
             let mut writer = lock(&self.writer);
             let wake = writer.items.is_empty() && !writer.busy;
@@ -1017,8 +1013,11 @@ impl Shared {
         if wake < self.clock_until_ns.load(Ordering::Acquire) {
             self.wake_clock();
         }
-        if !jobs.is_empty() {
+        if !jobs.is_empty() || !released.is_empty() {
             let mut state = lock(&self.jobs);
+            for job in released {
+                state.running.remove(&job);
+            }
             state.ready.extend(jobs);
             self.call_for_workers(&mut state);
         }

@@ -119,7 +119,7 @@ fn a_poll_that_timed_out_changes_nothing_when_it_comes_back() {
     assert_eq!(poller.next(at_ms(5000)), Turn::Wait, "its body is still in flight");
     assert_eq!(poller.ended(ticket, false, finish(at_ms(5000)), at_ms(5000)), None);
     assert_eq!(poller.tick_state(0).failures, 1, "the late answer does not count as a success");
-    assert_eq!(due(&mut poller, at_ms(6000 + 100)).due, at_ms(6100), "it is polled again after the wait");
+    assert_eq!(due(&mut poller, at_ms(5100)).due, at_ms(5100), "the wait of a second is long over");
 }
 
 #[test]
@@ -157,8 +157,7 @@ fn a_trigger_waits_longer_after_each_failure_and_not_at_all_after_a_success() {
         waits.push((next.0 - now.0) / MS);
         now = next;
     }
-    // The first beat after the wait.
-    assert_eq!(waits, [1100, 2100, 4100, 4100]);
+    assert_eq!(waits, [1000, 2000, 4000, 4000]);
     let ticket = due(&mut poller, now);
     skip(&mut poller, ticket, now);
     assert_eq!(poller.next_due(), Some(Mono(now.0 + 100 * MS)));

@@ -1,7 +1,7 @@
 //! The tables, and the way to them from older files. Invariant: a migration that has shipped is never edited; a new
 //! one is appended, and `PRAGMA user_version` counts how many a file has seen.
 
-use rusqlite::{Connection, Error, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Error, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use crate::sqlite::fault::{Cause, Failure};
 
@@ -10,9 +10,20 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
 /// "cloa": marks a file as ours in its header.
 const APPLICATION_ID: i32 = 0x636c_6f61;
 
-/// Refuses a file of a newer version, or of another program. Changes nothing.
+/// Refuses a file that is not ours and cannot become so, before anything in it is changed.
 pub fn check(connection: &Connection, name: &str) -> Result<(), Failure> {
-    version(connection, name).map(drop)
+    const SQL: &str = "
+        SELECT name FROM sqlite_schema
+        WHERE name IN ('owners', 'schedules', 'runs', 'tasks', 'run_keys', 'ticks') LIMIT 1";
+    if version(connection, name)? > 0 {
+        return Ok(());
+    }
+    match connection.query_row(SQL, [], |row| row.get::<_, String>(0)).optional()? {
+        Some(table) => Err(Failure::Refused(format!(
+            "database '{name}' has no room for cloaca's tables: it has a table '{table}' of its own; use another file"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Brings the tables to this program's version.

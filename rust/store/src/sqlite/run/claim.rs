@@ -57,6 +57,7 @@ pub fn reopen(db: &Connection, epoch: i64, id: Uuid) -> Result<Option<Unfinished
     let found = db.prepare_cached(SELECT)?.query_row(params, unfinished_of).optional()?;
     let Some(mut run) = found else { return Ok(None) };
     open_again(db, epoch, &run)?;
+    run.cancelled = false;
     db.prepare_cached(UNDECIDE)?.execute(named_params! { ":row": run.row })?;
     run.tasks = tasks(db, run.row)?;
     Ok(Some(run))

@@ -1,0 +1,250 @@
+"""What is measured, against what, and what is to be reached. The figures to reach are those of the design.
+
+A workload is a script of `python/` with its options; every contestant runs it in processes of its own. A row of the table
+is one figure of one contestant, mostly cloaca's, with the bounds that it should keep.
+"""
+
+from dataclasses import dataclass, field
+
+Options = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One script with its options; `quick` replaces some of them. `peers` need an environment of their own."""
+
+    name: str
+    script: str
+    options: Options
+    quick: Options = field(default_factory=dict)
+    contestants: tuple[str, ...] = ("cloaca",)
+    peers: tuple[str, ...] = ()
+    repeats: int = 3
+    is_long: bool = False
+
+
+@dataclass(frozen=True)
+class Bound:
+    """At least or at most so much, or so many times another's figure: `contestant` or `workload/contestant/figure`."""
+
+    limit: float
+    against: str = ""
+    is_least: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `needs_all`: each bound counts; otherwise one is enough."""
+
+    title: str
+    workload: str
+    figure: str
+    unit: str
+    bounds: tuple[Bound, ...] = ()
+    of: str = "cloaca"
+    needs_all: bool = True
+
+
+def least(limit: float, against: str = "") -> Bound:
+    """At least so much."""
+    return Bound(limit, against, is_least=True)
+
+
+def most(limit: float, against: str = "") -> Bound:
+    """At most so much."""
+    return Bound(limit, against)
+
+
+def _polls(
+    triggers: int, interval_ms: float, contestants: tuple[str, ...], peers: tuple[str, ...] = ()
+) -> Workload:
+    name = f"polls-{triggers}x{interval_ms:g}ms"
+    options: Options = {"triggers": triggers, "interval-ms": interval_ms, "seconds": 3}
+    quick: Options = {"triggers": min(triggers, 200), "seconds": 0.2}
+    return Workload(name, "polls", options, quick, contestants, peers)
+
+
+def _lateness(triggers: int, interval_ms: float, seconds: float, busy: int) -> Workload:
+    name = f"late-{triggers}x{interval_ms:g}ms" + ("-busy" if busy else "")
+    options: Options = {"triggers": triggers, "interval-ms": interval_ms, "seconds": seconds, "busy": busy}
+    quick: Options = {"triggers": min(triggers, 50), "seconds": 0.2}
+    return Workload(name, "lateness", options, quick, ("cloaca", "heapq", "call_later"))
+
+
+def _run_latency(tasks: int, durability: str) -> Workload:
+    name = f"run-{tasks}-{durability}"
+    options: Options = {"tasks": tasks, "durability": durability, "runs": 2000}
+    return Workload(name, "run_latency", options, {"runs": 50}, ("cloaca", "floor"))
+
+
+LOOPS = ("cloaca", "floor", "heapq", "call_later")
+WORKLOADS = [
+    _polls(100, 1, LOOPS),
+    _polls(1_000, 1, LOOPS),
+    _polls(10_000, 1, LOOPS, peers=("uvloop", "apscheduler")),
+    _polls(100_000, 1, LOOPS),
+    _polls(40_000, 10, ("cloaca",)),
+    _polls(40_000, 1, ("cloaca",)),
+    _lateness(10_000, 100, 10, busy=0),
+    _lateness(1_000, 10, 5, busy=0),
+    _lateness(100, 1, 5, busy=0),
+    _lateness(10_000, 100, 10, busy=1),
+    _lateness(1_000, 10, 5, busy=1),
+    _lateness(100, 1, 5, busy=1),
+    Workload(
+        "million",
+        "million",
+        {"triggers": 1_000_000, "interval-s": 60, "seconds": 30},
+        {"triggers": 500, "interval-s": 0.5, "seconds": 0.5},
+        repeats=1,
+        is_long=True,
+    ),
+    Workload(
+        "idle",
+        "idle",
+        {"triggers": 1_000, "interval-s": 60, "seconds": 20},
+        {"triggers": 100, "interval-s": 0.5, "seconds": 0.5},
+        contestants=("cloaca", "heapq", "call_later"),
+        peers=("apscheduler",),
+        repeats=1,
+    ),
+    _run_latency(1, "full"),
+    _run_latency(3, "full"),
+    _run_latency(1, "normal"),
+    _run_latency(3, "normal"),
+    Workload(
+        "runs",
+        "run_throughput",
+        {"runs": 25_600},
+        {"runs": 200},
+        contestants=("cloaca", "submit", "floor"),
+    ),
+    Workload("runs-peers", "run_throughput", {"runs": 1_280}, contestants=(), peers=("huey", "dbos")),
+    Workload(
+        "fire", "fire_latency", {"per-second": 1_000, "seconds": 5}, {"per-second": 100, "seconds": 0.3}
+    ),
+    Workload("restart", "restart", {"runs": 10_000}, {"runs": 100}),
+    Workload(
+        "footprint",
+        "footprint",
+        {"times": 20, "wheels": "dist"},
+        {"times": 1},
+        contestants=("cloaca", "asyncio"),
+        peers=("apscheduler", "huey", "dbos"),
+        repeats=1,
+    ),
+    Workload(
+        "hash",
+        "hashes",
+        {"seconds": 1},
+        {"seconds": 0.05},
+        contestants=("json_sha256",),
+        peers=("orjson_xxh3", "orjson_blake3"),
+    ),
+]
+
+
+def _late_rows(triggers: int, interval_ms: float, busy: bool, **bounds: tuple[Bound, ...]) -> list[Row]:
+    workload = f"late-{triggers}x{interval_ms:g}ms" + ("-busy" if busy else "")
+    what = f"{triggers:,} triggers every {interval_ms:g} ms" + (", main thread busy" if busy else "")
+    rows = [
+        Row(f"{what}: late by, p50", workload, "p50_ms", "ms", bounds.get("p50", ())),
+        Row(f"{what}: late by, p99", workload, "p99_ms", "ms", bounds.get("p99", ())),
+        Row(f"{what}: late by, p99.9", workload, "p999_ms", "ms"),
+        Row(f"{what}: late by, worst", workload, "max_ms", "ms"),
+        Row(f"{what}: polls lost", workload, "lost", "", bounds.get("lost", ())),
+        Row(f"{what}: share of a core", workload, "core", "", bounds.get("core", ())),
+    ]
+    if busy:
+        rows.append(Row(f"{what}: its speed kept", workload, "main_kept", "", bounds.get("main", ())))
+    return rows
+
+
+def _run_rows(tasks: int, durability: str, *bounds: Bound) -> Row:
+    what = "one task" if tasks == 1 else f"{tasks} tasks in a row"
+    title = f"a run of {what}, one run after another, `{durability}`"
+    return Row(title, f"run-{tasks}-{durability}", "p50_us", "µs", bounds)
+
+
+BUSY = {"p99": (most(6.0),), "main": (least(0.33),)}
+ROWS = [
+    Row("100 triggers every ms: polls a second", "polls-100x1ms", "per_second", "/s"),
+    Row("100 triggers every ms: share of a core", "polls-100x1ms", "core", ""),
+    Row("1,000 triggers every ms: polls a second", "polls-1000x1ms", "per_second", "/s"),
+    Row("1,000 triggers every ms: share of a core", "polls-1000x1ms", "core", ""),
+    Row(
+        "10,000 triggers, always due: polls a second",
+        "polls-10000x1ms",
+        "per_second",
+        "/s",
+        (least(0.5, "floor"), least(5, "heapq"), least(10, "call_later")),
+    ),
+    Row("100,000 triggers, always due: polls a second", "polls-100000x1ms", "per_second", "/s"),
+    Row(
+        "overload, 40,000 triggers every ms instead of every 10 ms: polls a second",
+        "polls-40000x1ms",
+        "per_second",
+        "/s",
+        (least(0.9, "polls-40000x10ms/cloaca/per_second"),),
+    ),
+    *_late_rows(
+        10_000, 100, False, p50=(most(0.06),), p99=(most(0.15),), lost=(most(0),), core=(most(0.35),)
+    ),
+    *_late_rows(1_000, 10, False),
+    *_late_rows(100, 1, False),
+    *_late_rows(10_000, 100, True, **BUSY),
+    *_late_rows(1_000, 10, True, **BUSY),
+    *_late_rows(100, 1, True, **BUSY),
+    Row("a million triggers every 60 s: registered in", "million", "register_s", "s", (most(5),)),
+    Row("a million triggers every 60 s: memory each", "million", "bytes_each", "B", (most(1024),)),
+    Row("a million triggers every 60 s: late by, mean", "million", "late_mean_ms", "ms", (most(0.06),)),
+    Row("idle, 1,000 triggers every 60 s: share of a core", "idle", "core_percent", "%", (most(0.2),)),
+    _run_rows(1, "full", most(1.5, "floor")),
+    _run_rows(3, "full"),
+    _run_rows(1, "normal"),
+    _run_rows(3, "normal"),
+    Row(
+        "one-task runs a second, 64 threads in `execute`, `full`",
+        "runs",
+        "per_second",
+        "/s",
+        (least(40_000), least(0.4, "floor")),
+        needs_all=False,
+    ),
+    Row(
+        "one-task runs a second, 64 threads in `submit`, `full`",
+        "runs",
+        "per_second",
+        "/s",
+        (least(40_000), least(0.4, "floor")),
+        of="submit",
+        needs_all=False,
+    ),
+    Row("from a fire to its first task, 1,000 fires a second, p50", "fire", "p50_ms", "ms"),
+    Row("from a fire to its first task, 1,000 fires a second, p99", "fire", "p99_ms", "ms", (most(2),)),
+    Row(
+        "killed with 10,000 unfinished runs: first task after", "restart", "first_task_ms", "ms", (most(100),)
+    ),
+    Row("killed with 10,000 unfinished runs: all in hand after", "restart", "all_in_hand_ms", "ms"),
+    Row(
+        "context hash, 5 keys",
+        "rust",
+        "hash/keys_5",
+        "ns",
+        (most(1 / 8, "hash/json_sha256/keys_5_ns"), most(2, "hash/orjson_xxh3/keys_5_ns")),
+    ),
+    Row("context hash, 100 keys", "rust", "hash/keys_100", "ns"),
+    Row("context hash, 1 MB", "rust", "hash/megabyte", "ns", (most(1, "hash/orjson_blake3/megabyte_ns"),)),
+    Row("context from text and its hash, 5 keys", "rust", "parse_and_hash/keys_5", "ns"),
+    Row("context from text and its hash, 1 MB", "rust", "parse_and_hash/megabyte", "ns"),
+    Row("timer wheel, a timer due and armed again, 10,000", "rust", "pop_and_arm/10000", "ns"),
+    Row("timer wheel, a timer due and armed again, 1,000,000", "rust", "pop_and_arm/1000000", "ns"),
+    Row("gate, a fire admitted and released, 1,000 unfinished", "rust", "admit_hold_release/1000", "ns"),
+    Row("store, one run started and ended, `full`", "rust", "start_and_end/1", "ns"),
+    Row("store, 100 runs started and ended, `full`", "rust", "start_and_end/100", "ns"),
+    Row("store, 1,000 runs started and ended, `full`", "rust", "start_and_end/1000", "ns"),
+    Row("`import cloaca`", "footprint", "import_ms", "ms", (most(30),)),
+    Row("memory over bare Python, imported", "footprint", "memory_mib", "MiB"),
+    Row("memory over bare Python, with a runner", "footprint", "runner_mib", "MiB"),
+    Row("wheel", "footprint", "wheel_mb", "MB", (most(6),)),
+]

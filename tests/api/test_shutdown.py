@@ -1,0 +1,773 @@
+"""The end of a runner: by `shutdown`, by the interpreter, by a signal, and in a forked child."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from program import SECONDS, eventually, run_program, start_program
+
+import cloaca
+
+WAIT = 20.0
+NOWHERE = "00000000-0000-7000-8000-000000000000"
+
+
+def declare(name: str, body: Callable[[cloaca.Context], object], **settings: Any) -> None:
+    with cloaca.WorkflowBuilder(name):
+        cloaca.task(**{"id": "only", "retry_attempts": 1, **settings})(body)
+
+
+def cloaca_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("cloaca-")]
+
+
+def test_shutdown_may_be_called_twice_and_from_several_threads() -> None:
+    declare("good", lambda context: None)
+    runner = cloaca.DefaultRunner(":memory:")
+    runner.execute("good")
+    threads = [threading.Thread(target=runner.shutdown) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert not any(thread.is_alive() for thread in threads)
+    runner.shutdown()
+    runner.shutdown(timeout=0)
+    with runner:
+        pass
+
+
+def test_shutdown_ends_every_thread_of_the_runner() -> None:
+    barrier = threading.Barrier(4)
+    declare("meets", lambda context: barrier.wait(WAIT) and None)
+    before = cloaca_threads()
+    with cloaca.DefaultRunner(":memory:") as runner:
+        for run in [runner.submit("meets") for _ in range(4)]:
+            run.result(WAIT)
+        assert len(cloaca_threads()) > len(before)
+    assert eventually(lambda: len(cloaca_threads()) <= len(before))
+
+
+CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
+    "execute": lambda r: r.execute("good", {}),
+    "execute_async": lambda r: asyncio.run(r.execute_async("good", {})),
+    "submit": lambda r: r.submit("good", {}),
+    "submit_many": lambda r: r.submit_many("good", [{}]),
+    "register_cron_workflow": lambda r: r.register_cron_workflow("good", "* * * * *", "UTC"),
+    "list_cron_schedules": lambda r: r.list_cron_schedules(),
+    "get_cron_schedule": lambda r: r.get_cron_schedule(NOWHERE),
+    "update_cron_schedule": lambda r: r.update_cron_schedule(NOWHERE, "* * * * *", "UTC"),
+    "set_cron_schedule_enabled": lambda r: r.set_cron_schedule_enabled(NOWHERE, True),
+    "delete_cron_schedule": lambda r: r.delete_cron_schedule(NOWHERE),
+    "get_cron_execution_history": lambda r: r.get_cron_execution_history(NOWHERE),
+    "get_cron_execution_stats": lambda r: r.get_cron_execution_stats("2026-01-01T00:00:00Z"),
+    "list_trigger_schedules": lambda r: r.list_trigger_schedules(),
+    "get_trigger_schedule": lambda r: r.get_trigger_schedule("watcher"),
+    "set_trigger_enabled": lambda r: r.set_trigger_enabled("watcher", True),
+    "get_trigger_execution_history": lambda r: r.get_trigger_execution_history("watcher"),
+    "list_runs": lambda r: r.list_runs(),
+    "get_run": lambda r: r.get_run(NOWHERE),
+    "cancel": lambda r: r.cancel(NOWHERE),
+    "retry": lambda r: r.retry(NOWHERE),
+    "tick": lambda r: r.tick("watcher"),
+    "ticks": lambda r: r.ticks("watcher"),
+    "why": lambda r: r.why("watcher"),
+    "stats": lambda r: r.stats(),
+    "query": lambda r: r.query("SELECT 1"),
+    "export": lambda r: r.export("/nowhere/a.db"),
+}
+
+
+def test_the_calls_below_are_all_that_a_runner_has() -> None:
+    public = {name for name in dir(cloaca.DefaultRunner) if not name.startswith("_")}
+    elsewhere = {"shutdown", "run_forever", "with_config", "with_schema"}
+    assert public - elsewhere == set(CALLS)
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_after_shutdown_every_call_raises_runtime_error(name: str) -> None:
+    declare("good", lambda context: None)
+    cloaca.trigger(workflow="good", name="watcher", poll_interval="24h")(lambda: False)
+    runner = cloaca.DefaultRunner(":memory:")
+    runner.shutdown()
+    with pytest.raises(RuntimeError, match="shut down") as caught:
+        CALLS[name](runner)
+    assert isinstance(caught.value, cloaca.RunnerError)
+
+
+def test_after_shutdown_run_forever_raises_runtime_error() -> None:
+    program = """
+        import cloaca
+        runner = cloaca.DefaultRunner(":memory:")
+        runner.shutdown()
+        try:
+            runner.run_forever()
+        except cloaca.RunnerError as error:
+            print(error)
+    """
+    assert "shut down" in run_program(program).stdout
+
+
+def test_after_shutdown_a_run_in_hand_tells_so() -> None:
+    declare("good", lambda context: None)
+    runner = cloaca.DefaultRunner(":memory:")
+    known, unread = runner.submit("good"), runner.submit("good")
+    assert known.result(WAIT).status == "Completed"
+    runner.shutdown()
+    assert known.status == "Completed"
+    assert known.result().status == "Completed"
+    for call in (lambda: unread.status, unread.result, unread.cancel, known.cancel):
+        with pytest.raises(RuntimeError, match="shut down"):
+            call()
+    assert unread.id in repr(unread)
+
+
+def test_shutdown_waits_for_running_tasks() -> None:
+    entered, go, leaves = threading.Event(), threading.Event(), []
+
+    def body(context: cloaca.Context) -> None:
+        entered.set()
+        go.wait(WAIT)
+        leaves.append(1)
+
+    declare("gated", body)
+    runner = cloaca.DefaultRunner(":memory:")
+    runner.submit("gated")
+    assert entered.wait(WAIT)
+    ending = threading.Thread(target=runner.shutdown)
+    ending.start()
+    assert eventually(lambda: "shut down" in repr(runner))
+    assert leaves == []
+    go.set()
+    ending.join(WAIT)
+    assert leaves == [1]
+
+
+def test_what_does_not_end_in_time_is_left_to_the_next_runner(tmp_path: Path) -> None:
+    entered, go, late = threading.Event(), threading.Event(), threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        entered.set()
+        go.wait(WAIT)
+        late.set()
+
+    url = str(tmp_path / "a.db")
+    declare("gated", body)
+    runner = cloaca.DefaultRunner(url)
+    run = runner.submit("gated", {"a": 1})
+    assert entered.wait(WAIT)
+    runner.shutdown(timeout=0.05)
+    declare("gated", lambda context: context.set("again", True))
+    with cloaca.DefaultRunner(url) as runner:
+        assert eventually(lambda: runner.list_runs()[0]["status"] == "Completed")
+        found = runner.get_run(run.id)
+        go.set()
+        assert late.wait(WAIT)
+        assert runner.get_run(run.id) == found
+    assert found is not None
+    assert found["final_context"] == {"a": 1, "again": True}
+    assert found["tasks"][0]["attempts"] == 2
+
+
+def test_execute_that_waits_while_the_runner_shuts_down_raises(tmp_path: Path) -> None:
+    entered, go = threading.Event(), threading.Event()
+    declare("gated", lambda context: entered.set() or (go.wait(WAIT) and None))
+    runner = cloaca.DefaultRunner(str(tmp_path / "a.db"))
+    raised: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            runner.execute("gated")
+        except BaseException as error:
+            raised.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert entered.wait(WAIT)
+    runner.shutdown(timeout=0.05)
+    waiting.join(WAIT)
+    go.set()
+    assert [type(error) for error in raised] == [cloaca.RunnerError]
+
+
+def test_no_poll_starts_after_shutdown() -> None:
+    polls = []
+    polled = threading.Event()
+
+    @cloaca.trigger(workflow="good", poll_interval="1ms")
+    def watcher() -> bool:
+        polls.append(1)
+        polled.set()
+        return False
+
+    with cloaca.DefaultRunner(":memory:"):
+        assert polled.wait(WAIT)
+    count = len(polls)
+    polled.clear()
+    assert not polled.wait(0.1)
+    assert len(polls) == count
+
+
+def test_a_trigger_may_shut_its_runner_down() -> None:
+    ended = threading.Event()
+
+    @cloaca.trigger(workflow="good", poll_interval="1ms")
+    def last() -> bool:
+        runner.shutdown(timeout=1)
+        ended.set()
+        return False
+
+    runner = cloaca.DefaultRunner(":memory:")
+    assert ended.wait(WAIT)
+    with pytest.raises(RuntimeError, match="shut down"):
+        runner.list_runs()
+
+
+def test_a_task_may_shut_its_runner_down() -> None:
+    ended = threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        runner.shutdown(timeout=0.2)
+        ended.set()
+
+    declare("last", body)
+    runner = cloaca.DefaultRunner(":memory:")
+    run = runner.submit("last")
+    assert ended.wait(WAIT)
+    with pytest.raises(RuntimeError, match="shut down"):
+        run.cancel()
+
+
+FILE = """
+    import sys, threading
+    import cloaca
+
+    with cloaca.WorkflowBuilder("good"):
+        cloaca.task(id="only")(lambda context: context.set("ran", True))
+"""
+
+
+def test_the_end_of_the_interpreter_shuts_a_runner_down_that_nobody_did(tmp_path: Path) -> None:
+    url = tmp_path / "a.db"
+    program = (
+        FILE
+        + """
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    for _ in range(100):
+        runner.submit("good")
+    """
+    )
+    done = run_program(program, url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    declare("good", lambda context: context.set("ran", True))
+    with cloaca.DefaultRunner(str(url)) as runner:
+        (owner, _) = runner.query("SELECT left_at FROM owners ORDER BY epoch")
+        assert owner["left_at"] is not None, "the runner did not leave in order"
+        assert eventually(lambda: len(runner.list_runs(status="Completed", limit=1000)) == 100)
+
+
+def test_a_runner_that_nobody_keeps_polls_what_is_declared_later_and_leaves_in_order(tmp_path: Path) -> None:
+    url = tmp_path / "a.db"
+    program = (
+        FILE
+        + """
+    import gc
+    cloaca.DefaultRunner(sys.argv[1])
+    gc.collect()
+    polled = threading.Event()
+
+    @cloaca.trigger(workflow="good", poll_interval="1ms")
+    def watcher():
+        polled.set()
+        return False
+
+    print("polled" if polled.wait(10) else "not polled", flush=True)
+    """
+    )
+    done = run_program(program, url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "polled\n", "")
+    with cloaca.DefaultRunner(str(url)) as runner:
+        assert runner.query("SELECT left_at FROM owners ORDER BY epoch")[0]["left_at"] is not None
+
+
+def test_polling_does_not_keep_the_interpreter_from_ending(tmp_path: Path) -> None:
+    program = (
+        FILE
+        + """
+    polled = threading.Event()
+
+    @cloaca.trigger(workflow="good", poll_interval="1ms")
+    def watcher():
+        polled.set()
+        return True
+
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    assert polled.wait(20)
+    """
+    )
+    done = run_program(program, tmp_path / "a.db")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_bodies_that_hang_do_not_keep_the_interpreter_from_ending(tmp_path: Path) -> None:
+    program = (
+        FILE
+        + """
+    entered = threading.Semaphore(0)
+    forever = threading.Event()
+
+    def hang(*_):
+        entered.release()
+        forever.wait()
+
+    async def hang_async():
+        import asyncio
+        entered.release()
+        await asyncio.Event().wait()
+
+    with cloaca.WorkflowBuilder("hangs"):
+        cloaca.task(id="only")(hang)
+    with cloaca.WorkflowBuilder("hangs in its callback"):
+        cloaca.task(id="only", on_success=hang)(lambda context: None)
+    cloaca.trigger(workflow="good", poll_interval="1ms", name="hangs")(lambda: hang())
+    cloaca.trigger(workflow="good", poll_interval="1ms", name="hangs_async")(hang_async)
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    runner.submit("hangs")
+    runner.submit("hangs in its callback")
+    for _ in range(4):
+        assert entered.acquire(timeout=20)
+    print("ends", flush=True)
+    """
+    )
+    done = run_program(program, tmp_path / "a.db")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ends\n", "")
+
+
+def test_a_body_that_ends_while_the_interpreter_does_is_waited_for(tmp_path: Path) -> None:
+    program = (
+        FILE
+        + """
+    import time
+
+    def body(context):
+        entered.set()
+        threading.main_thread().join()
+        time.sleep(0.2)
+        print("left", flush=True)
+
+    entered = threading.Event()
+    with cloaca.WorkflowBuilder("slow"):
+        cloaca.task(id="only")(body)
+    cloaca.DefaultRunner(sys.argv[1]).submit("slow")
+    assert entered.wait(20)
+    """
+    )
+    done = run_program(program, tmp_path / "a.db")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
+
+
+@pytest.mark.parametrize(
+    "ending", ["raise SystemExit(3)", "sys.exit(3)", "raise SystemExit(3) from ValueError()"]
+)
+def test_the_exit_status_of_the_program_is_its_own(tmp_path: Path, ending: str) -> None:
+    program = (
+        f"{FILE}\n    runner = cloaca.DefaultRunner(sys.argv[1])\n    runner.execute('good')\n    {ending}\n"
+    )
+    assert run_program(program, tmp_path / "a.db").returncode == 3
+
+
+def test_a_call_at_the_very_end_raises_and_does_not_hang(tmp_path: Path) -> None:
+    program = (
+        """
+    import atexit, sys
+
+    def late():
+        try:
+            runner.execute("good")
+        except RuntimeError as error:
+            print("told", flush=True)
+
+    atexit.register(late)
+    """
+        + FILE.replace("import sys, threading", "")
+        + """
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    """
+    )
+    done = run_program(program, tmp_path / "a.db")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "told\n", "")
+
+
+def end_of(program: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, error = program.communicate(timeout=SECONDS)
+    return program.returncode, out, error
+
+
+def ready(program: subprocess.Popen[str]) -> None:
+    assert program.stdout is not None
+    line = program.stdout.readline()
+    assert line == "ready\n", line + (program.stderr.read() if program.stderr else "")
+
+
+def test_ctrl_c_in_execute_raises_keyboard_interrupt_and_the_runner_stays_usable(tmp_path: Path) -> None:
+    program = start_program(
+        FILE
+        + """
+    go = threading.Event()
+
+    def body(context):
+        print("ready", flush=True)
+        go.wait()
+
+    with cloaca.WorkflowBuilder("waits"):
+        cloaca.task(id="only")(body)
+    with cloaca.DefaultRunner(sys.argv[1]) as runner:
+        try:
+            runner.execute("waits")
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        print(runner.list_runs()[0]["status"], runner.execute("good").status, flush=True)
+        go.set()
+    """,
+        tmp_path / "a.db",
+    )
+    ready(program)
+    program.send_signal(signal.SIGINT)
+    assert end_of(program) == (0, "interrupted\nRunning Completed\n", "")
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    ["runner.submit('waits').result()", "runner.submit('waits').result(timeout=60)", "runner.tick('slow')"],
+)
+def test_ctrl_c_ends_every_call_that_waits(tmp_path: Path, waiting: str) -> None:
+    program = start_program(
+        FILE
+        + f"""
+    def wait(*_):
+        print("ready", flush=True)
+        threading.Event().wait()
+
+    with cloaca.WorkflowBuilder("waits"):
+        cloaca.task(id="only")(wait)
+    cloaca.trigger(workflow="good", poll_interval="24h", name="slow")(lambda: wait())
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    try:
+        {waiting}
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        runner.shutdown(timeout=0.1)
+    """,
+        tmp_path / "a.db",
+    )
+    ready(program)
+    program.send_signal(signal.SIGINT)
+    status, out, error = end_of(program)
+    assert (status, out) == (0, "interrupted\n"), error
+
+
+def test_ctrl_c_that_nobody_catches_ends_the_program_as_ever(tmp_path: Path) -> None:
+    program = start_program(
+        FILE
+        + """
+    def body(context):
+        print("ready", flush=True)
+        threading.main_thread().join()
+
+    with cloaca.WorkflowBuilder("waits"):
+        cloaca.task(id="only")(body)
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    runner.execute("waits")
+    """,
+        tmp_path / "a.db",
+    )
+    ready(program)
+    program.send_signal(signal.SIGINT)
+    status, out, error = end_of(program)
+    assert (status, out) == (-signal.SIGINT, "")
+    assert error.rstrip().endswith("KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_forever_ends_on_a_signal_with_a_drained_shutdown(tmp_path: Path, number: signal.Signals) -> None:
+    url = tmp_path / "a.db"
+    program = start_program(
+        FILE
+        + """
+    import signal
+
+    def body(context):
+        print("ready", flush=True)
+        stopping.wait(20)
+        context["drained"] = True
+
+    stopping = threading.Event()
+    with cloaca.WorkflowBuilder("slow"):
+        cloaca.task(id="only")(body)
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    shutdown = runner.shutdown
+    cloaca.DefaultRunner.shutdown = lambda self, *rest: (stopping.set(), shutdown(*rest))
+    handler = signal.getsignal(signal.SIGTERM)
+    runner.submit("slow")
+    runner.run_forever()
+    assert "shut down" in repr(runner)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    print("ended", flush=True)
+    """,
+        url,
+    )
+    ready(program)
+    program.send_signal(number)
+    assert end_of(program) == (0, "ended\n", "")
+    with cloaca.DefaultRunner(str(url)) as runner:
+        (row,) = runner.list_runs()
+        assert row["status"] == "Completed"
+        found = runner.get_run(row["id"])
+    assert found is not None
+    assert found["final_context"] == {"drained": True}
+    assert found["tasks"][0]["attempts"] == 1
+
+
+def test_run_forever_polls_until_then(tmp_path: Path) -> None:
+    program = start_program(
+        FILE
+        + """
+    polls = []
+
+    @cloaca.trigger(workflow="good", poll_interval="1ms")
+    def watcher():
+        polls.append(1)
+        if len(polls) == 50:
+            print("ready", flush=True)
+        return False
+
+    cloaca.DefaultRunner(sys.argv[1]).run_forever()
+    """,
+        tmp_path / "a.db",
+    )
+    ready(program)
+    program.terminate()
+    assert end_of(program) == (0, "", "")
+
+
+def test_run_forever_off_the_main_thread_is_told(tmp_path: Path) -> None:
+    with cloaca.DefaultRunner(":memory:") as runner:
+        raised: list[BaseException] = []
+
+        def forever() -> None:
+            try:
+                runner.run_forever()
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=forever)
+        thread.start()
+        thread.join(WAIT)
+        assert [type(error) for error in raised] == [cloaca.RunnerError]
+        assert "main thread" in str(raised[0])
+        assert runner.list_runs() == []
+
+
+FORK = (
+    FILE
+    + """
+    import os, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+
+    def in_child(body):
+        child = os.fork()
+        if child == 0:
+            try:
+                body()
+                os._exit(0)
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0, "the child failed"
+"""
+)
+
+
+def test_a_runner_refuses_every_call_in_a_forked_child(tmp_path: Path) -> None:
+    program = (
+        FORK
+        + """
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    run = runner.submit("good")
+    run.result(20)
+    unread = runner.submit("good")
+
+    def child():
+        for call in (
+            lambda: runner.execute("good"),
+            lambda: runner.submit("good"),
+            lambda: runner.list_runs(),
+            lambda: runner.tick("watcher"),
+            lambda: runner.query("SELECT 1"),
+            lambda: runner.register_cron_workflow("good", "* * * * *", "UTC"),
+            lambda: unread.result(1),
+            lambda: unread.status,
+        ):
+            try:
+                call()
+            except cloaca.RunnerError as error:
+                assert "fork" in str(error), error
+            else:
+                raise AssertionError("a call in the child went through")
+        runner.shutdown()
+
+    in_child(child)
+    assert runner.execute("good").status == "Completed"
+    assert unread.result(20).status == "Completed"
+    runner.shutdown()
+    print("fine")
+    """
+    )
+    done = run_program(program, tmp_path / "a.db")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+def test_a_forked_child_that_ends_in_order_does_not_harm_its_parent(tmp_path: Path) -> None:
+    program = (
+        FORK
+        + """
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    runner.execute("good")
+    child = os.fork()
+    if child == 0:
+        del runner
+        import gc
+        gc.collect()
+        sys.exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    for _ in range(10):
+        assert runner.execute("good").status == "Completed"
+    runner.shutdown()
+    with cloaca.DefaultRunner(sys.argv[1]) as runner:
+        assert len(runner.list_runs()) == 11
+        assert runner.query("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    print("fine")
+    """
+    )
+    done = run_program(program, tmp_path / "a.db")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+def test_a_forked_child_may_make_its_own_runner(tmp_path: Path) -> None:
+    program = (
+        FORK
+        + """
+    polled = threading.Event()
+
+    @cloaca.trigger(workflow="good", poll_interval="1ms")
+    def watcher():
+        polled.set()
+        return False
+
+    @cloaca.trigger(workflow="good", poll_interval="1ms")
+    async def watcher_async():
+        return False
+
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    assert polled.wait(20)
+
+    def child():
+        with cloaca.DefaultRunner(sys.argv[1]) as own:
+            assert own.execute("good").status == "Completed"
+
+        fresh = threading.Event()
+
+        @cloaca.trigger(workflow="good", poll_interval="1ms")
+        def declared_in_the_child():
+            fresh.set()
+            return False
+
+        with cloaca.DefaultRunner(":memory:") as own:
+            assert own.tick("watcher_async")["outcome"] == "skip"
+            assert own.execute("good").status == "Completed"
+            assert fresh.wait(20)
+
+    in_child(child)
+    assert runner.execute("good").status == "Completed"
+    runner.shutdown()
+    print("fine")
+    """
+    )
+    done = run_program(program, tmp_path / "a.db")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+def test_a_fork_in_the_midst_of_work_leaves_both_sides_usable(tmp_path: Path) -> None:
+    program = (
+        FORK
+        + """
+    done = threading.Event()
+
+    def work():
+        while not done.is_set():
+            runner.execute("good")
+
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def child():
+        with cloaca.DefaultRunner(":memory:") as own:
+            assert own.execute("good").status == "Completed"
+
+    for _ in range(10):
+        in_child(child)
+    done.set()
+    for thread in threads:
+        thread.join()
+    runner.shutdown()
+    print("fine")
+    """
+    )
+    done = run_program(program, tmp_path / "a.db")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing_works_beside_a_runner(tmp_path: Path, method: str) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(
+        f"""
+import multiprocessing, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+import cloaca
+
+with cloaca.WorkflowBuilder("good"):
+    cloaca.task(id="only")(lambda context: context.set("ran", True))
+
+def square(n):
+    with cloaca.DefaultRunner(":memory:") as own:
+        assert own.execute("good").status == "Completed"
+    return n * n
+
+if __name__ == "__main__":
+    with cloaca.DefaultRunner({str(tmp_path / "a.db")!r}) as runner:
+        runner.execute("good")
+        with multiprocessing.get_context({method!r}).Pool(1) as pool:
+            assert pool.map(square, range(3)) == [0, 1, 4]
+            pool.close()
+            pool.join()
+        assert runner.execute("good").status == "Completed"
+    print("fine")
+"""
+    )
+    # A child that starts anew imports the program by its path, so it must be run as a file.
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
