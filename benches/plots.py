@@ -16,19 +16,30 @@ STYLE = """
     @media (prefers-color-scheme: dark) { text { fill: #ddd } .bar { fill: #68788a } .own { fill: #2fc09c } }
 """
 
+_POLLS = ("floor", "cloaca", "heapq", "uvloop", "call_later", "apscheduler")
 #: File, title, unit, figure, and whose: `workload/contestant`.
 CHARTS = [
-    ("polls", "Polls a second, 10,000 triggers that are always due (logarithmic)", "/s", "per_second")
-    + (
-        [
-            "polls-10000x1ms/" + name
-            for name in ("floor", "cloaca", "heapq", "uvloop", "call_later", "apscheduler")
-        ],
+    (
+        "polls",
+        "Polls a second, 10,000 triggers that are always due (logarithmic)",
+        "/s",
+        "per_second",
+        [f"polls-10000x1ms/{name}" for name in _POLLS],
     ),
-    ("lateness", "Late by, p99, 10,000 triggers every 100 ms", "ms", "p99_ms")
-    + (["late-10000x100ms/" + name for name in ("cloaca", "heapq", "call_later")],),
-    ("runs", "One-task runs a second, kept on disk, many in flight (logarithmic)", "/s", "per_second")
-    + (["runs/floor", "runs/cloaca", "runs-peers/huey", "runs-peers/dbos"],),
+    (
+        "lateness",
+        "Late by, p99, 10,000 triggers every 100 ms",
+        "ms",
+        "p99_ms",
+        [f"late-10000x100ms/{name}" for name in ("cloaca", "heapq", "call_later")],
+    ),
+    (
+        "runs",
+        "One-task runs a second, kept on disk, many in flight (logarithmic)",
+        "/s",
+        "per_second",
+        ["runs/floor", "runs/cloaca", "runs-peers/huey", "runs-peers/dbos"],
+    ),
 ]
 NAMES = {"floor": "bare Python floor", "call_later": "asyncio", "heapq": "heapq loop"} | {
     "runs/floor": "bare grouped inserts",

@@ -20,19 +20,21 @@ SHOWN = {"floor": "floor", "json_sha256": "json + SHA-256", "orjson_xxh3": "orjs
 }
 
 
-def table(measured: Measured) -> list[dict[str, Any]]:
-    """Each row that was measured, with every text ready."""
-    return [_line(row, measured) for row in ROWS if _figure(measured, row.workload, row.of, row.figure)]
+def table(measured: Measured, judge: bool = True) -> list[dict[str, Any]]:
+    """Each row that was measured, with every text ready; those of a quick run are not judged."""
+    return [
+        _line(row, measured, judge) for row in ROWS if _figure(measured, row.workload, row.of, row.figure)
+    ]
 
 
 def _figure(measured: Measured, workload: str, contestant: str, figure: str) -> dict[str, float] | None:
     return measured.get(workload, {}).get(contestant, {}).get(figure)
 
 
-def _line(row: Row, measured: Measured) -> dict[str, Any]:
+def _line(row: Row, measured: Measured, judge: bool) -> dict[str, Any]:
     own = measured[row.workload][row.of][row.figure]
     judged = [_judged(bound, row, own["median"], measured) for bound in row.bounds]
-    known = [met for _, _, met in judged if met is not None]
+    known = [met for _, _, met in judged if met is not None and judge]
     met = (all(known) if row.needs_all else any(known)) if known else None
     return {
         "what": row.title,
@@ -48,7 +50,7 @@ def _line(row: Row, measured: Measured) -> dict[str, Any]:
 
 
 def _judged(bound: Bound, row: Row, own: float, measured: Measured) -> tuple[str, float | None, bool | None]:
-    """What is to be reached in words, how far we are, and whether that is enough; none where it can't be told."""
+    """What is to be reached in words, how far we are, whether that is enough; none where unknown."""
     sign = "≥" if bound.is_least else "≤"
     if not bound.against:
         met = own >= bound.limit if bound.is_least else own <= bound.limit
@@ -57,7 +59,7 @@ def _judged(bound: Bound, row: Row, own: float, measured: Measured) -> tuple[str
     place = path if len(path) == 3 else [row.workload, bound.against, row.figure]
     other = _figure(measured, *place)
     name = SHOWN.get(place[1], "without overload" if place[1] == "cloaca" else place[1])
-    text = f"{sign} {bound.limit:g} × {name}"
+    text = f"{sign} {bound.limit:g} times {name}"
     if other is None:
         return f"{text} (not measured)", None, None
     ratio = own / other["median"]

@@ -1,7 +1,7 @@
 """Runs the benches, prints one table and writes it as JSON: `make bench`, or `python benches/run.py --quick`.
 
-Every figure comes from a process of its own, and contestants take turns, so that what slows the machine for a while slows
-all of them. A figure is the median of three runs where nothing else is said.
+Every figure comes from a process of its own, and contestants take turns, so that what slows the machine for a
+while slows all of them. A figure is the median of three runs where nothing else is said.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def _measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
         "took_s": round(time.time() - began),
         "quick": arguments.quick,
         "machine": machine,
-        "rows": report.table(measured),
+        "rows": report.table(measured, judge=not arguments.quick),
         "skipped": skipped,
         "failed": failed,
         "measured": measured,
@@ -196,7 +196,7 @@ def _measure_rust(skipped: dict[str, str]) -> dict[str, dict[str, float]]:
 
 
 def parse_divan(text: str) -> dict[str, dict[str, float]]:
-    """What divan's tree says: the median, with its fastest and slowest sample left out as they are single calls."""
+    """The medians in divan's tree; the fastest and the slowest sample are single calls and say little."""
     figures = {}
     parents: list[str] = []
     for line in text.splitlines():

@@ -1,7 +1,7 @@
 """What is measured, against what, and what is to be reached. The figures to reach are those of the design.
 
-A workload is a script of `python/` with its options; every contestant runs it in processes of its own. A row of the table
-is one figure of one contestant, mostly cloaca's, with the bounds that it should keep.
+A workload is a script of `python/` with its options; every contestant runs it in processes of its own. A row
+of the table is one figure of one contestant, mostly cloaca's, with the bounds that it should keep.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Options = dict[str, object]
 
 @dataclass(frozen=True)
 class Workload:
-    """One script with its options; `quick` replaces some of them. `peers` need an environment of their own."""
+    """One script with its options, some replaced by `quick`; `peers` need an environment of their own."""
 
     name: str
     script: str
@@ -25,7 +25,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Bound:
-    """At least or at most so much, or so many times another's figure: `contestant` or `workload/contestant/figure`."""
+    """At least or at most so much, or so many times another's figure.
+
+    The other is a `contestant` of the same workload, or `workload/contestant/figure`.
+    """
 
     limit: float
     against: str = ""

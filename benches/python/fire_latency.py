@@ -1,12 +1,16 @@
-"""How long it takes from a trigger's answer to the first line of the task that it fires, the run's commit included."""
+"""How long it takes from a trigger's answer to the first line of the task that it fires.
+
+The run is kept on disk in between.
+"""
 
 import itertools
 import time
 from pathlib import Path
 
-import cloaca
 from common import Figures, folder_on_disk, percentile, run_contestant, wait_until
 from workflows import runner_on
+
+import cloaca
 
 INTERVAL_MS = 10
 

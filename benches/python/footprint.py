@@ -1,4 +1,4 @@
-"""What it costs to have a package: the time of its import, the memory over bare Python, the size of its wheel."""
+"""What it costs to have a package: its import, its memory over bare Python, its wheel."""
 
 import subprocess
 import sys

@@ -1,10 +1,10 @@
 """How late polls begin, what share of a core that costs, and what is left to a busy main thread.
 
-Each body notes when it is called. It was due at the first beat of its trigger's grid that came after its last call:
-`start + phase + n * interval`. For the hand-written loops the grid is known. A trigger of cloaca starts when it is
-declared, so each is declared while the runner lives, and the moment before is taken for its start: that can only
-make cloaca look later than it is, by what a declaration takes (about 10 µs). Its phase is the documented one. What
-the engine itself says about its mean lateness stands beside the figures as a check.
+Each body notes when it is called. It was due at the first beat of its trigger's grid, `start + phase + n *
+interval`, that came after its last call. For the hand-written loops the grid is known. A trigger of cloaca starts
+when it is declared, so each is declared while the runner lives, and the moment before is taken for its start: that
+can only make cloaca look later than it is, by what a declaration takes (about 10 µs). Its phase is van der Corput's,
+as in `rust/core/src/cadence.rs`. What the engine itself says about its mean lateness stands beside the figures.
 """
 
 import itertools
@@ -13,9 +13,10 @@ import time
 from array import array
 from collections.abc import Callable
 
-import cloaca
 from common import Body, Figures, declare, percentile, run_contestant, wait_until
 from loops import due_of, heap_loop, timer_loop
+
+import cloaca
 
 NOTES_BITS = 22
 
@@ -63,7 +64,7 @@ class Notes:
 
 def run_cloaca(triggers: int, interval_ms: float, seconds: float, busy: int) -> Figures:
     """A runner with these triggers."""
-    speed_alone = _speed(busy)
+    speed_alone = _work(min(1.0, seconds)) if busy else 0.0
     notes = Notes(triggers)
     interval_ns = int(interval_ms * 1e6)
     with cloaca.DefaultRunner(":memory:") as runner:
@@ -92,14 +93,15 @@ def run_call_later(triggers: int, interval_ms: float, seconds: float, busy: int)
 
 
 def _loop(loop: Callable[..., int], triggers: int, interval_ms: float, seconds: float, busy: int) -> Figures:
-    speed_alone = _speed(busy)
+    speed_alone = _work(min(1.0, seconds)) if busy else 0.0
     notes = Notes(triggers)
     interval_ns = int(interval_ms * 1e6)
     start_ns = time.perf_counter_ns()
-    until_ns = start_ns + int((seconds + 1.5) * 1e9)
+    settle_s = 2 * interval_ms / 1000 + 0.2
+    until_ns = start_ns + int((2 * settle_s + seconds) * 1e9)
     thread = threading.Thread(target=loop, args=(notes.bodies, interval_ns, start_ns, until_ns))
     thread.start()
-    time.sleep(1)
+    time.sleep(settle_s)
     figures, window = _watch(seconds, busy, speed_alone)
     thread.join()
     grids = [due_of(number, triggers, interval_ns, start_ns) for number in range(triggers)]
@@ -118,10 +120,6 @@ def _watch(seconds: float, busy: int, speed_alone: float) -> tuple[Figures, tupl
     return figures, (from_ns, until_ns)
 
 
-def _speed(busy: int) -> float:
-    return _work(1.0) if busy else 0.0
-
-
 def _work(seconds: float) -> float:
     """Pure Python without a pause; returns how much of it a second."""
     began = time.perf_counter()
@@ -134,7 +132,7 @@ def _work(seconds: float) -> float:
 
 
 def _phase(number: int, interval_ns: int) -> int:
-    """The share of an interval by which the n-th trigger of that interval comes later: van der Corput's sequence."""
+    """By how much the n-th trigger of an interval comes later than the first."""
     return int(f"{number:064b}"[::-1], 2) * interval_ns >> 64
 
 

@@ -3,8 +3,9 @@
 import gc
 import time
 
-import cloaca
 from common import Figures, resident_bytes, run_contestant, wait_until
+
+import cloaca
 
 
 def run_cloaca(triggers: int, interval_s: float, seconds: float) -> Figures:

@@ -5,9 +5,10 @@ import logging
 import time
 from collections.abc import Callable
 
-import cloaca
 from common import Figures, declare, run_contestant, skip_bodies, wait_until
 from loops import heap_loop, timer_loop
+
+import cloaca
 
 
 def run_cloaca(triggers: int, interval_ms: float, seconds: float) -> Figures:

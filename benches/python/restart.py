@@ -8,9 +8,10 @@ import threading
 import time
 from pathlib import Path
 
-import cloaca
 from common import Figures, folder_on_disk, run_contestant, wait_until
 from workflows import CONTEXT, runner_on
+
+import cloaca
 
 FEEDERS = 32
 

@@ -10,7 +10,6 @@ from common import Figures, folder_on_disk, run_contestant
 from workflows import (
     CONTEXT,
     GROUP,
-    LEFT,
     RUN,
     TASK,
     bare_database,
@@ -31,7 +30,7 @@ def run_cloaca(runs: int) -> Figures:
 
 
 def run_submit(runs: int) -> Figures:
-    """64 threads, each of which starts all of its runs, every one kept before the next, and then waits for them."""
+    """64 threads, each of which starts its runs, every one kept before the next, and then waits."""
     declare_one()
 
     def submit_and_wait(share: int) -> None:
@@ -43,7 +42,7 @@ def run_submit(runs: int) -> Figures:
 
 
 def run_floor(runs: int) -> Figures:
-    """Bare inserts of a run and its task, 100 of each to a commit: nothing is decided, called or waited for."""
+    """Bare inserts of a run and its task, 100 of each to a commit; nothing is decided or called."""
     with folder_on_disk() as folder:
         database = bare_database(Path(folder) / "bare.db", "full")
         began = time.perf_counter()

@@ -12,13 +12,14 @@ GROUP = 100
 
 TABLES = """
     CREATE TABLE runs (
-        row INTEGER PRIMARY KEY, id TEXT NOT NULL, workflow TEXT NOT NULL, version TEXT NOT NULL, status TEXT NOT NULL,
-        created_at INTEGER NOT NULL, started_at INTEGER, completed_at INTEGER, context TEXT NOT NULL, final_context TEXT
+        row INTEGER PRIMARY KEY, id TEXT NOT NULL, workflow TEXT NOT NULL, version TEXT NOT NULL,
+        status TEXT NOT NULL, created_at INTEGER NOT NULL, started_at INTEGER, completed_at INTEGER,
+        context TEXT NOT NULL, final_context TEXT
     ) STRICT;
     CREATE UNIQUE INDEX runs_id ON runs (id);
     CREATE TABLE tasks (
-        run INTEGER NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, attempt INTEGER NOT NULL, started_at INTEGER,
-        completed_at INTEGER, context TEXT, PRIMARY KEY (run, name)
+        run INTEGER NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, attempt INTEGER NOT NULL,
+        started_at INTEGER, completed_at INTEGER, context TEXT, PRIMARY KEY (run, name)
     ) STRICT, WITHOUT ROWID;
 """
 RUN = "INSERT INTO runs (id, workflow, version, status, created_at, context) VALUES (?, ?, ?, ?, ?, ?)"

@@ -27,6 +27,12 @@ def _shared_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
+def forget_locks() -> None:
+    """In a forked child another thread of the parent may hold the lock for ever."""
+    global _lock
+    _lock = threading.Lock()
+
+
 def _leave() -> None:
     """Nobody will come back to what still waits at the end of the interpreter, and nobody needs to be
     told."""

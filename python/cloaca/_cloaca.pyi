@@ -5,7 +5,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 __version__: str
-__all__ = ["Engine", "__version__", "check_cron", "check_graph", "content_version", "forked"]
+__all__ = [
+    "Engine",
+    "__version__",
+    "after_fork",
+    "before_fork",
+    "check_cron",
+    "check_graph",
+    "content_version",
+    "forked",
+]
 
 _Job = tuple[int, int, int, bool]
 _Ticket = tuple[int, int, int, int, int]
@@ -15,6 +24,8 @@ def check_graph(
     workflow: str, ids: Sequence[str], dependencies: Sequence[Sequence[str]]
 ) -> tuple[list[int], list[list[int]]]: ...
 def content_version(parts: Sequence[tuple[str, str]]) -> str: ...
+def before_fork() -> None: ...
+def after_fork() -> None: ...
 def forked() -> None: ...
 
 @final

@@ -50,6 +50,12 @@ def unwatch(key: tuple[int, int] | None) -> None:
                 del _live[key]
 
 
+def forget_locks() -> None:
+    """In a forked child another thread of the parent may hold the lock for ever."""
+    global _lock
+    _lock = threading.Lock()
+
+
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event != "sqlite3.connect" or not _live:
         return

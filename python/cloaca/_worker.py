@@ -54,6 +54,9 @@ class Crew:
     def add_trigger(self, definition: TriggerDefinition) -> None:
         """Puts a trigger's body at the place that the engine will call it by."""
         self.triggers.append(definition)
+        if definition.is_async:
+            # Here and not at the first poll: a thread that imports at a fork leaves the child half a module.
+            from . import _aio  # noqa: F401
         if definition.takes_tick:
             slot = len(self.bodies)
             self.bodies.append(TickBody(self.engine, definition.function, definition.name, slot))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Iterable
 from time import monotonic
@@ -665,16 +666,22 @@ def _hook() -> None:
     if _hooked:
         return
     _hooked = True
+    from ._cloaca import after_fork, before_fork
+
     atexit.register(_close_all)
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=_forked)
 
 
 def _forked() -> None:
     """The runners that a forked child knows of are the parent's."""
-    from ._cloaca import forked
+    from ._cloaca import after_fork, forked
 
+    after_fork()
     forked()
     registry.forget_runners()
+    _guard.forget_locks()
+    if (shared_loop := sys.modules.get("cloaca._aio")) is not None:
+        shared_loop.forget_locks()
     # Kept, so that nothing of theirs is closed here.
     _inherited.update(_live)
     _live.clear()

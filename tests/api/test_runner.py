@@ -97,7 +97,7 @@ def test_a_failing_task_is_no_exception_but_a_failed_result(runner: cloaca.Defau
 def test_an_unknown_workflow_is_told_with_those_that_exist(runner: cloaca.DefaultRunner) -> None:
     declare("alpha", lambda context: None)
     declare("beta", lambda context: None)
-    with pytest.raises(ValueError, match="'gamma'.*alpha, beta"):
+    with pytest.raises(ValueError, match=r"'gamma'.*alpha, beta"):
         runner.execute("gamma", {})
 
 

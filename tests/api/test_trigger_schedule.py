@@ -80,7 +80,7 @@ def test_an_unknown_trigger_has_no_row_and_no_history(runner: cloaca.DefaultRunn
 
 def test_switching_an_unknown_trigger_is_told_with_those_that_exist(runner: cloaca.DefaultRunner) -> None:
     declare_trigger("watcher")
-    with pytest.raises(ValueError, match="'nope'.*watcher"):
+    with pytest.raises(ValueError, match=r"'nope'.*watcher"):
         runner.set_trigger_enabled("nope", True)
 
 

@@ -35,6 +35,18 @@ const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 /// As good as for ever, and small enough to be added to any clock.
 const SPAN_SECONDS_MAX: f64 = 1e9;
 
+/// This process is about to fork, on this thread.
+#[pyfunction]
+pub fn before_fork(py: Python<'_>) -> PyResult<()> {
+    free(py, cloaca_store::before_fork)
+}
+
+/// The fork is over, in the parent or in the child.
+#[pyfunction]
+pub fn after_fork() {
+    cloaca_store::after_fork();
+}
+
 /// Tells this module that it is in a forked child now.
 #[pyfunction]
 pub fn forked() {

@@ -944,7 +944,7 @@ impl Runtime {
         self.step(Event::History(history));
         lock(&shared.writer).closed = true;
         shared.writer_wake.notify_all();
-        shared.clock_wake.notify_all();
+        shared.wake_clock();
         for thread in lock(&self.threads).drain(..) {
             // A thread that panicked has been reported by its own log line.
             let _ = thread.join();
@@ -980,7 +980,7 @@ impl Drop for Runtime {
         lock(&self.shared.jobs).closed = true;
         lock(&self.shared.writer).closed = true;
         self.shared.writer_wake.notify_all();
-        self.shared.clock_wake.notify_all();
+        self.shared.wake_clock();
         self.shared.order(Order::Close);
     }
 }

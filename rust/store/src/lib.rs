@@ -51,6 +51,16 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
+/// This process is about to fork: keeps its threads out of SQLite until [`after_fork`] is called on this thread.
+pub fn before_fork() {
+    sqlite::close_gate();
+}
+
+/// The fork is over, in the parent or in the child.
+pub fn after_fork() {
+    sqlite::open_gate();
+}
+
 /// Tells this crate that it runs in a forked child now: what it holds belongs to the parent.
 pub fn forked() {
     sqlite::forked();

@@ -4,6 +4,7 @@
 mod batch;
 mod export;
 mod fault;
+mod gate;
 mod history;
 mod lock;
 mod mount;
@@ -31,6 +32,7 @@ use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::url::Durability;
 
+pub use gate::{close as close_gate, open as open_gate};
 pub use lock::forked;
 
 /// Everything in one SQLite database.
@@ -49,6 +51,7 @@ impl SqliteStore {
     /// # Errors
     /// The message for the user.
     pub fn in_memory() -> Result<Self, String> {
+        let _entered = gate::enter();
         let writer = open::memory()?;
         Ok(Self {
             name: ":memory:".to_owned(),
@@ -63,6 +66,7 @@ impl SqliteStore {
     /// # Errors
     /// The message for the user.
     pub fn in_file(path: &Path, durability: Durability) -> Result<(Self, PathBuf), String> {
+        let _entered = gate::enter();
         let open::File { path, writer, reader } = open::file(path, durability)?;
         let name = path.display().to_string();
         let locks = Locks::beside(&path);
@@ -71,6 +75,7 @@ impl SqliteStore {
 
     /// Runs `work` in one transaction and commits it if it succeeds.
     fn write<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
+        let _entered = gate::enter();
         let connection = lock(&self.writer);
         transact(&connection, work).map_err(|failure| failure.into_fault(&self.name))
     }
@@ -78,6 +83,7 @@ impl SqliteStore {
     /// Runs `work` on what is committed. Its statements see one state only if it is a single statement or opens a
     /// transaction of its own.
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
+        let _entered = gate::enter();
         let connection = lock(self.reader.as_ref().unwrap_or(&self.writer));
         work(&connection).map_err(|failure| failure.into_fault(&self.name))
     }
