@@ -67,7 +67,9 @@ def _judged(bound: Bound, row: Row, own: float, measured: Measured) -> tuple[str
 
 
 def _others(row: Row, own: float, measured: Measured) -> list[str]:
-    names = [name for name in measured[row.workload] if name not in (row.of, "cloaca", "submit")]
+    names = [
+        name for name in measured[row.workload] if name not in (row.of, "cloaca", "submit", "submit_many")
+    ]
     places = [(row.workload, name, row.figure) for name in names]
     figure = row.figure.removeprefix("hash/") + "_ns" if row.workload == "rust" else row.figure
     places += [(workload, name, figure) for workload, name in COMPARED.get(row.workload, [])]

@@ -27,7 +27,7 @@ PEERS = ROOT / ".venv-bench"
 MARKS = ("<!-- table: written by benches/run.py --publish -->", "<!-- end of the table -->")
 TIMEOUT_S = 900
 DIVAN_UNITS = {"ns": 1.0, "µs": 1e3, "ms": 1e6, "s": 1e9}
-DIVAN_LINE = re.compile(r"^(?P<tree>[│ ]*[├╰]─ )(?P<name>\S+)\s+(?P<fastest>[\d.]+ \S+)?(?P<rest>.*)$")
+DIVAN_LINE = re.compile(r"(?P<tree>[│ ]*[├╰]─ )(?P<name>\S+)\s+(?P<fastest>[\d.]+ \S+)?(?P<rest>.*)")
 
 
 def main() -> int:

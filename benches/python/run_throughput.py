@@ -41,6 +41,19 @@ def run_submit(runs: int) -> Figures:
         return _measured(runs, submit_and_wait)
 
 
+def run_submit_many(runs: int) -> Figures:
+    """One thread, 1,000 runs started at a time, the next as soon as these are kept."""
+    declare_one()
+    with folder_on_disk() as folder, runner_on(Path(folder) / "runs.db", "full") as runner:
+        began = time.perf_counter()
+        started = []
+        for first in range(0, runs, 1000):
+            started += runner.submit_many("one", [CONTEXT] * min(1000, runs - first))
+        for run in started:
+            run.result()
+        return {"per_second": runs / (time.perf_counter() - began)}
+
+
 def run_floor(runs: int) -> Figures:
     """Bare inserts of a run and its task, 100 of each to a commit; nothing is decided or called."""
     with folder_on_disk() as folder:
@@ -117,6 +130,7 @@ if __name__ == "__main__":
     contestants = {
         "cloaca": run_cloaca,
         "submit": run_submit,
+        "submit_many": run_submit_many,
         "floor": run_floor,
         "huey": run_huey,
         "dbos": run_dbos,

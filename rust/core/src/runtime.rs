@@ -755,6 +755,8 @@ impl Runtime {
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let closed = lock(&self.shared.polls).poller.skipped(ticket, reason, finish, now.mono);
+        // The answer may come from a thread that does not poll.
+        self.shared.wake_pollers();
         if let Some(stretch) = closed {
             self.step(Event::History(vec![stretch]));
         }
@@ -769,7 +771,7 @@ impl Runtime {
             let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
             (ended, polls.poller.name(ticket.slot))
         };
-        let Some(ended) = ended else { return };
+        let Some(ended) = ended else { return self.shared.wake_pollers() };
         self.step(Event::Polled(Polled {
             slot: ticket.slot,
             schedule: ended.schedule,
