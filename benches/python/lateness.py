@@ -2,9 +2,9 @@
 
 Each body notes when it is called. It was due at the first beat of its trigger's grid that came after its last
 call; beats lie on `start + phase + n * interval`. For the hand-written loops the grid is known. A trigger of
-cloaca starts when it is declared, so each is declared while the runner lives, and the moment before stands for
-its start; its phase is the one in `rust/core/src/cadence.rs`. That makes all of them look later by what a
-declaration takes (10 to 50 µs), which is known from the engine's own mean lateness, and taken off.
+cloaca starts when it is declared, so each is declared while the runner lives, and the moment before stands
+for its start; its phase is the one in `rust/core/src/cadence.rs`. That makes all of them look later by what
+a declaration takes (10 to 50 µs), which is known from the engine's own mean lateness, and taken off.
 """
 
 import itertools

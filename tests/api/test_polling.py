@@ -16,7 +16,7 @@ from program import eventually
 import cloaca
 import cloaca.testing
 
-WAIT = 30.0
+WAIT = 15.0
 
 
 class Count:
@@ -98,6 +98,74 @@ def test_a_trigger_is_not_polled_before_its_first_interval_has_passed(count: Cou
         assert count["watcher"] == 1
         runner.advance("23h")
         assert count["watcher"] == 24
+
+
+@pytest.mark.parametrize("interval", ["1ms", "5ms", "40ms"])
+@pytest.mark.parametrize("body_seconds", [0.0, 0.003, 0.02])
+def test_a_trigger_alone_goes_on_being_polled_however_long_its_body_takes(
+    runner: cloaca.DefaultRunner, count: Count, interval: str, body_seconds: float
+) -> None:
+    def body() -> bool:
+        pause.wait(body_seconds)
+        count.add("alone")
+        return False
+
+    pause = threading.Event()
+    polled("alone", body, interval)
+    assert count.more(8, "alone")
+
+
+@pytest.mark.parametrize("body_seconds", [0.0, 0.003, 0.02])
+def test_an_async_trigger_alone_goes_on_being_polled_however_long_its_body_takes(
+    runner: cloaca.DefaultRunner, count: Count, body_seconds: float
+) -> None:
+    async def body() -> bool:
+        await asyncio.sleep(body_seconds)
+        count.add("alone")
+        return False
+
+    polled("alone", body, "5ms")
+    assert count.more(8, "alone")
+
+
+def test_a_trigger_alone_goes_on_being_polled_after_its_time_outs(
+    runner: cloaca.DefaultRunner, count: Count
+) -> None:
+    def body() -> bool:
+        count.add("alone")
+        pause.wait(0.02)
+        return False
+
+    pause = threading.Event()
+    backoff = cloaca.Backoff(base="1ms", factor=1, max="1ms")
+    polled("alone", body, "5ms", poll_timeout="5ms", on_error=backoff)
+    assert count.more(8, "alone")
+
+
+def test_a_trigger_alone_goes_on_being_polled_after_hand_ticks_switches_and_a_new_declaration(
+    runner: cloaca.DefaultRunner, count: Count
+) -> None:
+    def body(name: str) -> bool:
+        pause.wait(0.004)
+        count.add(name)
+        return False
+
+    pause = threading.Event()
+    polled("alone", lambda: body("alone"))
+    assert count.more(3, "alone")
+    for _ in range(10):
+        runner.tick("alone")
+    assert count.more(3, "alone")
+    for _ in range(10):
+        runner.tick("alone", dry_run=True)
+    assert count.more(3, "alone")
+    for _ in range(10):
+        runner.set_trigger_enabled("alone", False)
+        runner.set_trigger_enabled("alone", True)
+    assert count.more(3, "alone")
+    polled("alone", lambda: body("again"))
+    assert count.more(3, "again")
+    assert runner.why("alone").startswith("trigger 'alone'")
 
 
 def test_a_slow_and_a_raising_trigger_keep_nobody_from_being_polled(
@@ -219,7 +287,9 @@ def test_async_triggers_that_hang_do_not_keep_others_from_being_polled(
     assert count["hangs"] == 20
 
 
-def test_beats_that_are_missed_are_skipped_and_not_made_up_for(count: Count, release: threading.Event) -> None:
+def test_beats_that_are_missed_are_skipped_and_not_made_up_for(
+    count: Count, release: threading.Event
+) -> None:
     polled("watcher", lambda: bool(count.add("watcher")), "1s")
     with cloaca.testing.Runner() as runner:
         runner.advance("10s")

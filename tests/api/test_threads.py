@@ -62,10 +62,14 @@ def test_sixteen_threads_that_execute_each_get_their_own_result(tmp_path: Path, 
 
 def test_threads_that_submit_and_wait_elsewhere_lose_no_run(runner: cloaca.DefaultRunner) -> None:
     declare("good", lambda context: None)
-    runs = [run for made in together(8, lambda k: [runner.submit("good", {"k": k}) for _ in range(25)]) for run in made]
+    runs = [
+        run
+        for made in together(8, lambda k: [runner.submit("good", {"k": k}) for _ in range(25)])
+        for run in made
+    ]
     assert len({run.id for run in runs}) == 200
     results = together(8, lambda k: [run.result(WAIT).status for run in runs[k::8]])
-    assert {status for made in results for status in made} == {"Completed"}
+    assert {status for some in results for status in some} == {"Completed"}
     assert len(runner.list_runs(limit=1000)) == 200
 
 
@@ -108,7 +112,9 @@ def test_eight_threads_that_fire_one_run_key_start_one_run(runner: cloaca.Defaul
     assert runner.stats()["deduplicated"] == 79
 
 
-def test_eight_threads_with_concurrency_allowed_start_a_run_for_each_fire(runner: cloaca.DefaultRunner) -> None:
+def test_eight_threads_with_concurrency_allowed_start_a_run_for_each_fire(
+    runner: cloaca.DefaultRunner,
+) -> None:
     declare("good", lambda context: None)
     cloaca.trigger(workflow="good", name="watcher", poll_interval="24h", allow_concurrent=True)(lambda: True)
     together(8, lambda k: [runner.tick("watcher") for _ in range(10)])
@@ -225,9 +231,9 @@ def test_shutdown_while_threads_execute_lets_each_end_with_a_result_or_a_runner_
             return done
 
     done = sum(together(8, body))
-    with cloaca.DefaultRunner(url) as runner:
-        assert eventually(lambda: not runner.query("SELECT id FROM runs WHERE completed_at IS NULL"))
-        rows = runner.query("SELECT status, count(*) AS n FROM runs GROUP BY status")
+    with cloaca.DefaultRunner(url) as after:
+        assert eventually(lambda: not after.query("SELECT id FROM runs WHERE completed_at IS NULL"))
+        rows = after.query("SELECT status, count(*) AS n FROM runs GROUP BY status")
         assert [row["status"] for row in rows] == ["Completed"]
         assert rows[0]["n"] >= done >= 20
 

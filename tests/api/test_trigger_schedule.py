@@ -132,21 +132,24 @@ def test_switching_changes_updated_at_and_nothing_else() -> None:
         assert after == {**before, "enabled": False, "updated_at": "2026-01-01T00:05:00.000000Z"}
 
 
-def test_a_trigger_may_switch_itself_off_while_it_is_polled() -> None:
+def test_a_trigger_may_switch_itself_off_and_the_poll_that_did_so_changes_nothing() -> None:
     polls = []
 
     @cloaca.trigger(workflow="good", poll_interval="1m")
-    def once() -> bool:
-        polls.append(1)
+    def once(tick: cloaca.Tick) -> bool:
+        polls.append(tick.cursor)
+        tick.cursor = 1
         runner.set_trigger_enabled("once", False)
         return True
 
     declare_workflow()
     with cloaca.testing.Runner() as runner:
         runner.advance("1h")
-        assert len(polls) == 1
-        # A poll that was switched off while it ran changes nothing when it comes back.
+        assert polls == [None]
         assert runner.fired("good") == []
+        runner.set_trigger_enabled("once", True)
+        runner.advance("1h")
+        assert polls == [None, None]
 
 
 def test_last_poll_at_moves_with_each_poll() -> None:

@@ -681,6 +681,11 @@ impl Runtime {
     }
 
     fn follow(&self, polls: &mut PollState) -> PollTurn {
+        // A body that took long comes back on a thread that no longer leads, and has just armed its trigger.
+        let due = polls.poller.next_due().unwrap_or(Mono(u64::MAX));
+        if polls.leader_until.is_some_and(|until| due < until) {
+            self.shared.leader_wake.notify_all();
+        }
         if polls.followers >= SPARE_POLLERS_MAX {
             polls.threads -= 1;
             return PollTurn::Leave;
