@@ -72,7 +72,7 @@ format: $(STAMP) ## format Rust and Python
 wheel: $(STAMP) ## build the wheel into dist/
 	$(MATURIN) build --release --locked --out dist --target-dir $(MATURIN_TARGET)
 
-bench: release ## build optimised and run the benches (BENCH_FLAGS=--quick for a short run)
+bench: release wheel ## build optimised and run the benches (BENCH_FLAGS=--quick for a short run)
 	$(BIN)/python benches/run.py $(BENCH_FLAGS)
 
 lock: ## renew requirements-dev.txt from requirements-dev.in

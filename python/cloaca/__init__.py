@@ -86,3 +86,12 @@ __all__ = [
     "var",
     "var_or",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`cloaca.testing` is there when asked for, and costs a program that doesn't ask nothing."""
+    if name == "testing":
+        from importlib import import_module
+
+        return import_module("cloaca.testing")
+    raise AttributeError(f"module 'cloaca' has no attribute {name!r}")
