@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -33,15 +32,12 @@ def forget_locks() -> None:
     _lock = threading.Lock()
 
 
-def _leave() -> None:
+def leave() -> None:
     """Nobody will come back to what still waits at the end of the interpreter, and nobody needs to be
     told."""
     if _loop is not None and _pid == os.getpid():
         for task in asyncio.all_tasks(_loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-
-
-atexit.register(_leave)
 
 
 def run_coroutine(coroutine: Any) -> Any:

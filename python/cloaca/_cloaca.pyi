@@ -16,7 +16,7 @@ __all__ = [
     "forked",
 ]
 
-_Job = tuple[int, int, int, bool]
+_Job = tuple[int, int, int, bool, int]
 _Ticket = tuple[int, int, int, int, int]
 
 def check_cron(expression: str, timezone: str) -> None: ...

@@ -33,7 +33,7 @@ _engine_log = logging.getLogger("cloaca")
 _callback_log = logging.getLogger("cloaca.callback")
 _task_log = logging.getLogger("cloaca.task")
 
-Job = tuple[int, int, int, bool]
+Job = tuple[int, int, int, bool, int]
 Ticket = tuple[int, int, int, int, int]
 Fire = tuple[str, str | None, int | None]
 Ruling = str | tuple[str, int] | tuple[list[Fire], str | None, str, str | None] | None

@@ -54,6 +54,10 @@ TICK_SECONDS_MAX = 5.0
 _live: set[DefaultRunner] = set()
 """Runners that nobody has shut down: they serve until the interpreter ends, whether somebody refers to them
 or not."""
+_SAME_CRON = """
+    SELECT other.id FROM schedules AS this JOIN schedules AS other ON other.workflow = this.workflow
+    WHERE this.id = ? AND other.id <> this.id AND other.kind = 'cron'
+      AND other.expression = ? AND other.timezone = ?"""
 _inherited: set[DefaultRunner] = set()
 _hooked = False
 
@@ -288,6 +292,8 @@ class DefaultRunner:
         raises, before any of them is started."""
         engine = self._open()
         name = check.text(workflow_name, "workflow_name", WorkflowError)
+        if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
+            raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
         encoded = [encode(context) for context in contexts]
         registry.workflow(name)
         runs = [Run(self, run_id) for run_id in engine.submit(name, encoded, True)]
@@ -423,6 +429,11 @@ class DefaultRunner:
                 raise ScheduleError(
                     f"Failed to update cron schedule: {name} is {excerpt(value)}; it must be a str"
                 )
+        for other in engine.query(_SAME_CRON, [schedule_id, cron_expression, timezone]):
+            raise ScheduleError(
+                f"Failed to update cron schedule: its workflow already has {cron_expression!r} in "
+                f"{timezone!r}, as schedule {other['id']}; change or delete that one"
+            )
         try:
             done = engine.update_cron(schedule_id, cron_expression, timezone)
         except ScheduleError as error:
@@ -563,7 +574,9 @@ class DefaultRunner:
         """
         engine = self._open()
         deadline = monotonic() + TICK_SECONDS_MAX
-        while (ticket := engine.poll_now(check.text(trigger_name, "trigger_name", TriggerError))) is None:
+        name = check.text(trigger_name, "trigger_name", TriggerError)
+        # A trigger that was declared a moment ago has no row yet.
+        while (ticket := engine.poll_now(name)) is None or (ticket is False and name in self._slots):
             if monotonic() > deadline or engine.wait_closing(0.005):
                 raise RunnerError(f"trigger {excerpt(trigger_name)} is being polled and does not come back")
         if ticket is False:
@@ -690,6 +703,8 @@ def _forked() -> None:
 def _close_all() -> None:
     for runner in list(_live):
         runner.shutdown(ATEXIT_SECONDS)
+    if (shared_loop := sys.modules.get("cloaca._aio")) is not None:
+        shared_loop.leave()
 
 
 def _result(ended: tuple[str, str, str, str, str | None]) -> WorkflowResult:

@@ -132,6 +132,25 @@ RUNS: list[Case] = [
     ("execute context surrogate", lambda w: w.runner.execute("fine", {"a": LONE}), ValueError, "surrogate"),
     ("submit unknown", lambda w: w.runner.submit("nope"), ValueError, "'nope'"),
     ("submit context object", lambda w: w.runner.submit("fine", {"a": object()}), TypeError, "got object"),
+    ("submit_many unknown", lambda w: w.runner.submit_many("nope", [{}]), ValueError, "'nope'"),
+    (
+        "submit_many of 5",
+        lambda w: w.runner.submit_many("fine", 5),  # type: ignore[arg-type]
+        (TypeError, ValueError),
+        "contexts is 5",
+    ),
+    (
+        "submit_many of a dict",
+        lambda w: w.runner.submit_many("fine", {"a": 1}),  # type: ignore[arg-type]
+        TypeError,
+        "dict",
+    ),
+    (
+        "submit_many with one that is bad",
+        lambda w: w.runner.submit_many("fine", [{}, {}, {"a": math.nan}]),
+        ValueError,
+        "nan",
+    ),
     (
         "execute_async unknown",
         lambda w: asyncio.run(w.runner.execute_async("nope")),
@@ -633,6 +652,8 @@ STORES: list[Case] = [
             ("cron_max_recovery_age_seconds", 0),
             ("cron_max_recovery_attempts", -3),
             ("durability", "most"),
+            ("retention", "soon"),
+            ("retention", True),
         )
     ),
     ("query write", lambda w: w.runner.query("DELETE FROM runs"), RuntimeError, "SELECT"),

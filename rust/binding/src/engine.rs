@@ -17,7 +17,8 @@ use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::poll::{Backoff, Plan};
 use cloaca_core::port::{
-    Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TaskRecord, TriggerRow,
+    Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, TaskRecord,
+    TriggerRow,
 };
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::{Clock, Order, Runtime, Services};
@@ -107,8 +108,12 @@ impl Drop for Engine {
     }
 }
 
-fn job_of(job: (u128, u32, u32, bool)) -> Job {
-    Job { run: Uuid::from_u128(job.0), task: job.1, attempt: job.2, callback_only: job.3 }
+/// A job as Python carries it: `(run, task, attempt, callback_only, life)`.
+type JobParts = (u128, u32, u32, bool, u32);
+
+fn job_of(job: JobParts) -> Job {
+    let (run, task, attempt, callback_only, life) = job;
+    Job { run: Uuid::from_u128(run), task, attempt, life, callback_only }
 }
 
 fn parse_id(py: Python<'_>, id: &str) -> PyResult<Uuid> {
@@ -358,7 +363,8 @@ impl Engine {
             let none = py.None();
             return Ok(if closed { false.into_pyobject(py)?.to_owned().into_any().unbind() } else { none });
         };
-        let job = (work.job.run.as_u128(), work.job.task, work.job.attempt, work.job.callback_only);
+        let Job { run, task, attempt, life, callback_only } = work.job;
+        let job = (run.as_u128(), task, attempt, callback_only, life);
         let parts = (job, work.body, &*work.task, &*work.context, work.error);
         Ok(parts.into_pyobject(py)?.into_any().unbind())
     }
@@ -367,7 +373,7 @@ impl Engine {
     fn succeeded(
         &self,
         py: Python<'_>,
-        job: (u128, u32, u32, bool),
+        job: JobParts,
         context: String,
         has_callback: bool,
     ) -> PyResult<bool> {
@@ -378,34 +384,28 @@ impl Engine {
     }
 
     /// An attempt failed. True if that is final; with a callback, `settled` must follow then.
-    fn failed(
-        &self,
-        py: Python<'_>,
-        job: (u128, u32, u32, bool),
-        text: String,
-        has_callback: bool,
-    ) -> PyResult<bool> {
+    fn failed(&self, py: Python<'_>, job: JobParts, text: String, has_callback: bool) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
         let ruling = free(py, || runtime.attempt_ended(job_of(job), Ended::Failure(text), has_callback))?;
         Ok(ruling == Ruling::Final)
     }
 
     /// A final attempt's callback has been told.
-    fn settled(&self, py: Python<'_>, job: (u128, u32, u32, bool)) -> PyResult<()> {
+    fn settled(&self, py: Python<'_>, job: JobParts) -> PyResult<()> {
         let runtime = self.runtime(py)?;
         free(py, || runtime.settled(job_of(job)))?;
         Ok(())
     }
 
     /// Gives an attempt's slot back.
-    fn yield_slot(&self, py: Python<'_>, job: (u128, u32, u32, bool)) -> PyResult<()> {
+    fn yield_slot(&self, py: Python<'_>, job: JobParts) -> PyResult<()> {
         let runtime = self.runtime(py)?;
         free(py, || runtime.yield_slot(job_of(job)))?;
         Ok(())
     }
 
     /// Takes a slot again; false if none was free in time.
-    fn regain_slot(&self, py: Python<'_>, job: (u128, u32, u32, bool), seconds: f64) -> PyResult<bool> {
+    fn regain_slot(&self, py: Python<'_>, job: JobParts, seconds: f64) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
         free(py, || runtime.regain_slot(job_of(job), span_of(seconds)))
     }
@@ -637,6 +637,16 @@ impl Engine {
         let id = parse_id(py, id)?;
         self.stored(py, |runtime| {
             let Some(row) = runtime.store().cron(id)? else { return Ok(false) };
+            runtime.flush();
+            let now = runtime.now().wall;
+            if let ScheduleKind::Cron { expression, timezone, .. } = &row.kind
+                && let Ok(cron) = Cron::parse(expression, timezone)
+                && enabled
+                && !row.enabled
+            {
+                // Slots of the time when it was off are not made up for.
+                runtime.store().update_cron(id, expression, timezone, cron.next(now), now)?;
+            }
             let done = runtime.store().set_enabled(row.row, enabled, None, runtime.now().wall)?;
             reload_cron(runtime, id)?;
             runtime.wake_others();

@@ -123,7 +123,9 @@ impl Gate {
     /// Takes a run out and returns the one whose turn it is then.
     pub fn release(&mut self, run: Uuid) -> Option<Uuid> {
         let entry = self.by_run.remove(&run)?;
-        if let Some(hash) = entry.hash {
+        if let Some(hash) = entry.hash
+            && self.by_hash.get(&(entry.schedule, hash)) == Some(&run)
+        {
             self.by_hash.remove(&(entry.schedule, hash));
         }
         let line = self.lines.get_mut(&entry.schedule).expect("a held run stands in a line");

@@ -2,7 +2,7 @@
 //! sleeps, locks, reads a clock, touches a database or calls Python, so a simulator runs the same code as the runtime.
 //! Invariant: what must be durable before it is acted upon leaves as a commit, and the action follows from its receipt.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,7 +114,8 @@ pub enum Event {
     Deferred(Job, bool),
     /// A task's callback has been told, or it has none.
     Settled(Job),
-    /// Another owner has died or left: ask for the triggers that are polled elsewhere.
+    /// What dead owners left was claimed, for the first time or again: polling may begin, and triggers that were polled elsewhere are asked
+    /// for.
     Vacancy,
     /// Somebody asked for a run's end.
     Cancel(Uuid),
@@ -139,6 +140,8 @@ pub struct Job {
     pub task: u32,
     /// From 1.
     pub attempt: u32,
+    /// Tells it from an attempt of the same run before that was opened again.
+    pub life: u32,
     /// Whether only `on_failure` is to be called: the body was given up.
     pub callback_only: bool,
 }
@@ -167,8 +170,19 @@ pub enum Then {
         run: Uuid,
         /// Tasks that may start now.
         jobs: Vec<usize>,
+        /// A task that may start at that time.
+        delayed: Option<(usize, Mono)>,
         /// Its end.
         end: Option<RunEnd>,
+    },
+    /// A run that was never in hand is over.
+    Forgotten {
+        /// The run.
+        run: Uuid,
+        /// When it was decided.
+        created_at: Wall,
+        /// Its end.
+        end: RunEnd,
     },
     /// Poll the trigger from now on.
     Declared {
@@ -251,18 +265,28 @@ pub struct Counts {
 
 #[derive(Debug, Clone, Copy)]
 enum Timer {
-    Retry(Uuid, usize),
+    Retry(Uuid, usize, u32),
+    CallbackTimeout(Job),
     TaskTimeout(Job),
     RunTimeout(Uuid),
 }
 
+/// What a run's acknowledged records allow.
+struct Follows {
+    jobs: Vec<usize>,
+    delayed: Option<(usize, Mono)>,
+    end: Option<RunEnd>,
+}
+
 /// A run that starts when no earlier one of its trigger is unfinished.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Turn {
     /// Its commit is acknowledged, so that it may start.
     kept: bool,
     /// Whether the earlier ones are to be cancelled for it.
     cancels: bool,
+    /// What it goes on with, if it had begun before.
+    resumed: Option<Progress>,
 }
 
 #[derive(Debug)]
@@ -291,6 +315,10 @@ pub struct Engine {
     run_timer: HashMap<Uuid, u32>,
     crons: BTreeMap<i64, CronState>,
     cron_next: Option<Wall>,
+    lives: u32,
+    is_recovered: bool,
+    undeclared: Vec<Rearm>,
+    slot_of: HashMap<Arc<str>, u32>,
     counts: Counts,
     random: u64,
 }
@@ -315,6 +343,10 @@ impl Engine {
             run_timer: HashMap::new(),
             crons: BTreeMap::new(),
             cron_next: None,
+            lives: 0,
+            is_recovered: false,
+            undeclared: Vec::new(),
+            slot_of: HashMap::new(),
             counts: Counts::default(),
             random: seed | 1,
         }
@@ -364,15 +396,17 @@ impl Engine {
         out: &mut Effects,
     ) -> Ruling {
         let random = self.next_random();
-        let Some(run) = self.runs.get_mut(&job.run) else { return Ruling::Stale };
+        let Some(run) = self.run_of(job) else { return Ruling::Stale };
         let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random);
         if ruling == Ruling::Stale {
             return ruling;
         }
         self.disarm_job(job);
         self.follow(job.run, progress, now, out);
-        if ruling == Ruling::Final && !has_callback {
-            self.settled(job, now, out);
+        match ruling {
+            Ruling::Final if has_callback => self.arm_callback(job, now.mono),
+            Ruling::Final => self.settled(job, now, out),
+            Ruling::Retry | Ruling::Stale => {}
         }
         ruling
     }
@@ -383,6 +417,11 @@ impl Engine {
             Event::Workflow(workflow) => self.declared(workflow, now, out),
             Event::Triggers(triggers) => triggers.into_iter().for_each(|(slot, declared)| {
                 let trigger = declared.row.clone();
+                // What the old declaration still polls must not move the cursor behind the new one's back.
+                if let Some(old) = self.slot_of.insert(Arc::clone(&trigger.name), slot) {
+                    self.triggers.remove(&old);
+                    self.parked.remove(&old);
+                }
                 self.triggers.insert(slot, declared);
                 let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
                 out.commits.push((change, Then::Declared { slot }));
@@ -399,7 +438,11 @@ impl Engine {
             Event::Deferred(job, true) => self.disarm_job(job),
             Event::Deferred(job, false) => self.arm_job(job, now.mono),
             Event::Settled(job) => self.settled(job, now, out),
-            Event::Vacancy => self.ask_for_parked(now, out),
+            Event::Vacancy => {
+                self.is_recovered = true;
+                out.rearm.append(&mut self.undeclared);
+                self.ask_for_parked(now, out);
+            }
             Event::Cancel(id) => self.cancel(id, now, out),
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
             Event::Cron(schedule) => {
@@ -452,7 +495,7 @@ impl Engine {
         let mut runs = Vec::with_capacity(requests.len());
         for request in requests {
             let run = Run::new(request.id, Arc::clone(workflow), Arc::clone(&request.context), now.wall);
-            self.runs.insert(request.id, run);
+            self.take_in_hand(run);
             runs.push(by_hand(workflow, &request, now.wall));
         }
         out.commits.push((Change::Start { epoch: self.epoch, runs, cron: None }, Then::Start(ids)));
@@ -529,9 +572,10 @@ impl Engine {
         let id = self.new_id(now.wall);
         self.gate.hold(schedule, guard, id);
         if overlap.waits() {
-            self.turns.insert(id, Turn { kept: false, cancels: *overlap == Overlap::CancelRunning });
+            self.turns
+                .insert(id, Turn { kept: false, cancels: *overlap == Overlap::CancelRunning, resumed: None });
         }
-        self.runs.insert(id, Run::new(id, Arc::clone(&workflow), Arc::clone(&fire.context), now.wall));
+        self.take_in_hand(Run::new(id, Arc::clone(&workflow), Arc::clone(&fire.context), now.wall));
         let request = Request { id, context: fire.context };
         Ok(NewRun {
             schedule: Some(schedule),
@@ -590,14 +634,25 @@ impl Engine {
                 out.lost.push((run, "was taken over by another runner".to_owned()));
                 self.drop_run(run, now, out);
             }
-            (Then::Progress { run, jobs, end }, _) => self.kept(run, jobs, end, now, out),
+            (Then::Progress { run, jobs, delayed, end }, _) => {
+                self.kept(run, Follows { jobs, delayed, end }, now, out);
+            }
+            (Then::Forgotten { run, created_at, end }, _) => {
+                out.ended.push((run, created_at, end));
+                self.drop_run(run, now, out);
+            }
             (Then::Declared { slot }, Receipt::Declared(schedule)) => {
                 let elsewhere = schedule.owner != Some(self.epoch);
                 match elsewhere {
                     true => self.parked.insert(slot),
                     false => self.parked.remove(&slot),
                 };
-                out.rearm.push(Rearm { slot, row: Some(*schedule), elsewhere, ..Rearm::default() });
+                let rearm = Rearm { slot, row: Some(*schedule), elsewhere, ..Rearm::default() };
+                // Not before the gate knows the runs that a dead owner left unfinished.
+                match self.is_recovered {
+                    true => out.rearm.push(rearm),
+                    false => self.undeclared.push(rearm),
+                }
             }
             (Then::Declared { .. } | Then::Nothing, _) => {}
         }
@@ -620,6 +675,9 @@ impl Engine {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.row = row;
         self.counts.started += 1;
+        if run.is_halted() {
+            self.turns.remove(&id);
+        }
         match self.turns.get_mut(&id) {
             None => self.begin(id, now, out),
             Some(turn) => {
@@ -633,10 +691,33 @@ impl Engine {
 
     /// Begins a run that waited, if it is its turn.
     fn take_turn(&mut self, id: Uuid, now: Now, out: &mut Effects) {
-        if self.turns.get(&id).is_some_and(|turn| turn.kept) && self.gate.is_first(id) {
-            self.turns.remove(&id);
-            self.begin(id, now, out);
+        if !(self.turns.get(&id).is_some_and(|turn| turn.kept) && self.gate.is_first(id)) {
+            return;
         }
+        match self.turns.remove(&id).and_then(|turn| turn.resumed) {
+            None => self.begin(id, now, out),
+            Some(progress) => {
+                self.arm_run(id, now.mono);
+                self.follow(id, progress, now, out);
+            }
+        }
+    }
+
+    fn take_in_hand(&mut self, mut run: Run) {
+        self.lives = self.lives.wrapping_add(1);
+        run.life = self.lives;
+        self.runs.insert(run.id, run);
+    }
+
+    /// The run that waits for this job, unless it was opened again since.
+    fn run_of(&mut self, job: Job) -> Option<&mut Run> {
+        self.runs.get_mut(&job.run).filter(|run| run.life == job.life)
+    }
+
+    /// Whether a worker should still take this job.
+    pub fn expects(&self, job: Job) -> bool {
+        let run = self.runs.get(&job.run).filter(|run| run.life == job.life);
+        run.is_some_and(|run| job.callback_only || run.expects(job.task as usize, job.attempt))
     }
 
     fn begin(&mut self, id: Uuid, now: Now, out: &mut Effects) {
@@ -662,8 +743,9 @@ impl Engine {
     fn cancel(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         if self.runs.contains_key(&id) {
             self.halt(id, RunStatus::Cancelled, "cancelled", now, out);
-            if self.turns.get(&id).is_some_and(|turn| turn.kept) {
-                self.turns.remove(&id);
+            if self.turns.get(&id).is_some_and(|turn| turn.kept)
+                && self.turns.remove(&id).is_some_and(|turn| turn.resumed.is_none())
+            {
                 self.begin(id, now, out);
             }
             return;
@@ -676,30 +758,39 @@ impl Engine {
             let error = Some("cancelled".to_owned());
             let context = run.context.into();
             let end = RunEnd { status: RunStatus::Cancelled, context, error, completed_at: now.wall };
-            let change = RunChange { run: run.row, epoch: self.epoch, tasks: Vec::new(), end: Some(end) };
-            out.commits.push((Change::Run(change), Then::Nothing));
-            self.drop_run(id, now, out);
+            let tasks = Vec::new();
+            let change = RunChange { run: run.row, epoch: self.epoch, tasks, end: Some(end.clone()) };
+            let then = Then::Forgotten { run: id, created_at: run.created_at, end };
+            out.commits.push((Change::Run(change), then));
         }
     }
 
     /// Sends what a run's step asks for on its way: records first, jobs once they are kept.
     fn follow(&mut self, id: Uuid, progress: Progress, now: Now, out: &mut Effects) {
-        let Progress { records, jobs, delayed, end } = progress;
-        if let Some((task, delay)) = delayed {
-            self.arm(now.mono.after(delay), Timer::Retry(id, task));
+        let Progress { records, jobs, callbacks, delayed, end } = progress;
+        for task in callbacks {
+            let job = self.job(id, task, true);
+            self.arm_callback(job, now.mono);
+            out.jobs.push(job);
         }
+        let delayed = delayed.map(|(task, delay)| (task, now.mono.after(delay)));
         if records.is_empty() && end.is_none() {
             out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
             return;
         }
         let run = self.runs[&id].row;
         let change = RunChange { run, epoch: self.epoch, tasks: records, end: end.clone() };
-        out.commits.push((Change::Run(change), Then::Progress { run: id, jobs, end }));
+        out.commits.push((Change::Run(change), Then::Progress { run: id, jobs, delayed, end }));
     }
 
-    fn kept(&mut self, id: Uuid, jobs: Vec<usize>, end: Option<RunEnd>, now: Now, out: &mut Effects) {
+    fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get(&id) else { return };
-        let created_at = run.created_at;
+        let (created_at, life) = (run.created_at, run.life);
+        let Follows { jobs, delayed, end } = follows;
+        // Only now: an attempt must not begin before the record that tells its number.
+        if let Some((task, due)) = delayed {
+            self.arm(due, Timer::Retry(id, task, life));
+        }
         out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
         if let Some(end) = end {
             match end.status {
@@ -715,12 +806,13 @@ impl Engine {
     }
 
     fn job(&self, id: Uuid, task: usize, callback_only: bool) -> Job {
-        let attempt = self.runs[&id].attempt(task);
-        Job { run: id, task: u32::try_from(task).expect("tasks are few"), attempt, callback_only }
+        let run = &self.runs[&id];
+        let (attempt, life) = (run.attempt(task), run.life);
+        Job { run: id, task: u32::try_from(task).expect("tasks are few"), attempt, life, callback_only }
     }
 
     fn taken(&mut self, job: Job, now: Now) {
-        let Some(run) = self.runs.get_mut(&job.run) else { return };
+        let Some(run) = self.run_of(job) else { return };
         let task = job.task as usize;
         if !run.expects(task, job.attempt) {
             return;
@@ -730,18 +822,20 @@ impl Engine {
     }
 
     fn settled(&mut self, job: Job, now: Now, out: &mut Effects) {
-        let Some(run) = self.runs.get_mut(&job.run) else { return };
+        self.disarm_job(job);
+        let Some(run) = self.run_of(job) else { return };
         let progress = run.settle(job.task as usize, now.wall);
         self.follow(job.run, progress, now, out);
     }
 
     fn halt(&mut self, id: Uuid, status: RunStatus, cause: &str, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get_mut(&id) else { return };
+        let life = run.life;
         let (progress, active) = run.halt(status, cause, now.wall);
         self.follow(id, progress, now, out);
         if status == RunStatus::Failed {
             for (task, attempt) in active {
-                let job = Job { run: id, task: task as u32, attempt, callback_only: false };
+                let job = Job { run: id, task: task as u32, attempt, life, callback_only: false };
                 self.give_up(job, cause, now, out);
             }
         }
@@ -749,12 +843,15 @@ impl Engine {
 
     /// Fails an attempt whose body is not waited for any more.
     fn give_up(&mut self, job: Job, error: &str, now: Now, out: &mut Effects) {
-        let Some(run) = self.runs.get(&job.run) else { return };
+        let Some(run) = self.run_of(job) else { return };
         let has_callback = run.workflow.tasks[job.task as usize].has_failure_callback;
         let ended = Ended::Failure(format!("TimeoutError: {error}"));
         out.released.push(job);
         if self.attempt_ended(job, ended, has_callback, now, out) == Ruling::Final && has_callback {
-            out.jobs.push(Job { callback_only: true, ..job });
+            self.disarm_job(job);
+            let told = Job { callback_only: true, ..job };
+            self.arm_callback(told, now.mono);
+            out.jobs.push(told);
         }
     }
 
@@ -785,17 +882,21 @@ impl Engine {
             );
             out.logs.push((Level::Warning, text));
         }
-        if unfinished.waits && unfinished.tasks.is_empty() {
+        let is_held = unfinished.waits && !self.gate.is_first(id);
+        if is_held && unfinished.tasks.is_empty() {
             let mut run = Run::new(id, workflow, unfinished.context.as_str().into(), unfinished.created_at);
             run.row = unfinished.row;
-            self.runs.insert(id, run);
-            self.turns.insert(id, Turn { kept: true, cancels: false });
-            self.take_turn(id, now, out);
+            self.take_in_hand(run);
+            self.turns.insert(id, Turn { kept: true, cancels: false, resumed: None });
         } else {
             let (run, progress) = Run::resume(&unfinished, workflow, now.wall);
-            self.runs.insert(id, run);
-            self.arm_run(id, now.mono);
-            self.follow(id, progress, now, out);
+            self.take_in_hand(run);
+            if is_held {
+                self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });
+            } else {
+                self.arm_run(id, now.mono);
+                self.follow(id, progress, now, out);
+            }
         }
         if unfinished.cancelled {
             self.cancel(id, now, out);
@@ -829,8 +930,18 @@ impl Engine {
             let payload = self.timer_of[timer as usize].take();
             self.timer_free.push(timer);
             match payload.expect("an armed timer has a purpose") {
-                Timer::Retry(id, task) => {
-                    let Some(run) = self.runs.get_mut(&id) else { continue };
+                Timer::CallbackTimeout(job) => {
+                    self.job_timer.remove(&job);
+                    let text = format!(
+                        "a callback of run {} does not come back; the run goes on without it",
+                        job.run
+                    );
+                    out.logs.push((Level::Error, text));
+                    out.released.push(job);
+                    self.settled(job, now, out);
+                }
+                Timer::Retry(id, task, life) => {
+                    let Some(run) = self.runs.get_mut(&id).filter(|run| run.life == life) else { continue };
                     let progress = run.delay_over(task, now.wall);
                     self.follow(id, progress, now, out);
                 }
@@ -861,20 +972,14 @@ impl Engine {
     /// Starts a run for every slot that has come, up to the bound of catching up: the newest are kept.
     fn cron_due(&mut self, row: i64, now: Now, out: &mut Effects) {
         let state = self.crons.get_mut(&row).expect("a due cron is known");
-        let mut slots = std::collections::VecDeque::new();
-        let mut missed = 0_u64;
-        let mut next = Some(state.next);
-        while let Some(slot) = next.filter(|&slot| slot <= now.wall) {
-            slots.push_back(slot);
-            if slots.len() as u64 > self.settings.catchup_max.max(1) {
-                slots.pop_front();
-                missed += 1;
-            }
-            next = state.cron.next(slot);
-        }
-        if missed > 0 {
-            let text =
-                format!("cron schedule {}: {missed} missed slots are not made up for", state.schedule.id);
+        let slots_max = usize::try_from(self.settings.catchup_max.max(1)).unwrap_or(usize::MAX);
+        let (slots, has_older) = newest_slots(&state.cron, state.next, now.wall, slots_max);
+        let next = slots.back().and_then(|&last| state.cron.next(last));
+        if has_older {
+            let text = format!(
+                "cron schedule {}: of the slots that were missed only the newest {slots_max} are made up for",
+                state.schedule.id
+            );
             out.logs.push((Level::Warning, text));
         }
         let schedule = state.schedule.clone();
@@ -893,7 +998,7 @@ impl Engine {
     fn cron_fire(
         &mut self,
         schedule: &Schedule,
-        slots: std::collections::VecDeque<Wall>,
+        slots: VecDeque<Wall>,
         next: Option<Wall>,
         now: Now,
         out: &mut Effects,
@@ -909,7 +1014,7 @@ impl Engine {
         for slot in slots {
             let id = self.new_id(now.wall);
             let context = cron_context(schedule, slot);
-            self.runs.insert(id, Run::new(id, Arc::clone(&workflow), Arc::clone(&context), now.wall));
+            self.take_in_hand(Run::new(id, Arc::clone(&workflow), Arc::clone(&context), now.wall));
             let run = by_hand(&workflow, &Request { id, context }, now.wall);
             runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(slot), ..run });
             ids.push(id);
@@ -941,6 +1046,12 @@ impl Engine {
 
     fn arm_job(&mut self, job: Job, now: Mono) {
         let timer = self.arm(now.after(self.settings.task_timeout), Timer::TaskTimeout(job));
+        self.job_timer.insert(job, timer);
+    }
+
+    /// A callback has as long as a body; a run must not wait for one that hangs.
+    fn arm_callback(&mut self, job: Job, now: Mono) {
+        let timer = self.arm(now.after(self.settings.task_timeout), Timer::CallbackTimeout(job));
         self.job_timer.insert(job, timer);
     }
 
@@ -987,6 +1098,31 @@ impl Verdict {
 
     fn error(reason: String) -> Self {
         Self { outcome: Outcome::Error, reason }
+    }
+}
+
+/// The newest slots from `first` to `now`, at most `slots_max`, and whether there were older ones. Looks back from `now` in growing steps: a
+/// schedule of each second has a hundred million slots in three years.
+fn newest_slots(cron: &Cron, first: Wall, now: Wall, slots_max: usize) -> (VecDeque<Wall>, bool) {
+    let mut span_us: i64 = 60_000_000;
+    loop {
+        let from = Wall(now.0.saturating_sub(span_us));
+        let reaches_first = from <= first;
+        let mut slots = VecDeque::new();
+        let mut next = if reaches_first { Some(first) } else { cron.next(from) };
+        let mut count = 0_usize;
+        while let Some(slot) = next.filter(|&slot| slot <= now) {
+            count += 1;
+            if slots.len() == slots_max {
+                slots.pop_front();
+            }
+            slots.push_back(slot);
+            next = cron.next(slot);
+        }
+        if reaches_first || count > slots_max {
+            return (slots, count > slots_max);
+        }
+        span_us = span_us.saturating_mul(2);
     }
 }
 

@@ -508,12 +508,12 @@ pub struct CronStats {
 }
 
 /// Who else serves a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Siblings {
-    /// Found dead now.
+    /// How many were found dead now.
     pub buried: u64,
-    /// Other owners that live.
-    pub living: u64,
+    /// Other owners that live, by their epochs.
+    pub living: Vec<i64>,
 }
 
 /// Where everything is kept. Every method is one transaction and may block; all may be called from any thread.

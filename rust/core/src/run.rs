@@ -2,7 +2,7 @@
 //! Never waits, stores or calls anything. Invariant: a task is final at most once, and a run ends exactly when its
 //! last task is final.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ struct TaskState {
     output: Option<Arc<str>>,
     error: Option<String>,
     started_at: Option<Wall>,
+    /// A final record of an earlier life, for when its dependencies are final again.
+    kept: Option<TaskRecord>,
 }
 
 /// One execution of a workflow, in memory.
@@ -57,6 +59,8 @@ pub struct Run {
     pub workflow: Arc<Workflow>,
     /// When it was decided.
     pub created_at: Wall,
+    /// Tells it from the same run before it was opened again.
+    pub life: u32,
     initial: Arc<str>,
     tasks: Vec<TaskState>,
     unfinished: usize,
@@ -90,6 +94,8 @@ pub struct Progress {
     pub records: Vec<TaskRecord>,
     /// Tasks to start, once the records are kept.
     pub jobs: Vec<usize>,
+    /// Tasks that failed without another attempt, whose callback is to be told.
+    pub callbacks: Vec<usize>,
     /// A task to start again after a delay.
     pub delayed: Option<(usize, Duration)>,
     /// The run's end.
@@ -110,10 +116,11 @@ impl Run {
                 output: None,
                 error: None,
                 started_at: None,
+                kept: None,
             })
             .collect();
         let unfinished = tasks.len();
-        Self { id, row: 0, workflow, created_at, initial, tasks, unfinished, halt: None }
+        Self { id, row: 0, workflow, created_at, life: 0, initial, tasks, unfinished, halt: None }
     }
 
     /// Decides the tasks that depend on nothing.
@@ -133,29 +140,40 @@ impl Run {
         let mut run = Self::new(unfinished.id, Arc::clone(&workflow), initial, unfinished.created_at);
         run.row = unfinished.row;
         let mut progress = Progress::default();
-        let record = |id: &str| unfinished.tasks.iter().find(|record| &*record.name == id);
+        let mut records: HashMap<&str, &TaskRecord> =
+            unfinished.tasks.iter().map(|record| (&*record.name, record)).collect();
+        for task in 0..workflow.tasks.len() {
+            let id = &*workflow.tasks[task].id;
+            if records.get(id).is_some_and(|record| record.status != TaskStatus::Running) {
+                run.tasks[task].kept = records.remove(id).cloned();
+            }
+        }
         for &task in workflow.graph.topological() {
             let state = &run.tasks[task];
             if state.blocked_by > 0 || state.phase != Phase::Blocked {
                 continue;
             }
-            match record(&workflow.tasks[task].id) {
-                Some(kept) if kept.status != TaskStatus::Running => run.restore(task, kept),
-                kept => run.decide_again(task, kept, unfinished.interruptions, now, &mut progress),
+            match run.tasks[task].kept.take() {
+                Some(kept) => drop(run.restore(task, &kept)),
+                None => {
+                    let begun = records.get(&*workflow.tasks[task].id).copied();
+                    run.decide_again(task, begun, unfinished.interruptions, now, &mut progress);
+                }
             }
         }
         run.conclude(now, &mut progress);
         (run, progress)
     }
 
-    fn restore(&mut self, task: usize, kept: &TaskRecord) {
+    /// Makes a task what it was, and returns the dependents that can be decided now.
+    fn restore(&mut self, task: usize, kept: &TaskRecord) -> Vec<usize> {
         let input = self.input_of(task);
         let state = &mut self.tasks[task];
         state.output = Some(kept.context.clone().unwrap_or_else(|| Arc::clone(&input)));
         state.input = Some(input);
         state.error = kept.error.clone();
         state.attempt = kept.attempt;
-        self.close(task, kept.status);
+        self.close(task, kept.status)
     }
 
     fn decide_again(
@@ -178,7 +196,7 @@ impl Run {
         if state.attempt > allowed {
             state.error = Some(format!("its process died during each of {} attempts", state.attempt - 1));
             progress.jobs.retain(|&job| job != task);
-            self.finish(task, TaskStatus::Failed, now, progress);
+            self.fail(task, now, progress);
         } else {
             let record = self.record(task, TaskStatus::Running, None);
             progress.records.push(record);
@@ -290,7 +308,7 @@ impl Run {
             return progress;
         }
         if self.halt.is_some() {
-            self.finish(task, TaskStatus::Failed, now, &mut progress);
+            self.fail(task, now, &mut progress);
             self.conclude(now, &mut progress);
         } else {
             self.tasks[task].phase = Phase::Active;
@@ -313,16 +331,15 @@ impl Run {
     /// Returns the running tasks too, for a caller that will not wait for them.
     pub fn halt(&mut self, status: RunStatus, cause: &str, now: Wall) -> (Progress, Vec<(usize, u32)>) {
         let mut progress = Progress::default();
-        if self.halt.is_none() {
+        // A run that has concluded has sent its end: a second one would be refused, and look like a takeover.
+        if self.halt.is_none() && self.unfinished > 0 {
             self.halt = Some((status, cause.to_owned()));
             for task in 0..self.tasks.len() {
                 let state = &self.tasks[task];
                 match state.phase {
-                    Phase::Delayed => self.finish(task, TaskStatus::Failed, now, &mut progress),
                     Phase::Active if state.taken => {}
-                    Phase::Active if state.error.is_some() => {
-                        self.finish(task, TaskStatus::Failed, now, &mut progress);
-                    }
+                    Phase::Delayed => self.fail(task, now, &mut progress),
+                    Phase::Active if state.error.is_some() => self.fail(task, now, &mut progress),
                     Phase::Active => self.finish(task, TaskStatus::Skipped, now, &mut progress),
                     Phase::Blocked | Phase::Settling(_) | Phase::Final(_) => {}
                 }
@@ -388,17 +405,28 @@ impl Run {
         }
     }
 
+    /// Fails a task that is given no other attempt; if it has a callback, that is told first.
+    fn fail(&mut self, task: usize, now: Wall, progress: &mut Progress) {
+        if self.workflow.tasks[task].has_failure_callback {
+            self.tasks[task].phase = Phase::Settling(TaskStatus::Failed);
+            progress.callbacks.push(task);
+        } else {
+            self.finish(task, TaskStatus::Failed, now, progress);
+        }
+    }
+
     /// Makes a task final and decides what waited for it. A list, not recursion: a chain of skips may be as long as the workflow.
     fn finish(&mut self, task: usize, status: TaskStatus, now: Wall, progress: &mut Progress) {
-        let mut ahead = VecDeque::from([(task, status)]);
-        while let Some((task, status)) = ahead.pop_front() {
-            self.make_final(task, status, now, progress);
-            for next in self.close(task, status) {
-                if self.starts(next) {
-                    progress.jobs.push(next);
-                } else {
-                    ahead.push_back((next, TaskStatus::Skipped));
-                }
+        self.make_final(task, status, now, progress);
+        let mut decidable = VecDeque::from(self.close(task, status));
+        while let Some(next) = decidable.pop_front() {
+            if let Some(kept) = self.tasks[next].kept.take() {
+                decidable.extend(self.restore(next, &kept));
+            } else if self.starts(next) {
+                progress.jobs.push(next);
+            } else {
+                self.make_final(next, TaskStatus::Skipped, now, progress);
+                decidable.extend(self.close(next, TaskStatus::Skipped));
             }
         }
     }

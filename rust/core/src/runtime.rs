@@ -255,7 +255,6 @@ struct Shared {
     clock_until_ns: AtomicU64,
     clock_wake: Condvar,
     ready: AtomicBool,
-    siblings: AtomicU64,
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
     closing: AtomicBool,
 }
@@ -312,7 +311,6 @@ impl Runtime {
             clock_until_ns: AtomicU64::new(0),
             clock_wake: Condvar::new(),
             ready: AtomicBool::new(false),
-            siblings: AtomicU64::new(0),
             watches: Mutex::default(),
             closing: AtomicBool::new(false),
         });
@@ -830,11 +828,11 @@ impl Runtime {
 
     fn work(&self, job: Job) -> Option<Work> {
         let engine = lock(&self.shared.engine);
-        let run = engine.run(job.run)?;
-        let task = job.task as usize;
-        if !job.callback_only && !run.expects(task, job.attempt) {
+        if !engine.expects(job) {
             return None;
         }
+        let run = engine.run(job.run)?;
+        let task = job.task as usize;
         let spec = &run.workflow.tasks[task];
         Some(Work {
             job,
@@ -1199,7 +1197,8 @@ impl Shared {
     /// The timekeeper: retries, time-outs, crons, news from other processes, and quiet history now and then. Takes over
     /// unfinished runs first.
     fn keep_time(&self, recovery: bool) {
-        let mut has_siblings = self.look_for_vacancy(recovery, true);
+        let mut known = None;
+        let mut has_siblings = self.look_for_vacancy(recovery, &mut known);
         let mut crons_loaded = false;
         let mut prune_due = self.now().mono;
         let mut history_due = self.now().mono.after(HISTORY_EVERY);
@@ -1224,7 +1223,7 @@ impl Shared {
                 self.read_news(crons_loaded);
             }
             if is_woken || has_siblings {
-                has_siblings = self.look_for_vacancy(recovery, false);
+                has_siblings = self.look_for_vacancy(recovery, &mut known);
             }
             self.step(Event::Clock);
             self.sleep(if has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE });
@@ -1246,17 +1245,20 @@ impl Shared {
         *dirty = false;
     }
 
-    /// Takes over what owners left that are gone; true if others live.
-    fn look_for_vacancy(&self, recovery: bool, first: bool) -> bool {
+    /// Takes over what owners left that are gone; true if others live. `known` holds those that lived at the last look; none before the
+    /// first that succeeded.
+    fn look_for_vacancy(&self, recovery: bool, known: &mut Option<Vec<i64>>) -> bool {
         let Ok(siblings) = self.store.bury(self.epoch) else { return true };
-        let has_left = self.siblings.swap(siblings.living, Ordering::AcqRel) > siblings.living;
-        if first || has_left || siblings.buried > 0 {
+        let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
+        if siblings.buried > 0 || known.as_ref().is_none_or(|known| known.iter().any(is_gone)) {
             if recovery {
                 self.recover();
             }
             self.step(Event::Vacancy);
         }
-        siblings.living > 0
+        let has_siblings = !siblings.living.is_empty();
+        *known = Some(siblings.living);
+        has_siblings
     }
 
     /// Forgets a little of what is older than `retention`; returns how long to wait before the next look.

@@ -127,7 +127,7 @@ impl Store for SqliteStore {
         let others = self.read(|db| owner::others(db, epoch))?;
         match others.iter().any(|&other| self.locks.is_free(other)) {
             true => self.write(|db| owner::bury(db, &self.locks, epoch)),
-            false => Ok(Siblings { buried: 0, living: others.len() as u64 }),
+            false => Ok(Siblings { buried: 0, living: others }),
         }
     }
 

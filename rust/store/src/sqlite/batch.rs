@@ -42,7 +42,8 @@ impl Batch<'_> {
     }
 
     fn tick(&mut self, tick: &TickChange) -> Result<Receipt, Failure> {
-        if !schedule::advance(self.db, tick)? {
+        // A runner that was buried by mistake must not start what nobody would claim.
+        if !self.is_living(tick.epoch)? || !schedule::advance(self.db, tick)? {
             return Ok(Receipt::Fenced);
         }
         let fires = tick.fires.iter().map(|fire| run::admit(self.db, tick.epoch, fire, tick.at));

@@ -31,7 +31,7 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: i64) -> Result<Siblings, Fail
             leave(db, other)?;
             siblings.buried += 1;
         } else {
-            siblings.living += 1;
+            siblings.living.push(other);
         }
     }
     Ok(siblings)

@@ -1,0 +1,197 @@
+//! One simulated process: an engine, a poller and what runtime.rs keeps beside them. All of it is lost in a crash.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use cloaca_core::engine::{Engine, Job, Then};
+use cloaca_core::poll::{Poller, Ticket};
+use cloaca_core::port::{Change, ContextHash, Receipt};
+use cloaca_core::time::{Mono, Now};
+use uuid::Uuid;
+
+use crate::scenario::Trigger;
+
+/// Something that the program of a process has yet to declare.
+#[derive(Clone)]
+pub enum Declaration {
+    Workflow { number: usize, version: usize },
+    Triggers(Vec<Trigger>),
+    /// The place of a trigger that was declared again.
+    Retire(u32),
+}
+
+/// What a transaction of the writer's consists of; the same changes again as long as the store refuses them.
+pub struct Batch {
+    pub changes: Vec<Change>,
+    pub thens: Vec<Then>,
+    /// Committed, but the engine has not heard of it.
+    pub receipts: Option<Vec<Receipt>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Body,
+    /// Waits for its condition without a slot.
+    Deferred,
+    Callback,
+}
+
+/// A worker and the attempt that it is at.
+pub struct Worker {
+    pub job: Job,
+    pub task: Arc<str>,
+    pub input: Arc<str>,
+    pub stage: Stage,
+    /// Its time-out has ruled; nobody waits for it.
+    pub is_given_up: bool,
+    pub since: Mono,
+}
+
+/// A trigger's body that runs.
+pub struct Polling {
+    pub ticket: Ticket,
+    pub began: Now,
+    pub cursor: Option<u64>,
+    pub is_given_up: bool,
+}
+
+/// A trigger's place in the poller.
+pub struct Slot {
+    pub trigger: Trigger,
+    /// The beat before its first poll.
+    pub origin: Mono,
+    pub row: Option<i64>,
+    pub is_retired: bool,
+    pub failures: u32,
+    pub last_beat: Mono,
+    /// No poll before this, because of failures or its own wish.
+    pub not_before: Mono,
+}
+
+/// An unfinished run of a trigger, as the gate should know it.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    pub schedule: i64,
+    pub hash: Option<ContextHash>,
+    pub order: u64,
+}
+
+/// What a tick on its way to the store does to the cursor.
+pub struct Moved {
+    pub from: Option<u64>,
+    pub to: Option<u64>,
+}
+
+#[derive(Default)]
+pub struct Recovery {
+    /// Unfinished runs of the dead are being claimed, from this row on.
+    pub after: Option<i64>,
+    pub has_looked: bool,
+    pub siblings: u64,
+    pub is_due: bool,
+}
+
+pub struct Process {
+    pub epoch: i64,
+    /// When its monotonic clock began.
+    pub born_ns: u64,
+    /// Others may take it for dead although it is not.
+    pub is_zombie: bool,
+    pub is_leaving: bool,
+    pub engine: Engine,
+    pub poller: Poller,
+    pub queue: VecDeque<(Change, Then)>,
+    pub batch: Option<Batch>,
+    pub ready: VecDeque<Job>,
+    pub workers: Vec<Worker>,
+    pub polls: Vec<Polling>,
+    pub slots: Vec<Slot>,
+    pub sharing: HashMap<u64, u64>,
+    pub program: VecDeque<Declaration>,
+    pub recovery: Recovery,
+    pub held: BTreeMap<Uuid, Held>,
+    pub orders: u64,
+    pub moves: VecDeque<Moved>,
+    /// Runs whose end is on its way to the store or there.
+    pub concluded: HashSet<i64>,
+    /// Runs of which no further body may start here.
+    pub halted: HashSet<Uuid>,
+    /// No earlier may a task be tried again.
+    pub retry_due: HashMap<(Uuid, u32), Mono>,
+    /// Attempts that have ended, to be delivered again.
+    pub past: Vec<Job>,
+    pub polls_kept: u64,
+    /// A poll's answer was discarded, with its place in the history.
+    pub has_lost_polls: bool,
+}
+
+impl Process {
+    pub fn new(epoch: i64, born_ns: u64, engine: Engine, program: VecDeque<Declaration>) -> Self {
+        Self {
+            epoch,
+            born_ns,
+            is_zombie: false,
+            is_leaving: false,
+            engine,
+            poller: Poller::default(),
+            queue: VecDeque::new(),
+            batch: None,
+            ready: VecDeque::new(),
+            workers: Vec::new(),
+            polls: Vec::new(),
+            slots: Vec::new(),
+            sharing: HashMap::new(),
+            program,
+            recovery: Recovery { is_due: true, ..Recovery::default() },
+            held: BTreeMap::new(),
+            orders: 0,
+            moves: VecDeque::new(),
+            concluded: HashSet::new(),
+            halted: HashSet::new(),
+            retry_due: HashMap::new(),
+            past: Vec::new(),
+            polls_kept: 0,
+            has_lost_polls: false,
+        }
+    }
+
+    /// Notes an unfinished run of a trigger behind the others, as the gate does.
+    pub fn hold(&mut self, id: Uuid, schedule: i64, hash: Option<ContextHash>) {
+        self.orders += 1;
+        let held = Held { schedule, hash, order: self.orders };
+        self.held.entry(id).or_insert(held);
+    }
+
+    /// Unfinished runs of that trigger in the order of their fires.
+    pub fn line(&self, schedule: i64) -> Vec<Uuid> {
+        let mut line: Vec<(u64, Uuid)> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.schedule == schedule)
+            .map(|(&id, held)| (held.order, id))
+            .collect();
+        line.sort_unstable();
+        line.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Whether all that was decided is kept and has been heard of.
+    pub fn is_flushed(&self) -> bool {
+        self.queue.is_empty() && self.batch.is_none()
+    }
+
+    pub fn slots_taken(&self) -> usize {
+        let takes = |worker: &&Worker| worker.stage != Stage::Deferred && !worker.is_given_up;
+        self.workers.iter().filter(takes).count()
+    }
+
+    /// Nothing moves here until time passes.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_flushed()
+            && self.ready.is_empty()
+            && self.workers.is_empty()
+            && self.polls.is_empty()
+            && self.program.is_empty()
+            && self.recovery.after.is_none()
+            && !self.recovery.is_due
+    }
+}

@@ -1,0 +1,426 @@
+//! A store in memory that keeps the promises of the port, and nothing else: what a simulated process committed stays when
+//! the process is gone.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard};
+
+use cloaca_core::port::{
+    Admitted, Cell, Change, CronStats, Fault, NewCron, NewRun, Page, Receipt, RunChange, RunEnd, RunFilter,
+    RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Store, Stored, Stretch, Table,
+    TaskRecord, TaskStatus, TickChange, TriggerRow, Unfinished,
+};
+use cloaca_core::time::Wall;
+use uuid::Uuid;
+
+/// Run keys of runs that no schedule fired share this row.
+const NO_SCHEDULE: i64 = 0;
+
+#[derive(Default)]
+pub struct Owner {
+    pub has_left: bool,
+    /// The kernel's lock: free as soon as its process is dead.
+    pub holds_lock: bool,
+    is_woken: bool,
+}
+
+/// A run as committed.
+pub struct Kept {
+    pub new: NewRun,
+    pub owner: i64,
+    pub interruptions: u32,
+    pub is_cancelled: bool,
+    pub tasks: Vec<TaskRecord>,
+    pub end: Option<RunEnd>,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub owners: BTreeMap<i64, Owner>,
+    /// Row 1 first.
+    pub schedules: Vec<Schedule>,
+    /// Row 1 first.
+    pub runs: Vec<Kept>,
+    pub row_of: HashMap<Uuid, i64>,
+    pub unfinished: BTreeSet<i64>,
+    keys: HashMap<(i64, String), (Uuid, Option<Wall>)>,
+    fails_next: bool,
+}
+
+#[derive(Default)]
+pub struct MemoryStore(Mutex<State>);
+
+impl MemoryStore {
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("a simulation has one thread")
+    }
+
+    /// The next transaction meets a fault that passes.
+    pub fn fail_next(&self) {
+        self.state().fails_next = true;
+    }
+
+    /// The process of that owner is dead, or taken for dead.
+    pub fn free_lock(&self, epoch: i64) {
+        self.state().owners.get_mut(&epoch).expect("it joined").holds_lock = false;
+    }
+
+    fn enter(&self) -> Stored<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        match std::mem::take(&mut state.fails_next) {
+            true => Err(Fault::Passing("database is locked".to_owned())),
+            false => Ok(state),
+        }
+    }
+}
+
+impl State {
+    pub fn is_living(&self, epoch: i64) -> bool {
+        self.owners.get(&epoch).is_some_and(|owner| !owner.has_left)
+    }
+
+    pub fn run(&self, id: Uuid) -> Option<&Kept> {
+        self.row_of.get(&id).map(|&row| &self.runs[row as usize - 1])
+    }
+
+    pub fn schedule(&self, row: i64) -> &Schedule {
+        &self.schedules[row as usize - 1]
+    }
+
+    pub fn trigger(&self, name: &str) -> Option<&Schedule> {
+        self.schedules.iter().find(|schedule| schedule.name == name)
+    }
+
+    fn schedule_mut(&mut self, row: i64) -> &mut Schedule {
+        &mut self.schedules[row as usize - 1]
+    }
+
+    fn run_mut(&mut self, row: i64) -> &mut Kept {
+        &mut self.runs[row as usize - 1]
+    }
+
+    fn apply(&mut self, change: &Change) -> Receipt {
+        match change {
+            Change::Tick(tick) => self.tick(tick),
+            Change::Start { epoch, runs, .. } => match self.is_living(*epoch) {
+                true => {
+                    Receipt::Start(runs.iter().map(|new| self.admit(*epoch, new, new.created_at)).collect())
+                }
+                false => Receipt::Fenced,
+            },
+            Change::Run(change) => self.progress(change),
+            Change::Declare { epoch, trigger, at } => match self.is_living(*epoch) {
+                true => Receipt::Declared(Box::new(self.declare(*epoch, trigger, *at))),
+                false => Receipt::Fenced,
+            },
+            Change::History(_) => Receipt::History,
+        }
+    }
+
+    fn tick(&mut self, tick: &TickChange) -> Receipt {
+        if self.schedule(tick.schedule).owner != Some(tick.epoch) || !self.is_living(tick.epoch) {
+            return Receipt::Fenced;
+        }
+        let admitted: Vec<Admitted> =
+            tick.fires.iter().map(|fire| self.admit(tick.epoch, fire, tick.at)).collect();
+        let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
+        let schedule = self.schedule_mut(tick.schedule);
+        if tick.cursor.is_some() {
+            schedule.cursor.clone_from(&tick.cursor);
+        }
+        schedule.last_at = Some(tick.at);
+        if fired {
+            schedule.last_fired_at = Some(tick.at);
+        }
+        if tick.disable.is_some() {
+            schedule.enabled = false;
+            schedule.disabled_cause.clone_from(&tick.disable);
+        }
+        Receipt::Tick(admitted)
+    }
+
+    fn admit(&mut self, epoch: i64, new: &NewRun, at: Wall) -> Admitted {
+        let schedule = new.schedule.unwrap_or(NO_SCHEDULE);
+        let key = new.run_key.as_ref().map(|(key, _)| (schedule, key.clone()));
+        let holds = |expires_at: &Option<Wall>| expires_at.is_none_or(|expires_at| expires_at > at);
+        if let Some((of, expires_at)) = key.as_ref().and_then(|key| self.keys.get(key))
+            && holds(expires_at)
+        {
+            return Admitted::DuplicateKey { of: Some(*of) };
+        }
+        if let Some(of) = self.hash_holder(new) {
+            return Admitted::DuplicateHash { of };
+        }
+        assert!(!self.row_of.contains_key(&new.id), "run {} was sent twice", new.id);
+        let kept = Kept {
+            new: new.clone(),
+            owner: epoch,
+            interruptions: 0,
+            is_cancelled: false,
+            tasks: Vec::new(),
+            end: None,
+        };
+        self.runs.push(kept);
+        let row = self.runs.len() as i64;
+        self.row_of.insert(new.id, row);
+        self.unfinished.insert(row);
+        if let Some(key) = key {
+            let expires_at = new.run_key.as_ref().and_then(|(_, expires_at)| *expires_at);
+            self.keys.insert(key, (new.id, expires_at));
+        }
+        Admitted::Started { row }
+    }
+
+    /// The unfinished run that the unique index would name.
+    fn hash_holder(&self, new: &NewRun) -> Option<Uuid> {
+        let is_equal = |other: &NewRun| {
+            other.unique_hash && other.schedule == new.schedule && other.context_hash == new.context_hash
+        };
+        if !new.unique_hash {
+            return None;
+        }
+        let others = self.unfinished.iter().map(|&row| &self.runs[row as usize - 1].new);
+        others.into_iter().find(|other| is_equal(other)).map(|other| other.id)
+    }
+
+    fn progress(&mut self, change: &RunChange) -> Receipt {
+        let run = self.run_mut(change.run);
+        if run.owner != change.epoch || run.end.is_some() {
+            return Receipt::Fenced;
+        }
+        for record in &change.tasks {
+            match run.tasks.iter_mut().find(|kept| kept.name == record.name) {
+                Some(kept) => *kept = record.clone(),
+                None => run.tasks.push(record.clone()),
+            }
+        }
+        run.end.clone_from(&change.end);
+        if change.end.is_some() {
+            self.unfinished.remove(&change.run);
+        }
+        Receipt::Run
+    }
+
+    fn declare(&mut self, epoch: i64, trigger: &TriggerRow, at: Wall) -> Schedule {
+        let kind = ScheduleKind::Trigger {
+            interval_us: trigger.interval_us,
+            allow_concurrent: trigger.allow_concurrent,
+        };
+        let row = self.schedules.iter().position(|schedule| *schedule.name == *trigger.name);
+        if let Some(place) = row {
+            let owner = self.schedules[place].owner.filter(|&owner| self.is_living(owner));
+            let schedule = &mut self.schedules[place];
+            schedule.workflow = trigger.workflow.to_string();
+            schedule.kind = kind;
+            schedule.owner = owner.or(Some(epoch));
+            return schedule.clone();
+        }
+        let schedule = Schedule {
+            row: self.schedules.len() as i64 + 1,
+            id: Uuid::nil(),
+            name: trigger.name.to_string(),
+            workflow: trigger.workflow.to_string(),
+            kind,
+            enabled: true,
+            disabled_cause: None,
+            cursor: None,
+            last_at: None,
+            last_fired_at: None,
+            created_at: at,
+            updated_at: at,
+            owner: Some(epoch),
+        };
+        self.schedules.push(schedule.clone());
+        schedule
+    }
+
+    fn unfinished_of(&self, row: i64) -> Unfinished {
+        let run = &self.runs[row as usize - 1];
+        let new = &run.new;
+        Unfinished {
+            row,
+            id: new.id,
+            workflow: new.workflow.to_string(),
+            version: new.version.to_string(),
+            context: new.context.to_string(),
+            schedule: new.schedule,
+            context_hash: new.context_hash.filter(|_| new.unique_hash),
+            waits: new.waits,
+            created_at: new.created_at,
+            interruptions: run.interruptions,
+            cancelled: run.is_cancelled,
+            tasks: run.tasks.clone(),
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn join(&self, _at: Wall) -> Stored<i64> {
+        let epoch = {
+            let mut state = self.enter()?;
+            let epoch = state.owners.len() as i64 + 1;
+            state.owners.insert(epoch, Owner { holds_lock: true, ..Owner::default() });
+            epoch
+        };
+        self.wake_others(epoch);
+        Ok(epoch)
+    }
+
+    fn leave(&self, epoch: i64) -> Stored<()> {
+        {
+            let mut state = self.enter()?;
+            let owner = state.owners.get_mut(&epoch).expect("it joined");
+            (owner.has_left, owner.holds_lock) = (true, false);
+        }
+        self.wake_others(epoch);
+        Ok(())
+    }
+
+    fn bury(&self, epoch: i64) -> Stored<Siblings> {
+        let mut state = self.enter()?;
+        let mut siblings = Siblings::default();
+        for (_, other) in state.owners.iter_mut().filter(|(other, owner)| **other != epoch && !owner.has_left)
+        {
+            match other.holds_lock {
+                true => siblings.living += 1,
+                false => {
+                    other.has_left = true;
+                    siblings.buried += 1;
+                }
+            }
+        }
+        Ok(siblings)
+    }
+
+    fn wake_others(&self, epoch: i64) {
+        let mut state = self.state();
+        let others = state.owners.iter_mut().filter(|(other, owner)| **other != epoch && !owner.has_left);
+        others.for_each(|(_, owner)| owner.is_woken = true);
+    }
+
+    fn woken(&self, epoch: i64) -> bool {
+        std::mem::take(&mut self.state().owners.get_mut(&epoch).expect("it joined").is_woken)
+    }
+
+    fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
+        let mut state = self.enter()?;
+        Ok(batch.iter().map(|change| state.apply(change)).collect())
+    }
+
+    fn claim_runs(&self, epoch: i64, after: i64, limit: u64) -> Stored<Vec<Unfinished>> {
+        let mut state = self.enter()?;
+        let is_free = |&row: &i64| {
+            let owner = state.runs[row as usize - 1].owner;
+            owner != epoch && !state.is_living(owner)
+        };
+        let rows: Vec<i64> = state.unfinished.range(after + 1..).copied().filter(is_free).collect();
+        let mut claimed = Vec::new();
+        for &row in rows.iter().take(limit as usize) {
+            let run = state.run_mut(row);
+            run.owner = epoch;
+            run.interruptions += 1;
+            claimed.push(state.unfinished_of(row));
+        }
+        Ok(claimed)
+    }
+
+    fn request_cancel(&self, id: Uuid) -> Stored<bool> {
+        let mut state = self.enter()?;
+        let row = state.row_of.get(&id).copied().filter(|row| state.unfinished.contains(row));
+        Ok(row.is_some_and(|row| {
+            state.run_mut(row).is_cancelled = true;
+            true
+        }))
+    }
+
+    fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>> {
+        let state = self.enter()?;
+        let runs = state.unfinished.iter().map(|&row| &state.runs[row as usize - 1]);
+        Ok(runs.filter(|run| run.is_cancelled && run.owner == epoch).map(|run| run.new.id).collect())
+    }
+
+    fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
+        let mut state = self.enter()?;
+        let Some(&row) = state.row_of.get(&id) else { return Ok(None) };
+        let run = &state.runs[row as usize - 1];
+        if run.end.as_ref().is_none_or(|end| end.status == RunStatus::Completed) {
+            return Ok(None);
+        }
+        if state.hash_holder(&run.new).is_some() {
+            return Err(Fault::Final("an equal run of its trigger is unfinished".to_owned()));
+        }
+        let run = state.run_mut(row);
+        run.end = None;
+        run.owner = epoch;
+        run.is_cancelled = false;
+        run.tasks.retain(|task| !matches!(task.status, TaskStatus::Failed | TaskStatus::Skipped));
+        state.unfinished.insert(row);
+        Ok(Some(state.unfinished_of(row)))
+    }
+
+    fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, _at: Wall) -> Stored<bool> {
+        let mut state = self.enter()?;
+        let schedule = state.schedule_mut(row);
+        schedule.enabled = enabled;
+        schedule.disabled_cause = cause.map(str::to_owned);
+        Ok(true)
+    }
+
+    fn schedules(&self, _filter: ScheduleFilter, _enabled_only: bool, page: Page) -> Stored<Vec<Schedule>> {
+        let state = self.enter()?;
+        let rows = state.schedules.iter().skip(page.offset as usize).take(page.limit as usize);
+        Ok(rows.cloned().collect())
+    }
+
+    fn trigger(&self, name: &str) -> Stored<Option<Schedule>> {
+        Ok(self.enter()?.trigger(name).cloned())
+    }
+
+    fn put_cron(&self, _cron: &NewCron<'_>) -> Stored<Schedule> {
+        nobody_asks()
+    }
+
+    fn update_cron(&self, _: Uuid, _: &str, _: &str, _: Option<Wall>, _: Wall) -> Stored<bool> {
+        nobody_asks()
+    }
+
+    fn delete_cron(&self, _id: Uuid) -> Stored<bool> {
+        nobody_asks()
+    }
+
+    fn cron(&self, _id: Uuid) -> Stored<Option<Schedule>> {
+        nobody_asks()
+    }
+
+    fn runs(&self, _filter: &RunFilter, _page: Page) -> Stored<Vec<RunRow>> {
+        nobody_asks()
+    }
+
+    fn run(&self, _id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+        nobody_asks()
+    }
+
+    fn cron_stats(&self, _since: Wall) -> Stored<CronStats> {
+        nobody_asks()
+    }
+
+    fn history(&self, _schedule: i64, _page: Page) -> Stored<Vec<Stretch>> {
+        nobody_asks()
+    }
+
+    fn prune(&self, _before: Wall, _now: Wall, _limit: u64) -> Stored<u64> {
+        nobody_asks()
+    }
+
+    fn query(&self, _sql: &str, _params: &[Cell]) -> Stored<Table> {
+        nobody_asks()
+    }
+
+    fn export(&self, _path: &str) -> Stored<()> {
+        nobody_asks()
+    }
+}
+
+/// Listings belong to the conformance suite of the real stores.
+fn nobody_asks<T>() -> Stored<T> {
+    Err(Fault::Final("a simulation lists nothing".to_owned()))
+}

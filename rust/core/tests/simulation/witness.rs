@@ -1,0 +1,224 @@
+//! What was seen from outside of every run, and the promises that it is held against. Knows the store and the bodies that ran,
+//! never the engine's mind.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use cloaca_core::port::{ContextHash, NewRun, RunEnd, RunStatus, TaskRecord, TaskStatus};
+use cloaca_core::time::Wall;
+use cloaca_core::workflow::Workflow;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::store::{Kept, State};
+
+/// What a trigger's source knows of a fire, whatever the engine made of it.
+#[derive(Clone)]
+pub struct Wish {
+    pub item: u64,
+    /// None if equal contexts may run side by side.
+    pub guard: Option<ContextHash>,
+    pub key: Option<(String, Option<Wall>)>,
+    pub waits: bool,
+    pub cancels: bool,
+}
+
+/// One run, as seen in its present life: a run that is opened again begins another.
+#[derive(Default)]
+pub struct Seen {
+    pub wish: Option<Wish>,
+    pub life: u32,
+    /// Attempts whose bodies began, by task.
+    pub bodies: HashMap<Arc<str>, Vec<u32>>,
+    /// Outcomes that a callback was told, or that had none to tell.
+    pub told: HashSet<(Arc<str>, TaskStatus)>,
+    pub successes: HashSet<(Arc<str>, u32)>,
+    pub records: HashMap<Arc<str>, (TaskStatus, u32)>,
+    /// Somebody asked for its end.
+    pub is_cancelled: bool,
+    /// Somebody asked for its end in time.
+    pub must_not_complete: bool,
+    /// It went on under other edges and rules than it began with.
+    pub is_changed: bool,
+    /// Of all lives.
+    pub ends: Vec<RunStatus>,
+}
+
+#[derive(Default)]
+pub struct Witness {
+    pub runs: HashMap<Uuid, Seen>,
+    /// Every start under a run key: schedule, key, when it expires.
+    keys: HashMap<(i64, String), Option<Wall>>,
+    pub bodies: u64,
+    pub fires: u64,
+}
+
+impl Witness {
+    pub fn seen(&mut self, id: Uuid) -> &mut Seen {
+        self.runs.entry(id).or_default()
+    }
+
+    /// A fired run was committed.
+    pub fn run_started(&mut self, new: &NewRun, at: Wall, store: &State) {
+        self.fires += 1;
+        let schedule = new.schedule.expect("a fired run has a schedule");
+        let wish = self.runs[&new.id].wish.clone().expect("a fired run was wished for");
+        assert_eq!(new.waits, wish.waits, "run {} waits for its turn as its overlap policy says", new.id);
+        if let Some((key, expires_at)) = wish.key {
+            let before = self.keys.insert((schedule, key.clone()), expires_at);
+            let is_free = before.is_none_or(|before| before.is_some_and(|expired_at| expired_at <= at));
+            assert!(is_free, "run key '{key}' of trigger row {schedule} started a second run within its life");
+        }
+        let Some(guard) = wish.guard else { return };
+        let unfinished = store.unfinished.iter().map(|&row| &store.runs[row as usize - 1].new);
+        for other in unfinished.filter(|other| other.schedule == new.schedule && other.id != new.id) {
+            let is_equal = self.runs[&other.id].wish.as_ref().is_some_and(|wish| wish.guard == Some(guard));
+            assert!(!is_equal, "runs {} and {} of one trigger are unfinished with one hash", other.id, new.id);
+        }
+    }
+
+    /// A body is about to begin.
+    pub fn body_started(&mut self, id: Uuid, task: &Arc<str>, attempt: u32, workflow: &Workflow, kept: &Kept) {
+        self.bodies += 1;
+        assert!(kept.end.is_none(), "a task of run {id} started after the run's end was committed");
+        let record = kept.tasks.iter().find(|record| record.name == *task);
+        if let Some(record) = record {
+            let is_open = record.status == TaskStatus::Running;
+            assert!(is_open, "task {task} of run {id} started after it was committed as {:?}", record.status);
+        }
+        let is_kept = attempt == 1 || record.is_some_and(|record| record.attempt == attempt);
+        assert!(is_kept, "attempt {attempt} of task {task} of run {id} started before its record was kept");
+        let position = workflow.tasks.iter().position(|found| found.id == *task).expect("it is in there");
+        for &before in workflow.graph.dependencies(position) {
+            let name = &workflow.tasks[before].id;
+            let status = kept.tasks.iter().find(|record| record.name == *name).map(|record| record.status);
+            let is_final = status.is_some_and(|status| status != TaskStatus::Running);
+            assert!(is_final, "task {task} of run {id} started before {name} was committed as final");
+        }
+        let attempts = self.seen(id).bodies.entry(Arc::clone(task)).or_default();
+        assert!(!attempts.contains(&attempt), "attempt {attempt} of task {task} of run {id} began twice");
+        attempts.push(attempt);
+    }
+
+    /// Whether any body of a run has begun in its present life.
+    pub fn has_begun(&self, id: Uuid) -> bool {
+        self.runs.get(&id).is_some_and(|seen| !seen.bodies.is_empty())
+    }
+
+    /// A task's new state was committed.
+    pub fn task_kept(&mut self, id: Uuid, record: &TaskRecord, workflow: &Workflow, interruptions: u32) {
+        let seen = self.seen(id);
+        let TaskRecord { name, status, attempt, .. } = record;
+        if let Some((before, last)) = seen.records.insert(Arc::clone(name), (*status, *attempt)) {
+            assert_eq!(before, TaskStatus::Running, "task {name} of run {id} was final and is now {status:?}");
+            let is_later = *status == TaskStatus::Skipped || *attempt >= last;
+            assert!(is_later, "task {name} of run {id} fell back from attempt {last} to {attempt}");
+        }
+        let spec = workflow.tasks.iter().find(|task| task.id == *name).expect("it is in there");
+        let outcome = (Arc::clone(name), *status);
+        match status {
+            TaskStatus::Running => {}
+            TaskStatus::Completed => {
+                let success = (Arc::clone(name), *attempt);
+                assert!(seen.successes.contains(&success), "task {name} of run {id} completed out of nothing");
+            }
+            TaskStatus::Failed => {}
+            TaskStatus::Skipped => {
+                let has_begun = interruptions == 0 && seen.bodies.contains_key(name);
+                assert!(!has_begun, "task {name} of run {id} began, but is taken for skipped");
+            }
+        }
+        if matches!(status, TaskStatus::Completed | TaskStatus::Failed) && spec.has_failure_callback {
+            assert!(seen.told.contains(&outcome), "no callback was told that task {name} of run {id} {status:?}");
+        }
+    }
+
+    /// A run's end was committed.
+    pub fn run_kept(&mut self, id: Uuid, end: &RunEnd, workflow: &Workflow, kept: &Kept) {
+        let seen = self.seen(id);
+        seen.ends.push(end.status);
+        let status_of = |name: &str| {
+            let record = kept.tasks.iter().find(|record| &*record.name == name);
+            record.map(|record| record.status).filter(|&status| status != TaskStatus::Running)
+        };
+        let statuses: Vec<TaskStatus> = workflow
+            .tasks
+            .iter()
+            .map(|task| status_of(&task.id).unwrap_or_else(|| panic!("run {id} ended before its task {}", task.id)))
+            .collect();
+        let is_halted = seen.is_cancelled || end.error.as_ref().is_some_and(|error| error.starts_with("workflow timed out"));
+        match end.status {
+            RunStatus::Completed => {
+                assert!(!statuses.contains(&TaskStatus::Failed), "run {id} completed with a failed task");
+                assert!(!seen.must_not_complete, "run {id} completed although it was cancelled before");
+            }
+            RunStatus::Failed => {
+                let is_sound = is_halted || statuses.contains(&TaskStatus::Failed);
+                assert!(is_sound, "run {id} failed without a failed task");
+            }
+            RunStatus::Cancelled => assert!(seen.is_cancelled, "nobody cancelled run {id}"),
+            other => panic!("run {id} ended as {other:?}"),
+        }
+        if seen.life == 0 && !seen.is_changed {
+            Self::tasks_ran_as_they_should(id, workflow, &statuses, is_halted, kept);
+            let completed = |&task: &usize| statuses[task] == TaskStatus::Completed;
+            let left: HashSet<&str> = (0..statuses.len()).filter(completed).map(|task| &*workflow.tasks[task].id).collect();
+            assert_eq!(marks(&end.context), own(&left), "the final context of run {id} holds what its tasks left");
+        }
+    }
+
+    fn tasks_ran_as_they_should(
+        id: Uuid,
+        workflow: &Workflow,
+        statuses: &[TaskStatus],
+        is_halted: bool,
+        kept: &Kept,
+    ) {
+        for (task, status) in statuses.iter().enumerate() {
+            let ran = *status != TaskStatus::Skipped;
+            let should = should_run(workflow, task, statuses, kept);
+            let is_sound = if is_halted { should || !ran } else { should == ran };
+            assert!(is_sound, "task {} of run {id} is {status:?}, run {ran}, should {should}", workflow.tasks[task].id);
+        }
+    }
+
+    /// A final run was opened again.
+    pub fn reopened(&mut self, id: Uuid) {
+        let seen = self.seen(id);
+        seen.life += 1;
+        seen.bodies.clear();
+        seen.told.clear();
+        seen.successes.clear();
+        seen.records.retain(|_, (status, _)| *status == TaskStatus::Completed);
+        seen.is_cancelled = false;
+        seen.must_not_complete = false;
+    }
+}
+
+/// The rule of a task, or the fate of its dependencies, in the plainest words.
+fn should_run(workflow: &Workflow, task: usize, statuses: &[TaskStatus], kept: &Kept) -> bool {
+    let dependencies = workflow.graph.dependencies(task);
+    match &workflow.tasks[task].rule {
+        Some(rule) => {
+            let place = |id: &str| workflow.tasks.iter().position(|found| &*found.id == id);
+            let context: Map<String, Value> =
+                serde_json::from_str(&kept.new.context).expect("the simulation wrote it");
+            rule.holds(&context, &|id| place(id).map(|place| statuses[place]))
+        }
+        None => {
+            let completed = dependencies.iter().filter(|&&of| statuses[of] == TaskStatus::Completed).count();
+            let failed = dependencies.iter().filter(|&&of| statuses[of] == TaskStatus::Failed).count();
+            dependencies.is_empty() || (completed > 0 && failed == 0)
+        }
+    }
+}
+
+/// Which tasks have left their mark in a context: each body adds a key named like its task.
+pub fn marks(context: &str) -> HashSet<String> {
+    let context: Map<String, Value> = serde_json::from_str(context).expect("a context is an object");
+    context.keys().filter(|key| key.starts_with('t')).cloned().collect()
+}
+
+pub fn own(names: &HashSet<&str>) -> HashSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}

@@ -1,0 +1,216 @@
+//! Carries out what an engine decides: the part of runtime.rs around the engine's lock and the writer's queue.
+
+use cloaca_core::engine::{Effects, Event, Rearm, Then};
+use cloaca_core::port::{Admitted, Change, Receipt, RunChange, RunEnd, Store as _};
+use uuid::Uuid;
+
+use crate::process::Batch;
+use crate::world::World;
+
+impl World {
+    pub fn step(&mut self, p: usize, event: Event) {
+        let now = self.now(p);
+        let mut effects = Effects::default();
+        self.processes[p].engine.step(event, now, &mut effects);
+        self.carry_out(p, effects);
+    }
+
+    pub fn carry_out(&mut self, p: usize, effects: Effects) {
+        for (change, then) in effects.commits {
+            self.sent(p, &change, &then);
+            self.processes[p].queue.push_back((change, then));
+        }
+        for job in effects.released {
+            let workers = self.processes[p].workers.iter_mut();
+            workers.filter(|worker| worker.job == job).for_each(|worker| worker.is_given_up = true);
+        }
+        self.processes[p].ready.extend(effects.jobs);
+        effects.ended.into_iter().for_each(|(id, _, end)| self.ended(p, id, &end));
+        effects.lost.into_iter().for_each(|(id, why)| self.lost(p, id, &why));
+        effects.rearm.into_iter().for_each(|rearm| self.rearm(p, rearm));
+        effects.logs.into_iter().for_each(|(_, text)| self.note(|| format!("  log: {text}")));
+    }
+
+    fn sent(&mut self, p: usize, change: &Change, then: &Then) {
+        let Change::Run(RunChange { run, end: Some(_), .. }) = change else { return };
+        let is_first = self.processes[p].concluded.insert(*run);
+        assert!(is_first, "run row {run} was concluded twice");
+        if *then == Then::Nothing {
+            // A run that waited for its workflow is out of hand at once.
+            let id = self.store.state().runs[*run as usize - 1].new.id;
+            self.processes[p].held.remove(&id);
+        }
+    }
+
+    fn ended(&mut self, p: usize, id: Uuid, end: &RunEnd) {
+        self.processes[p].held.remove(&id);
+        let kept = self.witness.seen(id).ends.contains(&end.status);
+        assert!(kept, "run {id} was told to have ended as {:?}, which is not kept", end.status);
+    }
+
+    fn lost(&mut self, p: usize, id: Uuid, why: &str) {
+        let process = &mut self.processes[p];
+        process.held.remove(&id);
+        process.halted.insert(id);
+        assert!(process.is_zombie, "run {id} {why}, but its owner lives");
+    }
+
+    fn rearm(&mut self, p: usize, rearm: Rearm) {
+        let now = self.now(p).mono;
+        let process = &mut self.processes[p];
+        let Rearm { slot, row, cursor, fired_at, disables, elsewhere } = rearm;
+        match row {
+            Some(schedule) => {
+                process.slots[slot as usize].row = Some(schedule.row);
+                process.poller.enable(slot, &schedule, elsewhere, now);
+            }
+            None if elsewhere => process.poller.park(slot),
+            None => {
+                if let Some(schedule) = disables {
+                    process.poller.set_enabled(schedule, false, now);
+                }
+                process.poller.rearm(slot, cursor.map(Into::into), fired_at, now);
+            }
+        }
+    }
+
+    /// The writer takes what has gathered, or tries again what was refused.
+    pub fn write(&mut self, p: usize) -> bool {
+        let process = &mut self.processes[p];
+        if process.batch.is_none() {
+            if process.queue.is_empty() {
+                return false;
+            }
+            let size = self.random.between(1, process.queue.len() as u64) as usize;
+            let (changes, thens) = process.queue.drain(..size).unzip();
+            process.batch = Some(Batch { changes, thens, receipts: None });
+        }
+        let batch = process.batch.as_ref().expect("there is one now");
+        if batch.receipts.is_some() {
+            return false;
+        }
+        let changes = batch.changes.clone();
+        self.stumble();
+        match self.store.commit(&changes) {
+            Ok(receipts) => self.committed(p, &changes, receipts),
+            Err(fault) => self.note(|| format!("{p}: commit refused: {fault:?}")),
+        }
+        true
+    }
+
+    fn committed(&mut self, p: usize, changes: &[Change], receipts: Vec<Receipt>) {
+        self.note(|| format!("{p}: committed {changes:?}\n     {receipts:?}"));
+        for (change, receipt) in changes.iter().zip(&receipts) {
+            if *receipt == Receipt::Fenced {
+                assert!(self.processes[p].is_zombie, "a living owner was fenced: {change:?}");
+            }
+            self.look_at(p, change, receipt);
+        }
+        self.processes[p].batch.as_mut().expect("it was just written").receipts = Some(receipts);
+    }
+
+    fn look_at(&mut self, p: usize, change: &Change, receipt: &Receipt) {
+        match (change, receipt) {
+            (Change::Tick(tick), receipt) => {
+                let moved = self.processes[p].moves.pop_front().expect("every tick was noted");
+                let Receipt::Tick(admitted) = receipt else { return };
+                if let Some(to) = moved.to {
+                    let before = self.cursors.insert(tick.schedule, to);
+                    assert_eq!(before, moved.from, "the tick moved the cursor from where it was");
+                }
+                let store = self.store.state();
+                for (new, fate) in tick.fires.iter().zip(admitted) {
+                    if matches!(fate, Admitted::Started { .. }) {
+                        self.witness.run_started(new, tick.at, &store);
+                    }
+                }
+                self.processes[p].polls_kept += tick.history.iter().map(|stretch| stretch.count).sum::<u64>();
+            }
+            (Change::Run(change), Receipt::Run) => self.progressed(p, change),
+            (Change::History(history), Receipt::History) => {
+                self.processes[p].polls_kept += history.iter().map(|stretch| stretch.count).sum::<u64>();
+            }
+            _ => {}
+        }
+    }
+
+    fn progressed(&mut self, p: usize, change: &RunChange) {
+        let store = self.store.state();
+        let kept = &store.runs[change.run as usize - 1];
+        let id = kept.new.id;
+        let Some(run) = self.processes[p].engine.run(id) else {
+            let end = change.end.as_ref().expect("only a run that waits for its workflow ends like this");
+            self.witness.seen(id).ends.push(end.status);
+            return;
+        };
+        for record in &change.tasks {
+            let most = self.scenario.attempts_max(&run.workflow.name, &record.name) + kept.interruptions;
+            assert!(record.attempt <= most, "{record:?} is beyond {most} attempts of run {id}");
+            self.witness.task_kept(id, record, &run.workflow, kept.interruptions);
+        }
+        if let Some(end) = &change.end {
+            self.witness.run_kept(id, end, &run.workflow, kept);
+        }
+    }
+
+    /// The engine hears of what was committed.
+    pub fn deliver(&mut self, p: usize) -> bool {
+        let is_committed = self.processes[p].batch.as_ref().is_some_and(|batch| batch.receipts.is_some());
+        if !is_committed {
+            return false;
+        }
+        let batch = self.processes[p].batch.take().expect("it was just looked at");
+        let now = self.now(p);
+        let mut effects = Effects::default();
+        for (then, receipt) in batch.thens.into_iter().zip(batch.receipts.expect("committed")) {
+            let dropped = dropped(&then, &receipt);
+            let begun = begun(&then, &receipt);
+            self.processes[p].engine.step(Event::Committed(then, receipt), now, &mut effects);
+            for id in dropped {
+                self.processes[p].held.remove(&id);
+            }
+            begun.into_iter().for_each(|id| self.earlier_ones_are_cancelled(p, id));
+        }
+        self.carry_out(p, effects);
+        true
+    }
+
+    /// The run of a trigger that cancels what runs is kept: nothing before it may go on.
+    fn earlier_ones_are_cancelled(&mut self, p: usize, id: Uuid) {
+        let cancels = self.witness.seen(id).wish.as_ref().is_some_and(|wish| wish.cancels);
+        let process = &self.processes[p];
+        let Some(held) = process.held.get(&id).filter(|_| cancels) else { return };
+        let before: Vec<Uuid> = process.line(held.schedule).into_iter().take_while(|&other| other != id).collect();
+        for other in before {
+            if let Some(run) = self.processes[p].engine.run(other) {
+                let row = run.row;
+                let is_ending = run.is_halted() || self.processes[p].concluded.contains(&row);
+                assert!(is_ending, "run {id} cancels run {other}, which goes on");
+            }
+            self.witness.seen(other).is_cancelled = true;
+        }
+    }
+}
+
+/// Runs that the store refused.
+fn dropped(then: &Then, receipt: &Receipt) -> Vec<Uuid> {
+    match (then, receipt) {
+        (Then::Tick { runs, .. } | Then::Start(runs), Receipt::Tick(admitted) | Receipt::Start(admitted)) => {
+            let is_dropped = |fate: &Admitted| !matches!(fate, Admitted::Started { .. });
+            runs.iter().zip(admitted).filter(|(_, fate)| is_dropped(fate)).map(|(&id, _)| id).collect()
+        }
+        (Then::Tick { runs, .. }, _) => runs.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// Fired runs that the store has kept.
+fn begun(then: &Then, receipt: &Receipt) -> Vec<Uuid> {
+    match (then, receipt) {
+        (Then::Tick { runs, .. }, Receipt::Tick(admitted)) => {
+            let is_kept = |fate: &Admitted| matches!(fate, Admitted::Started { .. });
+            runs.iter().zip(admitted).filter(|(_, fate)| is_kept(fate)).map(|(&id, _)| id).collect()
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,196 @@
+"""The program that the crash tests kill: two triggers, two workflows, and a witness line for whatever it does.
+
+    program.py DATABASE WITNESS SOURCE STOP [--goal N] [--durability full|normal] [--pace SECONDS]
+
+The source is a text file with an item number on each line, to which anybody may append. The program serves it until the file STOP is
+there. With a goal it says `idle` once that item and everything before it is done, and ends if it was not asked to wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import time
+import uuid
+from typing import Any
+
+import items
+from witness import Witness
+
+import cloaca
+
+LOOK_SECONDS = 0.02
+"""Between two looks at whether to end."""
+REST_LOOKS = 6
+"""So many looks in a row must find nothing left to do."""
+
+
+class WitnessLog(logging.Handler):
+    """Testifies what the library logs."""
+
+    def __init__(self, witness: Witness) -> None:
+        super().__init__(logging.INFO)
+        self._witness = witness
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._witness.note(
+            "log", logger=record.name, level=record.levelname, message=record.getMessage()[:500]
+        )
+
+
+def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
+    """The two triggers with their workflows."""
+
+    def working(task: str, context: cloaca.Context, handle: cloaca.TaskHandle) -> Any:
+        return witness.noting("start", "end", task=task, attempt=handle.attempt, **key_of(context))
+
+    def work() -> None:
+        time.sleep(random.uniform(0, pace))
+
+    def succeeded(task_id: str, context: cloaca.Context) -> None:
+        witness.note("success", task=task_id, **key_of(context))
+
+    def failed(task_id: str, error: str, context: cloaca.Context) -> None:
+        witness.note("failure", task=task_id, error=error, **key_of(context))
+
+    told = {"on_success": succeeded, "on_failure": failed}
+    patient = {"retry_attempts": items.ATTEMPTS_MAX, "retry_delay_ms": 3, "retry_jitter": False} | told
+
+    with cloaca.WorkflowBuilder("ingest"):
+
+        @cloaca.task(**patient)
+        def fetch(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            with working("fetch", context, handle):
+                work()
+                context["size"] = context["item"] * 2
+
+        @cloaca.task(dependencies=[fetch], **patient)
+        def parse(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            with working("parse", context, handle):
+                work()
+                if items.is_broken(context["item"]):
+                    raise ValueError("it cannot be parsed")
+                if items.is_flaky(context["item"]) and handle.attempt == 1:
+                    raise ConnectionError("not yet")
+                context["words"] = context["item"] + 1
+
+        @cloaca.task(dependencies=[fetch], **patient)
+        def index(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            with working("index", context, handle):
+                work()
+                context["pages"] = [context["item"]]
+
+        @cloaca.task(dependencies=[parse, index], **patient)
+        def store(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            with working("store", context, handle):
+                work()
+                context["total"] = context["size"] + context["words"] + context["pages"][0]
+
+    with cloaca.WorkflowBuilder("beat"):
+
+        @cloaca.task(**patient)
+        def stamp(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            with working("stamp", context, handle) as more:
+                work()
+                context["token"] = more["token"] = uuid.uuid4().hex
+
+        @cloaca.task(dependencies=[stamp], **patient)
+        def strike(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            with working("strike", context, handle):
+                work()
+
+    @cloaca.trigger(name=items.INBOX, workflow="ingest", poll_interval="5ms")
+    def inbox(tick: cloaca.Tick) -> Any:
+        cursor = tick.cursor or {"item": 0, "offset": 0}
+        with witness.noting("poll", "polled", trigger=items.INBOX, cursor=cursor["item"]) as more:
+            with open(source, "rb") as file:
+                file.seek(cursor["offset"])
+                lines = [line for line in file.readlines(200) if line.endswith(b"\n")][: items.AT_ONCE_MAX]
+            more["moved"] = None
+            if not lines:
+                return cloaca.TriggerResult.skip()
+            fires = []
+            for item in map(int, lines):
+                if items.is_passed_over(item):
+                    witness.note("pass", trigger=items.INBOX, item=item)
+                else:
+                    witness.note("fire", trigger=items.INBOX, item=item)
+                    fires.append(cloaca.TriggerResult.fire({"item": item}, run_key=f"item-{item}"))
+            last = int(lines[-1])
+            tick.cursor = {"item": last, "offset": cursor["offset"] + sum(map(len, lines))}
+            more["moved"] = last
+            return fires
+
+    @cloaca.trigger(name=items.BEAT, workflow="beat", poll_interval="7ms")
+    def beat() -> cloaca.TriggerResult:
+        with witness.noting("poll", "polled", trigger=items.BEAT) as more:
+            more["fired"] = not goal.is_reached and random.random() < 0.7
+            if not more["fired"]:
+                return cloaca.TriggerResult.skip()
+            kind = random.randrange(3)
+            witness.note("fire", trigger=items.BEAT, beat=kind)
+            return cloaca.TriggerResult.fire({"beat": kind})
+
+
+def key_of(context: cloaca.Context) -> dict[str, Any]:
+    """What tells the run: its item, or the kind of its beat with the token that its first task stamped on it."""
+    return {name: context[name] for name in ("item", "beat", "token") if name in context}
+
+
+class Goal:
+    """Whether everything up to an item is done."""
+
+    def __init__(self, item: int | None) -> None:
+        self._item = item
+        self._rested = 0
+        self.is_reached = False
+
+    def look(self, runner: cloaca.DefaultRunner) -> bool:
+        """Whether there is nothing left to do, and has not been for a while."""
+        if self._item is None:
+            return False
+        if not self.is_reached:
+            rows = runner.query(
+                "SELECT cursor ->> 'item' AS item FROM schedules WHERE name = ?", [items.INBOX]
+            )
+            self.is_reached = bool(rows) and (rows[0]["item"] or 0) >= self._item
+            return False
+        unfinished = any(runner.list_runs(status=status, limit=1) for status in ("Pending", "Running"))
+        self._rested = 0 if unfinished else self._rested + 1
+        return self._rested >= REST_LOOKS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("database", "witness", "source", "stop"):
+        parser.add_argument(name)
+    parser.add_argument("--goal", type=int)
+    parser.add_argument("--wait", action="store_true", help="go on when the goal is reached")
+    parser.add_argument("--durability", default="full")
+    parser.add_argument("--pace", type=float, default=0.003)
+    options = parser.parse_args()
+    witness = Witness(options.witness)
+    log = logging.getLogger("cloaca")
+    log.addHandler(WitnessLog(witness))
+    log.propagate = False
+    goal = Goal(options.goal)
+    declare(witness, options.source, options.pace, goal)
+    witness.note("begin")
+    with cloaca.DefaultRunner(f"{options.database}?durability={options.durability}") as runner:
+        (owner,) = runner.query("SELECT max(epoch) AS epoch FROM owners")
+        witness.note("open", epoch=owner["epoch"])
+        is_idle = False
+        while not os.path.exists(options.stop):
+            time.sleep(LOOK_SECONDS)
+            if not is_idle and goal.look(runner):
+                is_idle = True
+                witness.note("idle")
+            if is_idle and not options.wait:
+                break
+    witness.note("close")
+
+
+if __name__ == "__main__":
+    main()
