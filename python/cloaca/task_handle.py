@@ -27,6 +27,7 @@ class TaskHandle:
 
     Attributes:
         task_id (str): the task's id.
+        run_id (str): the run's id.
         attempt (int): the number of this attempt, from 1. A task that was in flight when its process died
         runs again with
             the next number.
@@ -45,6 +46,13 @@ class TaskHandle:
     def attempt(self) -> int:
         """The number of this attempt, from 1."""
         return self._job[2]
+
+    @property
+    def run_id(self) -> str:
+        """The run's id: with `task_id` a key that is the same for every attempt, for whoever acts outside."""
+        from uuid import UUID
+
+        return str(UUID(int=self._job[0]))
 
     def is_slot_held(self) -> bool:
         """Whether the task counts against ``max_concurrent_tasks`` now."""

@@ -253,7 +253,11 @@ def test_history_tells_each_slot_newest_first() -> None:
             at(f"2026-01-01T0{hour}:00:00") for hour in (3, 2, 1)
         ]
         assert {row["schedule_id"] for row in history} == {schedule_id}
-        assert all(row["claimed_at"] >= row["scheduled_time"] for row in history)
+        runs = {run["id"]: run for run in runner.list_runs()}
+        for row in history:
+            run = runs[row["workflow_execution_id"]]
+            assert row["scheduled_time"] == row["claimed_at"] == row["created_at"] == run["created_at"]
+            assert row["updated_at"] == run["completed_at"]
         assert [row["workflow_execution_id"] for row in history] == [run["id"] for run in runner.list_runs()]
         assert runner.get_cron_execution_history(schedule_id, limit=1, offset=1) == history[1:2]
         assert runner.get_cron_execution_history(schedule_id, offset=3) == []

@@ -70,7 +70,7 @@ def test_a_submitted_run_is_kept_when_submit_returns(runner: cloaca.DefaultRunne
 def test_many_runs_are_submitted_in_one_go_in_their_order(runner: cloaca.DefaultRunner) -> None:
     declare("double", lambda context: context.set("twice", context["n"] * 2))
     runs = runner.submit_many("double", ({"n": n} for n in range(50)))
-    assert len(runner.query("SELECT id FROM runs")) == 50
+    assert len(runner.list_runs()) == 50
     assert [run.result(WAIT).final_context["twice"] for run in runs] == [n * 2 for n in range(50)]
     assert [row["id"] for row in runner.list_runs()] == [run.id for run in runs][::-1]
     assert runner.submit_many("double", []) == []

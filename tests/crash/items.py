@@ -1,4 +1,5 @@
-"""What the items of the source are, and what becomes of each. Shared by the program that is killed and the checker of what it left."""
+"""What the items of the source are, and what becomes of each. Shared by the program that is killed and the
+checker of what it left."""
 
 PASSED_OVER = 7
 """Every such item is looked at and left out on purpose."""
@@ -17,6 +18,9 @@ INBOX = "inbox"
 """The trigger that follows the source with a cursor and fires each item under a run key."""
 BEAT = "beat"
 """The trigger without a cursor, whose fires are told apart by their contexts alone."""
+
+WATCH = "watch"
+"""The trigger that never fires."""
 
 DEPENDENCIES = {
     "fetch": (),

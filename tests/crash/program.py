@@ -1,9 +1,11 @@
-"""The program that the crash tests kill: two triggers, two workflows, and a witness line for whatever it does.
+"""The program that the crash tests kill: three triggers, two workflows, and a witness line for whatever it
+does.
 
     program.py DATABASE WITNESS SOURCE STOP [--goal N] [--durability full|normal] [--pace SECONDS]
 
-The source is a text file with an item number on each line, to which anybody may append. The program serves it until the file STOP is
-there. With a goal it says `idle` once that item and everything before it is done, and ends if it was not asked to wait.
+The source is a text file with an item number on each line, to which anybody may append. The program serves it
+until the file STOP is there. With a goal it says `idle` once that item and everything before it is done, and
+ends if it was not asked to wait.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class WitnessLog(logging.Handler):
 
 
 def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
-    """The two triggers with their workflows."""
+    """The triggers with their workflows."""
 
     def working(task: str, context: cloaca.Context, handle: cloaca.TaskHandle) -> Any:
         return witness.noting("start", "end", task=task, attempt=handle.attempt, **key_of(context))
@@ -133,9 +135,15 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
             witness.note("fire", trigger=items.BEAT, beat=kind)
             return cloaca.TriggerResult.fire({"beat": kind})
 
+    @cloaca.trigger(name=items.WATCH, poll_interval="11ms")
+    def watch() -> cloaca.TriggerResult:
+        with witness.noting("poll", "polled", trigger=items.WATCH):
+            return cloaca.TriggerResult.skip("nothing to see")
+
 
 def key_of(context: cloaca.Context) -> dict[str, Any]:
-    """What tells the run: its item, or the kind of its beat with the token that its first task stamped on it."""
+    """What tells the run: its item, or the kind of its beat with the token that its first task stamped on
+    it."""
     return {name: context[name] for name in ("item", "beat", "token") if name in context}
 
 

@@ -1,7 +1,8 @@
-"""A file outside the database to which the program under test testifies: a line for each thing that its bodies do.
+"""A file outside the database to which the program under test testifies: a line for each thing that its
+bodies do.
 
-Decides nothing. Invariant: a line is one `write` to a file opened with `O_APPEND`, so that a process killed at any moment leaves
-whole lines, and lines of several processes do not run together.
+Decides nothing. Invariant: a line is one `write` to a file opened with `O_APPEND`, so that a process killed
+at any moment leaves whole lines, and lines of several processes do not run together.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Witness:
 
     @contextmanager
     def noting(self, begin: str, end: str, **facts: Any) -> Iterator[dict[str, Any]]:
-        """A line at the beginning and one at the end, which says what the block has put into the dict, and whether it raised."""
+        """A line at the beginning and one at the end, which says what the block has put into the dict, and
+        whether it raised."""
         self.note(begin, **facts)
         more: dict[str, Any] = {}
         try:

@@ -434,7 +434,7 @@ impl Engine {
                 }
             }
             Event::Committed(then, receipt) => self.committed(then, receipt, now, out),
-            Event::Taken(job) => self.taken(job, now),
+            Event::Taken(job) => self.taken(job, now, out),
             Event::Deferred(job, true) => self.disarm_job(job),
             Event::Deferred(job, false) => self.arm_job(job, now.mono),
             Event::Settled(job) => self.settled(job, now, out),
@@ -784,9 +784,10 @@ impl Engine {
     }
 
     fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
-        let Some(run) = self.runs.get(&id) else { return };
+        let Some(run) = self.runs.get_mut(&id) else { return };
         let (created_at, life) = (run.created_at, run.life);
         let Follows { jobs, delayed, end } = follows;
+        jobs.iter().for_each(|&task| run.recorded(task));
         // Only now: an attempt must not begin before the record that tells its number.
         if let Some((task, due)) = delayed {
             self.arm(due, Timer::Retry(id, task, life));
@@ -811,14 +812,16 @@ impl Engine {
         Job { run: id, task: u32::try_from(task).expect("tasks are few"), attempt, life, callback_only }
     }
 
-    fn taken(&mut self, job: Job, now: Now) {
+    fn taken(&mut self, job: Job, now: Now, out: &mut Effects) {
         let Some(run) = self.run_of(job) else { return };
         let task = job.task as usize;
         if !run.expects(task, job.attempt) {
             return;
         }
-        run.started(task, now.wall);
-        self.arm_job(job, now.mono);
+        match run.started(task, now.wall) {
+            None => self.arm_job(job, now.mono),
+            Some(progress) => self.follow(job.run, progress, now, out),
+        }
     }
 
     fn settled(&mut self, job: Job, now: Now, out: &mut Effects) {

@@ -33,12 +33,23 @@ enum Phase {
     Final(TaskStatus),
 }
 
+/// When an attempt may begin. After a death it has to be on record first: a task that kills its process at once must be told from one
+/// that only waited beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    AtOnce,
+    AfterRecord,
+    /// The record is on its way to the store.
+    Recording,
+}
+
 #[derive(Debug, Clone)]
 struct TaskState {
     phase: Phase,
     blocked_by: usize,
     /// Whether a worker has begun the attempt.
     taken: bool,
+    begins: Begins,
     attempt: u32,
     input: Option<Arc<str>>,
     output: Option<Arc<str>>,
@@ -111,6 +122,7 @@ impl Run {
                 phase: Phase::Blocked,
                 blocked_by: graph.dependencies(task).len(),
                 taken: false,
+                begins: Begins::AtOnce,
                 attempt: 1,
                 input: None,
                 output: None,
@@ -198,14 +210,16 @@ impl Run {
             progress.jobs.retain(|&job| job != task);
             self.fail(task, now, progress);
         } else {
-            let record = self.record(task, TaskStatus::Running, None);
-            progress.records.push(record);
+            state.begins = Begins::AfterRecord;
         }
     }
 
     /// Whether this attempt is the one that the run waits for.
     pub fn expects(&self, task: usize, attempt: u32) -> bool {
-        self.tasks.get(task).is_some_and(|state| state.phase == Phase::Active && state.attempt == attempt)
+        let is_expected = |state: &TaskState| {
+            state.phase == Phase::Active && state.attempt == attempt && state.begins != Begins::Recording
+        };
+        self.tasks.get(task).is_some_and(is_expected)
     }
 
     /// The number of the attempt under way or to come.
@@ -246,10 +260,25 @@ impl Run {
         self.halt.is_some()
     }
 
-    /// Notes that a worker has begun an attempt.
-    pub fn started(&mut self, task: usize, now: Wall) {
-        self.tasks[task].taken = true;
-        self.tasks[task].started_at.get_or_insert(now);
+    /// Notes that a worker is about to begin an attempt. None if it may; otherwise what has to be kept first, and then the job comes again.
+    pub fn started(&mut self, task: usize, now: Wall) -> Option<Progress> {
+        let state = &mut self.tasks[task];
+        state.started_at.get_or_insert(now);
+        if state.begins == Begins::AfterRecord {
+            state.begins = Begins::Recording;
+            let record = self.record(task, TaskStatus::Running, None);
+            return Some(Progress { records: vec![record], jobs: vec![task], ..Progress::default() });
+        }
+        state.taken = true;
+        None
+    }
+
+    /// Notes that what [`Run::started`] asked for is kept.
+    pub fn recorded(&mut self, task: usize) {
+        let state = &mut self.tasks[task];
+        if state.begins == Begins::Recording {
+            state.begins = Begins::AtOnce;
+        }
     }
 
     /// Rules on an attempt. After [`Ruling::Final`] the task waits for [`Run::settle`]; after [`Ruling::Retry`]

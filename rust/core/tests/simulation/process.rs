@@ -14,7 +14,10 @@ use crate::scenario::Trigger;
 /// Something that the program of a process has yet to declare.
 #[derive(Clone)]
 pub enum Declaration {
-    Workflow { number: usize, version: usize },
+    Workflow {
+        number: usize,
+        version: usize,
+    },
     Triggers(Vec<Trigger>),
     /// The place of a trigger that was declared again.
     Retire(u32),
@@ -62,10 +65,21 @@ pub struct Slot {
     pub origin: Mono,
     pub row: Option<i64>,
     pub is_retired: bool,
+    pub is_enabled: bool,
     pub failures: u32,
     pub last_beat: Mono,
     /// No poll before this, because of failures or its own wish.
     pub not_before: Mono,
+}
+
+impl Slot {
+    /// Polled from now on, or not; whoever switches a trigger on forgives it.
+    pub fn switch(&mut self, is_enabled: bool) {
+        if is_enabled && !self.is_enabled {
+            (self.failures, self.not_before) = (0, Mono(0));
+        }
+        self.is_enabled = is_enabled;
+    }
 }
 
 /// An unfinished run of a trigger, as the gate should know it.
@@ -86,8 +100,8 @@ pub struct Moved {
 pub struct Recovery {
     /// Unfinished runs of the dead are being claimed, from this row on.
     pub after: Option<i64>,
-    pub has_looked: bool,
-    pub siblings: u64,
+    /// Other owners that lived at the last look; none before the first.
+    pub known: Option<Vec<i64>>,
     pub is_due: bool,
 }
 

@@ -214,7 +214,13 @@ fn rule(random: &mut Random, dependencies: &[Arc<str>]) -> Rule {
     let on = random.pick(dependencies).to_string();
     let plain = [Rule::Success(on.clone()), Rule::Failed(on.clone()), Rule::Skipped(on), Rule::Always];
     let rules = vec![random.pick(&plain), random.pick(&plain)];
-    random.pick(&[plain[0].clone(), plain[1].clone(), Rule::Always, Rule::Any(rules.clone()), Rule::None(rules)])
+    random.pick(&[
+        plain[0].clone(),
+        plain[1].clone(),
+        Rule::Always,
+        Rule::Any(rules.clone()),
+        Rule::None(rules),
+    ])
 }
 
 fn source(random: &mut Random, number: u8, workflows: &[Arc<str>]) -> Source {

@@ -278,14 +278,13 @@ impl Store for MemoryStore {
     fn bury(&self, epoch: i64) -> Stored<Siblings> {
         let mut state = self.enter()?;
         let mut siblings = Siblings::default();
-        for (_, other) in state.owners.iter_mut().filter(|(other, owner)| **other != epoch && !owner.has_left)
-        {
-            match other.holds_lock {
-                true => siblings.living += 1,
-                false => {
-                    other.has_left = true;
-                    siblings.buried += 1;
-                }
+        let others = state.owners.iter_mut().filter(|(other, owner)| **other != epoch && !owner.has_left);
+        for (&other, owner) in others {
+            if owner.holds_lock {
+                siblings.living.push(other);
+            } else {
+                owner.has_left = true;
+                siblings.buried += 1;
             }
         }
         Ok(siblings)

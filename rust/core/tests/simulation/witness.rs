@@ -67,18 +67,32 @@ impl Witness {
         if let Some((key, expires_at)) = wish.key {
             let before = self.keys.insert((schedule, key.clone()), expires_at);
             let is_free = before.is_none_or(|before| before.is_some_and(|expired_at| expired_at <= at));
-            assert!(is_free, "run key '{key}' of trigger row {schedule} started a second run within its life");
+            assert!(
+                is_free,
+                "run key '{key}' of trigger row {schedule} started a second run within its life"
+            );
         }
         let Some(guard) = wish.guard else { return };
         let unfinished = store.unfinished.iter().map(|&row| &store.runs[row as usize - 1].new);
         for other in unfinished.filter(|other| other.schedule == new.schedule && other.id != new.id) {
             let is_equal = self.runs[&other.id].wish.as_ref().is_some_and(|wish| wish.guard == Some(guard));
-            assert!(!is_equal, "runs {} and {} of one trigger are unfinished with one hash", other.id, new.id);
+            assert!(
+                !is_equal,
+                "runs {} and {} of one trigger are unfinished with one hash",
+                other.id, new.id
+            );
         }
     }
 
     /// A body is about to begin.
-    pub fn body_started(&mut self, id: Uuid, task: &Arc<str>, attempt: u32, workflow: &Workflow, kept: &Kept) {
+    pub fn body_started(
+        &mut self,
+        id: Uuid,
+        task: &Arc<str>,
+        attempt: u32,
+        workflow: &Workflow,
+        kept: &Kept,
+    ) {
         self.bodies += 1;
         assert!(kept.end.is_none(), "a task of run {id} started after the run's end was committed");
         let record = kept.tasks.iter().find(|record| record.name == *task);
@@ -110,7 +124,11 @@ impl Witness {
         let seen = self.seen(id);
         let TaskRecord { name, status, attempt, .. } = record;
         if let Some((before, last)) = seen.records.insert(Arc::clone(name), (*status, *attempt)) {
-            assert_eq!(before, TaskStatus::Running, "task {name} of run {id} was final and is now {status:?}");
+            assert_eq!(
+                before,
+                TaskStatus::Running,
+                "task {name} of run {id} was final and is now {status:?}"
+            );
             let is_later = *status == TaskStatus::Skipped || *attempt >= last;
             assert!(is_later, "task {name} of run {id} fell back from attempt {last} to {attempt}");
         }
@@ -120,7 +138,10 @@ impl Witness {
             TaskStatus::Running => {}
             TaskStatus::Completed => {
                 let success = (Arc::clone(name), *attempt);
-                assert!(seen.successes.contains(&success), "task {name} of run {id} completed out of nothing");
+                assert!(
+                    seen.successes.contains(&success),
+                    "task {name} of run {id} completed out of nothing"
+                );
             }
             TaskStatus::Failed => {}
             TaskStatus::Skipped => {
@@ -129,7 +150,10 @@ impl Witness {
             }
         }
         if matches!(status, TaskStatus::Completed | TaskStatus::Failed) && spec.has_failure_callback {
-            assert!(seen.told.contains(&outcome), "no callback was told that task {name} of run {id} {status:?}");
+            assert!(
+                seen.told.contains(&outcome),
+                "no callback was told that task {name} of run {id} {status:?}"
+            );
         }
     }
 
@@ -144,9 +168,12 @@ impl Witness {
         let statuses: Vec<TaskStatus> = workflow
             .tasks
             .iter()
-            .map(|task| status_of(&task.id).unwrap_or_else(|| panic!("run {id} ended before its task {}", task.id)))
+            .map(|task| {
+                status_of(&task.id).unwrap_or_else(|| panic!("run {id} ended before its task {}", task.id))
+            })
             .collect();
-        let is_halted = seen.is_cancelled || end.error.as_ref().is_some_and(|error| error.starts_with("workflow timed out"));
+        let is_halted = seen.is_cancelled
+            || end.error.as_ref().is_some_and(|error| error.starts_with("workflow timed out"));
         match end.status {
             RunStatus::Completed => {
                 assert!(!statuses.contains(&TaskStatus::Failed), "run {id} completed with a failed task");
@@ -162,8 +189,13 @@ impl Witness {
         if seen.life == 0 && !seen.is_changed {
             Self::tasks_ran_as_they_should(id, workflow, &statuses, is_halted, kept);
             let completed = |&task: &usize| statuses[task] == TaskStatus::Completed;
-            let left: HashSet<&str> = (0..statuses.len()).filter(completed).map(|task| &*workflow.tasks[task].id).collect();
-            assert_eq!(marks(&end.context), own(&left), "the final context of run {id} holds what its tasks left");
+            let left: HashSet<&str> =
+                (0..statuses.len()).filter(completed).map(|task| &*workflow.tasks[task].id).collect();
+            assert_eq!(
+                marks(&end.context),
+                own(&left),
+                "the final context of run {id} holds what its tasks left"
+            );
         }
     }
 
@@ -178,7 +210,11 @@ impl Witness {
             let ran = *status != TaskStatus::Skipped;
             let should = should_run(workflow, task, statuses, kept);
             let is_sound = if is_halted { should || !ran } else { should == ran };
-            assert!(is_sound, "task {} of run {id} is {status:?}, run {ran}, should {should}", workflow.tasks[task].id);
+            assert!(
+                is_sound,
+                "task {} of run {id} is {status:?}, run {ran}, should {should}",
+                workflow.tasks[task].id
+            );
         }
     }
 

@@ -17,7 +17,7 @@ impl World {
 
     pub fn carry_out(&mut self, p: usize, effects: Effects) {
         for (change, then) in effects.commits {
-            self.sent(p, &change, &then);
+            self.sent(p, &change);
             self.processes[p].queue.push_back((change, then));
         }
         for job in effects.released {
@@ -31,15 +31,10 @@ impl World {
         effects.logs.into_iter().for_each(|(_, text)| self.note(|| format!("  log: {text}")));
     }
 
-    fn sent(&mut self, p: usize, change: &Change, then: &Then) {
+    fn sent(&mut self, p: usize, change: &Change) {
         let Change::Run(RunChange { run, end: Some(_), .. }) = change else { return };
         let is_first = self.processes[p].concluded.insert(*run);
         assert!(is_first, "run row {run} was concluded twice");
-        if *then == Then::Nothing {
-            // A run that waited for its workflow is out of hand at once.
-            let id = self.store.state().runs[*run as usize - 1].new.id;
-            self.processes[p].held.remove(&id);
-        }
     }
 
     fn ended(&mut self, p: usize, id: Uuid, end: &RunEnd) {
@@ -61,12 +56,18 @@ impl World {
         let Rearm { slot, row, cursor, fired_at, disables, elsewhere } = rearm;
         match row {
             Some(schedule) => {
-                process.slots[slot as usize].row = Some(schedule.row);
+                let state = &mut process.slots[slot as usize];
+                if !state.is_retired {
+                    (state.row, state.is_enabled) = (Some(schedule.row), schedule.enabled);
+                }
                 process.poller.enable(slot, &schedule, elsewhere, now);
             }
             None if elsewhere => process.poller.park(slot),
             None => {
                 if let Some(schedule) = disables {
+                    if let Some(slot) = process.poller.slot_of(schedule) {
+                        process.slots[slot as usize].switch(false);
+                    }
                     process.poller.set_enabled(schedule, false, now);
                 }
                 process.poller.rearm(slot, cursor.map(Into::into), fired_at, now);
@@ -180,7 +181,8 @@ impl World {
         let cancels = self.witness.seen(id).wish.as_ref().is_some_and(|wish| wish.cancels);
         let process = &self.processes[p];
         let Some(held) = process.held.get(&id).filter(|_| cancels) else { return };
-        let before: Vec<Uuid> = process.line(held.schedule).into_iter().take_while(|&other| other != id).collect();
+        let before: Vec<Uuid> =
+            process.line(held.schedule).into_iter().take_while(|&other| other != id).collect();
         for other in before {
             if let Some(run) = self.processes[p].engine.run(other) {
                 let row = run.row;
@@ -188,6 +190,7 @@ impl World {
                 assert!(is_ending, "run {id} cancels run {other}, which goes on");
             }
             self.witness.seen(other).is_cancelled = true;
+            self.processes[p].halted.insert(other);
         }
     }
 }

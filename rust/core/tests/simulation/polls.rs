@@ -1,0 +1,311 @@
+//! Polls triggers as the threads of runtime.rs do, and holds every poll against the grid, and every fire against a gate of the
+//! plainest kind.
+
+use std::time::Duration;
+
+use cloaca_core::admit::Overlap;
+use cloaca_core::engine::{Effects, Event, Fire, Polled};
+use cloaca_core::poll::{Ended, Finish, Overdue, Ticket, Turn};
+use cloaca_core::port::{Change, NewRun};
+use cloaca_core::time::{Mono, Wall};
+use uuid::Uuid;
+
+use crate::process::{Moved, Polling};
+use crate::witness::Wish;
+use crate::world::World;
+
+/// Waits are computed from floating seconds.
+const ROUNDING_NS: u64 = 1_000;
+
+/// What a body answers.
+enum Answer {
+    Skip { reason: &'static str, pause: Option<Duration> },
+    Ended { items: Vec<u64>, cursor: Option<u64>, reason: Result<String, String> },
+}
+
+impl World {
+    /// A poller takes its turn.
+    pub fn poll(&mut self, p: usize) -> bool {
+        if self.processes[p].is_leaving {
+            return false;
+        }
+        let now = self.now(p);
+        match self.processes[p].poller.next(now.mono) {
+            Turn::Poll(ticket) => self.begin_poll(p, ticket, false),
+            Turn::TimedOut(overdue) => self.poll_given_up(p, overdue),
+            Turn::Wait => return false,
+        }
+        true
+    }
+
+    /// A poll out of turn.
+    pub fn poll_now(&mut self, p: usize, slot: u32) -> bool {
+        let now = self.now(p).mono;
+        let Some(ticket) = self.processes[p].poller.poll_now(slot, now) else { return false };
+        self.begin_poll(p, ticket, true);
+        true
+    }
+
+    fn begin_poll(&mut self, p: usize, ticket: Ticket, is_asked: bool) {
+        let now = self.now(p);
+        self.note(|| format!("{p}: polls {ticket:?} at {now:?}"));
+        let process = &mut self.processes[p];
+        let is_busy = process.polls.iter().any(|polling| polling.ticket.slot == ticket.slot);
+        assert!(!is_busy, "a trigger is polled while its body runs: {ticket:?}");
+        let state = process.poller.tick_state(ticket.slot);
+        let slot = &mut process.slots[ticket.slot as usize];
+        assert!(!slot.is_retired, "a retired trigger is polled: {ticket:?}");
+        assert_eq!(state.failures, slot.failures, "failures in a row of {}", slot.trigger.plan.name);
+        if !is_asked {
+            is_on_beat(slot.origin, &slot.trigger.plan, ticket, state.due, now.mono);
+            assert!(state.due > slot.last_beat, "{} is polled twice on one beat", slot.trigger.plan.name);
+            assert!(
+                ticket.due >= slot.not_before,
+                "{} is polled before its wait is over",
+                slot.trigger.plan.name
+            );
+            slot.last_beat = state.due;
+        }
+        let row = slot.row.expect("a polled trigger has a row");
+        let cursor = state.cursor.map(|text| text.parse().expect("cursors are numbers here"));
+        process.polls.push(Polling { ticket, began: now, cursor, is_given_up: false });
+        if self.processes[p].is_zombie {
+            return;
+        }
+        let store = self.store.state();
+        let schedule = store.schedule(row);
+        let process = &self.processes[p];
+        assert_eq!(
+            schedule.owner,
+            Some(process.epoch),
+            "{} is polled by another than its owner",
+            schedule.name
+        );
+        assert_eq!(
+            cursor,
+            self.cursors.get(&row).copied(),
+            "the cursor that {} is polled with",
+            schedule.name
+        );
+        assert_eq!(state.fired_at, schedule.last_fired_at, "when {} fired last", schedule.name);
+        // What another switched off is known after the next look at the news.
+        let has_news = process.batch.is_some() || self.has_news.contains(&process.epoch);
+        assert!(schedule.enabled || is_asked || has_news, "{} is polled, but disabled", schedule.name);
+    }
+
+    fn poll_given_up(&mut self, p: usize, overdue: Overdue) {
+        let now = self.now(p);
+        let Overdue { slot, timeout, ended } = overdue;
+        let polls = &mut self.processes[p].polls;
+        let polling = polls.iter_mut().find(|polling| polling.ticket.slot == slot).expect("its body runs");
+        assert!(!polling.is_given_up, "a poll timed out twice");
+        polling.is_given_up = true;
+        let waited = now.mono.since(polling.began.mono);
+        assert!(waited >= timeout, "a poll timed out after {waited:?} of {timeout:?}");
+        let cursor = polling.cursor;
+        let began = Wall(now.wall.0 - timeout.as_micros() as i64);
+        let reason = Err("TimeoutError: timed out".to_owned());
+        self.failed(p, slot);
+        self.polled(p, slot, began, ended, cursor, Answer::Ended { items: Vec::new(), cursor: None, reason });
+    }
+
+    /// The body of a poll returns.
+    pub fn answer(&mut self, p: usize) -> bool {
+        if self.processes[p].polls.is_empty() {
+            return false;
+        }
+        let index = self.random.index(self.processes[p].polls.len());
+        let polling = self.processes[p].polls.swap_remove(index);
+        let answer = self.draw_answer(p, &polling);
+        self.end_poll(p, polling, answer);
+        true
+    }
+
+    /// Fires of contexts that were fired before, to see that nothing holds them up any more.
+    pub fn probe(&mut self, p: usize, slot: u32) {
+        if !self.poll_now(p, slot) {
+            return;
+        }
+        let polling = self.processes[p].polls.pop().expect("it has just begun");
+        let items = (1000..1003).map(|item| item + self.random.below(3)).collect();
+        self.end_poll(p, polling, Answer::Ended { items, cursor: None, reason: Ok(String::new()) });
+    }
+
+    fn end_poll(&mut self, p: usize, polling: Polling, answer: Answer) {
+        let now = self.now(p);
+        let Polling { ticket, began, cursor, is_given_up } = polling;
+        let slot = ticket.slot;
+        let mut finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
+        match answer {
+            Answer::Skip { reason, pause } => {
+                finish.pause = pause;
+                let before = self.processes[p].poller.counts().polls;
+                let closed = self.processes[p].poller.skipped(ticket, reason, finish, now.mono);
+                let counts = self.processes[p].poller.counts().polls > before;
+                assert!(!(counts && is_given_up), "a poll that was given up counts");
+                if counts {
+                    self.succeeded(p, slot, pause);
+                }
+                closed.into_iter().for_each(|stretch| self.step(p, Event::History(vec![stretch])));
+            }
+            Answer::Ended { ref reason, .. } => {
+                let has_failed = reason.is_err();
+                let ended = self.processes[p].poller.ended(ticket, has_failed, finish, now.mono);
+                let Some(ended) = ended else { return };
+                assert!(!is_given_up, "a poll that was given up counts");
+                match has_failed {
+                    true => self.failed(p, slot),
+                    false => self.succeeded(p, slot, None),
+                }
+                self.polled(p, slot, began.wall, ended, cursor, answer);
+            }
+        }
+    }
+
+    fn succeeded(&mut self, p: usize, slot: u32, pause: Option<Duration>) {
+        let state = &mut self.processes[p].slots[slot as usize];
+        state.failures = 0;
+        state.not_before =
+            Mono(state.last_beat.after(pause.unwrap_or_default()).0.saturating_sub(ROUNDING_NS));
+    }
+
+    fn failed(&mut self, p: usize, slot: u32) {
+        let state = &mut self.processes[p].slots[slot as usize];
+        state.failures += 1;
+        let wait = state.trigger.plan.backoff.delay(state.failures);
+        state.not_before = Mono(state.last_beat.after(wait).0.saturating_sub(ROUNDING_NS));
+    }
+
+    fn draw_answer(&mut self, p: usize, polling: &Polling) -> Answer {
+        let source = self.processes[p].slots[polling.ticket.slot as usize].trigger.source.clone();
+        if self.is_calm {
+            return Answer::Skip { reason: "", pause: None };
+        }
+        if self.random.percent(source.error_percent) {
+            return Answer::Ended {
+                items: Vec::new(),
+                cursor: None,
+                reason: Err("ValueError: boom".to_owned()),
+            };
+        }
+        if !self.random.percent(source.fire_percent) {
+            let reason = self.random.pick(&["", "", "", "nothing new"]);
+            let pause =
+                self.random.percent(10).then(|| Duration::from_millis(self.random.pick(&[1, 130, 950])));
+            return Answer::Skip { reason, pause };
+        }
+        let from = polling.cursor.unwrap_or(0);
+        let many = self.random.below(source.fires_max + 1);
+        let (items, cursor) = match source.has_cursor {
+            true => ((from..from + many).collect(), Some(from + many)),
+            false => ((0..many).map(|_| self.random.below(8)).collect(), None),
+        };
+        Answer::Ended { items, cursor, reason: Ok(String::new()) }
+    }
+
+    /// Sends a poll's answer through the engine and looks at the tick that comes of it.
+    fn polled(&mut self, p: usize, slot: u32, began: Wall, ended: Ended, from: Option<u64>, answer: Answer) {
+        let Answer::Ended { items, cursor, reason } = answer else { return };
+        let now = self.now(p);
+        let source = self.processes[p].slots[slot as usize].trigger.source.clone();
+        let fire = |&item: &u64| Fire {
+            context: format!("{{\"item\":{item}}}").into(),
+            hash: source.hash(item),
+            run_key: source.key(item).map(|key| (key, source.key_ttl.map(|ttl| began.after(ttl)))),
+        };
+        let schedule = ended.schedule;
+        let fires: Vec<Fire> = items.iter().map(fire).collect();
+        let (wishes, line) = self.admit(p, slot, schedule, &items, &fires);
+        let polled = Polled {
+            slot,
+            schedule,
+            at: began,
+            duration_us: 1,
+            fires,
+            cursor: cursor.map(|cursor| cursor.to_string()),
+            reason,
+            history: ended.history,
+            disable: ended.disable,
+        };
+        let mut effects = Effects::default();
+        self.processes[p].engine.step(Event::Polled(polled), now, &mut effects);
+        let ticks: Vec<&Change> = effects.commits.iter().map(|(change, _)| change).collect();
+        match ticks[..] {
+            [Change::Tick(tick)] => {
+                assert_eq!(tick.cursor, cursor.map(|cursor| cursor.to_string()), "a tick has its cursor");
+                let sent: Vec<(u64, &NewRun)> = tick.fires.iter().map(|new| (item_of(new), new)).collect();
+                let wished: Vec<u64> = wishes.iter().map(|wish| wish.item).collect();
+                let found: Vec<u64> = sent.iter().map(|(item, _)| *item).collect();
+                assert_eq!(found, wished, "fires of {} beside {line:?}", source.name);
+                let process = &mut self.processes[p];
+                process.moves.push_back(Moved { from, to: cursor });
+                for (wish, (_, new)) in wishes.into_iter().zip(sent) {
+                    assert_eq!(new.unique_hash, wish.guard.is_some(), "its hash guards run {}", new.id);
+                    process.hold(new.id, schedule, wish.guard);
+                    self.witness.seen(new.id).wish = Some(wish);
+                }
+            }
+            // The trigger was declared again meanwhile: this poll changes nothing.
+            [] => self.processes[p].has_lost_polls = true,
+            ref others => panic!("{others:?} is not one tick"),
+        }
+        self.carry_out(p, effects);
+    }
+
+    /// The items whose fires become runs, and the runs that stood in line before them.
+    fn admit(
+        &mut self,
+        p: usize,
+        slot: u32,
+        schedule: i64,
+        items: &[u64],
+        fires: &[Fire],
+    ) -> (Vec<Wish>, Vec<Uuid>) {
+        let process = &self.processes[p];
+        let declared = &process.slots[slot as usize].trigger.declared;
+        let line = process.line(schedule);
+        let mut many = line.len();
+        let mut hashes: Vec<_> = line.iter().filter_map(|id| process.held[id].hash).collect();
+        let mut admitted = Vec::new();
+        if process.engine.workflow(&declared.row.workflow).is_none() {
+            return (admitted, line);
+        }
+        for (&item, fire) in items.iter().zip(fires) {
+            let guard = (!declared.row.allow_concurrent).then_some(fire.hash);
+            let is_refused = match declared.overlap {
+                Overlap::Skip => many > 0,
+                Overlap::BufferOne => many > 1,
+                Overlap::Allow | Overlap::Queue | Overlap::CancelRunning => false,
+            };
+            if is_refused || guard.is_some_and(|guard| hashes.contains(&guard)) {
+                continue;
+            }
+            many += 1;
+            hashes.extend(guard);
+            let waits = declared.overlap.waits();
+            let cancels = declared.overlap == Overlap::CancelRunning;
+            admitted.push(Wish { item, guard, key: fire.run_key.clone(), waits, cancels });
+        }
+        (admitted, line)
+    }
+}
+
+fn is_on_beat(origin: Mono, plan: &cloaca_core::poll::Plan, ticket: Ticket, beat: Mono, now: Mono) {
+    let interval_ns = plan.interval.as_nanos() as u64;
+    let since = beat.0.checked_sub(origin.0).filter(|&since| since > 0);
+    let since = since.unwrap_or_else(|| panic!("{} is polled at {beat:?}, before its first beat", plan.name));
+    assert_eq!(since % interval_ns, 0, "{} is polled at {beat:?}, off its beat", plan.name);
+    let most = beat.after(plan.jitter);
+    assert!(
+        ticket.due >= beat && ticket.due <= most,
+        "{} is due at {:?}, not from {beat:?} to {most:?}",
+        plan.name,
+        ticket.due
+    );
+    assert!(now >= ticket.due, "{} is polled early", plan.name);
+}
+
+fn item_of(new: &NewRun) -> u64 {
+    let digits: String = new.context.chars().filter(char::is_ascii_digit).collect();
+    digits.parse().expect("a fire's context holds its item")
+}

@@ -1,0 +1,349 @@
+//! What programs, users and the kernel do to the processes: start and kill them, declare, take over from the dead, start,
+//! cancel and open runs again, switch triggers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use cloaca_core::cadence;
+use cloaca_core::engine::{Engine, Event, Request};
+use cloaca_core::port::{Page, RunStatus, ScheduleFilter, Store as _, Unfinished};
+use cloaca_core::time::Mono;
+use uuid::Uuid;
+
+use crate::process::{Declaration, Process, Slot};
+use crate::scenario::Trigger;
+use crate::world::World;
+
+/// Everything there is.
+const ALL: Page = Page { limit: 1000, offset: 0 };
+
+impl World {
+    /// A process starts that declares all that there is, or some of it.
+    pub fn join(&mut self, declares_all: bool) {
+        self.stumble();
+        let Ok(epoch) = self.store.join(self.wall()) else { return };
+        let engine = Engine::new(epoch, self.scenario.settings.clone(), self.random.next());
+        let program = self.program(declares_all);
+        self.note(|| format!("{epoch} joins, declares all: {declares_all}"));
+        self.processes.push(Process::new(epoch, self.time_ns, engine, program));
+    }
+
+    fn program(&mut self, declares_all: bool) -> VecDeque<Declaration> {
+        let mut program = Vec::new();
+        for number in 0..self.scenario.workflows.len() {
+            if declares_all || self.random.percent(70) {
+                program.push(Declaration::Workflow { number, version: self.versions[number] });
+            }
+        }
+        let mut triggers = Vec::new();
+        for source in self.scenario.sources.clone() {
+            if declares_all || self.random.percent(70) {
+                triggers.push(self.scenario.trigger(&mut self.random, &source));
+            }
+        }
+        let chunk = self.random.between(1, 3) as usize;
+        let place = if self.random.percent(20) { 0 } else { program.len() };
+        for (index, triggers) in triggers.chunks(chunk).enumerate() {
+            program.insert(place + index, Declaration::Triggers(triggers.to_vec()));
+        }
+        program.into()
+    }
+
+    /// A process dies at once: what it had not committed is gone.
+    pub fn crash(&mut self, p: usize) {
+        let process = self.processes.remove(p);
+        self.note(|| format!("{} crashes", process.epoch));
+        self.store.free_lock(process.epoch);
+    }
+
+    /// A process is taken for dead, but lives on.
+    pub fn lose_lock(&mut self, p: usize) {
+        let process = &mut self.processes[p];
+        process.is_zombie = true;
+        let epoch = process.epoch;
+        self.note(|| format!("{epoch} loses its lock"));
+        self.store.free_lock(epoch);
+    }
+
+    /// A process is shut down: it takes nothing new, ends what runs, and leaves when all is written.
+    pub fn leave(&mut self, p: usize) -> bool {
+        if !self.processes[p].is_leaving {
+            let history = self.processes[p].poller.take_history();
+            self.processes[p].is_leaving = true;
+            self.processes[p].program.clear();
+            self.step(p, Event::History(history));
+            return true;
+        }
+        let is_patient = self.random.percent(80);
+        let process = &self.processes[p];
+        if !process.is_flushed() || (is_patient && !process.workers.is_empty()) {
+            return false;
+        }
+        let process = self.processes.remove(p);
+        self.note(|| format!("{} leaves", process.epoch));
+        self.stumble();
+        if self.store.leave(process.epoch).is_err() {
+            self.store.free_lock(process.epoch);
+        }
+        true
+    }
+
+    /// The program declares the next thing on its list.
+    pub fn declare(&mut self, p: usize) -> bool {
+        let Some(declaration) = self.processes[p].program.pop_front() else { return false };
+        match declaration {
+            Declaration::Workflow { number, version } => {
+                let workflow = Arc::clone(&self.scenario.workflows[number][version]);
+                self.note(|| format!("{p}: declares {} {}", workflow.name, workflow.version));
+                self.step(p, Event::Workflow(workflow));
+            }
+            Declaration::Triggers(triggers) => self.declare_triggers(p, triggers),
+            Declaration::Retire(slot) => {
+                let process = &mut self.processes[p];
+                process.poller.retire(slot);
+                process.slots[slot as usize].is_retired = true;
+                let polls = process.polls.iter_mut();
+                polls
+                    .filter(|polling| polling.ticket.slot == slot)
+                    .for_each(|polling| polling.is_given_up = true);
+            }
+        }
+        true
+    }
+
+    fn declare_triggers(&mut self, p: usize, triggers: Vec<Trigger>) {
+        let now = self.now(p).mono;
+        let process = &mut self.processes[p];
+        let mut declared = Vec::new();
+        for trigger in triggers {
+            let is_before = |slot: &Slot| !slot.is_retired && slot.trigger.plan.name == trigger.plan.name;
+            if let Some(before) = process.slots.iter().position(is_before) {
+                process.program.push_front(Declaration::Retire(before as u32));
+            }
+            let interval_ns = trigger.plan.interval.as_nanos() as u64;
+            let sharing = process.sharing.entry(interval_ns).or_default();
+            let origin = Mono(now.0 + cadence::phase(*sharing, interval_ns));
+            *sharing += 1;
+            let slot = process.poller.declare(trigger.plan.clone(), now);
+            declared.push((slot, trigger.declared.clone()));
+            process.slots.push(Slot {
+                trigger,
+                origin,
+                row: None,
+                is_retired: false,
+                is_enabled: true,
+                failures: 0,
+                last_beat: origin,
+                not_before: Mono(0),
+            });
+        }
+        self.note(|| format!("{p}: declares triggers {declared:?}"));
+        self.step(p, Event::Triggers(declared));
+    }
+
+    /// The timekeeper looks for what the dead have left, and takes it over bit by bit.
+    pub fn look(&mut self, p: usize) -> bool {
+        let process = &mut self.processes[p];
+        if process.is_leaving || process.is_zombie {
+            return false;
+        }
+        if let Some(after) = process.recovery.after {
+            self.claim(p, after);
+            return true;
+        }
+        if !process.recovery.is_due {
+            return false;
+        }
+        let epoch = process.epoch;
+        self.stumble();
+        let Ok(siblings) = self.store.bury(epoch) else { return true };
+        let recovery = &mut self.processes[p].recovery;
+        let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
+        if siblings.buried > 0 || recovery.known.as_ref().is_none_or(|known| known.iter().any(is_gone)) {
+            recovery.after = Some(0);
+        }
+        (recovery.is_due, recovery.known) = (false, Some(siblings.living));
+        true
+    }
+
+    fn claim(&mut self, p: usize, after: i64) {
+        let epoch = self.processes[p].epoch;
+        self.stumble();
+        let Ok(runs) = self.store.claim_runs(epoch, after, self.scenario.claim_chunk) else { return };
+        self.note(|| format!("{p}: claims {runs:?}"));
+        self.processes[p].recovery.after = runs.last().map(|run| run.row);
+        match runs.is_empty() {
+            true => self.step(p, Event::Vacancy),
+            false => self.take_over(p, runs),
+        }
+    }
+
+    fn take_over(&mut self, p: usize, runs: Vec<Unfinished>) {
+        let process = &mut self.processes[p];
+        for run in &runs {
+            process.concluded.remove(&run.row);
+            process.halted.remove(&run.id);
+            process.retry_due.retain(|(id, _), _| *id != run.id);
+            if let Some(schedule) = run.schedule {
+                process.hold(run.id, schedule, run.context_hash);
+            }
+        }
+        self.step(p, Event::Claimed(runs));
+    }
+
+    /// A user starts runs.
+    pub fn start(&mut self, p: usize) -> bool {
+        let names = self.processes[p].engine.workflow_names();
+        if names.is_empty() || self.processes[p].is_leaving {
+            return false;
+        }
+        let name = self.random.pick(&names);
+        let workflow = Arc::clone(self.processes[p].engine.workflow(&name).expect("it was just listed"));
+        let request =
+            |number: u64| Request { id: Uuid::from_u64_pair(number, 0), context: "{\"by\":0}".into() };
+        let requests = (0..self.random.between(1, 3)).map(|_| request(self.random.next())).collect();
+        self.step(p, Event::Start { workflow, requests });
+        true
+    }
+
+    /// A user asks for a run's end, whoever drives it, and perhaps before it is kept.
+    pub fn cancel(&mut self, p: usize) -> bool {
+        let mut ids: Vec<Uuid> = self.processes[p].held.keys().copied().collect();
+        let store = self.store.state();
+        ids.extend(store.unfinished.iter().map(|&row| store.runs[row as usize - 1].new.id));
+        drop(store);
+        if ids.is_empty() || self.processes[p].is_zombie || self.processes[p].is_leaving {
+            return false;
+        }
+        let id = self.random.pick(&ids);
+        if self.processes[p].is_flushed() {
+            self.stumble();
+            let Ok(is_found) = self.store.request_cancel(id) else { return true };
+            let is_in_time = is_found && self.can_halt(p, id);
+            self.witness.seen(id).must_not_complete |= is_in_time;
+            self.witness.seen(id).is_cancelled |= is_found;
+        }
+        self.note(|| format!("{p}: user cancels {id}"));
+        self.cancel_here(p, id);
+        self.store.wake_others(self.processes[p].epoch);
+        true
+    }
+
+    /// Whether that run is in hand and not concluded.
+    fn can_halt(&self, p: usize, id: Uuid) -> bool {
+        let process = &self.processes[p];
+        process.engine.run(id).is_some_and(|run| !process.concluded.contains(&run.row))
+    }
+
+    fn cancel_here(&mut self, p: usize, id: Uuid) {
+        if self.can_halt(p, id) {
+            self.witness.seen(id).is_cancelled = true;
+            self.processes[p].halted.insert(id);
+        }
+        self.step(p, Event::Cancel(id));
+    }
+
+    /// A user opens a run again that failed or was cancelled.
+    pub fn reopen(&mut self, p: usize) -> bool {
+        let process = &self.processes[p];
+        let epoch = process.epoch;
+        if !process.is_flushed() || process.is_zombie || process.is_leaving {
+            return false;
+        }
+        let is_open_to_it = |kept: &crate::store::Kept| {
+            kept.end.as_ref().is_some_and(|end| end.status != RunStatus::Completed)
+        };
+        let store = self.store.state();
+        let ids: Vec<Uuid> =
+            store.runs.iter().filter(|kept| is_open_to_it(kept)).map(|kept| kept.new.id).collect();
+        drop(store);
+        if ids.is_empty() {
+            return false;
+        }
+        let id = self.random.pick(&ids);
+        self.stumble();
+        let reopened = self.store.reopen(epoch, id);
+        self.note(|| format!("{p}: user opens {id} again: {reopened:?}"));
+        if let Ok(Some(run)) = reopened {
+            self.witness.reopened(id);
+            self.take_over(p, vec![run]);
+        }
+        true
+    }
+
+    /// A program declares a workflow or a trigger again.
+    pub fn redeclare(&mut self, p: usize) -> bool {
+        if self.processes[p].is_leaving {
+            return false;
+        }
+        let declaration = match self.random.percent(50) || self.scenario.sources.is_empty() {
+            true => {
+                let number = self.random.index(self.scenario.workflows.len());
+                let last = self.scenario.workflows[number].len() - 1;
+                self.versions[number] = (self.versions[number] + 1).min(last);
+                Declaration::Workflow { number, version: self.versions[number] }
+            }
+            false => {
+                let source = self.random.pick(&self.scenario.sources);
+                Declaration::Triggers(vec![self.scenario.trigger(&mut self.random, &source)])
+            }
+        };
+        self.processes[p].program.push_back(declaration);
+        true
+    }
+
+    /// A user switches a trigger on or off.
+    pub fn switch(&mut self, p: usize) -> bool {
+        let rows = self.store.state().schedules.len() as u64;
+        let process = &self.processes[p];
+        if rows == 0 || !process.is_flushed() || process.is_zombie || process.is_leaving {
+            return false;
+        }
+        let row = self.random.between(1, rows) as i64;
+        let is_enabled = self.random.percent(60);
+        self.stumble();
+        if self.store.set_enabled(row, is_enabled, None, self.wall()).is_err() {
+            return true;
+        }
+        self.switch_here(p, row, is_enabled);
+        self.store.wake_others(self.processes[p].epoch);
+        let others = self
+            .processes
+            .iter()
+            .map(|process| process.epoch)
+            .filter(|&epoch| epoch != self.processes[p].epoch);
+        self.has_news.extend(others);
+        true
+    }
+
+    fn switch_here(&mut self, p: usize, row: i64, is_enabled: bool) {
+        let now = self.now(p).mono;
+        let process = &mut self.processes[p];
+        if let Some(slot) = process.poller.slot_of(row) {
+            process.slots[slot as usize].switch(is_enabled);
+        }
+        process.poller.set_enabled(row, is_enabled, now);
+    }
+
+    /// The timekeeper notices that another process changed something.
+    pub fn read_news(&mut self, p: usize) -> bool {
+        let epoch = self.processes[p].epoch;
+        if self.processes[p].is_leaving || !self.store.woken(epoch) {
+            return false;
+        }
+        self.has_news.remove(&epoch);
+        self.processes[p].recovery.is_due = true;
+        let triggers = self.store.schedules(ScheduleFilter::Triggers, false, ALL).expect("no fault is due");
+        triggers.iter().for_each(|trigger| self.switch_here(p, trigger.row, trigger.enabled));
+        let cancelled = self.store.cancel_requests(epoch).expect("no fault is due");
+        cancelled.into_iter().for_each(|id| self.cancel_here(p, id));
+        true
+    }
+
+    /// Quiet history goes to the store.
+    pub fn gather(&mut self, p: usize) -> bool {
+        let history = self.processes[p].poller.take_history();
+        self.step(p, Event::History(history));
+        true
+    }
+}

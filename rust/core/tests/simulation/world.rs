@@ -1,0 +1,319 @@
+//! A world of processes over one store, on a clock that stands still unless it is moved. First anything may happen in any order;
+//! then nothing goes wrong any more, and everything has to come to its end.
+
+use std::collections::{HashMap, HashSet};
+
+use cloaca_core::time::{Mono, Now, Wall};
+
+use crate::process::{Process, Stage};
+use crate::random::Random;
+use crate::scenario::{Act, Scenario};
+use crate::store::MemoryStore;
+use crate::witness::Witness;
+
+/// 2026-01-01T00:00:00Z.
+const START_US: i64 = 1_767_225_600_000_000;
+const MS_NS: u64 = 1_000_000;
+/// A world that takes so many rounds to come to rest never does.
+const ROUNDS_MAX: usize = 4_000;
+/// Rest is only rest if it lasts.
+const QUIET_ROUNDS: usize = 3;
+
+pub struct World {
+    pub random: Random,
+    pub scenario: Scenario,
+    pub store: MemoryStore,
+    pub witness: Witness,
+    pub processes: Vec<Process>,
+    /// The cursors that were committed, by the trigger's row.
+    pub cursors: HashMap<i64, u64>,
+    /// Of each workflow the version that programs declare now.
+    pub versions: Vec<usize>,
+    /// Owners that have not read yet that a trigger was switched.
+    pub has_news: HashSet<i64>,
+    pub time_ns: u64,
+    pub is_calm: bool,
+    wall_shift_us: i64,
+    tells: bool,
+}
+
+impl World {
+    pub fn new(seed: u64, tells: bool) -> Self {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::new(&mut random);
+        Self {
+            random,
+            versions: vec![0; scenario.workflows.len()],
+            scenario,
+            store: MemoryStore::default(),
+            witness: Witness::default(),
+            processes: Vec::new(),
+            cursors: HashMap::new(),
+            has_news: HashSet::new(),
+            time_ns: 0,
+            is_calm: false,
+            wall_shift_us: 0,
+            tells,
+        }
+    }
+
+    /// Plays the whole seed.
+    pub fn play(&mut self) {
+        self.join(true);
+        for _ in 0..self.random.between(100, 500) {
+            self.act();
+        }
+        self.calm_down();
+        self.come_to_rest();
+        self.nothing_is_left_over();
+        self.probe_all();
+        self.come_to_rest();
+        self.nothing_is_left_over();
+    }
+
+    /// Prints what happens, if somebody replays it.
+    pub fn note(&self, text: impl FnOnce() -> String) {
+        if self.tells {
+            println!("{:>12} {}", self.time_ns, text());
+        }
+    }
+
+    pub fn wall(&self) -> Wall {
+        Wall(START_US + (self.time_ns / 1000) as i64 + self.wall_shift_us)
+    }
+
+    pub fn now(&self, p: usize) -> Now {
+        Now { mono: Mono(self.time_ns - self.processes[p].born_ns), wall: self.wall() }
+    }
+
+    /// The next transaction may meet a fault that passes.
+    pub fn stumble(&mut self) {
+        if !self.is_calm && self.random.percent(self.scenario.fault_percent) {
+            self.store.fail_next();
+        }
+    }
+
+    fn act(&mut self) {
+        let act = self.draw_act();
+        if act == Act::Pass {
+            return self.pass();
+        }
+        if self.processes.is_empty() || act == Act::Join {
+            if self.processes.len() < self.scenario.processes_max {
+                let declares_all = self.random.percent(70);
+                self.join(declares_all);
+            }
+            return;
+        }
+        let p = self.random.index(self.processes.len());
+        self.act_on(p, act);
+    }
+
+    fn draw_act(&mut self) -> Act {
+        let all: u64 = self.scenario.acts.iter().map(|(_, weight)| weight).sum();
+        let mut left = self.random.below(all);
+        for &(act, weight) in &self.scenario.acts {
+            if left < weight {
+                return act;
+            }
+            left -= weight;
+        }
+        unreachable!("the draw is below the sum")
+    }
+
+    fn act_on(&mut self, p: usize, act: Act) -> bool {
+        match act {
+            Act::Crash => self.crash(p),
+            Act::LoseLock => self.lose_lock(p),
+            Act::Leave => return self.leave(p),
+            Act::Declare => return self.declare(p),
+            Act::Look => return self.look(p),
+            Act::Write => return self.write(p),
+            Act::Deliver => return self.deliver(p),
+            Act::Take => return self.take(p),
+            Act::EndBody => return self.end_body(p),
+            Act::Defer => return self.defer(p),
+            Act::Settle => return self.settle(p),
+            Act::Poll => return self.poll(p),
+            Act::Answer => return self.answer(p),
+            Act::PollNow => return self.poll_out_of_turn(p),
+            Act::Clock => return self.clock(p),
+            Act::Start => return self.start(p),
+            Act::Cancel => return self.cancel(p),
+            Act::Reopen => return self.reopen(p),
+            Act::Redeclare => return self.redeclare(p),
+            Act::Switch => return self.switch(p),
+            Act::News => return self.read_news(p),
+            Act::Gather => return self.gather(p),
+            Act::Noise => return self.noise(p),
+            Act::Join | Act::Pass => unreachable!("they are done to the world"),
+        }
+        true
+    }
+
+    fn poll_out_of_turn(&mut self, p: usize) -> bool {
+        let slots = self.processes[p].slots.len();
+        if slots == 0 || self.processes[p].is_leaving {
+            return false;
+        }
+        let slot = self.random.index(slots) as u32;
+        self.poll_now(p, slot)
+    }
+
+    /// Time passes: to the next thing that is due, a little, or far beyond it.
+    fn pass(&mut self) {
+        let next = self.next_due().unwrap_or(self.time_ns);
+        self.time_ns = match self.random.below(10) {
+            0..6 => next.max(self.time_ns),
+            6..9 => self.time_ns + self.random.below(30 * MS_NS),
+            _ => self.time_ns + self.random.below(2500 * MS_NS),
+        };
+        if self.random.percent(1) {
+            self.wall_shift_us = self.random.below(4_000_000) as i64 - 2_000_000;
+        }
+        self.remind();
+    }
+
+    /// Whoever has siblings looks after them again.
+    fn remind(&mut self) {
+        for process in &mut self.processes {
+            let has_siblings = process.recovery.known.as_ref().is_some_and(|known| !known.is_empty());
+            process.recovery.is_due |= has_siblings;
+        }
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        let polls =
+            self.processes.iter().filter_map(|process| Some(process.born_ns + process.poller.next_due()?.0));
+        polls.chain(self.timers()).min()
+    }
+
+    fn timers(&self) -> impl Iterator<Item = u64> {
+        (0..self.processes.len()).filter_map(|p| {
+            let left = self.processes[p].engine.next_wake(self.now(p))?;
+            Some(self.time_ns + left.as_nanos() as u64)
+        })
+    }
+
+    /// Faults stop. Who was taken for dead dies, and somebody serves the store who knows all workflows and triggers.
+    fn calm_down(&mut self) {
+        self.note(|| "calm".to_owned());
+        self.is_calm = true;
+        let is_doomed = |process: &Process| process.is_zombie || process.is_leaving;
+        while let Some(p) = self.processes.iter().position(is_doomed) {
+            self.crash(p);
+        }
+        self.join(true);
+    }
+
+    fn come_to_rest(&mut self) {
+        let mut quiet = 0;
+        for _ in 0..ROUNDS_MAX {
+            let moved: Vec<bool> = (0..self.processes.len()).map(|p| self.act_calmly(p)).collect();
+            if moved.contains(&true) {
+                continue;
+            }
+            let is_done = self.store.state().unfinished.is_empty();
+            let is_quiet = is_done && self.processes.iter().all(Process::is_at_rest);
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            if quiet == QUIET_ROUNDS {
+                return;
+            }
+            self.time_ns = self.timers().min().or(self.next_due()).unwrap_or(0).max(self.time_ns + MS_NS);
+            self.remind();
+        }
+        let store = self.store.state();
+        let left: Vec<String> = store
+            .unfinished
+            .iter()
+            .map(|&row| &store.runs[row as usize - 1])
+            .map(|kept| format!("run {} of owner {}, tasks {:?}", kept.new.id, kept.owner, kept.tasks))
+            .collect();
+        panic!("the world does not come to rest; unfinished: {left:?}");
+    }
+
+    fn act_calmly(&mut self, p: usize) -> bool {
+        let acts = [
+            Act::Declare,
+            Act::News,
+            Act::Look,
+            Act::Write,
+            Act::Deliver,
+            Act::Settle,
+            Act::Take,
+            Act::EndBody,
+            Act::Clock,
+            Act::Poll,
+            Act::Answer,
+        ];
+        let mut has_moved = false;
+        for act in acts {
+            has_moved |= self.act_on(p, act);
+        }
+        let waits = self.processes[p].workers.iter().any(|worker| worker.stage == Stage::Deferred);
+        has_moved | (waits && self.defer(p))
+    }
+
+    fn nothing_is_left_over(&mut self) {
+        for p in 0..self.processes.len() {
+            self.gather(p);
+        }
+        self.come_to_rest_of_writing();
+        for process in &self.processes {
+            assert_eq!(
+                process.engine.runs_unfinished(),
+                0,
+                "owner {} drives runs that are over",
+                process.epoch
+            );
+            assert!(process.held.is_empty(), "owner {} holds {:?}", process.epoch, process.held);
+            let polls = process.poller.counts().polls;
+            let is_exact = process.has_lost_polls || process.polls_kept == polls;
+            assert!(
+                is_exact,
+                "the history of owner {} counts {} of {polls} polls",
+                process.epoch, process.polls_kept
+            );
+        }
+        self.every_trigger_is_polled_by_its_owner();
+    }
+
+    fn come_to_rest_of_writing(&mut self) {
+        for p in 0..self.processes.len() {
+            while self.write(p) || self.deliver(p) {}
+        }
+    }
+
+    fn every_trigger_is_polled_by_its_owner(&self) {
+        let store = self.store.state();
+        for process in &self.processes {
+            for (slot, state) in process.slots.iter().enumerate().filter(|(_, state)| !state.is_retired) {
+                let name = &state.trigger.plan.name;
+                let schedule = store.trigger(name).unwrap_or_else(|| panic!("{name} was never kept"));
+                let owner =
+                    schedule.owner.and_then(|owner| self.processes.iter().find(|other| other.epoch == owner));
+                let owner =
+                    owner.unwrap_or_else(|| panic!("{name} belongs to the dead owner {:?}", schedule.owner));
+                let is_here = owner.epoch == process.epoch;
+                let standing = process.poller.standing(schedule.row).expect("it was declared here");
+                assert_eq!(process.poller.slot_of(schedule.row), Some(slot as u32), "the place of {name}");
+                assert_eq!(standing.elsewhere, !is_here, "owner {} thinks of {name}", process.epoch);
+                let is_armed = standing.due.is_some() || standing.in_body;
+                assert_eq!(
+                    is_armed,
+                    is_here && schedule.enabled,
+                    "{name} is armed by owner {}",
+                    process.epoch
+                );
+            }
+        }
+    }
+
+    fn probe_all(&mut self) {
+        for p in 0..self.processes.len() {
+            for slot in 0..self.processes[p].slots.len() {
+                self.probe(p, slot as u32);
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+"""Starts processes of the program under test, ends them by force or by request, and looks at what they left.
+Asserts nothing about it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from checker import ALWAYS, AT_REST, SINCE, Database, Evidence, complaints
+from witness import Line, Testimony, Witness
+
+HERE = Path(__file__).parent
+SECONDS = 60.0
+"""How long anything here may take before it counts as hanging."""
+LOOK_SECONDS = 0.002
+
+
+class Life:
+    """One process of the program."""
+
+    def __init__(self, stage: Stage, *options: object, **popen: Any) -> None:
+        self._stage = stage
+        paths = (stage.database, stage.witness, stage.source, stage.stop)
+        command = [sys.executable, str(HERE / "program.py"), *map(str, (*paths, *options))]
+        self._errors = (stage.folder / "stderr").open("ab")
+        self.process = subprocess.Popen(command, stdout=self._errors, stderr=self._errors, **popen)
+        self.pid = self.process.pid
+
+    def lines(self, kind: str) -> list[Line]:
+        """What the witness heard from this process."""
+        return [line for line in self._stage.testimony.read() if line.pid == self.pid and line.kind == kind]
+
+    def until(self, kind: str) -> Line:
+        """The first such line of this process, once it comes."""
+        lines = self._stage.until(lambda: self.lines(kind) or self.process.poll() is not None)
+        if not isinstance(lines, list):
+            raise AssertionError(
+                f"it ended with {self.process.returncode} without '{kind}':\n{self._stage.errors()}"
+            )
+        return lines[0]
+
+    def kill(self) -> None:
+        """Ends it as the kernel would."""
+        self._stage.voice.note("killed", of=self.pid)
+        self.process.kill()
+        self.process.wait()
+        self._errors.close()
+
+    def pause(self) -> None:
+        """Stops it where it stands."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Lets it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """Waits for its own end, which must be a good one."""
+        code = self.process.wait(SECONDS)
+        self._errors.close()
+        assert code == 0, f"it ended with {code}:\n{self._stage.errors()}"
+
+
+class Stage:
+    """A folder with a database, a source, and a witness that outlives the processes."""
+
+    def __init__(self, folder: Path, database: Path | None = None) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.database = database or folder / "runs.db"
+        self.witness = folder / "witness.jsonl"
+        self.source = folder / "source.txt"
+        self.stop = folder / "stop"
+        self.voice = Witness(self.witness)
+        self.testimony = Testimony(self.witness)
+        self.last_item = 0
+        self.source.touch()
+        self._before: Evidence | None = None
+
+    def feed(self, count: int) -> None:
+        """Appends so many items to the source, in one write."""
+        first, self.last_item = self.last_item + 1, self.last_item + count
+        data = "".join(f"{item}\n" for item in range(first, self.last_item + 1)).encode()
+        file = os.open(self.source, os.O_WRONLY | os.O_APPEND)
+        os.write(file, data)
+        os.close(file)
+
+    def start(self, *options: object, **popen: Any) -> Life:
+        """Another process of the program."""
+        return Life(self, *options, **popen)
+
+    def finish(self, *options: object) -> None:
+        """Lets a process do all that is left and end."""
+        self.start("--goal", self.last_item, *options).end()
+
+    def until(self, condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
+        """Waits for a condition that no event tells, and returns what it gave."""
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"it never came\n{self.errors()}"
+            time.sleep(LOOK_SECONDS)
+        return value
+
+    def errors(self) -> str:
+        """What the processes wrote to stderr."""
+        path = self.folder / "stderr"
+        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
+
+    def look(self) -> Evidence:
+        """What there is while no process lives."""
+        now = time.monotonic_ns()
+        database = Database.read(self.database, now)
+        return Evidence(list(self.testimony.read()), database, self.last_item)
+
+    def check(self) -> list[str]:
+        """What the rules complain about while no process lives."""
+        evidence = self.look()
+        found = complaints(ALWAYS, evidence)
+        if self._before is not None:
+            found += complaints(SINCE, self._before, evidence)
+        self._before = evidence
+        return found + self._noise()
+
+    def check_at_rest(self) -> list[str]:
+        """What the rules complain about once all is done."""
+        found = self.check()
+        left = [path.name for path in self.database.parent.glob(f"{self.database.name}-*")]
+        found += [f"a file stayed behind: {name}" for name in left]
+        return found + complaints(AT_REST, self._before or self.look())
+
+    def _noise(self) -> list[str]:
+        return [f"somebody wrote to stderr: {text}"] if (text := self.errors()) else []
+
+
+PRELUDE = """
+    import json, os, sys, threading, time
+    import cloaca
+
+    def say(*words):
+        os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+    def all_final(runner):
+        return all(run["completed_at"] for run in runner.list_runs())
+
+    def until(condition):
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, "it never came"
+            time.sleep(0.002)
+"""
+
+
+class Script:
+    """A small program in a process of its own, whose lines are read as they come."""
+
+    def __init__(self, text: str, *arguments: object, **popen: Any) -> None:
+        source = textwrap.dedent(PRELUDE) + textwrap.dedent(text)
+        command = [sys.executable, "-c", source, *map(str, arguments)]
+        self.born = time.monotonic()
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1, **popen)
+        assert self.process.stdout is not None
+        self.lines: Iterator[str] = (line.rstrip("\n") for line in self.process.stdout)
+
+    def __enter__(self) -> Script:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def says(self, words: str) -> None:
+        """Waits for its next line, which must be this one."""
+        assert next(self.lines, "it ended") == words
+
+    def rest(self) -> list[str]:
+        """What else it says until it ends by itself."""
+        rest = list(self.lines)
+        assert self.process.wait(SECONDS) == 0, rest
+        return rest
