@@ -314,9 +314,12 @@ def test_a_run_that_takes_longer_than_its_interval_does_not_hold_up_the_next_slo
 def test_a_cron_runs_by_the_real_clock(runner: cloaca.DefaultRunner) -> None:
     schedule_id = runner.register_cron_workflow("good", "* * * * * *", "UTC")
     assert eventually(lambda: runner.list_runs(status="Completed"))
-    (row, *_) = runner.get_cron_execution_history(schedule_id)
+    row = runner.get_cron_execution_history(schedule_id)[-1]
     slot, claimed = (datetime.fromisoformat(row[key]) for key in ("scheduled_time", "claimed_at"))
     assert timedelta(0) <= claimed - slot < timedelta(seconds=5)
+    run = runner.get_run(row["workflow_execution_id"])
+    assert run is not None
+    assert (row["claimed_at"], row["updated_at"]) == (run["created_at"], run["completed_at"])
     assert slot.microsecond == 0
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ LOOK_SECONDS = 0.002
 class Life:
     """One process of the program."""
 
-    def __init__(self, stage: Stage, *options: object, **popen: Any) -> None:
+    def __init__(self, stage: Stage, *options: object, env: dict[str, str] | None = None) -> None:
         self._stage = stage
         paths = (stage.database, stage.witness, stage.source, stage.stop)
         command = [sys.executable, str(HERE / "program.py"), *map(str, (*paths, *options))]
-        self._errors = (stage.folder / "stderr").open("ab")
-        self.process = subprocess.Popen(command, stdout=self._errors, stderr=self._errors, **popen)
+        with (stage.folder / "stderr").open("ab") as errors:
+            self.process = subprocess.Popen(command, stdout=errors, stderr=errors, env=env)
         self.pid = self.process.pid
 
     def lines(self, kind: str) -> list[Line]:
@@ -51,7 +51,6 @@ class Life:
         self._stage.voice.note("killed", of=self.pid)
         self.process.kill()
         self.process.wait()
-        self._errors.close()
 
     def pause(self) -> None:
         """Stops it where it stands."""
@@ -64,12 +63,12 @@ class Life:
     def end(self) -> None:
         """Waits for its own end, which must be a good one."""
         code = self.process.wait(SECONDS)
-        self._errors.close()
         assert code == 0, f"it ended with {code}:\n{self._stage.errors()}"
 
 
 class Stage:
-    """A folder with a database, a source, and a witness that outlives the processes."""
+    """A folder with a database, a source, and a witness that outlives the processes, all of which end with
+    the stage."""
 
     def __init__(self, folder: Path, database: Path | None = None) -> None:
         self.folder = folder
@@ -82,7 +81,16 @@ class Stage:
         self.testimony = Testimony(self.witness)
         self.last_item = 0
         self.source.touch()
+        self._lives: list[Life] = []
         self._before: Evidence | None = None
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for life in self._lives:
+            life.process.kill()
+            life.process.wait()
 
     def feed(self, count: int) -> None:
         """Appends so many items to the source, in one write."""
@@ -92,9 +100,11 @@ class Stage:
         os.write(file, data)
         os.close(file)
 
-    def start(self, *options: object, **popen: Any) -> Life:
+    def start(self, *options: object, env: dict[str, str] | None = None) -> Life:
         """Another process of the program."""
-        return Life(self, *options, **popen)
+        life = Life(self, *options, env=env)
+        self._lives.append(life)
+        return life
 
     def finish(self, *options: object) -> None:
         """Lets a process do all that is left and end."""
@@ -160,11 +170,11 @@ PRELUDE = """
 class Script:
     """A small program in a process of its own, whose lines are read as they come."""
 
-    def __init__(self, text: str, *arguments: object, **popen: Any) -> None:
+    def __init__(self, text: str, *arguments: object, before: Sequence[str] = ()) -> None:
         source = textwrap.dedent(PRELUDE) + textwrap.dedent(text)
-        command = [sys.executable, "-c", source, *map(str, arguments)]
+        command = [*before, sys.executable, "-c", source, *map(str, arguments)]
         self.born = time.monotonic()
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1, **popen)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1)
         assert self.process.stdout is not None
         self.lines: Iterator[str] = (line.rstrip("\n") for line in self.process.stdout)
 

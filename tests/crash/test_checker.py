@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,15 @@ class Draft:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evidence, Evidence]:
     """Two moments of a file: after a kill, and when all is done."""
-    stage = Stage(tmp_path_factory.mktemp("story") / "stage")
-    stage.feed(20)
-    life = stage.start("--pace", "0.01")
-    stage.until(lambda: sum(line["task"] == "store" for line in life.lines("success")) > 3)
-    life.kill()
-    before = stage.look()
-    stage.feed(20)
-    stage.finish()
-    return before, stage.look()
+    with Stage(tmp_path_factory.mktemp("story") / "stage") as stage:
+        stage.feed(20)
+        life = stage.start("--pace", "0.01")
+        stage.until(lambda: sum(line["task"] == "store" for line in life.lines("success")) > 3)
+        life.kill()
+        before = stage.look()
+        stage.feed(20)
+        stage.finish()
+        return before, stage.look()
 
 
 def test_true_evidence_passes(story: tuple[Evidence, Evidence]) -> None:
@@ -104,6 +104,12 @@ def test_true_evidence_passes(story: tuple[Evidence, Evidence]) -> None:
     assert complaints(SINCE, before, after) == []
     assert [line.kind for line in before.lines].count("killed") == 1
     assert any(run["completed_at"] is None for run in before.database.runs), "the kill interrupted nothing"
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with Stage(tmp_path / "stage") as stage:
+        yield stage
 
 
 ITEM = 6
@@ -405,8 +411,7 @@ def test_every_rule_has_a_way_of_being_broken() -> None:
         assert {rule.__name__ for rule in rules} == set(spoilt)
 
 
-def test_a_damaged_file_is_found(story: tuple[Evidence, Evidence], tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "stage")
+def test_a_damaged_file_is_found(stage: Stage) -> None:
     stage.feed(5)
     stage.finish()
     assert Database.read(stage.database).integrity == ["ok"]
@@ -418,8 +423,7 @@ def test_a_damaged_file_is_found(story: tuple[Evidence, Evidence], tmp_path: Pat
     assert Database.read(stage.database).integrity != ["ok"]
 
 
-def test_looking_at_the_file_leaves_its_log_as_it_was(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "stage")
+def test_looking_at_the_file_leaves_its_log_as_it_was(stage: Stage) -> None:
     stage.feed(5)
     life = stage.start()
     life.until("success")

@@ -50,19 +50,17 @@ def test_whatever_moment_a_kill_hits_nothing_is_lost_and_nothing_is_done_twice(t
     chance = random.Random(SEED)
     delays: list[float] = []
     for done in range(0, KILLS, CHAPTER):
-        stage = Stage(tmp_path / f"chapter-{done}")
-        told = f"CLOACA_SEED={SEED}, {stage.folder}, after {done} kills: "
-        old_items: set[int] = set()
-        for _ in range(min(CHAPTER, KILLS - done)):
-            life = live_and_die(stage, chance)
-            if (delay := first_resumed_after(life, old_items)) is not None:
-                delays.append(delay)
-            old_items = {
-                line["item"] for line in stage.testimony.read() if line.kind == "fire" and line.get("item")
-            }
-            assert stage.check() == [], told
-        stage.finish()
-        assert stage.check_at_rest() == [], told
+        with Stage(tmp_path / f"chapter-{done}") as stage:
+            told = f"CLOACA_SEED={SEED}, {stage.folder}, after {done} kills: "
+            old_items: set[int] = set()
+            for _ in range(min(CHAPTER, KILLS - done)):
+                life = live_and_die(stage, chance)
+                if (delay := first_resumed_after(life, old_items)) is not None:
+                    delays.append(delay)
+                assert stage.check() == [], told
+                old_items = {line["item"] for line in stage.testimony.lines if line.get("item")}
+            stage.finish()
+            assert stage.check_at_rest() == [], told
     if delays:
         print(
             f"\n{KILLS} kills; from the opening of the file to the first resumed attempt: of {len(delays)}, "
@@ -243,22 +241,21 @@ def test_a_run_whose_workflow_is_gone_waits_until_it_is_declared_again(tmp_path:
 def test_a_process_that_died_while_it_opened_the_file_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     """Kills at 12 moments of a life that makes the file, joins and begins to poll; the last one finds it
     usable."""
-    stage = Stage(tmp_path / "stage")
-    stage.feed(3)
-    life = stage.start()
-    span = (life.until("open").mono - life.until("begin").mono) / 1e9
-    life.kill()
+    span = 0.1
     for moment in range(12):
-        stage = Stage(tmp_path / f"moment-{moment}")
-        stage.feed(3)
-        life = stage.start()
-        life.until("begin")
-        time.sleep(span * moment / 10)
-        life.kill()
-        assert stage.check() == [], stage.folder
-        if moment % 5 == 0:
-            stage.finish()
-            assert stage.check_at_rest() == [], stage.folder
+        with Stage(tmp_path / f"moment-{moment}") as stage:
+            stage.feed(3)
+            life = stage.start()
+            life.until("begin")
+            if moment == 0:
+                span = (life.until("open").mono - life.lines("begin")[0].mono) / 1e9
+            else:
+                time.sleep(span * moment / 10)
+            life.kill()
+            assert stage.check() == [], stage.folder
+            if moment % 4 == 0:
+                stage.finish()
+                assert stage.check_at_rest() == [], stage.folder
 
 
 def test_the_reason_of_a_resumed_run_is_not_forgotten(tmp_path: Path) -> None:

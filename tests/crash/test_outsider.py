@@ -6,18 +6,22 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from lives import Life, Script, Stage
+from lives import SECONDS, Life, Script, Stage
 from witness import Line
 
 REFUSES = "the store refuses writes"
 TAKES = "the store takes writes again"
-NOBODY = 65534
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with Stage(tmp_path / "stage") as stage:
+        yield stage
 
 
 @contextmanager
@@ -34,9 +38,9 @@ def store_lines(life: Life) -> list[tuple[str, str]]:
     return [(line["level"], line["message"]) for line in life.lines("log") if "store" in line["message"]]
 
 
-def refusal(stage: Stage, life: Life) -> str:
+def refusal(stage: Stage, life: Life, seconds: float = SECONDS) -> str:
     """The log line that says that the store refuses writes, once it comes."""
-    found = stage.until(lambda: [text for level, text in store_lines(life) if text.startswith(REFUSES)])
+    found = stage.until(lambda: [text for _, text in store_lines(life) if text.startswith(REFUSES)], seconds)
     return str(found[0])
 
 
@@ -61,8 +65,7 @@ OPENS = """
 """
 
 
-def test_another_process_that_locks_the_file_delays_and_loses_nothing(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "stage")
+def test_another_process_that_locks_the_file_delays_and_loses_nothing(stage: Stage) -> None:
     stage.feed(20)
     life = stage.start("--goal", 40, "--wait", "--pace", 0.02)
     life.until("success")
@@ -84,8 +87,7 @@ def test_another_process_that_locks_the_file_delays_and_loses_nothing(tmp_path: 
     assert stage.check_at_rest() == []
 
 
-def test_a_lock_that_passes_in_time_is_not_worth_a_line(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "stage")
+def test_a_lock_that_passes_in_time_is_not_worth_a_line(stage: Stage) -> None:
     stage.feed(20)
     life = stage.start("--goal", 20, "--wait")
     life.until("fire")
@@ -115,6 +117,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.fixture
+def cramped(tmp_path: Path, small_disk: Path) -> Iterator[Stage]:
+    """A stage whose database, but not its witness, lies on the small disk."""
+    with Stage(tmp_path / "stage", small_disk / "runs.db") as stage:
+        yield stage
+
+
 def fill(disk: Path) -> Path:
     """Takes the last byte of the disk."""
     filler = disk / "filler"
@@ -128,101 +137,95 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def test_a_full_disk_delays_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
-    stage = Stage(tmp_path / "stage", small_disk / "runs.db")
-    stage.feed(20)
-    life = stage.start("--goal", 120, "--wait")
+def test_a_full_disk_delays_and_loses_nothing(cramped: Stage, small_disk: Path) -> None:
+    cramped.feed(20)
+    life = cramped.start("--goal", 120, "--wait")
     life.until("success")
     filler = fill(small_disk)
-    stage.feed(100)
-    text = refusal(stage, life)
-    assert f"the disk that holds database '{stage.database}' is full" in text
+    cramped.feed(100)
+    text = refusal(cramped, life)
+    assert f"the disk that holds database '{cramped.database}' is full" in text
     quiet = len(polls(life, "watch"))
-    stage.until(lambda: len(polls(life, "watch")) > quiet + 20)
+    cramped.until(lambda: len(polls(life, "watch")) > quiet + 20)
     filler.unlink()
-    end(stage, life)
+    end(cramped, life)
     lines = store_lines(life)
     assert [level for level, _ in lines] == ["ERROR", "WARNING"] * (len(lines) // 2)
     assert len(lines) <= 4, "a disk that is full for a while is told of once"
-    assert stage.check_at_rest() == []
+    assert cramped.check_at_rest() == []
 
 
-def test_a_process_killed_on_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
-    stage = Stage(tmp_path / "stage", small_disk / "runs.db")
-    stage.feed(20)
-    life = stage.start()
+def test_a_process_killed_on_a_full_disk_loses_nothing(cramped: Stage, small_disk: Path) -> None:
+    cramped.feed(20)
+    life = cramped.start()
     life.until("success")
     filler = fill(small_disk)
-    stage.feed(100)
-    refusal(stage, life)
+    cramped.feed(100)
+    refusal(cramped, life)
     life.kill()
-    with Script(OPENS, stage.database) as late:
+    with Script(OPENS, cramped.database) as late:
         said = late.rest()[0]
     assert said == "opened" or ("StoreError True" in said and "full" in said)
     filler.unlink()
-    assert stage.check() == []
-    stage.finish()
-    assert stage.check_at_rest() == []
+    assert cramped.check() == []
+    cramped.finish()
+    assert cramped.check_at_rest() == []
 
 
 def test_a_disk_that_fills_up_by_itself_is_worked_on_once_there_is_room(
-    tmp_path: Path, small_disk: Path
+    cramped: Stage, small_disk: Path
 ) -> None:
     """Not the filler takes the last byte, but the program's own log, in the midst of a transaction."""
-    stage = Stage(tmp_path / "stage", small_disk / "runs.db")
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * (7 << 20))
-    stage.feed(400)
-    life = stage.start("--goal", 400, "--wait")
-    refusal(stage, life)
+    cramped.feed(400)
+    life = cramped.start("--goal", 400, "--wait")
+    refusal(cramped, life)
     ballast.unlink()
-    end(stage, life)
-    assert stage.check_at_rest() == []
+    end(cramped, life)
+    assert cramped.check_at_rest() == []
 
 
-@pytest.fixture
-def public_folder() -> Iterator[Path]:
-    """A folder that every user may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="cloaca-crash-"))
-    folder.chmod(0o777)
-    yield folder
-    folder.chmod(0o777)
-    shutil.rmtree(folder)
-
-
-def as_nobody(text: str, *arguments: object) -> Script:
-    """A program of a user who may not do everything."""
-    return Script(text, *arguments, **({"user": NOBODY} if os.geteuid() == 0 else {}))
+def as_a_mortal(text: str, *arguments: object) -> Script:
+    """A program to which permissions apply, which they don't to root."""
+    if os.geteuid() != 0:
+        return Script(text, *arguments)
+    if (setpriv := shutil.which("setpriv")) is None:
+        pytest.skip("nothing here takes root's privileges away")
+    return Script(
+        text, *arguments, before=[setpriv, "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+    )
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_a_file_that_may_not_be_written_is_refused_and_not_touched(public_folder: Path, what: str) -> None:
-    database = public_folder / "runs.db"
-    with as_nobody(OPENS, database) as first:
+def test_a_file_that_may_not_be_written_is_refused_and_not_touched(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    database = folder / "runs.db"
+    with as_a_mortal(OPENS, database) as first:
         assert first.rest() == ["opened"]
     before = database.read_bytes()
-    place = database if what == "file" else public_folder
-    if os.geteuid() == 0:
-        os.chown(place, 0, 0)
-        database.chmod(0o666)
-    place.chmod(0o444 if what == "file" else 0o555)
-    with as_nobody(OPENS, database) as late:
+    place, mode = (database, 0o444) if what == "file" else (folder, 0o555)
+    place.chmod(mode)
+    with as_a_mortal(OPENS, database) as late:
         (said,) = late.rest()
+    place.chmod(mode | 0o700)
     assert said.startswith("StoreError True"), said
     assert str(database) in said
     assert "writable" in said or "permissions" in said, "it says what to do"
     assert database.read_bytes() == before
-    assert sorted(path.name for path in public_folder.iterdir()) == ["runs.db"]
+    assert [path.name for path in folder.iterdir()] == ["runs.db"]
 
 
-def test_a_file_that_is_deleted_in_use_is_told_of(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "stage")
+def test_a_file_that_is_deleted_in_use_is_told_of(stage: Stage) -> None:
+    """What is committed to it from then on is gone with the process."""
     stage.feed(5)
     life = stage.start("--goal", 5, "--wait")
     life.until("idle")
     stage.database.unlink()
     stage.feed(5)
-    text = refusal(stage, life)
+    stage.until(lambda: any(line.get("item") == 10 for line in life.lines("fire")))
+    text = refusal(stage, life, seconds=5)
     assert "was moved or deleted while in use" in text
     assert str(stage.database) in text
     life.kill()

@@ -1,5 +1,7 @@
 //! One fire admitted, held and released, with so many unfinished runs beside it.
 
+use std::time::Duration;
+
 use cloaca_core::admit::{Admission, Gate, Overlap};
 use cloaca_core::port::ContextHash;
 use divan::Bencher;
@@ -8,7 +10,7 @@ use uuid::Uuid;
 const SCHEDULE: i64 = 1;
 
 fn main() {
-    divan::main();
+    divan::Divan::from_args().min_time(Duration::from_millis(300)).main();
 }
 
 fn hash(number: u64) -> ContextHash {

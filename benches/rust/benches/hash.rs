@@ -1,5 +1,7 @@
 //! The digest of a context that dedup compares. The contexts are those of benches/python/hashes.py.
 
+use std::time::Duration;
+
 use cloaca_core::context::{hash_json, parse};
 use divan::{Bencher, black_box};
 use serde_json::{Map, Value, json};
@@ -8,7 +10,7 @@ const LARGE_BYTES: usize = 1_000_000;
 const TRIGGER: &str = "inbox";
 
 fn main() {
-    divan::main();
+    divan::Divan::from_args().min_time(Duration::from_millis(300)).main();
 }
 
 fn mixed(count: usize) -> Map<String, Value> {

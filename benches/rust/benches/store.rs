@@ -1,5 +1,7 @@
 //! Commits of so many changes at once to a file, `full`: what group commit saves. A run is two changes, its start and its end.
 
+use std::time::Duration;
+
 use cloaca_core::port::{
     Admitted, Change, NewRun, Receipt, RunChange, RunEnd, RunStatus, Store, TaskRecord, TaskStatus,
 };
@@ -11,7 +13,7 @@ use uuid::Uuid;
 const LEFT: &str = r#"{"path":"in/file.csv","size":12345,"rows":99}"#;
 
 fn main() {
-    divan::main();
+    divan::Divan::from_args().min_time(Duration::from_millis(300)).main();
 }
 
 /// The runs of one sample: started by one commit, ended by another.

@@ -769,9 +769,7 @@ impl Engine {
     fn follow(&mut self, id: Uuid, progress: Progress, now: Now, out: &mut Effects) {
         let Progress { records, jobs, callbacks, delayed, end } = progress;
         for task in callbacks {
-            let job = self.job(id, task, true);
-            self.arm_callback(job, now.mono);
-            out.jobs.push(job);
+            out.jobs.push(self.job(id, task, true));
         }
         let delayed = delayed.map(|(task, delay)| (task, now.mono.after(delay)));
         if records.is_empty() && end.is_none() {
@@ -813,6 +811,12 @@ impl Engine {
     }
 
     fn taken(&mut self, job: Job, now: Now, out: &mut Effects) {
+        if job.callback_only {
+            if self.run_of(job).is_some() {
+                self.arm_callback(job, now.mono);
+            }
+            return;
+        }
         let Some(run) = self.run_of(job) else { return };
         let task = job.task as usize;
         if !run.expects(task, job.attempt) {
@@ -852,9 +856,7 @@ impl Engine {
         out.released.push(job);
         if self.attempt_ended(job, ended, has_callback, now, out) == Ruling::Final && has_callback {
             self.disarm_job(job);
-            let told = Job { callback_only: true, ..job };
-            self.arm_callback(told, now.mono);
-            out.jobs.push(told);
+            out.jobs.push(Job { callback_only: true, ..job });
         }
     }
 
@@ -1048,12 +1050,14 @@ impl Engine {
     }
 
     fn arm_job(&mut self, job: Job, now: Mono) {
+        self.disarm_job(job);
         let timer = self.arm(now.after(self.settings.task_timeout), Timer::TaskTimeout(job));
         self.job_timer.insert(job, timer);
     }
 
     /// A callback has as long as a body; a run must not wait for one that hangs.
     fn arm_callback(&mut self, job: Job, now: Mono) {
+        self.disarm_job(job);
         let timer = self.arm(now.after(self.settings.task_timeout), Timer::CallbackTimeout(job));
         self.job_timer.insert(job, timer);
     }

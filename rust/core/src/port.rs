@@ -530,12 +530,19 @@ pub trait Store: Send + Sync {
     fn woken(&self, epoch: i64) -> bool;
     /// Applies a batch in order, all or nothing; a receipt for each change.
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>>;
-    /// Hands at most `limit` unfinished runs to `epoch`, oldest first, that belong to no living owner and have a row above
-    /// `after`; counts an interruption for each that had an owner before.
-    fn claim_runs(&self, epoch: i64, after: i64, limit: u64) -> Stored<Vec<Unfinished>>;
+    /// Hands at most `limit` unfinished runs of these workflows to `epoch`, oldest first, that belong to no living owner and have a row
+    /// above `after`; counts an interruption for each that had an owner before. Runs of other workflows are left to whoever declares
+    /// those.
+    fn claim_runs(
+        &self,
+        epoch: i64,
+        after: i64,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>>;
 
-    /// Notes that somebody asked for a run's end; false if it is unknown or final.
-    fn request_cancel(&self, id: Uuid) -> Stored<bool>;
+    /// Notes that somebody asked for a run's end, and ends it if no living owner drives it; false if it is unknown or final.
+    fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool>;
     /// Unfinished runs of `epoch` whose end somebody asked for.
     fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>>;
     /// Opens a final run that did not complete again, for `epoch`: its failed and skipped tasks are undecided as at first. None if there is no

@@ -255,6 +255,7 @@ struct Shared {
     clock_until_ns: AtomicU64,
     clock_wake: Condvar,
     ready: AtomicBool,
+    workflow_is_new: AtomicBool,
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
     closing: AtomicBool,
 }
@@ -311,6 +312,7 @@ impl Runtime {
             clock_until_ns: AtomicU64::new(0),
             clock_wake: Condvar::new(),
             ready: AtomicBool::new(false),
+            workflow_is_new: AtomicBool::new(false),
             watches: Mutex::default(),
             closing: AtomicBool::new(false),
         });
@@ -332,7 +334,16 @@ impl Runtime {
 
     /// Sends an event through the engine and carries out what follows.
     pub fn step(&self, event: Event) {
+        // Runs of a workflow wait in the store until somebody declares it.
+        let is_new = match &event {
+            Event::Workflow(workflow) => lock(&self.shared.engine).workflow(&workflow.name).is_none(),
+            _ => false,
+        };
         self.shared.step(event);
+        if is_new {
+            self.shared.workflow_is_new.store(true, Ordering::Release);
+            self.shared.wake_clock();
+        }
     }
 
     /// The workflow of that name, or an error that names those that exist.
@@ -488,7 +499,7 @@ impl Runtime {
     /// A [`Fault`] of the store.
     pub fn cancel(&self, id: Uuid) -> std::result::Result<bool, Fault> {
         self.flush();
-        let found = self.shared.store.request_cancel(id)?;
+        let found = self.shared.store.request_cancel(self.shared.epoch, id, self.now().wall)?;
         self.step(Event::Cancel(id));
         self.wake_others();
         Ok(found)
@@ -1197,9 +1208,11 @@ impl Shared {
     /// The timekeeper: retries, time-outs, crons, news from other processes, and quiet history now and then. Takes over
     /// unfinished runs first.
     fn keep_time(&self, recovery: bool) {
+        self.wait_ready();
         let mut known = None;
         let mut has_siblings = self.look_for_vacancy(recovery, &mut known);
-        let mut crons_loaded = false;
+        self.load_crons();
+        let mut has_news = false;
         let mut prune_due = self.now().mono;
         let mut history_due = self.now().mono.after(HISTORY_EVERY);
         while !self.closing.load(Ordering::Acquire) {
@@ -1214,19 +1227,29 @@ impl Shared {
             {
                 prune_due = now.mono.after(self.prune(retention, now.wall));
             }
-            if !crons_loaded && self.ready.load(Ordering::Acquire) {
-                crons_loaded = true;
-                self.load_crons();
+            if self.workflow_is_new.swap(false, Ordering::AcqRel) && recovery {
+                self.recover();
             }
             let is_woken = self.store.woken(self.epoch);
-            if is_woken {
-                self.read_news(crons_loaded);
+            has_news |= is_woken;
+            if has_news {
+                has_news = self.read_news().is_err();
             }
-            if is_woken || has_siblings {
+            if is_woken || has_siblings || known.is_none() {
                 has_siblings = self.look_for_vacancy(recovery, &mut known);
             }
             self.step(Event::Clock);
             self.sleep(if has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE });
+        }
+    }
+
+    /// Sleeps until the program has declared what it had to declare: before, there is nothing to take over for it.
+    fn wait_ready(&self) {
+        let mut dirty = lock(&self.clock_dirty);
+        while !self.ready.load(Ordering::Acquire) && !self.closing.load(Ordering::Acquire) {
+            // Whoever finds it set takes the timekeeper for awake and does not wake it.
+            *dirty = false;
+            dirty = wait_on(&self.clock_wake, dirty, None);
         }
     }
 
@@ -1271,24 +1294,25 @@ impl Shared {
     }
 
     /// Another process changed something that is kept in memory here.
-    fn read_news(&self, crons_loaded: bool) {
-        for trigger in self.all_schedules(ScheduleFilter::Triggers) {
+    fn read_news(&self) -> std::result::Result<(), Fault> {
+        for trigger in self.all_schedules(ScheduleFilter::Triggers)? {
             let now = self.now().mono;
             lock(&self.polls).poller.set_enabled(trigger.row, trigger.enabled, now);
         }
         self.wake_pollers();
-        if crons_loaded {
-            self.step(Event::CronsGone);
-            self.load_crons();
-        }
-        let cancelled = self.store.cancel_requests(self.epoch).unwrap_or_default();
+        let crons = self.all_schedules(ScheduleFilter::Crons)?;
+        self.step(Event::CronsGone);
+        crons.into_iter().for_each(|cron| self.step(Event::Cron(cron)));
+        let cancelled = self.store.cancel_requests(self.epoch)?;
         cancelled.into_iter().for_each(|id| self.step(Event::Cancel(id)));
+        Ok(())
     }
 
     fn recover(&self) {
         let mut after = 0;
         while !self.closing.load(Ordering::Acquire) {
-            match self.store.claim_runs(self.epoch, after, CLAIM_CHUNK) {
+            let workflows = lock(&self.engine).workflow_names();
+            match self.store.claim_runs(self.epoch, after, CLAIM_CHUNK, &workflows) {
                 Ok(runs) => {
                     let Some(last) = runs.last() else { return };
                     after = last.row;
@@ -1304,21 +1328,21 @@ impl Shared {
     }
 
     fn load_crons(&self) {
-        let crons = self.all_schedules(ScheduleFilter::Crons);
+        let crons = self.all_schedules(ScheduleFilter::Crons).unwrap_or_default();
         crons.into_iter().for_each(|cron| self.step(Event::Cron(cron)));
     }
 
-    fn all_schedules(&self, filter: ScheduleFilter) -> Vec<Schedule> {
+    fn all_schedules(&self, filter: ScheduleFilter) -> std::result::Result<Vec<Schedule>, Fault> {
         let mut page = Page { limit: 1000, offset: 0 };
         let mut all = Vec::new();
-        while let Ok(found) = self.store.schedules(filter, false, page) {
+        loop {
+            let found = self.store.schedules(filter, false, page)?;
             if found.is_empty() {
-                break;
+                return Ok(all);
             }
             page.offset += page.limit;
             all.extend(found);
         }
-        all
     }
 }
 

@@ -18,7 +18,7 @@ mod schema;
 mod value;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cloaca_core::port::{
     Cell, Change, CronStats, NewCron, Page, Receipt, RunFilter, RunRow, Schedule, ScheduleFilter, Siblings,
@@ -144,12 +144,18 @@ impl Store for SqliteStore {
         self.write(|db| batch::apply(db, batch))
     }
 
-    fn claim_runs(&self, epoch: i64, after: i64, limit: u64) -> Stored<Vec<Unfinished>> {
-        self.write(|db| run::claim(db, epoch, after, limit))
+    fn claim_runs(
+        &self,
+        epoch: i64,
+        after: i64,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>> {
+        self.write(|db| run::claim(db, epoch, after, limit, workflows))
     }
 
-    fn request_cancel(&self, id: Uuid) -> Stored<bool> {
-        self.write(|db| run::request_cancel(db, id))
+    fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool> {
+        self.write(|db| run::request_cancel(db, epoch, id, at))
     }
 
     fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>> {

@@ -67,6 +67,8 @@ claims! {
     history_alone_notes_the_last_poll
     a_living_owner_keeps_its_runs_and_triggers
     a_wish_to_cancel_is_kept_until_the_run_is_final
+    a_run_that_nobody_drives_ends_when_it_is_cancelled
+    a_claim_leaves_runs_of_other_workflows_alone
     what_is_old_and_final_can_be_forgotten
     a_claim_hands_over_what_others_left_unfinished
     a_claim_goes_from_the_oldest_in_steps
@@ -446,7 +448,7 @@ fn a_run_of_another_owner_takes_no_changes(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let row = started(store, old, new_run(1));
     let new = successor(store, old);
-    assert_eq!(store.claim_runs(new, 0, 10).unwrap().len(), 1);
+    assert_eq!(store.claim_runs(new, 0, 10, &["mail".into()]).unwrap().len(), 1);
     let tasks = vec![task("stale", TaskStatus::Running, 1)];
     assert_eq!(
         commit(store, Change::Run(RunChange { run: row, epoch: old, tasks, end: None })),
@@ -555,11 +557,11 @@ fn a_living_owner_keeps_its_runs_and_triggers(store: &dyn Store) {
     started(store, first, new_run(1));
     let trigger = declared(store, first, "inbox");
     let second = store.join(Wall(2)).unwrap();
-    assert_eq!(store.claim_runs(second, 0, 10).unwrap(), []);
+    assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]).unwrap(), []);
     assert_eq!(declared(store, second, "inbox").owner, Some(first));
     assert_eq!(commit(store, Change::Tick(tick(&trigger, second, vec![]))), Receipt::Fenced);
     store.leave(first).unwrap();
-    assert_eq!(store.claim_runs(second, 0, 10).unwrap().len(), 1);
+    assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]).unwrap().len(), 1);
     assert_eq!(declared(store, second, "inbox").owner, Some(second));
 }
 
@@ -567,13 +569,33 @@ fn a_wish_to_cancel_is_kept_until_the_run_is_final(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let row = started(store, old, new_run(1));
     assert_eq!(store.cancel_requests(old), Ok(vec![]));
-    assert_eq!(store.request_cancel(id(1)), Ok(true));
+    assert_eq!(store.request_cancel(old, id(1), Wall(5)), Ok(true));
     assert_eq!(store.cancel_requests(old), Ok(vec![id(1)]));
     let new = successor(store, old);
-    assert!(store.claim_runs(new, 0, 10).unwrap()[0].cancelled);
+    assert!(store.claim_runs(new, 0, 10, &["mail".into()]).unwrap()[0].cancelled);
     commit(store, ended(row, new, RunStatus::Cancelled));
     assert_eq!(store.cancel_requests(new), Ok(vec![]));
-    assert_eq!(store.request_cancel(id(1)), Ok(false));
+    assert_eq!(store.request_cancel(old, id(1), Wall(5)), Ok(false));
+}
+
+fn a_run_that_nobody_drives_ends_when_it_is_cancelled(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    started(store, old, new_run(1));
+    let new = successor(store, old);
+    assert_eq!(store.request_cancel(new, id(1), Wall(70)), Ok(true));
+    let (run, _) = store.run(id(1)).unwrap().unwrap();
+    assert_eq!((run.status, run.completed_at), (RunStatus::Cancelled, Some(Wall(70))));
+    assert_eq!(store.claim_runs(new, 0, 10, &["mail".into()]).unwrap(), []);
+}
+
+fn a_claim_leaves_runs_of_other_workflows_alone(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    started(store, old, new_run(1));
+    let new = successor(store, old);
+    assert_eq!(store.claim_runs(new, 0, 10, &[]).unwrap(), []);
+    assert_eq!(store.claim_runs(new, 0, 10, &["a \"quoted\" one".into()]).unwrap(), []);
+    let claimed = store.claim_runs(new, 0, 10, &["other".into(), "mail".into()]).unwrap();
+    assert_eq!(claimed.len(), 1);
 }
 
 fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
@@ -584,15 +606,15 @@ fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
     let new = successor(store, old);
     let own = started(store, new, new_run(3));
 
-    let claimed = store.claim_runs(new, 0, 10).unwrap();
+    let claimed = store.claim_runs(new, 0, 10, &["mail".into()]).unwrap();
     assert_eq!(claimed.len(), 1, "neither final runs nor its own");
     let run = &claimed[0];
     assert_eq!((run.row, run.id, run.interruptions), (first, id(1), 1));
     assert_eq!((&*run.workflow, &*run.version, &*run.context), ("mail", "v1", "{\"a\":1}"));
     assert_eq!((run.created_at, run.schedule, run.context_hash), (Wall(20), None, None));
-    assert_eq!(store.claim_runs(new, 0, 10).unwrap(), []);
+    assert_eq!(store.claim_runs(new, 0, 10, &["mail".into()]).unwrap(), []);
     let third = successor(store, new);
-    let again = store.claim_runs(third, 0, 10).unwrap();
+    let again = store.claim_runs(third, 0, 10, &["mail".into()]).unwrap();
     assert_eq!(
         again.iter().map(|run| (run.row, run.interruptions)).collect::<Vec<_>>(),
         [(first, 2), (own, 1)]
@@ -604,7 +626,7 @@ fn a_claim_goes_from_the_oldest_in_steps(store: &dyn Store) {
     let rows: Vec<i64> = (1..=5).map(|number| started(store, old, new_run(number))).collect();
     let new = successor(store, old);
     let step = |after, limit| -> Vec<i64> {
-        store.claim_runs(new, after, limit).unwrap().iter().map(|run| run.row).collect()
+        store.claim_runs(new, after, limit, &["mail".into()]).unwrap().iter().map(|run| run.row).collect()
     };
     assert_eq!(step(rows[0], 2), rows[1..3]);
     assert_eq!(step(rows[2], 10), rows[3..]);
@@ -622,7 +644,7 @@ fn a_claim_carries_tasks_in_order_and_the_hash_that_guards(store: &dyn Store) {
     commit(store, Change::Run(RunChange { run: row, epoch: old, tasks: tasks.clone(), end: None }));
 
     let new = successor(store, old);
-    let claimed = store.claim_runs(new, 0, 10).unwrap();
+    let claimed = store.claim_runs(new, 0, 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].schedule, claimed[0].context_hash), (Some(trigger.row), Some([5; 16])));
     assert_eq!(claimed[0].tasks, tasks);
     assert_eq!((claimed[1].schedule, claimed[1].context_hash), (Some(trigger.row), None));
@@ -633,7 +655,8 @@ fn a_claim_tells_who_waits_for_a_turn(store: &dyn Store) {
     started(store, old, NewRun { waits: true, ..new_run(1) });
     started(store, old, new_run(2));
     let new = successor(store, old);
-    let waits: Vec<bool> = store.claim_runs(new, 0, 10).unwrap().iter().map(|run| run.waits).collect();
+    let waits: Vec<bool> =
+        store.claim_runs(new, 0, 10, &["mail".into()]).unwrap().iter().map(|run| run.waits).collect();
     assert_eq!(waits, [true, false]);
 }
 

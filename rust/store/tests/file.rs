@@ -48,7 +48,7 @@ fn everything_survives_a_reopening() {
     let next = store.join(Wall(2)).unwrap();
     assert!(next > epoch);
     assert_eq!(store.bury(next), Ok(Siblings { buried: 1, living: vec![] }), "it went without leaving");
-    let claimed = store.claim_runs(next, 0, 10).unwrap();
+    let claimed = store.claim_runs(next, 0, 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].row, claimed[0].tasks.len()), (row, 1));
     let again = declared(&*store, next, "inbox");
     let fates = fire(&*store, &again, next, vec![unique(&again, 2, 5)]);

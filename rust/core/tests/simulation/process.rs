@@ -100,6 +100,12 @@ pub struct Moved {
 pub struct Recovery {
     /// Unfinished runs of the dead are being claimed, from this row on.
     pub after: Option<i64>,
+    /// The look that began it was for what owners left.
+    pub is_vacancy: bool,
+    /// A workflow was declared whose runs nobody here could claim before.
+    pub workflow_is_new: bool,
+    /// The program has declared what it had to declare.
+    pub is_ready: bool,
     /// Other owners that lived at the last look; none before the first.
     pub known: Option<Vec<i64>>,
     pub is_due: bool,
@@ -122,6 +128,8 @@ pub struct Process {
     pub slots: Vec<Slot>,
     pub sharing: HashMap<u64, u64>,
     pub program: VecDeque<Declaration>,
+    /// Triggers that were switched before they had a place.
+    pub switched: HashMap<i64, bool>,
     pub recovery: Recovery,
     pub held: BTreeMap<Uuid, Held>,
     pub orders: u64,
@@ -156,6 +164,7 @@ impl Process {
             slots: Vec::new(),
             sharing: HashMap::new(),
             program,
+            switched: HashMap::new(),
             recovery: Recovery { is_due: true, ..Recovery::default() },
             held: BTreeMap::new(),
             orders: 0,
@@ -207,5 +216,6 @@ impl Process {
             && self.program.is_empty()
             && self.recovery.after.is_none()
             && !self.recovery.is_due
+            && !self.recovery.workflow_is_new
     }
 }

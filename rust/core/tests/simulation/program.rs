@@ -90,11 +90,15 @@ impl World {
 
     /// The program declares the next thing on its list.
     pub fn declare(&mut self, p: usize) -> bool {
-        let Some(declaration) = self.processes[p].program.pop_front() else { return false };
+        let Some(declaration) = self.processes[p].program.pop_front() else {
+            return !std::mem::replace(&mut self.processes[p].recovery.is_ready, true);
+        };
         match declaration {
             Declaration::Workflow { number, version } => {
                 let workflow = Arc::clone(&self.scenario.workflows[number][version]);
                 self.note(|| format!("{p}: declares {} {}", workflow.name, workflow.version));
+                let process = &mut self.processes[p];
+                process.recovery.workflow_is_new |= process.engine.workflow(&workflow.name).is_none();
                 self.step(p, Event::Workflow(workflow));
             }
             Declaration::Triggers(triggers) => self.declare_triggers(p, triggers),
@@ -144,11 +148,15 @@ impl World {
     /// The timekeeper looks for what the dead have left, and takes it over bit by bit.
     pub fn look(&mut self, p: usize) -> bool {
         let process = &mut self.processes[p];
-        if process.is_leaving || process.is_zombie {
+        if process.is_leaving || process.is_zombie || !process.recovery.is_ready {
             return false;
         }
         if let Some(after) = process.recovery.after {
             self.claim(p, after);
+            return true;
+        }
+        if std::mem::take(&mut process.recovery.workflow_is_new) {
+            (process.recovery.after, process.recovery.is_vacancy) = (Some(0), false);
             return true;
         }
         if !process.recovery.is_due {
@@ -160,7 +168,7 @@ impl World {
         let recovery = &mut self.processes[p].recovery;
         let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
         if siblings.buried > 0 || recovery.known.as_ref().is_none_or(|known| known.iter().any(is_gone)) {
-            recovery.after = Some(0);
+            (recovery.after, recovery.is_vacancy) = (Some(0), true);
         }
         (recovery.is_due, recovery.known) = (false, Some(siblings.living));
         true
@@ -169,11 +177,14 @@ impl World {
     fn claim(&mut self, p: usize, after: i64) {
         let epoch = self.processes[p].epoch;
         self.stumble();
-        let Ok(runs) = self.store.claim_runs(epoch, after, self.scenario.claim_chunk) else { return };
+        let workflows = self.processes[p].engine.workflow_names();
+        let claimed = self.store.claim_runs(epoch, after, self.scenario.claim_chunk, &workflows);
+        let Ok(runs) = claimed else { return };
         self.note(|| format!("{p}: claims {runs:?}"));
         self.processes[p].recovery.after = runs.last().map(|run| run.row);
         match runs.is_empty() {
-            true => self.step(p, Event::Vacancy),
+            true if self.processes[p].recovery.is_vacancy => self.step(p, Event::Vacancy),
+            true => {}
             false => self.take_over(p, runs),
         }
     }
@@ -218,8 +229,12 @@ impl World {
         let id = self.random.pick(&ids);
         if self.processes[p].is_flushed() {
             self.stumble();
-            let Ok(is_found) = self.store.request_cancel(id) else { return true };
+            let epoch = self.processes[p].epoch;
+            let Ok(is_found) = self.store.request_cancel(epoch, id, self.wall()) else { return true };
             let is_in_time = is_found && self.can_halt(p, id);
+            if is_found && self.store.state().run(id).is_some_and(|run| run.end.is_some()) {
+                self.witness.seen(id).ends.push(RunStatus::Cancelled);
+            }
             self.witness.seen(id).must_not_complete |= is_in_time;
             self.witness.seen(id).is_cancelled |= is_found;
         }
@@ -251,7 +266,8 @@ impl World {
             return false;
         }
         let is_open_to_it = |kept: &crate::store::Kept| {
-            kept.end.as_ref().is_some_and(|end| end.status != RunStatus::Completed)
+            let has_failed = kept.end.as_ref().is_some_and(|end| end.status != RunStatus::Completed);
+            has_failed && process.engine.workflow(&kept.new.workflow).is_some()
         };
         let store = self.store.state();
         let ids: Vec<Uuid> =
@@ -265,7 +281,7 @@ impl World {
         let reopened = self.store.reopen(epoch, id);
         self.note(|| format!("{p}: user opens {id} again: {reopened:?}"));
         if let Ok(Some(run)) = reopened {
-            self.witness.reopened(id);
+            self.witness.reopened(id, self.store.state().run(id).expect("it is there"));
             self.take_over(p, vec![run]);
         }
         true
@@ -318,9 +334,11 @@ impl World {
 
     fn switch_here(&mut self, p: usize, row: i64, is_enabled: bool) {
         let now = self.now(p).mono;
+        self.note(|| format!("{p}: switches {row} to {is_enabled}"));
         let process = &mut self.processes[p];
-        if let Some(slot) = process.poller.slot_of(row) {
-            process.slots[slot as usize].switch(is_enabled);
+        match process.poller.slot_of(row) {
+            Some(slot) => process.slots[slot as usize].switch(is_enabled),
+            None => drop(process.switched.insert(row, is_enabled)),
         }
         process.poller.set_enabled(row, is_enabled, now);
     }
@@ -328,7 +346,7 @@ impl World {
     /// The timekeeper notices that another process changed something.
     pub fn read_news(&mut self, p: usize) -> bool {
         let epoch = self.processes[p].epoch;
-        if self.processes[p].is_leaving || !self.store.woken(epoch) {
+        if self.processes[p].is_leaving || !self.processes[p].recovery.is_ready || !self.store.woken(epoch) {
             return false;
         }
         self.has_news.remove(&epoch);

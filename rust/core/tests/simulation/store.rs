@@ -2,7 +2,7 @@
 //! the process is gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::port::{
     Admitted, Cell, Change, CronStats, Fault, NewCron, NewRun, Page, Receipt, RunChange, RunEnd, RunFilter,
@@ -305,11 +305,17 @@ impl Store for MemoryStore {
         Ok(batch.iter().map(|change| state.apply(change)).collect())
     }
 
-    fn claim_runs(&self, epoch: i64, after: i64, limit: u64) -> Stored<Vec<Unfinished>> {
+    fn claim_runs(
+        &self,
+        epoch: i64,
+        after: i64,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>> {
         let mut state = self.enter()?;
         let is_free = |&row: &i64| {
-            let owner = state.runs[row as usize - 1].owner;
-            owner != epoch && !state.is_living(owner)
+            let run = &state.runs[row as usize - 1];
+            run.owner != epoch && !state.is_living(run.owner) && workflows.contains(&run.new.workflow)
         };
         let rows: Vec<i64> = state.unfinished.range(after + 1..).copied().filter(is_free).collect();
         let mut claimed = Vec::new();
@@ -322,13 +328,24 @@ impl Store for MemoryStore {
         Ok(claimed)
     }
 
-    fn request_cancel(&self, id: Uuid) -> Stored<bool> {
+    fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool> {
         let mut state = self.enter()?;
         let row = state.row_of.get(&id).copied().filter(|row| state.unfinished.contains(row));
-        Ok(row.is_some_and(|row| {
-            state.run_mut(row).is_cancelled = true;
-            true
-        }))
+        let Some(row) = row else { return Ok(false) };
+        let owner = state.run_mut(row).owner;
+        let is_driven = owner == epoch || state.is_living(owner);
+        let run = state.run_mut(row);
+        run.is_cancelled = true;
+        if !is_driven {
+            run.end = Some(RunEnd {
+                status: RunStatus::Cancelled,
+                context: Arc::clone(&run.new.context),
+                error: Some("cancelled".to_owned()),
+                completed_at: at,
+            });
+            state.unfinished.remove(&row);
+        }
+        Ok(true)
     }
 
     fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>> {
@@ -351,7 +368,7 @@ impl Store for MemoryStore {
         run.end = None;
         run.owner = epoch;
         run.is_cancelled = false;
-        run.tasks.retain(|task| !matches!(task.status, TaskStatus::Failed | TaskStatus::Skipped));
+        run.tasks.retain(|task| task.status == TaskStatus::Completed);
         state.unfinished.insert(row);
         Ok(Some(state.unfinished_of(row)))
     }

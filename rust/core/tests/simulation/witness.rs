@@ -30,6 +30,8 @@ pub struct Seen {
     pub life: u32,
     /// Attempts whose bodies began, by task.
     pub bodies: HashMap<Arc<str>, Vec<u32>>,
+    /// The owner under which the last of them began.
+    driver: Option<i64>,
     /// Outcomes that a callback was told, or that had none to tell.
     pub told: HashSet<(Arc<str>, TaskStatus)>,
     pub successes: HashSet<(Arc<str>, u32)>,
@@ -49,6 +51,8 @@ pub struct Witness {
     pub runs: HashMap<Uuid, Seen>,
     /// Every start under a run key: schedule, key, when it expires.
     keys: HashMap<(i64, String), Option<Wall>>,
+    /// Triggers of which a run was opened again: it goes before those that are younger, even if one of those had begun.
+    mixed_lines: HashSet<i64>,
     pub bodies: u64,
     pub fires: u64,
 }
@@ -109,14 +113,18 @@ impl Witness {
             let is_final = status.is_some_and(|status| status != TaskStatus::Running);
             assert!(is_final, "task {task} of run {id} started before {name} was committed as final");
         }
-        let attempts = self.seen(id).bodies.entry(Arc::clone(task)).or_default();
-        assert!(!attempts.contains(&attempt), "attempt {attempt} of task {task} of run {id} began twice");
+        let may_repeat = kept.new.waits && attempt == 1 && self.mixed_lines.contains(&schedule_of(kept));
+        let seen = self.seen(id);
+        seen.driver = Some(kept.owner);
+        let attempts = seen.bodies.entry(Arc::clone(task)).or_default();
+        let is_new = may_repeat || !attempts.contains(&attempt);
+        assert!(is_new, "attempt {attempt} of task {task} of run {id} began twice");
         attempts.push(attempt);
     }
 
-    /// Whether any body of a run has begun in its present life.
-    pub fn has_begun(&self, id: Uuid) -> bool {
-        self.runs.get(&id).is_some_and(|seen| !seen.bodies.is_empty())
+    /// Whether any body of a run has begun under its present owner.
+    pub fn has_begun(&self, kept: &Kept) -> bool {
+        self.runs.get(&kept.new.id).is_some_and(|seen| seen.driver == Some(kept.owner))
     }
 
     /// A task's new state was committed.
@@ -219,8 +227,10 @@ impl Witness {
     }
 
     /// A final run was opened again.
-    pub fn reopened(&mut self, id: Uuid) {
+    pub fn reopened(&mut self, id: Uuid, kept: &Kept) {
+        self.mixed_lines.insert(schedule_of(kept));
         let seen = self.seen(id);
+        seen.driver = None;
         seen.life += 1;
         seen.bodies.clear();
         seen.told.clear();
@@ -229,6 +239,10 @@ impl Witness {
         seen.is_cancelled = false;
         seen.must_not_complete = false;
     }
+}
+
+fn schedule_of(kept: &Kept) -> i64 {
+    kept.new.schedule.unwrap_or(0)
 }
 
 /// The rule of a task, or the fate of its dependencies, in the plainest words.

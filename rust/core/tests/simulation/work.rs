@@ -90,7 +90,7 @@ impl World {
             let beside = others.filter(|other| {
                 let is_in_line =
                     other.new.schedule == Some(schedule) && other.new.waits && other.new.id != id;
-                is_in_line && other.owner == process.epoch && self.witness.has_begun(other.new.id)
+                is_in_line && other.owner == process.epoch && self.witness.has_begun(other)
             });
             let beside: Vec<Uuid> = beside.map(|other| other.new.id).collect();
             assert!(beside.is_empty(), "run {id} waits for its turn, but began beside {beside:?}");
@@ -222,8 +222,9 @@ impl World {
     /// The timekeeper looks at the clock.
     pub fn clock(&mut self, p: usize) -> bool {
         let now = self.now(p);
-        let is_due = self.processes[p].engine.next_wake(now).is_some_and(|left| left.is_zero());
-        if !is_due || self.processes[p].is_leaving {
+        let process = &self.processes[p];
+        let is_due = process.engine.next_wake(now).is_some_and(|left| left.is_zero());
+        if !is_due || process.is_leaving || !process.recovery.is_ready {
             return false;
         }
         self.step(p, Event::Clock);

@@ -60,8 +60,9 @@ impl World {
     /// Plays the whole seed.
     pub fn play(&mut self) {
         self.join(true);
-        for _ in 0..self.random.between(100, 500) {
-            self.act();
+        let mut left = self.random.pick(&[100, 400, 1500]);
+        while left > 0 {
+            left -= u32::from(self.act());
         }
         self.calm_down();
         self.come_to_rest();
@@ -93,20 +94,23 @@ impl World {
         }
     }
 
-    fn act(&mut self) {
+    /// True if anything came of it.
+    fn act(&mut self) -> bool {
         let act = self.draw_act();
         if act == Act::Pass {
-            return self.pass();
+            self.pass();
+            return true;
         }
         if self.processes.is_empty() || act == Act::Join {
-            if self.processes.len() < self.scenario.processes_max {
+            let has_room = self.processes.len() < self.scenario.processes_max;
+            if has_room {
                 let declares_all = self.random.percent(70);
                 self.join(declares_all);
             }
-            return;
+            return has_room;
         }
         let p = self.random.index(self.processes.len());
-        self.act_on(p, act);
+        self.act_on(p, act)
     }
 
     fn draw_act(&mut self) -> Act {

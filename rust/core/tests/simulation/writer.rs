@@ -52,13 +52,19 @@ impl World {
 
     fn rearm(&mut self, p: usize, rearm: Rearm) {
         let now = self.now(p).mono;
+        self.note(|| format!("{p}: {rearm:?}"));
         let process = &mut self.processes[p];
         let Rearm { slot, row, cursor, fired_at, disables, elsewhere } = rearm;
         match row {
             Some(schedule) => {
-                let state = &mut process.slots[slot as usize];
-                if !state.is_retired {
-                    (state.row, state.is_enabled) = (Some(schedule.row), schedule.enabled);
+                if !process.slots[slot as usize].is_retired {
+                    // What was switched here is newer than what the store knew at the commit.
+                    let before = process.poller.slot_of(schedule.row).filter(|&before| before != slot);
+                    let before = before.map(|before| process.slots[before as usize].is_enabled);
+                    let switched = process.switched.remove(&schedule.row).or(before);
+                    let state = &mut process.slots[slot as usize];
+                    state.row = Some(schedule.row);
+                    state.is_enabled = switched.unwrap_or(schedule.enabled);
                 }
                 process.poller.enable(slot, &schedule, elsewhere, now);
             }
@@ -144,6 +150,7 @@ impl World {
             self.witness.seen(id).ends.push(end.status);
             return;
         };
+        self.witness.seen(id).is_changed |= *kept.new.version != *run.workflow.version;
         for record in &change.tasks {
             let most = self.scenario.attempts_max(&run.workflow.name, &record.name) + kept.interruptions;
             assert!(record.attempt <= most, "{record:?} is beyond {most} attempts of run {id}");
@@ -163,16 +170,17 @@ impl World {
         let batch = self.processes[p].batch.take().expect("it was just looked at");
         let now = self.now(p);
         let mut effects = Effects::default();
+        let mut all_begun = Vec::new();
         for (then, receipt) in batch.thens.into_iter().zip(batch.receipts.expect("committed")) {
             let dropped = dropped(&then, &receipt);
-            let begun = begun(&then, &receipt);
+            all_begun.extend(begun(&then, &receipt));
             self.processes[p].engine.step(Event::Committed(then, receipt), now, &mut effects);
             for id in dropped {
                 self.processes[p].held.remove(&id);
             }
-            begun.into_iter().for_each(|id| self.earlier_ones_are_cancelled(p, id));
         }
         self.carry_out(p, effects);
+        all_begun.into_iter().for_each(|id| self.earlier_ones_are_cancelled(p, id));
         true
     }
 
@@ -180,7 +188,8 @@ impl World {
     fn earlier_ones_are_cancelled(&mut self, p: usize, id: Uuid) {
         let cancels = self.witness.seen(id).wish.as_ref().is_some_and(|wish| wish.cancels);
         let process = &self.processes[p];
-        let Some(held) = process.held.get(&id).filter(|_| cancels) else { return };
+        let is_cancelled = process.halted.contains(&id);
+        let Some(held) = process.held.get(&id).filter(|_| cancels && !is_cancelled) else { return };
         let before: Vec<Uuid> =
             process.line(held.schedule).into_iter().take_while(|&other| other != id).collect();
         for other in before {

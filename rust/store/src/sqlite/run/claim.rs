@@ -1,7 +1,10 @@
 //! Hands runs to an owner: those that a dead one left, and a final one that is to be driven again. Invariant: after it,
 //! only that owner's changes are taken.
 
+use std::sync::Arc;
+
 use cloaca_core::port::Unfinished;
+use cloaca_core::time::Wall;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
@@ -19,18 +22,26 @@ macro_rules! columns {
 }
 
 /// Hands the oldest unfinished runs of dead owners to `epoch`.
-pub fn claim(db: &Connection, epoch: i64, after: i64, limit: u64) -> Result<Vec<Unfinished>, Failure> {
+pub fn claim(
+    db: &Connection,
+    epoch: i64,
+    after: i64,
+    limit: u64,
+    workflows: &[Arc<str>],
+) -> Result<Vec<Unfinished>, Failure> {
     // The planner would rather walk the whole table by its key.
     const SELECT: &str = concat!(
         "SELECT ",
         columns!(),
         " FROM runs INDEXED BY runs_unfinished WHERE completed_at IS NULL AND row > :after AND ",
         owner_is_dead!(),
-        " ORDER BY row LIMIT :limit"
+        " AND workflow IN (SELECT value FROM json_each(:workflows)) ORDER BY row LIMIT :limit"
     );
     const UPDATE: &str = "UPDATE runs SET owner = :epoch, interruptions = :interruptions WHERE row = :row";
     let mut select = db.prepare_cached(SELECT)?;
-    let params = named_params! { ":epoch": epoch, ":after": after, ":limit": signed(limit) };
+    let workflows = json_texts(workflows);
+    let limit = signed(limit);
+    let params = named_params! { ":epoch": epoch, ":after": after, ":limit": limit, ":workflows": workflows };
     let found = select.query_map(params, |row| Ok((unfinished_of(row)?, row.get(9)?)))?;
     let found = found.collect::<rusqlite::Result<Vec<(Unfinished, bool)>>>()?;
     let mut update = db.prepare_cached(UPDATE)?;
@@ -63,10 +74,41 @@ pub fn reopen(db: &Connection, epoch: i64, id: Uuid) -> Result<Option<Unfinished
     Ok(Some(run))
 }
 
-/// Notes that somebody asked for a run's end; false if it is unknown or final.
-pub fn request_cancel(db: &Connection, id: Uuid) -> Result<bool, Failure> {
-    const SQL: &str = "UPDATE runs SET cancelled = 1 WHERE id = :id AND completed_at IS NULL";
-    Ok(db.prepare_cached(SQL)?.execute(named_params! { ":id": id.to_string() })? == 1)
+/// Notes that somebody asked for a run's end, and ends it if nobody drives it; false if it is unknown or final.
+pub fn request_cancel(db: &Connection, epoch: i64, id: Uuid, at: Wall) -> Result<bool, Failure> {
+    const ASK: &str = "UPDATE runs SET cancelled = 1 WHERE id = :id AND completed_at IS NULL";
+    const END: &str = concat!(
+        "UPDATE runs SET status = 'Cancelled', error = 'cancelled', final_context = context, completed_at = :at
+        WHERE id = :id AND completed_at IS NULL AND ",
+        owner_is_dead!()
+    );
+    let id = id.to_string();
+    if db.prepare_cached(ASK)?.execute(named_params! { ":id": id })? == 0 {
+        return Ok(false);
+    }
+    db.prepare_cached(END)?.execute(named_params! { ":id": id, ":epoch": epoch, ":at": at.0 })?;
+    Ok(true)
+}
+
+/// Names as a JSON array, which SQLite takes as one parameter.
+fn json_texts(texts: &[Arc<str>]) -> String {
+    let mut json = String::from("[");
+    for (place, text) in texts.iter().enumerate() {
+        if place > 0 {
+            json.push(',');
+        }
+        json.push('"');
+        for character in text.chars() {
+            match character {
+                '"' | '\\' => json.extend(['\\', character]),
+                control if control < ' ' => json.push_str(&format!("\\u{:04x}", u32::from(control))),
+                other => json.push(other),
+            }
+        }
+        json.push('"');
+    }
+    json.push(']');
+    json
 }
 
 /// Unfinished runs of `epoch` whose end somebody asked for.
