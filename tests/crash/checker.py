@@ -82,25 +82,12 @@ class Database:
         return {row["name"]: row for row in self.schedules if row["kind"] == "trigger"}
 
     @cached_property
-    def key_of_run(self) -> dict[int, Key]:
-        """What tells each run in the witness: its item, or the token that it was stamped with."""
-        keys: dict[int, Key] = {}
-        for run in self.runs:
-            context = json.loads(run["context"])
-            if "item" in context:
-                keys[run["row"]] = ("item", context["item"])
-        for task in self.tasks:
-            if task["name"] == "stamp" and task["status"] == "Completed":
-                keys[task["run"]] = ("token", json.loads(task["context"])["token"])
-        return keys
-
-    @cached_property
     def task_of(self) -> dict[Key, Row]:
-        """Records of tasks by what tells their run, and their name."""
+        """Records of tasks by their run's id and their name."""
         return {
-            (*key, task["name"]): task
+            (self.run_of[task["run"]]["id"], task["name"]): task
             for task in self.tasks
-            if (key := self.key_of_run.get(task["run"])) is not None
+            if task["run"] in self.run_of
         }
 
     def runs_by(self, trigger: str) -> list[Row]:
@@ -148,29 +135,19 @@ class Evidence:
 
     @cached_property
     def starts(self) -> dict[Key, list[Line]]:
-        """The attempts at each task of a run that the witness can tell, in the order of time."""
-        starts: dict[Key, list[Line]] = defaultdict(list)
-        for line in self.by_kind["start"]:
-            if (key := key_of(line)) is not None:
-                starts[(*key, line["task"])].append(line)
-        return starts
+        """The attempts at each task of each run, in the order of time."""
+        return self._by_task("start")
 
     @cached_property
     def ends(self) -> dict[Key, list[Line]]:
         """The ends of those attempts."""
-        ends: dict[Key, list[Line]] = defaultdict(list)
-        for line in self.by_kind["end"]:
-            if (key := key_of(line)) is not None:
-                ends[(*key, line["task"])].append(line)
-        return ends
+        return self._by_task("end")
 
-
-def key_of(line: Line) -> Key | None:
-    """What tells a line's run; a beat that is not stamped yet cannot be told."""
-    for name in ("item", "token"):
-        if (value := line.get(name)) is not None:
-            return name, value
-    return None
+    def _by_task(self, kind: str) -> dict[Key, list[Line]]:
+        found: dict[Key, list[Line]] = defaultdict(list)
+        for line in self.by_kind[kind]:
+            found[line["run"], line["task"]].append(line)
+        return found
 
 
 def is_before(one: Line, other: Line) -> bool:
@@ -241,63 +218,67 @@ def equal_runs_do_not_overlap(evidence: Evidence) -> Complaints:
 def what_a_body_saw_was_kept(evidence: Evidence) -> Complaints:
     """A task starts only once its run, and the success of what it depends on, is committed."""
     database = evidence.database
-    known = {("item", json.loads(run["context"])["item"]) for run in database.runs_by(items.INBOX)}
-    known |= set(database.key_of_run.values())
-    for (*run, task), starts in evidence.starts.items():
-        if tuple(run) not in known:
-            yield f"task {task} of {run} ran at {starts[0].mono}, but there is no such run"
+    contexts = {run["id"]: json.loads(run["context"]) for run in database.runs}
+    for (run, task), starts in evidence.starts.items():
+        for name in ("item", "beat"):
+            if run in contexts and contexts[run].get(name) != starts[0].get(name):
+                yield f"task {task} of run {run} saw {name} {starts[0].get(name)}, not {contexts[run]}"
+        if run not in contexts:
+            yield f"task {task} of run {run} ran at {starts[0].mono}, but there is no such run"
         for dependency in items.DEPENDENCIES[task]:
-            record = database.task_of.get((*run, dependency))
+            record = database.task_of.get((run, dependency))
             if record is None or record["status"] != "Completed":
                 status = "no record" if record is None else record["status"]
-                yield f"task {task} of {run} ran, but {dependency}, which it depends on, has {status}"
+                yield f"task {task} of run {run} ran, but {dependency}, which it depends on, has {status}"
 
 
 def a_success_has_a_body(evidence: Evidence) -> Complaints:
     """A record says `Completed` only after the body of just that attempt returned."""
-    for (*run, task), record in evidence.database.task_of.items():
+    for (run, task), record in evidence.database.task_of.items():
         if record["status"] != "Completed":
             continue
-        ends = evidence.ends.get((*run, task), [])
+        ends = evidence.ends.get((run, task), [])
         if not any(end["ok"] and end["attempt"] == record["attempt"] for end in ends):
-            yield f"task {task} of {run} completed in attempt {record['attempt']}, whose body never returned"
+            attempt = record["attempt"]
+            yield f"task {task} of run {run} completed in attempt {attempt}, whose body never returned"
 
 
 def a_success_is_not_repeated(evidence: Evidence) -> Complaints:
     """Once a success is committed, no attempt follows. The witness knows of the commit when a dependent
     starts, the database by the attempt's number."""
     starts = evidence.starts
-    for (*run, task), record in evidence.database.task_of.items():
+    for (run, task), record in evidence.database.task_of.items():
         if record["status"] == "Completed":
-            for line in starts.get((*run, task), []):
+            for line in starts.get((run, task), []):
                 if line["attempt"] > record["attempt"]:
                     yield (
-                        f"task {task} of {run} completed in attempt {record['attempt']}, "
+                        f"task {task} of run {run} completed in attempt {record['attempt']}, "
                         f"but ran in attempt {line['attempt']}"
                     )
-    for (*run, task), lines in starts.items():
+    for (run, task), lines in starts.items():
         for dependency in items.DEPENDENCIES[task]:
-            for line in starts.get((*run, dependency), []):
+            for line in starts.get((run, dependency), []):
                 if is_before(lines[0], line):
                     attempt = line["attempt"]
-                    yield f"task {dependency} of {run} ran in attempt {attempt} after {task} had begun"
+                    yield f"task {dependency} of run {run} ran in attempt {attempt} after {task} had begun"
 
 
 def an_attempt_has_a_number_of_its_own(evidence: Evidence) -> Complaints:
-    for (*run, task), lines in evidence.starts.items():
+    for (run, task), lines in evidence.starts.items():
         for one, other in pairwise(lines):
             if other["attempt"] <= one["attempt"]:
-                yield f"task {task} of {run} ran in attempt {one['attempt']} and then in {other['attempt']}"
+                attempts = f"{one['attempt']} and then in {other['attempt']}"
+                yield f"task {task} of run {run} ran in attempt {attempts}"
 
 
 def attempts_do_not_overlap(evidence: Evidence) -> Complaints:
-    for (*run, task), lines in evidence.starts.items():
-        ends = {(end.pid, end["attempt"]): end.mono for end in evidence.ends.get((*run, task), [])}
+    for (run, task), lines in evidence.starts.items():
+        ends = {(end.pid, end["attempt"]): end.mono for end in evidence.ends.get((run, task), [])}
         for one, other in pairwise(lines):
             end = ends.get((one.pid, one["attempt"]), evidence.deaths.get(one.pid, other.mono))
             if end > other.mono:
                 yield (
-                    f"task {task} of {run} ran in attempt {other['attempt']} in process {other.pid} "
+                    f"task {task} of run {run} ran in attempt {other['attempt']} in process {other.pid} "
                     f"while process {one.pid} was in attempt {one['attempt']}"
                 )
 
@@ -357,17 +338,16 @@ def a_final_outcome_was_told(evidence: Evidence) -> Complaints:
     told: dict[Key, list[Line]] = defaultdict(list)
     for kind in ("success", "failure"):
         for line in evidence.by_kind[kind]:
-            if (key := key_of(line)) is not None:
-                told[(kind, *key, line["task"])].append(line)
-    for (*run, task), record in evidence.database.task_of.items():
+            told[kind, line["run"], line["task"]].append(line)
+    for (run, task), record in evidence.database.task_of.items():
         kind = {"Completed": "success", "Failed": "failure"}.get(record["status"])
-        if kind is not None and not told[(kind, *run, task)]:
-            yield f"task {task} of {run} is {record['status']}, but no {kind} was told"
-    for (*run, task), starts in evidence.starts.items():
+        if kind is not None and not told[kind, run, task]:
+            yield f"task {task} of run {run} is {record['status']}, but no {kind} was told"
+    for (run, task), starts in evidence.starts.items():
         for dependency in items.DEPENDENCIES[task]:
-            before = told[("success", *run, dependency)]
+            before = told["success", run, dependency]
             if not any(is_before(line, starts[0]) for line in before):
-                yield f"task {task} of {run} began before the success of {dependency} was told"
+                yield f"task {task} of run {run} began before the success of {dependency} was told"
 
 
 def polls_are_counted(evidence: Evidence) -> Complaints:
@@ -451,7 +431,7 @@ def the_source_is_served(evidence: Evidence) -> Complaints:
 def outcomes_are_right(evidence: Evidence) -> Complaints:
     for run in evidence.database.runs_by(items.INBOX):
         item = json.loads(run["context"])["item"]
-        tasks = {name: evidence.database.task_of.get(("item", item, name)) for name in items.ITEM_TASKS}
+        tasks = {name: evidence.database.task_of.get((run["id"], name)) for name in items.ITEM_TASKS}
         statuses = {name: task and task["status"] for name, task in tasks.items()}
         if items.is_broken(item):
             wanted = {"fetch": "Completed", "parse": "Failed", "index": "Completed", "store": "Skipped"}
@@ -459,7 +439,7 @@ def outcomes_are_right(evidence: Evidence) -> Complaints:
                 yield f"item {item} cannot be parsed, but ended as {run['status']}, {statuses}"
         elif run["status"] != "Completed" or set(statuses.values()) != {"Completed"}:
             yield f"item {item} ended as {run['status']}, {statuses}: {run['error']}"
-        elif json.loads(run["final_context"]) != items.result_of(item):
+        elif json.loads(run["final_context"]) != items.result_of(item, run["id"]):
             yield f"item {item} ended with {run['final_context']}"
     for run in evidence.database.runs_by(items.BEAT):
         if run["status"] != "Completed":

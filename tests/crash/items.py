@@ -49,6 +49,13 @@ def is_broken(item: int) -> bool:
     return item % BROKEN == BROKEN_FROM
 
 
-def result_of(item: int) -> dict[str, object]:
+def result_of(item: int, run: str) -> dict[str, object]:
     """The final context of the run of an item that can be parsed."""
-    return {"item": item, "size": item * 2, "words": item + 1, "pages": [item], "total": 4 * item + 1}
+    return {
+        "run": run,
+        "item": item,
+        "size": item * 2,
+        "words": item + 1,
+        "pages": [item],
+        "total": 4 * item + 1,
+    }

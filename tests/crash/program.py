@@ -15,7 +15,6 @@ import logging
 import os
 import random
 import time
-import uuid
 from typing import Any
 
 import items
@@ -46,6 +45,8 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
     """The triggers with their workflows."""
 
     def working(task: str, context: cloaca.Context, handle: cloaca.TaskHandle) -> Any:
+        # The first task hands the run's id on to the callbacks, which are told the context only.
+        context["run"] = handle.run_id
         return witness.noting("start", "end", task=task, attempt=handle.attempt, **key_of(context))
 
     def work() -> None:
@@ -94,9 +95,8 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
 
         @cloaca.task(**patient)
         def stamp(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-            with working("stamp", context, handle) as more:
+            with working("stamp", context, handle):
                 work()
-                context["token"] = more["token"] = uuid.uuid4().hex
 
         @cloaca.task(dependencies=[stamp], **patient)
         def strike(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
@@ -142,9 +142,8 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
 
 
 def key_of(context: cloaca.Context) -> dict[str, Any]:
-    """What tells the run: its item, or the kind of its beat with the token that its first task stamped on
-    it."""
-    return {name: context[name] for name in ("item", "beat", "token") if name in context}
+    """What tells the run: its id, and its item or the kind of its beat."""
+    return {name: context[name] for name in ("run", "item", "beat") if name in context}
 
 
 class Goal:

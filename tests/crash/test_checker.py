@@ -176,6 +176,10 @@ def unkept_run(draft: Draft) -> None:
     draft.set_cursor(39)
 
 
+def run_of_another(draft: Draft) -> None:
+    draft.run(ITEM)["context"] = '{"item":1}'
+
+
 def bodiless_success(draft: Draft) -> None:
     draft.drop("end", item=ITEM, task="store")
 
@@ -278,7 +282,7 @@ SPOILT: dict[str, list[Tamper]] = {
     "a_tick_is_whole": [drop_run, cursor_behind, cursor_far_behind, unseen_pass, passed_over_but_run],
     "a_run_key_starts_one_run": [second_run_of_a_key, lost_key],
     "equal_runs_do_not_overlap": [twins, overlapping_twins],
-    "what_a_body_saw_was_kept": [unkept_dependency, unkept_success, unkept_run],
+    "what_a_body_saw_was_kept": [unkept_dependency, unkept_success, unkept_run, run_of_another],
     "a_success_has_a_body": [bodiless_success, success_of_a_failed_attempt],
     "a_success_is_not_repeated": [repeated_success, repeated_dependency],
     "an_attempt_has_a_number_of_its_own": [same_number_twice],
@@ -304,7 +308,7 @@ def more_in_the_source(draft: Draft) -> None:
 
 
 def wrong_result(draft: Draft) -> None:
-    draft.run(ITEM)["final_context"] = json.dumps(items.result_of(ITEM) | {"size": 0})
+    draft.run(ITEM)["final_context"] = json.dumps(items.result_of(ITEM, draft.run(ITEM)["id"]) | {"size": 0})
 
 
 def wrong_failure(draft: Draft) -> None:

@@ -175,6 +175,13 @@ pub enum Then {
         /// Its end.
         end: Option<RunEnd>,
     },
+    /// The attempt of this task may begin.
+    Recorded {
+        /// The run.
+        run: Uuid,
+        /// The task.
+        task: usize,
+    },
     /// A run that was never in hand is over.
     Forgotten {
         /// The run.
@@ -629,13 +636,18 @@ impl Engine {
                 self.parked.insert(slot);
                 out.rearm.push(Rearm { slot, elsewhere: true, ..Rearm::default() });
             }
-            (Then::Progress { run, .. }, Receipt::Fenced) => {
+            (Then::Progress { run, .. } | Then::Recorded { run, .. }, Receipt::Fenced) => {
                 out.logs.push((Level::Warning, format!("run {run} was taken over by another runner")));
                 out.lost.push((run, "was taken over by another runner".to_owned()));
                 self.drop_run(run, now, out);
             }
             (Then::Progress { run, jobs, delayed, end }, _) => {
                 self.kept(run, Follows { jobs, delayed, end }, now, out);
+            }
+            (Then::Recorded { run, task }, _) => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.recorded(task);
+                }
             }
             (Then::Forgotten { run, created_at, end }, _) => {
                 out.ended.push((run, created_at, end));
@@ -714,6 +726,12 @@ impl Engine {
         self.runs.get_mut(&job.run).filter(|run| run.life == job.life)
     }
 
+    /// Whether the record of this attempt's beginning is on its way to the store.
+    pub fn is_recording(&self, job: Job) -> bool {
+        let run = self.runs.get(&job.run).filter(|run| run.life == job.life);
+        run.is_some_and(|run| run.is_recording(job.task as usize))
+    }
+
     /// Whether a worker should still take this job.
     pub fn expects(&self, job: Job) -> bool {
         let run = self.runs.get(&job.run).filter(|run| run.life == job.life);
@@ -782,10 +800,10 @@ impl Engine {
     }
 
     fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(run) = self.runs.get(&id) else { return };
         let (created_at, life) = (run.created_at, run.life);
         let Follows { jobs, delayed, end } = follows;
-        jobs.iter().for_each(|&task| run.recorded(task));
+
         // Only now: an attempt must not begin before the record that tells its number.
         if let Some((task, due)) = delayed {
             self.arm(due, Timer::Retry(id, task, life));
@@ -824,7 +842,10 @@ impl Engine {
         }
         match run.started(task, now.wall) {
             None => self.arm_job(job, now.mono),
-            Some(progress) => self.follow(job.run, progress, now, out),
+            Some(record) => {
+                let change = RunChange { run: run.row, epoch: self.epoch, tasks: vec![record], end: None };
+                out.commits.push((Change::Run(change), Then::Recorded { run: job.run, task }));
+            }
         }
     }
 

@@ -587,6 +587,11 @@ impl Poller {
         self.counts
     }
 
+    /// Whether any body is in flight.
+    pub fn is_in_body(&self) -> bool {
+        self.slots.iter().any(|slot| slot.in_body)
+    }
+
     /// Whether any trigger is being declared or polled, or its tick is being kept.
     pub fn is_busy(&self) -> bool {
         let is_busy = |(slot, rest): (&Slot, &Rest)| {

@@ -524,6 +524,10 @@ pub trait Store: Send + Sync {
     fn leave(&self, epoch: i64) -> Stored<()>;
     /// Takes those off the list that have died without leaving, and tells how many those were and how many others live.
     fn bury(&self, epoch: i64) -> Stored<Siblings>;
+    /// What is wrong with where everything is kept that no write would notice, such as a file that was deleted. Cheap.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
     /// Tells the other living owners that something changed that they keep in memory.
     fn wake_others(&self, epoch: i64);
     /// Whether another owner has called [`Store::wake_others`] since this was last asked. Cheap, and touches no database.

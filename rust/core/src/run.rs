@@ -260,17 +260,22 @@ impl Run {
         self.halt.is_some()
     }
 
-    /// Notes that a worker is about to begin an attempt. None if it may; otherwise what has to be kept first, and then the job comes again.
-    pub fn started(&mut self, task: usize, now: Wall) -> Option<Progress> {
+    /// Notes that a worker is about to begin an attempt. None if it may; otherwise what has to be kept first: the worker waits for that and
+    /// asks again, so that nothing else is on record as begun meanwhile.
+    pub fn started(&mut self, task: usize, now: Wall) -> Option<TaskRecord> {
         let state = &mut self.tasks[task];
         state.started_at.get_or_insert(now);
         if state.begins == Begins::AfterRecord {
             state.begins = Begins::Recording;
-            let record = self.record(task, TaskStatus::Running, None);
-            return Some(Progress { records: vec![record], jobs: vec![task], ..Progress::default() });
+            return Some(self.record(task, TaskStatus::Running, None));
         }
         state.taken = true;
         None
+    }
+
+    /// Whether the record of an attempt's beginning is on its way to the store.
+    pub fn is_recording(&self, task: usize) -> bool {
+        self.tasks.get(task).is_some_and(|state| state.begins == Begins::Recording)
     }
 
     /// Notes that what [`Run::started`] asked for is kept.

@@ -43,6 +43,12 @@ const PRUNE_CHUNK: u64 = 500;
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks for what has grown too old.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
+/// Between two looks at whether a poll in flight has come back.
+const DRAIN_PAUSE: Duration = Duration::from_millis(2);
+/// Between two looks at whether the record of a resumed attempt is kept.
+const RECORD_PAUSE: Duration = Duration::from_micros(500);
+/// So long shutting down waits for polls in flight, which may have taken something away from their source.
+const POLL_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at whether a runner on a manual clock is idle.
 const SETTLE_PAUSE: Duration = Duration::from_micros(200);
 /// Quiet history reaches the store so often.
@@ -806,11 +812,28 @@ impl Runtime {
                 return (None, lock(&self.shared.jobs).closed);
             };
             self.step(Event::Taken(job));
+            if self.waited_for_record(job) {
+                self.step(Event::Taken(job));
+            }
             if let Some(work) = self.work(job) {
                 return (Some(work), false);
             }
             self.release(job);
         }
+    }
+
+    /// Waits until an attempt that must not begin before it is on record may begin; false if this one need not.
+    fn waited_for_record(&self, job: Job) -> bool {
+        let mut has_waited = false;
+        while lock(&self.shared.engine).is_recording(job) {
+            let jobs = lock(&self.shared.jobs);
+            if jobs.closed {
+                return false;
+            }
+            has_waited = true;
+            drop(wait_on(&self.shared.closing_wake, jobs, Some(RECORD_PAUSE)));
+        }
+        has_waited
     }
 
     fn next_job(&self, span: Duration) -> Option<Job> {
@@ -955,6 +978,7 @@ impl Runtime {
         }
         lock(&shared.polls).closed = true;
         shared.wake_pollers();
+        self.drain_polls(deadline.min(Instant::now() + POLL_PATIENCE));
         let clean = self.drain_jobs(deadline);
         let history = lock(&shared.polls).poller.take_history();
         self.step(Event::History(history));
@@ -969,6 +993,13 @@ impl Runtime {
         shared.lose_all();
         shared.order(Order::Close);
         clean
+    }
+
+    fn drain_polls(&self, deadline: Instant) {
+        while lock(&self.shared.polls).poller.is_in_body() && Instant::now() < deadline {
+            let jobs = lock(&self.shared.jobs);
+            drop(wait_on(&self.shared.closing_wake, jobs, Some(DRAIN_PAUSE)));
+        }
     }
 
     fn drain_jobs(&self, deadline: Instant) -> bool {
@@ -1213,6 +1244,7 @@ impl Shared {
         let mut has_siblings = self.look_for_vacancy(recovery, &mut known);
         self.load_crons();
         let mut has_news = false;
+        let mut is_troubled = false;
         let mut prune_due = self.now().mono;
         let mut history_due = self.now().mono.after(HISTORY_EVERY);
         while !self.closing.load(Ordering::Acquire) {
@@ -1229,6 +1261,10 @@ impl Shared {
             }
             if self.workflow_is_new.swap(false, Ordering::AcqRel) && recovery {
                 self.recover();
+            }
+            if let Some(trouble) = self.store.trouble().filter(|_| !is_troubled) {
+                is_troubled = true;
+                self.order(Order::Log(Level::Error, trouble));
             }
             let is_woken = self.store.woken(self.epoch);
             has_news |= is_woken;

@@ -43,6 +43,8 @@ pub struct SqliteStore {
     reader: Option<Mutex<Connection>>,
     writer: Mutex<Connection>,
     locks: Locks,
+    /// Device and inode of the open file, where there are such.
+    identity: Option<(u64, u64)>,
 }
 
 impl SqliteStore {
@@ -58,6 +60,7 @@ impl SqliteStore {
             reader: None,
             writer: Mutex::new(writer),
             locks: Locks::none(),
+            identity: None,
         })
     }
 
@@ -70,7 +73,9 @@ impl SqliteStore {
         let open::File { path, writer, reader } = open::file(path, durability)?;
         let name = path.display().to_string();
         let locks = Locks::beside(&path);
-        Ok((Self { name, reader: Some(Mutex::new(reader)), writer: Mutex::new(writer), locks }, path))
+        let (identity, reader, writer) =
+            (open::identity(&path), Some(Mutex::new(reader)), Mutex::new(writer));
+        Ok((Self { name, reader, writer, locks, identity }, path))
     }
 
     /// Runs `work` in one transaction and commits it if it succeeds.
@@ -129,6 +134,17 @@ impl Store for SqliteStore {
             true => self.write(|db| owner::bury(db, &self.locks, epoch)),
             false => Ok(Siblings { buried: 0, living: others }),
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let kept = self.identity?;
+        (open::identity(Path::new(&self.name)) != Some(kept)).then(|| {
+            format!(
+                "the store is gone: database '{}' was deleted or replaced while in use, and what is committed now is lost \
+                 at the end of this process; stop it, put the file back, start again",
+                self.name
+            )
+        })
     }
 
     fn wake_others(&self, epoch: i64) {

@@ -91,7 +91,11 @@ impl World {
         // What another switched off is known after the next look at the news; and who was declared again is about to be retired.
         let is_news = process.batch.is_some() || self.has_news.contains(&process.epoch);
         let is_current = process.poller.slot_of(row) == Some(ticket.slot);
-        assert!(schedule.enabled || is_asked || is_news || !is_current, "{} is polled, but disabled", schedule.name);
+        assert!(
+            schedule.enabled || is_asked || is_news || !is_current,
+            "{} is polled, but disabled",
+            schedule.name
+        );
     }
 
     fn poll_given_up(&mut self, p: usize, overdue: Overdue) {

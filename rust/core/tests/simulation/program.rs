@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cloaca_core::cadence;
 use cloaca_core::engine::{Engine, Event, Request};
-use cloaca_core::port::{Page, RunStatus, ScheduleFilter, Store as _, Unfinished};
+use cloaca_core::port::{Page, RunStatus, ScheduleFilter, Store as _, TaskStatus, Unfinished};
 use cloaca_core::time::Mono;
 use uuid::Uuid;
 
@@ -231,7 +231,7 @@ impl World {
             self.stumble();
             let epoch = self.processes[p].epoch;
             let Ok(is_found) = self.store.request_cancel(epoch, id, self.wall()) else { return true };
-            let is_in_time = is_found && self.can_halt(p, id);
+            let is_in_time = is_found && self.can_halt(p, id) && self.has_open_tasks(p, id);
             if is_found && self.store.state().run(id).is_some_and(|run| run.end.is_some()) {
                 self.witness.seen(id).ends.push(RunStatus::Cancelled);
             }
@@ -248,6 +248,16 @@ impl World {
     fn can_halt(&self, p: usize, id: Uuid) -> bool {
         let process = &self.processes[p];
         process.engine.run(id).is_some_and(|run| !process.concluded.contains(&run.row))
+    }
+
+    fn has_open_tasks(&self, p: usize, id: Uuid) -> bool {
+        let store = self.store.state();
+        let kept = store.run(id).expect("it was found");
+        let is_final = |name: &Arc<str>| {
+            kept.tasks.iter().any(|record| record.name == *name && record.status != TaskStatus::Running)
+        };
+        let run = self.processes[p].engine.run(id);
+        run.is_some_and(|run| !run.workflow.tasks.iter().all(|task| is_final(&task.id)))
     }
 
     fn cancel_here(&mut self, p: usize, id: Uuid) {
@@ -281,7 +291,7 @@ impl World {
         let reopened = self.store.reopen(epoch, id);
         self.note(|| format!("{p}: user opens {id} again: {reopened:?}"));
         if let Ok(Some(run)) = reopened {
-            self.witness.reopened(id, self.store.state().run(id).expect("it is there"));
+            self.witness.reopened(id);
             self.take_over(p, vec![run]);
         }
         true

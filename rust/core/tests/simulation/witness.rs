@@ -51,8 +51,6 @@ pub struct Witness {
     pub runs: HashMap<Uuid, Seen>,
     /// Every start under a run key: schedule, key, when it expires.
     keys: HashMap<(i64, String), Option<Wall>>,
-    /// Triggers of which a run was opened again: it goes before those that are younger, even if one of those had begun.
-    mixed_lines: HashSet<i64>,
     pub bodies: u64,
     pub fires: u64,
 }
@@ -113,12 +111,10 @@ impl Witness {
             let is_final = status.is_some_and(|status| status != TaskStatus::Running);
             assert!(is_final, "task {task} of run {id} started before {name} was committed as final");
         }
-        let may_repeat = kept.new.waits && attempt == 1 && self.mixed_lines.contains(&schedule_of(kept));
         let seen = self.seen(id);
         seen.driver = Some(kept.owner);
         let attempts = seen.bodies.entry(Arc::clone(task)).or_default();
-        let is_new = may_repeat || !attempts.contains(&attempt);
-        assert!(is_new, "attempt {attempt} of task {task} of run {id} began twice");
+        assert!(!attempts.contains(&attempt), "attempt {attempt} of task {task} of run {id} began twice");
         attempts.push(attempt);
     }
 
@@ -227,8 +223,7 @@ impl Witness {
     }
 
     /// A final run was opened again.
-    pub fn reopened(&mut self, id: Uuid, kept: &Kept) {
-        self.mixed_lines.insert(schedule_of(kept));
+    pub fn reopened(&mut self, id: Uuid) {
         let seen = self.seen(id);
         seen.driver = None;
         seen.life += 1;
@@ -239,10 +234,6 @@ impl Witness {
         seen.is_cancelled = false;
         seen.must_not_complete = false;
     }
-}
-
-fn schedule_of(kept: &Kept) -> i64 {
-    kept.new.schedule.unwrap_or(0)
 }
 
 /// The rule of a task, or the fate of its dependencies, in the plainest words.

@@ -60,7 +60,7 @@ impl World {
     /// Plays the whole seed.
     pub fn play(&mut self) {
         self.join(true);
-        let mut left = self.random.pick(&[100, 400, 1500]);
+        let mut left = self.random.pick(&[200, 800, 3000]);
         while left > 0 {
             left -= u32::from(self.act());
         }
