@@ -35,6 +35,7 @@ def main() -> int:
     arguments = _arguments()
     if arguments.read:
         found = json.loads(arguments.read.read_text())
+        found["rows"] = report.table(found["measured"], judge=not found["quick"])
     else:
         found = _measure_all(arguments)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from loops import due_of, heap_loop, timer_loop
 import cloaca
 
 NOTES_BITS = 22
-GRID_SHIFT_MS_MAX = 0.1
+GRID_SHIFT_MS_MAX = 0.3
 #: As in cadence.rs: so many triggers have phases of their own, beyond that so many share one.
 SINGLES, NEIGHBOURS = 256, 16
 

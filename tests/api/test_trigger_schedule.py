@@ -185,6 +185,20 @@ def test_switching_is_kept_across_restarts(tmp_path: Path) -> None:
         assert schedule_of(runner, "off")["enabled"] is True
 
 
+def test_enabling_right_after_opening_is_not_lost(tmp_path: Path) -> None:
+    polled = threading.Event()
+    for number in range(30):
+        url = str(tmp_path / f"{number}.db")
+        cloaca.trigger(workflow="good", name="watcher", poll_interval="1ms")(lambda: bool(polled.set()))
+        with cloaca.DefaultRunner(url) as runner:
+            runner.set_trigger_enabled("watcher", False)
+        polled.clear()
+        with cloaca.DefaultRunner(url) as runner:
+            assert schedule_of(runner, "watcher")["enabled"] is False
+            runner.set_trigger_enabled("watcher", True)
+            assert polled.wait(5), runner.why("watcher")
+
+
 def test_switching_is_kept_when_the_process_dies_at_once(tmp_path: Path) -> None:
     url = tmp_path / "a.db"
     program = """

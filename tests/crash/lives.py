@@ -174,7 +174,8 @@ class Script:
         source = textwrap.dedent(PRELUDE) + textwrap.dedent(text)
         command = [*before, sys.executable, "-c", source, *map(str, arguments)]
         self.born = time.monotonic()
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
         assert self.process.stdout is not None
         self.lines: Iterator[str] = (line.rstrip("\n") for line in self.process.stdout)
 
@@ -184,8 +185,14 @@ class Script:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def tell(self, words: str) -> None:
+        """Writes it a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(words + "\n")
 
     def says(self, words: str) -> None:
         """Waits for its next line, which must be this one."""

@@ -40,7 +40,7 @@ from lives import HERE, Stage
 from witness import Line, line_of
 
 SEED = int(os.environ.get("CLOACA_SEED", str(time.time_ns() % 10**9)))
-CUTS = int(os.environ.get("CLOACA_CUTS", "60"))
+CUTS = int(os.environ.get("CLOACA_CUTS", "40"))
 """So many places of a record are tried, each with other losses."""
 SECTOR = 512
 ITEMS = 100

@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import items
@@ -188,6 +189,25 @@ def test_whoever_is_killed_or_stopped_the_work_is_done_once(stage: Stage) -> Non
     assert stage.check_at_rest() == [], told
     workers = {line.pid for line in stage.testimony.lines if line.kind == "start"}
     assert len(workers) > 1, told
+
+
+def test_processes_that_make_the_file_at_the_same_moment_all_get_in(tmp_path: Path) -> None:
+    text = """
+        say("ready")
+        sys.stdin.readline()
+        for number in range(12):
+            with cloaca.DefaultRunner(f"{sys.argv[1]}/runs-{number}.db"):
+                pass
+        say("done")
+    """
+    with ExitStack() as stack:
+        scripts = [stack.enter_context(Script(text, tmp_path)) for _ in range(PROCESSES)]
+        for script in scripts:
+            script.says("ready")
+        for script in scripts:
+            script.tell("go")
+        for script in scripts:
+            assert script.rest() == ["done"]
 
 
 def test_no_two_owners_ever_share_an_epoch(stage: Stage) -> None:

@@ -633,7 +633,9 @@ impl Engine {
                     format!("trigger '{trigger}': another runner polls it now; its last poll was discarded");
                 out.logs.push((Level::Warning, text));
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
-                self.parked.insert(slot);
+                if self.triggers.contains_key(&slot) {
+                    self.parked.insert(slot);
+                }
                 out.rearm.push(Rearm { slot, elsewhere: true, ..Rearm::default() });
             }
             (Then::Progress { run, .. } | Then::Recorded { run, .. }, Receipt::Fenced) => {
@@ -655,7 +657,7 @@ impl Engine {
             }
             (Then::Declared { slot }, Receipt::Declared(schedule)) => {
                 let elsewhere = schedule.owner != Some(self.epoch);
-                match elsewhere {
+                match elsewhere && self.triggers.contains_key(&slot) {
                     true => self.parked.insert(slot),
                     false => self.parked.remove(&slot),
                 };
@@ -760,10 +762,18 @@ impl Engine {
     /// Ends a run on somebody's wish, whether it has begun, waits for its turn, or for its workflow.
     fn cancel(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         if self.runs.contains_key(&id) {
+            let is_kept = self.turns.get(&id).is_some_and(|turn| turn.kept);
+            let turn = if is_kept { self.turns.remove(&id) } else { None };
+            let begins = match turn {
+                None => false,
+                Some(Turn { resumed: None, .. }) => true,
+                Some(Turn { resumed: Some(progress), .. }) => {
+                    self.follow(id, progress, now, out);
+                    false
+                }
+            };
             self.halt(id, RunStatus::Cancelled, "cancelled", now, out);
-            if self.turns.get(&id).is_some_and(|turn| turn.kept)
-                && self.turns.remove(&id).is_some_and(|turn| turn.resumed.is_none())
-            {
+            if begins {
                 self.begin(id, now, out);
             }
             return;
@@ -909,20 +919,13 @@ impl Engine {
             out.logs.push((Level::Warning, text));
         }
         let is_held = unfinished.waits && !self.gate.is_first(id);
-        if is_held && unfinished.tasks.is_empty() {
-            let mut run = Run::new(id, workflow, unfinished.context.as_str().into(), unfinished.created_at);
-            run.row = unfinished.row;
-            self.take_in_hand(run);
-            self.turns.insert(id, Turn { kept: true, cancels: false, resumed: None });
+        let (run, progress) = Run::resume(&unfinished, workflow, now.wall);
+        self.take_in_hand(run);
+        if is_held {
+            self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });
         } else {
-            let (run, progress) = Run::resume(&unfinished, workflow, now.wall);
-            self.take_in_hand(run);
-            if is_held {
-                self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });
-            } else {
-                self.arm_run(id, now.mono);
-                self.follow(id, progress, now, out);
-            }
+            self.arm_run(id, now.mono);
+            self.follow(id, progress, now, out);
         }
         if unfinished.cancelled {
             self.cancel(id, now, out);

@@ -200,6 +200,8 @@ pub struct Poller {
     slots: Vec<Slot>,
     rests: Vec<Rest>,
     slot_of: HashMap<i64, u32>,
+    /// Rows that were switched before they had a slot.
+    switched: HashMap<i64, bool>,
     per_interval: HashMap<u64, u64>,
     counts: PollCounts,
     random: u64,
@@ -212,6 +214,7 @@ impl Default for Poller {
             slots: Vec::new(),
             rests: Vec::new(),
             slot_of: HashMap::new(),
+            switched: HashMap::new(),
             per_interval: HashMap::new(),
             counts: PollCounts::default(),
             random: 0x9E37_79B9_7F4A_7C15,
@@ -283,12 +286,16 @@ impl Poller {
 
     /// Gives a declared trigger its row and arms it if that says so, unless it is polled `elsewhere`.
     pub fn enable(&mut self, slot: u32, row: &Schedule, elsewhere: bool, now: Mono) {
-        let rest = &mut self.rests[slot as usize];
-        if rest.retired {
+        if self.rests[slot as usize].retired {
             return;
         }
+        // What was switched in memory since is newer than the row.
+        let before = self.slot_of.get(&row.row).filter(|&&before| before != slot);
+        let before = before.map(|&before| self.rests[before as usize].enabled);
+        let switched = self.switched.remove(&row.row).or(before);
+        let rest = &mut self.rests[slot as usize];
         rest.schedule = Some(row.row);
-        rest.enabled = row.enabled;
+        rest.enabled = switched.unwrap_or(row.enabled);
         rest.elsewhere = elsewhere;
         rest.cursor = row.cursor.as_deref().map(Arc::from);
         rest.fired_at = row.last_fired_at;
@@ -299,7 +306,10 @@ impl Poller {
 
     /// Switches the trigger with that row; false if there is none here. A poll in flight is given up.
     pub fn set_enabled(&mut self, schedule: i64, enabled: bool, now: Mono) -> bool {
-        let Some(&slot) = self.slot_of.get(&schedule) else { return false };
+        let Some(&slot) = self.slot_of.get(&schedule) else {
+            self.switched.insert(schedule, enabled);
+            return false;
+        };
         let rest = &mut self.rests[slot as usize];
         if rest.enabled == enabled {
             return true;
@@ -383,6 +393,7 @@ impl Poller {
         let timeout = self.rests[slot as usize].plan.timeout;
         let timeout = timeout.expect("only a poll with a time-out is armed while its body runs");
         self.counts.polls += 1;
+        self.rests[slot as usize].pause = None;
         let ended = self.end(slot, true);
         Turn::TimedOut(Overdue { slot, timeout, ended })
     }

@@ -76,6 +76,7 @@ pub struct Run {
     tasks: Vec<TaskState>,
     unfinished: usize,
     halt: Option<(RunStatus, String)>,
+    held_back: Vec<TaskRecord>,
 }
 
 /// What became of an attempt.
@@ -132,7 +133,18 @@ impl Run {
             })
             .collect();
         let unfinished = tasks.len();
-        Self { id, row: 0, workflow, created_at, life: 0, initial, tasks, unfinished, halt: None }
+        Self {
+            id,
+            row: 0,
+            workflow,
+            created_at,
+            life: 0,
+            initial,
+            tasks,
+            unfinished,
+            halt: None,
+            held_back: Vec::new(),
+        }
     }
 
     /// Decides the tasks that depend on nothing.
@@ -497,13 +509,27 @@ impl Run {
 
     fn conclude(&mut self, now: Wall, progress: &mut Progress) {
         if self.unfinished > 0 {
+            self.hold_back(progress);
             return;
         }
+        progress.records.splice(0..0, std::mem::take(&mut self.held_back));
         let (status, error) = self.verdict();
         let output = |of: usize| self.tasks[of].output.clone().expect("a final task has an output");
         let graph = &self.workflow.graph;
         let context = context::join(graph, &output, &self.initial, &graph.leaves());
         progress.end = Some(RunEnd { status, context, error, completed_at: now });
+    }
+
+    /// That a run is halted is known in memory only: what it left out must not be kept before its end, or whoever resumes it would
+    /// complete it without.
+    fn hold_back(&mut self, progress: &mut Progress) {
+        if self.halt.is_some() {
+            let records = std::mem::take(&mut progress.records);
+            let (done, left_out) =
+                records.into_iter().partition(|record| record.status == TaskStatus::Completed);
+            progress.records = done;
+            self.held_back.extend::<Vec<TaskRecord>>(left_out);
+        }
     }
 
     fn verdict(&self) -> (RunStatus, Option<String>) {

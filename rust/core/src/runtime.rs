@@ -28,7 +28,8 @@ const BATCH_MAX: usize = 4096;
 /// At most so many threads poll at once; more bodies than that, all blocked, delay the others.
 pub const POLLERS_MAX: usize = 64;
 /// A body that takes longer than this no longer holds up the others: the next poller goes on.
-const BODY_GRACE: Duration = Duration::from_millis(2);
+/// More than two of the interpreter's switch intervals: a body that another thread has interrupted is not stuck.
+const BODY_GRACE: Duration = Duration::from_millis(12);
 /// So many pollers wait beside the one that polls; more of them go home.
 const SPARE_POLLERS_MAX: usize = 2;
 /// Log lines that wait for the keeper; more are counted and dropped.
@@ -708,11 +709,17 @@ impl Runtime {
         PollTurn::Wait
     }
 
-    /// Parks the poller in `seat` until there is something to do for it. Call detached.
+    /// Parks the poller in `seat` until there is something to do for it. Call detached: a follower that finds the leader at work goes on
+    /// waiting without a turn for the interpreter.
     pub fn poll_wait(&self, seat: u64) {
+        while !self.poll_waited(seat) {}
+    }
+
+    /// Waits once; true if the poller is to take its turn.
+    fn poll_waited(&self, seat: u64) -> bool {
         let mut polls = lock(&self.shared.polls);
         if polls.closed {
-            return;
+            return true;
         }
         // Until when is found out here, under the lock of the wait: what changed since the turn would be slept through.
         let now = self.now().mono;
@@ -726,19 +733,20 @@ impl Runtime {
         };
         let left = until.map(|until| until.since(now));
         if left.is_some_and(|left| left.is_zero()) {
-            return;
+            return true;
         }
         let left = left.and_then(|left| self.shared.clock.nap(left));
         if is_leader {
             polls.leader_until = until.or(Some(Mono(u64::MAX)));
             let mut polls = wait_on(&self.shared.leader_wake, polls, left);
             polls.leader_until = None;
-            return;
+            return true;
         }
         polls.followers += 1;
         polls.followers_until = until.or(Some(Mono(u64::MAX)));
         let mut polls = wait_on(&self.shared.follower_wake, polls, left);
         polls.followers -= 1;
+        is_needed(&polls, self.now().mono)
     }
 
     /// A poll out of turn; none while another of the same trigger is in flight.
@@ -1387,6 +1395,12 @@ fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
     let object = context::parse(&context).expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
     Fire { hash: hash_json(trigger, &object), context, run_key }
+}
+
+/// Whether a follower has to look for itself: the leader is stuck, or gone, or everything ends.
+fn is_needed(polls: &PollState, now: Mono) -> bool {
+    let is_stuck = polls.body_since.is_some_and(|since| now.since(since) >= BODY_GRACE);
+    polls.closed || is_stuck || polls.leader.is_none()
 }
 
 fn wait_on<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, span: Option<Duration>) -> MutexGuard<'a, T> {

@@ -33,6 +33,8 @@ pub struct Batch {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// Waits until it is on record that the attempt begins.
+    Recording,
     Body,
     /// Waits for its condition without a slot.
     Deferred,

@@ -23,14 +23,30 @@ impl World {
     /// A worker takes a job.
     pub fn take(&mut self, p: usize) -> bool {
         let process = &mut self.processes[p];
-        if process.is_leaving || process.slots_taken() >= self.scenario.slots_max {
+        if process.is_leaving {
+            return false;
+        }
+        let is_kept =
+            |worker: &Worker| worker.stage == Stage::Recording && !process.engine.is_recording(worker.job);
+        if let Some(index) = process.workers.iter().position(is_kept) {
+            let worker = process.workers.swap_remove(index);
+            self.begin_job(p, worker.job);
+            return true;
+        }
+        if process.slots_taken() >= self.scenario.slots_max {
             return false;
         }
         let Some(job) = process.ready.pop_front() else { return false };
+        self.begin_job(p, job);
+        true
+    }
+
+    fn begin_job(&mut self, p: usize, job: Job) {
         self.step(p, Event::Taken(job));
         let process = &self.processes[p];
-        if !process.engine.expects(job) {
-            return true;
+        let is_recording = process.engine.is_recording(job) && !job.callback_only;
+        if !is_recording && !process.engine.expects(job) {
+            return;
         }
         let run = process.engine.run(job.run).expect("the engine waits for it");
         let task = job.task as usize;
@@ -39,17 +55,21 @@ impl World {
             job,
             task: Arc::clone(&spec.id),
             input: run.input(task),
-            stage: if job.callback_only { Stage::Callback } else { Stage::Body },
+            stage: match job.callback_only {
+                true => Stage::Callback,
+                false if is_recording => Stage::Recording,
+                false => Stage::Body,
+            },
             is_given_up: false,
             since: self.now(p).mono,
         };
         self.note(|| format!("{p}: takes {job:?}"));
-        match job.callback_only {
-            true => self.tell(job.run, &worker.task, TaskStatus::Failed),
-            false => self.body_starts(p, &worker),
+        match worker.stage {
+            Stage::Callback => self.tell(job.run, &worker.task, TaskStatus::Failed),
+            Stage::Body => self.body_starts(p, &worker),
+            Stage::Recording | Stage::Deferred => {}
         }
         self.processes[p].workers.push(worker);
-        true
     }
 
     fn body_starts(&mut self, p: usize, worker: &Worker) {

@@ -63,12 +63,13 @@ pub fn reopen(db: &Connection, epoch: i64, id: Uuid) -> Result<Option<Unfinished
         columns!(),
         " FROM runs WHERE id = :id AND completed_at IS NOT NULL AND status <> 'Completed'"
     );
-    const UNDECIDE: &str = "DELETE FROM tasks WHERE run = :row AND status IN ('Failed', 'Skipped')";
+    const UNDECIDE: &str = "DELETE FROM tasks WHERE run = :row AND status <> 'Completed'";
     let params = named_params! { ":id": id.to_string() };
     let found = db.prepare_cached(SELECT)?.query_row(params, unfinished_of).optional()?;
     let Some(mut run) = found else { return Ok(None) };
     open_again(db, epoch, &run)?;
     run.cancelled = false;
+    run.interruptions = 0;
     db.prepare_cached(UNDECIDE)?.execute(named_params! { ":row": run.row })?;
     run.tasks = tasks(db, run.row)?;
     Ok(Some(run))
@@ -125,7 +126,7 @@ pub fn cancel_requests(db: &Connection, epoch: i64) -> Result<Vec<Uuid>, Failure
 fn open_again(db: &Connection, epoch: i64, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
-        SET status = 'Pending', owner = :epoch, cancelled = 0, completed_at = NULL,
+        SET status = 'Pending', owner = :epoch, cancelled = 0, interruptions = 0, completed_at = NULL,
             final_context = NULL, error = NULL
         WHERE row = :row";
     match db.prepare_cached(SQL)?.execute(named_params! { ":row": run.row, ":epoch": epoch }) {
