@@ -18,7 +18,7 @@ PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
 .PHONY: help venv develop release demo test test-rust test-python check check-rust check-python check-docs format wheel \
-	bench lock clean
+	bench simulate mutants lock clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ test: test-rust test-python ## build what is needed and run all tests
 
 test-rust: $(STAMP) ## run the tests of the core and the store
 	cargo test --locked $(PURE_CRATES)
+
+simulate: ## play the engine in a world that goes wrong (SEEDS=100000; SEED=7 plays that one and tells it)
+	SEEDS=$(SEEDS) SEED=$(SEED) cargo test --locked -p cloaca-core --test simulation -- --nocapture
+
+mutants: ## break the engine in one place after another and see that the simulation notices
+	sh rust/core/tests/mutants.sh
 
 test-python: develop ## run the tests of the package, the examples and the docs
 	$(BIN)/python -m pytest
@@ -83,5 +89,5 @@ lock: ## renew requirements-dev.txt from requirements-dev.in
 	rm -rf $(VENV)/lock
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) target dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench target dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f python/cloaca/_cloaca*.so

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pid = 0
+_running: set[Any] = set()
+"""Tasks in flight. The loop itself keeps them weakly: one that awaits what only it knows would be collected."""
 
 
 def _shared_loop() -> asyncio.AbstractEventLoop:
@@ -36,13 +38,22 @@ def leave() -> None:
     """Nobody will come back to what still waits at the end of the interpreter, and nobody needs to be
     told."""
     if _loop is not None and _pid == os.getpid():
-        for task in asyncio.all_tasks(_loop):
+        for task in asyncio.all_tasks(_loop) | _running:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+async def _kept(coroutine: Any) -> Any:
+    task = asyncio.current_task()
+    _running.add(task)
+    try:
+        return await coroutine
+    finally:
+        _running.discard(task)
 
 
 def run_coroutine(coroutine: Any) -> Any:
     """Runs a coroutine on the shared loop and returns its result, or raises what it raised."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _shared_loop()).result()
+    return asyncio.run_coroutine_threadsafe(_kept(coroutine), _shared_loop()).result()
 
 
 def start_coroutine(coroutine: Any, done: Callable[[Any, BaseException | None], None]) -> None:
@@ -56,4 +67,4 @@ def start_coroutine(coroutine: Any, done: Callable[[Any, BaseException | None], 
         else:
             done(future.result(), None)
 
-    asyncio.run_coroutine_threadsafe(coroutine, _shared_loop()).add_done_callback(tell)
+    asyncio.run_coroutine_threadsafe(_kept(coroutine), _shared_loop()).add_done_callback(tell)

@@ -427,6 +427,27 @@ def test_a_damaged_file_is_found(stage: Stage) -> None:
     assert Database.read(stage.database).integrity != ["ok"]
 
 
+def test_a_file_that_is_set_back_to_an_earlier_state_is_found(stage: Stage) -> None:
+    """As if the commits since then had never reached the disk."""
+    stage.feed(20)
+    life = stage.start()
+    stage.until(lambda: sum(line["task"] == "store" for line in life.lines("success")) > 3)
+    life.kill()
+    assert stage.check() == []
+    early = {suffix: Path(f"{stage.database}{suffix}").read_bytes() for suffix in ("", "-wal")}
+    stage.feed(20)
+    life = stage.start()
+    stage.until(lambda: sum(line["task"] == "store" for line in life.lines("success")) > 8)
+    life.kill()
+    assert stage.check() == []
+    for suffix, data in early.items():
+        Path(f"{stage.database}{suffix}").write_bytes(data)
+    found = named(stage.check())
+    assert {"what_was_final_stays", "what_a_body_saw_was_kept", "a_poll_sees_the_last_cursor"} <= found
+    stage.finish()
+    assert {"a_success_is_not_repeated", "an_attempt_has_a_number_of_its_own"} & named(stage.check_at_rest())
+
+
 def test_looking_at_the_file_leaves_its_log_as_it_was(stage: Stage) -> None:
     stage.feed(5)
     life = stage.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_whatever_moment_a_kill_hits_nothing_is_lost_and_nothing_is_done_twice(t
                 old_items = {line["item"] for line in stage.testimony.lines if line.get("item")}
             stage.finish()
             assert stage.check_at_rest() == [], told
+        shutil.rmtree(stage.folder)
     if delays:
         print(
             f"\n{KILLS} kills; from the opening of the file to the first resumed attempt: of {len(delays)}, "
@@ -165,10 +167,13 @@ def test_a_run_that_never_began_is_not_blamed_for_the_deaths_of_its_process(tmp_
     """A run that waits for a free worker while others bring the process down again and again has done nothing
     wrong."""
     text = """
+        both_are_there = threading.Event()
+
         with cloaca.WorkflowBuilder("poison"):
 
             @cloaca.task(retry_attempts=1)
             def poison(context):
+                both_are_there.wait(30)
                 os._exit(9)
 
         with cloaca.WorkflowBuilder("patient"):
@@ -179,9 +184,11 @@ def test_a_run_that_never_began_is_not_blamed_for_the_deaths_of_its_process(tmp_
 
         config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=1)
         with cloaca.DefaultRunner.with_config(sys.argv[1], config) as runner:
-            if not runner.list_runs():
-                runner.submit("poison")
-                runner.submit("patient")
+            # The poison may work before the other is submitted.
+            known = {run["workflow_name"] for run in runner.list_runs()}
+            for name in ("poison", "patient"):
+                if name not in known:
+                    runner.submit(name)
             until(lambda: all_final(runner))
             (run,) = runner.list_runs(workflow="patient")
             say(run["status"], run["error_message"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +19,8 @@ from witness import Line
 
 SEED = int(os.environ.get("CLOACA_SEED", str(time.time_ns() % 10**9)))
 KILLS = int(os.environ.get("CLOACA_KILLS", "30"))
+CHAPTER = 50
+"""After so many blows the file is brought to rest, and another begun."""
 PROCESSES = 4
 TAKEOVER_SECONDS_MAX = 5.0
 """The promise is a second, and 50 ms is the rule; a busy machine gets more."""
@@ -158,14 +161,24 @@ def test_a_trigger_whose_process_leaves_in_order_is_taken_over(stage: Stage) -> 
 
 
 @pytest.mark.timeout(90 + 4 * KILLS)
-def test_whoever_is_killed_or_stopped_the_work_is_done_once(stage: Stage) -> None:
+def test_whoever_is_killed_or_stopped_the_work_is_done_once(tmp_path: Path) -> None:
     chance = random.Random(SEED)
-    goal = 20 * KILLS
-    stage.feed(20)
-    options = ("--goal", goal, "--wait", "--pace", 0.005)
+    for done in range(0, KILLS, CHAPTER):
+        with Stage(tmp_path / f"chapter-{done}") as stage:
+            told = f"CLOACA_SEED={SEED}, {stage.folder}, after {done} blows"
+            deal_blows(stage, min(CHAPTER, KILLS - done), chance)
+            assert stage.check_at_rest() == [], told
+            workers = {line.pid for line in stage.testimony.lines if line.kind == "start"}
+            assert len(workers) > 1, told
+        shutil.rmtree(stage.folder)
+
+
+def deal_blows(stage: Stage, count: int, chance: random.Random) -> None:
+    """Stops, wakes and kills processes at random while they work, and lets them come to rest."""
+    options = ("--goal", 20 * count, "--wait", "--pace", 0.005)
     lives = [stage.start(*options) for _ in range(PROCESSES)]
     stopped: list[Life] = []
-    for _ in range(KILLS - 1):
+    for _ in range(count):
         stage.feed(20)
         time.sleep(chance.expovariate(12))
         life = chance.choice(lives)
@@ -179,16 +192,11 @@ def test_whoever_is_killed_or_stopped_the_work_is_done_once(stage: Stage) -> Non
             # A stopped process, too: its locks go with it.
             life.kill()
             lives.remove(life)
-            if life in stopped:
-                stopped.remove(life)
+            stopped = [other for other in stopped if other is not life]
             lives.append(stage.start(*options))
     for life in stopped:
         life.go_on()
     finish(stage, lives)
-    told = f"CLOACA_SEED={SEED}, {stage.folder}"
-    assert stage.check_at_rest() == [], told
-    workers = {line.pid for line in stage.testimony.lines if line.kind == "start"}
-    assert len(workers) > 1, told
 
 
 def test_processes_that_make_the_file_at_the_same_moment_all_get_in(tmp_path: Path) -> None:

@@ -292,10 +292,10 @@ impl Poller {
         // What was switched in memory since is newer than the row.
         let before = self.slot_of.get(&row.row).filter(|&&before| before != slot);
         let before = before.map(|&before| self.rests[before as usize].enabled);
-        let switched = self.switched.remove(&row.row).or(before);
+        let enabled = self.switched.remove(&row.row).unwrap_or(row.enabled && before.unwrap_or(true));
         let rest = &mut self.rests[slot as usize];
         rest.schedule = Some(row.row);
-        rest.enabled = switched.unwrap_or(row.enabled);
+        rest.enabled = enabled;
         rest.elsewhere = elsewhere;
         rest.cursor = row.cursor.as_deref().map(Arc::from);
         rest.fired_at = row.last_fired_at;

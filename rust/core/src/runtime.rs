@@ -1341,7 +1341,11 @@ impl Shared {
     fn read_news(&self) -> std::result::Result<(), Fault> {
         for trigger in self.all_schedules(ScheduleFilter::Triggers)? {
             let now = self.now().mono;
-            lock(&self.polls).poller.set_enabled(trigger.row, trigger.enabled, now);
+            let poller = &mut lock(&self.polls).poller;
+            // A trigger without a slot yet comes with a row of its own.
+            if poller.slot_of(trigger.row).is_some() {
+                poller.set_enabled(trigger.row, trigger.enabled, now);
+            }
         }
         self.wake_pollers();
         let crons = self.all_schedules(ScheduleFilter::Crons)?;

@@ -331,6 +331,7 @@ impl World {
         if self.store.set_enabled(row, is_enabled, None, self.wall()).is_err() {
             return true;
         }
+        self.has_switched = true;
         self.switch_here(p, row, is_enabled);
         self.store.wake_others(self.processes[p].epoch);
         let others = self

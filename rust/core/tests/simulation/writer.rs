@@ -61,10 +61,10 @@ impl World {
                     // What was switched off here since the commit is not known to the row.
                     let before = process.poller.slot_of(schedule.row).filter(|&before| before != slot);
                     let before = before.map(|before| process.slots[before as usize].is_enabled);
-                    let switched = process.switched.remove(&schedule.row).or(before);
+                    let switched = process.switched.remove(&schedule.row);
                     let state = &mut process.slots[slot as usize];
                     state.row = Some(schedule.row);
-                    state.is_enabled = schedule.enabled && switched.unwrap_or(true);
+                    state.is_enabled = switched.unwrap_or(schedule.enabled && before.unwrap_or(true));
                 }
                 process.poller.enable(slot, &schedule, elsewhere, now);
             }

@@ -19,6 +19,8 @@ pub fn check(connection: &Connection, name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     match connection.query_row(SQL, [], |row| row.get::<_, String>(0)).optional()? {
+        // Another process may have made them since.
+        Some(_) if version(connection, name)? > 0 => Ok(()),
         Some(table) => Err(Failure::Refused(format!(
             "database '{name}' has no room for cloaca's tables: it has a table '{table}' of its own; use another file"
         ))),
