@@ -14,7 +14,7 @@ _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pid = 0
 _running: set[Any] = set()
-"""Tasks in flight. The loop itself keeps them weakly: one that awaits what only it knows would be collected."""
+"""Tasks in flight. The loop keeps them weakly: one that awaits what only it knows would be collected."""
 
 
 def _shared_loop() -> asyncio.AbstractEventLoop:
@@ -39,11 +39,11 @@ def leave() -> None:
     told."""
     if _loop is not None and _pid == os.getpid():
         for task in asyncio.all_tasks(_loop) | _running:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False
 
 
 async def _kept(coroutine: Any) -> Any:
-    task = asyncio.current_task()
+    task: Any = asyncio.current_task()
     _running.add(task)
     try:
         return await coroutine
