@@ -38,7 +38,8 @@ def leave() -> None:
     """Nobody will come back to what still waits at the end of the interpreter, and nobody needs to be
     told."""
     if _loop is not None and _pid == os.getpid():
-        for task in asyncio.all_tasks(_loop) | _running:
+        waiting: set[Any] = asyncio.all_tasks(_loop) | _running
+        for task in waiting:
             task._log_destroy_pending = False
 
 
