@@ -516,6 +516,8 @@ def test_run_forever_ends_on_a_signal_with_a_drained_shutdown(tmp_path: Path, nu
     import signal
 
     def body(context):
+        while signal.getsignal(signal.SIGTERM) is handler:
+            threading.Event().wait(0.005)
         print("ready", flush=True)
         stopping.wait(20)
         context["drained"] = True

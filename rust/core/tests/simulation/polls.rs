@@ -55,6 +55,7 @@ impl World {
         let state = process.poller.tick_state(ticket.slot);
         let slot = &mut process.slots[ticket.slot as usize];
         assert!(!slot.is_retired, "a retired trigger is polled: {ticket:?}");
+        assert!(!slot.is_elsewhere, "{} is polled, which another owner polls", slot.trigger.plan.name);
         assert_eq!(state.failures, slot.failures, "failures in a row of {}", slot.trigger.plan.name);
         if !is_asked {
             is_on_beat(slot.origin, &slot.trigger.plan, ticket, state.due, now.mono);

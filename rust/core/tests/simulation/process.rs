@@ -68,6 +68,7 @@ pub struct Slot {
     pub row: Option<i64>,
     pub is_retired: bool,
     pub is_enabled: bool,
+    pub is_elsewhere: bool,
     pub failures: u32,
     pub last_beat: Mono,
     /// No poll before this, because of failures or its own wish.

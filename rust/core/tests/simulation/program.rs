@@ -136,6 +136,7 @@ impl World {
                 row: None,
                 is_retired: false,
                 is_enabled: true,
+                is_elsewhere: false,
                 failures: 0,
                 last_beat: origin,
                 not_before: Mono(0),

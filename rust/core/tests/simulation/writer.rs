@@ -55,6 +55,7 @@ impl World {
         self.note(|| format!("{p}: {rearm:?}"));
         let process = &mut self.processes[p];
         let Rearm { slot, row, cursor, fired_at, disables, elsewhere } = rearm;
+        process.slots[slot as usize].is_elsewhere = elsewhere;
         match row {
             Some(schedule) => {
                 if !process.slots[slot as usize].is_retired {
