@@ -18,7 +18,7 @@ PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
 .PHONY: help venv develop release demo test test-rust test-python check check-rust check-python check-docs format wheel \
-	bench simulate mutants lock clean
+	bench simulate mutants torture lock clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-rust: $(STAMP) ## run the tests of the core and the store
 
 simulate: ## play the engine in a world that goes wrong (SEEDS=100000; SEED=7 plays that one and tells it)
 	SEEDS=$(SEEDS) SEED=$(SEED) cargo test --locked -p cloaca-core --test simulation -- --nocapture
+
+torture: develop ## kill a program 5,000 times and cut the power 2,000 times
+	CLOACA_KILLS=5000 CLOACA_CUTS=2000 $(BIN)/python -m pytest tests/crash -s --timeout 0
 
 mutants: ## break the engine in one place after another and see that the simulation notices
 	sh rust/core/tests/mutants.sh
