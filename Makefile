@@ -31,7 +31,7 @@ $(STAMP): requirements-dev.txt
 	touch $@
 
 develop: $(STAMP) ## build the package unoptimised into .venv
-	$(MATURIN) develop --locked --target-dir $(MATURIN_TARGET)
+	$(MATURIN) develop --locked --features fault-points --target-dir $(MATURIN_TARGET)
 
 release: $(STAMP) ## build the package optimised into .venv
 	$(MATURIN) develop --release --locked --target-dir $(MATURIN_TARGET)
@@ -61,7 +61,7 @@ check: check-rust check-python check-docs ## formatting, lints, types, docs: eve
 
 check-rust: $(STAMP) ## cargo fmt, clippy and doc
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 check-python: develop ## ruff, mypy and stubtest

@@ -5,7 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 __version__: str
+FAULT_POINTS: list[str]
+"""Steps around which a test build can be made to die; empty in any other."""
+
 __all__ = [
+    "FAULT_POINTS",
     "Engine",
     "__version__",
     "after_fork",

@@ -265,7 +265,8 @@ def a_success_is_not_repeated(evidence: Evidence) -> Complaints:
 
 def an_attempt_has_a_number_of_its_own(evidence: Evidence) -> Complaints:
     for (run, task), lines in evidence.starts.items():
-        for one, other in pairwise(lines):
+        # A run that is opened again counts anew.
+        for one, other in pairwise(lines if task != items.REOPENED else []):
             if other["attempt"] <= one["attempt"]:
                 attempts = f"{one['attempt']} and then in {other['attempt']}"
                 yield f"task {task} of run {run} ran in attempt {attempts}"
@@ -274,7 +275,8 @@ def an_attempt_has_a_number_of_its_own(evidence: Evidence) -> Complaints:
 def attempts_do_not_overlap(evidence: Evidence) -> Complaints:
     for (run, task), lines in evidence.starts.items():
         ends = {(end.pid, end["attempt"]): end.mono for end in evidence.ends.get((run, task), [])}
-        for one, other in pairwise(lines):
+        # A run that is opened again counts anew.
+        for one, other in pairwise(lines if task != items.REOPENED else []):
             end = ends.get((one.pid, one["attempt"]), evidence.deaths.get(one.pid, other.mono))
             if end > other.mono:
                 yield (
@@ -458,12 +460,15 @@ AT_REST = (no_run_is_unfinished, the_source_is_served, outcomes_are_right, every
 
 
 def what_was_final_stays(before: Evidence, after: Evidence) -> Complaints:
+    reopened = {run["row"] for run in before.database.runs if run["workflow"] == items.REOPENED}
     for run in before.database.runs:
+        if run["row"] in reopened:
+            continue
         if run["completed_at"] is not None and after.database.run_of.get(run["row"]) != run:
             yield f"run {run['id']} was {run['status']} and is now {after.database.run_of.get(run['row'])}"
     now = {(task["run"], task["name"]): task for task in after.database.tasks}
     for task in before.database.tasks:
-        is_final = task["status"] in FINAL_TASK
+        is_final = task["status"] in FINAL_TASK and task["run"] not in reopened
         if is_final and now.get((task["run"], task["name"])) != task:
             yield f"task {task['name']} of run {task['run']} was {task['status']} and has changed"
     if after.database.cursor < before.database.cursor:

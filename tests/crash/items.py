@@ -29,8 +29,11 @@ DEPENDENCIES = {
     "store": ("parse", "index"),
     "stamp": (),
     "strike": ("stamp",),
+    "errand": (),
 }
-"""The tasks of both workflows, which share no name, and what each waits for."""
+"""The tasks of all workflows, which share no name, and what each waits for."""
+REOPENED = "errand"
+"""The workflow whose runs may be opened again once they are final."""
 ITEM_TASKS = ("fetch", "parse", "index", "store")
 
 

@@ -1,11 +1,11 @@
 """The program that the crash tests kill: three triggers, two workflows, and a witness line for whatever it
 does.
 
-    program.py DATABASE WITNESS SOURCE STOP [--goal N] [--durability full|normal] [--pace SECONDS]
+    program.py DATABASE WITNESS SOURCE STOP [--goal N] [--durability full|normal] [--pace SECONDS] [--errands]
 
 The source is a text file with an item number on each line, to which anybody may append. The program serves it
 until the file STOP is there. With a goal it says `idle` once that item and everything before it is done, and
-ends if it was not asked to wait.
+ends if it was not asked to wait. With errands it first does a little of what else a runner can be asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import os
 import random
 import time
+from datetime import timedelta
 from typing import Any
 
 import items
@@ -24,6 +25,8 @@ import cloaca
 
 LOOK_SECONDS = 0.02
 """Between two looks at whether to end."""
+KEPT = timedelta(hours=1)
+"""Nothing gets that old here, but it is looked for."""
 REST_LOOKS = 6
 """So many looks in a row must find nothing left to do."""
 
@@ -103,6 +106,14 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
             with working("strike", context, handle):
                 work()
 
+    with cloaca.WorkflowBuilder(items.REOPENED):
+
+        @cloaca.task(id="errand", retry_attempts=1, **told)
+        def errand(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            with working("errand", context, handle):
+                if context["fails"] and handle.attempt == 1:
+                    raise ValueError("the first time it fails")
+
     @cloaca.trigger(name=items.INBOX, workflow="ingest", poll_interval="5ms")
     def inbox(tick: cloaca.Tick) -> Any:
         cursor = tick.cursor or {"item": 0, "offset": 0}
@@ -141,6 +152,22 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
             return cloaca.TriggerResult.skip("nothing to see")
 
 
+def do_errands(runner: cloaca.DefaultRunner) -> None:
+    """Changes schedules, and has a run cancelled and another one opened again."""
+    for left in runner.list_cron_schedules():
+        runner.delete_cron_schedule(left["id"])
+    schedule = runner.register_cron_workflow(items.REOPENED, "0 0 29 2 *")
+    runner.update_cron_schedule(schedule, "0 0 30 1 *", "UTC")
+    runner.set_cron_schedule_enabled(schedule, False)
+    runner.delete_cron_schedule(schedule)
+    runner.set_trigger_enabled(items.WATCH, False)
+    runner.set_trigger_enabled(items.WATCH, True)
+    failed = runner.submit(items.REOPENED, {"fails": True})
+    failed.result()
+    runner.retry(failed.id).result()
+    runner.submit(items.REOPENED, {"fails": False}).cancel()
+
+
 def key_of(context: cloaca.Context) -> dict[str, Any]:
     """What tells the run: its id, and its item or the kind of its beat."""
     return {name: context[name] for name in ("run", "item", "beat") if name in context}
@@ -176,6 +203,7 @@ def main() -> None:
     parser.add_argument("--goal", type=int)
     parser.add_argument("--wait", action="store_true", help="go on when the goal is reached")
     parser.add_argument("--durability", default="full")
+    parser.add_argument("--errands", action="store_true")
     parser.add_argument("--pace", type=float, default=0.003)
     options = parser.parse_args()
     witness = Witness(options.witness)
@@ -185,9 +213,13 @@ def main() -> None:
     goal = Goal(options.goal)
     declare(witness, options.source, options.pace, goal)
     witness.note("begin")
-    with cloaca.DefaultRunner(f"{options.database}?durability={options.durability}") as runner:
+    url = f"{options.database}?durability={options.durability}"
+    config = cloaca.DefaultRunnerConfig(retention=KEPT)
+    with cloaca.DefaultRunner.with_config(url, config) as runner:
         (owner,) = runner.query("SELECT max(epoch) AS epoch FROM owners")
         witness.note("open", epoch=owner["epoch"])
+        if options.errands:
+            do_errands(runner)
         is_idle = False
         while not os.path.exists(options.stop):
             time.sleep(LOOK_SECONDS)

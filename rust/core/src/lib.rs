@@ -2,7 +2,7 @@
 //!
 //! Reading order, each knowing only what stands before it:
 //!
-//! - words: [`error`], [`time`], [`policy`], [`port`] (what is asked of a store), [`workflow`];
+//! - words: [`error`], [`time`], [`policy`], [`port`] (what is asked of a store), [`workflow`], [`fault_point`];
 //! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`];
 //! - judges: [`admit`] (one fire), [`run`] (one run), [`poll`] (who is polled next);
 //! - [`engine`]: `step(event, now) -> effects`, which ties the judges together and does nothing itself;
@@ -15,6 +15,7 @@ pub mod context;
 pub mod cron;
 pub mod engine;
 pub mod error;
+pub mod fault_point;
 pub mod graph;
 pub mod history;
 pub mod policy;

@@ -17,6 +17,7 @@ use crate::engine::{
     Counts, Declared, Effects, Engine, Event, Fire, Job, Level, Polled, Rearm, Request, Settings, Then,
 };
 use crate::error::{Error, Kind, Result};
+use crate::fault_point::{Step, around};
 use crate::poll::{Finish, Overdue, Plan, PollCounts, Poller, Standing, TickState, Ticket, Turn};
 use crate::port::{Change, Fault, Page, Receipt, RunEnd, Schedule, ScheduleFilter, Store, TaskRecord};
 use crate::run::{Ended, Ruling, Run};
@@ -819,7 +820,7 @@ impl Runtime {
             let Some(job) = self.next_job(span) else {
                 return (None, lock(&self.shared.jobs).closed);
             };
-            self.step(Event::Taken(job));
+            around(Step::Attempt, || self.step(Event::Taken(job)));
             if self.waited_for_record(job) {
                 self.step(Event::Taken(job));
             }
@@ -902,8 +903,11 @@ impl Runtime {
         let mut effects = Effects::default();
         let now = self.now();
         let mut engine = lock(&shared.engine);
-        let ruling = engine.attempt_ended(job, ended, has_callback, now, &mut effects);
-        shared.carry_out(engine, effects);
+        let ruling = around(Step::AttemptEnd, || {
+            let ruling = engine.attempt_ended(job, ended, has_callback, now, &mut effects);
+            shared.carry_out(engine, effects);
+            ruling
+        });
         if !(ruling == Ruling::Final && has_callback) {
             self.release(job);
         }
@@ -912,7 +916,7 @@ impl Runtime {
 
     /// The callback of a final attempt has been told.
     pub fn settled(&self, job: Job) {
-        self.step(Event::Settled(job));
+        around(Step::Settle, || self.step(Event::Settled(job)));
         self.release(job);
     }
 
@@ -1209,10 +1213,12 @@ impl Shared {
         let mut effects = Effects::default();
         let now = self.now();
         let mut engine = lock(&self.engine);
-        for (then, receipt) in thens.into_iter().zip(receipts) {
-            engine.step(Event::Committed(then, receipt), now, &mut effects);
-        }
-        self.carry_out(engine, effects);
+        around(Step::Receipts, || {
+            for (then, receipt) in thens.into_iter().zip(receipts) {
+                engine.step(Event::Committed(then, receipt), now, &mut effects);
+            }
+            self.carry_out(engine, effects);
+        });
     }
 
     /// Commits until it succeeds; gives up only when the runner closes meanwhile, and then recovery has the last committed state.

@@ -20,6 +20,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
     Cell, Change, CronStats, NewCron, Page, Receipt, RunFilter, RunRow, Schedule, ScheduleFilter, Siblings,
     Store, Stored, Stretch, Table, TaskRecord, Unfinished,
@@ -78,11 +79,11 @@ impl SqliteStore {
         Ok((Self { name, reader, writer, locks, identity }, path))
     }
 
-    /// Runs `work` in one transaction and commits it if it succeeds.
-    fn write<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
+    /// Runs `work` in one transaction and commits it, which is `step`, if it succeeds.
+    fn write<T>(&self, step: Step, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         let connection = lock(&self.writer);
-        transact(&connection, work).map_err(|failure| failure.into_fault(&self.name))
+        transact(&connection, step, work).map_err(|failure| failure.into_fault(&self.name))
     }
 
     /// Runs `work` on what is committed. Its statements see one state only if it is a single statement or opens a
@@ -101,6 +102,7 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
 
 fn transact<T>(
     connection: &Connection,
+    step: Step,
     work: impl FnOnce(&Connection) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     if !connection.is_autocommit() {
@@ -109,20 +111,21 @@ fn transact<T>(
     }
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     let done = work(&transaction)?;
-    transaction.commit()?;
+    around(step, || transaction.commit())?;
     Ok(done)
 }
 
 impl Store for SqliteStore {
     fn join(&self, at: Wall) -> Stored<i64> {
-        let epoch = self.write(|db| owner::join(db, &self.locks, at))?;
+        let epoch = self.write(Step::Join, |db| owner::join(db, &self.locks, at))?;
         self.wake_others(epoch);
         Ok(epoch)
     }
 
     fn leave(&self, epoch: i64) -> Stored<()> {
-        let left = self.write(|db| owner::leave(db, epoch));
-        self.locks.release(epoch);
+        // In this order a death between the two leaves a row that the next owner buries; in the other a file for ever.
+        around(Step::Release, || self.locks.release(epoch));
+        let left = self.write(Step::Leave, |db| owner::leave(db, epoch));
         self.wake_others(epoch);
         left
     }
@@ -131,7 +134,7 @@ impl Store for SqliteStore {
         // Nobody to bury is the rule, and must not cost a transaction.
         let others = self.read(|db| owner::others(db, epoch))?;
         match others.iter().any(|&other| self.locks.is_free(other)) {
-            true => self.write(|db| owner::bury(db, &self.locks, epoch)),
+            true => self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch)),
             false => Ok(Siblings { buried: 0, living: others }),
         }
     }
@@ -157,7 +160,7 @@ impl Store for SqliteStore {
     }
 
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
-        self.write(|db| batch::apply(db, batch))
+        self.write(Step::Batch, |db| batch::apply(db, batch))
     }
 
     fn claim_runs(
@@ -167,11 +170,11 @@ impl Store for SqliteStore {
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
-        self.write(|db| run::claim(db, epoch, after, limit, workflows))
+        self.write(Step::Claim, |db| run::claim(db, epoch, after, limit, workflows))
     }
 
     fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool> {
-        self.write(|db| run::request_cancel(db, epoch, id, at))
+        self.write(Step::RequestCancel, |db| run::request_cancel(db, epoch, id, at))
     }
 
     fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>> {
@@ -179,11 +182,11 @@ impl Store for SqliteStore {
     }
 
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
-        self.write(|db| run::reopen(db, epoch, id))
+        self.write(Step::Reopen, |db| run::reopen(db, epoch, id))
     }
 
     fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {
-        self.write(|db| schedule::put_cron(db, cron))
+        self.write(Step::PutCron, |db| schedule::put_cron(db, cron))
     }
 
     fn update_cron(
@@ -194,15 +197,15 @@ impl Store for SqliteStore {
         next_at: Option<Wall>,
         at: Wall,
     ) -> Stored<bool> {
-        self.write(|db| schedule::update_cron(db, id, expression, timezone, next_at, at))
+        self.write(Step::UpdateCron, |db| schedule::update_cron(db, id, expression, timezone, next_at, at))
     }
 
     fn delete_cron(&self, id: Uuid) -> Stored<bool> {
-        self.write(|db| schedule::delete_cron(db, id))
+        self.write(Step::DeleteCron, |db| schedule::delete_cron(db, id))
     }
 
     fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool> {
-        self.write(|db| schedule::set_enabled(db, row, enabled, cause, at))
+        self.write(Step::SetEnabled, |db| schedule::set_enabled(db, row, enabled, cause, at))
     }
 
     fn schedules(&self, filter: ScheduleFilter, enabled_only: bool, page: Page) -> Stored<Vec<Schedule>> {
@@ -234,7 +237,7 @@ impl Store for SqliteStore {
     }
 
     fn prune(&self, before: Wall, now: Wall, limit: u64) -> Stored<u64> {
-        self.write(|db| prune::run(db, before, now, limit))
+        self.write(Step::Prune, |db| prune::run(db, before, now, limit))
     }
 
     fn query(&self, sql: &str, params: &[Cell]) -> Stored<Table> {
@@ -314,7 +317,7 @@ mod tests {
     fn a_panic_inside_a_transaction_undoes_it() {
         let store = SqliteStore::in_memory().unwrap();
         let panics = std::panic::AssertUnwindSafe(|| {
-            store.write(|db| -> Result<(), Failure> {
+            store.write(Step::Join, |db| -> Result<(), Failure> {
                 owner::join(db, &Locks::none(), Wall(1))?;
                 panic!("on purpose")
             })

@@ -2,6 +2,7 @@
 //! hold what it writes to, not at all.
 
 use cloaca_core::error::excerpt;
+use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{Admitted, Change, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange};
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
@@ -28,11 +29,15 @@ impl Batch<'_> {
             Change::Start { epoch, runs, cron } => self.start(*epoch, runs, *cron),
             Change::Run(change) => self.run(change),
             Change::Declare { epoch, trigger, at } => match self.is_living(*epoch)? {
-                true => Ok(Receipt::Declared(Box::new(schedule::declare(self.db, *epoch, trigger, *at)?))),
+                true => {
+                    let declared =
+                        around(Step::Declare, || schedule::declare(self.db, *epoch, trigger, *at))?;
+                    Ok(Receipt::Declared(Box::new(declared)))
+                }
                 false => Ok(Receipt::Fenced),
             },
             Change::History(stretches) => {
-                history::append(self.db, stretches)?;
+                around(Step::History, || history::append(self.db, stretches))?;
                 for stretch in stretches {
                     schedule::polled(self.db, stretch.schedule, stretch.last_at)?;
                 }
@@ -43,10 +48,10 @@ impl Batch<'_> {
 
     fn tick(&mut self, tick: &TickChange) -> Result<Receipt, Failure> {
         // A runner that was buried by mistake must not start what nobody would claim.
-        if !self.is_living(tick.epoch)? || !schedule::advance(self.db, tick)? {
+        if !self.is_living(tick.epoch)? || !around(Step::Cursor, || schedule::advance(self.db, tick))? {
             return Ok(Receipt::Fenced);
         }
-        let fires = tick.fires.iter().map(|fire| run::admit(self.db, tick.epoch, fire, tick.at));
+        let fires = tick.fires.iter().map(|fire| self.admit(tick.epoch, fire, tick.at));
         let admitted = fires.collect::<Result<Vec<Admitted>, Failure>>()?;
         if admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. })) {
             schedule::fired(self.db, tick.schedule, tick.at)?;
@@ -79,7 +84,7 @@ impl Batch<'_> {
         if !self.is_living(epoch)? {
             return Ok(Receipt::Fenced);
         }
-        let admitted = runs.iter().map(|new| run::admit(self.db, epoch, new, new.created_at));
+        let admitted = runs.iter().map(|new| self.admit(epoch, new, new.created_at));
         let admitted = admitted.collect::<Result<Vec<Admitted>, Failure>>()?;
         if let Some((row, next_at, last_at)) = cron {
             schedule::move_cron(self.db, row, next_at, last_at)?;
@@ -87,8 +92,12 @@ impl Batch<'_> {
         Ok(Receipt::Start(admitted))
     }
 
+    fn admit(&self, epoch: i64, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {
+        around(Step::Admit, || run::admit(self.db, epoch, new, at))
+    }
+
     fn run(&mut self, change: &RunChange) -> Result<Receipt, Failure> {
-        match run::progress(self.db, change)? {
+        match around(Step::Progress, || run::progress(self.db, change))? {
             true => Ok(Receipt::Run),
             false => Ok(Receipt::Fenced),
         }

@@ -1,6 +1,7 @@
 //! The tables, and the way to them from older files. Invariant: a migration that has shipped is never edited; a new
 //! one is appended, and `PRAGMA user_version` counts how many a file has seen.
 
+use cloaca_core::fault_point::{Step, around};
 use rusqlite::{Connection, Error, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use crate::sqlite::fault::{Cause, Failure};
@@ -41,7 +42,7 @@ pub fn migrate(connection: &Connection, name: &str) -> Result<(), Failure> {
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
-    Ok(transaction.commit()?)
+    Ok(around(Step::Migrate, || transaction.commit())?)
 }
 
 /// How many migrations the file has seen.
