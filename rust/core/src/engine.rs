@@ -195,6 +195,8 @@ pub enum Then {
     Declared {
         /// The poller's slot.
         slot: u32,
+        /// How many vacancies there had been when it was asked for: one since then may be the reason to ask again.
+        vacancies: u64,
     },
     /// Nothing.
     Nothing,
@@ -324,6 +326,7 @@ pub struct Engine {
     cron_next: Option<Wall>,
     lives: u32,
     is_recovered: bool,
+    vacancies: u64,
     undeclared: Vec<Rearm>,
     slot_of: HashMap<Arc<str>, u32>,
     counts: Counts,
@@ -352,6 +355,7 @@ impl Engine {
             cron_next: None,
             lives: 0,
             is_recovered: false,
+            vacancies: 0,
             undeclared: Vec::new(),
             slot_of: HashMap::new(),
             counts: Counts::default(),
@@ -431,7 +435,7 @@ impl Engine {
                 }
                 self.triggers.insert(slot, declared);
                 let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
-                out.commits.push((change, Then::Declared { slot }));
+                out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies }));
             }),
             Event::Start { workflow, requests } => self.start(&workflow, requests, now, out),
             Event::Polled(polled) => self.polled(polled, now, out),
@@ -447,6 +451,7 @@ impl Engine {
             Event::Settled(job) => self.settled(job, now, out),
             Event::Vacancy => {
                 self.is_recovered = true;
+                self.vacancies += 1;
                 out.rearm.append(&mut self.undeclared);
                 self.ask_for_parked(now, out);
             }
@@ -469,11 +474,13 @@ impl Engine {
     }
 
     fn ask_for_parked(&mut self, now: Now, out: &mut Effects) {
-        for &slot in &self.parked {
-            let trigger = self.triggers[&slot].row.clone();
-            let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
-            out.commits.push((change, Then::Declared { slot }));
-        }
+        self.parked.iter().for_each(|&slot| self.ask_for(slot, now, out));
+    }
+
+    fn ask_for(&self, slot: u32, now: Now, out: &mut Effects) {
+        let trigger = self.triggers[&slot].row.clone();
+        let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
+        out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies }));
     }
 
     /// Whether a trigger of this program is polled by another owner.
@@ -655,12 +662,17 @@ impl Engine {
                 out.ended.push((run, created_at, end));
                 self.drop_run(run, now, out);
             }
-            (Then::Declared { slot }, Receipt::Declared(schedule)) => {
+            (Then::Declared { slot, vacancies }, Receipt::Declared(schedule)) => {
                 let elsewhere = schedule.owner != Some(self.epoch);
-                match elsewhere && self.triggers.contains_key(&slot) {
-                    true => self.parked.insert(slot),
-                    false => self.parked.remove(&slot),
-                };
+                if elsewhere && self.triggers.contains_key(&slot) {
+                    self.parked.insert(slot);
+                    // The answer may be older than the vacancy, which found nothing parked.
+                    if vacancies != self.vacancies {
+                        self.ask_for(slot, now, out);
+                    }
+                } else {
+                    self.parked.remove(&slot);
+                }
                 let rearm = Rearm { slot, row: Some(*schedule), elsewhere, ..Rearm::default() };
                 // Not before the gate knows the runs that a dead owner left unfinished.
                 match self.is_recovered {

@@ -1,7 +1,8 @@
 //! The world around the decisions: threads, parking, the job queue and the writer. It carries out what
 //! [`crate::engine`] and [`crate::poll`] decide, and decides nothing. Threads made here never call user code; workers come from
 //! outside, take a job or a poll and wait in here.
-//! Invariant: effects of one step reach the writer in the order of the steps, because both happen under the engine's lock.
+//! Invariant: what steps decide reaches the writer and the poller in the order of the steps, because both happen under the engine's
+//! lock. Whoever holds the poller's lock therefore never takes the engine's.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -1068,7 +1069,15 @@ impl Shared {
             }
         }
         let wake = engine.next_wake(self.now()).map_or(u64::MAX, |left| self.now().mono.after(left).0);
+        // Under the engine's lock: of two steps about one trigger the later must win.
+        let is_rearmed = !rearm.is_empty();
+        if is_rearmed {
+            self.rearm(rearm);
+        }
         drop(engine);
+        if is_rearmed {
+            self.wake_pollers();
+        }
         if wake < self.clock_until_ns.load(Ordering::Acquire) {
             self.wake_clock();
         }
@@ -1082,9 +1091,6 @@ impl Shared {
         }
         if !(ended.is_empty() && started.is_empty() && lost.is_empty()) {
             self.tell_watches(ended, started, lost);
-        }
-        if !rearm.is_empty() {
-            self.rearm(rearm);
         }
         for (level, text) in logs {
             self.order(Order::Log(level, text));
@@ -1138,8 +1144,6 @@ impl Shared {
                 }
             }
         }
-        drop(polls);
-        self.wake_pollers();
     }
 
     /// What is due when has changed: whoever sleeps longer than that has to look again.
