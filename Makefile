@@ -48,11 +48,11 @@ test-rust: $(STAMP) ## run the tests of the core and the store
 simulate: ## play the engine in a world that goes wrong (SEEDS=100000; SEED=7 plays that one and tells it)
 	SEEDS=$(SEEDS) SEED=$(SEED) cargo test --locked -p cloaca-core --test simulation -- --nocapture
 
-torture: develop ## kill a program 5,000 times and cut the power 2,000 times
-	CLOACA_KILLS=5000 CLOACA_CUTS=2000 $(BIN)/python -m pytest tests/crash -s --timeout 0
+torture: develop ## kill a program 5,000 times, at every pair of fault points too, and cut the power 2,000 times
+	CLOACA_KILLS=5000 CLOACA_PAIRS=0 CLOACA_CUTS=2000 $(BIN)/python -m pytest tests/crash -s --timeout 0
 
-mutants: ## break the engine in one place after another and see that the simulation notices
-	sh rust/core/tests/mutants.sh
+mutants: $(STAMP) ## break the code in one place after another and see that a suite notices (SUITE=store: only those of one)
+	sh tests/mutants.sh $(SUITE)
 
 test-python: develop ## run the tests of the package, the examples and the docs
 	$(BIN)/python -m pytest

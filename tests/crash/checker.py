@@ -489,7 +489,8 @@ def what_was_done_is_not_begun(before: Evidence, after: Evidence) -> Complaints:
 def owners_are_only_added(before: Evidence, after: Evidence) -> Complaints:
     old = {owner["epoch"] for owner in before.database.owners}
     new = {owner["epoch"] for owner in after.database.owners} - old
-    if not new and after.database.taken_at and after.by_kind["open"][-1].mono > before.database.taken_at:
+    opened = any(line.mono > before.database.taken_at for line in after.by_kind["open"])
+    if not new and after.database.taken_at and opened:
         yield "a process opened the file, but has no epoch"
     if old and new and min(new) <= max(old):
         yield f"epoch {min(new)} was given after {max(old)}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from lives import SECONDS, Life, Script, Stage
 
-KILLS = int(os.environ.get("CLOACA_KILLS", "30"))
+KILLS = int(os.environ.get("CLOACA_KILLS", "200"))
 """So many processes are killed; `make torture` asks for thousands."""
 SEED = int(os.environ.get("CLOACA_SEED", str(time.time_ns() % 10**9)))
 """Draws the moments. Which instruction a kill hits is not drawn, so that a seed repeats a failure only
@@ -22,7 +22,6 @@ CHAPTER = 25
 """After so many kills on one file it is brought to an end, and another begun."""
 RECOVERY_SECONDS_MAX = 5.0
 """The promise is one second; a busy machine gets more."""
-takes_many_lives = pytest.mark.skipif(KILLS < 100, reason="takes forty processes; CLOACA_KILLS=150 runs it")
 
 
 def live_and_die(stage: Stage, chance: random.Random) -> Life:
@@ -140,7 +139,6 @@ def lives_until_one_ends(text: str, path: Path) -> tuple[int, list[str]]:
     raise AssertionError("it went on dying")
 
 
-@takes_many_lives
 def test_a_task_that_kills_its_process_each_time_is_given_up_in_the_end(tmp_path: Path) -> None:
     text = """
         def gave_up(task_id, error, context):
@@ -165,7 +163,6 @@ def test_a_task_that_kills_its_process_each_time_is_given_up_in_the_end(tmp_path
     assert lines[1].startswith("Failed task 'poison' failed: its process died during each of"), lines
 
 
-@takes_many_lives
 def test_a_run_that_never_began_is_not_blamed_for_the_deaths_of_its_process(tmp_path: Path) -> None:
     """A run that waits for a free worker while others bring the process down again and again has done nothing
     wrong."""

@@ -65,6 +65,14 @@ def test_after_a_death_at_any_step_nothing_is_lost_and_nothing_done_twice(tmp_pa
         assert stage.check_at_rest() == [], stage.folder
 
 
+def test_a_file_that_was_never_opened_to_the_end_is_opened_at_last(tmp_path: Path) -> None:
+    with Stage(tmp_path / "stage") as stage:
+        for point in (0, 0, 1, 1):
+            assert dies(stage, point) or point == 1, name_of(point)
+        stage.finish()
+        assert stage.check_at_rest() == [], stage.folder
+
+
 @pytest.mark.timeout(60 + 4 * (DEATHS or len(POINTS) ** 2))
 def test_deaths_may_follow_one_another(tmp_path: Path) -> None:
     chance = random.Random(SEED)

@@ -3,7 +3,7 @@
 //!
 //! `cargo test -p cloaca-core --test simulation` plays 2,000 seeds, `make simulate SEEDS=100000` as many as it is told. A seed that
 //! fails prints the command that plays it again and tells what happens. `make mutants` breaks the engine in one place after
-//! another, as listed in `mutants.txt`, and sees that the simulation notices.
+//! another, as listed in `tests/mutants.txt`, and sees that the simulation notices.
 
 #[path = "simulation/polls.rs"]
 mod polls;

@@ -70,6 +70,7 @@ claims! {
     a_run_that_nobody_drives_ends_when_it_is_cancelled
     a_claim_leaves_runs_of_other_workflows_alone
     what_is_old_and_final_can_be_forgotten
+    a_run_key_is_forgotten_only_after_its_time
     a_claim_hands_over_what_others_left_unfinished
     a_claim_goes_from_the_oldest_in_steps
     a_claim_carries_tasks_in_order_and_the_hash_that_guards
@@ -160,11 +161,13 @@ fn a_declaration_without_a_change_is_no_update(store: &dyn Store) {
 
 fn an_owner_who_left_declares_and_starts_nothing(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
+    let mine = declared(store, epoch, "outbox");
     store.leave(epoch).unwrap();
     let declaration = Change::Declare { epoch, trigger: trigger_row("inbox"), at: Wall(1) };
     assert_eq!(commit(store, declaration), Receipt::Fenced);
     assert_eq!(commit(store, start(epoch, new_run(1))), Receipt::Fenced);
     assert_eq!(commit(store, start(epoch + 1, new_run(1))), Receipt::Fenced);
+    assert_eq!(commit(store, Change::Tick(tick(&mine, epoch, vec![]))), Receipt::Fenced);
     assert_eq!(ids(store, &RunFilter::default()), NONE);
     assert_eq!(store.trigger("inbox").unwrap(), None);
 }
@@ -544,6 +547,20 @@ fn what_is_old_and_final_can_be_forgotten(store: &dyn Store) {
     assert_eq!(ids(store, &any()), [id(2)], "an unfinished run stays, however old");
     assert_eq!(store.history(trigger.row, ALL).unwrap().len(), 1);
     assert_eq!(store.query("SELECT count(*) FROM tasks", &[]).unwrap().1, [vec![Cell::Int(0)]]);
+}
+
+fn a_run_key_is_forgotten_only_after_its_time(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let keys = [("for ever", None), ("long", Some(Wall(9000))), ("short", Some(Wall(200)))];
+    let fires = |first| -> Vec<NewRun> {
+        (first..).zip(keys).map(|(number, (key, expires))| keyed(&trigger, number, key, expires)).collect()
+    };
+    fire(store, &trigger, epoch, fires(1));
+    assert_eq!(store.prune(Wall(1), Wall(5000), 10), Ok(1));
+    let fates = fire(store, &trigger, epoch, fires(4));
+    assert_eq!(fates[..2], [1, 2].map(|number| Admitted::DuplicateKey { of: Some(id(number)) }));
+    assert!(matches!(fates[2], Admitted::Started { .. }));
 }
 
 /// The owner that comes after `old` has left.
