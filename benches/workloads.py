@@ -67,11 +67,22 @@ def _polls(
     return Workload(name, "polls", options, quick, contestants, peers)
 
 
-def _lateness(triggers: int, interval_ms: float, seconds: float, busy: int) -> Workload:
-    name = f"late-{triggers}x{interval_ms:g}ms" + ("-busy" if busy else "")
-    options: Options = {"triggers": triggers, "interval-ms": interval_ms, "seconds": seconds, "busy": busy}
+def _lateness(
+    triggers: int, interval_ms: float, seconds: float, busy: int, resolution_ms: float = 0.05
+) -> Workload:
+    is_coarse = resolution_ms > 0.05
+    name = f"late-{triggers}x{interval_ms:g}ms" + ("-busy" if busy else "") + ("-coarse" if is_coarse else "")
+    options: Options = {
+        "triggers": triggers,
+        "interval-ms": interval_ms,
+        "seconds": seconds,
+        "busy": busy,
+        "resolution-ms": resolution_ms,
+    }
     quick: Options = {"triggers": min(triggers, 50), "seconds": 0.2}
-    return Workload(name, "lateness", options, quick, ("cloaca", "heapq", "call_later"))
+    return Workload(
+        name, "lateness", options, quick, ("cloaca",) if is_coarse else ("cloaca", "heapq", "call_later")
+    )
 
 
 def _run_latency(tasks: int, durability: str) -> Workload:
@@ -89,6 +100,7 @@ WORKLOADS = [
     _polls(40_000, 10, ("cloaca",)),
     _polls(40_000, 1, ("cloaca",)),
     _lateness(10_000, 100, 10, busy=0),
+    _lateness(10_000, 100, 10, busy=0, resolution_ms=1),
     _lateness(1_000, 10, 5, busy=0),
     _lateness(100, 1, 5, busy=0),
     _lateness(10_000, 100, 10, busy=1),
@@ -147,9 +159,11 @@ WORKLOADS = [
 ]
 
 
-def _late_rows(triggers: int, interval_ms: float, busy: bool, **bounds: tuple[Bound, ...]) -> list[Row]:
-    workload = f"late-{triggers}x{interval_ms:g}ms" + ("-busy" if busy else "")
-    what = f"{triggers:,} triggers every {interval_ms:g} ms" + (", main thread busy" if busy else "")
+def _late_rows(
+    triggers: int, interval_ms: float, suffix: str = "", note: str = "", **bounds: tuple[Bound, ...]
+) -> list[Row]:
+    workload = f"late-{triggers}x{interval_ms:g}ms{suffix}"
+    what = f"{triggers:,} triggers every {interval_ms:g} ms{note}"
     rows = [
         Row(f"{what}: late by, p50", workload, "p50_ms", "ms", bounds.get("p50", ())),
         Row(f"{what}: late by, p99", workload, "p99_ms", "ms", bounds.get("p99", ())),
@@ -158,7 +172,7 @@ def _late_rows(triggers: int, interval_ms: float, busy: bool, **bounds: tuple[Bo
         Row(f"{what}: polls lost", workload, "lost", "", bounds.get("lost", ())),
         Row(f"{what}: share of a core", workload, "core", "", bounds.get("core", ())),
     ]
-    if busy:
+    if suffix == "-busy":
         rows.append(Row(f"{what}: its speed kept", workload, "main_kept", "", bounds.get("main", ())))
     return rows
 
@@ -170,6 +184,7 @@ def _run_rows(tasks: int, durability: str, *bounds: Bound) -> Row:
 
 
 BUSY = {"p99": (most(6.0),), "main": (least(0.33),)}
+BUSY_ROWS = ("-busy", ", main thread busy")
 ROWS = [
     Row("100 triggers every ms: polls a second", "polls-100x1ms", "per_second", "/s"),
     Row("100 triggers every ms: share of a core", "polls-100x1ms", "core", ""),
@@ -190,14 +205,21 @@ ROWS = [
         "/s",
         (least(0.9, "polls-40000x10ms/cloaca/per_second"),),
     ),
+    *_late_rows(10_000, 100, p50=(most(0.06),), p99=(most(0.15),), lost=(most(0),), core=(most(0.35),)),
     *_late_rows(
-        10_000, 100, False, p50=(most(0.06),), p99=(most(0.15),), lost=(most(0),), core=(most(0.35),)
+        10_000,
+        100,
+        "-coarse",
+        ', `timer_resolution="1ms"`',
+        p99=(most(1.1),),
+        lost=(most(0),),
+        core=(most(0.1),),
     ),
-    *_late_rows(1_000, 10, False),
-    *_late_rows(100, 1, False),
-    *_late_rows(10_000, 100, True, **BUSY),
-    *_late_rows(1_000, 10, True, **BUSY),
-    *_late_rows(100, 1, True, **BUSY),
+    *_late_rows(1_000, 10),
+    *_late_rows(100, 1),
+    *_late_rows(10_000, 100, *BUSY_ROWS, **BUSY),
+    *_late_rows(1_000, 10, *BUSY_ROWS, **BUSY),
+    *_late_rows(100, 1, *BUSY_ROWS, **BUSY),
     Row("a million triggers every 60 s: registered in", "million", "register_s", "s", (most(5),)),
     Row("a million triggers every 60 s: memory each", "million", "bytes_each", "B", (most(1024),)),
     Row("a million triggers every 60 s: late by, mean", "million", "late_mean_ms", "ms", (most(0.06),)),

@@ -75,12 +75,13 @@ class Notes:
         return figures | {"polls": len(late), "lost": lost}
 
 
-def run_cloaca(triggers: int, interval_ms: float, seconds: float, busy: int) -> Figures:
+def run_cloaca(triggers: int, interval_ms: float, seconds: float, busy: int, resolution_ms: float) -> Figures:
     """A runner with these triggers."""
     speed_alone = _work(min(1.0, seconds)) if busy else 0.0
     notes = Notes(triggers)
     interval_ns = int(interval_ms * 1e6)
-    with cloaca.DefaultRunner(":memory:") as runner:
+    config = cloaca.DefaultRunnerConfig(timer_resolution=resolution_ms / 1000)
+    with cloaca.DefaultRunner.with_config(":memory:", config) as runner:
         starts = declare(notes.bodies, interval_ms / 1000)
         wait_until(lambda: runner.stats()["polls"] > 3 * triggers)
         wait_until(lambda: len(runner.query("SELECT 1 FROM schedules LIMIT 1 OFFSET ?", [triggers - 1])) > 0)
@@ -94,13 +95,15 @@ def run_cloaca(triggers: int, interval_ms: float, seconds: float, busy: int) -> 
     return figures | notes.figures(grids, interval_ns, window, late_ms / polls)
 
 
-def run_heapq(triggers: int, interval_ms: float, seconds: float, busy: int) -> Figures:
-    """A hand-written loop over `heapq`."""
+def run_heapq(triggers: int, interval_ms: float, seconds: float, busy: int, resolution_ms: float) -> Figures:
+    """A hand-written loop over `heapq`, which knows no resolution."""
     return _loop(heap_loop, triggers, interval_ms, seconds, busy)
 
 
-def run_call_later(triggers: int, interval_ms: float, seconds: float, busy: int) -> Figures:
-    """asyncio's timers."""
+def run_call_later(
+    triggers: int, interval_ms: float, seconds: float, busy: int, resolution_ms: float
+) -> Figures:
+    """asyncio's timers, which know none either."""
     return _loop(timer_loop, triggers, interval_ms, seconds, busy)
 
 
@@ -156,4 +159,5 @@ if __name__ == "__main__":
         interval_ms=float,
         seconds=float,
         busy=int,
+        resolution_ms=float,
     )

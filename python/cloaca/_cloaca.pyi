@@ -46,6 +46,7 @@ class Engine:
         catchup_max: int,
         recovery: bool,
         retention: int | None = None,
+        resolution: int | None = None,
         start: int | None = None,
     ) -> Engine: ...
     @property

@@ -5,6 +5,7 @@ Invariant: every field holds a value that makes sense, also after it was set.
 
 from __future__ import annotations
 
+from .duration import LARGEST_US, SMALLEST_US, microseconds_of, text_of
 from .errors import ConfigError, excerpt
 
 TYPE_CHECKING = False
@@ -29,8 +30,11 @@ _DEFAULTS: dict[str, Any] = {
     "cron_max_recovery_attempts": 3,
     "durability": None,
     "retention": None,
+    "timer_resolution": None,
 }
-_BEYOND_UPSTREAM = ("durability", "retention")
+_BEYOND_UPSTREAM = ("durability", "retention", "timer_resolution")
+_DURATIONS_US = {"retention": (SMALLEST_US, LARGEST_US), "timer_resolution": (10, 1_000_000)}
+"""Fields that are durations, each with the shortest and the longest."""
 _MAY_BE_ZERO = ("cron_max_catchup_executions", "cron_max_recovery_attempts")
 _LARGEST = 2**31 - 1
 
@@ -41,10 +45,11 @@ class DefaultRunnerConfig:
     `max_concurrent_tasks` bounds the tasks that run at once. `task_timeout_seconds` and
     `workflow_timeout_seconds` may be fractions. `durability` is `"full"` (through power loss), `"normal"`
     (through process death) or `None`, as the URL says. `retention` is a duration such as `"90d"` after which
-    final runs and history are deleted; `None` keeps them. These two show in `to_dict` only when set.
-    `scheduler_poll_interval_ms`, and on SQLite
-    `db_pool_size`, are accepted and kept but change nothing: no loop looks for work here, and one connection
-    writes.
+    final runs and history are deleted; `None` keeps them. `timer_resolution`, a duration from `"0.01ms"` to
+    `"1s"`, is how finely polls are timed: those that are due within it share one wake-up at its end, which
+    spares the processor; `None` is 0.05 ms. These three show in `to_dict` only when set.
+    `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change nothing: no
+    loop looks for work here, and one connection writes.
 
     Raises:
         ConfigError: (a `ValueError`) a value that makes no sense; the message names the field.
@@ -70,6 +75,7 @@ class DefaultRunnerConfig:
     cron_max_recovery_attempts: int
     durability: str | None
     retention: str | float | timedelta | None
+    timer_resolution: str | float | timedelta | None
 
     def __init__(
         self,
@@ -90,6 +96,7 @@ class DefaultRunnerConfig:
         cron_max_recovery_attempts: int | None = None,
         durability: str | None = None,
         retention: str | float | timedelta | None = None,
+        timer_resolution: str | float | timedelta | None = None,
     ) -> None:
         given = locals()
         for field in _DEFAULTS:
@@ -131,11 +138,17 @@ class DefaultRunnerConfig:
         return f"DefaultRunnerConfig({fields})"
 
 
+def microseconds(config: DefaultRunnerConfig, field: str) -> int | None:
+    """A field that is a duration, in microseconds."""
+    value = getattr(config, field)
+    return None if value is None else microseconds_of(value, field, smallest_us=_DURATIONS_US[field][0])
+
+
 def _checked(field: str, value: object) -> object:
     if field == "durability":
         return _checked_durability(value)
-    if field == "retention":
-        return _checked_retention(value)
+    if field in _DURATIONS_US:
+        return _checked_duration(field, value)
     if isinstance(_DEFAULTS[field], bool):
         if not isinstance(value, bool):
             raise ConfigError(f"{field} is {excerpt(value)}; it must be True or False")
@@ -162,11 +175,12 @@ def _checked_durability(value: object) -> object:
     return value
 
 
-def _checked_retention(value: Any) -> object:
-    from .duration import microseconds_of
-
+def _checked_duration(field: str, value: Any) -> object:
+    smallest_us, largest_us = _DURATIONS_US[field]
     try:
-        microseconds_of(value, "retention")
+        span_us = microseconds_of(value, field, smallest_us=smallest_us)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if span_us > largest_us:
+        raise ConfigError(f"{field} is {text_of(span_us)}; the largest is {text_of(largest_us)}")
     return value

@@ -16,9 +16,8 @@ from collections.abc import Iterable
 from time import monotonic
 
 from . import _guard, check, registry, why
-from .config import DefaultRunnerConfig
+from .config import DefaultRunnerConfig, microseconds
 from .context import Context, decode_value, encode
-from .duration import microseconds_of
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -197,7 +196,8 @@ class DefaultRunner:
             crons=config.enable_cron_scheduling,
             catchup_max=config.cron_max_catchup_executions,
             recovery=config.enable_recovery,
-            retention=None if config.retention is None else microseconds_of(config.retention, "retention"),
+            retention=microseconds(config, "retention"),
+            resolution=microseconds(config, "timer_resolution"),
             start=start_us,
         )
         path = self._engine.path

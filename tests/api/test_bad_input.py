@@ -654,7 +654,20 @@ STORES: list[Case] = [
             ("durability", "most"),
             ("retention", "soon"),
             ("retention", True),
+            ("timer_resolution", "fine"),
         )
+    ),
+    (
+        "config timer_resolution too small",
+        lambda w: cloaca.DefaultRunnerConfig(timer_resolution="0.001ms"),
+        ValueError,
+        "timer_resolution is 0.001ms; the smallest is 0.01ms",
+    ),
+    (
+        "config timer_resolution too large",
+        lambda w: cloaca.DefaultRunnerConfig(timer_resolution=2),
+        ValueError,
+        "timer_resolution is 2s; the largest is 1s",
     ),
     ("query write", lambda w: w.runner.query("DELETE FROM runs"), RuntimeError, "SELECT"),
     (

@@ -89,6 +89,20 @@ def test_a_trigger_declared_after_the_runner_is_polled_too(
     assert count.more(3, "first", "second")
 
 
+def test_polls_that_are_due_within_the_resolution_come_together_at_its_end() -> None:
+    moments: list[str] = []
+    config = cloaca.DefaultRunnerConfig(timer_resolution="100ms")
+    with cloaca.testing.Runner("2026-01-01T00:00:00Z", config) as runner:
+        for name in ("a", "b"):
+            cloaca.trigger(name=name, workflow="w", poll_interval="150ms")(
+                lambda: bool(moments.append(runner.now[17:21]))
+            )
+        runner.advance("0.6s")
+        runner.shutdown()
+    # Due at 0.15, 0.3, 0.45 and 0.6; the second trigger a little later, by its phase.
+    assert moments[::2] == ["00.2", "00.3", "00.5", "00.6"]
+
+
 def test_a_trigger_is_not_polled_before_its_first_interval_has_passed(count: Count) -> None:
     polled("watcher", count.body("watcher"), "1h")
     with cloaca.testing.Runner() as runner:

@@ -15,7 +15,7 @@ use cloaca_core::admit::Overlap;
 use cloaca_core::cron::Cron;
 use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::error::{Error, Kind, excerpt};
-use cloaca_core::poll::{Backoff, Plan};
+use cloaca_core::poll::{Backoff, Plan, RESOLUTION};
 use cloaca_core::port::{
     Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, TaskRecord,
     TriggerRow,
@@ -174,7 +174,7 @@ impl TriggerParts {
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery, retention=None, start=None))]
+    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery, retention=None, resolution=None, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
@@ -187,6 +187,7 @@ impl Engine {
         catchup_max: u64,
         recovery: bool,
         retention: Option<u64>,
+        resolution: Option<u64>,
         start: Option<i64>,
     ) -> PyResult<Self> {
         let settings = Settings {
@@ -199,7 +200,8 @@ impl Engine {
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
         let clock = start.map_or_else(Clock::system, |at| Clock::manual(Wall(at)));
         let retention = retention.map(Duration::from_micros);
-        let services = Services { slots_max: slots, recovery, retention };
+        let resolution = resolution.map_or(RESOLUTION, Duration::from_micros);
+        let services = Services { slots_max: slots, recovery, retention, resolution };
         let started = free(py, || Runtime::start(store, settings, &services, clock))?;
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = GENERATION.load(Ordering::Acquire);

@@ -12,8 +12,8 @@ use crate::port::{Outcome, Schedule, Stretch};
 use crate::time::{Mono, Wall};
 use crate::wheel::Wheel;
 
-/// How finely polls are timed, in nanoseconds: the trade between lateness and the price of waking up.
-pub const POLL_TICK_NS: u64 = 50_000;
+/// How finely polls are timed unless somebody wishes otherwise: the trade between lateness and the price of waking up.
+pub const RESOLUTION: Duration = Duration::from_micros(50);
 
 /// How a trigger wants to be polled.
 #[derive(Debug, Clone, PartialEq)]
@@ -209,16 +209,7 @@ pub struct Poller {
 
 impl Default for Poller {
     fn default() -> Self {
-        Self {
-            wheel: Wheel::new(POLL_TICK_NS),
-            slots: Vec::new(),
-            rests: Vec::new(),
-            slot_of: HashMap::new(),
-            switched: HashMap::new(),
-            per_interval: HashMap::new(),
-            counts: PollCounts::default(),
-            random: 0x9E37_79B9_7F4A_7C15,
-        }
+        Self::new(RESOLUTION)
     }
 }
 
@@ -240,6 +231,22 @@ impl Rest {
 }
 
 impl Poller {
+    /// Without triggers; polls come at most `resolution` late by its doing.
+    ///
+    /// # Panics
+    /// If `resolution` is zero.
+    pub fn new(resolution: Duration) -> Self {
+        Self {
+            wheel: Wheel::new(u64::try_from(resolution.as_nanos()).unwrap_or(u64::MAX)),
+            slots: Vec::new(),
+            rests: Vec::new(),
+            slot_of: HashMap::new(),
+            switched: HashMap::new(),
+            per_interval: HashMap::new(),
+            counts: PollCounts::default(),
+            random: 0x9E37_79B9_7F4A_7C15,
+        }
+    }
     /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
     /// interval after `now`, later by its phase if other triggers share the interval.
     pub fn declare(&mut self, plan: Plan, now: Mono) -> u32 {

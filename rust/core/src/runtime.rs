@@ -187,6 +187,8 @@ pub struct Services {
     pub recovery: bool,
     /// Final runs and history older than this are deleted; none keeps everything.
     pub retention: Option<Duration>,
+    /// How finely polls are timed: those that are due within one such step share a wake-up, at its end.
+    pub resolution: Duration,
 }
 
 /// Where a runtime takes the time from.
@@ -312,7 +314,7 @@ impl Runtime {
             jobs_wake: Condvar::new(),
             jobs_done: Condvar::new(),
             closing_wake: Condvar::new(),
-            polls: Mutex::default(),
+            polls: Mutex::new(PollState { poller: Poller::new(services.resolution), ..PollState::default() }),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
             orders: Mutex::default(),
