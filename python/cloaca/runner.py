@@ -327,11 +327,19 @@ class DefaultRunner:
         anew.
 
         Raises:
-            WorkflowError: (a `ValueError`) there is no such run, or it completed, or has not ended.
+            WorkflowError: (a `ValueError`) there is no such run, or it completed, or has not ended, or its
+                workflow is not declared in this program.
             StoreError: (a `RuntimeError`) another run of its trigger with an equal context is unfinished.
         """
         engine = self._open()
-        if not engine.retry(check.run_id(run_id)):
+        row = engine.run(check.run_id(run_id))
+        if row is not None and registry.workflow(row["workflow_name"]) is None:
+            # Opened again by whom nobody could run it, it would be kept from those who can.
+            raise WorkflowError(
+                f"run {run_id} is of workflow {excerpt(row['workflow_name'])}, which is not declared here; "
+                "retry it in a program that declares it"
+            )
+        if not engine.retry(run_id):
             row = engine.run(run_id)
             stands = "is not there" if row is None else f"is {row['status']}"
             raise WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from program import eventually
 
 import cloaca
 import cloaca.testing
+from cloaca import registry
 
 WAIT = 20.0
 FINAL = {"Completed", "Failed", "Cancelled"}
@@ -310,6 +312,29 @@ def test_retry_runs_only_what_has_not_completed(runner: cloaca.DefaultRunner) ->
     assert result.final_context == {"first": 1, "second": 2}
     assert calls == ["first", "second", "second", "third"]
     assert len(runner.list_runs()) == 1
+
+
+def test_a_run_is_retried_only_where_its_workflow_is_declared(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+
+    def boom(context: cloaca.Context) -> None:
+        raise ValueError("boom")
+
+    def declare() -> None:
+        with cloaca.WorkflowBuilder("chain"):
+            cloaca.task(id="only", retry_attempts=1)(boom)
+
+    declare()
+    with cloaca.DefaultRunner(url) as owner:
+        run = owner.submit("chain")
+        assert run.result(WAIT).status == "Failed"
+        registry.clear()
+        with cloaca.DefaultRunner(url) as stranger:
+            with pytest.raises(cloaca.WorkflowError, match="'chain', which is not declared here"):
+                stranger.retry(run.id)
+            assert stranger.get_run(run.id)["status"] == "Failed"
+        declare()
+        assert owner.retry(run.id).result(WAIT).status == "Failed"
 
 
 def test_a_run_that_fails_again_can_be_retried_again(runner: cloaca.DefaultRunner) -> None:

@@ -167,6 +167,15 @@ def test_the_database_of_another_program_is_refused_and_not_touched(tmp_path: Pa
     assert path.read_bytes() == content
 
 
+def test_an_application_may_keep_its_own_tables_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    sql(path, "CREATE TABLE customers (id INTEGER); INSERT INTO customers VALUES (7);")
+    assert use(str(path)) == 1
+    assert use(str(path)) == 2
+    with cloaca.DefaultRunner(str(path)) as runner:
+        assert runner.query("SELECT id FROM customers") == [{"id": 7}]
+
+
 def test_a_store_of_a_newer_version_is_refused_with_both_versions_named(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     use(str(path))
