@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
 BENCH_FLAGS ?=
+GUARD_FLAGS ?=
 
 # PyO3 rebuilds whenever it sees another interpreter, so every cargo below is told the same one. Maturin builds into a
 # folder of its own, or its flags and those of plain cargo would throw each other's work away.
@@ -18,7 +19,7 @@ PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
 .PHONY: help venv develop release demo test test-rust test-python check check-rust check-python check-docs format wheel \
-	bench simulate mutants torture lock clean
+	bench guard simulate mutants torture lock clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +84,9 @@ wheel: $(STAMP) ## build the wheel into dist/
 
 bench: release wheel ## build optimised and run the benches (BENCH_FLAGS=--quick for a short run)
 	$(BIN)/python benches/run.py $(BENCH_FLAGS)
+
+guard: $(STAMP) ## count instructions of the hot paths and compare them with the baseline (GUARD_FLAGS=--update renews it)
+	$(BIN)/python benches/guard.py $(GUARD_FLAGS)
 
 lock: ## renew requirements-dev.txt from requirements-dev.in
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock

@@ -1,0 +1,284 @@
+//! The hot paths, each as a closure that goes through it once: what the benches here time and `count` counts instructions of.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloaca_core::admit::{Admission, Gate, Overlap};
+use cloaca_core::context::{hash_json, parse};
+use cloaca_core::engine::{Effects, Engine, Event, Request, Settings};
+use cloaca_core::graph::Graph;
+use cloaca_core::policy::{self, Condition, RetryPolicy};
+use cloaca_core::poll::{self, Finish, Plan, Poller, Turn};
+use cloaca_core::port::{
+    Admitted, Change, ContextHash, NewRun, Receipt, RunChange, RunEnd, RunStatus, Schedule, ScheduleKind,
+    Store, TaskRecord, TaskStatus,
+};
+use cloaca_core::run::Ended;
+use cloaca_core::time::{Mono, Now, Wall};
+use cloaca_core::wheel::Wheel;
+use cloaca_core::workflow::{Task, Workflow};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+const TICK_NS: u64 = 50_000;
+const INTERVAL_NS: u64 = 100_000_000;
+const TRIGGER: &str = "inbox";
+const LEFT: &str = r#"{"path":"in/file.csv","size":12345,"rows":99}"#;
+
+/// One timer that comes due and is armed again, with so many beside it: what polling pays for its order.
+pub fn pop_and_arm(timers: u64) -> impl FnMut() -> u32 {
+    let mut wheel = Wheel::new(TICK_NS);
+    for id in 0..timers {
+        wheel.arm(id as u32, Mono(INTERVAL_NS + id * INTERVAL_NS / timers));
+    }
+    let mut now = Mono(INTERVAL_NS);
+    move || {
+        loop {
+            if let Some((id, due)) = wheel.pop(now) {
+                wheel.arm(id, Mono(due.0 + INTERVAL_NS));
+                return id;
+            }
+            now = wheel.next_due().expect("timers are armed").max(now);
+        }
+    }
+}
+
+/// A timer that is moved before it is due, as a time-out mostly is.
+pub fn arm_anew(timers: u64) -> impl FnMut() {
+    let mut wheel = Wheel::new(TICK_NS);
+    for id in 0..timers {
+        wheel.arm(id as u32, Mono(INTERVAL_NS + id));
+    }
+    let mut id = 0;
+    move || {
+        id = (id + 7919) % timers;
+        wheel.arm(id as u32, Mono(INTERVAL_NS + id * 13));
+    }
+}
+
+/// A quiet poll without its body: the turn and the answer that there is nothing to do.
+pub fn quiet_poll(triggers: i64) -> impl FnMut() {
+    let mut poller = Poller::default();
+    for row in 1..=triggers {
+        let slot = poller.declare(plan(), Mono(0));
+        poller.enable(slot, &schedule(row), false, Mono(0));
+    }
+    let mut now = Mono(0);
+    move || {
+        loop {
+            if let Turn::Poll(ticket) = poller.next(now) {
+                let finish = Finish { began: Wall((now.0 / 1000) as i64), took_us: 1, pause: None };
+                poller.skipped(ticket, "", finish, now);
+                return;
+            }
+            now = poller.next_due().expect("triggers are armed").max(now);
+        }
+    }
+}
+
+fn plan() -> Plan {
+    let second = Duration::from_secs(1);
+    Plan {
+        name: TRIGGER.into(),
+        interval: Duration::from_nanos(INTERVAL_NS),
+        jitter: Duration::ZERO,
+        timeout: None,
+        backoff: poll::Backoff { base: second, factor: 2.0, longest: second },
+        failures_max: None,
+    }
+}
+
+fn schedule(row: i64) -> Schedule {
+    Schedule {
+        row,
+        id: Uuid::nil(),
+        name: TRIGGER.to_owned(),
+        workflow: "ingest".to_owned(),
+        kind: ScheduleKind::Trigger { interval_us: 100_000, allow_concurrent: false },
+        enabled: true,
+        disabled_cause: None,
+        cursor: None,
+        last_at: None,
+        last_fired_at: None,
+        created_at: Wall(0),
+        updated_at: Wall(0),
+        owner: Some(1),
+    }
+}
+
+/// One fire admitted, held and released, with so many unfinished runs beside it.
+pub fn admit_hold_release(unfinished: u64) -> impl FnMut() -> Option<Uuid> {
+    let mut gate = gate(unfinished);
+    let mut number = unfinished;
+    move || {
+        number += 1;
+        let admission = gate.admit(SCHEDULE, Some(hash(number)), Overlap::Allow);
+        assert_eq!(admission, Admission::Run, "its context is new");
+        gate.hold(SCHEDULE, Some(hash(number)), run(number));
+        gate.release(run(number))
+    }
+}
+
+/// A fire whose context is that of an unfinished run, of which there are so many.
+pub fn refuse_a_duplicate(unfinished: u64) -> impl FnMut() -> Admission {
+    let gate = gate(unfinished);
+    let mut number = 0;
+    move || {
+        number = (number + 7919) % unfinished;
+        gate.admit(SCHEDULE, Some(hash(number)), Overlap::Allow)
+    }
+}
+
+const SCHEDULE: i64 = 1;
+
+fn hash(number: u64) -> ContextHash {
+    // As of a digest: every byte differs from one to the next.
+    (u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).to_le_bytes()
+}
+
+fn run(number: u64) -> Uuid {
+    Uuid::from_u128(u128::from(number))
+}
+
+fn gate(unfinished: u64) -> Gate {
+    let mut gate = Gate::default();
+    for number in 0..unfinished {
+        gate.hold(SCHEDULE, Some(hash(number)), run(number));
+    }
+    gate
+}
+
+/// A context of so many keys with values of every kind, as in benches/python/hashes.py.
+pub fn mixed(count: usize) -> Map<String, Value> {
+    let values = [json!("in/file.csv"), json!(12345), json!(true), json!(0.25), json!(null)];
+    (0..count).map(|number| (format!("key{number:05}"), values[number % values.len()].clone())).collect()
+}
+
+/// The digest of a context that dedup compares: the walk over a parsed context.
+pub fn digest(context: Map<String, Value>) -> impl FnMut() -> ContextHash {
+    move || hash_json(TRIGGER, black_box(&context))
+}
+
+/// What a fire pays for its digest: its context arrives as text.
+pub fn parse_and_digest(context: Map<String, Value>) -> impl FnMut() -> ContextHash {
+    let text = Value::Object(context).to_string();
+    move || {
+        let context = parse(black_box(&text)).expect("it is a JSON object");
+        hash_json(TRIGGER, &context)
+    }
+}
+
+/// A run of one task through the engine, with a store that says yes to everything.
+pub fn engine_run() -> impl FnMut() {
+    let hour = Duration::from_secs(3600);
+    let settings =
+        Settings { task_timeout: hour, workflow_timeout: hour, crons_enabled: false, catchup_max: 1 };
+    let mut engine = Engine::new(1, settings, 1);
+    let workflow = one_task();
+    let mut number = 0;
+    move || {
+        number += 1;
+        let now = Now { mono: Mono(number), wall: Wall(number as i64) };
+        let request = Request { id: run(number), context: LEFT.into() };
+        let mut out = Effects::default();
+        engine.step(Event::Start { workflow: Arc::clone(&workflow), requests: vec![request] }, now, &mut out);
+        loop {
+            let done = std::mem::take(&mut out);
+            assert!(!done.commits.is_empty() || !done.jobs.is_empty(), "the run makes no progress");
+            for (change, then) in done.commits {
+                engine.step(Event::Committed(then, yes(&change, number as i64)), now, &mut out);
+            }
+            for job in done.jobs {
+                engine.step(Event::Taken(job), now, &mut out);
+                engine.attempt_ended(job, Ended::Success(LEFT.into()), false, now, &mut out);
+            }
+            if !out.ended.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+fn yes(change: &Change, row: i64) -> Receipt {
+    match change {
+        Change::Start { .. } => Receipt::Start(vec![Admitted::Started { row }]),
+        Change::Run(_) => Receipt::Run,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn one_task() -> Arc<Workflow> {
+    let id: Arc<str> = "load".into();
+    let retry = RetryPolicy {
+        attempts_max: 3,
+        first_delay: Duration::from_secs(1),
+        delay_max: Duration::from_secs(60),
+        backoff: policy::Backoff::Exponential { base: 2.0, multiplier: 1.0 },
+        conditions: vec![Condition::All],
+        jitter: true,
+    };
+    let task = Task {
+        id: Arc::clone(&id),
+        dependencies: Vec::new(),
+        retry,
+        rule: None,
+        body: 0,
+        has_failure_callback: false,
+    };
+    let graph = Graph::check("ingest", &[id], &[Vec::new()]).expect("one task has no cycle");
+    Arc::new(Workflow { name: "ingest".into(), version: "v1".into(), tasks: vec![task], graph })
+}
+
+/// Starts so many runs by one commit and ends them by another.
+pub fn start_and_end(store: Arc<dyn Store>, runs: usize) -> impl FnMut() {
+    let epoch = store.join(Wall(0)).expect("joins");
+    move || {
+        let change = |_| Change::Start { epoch, runs: vec![new_run()], cron: None };
+        let changes: Vec<Change> = (0..runs).map(change).collect();
+        let rows = store.commit(&changes).expect("commits").into_iter().map(row_of);
+        let changes: Vec<Change> = rows.map(|run| Change::Run(ended(run, epoch))).collect();
+        store.commit(&changes).expect("commits");
+    }
+}
+
+fn row_of(receipt: Receipt) -> i64 {
+    match receipt {
+        Receipt::Start(admitted) => match admitted[..] {
+            [Admitted::Started { row }] => row,
+            ref other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+fn new_run() -> NewRun {
+    NewRun {
+        id: Uuid::now_v7(),
+        workflow: "ingest".into(),
+        version: "0123456789abcdef".into(),
+        context: r#"{"path":"in/file.csv","size":12345}"#.into(),
+        schedule: None,
+        context_hash: None,
+        unique_hash: false,
+        run_key: None,
+        scheduled_at: None,
+        waits: false,
+        created_at: Wall(1),
+    }
+}
+
+fn ended(run: i64, epoch: i64) -> RunChange {
+    let task = TaskRecord {
+        name: "load".into(),
+        status: TaskStatus::Completed,
+        attempt: 1,
+        context: Some(LEFT.into()),
+        error: None,
+        started_at: Some(Wall(2)),
+        completed_at: Some(Wall(3)),
+    };
+    let end =
+        RunEnd { status: RunStatus::Completed, context: LEFT.into(), error: None, completed_at: Wall(3) };
+    RunChange { run, epoch, tasks: vec![task], end: Some(end) }
+}
