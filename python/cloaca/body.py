@@ -62,6 +62,21 @@ def parameters_of(function: Callable[..., Any]) -> Parameters | None:
     return Parameters(names, required, any_number, keywords)
 
 
+def takes_nothing(function: Any) -> bool:
+    """Whether it is an ordinary function without parameters: by far the most triggers are, and need no closer
+    look.
+    """
+    # Not by its `__dict__`: to ask for that would give every function one.
+    if (
+        type(function) is not _FUNCTION
+        or hasattr(function, "__wrapped__")
+        or hasattr(function, "__signature__")
+    ):
+        return False
+    code = function.__code__
+    return not (code.co_argcount or code.co_kwonlyargcount or code.co_flags & (_COROUTINE | _ASYNC_GENERATOR))
+
+
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine, as `async def` does."""
     return bool(_flags(function) & _COROUTINE)

@@ -34,12 +34,9 @@ def microseconds_of(value: str | float | timedelta, argument: str, *, smallest_u
         TriggerError: no duration, or one shorter than `smallest_us` or longer than ten years. Names the
             argument.
     """
-    if isinstance(value, str):
-        span_us, shown = _parsed_us(value, argument), value.strip()
-    else:
-        span_us = _converted_us(value, argument)
-        shown = text_of(span_us)
+    span_us = _parsed_us(value, argument) if isinstance(value, str) else _converted_us(value, argument)
     if span_us < smallest_us:
+        shown = value.strip() if isinstance(value, str) else text_of(span_us)
         raise TriggerError(f"{argument} is {shown}; the smallest is {text_of(smallest_us)}")
     if span_us > LARGEST_US:
         raise TriggerError(f"{argument} is {excerpt(value)}; the largest is 10 years")

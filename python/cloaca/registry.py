@@ -91,7 +91,9 @@ def add_trigger(trigger: TriggerDefinition) -> None:
     """Registers a trigger, in place of any other of its name, and tells the runners."""
     with lock:
         triggers[trigger.name] = trigger
-    announce_trigger(trigger)
+        live = _live()
+    for runner in live:
+        runner._on_triggers([trigger])
 
 
 def workflow(name: str) -> Workflow | None:
@@ -160,12 +162,6 @@ def announce_workflow(declared: Workflow) -> None:
         runner._on_workflow(declared)
 
 
-def announce_trigger(trigger: TriggerDefinition) -> None:
-    """Tells every live runner of a trigger."""
-    for runner in _live():
-        runner._on_triggers([trigger])
-
-
 def clear() -> None:
     """Forgets everything but the bodies. For tests; runners that live keep what they know."""
     with lock:
@@ -177,7 +173,8 @@ def clear() -> None:
 
 def _live() -> list[LiveRunner]:
     with lock:
-        return list(_runners)
+        # Mostly there is none yet, and to walk a `WeakSet` is slow even if it is empty.
+        return list(_runners) if _runners else []
 
 
 def _constructed(name: str, constructor: Callable[[], Workflow]) -> Workflow:

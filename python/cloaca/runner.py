@@ -13,6 +13,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
 from time import monotonic
 
 from . import _guard, check, registry, why
@@ -40,13 +42,15 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from .trigger import TriggerDefinition
+    from .trigger import TriggerDefinition, TriggerKind
     from .workflow import Workflow
 
 SHUTDOWN_SECONDS = 30.0
 """How long `shutdown` waits for running tasks by default."""
 ATEXIT_SECONDS = 5.0
 """How long the end of the interpreter waits for running tasks of a runner that nobody shut down."""
+DECLARED_AT_ONCE = 10_000
+"""So many triggers are handed to the engine at once: the store keeps them while the next are prepared."""
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
 
@@ -184,7 +188,7 @@ class DefaultRunner:
             raise ArgumentError(f'durability is {excerpt(durability)}; it is "full" or "normal"')
         self._lock = threading.RLock()
         self._closed = False
-        self._slots: dict[str, tuple[TriggerDefinition, int]] = {}
+        self._slots: dict[str, int] = {}
         self._config = config
         self._pid = os.getpid()
         self._engine = Engine.open(
@@ -228,21 +232,31 @@ class DefaultRunner:
             if self._closed:
                 return
             for trigger in triggers:
-                if trigger.cron is not None:
-                    zone = trigger.timezone or "UTC"
-                    self._engine.put_cron(trigger.workflow or "", trigger.cron, zone, trigger.name)
+                kind = trigger.kind
+                if kind.cron is not None:
+                    self._engine.put_cron(kind.workflow or "", kind.cron, kind.timezone, trigger.name)
             polled = [trigger for trigger in triggers if self._is_new(trigger)]
-            for trigger in polled:
-                self._crew.add_trigger(trigger)
-            slots = self._engine.declare_triggers([_plan(trigger) for trigger in polled])
-            for trigger, slot in zip(polled, slots, strict=True):
-                _, before = self._slots.get(trigger.name, (None, -1))
-                if before >= 0:
-                    self._engine.retire_trigger(before)
-                self._slots[trigger.name] = (trigger, slot)
+            for start in range(0, len(polled), DECLARED_AT_ONCE):
+                self._declare(polled[start : start + DECLARED_AT_ONCE])
 
     def _is_new(self, trigger: TriggerDefinition) -> bool:
-        return trigger.cron is None and self._slots.get(trigger.name, (None, -1))[0] is not trigger
+        if trigger.kind.cron is not None:
+            return False
+        slot = self._slots.get(trigger.name)
+        return slot is None or self._crew.triggers[slot] is not trigger
+
+    def _declare(self, triggers: Sequence[TriggerDefinition]) -> None:
+        for trigger in triggers:
+            self._crew.add_trigger(trigger)
+        alike = groupby(triggers, attrgetter("kind"))
+        first = self._engine.declare_triggers(
+            [(_plan(kind), [trigger.name for trigger in group]) for kind, group in alike]
+        )
+        for slot, trigger in enumerate(triggers, first):
+            before = self._slots.get(trigger.name)
+            if before is not None:
+                self._engine.retire_trigger(before)
+            self._slots[trigger.name] = slot
 
     def _open(self) -> Any:
         if self._closed and self._pid == os.getpid():
@@ -732,21 +746,20 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
     return shown | {name: row[name] for name in ("created_at", "started_at", "completed_at", "error_message")}
 
 
-def _plan(trigger: TriggerDefinition) -> dict[str, Any]:
-    interval = trigger.interval_us or POLL_INTERVAL_US
-    wait = trigger.on_error or Backoff()
+def _plan(kind: TriggerKind) -> dict[str, Any]:
+    interval = kind.interval_us or POLL_INTERVAL_US
+    wait = kind.on_error or Backoff()
     # A trigger that is polled once an hour gains nothing from being polled sooner because it failed.
-    base = wait.base_us if trigger.on_error else max(wait.base_us, interval)
+    base = wait.base_us if kind.on_error else max(wait.base_us, interval)
     return {
-        "name": trigger.name,
-        "workflow": trigger.workflow or "",
+        "workflow": kind.workflow or "",
         "interval": interval,
-        "allow_concurrent": trigger.allow_concurrent,
-        "jitter": trigger.jitter_us,
-        "timeout": trigger.poll_timeout_us,
+        "allow_concurrent": kind.allow_concurrent,
+        "jitter": kind.jitter_us,
+        "timeout": kind.poll_timeout_us,
         "backoff": (base, wait.factor, max(wait.max_us, base)),
-        "failures_max": trigger.max_consecutive_failures,
-        "overlap": trigger.overlap or "allow",
+        "failures_max": kind.max_consecutive_failures,
+        "overlap": kind.overlap or "allow",
     }
 
 

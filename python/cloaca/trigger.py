@@ -5,8 +5,10 @@ Invariant: a definition is complete and checked when it is registered, and doesn
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from . import registry
-from .body import is_async, is_async_generator, name_of, parameters_of
+from .body import is_async, is_async_generator, name_of, parameters_of, takes_nothing
 from .duration import LARGEST_US, microseconds_of
 from .errors import ScheduleError, TriggerError, excerpt
 from .name import checked_name, is_text
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
 POLL_INTERVAL_US = 30_000_000
 OVERLAPS = ("allow", "skip", "queue", "buffer_one", "cancel_running")
 _CRON_CHARS_MAX = 500
+_KINDS_MAX = 256
+"""So many different sets of arguments are remembered."""
 
 
-class TriggerDefinition:
-    """One trigger as declared.
+class TriggerKind:
+    """What a trigger fires, and how it is polled or scheduled. Triggers declared alike share one.
 
     Durations are whole microseconds; `interval_us` is `None` if and only if `cron` isn't.
     """
@@ -36,16 +40,12 @@ class TriggerDefinition:
     __slots__ = (
         "allow_concurrent",
         "cron",
-        "function",
         "interval_us",
-        "is_async",
         "jitter_us",
         "max_consecutive_failures",
-        "name",
         "on_error",
         "overlap",
         "poll_timeout_us",
-        "takes_tick",
         "timezone",
         "workflow",
     )
@@ -53,8 +53,6 @@ class TriggerDefinition:
     def __init__(
         self,
         *,
-        name: str,
-        function: Callable[..., Any],
         workflow: str | None,
         interval_us: int | None,
         cron: str | None,
@@ -65,11 +63,7 @@ class TriggerDefinition:
         overlap: str | None,
         max_consecutive_failures: int | None,
         on_error: Backoff | None,
-        takes_tick: bool,
-        is_async: bool,
     ) -> None:
-        self.name = name
-        self.function = function
         self.workflow = workflow
         self.interval_us = interval_us
         self.cron = cron
@@ -80,11 +74,24 @@ class TriggerDefinition:
         self.overlap = overlap
         self.max_consecutive_failures = max_consecutive_failures
         self.on_error = on_error
+
+
+class TriggerDefinition:
+    """One trigger as declared. Small, as there may be a million."""
+
+    __slots__ = ("function", "is_async", "kind", "name", "takes_tick")
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], kind: TriggerKind, *, takes_tick: bool, is_async: bool
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.kind = kind
         self.takes_tick = takes_tick
         self.is_async = is_async
 
     def __repr__(self) -> str:
-        return f"TriggerDefinition(name={self.name!r}, workflow={self.workflow!r})"
+        return f"TriggerDefinition(name={self.name!r}, workflow={self.kind.workflow!r})"
 
 
 if TYPE_CHECKING:
@@ -143,39 +150,36 @@ def trigger(
         raise TriggerError(
             f"@trigger decorates a function; got {excerpt(function)}. Give @trigger(workflow=...)"
         )
-    interval_us = _interval_us(poll_interval, cron)
     fired = _workflow_name(workflow, on)
-    settings: dict[str, Any] = {
-        "workflow": fired,
-        "interval_us": interval_us,
-        "cron": _checked_cron(cron, fired),
-        "timezone": _checked_timezone(timezone, cron),
-        "allow_concurrent": _checked_flag(allow_concurrent),
-        "jitter_us": _jitter_us(jitter, interval_us),
-        "poll_timeout_us": None if poll_timeout is None else microseconds_of(poll_timeout, "poll_timeout"),
-        "overlap": _checked_overlap(overlap),
-        "max_consecutive_failures": _checked_failures(max_consecutive_failures),
-        "on_error": _checked_backoff(on_error),
-    }
-    if cron is not None:
-        from ._cloaca import check_cron
-
-        check_cron(settings["cron"], settings["timezone"])
-        _refuse_polling(
-            jitter=jitter,
-            poll_timeout=poll_timeout,
-            max_consecutive_failures=max_consecutive_failures,
-            on_error=on_error,
-        )
+    given = (
+        fired,
+        poll_interval,
+        cron,
+        timezone,
+        allow_concurrent,
+        jitter,
+        poll_timeout,
+        overlap,
+        max_consecutive_failures,
+        on_error,
+    )
+    try:
+        kind = _kind(*given)
+    except TypeError:
+        kind = None
+    if kind is None:
+        # An argument without a hash cannot be remembered.
+        kind = _kind.__wrapped__(*given)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         trigger_name = _trigger_name(name, function)
+        is_plain = takes_nothing(function)
         definition = TriggerDefinition(
-            name=trigger_name,
-            function=function,
-            takes_tick=_takes_tick(function, trigger_name),
-            is_async=is_async(function),
-            **settings,
+            trigger_name,
+            function,
+            kind,
+            takes_tick=not is_plain and _takes_tick(function, trigger_name),
+            is_async=not is_plain and is_async(function),
         )
         for given in (workflow, on):
             if isinstance(given, Workflow) and registry.workflow(given.name) is None:
@@ -184,6 +188,46 @@ def trigger(
         return function
 
     return decorate if function is None else decorate(function)
+
+
+@lru_cache(_KINDS_MAX, typed=True)
+def _kind(
+    workflow: str | None,
+    poll_interval: Duration | None,
+    cron: str | None,
+    timezone: str | None,
+    allow_concurrent: bool,
+    jitter: Duration | None,
+    poll_timeout: Duration | None,
+    overlap: str | None,
+    max_consecutive_failures: int | None,
+    on_error: Backoff | None,
+) -> TriggerKind:
+    """What these arguments mean, once they are checked. The same ones are checked once."""
+    interval_us = _interval_us(poll_interval, cron)
+    kind = TriggerKind(
+        workflow=workflow,
+        interval_us=interval_us,
+        cron=_checked_cron(cron, workflow),
+        timezone=_checked_timezone(timezone, cron),
+        allow_concurrent=_checked_flag(allow_concurrent),
+        jitter_us=_jitter_us(jitter, interval_us),
+        poll_timeout_us=None if poll_timeout is None else microseconds_of(poll_timeout, "poll_timeout"),
+        overlap=_checked_overlap(overlap),
+        max_consecutive_failures=_checked_failures(max_consecutive_failures),
+        on_error=_checked_backoff(on_error),
+    )
+    if kind.cron is not None:
+        from ._cloaca import check_cron
+
+        check_cron(kind.cron, kind.timezone)
+        _refuse_polling(
+            jitter=jitter,
+            poll_timeout=poll_timeout,
+            max_consecutive_failures=max_consecutive_failures,
+            on_error=on_error,
+        )
+    return kind
 
 
 def _trigger_name(name: object, function: object) -> str:
@@ -210,6 +254,8 @@ def _takes_tick(function: Callable[..., Any], name: str) -> bool:
 
 
 def _workflow_name(workflow: object, on: object) -> str | None:
+    if workflow is None and on is None:
+        return None
     names = [
         given.name if isinstance(given, Workflow) else checked_name(given, argument, TriggerError)
         for given, argument in ((workflow, "workflow"), (on, "on"))

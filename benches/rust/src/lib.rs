@@ -12,7 +12,7 @@ use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Finish, Plan, Poller, Turn};
 use cloaca_core::port::{
     Admitted, Change, ContextHash, NewRun, Receipt, RunChange, RunEnd, RunStatus, Schedule, ScheduleKind,
-    Store, TaskRecord, TaskStatus,
+    Store, TaskRecord, TaskStatus, TriggerState,
 };
 use cloaca_core::run::Ended;
 use cloaca_core::time::{Mono, Now, Wall};
@@ -60,9 +60,11 @@ pub fn arm_anew(timers: u64) -> impl FnMut() {
 /// A quiet poll without its body: the turn and the answer that there is nothing to do.
 pub fn quiet_poll(triggers: i64) -> impl FnMut() {
     let mut poller = Poller::default();
+    let plan = Arc::new(plan());
     for row in 1..=triggers {
-        let slot = poller.declare(plan(), Mono(0));
-        poller.enable(slot, &schedule(row), false, Mono(0));
+        let slot = poller.declare(TRIGGER.into(), Arc::clone(&plan), Mono(0));
+        let state = TriggerState { row, enabled: true, cursor: None, last_fired_at: None, owner: Some(1) };
+        poller.enable(slot, &state, false, Mono(0));
     }
     let mut now = Mono(0);
     move || {
@@ -80,30 +82,11 @@ pub fn quiet_poll(triggers: i64) -> impl FnMut() {
 fn plan() -> Plan {
     let second = Duration::from_secs(1);
     Plan {
-        name: TRIGGER.into(),
         interval: Duration::from_nanos(INTERVAL_NS),
         jitter: Duration::ZERO,
         timeout: None,
         backoff: poll::Backoff { base: second, factor: 2.0, longest: second },
         failures_max: None,
-    }
-}
-
-fn schedule(row: i64) -> Schedule {
-    Schedule {
-        row,
-        id: Uuid::nil(),
-        name: TRIGGER.to_owned(),
-        workflow: "ingest".to_owned(),
-        kind: ScheduleKind::Trigger { interval_us: 100_000, allow_concurrent: false },
-        enabled: true,
-        disabled_cause: None,
-        cursor: None,
-        last_at: None,
-        last_fired_at: None,
-        created_at: Wall(0),
-        updated_at: Wall(0),
-        owner: Some(1),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 use uuid::Uuid;
 
 use cloaca_core::admit::Overlap;
@@ -127,11 +127,10 @@ fn next_of(cron: &Cron, at: Wall) -> Option<Wall> {
     cron.next(at)
 }
 
-/// A trigger as the Python layer declares it; spans are in microseconds.
+/// What triggers of one kind have in common, as the Python layer declares it; spans are in microseconds.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-struct TriggerParts {
-    name: String,
+struct KindParts {
     workflow: String,
     interval: u64,
     allow_concurrent: bool,
@@ -143,12 +142,10 @@ struct TriggerParts {
     overlap: String,
 }
 
-impl TriggerParts {
-    fn split(self) -> (Plan, Declared) {
-        let name: Arc<str> = self.name.into();
+impl KindParts {
+    fn plan(&self) -> Plan {
         let (base, factor, longest) = self.backoff;
-        let plan = Plan {
-            name: Arc::clone(&name),
+        Plan {
             interval: Duration::from_micros(self.interval),
             jitter: Duration::from_micros(self.jitter),
             timeout: self.timeout.map(Duration::from_micros),
@@ -158,15 +155,26 @@ impl TriggerParts {
                 longest: Duration::from_micros(longest),
             },
             failures_max: self.failures_max,
-        };
+        }
+    }
+
+    /// Adds the triggers of these names, which share what can be shared.
+    fn declare(
+        self,
+        names: &[Bound<'_, PyString>],
+        triggers: &mut Vec<(Arc<Plan>, Declared)>,
+    ) -> PyResult<()> {
+        let plan = Arc::new(self.plan());
+        let overlap = Overlap::from_name(&self.overlap).unwrap_or_default();
         let interval_us = i64::try_from(self.interval).unwrap_or(i64::MAX);
-        let row = TriggerRow {
-            name,
-            workflow: self.workflow.into(),
-            interval_us,
-            allow_concurrent: self.allow_concurrent,
-        };
-        (plan, Declared { row, overlap: Overlap::from_name(&self.overlap).unwrap_or_default() })
+        let allow_concurrent = self.allow_concurrent;
+        let workflow: Arc<str> = self.workflow.into();
+        for name in names {
+            let (name, workflow) = (Arc::from(name.to_str()?), Arc::clone(&workflow));
+            let row = TriggerRow { name, workflow, interval_us, allow_concurrent };
+            triggers.push((Arc::clone(&plan), Declared { row, overlap }));
+        }
+        Ok(())
     }
 }
 
@@ -228,10 +236,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Declares triggers and returns their places in the list of bodies, which follow one another.
-    fn declare_triggers(&self, py: Python<'_>, triggers: Vec<TriggerParts>) -> PyResult<Vec<u32>> {
+    /// Declares triggers, as kinds with the names of theirs, and returns the first one's place in the list of bodies; the others
+    /// follow it.
+    fn declare_triggers(
+        &self,
+        py: Python<'_>,
+        kinds: Vec<(KindParts, Vec<Bound<'_, PyString>>)>,
+    ) -> PyResult<u32> {
         let runtime = self.runtime(py)?;
-        let triggers = triggers.into_iter().map(TriggerParts::split).collect();
+        let mut triggers = Vec::with_capacity(kinds.iter().map(|(_, names)| names.len()).sum());
+        for (kind, names) in kinds {
+            kind.declare(&names, &mut triggers)?;
+        }
         free(py, || runtime.declare(triggers))
     }
 

@@ -13,7 +13,7 @@ use crate::admit::{Admission, Gate, Overlap};
 use crate::cron::Cron;
 use crate::port::{
     Admitted, Change, ContextHash, NewRun, Outcome, Receipt, RunChange, RunEnd, RunStatus, Schedule,
-    ScheduleKind, Stretch, TickChange, TriggerRow, Unfinished,
+    ScheduleKind, Stretch, TickChange, TriggerRow, TriggerState, Unfinished,
 };
 use crate::run::{Ended, Progress, Ruling, Run};
 use crate::time::{Mono, Now, Wall};
@@ -240,7 +240,7 @@ pub struct Rearm {
     /// Its place in the poller.
     pub slot: u32,
     /// Its row, if that has just become known.
-    pub row: Option<Schedule>,
+    pub row: Option<TriggerState>,
     /// Its cursor as kept, if that moved.
     pub cursor: Option<String>,
     /// When it fired, if a run of it was started.
@@ -311,7 +311,8 @@ pub struct Engine {
     epoch: i64,
     settings: Settings,
     workflows: BTreeMap<Arc<str>, Arc<Workflow>>,
-    triggers: HashMap<u32, Declared>,
+    /// By their places in the poller, which are dense.
+    triggers: Vec<Option<Declared>>,
     parked: BTreeSet<u32>,
     runs: HashMap<Uuid, Run>,
     gate: Gate,
@@ -340,7 +341,7 @@ impl Engine {
             epoch,
             settings,
             workflows: BTreeMap::new(),
-            triggers: HashMap::new(),
+            triggers: Vec::new(),
             parked: BTreeSet::new(),
             runs: HashMap::new(),
             gate: Gate::default(),
@@ -426,17 +427,10 @@ impl Engine {
     pub fn step(&mut self, event: Event, now: Now, out: &mut Effects) {
         match event {
             Event::Workflow(workflow) => self.declared(workflow, now, out),
-            Event::Triggers(triggers) => triggers.into_iter().for_each(|(slot, declared)| {
-                let trigger = declared.row.clone();
-                // What the old declaration still polls must not move the cursor behind the new one's back.
-                if let Some(old) = self.slot_of.insert(Arc::clone(&trigger.name), slot) {
-                    self.triggers.remove(&old);
-                    self.parked.remove(&old);
-                }
-                self.triggers.insert(slot, declared);
-                let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
-                out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies }));
-            }),
+            Event::Triggers(triggers) => {
+                out.commits.reserve(triggers.len());
+                triggers.into_iter().for_each(|(slot, declared)| self.trigger(slot, declared, now, out));
+            }
             Event::Start { workflow, requests } => self.start(&workflow, requests, now, out),
             Event::Polled(polled) => self.polled(polled, now, out),
             Event::History(history) => {
@@ -473,12 +467,33 @@ impl Engine {
         }
     }
 
+    fn trigger(&mut self, slot: u32, declared: Declared, now: Now, out: &mut Effects) {
+        let trigger = declared.row.clone();
+        // What the old declaration still polls must not move the cursor behind the new one's back.
+        if let Some(old) = self.slot_of.insert(Arc::clone(&trigger.name), slot) {
+            self.triggers[old as usize] = None;
+            self.parked.remove(&old);
+        }
+        let place = slot as usize;
+        if place >= self.triggers.len() {
+            self.triggers.resize(place + 1, None);
+        }
+        self.triggers[place] = Some(declared);
+        let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
+        out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies }));
+    }
+
+    /// The trigger polled in that place, unless it was declared again since.
+    fn declared_in(&self, slot: u32) -> Option<&Declared> {
+        self.triggers.get(slot as usize)?.as_ref()
+    }
+
     fn ask_for_parked(&mut self, now: Now, out: &mut Effects) {
         self.parked.iter().for_each(|&slot| self.ask_for(slot, now, out));
     }
 
     fn ask_for(&self, slot: u32, now: Now, out: &mut Effects) {
-        let trigger = self.triggers[&slot].row.clone();
+        let trigger = self.declared_in(slot).expect("a parked trigger is declared").row.clone();
         let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
         out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies }));
     }
@@ -516,7 +531,7 @@ impl Engine {
     }
 
     fn polled(&mut self, mut polled: Polled, now: Now, out: &mut Effects) {
-        let Some(declared) = self.triggers.get(&polled.slot).cloned() else { return };
+        let Some(declared) = self.declared_in(polled.slot).cloned() else { return };
         let fires = std::mem::take(&mut polled.fires);
         let mut verdict = Verdict::of(&polled.reason);
         self.counts.fires += fires.len() as u64;
@@ -635,12 +650,12 @@ impl Engine {
                 });
             }
             (Then::Tick { slot, runs, .. }, _) => {
-                let trigger = self.triggers.get(&slot).map_or("", |trigger| &*trigger.row.name);
+                let trigger = self.declared_in(slot).map_or("", |trigger| &*trigger.row.name);
                 let text =
                     format!("trigger '{trigger}': another runner polls it now; its last poll was discarded");
                 out.logs.push((Level::Warning, text));
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
-                if self.triggers.contains_key(&slot) {
+                if self.declared_in(slot).is_some() {
                     self.parked.insert(slot);
                 }
                 out.rearm.push(Rearm { slot, elsewhere: true, ..Rearm::default() });
@@ -662,9 +677,9 @@ impl Engine {
                 out.ended.push((run, created_at, end));
                 self.drop_run(run, now, out);
             }
-            (Then::Declared { slot, vacancies }, Receipt::Declared(schedule)) => {
-                let elsewhere = schedule.owner != Some(self.epoch);
-                if elsewhere && self.triggers.contains_key(&slot) {
+            (Then::Declared { slot, vacancies }, Receipt::Declared(state)) => {
+                let elsewhere = state.owner != Some(self.epoch);
+                if elsewhere && self.declared_in(slot).is_some() {
                     self.parked.insert(slot);
                     // The answer may be older than the vacancy, which found nothing parked.
                     if vacancies != self.vacancies {
@@ -673,7 +688,7 @@ impl Engine {
                 } else {
                     self.parked.remove(&slot);
                 }
-                let rearm = Rearm { slot, row: Some(*schedule), elsewhere, ..Rearm::default() };
+                let rearm = Rearm { slot, row: Some(state), elsewhere, ..Rearm::default() };
                 // Not before the gate knows the runs that a dead owner left unfinished.
                 match self.is_recovered {
                     true => out.rearm.push(rearm),

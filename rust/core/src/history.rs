@@ -9,7 +9,8 @@ use crate::time::Wall;
 /// What has gathered of one trigger since it was last taken.
 #[derive(Debug, Clone, Default)]
 pub struct Streak {
-    open: Option<Stretch>,
+    /// Boxed, because most triggers never have one.
+    open: Option<Box<Stretch>>,
 }
 
 impl Streak {
@@ -33,7 +34,7 @@ impl Streak {
             open.sum_us += duration_us;
             return None;
         }
-        self.open.replace(Stretch {
+        let ended = self.open.replace(Box::new(Stretch {
             schedule,
             outcome,
             reason: Arc::from(reason),
@@ -43,12 +44,13 @@ impl Streak {
             min_us: duration_us,
             max_us: duration_us,
             sum_us: duration_us,
-        })
+        }));
+        ended.map(|ended| *ended)
     }
 
     /// Takes what has gathered, as a stretch of that trigger's row.
     pub fn take(&mut self, schedule: i64) -> Option<Stretch> {
-        self.open.take().map(|open| Stretch { schedule, ..open })
+        self.open.take().map(|open| Stretch { schedule, ..*open })
     }
 }
 

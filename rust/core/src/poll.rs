@@ -8,18 +8,16 @@ use std::time::Duration;
 
 use crate::cadence;
 use crate::history::{Streak, Tally};
-use crate::port::{Outcome, Schedule, Stretch};
+use crate::port::{Outcome, Stretch, TriggerState};
 use crate::time::{Mono, Wall};
 use crate::wheel::Wheel;
 
 /// How finely polls are timed unless somebody wishes otherwise: the trade between lateness and the price of waking up.
 pub const RESOLUTION: Duration = Duration::from_micros(50);
 
-/// How a trigger wants to be polled.
+/// How a trigger wants to be polled. Triggers that want the same share one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// The trigger's name.
-    pub name: Arc<str>,
     /// From one poll to the next.
     pub interval: Duration,
     /// Each poll comes later by a random share of this; at most the interval.
@@ -158,7 +156,8 @@ struct Slot {
 
 #[derive(Debug)]
 struct Rest {
-    plan: Plan,
+    name: Arc<str>,
+    plan: Arc<Plan>,
     /// The store's row; none until it is kept.
     schedule: Option<i64>,
     enabled: bool,
@@ -249,12 +248,13 @@ impl Poller {
     }
     /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
     /// interval after `now`, later by its phase if other triggers share the interval.
-    pub fn declare(&mut self, plan: Plan, now: Mono) -> u32 {
+    pub fn declare(&mut self, name: Arc<str>, plan: Arc<Plan>, now: Mono) -> u32 {
         let interval_ns = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
         let sharing = self.per_interval.entry(interval_ns).or_insert(0);
         let last_beat = Mono(now.0.saturating_add(cadence::phase(*sharing, interval_ns)));
         *sharing += 1;
         let rest = Rest {
+            name,
             plan,
             schedule: None,
             enabled: true,
@@ -292,7 +292,7 @@ impl Poller {
     }
 
     /// Gives a declared trigger its row and arms it if that says so, unless it is polled `elsewhere`.
-    pub fn enable(&mut self, slot: u32, row: &Schedule, elsewhere: bool, now: Mono) {
+    pub fn enable(&mut self, slot: u32, row: &TriggerState, elsewhere: bool, now: Mono) {
         if self.rests[slot as usize].retired {
             return;
         }
@@ -587,7 +587,7 @@ impl Poller {
 
     /// The name of the trigger in that slot.
     pub fn name(&self, slot: u32) -> Arc<str> {
-        Arc::clone(&self.rests[slot as usize].plan.name)
+        Arc::clone(&self.rests[slot as usize].name)
     }
 
     /// Quiet polls gathered since they were last taken, of every trigger.

@@ -308,12 +308,27 @@ pub enum Receipt {
     Start(Vec<Admitted>),
     /// The run's progress is kept.
     Run,
-    /// The trigger's row.
-    Declared(Box<Schedule>),
+    /// Where the trigger stands now.
+    Declared(TriggerState),
     /// The history is kept.
     History,
     /// The lease was lost: nothing of this change was written.
     Fenced,
+}
+
+/// What polling a declared trigger needs of its row. The rest of the row is what was declared, and need not come back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TriggerState {
+    /// The store's key.
+    pub row: i64,
+    /// Whether it is polled at all.
+    pub enabled: bool,
+    /// The cursor as JSON text.
+    pub cursor: Option<String>,
+    /// When it last fired a run.
+    pub last_fired_at: Option<Wall>,
+    /// Who polls it.
+    pub owner: Option<i64>,
 }
 
 /// A trigger's or a cron's row.

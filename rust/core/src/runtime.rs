@@ -143,7 +143,7 @@ impl Watch {
 
 #[derive(Default)]
 struct WriterState {
-    items: Vec<(Change, Then)>,
+    items: VecDeque<(Change, Then)>,
     busy: bool,
     closed: bool,
 }
@@ -482,8 +482,8 @@ impl Runtime {
         lock(&self.shared.engine).run(id).map(Run::active_tasks).unwrap_or_default()
     }
 
-    /// Declares triggers and returns their slots, which follow one another. They are polled once their rows are kept.
-    pub fn declare(&self, triggers: Vec<(Plan, Declared)>) -> Vec<u32> {
+    /// Declares triggers and returns the first one's slot; the others follow it. They are polled once their rows are kept.
+    pub fn declare(&self, triggers: Vec<(Arc<Plan>, Declared)>) -> u32 {
         let mut declared = Vec::with_capacity(triggers.len());
         {
             let mut polls = lock(&self.shared.polls);
@@ -492,11 +492,13 @@ impl Runtime {
                 self.shared.order(Order::SpawnPoller);
             }
             let now = self.now().mono;
-            declared.extend(triggers.into_iter().map(|(plan, row)| (polls.poller.declare(plan, now), row)));
+            declared.extend(triggers.into_iter().map(|(plan, declared)| {
+                (polls.poller.declare(Arc::clone(&declared.row.name), plan, now), declared)
+            }));
         }
-        let slots = declared.iter().map(|&(slot, _)| slot).collect();
+        let first = declared.first().map_or(0, |&(slot, _)| slot);
         self.step(Event::Triggers(declared));
-        slots
+        first
     }
 
     /// Forgets a slot whose trigger was declared again.
@@ -1205,9 +1207,7 @@ impl Shared {
                     writer = wait_on(&self.writer_wake, writer, None);
                 }
                 writer.busy = true;
-                let size = BATCH_MAX.min(writer.items.len());
-                let rest = writer.items.split_off(size);
-                std::mem::replace(&mut writer.items, rest)
+                next_batch(&mut writer.items)
             };
             self.write(batch);
         }
@@ -1404,6 +1404,18 @@ impl Shared {
             all.extend(found);
         }
     }
+}
+
+/// Up to [`BATCH_MAX`] changes from the front. What a burst has made room for is given back as it drains.
+fn next_batch(items: &mut VecDeque<(Change, Then)>) -> Vec<(Change, Then)> {
+    if items.len() <= BATCH_MAX {
+        return std::mem::take(items).into();
+    }
+    let batch = items.drain(..BATCH_MAX).collect();
+    if items.len() < items.capacity() / 4 {
+        items.shrink_to_fit();
+    }
+    batch
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloaca_core::poll::{Backoff, Finish, Plan, Poller, Ticket, Turn};
-use cloaca_core::port::{Schedule, ScheduleKind};
+use cloaca_core::port::TriggerState;
 use cloaca_core::time::{Mono, Wall};
 
 const MS: u64 = 1_000_000;
@@ -12,10 +12,9 @@ fn at_ms(ms: u64) -> Mono {
     Mono(ms * MS)
 }
 
-fn plan(name: &str, interval_ms: u64) -> Plan {
+fn plan(interval_ms: u64) -> Plan {
     let second = Duration::from_secs(1);
     Plan {
-        name: name.into(),
         interval: Duration::from_millis(interval_ms),
         jitter: Duration::ZERO,
         timeout: None,
@@ -24,29 +23,15 @@ fn plan(name: &str, interval_ms: u64) -> Plan {
     }
 }
 
-fn row(number: i64) -> Schedule {
-    Schedule {
-        row: number,
-        id: uuid::Uuid::nil(),
-        name: String::new(),
-        workflow: String::new(),
-        kind: ScheduleKind::Trigger { interval_us: 1, allow_concurrent: false },
-        enabled: true,
-        disabled_cause: None,
-        cursor: None,
-        last_at: None,
-        last_fired_at: None,
-        created_at: Wall(0),
-        updated_at: Wall(0),
-        owner: Some(1),
-    }
+fn row(number: i64) -> TriggerState {
+    TriggerState { row: number, enabled: true, cursor: None, last_fired_at: None, owner: Some(1) }
 }
 
 /// A poller with one trigger of each plan, in rows from 1.
 fn poller(plans: Vec<Plan>) -> Poller {
     let mut poller = Poller::default();
     for (plan, number) in plans.into_iter().zip(1..) {
-        let slot = poller.declare(plan, Mono(0));
+        let slot = poller.declare("t".into(), plan.into(), Mono(0));
         poller.enable(slot, &row(number), false, Mono(0));
     }
     poller
@@ -69,7 +54,7 @@ fn due(poller: &mut Poller, now: Mono) -> Ticket {
 
 #[test]
 fn twenty_triggers_keep_their_beat_beside_one_that_hangs_and_one_that_fails() {
-    let mut poller = poller((0..22).map(|_| plan("t", 50)).collect());
+    let mut poller = poller((0..22).map(|_| plan(50)).collect());
     let (hanging, failing) = (20, 21);
     let mut polls = [0; 22];
     for tick in 1..=20_000 {
@@ -95,7 +80,7 @@ fn twenty_triggers_keep_their_beat_beside_one_that_hangs_and_one_that_fails() {
 
 #[test]
 fn a_lone_trigger_is_polled_on_its_beat_however_late_it_was_answered() {
-    let mut poller = poller(vec![plan("t", 100)]);
+    let mut poller = poller(vec![plan(100)]);
     assert_eq!(poller.next(at_ms(99)), Turn::Wait);
     let ticket = due(&mut poller, at_ms(100));
     assert_eq!(ticket.due, at_ms(100));
@@ -109,7 +94,7 @@ fn a_lone_trigger_is_polled_on_its_beat_however_late_it_was_answered() {
 
 #[test]
 fn a_poll_that_timed_out_changes_nothing_when_it_comes_back() {
-    let timed = Plan { timeout: Some(Duration::from_millis(30)), ..plan("t", 100) };
+    let timed = Plan { timeout: Some(Duration::from_millis(30)), ..plan(100) };
     let mut poller = poller(vec![timed]);
     let ticket = due(&mut poller, at_ms(100));
     let turn = poller.next(at_ms(131));
@@ -124,7 +109,7 @@ fn a_poll_that_timed_out_changes_nothing_when_it_comes_back() {
 
 #[test]
 fn a_poll_in_time_is_not_given_up_later() {
-    let timed = Plan { timeout: Some(Duration::from_millis(30)), ..plan("t", 100) };
+    let timed = Plan { timeout: Some(Duration::from_millis(30)), ..plan(100) };
     let mut poller = poller(vec![timed]);
     let ticket = due(&mut poller, at_ms(100));
     skip(&mut poller, ticket, at_ms(110));
@@ -134,7 +119,7 @@ fn a_poll_in_time_is_not_given_up_later() {
 
 #[test]
 fn a_disabled_trigger_is_not_polled_and_its_poll_in_flight_is_void() {
-    let mut poller = poller(vec![plan("t", 100)]);
+    let mut poller = poller(vec![plan(100)]);
     let ticket = due(&mut poller, at_ms(100));
     assert!(poller.set_enabled(1, false, at_ms(110)));
     assert_eq!(poller.ended(ticket, false, finish(at_ms(120)), at_ms(120)), None);
@@ -146,7 +131,7 @@ fn a_disabled_trigger_is_not_polled_and_its_poll_in_flight_is_void() {
 
 #[test]
 fn a_trigger_waits_longer_after_each_failure_and_not_at_all_after_a_success() {
-    let mut poller = poller(vec![plan("t", 100)]);
+    let mut poller = poller(vec![plan(100)]);
     let mut now = at_ms(100);
     let mut waits = Vec::new();
     for _ in 0..4 {
@@ -166,7 +151,7 @@ fn a_trigger_waits_longer_after_each_failure_and_not_at_all_after_a_success() {
 
 #[test]
 fn too_many_failures_in_a_row_ask_for_the_trigger_to_be_disabled() {
-    let mut poller = poller(vec![Plan { failures_max: Some(2), ..plan("t", 100) }]);
+    let mut poller = poller(vec![Plan { failures_max: Some(2), ..plan(100) }]);
     let ticket = due(&mut poller, at_ms(100));
     assert_eq!(poller.ended(ticket, true, finish(at_ms(100)), at_ms(100)).unwrap().disable, None);
     poller.rearm(0, None, None, at_ms(100));
@@ -178,7 +163,7 @@ fn too_many_failures_in_a_row_ask_for_the_trigger_to_be_disabled() {
 
 #[test]
 fn a_wish_to_pause_is_kept_once_and_is_no_failure() {
-    let mut poller = poller(vec![plan("t", 100)]);
+    let mut poller = poller(vec![plan(100)]);
     let ticket = due(&mut poller, at_ms(100));
     let wish = Finish { pause: Some(Duration::from_millis(950)), ..finish(at_ms(100)) };
     poller.skipped(ticket, "busy", wish, at_ms(100));
@@ -191,7 +176,7 @@ fn a_wish_to_pause_is_kept_once_and_is_no_failure() {
 
 #[test]
 fn jitter_delays_within_its_bound_and_does_not_drift() {
-    let mut poller = poller(vec![Plan { jitter: Duration::from_millis(40), ..plan("t", 100) }]);
+    let mut poller = poller(vec![Plan { jitter: Duration::from_millis(40), ..plan(100) }]);
     for beat in 1..200 {
         let mut now = poller.next_due().unwrap();
         let late_ms = (now.0 - beat * 100 * MS) / MS;
@@ -206,7 +191,7 @@ fn jitter_delays_within_its_bound_and_does_not_drift() {
 
 #[test]
 fn triggers_of_one_interval_are_spread_over_it() {
-    let mut poller = poller((0..4).map(|_| plan("t", 100)).collect());
+    let mut poller = poller((0..4).map(|_| plan(100)).collect());
     let mut first = Vec::new();
     for ms in 1..=200 {
         while let Turn::Poll(ticket) = poller.next(at_ms(ms)) {
@@ -218,7 +203,7 @@ fn triggers_of_one_interval_are_spread_over_it() {
 
 #[test]
 fn a_poll_out_of_turn_moves_no_beat_and_never_doubles_one() {
-    let mut poller = poller(vec![plan("t", 100)]);
+    let mut poller = poller(vec![plan(100)]);
     let ticket = poller.poll_now(0, at_ms(30)).expect("none is in flight");
     assert_eq!(poller.poll_now(0, at_ms(31)), None);
     assert_eq!(poller.next(at_ms(100)), Turn::Wait);
@@ -228,7 +213,7 @@ fn a_poll_out_of_turn_moves_no_beat_and_never_doubles_one() {
 
 #[test]
 fn a_trigger_polled_elsewhere_is_left_alone_until_it_is_given_back() {
-    let mut poller = poller(vec![plan("t", 100)]);
+    let mut poller = poller(vec![plan(100)]);
     poller.park(0);
     assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
     assert_eq!(poller.poll_now(0, at_ms(1000)), None);

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Declared, Effects, Engine, Event, Settings, Then};
-use cloaca_core::port::{Change, Receipt, Schedule, ScheduleKind, TriggerRow};
+use cloaca_core::port::{Change, Receipt, TriggerRow, TriggerState};
 use cloaca_core::time::{Mono, Now, Wall};
-use uuid::Uuid;
 
 const MINE: i64 = 2;
 const DEAD: i64 = 1;
@@ -36,21 +35,13 @@ fn declaration() -> Event {
 }
 
 fn held_by(owner: i64) -> Receipt {
-    Receipt::Declared(Box::new(Schedule {
+    Receipt::Declared(TriggerState {
         row: 7,
-        id: Uuid::nil(),
-        name: "inbox".to_owned(),
-        workflow: "mail".to_owned(),
-        kind: ScheduleKind::Trigger { interval_us: 1000, allow_concurrent: false },
         enabled: true,
-        disabled_cause: None,
         cursor: None,
-        last_at: None,
         last_fired_at: None,
-        created_at: Wall(0),
-        updated_at: Wall(0),
         owner: Some(owner),
-    }))
+    })
 }
 
 /// The one declaration among what an engine sends to the store.

@@ -11,6 +11,7 @@ use cloaca_core::time::{Mono, Wall};
 use uuid::Uuid;
 
 use crate::process::{Moved, Polling};
+use crate::scenario::Trigger;
 use crate::witness::Wish;
 use crate::world::World;
 
@@ -55,15 +56,15 @@ impl World {
         let state = process.poller.tick_state(ticket.slot);
         let slot = &mut process.slots[ticket.slot as usize];
         assert!(!slot.is_retired, "a retired trigger is polled: {ticket:?}");
-        assert!(!slot.is_elsewhere, "{} is polled, which another owner polls", slot.trigger.plan.name);
-        assert_eq!(state.failures, slot.failures, "failures in a row of {}", slot.trigger.plan.name);
+        assert!(!slot.is_elsewhere, "{} is polled, which another owner polls", slot.trigger.source.name);
+        assert_eq!(state.failures, slot.failures, "failures in a row of {}", slot.trigger.source.name);
         if !is_asked {
-            is_on_beat(slot.origin, &slot.trigger.plan, ticket, state.due, now.mono);
-            assert!(state.due > slot.last_beat, "{} is polled twice on one beat", slot.trigger.plan.name);
+            is_on_beat(slot.origin, &slot.trigger, ticket, state.due, now.mono);
+            assert!(state.due > slot.last_beat, "{} is polled twice on one beat", slot.trigger.source.name);
             assert!(
                 ticket.due >= slot.not_before,
                 "{} is polled before its wait is over",
-                slot.trigger.plan.name
+                slot.trigger.source.name
             );
             slot.last_beat = state.due;
         }
@@ -296,19 +297,19 @@ impl World {
     }
 }
 
-fn is_on_beat(origin: Mono, plan: &cloaca_core::poll::Plan, ticket: Ticket, beat: Mono, now: Mono) {
+fn is_on_beat(origin: Mono, trigger: &Trigger, ticket: Ticket, beat: Mono, now: Mono) {
+    let (name, plan) = (&trigger.source.name, &trigger.plan);
     let interval_ns = plan.interval.as_nanos() as u64;
     let since = beat.0.checked_sub(origin.0).filter(|&since| since > 0);
-    let since = since.unwrap_or_else(|| panic!("{} is polled at {beat:?}, before its first beat", plan.name));
-    assert_eq!(since % interval_ns, 0, "{} is polled at {beat:?}, off its beat", plan.name);
+    let since = since.unwrap_or_else(|| panic!("{name} is polled at {beat:?}, before its first beat"));
+    assert_eq!(since % interval_ns, 0, "{name} is polled at {beat:?}, off its beat");
     let most = beat.after(plan.jitter);
     assert!(
         ticket.due >= beat && ticket.due <= most,
-        "{} is due at {:?}, not from {beat:?} to {most:?}",
-        plan.name,
+        "{name} is due at {:?}, not from {beat:?} to {most:?}",
         ticket.due
     );
-    assert!(now >= ticket.due, "{} is polled early", plan.name);
+    assert!(now >= ticket.due, "{name} is polled early");
 }
 
 fn item_of(new: &NewRun) -> u64 {

@@ -120,7 +120,7 @@ impl World {
         let process = &mut self.processes[p];
         let mut declared = Vec::new();
         for trigger in triggers {
-            let is_before = |slot: &Slot| !slot.is_retired && slot.trigger.plan.name == trigger.plan.name;
+            let is_before = |slot: &Slot| !slot.is_retired && slot.trigger.source.name == trigger.source.name;
             if let Some(before) = process.slots.iter().position(is_before) {
                 process.program.push_front(Declaration::Retire(before as u32));
             }
@@ -128,7 +128,8 @@ impl World {
             let sharing = process.sharing.entry(interval_ns).or_default();
             let origin = Mono(now.0 + cadence::phase(*sharing, interval_ns));
             *sharing += 1;
-            let slot = process.poller.declare(trigger.plan.clone(), now);
+            let slot =
+                process.poller.declare(Arc::clone(&trigger.source.name), Arc::clone(&trigger.plan), now);
             declared.push((slot, trigger.declared.clone()));
             process.slots.push(Slot {
                 trigger,

@@ -51,7 +51,7 @@ impl Source {
 #[derive(Clone)]
 pub struct Trigger {
     pub source: Arc<Source>,
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     pub declared: Declared,
 }
 
@@ -137,7 +137,6 @@ impl Scenario {
             Overlap::CancelRunning,
         ]);
         let plan = Plan {
-            name: Arc::clone(&source.name),
             interval,
             jitter: if random.percent(20) { interval / 3 } else { Duration::ZERO },
             timeout: is_timed.then(|| millis(random, &[30, 300])),
@@ -154,7 +153,7 @@ impl Scenario {
             interval_us: interval.as_micros() as i64,
             allow_concurrent: random.percent(30),
         };
-        Trigger { source: Arc::clone(source), plan, declared: Declared { row, overlap } }
+        Trigger { source: Arc::clone(source), plan: Arc::new(plan), declared: Declared { row, overlap } }
     }
 
     /// The most attempts that any version of a workflow grants one of its tasks.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use cloaca_core::port::{
     Admitted, Cell, Change, CronStats, Fault, NewCron, NewRun, Page, Receipt, RunChange, RunEnd, RunFilter,
     RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Store, Stored, Stretch, Table,
-    TaskRecord, TaskStatus, TickChange, TriggerRow, Unfinished,
+    TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Unfinished,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -109,7 +109,7 @@ impl State {
             },
             Change::Run(change) => self.progress(change),
             Change::Declare { epoch, trigger, at } => match self.is_living(*epoch) {
-                true => Receipt::Declared(Box::new(self.declare(*epoch, trigger, *at))),
+                true => Receipt::Declared(self.declare(*epoch, trigger, *at)),
                 false => Receipt::Fenced,
             },
             Change::History(_) => Receipt::History,
@@ -200,7 +200,7 @@ impl State {
         Receipt::Run
     }
 
-    fn declare(&mut self, epoch: i64, trigger: &TriggerRow, at: Wall) -> Schedule {
+    fn declare(&mut self, epoch: i64, trigger: &TriggerRow, at: Wall) -> TriggerState {
         let kind = ScheduleKind::Trigger {
             interval_us: trigger.interval_us,
             allow_concurrent: trigger.allow_concurrent,
@@ -212,7 +212,7 @@ impl State {
             schedule.workflow = trigger.workflow.to_string();
             schedule.kind = kind;
             schedule.owner = owner.or(Some(epoch));
-            return schedule.clone();
+            return state_of(schedule);
         }
         let schedule = Schedule {
             row: self.schedules.len() as i64 + 1,
@@ -229,8 +229,9 @@ impl State {
             updated_at: at,
             owner: Some(epoch),
         };
-        self.schedules.push(schedule.clone());
-        schedule
+        let state = state_of(&schedule);
+        self.schedules.push(schedule);
+        state
     }
 
     fn unfinished_of(&self, row: i64) -> Unfinished {
@@ -250,6 +251,16 @@ impl State {
             cancelled: run.is_cancelled,
             tasks: run.tasks.clone(),
         }
+    }
+}
+
+fn state_of(schedule: &Schedule) -> TriggerState {
+    TriggerState {
+        row: schedule.row,
+        enabled: schedule.enabled,
+        cursor: schedule.cursor.clone(),
+        last_fired_at: schedule.last_fired_at,
+        owner: schedule.owner,
     }
 }
 

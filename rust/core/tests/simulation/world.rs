@@ -294,7 +294,7 @@ impl World {
         let store = self.store.state();
         for process in &self.processes {
             for (slot, state) in process.slots.iter().enumerate().filter(|(_, state)| !state.is_retired) {
-                let name = &state.trigger.plan.name;
+                let name = &state.trigger.source.name;
                 let schedule = store.trigger(name).unwrap_or_else(|| panic!("{name} was never kept"));
                 let owner =
                     schedule.owner.and_then(|owner| self.processes.iter().find(|other| other.epoch == owner));

@@ -57,17 +57,17 @@ impl World {
         let Rearm { slot, row, cursor, fired_at, disables, elsewhere } = rearm;
         process.slots[slot as usize].is_elsewhere = elsewhere;
         match row {
-            Some(schedule) => {
+            Some(kept) => {
                 if !process.slots[slot as usize].is_retired {
                     // What was switched off here since the commit is not known to the row.
-                    let before = process.poller.slot_of(schedule.row).filter(|&before| before != slot);
+                    let before = process.poller.slot_of(kept.row).filter(|&before| before != slot);
                     let before = before.map(|before| process.slots[before as usize].is_enabled);
-                    let switched = process.switched.remove(&schedule.row);
+                    let switched = process.switched.remove(&kept.row);
                     let state = &mut process.slots[slot as usize];
-                    state.row = Some(schedule.row);
-                    state.is_enabled = switched.unwrap_or(schedule.enabled && before.unwrap_or(true));
+                    state.row = Some(kept.row);
+                    state.is_enabled = switched.unwrap_or(kept.enabled && before.unwrap_or(true));
                 }
-                process.poller.enable(slot, &schedule, elsewhere, now);
+                process.poller.enable(slot, &kept, elsewhere, now);
             }
             None if elsewhere => process.poller.park(slot),
             None => {

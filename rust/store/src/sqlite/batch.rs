@@ -1,41 +1,40 @@
 //! Applies a batch of changes inside one transaction. Invariant: a change is written whole or, if its epoch does not
 //! hold what it writes to, not at all.
 
+use std::collections::HashMap;
+
 use cloaca_core::error::excerpt;
 use cloaca_core::fault_point::{Step, around};
-use cloaca_core::port::{Admitted, Change, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange};
+use cloaca_core::port::{
+    Admitted, Change, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange, TriggerRow,
+};
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::schedule::Declaring;
 use crate::sqlite::{history, owner, run, schedule};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Connection, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
-    let mut batch = Batch { db, checked: None };
+    let mut batch = Batch { db, checked: HashMap::new(), declaring: None };
     changes.iter().map(|change| batch.apply(change)).collect()
 }
 
 struct Batch<'c> {
     db: &'c Connection,
-    /// The owner that was last looked up; owners stay as they are within a transaction.
-    checked: Option<(i64, bool)>,
+    /// The owners that were looked up, and whether they live; they stay as they are within a transaction.
+    checked: HashMap<i64, bool>,
+    declaring: Option<Declaring<'c>>,
 }
 
-impl Batch<'_> {
+impl<'c> Batch<'c> {
     fn apply(&mut self, change: &Change) -> Result<Receipt, Failure> {
         match change {
             Change::Tick(tick) => self.tick(tick),
             Change::Start { epoch, runs, cron } => self.start(*epoch, runs, *cron),
             Change::Run(change) => self.run(change),
-            Change::Declare { epoch, trigger, at } => match self.is_living(*epoch)? {
-                true => {
-                    let declared =
-                        around(Step::Declare, || schedule::declare(self.db, *epoch, trigger, *at))?;
-                    Ok(Receipt::Declared(Box::new(declared)))
-                }
-                false => Ok(Receipt::Fenced),
-            },
+            Change::Declare { epoch, trigger, at } => self.declare(*epoch, trigger, *at),
             Change::History(stretches) => {
                 around(Step::History, || history::append(self.db, stretches))?;
                 for stretch in stretches {
@@ -44,6 +43,21 @@ impl Batch<'_> {
                 Ok(Receipt::History)
             }
         }
+    }
+
+    fn declare(&mut self, epoch: i64, trigger: &TriggerRow, at: Wall) -> Result<Receipt, Failure> {
+        if !self.is_living(epoch)? {
+            return Ok(Receipt::Fenced);
+        }
+        let Self { db, checked, declaring } = self;
+        let declaring = match declaring {
+            Some(declaring) => declaring,
+            None => declaring.insert(Declaring::new(db)?),
+        };
+        let state = around(Step::Declare, || {
+            declaring.declare(epoch, trigger, at, |owner| is_living(db, checked, owner))
+        })?;
+        Ok(Receipt::Declared(state))
     }
 
     fn tick(&mut self, tick: &TickChange) -> Result<Receipt, Failure> {
@@ -104,13 +118,17 @@ impl Batch<'_> {
     }
 
     fn is_living(&mut self, epoch: i64) -> Result<bool, Failure> {
-        if let Some((_, is_living)) = self.checked.filter(|(checked, _)| *checked == epoch) {
-            return Ok(is_living);
-        }
-        let is_living = owner::is_living(self.db, epoch)?;
-        self.checked = Some((epoch, is_living));
-        Ok(is_living)
+        is_living(self.db, &mut self.checked, epoch)
     }
+}
+
+fn is_living(db: &Connection, checked: &mut HashMap<i64, bool>, epoch: i64) -> Result<bool, Failure> {
+    if let Some(&is_living) = checked.get(&epoch) {
+        return Ok(is_living);
+    }
+    let is_living = owner::is_living(db, epoch)?;
+    checked.insert(epoch, is_living);
+    Ok(is_living)
 }
 
 /// Why the last fire was dropped, if all were; in the engine's words for what it drops itself.

@@ -1,10 +1,12 @@
 //! Rows of triggers and crons. Invariant: a trigger's name, and a cron's workflow with its expression and zone,
 //! stand in at most one row.
 
-use cloaca_core::port::{NewCron, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow};
+use cloaca_core::port::{
+    NewCron, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow, TriggerState,
+};
 use cloaca_core::time::Wall;
-use rusqlite::{Connection, OptionalExtension as _, Params, Row, named_params};
-use uuid::{NoContext, Timestamp, Uuid};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, Row, named_params};
+use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::value::{id_at, micros, signed, wall_at, wall_maybe_at};
@@ -50,43 +52,123 @@ fn one(db: &Connection, sql: &str, params: impl Params) -> Result<Option<Schedul
     Ok(db.prepare_cached(sql)?.query_row(params, schedule_of).optional()?)
 }
 
-/// Inserts a trigger or updates its settings, and hands it to `epoch` unless another living owner has it.
-pub fn declare(db: &Connection, epoch: i64, trigger: &TriggerRow, at: Wall) -> Result<Schedule, Failure> {
-    // Index schedules_trigger.
-    const SQL: &str = concat!(
-        "INSERT INTO schedules
-            (id, kind, name, workflow, interval_us, allow_concurrent, enabled, owner, created_at, updated_at)
-        VALUES (:id, 'trigger', :name, :workflow, :interval_us, :allow_concurrent, 1, :epoch, :at, :at)
-        ON CONFLICT (name) WHERE kind = 'trigger' DO UPDATE SET
-            updated_at = CASE
-                WHEN workflow = excluded.workflow AND interval_us = excluded.interval_us
-                    AND allow_concurrent = excluded.allow_concurrent
-                THEN updated_at ELSE excluded.updated_at END,
-            workflow = excluded.workflow,
-            interval_us = excluded.interval_us,
-            allow_concurrent = excluded.allow_concurrent,
-            owner = CASE
-                WHEN owner IN (SELECT epoch FROM owners WHERE left_at IS NULL) THEN owner
-                ELSE excluded.owner END
-        RETURNING ",
-        columns!()
-    );
-    let params = named_params! {
-        ":id": id_made(at).to_string(),
-        ":name": trigger.name,
+/// Declares triggers within one transaction, with its statements at hand: a program may declare a million.
+pub struct Declaring<'c> {
+    db: &'c Connection,
+    known: CachedStatement<'c>,
+    insert: CachedStatement<'c>,
+    hand_over: CachedStatement<'c>,
+    /// What tells the next id from others of its millisecond.
+    serial: u128,
+}
+
+impl<'c> Declaring<'c> {
+    /// Prepares what declaring needs.
+    pub fn new(db: &'c Connection) -> Result<Self, Failure> {
+        // Index schedules_trigger.
+        const KNOWN: &str = "
+            SELECT row, enabled, cursor, last_fired_at, owner, workflow IS :workflow
+                AND interval_us IS :interval_us AND allow_concurrent IS :allow_concurrent
+            FROM schedules WHERE kind = 'trigger' AND name = :name";
+        const INSERT: &str = "
+            INSERT INTO schedules
+                (id, kind, name, workflow, interval_us, allow_concurrent, enabled, owner, created_at, updated_at)
+            VALUES (:id, 'trigger', :name, :workflow, :interval_us, :allow_concurrent, 1, :epoch, :at, :at)";
+        const HAND_OVER: &str = "UPDATE schedules SET owner = :epoch WHERE row = :row";
+        Ok(Self {
+            db,
+            known: db.prepare_cached(KNOWN)?,
+            insert: db.prepare_cached(INSERT)?,
+            hand_over: db.prepare_cached(HAND_OVER)?,
+            serial: Uuid::now_v7().as_u128(),
+        })
+    }
+
+    /// Inserts a trigger or updates its settings, and hands it to `epoch` unless another living owner has it. What stays
+    /// as it is isn't written: a program that starts again declares what is there already.
+    pub fn declare(
+        &mut self,
+        epoch: i64,
+        trigger: &TriggerRow,
+        at: Wall,
+        is_living: impl FnOnce(i64) -> Result<bool, Failure>,
+    ) -> Result<TriggerState, Failure> {
+        let Some((is_same, mut state)) = self.known(trigger)? else {
+            return self.insert(epoch, trigger, at);
+        };
+        if !is_same {
+            configure(self.db, state.row, trigger, at)?;
+        }
+        let stays = match state.owner {
+            Some(owner) => owner == epoch || is_living(owner)?,
+            None => false,
+        };
+        if !stays {
+            self.hand_over.execute(named_params! { ":row": state.row, ":epoch": epoch })?;
+            state.owner = Some(epoch);
+        }
+        Ok(state)
+    }
+
+    /// Where the trigger of that name stands, and whether its settings are the same.
+    fn known(&mut self, trigger: &TriggerRow) -> Result<Option<(bool, TriggerState)>, Failure> {
+        let params = named_params! {
+            ":name": trigger.name,
+            ":workflow": trigger.workflow,
+            ":interval_us": trigger.interval_us,
+            ":allow_concurrent": trigger.allow_concurrent,
+        };
+        let read = |row: &Row<'_>| {
+            let state = TriggerState {
+                row: row.get(0)?,
+                enabled: row.get(1)?,
+                cursor: row.get(2)?,
+                last_fired_at: wall_maybe_at(row, 3)?,
+                owner: row.get(4)?,
+            };
+            Ok((row.get(5)?, state))
+        };
+        Ok(self.known.query_row(params, read).optional()?)
+    }
+
+    fn insert(&mut self, epoch: i64, trigger: &TriggerRow, at: Wall) -> Result<TriggerState, Failure> {
+        let mut buffer = Uuid::encode_buffer();
+        let id = self.next_id(at);
+        self.insert.execute(named_params! {
+            ":id": &*id.hyphenated().encode_lower(&mut buffer),
+            ":name": trigger.name,
+            ":workflow": trigger.workflow,
+            ":interval_us": trigger.interval_us,
+            ":allow_concurrent": trigger.allow_concurrent,
+            ":epoch": epoch,
+            ":at": at.0,
+        })?;
+        let row = self.db.last_insert_rowid();
+        Ok(TriggerState { row, enabled: true, cursor: None, last_fired_at: None, owner: Some(epoch) })
+    }
+
+    /// Ids of one millisecond ascend: random ones would be scattered over their index, which costs as much again as the rest.
+    fn next_id(&mut self, at: Wall) -> Uuid {
+        self.serial = self.serial.wrapping_add(1);
+        let [_, _, _, _, _, _, serial @ ..] = self.serial.to_be_bytes();
+        let millis = u64::try_from(at.0 / 1_000).unwrap_or(0);
+        uuid::Builder::from_unix_timestamp_millis(millis, &serial).into_uuid()
+    }
+}
+
+fn configure(db: &Connection, row: i64, trigger: &TriggerRow, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET workflow = :workflow, interval_us = :interval_us,
+            allow_concurrent = :allow_concurrent, updated_at = :at
+        WHERE row = :row";
+    db.prepare_cached(SQL)?.execute(named_params! {
+        ":row": row,
         ":workflow": trigger.workflow,
         ":interval_us": trigger.interval_us,
         ":allow_concurrent": trigger.allow_concurrent,
-        ":epoch": epoch,
         ":at": at.0,
-    };
-    Ok(db.prepare_cached(SQL)?.query_row(params, schedule_of)?)
-}
-
-fn id_made(at: Wall) -> Uuid {
-    let micros = u64::try_from(at.0).unwrap_or(0);
-    let nanos = u32::try_from(micros % 1_000_000 * 1_000).expect("less than a second in nanoseconds fits");
-    Uuid::new_v7(Timestamp::from_unix(NoContext, micros / 1_000_000, nanos))
+    })?;
+    Ok(())
 }
 
 /// Saves what a poll leaves on its trigger; false if `change`'s epoch does not hold the trigger any more.

@@ -124,10 +124,15 @@ pub fn trigger_row(name: &str) -> TriggerRow {
 }
 
 pub fn declare(store: &dyn Store, epoch: i64, trigger: TriggerRow, at: Wall) -> Schedule {
-    match commit(store, Change::Declare { epoch, trigger, at }) {
-        Receipt::Declared(schedule) => *schedule,
+    let name = Arc::clone(&trigger.name);
+    let state = match commit(store, Change::Declare { epoch, trigger, at }) {
+        Receipt::Declared(state) => state,
         other => panic!("{other:?} declares nothing"),
-    }
+    };
+    let kept = store.trigger(&name).unwrap().expect("a declared trigger is there");
+    assert_eq!((state.row, state.enabled, &state.cursor), (kept.row, kept.enabled, &kept.cursor));
+    assert_eq!((state.last_fired_at, state.owner), (kept.last_fired_at, kept.owner));
+    kept
 }
 
 pub fn declared(store: &dyn Store, epoch: i64, name: &str) -> Schedule {
