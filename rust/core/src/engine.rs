@@ -15,7 +15,7 @@ use crate::port::{
     Admitted, Change, ContextHash, NewRun, Outcome, Receipt, RunChange, RunEnd, RunStatus, Schedule,
     ScheduleKind, Stretch, TickChange, TriggerRow, TriggerState, Unfinished,
 };
-use crate::run::{Ended, Progress, Ruling, Run};
+use crate::run::{CANCELLED, Ended, Progress, Ruling, Run};
 use crate::time::{Mono, Now, Wall};
 use crate::wheel::Wheel;
 use crate::workflow::Workflow;
@@ -799,7 +799,7 @@ impl Engine {
                     false
                 }
             };
-            self.halt(id, RunStatus::Cancelled, "cancelled", now, out);
+            self.halt(id, RunStatus::Cancelled, CANCELLED, now, out);
             if begins {
                 self.begin(id, now, out);
             }
@@ -810,7 +810,7 @@ impl Engine {
             Some(runs.swap_remove(place))
         });
         if let Some(run) = waiting {
-            let error = Some("cancelled".to_owned());
+            let error = Some(CANCELLED.to_owned());
             let context = run.context.into();
             let end = RunEnd { status: RunStatus::Cancelled, context, error, completed_at: now.wall };
             let tasks = Vec::new();

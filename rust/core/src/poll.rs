@@ -291,14 +291,13 @@ impl Poller {
         state.is_plain = rest.is_plain();
     }
 
-    /// Gives a declared trigger its row and arms it if that says so, unless it is polled `elsewhere`.
-    pub fn enable(&mut self, slot: u32, row: &TriggerState, elsewhere: bool, now: Mono) {
+    /// Gives a declared trigger its row and arms it if that says so, unless it is polled `elsewhere`. True if the row and what was
+    /// switched here before disagree: then it is not polled until somebody has looked which of them is newer.
+    pub fn enable(&mut self, slot: u32, row: &TriggerState, elsewhere: bool, now: Mono) -> bool {
         if self.rests[slot as usize].retired {
-            return;
+            return false;
         }
-        // What was switched in memory since is newer than the row.
-        let before = self.slot_of.get(&row.row).filter(|&&before| before != slot);
-        let before = before.map(|&before| self.rests[before as usize].enabled);
+        let before = self.slot_of.get(&row.row).map(|&before| self.rests[before as usize].enabled);
         let enabled = self.switched.remove(&row.row).unwrap_or(row.enabled && before.unwrap_or(true));
         let rest = &mut self.rests[slot as usize];
         rest.schedule = Some(row.row);
@@ -309,6 +308,7 @@ impl Poller {
         self.slot_of.insert(row.row, slot);
         self.note(slot);
         self.arm(slot, now);
+        before.is_some_and(|before| before != row.enabled)
     }
 
     /// Switches the trigger with that row; false if there is none here. A poll in flight is given up.

@@ -17,6 +17,8 @@ use crate::workflow::Workflow;
 /// A task whose attempt was cut off by the death of its process is tried at least once more, whatever its policy; after
 /// so many attempts beyond the policy it is taken for the cause of the deaths and failed.
 pub const INTERRUPTED_ATTEMPTS_MAX: u32 = 20;
+/// The error of a run that somebody cancelled.
+pub const CANCELLED: &str = "cancelled";
 
 /// Where a task stands in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +186,10 @@ impl Run {
                     run.decide_again(task, begun, unfinished.interruptions, now, &mut progress);
                 }
             }
+        }
+        if unfinished.cancelled && run.unfinished == 0 {
+            // Nothing is left that a cancel could stop, and yet somebody asked for it before the end.
+            run.halt = Some((RunStatus::Cancelled, CANCELLED.to_owned()));
         }
         run.conclude(now, &mut progress);
         (run, progress)

@@ -267,6 +267,8 @@ struct Shared {
     clock_wake: Condvar,
     ready: AtomicBool,
     workflow_is_new: AtomicBool,
+    /// Whether the timekeeper is to look how triggers are switched, also if no sibling says so.
+    has_news: AtomicBool,
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
     closing: AtomicBool,
 }
@@ -324,6 +326,7 @@ impl Runtime {
             clock_wake: Condvar::new(),
             ready: AtomicBool::new(false),
             workflow_is_new: AtomicBool::new(false),
+            has_news: AtomicBool::new(false),
             watches: Mutex::default(),
             closing: AtomicBool::new(false),
         });
@@ -1135,10 +1138,11 @@ impl Shared {
 
     fn rearm(&self, rearm: Vec<Rearm>) {
         let now = self.now().mono;
+        let mut is_disputed = false;
         let mut polls = lock(&self.polls);
         for Rearm { slot, row, cursor, fired_at, disables, elsewhere } in rearm {
             match row {
-                Some(schedule) => polls.poller.enable(slot, &schedule, elsewhere, now),
+                Some(row) => is_disputed |= polls.poller.enable(slot, &row, elsewhere, now),
                 None if elsewhere => polls.poller.park(slot),
                 None => {
                     if let Some(schedule) = disables {
@@ -1147,6 +1151,10 @@ impl Shared {
                     polls.poller.rearm(slot, cursor.map(Arc::from), fired_at, now);
                 }
             }
+        }
+        if is_disputed {
+            self.has_news.store(true, Ordering::Release);
+            self.wake_clock();
         }
     }
 
@@ -1287,7 +1295,7 @@ impl Shared {
                 self.order(Order::Log(Level::Error, trouble));
             }
             let is_woken = self.store.woken(self.epoch);
-            has_news |= is_woken;
+            has_news |= is_woken | self.has_news.swap(false, Ordering::AcqRel);
             if has_news {
                 has_news = self.read_news().is_err();
             }

@@ -220,3 +220,14 @@ fn a_trigger_polled_elsewhere_is_left_alone_until_it_is_given_back() {
     poller.enable(0, &row(1), false, at_ms(1010));
     due(&mut poller, at_ms(1100));
 }
+
+#[test]
+fn a_row_that_is_older_than_a_switch_does_not_undo_it_and_says_so() {
+    let mut poller = poller(vec![plan(100)]);
+    assert!(poller.set_enabled(1, false, at_ms(10)));
+    assert!(poller.enable(0, &row(1), false, at_ms(20)), "the two disagree");
+    assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
+    assert!(poller.set_enabled(1, true, at_ms(1010)), "somebody looked, and the row was newer");
+    due(&mut poller, at_ms(1100));
+    assert!(!poller.enable(0, &row(1), false, at_ms(1110)));
+}

@@ -54,6 +54,11 @@ impl MemoryStore {
         self.0.lock().expect("a simulation has one thread")
     }
 
+    /// There is something to look at for that owner.
+    pub fn wake(&self, epoch: i64) {
+        self.state().owners.get_mut(&epoch).expect("it joined").is_woken = true;
+    }
+
     /// The next transaction meets a fault that passes.
     pub fn fail_next(&self) {
         self.state().fails_next = true;

@@ -134,7 +134,7 @@ impl World {
         };
         let status = if has_failed { TaskStatus::Failed } else { TaskStatus::Completed };
         let run = self.processes[p].engine.run(job.run);
-        let spec = run.map(|run| run.workflow.tasks[job.task as usize].clone());
+        let spec = run.and_then(|run| run.workflow.tasks.get(job.task as usize)).cloned();
         let has_callback = spec.as_ref().is_some_and(|spec| spec.has_failure_callback);
         if !has_failed && !is_given_up {
             self.witness.seen(job.run).successes.insert((Arc::clone(&worker.task), job.attempt));

@@ -60,14 +60,18 @@ impl World {
             Some(kept) => {
                 if !process.slots[slot as usize].is_retired {
                     // What was switched off here since the commit is not known to the row.
-                    let before = process.poller.slot_of(kept.row).filter(|&before| before != slot);
+                    let before = process.poller.slot_of(kept.row);
                     let before = before.map(|before| process.slots[before as usize].is_enabled);
                     let switched = process.switched.remove(&kept.row);
                     let state = &mut process.slots[slot as usize];
                     state.row = Some(kept.row);
                     state.is_enabled = switched.unwrap_or(kept.enabled && before.unwrap_or(true));
                 }
-                process.poller.enable(slot, &kept, elsewhere, now);
+                if process.poller.enable(slot, &kept, elsewhere, now) {
+                    let epoch = process.epoch;
+                    self.has_news.insert(epoch);
+                    self.store.wake(epoch);
+                }
             }
             None if elsewhere => process.poller.park(slot),
             None => {
