@@ -11,8 +11,8 @@ use cloaca_core::graph::Graph;
 use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Finish, Plan, Poller, Turn};
 use cloaca_core::port::{
-    Admitted, Change, ContextHash, NewRun, Receipt, RunChange, RunEnd, RunStatus, Schedule, ScheduleKind,
-    Store, TaskRecord, TaskStatus, TriggerState,
+    Admitted, Change, ContextHash, NewRun, Receipt, RunChange, RunEnd, RunStatus, Store, TaskRecord,
+    TaskStatus, TriggerState,
 };
 use cloaca_core::run::Ended;
 use cloaca_core::time::{Mono, Now, Wall};
