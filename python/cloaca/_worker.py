@@ -1,8 +1,7 @@
 """What cloaca's threads do: poll, run task bodies and callbacks, write log lines.
 
 The threads are made here, enter the native engine and wait there with the interpreter released. User code is
-called
-on no other thread. Whatever user code raises, of whatever kind, ends that one call and never a thread.
+called on no other thread. Whatever user code raises, of whatever kind, ends that one call and never a thread.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ FIRES_MAX = 10_000
 #: A worker that found nothing to do for so many seconds goes home.
 IDLE_SECONDS_MAX = 10.0
 
+#: The trade between lateness and wake-ups, where the operating system lets a thread choose.
+TIMER_SLACK_NS = 10_000
+
 _engine_log = logging.getLogger("cloaca")
 _callback_log = logging.getLogger("cloaca.callback")
 _task_log = logging.getLogger("cloaca.task")
@@ -37,6 +39,19 @@ Job = tuple[int, int, int, bool, int]
 Ticket = tuple[int, int, int, int, int]
 Fire = tuple[str, str | None, int | None]
 Ruling = str | tuple[str, int] | tuple[list[Fire], str | None, str, str | None] | None
+
+
+def _sharpen_timers() -> None:
+    """Lets this thread wake nearer to when it asked to.
+
+    Linux allows itself 50 us of slack, as much as a step of the wheel; see proc(5), `timerslack_ns`.
+    Elsewhere there is no such file.
+    """
+    try:
+        with open(f"/proc/{threading.get_native_id()}/timerslack_ns", "w") as slack:
+            slack.write(str(TIMER_SLACK_NS))
+    except OSError:
+        pass
 
 
 class Crew:
@@ -118,6 +133,7 @@ class Crew:
                 return
 
     def _poll(self) -> None:
+        _sharpen_timers()
         while True:
             try:
                 return self.engine.poll(self.bodies, SKIP, self._ruling)
