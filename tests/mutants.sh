@@ -14,7 +14,7 @@ bin=$root/.venv/bin
 
 tests_of() {
     case "$1" in
-        simulation) echo "-p cloaca-core --test simulation" ;;
+        simulation | takeover) echo "-p cloaca-core --test $1" ;;
         store) echo "-p cloaca-store" ;;
     esac
 }

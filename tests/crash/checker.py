@@ -215,6 +215,18 @@ def equal_runs_do_not_overlap(evidence: Evidence) -> Complaints:
                 yield f"run {other['id']} began before run {one['id']} with its context was final"
 
 
+def beats_take_turns(evidence: Evidence) -> Complaints:
+    """Of the trigger that queues its fires, each run begins after those before it, whoever drives them."""
+    runs = sorted(evidence.database.runs_by(items.BEAT), key=lambda run: run["row"])
+    for one, other in pairwise(runs):
+        if other["started_at"] is None:
+            continue
+        if one["completed_at"] is None:
+            yield f"beat {other['id']} began although beat {one['id']} before it is unfinished"
+        elif other["started_at"] < one["completed_at"]:
+            yield f"beat {other['id']} began before beat {one['id']} before it was final"
+
+
 def what_a_body_saw_was_kept(evidence: Evidence) -> Complaints:
     """A task starts only once its run, and the success of what it depends on, is committed."""
     database = evidence.database
@@ -401,6 +413,7 @@ ALWAYS = (
     a_tick_is_whole,
     a_run_key_starts_one_run,
     equal_runs_do_not_overlap,
+    beats_take_turns,
     what_a_body_saw_was_kept,
     a_success_has_a_body,
     a_success_is_not_repeated,

@@ -136,7 +136,7 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
             more["moved"] = last
             return fires
 
-    @cloaca.trigger(name=items.BEAT, workflow="beat", poll_interval="7ms")
+    @cloaca.trigger(name=items.BEAT, workflow="beat", poll_interval="7ms", overlap="queue")
     def beat() -> cloaca.TriggerResult:
         with witness.noting("poll", "polled", trigger=items.BEAT) as more:
             more["fired"] = not goal.is_reached and random.random() < 0.7

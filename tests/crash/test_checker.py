@@ -72,6 +72,10 @@ class Draft:
         ((most, _),) = Counter(run["context_hash"] for run in runs).most_common(1)
         return [run for run in runs if run["context_hash"] == most]
 
+    def turns(self) -> list[dict[str, Any]]:
+        """Runs of the second trigger, which take turns."""
+        return sorted((run for run in self.runs if run["workflow"] == "beat"), key=lambda run: run["row"])
+
     def done_before(self) -> int:
         """An item that was done at the earlier moment already."""
         assert self.before is not None
@@ -168,6 +172,15 @@ def twins(draft: Draft) -> None:
 
 def overlapping_twins(draft: Draft) -> None:
     one, other = draft.beats()[:2]
+    other["started_at"] = one["completed_at"] - 1
+
+
+def unfinished_beat(draft: Draft) -> None:
+    draft.turns()[0]["completed_at"] = None
+
+
+def early_beat(draft: Draft) -> None:
+    one, other = draft.turns()[:2]
     other["started_at"] = one["completed_at"] - 1
 
 
@@ -290,6 +303,7 @@ SPOILT: dict[str, list[Tamper]] = {
     "a_tick_is_whole": [drop_run, cursor_behind, cursor_far_behind, unseen_pass, passed_over_but_run],
     "a_run_key_starts_one_run": [second_run_of_a_key, lost_key],
     "equal_runs_do_not_overlap": [twins, overlapping_twins],
+    "beats_take_turns": [unfinished_beat, early_beat],
     "what_a_body_saw_was_kept": [unkept_dependency, unkept_success, unkept_run, run_of_another],
     "a_success_has_a_body": [bodiless_success, success_of_a_failed_attempt],
     "a_success_is_not_repeated": [repeated_success, repeated_dependency],

@@ -31,6 +31,7 @@ from checker import (
     a_poll_sees_the_last_cursor,
     a_run_key_starts_one_run,
     a_tick_is_whole,
+    beats_take_turns,
     complaints,
     equal_runs_do_not_overlap,
     the_file_is_sound,
@@ -45,7 +46,13 @@ CUTS = int(os.environ.get("CLOACA_CUTS", "40"))
 SECTOR = 512
 ITEMS = 100
 HEAD = struct.Struct("<ccqq")
-CONSISTENT = (the_file_is_sound, a_tick_is_whole, a_run_key_starts_one_run, equal_runs_do_not_overlap)
+CONSISTENT = (
+    the_file_is_sound,
+    a_tick_is_whole,
+    a_run_key_starts_one_run,
+    equal_runs_do_not_overlap,
+    beats_take_turns,
+)
 """What holds of any state that ever was committed."""
 
 

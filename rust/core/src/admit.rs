@@ -1,7 +1,7 @@
 //! Decides the fate of each fire, by the table in memory. It refuses the cheap cases; the unique index inside the commit is the
 //! truth, and its receipt corrects the table.
-//! Invariant: the table holds exactly the unfinished fired runs of this runner, and every refusal names its cause, because `why` can
-//! only repeat what is said here.
+//! Invariant: the table holds exactly the unfinished runs of triggers that this runner polls or drives runs of, whoever drives them,
+//! and every refusal names its cause, because `why` can only repeat what is said here.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -98,10 +98,10 @@ impl Gate {
         }
     }
 
-    /// Notes an unfinished run, behind those noted before; its hash guards until it is released.
+    /// Notes an unfinished run, behind those noted before; its hash guards until it is released. One that was noted keeps its place.
     pub fn hold(&mut self, schedule: i64, hash: Option<ContextHash>, run: Uuid) {
         self.orders += 1;
-        let order = self.orders;
+        let order = self.by_run.get(&run).map_or(self.orders, |entry| entry.order);
         self.by_run.insert(run, Entry { schedule, hash, order });
         self.lines.entry(schedule).or_default().insert(order, run);
         if let Some(hash) = hash {
@@ -171,6 +171,18 @@ mod tests {
         gate.hold(1, None, run(2));
         assert_eq!(gate.admit(1, HASH, Overlap::BufferOne), overlaps);
         assert_eq!(gate.admit(1, HASH, Overlap::Queue), Admission::Run);
+    }
+
+    #[test]
+    fn a_run_that_is_noted_again_keeps_its_place_and_gets_its_hash() {
+        let mut gate = Gate::default();
+        gate.hold(1, None, run(1));
+        gate.hold(1, None, run(2));
+        gate.hold(1, HASH, run(1));
+        assert_eq!(gate.before(run(2)), [run(1)]);
+        assert_eq!(gate.admit(1, HASH, Overlap::Allow), Admission::Duplicate { of: run(1) });
+        assert_eq!(gate.release(run(1)), Some(run(2)));
+        assert_eq!(gate.release(run(2)), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Invariant: what must be durable before it is acted upon leaves as a commit, and the action follows from its receipt.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +122,10 @@ pub enum Event {
     Cancel(Uuid),
     /// Unfinished runs were handed to this runner.
     Claimed(Vec<Unfinished>),
+    /// How triggers are switched was read from the store, and holds for those that have their rows.
+    News,
+    /// Runs that other owners drove are over.
+    OthersEnded(Vec<Uuid>),
     /// A cron was registered, changed or read from the store.
     Cron(Schedule),
     /// A cron was deleted or disabled.
@@ -197,6 +202,8 @@ pub enum Then {
         slot: u32,
         /// How many vacancies there had been when it was asked for: one since then may be the reason to ask again.
         vacancies: u64,
+        /// How often news had been read by then: what came since may be newer than the answer.
+        news: u64,
     },
     /// Nothing.
     Nothing,
@@ -230,6 +237,8 @@ pub struct Effects {
     pub lost: Vec<(Uuid, String)>,
     /// Triggers that may be polled again.
     pub rearm: Vec<Rearm>,
+    /// Runs whose end other owners are asked for.
+    pub cancels: Vec<Uuid>,
     /// To the user's log.
     pub logs: Vec<(Level, String)>,
 }
@@ -249,6 +258,8 @@ pub struct Rearm {
     pub disables: Option<i64>,
     /// Whether another owner polls it, so that this one must not.
     pub elsewhere: bool,
+    /// Whether its row may be older than news that was read: then news is to be read again.
+    pub is_stale: bool,
 }
 
 /// Counts since the start.
@@ -316,6 +327,8 @@ pub struct Engine {
     parked: BTreeSet<u32>,
     runs: HashMap<Uuid, Run>,
     gate: Gate,
+    /// Runs in the gate that other owners drive, or may claim.
+    others: BTreeSet<Uuid>,
     turns: HashMap<Uuid, Turn>,
     waiting: HashMap<String, Vec<Unfinished>>,
     timers: Wheel,
@@ -328,7 +341,9 @@ pub struct Engine {
     lives: u32,
     is_recovered: bool,
     vacancies: u64,
-    undeclared: Vec<Rearm>,
+    news: u64,
+    /// With how often news had been read when they were asked for.
+    undeclared: Vec<(u64, Rearm)>,
     slot_of: HashMap<Arc<str>, u32>,
     counts: Counts,
     random: u64,
@@ -345,6 +360,7 @@ impl Engine {
             parked: BTreeSet::new(),
             runs: HashMap::new(),
             gate: Gate::default(),
+            others: BTreeSet::new(),
             turns: HashMap::new(),
             waiting: HashMap::new(),
             timers: Wheel::new(TIMER_TICK_NS),
@@ -357,6 +373,7 @@ impl Engine {
             lives: 0,
             is_recovered: false,
             vacancies: 0,
+            news: 0,
             undeclared: Vec::new(),
             slot_of: HashMap::new(),
             counts: Counts::default(),
@@ -382,6 +399,13 @@ impl Engine {
     /// How many runs are in hand.
     pub fn runs_unfinished(&self) -> usize {
         self.runs.len()
+    }
+
+    /// Up to `many` runs of others that somebody here waits for, those after `last` first and then from the beginning.
+    pub fn others_after(&self, last: Uuid, many: usize) -> Vec<Uuid> {
+        let (behind, ahead) =
+            (self.others.range(..=last), self.others.range((Bound::Excluded(last), Bound::Unbounded)));
+        ahead.chain(behind).take(many).copied().collect()
     }
 
     /// Counts since the start.
@@ -446,11 +470,15 @@ impl Engine {
             Event::Vacancy => {
                 self.is_recovered = true;
                 self.vacancies += 1;
-                out.rearm.append(&mut self.undeclared);
+                let is_stale = |news| news != self.news;
+                let undeclared = std::mem::take(&mut self.undeclared).into_iter();
+                out.rearm.extend(undeclared.map(|(news, rearm)| Rearm { is_stale: is_stale(news), ..rearm }));
                 self.ask_for_parked(now, out);
             }
             Event::Cancel(id) => self.cancel(id, now, out),
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
+            Event::News => self.news += 1,
+            Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),
             Event::Cron(schedule) => {
                 self.cron(schedule, now, out);
                 self.note_next_cron();
@@ -480,7 +508,7 @@ impl Engine {
         }
         self.triggers[place] = Some(declared);
         let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
-        out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies }));
+        out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies, news: self.news }));
     }
 
     /// The trigger polled in that place, unless it was declared again since.
@@ -495,7 +523,7 @@ impl Engine {
     fn ask_for(&self, slot: u32, now: Now, out: &mut Effects) {
         let trigger = self.declared_in(slot).expect("a parked trigger is declared").row.clone();
         let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
-        out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies }));
+        out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies, news: self.news }));
     }
 
     /// Whether a trigger of this program is polled by another owner.
@@ -646,7 +674,7 @@ impl Engine {
                     cursor,
                     fired_at: fired.then_some(at),
                     disables,
-                    elsewhere: false,
+                    ..Rearm::default()
                 });
             }
             (Then::Tick { slot, runs, .. }, _) => {
@@ -677,7 +705,8 @@ impl Engine {
                 out.ended.push((run, created_at, end));
                 self.drop_run(run, now, out);
             }
-            (Then::Declared { slot, vacancies }, Receipt::Declared(state)) => {
+            (Then::Declared { slot, vacancies, news }, Receipt::Declared(mut state)) => {
+                self.wait_for_others(state.row, std::mem::take(&mut state.others));
                 let elsewhere = state.owner != Some(self.epoch);
                 if elsewhere && self.declared_in(slot).is_some() {
                     self.parked.insert(slot);
@@ -688,14 +717,32 @@ impl Engine {
                 } else {
                     self.parked.remove(&slot);
                 }
-                let rearm = Rearm { slot, row: Some(state), elsewhere, ..Rearm::default() };
+                let is_stale = news != self.news;
+                let rearm = Rearm { slot, row: Some(state), elsewhere, is_stale, ..Rearm::default() };
                 // Not before the gate knows the runs that a dead owner left unfinished.
                 match self.is_recovered {
                     true => out.rearm.push(rearm),
-                    false => self.undeclared.push(rearm),
+                    false => self.undeclared.push((news, rearm)),
                 }
             }
             (Then::Declared { .. } | Then::Nothing, _) => {}
+        }
+    }
+
+    /// Runs of a trigger that others drive stand in its line, too.
+    fn wait_for_others(&mut self, schedule: i64, runs: Vec<Uuid>) {
+        for id in runs {
+            if !self.runs.contains_key(&id) && self.others.insert(id) {
+                self.gate.hold(schedule, None, id);
+            }
+        }
+    }
+
+    fn other_ended(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        if self.others.remove(&id)
+            && let Some(next) = self.gate.release(id)
+        {
+            self.take_turn(next, now, out);
         }
     }
 
@@ -803,6 +850,10 @@ impl Engine {
             if begins {
                 self.begin(id, now, out);
             }
+            return;
+        }
+        if self.others.contains(&id) {
+            out.cancels.push(id);
             return;
         }
         let waiting = self.waiting.values_mut().find_map(|runs| {
@@ -918,11 +969,13 @@ impl Engine {
         }
     }
 
-    fn claimed(&mut self, unfinished: Unfinished, now: Now, out: &mut Effects) {
+    fn claimed(&mut self, mut unfinished: Unfinished, now: Now, out: &mut Effects) {
         if self.runs.contains_key(&unfinished.id) {
             return;
         }
+        self.others.remove(&unfinished.id);
         if let Some(schedule) = unfinished.schedule {
+            self.wait_for_others(schedule, std::mem::take(&mut unfinished.behind));
             self.gate.hold(schedule, unfinished.context_hash, unfinished.id);
         }
         let Some(workflow) = self.workflows.get(&*unfinished.workflow).cloned() else {

@@ -199,8 +199,6 @@ pub struct Poller {
     slots: Vec<Slot>,
     rests: Vec<Rest>,
     slot_of: HashMap<i64, u32>,
-    /// Rows that were switched before they had a slot.
-    switched: HashMap<i64, bool>,
     per_interval: HashMap<u64, u64>,
     counts: PollCounts,
     random: u64,
@@ -240,7 +238,6 @@ impl Poller {
             slots: Vec::new(),
             rests: Vec::new(),
             slot_of: HashMap::new(),
-            switched: HashMap::new(),
             per_interval: HashMap::new(),
             counts: PollCounts::default(),
             random: 0x9E37_79B9_7F4A_7C15,
@@ -298,7 +295,7 @@ impl Poller {
             return false;
         }
         let before = self.slot_of.get(&row.row).map(|&before| self.rests[before as usize].enabled);
-        let enabled = self.switched.remove(&row.row).unwrap_or(row.enabled && before.unwrap_or(true));
+        let enabled = row.enabled && before.unwrap_or(true);
         let rest = &mut self.rests[slot as usize];
         rest.schedule = Some(row.row);
         rest.enabled = enabled;
@@ -307,14 +304,16 @@ impl Poller {
         rest.fired_at = row.last_fired_at;
         self.slot_of.insert(row.row, slot);
         self.note(slot);
-        self.arm(slot, now);
+        match self.slots[slot as usize].is_live {
+            true => self.arm(slot, now),
+            false => self.give_way(slot),
+        }
         before.is_some_and(|before| before != row.enabled)
     }
 
     /// Switches the trigger with that row; false if there is none here. A poll in flight is given up.
     pub fn set_enabled(&mut self, schedule: i64, enabled: bool, now: Mono) -> bool {
         let Some(&slot) = self.slot_of.get(&schedule) else {
-            self.switched.insert(schedule, enabled);
             return false;
         };
         let rest = &mut self.rests[slot as usize];

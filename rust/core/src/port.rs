@@ -329,6 +329,8 @@ pub struct TriggerState {
     pub last_fired_at: Option<Wall>,
     /// Who polls it.
     pub owner: Option<i64>,
+    /// Its unfinished runs that other owners drive, or may claim, oldest first; told when it is handed over.
+    pub others: Vec<Uuid>,
 }
 
 /// A trigger's or a cron's row.
@@ -438,6 +440,8 @@ pub struct Unfinished {
     pub cancelled: bool,
     /// Every task with a record.
     pub tasks: Vec<TaskRecord>,
+    /// If it waits: earlier ones that do, and that other owners drive, or may claim.
+    pub behind: Vec<Uuid>,
 }
 
 /// A run as listings show it.
@@ -564,8 +568,10 @@ pub trait Store: Send + Sync {
     fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool>;
     /// Unfinished runs of `epoch` whose end somebody asked for.
     fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>>;
+    /// Those of these runs that are final, or forgotten.
+    fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>>;
     /// Opens a final run that did not complete again, for `epoch`: its failed and skipped tasks are undecided as at first. None if there is no
-    /// such run, or it completed, or is unfinished.
+    /// such run, or it completed, or is unfinished. Whoever takes it over later does not let it wait for others.
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>>;
 
     /// The one cron with this workflow, expression and zone, made if there is none.

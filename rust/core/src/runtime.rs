@@ -20,7 +20,9 @@ use crate::engine::{
 use crate::error::{Error, Kind, Result};
 use crate::fault_point::{Step, around};
 use crate::poll::{Finish, Overdue, Plan, PollCounts, Poller, Standing, TickState, Ticket, Turn};
-use crate::port::{Change, Fault, Page, Receipt, RunEnd, Schedule, ScheduleFilter, Store, TaskRecord};
+use crate::port::{
+    Change, Fault, Page, Receipt, RunEnd, Schedule, ScheduleFilter, Store, TaskRecord, TriggerState,
+};
 use crate::run::{Ended, Ruling, Run};
 use crate::time::{Mono, Now, Wall};
 use crate::workflow::Workflow;
@@ -60,6 +62,10 @@ const HISTORY_EVERY: Duration = Duration::from_secs(30);
 const NEWS_EVERY: Duration = Duration::from_millis(50);
 /// And so often while this runner is alone.
 const NEWS_EVERY_ALONE: Duration = Duration::from_millis(500);
+/// So many triggers are switched at once by news from another process.
+const NEWS_CHUNK: usize = 1000;
+/// Of runs that others drive so many are looked at together, whether they are over.
+const OTHERS_CHUNK: usize = 1000;
 /// Runs in hand at once; more are refused.
 pub const RUNS_MAX: usize = 4_000_000;
 
@@ -269,6 +275,8 @@ struct Shared {
     workflow_is_new: AtomicBool,
     /// Whether the timekeeper is to look how triggers are switched, also if no sibling says so.
     has_news: AtomicBool,
+    /// Runs of other owners whose end the timekeeper is to ask for.
+    cancels: Mutex<Vec<Uuid>>,
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
     closing: AtomicBool,
 }
@@ -327,6 +335,7 @@ impl Runtime {
             ready: AtomicBool::new(false),
             workflow_is_new: AtomicBool::new(false),
             has_news: AtomicBool::new(false),
+            cancels: Mutex::default(),
             watches: Mutex::default(),
             closing: AtomicBool::new(false),
         });
@@ -528,7 +537,7 @@ impl Runtime {
 
     /// Switches a trigger's polling in memory.
     pub fn set_polled(&self, schedule: i64, enabled: bool) {
-        lock(&self.shared.polls).poller.set_enabled(schedule, enabled, self.now().mono);
+        self.shared.switch([(schedule, enabled)]);
         self.shared.wake_pollers();
     }
 
@@ -1066,7 +1075,7 @@ impl Shared {
     }
 
     fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
-        let Effects { commits, jobs, ended, started, released, lost, rearm, logs } = effects;
+        let Effects { commits, jobs, ended, started, released, lost, rearm, cancels, logs } = effects;
         if !commits.is_empty() {
             let mut writer = lock(&self.writer);
             let wake = writer.items.is_empty() && !writer.busy;
@@ -1095,6 +1104,10 @@ impl Shared {
             }
             state.ready.extend(jobs);
             self.call_for_workers(&mut state);
+        }
+        if !cancels.is_empty() {
+            lock(&self.cancels).extend(cancels);
+            self.wake_clock();
         }
         if !(ended.is_empty() && started.is_empty() && lost.is_empty()) {
             self.tell_watches(ended, started, lost);
@@ -1140,8 +1153,14 @@ impl Shared {
         let now = self.now().mono;
         let mut is_disputed = false;
         let mut polls = lock(&self.polls);
-        for Rearm { slot, row, cursor, fired_at, disables, elsewhere } in rearm {
+        for Rearm { slot, row, cursor, fired_at, disables, elsewhere, is_stale } in rearm {
+            is_disputed |= is_stale;
             match row {
+                // Not polled until news has been read again.
+                Some(row) if is_stale => {
+                    let row = TriggerState { enabled: false, ..row };
+                    polls.poller.enable(slot, &row, elsewhere, now);
+                }
                 Some(row) => is_disputed |= polls.poller.enable(slot, &row, elsewhere, now),
                 None if elsewhere => polls.poller.park(slot),
                 None => {
@@ -1272,6 +1291,7 @@ impl Shared {
         let mut has_siblings = self.look_for_vacancy(recovery, &mut known);
         self.load_crons();
         let mut has_news = false;
+        let mut last_other = Uuid::nil();
         let mut is_troubled = false;
         let mut prune_due = self.now().mono;
         let mut history_due = self.now().mono.after(HISTORY_EVERY);
@@ -1302,6 +1322,8 @@ impl Shared {
             if is_woken || has_siblings || known.is_none() {
                 has_siblings = self.look_for_vacancy(recovery, &mut known);
             }
+            self.ask_for_ends();
+            last_other = self.look_at_others(last_other);
             self.step(Event::Clock);
             self.sleep(if has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE });
         }
@@ -1348,6 +1370,34 @@ impl Shared {
         has_siblings
     }
 
+    /// Asks other owners for the ends of runs that a trigger of this one wants to be over.
+    fn ask_for_ends(&self) {
+        let runs = std::mem::take(&mut *lock(&self.cancels));
+        if runs.is_empty() {
+            return;
+        }
+        for id in runs {
+            if self.store.request_cancel(self.epoch, id, self.now().wall).is_err() {
+                lock(&self.cancels).push(id);
+            }
+        }
+        self.store.wake_others(self.epoch);
+    }
+
+    /// Lets those go on who wait for runs of others that are over by now; returns the last that was looked at.
+    fn look_at_others(&self, last: Uuid) -> Uuid {
+        let others = lock(&self.engine).others_after(last, OTHERS_CHUNK);
+        if others.is_empty() {
+            return last;
+        }
+        if let Ok(ended) = self.store.ended(&others)
+            && !ended.is_empty()
+        {
+            self.step(Event::OthersEnded(ended));
+        }
+        others.last().copied().unwrap_or(last)
+    }
+
     /// Forgets a little of what is older than `retention`; returns how long to wait before the next look.
     fn prune(&self, retention: Duration, now: Wall) -> Duration {
         let before = Wall(now.0.saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX)));
@@ -1359,13 +1409,9 @@ impl Shared {
 
     /// Another process changed something that is kept in memory here.
     fn read_news(&self) -> std::result::Result<(), Fault> {
-        for trigger in self.all_schedules(ScheduleFilter::Triggers)? {
-            let now = self.now().mono;
-            let poller = &mut lock(&self.polls).poller;
-            // A trigger without a slot yet comes with a row of its own.
-            if poller.slot_of(trigger.row).is_some() {
-                poller.set_enabled(trigger.row, trigger.enabled, now);
-            }
+        let triggers = self.all_schedules(ScheduleFilter::Triggers)?;
+        for some in triggers.chunks(NEWS_CHUNK) {
+            self.switch(some.iter().map(|trigger| (trigger.row, trigger.enabled)));
         }
         self.wake_pollers();
         let crons = self.all_schedules(ScheduleFilter::Crons)?;
@@ -1374,6 +1420,17 @@ impl Shared {
         let cancelled = self.store.cancel_requests(self.epoch)?;
         cancelled.into_iter().for_each(|id| self.step(Event::Cancel(id)));
         Ok(())
+    }
+
+    /// Switches triggers as the store has them. Under the engine's lock: a row that arrives later must know that it may be older.
+    fn switch(&self, triggers: impl IntoIterator<Item = (i64, bool)>) {
+        let now = self.now();
+        let mut engine = lock(&self.engine);
+        engine.step(Event::News, now, &mut Effects::default());
+        let poller = &mut lock(&self.polls).poller;
+        for (row, enabled) in triggers {
+            poller.set_enabled(row, enabled, now.mono);
+        }
     }
 
     fn recover(&self) {

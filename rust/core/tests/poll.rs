@@ -24,7 +24,14 @@ fn plan(interval_ms: u64) -> Plan {
 }
 
 fn row(number: i64) -> TriggerState {
-    TriggerState { row: number, enabled: true, cursor: None, last_fired_at: None, owner: Some(1) }
+    TriggerState {
+        row: number,
+        enabled: true,
+        cursor: None,
+        last_fired_at: None,
+        owner: Some(1),
+        others: Vec::new(),
+    }
 }
 
 /// A poller with one trigger of each plan, in rows from 1.

@@ -1,11 +1,17 @@
-//! A trigger that another owner polls is asked for again once that owner is gone, however late the store's answer comes.
+//! A trigger that another owner polls is asked for again once that owner is gone, however late the store's answer comes; and its
+//! overlap policy holds beside runs that yet another owner took over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
-use cloaca_core::engine::{Declared, Effects, Engine, Event, Settings, Then};
-use cloaca_core::port::{Change, Receipt, TriggerRow, TriggerState};
+use cloaca_core::engine::{Declared, Effects, Engine, Event, Fire, Polled, Settings, Then};
+use cloaca_core::graph::Graph;
+use cloaca_core::policy::RetryPolicy;
+use cloaca_core::port::{Admitted, Change, Receipt, TickChange, TriggerRow, TriggerState, Unfinished};
 use cloaca_core::time::{Mono, Now, Wall};
+use cloaca_core::workflow::{Task, Workflow};
+use uuid::Uuid;
 
 const MINE: i64 = 2;
 const DEAD: i64 = 1;
@@ -25,13 +31,17 @@ fn step(engine: &mut Engine, event: Event) -> Effects {
 }
 
 fn declaration() -> Event {
+    declaration_with(Overlap::Allow)
+}
+
+fn declaration_with(overlap: Overlap) -> Event {
     let row = TriggerRow {
         name: "inbox".into(),
         workflow: "mail".into(),
         interval_us: 1000,
         allow_concurrent: false,
     };
-    Event::Triggers(vec![(0, Declared { row, overlap: Overlap::Allow })])
+    Event::Triggers(vec![(0, Declared { row, overlap })])
 }
 
 fn held_by(owner: i64) -> Receipt {
@@ -41,7 +51,64 @@ fn held_by(owner: i64) -> Receipt {
         cursor: None,
         last_fired_at: None,
         owner: Some(owner),
+        others: Vec::new(),
     })
+}
+
+/// A run that another owner took over.
+const THEIRS: Uuid = Uuid::from_u128(5);
+
+/// An engine that polls the trigger and has been told of that run.
+fn beside_theirs(overlap: Overlap) -> Engine {
+    let mut engine = engine();
+    let id: Arc<str> = "send".into();
+    let graph =
+        Graph::check("mail", std::slice::from_ref(&id), &[Vec::new()]).expect("one task has no cycle");
+    let task = Task {
+        id,
+        dependencies: Vec::new(),
+        retry: RetryPolicy::default(),
+        rule: None,
+        body: 1,
+        has_failure_callback: false,
+    };
+    let workflow = Workflow { name: "mail".into(), version: "1".into(), tasks: vec![task], graph };
+    step(&mut engine, Event::Workflow(Arc::new(workflow)));
+    step(&mut engine, Event::Vacancy);
+    let then = asked(&mut step(&mut engine, declaration_with(overlap)));
+    let Receipt::Declared(state) = held_by(MINE) else { unreachable!("it says so") };
+    step(
+        &mut engine,
+        Event::Committed(then, Receipt::Declared(TriggerState { others: vec![THEIRS], ..state })),
+    );
+    engine
+}
+
+/// The tick that a poll with one fire sends to the store.
+fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
+    let fire = Fire { context: "{}".into(), hash: [item; 16], run_key: None };
+    let polled = Polled {
+        slot: 0,
+        schedule: 7,
+        at: Wall(0),
+        duration_us: 1,
+        fires: vec![fire],
+        cursor: None,
+        reason: Ok(String::new()),
+        history: Vec::new(),
+        disable: None,
+    };
+    let (change, then) = step(engine, Event::Polled(polled)).commits.remove(0);
+    let Change::Tick(tick) = change else { panic!("{change:?} is not a tick") };
+    (tick, then)
+}
+
+fn kept(engine: &mut Engine, then: Then, row: i64) -> Effects {
+    step(engine, Event::Committed(then, Receipt::Tick(vec![Admitted::Started { row }])))
+}
+
+fn has_begun(effects: &Effects) -> bool {
+    !effects.jobs.is_empty()
 }
 
 /// The one declaration among what an engine sends to the store.
@@ -71,4 +138,74 @@ fn a_trigger_of_a_living_owner_is_left_to_it() {
     assert!(step(&mut engine, Event::Committed(then, held_by(DEAD))).commits.is_empty());
     assert!(engine.has_parked());
     asked(&mut step(&mut engine, Event::Vacancy));
+}
+
+#[test]
+fn a_fire_is_dropped_while_another_owner_drives_a_run_of_its_trigger() {
+    let mut engine = beside_theirs(Overlap::Skip);
+    let (tick, then) = fired(&mut engine, 1);
+    assert_eq!(tick.fires, []);
+    assert_eq!(&*tick.history[0].reason, format!("overlap: run {THEIRS} is unfinished"));
+    step(&mut engine, Event::Committed(then, Receipt::Tick(Vec::new())));
+    step(&mut engine, Event::OthersEnded(vec![THEIRS]));
+    assert_eq!(fired(&mut engine, 1).0.fires.len(), 1);
+}
+
+#[test]
+fn a_fire_waits_for_the_run_that_another_owner_drives() {
+    let mut engine = beside_theirs(Overlap::Queue);
+    let (tick, then) = fired(&mut engine, 1);
+    assert!(tick.fires[0].waits && !has_begun(&kept(&mut engine, then, 1)));
+    assert_eq!(engine.others_after(Uuid::nil(), 10), [THEIRS]);
+    assert!(has_begun(&step(&mut engine, Event::OthersEnded(vec![THEIRS]))));
+    assert!(engine.others_after(Uuid::nil(), 10).is_empty());
+}
+
+#[test]
+fn a_fire_that_cancels_asks_the_owner_of_the_run_before_it() {
+    let mut engine = beside_theirs(Overlap::CancelRunning);
+    let then = fired(&mut engine, 1).1;
+    let effects = kept(&mut engine, then, 1);
+    assert_eq!((effects.cancels.as_slice(), has_begun(&effects)), ([THEIRS].as_slice(), false));
+    assert!(has_begun(&step(&mut engine, Event::OthersEnded(vec![THEIRS]))));
+}
+
+#[test]
+fn a_claimed_run_waits_for_earlier_ones_that_others_drive() {
+    let mut engine = beside_theirs(Overlap::Queue);
+    let claimed = |number: u128, behind| Unfinished {
+        row: number as i64,
+        id: Uuid::from_u128(number),
+        workflow: "mail".to_owned(),
+        version: "1".to_owned(),
+        context: "{}".to_owned(),
+        schedule: Some(8),
+        context_hash: None,
+        waits: true,
+        created_at: Wall(0),
+        interruptions: 0,
+        cancelled: false,
+        tasks: Vec::new(),
+        behind,
+    };
+    let earlier = Uuid::from_u128(1);
+    assert!(!has_begun(&step(&mut engine, Event::Claimed(vec![claimed(2, vec![earlier])]))));
+    // Their owner has died, too.
+    assert!(has_begun(&step(&mut engine, Event::Claimed(vec![claimed(1, vec![])]))));
+    assert_eq!(engine.others_after(Uuid::nil(), 10), [THEIRS]);
+    assert!(!has_begun(&step(&mut engine, Event::OthersEnded(vec![earlier]))));
+}
+
+#[test]
+fn runs_of_others_are_looked_at_in_turn() {
+    let mut engine = beside_theirs(Overlap::Queue);
+    let then = asked(&mut step(&mut engine, declaration_with(Overlap::Queue)));
+    let Receipt::Declared(state) = held_by(MINE) else { unreachable!("it says so") };
+    let more = vec![THEIRS, Uuid::from_u128(6), Uuid::from_u128(7)];
+    step(
+        &mut engine,
+        Event::Committed(then, Receipt::Declared(TriggerState { others: more.clone(), ..state })),
+    );
+    assert_eq!(engine.others_after(Uuid::nil(), 2), more[..2]);
+    assert_eq!(engine.others_after(more[1], 2), [more[2], more[0]]);
 }

@@ -181,6 +181,10 @@ impl Store for SqliteStore {
         self.read(|db| run::cancel_requests(db, epoch))
     }
 
+    fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>> {
+        self.read(|db| run::ended(db, runs))
+    }
+
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
         self.write(Step::Reopen, |db| run::reopen(db, epoch, id))
     }

@@ -75,6 +75,9 @@ claims! {
     a_claim_goes_from_the_oldest_in_steps
     a_claim_carries_tasks_in_order_and_the_hash_that_guards
     a_claim_tells_who_waits_for_a_turn
+    a_claim_tells_which_earlier_ones_wait_elsewhere
+    a_trigger_comes_with_its_runs_that_others_drive
+    runs_that_are_final_or_unknown_have_ended
     a_failed_run_is_opened_again_without_what_failed
     a_task_after_a_reopening_stands_behind_those_that_stayed
     only_a_final_run_that_did_not_complete_is_opened_again
@@ -675,6 +678,65 @@ fn a_claim_tells_who_waits_for_a_turn(store: &dyn Store) {
     let waits: Vec<bool> =
         store.claim_runs(new, 0, 10, &["mail".into()]).unwrap().iter().map(|run| run.waits).collect();
     assert_eq!(waits, [true, false]);
+}
+
+/// A run of that trigger that waits for its turn.
+fn in_line(trigger: &Schedule, number: u128) -> NewRun {
+    NewRun { schedule: Some(trigger.row), waits: true, ..new_run(number) }
+}
+
+fn a_claim_tells_which_earlier_ones_wait_elsewhere(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let (inbox, outbox) = (declared(store, old, "inbox"), declared(store, old, "outbox"));
+    let again = failed_run(store, old, in_line(&inbox, 1));
+    fire(store, &inbox, old, vec![in_line(&inbox, 2), in_line(&inbox, 3)]);
+    fire(store, &outbox, old, vec![in_line(&outbox, 4)]);
+    let beside = NewRun { waits: false, ..in_line(&inbox, 5) };
+    let last = NewRun { workflow: "other".into(), ..in_line(&inbox, 6) };
+    fire(store, &inbox, old, vec![beside, last, in_line(&inbox, 7)]);
+    let (second, third) = (store.join(Wall(2)).unwrap(), successor(store, old));
+    // One that is opened again has had its turn: nobody else waits for it.
+    assert_eq!(store.reopen(second, id(1)).unwrap().unwrap().row, again);
+    store.claim_runs(second, 0, 1, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(third, 0, 10, &["mail".into()]).unwrap();
+    let behind: Vec<(Uuid, Vec<Uuid>)> = claimed.into_iter().map(|run| (run.id, run.behind)).collect();
+    let alone = |number| (id(number), vec![]);
+    assert_eq!(behind, [(id(3), vec![id(2)]), alone(4), alone(5), (id(7), vec![id(2)])]);
+    let claimed = store.claim_runs(second, 0, 10, &["other".into()]).unwrap();
+    assert_eq!(claimed[0].behind, [id(3)]);
+}
+
+fn a_trigger_comes_with_its_runs_that_others_drive(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, old, "inbox");
+    let lost = NewRun { workflow: "other".into(), ..in_line(&trigger, 3) };
+    fire(store, &trigger, old, vec![in_line(&trigger, 1), unique(&trigger, 2, 5), lost]);
+    started(store, old, new_run(4));
+    let (second, third) = (store.join(Wall(2)).unwrap(), store.join(Wall(3)).unwrap());
+    let others =
+        |epoch| match commit(store, Change::Declare { epoch, trigger: trigger_row("inbox"), at: Wall(9) }) {
+            Receipt::Declared(state) => (state.owner, state.others),
+            other => panic!("{other:?} declares nothing"),
+        };
+    assert_eq!(others(second), (Some(old), vec![]));
+    store.leave(old).unwrap();
+    // Whoever declares their workflow is about to claim them; a run of a workflow that nobody declares holds up nothing.
+    assert_eq!(others(third), (Some(third), vec![id(1), id(2)]));
+    store.claim_runs(second, 0, 10, &["mail".into(), "other".into()]).unwrap();
+    assert_eq!(others(third), (Some(third), vec![id(1), id(2), id(3)]));
+    store.leave(second).unwrap();
+    store.claim_runs(third, 0, 10, &["mail".into(), "other".into()]).unwrap();
+    assert_eq!(others(third), (Some(third), vec![]));
+}
+
+fn runs_that_are_final_or_unknown_have_ended(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    started(store, epoch, new_run(2));
+    assert_eq!(store.ended(&[id(1), id(2), id(3)]).unwrap(), [id(3)]);
+    commit(store, ended(row, epoch, RunStatus::Failed));
+    assert_eq!(store.ended(&[id(2), id(1)]).unwrap(), [id(1)]);
+    assert_eq!(store.ended(&[]).unwrap(), NONE);
 }
 
 /// A run of three tasks, of which the middle one failed.

@@ -288,9 +288,7 @@ impl World {
             }
             many += 1;
             hashes.extend(guard);
-            let waits = declared.overlap.waits();
-            let cancels = declared.overlap == Overlap::CancelRunning;
-            admitted.push(Wish { item, guard, key: fire.run_key.clone(), waits, cancels });
+            admitted.push(Wish { item, guard, key: fire.run_key.clone(), overlap: declared.overlap });
         }
         (admitted, line)
     }

@@ -131,10 +131,10 @@ pub struct Process {
     pub slots: Vec<Slot>,
     pub sharing: HashMap<u64, u64>,
     pub program: VecDeque<Declaration>,
-    /// Triggers that were switched before they had a place.
-    pub switched: HashMap<i64, bool>,
     pub recovery: Recovery,
     pub held: BTreeMap<Uuid, Held>,
+    /// Runs of others whose end is to be asked for.
+    pub cancels: Vec<Uuid>,
     pub orders: u64,
     pub moves: VecDeque<Moved>,
     /// Runs whose end is on its way to the store or there.
@@ -167,9 +167,9 @@ impl Process {
             slots: Vec::new(),
             sharing: HashMap::new(),
             program,
-            switched: HashMap::new(),
             recovery: Recovery { is_due: true, ..Recovery::default() },
             held: BTreeMap::new(),
+            cancels: Vec::new(),
             orders: 0,
             moves: VecDeque::new(),
             concluded: HashSet::new(),
@@ -184,8 +184,17 @@ impl Process {
     /// Notes an unfinished run of a trigger behind the others, as the gate does.
     pub fn hold(&mut self, id: Uuid, schedule: i64, hash: Option<ContextHash>) {
         self.orders += 1;
-        let held = Held { schedule, hash, order: self.orders };
-        self.held.entry(id).or_insert(held);
+        let order = self.held.get(&id).map_or(self.orders, |held| held.order);
+        self.held.insert(id, Held { schedule, hash, order });
+    }
+
+    /// Notes unfinished runs of a trigger that others drive.
+    pub fn hold_others(&mut self, ids: &[Uuid], schedule: i64) {
+        for &id in ids {
+            if !self.held.contains_key(&id) {
+                self.hold(id, schedule, None);
+            }
+        }
     }
 
     /// Unfinished runs of that trigger in the order of their fires.
@@ -217,6 +226,7 @@ impl Process {
             && self.workers.is_empty()
             && self.polls.is_empty()
             && self.program.is_empty()
+            && self.cancels.is_empty()
             && self.recovery.after.is_none()
             && !self.recovery.is_due
             && !self.recovery.workflow_is_new

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cloaca_core::cadence;
 use cloaca_core::engine::{Engine, Event, Request};
-use cloaca_core::port::{Page, RunStatus, ScheduleFilter, Store as _, TaskStatus, Unfinished};
+use cloaca_core::port::{Page, RunStatus, ScheduleFilter, Store as _, Stored, TaskStatus, Unfinished};
 use cloaca_core::time::Mono;
 use uuid::Uuid;
 
@@ -157,6 +157,10 @@ impl World {
             self.claim(p, after);
             return true;
         }
+        if self.look_at_others(p) {
+            return true;
+        }
+        let process = &mut self.processes[p];
         if std::mem::take(&mut process.recovery.workflow_is_new) {
             (process.recovery.after, process.recovery.is_vacancy) = (Some(0), false);
             return true;
@@ -174,6 +178,39 @@ impl World {
         }
         (recovery.is_due, recovery.known) = (false, Some(siblings.living));
         true
+    }
+
+    /// Asks for the ends of runs of others, and lets go on who waited for such that are over; true if anything came of it.
+    fn look_at_others(&mut self, p: usize) -> bool {
+        if let Some(id) = self.processes[p].cancels.pop() {
+            match self.request_cancel(p, id) {
+                Ok(_) => self.store.wake_others(self.processes[p].epoch),
+                Err(_) => self.processes[p].cancels.push(id),
+            }
+            return true;
+        }
+        let others = self.processes[p].engine.others_after(Uuid::nil(), usize::MAX);
+        self.stumble();
+        let Ok(ended) = self.store.ended(&others) else { return true };
+        if ended.is_empty() {
+            return false;
+        }
+        self.note(|| format!("{p}: others have ended: {ended:?}"));
+        for id in &ended {
+            self.processes[p].held.remove(id);
+        }
+        self.step(p, Event::OthersEnded(ended));
+        true
+    }
+
+    fn request_cancel(&mut self, p: usize, id: Uuid) -> Stored<bool> {
+        self.stumble();
+        let is_found = self.store.request_cancel(self.processes[p].epoch, id, self.wall())?;
+        if is_found && self.store.state().run(id).is_some_and(|run| run.end.is_some()) {
+            self.witness.seen(id).ends.push(RunStatus::Cancelled);
+        }
+        self.witness.seen(id).is_cancelled |= is_found;
+        Ok(is_found)
     }
 
     fn claim(&mut self, p: usize, after: i64) {
@@ -198,6 +235,7 @@ impl World {
             process.halted.remove(&run.id);
             process.retry_due.retain(|(id, _), _| *id != run.id);
             if let Some(schedule) = run.schedule {
+                process.hold_others(&run.behind, schedule);
                 process.hold(run.id, schedule, run.context_hash);
             }
         }
@@ -230,15 +268,9 @@ impl World {
         }
         let id = self.random.pick(&ids);
         if self.processes[p].is_flushed() {
-            self.stumble();
-            let epoch = self.processes[p].epoch;
-            let Ok(is_found) = self.store.request_cancel(epoch, id, self.wall()) else { return true };
+            let Ok(is_found) = self.request_cancel(p, id) else { return true };
             let is_in_time = is_found && self.can_halt(p, id) && self.has_open_tasks(p, id);
-            if is_found && self.store.state().run(id).is_some_and(|run| run.end.is_some()) {
-                self.witness.seen(id).ends.push(RunStatus::Cancelled);
-            }
             self.witness.seen(id).must_not_complete |= is_in_time;
-            self.witness.seen(id).is_cancelled |= is_found;
         }
         self.note(|| format!("{p}: user cancels {id}"));
         self.cancel_here(p, id);
@@ -333,7 +365,6 @@ impl World {
         if self.store.set_enabled(row, is_enabled, None, self.wall()).is_err() {
             return true;
         }
-        self.has_switched = true;
         self.switch_here(p, row, is_enabled);
         self.store.wake_others(self.processes[p].epoch);
         let others = self
@@ -348,10 +379,10 @@ impl World {
     fn switch_here(&mut self, p: usize, row: i64, is_enabled: bool) {
         let now = self.now(p).mono;
         self.note(|| format!("{p}: switches {row} to {is_enabled}"));
+        self.step(p, Event::News);
         let process = &mut self.processes[p];
-        match process.poller.slot_of(row) {
-            Some(slot) => process.slots[slot as usize].switch(is_enabled),
-            None => drop(process.switched.insert(row, is_enabled)),
+        if let Some(slot) = process.poller.slot_of(row) {
+            process.slots[slot as usize].switch(is_enabled);
         }
         process.poller.set_enabled(row, is_enabled, now);
     }
@@ -365,7 +396,9 @@ impl World {
         self.has_news.remove(&epoch);
         self.processes[p].recovery.is_due = true;
         let triggers = self.store.schedules(ScheduleFilter::Triggers, false, ALL).expect("no fault is due");
-        triggers.iter().for_each(|trigger| self.switch_here(p, trigger.row, trigger.enabled));
+        for trigger in triggers {
+            self.switch_here(p, trigger.row, trigger.enabled);
+        }
         let cancelled = self.store.cancel_requests(epoch).expect("no fault is due");
         cancelled.into_iter().for_each(|id| self.cancel_here(p, id));
         true

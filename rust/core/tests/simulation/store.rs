@@ -27,6 +27,8 @@ pub struct Owner {
 pub struct Kept {
     pub new: NewRun,
     pub owner: i64,
+    /// It stands in line; one that was opened again has had its turn.
+    pub waits: bool,
     pub interruptions: u32,
     pub is_cancelled: bool,
     pub tasks: Vec<TaskRecord>,
@@ -159,6 +161,7 @@ impl State {
         let kept = Kept {
             new: new.clone(),
             owner: epoch,
+            waits: new.waits,
             interruptions: 0,
             is_cancelled: false,
             tasks: Vec::new(),
@@ -217,7 +220,11 @@ impl State {
             schedule.workflow = trigger.workflow.to_string();
             schedule.kind = kind;
             schedule.owner = owner.or(Some(epoch));
-            return state_of(schedule);
+            let mut state = state_of(schedule);
+            if state.owner == Some(epoch) {
+                state.others = self.others(epoch, state.row, &trigger.workflow, |_| true);
+            }
+            return state;
         }
         let schedule = Schedule {
             row: self.schedules.len() as i64 + 1,
@@ -239,9 +246,24 @@ impl State {
         state
     }
 
+    /// Unfinished runs of a schedule that `epoch` does not drive; of the dead only those that whoever declares `workflow` claims.
+    fn others(&self, epoch: i64, schedule: i64, workflow: &str, counts: impl Fn(&Kept) -> bool) -> Vec<Uuid> {
+        let is_other = |kept: &&Kept| {
+            let may_go_on = self.is_living(kept.owner) || *kept.new.workflow == *workflow;
+            kept.new.schedule == Some(schedule) && kept.owner != epoch && may_go_on && counts(kept)
+        };
+        let unfinished = self.unfinished.iter().map(|&row| &self.runs[row as usize - 1]);
+        unfinished.filter(is_other).map(|kept| kept.new.id).collect()
+    }
+
     fn unfinished_of(&self, row: i64) -> Unfinished {
         let run = &self.runs[row as usize - 1];
         let new = &run.new;
+        let is_before = |kept: &Kept| kept.waits && self.row_of[&kept.new.id] < row;
+        let behind = match new.schedule.filter(|_| run.waits) {
+            Some(schedule) => self.others(run.owner, schedule, &new.workflow, is_before),
+            None => Vec::new(),
+        };
         Unfinished {
             row,
             id: new.id,
@@ -250,11 +272,12 @@ impl State {
             context: new.context.to_string(),
             schedule: new.schedule,
             context_hash: new.context_hash.filter(|_| new.unique_hash),
-            waits: new.waits,
+            waits: run.waits,
             created_at: new.created_at,
             interruptions: run.interruptions,
             cancelled: run.is_cancelled,
             tasks: run.tasks.clone(),
+            behind,
         }
     }
 }
@@ -266,6 +289,7 @@ fn state_of(schedule: &Schedule) -> TriggerState {
         cursor: schedule.cursor.clone(),
         last_fired_at: schedule.last_fired_at,
         owner: schedule.owner,
+        others: Vec::new(),
     }
 }
 
@@ -380,13 +404,23 @@ impl Store for MemoryStore {
         if state.hash_holder(&run.new).is_some() {
             return Err(Fault::Final("an equal run of its trigger is unfinished".to_owned()));
         }
+        let mut unfinished = state.unfinished_of(row);
         let run = state.run_mut(row);
         run.end = None;
+        run.waits = false;
         run.owner = epoch;
         run.is_cancelled = false;
         run.tasks.retain(|task| task.status == TaskStatus::Completed);
+        unfinished.tasks.clone_from(&run.tasks);
+        (unfinished.cancelled, unfinished.behind) = (false, Vec::new());
         state.unfinished.insert(row);
-        Ok(Some(state.unfinished_of(row)))
+        Ok(Some(unfinished))
+    }
+
+    fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>> {
+        let state = self.enter()?;
+        let is_over = |id: &&Uuid| state.row_of.get(id).is_none_or(|row| !state.unfinished.contains(row));
+        Ok(runs.iter().filter(is_over).copied().collect())
     }
 
     fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, _at: Wall) -> Stored<bool> {

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::port::{ContextHash, NewRun, RunEnd, RunStatus, TaskRecord, TaskStatus};
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::Workflow;
@@ -19,8 +20,7 @@ pub struct Wish {
     /// None if equal contexts may run side by side.
     pub guard: Option<ContextHash>,
     pub key: Option<(String, Option<Wall>)>,
-    pub waits: bool,
-    pub cancels: bool,
+    pub overlap: Overlap,
 }
 
 /// One run, as seen in its present life: a run that is opened again begins another.
@@ -65,7 +65,13 @@ impl Witness {
         self.fires += 1;
         let schedule = new.schedule.expect("a fired run has a schedule");
         let wish = self.runs[&new.id].wish.clone().expect("a fired run was wished for");
-        assert_eq!(new.waits, wish.waits, "run {} waits for its turn as its overlap policy says", new.id);
+        self.stands_alone(new, wish.overlap, store);
+        assert_eq!(
+            new.waits,
+            wish.overlap.waits(),
+            "run {} waits for its turn as its overlap policy says",
+            new.id
+        );
         if let Some((key, expires_at)) = wish.key {
             let before = self.keys.insert((schedule, key.clone()), expires_at);
             let is_free = before.is_none_or(|before| before.is_some_and(|expired_at| expired_at <= at));
@@ -84,6 +90,23 @@ impl Witness {
                 other.id, new.id
             );
         }
+    }
+
+    /// Whoever drives the other runs of its trigger, a fire is dropped as its overlap policy says. What a user has opened again is
+    /// not counted.
+    fn stands_alone(&self, new: &NewRun, overlap: Overlap, store: &State) {
+        let most = match overlap {
+            Overlap::Skip => 0,
+            Overlap::BufferOne => 1,
+            Overlap::Allow | Overlap::Queue | Overlap::CancelRunning => return,
+        };
+        let unfinished = store.unfinished.iter().map(|&row| &store.runs[row as usize - 1].new);
+        let beside = unfinished.filter(|other| {
+            let is_equal = other.schedule == new.schedule && other.workflow == new.workflow;
+            is_equal && other.id != new.id && self.runs[&other.id].life == 0
+        });
+        let beside: Vec<Uuid> = beside.map(|other| other.id).collect();
+        assert!(beside.len() <= most, "run {} was fired with overlap {overlap:?} beside {beside:?}", new.id);
     }
 
     /// A body is about to begin.

@@ -105,12 +105,11 @@ impl World {
                 worker.task
             );
         }
-        if let Some(schedule) = kept.new.schedule.filter(|_| kept.new.waits) {
+        if let Some(schedule) = kept.new.schedule.filter(|_| kept.waits) {
             let others = store.unfinished.iter().map(|&row| &store.runs[row as usize - 1]);
             let beside = others.filter(|other| {
-                let is_in_line =
-                    other.new.schedule == Some(schedule) && other.new.waits && other.new.id != id;
-                is_in_line && other.owner == process.epoch && self.witness.has_begun(other)
+                let is_in_line = other.new.schedule == Some(schedule) && other.waits && other.new.id != id;
+                is_in_line && self.witness.has_begun(other)
             });
             let beside: Vec<Uuid> = beside.map(|other| other.new.id).collect();
             assert!(beside.is_empty(), "run {id} waits for its turn, but began beside {beside:?}");

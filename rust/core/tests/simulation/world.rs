@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use cloaca_core::time::{Mono, Now, Wall};
+use uuid::Uuid;
 
 use crate::process::{Process, Stage};
 use crate::random::Random;
@@ -33,7 +34,6 @@ pub struct World {
     pub has_news: HashSet<i64>,
     pub time_ns: u64,
     pub is_calm: bool,
-    pub has_switched: bool,
     wall_shift_us: i64,
     tells: bool,
 }
@@ -53,7 +53,6 @@ impl World {
             has_news: HashSet::new(),
             time_ns: 0,
             is_calm: false,
-            has_switched: false,
             wall_shift_us: 0,
             tells,
         }
@@ -272,6 +271,12 @@ impl World {
                 "owner {} drives runs that are over",
                 process.epoch
             );
+            let others = process.engine.others_after(Uuid::nil(), 1);
+            assert!(
+                others.is_empty(),
+                "owner {} waits for runs of others that are over: {others:?}",
+                process.epoch
+            );
             assert!(process.held.is_empty(), "owner {} holds {:?}", process.epoch, process.held);
             let polls = process.poller.counts().polls;
             let is_exact = process.has_lost_polls || process.polls_kept == polls;
@@ -305,9 +310,12 @@ impl World {
                 assert_eq!(process.poller.slot_of(schedule.row), Some(slot as u32), "the place of {name}");
                 assert_eq!(standing.elsewhere, !is_here, "owner {} thinks of {name}", process.epoch);
                 let is_armed = standing.due.is_some() || standing.in_body;
-                // Who switches a trigger on at the very moment of its takeover may have to do it again.
-                let is_sound = is_armed == (is_here && schedule.enabled) || (self.has_switched && !is_armed);
-                assert!(is_sound, "{name}: armed {is_armed} by owner {}, {schedule:?}", process.epoch);
+                let should = is_here && schedule.enabled;
+                assert!(
+                    is_armed == should,
+                    "{name}: armed {is_armed} by owner {}, {schedule:?}",
+                    process.epoch
+                );
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Carries out what an engine decides: the part of runtime.rs around the engine's lock and the writer's queue.
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Effects, Event, Rearm, Then};
 use cloaca_core::port::{Admitted, Change, Receipt, RunChange, RunEnd, Store as _};
 use uuid::Uuid;
@@ -28,6 +29,7 @@ impl World {
         effects.ended.into_iter().for_each(|(id, _, end)| self.ended(p, id, &end));
         effects.lost.into_iter().for_each(|(id, why)| self.lost(p, id, &why));
         effects.rearm.into_iter().for_each(|rearm| self.rearm(p, rearm));
+        self.processes[p].cancels.extend(effects.cancels);
         effects.logs.into_iter().for_each(|(_, text)| self.note(|| format!("  log: {text}")));
     }
 
@@ -54,20 +56,20 @@ impl World {
         let now = self.now(p).mono;
         self.note(|| format!("{p}: {rearm:?}"));
         let process = &mut self.processes[p];
-        let Rearm { slot, row, cursor, fired_at, disables, elsewhere } = rearm;
+        let Rearm { slot, row, cursor, fired_at, disables, elsewhere, is_stale } = rearm;
         process.slots[slot as usize].is_elsewhere = elsewhere;
         match row {
-            Some(kept) => {
+            Some(mut kept) => {
+                kept.enabled &= !is_stale;
                 if !process.slots[slot as usize].is_retired {
                     // What was switched off here since the commit is not known to the row.
                     let before = process.poller.slot_of(kept.row);
                     let before = before.map(|before| process.slots[before as usize].is_enabled);
-                    let switched = process.switched.remove(&kept.row);
                     let state = &mut process.slots[slot as usize];
                     state.row = Some(kept.row);
-                    state.is_enabled = switched.unwrap_or(kept.enabled && before.unwrap_or(true));
+                    state.is_enabled = kept.enabled && before.unwrap_or(true);
                 }
-                if process.poller.enable(slot, &kept, elsewhere, now) {
+                if process.poller.enable(slot, &kept, elsewhere, now) || is_stale {
                     let epoch = process.epoch;
                     self.has_news.insert(epoch);
                     self.store.wake(epoch);
@@ -179,6 +181,9 @@ impl World {
         for (then, receipt) in batch.thens.into_iter().zip(batch.receipts.expect("committed")) {
             let dropped = dropped(&then, &receipt);
             all_begun.extend(begun(&then, &receipt));
+            if let Receipt::Declared(state) = &receipt {
+                self.processes[p].hold_others(&state.others, state.row);
+            }
             self.processes[p].engine.step(Event::Committed(then, receipt), now, &mut effects);
             for id in dropped {
                 self.processes[p].held.remove(&id);
@@ -191,7 +196,8 @@ impl World {
 
     /// The run of a trigger that cancels what runs is kept: nothing before it may go on.
     fn earlier_ones_are_cancelled(&mut self, p: usize, id: Uuid) {
-        let cancels = self.witness.seen(id).wish.as_ref().is_some_and(|wish| wish.cancels);
+        let cancels =
+            self.witness.seen(id).wish.as_ref().is_some_and(|wish| wish.overlap == Overlap::CancelRunning);
         let process = &self.processes[p];
         let is_cancelled = process.halted.contains(&id);
         let Some(held) = process.held.get(&id).filter(|_| cancels && !is_cancelled) else { return };

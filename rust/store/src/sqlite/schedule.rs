@@ -1,6 +1,8 @@
 //! Rows of triggers and crons. Invariant: a trigger's name, and a cron's workflow with its expression and zone,
 //! stand in at most one row.
 
+use std::collections::HashMap;
+
 use cloaca_core::port::{
     NewCron, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow, TriggerState,
 };
@@ -9,6 +11,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, Row,
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::run::{self, Other};
 use crate::sqlite::value::{id_at, micros, signed, wall_at, wall_maybe_at};
 
 const TRIGGER: &str = "trigger";
@@ -58,6 +61,8 @@ pub struct Declaring<'c> {
     known: CachedStatement<'c>,
     insert: CachedStatement<'c>,
     hand_over: CachedStatement<'c>,
+    /// Unfinished runs of others, once a trigger is met that may have some.
+    others: Option<HashMap<i64, Vec<Other>>>,
     /// What tells the next id from others of its millisecond.
     serial: u128,
 }
@@ -80,6 +85,7 @@ impl<'c> Declaring<'c> {
             known: db.prepare_cached(KNOWN)?,
             insert: db.prepare_cached(INSERT)?,
             hand_over: db.prepare_cached(HAND_OVER)?,
+            others: None,
             serial: Uuid::now_v7().as_u128(),
         })
     }
@@ -107,7 +113,20 @@ impl<'c> Declaring<'c> {
             self.hand_over.execute(named_params! { ":row": state.row, ":epoch": epoch })?;
             state.owner = Some(epoch);
         }
+        if state.owner == Some(epoch) {
+            state.others = self.others_of(epoch, state.row, &trigger.workflow)?;
+        }
         Ok(state)
+    }
+
+    /// Unfinished runs of a trigger that `epoch` does not drive.
+    fn others_of(&mut self, epoch: i64, schedule: i64, workflow: &str) -> Result<Vec<Uuid>, Failure> {
+        let others = match &mut self.others {
+            Some(others) => others,
+            None => self.others.insert(run::others(self.db, epoch, i64::MAX)?),
+        };
+        let line = others.get(&schedule).into_iter().flatten();
+        Ok(line.filter(|other| other.may_go_on(workflow)).map(|other| other.id).collect())
     }
 
     /// Where the trigger of that name stands, and whether its settings are the same.
@@ -125,6 +144,7 @@ impl<'c> Declaring<'c> {
                 cursor: row.get(2)?,
                 last_fired_at: wall_maybe_at(row, 3)?,
                 owner: row.get(4)?,
+                others: Vec::new(),
             };
             Ok((row.get(5)?, state))
         };
@@ -144,7 +164,8 @@ impl<'c> Declaring<'c> {
             ":at": at.0,
         })?;
         let row = self.db.last_insert_rowid();
-        Ok(TriggerState { row, enabled: true, cursor: None, last_fired_at: None, owner: Some(epoch) })
+        let others = Vec::new();
+        Ok(TriggerState { row, enabled: true, cursor: None, last_fired_at: None, owner: Some(epoch), others })
     }
 
     /// Ids of one millisecond ascend: random ones would be scattered over their index, which costs as much again as the rest.

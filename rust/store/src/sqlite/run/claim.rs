@@ -1,6 +1,7 @@
 //! Hands runs to an owner: those that a dead one left, and a final one that is to be driven again. Invariant: after it,
 //! only that owner's changes are taken.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cloaca_core::port::Unfinished;
@@ -53,7 +54,73 @@ pub fn claim(
         run.tasks = tasks(db, run.row)?;
         claimed.push(run);
     }
+    stand_behind(db, epoch, &mut claimed)?;
     Ok(claimed)
+}
+
+/// Tells those that wait which earlier ones of their schedules wait or run elsewhere.
+fn stand_behind(db: &Connection, epoch: i64, claimed: &mut [Unfinished]) -> Result<(), Failure> {
+    let Some(last) = claimed.iter().rev().find(|run| run.waits) else { return Ok(()) };
+    let others = others(db, epoch, last.row)?;
+    for run in claimed.iter_mut().filter(|run| run.waits) {
+        let line = run.schedule.and_then(|schedule| others.get(&schedule)).into_iter().flatten();
+        let before =
+            line.filter(|other| other.waits && other.row < run.row && other.may_go_on(&run.workflow));
+        run.behind = before.map(|other| other.id).collect();
+    }
+    Ok(())
+}
+
+/// An unfinished run that a schedule fired and that this owner does not drive.
+pub struct Other {
+    /// The public id.
+    pub id: Uuid,
+    row: i64,
+    waits: bool,
+    /// Its workflow, if no living owner drives it.
+    lost: Option<String>,
+}
+
+impl Other {
+    /// Whether somebody drives it, or may be about to: whoever declares `workflow` claims it. A run of a workflow that nobody declares any
+    /// more holds up nothing.
+    pub fn may_go_on(&self, workflow: &str) -> bool {
+        self.lost.as_ref().is_none_or(|lost| lost == workflow)
+    }
+}
+
+/// Unfinished runs with a row below `below` that schedules fired and `epoch` does not drive, by schedule, oldest first.
+pub fn others(db: &Connection, epoch: i64, below: i64) -> Result<HashMap<i64, Vec<Other>>, Failure> {
+    const SQL: &str = concat!(
+        "SELECT schedule, id, row, waits, CASE WHEN ",
+        owner_is_dead!(),
+        " THEN workflow END FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND row < :below AND schedule IS NOT NULL AND owner IS NOT :epoch ORDER BY row"
+    );
+    let mut others: HashMap<i64, Vec<Other>> = HashMap::new();
+    let mut statement = db.prepare_cached(SQL)?;
+    let mut rows = statement.query(named_params! { ":epoch": epoch, ":below": below })?;
+    while let Some(row) = rows.next()? {
+        let other = Other { id: id_at(row, 1)?, row: row.get(2)?, waits: row.get(3)?, lost: row.get(4)? };
+        others.entry(row.get(0)?).or_default().push(other);
+    }
+    Ok(others)
+}
+
+/// Those of these runs that are final, or forgotten.
+pub fn ended(db: &Connection, runs: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
+    // Index runs_id.
+    const SQL: &str = "SELECT 1 FROM runs WHERE id = :id AND completed_at IS NULL";
+    let mut statement = db.prepare_cached(SQL)?;
+    let mut ended = Vec::new();
+    for run in runs {
+        let mut buffer = Uuid::encode_buffer();
+        let id = &*run.hyphenated().encode_lower(&mut buffer);
+        if !statement.exists(named_params! { ":id": id })? {
+            ended.push(*run);
+        }
+    }
+    Ok(ended)
 }
 
 /// Opens a final run that did not complete again, for `epoch`; none if there is no such run.
@@ -123,11 +190,12 @@ pub fn cancel_requests(db: &Connection, epoch: i64) -> Result<Vec<Uuid>, Failure
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// It has had its turn: if it waited for one again under another owner, two might wait for each other.
 fn open_again(db: &Connection, epoch: i64, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
         SET status = 'Pending', owner = :epoch, cancelled = 0, interruptions = 0, completed_at = NULL,
-            final_context = NULL, error = NULL
+            final_context = NULL, error = NULL, waits = 0
         WHERE row = :row";
     match db.prepare_cached(SQL)?.execute(named_params! { ":row": run.row, ":epoch": epoch }) {
         Ok(_) => Ok(()),
@@ -157,5 +225,6 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         cancelled: row.get(11)?,
         context: row.get(10)?,
         tasks: Vec::new(),
+        behind: Vec::new(),
     })
 }
