@@ -1,10 +1,8 @@
 """How late polls begin, what share of a core that costs, and what is left to a busy main thread.
 
 Each body notes when it is called. It was due at the first beat of its trigger's grid that came after its last
-call; beats lie on `start + phase + n * interval`. For the hand-written loops the grid is known. A trigger of
-cloaca starts when it is declared, so each is declared while the runner lives, and the moment before stands
-for its start; its phase is the one in `rust/core/src/cadence.rs`. That makes all of them look later by what
-a declaration takes (10 to 50 µs), which is known from the engine's own mean lateness, and taken off.
+call. For the hand-written loops the grid is known; cloaca is asked when each trigger is due next, as
+`runner.why` tells it, and its own mean lateness has to agree with what is found.
 """
 
 import itertools
@@ -13,6 +11,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from common import Body, Figures, declare, percentile, run_contestant, wait_until
 from loops import due_of, heap_loop, timer_loop
@@ -20,9 +19,11 @@ from loops import due_of, heap_loop, timer_loop
 import cloaca
 
 NOTES_BITS = 22
-GRID_SHIFT_MS_MAX = 0.3
-#: As in cadence.rs: so many triggers have phases of their own, beyond that so many share one.
-SINGLES, NEIGHBOURS = 256, 16
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: How often each trigger's due time is asked for, and how close two looks at clocks have to be.
+ASKED, AT_ONCE_NS = 3, 3_000
+#: By so much, and that share of it, the mean that is found may differ from the one that the engine counts.
+MEAN_OFF_MS, MEAN_OFF = 0.01, 0.05
 
 
 class Notes:
@@ -45,10 +46,8 @@ class Notes:
 
         return body
 
-    def figures(
-        self, grids: list[int], interval_ns: int, window: tuple[int, int], mean_ms: float | None = None
-    ) -> Figures:
-        """What the notes of that window say; with a mean that is known, the grids are moved to fit it."""
+    def figures(self, grids: list[int], interval_ns: int, window: tuple[int, int]) -> Figures:
+        """What the notes of that window say."""
         late, lost = [], 0
         last_beat = [-1] * len(grids)
         count = next(self.order)
@@ -57,22 +56,16 @@ class Notes:
             at, who = self.at[note % size], self.who[note % size]
             if at > window[1]:
                 break
-            beat = (at - grids[who]) // interval_ns
+            # A due time is known to some microseconds: what seems early belongs to the beat after.
+            beat = (at - grids[who] + interval_ns // 10) // interval_ns
             if at >= window[0] and last_beat[who] >= 0:
                 late.append(at - grids[who] - (last_beat[who] + 1) * interval_ns)
                 lost += beat - last_beat[who] - 1
             last_beat[who] = beat
         late.sort()
-        found_ms = sum(late) / len(late) / 1e6
-        shift_ms = 0.0 if mean_ms is None else found_ms - mean_ms
-        if not -0.01 <= shift_ms <= GRID_SHIFT_MS_MAX + found_ms / 20:
-            sys.exit(
-                f"the triggers' grid is not what it is taken for: it would have to move {shift_ms:.3f} ms"
-            )
         at_ms = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999, "max_ms": 1.0}
-        figures = {name: percentile(late, share) / 1e6 - shift_ms for name, share in at_ms.items()}
-        figures |= {"mean_ms": found_ms - shift_ms, "grid_shift_ms": shift_ms}
-        return figures | {"polls": len(late), "lost": lost}
+        figures = {name: percentile(late, share) / 1e6 for name, share in at_ms.items()}
+        return figures | {"mean_ms": sum(late) / len(late) / 1e6, "polls": len(late), "lost": lost}
 
 
 def run_cloaca(triggers: int, interval_ms: float, seconds: float, busy: int, resolution_ms: float) -> Figures:
@@ -82,17 +75,43 @@ def run_cloaca(triggers: int, interval_ms: float, seconds: float, busy: int, res
     interval_ns = int(interval_ms * 1e6)
     config = cloaca.DefaultRunnerConfig(timer_resolution=resolution_ms / 1000)
     with cloaca.DefaultRunner.with_config(":memory:", config) as runner:
-        starts = declare(notes.bodies, interval_ms / 1000)
+        declare(notes.bodies, interval_ms / 1000)
         wait_until(lambda: runner.stats()["polls"] > 3 * triggers)
         wait_until(lambda: len(runner.query("SELECT 1 FROM schedules LIMIT 1 OFFSET ?", [triggers - 1])) > 0)
+        grids = [_due_ns(runner, f"trigger-{number}", interval_ns) for number in range(triggers)]
         time.sleep(2 * interval_ms / 1000 + 0.2)
         before = runner.stats()
         figures, window = _watch(seconds, busy, speed_alone)
         after = runner.stats()
-    grids = [start + _phase(number, interval_ns) for number, start in enumerate(starts)]
+    figures |= notes.figures(grids, interval_ns, window)
     polls = after["polls"] - before["polls"]
     late_ms = after["polls"] * after["late_mean_ms"] - before["polls"] * before["late_mean_ms"]
-    return figures | notes.figures(grids, interval_ns, window, late_ms / polls)
+    off_ms = abs(figures["mean_ms"] - late_ms / polls)
+    if off_ms > MEAN_OFF_MS + MEAN_OFF * figures["mean_ms"]:
+        sys.exit(f"the mean lateness found is off by {off_ms:.3f} ms: {figures}")
+    return figures
+
+
+def _due_ns(runner: cloaca.DefaultRunner, trigger: str, interval_ns: int) -> int:
+    """When a trigger is due, on the clock of the notes.
+
+    Whoever is interrupted between two looks at a clock is told too late a time, so that the earliest of a few
+    answers counts. One that is due this moment may be overdue, and nobody tells by how much.
+    """
+    half = interval_ns // 2
+    first, *more = (_told_due_ns(runner, trigger, interval_ns // 4) for _ in range(ASKED))
+    return first + min(0, *((due - first + half) % interval_ns - half for due in more))
+
+
+def _told_due_ns(runner: cloaca.DefaultRunner, trigger: str, ahead_ns: int) -> int:
+    while True:
+        due = runner._engine.standing(trigger)["standing"]["next_poll_at"]
+        before_ns, wall_ns, after_ns = time.perf_counter_ns(), time.time_ns(), time.perf_counter_ns()
+        if due is None or after_ns - before_ns > AT_ONCE_NS:
+            continue
+        left_ns = (datetime.fromisoformat(due) - EPOCH) // timedelta(microseconds=1) * 1000 - wall_ns
+        if left_ns > ahead_ns:
+            return after_ns + left_ns
 
 
 def run_heapq(triggers: int, interval_ms: float, seconds: float, busy: int, resolution_ms: float) -> Figures:
@@ -144,12 +163,6 @@ def _work(seconds: float) -> float:
             total += number & 7
         rounds += 1
     return rounds / (time.perf_counter() - began)
-
-
-def _phase(number: int, interval_ns: int) -> int:
-    """By how much the n-th trigger of an interval comes later than the first: van der Corput's sequence."""
-    place = number if number < SINGLES else number // NEIGHBOURS + SINGLES - SINGLES // NEIGHBOURS
-    return int(f"{place:064b}"[::-1], 2) * interval_ns >> 64
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ FIRES_MAX = 10_000
 IDLE_SECONDS_MAX = 10.0
 
 #: The trade between lateness and wake-ups, where the operating system lets a thread choose.
-TIMER_SLACK_NS = 10_000
+TIMER_SLACK_NS = 40_000
 
 _engine_log = logging.getLogger("cloaca")
 _callback_log = logging.getLogger("cloaca.callback")

@@ -63,7 +63,14 @@ pub fn quiet_poll(triggers: i64) -> impl FnMut() {
     let plan = Arc::new(plan());
     for row in 1..=triggers {
         let slot = poller.declare(TRIGGER.into(), Arc::clone(&plan), Mono(0));
-        let state = TriggerState { row, enabled: true, cursor: None, last_fired_at: None, owner: Some(1) };
+        let state = TriggerState {
+            row,
+            enabled: true,
+            cursor: None,
+            last_fired_at: None,
+            owner: Some(1),
+            others: Vec::new(),
+        };
         poller.enable(slot, &state, false, Mono(0));
     }
     let mut now = Mono(0);

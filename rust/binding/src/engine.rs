@@ -1,6 +1,7 @@
 //! What Python threads enter: one class whose methods translate, detach where they may wait, and call the runtime.
 //! Invariant: every entry first checks that it is in the process that opened the runner.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use cloaca_core::port::{
     TriggerRow,
 };
 use cloaca_core::run::{Ended, Ruling};
-use cloaca_core::runtime::{Clock, Order, Runtime, Services};
+use cloaca_core::runtime::{Beginning, Clock, Order, Runtime, Services, Waited};
 use cloaca_core::time::Wall;
 use cloaca_store::Opened;
 
@@ -84,14 +85,27 @@ impl Engine {
 
 /// Runs `work` with the interpreter released. A panic in it becomes an exception that asks for a report.
 pub fn free<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
-    py.detach(|| catch_unwind(AssertUnwindSafe(work))).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        error::raise(
-            py,
-            Error::new(Kind::Runner, format!("the engine met a fault, please report it: {text}")),
-        )
-    })
+    py.detach(|| catch_unwind(AssertUnwindSafe(work))).map_err(|panic| fault(py, &*panic))
+}
+
+/// Runs work that waits for nothing but the engine's lock: with the interpreter in hand if that is free, because giving it away and
+/// taking it again costs more than such work.
+fn quick<T: Send>(py: Python<'_>, runtime: &Runtime, work: impl FnOnce() -> T + Send) -> PyResult<T> {
+    match runtime.is_at_hand() {
+        true => guarded(py, work),
+        false => free(py, work),
+    }
+}
+
+/// Runs `work`. A panic in it becomes an exception that asks for a report.
+fn guarded<T>(py: Python<'_>, work: impl FnOnce() -> T) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| fault(py, &*panic))
+}
+
+fn fault(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+    error::raise(py, Error::new(Kind::Runner, format!("the engine met a fault, please report it: {text}")))
 }
 
 /// A span from seconds that the Python layer has checked; whatever else comes is cut to what fits.
@@ -376,10 +390,24 @@ impl Engine {
     /// The next job as `(job, body, task_id, context_json, error)`; `None` when idle too long; `False` when closed.
     fn take_job(&self, py: Python<'_>, seconds: f64) -> PyResult<Py<PyAny>> {
         let runtime = self.runtime(py)?;
-        let (work, closed) = free(py, || runtime.take_job(span_of(seconds)))?;
-        let Some(work) = work else {
-            let none = py.None();
-            return Ok(if closed { false.into_pyobject(py)?.to_owned().into_any().unbind() } else { none });
+        let mut was_woken = false;
+        let work = loop {
+            let Some(job) = runtime.ready_job(was_woken) else {
+                match free(py, || runtime.wait_job(span_of(seconds)))? {
+                    Waited::Ready => was_woken = true,
+                    Waited::Idle => return Ok(py.None()),
+                    Waited::Closed => return Ok(false.into_pyobject(py)?.to_owned().into_any().unbind()),
+                }
+                continue;
+            };
+            was_woken = false;
+            let mut beginning = quick(py, runtime, || runtime.begin(job))?;
+            if beginning == Beginning::Recording {
+                beginning = free(py, || runtime.begin_recorded(job))?;
+            }
+            if let Beginning::Begun(work) = beginning {
+                break work;
+            }
         };
         let Job { run, task, attempt, life, callback_only } = work.job;
         let job = (run.as_u128(), task, attempt, callback_only, life);
@@ -397,7 +425,7 @@ impl Engine {
     ) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
         let ended = Ended::Success(context.into());
-        let ruling = free(py, || runtime.attempt_ended(job_of(job), ended, has_callback))?;
+        let ruling = quick(py, runtime, || runtime.attempt_ended(job_of(job), ended, has_callback))?;
         Ok(ruling == Ruling::Final)
     }
 
@@ -411,7 +439,7 @@ impl Engine {
     /// A final attempt's callback has been told.
     fn settled(&self, py: Python<'_>, job: JobParts) -> PyResult<()> {
         let runtime = self.runtime(py)?;
-        free(py, || runtime.settled(job_of(job)))?;
+        quick(py, runtime, || runtime.settled(job_of(job)))?;
         Ok(())
     }
 
@@ -463,9 +491,12 @@ impl Engine {
         watched: bool,
     ) -> PyResult<Vec<String>> {
         let runtime = self.runtime(py)?;
-        let contexts = contexts.into_iter().map(Arc::from).collect();
-        let ids =
-            free(py, || runtime.submit(workflow, contexts, watched))?.map_err(|e| error::raise(py, e))?;
+        let contexts: Vec<Arc<str>> = contexts.into_iter().map(Arc::from).collect();
+        let ids = match contexts.len() {
+            1 => quick(py, runtime, || runtime.submit(workflow, contexts, watched))?,
+            _ => free(py, || runtime.submit(workflow, contexts, watched))?,
+        };
+        let ids = ids.map_err(|e| error::raise(py, e))?;
         Ok(ids.iter().map(Uuid::to_string).collect())
     }
 
@@ -480,10 +511,14 @@ impl Engine {
         let runtime = self.runtime(py)?;
         let id = parse_id(py, id)?;
         let mut left = seconds.map(span_of);
+        // What has ended already is told without giving the interpreter away.
+        let mut slice = Duration::ZERO;
         loop {
-            let slice = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
-            let ended = free(py, || runtime.wait(id, slice))?.map_err(|e| error::raise(py, e))?;
-            if let Some((started, end)) = ended {
+            let ended = match slice.is_zero() {
+                true => runtime.wait(id, slice),
+                false => free(py, || runtime.wait(id, slice))?,
+            };
+            if let Some((started, end)) = ended.map_err(|e| error::raise(py, e))? {
                 let parts = (
                     end.status.name(),
                     started.rfc3339(),
@@ -498,6 +533,7 @@ impl Engine {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
+            slice = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
         }
     }
 
@@ -505,8 +541,10 @@ impl Engine {
     fn wait_started(&self, py: Python<'_>, id: &str) -> PyResult<()> {
         let runtime = self.runtime(py)?;
         let id = parse_id(py, id)?;
-        while !free(py, || runtime.wait_started(id, SIGNALS_EVERY))?.map_err(|e| error::raise(py, e))? {
+        let mut is_started = runtime.wait_started(id, Duration::ZERO);
+        while !is_started.map_err(|e| error::raise(py, e))? {
             py.check_signals()?;
+            is_started = free(py, || runtime.wait_started(id, SIGNALS_EVERY))?;
         }
         Ok(())
     }

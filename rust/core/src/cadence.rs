@@ -1,4 +1,4 @@
-//! Decides when a trigger is due next. Invariant: due times lie on `start + phase + n * interval` with n ≥ 1, so that no poll's
+//! Decides when a trigger is due next. Invariant: due times lie on `origin + n * interval` with n ≥ 1, so that no poll's
 //! lateness moves the next; what was missed is counted and skipped, never made up for in a burst.
 
 use crate::time::Mono;
@@ -25,6 +25,13 @@ pub fn phase(k: u64, interval_ns: u64) -> u64 {
     ((u128::from(place.reverse_bits()) * u128::from(interval_ns)) >> 64) as u64
 }
 
+/// Where a trigger's grid begins that was declared at `now`: a whole number of the clock's steps, so that its polls, if its interval is
+/// one, too, fall on moments at which the clock looks.
+pub fn origin(now: Mono, phase: u64, step_ns: u64) -> Mono {
+    let at = now.0.saturating_add(phase);
+    Mono(at.checked_next_multiple_of(step_ns).unwrap_or(at))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +50,13 @@ mod tests {
     fn missed_beats_are_counted_and_skipped() {
         assert_eq!(next_beat(Mono(1105), 100, Mono(1450)), (Mono(1505), 3));
         assert_eq!(next_beat(Mono(1105), 100, Mono(1505)), (Mono(1605), 4));
+    }
+
+    #[test]
+    fn a_grid_begins_with_a_step_of_the_clock() {
+        assert_eq!(origin(Mono(1000), 0, 50), Mono(1000));
+        assert_eq!(origin(Mono(1001), 20, 50), Mono(1050));
+        assert_eq!(origin(Mono(u64::MAX), 1, 50), Mono(u64::MAX));
     }
 
     #[test]

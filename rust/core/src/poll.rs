@@ -60,7 +60,9 @@ pub enum Turn {
     Poll(Ticket),
     /// A body took too long: its poll failed without it.
     TimedOut(Overdue),
-    /// Nothing is due before [`Poller::next_due`].
+    /// So many triggers are on the move in the wheel that it stops half-way: ask again at once.
+    Again,
+    /// Nothing is due before [`Poller::next_due`], which is later than now.
     Wait,
 }
 
@@ -243,12 +245,14 @@ impl Poller {
             random: 0x9E37_79B9_7F4A_7C15,
         }
     }
+
     /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
-    /// interval after `now`, later by its phase if other triggers share the interval.
+    /// interval after `now`, later by its phase if other triggers share the interval, and by what is missing to a whole step of the clock.
     pub fn declare(&mut self, name: Arc<str>, plan: Arc<Plan>, now: Mono) -> u32 {
         let interval_ns = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
         let sharing = self.per_interval.entry(interval_ns).or_insert(0);
-        let last_beat = Mono(now.0.saturating_add(cadence::phase(*sharing, interval_ns)));
+        let phase = cadence::phase(*sharing, interval_ns);
+        let last_beat = cadence::origin(now, phase, self.wheel.tick_ns());
         *sharing += 1;
         let rest = Rest {
             name,
@@ -349,7 +353,10 @@ impl Poller {
 
     /// The next trigger to poll, or how long there is none.
     pub fn next(&mut self, now: Mono) -> Turn {
-        let Some((slot, due)) = self.wheel.pop(now) else { return Turn::Wait };
+        let Some((slot, due)) = self.wheel.pop(now) else {
+            let is_half_way = self.wheel.next_due().is_some_and(|due| due <= now);
+            return if is_half_way { Turn::Again } else { Turn::Wait };
+        };
         let state = &mut self.slots[slot as usize];
         if state.in_body {
             return self.give_up(slot);

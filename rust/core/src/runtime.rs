@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -122,6 +122,28 @@ pub struct Work {
     pub error: String,
 }
 
+/// How an attempt begins that a worker has taken.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Beginning {
+    /// Its body is to be called now.
+    Begun(Work),
+    /// Not before it is on record: wait by [`Runtime::begin_recorded`].
+    Recording,
+    /// Nobody waits for it any more.
+    Stale,
+}
+
+/// Why a worker that waited for a job goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// A job is ready; another worker may be faster.
+    Ready,
+    /// There was none for too long.
+    Idle,
+    /// The runner is closed.
+    Closed,
+}
+
 /// How a run ended, with its beginning.
 pub type Finished = (Wall, RunEnd);
 
@@ -161,6 +183,8 @@ struct JobState {
     idle: usize,
     threads: usize,
     spawning: bool,
+    /// A worker is on its way to a job: until it is there, no other one is woken.
+    is_waking: bool,
     closed: bool,
 }
 
@@ -261,6 +285,7 @@ struct Shared {
     writer_idle: Condvar,
     jobs: Mutex<JobState>,
     jobs_wake: Condvar,
+    slots_wake: Condvar,
     jobs_done: Condvar,
     closing_wake: Condvar,
     polls: Mutex<PollState>,
@@ -322,6 +347,7 @@ impl Runtime {
             writer_idle: Condvar::new(),
             jobs: Mutex::default(),
             jobs_wake: Condvar::new(),
+            slots_wake: Condvar::new(),
             jobs_done: Condvar::new(),
             closing_wake: Condvar::new(),
             polls: Mutex::new(PollState { poller: Poller::new(services.resolution), ..PollState::default() }),
@@ -678,6 +704,11 @@ impl Runtime {
                     polls = lock(&self.shared.polls);
                     polls.body_since = None;
                 }
+                // To wait would give the interpreter away, and cost a busy one's switch interval.
+                Turn::Again => {
+                    drop(polls);
+                    polls = lock(&self.shared.polls);
+                }
                 Turn::Wait => {
                     polls.body_since = None;
                     return PollTurn::Wait;
@@ -831,76 +862,90 @@ impl Runtime {
         }));
     }
 
-    /// Takes the next job, waiting at most `span` for one. Call detached. `None` and `true`: go home.
-    pub fn take_job(&self, span: Duration) -> (Option<Work>, bool) {
+    /// Whether the engine can be entered without waiting for another thread, as far as can be told: then it costs less than giving the
+    /// interpreter away for it.
+    pub fn is_at_hand(&self) -> bool {
+        !matches!(self.shared.engine.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
+    /// The next job, if one is ready and a slot is free. `was_woken` says that [`Runtime::wait_job`] has just found one. Never waits, so
+    /// that a job is only taken by a thread that can run it.
+    pub fn ready_job(&self, was_woken: bool) -> Option<Job> {
+        let mut jobs = lock(&self.shared.jobs);
+        if was_woken {
+            jobs.is_waking = false;
+        }
+        let is_free = !jobs.closed && jobs.running.len() < self.shared.slots_max;
+        let job = if is_free { jobs.ready.pop_front() } else { None };
+        jobs.running.extend(job);
+        self.shared.call_for_workers(&mut jobs);
+        job
+    }
+
+    /// Waits at most `span` until a job is ready. Call detached.
+    pub fn wait_job(&self, span: Duration) -> Waited {
+        let mut jobs = lock(&self.shared.jobs);
+        let deadline = Instant::now() + span;
         loop {
-            let Some(job) = self.next_job(span) else {
-                return (None, lock(&self.shared.jobs).closed);
-            };
-            around(Step::Attempt, || self.step(Event::Taken(job)));
-            if self.waited_for_record(job) {
-                self.step(Event::Taken(job));
+            if jobs.closed {
+                return Waited::Closed;
             }
-            if let Some(work) = self.work(job) {
-                return (Some(work), false);
+            if !jobs.ready.is_empty() && jobs.running.len() < self.shared.slots_max {
+                jobs.is_waking = true;
+                return Waited::Ready;
             }
-            self.release(job);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Waited::Idle;
+            }
+            jobs.idle += 1;
+            jobs = wait_on(&self.shared.jobs_wake, jobs, Some(left));
+            jobs.idle -= 1;
+            jobs.is_waking = false;
         }
     }
 
-    /// Waits until an attempt that must not begin before it is on record may begin; false if this one need not.
-    fn waited_for_record(&self, job: Job) -> bool {
-        let mut has_waited = false;
+    /// Begins an attempt that was taken by [`Runtime::ready_job`].
+    pub fn begin(&self, job: Job) -> Beginning {
+        let beginning = around(Step::Attempt, || self.taken(job));
+        if beginning == Beginning::Stale {
+            self.release(job);
+        }
+        beginning
+    }
+
+    /// Begins it once it is on record; never if the runner closes before. Call detached.
+    pub fn begin_recorded(&self, job: Job) -> Beginning {
+        if self.is_recorded(job) {
+            return self.begin(job);
+        }
+        self.release(job);
+        Beginning::Stale
+    }
+
+    fn taken(&self, job: Job) -> Beginning {
+        let mut effects = Effects::default();
+        let now = self.now();
+        let mut engine = lock(&self.shared.engine);
+        engine.step(Event::Taken(job), now, &mut effects);
+        let beginning = match engine.is_recording(job) {
+            true => Beginning::Recording,
+            false => work(&engine, job).map_or(Beginning::Stale, Beginning::Begun),
+        };
+        self.shared.carry_out(engine, effects);
+        beginning
+    }
+
+    /// Waits until an attempt is on record; false if the runner closes before.
+    fn is_recorded(&self, job: Job) -> bool {
         while lock(&self.shared.engine).is_recording(job) {
             let jobs = lock(&self.shared.jobs);
             if jobs.closed {
                 return false;
             }
-            has_waited = true;
             drop(wait_on(&self.shared.closing_wake, jobs, Some(RECORD_PAUSE)));
         }
-        has_waited
-    }
-
-    fn next_job(&self, span: Duration) -> Option<Job> {
-        let mut jobs = lock(&self.shared.jobs);
-        let deadline = Instant::now() + span;
-        loop {
-            if jobs.closed {
-                return None;
-            }
-            if jobs.running.len() < self.shared.slots_max
-                && let Some(job) = jobs.ready.pop_front()
-            {
-                jobs.running.insert(job);
-                self.shared.call_for_workers(&mut jobs);
-                return Some(job);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            jobs.idle += 1;
-            jobs = wait_on(&self.shared.jobs_wake, jobs, Some(left));
-            jobs.idle -= 1;
-        }
-    }
-
-    fn work(&self, job: Job) -> Option<Work> {
-        let engine = lock(&self.shared.engine);
-        if !engine.expects(job) {
-            return None;
-        }
-        let run = engine.run(job.run)?;
-        let task = job.task as usize;
-        let spec = &run.workflow.tasks[task];
-        Some(Work {
-            job,
-            body: spec.body,
-            task: Arc::clone(&spec.id),
-            context: run.input(task),
-            error: run.error(task).to_owned(),
-        })
+        true
     }
 
     /// A thread that takes jobs has come (+1) or goes (-1).
@@ -911,6 +956,7 @@ impl Runtime {
             jobs.threads += 1;
         } else {
             jobs.threads -= 1;
+            jobs.is_waking = false;
         }
     }
 
@@ -952,7 +998,7 @@ impl Runtime {
             if left.is_zero() {
                 return false;
             }
-            jobs = wait_on(&self.shared.jobs_wake, jobs, Some(left));
+            jobs = wait_on(&self.shared.slots_wake, jobs, Some(left));
         }
         jobs.running.insert(job);
         drop(jobs);
@@ -976,6 +1022,7 @@ impl Runtime {
     fn release(&self, job: Job) {
         let mut jobs = lock(&self.shared.jobs);
         jobs.running.remove(&job);
+        self.shared.slots_wake.notify_one();
         self.shared.call_for_workers(&mut jobs);
         if jobs.running.is_empty() {
             self.shared.jobs_done.notify_all();
@@ -1036,6 +1083,7 @@ impl Runtime {
         let mut jobs = lock(&shared.jobs);
         jobs.closed = true;
         shared.jobs_wake.notify_all();
+        shared.slots_wake.notify_all();
         shared.closing_wake.notify_all();
         while !jobs.running.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -1101,6 +1149,7 @@ impl Shared {
             let mut state = lock(&self.jobs);
             for job in released {
                 state.running.remove(&job);
+                self.slots_wake.notify_one();
             }
             state.ready.extend(jobs);
             self.call_for_workers(&mut state);
@@ -1191,10 +1240,12 @@ impl Shared {
 
     /// One more worker for one more job that could start: woken if one idles, otherwise asked for.
     fn call_for_workers(&self, jobs: &mut JobState) {
-        if jobs.ready.is_empty() || jobs.running.len() >= self.slots_max || jobs.closed {
+        let is_full = jobs.running.len() >= self.slots_max;
+        if jobs.ready.is_empty() || is_full || jobs.is_waking || jobs.closed {
             return;
         }
         if jobs.idle > 0 {
+            jobs.is_waking = true;
             self.jobs_wake.notify_one();
         } else if !jobs.spawning {
             jobs.spawning = true;
@@ -1488,6 +1539,23 @@ fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
     let object = context::parse(&context).expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
     Fire { hash: hash_json(trigger, &object), context, run_key }
+}
+
+/// What an attempt's body needs, if somebody still waits for it.
+fn work(engine: &Engine, job: Job) -> Option<Work> {
+    if !engine.expects(job) {
+        return None;
+    }
+    let run = engine.run(job.run)?;
+    let task = job.task as usize;
+    let spec = &run.workflow.tasks[task];
+    Some(Work {
+        job,
+        body: spec.body,
+        task: Arc::clone(&spec.id),
+        context: run.input(task),
+        error: run.error(task).to_owned(),
+    })
 }
 
 /// Whether a follower has to look for itself: the leader is stuck, or gone, or everything ends.

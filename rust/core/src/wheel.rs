@@ -93,6 +93,11 @@ impl Wheel {
         }
     }
 
+    /// How long a tick is, in nanoseconds.
+    pub fn tick_ns(&self) -> u64 {
+        self.tick_ns
+    }
+
     /// Arms timer `id` for `due`; if it is armed already, this is its new due time and place in the order. In constant time,
     /// and without allocation once a timer as large as `id` was armed.
     ///

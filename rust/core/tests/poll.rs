@@ -238,3 +238,25 @@ fn a_row_that_is_older_than_a_switch_does_not_undo_it_and_says_so() {
     due(&mut poller, at_ms(1100));
     assert!(!poller.enable(0, &row(1), false, at_ms(1110)));
 }
+
+#[test]
+fn a_poller_waits_only_when_nothing_is_due() {
+    let mut poller = poller(vec![plan(100); 10_000]);
+    let (mut polls, mut has_moved) = (0, false);
+    for ms in 100..500 {
+        let now = at_ms(ms);
+        loop {
+            match poller.next(now) {
+                Turn::Poll(ticket) => {
+                    skip(&mut poller, ticket, now);
+                    polls += 1;
+                }
+                Turn::Again => has_moved = true,
+                Turn::Wait => break,
+                Turn::TimedOut(overdue) => panic!("{overdue:?}"),
+            }
+        }
+        assert!(poller.next_due().is_some_and(|due| due > now));
+    }
+    assert!(polls >= 30_000 && has_moved, "{polls} polls");
+}

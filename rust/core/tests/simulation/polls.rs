@@ -34,6 +34,7 @@ impl World {
         match self.processes[p].poller.next(now.mono) {
             Turn::Poll(ticket) => self.begin_poll(p, ticket, false),
             Turn::TimedOut(overdue) => self.poll_given_up(p, overdue),
+            Turn::Again => {}
             Turn::Wait => return false,
         }
         true

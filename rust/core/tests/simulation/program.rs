@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cloaca_core::cadence;
 use cloaca_core::engine::{Engine, Event, Request};
+use cloaca_core::poll::RESOLUTION;
 use cloaca_core::port::{Page, RunStatus, ScheduleFilter, Store as _, Stored, TaskStatus, Unfinished};
 use cloaca_core::time::Mono;
 use uuid::Uuid;
@@ -126,7 +127,8 @@ impl World {
             }
             let interval_ns = trigger.plan.interval.as_nanos() as u64;
             let sharing = process.sharing.entry(interval_ns).or_default();
-            let origin = Mono(now.0 + cadence::phase(*sharing, interval_ns));
+            let origin =
+                cadence::origin(now, cadence::phase(*sharing, interval_ns), RESOLUTION.as_nanos() as u64);
             *sharing += 1;
             let slot =
                 process.poller.declare(Arc::clone(&trigger.source.name), Arc::clone(&trigger.plan), now);
