@@ -116,6 +116,16 @@ pub struct Progress {
     pub end: Option<RunEnd>,
 }
 
+impl TaskState {
+    /// Makes the next attempt the one after what may have been in flight when a process died.
+    fn follow(&mut self, kept: Option<&TaskRecord>) {
+        self.attempt = kept.map_or(1, |record| record.attempt).saturating_add(1);
+        self.started_at = kept.and_then(|record| record.started_at);
+        self.error = kept.and_then(|record| record.error.clone());
+        self.begins = Begins::AfterRecord;
+    }
+}
+
 impl Run {
     /// A run that has just been decided.
     pub fn new(id: Uuid, workflow: Arc<Workflow>, initial: Arc<str>, created_at: Wall) -> Self {
@@ -172,6 +182,13 @@ impl Run {
             let id = &*workflow.tasks[task].id;
             if records.get(id).is_some_and(|record| record.status != TaskStatus::Running) {
                 run.tasks[task].kept = records.remove(id).cloned();
+            } else if unfinished.interruptions > 0 {
+                // Under other edges it may have begun although it is blocked now.
+                let is_changed = *workflow.version != *unfinished.version;
+                let begun = records.get(id).copied();
+                if begun.is_some() || is_changed {
+                    run.tasks[task].follow(begun);
+                }
             }
         }
         for &task in workflow.graph.topological() {
@@ -220,15 +237,11 @@ impl Run {
         }
         let allowed = self.workflow.tasks[task].retry.attempts_max.saturating_add(INTERRUPTED_ATTEMPTS_MAX);
         let state = &mut self.tasks[task];
-        state.attempt = kept.map_or(1, |record| record.attempt).saturating_add(1);
-        state.started_at = kept.and_then(|record| record.started_at);
-        state.error = kept.and_then(|record| record.error.clone());
+        state.follow(kept);
         if state.attempt > allowed {
             state.error = Some(format!("its process died during each of {} attempts", state.attempt - 1));
             progress.jobs.retain(|&job| job != task);
             self.fail(task, now, progress);
-        } else {
-            state.begins = Begins::AfterRecord;
         }
     }
 
