@@ -50,6 +50,8 @@ const PRUNE_PAUSE: Duration = Duration::from_millis(100);
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// Between two looks at whether a poll in flight has come back.
 const DRAIN_PAUSE: Duration = Duration::from_millis(2);
+/// Between two looks of who waits for the writer at whether the runner closes.
+const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks at whether the record of a resumed attempt is kept.
 const RECORD_PAUSE: Duration = Duration::from_micros(500);
 /// So long shutting down waits for polls in flight, which may have taken something away from their source.
@@ -158,14 +160,58 @@ enum News {
 
 /// One for each watched run, so that its end wakes only those who wait for it.
 struct Watch {
-    news: Mutex<News>,
+    state: Mutex<WatchState>,
     wake: Condvar,
 }
 
+/// A wake-up costs a call of the kernel even if nobody waits, and more if it wakes one who goes on waiting.
+struct WatchState {
+    news: News,
+    /// So many wait for the commit.
+    await_start: usize,
+    /// So many wait for the end.
+    await_end: usize,
+}
+
 impl Watch {
+    fn new(news: News) -> Arc<Self> {
+        let state = WatchState { news, await_start: 0, await_end: 0 };
+        Arc::new(Self { state: Mutex::new(state), wake: Condvar::new() })
+    }
+
     fn tell(&self, news: News) {
-        *lock(&self.news) = news;
-        self.wake.notify_all();
+        let mut state = lock(&self.state);
+        let is_awaited = state.await_start > 0 || state.await_end > 0 && news != News::Started;
+        state.news = news;
+        if is_awaited {
+            self.wake.notify_all();
+        }
+    }
+
+    /// Waits at most `span` for the run's commit, or its end; none if it did not come.
+    fn wait(&self, span: Duration, for_end: bool) -> Option<News> {
+        let deadline = Instant::now() + span;
+        let mut state = lock(&self.state);
+        loop {
+            match state.news {
+                News::Sent => {}
+                News::Started if for_end => {}
+                _ => return Some(state.news.clone()),
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            *state.awaiting(for_end) += 1;
+            state = wait_on(&self.wake, state, Some(left));
+            *state.awaiting(for_end) -= 1;
+        }
+    }
+}
+
+impl WatchState {
+    fn awaiting(&mut self, end: bool) -> &mut usize {
+        if end { &mut self.await_end } else { &mut self.await_start }
     }
 }
 
@@ -173,6 +219,8 @@ impl Watch {
 struct WriterState {
     items: VecDeque<(Change, Then)>,
     busy: bool,
+    /// So many wait until all is written.
+    flushing: usize,
     closed: bool,
 }
 
@@ -181,6 +229,8 @@ struct JobState {
     ready: VecDeque<Job>,
     running: HashSet<Job>,
     idle: usize,
+    /// Attempts that wait for a slot to go on with.
+    regaining: usize,
     threads: usize,
     spawning: bool,
     /// A worker is on its way to a job: until it is there, no other one is woken.
@@ -428,8 +478,7 @@ impl Runtime {
             contexts.into_iter().map(|context| Request { id: Uuid::now_v7(), context }).collect();
         let ids: Vec<Uuid> = requests.iter().map(|request| request.id).collect();
         if watched {
-            let watch = || Arc::new(Watch { news: Mutex::new(News::Sent), wake: Condvar::new() });
-            lock(&self.shared.watches).extend(ids.iter().map(|&id| (id, watch())));
+            lock(&self.shared.watches).extend(ids.iter().map(|&id| (id, Watch::new(News::Sent))));
         }
         self.step(Event::Start { workflow, requests });
         // A runner that closed meanwhile has told those who waited then, but not these.
@@ -444,7 +493,7 @@ impl Runtime {
     /// # Errors
     /// [`Kind::Runner`] if the runner shuts down first or the store refuses the run.
     pub fn wait_started(&self, id: Uuid, span: Duration) -> Result<bool> {
-        Ok(self.news_of(id, span, |news| *news != News::Sent)?.is_some())
+        Ok(self.news_of(id, span, false)?.is_some())
     }
 
     /// Waits at most `span` for a watched run's end, which is then no longer watched.
@@ -452,7 +501,7 @@ impl Runtime {
     /// # Errors
     /// [`Kind::Runner`] if the runner shuts down first, or does not drive the run any more.
     pub fn wait(&self, id: Uuid, span: Duration) -> Result<Option<Finished>> {
-        match self.news_of(id, span, |news| matches!(news, News::Ended(_)))? {
+        match self.news_of(id, span, true)? {
             Some(News::Ended(finished)) => {
                 self.unwatch(id);
                 Ok(Some(finished))
@@ -461,23 +510,12 @@ impl Runtime {
         }
     }
 
-    fn news_of(&self, id: Uuid, span: Duration, enough: impl Fn(&News) -> bool) -> Result<Option<News>> {
+    fn news_of(&self, id: Uuid, span: Duration, for_end: bool) -> Result<Option<News>> {
         let watch = lock(&self.shared.watches).get(&id).cloned();
         let watch = watch.ok_or_else(|| Error::new(Kind::Runner, format!("run {id} is not watched")))?;
-        let deadline = Instant::now() + span;
-        let mut news = lock(&watch.news);
-        loop {
-            if let News::Lost(why) = &*news {
-                return Err(Error::new(Kind::Runner, format!("run {id} {why}")));
-            }
-            if enough(&news) {
-                return Ok(Some(news.clone()));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            news = wait_on(&watch.wake, news, Some(left));
+        match watch.wait(span, for_end) {
+            Some(News::Lost(why)) => Err(Error::new(Kind::Runner, format!("run {id} {why}"))),
+            news => Ok(news),
         }
     }
 
@@ -503,8 +541,7 @@ impl Runtime {
         let found = reopened.is_some();
         if found {
             // Before the step: the run may be final at once.
-            let watch = Arc::new(Watch { news: Mutex::new(News::Started), wake: Condvar::new() });
-            lock(&self.shared.watches).insert(id, watch);
+            lock(&self.shared.watches).insert(id, Watch::new(News::Started));
         }
         self.step(Event::Claimed(reopened.into_iter().collect()));
         Ok(found)
@@ -578,7 +615,9 @@ impl Runtime {
         self.step(Event::History(history));
         let mut writer = lock(&self.shared.writer);
         while (writer.busy || !writer.items.is_empty()) && !writer.closed {
-            writer = wait_on(&self.shared.writer_idle, writer, Some(Duration::from_millis(50)));
+            writer.flushing += 1;
+            writer = wait_on(&self.shared.writer_idle, writer, Some(FLUSH_PAUSE));
+            writer.flushing -= 1;
             if self.shared.closing.load(Ordering::Acquire) {
                 return;
             }
@@ -998,7 +1037,9 @@ impl Runtime {
             if left.is_zero() {
                 return false;
             }
+            jobs.regaining += 1;
             jobs = wait_on(&self.shared.slots_wake, jobs, Some(left));
+            jobs.regaining -= 1;
         }
         jobs.running.insert(job);
         drop(jobs);
@@ -1022,9 +1063,9 @@ impl Runtime {
     fn release(&self, job: Job) {
         let mut jobs = lock(&self.shared.jobs);
         jobs.running.remove(&job);
-        self.shared.slots_wake.notify_one();
+        self.shared.call_for_regainer(&jobs);
         self.shared.call_for_workers(&mut jobs);
-        if jobs.running.is_empty() {
+        if jobs.closed && jobs.running.is_empty() {
             self.shared.jobs_done.notify_all();
         }
     }
@@ -1149,7 +1190,7 @@ impl Shared {
             let mut state = lock(&self.jobs);
             for job in released {
                 state.running.remove(&job);
-                self.slots_wake.notify_one();
+                self.call_for_regainer(&state);
             }
             state.ready.extend(jobs);
             self.call_for_workers(&mut state);
@@ -1190,7 +1231,7 @@ impl Shared {
     fn lose_all(&self) {
         let watches: Vec<Arc<Watch>> = lock(&self.watches).values().cloned().collect();
         for watch in watches {
-            if matches!(*lock(&watch.news), News::Sent | News::Started) {
+            if matches!(lock(&watch.state).news, News::Sent | News::Started) {
                 watch.tell(News::Lost(
                     "had not ended when the runner shut down; the next runner resumes it".to_owned(),
                 ));
@@ -1238,6 +1279,13 @@ impl Shared {
         }
     }
 
+    /// An attempt that gave its slot back may want one of those that are free now.
+    fn call_for_regainer(&self, jobs: &JobState) {
+        if jobs.regaining > 0 {
+            self.slots_wake.notify_one();
+        }
+    }
+
     /// One more worker for one more job that could start: woken if one idles, otherwise asked for.
     fn call_for_workers(&self, jobs: &mut JobState) {
         let is_full = jobs.running.len() >= self.slots_max;
@@ -1277,7 +1325,9 @@ impl Shared {
             let batch = {
                 let mut writer = lock(&self.writer);
                 writer.busy = false;
-                self.writer_idle.notify_all();
+                if writer.flushing > 0 {
+                    self.writer_idle.notify_all();
+                }
                 while writer.items.is_empty() {
                     if writer.closed {
                         return;

@@ -8,14 +8,23 @@ use crate::sqlite::value::micros;
 
 /// Applies `change`; false, with nothing written, if its epoch does not drive that run any more.
 pub fn progress(db: &Connection, change: &RunChange) -> Result<bool, Failure> {
-    let Some(has_begun) = begun(db, change)? else { return Ok(false) };
-    match &change.end {
+    if !match &change.end {
         Some(end) => finish(db, change, end)?,
-        None if has_begun || change.tasks.is_empty() => {}
-        None => begin(db, change)?,
+        None => go_on(db, change)?,
+    } {
+        return Ok(false);
     }
     for task in &change.tasks {
         put_task(db, change.run, task)?;
+    }
+    Ok(true)
+}
+
+/// Notes that a run has begun, if that is news; false if it is final or another's.
+fn go_on(db: &Connection, change: &RunChange) -> Result<bool, Failure> {
+    let Some(has_begun) = begun(db, change)? else { return Ok(false) };
+    if !has_begun && !change.tasks.is_empty() {
+        begin(db, change)?;
     }
     Ok(true)
 }
@@ -45,7 +54,8 @@ fn begin(db: &Connection, change: &RunChange) -> Result<(), Failure> {
     Ok(())
 }
 
-fn finish(db: &Connection, change: &RunChange, end: &RunEnd) -> Result<(), Failure> {
+/// False if the run is final or another's.
+fn finish(db: &Connection, change: &RunChange, end: &RunEnd) -> Result<bool, Failure> {
     const SQL: &str = "
         UPDATE runs SET
             status = :status,
@@ -53,16 +63,17 @@ fn finish(db: &Connection, change: &RunChange, end: &RunEnd) -> Result<(), Failu
             completed_at = :completed_at,
             final_context = :context,
             error = :error
-        WHERE row = :row";
-    db.prepare_cached(SQL)?.execute(named_params! {
+        WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
+    let changed = db.prepare_cached(SQL)?.execute(named_params! {
         ":row": change.run,
+        ":epoch": change.epoch,
         ":status": end.status.name(),
         ":started_at": started_at(change),
         ":completed_at": end.completed_at.0,
         ":context": &*end.context,
         ":error": end.error,
     })?;
-    Ok(())
+    Ok(changed == 1)
 }
 
 /// Inserts a task's record, or replaces it in its place.
