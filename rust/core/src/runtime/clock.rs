@@ -1,0 +1,65 @@
+//! Where a runtime takes the time from.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::runtime::park::lock;
+use crate::time::{Mono, Now, Wall};
+
+/// Where a runtime takes the time from.
+#[derive(Debug)]
+pub enum Clock {
+    /// The machine's clocks: monotonic time counts from the first, the second is the wall clock at that moment.
+    System(Instant, AtomicI64),
+    /// One that stands still unless [`Runtime::advance`] moves it.
+    Manual(Mutex<Now>),
+}
+
+pub(super) fn wall_now() -> Wall {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Wall(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+impl Clock {
+    /// The machine's clocks.
+    pub fn system() -> Self {
+        Self::System(Instant::now(), AtomicI64::new(wall_now().0))
+    }
+
+    /// A clock that stands at `start`.
+    pub fn manual(start: Wall) -> Self {
+        Self::Manual(Mutex::new(Now { mono: Mono(0), wall: start }))
+    }
+
+    pub(super) fn now(&self) -> Now {
+        match self {
+            Self::System(born, offset) => {
+                let now = Now { mono: Mono(born.elapsed().as_nanos() as u64), wall: wall_now() };
+                offset.store(now.wall.0 - (now.mono.0 / 1000) as i64, Ordering::Relaxed);
+                now
+            }
+            Self::Manual(now) => *lock(now),
+        }
+    }
+
+    /// Like [`Clock::now`] for half the price: the wall clock is taken to move with the monotonic one since it was last looked at,
+    /// which the timekeeper does twice a second.
+    pub(super) fn quick(&self) -> Now {
+        match self {
+            Self::System(born, offset) => {
+                let mono = Mono(born.elapsed().as_nanos() as u64);
+                Now { mono, wall: Wall(offset.load(Ordering::Relaxed) + (mono.0 / 1000) as i64) }
+            }
+            Self::Manual(now) => *lock(now),
+        }
+    }
+
+    /// How long a thread sleeps that is to wake after `span` of this clock; none means until it is woken.
+    pub(super) fn nap(&self, span: Duration) -> Option<Duration> {
+        match self {
+            Self::System(..) => Some(span),
+            Self::Manual(_) => None,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Orders to the keeper, a thread made by Python that starts the others and writes log lines.
+//! Invariant: nothing here waits for Python.
+
+use std::collections::VecDeque;
+
+use crate::engine::Level;
+use crate::runtime::park::{lock, wait_on};
+use crate::runtime::{Runtime, Shared};
+
+/// Log lines that wait for the keeper; more are counted and dropped.
+pub(super) const LOG_LINES_MAX: usize = 10_000;
+
+/// What the keeper, a thread made by Python, is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Write this to the user's log.
+    Log(Level, String),
+    /// Start another thread that takes jobs.
+    SpawnWorker,
+    /// Start another thread that polls.
+    SpawnPoller,
+    /// The runner is closed.
+    Close,
+}
+
+#[derive(Default)]
+pub(super) struct Orders {
+    pub(super) queue: VecDeque<Order>,
+    pub(super) dropped: u64,
+}
+
+impl Runtime {
+    /// The keeper's next order. Call detached.
+    pub fn next_order(&self) -> Order {
+        let mut orders = lock(&self.shared.orders);
+        loop {
+            if let Some(order) = orders.queue.pop_front() {
+                return order;
+            }
+            if orders.dropped > 0 {
+                let text = format!("{} log lines were dropped", std::mem::take(&mut orders.dropped));
+                return Order::Log(Level::Warning, text);
+            }
+            orders = wait_on(&self.shared.orders_wake, orders, None);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn order(&self, order: Order) {
+        let mut orders = lock(&self.orders);
+        if matches!(order, Order::Log(..)) && orders.queue.len() >= LOG_LINES_MAX {
+            orders.dropped += 1;
+            return;
+        }
+        orders.queue.push_back(order);
+        self.orders_wake.notify_one();
+    }
+}

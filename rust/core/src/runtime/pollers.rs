@@ -1,0 +1,392 @@
+//! The threads that poll: one leads, others follow and take over when a body keeps it.
+//! Invariant: a body that does not come back holds up its own trigger and nobody else's.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::context::{self, hash_json};
+use crate::engine::{Declared, Effects, Event, Fire, Level, Polled, Rearm};
+use crate::poll::{Finish, Overdue, Plan, Poller, Standing, TickState, Ticket, Turn};
+use crate::port::TriggerState;
+use crate::runtime::keeper::Order;
+use crate::runtime::park::{lock, wait_on};
+use crate::runtime::{Runtime, Shared};
+use crate::time::{Mono, Now, Wall};
+
+/// At most so many threads poll at once; more bodies than that, all blocked, delay the others.
+pub const POLLERS_MAX: usize = 64;
+
+/// A body that takes longer than this no longer holds up the others: the next poller goes on.
+/// More than two of the interpreter's switch intervals: a body that another thread has interrupted is not stuck.
+pub(super) const BODY_GRACE: Duration = Duration::from_millis(12);
+
+/// So many pollers wait beside the one that polls; more of them go home.
+pub(super) const SPARE_POLLERS_MAX: usize = 2;
+
+/// Between two looks at whether a poll in flight has come back.
+pub(super) const DRAIN_PAUSE: Duration = Duration::from_millis(2);
+
+/// What a poller does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PollTurn {
+    /// Call this trigger's body.
+    Poll(Ticket, Now),
+    /// Wait, detached, by [`Runtime::poll_wait`].
+    Wait,
+    /// Go home.
+    Leave,
+}
+
+/// A context as JSON text, and a run key with the time for which it holds.
+pub type AskedFire = (Arc<str>, Option<(String, Option<Duration>)>);
+
+/// What a poll that was more than a plain skip answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// In the order returned.
+    pub fires: Vec<AskedFire>,
+    /// The cursor as JSON text, if it moved.
+    pub cursor: Option<String>,
+    /// What it said about itself without firing, or what went wrong.
+    pub reason: std::result::Result<String, String>,
+}
+
+#[derive(Default)]
+pub(super) struct PollState {
+    pub(super) poller: Poller,
+    pub(super) leader: Option<u64>,
+    pub(super) body_since: Option<Mono>,
+    /// Until when the leader sleeps, if it does, and the last follower that went to sleep.
+    pub(super) leader_until: Option<Mono>,
+    pub(super) followers_until: Option<Mono>,
+    pub(super) followers: usize,
+    pub(super) threads: usize,
+    pub(super) seats: u64,
+    pub(super) closed: bool,
+}
+
+pub(super) fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
+    let (context, run_key) = fire;
+    let object = context::parse(&context).expect("the Python layer encodes contexts as JSON objects");
+    let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
+    Fire { hash: hash_json(trigger, &object), context, run_key }
+}
+
+/// Whether a follower has to look for itself: the leader is stuck, or gone, or everything ends.
+pub(super) fn is_needed(polls: &PollState, now: Mono) -> bool {
+    let is_stuck = polls.body_since.is_some_and(|since| now.since(since) >= BODY_GRACE);
+    polls.closed || is_stuck || polls.leader.is_none()
+}
+
+impl Runtime {
+    /// Declares triggers and returns the first one's slot; the others follow it. They are polled once their rows are kept.
+    pub fn declare(&self, triggers: Vec<(Arc<Plan>, Declared)>) -> u32 {
+        let mut declared = Vec::with_capacity(triggers.len());
+        {
+            let mut polls = lock(&self.shared.polls);
+            if polls.threads == 0 && !triggers.is_empty() {
+                polls.threads = 1;
+                self.shared.order(Order::SpawnPoller);
+            }
+            let now = self.now().mono;
+            declared.extend(triggers.into_iter().map(|(plan, declared)| {
+                (polls.poller.declare(Arc::clone(&declared.row.name), plan, now), declared)
+            }));
+        }
+        let first = declared.first().map_or(0, |&(slot, _)| slot);
+        self.step(Event::Triggers(declared));
+        first
+    }
+
+    /// Forgets a slot whose trigger was declared again.
+    pub fn retire(&self, slot: u32) {
+        lock(&self.shared.polls).poller.retire(slot);
+    }
+
+    /// Switches a trigger's polling in memory.
+    pub fn set_polled(&self, schedule: i64, enabled: bool) {
+        self.shared.switch([(schedule, enabled)]);
+        self.shared.wake_pollers();
+    }
+
+    /// When the trigger with that row was last polled.
+    pub fn last_poll_at(&self, schedule: i64) -> Option<Wall> {
+        lock(&self.shared.polls).poller.last_poll_at(schedule)
+    }
+
+    /// A seat for a thread that polls.
+    pub fn poll_seat(&self) -> u64 {
+        let mut polls = lock(&self.shared.polls);
+        polls.seats += 1;
+        polls.seats
+    }
+
+    /// What the poller in `seat` does next. Never waits.
+    pub fn poll_turn(&self, seat: u64) -> PollTurn {
+        let polls = lock(&self.shared.polls);
+        let now = self.shared.clock.quick();
+        self.next_turn(polls, seat, now)
+    }
+
+    /// Ends a poll that was a plain skip without a reason, and takes the next turn: what [`Runtime::poll_skipped`] and
+    /// [`Runtime::poll_turn`] do, for one look at the lock and the clock.
+    pub fn poll_on(&self, seat: u64, ticket: Ticket, began: Now) -> PollTurn {
+        let mut polls = lock(&self.shared.polls);
+        let now = self.shared.clock.quick();
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
+        let Some(stretch) = polls.poller.skipped(ticket, "", finish, now.mono) else {
+            return self.next_turn(polls, seat, now);
+        };
+        drop(polls);
+        self.step(Event::History(vec![stretch]));
+        self.poll_turn(seat)
+    }
+
+    pub(super) fn next_turn<'a>(
+        &'a self,
+        mut polls: MutexGuard<'a, PollState>,
+        seat: u64,
+        now: Now,
+    ) -> PollTurn {
+        if polls.closed {
+            polls.threads -= 1;
+            return PollTurn::Leave;
+        }
+        if polls.leader != Some(seat) {
+            let stuck = polls.body_since.is_some_and(|since| now.mono.since(since) >= BODY_GRACE);
+            if polls.leader.is_some() && !stuck {
+                return self.follow(&mut polls);
+            }
+            self.lead(&mut polls, seat);
+        }
+        loop {
+            match polls.poller.next(now.mono) {
+                Turn::Poll(ticket) => {
+                    polls.body_since = Some(now.mono);
+                    return PollTurn::Poll(ticket, now);
+                }
+                Turn::TimedOut(overdue) => {
+                    drop(polls);
+                    self.poll_given_up(overdue, self.now());
+                    polls = lock(&self.shared.polls);
+                    polls.body_since = None;
+                }
+                // To wait would give the interpreter away, and cost a busy one's switch interval.
+                Turn::Again => {
+                    drop(polls);
+                    polls = lock(&self.shared.polls);
+                }
+                Turn::Wait => {
+                    polls.body_since = None;
+                    return PollTurn::Wait;
+                }
+            }
+        }
+    }
+
+    pub(super) fn poll_given_up(&self, overdue: Overdue, now: Now) {
+        let Overdue { slot, timeout, ended } = overdue;
+        let duration_us = timeout.as_micros() as u64;
+        let text = format!("timed out after {timeout:?}; it is polled again when its body returns");
+        let trigger = lock(&self.shared.polls).poller.name(slot);
+        self.shared.order(Order::Log(Level::Error, format!("trigger '{trigger}' {text}")));
+        self.step(Event::Polled(Polled {
+            slot,
+            schedule: ended.schedule,
+            at: Wall(now.wall.0.saturating_sub_unsigned(duration_us)),
+            duration_us,
+            fires: Vec::new(),
+            cursor: None,
+            reason: Err(format!("TimeoutError: {text}")),
+            history: ended.history,
+            disable: ended.disable,
+        }));
+    }
+
+    pub(super) fn lead(&self, polls: &mut PollState, seat: u64) {
+        polls.leader = Some(seat);
+        polls.body_since = None;
+        if polls.followers == 0 && polls.threads < POLLERS_MAX {
+            polls.threads += 1;
+            self.shared.order(Order::SpawnPoller);
+        }
+    }
+
+    pub(super) fn follow(&self, polls: &mut PollState) -> PollTurn {
+        // A body that took long comes back on a thread that no longer leads, and has just armed its trigger.
+        let due = polls.poller.next_due().unwrap_or(Mono(u64::MAX));
+        if polls.leader_until.is_some_and(|until| due < until) {
+            self.shared.leader_wake.notify_all();
+        }
+        if polls.followers >= SPARE_POLLERS_MAX {
+            polls.threads -= 1;
+            return PollTurn::Leave;
+        }
+        PollTurn::Wait
+    }
+
+    /// Parks the poller in `seat` until there is something to do for it. Call detached: a follower that finds the leader at work goes on
+    /// waiting without a turn for the interpreter.
+    pub fn poll_wait(&self, seat: u64) {
+        while !self.poll_waited(seat) {}
+    }
+
+    /// Waits once; true if the poller is to take its turn.
+    pub(super) fn poll_waited(&self, seat: u64) -> bool {
+        let mut polls = lock(&self.shared.polls);
+        if polls.closed {
+            return true;
+        }
+        // Until when is found out here, under the lock of the wait: what changed since the turn would be slept through.
+        let now = self.now().mono;
+        let due = polls.poller.next_due();
+        let is_leader = polls.leader == Some(seat);
+        let until = match polls.body_since.filter(|_| !is_leader) {
+            Some(since) => Some(since.after(BODY_GRACE)),
+            None if is_leader => due,
+            // The leader is asleep; if it is not back soon after the next poll was due, it is stuck in that.
+            None => due.map(|due| due.max(now).after(BODY_GRACE)),
+        };
+        let left = until.map(|until| until.since(now));
+        if left.is_some_and(|left| left.is_zero()) {
+            return true;
+        }
+        let left = left.and_then(|left| self.shared.clock.nap(left));
+        if is_leader {
+            polls.leader_until = until.or(Some(Mono(u64::MAX)));
+            let mut polls = wait_on(&self.shared.leader_wake, polls, left);
+            polls.leader_until = None;
+            return true;
+        }
+        polls.followers += 1;
+        polls.followers_until = until.or(Some(Mono(u64::MAX)));
+        let mut polls = wait_on(&self.shared.follower_wake, polls, left);
+        polls.followers -= 1;
+        is_needed(&polls, self.now().mono)
+    }
+
+    /// A poll out of turn; none while another of the same trigger is in flight.
+    pub fn poll_now(&self, schedule: i64) -> Option<(Ticket, Now)> {
+        let mut polls = lock(&self.shared.polls);
+        let slot = polls.poller.slot_of(schedule)?;
+        let now = self.now();
+        polls.poller.poll_now(slot, now.mono).map(|ticket| (ticket, now))
+    }
+
+    /// Ends a poll of [`Runtime::poll_now`] without a trace.
+    pub fn poll_looked(&self, ticket: Ticket) {
+        lock(&self.shared.polls).poller.looked(ticket, self.now().mono);
+        self.shared.wake_pollers();
+    }
+
+    /// What a trigger's function may know in this poll, and when it was due.
+    pub fn tick_state(&self, slot: u32) -> (TickState, Wall) {
+        let state = lock(&self.shared.polls).poller.tick_state(slot);
+        let now = self.now();
+        let late_us = now.mono.since(state.due).as_micros() as u64;
+        (state, Wall(now.wall.0.saturating_sub_unsigned(late_us)))
+    }
+
+    /// Where a trigger stands, and when it is polled next; none if it is not declared here.
+    pub fn standing(&self, schedule: i64) -> Option<(Standing, Option<Wall>)> {
+        let standing = lock(&self.shared.polls).poller.standing(schedule)?;
+        let now = self.now();
+        Some((standing, standing.due.map(|due| now.wall.after(due.since(now.mono)))))
+    }
+
+    /// Ends a poll that was a plain skip.
+    pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
+        let now = self.now();
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
+        let closed = lock(&self.shared.polls).poller.skipped(ticket, reason, finish, now.mono);
+        // The answer may come from a thread that does not poll.
+        self.shared.wake_pollers();
+        if let Some(stretch) = closed {
+            self.step(Event::History(vec![stretch]));
+        }
+    }
+
+    /// Ends any other poll.
+    pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
+        let now = self.now();
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
+        let (ended, trigger) = {
+            let mut polls = lock(&self.shared.polls);
+            let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
+            (ended, polls.poller.name(ticket.slot))
+        };
+        let Some(ended) = ended else { return self.shared.wake_pollers() };
+        self.step(Event::Polled(Polled {
+            slot: ticket.slot,
+            schedule: ended.schedule,
+            at: began.wall,
+            duration_us: finish.took_us,
+            fires: answer.fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect(),
+            cursor: answer.cursor,
+            reason: answer.reason,
+            history: ended.history,
+            disable: ended.disable,
+        }));
+    }
+
+    pub(super) fn drain_polls(&self, deadline: Instant) {
+        while lock(&self.shared.polls).poller.is_in_body() && Instant::now() < deadline {
+            let jobs = lock(&self.shared.jobs);
+            drop(wait_on(&self.shared.closing_wake, jobs, Some(DRAIN_PAUSE)));
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn rearm(&self, rearm: Vec<Rearm>) {
+        let now = self.now().mono;
+        let mut is_disputed = false;
+        let mut polls = lock(&self.polls);
+        for Rearm { slot, row, cursor, fired_at, disables, elsewhere, is_stale } in rearm {
+            is_disputed |= is_stale;
+            match row {
+                // Not polled until news has been read again.
+                Some(row) if is_stale => {
+                    let row = TriggerState { enabled: false, ..row };
+                    polls.poller.enable(slot, &row, elsewhere, now);
+                }
+                Some(row) => is_disputed |= polls.poller.enable(slot, &row, elsewhere, now),
+                None if elsewhere => polls.poller.park(slot),
+                None => {
+                    if let Some(schedule) = disables {
+                        polls.poller.set_enabled(schedule, false, now);
+                    }
+                    polls.poller.rearm(slot, cursor.map(Arc::from), fired_at, now);
+                }
+            }
+        }
+        if is_disputed {
+            self.has_news.store(true, Ordering::Release);
+            self.wake_clock();
+        }
+    }
+
+    /// What is due when has changed: whoever sleeps longer than that has to look again.
+    pub(super) fn wake_pollers(&self) {
+        let polls = lock(&self.polls);
+        let due = polls.poller.next_due().unwrap_or(Mono(u64::MAX));
+        if polls.closed || polls.leader_until.is_some_and(|until| due < until) {
+            self.leader_wake.notify_all();
+        }
+        if polls.closed || polls.followers_until.is_some_and(|until| due.after(BODY_GRACE) < until) {
+            self.follower_wake.notify_all();
+        }
+    }
+
+    /// Switches triggers as the store has them. Under the engine's lock: a row that arrives later must know that it may be older.
+    pub(super) fn switch(&self, triggers: impl IntoIterator<Item = (i64, bool)>) {
+        let now = self.now();
+        let mut engine = lock(&self.engine);
+        engine.step(Event::News, now, &mut Effects::default());
+        let poller = &mut lock(&self.polls).poller;
+        for (row, enabled) in triggers {
+            poller.set_enabled(row, enabled, now.mono);
+        }
+    }
+}
