@@ -377,7 +377,7 @@ impl Engine {
     /// Waits until everything sent to the store so far is kept.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         let runtime = self.runtime(py)?;
-        free(py, || runtime.flush())?;
+        free(py, || runtime.flush_all())?;
         Ok(())
     }
 
@@ -622,7 +622,7 @@ impl Engine {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
         let page = Page { limit, offset: 0 };
         let rows = self.stored(py, |runtime| {
-            runtime.flush();
+            runtime.flush_trigger(row.row);
             runtime.store().history(row.row, page)
         })?;
         rows.iter().map(|row| convert::stretch(py, row)).collect::<PyResult<Vec<_>>>().map(Some)
@@ -807,7 +807,7 @@ impl Engine {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let params = params.iter().map(convert::cell).collect::<PyResult<Vec<_>>>()?;
         let (columns, rows) = self.stored(py, |runtime| {
-            runtime.flush();
+            runtime.flush_all();
             runtime.store().query(sql, &params)
         })?;
         rows.into_iter().map(|cells| convert::row(py, &columns, cells)).collect()
@@ -816,7 +816,7 @@ impl Engine {
     /// Writes a copy of everything to a new file.
     fn export(&self, py: Python<'_>, path: &str) -> PyResult<()> {
         self.stored(py, |runtime| {
-            runtime.flush();
+            runtime.flush_all();
             runtime.store().export(path)
         })
     }

@@ -241,6 +241,8 @@ pub struct Effects {
     pub cancels: Vec<Uuid>,
     /// To the user's log.
     pub logs: Vec<(Level, String)>,
+    /// Whether the store takes this runner for dead: nothing that it writes counts any more.
+    pub is_buried: bool,
 }
 
 /// A trigger that may be polled again.
@@ -657,14 +659,16 @@ impl Engine {
 
     fn committed(&mut self, then: Then, receipt: Receipt, now: Now, out: &mut Effects) {
         match (then, receipt) {
+            (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
             (Then::Start(ids), Receipt::Start(admitted)) => {
                 out.started.extend(&ids);
                 self.begin_all(ids, admitted, now, out);
             }
-            (Then::Start(ids), _) => ids.into_iter().for_each(|id| {
-                out.lost.push((id, "was not started: the store takes this runner for dead".to_owned()));
-                self.drop_run(id, now, out);
-            }),
+            (Then::Start(ids), _) => {
+                out.is_buried = true;
+                let why = "was not started: the store takes this runner for dead";
+                ids.into_iter().for_each(|id| self.lose(id, why, now, out));
+            }
             (Then::Tick { slot, runs, cursor, at, disables }, Receipt::Tick(admitted)) => {
                 let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
                 self.begin_all(runs, admitted, now, out);
@@ -725,8 +729,41 @@ impl Engine {
                     false => self.undeclared.push((news, rearm)),
                 }
             }
-            (Then::Declared { .. } | Then::Nothing, _) => {}
+            (Then::Declared { .. }, _) => out.is_buried = true,
+            (Then::Nothing, _) => {}
         }
+    }
+
+    /// What the store will never take is given up alone, and said.
+    fn refused(&mut self, then: Then, why: &str, now: Now, out: &mut Effects) {
+        let mut say = |what: String| out.logs.push((Level::Error, format!("{what} cannot be kept: {why}")));
+        match then {
+            Then::Start(ids) => {
+                let why = format!("was not started: {why}");
+                ids.into_iter().for_each(|id| self.lose(id, &why, now, out));
+            }
+            Then::Tick { slot, runs, .. } => {
+                let trigger = self.declared_in(slot).map_or("", |trigger| &*trigger.row.name);
+                say(format!("the tick of trigger '{trigger}'"));
+                self.counts.errors += 1;
+                runs.into_iter().for_each(|id| self.drop_run(id, now, out));
+                out.rearm.push(Rearm { slot, ..Rearm::default() });
+            }
+            Then::Progress { run, .. } | Then::Recorded { run, .. } | Then::Forgotten { run, .. } => {
+                say(format!("the progress of run {run}"));
+                self.lose(run, &format!("cannot be kept: {why}"), now, out);
+            }
+            Then::Declared { slot, .. } => {
+                let trigger = self.declared_in(slot).map_or("", |trigger| &*trigger.row.name);
+                say(format!("the declaration of trigger '{trigger}'"));
+            }
+            Then::Nothing => say("history of polls".to_owned()),
+        }
+    }
+
+    fn lose(&mut self, id: Uuid, why: &str, now: Now, out: &mut Effects) {
+        out.lost.push((id, why.to_owned()));
+        self.drop_run(id, now, out);
     }
 
     /// Runs of a trigger that others drive stand in its line, too.

@@ -601,6 +601,24 @@ impl Poller {
         (0..self.slots.len()).filter_map(|slot| self.take_quiet(slot as u32)).collect()
     }
 
+    /// The same of at most `many` places from `from` on, and where to go on; none at the end.
+    pub fn take_history_from(&mut self, from: u32, many: u32) -> (Vec<Stretch>, Option<u32>) {
+        let until = from.saturating_add(many).min(self.places());
+        let taken = (from..until).filter_map(|slot| self.take_quiet(slot)).collect();
+        (taken, Some(until).filter(|&until| until < self.places()))
+    }
+
+    /// The same of one trigger.
+    pub fn take_history_of(&mut self, schedule: i64) -> Option<Stretch> {
+        let slot = self.slot_of(schedule)?;
+        self.take_quiet(slot)
+    }
+
+    /// How many places there are, retired ones included.
+    pub fn places(&self) -> u32 {
+        u32::try_from(self.slots.len()).expect("triggers are fewer than 2^32")
+    }
+
     /// When the trigger with that row was last polled.
     pub fn last_poll_at(&self, schedule: i64) -> Option<Wall> {
         self.slot_of.get(&schedule).and_then(|&slot| self.slots[slot as usize].quiet.last_at())

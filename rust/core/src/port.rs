@@ -314,6 +314,8 @@ pub enum Receipt {
     History,
     /// The lease was lost: nothing of this change was written.
     Fenced,
+    /// The store will never take this change, and says why: nothing of it was written. Made by who commits, out of a [`Fault::Final`].
+    Refused(String),
 }
 
 /// What polling a declared trigger needs of its row. The rest of the row is what was declared, and need not come back.

@@ -84,16 +84,19 @@ struct Shared {
     orders: Mutex<Orders>,
     orders_wake: Condvar,
     clock_dirty: Mutex<bool>,
+    liaison_dirty: Mutex<bool>,
+    liaison_wake: Condvar,
     clock_until_ns: AtomicU64,
     clock_wake: Condvar,
     ready: AtomicBool,
     workflow_is_new: AtomicBool,
-    /// Whether the timekeeper is to look how triggers are switched, also if no sibling says so.
+    /// Whether the liaison is to look how triggers are switched, also if no sibling says so.
     has_news: AtomicBool,
-    /// Runs of other owners whose end the timekeeper is to ask for.
+    /// Runs of other owners whose end the liaison is to ask for.
     cancels: Mutex<Vec<Uuid>>,
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
     closing: AtomicBool,
+    has_given_in: AtomicBool,
 }
 
 /// One runner's engine with its threads.
@@ -115,7 +118,9 @@ fn spawn(
     let shared = Arc::clone(shared);
     let guarded = move || {
         if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
-            shared.give_in();
+            shared.give_in(
+                "the engine met a fault and has stopped, please report it; the next runner resumes its runs",
+            );
         }
     };
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(guarded);
@@ -123,7 +128,7 @@ fn spawn(
 }
 
 impl Runtime {
-    /// Starts the threads over a store: a writer and a timekeeper.
+    /// Starts the threads over a store: a writer, a timekeeper and a liaison.
     ///
     /// # Errors
     /// [`Kind::Store`] if the store does not take a new owner.
@@ -156,6 +161,8 @@ impl Runtime {
             orders: Mutex::default(),
             orders_wake: Condvar::new(),
             clock_dirty: Mutex::new(false),
+            liaison_dirty: Mutex::new(false),
+            liaison_wake: Condvar::new(),
             clock_until_ns: AtomicU64::new(0),
             clock_wake: Condvar::new(),
             ready: AtomicBool::new(false),
@@ -164,11 +171,13 @@ impl Runtime {
             cancels: Mutex::default(),
             watches: Mutex::default(),
             closing: AtomicBool::new(false),
+            has_given_in: AtomicBool::new(false),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery;
-        let timekeeper = spawn("cloaca-clock", &shared, move |shared| shared.keep_time(recovery))?;
-        Ok(Self { shared, threads: Mutex::new(vec![writer, timekeeper]) })
+        let timekeeper = spawn("cloaca-clock", &shared, Shared::keep_time)?;
+        let liaison = spawn("cloaca-liaison", &shared, move |shared| shared.keep_touch(recovery))?;
+        Ok(Self { shared, threads: Mutex::new(vec![writer, timekeeper, liaison]) })
     }
 
     /// The store, for listings.
@@ -191,7 +200,7 @@ impl Runtime {
         self.shared.step(event);
         if is_new {
             self.shared.workflow_is_new.store(true, Ordering::Release);
-            self.shared.wake_clock();
+            self.shared.wake_liaison();
         }
     }
 
@@ -241,7 +250,7 @@ impl Runtime {
     /// The program has declared what it had to declare: crons may start runs from now on.
     pub fn ready(&self) {
         self.shared.ready.store(true, Ordering::Release);
-        self.shared.wake_clock();
+        self.shared.wake_liaison();
     }
 
     /// Opens a run that failed or was cancelled again, from the tasks that did not complete, and watches it. False if there is none
@@ -302,13 +311,11 @@ impl Runtime {
     }
 
     /// Stops polling, lets running attempts finish within `span`, writes what has gathered, and ends the threads. What is
-    /// unfinished is left to recovery. True if nothing was still running.
+    /// unfinished is left to recovery. True if nothing was still running. A second call finishes what the first one began.
     pub fn close(&self, span: Duration) -> bool {
         let deadline = Instant::now() + span;
         let shared = &self.shared;
-        if shared.closing.swap(true, Ordering::AcqRel) {
-            return true;
-        }
+        shared.closing.store(true, Ordering::Release);
         lock(&shared.polls).closed = true;
         shared.wake_pollers();
         self.drain_polls(deadline.min(Instant::now() + POLL_PATIENCE));
@@ -318,11 +325,12 @@ impl Runtime {
         lock(&shared.writer).closed = true;
         shared.writer_wake.notify_all();
         shared.wake_clock();
+        shared.wake_liaison();
         for thread in lock(&self.threads).drain(..) {
             // A thread that panicked has been reported by its own log line.
             let _ = thread.join();
         }
-        let _ = shared.store.leave(shared.epoch);
+        shared.leave();
         shared.lose_all();
         shared.order(Order::Close);
         clean
@@ -332,12 +340,7 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         // Never joins here: a drop may happen attached to the interpreter, where joining would deadlock.
-        self.shared.closing.store(true, Ordering::Release);
-        lock(&self.shared.polls).closed = true;
-        lock(&self.shared.jobs).closed = true;
-        lock(&self.shared.writer).closed = true;
-        self.shared.writer_wake.notify_all();
-        self.shared.wake_clock();
+        self.shared.stop();
         self.shared.order(Order::Close);
     }
 }
@@ -356,10 +359,12 @@ impl Shared {
     }
 
     fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
-        let Effects { commits, jobs, ended, started, released, lost, rearm, cancels, logs } = effects;
+        let Effects { commits, jobs, ended, started, released, lost, rearm, cancels, logs, is_buried } =
+            effects;
         if !commits.is_empty() {
             let mut writer = lock(&self.writer);
             let wake = writer.items.is_empty() && !writer.busy;
+            writer.sent += commits.len() as u64;
             writer.items.extend(commits);
             if wake {
                 self.writer_wake.notify_one();
@@ -389,7 +394,7 @@ impl Shared {
         }
         if !cancels.is_empty() {
             lock(&self.cancels).extend(cancels);
-            self.wake_clock();
+            self.wake_liaison();
         }
         if !(ended.is_empty() && started.is_empty() && lost.is_empty()) {
             self.tell_watches(ended, started, lost);
@@ -397,16 +402,42 @@ impl Shared {
         for (level, text) in logs {
             self.order(Order::Log(level, text));
         }
+        if is_buried {
+            self.give_in("the store takes this runner for dead; it has stopped, make a new one");
+        }
     }
 
-    /// A thread of the engine panicked: nothing can be relied upon any more but what is in the store.
-    fn give_in(&self) {
-        let text =
-            "the engine met a fault and has stopped, please report it; the next runner resumes its runs";
-        self.order(Order::Log(Level::Error, text.to_owned()));
+    /// Nothing can be relied upon any more but what is in the store: everything ends, whoever waits is told, and others may go on with the
+    /// runs. Never waits.
+    fn give_in(&self, why: &str) {
+        if self.has_given_in.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.order(Order::Log(Level::Error, why.to_owned()));
+        self.stop();
+        self.lose_all();
+        self.leave();
+    }
+
+    /// Tells every thread to end.
+    fn stop(&self) {
         self.closing.store(true, Ordering::Release);
+        lock(&self.polls).closed = true;
+        self.wake_pollers();
+        lock(&self.jobs).closed = true;
+        for wake in [&self.jobs_wake, &self.slots_wake, &self.closing_wake] {
+            wake.notify_all();
+        }
         lock(&self.writer).closed = true;
         self.writer_wake.notify_all();
-        self.lose_all();
+        self.writer_idle.notify_all();
+        self.wake_clock();
+        self.wake_liaison();
+    }
+
+    /// Hands over what nobody here works on.
+    fn leave(&self) {
+        // What fails here is buried by the next owner.
+        let _ = self.store.leave(self.epoch);
     }
 }

@@ -10,8 +10,8 @@ use crate::engine::{Event, Level};
 use crate::port::{Fault, Page, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
 use crate::runtime::keeper::Order;
-use crate::runtime::park::lock;
-use crate::time::Wall;
+use crate::runtime::park::{lock, wait_on};
+use crate::time::{Mono, Wall};
 
 /// So many unfinished runs are taken over at once, so that the first can start early.
 pub(super) const CLAIM_CHUNK: u64 = 200;
@@ -34,7 +34,129 @@ pub(super) const NEWS_CHUNK: usize = 1000;
 /// Of runs that others drive so many are looked at together, whether they are over.
 pub(super) const OTHERS_CHUNK: usize = 1000;
 
+/// News from another process on the store is looked for so often while there is one.
+const NEWS_EVERY: Duration = Duration::from_millis(50);
+
+/// And so often while this runner is alone.
+const NEWS_EVERY_ALONE: Duration = Duration::from_millis(500);
+
+/// A wake-up is a hint that may be lost: what it would have told is read so often while others live.
+const NEWS_SLOWLY: Duration = Duration::from_secs(5);
+
+/// Quiet history of all triggers reaches the store within so long.
+const HISTORY_EVERY: Duration = Duration::from_secs(30);
+
+/// Of so many triggers at once, so that no run waits for the history of all.
+const HISTORY_CHUNK: u32 = 1000;
+
+/// What the liaison has to do next, and what it knows of others.
+struct Round {
+    has_siblings: bool,
+    /// Those that lived at the last look; none before the first that succeeded.
+    known: Option<Vec<i64>>,
+    has_news: bool,
+    last_other: Uuid,
+    is_troubled: bool,
+    prune_due: Mono,
+    news_due: Mono,
+    history_due: Mono,
+    history_from: u32,
+}
+
 impl Shared {
+    /// The liaison. Takes over unfinished runs first.
+    pub(super) fn keep_touch(&self, recovery: bool) {
+        self.wait_ready();
+        let now = self.now().mono;
+        let mut round = Round {
+            has_siblings: false,
+            known: None,
+            has_news: false,
+            last_other: Uuid::nil(),
+            is_troubled: false,
+            prune_due: now,
+            news_due: now.after(NEWS_SLOWLY),
+            history_due: now.after(HISTORY_EVERY),
+            history_from: 0,
+        };
+        round.has_siblings = self.look_for_vacancy(recovery, &mut round.known);
+        self.load_crons();
+        while !self.closing.load(Ordering::Acquire) {
+            self.look_around(recovery, &mut round);
+            self.rest(if round.has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE });
+        }
+    }
+
+    fn look_around(&self, recovery: bool, round: &mut Round) {
+        let now = self.now();
+        if now.mono >= round.history_due {
+            self.send_history(round, now.mono);
+        }
+        if let Some(retention) = self.retention
+            && now.mono >= round.prune_due
+        {
+            round.prune_due = now.mono.after(self.prune(retention, now.wall));
+        }
+        if self.workflow_is_new.swap(false, Ordering::AcqRel) && recovery {
+            self.recover();
+        }
+        if let Some(trouble) = self.store.trouble().filter(|_| !round.is_troubled) {
+            round.is_troubled = true;
+            self.order(Order::Log(Level::Error, trouble));
+        }
+        let is_woken = self.store.woken(self.epoch);
+        let is_time = round.has_siblings && now.mono >= round.news_due;
+        round.has_news |= is_woken | is_time | self.has_news.swap(false, Ordering::AcqRel);
+        if round.has_news {
+            round.news_due = now.mono.after(NEWS_SLOWLY);
+            round.has_news = self.read_news().is_err();
+        }
+        if is_woken || round.has_siblings || round.known.is_none() {
+            round.has_siblings = self.look_for_vacancy(recovery, &mut round.known);
+        }
+        self.ask_for_ends();
+        round.last_other = self.look_at_others(round.last_other);
+    }
+
+    /// A chunk of quiet history, and when the next is due: all of them within [`HISTORY_EVERY`].
+    fn send_history(&self, round: &mut Round, now: Mono) {
+        let (history, next, places) = {
+            let mut polls = lock(&self.polls);
+            let (history, next) = polls.poller.take_history_from(round.history_from, HISTORY_CHUNK);
+            (history, next, polls.poller.places())
+        };
+        round.history_from = next.unwrap_or(0);
+        let chunks = places.div_ceil(HISTORY_CHUNK).max(1);
+        round.history_due = now.after(HISTORY_EVERY / chunks);
+        self.step(Event::History(history));
+    }
+
+    /// Sleeps until the program has declared what it had to declare: before, there is nothing to take over for it.
+    pub(super) fn wait_ready(&self) {
+        let mut dirty = lock(&self.liaison_dirty);
+        while !self.ready.load(Ordering::Acquire) && !self.closing.load(Ordering::Acquire) {
+            // Whoever finds it set takes the liaison for awake and does not wake it.
+            *dirty = false;
+            dirty = wait_on(&self.liaison_wake, dirty, None);
+        }
+    }
+
+    /// Sleeps at most `span`; whoever has something for it wakes it.
+    fn rest(&self, span: Duration) {
+        let dirty = lock(&self.liaison_dirty);
+        let nap = self.clock.nap(span);
+        let mut dirty = if *dirty { dirty } else { wait_on(&self.liaison_wake, dirty, nap) };
+        *dirty = false;
+    }
+
+    pub(super) fn wake_liaison(&self) {
+        let mut dirty = lock(&self.liaison_dirty);
+        if !*dirty {
+            *dirty = true;
+            self.liaison_wake.notify_one();
+        }
+    }
+
     /// Takes over what owners left that are gone; true if others live. `known` holds those that lived at the last look; none before the
     /// first that succeeded.
     pub(super) fn look_for_vacancy(&self, recovery: bool, known: &mut Option<Vec<i64>>) -> bool {

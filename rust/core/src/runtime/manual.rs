@@ -44,6 +44,7 @@ impl Runtime {
         loop {
             self.shared.leader_wake.notify_all();
             self.shared.wake_clock();
+            self.shared.wake_liaison();
             if self.is_idle() {
                 return true;
             }

@@ -363,7 +363,7 @@ impl Shared {
         }
         if is_disputed {
             self.has_news.store(true, Ordering::Release);
-            self.wake_clock();
+            self.wake_liaison();
         }
     }
 

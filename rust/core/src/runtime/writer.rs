@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::{Effects, Event, Level, Then};
 use crate::fault_point::{Step, around};
@@ -15,6 +15,9 @@ use crate::runtime::{Runtime, Shared};
 /// At most so many changes share one transaction.
 pub(super) const BATCH_MAX: usize = 4096;
 
+/// Nobody waits longer than this for the writer: it may be that the store takes nothing.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Between two looks of who waits for the writer at whether the runner closes.
 pub(super) const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
@@ -22,6 +25,9 @@ pub(super) const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct WriterState {
     pub(super) items: VecDeque<(Change, Then)>,
     pub(super) busy: bool,
+    /// How many changes were ever sent, and how many of them are kept or given up.
+    pub(super) sent: u64,
+    pub(super) kept: u64,
     /// So many wait until all is written.
     pub(super) flushing: usize,
     pub(super) closed: bool,
@@ -40,29 +46,48 @@ pub(super) fn next_batch(items: &mut VecDeque<(Change, Then)>) -> Vec<(Change, T
 }
 
 impl Runtime {
-    /// Waits until everything sent to the store so far is kept, quiet history included.
-    pub fn flush(&self) {
+    /// Waits until what was sent to the store before this call is kept, at most [`FLUSH_PATIENCE`]; true if it is. Never for what
+    /// others send meanwhile.
+    pub fn flush(&self) -> bool {
+        let deadline = Instant::now() + FLUSH_PATIENCE;
+        let mut writer = lock(&self.shared.writer);
+        let number = writer.sent;
+        while writer.kept < number && !writer.closed && !self.shared.closing.load(Ordering::Acquire) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            writer.flushing += 1;
+            writer = wait_on(&self.shared.writer_idle, writer, Some(left.min(FLUSH_PAUSE)));
+            writer.flushing -= 1;
+        }
+        writer.kept >= number
+    }
+
+    /// The same, with the quiet history of one trigger.
+    pub fn flush_trigger(&self, schedule: i64) -> bool {
+        let history = lock(&self.shared.polls).poller.take_history_of(schedule);
+        self.step(Event::History(history.into_iter().collect()));
+        self.flush()
+    }
+
+    /// The same, with the quiet history of all.
+    pub fn flush_all(&self) -> bool {
         let history = lock(&self.shared.polls).poller.take_history();
         self.step(Event::History(history));
-        let mut writer = lock(&self.shared.writer);
-        while (writer.busy || !writer.items.is_empty()) && !writer.closed {
-            writer.flushing += 1;
-            writer = wait_on(&self.shared.writer_idle, writer, Some(FLUSH_PAUSE));
-            writer.flushing -= 1;
-            if self.shared.closing.load(Ordering::Acquire) {
-                return;
-            }
-        }
+        self.flush()
     }
 }
 
 impl Shared {
     /// The writer: takes whatever has gathered since its last commit, so that a lone change never waits.
     pub(super) fn write_all(&self) {
+        let mut taken = 0;
         loop {
             let batch = {
                 let mut writer = lock(&self.writer);
                 writer.busy = false;
+                writer.kept += taken;
                 if writer.flushing > 0 {
                     self.writer_idle.notify_all();
                 }
@@ -75,6 +100,7 @@ impl Shared {
                 writer.busy = true;
                 next_batch(&mut writer.items)
             };
+            taken = batch.len() as u64;
             self.write(batch);
         }
     }
@@ -93,21 +119,50 @@ impl Shared {
         });
     }
 
-    /// Commits until it succeeds; gives up only when the runner closes meanwhile, and then recovery has the last committed state.
+    /// Commits. A change that the store will never take is refused alone, so that it takes no other one with it. None if the runner
+    /// closes meanwhile or the store takes nothing at all any more, and then recovery has the last committed state.
     pub(super) fn commit(&self, changes: &[Change]) -> Option<Vec<Receipt>> {
+        let why = match self.commit_passing(changes)? {
+            Ok(receipts) => return Some(receipts),
+            Err(why) => why,
+        };
+        if let Err(gone) = self.commit_passing(&[])? {
+            self.give_in(&format!("the store takes nothing any more, and the runner has stopped: {gone}"));
+            return None;
+        }
+        self.commit_halves(changes, why)
+    }
+
+    fn commit_halves(&self, changes: &[Change], why: String) -> Option<Vec<Receipt>> {
+        if changes.len() == 1 {
+            return Some(vec![Receipt::Refused(why)]);
+        }
+        let (first, second) = changes.split_at(changes.len() / 2);
+        let mut receipts = Vec::with_capacity(changes.len());
+        for half in [first, second] {
+            receipts.extend(match self.commit_passing(half)? {
+                Ok(receipts) => receipts,
+                Err(why) => self.commit_halves(half, why)?,
+            });
+        }
+        Some(receipts)
+    }
+
+    /// Commits, or tries again while what hinders may pass; the text of what does not pass; none if the runner closes meanwhile.
+    fn commit_passing(&self, changes: &[Change]) -> Option<std::result::Result<Vec<Receipt>, String>> {
         let mut pause = Duration::from_millis(5);
         let mut reported = false;
         loop {
-            let fault = match self.store.commit(changes) {
+            let text = match self.store.commit(changes) {
                 Ok(receipts) => {
                     if reported {
                         self.order(Order::Log(Level::Warning, "the store takes writes again".to_owned()));
                     }
-                    return Some(receipts);
+                    return Some(Ok(receipts));
                 }
-                Err(fault) => fault,
+                Err(Fault::Final(text)) => return Some(Err(text)),
+                Err(Fault::Passing(text)) => text,
             };
-            let (Fault::Passing(text) | Fault::Final(text)) = &fault;
             if !reported {
                 reported = true;
                 let text = format!("the store refuses writes, which are kept and tried again: {text}");
