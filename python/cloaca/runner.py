@@ -253,9 +253,6 @@ class DefaultRunner:
             [(_plan(kind), [trigger.name for trigger in group]) for kind, group in alike]
         )
         for slot, trigger in enumerate(triggers, first):
-            before = self._slots.get(trigger.name)
-            if before is not None:
-                self._engine.retire_trigger(before)
             self._slots[trigger.name] = slot
 
     def _open(self) -> Any:

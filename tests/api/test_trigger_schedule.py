@@ -132,7 +132,7 @@ def test_switching_changes_updated_at_and_nothing_else() -> None:
         assert after == {**before, "enabled": False, "updated_at": "2026-01-01T00:05:00.000000Z"}
 
 
-def test_a_trigger_may_switch_itself_off_and_the_poll_that_did_so_changes_nothing() -> None:
+def test_a_trigger_may_switch_itself_off_and_the_poll_that_did_so_still_counts() -> None:
     polls = []
 
     @cloaca.trigger(workflow="good", poll_interval="1m")
@@ -146,10 +146,57 @@ def test_a_trigger_may_switch_itself_off_and_the_poll_that_did_so_changes_nothin
     with cloaca.testing.Runner() as runner:
         runner.advance("1h")
         assert polls == [None]
-        assert runner.fired("good") == []
+        assert len(runner.fired("good")) == 1
         runner.set_trigger_enabled("once", True)
         runner.advance("1h")
-        assert polls == [None, None]
+        assert polls == [None, 1]
+
+
+def test_a_trigger_may_declare_itself_anew_and_the_poll_that_did_so_still_counts() -> None:
+    polls = []
+
+    def declare(interval: str) -> None:
+        @cloaca.trigger(workflow="good", poll_interval=interval, name="restless")
+        def restless(tick: cloaca.Tick) -> cloaca.TriggerResult:
+            polls.append(tick.cursor)
+            tick.cursor = len(polls)
+            if len(polls) < 4:
+                declare("2m")
+            return cloaca.TriggerResult.fire({"n": len(polls)})
+
+    declare_workflow()
+    declare("1m")
+    with cloaca.testing.Runner() as runner:
+        runner.advance("9m")
+        assert polls[:4] == [None, 1, 2, 3]
+        assert [run["n"] for run in runner.fired("good")][:4] == [1, 2, 3, 4]
+
+
+def test_a_trigger_declared_again_while_its_body_runs_is_not_polled_beside_it() -> None:
+    entered, leave = threading.Event(), threading.Event()
+    together: list[int] = []
+    running = []
+
+    def body() -> bool:
+        running.append(1)
+        together.append(len(running))
+        entered.set()
+        leave.wait(30)
+        running.pop()
+        return True
+
+    declare_workflow()
+    cloaca.trigger(workflow="good", poll_interval="1ms", name="slow")(body)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        assert entered.wait(30)
+        for _ in range(5):
+            cloaca.trigger(workflow="good", poll_interval="1ms", name="slow")(lambda: body())
+        entered.clear()
+        assert not entered.wait(0.05), "the new declaration is polled beside the old body"
+        leave.set()
+        assert entered.wait(30), "the new one is polled once the old one is back"
+        assert eventually(lambda: runner.stats()["fires"] >= 2)
+    assert set(together) == {1}
 
 
 def test_last_poll_at_moves_with_each_poll() -> None:

@@ -18,8 +18,7 @@ use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::poll::{Backoff, Plan, RESOLUTION};
 use cloaca_core::port::{
-    Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, TaskRecord,
-    TriggerRow,
+    Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TaskRecord, TriggerRow,
 };
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::{Beginning, Clock, Order, Runtime, Services, Waited};
@@ -268,13 +267,6 @@ impl Engine {
     /// The program has declared what it had to declare.
     fn ready(&self, py: Python<'_>) -> PyResult<()> {
         self.runtime(py)?.ready();
-        Ok(())
-    }
-
-    /// Forgets the place of a trigger that is declared again.
-    fn retire_trigger(&self, py: Python<'_>, slot: u32) -> PyResult<()> {
-        let runtime = self.runtime(py)?;
-        free(py, || runtime.retire(slot))?;
         Ok(())
     }
 
@@ -586,12 +578,7 @@ impl Engine {
     /// Switches a trigger; false if there is none of that name.
     fn set_trigger_enabled(&self, py: Python<'_>, name: &str, enabled: bool) -> PyResult<bool> {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(false) };
-        self.stored(py, |runtime| {
-            let done = runtime.store().set_enabled(row.row, enabled, None, runtime.now().wall)?;
-            runtime.set_polled(row.row, enabled);
-            runtime.wake_others();
-            Ok(done)
-        })
+        self.stored(py, |runtime| runtime.set_trigger_enabled(row.row, enabled))
     }
 
     /// The runs that a trigger fired, newest first; `None` if there is no such trigger.
@@ -644,10 +631,7 @@ impl Engine {
             let next = next_of(&cron, now);
             let id = Uuid::now_v7();
             let cron = NewCron { id, name, workflow, expression, timezone, next_at: next, at: now };
-            let row = runtime.store().put_cron(&cron)?;
-            runtime.step(Event::Cron(row.clone()));
-            runtime.wake_others();
-            Ok(row)
+            runtime.put_cron(&cron)
         })?;
         Ok(schedule.id.to_string())
     }
@@ -677,49 +661,19 @@ impl Engine {
     fn update_cron(&self, py: Python<'_>, id: &str, expression: &str, timezone: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
         let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
-        self.stored(py, |runtime| {
-            // A slot that is on its way to the store would put the old next time back.
-            runtime.flush();
-            let now = runtime.now().wall;
-            let done = runtime.store().update_cron(id, expression, timezone, next_of(&cron, now), now)?;
-            reload_cron(runtime, id)?;
-            runtime.wake_others();
-            Ok(done)
-        })
+        self.stored(py, |runtime| runtime.update_cron(id, expression, timezone, &cron))
     }
 
     /// Switches a cron; false if there is none with that id.
     fn set_cron_enabled(&self, py: Python<'_>, id: &str, enabled: bool) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.stored(py, |runtime| {
-            let Some(row) = runtime.store().cron(id)? else { return Ok(false) };
-            runtime.flush();
-            let now = runtime.now().wall;
-            if let ScheduleKind::Cron { expression, timezone, .. } = &row.kind
-                && let Ok(cron) = Cron::parse(expression, timezone)
-                && enabled
-                && !row.enabled
-            {
-                // Slots of the time when it was off are not made up for.
-                runtime.store().update_cron(id, expression, timezone, cron.next(now), now)?;
-            }
-            let done = runtime.store().set_enabled(row.row, enabled, None, runtime.now().wall)?;
-            reload_cron(runtime, id)?;
-            runtime.wake_others();
-            Ok(done)
-        })
+        self.stored(py, |runtime| runtime.set_cron_enabled(id, enabled))
     }
 
     /// Deletes a cron; false if there is none with that id.
     fn delete_cron(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.stored(py, |runtime| {
-            let Some(row) = runtime.store().cron(id)? else { return Ok(false) };
-            runtime.step(Event::CronGone(row.row));
-            let done = runtime.store().delete_cron(id)?;
-            runtime.wake_others();
-            Ok(done)
-        })
+        self.stored(py, |runtime| runtime.delete_cron(id))
     }
 
     /// The runs that a cron started, newest first; `None` if there is no such cron.
@@ -845,11 +799,4 @@ fn parse_status(py: Python<'_>, name: &str) -> PyResult<RunStatus> {
         );
         error::raise(py, Error::new(Kind::Workflow, text))
     })
-}
-
-fn reload_cron(runtime: &Runtime, id: Uuid) -> Result<(), Fault> {
-    if let Some(row) = runtime.store().cron(id)? {
-        runtime.step(Event::Cron(row));
-    }
-    Ok(())
 }

@@ -2,6 +2,8 @@
 //! sleeps, locks, reads a clock, touches a database or calls Python, so a simulator runs the same code as the runtime.
 //! Invariant: what must be durable before it is acted upon leaves as a commit, and the action follows from its receipt.
 
+mod crons;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -12,9 +14,10 @@ use uuid::Uuid;
 
 use crate::admit::{Admission, Gate, Overlap};
 use crate::cron::Cron;
+use crate::engine::crons::{CronState, Crons};
 use crate::port::{
-    Admitted, Change, ContextHash, NewRun, Outcome, Receipt, RunChange, RunEnd, RunStatus, Schedule,
-    ScheduleKind, Stretch, TickChange, TriggerRow, TriggerState, Unfinished,
+    Admitted, Change, ContextHash, CronMove, NewRun, Outcome, Receipt, RunChange, RunEnd, RunStatus,
+    Schedule, ScheduleKind, Stretch, TickChange, TriggerRow, TriggerState, Unfinished,
 };
 use crate::run::{CANCELLED, Ended, Progress, Ruling, Run};
 use crate::time::{Mono, Now, Wall};
@@ -130,8 +133,8 @@ pub enum Event {
     Cron(Schedule),
     /// A cron was deleted or disabled.
     CronGone(i64),
-    /// All crons are to be read again.
-    CronsGone,
+    /// All crons, as the store has them.
+    Crons(Vec<Schedule>),
     /// Time has passed.
     Clock,
 }
@@ -311,13 +314,6 @@ struct Turn {
     resumed: Option<Progress>,
 }
 
-#[derive(Debug)]
-struct CronState {
-    schedule: Schedule,
-    cron: Cron,
-    next: Wall,
-}
-
 /// The whole state of one runner's decisions.
 #[derive(Debug)]
 pub struct Engine {
@@ -338,8 +334,7 @@ pub struct Engine {
     timer_free: Vec<u32>,
     job_timer: HashMap<Job, u32>,
     run_timer: HashMap<Uuid, u32>,
-    crons: BTreeMap<i64, CronState>,
-    cron_next: Option<Wall>,
+    crons: Crons,
     lives: u32,
     is_recovered: bool,
     vacancies: u64,
@@ -370,8 +365,7 @@ impl Engine {
             timer_free: Vec::new(),
             job_timer: HashMap::new(),
             run_timer: HashMap::new(),
-            crons: BTreeMap::new(),
-            cron_next: None,
+            crons: Crons::default(),
             lives: 0,
             is_recovered: false,
             vacancies: 0,
@@ -419,7 +413,7 @@ impl Engine {
     pub fn next_wake(&self, now: Now) -> Option<Duration> {
         let timer = self.timers.next_due().map(|due| due.since(now.mono));
         let until = |at: Wall| Duration::from_micros(u64::try_from(at.0 - now.wall.0).unwrap_or(0));
-        let cron = self.cron_next.map(until);
+        let cron = self.crons.next().map(until);
         timer.into_iter().chain(cron).min()
     }
 
@@ -483,15 +477,13 @@ impl Engine {
             Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),
             Event::Cron(schedule) => {
                 self.cron(schedule, now, out);
-                self.note_next_cron();
             }
             Event::CronGone(row) => {
-                self.crons.remove(&row);
-                self.note_next_cron();
+                self.crons.remove(row);
             }
-            Event::CronsGone => {
+            Event::Crons(schedules) => {
                 self.crons.clear();
-                self.note_next_cron();
+                schedules.into_iter().for_each(|schedule| self.cron(schedule, now, out));
             }
             Event::Clock => self.clock(now, out),
         }
@@ -501,7 +493,7 @@ impl Engine {
         let trigger = declared.row.clone();
         // What the old declaration still polls must not move the cursor behind the new one's back.
         if let Some(old) = self.slot_of.insert(Arc::clone(&trigger.name), slot) {
-            self.triggers[old as usize] = None;
+            // Its poll in flight still counts, for the workflow that it named.
             self.parked.remove(&old);
         }
         let place = slot as usize;
@@ -513,7 +505,17 @@ impl Engine {
         out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies, news: self.news }));
     }
 
-    /// The trigger polled in that place, unless it was declared again since.
+    /// The newest place of the trigger of that name.
+    pub fn place_of(&self, trigger: &str) -> Option<u32> {
+        self.slot_of.get(trigger).copied()
+    }
+
+    /// Whether a place holds its trigger's newest declaration.
+    fn is_newest(&self, slot: u32) -> bool {
+        self.declared_in(slot).is_some_and(|declared| self.place_of(&declared.row.name) == Some(slot))
+    }
+
+    /// The trigger polled in that place, as it was declared there.
     fn declared_in(&self, slot: u32) -> Option<&Declared> {
         self.triggers.get(slot as usize)?.as_ref()
     }
@@ -536,12 +538,13 @@ impl Engine {
     fn declared(&mut self, workflow: Arc<Workflow>, now: Now, out: &mut Effects) {
         let waiting = self.waiting.remove(&*workflow.name).unwrap_or_default();
         // Slots that came before the workflow did are still unclaimed in the store.
-        for state in self.crons.values_mut().filter(|state| *state.schedule.workflow == *workflow.name) {
+        for row in self.crons.of(&workflow.name) {
+            let mut state = self.crons.remove(row).expect("a cron of that row is known");
             if let ScheduleKind::Cron { next_at: Some(kept), .. } = state.schedule.kind {
                 state.next = state.next.min(kept);
             }
+            self.crons.insert(state);
         }
-        self.note_next_cron();
         self.workflows.insert(Arc::clone(&workflow.name), workflow);
         for unfinished in waiting {
             let workflow = self.workflows[&*unfinished.workflow].clone();
@@ -687,7 +690,7 @@ impl Engine {
                     format!("trigger '{trigger}': another runner polls it now; its last poll was discarded");
                 out.logs.push((Level::Warning, text));
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
-                if self.declared_in(slot).is_some() {
+                if self.is_newest(slot) {
                     self.parked.insert(slot);
                 }
                 out.rearm.push(Rearm { slot, elsewhere: true, ..Rearm::default() });
@@ -712,7 +715,7 @@ impl Engine {
             (Then::Declared { slot, vacancies, news }, Receipt::Declared(mut state)) => {
                 self.wait_for_others(state.row, std::mem::take(&mut state.others));
                 let elsewhere = state.owner != Some(self.epoch);
-                if elsewhere && self.declared_in(slot).is_some() {
+                if elsewhere && self.is_newest(slot) {
                     self.parked.insert(slot);
                     // The answer may be older than the vacancy, which found nothing parked.
                     if vacancies != self.vacancies {
@@ -1052,7 +1055,7 @@ impl Engine {
     fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {
         let ScheduleKind::Cron { expression, timezone, next_at } = &schedule.kind else { return };
         if !self.settings.crons_enabled || !schedule.enabled {
-            self.crons.remove(&schedule.row);
+            self.crons.remove(schedule.row);
             return;
         }
         match Cron::parse(expression, timezone) {
@@ -1060,9 +1063,9 @@ impl Engine {
                 let next = next_at.or_else(|| cron.next(now.wall));
                 let row = schedule.row;
                 match next {
-                    Some(next) => self.crons.insert(row, CronState { schedule, cron, next }),
-                    None => self.crons.remove(&row),
-                };
+                    Some(next) => self.crons.insert(CronState { schedule, cron, next }),
+                    None => drop(self.crons.remove(row)),
+                }
             }
             Err(error) => {
                 let text = format!("cron schedule {} is left out: {error}", schedule.id);
@@ -1103,21 +1106,14 @@ impl Engine {
                 }
             }
         }
-        if self.cron_next.is_some_and(|next| next <= now.wall) {
-            let due = |(row, state): (&i64, &CronState)| (state.next <= now.wall).then_some(*row);
-            let rows: Vec<i64> = self.crons.iter().filter_map(due).collect();
-            rows.into_iter().for_each(|row| self.cron_due(row, now, out));
-            self.note_next_cron();
+        for row in self.crons.due(now.wall) {
+            self.cron_due(row, now, out);
         }
-    }
-
-    fn note_next_cron(&mut self) {
-        self.cron_next = self.crons.values().map(|state| state.next).min();
     }
 
     /// Starts a run for every slot that has come, up to the bound of catching up: the newest are kept.
     fn cron_due(&mut self, row: i64, now: Now, out: &mut Effects) {
-        let state = self.crons.get_mut(&row).expect("a due cron is known");
+        let mut state = self.crons.remove(row).expect("a due cron is known");
         let slots_max = usize::try_from(self.settings.catchup_max.max(1)).unwrap_or(usize::MAX);
         let (slots, has_older) = newest_slots(&state.cron, state.next, now.wall, slots_max);
         let next = slots.back().and_then(|&last| state.cron.next(last));
@@ -1134,9 +1130,9 @@ impl Engine {
         {
             *next_at = next;
         }
-        match next {
-            Some(next) => state.next = next,
-            None => drop(self.crons.remove(&row)),
+        if let Some(next) = next {
+            state.next = next;
+            self.crons.insert(state);
         }
         self.cron_fire(&schedule, slots, next, now, out);
     }
@@ -1165,7 +1161,8 @@ impl Engine {
             runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(slot), ..run });
             ids.push(id);
         }
-        let cron = Some((schedule.row, next, now.wall));
+        let cron =
+            Some(CronMove { row: schedule.row, seen: schedule.updated_at, next_at: next, last_at: now.wall });
         out.commits.push((Change::Start { epoch: self.epoch, runs, cron }, Then::Start(ids)));
     }
 

@@ -166,6 +166,12 @@ struct Rest {
     /// Another owner polls it.
     elsewhere: bool,
     retired: bool,
+    /// The place of the same trigger as it was declared before, while its last poll is in flight: no two bodies of one trigger run at once.
+    waits_for: Option<u32>,
+    /// The place that waits for this one.
+    successor: Option<u32>,
+    /// Its body has not come back in time, and is not waited for.
+    given_up: bool,
     failures: u32,
     pause: Option<Duration>,
     /// The beat for which it is armed, if jitter keeps that from being told from the due time.
@@ -219,7 +225,11 @@ impl Rest {
     }
 
     fn is_live(&self) -> bool {
-        self.schedule.is_some() && self.enabled && !self.elsewhere && !self.retired
+        self.schedule.is_some()
+            && self.enabled
+            && !self.elsewhere
+            && !self.retired
+            && self.waits_for.is_none()
     }
 
     fn is_plain(&self) -> bool {
@@ -261,6 +271,9 @@ impl Poller {
             enabled: true,
             elsewhere: false,
             retired: false,
+            waits_for: None,
+            successor: None,
+            given_up: false,
             failures: 0,
             pause: None,
             next_beat: last_beat,
@@ -282,6 +295,39 @@ impl Poller {
         });
         self.rests.push(rest);
         u32::try_from(self.slots.len() - 1).expect("triggers are fewer than 2^32")
+    }
+
+    /// Puts a new declaration of a trigger in the place of an older one. A poll of that one in flight still counts whole; the new one is
+    /// not polled before it is over.
+    pub fn supersede(&mut self, old: u32, new: u32) {
+        let (state, rest) = (&self.slots[old as usize], &mut self.rests[old as usize]);
+        let is_busy = state.in_body && !rest.given_up || state.in_commit;
+        let first = rest.waits_for.take().or(is_busy.then_some(old));
+        rest.retired = true;
+        if !state.in_body {
+            self.wheel.cancel(old);
+        }
+        self.note(old);
+        if let Some(first) = first {
+            self.rests[first as usize].successor = Some(new);
+            self.rests[new as usize].waits_for = Some(first);
+            self.note(new);
+        }
+    }
+
+    /// Nothing of an older declaration is in flight any more: the one that waits for it is polled, with what that left.
+    fn make_room(&mut self, slot: u32, now: Mono) {
+        let rest = &mut self.rests[slot as usize];
+        let Some(new) = rest.successor.take() else { return };
+        let (cursor, fired_at) = (rest.cursor.clone(), rest.fired_at);
+        let next = &mut self.rests[new as usize];
+        next.waits_for = None;
+        if next.schedule.is_some() {
+            next.cursor = cursor;
+            next.fired_at = fired_at.or(next.fired_at);
+        }
+        self.note(new);
+        self.arm(new, now);
     }
 
     /// Brings the hot half of a slot in line with the other.
@@ -315,7 +361,7 @@ impl Poller {
         before.is_some_and(|before| before != row.enabled)
     }
 
-    /// Switches the trigger with that row; false if there is none here. A poll in flight is given up.
+    /// Switches the trigger with that row; false if there is none here. A poll in flight still counts: it stops the next one.
     pub fn set_enabled(&mut self, schedule: i64, enabled: bool, now: Mono) -> bool {
         let Some(&slot) = self.slot_of.get(&schedule) else {
             return false;
@@ -332,16 +378,11 @@ impl Poller {
         self.note(slot);
         match enabled {
             true => self.arm(slot, now),
-            false => self.give_way(slot),
+            // While its body runs, what is armed is its time-out.
+            false if self.slots[slot as usize].in_body => {}
+            false => self.wheel.cancel(slot),
         }
         true
-    }
-
-    /// Forgets a trigger for good, because it was declared again or dropped.
-    pub fn retire(&mut self, slot: u32) {
-        self.rests[slot as usize].retired = true;
-        self.note(slot);
-        self.give_way(slot);
     }
 
     /// Makes a poll in flight void, and arms no other.
@@ -378,7 +419,7 @@ impl Poller {
     pub fn poll_now(&mut self, slot: u32, now: Mono) -> Option<Ticket> {
         let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
         let is_busy = state.in_body || state.in_commit;
-        if is_busy || rest.elsewhere || rest.retired || rest.schedule.is_none() {
+        if is_busy || rest.elsewhere || rest.retired || rest.waits_for.is_some() || rest.schedule.is_none() {
             return None;
         }
         rest.asked_at = Some(now);
@@ -407,6 +448,7 @@ impl Poller {
         let timeout = timeout.expect("only a poll with a time-out is armed while its body runs");
         self.counts.polls += 1;
         self.rests[slot as usize].pause = None;
+        self.rests[slot as usize].given_up = true;
         let ended = self.end(slot, true);
         Turn::TimedOut(Overdue { slot, timeout, ended })
     }
@@ -419,10 +461,11 @@ impl Poller {
         if !state.is_plain {
             self.wheel.cancel(ticket.slot);
             self.rests[ticket.slot as usize].asked_at = None;
+            self.rests[ticket.slot as usize].given_up = false;
             self.note(ticket.slot);
         }
         if !is_current {
-            self.arm(ticket.slot, now);
+            self.arm_or_make_room(ticket.slot, now);
         }
         is_current
     }
@@ -443,7 +486,7 @@ impl Poller {
             }
             false => self.skipped_for(ticket.slot, reason, finish),
         };
-        self.arm(ticket.slot, now);
+        self.arm_or_make_room(ticket.slot, now);
         closed
     }
 
@@ -505,7 +548,7 @@ impl Poller {
     /// A poll that leaves no trace: its body was called only to look.
     pub fn looked(&mut self, ticket: Ticket, now: Mono) {
         if self.returned(ticket, now) {
-            self.arm(ticket.slot, now);
+            self.arm_or_make_room(ticket.slot, now);
         }
     }
 
@@ -515,6 +558,13 @@ impl Poller {
         self.slots[slot as usize].in_commit = false;
         self.note(slot);
         self.wheel.cancel(slot);
+        // Who polls it elsewhere has its cursor; the successor asks for it anew.
+        if !self.slots[slot as usize].in_body
+            && let Some(new) = self.rests[slot as usize].successor.take()
+        {
+            self.rests[new as usize].waits_for = None;
+            self.note(new);
+        }
     }
 
     /// Lets a trigger be polled again after its tick was kept, with the cursor and the time of the fire that were kept.
@@ -525,7 +575,14 @@ impl Poller {
             rest.cursor = cursor;
         }
         rest.fired_at = fired_at.or(rest.fired_at);
+        self.arm_or_make_room(slot, now);
+    }
+
+    fn arm_or_make_room(&mut self, slot: u32, now: Mono) {
         self.arm(slot, now);
+        if !self.slots[slot as usize].is_live {
+            self.make_room(slot, now);
+        }
     }
 
     fn arm(&mut self, slot: u32, now: Mono) {

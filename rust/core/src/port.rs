@@ -269,6 +269,19 @@ pub struct TriggerRow {
     pub allow_concurrent: bool,
 }
 
+/// A cron's step from one moment to the next. It is not kept if the cron was changed since `seen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CronMove {
+    /// Its row.
+    pub row: i64,
+    /// [`Schedule::updated_at`] of what this was decided by.
+    pub seen: Wall,
+    /// When it runs next.
+    pub next_at: Option<Wall>,
+    /// When it ran last.
+    pub last_at: Wall,
+}
+
 /// One change among those that share a transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -280,8 +293,8 @@ pub enum Change {
         epoch: i64,
         /// The runs.
         runs: Vec<NewRun>,
-        /// (schedule row, next run, last run).
-        cron: Option<(i64, Option<Wall>, Wall)>,
+        /// The cron of whose moments these are, if they are.
+        cron: Option<CronMove>,
     },
     /// A run's progress.
     Run(RunChange),

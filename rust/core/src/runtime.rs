@@ -11,6 +11,7 @@ mod liaison;
 mod manual;
 mod park;
 mod pollers;
+mod schedules;
 mod timekeeper;
 mod watch;
 mod writer;
@@ -95,6 +96,9 @@ struct Shared {
     /// Runs of other owners whose end the liaison is to ask for.
     cancels: Mutex<Vec<Uuid>>,
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
+    /// Held by who changes a schedule, from the store to the engine.
+    schedules: Mutex<()>,
+    schedules_version: AtomicU64,
     closing: AtomicBool,
     has_given_in: AtomicBool,
 }
@@ -170,6 +174,8 @@ impl Runtime {
             has_news: AtomicBool::new(false),
             cancels: Mutex::default(),
             watches: Mutex::default(),
+            schedules: Mutex::default(),
+            schedules_version: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
         });

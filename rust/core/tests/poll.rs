@@ -1,5 +1,6 @@
 //! Who is polled when, on a clock that the tests move.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::poll::{Backoff, Finish, Plan, Poller, Ticket, Turn};
@@ -125,15 +126,56 @@ fn a_poll_in_time_is_not_given_up_later() {
 }
 
 #[test]
-fn a_disabled_trigger_is_not_polled_and_its_poll_in_flight_is_void() {
+fn a_disabled_trigger_is_not_polled_and_its_poll_in_flight_still_counts() {
     let mut poller = poller(vec![plan(100)]);
     let ticket = due(&mut poller, at_ms(100));
     assert!(poller.set_enabled(1, false, at_ms(110)));
-    assert_eq!(poller.ended(ticket, false, finish(at_ms(120)), at_ms(120)), None);
+    assert!(poller.ended(ticket, false, finish(at_ms(120)), at_ms(120)).is_some());
+    poller.rearm(0, None, None, at_ms(121));
     assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
     poller.set_enabled(1, true, at_ms(1010));
     assert_eq!(due(&mut poller, at_ms(1100)).due, at_ms(1100));
     assert!(!poller.set_enabled(99, true, at_ms(1200)), "there is no such row");
+}
+
+#[test]
+fn a_time_out_holds_while_the_trigger_is_switched_off() {
+    let mut poller = poller(vec![Plan { timeout: Some(Duration::from_millis(50)), ..plan(100) }]);
+    due(&mut poller, at_ms(100));
+    poller.set_enabled(1, false, at_ms(110));
+    assert!(matches!(poller.next(at_ms(151)), Turn::TimedOut(_)));
+}
+
+#[test]
+fn a_trigger_declared_again_waits_for_its_older_body_and_goes_on_with_what_that_left() {
+    let mut poller = poller(vec![plan(100)]);
+    let ticket = due(&mut poller, at_ms(100));
+    for new in [1, 2] {
+        assert_eq!(poller.declare("t".into(), Arc::new(plan(10)), at_ms(105)), new);
+        poller.supersede(new - 1, new);
+        poller.enable(new, &row(1), false, at_ms(106));
+    }
+    assert_eq!(poller.next(at_ms(1000)), Turn::Wait, "two bodies of one trigger at once");
+    assert!(
+        poller.ended(ticket, false, finish(at_ms(1000)), at_ms(1000)).is_some(),
+        "what was polled before counts"
+    );
+    assert_eq!(poller.next(at_ms(1100)), Turn::Wait, "its cursor is not kept yet");
+    poller.rearm(0, Some("7".into()), None, at_ms(1100));
+    assert_eq!(due(&mut poller, at_ms(1200)).slot, 2);
+    assert_eq!(poller.tick_state(2).cursor.as_deref(), Some("7"));
+}
+
+#[test]
+fn a_trigger_declared_again_waits_no_longer_than_the_time_out_of_its_older_body() {
+    let mut poller = poller(vec![Plan { timeout: Some(Duration::from_millis(50)), ..plan(100) }]);
+    due(&mut poller, at_ms(100));
+    poller.declare("t".into(), Arc::new(plan(10)), at_ms(105));
+    poller.supersede(0, 1);
+    poller.enable(1, &row(1), false, at_ms(106));
+    assert!(matches!(poller.next(at_ms(151)), Turn::TimedOut(_)));
+    poller.rearm(0, None, None, at_ms(152));
+    assert_eq!(due(&mut poller, at_ms(200)).slot, 1);
 }
 
 #[test]

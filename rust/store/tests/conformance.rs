@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use std::thread;
 
 use cloaca_core::port::{
-    Admitted, Cell, Change, CronStats, Fault, NewCron, NewRun, Outcome, Page, Receipt, RunChange, RunEnd,
-    RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch, TaskStatus, TickChange,
+    Admitted, Cell, Change, CronMove, CronStats, Fault, NewCron, NewRun, Outcome, Page, Receipt, RunChange,
+    RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch, TaskStatus,
+    TickChange,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -392,12 +393,19 @@ fn a_start_moves_the_cron(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
     assert_eq!(next_at(&cron), Some(Wall(100)));
-    let moved = Some((cron.row, Some(Wall(200)), Wall(101)));
+    let step =
+        |next_at, last_at| CronMove { row: cron.row, seen: cron.updated_at, next_at, last_at: Wall(last_at) };
+    let moved = Some(step(Some(Wall(200)), 101));
     commit(store, Change::Start { epoch, runs: vec![slot(&cron, 1, 100)], cron: moved });
-    let cron = store.cron(cron.id).unwrap().unwrap();
-    assert_eq!((next_at(&cron), cron.last_at), (Some(Wall(200)), Some(Wall(101))));
-    commit(store, Change::Start { epoch, runs: vec![], cron: Some((cron.row, None, Wall(201))) });
+    let now = store.cron(cron.id).unwrap().unwrap();
+    assert_eq!((next_at(&now), now.last_at), (Some(Wall(200)), Some(Wall(101))));
+    let over = Some(step(None, 201));
+    commit(store, Change::Start { epoch, runs: vec![], cron: over });
     assert_eq!(next_at(&store.cron(cron.id).unwrap().unwrap()), None);
+    assert!(store.update_cron(cron.id, "0 3 * * *", "UTC", Some(Wall(300)), Wall(1)).unwrap());
+    commit(store, Change::Start { epoch, runs: vec![], cron: moved });
+    let cron = store.cron(cron.id).unwrap().unwrap();
+    assert_eq!(next_at(&cron), Some(Wall(300)), "a step decided before the change does not undo it");
 }
 
 fn a_run_id_is_used_once(store: &dyn Store) {

@@ -212,14 +212,18 @@ impl Shared {
 
     /// Another process changed something that is kept in memory here.
     pub(super) fn read_news(&self) -> std::result::Result<(), Fault> {
+        let version = self.schedules_version();
         let triggers = self.all_schedules(ScheduleFilter::Triggers)?;
         for some in triggers.chunks(NEWS_CHUNK) {
-            self.switch(some.iter().map(|trigger| (trigger.row, trigger.enabled)));
+            if !self.switch_as_read(version, some.iter().map(|trigger| (trigger.row, trigger.enabled))) {
+                return self.read_news();
+            }
         }
         self.wake_pollers();
         let crons = self.all_schedules(ScheduleFilter::Crons)?;
-        self.step(Event::CronsGone);
-        crons.into_iter().for_each(|cron| self.step(Event::Cron(cron)));
+        if !self.replace_crons(version, crons) {
+            return self.read_news();
+        }
         let cancelled = self.store.cancel_requests(self.epoch)?;
         cancelled.into_iter().for_each(|id| self.step(Event::Cancel(id)));
         Ok(())
@@ -245,8 +249,13 @@ impl Shared {
     }
 
     pub(super) fn load_crons(&self) {
-        let crons = self.all_schedules(ScheduleFilter::Crons).unwrap_or_default();
-        crons.into_iter().for_each(|cron| self.step(Event::Cron(cron)));
+        loop {
+            let version = self.schedules_version();
+            let crons = self.all_schedules(ScheduleFilter::Crons).unwrap_or_default();
+            if self.replace_crons(version, crons) || self.closing.load(Ordering::Acquire) {
+                return;
+            }
+        }
     }
 
     pub(super) fn all_schedules(&self, filter: ScheduleFilter) -> std::result::Result<Vec<Schedule>, Fault> {

@@ -82,26 +82,29 @@ pub(super) fn is_needed(polls: &PollState, now: Mono) -> bool {
 impl Runtime {
     /// Declares triggers and returns the first one's slot; the others follow it. They are polled once their rows are kept.
     pub fn declare(&self, triggers: Vec<(Arc<Plan>, Declared)>) -> u32 {
+        let now = self.now();
         let mut declared = Vec::with_capacity(triggers.len());
+        let mut effects = Effects::default();
+        let mut engine = lock(&self.shared.engine);
         {
             let mut polls = lock(&self.shared.polls);
             if polls.threads == 0 && !triggers.is_empty() {
                 polls.threads = 1;
                 self.shared.order(Order::SpawnPoller);
             }
-            let now = self.now().mono;
-            declared.extend(triggers.into_iter().map(|(plan, declared)| {
-                (polls.poller.declare(Arc::clone(&declared.row.name), plan, now), declared)
-            }));
+            for (plan, trigger) in triggers {
+                let before = engine.place_of(&trigger.row.name);
+                let slot = polls.poller.declare(Arc::clone(&trigger.row.name), plan, now.mono);
+                if let Some(before) = before {
+                    polls.poller.supersede(before, slot);
+                }
+                declared.push((slot, trigger));
+            }
         }
         let first = declared.first().map_or(0, |&(slot, _)| slot);
-        self.step(Event::Triggers(declared));
+        engine.step(Event::Triggers(declared), now, &mut effects);
+        self.shared.carry_out(engine, effects);
         first
-    }
-
-    /// Forgets a slot whose trigger was declared again.
-    pub fn retire(&self, slot: u32) {
-        lock(&self.shared.polls).poller.retire(slot);
     }
 
     /// Switches a trigger's polling in memory.

@@ -52,7 +52,13 @@ impl World {
         let now = self.now(p);
         self.note(|| format!("{p}: polls {ticket:?} at {now:?}"));
         let process = &mut self.processes[p];
-        let is_busy = process.polls.iter().any(|polling| polling.ticket.slot == ticket.slot);
+        // Also under an older declaration, unless that did not come back in time.
+        let name = |slot: u32| &process.slots[slot as usize].trigger.source.name;
+        let runs = |polling: &Polling| polling.ticket.slot == ticket.slot || !polling.is_given_up;
+        let is_busy = process
+            .polls
+            .iter()
+            .any(|polling| name(polling.ticket.slot) == name(ticket.slot) && runs(polling));
         assert!(!is_busy, "a trigger is polled while its body runs: {ticket:?}");
         let state = process.poller.tick_state(ticket.slot);
         let slot = &mut process.slots[ticket.slot as usize];
@@ -85,7 +91,7 @@ impl World {
             schedule.name
         );
         if process.poller.slot_of(row) != Some(ticket.slot) {
-            // It was declared again and is about to be retired: nothing will come of this poll.
+            // It was declared again meanwhile.
             return;
         }
         assert_eq!(

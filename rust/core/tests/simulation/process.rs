@@ -14,13 +14,8 @@ use crate::scenario::Trigger;
 /// Something that the program of a process has yet to declare.
 #[derive(Clone)]
 pub enum Declaration {
-    Workflow {
-        number: usize,
-        version: usize,
-    },
+    Workflow { number: usize, version: usize },
     Triggers(Vec<Trigger>),
-    /// The place of a trigger that was declared again.
-    Retire(u32),
 }
 
 /// What a transaction of the writer's consists of; the same changes again as long as the store refuses them.

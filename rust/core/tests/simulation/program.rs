@@ -103,15 +103,6 @@ impl World {
                 self.step(p, Event::Workflow(workflow));
             }
             Declaration::Triggers(triggers) => self.declare_triggers(p, triggers),
-            Declaration::Retire(slot) => {
-                let process = &mut self.processes[p];
-                process.poller.retire(slot);
-                process.slots[slot as usize].is_retired = true;
-                let polls = process.polls.iter_mut();
-                polls
-                    .filter(|polling| polling.ticket.slot == slot)
-                    .for_each(|polling| polling.is_given_up = true);
-            }
         }
         true
     }
@@ -122,8 +113,10 @@ impl World {
         let mut declared = Vec::new();
         for trigger in triggers {
             let is_before = |slot: &Slot| !slot.is_retired && slot.trigger.source.name == trigger.source.name;
+            let mut superseded = None;
             if let Some(before) = process.slots.iter().position(is_before) {
-                process.program.push_front(Declaration::Retire(before as u32));
+                process.slots[before].is_retired = true;
+                superseded = Some(before as u32);
             }
             let interval_ns = trigger.plan.interval.as_nanos() as u64;
             let sharing = process.sharing.entry(interval_ns).or_default();
@@ -132,6 +125,9 @@ impl World {
             *sharing += 1;
             let slot =
                 process.poller.declare(Arc::clone(&trigger.source.name), Arc::clone(&trigger.plan), now);
+            if let Some(before) = superseded {
+                process.poller.supersede(before, slot);
+            }
             declared.push((slot, trigger.declared.clone()));
             process.slots.push(Slot {
                 trigger,

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use cloaca_core::error::excerpt;
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Admitted, Change, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange, TriggerRow,
+    Admitted, Change, CronMove, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
@@ -89,19 +89,14 @@ impl<'c> Batch<'c> {
         }
     }
 
-    fn start(
-        &mut self,
-        epoch: i64,
-        runs: &[NewRun],
-        cron: Option<(i64, Option<Wall>, Wall)>,
-    ) -> Result<Receipt, Failure> {
+    fn start(&mut self, epoch: i64, runs: &[NewRun], cron: Option<CronMove>) -> Result<Receipt, Failure> {
         if !self.is_living(epoch)? {
             return Ok(Receipt::Fenced);
         }
         let admitted = runs.iter().map(|new| self.admit(epoch, new, new.created_at));
         let admitted = admitted.collect::<Result<Vec<Admitted>, Failure>>()?;
-        if let Some((row, next_at, last_at)) = cron {
-            schedule::move_cron(self.db, row, next_at, last_at)?;
+        if let Some(step) = cron {
+            schedule::move_cron(self.db, &step)?;
         }
         Ok(Receipt::Start(admitted))
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use cloaca_core::port::{
-    NewCron, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow, TriggerState,
+    CronMove, NewCron, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow, TriggerState,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, Row, named_params};
@@ -228,11 +228,17 @@ pub fn polled(db: &Connection, row: i64, at: Wall) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Saves a cron's next and last due times.
-pub fn move_cron(db: &Connection, row: i64, next_at: Option<Wall>, last_at: Wall) -> Result<(), Failure> {
+/// Saves a cron's next and last moments, unless it was changed since they were decided.
+pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE schedules SET next_at = :next_at, last_at = :last_at WHERE row = :row AND kind = 'cron'";
-    let params = named_params! { ":row": row, ":next_at": micros(next_at), ":last_at": last_at.0 };
+        UPDATE schedules SET next_at = :next_at, last_at = :last_at
+        WHERE row = :row AND kind = 'cron' AND updated_at = :seen";
+    let params = named_params! {
+        ":row": step.row,
+        ":seen": step.seen.0,
+        ":next_at": micros(step.next_at),
+        ":last_at": step.last_at.0,
+    };
     db.prepare_cached(SQL)?.execute(params)?;
     Ok(())
 }
@@ -287,7 +293,7 @@ pub fn update_cron(
 ) -> Result<bool, Failure> {
     const SQL: &str = "
         UPDATE schedules
-        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = :at
+        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = max(:at, updated_at + 1)
         WHERE id = :id AND kind = 'cron'";
     let Some(schedule) = cron(db, id)? else { return Ok(false) };
     if let Some(other) =
@@ -323,7 +329,7 @@ pub fn set_enabled(
     at: Wall,
 ) -> Result<bool, Failure> {
     const SQL: &str = "
-        UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = :at WHERE row = :row";
+        UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = max(:at, updated_at + 1) WHERE row = :row";
     let cause = cause.filter(|_| !enabled);
     let params = named_params! { ":row": row, ":enabled": enabled, ":cause": cause, ":at": at.0 };
     Ok(db.prepare_cached(SQL)?.execute(params)? == 1)

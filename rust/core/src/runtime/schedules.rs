@@ -1,0 +1,149 @@
+//! Changes of schedules by this program: kept first, told to the engine then, and never undone by older news.
+//! Invariant: of two changes, that which the store took later is told later.
+
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+
+use uuid::Uuid;
+
+use crate::cron::Cron;
+use crate::engine::{Effects, Event};
+use crate::port::{NewCron, Schedule, ScheduleKind, Stored};
+use crate::runtime::park::lock;
+use crate::runtime::{Runtime, Shared};
+
+impl Runtime {
+    /// Registers a cron, or finds the one with the same three.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {
+        let _turn = self.shared.turn();
+        let row = self.shared.store.put_cron(cron)?;
+        self.told(Event::Cron(row.clone()));
+        Ok(row)
+    }
+
+    /// Replaces a cron's expression and zone; false if there is none with that id.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn update_cron(&self, id: Uuid, expression: &str, timezone: &str, cron: &Cron) -> Stored<bool> {
+        let _turn = self.shared.turn();
+        let now = self.now().wall;
+        let done = self.shared.store.update_cron(id, expression, timezone, cron.next(now), now)?;
+        self.reload_cron(id)?;
+        Ok(done)
+    }
+
+    /// Switches a cron; false if there is none with that id.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn set_cron_enabled(&self, id: Uuid, enabled: bool) -> Stored<bool> {
+        let _turn = self.shared.turn();
+        let store = &self.shared.store;
+        let Some(row) = store.cron(id)? else { return Ok(false) };
+        let now = self.now().wall;
+        if let ScheduleKind::Cron { expression, timezone, .. } = &row.kind
+            && let Ok(cron) = Cron::parse(expression, timezone)
+            && enabled
+            && !row.enabled
+        {
+            // Moments of the time when it was off are not made up for.
+            store.update_cron(id, expression, timezone, cron.next(now), now)?;
+        }
+        let done = store.set_enabled(row.row, enabled, None, now)?;
+        self.reload_cron(id)?;
+        Ok(done)
+    }
+
+    /// Deletes a cron; false if there is none with that id.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn delete_cron(&self, id: Uuid) -> Stored<bool> {
+        let _turn = self.shared.turn();
+        let Some(row) = self.shared.store.cron(id)? else { return Ok(false) };
+        let done = self.shared.store.delete_cron(id)?;
+        self.told(Event::CronGone(row.row));
+        Ok(done)
+    }
+
+    /// Switches a trigger's polling; false if there is none of that row.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn set_trigger_enabled(&self, row: i64, enabled: bool) -> Stored<bool> {
+        let _turn = self.shared.turn();
+        let done = self.shared.store.set_enabled(row, enabled, None, self.now().wall)?;
+        self.shared.schedules_changed();
+        self.shared.switch([(row, enabled)]);
+        self.shared.wake_pollers();
+        self.wake_others();
+        Ok(done)
+    }
+
+    fn reload_cron(&self, id: Uuid) -> Stored<()> {
+        if let Some(row) = self.shared.store.cron(id)? {
+            self.told(Event::Cron(row));
+        }
+        Ok(())
+    }
+
+    fn told(&self, event: Event) {
+        self.shared.schedules_changed();
+        self.step(event);
+        self.wake_others();
+    }
+}
+
+impl Shared {
+    /// One change of a schedule at a time, from the store to the engine.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        lock(&self.schedules)
+    }
+
+    /// What was read of schedules before this is not to be believed any more.
+    pub(super) fn schedules_changed(&self) {
+        self.schedules_version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Which version of all schedules is about to be read.
+    pub(super) fn schedules_version(&self) -> u64 {
+        self.schedules_version.load(Ordering::Acquire)
+    }
+
+    /// Replaces all crons by what was read of them; false if something changed here meanwhile.
+    pub(super) fn replace_crons(&self, version: u64, crons: Vec<Schedule>) -> bool {
+        let mut effects = Effects::default();
+        let now = self.now();
+        let mut engine = lock(&self.engine);
+        let is_current = self.schedules_version() == version;
+        if is_current {
+            engine.step(Event::Crons(crons), now, &mut effects);
+            self.carry_out(engine, effects);
+        }
+        is_current
+    }
+
+    /// Switches triggers as they were read; false if something changed here meanwhile. Under the engine's lock: a row that arrives later
+    /// must know that it may be older.
+    pub(super) fn switch_as_read(
+        &self,
+        version: u64,
+        triggers: impl IntoIterator<Item = (i64, bool)>,
+    ) -> bool {
+        let now = self.now();
+        let mut engine = lock(&self.engine);
+        let is_current = self.schedules_version() == version;
+        if is_current {
+            engine.step(Event::News, now, &mut Effects::default());
+            let poller = &mut lock(&self.polls).poller;
+            for (row, enabled) in triggers {
+                poller.set_enabled(row, enabled, now.mono);
+            }
+        }
+        is_current
+    }
+}
