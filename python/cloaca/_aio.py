@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +24,17 @@ def _shared_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         # A forked child has the loop but not its thread.
         if _loop is None or _pid != os.getpid():
-            _loop = asyncio.new_event_loop()
-            _pid = os.getpid()
-            threading.Thread(target=_loop.run_forever, name="cloaca-asyncio", daemon=True).start()
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=_serve, args=(loop,), name="cloaca-asyncio", daemon=True).start()
+            _loop, _pid = loop, os.getpid()
         return _loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """A body may stop the loop that it shares with others: it goes on."""
+    while not loop.is_closed() and not sys.is_finalizing():
+        with contextlib.suppress(BaseException):
+            loop.run_forever()
 
 
 def forget_locks() -> None:
@@ -43,18 +52,34 @@ def leave() -> None:
             task._log_destroy_pending = False
 
 
+class _Raised:
+    """What a coroutine raised; raised again on the loop, `SystemExit` would end that."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 async def _kept(coroutine: Any) -> Any:
     task: Any = asyncio.current_task()
     _running.add(task)
     try:
         return await coroutine
+    except (asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as error:
+        return _Raised(error)
     finally:
         _running.discard(task)
 
 
 def run_coroutine(coroutine: Any) -> Any:
     """Runs a coroutine on the shared loop and returns its result, or raises what it raised."""
-    return asyncio.run_coroutine_threadsafe(_kept(coroutine), _shared_loop()).result()
+    found = asyncio.run_coroutine_threadsafe(_kept(coroutine), _shared_loop()).result()
+    if isinstance(found, _Raised):
+        raise found.error
+    return found
 
 
 def start_coroutine(coroutine: Any, done: Callable[[Any, BaseException | None], None]) -> None:
@@ -65,7 +90,9 @@ def start_coroutine(coroutine: Any, done: Callable[[Any, BaseException | None], 
             done(None, asyncio.CancelledError("the coroutine was cancelled"))
         elif (error := future.exception()) is not None:
             done(None, error)
+        elif isinstance(found := future.result(), _Raised):
+            done(None, found.error)
         else:
-            done(future.result(), None)
+            done(found, None)
 
     asyncio.run_coroutine_threadsafe(_kept(coroutine), _shared_loop()).add_done_callback(tell)

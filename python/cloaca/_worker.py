@@ -6,18 +6,23 @@ called on no other thread. Whatever user code raises, of whatever kind, ends tha
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 from .context import Context, decode_value, encode
 from .duration import text_of
-from .errors import CloacaError, RetryAfter, TriggerError
+from .errors import CloacaError, RetryAfter, RunnerError, TriggerError
+from .plain import describe, plain
 from .result import SKIP, TriggerResult
 from .task_handle import TaskHandle
 from .tick import TickBody, Ticked
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._cloaca import Engine
     from .task import TaskDefinition
     from .tick import Tick
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
 FIRES_MAX = 10_000
 #: A worker that found nothing to do for so many seconds goes home.
 IDLE_SECONDS_MAX = 10.0
+#: Between two attempts to start a thread that the system did not give, growing.
+THREAD_PAUSE_SECONDS = 0.01
+THREAD_PAUSE_SECONDS_MAX = 1.0
 
 #: The trade between lateness and wake-ups, where the operating system lets a thread choose.
 TIMER_SLACK_NS = 40_000
@@ -54,39 +62,60 @@ def _sharpen_timers() -> None:
         pass
 
 
+class Retired:
+    """What is left of a trigger that was declared again."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 class Crew:
     """The threads of one runner, and the tables that map the engine's numbers to Python functions."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.bodies: list[Any] = []
-        self.triggers: list[TriggerDefinition] = []
+        self.triggers: list[TriggerDefinition | Retired] = []
         self.tasks: dict[int, TaskDefinition] = {}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._start("keeper", self._keep)
 
-    def add_trigger(self, definition: TriggerDefinition) -> None:
-        """Puts a trigger's body at the place that the engine will call it by."""
-        self.triggers.append(definition)
-        if definition.is_async:
-            # Here and not at the first poll: a thread that imports at a fork leaves the child half a module.
-            from . import _aio  # noqa: F401
-        if definition.takes_tick:
-            slot = len(self.bodies)
-            self.bodies.append(TickBody(self.engine, definition.function, definition.name, slot))
-        else:
-            self.bodies.append(definition.function)
+    def place(self, first: int, definitions: Sequence[TriggerDefinition]) -> None:
+        """Puts triggers' bodies at the places that the engine will call them by, from ``first`` on.
+
+        What stands there already is of a declaration that was interrupted before the engine knew of it.
+        """
+        bodies: list[Any] = []
+        for slot, definition in enumerate(definitions, first):
+            if definition.is_async:
+                # Here and not at the first poll: to import at a fork leaves the child half a module.
+                from . import _aio  # noqa: F401
+            function = definition.function
+            takes_tick = definition.takes_tick
+            bodies.append(TickBody(self.engine, function, definition.name, slot) if takes_tick else function)
+        self.triggers[first:] = definitions
+        self.bodies[first:] = bodies
+
+    def retire(self, slot: int) -> None:
+        """Lets go of the body at a place that is not polled again; its last answer may still come."""
+        self.bodies[slot] = None
+        self.triggers[slot] = Retired(self.triggers[slot].name)
 
     def poll_now(self, ticket: Ticket, dry_run: bool) -> Ruling:
         """Calls a trigger's body on this thread and ends its poll; returns what it decided."""
-        definition = self.triggers[ticket[0]]
+        body = self.bodies[ticket[0]]
+        if body is None:
+            self.engine.poll_looked(ticket)
+            raise RunnerError(
+                f"trigger '{self.triggers[ticket[0]].name}' has just been declared again; try again"
+            )
         answer: object = None
         error: Exception | None = None
         try:
-            answer = self.bodies[ticket[0]]()
-            if definition.is_async:
-                answer = _awaited(answer)
+            answer = _complete(body())
         except Exception as raised:
             error = raised
         except BaseException:
@@ -117,28 +146,50 @@ class Crew:
             name = f"cloaca-{role}-{len(self._threads)}"
             # Daemon threads: a body that never returns must not keep the interpreter from ending.
             thread = threading.Thread(target=body, name=name, daemon=True)
+            thread.start()
             self._threads.append(thread)
-        thread.start()
 
     def _keep(self) -> None:
         while True:
             order = self.engine.next_order()
             if order[0] == "log":
-                _engine_log.log(order[1], "%s", order[2])
-            elif order[0] == "worker":
-                self._start("worker", self._work)
-            elif order[0] == "poller":
-                self._start("poller", self._poll)
-            else:
+                _say(_engine_log, order[1], "%s", order[2])
+            elif order[0] == "close":
                 return
+            else:
+                self._hire(order[0])
+
+    def _hire(self, role: str) -> None:
+        """Starts a thread, again and again while the system has none to give."""
+        body = self._work if role == "worker" else self._poll
+        pause = THREAD_PAUSE_SECONDS
+        told = False
+        while True:
+            try:
+                return self._start(role, body)
+            except BaseException as raised:
+                if not told:
+                    told = True
+                    text = "no thread can be started, and work waits until one can be: %s"
+                    _say(_engine_log, logging.ERROR, text, describe(raised))
+                if sys.is_finalizing() or _is_too_late(raised):
+                    return self.engine.give_up("no thread can be started any more: the interpreter ends")
+            if self.engine.wait_closing(pause):
+                return None
+            pause = min(2 * pause, THREAD_PAUSE_SECONDS_MAX)
 
     def _poll(self) -> None:
         _sharpen_timers()
         while True:
             try:
                 return self.engine.poll(self.bodies, SKIP, self._ruling)
-            except BaseException:
-                _engine_log.exception("polling met a fault of the engine; please report it")
+            except BaseException as fault:
+                _say(
+                    _engine_log,
+                    logging.ERROR,
+                    "polling met a fault of the engine; please report it",
+                    raised=fault,
+                )
 
     def _ruling(self, ticket: Ticket, answer: object, error: BaseException | None) -> Ruling:
         """What a poll's answer means, as plain data for the engine; ``None`` if it comes later."""
@@ -149,18 +200,18 @@ class Crew:
         try:
             if error is not None:
                 raise error
-            if definition.is_async and hasattr(answer, "__await__"):
+            if _is_awaitable(answer):
                 self._answer_later(ticket, tick, answer)
                 return None
             return _ruled(answer, tick)
         except RetryAfter as wish:
             return f"retry after {text_of(wish.delay_us)}", wish.delay_us
         except CloacaError as refused:
-            _engine_log.error("trigger '%s': %s", definition.name, refused)
+            _say(_engine_log, logging.ERROR, "trigger '%s': %s", definition.name, describe(refused))
             return [], None, "", describe(refused)
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: on a poller they can only mean that this poll failed.
-            _engine_log.error("trigger '%s' raised", definition.name, exc_info=raised)
+            _say(_engine_log, logging.ERROR, "trigger '%s' raised", definition.name, raised=raised)
             return [], None, "", describe(raised)
 
     def _answer_later(self, ticket: Ticket, tick: Tick | None, coroutine: Any) -> None:
@@ -182,8 +233,9 @@ class Crew:
                     return
                 try:
                     self._run(*found)
-                except BaseException:
-                    _engine_log.exception("a worker met a fault of the engine; please report it")
+                except BaseException as fault:
+                    text = "a worker met a fault of the engine; please report it"
+                    _say(_engine_log, logging.ERROR, text, raised=fault)
         finally:
             engine.worker_present(False)
 
@@ -210,7 +262,7 @@ class Crew:
 
     def _call(self, task: TaskDefinition, context: Context, handle: TaskHandle) -> tuple[str, Context]:
         returned = task.function(context, handle) if task.takes_handle else task.function(context)
-        if task.is_async:
+        if _is_awaitable(returned):
             from ._aio import run_coroutine
 
             returned = run_coroutine(returned)
@@ -236,7 +288,7 @@ class Crew:
         has_callback = task.on_failure is not None
         final = self.engine.failed(job, text, has_callback)
         level = logging.ERROR if final else logging.WARNING
-        _task_log.log(level, "task '%s' failed in attempt %d", task_id, job[2], exc_info=failure)
+        _say(_task_log, level, "task '%s' failed in attempt %d", task_id, job[2], raised=failure)
         if final and has_callback:
             self._tell_failure(task, task_id, text, context)
             self.engine.settled(job)
@@ -248,12 +300,25 @@ class Crew:
     def _tell(self, callback: Any, task_id: str, *arguments: object) -> None:
         try:
             returned = callback(*arguments)
-            if hasattr(returned, "__await__"):
+            if _is_awaitable(returned):
                 from ._aio import run_coroutine
 
                 run_coroutine(returned)
-        except BaseException:
-            _callback_log.exception("callback of task '%s' raised", task_id)
+        except BaseException as raised:
+            _say(_callback_log, logging.ERROR, "callback of task '%s' raised", task_id, raised=raised)
+
+
+def _say(
+    log: logging.Logger, level: int, text: str, *values: object, raised: BaseException | None = None
+) -> None:
+    """Logs. A filter or handler of the program that raises costs this line, and nothing else."""
+    with contextlib.suppress(BaseException):
+        log.log(level, text, *values, exc_info=raised)
+
+
+def _is_too_late(error: BaseException) -> bool:
+    """Whether Python refuses threads because its main thread has ended (since 3.12)."""
+    return "interpreter shutdown" in describe(error)
 
 
 def _ruled(answer: object, tick: Tick | None) -> Ruling:
@@ -261,7 +326,7 @@ def _ruled(answer: object, tick: Tick | None) -> Ruling:
     results = _results(answer)
     fires = [_fire(result) for result in results if result.is_fire_result()]
     reasons = [result.reason for result in results if result.is_skip_result() and result.reason]
-    reason = reasons[-1] if reasons else ""
+    reason = plain(reasons[-1]) if reasons else ""
     # After the results: a generator may move the cursor between two of them.
     cursor = None if tick is None else tick._moved()
     if not fires and cursor is None:
@@ -294,19 +359,19 @@ def _fire(result: TriggerResult) -> Fire:
     return encode(result.context), result.run_key, None if ttl is None else int(ttl * 1e6)
 
 
-def _awaited(answer: object) -> object:
-    from ._aio import run_coroutine
+def _is_awaitable(answer: object) -> bool:
+    """Decided by what came and not by the function: a decorator around an `async def` is an ordinary one."""
+    return type(answer) is not TriggerResult and hasattr(answer, "__await__")
 
+
+def _complete(answer: object) -> object:
+    """An answer with all of its parts, so that what its generator or coroutine raises is raised here."""
     if type(answer) is Ticked:
-        return Ticked(answer.tick, run_coroutine(answer.answer))
-    return run_coroutine(answer)
+        return Ticked(answer.tick, _complete(answer.answer))
+    if _is_awaitable(answer):
+        from ._aio import run_coroutine
 
-
-def describe(error: BaseException) -> str:
-    """``"ValueError: boom"``-like text of an exception."""
-    kind = type(error).__name__
-    try:
-        text = str(error)
-    except Exception:
-        text = "<its text cannot be shown>"
-    return f"{kind}: {text}" if text else kind
+        return _complete(run_coroutine(answer))
+    if hasattr(answer, "__next__"):
+        return _results(answer)
+    return answer

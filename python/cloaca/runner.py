@@ -246,14 +246,19 @@ class DefaultRunner:
         return slot is None or self._crew.triggers[slot] is not trigger
 
     def _declare(self, triggers: Sequence[TriggerDefinition]) -> None:
-        for trigger in triggers:
-            self._crew.add_trigger(trigger)
         alike = groupby(triggers, attrgetter("kind"))
-        first = self._engine.declare_triggers(
-            [(_plan(kind), [trigger.name for trigger in group]) for kind, group in alike]
-        )
+        kinds = [(_plan(kind), [trigger.name for trigger in group]) for kind, group in alike]
+        # A body stands in its place before the engine may call it. An interrupt between leaves no gap: the
+        # places are the engine's, and what it does not know of is overwritten by the next declaration.
+        first = self._engine.places()
+        self._crew.place(first, triggers)
+        given = self._engine.declare_triggers(kinds)
+        assert given == first, f"the engine gave place {given}, and the body stands at {first}"
         for slot, trigger in enumerate(triggers, first):
+            before = self._slots.get(trigger.name)
             self._slots[trigger.name] = slot
+            if before is not None:
+                self._crew.retire(before)
 
     def _open(self) -> Any:
         if self._closed and self._pid == os.getpid():

@@ -264,6 +264,12 @@ impl Engine {
         free(py, || runtime.declare(triggers))
     }
 
+    /// How many places for triggers there are: the next declaration's first.
+    fn places(&self, py: Python<'_>) -> PyResult<u32> {
+        let runtime = self.runtime(py)?;
+        free(py, || runtime.places())
+    }
+
     /// The program has declared what it had to declare.
     fn ready(&self, py: Python<'_>) -> PyResult<()> {
         self.runtime(py)?.ready();
@@ -773,6 +779,12 @@ impl Engine {
             runtime.flush_all();
             runtime.store().export(path)
         })
+    }
+
+    /// Stops everything at once and tells whoever waits, because nothing can go on.
+    fn give_up(&self, py: Python<'_>, why: &str) -> PyResult<()> {
+        let runtime = self.runtime(py)?;
+        free(py, || runtime.give_up(why))
     }
 
     /// Stops everything within `seconds`; true if nothing was still running.

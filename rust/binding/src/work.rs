@@ -67,7 +67,10 @@ pub fn finish(
     slow: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let (ticket, began) = ticket_of(parts);
-    match ruled(parts, answer, slow)? {
+    // Whatever went wrong with the answer, the poll is over: a trigger whose poll never ends is never polled again.
+    let ruling =
+        ruled(parts, answer, slow).unwrap_or_else(|error| Ruling::Tick(unreadable(slow.py(), &error)));
+    match ruling {
         Ruling::Skip(reason, pause) => runtime.poll_skipped(ticket, &reason, began, pause),
         Ruling::Tick(answer) => runtime.poll_ended(ticket, began, answer),
         Ruling::Pending => {}
@@ -108,6 +111,12 @@ fn ruled(
     let (fires, cursor, reason, error): Ticked = ruling.extract()?;
     let reason = error.map_or(Ok(reason), Err);
     Ok(Ruling::Tick(Answer { fires: fires.into_iter().map(fire).collect(), cursor, reason }))
+}
+
+fn unreadable(py: Python<'_>, error: &PyErr) -> Answer {
+    let kind = error.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
+    let reason = Err(format!("its answer cannot be read: {kind}"));
+    Answer { fires: Vec::new(), cursor: None, reason }
 }
 
 fn fire((json, key, ttl_us): (String, Option<String>, Option<u64>)) -> AskedFire {

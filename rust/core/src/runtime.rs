@@ -316,6 +316,11 @@ impl Runtime {
         !matches!(self.shared.engine.try_lock(), Err(TryLockError::WouldBlock))
     }
 
+    /// Ends everything at once and tells whoever waits: nothing here can go on.
+    pub fn give_up(&self, why: &str) {
+        self.shared.give_in(why);
+    }
+
     /// Stops polling, lets running attempts finish within `span`, writes what has gathered, and ends the threads. What is
     /// unfinished is left to recovery. True if nothing was still running. A second call finishes what the first one began.
     pub fn close(&self, span: Duration) -> bool {
@@ -423,6 +428,7 @@ impl Shared {
         self.stop();
         self.lose_all();
         self.leave();
+        self.order(Order::Close);
     }
 
     /// Tells every thread to end.

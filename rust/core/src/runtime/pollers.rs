@@ -107,6 +107,11 @@ impl Runtime {
         first
     }
 
+    /// How many places for triggers there are.
+    pub fn places(&self) -> u32 {
+        lock(&self.shared.polls).poller.places()
+    }
+
     /// Switches a trigger's polling in memory.
     pub fn set_polled(&self, schedule: i64, enabled: bool) {
         self.shared.switch([(schedule, enabled)]);

@@ -1,0 +1,29 @@
+"""Text of strangers made fit for the store: exceptions, reasons, names. Decides nothing.
+
+Invariant: what leaves here is a `str` that UTF-8 can hold, no longer than a bound, whatever came in.
+"""
+
+from __future__ import annotations
+
+TEXT_CHARS_MAX = 16_384
+"""More of an error's text is cut off."""
+
+
+def plain(text: str, chars_max: int = TEXT_CHARS_MAX) -> str:
+    """The text with lone surrogates written out (`\\udce9`), and cut to ``chars_max`` characters.
+
+    File names that are not UTF-8 come with such surrogates (`os.fsdecode`), and so do messages about them.
+    """
+    short = text if len(text) <= chars_max else text[: chars_max - 1] + "…"
+    return short.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def describe(error: BaseException) -> str:
+    """``"ValueError: boom"``-like text of an exception; never raises."""
+    kind = plain(type(error).__name__)
+    try:
+        text = plain(str(error))
+    except BaseException:
+        # Its own `__str__` raised; of whatever kind, it must not end the thread that only asks.
+        text = "<its text cannot be shown>"
+    return f"{kind}: {text}" if text else kind

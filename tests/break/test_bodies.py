@@ -1,0 +1,285 @@
+"""Bodies that raise and answer what nobody expects: their own poll or attempt ends, all others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import cloaca
+
+SECONDS = 30.0
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("in __str__")
+
+    __repr__ = __str__
+
+
+class Unpicklable(Exception):
+    def __reduce__(self) -> Any:
+        raise RuntimeError("in __reduce__")
+
+
+def recursion() -> None:
+    recursion()
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def body() -> None:
+        raise error
+
+    return body
+
+
+NASTY: dict[str, Callable[[], object]] = {
+    "an exception": raising(ValueError("boom")),
+    "SystemExit": raising(SystemExit(3)),
+    "KeyboardInterrupt": raising(KeyboardInterrupt()),
+    "GeneratorExit": raising(GeneratorExit()),
+    "BaseException": raising(BaseException("base")),
+    "CancelledError": raising(asyncio.CancelledError()),
+    "a lone surrogate": raising(ValueError("cannot read " + os.fsdecode(b"caf\xe9.txt"))),
+    "NUL": raising(ValueError("a\0b")),
+    "1 MB": raising(ValueError("x" * (1 << 20))),
+    "unprintable": raising(Unprintable()),
+    "unpicklable": raising(Unpicklable("u")),
+    "MemoryError": raising(MemoryError()),
+    "StopIteration": raising(StopIteration(1)),
+    "StopAsyncIteration": raising(StopAsyncIteration()),
+    "recursion": recursion,
+    "a wrong answer": lambda: object(),
+}
+
+
+@pytest.fixture(params=list(NASTY))
+def nasty(request: pytest.FixtureRequest) -> Callable[[], object]:
+    return NASTY[request.param]
+
+
+def workflow(name: str, body: Callable[..., Any], **options: Any) -> None:
+    with cloaca.WorkflowBuilder(name):
+        cloaca.task(id="t", retry_attempts=1, **options)(body)
+
+
+def goes_on(runner: cloaca.DefaultRunner) -> None:
+    """Sync and async bodies are still called, by polls and by tasks."""
+    polled, awaited = threading.Event(), threading.Event()
+
+    def poll() -> bool:
+        polled.set()
+        return False
+
+    async def poll_async() -> bool:
+        awaited.set()
+        return False
+
+    cloaca.trigger(poll_interval="1ms", name="good")(poll)
+    cloaca.trigger(poll_interval="1ms", name="good_async")(poll_async)
+
+    async def body(context: cloaca.Context) -> None:
+        await asyncio.sleep(0)
+
+    workflow("good", lambda context: None)
+    workflow("good_async", body)
+    assert polled.wait(SECONDS)
+    assert awaited.wait(SECONDS)
+    for name in ("good", "good_async"):
+        assert runner.submit(name).result(SECONDS).status == "Completed"
+
+
+def test_a_task_that_ends_badly_fails_alone(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object]
+) -> None:
+    workflow("bad", lambda context: nasty())
+    result = runner.submit("bad").result(SECONDS)
+    assert result.status == "Failed"
+    assert result.error_message is not None
+    assert len(result.error_message) < 20_000
+    goes_on(runner)
+
+
+def test_an_async_task_that_ends_badly_fails_alone(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object]
+) -> None:
+    async def body(context: cloaca.Context) -> object:
+        return nasty()
+
+    workflow("bad", body)
+    assert runner.submit("bad").result(SECONDS).status == "Failed"
+    goes_on(runner)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_trigger_that_ends_badly_is_polled_again(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object], is_async: bool
+) -> None:
+    polls, thrice = [], threading.Event()
+
+    def poll() -> object:
+        polls.append(1)
+        if len(polls) == 3:
+            thrice.set()
+        return nasty()
+
+    async def poll_async() -> object:
+        return poll()
+
+    body = poll_async if is_async else poll
+    cloaca.trigger(poll_interval="1ms", name="bad", on_error=cloaca.Backoff("1ms", max="1ms"))(body)
+    assert thrice.wait(SECONDS)
+    assert runner.ticks("bad")[0]["outcome"] == "error"
+    goes_on(runner)
+
+
+@pytest.mark.parametrize("ends", ["Completed", "Failed"])
+def test_a_callback_that_ends_badly_changes_nothing(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object], ends: str
+) -> None:
+    def body(context: cloaca.Context) -> None:
+        if ends == "Failed":
+            raise ValueError("on purpose")
+
+    callbacks: dict[str, Any] = {
+        "on_success": lambda task, context: nasty(),
+        "on_failure": lambda task, error, context: nasty(),
+    }
+    workflow("called", body, **callbacks)
+    assert runner.submit("called").result(SECONDS).status == ends
+    goes_on(runner)
+
+
+def test_a_generator_that_raises_half_way_is_an_error_tick_as_a_whole(runner: cloaca.DefaultRunner) -> None:
+    workflow("good", lambda context: None)
+    cursors, twice = [], threading.Event()
+
+    def poll(tick: cloaca.Tick) -> Iterator[cloaca.TriggerResult]:
+        cursors.append(tick.cursor)
+        if len(cursors) == 2:
+            twice.set()
+        tick.cursor = 1
+        yield cloaca.TriggerResult.fire({"n": 1})
+        raise ValueError("half-way")
+
+    cloaca.trigger(
+        workflow="good", poll_interval="1ms", name="half", on_error=cloaca.Backoff("1ms", max="1ms")
+    )(poll)
+    assert twice.wait(SECONDS)
+    assert runner.list_runs() == []
+    assert cursors[:2] == [None, None]
+
+
+@pytest.mark.parametrize("how", ["stop", "exit", "interrupt"])
+def test_the_loop_that_async_bodies_share_survives_each_of_them(
+    runner: cloaca.DefaultRunner, how: str
+) -> None:
+    async def body(context: cloaca.Context) -> None:
+        loop = asyncio.get_running_loop()
+        if how == "stop":
+            loop.stop()
+        else:
+            error: BaseException = SystemExit(1) if how == "exit" else KeyboardInterrupt()
+            loop.create_task(asyncio.sleep(0)).add_done_callback(lambda _: (_ for _ in ()).throw(error))
+        await asyncio.sleep(0.001)
+
+    workflow("bad", body)
+    assert runner.submit("bad").result(SECONDS).status == "Completed"
+    goes_on(runner)
+
+
+class Refuses(logging.Handler):
+    def handle(self, record: logging.LogRecord) -> bool:
+        raise SystemExit("a handler that raises")
+
+
+@pytest.mark.parametrize("place", ["cloaca", "cloaca.task", "cloaca.callback"])
+def test_a_log_handler_that_raises_costs_its_line_only(runner: cloaca.DefaultRunner, place: str) -> None:
+    log, handler = logging.getLogger(place), Refuses()
+    log.addHandler(handler)
+    try:
+        workflow("bad", lambda context: 1 / 0, on_failure=lambda task, error, context: 1 / 0)
+        cloaca.trigger(workflow="nowhere", poll_interval="1ms", name="lost")(lambda: True)
+        assert runner.submit("bad").result(SECONDS).status == "Failed"
+        goes_on(runner)
+    finally:
+        log.removeHandler(handler)
+
+
+def test_a_thread_that_cannot_be_started_is_asked_for_again(
+    runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = threading.Thread.start, []
+
+    def sometimes(thread: threading.Thread) -> None:
+        if thread.name.startswith("cloaca-worker") and len(refused) < 3:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", sometimes)
+    workflow("good", lambda context: None)
+    assert runner.submit("good").result(SECONDS).status == "Completed"
+    assert len(refused) == 3
+
+
+def test_an_interrupted_declaration_gives_no_trigger_the_body_of_another(
+    runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called, both = set(), threading.Event()
+
+    def body(name: str) -> Callable[[], bool]:
+        def poll() -> bool:
+            called.add(name)
+            if {"second", "third"} <= called:
+                both.set()
+            return False
+
+        return poll
+
+    place = type(runner._crew).place
+    for where in ("before", "after"):
+
+        def interrupted(crew: Any, *arguments: Any, where: str = where) -> None:
+            if where == "after":
+                place(crew, *arguments)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(runner._crew), "place", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                cloaca.trigger(poll_interval="1h", name=f"first {where}")(body("first"))
+    cloaca.trigger(poll_interval="1ms", name="second")(body("second"))
+    cloaca.trigger(poll_interval="1ms", name="third")(body("third"))
+    assert both.wait(SECONDS)
+    assert "first" not in called
+
+
+def test_a_decorated_async_body_is_awaited_like_a_bare_one(runner: cloaca.DefaultRunner) -> None:
+    import functools
+
+    def decorated(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*arguments: Any) -> Any:
+            return function(*arguments)
+
+        return wrapper
+
+    async def body(context: cloaca.Context) -> None:
+        context.set("awaited", True)
+
+    async def poll() -> bool:
+        polled.set()
+        return False
+
+    polled = threading.Event()
+    workflow("wrapped", decorated(body))
+    cloaca.trigger(poll_interval="1ms", name="wrapped")(decorated(poll))
+    assert runner.submit("wrapped").result(SECONDS).final_context["awaited"] is True
+    assert polled.wait(SECONDS)
