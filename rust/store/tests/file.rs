@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
-use cloaca_core::port::{Admitted, Cell, Change, RunChange, Siblings, Store, TaskStatus};
+use cloaca_core::port::{Admitted, Cell, Change, Fault, RunChange, Siblings, Store, TaskStatus};
 use cloaca_core::time::Wall;
 use cloaca_store::OpenError;
 use rusqlite::Connection;
@@ -226,5 +226,41 @@ fn two_stores_on_one_file_never_start_a_hash_twice() {
     assert_eq!(started, usize::from(HASHES));
     for store in &stores {
         assert_eq!(ids(&**store, &any()).len(), usize::from(HASHES), "each sees what the other wrote");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_commit_into_an_unlinked_log_is_not_acknowledged_and_what_is_seen_is_saved() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    let epoch = store.join(Wall(1)).unwrap();
+    started(&*store, epoch, new_run(1));
+    assert_eq!(store.trouble(), None);
+    fs::remove_file(folder.path("runs.db-wal")).unwrap();
+    let Err(Fault::Final(text)) = store.commit(&[start(epoch, new_run(2))]) else { panic!("it was taken") };
+    assert!(text.contains("runs.db-rescue") && text.contains("write-ahead log"), "{text}");
+    assert_eq!(store.trouble(), Some(text.clone()));
+    assert_eq!(
+        store.commit(&[start(epoch, new_run(3))]),
+        Err(Fault::Final(text)),
+        "and so is every later one"
+    );
+    let rescued = folder.open("runs.db-rescue");
+    assert!(ids(&*rescued, &any()).contains(&id(1)));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn stores_of_one_process_share_their_hold_and_the_last_one_folds_the_log() {
+    let folder = Folder::new();
+    for _ in 0..3 {
+        let (first, second) = (folder.open("runs.db"), folder.open("runs.db"));
+        first.join(Wall(1)).unwrap();
+        drop(first);
+        second.join(Wall(2)).unwrap();
+        assert!(folder.path("runs.db-wal").exists());
+        drop(second);
+        assert!(!folder.path("runs.db-wal").exists() && !folder.path("runs.db-shm").exists());
     }
 }

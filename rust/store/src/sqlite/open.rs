@@ -8,6 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::sqlite::fault::{Failure, describe};
+use crate::sqlite::shield::Shield;
 use crate::sqlite::{mount, schema};
 use crate::url::Durability;
 
@@ -29,6 +30,8 @@ pub struct File {
     pub writer: Connection,
     /// Sees what is committed.
     pub reader: Connection,
+    /// To be lowered before the last connection closes, and dropped after it.
+    pub shield: Shield,
 }
 
 /// A database of its own that ends with its connection.
@@ -44,9 +47,17 @@ pub fn memory() -> Result<Connection, String> {
 pub fn file(path: &Path, durability: Durability) -> Result<File, String> {
     let path = usable_path(path)?;
     let name = path.display().to_string();
+    // Declared first, so that it is dropped after a connection that is given up.
+    let shield = Shield::before(&path);
     let writer = writer(&path, durability).map_err(|failure| told(&name, failure))?;
-    let reader = reader(&path).map_err(|failure| told(&name, failure))?;
-    Ok(File { path, writer, reader })
+    shield.raise();
+    match reader(&path) {
+        Ok(reader) => Ok(File { path, writer, reader, shield }),
+        Err(failure) => {
+            shield.lower();
+            Err(told(&name, failure))
+        }
+    }
 }
 
 fn told(name: &str, failure: Failure) -> String {
@@ -149,16 +160,30 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
+/// The path of a file that lies beside the database under its name and `suffix`.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
 /// What tells a file from another one of its name; none where the system has no such thing, or the file is gone.
 pub fn identity(path: &Path) -> Option<(u64, u64)> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
+    std::fs::metadata(path).ok().and_then(|found| told_apart(&found))
+}
+
+/// The same of an open file.
+pub fn identity_of(file: &std::fs::File) -> Option<(u64, u64)> {
+    file.metadata().ok().and_then(|found| told_apart(&found))
+}
+
+#[cfg(unix)]
+fn told_apart(found: &std::fs::Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some((found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn told_apart(_: &std::fs::Metadata) -> Option<(u64, u64)> {
+    None
 }
