@@ -98,7 +98,7 @@ impl SqliteStore {
         let _entered = gate::enter();
         let open::File { path, writer, reader, shield } = open::file(path, durability)?;
         let name = path.display().to_string();
-        let locks = Locks::beside(&path);
+        let locks = Locks::of(&path, shield.identity());
         let (identity, reader, writer) =
             (open::identity(&path), Some(Mutex::new(reader)), Mutex::new(writer));
         let log = open::identity(&open::beside(&path, "-wal"));

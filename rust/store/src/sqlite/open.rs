@@ -39,17 +39,18 @@ pub fn memory() -> Result<Connection, String> {
     let connection =
         Connection::open_in_memory_with_flags(writer_flags()).map_err(|error| describe(MEMORY, &error))?;
     cache_statements(&connection).map_err(|error| describe(MEMORY, &error))?;
-    schema::migrate(&connection, MEMORY).map_err(|failure| told(MEMORY, failure))?;
+    schema::migrate(&connection, MEMORY, &[]).map_err(|failure| told(MEMORY, failure))?;
     Ok(connection)
 }
 
 /// The file at `path`, made if there is none.
 pub fn file(path: &Path, durability: Durability) -> Result<File, String> {
-    let path = usable_path(path)?;
+    let mut path = usable_path(path)?;
     let name = path.display().to_string();
     // Declared first, so that it is dropped after a connection that is given up.
     let shield = Shield::before(&path);
-    let writer = writer(&path, durability).map_err(|failure| told(&name, failure))?;
+    let given = std::mem::replace(&mut path, shield.path().to_owned());
+    let writer = writer(&path, &given, durability).map_err(|failure| told(&name, failure))?;
     shield.raise();
     match reader(&path) {
         Ok(reader) => Ok(File { path, writer, reader, shield }),
@@ -97,7 +98,7 @@ fn writer_flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
-fn writer(path: &Path, durability: Durability) -> Result<Connection, Failure> {
+fn writer(path: &Path, given: &Path, durability: Durability) -> Result<Connection, Failure> {
     let connection = connect(path, writer_flags())?;
     let name = path.display().to_string();
     if connection.is_readonly("main")? {
@@ -115,7 +116,7 @@ fn writer(path: &Path, durability: Durability) -> Result<Connection, Failure> {
         }
         Durability::Normal => connection.pragma_update(None, "synchronous", "NORMAL")?,
     }
-    schema::migrate(&connection, &name)?;
+    schema::migrate(&connection, &name, &[path, given])?;
     Ok(connection)
 }
 

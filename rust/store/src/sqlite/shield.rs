@@ -15,12 +15,16 @@ use crate::sqlite::open::{beside, identity, identity_of};
 
 /// SQLite's `SHARED_FIRST`, and how many bytes follow.
 const SHARED: (i64, i64) = (0x4000_0002, 510);
+/// The byte by which the owner with epoch 0 would be known as living; no database is as long.
+#[cfg(target_os = "linux")]
+const OWNERS: i64 = 1 << 61;
 /// SQLite's dead-man switch in the `-shm` file.
 const CONNECTED: (i64, i64) = (128, 1);
 
 static SHIELDS: Mutex<Option<HashMap<Identity, Shielded>>> = Mutex::new(None);
 
-type Identity = (u64, u64);
+/// Device and inode.
+pub type Identity = (u64, u64);
 
 /// What the process holds of one file.
 #[derive(Default)]
@@ -32,6 +36,9 @@ struct Shielded {
     database: Vec<File>,
     /// Newest last: SQLite makes another one each time that the last connection has gone.
     memory: Vec<File>,
+    /// Owners of this process. Locks of one open file don't show to itself.
+    #[cfg(target_os = "linux")]
+    epochs: std::collections::HashSet<i64>,
 }
 
 /// One store's share in the process's hold on its file.
@@ -51,7 +58,19 @@ impl Shield {
     /// it. What cannot be opened is left to SQLite, which says why.
     pub fn before(path: &Path) -> Self {
         let identity = enlist(path);
-        Self { path: path.to_owned(), identity, is_raised: Mutex::new(false) }
+        // SQLite follows links before it names the files beside the database.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        Self { path, identity, is_raised: Mutex::new(false) }
+    }
+
+    /// The file's path, free of links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What tells the file from others.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity
     }
 
     /// Takes the locks, once a connection uses the write-ahead log: switching to it needs the file alone.
@@ -161,19 +180,74 @@ fn open(path: &Path, create: bool) -> std::io::Result<File> {
 /// Takes or gives up a read lock that belongs to `file`. Best effort: without it SQLite's own lock still stands, until
 /// somebody closes the file.
 #[cfg(target_os = "linux")]
-fn lock(file: &File, (start, length): (i64, i64), holds: bool) {
+fn lock(file: &File, bytes: (i64, i64), holds: bool) {
     use nix::fcntl::{FcntlArg, fcntl};
     use nix::libc;
     let kind = if holds { libc::F_RDLCK } else { libc::F_UNLCK };
-    let range = libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: start,
-        l_len: length,
-        l_pid: 0,
-    };
-    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&range));
+    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&range(kind, bytes)));
 }
 
 #[cfg(not(target_os = "linux"))]
 fn lock(_: &File, _: (i64, i64), _: bool) {}
+
+#[cfg(target_os = "linux")]
+fn range(kind: i32, (start, length): (i64, i64)) -> nix::libc::flock {
+    nix::libc::flock {
+        l_type: kind as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: start,
+        l_len: length,
+        l_pid: 0,
+    }
+}
+
+/// Takes the lock of the owner `epoch`, which the kernel gives up when the process dies.
+///
+/// # Errors
+/// The message for the user.
+#[cfg(target_os = "linux")]
+pub fn hold(identity: Option<Identity>, epoch: i64) -> Result<(), String> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+    let mut shields = shields();
+    let shielded = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
+    let Some(shielded) = shielded else {
+        return Err("the database's file could not be opened for locking".to_owned());
+    };
+    let file = &shielded.database[0];
+    fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_WRLCK, (OWNERS + epoch, 1))))
+        .map_err(|error| format!("the database's file cannot be locked for runner {epoch}: {error}"))?;
+    shielded.epochs.insert(epoch);
+    Ok(())
+}
+
+/// Whether it is certain that no process holds the lock of the owner `epoch`.
+#[cfg(target_os = "linux")]
+pub fn is_free(identity: Option<Identity>, epoch: i64) -> bool {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+    let mut shields = shields();
+    let Some(shielded) = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity))
+    else {
+        return false;
+    };
+    let Some(file) = shielded.database.first().filter(|_| !shielded.epochs.contains(&epoch)) else {
+        return false;
+    };
+    let mut asked = range(libc::F_WRLCK, (OWNERS + epoch, 1));
+    let answer = fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked));
+    answer.is_ok() && i32::from(asked.l_type) == libc::F_UNLCK
+}
+
+/// Gives the lock of the owner `epoch` up.
+#[cfg(target_os = "linux")]
+pub fn release(identity: Option<Identity>, epoch: i64) {
+    let mut shields = shields();
+    let shielded = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
+    let Some(shielded) = shielded else { return };
+    if shielded.epochs.remove(&epoch)
+        && let Some(file) = shielded.database.first()
+    {
+        lock(file, (OWNERS + epoch, 1), false);
+    }
+}
