@@ -15,15 +15,16 @@ mod query;
 mod run;
 mod schedule;
 mod schema;
+mod shield;
 mod value;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Cell, Change, CronStats, NewCron, Page, Receipt, RunFilter, RunRow, Schedule, ScheduleFilter, Siblings,
-    Store, Stored, Stretch, Table, TaskRecord, Unfinished,
+    Cell, Change, CronStats, Fault, NewCron, Page, Receipt, RunFilter, RunRow, Schedule, ScheduleFilter,
+    Siblings, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -31,21 +32,41 @@ use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
+use crate::sqlite::shield::Shield;
 use crate::url::Durability;
 
 pub use gate::{close as close_gate, open as open_gate};
-pub use lock::forked;
+
+/// What this process holds belongs to its parent.
+pub fn forked() {
+    lock::forked();
+    shield::forked();
+}
 
 /// Everything in one SQLite database.
 pub struct SqliteStore {
     /// The file's path, or `:memory:`, for messages.
     name: String,
+    /// The file's path.
+    path: PathBuf,
     /// Declared before the writer, so that the writer closes last and folds the write-ahead log into the file.
     reader: Option<Mutex<Connection>>,
     writer: Mutex<Connection>,
     locks: Locks,
     /// Device and inode of the open file, where there are such.
     identity: Option<(u64, u64)>,
+    /// The same of its write-ahead log.
+    log: Option<(u64, u64)>,
+    /// What became of what this process still saw, once the log was found unlinked.
+    severed: OnceLock<String>,
+    /// Declared last: its descriptors close after the connections.
+    shield: Shield,
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.shield.lower();
+    }
 }
 
 impl SqliteStore {
@@ -61,7 +82,11 @@ impl SqliteStore {
             reader: None,
             writer: Mutex::new(writer),
             locks: Locks::none(),
+            path: PathBuf::new(),
             identity: None,
+            log: None,
+            severed: OnceLock::new(),
+            shield: Shield::none(),
         })
     }
 
@@ -71,19 +96,46 @@ impl SqliteStore {
     /// The message for the user.
     pub fn in_file(path: &Path, durability: Durability) -> Result<(Self, PathBuf), String> {
         let _entered = gate::enter();
-        let open::File { path, writer, reader } = open::file(path, durability)?;
+        let open::File { path, writer, reader, shield } = open::file(path, durability)?;
         let name = path.display().to_string();
-        let locks = Locks::beside(&path);
+        let locks = Locks::of(&path, shield.identity());
         let (identity, reader, writer) =
             (open::identity(&path), Some(Mutex::new(reader)), Mutex::new(writer));
-        Ok((Self { name, reader, writer, locks, identity }, path))
+        let log = open::identity(&open::beside(&path, "-wal"));
+        let severed = OnceLock::new();
+        let store = Self { name, path: path.clone(), reader, writer, locks, identity, log, severed, shield };
+        Ok((store, path))
     }
 
     /// Runs `work` in one transaction and commits it, which is `step`, if it succeeds.
     fn write<T>(&self, step: Step, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         let connection = lock(&self.writer);
-        transact(&connection, step, work).map_err(|failure| failure.into_fault(&self.name))
+        let done = transact(&connection, step, work).map_err(|failure| failure.into_fault(&self.name))?;
+        self.still_linked(&connection).map(|()| done)
+    }
+
+    /// Whether the log that a commit went into is the one that others will read: one look at its inode.
+    fn still_linked(&self, writer: &Connection) -> Stored<()> {
+        if let Some(text) = self.severed.get() {
+            return Err(Fault::Final(text.clone()));
+        }
+        let is_linked = self.log.is_none() || open::identity(&open::beside(&self.path, "-wal")) == self.log;
+        // Of a file that is gone as a whole `trouble` tells.
+        if is_linked || open::identity(&self.path) != self.identity {
+            return Ok(());
+        }
+        let rescue = open::beside(&self.path, "-rescue");
+        let kept = match export::run(writer, &rescue.to_string_lossy()) {
+            Ok(()) => format!("what this process still sees of it is in '{}'", rescue.display()),
+            Err(failure) => format!("it could not be saved: {}", failure.into_text(&self.name)),
+        };
+        let text = format!(
+            "the store is gone: somebody deleted the write-ahead log of database '{}' while it was in use, and what was \
+             committed since is in no file; {kept}; nothing more is written",
+            self.name
+        );
+        Err(Fault::Final(self.severed.get_or_init(|| text).clone()))
     }
 
     /// Runs `work` on what is committed. Its statements see one state only if it is a single statement or opens a
@@ -140,8 +192,11 @@ impl Store for SqliteStore {
     }
 
     fn trouble(&self) -> Option<String> {
+        if let Some(text) = self.severed.get() {
+            return Some(text.clone());
+        }
         let kept = self.identity?;
-        (open::identity(Path::new(&self.name)) != Some(kept)).then(|| {
+        (open::identity(&self.path) != Some(kept)).then(|| {
             format!(
                 "the store is gone: database '{}' was deleted or replaced while in use, and what is committed now is lost \
                  at the end of this process; stop it, put the file back, start again",
@@ -257,8 +312,6 @@ impl Store for SqliteStore {
 mod tests {
     use std::fs;
     use std::time::Duration;
-
-    use cloaca_core::port::Fault;
 
     use super::*;
 

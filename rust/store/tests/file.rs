@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
-use cloaca_core::port::{Admitted, Cell, Change, RunChange, Siblings, Store, TaskStatus};
+use cloaca_core::port::{Admitted, Cell, Change, Fault, RunChange, Siblings, Store, TaskStatus};
 use cloaca_core::time::Wall;
 use cloaca_store::OpenError;
 use rusqlite::Connection;
@@ -95,7 +95,7 @@ fn the_file_is_set_up_for_crashes_and_for_other_readers() {
     let folder = Folder::new();
     let store = folder.open("runs.db");
     assert!(folder.path("runs.db-wal").exists());
-    assert_eq!(pragma(&*store, "user_version"), Cell::Int(1));
+    assert_eq!(pragma(&*store, "user_version"), Cell::Int(2));
     assert_eq!(pragma(&*store, "application_id"), Cell::Int(0x636c_6f61));
     let tables = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%' AND strict";
     assert_eq!(store.query(tables, &[]).unwrap().1, [vec![Cell::Int(6)]]);
@@ -113,7 +113,7 @@ fn a_newer_file_is_refused_with_both_versions() {
         drop(other);
         let message = refusal(&folder.url(name));
         assert!(
-            message.contains(name) && message.contains("version 7") && message.contains("up to 1"),
+            message.contains(name) && message.contains("version 7") && message.contains("up to 2"),
             "{message}"
         );
         assert!(message.contains("upgrade cloaca"), "{message}");
@@ -227,4 +227,100 @@ fn two_stores_on_one_file_never_start_a_hash_twice() {
     for store in &stores {
         assert_eq!(ids(&**store, &any()).len(), usize::from(HASHES), "each sees what the other wrote");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_commit_into_an_unlinked_log_is_not_acknowledged_and_what_is_seen_is_saved() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    let epoch = store.join(Wall(1)).unwrap();
+    started(&*store, epoch, new_run(1));
+    assert_eq!(store.trouble(), None);
+    fs::remove_file(folder.path("runs.db-wal")).unwrap();
+    let Err(Fault::Final(text)) = store.commit(&[start(epoch, new_run(2))]) else { panic!("it was taken") };
+    assert!(text.contains("runs.db-rescue") && text.contains("write-ahead log"), "{text}");
+    assert_eq!(store.trouble(), Some(text.clone()));
+    assert_eq!(
+        store.commit(&[start(epoch, new_run(3))]),
+        Err(Fault::Final(text)),
+        "and so is every later one"
+    );
+    let rescued = folder.open("runs.db-rescue");
+    assert!(ids(&*rescued, &any()).contains(&id(1)));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn stores_of_one_process_share_their_hold_and_the_last_one_folds_the_log() {
+    let folder = Folder::new();
+    for _ in 0..3 {
+        let (first, second) = (folder.open("runs.db"), folder.open("runs.db"));
+        first.join(Wall(1)).unwrap();
+        drop(first);
+        second.join(Wall(2)).unwrap();
+        assert!(folder.path("runs.db-wal").exists());
+        drop(second);
+        assert!(!folder.path("runs.db-wal").exists() && !folder.path("runs.db-shm").exists());
+    }
+}
+
+#[test]
+fn a_file_of_the_first_release_opens_and_keeps_what_it_holds() {
+    let folder = Folder::new();
+    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/0001.db");
+    fs::copy(old, folder.path("runs.db")).unwrap();
+    let store = folder.open("runs.db");
+    assert_eq!(pragma(&*store, "user_version"), Cell::Int(2));
+    assert_eq!(ids(&*store, &any()).len(), 6);
+    assert!(store.trigger("inbox").unwrap().is_some());
+    assert_eq!(store.join(Wall(1)), Ok(2));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_living_runner_of_the_first_release_keeps_a_newer_one_out() {
+    let folder = Folder::new();
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/0001.db"), folder.path("runs.db")).unwrap();
+    Connection::open(folder.path("runs.db"))
+        .unwrap()
+        .execute("UPDATE owners SET left_at = NULL", [])
+        .unwrap();
+    let held = fs::File::create(folder.path("runs.db-owner-1")).unwrap();
+    held.try_lock().unwrap();
+    let message = refusal(&folder.url("runs.db"));
+    assert!(message.contains("runs.db-owner-1") && message.contains("0.1.0"), "{message}");
+    drop(held);
+    let store = folder.open("runs.db");
+    let epoch = store.join(Wall(1)).unwrap();
+    assert_eq!(store.bury(epoch), Ok(Siblings { buried: 1, living: vec![] }));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_living_sibling_is_known_without_its_small_file_and_by_every_name_of_the_database() {
+    let folder = Folder::new();
+    let first = folder.open("runs.db");
+    let old = first.join(Wall(1)).unwrap();
+    std::os::unix::fs::symlink(folder.path("runs.db"), folder.path("link.db")).unwrap();
+    let second = folder.open("link.db");
+    let new = second.join(Wall(2)).unwrap();
+    fs::remove_file(folder.path(&format!("runs.db-owner-{old}"))).unwrap();
+    assert_eq!(second.bury(new), Ok(Siblings { buried: 0, living: vec![old] }));
+    assert_eq!(first.bury(old), Ok(Siblings { buried: 0, living: vec![new] }));
+    drop(first);
+    assert_eq!(second.bury(new), Ok(Siblings { buried: 1, living: vec![] }));
+}
+
+#[test]
+fn owners_that_left_do_not_pile_up() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    for _ in 0..250 {
+        let epoch = store.join(Wall(1)).unwrap();
+        store.leave(epoch).unwrap();
+    }
+    let kept = store.query("SELECT count(*) FROM owners", &[]).unwrap().1.remove(0).remove(0);
+    assert_eq!(kept, Cell::Int(100));
+    assert_eq!(store.join(Wall(2)), Ok(251));
 }

@@ -22,6 +22,13 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
+    /// The message alone.
+    pub fn into_text(self, name: &str) -> String {
+        match self.into_fault(name) {
+            Fault::Passing(text) | Fault::Final(text) => text,
+        }
+    }
+
     /// What the trait's caller sees; `name` is the file's path.
     pub fn into_fault(self, name: &str) -> Fault {
         match self {

@@ -1,23 +1,26 @@
-//! How owners on one file know of each other: each holds an operating-system lock on a small file of its own beside the
-//! database, which the kernel releases on any death. Invariant: a lock is held before its owner's row is committed, so that
-//! a row whose lock is free belongs to a dead owner.
+//! How owners on one file know of each other. Invariant: an owner's lock is held before its row is committed, and only proof of
+//! death is death: a lock that cannot be asked for counts as held.
 //!
-//! The locks are those of `flock(2)`: they belong to an open file, so that two runners of one process exclude each other,
-//! and they are apart from SQLite's own, which belong to the process. The same files carry wake-ups: whoever has news for an
-//! owner makes its file longer by a byte, and a look at its length is all that it takes to notice.
+//! On Linux the lock is one byte of the database itself, far behind its end, by the epoch: see [`shield`]. Nobody can remove it, it needs no
+//! further descriptor, and all paths to the file mean the same one. Elsewhere each owner locks a small file beside the database.
+//! News travel by such a small file on every system: whoever has some makes it longer by a byte. One that is missing is a lost
+//! hint and nothing else.
+//!
+//! [`shield`]: crate::sqlite::shield
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Every lock that this process holds. A forked child has to close its copies, or they would outlive the parent.
-static HELD: Mutex<Vec<(PathBuf, File)>> = Mutex::new(Vec::new());
+use crate::sqlite::open::beside;
+use crate::sqlite::shield::Identity;
 
 /// The locks of the owners on one file; of a store in memory, none.
 pub struct Locks {
     database: Option<PathBuf>,
+    identity: Option<Identity>,
     /// Own epochs with the length at which their file was last seen.
     seen: Mutex<HashMap<i64, u64>>,
 }
@@ -30,35 +33,34 @@ impl Drop for Locks {
 }
 
 impl Locks {
-    /// Locks beside the database at `path`.
-    pub fn beside(path: &Path) -> Self {
-        Self { database: Some(path.to_owned()), seen: Mutex::default() }
+    /// Locks of the database at `path`, which is free of links, and of that identity.
+    pub fn of(path: &Path, identity: Option<Identity>) -> Self {
+        Self { database: Some(path.to_owned()), identity, seen: Mutex::default() }
     }
 
     /// For a store that only one owner can reach.
     pub fn none() -> Self {
-        Self { database: None, seen: Mutex::default() }
+        Self { database: None, identity: None, seen: Mutex::default() }
     }
 
     /// Takes the lock of `epoch`, which is held until [`Locks::release`] or the end of the process.
     ///
     /// # Errors
-    /// The message for the user, if the file cannot be made or locked.
+    /// The message for the user, if it cannot be locked.
     pub fn hold(&self, epoch: i64) -> Result<(), String> {
-        let Some(path) = self.path(epoch) else { return Ok(()) };
-        let told = |error: &dyn std::fmt::Display| format!("cannot lock '{}': {error}", path.display());
-        let file = open(&path, true).map_err(|error| told(&error))?;
-        file.try_lock().map_err(|error| told(&error))?;
-        held().push((path, file));
-        self.seen().insert(epoch, 0);
+        let Some(path) = self.hint(epoch) else { return Ok(()) };
+        kernel::hold(self.identity, &path, epoch)?;
+        // Best effort on Linux, where it only carries news.
+        let made = OpenOptions::new().append(true).create(true).open(&path);
+        let length = made.and_then(|file| file.metadata()).map_or(0, |metadata| metadata.len());
+        self.seen().insert(epoch, length);
         Ok(())
     }
 
-    /// Whether nobody holds the lock of `epoch`.
+    /// Whether it is certain that nobody holds the lock of `epoch`.
     pub fn is_free(&self, epoch: i64) -> bool {
-        let Some(path) = self.path(epoch) else { return true };
-        let Ok(file) = open(&path, false) else { return true };
-        let is_free = file.try_lock().is_ok();
+        let Some(path) = self.hint(epoch) else { return true };
+        let is_free = kernel::is_free(self.identity, &path, epoch);
         if is_free {
             // Best effort: a file that stays behind is a few bytes that say nothing.
             let _ = fs::remove_file(&path);
@@ -68,15 +70,15 @@ impl Locks {
 
     /// Gives the lock of `epoch` up.
     pub fn release(&self, epoch: i64) {
-        let Some(path) = self.path(epoch) else { return };
-        held().retain(|(held, _)| *held != path);
+        let Some(path) = self.hint(epoch) else { return };
+        kernel::release(self.identity, &path, epoch);
         self.seen().remove(&epoch);
         let _ = fs::remove_file(&path);
     }
 
     /// Tells `epoch` that there is news for it.
     pub fn wake(&self, epoch: i64) {
-        let Some(path) = self.path(epoch) else { return };
+        let Some(path) = self.hint(epoch) else { return };
         if let Ok(mut file) = OpenOptions::new().append(true).open(path) {
             let _ = file.write_all(b".");
         }
@@ -84,7 +86,7 @@ impl Locks {
 
     /// Whether there has been news for `epoch` since this was last asked.
     pub fn is_woken(&self, epoch: i64) -> bool {
-        let Some(path) = self.path(epoch) else { return false };
+        let Some(path) = self.hint(epoch) else { return false };
         let length = fs::metadata(path).map_or(0, |metadata| metadata.len());
         self.seen().insert(epoch, length).is_some_and(|before| before != length)
     }
@@ -93,25 +95,91 @@ impl Locks {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn path(&self, epoch: i64) -> Option<PathBuf> {
-        let mut path = self.database.clone()?.into_os_string();
-        path.push(format!("-owner-{epoch}"));
-        Some(path.into())
+    fn hint(&self, epoch: i64) -> Option<PathBuf> {
+        Some(hint(self.database.as_ref()?, epoch))
+    }
+}
+
+/// The small file of `epoch`.
+pub fn hint(database: &Path, epoch: i64) -> PathBuf {
+    beside(database, &format!("-owner-{epoch}"))
+}
+
+/// Whether release 0.1.0 holds `epoch`: it knows others only by a lock on the small file, which this version never takes on Linux.
+pub fn is_held_by_first_release(database: &Path, epoch: i64) -> bool {
+    let Ok(file) = fs::File::open(hint(database, epoch)) else { return false };
+    matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
+}
+
+#[cfg(target_os = "linux")]
+mod kernel {
+    use std::path::Path;
+
+    use crate::sqlite::shield::{self, Identity};
+
+    pub fn hold(identity: Option<Identity>, _: &Path, epoch: i64) -> Result<(), String> {
+        shield::hold(identity, epoch)
+    }
+
+    pub fn is_free(identity: Option<Identity>, _: &Path, epoch: i64) -> bool {
+        shield::is_free(identity, epoch)
+    }
+
+    pub fn release(identity: Option<Identity>, _: &Path, epoch: i64) {
+        shield::release(identity, epoch);
+    }
+
+    pub fn forked() {}
+}
+
+#[cfg(not(target_os = "linux"))]
+mod kernel {
+    use std::fs::{File, OpenOptions};
+    use std::io::ErrorKind;
+    use std::path::{Path, PathBuf};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    use crate::sqlite::shield::Identity;
+
+    /// Every lock that this process holds. A forked child has to close its copies, or they would outlive the parent.
+    static HELD: Mutex<Vec<(PathBuf, File)>> = Mutex::new(Vec::new());
+
+    pub fn hold(_: Option<Identity>, path: &Path, _: i64) -> Result<(), String> {
+        let told = |error: &dyn std::fmt::Display| format!("cannot lock '{}': {error}", path.display());
+        let file = open(path, true).map_err(|error| told(&error))?;
+        file.try_lock().map_err(|error| told(&error))?;
+        held().push((path.to_owned(), file));
+        Ok(())
+    }
+
+    pub fn is_free(_: Option<Identity>, path: &Path, _: i64) -> bool {
+        match open(path, false) {
+            Ok(file) => file.try_lock().is_ok(),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+
+    pub fn release(_: Option<Identity>, path: &Path, _: i64) {
+        held().retain(|(held, _)| held != path);
+    }
+
+    pub fn forked() {
+        // Another thread of the parent may have held this at the fork; then nobody will ever let go of it here.
+        if let Ok(mut held) = HELD.try_lock() {
+            held.clear();
+        }
+    }
+
+    fn held() -> MutexGuard<'static, Vec<(PathBuf, File)>> {
+        HELD.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(path: &Path, create: bool) -> std::io::Result<File> {
+        OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)
     }
 }
 
 /// Closes the locks that a forked child has inherited. Closing does not unlock: the parent still holds them.
 pub fn forked() {
-    // Another thread of the parent may have held this at the fork; then nobody will ever let go of it here.
-    if let Ok(mut held) = HELD.try_lock() {
-        held.clear();
-    }
-}
-
-fn held() -> MutexGuard<'static, Vec<(PathBuf, File)>> {
-    HELD.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn open(path: &Path, create: bool) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)
+    kernel::forked();
 }

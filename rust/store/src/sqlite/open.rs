@@ -8,6 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::sqlite::fault::{Failure, describe};
+use crate::sqlite::shield::Shield;
 use crate::sqlite::{mount, schema};
 use crate::url::Durability;
 
@@ -29,6 +30,8 @@ pub struct File {
     pub writer: Connection,
     /// Sees what is committed.
     pub reader: Connection,
+    /// To be lowered before the last connection closes, and dropped after it.
+    pub shield: Shield,
 }
 
 /// A database of its own that ends with its connection.
@@ -36,17 +39,26 @@ pub fn memory() -> Result<Connection, String> {
     let connection =
         Connection::open_in_memory_with_flags(writer_flags()).map_err(|error| describe(MEMORY, &error))?;
     cache_statements(&connection).map_err(|error| describe(MEMORY, &error))?;
-    schema::migrate(&connection, MEMORY).map_err(|failure| told(MEMORY, failure))?;
+    schema::migrate(&connection, MEMORY, &[]).map_err(|failure| told(MEMORY, failure))?;
     Ok(connection)
 }
 
 /// The file at `path`, made if there is none.
 pub fn file(path: &Path, durability: Durability) -> Result<File, String> {
-    let path = usable_path(path)?;
+    let mut path = usable_path(path)?;
     let name = path.display().to_string();
-    let writer = writer(&path, durability).map_err(|failure| told(&name, failure))?;
-    let reader = reader(&path).map_err(|failure| told(&name, failure))?;
-    Ok(File { path, writer, reader })
+    // Declared first, so that it is dropped after a connection that is given up.
+    let shield = Shield::before(&path);
+    let given = std::mem::replace(&mut path, shield.path().to_owned());
+    let writer = writer(&path, &given, durability).map_err(|failure| told(&name, failure))?;
+    shield.raise();
+    match reader(&path) {
+        Ok(reader) => Ok(File { path, writer, reader, shield }),
+        Err(failure) => {
+            shield.lower();
+            Err(told(&name, failure))
+        }
+    }
 }
 
 fn told(name: &str, failure: Failure) -> String {
@@ -86,7 +98,7 @@ fn writer_flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
-fn writer(path: &Path, durability: Durability) -> Result<Connection, Failure> {
+fn writer(path: &Path, given: &Path, durability: Durability) -> Result<Connection, Failure> {
     let connection = connect(path, writer_flags())?;
     let name = path.display().to_string();
     if connection.is_readonly("main")? {
@@ -104,7 +116,7 @@ fn writer(path: &Path, durability: Durability) -> Result<Connection, Failure> {
         }
         Durability::Normal => connection.pragma_update(None, "synchronous", "NORMAL")?,
     }
-    schema::migrate(&connection, &name)?;
+    schema::migrate(&connection, &name, &[path, given])?;
     Ok(connection)
 }
 
@@ -149,16 +161,30 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
+/// The path of a file that lies beside the database under its name and `suffix`.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
 /// What tells a file from another one of its name; none where the system has no such thing, or the file is gone.
 pub fn identity(path: &Path) -> Option<(u64, u64)> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
+    std::fs::metadata(path).ok().and_then(|found| told_apart(&found))
+}
+
+/// The same of an open file.
+pub fn identity_of(file: &std::fs::File) -> Option<(u64, u64)> {
+    file.metadata().ok().and_then(|found| told_apart(&found))
+}
+
+#[cfg(unix)]
+fn told_apart(found: &std::fs::Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some((found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn told_apart(_: &std::fs::Metadata) -> Option<(u64, u64)> {
+    None
 }

@@ -50,7 +50,10 @@ pub fn leave(db: &Connection, epoch: i64) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE owners SET left_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
         WHERE epoch = :epoch AND left_at IS NULL";
+    const FORGET: &str = "DELETE FROM owners WHERE epoch <= :epoch - 100 AND left_at IS NOT NULL";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch })?;
+    // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
+    db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch })?;
     Ok(())
 }
 

@@ -9,13 +9,13 @@ use crate::sqlite::value::signed;
 
 /// Deletes at most `limit` final runs and as many stretches from before `before`, and expired run keys; returns how many rows went.
 pub fn run(db: &Connection, before: Wall, now: Wall, limit: u64) -> Result<u64, Failure> {
-    // Runs are inserted in the order of time, so the oldest final ones stand first in the table.
+    // Index runs_completed, and run_keys_expiry.
     const TASKS: &str = "
         DELETE FROM tasks WHERE run IN (
-            SELECT row FROM runs WHERE completed_at < :before ORDER BY row LIMIT :limit)";
+            SELECT row FROM runs WHERE completed_at < :before ORDER BY completed_at, row LIMIT :limit)";
     const RUNS: &str = "
         DELETE FROM runs WHERE row IN (
-            SELECT row FROM runs WHERE completed_at < :before ORDER BY row LIMIT :limit)";
+            SELECT row FROM runs WHERE completed_at < :before ORDER BY completed_at, row LIMIT :limit)";
     const TICKS: &str = "
         DELETE FROM ticks WHERE row IN (
             SELECT row FROM ticks WHERE last_at < :before ORDER BY row LIMIT :limit)";

@@ -1,13 +1,16 @@
 //! The tables, and the way to them from older files. Invariant: a migration that has shipped is never edited; a new
 //! one is appended, and `PRAGMA user_version` counts how many a file has seen.
 
+use std::path::Path;
+
 use cloaca_core::fault_point::{Step, around};
 use rusqlite::{Connection, Error, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use crate::sqlite::fault::{Cause, Failure};
+use crate::sqlite::{lock, owner};
 
 /// In the order in which they are applied.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 /// "cloa": marks a file as ours in its header.
 const APPLICATION_ID: i32 = 0x636c_6f61;
 
@@ -29,14 +32,26 @@ pub fn check(connection: &Connection, name: &str) -> Result<(), Failure> {
     }
 }
 
-/// Brings the tables to this program's version.
-pub fn migrate(connection: &Connection, name: &str) -> Result<(), Failure> {
+/// Brings the tables of the database, which is known by `paths`, to this program's version.
+pub fn migrate(connection: &Connection, name: &str, paths: &[&Path]) -> Result<(), Failure> {
     if version(connection, name)? == MIGRATIONS.len() {
         return Ok(());
     }
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     // Another process may have done it while this one waited for the lock.
     let seen = version(&transaction, name)?;
+    if seen == 1 {
+        let living = owner::others(&transaction, 0)?;
+        let is_held = |epoch: &i64| paths.iter().any(|path| lock::is_held_by_first_release(path, *epoch));
+        if let Some(epoch) = living.into_iter().find(is_held) {
+            let hint = lock::hint(paths[0], epoch);
+            return Err(Failure::Refused(format!(
+                "database '{name}' is served by a runner of cloaca 0.1.0, which holds '{}' and would not see this one; \
+                 stop that process first ('fuser' names it), then start again",
+                hint.display()
+            )));
+        }
+    }
     for sql in &MIGRATIONS[seen..] {
         transaction.execute_batch(sql).map_err(|error| blocked(name, error))?;
     }

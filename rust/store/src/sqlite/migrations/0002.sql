@@ -1,0 +1,7 @@
+-- A claim, and each look at the others, asks who lives: they are few, those that left may be many.
+CREATE INDEX owners_living ON owners (epoch) WHERE left_at IS NULL;
+-- An epoch that is in no row counts as one that left, and AUTOINCREMENT never gives it again.
+DELETE FROM owners WHERE left_at IS NOT NULL AND epoch <= (SELECT max(epoch) FROM owners) - 100;
+-- What pruning looks for, so that finding nothing costs nothing.
+CREATE INDEX runs_completed ON runs (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX run_keys_expiry ON run_keys (expires_at) WHERE expires_at IS NOT NULL;

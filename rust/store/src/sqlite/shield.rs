@@ -1,0 +1,253 @@
+//! Keeps this process's hold on its files when somebody else in it opens and closes them. SQLite's own locks are POSIX
+//! locks: any `close` of the file drops all of the process, whoever made the descriptor, and the next process that closes
+//! the database unlinks its log while we go on writing into it. The locks here belong to an open file, not to the process.
+//! Invariant: a descriptor is closed only after the process's last connection on that file, as that too is such a `close`.
+//!
+//! Read locks stand where SQLite looks before it unlinks or truncates: on the bytes of its shared lock in the database, and
+//! on the byte of the `-shm` file that says that somebody is connected.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::sqlite::open::{beside, identity, identity_of};
+
+/// SQLite's `SHARED_FIRST`, and how many bytes follow.
+const SHARED: (i64, i64) = (0x4000_0002, 510);
+/// The byte by which the owner with epoch 0 would be known as living; no database is as long.
+#[cfg(target_os = "linux")]
+const OWNERS: i64 = 1 << 61;
+/// SQLite's dead-man switch in the `-shm` file.
+const CONNECTED: (i64, i64) = (128, 1);
+
+static SHIELDS: Mutex<Option<HashMap<Identity, Shielded>>> = Mutex::new(None);
+
+/// Device and inode.
+pub type Identity = (u64, u64);
+
+/// What the process holds of one file.
+#[derive(Default)]
+struct Shielded {
+    /// Stores whose descriptors must stay.
+    stores: usize,
+    /// Those of them whose locks must stay.
+    raised: usize,
+    database: Vec<File>,
+    /// Newest last: SQLite makes another one each time that the last connection has gone.
+    memory: Vec<File>,
+    /// Owners of this process. Locks of one open file don't show to itself.
+    #[cfg(target_os = "linux")]
+    epochs: std::collections::HashSet<i64>,
+}
+
+/// One store's share in the process's hold on its file.
+pub struct Shield {
+    path: PathBuf,
+    identity: Option<Identity>,
+    is_raised: Mutex<bool>,
+}
+
+impl Shield {
+    /// For a store without a file.
+    pub fn none() -> Self {
+        Self { path: PathBuf::new(), identity: None, is_raised: Mutex::new(false) }
+    }
+
+    /// Opens what is to be held of the database at `path`, making the file as SQLite would. To be called before SQLite opens
+    /// it. What cannot be opened is left to SQLite, which says why.
+    pub fn before(path: &Path) -> Self {
+        let identity = enlist(path);
+        // SQLite follows links before it names the files beside the database.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        Self { path, identity, is_raised: Mutex::new(false) }
+    }
+
+    /// The file's path, free of links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What tells the file from others.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
+    /// Takes the locks, once a connection uses the write-ahead log: switching to it needs the file alone.
+    pub fn raise(&self) {
+        let Some(identity) = self.identity else { return };
+        let mut shields = shields();
+        let Some(shielded) = shields.get_or_insert_default().get_mut(&identity) else { return };
+        let mut is_raised = self.is_raised.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *is_raised, true) {
+            shielded.raised += 1;
+        }
+        shielded.hold_memory(&beside(&self.path, "-shm"));
+        shielded.database.iter().for_each(|file| lock(file, SHARED, true));
+        if let Some(file) = shielded.memory.last() {
+            lock(file, CONNECTED, true);
+        }
+    }
+
+    /// Gives the locks up: SQLite's last connection could not fold its log into the file under them.
+    pub fn lower(&self) {
+        let Some(identity) = self.identity else { return };
+        let mut shields = shields();
+        let mut is_raised = self.is_raised.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *is_raised, false) {
+            return;
+        }
+        let Some(shielded) = shields.get_or_insert_default().get_mut(&identity) else { return };
+        shielded.raised -= 1;
+        if shielded.raised == 0 {
+            shielded.database.iter().for_each(|file| lock(file, SHARED, false));
+            shielded.memory.iter().for_each(|file| lock(file, CONNECTED, false));
+        }
+    }
+}
+
+/// To be dropped after the store's connections.
+impl Drop for Shield {
+    fn drop(&mut self) {
+        self.lower();
+        let Some(identity) = self.identity else { return };
+        let mut shields = shields();
+        let table = shields.get_or_insert_default();
+        if let Some(shielded) = table.get_mut(&identity) {
+            shielded.stores -= 1;
+            if shielded.stores == 0 {
+                table.remove(&identity);
+            }
+        }
+    }
+}
+
+impl Shielded {
+    fn hold_memory(&mut self, path: &Path) {
+        let Some(wanted) = identity(path) else { return };
+        if self.memory.last().and_then(identity_of) == Some(wanted) {
+            return;
+        }
+        if let Ok(file) = open(path, false) {
+            self.memory.push(file);
+        }
+    }
+}
+
+/// Closes what a forked child has inherited. Closing does not unlock: the parent still holds it.
+pub fn forked() {
+    // Another thread of the parent may have held this at the fork; then nobody will ever let go of it here.
+    if let Ok(mut shields) = SHIELDS.try_lock() {
+        *shields = None;
+    }
+}
+
+/// Counts a store in for the file at `path`. A descriptor is made only if there is none: to find one too many would mean to
+/// close it.
+fn enlist(path: &Path) -> Option<Identity> {
+    let mut shields = shields();
+    let table = shields.get_or_insert_default();
+    if let Some(identity) = identity(path)
+        && let Some(shielded) = table.get_mut(&identity)
+    {
+        shielded.stores += 1;
+        return Some(identity);
+    }
+    let file = open(path, true).or_else(|_| File::open(path)).ok()?;
+    let identity = identity_of(&file)?;
+    let shielded = table.entry(identity).or_default();
+    shielded.stores += 1;
+    shielded.database.push(file);
+    Some(identity)
+}
+
+fn shields() -> MutexGuard<'static, Option<HashMap<Identity, Shielded>>> {
+    SHIELDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open(path: &Path, create: bool) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(create).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // SQLite's own mode for a new database.
+        options.mode(0o644);
+    }
+    options.open(path)
+}
+
+/// Takes or gives up a read lock that belongs to `file`. Best effort: without it SQLite's own lock still stands, until
+/// somebody closes the file.
+#[cfg(target_os = "linux")]
+fn lock(file: &File, bytes: (i64, i64), holds: bool) {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+    let kind = if holds { libc::F_RDLCK } else { libc::F_UNLCK };
+    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&range(kind, bytes)));
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lock(_: &File, _: (i64, i64), _: bool) {}
+
+#[cfg(target_os = "linux")]
+fn range(kind: i32, (start, length): (i64, i64)) -> nix::libc::flock {
+    nix::libc::flock {
+        l_type: kind as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: start,
+        l_len: length,
+        l_pid: 0,
+    }
+}
+
+/// Takes the lock of the owner `epoch`, which the kernel gives up when the process dies.
+///
+/// # Errors
+/// The message for the user.
+#[cfg(target_os = "linux")]
+pub fn hold(identity: Option<Identity>, epoch: i64) -> Result<(), String> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+    let mut shields = shields();
+    let shielded = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
+    let Some(shielded) = shielded else {
+        return Err("the database's file could not be opened for locking".to_owned());
+    };
+    let file = &shielded.database[0];
+    fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_WRLCK, (OWNERS + epoch, 1))))
+        .map_err(|error| format!("the database's file cannot be locked for runner {epoch}: {error}"))?;
+    shielded.epochs.insert(epoch);
+    Ok(())
+}
+
+/// Whether it is certain that no process holds the lock of the owner `epoch`.
+#[cfg(target_os = "linux")]
+pub fn is_free(identity: Option<Identity>, epoch: i64) -> bool {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+    let mut shields = shields();
+    let Some(shielded) = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity))
+    else {
+        return false;
+    };
+    let Some(file) = shielded.database.first().filter(|_| !shielded.epochs.contains(&epoch)) else {
+        return false;
+    };
+    let mut asked = range(libc::F_WRLCK, (OWNERS + epoch, 1));
+    let answer = fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked));
+    answer.is_ok() && i32::from(asked.l_type) == libc::F_UNLCK
+}
+
+/// Gives the lock of the owner `epoch` up.
+#[cfg(target_os = "linux")]
+pub fn release(identity: Option<Identity>, epoch: i64) {
+    let mut shields = shields();
+    let shielded = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
+    let Some(shielded) = shielded else { return };
+    if shielded.epochs.remove(&epoch)
+        && let Some(file) = shielded.database.first()
+    {
+        lock(file, (OWNERS + epoch, 1), false);
+    }
+}
