@@ -30,7 +30,9 @@ def runs(count):
         assert runner.execute("w", {"i": number, "x": "x" * 500}).status == "Completed"
 """
 
-MEDDLES = SETUP + """
+MEDDLES = (
+    SETUP
+    + """
 early = None
 if how == "before":
     cloaca.DefaultRunner(path).shutdown()
@@ -63,6 +65,7 @@ if sys.argv[3] == "kill":
     os.kill(os.getpid(), 9)
 runner.shutdown()
 """
+)
 
 
 @pytest.mark.parametrize("end", ["shutdown", "kill"])
@@ -88,4 +91,3 @@ def counted(path: Path) -> tuple[int, int, str]:
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
     runs, rows, health = done.stdout.split(maxsplit=2)
     return int(runs), int(rows), health.strip()
-
