@@ -23,7 +23,8 @@ path, how = sys.argv[1], sys.argv[2]
 def outside(sql):
     code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None); "
     code += "print(*c.execute(sys.argv[2]).fetchall()); c.close()"
-    return subprocess.run([sys.executable, "-c", code, path, sql], check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-c", code, path, sql]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 def runs(count):
     for number in range(count):
