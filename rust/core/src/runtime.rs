@@ -87,6 +87,8 @@ struct Shared {
     clock_dirty: Mutex<bool>,
     liaison_dirty: Mutex<bool>,
     liaison_wake: Condvar,
+    /// When the liaison has something to do of itself.
+    liaison_due_ns: AtomicU64,
     clock_until_ns: AtomicU64,
     clock_wake: Condvar,
     ready: AtomicBool,
@@ -167,6 +169,7 @@ impl Runtime {
             clock_dirty: Mutex::new(false),
             liaison_dirty: Mutex::new(false),
             liaison_wake: Condvar::new(),
+            liaison_due_ns: AtomicU64::new(0),
             clock_until_ns: AtomicU64::new(0),
             clock_wake: Condvar::new(),
             ready: AtomicBool::new(false),

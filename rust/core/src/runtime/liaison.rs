@@ -83,6 +83,8 @@ impl Shared {
         self.load_crons();
         while !self.closing.load(Ordering::Acquire) {
             self.look_around(recovery, &mut round);
+            let due = round.history_due.0.min(self.retention.map_or(u64::MAX, |_| round.prune_due.0));
+            self.liaison_due_ns.store(due, Ordering::Release);
             self.rest(if round.has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE });
         }
     }
@@ -147,6 +149,13 @@ impl Shared {
         let nap = self.clock.nap(span);
         let mut dirty = if *dirty { dirty } else { wait_on(&self.liaison_wake, dirty, nap) };
         *dirty = false;
+    }
+
+    /// On a manual clock nothing else tells it that its time has come.
+    pub(super) fn wake_liaison_if_due(&self) {
+        if self.now().mono.0 >= self.liaison_due_ns.load(Ordering::Acquire) {
+            self.wake_liaison();
+        }
     }
 
     pub(super) fn wake_liaison(&self) {

@@ -44,7 +44,7 @@ impl Runtime {
         loop {
             self.shared.leader_wake.notify_all();
             self.shared.wake_clock();
-            self.shared.wake_liaison();
+            self.shared.wake_liaison_if_due();
             if self.is_idle() {
                 return true;
             }
