@@ -1,0 +1,163 @@
+//! Decides what follows when tasks are final: which start, which are skipped, and when the run is over.
+//! Invariant: a task is decided once, when the last of its dependencies is final.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::context;
+use crate::port::{RunEnd, RunStatus, TaskRecord, TaskStatus};
+use crate::run::task::Phase;
+use crate::run::{Progress, Run};
+use crate::time::Wall;
+
+impl Run {
+    pub(super) fn input_of(&self, task: usize) -> Arc<str> {
+        let graph = &self.workflow.graph;
+        let output = |of: usize| {
+            let output = self.tasks[of].output.as_ref().expect("a final task has an output");
+            Arc::clone(output)
+        };
+        context::join(graph, &output, &self.initial, graph.dependencies(task))
+    }
+
+    /// Starts a task whose dependencies are all final, or skips it and whatever follows from that.
+    pub(super) fn decide(&mut self, task: usize, now: Wall, progress: &mut Progress) {
+        if self.starts(task) {
+            progress.jobs.push(task);
+        } else {
+            self.finish(task, TaskStatus::Skipped, now, progress);
+        }
+    }
+
+    fn starts(&mut self, task: usize) -> bool {
+        let input = self.input_of(task);
+        let starts = self.halt.is_none() && self.may_run(task, &input);
+        self.tasks[task].input = Some(input);
+        if starts {
+            self.tasks[task].phase = Phase::Active;
+        }
+        starts
+    }
+
+    fn may_run(&self, task: usize, input: &str) -> bool {
+        match &self.workflow.tasks[task].rule {
+            Some(rule) => {
+                let context: Map<String, Value> =
+                    context::parse(input).expect("a context was checked before it was kept");
+                rule.holds(&context, &|id| self.status_of(id))
+            }
+            None => {
+                let dependencies = self.workflow.graph.dependencies(task);
+                let is = |status| move |&of: &usize| self.tasks[of].phase == Phase::Final(status);
+                dependencies.is_empty()
+                    || (dependencies.iter().any(is(TaskStatus::Completed))
+                        && !dependencies.iter().any(is(TaskStatus::Failed)))
+            }
+        }
+    }
+
+    fn status_of(&self, id: &str) -> Option<TaskStatus> {
+        let task = self.workflow.tasks.iter().position(|task| &*task.id == id)?;
+        match self.tasks[task].phase {
+            Phase::Final(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Fails a task that is given no other attempt; if it has a callback, that is told first.
+    pub(super) fn fail(&mut self, task: usize, now: Wall, progress: &mut Progress) {
+        if self.workflow.tasks[task].has_failure_callback {
+            self.tasks[task].phase = Phase::Settling(TaskStatus::Failed);
+            progress.callbacks.push(task);
+        } else {
+            self.finish(task, TaskStatus::Failed, now, progress);
+        }
+    }
+
+    /// Makes a task final and decides what waited for it. A list, not recursion: a chain of skips may be as long as the workflow.
+    pub(super) fn finish(&mut self, task: usize, status: TaskStatus, now: Wall, progress: &mut Progress) {
+        self.make_final(task, status, now, progress);
+        let mut decidable = VecDeque::from(self.close(task, status));
+        while let Some(next) = decidable.pop_front() {
+            if let Some(kept) = self.tasks[next].kept.take() {
+                decidable.extend(self.restore(next, &kept));
+            } else if self.starts(next) {
+                progress.jobs.push(next);
+            } else {
+                self.make_final(next, TaskStatus::Skipped, now, progress);
+                decidable.extend(self.close(next, TaskStatus::Skipped));
+            }
+        }
+    }
+
+    fn make_final(&mut self, task: usize, status: TaskStatus, now: Wall, progress: &mut Progress) {
+        let state = &mut self.tasks[task];
+        if status != TaskStatus::Completed {
+            // A failed or skipped task passes on what it was given, so that every join has something to merge.
+            state.output = state.input.clone();
+        }
+        if status == TaskStatus::Skipped {
+            state.attempt = 0;
+        }
+        let record = self.record(task, status, Some(now));
+        progress.records.push(record);
+    }
+
+    /// Marks a task final and returns the dependents that can be decided now.
+    pub(super) fn close(&mut self, task: usize, status: TaskStatus) -> Vec<usize> {
+        let already = matches!(self.tasks[task].phase, Phase::Final(_));
+        assert!(!already, "a final task became final again");
+        self.tasks[task].phase = Phase::Final(status);
+        self.unfinished -= 1;
+        let workflow = Arc::clone(&self.workflow);
+        let mut decidable = Vec::new();
+        for &next in workflow.graph.dependents(task) {
+            self.tasks[next].blocked_by -= 1;
+            if self.tasks[next].blocked_by == 0 {
+                decidable.push(next);
+            }
+        }
+        decidable
+    }
+
+    pub(super) fn conclude(&mut self, now: Wall, progress: &mut Progress) {
+        if self.unfinished > 0 {
+            self.hold_back(progress);
+            return;
+        }
+        progress.records.splice(0..0, std::mem::take(&mut self.held_back));
+        let (status, error) = self.verdict();
+        let output = |of: usize| self.tasks[of].output.clone().expect("a final task has an output");
+        let graph = &self.workflow.graph;
+        let context = context::join(graph, &output, &self.initial, &graph.leaves());
+        progress.end = Some(RunEnd { status, context, error, completed_at: now });
+    }
+
+    /// That a run is halted is known in memory only: what it left out must not be kept before its end, or whoever resumes it would
+    /// complete it without.
+    fn hold_back(&mut self, progress: &mut Progress) {
+        if self.halt.is_some() {
+            let records = std::mem::take(&mut progress.records);
+            let (done, left_out) =
+                records.into_iter().partition(|record| record.status == TaskStatus::Completed);
+            progress.records = done;
+            self.held_back.extend::<Vec<TaskRecord>>(left_out);
+        }
+    }
+
+    fn verdict(&self) -> (RunStatus, Option<String>) {
+        if let Some((status, cause)) = &self.halt {
+            return (*status, Some(cause.clone()));
+        }
+        let failed: Vec<String> = (0..self.tasks.len())
+            .filter(|&task| self.tasks[task].phase == Phase::Final(TaskStatus::Failed))
+            .map(|task| format!("task '{}' failed: {}", self.workflow.tasks[task].id, self.error(task)))
+            .collect();
+        match failed.is_empty() {
+            true => (RunStatus::Completed, None),
+            false => (RunStatus::Failed, Some(failed.join("; "))),
+        }
+    }
+}
