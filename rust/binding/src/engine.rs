@@ -407,9 +407,13 @@ impl Engine {
                 break work;
             }
         };
+        let context = match work.context.text_at_once() {
+            Some(context) => context,
+            None => free(py, || work.context.text())?,
+        };
         let Job { run, task, attempt, life, callback_only } = work.job;
         let job = (run.as_u128(), task, attempt, callback_only, life);
-        let parts = (job, work.body, &*work.task, &*work.context, work.error);
+        let parts = (job, work.body, &*work.task, &*context, work.error);
         Ok(parts.into_pyobject(py)?.into_any().unbind())
     }
 

@@ -3,13 +3,17 @@
 
 mod canon;
 mod join;
+mod memo;
 mod merge;
 mod read;
+mod relay;
+mod room;
 
-pub use canon::{Canon, hash_json};
+pub use canon::{Canon, hash_json, hash_text};
 pub use join::join;
 pub use merge::merge;
 pub use read::parse;
+pub use relay::{Given, Relay};
 
 /// How deep a context may nest, itself counted.
 pub const DEPTH_MAX: usize = 200;
@@ -17,6 +21,12 @@ pub const DEPTH_MAX: usize = 200;
 /// How long a context's JSON text may be.
 pub const CONTEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How many states before a parting of branches one join reconstructs; past it the latest common task's output stands for
+/// How many states before partings of branches are reconstructed for one run; past it the latest common task's output stands for
 /// the state. Only crossing branches, many wide and many deep, come near it.
-pub const BASES_MAX: usize = 1_000;
+pub const BASES_MAX: usize = 10_000;
+
+/// So many bytes of such states are remembered for one run; past it they are reconstructed when they are needed again.
+pub const REMEMBERED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What takes more bytes of JSON to read than this is left to a thread that holds up nobody else meanwhile.
+pub const LIGHT_BYTES_MAX: usize = 16 * 1024;

@@ -1,10 +1,15 @@
 //! Checks a workflow's edges and answers questions about their order. Knows nothing of what tasks do.
 //! Invariant: a `Graph` that exists has no cycle, no missing task and no two tasks with one id.
 
+mod parting;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result, excerpt};
+use crate::graph::parting::Pasts;
+
+pub use parting::Places;
 
 /// The edges of a workflow, by the positions of its tasks.
 #[derive(Debug, Clone)]
@@ -12,6 +17,9 @@ pub struct Graph {
     dependencies: Vec<Vec<usize>>,
     dependents: Vec<Vec<usize>>,
     topological: Vec<usize>,
+    /// Where each task stands in topological order.
+    place: Vec<usize>,
+    pasts: Pasts,
 }
 
 impl Graph {
@@ -39,7 +47,11 @@ impl Graph {
             let text = format!("workflow '{}' has a cycle: {}", excerpt(workflow), names.join(" -> "));
             return Err(Error::new(Kind::Workflow, text));
         }
-        Ok(Self { dependencies, dependents, topological })
+        let mut place = vec![0; ids.len()];
+        for (at, &task) in topological.iter().enumerate() {
+            place[task] = at;
+        }
+        Ok(Self { dependencies, dependents, topological, place, pasts: Pasts::new(ids.len()) })
     }
 
     /// What must be final before this task is decided, in the order declared.

@@ -85,6 +85,15 @@ impl Rule {
         }
     }
 
+    /// Whether the context can make a difference to it.
+    pub fn reads_context(&self) -> bool {
+        match self {
+            Self::Always | Self::Success(_) | Self::Failed(_) | Self::Skipped(_) => false,
+            Self::Value { .. } => true,
+            Self::All(rules) | Self::Any(rules) | Self::None(rules) => rules.iter().any(Self::reads_context),
+        }
+    }
+
     /// Short ids of the tasks that it mentions, in its order; one mentioned twice comes twice.
     pub fn tasks(&self) -> Vec<&str> {
         match self {

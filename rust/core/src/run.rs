@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::context::{Given, Relay};
 use crate::port::{RunEnd, RunStatus, TaskRecord, TaskStatus};
 use crate::run::task::{Begins, Phase, TaskState};
 use crate::time::Wall;
@@ -23,7 +24,7 @@ pub const INTERRUPTED_ATTEMPTS_MAX: u32 = 20;
 pub const CANCELLED: &str = "cancelled";
 
 /// One execution of a workflow, in memory.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Run {
     /// The public id.
     pub id: Uuid,
@@ -35,7 +36,7 @@ pub struct Run {
     pub created_at: Wall,
     /// Tells it from the same run before it was opened again.
     pub life: u32,
-    initial: Arc<str>,
+    relay: Arc<Relay>,
     tasks: Vec<TaskState>,
     unfinished: usize,
     halt: Option<(RunStatus, String)>,
@@ -88,7 +89,6 @@ impl Run {
                 taken: false,
                 begins: Begins::AtOnce,
                 attempt: 1,
-                input: None,
                 output: None,
                 error: None,
                 started_at: None,
@@ -96,13 +96,14 @@ impl Run {
             })
             .collect();
         let unfinished = tasks.len();
+        let relay = Arc::new(Relay::new(Arc::clone(&workflow), initial));
         Self {
             id,
             row: 0,
             workflow,
             created_at,
             life: 0,
-            initial,
+            relay,
             tasks,
             unfinished,
             halt: None,
@@ -133,10 +134,9 @@ impl Run {
         self.tasks[task].attempt
     }
 
-    /// The context that a started task works on, as JSON text.
-    pub fn input(&self, task: usize) -> Arc<str> {
-        let input = self.tasks[task].input.as_ref().expect("a started task has an input");
-        Arc::clone(input)
+    /// The context that a started task works on.
+    pub fn given(&self, task: usize) -> Given {
+        Given::new(Arc::clone(&self.relay), task)
     }
 
     /// The error of a task's last attempt; empty if there was none.

@@ -3,6 +3,10 @@
 
 use serde_json::{Map, Value};
 
+use crate::context::parse;
+use crate::context::read::parse_within;
+use crate::context::room::{SHALLOW_MAX, with_room};
+use crate::error::Result;
 use crate::port::ContextHash;
 
 /// The first canonical byte. A hash lives in the store, so a change of the encoding is a new version.
@@ -197,4 +201,15 @@ pub fn hash_json(trigger: &str, context: &Map<String, Value>) -> ContextHash {
     canon.reset(trigger);
     canon.entries(context);
     canon.hash()
+}
+
+/// The same of a context's JSON text, on any stack.
+///
+/// # Errors
+/// [`crate::error::Kind::Context`] if it isn't the text of a JSON object, or nests deeper than [`crate::context::DEPTH_MAX`].
+pub fn hash_text(trigger: &str, context: &str) -> Result<ContextHash> {
+    match parse_within(context, SHALLOW_MAX) {
+        Ok(entries) => Ok(hash_json(trigger, &entries)),
+        Err(_) => with_room(&|| parse(context).map(|entries| hash_json(trigger, &entries))),
+    }
 }

@@ -8,8 +8,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::context::{BASES_MAX, merge, parse};
-use crate::graph::Graph;
+use crate::context::memo::Memo;
+use crate::context::merge;
+use crate::context::read::{Refusal, parse_within};
+use crate::context::room::{SHALLOW_MAX, with_room};
+use crate::context::{DEPTH_MAX, LIGHT_BYTES_MAX};
+use crate::graph::{Graph, Places};
+
+/// What a task left, by its position, as JSON text.
+pub(super) type Output<'a> = &'a (dyn Fn(usize) -> Arc<str> + Sync);
 
 /// The context at a place where the tasks `of` meet, as JSON text: their outputs, merged from left to right. Of no task it is
 /// `initial`; of one, its output as it is.
@@ -19,192 +26,235 @@ use crate::graph::Graph;
 ///
 /// # Panics
 /// If two outputs differ and one isn't the text of a JSON object: contexts are checked before they are kept.
-pub fn join(graph: &Graph, output: &dyn Fn(usize) -> Arc<str>, initial: &Arc<str>, of: &[usize]) -> Arc<str> {
-    match of {
-        [] => Arc::clone(initial),
-        [only] => output(*only),
-        _ => Joiner::new(graph, output, initial).join(of).text(),
+pub fn join(
+    graph: &Graph,
+    output: &(dyn Fn(usize) -> Arc<str> + Sync),
+    initial: &Arc<str>,
+    of: &[usize],
+) -> Arc<str> {
+    Joining { graph, output, initial, memo: &Memo::default() }.join(of)
+}
+
+/// Of what a join is made.
+pub(super) struct Joining<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) output: Output<'a>,
+    pub(super) initial: &'a Arc<str>,
+    /// States that earlier joins of the same run came to.
+    pub(super) memo: &'a Memo,
+}
+
+impl Joining<'_> {
+    /// The join, however long it takes.
+    pub(super) fn join(&self, of: &[usize]) -> Arc<str> {
+        let shallow = Pains { bytes_max: usize::MAX, depth_max: SHALLOW_MAX };
+        self.join_within(of, shallow).unwrap_or_else(|_| {
+            let deep = Pains { depth_max: DEPTH_MAX, ..shallow };
+            with_room(&|| self.join_within(of, deep)).unwrap_or_else(|_| unreachable!("nothing is too much"))
+        })
+    }
+
+    /// The join, if it is quickly made.
+    pub(super) fn join_lightly(&self, of: &[usize]) -> Option<Arc<str>> {
+        self.join_within(of, Pains { bytes_max: LIGHT_BYTES_MAX, depth_max: SHALLOW_MAX }).ok()
+    }
+
+    fn join_within(&self, of: &[usize], pains: Pains) -> Result<Arc<str>, TooMuch> {
+        match of {
+            [] => Ok(Arc::clone(self.initial)),
+            [only] => Ok((self.output)(*only)),
+            _ => Ok(Joiner::new(self, pains).join(of)?.text()),
+        }
     }
 }
+
+/// How far a join may go.
+#[derive(Debug, Clone, Copy)]
+struct Pains {
+    /// So many bytes of JSON may be read, compared and merged.
+    bytes_max: usize,
+    /// So deep may nest what is read: the stack may be small.
+    depth_max: usize,
+}
+
+/// A join gave up at the limit of its pains.
+#[derive(Debug)]
+struct TooMuch;
 
 /// A context as text, as entries, or both once both were asked for.
 struct State {
     text: OnceCell<Arc<str>>,
     entries: OnceCell<Map<String, Value>>,
+    /// About how many bytes its text has.
+    bytes: usize,
 }
 
 impl State {
     fn from_text(text: Arc<str>) -> Rc<Self> {
-        Rc::new(Self { text: OnceCell::from(text), entries: OnceCell::new() })
+        let bytes = text.len();
+        Rc::new(Self { text: OnceCell::from(text), entries: OnceCell::new(), bytes })
     }
 
-    fn from_entries(entries: Map<String, Value>) -> Rc<Self> {
-        Rc::new(Self { text: OnceCell::new(), entries: OnceCell::from(entries) })
+    fn from_entries(entries: Map<String, Value>, bytes: usize) -> Rc<Self> {
+        Rc::new(Self { text: OnceCell::new(), entries: OnceCell::from(entries), bytes })
     }
 
     fn text(&self) -> Arc<str> {
-        let write = || serde_json::to_string(self.entries()).expect("JSON values can be written").into();
+        let write = || {
+            let entries = self.entries.get().expect("a state has a text or entries");
+            serde_json::to_string(entries).expect("JSON values can be written").into()
+        };
         Arc::clone(self.text.get_or_init(write))
     }
 
-    fn entries(&self) -> &Map<String, Value> {
-        let read = || {
-            let text = self.text.get().expect("a state has a text or entries");
-            parse(text).expect("a context was checked before it was kept")
-        };
-        self.entries.get_or_init(read)
-    }
-
-    /// Whether they are equal as far as can be told without reading or writing.
-    fn is_plainly(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other) || self.text.get().is_some_and(|text| Some(text) == other.text.get())
-    }
-}
-
-/// A set of tasks, by their places in topological order, so that the highest bit is a task that no other in the set depends on.
-#[derive(Clone)]
-struct Places(Vec<u64>);
-
-impl Places {
-    fn none(tasks: usize) -> Self {
-        Self(vec![0; tasks.div_ceil(64)])
-    }
-
-    /// Whether it was not yet there.
-    fn insert(&mut self, place: usize) -> bool {
-        let word = &mut self.0[place / 64];
-        let before = *word;
-        *word |= 1 << (place % 64);
-        *word != before
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
-    }
-
-    fn keep(&mut self, other: &Self) {
-        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word &= other);
-    }
-
-    fn remove(&mut self, other: &Self) {
-        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word &= !other);
-    }
-
-    fn highest(&self) -> Option<usize> {
-        let word = self.0.iter().rposition(|&word| word != 0)?;
-        Some(word * 64 + 63 - self.0[word].leading_zeros() as usize)
+    fn entries(&self, depth_max: usize) -> Result<&Map<String, Value>, TooMuch> {
+        if let Some(entries) = self.entries.get() {
+            return Ok(entries);
+        }
+        let text = self.text.get().expect("a state has a text or entries");
+        match parse_within(text, depth_max) {
+            Ok(entries) => Ok(self.entries.get_or_init(|| entries)),
+            Err(Refusal::Deep) if depth_max < DEPTH_MAX => Err(TooMuch),
+            Err(refusal) => panic!("a context was checked before it was kept: {}", refusal.told(text)),
+        }
     }
 }
 
-/// One call of [`join`], with what it has found out so far.
+/// A list of tasks that is being joined, up to `at`.
+struct Frame {
+    of: Vec<usize>,
+    at: usize,
+    joined: Rc<State>,
+    past: Places,
+    /// So many of `of` are in `past`.
+    merged: usize,
+}
+
+/// What one frame is waiting for.
+enum Step {
+    Done(Rc<State>),
+    Needs(Vec<usize>),
+}
+
+/// One join, with what it has found out so far.
 struct Joiner<'a> {
-    graph: &'a Graph,
-    output: &'a dyn Fn(usize) -> Arc<str>,
+    joining: &'a Joining<'a>,
     initial: Rc<State>,
-    place: Vec<usize>,
     outputs: HashMap<usize, Rc<State>>,
-    pasts: HashMap<usize, Rc<Places>>,
     bases: HashMap<Vec<usize>, Rc<State>>,
-    reconstructed: usize,
+    pains: Pains,
+    bytes: usize,
 }
 
 impl<'a> Joiner<'a> {
-    fn new(graph: &'a Graph, output: &'a dyn Fn(usize) -> Arc<str>, initial: &Arc<str>) -> Self {
-        let mut place = vec![0; graph.len()];
-        for (at, &task) in graph.topological().iter().enumerate() {
-            place[task] = at;
-        }
-        Self {
-            graph,
-            output,
-            initial: State::from_text(Arc::clone(initial)),
-            place,
-            outputs: HashMap::new(),
-            pasts: HashMap::new(),
-            bases: HashMap::new(),
-            reconstructed: 0,
+    fn new(joining: &'a Joining<'a>, pains: Pains) -> Self {
+        let initial = State::from_text(Arc::clone(joining.initial));
+        Self { joining, initial, outputs: HashMap::new(), bases: HashMap::new(), pains, bytes: 0 }
+    }
+
+    /// A list of frames, not recursion: states before partings may lie as deep as the workflow.
+    fn join(&mut self, of: &[usize]) -> Result<Rc<State>, TooMuch> {
+        let mut frames = vec![self.frame(of.to_vec())];
+        loop {
+            let frame = frames.last_mut().expect("the first frame stays until it is done");
+            match self.advance(frame)? {
+                Step::Needs(latest) => frames.push(self.frame(latest)),
+                Step::Done(state) => {
+                    let Frame { of, .. } = frames.pop().expect("it was just advanced");
+                    if frames.is_empty() {
+                        return Ok(state);
+                    }
+                    self.joining.memo.keep(&of, || state.text());
+                    self.bases.insert(of, state);
+                }
+            }
         }
     }
 
-    fn join(&mut self, of: &[usize]) -> Rc<State> {
-        let mut joined = self.output(of[0]);
-        let mut past = Places::none(self.graph.len());
-        let mut merged = 0;
-        for (at, &next) in of.iter().enumerate().skip(1) {
+    fn frame(&mut self, of: Vec<usize>) -> Frame {
+        let joined = self.output(of[0]);
+        Frame { of, at: 1, joined, past: self.joining.graph.no_past(), merged: 0 }
+    }
+
+    fn advance(&mut self, frame: &mut Frame) -> Result<Step, TooMuch> {
+        let graph = self.joining.graph;
+        while let Some(&next) = frame.of.get(frame.at) {
             let right = self.output(next);
-            if joined.is_plainly(&right) {
-                continue;
+            if !self.is_plainly(&frame.joined, &right)? {
+                // Late, because branches that changed nothing are the rule.
+                for &task in &frame.of[frame.merged..frame.at] {
+                    graph.add_past(&mut frame.past, task);
+                }
+                frame.merged = frame.at;
+                let base = match self.base(graph.parting(&frame.past, next))? {
+                    Ok(base) => base,
+                    Err(latest) => return Ok(Step::Needs(latest)),
+                };
+                frame.joined = self.unite(&base, Rc::clone(&frame.joined), right)?;
             }
-            // Late, because branches that changed nothing are the rule.
-            for &task in &of[merged..at] {
-                past.add(&self.past(task));
-            }
-            merged = at;
-            let base = self.base(&past, next);
-            joined = unite(&base, joined, right);
+            frame.at += 1;
         }
-        joined
+        Ok(Step::Done(Rc::clone(&frame.joined)))
     }
 
-    /// The state in which `next` and the tasks of `past` parted.
-    fn base(&mut self, past: &Places, next: usize) -> Rc<State> {
-        let mut common = past.clone();
-        common.keep(&self.past(next));
-        let mut latest = Vec::new();
-        while let Some(place) = common.highest() {
-            let task = self.graph.topological()[place];
-            common.remove(&self.past(task));
-            latest.push(task);
+    /// The state of the tasks `latest`, or those tasks if it is to be made first.
+    fn base(&mut self, latest: Vec<usize>) -> Result<Result<Rc<State>, Vec<usize>>, TooMuch> {
+        let last = match latest[..] {
+            [] => return Ok(Ok(Rc::clone(&self.initial))),
+            [only] => return Ok(Ok(self.output(only))),
+            [.., last] => last,
+        };
+        if let Some(known) = self.bases.get(&latest) {
+            return Ok(Ok(Rc::clone(known)));
         }
-        latest.reverse();
-        match latest[..] {
-            [] => Rc::clone(&self.initial),
-            [only] => self.output(only),
-            [.., last] => match self.bases.get(&latest) {
-                Some(known) => Rc::clone(known),
-                None if self.reconstructed >= BASES_MAX => self.output(last),
-                None => self.reconstruct(latest),
-            },
+        if let Some(text) = self.joining.memo.get(&latest) {
+            let known = State::from_text(text);
+            self.bases.insert(latest, Rc::clone(&known));
+            return Ok(Ok(known));
         }
-    }
-
-    fn reconstruct(&mut self, latest: Vec<usize>) -> Rc<State> {
+        if self.pains.bytes_max < usize::MAX {
+            return Err(TooMuch);
+        }
         // Counted before the descent, or the bound would hold only at its bottom.
-        self.reconstructed += 1;
-        let state = self.join(&latest);
-        self.bases.insert(latest, Rc::clone(&state));
-        state
+        match self.joining.memo.may_reconstruct() {
+            true => Ok(Err(latest)),
+            false => Ok(Ok(self.output(last))),
+        }
     }
 
     fn output(&mut self, task: usize) -> Rc<State> {
-        let output = self.output;
+        let output = self.joining.output;
         Rc::clone(self.outputs.entry(task).or_insert_with(|| State::from_text(output(task))))
     }
 
-    /// A task and all that it depends on.
-    fn past(&mut self, task: usize) -> Rc<Places> {
-        if let Some(known) = self.pasts.get(&task) {
-            return Rc::clone(known);
+    fn unite(&mut self, base: &Rc<State>, left: Rc<State>, right: Rc<State>) -> Result<Rc<State>, TooMuch> {
+        if self.is_plainly(&left, base)? {
+            return Ok(right);
         }
-        let mut past = Places::none(self.graph.len());
-        let mut ahead = vec![task];
-        while let Some(next) = ahead.pop() {
-            if past.insert(self.place[next]) {
-                ahead.extend(self.graph.dependencies(next));
-            }
+        if self.is_plainly(&right, base)? {
+            return Ok(left);
         }
-        let past = Rc::new(past);
-        self.pasts.insert(task, Rc::clone(&past));
-        past
+        self.spend(base.bytes + left.bytes + right.bytes)?;
+        let depth_max = self.pains.depth_max;
+        let merged = merge(base.entries(depth_max)?, left.entries(depth_max)?, right.entries(depth_max)?);
+        Ok(State::from_entries(merged, left.bytes.max(right.bytes)))
     }
-}
 
-fn unite(base: &Rc<State>, left: Rc<State>, right: Rc<State>) -> Rc<State> {
-    if left.is_plainly(base) {
-        return right;
+    /// Whether they are equal as far as can be told without reading or writing.
+    fn is_plainly(&mut self, one: &State, other: &State) -> Result<bool, TooMuch> {
+        if std::ptr::eq(one, other) {
+            return Ok(true);
+        }
+        let (Some(one), Some(other)) = (one.text.get(), other.text.get()) else { return Ok(false) };
+        if Arc::ptr_eq(one, other) || one.len() != other.len() {
+            return Ok(Arc::ptr_eq(one, other));
+        }
+        self.spend(one.len())?;
+        Ok(one == other)
     }
-    if right.is_plainly(base) {
-        return left;
+
+    fn spend(&mut self, bytes: usize) -> Result<(), TooMuch> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > self.pains.bytes_max { Err(TooMuch) } else { Ok(()) }
     }
-    State::from_entries(merge(base.entries(), left.entries(), right.entries()))
 }

@@ -12,30 +12,53 @@ use crate::error::{Error, Kind, Result, excerpt};
 /// # Errors
 /// [`Kind::Context`] if it isn't the text of a JSON object, or nests deeper than [`DEPTH_MAX`].
 pub fn parse(text: &str) -> Result<Map<String, Value>> {
-    let mut reader = Reader { text, at: 0 };
-    let read = reader.value(1).filter(|_| reader.peek().is_none());
-    match read {
+    parse_within(text, DEPTH_MAX).map_err(|refusal| refusal.told(text))
+}
+
+/// Why a text was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It nests deeper than was asked for.
+    Deep,
+    /// It isn't the text of a JSON object; this byte is the first that doesn't fit.
+    Bad(usize),
+}
+
+impl Refusal {
+    pub(super) fn told(self, text: &str) -> Error {
+        let place = match self {
+            Self::Deep => String::new(),
+            Self::Bad(place) => format!(" (byte {place})"),
+        };
+        let text = format!("context is not a JSON object of depth {DEPTH_MAX}{place}: {}", excerpt(text));
+        Error::new(Kind::Context, text)
+    }
+}
+
+/// Like [`parse`], if it nests at most `depth_max` deep.
+pub(super) fn parse_within(text: &str, depth_max: usize) -> std::result::Result<Map<String, Value>, Refusal> {
+    let mut reader = Reader { text, at: 0, depth_max, is_deep: false };
+    match reader.value(1).filter(|_| reader.peek().is_none()) {
         Some(Value::Object(entries)) => Ok(entries),
-        _ => {
-            let place = reader.at;
-            let text = format!(
-                "context is not a JSON object of depth {DEPTH_MAX} (byte {place}): {}",
-                excerpt(text)
-            );
-            Err(Error::new(Kind::Context, text))
-        }
+        _ if reader.is_deep => Err(Refusal::Deep),
+        _ => Err(Refusal::Bad(reader.at)),
     }
 }
 
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    depth_max: usize,
+    is_deep: bool,
 }
 
 impl<'a> Reader<'a> {
     fn value(&mut self, depth: usize) -> Option<Value> {
         match self.peek()? {
-            b'{' | b'[' if depth > DEPTH_MAX => None,
+            b'{' | b'[' if depth > self.depth_max => {
+                self.is_deep = true;
+                None
+            }
             b'{' => self.object(depth).map(Value::Object),
             b'[' => self.array(depth).map(Value::Array),
             b'"' => self.string().map(Value::String),

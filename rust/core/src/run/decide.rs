@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use crate::context;
 use crate::port::{RunEnd, RunStatus, TaskRecord, TaskStatus};
@@ -13,15 +13,6 @@ use crate::run::{Progress, Run};
 use crate::time::Wall;
 
 impl Run {
-    pub(super) fn input_of(&self, task: usize) -> Arc<str> {
-        let graph = &self.workflow.graph;
-        let output = |of: usize| {
-            let output = self.tasks[of].output.as_ref().expect("a final task has an output");
-            Arc::clone(output)
-        };
-        context::join(graph, &output, &self.initial, graph.dependencies(task))
-    }
-
     /// Starts a task whose dependencies are all final, or skips it and whatever follows from that.
     pub(super) fn decide(&mut self, task: usize, now: Wall, progress: &mut Progress) {
         if self.starts(task) {
@@ -32,20 +23,21 @@ impl Run {
     }
 
     fn starts(&mut self, task: usize) -> bool {
-        let input = self.input_of(task);
-        let starts = self.halt.is_none() && self.may_run(task, &input);
-        self.tasks[task].input = Some(input);
+        let starts = self.halt.is_none() && self.may_run(task);
         if starts {
             self.tasks[task].phase = Phase::Active;
         }
         starts
     }
 
-    fn may_run(&self, task: usize, input: &str) -> bool {
+    fn may_run(&self, task: usize) -> bool {
         match &self.workflow.tasks[task].rule {
             Some(rule) => {
-                let context: Map<String, Value> =
-                    context::parse(input).expect("a context was checked before it was kept");
+                let context = match rule.reads_context() {
+                    true => context::parse(&self.relay.given(task))
+                        .expect("a context was checked before it was kept"),
+                    false => Map::new(),
+                };
                 rule.holds(&context, &|id| self.status_of(id))
             }
             None => {
@@ -95,8 +87,8 @@ impl Run {
     fn make_final(&mut self, task: usize, status: TaskStatus, now: Wall, progress: &mut Progress) {
         let state = &mut self.tasks[task];
         if status != TaskStatus::Completed {
-            // A failed or skipped task passes on what it was given, so that every join has something to merge.
-            state.output = state.input.clone();
+            // A failed or skipped task passes on what it was given.
+            state.output = None;
         }
         if status == TaskStatus::Skipped {
             state.attempt = 0;
@@ -110,6 +102,7 @@ impl Run {
         let already = matches!(self.tasks[task].phase, Phase::Final(_));
         assert!(!already, "a final task became final again");
         self.tasks[task].phase = Phase::Final(status);
+        self.relay.leave(task, self.tasks[task].output.take());
         self.unfinished -= 1;
         let workflow = Arc::clone(&self.workflow);
         let mut decidable = Vec::new();
@@ -129,9 +122,7 @@ impl Run {
         }
         progress.records.splice(0..0, std::mem::take(&mut self.held_back));
         let (status, error) = self.verdict();
-        let output = |of: usize| self.tasks[of].output.clone().expect("a final task has an output");
-        let graph = &self.workflow.graph;
-        let context = context::join(graph, &output, &self.initial, &graph.leaves());
+        let context = self.relay.last();
         progress.end = Some(RunEnd { status, context, error, completed_at: now });
     }
 

@@ -56,10 +56,8 @@ impl Run {
 
     /// Makes a task what it was, and returns the dependents that can be decided now.
     pub(super) fn restore(&mut self, task: usize, kept: &TaskRecord) -> Vec<usize> {
-        let input = self.input_of(task);
         let state = &mut self.tasks[task];
-        state.output = Some(kept.context.clone().unwrap_or_else(|| Arc::clone(&input)));
-        state.input = Some(input);
+        state.output = kept.context.clone();
         state.error = kept.error.clone();
         state.attempt = kept.attempt;
         self.close(task, kept.status)

@@ -39,7 +39,7 @@ pub(super) struct TaskState {
     pub(super) taken: bool,
     pub(super) begins: Begins,
     pub(super) attempt: u32,
-    pub(super) input: Option<Arc<str>>,
+    /// What its last attempt returned, until it is final.
     pub(super) output: Option<Arc<str>>,
     pub(super) error: Option<String>,
     pub(super) started_at: Option<Wall>,

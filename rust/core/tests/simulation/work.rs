@@ -54,7 +54,7 @@ impl World {
         let worker = Worker {
             job,
             task: Arc::clone(&spec.id),
-            input: run.input(task),
+            input: run.given(task).text(),
             stage: match job.callback_only {
                 true => Stage::Callback,
                 false if is_recording => Stage::Recording,
