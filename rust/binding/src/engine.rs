@@ -13,6 +13,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 use uuid::Uuid;
 
 use cloaca_core::admit::Overlap;
+use cloaca_core::context::{Bounds, LIGHT_BYTES_MAX};
 use cloaca_core::cron::Cron;
 use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::error::{Error, Kind, excerpt};
@@ -216,6 +217,7 @@ impl Engine {
             workflow_timeout: span_of(workflow_timeout),
             crons_enabled: crons,
             catchup_max,
+            contexts: Bounds::default(),
         };
         let opened = free(py, || cloaca_store::open(url, durability))?;
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
@@ -426,8 +428,9 @@ impl Engine {
         has_callback: bool,
     ) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
-        let ended = Ended::Success(context.into());
-        let ruling = quick(py, runtime, || runtime.attempt_ended(job_of(job), ended, has_callback))?;
+        let is_light = context.len() <= LIGHT_BYTES_MAX;
+        let end = || runtime.attempt_ended(job_of(job), Ended::Success(context.into()), has_callback);
+        let ruling = if is_light { quick(py, runtime, end)? } else { free(py, end)? };
         Ok(ruling == Ruling::Final)
     }
 

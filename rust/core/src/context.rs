@@ -30,3 +30,16 @@ pub const REMEMBERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What takes more bytes of JSON to read than this is left to a thread that holds up nobody else meanwhile.
 pub const LIGHT_BYTES_MAX: usize = 16 * 1024;
+
+/// What the contexts of a run may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// What takes more bytes of JSON to read is not done under a lock or with the interpreter in hand.
+    pub light_bytes_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { light_bytes_max: LIGHT_BYTES_MAX }
+    }
+}

@@ -85,6 +85,21 @@ impl Rule {
         }
     }
 
+    /// What is left of it once the context is known: it holds wherever the whole does, of any context.
+    pub fn resolved(&self, context: &Map<String, Value>) -> Self {
+        let resolved = |rules: &[Self]| rules.iter().map(|rule| rule.resolved(context)).collect();
+        match self {
+            Self::Value { key, operator, value } => match operator.holds(context.get(key), value) {
+                true => Self::Always,
+                false => Self::Any(Vec::new()),
+            },
+            Self::All(rules) => Self::All(resolved(rules)),
+            Self::Any(rules) => Self::Any(resolved(rules)),
+            Self::None(rules) => Self::None(resolved(rules)),
+            Self::Always | Self::Success(_) | Self::Failed(_) | Self::Skipped(_) => self.clone(),
+        }
+    }
+
     /// Whether the context can make a difference to it.
     pub fn reads_context(&self) -> bool {
         match self {

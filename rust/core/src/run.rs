@@ -3,6 +3,7 @@
 //! last task is final.
 
 mod decide;
+mod look;
 mod resume;
 mod task;
 
@@ -11,11 +12,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::context::{Given, Relay};
+use crate::context::{Bounds, Given, Relay};
 use crate::port::{RunEnd, RunStatus, TaskRecord, TaskStatus};
 use crate::run::task::{Begins, Phase, TaskState};
 use crate::time::Wall;
 use crate::workflow::Workflow;
+
+pub use look::{At, Look, Looked};
 
 /// A task whose attempt was cut off by the death of its process is tried at least once more, whatever its policy; after
 /// so many attempts beyond the policy it is taken for the cause of the deaths and failed.
@@ -41,6 +44,8 @@ pub struct Run {
     unfinished: usize,
     halt: Option<(RunStatus, String)>,
     held_back: Vec<TaskRecord>,
+    /// All tasks are final, and what the last of them left is being looked at.
+    is_ending: bool,
 }
 
 /// What became of an attempt.
@@ -70,6 +75,8 @@ pub struct Progress {
     pub records: Vec<TaskRecord>,
     /// Tasks to start, once the records are kept.
     pub jobs: Vec<usize>,
+    /// What has to be looked at before the run goes on; a task's context once the records are kept.
+    pub looks: Vec<At>,
     /// Tasks that failed without another attempt, whose callback is to be told.
     pub callbacks: Vec<usize>,
     /// A task to start again after a delay.
@@ -80,7 +87,13 @@ pub struct Progress {
 
 impl Run {
     /// A run that has just been decided.
-    pub fn new(id: Uuid, workflow: Arc<Workflow>, initial: Arc<str>, created_at: Wall) -> Self {
+    pub fn new(
+        id: Uuid,
+        workflow: Arc<Workflow>,
+        initial: Arc<str>,
+        bounds: Bounds,
+        created_at: Wall,
+    ) -> Self {
         let graph = &workflow.graph;
         let tasks: Vec<TaskState> = (0..workflow.tasks.len())
             .map(|task| TaskState {
@@ -96,7 +109,7 @@ impl Run {
             })
             .collect();
         let unfinished = tasks.len();
-        let relay = Arc::new(Relay::new(Arc::clone(&workflow), initial));
+        let relay = Arc::new(Relay::new(Arc::clone(&workflow), initial, bounds));
         Self {
             id,
             row: 0,
@@ -108,6 +121,7 @@ impl Run {
             unfinished,
             halt: None,
             held_back: Vec::new(),
+            is_ending: false,
         }
     }
 
@@ -272,7 +286,7 @@ impl Run {
     pub fn halt(&mut self, status: RunStatus, cause: &str, now: Wall) -> (Progress, Vec<(usize, u32)>) {
         let mut progress = Progress::default();
         // A run that has concluded has sent its end: a second one would be refused, and look like a takeover.
-        if self.halt.is_none() && self.unfinished > 0 {
+        if self.halt.is_none() && (self.unfinished > 0 || self.is_ending) {
             self.halt = Some((status, cause.to_owned()));
             for task in 0..self.tasks.len() {
                 let state = &self.tasks[task];
@@ -280,7 +294,9 @@ impl Run {
                     Phase::Active if state.taken => {}
                     Phase::Delayed => self.fail(task, now, &mut progress),
                     Phase::Active if state.error.is_some() => self.fail(task, now, &mut progress),
-                    Phase::Active => self.finish(task, TaskStatus::Skipped, now, &mut progress),
+                    Phase::Active | Phase::Looking => {
+                        self.finish(task, TaskStatus::Skipped, now, &mut progress);
+                    }
                     Phase::Blocked | Phase::Settling(_) | Phase::Final(_) => {}
                 }
             }

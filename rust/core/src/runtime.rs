@@ -8,6 +8,7 @@ mod clock;
 mod jobs;
 mod keeper;
 mod liaison;
+mod looks;
 mod manual;
 mod park;
 mod pollers;
@@ -32,6 +33,7 @@ use crate::port::{Fault, Store, TaskRecord};
 use crate::run::Run;
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
+use crate::runtime::looks::LookState;
 use crate::runtime::park::lock;
 use crate::runtime::pollers::PollState;
 use crate::runtime::watch::{News, Watch};
@@ -79,6 +81,9 @@ struct Shared {
     slots_wake: Condvar,
     jobs_done: Condvar,
     closing_wake: Condvar,
+    looks: Mutex<LookState>,
+    looks_wake: Condvar,
+    looks_done: Condvar,
     polls: Mutex<PollState>,
     leader_wake: Condvar,
     follower_wake: Condvar,
@@ -132,7 +137,7 @@ fn spawn(
 }
 
 impl Runtime {
-    /// Starts the threads over a store: a writer, a timekeeper and a liaison.
+    /// Starts the threads over a store: a writer, a timekeeper, a liaison, and one that looks at contexts.
     ///
     /// # Errors
     /// [`Kind::Store`] if the store does not take a new owner.
@@ -159,6 +164,9 @@ impl Runtime {
             slots_wake: Condvar::new(),
             jobs_done: Condvar::new(),
             closing_wake: Condvar::new(),
+            looks: Mutex::default(),
+            looks_wake: Condvar::new(),
+            looks_done: Condvar::new(),
             polls: Mutex::new(PollState { poller: Poller::new(services.resolution), ..PollState::default() }),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
@@ -183,7 +191,8 @@ impl Runtime {
         let recovery = services.recovery;
         let timekeeper = spawn("cloaca-clock", &shared, Shared::keep_time)?;
         let liaison = spawn("cloaca-liaison", &shared, move |shared| shared.keep_touch(recovery))?;
-        Ok(Self { shared, threads: Mutex::new(vec![writer, timekeeper, liaison]) })
+        let looks = spawn("cloaca-looks", &shared, Shared::look_all)?;
+        Ok(Self { shared, threads: Mutex::new(vec![writer, timekeeper, liaison, looks]) })
     }
 
     /// The store, for listings.
@@ -330,7 +339,8 @@ impl Runtime {
         lock(&shared.polls).closed = true;
         shared.wake_pollers();
         self.drain_polls(deadline.min(Instant::now() + POLL_PATIENCE));
-        let clean = self.drain_jobs(deadline);
+        let clean = self.drain_jobs(deadline) & self.drain_looks(deadline);
+        shared.close_looks();
         let history = lock(&shared.polls).poller.take_history();
         self.step(Event::History(history));
         lock(&shared.writer).closed = true;
@@ -370,7 +380,7 @@ impl Shared {
     }
 
     fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
-        let Effects { commits, jobs, ended, started, released, lost, rearm, cancels, logs, is_buried } =
+        let Effects { commits, jobs, looks, ended, started, released, lost, rearm, cancels, logs, is_buried } =
             effects;
         if !commits.is_empty() {
             let mut writer = lock(&self.writer);
@@ -402,6 +412,9 @@ impl Shared {
             }
             state.ready.extend(jobs);
             self.call_for_workers(&mut state);
+        }
+        if !looks.is_empty() {
+            self.look_soon(looks);
         }
         if !cancels.is_empty() {
             lock(&self.cancels).extend(cancels);
@@ -440,6 +453,7 @@ impl Shared {
         for wake in [&self.jobs_wake, &self.slots_wake, &self.closing_wake] {
             wake.notify_all();
         }
+        self.close_looks();
         lock(&self.writer).closed = true;
         self.writer_wake.notify_all();
         self.writer_idle.notify_all();

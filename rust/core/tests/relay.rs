@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use cloaca_core::context::{LIGHT_BYTES_MAX, Relay, hash_json, hash_text, join, parse};
+use cloaca_core::context::{Bounds, LIGHT_BYTES_MAX, Relay, hash_json, hash_text, join, parse};
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::RetryPolicy;
 use cloaca_core::workflow::{Task, Workflow};
@@ -59,7 +59,7 @@ fn nested(depth: usize) -> Value {
 fn the_tasks_of_a_layer_are_given_one_context_that_is_joined_once() {
     let (layers, width) = (30, 30);
     let workflow = lattice(layers, width);
-    let relay = Relay::new(Arc::clone(&workflow), "{}".into());
+    let relay = Relay::new(Arc::clone(&workflow), "{}".into(), Bounds::default());
     for layer in 0..layers {
         let first = relay.given(layer * width);
         for task in layer * width..(layer + 1) * width {
@@ -73,7 +73,7 @@ fn the_tasks_of_a_layer_are_given_one_context_that_is_joined_once() {
 #[test]
 fn what_is_remembered_is_what_a_join_of_its_own_comes_to() {
     let workflow = lattice(4, 3);
-    let relay = Relay::new(Arc::clone(&workflow), "{\"list\":[]}".into());
+    let relay = Relay::new(Arc::clone(&workflow), "{\"list\":[]}".into(), Bounds::default());
     let mut left: Vec<Arc<str>> = Vec::new();
     let initial: Arc<str> = "{\"list\":[]}".into();
     for task in 0..12 {
@@ -88,7 +88,7 @@ fn what_is_remembered_is_what_a_join_of_its_own_comes_to() {
 
 #[test]
 fn what_branches_left_as_it_was_is_the_same_text_and_never_read() {
-    let relay = Relay::new(diamond(), "this is no JSON".into());
+    let relay = Relay::new(diamond(), "this is no JSON".into(), Bounds::default());
     let text: Arc<str> = "x".repeat(10 * LIGHT_BYTES_MAX).into();
     for task in 0..3 {
         relay.leave(task, Some(Arc::clone(&text)));
@@ -99,7 +99,7 @@ fn what_branches_left_as_it_was_is_the_same_text_and_never_read() {
 
 #[test]
 fn what_takes_long_is_not_done_at_once() {
-    let relay = Relay::new(diamond(), "{}".into());
+    let relay = Relay::new(diamond(), "{}".into(), Bounds::default());
     let long = "x".repeat(LIGHT_BYTES_MAX);
     relay.leave(0, Some("{}".into()));
     relay.leave(1, Some(with("{}", "b", json!(long))));
@@ -112,7 +112,7 @@ fn what_takes_long_is_not_done_at_once() {
 
 #[test]
 fn small_contexts_are_joined_at_once() {
-    let relay = Relay::new(diamond(), "{}".into());
+    let relay = Relay::new(diamond(), "{}".into(), Bounds::default());
     relay.leave(0, Some("{}".into()));
     relay.leave(1, Some("{\"b\":1}".into()));
     relay.leave(2, Some("{\"c\":2}".into()));
@@ -131,7 +131,7 @@ fn a_task_that_passed_on_what_it_was_given_left_the_join_of_what_came_before() {
         task("d", &["again", "c"]),
     ]);
     for at_once in [false, true] {
-        let relay = Relay::new(Arc::clone(&workflow), "{\"i\":0}".into());
+        let relay = Relay::new(Arc::clone(&workflow), "{\"i\":0}".into(), Bounds::default());
         relay.leave(0, Some("{\"i\":0,\"a\":1}".into()));
         relay.leave(1, Some("{\"i\":0,\"b\":1}".into()));
         relay.leave(2, None);
@@ -148,14 +148,14 @@ fn a_chain_of_skips_may_be_as_long_as_the_workflow() {
     let before = |task: usize| if task == 0 { Vec::new() } else { vec![format!("t{}", task - 1)] };
     let tasks: Vec<(String, Vec<String>)> =
         (0..20_000).map(|task| (format!("t{task}"), before(task))).collect();
-    let relay = Relay::new(workflow(&tasks), "{\"i\":0}".into());
+    let relay = Relay::new(workflow(&tasks), "{\"i\":0}".into(), Bounds::default());
     (0..20_000).for_each(|task| relay.leave(task, None));
     assert_eq!(relay.last_at_once().as_deref(), Some("{\"i\":0}"));
 }
 
 #[test]
 fn threads_that_ask_at_once_are_given_one_context() {
-    let relay = Relay::new(diamond(), "{}".into());
+    let relay = Relay::new(diamond(), "{}".into(), Bounds::default());
     let long = "x".repeat(1_000_000);
     relay.leave(0, Some("{}".into()));
     relay.leave(1, Some(with("{}", "b", json!(long))));
@@ -173,7 +173,7 @@ fn the_deepest_contexts_are_joined_and_hashed_on_a_small_stack() {
     // Built where there is room, worked on where there is none.
     let texts: Vec<Arc<str>> = ["i", "b", "c"].map(deep).to_vec();
     let work = move || {
-        let relay = Relay::new(diamond(), Arc::clone(&texts[0]));
+        let relay = Relay::new(diamond(), Arc::clone(&texts[0]), Bounds::default());
         (0..3).for_each(|task| relay.leave(task, Some(Arc::clone(&texts[task]))));
         (relay.given_at_once(3), relay.given(3), hash_text("t", &relay.given(3)).unwrap())
     };

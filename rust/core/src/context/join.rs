@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::context::DEPTH_MAX;
 use crate::context::memo::Memo;
 use crate::context::merge;
 use crate::context::read::{Refusal, parse_within};
 use crate::context::room::{SHALLOW_MAX, with_room};
-use crate::context::{DEPTH_MAX, LIGHT_BYTES_MAX};
 use crate::graph::{Graph, Places};
 
 /// What a task left, by its position, as JSON text.
@@ -55,8 +55,8 @@ impl Joining<'_> {
     }
 
     /// The join, if it is quickly made.
-    pub(super) fn join_lightly(&self, of: &[usize]) -> Option<Arc<str>> {
-        self.join_within(of, Pains { bytes_max: LIGHT_BYTES_MAX, depth_max: SHALLOW_MAX }).ok()
+    pub(super) fn join_lightly(&self, of: &[usize], bytes_max: usize) -> Option<Arc<str>> {
+        self.join_within(of, Pains { bytes_max, depth_max: SHALLOW_MAX }).ok()
     }
 
     fn join_within(&self, of: &[usize], pains: Pains) -> Result<Arc<str>, TooMuch> {

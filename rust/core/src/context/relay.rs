@@ -6,8 +6,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use serde_json::{Map, Value};
+
 use crate::context::join::Joining;
 use crate::context::memo::Memo;
+use crate::context::read::parse_within;
+use crate::context::room::{SHALLOW_MAX, with_room};
+use crate::context::{Bounds, parse};
 use crate::workflow::Workflow;
 
 /// What the tasks of one run hand on.
@@ -20,6 +25,7 @@ pub struct Relay {
     /// Whether any of them left what it was given.
     has_passed_on: AtomicBool,
     memo: Memo,
+    bounds: Bounds,
 }
 
 /// Where what a task is given comes from.
@@ -30,9 +36,10 @@ enum Source<'a> {
 
 impl Relay {
     /// Of a run that begins with this context.
-    pub fn new(workflow: Arc<Workflow>, initial: Arc<str>) -> Self {
+    pub fn new(workflow: Arc<Workflow>, initial: Arc<str>, bounds: Bounds) -> Self {
         let left = (0..workflow.tasks.len()).map(|_| OnceLock::new()).collect();
-        Self { workflow, initial, left, has_passed_on: AtomicBool::new(false), memo: Memo::default() }
+        let (has_passed_on, memo) = (AtomicBool::new(false), Memo::default());
+        Self { workflow, initial, left, has_passed_on, memo, bounds }
     }
 
     /// A task is final and left this; without it, what it was given, so that every join has something to merge.
@@ -55,6 +62,24 @@ impl Relay {
     /// The same if it is known or quickly found. Never waits.
     pub fn given_at_once(&self, task: usize) -> Option<Arc<str>> {
         self.meet_at_once(self.workflow.graph.dependencies(task))
+    }
+
+    /// What `look` finds in what a task is given, like [`Relay::given`].
+    ///
+    /// # Panics
+    /// If that isn't the text of a JSON object: contexts are checked before they are kept.
+    pub fn look<T: Send>(&self, task: usize, look: &(dyn Fn(&Map<String, Value>) -> T + Sync)) -> T {
+        let text = self.given(task);
+        match parse_within(&text, SHALLOW_MAX) {
+            Ok(entries) => look(&entries),
+            Err(_) => with_room(&|| look(&parse(&text).expect("a context was checked before it was kept"))),
+        }
+    }
+
+    /// The same if it is quickly found. Never waits.
+    pub fn look_at_once<T>(&self, task: usize, look: impl FnOnce(&Map<String, Value>) -> T) -> Option<T> {
+        let text = self.given_at_once(task).filter(|text| text.len() <= self.bounds.light_bytes_max)?;
+        parse_within(&text, SHALLOW_MAX).ok().map(|entries| look(&entries))
     }
 
     /// What the tasks left that nothing depends on, like [`Relay::given`].
@@ -83,7 +108,7 @@ impl Relay {
             Source::Joined(of) => of,
         };
         let make = |of| {
-            let joined = self.joining(|all| all.join_lightly(of))?;
+            let joined = self.joining(|all| all.join_lightly(of, self.bounds.light_bytes_max))?;
             self.memo.offer(of, &joined);
             Some(joined)
         };

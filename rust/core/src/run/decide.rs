@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 
-use crate::context;
 use crate::port::{RunEnd, RunStatus, TaskRecord, TaskStatus};
+use crate::rule::Rule;
+use crate::run::look::At;
 use crate::run::task::Phase;
 use crate::run::{Progress, Run};
 use crate::time::Wall;
@@ -15,39 +16,51 @@ use crate::time::Wall;
 impl Run {
     /// Starts a task whose dependencies are all final, or skips it and whatever follows from that.
     pub(super) fn decide(&mut self, task: usize, now: Wall, progress: &mut Progress) {
-        if self.starts(task) {
-            progress.jobs.push(task);
-        } else {
+        if self.is_skipped(task, progress) {
             self.finish(task, TaskStatus::Skipped, now, progress);
         }
     }
 
-    fn starts(&mut self, task: usize) -> bool {
-        let starts = self.halt.is_none() && self.may_run(task);
-        if starts {
-            self.tasks[task].phase = Phase::Active;
+    /// What is to be skipped is left to the caller; a task that starts, or has to be looked at first, is on its way.
+    fn is_skipped(&mut self, task: usize, progress: &mut Progress) -> bool {
+        match self.may_run(task) {
+            Some(may_run) => {
+                let starts = self.halt.is_none() && may_run;
+                if starts {
+                    self.tasks[task].phase = Phase::Active;
+                    progress.jobs.push(task);
+                }
+                !starts
+            }
+            None if self.halt.is_some() => true,
+            None => {
+                self.tasks[task].phase = Phase::Looking;
+                progress.looks.push(At::Task(task));
+                false
+            }
         }
-        starts
     }
 
-    fn may_run(&self, task: usize) -> bool {
-        match &self.workflow.tasks[task].rule {
-            Some(rule) => {
-                let context = match rule.reads_context() {
-                    true => context::parse(&self.relay.given(task))
-                        .expect("a context was checked before it was kept"),
-                    false => Map::new(),
-                };
-                rule.holds(&context, &|id| self.status_of(id))
-            }
-            None => {
-                let dependencies = self.workflow.graph.dependencies(task);
-                let is = |status| move |&of: &usize| self.tasks[of].phase == Phase::Final(status);
-                dependencies.is_empty()
-                    || (dependencies.iter().any(is(TaskStatus::Completed))
-                        && !dependencies.iter().any(is(TaskStatus::Failed)))
-            }
+    /// None if what it is given has to be looked at first.
+    fn may_run(&self, task: usize) -> Option<bool> {
+        let Some(rule) = &self.workflow.tasks[task].rule else { return Some(self.may_follow(task)) };
+        let holds = |context: &_| self.holds(rule, context);
+        match rule.reads_context() {
+            true => self.relay.look_at_once(task, holds),
+            false => Some(holds(&Map::new())),
         }
+    }
+
+    fn may_follow(&self, task: usize) -> bool {
+        let dependencies = self.workflow.graph.dependencies(task);
+        let is = |status| move |&of: &usize| self.tasks[of].phase == Phase::Final(status);
+        dependencies.is_empty()
+            || (dependencies.iter().any(is(TaskStatus::Completed))
+                && !dependencies.iter().any(is(TaskStatus::Failed)))
+    }
+
+    pub(super) fn holds(&self, rule: &Rule, context: &Map<String, Value>) -> bool {
+        rule.holds(context, &|id| self.status_of(id))
     }
 
     fn status_of(&self, id: &str) -> Option<TaskStatus> {
@@ -75,9 +88,7 @@ impl Run {
         while let Some(next) = decidable.pop_front() {
             if let Some(kept) = self.tasks[next].kept.take() {
                 decidable.extend(self.restore(next, &kept));
-            } else if self.starts(next) {
-                progress.jobs.push(next);
-            } else {
+            } else if self.is_skipped(next, progress) {
                 self.make_final(next, TaskStatus::Skipped, now, progress);
                 decidable.extend(self.close(next, TaskStatus::Skipped));
             }
@@ -120,9 +131,15 @@ impl Run {
             self.hold_back(progress);
             return;
         }
+        let Some(context) = self.relay.last_at_once() else {
+            if !std::mem::replace(&mut self.is_ending, true) {
+                progress.looks.push(At::End);
+            }
+            return self.hold_back(progress);
+        };
+        self.is_ending = false;
         progress.records.splice(0..0, std::mem::take(&mut self.held_back));
         let (status, error) = self.verdict();
-        let context = self.relay.last();
         progress.end = Some(RunEnd { status, context, error, completed_at: now });
     }
 

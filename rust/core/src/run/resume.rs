@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::context::Bounds;
 use crate::port::{RunStatus, TaskRecord, TaskStatus, Unfinished};
-use crate::run::task::Phase;
+use crate::run::task::{Begins, Phase};
 use crate::run::{CANCELLED, INTERRUPTED_ATTEMPTS_MAX, Progress, Run};
 use crate::time::Wall;
 use crate::workflow::Workflow;
@@ -13,9 +14,14 @@ use crate::workflow::Workflow;
 impl Run {
     /// A run taken over from a runner that is gone, and what it needs to go on. Final tasks stay as they are; whatever
     /// may have been in flight gets the next attempt number.
-    pub fn resume(unfinished: &Unfinished, workflow: Arc<Workflow>, now: Wall) -> (Self, Progress) {
+    pub fn resume(
+        unfinished: &Unfinished,
+        workflow: Arc<Workflow>,
+        bounds: Bounds,
+        now: Wall,
+    ) -> (Self, Progress) {
         let initial: Arc<str> = unfinished.context.as_str().into();
-        let mut run = Self::new(unfinished.id, Arc::clone(&workflow), initial, unfinished.created_at);
+        let mut run = Self::new(unfinished.id, Arc::clone(&workflow), initial, bounds, unfinished.created_at);
         run.row = unfinished.row;
         let mut progress = Progress::default();
         let mut records: HashMap<&str, &TaskRecord> =
@@ -71,14 +77,20 @@ impl Run {
         now: Wall,
         progress: &mut Progress,
     ) {
-        self.decide(task, now, progress);
-        if self.tasks[task].phase != Phase::Active || interruptions == 0 {
-            return;
+        if interruptions > 0 {
+            self.tasks[task].follow(kept);
         }
+        self.decide(task, now, progress);
+        if self.tasks[task].phase == Phase::Active {
+            self.give_up_on(task, now, progress);
+        }
+    }
+
+    /// Fails a task that was decided to start but was cut off too often.
+    pub(super) fn give_up_on(&mut self, task: usize, now: Wall, progress: &mut Progress) {
         let allowed = self.workflow.tasks[task].retry.attempts_max.saturating_add(INTERRUPTED_ATTEMPTS_MAX);
         let state = &mut self.tasks[task];
-        state.follow(kept);
-        if state.attempt > allowed {
+        if state.begins == Begins::AfterRecord && state.attempt > allowed {
             state.error = Some(format!("its process died during each of {} attempts", state.attempt - 1));
             progress.jobs.retain(|&job| job != task);
             self.fail(task, now, progress);

@@ -11,6 +11,8 @@ use crate::time::Wall;
 pub(super) enum Phase {
     /// Some dependencies are not final.
     Blocked,
+    /// Whether it runs depends on what it is given, and somebody is looking at that.
+    Looking,
     /// To be started, or being attempted.
     Active,
     /// Waits for the delay before its next attempt.

@@ -68,7 +68,9 @@ impl Runtime {
         let jobs = lock(&self.shared.jobs);
         let works = !jobs.ready.is_empty() || !jobs.running.is_empty();
         drop(jobs);
+        // Before the writer: a look that is over has sent what follows from it.
+        let looks = self.shared.is_looking();
         let writer = lock(&self.shared.writer);
-        !is_timer_due && !works && !writer.busy && writer.items.is_empty()
+        !is_timer_due && !works && !looks && !writer.busy && writer.items.is_empty()
     }
 }

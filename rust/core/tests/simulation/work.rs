@@ -117,6 +117,22 @@ impl World {
         self.witness.body_started(id, &worker.task, worker.job.attempt, &run.workflow, kept);
     }
 
+    /// A context is looked at for a run that waits for that; now and then twice, or too late.
+    pub fn look_at_context(&mut self, p: usize) -> bool {
+        if self.processes[p].looks.is_empty() {
+            return false;
+        }
+        let index = self.random.index(self.processes[p].looks.len());
+        let look = self.processes[p].looks.swap_remove(index);
+        let looked = look.take();
+        if !self.is_calm && self.random.percent(10) {
+            self.processes[p].looks.push(look);
+        }
+        self.note(|| format!("{p}: {looked:?}"));
+        self.step(p, Event::Looked(looked));
+        true
+    }
+
     fn tell(&mut self, id: Uuid, task: &Arc<str>, status: TaskStatus) {
         self.witness.seen(id).told.insert((Arc::clone(task), status));
     }
