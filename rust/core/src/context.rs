@@ -7,7 +7,6 @@ mod memo;
 mod merge;
 mod read;
 mod relay;
-mod room;
 
 pub use canon::{Canon, hash_json, hash_text};
 pub use join::join;

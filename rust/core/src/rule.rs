@@ -7,6 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Kind, Result, excerpt};
 use crate::port::TaskStatus;
+use crate::room::with_room;
 
 /// How deep conditions may nest, the outermost rule counted.
 pub const DEPTH: usize = 100;
@@ -67,6 +68,18 @@ impl Rule {
     /// [`Kind::Workflow`] for an unknown type or operator, a missing or mistyped entry, or nesting deeper than [`DEPTH`].
     pub fn parse(value: &Value) -> Result<Self> {
         parse_at(value, 1)
+    }
+
+    /// The same of its JSON text, on any stack.
+    ///
+    /// # Errors
+    /// As [`Rule::parse`], and for what is no JSON.
+    pub fn read(text: &str) -> Result<Self> {
+        with_room(&|| {
+            let value = serde_json::from_str(text)
+                .map_err(|error| refusal(format!("trigger rule is not JSON: {error}")))?;
+            Self::parse(&value)
+        })
     }
 
     /// Whether the task may run. `status` knows the final tasks by their short ids; of the others it says nothing, and

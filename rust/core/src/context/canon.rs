@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::context::parse;
 use crate::context::read::parse_within;
-use crate::context::room::{SHALLOW_MAX, with_room};
 use crate::error::Result;
 use crate::port::ContextHash;
+use crate::room::{SHALLOW_MAX, with_room};
 
 /// The first canonical byte. A hash lives in the store, so a change of the encoding is a new version.
 const VERSION: u8 = 1;

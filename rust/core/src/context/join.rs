@@ -12,8 +12,8 @@ use crate::context::DEPTH_MAX;
 use crate::context::memo::Memo;
 use crate::context::merge;
 use crate::context::read::{Refusal, parse_within};
-use crate::context::room::{SHALLOW_MAX, with_room};
 use crate::graph::{Graph, Places};
+use crate::room::{SHALLOW_MAX, with_room};
 
 /// What a task left, by its position, as JSON text.
 pub(super) type Output<'a> = &'a (dyn Fn(usize) -> Arc<str> + Sync);

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use crate::context::join::Joining;
 use crate::context::memo::Memo;
 use crate::context::read::parse_within;
-use crate::context::room::{SHALLOW_MAX, with_room};
 use crate::context::{Bounds, parse};
+use crate::room::{SHALLOW_MAX, with_room};
 use crate::workflow::Workflow;
 
 /// What the tasks of one run hand on.

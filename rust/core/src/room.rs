@@ -1,12 +1,11 @@
-//! A stack that is large enough for the deepest context, on whatever thread one is met: Python lets a program give its threads
-//! 32 KiB.
-//! Invariant: what nests deeper than [`SHALLOW_MAX`] is read, merged and forgotten in here only.
+//! A stack that is large enough for whatever nests, on whatever thread it is met: Python lets a program give its threads 32 KiB.
+//! Invariant: what nests deeper than [`SHALLOW_MAX`] is read, worked on and forgotten in here only.
 
 use std::panic::resume_unwind;
 use std::thread::{Builder, scope};
 
 /// So deep may nest what is worked on with the caller's stack.
-pub(super) const SHALLOW_MAX: usize = 16;
+pub(crate) const SHALLOW_MAX: usize = 16;
 
 /// More than [`crate::context::DEPTH_MAX`] levels need in a build without optimisation.
 const ROOM_BYTES: usize = 4 * 1024 * 1024;
