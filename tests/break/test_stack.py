@@ -90,10 +90,12 @@ PROGRAMS = {
             with cloaca.DefaultRunner(":memory:") as runner:
                 run = runner.submit("w", deep(200))
                 assert run.result(60).status == "Completed"
-                assert runner.list_runs()[0]["context"] == deep(200)
-                assert runner.get_run(run.id)["final_context"]["x"] == deep(199)
-                context = cloaca.Context(deep(200))
-                assert cloaca.Context.from_json(context.copy().to_json()) == context
+                # By their texts: Python's own == of such values needs more than this stack.
+                text = cloaca.Context(deep(200)).to_json()
+                assert cloaca.Context(runner.list_runs()[0]["context"]).to_json() == text
+                final = cloaca.Context(runner.get_run(run.id)["final_context"])
+                assert final.copy().to_json().startswith(text[:-1])
+                assert cloaca.Context.from_json(text).to_json() == text
 
         on_a_small_stack(work)
         """,
