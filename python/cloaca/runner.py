@@ -19,7 +19,7 @@ from time import monotonic
 
 from . import _guard, check, registry, why
 from .config import DefaultRunnerConfig, microseconds
-from .context import Context, decode_value, encode
+from .context import Context, decode_value, encode_within
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -200,6 +200,7 @@ class DefaultRunner:
             crons=config.enable_cron_scheduling,
             catchup_max=config.cron_max_catchup_executions,
             recovery=config.enable_recovery,
+            context_bytes_max=config.context_bytes_max,
             retention=microseconds(config, "retention"),
             resolution=microseconds(config, "timer_resolution"),
             start=start_us,
@@ -276,7 +277,7 @@ class DefaultRunner:
 
         Raises:
             WorkflowError: (a `ValueError`) no such workflow; the message names those that exist.
-            ContextError, ContextTypeError: the context is not JSON.
+            ContextError, ContextTypeError: the context is not JSON, or too large for this runner.
             RunnerError: (a `RuntimeError`) the runner is shut down.
         """
         engine = self._open()
@@ -310,7 +311,8 @@ class DefaultRunner:
         name = check.text(workflow_name, "workflow_name", WorkflowError)
         if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
             raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
-        encoded = [encode(context) for context in contexts]
+        limit = engine.context_bytes_max
+        encoded = [encode_within(limit, context, "the context") for context in contexts]
         registry.workflow(name)
         runs = [Run(self, run_id) for run_id in engine.submit(name, encoded, True)]
         if runs:
@@ -322,7 +324,7 @@ class DefaultRunner:
         if not isinstance(workflow_name, str):
             workflow_name = getattr(workflow_name, "name", workflow_name)
         workflow_name = check.text(workflow_name, "workflow_name", WorkflowError)
-        encoded = encode(context)
+        encoded = encode_within(engine.context_bytes_max, context, "the context")
         registry.workflow(workflow_name)
         return Run(self, engine.submit(workflow_name, [encoded], True)[0])
 

@@ -62,6 +62,7 @@ pub struct Engine {
     runtime: Arc<Runtime>,
     path: Option<PathBuf>,
     generation: u64,
+    context_bytes_max: usize,
 }
 
 impl Engine {
@@ -196,7 +197,7 @@ impl KindParts {
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery, retention=None, resolution=None, start=None))]
+    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery, context_bytes_max, retention=None, resolution=None, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
@@ -208,6 +209,7 @@ impl Engine {
         crons: bool,
         catchup_max: u64,
         recovery: bool,
+        context_bytes_max: usize,
         retention: Option<u64>,
         resolution: Option<u64>,
         start: Option<i64>,
@@ -217,7 +219,7 @@ impl Engine {
             workflow_timeout: span_of(workflow_timeout),
             crons_enabled: crons,
             catchup_max,
-            contexts: Bounds::default(),
+            contexts: Bounds { bytes_max: context_bytes_max, ..Bounds::default() },
         };
         let opened = free(py, || cloaca_store::open(url, durability))?;
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
@@ -228,7 +230,13 @@ impl Engine {
         let started = free(py, || Runtime::start(store, settings, &services, clock))?;
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = GENERATION.load(Ordering::Acquire);
-        Ok(Self { runtime: Arc::new(runtime), path, generation })
+        Ok(Self { runtime: Arc::new(runtime), path, generation, context_bytes_max })
+    }
+
+    /// How many bytes of JSON a context may have.
+    #[getter]
+    fn context_bytes_max(&self) -> usize {
+        self.context_bytes_max
     }
 
     /// The store's file; none for `:memory:`.

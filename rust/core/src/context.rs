@@ -7,17 +7,19 @@ mod memo;
 mod merge;
 mod read;
 mod relay;
+mod size;
 
 pub use canon::{Canon, hash_json, hash_text};
 pub use join::join;
 pub use merge::merge;
 pub use read::parse;
 pub use relay::{Given, Relay};
+pub use size::too_large;
 
 /// How deep a context may nest, itself counted.
 pub const DEPTH_MAX: usize = 200;
 
-/// How long a context's JSON text may be.
+/// How long a context's JSON text may be, if nothing else was asked for.
 pub const CONTEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How many states before partings of branches are reconstructed for one run; past it the latest common task's output stands for
@@ -35,10 +37,12 @@ pub const LIGHT_BYTES_MAX: usize = 16 * 1024;
 pub struct Bounds {
     /// What takes more bytes of JSON to read is not done under a lock or with the interpreter in hand.
     pub light_bytes_max: usize,
+    /// The longest that a context's JSON text may be.
+    pub bytes_max: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { light_bytes_max: LIGHT_BYTES_MAX }
+        Self { light_bytes_max: LIGHT_BYTES_MAX, bytes_max: CONTEXT_BYTES_MAX }
     }
 }

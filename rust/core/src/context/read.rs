@@ -15,6 +15,12 @@ pub fn parse(text: &str) -> Result<Map<String, Value>> {
     parse_within(text, DEPTH_MAX).map_err(|refusal| refusal.told(text))
 }
 
+/// Any JSON value, if the text is one that nests at most [`DEPTH_MAX`] deep.
+pub(super) fn parse_any(text: &str) -> Option<Value> {
+    let mut reader = Reader { text, at: 0, depth_max: DEPTH_MAX, is_deep: false };
+    reader.value(1).filter(|_| reader.peek().is_none())
+}
+
 /// Why a text was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {

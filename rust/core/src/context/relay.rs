@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::context::join::Joining;
 use crate::context::memo::Memo;
 use crate::context::read::parse_within;
-use crate::context::{Bounds, parse};
+use crate::context::{Bounds, parse, too_large};
 use crate::room::{SHALLOW_MAX, with_room};
 use crate::workflow::Workflow;
 
@@ -26,6 +26,8 @@ pub struct Relay {
     has_passed_on: AtomicBool,
     memo: Memo,
     bounds: Bounds,
+    /// Why the run cannot end with what its last tasks left.
+    refusal: OnceLock<String>,
 }
 
 /// Where what a task is given comes from.
@@ -39,7 +41,7 @@ impl Relay {
     pub fn new(workflow: Arc<Workflow>, initial: Arc<str>, bounds: Bounds) -> Self {
         let left = (0..workflow.tasks.len()).map(|_| OnceLock::new()).collect();
         let (has_passed_on, memo) = (AtomicBool::new(false), Memo::default());
-        Self { workflow, initial, left, has_passed_on, memo, bounds }
+        Self { workflow, initial, left, has_passed_on, memo, bounds, refusal: OnceLock::new() }
     }
 
     /// A task is final and left this; without it, what it was given, so that every join has something to merge.
@@ -82,14 +84,31 @@ impl Relay {
         parse_within(&text, SHALLOW_MAX).ok().map(|entries| look(&entries))
     }
 
-    /// What the tasks left that nothing depends on, like [`Relay::given`].
-    pub fn last(&self) -> Arc<str> {
-        self.meet(&self.workflow.graph.leaves())
+    /// What the tasks left that nothing depends on, like [`Relay::given`]; why it is refused if it is too large.
+    pub fn last(&self) -> Result<Arc<str>, String> {
+        self.fitting(self.meet(&self.workflow.graph.leaves()))
     }
 
     /// The same if it is known or quickly found. Never waits.
-    pub fn last_at_once(&self) -> Option<Arc<str>> {
-        self.meet_at_once(&self.workflow.graph.leaves())
+    pub fn last_at_once(&self) -> Option<Result<Arc<str>, String>> {
+        let text = self.meet_at_once(&self.workflow.graph.leaves())?;
+        let is_quick = text.len() <= self.bounds.bytes_max
+            || text.len() <= self.bounds.light_bytes_max
+            || self.refusal.get().is_some();
+        is_quick.then(|| self.fitting(text))
+    }
+
+    fn fitting(&self, last: Arc<str>) -> Result<Arc<str>, String> {
+        if last.len() <= self.bounds.bytes_max {
+            return Ok(last);
+        }
+        let refuse = || too_large("what the last tasks left", &last, self.bounds.bytes_max);
+        Err(self.refusal.get_or_init(|| refuse().unwrap_or_default()).clone())
+    }
+
+    /// What the run began with.
+    pub fn initial(&self) -> &Arc<str> {
+        &self.initial
     }
 
     fn meet(&self, of: &[usize]) -> Arc<str> {

@@ -131,7 +131,7 @@ impl Run {
             self.hold_back(progress);
             return;
         }
-        let Some(context) = self.relay.last_at_once() else {
+        let Some(last) = self.relay.last_at_once() else {
             if !std::mem::replace(&mut self.is_ending, true) {
                 progress.looks.push(At::End);
             }
@@ -139,7 +139,13 @@ impl Run {
         };
         self.is_ending = false;
         progress.records.splice(0..0, std::mem::take(&mut self.held_back));
-        let (status, error) = self.verdict();
+        let (mut status, mut error) = self.verdict();
+        let context = last.unwrap_or_else(|refusal| {
+            if status == RunStatus::Completed {
+                (status, error) = (RunStatus::Failed, Some(refusal));
+            }
+            Arc::clone(self.relay.initial())
+        });
         progress.end = Some(RunEnd { status, context, error, completed_at: now });
     }
 

@@ -58,7 +58,7 @@ impl Look {
             }
             At::End => {
                 // The relay remembers.
-                self.relay.last();
+                let _ = self.relay.last();
                 None
             }
         };

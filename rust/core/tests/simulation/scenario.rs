@@ -118,7 +118,7 @@ impl Scenario {
                 crons_enabled: true,
                 catchup_max: 3,
                 // Contexts here are small: at zero nearly all are looked at outside of a step.
-                contexts: Bounds { light_bytes_max: random.pick(&[0, LIGHT_BYTES_MAX]) },
+                contexts: Bounds { light_bytes_max: random.pick(&[0, LIGHT_BYTES_MAX]), ..Bounds::default() },
             },
             slots_max: random.between(1, 4) as usize,
             processes_max: random.pick(&[1, 1, 2, 3, 4]),
