@@ -370,17 +370,20 @@ class DefaultRunner:
         trigger: str | None = None,
         limit: int = check.PAGE_LIMIT,
         offset: int = 0,
+        *,
+        contexts: bool = True,
     ) -> list[dict[str, Any]]:
         """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
-        started_at completed_at
-        error_message`."""
+        started_at completed_at error_message`; with `contexts=False` without `context`, which is not read
+        then."""
         rows = self._open().runs(
             check.optional_text(workflow, "workflow"),
             check.optional_text(status, "status"),
             check.optional_text(trigger, "trigger"),
+            check.flag(contexts, "contexts"),
             *check.page(limit, offset),
         )
-        return [_run(row) for row in rows]
+        return [_run(row, contexts) for row in rows]
 
     def get_run(self, run_id: str) -> dict[str, Any] | None:
         """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
@@ -744,9 +747,10 @@ def _result(ended: tuple[str, str, str, str, str | None]) -> WorkflowResult:
     )
 
 
-def _run(row: dict[str, Any]) -> dict[str, Any]:
+def _run(row: dict[str, Any], has_context: bool = True) -> dict[str, Any]:
     shown = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}
-    shown["context"] = decode_value(row["context"])
+    if has_context:
+        shown["context"] = decode_value(row["context"])
     return shown | {name: row[name] for name in ("created_at", "started_at", "completed_at", "error_message")}
 
 

@@ -719,18 +719,19 @@ impl Engine {
     }
 
     /// Runs, newest first.
-    #[pyo3(signature = (workflow, status, trigger, limit, offset))]
+    #[expect(clippy::too_many_arguments, reason = "a filter of a listing, at the one call")]
     fn runs<'py>(
         &self,
         py: Python<'py>,
         workflow: Option<String>,
         status: Option<&str>,
         trigger: Option<String>,
+        contexts: bool,
         limit: u64,
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let status = status.map(|name| parse_status(py, name)).transpose()?;
-        let filter = RunFilter { workflow, status, trigger, schedule: None };
+        let filter = RunFilter { workflow, status, trigger, schedule: None, contexts };
         let rows = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         rows.iter().map(|row| convert::run(py, row, self.runtime.begun_at(row.id))).collect()
     }

@@ -15,7 +15,7 @@ use crate::room::with_room;
 /// use cloaca_core::context::too_large;
 ///
 /// let said = too_large("the context", "{\"a\":1,\"rows\":[[1,2,3],4]}", 20).unwrap();
-/// assert!(said.contains("27 bytes") && said.contains("rows[0] with 7"), "{said}");
+/// assert!(said.contains("26 bytes") && said.contains("rows[0] with 7"), "{said}");
 /// assert_eq!(too_large("the context", "{}", 20), None);
 /// ```
 pub fn too_large(what: &str, text: &str, bytes_max: usize) -> Option<String> {
