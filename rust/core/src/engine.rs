@@ -1085,7 +1085,7 @@ impl Engine {
             self.crons.remove(schedule.row);
             return;
         }
-        match Cron::parse(expression, timezone) {
+        match self.crons.read(expression, timezone) {
             Ok(cron) => {
                 let next = next_at.or_else(|| cron.next(now.wall));
                 let row = schedule.row;
