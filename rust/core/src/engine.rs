@@ -928,7 +928,7 @@ impl Engine {
 
     /// Sends what a run's step asks for on its way: records first, jobs once they are kept.
     fn follow(&mut self, id: Uuid, progress: Progress, now: Now, out: &mut Effects) {
-        let Progress { records, jobs, looks, callbacks, delayed, end } = progress;
+        let Progress { records, jobs, mut looks, callbacks, delayed, end } = progress;
         for task in callbacks {
             out.jobs.push(self.job(id, task, true));
         }
@@ -938,10 +938,11 @@ impl Engine {
             out.looks.extend(looks.into_iter().map(|at| self.runs[&id].look(at)));
             return;
         }
+        let run = &self.runs[&id];
         // The end is written after these records anyway, and who shuts down waits for looks, but not for commits.
-        let (ends, looks): (Vec<At>, Vec<At>) = looks.into_iter().partition(|at| *at == At::End);
-        out.looks.extend(ends.into_iter().map(|at| self.runs[&id].look(at)));
-        let run = self.runs[&id].row;
+        let ends = looks.extract_if(.., |at| *at == At::End);
+        out.looks.extend(ends.map(|at| run.look(at)));
+        let run = run.row;
         let change = RunChange { run, epoch: self.epoch, tasks: records, end: end.clone() };
         out.commits.push((Change::Run(change), Then::Progress { run: id, jobs, looks, delayed, end }));
     }

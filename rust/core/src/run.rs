@@ -128,7 +128,8 @@ impl Run {
     /// Decides the tasks that depend on nothing.
     pub fn begin(&mut self, now: Wall) -> Progress {
         let mut progress = Progress::default();
-        for root in self.workflow.graph.roots() {
+        let workflow = Arc::clone(&self.workflow);
+        for &root in workflow.graph.roots() {
             self.decide(root, now, &mut progress);
         }
         self.conclude(now, &mut progress);

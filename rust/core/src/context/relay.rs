@@ -86,12 +86,12 @@ impl Relay {
 
     /// What the tasks left that nothing depends on, like [`Relay::given`]; why it is refused if it is too large.
     pub fn last(&self) -> Result<Arc<str>, String> {
-        self.fitting(self.meet(&self.workflow.graph.leaves()))
+        self.fitting(self.meet(self.workflow.graph.leaves()))
     }
 
     /// The same if it is known or quickly found. Never waits.
     pub fn last_at_once(&self) -> Option<Result<Arc<str>, String>> {
-        let text = self.meet_at_once(&self.workflow.graph.leaves())?;
+        let text = self.meet_at_once(self.workflow.graph.leaves())?;
         let is_quick = text.len() <= self.bounds.bytes_max
             || text.len() <= self.bounds.light_bytes_max
             || self.refusal.get().is_some();
