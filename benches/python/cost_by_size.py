@@ -1,4 +1,4 @@
-"""What single calls cost beside more and more runs and triggers: a cost that grows with what is kept is seen here first."""
+"""What single calls cost beside more and more runs and triggers: a cost that grows is seen here first."""
 
 import time
 from collections.abc import Callable
