@@ -10,7 +10,7 @@ import cloaca
 
 LOOK_EVERY_S = 0.0005
 #: What is looked for is who holds the interpreter in one piece. Threads that are busy in Python make each
-#: other wait a switch interval, whatever they do, which is 5 ms by default: four of them, a bystander for 40 ms.
+#: other wait a switch interval, whatever they do, which is 5 ms by default: a bystander of four 40 ms.
 SLOTS = 1
 SWITCH_INTERVAL_S = 0.0002
 
