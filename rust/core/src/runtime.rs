@@ -84,6 +84,9 @@ struct Shared {
     looks: Mutex<LookState>,
     looks_wake: Condvar,
     looks_done: Condvar,
+    /// Steps whose effects are being carried out, and how many ever were.
+    stepping: AtomicU64,
+    steps: AtomicU64,
     polls: Mutex<PollState>,
     leader_wake: Condvar,
     follower_wake: Condvar,
@@ -167,6 +170,8 @@ impl Runtime {
             looks: Mutex::default(),
             looks_wake: Condvar::new(),
             looks_done: Condvar::new(),
+            stepping: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
             polls: Mutex::new(PollState { poller: Poller::new(services.resolution), ..PollState::default() }),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
@@ -380,6 +385,7 @@ impl Shared {
     }
 
     fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
+        self.stepping.fetch_add(1, Ordering::AcqRel);
         let Effects { commits, jobs, looks, ended, started, released, lost, rearm, cancels, logs, is_buried } =
             effects;
         if !commits.is_empty() {
@@ -429,6 +435,14 @@ impl Shared {
         if is_buried {
             self.give_in("the store takes this runner for dead; it has stopped, make a new one");
         }
+        self.steps.fetch_add(1, Ordering::AcqRel);
+        self.stepping.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many steps there were so far; none while the effects of one are being carried out.
+    fn steps_at_rest(&self) -> Option<u64> {
+        let steps = self.steps.load(Ordering::Acquire);
+        (self.stepping.load(Ordering::Acquire) == 0).then_some(steps)
     }
 
     /// Nothing can be relied upon any more but what is in the store: everything ends, whoever waits is told, and others may go on with the
