@@ -91,6 +91,21 @@ def _run_latency(tasks: int, durability: str) -> Workload:
     return Workload(name, "run_latency", options, {"runs": 50}, ("cloaca", "floor"))
 
 
+def _restart(runs: int) -> Workload:
+    name = "restart" if runs == 10_000 else f"restart-{runs}"
+    return Workload(name, "restart", {"runs": runs}, {"runs": 100})
+
+
+def _cost(size: int) -> Workload:
+    return Workload(f"cost-{size}", "cost_by_size", {"size": size}, {"size": 200})
+
+
+def _joins(layers: int, width: int) -> Workload:
+    options: Options = {"layers": layers, "width": width}
+    return Workload(f"joins-{layers}x{width}", "joins", options, {"layers": 4, "width": 4})
+
+
+SIZES = (1_000, 10_000, 100_000)
 LOOPS = ("cloaca", "floor", "heapq", "call_later")
 WORKLOADS = [
     _polls(100, 1, ("cloaca", "heapq", "call_later")),
@@ -138,7 +153,10 @@ WORKLOADS = [
     Workload(
         "fire", "fire_latency", {"per-second": 1_000, "seconds": 5}, {"per-second": 100, "seconds": 0.3}
     ),
-    Workload("restart", "restart", {"runs": 10_000}, {"runs": 100}),
+    *(_restart(runs) for runs in SIZES),
+    *(_cost(size) for size in SIZES),
+    _joins(20, 20),
+    _joins(30, 30),
     Workload(
         "footprint",
         "footprint",
@@ -181,6 +199,14 @@ def _run_rows(tasks: int, durability: str, *bounds: Bound) -> Row:
     what = "one task" if tasks == 1 else f"{tasks} tasks in a row"
     title = f"a run of {what}, one run after another, `{durability}`"
     return Row(title, f"run-{tasks}-{durability}", "p50_us", "µs", bounds)
+
+
+def _cost_rows(title: str, figure: str, *bounds: Bound) -> list[Row]:
+    return [Row(title.format(f"{size:,}"), f"cost-{size}", figure, "ms", bounds) for size in SIZES]
+
+
+def _rust_rows(title: str, figure: str, sizes: tuple[int, ...]) -> list[Row]:
+    return [Row(title.format(f"{size:,}"), "rust", f"{figure}/{size}", "ns") for size in sizes]
 
 
 BUSY = {"p99": (most(6.0),), "main": (least(0.33),)}
@@ -259,7 +285,37 @@ ROWS = [
     Row(
         "killed with 10,000 unfinished runs: first task after", "restart", "first_task_ms", "ms", (most(100),)
     ),
+    Row("killed with 1,000 unfinished runs: all in hand after", "restart-1000", "all_in_hand_ms", "ms"),
     Row("killed with 10,000 unfinished runs: all in hand after", "restart", "all_in_hand_ms", "ms"),
+    Row("killed with 100,000 unfinished runs: all in hand after", "restart-100000", "all_in_hand_ms", "ms"),
+    Row("20 layers of 20 crossing tasks: a run", "joins-20x20", "run_s", "s", (most(0.5),)),
+    Row(
+        "20 layers of 20 crossing tasks: a bystander stands still",
+        "joins-20x20",
+        "still_ms",
+        "ms",
+        (most(10),),
+    ),
+    Row("30 layers of 30 crossing tasks: a run", "joins-30x30", "run_s", "s", (most(1.5),)),
+    Row(
+        "30 layers of 30 crossing tasks: a bystander stands still",
+        "joins-30x30",
+        "still_ms",
+        "ms",
+        (most(10),),
+    ),
+    *_cost_rows("`list_runs()` beside {} runs", "list_ms"),
+    *_cost_rows("`list_runs(contexts=False)` beside {} runs", "list_bare_ms"),
+    *_cost_rows("`list_runs` that finds none beside {} runs", "list_none_ms"),
+    *_cost_rows("`get_run` beside {} runs", "get_run_ms"),
+    *_cost_rows("a run of one task, `normal`, beside {} runs", "run_ms"),
+    *_cost_rows("`why` beside {} triggers", "why_ms"),
+    *_cost_rows("`tick` beside {} triggers", "tick_ms"),
+    *_cost_rows("`list_trigger_schedules()` beside {} triggers", "list_triggers_ms"),
+    *_cost_rows("a trigger declared again beside {}", "declare_again_ms"),
+    *_rust_rows("crons read anew, {}", "load_crons", SIZES),
+    *_rust_rows("a look at the clock beside {} crons, none due", "clock_beside_crons", SIZES),
+    *_rust_rows("a look for what is too old beside {} runs, nothing found", "prune_nothing", SIZES),
     Row(
         "context hash, 5 keys",
         "rust",

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .context import Context, decode_value, encode
+from .context import Context, decode_value, encode_within, fitting
 from .duration import text_of
 from .errors import CloacaError, RetryAfter, RunnerError, TriggerError
 from .plain import describe, plain
@@ -203,7 +203,7 @@ class Crew:
             if _is_awaitable(answer):
                 self._answer_later(ticket, tick, answer)
                 return None
-            return _ruled(answer, tick)
+            return _ruled(answer, tick, self.engine.context_bytes_max)
         except RetryAfter as wish:
             return f"retry after {text_of(wish.delay_us)}", wish.delay_us
         except CloacaError as refused:
@@ -250,6 +250,7 @@ class Crew:
         left = ""
         handle = TaskHandle(self.engine, job, task_id)
         try:
+            fitting(self.engine.context_bytes_max, context_json, "the context that it is given")
             left, context = self._call(task, context, handle)
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: on a worker they can only mean that this attempt failed.
@@ -273,7 +274,8 @@ class Crew:
         elif not isinstance(returned, Context):
             kind = type(returned).__name__
             raise TypeError(f"task '{task.id}' returned {kind}; return the Context, a dict or None")
-        return encode(returned), returned
+        limit = self.engine.context_bytes_max
+        return encode_within(limit, returned, "the context that it left"), returned
 
     def _succeed(self, job: Job, task: TaskDefinition, task_id: str, left: str, context: Context) -> None:
         callback = task.on_success
@@ -321,14 +323,14 @@ def _is_too_late(error: BaseException) -> bool:
     return "interpreter shutdown" in describe(error)
 
 
-def _ruled(answer: object, tick: Tick | None) -> Ruling:
+def _ruled(answer: object, tick: Tick | None, bytes_max: int) -> Ruling:
     """What an answer means, once all of it is there."""
     results = _results(answer)
-    fires = [_fire(result) for result in results if result.is_fire_result()]
+    fires = [_fire(result, bytes_max) for result in results if result.is_fire_result()]
     reasons = [result.reason for result in results if result.is_skip_result() and result.reason]
     reason = plain(reasons[-1]) if reasons else ""
     # After the results: a generator may move the cursor between two of them.
-    cursor = None if tick is None else tick._moved()
+    cursor = None if tick is None else tick._moved(bytes_max)
     if not fires and cursor is None:
         return reason
     return fires, cursor, reason, None
@@ -354,9 +356,10 @@ def _results(answer: Any) -> list[TriggerResult]:
     return results
 
 
-def _fire(result: TriggerResult) -> Fire:
+def _fire(result: TriggerResult, bytes_max: int) -> Fire:
     ttl = result.run_key_ttl
-    return encode(result.context), result.run_key, None if ttl is None else int(ttl * 1e6)
+    text = encode_within(bytes_max, result.context, "the context of a fire")
+    return text, result.run_key, None if ttl is None else int(ttl * 1e6)
 
 
 def _is_awaitable(answer: object) -> bool:

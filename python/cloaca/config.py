@@ -31,8 +31,9 @@ _DEFAULTS: dict[str, Any] = {
     "durability": None,
     "retention": None,
     "timer_resolution": None,
+    "context_bytes_max": 16 * 1024 * 1024,
 }
-_BEYOND_UPSTREAM = ("durability", "retention", "timer_resolution")
+_BEYOND_UPSTREAM = ("durability", "retention", "timer_resolution", "context_bytes_max")
 _DURATIONS_US = {"retention": (SMALLEST_US, LARGEST_US), "timer_resolution": (10, 1_000_000)}
 """Fields that are durations, each with the shortest and the longest."""
 _MAY_BE_ZERO = ("cron_max_catchup_executions", "cron_max_recovery_attempts")
@@ -47,7 +48,8 @@ class DefaultRunnerConfig:
     (through process death) or `None`, as the URL says. `retention` is a duration such as `"90d"` after which
     final runs and history are deleted; `None` keeps them. `timer_resolution`, a duration from `"0.01ms"` to
     `"1s"`, is how finely polls are timed: those that are due within it share one wake-up at its end, which
-    spares the processor; `None` is 0.05 ms. These three show in `to_dict` only when set.
+    spares the processor; `None` is 0.05 ms. `context_bytes_max` is how many bytes of JSON a context or a
+    cursor may have, 16 MiB by default. These four show in `to_dict` only when set.
     `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change nothing: no
     loop looks for work here, and one connection writes.
 
@@ -76,6 +78,7 @@ class DefaultRunnerConfig:
     durability: str | None
     retention: str | float | timedelta | None
     timer_resolution: str | float | timedelta | None
+    context_bytes_max: int
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class DefaultRunnerConfig:
         durability: str | None = None,
         retention: str | float | timedelta | None = None,
         timer_resolution: str | float | timedelta | None = None,
+        context_bytes_max: int | None = None,
     ) -> None:
         given = locals()
         for field in _DEFAULTS:
@@ -113,7 +117,7 @@ class DefaultRunnerConfig:
         return {
             field: value
             for field, value in fields.items()
-            if value is not None or field not in _BEYOND_UPSTREAM
+            if value != _DEFAULTS[field] or field not in _BEYOND_UPSTREAM
         }
 
     def __setattr__(self, field: str, value: object) -> None:

@@ -191,6 +191,31 @@ def encode(data: Context | Mapping[str, Any] | None) -> str:
     return "{}" if data is None else _dumps(checked(data))
 
 
+def encode_within(bytes_max: int, data: Context | Mapping[str, Any] | None, what: str) -> str:
+    """Like `encode`, for where a context enters a runner, which has a bound on its size.
+
+    Raises:
+        ContextError: it has more bytes of JSON; the message names the largest value. Otherwise as `Context`.
+    """
+    return fitting(bytes_max, encode(data), what)
+
+
+def fitting(bytes_max: int, text: str, what: str) -> str:
+    """A context's JSON text, if it has at most so many bytes.
+
+    Raises:
+        ContextError: it has more.
+    """
+    # A character has at most four bytes; an ASCII text has as many as characters.
+    if len(text) <= bytes_max and (text.isascii() or len(text) <= bytes_max // 4):
+        return text
+    from ._cloaca import too_large
+
+    if (problem := too_large(what, text, bytes_max)) is not None:
+        raise ContextError(problem)
+    return text
+
+
 def decode(text: str) -> dict[str, Any]:
     """The dict that a JSON object spells, checked. Raises as `Context.from_json` does."""
     if not isinstance(text, str):

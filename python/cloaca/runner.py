@@ -19,7 +19,7 @@ from time import monotonic
 
 from . import _guard, check, registry, why
 from .config import DefaultRunnerConfig, microseconds
-from .context import Context, decode_value, encode
+from .context import Context, decode_value, encode_within
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -200,6 +200,7 @@ class DefaultRunner:
             crons=config.enable_cron_scheduling,
             catchup_max=config.cron_max_catchup_executions,
             recovery=config.enable_recovery,
+            context_bytes_max=config.context_bytes_max,
             retention=microseconds(config, "retention"),
             resolution=microseconds(config, "timer_resolution"),
             start=start_us,
@@ -276,7 +277,7 @@ class DefaultRunner:
 
         Raises:
             WorkflowError: (a `ValueError`) no such workflow; the message names those that exist.
-            ContextError, ContextTypeError: the context is not JSON.
+            ContextError, ContextTypeError: the context is not JSON, or too large for this runner.
             RunnerError: (a `RuntimeError`) the runner is shut down.
         """
         engine = self._open()
@@ -310,7 +311,8 @@ class DefaultRunner:
         name = check.text(workflow_name, "workflow_name", WorkflowError)
         if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
             raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
-        encoded = [encode(context) for context in contexts]
+        limit = engine.context_bytes_max
+        encoded = [encode_within(limit, context, "the context") for context in contexts]
         registry.workflow(name)
         runs = [Run(self, run_id) for run_id in engine.submit(name, encoded, True)]
         if runs:
@@ -322,7 +324,7 @@ class DefaultRunner:
         if not isinstance(workflow_name, str):
             workflow_name = getattr(workflow_name, "name", workflow_name)
         workflow_name = check.text(workflow_name, "workflow_name", WorkflowError)
-        encoded = encode(context)
+        encoded = encode_within(engine.context_bytes_max, context, "the context")
         registry.workflow(workflow_name)
         return Run(self, engine.submit(workflow_name, [encoded], True)[0])
 
@@ -368,17 +370,20 @@ class DefaultRunner:
         trigger: str | None = None,
         limit: int = check.PAGE_LIMIT,
         offset: int = 0,
+        *,
+        contexts: bool = True,
     ) -> list[dict[str, Any]]:
         """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
-        started_at completed_at
-        error_message`."""
+        started_at completed_at error_message`; with `contexts=False` without `context`, which is not read
+        then."""
         rows = self._open().runs(
             check.optional_text(workflow, "workflow"),
             check.optional_text(status, "status"),
             check.optional_text(trigger, "trigger"),
+            check.flag(contexts, "contexts"),
             *check.page(limit, offset),
         )
-        return [_run(row) for row in rows]
+        return [_run(row, contexts) for row in rows]
 
     def get_run(self, run_id: str) -> dict[str, Any] | None:
         """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
@@ -742,9 +747,10 @@ def _result(ended: tuple[str, str, str, str, str | None]) -> WorkflowResult:
     )
 
 
-def _run(row: dict[str, Any]) -> dict[str, Any]:
+def _run(row: dict[str, Any], has_context: bool = True) -> dict[str, Any]:
     shown = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}
-    shown["context"] = decode_value(row["context"])
+    if has_context:
+        shown["context"] = decode_value(row["context"])
     return shown | {name: row[name] for name in ("created_at", "started_at", "completed_at", "error_message")}
 
 

@@ -5,7 +5,7 @@ Decides nothing. Invariant: a cursor that was set is valid JSON, so that saving 
 
 from __future__ import annotations
 
-from .context import DEPTH_MAX, checked_value, decode_value, encode_value
+from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ class Tick:
         self._cursor = checked_value(value, "cursor", DEPTH_MAX)
         self._is_read = True
 
-    def _moved(self) -> str | None:
-        """The cursor as JSON text if it differs from what was kept."""
+    def _moved(self, bytes_max: int) -> str | None:
+        """The cursor as JSON text if it differs from what was kept; `ContextError` if that is too large."""
         if not self._is_read:
             return None
         text = encode_value(checked_value(self._cursor, "cursor", DEPTH_MAX))
-        return None if text == (self._kept or "null") else text
+        return None if text == (self._kept or "null") else fitting(bytes_max, text, "the cursor")
 
     def __repr__(self) -> str:
         return f"Tick(trigger_name={self.trigger_name!r}, scheduled_at={self.scheduled_at!r})"

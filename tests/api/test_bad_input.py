@@ -172,6 +172,7 @@ RUNS: list[Case] = [
         (TypeError, ValueError),
         "trigger",
     ),
+    ("list_runs contexts 'no'", lambda w: w.runner.list_runs(contexts="no"), TypeError, "contexts is 'no'"),  # type: ignore[arg-type]
     ("list_runs limit -1", lambda w: w.runner.list_runs(limit=-1), ValueError, "limit is -1"),
     ("list_runs limit huge", lambda w: w.runner.list_runs(limit=2**64), ValueError, "limit"),
     ("list_runs offset NaN", lambda w: w.runner.list_runs(offset=math.nan), ValueError, "offset is nan"),  # type: ignore[arg-type]

@@ -175,6 +175,16 @@ def test_pages_of_runs_follow_each_other(runner: cloaca.DefaultRunner) -> None:
     assert len(runner.list_runs(limit=2**62)) == 120
 
 
+def test_a_listing_leaves_out_contexts_if_asked_to(runner: cloaca.DefaultRunner) -> None:
+    declare("good", nothing)
+    runner.submit("good", {"n": 1}).result(30)
+    (with_context,) = runner.list_runs()
+    (without,) = runner.list_runs(contexts=False)
+    assert with_context.pop("context") == {"n": 1}
+    assert list(without) == list(with_context)
+    assert "context" not in without
+
+
 def test_get_run_shows_the_final_context_and_each_task(runner: cloaca.DefaultRunner) -> None:
     with cloaca.WorkflowBuilder("chain"):
         cloaca.task(id="first")(lambda context: context.set("first", 1))

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::admit::{Admission, Gate, Overlap};
-use cloaca_core::context::{hash_json, parse};
+use cloaca_core::context::{Bounds, hash_json, parse};
 use cloaca_core::engine::{Effects, Engine, Event, Request, Settings};
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Finish, Plan, Poller, Turn};
 use cloaca_core::port::{
-    Admitted, Change, ContextHash, NewRun, Receipt, RunChange, RunEnd, RunStatus, Store, TaskRecord,
-    TaskStatus, TriggerState,
+    Admitted, Change, ContextHash, NewRun, Receipt, RunChange, RunEnd, RunStatus, Schedule, ScheduleKind,
+    Store, TaskRecord, TaskStatus, TriggerState,
 };
 use cloaca_core::run::Ended;
 use cloaca_core::time::{Mono, Now, Wall};
@@ -21,6 +21,7 @@ use cloaca_core::workflow::{Task, Workflow};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+const START: Now = Now { mono: Mono(1), wall: Wall(1) };
 const TICK_NS: u64 = 50_000;
 const INTERVAL_NS: u64 = 100_000_000;
 const TRIGGER: &str = "inbox";
@@ -161,10 +162,7 @@ pub fn parse_and_digest(context: Map<String, Value>) -> impl FnMut() -> ContextH
 
 /// A run of one task through the engine, with a store that says yes to everything.
 pub fn engine_run() -> impl FnMut() {
-    let hour = Duration::from_secs(3600);
-    let settings =
-        Settings { task_timeout: hour, workflow_timeout: hour, crons_enabled: false, catchup_max: 1 };
-    let mut engine = Engine::new(1, settings, 1);
+    let mut engine = engine();
     let workflow = one_task();
     let mut number = 0;
     move || {
@@ -188,6 +186,62 @@ pub fn engine_run() -> impl FnMut() {
             }
         }
     }
+}
+
+fn engine() -> Engine {
+    let hour = Duration::from_secs(3600);
+    let settings = Settings {
+        task_timeout: hour,
+        workflow_timeout: hour,
+        crons_enabled: true,
+        catchup_max: 1,
+        contexts: Bounds::default(),
+    };
+    Engine::new(1, settings, 1)
+}
+
+/// So many crons as a store has them, none of them due.
+pub fn crons(count: usize) -> Vec<Schedule> {
+    let cron = |number: usize| Schedule {
+        row: number as i64 + 1,
+        id: Uuid::from_u128(number as u128),
+        name: String::new(),
+        workflow: "ingest".to_owned(),
+        kind: ScheduleKind::Cron {
+            expression: format!("{} {} * * *", number % 60, number % 24),
+            timezone: "UTC".to_owned(),
+            next_at: Some(Wall(i64::MAX / 2 + number as i64)),
+        },
+        enabled: true,
+        disabled_cause: None,
+        cursor: None,
+        last_at: None,
+        last_fired_at: None,
+        created_at: Wall(1),
+        updated_at: Wall(1),
+        owner: None,
+    };
+    (0..count).map(cron).collect()
+}
+
+/// Replaces all crons by those that were read.
+pub fn load_crons() -> impl FnMut(Vec<Schedule>) {
+    let mut engine = engine();
+    move |crons| engine.step(Event::Crons(crons), START, &mut Effects::default())
+}
+
+/// A look at the clock when no cron is due.
+pub fn clock_beside_crons(count: usize) -> impl FnMut() {
+    let mut engine = engine();
+    engine.step(Event::Crons(crons(count)), START, &mut Effects::default());
+    move || engine.step(Event::Clock, START, &mut Effects::default())
+}
+
+/// A look for what is too old beside so many final runs, of which none is.
+pub fn prune_nothing(store: Arc<dyn Store>, runs: usize) -> impl FnMut() -> u64 {
+    let mut fill = start_and_end(Arc::clone(&store), 1_000);
+    (0..runs / 1_000).for_each(|_| fill());
+    move || store.prune(Wall(0), Wall(0), 500).expect("prunes")
 }
 
 fn yes(change: &Change, row: i64) -> Receipt {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-use cloaca_core::error::{Error, Kind, Result};
+use cloaca_core::error::Result;
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
@@ -174,18 +174,12 @@ fn task_spec(spec: &Bound<'_, PyAny>) -> PyResult<Task> {
         dependencies: dependencies.into_iter().map(Arc::from).collect(),
         retry: retry(&spec.get_item("retry")?)?,
         rule: rule
-            .map(|text| parse_rule(&text))
+            .map(|text| Rule::read(&text))
             .transpose()
             .map_err(|e| crate::error::raise(spec.py(), e))?,
         body: spec.get_item("body")?.extract()?,
         has_failure_callback: spec.get_item("failure_callback")?.extract()?,
     })
-}
-
-fn parse_rule(text: &str) -> Result<Rule> {
-    let value = serde_json::from_str(text)
-        .map_err(|error| Error::new(Kind::Workflow, format!("trigger rule is not JSON: {error}")))?;
-    Rule::parse(&value)
 }
 
 fn retry(spec: &Bound<'_, PyAny>) -> PyResult<RetryPolicy> {

@@ -13,6 +13,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 use uuid::Uuid;
 
 use cloaca_core::admit::Overlap;
+use cloaca_core::context::{Bounds, LIGHT_BYTES_MAX};
 use cloaca_core::cron::Cron;
 use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::error::{Error, Kind, excerpt};
@@ -61,6 +62,7 @@ pub struct Engine {
     runtime: Arc<Runtime>,
     path: Option<PathBuf>,
     generation: u64,
+    context_bytes_max: usize,
 }
 
 impl Engine {
@@ -195,7 +197,7 @@ impl KindParts {
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery, retention=None, resolution=None, start=None))]
+    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery, context_bytes_max, retention=None, resolution=None, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
@@ -207,6 +209,7 @@ impl Engine {
         crons: bool,
         catchup_max: u64,
         recovery: bool,
+        context_bytes_max: usize,
         retention: Option<u64>,
         resolution: Option<u64>,
         start: Option<i64>,
@@ -216,6 +219,7 @@ impl Engine {
             workflow_timeout: span_of(workflow_timeout),
             crons_enabled: crons,
             catchup_max,
+            contexts: Bounds { bytes_max: context_bytes_max, ..Bounds::default() },
         };
         let opened = free(py, || cloaca_store::open(url, durability))?;
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
@@ -226,7 +230,13 @@ impl Engine {
         let started = free(py, || Runtime::start(store, settings, &services, clock))?;
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = GENERATION.load(Ordering::Acquire);
-        Ok(Self { runtime: Arc::new(runtime), path, generation })
+        Ok(Self { runtime: Arc::new(runtime), path, generation, context_bytes_max })
+    }
+
+    /// How many bytes of JSON a context may have.
+    #[getter]
+    fn context_bytes_max(&self) -> usize {
+        self.context_bytes_max
     }
 
     /// The store's file; none for `:memory:`.
@@ -407,9 +417,13 @@ impl Engine {
                 break work;
             }
         };
+        let context = match work.context.text_at_once() {
+            Some(context) => context,
+            None => free(py, || work.context.text())?,
+        };
         let Job { run, task, attempt, life, callback_only } = work.job;
         let job = (run.as_u128(), task, attempt, callback_only, life);
-        let parts = (job, work.body, &*work.task, &*work.context, work.error);
+        let parts = (job, work.body, &*work.task, &*context, work.error);
         Ok(parts.into_pyobject(py)?.into_any().unbind())
     }
 
@@ -422,8 +436,9 @@ impl Engine {
         has_callback: bool,
     ) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
-        let ended = Ended::Success(context.into());
-        let ruling = quick(py, runtime, || runtime.attempt_ended(job_of(job), ended, has_callback))?;
+        let is_light = context.len() <= LIGHT_BYTES_MAX;
+        let end = || runtime.attempt_ended(job_of(job), Ended::Success(context.into()), has_callback);
+        let ruling = if is_light { quick(py, runtime, end)? } else { free(py, end)? };
         Ok(ruling == Ruling::Final)
     }
 
@@ -704,18 +719,19 @@ impl Engine {
     }
 
     /// Runs, newest first.
-    #[pyo3(signature = (workflow, status, trigger, limit, offset))]
+    #[expect(clippy::too_many_arguments, reason = "a filter of a listing, at the one call")]
     fn runs<'py>(
         &self,
         py: Python<'py>,
         workflow: Option<String>,
         status: Option<&str>,
         trigger: Option<String>,
+        contexts: bool,
         limit: u64,
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let status = status.map(|name| parse_status(py, name)).transpose()?;
-        let filter = RunFilter { workflow, status, trigger, schedule: None };
+        let filter = RunFilter { workflow, status, trigger, schedule: None, contexts };
         let rows = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         rows.iter().map(|row| convert::run(py, row, self.runtime.begun_at(row.id))).collect()
     }

@@ -43,6 +43,12 @@ fn content_version(parts: Vec<(String, String)>) -> String {
     cloaca_core::version::content_version(&parts)
 }
 
+/// What to say of a context that has more bytes than it may; `None` if it fits.
+#[pyfunction]
+fn too_large(py: Python<'_>, what: &str, text: &str, bytes_max: usize) -> PyResult<Option<String>> {
+    engine::free(py, || cloaca_core::context::too_large(what, text, bytes_max))
+}
+
 fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
     texts.into_iter().map(Arc::from).collect()
 }
@@ -56,6 +62,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(check_cron, module)?)?;
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;
+    module.add_function(wrap_pyfunction!(too_large, module)?)?;
     module.add_function(wrap_pyfunction!(engine::before_fork, module)?)?;
     module.add_function(wrap_pyfunction!(engine::after_fork, module)?)?;
     module.add_function(wrap_pyfunction!(engine::forked, module)?)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
+use cloaca_core::context::LIGHT_BYTES_MAX;
 use cloaca_core::poll::Ticket;
 use cloaca_core::runtime::{Answer, AskedFire, PollTurn, Runtime};
 use cloaca_core::time::{Mono, Now, Wall};
@@ -72,7 +73,14 @@ pub fn finish(
         ruled(parts, answer, slow).unwrap_or_else(|error| Ruling::Tick(unreadable(slow.py(), &error)));
     match ruling {
         Ruling::Skip(reason, pause) => runtime.poll_skipped(ticket, &reason, began, pause),
-        Ruling::Tick(answer) => runtime.poll_ended(ticket, began, answer),
+        Ruling::Tick(answer) => {
+            let bytes: usize = answer.fires.iter().map(|(context, _)| context.len()).sum();
+            match bytes > LIGHT_BYTES_MAX {
+                // Each context is hashed.
+                true => free(slow.py(), || runtime.poll_ended(ticket, began, answer))?,
+                false => runtime.poll_ended(ticket, began, answer),
+            }
+        }
         Ruling::Pending => {}
     }
     Ok(())

@@ -13,13 +13,14 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::admit::{Admission, Gate, Overlap};
+use crate::context::Bounds;
 use crate::cron::Cron;
 use crate::engine::crons::{CronState, Crons};
 use crate::port::{
     Admitted, Change, ContextHash, CronMove, NewRun, Outcome, Receipt, RunChange, RunEnd, RunStatus,
     Schedule, ScheduleKind, Stretch, TickChange, TriggerRow, TriggerState, Unfinished,
 };
-use crate::run::{CANCELLED, Ended, Progress, Ruling, Run};
+use crate::run::{At, CANCELLED, Ended, Look, Looked, Progress, Ruling, Run};
 use crate::time::{Mono, Now, Wall};
 use crate::wheel::Wheel;
 use crate::workflow::Workflow;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub crons_enabled: bool,
     /// At most so many missed slots of one cron are made up for.
     pub catchup_max: u64,
+    /// What the contexts of a run may cost.
+    pub contexts: Bounds,
 }
 
 /// A trigger as its fires are judged.
@@ -118,6 +121,8 @@ pub enum Event {
     Deferred(Job, bool),
     /// A task's callback has been told, or it has none.
     Settled(Job),
+    /// A look of [`Effects::looks`] was taken.
+    Looked(Looked),
     /// What dead owners left was claimed, for the first time or again: polling may begin, and triggers that were polled elsewhere are asked
     /// for.
     Vacancy,
@@ -178,6 +183,8 @@ pub enum Then {
         run: Uuid,
         /// Tasks that may start now.
         jobs: Vec<usize>,
+        /// What may be looked at now.
+        looks: Vec<At>,
         /// A task that may start at that time.
         delayed: Option<(usize, Mono)>,
         /// Its end.
@@ -230,6 +237,8 @@ pub struct Effects {
     pub commits: Vec<(Change, Then)>,
     /// To the workers.
     pub jobs: Vec<Job>,
+    /// To whoever has the time; what is seen comes back as [`Event::Looked`].
+    pub looks: Vec<Look>,
     /// Runs that are over, for whoever waits.
     pub ended: Vec<(Uuid, Wall, RunEnd)>,
     /// Runs asked for by hand that are committed now.
@@ -299,6 +308,7 @@ enum Timer {
 /// What a run's acknowledged records allow.
 struct Follows {
     jobs: Vec<usize>,
+    looks: Vec<At>,
     delayed: Option<(usize, Mono)>,
     end: Option<RunEnd>,
 }
@@ -463,6 +473,7 @@ impl Engine {
             Event::Deferred(job, true) => self.disarm_job(job),
             Event::Deferred(job, false) => self.arm_job(job, now.mono),
             Event::Settled(job) => self.settled(job, now, out),
+            Event::Looked(looked) => self.looked(&looked, now, out),
             Event::Vacancy => {
                 self.is_recovered = true;
                 self.vacancies += 1;
@@ -556,8 +567,7 @@ impl Engine {
         let ids = requests.iter().map(|request| request.id).collect();
         let mut runs = Vec::with_capacity(requests.len());
         for request in requests {
-            let run = Run::new(request.id, Arc::clone(workflow), Arc::clone(&request.context), now.wall);
-            self.take_in_hand(run);
+            self.take_new(request.id, workflow, &request.context, now);
             runs.push(by_hand(workflow, &request, now.wall));
         }
         out.commits.push((Change::Start { epoch: self.epoch, runs, cron: None }, Then::Start(ids)));
@@ -637,7 +647,7 @@ impl Engine {
             self.turns
                 .insert(id, Turn { kept: false, cancels: *overlap == Overlap::CancelRunning, resumed: None });
         }
-        self.take_in_hand(Run::new(id, Arc::clone(&workflow), Arc::clone(&fire.context), now.wall));
+        self.take_new(id, &workflow, &fire.context, now);
         let request = Request { id, context: fire.context };
         Ok(NewRun {
             schedule: Some(schedule),
@@ -700,8 +710,8 @@ impl Engine {
                 out.lost.push((run, "was taken over by another runner".to_owned()));
                 self.drop_run(run, now, out);
             }
-            (Then::Progress { run, jobs, delayed, end }, _) => {
-                self.kept(run, Follows { jobs, delayed, end }, now, out);
+            (Then::Progress { run, jobs, looks, delayed, end }, _) => {
+                self.kept(run, Follows { jobs, looks, delayed, end }, now, out);
             }
             (Then::Recorded { run, task }, _) => {
                 if let Some(run) = self.runs.get_mut(&run) {
@@ -831,6 +841,11 @@ impl Engine {
         }
     }
 
+    fn take_new(&mut self, id: Uuid, workflow: &Arc<Workflow>, context: &Arc<str>, now: Now) {
+        let (workflow, context) = (Arc::clone(workflow), Arc::clone(context));
+        self.take_in_hand(Run::new(id, workflow, context, self.settings.contexts, now.wall));
+    }
+
     fn take_in_hand(&mut self, mut run: Run) {
         self.lives = self.lives.wrapping_add(1);
         run.life = self.lives;
@@ -913,24 +928,30 @@ impl Engine {
 
     /// Sends what a run's step asks for on its way: records first, jobs once they are kept.
     fn follow(&mut self, id: Uuid, progress: Progress, now: Now, out: &mut Effects) {
-        let Progress { records, jobs, callbacks, delayed, end } = progress;
+        let Progress { records, jobs, mut looks, callbacks, delayed, end } = progress;
         for task in callbacks {
             out.jobs.push(self.job(id, task, true));
         }
         let delayed = delayed.map(|(task, delay)| (task, now.mono.after(delay)));
         if records.is_empty() && end.is_none() {
             out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
+            out.looks.extend(looks.into_iter().map(|at| self.runs[&id].look(at)));
             return;
         }
-        let run = self.runs[&id].row;
+        let run = &self.runs[&id];
+        // The end is written after these records anyway, and who shuts down waits for looks, but not for commits.
+        let ends = looks.extract_if(.., |at| *at == At::End);
+        out.looks.extend(ends.map(|at| run.look(at)));
+        let run = run.row;
         let change = RunChange { run, epoch: self.epoch, tasks: records, end: end.clone() };
-        out.commits.push((Change::Run(change), Then::Progress { run: id, jobs, delayed, end }));
+        out.commits.push((Change::Run(change), Then::Progress { run: id, jobs, looks, delayed, end }));
     }
 
     fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get(&id) else { return };
         let (created_at, life) = (run.created_at, run.life);
-        let Follows { jobs, delayed, end } = follows;
+        let Follows { jobs, looks, delayed, end } = follows;
+        out.looks.extend(looks.into_iter().map(|at| run.look(at)));
 
         // Only now: an attempt must not begin before the record that tells its number.
         if let Some((task, due)) = delayed {
@@ -982,6 +1003,13 @@ impl Engine {
         let Some(run) = self.run_of(job) else { return };
         let progress = run.settle(job.task as usize, now.wall);
         self.follow(job.run, progress, now, out);
+    }
+
+    fn looked(&mut self, looked: &Looked, now: Now, out: &mut Effects) {
+        let run = self.runs.get_mut(&looked.run).filter(|run| run.life == looked.life);
+        let Some(run) = run else { return };
+        let progress = run.looked(looked, now.wall);
+        self.follow(looked.run, progress, now, out);
     }
 
     fn halt(&mut self, id: Uuid, status: RunStatus, cause: &str, now: Now, out: &mut Effects) {
@@ -1039,7 +1067,7 @@ impl Engine {
             out.logs.push((Level::Warning, text));
         }
         let is_held = unfinished.waits && !self.gate.is_first(id);
-        let (run, progress) = Run::resume(&unfinished, workflow, now.wall);
+        let (run, progress) = Run::resume(&unfinished, workflow, self.settings.contexts, now.wall);
         self.take_in_hand(run);
         if is_held {
             self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });
@@ -1058,7 +1086,7 @@ impl Engine {
             self.crons.remove(schedule.row);
             return;
         }
-        match Cron::parse(expression, timezone) {
+        match self.crons.read(expression, timezone) {
             Ok(cron) => {
                 let next = next_at.or_else(|| cron.next(now.wall));
                 let row = schedule.row;
@@ -1156,7 +1184,7 @@ impl Engine {
         for slot in slots {
             let id = self.new_id(now.wall);
             let context = cron_context(schedule, slot);
-            self.take_in_hand(Run::new(id, Arc::clone(&workflow), Arc::clone(&context), now.wall));
+            self.take_new(id, &workflow, &context, now);
             let run = by_hand(&workflow, &Request { id, context }, now.wall);
             runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(slot), ..run });
             ids.push(id);

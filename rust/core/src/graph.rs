@@ -1,10 +1,15 @@
 //! Checks a workflow's edges and answers questions about their order. Knows nothing of what tasks do.
 //! Invariant: a `Graph` that exists has no cycle, no missing task and no two tasks with one id.
 
+mod parting;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result, excerpt};
+use crate::graph::parting::Pasts;
+
+pub use parting::Places;
 
 /// The edges of a workflow, by the positions of its tasks.
 #[derive(Debug, Clone)]
@@ -12,6 +17,11 @@ pub struct Graph {
     dependencies: Vec<Vec<usize>>,
     dependents: Vec<Vec<usize>>,
     topological: Vec<usize>,
+    roots: Vec<usize>,
+    leaves: Vec<usize>,
+    /// Where each task stands in topological order.
+    place: Vec<usize>,
+    pasts: Pasts,
 }
 
 impl Graph {
@@ -39,7 +49,16 @@ impl Graph {
             let text = format!("workflow '{}' has a cycle: {}", excerpt(workflow), names.join(" -> "));
             return Err(Error::new(Kind::Workflow, text));
         }
-        Ok(Self { dependencies, dependents, topological })
+        let mut place = vec![0; ids.len()];
+        for (at, &task) in topological.iter().enumerate() {
+            place[task] = at;
+        }
+        let without = |edges: &[Vec<usize>]| -> Vec<usize> {
+            (0..ids.len()).filter(|&task| edges[task].is_empty()).collect()
+        };
+        let (roots, leaves) = (without(&dependencies), without(&dependents));
+        let pasts = Pasts::new(ids.len());
+        Ok(Self { dependencies, dependents, topological, roots, leaves, place, pasts })
     }
 
     /// What must be final before this task is decided, in the order declared.
@@ -71,13 +90,13 @@ impl Graph {
     }
 
     /// Tasks that depend on nothing.
-    pub fn roots(&self) -> Vec<usize> {
-        (0..self.len()).filter(|&task| self.dependencies[task].is_empty()).collect()
+    pub fn roots(&self) -> &[usize] {
+        &self.roots
     }
 
     /// Tasks that nothing depends on.
-    pub fn leaves(&self) -> Vec<usize> {
-        (0..self.len()).filter(|&task| self.dependents[task].is_empty()).collect()
+    pub fn leaves(&self) -> &[usize] {
+        &self.leaves
     }
 
     /// How many tasks there are; at least one.
@@ -191,7 +210,7 @@ mod tests {
         let graph = graph(&[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])]).unwrap();
         assert_eq!(graph.levels(), [vec![0], vec![1, 2], vec![3]]);
         assert_eq!(graph.topological(), [0, 1, 2, 3]);
-        assert_eq!((graph.roots(), graph.leaves()), (vec![0], vec![3]));
+        assert_eq!((graph.roots(), graph.leaves()), (&[0][..], &[3][..]));
         assert_eq!(graph.ancestors(3), BTreeSet::from([0, 1, 2]));
     }
 

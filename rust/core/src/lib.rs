@@ -3,7 +3,8 @@
 //! Reading order, each knowing only what stands before it:
 //!
 //! - words: [`error`], [`time`], [`policy`], [`port`] (what is asked of a store), [`workflow`], [`fault_point`];
-//! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`];
+//! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], and the
+//!   room on the stack that nested values need;
 //! - judges: [`admit`] (one fire), [`run`] (one run), [`poll`] (who is polled next);
 //! - [`engine`]: `step(event, now) -> effects`, which ties the judges together and does nothing itself;
 //! - the world: [`runtime`], with threads, parking, the job queue and the writer.
@@ -21,6 +22,7 @@ pub mod history;
 pub mod policy;
 pub mod poll;
 pub mod port;
+mod room;
 pub mod rule;
 pub mod run;
 pub mod runtime;

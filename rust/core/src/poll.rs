@@ -694,7 +694,8 @@ impl Poller {
     /// Whether any trigger is being declared or polled, or its tick is being kept.
     pub fn is_busy(&self) -> bool {
         let is_busy = |(slot, rest): (&Slot, &Rest)| {
-            !rest.retired && (slot.in_body || slot.in_commit || rest.schedule.is_none())
+            // Also a retired one: its last poll counts, and its successor waits for it.
+            slot.in_body || slot.in_commit || (!rest.retired && rest.schedule.is_none())
         };
         self.slots.iter().zip(&self.rests).any(is_busy)
     }

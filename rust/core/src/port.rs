@@ -472,9 +472,9 @@ pub struct RunRow {
     pub trigger: Option<String>,
     /// Its run key.
     pub run_key: Option<String>,
-    /// The first context, as JSON text.
-    pub context: String,
-    /// The final context, as JSON text.
+    /// The first context, as JSON text; none if it was not asked for.
+    pub context: Option<String>,
+    /// The final context, as JSON text; in no listing.
     pub final_context: Option<String>,
     /// Its context hash.
     pub context_hash: Option<ContextHash>,
@@ -501,6 +501,8 @@ pub struct RunFilter {
     pub trigger: Option<String>,
     /// Fired by this schedule.
     pub schedule: Option<i64>,
+    /// Whether the first contexts are read, too.
+    pub contexts: bool,
 }
 
 /// A slice of a listing.

@@ -7,6 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Kind, Result, excerpt};
 use crate::port::TaskStatus;
+use crate::room::with_room;
 
 /// How deep conditions may nest, the outermost rule counted.
 pub const DEPTH: usize = 100;
@@ -69,6 +70,18 @@ impl Rule {
         parse_at(value, 1)
     }
 
+    /// The same of its JSON text, on any stack.
+    ///
+    /// # Errors
+    /// As [`Rule::parse`], and for what is no JSON.
+    pub fn read(text: &str) -> Result<Self> {
+        with_room(&|| {
+            let value = serde_json::from_str(text)
+                .map_err(|error| refusal(format!("trigger rule is not JSON: {error}")))?;
+            Self::parse(&value)
+        })
+    }
+
     /// Whether the task may run. `status` knows the final tasks by their short ids; of the others it says nothing, and
     /// nothing holds of them.
     pub fn holds(&self, context: &Map<String, Value>, status: &dyn Fn(&str) -> Option<TaskStatus>) -> bool {
@@ -82,6 +95,30 @@ impl Rule {
             Self::All(rules) => rules.iter().all(holds),
             Self::Any(rules) => rules.iter().any(holds),
             Self::None(rules) => !rules.iter().any(holds),
+        }
+    }
+
+    /// What is left of it once the context is known: it holds wherever the whole does, of any context.
+    pub fn resolved(&self, context: &Map<String, Value>) -> Self {
+        let resolved = |rules: &[Self]| rules.iter().map(|rule| rule.resolved(context)).collect();
+        match self {
+            Self::Value { key, operator, value } => match operator.holds(context.get(key), value) {
+                true => Self::Always,
+                false => Self::Any(Vec::new()),
+            },
+            Self::All(rules) => Self::All(resolved(rules)),
+            Self::Any(rules) => Self::Any(resolved(rules)),
+            Self::None(rules) => Self::None(resolved(rules)),
+            Self::Always | Self::Success(_) | Self::Failed(_) | Self::Skipped(_) => self.clone(),
+        }
+    }
+
+    /// Whether the context can make a difference to it.
+    pub fn reads_context(&self) -> bool {
+        match self {
+            Self::Always | Self::Success(_) | Self::Failed(_) | Self::Skipped(_) => false,
+            Self::Value { .. } => true,
+            Self::All(rules) | Self::Any(rules) | Self::None(rules) => rules.iter().any(Self::reads_context),
         }
     }
 

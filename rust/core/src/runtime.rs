@@ -8,6 +8,7 @@ mod clock;
 mod jobs;
 mod keeper;
 mod liaison;
+mod looks;
 mod manual;
 mod park;
 mod pollers;
@@ -32,6 +33,7 @@ use crate::port::{Fault, Store, TaskRecord};
 use crate::run::Run;
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
+use crate::runtime::looks::LookState;
 use crate::runtime::park::lock;
 use crate::runtime::pollers::PollState;
 use crate::runtime::watch::{News, Watch};
@@ -79,6 +81,12 @@ struct Shared {
     slots_wake: Condvar,
     jobs_done: Condvar,
     closing_wake: Condvar,
+    looks: Mutex<LookState>,
+    looks_wake: Condvar,
+    looks_done: Condvar,
+    /// Steps whose effects are being carried out, and how many ever were.
+    stepping: AtomicU64,
+    steps: AtomicU64,
     polls: Mutex<PollState>,
     leader_wake: Condvar,
     follower_wake: Condvar,
@@ -134,7 +142,7 @@ fn spawn(
 }
 
 impl Runtime {
-    /// Starts the threads over a store: a writer, a timekeeper and a liaison.
+    /// Starts the threads over a store: a writer, a timekeeper, a liaison, and one that looks at contexts.
     ///
     /// # Errors
     /// [`Kind::Store`] if the store does not take a new owner.
@@ -161,6 +169,11 @@ impl Runtime {
             slots_wake: Condvar::new(),
             jobs_done: Condvar::new(),
             closing_wake: Condvar::new(),
+            looks: Mutex::default(),
+            looks_wake: Condvar::new(),
+            looks_done: Condvar::new(),
+            stepping: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
             polls: Mutex::new(PollState { poller: Poller::new(services.resolution), ..PollState::default() }),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
@@ -186,7 +199,8 @@ impl Runtime {
         let recovery = services.recovery;
         let timekeeper = spawn("cloaca-clock", &shared, Shared::keep_time)?;
         let liaison = spawn("cloaca-liaison", &shared, move |shared| shared.keep_touch(recovery))?;
-        Ok(Self { shared, threads: Mutex::new(vec![writer, timekeeper, liaison]) })
+        let looks = spawn("cloaca-looks", &shared, Shared::look_all)?;
+        Ok(Self { shared, threads: Mutex::new(vec![writer, timekeeper, liaison, looks]) })
     }
 
     /// The store, for listings.
@@ -333,7 +347,8 @@ impl Runtime {
         lock(&shared.polls).closed = true;
         shared.wake_pollers();
         self.drain_polls(deadline.min(Instant::now() + POLL_PATIENCE));
-        let clean = self.drain_jobs(deadline);
+        let clean = self.drain_jobs(deadline) & self.drain_looks(deadline);
+        shared.close_looks();
         let history = lock(&shared.polls).poller.take_history();
         self.step(Event::History(history));
         lock(&shared.writer).closed = true;
@@ -373,7 +388,8 @@ impl Shared {
     }
 
     fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
-        let Effects { commits, jobs, ended, started, released, lost, rearm, cancels, logs, is_buried } =
+        self.stepping.fetch_add(1, Ordering::AcqRel);
+        let Effects { commits, jobs, looks, ended, started, released, lost, rearm, cancels, logs, is_buried } =
             effects;
         if !commits.is_empty() {
             let mut writer = lock(&self.writer);
@@ -406,6 +422,9 @@ impl Shared {
             state.ready.extend(jobs);
             self.call_for_workers(&mut state);
         }
+        if !looks.is_empty() {
+            self.look_soon(looks);
+        }
         if !cancels.is_empty() {
             lock(&self.cancels).extend(cancels);
             self.wake_liaison();
@@ -419,6 +438,14 @@ impl Shared {
         if is_buried {
             self.give_in("the store takes this runner for dead; it has stopped, make a new one");
         }
+        self.steps.fetch_add(1, Ordering::AcqRel);
+        self.stepping.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many steps there were so far; none while the effects of one are being carried out.
+    fn steps_at_rest(&self) -> Option<u64> {
+        let steps = self.steps.load(Ordering::Acquire);
+        (self.stepping.load(Ordering::Acquire) == 0).then_some(steps)
     }
 
     /// Nothing can be relied upon any more but what is in the store: everything ends, whoever waits is told, and others may go on with the
@@ -443,6 +470,7 @@ impl Shared {
         for wake in [&self.jobs_wake, &self.slots_wake, &self.closing_wake] {
             wake.notify_all();
         }
+        self.close_looks();
         lock(&self.writer).closed = true;
         self.writer_wake.notify_all();
         self.writer_idle.notify_all();

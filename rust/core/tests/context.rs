@@ -406,7 +406,7 @@ mod joining {
         for (layers, width, dense) in [(2_000, 2, true), (30, 12, true), (30, 12, false), (12, 30, false)] {
             let (graph, outputs) = lattice(layers, width, dense);
             let began = Instant::now();
-            let once = || join(&graph, &|task| Arc::clone(&outputs[task]), &Arc::from("{}"), &graph.leaves());
+            let once = || join(&graph, &|task| Arc::clone(&outputs[task]), &Arc::from("{}"), graph.leaves());
             assert_eq!(once(), once());
             assert!(began.elapsed() < Duration::from_secs(20), "{layers} {width}: {:?}", began.elapsed());
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
+use cloaca_core::context::Bounds;
 use cloaca_core::engine::{Declared, Effects, Engine, Event, Fire, Polled, Settings, Then};
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::RetryPolicy;
@@ -19,8 +20,13 @@ const NOW: Now = Now { mono: Mono(0), wall: Wall(0) };
 
 fn engine() -> Engine {
     let hour = Duration::from_secs(3600);
-    let settings =
-        Settings { task_timeout: hour, workflow_timeout: hour, crons_enabled: false, catchup_max: 1 };
+    let settings = Settings {
+        task_timeout: hour,
+        workflow_timeout: hour,
+        crons_enabled: false,
+        catchup_max: 1,
+        contexts: Bounds::default(),
+    };
     Engine::new(MINE, settings, 1)
 }
 

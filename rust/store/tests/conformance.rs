@@ -485,7 +485,14 @@ fn a_runs_end_is_kept_whole(store: &dyn Store) {
     commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: Some(end.clone()) }));
     let (run, tasks) = store.run(id(1)).unwrap().unwrap();
     assert_eq!((run.status, run.completed_at, run.error), (end.status, Some(Wall(60)), end.error));
-    assert_eq!((&*run.context, run.final_context.as_deref()), ("{\"a\":1}", Some("{\"b\":2}")));
+    assert_eq!(run.context.as_deref(), Some("{\"a\":1}"));
+    assert_eq!(run.final_context.as_deref(), Some("{\"b\":2}"));
+    let contexts = |contexts| {
+        let row = store.runs(&RunFilter { contexts, ..any() }, ALL).unwrap().remove(0);
+        (row.context, row.final_context)
+    };
+    assert_eq!(contexts(true), (run.context, None));
+    assert_eq!(contexts(false), (None, None));
     assert_eq!((tasks.len(), started_at(store, 1)), (1, Cell::Int(30)));
 }
 

@@ -1,11 +1,16 @@
 //! The crons of an engine, by row and by when each is due. Decides nothing.
 //! Invariant: both orders hold the same crons.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::cron::Cron;
+use crate::error::Result;
 use crate::port::Schedule;
 use crate::time::Wall;
+
+/// So many expressions are remembered with what they mean: to read one takes a hundred times as long as to look it up, and all are read
+/// again whenever another process changes one.
+const READ_MAX: usize = 10_000;
 
 /// A cron that is to run.
 #[derive(Debug)]
@@ -20,9 +25,30 @@ pub(super) struct CronState {
 pub(super) struct Crons {
     by_row: BTreeMap<i64, CronState>,
     by_time: BTreeSet<(Wall, i64)>,
+    /// By zone and expression.
+    read: HashMap<String, HashMap<String, Cron>>,
+    read_count: usize,
 }
 
 impl Crons {
+    /// What an expression means in a zone.
+    ///
+    /// # Errors
+    /// As [`Cron::parse`].
+    pub fn read(&mut self, expression: &str, timezone: &str) -> Result<Cron> {
+        if let Some(known) = self.read.get(timezone).and_then(|zone| zone.get(expression)) {
+            return Ok(known.clone());
+        }
+        let cron = Cron::parse(expression, timezone)?;
+        if self.read_count == READ_MAX {
+            (self.read, self.read_count) = (HashMap::new(), 0);
+        }
+        let zone = self.read.entry(timezone.to_owned()).or_default();
+        zone.insert(expression.to_owned(), cron.clone());
+        self.read_count += 1;
+        Ok(cron)
+    }
+
     /// Adds a cron, in place of any other of its row.
     pub fn insert(&mut self, state: CronState) {
         self.remove(state.schedule.row);
@@ -57,5 +83,29 @@ impl Crons {
     pub fn of(&self, workflow: &str) -> Vec<i64> {
         let is_its = |state: &&CronState| *state.schedule.workflow == *workflow;
         self.by_row.values().filter(is_its).map(|state| state.schedule.row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_is_read_once_in_each_zone() {
+        let mut crons = Crons::default();
+        for zone in ["UTC", "Europe/Berlin", "UTC", "Europe/Berlin"] {
+            let known = Cron::parse("0 9 * * *", zone).unwrap();
+            assert_eq!(crons.read("0 9 * * *", zone).unwrap().next(Wall(0)), known.next(Wall(0)));
+        }
+        assert!(crons.read("0 9 * * *", "Nowhere").is_err());
+        assert!(crons.read("never", "UTC").is_err());
+        assert_eq!(crons.read_count, 2);
+    }
+
+    #[test]
+    fn expressions_beyond_the_bound_are_read_all_the_same() {
+        let mut crons = Crons { read_count: READ_MAX, ..Crons::default() };
+        assert!(crons.read("0 9 * * *", "UTC").is_ok());
+        assert_eq!(crons.read_count, 1);
     }
 }

@@ -12,7 +12,7 @@ use crate::time::{Mono, Now, Wall};
 pub enum Clock {
     /// The machine's clocks: monotonic time counts from the first, the second is the wall clock at that moment.
     System(Instant, AtomicI64),
-    /// One that stands still unless [`Runtime::advance`] moves it.
+    /// One that stands still unless [`crate::runtime::Runtime::advance`] moves it.
     Manual(Mutex<Now>),
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::context::Given;
 use crate::engine::{Effects, Engine, Event, Job};
 use crate::fault_point::{Step, around};
 use crate::run::{Ended, Ruling};
@@ -24,8 +25,8 @@ pub struct Work {
     pub body: u64,
     /// The task's id.
     pub task: Arc<str>,
-    /// The context, as JSON text.
-    pub context: Arc<str>,
+    /// The context. To look at it may take long: then not with the interpreter in hand.
+    pub context: Given,
     /// The error to report, if only the callback is to be called.
     pub error: String,
 }
@@ -78,7 +79,7 @@ pub(super) fn work(engine: &Engine, job: Job) -> Option<Work> {
         job,
         body: spec.body,
         task: Arc::clone(&spec.id),
-        context: run.input(task),
+        context: run.given(task),
         error: run.error(task).to_owned(),
     })
 }

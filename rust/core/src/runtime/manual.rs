@@ -57,6 +57,12 @@ impl Runtime {
     }
 
     pub(super) fn is_idle(&self) -> bool {
+        // Work goes from one place to another by a step only, and is in the one until it is in the other.
+        let steps = self.shared.steps_at_rest();
+        steps.is_some() && self.is_empty_handed() && self.shared.steps_at_rest() == steps
+    }
+
+    fn is_empty_handed(&self) -> bool {
         let now = self.now();
         let polls = lock(&self.shared.polls);
         let is_due = polls.poller.next_due().is_some_and(|due| due <= now.mono);
@@ -68,7 +74,8 @@ impl Runtime {
         let jobs = lock(&self.shared.jobs);
         let works = !jobs.ready.is_empty() || !jobs.running.is_empty();
         drop(jobs);
+        let looks = self.shared.is_looking();
         let writer = lock(&self.shared.writer);
-        !is_timer_due && !works && !writer.busy && writer.items.is_empty()
+        !is_timer_due && !works && !looks && !writer.busy && writer.items.is_empty()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::context::{self, hash_json};
+use crate::context::hash_text;
 use crate::engine::{Declared, Effects, Event, Fire, Level, Polled, Rearm};
 use crate::poll::{Finish, Overdue, Plan, Poller, Standing, TickState, Ticket, Turn};
 use crate::port::TriggerState;
@@ -68,9 +68,9 @@ pub(super) struct PollState {
 
 pub(super) fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
     let (context, run_key) = fire;
-    let object = context::parse(&context).expect("the Python layer encodes contexts as JSON objects");
+    let hash = hash_text(trigger, &context).expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
-    Fire { hash: hash_json(trigger, &object), context, run_key }
+    Fire { hash, context, run_key }
 }
 
 /// Whether a follower has to look for itself: the leader is stuck, or gone, or everything ends.

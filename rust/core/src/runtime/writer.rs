@@ -46,7 +46,7 @@ pub(super) fn next_batch(items: &mut VecDeque<(Change, Then)>) -> Vec<(Change, T
 }
 
 impl Runtime {
-    /// Waits until what was sent to the store before this call is kept, at most [`FLUSH_PATIENCE`]; true if it is. Never for what
+    /// Waits until what was sent to the store before this call is kept, at most five seconds; true if it is. Never for what
     /// others send meanwhile.
     pub fn flush(&self) -> bool {
         let deadline = Instant::now() + FLUSH_PATIENCE;

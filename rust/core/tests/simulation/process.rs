@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cloaca_core::engine::{Engine, Job, Then};
 use cloaca_core::poll::{Poller, Ticket};
 use cloaca_core::port::{Change, ContextHash, Receipt};
+use cloaca_core::run::Look;
 use cloaca_core::time::{Mono, Now};
 use uuid::Uuid;
 
@@ -121,6 +122,7 @@ pub struct Process {
     pub queue: VecDeque<(Change, Then)>,
     pub batch: Option<Batch>,
     pub ready: VecDeque<Job>,
+    pub looks: Vec<Look>,
     pub workers: Vec<Worker>,
     pub polls: Vec<Polling>,
     pub slots: Vec<Slot>,
@@ -157,6 +159,7 @@ impl Process {
             queue: VecDeque::new(),
             batch: None,
             ready: VecDeque::new(),
+            looks: Vec::new(),
             workers: Vec::new(),
             polls: Vec::new(),
             slots: Vec::new(),
@@ -218,6 +221,7 @@ impl Process {
     pub fn is_at_rest(&self) -> bool {
         self.is_flushed()
             && self.ready.is_empty()
+            && self.looks.is_empty()
             && self.workers.is_empty()
             && self.polls.is_empty()
             && self.program.is_empty()

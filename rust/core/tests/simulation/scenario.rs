@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
+use cloaca_core::context::{Bounds, LIGHT_BYTES_MAX};
 use cloaca_core::engine::{Declared, Settings};
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Plan};
 use cloaca_core::port::{ContextHash, TriggerRow};
-use cloaca_core::rule::Rule;
+use cloaca_core::rule::{Operator, Rule};
 use cloaca_core::workflow::{Task, Workflow};
+
+use serde_json::Value;
 
 use crate::random::Random;
 
@@ -68,6 +71,7 @@ pub enum Act {
     Deliver,
     Take,
     EndBody,
+    Context,
     Defer,
     Settle,
     Poll,
@@ -113,6 +117,8 @@ impl Scenario {
                 workflow_timeout: Duration::from_millis(random.pick(&[500, 5000, 50_000])),
                 crons_enabled: true,
                 catchup_max: 3,
+                // Contexts here are small: at zero nearly all are looked at outside of a step.
+                contexts: Bounds { light_bytes_max: random.pick(&[0, LIGHT_BYTES_MAX]), ..Bounds::default() },
             },
             slots_max: random.between(1, 4) as usize,
             processes_max: random.pick(&[1, 1, 2, 3, 4]),
@@ -211,11 +217,20 @@ fn rule(random: &mut Random, dependencies: &[Arc<str>]) -> Rule {
         return random.pick(&[Rule::Always, Rule::Always, Rule::Any(Vec::new())]);
     }
     let on = random.pick(dependencies).to_string();
-    let plain = [Rule::Success(on.clone()), Rule::Failed(on.clone()), Rule::Skipped(on), Rule::Always];
+    let leaves = |operator| Rule::Value { key: on.clone(), operator, value: Value::Null };
+    let plain = [
+        Rule::Success(on.clone()),
+        Rule::Failed(on.clone()),
+        Rule::Skipped(on.clone()),
+        Rule::Always,
+        leaves(Operator::Exists),
+        leaves(Operator::NotExists),
+    ];
     let rules = vec![random.pick(&plain), random.pick(&plain)];
     random.pick(&[
         plain[0].clone(),
         plain[1].clone(),
+        plain[4].clone(),
         Rule::Always,
         Rule::Any(rules.clone()),
         Rule::None(rules),
@@ -249,10 +264,11 @@ fn acts(random: &mut Random) -> Vec<(Act, u64)> {
         (Act::Clock, 30),
         (Act::News, 10),
     ];
-    let varied: [(Act, [u64; 3]); 8] = [
+    let varied: [(Act, [u64; 3]); 9] = [
         (Act::Write, [3, 15, 40]),
         (Act::Take, [10, 30, 30]),
         (Act::EndBody, [3, 20, 20]),
+        (Act::Context, [2, 10, 30]),
         (Act::Answer, [5, 20, 40]),
         (Act::Pass, [10, 20, 60]),
         (Act::Join, [2, 5, 20]),

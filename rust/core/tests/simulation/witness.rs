@@ -265,8 +265,12 @@ fn should_run(workflow: &Workflow, task: usize, statuses: &[TaskStatus], kept: &
     match &workflow.tasks[task].rule {
         Some(rule) => {
             let place = |id: &str| workflow.tasks.iter().position(|found| &*found.id == id);
-            let context: Map<String, Value> =
+            let mut context: Map<String, Value> =
                 serde_json::from_str(&kept.new.context).expect("the simulation wrote it");
+            let before = workflow.graph.ancestors(task).into_iter();
+            for of in before.filter(|&of| statuses[of] == TaskStatus::Completed) {
+                context.insert(workflow.tasks[of].id.to_string(), Value::Null);
+            }
             rule.holds(&context, &|id| place(id).map(|place| statuses[place]))
         }
         None => {

@@ -54,7 +54,7 @@ impl World {
         let worker = Worker {
             job,
             task: Arc::clone(&spec.id),
-            input: run.input(task),
+            input: run.given(task).text(),
             stage: match job.callback_only {
                 true => Stage::Callback,
                 false if is_recording => Stage::Recording,
@@ -115,6 +115,22 @@ impl World {
             assert!(beside.is_empty(), "run {id} waits for its turn, but began beside {beside:?}");
         }
         self.witness.body_started(id, &worker.task, worker.job.attempt, &run.workflow, kept);
+    }
+
+    /// A context is looked at for a run that waits for that; now and then twice, or too late.
+    pub fn look_at_context(&mut self, p: usize) -> bool {
+        if self.processes[p].looks.is_empty() {
+            return false;
+        }
+        let index = self.random.index(self.processes[p].looks.len());
+        let look = self.processes[p].looks.swap_remove(index);
+        let looked = look.take();
+        if !self.is_calm && self.random.percent(10) {
+            self.processes[p].looks.push(look);
+        }
+        self.note(|| format!("{p}: {looked:?}"));
+        self.step(p, Event::Looked(looked));
+        true
     }
 
     fn tell(&mut self, id: Uuid, task: &Arc<str>, status: TaskStatus) {

@@ -26,6 +26,7 @@ impl World {
             workers.filter(|worker| worker.job == job).for_each(|worker| worker.is_given_up = true);
         }
         self.processes[p].ready.extend(effects.jobs);
+        self.processes[p].looks.extend(effects.looks);
         effects.ended.into_iter().for_each(|(id, _, end)| self.ended(p, id, &end));
         effects.lost.into_iter().for_each(|(id, why)| self.lost(p, id, &why));
         effects.rearm.into_iter().for_each(|rearm| self.rearm(p, rearm));

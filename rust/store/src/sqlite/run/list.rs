@@ -10,13 +10,14 @@ use crate::sqlite::run::tasks;
 use crate::sqlite::schedule;
 use crate::sqlite::value::{count_at, hash_at, id_at, run_status_at, signed, wall_at, wall_maybe_at};
 
-/// Runs by a `FROM` item and a condition, in the columns that [`run_of`] reads.
+/// Runs by a `FROM` item and a condition, in the columns that [`run_of`] reads; of the contexts those that are given.
 macro_rules! select_runs {
-    ($from:literal, $condition:literal) => {
+    ($contexts:literal, $from:literal, $condition:literal) => {
         concat!(
             "SELECT r.row, r.id, r.workflow, r.status, s.name, r.run_key, r.context_hash, r.scheduled_at,
-                r.created_at, r.completed_at, r.error, r.context, r.final_context, r.started_at
-            FROM ",
+                r.created_at, r.completed_at, r.error, r.started_at, ",
+            $contexts,
+            " FROM ",
             $from,
             " LEFT JOIN schedules AS s ON s.row = r.schedule AND s.kind = 'trigger' WHERE ",
             $condition
@@ -24,11 +25,11 @@ macro_rules! select_runs {
     };
 }
 
-/// A page of [`select_runs`], with the filter's conditions.
+/// A page of [`select_runs`], with the filter's conditions. What is not shown is not read: a context may fill thousands of pages.
 macro_rules! page_of_runs {
     ($from:literal, $condition:literal) => {
         concat!(
-            select_runs!($from, $condition),
+            select_runs!("CASE WHEN :contexts THEN r.context END, NULL", $from, $condition),
             " AND (:schedule IS NULL OR r.schedule = :schedule)
             AND (:workflow IS NULL OR r.workflow = :workflow)
             AND (:status IS NULL OR r.status = :status)
@@ -59,6 +60,7 @@ pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<RunRo
         ":schedule": schedule,
         ":workflow": filter.workflow,
         ":status": filter.status.map(RunStatus::name),
+        ":contexts": filter.contexts,
         ":limit": signed(page.limit),
         ":offset": signed(page.offset),
     };
@@ -94,18 +96,18 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         context_hash: hash_at(row, 6)?,
         scheduled_at: wall_maybe_at(row, 7)?,
         created_at: wall_at(row, 8)?,
-        started_at: wall_maybe_at(row, 13)?,
+        started_at: wall_maybe_at(row, 11)?,
         completed_at: wall_maybe_at(row, 9)?,
         error: row.get(10)?,
-        context: row.get(11)?,
-        final_context: row.get(12)?,
+        context: row.get(12)?,
+        final_context: row.get(13)?,
     })
 }
 
 /// One run with its tasks, both as of one moment.
 pub fn one(db: &Connection, id: Uuid) -> Result<Option<(RunRow, Vec<TaskRecord>)>, Failure> {
     // Index runs_id.
-    const SQL: &str = select_runs!("runs AS r", "r.id = :id");
+    const SQL: &str = select_runs!("r.context, r.final_context", "runs AS r", "r.id = :id");
     let snapshot = Transaction::new_unchecked(db, TransactionBehavior::Deferred)?;
     let found = snapshot
         .prepare_cached(SQL)?

@@ -1,0 +1,71 @@
+"""What single calls cost beside more and more runs and triggers: a cost that grows is seen here first."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from common import Figures, declare, folder_on_disk, run_contestant, skip_bodies, wait_until
+from workflows import CONTEXT, declare_one, runner_on
+
+import cloaca
+
+RUNS_AT_ONCE = 1_000
+CALLS = 30
+#: Nobody is polled while calls are timed.
+INTERVAL_S = 86_400.0
+
+
+def run_cloaca(size: int) -> Figures:
+    """Calls beside so many final runs, and then so many triggers."""
+    declare_one()
+    with folder_on_disk() as folder:
+        runner = runner_on(Path(folder) / "runs.db", "normal")
+        figures = _beside_runs(runner, size) | _beside_triggers(runner, size)
+        runner.shutdown()
+    return figures
+
+
+def _beside_runs(runner: cloaca.DefaultRunner, runs: int) -> Figures:
+    run_id = ""
+    for start in range(0, runs, RUNS_AT_ONCE):
+        run_id = runner.submit_many("one", [CONTEXT] * min(RUNS_AT_ONCE, runs - start))[0].id
+    wait_until(lambda: runner.stats()["runs_unfinished"] == 0)
+    return {
+        "list_ms": _cost(lambda _: runner.list_runs()),
+        "list_bare_ms": _cost(lambda _: runner.list_runs(contexts=False)),
+        "list_none_ms": _cost(lambda _: runner.list_runs(workflow="other")),
+        "get_run_ms": _cost(lambda _: runner.get_run(run_id)),
+        "run_ms": _cost(lambda _: runner.execute("one", CONTEXT)),
+    }
+
+
+def _beside_triggers(runner: cloaca.DefaultRunner, triggers: int) -> Figures:
+    declare(skip_bodies(triggers), INTERVAL_S)
+    last = f"trigger-{triggers - 1}"
+    wait_until(lambda: runner.get_trigger_schedule(last) is not None)
+    again = skip_bodies(CALLS)
+    return {
+        "why_ms": _cost(lambda call: runner.why(f"trigger-{call}")),
+        "tick_ms": _cost(lambda call: runner.tick(f"trigger-{call}")),
+        "list_triggers_ms": _cost(lambda _: runner.list_trigger_schedules()),
+        "declare_again_ms": _cost(lambda call: _declare_again(call, again)),
+    }
+
+
+def _declare_again(number: int, bodies: list[Callable[[], cloaca.TriggerResult]]) -> None:
+    cloaca.trigger(name=f"trigger-{number}", poll_interval=INTERVAL_S)(bodies[number])
+
+
+def _cost(call: Callable[[int], object]) -> float:
+    """The median of some calls, in milliseconds."""
+    took = []
+    for number in range(CALLS):
+        began = time.perf_counter()
+        call(number)
+        took.append((time.perf_counter() - began) * 1000)
+    return median(took)
+
+
+if __name__ == "__main__":
+    run_contestant({"cloaca": run_cloaca}, size=int)

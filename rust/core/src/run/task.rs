@@ -1,0 +1,60 @@
+//! Where one task of a run stands in memory.
+//! Invariant: a phase only moves forward, but for the next attempt of a task that is tried again.
+
+use std::sync::Arc;
+
+use crate::port::{TaskRecord, TaskStatus};
+use crate::time::Wall;
+
+/// Where a task stands in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Some dependencies are not final.
+    Blocked,
+    /// Whether it runs depends on what it is given, and somebody is looking at that.
+    Looking,
+    /// To be started, or being attempted.
+    Active,
+    /// Waits for the delay before its next attempt.
+    Delayed,
+    /// Its last attempt is over; a callback is being told.
+    Settling(TaskStatus),
+    /// Decided for good.
+    Final(TaskStatus),
+}
+
+/// When an attempt may begin. After a death it has to be on record first: a task that kills its process at once must be told from one
+/// that only waited beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    AtOnce,
+    AfterRecord,
+    /// The record is on its way to the store.
+    Recording,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct TaskState {
+    pub(super) phase: Phase,
+    pub(super) blocked_by: usize,
+    /// Whether a worker has begun the attempt.
+    pub(super) taken: bool,
+    pub(super) begins: Begins,
+    pub(super) attempt: u32,
+    /// What its last attempt returned, until it is final.
+    pub(super) output: Option<Arc<str>>,
+    pub(super) error: Option<String>,
+    pub(super) started_at: Option<Wall>,
+    /// A final record of an earlier life, for when its dependencies are final again.
+    pub(super) kept: Option<TaskRecord>,
+}
+
+impl TaskState {
+    /// Makes the next attempt the one after what may have been in flight when a process died.
+    pub(super) fn follow(&mut self, kept: Option<&TaskRecord>) {
+        self.attempt = kept.map_or(1, |record| record.attempt).saturating_add(1);
+        self.started_at = kept.and_then(|record| record.started_at);
+        self.error = kept.and_then(|record| record.error.clone());
+        self.begins = Begins::AfterRecord;
+    }
+}
