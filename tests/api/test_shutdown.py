@@ -78,6 +78,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "get_run": lambda r: r.get_run(NOWHERE),
     "cancel": lambda r: r.cancel(NOWHERE),
     "retry": lambda r: r.retry(NOWHERE),
+    "run": lambda r: r.run(NOWHERE),
     "tick": lambda r: r.tick("watcher"),
     "ticks": lambda r: r.ticks("watcher"),
     "why": lambda r: r.why("watcher"),

@@ -345,7 +345,7 @@ def test_a_file_of_a_newer_version_is_refused_with_both_versions(tmp_path: Path)
     cloaca.DefaultRunner(str(path)).shutdown()
     with closing(sqlite3.connect(path)) as outside:
         outside.execute("PRAGMA user_version = 7")
-    with pytest.raises(RuntimeError, match=r"version 7.*up to 1"):
+    with pytest.raises(RuntimeError, match=r"version 7.*up to 2"):
         cloaca.DefaultRunner(str(path))
     with closing(sqlite3.connect(path)) as outside:
         assert outside.execute("PRAGMA user_version").fetchone() == (7,)

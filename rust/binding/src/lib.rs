@@ -6,6 +6,7 @@
 mod convert;
 mod engine;
 mod error;
+mod watch;
 mod work;
 
 use std::sync::Arc;
@@ -53,6 +54,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
     module.add_class::<engine::Engine>()?;
+    module.add_class::<watch::Watch>()?;
     module.add_function(wrap_pyfunction!(check_cron, module)?)?;
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;

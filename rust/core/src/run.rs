@@ -124,6 +124,13 @@ impl TaskState {
         self.error = kept.and_then(|record| record.error.clone());
         self.begins = Begins::AfterRecord;
     }
+
+    /// Goes on where an owner that left cleanly had come to: nothing was cut off.
+    fn go_on(&mut self, kept: &TaskRecord) {
+        self.attempt = kept.attempt.max(1);
+        self.started_at = kept.started_at;
+        self.error = kept.error.clone();
+    }
 }
 
 impl Run {
@@ -189,6 +196,8 @@ impl Run {
                 if begun.is_some() || is_changed {
                     run.tasks[task].follow(begun);
                 }
+            } else if let Some(begun) = records.get(id) {
+                run.tasks[task].go_on(begun);
             }
         }
         for &task in workflow.graph.topological() {

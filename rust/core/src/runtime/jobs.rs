@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Effects, Engine, Event, Job};
 use crate::fault_point::{Step, around};
-use crate::run::{Ended, Ruling};
+use crate::run::{Ended, Ruling, Run};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
 use crate::runtime::{Runtime, Shared};
@@ -242,19 +242,15 @@ impl Runtime {
         jobs.running.remove(&job);
         self.shared.call_for_regainer(&jobs);
         self.shared.call_for_workers(&mut jobs);
-        if jobs.closed && jobs.running.is_empty() {
+        if jobs.closed {
             self.shared.jobs_done.notify_all();
         }
     }
 
-    pub(super) fn drain_jobs(&self, deadline: Instant) -> bool {
+    pub(super) fn drain_jobs(&self, deadline: Instant, own: Option<Job>) -> bool {
         let shared = &self.shared;
         let mut jobs = lock(&shared.jobs);
-        jobs.closed = true;
-        shared.jobs_wake.notify_all();
-        shared.slots_wake.notify_all();
-        shared.closing_wake.notify_all();
-        while !jobs.running.is_empty() {
+        while jobs.running.iter().any(|job| Some(*job) != own) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -262,6 +258,18 @@ impl Runtime {
             jobs = wait_on(&shared.jobs_done, jobs, Some(left));
         }
         true
+    }
+
+    /// An attempt's body went home without an end, because the runner closes or nobody waits for it: nothing is ruled, and whoever
+    /// resumes the run begins it anew, with as many attempts left.
+    pub fn attempt_interrupted(&self, job: Job) {
+        self.release(job);
+    }
+
+    /// Whether an attempt is still waited for, and whether somebody asked for its run's end.
+    pub fn attempt_stands(&self, job: Job) -> (bool, bool) {
+        let engine = lock(&self.shared.engine);
+        (engine.expects(job), engine.run(job.run).is_some_and(Run::is_halted))
     }
 }
 
