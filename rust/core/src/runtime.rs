@@ -1389,7 +1389,7 @@ impl Shared {
     fn keep_time(&self, recovery: bool) {
         self.wait_ready();
         let mut known = None;
-        let mut has_siblings = self.look_for_vacancy(recovery, &mut known);
+        let mut has_siblings = self.look_for_vacancy(recovery, false, &mut known);
         self.load_crons();
         let mut has_news = false;
         let mut last_other = Uuid::nil();
@@ -1421,7 +1421,7 @@ impl Shared {
                 has_news = self.read_news().is_err();
             }
             if is_woken || has_siblings || known.is_none() {
-                has_siblings = self.look_for_vacancy(recovery, &mut known);
+                has_siblings = self.look_for_vacancy(recovery, is_woken, &mut known);
             }
             self.ask_for_ends();
             last_other = self.look_at_others(last_other);
@@ -1456,14 +1456,15 @@ impl Shared {
     }
 
     /// Takes over what owners left that are gone; true if others live. `known` holds those that lived at the last look; none before the
-    /// first that succeeded.
-    fn look_for_vacancy(&self, recovery: bool, known: &mut Option<Vec<i64>>) -> bool {
+    /// first that succeeded. Who joins and leaves between two looks is in none of them, but has told that there is news.
+    fn look_for_vacancy(&self, recovery: bool, is_woken: bool, known: &mut Option<Vec<i64>>) -> bool {
         let Ok(siblings) = self.store.bury(self.epoch) else { return true };
         let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
-        if siblings.buried > 0 || known.as_ref().is_none_or(|known| known.iter().any(is_gone)) {
-            if recovery {
-                self.recover();
-            }
+        let is_vacant = siblings.buried > 0 || known.as_ref().is_none_or(|known| known.iter().any(is_gone));
+        if recovery && (is_vacant || is_woken) {
+            self.recover();
+        }
+        if is_vacant {
             self.step(Event::Vacancy);
         }
         let has_siblings = !siblings.living.is_empty();
