@@ -357,9 +357,7 @@ impl Runtime {
             // A thread that panicked has been reported by its own log line.
             let _ = thread.join();
         }
-        if !shared.has_left.swap(true, Ordering::AcqRel) {
-            shared.leave();
-        }
+        shared.leave_when_home();
         shared.lose_all();
         shared.order(Order::Close);
     }
@@ -453,9 +451,7 @@ impl Shared {
         self.order(Order::Log(Level::Error, why.to_owned()));
         self.stop();
         self.lose_all();
-        if !self.has_left.swap(true, Ordering::AcqRel) {
-            self.leave();
-        }
+        self.leave_when_home();
         self.order(Order::Close);
     }
 
@@ -475,9 +471,16 @@ impl Shared {
         self.wake_liaison();
     }
 
-    /// Hands over what nobody here works on.
-    fn leave(&self) {
-        // What fails here is buried by the next owner.
-        let _ = self.store.leave(self.epoch);
+    /// Leaves once no attempt's body runs here any more: before, another runner would begin the same attempt beside it. If that never
+    /// comes, the end of the process is the end of this owner.
+    fn leave_when_home(&self) {
+        let mut jobs = lock(&self.jobs);
+        jobs.is_leaving = true;
+        let is_home = jobs.running.is_empty();
+        drop(jobs);
+        if is_home && !self.has_left.swap(true, Ordering::AcqRel) {
+            // What fails here is buried by the next owner.
+            let _ = self.store.leave(self.epoch);
+        }
     }
 }

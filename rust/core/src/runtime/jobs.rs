@@ -64,6 +64,8 @@ pub(super) struct JobState {
     /// A worker is on its way to a job: until it is there, no other one is woken.
     pub(super) is_waking: bool,
     pub(super) closed: bool,
+    /// The runner leaves as soon as the last body is home.
+    pub(super) is_leaving: bool,
 }
 
 /// What an attempt's body needs, if somebody still waits for it.
@@ -244,6 +246,11 @@ impl Runtime {
         self.shared.call_for_workers(&mut jobs);
         if jobs.closed {
             self.shared.jobs_done.notify_all();
+        }
+        let is_last = jobs.is_leaving && jobs.running.is_empty();
+        drop(jobs);
+        if is_last {
+            self.shared.leave_when_home();
         }
     }
 
