@@ -30,7 +30,7 @@ pub fn close() {
     loop {
         if let Ok(guard) = GATE.try_write() {
             CLOSED.with(|closed| *closed.borrow_mut() = Some(guard));
-            shield::hold();
+            shield::close_table();
             return;
         }
         if Instant::now() > deadline {
@@ -42,6 +42,6 @@ pub fn close() {
 
 /// Lets threads in again, in the parent and in the child.
 pub fn open() {
-    shield::let_go();
+    shield::open_table();
     CLOSED.with(|closed| closed.borrow_mut().take());
 }

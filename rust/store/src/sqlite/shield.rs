@@ -141,13 +141,13 @@ thread_local! {
     static HELD: RefCell<Option<MutexGuard<'static, Option<Table>>>> = const { RefCell::new(None) };
 }
 
-/// Keeps other threads out of the table until [`let_go`]: a child that is born meanwhile could never enter it.
-pub fn hold() {
+/// Keeps other threads out of the table until [`open_table`]: a child that is born meanwhile could never enter it.
+pub fn close_table() {
     HELD.with(|held| *held.borrow_mut() = Some(shields()));
 }
 
 /// Lets them in again, in the parent and in the child.
-pub fn let_go() {
+pub fn open_table() {
     HELD.with(|held| held.borrow_mut().take());
 }
 
