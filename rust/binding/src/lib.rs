@@ -1,8 +1,9 @@
 //! The border between cloaca's engine and Python: translation only, no decisions.
 //!
 //! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `engine` is
-//! what Python threads enter, and `work` is the loop in which they poll.
+//! what Python threads enter, `work` is the loop in which they poll, and `call` is how that calls them back.
 
+mod call;
 mod convert;
 mod engine;
 mod error;

@@ -12,6 +12,7 @@ use cloaca_core::poll::Ticket;
 use cloaca_core::runtime::{Answer, AskedFire, PollTurn, Runtime};
 use cloaca_core::time::{Mono, Now, Wall};
 
+use crate::call::{call, call0};
 use crate::engine::free;
 
 /// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us)`.
@@ -41,7 +42,7 @@ pub fn poll_loop(
     loop {
         turn = match turn {
             PollTurn::Poll(ticket, began) => {
-                match bodies.get_item(ticket.slot as usize).and_then(|body| body.call0()) {
+                match bodies.get_item(ticket.slot as usize).and_then(|body| call0(&body)) {
                     Ok(value) if value.is(skip) => runtime.poll_on(seat, ticket, began),
                     answer => {
                         finish(runtime, parts_of(ticket, began), answer, slow)?;
@@ -94,10 +95,11 @@ fn ruled(
     slow: &Bound<'_, PyAny>,
 ) -> PyResult<Ruling> {
     let py = slow.py();
-    let ruling = match answer {
-        Ok(value) => slow.call1((parts, value, py.None()))?,
-        Err(error) => slow.call1((parts, py.None(), error.into_value(py)))?,
+    let arguments = match answer {
+        Ok(value) => (parts, value, py.None()).into_pyobject(py)?,
+        Err(error) => (parts, py.None(), error.into_value(py)).into_pyobject(py)?,
     };
+    let ruling = call(slow, arguments)?;
     if ruling.is_none() {
         return Ok(Ruling::Pending);
     }
