@@ -51,9 +51,11 @@ def unwatch(key: tuple[int, int] | None) -> None:
 
 
 def forget_locks() -> None:
-    """In a forked child another thread of the parent may hold the lock for ever."""
+    """In a forked child another thread of the parent may hold the lock for ever, and the files are the
+    parent's: the child may open them as any other process may."""
     global _lock
     _lock = threading.Lock()
+    _live.clear()
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ class Crew:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._running: dict[int, str] = {}
+        self._pid = os.getpid()
 
     def open(self) -> None:
         """Starts the first thread, the one that starts the others."""
@@ -195,12 +197,10 @@ class Crew:
                 with attempt.inside(self.engine, None):
                     return self.engine.poll(self.bodies, SKIP, self._ruling)
             except BaseException as fault:
-                _say(
-                    _engine_log,
-                    logging.ERROR,
-                    "polling met a fault of the engine; please report it",
-                    raised=fault,
-                )
+                if self._is_forked():
+                    return
+                text = "polling met a fault of the engine; please report it"
+                _say(_engine_log, logging.ERROR, text, raised=fault)
 
     def _ruling(self, ticket: Ticket, answer: object, error: BaseException | None) -> Ruling:
         """What a poll's answer means, as plain data for the engine; ``None`` if it comes later."""
@@ -238,17 +238,24 @@ class Crew:
         engine = self.engine
         engine.worker_present(True)
         try:
-            while True:
+            while not self._is_forked():
                 found = engine.take_job(IDLE_SECONDS_MAX)
                 if not found:
                     return
                 try:
                     self._run(*found)
                 except BaseException as fault:
+                    if self._is_forked():
+                        return
                     text = "a worker met a fault of the engine; please report it"
                     _say(_engine_log, logging.ERROR, text, raised=fault)
         finally:
-            engine.worker_present(False)
+            if not self._is_forked():
+                engine.worker_present(False)
+
+    def _is_forked(self) -> bool:
+        """Whether a body has forked and this is the child: the runner is not here, and its thread goes home."""
+        return os.getpid() != self._pid
 
     def _run(self, job: Job, body: int, task_id: str, context_json: str, error: str) -> None:
         task = self.tasks[body]
@@ -271,6 +278,8 @@ class Crew:
         finally:
             del self._running[me]
         handle._close()
+        if self._is_forked():
+            return
         if isinstance(failure, attempt.Interrupted):
             self.engine.interrupted(job)
         elif failure is None:

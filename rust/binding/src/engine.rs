@@ -81,9 +81,14 @@ impl Engine {
     }
 }
 
+/// Whether this process was forked since what bears this generation was made.
+pub fn is_forked(generation: u64) -> bool {
+    generation != GENERATION.load(Ordering::Acquire)
+}
+
 /// Refuses what was made in another process: its threads and locks are not here.
 pub fn refuse_after_fork(py: Python<'_>, generation: u64) -> PyResult<()> {
-    if generation == GENERATION.load(Ordering::Acquire) {
+    if !is_forked(generation) {
         return Ok(());
     }
     let text = "this runner was made before a fork; make a new DefaultRunner in the child process";
@@ -122,7 +127,7 @@ pub fn span_of(seconds: f64) -> Duration {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.generation != GENERATION.load(Ordering::Acquire) {
+        if is_forked(self.generation) {
             // The threads and locks of a forked runtime belong to the parent: leak them here.
             std::mem::forget(Arc::clone(&self.runtime));
         }
@@ -292,7 +297,7 @@ impl Engine {
         skip: &Bound<'_, PyAny>,
         slow: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        work::poll_loop(py, self.runtime(py)?, bodies, skip, slow)
+        work::poll_loop(py, self.runtime(py)?, bodies, skip, slow, self.generation)
     }
 
     /// `(cursor, scheduled_at, last_fired_at, failures)` of the trigger in a place whose body is being called.
@@ -332,7 +337,7 @@ impl Engine {
             Some(error) => Err(PyErr::from_value(error)),
             None => Ok(answer),
         };
-        work::finish(self.runtime(py)?, ticket, answer, slow)
+        work::finish(self.runtime(py)?, ticket, answer, slow, self.generation)
     }
 
     /// Ends a poll out of turn without a trace.
