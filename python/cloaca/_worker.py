@@ -83,7 +83,7 @@ class Crew:
         self.tasks: dict[int, TaskDefinition] = {}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._running: dict[int, str] = {}
+        self._running: dict[int, TaskHandle] = {}
         self._pid = os.getpid()
 
     def open(self) -> None:
@@ -92,7 +92,8 @@ class Crew:
 
     def running(self) -> list[str]:
         """What tasks run now, in words."""
-        return sorted(self._running.values())
+        handles = list(self._running.values())
+        return sorted(f"task '{handle.task_id}' of run {handle.run_id}" for handle in handles)
 
     def place(self, first: int, definitions: Sequence[TriggerDefinition]) -> None:
         """Puts triggers' bodies at the places that the engine will call them by, from ``first`` on.
@@ -268,7 +269,7 @@ class Crew:
         left = ""
         handle = TaskHandle(self.engine, job, task_id)
         me = threading.get_ident()
-        self._running[me] = f"task '{task_id}' of run {handle.run_id}"
+        self._running[me] = handle
         try:
             with attempt.inside(self.engine, job):
                 left, context = self._call(task, context, handle)

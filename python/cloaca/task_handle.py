@@ -56,9 +56,9 @@ class TaskHandle:
     @property
     def run_id(self) -> str:
         """The run's id: with `task_id` a key that is the same for every attempt, for whoever acts outside."""
-        from uuid import UUID
-
-        return str(UUID(int=self._job[0]))
+        # Not by `uuid`: a thread that imports at a fork leaves the child half a module, and its lock.
+        digits = f"{self._job[0]:032x}"
+        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
     def is_slot_held(self) -> bool:
         """Whether the task counts against ``max_concurrent_tasks`` now."""
