@@ -5,6 +5,7 @@ Decides nothing. Invariant: a final result, once known, stays.
 
 from __future__ import annotations
 
+import contextlib
 from time import monotonic
 
 from . import attempt, check
@@ -43,14 +44,17 @@ class Run:
         """Where it stands: `Pending`, `Running`, `Completed`, `Failed` or `Cancelled`.
 
         Raises:
-            WorkflowError: (a `ValueError`) it is not kept any more, and nobody looked before.
+            WorkflowError: (a `ValueError`) it is not kept any more, and its end was not seen here.
+            RunnerError: (a `RuntimeError`) the runner is shut down, and its end was not seen here.
         """
+        if self._result is None and self._watch is not None:
+            # A runner that lost sight of it has no say; the store has.
+            with contextlib.suppress(RunnerError):
+                ended = self._watch.wait(0.0)
+                self._result = None if ended is None else result_of(ended)
         if self._result is not None:
             return self._result.status
         row = self._runner._open().run(self.id)
-        if row is None and self._watch is not None and (ended := self._watch.wait(0.0)) is not None:
-            self._result = result_of(ended)
-            return self._result.status
         if row is None:
             raise self._unknown()
         return str(row["status"])

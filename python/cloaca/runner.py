@@ -54,6 +54,8 @@ ATEXIT_SECONDS = 5.0
 """How long the end of the interpreter waits for running tasks of a runner that nobody shut down."""
 DECLARED_AT_ONCE = 10_000
 """So many triggers are handed to the engine at once: the store keeps them while the next are prepared."""
+JOIN_SECONDS = 1.0
+"""How long `shutdown` waits for its threads once they have nothing to do."""
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
 
@@ -159,10 +161,9 @@ class DefaultRunner:
             start=start_us,
         )
         self._crew = Crew(self._engine)
-        self._guard: tuple[int, int] | None = None
         try:
-            path = self._engine.path
-            self._guard = _guard.watch(os.fspath(path)) if path is not None else None
+            if (path := self._engine.path) is not None:
+                _guard.watch(os.fspath(path), self._crew)
             self._crew.open()
             _live.add(self)
             _hook()
@@ -669,10 +670,11 @@ class DefaultRunner:
             else:
                 self._engine.close(limit, body[0], body[0] is None)
         finally:
+            # Each may be done again, so that whoever is interrupted here can call again.
             _live.discard(self)
-            self._crew.join(min(limit, 1.0) if body is None else 0.0)
-            guard, self._guard = self._guard, None
-            _guard.unwatch(guard)
+            _guard.unwatch(self._crew)
+        # Not after an interrupt: that is heard at once.
+        self._crew.join(min(limit, JOIN_SECONDS) if body is None else 0.0)
 
     def __enter__(self) -> Self:
         return self

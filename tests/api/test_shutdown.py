@@ -118,7 +118,7 @@ def test_after_shutdown_run_forever_raises_runtime_error() -> None:
     assert "shut down" in run_program(program).stdout
 
 
-def test_after_shutdown_a_run_in_hand_tells_so() -> None:
+def test_a_final_result_outlives_its_runner_and_all_else_is_refused() -> None:
     declare("good", lambda context: None)
     runner = cloaca.DefaultRunner(":memory:")
     known, unread = runner.submit("good"), runner.submit("good")
@@ -126,7 +126,9 @@ def test_after_shutdown_a_run_in_hand_tells_so() -> None:
     runner.shutdown()
     assert known.status == "Completed"
     assert known.result().status == "Completed"
-    for call in (lambda: unread.status, unread.result, unread.cancel, known.cancel):
+    assert unread.status == "Completed"
+    assert unread.result().status == "Completed"
+    for call in (unread.cancel, known.cancel):
         with pytest.raises(RuntimeError, match="shut down"):
             call()
     assert unread.id in repr(unread)
