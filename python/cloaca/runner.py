@@ -260,7 +260,7 @@ class DefaultRunner:
 
         Raises:
             WorkflowError: (a `ValueError`) there is no such run.
-            ScheduleError: (a `ValueError`) `run_id` is no UUID.
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
         engine = self._open()
         watch = engine.watch(check.run_id(run_id))
@@ -301,7 +301,7 @@ class DefaultRunner:
 
         Raises:
             WorkflowError: (a `ValueError`) there is no such run.
-            ScheduleError: (a `ValueError`) `run_id` is no UUID.
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
         engine = self._open()
         if not engine.cancel(check.run_id(run_id)) and engine.run(run_id) is None:

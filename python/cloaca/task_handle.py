@@ -71,7 +71,8 @@ class TaskHandle:
         up, and the next runner begins it anew. So it ends when nobody waits for the attempt any more.
 
         Args:
-            condition: called without arguments; what it raises is logged and counts as false.
+            condition: called without arguments, and awaited if it is async; an `Exception` that it raises is
+            logged and counts as false.
             poll_interval_ms (int): pause between two calls, in milliseconds, at least 1.
             timeout (float | None): seconds after which the wait is given up; `None` waits for ever.
 
@@ -137,7 +138,13 @@ class TaskHandle:
 
 def _holds(condition: Any, task_id: str) -> bool:
     try:
-        return bool(condition())
+        answer = condition()
+        # Decided by what came: a decorator around an `async def` is an ordinary function. Bare, it is always true.
+        if hasattr(answer, "__await__"):
+            from ._aio import run_coroutine
+
+            answer = run_coroutine(answer)
+        return bool(answer)
     except Exception as raised:
         # The program's handler may raise, too: that costs the line.
         with contextlib.suppress(Exception):
