@@ -177,7 +177,8 @@ class DefaultRunner:
     def _on_workflow(self, workflow: Workflow) -> None:
         """The program declared a workflow, before this runner was made or after."""
         with self._lock:
-            if not self._closed:
+            # Of threads that declare one name the newest wins, whichever comes here last.
+            if not self._closed and registry.workflows.get(workflow.name) is workflow:
                 specification = workflow._spec()
                 self._crew.tasks.update(
                     {task["body"]: registry.bodies[task["body"]] for task in specification}
@@ -189,6 +190,7 @@ class DefaultRunner:
         with self._lock:
             if self._closed:
                 return
+            triggers = [trigger for trigger in triggers if registry.triggers.get(trigger.name) is trigger]
             for trigger in triggers:
                 kind = trigger.kind
                 if kind.cron is not None:
