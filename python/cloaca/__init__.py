@@ -27,7 +27,8 @@ from .namespace import TaskNamespace, WorkflowContext
 from .policy import Backoff, BackoffStrategy, RetryCondition, RetryPolicy, RetryPolicyBuilder
 from .result import TriggerResult, WorkflowResult
 from .rules import all_of, always, any_of, context_value, none_of, task_failed, task_skipped, task_success
-from .runner import DefaultRunner, Run
+from .run import Run
+from .runner import DefaultRunner
 from .task import task
 from .task_handle import TaskHandle
 from .tick import Tick

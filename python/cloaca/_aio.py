@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pid = 0
+_thread_id: int | None = None
 _running: set[Any] = set()
 """Tasks in flight. The loop keeps them weakly: one that awaits what only it knows would be collected."""
 
@@ -31,16 +32,23 @@ def _shared_loop() -> asyncio.AbstractEventLoop:
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """A body may stop the loop that it shares with others: it goes on."""
-    while not loop.is_closed() and not sys.is_finalizing():
+    """A body may stop the loop that it shares with others: it goes on, but not in a child that it forked."""
+    global _thread_id
+    _thread_id = threading.get_ident()
+    pid = os.getpid()
+    while not loop.is_closed() and not sys.is_finalizing() and os.getpid() == pid:
         with contextlib.suppress(BaseException):
             loop.run_forever()
 
 
 def forget_locks() -> None:
-    """In a forked child another thread of the parent may hold the lock for ever."""
+    """In a forked child another thread of the parent may hold the lock for ever. The loop is the parent's,
+    and stops here if its own thread has forked.
+    """
     global _lock
     _lock = threading.Lock()
+    if _loop is not None and threading.get_ident() == _thread_id:
+        _loop.stop()
 
 
 def leave() -> None:

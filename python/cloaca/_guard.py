@@ -21,39 +21,41 @@ if TYPE_CHECKING:
     from typing import Any
 
 _lock = threading.Lock()
-_live: dict[tuple[int, int], int] = {}
+_live: dict[tuple[int, int], set[object]] = {}
+"""Who has each file open. Sets, so that an interrupted call can be made again."""
 _installed = False
 
 
-def watch(path: str) -> tuple[int, int] | None:
-    """Guards a live file until `unwatch`; returns what to give to that."""
+def watch(path: str, owner: object) -> None:
+    """Guards a live file until `unwatch` of the same owner."""
     global _installed
     try:
         status = os.stat(path)
     except OSError:
-        return None
+        return
     key = (status.st_dev, status.st_ino)
     with _lock:
-        _live[key] = _live.get(key, 0) + 1
+        _live.setdefault(key, set()).add(owner)
         if not _installed and os.environ.get("CLOACA_ALLOW_SQLITE3") != "1":
             _installed = True
             sys.addaudithook(_audit)
-    return key
 
 
-def unwatch(key: tuple[int, int] | None) -> None:
-    """Ends one `watch`."""
+def unwatch(owner: object) -> None:
+    """Ends what `watch` began for this owner. Twice is fine."""
     with _lock:
-        if key is not None and key in _live:
-            _live[key] -= 1
-            if _live[key] == 0:
-                del _live[key]
+        for key, owners in list(_live.items()):
+            owners.discard(owner)
+            if not owners:
+                _live.pop(key, None)
 
 
 def forget_locks() -> None:
-    """In a forked child another thread of the parent may hold the lock for ever."""
+    """In a forked child another thread of the parent may hold the lock for ever, and the files are the
+    parent's: the child may open them as any other process may."""
     global _lock
     _lock = threading.Lock()
+    _live.clear()
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from . import attempt
 from .context import Context, decode_value, encode_within, fitting
 from .duration import text_of
 from .errors import CloacaError, RetryAfter, RunnerError, TriggerError
@@ -81,7 +83,17 @@ class Crew:
         self.tasks: dict[int, TaskDefinition] = {}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._running: dict[int, TaskHandle] = {}
+        self._pid = os.getpid()
+
+    def open(self) -> None:
+        """Starts the first thread, the one that starts the others."""
         self._start("keeper", self._keep)
+
+    def running(self) -> list[str]:
+        """What tasks run now, in words."""
+        handles = list(self._running.values())
+        return sorted(f"task '{handle.task_id}' of run {handle.run_id}" for handle in handles)
 
     def place(self, first: int, definitions: Sequence[TriggerDefinition]) -> None:
         """Puts triggers' bodies at the places that the engine will call them by, from ``first`` on.
@@ -146,6 +158,7 @@ class Crew:
             name = f"cloaca-{role}-{len(self._threads)}"
             # Daemon threads: a body that never returns must not keep the interpreter from ending.
             thread = threading.Thread(target=body, name=name, daemon=True)
+            # In the list only once it runs: what was never started cannot be joined.
             thread.start()
             self._threads.append(thread)
 
@@ -182,14 +195,13 @@ class Crew:
         _sharpen_timers()
         while True:
             try:
-                return self.engine.poll(self.bodies, SKIP, self._ruling)
+                with attempt.inside(self.engine, None):
+                    return self.engine.poll(self.bodies, SKIP, self._ruling)
             except BaseException as fault:
-                _say(
-                    _engine_log,
-                    logging.ERROR,
-                    "polling met a fault of the engine; please report it",
-                    raised=fault,
-                )
+                if self._is_forked():
+                    return None
+                text = "polling met a fault of the engine; please report it"
+                _say(_engine_log, logging.ERROR, text, raised=fault)
 
     def _ruling(self, ticket: Ticket, answer: object, error: BaseException | None) -> Ruling:
         """What a poll's answer means, as plain data for the engine; ``None`` if it comes later."""
@@ -227,36 +239,52 @@ class Crew:
         engine = self.engine
         engine.worker_present(True)
         try:
-            while True:
+            while not self._is_forked():
                 found = engine.take_job(IDLE_SECONDS_MAX)
                 if not found:
                     return
                 try:
                     self._run(*found)
                 except BaseException as fault:
+                    if self._is_forked():
+                        return
                     text = "a worker met a fault of the engine; please report it"
                     _say(_engine_log, logging.ERROR, text, raised=fault)
         finally:
-            engine.worker_present(False)
+            if not self._is_forked():
+                engine.worker_present(False)
+
+    def _is_forked(self) -> bool:
+        """Whether a body has forked and this is the child: the runner is not here, its thread goes home."""
+        return os.getpid() != self._pid
 
     def _run(self, job: Job, body: int, task_id: str, context_json: str, error: str) -> None:
         task = self.tasks[body]
         context = Context._wrap(decode_value(context_json))
         if job[3]:
-            self._tell_failure(task, task_id, error, context)
+            self._tell_failure(job, task, task_id, error, context)
             self.engine.settled(job)
             return
         failure: BaseException | None = None
         left = ""
         handle = TaskHandle(self.engine, job, task_id)
+        me = threading.get_ident()
+        self._running[me] = handle
         try:
             fitting(self.engine.context_bytes_max, context_json, "the context that it is given")
-            left, context = self._call(task, context, handle)
+            with attempt.inside(self.engine, job):
+                left, context = self._call(task, context, handle)
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: on a worker they can only mean that this attempt failed.
             failure = raised
+        finally:
+            del self._running[me]
         handle._close()
-        if failure is None:
+        if self._is_forked():
+            return
+        if isinstance(failure, attempt.Interrupted):
+            self.engine.interrupted(job)
+        elif failure is None:
             self._succeed(job, task, task_id, left, context)
         else:
             self._fail(job, task, task_id, failure, context)
@@ -280,7 +308,7 @@ class Crew:
     def _succeed(self, job: Job, task: TaskDefinition, task_id: str, left: str, context: Context) -> None:
         callback = task.on_success
         if self.engine.succeeded(job, left, callback is not None) and callback is not None:
-            self._tell(callback, task_id, task_id, context)
+            self._tell(job, callback, task_id, task_id, context)
             self.engine.settled(job)
 
     def _fail(
@@ -292,22 +320,28 @@ class Crew:
         level = logging.ERROR if final else logging.WARNING
         _say(_task_log, level, "task '%s' failed in attempt %d", task_id, job[2], raised=failure)
         if final and has_callback:
-            self._tell_failure(task, task_id, text, context)
+            self._tell_failure(job, task, task_id, text, context)
             self.engine.settled(job)
 
-    def _tell_failure(self, task: TaskDefinition, task_id: str, error: str, context: Context) -> None:
+    def _tell_failure(
+        self, job: Job, task: TaskDefinition, task_id: str, error: str, context: Context
+    ) -> None:
         if task.on_failure is not None:
-            self._tell(task.on_failure, task_id, task_id, error, context)
+            self._tell(job, task.on_failure, task_id, task_id, error, context)
 
-    def _tell(self, callback: Any, task_id: str, *arguments: object) -> None:
+    def _tell(self, job: Job, callback: Any, task_id: str, *arguments: object) -> None:
         try:
-            returned = callback(*arguments)
-            if _is_awaitable(returned):
-                from ._aio import run_coroutine
-
-                run_coroutine(returned)
+            with attempt.inside(self.engine, job):
+                self._call_back(callback, *arguments)
         except BaseException as raised:
             _say(_callback_log, logging.ERROR, "callback of task '%s' raised", task_id, raised=raised)
+
+    def _call_back(self, callback: Any, *arguments: object) -> None:
+        returned = callback(*arguments)
+        if _is_awaitable(returned):
+            from ._aio import run_coroutine
+
+            run_coroutine(returned)
 
 
 def _say(

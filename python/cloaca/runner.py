@@ -1,4 +1,4 @@
-"""`DefaultRunner`: one engine over one store, and `Run`, a run in hand.
+"""`DefaultRunner`: one engine over one store.
 
 Decides nothing: it checks arguments, hands declarations to the native engine, and turns its answers into
 public objects.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -17,9 +18,9 @@ from itertools import groupby
 from operator import attrgetter
 from time import monotonic
 
-from . import _guard, check, registry, why
+from . import _guard, attempt, check, registry, why
 from .config import DefaultRunnerConfig, microseconds
-from .context import Context, decode_value, encode_within
+from .context import decode_value, encode_within
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -32,7 +33,7 @@ from .errors import (
 )
 from .name import is_text
 from .policy import Backoff
-from .result import WorkflowResult
+from .run import Run
 from .trigger import POLL_INTERVAL_US
 
 TYPE_CHECKING = False
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from .context import Context
+    from .result import WorkflowResult
     from .trigger import TriggerDefinition, TriggerKind
     from .workflow import Workflow
 
@@ -51,6 +54,8 @@ ATEXIT_SECONDS = 5.0
 """How long the end of the interpreter waits for running tasks of a runner that nobody shut down."""
 DECLARED_AT_ONCE = 10_000
 """So many triggers are handed to the engine at once: the store keeps them while the next are prepared."""
+JOIN_SECONDS = 1.0
+"""How long `shutdown` waits for its threads once they have nothing to do."""
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
 
@@ -63,55 +68,6 @@ _SAME_CRON = """
       AND other.expression = ? AND other.timezone = ?"""
 _inherited: set[DefaultRunner] = set()
 _hooked = False
-
-
-class Run:
-    """A run that was submitted."""
-
-    __slots__ = ("_result", "_runner", "id")
-
-    def __init__(self, runner: DefaultRunner, run_id: str) -> None:
-        self._runner = runner
-        self._result: WorkflowResult | None = None
-        self.id = run_id
-
-    @property
-    def status(self) -> str:
-        """Where it stands: `Pending`, `Running`, `Completed`, `Failed` or `Cancelled`."""
-        if self._result is not None:
-            return self._result.status
-        row = self._runner._open().run(self.id)
-        return "Pending" if row is None else str(row["status"])
-
-    def result(self, timeout: float | None = None) -> WorkflowResult:
-        """Waits until the run is final.
-
-        Args:
-            timeout (float | None): seconds to wait; `None` waits for ever.
-
-        Raises:
-            TimeoutError: it is not final in time.
-            RunnerError: (a `RuntimeError`) the runner shuts down first; the run goes on with the next one.
-        """
-        if self._result is None:
-            limit = None if timeout is None else check.seconds(timeout, "timeout")
-            ended = self._runner._open().wait(self.id, limit)
-            if ended is None:
-                raise TimeoutError(f"run {self.id} is not final after {timeout} s")
-            self._result = _result(ended)
-        return self._result
-
-    def cancel(self) -> None:
-        """Asks for its end: no further task starts, a running one may finish."""
-        self._runner.cancel(self.id)
-
-    def __repr__(self) -> str:
-        return f"Run(id={self.id!r})"
-
-    def __del__(self) -> None:
-        if self._result is None and not self._runner._closed:
-            with contextlib.suppress(Exception):
-                self._runner._engine.unwatch(self.id)
 
 
 class DefaultRunner:
@@ -205,22 +161,25 @@ class DefaultRunner:
             resolution=microseconds(config, "timer_resolution"),
             start=start_us,
         )
-        path = self._engine.path
-        self._guard = _guard.watch(os.fspath(path)) if path is not None else None
         self._crew = Crew(self._engine)
-        _live.add(self)
-        _hook()
         try:
+            if (path := self._engine.path) is not None:
+                _guard.watch(os.fspath(path), self._crew)
+            self._crew.open()
+            _live.add(self)
+            _hook()
             registry.attach(self)
+            self._engine.ready()
         except BaseException:
+            # Also an interrupt: a runner that nobody got is shut down here, or by nobody.
             self.shutdown(0.0)
             raise
-        self._engine.ready()
 
     def _on_workflow(self, workflow: Workflow) -> None:
         """The program declared a workflow, before this runner was made or after."""
         with self._lock:
-            if not self._closed:
+            # Of threads that declare one name the newest wins, whichever comes here last.
+            if not self._closed and registry.workflows.get(workflow.name) is workflow:
                 specification = workflow._spec()
                 self._crew.tasks.update(
                     {task["body"]: registry.bodies[task["body"]] for task in specification}
@@ -232,6 +191,7 @@ class DefaultRunner:
         with self._lock:
             if self._closed:
                 return
+            triggers = [trigger for trigger in triggers if registry.triggers.get(trigger.name) is trigger]
             for trigger in triggers:
                 kind = trigger.kind
                 if kind.cron is not None:
@@ -280,11 +240,7 @@ class DefaultRunner:
             ContextError, ContextTypeError: the context is not JSON, or too large for this runner.
             RunnerError: (a `RuntimeError`) the runner is shut down.
         """
-        engine = self._open()
-        run = self._submit(workflow_name, context)
-        ended = engine.wait(run.id)
-        assert ended is not None, "a wait without a limit ends with a result"
-        return _result(ended)
+        return self._submit(workflow_name, context).result()
 
     async def execute_async(
         self, workflow_name: str, context: Context | Mapping[str, Any] | None = None
@@ -298,8 +254,22 @@ class DefaultRunner:
         """Starts a run and returns once it is kept; `Run.result` waits for its end. Raises what `execute`
         raises."""
         run = self._submit(workflow_name, context)
-        self._engine.wait_started(run.id)
+        assert run._watch is not None, "a run that was submitted is watched"
+        run._watch.wait_started()
         return run
+
+    def run(self, run_id: str) -> Run:
+        """A run of the store, whoever drives it, also a final one.
+
+        Raises:
+            WorkflowError: (a `ValueError`) there is no such run.
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
+        """
+        engine = self._open()
+        watch = engine.watch(check.run_id(run_id))
+        if watch is None and engine.run(run_id) is None:
+            raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
+        return Run(self, run_id, watch)
 
     def submit_many(
         self, workflow_name: str, contexts: Iterable[Context | Mapping[str, Any] | None]
@@ -314,10 +284,10 @@ class DefaultRunner:
         limit = engine.context_bytes_max
         encoded = [encode_within(limit, context, "the context") for context in contexts]
         registry.workflow(name)
-        runs = [Run(self, run_id) for run_id in engine.submit(name, encoded, True)]
-        if runs:
-            engine.wait_started(runs[-1].id)
-        return runs
+        watches = engine.submit(name, encoded)
+        if watches:
+            watches[-1].wait_started()
+        return [Run(self, watch.id, watch) for watch in watches]
 
     def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
         engine = self._open()
@@ -326,7 +296,8 @@ class DefaultRunner:
         workflow_name = check.text(workflow_name, "workflow_name", WorkflowError)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
         registry.workflow(workflow_name)
-        return Run(self, engine.submit(workflow_name, [encoded], True)[0])
+        watch = engine.submit(workflow_name, [encoded])[0]
+        return Run(self, watch.id, watch)
 
     def cancel(self, run_id: str) -> None:
         """Asks for a run's end: no further task of it starts, a running one may finish. A final run stays as
@@ -334,7 +305,7 @@ class DefaultRunner:
 
         Raises:
             WorkflowError: (a `ValueError`) there is no such run.
-            ScheduleError: (a `ValueError`) `run_id` is no UUID.
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
         engine = self._open()
         if not engine.cancel(check.run_id(run_id)) and engine.run(run_id) is None:
@@ -357,11 +328,12 @@ class DefaultRunner:
                 f"run {run_id} is of workflow {excerpt(row['workflow_name'])}, which is not declared here; "
                 "retry it in a program that declares it"
             )
-        if not engine.retry(run_id):
+        watch = engine.retry(run_id)
+        if watch is None:
             row = engine.run(run_id)
             stands = "is not there" if row is None else f"is {row['status']}"
             raise WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")
-        return Run(self, run_id)
+        return Run(self, run_id, watch)
 
     def list_runs(
         self,
@@ -638,27 +610,57 @@ class DefaultRunner:
             raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
         engine.export(check.text(os.fspath(path), "path"))
 
-    def run_forever(self) -> None:
-        """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread."""
+    def run_forever(self, shutdown_timeout: float = SHUTDOWN_SECONDS) -> None:
+        """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread.
+
+        The first signal drains: it says for whom it waits. The second ends that wait at once; what is cut
+        off is resumed by the next runner.
+
+        Args:
+            shutdown_timeout (float): seconds for what runs at the first signal.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) this is not the main thread, or the runner is shut down.
+        """
         import signal
 
         self._open()
+        limit = check.seconds(shutdown_timeout, "shutdown_timeout")
         if threading.current_thread() is not threading.main_thread():
             raise RunnerError("run_forever waits for signals, which only the main thread gets; call it there")
         stop = threading.Event()
-        before = {
-            number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+
+        def heard(*_: object) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            stop.set()
+
+        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while not stop.wait(3600):
                 pass
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self.shutdown()
+            stop.set()
+            try:
+                self._say_who_is_waited_for(limit)
+                self.shutdown(limit)
+            except KeyboardInterrupt:
+                self.shutdown(0.0)
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _say_who_is_waited_for(self, limit: float) -> None:
+        if running := self._crew.running():
+            text = "shutting down; waiting at most %g s for %s; another signal ends that at once"
+            with contextlib.suppress(Exception):
+                logging.getLogger("cloaca").info(text, limit, ", ".join(running))
 
     def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None:
-        """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine.
+        """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine:
+        a second call finishes what the first one began, also if an interrupt cut that short.
+
+        A task or a trigger may call it; it is not waited for.
 
         Args:
             timeout (float): seconds for running tasks; what is not done then is resumed by the next runner.
@@ -666,15 +668,20 @@ class DefaultRunner:
         limit = check.seconds(timeout, "timeout")
         if self._pid != os.getpid():
             return
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        _live.discard(self)
+        self._closed = True
         registry.detach(self)
-        self._engine.close(limit)
-        self._crew.join(min(limit, 1.0))
-        _guard.unwatch(self._guard)
+        body = attempt.current(self._engine)
+        try:
+            if body is None:
+                self._engine.close(limit)
+            else:
+                self._engine.close(limit, body[0], body[0] is None)
+        finally:
+            # Each may be done again, so that whoever is interrupted here can call again.
+            _live.discard(self)
+            _guard.unwatch(self._crew)
+        # Not after an interrupt: that is heard at once.
+        self._crew.join(min(limit, JOIN_SECONDS) if body is None else 0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -734,17 +741,6 @@ def _close_all() -> None:
         runner.shutdown(ATEXIT_SECONDS)
     if (shared_loop := sys.modules.get("cloaca._aio")) is not None:
         shared_loop.leave()
-
-
-def _result(ended: tuple[str, str, str, str, str | None]) -> WorkflowResult:
-    status, started, finished, context, error = ended
-    return WorkflowResult(
-        status=status,
-        start_time=started,
-        end_time=finished,
-        final_context=Context._wrap(decode_value(context)),
-        error_message=error,
-    )
 
 
 def _run(row: dict[str, Any], has_context: bool = True) -> dict[str, Any]:

@@ -5,8 +5,11 @@ Decides nothing. Invariant: a handle is of no use once its attempt has ended.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from time import monotonic
 
+from . import attempt, check
 from .errors import ArgumentTypeError, RunnerError, WorkflowError
 
 TYPE_CHECKING = False
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 DEFER_SECONDS_MIN = 0.001
 """A condition of `defer_until` is looked at no more often than this."""
+
+LOOK_SECONDS = 0.1
+"""How soon a wait notices that it is over."""
 
 _task_log = logging.getLogger("cloaca.task")
 
@@ -50,25 +56,31 @@ class TaskHandle:
     @property
     def run_id(self) -> str:
         """The run's id: with `task_id` a key that is the same for every attempt, for whoever acts outside."""
-        from uuid import UUID
-
-        return str(UUID(int=self._job[0]))
+        # Not by `uuid`: a thread that imports at a fork leaves the child half a module, and its lock.
+        digits = f"{self._job[0]:032x}"
+        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
     def is_slot_held(self) -> bool:
         """Whether the task counts against ``max_concurrent_tasks`` now."""
         return self._held
 
-    def defer_until(self, condition: Any, poll_interval_ms: int = 1000) -> None:
+    def defer_until(self, condition: Any, poll_interval_ms: int = 1000, timeout: float | None = None) -> None:
         """Gives the task's concurrency slot back until ``condition()`` is true, then takes a slot again.
 
+        When the runner shuts down meanwhile, the body ends here without an outcome: the attempt is not used
+        up, and the next runner begins it anew. So it ends when nobody waits for the attempt any more.
+
         Args:
-            condition: called without arguments; what it raises is logged and counts as false.
+            condition: called without arguments, and awaited if it is async; an `Exception` that it raises is
+            logged and counts as false.
             poll_interval_ms (int): pause between two calls, in milliseconds, at least 1.
+            timeout (float | None): seconds after which the wait is given up; `None` waits for ever.
 
         Raises:
             ValueError: ``poll_interval_ms`` is not a positive number.
             TypeError: ``condition`` cannot be called.
-            RuntimeError: the runner shuts down meanwhile, or the task has ended.
+            TimeoutError: the condition did not come true in time.
+            RuntimeError: the run was cancelled or failed meanwhile, or the task has ended.
         """
         if not callable(condition):
             raise ArgumentTypeError(
@@ -76,17 +88,48 @@ class TaskHandle:
             )
         if isinstance(poll_interval_ms, bool) or not poll_interval_ms > 0:
             raise WorkflowError(f"poll_interval_ms is {poll_interval_ms!r}; the smallest is 1")
+        limit = None if timeout is None else check.seconds(timeout, "timeout")
         if not self._open:
             raise RunnerError(f"task '{self.task_id}' has ended; its handle cannot defer any more")
+        deadline = None if limit is None else monotonic() + limit
         pause = max(poll_interval_ms / 1000, DEFER_SECONDS_MIN)
         self._engine.yield_slot(self._job)
         self._held = False
         while not _holds(condition, self.task_id):
-            if self._engine.wait_closing(pause):
-                raise RunnerError(f"the runner shuts down; task '{self.task_id}' goes on with the next one")
-        while not self._engine.regain_slot(self._job, 1.0):
+            self._wait(pause, deadline)
+        while not self._engine.regain_slot(self._job, LOOK_SECONDS):
+            self._look()
+        self._held = True
+
+    def _wait(self, pause: float, deadline: float | None) -> None:
+        """Waits for the next look at the condition, and looks meanwhile whether it still matters."""
+        until = monotonic() + pause
+        while True:
+            self._look()
+            now = monotonic()
+            if deadline is not None and now >= deadline:
+                self._regain()
+                raise TimeoutError(f"the condition that task '{self.task_id}' waits for did not come true")
+            end = until if deadline is None else min(until, deadline)
+            if now >= until:
+                return
+            self._engine.wait_closing(min(end - now, LOOK_SECONDS))
+
+    def _look(self) -> None:
+        if self._engine.wait_closing(0.0):
+            raise attempt.Interrupted
+        waited_for, halted = self._engine.attempt_stands(self._job)
+        if not waited_for:
+            raise attempt.Interrupted
+        if halted:
+            self._regain()
+            raise RunnerError(f"the run of task '{self.task_id}' is to end; it waits no longer")
+
+    def _regain(self) -> None:
+        # The end of a body that goes on is reported from a slot like any other.
+        while not self._engine.regain_slot(self._job, LOOK_SECONDS):
             if self._engine.wait_closing(0.0):
-                raise RunnerError(f"the runner shuts down; task '{self.task_id}' goes on with the next one")
+                raise attempt.Interrupted
         self._held = True
 
     def _close(self) -> None:
@@ -95,7 +138,15 @@ class TaskHandle:
 
 def _holds(condition: Any, task_id: str) -> bool:
     try:
-        return bool(condition())
-    except Exception:
-        _task_log.exception("the condition that task '%s' waits for raised", task_id)
+        answer = condition()
+        # Decided by what came: a decorator around an `async def` is an ordinary function. It is always true.
+        if hasattr(answer, "__await__"):
+            from ._aio import run_coroutine
+
+            answer = run_coroutine(answer)
+        return bool(answer)
+    except Exception as raised:
+        # The program's handler may raise, too: that costs the line.
+        with contextlib.suppress(Exception):
+            _task_log.error("the condition that task '%s' waits for raised", task_id, exc_info=raised)
         return False

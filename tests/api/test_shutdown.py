@@ -78,6 +78,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "get_run": lambda r: r.get_run(NOWHERE),
     "cancel": lambda r: r.cancel(NOWHERE),
     "retry": lambda r: r.retry(NOWHERE),
+    "run": lambda r: r.run(NOWHERE),
     "tick": lambda r: r.tick("watcher"),
     "ticks": lambda r: r.ticks("watcher"),
     "why": lambda r: r.why("watcher"),
@@ -117,15 +118,18 @@ def test_after_shutdown_run_forever_raises_runtime_error() -> None:
     assert "shut down" in run_program(program).stdout
 
 
-def test_after_shutdown_a_run_in_hand_tells_so() -> None:
+def test_a_final_result_outlives_its_runner_and_all_else_is_refused() -> None:
     declare("good", lambda context: None)
     runner = cloaca.DefaultRunner(":memory:")
     known, unread = runner.submit("good"), runner.submit("good")
     assert known.result(WAIT).status == "Completed"
+    assert runner.run(unread.id).result(WAIT).status == "Completed"
     runner.shutdown()
     assert known.status == "Completed"
     assert known.result().status == "Completed"
-    for call in (lambda: unread.status, unread.result, unread.cancel, known.cancel):
+    assert unread.status == "Completed"
+    assert unread.result().status == "Completed"
+    for call in (unread.cancel, known.cancel):
         with pytest.raises(RuntimeError, match="shut down"):
             call()
     assert unread.id in repr(unread)

@@ -283,3 +283,90 @@ def test_a_decorated_async_body_is_awaited_like_a_bare_one(runner: cloaca.Defaul
     cloaca.trigger(poll_interval="1ms", name="wrapped")(decorated(poll))
     assert runner.submit("wrapped").result(SECONDS).final_context["awaited"] is True
     assert polled.wait(SECONDS)
+
+
+@pytest.mark.parametrize("kind", ["a trigger", "a workflow"])
+def test_of_two_threads_that_declare_one_name_the_newest_wins(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The older one is held up between the registry and the runner, and comes after the newer one."""
+    name = "_on_triggers" if kind == "a trigger" else "_on_workflow"
+    told = getattr(cloaca.DefaultRunner, name)
+    is_held, go, came, older_came = threading.Event(), threading.Event(), threading.Event(), threading.Event()
+
+    def held_up(runner: cloaca.DefaultRunner, declared: Any) -> None:
+        if threading.current_thread().name == "older":
+            is_held.set()
+            assert go.wait(SECONDS)
+        told(runner, declared)
+
+    def declare(body: Callable[[], object]) -> None:
+        def poll() -> bool:
+            body()
+            return False
+
+        if kind == "a trigger":
+            cloaca.trigger(poll_interval="1ms", name="same")(poll)
+        else:
+            workflow("same", lambda context: body() and None)
+
+    monkeypatch.setattr(cloaca.DefaultRunner, name, held_up)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        older = threading.Thread(target=declare, args=(older_came.set,), name="older")
+        older.start()
+        assert is_held.wait(SECONDS)
+        declare(came.set)
+        go.set()
+        older.join(SECONDS)
+        came.clear()
+        older_came.clear()
+        if kind == "a workflow":
+            assert runner.submit("same").result(SECONDS).status == "Completed"
+        assert came.wait(SECONDS)
+        assert not older_came.is_set()
+
+
+def test_a_constructor_that_ends_badly_keeps_no_other_workflow_from_running(
+    nasty: Callable[[], object],
+) -> None:
+    cloaca.register_workflow_constructor("bad", nasty)
+    try:
+        made = cloaca.DefaultRunner(":memory:")
+    except Exception:
+        raise
+    except BaseException:
+        # Ctrl-C in a constructor comes out of the caller's own call, and leaves no runner behind.
+        from cloaca import registry, runner
+
+        assert not runner._live
+        registry.constructors.clear()
+        made = cloaca.DefaultRunner(":memory:")
+    with made:
+        goes_on(made)
+
+
+def test_a_body_that_never_returns_keeps_no_other_from_being_called(runner: cloaca.DefaultRunner) -> None:
+    end, entered = threading.Event(), threading.Semaphore(0)
+
+    def never(*_: object) -> None:
+        entered.release()
+        end.wait()
+
+    async def never_async(*_: object) -> None:
+        entered.release()
+        while not end.is_set():
+            await asyncio.sleep(0.01)
+
+    cloaca.trigger(poll_interval="1ms", name="never")(never)
+    cloaca.trigger(poll_interval="1ms", name="never_async")(never_async)
+    workflow("never", never)
+    workflow("never_async", never_async)
+    workflow("called", lambda context: None, on_success=never)
+    try:
+        for name in ("never", "never_async", "called"):
+            runner.submit(name)
+        for _ in range(5):
+            assert entered.acquire(timeout=SECONDS)
+        goes_on(runner)
+    finally:
+        end.set()

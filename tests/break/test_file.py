@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+import cloaca
 
 SETUP = """
 import os, shutil, sqlite3, subprocess, sys
@@ -92,3 +95,35 @@ def counted(path: Path) -> tuple[int, int, str]:
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
     runs, rows, health = done.stdout.split(maxsplit=2)
     return int(runs), int(rows), health.strip()
+
+
+VISITS = """
+import sys, threading
+import cloaca
+
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def t(context):
+        threading.Event().wait(0.3)
+
+runner = cloaca.DefaultRunner(sys.argv[1])
+runner.submit_many("w", [{"i": number} for number in range(20)])
+runner.shutdown(timeout=0)
+"""
+
+
+def test_who_joins_and_leaves_between_two_looks_orphans_no_run(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with cloaca.WorkflowBuilder("w"):
+
+        @cloaca.task()
+        def t(context: cloaca.Context) -> None:
+            pass
+
+    with cloaca.DefaultRunner(str(path)) as runner:
+        subprocess.run([sys.executable, "-c", VISITS, str(path)], check=True, timeout=60)
+        deadline = time.monotonic() + 30
+        while any(run["status"] != "Completed" for run in runner.list_runs(limit=100)):
+            assert time.monotonic() < deadline, [run["status"] for run in runner.list_runs(limit=100)]
+            time.sleep(0.02)
+        assert len(runner.list_runs(limit=100)) == 20

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -22,17 +22,15 @@ use cloaca_core::port::{
     Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TaskRecord, TriggerRow,
 };
 use cloaca_core::run::{Ended, Ruling};
-use cloaca_core::runtime::{Beginning, Clock, Order, Runtime, Services, Waited};
+use cloaca_core::runtime::{Beginning, Clock, Order, Own, POLL_PATIENCE, Runtime, Services, Waited};
 use cloaca_core::time::Wall;
 use cloaca_store::Opened;
 
+use crate::watch::{SIGNALS_EVERY, Watch};
 use crate::{convert, error, work};
 
 /// Bumped in a forked child, so that every handle made before is refused there.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
-
-/// No wait of the main thread is longer without a look at its signals.
-const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
 /// As good as for ever, and small enough to be added to any clock.
 const SPAN_SECONDS_MAX: f64 = 1e9;
@@ -67,11 +65,12 @@ pub struct Engine {
 
 impl Engine {
     fn runtime(&self, py: Python<'_>) -> PyResult<&Arc<Runtime>> {
-        if self.generation == GENERATION.load(Ordering::Acquire) {
-            return Ok(&self.runtime);
-        }
-        let text = "this runner was made before a fork; make a new DefaultRunner in the child process";
-        Err(error::raise(py, Error::new(Kind::Runner, text)))
+        refuse_after_fork(py, self.generation)?;
+        Ok(&self.runtime)
+    }
+
+    fn watched(&self, watch: Arc<cloaca_core::runtime::Watch>) -> Watch {
+        Watch { watch, generation: self.generation }
     }
 
     fn stored<T: Send>(
@@ -82,6 +81,20 @@ impl Engine {
         let runtime = self.runtime(py)?;
         free(py, || ask(runtime))?.map_err(|fault| error::raise_fault(py, fault))
     }
+}
+
+/// Whether this process was forked since what bears this generation was made.
+pub fn is_forked(generation: u64) -> bool {
+    generation != GENERATION.load(Ordering::Acquire)
+}
+
+/// Refuses what was made in another process: its threads and locks are not here.
+pub fn refuse_after_fork(py: Python<'_>, generation: u64) -> PyResult<()> {
+    if !is_forked(generation) {
+        return Ok(());
+    }
+    let text = "this runner was made before a fork; make a new DefaultRunner in the child process";
+    Err(error::raise(py, Error::new(Kind::Runner, text)))
 }
 
 /// Runs `work` with the interpreter released. A panic in it becomes an exception that asks for a report.
@@ -110,13 +123,13 @@ fn fault(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
 }
 
 /// A span from seconds that the Python layer has checked; whatever else comes is cut to what fits.
-fn span_of(seconds: f64) -> Duration {
+pub fn span_of(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.clamp(0.0, SPAN_SECONDS_MAX)).unwrap_or(Duration::ZERO)
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.generation != GENERATION.load(Ordering::Acquire) {
+        if is_forked(self.generation) {
             // The threads and locks of a forked runtime belong to the parent: leak them here.
             std::mem::forget(Arc::clone(&self.runtime));
         }
@@ -294,7 +307,7 @@ impl Engine {
         skip: &Bound<'_, PyAny>,
         slow: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        work::poll_loop(py, self.runtime(py)?, bodies, skip, slow)
+        work::poll_loop(py, self.runtime(py)?, bodies, skip, slow, self.generation)
     }
 
     /// `(cursor, scheduled_at, last_fired_at, failures)` of the trigger in a place whose body is being called.
@@ -334,7 +347,7 @@ impl Engine {
             Some(error) => Err(PyErr::from_value(error)),
             None => Ok(answer),
         };
-        work::finish(self.runtime(py)?, ticket, answer, slow)
+        work::finish(self.runtime(py)?, ticket, answer, slow, self.generation)
     }
 
     /// Ends a poll out of turn without a trace.
@@ -356,10 +369,10 @@ impl Engine {
         Ok(Some(dict))
     }
 
-    /// Opens a final run that did not complete again; false if there is none such.
-    fn retry(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+    /// Opens a final run that did not complete again, and returns a watch on it; `None` if there is none such.
+    fn retry(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
         let id = parse_id(py, id)?;
-        self.stored(py, |runtime| runtime.retry(id))
+        Ok(self.stored(py, |runtime| runtime.retry(id))?.map(|watch| self.watched(watch)))
     }
 
     /// Moves a manual clock; false if the runner does not come to rest within `patience` seconds.
@@ -495,77 +508,23 @@ impl Engine {
         Ok(order.unbind())
     }
 
-    /// Starts runs of a workflow in one transaction and returns their ids.
-    fn submit(
-        &self,
-        py: Python<'_>,
-        workflow: &str,
-        contexts: Vec<String>,
-        watched: bool,
-    ) -> PyResult<Vec<String>> {
+    /// Starts runs of a workflow in one transaction and returns a watch on each.
+    fn submit(&self, py: Python<'_>, workflow: &str, contexts: Vec<String>) -> PyResult<Vec<Watch>> {
         let runtime = self.runtime(py)?;
         let contexts: Vec<Arc<str>> = contexts.into_iter().map(Arc::from).collect();
-        let ids = match contexts.len() {
-            1 => quick(py, runtime, || runtime.submit(workflow, contexts, watched))?,
-            _ => free(py, || runtime.submit(workflow, contexts, watched))?,
+        let watches = match contexts.len() {
+            1 => quick(py, runtime, || runtime.submit(workflow, contexts))?,
+            _ => free(py, || runtime.submit(workflow, contexts))?,
         };
-        let ids = ids.map_err(|e| error::raise(py, e))?;
-        Ok(ids.iter().map(Uuid::to_string).collect())
+        let watches = watches.map_err(|e| error::raise(py, e))?;
+        Ok(watches.into_iter().map(|watch| self.watched(watch)).collect())
     }
 
-    /// Waits for a watched run: `(status, started, ended, context_json, error)`, or `None` after `seconds`.
-    #[pyo3(signature = (id, seconds=None))]
-    fn wait<'py>(
-        &self,
-        py: Python<'py>,
-        id: &str,
-        seconds: Option<f64>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+    /// A watch on a run that this runner drives; `None` if it does not.
+    fn watch(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
         let runtime = self.runtime(py)?;
         let id = parse_id(py, id)?;
-        let mut left = seconds.map(span_of);
-        // What has ended already is told without giving the interpreter away.
-        let mut slice = Duration::ZERO;
-        loop {
-            let ended = match slice.is_zero() {
-                true => runtime.wait(id, slice),
-                false => free(py, || runtime.wait(id, slice))?,
-            };
-            if let Some((started, end)) = ended.map_err(|e| error::raise(py, e))? {
-                let parts = (
-                    end.status.name(),
-                    started.rfc3339(),
-                    end.completed_at.rfc3339(),
-                    &*end.context,
-                    end.error,
-                );
-                return Ok(Some(parts.into_pyobject(py)?.into_any()));
-            }
-            py.check_signals()?;
-            left = left.map(|left| left.saturating_sub(slice));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Ok(None);
-            }
-            slice = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
-        }
-    }
-
-    /// Waits for a watched run's commit.
-    fn wait_started(&self, py: Python<'_>, id: &str) -> PyResult<()> {
-        let runtime = self.runtime(py)?;
-        let id = parse_id(py, id)?;
-        let mut is_started = runtime.wait_started(id, Duration::ZERO);
-        while !is_started.map_err(|e| error::raise(py, e))? {
-            py.check_signals()?;
-            is_started = free(py, || runtime.wait_started(id, SIGNALS_EVERY))?;
-        }
-        Ok(())
-    }
-
-    /// Stops watching a run.
-    fn unwatch(&self, py: Python<'_>, id: &str) -> PyResult<()> {
-        self.runtime(py)?.unwatch(parse_id(py, id)?);
-        Ok(())
+        Ok(free(py, || runtime.watch(id))?.map(|watch| self.watched(watch)))
     }
 
     /// Asks for a run's end; false if it is unknown or final.
@@ -803,10 +762,27 @@ impl Engine {
         free(py, || runtime.give_up(why))
     }
 
-    /// Stops everything within `seconds`; true if nothing was still running.
-    fn close(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+    /// Stops everything within `seconds`, and does not wait for `job` or, with `is_poll`, the one poll that asks. True if nothing else was
+    /// still running. An exception of a signal handler ends the wait, and everything is closed before it is raised.
+    #[pyo3(signature = (seconds, job=None, is_poll=false))]
+    fn close(&self, py: Python<'_>, seconds: f64, job: Option<JobParts>, is_poll: bool) -> PyResult<bool> {
         let runtime = self.runtime(py)?;
-        free(py, || runtime.close(span_of(seconds)))
+        let own = Own { job: job.map(job_of), polls: usize::from(is_poll) };
+        let drained = drained(py, runtime, span_of(seconds), own);
+        free(py, || runtime.finish_close())?;
+        drained
+    }
+
+    /// An attempt's body went home without an end.
+    fn interrupted(&self, py: Python<'_>, job: JobParts) -> PyResult<()> {
+        let runtime = self.runtime(py)?;
+        free(py, || runtime.attempt_interrupted(job_of(job)))
+    }
+
+    /// `(waited_for, halted)`: whether an attempt is still waited for, and whether its run is to end.
+    fn attempt_stands(&self, py: Python<'_>, job: JobParts) -> PyResult<(bool, bool)> {
+        let runtime = self.runtime(py)?;
+        free(py, || runtime.attempt_stands(job_of(job)))
     }
 }
 
@@ -816,6 +792,26 @@ impl Engine {
             runtime.flush();
             runtime.store().trigger(name)
         })
+    }
+}
+
+/// Waits in slices, so that the main thread hears its signals.
+fn drained(py: Python<'_>, runtime: &Runtime, span: Duration, own: Own) -> PyResult<bool> {
+    free(py, || runtime.begin_close())?;
+    let began = Instant::now();
+    let deadline = began + span;
+    loop {
+        // A poll that hangs is not waited for as long as a task.
+        let polls = if began.elapsed() < POLL_PATIENCE { own.polls } else { usize::MAX };
+        let own = Own { polls, ..own };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if free(py, || runtime.drain(left.min(SIGNALS_EVERY), own))? {
+            return Ok(true);
+        }
+        if left.is_zero() {
+            return Ok(false);
+        }
+        py.check_signals()?;
     }
 }
 

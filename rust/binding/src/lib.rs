@@ -1,11 +1,13 @@
 //! The border between cloaca's engine and Python: translation only, no decisions.
 //!
 //! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `engine` is
-//! what Python threads enter, and `work` is the loop in which they poll.
+//! what Python threads enter, `work` is the loop in which they poll, and `call` is how that calls them back.
 
+mod call;
 mod convert;
 mod engine;
 mod error;
+mod watch;
 mod work;
 
 use std::sync::Arc;
@@ -59,6 +61,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
     module.add_class::<engine::Engine>()?;
+    module.add_class::<watch::Watch>()?;
     module.add_function(wrap_pyfunction!(check_cron, module)?)?;
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;

@@ -13,7 +13,8 @@ use cloaca_core::poll::Ticket;
 use cloaca_core::runtime::{Answer, AskedFire, PollTurn, Runtime};
 use cloaca_core::time::{Mono, Now, Wall};
 
-use crate::engine::free;
+use crate::call::{call, call0};
+use crate::engine::{free, is_forked};
 
 /// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us)`.
 pub type TicketParts = (u32, u32, u64, u64, i64);
@@ -36,16 +37,25 @@ pub fn poll_loop(
     bodies: &Bound<'_, PyList>,
     skip: &Bound<'_, PyAny>,
     slow: &Bound<'_, PyAny>,
+    generation: u64,
 ) -> PyResult<()> {
     let seat = runtime.poll_seat();
     let mut turn = runtime.poll_turn(seat);
     loop {
         turn = match turn {
             PollTurn::Poll(ticket, began) => {
-                match bodies.get_item(ticket.slot as usize).and_then(|body| body.call0()) {
+                let answer = bodies.get_item(ticket.slot as usize).and_then(|body| call0(&body));
+                // A body that forks comes back twice. The child has this thread, and nothing else of the runner.
+                if is_forked(generation) {
+                    return Ok(());
+                }
+                match answer {
                     Ok(value) if value.is(skip) => runtime.poll_on(seat, ticket, began),
                     answer => {
-                        finish(runtime, parts_of(ticket, began), answer, slow)?;
+                        finish(runtime, parts_of(ticket, began), answer, slow, generation)?;
+                        if is_forked(generation) {
+                            return Ok(());
+                        }
                         runtime.poll_turn(seat)
                     }
                 }
@@ -66,11 +76,16 @@ pub fn finish(
     parts: TicketParts,
     answer: PyResult<Bound<'_, PyAny>>,
     slow: &Bound<'_, PyAny>,
+    generation: u64,
 ) -> PyResult<()> {
     let (ticket, began) = ticket_of(parts);
     // Whatever went wrong with the answer, the poll is over: a trigger whose poll never ends is never polled again.
     let ruling =
         ruled(parts, answer, slow).unwrap_or_else(|error| Ruling::Tick(unreadable(slow.py(), &error)));
+    // A generator's body is called by `slow`, and may have forked, too.
+    if is_forked(generation) {
+        return Ok(());
+    }
     match ruling {
         Ruling::Skip(reason, pause) => runtime.poll_skipped(ticket, &reason, began, pause),
         Ruling::Tick(answer) => {
@@ -102,10 +117,11 @@ fn ruled(
     slow: &Bound<'_, PyAny>,
 ) -> PyResult<Ruling> {
     let py = slow.py();
-    let ruling = match answer {
-        Ok(value) => slow.call1((parts, value, py.None()))?,
-        Err(error) => slow.call1((parts, py.None(), error.into_value(py)))?,
+    let arguments = match answer {
+        Ok(value) => (parts, value, py.None()).into_pyobject(py)?,
+        Err(error) => (parts, py.None(), error.into_value(py)).into_pyobject(py)?,
     };
+    let ruling = call(slow, arguments)?;
     if ruling.is_none() {
         return Ok(Ruling::Pending);
     }

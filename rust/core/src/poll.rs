@@ -686,9 +686,9 @@ impl Poller {
         self.counts
     }
 
-    /// Whether any body is in flight.
-    pub fn is_in_body(&self) -> bool {
-        self.slots.iter().any(|slot| slot.in_body)
+    /// How many bodies are in flight.
+    pub fn in_body(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.in_body).count()
     }
 
     /// Whether any trigger is being declared or polled, or its tick is being kept.

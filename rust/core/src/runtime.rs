@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::engine::{Counts, Effects, Engine, Event, Level, Request, Settings};
+use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Request, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::poll::{PollCounts, Poller};
 use crate::port::{Fault, Store, TaskRecord};
@@ -36,7 +36,7 @@ use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
 use crate::runtime::park::lock;
 use crate::runtime::pollers::PollState;
-use crate::runtime::watch::{News, Watch};
+use crate::runtime::watch::News;
 use crate::runtime::writer::WriterState;
 use crate::time::{Now, Wall};
 use crate::workflow::Workflow;
@@ -45,10 +45,10 @@ pub use clock::Clock;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::Order;
 pub use pollers::{Answer, AskedFire, POLLERS_MAX, PollTurn};
-pub use watch::Finished;
+pub use watch::{Finished, Watch};
 
 /// So long shutting down waits for polls in flight, which may have taken something away from their source.
-const POLL_PATIENCE: Duration = Duration::from_secs(5);
+pub const POLL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs in hand at once; more are refused.
 pub const RUNS_MAX: usize = 4_000_000;
@@ -64,6 +64,15 @@ pub struct Services {
     pub retention: Option<Duration>,
     /// How finely polls are timed: those that are due within one such step share a wake-up, at its end.
     pub resolution: Duration,
+}
+
+/// What a thread that closes the runner is itself in the middle of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Own {
+    /// The attempt whose body asks.
+    pub job: Option<Job>,
+    /// So many polls in flight are not waited for: the one that asks.
+    pub polls: usize,
 }
 
 struct Shared {
@@ -111,6 +120,7 @@ struct Shared {
     schedules_version: AtomicU64,
     closing: AtomicBool,
     has_given_in: AtomicBool,
+    has_left: AtomicBool,
 }
 
 /// One runner's engine with its threads.
@@ -194,6 +204,7 @@ impl Runtime {
             schedules_version: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery;
@@ -242,12 +253,11 @@ impl Runtime {
         })
     }
 
-    /// Starts runs of a workflow, one for each context, in one transaction, and returns their ids. With `watched`, [`Runtime::wait`]
-    /// must be called once for each.
+    /// Starts runs of a workflow, one for each context, in one transaction, and returns a watch on each.
     ///
     /// # Errors
     /// [`Kind::Workflow`] for an unknown workflow, [`Kind::Runner`] when closed or when too many runs are in hand.
-    pub fn submit(&self, workflow: &str, contexts: Vec<Arc<str>>, watched: bool) -> Result<Vec<Uuid>> {
+    pub fn submit(&self, workflow: &str, contexts: Vec<Arc<str>>) -> Result<Vec<Arc<Watch>>> {
         let workflow = self.workflow(workflow)?;
         if self.shared.closing.load(Ordering::Acquire) {
             return Err(Error::new(Kind::Runner, "the runner is shut down"));
@@ -258,16 +268,15 @@ impl Runtime {
         }
         let requests: Vec<Request> =
             contexts.into_iter().map(|context| Request { id: Uuid::now_v7(), context }).collect();
-        let ids: Vec<Uuid> = requests.iter().map(|request| request.id).collect();
-        if watched {
-            lock(&self.shared.watches).extend(ids.iter().map(|&id| (id, Watch::new(News::Sent))));
-        }
+        let watches: Vec<Arc<Watch>> =
+            requests.iter().map(|request| Watch::new(request.id, News::Sent)).collect();
+        lock(&self.shared.watches).extend(watches.iter().map(|watch| (watch.id, Arc::clone(watch))));
         self.step(Event::Start { workflow, requests });
         // A runner that closed meanwhile has told those who waited then, but not these.
         if lock(&self.shared.writer).closed {
             self.shared.lose_all();
         }
-        Ok(ids)
+        Ok(watches)
     }
 
     /// The program has declared what it had to declare: crons may start runs from now on.
@@ -276,21 +285,19 @@ impl Runtime {
         self.shared.wake_liaison();
     }
 
-    /// Opens a run that failed or was cancelled again, from the tasks that did not complete, and watches it. False if there is none
+    /// Opens a run that failed or was cancelled again, from the tasks that did not complete, and watches it. None if there is none
     /// such.
     ///
     /// # Errors
     /// A [`Fault`] of the store, and if an equal run of its trigger is unfinished.
-    pub fn retry(&self, id: Uuid) -> std::result::Result<bool, Fault> {
+    pub fn retry(&self, id: Uuid) -> std::result::Result<Option<Arc<Watch>>, Fault> {
         self.flush();
-        let reopened = self.shared.store.reopen(self.shared.epoch, id)?;
-        let found = reopened.is_some();
-        if found {
-            // Before the step: the run may be final at once.
-            lock(&self.shared.watches).insert(id, Watch::new(News::Started));
-        }
-        self.step(Event::Claimed(reopened.into_iter().collect()));
-        Ok(found)
+        let Some(reopened) = self.shared.store.reopen(self.shared.epoch, id)? else { return Ok(None) };
+        // Before the step: the run may be final at once.
+        let watch = Watch::new(id, News::Started);
+        lock(&self.shared.watches).insert(id, Arc::clone(&watch));
+        self.step(Event::Claimed(vec![reopened]));
+        Ok(Some(watch))
     }
 
     /// When a run in hand began its first task.
@@ -338,30 +345,49 @@ impl Runtime {
         self.shared.give_in(why);
     }
 
-    /// Stops polling, lets running attempts finish within `span`, writes what has gathered, and ends the threads. What is
-    /// unfinished is left to recovery. True if nothing was still running. A second call finishes what the first one began.
-    pub fn close(&self, span: Duration) -> bool {
-        let deadline = Instant::now() + span;
+    /// Stops polling and hands out no further attempt. Never waits.
+    pub fn begin_close(&self) {
         let shared = &self.shared;
         shared.closing.store(true, Ordering::Release);
         lock(&shared.polls).closed = true;
         shared.wake_pollers();
-        self.drain_polls(deadline.min(Instant::now() + POLL_PATIENCE));
-        let clean = self.drain_jobs(deadline) & self.drain_looks(deadline);
+        lock(&shared.jobs).closed = true;
+        for wake in [&shared.jobs_wake, &shared.slots_wake, &shared.closing_wake] {
+            wake.notify_all();
+        }
+    }
+
+    /// Waits at most `span` for what is in flight, but not for `own`, which asks; true once it is back. Call detached.
+    pub fn drain(&self, span: Duration, own: Own) -> bool {
+        let deadline = Instant::now() + span;
+        self.drain_polls(deadline, own.polls)
+            && self.drain_jobs(deadline, own.job)
+            && self.drain_looks(deadline)
+    }
+
+    /// Writes what has gathered, ends the threads and leaves: what is unfinished is the next runner's. A second call finishes what the
+    /// first one began. Call detached.
+    pub fn finish_close(&self) {
+        let shared = &self.shared;
         shared.close_looks();
         let history = lock(&shared.polls).poller.take_history();
         self.step(Event::History(history));
-        lock(&shared.writer).closed = true;
-        shared.writer_wake.notify_all();
-        shared.wake_clock();
-        shared.wake_liaison();
+        shared.stop();
         for thread in lock(&self.threads).drain(..) {
             // A thread that panicked has been reported by its own log line.
             let _ = thread.join();
         }
-        shared.leave();
+        shared.leave_when_home();
         shared.lose_all();
         shared.order(Order::Close);
+    }
+
+    /// All of it, within `span`; true if nothing was still running.
+    pub fn close(&self, span: Duration) -> bool {
+        self.begin_close();
+        self.drain_polls(Instant::now() + span.min(POLL_PATIENCE), 0);
+        let clean = self.drain(span, Own::default());
+        self.finish_close();
         clean
     }
 }
@@ -457,7 +483,7 @@ impl Shared {
         self.order(Order::Log(Level::Error, why.to_owned()));
         self.stop();
         self.lose_all();
-        self.leave();
+        self.leave_when_home();
         self.order(Order::Close);
     }
 
@@ -478,9 +504,16 @@ impl Shared {
         self.wake_liaison();
     }
 
-    /// Hands over what nobody here works on.
-    fn leave(&self) {
-        // What fails here is buried by the next owner.
-        let _ = self.store.leave(self.epoch);
+    /// Leaves once no attempt's body runs here any more: before, another runner would begin the same attempt beside it. If that never
+    /// comes, the end of the process is the end of this owner.
+    fn leave_when_home(&self) {
+        let mut jobs = lock(&self.jobs);
+        jobs.is_leaving = true;
+        let is_home = jobs.running.is_empty();
+        drop(jobs);
+        if is_home && !self.has_left.swap(true, Ordering::AcqRel) {
+            // What fails here is buried by the next owner.
+            let _ = self.store.leave(self.epoch);
+        }
     }
 }

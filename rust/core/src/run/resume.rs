@@ -37,6 +37,8 @@ impl Run {
                 if begun.is_some() || is_changed {
                     run.tasks[task].follow(begun);
                 }
+            } else if let Some(begun) = records.get(id) {
+                run.tasks[task].go_on(begun);
             }
         }
         for &task in workflow.graph.topological() {

@@ -57,4 +57,11 @@ impl TaskState {
         self.error = kept.and_then(|record| record.error.clone());
         self.begins = Begins::AfterRecord;
     }
+
+    /// Goes on where an owner that left cleanly had come to: nothing was cut off.
+    pub(super) fn go_on(&mut self, kept: &TaskRecord) {
+        self.attempt = kept.attempt.max(1);
+        self.started_at = kept.started_at;
+        self.error = kept.error.clone();
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::context::Given;
 use crate::engine::{Effects, Engine, Event, Job};
 use crate::fault_point::{Step, around};
-use crate::run::{Ended, Ruling};
+use crate::run::{Ended, Ruling, Run};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
 use crate::runtime::{Runtime, Shared};
@@ -65,6 +65,8 @@ pub(super) struct JobState {
     /// A worker is on its way to a job: until it is there, no other one is woken.
     pub(super) is_waking: bool,
     pub(super) closed: bool,
+    /// The runner leaves as soon as the last body is home.
+    pub(super) is_leaving: bool,
 }
 
 /// What an attempt's body needs, if somebody still waits for it.
@@ -243,19 +245,20 @@ impl Runtime {
         jobs.running.remove(&job);
         self.shared.call_for_regainer(&jobs);
         self.shared.call_for_workers(&mut jobs);
-        if jobs.closed && jobs.running.is_empty() {
+        if jobs.closed {
             self.shared.jobs_done.notify_all();
+        }
+        let is_last = jobs.is_leaving && jobs.running.is_empty();
+        drop(jobs);
+        if is_last {
+            self.shared.leave_when_home();
         }
     }
 
-    pub(super) fn drain_jobs(&self, deadline: Instant) -> bool {
+    pub(super) fn drain_jobs(&self, deadline: Instant, own: Option<Job>) -> bool {
         let shared = &self.shared;
         let mut jobs = lock(&shared.jobs);
-        jobs.closed = true;
-        shared.jobs_wake.notify_all();
-        shared.slots_wake.notify_all();
-        shared.closing_wake.notify_all();
-        while !jobs.running.is_empty() {
+        while jobs.running.iter().any(|job| Some(*job) != own) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -263,6 +266,18 @@ impl Runtime {
             jobs = wait_on(&shared.jobs_done, jobs, Some(left));
         }
         true
+    }
+
+    /// An attempt's body went home without an end, because the runner closes or nobody waits for it: nothing is ruled, and whoever
+    /// resumes the run begins it anew, with as many attempts left.
+    pub fn attempt_interrupted(&self, job: Job) {
+        self.release(job);
+    }
+
+    /// Whether an attempt is still waited for, and whether somebody asked for its run's end.
+    pub fn attempt_stands(&self, job: Job) -> (bool, bool) {
+        let engine = lock(&self.shared.engine);
+        (engine.expects(job), engine.run(job.run).is_some_and(Run::is_halted))
     }
 }
 

@@ -79,7 +79,7 @@ impl Shared {
             history_due: now.after(HISTORY_EVERY),
             history_from: 0,
         };
-        round.has_siblings = self.look_for_vacancy(recovery, &mut round.known);
+        round.has_siblings = self.look_for_vacancy(recovery, false, &mut round.known);
         self.load_crons();
         while !self.closing.load(Ordering::Acquire) {
             self.look_around(recovery, &mut round);
@@ -114,7 +114,7 @@ impl Shared {
             round.has_news = self.read_news().is_err();
         }
         if is_woken || round.has_siblings || round.known.is_none() {
-            round.has_siblings = self.look_for_vacancy(recovery, &mut round.known);
+            round.has_siblings = self.look_for_vacancy(recovery, is_woken || is_time, &mut round.known);
         }
         self.ask_for_ends();
         round.last_other = self.look_at_others(round.last_other);
@@ -167,14 +167,20 @@ impl Shared {
     }
 
     /// Takes over what owners left that are gone; true if others live. `known` holds those that lived at the last look; none before the
-    /// first that succeeded.
-    pub(super) fn look_for_vacancy(&self, recovery: bool, known: &mut Option<Vec<i64>>) -> bool {
+    /// first that succeeded. Who joins and leaves between two looks is in none of them, but has told that there is news.
+    pub(super) fn look_for_vacancy(
+        &self,
+        recovery: bool,
+        has_news: bool,
+        known: &mut Option<Vec<i64>>,
+    ) -> bool {
         let Ok(siblings) = self.store.bury(self.epoch) else { return true };
         let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
-        if siblings.buried > 0 || known.as_ref().is_none_or(|known| known.iter().any(is_gone)) {
-            if recovery {
-                self.recover();
-            }
+        let is_vacant = siblings.buried > 0 || known.as_ref().is_none_or(|known| known.iter().any(is_gone));
+        if recovery && (is_vacant || has_news) {
+            self.recover();
+        }
+        if is_vacant {
             self.step(Event::Vacancy);
         }
         let has_siblings = !siblings.living.is_empty();

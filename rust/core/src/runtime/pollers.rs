@@ -338,11 +338,16 @@ impl Runtime {
         }));
     }
 
-    pub(super) fn drain_polls(&self, deadline: Instant) {
-        while lock(&self.shared.polls).poller.is_in_body() && Instant::now() < deadline {
+    /// Waits until no more than `own` bodies are in flight.
+    pub(super) fn drain_polls(&self, deadline: Instant, own: usize) -> bool {
+        while lock(&self.shared.polls).poller.in_body() > own {
+            if Instant::now() >= deadline {
+                return false;
+            }
             let jobs = lock(&self.shared.jobs);
             drop(wait_on(&self.shared.closing_wake, jobs, Some(DRAIN_PAUSE)));
         }
+        true
     }
 }
 

@@ -24,8 +24,10 @@ pub(super) enum News {
     Lost(String),
 }
 
-/// One for each watched run, so that its end wakes only those who wait for it.
-pub(super) struct Watch {
+/// What is known of one run's way to its end. Any number of threads may wait, and a final answer stays.
+pub struct Watch {
+    /// The run.
+    pub id: Uuid,
     pub(super) state: Mutex<WatchState>,
     pub(super) wake: Condvar,
 }
@@ -40,9 +42,9 @@ pub(super) struct WatchState {
 }
 
 impl Watch {
-    pub(super) fn new(news: News) -> Arc<Self> {
+    pub(super) fn new(id: Uuid, news: News) -> Arc<Self> {
         let state = WatchState { news, await_start: 0, await_end: 0 };
-        Arc::new(Self { state: Mutex::new(state), wake: Condvar::new() })
+        Arc::new(Self { id, state: Mutex::new(state), wake: Condvar::new() })
     }
 
     pub(super) fn tell(&self, news: News) {
@@ -54,8 +56,34 @@ impl Watch {
         }
     }
 
+    /// Waits at most `span` for the run's commit; true once it is kept. Call detached.
+    ///
+    /// # Errors
+    /// [`Kind::Runner`] if the runner shuts down first or the store refuses the run.
+    pub fn started(&self, span: Duration) -> Result<bool> {
+        Ok(self.news(span, false)?.is_some())
+    }
+
+    /// Waits at most `span` for the run's end. Call detached.
+    ///
+    /// # Errors
+    /// [`Kind::Runner`] if the runner shuts down first, or does not drive the run any more.
+    pub fn ended(&self, span: Duration) -> Result<Option<Finished>> {
+        match self.news(span, true)? {
+            Some(News::Ended(finished)) => Ok(Some(finished)),
+            _ => Ok(None),
+        }
+    }
+
+    fn news(&self, span: Duration, for_end: bool) -> Result<Option<News>> {
+        match self.wait(span, for_end) {
+            Some(News::Lost(why)) => Err(Error::new(Kind::Runner, format!("run {} {why}", self.id))),
+            news => Ok(news),
+        }
+    }
+
     /// Waits at most `span` for the run's commit, or its end; none if it did not come.
-    pub(super) fn wait(&self, span: Duration, for_end: bool) -> Option<News> {
+    fn wait(&self, span: Duration, for_end: bool) -> Option<News> {
         let deadline = Instant::now() + span;
         let mut state = lock(&self.state);
         loop {
@@ -82,40 +110,13 @@ impl WatchState {
 }
 
 impl Runtime {
-    /// Waits at most `span` for a watched run's commit; true once it is kept.
-    ///
-    /// # Errors
-    /// [`Kind::Runner`] if the runner shuts down first or the store refuses the run.
-    pub fn wait_started(&self, id: Uuid, span: Duration) -> Result<bool> {
-        Ok(self.news_of(id, span, false)?.is_some())
-    }
-
-    /// Waits at most `span` for a watched run's end, which is then no longer watched.
-    ///
-    /// # Errors
-    /// [`Kind::Runner`] if the runner shuts down first, or does not drive the run any more.
-    pub fn wait(&self, id: Uuid, span: Duration) -> Result<Option<Finished>> {
-        match self.news_of(id, span, true)? {
-            Some(News::Ended(finished)) => {
-                self.unwatch(id);
-                Ok(Some(finished))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    pub(super) fn news_of(&self, id: Uuid, span: Duration, for_end: bool) -> Result<Option<News>> {
-        let watch = lock(&self.shared.watches).get(&id).cloned();
-        let watch = watch.ok_or_else(|| Error::new(Kind::Runner, format!("run {id} is not watched")))?;
-        match watch.wait(span, for_end) {
-            Some(News::Lost(why)) => Err(Error::new(Kind::Runner, format!("run {id} {why}"))),
-            news => Ok(news),
-        }
-    }
-
-    /// Stops watching a run.
-    pub fn unwatch(&self, id: Uuid) {
-        lock(&self.shared.watches).remove(&id);
+    /// A watch on a run in hand; none if this runner does not drive it.
+    pub fn watch(&self, id: Uuid) -> Option<Arc<Watch>> {
+        // Under the engine's lock: the end of a run that is in hand here has not been told yet.
+        let engine = lock(&self.shared.engine);
+        engine.run(id)?;
+        let mut watches = lock(&self.shared.watches);
+        Some(Arc::clone(watches.entry(id).or_insert_with(|| Watch::new(id, News::Started))))
     }
 }
 
@@ -126,12 +127,14 @@ impl Shared {
         started: Vec<Uuid>,
         lost: Vec<(Uuid, String)>,
     ) {
-        let watches = lock(&self.watches);
-        let tell =
-            |id: &Uuid, news: News| watches.get(id).into_iter().for_each(|watch| watch.tell(news.clone()));
-        started.iter().for_each(|id| tell(id, News::Started));
-        ended.into_iter().for_each(|(id, created_at, end)| tell(&id, News::Ended((created_at, end))));
-        lost.into_iter().for_each(|(id, why)| tell(&id, News::Lost(why)));
+        let mut watches = lock(&self.watches);
+        started.iter().filter_map(|id| watches.get(id)).for_each(|watch| watch.tell(News::Started));
+        let last = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));
+        for (id, news) in last.chain(lost.into_iter().map(|(id, why)| (id, News::Lost(why)))) {
+            if let Some(watch) = watches.remove(&id) {
+                watch.tell(news);
+            }
+        }
     }
 
     /// Tells whoever still waits that no news will come.

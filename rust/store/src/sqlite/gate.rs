@@ -7,6 +7,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::sqlite::shield;
+
 /// A fork waits no longer than this for a statement that takes its time, and then takes its chance.
 const PATIENCE: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_micros(50);
@@ -28,6 +30,7 @@ pub fn close() {
     loop {
         if let Ok(guard) = GATE.try_write() {
             CLOSED.with(|closed| *closed.borrow_mut() = Some(guard));
+            shield::close_table();
             return;
         }
         if Instant::now() > deadline {
@@ -39,5 +42,6 @@ pub fn close() {
 
 /// Lets threads in again, in the parent and in the child.
 pub fn open() {
+    shield::open_table();
     CLOSED.with(|closed| closed.borrow_mut().take());
 }

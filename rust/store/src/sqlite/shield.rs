@@ -6,6 +6,7 @@
 //! Read locks stand where SQLite looks before it unlinks or truncates: on the bytes of its shared lock in the database, and
 //! on the byte of the `-shm` file that says that somebody is connected.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,9 @@ const OWNERS: i64 = 1 << 61;
 /// SQLite's dead-man switch in the `-shm` file.
 const CONNECTED: (i64, i64) = (128, 1);
 
-static SHIELDS: Mutex<Option<HashMap<Identity, Shielded>>> = Mutex::new(None);
+type Table = HashMap<Identity, Shielded>;
+
+static SHIELDS: Mutex<Option<Table>> = Mutex::new(None);
 
 /// Device and inode.
 pub type Identity = (u64, u64);
@@ -134,6 +137,20 @@ impl Shielded {
     }
 }
 
+thread_local! {
+    static HELD: RefCell<Option<MutexGuard<'static, Option<Table>>>> = const { RefCell::new(None) };
+}
+
+/// Keeps other threads out of the table until [`open_table`]: a child that is born meanwhile could never enter it.
+pub fn close_table() {
+    HELD.with(|held| *held.borrow_mut() = Some(shields()));
+}
+
+/// Lets them in again, in the parent and in the child.
+pub fn open_table() {
+    HELD.with(|held| held.borrow_mut().take());
+}
+
 /// Closes what a forked child has inherited. Closing does not unlock: the parent still holds it.
 pub fn forked() {
     // Another thread of the parent may have held this at the fork; then nobody will ever let go of it here.
@@ -161,7 +178,7 @@ fn enlist(path: &Path) -> Option<Identity> {
     Some(identity)
 }
 
-fn shields() -> MutexGuard<'static, Option<HashMap<Identity, Shielded>>> {
+fn shields() -> MutexGuard<'static, Option<Table>> {
     SHIELDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,0 +1,41 @@
+"""Which body of which runner asks, and how it goes home without an end. Decides nothing.
+
+Invariant: what is entered is left, whatever the body raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+# A context variable follows a coroutine to the loop, and `asyncio.to_thread` back to a thread.
+_bodies: ContextVar[tuple[tuple[Any, Any], ...]] = ContextVar("cloaca_bodies", default=())
+
+
+class Interrupted(BaseException):
+    """Ends a body whose runner closes, or for whom nobody waits any more: nothing is ruled, the run goes on
+    elsewhere. No `Exception`, so that a body's own `except Exception` doesn't take it for a failure.
+    """
+
+
+@contextlib.contextmanager
+def inside(engine: Any, job: Any) -> Iterator[None]:
+    """While a body of `engine` runs here: an attempt's `job`, or `None` for a poll."""
+    token = _bodies.set((*_bodies.get(), (engine, job)))
+    try:
+        yield
+    finally:
+        _bodies.reset(token)
+
+
+def current(engine: Any) -> tuple[Any] | None:
+    """The innermost body of that engine that asks, as `(job,)`; `None` outside of one."""
+    for owner, job in reversed(_bodies.get()):
+        if owner is engine:
+            return (job,)
+    return None

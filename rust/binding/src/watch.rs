@@ -1,0 +1,74 @@
+//! What a Python thread holds of a run that it waits for. Any number of threads may wait on one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use cloaca_core::runtime;
+
+use crate::engine::{free, refuse_after_fork, span_of};
+use crate::error;
+
+/// No wait of the main thread is longer without a look at its signals.
+pub const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+
+/// One run on its way to its end.
+#[pyclass(frozen, module = "cloaca._cloaca")]
+pub struct Watch {
+    pub watch: Arc<runtime::Watch>,
+    pub generation: u64,
+}
+
+#[pymethods]
+impl Watch {
+    /// The run's id.
+    #[getter]
+    fn id(&self) -> String {
+        self.watch.id.to_string()
+    }
+
+    /// `(status, started, ended, context_json, error)`, or `None` after `seconds`.
+    #[pyo3(signature = (seconds=None))]
+    fn wait<'py>(&self, py: Python<'py>, seconds: Option<f64>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        refuse_after_fork(py, self.generation)?;
+        let watch = &self.watch;
+        let mut left = seconds.map(span_of);
+        // What has ended already is told without giving the interpreter away.
+        let mut slice = Duration::ZERO;
+        loop {
+            let ended = match slice.is_zero() {
+                true => watch.ended(slice),
+                false => free(py, || watch.ended(slice))?,
+            };
+            if let Some((started, end)) = ended.map_err(|e| error::raise(py, e))? {
+                let parts = (
+                    end.status.name(),
+                    started.rfc3339(),
+                    end.completed_at.rfc3339(),
+                    &*end.context,
+                    end.error,
+                );
+                return Ok(Some(parts.into_pyobject(py)?.into_any()));
+            }
+            py.check_signals()?;
+            left = left.map(|left| left.saturating_sub(slice));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            slice = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
+        }
+    }
+
+    /// Waits until the run is kept.
+    fn wait_started(&self, py: Python<'_>) -> PyResult<()> {
+        refuse_after_fork(py, self.generation)?;
+        let watch = &self.watch;
+        let mut is_started = watch.started(Duration::ZERO);
+        while !is_started.map_err(|e| error::raise(py, e))? {
+            py.check_signals()?;
+            is_started = free(py, || watch.started(SIGNALS_EVERY))?;
+        }
+        Ok(())
+    }
+}

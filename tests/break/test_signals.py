@@ -1,0 +1,188 @@
+"""Interrupts that land in the constructor or in `shutdown`: nothing is left that nobody can shut down."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+
+import cloaca
+from cloaca import _guard, registry
+from cloaca import runner as module
+
+SECONDS = 60.0
+
+
+def interrupted(function: Callable[..., Any], where: str) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        if where == "after":
+            function(*arguments)
+        raise KeyboardInterrupt
+
+    return call
+
+
+def crew() -> type:
+    from cloaca import _worker
+
+    return _worker.Crew
+
+
+STEPS: dict[str, tuple[Callable[[], Any], str]] = {
+    "the guard": (lambda: _guard, "watch"),
+    "the crew": (crew, "open"),
+    "the registry": (lambda: registry, "attach"),
+    "the hook": (lambda: module, "_hook"),
+}
+ENDS: dict[str, tuple[Callable[[], Any], str]] = {
+    "the guard": (lambda: _guard, "unwatch"),
+    "the crew": (crew, "join"),
+    "the registry": (lambda: registry, "detach"),
+}
+
+
+def nothing_is_left(path: Path) -> None:
+    sqlite3.connect(path).close()
+    deadline = monotonic() + SECONDS
+    while [thread for thread in threading.enumerate() if thread.name.startswith("cloaca-keeper")]:
+        # Nobody waited for it.
+        assert monotonic() < deadline
+        sleep(0.005)
+    with cloaca.DefaultRunner(os.fspath(path)) as after:
+        living = after.query("SELECT count(*) AS n FROM owners WHERE left_at IS NULL")
+    assert living == [{"n": 1}]
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_an_interrupted_constructor_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, where: str
+) -> None:
+    place, name = STEPS[step]
+    path = tmp_path / "a.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(place(), name, interrupted(getattr(place(), name), where))
+        with pytest.raises(KeyboardInterrupt):
+            cloaca.DefaultRunner(os.fspath(path))
+    nothing_is_left(path)
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("step", ENDS)
+def test_a_second_shutdown_finishes_what_an_interrupt_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, where: str
+) -> None:
+    place, name = ENDS[step]
+    path = tmp_path / "a.db"
+    runner = cloaca.DefaultRunner(os.fspath(path))
+    other = cloaca.DefaultRunner(os.fspath(path))
+    with monkeypatch.context() as patch:
+        patch.setattr(place(), name, interrupted(getattr(place(), name), where))
+        with pytest.raises(KeyboardInterrupt):
+            runner.shutdown()
+    runner.shutdown()
+    runner.shutdown()
+    with pytest.raises(cloaca.StoreError):
+        sqlite3.connect(path)
+    other.shutdown()
+    nothing_is_left(path)
+
+
+def test_a_signal_is_heard_while_shutdown_waits_and_frees_the_file(tmp_path: Path) -> None:
+    source = """
+    import os, signal, sqlite3, sys, threading
+    import cloaca, cloaca._worker
+    joined, join = [], cloaca._worker.Crew.join
+    cloaca._worker.Crew.join = lambda crew, seconds: (joined.append(seconds), join(crew, seconds))
+    entered = threading.Event()
+
+    def hangs(context):
+        entered.set()
+        threading.Event().wait()
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(hangs)
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    runner.submit("w")
+    assert entered.wait(30)
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    try:
+        runner.shutdown(3600)
+    except KeyboardInterrupt:
+        print("heard", [seconds for seconds in joined if seconds])
+    runner.shutdown(0)
+    sqlite3.connect(sys.argv[1]).close()
+    print("fine", flush=True)
+    os._exit(0)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source), os.fspath(tmp_path / "a.db")],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "heard []\nfine\n", "")
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_drains_and_the_second_ends_the_wait(tmp_path: Path, first: int) -> None:
+    source = """
+    import logging, sys, threading
+    import cloaca
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    entered = threading.Event()
+
+    def hangs(context):
+        entered.set()
+        threading.Event().wait()
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(hangs)
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    runner.submit("w")
+    assert entered.wait(30)
+    threading.Timer(0, lambda: print("runs", flush=True)).start()
+    runner.run_forever(shutdown_timeout=3600)
+    print("fine", flush=True)
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source), os.fspath(tmp_path / "a.db")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == "runs\n"
+        # `run_forever` may not have its handlers yet when the line comes; SIGTERM would end the program.
+        lines: list[str] = []
+        wait_for_handlers(child.pid)
+        child.send_signal(first)
+        lines.append(child.stdout.readline())
+        assert "waiting at most 3600 s for task 't' of run" in lines[0]
+        child.send_signal(signal.SIGINT)
+        rest = child.communicate(timeout=SECONDS)[0]
+        assert (child.returncode, rest) == (0, "fine\n")
+    finally:
+        child.kill()
+        child.wait()
+
+
+def wait_for_handlers(pid: int) -> None:
+    """Until the process catches SIGTERM, as Linux tells."""
+    deadline = monotonic() + SECONDS
+    caught = 0
+    while not caught >> (signal.SIGTERM - 1) & 1:
+        assert monotonic() < deadline
+        sleep(0.005)
+        caught = int(Path(f"/proc/{pid}/status").read_text().split("SigCgt:")[1].split()[0], 16)
