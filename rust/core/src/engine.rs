@@ -18,7 +18,7 @@ mod triggers;
 pub use effect::{Counts, Effects, Level, Rearm, Then};
 pub use event::{Declared, Event, Fire, Job, Polled, Request};
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +31,12 @@ use crate::engine::line::Turn;
 use crate::engine::timers::Timer;
 use crate::port::{Change, ScheduleKind, Unfinished};
 use crate::run::Run;
-use crate::time::{Now, Wall};
+use crate::time::{Mono, Now, Wall};
 use crate::wheel::Wheel;
 use crate::workflow::Workflow;
 
+/// An attempt that lasts longer is put on record before its end, for others to see. What is shorter needs one record.
+const BEGINNING_SHOWN: Duration = Duration::from_millis(5);
 /// Resolution of time-outs and retry delays.
 const TIMER_TICK_NS: u64 = 1_000_000;
 
@@ -72,6 +74,8 @@ pub struct Engine {
     timer_of: Vec<Option<Timer>>,
     timer_free: Vec<u32>,
     job_timer: HashMap<Job, u32>,
+    /// First attempts that have begun, and when that is to be on record if they still run then.
+    begun: VecDeque<(Mono, Job)>,
     run_timer: HashMap<Uuid, u32>,
     crons: Crons,
     lives: u32,
@@ -103,6 +107,7 @@ impl Engine {
             timer_of: Vec::new(),
             timer_free: Vec::new(),
             job_timer: HashMap::new(),
+            begun: VecDeque::new(),
             run_timer: HashMap::new(),
             crons: Crons::default(),
             lives: 0,
@@ -146,7 +151,8 @@ impl Engine {
         let timer = self.timers.next_due().map(|due| due.since(now.mono));
         let until = |at: Wall| Duration::from_micros(u64::try_from(at.0 - now.wall.0).unwrap_or(0));
         let cron = self.crons.next().map(until);
-        timer.into_iter().chain(cron).min()
+        let beginning = self.begun.front().map(|(due, _)| due.since(now.mono));
+        timer.into_iter().chain(cron).chain(beginning).min()
     }
 
     /// Decides what follows from `event`.
@@ -168,6 +174,8 @@ impl Engine {
             Event::Taken(job) => self.taken(job, now, out),
             Event::Deferred(job, true) => self.disarm_job(job),
             Event::Deferred(job, false) => self.arm_job(job, now.mono),
+            Event::Interrupted(job) => self.interrupted(job, out),
+            Event::Leaving(in_flight) => self.leaving(&in_flight, out),
             Event::Settled(job) => self.settled(job, now, out),
             Event::Looked(looked) => self.looked(&looked, now, out),
             Event::Vacancy => {
@@ -192,6 +200,7 @@ impl Engine {
                 self.crons.clear();
                 schedules.into_iter().for_each(|schedule| self.cron(schedule, now, out));
             }
+            Event::Shown => self.record_beginnings(Mono(u64::MAX), out),
             Event::Clock => self.clock(now, out),
         }
     }

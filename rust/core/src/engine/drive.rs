@@ -1,11 +1,13 @@
 //! Drives the runs in hand: attempts, what follows from them, cancels and ends.
 //! Invariant: records go to the store first, and what they allow follows from the receipt.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use crate::engine::line::Turn;
 use crate::engine::timers::Timer;
-use crate::engine::{Effects, Engine, Job, Then};
+use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Then};
 use crate::port::{Change, RunChange, RunEnd, RunStatus};
 use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling};
 use crate::time::{Mono, Now};
@@ -58,10 +60,59 @@ impl Engine {
             return;
         }
         match run.started(task, now.wall) {
-            None => self.arm_job(job, now.mono),
+            None => {
+                if job.attempt == 1 {
+                    self.begun.push_back((now.mono.after(BEGINNING_SHOWN), job));
+                }
+                self.arm_job(job, now.mono);
+            }
             Some(record) => {
                 let change = RunChange { run: run.row, epoch: self.epoch, tasks: vec![record], end: None };
                 out.commits.push((Change::Run(change), Then::Recorded { run: job.run, task }));
+            }
+        }
+    }
+
+    /// Puts those attempts on record that were to be by `until` and still run.
+    pub(super) fn record_beginnings(&mut self, until: Mono, out: &mut Effects) {
+        while let Some(&(due, job)) = self.begun.front()
+            && due <= until
+        {
+            self.begun.pop_front();
+            let epoch = self.epoch;
+            let Some(run) = self.run_of(job) else { continue };
+            if let Some(record) = run.beginning(job.task as usize, job.attempt) {
+                let change = RunChange { run: run.row, epoch, tasks: vec![record], end: None };
+                out.commits.push((Change::Run(change), Then::Nothing));
+            }
+        }
+    }
+
+    fn interrupted_of(&mut self, job: Job) -> Option<RunChange> {
+        let epoch = self.epoch;
+        let run = self.run_of(job)?;
+        let record = run.interrupted(job.task as usize, job.attempt)?;
+        Some(RunChange { run: run.row, epoch, tasks: vec![record], end: None })
+    }
+
+    /// Nothing is ruled: whoever goes on with the run begins the next attempt.
+    pub(super) fn interrupted(&mut self, job: Job, out: &mut Effects) {
+        self.disarm_job(job);
+        if let Some(change) = self.interrupted_of(job) {
+            out.commits.push((Change::Run(change), Then::Nothing));
+        }
+    }
+
+    /// Whoever goes on with what is in hand must not give a number twice.
+    pub(super) fn leaving(&mut self, in_flight: &[Job], out: &mut Effects) {
+        self.record_beginnings(Mono(u64::MAX), out);
+        let told: HashSet<(Uuid, usize)> = in_flight.iter().map(|job| (job.run, job.task as usize)).collect();
+        for run in self.runs.values_mut() {
+            let id = run.id;
+            let tasks = run.left(|task| told.contains(&(id, task)));
+            if !tasks.is_empty() {
+                let change = RunChange { run: run.row, epoch: self.epoch, tasks, end: None };
+                out.commits.push((Change::Run(change), Then::Nothing));
             }
         }
     }
@@ -88,7 +139,11 @@ impl Engine {
             let begins = match turn {
                 None => false,
                 Some(Turn { resumed: None, .. }) => true,
-                Some(Turn { resumed: Some(progress), .. }) => {
+                Some(Turn { resumed: Some(mut progress), .. }) => {
+                    // It had come to its end when it was taken over, but that is on no record.
+                    if let Some(end) = &mut progress.end {
+                        (end.status, end.error) = (RunStatus::Cancelled, Some(CANCELLED.to_owned()));
+                    }
                     self.follow(id, progress, now, out);
                     false
                 }

@@ -103,6 +103,10 @@ pub enum Event {
     Taken(Job),
     /// A task stops counting against its time-out while it waits for its condition, or starts again.
     Deferred(Job, bool),
+    /// An attempt's body went home without an end, because the runner closes.
+    Interrupted(Job),
+    /// The runner gives its runs up, but for the attempts whose bodies or callbacks are in flight.
+    Leaving(Vec<Job>),
     /// A task's callback has been told, or it has none.
     Settled(Job),
     /// A look of [`Effects::looks`](crate::engine::Effects::looks) was taken.
@@ -122,6 +126,8 @@ pub enum Event {
     Cron(Schedule),
     /// A cron was deleted or disabled.
     CronGone(i64),
+    /// Somebody is about to look at runs: what has begun is to be on record.
+    Shown,
     /// All crons, as the store has them.
     Crons(Vec<Schedule>),
     /// Time has passed.

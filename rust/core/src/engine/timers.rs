@@ -48,6 +48,7 @@ impl Engine {
                 }
             }
         }
+        self.record_beginnings(now.mono, out);
         for row in self.crons.due(now.wall) {
             self.cron_due(row, now, out);
         }
