@@ -18,9 +18,7 @@ use cloaca_core::cron::Cron;
 use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::poll::{Backoff, Plan, RESOLUTION};
-use cloaca_core::port::{
-    Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TaskRecord, TriggerRow,
-};
+use cloaca_core::port::{Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TriggerRow};
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::{Beginning, Clock, Order, Own, POLL_PATIENCE, Runtime, Services, Waited};
 use cloaca_core::time::Wall;
@@ -571,11 +569,8 @@ impl Engine {
     ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        let runs = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
-        let runs = runs
-            .iter()
-            .map(|run| convert::run(py, run, self.runtime.begun_at(run.id)))
-            .collect::<PyResult<_>>()?;
+        let runs = self.stored(py, |runtime| runtime.runs(&filter, Page { limit, offset }))?;
+        let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
         Ok(Some((row.id.to_string(), runs)))
     }
 
@@ -667,8 +662,8 @@ impl Engine {
         let id = parse_id(py, id)?;
         let Some(row) = self.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        let runs = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
-        runs.iter().map(|run| convert::run(py, run, None)).collect::<PyResult<Vec<_>>>().map(Some)
+        let runs = self.stored(py, |runtime| runtime.runs(&filter, Page { limit, offset }))?;
+        runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
     }
 
     /// `(total, successful, lost)` cron runs since a time in microseconds.
@@ -691,21 +686,16 @@ impl Engine {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let status = status.map(|name| parse_status(py, name)).transpose()?;
         let filter = RunFilter { workflow, status, trigger, schedule: None, contexts };
-        let rows = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
-        rows.iter().map(|row| convert::run(py, row, self.runtime.begun_at(row.id))).collect()
+        let rows = self.stored(py, |runtime| runtime.runs(&filter, Page { limit, offset }))?;
+        rows.iter().map(|row| convert::run(py, row)).collect()
     }
 
     /// One run with its tasks.
     fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_id(py, id)?;
-        let Some((row, tasks)) = self.stored(py, |runtime| runtime.store().run(id))? else { return Ok(None) };
-        let (begun_at, active) = (self.runtime.begun_at(id), self.runtime.active_tasks(id));
-        let dict = convert::run(py, &row, begun_at)?;
-        // A task that has begun has no record before its first attempt ends: writing one would cost a commit.
-        let is_kept = |active: &TaskRecord| tasks.iter().any(|task| task.name == active.name);
-        let active: Vec<TaskRecord> = active.into_iter().filter(|task| !is_kept(task)).collect();
-        let tasks: Vec<&TaskRecord> = tasks.iter().chain(&active).collect();
-        let tasks = tasks.into_iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
+        let Some((row, tasks)) = self.stored(py, |runtime| runtime.run(id))? else { return Ok(None) };
+        let dict = convert::run(py, &row)?;
+        let tasks = tasks.iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
         dict.set_item("tasks", tasks)?;
         Ok(Some(dict))
     }

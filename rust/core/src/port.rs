@@ -220,6 +220,8 @@ pub struct TaskRecord {
     pub status: TaskStatus,
     /// Attempts made or under way, from 1; 0 for a skipped task.
     pub attempt: u32,
+    /// So many of them were cut off, by a death or by a runner that left: they use up none that its retry policy allows.
+    pub interrupted: u32,
     /// What it left, as JSON text, if it completed.
     pub context: Option<Arc<str>>,
     /// What went wrong in the last attempt.
@@ -556,8 +558,10 @@ pub struct Siblings {
 pub trait Store: Send + Sync {
     /// Registers a living runner and returns its epoch, larger than all before it.
     fn join(&self, at: Wall) -> Stored<i64>;
-    /// Takes a runner off the list.
-    fn leave(&self, epoch: i64) -> Stored<()>;
+    /// Takes a runner off the list and gives up its unfinished runs, except those `kept`, whose bodies still run. What is given up counts no
+    /// interruption; what somebody asked to end has ended. What is kept stands under the epoch that is returned, whose lock is held until
+    /// that leaves in its turn; with nothing kept there is none.
+    fn leave(&self, epoch: i64, kept: &[Uuid], at: Wall) -> Stored<Option<i64>>;
     /// Takes those off the list that have died without leaving, and tells how many those were and how many others live.
     fn bury(&self, epoch: i64) -> Stored<Siblings>;
     /// What is wrong with where everything is kept that no write would notice, such as a file that was deleted. Cheap.

@@ -17,7 +17,7 @@ mod timekeeper;
 mod watch;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
@@ -29,8 +29,7 @@ use uuid::Uuid;
 use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Request, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::poll::{PollCounts, Poller};
-use crate::port::{Fault, Store, TaskRecord};
-use crate::run::Run;
+use crate::port::{Change, Fault, Page, RunChange, RunFilter, RunRow, Store, Stored, TaskRecord};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -38,7 +37,7 @@ use crate::runtime::park::lock;
 use crate::runtime::pollers::PollState;
 use crate::runtime::watch::News;
 use crate::runtime::writer::WriterState;
-use crate::time::{Now, Wall};
+use crate::time::Now;
 use crate::workflow::Workflow;
 
 pub use clock::Clock;
@@ -120,7 +119,12 @@ struct Shared {
     schedules_version: AtomicU64,
     closing: AtomicBool,
     has_given_in: AtomicBool,
-    has_left: AtomicBool,
+    /// Every thread is to end.
+    is_stopped: AtomicBool,
+    /// The writer is gone, so that nothing that ends now can be kept.
+    is_over: AtomicBool,
+    /// The epoch under which this runner's runs stand; none once it has left. One thread leaves at a time.
+    stays: Mutex<Option<i64>>,
 }
 
 /// One runner's engine with its threads.
@@ -204,7 +208,9 @@ impl Runtime {
             schedules_version: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
-            has_left: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            stays: Mutex::new(Some(epoch)),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery;
@@ -300,14 +306,34 @@ impl Runtime {
         Ok(Some(watch))
     }
 
-    /// When a run in hand began its first task.
-    pub fn begun_at(&self, id: Uuid) -> Option<Wall> {
-        lock(&self.shared.engine).run(id).and_then(Run::begun_at)
+    /// A page of runs, with what has begun here on record.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the store.
+    pub fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<RunRow>> {
+        self.show_begun();
+        self.shared.store.runs(filter, page)
     }
 
-    /// The tasks of a run in hand that are being attempted, or wait for their next attempt.
-    pub fn active_tasks(&self, id: Uuid) -> Vec<TaskRecord> {
-        lock(&self.shared.engine).run(id).map(Run::active_tasks).unwrap_or_default()
+    /// One run with its tasks, likewise.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the store.
+    pub fn run(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+        self.show_begun();
+        self.shared.store.run(id)
+    }
+
+    fn show_begun(&self) {
+        let mut effects = Effects::default();
+        let now = self.now();
+        let mut engine = lock(&self.shared.engine);
+        engine.step(Event::Shown, now, &mut effects);
+        let has_news = !effects.commits.is_empty();
+        self.shared.carry_out(engine, effects);
+        if has_news {
+            self.flush();
+        }
     }
 
     /// Asks for a run's end, whoever drives it. False if it is unknown or final.
@@ -377,7 +403,8 @@ impl Runtime {
             // A thread that panicked has been reported by its own log line.
             let _ = thread.join();
         }
-        shared.leave_when_home();
+        shared.conclude();
+        shared.leave();
         shared.lose_all();
         shared.order(Order::Close);
     }
@@ -483,13 +510,14 @@ impl Shared {
         self.order(Order::Log(Level::Error, why.to_owned()));
         self.stop();
         self.lose_all();
-        self.leave_when_home();
+        self.leave();
         self.order(Order::Close);
     }
 
     /// Tells every thread to end.
     fn stop(&self) {
         self.closing.store(true, Ordering::Release);
+        self.is_stopped.store(true, Ordering::Release);
         lock(&self.polls).closed = true;
         self.wake_pollers();
         lock(&self.jobs).closed = true;
@@ -504,16 +532,46 @@ impl Shared {
         self.wake_liaison();
     }
 
-    /// Leaves once no attempt's body runs here any more: before, another runner would begin the same attempt beside it. If that never
-    /// comes, the end of the process is the end of this owner.
-    fn leave_when_home(&self) {
+    /// The threads have ended: what was sent behind the writer's back is written, and no attempt ends from now on.
+    fn conclude(&self) {
+        let mut effects = Effects::default();
+        let now = self.now();
+        let in_flight = lock(&self.jobs).in_flight().copied().collect();
+        let mut engine = lock(&self.engine);
+        self.is_over.store(true, Ordering::Release);
+        engine.step(Event::Leaving(in_flight), now, &mut effects);
+        self.carry_out(engine, effects);
+    }
+
+    /// Leaves, and gives up the runs without a body in flight, so that others go on with them at once. A run whose body still runs stays here
+    /// until that is home: another runner would begin the same attempt beside it. If it never comes, the end of the process is the end of
+    /// this owner.
+    fn leave(&self) {
+        let mut left = lock(&self.stays);
+        let Some(epoch) = *left else { return };
         let mut jobs = lock(&self.jobs);
         jobs.is_leaving = true;
-        let is_home = jobs.running.is_empty();
+        let kept: BTreeSet<Uuid> = jobs.in_flight().map(|job| job.run).collect();
         drop(jobs);
-        if is_home && !self.has_left.swap(true, Ordering::AcqRel) {
-            // What fails here is buried by the next owner.
-            let _ = self.store.leave(self.epoch);
+        if !self.write_late(epoch) {
+            return;
         }
+        let kept: Vec<Uuid> = kept.into_iter().collect();
+        // What fails here is buried by the next owner.
+        *left = self.store.leave(epoch, &kept, self.now().wall).unwrap_or_default();
+    }
+
+    /// Writes what ended behind the writer's back; false if that fails: given up, its attempts would begin again under the same numbers.
+    fn write_late(&self, epoch: i64) -> bool {
+        if !self.is_over.load(Ordering::Acquire) {
+            return true;
+        }
+        let late = std::mem::take(&mut lock(&self.writer).items);
+        let of_run = |(change, _)| match change {
+            Change::Run(change) => Some(Change::Run(RunChange { epoch, ..change })),
+            _ => None,
+        };
+        let late: Vec<Change> = late.into_iter().filter_map(of_run).collect();
+        late.is_empty() || self.store.commit(&late).is_ok()
     }
 }

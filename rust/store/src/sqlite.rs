@@ -174,10 +174,16 @@ impl Store for SqliteStore {
         Ok(epoch)
     }
 
-    fn leave(&self, epoch: i64) -> Stored<()> {
-        // In this order a death between the two leaves a row that the next owner buries; in the other a file for ever.
+    fn leave(&self, epoch: i64, kept: &[Uuid], at: Wall) -> Stored<Option<i64>> {
+        // The lock last: whoever finds it free while the runs are still this owner's would count an interruption. A death between the two
+        // leaves a small file behind, which only carries news.
+        let left = self.write(Step::Leave, |db| {
+            let remnant = if kept.is_empty() { None } else { Some(owner::join(db, &self.locks, at)?) };
+            run::give_up(db, epoch, kept, remnant, at)?;
+            owner::leave(db, epoch)?;
+            Ok(remnant)
+        });
         around(Step::Release, || self.locks.release(epoch));
-        let left = self.write(Step::Leave, |db| owner::leave(db, epoch));
         self.wake_others(epoch);
         left
     }

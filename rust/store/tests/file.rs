@@ -49,7 +49,7 @@ fn everything_survives_a_reopening() {
     assert!(next > epoch);
     assert_eq!(store.bury(next), Ok(Siblings { buried: 1, living: vec![] }), "it went without leaving");
     let claimed = store.claim_runs(next, 0, 10, &["mail".into()]).unwrap();
-    assert_eq!((claimed[0].row, claimed[0].tasks.len()), (row, 1));
+    assert_eq!((claimed[0].row, claimed[0].tasks.len(), claimed[0].interruptions), (row, 1, 1));
     let again = declared(&*store, next, "inbox");
     let fates = fire(&*store, &again, next, vec![unique(&again, 2, 5)]);
     assert_eq!(fates, [Admitted::DuplicateHash { of: id(1) }]);
@@ -78,7 +78,7 @@ fn an_owner_that_left_leaves_no_lock_behind() {
     let store = folder.open("runs.db");
     let epoch = store.join(Wall(1)).unwrap();
     assert!(folder.path(&format!("runs.db-owner-{epoch}")).exists());
-    store.leave(epoch).unwrap();
+    store.leave(epoch, &[], Wall(50)).unwrap();
     assert!(!folder.path(&format!("runs.db-owner-{epoch}")).exists());
 }
 
@@ -318,9 +318,21 @@ fn owners_that_left_do_not_pile_up() {
     let store = folder.open("runs.db");
     for _ in 0..250 {
         let epoch = store.join(Wall(1)).unwrap();
-        store.leave(epoch).unwrap();
+        store.leave(epoch, &[], Wall(50)).unwrap();
     }
     let kept = store.query("SELECT count(*) FROM owners", &[]).unwrap().1.remove(0).remove(0);
     assert_eq!(kept, Cell::Int(100));
     assert_eq!(store.join(Wall(2)), Ok(251));
+}
+
+#[test]
+fn who_keeps_runs_while_leaving_counts_as_living_until_the_end() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    started(&*store, first, new_run(1));
+    let remnant = store.leave(first, &[id(1)], Wall(50)).unwrap().expect("something is kept");
+    assert_eq!(store.bury(second), Ok(Siblings { buried: 0, living: vec![remnant] }));
+    assert_eq!(store.leave(remnant, &[], Wall(51)), Ok(None));
+    assert_eq!(store.bury(second), Ok(Siblings::default()));
 }

@@ -14,6 +14,8 @@ use uuid::Uuid;
 
 /// Run keys of runs that no schedule fired share this row.
 const NO_SCHEDULE: i64 = 0;
+/// The owner of what was given up; epochs begin at 1.
+const NOBODY: i64 = 0;
 
 #[derive(Default)]
 pub struct Owner {
@@ -99,6 +101,18 @@ impl State {
 
     fn schedule_mut(&mut self, row: i64) -> &mut Schedule {
         &mut self.schedules[row as usize - 1]
+    }
+
+    /// Ends a run that nobody drives, because somebody asked for that.
+    fn end_cancelled(&mut self, row: i64, at: Wall) {
+        let run = self.run_mut(row);
+        run.end = Some(RunEnd {
+            status: RunStatus::Cancelled,
+            context: Arc::clone(&run.new.context),
+            error: Some("cancelled".to_owned()),
+            completed_at: at,
+        });
+        self.unfinished.remove(&row);
     }
 
     fn run_mut(&mut self, row: i64) -> &mut Kept {
@@ -305,14 +319,28 @@ impl Store for MemoryStore {
         Ok(epoch)
     }
 
-    fn leave(&self, epoch: i64) -> Stored<()> {
+    fn leave(&self, epoch: i64, kept: &[Uuid], at: Wall) -> Stored<Option<i64>> {
+        let remnant = if kept.is_empty() { None } else { Some(self.join(at)?) };
         {
             let mut state = self.enter()?;
+            let rows: Vec<i64> = state.unfinished.iter().copied().collect();
+            for row in rows {
+                let run = state.run_mut(row);
+                if run.owner == epoch {
+                    run.owner = remnant.filter(|_| kept.contains(&run.new.id)).unwrap_or(NOBODY);
+                }
+            }
+            let is_asked = |row: &i64| {
+                let run = &state.runs[*row as usize - 1];
+                run.owner == NOBODY && run.is_cancelled
+            };
+            let asked: Vec<i64> = state.unfinished.iter().copied().filter(is_asked).collect();
+            asked.into_iter().for_each(|row| state.end_cancelled(row, at));
             let owner = state.owners.get_mut(&epoch).expect("it joined");
             (owner.has_left, owner.holds_lock) = (true, false);
         }
         self.wake_others(epoch);
-        Ok(())
+        Ok(remnant)
     }
 
     fn bury(&self, epoch: i64) -> Stored<Siblings> {
@@ -361,8 +389,8 @@ impl Store for MemoryStore {
         let mut claimed = Vec::new();
         for &row in rows.iter().take(limit as usize) {
             let run = state.run_mut(row);
+            run.interruptions += u32::from(run.owner != NOBODY);
             run.owner = epoch;
-            run.interruptions += 1;
             claimed.push(state.unfinished_of(row));
         }
         Ok(claimed)
@@ -377,13 +405,7 @@ impl Store for MemoryStore {
         let run = state.run_mut(row);
         run.is_cancelled = true;
         if !is_driven {
-            run.end = Some(RunEnd {
-                status: RunStatus::Cancelled,
-                context: Arc::clone(&run.new.context),
-                error: Some("cancelled".to_owned()),
-                completed_at: at,
-            });
-            state.unfinished.remove(&row);
+            state.end_cancelled(row, at);
         }
         Ok(true)
     }

@@ -5,3 +5,5 @@ DELETE FROM owners WHERE left_at IS NOT NULL AND epoch <= (SELECT max(epoch) FRO
 -- What pruning looks for, so that finding nothing costs nothing.
 CREATE INDEX runs_completed ON runs (completed_at) WHERE completed_at IS NOT NULL;
 CREATE INDEX run_keys_expiry ON run_keys (expires_at) WHERE expires_at IS NOT NULL;
+-- Attempts of a task that were cut off, and use up none of its retries.
+ALTER TABLE tasks ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 0;
