@@ -202,13 +202,18 @@ impl Store for SqliteStore {
             return Some(text.clone());
         }
         let kept = self.identity?;
-        (open::identity(&self.path) != Some(kept)).then(|| {
-            format!(
-                "the store is gone: database '{}' was deleted or replaced while in use, and what is committed now is lost \
-                 at the end of this process; stop it, put the file back, start again",
-                self.name
-            )
-        })
+        let what = if open::identity(&self.path) != Some(kept) {
+            "deleted or replaced"
+        } else if std::fs::metadata(&self.path).is_ok_and(|found| found.len() == 0) {
+            "emptied"
+        } else {
+            return None;
+        };
+        Some(format!(
+            "the store is gone: database '{}' was {what} while in use, and what is committed now is lost \
+             at the end of this process; stop it, put the file back, start again",
+            self.name
+        ))
     }
 
     fn wake_others(&self, epoch: i64) {

@@ -22,6 +22,10 @@ const OWNERS: i64 = 1 << 61;
 /// SQLite's dead-man switch in the `-shm` file.
 const CONNECTED: (i64, i64) = (128, 1);
 
+/// Where SQLite's header says by which versions of its format a database is written and read; 2 is with a write-ahead log.
+#[cfg(unix)]
+const VERSIONS_AT: u64 = 18;
+
 type Table = HashMap<Identity, Shielded>;
 
 static SHIELDS: Mutex<Option<Table>> = Mutex::new(None);
@@ -63,7 +67,24 @@ impl Shield {
         let identity = enlist(path);
         // SQLite follows links before it names the files beside the database.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        Self { path, identity, is_raised: Mutex::new(false) }
+        let shield = Self { path, identity, is_raised: Mutex::new(false) };
+        shield.raise_early();
+        shield
+    }
+
+    /// Holds a database that has a log already from before SQLite opens it. Not the byte of the `-shm` file: whoever finds that
+    /// taken relies on what stands in the file, which may be left from a crash. Nor with a journal beside: it is played back
+    /// by who gets the file alone.
+    fn raise_early(&self) {
+        let Some(identity) = self.identity else { return };
+        let mut shields = shields();
+        let Some(shielded) = shields.get_or_insert_default().get_mut(&identity) else { return };
+        let Some(file) = shielded.database.first() else { return };
+        if has_log(file) && !beside(&self.path, "-journal").exists() {
+            *self.is_raised.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            shielded.raised += 1;
+            lock(file, SHARED, true);
+        }
     }
 
     /// The file's path, free of links.
@@ -176,6 +197,19 @@ fn enlist(path: &Path) -> Option<Identity> {
     shielded.stores += 1;
     shielded.database.push(file);
     Some(identity)
+}
+
+/// Whether the database's header says that its changes go into a write-ahead log.
+#[cfg(unix)]
+fn has_log(database: &File) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let mut versions = [0; 2];
+    database.read_exact_at(&mut versions, VERSIONS_AT).is_ok() && versions == [2, 2]
+}
+
+#[cfg(not(unix))]
+fn has_log(_: &File) -> bool {
+    false
 }
 
 fn shields() -> MutexGuard<'static, Option<Table>> {
