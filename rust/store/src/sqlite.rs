@@ -20,6 +20,7 @@ mod value;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
@@ -63,9 +64,17 @@ pub struct SqliteStore {
     shield: Shield,
 }
 
+/// Folds the log into the file. SQLite would do so by itself, once it has the file alone, but under a lock that anybody's
+/// `close` takes away: so the hold on the file stays, and [`Shield`] removes what is left when the connections have gone.
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.shield.lower();
+        if self.shield.is_last() && self.severed.get().is_none() {
+            let _entered = gate::enter();
+            let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+            // Whoever else reads or writes does it in our stead.
+            let _ = writer.busy_timeout(Duration::ZERO);
+            let _ = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
     }
 }
 

@@ -141,7 +141,10 @@ fn prepare(
         }
         Durability::Normal => connection.pragma_update(None, "synchronous", "NORMAL")?,
     }
-    schema::migrate(connection, &name, &[path, given])
+    schema::migrate(connection, &name, &[path, given])?;
+    // Of a new file, the `-shm` file is there from its first transaction on.
+    shield.raise();
+    Ok(())
 }
 
 fn reader(path: &Path) -> Result<Connection, Failure> {
