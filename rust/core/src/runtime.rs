@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Request, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::poll::{PollCounts, Poller};
-use crate::port::{Change, Fault, Page, RunChange, RunFilter, RunRow, Store, Stored, TaskRecord};
+use crate::port::{BURIED, Change, Fault, Page, RunChange, RunFilter, RunRow, Store, Stored, TaskRecord};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -489,7 +489,7 @@ impl Shared {
             self.order(Order::Log(level, text));
         }
         if is_buried {
-            self.give_in("the store takes this runner for dead; it has stopped, make a new one");
+            self.give_in(BURIED);
         }
         self.steps.fetch_add(1, Ordering::AcqRel);
         self.stepping.fetch_sub(1, Ordering::AcqRel);

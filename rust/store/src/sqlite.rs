@@ -190,10 +190,11 @@ impl Store for SqliteStore {
 
     fn bury(&self, epoch: i64) -> Stored<Siblings> {
         // Nobody to bury is the rule, and must not cost a transaction.
-        let others = self.read(|db| owner::others(db, epoch))?;
+        let (others, lives) =
+            self.read(|db| Ok((owner::others(db, epoch)?, owner::is_living(db, epoch)?)))?;
         match others.iter().any(|&other| self.locks.is_free(other)) {
             true => self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch)),
-            false => Ok(Siblings { buried: 0, living: others }),
+            false => Ok(Siblings { buried: 0, living: others, is_buried: !lives }),
         }
     }
 
@@ -231,7 +232,10 @@ impl Store for SqliteStore {
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
-        self.write(Step::Claim, |db| run::claim(db, epoch, after, limit, workflows))
+        self.write(Step::Claim, |db| {
+            owner::must_live(db, epoch)?;
+            run::claim(db, epoch, after, limit, workflows)
+        })
     }
 
     fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool> {
@@ -247,7 +251,10 @@ impl Store for SqliteStore {
     }
 
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
-        self.write(Step::Reopen, |db| run::reopen(db, epoch, id))
+        self.write(Step::Reopen, |db| {
+            owner::must_live(db, epoch)?;
+            run::reopen(db, epoch, id)
+        })
     }
 
     fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::thread;
 
 use cloaca_core::port::{
-    Admitted, Cell, Change, CronMove, CronStats, Fault, NewCron, NewRun, Outcome, Page, Receipt, RunChange,
-    RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch, TaskStatus,
-    TickChange,
+    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, NewCron, NewRun, Outcome, Page, Receipt,
+    RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch,
+    TaskStatus, TickChange,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -34,6 +34,7 @@ claims! {
     every_epoch_is_larger_than_those_before
     who_leaves_gives_up_its_runs_without_an_interruption
     who_leaves_keeps_what_still_has_a_body
+    who_was_taken_for_dead_is_told_and_gets_nothing
     a_batch_has_a_receipt_for_each_change_in_order
     a_batch_that_fails_leaves_nothing_behind
     a_declared_trigger_keeps_its_switch_and_cursor
@@ -135,6 +136,22 @@ fn who_leaves_keeps_what_still_has_a_body(store: &dyn Store) {
     assert_eq!(store.leave(remnant, &[], Wall(51)), Ok(None));
     assert_eq!(claimed(second), [(id(1), 0)]);
     assert_eq!(commit(store, ended(row, remnant, RunStatus::Completed)), Receipt::Fenced);
+}
+
+fn who_was_taken_for_dead_is_told_and_gets_nothing(store: &dyn Store) {
+    let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    started(store, first, new_run(1));
+    let ended_run = started(store, first, new_run(2));
+    commit(store, ended(ended_run, first, RunStatus::Failed));
+    assert!(!store.bury(second).unwrap().is_buried);
+    // Whoever took it for dead left in its name.
+    store.leave(second, &[], Wall(50)).unwrap();
+    assert!(store.bury(second).unwrap().is_buried);
+    store.leave(first, &[], Wall(50)).unwrap();
+    assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]), Err(Fault::Final(BURIED.to_owned())));
+    assert_eq!(store.reopen(second, id(2)), Err(Fault::Final(BURIED.to_owned())));
+    let third = store.join(Wall(3)).unwrap();
+    assert_eq!(store.claim_runs(third, 0, 10, &["mail".into()]).unwrap().len(), 1);
 }
 
 fn a_batch_has_a_receipt_for_each_change_in_order(store: &dyn Store) {
