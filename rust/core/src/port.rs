@@ -7,6 +7,7 @@ mod listing;
 mod raw;
 mod schedule;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -19,7 +20,7 @@ pub use change::{
 };
 pub use claim::{Siblings, Unfinished};
 pub use listing::{CronStats, Page, RunFilter, RunRow};
-pub use raw::{Cell, Table};
+pub use raw::{Cell, Halt, Table};
 pub use schedule::{NewCron, Schedule, ScheduleFilter, ScheduleKind};
 
 /// Why a store refused or failed.
@@ -108,8 +109,9 @@ pub trait Store: Send + Sync {
     /// run keys whose time is over at `now`. Returns how many rows went.
     fn prune(&self, before: Wall, now: Wall, limit: u64) -> Stored<u64>;
 
-    /// Runs one read-only statement.
-    fn query(&self, sql: &str, params: &[Cell]) -> Stored<Table>;
-    /// Writes a copy of everything to a new file at `path`.
-    fn export(&self, path: &str) -> Stored<()>;
+    /// Runs one read-only statement, which may take as long as it likes: where readers don't hinder each other it holds up no other
+    /// method. Comes back with a fault soon after `halt` is asked for.
+    fn query(&self, sql: &str, params: &[Cell], halt: &Halt) -> Stored<Table>;
+    /// Writes a copy of everything to a new file at `path`, on the same terms.
+    fn export(&self, path: &Path, halt: &Halt) -> Stored<()>;
 }

@@ -12,6 +12,7 @@ mod looks;
 mod manual;
 mod park;
 mod pollers;
+mod questions;
 mod schedules;
 mod timekeeper;
 mod watch;
@@ -36,6 +37,7 @@ use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
 use crate::runtime::park::lock;
 use crate::runtime::pollers::PollState;
+use crate::runtime::questions::Questions;
 use crate::runtime::watch::News;
 use crate::runtime::writer::WriterState;
 use crate::time::{Now, Wall};
@@ -45,7 +47,9 @@ pub use clock::Clock;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::Order;
 pub use pollers::{Answer, AskedFire, POLLERS_MAX, PollTurn};
+pub use questions::QUESTIONS_MAX;
 pub use watch::{Finished, Watch};
+pub use writer::Flush;
 
 /// So long shutting down waits for polls in flight, which may have taken something away from their source.
 pub const POLL_PATIENCE: Duration = Duration::from_secs(5);
@@ -118,6 +122,7 @@ struct Shared {
     /// Held by who changes a schedule, from the store to the engine.
     schedules: Mutex<()>,
     schedules_version: AtomicU64,
+    questions: Mutex<Questions>,
     closing: AtomicBool,
     has_given_in: AtomicBool,
     has_left: AtomicBool,
@@ -202,6 +207,7 @@ impl Runtime {
             watches: Mutex::default(),
             schedules: Mutex::default(),
             schedules_version: AtomicU64::new(0),
+            questions: Mutex::default(),
             closing: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
             has_left: AtomicBool::new(false),
@@ -286,12 +292,11 @@ impl Runtime {
     }
 
     /// Opens a run that failed or was cancelled again, from the tasks that did not complete, and watches it. None if there is none
-    /// such.
+    /// such. What was sent before should be kept: see [`Runtime::flushing`].
     ///
     /// # Errors
     /// A [`Fault`] of the store, and if an equal run of its trigger is unfinished.
     pub fn retry(&self, id: Uuid) -> std::result::Result<Option<Arc<Watch>>, Fault> {
-        self.flush();
         let Some(reopened) = self.shared.store.reopen(self.shared.epoch, id)? else { return Ok(None) };
         // Before the step: the run may be final at once.
         let watch = Watch::new(id, News::Started);
@@ -310,12 +315,12 @@ impl Runtime {
         lock(&self.shared.engine).run(id).map(Run::active_tasks).unwrap_or_default()
     }
 
-    /// Asks for a run's end, whoever drives it. False if it is unknown or final.
+    /// Asks for a run's end, whoever drives it. False if it is unknown or final. What was sent before should be kept: see
+    /// [`Runtime::flushing`].
     ///
     /// # Errors
     /// A [`Fault`] of the store.
     pub fn cancel(&self, id: Uuid) -> std::result::Result<bool, Fault> {
-        self.flush();
         let found = self.shared.store.request_cancel(self.shared.epoch, id, self.now().wall)?;
         self.step(Event::Cancel(id));
         self.wake_others();
@@ -497,6 +502,7 @@ impl Shared {
             wake.notify_all();
         }
         self.close_looks();
+        self.close_questions();
         lock(&self.writer).closed = true;
         self.writer_wake.notify_all();
         self.writer_idle.notify_all();
