@@ -595,6 +595,7 @@ class DefaultRunner:
 
         Raises:
             StoreError: (a `RuntimeError`) the statement is wrong or would write.
+            RunnerError: (a `RuntimeError`) the runner shut down first, or 64 are being answered.
         """
         engine = self._open()
         return list(engine.query(check.text(sql, "sql"), _checked_params(params)))
@@ -604,6 +605,7 @@ class DefaultRunner:
 
         Raises:
             StoreError: (a `RuntimeError`) the file exists or cannot be written.
+            RunnerError: (a `RuntimeError`) the runner shut down first, or 64 are being answered.
         """
         engine = self._open()
         if not isinstance(path, str | os.PathLike):

@@ -170,7 +170,11 @@ assert store.execute("SELECT status, attempt FROM tasks").fetchall() == [("Runni
 
 def test_what_runs_is_seen_by_whoever_only_reads_the_file(tmp_path: Path) -> None:
     path, go = tmp_path / "a.db", threading.Event()
-    workflow("w", lambda context: None if go.wait(SECONDS) else None)
+
+    def body(context: cloaca.Context) -> None:
+        go.wait(SECONDS)
+
+    workflow("w", body)
     with cloaca.DefaultRunner(str(path)) as runner:
         run = runner.submit("w")
         subprocess.run([sys.executable, "-c", LOOKS, str(path)], check=True, timeout=60)

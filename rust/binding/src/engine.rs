@@ -18,13 +18,16 @@ use cloaca_core::cron::Cron;
 use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::poll::{Backoff, Plan, RESOLUTION};
-use cloaca_core::port::{Fault, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, TriggerRow};
+use cloaca_core::port::{
+    Fault, Halt, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, Store, TriggerRow,
+};
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::{Beginning, Clock, Order, Own, POLL_PATIENCE, Runtime, Services, Waited};
 use cloaca_core::time::Wall;
 use cloaca_store::Opened;
 
-use crate::watch::{SIGNALS_EVERY, Watch};
+use crate::wait::{SIGNALS_EVERY, apart, flush};
+use crate::watch::Watch;
 use crate::{convert, error, work};
 
 /// Bumped in a forked child, so that every handle made before is refused there.
@@ -79,6 +82,41 @@ impl Engine {
         let runtime = self.runtime(py)?;
         free(py, || ask(runtime))?.map_err(|fault| error::raise_fault(py, fault))
     }
+
+    /// The same for who looks at runs.
+    fn shown<T: Send>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
+    ) -> PyResult<T> {
+        flush(py, self.runtime(py)?, Runtime::show_begun)?;
+        self.stored(py, ask)
+    }
+
+    /// The same for what writes: it waits its turn, and the main thread hears its signals meanwhile.
+    fn written<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        write: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
+    ) -> PyResult<T> {
+        let runtime = self.runtime(py)?;
+        apart(py, runtime, &Halt::default(), write)?.map_err(|fault| error::raise_fault(py, fault))
+    }
+
+    /// The same for a question that may take as long as it likes, about what was sent before it.
+    fn asked<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&dyn Store, &Halt) -> Result<T, Fault> + Send + 'static,
+    ) -> PyResult<T> {
+        let runtime = self.runtime(py)?;
+        flush(py, runtime, Runtime::flushing_all)?;
+        let halt = Halt::default();
+        let asked = halt.clone();
+        let answer =
+            apart(py, runtime, &halt, move |runtime| runtime.ask(&asked, |store| ask(store, &asked)))?;
+        answer.map_err(|e| error::raise(py, e))
+    }
 }
 
 /// Whether this process was forked since what bears this generation was made.
@@ -114,7 +152,8 @@ fn guarded<T>(py: Python<'_>, work: impl FnOnce() -> T) -> PyResult<T> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| fault(py, &*panic))
 }
 
-fn fault(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
+/// The exception for a panic.
+pub fn fault(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
     error::raise(py, Error::new(Kind::Runner, format!("the engine met a fault, please report it: {text}")))
@@ -370,7 +409,8 @@ impl Engine {
     /// Opens a final run that did not complete again, and returns a watch on it; `None` if there is none such.
     fn retry(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
         let id = parse_id(py, id)?;
-        Ok(self.stored(py, |runtime| runtime.retry(id))?.map(|watch| self.watched(watch)))
+        flush(py, self.runtime(py)?, Runtime::flushing)?;
+        Ok(self.written(py, move |runtime| runtime.retry(id))?.map(|watch| self.watched(watch)))
     }
 
     /// Moves a manual clock; false if the runner does not come to rest within `patience` seconds.
@@ -395,9 +435,7 @@ impl Engine {
 
     /// Waits until everything sent to the store so far is kept.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        let runtime = self.runtime(py)?;
-        free(py, || runtime.flush_all())?;
-        Ok(())
+        flush(py, self.runtime(py)?, Runtime::flushing_all)
     }
 
     /// A worker thread has come or goes.
@@ -528,7 +566,8 @@ impl Engine {
     /// Asks for a run's end; false if it is unknown or final.
     fn cancel(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.stored(py, |runtime| runtime.cancel(id))
+        flush(py, self.runtime(py)?, Runtime::flushing)?;
+        self.written(py, move |runtime| runtime.cancel(id))
     }
 
     /// Triggers in the order of their registration.
@@ -540,10 +579,9 @@ impl Engine {
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let page = Page { limit, offset };
-        let rows = self.stored(py, |runtime| {
-            runtime.flush();
-            runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page)
-        })?;
+        flush(py, self.runtime(py)?, Runtime::flushing)?;
+        let rows = self
+            .stored(py, |runtime| runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page))?;
         rows.iter().map(|row| convert::trigger(py, row, self.runtime.last_poll_at(row.row))).collect()
     }
 
@@ -556,7 +594,7 @@ impl Engine {
     /// Switches a trigger; false if there is none of that name.
     fn set_trigger_enabled(&self, py: Python<'_>, name: &str, enabled: bool) -> PyResult<bool> {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(false) };
-        self.stored(py, |runtime| runtime.set_trigger_enabled(row.row, enabled))
+        self.written(py, move |runtime| runtime.set_trigger_enabled(row.row, enabled))
     }
 
     /// The runs that a trigger fired, newest first; `None` if there is no such trigger.
@@ -569,7 +607,7 @@ impl Engine {
     ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        let runs = self.stored(py, |runtime| runtime.runs(&filter, Page { limit, offset }))?;
+        let runs = self.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
         Ok(Some((row.id.to_string(), runs)))
     }
@@ -583,10 +621,8 @@ impl Engine {
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
         let page = Page { limit, offset: 0 };
-        let rows = self.stored(py, |runtime| {
-            runtime.flush_trigger(row.row);
-            runtime.store().history(row.row, page)
-        })?;
+        flush(py, self.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))?;
+        let rows = self.stored(py, |runtime| runtime.store().history(row.row, page))?;
         rows.iter().map(|row| convert::stretch(py, row)).collect::<PyResult<Vec<_>>>().map(Some)
     }
 
@@ -601,9 +637,12 @@ impl Engine {
         name: &str,
     ) -> PyResult<String> {
         let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
-        let schedule = self.stored(py, |runtime| {
+        let [workflow, expression, timezone, name] =
+            [workflow, expression, timezone, name].map(str::to_owned);
+        let schedule = self.written(py, move |runtime| {
             let now = runtime.now().wall;
             let next = next_of(&cron, now);
+            let (workflow, expression, timezone, name) = (&workflow, &expression, &timezone, &name);
             let id = Uuid::now_v7();
             let cron = NewCron { id, name, workflow, expression, timezone, next_at: next, at: now };
             runtime.put_cron(&cron)
@@ -636,19 +675,20 @@ impl Engine {
     fn update_cron(&self, py: Python<'_>, id: &str, expression: &str, timezone: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
         let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
-        self.stored(py, |runtime| runtime.update_cron(id, expression, timezone, &cron))
+        let [expression, timezone] = [expression, timezone].map(str::to_owned);
+        self.written(py, move |runtime| runtime.update_cron(id, &expression, &timezone, &cron))
     }
 
     /// Switches a cron; false if there is none with that id.
     fn set_cron_enabled(&self, py: Python<'_>, id: &str, enabled: bool) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.stored(py, |runtime| runtime.set_cron_enabled(id, enabled))
+        self.written(py, move |runtime| runtime.set_cron_enabled(id, enabled))
     }
 
     /// Deletes a cron; false if there is none with that id.
     fn delete_cron(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.stored(py, |runtime| runtime.delete_cron(id))
+        self.written(py, move |runtime| runtime.delete_cron(id))
     }
 
     /// The runs that a cron started, newest first; `None` if there is no such cron.
@@ -662,7 +702,7 @@ impl Engine {
         let id = parse_id(py, id)?;
         let Some(row) = self.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        let runs = self.stored(py, |runtime| runtime.runs(&filter, Page { limit, offset }))?;
+        let runs = self.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
     }
 
@@ -686,14 +726,14 @@ impl Engine {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let status = status.map(|name| parse_status(py, name)).transpose()?;
         let filter = RunFilter { workflow, status, trigger, schedule: None, contexts };
-        let rows = self.stored(py, |runtime| runtime.runs(&filter, Page { limit, offset }))?;
+        let rows = self.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         rows.iter().map(|row| convert::run(py, row)).collect()
     }
 
     /// One run with its tasks.
     fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_id(py, id)?;
-        let Some((row, tasks)) = self.stored(py, |runtime| runtime.run(id))? else { return Ok(None) };
+        let Some((row, tasks)) = self.shown(py, |runtime| runtime.store().run(id))? else { return Ok(None) };
         let dict = convert::run(py, &row)?;
         let tasks = tasks.iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
         dict.set_item("tasks", tasks)?;
@@ -731,19 +771,14 @@ impl Engine {
         params: Vec<Bound<'py, PyAny>>,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let params = params.iter().map(convert::cell).collect::<PyResult<Vec<_>>>()?;
-        let (columns, rows) = self.stored(py, |runtime| {
-            runtime.flush_all();
-            runtime.store().query(sql, &params)
-        })?;
+        let sql = sql.to_owned();
+        let (columns, rows) = self.asked(py, move |store, halt| store.query(&sql, &params, halt))?;
         rows.into_iter().map(|cells| convert::row(py, &columns, cells)).collect()
     }
 
     /// Writes a copy of everything to a new file.
-    fn export(&self, py: Python<'_>, path: &str) -> PyResult<()> {
-        self.stored(py, |runtime| {
-            runtime.flush_all();
-            runtime.store().export(path)
-        })
+    fn export(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        self.asked(py, move |store, halt| store.export(&path, halt))
     }
 
     /// Stops everything at once and tells whoever waits, because nothing can go on.
@@ -778,10 +813,8 @@ impl Engine {
 
 impl Engine {
     fn trigger_row(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
-        self.stored(py, |runtime| {
-            runtime.flush();
-            runtime.store().trigger(name)
-        })
+        flush(py, self.runtime(py)?, Runtime::flushing)?;
+        self.stored(py, |runtime| runtime.store().trigger(name))
     }
 }
 

@@ -1,12 +1,13 @@
 //! The border between cloaca's engine and Python: translation only, no decisions.
 //!
 //! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `engine` is
-//! what Python threads enter, `work` is the loop in which they poll, and `call` is how that calls them back.
+//! what Python threads enter, `wait` is how they wait in it, `work` is the loop in which they poll, and `call` is how that calls them back.
 
 mod call;
 mod convert;
 mod engine;
 mod error;
+mod wait;
 mod watch;
 mod work;
 

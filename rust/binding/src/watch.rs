@@ -9,9 +9,7 @@ use cloaca_core::runtime;
 
 use crate::engine::{free, refuse_after_fork, span_of};
 use crate::error;
-
-/// No wait of the main thread is longer without a look at its signals.
-pub const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+use crate::wait::SIGNALS_EVERY;
 
 /// One run on its way to its end.
 #[pyclass(frozen, module = "cloaca._cloaca")]

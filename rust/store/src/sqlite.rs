@@ -1,6 +1,7 @@
-//! The store over SQLite: one connection writes, another reads. Each method of the trait is one transaction; the SQL
+//! The store over SQLite: one connection writes, another reads, and statements of users have their own. Each method of the trait is one transaction; the SQL
 //! stands in the files below. Invariant: a method that fails leaves no transaction open and nothing written.
 
+mod asked;
 mod batch;
 mod export;
 mod fault;
@@ -19,17 +20,19 @@ mod shield;
 mod value;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Cell, Change, CronStats, Fault, NewCron, Page, Receipt, RunFilter, RunRow, Schedule, ScheduleFilter,
-    Siblings, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
+    Cell, Change, CronStats, Fault, Halt, NewCron, Page, Receipt, RunFilter, RunRow, Schedule,
+    ScheduleFilter, Siblings, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use uuid::Uuid;
 
+use crate::sqlite::asked::Asked;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::shield::Shield;
@@ -51,6 +54,8 @@ pub struct SqliteStore {
     path: PathBuf,
     /// Declared before the writer, so that the writer closes last and folds the write-ahead log into the file.
     reader: Option<Mutex<Connection>>,
+    /// Likewise; none in memory, where there is one connection.
+    asked: Option<Asked>,
     writer: Mutex<Connection>,
     locks: Locks,
     /// Device and inode of the open file, where there are such.
@@ -80,6 +85,7 @@ impl SqliteStore {
         Ok(Self {
             name: ":memory:".to_owned(),
             reader: None,
+            asked: None,
             writer: Mutex::new(writer),
             locks: Locks::none(),
             path: PathBuf::new(),
@@ -103,7 +109,9 @@ impl SqliteStore {
             (open::identity(&path), Some(Mutex::new(reader)), Mutex::new(writer));
         let log = open::identity(&open::beside(&path, "-wal"));
         let severed = OnceLock::new();
-        let store = Self { name, path: path.clone(), reader, writer, locks, identity, log, severed, shield };
+        let asked = Some(Asked::of(&path, identity));
+        let store =
+            Self { name, path: path.clone(), reader, asked, writer, locks, identity, log, severed, shield };
         Ok((store, path))
     }
 
@@ -126,7 +134,7 @@ impl SqliteStore {
             return Ok(());
         }
         let rescue = open::beside(&self.path, "-rescue");
-        let kept = match export::run(writer, &rescue.to_string_lossy()) {
+        let kept = match export::run(writer, &rescue) {
             Ok(()) => format!("what this process still sees of it is in '{}'", rescue.display()),
             Err(failure) => format!("it could not be saved: {}", failure.into_text(&self.name)),
         };
@@ -145,7 +153,35 @@ impl SqliteStore {
         let connection = lock(self.reader.as_ref().unwrap_or(&self.writer));
         work(&connection).map_err(|failure| failure.into_fault(&self.name))
     }
+
+    /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.
+    fn answer<T>(&self, halt: &Halt, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
+        let _entered = gate::enter();
+        let done = match &self.asked {
+            Some(asked) => asked.with(halt, work),
+            None => {
+                self.writer_unless(halt).and_then(|mut connection| asked::until(&mut connection, halt, work))
+            }
+        };
+        done.map_err(|failure| failure.into_fault(&self.name))
+    }
+
+    fn writer_unless(&self, halt: &Halt) -> Result<MutexGuard<'_, Connection>, Failure> {
+        loop {
+            match self.writer.try_lock() {
+                Ok(connection) => return Ok(connection),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if halt.is_asked() => {
+                    return Err(Failure::Refused("the question was ended".to_owned()));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(MEMORY_PAUSE),
+            }
+        }
+    }
 }
+
+/// In memory a statement of a user waits in slices of this for the one connection, so that it can be told to end.
+const MEMORY_PAUSE: Duration = Duration::from_millis(1);
 
 /// A thread that panicked with the lock left no transaction behind: its guard rolled back as it unwound.
 fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
@@ -312,19 +348,18 @@ impl Store for SqliteStore {
         self.write(Step::Prune, |db| prune::run(db, before, now, limit))
     }
 
-    fn query(&self, sql: &str, params: &[Cell]) -> Stored<Table> {
-        self.read(|db| query::run(db, sql, params))
+    fn query(&self, sql: &str, params: &[Cell], halt: &Halt) -> Stored<Table> {
+        self.answer(halt, |db| query::run(db, sql, params))
     }
 
-    fn export(&self, path: &str) -> Stored<()> {
-        self.read(|db| export::run(db, path))
+    fn export(&self, path: &Path, halt: &Halt) -> Stored<()> {
+        self.answer(halt, |db| export::run(db, path))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::Duration;
 
     use super::*;
 
@@ -393,7 +428,7 @@ mod tests {
             })
         });
         assert!(std::panic::catch_unwind(panics).is_err());
-        let (_, rows) = store.query("SELECT count(*) FROM owners", &[]).unwrap();
+        let (_, rows) = store.query("SELECT count(*) FROM owners", &[], &Halt::default()).unwrap();
         assert_eq!(rows, [vec![Cell::Int(0)]]);
         assert!(store.join(Wall(2)).is_ok());
     }
@@ -417,7 +452,8 @@ mod tests {
     fn listings_walk_an_index() {
         let store = SqliteStore::in_memory().unwrap();
         for (sql, index) in run::PLANS {
-            let (_, rows) = store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql)).unwrap();
+            let (_, rows) =
+                store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();
             let plan = format!("{rows:?}");
             assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
         }

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::thread;
 
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, NewCron, NewRun, Outcome, Page, Receipt,
-    RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch,
+    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, NewCron, NewRun, Outcome, Page,
+    Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch,
     TaskStatus, TickChange,
 };
 use cloaca_core::time::Wall;
@@ -101,6 +101,7 @@ claims! {
     a_query_with_the_wrong_number_of_parameters_is_refused
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
+    an_endless_query_ends_when_it_is_told_to
     an_export_holds_everything
     an_export_never_overwrites
     an_export_into_no_folder_is_refused
@@ -608,7 +609,7 @@ fn what_is_old_and_final_can_be_forgotten(store: &dyn Store) {
     assert_eq!(store.prune(Wall(5000), Wall(5000), 10), Ok(2), "a run and a stretch");
     assert_eq!(ids(store, &any()), [id(2)], "an unfinished run stays, however old");
     assert_eq!(store.history(trigger.row, ALL).unwrap().len(), 1);
-    assert_eq!(store.query("SELECT count(*) FROM tasks", &[]).unwrap().1, [vec![Cell::Int(0)]]);
+    assert_eq!(query(store, "SELECT count(*) FROM tasks", &[]).unwrap().1, [vec![Cell::Int(0)]]);
 }
 
 fn a_run_key_is_forgotten_only_after_its_time(store: &dyn Store) {
@@ -1020,12 +1021,12 @@ fn a_query_returns_every_type(store: &dyn Store) {
         "SELECT NULL AS n, ?1 AS i, ?2 AS r, ?3 AS t, x'ff00' AS b, CAST(x'61ff' AS TEXT) AS lossy, ?4, ?5";
     let blob = Cell::Blob(vec![1, 2]);
     let params = [Cell::Int(i64::MIN), Cell::Real(0.5), Cell::Text("é".to_owned()), blob.clone(), Cell::Null];
-    let (columns, rows) = store.query(sql, &params).unwrap();
+    let (columns, rows) = query(store, sql, &params).unwrap();
     assert_eq!(columns[..6], ["n", "i", "r", "t", "b", "lossy"]);
     let [int, real, text, ..] = params;
     let lossy = Cell::Text("a\u{fffd}".to_owned());
     assert_eq!(rows, [vec![Cell::Null, int, real, text, Cell::Blob(vec![255, 0]), lossy, blob, Cell::Null]]);
-    assert_eq!(store.query("SELECT * FROM runs WHERE 0", &[]).unwrap().1.len(), 0);
+    assert_eq!(query(store, "SELECT * FROM runs WHERE 0", &[]).unwrap().1.len(), 0);
 }
 
 fn a_query_that_writes_is_refused(store: &dyn Store) {
@@ -1049,15 +1050,15 @@ fn a_query_that_writes_is_refused(store: &dyn Store) {
         "",
         "-- nothing",
     ] {
-        assert!(matches!(store.query(sql, &[]), Err(Fault::Final(_))), "{sql}");
+        assert!(matches!(query(store, sql, &[]), Err(Fault::Final(_))), "{sql}");
     }
     assert_eq!(ids(store, &any()), [id(1)]);
-    assert_eq!(store.query("PRAGMA user_version", &[]).unwrap().1, [vec![Cell::Int(2)]]);
+    assert_eq!(query(store, "PRAGMA user_version", &[]).unwrap().1, [vec![Cell::Int(2)]]);
 }
 
 fn a_query_with_the_wrong_number_of_parameters_is_refused(store: &dyn Store) {
     for params in [vec![], vec![Cell::Int(1), Cell::Int(2)]] {
-        let Err(Fault::Final(message)) = store.query("SELECT ?", &params) else { panic!("it ran") };
+        let Err(Fault::Final(message)) = query(store, "SELECT ?", &params) else { panic!("it ran") };
         assert!(message.contains("1 parameter") && message.contains(&params.len().to_string()), "{message}");
     }
 }
@@ -1065,17 +1066,30 @@ fn a_query_with_the_wrong_number_of_parameters_is_refused(store: &dyn Store) {
 fn a_query_with_a_typing_error_says_so(store: &dyn Store) {
     let expect = [("SELECT * FROM nothing", "nothing"), ("SELEC 1", "SELEC"), ("SELECT ';", "';")];
     for (sql, word) in expect {
-        let Err(Fault::Final(message)) = store.query(sql, &[]) else { panic!("{sql} ran") };
+        let Err(Fault::Final(message)) = query(store, sql, &[]) else { panic!("{sql} ran") };
         assert!(message.contains(word), "{message}");
     }
 }
 
 fn the_store_still_writes_after_a_refused_query(store: &dyn Store) {
-    let _ = store.query("DELETE FROM runs", &[]);
-    let _ = store.query("SELECT ?", &[]);
-    let _ = store.query("SELECT abs(-9223372036854775808)", &[]);
+    let _ = query(store, "DELETE FROM runs", &[]);
+    let _ = query(store, "SELECT ?", &[]);
+    let _ = query(store, "SELECT abs(-9223372036854775808)", &[]);
     let epoch = store.join(Wall(1)).unwrap();
     started(store, epoch, new_run(1));
+}
+
+fn an_endless_query_ends_when_it_is_told_to(store: &dyn Store) {
+    let halt = Halt::default();
+    thread::scope(|scope| {
+        let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c";
+        let asked = scope.spawn(|| store.query(endless, &[], &halt));
+        assert!(!asked.is_finished());
+        halt.ask();
+        assert!(asked.join().unwrap().is_err());
+    });
+    assert_eq!(query(store, "SELECT 1", &[]).unwrap().1, [vec![Cell::Int(1)]]);
+    assert!(store.join(Wall(1)).is_ok());
 }
 
 fn an_export_holds_everything(store: &dyn Store) {
@@ -1083,11 +1097,11 @@ fn an_export_holds_everything(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     started(store, epoch, new_run(1));
     let path = folder.path("copy.db");
-    store.export(path.to_str().unwrap()).unwrap();
+    store.export(&path, &Halt::default()).unwrap();
     started(store, epoch, new_run(2));
     let copy = folder.open("copy.db");
     assert_eq!(ids(&*copy, &any()), [id(1)]);
-    assert_eq!(copy.query("PRAGMA integrity_check", &[]).unwrap().1, [vec![Cell::Text("ok".to_owned())]]);
+    assert_eq!(query(&*copy, "PRAGMA integrity_check", &[]).unwrap().1, [vec![Cell::Text("ok".to_owned())]]);
     assert!(copy.join(Wall(2)).unwrap() > epoch);
 }
 
@@ -1096,7 +1110,7 @@ fn an_export_never_overwrites(store: &dyn Store) {
     let path = folder.path("copy.db");
     for content in ["precious", ""] {
         std::fs::write(&path, content).unwrap();
-        let Err(Fault::Final(message)) = store.export(path.to_str().unwrap()) else { panic!("overwritten") };
+        let Err(Fault::Final(message)) = store.export(&path, &Halt::default()) else { panic!("overwritten") };
         assert!(message.contains("copy.db") && message.contains("exists"), "{message}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
     }
@@ -1105,7 +1119,7 @@ fn an_export_never_overwrites(store: &dyn Store) {
 fn an_export_into_no_folder_is_refused(store: &dyn Store) {
     let folder = Folder::new();
     let path = folder.path("missing").join("copy.db");
-    let Err(Fault::Final(message)) = store.export(path.to_str().unwrap()) else { panic!("made a folder") };
+    let Err(Fault::Final(message)) = store.export(&path, &Halt::default()) else { panic!("made a folder") };
     assert!(message.contains("missing") && message.contains("does not exist"), "{message}");
 }
 

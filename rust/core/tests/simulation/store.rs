@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronStats, Fault, NewCron, NewRun, Page, Receipt, RunChange, RunEnd,
-    RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Store, Stored, Stretch,
-    Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Unfinished,
+    Admitted, BURIED, Cell, Change, CronStats, Fault, Halt, NewCron, NewRun, Page, Receipt, RunChange,
+    RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Store, Stored,
+    Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Unfinished,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -506,11 +506,11 @@ impl Store for MemoryStore {
         nobody_asks()
     }
 
-    fn query(&self, _sql: &str, _params: &[Cell]) -> Stored<Table> {
+    fn query(&self, _sql: &str, _params: &[Cell], _halt: &Halt) -> Stored<Table> {
         nobody_asks()
     }
 
-    fn export(&self, _path: &str) -> Stored<()> {
+    fn export(&self, _path: &std::path::Path, _halt: &Halt) -> Stored<()> {
         nobody_asks()
     }
 }
