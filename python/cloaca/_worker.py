@@ -120,7 +120,7 @@ class Crew:
         """Calls a trigger's body on this thread and ends its poll; returns what it decided."""
         body = self.bodies[ticket[0]]
         if body is None:
-            self.engine.poll_looked(ticket)
+            self.engine.polls.poll_looked(ticket)
             raise RunnerError(
                 f"trigger '{self.triggers[ticket[0]].name}' has just been declared again; try again"
             )
@@ -132,13 +132,13 @@ class Crew:
             error = raised
         except BaseException:
             # Ctrl-C, say: whoever asked for this poll has called it off.
-            self.engine.poll_looked(ticket)
+            self.engine.polls.poll_looked(ticket)
             raise
         ruling = self._ruling(ticket, answer, error)
         if dry_run:
-            self.engine.poll_looked(ticket)
+            self.engine.polls.poll_looked(ticket)
         else:
-            self.engine.poll_answer(ticket, None, None, lambda *_: ruling)
+            self.engine.polls.poll_answer(ticket, None, None, lambda *_: ruling)
         return ruling
 
     def join(self, seconds: float) -> None:
@@ -196,7 +196,7 @@ class Crew:
         while True:
             try:
                 with attempt.inside(self.engine, None):
-                    return self.engine.poll(self.bodies, SKIP, self._ruling)
+                    return self.engine.polls.poll(self.bodies, SKIP, self._ruling)
             except BaseException as fault:
                 if self._is_forked():
                     return None
@@ -231,16 +231,16 @@ class Crew:
 
         def done(answer: object, error: BaseException | None) -> None:
             answer = answer if tick is None or error is not None else Ticked(tick, answer)
-            self.engine.poll_answer(ticket, answer, error, self._ruling)
+            self.engine.polls.poll_answer(ticket, answer, error, self._ruling)
 
         start_coroutine(coroutine, done)
 
     def _work(self) -> None:
         engine = self.engine
-        engine.worker_present(True)
+        engine.jobs.worker_present(True)
         try:
             while not self._is_forked():
-                found = engine.take_job(IDLE_SECONDS_MAX)
+                found = engine.jobs.take_job(IDLE_SECONDS_MAX)
                 if not found:
                     return
                 try:
@@ -252,7 +252,7 @@ class Crew:
                     _say(_engine_log, logging.ERROR, text, raised=fault)
         finally:
             if not self._is_forked():
-                engine.worker_present(False)
+                engine.jobs.worker_present(False)
 
     def _is_forked(self) -> bool:
         """Whether a body has forked and this is the child: the runner is not here, its thread goes home."""
@@ -263,7 +263,7 @@ class Crew:
         context = Context._wrap(decode_value(context_json))
         if job[3]:
             self._tell_failure(job, task, task_id, error, context)
-            self.engine.settled(job)
+            self.engine.jobs.settled(job)
             return
         failure: BaseException | None = None
         left = ""
@@ -283,7 +283,7 @@ class Crew:
         if self._is_forked():
             return
         if isinstance(failure, attempt.Interrupted):
-            self.engine.interrupted(job)
+            self.engine.jobs.interrupted(job)
         elif failure is None:
             self._succeed(job, task, task_id, left, context)
         else:
@@ -307,21 +307,21 @@ class Crew:
 
     def _succeed(self, job: Job, task: TaskDefinition, task_id: str, left: str, context: Context) -> None:
         callback = task.on_success
-        if self.engine.succeeded(job, left, callback is not None) and callback is not None:
+        if self.engine.jobs.succeeded(job, left, callback is not None) and callback is not None:
             self._tell(job, callback, task_id, task_id, context)
-            self.engine.settled(job)
+            self.engine.jobs.settled(job)
 
     def _fail(
         self, job: Job, task: TaskDefinition, task_id: str, failure: BaseException, context: Context
     ) -> None:
         text = describe(failure)
         has_callback = task.on_failure is not None
-        final = self.engine.failed(job, text, has_callback)
+        final = self.engine.jobs.failed(job, text, has_callback)
         level = logging.ERROR if final else logging.WARNING
         _say(_task_log, level, "task '%s' failed in attempt %d", task_id, job[2], raised=failure)
         if final and has_callback:
             self._tell_failure(job, task, task_id, text, context)
-            self.engine.settled(job)
+            self.engine.jobs.settled(job)
 
     def _tell_failure(
         self, job: Job, task: TaskDefinition, task_id: str, error: str, context: Context

@@ -195,7 +195,9 @@ class DefaultRunner:
             for trigger in triggers:
                 kind = trigger.kind
                 if kind.cron is not None:
-                    self._engine.put_cron(kind.workflow or "", kind.cron, kind.timezone, trigger.name)
+                    self._engine.schedules.put_cron(
+                        kind.workflow or "", kind.cron, kind.timezone, trigger.name
+                    )
             polled = [trigger for trigger in triggers if self._is_new(trigger)]
             for start in range(0, len(polled), DECLARED_AT_ONCE):
                 self._declare(polled[start : start + DECLARED_AT_ONCE])
@@ -211,9 +213,9 @@ class DefaultRunner:
         kinds = [(_plan(kind), [trigger.name for trigger in group]) for kind, group in alike]
         # A body stands in its place before the engine may call it. An interrupt between leaves no gap: the
         # places are the engine's, and what it does not know of is overwritten by the next declaration.
-        first = self._engine.places()
+        first = self._engine.polls.places()
         self._crew.place(first, triggers)
-        given = self._engine.declare_triggers(kinds)
+        given = self._engine.polls.declare_triggers(kinds)
         assert given == first, f"the engine gave place {given}, and the body stands at {first}"
         for slot, trigger in enumerate(triggers, first):
             before = self._slots.get(trigger.name)
@@ -266,8 +268,8 @@ class DefaultRunner:
             ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
         engine = self._open()
-        watch = engine.watch(check.run_id(run_id))
-        if watch is None and engine.run(run_id) is None:
+        watch = engine.runs.watch(check.run_id(run_id))
+        if watch is None and engine.runs.run(run_id) is None:
             raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
         return Run(self, run_id, watch)
 
@@ -284,7 +286,7 @@ class DefaultRunner:
         limit = engine.context_bytes_max
         encoded = [encode_within(limit, context, "the context") for context in contexts]
         registry.workflow(name)
-        watches = engine.submit(name, encoded)
+        watches = engine.runs.submit(name, encoded)
         if watches:
             watches[-1].wait_started()
         return [Run(self, watch.id, watch) for watch in watches]
@@ -296,7 +298,7 @@ class DefaultRunner:
         workflow_name = check.text(workflow_name, "workflow_name", WorkflowError)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
         registry.workflow(workflow_name)
-        watch = engine.submit(workflow_name, [encoded])[0]
+        watch = engine.runs.submit(workflow_name, [encoded])[0]
         return Run(self, watch.id, watch)
 
     def cancel(self, run_id: str) -> None:
@@ -308,7 +310,7 @@ class DefaultRunner:
             ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
         engine = self._open()
-        if not engine.cancel(check.run_id(run_id)) and engine.run(run_id) is None:
+        if not engine.runs.cancel(check.run_id(run_id)) and engine.runs.run(run_id) is None:
             raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
 
     def retry(self, run_id: str) -> Run:
@@ -321,16 +323,16 @@ class DefaultRunner:
             StoreError: (a `RuntimeError`) another run of its trigger with an equal context is unfinished.
         """
         engine = self._open()
-        row = engine.run(check.run_id(run_id))
+        row = engine.runs.run(check.run_id(run_id))
         if row is not None and registry.workflow(row["workflow_name"]) is None:
             # Opened again by whom nobody could run it, it would be kept from those who can.
             raise WorkflowError(
                 f"run {run_id} is of workflow {excerpt(row['workflow_name'])}, which is not declared here; "
                 "retry it in a program that declares it"
             )
-        watch = engine.retry(run_id)
+        watch = engine.runs.retry(run_id)
         if watch is None:
-            row = engine.run(run_id)
+            row = engine.runs.run(run_id)
             stands = "is not there" if row is None else f"is {row['status']}"
             raise WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")
         return Run(self, run_id, watch)
@@ -348,7 +350,7 @@ class DefaultRunner:
         """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
         started_at completed_at error_message`; with `contexts=False` without `context`, which is not read
         then."""
-        rows = self._open().runs(
+        rows = self._open().runs.runs(
             check.optional_text(workflow, "workflow"),
             check.optional_text(status, "status"),
             check.optional_text(trigger, "trigger"),
@@ -360,7 +362,7 @@ class DefaultRunner:
     def get_run(self, run_id: str) -> dict[str, Any] | None:
         """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
         started_at completed_at`)."""
-        row = self._open().run(check.run_id(run_id))
+        row = self._open().runs.run(check.run_id(run_id))
         if row is None:
             return None
         final = row["final_context"]
@@ -392,7 +394,7 @@ class DefaultRunner:
                     "it must be a non-empty str"
                 )
         try:
-            return str(engine.put_cron(workflow_name, cron_expression, timezone))
+            return str(engine.schedules.put_cron(workflow_name, cron_expression, timezone))
         except ScheduleError as error:
             raise ScheduleError(f"Failed to register cron workflow: {error}") from None
 
@@ -400,7 +402,7 @@ class DefaultRunner:
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
         """Cron schedules in the order of their registration."""
-        rows: list[dict[str, Any]] = self._open().crons(
+        rows: list[dict[str, Any]] = self._open().schedules.crons(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
         return rows
@@ -412,7 +414,7 @@ class DefaultRunner:
             ScheduleError: (a `ValueError`) `Invalid schedule ID`, or `Failed to get cron schedule` for an
             unknown one.
         """
-        row = self._open().cron(check.schedule_id(schedule_id))
+        row = self._open().schedules.cron(check.schedule_id(schedule_id))
         if row is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
         return dict(row)
@@ -430,13 +432,13 @@ class DefaultRunner:
                 raise ScheduleError(
                     f"Failed to update cron schedule: {name} is {excerpt(value)}; it must be a str"
                 )
-        for other in engine.query(_SAME_CRON, [schedule_id, cron_expression, timezone]):
+        for other in engine.store.query(_SAME_CRON, [schedule_id, cron_expression, timezone]):
             raise ScheduleError(
                 f"Failed to update cron schedule: its workflow already has {cron_expression!r} in "
                 f"{timezone!r}, as schedule {other['id']}; change or delete that one"
             )
         try:
-            done = engine.update_cron(schedule_id, cron_expression, timezone)
+            done = engine.schedules.update_cron(schedule_id, cron_expression, timezone)
         except ScheduleError as error:
             raise ScheduleError(f"Failed to update cron schedule: {error}") from None
         if not done:
@@ -444,19 +446,21 @@ class DefaultRunner:
 
     def set_cron_schedule_enabled(self, schedule_id: str, enabled: bool) -> None:
         """Switches a cron schedule; kept across restarts."""
-        if not self._open().set_cron_enabled(check.schedule_id(schedule_id), check.flag(enabled, "enabled")):
+        if not self._open().schedules.set_cron_enabled(
+            check.schedule_id(schedule_id), check.flag(enabled, "enabled")
+        ):
             raise ScheduleError(f"Failed to update cron schedule: there is none with id {schedule_id}")
 
     def delete_cron_schedule(self, schedule_id: str) -> None:
         """Deletes a cron schedule; its runs stay."""
-        if not self._open().delete_cron(check.schedule_id(schedule_id)):
+        if not self._open().schedules.delete_cron(check.schedule_id(schedule_id)):
             raise ScheduleError(f"Failed to delete cron schedule: there is none with id {schedule_id}")
 
     def get_cron_execution_history(
         self, schedule_id: str, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
         """The slots that a cron schedule ran, newest first."""
-        rows = self._open().cron_runs(check.schedule_id(schedule_id), *check.page(limit, offset))
+        rows = self._open().schedules.cron_runs(check.schedule_id(schedule_id), *check.page(limit, offset))
         if rows is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
         return [
@@ -479,7 +483,7 @@ class DefaultRunner:
         Raises:
             ScheduleError: (a `ValueError`) `Invalid datetime format`.
         """
-        total, successful, lost = self._open().cron_stats(check.microseconds(since))
+        total, successful, lost = self._open().schedules.cron_stats(check.microseconds(since))
         rate = 100.0 * successful / total if total else 0.0
         return {
             "total_executions": total,
@@ -492,14 +496,14 @@ class DefaultRunner:
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
         """Triggers in the order of their registration."""
-        rows: list[dict[str, Any]] = self._open().triggers(
+        rows: list[dict[str, Any]] = self._open().schedules.triggers(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
         return rows
 
     def get_trigger_schedule(self, trigger_name: str) -> dict[str, Any] | None:
         """One trigger; `None` for an unknown name."""
-        row: dict[str, Any] | None = self._open().trigger(
+        row: dict[str, Any] | None = self._open().schedules.trigger(
             check.text(trigger_name, "trigger_name", TriggerError)
         )
         return row
@@ -510,7 +514,7 @@ class DefaultRunner:
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
-        if not self._open().set_trigger_enabled(
+        if not self._open().schedules.set_trigger_enabled(
             check.text(trigger_name, "trigger_name", TriggerError), check.flag(enabled, "enabled")
         ):
             raise TriggerError(self._unknown_trigger(trigger_name))
@@ -519,7 +523,7 @@ class DefaultRunner:
         self, trigger_name: str, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
         """The runs that a trigger fired, newest first; empty for an unknown name."""
-        found = self._open().trigger_runs(
+        found = self._open().schedules.trigger_runs(
             check.text(trigger_name, "trigger_name", TriggerError), *check.page(limit, offset)
         )
         if found is None:
@@ -540,7 +544,7 @@ class DefaultRunner:
 
     def ticks(self, trigger_name: str, last: int = 50) -> list[dict[str, Any]]:
         """What a trigger's polls answered, newest first, with equal answers in a row as one."""
-        rows = self._open().ticks(
+        rows = self._open().schedules.ticks(
             check.text(trigger_name, "trigger_name", TriggerError), check.count(last, "last")
         )
         if rows is None:
@@ -553,7 +557,7 @@ class DefaultRunner:
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
-        standing = self._open().standing(check.text(trigger_name, "trigger_name", TriggerError))
+        standing = self._open().polls.standing(check.text(trigger_name, "trigger_name", TriggerError))
         if standing is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         return why.sentence(standing, self.ticks(trigger_name, 1))
@@ -577,13 +581,13 @@ class DefaultRunner:
         deadline = monotonic() + TICK_SECONDS_MAX
         name = check.text(trigger_name, "trigger_name", TriggerError)
         # A trigger that was declared a moment ago has no row yet.
-        while (ticket := engine.poll_now(name)) is None or (ticket is False and name in self._slots):
+        while (ticket := engine.polls.poll_now(name)) is None or (ticket is False and name in self._slots):
             if monotonic() > deadline or engine.wait_closing(0.005):
                 raise RunnerError(f"trigger {excerpt(trigger_name)} is being polled and does not come back")
         if ticket is False:
             raise TriggerError(self._unknown_trigger(trigger_name))
         ruling = self._crew.poll_now(ticket, dry_run)
-        engine.flush()
+        engine.store.flush()
         return _ticked(ruling)
 
     def stats(self) -> dict[str, Any]:
@@ -597,7 +601,7 @@ class DefaultRunner:
             StoreError: (a `RuntimeError`) the statement is wrong or would write.
         """
         engine = self._open()
-        return list(engine.query(check.text(sql, "sql"), _checked_params(params)))
+        return list(engine.store.query(check.text(sql, "sql"), _checked_params(params)))
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes a copy of everything to a new file.
@@ -608,7 +612,7 @@ class DefaultRunner:
         engine = self._open()
         if not isinstance(path, str | os.PathLike):
             raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
-        engine.export(check.text(os.fspath(path), "path"))
+        engine.store.export(check.text(os.fspath(path), "path"))
 
     def run_forever(self, shutdown_timeout: float = SHUTDOWN_SECONDS) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread.
