@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Watch
-    from .runner import DefaultRunner
+    from ._runs import Runs
 
 LOOK_SECONDS = 0.05
 """Between two looks at a run that another runner drives."""
@@ -33,7 +33,7 @@ class Run:
 
     __slots__ = ("_result", "_runner", "_watch", "id")
 
-    def __init__(self, runner: DefaultRunner, run_id: str, watch: Watch | None) -> None:
+    def __init__(self, runner: Runs, run_id: str, watch: Watch | None) -> None:
         self._runner = runner
         self._watch = watch
         self._result: WorkflowResult | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine
-    from ._worker import Job
+    from .job import Job
 
 DEFER_SECONDS_MIN = 0.001
 """A condition of `defer_until` is looked at no more often than this."""
@@ -51,13 +51,13 @@ class TaskHandle:
     @property
     def attempt(self) -> int:
         """The number of this attempt, from 1."""
-        return self._job[2]
+        return self._job.attempt
 
     @property
     def run_id(self) -> str:
         """The run's id: with `task_id` a key that is the same for every attempt, for whoever acts outside."""
         # Not by `uuid`: a thread that imports at a fork leaves the child half a module, and its lock.
-        digits = f"{self._job[0]:032x}"
+        digits = f"{self._job.run:032x}"
         return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
     def is_slot_held(self) -> bool:
