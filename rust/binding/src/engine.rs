@@ -352,10 +352,13 @@ impl Engine {
     fn poll_now(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
         let runtime = self.runtime(py)?;
         let row = self.trigger_row(py, name)?;
-        let Some(row) = row.filter(|row| runtime.standing(row.row).is_some()) else {
+        let row = row.map(|row| row.row);
+        let polled =
+            free(py, || row.filter(|&row| runtime.standing(row).is_some()).map(|row| runtime.poll_now(row)))?;
+        let Some(begun) = polled else {
             return Ok(false.into_pyobject(py)?.to_owned().into_any().unbind());
         };
-        match free(py, || runtime.poll_now(row.row))? {
+        match begun {
             Some((ticket, began)) => Ok(work::parts_of(ticket, began).into_pyobject(py)?.into_any().unbind()),
             None => Ok(py.None()),
         }
@@ -389,9 +392,9 @@ impl Engine {
     fn standing<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let runtime = self.runtime(py)?;
         let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
-        let dict = convert::trigger(py, &row, runtime.last_poll_at(row.row))?;
+        let (standing, last) = free(py, || (runtime.standing(row.row), runtime.last_polls([row.row])))?;
+        let dict = convert::trigger(py, &row, last[0])?;
         dict.set_item("disabled_cause", &row.disabled_cause)?;
-        let standing = runtime.standing(row.row);
         dict.set_item("standing", standing.map(|found| convert::standing(py, found)).transpose()?)?;
         Ok(Some(dict))
     }
@@ -570,15 +573,19 @@ impl Engine {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let page = Page { limit, offset };
         flush(py, self.runtime(py)?, Runtime::flushing)?;
-        let rows = self
-            .stored(py, |runtime| runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page))?;
-        rows.iter().map(|row| convert::trigger(py, row, self.runtime.last_poll_at(row.row))).collect()
+        let (rows, last) = self.stored(py, |runtime| {
+            let rows = runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page)?;
+            let last = runtime.last_polls(rows.iter().map(|row| row.row));
+            Ok((rows, last))
+        })?;
+        rows.iter().zip(last).map(|(row, last)| convert::trigger(py, row, last)).collect()
     }
 
     /// The trigger of that name.
     fn trigger<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let row = self.trigger_row(py, name)?;
-        row.map(|row| convert::trigger(py, &row, self.runtime.last_poll_at(row.row))).transpose()
+        let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
+        let last = free(py, || self.runtime.last_polls([row.row]))?;
+        convert::trigger(py, &row, last[0]).map(Some)
     }
 
     /// Switches a trigger; false if there is none of that name.
@@ -597,12 +604,7 @@ impl Engine {
     ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        let runs = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
-        let runs = runs
-            .iter()
-            .map(|run| convert::run(py, run, self.runtime.begun_at(run.id)))
-            .collect::<PyResult<_>>()?;
-        Ok(Some((row.id.to_string(), runs)))
+        Ok(Some((row.id.to_string(), self.listed(py, &filter, Page { limit, offset })?)))
     }
 
     /// A trigger's polls as stretches of equal outcomes, newest first.
@@ -695,8 +697,7 @@ impl Engine {
         let id = parse_id(py, id)?;
         let Some(row) = self.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        let runs = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
-        runs.iter().map(|run| convert::run(py, run, None)).collect::<PyResult<Vec<_>>>().map(Some)
+        self.listed(py, &filter, Page { limit, offset }).map(Some)
     }
 
     /// `(total, successful, lost)` cron runs since a time in microseconds.
@@ -719,16 +720,17 @@ impl Engine {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let status = status.map(|name| parse_status(py, name)).transpose()?;
         let filter = RunFilter { workflow, status, trigger, schedule: None, contexts };
-        let rows = self.stored(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
-        rows.iter().map(|row| convert::run(py, row, self.runtime.begun_at(row.id))).collect()
+        self.listed(py, &filter, Page { limit, offset })
     }
 
     /// One run with its tasks.
     fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_id(py, id)?;
-        let Some((row, tasks)) = self.stored(py, |runtime| runtime.store().run(id))? else { return Ok(None) };
-        let (begun_at, active) = (self.runtime.begun_at(id), self.runtime.active_tasks(id));
-        let dict = convert::run(py, &row, begun_at)?;
+        let (found, begun, active) = self.stored(py, |runtime| {
+            Ok((runtime.store().run(id)?, runtime.begun([id]), runtime.active_tasks(id)))
+        })?;
+        let Some((row, tasks)) = found else { return Ok(None) };
+        let dict = convert::run(py, &row, begun[0])?;
         // A task that has begun has no record before its first attempt ends: writing one would cost a commit.
         let is_kept = |active: &TaskRecord| tasks.iter().any(|task| task.name == active.name);
         let active: Vec<TaskRecord> = active.into_iter().filter(|task| !is_kept(task)).collect();
@@ -810,6 +812,21 @@ impl Engine {
 }
 
 impl Engine {
+    /// What the store keeps of these runs, and what is known here of those that have begun.
+    fn listed<'py>(
+        &self,
+        py: Python<'py>,
+        filter: &RunFilter,
+        page: Page,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let (rows, begun) = self.stored(py, |runtime| {
+            let rows = runtime.store().runs(filter, page)?;
+            let begun = runtime.begun(rows.iter().map(|row| row.id));
+            Ok((rows, begun))
+        })?;
+        rows.iter().zip(begun).map(|(row, begun)| convert::run(py, row, begun)).collect()
+    }
+
     fn trigger_row(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
         flush(py, self.runtime(py)?, Runtime::flushing)?;
         self.stored(py, |runtime| runtime.store().trigger(name))

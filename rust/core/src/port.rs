@@ -91,6 +91,8 @@ pub trait Store: Send + Sync {
     fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool>;
     /// Schedules of a kind in the order of their registration.
     fn schedules(&self, filter: ScheduleFilter, enabled_only: bool, page: Page) -> Stored<Vec<Schedule>>;
+    /// At most `limit` schedules of a kind whose row is larger than `after`, by their rows: a walk through all costs each of them once.
+    fn schedules_after(&self, filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>>;
     /// The trigger of that name.
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>>;
     /// The cron with that id.

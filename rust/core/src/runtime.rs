@@ -305,9 +305,10 @@ impl Runtime {
         Ok(Some(watch))
     }
 
-    /// When a run in hand began its first task.
-    pub fn begun_at(&self, id: Uuid) -> Option<Wall> {
-        lock(&self.shared.engine).run(id).and_then(Run::begun_at)
+    /// When each of these runs began its first task, if it is in hand.
+    pub fn begun(&self, ids: impl IntoIterator<Item = Uuid>) -> Vec<Option<Wall>> {
+        let engine = lock(&self.shared.engine);
+        ids.into_iter().map(|id| engine.run(id).and_then(Run::begun_at)).collect()
     }
 
     /// The tasks of a run in hand that are being attempted, or wait for their next attempt.

@@ -307,6 +307,10 @@ impl Store for SqliteStore {
         self.read(|db| schedule::list(db, filter, enabled_only, page))
     }
 
+    fn schedules_after(&self, filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>> {
+        self.read(|db| schedule::list_after(db, filter, after, limit))
+    }
+
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>> {
         self.read(|db| schedule::trigger(db, name))
     }
@@ -438,7 +442,7 @@ mod tests {
     #[test]
     fn listings_walk_an_index() {
         let store = SqliteStore::in_memory().unwrap();
-        for (sql, index) in run::PLANS {
+        for (sql, index) in run::PLANS.into_iter().chain(schedule::PLANS) {
             let (_, rows) =
                 store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();
             let plan = format!("{rows:?}");

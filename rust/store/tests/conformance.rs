@@ -90,6 +90,7 @@ claims! {
     a_new_cron_does_not_inherit_a_deleted_ones_runs
     a_schedule_is_switched_with_a_cause
     schedules_are_listed_in_the_order_of_registration
+    schedules_are_walked_by_their_rows
     runs_are_listed_newest_first_and_filtered
     an_unknown_run_trigger_or_cron_is_none
     cron_stats_count_slots_of_all_crons
@@ -913,6 +914,21 @@ fn schedules_are_listed_in_the_order_of_registration(store: &dyn Store) {
     assert_eq!(names(false, ALL).len(), 3);
     let crons = store.schedules(ScheduleFilter::Crons, false, ALL).unwrap();
     assert_eq!(crons.iter().map(|cron| cron.id).collect::<Vec<_>>(), [id(50)]);
+}
+
+fn schedules_are_walked_by_their_rows(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let zeta = declared(store, epoch, "zeta").row;
+    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap().row;
+    let alpha = declared(store, epoch, "alpha").row;
+    let walked = |filter, after, limit| -> Vec<i64> {
+        store.schedules_after(filter, after, limit).unwrap().iter().map(|schedule| schedule.row).collect()
+    };
+    assert_eq!(walked(ScheduleFilter::Triggers, 0, 10), [zeta, alpha]);
+    assert_eq!(walked(ScheduleFilter::Triggers, 0, 1), [zeta]);
+    assert_eq!(walked(ScheduleFilter::Triggers, zeta, 1), [alpha]);
+    assert_eq!(walked(ScheduleFilter::Triggers, alpha, 10), [0; 0]);
+    assert_eq!(walked(ScheduleFilter::Crons, 0, 10), [cron]);
 }
 
 fn runs_are_listed_newest_first_and_filtered(store: &dyn Store) {

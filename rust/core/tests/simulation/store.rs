@@ -437,6 +437,12 @@ impl Store for MemoryStore {
         Ok(rows.cloned().collect())
     }
 
+    fn schedules_after(&self, _filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>> {
+        let state = self.enter()?;
+        let rows = state.schedules.iter().filter(|schedule| schedule.row > after).take(limit as usize);
+        Ok(rows.cloned().collect())
+    }
+
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>> {
         Ok(self.enter()?.trigger(name).cloned())
     }
