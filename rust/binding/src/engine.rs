@@ -80,7 +80,7 @@ impl Engine {
         ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
-        free(py, || ask(runtime))?.map_err(|fault| error::raise_fault(py, fault))
+        free(py, || ask(runtime))?.map_err(|fault| fault_of(py, runtime, fault))
     }
 
     /// The same for what writes: it waits its turn, and the main thread hears its signals meanwhile.
@@ -90,7 +90,7 @@ impl Engine {
         write: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
-        apart(py, runtime, &Halt::default(), write)?.map_err(|fault| error::raise_fault(py, fault))
+        apart(py, runtime, &Halt::default(), write)?.map_err(|fault| fault_of(py, runtime, fault))
     }
 
     /// The same for a question that may take as long as it likes, about what was sent before it.
@@ -106,6 +106,14 @@ impl Engine {
         let answer =
             apart(py, runtime, &halt, move |runtime| runtime.ask(&asked, |store| ask(store, &asked)))?;
         answer.map_err(|e| error::raise(py, e))
+    }
+}
+
+/// The exception for a fault of the store. One that was closed under a call is the runner's.
+fn fault_of(py: Python<'_>, runtime: &Runtime, fault: Fault) -> PyErr {
+    match runtime.is_finished() {
+        true => error::raise(py, Error::new(Kind::Runner, "the runner was shut down")),
+        false => error::raise_fault(py, fault),
     }
 }
 

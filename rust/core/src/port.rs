@@ -39,8 +39,11 @@ pub type Stored<T> = Result<T, Fault>;
 pub trait Store: Send + Sync {
     /// Registers a living runner and returns its epoch, larger than all before it.
     fn join(&self, at: Wall) -> Stored<i64>;
-    /// Takes a runner off the list.
+    /// Takes a runner off the list. After [`Store::close`] it only gives up the lock by which others know that it lives, and they bury it.
     fn leave(&self, epoch: i64) -> Stored<()>;
+    /// Lets go of everything but the locks of owners that have not left: whatever else is asked then is refused. Waits for nothing but
+    /// what is being answered.
+    fn close(&self);
     /// Takes those off the list that have died without leaving, and tells how many those were and how many others live.
     fn bury(&self, epoch: i64) -> Stored<Siblings>;
     /// What is wrong with where everything is kept that no write would notice, such as a file that was deleted. Cheap.

@@ -126,6 +126,7 @@ struct Shared {
     closing: AtomicBool,
     has_given_in: AtomicBool,
     has_left: AtomicBool,
+    is_finished: AtomicBool,
 }
 
 /// One runner's engine with its threads.
@@ -211,6 +212,7 @@ impl Runtime {
             closing: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
             has_left: AtomicBool::new(false),
+            is_finished: AtomicBool::new(false),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery;
@@ -385,7 +387,15 @@ impl Runtime {
         }
         shared.leave_when_home();
         shared.lose_all();
+        // Not with the last reference to this: that may live on for as long as the program.
+        shared.store.close();
+        shared.is_finished.store(true, Ordering::Release);
         shared.order(Order::Close);
+    }
+
+    /// Whether everything is closed.
+    pub fn is_finished(&self) -> bool {
+        self.shared.is_finished.load(Ordering::Acquire)
     }
 
     /// All of it, within `span`; true if nothing was still running.

@@ -100,6 +100,7 @@ claims! {
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
     an_endless_query_ends_when_it_is_told_to
+    what_is_asked_after_the_close_is_refused
     an_export_holds_everything
     an_export_never_overwrites
     an_export_into_no_folder_is_refused
@@ -1060,6 +1061,18 @@ fn an_endless_query_ends_when_it_is_told_to(store: &dyn Store) {
     });
     assert_eq!(query(store, "SELECT 1", &[]).unwrap().1, [vec![Cell::Int(1)]]);
     assert!(store.join(Wall(1)).is_ok());
+}
+
+fn what_is_asked_after_the_close_is_refused(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.close();
+    store.close();
+    assert!(matches!(store.commit(&[]), Err(Fault::Final(_))));
+    assert!(matches!(store.runs(&any(), ALL), Err(Fault::Final(_))));
+    assert!(matches!(query(store, "SELECT 1", &[]), Err(Fault::Final(_))));
+    assert!(store.leave(epoch).is_err());
+    store.wake_others(epoch);
+    assert!(!store.woken(epoch));
 }
 
 fn an_export_holds_everything(store: &dyn Store) {

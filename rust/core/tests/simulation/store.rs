@@ -315,6 +315,8 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn close(&self) {}
+
     fn bury(&self, epoch: i64) -> Stored<Siblings> {
         let mut state = self.enter()?;
         let mut siblings = Siblings::default();
