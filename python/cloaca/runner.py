@@ -681,7 +681,7 @@ class DefaultRunner:
         finally:
             # Each may be done again, so that whoever is interrupted here can call again.
             _live.discard(self)
-            _guard.unwatch(self._crew)
+            _guard.unwatch_closed()
         # Not after an interrupt: that is heard at once.
         self._crew.join(min(limit, JOIN_SECONDS) if body is None else 0.0)
 

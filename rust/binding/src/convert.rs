@@ -11,7 +11,7 @@ use cloaca_core::error::Result;
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
-use cloaca_core::port::{Cell, RunRow, RunStatus, Schedule, ScheduleKind, Stretch, TaskRecord};
+use cloaca_core::port::{Cell, RunRow, Schedule, ScheduleKind, Stretch, TaskRecord};
 use cloaca_core::rule::Rule;
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::{Task, Workflow};
@@ -72,18 +72,13 @@ pub fn cron<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>
     Ok(dict)
 }
 
-/// A run as `list_runs` shows it, with the columns that the histories need. `begun_at` is set if this process drives it: its first
-/// record may not have been written yet.
-pub fn run<'py>(py: Python<'py>, row: &RunRow, begun_at: Option<Wall>) -> PyResult<Bound<'py, PyDict>> {
+/// A run as `list_runs` shows it, with the columns that the histories need.
+pub fn run<'py>(py: Python<'py>, row: &RunRow) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
-    let status = match row.status {
-        RunStatus::Pending if begun_at.is_some() => RunStatus::Running,
-        status => status,
-    };
     let hash = row.context_hash.map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     dict.set_item("id", row.id.to_string())?;
     dict.set_item("workflow_name", &row.workflow)?;
-    dict.set_item("status", status.name())?;
+    dict.set_item("status", row.status.name())?;
     dict.set_item("trigger_name", &row.trigger)?;
     dict.set_item("run_key", &row.run_key)?;
     dict.set_item("context", &row.context)?;
@@ -91,7 +86,7 @@ pub fn run<'py>(py: Python<'py>, row: &RunRow, begun_at: Option<Wall>) -> PyResu
     dict.set_item("context_hash", hash)?;
     dict.set_item("scheduled_time", stamp(row.scheduled_at))?;
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
-    dict.set_item("started_at", stamp(row.started_at.or(begun_at)))?;
+    dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
     dict.set_item("error_message", &row.error)?;
     Ok(dict)

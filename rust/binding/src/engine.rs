@@ -19,7 +19,7 @@ use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::poll::{Backoff, Plan, RESOLUTION};
 use cloaca_core::port::{
-    Fault, Halt, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, Store, TaskRecord, TriggerRow,
+    Fault, Halt, NewCron, Page, RunFilter, RunStatus, Schedule, ScheduleFilter, Store, TriggerRow,
 };
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::{Beginning, Clock, Order, Own, POLL_PATIENCE, Runtime, Services, Waited};
@@ -81,6 +81,16 @@ impl Engine {
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
         free(py, || ask(runtime))?.map_err(|fault| fault_of(py, runtime, fault))
+    }
+
+    /// The same for who looks at runs.
+    fn shown<T: Send>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
+    ) -> PyResult<T> {
+        flush(py, self.runtime(py)?, Runtime::show_begun)?;
+        self.stored(py, ask)
     }
 
     /// The same for what writes: it waits its turn, and the main thread hears its signals meanwhile.
@@ -279,6 +289,12 @@ impl Engine {
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = GENERATION.load(Ordering::Acquire);
         Ok(Self { runtime: Arc::new(runtime), path, generation, context_bytes_max })
+    }
+
+    /// Whether nothing of the store is open any more: the runner was shut down, and its last body is home.
+    #[getter]
+    fn is_closed(&self) -> bool {
+        self.runtime.is_closed()
     }
 
     /// How many bytes of JSON a context may have.
@@ -612,7 +628,9 @@ impl Engine {
     ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
         let Some(row) = self.trigger_row(py, name)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        Ok(Some((row.id.to_string(), self.listed(py, &filter, Page { limit, offset })?)))
+        let runs = self.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
+        Ok(Some((row.id.to_string(), runs)))
     }
 
     /// A trigger's polls as stretches of equal outcomes, newest first.
@@ -705,7 +723,8 @@ impl Engine {
         let id = parse_id(py, id)?;
         let Some(row) = self.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        self.listed(py, &filter, Page { limit, offset }).map(Some)
+        let runs = self.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
     }
 
     /// `(total, successful, lost)` cron runs since a time in microseconds.
@@ -728,22 +747,16 @@ impl Engine {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let status = status.map(|name| parse_status(py, name)).transpose()?;
         let filter = RunFilter { workflow, status, trigger, schedule: None, contexts };
-        self.listed(py, &filter, Page { limit, offset })
+        let rows = self.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        rows.iter().map(|row| convert::run(py, row)).collect()
     }
 
     /// One run with its tasks.
     fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_id(py, id)?;
-        let (found, begun, active) = self.stored(py, |runtime| {
-            Ok((runtime.store().run(id)?, runtime.begun([id]), runtime.active_tasks(id)))
-        })?;
-        let Some((row, tasks)) = found else { return Ok(None) };
-        let dict = convert::run(py, &row, begun[0])?;
-        // A task that has begun has no record before its first attempt ends: writing one would cost a commit.
-        let is_kept = |active: &TaskRecord| tasks.iter().any(|task| task.name == active.name);
-        let active: Vec<TaskRecord> = active.into_iter().filter(|task| !is_kept(task)).collect();
-        let tasks: Vec<&TaskRecord> = tasks.iter().chain(&active).collect();
-        let tasks = tasks.into_iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
+        let Some((row, tasks)) = self.shown(py, |runtime| runtime.store().run(id))? else { return Ok(None) };
+        let dict = convert::run(py, &row)?;
+        let tasks = tasks.iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
         dict.set_item("tasks", tasks)?;
         Ok(Some(dict))
     }
@@ -820,21 +833,6 @@ impl Engine {
 }
 
 impl Engine {
-    /// What the store keeps of these runs, and what is known here of those that have begun.
-    fn listed<'py>(
-        &self,
-        py: Python<'py>,
-        filter: &RunFilter,
-        page: Page,
-    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let (rows, begun) = self.stored(py, |runtime| {
-            let rows = runtime.store().runs(filter, page)?;
-            let begun = runtime.begun(rows.iter().map(|row| row.id));
-            Ok((rows, begun))
-        })?;
-        rows.iter().zip(begun).map(|(row, begun)| convert::run(py, row, begun)).collect()
-    }
-
     fn trigger_row(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
         flush(py, self.runtime(py)?, Runtime::flushing)?;
         self.stored(py, |runtime| runtime.store().trigger(name))

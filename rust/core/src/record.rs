@@ -89,6 +89,8 @@ pub struct TaskRecord {
     pub status: TaskStatus,
     /// Attempts made or under way, from 1; 0 for a skipped task.
     pub attempt: u32,
+    /// So many of them were cut off, by a death or by a runner that left: they use up none that its retry policy allows.
+    pub interrupted: u32,
     /// What it left, as JSON text, if it completed.
     pub context: Option<Arc<str>>,
     /// What went wrong in the last attempt.

@@ -39,6 +39,8 @@ pub struct Run {
     pub created_at: Wall,
     /// Tells it from the same run before it was opened again.
     pub life: u32,
+    /// How often its owner died.
+    interruptions: u32,
     relay: Arc<Relay>,
     tasks: Vec<TaskState>,
     unfinished: usize,
@@ -101,7 +103,9 @@ impl Run {
                 blocked_by: graph.dependencies(task).len(),
                 taken: false,
                 begins: Begins::AtOnce,
+                is_known: false,
                 attempt: 1,
+                interrupted: 0,
                 output: None,
                 error: None,
                 started_at: None,
@@ -116,6 +120,7 @@ impl Run {
             workflow,
             created_at,
             life: 0,
+            interruptions: 0,
             relay,
             tasks,
             unfinished,
@@ -159,23 +164,6 @@ impl Run {
         self.tasks[task].error.as_deref().unwrap_or("")
     }
 
-    /// When the first of its tasks began.
-    pub fn begun_at(&self) -> Option<Wall> {
-        self.tasks.iter().filter_map(|state| state.started_at).min()
-    }
-
-    /// Tasks that are being attempted, or wait for their next attempt.
-    pub fn active_tasks(&self) -> Vec<TaskRecord> {
-        let is_active = |&task: &usize| {
-            let state = &self.tasks[task];
-            matches!(state.phase, Phase::Active | Phase::Delayed) && state.started_at.is_some()
-        };
-        (0..self.tasks.len())
-            .filter(is_active)
-            .map(|task| self.record(task, TaskStatus::Running, None))
-            .collect()
-    }
-
     /// Whether somebody asked for the run's end.
     pub fn is_halted(&self) -> bool {
         self.halt.is_some()
@@ -192,6 +180,17 @@ impl Run {
         }
         state.taken = true;
         None
+    }
+
+    /// The record of an attempt that has begun, if it is still under way and the store knows nothing of it.
+    pub fn beginning(&mut self, task: usize, attempt: u32) -> Option<TaskRecord> {
+        let state = &self.tasks[task];
+        // Every later attempt is on record since the one before it ended.
+        let is_news = attempt == 1 && state.taken && !state.is_known && self.expects(task, attempt);
+        is_news.then(|| {
+            self.tasks[task].is_known = true;
+            self.record(task, TaskStatus::Running, None)
+        })
     }
 
     /// Whether the record of an attempt's beginning is on its way to the store.
@@ -227,20 +226,45 @@ impl Run {
                 state.phase = Phase::Settling(TaskStatus::Completed);
                 (Ruling::Final, Progress::default())
             }
-            Ended::Failure(error) => self.attempt_failed(task, attempt, error, random),
+            Ended::Failure(error) => self.attempt_failed(task, error, random),
         }
     }
 
-    fn attempt_failed(
-        &mut self,
-        task: usize,
-        attempt: u32,
-        error: String,
-        random: f64,
-    ) -> (Ruling, Progress) {
+    /// Notes that an attempt's body went home without an end. What is to be kept of it: the number of the next attempt, which whoever goes
+    /// on with the run begins; none if nobody waited for it.
+    pub fn interrupted(&mut self, task: usize, attempt: u32) -> Option<TaskRecord> {
+        self.expects(task, attempt).then(|| self.cut_off(task))
+    }
+
+    /// What is to be kept when its runner leaves: an attempt that is over, but on no record, because its callback is not told or its run is
+    /// halted, is over for nothing.
+    pub fn left(&mut self, is_told: impl Fn(usize) -> bool) -> Vec<TaskRecord> {
+        let is_held_back = |task: usize| {
+            let name = &self.workflow.tasks[task].id;
+            self.held_back.iter().any(|record| record.name == *name && record.started_at.is_some())
+        };
+        let is_open = |&task: &usize| match self.tasks[task].phase {
+            Phase::Settling(_) => !is_told(task),
+            Phase::Final(_) => is_held_back(task),
+            _ => false,
+        };
+        let open: Vec<usize> = (0..self.tasks.len()).filter(is_open).collect();
+        open.into_iter().map(|task| self.cut_off(task)).collect()
+    }
+
+    fn cut_off(&mut self, task: usize) -> TaskRecord {
+        let state = &mut self.tasks[task];
+        state.attempt += 1;
+        state.interrupted += 1;
+        state.taken = false;
+        self.record(task, TaskStatus::Running, None)
+    }
+
+    fn attempt_failed(&mut self, task: usize, error: String, random: f64) -> (Ruling, Progress) {
         let policy = &self.workflow.tasks[task].retry;
-        let again = self.halt.is_none() && policy.should_retry(attempt, &error);
-        let delay = policy.delay(attempt, random);
+        let counted = self.tasks[task].counted();
+        let again = self.halt.is_none() && policy.should_retry(counted, &error);
+        let delay = policy.delay(counted, random);
         let state = &mut self.tasks[task];
         state.error = Some(error);
         if !again {
@@ -294,7 +318,9 @@ impl Run {
                 match state.phase {
                     Phase::Active if state.taken => {}
                     Phase::Delayed => self.fail(task, now, &mut progress),
-                    Phase::Active if state.error.is_some() => self.fail(task, now, &mut progress),
+                    Phase::Active | Phase::Looking if state.error.is_some() => {
+                        self.fail(task, now, &mut progress)
+                    }
                     Phase::Active | Phase::Looking => {
                         self.finish(task, TaskStatus::Skipped, now, &mut progress);
                     }
@@ -315,7 +341,8 @@ impl Run {
         TaskRecord {
             name: Arc::clone(&self.workflow.tasks[task].id),
             status,
-            attempt: state.attempt,
+            attempt: if status == TaskStatus::Skipped { 0 } else { state.attempt },
+            interrupted: state.interrupted,
             context: completed.then(|| state.output.clone()).flatten(),
             error: if completed { None } else { state.error.clone() },
             started_at: state.started_at,

@@ -18,7 +18,7 @@ mod timekeeper;
 mod watch;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
@@ -30,8 +30,7 @@ use uuid::Uuid;
 use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Request, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::poll::{PollCounts, Poller};
-use crate::port::{Fault, Store, TaskRecord};
-use crate::run::Run;
+use crate::port::{BURIED, Change, Fault, RunChange, Store};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -40,7 +39,7 @@ use crate::runtime::pollers::PollState;
 use crate::runtime::questions::Questions;
 use crate::runtime::watch::News;
 use crate::runtime::writer::WriterState;
-use crate::time::{Now, Wall};
+use crate::time::Now;
 use crate::workflow::Workflow;
 
 pub use clock::Clock;
@@ -125,8 +124,14 @@ struct Shared {
     questions: Mutex<Questions>,
     closing: AtomicBool,
     has_given_in: AtomicBool,
-    has_left: AtomicBool,
+    /// Every thread is to end.
+    is_stopped: AtomicBool,
+    /// The writer is gone, so that nothing that ends now can be kept.
+    is_over: AtomicBool,
+    /// The epoch under which this runner's runs stand; none once it has left. One thread leaves at a time.
+    stays: Mutex<Option<i64>>,
     is_finished: AtomicBool,
+    is_closed: AtomicBool,
 }
 
 /// One runner's engine with its threads.
@@ -211,8 +216,11 @@ impl Runtime {
             questions: Mutex::default(),
             closing: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
-            has_left: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            stays: Mutex::new(Some(epoch)),
             is_finished: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery;
@@ -307,15 +315,15 @@ impl Runtime {
         Ok(Some(watch))
     }
 
-    /// When each of these runs began its first task, if it is in hand.
-    pub fn begun(&self, ids: impl IntoIterator<Item = Uuid>) -> Vec<Option<Wall>> {
-        let engine = lock(&self.shared.engine);
-        ids.into_iter().map(|id| engine.run(id).and_then(Run::begun_at)).collect()
-    }
-
-    /// The tasks of a run in hand that are being attempted, or wait for their next attempt.
-    pub fn active_tasks(&self, id: Uuid) -> Vec<TaskRecord> {
-        lock(&self.shared.engine).run(id).map(Run::active_tasks).unwrap_or_default()
+    /// Puts on record what has begun, for somebody who is about to look at runs.
+    pub fn show_begun(&self) -> Flush {
+        let mut effects = Effects::default();
+        let now = self.now();
+        let mut engine = lock(&self.shared.engine);
+        engine.step(Event::Shown, now, &mut effects);
+        let has_news = !effects.commits.is_empty();
+        self.shared.carry_out(engine, effects);
+        if has_news { self.flushing() } else { Flush::default() }
     }
 
     /// Asks for a run's end, whoever drives it. False if it is unknown or final. What was sent before should be kept: see
@@ -385,17 +393,22 @@ impl Runtime {
             // A thread that panicked has been reported by its own log line.
             let _ = thread.join();
         }
-        shared.leave_when_home();
+        shared.conclude();
+        shared.leave();
         shared.lose_all();
-        // Not with the last reference to this: that may live on for as long as the program.
-        shared.store.close();
         shared.is_finished.store(true, Ordering::Release);
+        shared.close_when_left(*lock(&shared.stays));
         shared.order(Order::Close);
     }
 
-    /// Whether everything is closed.
+    /// Whether [`Runtime::finish_close`] has been here.
     pub fn is_finished(&self) -> bool {
         self.shared.is_finished.load(Ordering::Acquire)
+    }
+
+    /// Whether the store is closed, too: the last body is home.
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed.load(Ordering::Acquire)
     }
 
     /// All of it, within `span`; true if nothing was still running.
@@ -478,7 +491,7 @@ impl Shared {
             self.order(Order::Log(level, text));
         }
         if is_buried {
-            self.give_in("the store takes this runner for dead; it has stopped, make a new one");
+            self.give_in(BURIED);
         }
         self.steps.fetch_add(1, Ordering::AcqRel);
         self.stepping.fetch_sub(1, Ordering::AcqRel);
@@ -499,13 +512,14 @@ impl Shared {
         self.order(Order::Log(Level::Error, why.to_owned()));
         self.stop();
         self.lose_all();
-        self.leave_when_home();
+        self.leave();
         self.order(Order::Close);
     }
 
     /// Tells every thread to end.
     fn stop(&self) {
         self.closing.store(true, Ordering::Release);
+        self.is_stopped.store(true, Ordering::Release);
         lock(&self.polls).closed = true;
         self.wake_pollers();
         lock(&self.jobs).closed = true;
@@ -521,16 +535,56 @@ impl Shared {
         self.wake_liaison();
     }
 
-    /// Leaves once no attempt's body runs here any more: before, another runner would begin the same attempt beside it. If that never
-    /// comes, the end of the process is the end of this owner.
-    fn leave_when_home(&self) {
+    /// The threads have ended: what was sent behind the writer's back is written, and no attempt ends from now on.
+    fn conclude(&self) {
+        let mut effects = Effects::default();
+        let now = self.now();
+        let in_flight = lock(&self.jobs).in_flight().copied().collect();
+        let mut engine = lock(&self.engine);
+        self.is_over.store(true, Ordering::Release);
+        engine.step(Event::Leaving(in_flight), now, &mut effects);
+        self.carry_out(engine, effects);
+    }
+
+    /// Leaves, and gives up the runs without a body in flight, so that others go on with them at once. A run whose body still runs stays here
+    /// until that is home: another runner would begin the same attempt beside it. If it never comes, the end of the process is the end of
+    /// this owner.
+    fn leave(&self) {
+        let mut left = lock(&self.stays);
+        let Some(epoch) = *left else { return };
         let mut jobs = lock(&self.jobs);
         jobs.is_leaving = true;
-        let is_home = jobs.running.is_empty();
+        let kept: BTreeSet<Uuid> = jobs.in_flight().map(|job| job.run).collect();
         drop(jobs);
-        if is_home && !self.has_left.swap(true, Ordering::AcqRel) {
-            // What fails here is buried by the next owner.
-            let _ = self.store.leave(self.epoch);
+        if !self.write_late(epoch) {
+            return;
         }
+        let kept: Vec<Uuid> = kept.into_iter().collect();
+        // What fails here is buried by the next owner.
+        *left = self.store.leave(epoch, &kept, self.now().wall).unwrap_or_default();
+        self.close_when_left(*left);
+    }
+
+    /// Closes the store of a runner that was shut down and has nothing more to write. Not with the last reference to it, which may live
+    /// on for as long as the program.
+    fn close_when_left(&self, stays: Option<i64>) {
+        if stays.is_none() && self.is_finished.load(Ordering::Acquire) {
+            self.store.close();
+            self.is_closed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Writes what ended behind the writer's back; false if that fails: given up, its attempts would begin again under the same numbers.
+    fn write_late(&self, epoch: i64) -> bool {
+        if !self.is_over.load(Ordering::Acquire) {
+            return true;
+        }
+        let late = std::mem::take(&mut lock(&self.writer).items);
+        let of_run = |(change, _)| match change {
+            Change::Run(change) => Some(Change::Run(RunChange { epoch, ..change })),
+            _ => None,
+        };
+        let late: Vec<Change> = late.into_iter().filter_map(of_run).collect();
+        late.is_empty() || self.store.commit(&late).is_ok()
     }
 }

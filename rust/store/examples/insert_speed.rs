@@ -71,6 +71,7 @@ fn finished(run: i64, epoch: i64) -> RunChange {
         name: "load".into(),
         status: TaskStatus::Completed,
         attempt: 1,
+        interrupted: 0,
         context: Some(context.into()),
         error: None,
         started_at: Some(Wall(2)),

@@ -73,7 +73,6 @@ type Slot = Mutex<Option<Connection>>;
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.locks.release_all();
         self.close();
     }
 }
@@ -220,10 +219,16 @@ impl Store for SqliteStore {
         Ok(epoch)
     }
 
-    fn leave(&self, epoch: i64) -> Stored<()> {
-        // In this order a death between the two leaves a row that the next owner buries; in the other a file for ever.
+    fn leave(&self, epoch: i64, kept: &[Uuid], at: Wall) -> Stored<Option<i64>> {
+        // The lock last: whoever finds it free while the runs are still this owner's would count an interruption. A death between the two
+        // leaves a small file behind, which only carries news.
+        let left = self.write(Step::Leave, |db| {
+            let remnant = if kept.is_empty() { None } else { Some(owner::join(db, &self.locks, at)?) };
+            run::give_up(db, epoch, kept, remnant, at)?;
+            owner::leave(db, epoch)?;
+            Ok(remnant)
+        });
         around(Step::Release, || self.locks.release(epoch));
-        let left = self.write(Step::Leave, |db| owner::leave(db, epoch));
         self.wake_others(epoch);
         left
     }
@@ -240,18 +245,17 @@ impl Store for SqliteStore {
         self.shield.lower();
         // Last, so that it folds the write-ahead log into the file.
         writer.take();
-        match self.locks.are_held() {
-            true => self.shield.keep(),
-            false => self.shield.close(),
-        }
+        self.locks.release_all();
+        self.shield.close();
     }
 
     fn bury(&self, epoch: i64) -> Stored<Siblings> {
         // Nobody to bury is the rule, and must not cost a transaction.
-        let others = self.read(|db| owner::others(db, epoch))?;
+        let (others, lives) =
+            self.read(|db| Ok((owner::others(db, epoch)?, owner::is_living(db, epoch)?)))?;
         match others.iter().any(|&other| self.locks.is_free(other)) {
             true => self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch)),
-            false => Ok(Siblings { buried: 0, living: others }),
+            false => Ok(Siblings { buried: 0, living: others, is_buried: !lives }),
         }
     }
 
@@ -289,7 +293,10 @@ impl Store for SqliteStore {
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
-        self.write(Step::Claim, |db| run::claim(db, epoch, after, limit, workflows))
+        self.write(Step::Claim, |db| {
+            owner::must_live(db, epoch)?;
+            run::claim(db, epoch, after, limit, workflows)
+        })
     }
 
     fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool> {
@@ -305,7 +312,10 @@ impl Store for SqliteStore {
     }
 
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
-        self.write(Step::Reopen, |db| run::reopen(db, epoch, id))
+        self.write(Step::Reopen, |db| {
+            owner::must_live(db, epoch)?;
+            run::reopen(db, epoch, id)
+        })
     }
 
     fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::thread;
 
 use cloaca_core::port::{
-    Admitted, Cell, Change, CronMove, CronStats, Fault, Halt, NewCron, NewRun, Outcome, Page, Receipt,
-    RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch,
+    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, NewCron, NewRun, Outcome, Page,
+    Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch,
     TaskStatus, TickChange,
 };
 use cloaca_core::time::Wall;
@@ -32,6 +32,9 @@ macro_rules! claims {
 
 claims! {
     every_epoch_is_larger_than_those_before
+    who_leaves_gives_up_its_runs_without_an_interruption
+    who_leaves_keeps_what_still_has_a_body
+    who_was_taken_for_dead_is_told_and_gets_nothing
     a_batch_has_a_receipt_for_each_change_in_order
     a_batch_that_fails_leaves_nothing_behind
     a_declared_trigger_keeps_its_switch_and_cursor
@@ -108,9 +111,50 @@ claims! {
 
 fn every_epoch_is_larger_than_those_before(store: &dyn Store) {
     let first = store.join(Wall(1)).unwrap();
-    store.leave(first).unwrap();
+    store.leave(first, &[], Wall(50)).unwrap();
     let second = store.join(Wall(2)).unwrap();
     assert!(second > first && first > 0);
+}
+
+fn who_leaves_gives_up_its_runs_without_an_interruption(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    started(store, first, new_run(1));
+    store.leave(first, &[], Wall(50)).unwrap();
+    let second = store.join(Wall(2)).unwrap();
+    let claimed = store.claim_runs(second, 0, 10, &["mail".into()]).unwrap();
+    assert_eq!((claimed[0].id, claimed[0].interruptions), (id(1), 0));
+}
+
+fn who_leaves_keeps_what_still_has_a_body(store: &dyn Store) {
+    let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    let row = started(store, first, new_run(1));
+    started(store, first, new_run(2));
+    let remnant = store.leave(first, &[id(1)], Wall(50)).unwrap().expect("something is kept");
+    let claimed = |epoch| {
+        let runs = store.claim_runs(epoch, 0, 10, &["mail".into()]).unwrap();
+        runs.into_iter().map(|run| (run.id, run.interruptions)).collect::<Vec<_>>()
+    };
+    assert_eq!(claimed(second), [(id(2), 0)]);
+    assert_eq!(commit(store, ended(row, first, RunStatus::Completed)), Receipt::Fenced);
+    assert_eq!(store.leave(remnant, &[], Wall(51)), Ok(None));
+    assert_eq!(claimed(second), [(id(1), 0)]);
+    assert_eq!(commit(store, ended(row, remnant, RunStatus::Completed)), Receipt::Fenced);
+}
+
+fn who_was_taken_for_dead_is_told_and_gets_nothing(store: &dyn Store) {
+    let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    started(store, first, new_run(1));
+    let ended_run = started(store, first, new_run(2));
+    commit(store, ended(ended_run, first, RunStatus::Failed));
+    assert!(!store.bury(second).unwrap().is_buried);
+    // Whoever took it for dead left in its name.
+    store.leave(second, &[], Wall(50)).unwrap();
+    assert!(store.bury(second).unwrap().is_buried);
+    store.leave(first, &[], Wall(50)).unwrap();
+    assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]), Err(Fault::Final(BURIED.to_owned())));
+    assert_eq!(store.reopen(second, id(2)), Err(Fault::Final(BURIED.to_owned())));
+    let third = store.join(Wall(3)).unwrap();
+    assert_eq!(store.claim_runs(third, 0, 10, &["mail".into()]).unwrap().len(), 1);
 }
 
 fn a_batch_has_a_receipt_for_each_change_in_order(store: &dyn Store) {
@@ -169,7 +213,7 @@ fn a_declaration_without_a_change_is_no_update(store: &dyn Store) {
 fn an_owner_who_left_declares_and_starts_nothing(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let mine = declared(store, epoch, "outbox");
-    store.leave(epoch).unwrap();
+    store.leave(epoch, &[], Wall(50)).unwrap();
     let declaration = Change::Declare { epoch, trigger: trigger_row("inbox"), at: Wall(1) };
     assert_eq!(commit(store, declaration), Receipt::Fenced);
     assert_eq!(commit(store, start(epoch, new_run(1))), Receipt::Fenced);
@@ -586,7 +630,7 @@ fn a_run_key_is_forgotten_only_after_its_time(store: &dyn Store) {
 
 /// The owner that comes after `old` has left.
 fn successor(store: &dyn Store, old: i64) -> i64 {
-    store.leave(old).unwrap();
+    store.leave(old, &[], Wall(50)).unwrap();
     store.join(Wall(2)).unwrap()
 }
 
@@ -598,7 +642,7 @@ fn a_living_owner_keeps_its_runs_and_triggers(store: &dyn Store) {
     assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]).unwrap(), []);
     assert_eq!(declared(store, second, "inbox").owner, Some(first));
     assert_eq!(commit(store, Change::Tick(tick(&trigger, second, vec![]))), Receipt::Fenced);
-    store.leave(first).unwrap();
+    store.leave(first, &[], Wall(50)).unwrap();
     assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]).unwrap().len(), 1);
     assert_eq!(declared(store, second, "inbox").owner, Some(second));
 }
@@ -610,8 +654,10 @@ fn a_wish_to_cancel_is_kept_until_the_run_is_final(store: &dyn Store) {
     assert_eq!(store.request_cancel(old, id(1), Wall(5)), Ok(true));
     assert_eq!(store.cancel_requests(old), Ok(vec![id(1)]));
     let new = successor(store, old);
-    assert!(store.claim_runs(new, 0, 10, &["mail".into()]).unwrap()[0].cancelled);
-    commit(store, ended(row, new, RunStatus::Cancelled));
+    assert_eq!(store.claim_runs(new, 0, 10, &["mail".into()]), Ok(vec![]), "who leaves ends what was to end");
+    let (run, _) = store.run(id(1)).unwrap().unwrap();
+    assert_eq!((run.status, run.completed_at), (RunStatus::Cancelled, Some(Wall(50))));
+    assert_eq!(commit(store, ended(row, new, RunStatus::Cancelled)), Receipt::Fenced);
     assert_eq!(store.cancel_requests(new), Ok(vec![]));
     assert_eq!(store.request_cancel(old, id(1), Wall(5)), Ok(false));
 }
@@ -647,7 +693,7 @@ fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
     let claimed = store.claim_runs(new, 0, 10, &["mail".into()]).unwrap();
     assert_eq!(claimed.len(), 1, "neither final runs nor its own");
     let run = &claimed[0];
-    assert_eq!((run.row, run.id, run.interruptions), (first, id(1), 1));
+    assert_eq!((run.row, run.id, run.interruptions), (first, id(1), 0));
     assert_eq!((&*run.workflow, &*run.version, &*run.context), ("mail", "v1", "{\"a\":1}"));
     assert_eq!((run.created_at, run.schedule, run.context_hash), (Wall(20), None, None));
     assert_eq!(store.claim_runs(new, 0, 10, &["mail".into()]).unwrap(), []);
@@ -655,7 +701,7 @@ fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
     let again = store.claim_runs(third, 0, 10, &["mail".into()]).unwrap();
     assert_eq!(
         again.iter().map(|run| (run.row, run.interruptions)).collect::<Vec<_>>(),
-        [(first, 2), (own, 1)]
+        [(first, 0), (own, 0)]
     );
 }
 
@@ -737,12 +783,12 @@ fn a_trigger_comes_with_its_runs_that_others_drive(store: &dyn Store) {
             other => panic!("{other:?} declares nothing"),
         };
     assert_eq!(others(second), (Some(old), vec![]));
-    store.leave(old).unwrap();
+    store.leave(old, &[], Wall(50)).unwrap();
     // Whoever declares their workflow is about to claim them; a run of a workflow that nobody declares holds up nothing.
     assert_eq!(others(third), (Some(third), vec![id(1), id(2)]));
     store.claim_runs(second, 0, 10, &["mail".into(), "other".into()]).unwrap();
     assert_eq!(others(third), (Some(third), vec![id(1), id(2), id(3)]));
-    store.leave(second).unwrap();
+    store.leave(second, &[], Wall(50)).unwrap();
     store.claim_runs(third, 0, 10, &["mail".into(), "other".into()]).unwrap();
     assert_eq!(others(third), (Some(third), vec![]));
 }
@@ -1070,7 +1116,7 @@ fn what_is_asked_after_the_close_is_refused(store: &dyn Store) {
     assert!(matches!(store.commit(&[]), Err(Fault::Final(_))));
     assert!(matches!(store.runs(&any(), ALL), Err(Fault::Final(_))));
     assert!(matches!(query(store, "SELECT 1", &[]), Err(Fault::Final(_))));
-    assert!(store.leave(epoch).is_err());
+    assert!(store.leave(epoch, &[], Wall(2)).is_err());
     store.wake_others(epoch);
     assert!(!store.woken(epoch));
 }

@@ -47,9 +47,13 @@ fn everything_survives_a_reopening() {
     assert_eq!(store.run(id(1)).unwrap(), run);
     let next = store.join(Wall(2)).unwrap();
     assert!(next > epoch);
-    assert_eq!(store.bury(next), Ok(Siblings { buried: 1, living: vec![] }), "it went without leaving");
+    assert_eq!(
+        store.bury(next),
+        Ok(Siblings { buried: 1, living: vec![], is_buried: false }),
+        "it went without leaving"
+    );
     let claimed = store.claim_runs(next, 0, 10, &["mail".into()]).unwrap();
-    assert_eq!((claimed[0].row, claimed[0].tasks.len()), (row, 1));
+    assert_eq!((claimed[0].row, claimed[0].tasks.len(), claimed[0].interruptions), (row, 1, 1));
     let again = declared(&*store, next, "inbox");
     let fates = fire(&*store, &again, next, vec![unique(&again, 2, 5)]);
     assert_eq!(fates, [Admitted::DuplicateHash { of: id(1) }]);
@@ -64,11 +68,11 @@ fn a_living_sibling_is_not_buried_and_hears_of_news() {
     let new = second.join(Wall(2)).unwrap();
     assert!(first.woken(old), "somebody joined");
     assert!(!first.woken(old), "news is told once");
-    assert_eq!(second.bury(new), Ok(Siblings { buried: 0, living: vec![old] }));
+    assert_eq!(second.bury(new), Ok(Siblings { buried: 0, living: vec![old], is_buried: false }));
     second.wake_others(new);
     assert!(first.woken(old) && !second.woken(new));
     drop(first);
-    assert_eq!(second.bury(new), Ok(Siblings { buried: 1, living: vec![] }));
+    assert_eq!(second.bury(new), Ok(Siblings { buried: 1, living: vec![], is_buried: false }));
     assert_eq!(second.bury(new), Ok(Siblings::default()));
 }
 
@@ -78,7 +82,7 @@ fn an_owner_that_left_leaves_no_lock_behind() {
     let store = folder.open("runs.db");
     let epoch = store.join(Wall(1)).unwrap();
     assert!(folder.path(&format!("runs.db-owner-{epoch}")).exists());
-    store.leave(epoch).unwrap();
+    store.leave(epoch, &[], Wall(50)).unwrap();
     assert!(!folder.path(&format!("runs.db-owner-{epoch}")).exists());
 }
 
@@ -293,7 +297,7 @@ fn a_living_runner_of_the_first_release_keeps_a_newer_one_out() {
     drop(held);
     let store = folder.open("runs.db");
     let epoch = store.join(Wall(1)).unwrap();
-    assert_eq!(store.bury(epoch), Ok(Siblings { buried: 1, living: vec![] }));
+    assert_eq!(store.bury(epoch), Ok(Siblings { buried: 1, living: vec![], is_buried: false }));
 }
 
 #[cfg(target_os = "linux")]
@@ -306,10 +310,10 @@ fn a_living_sibling_is_known_without_its_small_file_and_by_every_name_of_the_dat
     let second = folder.open("link.db");
     let new = second.join(Wall(2)).unwrap();
     fs::remove_file(folder.path(&format!("runs.db-owner-{old}"))).unwrap();
-    assert_eq!(second.bury(new), Ok(Siblings { buried: 0, living: vec![old] }));
-    assert_eq!(first.bury(old), Ok(Siblings { buried: 0, living: vec![new] }));
+    assert_eq!(second.bury(new), Ok(Siblings { buried: 0, living: vec![old], is_buried: false }));
+    assert_eq!(first.bury(old), Ok(Siblings { buried: 0, living: vec![new], is_buried: false }));
     drop(first);
-    assert_eq!(second.bury(new), Ok(Siblings { buried: 1, living: vec![] }));
+    assert_eq!(second.bury(new), Ok(Siblings { buried: 1, living: vec![], is_buried: false }));
 }
 
 #[test]
@@ -318,9 +322,21 @@ fn owners_that_left_do_not_pile_up() {
     let store = folder.open("runs.db");
     for _ in 0..250 {
         let epoch = store.join(Wall(1)).unwrap();
-        store.leave(epoch).unwrap();
+        store.leave(epoch, &[], Wall(50)).unwrap();
     }
     let kept = query(&*store, "SELECT count(*) FROM owners", &[]).unwrap().1.remove(0).remove(0);
     assert_eq!(kept, Cell::Int(100));
     assert_eq!(store.join(Wall(2)), Ok(251));
+}
+
+#[test]
+fn who_keeps_runs_while_leaving_counts_as_living_until_the_end() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    started(&*store, first, new_run(1));
+    let remnant = store.leave(first, &[id(1)], Wall(50)).unwrap().expect("something is kept");
+    assert_eq!(store.bury(second), Ok(Siblings { buried: 0, living: vec![remnant], is_buried: false }));
+    assert_eq!(store.leave(remnant, &[], Wall(51)), Ok(None));
+    assert_eq!(store.bury(second), Ok(Siblings::default()));
 }

@@ -43,4 +43,9 @@ pub struct Siblings {
     pub buried: u64,
     /// Other owners that live, by their epochs.
     pub living: Vec<i64>,
+    /// Whether who asks was taken for dead itself: nothing that it writes counts any more.
+    pub is_buried: bool,
 }
+
+/// Why nothing is handed to a runner that was taken for dead.
+pub const BURIED: &str = "the store takes this runner for dead; make a new one";

@@ -101,9 +101,6 @@ impl Run {
             // A failed or skipped task passes on what it was given.
             state.output = None;
         }
-        if status == TaskStatus::Skipped {
-            state.attempt = 0;
-        }
         let record = self.record(task, status, Some(now));
         progress.records.push(record);
     }

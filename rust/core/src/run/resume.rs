@@ -23,6 +23,7 @@ impl Run {
         let initial: Arc<str> = unfinished.context.as_str().into();
         let mut run = Self::new(unfinished.id, Arc::clone(&workflow), initial, bounds, unfinished.created_at);
         run.row = unfinished.row;
+        run.interruptions = unfinished.interruptions;
         let mut progress = Progress::default();
         let mut records: HashMap<&str, &TaskRecord> =
             unfinished.tasks.iter().map(|record| (&*record.name, record)).collect();
@@ -68,6 +69,7 @@ impl Run {
         state.output = kept.context.clone();
         state.error = kept.error.clone();
         state.attempt = kept.attempt;
+        state.interrupted = kept.interrupted;
         self.close(task, kept.status)
     }
 
@@ -90,10 +92,11 @@ impl Run {
 
     /// Fails a task that was decided to start but was cut off too often.
     pub(super) fn give_up_on(&mut self, task: usize, now: Wall, progress: &mut Progress) {
-        let allowed = self.workflow.tasks[task].retry.attempts_max.saturating_add(INTERRUPTED_ATTEMPTS_MAX);
         let state = &mut self.tasks[task];
-        if state.begins == Begins::AfterRecord && state.attempt > allowed {
-            state.error = Some(format!("its process died during each of {} attempts", state.attempt - 1));
+        // It was cut off by no more deaths than its run has seen: a runner that leaves kills nobody.
+        let deaths = state.interrupted.min(self.interruptions);
+        if state.begins == Begins::AfterRecord && deaths > INTERRUPTED_ATTEMPTS_MAX {
+            state.error = Some(format!("its process died during each of {deaths} attempts"));
             progress.jobs.retain(|&job| job != task);
             self.fail(task, now, progress);
         }

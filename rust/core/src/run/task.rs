@@ -40,7 +40,11 @@ pub(super) struct TaskState {
     /// Whether a worker has begun the attempt.
     pub(super) taken: bool,
     pub(super) begins: Begins,
+    /// Whether the store knows that it has begun.
+    pub(super) is_known: bool,
     pub(super) attempt: u32,
+    /// So many attempts before were cut off.
+    pub(super) interrupted: u32,
     /// What its last attempt returned, until it is final.
     pub(super) output: Option<Arc<str>>,
     pub(super) error: Option<String>,
@@ -53,14 +57,22 @@ impl TaskState {
     /// Makes the next attempt the one after what may have been in flight when a process died.
     pub(super) fn follow(&mut self, kept: Option<&TaskRecord>) {
         self.attempt = kept.map_or(1, |record| record.attempt).saturating_add(1);
+        self.interrupted = kept.map_or(0, |record| record.interrupted).saturating_add(1);
         self.started_at = kept.and_then(|record| record.started_at);
         self.error = kept.and_then(|record| record.error.clone());
         self.begins = Begins::AfterRecord;
     }
 
+    /// The attempts that count: those that its retry policy knows of.
+    pub(super) fn counted(&self) -> u32 {
+        self.attempt.saturating_sub(self.interrupted).max(1)
+    }
+
     /// Goes on where an owner that left cleanly had come to: nothing was cut off.
     pub(super) fn go_on(&mut self, kept: &TaskRecord) {
         self.attempt = kept.attempt.max(1);
+        self.is_known = true;
+        self.interrupted = kept.interrupted;
         self.started_at = kept.started_at;
         self.error = kept.error.clone();
     }

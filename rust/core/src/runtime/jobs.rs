@@ -3,6 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::context::Given;
@@ -57,6 +58,8 @@ pub enum Waited {
 pub(super) struct JobState {
     pub(super) ready: VecDeque<Job>,
     pub(super) running: HashSet<Job>,
+    /// Attempts whose bodies wait without a slot.
+    pub(super) away: HashSet<Job>,
     pub(super) idle: usize,
     /// Attempts that wait for a slot to go on with.
     pub(super) regaining: usize,
@@ -67,6 +70,13 @@ pub(super) struct JobState {
     pub(super) closed: bool,
     /// The runner leaves as soon as the last body is home.
     pub(super) is_leaving: bool,
+}
+
+impl JobState {
+    /// The attempts whose bodies are somewhere between their beginnings and their ends.
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = &Job> {
+        self.running.iter().chain(&self.away)
+    }
 }
 
 /// What an attempt's body needs, if somebody still waits for it.
@@ -185,13 +195,19 @@ impl Runtime {
         let mut effects = Effects::default();
         let now = self.now();
         let mut engine = lock(&shared.engine);
+        if shared.is_over.load(Ordering::Acquire) {
+            // The writer is gone: whoever goes on with the run begins the next attempt.
+            drop(engine);
+            self.attempt_interrupted(job);
+            return Ruling::Stale;
+        }
         let ruling = around(Step::AttemptEnd, || {
             let ruling = engine.attempt_ended(job, ended, has_callback, now, &mut effects);
             shared.carry_out(engine, effects);
             ruling
         });
         if !(ruling == Ruling::Final && has_callback) {
-            self.release(job);
+            self.come_home(job);
         }
         ruling
     }
@@ -199,12 +215,13 @@ impl Runtime {
     /// The callback of a final attempt has been told.
     pub fn settled(&self, job: Job) {
         around(Step::Settle, || self.step(Event::Settled(job)));
-        self.release(job);
+        self.come_home(job);
     }
 
     /// Gives an attempt's slot back while it waits for its condition.
     pub fn yield_slot(&self, job: Job) {
         self.step(Event::Deferred(job, true));
+        lock(&self.shared.jobs).away.insert(job);
         self.release(job);
     }
 
@@ -222,6 +239,7 @@ impl Runtime {
             jobs.regaining -= 1;
         }
         jobs.running.insert(job);
+        jobs.away.remove(&job);
         drop(jobs);
         self.step(Event::Deferred(job, false));
         true
@@ -240,6 +258,12 @@ impl Runtime {
         }
     }
 
+    /// An attempt's body is home.
+    pub(super) fn come_home(&self, job: Job) {
+        lock(&self.shared.jobs).away.remove(&job);
+        self.release(job);
+    }
+
     pub(super) fn release(&self, job: Job) {
         let mut jobs = lock(&self.shared.jobs);
         jobs.running.remove(&job);
@@ -248,17 +272,17 @@ impl Runtime {
         if jobs.closed {
             self.shared.jobs_done.notify_all();
         }
-        let is_last = jobs.is_leaving && jobs.running.is_empty();
+        let is_leaving = jobs.is_leaving && !jobs.away.contains(&job);
         drop(jobs);
-        if is_last {
-            self.shared.leave_when_home();
+        if is_leaving {
+            self.shared.leave();
         }
     }
 
     pub(super) fn drain_jobs(&self, deadline: Instant, own: Option<Job>) -> bool {
         let shared = &self.shared;
         let mut jobs = lock(&shared.jobs);
-        while jobs.running.iter().any(|job| Some(*job) != own) {
+        while jobs.in_flight().any(|job| Some(*job) != own) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -271,7 +295,8 @@ impl Runtime {
     /// An attempt's body went home without an end, because the runner closes or nobody waits for it: nothing is ruled, and whoever
     /// resumes the run begins it anew, with as many attempts left.
     pub fn attempt_interrupted(&self, job: Job) {
-        self.release(job);
+        self.step(Event::Interrupted(job));
+        self.come_home(job);
     }
 
     /// Whether an attempt is still waited for, and whether somebody asked for its run's end.

@@ -14,7 +14,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 impl Shared {
     /// The timekeeper.
     pub(super) fn keep_time(&self) {
-        while !self.closing.load(Ordering::Acquire) {
+        // Also while the runner drains: what takes too long then still has its time-out.
+        while !self.is_stopped.load(Ordering::Acquire) {
             self.step(Event::Clock);
             self.sleep(LOOK_EVERY);
         }

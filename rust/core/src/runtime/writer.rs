@@ -52,10 +52,17 @@ pub(super) fn next_batch(items: &mut VecDeque<(Change, Then)>) -> Vec<(Change, T
     batch
 }
 
+impl Default for Flush {
+    /// For nothing.
+    fn default() -> Self {
+        Self { number: 0, deadline: Instant::now() + FLUSH_PATIENCE }
+    }
+}
+
 impl Runtime {
     /// What was sent to the store before this call. Never what others send meanwhile.
     pub fn flushing(&self) -> Flush {
-        Flush { number: lock(&self.shared.writer).sent, deadline: Instant::now() + FLUSH_PATIENCE }
+        Flush { number: lock(&self.shared.writer).sent, ..Flush::default() }
     }
 
     /// The same, with the quiet history of one trigger.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use cloaca_core::engine::{Engine, Job, Then};
+use cloaca_core::engine::{Engine, Event, Job, Then};
 use cloaca_core::poll::{Poller, Ticket};
 use cloaca_core::port::{Change, ContextHash, Receipt};
 use cloaca_core::run::Look;
@@ -210,6 +210,16 @@ impl Process {
     /// Whether all that was decided is kept and has been heard of.
     pub fn is_flushed(&self) -> bool {
         self.queue.is_empty() && self.batch.is_none()
+    }
+
+    /// The attempts whose bodies or callbacks run, and what becomes of each when it is over too late to be ruled upon.
+    pub fn late_ends(&self) -> Vec<(Job, Event)> {
+        let is_waited_for = |worker: &&Worker| !worker.is_given_up && worker.stage != Stage::Recording;
+        let end = |worker: &Worker| match worker.stage {
+            Stage::Callback => (worker.job, Event::Settled(worker.job)),
+            _ => (worker.job, Event::Interrupted(worker.job)),
+        };
+        self.workers.iter().filter(is_waited_for).map(end).collect()
     }
 
     pub fn slots_taken(&self) -> usize {

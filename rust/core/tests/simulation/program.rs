@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cloaca_core::cadence;
-use cloaca_core::engine::{Engine, Event, Request};
+use cloaca_core::engine::{Effects, Engine, Event, Request};
 use cloaca_core::poll::RESOLUTION;
-use cloaca_core::port::{Page, RunStatus, ScheduleFilter, Store as _, Stored, TaskStatus, Unfinished};
-use cloaca_core::time::Mono;
+use cloaca_core::port::{
+    Change, Page, RunChange, RunStatus, ScheduleFilter, Store as _, Stored, TaskStatus, Unfinished,
+};
+use cloaca_core::time::{Mono, Now};
 use uuid::Uuid;
 
 use crate::process::{Declaration, Process, Slot};
@@ -80,11 +82,40 @@ impl World {
         if !process.is_flushed() || (is_patient && !process.workers.is_empty()) {
             return false;
         }
-        let process = self.processes.remove(p);
+        let mut process = self.processes.remove(p);
         self.note(|| format!("{} leaves", process.epoch));
         self.stumble();
-        if self.store.leave(process.epoch).is_err() {
+        let now = Now { mono: Mono(self.time_ns - process.born_ns), wall: self.wall() };
+        let ends = process.late_ends();
+        let kept: Vec<Uuid> = ends.iter().map(|(job, _)| job.run).collect();
+        let mut open = Effects::default();
+        let in_flight = ends.iter().map(|(job, _)| *job).collect();
+        process.engine.step(Event::Leaving(in_flight), now, &mut open);
+        let changes: Vec<Change> = open.commits.into_iter().map(|(change, _)| change).collect();
+        if self.store.commit(&changes).is_err() {
             self.store.free_lock(process.epoch);
+            return true;
+        }
+        let Ok(remnant) = self.store.leave(process.epoch, &kept, now.wall) else {
+            self.store.free_lock(process.epoch);
+            return true;
+        };
+        let Some(remnant) = remnant else { return true };
+        if self.random.percent(50) {
+            // Its process ends, and its bodies with it.
+            self.store.free_lock(remnant);
+            return true;
+        }
+        // The bodies come home late: what they return is dropped, and the next attempts have their numbers.
+        let mut late = Effects::default();
+        ends.into_iter().for_each(|(_, end)| process.engine.step(end, now, &mut late));
+        let under_remnant = |(change, _)| match change {
+            Change::Run(change) => Change::Run(RunChange { epoch: remnant, ..change }),
+            other => unreachable!("a body's end changes runs only, and not {other:?}"),
+        };
+        let changes: Vec<Change> = late.commits.into_iter().map(under_remnant).collect();
+        if self.store.commit(&changes).is_err() || self.store.leave(remnant, &[], now.wall).is_err() {
+            self.store.free_lock(remnant);
         }
         true
     }
@@ -148,7 +179,7 @@ impl World {
     /// The timekeeper looks for what the dead have left, and takes it over bit by bit.
     pub fn look(&mut self, p: usize) -> bool {
         let process = &mut self.processes[p];
-        if process.is_leaving || process.is_zombie || !process.recovery.is_ready {
+        if process.is_leaving || !process.recovery.is_ready {
             return false;
         }
         if let Some(after) = process.recovery.after {
@@ -169,6 +200,11 @@ impl World {
         let epoch = process.epoch;
         self.stumble();
         let Ok(siblings) = self.store.bury(epoch) else { return true };
+        if siblings.is_buried {
+            // It ends at once, and loudly.
+            self.crash(p);
+            return true;
+        }
         let recovery = &mut self.processes[p].recovery;
         let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
         if siblings.buried > 0 || recovery.known.as_ref().is_none_or(|known| known.iter().any(is_gone)) {
@@ -304,7 +340,7 @@ impl World {
     pub fn reopen(&mut self, p: usize) -> bool {
         let process = &self.processes[p];
         let epoch = process.epoch;
-        if !process.is_flushed() || process.is_zombie || process.is_leaving {
+        if !process.is_flushed() || process.is_leaving {
             return false;
         }
         let is_open_to_it = |kept: &crate::store::Kept| {

@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::port::{
-    Admitted, Cell, Change, CronStats, Fault, Halt, NewCron, NewRun, Page, Receipt, RunChange, RunEnd,
-    RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Store, Stored, Stretch,
-    Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Unfinished,
+    Admitted, BURIED, Cell, Change, CronStats, Fault, Halt, NewCron, NewRun, Page, Receipt, RunChange,
+    RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Store, Stored,
+    Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Unfinished,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 /// Run keys of runs that no schedule fired share this row.
 const NO_SCHEDULE: i64 = 0;
+/// The owner of what was given up; epochs begin at 1.
+const NOBODY: i64 = 0;
 
 #[derive(Default)]
 pub struct Owner {
@@ -99,6 +101,18 @@ impl State {
 
     fn schedule_mut(&mut self, row: i64) -> &mut Schedule {
         &mut self.schedules[row as usize - 1]
+    }
+
+    /// Ends a run that nobody drives, because somebody asked for that.
+    fn end_cancelled(&mut self, row: i64, at: Wall) {
+        let run = self.run_mut(row);
+        run.end = Some(RunEnd {
+            status: RunStatus::Cancelled,
+            context: Arc::clone(&run.new.context),
+            error: Some("cancelled".to_owned()),
+            completed_at: at,
+        });
+        self.unfinished.remove(&row);
     }
 
     fn run_mut(&mut self, row: i64) -> &mut Kept {
@@ -305,21 +319,36 @@ impl Store for MemoryStore {
         Ok(epoch)
     }
 
-    fn leave(&self, epoch: i64) -> Stored<()> {
+    fn leave(&self, epoch: i64, kept: &[Uuid], at: Wall) -> Stored<Option<i64>> {
+        let remnant = if kept.is_empty() { None } else { Some(self.join(at)?) };
         {
             let mut state = self.enter()?;
+            let rows: Vec<i64> = state.unfinished.iter().copied().collect();
+            for row in rows {
+                let run = state.run_mut(row);
+                if run.owner == epoch {
+                    run.owner = remnant.filter(|_| kept.contains(&run.new.id)).unwrap_or(NOBODY);
+                }
+            }
+            let is_asked = |row: &i64| {
+                let run = &state.runs[*row as usize - 1];
+                run.owner == NOBODY && run.is_cancelled
+            };
+            let asked: Vec<i64> = state.unfinished.iter().copied().filter(is_asked).collect();
+            asked.into_iter().for_each(|row| state.end_cancelled(row, at));
             let owner = state.owners.get_mut(&epoch).expect("it joined");
             (owner.has_left, owner.holds_lock) = (true, false);
         }
         self.wake_others(epoch);
-        Ok(())
+        Ok(remnant)
     }
 
     fn close(&self) {}
 
     fn bury(&self, epoch: i64) -> Stored<Siblings> {
         let mut state = self.enter()?;
-        let mut siblings = Siblings::default();
+        let is_buried = !state.is_living(epoch);
+        let mut siblings = Siblings { is_buried, ..Siblings::default() };
         let others = state.owners.iter_mut().filter(|(other, owner)| **other != epoch && !owner.has_left);
         for (&other, owner) in others {
             if owner.holds_lock {
@@ -355,6 +384,9 @@ impl Store for MemoryStore {
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
         let mut state = self.enter()?;
+        if !state.is_living(epoch) {
+            return Err(Fault::Final(BURIED.to_owned()));
+        }
         let is_free = |&row: &i64| {
             let run = &state.runs[row as usize - 1];
             run.owner != epoch && !state.is_living(run.owner) && workflows.contains(&run.new.workflow)
@@ -363,8 +395,8 @@ impl Store for MemoryStore {
         let mut claimed = Vec::new();
         for &row in rows.iter().take(limit as usize) {
             let run = state.run_mut(row);
+            run.interruptions += u32::from(run.owner != NOBODY);
             run.owner = epoch;
-            run.interruptions += 1;
             claimed.push(state.unfinished_of(row));
         }
         Ok(claimed)
@@ -379,13 +411,7 @@ impl Store for MemoryStore {
         let run = state.run_mut(row);
         run.is_cancelled = true;
         if !is_driven {
-            run.end = Some(RunEnd {
-                status: RunStatus::Cancelled,
-                context: Arc::clone(&run.new.context),
-                error: Some("cancelled".to_owned()),
-                completed_at: at,
-            });
-            state.unfinished.remove(&row);
+            state.end_cancelled(row, at);
         }
         Ok(true)
     }
@@ -398,6 +424,9 @@ impl Store for MemoryStore {
 
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
         let mut state = self.enter()?;
+        if !state.is_living(epoch) {
+            return Err(Fault::Final(BURIED.to_owned()));
+        }
         let Some(&row) = state.row_of.get(&id) else { return Ok(None) };
         let run = &state.runs[row as usize - 1];
         if run.end.as_ref().is_none_or(|end| end.status == RunStatus::Completed) {

@@ -172,7 +172,8 @@ impl Witness {
             }
             TaskStatus::Failed => {}
             TaskStatus::Skipped => {
-                let has_begun = interruptions == 0 && seen.bodies.contains_key(name);
+                let is_same = !seen.is_changed && interruptions + record.interrupted == 0;
+                let has_begun = is_same && seen.bodies.contains_key(name);
                 assert!(!has_begun, "task {name} of run {id} began, but is taken for skipped");
             }
         }

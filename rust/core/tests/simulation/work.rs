@@ -170,7 +170,16 @@ impl World {
             }
             Ruling::Final => {}
             Ruling::Retry => {
-                let wait = spec.expect("it is tried again").retry.delay(job.attempt, 0.0);
+                let store = self.store.state();
+                let record = store.run(job.run).and_then(|kept| {
+                    kept.tasks
+                        .iter()
+                        .find(|record| record.name == worker.task)
+                        .map(|record| record.interrupted)
+                });
+                let counted = job.attempt - record.unwrap_or(0);
+                drop(store);
+                let wait = spec.expect("it is tried again").retry.delay(counted, 0.0);
                 let due = self.now(p).mono.after(wait);
                 self.processes[p].retry_due.insert((job.run, job.task), due);
             }

@@ -75,11 +75,6 @@ impl Locks {
         mine.into_iter().for_each(|epoch| self.release(epoch));
     }
 
-    /// Whether any lock is held here.
-    pub fn are_held(&self) -> bool {
-        !self.seen().is_empty()
-    }
-
     /// Tells `epoch` that there is news for it.
     pub fn wake(&self, epoch: i64) {
         let Some(path) = self.hint(epoch) else { return };

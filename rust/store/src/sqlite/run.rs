@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::value::{id_at, micros, task_status_at, wall_maybe_at};
 
-pub use claim::{Other, cancel_requests, claim, ended, others, reopen, request_cancel};
+pub use claim::{Other, cancel_requests, claim, ended, give_up, others, reopen, request_cancel};
 #[cfg(test)]
 pub use list::PLANS;
 pub use list::{cron_stats, list, one};
@@ -120,7 +120,7 @@ fn slot_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
 /// A run's tasks in the order of their first records.
 fn tasks(db: &Connection, run: i64) -> Result<Vec<TaskRecord>, Failure> {
     const SQL: &str = "
-        SELECT name, status, attempt, context, error, started_at, completed_at
+        SELECT name, status, attempt, context, error, started_at, completed_at, interrupted
         FROM tasks WHERE run = :run ORDER BY position";
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":run": run }, task_of)?;
@@ -136,5 +136,6 @@ fn task_of(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         error: row.get(4)?,
         started_at: wall_maybe_at(row, 5)?,
         completed_at: wall_maybe_at(row, 6)?,
+        interrupted: row.get(7)?,
     })
 }

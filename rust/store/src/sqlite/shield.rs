@@ -128,13 +128,6 @@ impl Shield {
         }
     }
 
-    /// Leaves the descriptors open for as long as the process lives: an owner's lock goes with them, and their close would drop the
-    /// locks of whoever opens the file meanwhile.
-    pub fn keep(&self) {
-        self.lower();
-        self.is_let_go();
-    }
-
     fn is_let_go(&self) -> bool {
         std::mem::replace(&mut self.is_open.lock().unwrap_or_else(PoisonError::into_inner), false)
     }

@@ -165,6 +165,7 @@ pub fn task(name: &str, status: TaskStatus, attempt: u32) -> TaskRecord {
         name: name.into(),
         status,
         attempt,
+        interrupted: 0,
         context: None,
         error: None,
         started_at: Some(Wall(30)),

@@ -22,6 +22,13 @@ macro_rules! columns {
     };
 }
 
+/// What becomes of a run that nobody drives when somebody asks for its end, at `:at`.
+macro_rules! cancelled {
+    () => {
+        "status = 'Cancelled', error = 'cancelled', final_context = context, completed_at = :at"
+    };
+}
+
 /// Hands the oldest unfinished runs of dead owners to `epoch`.
 pub fn claim(
     db: &Connection,
@@ -107,6 +114,31 @@ pub fn others(db: &Connection, epoch: i64, below: i64) -> Result<HashMap<i64, Ve
     Ok(others)
 }
 
+/// Leaves the unfinished runs of `epoch` to whoever claims them, except those `kept`, which pass to `remnant`, and ends those that somebody
+/// asked to end. Without an owner they count no interruption.
+pub fn give_up(
+    db: &Connection,
+    epoch: i64,
+    kept: &[Uuid],
+    remnant: Option<i64>,
+    at: Wall,
+) -> Result<(), Failure> {
+    const FREE: &str = "
+        UPDATE runs INDEXED BY runs_unfinished
+        SET owner = CASE WHEN id IN (SELECT value FROM json_each(:kept)) THEN :remnant END
+        WHERE completed_at IS NULL AND owner = :epoch";
+    const END: &str = concat!(
+        "UPDATE runs INDEXED BY runs_unfinished SET ",
+        cancelled!(),
+        " WHERE completed_at IS NULL AND owner IS NULL AND cancelled"
+    );
+    let kept: Vec<Arc<str>> = kept.iter().map(|id| id.to_string().into()).collect();
+    let params = named_params! { ":epoch": epoch, ":kept": json_texts(&kept), ":remnant": remnant };
+    db.prepare_cached(FREE)?.execute(params)?;
+    db.prepare_cached(END)?.execute(named_params! { ":at": at.0 })?;
+    Ok(())
+}
+
 /// Those of these runs that are final, or forgotten.
 pub fn ended(db: &Connection, runs: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
     // Index runs_id.
@@ -146,8 +178,9 @@ pub fn reopen(db: &Connection, epoch: i64, id: Uuid) -> Result<Option<Unfinished
 pub fn request_cancel(db: &Connection, epoch: i64, id: Uuid, at: Wall) -> Result<bool, Failure> {
     const ASK: &str = "UPDATE runs SET cancelled = 1 WHERE id = :id AND completed_at IS NULL";
     const END: &str = concat!(
-        "UPDATE runs SET status = 'Cancelled', error = 'cancelled', final_context = context, completed_at = :at
-        WHERE id = :id AND completed_at IS NULL AND ",
+        "UPDATE runs SET ",
+        cancelled!(),
+        " WHERE id = :id AND completed_at IS NULL AND ",
         owner_is_dead!()
     );
     let id = id.to_string();

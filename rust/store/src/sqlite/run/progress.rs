@@ -79,12 +79,13 @@ fn finish(db: &Connection, change: &RunChange, end: &RunEnd) -> Result<bool, Fai
 /// Inserts a task's record, or replaces it in its place.
 fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure> {
     const SQL: &str = "
-        INSERT INTO tasks (run, name, position, status, attempt, started_at, completed_at, error, context)
+        INSERT INTO tasks (run, name, position, status, attempt, started_at, completed_at, error, context, interrupted)
         VALUES (:run, :name, (SELECT coalesce(max(position) + 1, 0) FROM tasks WHERE run = :run), :status, :attempt, :started_at,
-            :completed_at, :error, :context)
+            :completed_at, :error, :context, :interrupted)
         ON CONFLICT (run, name) DO UPDATE SET
             status = excluded.status,
             attempt = excluded.attempt,
+            interrupted = excluded.interrupted,
             started_at = excluded.started_at,
             completed_at = excluded.completed_at,
             error = excluded.error,
@@ -94,6 +95,7 @@ fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure>
         ":name": &*task.name,
         ":status": task.status.name(),
         ":attempt": task.attempt,
+        ":interrupted": task.interrupted,
         ":started_at": micros(task.started_at),
         ":completed_at": micros(task.completed_at),
         ":error": task.error,

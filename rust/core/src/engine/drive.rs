@@ -1,0 +1,252 @@
+//! Drives the runs in hand: attempts, what follows from them, cancels and ends.
+//! Invariant: records go to the store first, and what they allow follows from the receipt.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::engine::line::Turn;
+use crate::engine::timers::Timer;
+use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Then};
+use crate::port::{Change, RunChange, RunEnd, RunStatus};
+use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling};
+use crate::time::{Mono, Now};
+
+/// What a run's acknowledged records allow.
+pub(super) struct Follows {
+    pub jobs: Vec<usize>,
+    pub looks: Vec<At>,
+    pub delayed: Option<(usize, Mono)>,
+    pub end: Option<RunEnd>,
+}
+
+impl Engine {
+    /// Rules on an attempt's end and keeps what follows. After [`Ruling::Final`] the caller tells the callback, if `has_callback`,
+    /// and then sends [`Event::Settled`](crate::engine::Event::Settled); without one the task is settled here.
+    pub fn attempt_ended(
+        &mut self,
+        job: Job,
+        ended: Ended,
+        has_callback: bool,
+        now: Now,
+        out: &mut Effects,
+    ) -> Ruling {
+        let random = self.next_random();
+        let Some(run) = self.run_of(job) else { return Ruling::Stale };
+        let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random);
+        if ruling == Ruling::Stale {
+            return ruling;
+        }
+        self.disarm_job(job);
+        self.follow(job.run, progress, now, out);
+        match ruling {
+            Ruling::Final if has_callback => self.arm_callback(job, now.mono),
+            Ruling::Final => self.settled(job, now, out),
+            Ruling::Retry | Ruling::Stale => {}
+        }
+        ruling
+    }
+
+    pub(super) fn taken(&mut self, job: Job, now: Now, out: &mut Effects) {
+        if job.callback_only {
+            if self.run_of(job).is_some() {
+                self.arm_callback(job, now.mono);
+            }
+            return;
+        }
+        let Some(run) = self.run_of(job) else { return };
+        let task = job.task as usize;
+        if !run.expects(task, job.attempt) {
+            return;
+        }
+        match run.started(task, now.wall) {
+            None => {
+                if job.attempt == 1 {
+                    self.begun.push_back((now.mono.after(BEGINNING_SHOWN), job));
+                }
+                self.arm_job(job, now.mono);
+            }
+            Some(record) => {
+                let change = RunChange { run: run.row, epoch: self.epoch, tasks: vec![record], end: None };
+                out.commits
+                    .push((Change::Run(change), Then::Recorded { run: job.run, life: job.life, task }));
+            }
+        }
+    }
+
+    /// Puts those attempts on record that were to be by `until` and still run.
+    pub(super) fn record_beginnings(&mut self, until: Mono, out: &mut Effects) {
+        while let Some(&(due, job)) = self.begun.front()
+            && due <= until
+        {
+            self.begun.pop_front();
+            let epoch = self.epoch;
+            let Some(run) = self.run_of(job) else { continue };
+            if let Some(record) = run.beginning(job.task as usize, job.attempt) {
+                let change = RunChange { run: run.row, epoch, tasks: vec![record], end: None };
+                out.commits.push((Change::Run(change), Then::Nothing));
+            }
+        }
+    }
+
+    fn interrupted_of(&mut self, job: Job) -> Option<RunChange> {
+        let epoch = self.epoch;
+        let run = self.run_of(job)?;
+        let record = run.interrupted(job.task as usize, job.attempt)?;
+        Some(RunChange { run: run.row, epoch, tasks: vec![record], end: None })
+    }
+
+    /// Nothing is ruled: whoever goes on with the run begins the next attempt.
+    pub(super) fn interrupted(&mut self, job: Job, out: &mut Effects) {
+        self.disarm_job(job);
+        if let Some(change) = self.interrupted_of(job) {
+            out.commits.push((Change::Run(change), Then::Nothing));
+        }
+    }
+
+    /// Whoever goes on with what is in hand must not give a number twice.
+    pub(super) fn leaving(&mut self, in_flight: &[Job], out: &mut Effects) {
+        self.record_beginnings(Mono(u64::MAX), out);
+        let told: HashSet<(Uuid, usize)> = in_flight.iter().map(|job| (job.run, job.task as usize)).collect();
+        for run in self.runs.values_mut() {
+            let id = run.id;
+            let tasks = run.left(|task| told.contains(&(id, task)));
+            if !tasks.is_empty() {
+                let change = RunChange { run: run.row, epoch: self.epoch, tasks, end: None };
+                out.commits.push((Change::Run(change), Then::Nothing));
+            }
+        }
+    }
+
+    pub(super) fn settled(&mut self, job: Job, now: Now, out: &mut Effects) {
+        self.disarm_job(job);
+        let Some(run) = self.run_of(job) else { return };
+        let progress = run.settle(job.task as usize, now.wall);
+        self.follow(job.run, progress, now, out);
+    }
+
+    pub(super) fn looked(&mut self, looked: &Looked, now: Now, out: &mut Effects) {
+        let run = self.runs.get_mut(&looked.run).filter(|run| run.life == looked.life);
+        let Some(run) = run else { return };
+        let progress = run.looked(looked, now.wall);
+        self.follow(looked.run, progress, now, out);
+    }
+
+    /// Ends a run on somebody's wish, whether it has begun, waits for its turn, or for its workflow.
+    pub(super) fn cancel(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        if self.runs.contains_key(&id) {
+            let is_kept = self.turns.get(&id).is_some_and(|turn| turn.kept);
+            let turn = if is_kept { self.turns.remove(&id) } else { None };
+            let begins = match turn {
+                None => false,
+                Some(Turn { resumed: None, .. }) => true,
+                Some(Turn { resumed: Some(mut progress), .. }) => {
+                    // It had come to its end when it was taken over, but that is on no record.
+                    if let Some(end) = &mut progress.end {
+                        (end.status, end.error) = (RunStatus::Cancelled, Some(CANCELLED.to_owned()));
+                    }
+                    self.follow(id, progress, now, out);
+                    false
+                }
+            };
+            self.halt(id, RunStatus::Cancelled, CANCELLED, now, out);
+            if begins {
+                self.begin(id, now, out);
+            }
+            return;
+        }
+        if self.others.contains(&id) {
+            out.cancels.push(id);
+            return;
+        }
+        let waiting = self.waiting.values_mut().find_map(|runs| {
+            let place = runs.iter().position(|run| run.id == id)?;
+            Some(runs.swap_remove(place))
+        });
+        if let Some(run) = waiting {
+            let error = Some(CANCELLED.to_owned());
+            let context = run.context.into();
+            let end = RunEnd { status: RunStatus::Cancelled, context, error, completed_at: now.wall };
+            let tasks = Vec::new();
+            let change = RunChange { run: run.row, epoch: self.epoch, tasks, end: Some(end.clone()) };
+            let then = Then::Forgotten { run: id, created_at: run.created_at, end };
+            out.commits.push((Change::Run(change), then));
+        }
+    }
+
+    pub(super) fn halt(&mut self, id: Uuid, status: RunStatus, cause: &str, now: Now, out: &mut Effects) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let life = run.life;
+        let (progress, active) = run.halt(status, cause, now.wall);
+        self.follow(id, progress, now, out);
+        if status == RunStatus::Failed {
+            for (task, attempt) in active {
+                let job = Job { run: id, task: task as u32, attempt, life, callback_only: false };
+                self.give_up(job, cause, now, out);
+            }
+        }
+    }
+
+    /// Fails an attempt whose body is not waited for any more.
+    pub(super) fn give_up(&mut self, job: Job, error: &str, now: Now, out: &mut Effects) {
+        let Some(run) = self.run_of(job) else { return };
+        let has_callback = run.workflow.tasks[job.task as usize].has_failure_callback;
+        let ended = Ended::Failure(format!("TimeoutError: {error}"));
+        out.released.push(job);
+        if self.attempt_ended(job, ended, has_callback, now, out) == Ruling::Final && has_callback {
+            self.disarm_job(job);
+            out.jobs.push(Job { callback_only: true, ..job });
+        }
+    }
+
+    /// Sends what a run's step asks for on its way: records first, jobs once they are kept.
+    pub(super) fn follow(&mut self, id: Uuid, progress: Progress, now: Now, out: &mut Effects) {
+        let Progress { records, jobs, mut looks, callbacks, delayed, end } = progress;
+        for task in callbacks {
+            out.jobs.push(self.job(id, task, true));
+        }
+        let delayed = delayed.map(|(task, delay)| (task, now.mono.after(delay)));
+        if records.is_empty() && end.is_none() {
+            out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
+            out.looks.extend(looks.into_iter().map(|at| self.runs[&id].look(at)));
+            return;
+        }
+        let run = &self.runs[&id];
+        // The end is written after these records anyway, and who shuts down waits for looks, but not for commits.
+        let ends = looks.extract_if(.., |at| *at == At::End);
+        out.looks.extend(ends.map(|at| run.look(at)));
+        let (run, life) = (run.row, run.life);
+        let change = RunChange { run, epoch: self.epoch, tasks: records, end: end.clone() };
+        out.commits.push((Change::Run(change), Then::Progress { run: id, life, jobs, looks, delayed, end }));
+    }
+
+    pub(super) fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let (created_at, life) = (run.created_at, run.life);
+        let Follows { jobs, looks, delayed, end } = follows;
+        out.looks.extend(looks.into_iter().map(|at| run.look(at)));
+
+        // Only now: an attempt must not begin before the record that tells its number.
+        if let Some((task, due)) = delayed {
+            self.arm(due, Timer::Retry(id, task, life));
+        }
+        out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
+        if let Some(end) = end {
+            match end.status {
+                RunStatus::Completed => self.counts.completed += 1,
+                _ => self.counts.failed += 1,
+            }
+            let took_us = u64::try_from(end.completed_at.0 - created_at.0).unwrap_or(0);
+            self.counts.run_sum_us += took_us;
+            self.counts.run_max_us = self.counts.run_max_us.max(took_us);
+            out.ended.push((id, created_at, end));
+            self.drop_run(id, now, out);
+        }
+    }
+
+    pub(super) fn job(&self, id: Uuid, task: usize, callback_only: bool) -> Job {
+        let run = &self.runs[&id];
+        let (attempt, life) = (run.attempt(task), run.life);
+        Job { run: id, task: u32::try_from(task).expect("tasks are few"), attempt, life, callback_only }
+    }
+}

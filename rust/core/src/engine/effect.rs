@@ -1,0 +1,151 @@
+//! What a runner's engine asks of the world. Decides nothing.
+//! Invariant: what must be durable before it is acted upon stands in [`Then`], and nowhere else.
+
+use uuid::Uuid;
+
+use crate::engine::Job;
+use crate::port::{Change, RunEnd, TriggerState};
+use crate::run::{At, Look};
+use crate::time::{Mono, Wall};
+
+/// What the world is asked to do, in this order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To the writer.
+    pub commits: Vec<(Change, Then)>,
+    /// To the workers.
+    pub jobs: Vec<Job>,
+    /// To whoever has the time; what is seen comes back as [`Event::Looked`](crate::engine::Event::Looked).
+    pub looks: Vec<Look>,
+    /// Runs that are over, for whoever waits.
+    pub ended: Vec<(Uuid, Wall, RunEnd)>,
+    /// Runs asked for by hand that are committed now.
+    pub started: Vec<Uuid>,
+    /// Attempts that are not waited for any more: their slots are free.
+    pub released: Vec<Job>,
+    /// Runs that this runner does not drive any more, and why.
+    pub lost: Vec<(Uuid, String)>,
+    /// Triggers that may be polled again.
+    pub rearm: Vec<Rearm>,
+    /// Runs whose end other owners are asked for.
+    pub cancels: Vec<Uuid>,
+    /// To the user's log.
+    pub logs: Vec<(Level, String)>,
+    /// Whether the store takes this runner for dead: nothing that it writes counts any more.
+    pub is_buried: bool,
+}
+
+/// What to do when a commit is acknowledged.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Then {
+    /// Start these runs.
+    Start(Vec<Uuid>),
+    /// Start the admitted ones, free the others' hashes, poll the trigger again.
+    Tick {
+        /// The poller's slot.
+        slot: u32,
+        /// The runs that were sent, in order.
+        runs: Vec<Uuid>,
+        /// The cursor that was sent.
+        cursor: Option<String>,
+        /// When the poll began.
+        at: Wall,
+        /// The trigger's row, if this disables it.
+        disables: Option<i64>,
+    },
+    /// Start these tasks of a run, or end it.
+    Progress {
+        /// The run.
+        run: Uuid,
+        /// Which of its lives: the answer is nothing to a later one.
+        life: u32,
+        /// Tasks that may start now.
+        jobs: Vec<usize>,
+        /// What may be looked at now.
+        looks: Vec<At>,
+        /// A task that may start at that time.
+        delayed: Option<(usize, Mono)>,
+        /// Its end.
+        end: Option<RunEnd>,
+    },
+    /// The attempt of this task may begin.
+    Recorded {
+        /// The run.
+        run: Uuid,
+        /// Which of its lives.
+        life: u32,
+        /// The task.
+        task: usize,
+    },
+    /// A run that was never in hand is over.
+    Forgotten {
+        /// The run.
+        run: Uuid,
+        /// When it was decided.
+        created_at: Wall,
+        /// Its end.
+        end: RunEnd,
+    },
+    /// Poll the trigger from now on.
+    Declared {
+        /// The poller's slot.
+        slot: u32,
+        /// How many vacancies there had been when it was asked for: one since then may be the reason to ask again.
+        vacancies: u64,
+        /// How often news had been read by then: what came since may be newer than the answer.
+        news: u64,
+    },
+    /// Nothing.
+    Nothing,
+}
+
+/// A trigger that may be polled again.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rearm {
+    /// Its place in the poller.
+    pub slot: u32,
+    /// Its row, if that has just become known.
+    pub row: Option<TriggerState>,
+    /// Its cursor as kept, if that moved.
+    pub cursor: Option<String>,
+    /// When it fired, if a run of it was started.
+    pub fired_at: Option<Wall>,
+    /// Its row, if it is disabled now.
+    pub disables: Option<i64>,
+    /// Whether another owner polls it, so that this one must not.
+    pub elsewhere: bool,
+    /// Whether its row may be older than news that was read: then news is to be read again.
+    pub is_stale: bool,
+}
+
+/// How grave a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Worth knowing.
+    Info,
+    /// Something was lost sight of or put off.
+    Warning,
+    /// Something that the user asked for did not happen.
+    Error,
+}
+
+/// Counts since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Fires that polls asked for.
+    pub fires: u64,
+    /// Fires dropped because an equal one was unfinished or used up.
+    pub deduplicated: u64,
+    /// Polls that raised, and fires that could not start.
+    pub errors: u64,
+    /// Runs committed.
+    pub started: u64,
+    /// Runs that completed.
+    pub completed: u64,
+    /// Runs that ended otherwise.
+    pub failed: u64,
+    /// From their commit to their end, together, in microseconds.
+    pub run_sum_us: u64,
+    /// The longest.
+    pub run_max_us: u64,
+}

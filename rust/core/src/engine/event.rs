@@ -1,0 +1,135 @@
+//! What happens to a runner, and the words for it. Decides nothing.
+//! Invariant: whatever the engine learns of the world is one of these.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::admit::Overlap;
+use crate::engine::Then;
+use crate::port::{ContextHash, Receipt, Schedule, Stretch, TriggerRow, Unfinished};
+use crate::run::Looked;
+use crate::time::Wall;
+use crate::workflow::Workflow;
+
+/// A trigger as its fires are judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Declared {
+    /// What the store keeps of it.
+    pub row: TriggerRow,
+    /// What a fire does while a run is unfinished.
+    pub overlap: Overlap,
+}
+
+/// A fire that a poll asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fire {
+    /// JSON text.
+    pub context: Arc<str>,
+    /// Of the trigger's name and the context.
+    pub hash: ContextHash,
+    /// The key under which it may happen once, and when that ends.
+    pub run_key: Option<(String, Option<Wall>)>,
+}
+
+/// A poll that was not a plain skip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Polled {
+    /// The trigger's place in the poller; its next poll waits for [`Effects::rearm`](crate::engine::Effects::rearm).
+    pub slot: u32,
+    /// The store's row.
+    pub schedule: i64,
+    /// When the poll began.
+    pub at: Wall,
+    /// How long its body took, in microseconds.
+    pub duration_us: u64,
+    /// In the order returned.
+    pub fires: Vec<Fire>,
+    /// The cursor as JSON text, if it moved.
+    pub cursor: Option<String>,
+    /// What it said about itself without firing, or what went wrong.
+    pub reason: Result<String, String>,
+    /// Quiet polls gathered before this one.
+    pub history: Vec<Stretch>,
+    /// Why the trigger is to be disabled, if it is.
+    pub disable: Option<String>,
+}
+
+/// A run to be started by hand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// JSON text.
+    pub context: Arc<str>,
+}
+
+/// One attempt at one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Job {
+    /// The run.
+    pub run: Uuid,
+    /// The task's position in its workflow.
+    pub task: u32,
+    /// From 1.
+    pub attempt: u32,
+    /// Tells it from an attempt of the same run before that was opened again.
+    pub life: u32,
+    /// Whether only `on_failure` is to be called: the body was given up.
+    pub callback_only: bool,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The program declared a workflow, anew or again.
+    Workflow(Arc<Workflow>),
+    /// The program declared triggers, each with its place in the poller.
+    Triggers(Vec<(u32, Declared)>),
+    /// Somebody asked for runs; the workflow was looked up by the caller.
+    Start {
+        /// Whose tasks to run.
+        workflow: Arc<Workflow>,
+        /// One run each.
+        requests: Vec<Request>,
+    },
+    /// A poll ended with more than a plain skip.
+    Polled(Polled),
+    /// Quiet polls gathered so far.
+    History(Vec<Stretch>),
+    /// The store answered.
+    Committed(Then, Receipt),
+    /// A worker begins an attempt.
+    Taken(Job),
+    /// A task stops counting against its time-out while it waits for its condition, or starts again.
+    Deferred(Job, bool),
+    /// An attempt's body went home without an end, because the runner closes.
+    Interrupted(Job),
+    /// The runner gives its runs up, but for the attempts whose bodies or callbacks are in flight.
+    Leaving(Vec<Job>),
+    /// A task's callback has been told, or it has none.
+    Settled(Job),
+    /// A look of [`Effects::looks`](crate::engine::Effects::looks) was taken.
+    Looked(Looked),
+    /// What dead owners left was claimed, for the first time or again: polling may begin, and triggers that were polled elsewhere are asked
+    /// for.
+    Vacancy,
+    /// Somebody asked for a run's end.
+    Cancel(Uuid),
+    /// Unfinished runs were handed to this runner.
+    Claimed(Vec<Unfinished>),
+    /// How triggers are switched was read from the store, and holds for those that have their rows.
+    News,
+    /// Runs that other owners drove are over.
+    OthersEnded(Vec<Uuid>),
+    /// A cron was registered, changed or read from the store.
+    Cron(Schedule),
+    /// A cron was deleted or disabled.
+    CronGone(i64),
+    /// Somebody is about to look at runs: what has begun is to be on record.
+    Shown,
+    /// All crons, as the store has them.
+    Crons(Vec<Schedule>),
+    /// Time has passed.
+    Clock,
+}

@@ -1,0 +1,185 @@
+//! The runs in hand: how they come here, begin, and leave.
+//! Invariant: a run in hand has one life; what belongs to an earlier one is stale.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::engine::line::Turn;
+use crate::engine::{Effects, Engine, Job, Level, Request, Then};
+use crate::port::{Admitted, Change, NewRun, Unfinished};
+use crate::run::Run;
+use crate::time::{Now, Wall};
+use crate::workflow::Workflow;
+
+impl Engine {
+    /// The run that waits for this job, unless it was opened again since.
+    pub(super) fn run_of(&mut self, job: Job) -> Option<&mut Run> {
+        self.runs.get_mut(&job.run).filter(|run| run.life == job.life)
+    }
+
+    /// Whether that life of a run is in hand.
+    pub(super) fn is_life(&self, id: Uuid, life: u32) -> bool {
+        self.runs.get(&id).is_some_and(|run| run.life == life)
+    }
+
+    /// Whether the record of this attempt's beginning is on its way to the store.
+    pub fn is_recording(&self, job: Job) -> bool {
+        let run = self.runs.get(&job.run).filter(|run| run.life == job.life);
+        run.is_some_and(|run| run.is_recording(job.task as usize))
+    }
+
+    /// Whether a worker should still take this job.
+    pub fn expects(&self, job: Job) -> bool {
+        let run = self.runs.get(&job.run).filter(|run| run.life == job.life);
+        run.is_some_and(|run| job.callback_only || run.expects(job.task as usize, job.attempt))
+    }
+
+    pub(super) fn start(
+        &mut self,
+        workflow: &Arc<Workflow>,
+        requests: Vec<Request>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let ids = requests.iter().map(|request| request.id).collect();
+        let mut runs = Vec::with_capacity(requests.len());
+        for request in requests {
+            self.take_new(request.id, workflow, &request.context, now);
+            runs.push(by_hand(workflow, &request, now.wall));
+        }
+        out.commits.push((Change::Start { epoch: self.epoch, runs, cron: None }, Then::Start(ids)));
+    }
+
+    pub(super) fn take_new(&mut self, id: Uuid, workflow: &Arc<Workflow>, context: &Arc<str>, now: Now) {
+        let (workflow, context) = (Arc::clone(workflow), Arc::clone(context));
+        self.take_in_hand(Run::new(id, workflow, context, self.settings.contexts, now.wall));
+    }
+
+    pub(super) fn take_in_hand(&mut self, mut run: Run) {
+        self.lives = self.lives.wrapping_add(1);
+        run.life = self.lives;
+        self.runs.insert(run.id, run);
+    }
+
+    pub(super) fn begin_all(&mut self, ids: Vec<Uuid>, admitted: Vec<Admitted>, now: Now, out: &mut Effects) {
+        for (id, fate) in ids.into_iter().zip(admitted) {
+            match fate {
+                Admitted::Started { row } => self.kept_first(id, row, now, out),
+                Admitted::DuplicateHash { .. } | Admitted::DuplicateKey { .. } => {
+                    self.counts.deduplicated += 1;
+                    self.drop_run(id, now, out);
+                }
+            }
+        }
+    }
+
+    /// A new run is committed: it begins, or waits for its turn.
+    pub(super) fn kept_first(&mut self, id: Uuid, row: i64, now: Now, out: &mut Effects) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.row = row;
+        self.counts.started += 1;
+        if run.is_halted() {
+            self.turns.remove(&id);
+        }
+        match self.turns.get_mut(&id) {
+            None => self.begin(id, now, out),
+            Some(turn) => {
+                turn.kept = true;
+                let before = if turn.cancels { self.gate.before(id) } else { Vec::new() };
+                before.into_iter().for_each(|other| self.cancel(other, now, out));
+                self.take_turn(id, now, out);
+            }
+        }
+    }
+
+    pub(super) fn begin(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let progress = run.begin(now.wall);
+        self.arm_run(id, now.mono);
+        self.follow(id, progress, now, out);
+    }
+
+    pub(super) fn claimed(&mut self, mut unfinished: Unfinished, now: Now, out: &mut Effects) {
+        if self.runs.contains_key(&unfinished.id) {
+            // The store hands out nothing that is this runner's: the life in hand is over there, and only its receipt is still on its way.
+            self.drop_run(unfinished.id, now, out);
+        }
+        self.others.remove(&unfinished.id);
+        if let Some(schedule) = unfinished.schedule {
+            self.wait_for_others(schedule, std::mem::take(&mut unfinished.behind));
+            self.gate.hold(schedule, unfinished.context_hash, unfinished.id);
+        }
+        let Some(workflow) = self.workflows.get(&*unfinished.workflow).cloned() else {
+            let (id, cancelled) = (unfinished.id, unfinished.cancelled);
+            self.waiting.entry(unfinished.workflow.clone()).or_default().push(unfinished);
+            if cancelled {
+                self.cancel(id, now, out);
+            }
+            return;
+        };
+        self.resume(unfinished, workflow, now, out);
+    }
+
+    pub(super) fn resume(
+        &mut self,
+        unfinished: Unfinished,
+        workflow: Arc<Workflow>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let id = unfinished.id;
+        if *workflow.version != *unfinished.version {
+            let text = format!(
+                "run {id} of workflow '{}' goes on under a version that differs from the one it began with",
+                unfinished.workflow
+            );
+            out.logs.push((Level::Warning, text));
+        }
+        let is_held = unfinished.waits && !self.gate.is_first(id);
+        let (run, progress) = Run::resume(&unfinished, workflow, self.settings.contexts, now.wall);
+        self.take_in_hand(run);
+        if is_held {
+            self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });
+        } else {
+            self.arm_run(id, now.mono);
+            self.follow(id, progress, now, out);
+        }
+        if unfinished.cancelled {
+            self.cancel(id, now, out);
+        }
+    }
+
+    /// Takes a run out of hand, and lets the one begin that waited for it.
+    pub(super) fn drop_run(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        self.runs.remove(&id);
+        self.turns.remove(&id);
+        if let Some(timer) = self.run_timer.remove(&id) {
+            self.disarm(timer);
+        }
+        if let Some(next) = self.gate.release(id) {
+            self.take_turn(next, now, out);
+        }
+    }
+
+    pub(super) fn lose(&mut self, id: Uuid, why: &str, now: Now, out: &mut Effects) {
+        out.lost.push((id, why.to_owned()));
+        self.drop_run(id, now, out);
+    }
+}
+
+pub(super) fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewRun {
+    NewRun {
+        id: request.id,
+        workflow: Arc::clone(&workflow.name),
+        version: Arc::clone(&workflow.version),
+        context: Arc::clone(&request.context),
+        schedule: None,
+        context_hash: None,
+        unique_hash: false,
+        run_key: None,
+        scheduled_at: None,
+        waits: false,
+        created_at: now,
+    }
+}

@@ -1,0 +1,61 @@
+//! Who stands before whom: runs of a trigger that begin one after another, and those of them that others drive.
+//! Invariant: a run that waits begins when nothing of its trigger before it is unfinished, and not before.
+
+use std::ops::Bound;
+
+use uuid::Uuid;
+
+use crate::engine::{Effects, Engine};
+use crate::run::Progress;
+use crate::time::Now;
+
+/// A run that starts when no earlier one of its trigger is unfinished.
+#[derive(Debug)]
+pub(super) struct Turn {
+    /// Its commit is acknowledged, so that it may start.
+    pub kept: bool,
+    /// Whether the earlier ones are to be cancelled for it.
+    pub cancels: bool,
+    /// What it goes on with, if it had begun before.
+    pub resumed: Option<Progress>,
+}
+
+impl Engine {
+    /// Up to `many` runs of others that somebody here waits for, those after `last` first and then from the beginning.
+    pub fn others_after(&self, last: Uuid, many: usize) -> Vec<Uuid> {
+        let (behind, ahead) =
+            (self.others.range(..=last), self.others.range((Bound::Excluded(last), Bound::Unbounded)));
+        ahead.chain(behind).take(many).copied().collect()
+    }
+
+    /// Runs of a trigger that others drive stand in its line, too.
+    pub(super) fn wait_for_others(&mut self, schedule: i64, runs: Vec<Uuid>) {
+        for id in runs {
+            if !self.runs.contains_key(&id) && self.others.insert(id) {
+                self.gate.hold(schedule, None, id);
+            }
+        }
+    }
+
+    pub(super) fn other_ended(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        if self.others.remove(&id)
+            && let Some(next) = self.gate.release(id)
+        {
+            self.take_turn(next, now, out);
+        }
+    }
+
+    /// Begins a run that waited, if it is its turn.
+    pub(super) fn take_turn(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        if !(self.turns.get(&id).is_some_and(|turn| turn.kept) && self.gate.is_first(id)) {
+            return;
+        }
+        match self.turns.remove(&id).and_then(|turn| turn.resumed) {
+            None => self.begin(id, now, out),
+            Some(progress) => {
+                self.arm_run(id, now.mono);
+                self.follow(id, progress, now, out);
+            }
+        }
+    }
+}

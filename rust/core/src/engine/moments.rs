@@ -1,0 +1,131 @@
+//! What follows when a cron is due.
+//! Invariant: a moment starts at most one run, and the newest are kept where too many were missed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::cron::Cron;
+use crate::engine::crons::CronState;
+use crate::engine::hands::by_hand;
+use crate::engine::{Effects, Engine, Level, Request, Then};
+use crate::port::{Change, CronMove, NewRun, Schedule, ScheduleKind};
+use crate::time::{Now, Wall};
+
+impl Engine {
+    pub(super) fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {
+        let ScheduleKind::Cron { expression, timezone, next_at } = &schedule.kind else { return };
+        if !self.settings.crons_enabled || !schedule.enabled {
+            self.crons.remove(schedule.row);
+            return;
+        }
+        match self.crons.read(expression, timezone) {
+            Ok(cron) => {
+                let next = next_at.or_else(|| cron.next(now.wall));
+                let row = schedule.row;
+                match next {
+                    Some(next) => self.crons.insert(CronState { schedule, cron, next }),
+                    None => drop(self.crons.remove(row)),
+                }
+            }
+            Err(error) => {
+                let text = format!("cron schedule {} is left out: {error}", schedule.id);
+                out.logs.push((Level::Error, text));
+            }
+        }
+    }
+
+    /// Starts a run for every slot that has come, up to the bound of catching up: the newest are kept.
+    pub(super) fn cron_due(&mut self, row: i64, now: Now, out: &mut Effects) {
+        let mut state = self.crons.remove(row).expect("a due cron is known");
+        let slots_max = usize::try_from(self.settings.catchup_max.max(1)).unwrap_or(usize::MAX);
+        let (slots, has_older) = newest_slots(&state.cron, state.next, now.wall, slots_max);
+        let next = slots.back().and_then(|&last| state.cron.next(last));
+        if has_older {
+            let text = format!(
+                "cron schedule {}: of the slots that were missed only the newest {slots_max} are made up for",
+                state.schedule.id
+            );
+            out.logs.push((Level::Warning, text));
+        }
+        let schedule = state.schedule.clone();
+        if self.workflows.contains_key(&*schedule.workflow)
+            && let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind
+        {
+            *next_at = next;
+        }
+        if let Some(next) = next {
+            state.next = next;
+            self.crons.insert(state);
+        }
+        self.cron_fire(&schedule, slots, next, now, out);
+    }
+
+    pub(super) fn cron_fire(
+        &mut self,
+        schedule: &Schedule,
+        slots: VecDeque<Wall>,
+        next: Option<Wall>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let workflow = self.workflows.get(&*schedule.workflow).cloned();
+        let Some(workflow) = workflow else {
+            self.counts.errors += 1;
+            let text = self.unknown_workflow(&format!("cron {}", schedule.id), &schedule.workflow);
+            out.logs.push((Level::Error, text));
+            return;
+        };
+        let (mut ids, mut runs) = (Vec::new(), Vec::new());
+        for slot in slots {
+            let id = self.new_id(now.wall);
+            let context = cron_context(schedule, slot);
+            self.take_new(id, &workflow, &context, now);
+            let run = by_hand(&workflow, &Request { id, context }, now.wall);
+            runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(slot), ..run });
+            ids.push(id);
+        }
+        let cron =
+            Some(CronMove { row: schedule.row, seen: schedule.updated_at, next_at: next, last_at: now.wall });
+        out.commits.push((Change::Start { epoch: self.epoch, runs, cron }, Then::Start(ids)));
+    }
+}
+
+/// The newest slots from `first` to `now`, at most `slots_max`, and whether there were older ones. Looks back from `now` in growing steps: a
+/// schedule of each second has a hundred million slots in three years.
+fn newest_slots(cron: &Cron, first: Wall, now: Wall, slots_max: usize) -> (VecDeque<Wall>, bool) {
+    let mut span_us: i64 = 60_000_000;
+    loop {
+        let from = Wall(now.0.saturating_sub(span_us));
+        let reaches_first = from <= first;
+        let mut slots = VecDeque::new();
+        let mut next = if reaches_first { Some(first) } else { cron.next(from) };
+        let mut count = 0_usize;
+        while let Some(slot) = next.filter(|&slot| slot <= now) {
+            count += 1;
+            if slots.len() == slots_max {
+                slots.pop_front();
+            }
+            slots.push_back(slot);
+            next = cron.next(slot);
+        }
+        if reaches_first || count > slots_max {
+            return (slots, count > slots_max);
+        }
+        span_us = span_us.saturating_mul(2);
+    }
+}
+
+fn cron_context(schedule: &Schedule, slot: Wall) -> Arc<str> {
+    let ScheduleKind::Cron { expression, timezone, .. } = &schedule.kind else {
+        unreachable!("only crons have slots")
+    };
+    let context = json!({
+        "scheduled_time": slot.rfc3339(),
+        "schedule_id": schedule.id.to_string(),
+        "schedule_timezone": timezone,
+        "schedule_expression": expression,
+    });
+    context.to_string().into()
+}

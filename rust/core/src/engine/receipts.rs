@@ -1,0 +1,122 @@
+//! What follows from the store's answers.
+//! Invariant: every answer is for one change, and tells what became of it.
+
+use crate::engine::drive::Follows;
+use crate::engine::{Effects, Engine, Level, Rearm, Then};
+use crate::port::{Admitted, Receipt};
+use crate::time::Now;
+
+impl Engine {
+    pub(super) fn committed(&mut self, then: Then, receipt: Receipt, now: Now, out: &mut Effects) {
+        match (then, receipt) {
+            (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
+            (Then::Start(ids), Receipt::Start(admitted)) => {
+                out.started.extend(&ids);
+                self.begin_all(ids, admitted, now, out);
+            }
+            (Then::Start(ids), _) => {
+                out.is_buried = true;
+                let why = "was not started: the store takes this runner for dead";
+                ids.into_iter().for_each(|id| self.lose(id, why, now, out));
+            }
+            (Then::Tick { slot, runs, cursor, at, disables }, Receipt::Tick(admitted)) => {
+                let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
+                self.begin_all(runs, admitted, now, out);
+                out.rearm.push(Rearm {
+                    slot,
+                    row: None,
+                    cursor,
+                    fired_at: fired.then_some(at),
+                    disables,
+                    ..Rearm::default()
+                });
+            }
+            (Then::Tick { slot, runs, .. }, _) => {
+                let trigger = self.declared_in(slot).map_or("", |trigger| &*trigger.row.name);
+                let text =
+                    format!("trigger '{trigger}': another runner polls it now; its last poll was discarded");
+                out.logs.push((Level::Warning, text));
+                runs.into_iter().for_each(|id| self.drop_run(id, now, out));
+                if self.is_newest(slot) {
+                    self.parked.insert(slot);
+                }
+                out.rearm.push(Rearm { slot, elsewhere: true, ..Rearm::default() });
+            }
+            (Then::Progress { run, life, end, .. }, _) if !self.is_life(run, life) => {
+                // It was opened again elsewhere, and came back, before this was heard of; who waits for that end still gets it.
+                if let (Some(end), Some(run)) = (end, self.runs.get(&run)) {
+                    out.ended.push((run.id, run.created_at, end));
+                }
+            }
+            (Then::Recorded { run, life, .. }, _) if !self.is_life(run, life) => {}
+            (Then::Progress { run, .. } | Then::Recorded { run, .. }, Receipt::Fenced) => {
+                out.logs.push((Level::Warning, format!("run {run} was taken over by another runner")));
+                out.lost.push((run, "was taken over by another runner".to_owned()));
+                self.drop_run(run, now, out);
+            }
+            (Then::Progress { run, jobs, looks, delayed, end, .. }, _) => {
+                self.kept(run, Follows { jobs, looks, delayed, end }, now, out);
+            }
+            (Then::Recorded { run, task, .. }, _) => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.recorded(task);
+                }
+            }
+            (Then::Forgotten { run, created_at, end }, _) => {
+                out.ended.push((run, created_at, end));
+                self.drop_run(run, now, out);
+            }
+            (Then::Declared { slot, vacancies, news }, Receipt::Declared(mut state)) => {
+                self.wait_for_others(state.row, std::mem::take(&mut state.others));
+                let elsewhere = state.owner != Some(self.epoch);
+                if elsewhere && self.is_newest(slot) {
+                    self.parked.insert(slot);
+                    // The answer may be older than the vacancy, which found nothing parked.
+                    if vacancies != self.vacancies {
+                        self.ask_for(slot, now, out);
+                    }
+                } else {
+                    self.parked.remove(&slot);
+                }
+                let is_stale = news != self.news;
+                let rearm = Rearm { slot, row: Some(state), elsewhere, is_stale, ..Rearm::default() };
+                // Not before the gate knows the runs that a dead owner left unfinished.
+                match self.is_recovered {
+                    true => out.rearm.push(rearm),
+                    false => self.undeclared.push((news, rearm)),
+                }
+            }
+            (Then::Declared { .. }, _) => out.is_buried = true,
+            (Then::Nothing, _) => {}
+        }
+    }
+
+    /// What the store will never take is given up alone, and said.
+    pub(super) fn refused(&mut self, then: Then, why: &str, now: Now, out: &mut Effects) {
+        let mut say = |what: String| out.logs.push((Level::Error, format!("{what} cannot be kept: {why}")));
+        match then {
+            Then::Start(ids) => {
+                let why = format!("was not started: {why}");
+                ids.into_iter().for_each(|id| self.lose(id, &why, now, out));
+            }
+            Then::Tick { slot, runs, .. } => {
+                let trigger = self.declared_in(slot).map_or("", |trigger| &*trigger.row.name);
+                say(format!("the tick of trigger '{trigger}'"));
+                self.counts.errors += 1;
+                runs.into_iter().for_each(|id| self.drop_run(id, now, out));
+                out.rearm.push(Rearm { slot, ..Rearm::default() });
+            }
+            Then::Progress { run, life, .. } | Then::Recorded { run, life, .. }
+                if !self.is_life(run, life) => {}
+            Then::Progress { run, .. } | Then::Recorded { run, .. } | Then::Forgotten { run, .. } => {
+                say(format!("the progress of run {run}"));
+                self.lose(run, &format!("cannot be kept: {why}"), now, out);
+            }
+            Then::Declared { slot, .. } => {
+                let trigger = self.declared_in(slot).map_or("", |trigger| &*trigger.row.name);
+                say(format!("the declaration of trigger '{trigger}'"));
+            }
+            Then::Nothing => say("history of polls".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Timers of runs and attempts: which are armed, and what follows when one goes off.
+//! Invariant: an armed timer has one purpose, and what is over has none armed.
+
+use uuid::Uuid;
+
+use crate::engine::{Effects, Engine, Job, Level};
+use crate::port::RunStatus;
+use crate::time::{Mono, Now};
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Timer {
+    Retry(Uuid, usize, u32),
+    CallbackTimeout(Job),
+    TaskTimeout(Job),
+    RunTimeout(Uuid),
+}
+
+impl Engine {
+    pub(super) fn clock(&mut self, now: Now, out: &mut Effects) {
+        while let Some((timer, _)) = self.timers.pop(now.mono) {
+            let payload = self.timer_of[timer as usize].take();
+            self.timer_free.push(timer);
+            match payload.expect("an armed timer has a purpose") {
+                Timer::CallbackTimeout(job) => {
+                    self.job_timer.remove(&job);
+                    let text = format!(
+                        "a callback of run {} does not come back; the run goes on without it",
+                        job.run
+                    );
+                    out.logs.push((Level::Error, text));
+                    out.released.push(job);
+                    self.settled(job, now, out);
+                }
+                Timer::Retry(id, task, life) => {
+                    let Some(run) = self.runs.get_mut(&id).filter(|run| run.life == life) else { continue };
+                    let progress = run.delay_over(task, now.wall);
+                    self.follow(id, progress, now, out);
+                }
+                Timer::TaskTimeout(job) => {
+                    self.job_timer.remove(&job);
+                    let text = format!("timed out after {:?}", self.settings.task_timeout);
+                    self.give_up(job, &text, now, out);
+                }
+                Timer::RunTimeout(id) => {
+                    self.run_timer.remove(&id);
+                    let text = format!("workflow timed out after {:?}", self.settings.workflow_timeout);
+                    self.halt(id, RunStatus::Failed, &text, now, out);
+                }
+            }
+        }
+        self.record_beginnings(now.mono, out);
+        for row in self.crons.due(now.wall) {
+            self.cron_due(row, now, out);
+        }
+    }
+
+    pub(super) fn arm_run(&mut self, id: Uuid, now: Mono) {
+        let timer = self.arm(now.after(self.settings.workflow_timeout), Timer::RunTimeout(id));
+        self.run_timer.insert(id, timer);
+    }
+
+    pub(super) fn arm_job(&mut self, job: Job, now: Mono) {
+        self.disarm_job(job);
+        let timer = self.arm(now.after(self.settings.task_timeout), Timer::TaskTimeout(job));
+        self.job_timer.insert(job, timer);
+    }
+
+    /// A callback has as long as a body; a run must not wait for one that hangs.
+    pub(super) fn arm_callback(&mut self, job: Job, now: Mono) {
+        self.disarm_job(job);
+        let timer = self.arm(now.after(self.settings.task_timeout), Timer::CallbackTimeout(job));
+        self.job_timer.insert(job, timer);
+    }
+
+    pub(super) fn disarm_job(&mut self, job: Job) {
+        if let Some(timer) = self.job_timer.remove(&job) {
+            self.disarm(timer);
+        }
+    }
+
+    pub(super) fn arm(&mut self, due: Mono, timer: Timer) -> u32 {
+        let id = self.timer_free.pop().unwrap_or_else(|| {
+            self.timer_of.push(None);
+            u32::try_from(self.timer_of.len() - 1).expect("timers are fewer than 2^32")
+        });
+        self.timer_of[id as usize] = Some(timer);
+        self.timers.arm(id, due);
+        id
+    }
+
+    pub(super) fn disarm(&mut self, timer: u32) {
+        self.timers.cancel(timer);
+        self.timer_of[timer as usize] = None;
+        self.timer_free.push(timer);
+    }
+}

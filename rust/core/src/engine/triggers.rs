@@ -1,0 +1,56 @@
+//! Which triggers are declared, in which place, and which of them others poll.
+//! Invariant: a trigger that this runner does not own is parked, and is asked for at each vacancy.
+
+use std::sync::Arc;
+
+use crate::engine::{Declared, Effects, Engine, Then};
+use crate::port::Change;
+use crate::time::Now;
+
+impl Engine {
+    pub(super) fn trigger(&mut self, slot: u32, declared: Declared, now: Now, out: &mut Effects) {
+        let trigger = declared.row.clone();
+        // What the old declaration still polls must not move the cursor behind the new one's back.
+        if let Some(old) = self.slot_of.insert(Arc::clone(&trigger.name), slot) {
+            // Its poll in flight still counts, for the workflow that it named.
+            self.parked.remove(&old);
+        }
+        let place = slot as usize;
+        if place >= self.triggers.len() {
+            self.triggers.resize(place + 1, None);
+        }
+        self.triggers[place] = Some(declared);
+        let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
+        out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies, news: self.news }));
+    }
+
+    /// The newest place of the trigger of that name.
+    pub fn place_of(&self, trigger: &str) -> Option<u32> {
+        self.slot_of.get(trigger).copied()
+    }
+
+    /// Whether a place holds its trigger's newest declaration.
+    pub(super) fn is_newest(&self, slot: u32) -> bool {
+        self.declared_in(slot).is_some_and(|declared| self.place_of(&declared.row.name) == Some(slot))
+    }
+
+    /// The trigger polled in that place, as it was declared there.
+    pub(super) fn declared_in(&self, slot: u32) -> Option<&Declared> {
+        self.triggers.get(slot as usize)?.as_ref()
+    }
+
+    pub(super) fn ask_for_parked(&mut self, now: Now, out: &mut Effects) {
+        self.parked.iter().for_each(|&slot| self.ask_for(slot, now, out));
+    }
+
+    pub(super) fn ask_for(&self, slot: u32, now: Now, out: &mut Effects) {
+        let trigger = self.declared_in(slot).expect("a parked trigger is declared").row.clone();
+        let change = Change::Declare { epoch: self.epoch, trigger, at: now.wall };
+        out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies, news: self.news }));
+    }
+
+    /// Whether a trigger of this program is polled by another owner.
+    pub fn has_parked(&self) -> bool {
+        !self.parked.is_empty()
+    }
+}

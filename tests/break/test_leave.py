@@ -1,0 +1,213 @@
+"""Who leaves, and who only looks: runs of a runner that is gone or at work, as another one sees them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import cloaca
+
+SECONDS = 30.0
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits until the condition holds, for what no event tells."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.005)
+
+
+def workflow(name: str, body: object, **options: object) -> None:
+    with cloaca.WorkflowBuilder(name):
+        cloaca.task(id="t", **{"retry_attempts": 1, **options})(body)
+
+
+def statuses(runner: cloaca.DefaultRunner) -> list[str]:
+    return sorted(run["status"] for run in runner.list_runs(limit=1000))
+
+
+def test_a_body_that_does_not_end_holds_up_none_of_the_others(tmp_path: Path) -> None:
+    url, entered, go = str(tmp_path / "a.db"), threading.Event(), threading.Event()
+    polls: list[int] = []
+
+    def stuck(context: cloaca.Context) -> None:
+        entered.set()
+        go.wait(SECONDS)
+
+    workflow("stuck", stuck)
+    workflow("others", lambda context: None)
+
+    @cloaca.trigger(workflow="others", poll_interval="5ms")
+    def watcher() -> bool:
+        polls.append(threading.get_ident())
+        return False
+
+    config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=1)
+    first = cloaca.DefaultRunner.with_config(url, config)
+    held = first.submit("stuck")
+    assert entered.wait(SECONDS)
+    left = [first.submit("others") for _ in range(20)]
+    with cloaca.DefaultRunner(url) as second:
+        first.shutdown(timeout=0.01)
+        before = len(polls)
+        for run in left:
+            assert second.run(run.id).result(SECONDS).status == "Completed"
+        until(lambda: len(polls) > before + 3)
+        assert second.get_run(held.id)["status"] == "Running"  # type: ignore[index]
+        go.set()
+        assert second.run(held.id).result(SECONDS).status == "Completed"
+        tasks = second.get_run(held.id)["tasks"]  # type: ignore[index]
+    assert [task["attempts"] for task in tasks] == [2]
+
+
+def test_a_clean_restart_uses_up_no_attempt(tmp_path: Path) -> None:
+    url, waits, attempts = str(tmp_path / "a.db"), threading.Event(), []
+
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        attempts.append(len(attempts) + 1)
+        if len(attempts) <= 3:
+            waits.set()
+            handle.defer_until(lambda: False, 1)
+        if len(attempts) == 4:
+            raise ValueError("once")
+
+    workflow("w", body, retry_attempts=2, retry_delay_ms=1)
+    first = cloaca.DefaultRunner(url)
+    run = first.submit("w")
+    for runner in (first, cloaca.DefaultRunner, cloaca.DefaultRunner):
+        living = runner if isinstance(runner, cloaca.DefaultRunner) else runner(url)
+        assert waits.wait(SECONDS)
+        waits.clear()
+        living.shutdown()
+    with cloaca.DefaultRunner(url) as last:
+        assert last.run(run.id).result(SECONDS).status == "Completed"
+        tasks = last.get_run(run.id)["tasks"]  # type: ignore[index]
+    assert attempts == [1, 2, 3, 4, 5]
+    assert [task["attempts"] for task in tasks] == [5]
+
+
+def test_more_clean_restarts_than_deaths_are_allowed_fail_nothing(tmp_path: Path) -> None:
+    url, waits, goes_on = str(tmp_path / "a.db"), threading.Event(), threading.Event()
+
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        waits.set()
+        handle.defer_until(goes_on.is_set, 1)
+
+    workflow("w", body)
+    run_id = ""
+    for _ in range(25):
+        with cloaca.DefaultRunner(url) as runner:
+            run_id = run_id or runner.submit("w").id
+            assert waits.wait(SECONDS)
+            waits.clear()
+    goes_on.set()
+    with cloaca.DefaultRunner(url) as runner:
+        assert runner.run(run_id).result(SECONDS).status == "Completed"
+
+
+def test_a_cancelled_run_whose_body_outlives_its_runner_ends_cancelled(tmp_path: Path) -> None:
+    url, entered, go = str(tmp_path / "a.db"), threading.Event(), threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        entered.set()
+        go.wait(SECONDS)
+
+    workflow("w", body)
+    first = cloaca.DefaultRunner(url)
+    run = first.submit("w")
+    assert entered.wait(SECONDS)
+    with cloaca.DefaultRunner(url) as second:
+        run.cancel()
+        first.shutdown(timeout=0.01)
+        go.set()
+        assert second.run(run.id).result(SECONDS).status == "Cancelled"
+
+
+def test_filters_and_rows_agree_and_only_what_runs_reads_running() -> None:
+    entered, go = threading.Barrier(4), threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        if not go.is_set():
+            entered.wait(SECONDS)
+            go.wait(SECONDS)
+
+    workflow("w", body)
+    config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=3)
+    with cloaca.DefaultRunner.with_config(":memory:", config) as runner:
+        runs = runner.submit_many("w", [{"i": number} for number in range(400)])
+        entered.wait(SECONDS)
+        assert statuses(runner) == ["Pending"] * 397 + ["Running"] * 3
+        for status, count in (("Running", 3), ("Pending", 397)):
+            rows = runner.list_runs(status=status, limit=1000)
+            assert [row["status"] for row in rows] == [status] * count
+        running = runner.list_runs(status="Running")
+        assert all(row["started_at"] is not None for row in running)
+        assert all(runner.get_run(row["id"])["tasks"] for row in running)  # type: ignore[index]
+        go.set()
+        assert all(run.result(SECONDS).status == "Completed" for run in runs)
+
+
+LOOKS = """
+import sqlite3, sys, time
+store = sqlite3.connect(sys.argv[1], timeout=30)
+deadline = time.monotonic() + 30
+while True:
+    found = store.execute("SELECT status, started_at IS NOT NULL FROM runs").fetchall()
+    if found == [("Running", 1)]:
+        break
+    assert time.monotonic() < deadline, found
+    time.sleep(0.005)
+assert store.execute("SELECT status, attempt FROM tasks").fetchall() == [("Running", 1)]
+"""
+
+
+def test_what_runs_is_seen_by_whoever_only_reads_the_file(tmp_path: Path) -> None:
+    path, go = tmp_path / "a.db", threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        go.wait(SECONDS)
+
+    workflow("w", body)
+    with cloaca.DefaultRunner(str(path)) as runner:
+        run = runner.submit("w")
+        subprocess.run([sys.executable, "-c", LOOKS, str(path)], check=True, timeout=60)
+        go.set()
+        assert run.result(SECONDS).status == "Completed"
+
+
+BURIES = """
+import sqlite3, sys
+store = sqlite3.connect(sys.argv[1], timeout=30)
+store.execute("UPDATE owners SET left_at = 1")
+store.commit()
+"""
+
+
+def test_a_runner_that_was_taken_for_dead_ends_and_says_so(tmp_path: Path) -> None:
+    path, entered, go = tmp_path / "a.db", threading.Event(), threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        entered.set()
+        go.wait(SECONDS)
+
+    workflow("w", body)
+    with cloaca.DefaultRunner(str(path)) as runner:
+        run = runner.submit("w")
+        assert entered.wait(SECONDS)
+        subprocess.run([sys.executable, "-c", BURIES, str(path)], check=True, timeout=60)
+        with pytest.raises(cloaca.RunnerError):
+            run.result(SECONDS)
+        with pytest.raises(cloaca.RunnerError):
+            runner.submit("w")
+        with pytest.raises(cloaca.StoreError):
+            runner.retry(run.id)
+        go.set()
+    with cloaca.DefaultRunner(str(path)) as runner:
+        assert runner.run(run.id).result(SECONDS).status == "Completed"
