@@ -610,7 +610,7 @@ class DefaultRunner:
         engine = self._open()
         if not isinstance(path, str | os.PathLike):
             raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
-        engine.export(check.text(os.fspath(path), "path"))
+        engine.export(check.path(os.fspath(path), "path"))
 
     def run_forever(self, shutdown_timeout: float = SHUTDOWN_SECONDS) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread.

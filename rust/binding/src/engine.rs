@@ -2,6 +2,7 @@
 //! Invariant: every entry first checks that it is in the process that opened the runner.
 
 use std::any::Any;
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -259,7 +260,7 @@ impl Engine {
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
-        url: &str,
+        url: OsString,
         durability: Option<&str>,
         slots: usize,
         task_timeout: f64,
@@ -279,7 +280,7 @@ impl Engine {
             catchup_max,
             contexts: Bounds { bytes_max: context_bytes_max, ..Bounds::default() },
         };
-        let opened = free(py, || cloaca_store::open(url, durability))?;
+        let opened = free(py, || cloaca_store::open(&url, durability))?;
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
         let clock = start.map_or_else(Clock::system, |at| Clock::manual(Wall(at)));
         let retention = retention.map(Duration::from_micros);
