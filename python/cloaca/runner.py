@@ -170,7 +170,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         engine = self._open()
         if not isinstance(path, str | os.PathLike):
             raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
-        engine.store.export(check.text(os.fspath(path), "path"))
+        engine.store.export(check.path(os.fspath(path), "path"))
 
     def run_forever(self, shutdown_timeout: float = SHUTDOWN_SECONDS) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread.
@@ -241,7 +241,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         finally:
             # Each may be done again, so that whoever is interrupted here can call again.
             living.leave(self)
-            _guard.unwatch(self._crew)
+            _guard.unwatch_closed()
         # Not after an interrupt: that is heard at once.
         self._crew.join(min(limit, JOIN_SECONDS) if body is None else 0.0)
 

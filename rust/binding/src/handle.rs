@@ -48,7 +48,7 @@ impl Handle {
         ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
-        free(py, || ask(runtime))?.map_err(|fault| error::raise_fault(py, fault))
+        free(py, || ask(runtime))?.map_err(|fault| fault_of(py, runtime, fault))
     }
 
     /// The same for who looks at runs.
@@ -68,7 +68,7 @@ impl Handle {
         write: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
-        apart(py, runtime, &Halt::default(), write)?.map_err(|fault| error::raise_fault(py, fault))
+        apart(py, runtime, &Halt::default(), write)?.map_err(|fault| fault_of(py, runtime, fault))
     }
 
     /// The same for a question that may take as long as it likes, about what was sent before it.
@@ -90,6 +90,14 @@ impl Handle {
     pub fn trigger_row(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
         flush(py, self.runtime(py)?, Runtime::flushing)?;
         self.stored(py, |runtime| runtime.store().trigger(name))
+    }
+}
+
+/// The exception for a fault of the store. One that was closed under a call is the runner's.
+fn fault_of(py: Python<'_>, runtime: &Runtime, fault: Fault) -> PyErr {
+    match runtime.is_finished() {
+        true => error::raise(py, Error::new(Kind::Runner, "the runner was shut down")),
+        false => error::raise_fault(py, fault),
     }
 }
 

@@ -11,6 +11,7 @@ use cloaca_core::port::{NewCron, Page, RunFilter, ScheduleFilter};
 use cloaca_core::runtime::Runtime;
 use cloaca_core::time::Wall;
 
+use crate::gil::free;
 use crate::handle::{Handle, parse_id};
 use crate::wait::flush;
 use crate::{convert, error};
@@ -33,16 +34,19 @@ impl Schedules {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let page = Page { limit, offset };
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        let rows = self
-            .handle
-            .stored(py, |runtime| runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page))?;
-        rows.iter().map(|row| convert::trigger(py, row, self.handle.runtime.last_poll_at(row.row))).collect()
+        let (rows, last) = self.handle.stored(py, |runtime| {
+            let rows = runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page)?;
+            let last = runtime.last_polls(rows.iter().map(|row| row.row));
+            Ok((rows, last))
+        })?;
+        rows.iter().zip(last).map(|(row, last)| convert::trigger(py, row, last)).collect()
     }
 
     /// The trigger of that name.
     fn trigger<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let row = self.handle.trigger_row(py, name)?;
-        row.map(|row| convert::trigger(py, &row, self.handle.runtime.last_poll_at(row.row))).transpose()
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
+        let last = free(py, || self.handle.runtime.last_polls([row.row]))?;
+        convert::trigger(py, &row, last[0]).map(Some)
     }
 
     /// Switches a trigger; false if there is none of that name.

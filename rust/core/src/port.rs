@@ -43,6 +43,8 @@ pub trait Store: Send + Sync {
     /// interruption; what somebody asked to end has ended. What is kept stands under the epoch that is returned, whose lock is held until
     /// that leaves in its turn; with nothing kept there is none.
     fn leave(&self, epoch: i64, kept: &[Uuid], at: Wall) -> Stored<Option<i64>>;
+    /// Closes everything: whatever is asked then is refused. Waits for nothing but what is being answered.
+    fn close(&self);
     /// Takes those off the list that have died without leaving, and tells how many those were and how many others live.
     fn bury(&self, epoch: i64) -> Stored<Siblings>;
     /// What is wrong with where everything is kept that no write would notice, such as a file that was deleted. Cheap.
@@ -93,6 +95,8 @@ pub trait Store: Send + Sync {
     fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool>;
     /// Schedules of a kind in the order of their registration.
     fn schedules(&self, filter: ScheduleFilter, enabled_only: bool, page: Page) -> Stored<Vec<Schedule>>;
+    /// At most `limit` schedules of a kind whose row is larger than `after`, by their rows: a walk through all costs each of them once.
+    fn schedules_after(&self, filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>>;
     /// The trigger of that name.
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>>;
     /// The cron with that id.

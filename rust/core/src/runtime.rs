@@ -130,6 +130,8 @@ struct Shared {
     is_over: AtomicBool,
     /// The epoch under which this runner's runs stand; none once it has left. One thread leaves at a time.
     stays: Mutex<Option<i64>>,
+    is_finished: AtomicBool,
+    is_closed: AtomicBool,
 }
 
 /// One runner's engine with its threads.
@@ -217,6 +219,8 @@ impl Runtime {
             is_stopped: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             stays: Mutex::new(Some(epoch)),
+            is_finished: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery;
@@ -392,7 +396,19 @@ impl Runtime {
         shared.conclude();
         shared.leave();
         shared.lose_all();
+        shared.is_finished.store(true, Ordering::Release);
+        shared.close_when_left(*lock(&shared.stays));
         shared.order(Order::Close);
+    }
+
+    /// Whether [`Runtime::finish_close`] has been here.
+    pub fn is_finished(&self) -> bool {
+        self.shared.is_finished.load(Ordering::Acquire)
+    }
+
+    /// Whether the store is closed, too: the last body is home.
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed.load(Ordering::Acquire)
     }
 
     /// All of it, within `span`; true if nothing was still running.
@@ -546,6 +562,16 @@ impl Shared {
         let kept: Vec<Uuid> = kept.into_iter().collect();
         // What fails here is buried by the next owner.
         *left = self.store.leave(epoch, &kept, self.now().wall).unwrap_or_default();
+        self.close_when_left(*left);
+    }
+
+    /// Closes the store of a runner that was shut down and has nothing more to write. Not with the last reference to it, which may live
+    /// on for as long as the program.
+    fn close_when_left(&self, stays: Option<i64>) {
+        if stays.is_none() && self.is_finished.load(Ordering::Acquire) {
+            self.store.close();
+            self.is_closed.store(true, Ordering::Release);
+        }
     }
 
     /// Writes what ended behind the writer's back; false if that fails: given up, its attempts would begin again under the same numbers.

@@ -53,10 +53,10 @@ pub struct SqliteStore {
     /// The file's path.
     path: PathBuf,
     /// Declared before the writer, so that the writer closes last and folds the write-ahead log into the file.
-    reader: Option<Mutex<Connection>>,
+    reader: Option<Slot>,
     /// Likewise; none in memory, where there is one connection.
     asked: Option<Asked>,
-    writer: Mutex<Connection>,
+    writer: Slot,
     locks: Locks,
     /// Device and inode of the open file, where there are such.
     identity: Option<(u64, u64)>,
@@ -68,9 +68,12 @@ pub struct SqliteStore {
     shield: Shield,
 }
 
+/// A connection until the store is closed.
+type Slot = Mutex<Option<Connection>>;
+
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.shield.lower();
+        self.close();
     }
 }
 
@@ -86,7 +89,7 @@ impl SqliteStore {
             name: ":memory:".to_owned(),
             reader: None,
             asked: None,
-            writer: Mutex::new(writer),
+            writer: Mutex::new(Some(writer)),
             locks: Locks::none(),
             path: PathBuf::new(),
             identity: None,
@@ -106,7 +109,7 @@ impl SqliteStore {
         let name = path.display().to_string();
         let locks = Locks::of(&path, shield.identity());
         let (identity, reader, writer) =
-            (open::identity(&path), Some(Mutex::new(reader)), Mutex::new(writer));
+            (open::identity(&path), Some(Mutex::new(Some(reader))), Mutex::new(Some(writer)));
         let log = open::identity(&open::beside(&path, "-wal"));
         let severed = OnceLock::new();
         let asked = Some(Asked::of(&path, identity));
@@ -119,8 +122,10 @@ impl SqliteStore {
     fn write<T>(&self, step: Step, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         let connection = lock(&self.writer);
-        let done = transact(&connection, step, work).map_err(|failure| failure.into_fault(&self.name))?;
-        self.still_linked(&connection).map(|()| done)
+        let done = opened(&connection)
+            .and_then(|connection| transact(connection, step, work).map(|done| (connection, done)));
+        let (connection, done) = done.map_err(|failure| failure.into_fault(&self.name))?;
+        self.still_linked(connection).map(|()| done)
     }
 
     /// Whether the log that a commit went into is the one that others will read: one look at its inode.
@@ -151,7 +156,7 @@ impl SqliteStore {
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         let connection = lock(self.reader.as_ref().unwrap_or(&self.writer));
-        work(&connection).map_err(|failure| failure.into_fault(&self.name))
+        opened(&connection).and_then(work).map_err(|failure| failure.into_fault(&self.name))
     }
 
     /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.
@@ -159,14 +164,14 @@ impl SqliteStore {
         let _entered = gate::enter();
         let done = match &self.asked {
             Some(asked) => asked.with(halt, work),
-            None => {
-                self.writer_unless(halt).and_then(|mut connection| asked::until(&mut connection, halt, work))
-            }
+            None => self.writer_unless(halt).and_then(|mut connection| {
+                asked::until(connection.as_mut().ok_or_else(Failure::closed)?, halt, work)
+            }),
         };
         done.map_err(|failure| failure.into_fault(&self.name))
     }
 
-    fn writer_unless(&self, halt: &Halt) -> Result<MutexGuard<'_, Connection>, Failure> {
+    fn writer_unless(&self, halt: &Halt) -> Result<MutexGuard<'_, Option<Connection>>, Failure> {
         loop {
             match self.writer.try_lock() {
                 Ok(connection) => return Ok(connection),
@@ -184,8 +189,12 @@ impl SqliteStore {
 const MEMORY_PAUSE: Duration = Duration::from_millis(1);
 
 /// A thread that panicked with the lock left no transaction behind: its guard rolled back as it unwound.
-fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+fn lock(connection: &Slot) -> MutexGuard<'_, Option<Connection>> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn opened(connection: &Option<Connection>) -> Result<&Connection, Failure> {
+    connection.as_ref().ok_or_else(Failure::closed)
 }
 
 fn transact<T>(
@@ -222,6 +231,22 @@ impl Store for SqliteStore {
         around(Step::Release, || self.locks.release(epoch));
         self.wake_others(epoch);
         left
+    }
+
+    fn close(&self) {
+        let _entered = gate::enter();
+        if let Some(asked) = &self.asked {
+            asked.close();
+        }
+        if let Some(reader) = &self.reader {
+            lock(reader).take();
+        }
+        let mut writer = lock(&self.writer);
+        self.shield.lower();
+        // Last, so that it folds the write-ahead log into the file.
+        writer.take();
+        self.locks.release_all();
+        self.shield.close();
     }
 
     fn bury(&self, epoch: i64) -> Stored<Siblings> {
@@ -320,6 +345,10 @@ impl Store for SqliteStore {
         self.read(|db| schedule::list(db, filter, enabled_only, page))
     }
 
+    fn schedules_after(&self, filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>> {
+        self.read(|db| schedule::list_after(db, filter, after, limit))
+    }
+
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>> {
         self.read(|db| schedule::trigger(db, name))
     }
@@ -376,7 +405,7 @@ mod tests {
     fn a_locked_file_is_a_passing_fault_and_works_again() {
         let folder = folder("locked");
         let store = store_in(&folder);
-        lock(&store.writer).busy_timeout(Duration::ZERO).unwrap();
+        opened(&lock(&store.writer)).unwrap().busy_timeout(Duration::ZERO).unwrap();
         let other = Connection::open(folder.join("runs.db")).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let Err(Fault::Passing(message)) = store.join(Wall(1)) else { panic!("it wrote") };
@@ -393,7 +422,10 @@ mod tests {
         let epoch = store.join(Wall(1)).unwrap();
         let limit = |pages: i64| {
             let set = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-            lock(&store.writer).pragma_update_and_check(None, "max_page_count", pages, set).unwrap();
+            opened(&lock(&store.writer))
+                .unwrap()
+                .pragma_update_and_check(None, "max_page_count", pages, set)
+                .unwrap();
         };
         let run = |number, context: &str| cloaca_core::port::NewRun {
             id: Uuid::from_u128(number),
@@ -441,7 +473,7 @@ mod tests {
         let connections = stores.iter().flat_map(|store| store.reader.iter().chain([&store.writer]));
         for connection in connections {
             let config = rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
-            assert_eq!(lock(connection).db_config(config), Ok(true));
+            assert_eq!(opened(&lock(connection)).unwrap().db_config(config), Ok(true));
         }
         drop(stores);
         fs::remove_dir_all(folder).unwrap();
@@ -451,7 +483,7 @@ mod tests {
     #[test]
     fn listings_walk_an_index() {
         let store = SqliteStore::in_memory().unwrap();
-        for (sql, index) in run::PLANS {
+        for (sql, index) in run::PLANS.into_iter().chain(schedule::PLANS) {
             let (_, rows) =
                 store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();
             let plan = format!("{rows:?}");

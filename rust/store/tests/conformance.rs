@@ -93,6 +93,7 @@ claims! {
     a_new_cron_does_not_inherit_a_deleted_ones_runs
     a_schedule_is_switched_with_a_cause
     schedules_are_listed_in_the_order_of_registration
+    schedules_are_walked_by_their_rows
     runs_are_listed_newest_first_and_filtered
     an_unknown_run_trigger_or_cron_is_none
     cron_stats_count_slots_of_all_crons
@@ -102,6 +103,7 @@ claims! {
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
     an_endless_query_ends_when_it_is_told_to
+    what_is_asked_after_the_close_is_refused
     an_export_holds_everything
     an_export_never_overwrites
     an_export_into_no_folder_is_refused
@@ -961,6 +963,21 @@ fn schedules_are_listed_in_the_order_of_registration(store: &dyn Store) {
     assert_eq!(crons.iter().map(|cron| cron.id).collect::<Vec<_>>(), [id(50)]);
 }
 
+fn schedules_are_walked_by_their_rows(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let zeta = declared(store, epoch, "zeta").row;
+    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap().row;
+    let alpha = declared(store, epoch, "alpha").row;
+    let walked = |filter, after, limit| -> Vec<i64> {
+        store.schedules_after(filter, after, limit).unwrap().iter().map(|schedule| schedule.row).collect()
+    };
+    assert_eq!(walked(ScheduleFilter::Triggers, 0, 10), [zeta, alpha]);
+    assert_eq!(walked(ScheduleFilter::Triggers, 0, 1), [zeta]);
+    assert_eq!(walked(ScheduleFilter::Triggers, zeta, 1), [alpha]);
+    assert_eq!(walked(ScheduleFilter::Triggers, alpha, 10), [0; 0]);
+    assert_eq!(walked(ScheduleFilter::Crons, 0, 10), [cron]);
+}
+
 fn runs_are_listed_newest_first_and_filtered(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let trigger = declared(store, epoch, "inbox");
@@ -1090,6 +1107,18 @@ fn an_endless_query_ends_when_it_is_told_to(store: &dyn Store) {
     });
     assert_eq!(query(store, "SELECT 1", &[]).unwrap().1, [vec![Cell::Int(1)]]);
     assert!(store.join(Wall(1)).is_ok());
+}
+
+fn what_is_asked_after_the_close_is_refused(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.close();
+    store.close();
+    assert!(matches!(store.commit(&[]), Err(Fault::Final(_))));
+    assert!(matches!(store.runs(&any(), ALL), Err(Fault::Final(_))));
+    assert!(matches!(query(store, "SELECT 1", &[]), Err(Fault::Final(_))));
+    assert!(store.leave(epoch, &[], Wall(2)).is_err());
+    store.wake_others(epoch);
+    assert!(!store.woken(epoch));
 }
 
 fn an_export_holds_everything(store: &dyn Store) {

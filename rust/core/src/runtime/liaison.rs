@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::engine::{Event, Level};
-use crate::port::{BURIED, Fault, Page, Schedule, ScheduleFilter};
+use crate::port::{BURIED, Fault, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
@@ -27,6 +27,9 @@ pub(super) const PRUNE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Between two looks for what has grown too old.
 pub(super) const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// So many schedules are read at once.
+const LIST_CHUNK: u64 = 1000;
 
 /// So many triggers are switched at once by news from another process.
 pub(super) const NEWS_CHUNK: usize = 1000;
@@ -286,14 +289,13 @@ impl Shared {
     }
 
     pub(super) fn all_schedules(&self, filter: ScheduleFilter) -> std::result::Result<Vec<Schedule>, Fault> {
-        let mut page = Page { limit: 1000, offset: 0 };
-        let mut all = Vec::new();
+        let mut all: Vec<Schedule> = Vec::new();
         loop {
-            let found = self.store.schedules(filter, false, page)?;
+            let after = all.last().map_or(0, |last| last.row);
+            let found = self.store.schedules_after(filter, after, LIST_CHUNK)?;
             if found.is_empty() {
                 return Ok(all);
             }
-            page.offset += page.limit;
             all.extend(found);
         }
     }

@@ -343,6 +343,8 @@ impl Store for MemoryStore {
         Ok(remnant)
     }
 
+    fn close(&self) {}
+
     fn bury(&self, epoch: i64) -> Stored<Siblings> {
         let mut state = self.enter()?;
         let is_buried = !state.is_living(epoch);
@@ -463,6 +465,12 @@ impl Store for MemoryStore {
     fn schedules(&self, _filter: ScheduleFilter, _enabled_only: bool, page: Page) -> Stored<Vec<Schedule>> {
         let state = self.enter()?;
         let rows = state.schedules.iter().skip(page.offset as usize).take(page.limit as usize);
+        Ok(rows.cloned().collect())
+    }
+
+    fn schedules_after(&self, _filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>> {
+        let state = self.enter()?;
+        let rows = state.schedules.iter().filter(|schedule| schedule.row > after).take(limit as usize);
         Ok(rows.cloned().collect())
     }
 

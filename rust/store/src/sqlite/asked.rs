@@ -2,7 +2,8 @@
 //! Invariant: nothing else uses them, and each reads the file that the store has open.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use cloaca_core::port::Halt;
 use rusqlite::Connection;
@@ -16,17 +17,29 @@ const IDLE_MAX: usize = 2;
 /// Steps of SQLite's machine between two looks at whether a statement is to end: some ten microseconds.
 const STEPS: i32 = 1000;
 
-/// Connections that nobody uses now.
+/// Connections for statements of users.
 pub struct Asked {
     path: PathBuf,
     identity: Option<Identity>,
-    idle: Mutex<Vec<Connection>>,
+    state: Mutex<State>,
+    back: Condvar,
 }
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Connection>,
+    /// So many are in use.
+    out: usize,
+    closed: bool,
+}
+
+/// Closing waits no longer than this for a statement that was told to end.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Asked {
     /// For the file at `path`.
     pub fn of(path: &Path, identity: Option<Identity>) -> Self {
-        Self { path: path.to_owned(), identity, idle: Mutex::default() }
+        Self { path: path.to_owned(), identity, state: Mutex::default(), back: Condvar::new() }
     }
 
     /// Runs `work` on a connection of its own, until `halt` is asked for.
@@ -35,14 +48,32 @@ impl Asked {
         halt: &Halt,
         work: impl FnOnce(&Connection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let kept = self.idle().pop();
-        let mut connection = kept.map_or_else(|| self.another(), Ok)?;
-        let done = until(&mut connection, halt, work);
-        let mut idle = self.idle();
-        if idle.len() < IDLE_MAX {
-            idle.push(connection);
+        let kept = {
+            let mut state = self.state();
+            if state.closed {
+                return Err(Failure::closed());
+            }
+            state.out += 1;
+            state.idle.pop()
+        };
+        let mut back = Back { asked: self, connection: None };
+        let connection = back.connection.insert(kept.map_or_else(|| self.another(), Ok)?);
+        until(connection, halt, work)
+    }
+
+    /// Closes all of them, those in use when they come back, which is waited for.
+    pub fn close(&self) {
+        let deadline = Instant::now() + CLOSE_PATIENCE;
+        let mut state = self.state();
+        state.closed = true;
+        state.idle.clear();
+        while state.out > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.back.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        done
     }
 
     fn another(&self) -> Result<Connection, Failure> {
@@ -56,8 +87,27 @@ impl Asked {
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Brings a connection back, also when its thread unwinds.
+struct Back<'a> {
+    asked: &'a Asked,
+    connection: Option<Connection>,
+}
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        let mut state = self.asked.state();
+        state.out -= 1;
+        match self.connection.take() {
+            Some(connection) if !state.closed && state.idle.len() < IDLE_MAX => state.idle.push(connection),
+            // Closed under the lock: who waits for it to be back waits for its end.
+            other => drop(other),
+        }
+        self.asked.back.notify_all();
     }
 }
 
