@@ -20,15 +20,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .crew import Crew
+
 _lock = threading.Lock()
-_live: dict[tuple[int, int], set[object]] = {}
+_live: dict[tuple[int, int], set[Crew]] = {}
 """Who has each file open. Sets, so that an interrupted call can be made again."""
 _installed = False
 
 
-def watch(path: str, owner: object) -> None:
-    """Guards a live file until `unwatch` of the same owner."""
+def watch(path: str, owner: Crew) -> None:
+    """Guards a file for as long as its owner holds it."""
     global _installed
+    unwatch_closed()
     try:
         status = os.stat(path)
     except OSError:
@@ -41,11 +44,11 @@ def watch(path: str, owner: object) -> None:
             sys.addaudithook(_audit)
 
 
-def unwatch(owner: object) -> None:
-    """Ends what `watch` began for this owner. Twice is fine."""
+def unwatch_closed() -> None:
+    """Ends what `watch` began for owners that have closed their file by now."""
     with _lock:
         for key, owners in list(_live.items()):
-            owners.discard(owner)
+            owners.difference_update([owner for owner in owners if not owner.holds_file()])
             if not owners:
                 _live.pop(key, None)
 
@@ -66,7 +69,8 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         status = os.stat(path)
     except (OSError, ValueError, TypeError):
         return
-    if (status.st_dev, status.st_ino) in _live:
+    # A runner whose last body came home after its shutdown has told nobody that it closed the file then.
+    if any(owner.holds_file() for owner in tuple(_live.get((status.st_dev, status.st_ino), ()))):
         raise StoreError(
             f"sqlite3.connect({path!r}): a runner of this process has this file open, and a second SQLite "
             "library on it would lose committed rows; use runner.query(sql) or runner.export(path), or "

@@ -7,11 +7,11 @@ use pyo3::prelude::*;
 
 use cloaca_core::runtime;
 
-use crate::engine::{free, refuse_after_fork, span_of};
 use crate::error;
-
-/// No wait of the main thread is longer without a look at its signals.
-pub const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+use crate::fork::refuse_after_fork;
+use crate::gil::free;
+use crate::handle::span_of;
+use crate::wait::SIGNALS_EVERY;
 
 /// One run on its way to its end.
 #[pyclass(frozen, module = "cloaca._cloaca")]

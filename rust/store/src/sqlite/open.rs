@@ -147,7 +147,8 @@ fn prepare(
     Ok(())
 }
 
-fn reader(path: &Path) -> Result<Connection, Failure> {
+/// Another connection that sees what is committed.
+pub fn reader(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Ok(connect(path, flags)?)
 }

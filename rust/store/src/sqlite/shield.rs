@@ -56,12 +56,18 @@ pub struct Shield {
     path: PathBuf,
     identity: Option<Identity>,
     is_raised: Mutex<bool>,
+    is_open: Mutex<bool>,
 }
 
 impl Shield {
     /// For a store without a file.
     pub fn none() -> Self {
-        Self { path: PathBuf::new(), identity: None, is_raised: Mutex::new(false) }
+        Self {
+            path: PathBuf::new(),
+            identity: None,
+            is_raised: Mutex::new(false),
+            is_open: Mutex::new(false),
+        }
     }
 
     /// Opens what is to be held of the database at `path`, making the file as SQLite would. To be called before SQLite opens
@@ -70,6 +76,7 @@ impl Shield {
         let identity = enlist(path);
         // SQLite follows links before it names the files beside the database.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+<<<<<<< HEAD
         let shield = Self { path, identity, is_raised: Mutex::new(false) };
         shield.raise_early();
         shield
@@ -95,6 +102,9 @@ impl Shield {
         let mut shields = shields();
         let shielded = self.identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
         shielded.is_some_and(|shielded| shielded.stores == 1)
+=======
+        Self { path, identity, is_raised: Mutex::new(false), is_open: Mutex::new(identity.is_some()) }
+>>>>>>> main
     }
 
     /// The file's path, free of links.
@@ -159,16 +169,20 @@ impl Shield {
             shielded.memory.iter().for_each(|file| lock(file, CONNECTED, false));
         }
     }
-}
 
+<<<<<<< HEAD
 /// To be dropped after the store's connections.
 impl Drop for Shield {
     fn drop(&mut self) {
         if self.is_last() {
             self.tidy();
         }
+=======
+    /// Closes the descriptors unless another store needs them. To be called after the store's last connection is closed.
+    pub fn close(&self) {
+>>>>>>> main
         self.lower();
-        let Some(identity) = self.identity else { return };
+        let Some(identity) = self.identity.filter(|_| self.is_let_go()) else { return };
         let mut shields = shields();
         let table = shields.get_or_insert_default();
         if let Some(shielded) = table.get_mut(&identity) {
@@ -177,6 +191,17 @@ impl Drop for Shield {
                 table.remove(&identity);
             }
         }
+    }
+
+    fn is_let_go(&self) -> bool {
+        std::mem::replace(&mut self.is_open.lock().unwrap_or_else(PoisonError::into_inner), false)
+    }
+}
+
+/// To be dropped after the store's connections.
+impl Drop for Shield {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
