@@ -38,7 +38,9 @@ def test_the_same_function_under_two_names_is_two_triggers() -> None:
         assert {row["trigger_name"] for row in runner.list_trigger_schedules()} == {"one", "other"}
 
 
-@pytest.mark.xfail(strict=True, reason="a trigger that becomes a cron goes on being polled, and the cron it was stays")
+@pytest.mark.xfail(
+    strict=True, reason="a trigger that becomes a cron goes on being polled, and the cron it was stays"
+)
 @pytest.mark.parametrize("first", ["polled", "cron"])
 def test_a_trigger_that_changes_its_kind_is_no_longer_what_it_was(first: str) -> None:
     """Belongs to the work on declarations; strict, so that this line goes once it holds."""
@@ -131,7 +133,9 @@ def test_what_one_process_declares_and_another_does_not_is_done_by_the_one_that_
     assert health(path) == "ok"
 
 
-def test_a_workflow_that_is_gone_waits_beside_others_and_is_done_by_whom_declares_it_again(tmp_path: Path) -> None:
+def test_a_workflow_that_is_gone_waits_beside_others_and_is_done_by_whom_declares_it_again(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "runs.db"
     dies = """
     with cloaca.WorkflowBuilder("gone"):

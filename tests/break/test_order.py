@@ -114,7 +114,16 @@ class Ground:
 
     def attack(self, number: int) -> None:
         chance = random.Random(number)
-        calls = [self.submit, self.submit, self.cancel, self.retry, self.switch, self.declare, self.crons, self.look]
+        calls = [
+            self.submit,
+            self.submit,
+            self.cancel,
+            self.retry,
+            self.switch,
+            self.declare,
+            self.crons,
+            self.look,
+        ]
         calls.append(self.tick)
         try:
             for _ in range(ROUNDS):
@@ -132,7 +141,9 @@ class Ground:
         for row in self.runner.list_cron_schedules():
             self.runner.delete_cron_schedule(row["id"])
         deadline = monotonic() + SECONDS * TIMES
-        while left := [row for row in self.runner.list_runs(limit=10_000, contexts=False) if not row["completed_at"]]:
+        while left := [
+            row for row in self.runner.list_runs(limit=10_000, contexts=False) if not row["completed_at"]
+        ]:
             assert monotonic() < deadline, [(row["id"], row["status"]) for row in left[:5]]
             sleep(0.05)
         assert self.runner.stats()["runs_unfinished"] == 0
@@ -140,7 +151,9 @@ class Ground:
         assert self.failures == []
         keys = self.runner.query("SELECT count(*) AS n FROM run_keys")[0]["n"]
         fired = self.runner.query("SELECT count(*) AS n FROM runs WHERE run_key IS NOT NULL")[0]["n"]
-        cursor = self.runner.query("SELECT coalesce(cursor, '0') AS n FROM schedules WHERE name = 'watch'")[0]["n"]
+        cursor = self.runner.query("SELECT coalesce(cursor, '0') AS n FROM schedules WHERE name = 'watch'")[
+            0
+        ]["n"]
         assert (keys, fired) == (int(cursor), int(cursor)), "a fire was lost or doubled"
         torn = (
             "SELECT id FROM runs WHERE status = 'Completed' AND 2 <> "
@@ -189,7 +202,9 @@ def test_whatever_the_order_of_calls_nothing_is_lost_doubled_or_hangs(tmp_path: 
     try:
         if neighbour is not None:
             neighbour.until("serves")
-        threads = [threading.Thread(target=ground.attack, args=(number,), daemon=True) for number in range(THREADS)]
+        threads = [
+            threading.Thread(target=ground.attack, args=(number,), daemon=True) for number in range(THREADS)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -215,7 +230,15 @@ def test_a_runner_that_is_closed_amidst_calls_leaves_all_to_the_next_one(tmp_pat
 
     def calls(number: int) -> None:
         chance = random.Random(number)
-        todo = [ground.submit, ground.cancel, ground.retry, ground.switch, ground.crons, ground.look, ground.tick]
+        todo = [
+            ground.submit,
+            ground.cancel,
+            ground.retry,
+            ground.switch,
+            ground.crons,
+            ground.look,
+            ground.tick,
+        ]
         while not stop.is_set():
             try:
                 chance.choice(todo)(chance)

@@ -34,7 +34,9 @@ WORKS = """
 def test_a_runner_that_is_stopped_for_long_is_not_taken_for_dead(tmp_path: Path) -> None:
     """No lease runs out: what holds its lock lives. Its sibling leaves it its runs and its trigger."""
     path = tmp_path / "runs.db"
-    source = WORKS + """
+    source = (
+        WORKS
+        + """
     runner = cloaca.DefaultRunner(sys.argv[1])
     say("serves", os.getpid())
     sys.stdin.readline()
@@ -42,6 +44,7 @@ def test_a_runner_that_is_stopped_for_long_is_not_taken_for_dead(tmp_path: Path)
     until(lambda: not runner.list_runs(status="Running") and not runner.list_runs(status="Pending"))
     runner.shutdown()
     """
+    )
     looks = """
     runner = cloaca.DefaultRunner(sys.argv[1])
     living = lambda: runner.query("SELECT count(*) AS n FROM owners WHERE left_at IS NULL")[0]["n"]
@@ -91,7 +94,11 @@ def test_a_signal_at_any_moment_ends_the_program_and_leaves_a_whole_file(
 ) -> None:
     path = tmp_path / "runs.db"
     chance = random.Random(times * 100 + number)
-    phases = ["opens executes submits waits closes", "opens submits forever", "opens executes closes opens closes"]
+    phases = [
+        "opens executes submits waits closes",
+        "opens submits forever",
+        "opens executes closes opens closes",
+    ]
     for round_ in range(3 * TIMES):
         with Program(WORKS + PHASES, path, phases[round_ % 3]) as program:
             if chance.random() < 0.7:
@@ -114,11 +121,14 @@ def test_a_signal_at_any_moment_ends_the_program_and_leaves_a_whole_file(
 
 def finish(path: Path) -> None:
     """What is left is done by the next runner; nothing is lost and no fire is doubled."""
-    source = WORKS.replace("watch(tick):", "watch(tick):\n        return False") + """
+    source = (
+        WORKS.replace("watch(tick):", "watch(tick):\n        return False")
+        + """
     runner = cloaca.DefaultRunner.with_config(sys.argv[1], cloaca.DefaultRunnerConfig(max_concurrent_tasks=64))
     until(lambda: not runner.list_runs(status="Running") and not runner.list_runs(status="Pending"), 60)
     runner.shutdown()
     """
+    )
     run(source, path, seconds=90)
     keys = "SELECT (SELECT count(*) FROM run_keys), count(*) FROM runs WHERE run_key IS NOT NULL"
     (((held, fired),), ((odd,),)) = outside(
@@ -157,11 +167,14 @@ ENDS = {
 @pytest.mark.parametrize("how", ENDS)
 def test_a_runner_may_be_shut_down_in_odd_places(tmp_path: Path, how: str) -> None:
     path = tmp_path / "runs.db"
-    source = WORKS + f"""
+    source = (
+        WORKS
+        + f"""
     runner = cloaca.DefaultRunner(sys.argv[1])
     until(lambda: runner.stats()["runs_completed"] > 5)
     {ENDS[how]}
     """
+    )
     code = 1 if how == "by excepthook" else 0
     run(source, path, code=code)
     if how != "os._exit":
@@ -207,7 +220,9 @@ def test_a_runner_may_be_shut_down_twice_by_its_own_bodies(tmp_path: Path, place
 def test_making_the_runner_again_and_again_as_a_notebook_does_loses_no_fire(tmp_path: Path) -> None:
     """The cell is run again: the workflow, the trigger and the runner are made anew, and the old runner is let go of."""
     path = tmp_path / "runs.db"
-    source = WORKS + """
+    source = (
+        WORKS
+        + """
     import textwrap
     cell = textwrap.dedent(r'''
         with cloaca.WorkflowBuilder("w"):
@@ -231,6 +246,7 @@ def test_making_the_runner_again_and_again_as_a_notebook_does_loses_no_fire(tmp_
     until(lambda: not runner.list_runs(status="Running") and not runner.list_runs(status="Pending"))
     say(runner.query("SELECT cursor FROM schedules")[0]["cursor"], runner.query("SELECT count(*) AS n FROM runs")[0]["n"])
     """
+    )
     last, runs = run(source, path)[-1].split()
     assert last == runs
     assert health(path) == "ok"
@@ -240,7 +256,9 @@ def test_making_the_runner_again_and_again_as_a_notebook_does_loses_no_fire(tmp_
 def test_os_exit_in_a_body_is_a_death_like_any_other(tmp_path: Path, moment: str) -> None:
     path = tmp_path / "runs.db"
     dies = WORKS.replace('say("ended", context["i"])', "os._exit(3)" if moment == "at once" else "gone()")
-    source = dies + """
+    source = (
+        dies
+        + """
     import random
     def gone():
         if random.random() < 0.2:
@@ -248,6 +266,7 @@ def test_os_exit_in_a_body_is_a_death_like_any_other(tmp_path: Path, moment: str
     runner = cloaca.DefaultRunner(sys.argv[1])
     time.sleep(30)
     """
+    )
     for _ in range(3 * TIMES):
         done = subprocess.run(command(source, path), capture_output=True, check=False, timeout=SECONDS)
         assert done.returncode == 3, done.stderr

@@ -153,7 +153,9 @@ def test_what_was_told_as_committed_is_there_whatever_happens_to_the_file(tmp_pa
     born = 0
 
     def start(source: str, *arguments: object, program: bool = True) -> subprocess.Popen[bytes]:
-        words = command(source, *arguments) if program else [sys.executable, "-c", source, *map(str, arguments)]
+        words = (
+            command(source, *arguments) if program else [sys.executable, "-c", source, *map(str, arguments)]
+        )
         return subprocess.Popen(words, stderr=subprocess.PIPE)
 
     def ended(process: subprocess.Popen[bytes], codes: tuple[int, ...]) -> None:

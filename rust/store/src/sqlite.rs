@@ -20,11 +20,7 @@ mod shield;
 mod value;
 
 use std::path::{Path, PathBuf};
-<<<<<<< HEAD
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-=======
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
->>>>>>> main
 use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
@@ -72,26 +68,12 @@ pub struct SqliteStore {
     shield: Shield,
 }
 
-<<<<<<< HEAD
-/// Folds the log into the file. SQLite would do so by itself, once it has the file alone, but under a lock that anybody's
-/// `close` takes away: so the hold on the file stays, and [`Shield`] removes what is left when the connections have gone.
-impl Drop for SqliteStore {
-    fn drop(&mut self) {
-        if self.shield.is_last() && self.severed.get().is_none() {
-            let _entered = gate::enter();
-            let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
-            // Whoever else reads or writes does it in our stead.
-            let _ = writer.busy_timeout(Duration::ZERO);
-            let _ = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        }
-=======
 /// A connection until the store is closed.
 type Slot = Mutex<Option<Connection>>;
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.close();
->>>>>>> main
     }
 }
 
@@ -144,6 +126,17 @@ impl SqliteStore {
             .and_then(|connection| transact(connection, step, work).map(|done| (connection, done)));
         let (connection, done) = done.map_err(|failure| failure.into_fault(&self.name))?;
         self.still_linked(connection).map(|()| done)
+    }
+
+    /// Empties the log into the file, if this is the process's last store on it. SQLite would do so by itself, once it has the file
+    /// alone, but under a lock that anybody's `close` takes away: so the hold on the file stays, and the shield removes what is left
+    /// when the connections have gone.
+    fn fold(&self, writer: &Connection) {
+        if self.shield.is_last() && self.severed.get().is_none() {
+            // Whoever else reads or writes does it in our stead.
+            let _ = writer.busy_timeout(Duration::ZERO);
+            let _ = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
     }
 
     /// Whether the log that a commit went into is the one that others will read: one look at its inode.
@@ -259,10 +252,9 @@ impl Store for SqliteStore {
         if let Some(reader) = &self.reader {
             lock(reader).take();
         }
-        let mut writer = lock(&self.writer);
-        self.shield.lower();
-        // Last, so that it folds the write-ahead log into the file.
-        writer.take();
+        if let Some(writer) = lock(&self.writer).take() {
+            self.fold(&writer);
+        }
         self.locks.release_all();
         self.shield.close();
     }

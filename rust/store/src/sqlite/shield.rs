@@ -76,8 +76,8 @@ impl Shield {
         let identity = enlist(path);
         // SQLite follows links before it names the files beside the database.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-<<<<<<< HEAD
-        let shield = Self { path, identity, is_raised: Mutex::new(false) };
+        let shield =
+            Self { path, identity, is_raised: Mutex::new(false), is_open: Mutex::new(identity.is_some()) };
         shield.raise_early();
         shield
     }
@@ -102,9 +102,6 @@ impl Shield {
         let mut shields = shields();
         let shielded = self.identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
         shielded.is_some_and(|shielded| shielded.stores == 1)
-=======
-        Self { path, identity, is_raised: Mutex::new(false), is_open: Mutex::new(identity.is_some()) }
->>>>>>> main
     }
 
     /// The file's path, free of links.
@@ -144,7 +141,8 @@ impl Shield {
             .last()
             .and_then(identity_of)
             .is_some_and(|ours| identity_at(&memory) == Some(ours));
-        if is_ours
+        if shielded.stores == 1
+            && is_ours
             && identity_at(&self.path) == Some(identity)
             && shielded.is_alone()
             && std::fs::metadata(&log).is_ok_and(|found| found.len() == 0)
@@ -152,6 +150,8 @@ impl Shield {
             let _ = std::fs::remove_file(log);
             let _ = std::fs::remove_file(memory);
         }
+        // Another thread may be about to open the file.
+        shielded.database.iter().for_each(|file| lock(file, SHARED, true));
     }
 
     /// Gives the locks up: SQLite's last connection could not fold its log into the file under them.
@@ -170,19 +170,11 @@ impl Shield {
         }
     }
 
-<<<<<<< HEAD
-/// To be dropped after the store's connections.
-impl Drop for Shield {
-    fn drop(&mut self) {
-        if self.is_last() {
-            self.tidy();
-        }
-=======
     /// Closes the descriptors unless another store needs them. To be called after the store's last connection is closed.
     pub fn close(&self) {
->>>>>>> main
-        self.lower();
         let Some(identity) = self.identity.filter(|_| self.is_let_go()) else { return };
+        self.tidy();
+        self.lower();
         let mut shields = shields();
         let table = shields.get_or_insert_default();
         if let Some(shielded) = table.get_mut(&identity) {
