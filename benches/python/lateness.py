@@ -105,7 +105,7 @@ def _due_ns(runner: cloaca.DefaultRunner, trigger: str, interval_ns: int) -> int
 
 def _told_due_ns(runner: cloaca.DefaultRunner, trigger: str, ahead_ns: int) -> int:
     while True:
-        due = runner._engine.standing(trigger)["standing"]["next_poll_at"]
+        due = runner._engine.polls.standing(trigger)["standing"]["next_poll_at"]
         before_ns, wall_ns, after_ns = time.perf_counter_ns(), time.time_ns(), time.perf_counter_ns()
         if due is None or after_ns - before_ns > AT_ONCE_NS:
             continue

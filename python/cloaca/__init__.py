@@ -14,7 +14,6 @@ from .errors import (
     ContextError,
     ContextKeyError,
     ContextTypeError,
-    RetryAfter,
     RunnerError,
     ScheduleError,
     StoreError,
@@ -24,7 +23,7 @@ from .errors import (
     WorkflowError,
 )
 from .namespace import TaskNamespace, WorkflowContext
-from .policy import Backoff, BackoffStrategy, RetryCondition, RetryPolicy, RetryPolicyBuilder
+from .policy import Backoff, BackoffStrategy, RetryAfter, RetryCondition, RetryPolicy, RetryPolicyBuilder
 from .result import TriggerResult, WorkflowResult
 from .rules import all_of, always, any_of, context_value, none_of, task_failed, task_skipped, task_success
 from .run import Run

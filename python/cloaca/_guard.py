@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ._worker import Crew
+    from .crew import Crew
 
 _lock = threading.Lock()
 _live: dict[tuple[int, int], set[Crew]] = {}

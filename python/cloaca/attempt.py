@@ -6,6 +6,7 @@ Invariant: what is entered is left, whatever the body raises.
 from __future__ import annotations
 
 import contextlib
+import os
 from contextvars import ContextVar
 
 TYPE_CHECKING = False
@@ -39,3 +40,8 @@ def current(engine: Any) -> tuple[Any] | None:
         if owner is engine:
             return (job,)
     return None
+
+
+def is_forked(pid: int) -> bool:
+    """Whether a body has forked and this is the child: the runner is not here, its thread goes home."""
+    return os.getpid() != pid

@@ -5,6 +5,8 @@ Invariant: what passed can be handed to the engine as it is, and what did not wa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .errors import ArgumentError, ArgumentTypeError, CloacaError, ScheduleError, UrlError, excerpt
 from .name import is_text
 
@@ -130,3 +132,20 @@ def _is_uuid(value: str) -> bool:
     return (
         len(digits) == 32 and value.isascii() and all(digit in "0123456789abcdefABCDEF" for digit in digits)
     )
+
+
+def params(given: object) -> list[object]:
+    """The parameters of a statement."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise ArgumentTypeError(f"params is {excerpt(given)}; it must be a list of values")
+    values = list(given)
+    for value in values:
+        if isinstance(value, str):
+            text(value, "a value of params")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ArgumentError(f"a value of params is {excerpt(value)}; SQLite has integers of 64 bits")
+        elif value is not None and not isinstance(value, int | float | bytes | bytearray):
+            raise ArgumentTypeError(
+                f"a value of params is {excerpt(value)}; it must be None, int, float, str or bytes"
+            )
+    return values

@@ -1,13 +1,9 @@
-"""What can go wrong, as classes. Decides nothing; never imports another module of the package at import.
+"""What can go wrong, as classes. Decides nothing; never imports another module of the package.
 
 Invariant: each class is a `CloacaError` and the built-in that a caller would catch in its place.
 """
 
 from __future__ import annotations
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from datetime import timedelta
 
 EXCERPT_CHARS_MAX = 80
 
@@ -88,27 +84,3 @@ class ArgumentError(RunnerError, ValueError):
 
 class ArgumentTypeError(ArgumentError, TypeError):
     """An argument of a runner's method that is of a wrong type."""
-
-
-class RetryAfter(CloacaError):
-    """Raised by a trigger: poll again after this delay, without counting as a failure.
-
-    `delay` is a duration such as `"2m"`, seconds as a number, or a `timedelta`; `delay_us` holds it in
-    microseconds.
-
-    Raises:
-        TriggerError: the delay is no duration.
-    """
-
-    delay_us: int
-
-    def __init__(self, delay: str | float | timedelta) -> None:
-        from .duration import microseconds_of
-
-        super().__init__(delay)
-        self.delay_us = microseconds_of(delay, "delay")
-
-    def __str__(self) -> str:
-        from .duration import text_of
-
-        return f"poll again in {text_of(self.delay_us)}"

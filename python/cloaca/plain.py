@@ -5,6 +5,12 @@ Invariant: what leaves here is a `str` that UTF-8 can hold, no longer than a bou
 
 from __future__ import annotations
 
+import contextlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+
 TEXT_CHARS_MAX = 16_384
 """More of an error's text is cut off."""
 
@@ -27,3 +33,11 @@ def describe(error: BaseException) -> str:
         # Its own `__str__` raised; of whatever kind, it must not end the thread that only asks.
         text = "<its text cannot be shown>"
     return f"{kind}: {text}" if text else kind
+
+
+def say(
+    log: logging.Logger, level: int, text: str, *values: object, raised: BaseException | None = None
+) -> None:
+    """Logs. A filter or handler of the program that raises costs this line, and nothing else."""
+    with contextlib.suppress(BaseException):
+        log.log(level, text, *values, exc_info=raised)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from math import isfinite
 
-from .duration import LARGEST_US, microseconds_of
-from .errors import TriggerError, WorkflowError, excerpt
+from .duration import LARGEST_US, microseconds_of, text_of
+from .errors import CloacaError, TriggerError, WorkflowError, excerpt
 from .frozen import Frozen
 
 TYPE_CHECKING = False
@@ -348,3 +348,23 @@ def _positive(value: object, field: str) -> float:
 
 
 DEFAULT = RetryPolicyBuilder().build()
+
+
+class RetryAfter(CloacaError):
+    """Raised by a trigger: poll again after this delay, without counting as a failure.
+
+    `delay` is a duration such as `"2m"`, seconds as a number, or a `timedelta`; `delay_us` holds it in
+    microseconds.
+
+    Raises:
+        TriggerError: the delay is no duration.
+    """
+
+    delay_us: int
+
+    def __init__(self, delay: str | float | timedelta) -> None:
+        super().__init__(delay)
+        self.delay_us = microseconds_of(delay, "delay")
+
+    def __str__(self) -> str:
+        return f"poll again in {text_of(self.delay_us)}"

@@ -11,8 +11,6 @@ import itertools
 import threading
 import weakref
 
-from .errors import WorkflowError, excerpt
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
     class LiveRunner(Protocol):
         """What the registry needs of a runner. Both may be told the same thing twice."""
 
-        def _on_workflow(self, workflow: Workflow) -> None: ...
-        def _on_triggers(self, triggers: Sequence[TriggerDefinition]) -> None: ...
+        def on_workflow(self, workflow: Workflow) -> None: ...
+        def on_triggers(self, triggers: Sequence[TriggerDefinition]) -> None: ...
 
 
 lock = threading.RLock()
@@ -93,7 +91,7 @@ def add_trigger(trigger: TriggerDefinition) -> None:
         triggers[trigger.name] = trigger
         live = _live()
     for runner in live:
-        runner._on_triggers([trigger])
+        runner.on_triggers([trigger])
 
 
 def workflow(name: str) -> Workflow | None:
@@ -107,7 +105,7 @@ def workflow(name: str) -> Workflow | None:
         constructor = constructors.get(name)
     if constructor is None:
         return known
-    built = _constructed(name, constructor)
+    built = constructor()
     with lock:
         if constructors.get(name) is not constructor:
             return workflows.get(name)  # replaced meanwhile, by another thread or by the constructor itself
@@ -132,7 +130,7 @@ def attach(runner: LiveRunner) -> None:
         _runners.add(runner)
         known, due, polled = list(workflows.values()), list(constructors), list(triggers.values())
     for declared in known:
-        runner._on_workflow(declared)
+        runner.on_workflow(declared)
     for name in due:
         try:
             workflow(name)
@@ -140,7 +138,7 @@ def attach(runner: LiveRunner) -> None:
             import logging
 
             logging.getLogger("cloaca").exception("workflow %r: its constructor failed", name)
-    runner._on_triggers(polled)
+    runner.on_triggers(polled)
 
 
 def detach(runner: LiveRunner) -> None:
@@ -159,7 +157,7 @@ def forget_runners() -> None:
 def announce_workflow(declared: Workflow) -> None:
     """Tells every live runner of a workflow."""
     for runner in _live():
-        runner._on_workflow(declared)
+        runner.on_workflow(declared)
 
 
 def clear() -> None:
@@ -175,15 +173,3 @@ def _live() -> list[LiveRunner]:
     with lock:
         # Mostly there is none yet, and to walk a `WeakSet` is slow even if it is empty.
         return list(_runners) if _runners else []
-
-
-def _constructed(name: str, constructor: Callable[[], Workflow]) -> Workflow:
-    from .workflow import Workflow
-
-    built = constructor()
-    if not isinstance(built, Workflow):
-        raise WorkflowError(
-            f"the constructor of workflow {excerpt(name)} returned {excerpt(built)}; it must return a"
-            " Workflow"
-        )
-    return built if built.name == name else built._renamed(name)

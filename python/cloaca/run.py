@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Watch
-    from .runner import DefaultRunner
+    from ._runs import Runs
 
 LOOK_SECONDS = 0.05
 """Between two looks at a run that another runner drives."""
@@ -33,7 +33,7 @@ class Run:
 
     __slots__ = ("_result", "_runner", "_watch", "id")
 
-    def __init__(self, runner: DefaultRunner, run_id: str, watch: Watch | None) -> None:
+    def __init__(self, runner: Runs, run_id: str, watch: Watch | None) -> None:
         self._runner = runner
         self._watch = watch
         self._result: WorkflowResult | None = None
@@ -54,7 +54,7 @@ class Run:
                 self._result = None if ended is None else result_of(ended)
         if self._result is not None:
             return self._result.status
-        row = self._runner._open().run(self.id)
+        row = self._runner._open().runs.run(self.id)
         if row is None:
             raise self._unknown()
         return str(row["status"])
@@ -109,7 +109,7 @@ class Run:
                 raise RunnerError(f"run {self.id} had not ended when the runner shut down")
 
     def _look(self, engine: Any) -> WorkflowResult | None:
-        row = engine.run(self.id)
+        row = engine.runs.run(self.id)
         if row is None:
             raise self._unknown()
         if row["completed_at"] is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine
-    from ._worker import Job
+    from .job import Job
 
 DEFER_SECONDS_MIN = 0.001
 """A condition of `defer_until` is looked at no more often than this."""
@@ -51,13 +51,13 @@ class TaskHandle:
     @property
     def attempt(self) -> int:
         """The number of this attempt, from 1."""
-        return self._job[2]
+        return self._job.attempt
 
     @property
     def run_id(self) -> str:
         """The run's id: with `task_id` a key that is the same for every attempt, for whoever acts outside."""
         # Not by `uuid`: a thread that imports at a fork leaves the child half a module, and its lock.
-        digits = f"{self._job[0]:032x}"
+        digits = f"{self._job.run:032x}"
         return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
     def is_slot_held(self) -> bool:
@@ -93,11 +93,11 @@ class TaskHandle:
             raise RunnerError(f"task '{self.task_id}' has ended; its handle cannot defer any more")
         deadline = None if limit is None else monotonic() + limit
         pause = max(poll_interval_ms / 1000, DEFER_SECONDS_MIN)
-        self._engine.yield_slot(self._job)
+        self._engine.jobs.yield_slot(self._job)
         self._held = False
         while not _holds(condition, self.task_id):
             self._wait(pause, deadline)
-        while not self._engine.regain_slot(self._job, LOOK_SECONDS):
+        while not self._engine.jobs.regain_slot(self._job, LOOK_SECONDS):
             self._look()
         self._held = True
 
@@ -118,7 +118,7 @@ class TaskHandle:
     def _look(self) -> None:
         if self._engine.wait_closing(0.0):
             raise attempt.Interrupted
-        waited_for, halted = self._engine.attempt_stands(self._job)
+        waited_for, halted = self._engine.jobs.attempt_stands(self._job)
         if not waited_for:
             raise attempt.Interrupted
         if halted:
@@ -127,7 +127,7 @@ class TaskHandle:
 
     def _regain(self) -> None:
         # The end of a body that goes on is reported from a slot like any other.
-        while not self._engine.regain_slot(self._job, LOOK_SECONDS):
+        while not self._engine.jobs.regain_slot(self._job, LOOK_SECONDS):
             if self._engine.wait_closing(0.0):
                 raise attempt.Interrupted
         self._held = True

@@ -80,7 +80,7 @@ class Runner(DefaultRunner):
         `DefaultRunner.execute` raises."""
         run = self.submit(workflow_name, context)
         self.run_until_idle()
-        while self._open().run(run.id)["completed_at"] is None:
+        while self._open().runs.run(run.id)["completed_at"] is None:
             due = self._open().next_due()
             if due is None:
                 raise RunnerError(f"run {run.id} waits for nothing that the clock could bring")
@@ -89,7 +89,7 @@ class Runner(DefaultRunner):
 
     def fired(self, workflow: str) -> list[Context]:
         """The contexts with which triggers and crons started this workflow, oldest first."""
-        rows = self._open().query(
+        rows = self._open().store.query(
             "SELECT context FROM runs WHERE workflow = ? AND schedule IS NOT NULL ORDER BY row", [workflow]
         )
         return [Context._wrap(decode_value(row["context"])) for row in rows]

@@ -106,6 +106,6 @@ class TickBody:
         self._slot = slot
 
     def __call__(self) -> Ticked:
-        cursor, scheduled_at, last_fired_at, failures = self._engine.tick_state(self._slot)
+        cursor, scheduled_at, last_fired_at, failures = self._engine.polls.tick_state(self._slot)
         tick = Tick(self._name, cursor, scheduled_at, last_fired_at, failures)
         return Ticked(tick, self._function(tick))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextvars import ContextVar
+from functools import partial
 
 from . import _cloaca, registry
 from .body import name_of
@@ -338,7 +339,17 @@ def register_workflow_constructor(name: str, constructor: Callable[[], Workflow]
         raise WorkflowError(
             f"function is {excerpt(constructor)}; it must be a function that returns a Workflow"
         )
-    registry.add_constructor(name, constructor)
+    registry.add_constructor(name, partial(_constructed, name, constructor))
+
+
+def _constructed(name: str, constructor: Callable[[], Workflow]) -> Workflow:
+    built = constructor()
+    if not isinstance(built, Workflow):
+        raise WorkflowError(
+            f"the constructor of workflow {excerpt(name)} returned {excerpt(built)}; it must return a"
+            " Workflow"
+        )
+    return built if built.name == name else built._renamed(name)
 
 
 def _checked_graph(name: str, tasks: tuple[TaskDefinition, ...]) -> tuple[list[int], list[list[int]]]:

@@ -51,7 +51,12 @@ READS = """
 
 def command(source: str, *arguments: object, prelude: str = PRELUDE) -> list[str]:
     text = textwrap.dedent(prelude) + textwrap.dedent(source)
-    return [sys.executable, "-c", text, *(a if isinstance(a, str) else os.fspath(a) for a in map(_told, arguments))]
+    return [
+        sys.executable,
+        "-c",
+        text,
+        *(a if isinstance(a, str) else os.fspath(a) for a in map(_told, arguments)),
+    ]
 
 
 def _told(argument: object) -> str | os.PathLike[str]:
@@ -78,7 +83,9 @@ def run(
         env=None if env is None else {**os.environ, **env},
         cwd=cwd,
     )
-    assert done.returncode == code, f"ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == code, (
+        f"ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    )
     return done.stdout.splitlines()
 
 

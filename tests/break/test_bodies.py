@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import cloaca
+from cloaca.declarations import Declarations
 
 SECONDS = 30.0
 
@@ -290,15 +291,15 @@ def test_of_two_threads_that_declare_one_name_the_newest_wins(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """The older one is held up between the registry and the runner, and comes after the newer one."""
-    name = "_on_triggers" if kind == "a trigger" else "_on_workflow"
-    told = getattr(cloaca.DefaultRunner, name)
+    name = "on_triggers" if kind == "a trigger" else "on_workflow"
+    told = getattr(Declarations, name)
     is_held, go, came, older_came = threading.Event(), threading.Event(), threading.Event(), threading.Event()
 
-    def held_up(runner: cloaca.DefaultRunner, declared: Any) -> None:
+    def held_up(declarations: Declarations, declared: Any) -> None:
         if threading.current_thread().name == "older":
             is_held.set()
             assert go.wait(SECONDS)
-        told(runner, declared)
+        told(declarations, declared)
 
     def declare(body: Callable[[], object]) -> None:
         def poll() -> bool:
@@ -310,7 +311,7 @@ def test_of_two_threads_that_declare_one_name_the_newest_wins(
         else:
             workflow("same", lambda context: body() and None)
 
-    monkeypatch.setattr(cloaca.DefaultRunner, name, held_up)
+    monkeypatch.setattr(Declarations, name, held_up)
     with cloaca.DefaultRunner(":memory:") as runner:
         older = threading.Thread(target=declare, args=(older_came.set,), name="older")
         older.start()
@@ -336,9 +337,9 @@ def test_a_constructor_that_ends_badly_keeps_no_other_workflow_from_running(
         raise
     except BaseException:
         # Ctrl-C in a constructor comes out of the caller's own call, and leaves no runner behind.
-        from cloaca import registry, runner
+        from cloaca import living, registry
 
-        assert not runner._live
+        assert not living.runners
         registry.constructors.clear()
         made = cloaca.DefaultRunner(":memory:")
     with made:

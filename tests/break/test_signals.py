@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 import cloaca
-from cloaca import _guard, registry
-from cloaca import runner as module
+from cloaca import _guard, living, registry
 
 SECONDS = 60.0
 
@@ -33,16 +32,16 @@ def interrupted(function: Callable[..., Any], where: str) -> Callable[..., Any]:
 
 
 def crew() -> type:
-    from cloaca import _worker
+    from cloaca import crew as module
 
-    return _worker.Crew
+    return module.Crew
 
 
 STEPS: dict[str, tuple[Callable[[], Any], str]] = {
     "the guard": (lambda: _guard, "watch"),
     "the crew": (crew, "open"),
     "the registry": (lambda: registry, "attach"),
-    "the hook": (lambda: module, "_hook"),
+    "the hook": (lambda: living, "_hook"),
 }
 ENDS: dict[str, tuple[Callable[[], Any], str]] = {
     "the guard": (lambda: _guard, "unwatch_closed"),
@@ -101,9 +100,9 @@ def test_a_second_shutdown_finishes_what_an_interrupt_cut_short(
 def test_a_signal_is_heard_while_shutdown_waits(tmp_path: Path) -> None:
     source = """
     import os, signal, sqlite3, sys, threading
-    import cloaca, cloaca._worker
-    joined, join = [], cloaca._worker.Crew.join
-    cloaca._worker.Crew.join = lambda crew, seconds: (joined.append(seconds), join(crew, seconds))
+    import cloaca, cloaca.crew
+    joined, join = [], cloaca.crew.Crew.join
+    cloaca.crew.Crew.join = lambda crew, seconds: (joined.append(seconds), join(crew, seconds))
     entered = threading.Event()
 
     def hangs(context):

@@ -1,12 +1,22 @@
 //! The border between cloaca's engine and Python: translation only, no decisions.
 //!
-//! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `engine` is
-//! what Python threads enter, `wait` is how they wait in it, `work` is the loop in which they poll, and `call` is how that calls them back.
+//! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `gil` gives the interpreter
+//! away, `fork` refuses what another process made, and `handle` is what the classes share. `engine` is a runner's life; `jobs`,
+//! `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `wait` is how they wait there, and `watch` for a run.
+//! `work` is the loop in which they poll, and `call` is how that calls them back.
 
 mod call;
 mod convert;
 mod engine;
 mod error;
+mod fork;
+mod gil;
+mod handle;
+mod jobs;
+mod polls;
+mod runs;
+mod schedules;
+mod store;
 mod wait;
 mod watch;
 mod work;
@@ -49,7 +59,7 @@ fn content_version(parts: Vec<(String, String)>) -> String {
 /// What to say of a context that has more bytes than it may; `None` if it fits.
 #[pyfunction]
 fn too_large(py: Python<'_>, what: &str, text: &str, bytes_max: usize) -> PyResult<Option<String>> {
-    engine::free(py, || cloaca_core::context::too_large(what, text, bytes_max))
+    gil::free(py, || cloaca_core::context::too_large(what, text, bytes_max))
 }
 
 fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
@@ -62,12 +72,17 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
     module.add_class::<engine::Engine>()?;
+    module.add_class::<jobs::Jobs>()?;
+    module.add_class::<polls::Polls>()?;
+    module.add_class::<runs::Runs>()?;
+    module.add_class::<schedules::Schedules>()?;
+    module.add_class::<store::Store>()?;
     module.add_class::<watch::Watch>()?;
     module.add_function(wrap_pyfunction!(check_cron, module)?)?;
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;
     module.add_function(wrap_pyfunction!(too_large, module)?)?;
-    module.add_function(wrap_pyfunction!(engine::before_fork, module)?)?;
-    module.add_function(wrap_pyfunction!(engine::after_fork, module)?)?;
-    module.add_function(wrap_pyfunction!(engine::forked, module)?)
+    module.add_function(wrap_pyfunction!(fork::before_fork, module)?)?;
+    module.add_function(wrap_pyfunction!(fork::after_fork, module)?)?;
+    module.add_function(wrap_pyfunction!(fork::forked, module)?)
 }

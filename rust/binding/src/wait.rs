@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use cloaca_core::port::Halt;
 use cloaca_core::runtime::{Flush, Runtime};
 
-use crate::engine::{fault, free};
+use crate::gil::{fault, free};
 
 /// No wait of the main thread is longer without a look at its signals.
 pub const SIGNALS_EVERY: Duration = Duration::from_millis(50);

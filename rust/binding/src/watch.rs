@@ -7,8 +7,10 @@ use pyo3::prelude::*;
 
 use cloaca_core::runtime;
 
-use crate::engine::{free, refuse_after_fork, span_of};
 use crate::error;
+use crate::fork::refuse_after_fork;
+use crate::gil::free;
+use crate::handle::span_of;
 use crate::wait::SIGNALS_EVERY;
 
 /// One run on its way to its end.

@@ -14,7 +14,8 @@ use cloaca_core::runtime::{Answer, AskedFire, PollTurn, Runtime};
 use cloaca_core::time::{Mono, Now, Wall};
 
 use crate::call::{call, call0};
-use crate::engine::{free, is_forked};
+use crate::fork::is_forked;
+use crate::gil::free;
 
 /// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us)`.
 pub type TicketParts = (u32, u32, u64, u64, i64);

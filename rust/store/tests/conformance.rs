@@ -8,8 +8,8 @@ use std::thread;
 
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, NewCron, NewRun, Old, Outcome, Page,
-    Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Spared, Store, Stretch,
-    TaskStatus, TickChange,
+    Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Spared, Store,
+    Stretch, TaskStatus, TickChange,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -629,7 +629,8 @@ fn of_each_triggers_history_the_newest_stay(store: &dyn Store) {
     }
     let most = Old { ticks_max: 2, ticks_before: Wall(1), ..old(1) };
     assert_eq!(forget(store, most), 3);
-    let left = |row| store.history(row, ALL).unwrap().iter().map(|s| s.reason.to_string()).collect::<Vec<_>>();
+    let left =
+        |row| store.history(row, ALL).unwrap().iter().map(|s| s.reason.to_string()).collect::<Vec<_>>();
     assert_eq!(left(rows[0]), ["depth 4", "depth 3"]);
     assert_eq!(left(rows[1]).len(), 2);
 }

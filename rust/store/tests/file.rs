@@ -89,7 +89,7 @@ fn an_owner_that_left_leaves_no_lock_behind() {
 #[test]
 fn the_path_is_told_in_full() {
     let folder = Folder::new();
-    let opened = cloaca_store::open(&folder.url("runs.db"), None).unwrap();
+    let opened = cloaca_store::open(folder.url("runs.db"), None).unwrap();
     assert_eq!(opened.path, Some(folder.path("runs.db")));
     assert_eq!(cloaca_store::open(":memory:", None).unwrap().path, None);
 }

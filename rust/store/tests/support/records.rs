@@ -43,7 +43,7 @@ impl Folder {
     }
 
     pub fn open(&self, name: &str) -> Arc<dyn Store> {
-        cloaca_store::open(&self.url(name), None).unwrap().store
+        cloaca_store::open(self.url(name), None).unwrap().store
     }
 }
 

@@ -1,0 +1,169 @@
+"""What a runner says and does about runs.
+
+Decides nothing: it checks arguments and words what the engine refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from . import check, registry, rows
+from .context import encode_within
+from .errors import ArgumentTypeError, WorkflowError, excerpt
+from .run import Run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .context import Context
+    from .result import WorkflowResult
+
+
+class Runs:
+    """The part of a runner that is about runs."""
+
+    if TYPE_CHECKING:
+        _engine: Any
+
+        def _open(self) -> Any: ...
+
+    def execute(
+        self, workflow_name: str, context: Context | Mapping[str, Any] | None = None
+    ) -> WorkflowResult:
+        """Runs a workflow and waits until the run is final. A failing task is no exception: look at `status`.
+
+        Args:
+            workflow_name (str): a registered workflow.
+            context (Context | Mapping | None): what its first tasks get.
+
+        Raises:
+            WorkflowError: (a `ValueError`) no such workflow; the message names those that exist.
+            ContextError, ContextTypeError: the context is not JSON, or too large for this runner.
+            RunnerError: (a `RuntimeError`) the runner is shut down.
+        """
+        return self._submit(workflow_name, context).result()
+
+    async def execute_async(
+        self, workflow_name: str, context: Context | Mapping[str, Any] | None = None
+    ) -> WorkflowResult:
+        """Like `execute`, without blocking the event loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.execute, workflow_name, context)
+
+    def submit(self, workflow_name: str, context: Context | Mapping[str, Any] | None = None) -> Run:
+        """Starts a run and returns once it is kept; `Run.result` waits for its end. Raises what `execute`
+        raises."""
+        run = self._submit(workflow_name, context)
+        assert run._watch is not None, "a run that was submitted is watched"
+        run._watch.wait_started()
+        return run
+
+    def run(self, run_id: str) -> Run:
+        """A run of the store, whoever drives it, also a final one.
+
+        Raises:
+            WorkflowError: (a `ValueError`) there is no such run.
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
+        """
+        engine = self._open()
+        watch = engine.runs.watch(check.run_id(run_id))
+        if watch is None and engine.runs.run(run_id) is None:
+            raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
+        return Run(self, run_id, watch)
+
+    def submit_many(
+        self, workflow_name: str, contexts: Iterable[Context | Mapping[str, Any] | None]
+    ) -> list[Run]:
+        """Starts a run for each context, all in one transaction, and returns once they are kept. Raises what
+        `execute`
+        raises, before any of them is started."""
+        engine = self._open()
+        name = check.text(workflow_name, "workflow_name", WorkflowError)
+        if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
+            raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
+        limit = engine.context_bytes_max
+        encoded = [encode_within(limit, context, "the context") for context in contexts]
+        registry.workflow(name)
+        watches = engine.runs.submit(name, encoded)
+        if watches:
+            watches[-1].wait_started()
+        return [Run(self, watch.id, watch) for watch in watches]
+
+    def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
+        engine = self._open()
+        if not isinstance(workflow_name, str):
+            workflow_name = getattr(workflow_name, "name", workflow_name)
+        workflow_name = check.text(workflow_name, "workflow_name", WorkflowError)
+        encoded = encode_within(engine.context_bytes_max, context, "the context")
+        registry.workflow(workflow_name)
+        watch = engine.runs.submit(workflow_name, [encoded])[0]
+        return Run(self, watch.id, watch)
+
+    def cancel(self, run_id: str) -> None:
+        """Asks for a run's end: no further task of it starts, a running one may finish. A final run stays as
+        it is.
+
+        Raises:
+            WorkflowError: (a `ValueError`) there is no such run.
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
+        """
+        engine = self._open()
+        if not engine.runs.cancel(check.run_id(run_id)) and engine.runs.run(run_id) is None:
+            raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
+
+    def retry(self, run_id: str) -> Run:
+        """Opens a run that failed or was cancelled again: tasks that completed stay, the others are decided
+        anew.
+
+        Raises:
+            WorkflowError: (a `ValueError`) there is no such run, or it completed, or has not ended, or its
+                workflow is not declared in this program.
+            StoreError: (a `RuntimeError`) another run of its trigger with an equal context is unfinished.
+        """
+        engine = self._open()
+        row = engine.runs.run(check.run_id(run_id))
+        if row is not None and registry.workflow(row["workflow_name"]) is None:
+            # Opened again by whom nobody could run it, it would be kept from those who can.
+            raise WorkflowError(
+                f"run {run_id} is of workflow {excerpt(row['workflow_name'])}, which is not declared here; "
+                "retry it in a program that declares it"
+            )
+        watch = engine.runs.retry(run_id)
+        if watch is None:
+            row = engine.runs.run(run_id)
+            stands = "is not there" if row is None else f"is {row['status']}"
+            raise WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")
+        return Run(self, run_id, watch)
+
+    def list_runs(
+        self,
+        workflow: str | None = None,
+        status: str | None = None,
+        trigger: str | None = None,
+        limit: int = check.PAGE_LIMIT,
+        offset: int = 0,
+        *,
+        contexts: bool = True,
+    ) -> list[dict[str, Any]]:
+        """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
+        started_at completed_at error_message`; with `contexts=False` without `context`, which is not read
+        then."""
+        found = self._open().runs.runs(
+            check.optional_text(workflow, "workflow"),
+            check.optional_text(status, "status"),
+            check.optional_text(trigger, "trigger"),
+            check.flag(contexts, "contexts"),
+            *check.page(limit, offset),
+        )
+        return [rows.run(row, contexts) for row in found]
+
+    def get_run(self, run_id: str) -> dict[str, Any] | None:
+        """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
+        started_at completed_at`)."""
+        row = self._open().runs.run(check.run_id(run_id))
+        if row is None:
+            return None
+        return rows.run_with_tasks(row)

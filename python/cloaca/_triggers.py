@@ -1,0 +1,123 @@
+"""What a runner says and does about triggers.
+
+Decides nothing: it checks arguments and words what the engine knows.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from . import check, rows, why
+from .errors import RunnerError, TriggerError, excerpt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .crew import Crew
+    from .declarations import Declarations
+
+TICK_SECONDS_MAX = 5.0
+"""How long `tick` waits for a poll in flight."""
+
+
+class Triggers:
+    """The part of a runner that is about triggers."""
+
+    if TYPE_CHECKING:
+        _crew: Crew
+        _declarations: Declarations
+
+        def _open(self) -> Any: ...
+
+    def list_trigger_schedules(
+        self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Triggers in the order of their registration."""
+        found: list[dict[str, Any]] = self._open().schedules.triggers(
+            enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
+        )
+        return found
+
+    def get_trigger_schedule(self, trigger_name: str) -> dict[str, Any] | None:
+        """One trigger; `None` for an unknown name."""
+        row: dict[str, Any] | None = self._open().schedules.trigger(
+            check.text(trigger_name, "trigger_name", TriggerError)
+        )
+        return row
+
+    def set_trigger_enabled(self, trigger_name: str, enabled: bool) -> None:
+        """Switches a trigger's polling; kept across restarts.
+
+        Raises:
+            TriggerError: (a `ValueError`) no such trigger.
+        """
+        if not self._open().schedules.set_trigger_enabled(
+            check.text(trigger_name, "trigger_name", TriggerError), check.flag(enabled, "enabled")
+        ):
+            raise TriggerError(self._unknown_trigger(trigger_name))
+
+    def get_trigger_execution_history(
+        self, trigger_name: str, limit: int | None = None, offset: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The runs that a trigger fired, newest first; empty for an unknown name."""
+        found = self._open().schedules.trigger_runs(
+            check.text(trigger_name, "trigger_name", TriggerError), *check.page(limit, offset)
+        )
+        if found is None:
+            return []
+        schedule_id, fired = found
+        return [rows.trigger_execution(schedule_id, row) for row in fired]
+
+    def ticks(self, trigger_name: str, last: int = 50) -> list[dict[str, Any]]:
+        """What a trigger's polls answered, newest first, with equal answers in a row as one."""
+        found = self._open().schedules.ticks(
+            check.text(trigger_name, "trigger_name", TriggerError), check.count(last, "last")
+        )
+        if found is None:
+            raise TriggerError(self._unknown_trigger(trigger_name))
+        return list(found)
+
+    def why(self, trigger_name: str) -> str:
+        """One sentence that says what a trigger does, and why it has not fired.
+
+        Raises:
+            TriggerError: (a `ValueError`) no such trigger.
+        """
+        standing = self._open().polls.standing(check.text(trigger_name, "trigger_name", TriggerError))
+        if standing is None:
+            raise TriggerError(self._unknown_trigger(trigger_name))
+        return why.sentence(standing, self.ticks(trigger_name, 1))
+
+    def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
+        """Polls a trigger once, now, on this thread.
+
+        Args:
+            dry_run (bool): only look: nothing is stored and nothing starts.
+
+        Returns:
+            A dict with `outcome` (`"skip"`, `"fire"` or `"error"`), `reason`, `fires` (dicts with `context`
+            and `run_key`) and
+            `cursor` (the new one, if it moved).
+
+        Raises:
+            TriggerError: (a `ValueError`) no such trigger in this program.
+            RunnerError: (a `RuntimeError`) it has been polled for longer than 5 s.
+        """
+        engine = self._open()
+        deadline = monotonic() + TICK_SECONDS_MAX
+        name = check.text(trigger_name, "trigger_name", TriggerError)
+        # A trigger that was declared a moment ago has no row yet.
+        places = self._declarations.places
+        while (ticket := engine.polls.poll_now(name)) is None or (ticket is False and name in places):
+            if monotonic() > deadline or engine.wait_closing(0.005):
+                raise RunnerError(f"trigger {excerpt(trigger_name)} is being polled and does not come back")
+        if ticket is False:
+            raise TriggerError(self._unknown_trigger(trigger_name))
+        ruling = self._crew.poll_now(ticket, dry_run)
+        engine.store.flush()
+        return rows.tick(ruling)
+
+    def _unknown_trigger(self, name: str) -> str:
+        known = ", ".join(row["trigger_name"] for row in self.list_trigger_schedules()) or "none"
+        return f"trigger {excerpt(name)} not found; known triggers: {known}"

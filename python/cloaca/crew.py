@@ -1,0 +1,259 @@
+"""A runner's threads: made here, they enter the native engine and wait there with the interpreter released.
+
+User code is called on no other thread. Whatever user code raises, of whatever kind, ends that one call and
+never a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from . import attempt
+from .answer import complete, is_awaitable, ruled
+from .duration import text_of
+from .errors import CloacaError, RunnerError
+from .job import Ticket
+from .plain import describe, say
+from .policy import RetryAfter
+from .result import SKIP
+from .tick import TickBody, Ticked
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._cloaca import Engine
+    from .answer import Ruling
+    from .job import TicketParts
+    from .task import TaskDefinition
+    from .tick import Tick
+    from .trigger import TriggerDefinition
+
+#: A worker that found nothing to do for so many seconds goes home.
+IDLE_SECONDS_MAX = 10.0
+#: Between two attempts to start a thread that the system did not give, growing.
+THREAD_PAUSE_SECONDS = 0.01
+THREAD_PAUSE_SECONDS_MAX = 1.0
+
+#: The trade between lateness and wake-ups, where the operating system lets a thread choose.
+TIMER_SLACK_NS = 40_000
+
+_engine_log = logging.getLogger("cloaca")
+
+
+def _sharpen_timers() -> None:
+    """Lets this thread wake nearer to when it asked to.
+
+    Linux allows itself 50 us of slack, as much as a step of the wheel; see proc(5), `timerslack_ns`.
+    Elsewhere there is no such file.
+    """
+    try:
+        with open(f"/proc/{threading.get_native_id()}/timerslack_ns", "w") as slack:
+            slack.write(str(TIMER_SLACK_NS))
+    except OSError:
+        pass
+
+
+class Retired:
+    """What is left of a trigger that was declared again."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Crew:
+    """The threads of one runner, and the tables that map the engine's numbers to Python functions."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.bodies: list[Any] = []
+        self.triggers: list[TriggerDefinition | Retired] = []
+        self.tasks: dict[int, TaskDefinition] = {}
+        self._worker = Worker(engine, self.tasks)
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def open(self) -> None:
+        """Starts the first thread, the one that starts the others."""
+        self._start("keeper", self._keep)
+
+    def holds_file(self) -> bool:
+        """Whether the store's file is open here: until the runner is shut down and no body of its runs."""
+        return not self.engine.is_closed
+
+    def running(self) -> list[str]:
+        """What tasks run now, in words."""
+        return self._worker.running()
+
+    def place(self, first: int, definitions: Sequence[TriggerDefinition]) -> None:
+        """Puts triggers' bodies at the places that the engine will call them by, from ``first`` on.
+
+        What stands there already is of a declaration that was interrupted before the engine knew of it.
+        """
+        bodies: list[Any] = []
+        for slot, definition in enumerate(definitions, first):
+            if definition.is_async:
+                # Here and not at the first poll: to import at a fork leaves the child half a module.
+                from . import _aio  # noqa: F401
+            function = definition.function
+            takes_tick = definition.takes_tick
+            bodies.append(TickBody(self.engine, function, definition.name, slot) if takes_tick else function)
+        self.triggers[first:] = definitions
+        self.bodies[first:] = bodies
+
+    def retire(self, slot: int) -> None:
+        """Lets go of the body at a place that is not polled again; its last answer may still come."""
+        self.bodies[slot] = None
+        self.triggers[slot] = Retired(self.triggers[slot].name)
+
+    def poll_now(self, parts: TicketParts, dry_run: bool) -> Ruling:
+        """Calls a trigger's body on this thread and ends its poll; returns what it decided."""
+        ticket = Ticket(*parts)
+        body = self.bodies[ticket.slot]
+        if body is None:
+            self.engine.polls.poll_looked(ticket)
+            raise RunnerError(
+                f"trigger '{self.triggers[ticket.slot].name}' has just been declared again; try again"
+            )
+        answer: object = None
+        error: Exception | None = None
+        try:
+            answer = complete(body())
+        except Exception as raised:
+            error = raised
+        except BaseException:
+            # Ctrl-C, say: whoever asked for this poll has called it off.
+            self.engine.polls.poll_looked(ticket)
+            raise
+        ruling = self._ruling(ticket, answer, error)
+        if dry_run:
+            self.engine.polls.poll_looked(ticket)
+        else:
+            self.engine.polls.poll_answer(ticket, None, None, lambda *_: ruling)
+        return ruling
+
+    def join(self, seconds: float) -> None:
+        """Waits at most ``seconds`` for the threads to end. The calling thread is not waited for."""
+        from time import monotonic
+
+        deadline = monotonic() + seconds
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - monotonic()))
+
+    def _start(self, role: str, body: Any) -> None:
+        with self._lock:
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            name = f"cloaca-{role}-{len(self._threads)}"
+            # Daemon threads: a body that never returns must not keep the interpreter from ending.
+            thread = threading.Thread(target=body, name=name, daemon=True)
+            # In the list only once it runs: what was never started cannot be joined.
+            thread.start()
+            self._threads.append(thread)
+
+    def _keep(self) -> None:
+        while True:
+            order = self.engine.next_order()
+            if order[0] == "log":
+                say(_engine_log, order[1], "%s", order[2])
+            elif order[0] == "close":
+                return
+            else:
+                self._hire(order[0])
+
+    def _hire(self, role: str) -> None:
+        """Starts a thread, again and again while the system has none to give."""
+        body = self._work if role == "worker" else self._poll
+        pause = THREAD_PAUSE_SECONDS
+        told = False
+        while True:
+            try:
+                return self._start(role, body)
+            except BaseException as raised:
+                if not told:
+                    told = True
+                    text = "no thread can be started, and work waits until one can be: %s"
+                    say(_engine_log, logging.ERROR, text, describe(raised))
+                if sys.is_finalizing() or _is_too_late(raised):
+                    return self.engine.give_up("no thread can be started any more: the interpreter ends")
+            if self.engine.wait_closing(pause):
+                return None
+            pause = min(2 * pause, THREAD_PAUSE_SECONDS_MAX)
+
+    def _poll(self) -> None:
+        _sharpen_timers()
+        while True:
+            try:
+                with attempt.inside(self.engine, None):
+                    return self.engine.polls.poll(self.bodies, SKIP, self._ruling)
+            except BaseException as fault:
+                if attempt.is_forked(self._pid):
+                    return None
+                text = "polling met a fault of the engine; please report it"
+                say(_engine_log, logging.ERROR, text, raised=fault)
+
+    def _ruling(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
+        """What a poll's answer means, as plain data for the engine; ``None`` if it comes later."""
+        slot, *_ = ticket
+        definition = self.triggers[slot]
+        tick = None
+        if type(answer) is Ticked:
+            tick, answer = answer.tick, answer.answer
+        try:
+            if error is not None:
+                raise error
+            if is_awaitable(answer):
+                self._answer_later(ticket, tick, answer)
+                return None
+            return ruled(answer, tick, self.engine.context_bytes_max)
+        except RetryAfter as wish:
+            return f"retry after {text_of(wish.delay_us)}", wish.delay_us
+        except CloacaError as refused:
+            say(_engine_log, logging.ERROR, "trigger '%s': %s", definition.name, describe(refused))
+            return [], None, "", describe(refused)
+        except BaseException as raised:
+            # SystemExit and KeyboardInterrupt too: on a poller they can only mean that this poll failed.
+            say(_engine_log, logging.ERROR, "trigger '%s' raised", definition.name, raised=raised)
+            return [], None, "", describe(raised)
+
+    def _answer_later(self, ticket: TicketParts, tick: Tick | None, coroutine: Any) -> None:
+        from ._aio import start_coroutine
+
+        def done(answer: object, error: BaseException | None) -> None:
+            answer = answer if tick is None or error is not None else Ticked(tick, answer)
+            self.engine.polls.poll_answer(ticket, answer, error, self._ruling)
+
+        start_coroutine(coroutine, done)
+
+    def _work(self) -> None:
+        engine = self.engine
+        engine.jobs.worker_present(True)
+        try:
+            while not attempt.is_forked(self._pid):
+                found = engine.jobs.take_job(IDLE_SECONDS_MAX)
+                if not found:
+                    return
+                try:
+                    self._worker.run(*found)
+                except BaseException as fault:
+                    if attempt.is_forked(self._pid):
+                        return
+                    text = "a worker met a fault of the engine; please report it"
+                    say(_engine_log, logging.ERROR, text, raised=fault)
+        finally:
+            if not attempt.is_forked(self._pid):
+                engine.jobs.worker_present(False)
+
+
+def _is_too_late(error: BaseException) -> bool:
+    """Whether Python refuses threads because its main thread has ended (since 3.12)."""
+    return "interpreter shutdown" in describe(error)

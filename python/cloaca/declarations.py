@@ -1,0 +1,113 @@
+"""What the program has declared, as one runner's engine knows it.
+
+Decides only what is new to the engine. The registry tells it, and holds it in the runner's place.
+Invariant: a trigger's body stands in its place before the engine may call it.
+"""
+
+from __future__ import annotations
+
+import threading
+from itertools import groupby
+from operator import attrgetter
+
+from . import registry
+from .policy import Backoff
+from .trigger import POLL_INTERVAL_US
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ._cloaca import Engine
+    from .crew import Crew
+    from .trigger import TriggerDefinition, TriggerKind
+    from .workflow import Workflow
+
+DECLARED_AT_ONCE = 10_000
+"""So many triggers are handed to the engine at once: the store keeps them while the next are prepared."""
+
+
+class Declarations:
+    """What one runner's engine was told.
+
+    Attributes:
+        places: the place of each trigger's newest body.
+    """
+
+    def __init__(self, engine: Engine, crew: Crew) -> None:
+        self.places: dict[str, int] = {}
+        self._engine = engine
+        self._crew = crew
+        self._lock = threading.RLock()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Tells the engine nothing more. Without the lock: who declares now may hold it for long."""
+        self._is_closed = True
+        registry.detach(self)
+
+    def on_workflow(self, workflow: Workflow) -> None:
+        """The program declared a workflow, before this runner was made or after."""
+        with self._lock:
+            # Of threads that declare one name the newest wins, whichever comes here last.
+            if not self._is_closed and registry.workflows.get(workflow.name) is workflow:
+                specification = workflow._spec()
+                self._crew.tasks.update(
+                    {task["body"]: registry.bodies[task["body"]] for task in specification}
+                )
+                self._engine.declare_workflow(workflow.name, workflow.version, specification)
+
+    def on_triggers(self, triggers: Sequence[TriggerDefinition]) -> None:
+        """The program declared triggers, before this runner was made or after."""
+        with self._lock:
+            if self._is_closed:
+                return
+            triggers = [trigger for trigger in triggers if registry.triggers.get(trigger.name) is trigger]
+            for trigger in triggers:
+                kind = trigger.kind
+                if kind.cron is not None:
+                    self._engine.schedules.put_cron(
+                        kind.workflow or "", kind.cron, kind.timezone, trigger.name
+                    )
+            polled = [trigger for trigger in triggers if self._is_new(trigger)]
+            for start in range(0, len(polled), DECLARED_AT_ONCE):
+                self._declare(polled[start : start + DECLARED_AT_ONCE])
+
+    def _is_new(self, trigger: TriggerDefinition) -> bool:
+        if trigger.kind.cron is not None:
+            return False
+        slot = self.places.get(trigger.name)
+        return slot is None or self._crew.triggers[slot] is not trigger
+
+    def _declare(self, triggers: Sequence[TriggerDefinition]) -> None:
+        alike = groupby(triggers, attrgetter("kind"))
+        kinds = [(_plan(kind), [trigger.name for trigger in group]) for kind, group in alike]
+        # A body stands in its place before the engine may call it. An interrupt between leaves no gap: the
+        # places are the engine's, and what it does not know of is overwritten by the next declaration.
+        first = self._engine.polls.places()
+        self._crew.place(first, triggers)
+        given = self._engine.polls.declare_triggers(kinds)
+        assert given == first, f"the engine gave place {given}, and the body stands at {first}"
+        for slot, trigger in enumerate(triggers, first):
+            before = self.places.get(trigger.name)
+            self.places[trigger.name] = slot
+            if before is not None:
+                self._crew.retire(before)
+
+
+def _plan(kind: TriggerKind) -> dict[str, Any]:
+    interval = kind.interval_us or POLL_INTERVAL_US
+    wait = kind.on_error or Backoff()
+    # A trigger that is polled once an hour gains nothing from being polled sooner because it failed.
+    base = wait.base_us if kind.on_error else max(wait.base_us, interval)
+    return {
+        "workflow": kind.workflow or "",
+        "interval": interval,
+        "allow_concurrent": kind.allow_concurrent,
+        "jitter": kind.jitter_us,
+        "timeout": kind.poll_timeout_us,
+        "backoff": (base, wait.factor, max(wait.max_us, base)),
+        "failures_max": kind.max_consecutive_failures,
+        "overlap": kind.overlap or "allow",
+    }

@@ -1,0 +1,31 @@
+"""What the engine hands to threads, by name: attempts to make and polls to end.
+
+Decides nothing. The engine makes plain tuples of these parts and takes either.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+JobParts = tuple[int, int, int, bool, int]
+TicketParts = tuple[int, int, int, int, int]
+
+
+class Job(NamedTuple):
+    """One attempt of a task, or only the callback of one that has failed."""
+
+    run: int
+    task: int
+    attempt: int
+    callback_only: bool
+    life: int
+
+
+class Ticket(NamedTuple):
+    """One poll in flight, with when it was due and when it began."""
+
+    slot: int
+    serial: int
+    due: int
+    began_ns: int
+    began_us: int

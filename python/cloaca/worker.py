@@ -1,0 +1,131 @@
+"""One attempt of a task at a time: its body, its end, and who is told.
+
+Decides nothing.
+Invariant: whatever user code raises, of whatever kind, ends that one call and never a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+from . import attempt
+from .answer import is_awaitable
+from .context import Context, decode_value, encode_within, fitting
+from .job import Job
+from .plain import describe, say
+from .task_handle import TaskHandle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._cloaca import Engine
+    from .job import JobParts
+    from .task import TaskDefinition
+
+_callback_log = logging.getLogger("cloaca.callback")
+_task_log = logging.getLogger("cloaca.task")
+
+
+class Worker:
+    """What a runner's worker threads do with the jobs that they take."""
+
+    def __init__(self, engine: Engine, tasks: dict[int, TaskDefinition]) -> None:
+        self.engine = engine
+        self.tasks = tasks
+        self._running: dict[int, TaskHandle] = {}
+        self._pid = os.getpid()
+
+    def running(self) -> list[str]:
+        """What tasks run now, in words."""
+        handles = list(self._running.values())
+        return sorted(f"task '{handle.task_id}' of run {handle.run_id}" for handle in handles)
+
+    def run(self, parts: JobParts, body: int, task_id: str, context_json: str, error: str) -> None:
+        """Makes an attempt: calls the body, tells the engine how it ended, then whoever wants to be told."""
+        job = Job(*parts)
+        task = self.tasks[body]
+        context = Context._wrap(decode_value(context_json))
+        if job.callback_only:
+            self._tell_failure(job, task, task_id, error, context)
+            self.engine.jobs.settled(job)
+            return
+        failure: BaseException | None = None
+        left = ""
+        handle = TaskHandle(self.engine, job, task_id)
+        me = threading.get_ident()
+        self._running[me] = handle
+        try:
+            fitting(self.engine.context_bytes_max, context_json, "the context that it is given")
+            with attempt.inside(self.engine, job):
+                left, context = self._call(task, context, handle)
+        except BaseException as raised:
+            # SystemExit and KeyboardInterrupt too: on a worker they can only mean that this attempt failed.
+            failure = raised
+        finally:
+            del self._running[me]
+        handle._close()
+        if attempt.is_forked(self._pid):
+            return
+        if isinstance(failure, attempt.Interrupted):
+            self.engine.jobs.interrupted(job)
+        elif failure is None:
+            self._succeed(job, task, task_id, left, context)
+        else:
+            self._fail(job, task, task_id, failure, context)
+
+    def _call(self, task: TaskDefinition, context: Context, handle: TaskHandle) -> tuple[str, Context]:
+        returned = task.function(context, handle) if task.takes_handle else task.function(context)
+        if is_awaitable(returned):
+            from ._aio import run_coroutine
+
+            returned = run_coroutine(returned)
+        if returned is None:
+            returned = context
+        elif isinstance(returned, dict):
+            returned = Context(returned)
+        elif not isinstance(returned, Context):
+            kind = type(returned).__name__
+            raise TypeError(f"task '{task.id}' returned {kind}; return the Context, a dict or None")
+        limit = self.engine.context_bytes_max
+        return encode_within(limit, returned, "the context that it left"), returned
+
+    def _succeed(self, job: Job, task: TaskDefinition, task_id: str, left: str, context: Context) -> None:
+        callback = task.on_success
+        if self.engine.jobs.succeeded(job, left, callback is not None) and callback is not None:
+            self._tell(job, callback, task_id, task_id, context)
+            self.engine.jobs.settled(job)
+
+    def _fail(
+        self, job: Job, task: TaskDefinition, task_id: str, failure: BaseException, context: Context
+    ) -> None:
+        text = describe(failure)
+        has_callback = task.on_failure is not None
+        final = self.engine.jobs.failed(job, text, has_callback)
+        level = logging.ERROR if final else logging.WARNING
+        say(_task_log, level, "task '%s' failed in attempt %d", task_id, job.attempt, raised=failure)
+        if final and has_callback:
+            self._tell_failure(job, task, task_id, text, context)
+            self.engine.jobs.settled(job)
+
+    def _tell_failure(
+        self, job: Job, task: TaskDefinition, task_id: str, error: str, context: Context
+    ) -> None:
+        if task.on_failure is not None:
+            self._tell(job, task.on_failure, task_id, task_id, error, context)
+
+    def _tell(self, job: Job, callback: Any, task_id: str, *arguments: object) -> None:
+        try:
+            with attempt.inside(self.engine, job):
+                self._call_back(callback, *arguments)
+        except BaseException as raised:
+            say(_callback_log, logging.ERROR, "callback of task '%s' raised", task_id, raised=raised)
+
+    def _call_back(self, callback: Any, *arguments: object) -> None:
+        returned = callback(*arguments)
+        if is_awaitable(returned):
+            from ._aio import run_coroutine
+
+            run_coroutine(returned)

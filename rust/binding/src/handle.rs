@@ -1,0 +1,124 @@
+//! The runtime that all of a runner's classes share, and the words that come into all of them.
+//! Invariant: whoever wants the runtime is first asked for the process that opened it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use uuid::Uuid;
+
+use cloaca_core::error::{Error, Kind, excerpt};
+use cloaca_core::port::{Fault, Halt, Schedule, Store};
+use cloaca_core::runtime::Runtime;
+
+use crate::error;
+use crate::fork::{is_forked, refuse_after_fork};
+use crate::gil::free;
+use crate::wait::{apart, flush};
+use crate::watch::Watch;
+
+/// As good as for ever, and small enough to be added to any clock.
+const SPAN_SECONDS_MAX: f64 = 1e9;
+
+/// One opened runtime.
+pub struct Handle {
+    pub runtime: Arc<Runtime>,
+    pub path: Option<PathBuf>,
+    pub generation: u64,
+    pub context_bytes_max: usize,
+}
+
+impl Handle {
+    /// The runtime, in the process that opened it.
+    pub fn runtime(&self, py: Python<'_>) -> PyResult<&Arc<Runtime>> {
+        refuse_after_fork(py, self.generation)?;
+        Ok(&self.runtime)
+    }
+
+    /// A run's watch as Python carries it.
+    pub fn watched(&self, watch: Arc<cloaca_core::runtime::Watch>) -> Watch {
+        Watch { watch, generation: self.generation }
+    }
+
+    /// What the store answers, with the interpreter released meanwhile.
+    pub fn stored<T: Send>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
+    ) -> PyResult<T> {
+        let runtime = self.runtime(py)?;
+        free(py, || ask(runtime))?.map_err(|fault| fault_of(py, runtime, fault))
+    }
+
+    /// The same for who looks at runs.
+    pub fn shown<T: Send>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
+    ) -> PyResult<T> {
+        flush(py, self.runtime(py)?, Runtime::show_begun)?;
+        self.stored(py, ask)
+    }
+
+    /// The same for what writes: it waits its turn, and the main thread hears its signals meanwhile.
+    pub fn written<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        write: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
+    ) -> PyResult<T> {
+        let runtime = self.runtime(py)?;
+        apart(py, runtime, &Halt::default(), write)?.map_err(|fault| fault_of(py, runtime, fault))
+    }
+
+    /// The same for a question that may take as long as it likes, about what was sent before it.
+    pub fn asked<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&dyn Store, &Halt) -> Result<T, Fault> + Send + 'static,
+    ) -> PyResult<T> {
+        let runtime = self.runtime(py)?;
+        flush(py, runtime, Runtime::flushing_all)?;
+        let halt = Halt::default();
+        let asked = halt.clone();
+        let answer =
+            apart(py, runtime, &halt, move |runtime| runtime.ask(&asked, |store| ask(store, &asked)))?;
+        answer.map_err(|e| error::raise(py, e))
+    }
+
+    /// The trigger's row.
+    pub fn trigger_row(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
+        flush(py, self.runtime(py)?, Runtime::flushing)?;
+        self.stored(py, |runtime| runtime.store().trigger(name))
+    }
+}
+
+/// The exception for a fault of the store. One that was closed under a call is the runner's.
+fn fault_of(py: Python<'_>, runtime: &Runtime, fault: Fault) -> PyErr {
+    match runtime.is_finished() {
+        true => error::raise(py, Error::new(Kind::Runner, "the runner was shut down")),
+        false => error::raise_fault(py, fault),
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if is_forked(self.generation) {
+            // The threads and locks of a forked runtime belong to the parent: leak them here.
+            std::mem::forget(Arc::clone(&self.runtime));
+        }
+    }
+}
+
+/// A span from seconds that the Python layer has checked; whatever else comes is cut to what fits.
+pub fn span_of(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.clamp(0.0, SPAN_SECONDS_MAX)).unwrap_or(Duration::ZERO)
+}
+
+/// The id that a text stands for.
+pub fn parse_id(py: Python<'_>, id: &str) -> PyResult<Uuid> {
+    Uuid::parse_str(id).map_err(|_| {
+        let text = format!("Invalid schedule ID '{}': it is not a UUID", excerpt(id));
+        error::raise(py, Error::new(Kind::Schedule, text))
+    })
+}

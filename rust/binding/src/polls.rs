@@ -1,0 +1,171 @@
+//! What pollers enter, and whoever polls out of turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+use cloaca_core::admit::Overlap;
+use cloaca_core::engine::Declared;
+use cloaca_core::poll::{Backoff, Plan};
+use cloaca_core::port::TriggerRow;
+use cloaca_core::time::Wall;
+
+use crate::gil::free;
+use crate::handle::Handle;
+use crate::{convert, work};
+
+/// What triggers of one kind have in common, as the Python layer declares it; spans are in microseconds.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct KindParts {
+    workflow: String,
+    interval: u64,
+    allow_concurrent: bool,
+    jitter: u64,
+    timeout: Option<u64>,
+    /// `(base, factor, longest)`.
+    backoff: (u64, f64, u64),
+    failures_max: Option<u32>,
+    overlap: String,
+}
+
+impl KindParts {
+    fn plan(&self) -> Plan {
+        let (base, factor, longest) = self.backoff;
+        Plan {
+            interval: Duration::from_micros(self.interval),
+            jitter: Duration::from_micros(self.jitter),
+            timeout: self.timeout.map(Duration::from_micros),
+            backoff: Backoff {
+                base: Duration::from_micros(base),
+                factor,
+                longest: Duration::from_micros(longest),
+            },
+            failures_max: self.failures_max,
+        }
+    }
+
+    /// Adds the triggers of these names, which share what can be shared.
+    fn declare(
+        self,
+        names: &[Bound<'_, PyString>],
+        triggers: &mut Vec<(Arc<Plan>, Declared)>,
+    ) -> PyResult<()> {
+        let plan = Arc::new(self.plan());
+        let overlap = Overlap::from_name(&self.overlap).unwrap_or_default();
+        let interval_us = i64::try_from(self.interval).unwrap_or(i64::MAX);
+        let allow_concurrent = self.allow_concurrent;
+        let workflow: Arc<str> = self.workflow.into();
+        for name in names {
+            let (name, workflow) = (Arc::from(name.to_str()?), Arc::clone(&workflow));
+            let row = TriggerRow { name, workflow, interval_us, allow_concurrent };
+            triggers.push((Arc::clone(&plan), Declared { row, overlap }));
+        }
+        Ok(())
+    }
+}
+
+/// The triggers that one runner polls.
+#[pyclass(frozen, module = "cloaca._cloaca")]
+pub struct Polls {
+    pub handle: Arc<Handle>,
+}
+
+#[pymethods]
+impl Polls {
+    /// Declares triggers, as kinds with the names of theirs, and returns the first one's place in the list of bodies; the others
+    /// follow it.
+    fn declare_triggers(
+        &self,
+        py: Python<'_>,
+        kinds: Vec<(KindParts, Vec<Bound<'_, PyString>>)>,
+    ) -> PyResult<u32> {
+        let runtime = self.handle.runtime(py)?;
+        let mut triggers = Vec::with_capacity(kinds.iter().map(|(_, names)| names.len()).sum());
+        for (kind, names) in kinds {
+            kind.declare(&names, &mut triggers)?;
+        }
+        free(py, || runtime.declare(triggers))
+    }
+
+    /// How many places for triggers there are: the next declaration's first.
+    fn places(&self, py: Python<'_>) -> PyResult<u32> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.places())
+    }
+
+    /// Polls until sent home. `skip` is the answer that means nothing to do; anything else goes to `slow`.
+    fn poll(
+        &self,
+        py: Python<'_>,
+        bodies: &Bound<'_, PyList>,
+        skip: &Bound<'_, PyAny>,
+        slow: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        work::poll_loop(py, self.handle.runtime(py)?, bodies, skip, slow, self.handle.generation)
+    }
+
+    /// `(cursor, scheduled_at, last_fired_at, failures)` of the trigger in a place whose body is being called.
+    fn tick_state(
+        &self,
+        py: Python<'_>,
+        slot: u32,
+    ) -> PyResult<(Option<String>, String, Option<String>, u32)> {
+        let (state, due) = self.handle.runtime(py)?.tick_state(slot);
+        let cursor = state.cursor.as_deref().map(str::to_owned);
+        Ok((cursor, due.rfc3339(), state.fired_at.map(Wall::rfc3339), state.failures))
+    }
+
+    /// The right to poll a trigger out of turn; `None` while another of its polls is in flight, `False` if it is not declared here.
+    fn poll_now(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
+        let runtime = self.handle.runtime(py)?;
+        let row = self.handle.trigger_row(py, name)?;
+        let row = row.map(|row| row.row);
+        let polled =
+            free(py, || row.filter(|&row| runtime.standing(row).is_some()).map(|row| runtime.poll_now(row)))?;
+        let Some(begun) = polled else {
+            return Ok(false.into_pyobject(py)?.to_owned().into_any().unbind());
+        };
+        match begun {
+            Some((ticket, began)) => Ok(work::parts_of(ticket, began).into_pyobject(py)?.into_any().unbind()),
+            None => Ok(py.None()),
+        }
+    }
+
+    /// Ends a poll whose answer came later, or that was out of turn. With an `error` the answer does not count.
+    fn poll_answer(
+        &self,
+        py: Python<'_>,
+        ticket: work::TicketParts,
+        answer: Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+        slow: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let answer = match error {
+            Some(error) => Err(PyErr::from_value(error)),
+            None => Ok(answer),
+        };
+        work::finish(self.handle.runtime(py)?, ticket, answer, slow, self.handle.generation)
+    }
+
+    /// Ends a poll out of turn without a trace.
+    fn poll_looked(&self, py: Python<'_>, ticket: work::TicketParts) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        let (ticket, _) = work::ticket_of(ticket);
+        free(py, || runtime.poll_looked(ticket))?;
+        Ok(())
+    }
+
+    /// Where a trigger stands: its row with `standing`, a dict, or `None` if it is not polled here.
+    fn standing<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let runtime = self.handle.runtime(py)?;
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
+        let (standing, last) = free(py, || (runtime.standing(row.row), runtime.last_polls([row.row])))?;
+        let dict = convert::trigger(py, &row, last[0])?;
+        dict.set_item("disabled_cause", &row.disabled_cause)?;
+        dict.set_item("standing", standing.map(|found| convert::standing(py, found)).transpose()?)?;
+        Ok(Some(dict))
+    }
+}

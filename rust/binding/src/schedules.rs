@@ -1,0 +1,173 @@
+//! Triggers and crons as the store knows them.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use uuid::Uuid;
+
+use cloaca_core::cron::Cron;
+use cloaca_core::port::{NewCron, Page, RunFilter, ScheduleFilter};
+use cloaca_core::runtime::Runtime;
+use cloaca_core::time::Wall;
+
+use crate::gil::free;
+use crate::handle::{Handle, parse_id};
+use crate::wait::flush;
+use crate::{convert, error};
+
+/// The triggers and crons of one store.
+#[pyclass(frozen, module = "cloaca._cloaca")]
+pub struct Schedules {
+    pub handle: Arc<Handle>,
+}
+
+#[pymethods]
+impl Schedules {
+    /// Triggers in the order of their registration.
+    fn triggers<'py>(
+        &self,
+        py: Python<'py>,
+        enabled_only: bool,
+        limit: u64,
+        offset: u64,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let page = Page { limit, offset };
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        let (rows, last) = self.handle.stored(py, |runtime| {
+            let rows = runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page)?;
+            let last = runtime.last_polls(rows.iter().map(|row| row.row));
+            Ok((rows, last))
+        })?;
+        rows.iter().zip(last).map(|(row, last)| convert::trigger(py, row, last)).collect()
+    }
+
+    /// The trigger of that name.
+    fn trigger<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
+        let last = free(py, || self.handle.runtime.last_polls([row.row]))?;
+        convert::trigger(py, &row, last[0]).map(Some)
+    }
+
+    /// Switches a trigger; false if there is none of that name.
+    fn set_trigger_enabled(&self, py: Python<'_>, name: &str, enabled: bool) -> PyResult<bool> {
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(false) };
+        self.handle.written(py, move |runtime| runtime.set_trigger_enabled(row.row, enabled))
+    }
+
+    /// The runs that a trigger fired, newest first; `None` if there is no such trigger.
+    fn trigger_runs<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        limit: u64,
+        offset: u64,
+    ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
+        let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
+        let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
+        Ok(Some((row.id.to_string(), runs)))
+    }
+
+    /// A trigger's polls as stretches of equal outcomes, newest first.
+    fn ticks<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        limit: u64,
+    ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
+        let page = Page { limit, offset: 0 };
+        flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))?;
+        let rows = self.handle.stored(py, |runtime| runtime.store().history(row.row, page))?;
+        rows.iter().map(|row| convert::stretch(py, row)).collect::<PyResult<Vec<_>>>().map(Some)
+    }
+
+    /// Registers a cron schedule, or finds the one with the same three; returns its id.
+    #[pyo3(signature = (workflow, expression, timezone, name=""))]
+    fn put_cron(
+        &self,
+        py: Python<'_>,
+        workflow: &str,
+        expression: &str,
+        timezone: &str,
+        name: &str,
+    ) -> PyResult<String> {
+        let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
+        let [workflow, expression, timezone, name] =
+            [workflow, expression, timezone, name].map(str::to_owned);
+        let schedule = self.handle.written(py, move |runtime| {
+            let now = runtime.now().wall;
+            let next = cron.next(now);
+            let (workflow, expression, timezone, name) = (&workflow, &expression, &timezone, &name);
+            let id = Uuid::now_v7();
+            let cron = NewCron { id, name, workflow, expression, timezone, next_at: next, at: now };
+            runtime.put_cron(&cron)
+        })?;
+        Ok(schedule.id.to_string())
+    }
+
+    /// Crons in the order of their registration.
+    fn crons<'py>(
+        &self,
+        py: Python<'py>,
+        enabled_only: bool,
+        limit: u64,
+        offset: u64,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let page = Page { limit, offset };
+        let rows = self
+            .handle
+            .stored(py, |runtime| runtime.store().schedules(ScheduleFilter::Crons, enabled_only, page))?;
+        rows.iter().map(|row| convert::cron(py, row)).collect()
+    }
+
+    /// The cron with that id.
+    fn cron<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let id = parse_id(py, id)?;
+        let row = self.handle.stored(py, |runtime| runtime.store().cron(id))?;
+        row.map(|row| convert::cron(py, &row)).transpose()
+    }
+
+    /// Replaces a cron's expression and zone; false if there is none with that id.
+    fn update_cron(&self, py: Python<'_>, id: &str, expression: &str, timezone: &str) -> PyResult<bool> {
+        let id = parse_id(py, id)?;
+        let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
+        let [expression, timezone] = [expression, timezone].map(str::to_owned);
+        self.handle.written(py, move |runtime| runtime.update_cron(id, &expression, &timezone, &cron))
+    }
+
+    /// Switches a cron; false if there is none with that id.
+    fn set_cron_enabled(&self, py: Python<'_>, id: &str, enabled: bool) -> PyResult<bool> {
+        let id = parse_id(py, id)?;
+        self.handle.written(py, move |runtime| runtime.set_cron_enabled(id, enabled))
+    }
+
+    /// Deletes a cron; false if there is none with that id.
+    fn delete_cron(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        let id = parse_id(py, id)?;
+        self.handle.written(py, move |runtime| runtime.delete_cron(id))
+    }
+
+    /// The runs that a cron started, newest first; `None` if there is no such cron.
+    fn cron_runs<'py>(
+        &self,
+        py: Python<'py>,
+        id: &str,
+        limit: u64,
+        offset: u64,
+    ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
+        let id = parse_id(py, id)?;
+        let Some(row) = self.handle.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
+        let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
+        let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
+    }
+
+    /// `(total, successful, lost)` cron runs since a time in microseconds.
+    fn cron_stats(&self, py: Python<'_>, since_us: i64) -> PyResult<(u64, u64, u64)> {
+        let stats = self.handle.stored(py, |runtime| runtime.store().cron_stats(Wall(since_us)))?;
+        Ok((stats.total, stats.successful, stats.lost))
+    }
+}
