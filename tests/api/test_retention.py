@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from program import eventually, run_program
 
 import cloaca
@@ -104,3 +106,61 @@ def test_nothing_goes_in_the_first_hour_after_an_upgrade(tmp_path: Path) -> None
         assert runs > 0
         assert runner.execute("w").status == "Completed"
         assert count(runner, "runs") == runs + 1
+
+
+def test_a_run_that_is_no_longer_kept_says_so_on_every_road(tmp_path: Path) -> None:
+    declare()
+    path = tmp_path / "a.db"
+    with cloaca.DefaultRunner(str(path)) as runner:
+        run = runner.submit("w")
+        assert run.result(30).status == "Completed"
+        found = runner.run(run.id)
+        sql(path, "DELETE FROM runs; DELETE FROM tasks;")
+        assert run.status == "Completed", "what was seen stays"
+        assert runner.list_runs() == []
+        assert runner.get_run(run.id) is None
+        roads: list[Callable[[], object]] = [
+            lambda: found.status,
+            lambda: found.result(0),
+            lambda: found.result(),
+            found.cancel,
+            lambda: runner.cancel(run.id),
+            lambda: runner.retry(run.id),
+            lambda: runner.run(run.id),
+        ]
+        for road in roads:
+            with pytest.raises(cloaca.WorkflowError, match=f"{run.id} is not (kept|there)|{run.id} not found"):
+                road()
+
+
+def test_the_error_of_a_run_is_bounded_however_many_tasks_fail(runner: cloaca.DefaultRunner) -> None:
+    def fails(context: cloaca.Context) -> None:
+        raise ValueError("x" * 1_000_000)
+
+    with cloaca.WorkflowBuilder("w"):
+        for number in range(30):
+            cloaca.task(id=f"t{number}", retry_attempts=1)(fails)
+    run = runner.submit("w")
+    error = run.result(60).error_message
+    assert error is not None
+    assert len(error) <= 16_384
+    assert error.startswith("task 't0' failed: ValueError: xxx")
+    assert "get_run" in error
+    shown = runner.get_run(run.id)
+    assert shown is not None
+    assert all(10_000 < len(task["error"]) <= 17_000 for task in shown["tasks"])
+    stored = runner.query("SELECT length(error) AS n FROM runs")[0]["n"]
+    assert stored == len(error)
+
+
+def test_the_error_of_one_long_exception_is_kept_whole_once(runner: cloaca.DefaultRunner) -> None:
+    def fails(context: cloaca.Context) -> None:
+        raise ValueError("x" * 10_000)
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t", retry_attempts=1)(fails)
+    run = runner.submit("w")
+    run.result(60)
+    lengths = runner.query("SELECT length(r.error) AS run, length(t.error) AS task FROM runs r, tasks t")[0]
+    assert lengths["task"] > 10_000
+    assert lengths["run"] < 2_000
