@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Cell, Change, CronStats, Fault, Halt, NewCron, Page, Receipt, RunFilter, RunRow, Schedule,
-    ScheduleFilter, Siblings, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
+    Cell, Change, CronStats, Fault, Found, Halt, NewCron, Old, Page, Receipt, RunFilter, RunRow, Schedule,
+    ScheduleFilter, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -388,8 +388,20 @@ impl Store for SqliteStore {
         self.read(|db| history::list(db, schedule, page))
     }
 
-    fn prune(&self, before: Wall, now: Wall, limit: u64) -> Stored<u64> {
-        self.write(Step::Prune, |db| prune::run(db, before, now, limit))
+    fn find_old(&self, old: &Old, limit: u64, halt: &Halt) -> Stored<Found> {
+        self.answer(halt, |db| prune::find(db, old, limit))
+    }
+
+    fn prune(&self, old: &Old, found: &Found) -> Stored<u64> {
+        self.write(Step::Prune, |db| prune::run(db, old, found))
+    }
+
+    fn spared(&self, epoch: i64) -> Stored<Spared> {
+        self.read(|db| prune::spared(db, epoch))
+    }
+
+    fn spare(&self, until: Wall) -> Stored<()> {
+        self.write(Step::Prune, |db| prune::spare(db, until))
     }
 
     fn query(&self, sql: &str, params: &[Cell], halt: &Halt) -> Stored<Table> {
