@@ -113,6 +113,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         self._closed = False
         self._config = config
         self._pid = os.getpid()
+        before = _guard.descriptors()
         self._engine = Engine.open(
             check.url(url),
             durability=durability,
@@ -131,7 +132,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         self._declarations = Declarations(self._engine, self._crew)
         try:
             if (path := self._engine.path) is not None:
-                _guard.watch(os.fspath(path), self._crew)
+                _guard.watch(os.fspath(path), self._crew, before)
             self._crew.open()
             living.enter(self)
             registry.attach(self._declarations)
