@@ -42,6 +42,8 @@ _endings: tuple[tuple[str, ...], tuple[bytes, ...]] = (), ()
 _names: dict[tuple[int, int], str] = {}
 _told: set[tuple[int, int]] = set()
 """Files whose opening by others has been told."""
+_inherited: set[tuple[int, int]] = set()
+"""Files of the parent's runners, whose descriptors a forked child has."""
 _installed = False
 
 
@@ -69,7 +71,7 @@ def watch(path: str, owner: object, before: Mapping[int, tuple[int, int]] | None
         return
     key = (status.st_dev, status.st_ino)
     with _lock:
-        is_first = key not in _live
+        is_first = key not in _live and key not in _inherited
         _live.setdefault(key, set()).add(owner)
         _names[key] = os.path.basename(path)
         _compare()
@@ -114,6 +116,7 @@ def forget_locks() -> None:
     parent's: the child may open them as any other process may."""
     global _lock
     _lock = threading.Lock()
+    _inherited.update(_live)
     _live.clear()
     _names.clear()
     _told.clear()
