@@ -50,6 +50,7 @@ pub fn standing<'py>(py: Python<'py>, found: (Standing, Option<Wall>)) -> PyResu
     dict.set_item("failures", standing.failures)?;
     dict.set_item("next_poll_at", stamp(due))?;
     dict.set_item("backs_off", standing.backs_off)?;
+    dict.set_item("elsewhere", standing.elsewhere)?;
     Ok(dict)
 }
 
