@@ -42,8 +42,9 @@ _endings: tuple[tuple[str, ...], tuple[bytes, ...]] = (), ()
 _names: dict[tuple[int, int], str] = {}
 _told: set[tuple[int, int]] = set()
 """Files whose opening by others has been told."""
-_inherited: set[tuple[int, int]] = set()
-"""Files of the parent's runners, whose descriptors a forked child has."""
+_seen: set[tuple[int, int]] = set()
+"""Files that a runner of this process, or of the one that it was forked from, has opened: descriptors may be
+left of that."""
 _installed = False
 
 
@@ -71,14 +72,14 @@ def watch(path: str, owner: object, before: Mapping[int, tuple[int, int]] | None
         return
     key = (status.st_dev, status.st_ino)
     with _lock:
-        is_first = key not in _live and key not in _inherited
+        is_first = key not in _seen
+        _seen.add(key)
         _live.setdefault(key, set()).add(owner)
         _names[key] = os.path.basename(path)
         _compare()
         if not _installed and os.environ.get("CLOACA_ALLOW_SQLITE3") != "1":
             _installed = True
             sys.addaudithook(_audit)
-    # Another runner's own descriptors look like a stranger's.
     if is_first and (strangers := [number for number, file in (before or {}).items() if file == key]):
         shown = ", ".join(map(str, strangers))
         text = "%s was open in this process before its runner, as descriptor %s: %s"
@@ -116,7 +117,6 @@ def forget_locks() -> None:
     parent's: the child may open them as any other process may."""
     global _lock
     _lock = threading.Lock()
-    _inherited.update(_live)
     _live.clear()
     _names.clear()
     _told.clear()

@@ -1,4 +1,4 @@
-"""`tick` where it cannot poll, and where it is called off: the answer comes at once, and the trigger goes on."""
+"""`tick` where it cannot poll, and where it is called off: it answers at once, and the trigger goes on."""
 
 from __future__ import annotations
 
