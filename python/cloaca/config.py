@@ -32,8 +32,9 @@ _DEFAULTS: dict[str, Any] = {
     "retention": None,
     "timer_resolution": None,
     "context_bytes_max": 16 * 1024 * 1024,
+    "max_pollers": 64,
 }
-_BEYOND_UPSTREAM = ("durability", "retention", "timer_resolution", "context_bytes_max")
+_BEYOND_UPSTREAM = ("durability", "retention", "timer_resolution", "context_bytes_max", "max_pollers")
 _DURATIONS_US = {"retention": (SMALLEST_US, LARGEST_US), "timer_resolution": (10, 1_000_000)}
 """Fields that are durations, each with the shortest and the longest."""
 _MAY_BE_ZERO = ("cron_max_catchup_executions", "cron_max_recovery_attempts")
@@ -49,7 +50,9 @@ class DefaultRunnerConfig:
     final runs and history are deleted; `None` keeps them. `timer_resolution`, a duration from `"0.01ms"` to
     `"1s"`, is how finely polls are timed: those that are due within it share one wake-up at its end, which
     spares the processor; `None` is 0.05 ms. `context_bytes_max` is how many bytes of JSON a context or a
-    cursor may have, 16 MiB by default. These four show in `to_dict` only when set.
+    cursor may have, 16 MiB by default. `max_pollers` is how many threads poll at most, 64 by default: so many
+    bodies that hang at once stop every trigger, and a warning comes before. These five show in `to_dict`
+    only when set.
     `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change nothing: no
     loop looks for work here, and one connection writes.
 
@@ -79,6 +82,7 @@ class DefaultRunnerConfig:
     retention: str | float | timedelta | None
     timer_resolution: str | float | timedelta | None
     context_bytes_max: int
+    max_pollers: int
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class DefaultRunnerConfig:
         retention: str | float | timedelta | None = None,
         timer_resolution: str | float | timedelta | None = None,
         context_bytes_max: int | None = None,
+        max_pollers: int | None = None,
     ) -> None:
         given = locals()
         for field in _DEFAULTS:

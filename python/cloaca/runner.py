@@ -118,6 +118,7 @@ class DefaultRunner(Runs, Crons, Triggers):
             check.url(url),
             durability=durability,
             slots=config.max_concurrent_tasks,
+            pollers=config.max_pollers,
             task_timeout=float(config.task_timeout_seconds),
             workflow_timeout=float(config.workflow_timeout_seconds),
             crons=config.enable_cron_scheduling,

@@ -90,7 +90,7 @@ def test_a_descriptor_from_before_the_runner_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     path = tmp_path / "a.db"
-    cloaca.DefaultRunner(os.fspath(path)).shutdown()
+    path.touch()
     early = open(path, "rb") if kind == "a file" else sqlite3.connect(path)  # noqa: SIM115
     with cloaca.DefaultRunner(os.fspath(path)), cloaca.DefaultRunner(os.fspath(path)):
         (line,) = told(caplog)

@@ -5,6 +5,7 @@
 //! lock. Whoever holds the poller's lock therefore never takes the engine's.
 
 mod clock;
+mod flights;
 mod jobs;
 mod keeper;
 mod liaison;
@@ -28,7 +29,7 @@ use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Request, Settings};
 use crate::error::{Error, Kind, Result};
-use crate::poll::{PollCounts, Poller};
+use crate::poll::PollCounts;
 use crate::port::{Change, Fault, Page, RunChange, RunFilter, RunRow, Store, Stored, TaskRecord};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
@@ -43,7 +44,7 @@ use crate::workflow::Workflow;
 pub use clock::Clock;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::Order;
-pub use pollers::{Answer, AskedFire, POLLERS_MAX, PollTurn};
+pub use pollers::{Answer, AskedFire, PollTurn};
 pub use watch::{Finished, Watch};
 
 /// So long shutting down waits for polls in flight, which may have taken something away from their source.
@@ -57,6 +58,8 @@ pub const RUNS_MAX: usize = 4_000_000;
 pub struct Services {
     /// So many attempts run at once.
     pub slots_max: usize,
+    /// At most so many threads poll at once; more bodies than that, all blocked, delay the others.
+    pub pollers_max: usize,
     /// Whether unfinished runs of runners that are gone are taken over.
     pub recovery: bool,
     /// Final runs and history older than this are deleted; none keeps everything.
@@ -188,7 +191,7 @@ impl Runtime {
             looks_done: Condvar::new(),
             stepping: AtomicU64::new(0),
             steps: AtomicU64::new(0),
-            polls: Mutex::new(PollState { poller: Poller::new(services.resolution), ..PollState::default() }),
+            polls: Mutex::new(PollState::new(services)),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
             orders: Mutex::default(),
