@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from .crew import Crew
+
 _log = logging.getLogger("cloaca")
 _HARM = (
     "that does no harm to what is committed"
@@ -35,7 +37,7 @@ _HARM = (
 _WAY_OUT = f"{_HARM}, but what is read may be torn: runner.export(path) copies, runner.query(sql) reads"
 
 _lock = threading.Lock()
-_live: dict[tuple[int, int], set[object]] = {}
+_live: dict[tuple[int, int], set[Crew]] = {}
 """Who has each file open. Sets, so that an interrupted call can be made again."""
 _endings: tuple[tuple[str, ...], tuple[bytes, ...]] = (), ()
 """How the paths of live files end, which is compared before anything is asked of the disk."""
@@ -60,12 +62,13 @@ def descriptors() -> dict[int, tuple[int, int]]:
     return found
 
 
-def watch(path: str, owner: object, before: Mapping[int, tuple[int, int]] | None = None) -> None:
-    """Guards a live file until `unwatch` of the same owner.
+def watch(path: str, owner: Crew, before: Mapping[int, tuple[int, int]] | None = None) -> None:
+    """Guards a file for as long as its owner holds it.
 
     `before` are the descriptors from before the owner opened it.
     """
     global _installed
+    unwatch_closed()
     try:
         status = os.stat(path)
     except OSError:
@@ -86,11 +89,11 @@ def watch(path: str, owner: object, before: Mapping[int, tuple[int, int]] | None
         say(_log, logging.WARNING, text, path, shown, _WAY_OUT)
 
 
-def unwatch(owner: object) -> None:
-    """Ends what `watch` began for this owner. Twice is fine."""
+def unwatch_closed() -> None:
+    """Ends what `watch` began for owners that have closed their file by now."""
     with _lock:
         for key, owners in list(_live.items()):
-            owners.discard(owner)
+            owners.difference_update([owner for owner in owners if not owner.holds_file()])
             if not owners:
                 _live.pop(key, None)
                 _names.pop(key, None)
@@ -112,6 +115,10 @@ def _is(file: Any, key: tuple[int, int]) -> bool:
     return (status.st_dev, status.st_ino) == key
 
 
+def _is_live(key: tuple[int, int]) -> bool:
+    return any(owner.holds_file() for owner in tuple(_live.get(key, ())))
+
+
 def forget_locks() -> None:
     """In a forked child another thread of the parent may hold the lock for ever, and the files are the
     parent's: the child may open them as any other process may."""
@@ -126,7 +133,9 @@ def forget_locks() -> None:
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         if _live:
-            _opened(arguments[0])
+            # What goes wrong here is no business of who opens a file.
+            with contextlib.suppress(Exception):
+                _opened(arguments[0])
         return
     if event != "sqlite3.connect" or not _live:
         return
@@ -135,7 +144,8 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         status = os.stat(path)
     except (OSError, ValueError, TypeError):
         return
-    if (status.st_dev, status.st_ino) in _live:
+    # A runner whose last body came home after its shutdown has told nobody that it closed the file then.
+    if _is_live((status.st_dev, status.st_ino)):
         raise StoreError(
             f"sqlite3.connect({path!r}): a runner of this process has this file open, and a second SQLite "
             "library on it would lose committed rows; use runner.query(sql) or runner.export(path), or "
@@ -155,7 +165,7 @@ def _opened(path: object) -> None:
     elif not (isinstance(path, os.PathLike) and os.fsdecode(path).endswith(texts)):
         return
     for key in _names.copy():
-        if key not in _told and _is(path, key):
+        if key not in _told and _is(path, key) and _is_live(key):
             _told.add(key)
             text = "%s was opened, and a runner of this process has it open: %s"
             say(_log, logging.WARNING, text, excerpt(path), _WAY_OUT)

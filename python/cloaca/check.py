@@ -43,7 +43,18 @@ def url(value: object) -> str:
     if not isinstance(value, str):
         kind = type(value).__name__
         raise ArgumentTypeError(f"database_url is {excerpt(value)}, a {kind}; it must be a str")
-    return text(value, "database_url", UrlError)
+    return path(value, "database_url", UrlError)
+
+
+def path(value: object, argument: str, error: type[CloacaError] = ArgumentTypeError) -> str:
+    """A `str` that can be part of a path: as `os.fsdecode` spells names that are no text, too."""
+    import os
+
+    try:
+        os.fsencode(value)  # type: ignore[arg-type]
+    except (UnicodeEncodeError, TypeError):
+        return text(value, argument, error)
+    return str(value) if isinstance(value, str) else text(value, argument, error)
 
 
 def flag(value: object, argument: str) -> bool:

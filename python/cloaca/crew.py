@@ -84,6 +84,10 @@ class Crew:
         """Starts the first thread, the one that starts the others."""
         self._start("keeper", self._keep)
 
+    def holds_file(self) -> bool:
+        """Whether the store's file is open here: until the runner is shut down and no body of its runs."""
+        return not self.engine.is_closed
+
     def running(self) -> list[str]:
         """What tasks run now, in words."""
         return self._worker.running()

@@ -157,6 +157,7 @@ class DefaultRunner(Runs, Crons, Triggers):
 
         Raises:
             StoreError: (a `RuntimeError`) the statement is wrong or would write.
+            RunnerError: (a `RuntimeError`) the runner shut down first, or 64 are being answered.
         """
         engine = self._open()
         return list(engine.store.query(check.text(sql, "sql"), check.params(params)))
@@ -166,11 +167,12 @@ class DefaultRunner(Runs, Crons, Triggers):
 
         Raises:
             StoreError: (a `RuntimeError`) the file exists or cannot be written.
+            RunnerError: (a `RuntimeError`) the runner shut down first, or 64 are being answered.
         """
         engine = self._open()
         if not isinstance(path, str | os.PathLike):
             raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
-        engine.store.export(check.text(os.fspath(path), "path"))
+        engine.store.export(check.path(os.fspath(path), "path"))
 
     def run_forever(self, shutdown_timeout: float = SHUTDOWN_SECONDS) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread.
@@ -241,7 +243,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         finally:
             # Each may be done again, so that whoever is interrupted here can call again.
             living.leave(self)
-            _guard.unwatch(self._crew)
+            _guard.unwatch_closed()
         # Not after an interrupt: that is heard at once.
         self._crew.join(min(limit, JOIN_SECONDS) if body is None else 0.0)
 

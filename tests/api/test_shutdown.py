@@ -789,3 +789,61 @@ if __name__ == "__main__":
         [sys.executable, str(path)], capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+AFTER = """
+    import gc, os, sqlite3, subprocess, sys, threading
+    import cloaca
+    folder, how = sys.argv[1:]
+    path = os.path.join(folder, "runs.db")
+    entered, go = threading.Event(), threading.Event()
+
+    def body(context):
+        entered.set()
+        assert go.wait(30)
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(body)
+    runner = cloaca.DefaultRunner(path)
+    runner.query("SELECT 1")
+    run = runner.submit("w")
+    entered.wait()
+    if how == "idle":
+        go.set()
+        run.result()
+    runner.shutdown(0)
+    def is_open(number):
+        try:
+            return os.path.realpath(f"/proc/self/fd/{number}").startswith(os.path.realpath(folder))
+        except OSError:
+            return False
+    if how == "busy":
+        try:
+            sqlite3.connect(path)
+        except cloaca.StoreError:
+            go.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("cloaca-worker"):
+            thread.join()
+    print(sorted(os.listdir(folder)))
+    print([number for number in os.listdir("/proc/self/fd") if is_open(number)])
+    app = sqlite3.connect(path, isolation_level=None)
+    app.execute("BEGIN IMMEDIATE")
+    del runner, run
+    gc.collect()
+    other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    done = subprocess.run([sys.executable, "-c", other, path], capture_output=True, text=True)
+    print(done.stderr.splitlines()[-1:])
+    app.execute("COMMIT")
+    app.close()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.parametrize("how", ["idle", "busy"])
+def test_a_runner_that_was_shut_down_holds_its_file_until_its_last_body_is_home(
+    tmp_path: Path, how: str
+) -> None:
+    done = run_program(AFTER, tmp_path, how)
+    locked = "['sqlite3.OperationalError: database is locked']"
+    assert done.stdout.splitlines() == ["['runs.db']", "[]", locked], done.stderr

@@ -495,3 +495,56 @@ def test_what_was_kept_is_there_after_a_kill(tmp_path: Path) -> None:
 def test_a_store_closed_in_order_is_one_file_beside_its_lock(here: Path) -> None:
     use("a.db")
     assert "a.db-wal" not in {path.name for path in here.iterdir()}
+
+
+FOLDER = b"caf\xe9"
+
+
+def test_a_folder_whose_name_is_no_text_is_as_good_as_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + FOLDER))
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with cloaca.DefaultRunner("a.db") as runner, cloaca.DefaultRunner(str(folder / "b.db")) as other:
+        assert [each.execute("good").status for each in (runner, other)] == ["Completed"] * 2
+        for name in ("a.db", "b.db"):
+            with pytest.raises(cloaca.StoreError, match="a runner of this process"):
+                sqlite3.connect(folder / name)
+        for copy in ("near.db", folder / "far.db", os.fsdecode(b"f\xe9.db")):
+            runner.export(copy)
+        runner.query("SELECT 1")
+    assert sorted(os.fsencode(path.name) for path in folder.iterdir()) == sorted(
+        [b"a.db", b"b.db", b"near.db", b"far.db", b"f\xe9.db"]
+    )
+    with cloaca.DefaultRunner(os.fspath(folder / "far.db")) as copied:
+        assert len(copied.list_runs()) == 1
+    assert [record.message for record in caplog.records if record.levelname != "DEBUG"] == []
+
+
+LIMITED = """
+    import os, resource, signal, sys
+    import cloaca
+    folder, target = sys.argv[1:]
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    runner = cloaca.DefaultRunner(os.path.join(folder, "source.db"))
+    runner.submit_many("w", [{"x": "y" * 1000}] * 2000)[-1].result()
+    runner.query("SELECT 1")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+    try:
+        runner.export(os.path.join(target, "copy.db"))
+    except cloaca.StoreError as error:
+        print("copy.db" in str(error), "source.db" in str(error), os.listdir(target), "room" in str(error))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    runner.export(os.path.join(target, "copy.db"))
+    print(os.listdir(target))
+    runner.shutdown()
+"""
+
+
+def test_an_export_without_room_names_its_target_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    done = run_program(LIMITED, tmp_path, tmp_path / "target")
+    assert done.stdout.splitlines() == ["True False [] True", "['copy.db']"], done.stderr

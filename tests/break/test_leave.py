@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import cloaca
 
 SECONDS = 30.0
@@ -112,7 +114,12 @@ def test_more_clean_restarts_than_deaths_are_allowed_fail_nothing(tmp_path: Path
 
 def test_a_cancelled_run_whose_body_outlives_its_runner_ends_cancelled(tmp_path: Path) -> None:
     url, entered, go = str(tmp_path / "a.db"), threading.Event(), threading.Event()
-    workflow("w", lambda context: entered.set() or (go.wait(SECONDS) and None))
+
+    def body(context: cloaca.Context) -> None:
+        entered.set()
+        go.wait(SECONDS)
+
+    workflow("w", body)
     first = cloaca.DefaultRunner(url)
     run = first.submit("w")
     assert entered.wait(SECONDS)
@@ -163,9 +170,44 @@ assert store.execute("SELECT status, attempt FROM tasks").fetchall() == [("Runni
 
 def test_what_runs_is_seen_by_whoever_only_reads_the_file(tmp_path: Path) -> None:
     path, go = tmp_path / "a.db", threading.Event()
-    workflow("w", lambda context: go.wait(SECONDS) and None)
+
+    def body(context: cloaca.Context) -> None:
+        go.wait(SECONDS)
+
+    workflow("w", body)
     with cloaca.DefaultRunner(str(path)) as runner:
         run = runner.submit("w")
         subprocess.run([sys.executable, "-c", LOOKS, str(path)], check=True, timeout=60)
         go.set()
         assert run.result(SECONDS).status == "Completed"
+
+
+BURIES = """
+import sqlite3, sys
+store = sqlite3.connect(sys.argv[1], timeout=30)
+store.execute("UPDATE owners SET left_at = 1")
+store.commit()
+"""
+
+
+def test_a_runner_that_was_taken_for_dead_ends_and_says_so(tmp_path: Path) -> None:
+    path, entered, go = tmp_path / "a.db", threading.Event(), threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        entered.set()
+        go.wait(SECONDS)
+
+    workflow("w", body)
+    with cloaca.DefaultRunner(str(path)) as runner:
+        run = runner.submit("w")
+        assert entered.wait(SECONDS)
+        subprocess.run([sys.executable, "-c", BURIES, str(path)], check=True, timeout=60)
+        with pytest.raises(cloaca.RunnerError):
+            run.result(SECONDS)
+        with pytest.raises(cloaca.RunnerError):
+            runner.submit("w")
+        with pytest.raises(cloaca.StoreError):
+            runner.retry(run.id)
+        go.set()
+    with cloaca.DefaultRunner(str(path)) as runner:
+        assert runner.run(run.id).result(SECONDS).status == "Completed"

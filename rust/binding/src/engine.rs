@@ -1,6 +1,7 @@
 //! A runner's life: opened, told what there is, asked how it fares, closed. Its rooms stand beside it, over one handle.
 //! Invariant: every entry first checks that it is in the process that opened the runner.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use crate::polls::Polls;
 use crate::runs::Runs;
 use crate::schedules::Schedules;
 use crate::store::Store;
-use crate::watch::SIGNALS_EVERY;
+use crate::wait::SIGNALS_EVERY;
 use crate::{convert, error, fork};
 
 /// One runner's engine. Not for direct use: `cloaca.DefaultRunner` is its face.
@@ -62,7 +63,7 @@ impl Engine {
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
-        url: &str,
+        url: OsString,
         durability: Option<&str>,
         slots: usize,
         pollers: usize,
@@ -83,7 +84,7 @@ impl Engine {
             catchup_max,
             contexts: Bounds { bytes_max: context_bytes_max, ..Bounds::default() },
         };
-        let opened = free(py, || cloaca_store::open(url, durability))?;
+        let opened = free(py, || cloaca_store::open(&url, durability))?;
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
         let clock = start.map_or_else(Clock::system, |at| Clock::manual(Wall(at)));
         let retention = retention.map(Duration::from_micros);
@@ -94,6 +95,12 @@ impl Engine {
         let generation = fork::generation();
         let handle = Handle { runtime: Arc::new(runtime), path, generation, context_bytes_max };
         Self::over(py, &Arc::new(handle))
+    }
+
+    /// Whether nothing of the store is open any more: the runner was shut down, and its last body is home.
+    #[getter]
+    fn is_closed(&self) -> bool {
+        self.handle.runtime.is_closed()
     }
 
     /// How many bytes of JSON a context may have.

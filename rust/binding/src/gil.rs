@@ -30,7 +30,8 @@ fn guarded<T>(py: Python<'_>, work: impl FnOnce() -> T) -> PyResult<T> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| fault(py, &*panic))
 }
 
-fn fault(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
+/// The exception for a panic.
+pub fn fault(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
     error::raise(py, Error::new(Kind::Runner, format!("the engine met a fault, please report it: {text}")))

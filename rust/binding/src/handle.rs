@@ -9,12 +9,13 @@ use pyo3::prelude::*;
 use uuid::Uuid;
 
 use cloaca_core::error::{Error, Kind, excerpt};
-use cloaca_core::port::{Fault, Schedule};
+use cloaca_core::port::{Fault, Halt, Schedule, Store};
 use cloaca_core::runtime::Runtime;
 
 use crate::error;
 use crate::fork::{is_forked, refuse_after_fork};
 use crate::gil::free;
+use crate::wait::{apart, flush};
 use crate::watch::Watch;
 
 /// As good as for ever, and small enough to be added to any clock.
@@ -47,15 +48,56 @@ impl Handle {
         ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
-        free(py, || ask(runtime))?.map_err(|fault| error::raise_fault(py, fault))
+        free(py, || ask(runtime))?.map_err(|fault| fault_of(py, runtime, fault))
+    }
+
+    /// The same for who looks at runs.
+    pub fn shown<T: Send>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
+    ) -> PyResult<T> {
+        flush(py, self.runtime(py)?, Runtime::show_begun)?;
+        self.stored(py, ask)
+    }
+
+    /// The same for what writes: it waits its turn, and the main thread hears its signals meanwhile.
+    pub fn written<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        write: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
+    ) -> PyResult<T> {
+        let runtime = self.runtime(py)?;
+        apart(py, runtime, &Halt::default(), write)?.map_err(|fault| fault_of(py, runtime, fault))
+    }
+
+    /// The same for a question that may take as long as it likes, about what was sent before it.
+    pub fn asked<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&dyn Store, &Halt) -> Result<T, Fault> + Send + 'static,
+    ) -> PyResult<T> {
+        let runtime = self.runtime(py)?;
+        flush(py, runtime, Runtime::flushing_all)?;
+        let halt = Halt::default();
+        let asked = halt.clone();
+        let answer =
+            apart(py, runtime, &halt, move |runtime| runtime.ask(&asked, |store| ask(store, &asked)))?;
+        answer.map_err(|e| error::raise(py, e))
     }
 
     /// The trigger's row.
     pub fn trigger_row(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
-        self.stored(py, |runtime| {
-            runtime.flush();
-            runtime.store().trigger(name)
-        })
+        flush(py, self.runtime(py)?, Runtime::flushing)?;
+        self.stored(py, |runtime| runtime.store().trigger(name))
+    }
+}
+
+/// The exception for a fault of the store. One that was closed under a call is the runner's.
+fn fault_of(py: Python<'_>, runtime: &Runtime, fault: Fault) -> PyErr {
+    match runtime.is_finished() {
+        true => error::raise(py, Error::new(Kind::Runner, "the runner was shut down")),
+        false => error::raise_fault(py, fault),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `gil` gives the interpreter
 //! away, `fork` refuses what another process made, and `handle` is what the classes share. `engine` is a runner's life; `jobs`,
-//! `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, and `watch` is how they wait for a run.
+//! `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `wait` is how they wait there, and `watch` for a run.
 //! `work` is the loop in which they poll, and `call` is how that calls them back.
 
 mod call;
@@ -17,6 +17,7 @@ mod polls;
 mod runs;
 mod schedules;
 mod store;
+mod wait;
 mod watch;
 mod work;
 

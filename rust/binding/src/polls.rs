@@ -122,10 +122,13 @@ impl Polls {
     fn poll_now(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
         let runtime = self.handle.runtime(py)?;
         let row = self.handle.trigger_row(py, name)?;
-        let Some(row) = row.filter(|row| runtime.standing(row.row).is_some()) else {
+        let row = row.map(|row| row.row);
+        let polled =
+            free(py, || row.filter(|&row| runtime.standing(row).is_some()).map(|row| runtime.poll_now(row)))?;
+        let Some(begun) = polled else {
             return Ok(false.into_pyobject(py)?.to_owned().into_any().unbind());
         };
-        match free(py, || runtime.poll_now(row.row))? {
+        match begun {
             Some((ticket, began)) => Ok(work::parts_of(ticket, began).into_pyobject(py)?.into_any().unbind()),
             None => Ok(py.None()),
         }
@@ -159,9 +162,9 @@ impl Polls {
     fn standing<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let runtime = self.handle.runtime(py)?;
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
-        let dict = convert::trigger(py, &row, runtime.last_poll_at(row.row))?;
+        let (standing, last) = free(py, || (runtime.standing(row.row), runtime.last_polls([row.row])))?;
+        let dict = convert::trigger(py, &row, last[0])?;
         dict.set_item("disabled_cause", &row.disabled_cause)?;
-        let standing = runtime.standing(row.row);
         dict.set_item("standing", standing.map(|found| convert::standing(py, found)).transpose()?)?;
         Ok(Some(dict))
     }

@@ -7,9 +7,11 @@ use pyo3::types::PyDict;
 
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::port::{Page, RunFilter, RunStatus};
+use cloaca_core::runtime::Runtime;
 
 use crate::gil::{free, quick};
 use crate::handle::{Handle, parse_id};
+use crate::wait::flush;
 use crate::watch::Watch;
 use crate::{convert, error};
 
@@ -43,13 +45,15 @@ impl Runs {
     /// Asks for a run's end; false if it is unknown or final.
     fn cancel(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.handle.stored(py, |runtime| runtime.cancel(id))
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        self.handle.written(py, move |runtime| runtime.cancel(id))
     }
 
     /// Opens a final run that did not complete again, and returns a watch on it; `None` if there is none such.
     fn retry(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
         let id = parse_id(py, id)?;
-        Ok(self.handle.stored(py, |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        Ok(self.handle.written(py, move |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
     }
 
     /// Runs, newest first.
@@ -66,14 +70,16 @@ impl Runs {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let status = status.map(|name| parse_status(py, name)).transpose()?;
         let filter = RunFilter { workflow, status, trigger, schedule: None, contexts };
-        let rows = self.handle.stored(py, |runtime| runtime.runs(&filter, Page { limit, offset }))?;
+        let rows = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         rows.iter().map(|row| convert::run(py, row)).collect()
     }
 
     /// One run with its tasks.
     fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_id(py, id)?;
-        let Some((row, tasks)) = self.handle.stored(py, |runtime| runtime.run(id))? else { return Ok(None) };
+        let Some((row, tasks)) = self.handle.shown(py, |runtime| runtime.store().run(id))? else {
+            return Ok(None);
+        };
         let dict = convert::run(py, &row)?;
         let tasks = tasks.iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
         dict.set_item("tasks", tasks)?;

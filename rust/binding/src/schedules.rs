@@ -8,9 +8,12 @@ use uuid::Uuid;
 
 use cloaca_core::cron::Cron;
 use cloaca_core::port::{NewCron, Page, RunFilter, ScheduleFilter};
+use cloaca_core::runtime::Runtime;
 use cloaca_core::time::Wall;
 
+use crate::gil::free;
 use crate::handle::{Handle, parse_id};
+use crate::wait::flush;
 use crate::{convert, error};
 
 /// The triggers and crons of one store.
@@ -30,23 +33,26 @@ impl Schedules {
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let page = Page { limit, offset };
-        let rows = self.handle.stored(py, |runtime| {
-            runtime.flush();
-            runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page)
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        let (rows, last) = self.handle.stored(py, |runtime| {
+            let rows = runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page)?;
+            let last = runtime.last_polls(rows.iter().map(|row| row.row));
+            Ok((rows, last))
         })?;
-        rows.iter().map(|row| convert::trigger(py, row, self.handle.runtime.last_poll_at(row.row))).collect()
+        rows.iter().zip(last).map(|(row, last)| convert::trigger(py, row, last)).collect()
     }
 
     /// The trigger of that name.
     fn trigger<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let row = self.handle.trigger_row(py, name)?;
-        row.map(|row| convert::trigger(py, &row, self.handle.runtime.last_poll_at(row.row))).transpose()
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
+        let last = free(py, || self.handle.runtime.last_polls([row.row]))?;
+        convert::trigger(py, &row, last[0]).map(Some)
     }
 
     /// Switches a trigger; false if there is none of that name.
     fn set_trigger_enabled(&self, py: Python<'_>, name: &str, enabled: bool) -> PyResult<bool> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(false) };
-        self.handle.stored(py, |runtime| runtime.set_trigger_enabled(row.row, enabled))
+        self.handle.written(py, move |runtime| runtime.set_trigger_enabled(row.row, enabled))
     }
 
     /// The runs that a trigger fired, newest first; `None` if there is no such trigger.
@@ -59,7 +65,7 @@ impl Schedules {
     ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        let runs = self.handle.stored(py, |runtime| runtime.runs(&filter, Page { limit, offset }))?;
+        let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
         Ok(Some((row.id.to_string(), runs)))
     }
@@ -73,10 +79,8 @@ impl Schedules {
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
         let page = Page { limit, offset: 0 };
-        let rows = self.handle.stored(py, |runtime| {
-            runtime.flush_trigger(row.row);
-            runtime.store().history(row.row, page)
-        })?;
+        flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))?;
+        let rows = self.handle.stored(py, |runtime| runtime.store().history(row.row, page))?;
         rows.iter().map(|row| convert::stretch(py, row)).collect::<PyResult<Vec<_>>>().map(Some)
     }
 
@@ -91,9 +95,12 @@ impl Schedules {
         name: &str,
     ) -> PyResult<String> {
         let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
-        let schedule = self.handle.stored(py, |runtime| {
+        let [workflow, expression, timezone, name] =
+            [workflow, expression, timezone, name].map(str::to_owned);
+        let schedule = self.handle.written(py, move |runtime| {
             let now = runtime.now().wall;
             let next = cron.next(now);
+            let (workflow, expression, timezone, name) = (&workflow, &expression, &timezone, &name);
             let id = Uuid::now_v7();
             let cron = NewCron { id, name, workflow, expression, timezone, next_at: next, at: now };
             runtime.put_cron(&cron)
@@ -127,19 +134,20 @@ impl Schedules {
     fn update_cron(&self, py: Python<'_>, id: &str, expression: &str, timezone: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
         let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
-        self.handle.stored(py, |runtime| runtime.update_cron(id, expression, timezone, &cron))
+        let [expression, timezone] = [expression, timezone].map(str::to_owned);
+        self.handle.written(py, move |runtime| runtime.update_cron(id, &expression, &timezone, &cron))
     }
 
     /// Switches a cron; false if there is none with that id.
     fn set_cron_enabled(&self, py: Python<'_>, id: &str, enabled: bool) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.handle.stored(py, |runtime| runtime.set_cron_enabled(id, enabled))
+        self.handle.written(py, move |runtime| runtime.set_cron_enabled(id, enabled))
     }
 
     /// Deletes a cron; false if there is none with that id.
     fn delete_cron(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.handle.stored(py, |runtime| runtime.delete_cron(id))
+        self.handle.written(py, move |runtime| runtime.delete_cron(id))
     }
 
     /// The runs that a cron started, newest first; `None` if there is no such cron.
@@ -153,7 +161,7 @@ impl Schedules {
         let id = parse_id(py, id)?;
         let Some(row) = self.handle.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        let runs = self.handle.stored(py, |runtime| runtime.runs(&filter, Page { limit, offset }))?;
+        let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
     }
 

@@ -1,13 +1,16 @@
 //! The store itself: kept, asked, copied.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use cloaca_core::runtime::Runtime;
+
 use crate::convert;
-use crate::gil::free;
 use crate::handle::Handle;
+use crate::wait::flush;
 
 /// The store of one runner.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -19,9 +22,7 @@ pub struct Store {
 impl Store {
     /// Waits until everything sent to the store so far is kept.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.flush_all())?;
-        Ok(())
+        flush(py, self.handle.runtime(py)?, Runtime::flushing_all)
     }
 
     /// Runs one read-only statement; rows as dicts.
@@ -32,18 +33,13 @@ impl Store {
         params: Vec<Bound<'py, PyAny>>,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let params = params.iter().map(convert::cell).collect::<PyResult<Vec<_>>>()?;
-        let (columns, rows) = self.handle.stored(py, |runtime| {
-            runtime.flush_all();
-            runtime.store().query(sql, &params)
-        })?;
+        let sql = sql.to_owned();
+        let (columns, rows) = self.handle.asked(py, move |store, halt| store.query(&sql, &params, halt))?;
         rows.into_iter().map(|cells| convert::row(py, &columns, cells)).collect()
     }
 
     /// Writes a copy of everything to a new file.
-    fn export(&self, py: Python<'_>, path: &str) -> PyResult<()> {
-        self.handle.stored(py, |runtime| {
-            runtime.flush_all();
-            runtime.store().export(path)
-        })
+    fn export(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        self.handle.asked(py, move |store, halt| store.export(&path, halt))
     }
 }

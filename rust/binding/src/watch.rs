@@ -11,9 +11,7 @@ use crate::error;
 use crate::fork::refuse_after_fork;
 use crate::gil::free;
 use crate::handle::span_of;
-
-/// No wait of the main thread is longer without a look at its signals.
-pub const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+use crate::wait::SIGNALS_EVERY;
 
 /// One run on its way to its end.
 #[pyclass(frozen, module = "cloaca._cloaca")]

@@ -2,7 +2,8 @@
 //!
 //! Reading order, each knowing only what stands before it:
 //!
-//! - words: [`error`], [`time`], [`policy`], [`port`] (what is asked of a store), [`workflow`], [`fault_point`];
+//! - words: [`error`], [`time`], [`policy`], [`record`] (what is kept of runs), [`port`] (what is asked of a store),
+//!   [`workflow`], [`fault_point`];
 //! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], and the
 //!   room on the stack that nested values need;
 //! - judges: [`admit`] (one fire), [`run`] (one run), [`poll`] (who is polled next);
@@ -22,6 +23,7 @@ pub mod history;
 pub mod policy;
 pub mod poll;
 pub mod port;
+pub mod record;
 mod room;
 pub mod rule;
 pub mod run;

@@ -13,6 +13,7 @@ mod looks;
 mod manual;
 mod park;
 mod pollers;
+mod questions;
 mod schedules;
 mod timekeeper;
 mod watch;
@@ -30,12 +31,13 @@ use uuid::Uuid;
 use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Request, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::poll::PollCounts;
-use crate::port::{Change, Fault, Page, RunChange, RunFilter, RunRow, Store, Stored, TaskRecord};
+use crate::port::{BURIED, Change, Fault, RunChange, Store};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
 use crate::runtime::park::lock;
 use crate::runtime::pollers::PollState;
+use crate::runtime::questions::Questions;
 use crate::runtime::watch::News;
 use crate::runtime::writer::WriterState;
 use crate::time::Now;
@@ -45,7 +47,9 @@ pub use clock::Clock;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::Order;
 pub use pollers::{Answer, AskedFire, PollTurn};
+pub use questions::QUESTIONS_MAX;
 pub use watch::{Finished, Watch};
+pub use writer::Flush;
 
 /// So long shutting down waits for polls in flight, which may have taken something away from their source.
 pub const POLL_PATIENCE: Duration = Duration::from_secs(5);
@@ -120,6 +124,7 @@ struct Shared {
     /// Held by who changes a schedule, from the store to the engine.
     schedules: Mutex<()>,
     schedules_version: AtomicU64,
+    questions: Mutex<Questions>,
     closing: AtomicBool,
     has_given_in: AtomicBool,
     /// Every thread is to end.
@@ -128,6 +133,8 @@ struct Shared {
     is_over: AtomicBool,
     /// The epoch under which this runner's runs stand; none once it has left. One thread leaves at a time.
     stays: Mutex<Option<i64>>,
+    is_finished: AtomicBool,
+    is_closed: AtomicBool,
 }
 
 /// One runner's engine with its threads.
@@ -209,11 +216,14 @@ impl Runtime {
             watches: Mutex::default(),
             schedules: Mutex::default(),
             schedules_version: AtomicU64::new(0),
+            questions: Mutex::default(),
             closing: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             stays: Mutex::new(Some(epoch)),
+            is_finished: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery;
@@ -295,12 +305,11 @@ impl Runtime {
     }
 
     /// Opens a run that failed or was cancelled again, from the tasks that did not complete, and watches it. None if there is none
-    /// such.
+    /// such. What was sent before should be kept: see [`Runtime::flushing`].
     ///
     /// # Errors
     /// A [`Fault`] of the store, and if an equal run of its trigger is unfinished.
     pub fn retry(&self, id: Uuid) -> std::result::Result<Option<Arc<Watch>>, Fault> {
-        self.flush();
         let Some(reopened) = self.shared.store.reopen(self.shared.epoch, id)? else { return Ok(None) };
         // Before the step: the run may be final at once.
         let watch = Watch::new(id, News::Started);
@@ -309,42 +318,23 @@ impl Runtime {
         Ok(Some(watch))
     }
 
-    /// A page of runs, with what has begun here on record.
-    ///
-    /// # Errors
-    /// A [`Fault`] of the store.
-    pub fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<RunRow>> {
-        self.show_begun();
-        self.shared.store.runs(filter, page)
-    }
-
-    /// One run with its tasks, likewise.
-    ///
-    /// # Errors
-    /// A [`Fault`] of the store.
-    pub fn run(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
-        self.show_begun();
-        self.shared.store.run(id)
-    }
-
-    fn show_begun(&self) {
+    /// Puts on record what has begun, for somebody who is about to look at runs.
+    pub fn show_begun(&self) -> Flush {
         let mut effects = Effects::default();
         let now = self.now();
         let mut engine = lock(&self.shared.engine);
         engine.step(Event::Shown, now, &mut effects);
         let has_news = !effects.commits.is_empty();
         self.shared.carry_out(engine, effects);
-        if has_news {
-            self.flush();
-        }
+        if has_news { self.flushing() } else { Flush::default() }
     }
 
-    /// Asks for a run's end, whoever drives it. False if it is unknown or final.
+    /// Asks for a run's end, whoever drives it. False if it is unknown or final. What was sent before should be kept: see
+    /// [`Runtime::flushing`].
     ///
     /// # Errors
     /// A [`Fault`] of the store.
     pub fn cancel(&self, id: Uuid) -> std::result::Result<bool, Fault> {
-        self.flush();
         let found = self.shared.store.request_cancel(self.shared.epoch, id, self.now().wall)?;
         self.step(Event::Cancel(id));
         self.wake_others();
@@ -409,7 +399,19 @@ impl Runtime {
         shared.conclude();
         shared.leave();
         shared.lose_all();
+        shared.is_finished.store(true, Ordering::Release);
+        shared.close_when_left(*lock(&shared.stays));
         shared.order(Order::Close);
+    }
+
+    /// Whether [`Runtime::finish_close`] has been here.
+    pub fn is_finished(&self) -> bool {
+        self.shared.is_finished.load(Ordering::Acquire)
+    }
+
+    /// Whether the store is closed, too: the last body is home.
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed.load(Ordering::Acquire)
     }
 
     /// All of it, within `span`; true if nothing was still running.
@@ -492,7 +494,7 @@ impl Shared {
             self.order(Order::Log(level, text));
         }
         if is_buried {
-            self.give_in("the store takes this runner for dead; it has stopped, make a new one");
+            self.give_in(BURIED);
         }
         self.steps.fetch_add(1, Ordering::AcqRel);
         self.stepping.fetch_sub(1, Ordering::AcqRel);
@@ -528,6 +530,7 @@ impl Shared {
             wake.notify_all();
         }
         self.close_looks();
+        self.close_questions();
         lock(&self.writer).closed = true;
         self.writer_wake.notify_all();
         self.writer_idle.notify_all();
@@ -562,6 +565,16 @@ impl Shared {
         let kept: Vec<Uuid> = kept.into_iter().collect();
         // What fails here is buried by the next owner.
         *left = self.store.leave(epoch, &kept, self.now().wall).unwrap_or_default();
+        self.close_when_left(*left);
+    }
+
+    /// Closes the store of a runner that was shut down and has nothing more to write. Not with the last reference to it, which may live
+    /// on for as long as the program.
+    fn close_when_left(&self, stays: Option<i64>) {
+        if stays.is_none() && self.is_finished.load(Ordering::Acquire) {
+            self.store.close();
+            self.is_closed.store(true, Ordering::Release);
+        }
     }
 
     /// Writes what ended behind the writer's back; false if that fails: given up, its attempts would begin again under the same numbers.

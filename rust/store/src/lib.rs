@@ -9,6 +9,7 @@
 mod sqlite;
 mod url;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,8 +78,8 @@ pub fn forked() {
 /// let opened = cloaca_store::open(":memory:", None).expect("memory needs no file");
 /// assert_eq!(opened.path, None);
 /// ```
-pub fn open(url: &str, durability: Option<&str>) -> Result<Opened, OpenError> {
-    let location = url::parse(url, durability)?;
+pub fn open(url: impl AsRef<OsStr>, durability: Option<&str>) -> Result<Opened, OpenError> {
+    let location = url::parse(url.as_ref(), durability)?;
     match location.target {
         Target::Memory => {
             let store = SqliteStore::in_memory().map_err(OpenError::Store)?;

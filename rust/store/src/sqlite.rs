@@ -1,6 +1,7 @@
-//! The store over SQLite: one connection writes, another reads. Each method of the trait is one transaction; the SQL
+//! The store over SQLite: one connection writes, another reads, and statements of users have their own. Each method of the trait is one transaction; the SQL
 //! stands in the files below. Invariant: a method that fails leaves no transaction open and nothing written.
 
+mod asked;
 mod batch;
 mod export;
 mod fault;
@@ -19,17 +20,19 @@ mod shield;
 mod value;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Cell, Change, CronStats, Fault, NewCron, Page, Receipt, RunFilter, RunRow, Schedule, ScheduleFilter,
-    Siblings, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
+    Cell, Change, CronStats, Fault, Halt, NewCron, Page, Receipt, RunFilter, RunRow, Schedule,
+    ScheduleFilter, Siblings, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use uuid::Uuid;
 
+use crate::sqlite::asked::Asked;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::shield::Shield;
@@ -50,8 +53,10 @@ pub struct SqliteStore {
     /// The file's path.
     path: PathBuf,
     /// Declared before the writer, so that the writer closes last and folds the write-ahead log into the file.
-    reader: Option<Mutex<Connection>>,
-    writer: Mutex<Connection>,
+    reader: Option<Slot>,
+    /// Likewise; none in memory, where there is one connection.
+    asked: Option<Asked>,
+    writer: Slot,
     locks: Locks,
     /// Device and inode of the open file, where there are such.
     identity: Option<(u64, u64)>,
@@ -63,9 +68,12 @@ pub struct SqliteStore {
     shield: Shield,
 }
 
+/// A connection until the store is closed.
+type Slot = Mutex<Option<Connection>>;
+
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.shield.lower();
+        self.close();
     }
 }
 
@@ -80,7 +88,8 @@ impl SqliteStore {
         Ok(Self {
             name: ":memory:".to_owned(),
             reader: None,
-            writer: Mutex::new(writer),
+            asked: None,
+            writer: Mutex::new(Some(writer)),
             locks: Locks::none(),
             path: PathBuf::new(),
             identity: None,
@@ -100,10 +109,12 @@ impl SqliteStore {
         let name = path.display().to_string();
         let locks = Locks::of(&path, shield.identity());
         let (identity, reader, writer) =
-            (open::identity(&path), Some(Mutex::new(reader)), Mutex::new(writer));
+            (open::identity(&path), Some(Mutex::new(Some(reader))), Mutex::new(Some(writer)));
         let log = open::identity(&open::beside(&path, "-wal"));
         let severed = OnceLock::new();
-        let store = Self { name, path: path.clone(), reader, writer, locks, identity, log, severed, shield };
+        let asked = Some(Asked::of(&path, identity));
+        let store =
+            Self { name, path: path.clone(), reader, asked, writer, locks, identity, log, severed, shield };
         Ok((store, path))
     }
 
@@ -111,8 +122,10 @@ impl SqliteStore {
     fn write<T>(&self, step: Step, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         let connection = lock(&self.writer);
-        let done = transact(&connection, step, work).map_err(|failure| failure.into_fault(&self.name))?;
-        self.still_linked(&connection).map(|()| done)
+        let done = opened(&connection)
+            .and_then(|connection| transact(connection, step, work).map(|done| (connection, done)));
+        let (connection, done) = done.map_err(|failure| failure.into_fault(&self.name))?;
+        self.still_linked(connection).map(|()| done)
     }
 
     /// Whether the log that a commit went into is the one that others will read: one look at its inode.
@@ -126,7 +139,7 @@ impl SqliteStore {
             return Ok(());
         }
         let rescue = open::beside(&self.path, "-rescue");
-        let kept = match export::run(writer, &rescue.to_string_lossy()) {
+        let kept = match export::run(writer, &rescue) {
             Ok(()) => format!("what this process still sees of it is in '{}'", rescue.display()),
             Err(failure) => format!("it could not be saved: {}", failure.into_text(&self.name)),
         };
@@ -143,13 +156,45 @@ impl SqliteStore {
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         let connection = lock(self.reader.as_ref().unwrap_or(&self.writer));
-        work(&connection).map_err(|failure| failure.into_fault(&self.name))
+        opened(&connection).and_then(work).map_err(|failure| failure.into_fault(&self.name))
+    }
+
+    /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.
+    fn answer<T>(&self, halt: &Halt, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
+        let _entered = gate::enter();
+        let done = match &self.asked {
+            Some(asked) => asked.with(halt, work),
+            None => self.writer_unless(halt).and_then(|mut connection| {
+                asked::until(connection.as_mut().ok_or_else(Failure::closed)?, halt, work)
+            }),
+        };
+        done.map_err(|failure| failure.into_fault(&self.name))
+    }
+
+    fn writer_unless(&self, halt: &Halt) -> Result<MutexGuard<'_, Option<Connection>>, Failure> {
+        loop {
+            match self.writer.try_lock() {
+                Ok(connection) => return Ok(connection),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if halt.is_asked() => {
+                    return Err(Failure::Refused("the question was ended".to_owned()));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(MEMORY_PAUSE),
+            }
+        }
     }
 }
 
+/// In memory a statement of a user waits in slices of this for the one connection, so that it can be told to end.
+const MEMORY_PAUSE: Duration = Duration::from_millis(1);
+
 /// A thread that panicked with the lock left no transaction behind: its guard rolled back as it unwound.
-fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+fn lock(connection: &Slot) -> MutexGuard<'_, Option<Connection>> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn opened(connection: &Option<Connection>) -> Result<&Connection, Failure> {
+    connection.as_ref().ok_or_else(Failure::closed)
 }
 
 fn transact<T>(
@@ -188,12 +233,29 @@ impl Store for SqliteStore {
         left
     }
 
+    fn close(&self) {
+        let _entered = gate::enter();
+        if let Some(asked) = &self.asked {
+            asked.close();
+        }
+        if let Some(reader) = &self.reader {
+            lock(reader).take();
+        }
+        let mut writer = lock(&self.writer);
+        self.shield.lower();
+        // Last, so that it folds the write-ahead log into the file.
+        writer.take();
+        self.locks.release_all();
+        self.shield.close();
+    }
+
     fn bury(&self, epoch: i64) -> Stored<Siblings> {
         // Nobody to bury is the rule, and must not cost a transaction.
-        let others = self.read(|db| owner::others(db, epoch))?;
+        let (others, lives) =
+            self.read(|db| Ok((owner::others(db, epoch)?, owner::is_living(db, epoch)?)))?;
         match others.iter().any(|&other| self.locks.is_free(other)) {
             true => self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch)),
-            false => Ok(Siblings { buried: 0, living: others }),
+            false => Ok(Siblings { buried: 0, living: others, is_buried: !lives }),
         }
     }
 
@@ -231,7 +293,10 @@ impl Store for SqliteStore {
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
-        self.write(Step::Claim, |db| run::claim(db, epoch, after, limit, workflows))
+        self.write(Step::Claim, |db| {
+            owner::must_live(db, epoch)?;
+            run::claim(db, epoch, after, limit, workflows)
+        })
     }
 
     fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool> {
@@ -247,7 +312,10 @@ impl Store for SqliteStore {
     }
 
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
-        self.write(Step::Reopen, |db| run::reopen(db, epoch, id))
+        self.write(Step::Reopen, |db| {
+            owner::must_live(db, epoch)?;
+            run::reopen(db, epoch, id)
+        })
     }
 
     fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {
@@ -275,6 +343,10 @@ impl Store for SqliteStore {
 
     fn schedules(&self, filter: ScheduleFilter, enabled_only: bool, page: Page) -> Stored<Vec<Schedule>> {
         self.read(|db| schedule::list(db, filter, enabled_only, page))
+    }
+
+    fn schedules_after(&self, filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>> {
+        self.read(|db| schedule::list_after(db, filter, after, limit))
     }
 
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>> {
@@ -305,19 +377,18 @@ impl Store for SqliteStore {
         self.write(Step::Prune, |db| prune::run(db, before, now, limit))
     }
 
-    fn query(&self, sql: &str, params: &[Cell]) -> Stored<Table> {
-        self.read(|db| query::run(db, sql, params))
+    fn query(&self, sql: &str, params: &[Cell], halt: &Halt) -> Stored<Table> {
+        self.answer(halt, |db| query::run(db, sql, params))
     }
 
-    fn export(&self, path: &str) -> Stored<()> {
-        self.read(|db| export::run(db, path))
+    fn export(&self, path: &Path, halt: &Halt) -> Stored<()> {
+        self.answer(halt, |db| export::run(db, path))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::Duration;
 
     use super::*;
 
@@ -334,7 +405,7 @@ mod tests {
     fn a_locked_file_is_a_passing_fault_and_works_again() {
         let folder = folder("locked");
         let store = store_in(&folder);
-        lock(&store.writer).busy_timeout(Duration::ZERO).unwrap();
+        opened(&lock(&store.writer)).unwrap().busy_timeout(Duration::ZERO).unwrap();
         let other = Connection::open(folder.join("runs.db")).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let Err(Fault::Passing(message)) = store.join(Wall(1)) else { panic!("it wrote") };
@@ -351,7 +422,10 @@ mod tests {
         let epoch = store.join(Wall(1)).unwrap();
         let limit = |pages: i64| {
             let set = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-            lock(&store.writer).pragma_update_and_check(None, "max_page_count", pages, set).unwrap();
+            opened(&lock(&store.writer))
+                .unwrap()
+                .pragma_update_and_check(None, "max_page_count", pages, set)
+                .unwrap();
         };
         let run = |number, context: &str| cloaca_core::port::NewRun {
             id: Uuid::from_u128(number),
@@ -386,7 +460,7 @@ mod tests {
             })
         });
         assert!(std::panic::catch_unwind(panics).is_err());
-        let (_, rows) = store.query("SELECT count(*) FROM owners", &[]).unwrap();
+        let (_, rows) = store.query("SELECT count(*) FROM owners", &[], &Halt::default()).unwrap();
         assert_eq!(rows, [vec![Cell::Int(0)]]);
         assert!(store.join(Wall(2)).is_ok());
     }
@@ -399,7 +473,7 @@ mod tests {
         let connections = stores.iter().flat_map(|store| store.reader.iter().chain([&store.writer]));
         for connection in connections {
             let config = rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
-            assert_eq!(lock(connection).db_config(config), Ok(true));
+            assert_eq!(opened(&lock(connection)).unwrap().db_config(config), Ok(true));
         }
         drop(stores);
         fs::remove_dir_all(folder).unwrap();
@@ -409,8 +483,9 @@ mod tests {
     #[test]
     fn listings_walk_an_index() {
         let store = SqliteStore::in_memory().unwrap();
-        for (sql, index) in run::PLANS {
-            let (_, rows) = store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql)).unwrap();
+        for (sql, index) in run::PLANS.into_iter().chain(schedule::PLANS) {
+            let (_, rows) =
+                store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();
             let plan = format!("{rows:?}");
             assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
         }

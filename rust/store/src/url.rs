@@ -1,6 +1,7 @@
 //! Reads a store's URL. Asks the file system only which folders exist, to tell the two meanings of three slashes apart.
 //! Invariant: a message never repeats a URL that it could not read, because it may hold a password.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::OpenError;
@@ -41,8 +42,51 @@ pub struct Location {
 /// # Errors
 /// [`OpenError::Url`] for what is malformed, [`OpenError::Store`] for a PostgreSQL URL, which is well-formed but needs
 /// another build.
-pub fn parse(url: &str, durability: Option<&str>) -> Result<Location, OpenError> {
-    parse_with(url, durability, &|folder| folder.is_dir())
+pub fn parse(url: &OsStr, durability: Option<&str>) -> Result<Location, OpenError> {
+    match url.to_str() {
+        Some(url) => parse_with(url, durability, &|folder| folder.is_dir()),
+        None => {
+            let found = parse_with(&spelt(url), durability, &|folder| meant(folder).is_dir())?;
+            let target = match found.target {
+                Target::File(path) => Target::File(meant(&path)),
+                Target::Memory => Target::Memory,
+            };
+            Ok(Location { target, ..found })
+        }
+    }
+}
+
+/// Bytes that are no text stand as these characters, by which nobody calls a file, while a URL is read.
+const SPELT: u32 = 0x0010_FF00;
+
+/// A URL whose path is no text, as text.
+fn spelt(url: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in url.as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().filter_map(|&byte| char::from_u32(SPELT + u32::from(byte))));
+    }
+    text
+}
+
+/// The path that was spelt like this.
+#[cfg(unix)]
+fn meant(path: &Path) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut bytes = Vec::new();
+    for character in path.to_string_lossy().chars() {
+        match u8::try_from(u32::from(character).wrapping_sub(SPELT)) {
+            Ok(byte) => bytes.push(byte),
+            Err(_) => bytes.extend(character.encode_utf8(&mut [0; 4]).bytes()),
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+/// Names of files are text here.
+#[cfg(not(unix))]
+fn meant(path: &Path) -> PathBuf {
+    path.to_owned()
 }
 
 /// [`parse`] with the file system handed in.
@@ -267,6 +311,7 @@ mod tests {
 
     #[test]
     fn durability_may_stand_beside_the_url() {
+        let parse = |url: &str, durability| parse(OsStr::new(url), durability);
         assert_eq!(parse("runs.db", Some("normal")).unwrap().durability, Durability::Normal);
         assert_eq!(parse("runs.db?durability=full", Some("full")).unwrap().durability, Durability::Full);
         assert!(matches!(parse("runs.db?durability=full", Some("normal")), Err(OpenError::Url(_))));

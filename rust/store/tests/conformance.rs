@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::thread;
 
 use cloaca_core::port::{
-    Admitted, Cell, Change, CronMove, CronStats, Fault, NewCron, NewRun, Outcome, Page, Receipt, RunChange,
-    RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch, TaskStatus,
-    TickChange,
+    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, NewCron, NewRun, Outcome, Page,
+    Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch,
+    TaskStatus, TickChange,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -34,6 +34,7 @@ claims! {
     every_epoch_is_larger_than_those_before
     who_leaves_gives_up_its_runs_without_an_interruption
     who_leaves_keeps_what_still_has_a_body
+    who_was_taken_for_dead_is_told_and_gets_nothing
     a_batch_has_a_receipt_for_each_change_in_order
     a_batch_that_fails_leaves_nothing_behind
     a_declared_trigger_keeps_its_switch_and_cursor
@@ -92,6 +93,7 @@ claims! {
     a_new_cron_does_not_inherit_a_deleted_ones_runs
     a_schedule_is_switched_with_a_cause
     schedules_are_listed_in_the_order_of_registration
+    schedules_are_walked_by_their_rows
     runs_are_listed_newest_first_and_filtered
     an_unknown_run_trigger_or_cron_is_none
     cron_stats_count_slots_of_all_crons
@@ -100,6 +102,8 @@ claims! {
     a_query_with_the_wrong_number_of_parameters_is_refused
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
+    an_endless_query_ends_when_it_is_told_to
+    what_is_asked_after_the_close_is_refused
     an_export_holds_everything
     an_export_never_overwrites
     an_export_into_no_folder_is_refused
@@ -135,6 +139,22 @@ fn who_leaves_keeps_what_still_has_a_body(store: &dyn Store) {
     assert_eq!(store.leave(remnant, &[], Wall(51)), Ok(None));
     assert_eq!(claimed(second), [(id(1), 0)]);
     assert_eq!(commit(store, ended(row, remnant, RunStatus::Completed)), Receipt::Fenced);
+}
+
+fn who_was_taken_for_dead_is_told_and_gets_nothing(store: &dyn Store) {
+    let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    started(store, first, new_run(1));
+    let ended_run = started(store, first, new_run(2));
+    commit(store, ended(ended_run, first, RunStatus::Failed));
+    assert!(!store.bury(second).unwrap().is_buried);
+    // Whoever took it for dead left in its name.
+    store.leave(second, &[], Wall(50)).unwrap();
+    assert!(store.bury(second).unwrap().is_buried);
+    store.leave(first, &[], Wall(50)).unwrap();
+    assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]), Err(Fault::Final(BURIED.to_owned())));
+    assert_eq!(store.reopen(second, id(2)), Err(Fault::Final(BURIED.to_owned())));
+    let third = store.join(Wall(3)).unwrap();
+    assert_eq!(store.claim_runs(third, 0, 10, &["mail".into()]).unwrap().len(), 1);
 }
 
 fn a_batch_has_a_receipt_for_each_change_in_order(store: &dyn Store) {
@@ -591,7 +611,7 @@ fn what_is_old_and_final_can_be_forgotten(store: &dyn Store) {
     assert_eq!(store.prune(Wall(5000), Wall(5000), 10), Ok(2), "a run and a stretch");
     assert_eq!(ids(store, &any()), [id(2)], "an unfinished run stays, however old");
     assert_eq!(store.history(trigger.row, ALL).unwrap().len(), 1);
-    assert_eq!(store.query("SELECT count(*) FROM tasks", &[]).unwrap().1, [vec![Cell::Int(0)]]);
+    assert_eq!(query(store, "SELECT count(*) FROM tasks", &[]).unwrap().1, [vec![Cell::Int(0)]]);
 }
 
 fn a_run_key_is_forgotten_only_after_its_time(store: &dyn Store) {
@@ -943,6 +963,21 @@ fn schedules_are_listed_in_the_order_of_registration(store: &dyn Store) {
     assert_eq!(crons.iter().map(|cron| cron.id).collect::<Vec<_>>(), [id(50)]);
 }
 
+fn schedules_are_walked_by_their_rows(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let zeta = declared(store, epoch, "zeta").row;
+    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap().row;
+    let alpha = declared(store, epoch, "alpha").row;
+    let walked = |filter, after, limit| -> Vec<i64> {
+        store.schedules_after(filter, after, limit).unwrap().iter().map(|schedule| schedule.row).collect()
+    };
+    assert_eq!(walked(ScheduleFilter::Triggers, 0, 10), [zeta, alpha]);
+    assert_eq!(walked(ScheduleFilter::Triggers, 0, 1), [zeta]);
+    assert_eq!(walked(ScheduleFilter::Triggers, zeta, 1), [alpha]);
+    assert_eq!(walked(ScheduleFilter::Triggers, alpha, 10), [0; 0]);
+    assert_eq!(walked(ScheduleFilter::Crons, 0, 10), [cron]);
+}
+
 fn runs_are_listed_newest_first_and_filtered(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let trigger = declared(store, epoch, "inbox");
@@ -1003,12 +1038,12 @@ fn a_query_returns_every_type(store: &dyn Store) {
         "SELECT NULL AS n, ?1 AS i, ?2 AS r, ?3 AS t, x'ff00' AS b, CAST(x'61ff' AS TEXT) AS lossy, ?4, ?5";
     let blob = Cell::Blob(vec![1, 2]);
     let params = [Cell::Int(i64::MIN), Cell::Real(0.5), Cell::Text("é".to_owned()), blob.clone(), Cell::Null];
-    let (columns, rows) = store.query(sql, &params).unwrap();
+    let (columns, rows) = query(store, sql, &params).unwrap();
     assert_eq!(columns[..6], ["n", "i", "r", "t", "b", "lossy"]);
     let [int, real, text, ..] = params;
     let lossy = Cell::Text("a\u{fffd}".to_owned());
     assert_eq!(rows, [vec![Cell::Null, int, real, text, Cell::Blob(vec![255, 0]), lossy, blob, Cell::Null]]);
-    assert_eq!(store.query("SELECT * FROM runs WHERE 0", &[]).unwrap().1.len(), 0);
+    assert_eq!(query(store, "SELECT * FROM runs WHERE 0", &[]).unwrap().1.len(), 0);
 }
 
 fn a_query_that_writes_is_refused(store: &dyn Store) {
@@ -1032,15 +1067,15 @@ fn a_query_that_writes_is_refused(store: &dyn Store) {
         "",
         "-- nothing",
     ] {
-        assert!(matches!(store.query(sql, &[]), Err(Fault::Final(_))), "{sql}");
+        assert!(matches!(query(store, sql, &[]), Err(Fault::Final(_))), "{sql}");
     }
     assert_eq!(ids(store, &any()), [id(1)]);
-    assert_eq!(store.query("PRAGMA user_version", &[]).unwrap().1, [vec![Cell::Int(2)]]);
+    assert_eq!(query(store, "PRAGMA user_version", &[]).unwrap().1, [vec![Cell::Int(2)]]);
 }
 
 fn a_query_with_the_wrong_number_of_parameters_is_refused(store: &dyn Store) {
     for params in [vec![], vec![Cell::Int(1), Cell::Int(2)]] {
-        let Err(Fault::Final(message)) = store.query("SELECT ?", &params) else { panic!("it ran") };
+        let Err(Fault::Final(message)) = query(store, "SELECT ?", &params) else { panic!("it ran") };
         assert!(message.contains("1 parameter") && message.contains(&params.len().to_string()), "{message}");
     }
 }
@@ -1048,17 +1083,42 @@ fn a_query_with_the_wrong_number_of_parameters_is_refused(store: &dyn Store) {
 fn a_query_with_a_typing_error_says_so(store: &dyn Store) {
     let expect = [("SELECT * FROM nothing", "nothing"), ("SELEC 1", "SELEC"), ("SELECT ';", "';")];
     for (sql, word) in expect {
-        let Err(Fault::Final(message)) = store.query(sql, &[]) else { panic!("{sql} ran") };
+        let Err(Fault::Final(message)) = query(store, sql, &[]) else { panic!("{sql} ran") };
         assert!(message.contains(word), "{message}");
     }
 }
 
 fn the_store_still_writes_after_a_refused_query(store: &dyn Store) {
-    let _ = store.query("DELETE FROM runs", &[]);
-    let _ = store.query("SELECT ?", &[]);
-    let _ = store.query("SELECT abs(-9223372036854775808)", &[]);
+    let _ = query(store, "DELETE FROM runs", &[]);
+    let _ = query(store, "SELECT ?", &[]);
+    let _ = query(store, "SELECT abs(-9223372036854775808)", &[]);
     let epoch = store.join(Wall(1)).unwrap();
     started(store, epoch, new_run(1));
+}
+
+fn an_endless_query_ends_when_it_is_told_to(store: &dyn Store) {
+    let halt = Halt::default();
+    thread::scope(|scope| {
+        let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c";
+        let asked = scope.spawn(|| store.query(endless, &[], &halt));
+        assert!(!asked.is_finished());
+        halt.ask();
+        assert!(asked.join().unwrap().is_err());
+    });
+    assert_eq!(query(store, "SELECT 1", &[]).unwrap().1, [vec![Cell::Int(1)]]);
+    assert!(store.join(Wall(1)).is_ok());
+}
+
+fn what_is_asked_after_the_close_is_refused(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.close();
+    store.close();
+    assert!(matches!(store.commit(&[]), Err(Fault::Final(_))));
+    assert!(matches!(store.runs(&any(), ALL), Err(Fault::Final(_))));
+    assert!(matches!(query(store, "SELECT 1", &[]), Err(Fault::Final(_))));
+    assert!(store.leave(epoch, &[], Wall(2)).is_err());
+    store.wake_others(epoch);
+    assert!(!store.woken(epoch));
 }
 
 fn an_export_holds_everything(store: &dyn Store) {
@@ -1066,11 +1126,11 @@ fn an_export_holds_everything(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     started(store, epoch, new_run(1));
     let path = folder.path("copy.db");
-    store.export(path.to_str().unwrap()).unwrap();
+    store.export(&path, &Halt::default()).unwrap();
     started(store, epoch, new_run(2));
     let copy = folder.open("copy.db");
     assert_eq!(ids(&*copy, &any()), [id(1)]);
-    assert_eq!(copy.query("PRAGMA integrity_check", &[]).unwrap().1, [vec![Cell::Text("ok".to_owned())]]);
+    assert_eq!(query(&*copy, "PRAGMA integrity_check", &[]).unwrap().1, [vec![Cell::Text("ok".to_owned())]]);
     assert!(copy.join(Wall(2)).unwrap() > epoch);
 }
 
@@ -1079,7 +1139,7 @@ fn an_export_never_overwrites(store: &dyn Store) {
     let path = folder.path("copy.db");
     for content in ["precious", ""] {
         std::fs::write(&path, content).unwrap();
-        let Err(Fault::Final(message)) = store.export(path.to_str().unwrap()) else { panic!("overwritten") };
+        let Err(Fault::Final(message)) = store.export(&path, &Halt::default()) else { panic!("overwritten") };
         assert!(message.contains("copy.db") && message.contains("exists"), "{message}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
     }
@@ -1088,7 +1148,7 @@ fn an_export_never_overwrites(store: &dyn Store) {
 fn an_export_into_no_folder_is_refused(store: &dyn Store) {
     let folder = Folder::new();
     let path = folder.path("missing").join("copy.db");
-    let Err(Fault::Final(message)) = store.export(path.to_str().unwrap()) else { panic!("made a folder") };
+    let Err(Fault::Final(message)) = store.export(&path, &Halt::default()) else { panic!("made a folder") };
     assert!(message.contains("missing") && message.contains("does not exist"), "{message}");
 }
 

@@ -68,7 +68,8 @@ impl Engine {
             }
             Some(record) => {
                 let change = RunChange { run: run.row, epoch: self.epoch, tasks: vec![record], end: None };
-                out.commits.push((Change::Run(change), Then::Recorded { run: job.run, task }));
+                out.commits
+                    .push((Change::Run(change), Then::Recorded { run: job.run, life: job.life, task }));
             }
         }
     }
@@ -214,9 +215,9 @@ impl Engine {
         // The end is written after these records anyway, and who shuts down waits for looks, but not for commits.
         let ends = looks.extract_if(.., |at| *at == At::End);
         out.looks.extend(ends.map(|at| run.look(at)));
-        let run = run.row;
+        let (run, life) = (run.row, run.life);
         let change = RunChange { run, epoch: self.epoch, tasks: records, end: end.clone() };
-        out.commits.push((Change::Run(change), Then::Progress { run: id, jobs, looks, delayed, end }));
+        out.commits.push((Change::Run(change), Then::Progress { run: id, life, jobs, looks, delayed, end }));
     }
 
     pub(super) fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {

@@ -57,6 +57,8 @@ pub enum Then {
     Progress {
         /// The run.
         run: Uuid,
+        /// Which of its lives: the answer is nothing to a later one.
+        life: u32,
         /// Tasks that may start now.
         jobs: Vec<usize>,
         /// What may be looked at now.
@@ -70,6 +72,8 @@ pub enum Then {
     Recorded {
         /// The run.
         run: Uuid,
+        /// Which of its lives.
+        life: u32,
         /// The task.
         task: usize,
     },

@@ -18,6 +18,11 @@ impl Engine {
         self.runs.get_mut(&job.run).filter(|run| run.life == job.life)
     }
 
+    /// Whether that life of a run is in hand.
+    pub(super) fn is_life(&self, id: Uuid, life: u32) -> bool {
+        self.runs.get(&id).is_some_and(|run| run.life == life)
+    }
+
     /// Whether the record of this attempt's beginning is on its way to the store.
     pub fn is_recording(&self, job: Job) -> bool {
         let run = self.runs.get(&job.run).filter(|run| run.life == job.life);
@@ -97,7 +102,8 @@ impl Engine {
 
     pub(super) fn claimed(&mut self, mut unfinished: Unfinished, now: Now, out: &mut Effects) {
         if self.runs.contains_key(&unfinished.id) {
-            return;
+            // The store hands out nothing that is this runner's: the life in hand is over there, and only its receipt is still on its way.
+            self.drop_run(unfinished.id, now, out);
         }
         self.others.remove(&unfinished.id);
         if let Some(schedule) = unfinished.schedule {

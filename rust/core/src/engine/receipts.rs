@@ -42,15 +42,22 @@ impl Engine {
                 }
                 out.rearm.push(Rearm { slot, elsewhere: true, ..Rearm::default() });
             }
+            (Then::Progress { run, life, end, .. }, _) if !self.is_life(run, life) => {
+                // It was opened again elsewhere, and came back, before this was heard of; who waits for that end still gets it.
+                if let (Some(end), Some(run)) = (end, self.runs.get(&run)) {
+                    out.ended.push((run.id, run.created_at, end));
+                }
+            }
+            (Then::Recorded { run, life, .. }, _) if !self.is_life(run, life) => {}
             (Then::Progress { run, .. } | Then::Recorded { run, .. }, Receipt::Fenced) => {
                 out.logs.push((Level::Warning, format!("run {run} was taken over by another runner")));
                 out.lost.push((run, "was taken over by another runner".to_owned()));
                 self.drop_run(run, now, out);
             }
-            (Then::Progress { run, jobs, looks, delayed, end }, _) => {
+            (Then::Progress { run, jobs, looks, delayed, end, .. }, _) => {
                 self.kept(run, Follows { jobs, looks, delayed, end }, now, out);
             }
-            (Then::Recorded { run, task }, _) => {
+            (Then::Recorded { run, task, .. }, _) => {
                 if let Some(run) = self.runs.get_mut(&run) {
                     run.recorded(task);
                 }
@@ -99,6 +106,8 @@ impl Engine {
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
                 out.rearm.push(Rearm { slot, ..Rearm::default() });
             }
+            Then::Progress { run, life, .. } | Then::Recorded { run, life, .. }
+                if !self.is_life(run, life) => {}
             Then::Progress { run, .. } | Then::Recorded { run, .. } | Then::Forgotten { run, .. } => {
                 say(format!("the progress of run {run}"));
                 self.lose(run, &format!("cannot be kept: {why}"), now, out);

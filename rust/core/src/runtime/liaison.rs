@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::engine::{Event, Level};
-use crate::port::{Fault, Page, Schedule, ScheduleFilter};
+use crate::port::{BURIED, Fault, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
@@ -28,6 +28,9 @@ pub(super) const PRUNE_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks for what has grown too old.
 pub(super) const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
+/// So many schedules are read at once.
+const LIST_CHUNK: u64 = 1000;
+
 /// So many triggers are switched at once by news from another process.
 pub(super) const NEWS_CHUNK: usize = 1000;
 
@@ -40,7 +43,7 @@ const NEWS_EVERY: Duration = Duration::from_millis(50);
 /// And so often while this runner is alone.
 const NEWS_EVERY_ALONE: Duration = Duration::from_millis(500);
 
-/// A wake-up is a hint that may be lost: what it would have told is read so often while others live.
+/// A wake-up is a hint that may be lost: what it would have told is looked for so often.
 const NEWS_SLOWLY: Duration = Duration::from_secs(5);
 
 /// Quiet history of all triggers reaches the store within so long.
@@ -83,7 +86,11 @@ impl Shared {
         self.load_crons();
         while !self.closing.load(Ordering::Acquire) {
             self.look_around(recovery, &mut round);
-            let due = round.history_due.0.min(self.retention.map_or(u64::MAX, |_| round.prune_due.0));
+            let due = round
+                .history_due
+                .0
+                .min(round.news_due.0)
+                .min(self.retention.map_or(u64::MAX, |_| round.prune_due.0));
             self.liaison_due_ns.store(due, Ordering::Release);
             self.rest(if round.has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE });
         }
@@ -107,14 +114,18 @@ impl Shared {
             self.order(Order::Log(Level::Error, trouble));
         }
         let is_woken = self.store.woken(self.epoch);
-        let is_time = round.has_siblings && now.mono >= round.news_due;
-        round.has_news |= is_woken | is_time | self.has_news.swap(false, Ordering::AcqRel);
-        if round.has_news {
+        let is_time = now.mono >= round.news_due;
+        if is_time {
             round.news_due = now.mono.after(NEWS_SLOWLY);
-            round.has_news = self.read_news().is_err();
         }
-        if is_woken || round.has_siblings || round.known.is_none() {
+        if is_woken || is_time || round.has_siblings || round.known.is_none() {
+            let had_siblings = round.has_siblings;
             round.has_siblings = self.look_for_vacancy(recovery, is_woken || is_time, &mut round.known);
+            round.has_news |= round.has_siblings && (is_time || !had_siblings);
+        }
+        round.has_news |= is_woken | self.has_news.swap(false, Ordering::AcqRel);
+        if round.has_news {
+            round.has_news = self.read_news().is_err();
         }
         self.ask_for_ends();
         round.last_other = self.look_at_others(round.last_other);
@@ -175,6 +186,10 @@ impl Shared {
         known: &mut Option<Vec<i64>>,
     ) -> bool {
         let Ok(siblings) = self.store.bury(self.epoch) else { return true };
+        if siblings.is_buried {
+            self.give_in(BURIED);
+            return false;
+        }
         let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
         let is_vacant = siblings.buried > 0 || known.as_ref().is_none_or(|known| known.iter().any(is_gone));
         if recovery && (is_vacant || has_news) {
@@ -274,14 +289,13 @@ impl Shared {
     }
 
     pub(super) fn all_schedules(&self, filter: ScheduleFilter) -> std::result::Result<Vec<Schedule>, Fault> {
-        let mut page = Page { limit: 1000, offset: 0 };
-        let mut all = Vec::new();
+        let mut all: Vec<Schedule> = Vec::new();
         loop {
-            let found = self.store.schedules(filter, false, page)?;
+            let after = all.last().map_or(0, |last| last.row);
+            let found = self.store.schedules_after(filter, after, LIST_CHUNK)?;
             if found.is_empty() {
                 return Ok(all);
             }
-            page.offset += page.limit;
             all.extend(found);
         }
     }

@@ -193,9 +193,10 @@ impl Runtime {
         self.shared.wake_pollers();
     }
 
-    /// When the trigger with that row was last polled.
-    pub fn last_poll_at(&self, schedule: i64) -> Option<Wall> {
-        lock(&self.shared.polls).poller.last_poll_at(schedule)
+    /// When each of the triggers with these rows was last polled here.
+    pub fn last_polls(&self, schedules: impl IntoIterator<Item = i64>) -> Vec<Option<Wall>> {
+        let polls = lock(&self.shared.polls);
+        schedules.into_iter().map(|schedule| polls.poller.last_poll_at(schedule)).collect()
     }
 
     /// A seat for a thread that polls.

@@ -21,6 +21,13 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks of who waits for the writer at whether the runner closes.
 pub(super) const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
+/// A wait for the writer.
+#[derive(Debug, Clone, Copy)]
+pub struct Flush {
+    number: u64,
+    deadline: Instant,
+}
+
 #[derive(Default)]
 pub(super) struct WriterState {
     pub(super) items: VecDeque<(Change, Then)>,
@@ -45,37 +52,48 @@ pub(super) fn next_batch(items: &mut VecDeque<(Change, Then)>) -> Vec<(Change, T
     batch
 }
 
+impl Default for Flush {
+    /// For nothing.
+    fn default() -> Self {
+        Self { number: 0, deadline: Instant::now() + FLUSH_PATIENCE }
+    }
+}
+
 impl Runtime {
-    /// Waits until what was sent to the store before this call is kept, at most five seconds; true if it is. Never for what
-    /// others send meanwhile.
-    pub fn flush(&self) -> bool {
-        let deadline = Instant::now() + FLUSH_PATIENCE;
+    /// What was sent to the store before this call. Never what others send meanwhile.
+    pub fn flushing(&self) -> Flush {
+        Flush { number: lock(&self.shared.writer).sent, ..Flush::default() }
+    }
+
+    /// The same, with the quiet history of one trigger.
+    pub fn flushing_trigger(&self, schedule: i64) -> Flush {
+        let history = lock(&self.shared.polls).poller.take_history_of(schedule);
+        self.step(Event::History(history.into_iter().collect()));
+        self.flushing()
+    }
+
+    /// The same, with the quiet history of all.
+    pub fn flushing_all(&self) -> Flush {
+        let history = lock(&self.shared.polls).poller.take_history();
+        self.step(Event::History(history));
+        self.flushing()
+    }
+
+    /// Waits at most `span` until that is kept; false if it is worth while to wait on. That is not so once five seconds are over or
+    /// the runner closes.
+    pub fn flushed(&self, flush: &Flush, span: Duration) -> bool {
+        let until = flush.deadline.min(Instant::now() + span);
         let mut writer = lock(&self.shared.writer);
-        let number = writer.sent;
-        while writer.kept < number && !writer.closed && !self.shared.closing.load(Ordering::Acquire) {
-            let left = deadline.saturating_duration_since(Instant::now());
+        while writer.kept < flush.number && !writer.closed && !self.shared.closing.load(Ordering::Acquire) {
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                break;
+                return Instant::now() >= flush.deadline;
             }
             writer.flushing += 1;
             writer = wait_on(&self.shared.writer_idle, writer, Some(left.min(FLUSH_PAUSE)));
             writer.flushing -= 1;
         }
-        writer.kept >= number
-    }
-
-    /// The same, with the quiet history of one trigger.
-    pub fn flush_trigger(&self, schedule: i64) -> bool {
-        let history = lock(&self.shared.polls).poller.take_history_of(schedule);
-        self.step(Event::History(history.into_iter().collect()));
-        self.flush()
-    }
-
-    /// The same, with the quiet history of all.
-    pub fn flush_all(&self) -> bool {
-        let history = lock(&self.shared.polls).poller.take_history();
-        self.step(Event::History(history));
-        self.flush()
+        true
     }
 }
 

@@ -179,7 +179,7 @@ impl World {
     /// The timekeeper looks for what the dead have left, and takes it over bit by bit.
     pub fn look(&mut self, p: usize) -> bool {
         let process = &mut self.processes[p];
-        if process.is_leaving || process.is_zombie || !process.recovery.is_ready {
+        if process.is_leaving || !process.recovery.is_ready {
             return false;
         }
         if let Some(after) = process.recovery.after {
@@ -200,6 +200,11 @@ impl World {
         let epoch = process.epoch;
         self.stumble();
         let Ok(siblings) = self.store.bury(epoch) else { return true };
+        if siblings.is_buried {
+            // It ends at once, and loudly.
+            self.crash(p);
+            return true;
+        }
         let recovery = &mut self.processes[p].recovery;
         let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
         if siblings.buried > 0 || recovery.known.as_ref().is_none_or(|known| known.iter().any(is_gone)) {
@@ -335,7 +340,7 @@ impl World {
     pub fn reopen(&mut self, p: usize) -> bool {
         let process = &self.processes[p];
         let epoch = process.epoch;
-        if !process.is_flushed() || process.is_zombie || process.is_leaving {
+        if !process.is_flushed() || process.is_leaving {
             return false;
         }
         let is_open_to_it = |kept: &crate::store::Kept| {

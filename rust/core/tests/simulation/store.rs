@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::port::{
-    Admitted, Cell, Change, CronStats, Fault, NewCron, NewRun, Page, Receipt, RunChange, RunEnd, RunFilter,
-    RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Store, Stored, Stretch, Table,
-    TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Unfinished,
+    Admitted, BURIED, Cell, Change, CronStats, Fault, Halt, NewCron, NewRun, Page, Receipt, RunChange,
+    RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Store, Stored,
+    Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Unfinished,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -343,9 +343,12 @@ impl Store for MemoryStore {
         Ok(remnant)
     }
 
+    fn close(&self) {}
+
     fn bury(&self, epoch: i64) -> Stored<Siblings> {
         let mut state = self.enter()?;
-        let mut siblings = Siblings::default();
+        let is_buried = !state.is_living(epoch);
+        let mut siblings = Siblings { is_buried, ..Siblings::default() };
         let others = state.owners.iter_mut().filter(|(other, owner)| **other != epoch && !owner.has_left);
         for (&other, owner) in others {
             if owner.holds_lock {
@@ -381,6 +384,9 @@ impl Store for MemoryStore {
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
         let mut state = self.enter()?;
+        if !state.is_living(epoch) {
+            return Err(Fault::Final(BURIED.to_owned()));
+        }
         let is_free = |&row: &i64| {
             let run = &state.runs[row as usize - 1];
             run.owner != epoch && !state.is_living(run.owner) && workflows.contains(&run.new.workflow)
@@ -418,6 +424,9 @@ impl Store for MemoryStore {
 
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
         let mut state = self.enter()?;
+        if !state.is_living(epoch) {
+            return Err(Fault::Final(BURIED.to_owned()));
+        }
         let Some(&row) = state.row_of.get(&id) else { return Ok(None) };
         let run = &state.runs[row as usize - 1];
         if run.end.as_ref().is_none_or(|end| end.status == RunStatus::Completed) {
@@ -456,6 +465,12 @@ impl Store for MemoryStore {
     fn schedules(&self, _filter: ScheduleFilter, _enabled_only: bool, page: Page) -> Stored<Vec<Schedule>> {
         let state = self.enter()?;
         let rows = state.schedules.iter().skip(page.offset as usize).take(page.limit as usize);
+        Ok(rows.cloned().collect())
+    }
+
+    fn schedules_after(&self, _filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>> {
+        let state = self.enter()?;
+        let rows = state.schedules.iter().filter(|schedule| schedule.row > after).take(limit as usize);
         Ok(rows.cloned().collect())
     }
 
@@ -499,11 +514,11 @@ impl Store for MemoryStore {
         nobody_asks()
     }
 
-    fn query(&self, _sql: &str, _params: &[Cell]) -> Stored<Table> {
+    fn query(&self, _sql: &str, _params: &[Cell], _halt: &Halt) -> Stored<Table> {
         nobody_asks()
     }
 
-    fn export(&self, _path: &str) -> Stored<()> {
+    fn export(&self, _path: &std::path::Path, _halt: &Halt) -> Stored<()> {
         nobody_asks()
     }
 }

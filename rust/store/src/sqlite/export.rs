@@ -3,40 +3,80 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rusqlite::{Connection, named_params};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Error, ToSql, ffi, named_params};
 
 use crate::sqlite::fault::{Cause, Failure, passes};
+use crate::sqlite::open::beside;
 
 /// Writes a consistent copy to `path`.
-pub fn run(db: &Connection, path: &str) -> Result<(), Failure> {
+pub fn run(db: &Connection, path: &Path) -> Result<(), Failure> {
+    let journal = beside(path, "-journal");
+    let is_foreign = journal.exists();
     claim(path)?;
     // Our build of SQLite reads a name that begins with `file:` as a URI; none that begins with the root does.
-    let target = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    let target = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // SQLite takes an empty file for a new one.
-    let copied = db.execute("VACUUM INTO :path", named_params! { ":path": target.to_string_lossy() });
+    let copied = db.execute("VACUUM INTO :path", named_params! { ":path": Named(&target) });
     copied.map(drop).map_err(|error| {
         let _ = fs::remove_file(path);
-        match passes(&error) {
-            true => Failure::Sql(error),
-            false => Failure::Refused(format!("export to '{path}' failed: {}", Cause(&error))),
+        if !is_foreign {
+            let _ = fs::remove_file(journal);
         }
+        refused(path, error)
     })
 }
 
+/// What failed, by the file that it happened to: only the target is written.
+fn refused(path: &Path, error: Error) -> Failure {
+    let name = path.display();
+    match error.sqlite_error().map(|error| error.extended_code) {
+        Some(ffi::SQLITE_FULL) => {
+            Failure::Refused(format!("export to '{name}' failed: its disk has no room"))
+        }
+        Some(code) if WRITING.contains(&code) => Failure::Refused(format!(
+            "export to '{name}' failed: {}; see that its disk has room and is sound",
+            Cause(&error)
+        )),
+        _ if passes(&error) => Failure::Sql(error),
+        _ => Failure::Refused(format!("export to '{name}' failed: {}", Cause(&error))),
+    }
+}
+
+const WRITING: [i32; 7] = [
+    ffi::SQLITE_IOERR_WRITE,
+    ffi::SQLITE_IOERR_FSYNC,
+    ffi::SQLITE_IOERR_DIR_FSYNC,
+    ffi::SQLITE_IOERR_TRUNCATE,
+    ffi::SQLITE_IOERR_DELETE,
+    ffi::SQLITE_IOERR_CLOSE,
+    ffi::SQLITE_CANTOPEN,
+];
+
+/// A path as SQLite takes it: bytes that need not be text.
+struct Named<'p>(&'p Path);
+
+impl ToSql for Named<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0.as_os_str().as_encoded_bytes())))
+    }
+}
+
 /// Makes an empty file, so that nobody else's can be taken for ours.
-fn claim(path: &str) -> Result<(), Failure> {
+fn claim(path: &Path) -> Result<(), Failure> {
+    let name = path.display();
     let message = match fs::File::create_new(path) {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            format!("export target '{path}' exists already; name a new file")
+            format!("export target '{name}' exists already; name a new file")
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let folder = Path::new(path).parent().unwrap_or(Path::new(path));
-            format!("export target '{path}': folder '{}' does not exist; create it first", folder.display())
+            let folder = path.parent().unwrap_or(path);
+            format!("export target '{name}': folder '{}' does not exist; create it first", folder.display())
         }
-        Err(error) => format!("export target '{path}' cannot be made: {error}"),
+        Err(error) => format!("export target '{name}' cannot be made: {error}"),
     };
     Err(Failure::Refused(message))
 }

@@ -22,6 +22,11 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
+    /// What every method of a store says once it is closed.
+    pub fn closed() -> Self {
+        Self::Refused("the store is closed".to_owned())
+    }
+
     /// The message alone.
     pub fn into_text(self, name: &str) -> String {
         match self.into_fault(name) {

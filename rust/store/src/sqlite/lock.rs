@@ -25,13 +25,6 @@ pub struct Locks {
     seen: Mutex<HashMap<i64, u64>>,
 }
 
-impl Drop for Locks {
-    fn drop(&mut self) {
-        let mine: Vec<i64> = self.seen().keys().copied().collect();
-        mine.into_iter().for_each(|epoch| self.release(epoch));
-    }
-}
-
 impl Locks {
     /// Locks of the database at `path`, which is free of links, and of that identity.
     pub fn of(path: &Path, identity: Option<Identity>) -> Self {
@@ -74,6 +67,12 @@ impl Locks {
         kernel::release(self.identity, &path, epoch);
         self.seen().remove(&epoch);
         let _ = fs::remove_file(&path);
+    }
+
+    /// Gives the locks of all own epochs up.
+    pub fn release_all(&self) {
+        let mine: Vec<i64> = self.seen().keys().copied().collect();
+        mine.into_iter().for_each(|epoch| self.release(epoch));
     }
 
     /// Tells `epoch` that there is news for it.

@@ -120,7 +120,8 @@ fn writer(path: &Path, given: &Path, durability: Durability) -> Result<Connectio
     Ok(connection)
 }
 
-fn reader(path: &Path) -> Result<Connection, Failure> {
+/// Another connection that sees what is committed.
+pub fn reader(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Ok(connect(path, flags)?)
 }

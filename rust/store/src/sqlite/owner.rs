@@ -1,6 +1,6 @@
 //! Who serves this store. Invariant: an epoch is larger than all before it, in every process on the file.
 
-use cloaca_core::port::Siblings;
+use cloaca_core::port::{BURIED, Siblings};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
@@ -25,7 +25,7 @@ pub fn join(db: &Connection, locks: &Locks, at: Wall) -> Result<i64, Failure> {
 
 /// Takes owners whose lock is free off the list, and counts the others.
 pub fn bury(db: &Connection, locks: &Locks, epoch: i64) -> Result<Siblings, Failure> {
-    let mut siblings = Siblings::default();
+    let mut siblings = Siblings { is_buried: !is_living(db, epoch)?, ..Siblings::default() };
     for other in others(db, epoch)? {
         if locks.is_free(other) {
             leave(db, other)?;
@@ -55,6 +55,14 @@ pub fn leave(db: &Connection, epoch: i64) -> Result<(), Failure> {
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch })?;
     Ok(())
+}
+
+/// Refuses an owner that was taken for dead.
+pub fn must_live(db: &Connection, epoch: i64) -> Result<(), Failure> {
+    match is_living(db, epoch)? {
+        true => Ok(()),
+        false => Err(Failure::Refused(BURIED.to_owned())),
+    }
 }
 
 /// Whether `epoch` has joined and not left.

@@ -335,6 +335,40 @@ pub fn set_enabled(
     Ok(db.prepare_cached(SQL)?.execute(params)? == 1)
 }
 
+const TRIGGERS_AFTER: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM schedules WHERE kind = 'trigger' AND row > :after ORDER BY row LIMIT :limit"
+);
+const CRONS_AFTER: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM schedules WHERE kind = 'cron' AND row > :after ORDER BY row LIMIT :limit"
+);
+
+/// Statements with what their plan must name. Triggers are most of what there is.
+#[cfg(test)]
+pub const PLANS: [(&str, &str); 2] = [
+    (TRIGGERS_AFTER, "SEARCH schedules USING INTEGER PRIMARY KEY (rowid>?)"),
+    (CRONS_AFTER, "USING INDEX schedules_crons (row>?)"),
+];
+
+/// At most `limit` schedules of a kind with a row larger than `after`, by their rows.
+pub fn list_after(
+    db: &Connection,
+    filter: ScheduleFilter,
+    after: i64,
+    limit: u64,
+) -> Result<Vec<Schedule>, Failure> {
+    let mut statement = db.prepare_cached(match filter {
+        ScheduleFilter::Triggers => TRIGGERS_AFTER,
+        ScheduleFilter::Crons => CRONS_AFTER,
+    })?;
+    let rows =
+        statement.query_map(named_params! { ":after": after, ":limit": signed(limit) }, schedule_of)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Schedules of a kind in the order of their registration.
 pub fn list(
     db: &Connection,

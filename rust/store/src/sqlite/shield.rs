@@ -49,12 +49,18 @@ pub struct Shield {
     path: PathBuf,
     identity: Option<Identity>,
     is_raised: Mutex<bool>,
+    is_open: Mutex<bool>,
 }
 
 impl Shield {
     /// For a store without a file.
     pub fn none() -> Self {
-        Self { path: PathBuf::new(), identity: None, is_raised: Mutex::new(false) }
+        Self {
+            path: PathBuf::new(),
+            identity: None,
+            is_raised: Mutex::new(false),
+            is_open: Mutex::new(false),
+        }
     }
 
     /// Opens what is to be held of the database at `path`, making the file as SQLite would. To be called before SQLite opens
@@ -63,7 +69,7 @@ impl Shield {
         let identity = enlist(path);
         // SQLite follows links before it names the files beside the database.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        Self { path, identity, is_raised: Mutex::new(false) }
+        Self { path, identity, is_raised: Mutex::new(false), is_open: Mutex::new(identity.is_some()) }
     }
 
     /// The file's path, free of links.
@@ -107,13 +113,11 @@ impl Shield {
             shielded.memory.iter().for_each(|file| lock(file, CONNECTED, false));
         }
     }
-}
 
-/// To be dropped after the store's connections.
-impl Drop for Shield {
-    fn drop(&mut self) {
+    /// Closes the descriptors unless another store needs them. To be called after the store's last connection is closed.
+    pub fn close(&self) {
         self.lower();
-        let Some(identity) = self.identity else { return };
+        let Some(identity) = self.identity.filter(|_| self.is_let_go()) else { return };
         let mut shields = shields();
         let table = shields.get_or_insert_default();
         if let Some(shielded) = table.get_mut(&identity) {
@@ -122,6 +126,17 @@ impl Drop for Shield {
                 table.remove(&identity);
             }
         }
+    }
+
+    fn is_let_go(&self) -> bool {
+        std::mem::replace(&mut self.is_open.lock().unwrap_or_else(PoisonError::into_inner), false)
+    }
+}
+
+/// To be dropped after the store's connections.
+impl Drop for Shield {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

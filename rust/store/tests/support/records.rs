@@ -8,11 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cloaca_core::port::{
-    Admitted, Cell, Change, NewCron, NewRun, Outcome, Page, Receipt, RunChange, RunEnd, RunFilter, RunStatus,
-    Schedule, ScheduleKind, Store, Stretch, TaskRecord, TaskStatus, TickChange, TriggerRow,
+    Admitted, Cell, Change, Halt, NewCron, NewRun, Outcome, Page, Receipt, RunChange, RunEnd, RunFilter,
+    RunStatus, Schedule, ScheduleKind, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange,
+    TriggerRow,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
+
+pub fn query(store: &dyn Store, sql: &str, params: &[Cell]) -> Stored<Table> {
+    store.query(sql, params, &Halt::default())
+}
 
 pub const NONE: [Uuid; 0] = [];
 pub const ALL: Page = Page { limit: u64::MAX, offset: 0 };
@@ -38,7 +43,7 @@ impl Folder {
     }
 
     pub fn open(&self, name: &str) -> Arc<dyn Store> {
-        cloaca_store::open(&self.url(name), None).unwrap().store
+        cloaca_store::open(self.url(name), None).unwrap().store
     }
 }
 
@@ -175,7 +180,7 @@ pub fn ended(run: i64, epoch: i64, status: RunStatus) -> Change {
 
 pub fn started_at(store: &dyn Store, number: u128) -> Cell {
     let params = [Cell::Text(id(number).to_string())];
-    store.query("SELECT started_at FROM runs WHERE id = ?", &params).unwrap().1.remove(0).remove(0)
+    query(store, "SELECT started_at FROM runs WHERE id = ?", &params).unwrap().1.remove(0).remove(0)
 }
 
 pub fn stretch(row: i64, outcome: Outcome, reason: &str, at: i64) -> Stretch {

@@ -7,3 +7,5 @@ CREATE INDEX runs_completed ON runs (completed_at) WHERE completed_at IS NOT NUL
 CREATE INDEX run_keys_expiry ON run_keys (expires_at) WHERE expires_at IS NOT NULL;
 -- Attempts of a task that were cut off, and use up none of its retries.
 ALTER TABLE tasks ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 0;
+-- Crons are read at every start and with every piece of news, beside triggers of which there may be a million.
+CREATE INDEX schedules_crons ON schedules (row) WHERE kind = 'cron';

@@ -1,0 +1,78 @@
+//! Waits of Python threads that may be long: in slices, between which the main thread hears its signals.
+//! Invariant: nothing of ours is locked while signal handlers run, because they may call us.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use cloaca_core::port::Halt;
+use cloaca_core::runtime::{Flush, Runtime};
+
+use crate::gil::{fault, free};
+
+/// No wait of the main thread is longer without a look at its signals.
+pub const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+
+/// Work that was told to end is waited for so long, so that it leaves nothing half done behind.
+const HALT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Waits until what `begin` names is kept, or cannot be expected to be.
+pub fn flush(
+    py: Python<'_>,
+    runtime: &Runtime,
+    begin: impl FnOnce(&Runtime) -> Flush + Send,
+) -> PyResult<()> {
+    let flush = free(py, || begin(runtime))?;
+    while !free(py, || runtime.flushed(&flush, SIGNALS_EVERY))? {
+        py.check_signals()?;
+    }
+    Ok(())
+}
+
+/// Runs what may take long on a thread of its own. An exception of a signal handler ends the wait and asks for the halt of the
+/// work; what cannot be halted goes on by itself.
+pub fn apart<T: Send + 'static>(
+    py: Python<'_>,
+    runtime: &Arc<Runtime>,
+    halt: &Halt,
+    work: impl FnOnce(&Runtime) -> T + Send + 'static,
+) -> PyResult<T> {
+    let (sender, receiver) = sync_channel(1);
+    let receiver = Mutex::new(receiver);
+    let runtime = Arc::clone(runtime);
+    // Outside of the thread, so that it is still there if the system has no thread to give.
+    let work = Arc::new(Mutex::new(Some(move || {
+        let done = catch_unwind(AssertUnwindSafe(|| work(&runtime)));
+        // Nobody may wait any more.
+        let _ = sender.send(done);
+    })));
+    let begin = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let taken = Arc::clone(&work);
+    let thread = std::thread::Builder::new().name("cloaca-asked".to_owned()).spawn(move || {
+        if let Some(work) = begin(&taken) {
+            work();
+        }
+    });
+    if thread.is_err()
+        && let Some(work) = begin(&work)
+    {
+        free(py, work)?;
+    }
+    let wait = |span| receiver.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(span);
+    loop {
+        match free(py, || wait(SIGNALS_EVERY))? {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(panic)) => return Err(fault(py, &*panic)),
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the work sends before it ends"),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Err(interrupt) = py.check_signals() {
+            halt.ask();
+            let _ = free(py, || wait(HALT_PATIENCE));
+            return Err(interrupt);
+        }
+    }
+}

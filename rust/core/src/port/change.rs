@@ -1,0 +1,181 @@
+//! What the engine wants written, and what became of it. Invariant: a [`Receipt`] stands at the position of its
+//! [`Change`], and tells only what is durable.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::record::{ContextHash, RunEnd, Stretch, TaskRecord};
+use crate::time::Wall;
+
+/// A run that is to exist.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRun {
+    /// UUIDv7, known before the commit.
+    pub id: Uuid,
+    /// The workflow's name.
+    pub workflow: Arc<str>,
+    /// The workflow's content version.
+    pub version: Arc<str>,
+    /// The first context, as JSON text.
+    pub context: Arc<str>,
+    /// The trigger's or cron's row that fired it; none if started by hand.
+    pub schedule: Option<i64>,
+    /// Kept for the history of every fire.
+    pub context_hash: Option<ContextHash>,
+    /// Refuse while an unfinished run of the same schedule has the same hash.
+    pub unique_hash: bool,
+    /// Starts at most one run until it expires; never expires if the time is none.
+    pub run_key: Option<(String, Option<Wall>)>,
+    /// The cron slot; at most one run per schedule and slot.
+    pub scheduled_at: Option<Wall>,
+    /// Held back while an earlier run of its schedule is unfinished.
+    pub waits: bool,
+    /// When the fire was decided.
+    pub created_at: Wall,
+}
+
+/// What became of one [`NewRun`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admitted {
+    /// Committed under this row.
+    Started {
+        /// The store's integer key, for later changes.
+        row: i64,
+    },
+    /// Dropped: this unfinished run has the same trigger and context hash.
+    DuplicateHash {
+        /// The run that stands in the way.
+        of: Uuid,
+    },
+    /// Dropped: its run key, or its cron slot, was used before.
+    DuplicateKey {
+        /// The run that used it first, where still kept.
+        of: Option<Uuid>,
+    },
+}
+
+/// One poll's decision, whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TickChange {
+    /// The trigger's row.
+    pub schedule: i64,
+    /// The lease under which it was polled; a write under an older one changes nothing.
+    pub epoch: i64,
+    /// The new cursor as JSON text, if it moved.
+    pub cursor: Option<String>,
+    /// When the poll began.
+    pub at: Wall,
+    /// The runs that it fires.
+    pub fires: Vec<NewRun>,
+    /// History that ends with this poll: what was gathered before it, and itself. If every fire is dropped by the store, the last one is kept
+    /// as a skip whose reason says so.
+    pub history: Vec<Stretch>,
+    /// Why the trigger is to be disabled, if it is.
+    pub disable: Option<String>,
+}
+
+/// New states of tasks of one run, and its end if this is the end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunChange {
+    /// The run's row.
+    pub run: i64,
+    /// The lease under which it is driven.
+    pub epoch: i64,
+    /// Inserted or replaced by name.
+    pub tasks: Vec<TaskRecord>,
+    /// Set once.
+    pub end: Option<RunEnd>,
+}
+
+/// A trigger as declared by the program.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TriggerRow {
+    /// Unique name.
+    pub name: Arc<str>,
+    /// The workflow that it fires; empty if none.
+    pub workflow: Arc<str>,
+    /// The poll interval in microseconds.
+    pub interval_us: i64,
+    /// Whether every fire starts a run.
+    pub allow_concurrent: bool,
+}
+
+/// A cron's step from one moment to the next. It is not kept if the cron was changed since `seen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CronMove {
+    /// Its row.
+    pub row: i64,
+    /// [`crate::port::Schedule::updated_at`] of what this was decided by.
+    pub seen: Wall,
+    /// When it runs next.
+    pub next_at: Option<Wall>,
+    /// When it ran last.
+    pub last_at: Wall,
+}
+
+/// One change among those that share a transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A poll's decision.
+    Tick(TickChange),
+    /// Runs started by hand or by a cron slot, with the cron's next and last due times where one moved. All or none.
+    Start {
+        /// The owner that will drive them.
+        epoch: i64,
+        /// The runs.
+        runs: Vec<NewRun>,
+        /// The cron of whose moments these are, if they are.
+        cron: Option<CronMove>,
+    },
+    /// A run's progress.
+    Run(RunChange),
+    /// A trigger's declaration: inserted, or its settings updated; `enabled` and cursor are kept. It stays with another living
+    /// owner that polls it.
+    Declare {
+        /// The owner that will poll it.
+        epoch: i64,
+        /// Its settings.
+        trigger: TriggerRow,
+        /// When.
+        at: Wall,
+    },
+    /// History gathered since the last write: runs of equal outcomes, appended to the last row where equal.
+    History(Vec<Stretch>),
+}
+
+/// What became of one [`Change`], at the same position.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Receipt {
+    /// Each fire of a tick, in order.
+    Tick(Vec<Admitted>),
+    /// Each run of a start, in order.
+    Start(Vec<Admitted>),
+    /// The run's progress is kept.
+    Run,
+    /// Where the trigger stands now.
+    Declared(TriggerState),
+    /// The history is kept.
+    History,
+    /// The lease was lost: nothing of this change was written.
+    Fenced,
+    /// The store will never take this change, and says why: nothing of it was written. Made by who commits, out of a [`crate::port::Fault::Final`].
+    Refused(String),
+}
+
+/// What polling a declared trigger needs of its row. The rest of the row is what was declared, and need not come back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TriggerState {
+    /// The store's key.
+    pub row: i64,
+    /// Whether it is polled at all.
+    pub enabled: bool,
+    /// The cursor as JSON text.
+    pub cursor: Option<String>,
+    /// When it last fired a run.
+    pub last_fired_at: Option<Wall>,
+    /// Who polls it.
+    pub owner: Option<i64>,
+    /// Its unfinished runs that other owners drive, or may claim, oldest first; told when it is handed over.
+    pub others: Vec<Uuid>,
+}

@@ -1,0 +1,165 @@
+//! What is kept of runs, tasks and polls, in words that the engine and every store share.
+//! Invariant: a status' name is that of the public API, and the same in every store.
+
+use std::sync::Arc;
+
+use crate::time::Wall;
+
+/// 128-bit digest of a trigger's name and the canonical form of a context.
+pub type ContextHash = [u8; 16];
+
+/// Where a run stands. The names are those of the public API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RunStatus {
+    /// Committed; waits for its workflow or for a runner.
+    Pending,
+    /// Being driven by a runner.
+    Running,
+    /// Final: every task completed or was skipped.
+    Completed,
+    /// Final: a task failed, or the run timed out.
+    Failed,
+    /// Final: somebody cancelled it.
+    Cancelled,
+}
+
+impl RunStatus {
+    /// The public name, also kept in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Completed => "Completed",
+            Self::Failed => "Failed",
+            Self::Cancelled => "Cancelled",
+        }
+    }
+
+    /// The status of that public name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Pending, Self::Running, Self::Completed, Self::Failed, Self::Cancelled]
+            .into_iter()
+            .find(|status| status.name() == name)
+    }
+
+    /// Whether nothing can follow.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// Where a task of a run stands. A task without a record has not been decided yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TaskStatus {
+    /// An attempt may be under way, or the next one waits for its delay.
+    Running,
+    /// Final: its body returned.
+    Completed,
+    /// Final: its last attempt failed.
+    Failed,
+    /// Final: its rule, or the fate of its dependencies, left it out.
+    Skipped,
+}
+
+impl TaskStatus {
+    /// The public name, also kept in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "Running",
+            Self::Completed => "Completed",
+            Self::Failed => "Failed",
+            Self::Skipped => "Skipped",
+        }
+    }
+
+    /// The status of that public name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Running, Self::Completed, Self::Failed, Self::Skipped]
+            .into_iter()
+            .find(|status| status.name() == name)
+    }
+}
+
+/// One task's new state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRecord {
+    /// The task's id in its workflow.
+    pub name: Arc<str>,
+    /// Its new status.
+    pub status: TaskStatus,
+    /// Attempts made or under way, from 1; 0 for a skipped task.
+    pub attempt: u32,
+    /// So many of them were cut off, by a death or by a runner that left: they use up none that its retry policy allows.
+    pub interrupted: u32,
+    /// What it left, as JSON text, if it completed.
+    pub context: Option<Arc<str>>,
+    /// What went wrong in the last attempt.
+    pub error: Option<String>,
+    /// When its first attempt began.
+    pub started_at: Option<Wall>,
+    /// When it became final.
+    pub completed_at: Option<Wall>,
+}
+
+/// A run's end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunEnd {
+    /// A final status.
+    pub status: RunStatus,
+    /// The leaves' contexts, merged.
+    pub context: Arc<str>,
+    /// Which task failed with what error; none on success.
+    pub error: Option<String>,
+    /// When.
+    pub completed_at: Wall,
+}
+
+/// What one poll decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Nothing to do.
+    Skip,
+    /// At least one fire.
+    Fire,
+    /// The body raised, timed out or returned something else.
+    Error,
+}
+
+impl Outcome {
+    /// The name kept in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Fire => "fire",
+            Self::Error => "error",
+        }
+    }
+
+    /// The outcome of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Skip, Self::Fire, Self::Error].into_iter().find(|outcome| outcome.name() == name)
+    }
+}
+
+/// A stretch of polls with equal outcomes, kept as one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// The trigger's row.
+    pub schedule: i64,
+    /// The same for every poll of the stretch.
+    pub outcome: Outcome,
+    /// Skip reason or error text; empty if none was given.
+    pub reason: Arc<str>,
+    /// How many polls.
+    pub count: u64,
+    /// When the first began.
+    pub first_at: Wall,
+    /// When the last began.
+    pub last_at: Wall,
+    /// Shortest body, in microseconds.
+    pub min_us: u64,
+    /// Longest body, in microseconds.
+    pub max_us: u64,
+    /// All bodies together, in microseconds.
+    pub sum_us: u64,
+}
