@@ -18,7 +18,7 @@ MATURIN := $(BIN)/maturin
 PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
-.PHONY: help venv develop release demo test test-rust test-python check check-rust check-python check-docs format wheel \
+.PHONY: help venv develop release demo test test-rust test-python test-versions check check-rust check-python check-docs format wheel \
 	bench guard simulate mutants torture break lock clean
 
 help: ## explain the commands
@@ -60,6 +60,9 @@ mutants: $(STAMP) ## break the code in one place after another and see that a su
 
 test-python: develop ## run the tests of the package, the examples and the docs
 	$(BIN)/python -m pytest
+
+test-versions: develop ## run a quick part of the tests with every further Python on this machine
+	sh tests/versions.sh
 
 check: check-rust check-python check-docs ## formatting, lints, types, docs: every warning is an error
 
