@@ -122,16 +122,21 @@ class Evidence:
         return kinds
 
     @cached_property
-    def deaths(self) -> dict[int, int]:
-        """Until when each process was certainly alive, for those that did not end by themselves."""
+    def alive_until(self) -> dict[int, int]:
+        """Until when each process was certainly alive."""
         last: dict[int, int] = {}
         for line in self.lines:
             if line.kind != "killed":
                 last[line.pid] = max(last.get(line.pid, 0), line.mono)
         for line in self.by_kind["killed"]:
             last[line.pid] = line.mono
+        return last
+
+    @cached_property
+    def deaths(self) -> dict[int, int]:
+        """The same of those that did not end by themselves."""
         clean = {line.pid for line in self.by_kind["close"]}
-        return {pid: mono for pid, mono in last.items() if pid not in clean}
+        return {pid: mono for pid, mono in self.alive_until.items() if pid not in clean}
 
     @cached_property
     def starts(self) -> dict[Key, list[Line]]:
@@ -285,16 +290,23 @@ def an_attempt_has_a_number_of_its_own(evidence: Evidence) -> Complaints:
 
 
 def attempts_do_not_overlap(evidence: Evidence) -> Complaints:
+    """Over all processes at most one body of a task of a run is at work, whatever the attempts' numbers."""
     for (run, task), lines in evidence.starts.items():
-        ends = {(end.pid, end["attempt"]): end.mono for end in evidence.ends.get((run, task), [])}
-        # A run that is opened again counts anew.
-        for one, other in pairwise(lines if task != items.REOPENED else []):
-            end = ends.get((one.pid, one["attempt"]), evidence.deaths.get(one.pid, other.mono))
-            if end > other.mono:
+        ends = defaultdict(list)
+        for end in evidence.ends.get((run, task), []):
+            ends[end.pid, end["attempt"]].append(end.mono)
+        last, until = lines[0], 0
+        for start in lines:
+            if until > start.mono:
                 yield (
-                    f"task {task} of run {run} ran in attempt {other['attempt']} in process {other.pid} "
-                    f"while process {one.pid} was in attempt {one['attempt']}"
+                    f"task {task} of run {run} ran in attempt {start['attempt']} in process {start.pid} "
+                    f"while process {last.pid} was in attempt {last['attempt']}"
                 )
+            mine = ends[start.pid, start["attempt"]]
+            # A body that never returned was at work for as long as its process was seen alive.
+            end = mine.pop(0) if mine else evidence.alive_until[start.pid]
+            if end > until:
+                last, until = start, end
 
 
 def polls_do_not_overlap(evidence: Evidence) -> Complaints:

@@ -127,6 +127,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 ITEM = 6
 """Flaky, neither broken nor passed over."""
 BROKEN = 5
+REOPENED = {"task": items.REOPENED, "run": "reopened", "attempt": 1}
 
 
 def drop_run(draft: Draft) -> None:
@@ -233,6 +234,33 @@ def overlapping_attempts(draft: Draft) -> None:
     draft.change(first_end, mono=starts[1].mono + 1)
 
 
+def attempt_beside_an_endless_one(draft: Draft) -> None:
+    """The first attempt's body never returned, and its process lived on and closed in good order."""
+    first = draft.only("start", item=ITEM, task="parse")[0]
+    draft.drop("end", item=ITEM, task="parse", attempt=first["attempt"])
+    draft.lines.append(replace(first, kind="close", mono=draft.end(), facts={}))
+
+
+def overlapping_attempts_of_a_reopened_run(draft: Draft) -> None:
+    """Both have the number 1, as a run that is opened again counts anew."""
+    start = draft.only("start", item=ITEM, task="parse")[0]
+    end = draft.only("end", item=ITEM, task="parse")[0]
+    middle = (start.mono + end.mono) // 2
+    for pid, mono in ((start.pid, start.mono), (1, middle)):
+        draft.lines.append(replace(start, pid=pid, mono=mono, facts=start.facts | REOPENED))
+    for pid, mono in ((start.pid, end.mono), (1, end.mono + 1)):
+        draft.lines.append(replace(end, pid=pid, mono=mono, facts=end.facts | REOPENED))
+
+
+def attempts_of_a_reopened_run_in_turn(draft: Draft) -> None:
+    start = draft.only("start", item=ITEM, task="parse")[0]
+    end = draft.only("end", item=ITEM, task="parse")[0]
+    for turn in range(3):
+        later = turn * (end.mono - start.mono + 1)
+        draft.lines.append(replace(start, mono=start.mono + later, facts=start.facts | REOPENED))
+        draft.lines.append(replace(end, mono=end.mono + later, facts=end.facts | REOPENED))
+
+
 def overlapping_polls(draft: Draft) -> None:
     poll = draft.only("poll", trigger=items.INBOX)[-1]
     draft.add(poll, poll.mono + 1)
@@ -308,7 +336,11 @@ SPOILT: dict[str, list[Tamper]] = {
     "a_success_has_a_body": [bodiless_success, success_of_a_failed_attempt],
     "a_success_is_not_repeated": [repeated_success, repeated_dependency],
     "an_attempt_has_a_number_of_its_own": [same_number_twice],
-    "attempts_do_not_overlap": [overlapping_attempts],
+    "attempts_do_not_overlap": [
+        overlapping_attempts,
+        attempt_beside_an_endless_one,
+        overlapping_attempts_of_a_reopened_run,
+    ],
     "polls_do_not_overlap": [overlapping_polls, overlapping_polls_of_another_process],
     "a_poll_sees_the_last_cursor": [stale_cursor, cursor_from_nowhere, cursor_unmoved_in_life, lost_cursor],
     "a_final_outcome_was_told": [untold_success, untold_failure, late_callback],
@@ -412,6 +444,12 @@ def test_a_breach_of_what_always_holds_is_found(
     draft = Draft(story[1])
     tamper(draft)
     assert rule in named(complaints(ALWAYS, draft.evidence()))
+
+
+def test_attempts_of_one_number_in_turn_are_no_overlap(story: tuple[Evidence, Evidence]) -> None:
+    draft = Draft(story[1])
+    attempts_of_a_reopened_run_in_turn(draft)
+    assert "attempts_do_not_overlap" not in named(complaints(ALWAYS, draft.evidence()))
 
 
 @pytest.mark.parametrize(("rule", "tamper"), cases(SPOILT_AT_REST))

@@ -2,203 +2,25 @@
 //! Invariant: at most one body of a trigger is in flight, and a poll that was given up (it timed out, was disabled or declared
 //! again meanwhile) changes nothing when it returns.
 
+mod place;
+mod plan;
+mod slot;
+mod standing;
+mod turn;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cadence;
-use crate::history::{Streak, Tally};
-use crate::port::{Outcome, Stretch, TriggerState};
+use crate::poll::slot::{Rest, Slot};
+use crate::port::{Outcome, Stretch};
 use crate::time::{Mono, Wall};
 use crate::wheel::Wheel;
 
-/// How finely polls are timed unless somebody wishes otherwise: the trade between lateness and the price of waking up.
-pub const RESOLUTION: Duration = Duration::from_micros(50);
-
-/// How a trigger wants to be polled. Triggers that want the same share one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
-    /// From one poll to the next.
-    pub interval: Duration,
-    /// Each poll comes later by a random share of this; at most the interval.
-    pub jitter: Duration,
-    /// A body that takes longer is given up.
-    pub timeout: Option<Duration>,
-    /// How long to wait after failures.
-    pub backoff: Backoff,
-    /// After so many failures in a row the trigger is disabled.
-    pub failures_max: Option<u32>,
-}
-
-/// How long a trigger waits after polls that failed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Backoff {
-    /// After the first failure.
-    pub base: Duration,
-    /// Growth from one failure to the next.
-    pub factor: f64,
-    /// No wait is longer.
-    pub longest: Duration,
-}
-
-impl Backoff {
-    /// The wait after so many failures in a row.
-    pub fn delay(&self, failures: u32) -> Duration {
-        if failures == 0 {
-            return Duration::ZERO;
-        }
-        let grown = self.base.as_secs_f64() * self.factor.powf(f64::from(failures - 1));
-        // `min` first: an overflow to infinity must become the longest wait, not a panic.
-        Duration::from_secs_f64(grown.min(self.longest.as_secs_f64()).max(0.0))
-    }
-}
-
-/// What a poller does next.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Turn {
-    /// Poll this trigger now.
-    Poll(Ticket),
-    /// A body took too long: its poll failed without it.
-    TimedOut(Overdue),
-    /// So many triggers are on the move in the wheel that it stops half-way: ask again at once.
-    Again,
-    /// Nothing is due before [`Poller::next_due`], which is later than now.
-    Wait,
-}
-
-/// The right to poll a trigger once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket {
-    /// The trigger's place.
-    pub slot: u32,
-    /// Tells this poll from a later one of the same trigger.
-    pub serial: u32,
-    /// When it was due.
-    pub due: Mono,
-}
-
-/// A poll that was given up.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Overdue {
-    /// The trigger's place.
-    pub slot: u32,
-    /// How long it was waited for.
-    pub timeout: Duration,
-    /// What follows for its trigger.
-    pub ended: Ended,
-}
-
-/// What a poll that was more than a plain skip leaves for the engine.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ended {
-    /// The trigger's row.
-    pub schedule: i64,
-    /// Quiet polls gathered before it.
-    pub history: Vec<Stretch>,
-    /// Why the trigger is to be disabled, if it is.
-    pub disable: Option<String>,
-}
-
-/// What a trigger's function may know when it is polled.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TickState {
-    /// The cursor as JSON text.
-    pub cursor: Option<Arc<str>>,
-    /// When the poll was due.
-    pub due: Mono,
-    /// When the trigger last fired a run.
-    pub fired_at: Option<Wall>,
-    /// How many polls in a row have failed.
-    pub failures: u32,
-}
-
-/// Where a trigger stands, for whoever asks why nothing happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// Its body runs now.
-    pub in_body: bool,
-    /// How many polls in a row have failed.
-    pub failures: u32,
-    /// When it is polled next; none if not armed.
-    pub due: Option<Mono>,
-    /// Whether that wait is longer than its interval because of failures or its own wish.
-    pub backs_off: bool,
-    /// When it was last polled.
-    pub last_at: Option<Wall>,
-    /// Another owner polls it.
-    pub elsewhere: bool,
-}
-
-/// What a poll's body came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finish {
-    /// When it began.
-    pub began: Wall,
-    /// How long it took, in microseconds.
-    pub took_us: u64,
-    /// How long its function asked not to be called.
-    pub pause: Option<Duration>,
-}
-
-/// What every quiet poll touches, in one line of the cache: with many triggers its misses are what a poll costs.
-#[derive(Debug)]
-struct Slot {
-    serial: u32,
-    in_body: bool,
-    in_commit: bool,
-    /// Whether it is to be polled at all: its row is kept, and nothing in [`Rest`] stands against it.
-    is_live: bool,
-    /// Whether nothing else in [`Rest`] need be looked at: no jitter, time-out, failure, pause or reason.
-    is_plain: bool,
-    interval_ns: u64,
-    /// The beat of the last poll; the poll is due later than that by the jitter.
-    last_beat: Mono,
-    quiet: Tally,
-}
-
-#[derive(Debug)]
-struct Rest {
-    name: Arc<str>,
-    plan: Arc<Plan>,
-    /// The store's row; none until it is kept.
-    schedule: Option<i64>,
-    enabled: bool,
-    /// Another owner polls it.
-    elsewhere: bool,
-    retired: bool,
-    /// The place of the same trigger as it was declared before, while its last poll is in flight: no two bodies of one trigger run at once.
-    waits_for: Option<u32>,
-    /// The place that waits for this one.
-    successor: Option<u32>,
-    /// Its body has not come back in time, and is not waited for.
-    given_up: bool,
-    failures: u32,
-    pause: Option<Duration>,
-    /// The beat for which it is armed, if jitter keeps that from being told from the due time.
-    next_beat: Mono,
-    /// When the poll out of turn was asked for that is in flight.
-    asked_at: Option<Mono>,
-    fired_at: Option<Wall>,
-    cursor: Option<Arc<str>>,
-    /// Skips with a reason; empty while [`Slot::quiet`] gathers.
-    streak: Streak,
-    has_streak: bool,
-}
-
-/// Counts since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PollCounts {
-    /// Polls that ended.
-    pub polls: u64,
-    /// Those that were a plain skip.
-    pub skips: u64,
-    /// Due times that passed while a trigger was still being polled.
-    pub missed: u64,
-    /// How late polls began, together, in nanoseconds.
-    pub late_sum_ns: u64,
-    /// The worst of it.
-    pub late_max_ns: u64,
-}
+pub use plan::{Backoff, Plan, RESOLUTION};
+pub use standing::{PollCounts, Standing, TickState};
+pub use turn::{Ended, Finish, Overdue, Ticket, Turn};
 
 /// Every trigger of a runner, by when it is due.
 #[derive(Debug)]
@@ -218,27 +40,6 @@ impl Default for Poller {
     }
 }
 
-impl Rest {
-    /// How long the trigger is not to be polled, by its own wish or because of failures.
-    fn pause(&self) -> Duration {
-        self.pause.unwrap_or_else(|| self.plan.backoff.delay(self.failures))
-    }
-
-    fn is_live(&self) -> bool {
-        self.schedule.is_some()
-            && self.enabled
-            && !self.elsewhere
-            && !self.retired
-            && self.waits_for.is_none()
-    }
-
-    fn is_plain(&self) -> bool {
-        let is_timed = !self.plan.jitter.is_zero() || self.plan.timeout.is_some();
-        let is_pausing = self.failures > 0 || self.pause.is_some();
-        !(is_timed || is_pausing || self.has_streak || self.asked_at.is_some())
-    }
-}
-
 impl Poller {
     /// Without triggers; polls come at most `resolution` late by its doing.
     ///
@@ -254,142 +55,6 @@ impl Poller {
             counts: PollCounts::default(),
             random: 0x9E37_79B9_7F4A_7C15,
         }
-    }
-
-    /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
-    /// interval after `now`, later by its phase if other triggers share the interval, and by what is missing to a whole step of the clock.
-    pub fn declare(&mut self, name: Arc<str>, plan: Arc<Plan>, now: Mono) -> u32 {
-        let interval_ns = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let sharing = self.per_interval.entry(interval_ns).or_insert(0);
-        let phase = cadence::phase(*sharing, interval_ns);
-        let last_beat = cadence::origin(now, phase, self.wheel.tick_ns());
-        *sharing += 1;
-        let rest = Rest {
-            name,
-            plan,
-            schedule: None,
-            enabled: true,
-            elsewhere: false,
-            retired: false,
-            waits_for: None,
-            successor: None,
-            given_up: false,
-            failures: 0,
-            pause: None,
-            next_beat: last_beat,
-            asked_at: None,
-            fired_at: None,
-            cursor: None,
-            streak: Streak::default(),
-            has_streak: false,
-        };
-        self.slots.push(Slot {
-            serial: 0,
-            in_body: false,
-            in_commit: false,
-            is_live: false,
-            is_plain: rest.is_plain(),
-            interval_ns,
-            last_beat,
-            quiet: Tally::default(),
-        });
-        self.rests.push(rest);
-        u32::try_from(self.slots.len() - 1).expect("triggers are fewer than 2^32")
-    }
-
-    /// Puts a new declaration of a trigger in the place of an older one. A poll of that one in flight still counts whole; the new one is
-    /// not polled before it is over.
-    pub fn supersede(&mut self, old: u32, new: u32) {
-        let (state, rest) = (&self.slots[old as usize], &mut self.rests[old as usize]);
-        let is_busy = state.in_body && !rest.given_up || state.in_commit;
-        let first = rest.waits_for.take().or(is_busy.then_some(old));
-        rest.retired = true;
-        if !state.in_body {
-            self.wheel.cancel(old);
-        }
-        self.note(old);
-        if let Some(first) = first {
-            self.rests[first as usize].successor = Some(new);
-            self.rests[new as usize].waits_for = Some(first);
-            self.note(new);
-        }
-    }
-
-    /// Nothing of an older declaration is in flight any more: the one that waits for it is polled, with what that left.
-    fn make_room(&mut self, slot: u32, now: Mono) {
-        let rest = &mut self.rests[slot as usize];
-        let Some(new) = rest.successor.take() else { return };
-        let (cursor, fired_at) = (rest.cursor.clone(), rest.fired_at);
-        let next = &mut self.rests[new as usize];
-        next.waits_for = None;
-        if next.schedule.is_some() {
-            next.cursor = cursor;
-            next.fired_at = fired_at.or(next.fired_at);
-        }
-        self.note(new);
-        self.arm(new, now);
-    }
-
-    /// Brings the hot half of a slot in line with the other.
-    fn note(&mut self, slot: u32) {
-        let rest = &self.rests[slot as usize];
-        let state = &mut self.slots[slot as usize];
-        state.is_live = rest.is_live();
-        state.is_plain = rest.is_plain();
-    }
-
-    /// Gives a declared trigger its row and arms it if that says so, unless it is polled `elsewhere`. True if the row and what was
-    /// switched here before disagree: then it is not polled until somebody has looked which of them is newer.
-    pub fn enable(&mut self, slot: u32, row: &TriggerState, elsewhere: bool, now: Mono) -> bool {
-        if self.rests[slot as usize].retired {
-            return false;
-        }
-        let before = self.slot_of.get(&row.row).map(|&before| self.rests[before as usize].enabled);
-        let enabled = row.enabled && before.unwrap_or(true);
-        let rest = &mut self.rests[slot as usize];
-        rest.schedule = Some(row.row);
-        rest.enabled = enabled;
-        rest.elsewhere = elsewhere;
-        rest.cursor = row.cursor.as_deref().map(Arc::from);
-        rest.fired_at = row.last_fired_at;
-        self.slot_of.insert(row.row, slot);
-        self.note(slot);
-        match self.slots[slot as usize].is_live {
-            true => self.arm(slot, now),
-            false => self.give_way(slot),
-        }
-        before.is_some_and(|before| before != row.enabled)
-    }
-
-    /// Switches the trigger with that row; false if there is none here. A poll in flight still counts: it stops the next one.
-    pub fn set_enabled(&mut self, schedule: i64, enabled: bool, now: Mono) -> bool {
-        let Some(&slot) = self.slot_of.get(&schedule) else {
-            return false;
-        };
-        let rest = &mut self.rests[slot as usize];
-        if rest.enabled == enabled {
-            return true;
-        }
-        rest.enabled = enabled;
-        if enabled {
-            rest.failures = 0;
-            rest.pause = None;
-        }
-        self.note(slot);
-        match enabled {
-            true => self.arm(slot, now),
-            // While its body runs, what is armed is its time-out.
-            false if self.slots[slot as usize].in_body => {}
-            false => self.wheel.cancel(slot),
-        }
-        true
-    }
-
-    /// Makes a poll in flight void, and arms no other.
-    fn give_way(&mut self, slot: u32) {
-        let state = &mut self.slots[slot as usize];
-        state.serial = state.serial.wrapping_add(1);
-        self.wheel.cancel(slot);
     }
 
     /// The next trigger to poll, or how long there is none.
@@ -536,34 +201,10 @@ impl Poller {
         Ended { schedule, history, disable }
     }
 
-    fn take_quiet(&mut self, slot: u32) -> Option<Stretch> {
-        let (state, rest) = (&mut self.slots[slot as usize], &mut self.rests[slot as usize]);
-        let schedule = rest.schedule?;
-        rest.has_streak = false;
-        let taken = state.quiet.take(schedule).or_else(|| rest.streak.take(schedule));
-        self.note(slot);
-        taken
-    }
-
     /// A poll that leaves no trace: its body was called only to look.
     pub fn looked(&mut self, ticket: Ticket, now: Mono) {
         if self.returned(ticket, now) {
             self.arm_or_make_room(ticket.slot, now);
-        }
-    }
-
-    /// Stops polling a trigger that another owner polls now; [`Poller::enable`] takes it back.
-    pub fn park(&mut self, slot: u32) {
-        self.rests[slot as usize].elsewhere = true;
-        self.slots[slot as usize].in_commit = false;
-        self.note(slot);
-        self.wheel.cancel(slot);
-        // Who polls it elsewhere has its cursor; the successor asks for it anew.
-        if !self.slots[slot as usize].in_body
-            && let Some(new) = self.rests[slot as usize].successor.take()
-        {
-            self.rests[new as usize].waits_for = None;
-            self.note(new);
         }
     }
 
@@ -615,100 +256,6 @@ impl Poller {
         };
         rest.next_beat = beat;
         self.wheel.arm(slot, due);
-    }
-
-    /// What the trigger's function may know now.
-    pub fn tick_state(&self, slot: u32) -> TickState {
-        let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
-        TickState {
-            cursor: rest.cursor.clone(),
-            due: rest.asked_at.unwrap_or(state.last_beat),
-            fired_at: rest.fired_at,
-            failures: rest.failures,
-        }
-    }
-
-    /// Where the trigger with that row stands; none if it is not declared here.
-    pub fn standing(&self, schedule: i64) -> Option<Standing> {
-        let slot = *self.slot_of.get(&schedule)?;
-        let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
-        let due = self.wheel.due(slot).filter(|_| !state.in_body);
-        Some(Standing {
-            in_body: state.in_body,
-            failures: rest.failures,
-            due,
-            backs_off: due.is_some() && !rest.pause().is_zero(),
-            last_at: state.quiet.last_at(),
-            elsewhere: rest.elsewhere,
-        })
-    }
-
-    /// Whether this very poll is still in its body.
-    pub fn is_in_flight(&self, ticket: Ticket) -> bool {
-        let state = &self.slots[ticket.slot as usize];
-        state.in_body && state.serial == ticket.serial
-    }
-
-    /// How often the trigger in that slot is polled.
-    pub fn interval(&self, slot: u32) -> Duration {
-        Duration::from_nanos(self.slots[slot as usize].interval_ns)
-    }
-
-    /// The slot of the trigger with that row.
-    pub fn slot_of(&self, schedule: i64) -> Option<u32> {
-        self.slot_of.get(&schedule).copied()
-    }
-
-    /// The name of the trigger in that slot.
-    pub fn name(&self, slot: u32) -> Arc<str> {
-        Arc::clone(&self.rests[slot as usize].name)
-    }
-
-    /// Quiet polls gathered since they were last taken, of every trigger.
-    pub fn take_history(&mut self) -> Vec<Stretch> {
-        (0..self.slots.len()).filter_map(|slot| self.take_quiet(slot as u32)).collect()
-    }
-
-    /// The same of at most `many` places from `from` on, and where to go on; none at the end.
-    pub fn take_history_from(&mut self, from: u32, many: u32) -> (Vec<Stretch>, Option<u32>) {
-        let until = from.saturating_add(many).min(self.places());
-        let taken = (from..until).filter_map(|slot| self.take_quiet(slot)).collect();
-        (taken, Some(until).filter(|&until| until < self.places()))
-    }
-
-    /// The same of one trigger.
-    pub fn take_history_of(&mut self, schedule: i64) -> Option<Stretch> {
-        let slot = self.slot_of(schedule)?;
-        self.take_quiet(slot)
-    }
-
-    /// How many places there are, retired ones included.
-    pub fn places(&self) -> u32 {
-        u32::try_from(self.slots.len()).expect("triggers are fewer than 2^32")
-    }
-
-    /// When the trigger with that row was last polled.
-    pub fn last_poll_at(&self, schedule: i64) -> Option<Wall> {
-        self.slot_of.get(&schedule).and_then(|&slot| self.slots[slot as usize].quiet.last_at())
-    }
-
-    /// Counts since the start.
-    pub fn counts(&self) -> PollCounts {
-        self.counts
-    }
-
-    /// How many bodies are in flight.
-    pub fn in_body(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.in_body).count()
-    }
-
-    /// Whether any trigger is being declared or polled, or its tick is being kept.
-    pub fn is_busy(&self) -> bool {
-        let is_busy = |(slot, rest): (&Slot, &Rest)| {
-            // Also a retired one: its last poll counts, and its successor waits for it.
-            slot.in_body || slot.in_commit || (!rest.retired && rest.schedule.is_none())
-        };
-        self.slots.iter().zip(&self.rests).any(is_busy)
     }
 }
 

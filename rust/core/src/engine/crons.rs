@@ -1,7 +1,8 @@
 //! The crons of an engine, by row and by when each is due. Decides nothing.
-//! Invariant: both orders hold the same crons.
+//! Invariant: all three orders hold the same crons.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::cron::Cron;
 use crate::error::Result;
@@ -25,6 +26,7 @@ pub(super) struct CronState {
 pub(super) struct Crons {
     by_row: BTreeMap<i64, CronState>,
     by_time: BTreeSet<(Wall, i64)>,
+    by_workflow: HashMap<Arc<str>, BTreeSet<i64>>,
     /// By zone and expression.
     read: HashMap<String, HashMap<String, Cron>>,
     read_count: usize,
@@ -53,6 +55,8 @@ impl Crons {
     pub fn insert(&mut self, state: CronState) {
         self.remove(state.schedule.row);
         self.by_time.insert((state.next, state.schedule.row));
+        let its = self.by_workflow.entry(state.schedule.workflow.as_str().into()).or_default();
+        its.insert(state.schedule.row);
         self.by_row.insert(state.schedule.row, state);
     }
 
@@ -60,6 +64,12 @@ impl Crons {
     pub fn remove(&mut self, row: i64) -> Option<CronState> {
         let state = self.by_row.remove(&row)?;
         self.by_time.remove(&(state.next, row));
+        let workflow = &*state.schedule.workflow;
+        let its = self.by_workflow.get_mut(workflow).expect("a cron stands among those of its workflow");
+        its.remove(&row);
+        if its.is_empty() {
+            self.by_workflow.remove(workflow);
+        }
         Some(state)
     }
 
@@ -67,6 +77,7 @@ impl Crons {
     pub fn clear(&mut self) {
         self.by_row.clear();
         self.by_time.clear();
+        self.by_workflow.clear();
     }
 
     /// When the first is due.
@@ -81,14 +92,51 @@ impl Crons {
 
     /// The rows of those that start this workflow.
     pub fn of(&self, workflow: &str) -> Vec<i64> {
-        let is_its = |state: &&CronState| *state.schedule.workflow == *workflow;
-        self.by_row.values().filter(is_its).map(|state| state.schedule.row).collect()
+        self.by_workflow.get(workflow).into_iter().flatten().copied().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+    use crate::port::ScheduleKind;
+
+    fn cron(row: i64, workflow: &str) -> CronState {
+        let (expression, timezone) = ("0 9 * * *".to_owned(), "UTC".to_owned());
+        let schedule = Schedule {
+            row,
+            id: Uuid::nil(),
+            name: String::new(),
+            workflow: workflow.to_owned(),
+            kind: ScheduleKind::Cron { expression, timezone, next_at: None },
+            enabled: true,
+            disabled_cause: None,
+            cursor: None,
+            last_at: None,
+            last_fired_at: None,
+            created_at: Wall(0),
+            updated_at: Wall(0),
+            owner: None,
+        };
+        CronState { cron: Cron::parse("0 9 * * *", "UTC").unwrap(), schedule, next: Wall(row) }
+    }
+
+    #[test]
+    fn crons_are_found_by_their_workflow_until_they_go_or_start_another() {
+        let mut crons = Crons::default();
+        [(3, "a"), (1, "a"), (2, "b")]
+            .into_iter()
+            .for_each(|(row, workflow)| crons.insert(cron(row, workflow)));
+        assert_eq!((crons.of("a"), crons.of("b"), crons.of("c")), (vec![1, 3], vec![2], vec![]));
+        crons.insert(cron(3, "b"));
+        assert_eq!((crons.of("a"), crons.of("b")), (vec![1], vec![2, 3]));
+        crons.remove(1);
+        assert!(crons.of("a").is_empty() && crons.by_workflow.len() == 1);
+        crons.clear();
+        assert!(crons.of("b").is_empty() && crons.next().is_none());
+    }
 
     #[test]
     fn an_expression_is_read_once_in_each_zone() {

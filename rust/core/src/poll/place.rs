@@ -1,0 +1,164 @@
+//! Who has a place in the poller: declared, declared again, switched, polled elsewhere.
+//! Invariant: of one trigger at most one place is polled.
+
+use std::sync::Arc;
+
+use crate::cadence;
+use crate::history::{Streak, Tally};
+use crate::poll::slot::{Rest, Slot};
+use crate::poll::{Plan, Poller};
+use crate::port::TriggerState;
+use crate::time::Mono;
+
+impl Poller {
+    /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
+    /// interval after `now`, later by its phase if other triggers share the interval, and by what is missing to a whole step of the clock.
+    pub fn declare(&mut self, name: Arc<str>, plan: Arc<Plan>, now: Mono) -> u32 {
+        let interval_ns = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let sharing = self.per_interval.entry(interval_ns).or_insert(0);
+        let phase = cadence::phase(*sharing, interval_ns);
+        let last_beat = cadence::origin(now, phase, self.wheel.tick_ns());
+        *sharing += 1;
+        let rest = Rest {
+            name,
+            plan,
+            schedule: None,
+            enabled: true,
+            elsewhere: false,
+            retired: false,
+            waits_for: None,
+            successor: None,
+            given_up: false,
+            failures: 0,
+            pause: None,
+            next_beat: last_beat,
+            asked_at: None,
+            fired_at: None,
+            cursor: None,
+            streak: Streak::default(),
+            has_streak: false,
+        };
+        self.slots.push(Slot {
+            serial: 0,
+            in_body: false,
+            in_commit: false,
+            is_live: false,
+            is_plain: rest.is_plain(),
+            interval_ns,
+            last_beat,
+            quiet: Tally::default(),
+        });
+        self.rests.push(rest);
+        u32::try_from(self.slots.len() - 1).expect("triggers are fewer than 2^32")
+    }
+
+    /// Puts a new declaration of a trigger in the place of an older one. A poll of that one in flight still counts whole; the new one is
+    /// not polled before it is over.
+    pub fn supersede(&mut self, old: u32, new: u32) {
+        let (state, rest) = (&self.slots[old as usize], &mut self.rests[old as usize]);
+        let is_busy = state.in_body && !rest.given_up || state.in_commit;
+        let first = rest.waits_for.take().or(is_busy.then_some(old));
+        rest.retired = true;
+        if !state.in_body {
+            self.wheel.cancel(old);
+        }
+        self.note(old);
+        if let Some(first) = first {
+            self.rests[first as usize].successor = Some(new);
+            self.rests[new as usize].waits_for = Some(first);
+            self.note(new);
+        }
+    }
+
+    /// Nothing of an older declaration is in flight any more: the one that waits for it is polled, with what that left.
+    pub(super) fn make_room(&mut self, slot: u32, now: Mono) {
+        let rest = &mut self.rests[slot as usize];
+        let Some(new) = rest.successor.take() else { return };
+        let (cursor, fired_at) = (rest.cursor.clone(), rest.fired_at);
+        let next = &mut self.rests[new as usize];
+        next.waits_for = None;
+        if next.schedule.is_some() {
+            next.cursor = cursor;
+            next.fired_at = fired_at.or(next.fired_at);
+        }
+        self.note(new);
+        self.arm(new, now);
+    }
+
+    /// Brings the hot half of a slot in line with the other.
+    pub(super) fn note(&mut self, slot: u32) {
+        let rest = &self.rests[slot as usize];
+        let state = &mut self.slots[slot as usize];
+        state.is_live = rest.is_live();
+        state.is_plain = rest.is_plain();
+    }
+
+    /// Gives a declared trigger its row and arms it if that says so, unless it is polled `elsewhere`. True if the row and what was
+    /// switched here before disagree: then it is not polled until somebody has looked which of them is newer.
+    pub fn enable(&mut self, slot: u32, row: &TriggerState, elsewhere: bool, now: Mono) -> bool {
+        if self.rests[slot as usize].retired {
+            return false;
+        }
+        let before = self.slot_of.get(&row.row).map(|&before| self.rests[before as usize].enabled);
+        let enabled = row.enabled && before.unwrap_or(true);
+        let rest = &mut self.rests[slot as usize];
+        rest.schedule = Some(row.row);
+        rest.enabled = enabled;
+        rest.elsewhere = elsewhere;
+        rest.cursor = row.cursor.as_deref().map(Arc::from);
+        rest.fired_at = row.last_fired_at;
+        self.slot_of.insert(row.row, slot);
+        self.note(slot);
+        match self.slots[slot as usize].is_live {
+            true => self.arm(slot, now),
+            false => self.give_way(slot),
+        }
+        before.is_some_and(|before| before != row.enabled)
+    }
+
+    /// Switches the trigger with that row; false if there is none here. A poll in flight still counts: it stops the next one.
+    pub fn set_enabled(&mut self, schedule: i64, enabled: bool, now: Mono) -> bool {
+        let Some(&slot) = self.slot_of.get(&schedule) else {
+            return false;
+        };
+        let rest = &mut self.rests[slot as usize];
+        if rest.enabled == enabled {
+            return true;
+        }
+        rest.enabled = enabled;
+        if enabled {
+            rest.failures = 0;
+            rest.pause = None;
+        }
+        self.note(slot);
+        match enabled {
+            true => self.arm(slot, now),
+            // While its body runs, what is armed is its time-out.
+            false if self.slots[slot as usize].in_body => {}
+            false => self.wheel.cancel(slot),
+        }
+        true
+    }
+
+    /// Makes a poll in flight void, and arms no other.
+    fn give_way(&mut self, slot: u32) {
+        let state = &mut self.slots[slot as usize];
+        state.serial = state.serial.wrapping_add(1);
+        self.wheel.cancel(slot);
+    }
+
+    /// Stops polling a trigger that another owner polls now; [`Poller::enable`] takes it back.
+    pub fn park(&mut self, slot: u32) {
+        self.rests[slot as usize].elsewhere = true;
+        self.slots[slot as usize].in_commit = false;
+        self.note(slot);
+        self.wheel.cancel(slot);
+        // Who polls it elsewhere has its cursor; the successor asks for it anew.
+        if !self.slots[slot as usize].in_body
+            && let Some(new) = self.rests[slot as usize].successor.take()
+        {
+            self.rests[new as usize].waits_for = None;
+            self.note(new);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What is known of one trigger, in two halves: what each quiet poll touches, and the rest.
+//! Invariant: the hot half says of the other what [`Rest::is_live`] and [`Rest::is_plain`] say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::history::{Streak, Tally};
+use crate::poll::plan::Plan;
+use crate::time::{Mono, Wall};
+
+/// What every quiet poll touches, in one line of the cache: with many triggers its misses are what a poll costs.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub serial: u32,
+    pub in_body: bool,
+    pub in_commit: bool,
+    /// Whether it is to be polled at all: its row is kept, and nothing in [`Rest`] stands against it.
+    pub is_live: bool,
+    /// Whether nothing else in [`Rest`] need be looked at: no jitter, time-out, failure, pause or reason.
+    pub is_plain: bool,
+    pub interval_ns: u64,
+    /// The beat of the last poll; the poll is due later than that by the jitter.
+    pub last_beat: Mono,
+    pub quiet: Tally,
+}
+
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub name: Arc<str>,
+    pub plan: Arc<Plan>,
+    /// The store's row; none until it is kept.
+    pub schedule: Option<i64>,
+    pub enabled: bool,
+    /// Another owner polls it.
+    pub elsewhere: bool,
+    pub retired: bool,
+    /// The place of the same trigger as it was declared before, while its last poll is in flight: no two bodies of one trigger run at once.
+    pub waits_for: Option<u32>,
+    /// The place that waits for this one.
+    pub successor: Option<u32>,
+    /// Its body has not come back in time, and is not waited for.
+    pub given_up: bool,
+    pub failures: u32,
+    pub pause: Option<Duration>,
+    /// The beat for which it is armed, if jitter keeps that from being told from the due time.
+    pub next_beat: Mono,
+    /// When the poll out of turn was asked for that is in flight.
+    pub asked_at: Option<Mono>,
+    pub fired_at: Option<Wall>,
+    pub cursor: Option<Arc<str>>,
+    /// Skips with a reason; empty while [`Slot::quiet`] gathers.
+    pub streak: Streak,
+    pub has_streak: bool,
+}
+
+impl Rest {
+    /// How long the trigger is not to be polled, by its own wish or because of failures.
+    pub fn pause(&self) -> Duration {
+        self.pause.unwrap_or_else(|| self.plan.backoff.delay(self.failures))
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.schedule.is_some()
+            && self.enabled
+            && !self.elsewhere
+            && !self.retired
+            && self.waits_for.is_none()
+    }
+
+    pub fn is_plain(&self) -> bool {
+        let is_timed = !self.plan.jitter.is_zero() || self.plan.timeout.is_some();
+        let is_pausing = self.failures > 0 || self.pause.is_some();
+        !(is_timed || is_pausing || self.has_streak || self.asked_at.is_some())
+    }
+}

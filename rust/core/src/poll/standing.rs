@@ -1,0 +1,159 @@
+//! What a poller tells of its triggers: to their functions, to whoever asks why nothing happens, and to the history.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::poll::slot::{Rest, Slot};
+use crate::poll::{Poller, Ticket};
+use crate::port::Stretch;
+use crate::time::{Mono, Wall};
+
+/// What a trigger's function may know when it is polled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TickState {
+    /// The cursor as JSON text.
+    pub cursor: Option<Arc<str>>,
+    /// When the poll was due.
+    pub due: Mono,
+    /// When the trigger last fired a run.
+    pub fired_at: Option<Wall>,
+    /// How many polls in a row have failed.
+    pub failures: u32,
+}
+
+/// Where a trigger stands, for whoever asks why nothing happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its body runs now.
+    pub in_body: bool,
+    /// How many polls in a row have failed.
+    pub failures: u32,
+    /// When it is polled next; none if not armed.
+    pub due: Option<Mono>,
+    /// Whether that wait is longer than its interval because of failures or its own wish.
+    pub backs_off: bool,
+    /// When it was last polled.
+    pub last_at: Option<Wall>,
+    /// Another owner polls it.
+    pub elsewhere: bool,
+}
+
+/// Counts since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PollCounts {
+    /// Polls that ended.
+    pub polls: u64,
+    /// Those that were a plain skip.
+    pub skips: u64,
+    /// Due times that passed while a trigger was still being polled.
+    pub missed: u64,
+    /// How late polls began, together, in nanoseconds.
+    pub late_sum_ns: u64,
+    /// The worst of it.
+    pub late_max_ns: u64,
+}
+
+impl Poller {
+    /// What the trigger's function may know now.
+    pub fn tick_state(&self, slot: u32) -> TickState {
+        let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
+        TickState {
+            cursor: rest.cursor.clone(),
+            due: rest.asked_at.unwrap_or(state.last_beat),
+            fired_at: rest.fired_at,
+            failures: rest.failures,
+        }
+    }
+
+    /// Where the trigger with that row stands; none if it is not declared here.
+    pub fn standing(&self, schedule: i64) -> Option<Standing> {
+        let slot = *self.slot_of.get(&schedule)?;
+        let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
+        let due = self.wheel.due(slot).filter(|_| !state.in_body);
+        Some(Standing {
+            in_body: state.in_body,
+            failures: rest.failures,
+            due,
+            backs_off: due.is_some() && !rest.pause().is_zero(),
+            last_at: state.quiet.last_at(),
+            elsewhere: rest.elsewhere,
+        })
+    }
+
+    /// Whether this very poll is still in its body.
+    pub fn is_in_flight(&self, ticket: Ticket) -> bool {
+        let state = &self.slots[ticket.slot as usize];
+        state.in_body && state.serial == ticket.serial
+    }
+
+    /// How often the trigger in that slot is polled.
+    pub fn interval(&self, slot: u32) -> Duration {
+        Duration::from_nanos(self.slots[slot as usize].interval_ns)
+    }
+
+    /// The slot of the trigger with that row.
+    pub fn slot_of(&self, schedule: i64) -> Option<u32> {
+        self.slot_of.get(&schedule).copied()
+    }
+
+    /// The name of the trigger in that slot.
+    pub fn name(&self, slot: u32) -> Arc<str> {
+        Arc::clone(&self.rests[slot as usize].name)
+    }
+
+    /// Quiet polls gathered since they were last taken, of every trigger.
+    pub fn take_history(&mut self) -> Vec<Stretch> {
+        (0..self.slots.len()).filter_map(|slot| self.take_quiet(slot as u32)).collect()
+    }
+
+    /// The same of at most `many` places from `from` on, and where to go on; none at the end.
+    pub fn take_history_from(&mut self, from: u32, many: u32) -> (Vec<Stretch>, Option<u32>) {
+        let until = from.saturating_add(many).min(self.places());
+        let taken = (from..until).filter_map(|slot| self.take_quiet(slot)).collect();
+        (taken, Some(until).filter(|&until| until < self.places()))
+    }
+
+    /// The same of one trigger.
+    pub fn take_history_of(&mut self, schedule: i64) -> Option<Stretch> {
+        let slot = self.slot_of(schedule)?;
+        self.take_quiet(slot)
+    }
+
+    pub(super) fn take_quiet(&mut self, slot: u32) -> Option<Stretch> {
+        let (state, rest) = (&mut self.slots[slot as usize], &mut self.rests[slot as usize]);
+        let schedule = rest.schedule?;
+        rest.has_streak = false;
+        let taken = state.quiet.take(schedule).or_else(|| rest.streak.take(schedule));
+        self.note(slot);
+        taken
+    }
+
+    /// How many places there are, retired ones included.
+    pub fn places(&self) -> u32 {
+        u32::try_from(self.slots.len()).expect("triggers are fewer than 2^32")
+    }
+
+    /// When the trigger with that row was last polled.
+    pub fn last_poll_at(&self, schedule: i64) -> Option<Wall> {
+        self.slot_of.get(&schedule).and_then(|&slot| self.slots[slot as usize].quiet.last_at())
+    }
+
+    /// Counts since the start.
+    pub fn counts(&self) -> PollCounts {
+        self.counts
+    }
+
+    /// How many bodies are in flight.
+    pub fn in_body(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.in_body).count()
+    }
+
+    /// Whether any trigger is being declared or polled, or its tick is being kept.
+    pub fn is_busy(&self) -> bool {
+        let is_busy = |(slot, rest): (&Slot, &Rest)| {
+            // Also a retired one: its last poll counts, and its successor waits for it.
+            slot.in_body || slot.in_commit || (!rest.retired && rest.schedule.is_none())
+        };
+        self.slots.iter().zip(&self.rests).any(is_busy)
+    }
+}

@@ -1,0 +1,63 @@
+//! What a poller and who calls the bodies say to one another.
+
+use std::time::Duration;
+
+use crate::port::Stretch;
+use crate::time::{Mono, Wall};
+
+/// What a poller does next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Turn {
+    /// Poll this trigger now.
+    Poll(Ticket),
+    /// A body took too long: its poll failed without it.
+    TimedOut(Overdue),
+    /// So many triggers are on the move in the wheel that it stops half-way: ask again at once.
+    Again,
+    /// Nothing is due before [`Poller::next_due`], which is later than now.
+    Wait,
+}
+
+/// The right to poll a trigger once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// The trigger's place.
+    pub slot: u32,
+    /// Tells this poll from a later one of the same trigger.
+    pub serial: u32,
+    /// When it was due.
+    pub due: Mono,
+}
+
+/// A poll that was given up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overdue {
+    /// The trigger's place.
+    pub slot: u32,
+    /// How long it was waited for.
+    pub timeout: Duration,
+    /// What follows for its trigger.
+    pub ended: Ended,
+}
+
+/// What a poll that was more than a plain skip leaves for the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// The trigger's row.
+    pub schedule: i64,
+    /// Quiet polls gathered before it.
+    pub history: Vec<Stretch>,
+    /// Why the trigger is to be disabled, if it is.
+    pub disable: Option<String>,
+}
+
+/// What a poll's body came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finish {
+    /// When it began.
+    pub began: Wall,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
+    /// How long its function asked not to be called.
+    pub pause: Option<Duration>,
+}
