@@ -196,7 +196,9 @@ impl State {
     /// The unfinished run that the unique index would name.
     fn hash_holder(&self, new: &NewRun) -> Option<Uuid> {
         let is_equal = |other: &NewRun| {
-            other.unique_hash && other.schedule == new.schedule && other.context_hash == new.context_hash
+            other.context_hash.is_some()
+                && other.schedule == new.schedule
+                && other.context_hash == new.context_hash
         };
         if !new.unique_hash {
             return None;
@@ -433,9 +435,16 @@ impl Store for MemoryStore {
         if run.end.as_ref().is_none_or(|end| end.status == RunStatus::Completed) {
             return Ok(None);
         }
-        if state.hash_holder(&run.new).is_some() {
+        let is_guarded = run.new.schedule.is_some_and(|row| {
+            let kind = &state.schedules[row as usize - 1].kind;
+            matches!(kind, ScheduleKind::Trigger { allow_concurrent: false, .. })
+        });
+        let mut new = run.new.clone();
+        new.unique_hash |= is_guarded && new.context_hash.is_some();
+        if state.hash_holder(&new).is_some() {
             return Err(Fault::Final("an equal run of its trigger is unfinished".to_owned()));
         }
+        state.run_mut(row).new = new;
         let mut unfinished = state.unfinished_of(row);
         let run = state.run_mut(row);
         run.end = None;

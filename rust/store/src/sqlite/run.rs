@@ -5,7 +5,7 @@ mod claim;
 mod list;
 mod progress;
 
-use cloaca_core::port::{Admitted, NewRun, RunStatus, TaskRecord};
+use cloaca_core::port::{Admitted, ContextHash, NewRun, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
@@ -26,6 +26,11 @@ const NO_SCHEDULE: i64 = 0;
 pub fn admit(db: &Connection, epoch: i64, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {
     if let Some(of) = key_holder(db, new, at)? {
         return Ok(Admitted::DuplicateKey { of: Some(of) });
+    }
+    if let Some(hash) = new.context_hash.filter(|_| new.unique_hash)
+        && let Some(of) = unguarded(db, new.schedule, hash)?
+    {
+        return Ok(Admitted::DuplicateHash { of });
     }
     match insert(db, epoch, new)? {
         Some(row) => {
@@ -107,6 +112,15 @@ fn hash_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
         WHERE schedule = :schedule AND context_hash = :hash AND unique_hash = 1 AND completed_at IS NULL";
     let Some(hash) = new.context_hash.filter(|_| new.unique_hash) else { return Ok(None) };
     let params = named_params! { ":schedule": new.schedule, ":hash": &hash[..] };
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
+}
+
+/// An unfinished run with that hash from when its trigger allowed equal ones: no unique index covers it.
+pub fn unguarded(db: &Connection, schedule: Option<i64>, hash: ContextHash) -> Result<Option<Uuid>, Failure> {
+    const SQL: &str = "
+        SELECT id FROM runs INDEXED BY runs_unguarded
+        WHERE schedule = :schedule AND context_hash = :hash AND unique_hash = 0 AND completed_at IS NULL LIMIT 1";
+    let params = named_params! { ":schedule": schedule, ":hash": &hash[..] };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
 }
 

@@ -12,3 +12,6 @@ CREATE INDEX schedules_crons ON schedules (row) WHERE kind = 'cron';
 -- What holds of the file as a whole. After an upgrade nothing is forgotten for an hour: what is kept by default has changed.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO meta (name, value) SELECT 'spared_until', CAST((unixepoch('subsec') + 3600) * 1000000 AS INTEGER) WHERE EXISTS (SELECT 1 FROM owners);
+-- Runs that nothing guarded when they were fired, for a trigger that is guarded since.
+CREATE INDEX runs_unguarded ON runs (schedule, context_hash)
+    WHERE unique_hash = 0 AND context_hash IS NOT NULL AND completed_at IS NULL;

@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cloaca_core::port::Unfinished;
+use cloaca_core::port::{ContextHash, Unfinished};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::owner::owner_is_dead;
-use crate::sqlite::run::tasks;
+use crate::sqlite::run::{tasks, unguarded};
 use crate::sqlite::value::{hash_at, id_at, signed, wall_at};
 
 /// What [`unfinished_of`] reads. A hash that does not guard is left out.
@@ -166,6 +166,7 @@ pub fn reopen(db: &Connection, epoch: i64, id: Uuid) -> Result<Option<Unfinished
     let params = named_params! { ":id": id.to_string() };
     let found = db.prepare_cached(SELECT)?.query_row(params, unfinished_of).optional()?;
     let Some(mut run) = found else { return Ok(None) };
+    run.context_hash = guard(db, run.row)?;
     open_again(db, epoch, &run)?;
     run.cancelled = false;
     run.interruptions = 0;
@@ -223,23 +224,39 @@ pub fn cancel_requests(db: &Connection, epoch: i64) -> Result<Vec<Uuid>, Failure
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The hash under which no equal run may be unfinished beside one that is opened again: it was guarded, or its trigger is since.
+fn guard(db: &Connection, row: i64) -> Result<Option<ContextHash>, Failure> {
+    const SQL: &str = "
+        SELECT CASE WHEN unique_hash OR schedules.allow_concurrent = 0 THEN context_hash END
+        FROM runs LEFT JOIN schedules ON schedules.row = runs.schedule WHERE runs.row = :row";
+    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row }, |row| hash_at(row, 0))?)
+}
+
 /// It has had its turn: if it waited for one again under another owner, two might wait for each other.
 fn open_again(db: &Connection, epoch: i64, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
         SET status = 'Pending', owner = :epoch, cancelled = 0, interruptions = 0, completed_at = NULL,
-            final_context = NULL, error = NULL, waits = 0
+            final_context = NULL, error = NULL, waits = 0, unique_hash = :unique_hash
         WHERE row = :row";
-    match db.prepare_cached(SQL)?.execute(named_params! { ":row": run.row, ":epoch": epoch }) {
+    let refusal = || {
+        Failure::Refused(format!(
+            "run {} cannot be opened again while an equal run of its trigger is unfinished; \
+             wait for that one or cancel it",
+            run.id
+        ))
+    };
+    if let Some(hash) = run.context_hash
+        && unguarded(db, run.schedule, hash)?.is_some()
+    {
+        return Err(refusal());
+    }
+    let is_guarded = run.context_hash.is_some();
+    let params = named_params! { ":row": run.row, ":epoch": epoch, ":unique_hash": is_guarded };
+    match db.prepare_cached(SQL)?.execute(params) {
         Ok(_) => Ok(()),
-        // Index runs_hash is the only one that covers what changes here.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            Err(Failure::Refused(format!(
-                "run {} cannot be opened again while an equal run of its trigger is unfinished; \
-                 wait for that one or cancel it",
-                run.id
-            )))
-        }
+        // Index runs_hash is the only unique one that covers what changes here.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Err(refusal()),
         Err(error) => Err(error.into()),
     }
 }
