@@ -71,7 +71,10 @@ def test_without_retention_runs_stay_and_old_history_and_run_keys_go(tmp_path: P
     )
     with opened(path, ticks_max=2) as runner:
         assert eventually(lambda: count(runner, "ticks") == 2 and count(runner, "run_keys") == 2)
-        assert [row["reason"] for row in runner.query("SELECT reason FROM ticks ORDER BY row")] == ["r6", "r7"]
+        assert [row["reason"] for row in runner.query("SELECT reason FROM ticks ORDER BY row")] == [
+            "r6",
+            "r7",
+        ]
         assert count(runner, "runs") == 1
 
 
@@ -129,7 +132,9 @@ def test_a_run_that_is_no_longer_kept_says_so_on_every_road(tmp_path: Path) -> N
             lambda: runner.run(run.id),
         ]
         for road in roads:
-            with pytest.raises(cloaca.WorkflowError, match=f"{run.id} is not (kept|there)|{run.id} not found"):
+            with pytest.raises(
+                cloaca.WorkflowError, match=f"{run.id} is not (kept|there)|{run.id} not found"
+            ):
                 road()
 
 
