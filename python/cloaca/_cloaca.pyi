@@ -138,6 +138,7 @@ class Engine:
         *,
         durability: str | None,
         slots: int,
+        pollers: int,
         task_timeout: float,
         workflow_timeout: float,
         crons: bool,

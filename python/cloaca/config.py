@@ -34,6 +34,7 @@ _DEFAULTS: dict[str, Any] = {
     "ticks_max": 10_000,
     "timer_resolution": None,
     "context_bytes_max": 16 * 1024 * 1024,
+    "max_pollers": 64,
 }
 _BEYOND_UPSTREAM = (
     "durability",
@@ -42,6 +43,7 @@ _BEYOND_UPSTREAM = (
     "ticks_max",
     "timer_resolution",
     "context_bytes_max",
+    "max_pollers",
 )
 _DURATIONS_US = {
     "retention": (SMALLEST_US, LARGEST_US),
@@ -63,8 +65,9 @@ class DefaultRunnerConfig:
     `"7d"` by default, and the newest `ticks_max` stretches of each trigger, 10,000 by default, are kept.
     `timer_resolution`, a duration from `"0.01ms"` to `"1s"`, is how finely polls are timed: those that are
     due within it share one wake-up at its end, which spares the processor; `None` is 0.05 ms.
-    `context_bytes_max` is how many bytes of JSON a context or a cursor may have, 16 MiB by default. These six
-    show in `to_dict` only when set.
+    `context_bytes_max` is how many bytes of JSON a context or a cursor may have, 16 MiB by default.
+    `max_pollers` is how many threads poll at most, 64 by default: so many bodies that hang at once stop every
+    trigger, and a warning comes before. These seven show in `to_dict` only when set.
     `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change nothing: no
     loop looks for work here, and one connection writes.
 
@@ -96,6 +99,7 @@ class DefaultRunnerConfig:
     ticks_max: int
     timer_resolution: str | float | timedelta | None
     context_bytes_max: int
+    max_pollers: int
 
     def __init__(
         self,
@@ -120,6 +124,7 @@ class DefaultRunnerConfig:
         ticks_max: int | None = None,
         timer_resolution: str | float | timedelta | None = None,
         context_bytes_max: int | None = None,
+        max_pollers: int | None = None,
     ) -> None:
         given = locals()
         for field in _DEFAULTS:

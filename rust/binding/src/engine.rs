@@ -59,13 +59,14 @@ impl Engine {
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, slots, task_timeout, workflow_timeout, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, retention=None, resolution=None, start=None))]
+    #[pyo3(signature = (url, *, durability, slots, pollers, task_timeout, workflow_timeout, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, retention=None, resolution=None, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
         url: OsString,
         durability: Option<&str>,
         slots: usize,
+        pollers: usize,
         task_timeout: f64,
         workflow_timeout: f64,
         crons: bool,
@@ -94,7 +95,7 @@ impl Engine {
             ticks_max,
         };
         let resolution = resolution.map_or(RESOLUTION, Duration::from_micros);
-        let services = Services { slots_max: slots, recovery, kept, resolution };
+        let services = Services { slots_max: slots, pollers_max: pollers, recovery, kept, resolution };
         let started = free(py, || Runtime::start(store, settings, &services, clock))?;
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = fork::generation();

@@ -643,6 +643,17 @@ impl Poller {
         })
     }
 
+    /// Whether this very poll is still in its body.
+    pub fn is_in_flight(&self, ticket: Ticket) -> bool {
+        let state = &self.slots[ticket.slot as usize];
+        state.in_body && state.serial == ticket.serial
+    }
+
+    /// How often the trigger in that slot is polled.
+    pub fn interval(&self, slot: u32) -> Duration {
+        Duration::from_nanos(self.slots[slot as usize].interval_ns)
+    }
+
     /// The slot of the trigger with that row.
     pub fn slot_of(&self, schedule: i64) -> Option<u32> {
         self.slot_of.get(&schedule).copied()

@@ -5,6 +5,7 @@
 //! lock. Whoever holds the poller's lock therefore never takes the engine's.
 
 mod clock;
+mod flights;
 mod forget;
 mod jobs;
 mod keeper;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Request, Settings};
 use crate::error::{Error, Kind, Result};
-use crate::poll::{PollCounts, Poller};
+use crate::poll::PollCounts;
 use crate::port::{BURIED, Change, Fault, RunChange, Store};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
@@ -47,7 +48,7 @@ pub use clock::Clock;
 pub use forget::Kept;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::Order;
-pub use pollers::{Answer, AskedFire, POLLERS_MAX, PollTurn};
+pub use pollers::{Answer, AskedFire, PollTurn};
 pub use questions::QUESTIONS_MAX;
 pub use watch::{Finished, Watch};
 pub use writer::Flush;
@@ -63,6 +64,8 @@ pub const RUNS_MAX: usize = 4_000_000;
 pub struct Services {
     /// So many attempts run at once.
     pub slots_max: usize,
+    /// At most so many threads poll at once; more bodies than that, all blocked, delay the others.
+    pub pollers_max: usize,
     /// Whether unfinished runs of runners that are gone are taken over.
     pub recovery: bool,
     /// How long what is over is kept.
@@ -197,7 +200,7 @@ impl Runtime {
             looks_done: Condvar::new(),
             stepping: AtomicU64::new(0),
             steps: AtomicU64::new(0),
-            polls: Mutex::new(PollState { poller: Poller::new(services.resolution), ..PollState::default() }),
+            polls: Mutex::new(PollState::new(services)),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
             orders: Mutex::default(),

@@ -128,6 +128,17 @@ impl SqliteStore {
         self.still_linked(connection).map(|()| done)
     }
 
+    /// Empties the log into the file, if this is the process's last store on it. SQLite would do so by itself, once it has the file
+    /// alone, but under a lock that anybody's `close` takes away: so the hold on the file stays, and the shield removes what is left
+    /// when the connections have gone.
+    fn fold(&self, writer: &Connection) {
+        if self.shield.is_last() && self.severed.get().is_none() {
+            // Whoever else reads or writes does it in our stead.
+            let _ = writer.busy_timeout(Duration::ZERO);
+            let _ = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
+    }
+
     /// Whether the log that a commit went into is the one that others will read: one look at its inode.
     fn still_linked(&self, writer: &Connection) -> Stored<()> {
         if let Some(text) = self.severed.get() {
@@ -241,10 +252,9 @@ impl Store for SqliteStore {
         if let Some(reader) = &self.reader {
             lock(reader).take();
         }
-        let mut writer = lock(&self.writer);
-        self.shield.lower();
-        // Last, so that it folds the write-ahead log into the file.
-        writer.take();
+        if let Some(writer) = lock(&self.writer).take() {
+            self.fold(&writer);
+        }
         self.locks.release_all();
         self.shield.close();
     }
@@ -264,13 +274,18 @@ impl Store for SqliteStore {
             return Some(text.clone());
         }
         let kept = self.identity?;
-        (open::identity(&self.path) != Some(kept)).then(|| {
-            format!(
-                "the store is gone: database '{}' was deleted or replaced while in use, and what is committed now is lost \
-                 at the end of this process; stop it, put the file back, start again",
-                self.name
-            )
-        })
+        let what = if open::identity(&self.path) != Some(kept) {
+            "deleted or replaced"
+        } else if std::fs::metadata(&self.path).is_ok_and(|found| found.len() == 0) {
+            "emptied"
+        } else {
+            return None;
+        };
+        Some(format!(
+            "the store is gone: database '{}' was {what} while in use, and what is committed now is lost \
+             at the end of this process; stop it, put the file back, start again",
+            self.name
+        ))
     }
 
     fn wake_others(&self, epoch: i64) {
