@@ -12,6 +12,7 @@ import cloaca
 
 RUNS_AT_ONCE = 1_000
 CALLS = 30
+OPENINGS = 5
 #: Nobody is polled while calls are timed.
 INTERVAL_S = 86_400.0
 
@@ -20,10 +21,38 @@ def run_cloaca(size: int) -> Figures:
     """Calls beside so many final runs, and then so many triggers."""
     declare_one()
     with folder_on_disk() as folder:
-        runner = runner_on(Path(folder) / "runs.db", "normal")
+        path = Path(folder) / "runs.db"
+        runner = runner_on(path, "normal")
         figures = _beside_runs(runner, size) | _beside_triggers(runner, size)
         runner.shutdown()
+        figures |= _load(path) | _forgetting(path, size)
     return figures
+
+
+def _load(path: Path) -> Figures:
+    """Opening a file with so many runs and triggers, until a first run is through."""
+    took = []
+    for _ in range(OPENINGS):
+        began = time.perf_counter()
+        runner = runner_on(path, "normal")
+        runner.execute("one", CONTEXT)
+        took.append((time.perf_counter() - began) * 1000)
+        runner.shutdown()
+    return {"load_ms": median(took)}
+
+
+def _forgetting(path: Path, runs: int) -> Figures:
+    """How long a thousand runs take to go by `retention`, and the longest that a lone run took beside it."""
+    settings = cloaca.DefaultRunnerConfig(retention="1ms")
+    longest = 0.0
+    began = time.perf_counter()
+    with cloaca.DefaultRunner.with_config(str(path), settings, durability="normal") as runner:
+        while runner.query("SELECT count(*) AS n FROM runs WHERE row <= ?", [runs])[0]["n"]:
+            each = time.perf_counter()
+            runner.execute("one", CONTEXT)
+            longest = max(longest, (time.perf_counter() - each) * 1000)
+        took_ms = (time.perf_counter() - began) * 1000
+    return {"prune_ms": took_ms / runs * 1000, "beside_prune_ms": longest}
 
 
 def _beside_runs(runner: cloaca.DefaultRunner, runs: int) -> Figures:

@@ -318,6 +318,7 @@ fn ended(run: i64, epoch: i64) -> RunChange {
         name: "load".into(),
         status: TaskStatus::Completed,
         attempt: 1,
+        interrupted: 0,
         context: Some(LEFT.into()),
         error: None,
         started_at: Some(Wall(2)),
