@@ -126,9 +126,9 @@ while True:
 
 MEMORY = pytest.mark.xfail(
     strict=False,
-    reason="by chance: whoever closes a descriptor of `-shm` in the runner's process takes the lock of "
-    "SQLite's writer away amidst a transaction, and no lock of ours can stand in; with outsiders that "
-    "write, the file is damaged within seconds",
+    reason="by chance: a close of `-shm` in the runner's process takes the lock of SQLite's writer "
+    "away amidst a transaction, and no lock of ours can stand in; with outsiders that write, "
+    "the file is damaged in seconds",
 )
 WAYS = [
     pytest.param("nothing", id="nothing"),
