@@ -64,10 +64,10 @@ class DefaultRunnerConfig:
     final runs and history are deleted; `None` keeps the runs. Of what polls answered, `ticks_retention`,
     `"7d"` by default, and the newest `ticks_max` stretches of each trigger, 10,000 by default, are kept.
     `timer_resolution`, a duration from `"0.01ms"` to `"1s"`, is how finely polls are timed: those that are
-    due within it share one wake-up at its end, which spares the processor; `None` is 0.05 ms. `context_bytes_max` is how many bytes of JSON a context or a
-    cursor may have, 16 MiB by default. `max_pollers` is how many threads poll at most, 64 by default: so many
-    bodies that hang at once stop every trigger, and a warning comes before. These seven show in `to_dict`
-    only when set.
+    due within it share one wake-up at its end, which spares the processor; `None` is 0.05 ms.
+    `context_bytes_max` is how many bytes of JSON a context or a cursor may have, 16 MiB by default.
+    `max_pollers` is how many threads poll at most, 64 by default: so many bodies that hang at once stop every
+    trigger, and a warning comes before. These seven show in `to_dict` only when set.
     `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change nothing: no
     loop looks for work here, and one connection writes.
 
