@@ -313,6 +313,7 @@ ROWS = [
     *_cost_rows("`tick` beside {} triggers", "tick_ms"),
     *_cost_rows("`list_trigger_schedules()` beside {} triggers", "list_triggers_ms"),
     *_cost_rows("a trigger declared again beside {}", "declare_again_ms"),
+    *_cost_rows("{} triggers declared again", "declare_all_again_ms"),
     *_rust_rows("crons read anew, {}", "load_crons", SIZES),
     *_rust_rows("a look at the clock beside {} crons, none due", "clock_beside_crons", SIZES),
     *_rust_rows("a look for what is too old beside {} runs, nothing found", "prune_nothing", SIZES),
