@@ -18,8 +18,8 @@ MATURIN := $(BIN)/maturin
 PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
-.PHONY: help venv develop release demo test test-rust test-python check check-rust check-python check-docs format wheel \
-	bench guard simulate mutants torture lock clean
+.PHONY: help venv develop release demo test test-rust test-python test-versions check check-rust check-python check-docs format wheel \
+	bench guard simulate mutants torture break lock clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,11 +52,17 @@ simulate: ## play the engine in a world that goes wrong (SEEDS=100000; SEED=7 pl
 torture: develop ## kill a program 5,000 times, at every pair of fault points too, and cut the power 2,000 times
 	CLOACA_KILLS=5000 CLOACA_PAIRS=0 CLOACA_CUTS=2000 $(BIN)/python -m pytest tests/crash -s --timeout 0
 
+break: develop ## attack it from outside, each attack by chance 20 times as long (BREAKS=100)
+	CLOACA_BREAKS=$(or $(BREAKS),20) $(BIN)/python -m pytest tests/break -s --timeout 0
+
 mutants: $(STAMP) ## break the code in one place after another and see that a suite notices (SUITE=store: only those of one)
 	sh tests/mutants.sh $(SUITE)
 
 test-python: develop ## run the tests of the package, the examples and the docs
 	$(BIN)/python -m pytest
+
+test-versions: develop ## run a quick part of the tests with every further Python on this machine
+	sh tests/versions.sh
 
 check: check-rust check-python check-docs ## formatting, lints, types, docs: every warning is an error
 

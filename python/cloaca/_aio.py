@@ -84,7 +84,13 @@ async def _kept(coroutine: Any) -> Any:
 
 def run_coroutine(coroutine: Any) -> Any:
     """Runs a coroutine on the shared loop and returns its result, or raises what it raised."""
-    found = asyncio.run_coroutine_threadsafe(_kept(coroutine), _shared_loop()).result()
+    future = asyncio.run_coroutine_threadsafe(_kept(coroutine), _shared_loop())
+    try:
+        found = future.result()
+    except BaseException:
+        # Also an interrupt of this thread: nobody waits for it any more.
+        future.cancel()
+        raise
     if isinstance(found, _Raised):
         raise found.error
     return found

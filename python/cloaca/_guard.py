@@ -1,35 +1,72 @@
-"""Refuses `sqlite3.connect` on a file that a runner of this process has open.
+"""Watches who else opens a file that a runner of this process has open.
 
-Two SQLite libraries on one file in one process lose committed rows: POSIX locks belong to the process, so
-closing the second
-connection drops the first one's lock (https://sqlite.org/howtocorrupt.html, section 2.2). The audit hook is
-installed with the first
-file and cannot be taken out again; it costs a string comparison an event.
+`sqlite3.connect` is refused: two SQLite libraries on one file in one process lose committed rows where file
+locks belong to the process, because closing the second connection drops the first one's lock
+(https://sqlite.org/howtocorrupt.html, section 2.2). Any other opening is told once: on Linux the runner's
+locks are its own and it does no harm, but a copy of a live file may be torn.
+The audit hook is installed with the first file and cannot be taken out again; it costs a comparison of
+strings an event, and one more for each file that is opened.
 Set the environment variable ``CLOACA_ALLOW_SQLITE3=1`` before the first runner is made to leave it out.
+Invariant: nothing but `sqlite3.connect` is refused, and the opening of a file of another name asks no disk.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 import threading
 
-from .errors import StoreError
+from .errors import StoreError, excerpt
+from .plain import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from .crew import Crew
 
+_log = logging.getLogger("cloaca")
+_HARM = (
+    "that does no harm to what is committed"
+    if sys.platform == "linux"
+    else "closing it drops the runner's locks, and then another process may destroy what is committed"
+)
+_WAY_OUT = f"{_HARM}, but what is read may be torn: runner.export(path) copies, runner.query(sql) reads"
+
 _lock = threading.Lock()
 _live: dict[tuple[int, int], set[Crew]] = {}
 """Who has each file open. Sets, so that an interrupted call can be made again."""
+_endings: tuple[tuple[str, ...], tuple[bytes, ...]] = (), ()
+"""How the paths of live files end, which is compared before anything is asked of the disk."""
+_names: dict[tuple[int, int], str] = {}
+_told: set[tuple[int, int]] = set()
+"""Files whose opening by others has been told."""
+_seen: set[tuple[int, int]] = set()
+"""Files that a runner of this process, or of the one that it was forked from, has opened: descriptors may be
+left of that."""
 _installed = False
 
 
-def watch(path: str, owner: Crew) -> None:
-    """Guards a file for as long as its owner holds it."""
+def descriptors() -> dict[int, tuple[int, int]]:
+    """The files that this process has open, where the system tells; asked before a runner opens its own."""
+    found: dict[int, tuple[int, int]] = {}
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            # One of them is the listing itself, which is closed by now.
+            with contextlib.suppress(OSError):
+                status = os.fstat(int(name))
+                found[int(name)] = status.st_dev, status.st_ino
+    return found
+
+
+def watch(path: str, owner: Crew, before: Mapping[int, tuple[int, int]] | None = None) -> None:
+    """Guards a file for as long as its owner holds it.
+
+    `before` are the descriptors from before the owner opened it.
+    """
     global _installed
     unwatch_closed()
     try:
@@ -38,10 +75,18 @@ def watch(path: str, owner: Crew) -> None:
         return
     key = (status.st_dev, status.st_ino)
     with _lock:
+        is_first = key not in _seen
+        _seen.add(key)
         _live.setdefault(key, set()).add(owner)
+        _names[key] = os.path.basename(path)
+        _compare()
         if not _installed and os.environ.get("CLOACA_ALLOW_SQLITE3") != "1":
             _installed = True
             sys.addaudithook(_audit)
+    if is_first and (strangers := [number for number, file in (before or {}).items() if file == key]):
+        shown = ", ".join(map(str, strangers))
+        text = "%s was open in this process before its runner, as descriptor %s: %s"
+        say(_log, logging.WARNING, text, path, shown, _WAY_OUT)
 
 
 def unwatch_closed() -> None:
@@ -51,6 +96,27 @@ def unwatch_closed() -> None:
             owners.difference_update([owner for owner in owners if not owner.holds_file()])
             if not owners:
                 _live.pop(key, None)
+                _names.pop(key, None)
+                _told.discard(key)
+        _compare()
+
+
+def _compare() -> None:
+    global _endings
+    names = tuple(set(_names.values()))
+    _endings = names, tuple(os.fsencode(name) for name in names)
+
+
+def _is(file: Any, key: tuple[int, int]) -> bool:
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError, TypeError):
+        return False
+    return (status.st_dev, status.st_ino) == key
+
+
+def _is_live(key: tuple[int, int]) -> bool:
+    return any(owner.holds_file() for owner in tuple(_live.get(key, ())))
 
 
 def forget_locks() -> None:
@@ -59,9 +125,18 @@ def forget_locks() -> None:
     global _lock
     _lock = threading.Lock()
     _live.clear()
+    _names.clear()
+    _told.clear()
+    _compare()
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open":
+        if _live:
+            # What goes wrong here is no business of who opens a file.
+            with contextlib.suppress(Exception):
+                _opened(arguments[0])
+        return
     if event != "sqlite3.connect" or not _live:
         return
     path = _path_of(arguments[0])
@@ -70,12 +145,30 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     except (OSError, ValueError, TypeError):
         return
     # A runner whose last body came home after its shutdown has told nobody that it closed the file then.
-    if any(owner.holds_file() for owner in tuple(_live.get((status.st_dev, status.st_ino), ()))):
+    if _is_live((status.st_dev, status.st_ino)):
         raise StoreError(
             f"sqlite3.connect({path!r}): a runner of this process has this file open, and a second SQLite "
             "library on it would lose committed rows; use runner.query(sql) or runner.export(path), or "
             "another process"
         )
+
+
+def _opened(path: object) -> None:
+    """A file is opened, by name or by number: it is told once if it is a live one."""
+    texts, encoded = _endings
+    if isinstance(path, str):
+        if not path.endswith(texts):
+            return
+    elif isinstance(path, bytes):
+        if not path.endswith(encoded):
+            return
+    elif not (isinstance(path, os.PathLike) and os.fsdecode(path).endswith(texts)):
+        return
+    for key in _names.copy():
+        if key not in _told and _is(path, key) and _is_live(key):
+            _told.add(key)
+            text = "%s was opened, and a runner of this process has it open: %s"
+            say(_log, logging.WARNING, text, excerpt(path), _WAY_OUT)
 
 
 def _path_of(database: object) -> str:

@@ -21,6 +21,9 @@ TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
 
 
+_OWNER = "SELECT owner AS epoch FROM schedules WHERE kind = 'trigger' AND name = ? AND owner IS NOT NULL"
+
+
 class Triggers:
     """The part of a runner that is about triggers."""
 
@@ -102,7 +105,8 @@ class Triggers:
 
         Raises:
             TriggerError: (a `ValueError`) no such trigger in this program.
-            RunnerError: (a `RuntimeError`) it has been polled for longer than 5 s.
+            RunnerError: (a `RuntimeError`) another runner of the store polls it, or it has been polled for
+                longer than 5 s.
         """
         engine = self._open()
         deadline = monotonic() + TICK_SECONDS_MAX
@@ -110,6 +114,7 @@ class Triggers:
         # A trigger that was declared a moment ago has no row yet.
         places = self._declarations.places
         while (ticket := engine.polls.poll_now(name)) is None or (ticket is False and name in places):
+            self._refuse_elsewhere(name)
             if monotonic() > deadline or engine.wait_closing(0.005):
                 raise RunnerError(f"trigger {excerpt(trigger_name)} is being polled and does not come back")
         if ticket is False:
@@ -117,6 +122,17 @@ class Triggers:
         ruling = self._crew.poll_now(ticket, dry_run)
         engine.polls.flush(name)
         return rows.tick(ruling)
+
+    def _refuse_elsewhere(self, name: str) -> None:
+        found = self._open().polls.standing(name)
+        if found is None or found["standing"] is None or not found["standing"]["elsewhere"]:
+            return
+        owners = self._open().store.query(_OWNER, [name])
+        who = f" (runner {owners[0]['epoch']} of this store)" if owners else ""
+        raise RunnerError(
+            f"trigger {excerpt(name)} is polled by another runner{who}, in whose hands its cursor is; "
+            "call tick there, or shut that runner down"
+        )
 
     def _unknown_trigger(self, name: str) -> str:
         known = ", ".join(row["trigger_name"] for row in self.list_trigger_schedules()) or "none"

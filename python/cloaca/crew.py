@@ -132,7 +132,11 @@ class Crew:
             # Ctrl-C, say: whoever asked for this poll has called it off.
             self.engine.polls.poll_looked(ticket)
             raise
-        ruling = self._ruling(ticket, answer, error)
+        try:
+            ruling = self._judged(ticket, answer, error)
+        except BaseException:
+            self.engine.polls.poll_looked(ticket)
+            raise
         if dry_run:
             self.engine.polls.poll_looked(ticket)
         else:
@@ -203,6 +207,15 @@ class Crew:
 
     def _ruling(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
         """What a poll's answer means, as plain data for the engine; ``None`` if it comes later."""
+        try:
+            return self._judged(ticket, answer, error)
+        except BaseException as raised:
+            # SystemExit and KeyboardInterrupt too: on a poller they can only mean that this poll failed.
+            slot, *_ = ticket
+            return self._raised(self.triggers[slot].name, raised)
+
+    def _judged(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
+        """Like `_ruling`; what is no `Exception` is raised, for whoever polls in his own name."""
         slot, *_ = ticket
         definition = self.triggers[slot]
         tick = None
@@ -220,10 +233,12 @@ class Crew:
         except CloacaError as refused:
             say(_engine_log, logging.ERROR, "trigger '%s': %s", definition.name, describe(refused))
             return [], None, "", describe(refused)
-        except BaseException as raised:
-            # SystemExit and KeyboardInterrupt too: on a poller they can only mean that this poll failed.
-            say(_engine_log, logging.ERROR, "trigger '%s' raised", definition.name, raised=raised)
-            return [], None, "", describe(raised)
+        except Exception as raised:
+            return self._raised(definition.name, raised)
+
+    def _raised(self, name: str, raised: BaseException) -> Ruling:
+        say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=raised)
+        return [], None, "", describe(raised)
 
     def _answer_later(self, ticket: TicketParts, tick: Tick | None, coroutine: Any) -> None:
         from ._aio import start_coroutine

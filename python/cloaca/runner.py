@@ -113,16 +113,20 @@ class DefaultRunner(Runs, Crons, Triggers):
         self._closed = False
         self._config = config
         self._pid = os.getpid()
+        before = _guard.descriptors()
         self._engine = Engine.open(
             check.url(url),
             durability=durability,
             slots=config.max_concurrent_tasks,
+            pollers=config.max_pollers,
             task_timeout=float(config.task_timeout_seconds),
             workflow_timeout=float(config.workflow_timeout_seconds),
             crons=config.enable_cron_scheduling,
             catchup_max=config.cron_max_catchup_executions,
             recovery=config.enable_recovery,
             context_bytes_max=config.context_bytes_max,
+            ticks_retention=microseconds(config, "ticks_retention") or 0,
+            ticks_max=config.ticks_max,
             retention=microseconds(config, "retention"),
             resolution=microseconds(config, "timer_resolution"),
             start=start_us,
@@ -131,7 +135,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         self._declarations = Declarations(self._engine, self._crew)
         try:
             if (path := self._engine.path) is not None:
-                _guard.watch(os.fspath(path), self._crew)
+                _guard.watch(os.fspath(path), self._crew, before)
             self._crew.open()
             living.enter(self)
             registry.attach(self._declarations)

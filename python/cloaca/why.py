@@ -20,7 +20,10 @@ def sentence(trigger: dict[str, Any], ticks: list[dict[str, Any]]) -> str:
     if standing is None:
         return f"{name} is not polled: this program does not declare it{_ending(last)}"
     if standing["in_body"]:
-        return f"{name} is being polled right now and has not answered yet{_ending(last)}"
+        since = f" since {standing['polled_since']}" if standing["polled_since"] else ""
+        return f"{name} is being polled{since} and has not answered yet{_ending(last)}"
+    if standing["elsewhere"]:
+        return f"{name} is polled by another runner of this store{_ending(last)}"
     if last is None:
         return f"{name} has not been polled yet; its first poll is due at {standing['next_poll_at']}"
     if standing["backs_off"]:

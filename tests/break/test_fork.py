@@ -126,7 +126,7 @@ PLACES = {
 
 def run(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(source), *arguments],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(source), *arguments],
         capture_output=True,
         text=True,
         timeout=SECONDS,

@@ -43,13 +43,18 @@ pub fn trigger<'py>(
 }
 
 /// Where a trigger stands.
-pub fn standing<'py>(py: Python<'py>, found: (Standing, Option<Wall>)) -> PyResult<Bound<'py, PyDict>> {
-    let (standing, due) = found;
+pub fn standing<'py>(
+    py: Python<'py>,
+    found: (Standing, Option<Wall>, Option<Wall>),
+) -> PyResult<Bound<'py, PyDict>> {
+    let (standing, due, polled_since) = found;
     let dict = PyDict::new(py);
     dict.set_item("in_body", standing.in_body)?;
     dict.set_item("failures", standing.failures)?;
     dict.set_item("next_poll_at", stamp(due))?;
     dict.set_item("backs_off", standing.backs_off)?;
+    dict.set_item("elsewhere", standing.elsewhere)?;
+    dict.set_item("polled_since", stamp(polled_since))?;
     Ok(dict)
 }
 

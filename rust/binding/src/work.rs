@@ -97,7 +97,7 @@ pub fn finish(
                 false => runtime.poll_ended(ticket, began, answer),
             }
         }
-        Ruling::Pending => {}
+        Ruling::Pending => runtime.poll_pending(ticket, began),
     }
     Ok(())
 }

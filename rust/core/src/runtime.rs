@@ -5,6 +5,8 @@
 //! lock. Whoever holds the poller's lock therefore never takes the engine's.
 
 mod clock;
+mod flights;
+mod forget;
 mod jobs;
 mod keeper;
 mod liaison;
@@ -29,7 +31,7 @@ use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Request, Settings};
 use crate::error::{Error, Kind, Result};
-use crate::poll::{PollCounts, Poller};
+use crate::poll::PollCounts;
 use crate::port::{BURIED, Change, Fault, RunChange, Store};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
@@ -43,9 +45,10 @@ use crate::time::Now;
 use crate::workflow::Workflow;
 
 pub use clock::Clock;
+pub use forget::Kept;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::Order;
-pub use pollers::{Answer, AskedFire, POLLERS_MAX, PollTurn};
+pub use pollers::{Answer, AskedFire, PollTurn};
 pub use questions::QUESTIONS_MAX;
 pub use watch::{Finished, Watch};
 pub use writer::Flush;
@@ -61,10 +64,12 @@ pub const RUNS_MAX: usize = 4_000_000;
 pub struct Services {
     /// So many attempts run at once.
     pub slots_max: usize,
+    /// At most so many threads poll at once; more bodies than that, all blocked, delay the others.
+    pub pollers_max: usize,
     /// Whether unfinished runs of runners that are gone are taken over.
     pub recovery: bool,
-    /// Final runs and history older than this are deleted; none keeps everything.
-    pub retention: Option<Duration>,
+    /// How long what is over is kept.
+    pub kept: Kept,
     /// How finely polls are timed: those that are due within one such step share a wake-up, at its end.
     pub resolution: Duration,
 }
@@ -83,7 +88,7 @@ struct Shared {
     store: Arc<dyn Store>,
     clock: Clock,
     slots_max: usize,
-    retention: Option<Duration>,
+    kept: Kept,
     engine: Mutex<Engine>,
     writer: Mutex<WriterState>,
     writer_wake: Condvar,
@@ -180,7 +185,7 @@ impl Runtime {
             store,
             clock,
             slots_max: services.slots_max,
-            retention: services.retention,
+            kept: services.kept,
             engine: Mutex::new(Engine::new(epoch, settings, seed)),
             writer: Mutex::default(),
             writer_wake: Condvar::new(),
@@ -195,7 +200,7 @@ impl Runtime {
             looks_done: Condvar::new(),
             stepping: AtomicU64::new(0),
             steps: AtomicU64::new(0),
-            polls: Mutex::new(PollState { poller: Poller::new(services.resolution), ..PollState::default() }),
+            polls: Mutex::new(PollState::new(services)),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
             orders: Mutex::default(),

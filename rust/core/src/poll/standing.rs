@@ -1,9 +1,10 @@
 //! What a poller tells of its triggers: to their functions, to whoever asks why nothing happens, and to the history.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::poll::Poller;
 use crate::poll::slot::{Rest, Slot};
+use crate::poll::{Poller, Ticket};
 use crate::port::Stretch;
 use crate::time::{Mono, Wall};
 
@@ -77,6 +78,17 @@ impl Poller {
             last_at: state.quiet.last_at(),
             elsewhere: rest.elsewhere,
         })
+    }
+
+    /// Whether this very poll is still in its body.
+    pub fn is_in_flight(&self, ticket: Ticket) -> bool {
+        let state = &self.slots[ticket.slot as usize];
+        state.in_body && state.serial == ticket.serial
+    }
+
+    /// How often the trigger in that slot is polled.
+    pub fn interval(&self, slot: u32) -> Duration {
+        Duration::from_nanos(self.slots[slot as usize].interval_ns)
     }
 
     /// The slot of the trigger with that row.

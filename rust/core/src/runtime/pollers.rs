@@ -9,17 +9,22 @@ use crate::context::hash_text;
 use crate::engine::{Declared, Effects, Event, Fire, Level, Polled, Rearm};
 use crate::poll::{Finish, Overdue, Plan, Poller, Standing, TickState, Ticket, Turn};
 use crate::port::TriggerState;
+use crate::runtime::flights::Flights;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
-use crate::runtime::{Runtime, Shared};
+use crate::runtime::{Runtime, Services, Shared};
 use crate::time::{Mono, Now, Wall};
-
-/// At most so many threads poll at once; more bodies than that, all blocked, delay the others.
-pub const POLLERS_MAX: usize = 64;
 
 /// A body that takes longer than this no longer holds up the others: the next poller goes on.
 /// More than two of the interpreter's switch intervals: a body that another thread has interrupted is not stuck.
 pub(super) const BODY_GRACE: Duration = Duration::from_millis(12);
+
+/// The grace while polls are late because a body took longer: where one hangs others often do, and to wait for each of them in
+/// turn would make the last poll late by all of it.
+pub(super) const HURRIED_GRACE: Duration = Duration::from_micros(200);
+
+/// Of triggers that hold all pollers so many are named.
+const NAMED_MAX: usize = 5;
 
 /// So many pollers wait beside the one that polls; more of them go home.
 pub(super) const SPARE_POLLERS_MAX: usize = 2;
@@ -52,18 +57,88 @@ pub struct Answer {
     pub reason: std::result::Result<String, String>,
 }
 
-#[derive(Default)]
 pub(super) struct PollState {
     pub(super) poller: Poller,
     pub(super) leader: Option<u64>,
     pub(super) body_since: Option<Mono>,
+    /// The poll whose body the leader called last.
+    body: Option<(Ticket, Now)>,
+    /// Polls that go on while others are begun.
+    pub(super) flights: Flights,
+    /// Whether polls are late because a body took longer than its grace.
+    hurries: bool,
     /// Until when the leader sleeps, if it does, and the last follower that went to sleep.
     pub(super) leader_until: Option<Mono>,
     pub(super) followers_until: Option<Mono>,
     pub(super) followers: usize,
     pub(super) threads: usize,
+    threads_max: usize,
+    /// Threads that were asked for and have not come.
+    starting: usize,
+    /// Whether it has been told that no poller is left.
+    is_full_told: bool,
     pub(super) seats: u64,
     pub(super) closed: bool,
+}
+
+impl PollState {
+    pub(super) fn new(services: &Services) -> Self {
+        Self {
+            poller: Poller::new(services.resolution),
+            leader: None,
+            body_since: None,
+            body: None,
+            flights: Flights::default(),
+            hurries: false,
+            leader_until: None,
+            followers_until: None,
+            followers: 0,
+            threads: 0,
+            threads_max: services.pollers_max.max(1),
+            starting: 0,
+            is_full_told: false,
+            seats: 0,
+            closed: false,
+        }
+    }
+
+    /// How long the leader may stay in a body before another leads.
+    fn grace(&self) -> Duration {
+        if self.hurries { HURRIED_GRACE } else { BODY_GRACE }
+    }
+
+    /// Whether the leader has been in a body for too long.
+    fn is_stuck(&self, now: Mono) -> bool {
+        self.body_since.is_some_and(|since| now.since(since) >= self.grace())
+    }
+
+    /// The leader's body is left behind, and goes on.
+    fn leave_behind(&mut self) {
+        self.hurries = true;
+        if let Some((ticket, began)) =
+            self.body.take().filter(|&(ticket, _)| self.poller.is_in_flight(ticket))
+        {
+            self.flights.note(ticket.slot, began);
+        }
+    }
+
+    /// When the poll of a place that is in flight began.
+    fn began(&self, slot: u32) -> Option<Now> {
+        let of_leader =
+            self.body.filter(|&(ticket, _)| ticket.slot == slot && self.poller.is_in_flight(ticket));
+        self.flights.began(slot).or(of_leader.map(|(_, began)| began))
+    }
+
+    /// Triggers whose polls are in flight, as a text.
+    fn held_by(&self) -> String {
+        let mut names: Vec<_> =
+            self.flights.slots().map(|slot| format!("'{}'", self.poller.name(slot))).collect();
+        names.sort();
+        let more = names.len().saturating_sub(NAMED_MAX);
+        names.truncate(NAMED_MAX);
+        let names = names.join(", ");
+        if more == 0 { names } else { format!("{names} and {more} more") }
+    }
 }
 
 pub(super) fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
@@ -75,8 +150,7 @@ pub(super) fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
 
 /// Whether a follower has to look for itself: the leader is stuck, or gone, or everything ends.
 pub(super) fn is_needed(polls: &PollState, now: Mono) -> bool {
-    let is_stuck = polls.body_since.is_some_and(|since| now.since(since) >= BODY_GRACE);
-    polls.closed || is_stuck || polls.leader.is_none()
+    polls.closed || polls.is_stuck(now) || polls.leader.is_none()
 }
 
 impl Runtime {
@@ -90,6 +164,7 @@ impl Runtime {
             let mut polls = lock(&self.shared.polls);
             if polls.threads == 0 && !triggers.is_empty() {
                 polls.threads = 1;
+                polls.starting = 1;
                 self.shared.order(Order::SpawnPoller);
             }
             for (plan, trigger) in triggers {
@@ -128,6 +203,7 @@ impl Runtime {
     pub fn poll_seat(&self) -> u64 {
         let mut polls = lock(&self.shared.polls);
         polls.seats += 1;
+        polls.starting = polls.starting.saturating_sub(1);
         polls.seats
     }
 
@@ -144,6 +220,7 @@ impl Runtime {
         let mut polls = lock(&self.shared.polls);
         let now = self.shared.clock.quick();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
+        polls.flights.ended(ticket.slot);
         let Some(stretch) = polls.poller.skipped(ticket, "", finish, now.mono) else {
             return self.next_turn(polls, seat, now);
         };
@@ -163,9 +240,12 @@ impl Runtime {
             return PollTurn::Leave;
         }
         if polls.leader != Some(seat) {
-            let stuck = polls.body_since.is_some_and(|since| now.mono.since(since) >= BODY_GRACE);
-            if polls.leader.is_some() && !stuck {
+            let is_stuck = polls.is_stuck(now.mono);
+            if polls.leader.is_some() && !is_stuck {
                 return self.follow(&mut polls);
+            }
+            if is_stuck {
+                polls.leave_behind();
             }
             self.lead(&mut polls, seat);
         }
@@ -173,6 +253,11 @@ impl Runtime {
             match polls.poller.next(now.mono) {
                 Turn::Poll(ticket) => {
                     polls.body_since = Some(now.mono);
+                    polls.body = Some((ticket, now));
+                    if polls.hurries {
+                        // Who follows sleeps for a longer grace.
+                        self.shared.follower_wake.notify_one();
+                    }
                     return PollTurn::Poll(ticket, now);
                 }
                 Turn::TimedOut(overdue) => {
@@ -188,6 +273,7 @@ impl Runtime {
                 }
                 Turn::Wait => {
                     polls.body_since = None;
+                    polls.hurries = false;
                     return PollTurn::Wait;
                 }
             }
@@ -216,13 +302,26 @@ impl Runtime {
     pub(super) fn lead(&self, polls: &mut PollState, seat: u64) {
         polls.leader = Some(seat);
         polls.body_since = None;
-        if polls.followers == 0 && polls.threads < POLLERS_MAX {
+        let spare = if polls.hurries { SPARE_POLLERS_MAX } else { 1 };
+        while polls.followers + polls.starting < spare && polls.threads < polls.threads_max {
             polls.threads += 1;
+            polls.starting += 1;
             self.shared.order(Order::SpawnPoller);
+        }
+        let is_last = polls.hurries && polls.followers + polls.starting == 0;
+        if is_last && !std::mem::replace(&mut polls.is_full_told, true) {
+            let text = format!(
+                "the last of {} pollers is taken: the polls of {} have not come back; one more that hangs stops every trigger. Give \
+                 bodies a time-out of their own, or raise max_pollers",
+                polls.threads_max,
+                polls.held_by()
+            );
+            self.shared.order(Order::Log(Level::Warning, text));
         }
     }
 
     pub(super) fn follow(&self, polls: &mut PollState) -> PollTurn {
+        polls.is_full_told = false;
         // A body that took long comes back on a thread that no longer leads, and has just armed its trigger.
         let due = polls.poller.next_due().unwrap_or(Mono(u64::MAX));
         if polls.leader_until.is_some_and(|until| due < until) {
@@ -252,7 +351,7 @@ impl Runtime {
         let due = polls.poller.next_due();
         let is_leader = polls.leader == Some(seat);
         let until = match polls.body_since.filter(|_| !is_leader) {
-            Some(since) => Some(since.after(BODY_GRACE)),
+            Some(since) => Some(since.after(polls.grace())),
             None if is_leader => due,
             // The leader is asleep; if it is not back soon after the next poll was due, it is stuck in that.
             None => due.map(|due| due.max(now).after(BODY_GRACE)),
@@ -280,12 +379,26 @@ impl Runtime {
         let mut polls = lock(&self.shared.polls);
         let slot = polls.poller.slot_of(schedule)?;
         let now = self.now();
-        polls.poller.poll_now(slot, now.mono).map(|ticket| (ticket, now))
+        let ticket = polls.poller.poll_now(slot, now.mono)?;
+        polls.flights.note(slot, now);
+        Some((ticket, now))
+    }
+
+    /// A poll's answer comes later.
+    pub fn poll_pending(&self, ticket: Ticket, began: Now) {
+        let mut polls = lock(&self.shared.polls);
+        if polls.poller.is_in_flight(ticket) {
+            polls.flights.note(ticket.slot, began);
+        }
     }
 
     /// Ends a poll of [`Runtime::poll_now`] without a trace.
     pub fn poll_looked(&self, ticket: Ticket) {
-        lock(&self.shared.polls).poller.looked(ticket, self.now().mono);
+        {
+            let mut polls = lock(&self.shared.polls);
+            polls.flights.ended(ticket.slot);
+            polls.poller.looked(ticket, self.now().mono);
+        }
         self.shared.wake_pollers();
     }
 
@@ -297,18 +410,27 @@ impl Runtime {
         (state, Wall(now.wall.0.saturating_sub_unsigned(late_us)))
     }
 
-    /// Where a trigger stands, and when it is polled next; none if it is not declared here.
-    pub fn standing(&self, schedule: i64) -> Option<(Standing, Option<Wall>)> {
-        let standing = lock(&self.shared.polls).poller.standing(schedule)?;
+    /// Where a trigger stands, when it is polled next, and since when a poll of it is in flight; none if it is not declared here.
+    pub fn standing(&self, schedule: i64) -> Option<(Standing, Option<Wall>, Option<Wall>)> {
+        let (standing, began) = {
+            let polls = lock(&self.shared.polls);
+            let standing = polls.poller.standing(schedule)?;
+            (standing, polls.poller.slot_of(schedule).and_then(|slot| polls.began(slot)))
+        };
         let now = self.now();
-        Some((standing, standing.due.map(|due| now.wall.after(due.since(now.mono)))))
+        let due = standing.due.map(|due| now.wall.after(due.since(now.mono)));
+        Some((standing, due, began.filter(|_| standing.in_body).map(|began| began.wall)))
     }
 
     /// Ends a poll that was a plain skip.
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
-        let closed = lock(&self.shared.polls).poller.skipped(ticket, reason, finish, now.mono);
+        let closed = {
+            let mut polls = lock(&self.shared.polls);
+            polls.flights.ended(ticket.slot);
+            polls.poller.skipped(ticket, reason, finish, now.mono)
+        };
         // The answer may come from a thread that does not poll.
         self.shared.wake_pollers();
         if let Some(stretch) = closed {
@@ -322,6 +444,7 @@ impl Runtime {
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
         let (ended, trigger) = {
             let mut polls = lock(&self.shared.polls);
+            polls.flights.ended(ticket.slot);
             let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
             (ended, polls.poller.name(ticket.slot))
         };
@@ -353,6 +476,25 @@ impl Runtime {
 }
 
 impl Shared {
+    /// Tells of polls that have become too long.
+    pub(super) fn look_at_flights(&self) {
+        let now = self.now().mono;
+        let long = {
+            let mut polls = lock(&self.polls);
+            let PollState { flights, poller, .. } = &mut *polls;
+            let found = flights.too_long(now, |slot| poller.interval(slot));
+            found.into_iter().map(|(slot, began)| (poller.name(slot), began)).collect::<Vec<_>>()
+        };
+        for (trigger, began) in long {
+            let text = format!(
+                "trigger '{trigger}': its poll is in flight since {}, for {} s; it holds a thread, and is not polled until that comes back",
+                began.wall.rfc3339(),
+                now.since(began.mono).as_secs()
+            );
+            self.order(Order::Log(Level::Warning, text));
+        }
+    }
+
     pub(super) fn rearm(&self, rearm: Vec<Rearm>) {
         let now = self.now().mono;
         let mut is_disputed = false;
@@ -388,7 +530,7 @@ impl Shared {
         if polls.closed || polls.leader_until.is_some_and(|until| due < until) {
             self.leader_wake.notify_all();
         }
-        if polls.closed || polls.followers_until.is_some_and(|until| due.after(BODY_GRACE) < until) {
+        if polls.closed || polls.followers_until.is_some_and(|until| due.after(polls.grace()) < until) {
             self.follower_wake.notify_all();
         }
     }

@@ -17,6 +17,7 @@ impl Shared {
         // Also while the runner drains: what takes too long then still has its time-out.
         while !self.is_stopped.load(Ordering::Acquire) {
             self.step(Event::Clock);
+            self.look_at_flights();
             self.sleep(LOOK_EVERY);
         }
     }

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Runs a quick part of the suite with every further Python that is on this machine. The extension is built once, for the
+# stable ABI of 3.11: what a newer Python changes is how threads end, how it forks and what it warns of.
+# usage: sh tests/versions.sh; PYTHONS="python3.13 /opt/3.14/bin/python" names them.
+set -eu
+cd "$(dirname "$0")/.."
+
+versions="3.12 3.13 3.14"
+quick="tests/api tests/break/test_exit.py tests/break/test_bodies.py tests/break/test_fork.py tests/break/test_signals.py tests/break/test_tick.py"
+folder="${TMPDIR:-/tmp}/cloaca-versions-$$"
+trap 'rm -rf "$folder"' EXIT
+
+found() {
+    for version in $versions; do
+        for candidate in "python$version" "$HOME"/.pyenv/versions/"$version".*/bin/python; do
+            # A name may be there that leads nowhere, as pyenv's shims do.
+            if "$candidate" -c "import sys, venv, sqlite3; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" 2> /dev/null; then
+                echo "$candidate"
+                break
+            fi
+        done
+    done
+}
+
+for python in ${PYTHONS:-$(found)}; do
+    "$python" -c 'import platform; print("tests with Python", platform.python_version())'
+    rm -rf "$folder"
+    "$python" -m venv "$folder"
+    grep -E '^(pytest|pytest-timeout|hypothesis|iniconfig|packaging|pluggy|Pygments|attrs|sortedcontainers|croniter|python-dateutil|pytz|six)==' requirements-dev.txt > "$folder/requirements.txt"
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$folder/requirements.txt"
+    PYTHONPATH=python "$folder/bin/python" -m pytest -x -p no:cacheprovider $quick
+done
