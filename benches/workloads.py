@@ -316,6 +316,7 @@ ROWS = [
     *_cost_rows("a start beside {} runs and as many triggers", "load_ms"),
     *_cost_rows("`retention`: a thousand of {} runs are gone after", "prune_ms"),
     *_cost_rows("`retention`: a lone run beside {} that go, the longest", "beside_prune_ms"),
+    *_cost_rows("{} triggers declared again", "declare_all_again_ms"),
     *_rust_rows("crons read anew, {}", "load_crons", SIZES),
     *_rust_rows("a look at the clock beside {} crons, none due", "clock_beside_crons", SIZES),
     *_rust_rows("a look for what is too old beside {} runs, nothing found", "prune_nothing", SIZES),

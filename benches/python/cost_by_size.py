@@ -5,7 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from common import Figures, declare, folder_on_disk, run_contestant, skip_bodies, wait_until
+from common import (
+    Figures,
+    declare,
+    folder_on_disk,
+    resident_bytes,
+    run_contestant,
+    skip_bodies,
+    wait_until,
+)
 from workflows import CONTEXT, declare_one, runner_on
 
 import cloaca
@@ -13,6 +21,8 @@ import cloaca
 RUNS_AT_ONCE = 1_000
 CALLS = 30
 OPENINGS = 5
+#: So many declarations of triggers that are known show what each leaves behind.
+DECLARED_AGAIN = 9_000
 #: Nobody is polled while calls are timed.
 INTERVAL_S = 86_400.0
 
@@ -24,6 +34,10 @@ def run_cloaca(size: int) -> Figures:
         path = Path(folder) / "runs.db"
         runner = runner_on(path, "normal")
         figures = _beside_runs(runner, size) | _beside_triggers(runner, size)
+        figures["declare_all_again_ms"] = _once(lambda: declare(skip_bodies(size), INTERVAL_S))
+        before = resident_bytes()
+        _once(lambda: [declare(skip_bodies(CALLS), INTERVAL_S) for _ in range(DECLARED_AGAIN // CALLS)])
+        figures["declared_again_bytes_each"] = (resident_bytes() - before) / DECLARED_AGAIN
         runner.shutdown()
         figures |= _load(path) | _forgetting(path, size)
     return figures
@@ -84,6 +98,13 @@ def _beside_triggers(runner: cloaca.DefaultRunner, triggers: int) -> Figures:
 
 def _declare_again(number: int, bodies: list[Callable[[], cloaca.TriggerResult]]) -> None:
     cloaca.trigger(name=f"trigger-{number}", poll_interval=INTERVAL_S)(bodies[number])
+
+
+def _once(call: Callable[[], object]) -> float:
+    """What a single call takes, in milliseconds."""
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) * 1000
 
 
 def _cost(call: Callable[[int], object]) -> float:

@@ -120,7 +120,7 @@ class Triggers:
         if ticket is False:
             raise TriggerError(self._unknown_trigger(trigger_name))
         ruling = self._crew.poll_now(ticket, dry_run)
-        engine.store.flush()
+        engine.polls.flush(name)
         return rows.tick(ruling)
 
     def _refuse_elsewhere(self, name: str) -> None:

@@ -14,6 +14,7 @@ use cloaca_core::time::Wall;
 
 use crate::gil::free;
 use crate::handle::Handle;
+use crate::wait::flush;
 use crate::{convert, work};
 
 /// What triggers of one kind have in common, as the Python layer declares it; spans are in microseconds.
@@ -132,6 +133,12 @@ impl Polls {
             Some((ticket, began)) => Ok(work::parts_of(ticket, began).into_pyobject(py)?.into_any().unbind()),
             None => Ok(py.None()),
         }
+    }
+
+    /// Waits until what the trigger's polls have left so far is kept.
+    fn flush(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(()) };
+        flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))
     }
 
     /// Ends a poll whose answer came later, or that was out of turn. With an `error` the answer does not count.
