@@ -19,7 +19,7 @@ PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
 .PHONY: help venv develop release demo test test-rust test-python test-versions check check-rust check-python check-docs format wheel \
-	bench guard simulate mutants torture lock clean
+	bench guard simulate mutants torture break lock clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ simulate: ## play the engine in a world that goes wrong (SEEDS=100000; SEED=7 pl
 
 torture: develop ## kill a program 5,000 times, at every pair of fault points too, and cut the power 2,000 times
 	CLOACA_KILLS=5000 CLOACA_PAIRS=0 CLOACA_CUTS=2000 $(BIN)/python -m pytest tests/crash -s --timeout 0
+
+break: develop ## attack it from outside, each attack by chance 20 times as long (BREAKS=100)
+	CLOACA_BREAKS=$(or $(BREAKS),20) $(BIN)/python -m pytest tests/break -s --timeout 0
 
 mutants: $(STAMP) ## break the code in one place after another and see that a suite notices (SUITE=store: only those of one)
 	sh tests/mutants.sh $(SUITE)

@@ -145,6 +145,8 @@ class Engine:
         catchup_max: int,
         recovery: bool,
         context_bytes_max: int,
+        ticks_retention: int,
+        ticks_max: int,
         retention: int | None = None,
         resolution: int | None = None,
         start: int | None = None,

@@ -30,12 +30,26 @@ _DEFAULTS: dict[str, Any] = {
     "cron_max_recovery_attempts": 3,
     "durability": None,
     "retention": None,
+    "ticks_retention": "7d",
+    "ticks_max": 10_000,
     "timer_resolution": None,
     "context_bytes_max": 16 * 1024 * 1024,
     "max_pollers": 64,
 }
-_BEYOND_UPSTREAM = ("durability", "retention", "timer_resolution", "context_bytes_max", "max_pollers")
-_DURATIONS_US = {"retention": (SMALLEST_US, LARGEST_US), "timer_resolution": (10, 1_000_000)}
+_BEYOND_UPSTREAM = (
+    "durability",
+    "retention",
+    "ticks_retention",
+    "ticks_max",
+    "timer_resolution",
+    "context_bytes_max",
+    "max_pollers",
+)
+_DURATIONS_US = {
+    "retention": (SMALLEST_US, LARGEST_US),
+    "ticks_retention": (SMALLEST_US, LARGEST_US),
+    "timer_resolution": (10, 1_000_000),
+}
 """Fields that are durations, each with the shortest and the longest."""
 _MAY_BE_ZERO = ("cron_max_catchup_executions", "cron_max_recovery_attempts")
 _LARGEST = 2**31 - 1
@@ -47,11 +61,12 @@ class DefaultRunnerConfig:
     `max_concurrent_tasks` bounds the tasks that run at once. `task_timeout_seconds` and
     `workflow_timeout_seconds` may be fractions. `durability` is `"full"` (through power loss), `"normal"`
     (through process death) or `None`, as the URL says. `retention` is a duration such as `"90d"` after which
-    final runs and history are deleted; `None` keeps them. `timer_resolution`, a duration from `"0.01ms"` to
+    final runs and history are deleted; `None` keeps the runs. Of what polls answered, `ticks_retention`,
+    `"7d"` by default, and the newest `ticks_max` stretches of each trigger, 10,000 by default, are kept. `timer_resolution`, a duration from `"0.01ms"` to
     `"1s"`, is how finely polls are timed: those that are due within it share one wake-up at its end, which
     spares the processor; `None` is 0.05 ms. `context_bytes_max` is how many bytes of JSON a context or a
     cursor may have, 16 MiB by default. `max_pollers` is how many threads poll at most, 64 by default: so many
-    bodies that hang at once stop every trigger, and a warning comes before. These five show in `to_dict`
+    bodies that hang at once stop every trigger, and a warning comes before. These seven show in `to_dict`
     only when set.
     `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change nothing: no
     loop looks for work here, and one connection writes.
@@ -80,6 +95,8 @@ class DefaultRunnerConfig:
     cron_max_recovery_attempts: int
     durability: str | None
     retention: str | float | timedelta | None
+    ticks_retention: str | float | timedelta
+    ticks_max: int
     timer_resolution: str | float | timedelta | None
     context_bytes_max: int
     max_pollers: int
@@ -103,6 +120,8 @@ class DefaultRunnerConfig:
         cron_max_recovery_attempts: int | None = None,
         durability: str | None = None,
         retention: str | float | timedelta | None = None,
+        ticks_retention: str | float | timedelta | None = None,
+        ticks_max: int | None = None,
         timer_resolution: str | float | timedelta | None = None,
         context_bytes_max: int | None = None,
         max_pollers: int | None = None,

@@ -125,6 +125,8 @@ class DefaultRunner(Runs, Crons, Triggers):
             catchup_max=config.cron_max_catchup_executions,
             recovery=config.enable_recovery,
             context_bytes_max=config.context_bytes_max,
+            ticks_retention=microseconds(config, "ticks_retention") or 0,
+            ticks_max=config.ticks_max,
             retention=microseconds(config, "retention"),
             resolution=microseconds(config, "timer_resolution"),
             start=start_us,

@@ -1,4 +1,4 @@
-"""What the attacks share: programs in processes of their own, an outsider's eyes on a file, and how long to go on."""
+"""What the attacks share: programs in processes of their own, and an outsider's eyes on a file."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ NO_THREADS = """
         gate.set()
         first.execute("w"), first.list_runs()
         gate.clear()
-    os.setgroups([]); os.setgid(%d); os.setuid(%d)
+    os.setgroups([]); os.setgid(54321); os.setuid(54321)
     runner = cloaca.DefaultRunner.with_config(
         sys.argv[1], cloaca.DefaultRunnerConfig(max_concurrent_tasks=50))
     until(lambda: runner.stats()["polls"] > 2)
@@ -151,7 +151,7 @@ NO_THREADS = """
         say(again.execute("w").status)
     runner.shutdown()
     say("end")
-""" % (54321, 54321)
+"""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the limit of threads counts those of a whole user")
@@ -187,7 +187,7 @@ def test_a_bound_on_the_bytes_of_a_file_delays_and_loses_nothing(tmp_path: Path)
         threads.append(threading.Thread(target=load, args=(40 * k,)))
         threads[-1].start()
     time.sleep(1)
-    assert any(thread.is_alive() for thread in threads) or runner.stats()["runs_unfinished"], "it was never full"
+    assert any(thread.is_alive() for thread in threads) or runner.stats()["runs_unfinished"]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     for thread in threads:
         thread.join(30)

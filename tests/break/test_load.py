@@ -1,9 +1,11 @@
-"""Much of everything: what each call costs then is bounded, and nothing starves. The bounds are generous, against hangs."""
+"""Much of everything: what each call costs then is bounded, and nothing starves. The bounds are generous,
+against hangs."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -18,8 +20,8 @@ CALL_SECONDS = 2.0
 
 
 @pytest.fixture(params=["memory", "file"])
-def url(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
-    yield ":memory:" if request.param == "memory" else f"sqlite://{tmp_path}/runs.db?durability=normal"
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return ":memory:" if request.param == "memory" else f"sqlite://{tmp_path}/runs.db?durability=normal"
 
 
 def timed(call: Callable[[], Any]) -> Any:

@@ -133,7 +133,7 @@ def test_what_one_process_declares_and_another_does_not_is_done_by_the_one_that_
     assert health(path) == "ok"
 
 
-def test_a_workflow_that_is_gone_waits_beside_others_and_is_done_by_whom_declares_it_again(
+def test_a_workflow_that_is_gone_waits_beside_others_for_who_declares_it_again(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "runs.db"

@@ -1,5 +1,5 @@
-"""Calls that change things, by many threads, in every order, against each other and against another process's news: at the
-end nothing is lost, nothing doubled, and nobody hangs."""
+"""Calls that change things, by many threads, in every order, against each other and against another process's
+news: at the end nothing is lost, nothing doubled, and nobody hangs."""
 
 from __future__ import annotations
 
@@ -129,8 +129,7 @@ class Ground:
             for _ in range(ROUNDS):
                 try:
                     chance.choice(calls)(chance)
-                except (cloaca.CloacaError, TimeoutError) as error:
-                    assert not isinstance(error, TimeoutError) or isinstance(error, cloaca.CloacaError), error
+                except cloaca.CloacaError as error:
                     self.said[type(error).__name__] += 1
         except BaseException as error:
             self.failures.append(error)

@@ -1,4 +1,4 @@
-"""One file by many names, and what becomes of it under a runner: nothing committed is lost, and what is lost is told."""
+"""One file by many names, and what becomes of it under a runner: nothing committed is lost, or it is told."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_two_processes_see_each_other_by_whatever_name_they_open_the_file(tmp_pa
 
 
 def test_a_second_hard_link_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    """SQLite would keep a log of its own for each name: what is in the other one's is not seen and is lost."""
+    """SQLite would keep a log of its own for each name: what is in the other one's is lost."""
     path, other = tmp_path / "runs.db", tmp_path / "other.db"
     with cloaca.DefaultRunner(str(path)) as runner:
         other.hardlink_to(path)
@@ -98,9 +98,9 @@ def test_a_second_hard_link_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 ODD = [
-    "a b", "50%", "%20", "q?x", "h#f", "a&b=c", "ünï☃", "'q'", 'd"q', "x'--", "[g*]", "~", "-owner-1", "a;b", "$HOME",
-    "new\nline", "tab\t", "back\\slash", "..hidden", " lead", "trail ", "\x7f", "file:x", "\u202eevil", "e\u0301",
-    "x" * 200,
+    "a b", "50%", "%20", "q?x", "h#f", "a&b=c", "ünï☃", "'q'", 'd"q', "x'--", "[g*]", "~", "-owner-1", "a;b",
+    "$HOME", "new\nline", "tab\t", "back\\slash", "..hidden", " lead", "trail ", "\x7f", "file:x",
+    "\u202eevil", "e\u0301", "x" * 200,
 ]  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def test_a_file_that_is_hurt_in_use_is_told_of_and_hangs_nobody(tmp_path: Path, 
 
 
 def test_a_file_locked_for_8_s_delays_and_loses_nothing(tmp_path: Path) -> None:
-    """Longer than SQLite's own patience of 5 s. Also for one who opens it meanwhile: that one is refused or opens."""
+    """Longer than SQLite's own patience of 5 s. Who opens it meanwhile is refused or opens."""
     path = tmp_path / "runs.db"
     source = """
     with cloaca.WorkflowBuilder("w"):
@@ -203,7 +203,8 @@ def test_a_file_locked_for_8_s_delays_and_loses_nothing(tmp_path: Path) -> None:
     say("lock it")
     sys.stdin.readline()
     runs = []
-    thread = threading.Thread(target=lambda: runs.extend(runner.submit_many("w", [{"i": i} for i in range(200)])))
+    many = [{"i": i} for i in range(200)]
+    thread = threading.Thread(target=lambda: runs.extend(runner.submit_many("w", many)))
     thread.start()
     polls = len(stamps)
     until(lambda: len(stamps) > polls + 50)
@@ -265,7 +266,8 @@ def test_a_reader_that_stays_costs_room_and_nothing_else(tmp_path: Path) -> None
     """
     reads = (
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN'); "
-        "n = c.execute('SELECT count(*) FROM runs').fetchone(); print('reads', flush=True); sys.stdin.readline(); "
+        "n = c.execute('SELECT count(*) FROM runs').fetchone(); "
+        "print('reads', flush=True); sys.stdin.readline(); "
         "assert n == c.execute('SELECT count(*) FROM runs').fetchone(); c.execute('COMMIT'); c.close()"
     )
     with Program(source, path) as program:

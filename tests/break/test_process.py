@@ -124,7 +124,8 @@ def finish(path: Path) -> None:
     source = (
         WORKS.replace("watch(tick):", "watch(tick):\n        return False")
         + """
-    runner = cloaca.DefaultRunner.with_config(sys.argv[1], cloaca.DefaultRunnerConfig(max_concurrent_tasks=64))
+    config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=64)
+    runner = cloaca.DefaultRunner.with_config(sys.argv[1], config)
     until(lambda: not runner.list_runs(status="Running") and not runner.list_runs(status="Pending"), 60)
     runner.shutdown()
     """
@@ -144,7 +145,8 @@ ENDS = {
     "in atexit, before ours": "atexit.register(lambda: (runner.execute('w', {'i': 0}), runner.shutdown()))",
     "in __del__ at the end": "sys.kept = type('D', (), {'__del__': lambda self: runner.shutdown()})()",
     "in __del__ of a cycle": (
-        "a = type('D', (), {'__del__': lambda self: runner.shutdown()})(); a.a = a; del a; import gc; gc.collect()"
+        "a = type('D', (), {'__del__': lambda self: runner.shutdown()})(); a.a = a; "
+        "del a; import gc; gc.collect()"
     ),
     "twice": "runner.shutdown(); runner.shutdown()",
     "twice at once": (
@@ -218,7 +220,7 @@ def test_a_runner_may_be_shut_down_twice_by_its_own_bodies(tmp_path: Path, place
 
 
 def test_making_the_runner_again_and_again_as_a_notebook_does_loses_no_fire(tmp_path: Path) -> None:
-    """The cell is run again: the workflow, the trigger and the runner are made anew, and the old runner is let go of."""
+    """The cell is run again: workflow, trigger and runner are made anew, and the old runner is let go of."""
     path = tmp_path / "runs.db"
     source = (
         WORKS
@@ -244,7 +246,8 @@ def test_making_the_runner_again_and_again_as_a_notebook_does_loses_no_fire(tmp_
         until(lambda: count() > before + 3)
     runner.set_trigger_enabled("watch", False)
     until(lambda: not runner.list_runs(status="Running") and not runner.list_runs(status="Pending"))
-    say(runner.query("SELECT cursor FROM schedules")[0]["cursor"], runner.query("SELECT count(*) AS n FROM runs")[0]["n"])
+    row = runner.query("SELECT cursor, (SELECT count(*) FROM runs) AS n FROM schedules")[0]
+    say(row["cursor"], row["n"])
     """
     )
     last, runs = run(source, path)[-1].split()

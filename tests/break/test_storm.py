@@ -1,5 +1,6 @@
-"""Everything that may happen to a file, at once and by chance: the program itself opens, copies and attaches it, threads submit,
-outsiders read and write, all of them die at any moment, and the file is opened again. What was told as committed is there."""
+"""Everything that may happen to a file, at once and by chance: the program opens, copies and attaches it,
+threads submit, outsiders read and write, all of them die at any moment, and it is opened again. What was told
+as committed is there."""
 
 from __future__ import annotations
 
@@ -125,8 +126,9 @@ while True:
 
 MEMORY = pytest.mark.xfail(
     strict=False,
-    reason="by chance: whoever closes a descriptor of `-shm` in the runner's process takes SQLite's writer lock away amidst a "
-    "transaction, and no lock of ours can stand in for it; with outsiders that write, the file is damaged within seconds",
+    reason="by chance: whoever closes a descriptor of `-shm` in the runner's process takes the lock of SQLite's "
+    "writer away amidst a transaction, and no lock of ours can stand in; with outsiders that write, the file "
+    "is damaged within seconds",
 )
 WAYS = [
     pytest.param("nothing", id="nothing"),

@@ -11,8 +11,8 @@ use cloaca_core::graph::Graph;
 use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Finish, Plan, Poller, Turn};
 use cloaca_core::port::{
-    Admitted, Change, ContextHash, NewRun, Receipt, RunChange, RunEnd, RunStatus, Schedule, ScheduleKind,
-    Store, TaskRecord, TaskStatus, TriggerState,
+    Admitted, Change, ContextHash, Halt, NewRun, Old, Receipt, RunChange, RunEnd, RunStatus, Schedule,
+    ScheduleKind, Store, TaskRecord, TaskStatus, TriggerState,
 };
 use cloaca_core::run::Ended;
 use cloaca_core::time::{Mono, Now, Wall};
@@ -241,7 +241,8 @@ pub fn clock_beside_crons(count: usize) -> impl FnMut() {
 pub fn prune_nothing(store: Arc<dyn Store>, runs: usize) -> impl FnMut() -> u64 {
     let mut fill = start_and_end(Arc::clone(&store), 1_000);
     (0..runs / 1_000).for_each(|_| fill());
-    move || store.prune(Wall(0), Wall(0), 500).expect("prunes")
+    let old = Old { now: Wall(0), runs_before: Some(Wall(0)), ticks_before: Wall(0), ticks_max: 10_000 };
+    move || store.find_old(&old, 500, &Halt::default()).expect("finds").len() as u64
 }
 
 fn yes(change: &Change, row: i64) -> Receipt {

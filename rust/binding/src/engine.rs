@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyList};
 use cloaca_core::context::Bounds;
 use cloaca_core::engine::{Event, Level, Settings};
 use cloaca_core::poll::RESOLUTION;
-use cloaca_core::runtime::{Clock, Order, Own, POLL_PATIENCE, Runtime, Services};
+use cloaca_core::runtime::{Clock, Kept, Order, Own, POLL_PATIENCE, Runtime, Services};
 use cloaca_core::time::Wall;
 use cloaca_store::Opened;
 
@@ -59,7 +59,7 @@ impl Engine {
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, slots, pollers, task_timeout, workflow_timeout, crons, catchup_max, recovery, context_bytes_max, retention=None, resolution=None, start=None))]
+    #[pyo3(signature = (url, *, durability, slots, pollers, task_timeout, workflow_timeout, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, retention=None, resolution=None, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
@@ -73,6 +73,8 @@ impl Engine {
         catchup_max: u64,
         recovery: bool,
         context_bytes_max: usize,
+        ticks_retention: u64,
+        ticks_max: u64,
         retention: Option<u64>,
         resolution: Option<u64>,
         start: Option<i64>,
@@ -87,9 +89,13 @@ impl Engine {
         let opened = free(py, || cloaca_store::open(&url, durability))?;
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
         let clock = start.map_or_else(Clock::system, |at| Clock::manual(Wall(at)));
-        let retention = retention.map(Duration::from_micros);
+        let kept = Kept {
+            runs: retention.map(Duration::from_micros),
+            ticks: Duration::from_micros(ticks_retention),
+            ticks_max,
+        };
         let resolution = resolution.map_or(RESOLUTION, Duration::from_micros);
-        let services = Services { slots_max: slots, pollers_max: pollers, recovery, retention, resolution };
+        let services = Services { slots_max: slots, pollers_max: pollers, recovery, kept, resolution };
         let started = free(py, || Runtime::start(store, settings, &services, clock))?;
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = fork::generation();

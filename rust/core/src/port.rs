@@ -3,6 +3,7 @@
 
 mod change;
 mod claim;
+mod forget;
 mod listing;
 mod raw;
 mod schedule;
@@ -19,6 +20,7 @@ pub use change::{
     Admitted, Change, CronMove, NewRun, Receipt, RunChange, TickChange, TriggerRow, TriggerState,
 };
 pub use claim::{BURIED, Siblings, Unfinished};
+pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use listing::{CronStats, Page, RunFilter, RunRow};
 pub use raw::{Cell, Halt, Table};
 pub use schedule::{NewCron, Schedule, ScheduleFilter, ScheduleKind};
@@ -111,9 +113,15 @@ pub trait Store: Send + Sync {
     /// A trigger's history, newest first.
     fn history(&self, schedule: i64, page: Page) -> Stored<Vec<Stretch>>;
 
-    /// Deletes at most `limit` runs that became final before `before`, with their tasks, and of the history what ended before it, and
-    /// run keys whose time is over at `now`. Returns how many rows went.
-    fn prune(&self, before: Wall, now: Wall, limit: u64) -> Stored<u64>;
+    /// At most `limit` of each kind of what is old. Takes its time, writes nothing, and holds up no other method where readers don't
+    /// hinder each other.
+    fn find_old(&self, old: &Old, limit: u64, halt: &Halt) -> Stored<Found>;
+    /// Deletes of what was found what is still so, with the tasks of its runs; returns how much went.
+    fn prune(&self, old: &Old, found: &Found) -> Stored<u64>;
+    /// What the store knows of the time, for `epoch`.
+    fn spared(&self, epoch: i64) -> Stored<Spared>;
+    /// Notes that nothing is to be forgotten before `until`.
+    fn spare(&self, until: Wall) -> Stored<()>;
 
     /// Runs one read-only statement, which may take as long as it likes: where readers don't hinder each other it holds up no other
     /// method. Comes back with a fault soon after `halt` is asked for.

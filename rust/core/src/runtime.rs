@@ -6,6 +6,7 @@
 
 mod clock;
 mod flights;
+mod forget;
 mod jobs;
 mod keeper;
 mod liaison;
@@ -44,6 +45,7 @@ use crate::time::Now;
 use crate::workflow::Workflow;
 
 pub use clock::Clock;
+pub use forget::Kept;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::Order;
 pub use pollers::{Answer, AskedFire, PollTurn};
@@ -66,8 +68,8 @@ pub struct Services {
     pub pollers_max: usize,
     /// Whether unfinished runs of runners that are gone are taken over.
     pub recovery: bool,
-    /// Final runs and history older than this are deleted; none keeps everything.
-    pub retention: Option<Duration>,
+    /// How long what is over is kept.
+    pub kept: Kept,
     /// How finely polls are timed: those that are due within one such step share a wake-up, at its end.
     pub resolution: Duration,
 }
@@ -86,7 +88,7 @@ struct Shared {
     store: Arc<dyn Store>,
     clock: Clock,
     slots_max: usize,
-    retention: Option<Duration>,
+    kept: Kept,
     engine: Mutex<Engine>,
     writer: Mutex<WriterState>,
     writer_wake: Condvar,
@@ -183,7 +185,7 @@ impl Runtime {
             store,
             clock,
             slots_max: services.slots_max,
-            retention: services.retention,
+            kept: services.kept,
             engine: Mutex::new(Engine::new(epoch, settings, seed)),
             writer: Mutex::default(),
             writer_wake: Condvar::new(),

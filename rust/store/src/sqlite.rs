@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Cell, Change, CronStats, Fault, Halt, NewCron, Page, Receipt, RunFilter, RunRow, Schedule,
-    ScheduleFilter, Siblings, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
+    Cell, Change, CronStats, Fault, Found, Halt, NewCron, Old, Page, Receipt, RunFilter, RunRow, Schedule,
+    ScheduleFilter, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -126,6 +126,17 @@ impl SqliteStore {
             .and_then(|connection| transact(connection, step, work).map(|done| (connection, done)));
         let (connection, done) = done.map_err(|failure| failure.into_fault(&self.name))?;
         self.still_linked(connection).map(|()| done)
+    }
+
+    /// Empties the log into the file, if this is the process's last store on it. SQLite would do so by itself, once it has the file
+    /// alone, but under a lock that anybody's `close` takes away: so the hold on the file stays, and the shield removes what is left
+    /// when the connections have gone.
+    fn fold(&self, writer: &Connection) {
+        if self.shield.is_last() && self.severed.get().is_none() {
+            // Whoever else reads or writes does it in our stead.
+            let _ = writer.busy_timeout(Duration::ZERO);
+            let _ = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
     }
 
     /// Whether the log that a commit went into is the one that others will read: one look at its inode.
@@ -241,10 +252,9 @@ impl Store for SqliteStore {
         if let Some(reader) = &self.reader {
             lock(reader).take();
         }
-        let mut writer = lock(&self.writer);
-        self.shield.lower();
-        // Last, so that it folds the write-ahead log into the file.
-        writer.take();
+        if let Some(writer) = lock(&self.writer).take() {
+            self.fold(&writer);
+        }
         self.locks.release_all();
         self.shield.close();
     }
@@ -264,13 +274,18 @@ impl Store for SqliteStore {
             return Some(text.clone());
         }
         let kept = self.identity?;
-        (open::identity(&self.path) != Some(kept)).then(|| {
-            format!(
-                "the store is gone: database '{}' was deleted or replaced while in use, and what is committed now is lost \
-                 at the end of this process; stop it, put the file back, start again",
-                self.name
-            )
-        })
+        let what = if open::identity(&self.path) != Some(kept) {
+            "deleted or replaced"
+        } else if std::fs::metadata(&self.path).is_ok_and(|found| found.len() == 0) {
+            "emptied"
+        } else {
+            return None;
+        };
+        Some(format!(
+            "the store is gone: database '{}' was {what} while in use, and what is committed now is lost \
+             at the end of this process; stop it, put the file back, start again",
+            self.name
+        ))
     }
 
     fn wake_others(&self, epoch: i64) {
@@ -373,8 +388,20 @@ impl Store for SqliteStore {
         self.read(|db| history::list(db, schedule, page))
     }
 
-    fn prune(&self, before: Wall, now: Wall, limit: u64) -> Stored<u64> {
-        self.write(Step::Prune, |db| prune::run(db, before, now, limit))
+    fn find_old(&self, old: &Old, limit: u64, halt: &Halt) -> Stored<Found> {
+        self.answer(halt, |db| prune::find(db, old, limit))
+    }
+
+    fn prune(&self, old: &Old, found: &Found) -> Stored<u64> {
+        self.write(Step::Prune, |db| prune::run(db, old, found))
+    }
+
+    fn spared(&self, epoch: i64) -> Stored<Spared> {
+        self.read(|db| prune::spared(db, epoch))
+    }
+
+    fn spare(&self, until: Wall) -> Stored<()> {
+        self.write(Step::Prune, |db| prune::spare(db, until))
     }
 
     fn query(&self, sql: &str, params: &[Cell], halt: &Halt) -> Stored<Table> {

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::thread;
 
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, NewCron, NewRun, Outcome, Page,
-    Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Store, Stretch,
-    TaskStatus, TickChange,
+    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, NewCron, NewRun, Old, Outcome, Page,
+    Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Spared, Store,
+    Stretch, TaskStatus, TickChange,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -74,6 +74,9 @@ claims! {
     a_run_that_nobody_drives_ends_when_it_is_cancelled
     a_claim_leaves_runs_of_other_workflows_alone
     what_is_old_and_final_can_be_forgotten
+    what_is_opened_again_after_it_was_found_stays
+    of_each_triggers_history_the_newest_stay
+    a_store_knows_of_its_last_sign_of_life_and_until_when_it_is_spared
     a_run_key_is_forgotten_only_after_its_time
     a_claim_hands_over_what_others_left_unfinished
     a_claim_goes_from_the_oldest_in_steps
@@ -597,6 +600,53 @@ fn history_alone_notes_the_last_poll(store: &dyn Store) {
     }
 }
 
+fn old(before: i64) -> Old {
+    Old { now: Wall(before), runs_before: Some(Wall(before)), ticks_before: Wall(before), ticks_max: 100 }
+}
+
+fn forget(store: &dyn Store, old: Old) -> u64 {
+    let found = store.find_old(&old, 10, &Halt::default()).unwrap();
+    store.prune(&old, &found).unwrap()
+}
+
+fn what_is_opened_again_after_it_was_found_stays(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    commit(store, ended(row, epoch, RunStatus::Failed));
+    let found = store.find_old(&old(5000), 10, &Halt::default()).unwrap();
+    assert_eq!(found.runs, [row]);
+    store.reopen(epoch, id(1)).unwrap().unwrap();
+    assert_eq!(store.prune(&old(5000), &found), Ok(0));
+    assert_eq!(ids(store, &any()), [id(1)]);
+}
+
+fn of_each_triggers_history_the_newest_stay(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let rows = ["inbox", "outbox"].map(|name| declared(store, epoch, name).row);
+    for (row, stretches) in rows.into_iter().zip([5, 2]) {
+        let reasons = (0..stretches).map(|n| stretch(row, Outcome::Skip, &format!("depth {n}"), 10 + n));
+        commit(store, Change::History(reasons.collect()));
+    }
+    let most = Old { ticks_max: 2, ticks_before: Wall(1), ..old(1) };
+    assert_eq!(forget(store, most), 3);
+    let left =
+        |row| store.history(row, ALL).unwrap().iter().map(|s| s.reason.to_string()).collect::<Vec<_>>();
+    assert_eq!(left(rows[0]), ["depth 4", "depth 3"]);
+    assert_eq!(left(rows[1]).len(), 2);
+}
+
+fn a_store_knows_of_its_last_sign_of_life_and_until_when_it_is_spared(store: &dyn Store) {
+    let first = store.join(Wall(5)).unwrap();
+    assert_eq!(store.spared(first).unwrap(), Spared::default());
+    started(store, first, new_run(1));
+    let second = store.join(Wall(1000)).unwrap();
+    assert!(store.spared(second).unwrap().last_sign.unwrap() >= Wall(5));
+    for until in [50, 70] {
+        store.spare(Wall(until)).unwrap();
+        assert_eq!(store.spared(second).unwrap().until, Some(Wall(until)));
+    }
+}
+
 fn what_is_old_and_final_can_be_forgotten(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let trigger = declared(store, epoch, "inbox");
@@ -607,8 +657,10 @@ fn what_is_old_and_final_can_be_forgotten(store: &dyn Store) {
     started(store, epoch, new_run(2));
     commit(store, Change::History(vec![stretch(trigger.row, Outcome::Skip, "old", 90)]));
     commit(store, Change::History(vec![stretch(trigger.row, Outcome::Skip, "new", 9000)]));
-    assert_eq!(store.prune(Wall(1), Wall(1), 10), Ok(0));
-    assert_eq!(store.prune(Wall(5000), Wall(5000), 10), Ok(2), "a run and a stretch");
+    assert_eq!(forget(store, old(1)), 0);
+    let kept = Old { runs_before: None, ticks_before: Wall(1), ..old(5000) };
+    assert_eq!(forget(store, kept), 0, "what is to be kept for ever");
+    assert_eq!(forget(store, old(5000)), 2, "a run and a stretch");
     assert_eq!(ids(store, &any()), [id(2)], "an unfinished run stays, however old");
     assert_eq!(store.history(trigger.row, ALL).unwrap().len(), 1);
     assert_eq!(query(store, "SELECT count(*) FROM tasks", &[]).unwrap().1, [vec![Cell::Int(0)]]);
@@ -622,7 +674,8 @@ fn a_run_key_is_forgotten_only_after_its_time(store: &dyn Store) {
         (first..).zip(keys).map(|(number, (key, expires))| keyed(&trigger, number, key, expires)).collect()
     };
     fire(store, &trigger, epoch, fires(1));
-    assert_eq!(store.prune(Wall(1), Wall(5000), 10), Ok(1));
+    let keys_alone = Old { runs_before: None, ticks_before: Wall(1), ..old(5000) };
+    assert_eq!(forget(store, keys_alone), 1);
     let fates = fire(store, &trigger, epoch, fires(4));
     assert_eq!(fates[..2], [1, 2].map(|number| Admitted::DuplicateKey { of: Some(id(number)) }));
     assert!(matches!(fates[2], Admitted::Started { .. }));

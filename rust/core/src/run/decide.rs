@@ -2,6 +2,7 @@
 //! Invariant: a task is decided once, when the last of its dependencies is final.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -12,6 +13,12 @@ use crate::run::look::At;
 use crate::run::task::Phase;
 use crate::run::{Progress, Run};
 use crate::time::Wall;
+
+/// So much of one task's error stands in its run's.
+const ERROR_CHARS_MAX: usize = 1000;
+
+/// Of a run's error that is longer, further tasks are only counted.
+const ERROR_BYTES_MAX: usize = 12_000;
 
 impl Run {
     /// Starts a task whose dependencies are all final, or skips it and whatever follows from that.
@@ -162,13 +169,32 @@ impl Run {
         if let Some((status, cause)) = &self.halt {
             return (*status, Some(cause.clone()));
         }
-        let failed: Vec<String> = (0..self.tasks.len())
+        let failed: Vec<usize> = (0..self.tasks.len())
             .filter(|&task| self.tasks[task].phase == Phase::Final(TaskStatus::Failed))
-            .map(|task| format!("task '{}' failed: {}", self.workflow.tasks[task].id, self.error(task)))
             .collect();
         match failed.is_empty() {
             true => (RunStatus::Completed, None),
-            false => (RunStatus::Failed, Some(failed.join("; "))),
+            false => (RunStatus::Failed, Some(self.told(&failed))),
         }
+    }
+
+    /// What failed, with so much of each error as tells it from others: the whole stands with its task.
+    fn told(&self, failed: &[usize]) -> String {
+        let mut text = String::new();
+        for (at, &task) in failed.iter().enumerate() {
+            if text.len() > ERROR_BYTES_MAX {
+                return format!("{text}; and {} more, which get_run shows", failed.len() - at);
+            }
+            let separator = if at == 0 { "" } else { "; " };
+            let error = self.error(task);
+            let (error, rest) = match error.char_indices().nth(ERROR_CHARS_MAX) {
+                Some((end, _)) => (&error[..end], "… (get_run shows it whole)"),
+                None => (error, ""),
+            };
+            let id = &self.workflow.tasks[task].id;
+            write!(text, "{separator}task '{id}' failed: {error}{rest}")
+                .expect("a string takes what it is given");
+        }
+        text
     }
 }

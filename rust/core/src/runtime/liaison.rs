@@ -9,24 +9,16 @@ use uuid::Uuid;
 use crate::engine::{Event, Level};
 use crate::port::{BURIED, Fault, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
+use crate::runtime::forget::Forgetting;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
-use crate::time::{Mono, Wall};
+use crate::time::Mono;
 
 /// So many unfinished runs are taken over at once, so that the first can start early.
 pub(super) const CLAIM_CHUNK: u64 = 200;
 
 /// Between two attempts to read unfinished runs from a store that does not let itself be read.
 pub(super) const RECOVERY_PAUSE: Duration = Duration::from_millis(10);
-
-/// Old rows are deleted in steps of so many, so that no step holds up the writer.
-pub(super) const PRUNE_CHUNK: u64 = 500;
-
-/// Between two steps while there is more to delete.
-pub(super) const PRUNE_PAUSE: Duration = Duration::from_millis(100);
-
-/// Between two looks for what has grown too old.
-pub(super) const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
 /// So many schedules are read at once.
 const LIST_CHUNK: u64 = 1000;
@@ -60,7 +52,7 @@ struct Round {
     has_news: bool,
     last_other: Uuid,
     is_troubled: bool,
-    prune_due: Mono,
+    forgetting: Forgetting,
     news_due: Mono,
     history_due: Mono,
     history_from: u32,
@@ -77,7 +69,7 @@ impl Shared {
             has_news: false,
             last_other: Uuid::nil(),
             is_troubled: false,
-            prune_due: now,
+            forgetting: Forgetting::new(now),
             news_due: now.after(NEWS_SLOWLY),
             history_due: now.after(HISTORY_EVERY),
             history_from: 0,
@@ -86,11 +78,7 @@ impl Shared {
         self.load_crons();
         while !self.closing.load(Ordering::Acquire) {
             self.look_around(recovery, &mut round);
-            let due = round
-                .history_due
-                .0
-                .min(round.news_due.0)
-                .min(self.retention.map_or(u64::MAX, |_| round.prune_due.0));
+            let due = round.history_due.0.min(round.news_due.0).min(round.forgetting.due.0);
             self.liaison_due_ns.store(due, Ordering::Release);
             self.rest(if round.has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE });
         }
@@ -101,11 +89,7 @@ impl Shared {
         if now.mono >= round.history_due {
             self.send_history(round, now.mono);
         }
-        if let Some(retention) = self.retention
-            && now.mono >= round.prune_due
-        {
-            round.prune_due = now.mono.after(self.prune(retention, now.wall));
-        }
+        self.forget(&mut round.forgetting, now);
         if self.workflow_is_new.swap(false, Ordering::AcqRel) && recovery {
             self.recover();
         }
@@ -229,15 +213,6 @@ impl Shared {
             self.step(Event::OthersEnded(ended));
         }
         others.last().copied().unwrap_or(last)
-    }
-
-    /// Forgets a little of what is older than `retention`; returns how long to wait before the next look.
-    pub(super) fn prune(&self, retention: Duration, now: Wall) -> Duration {
-        let before = Wall(now.0.saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX)));
-        match self.store.prune(before, now, PRUNE_CHUNK) {
-            Ok(rows) if rows >= PRUNE_CHUNK => PRUNE_PAUSE,
-            _ => PRUNE_EVERY,
-        }
     }
 
     /// Another process changed something that is kept in memory here.

@@ -19,7 +19,7 @@ pub(super) struct Questions {
 }
 
 /// Takes a question off the list, also when its thread unwinds.
-struct Open<'s>(&'s Shared, u64);
+pub(super) struct Open<'s>(&'s Shared, u64);
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
@@ -43,7 +43,7 @@ impl Runtime {
 }
 
 impl Shared {
-    fn open(&self, halt: &Halt) -> Result<Open<'_>> {
+    pub(super) fn open(&self, halt: &Halt) -> Result<Open<'_>> {
         let mut questions = lock(&self.questions);
         if questions.closed {
             return Err(Error::new(Kind::Runner, "the runner is shut down"));

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronStats, Fault, Halt, NewCron, NewRun, Page, Receipt, RunChange,
-    RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Store, Stored,
-    Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Unfinished,
+    Admitted, BURIED, Cell, Change, CronStats, Fault, Found, Halt, NewCron, NewRun, Old, Page, Receipt,
+    RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings,
+    Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState,
+    Unfinished,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -510,7 +511,19 @@ impl Store for MemoryStore {
         nobody_asks()
     }
 
-    fn prune(&self, _before: Wall, _now: Wall, _limit: u64) -> Stored<u64> {
+    fn find_old(&self, _old: &Old, _limit: u64, _halt: &Halt) -> Stored<Found> {
+        nobody_asks()
+    }
+
+    fn prune(&self, _old: &Old, _found: &Found) -> Stored<u64> {
+        nobody_asks()
+    }
+
+    fn spared(&self, _epoch: i64) -> Stored<Spared> {
+        nobody_asks()
+    }
+
+    fn spare(&self, _until: Wall) -> Stored<()> {
         nobody_asks()
     }
 

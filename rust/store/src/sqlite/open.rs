@@ -50,8 +50,7 @@ pub fn file(path: &Path, durability: Durability) -> Result<File, String> {
     // Declared first, so that it is dropped after a connection that is given up.
     let shield = Shield::before(&path);
     let given = std::mem::replace(&mut path, shield.path().to_owned());
-    let writer = writer(&path, &given, durability).map_err(|failure| told(&name, failure))?;
-    shield.raise();
+    let writer = writer(&path, &given, durability, &shield).map_err(|failure| told(&name, failure))?;
     match reader(&path) {
         Ok(reader) => Ok(File { path, writer, reader, shield }),
         Err(failure) => {
@@ -83,6 +82,13 @@ fn usable_path(path: &Path) -> Result<PathBuf, String> {
             absolute.display()
         ));
     }
+    if let Some(names @ 2..) = names(&absolute) {
+        return Err(format!(
+            "database '{}' has {names} names (hard links), and SQLite keeps a log of its own for each, so that commits are \
+             lost once it is opened by another one; remove the others ('find -samefile' lists them) or use a copy",
+            absolute.display()
+        ));
+    }
     let place = if absolute.exists() { &absolute } else { folder };
     match mount::network_type(place) {
         Some(kind) => Err(format!(
@@ -98,15 +104,34 @@ fn writer_flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
-fn writer(path: &Path, given: &Path, durability: Durability) -> Result<Connection, Failure> {
+fn writer(path: &Path, given: &Path, durability: Durability, shield: &Shield) -> Result<Connection, Failure> {
     let connection = connect(path, writer_flags())?;
+    match prepare(&connection, path, given, durability, shield) {
+        Ok(()) => Ok(connection),
+        Err(failure) => {
+            // Before the connection closes, which else would leave its log behind.
+            shield.lower();
+            Err(failure)
+        }
+    }
+}
+
+fn prepare(
+    connection: &Connection,
+    path: &Path,
+    given: &Path,
+    durability: Durability,
+    shield: &Shield,
+) -> Result<(), Failure> {
     let name = path.display().to_string();
     if connection.is_readonly("main")? {
         // SQLite falls back to reading in silence.
         return Err(Failure::Refused(format!("database '{name}' is read-only; make it writable")));
     }
-    schema::check(&connection, &name)?;
-    use_write_ahead_log(&connection, &name)?;
+    schema::check(connection, &name)?;
+    use_write_ahead_log(connection, &name)?;
+    // Before anything is committed.
+    shield.raise();
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     match durability {
         Durability::Full => {
@@ -116,8 +141,10 @@ fn writer(path: &Path, given: &Path, durability: Durability) -> Result<Connectio
         }
         Durability::Normal => connection.pragma_update(None, "synchronous", "NORMAL")?,
     }
-    schema::migrate(&connection, &name, &[path, given])?;
-    Ok(connection)
+    schema::migrate(connection, &name, &[path, given])?;
+    // Of a new file, the `-shm` file is there from its first transaction on.
+    shield.raise();
+    Ok(())
 }
 
 /// Another connection that sees what is committed.
@@ -177,6 +204,18 @@ pub fn identity(path: &Path) -> Option<(u64, u64)> {
 /// The same of an open file.
 pub fn identity_of(file: &std::fs::File) -> Option<(u64, u64)> {
     file.metadata().ok().and_then(|found| told_apart(&found))
+}
+
+/// How many hard links the file has; none if there is no such file.
+#[cfg(unix)]
+fn names(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).ok().map(|found| found.nlink())
+}
+
+#[cfg(not(unix))]
+fn names(_: &Path) -> Option<u64> {
+    None
 }
 
 #[cfg(unix)]

@@ -1,33 +1,106 @@
 //! Forgets what is older than somebody wants to keep. Invariant: nothing that decides about the future goes: no unfinished run,
-//! no run key whose time is not over, no cursor.
+//! no run key whose time is not over, no cursor. What was found by reading is looked at once more when it is deleted.
 
+use cloaca_core::port::{Found, Old, Spared};
 use cloaca_core::time::Wall;
-use rusqlite::{Connection, Params, named_params};
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, named_params};
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::value::signed;
 
-/// Deletes at most `limit` final runs and as many stretches from before `before`, and expired run keys; returns how many rows went.
-pub fn run(db: &Connection, before: Wall, now: Wall, limit: u64) -> Result<u64, Failure> {
-    // Index runs_completed, and run_keys_expiry.
-    const TASKS: &str = "
-        DELETE FROM tasks WHERE run IN (
-            SELECT row FROM runs WHERE completed_at < :before ORDER BY completed_at, row LIMIT :limit)";
-    const RUNS: &str = "
-        DELETE FROM runs WHERE row IN (
-            SELECT row FROM runs WHERE completed_at < :before ORDER BY completed_at, row LIMIT :limit)";
-    const TICKS: &str = "
-        DELETE FROM ticks WHERE row IN (
-            SELECT row FROM ticks WHERE last_at < :before ORDER BY row LIMIT :limit)";
-    const KEYS: &str = "DELETE FROM run_keys WHERE expires_at <= :now";
-    let old = named_params! { ":before": before.0, ":limit": signed(limit) };
-    delete(db, TASKS, old)?;
-    let runs = delete(db, RUNS, old)?;
-    let ticks = delete(db, TICKS, old)?;
-    let keys = delete(db, KEYS, named_params! { ":now": now.0 })?;
-    Ok((runs + ticks + keys) as u64)
+/// At most `limit` of each kind. May walk all of `ticks`, so that it needs a connection where it is in nobody's way.
+pub fn find(db: &Connection, old: &Old, limit: u64) -> Result<Found, Failure> {
+    // Index runs_completed.
+    const RUNS: &str =
+        "SELECT row FROM runs WHERE completed_at < :before ORDER BY completed_at DESC LIMIT :limit";
+    // Index run_keys_expiry.
+    const KEYS: &str = "SELECT schedule, key FROM run_keys WHERE expires_at <= :now LIMIT :limit";
+    // No index: it would cost each poll that is written down.
+    const TICKS: &str = "SELECT row FROM ticks WHERE last_at < :before LIMIT :limit";
+    // Index ticks_schedule alone.
+    const LONG: &str = "SELECT schedule FROM ticks GROUP BY schedule HAVING count(*) > :max";
+    const TOO_MANY: &str = "
+        SELECT row FROM ticks WHERE schedule = :schedule AND last_at >= :before
+        ORDER BY row DESC LIMIT :limit OFFSET :max";
+    let limit = signed(limit);
+    let mut found = Found::default();
+    if let Some(before) = old.runs_before {
+        found.runs = all(db, RUNS, named_params! { ":before": before.0, ":limit": limit }, |row| row.get(0))?;
+    }
+    found.keys = all(db, KEYS, named_params! { ":now": old.now.0, ":limit": limit }, |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    let before = old.ticks_before.0;
+    found.ticks = all(db, TICKS, named_params! { ":before": before, ":limit": limit }, |row| row.get(0))?;
+    let max = signed(old.ticks_max);
+    let long: Vec<i64> = all(db, LONG, named_params! { ":max": max }, |row| row.get(0))?;
+    for schedule in long {
+        let left = limit - found.ticks.len() as i64;
+        if left <= 0 {
+            break;
+        }
+        let params = named_params! { ":schedule": schedule, ":before": before, ":limit": left, ":max": max };
+        found.ticks.extend(all::<i64>(db, TOO_MANY, params, |row| row.get(0))?);
+    }
+    Ok(found)
 }
 
-fn delete(db: &Connection, sql: &str, params: impl Params) -> Result<usize, Failure> {
-    Ok(db.prepare_cached(sql)?.execute(params)?)
+/// Deletes what is still as `old` says; returns how much that was.
+pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
+    const RUN: &str = "DELETE FROM runs WHERE row = :row AND completed_at < :before";
+    const TASKS: &str = "DELETE FROM tasks WHERE run = :row";
+    const TICK: &str = "DELETE FROM ticks WHERE row = :row";
+    const KEY: &str = "DELETE FROM run_keys WHERE schedule = :schedule AND key = :key AND expires_at <= :now";
+    let mut gone = 0;
+    let (mut run, mut tasks) = (db.prepare_cached(RUN)?, db.prepare_cached(TASKS)?);
+    for row in &found.runs {
+        // Somebody may have opened it again.
+        let before = old.runs_before.map(|before| before.0);
+        if run.execute(named_params! { ":row": row, ":before": before })? == 1 {
+            tasks.execute(named_params! { ":row": row })?;
+            gone += 1;
+        }
+    }
+    let mut tick = db.prepare_cached(TICK)?;
+    for row in &found.ticks {
+        gone += tick.execute(named_params! { ":row": row })?;
+    }
+    let mut expired = db.prepare_cached(KEY)?;
+    for (schedule, key) in &found.keys {
+        gone += expired.execute(named_params! { ":schedule": schedule, ":key": key, ":now": old.now.0 })?;
+    }
+    Ok(gone as u64)
+}
+
+/// What the file knows of the time, for the owner `epoch`.
+pub fn spared(db: &Connection, epoch: i64) -> Result<Spared, Failure> {
+    const UNTIL: &str = "SELECT value FROM meta WHERE name = 'spared_until'";
+    // Primary keys. Of a start with a wrong clock only the start itself would be a sign.
+    const SIGN: &str = "
+        SELECT max(
+            coalesce((SELECT max(joined_at, coalesce(left_at, 0)) FROM owners WHERE epoch < :epoch ORDER BY epoch DESC LIMIT 1), 0),
+            coalesce((SELECT created_at FROM runs WHERE created_at < (SELECT joined_at FROM owners WHERE epoch = :epoch)
+                      ORDER BY row DESC LIMIT 1), 0))";
+    let until: Option<i64> = db.prepare_cached(UNTIL)?.query_row([], |row| row.get(0)).optional()?;
+    let sign: i64 =
+        db.prepare_cached(SIGN)?.query_row(named_params! { ":epoch": epoch }, |row| row.get(0))?;
+    Ok(Spared { until: until.map(Wall), last_sign: (sign > 0).then_some(Wall(sign)) })
+}
+
+/// Notes that nothing is to be forgotten before `until`.
+pub fn spare(db: &Connection, until: Wall) -> Result<(), Failure> {
+    const SQL: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('spared_until', :until)";
+    db.prepare_cached(SQL)?.execute(named_params! { ":until": until.0 })?;
+    Ok(())
+}
+
+fn all<T>(
+    db: &Connection,
+    sql: &str,
+    params: &[(&str, &dyn ToSql)],
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, Failure> {
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map(params, read)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

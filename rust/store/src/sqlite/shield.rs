@@ -12,15 +12,22 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::sqlite::open::{beside, identity, identity_of};
+use crate::sqlite::open::{beside, identity, identity as identity_at, identity_of};
 
 /// SQLite's `SHARED_FIRST`, and how many bytes follow.
 const SHARED: (i64, i64) = (0x4000_0002, 510);
 /// The byte by which the owner with epoch 0 would be known as living; no database is as long.
 #[cfg(target_os = "linux")]
 const OWNERS: i64 = 1 << 61;
+/// To what SQLite cuts the `-shm` file when it is the first.
+#[cfg(target_os = "linux")]
+const SHM_BYTES_FIRST: u64 = 3;
 /// SQLite's dead-man switch in the `-shm` file.
 const CONNECTED: (i64, i64) = (128, 1);
+
+/// Where SQLite's header says by which versions of its format a database is written and read; 2 is with a write-ahead log.
+#[cfg(unix)]
+const VERSIONS_AT: u64 = 18;
 
 type Table = HashMap<Identity, Shielded>;
 
@@ -69,7 +76,32 @@ impl Shield {
         let identity = enlist(path);
         // SQLite follows links before it names the files beside the database.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        Self { path, identity, is_raised: Mutex::new(false), is_open: Mutex::new(identity.is_some()) }
+        let shield =
+            Self { path, identity, is_raised: Mutex::new(false), is_open: Mutex::new(identity.is_some()) };
+        shield.raise_early();
+        shield
+    }
+
+    /// Holds a database that has a log already from before SQLite opens it. Not with a journal beside: it is played back by who
+    /// gets the file alone. Nor one that cannot be written, which is left as it is.
+    fn raise_early(&self) {
+        let Some(identity) = self.identity else { return };
+        let mut shields = shields();
+        let Some(shielded) = shields.get_or_insert_default().get_mut(&identity) else { return };
+        let Some(file) = shielded.database.first() else { return };
+        if is_writable(file) && has_log(file) && !beside(&self.path, "-journal").exists() {
+            *self.is_raised.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            shielded.raised += 1;
+            lock(file, SHARED, true);
+            shielded.enter_memory(&beside(&self.path, "-shm"));
+        }
+    }
+
+    /// Whether no other store of this process is on the file.
+    pub fn is_last(&self) -> bool {
+        let mut shields = shields();
+        let shielded = self.identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
+        shielded.is_some_and(|shielded| shielded.stores == 1)
     }
 
     /// The file's path, free of links.
@@ -98,6 +130,30 @@ impl Shield {
         }
     }
 
+    /// Removes the log and its memory if the first is empty and nobody else is connected, as SQLite does after its last connection.
+    fn tidy(&self) {
+        let Some(identity) = self.identity else { return };
+        let mut shields = shields();
+        let Some(shielded) = shields.get_or_insert_default().get_mut(&identity) else { return };
+        let (log, memory) = (beside(&self.path, "-wal"), beside(&self.path, "-shm"));
+        let is_ours = shielded
+            .memory
+            .last()
+            .and_then(identity_of)
+            .is_some_and(|ours| identity_at(&memory) == Some(ours));
+        if shielded.stores == 1
+            && is_ours
+            && identity_at(&self.path) == Some(identity)
+            && shielded.is_alone()
+            && std::fs::metadata(&log).is_ok_and(|found| found.len() == 0)
+        {
+            let _ = std::fs::remove_file(log);
+            let _ = std::fs::remove_file(memory);
+        }
+        // Another thread may be about to open the file.
+        shielded.database.iter().for_each(|file| lock(file, SHARED, true));
+    }
+
     /// Gives the locks up: SQLite's last connection could not fold its log into the file under them.
     pub fn lower(&self) {
         let Some(identity) = self.identity else { return };
@@ -116,8 +172,9 @@ impl Shield {
 
     /// Closes the descriptors unless another store needs them. To be called after the store's last connection is closed.
     pub fn close(&self) {
-        self.lower();
         let Some(identity) = self.identity.filter(|_| self.is_let_go()) else { return };
+        self.tidy();
+        self.lower();
         let mut shields = shields();
         let table = shields.get_or_insert_default();
         if let Some(shielded) = table.get_mut(&identity) {
@@ -141,6 +198,34 @@ impl Drop for Shield {
 }
 
 impl Shielded {
+    /// Takes the byte that says that somebody is connected before SQLite does, and what it does on being the first: what stands in
+    /// the file may be left from a crash, and SQLite relies on it once it finds the byte taken.
+    #[cfg(target_os = "linux")]
+    fn enter_memory(&mut self, path: &Path) {
+        let made = self.database.first().and_then(|database| made_like(database, path));
+        if let Some(file) = made {
+            if set(&file, nix::libc::F_WRLCK, CONNECTED).is_ok() {
+                let _ = file.set_len(SHM_BYTES_FIRST);
+            }
+            lock(&file, CONNECTED, true);
+            self.memory.push(file);
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn enter_memory(&mut self, _: &Path) {}
+
+    /// Has the file alone from here on, unless another process is connected.
+    #[cfg(target_os = "linux")]
+    fn is_alone(&self) -> bool {
+        self.database.first().is_some_and(|file| set(file, nix::libc::F_WRLCK, SHARED).is_ok())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn is_alone(&self) -> bool {
+        false
+    }
+
     fn hold_memory(&mut self, path: &Path) {
         let Some(wanted) = identity(path) else { return };
         if self.memory.last().and_then(identity_of) == Some(wanted) {
@@ -193,6 +278,30 @@ fn enlist(path: &Path) -> Option<Identity> {
     Some(identity)
 }
 
+#[cfg(target_os = "linux")]
+fn is_writable(file: &File) -> bool {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    fcntl(file, FcntlArg::F_GETFL).is_ok_and(|flags| OFlag::from_bits_truncate(flags).contains(OFlag::O_RDWR))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_writable(_: &File) -> bool {
+    false
+}
+
+/// Whether the database's header says that its changes go into a write-ahead log.
+#[cfg(unix)]
+fn has_log(database: &File) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let mut versions = [0; 2];
+    database.read_exact_at(&mut versions, VERSIONS_AT).is_ok() && versions == [2, 2]
+}
+
+#[cfg(not(unix))]
+fn has_log(_: &File) -> bool {
+    false
+}
+
 fn shields() -> MutexGuard<'static, Option<Table>> {
     SHIELDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -209,14 +318,37 @@ fn open(path: &Path, create: bool) -> std::io::Result<File> {
     options.open(path)
 }
 
+/// The file at `path` beside a database, made with the rights that SQLite would give it if there is none; none if that takes
+/// more than a mode.
+#[cfg(target_os = "linux")]
+fn made_like(database: &File, path: &Path) -> Option<File> {
+    use std::os::unix::fs::MetadataExt as _;
+    if let Ok(file) = open(path, false) {
+        return Some(file);
+    }
+    let like = database.metadata().ok()?;
+    let file = File::options().read(true).write(true).create_new(true).open(path).ok()?;
+    let made = file.metadata().ok()?;
+    if (made.uid(), made.gid()) != (like.uid(), like.gid())
+        || file.set_permissions(like.permissions()).is_err()
+    {
+        let _ = std::fs::remove_file(path);
+        return None;
+    }
+    Some(file)
+}
+
 /// Takes or gives up a read lock that belongs to `file`. Best effort: without it SQLite's own lock still stands, until
 /// somebody closes the file.
 #[cfg(target_os = "linux")]
 fn lock(file: &File, bytes: (i64, i64), holds: bool) {
+    let _ = set(file, if holds { nix::libc::F_RDLCK } else { nix::libc::F_UNLCK }, bytes);
+}
+
+#[cfg(target_os = "linux")]
+fn set(file: &File, kind: i32, bytes: (i64, i64)) -> nix::Result<i32> {
     use nix::fcntl::{FcntlArg, fcntl};
-    use nix::libc;
-    let kind = if holds { libc::F_RDLCK } else { libc::F_UNLCK };
-    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&range(kind, bytes)));
+    fcntl(file, FcntlArg::F_OFD_SETLK(&range(kind, bytes)))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -9,3 +9,6 @@ CREATE INDEX run_keys_expiry ON run_keys (expires_at) WHERE expires_at IS NOT NU
 ALTER TABLE tasks ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 0;
 -- Crons are read at every start and with every piece of news, beside triggers of which there may be a million.
 CREATE INDEX schedules_crons ON schedules (row) WHERE kind = 'cron';
+-- What holds of the file as a whole. After an upgrade nothing is forgotten for an hour: what is kept by default has changed.
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO meta (name, value) SELECT 'spared_until', CAST((unixepoch('subsec') + 3600) * 1000000 AS INTEGER) WHERE EXISTS (SELECT 1 FROM owners);

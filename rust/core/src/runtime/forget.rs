@@ -1,0 +1,137 @@
+//! Forgets what has grown too old: found by reading, deleted in short steps, so that nobody waits for it.
+//! Invariant: no step holds the store for much longer than [`STEP_LONGEST`], however large what it deletes is.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::port::{Found, Halt, JUMP, Old};
+use crate::runtime::Shared;
+use crate::time::{Mono, Now, Wall};
+
+/// Between two looks for what has grown too old.
+const EVERY: Duration = Duration::from_secs(600);
+
+/// Of each kind so much is found at once.
+const FOUND_MAX: u64 = 20_000;
+
+/// A step that took less may be larger next time, and one that took more must be smaller.
+const STEP_SHORT: Duration = Duration::from_millis(4);
+const STEP_LONGEST: Duration = Duration::from_millis(12);
+const STEP_MIN: usize = 1;
+const STEP_MAX: usize = 1000;
+
+/// Between two steps, for whoever waits to write.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// After so long the liaison looks at what else there is to do.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// How long what is over is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Final runs, and history at the longest; none keeps the runs.
+    pub runs: Option<Duration>,
+    /// History.
+    pub ticks: Duration,
+    /// So many stretches of history of one trigger.
+    pub ticks_max: u64,
+}
+
+/// Where forgetting stands.
+pub(super) struct Forgetting {
+    pub(super) due: Mono,
+    /// When the last look was.
+    seen: Option<Now>,
+    old: Old,
+    found: Found,
+    is_all: bool,
+    step: usize,
+}
+
+impl Forgetting {
+    pub(super) fn new(due: Mono) -> Self {
+        let old = Old { now: Wall(0), runs_before: None, ticks_before: Wall(0), ticks_max: 0 };
+        Self { due, seen: None, old, found: Found::default(), is_all: true, step: 100 }
+    }
+}
+
+impl Shared {
+    /// Looks for what is old if it is time to, and deletes for a while.
+    pub(super) fn forget(&self, state: &mut Forgetting, now: Now) {
+        if now.mono < state.due {
+            return;
+        }
+        if state.found.is_empty() && !self.find_old(state, now) {
+            return;
+        }
+        let began = Instant::now();
+        while !state.found.is_empty() && began.elapsed() < SLICE && !self.closing.load(Ordering::Acquire) {
+            let part = state.found.take(state.step);
+            let step_began = Instant::now();
+            if self.store.prune(&state.old, &part).is_err() {
+                // It is found again.
+                state.found = Found::default();
+                state.due = now.mono.after(EVERY);
+                return;
+            }
+            let took = step_began.elapsed();
+            if took < STEP_SHORT {
+                state.step = (state.step * 2).min(STEP_MAX);
+            } else if took > STEP_LONGEST {
+                state.step = (state.step / 2).max(STEP_MIN);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        if state.found.is_empty() && state.is_all {
+            state.due = now.mono.after(EVERY);
+        } else {
+            self.wake_liaison();
+        }
+    }
+
+    /// False if there is nothing to delete now.
+    fn find_old(&self, state: &mut Forgetting, now: Now) -> bool {
+        state.due = now.mono.after(EVERY);
+        let kept = self.kept;
+        let ticks = kept.runs.map_or(kept.ticks, |runs| runs.min(kept.ticks));
+        let Ok(spared) = self.store.spared(self.epoch) else { return false };
+        let longest = kept.runs.map_or(kept.ticks, |runs| runs.max(kept.ticks));
+        if let Some(until) =
+            spared.until(now.wall, longest, state.seen.is_none_or(|seen| has_jumped(seen, now)))
+        {
+            if spared.until != Some(until) && self.store.spare(until).is_err() {
+                return false;
+            }
+            state.seen = Some(now);
+            state.due = now.mono.after(Duration::from_micros(until.0.abs_diff(now.wall.0)));
+            return false;
+        }
+        state.seen = Some(now);
+        let before = |span| Wall(now.wall.0.saturating_sub(Wall(0).after(span).0));
+        state.old = Old {
+            now: now.wall,
+            runs_before: kept.runs.map(before),
+            ticks_before: before(ticks),
+            ticks_max: kept.ticks_max,
+        };
+        let halt = Halt::default();
+        let Ok(_open) = self.open(&halt) else { return false };
+        let Ok(found) = self.store.find_old(&state.old, FOUND_MAX, &halt) else { return false };
+        let is_full = |length: usize| length as u64 >= FOUND_MAX;
+        state.is_all =
+            !(is_full(found.runs.len()) || is_full(found.ticks.len()) || is_full(found.keys.len()));
+        state.found = found;
+        // What is found is deleted at once, in slices.
+        let is_some = !state.found.is_empty();
+        if is_some {
+            state.due = now.mono;
+        }
+        is_some
+    }
+}
+
+/// Whether the wall clock moved ahead of the other one.
+fn has_jumped(seen: Now, now: Now) -> bool {
+    let lived = Duration::from_nanos(now.mono.0.saturating_sub(seen.mono.0));
+    now.wall > seen.wall.after(lived).after(JUMP)
+}
