@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from time import monotonic
 
 from . import attempt, check
 from .errors import ArgumentTypeError, RunnerError, WorkflowError
+from .plain import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +24,43 @@ if TYPE_CHECKING:
 DEFER_SECONDS_MIN = 0.001
 """A condition of `defer_until` is looked at no more often than this."""
 
+DEFERRED_MAX = 1000
+"""So many tasks of a runner wait without a slot at once. Each is a thread, and a slot given back makes
+room for one more: further ones wait in their slots until there is room."""
+
 LOOK_SECONDS = 0.1
 """How soon a wait notices that it is over."""
 
 _task_log = logging.getLogger("cloaca.task")
+
+
+class Deferred:
+    """How many tasks of a runner wait without a slot."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._is_told = False
+
+    def enter(self) -> bool:
+        """Whether one more may."""
+        with self._lock:
+            if self._count < DEFERRED_MAX:
+                self._count += 1
+                return True
+            is_told, self._is_told = self._is_told, True
+        if not is_told:
+            text = (
+                "%d tasks wait in defer_until, as many as may; further ones keep their slots while they wait"
+            )
+            say(_task_log, logging.WARNING, text, DEFERRED_MAX)
+        return False
+
+    def leave(self) -> None:
+        """One waits no more."""
+        with self._lock:
+            self._count -= 1
+            self._is_told &= self._count > 0
 
 
 class TaskHandle:
@@ -39,12 +74,14 @@ class TaskHandle:
             the next number.
     """
 
-    __slots__ = ("_engine", "_held", "_job", "_open", "task_id")
+    __slots__ = ("_deferred", "_engine", "_held", "_job", "_open", "_waits", "task_id")
 
-    def __init__(self, engine: Engine, job: Job, task_id: str) -> None:
+    def __init__(self, engine: Engine, job: Job, task_id: str, deferred: Deferred) -> None:
+        self._deferred = deferred
         self._engine = engine
         self._job = job
         self._held = True
+        self._waits = False
         self._open = True
         self.task_id = task_id
 
@@ -69,6 +106,8 @@ class TaskHandle:
 
         When the runner shuts down meanwhile, the body ends here without an outcome: the attempt is not used
         up, and the next runner begins it anew. So it ends when nobody waits for the attempt any more.
+        Each task that waits is a thread. A thousand of a runner's tasks may wait so at once; further ones
+        keep their slots while they wait, until there is room.
 
         Args:
             condition: called without arguments, and awaited if it is async; an `Exception` that it raises is
@@ -93,13 +132,25 @@ class TaskHandle:
             raise RunnerError(f"task '{self.task_id}' has ended; its handle cannot defer any more")
         deadline = None if limit is None else monotonic() + limit
         pause = max(poll_interval_ms / 1000, DEFER_SECONDS_MIN)
-        self._engine.jobs.yield_slot(self._job)
-        self._held = False
-        while not _holds(condition, self.task_id):
-            self._wait(pause, deadline)
-        while not self._engine.jobs.regain_slot(self._job, LOOK_SECONDS):
-            self._look()
-        self._held = True
+        try:
+            self._yield()
+            while not _holds(condition, self.task_id):
+                self._wait(pause, deadline)
+                self._yield()
+            while not self._held and not self._engine.jobs.regain_slot(self._job, LOOK_SECONDS):
+                self._look()
+            self._held = True
+        finally:
+            if self._waits:
+                self._waits = False
+                self._deferred.leave()
+
+    def _yield(self) -> None:
+        """Gives the slot back, once there is room among those that wait without one."""
+        if not self._waits and self._deferred.enter():
+            self._waits = True
+            self._engine.jobs.yield_slot(self._job)
+            self._held = False
 
     def _wait(self, pause: float, deadline: float | None) -> None:
         """Waits for the next look at the condition, and looks meanwhile whether it still matters."""
@@ -127,7 +178,7 @@ class TaskHandle:
 
     def _regain(self) -> None:
         # The end of a body that goes on is reported from a slot like any other.
-        while not self._engine.jobs.regain_slot(self._job, LOOK_SECONDS):
+        while not self._held and not self._engine.jobs.regain_slot(self._job, LOOK_SECONDS):
             if self._engine.wait_closing(0.0):
                 raise attempt.Interrupted
         self._held = True

@@ -15,7 +15,7 @@ from .answer import is_awaitable
 from .context import Context, decode_value, encode_within, fitting
 from .job import Job
 from .plain import describe, say
-from .task_handle import TaskHandle
+from .task_handle import Deferred, TaskHandle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Worker:
         self.engine = engine
         self.tasks = tasks
         self._running: dict[int, TaskHandle] = {}
+        self._deferred = Deferred()
         self._pid = os.getpid()
 
     def running(self) -> list[str]:
@@ -54,7 +55,7 @@ class Worker:
             return
         failure: BaseException | None = None
         left = ""
-        handle = TaskHandle(self.engine, job, task_id)
+        handle = TaskHandle(self.engine, job, task_id, self._deferred)
         me = threading.get_ident()
         self._running[me] = handle
         try:

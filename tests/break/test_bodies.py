@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import threading
@@ -154,6 +155,116 @@ def test_a_callback_that_ends_badly_changes_nothing(
     }
     workflow("called", body, **callbacks)
     assert runner.submit("called").result(SECONDS).status == ends
+    goes_on(runner)
+
+
+@pytest.mark.parametrize("ends", ["Completed", "Failed"])
+def test_an_async_callback_that_ends_badly_changes_nothing(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object], ends: str
+) -> None:
+    async def told(*_: object) -> object:
+        await asyncio.sleep(0)
+        return nasty()
+
+    def body(context: cloaca.Context) -> None:
+        if ends == "Failed":
+            raise ValueError("on purpose")
+
+    workflow("called", body, on_success=told, on_failure=told)
+    assert runner.submit("called").result(SECONDS).status == ends
+    goes_on(runner)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_condition_that_ends_badly_is_asked_again_or_fails_its_task_alone(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object], is_async: bool
+) -> None:
+    calls: list[int] = []
+
+    def condition() -> object:
+        calls.append(1)
+        return True if len(calls) > 2 else nasty()
+
+    async def condition_async() -> object:
+        await asyncio.sleep(0)
+        return condition()
+
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        handle.defer_until(condition_async if is_async else condition, poll_interval_ms=1)
+
+    workflow("waits", body)
+    status = runner.submit("waits").result(SECONDS).status
+    # What is no `Exception` ends the body at once; an answer is true or false, whatever it is.
+    assert status == "Completed" if len(calls) > 2 else len(calls) == 1
+    goes_on(runner)
+
+
+@pytest.mark.parametrize("kind", ["a generator", "a tick", "an iterator", "a list"])
+def test_an_answer_that_ends_badly_while_it_is_read_is_an_error_tick(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object], kind: str
+) -> None:
+    polls, thrice = [], threading.Event()
+
+    def results() -> Iterator[Any]:
+        polls.append(1)
+        if len(polls) == 3:
+            thrice.set()
+        yield cloaca.TriggerResult.fire({"n": len(polls)})
+        yield nasty()
+
+    class Bad(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return results()
+
+    def poll_tick(tick: cloaca.Tick) -> object:
+        tick.cursor = len(polls) + 1
+        return results()
+
+    bodies: dict[str, Callable[..., object]] = {
+        "a generator": results,
+        "a tick": poll_tick,
+        "an iterator": lambda: itertools.chain(results()),
+        "a list": lambda: Bad([1]),
+    }
+    workflow("good", lambda context: None)
+    cloaca.trigger(
+        workflow="good", poll_interval="1ms", name="bad", on_error=cloaca.Backoff("1ms", max="1ms")
+    )(bodies[kind])
+    assert thrice.wait(SECONDS)
+    assert runner.ticks("bad")[0]["outcome"] == "error"
+    assert not runner.list_runs()
+    goes_on(runner)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_tick_that_ends_badly_is_an_error_or_comes_out_and_the_trigger_goes_on(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object], is_async: bool
+) -> None:
+    async def poll_async() -> object:
+        return nasty()
+
+    cloaca.trigger(poll_interval="1h", name="bad")(poll_async if is_async else lambda: nasty())
+    for _ in range(2):
+        came: BaseException | None = None
+        outcome = None
+        try:
+            outcome = runner.tick("bad")["outcome"]
+        except BaseException as raised:
+            came = raised
+        # What is no `Exception` is the caller's; the error of a cancelled coroutine is one on this side.
+        is_callers = not isinstance(came, Exception) or type(came).__name__ == "CancelledError"
+        assert outcome == "error" if came is None else is_callers
+    goes_on(runner)
+
+
+def test_a_constructor_that_ends_badly_beside_a_living_runner_declares_nothing(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object]
+) -> None:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        cloaca.register_workflow_constructor("bad", nasty)
+    assert not isinstance(caught.value, AssertionError)
+    with pytest.raises(cloaca.WorkflowError, match="bad"):
+        runner.execute("bad")
     goes_on(runner)
 
 

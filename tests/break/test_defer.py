@@ -1,0 +1,81 @@
+"""Many tasks that wait in `defer_until`: each is a thread, and so there is a bound."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic, sleep
+
+import pytest
+
+import cloaca
+from cloaca import task_handle
+
+SECONDS = 30.0
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = monotonic() + SECONDS
+    while not condition():
+        assert monotonic() < deadline, "it never came"
+        sleep(0.005)
+
+
+def workers() -> int:
+    return sum(thread.name.startswith("cloaca-worker") for thread in threading.enumerate())
+
+
+def test_of_many_tasks_that_wait_so_many_give_their_slot_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(task_handle, "DEFERRED_MAX", 3)
+    go, entered = threading.Event(), []
+
+    def told() -> list[str]:
+        return [line for line in caplog.messages if "3 tasks wait in defer_until" in line]
+
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        entered.append(handle)
+        handle.defer_until(go.is_set, poll_interval_ms=1)
+        assert handle.is_slot_held()
+
+    with cloaca.WorkflowBuilder("waits"):
+        cloaca.task(id="t", retry_attempts=1)(body)
+    config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=2)
+    with cloaca.DefaultRunner.with_config(":memory:", config) as runner:
+        runs = runner.submit_many("waits", [{"number": number} for number in range(20)])
+        until(lambda: len(entered) == 5)
+        until(told)
+        # Who waits in its slot holds it, and nobody else begins.
+        assert sorted(handle.is_slot_held() for handle in entered) == [False] * 3 + [True] * 2
+        assert workers() <= 6
+        go.set()
+        assert {run.result(SECONDS).status for run in runs} == {"Completed"}
+    assert len(told()) == 1
+
+
+def test_a_task_that_waits_in_its_slot_gives_it_back_once_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(task_handle, "DEFERRED_MAX", 1)
+    handles: dict[str, cloaca.TaskHandle] = {}
+    gates = {name: threading.Event() for name in ("first", "second")}
+
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        name = context["name"]
+        handles[name] = handle
+        handle.defer_until(gates[name].is_set, poll_interval_ms=1)
+
+    with cloaca.WorkflowBuilder("waits"):
+        cloaca.task(id="t", retry_attempts=1)(body)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        first = runner.submit("waits", {"name": "first"})
+        until(lambda: "first" in handles and not handles["first"].is_slot_held())
+        second = runner.submit("waits", {"name": "second"})
+        until(lambda: "second" in handles)
+        assert handles["second"].is_slot_held()
+        gates["first"].set()
+        assert first.result(SECONDS).status == "Completed"
+        until(lambda: not handles["second"].is_slot_held())
+        gates["second"].set()
+        assert second.result(SECONDS).status == "Completed"
