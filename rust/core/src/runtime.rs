@@ -129,6 +129,8 @@ struct Shared {
     questions: Mutex<Questions>,
     closing: AtomicBool,
     has_given_in: AtomicBool,
+    /// Runs have come into hand since the store was last asked which of them are to end.
+    cancels_due: AtomicBool,
     /// Every thread is to end.
     is_stopped: AtomicBool,
     /// The writer is gone, so that nothing that ends now can be kept.
@@ -221,6 +223,7 @@ impl Runtime {
             questions: Mutex::default(),
             closing: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
+            cancels_due: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             stays: Mutex::new(Some(epoch)),
@@ -317,6 +320,8 @@ impl Runtime {
         let watch = Watch::new(id, News::Started);
         lock(&self.shared.watches).insert(id, Arc::clone(&watch));
         self.step(Event::Claimed(vec![reopened]));
+        self.shared.cancels_due.store(true, Ordering::Release);
+        self.shared.wake_liaison();
         Ok(Some(watch))
     }
 

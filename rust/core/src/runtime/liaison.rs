@@ -111,6 +111,9 @@ impl Shared {
         if round.has_news {
             round.has_news = self.read_news().is_err();
         }
+        if self.cancels_due.swap(false, Ordering::AcqRel) && self.heed_cancels().is_err() {
+            self.cancels_due.store(true, Ordering::Release);
+        }
         self.ask_for_ends();
         round.last_other = self.look_at_others(round.last_other);
     }
@@ -229,28 +232,44 @@ impl Shared {
         if !self.replace_crons(version, crons) {
             return self.read_news();
         }
+        self.heed_cancels()
+    }
+
+    /// Ends runs of this runner that somebody asked to end. Also one who asked here, while the store had handed the run over already and the
+    /// engine did not know of it yet.
+    fn heed_cancels(&self) -> std::result::Result<(), Fault> {
         let cancelled = self.store.cancel_requests(self.epoch)?;
         cancelled.into_iter().for_each(|id| self.step(Event::Cancel(id)));
         Ok(())
     }
 
     pub(super) fn recover(&self) {
-        let mut after = 0;
+        if self.claim_all() > 0 {
+            self.cancels_due.store(true, Ordering::Release);
+        }
+    }
+
+    /// Returns how many runs came.
+    fn claim_all(&self) -> usize {
+        let (mut after, mut claimed) = (0, 0);
         while !self.closing.load(Ordering::Acquire) {
             let workflows = lock(&self.engine).workflow_names();
             match self.store.claim_runs(self.epoch, after, CLAIM_CHUNK, &workflows) {
                 Ok(runs) => {
-                    let Some(last) = runs.last() else { return };
+                    let Some(last) = runs.last() else { break };
                     after = last.row;
+                    claimed += runs.len();
                     self.step(Event::Claimed(runs));
                 }
                 Err(Fault::Passing(_)) => std::thread::sleep(RECOVERY_PAUSE),
                 Err(Fault::Final(text)) => {
                     let text = format!("unfinished runs cannot be resumed: {text}");
-                    return self.order(Order::Log(Level::Error, text));
+                    self.order(Order::Log(Level::Error, text));
+                    break;
                 }
             }
         }
+        claimed
     }
 
     pub(super) fn load_crons(&self) {
