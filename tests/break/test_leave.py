@@ -211,3 +211,35 @@ def test_a_runner_that_was_taken_for_dead_ends_and_says_so(tmp_path: Path) -> No
         go.set()
     with cloaca.DefaultRunner(str(path)) as runner:
         assert runner.run(run.id).result(SECONDS).status == "Completed"
+
+
+def test_equal_runs_from_before_hold_back_a_trigger_that_allows_none_any_more(tmp_path: Path) -> None:
+    url, go = str(tmp_path / "a.db"), threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        go.wait(SECONDS)
+
+    workflow("w", body)
+
+    def declare(allow_concurrent: bool) -> None:
+        @cloaca.trigger(workflow="w", poll_interval="1h", name="t", allow_concurrent=allow_concurrent)
+        def t() -> cloaca.TriggerResult:
+            return cloaca.TriggerResult.fire({"same": 1})
+
+    declare(True)
+    with cloaca.DefaultRunner(url) as runner:
+        runner.tick("t")
+        runner.tick("t")
+        assert len(runner.list_runs()) == 2
+        declare(False)
+        runner.tick("t")
+        assert len(runner.list_runs()) == 2
+        assert "deduplicated" in runner.ticks("t")[0]["reason"]
+        go.set()
+        until(lambda: statuses(runner) == ["Completed"] * 2)
+        go.clear()
+        runner.tick("t")
+        assert len(runner.list_runs()) == 3
+        runner.tick("t")
+        assert len(runner.list_runs()) == 3
+        go.set()
