@@ -5,13 +5,11 @@ Invariant: what is entered is left, whatever the body raises.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from contextvars import ContextVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
 # A context variable follows a coroutine to the loop, and `asyncio.to_thread` back to a thread.
@@ -24,14 +22,20 @@ class Interrupted(BaseException):
     """
 
 
-@contextlib.contextmanager
-def inside(engine: Any, job: Any) -> Iterator[None]:
-    """While a body of `engine` runs here: an attempt's `job`, or `None` for a poll."""
-    token = _bodies.set((*_bodies.get(), (engine, job)))
-    try:
-        yield
-    finally:
-        _bodies.reset(token)
+class inside:
+    """While a body of `engine` runs here: an attempt's `job`, or `None` for a poll. Written out, because each attempt
+    enters one."""
+
+    __slots__ = ("_entered", "_token")
+
+    def __init__(self, engine: Any, job: Any) -> None:
+        self._entered = (engine, job)
+
+    def __enter__(self) -> None:
+        self._token = _bodies.set((*_bodies.get(), self._entered))
+
+    def __exit__(self, *_: object) -> None:
+        _bodies.reset(self._token)
 
 
 def current(engine: Any) -> tuple[Any] | None:

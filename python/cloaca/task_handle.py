@@ -93,9 +93,7 @@ class TaskHandle:
     @property
     def run_id(self) -> str:
         """The run's id: with `task_id` a key that is the same for every attempt, for whoever acts outside."""
-        # Not by `uuid`: a thread that imports at a fork leaves the child half a module, and its lock.
-        digits = f"{self._job.run:032x}"
-        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        return run_id(self._job)
 
     def is_slot_held(self) -> bool:
         """Whether the task counts against ``max_concurrent_tasks`` now."""
@@ -201,3 +199,10 @@ def _holds(condition: Any, task_id: str) -> bool:
         with contextlib.suppress(Exception):
             _task_log.error("the condition that task '%s' waits for raised", task_id, exc_info=raised)
         return False
+
+
+def run_id(job: Job) -> str:
+    """The id of an attempt's run, as text."""
+    # Not by `uuid`: a thread that imports at a fork leaves the child half a module, and its lock.
+    digits = f"{job.run:032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

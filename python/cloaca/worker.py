@@ -15,7 +15,7 @@ from .answer import is_awaitable
 from .context import Context, decode_value, encode_within, fitting
 from .job import Job
 from .plain import describe, say
-from .task_handle import Deferred, TaskHandle
+from .task_handle import Deferred, TaskHandle, run_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ class Worker:
     def __init__(self, engine: Engine, tasks: dict[int, TaskDefinition]) -> None:
         self.engine = engine
         self.tasks = tasks
-        self._running: dict[int, TaskHandle] = {}
+        self._running: dict[int, tuple[str, Job]] = {}
         self._deferred = Deferred()
         self._pid = os.getpid()
 
     def running(self) -> list[str]:
         """What tasks run now, in words."""
-        handles = list(self._running.values())
-        return sorted(f"task '{handle.task_id}' of run {handle.run_id}" for handle in handles)
+        running = list(self._running.values())
+        return sorted(f"task '{task_id}' of run {run_id(job)}" for task_id, job in running)
 
     def run(self, parts: JobParts, body: int, task_id: str, context_json: str, error: str) -> None:
         """Makes an attempt: calls the body, tells the engine how it ended, then whoever wants to be told."""
@@ -55,9 +55,9 @@ class Worker:
             return
         failure: BaseException | None = None
         left = ""
-        handle = TaskHandle(self.engine, job, task_id, self._deferred)
+        handle = TaskHandle(self.engine, job, task_id, self._deferred) if task.takes_handle else None
         me = threading.get_ident()
-        self._running[me] = handle
+        self._running[me] = (task_id, job)
         try:
             fitting(self.engine.context_bytes_max, context_json, "the context that it is given")
             with attempt.inside(self.engine, job):
@@ -67,7 +67,8 @@ class Worker:
             failure = raised
         finally:
             del self._running[me]
-        handle._close()
+        if handle is not None:
+            handle._close()
         if attempt.is_forked(self._pid):
             return
         if isinstance(failure, attempt.Interrupted):
@@ -77,8 +78,8 @@ class Worker:
         else:
             self._fail(job, task, task_id, failure, context)
 
-    def _call(self, task: TaskDefinition, context: Context, handle: TaskHandle) -> tuple[str, Context]:
-        returned = task.function(context, handle) if task.takes_handle else task.function(context)
+    def _call(self, task: TaskDefinition, context: Context, handle: TaskHandle | None) -> tuple[str, Context]:
+        returned = task.function(context) if handle is None else task.function(context, handle)
         if is_awaitable(returned):
             from ._aio import run_coroutine
 
