@@ -23,8 +23,10 @@ class Interrupted(BaseException):
 
 
 class inside:
-    """While a body of `engine` runs here: an attempt's `job`, or `None` for a poll. Written out, because each attempt
-    enters one."""
+    """While a body of `engine` runs here: an attempt's `job`, or `None` for a poll.
+
+    Written out as a class, because each attempt enters one.
+    """
 
     __slots__ = ("_entered", "_token")
 

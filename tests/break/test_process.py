@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -29,6 +31,20 @@ WORKS = """
         tick.cursor = (tick.cursor or 0) + 1
         return cloaca.TriggerResult.fire({"i": tick.cursor}, run_key=str(tick.cursor))
 """
+
+
+def stop_between_transactions(program: Program, path: Path) -> None:
+    """Stopped amidst one, it would keep everybody else from writing, as any process on SQLite does."""
+    for _ in range(1000):
+        program.stop()
+        with closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as outsider:
+            try:
+                outsider.execute("BEGIN IMMEDIATE")
+                outsider.execute("ROLLBACK")
+                return
+            except sqlite3.OperationalError:
+                program.go_on()
+    raise AssertionError("it writes without a pause")
 
 
 def test_a_runner_that_is_stopped_for_long_is_not_taken_for_dead(tmp_path: Path) -> None:
@@ -56,7 +72,7 @@ def test_a_runner_that_is_stopped_for_long_is_not_taken_for_dead(tmp_path: Path)
     with Program(source, path) as program:
         for _ in range(20):
             program.until("ended")
-        program.stop()
+        stop_between_transactions(program, path)
         run(WORKS + looks, path)
         program.go_on()
         for _ in range(20):

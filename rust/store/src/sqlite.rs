@@ -231,8 +231,9 @@ impl Store for SqliteStore {
     }
 
     fn leave(&self, epoch: i64, kept: &[Uuid], at: Wall) -> Stored<Option<i64>> {
-        // The lock last: whoever finds it free while the runs are still this owner's would count an interruption. A death between the two
-        // leaves a small file behind, which only carries news.
+        // The lock last: whoever finds it free while the runs are still this owner's would count an interruption. The file that carries
+        // news first, or a death in between would leave it for ever.
+        self.locks.withdraw(epoch);
         let left = self.write(Step::Leave, |db| {
             let remnant = if kept.is_empty() { None } else { Some(owner::join(db, &self.locks, at)?) };
             run::give_up(db, epoch, kept, remnant, at)?;

@@ -61,6 +61,15 @@ impl Locks {
         is_free
     }
 
+    /// Takes the file away by which `epoch` hears of news, where it is nothing else.
+    pub fn withdraw(&self, epoch: i64) {
+        if cfg!(target_os = "linux")
+            && let Some(path) = self.hint(epoch)
+        {
+            let _ = fs::remove_file(path);
+        }
+    }
+
     /// Gives the lock of `epoch` up.
     pub fn release(&self, epoch: i64) {
         let Some(path) = self.hint(epoch) else { return };
