@@ -243,3 +243,37 @@ def test_equal_runs_from_before_hold_back_a_trigger_that_allows_none_any_more(tm
         runner.tick("t")
         assert len(runner.list_runs()) == 3
         go.set()
+
+
+def test_a_trigger_whose_poll_outlives_its_runner_is_not_polled_beside_it(tmp_path: Path) -> None:
+    url, entered, go = str(tmp_path / "a.db"), threading.Event(), threading.Event()
+    inside: list[int] = []
+    most: list[int] = []
+    polls: list[str] = []
+    workflow("w", lambda context: None)
+
+    @cloaca.trigger(workflow="w", poll_interval="5ms")
+    def hangs() -> bool:
+        inside.append(1)
+        most.append(len(inside))
+        entered.set()
+        go.wait(SECONDS)
+        inside.pop()
+        polls.append("hangs")
+        return False
+
+    @cloaca.trigger(workflow="w", poll_interval="5ms")
+    def healthy() -> bool:
+        polls.append("healthy")
+        return False
+
+    first = cloaca.DefaultRunner(url)
+    assert entered.wait(SECONDS)
+    first.shutdown(timeout=0.01)
+    polls.clear()
+    with cloaca.DefaultRunner(url):
+        until(lambda: polls.count("healthy") > 20)
+        assert len(most) == 1
+        go.set()
+        until(lambda: polls.count("hangs") > 3)
+    assert max(most) == 1

@@ -19,7 +19,7 @@ pub use crate::record::{ContextHash, Outcome, RunEnd, RunStatus, Stretch, TaskRe
 pub use change::{
     Admitted, Change, CronMove, NewRun, Receipt, RunChange, TickChange, TriggerRow, TriggerState,
 };
-pub use claim::{BURIED, Siblings, Unfinished};
+pub use claim::{BURIED, InFlight, Siblings, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use listing::{CronStats, Page, RunFilter, RunRow};
 pub use raw::{Cell, Halt, Table};
@@ -41,10 +41,10 @@ pub type Stored<T> = Result<T, Fault>;
 pub trait Store: Send + Sync {
     /// Registers a living runner and returns its epoch, larger than all before it.
     fn join(&self, at: Wall) -> Stored<i64>;
-    /// Takes a runner off the list and gives up its unfinished runs, except those `kept`, whose bodies still run. What is given up counts no
-    /// interruption; what somebody asked to end has ended. What is kept stands under the epoch that is returned, whose lock is held until
-    /// that leaves in its turn; with nothing kept there is none.
-    fn leave(&self, epoch: i64, kept: &[Uuid], at: Wall) -> Stored<Option<i64>>;
+    /// Takes a runner off the list and gives up its unfinished runs and its triggers, except those of `kept`, whose bodies still run. What is
+    /// given up counts no interruption; what somebody asked to end has ended. What is kept stands under the epoch that is returned, whose
+    /// lock is held until that leaves in its turn; with nothing kept there is none.
+    fn leave(&self, epoch: i64, kept: &InFlight, at: Wall) -> Stored<Option<i64>>;
     /// Closes everything: whatever is asked then is refused. Waits for nothing but what is being answered.
     fn close(&self);
     /// Takes those off the list that have died without leaving, and tells how many those were and how many others live.

@@ -32,7 +32,7 @@ use uuid::Uuid;
 use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Request, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::poll::PollCounts;
-use crate::port::{BURIED, Change, Fault, RunChange, Store};
+use crate::port::{BURIED, Change, Fault, InFlight, RunChange, Store};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -564,12 +564,13 @@ impl Shared {
         let Some(epoch) = *left else { return };
         let mut jobs = lock(&self.jobs);
         jobs.is_leaving = true;
-        let kept: BTreeSet<Uuid> = jobs.in_flight().map(|job| job.run).collect();
+        let runs: BTreeSet<Uuid> = jobs.in_flight().map(|job| job.run).collect();
         drop(jobs);
+        let triggers = lock(&self.polls).poller.rows_in_body();
+        let kept = InFlight { runs: runs.into_iter().collect(), triggers };
         if !self.write_late(epoch) {
             return;
         }
-        let kept: Vec<Uuid> = kept.into_iter().collect();
         // What fails here is buried by the next owner.
         *left = self.store.leave(epoch, &kept, self.now().wall).unwrap_or_default();
         self.close_when_left(*left);

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Cell, Change, CronStats, Fault, Found, Halt, NewCron, Old, Page, Receipt, RunFilter, RunRow, Schedule,
-    ScheduleFilter, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
+    Cell, Change, CronStats, Fault, Found, Halt, InFlight, NewCron, Old, Page, Receipt, RunFilter, RunRow,
+    Schedule, ScheduleFilter, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -230,13 +230,14 @@ impl Store for SqliteStore {
         Ok(epoch)
     }
 
-    fn leave(&self, epoch: i64, kept: &[Uuid], at: Wall) -> Stored<Option<i64>> {
+    fn leave(&self, epoch: i64, kept: &InFlight, at: Wall) -> Stored<Option<i64>> {
         // The lock last: whoever finds it free while the runs are still this owner's would count an interruption. The file that carries
         // news first, or a death in between would leave it for ever.
         self.locks.withdraw(epoch);
         let left = self.write(Step::Leave, |db| {
             let remnant = if kept.is_empty() { None } else { Some(owner::join(db, &self.locks, at)?) };
-            run::give_up(db, epoch, kept, remnant, at)?;
+            run::give_up(db, epoch, &kept.runs, remnant, at)?;
+            schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
             owner::leave(db, epoch)?;
             Ok(remnant)
         });

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::thread;
 
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, NewCron, NewRun, Old, Outcome, Page,
-    Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Spared, Store,
-    Stretch, TaskStatus, TickChange,
+    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, InFlight, NewCron, NewRun, Old,
+    Outcome, Page, Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
+    Spared, Store, Stretch, TaskStatus, TickChange,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -35,6 +35,7 @@ claims! {
     who_leaves_gives_up_its_runs_without_an_interruption
     who_leaves_keeps_what_still_has_a_body
     who_was_taken_for_dead_is_told_and_gets_nothing
+    who_leaves_keeps_a_trigger_whose_poll_is_in_flight
     a_batch_has_a_receipt_for_each_change_in_order
     a_batch_that_fails_leaves_nothing_behind
     a_declared_trigger_keeps_its_switch_and_cursor
@@ -115,7 +116,7 @@ claims! {
 
 fn every_epoch_is_larger_than_those_before(store: &dyn Store) {
     let first = store.join(Wall(1)).unwrap();
-    store.leave(first, &[], Wall(50)).unwrap();
+    store.leave(first, &InFlight::default(), Wall(50)).unwrap();
     let second = store.join(Wall(2)).unwrap();
     assert!(second > first && first > 0);
 }
@@ -123,7 +124,7 @@ fn every_epoch_is_larger_than_those_before(store: &dyn Store) {
 fn who_leaves_gives_up_its_runs_without_an_interruption(store: &dyn Store) {
     let first = store.join(Wall(1)).unwrap();
     started(store, first, new_run(1));
-    store.leave(first, &[], Wall(50)).unwrap();
+    store.leave(first, &InFlight::default(), Wall(50)).unwrap();
     let second = store.join(Wall(2)).unwrap();
     let claimed = store.claim_runs(second, 0, 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].id, claimed[0].interruptions), (id(1), 0));
@@ -133,16 +134,31 @@ fn who_leaves_keeps_what_still_has_a_body(store: &dyn Store) {
     let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
     let row = started(store, first, new_run(1));
     started(store, first, new_run(2));
-    let remnant = store.leave(first, &[id(1)], Wall(50)).unwrap().expect("something is kept");
+    let remnant = store
+        .leave(first, &InFlight { runs: vec![id(1)], triggers: vec![] }, Wall(50))
+        .unwrap()
+        .expect("something is kept");
     let claimed = |epoch| {
         let runs = store.claim_runs(epoch, 0, 10, &["mail".into()]).unwrap();
         runs.into_iter().map(|run| (run.id, run.interruptions)).collect::<Vec<_>>()
     };
     assert_eq!(claimed(second), [(id(2), 0)]);
     assert_eq!(commit(store, ended(row, first, RunStatus::Completed)), Receipt::Fenced);
-    assert_eq!(store.leave(remnant, &[], Wall(51)), Ok(None));
+    assert_eq!(store.leave(remnant, &InFlight::default(), Wall(51)), Ok(None));
     assert_eq!(claimed(second), [(id(1), 0)]);
     assert_eq!(commit(store, ended(row, remnant, RunStatus::Completed)), Receipt::Fenced);
+}
+
+fn who_leaves_keeps_a_trigger_whose_poll_is_in_flight(store: &dyn Store) {
+    let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    let inbox = declared(store, first, "inbox");
+    declared(store, first, "outbox");
+    let kept = InFlight { runs: vec![], triggers: vec![inbox.row] };
+    let remnant = store.leave(first, &kept, Wall(50)).unwrap().expect("something is kept");
+    assert_eq!(declared(store, second, "outbox").owner, Some(second));
+    assert_eq!(declared(store, second, "inbox").owner, Some(remnant));
+    assert_eq!(store.leave(remnant, &InFlight::default(), Wall(51)), Ok(None));
+    assert_eq!(declared(store, second, "inbox").owner, Some(second));
 }
 
 fn who_was_taken_for_dead_is_told_and_gets_nothing(store: &dyn Store) {
@@ -152,9 +168,9 @@ fn who_was_taken_for_dead_is_told_and_gets_nothing(store: &dyn Store) {
     commit(store, ended(ended_run, first, RunStatus::Failed));
     assert!(!store.bury(second).unwrap().is_buried);
     // Whoever took it for dead left in its name.
-    store.leave(second, &[], Wall(50)).unwrap();
+    store.leave(second, &InFlight::default(), Wall(50)).unwrap();
     assert!(store.bury(second).unwrap().is_buried);
-    store.leave(first, &[], Wall(50)).unwrap();
+    store.leave(first, &InFlight::default(), Wall(50)).unwrap();
     assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]), Err(Fault::Final(BURIED.to_owned())));
     assert_eq!(store.reopen(second, id(2)), Err(Fault::Final(BURIED.to_owned())));
     let third = store.join(Wall(3)).unwrap();
@@ -217,7 +233,7 @@ fn a_declaration_without_a_change_is_no_update(store: &dyn Store) {
 fn an_owner_who_left_declares_and_starts_nothing(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let mine = declared(store, epoch, "outbox");
-    store.leave(epoch, &[], Wall(50)).unwrap();
+    store.leave(epoch, &InFlight::default(), Wall(50)).unwrap();
     let declaration = Change::Declare { epoch, trigger: trigger_row("inbox"), at: Wall(1) };
     assert_eq!(commit(store, declaration), Receipt::Fenced);
     assert_eq!(commit(store, start(epoch, new_run(1))), Receipt::Fenced);
@@ -710,7 +726,7 @@ fn a_run_key_is_forgotten_only_after_its_time(store: &dyn Store) {
 
 /// The owner that comes after `old` has left.
 fn successor(store: &dyn Store, old: i64) -> i64 {
-    store.leave(old, &[], Wall(50)).unwrap();
+    store.leave(old, &InFlight::default(), Wall(50)).unwrap();
     store.join(Wall(2)).unwrap()
 }
 
@@ -722,7 +738,7 @@ fn a_living_owner_keeps_its_runs_and_triggers(store: &dyn Store) {
     assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]).unwrap(), []);
     assert_eq!(declared(store, second, "inbox").owner, Some(first));
     assert_eq!(commit(store, Change::Tick(tick(&trigger, second, vec![]))), Receipt::Fenced);
-    store.leave(first, &[], Wall(50)).unwrap();
+    store.leave(first, &InFlight::default(), Wall(50)).unwrap();
     assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]).unwrap().len(), 1);
     assert_eq!(declared(store, second, "inbox").owner, Some(second));
 }
@@ -863,12 +879,12 @@ fn a_trigger_comes_with_its_runs_that_others_drive(store: &dyn Store) {
             other => panic!("{other:?} declares nothing"),
         };
     assert_eq!(others(second), (Some(old), vec![]));
-    store.leave(old, &[], Wall(50)).unwrap();
+    store.leave(old, &InFlight::default(), Wall(50)).unwrap();
     // Whoever declares their workflow is about to claim them; a run of a workflow that nobody declares holds up nothing.
     assert_eq!(others(third), (Some(third), vec![id(1), id(2)]));
     store.claim_runs(second, 0, 10, &["mail".into(), "other".into()]).unwrap();
     assert_eq!(others(third), (Some(third), vec![id(1), id(2), id(3)]));
-    store.leave(second, &[], Wall(50)).unwrap();
+    store.leave(second, &InFlight::default(), Wall(50)).unwrap();
     store.claim_runs(third, 0, 10, &["mail".into(), "other".into()]).unwrap();
     assert_eq!(others(third), (Some(third), vec![]));
 }
@@ -1196,7 +1212,7 @@ fn what_is_asked_after_the_close_is_refused(store: &dyn Store) {
     assert!(matches!(store.commit(&[]), Err(Fault::Final(_))));
     assert!(matches!(store.runs(&any(), ALL), Err(Fault::Final(_))));
     assert!(matches!(query(store, "SELECT 1", &[]), Err(Fault::Final(_))));
-    assert!(store.leave(epoch, &[], Wall(2)).is_err());
+    assert!(store.leave(epoch, &InFlight::default(), Wall(2)).is_err());
     store.wake_others(epoch);
     assert!(!store.woken(epoch));
 }

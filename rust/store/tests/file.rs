@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
-use cloaca_core::port::{Admitted, Cell, Change, Fault, RunChange, Siblings, Store, TaskStatus};
+use cloaca_core::port::{Admitted, Cell, Change, Fault, InFlight, RunChange, Siblings, Store, TaskStatus};
 use cloaca_core::time::Wall;
 use cloaca_store::OpenError;
 use rusqlite::Connection;
@@ -82,7 +82,7 @@ fn an_owner_that_left_leaves_no_lock_behind() {
     let store = folder.open("runs.db");
     let epoch = store.join(Wall(1)).unwrap();
     assert!(folder.path(&format!("runs.db-owner-{epoch}")).exists());
-    store.leave(epoch, &[], Wall(50)).unwrap();
+    store.leave(epoch, &InFlight::default(), Wall(50)).unwrap();
     assert!(!folder.path(&format!("runs.db-owner-{epoch}")).exists());
 }
 
@@ -322,7 +322,7 @@ fn owners_that_left_do_not_pile_up() {
     let store = folder.open("runs.db");
     for _ in 0..250 {
         let epoch = store.join(Wall(1)).unwrap();
-        store.leave(epoch, &[], Wall(50)).unwrap();
+        store.leave(epoch, &InFlight::default(), Wall(50)).unwrap();
     }
     let kept = query(&*store, "SELECT count(*) FROM owners", &[]).unwrap().1.remove(0).remove(0);
     assert_eq!(kept, Cell::Int(100));
@@ -335,8 +335,11 @@ fn who_keeps_runs_while_leaving_counts_as_living_until_the_end() {
     let store = folder.open("runs.db");
     let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
     started(&*store, first, new_run(1));
-    let remnant = store.leave(first, &[id(1)], Wall(50)).unwrap().expect("something is kept");
+    let remnant = store
+        .leave(first, &InFlight { runs: vec![id(1)], triggers: vec![] }, Wall(50))
+        .unwrap()
+        .expect("something is kept");
     assert_eq!(store.bury(second), Ok(Siblings { buried: 0, living: vec![remnant], is_buried: false }));
-    assert_eq!(store.leave(remnant, &[], Wall(51)), Ok(None));
+    assert_eq!(store.leave(remnant, &InFlight::default(), Wall(51)), Ok(None));
     assert_eq!(store.bury(second), Ok(Siblings::default()));
 }

@@ -143,6 +143,12 @@ impl Poller {
         self.counts
     }
 
+    /// The rows of the triggers whose bodies are in flight.
+    pub fn rows_in_body(&self) -> Vec<i64> {
+        let in_body = self.slots.iter().zip(&self.rests).filter(|(slot, _)| slot.in_body);
+        in_body.filter_map(|(_, rest)| rest.schedule).collect()
+    }
+
     /// How many bodies are in flight.
     pub fn in_body(&self) -> usize {
         self.slots.iter().filter(|slot| slot.in_body).count()

@@ -49,3 +49,19 @@ pub struct Siblings {
 
 /// Why nothing is handed to a runner that was taken for dead.
 pub const BURIED: &str = "the store takes this runner for dead; make a new one";
+
+/// What a runner that leaves cannot give up yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InFlight {
+    /// Runs with an attempt whose body still runs.
+    pub runs: Vec<Uuid>,
+    /// Rows of triggers whose polls have not come back.
+    pub triggers: Vec<i64>,
+}
+
+impl InFlight {
+    /// Whether everything is home.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.triggers.is_empty()
+    }
+}

@@ -237,6 +237,8 @@ impl Runtime {
     ) -> PollTurn {
         if polls.closed {
             polls.threads -= 1;
+            drop(polls);
+            self.poll_is_home();
             return PollTurn::Leave;
         }
         if polls.leader != Some(seat) {
@@ -278,6 +280,17 @@ impl Runtime {
                 }
             }
         }
+    }
+
+    /// A runner that leaves gives up a trigger once its poll has come back. On a thread of its own, as this one may have the interpreter
+    /// in hand.
+    fn poll_is_home(&self) {
+        if !self.shared.closing.load(Ordering::Acquire) || !lock(&self.shared.jobs).is_leaving {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        // Without a thread the end of the process is the end of this owner.
+        let _ = std::thread::Builder::new().name("cloaca-leave".to_owned()).spawn(move || shared.leave());
     }
 
     pub(super) fn poll_given_up(&self, overdue: Overdue, now: Now) {
@@ -400,6 +413,7 @@ impl Runtime {
             polls.poller.looked(ticket, self.now().mono);
         }
         self.shared.wake_pollers();
+        self.poll_is_home();
     }
 
     /// What a trigger's function may know in this poll, and when it was due.
@@ -433,6 +447,7 @@ impl Runtime {
         };
         // The answer may come from a thread that does not poll.
         self.shared.wake_pollers();
+        self.poll_is_home();
         if let Some(stretch) = closed {
             self.step(Event::History(vec![stretch]));
         }
@@ -460,6 +475,7 @@ impl Runtime {
             history: ended.history,
             disable: ended.disable,
         }));
+        self.poll_is_home();
     }
 
     /// Waits until no more than `own` bodies are in flight.

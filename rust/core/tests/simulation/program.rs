@@ -8,7 +8,7 @@ use cloaca_core::cadence;
 use cloaca_core::engine::{Effects, Engine, Event, Request};
 use cloaca_core::poll::RESOLUTION;
 use cloaca_core::port::{
-    Change, Page, RunChange, RunStatus, ScheduleFilter, Store as _, Stored, TaskStatus, Unfinished,
+    Change, InFlight, Page, RunChange, RunStatus, ScheduleFilter, Store as _, Stored, TaskStatus, Unfinished,
 };
 use cloaca_core::time::{Mono, Now};
 use uuid::Uuid;
@@ -87,7 +87,8 @@ impl World {
         self.stumble();
         let now = Now { mono: Mono(self.time_ns - process.born_ns), wall: self.wall() };
         let ends = process.late_ends();
-        let kept: Vec<Uuid> = ends.iter().map(|(job, _)| job.run).collect();
+        let runs = ends.iter().map(|(job, _)| job.run).collect();
+        let kept = InFlight { runs, triggers: process.poller.rows_in_body() };
         let mut open = Effects::default();
         let in_flight = ends.iter().map(|(job, _)| *job).collect();
         process.engine.step(Event::Leaving(in_flight), now, &mut open);
@@ -114,7 +115,9 @@ impl World {
             other => unreachable!("a body's end changes runs only, and not {other:?}"),
         };
         let changes: Vec<Change> = late.commits.into_iter().map(under_remnant).collect();
-        if self.store.commit(&changes).is_err() || self.store.leave(remnant, &[], now.wall).is_err() {
+        if self.store.commit(&changes).is_err()
+            || self.store.leave(remnant, &InFlight::default(), now.wall).is_err()
+        {
             self.store.free_lock(remnant);
         }
         true

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronStats, Fault, Found, Halt, NewCron, NewRun, Old, Page, Receipt,
-    RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings,
-    Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState,
-    Unfinished,
+    Admitted, BURIED, Cell, Change, CronStats, Fault, Found, Halt, InFlight, NewCron, NewRun, Old, Page,
+    Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
+    Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow,
+    TriggerState, Unfinished,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -322,7 +322,7 @@ impl Store for MemoryStore {
         Ok(epoch)
     }
 
-    fn leave(&self, epoch: i64, kept: &[Uuid], at: Wall) -> Stored<Option<i64>> {
+    fn leave(&self, epoch: i64, kept: &InFlight, at: Wall) -> Stored<Option<i64>> {
         let remnant = if kept.is_empty() { None } else { Some(self.join(at)?) };
         {
             let mut state = self.enter()?;
@@ -330,7 +330,13 @@ impl Store for MemoryStore {
             for row in rows {
                 let run = state.run_mut(row);
                 if run.owner == epoch {
-                    run.owner = remnant.filter(|_| kept.contains(&run.new.id)).unwrap_or(NOBODY);
+                    run.owner = remnant.filter(|_| kept.runs.contains(&run.new.id)).unwrap_or(NOBODY);
+                }
+            }
+            for &row in &kept.triggers {
+                let schedule = state.schedule_mut(row);
+                if schedule.owner == Some(epoch) {
+                    schedule.owner = remnant;
                 }
             }
             let is_asked = |row: &i64| {

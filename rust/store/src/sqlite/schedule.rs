@@ -192,6 +192,16 @@ fn configure(db: &Connection, row: i64, trigger: &TriggerRow, at: Wall) -> Resul
     Ok(())
 }
 
+/// Passes triggers of `epoch` to `remnant`: nobody may poll them while a poll is in flight. The others are free once their owner has left.
+pub fn hand_on(db: &Connection, epoch: i64, rows: &[i64], remnant: Option<i64>) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE schedules SET owner = :remnant WHERE row = :row AND owner = :epoch";
+    let mut statement = db.prepare_cached(SQL)?;
+    for row in rows {
+        statement.execute(named_params! { ":row": row, ":epoch": epoch, ":remnant": remnant })?;
+    }
+    Ok(())
+}
+
 /// Saves what a poll leaves on its trigger; false if `change`'s epoch does not hold the trigger any more.
 pub fn advance(db: &Connection, change: &TickChange) -> Result<bool, Failure> {
     const SQL: &str = "
