@@ -21,7 +21,9 @@ TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
 
 
-_OWNER = "SELECT owner AS epoch FROM schedules WHERE kind = 'trigger' AND name = ? AND owner IS NOT NULL"
+_OWNER = """
+    SELECT epoch FROM schedules JOIN owners ON epoch = owner AND left_at IS NULL
+    WHERE kind = 'trigger' AND schedules.name = ?"""
 
 
 class Triggers:
@@ -90,6 +92,9 @@ class Triggers:
         standing = self._open().polls.standing(check.text(trigger_name, "trigger_name", TriggerError))
         if standing is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
+        if standing["standing"] is None:
+            standing["declared"] = trigger_name in self._declarations.places
+            standing["polled_by"] = self._polled_by(trigger_name)
         return why.sentence(standing, self.ticks(trigger_name, 1))
 
     def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
@@ -118,6 +123,11 @@ class Triggers:
             if monotonic() > deadline or engine.wait_closing(0.005):
                 raise RunnerError(f"trigger {excerpt(trigger_name)} is being polled and does not come back")
         if ticket is False:
+            if (owner := self._polled_by(name)) is not None:
+                raise TriggerError(
+                    f"trigger {excerpt(name)} is not declared in this program; runner {owner} of this store "
+                    "polls it, call tick there"
+                )
             raise TriggerError(self._unknown_trigger(trigger_name))
         ruling = self._crew.poll_now(ticket, dry_run)
         engine.polls.flush(name)
@@ -127,12 +137,17 @@ class Triggers:
         found = self._open().polls.standing(name)
         if found is None or found["standing"] is None or not found["standing"]["elsewhere"]:
             return
-        owners = self._open().store.query(_OWNER, [name])
-        who = f" (runner {owners[0]['epoch']} of this store)" if owners else ""
+        owner = self._polled_by(name)
+        who = "" if owner is None else f" (runner {owner} of this store)"
         raise RunnerError(
             f"trigger {excerpt(name)} is polled by another runner{who}, in whose hands its cursor is; "
             "call tick there, or shut that runner down"
         )
+
+    def _polled_by(self, name: str) -> int | None:
+        """The number of the living runner that polls a trigger."""
+        owners = self._open().store.query(_OWNER, [name])
+        return int(owners[0]["epoch"]) if owners else None
 
     def _unknown_trigger(self, name: str) -> str:
         known = ", ".join(row["trigger_name"] for row in self.list_trigger_schedules()) or "none"

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import threading
+from time import monotonic
 
 from . import _guard, attempt, check, living, registry
 from ._crons import Crons
@@ -234,6 +235,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         limit = check.seconds(timeout, "timeout")
         if self._pid != os.getpid():
             return
+        until = monotonic() + limit
         self._closed = True
         self._declarations.close()
         body = attempt.current(self._engine)
@@ -247,7 +249,8 @@ class DefaultRunner(Runs, Crons, Triggers):
             living.leave(self)
             _guard.unwatch_closed()
         # Not after an interrupt: that is heard at once.
-        self._crew.join(min(limit, JOIN_SECONDS) if body is None else 0.0)
+        left = max(0.0, until - monotonic())
+        self._crew.join(min(left, JOIN_SECONDS) if body is None else 0.0)
 
     def __enter__(self) -> Self:
         return self

@@ -18,7 +18,7 @@ def sentence(trigger: dict[str, Any], ticks: list[dict[str, Any]]) -> str:
         by = f"the engine disabled it because {cause}" if cause else "set_trigger_enabled switched it off"
         return f"{name} is not polled: {by} at {trigger['updated_at']}{_ending(last)}"
     if standing is None:
-        return f"{name} is not polled: this program does not declare it{_ending(last)}"
+        return f"{name} {_absent(trigger)}{_ending(last)}"
     if standing["in_body"]:
         since = f" since {standing['polled_since']}" if standing["polled_since"] else ""
         return f"{name} is being polled{since} and has not answered yet{_ending(last)}"
@@ -31,6 +31,14 @@ def sentence(trigger: dict[str, Any], ticks: list[dict[str, Any]]) -> str:
         cause = f"{failures} failed {_times(failures, 'poll')} in a row" if failures else "its own wish"
         return f"{name} backs off until {standing['next_poll_at']} after {cause}{_ending(last)}"
     return f"{name} {_told(last)}"
+
+
+def _absent(trigger: dict[str, Any]) -> str:
+    if (owner := trigger["polled_by"]) is not None:
+        return f"is polled by runner {owner} of this store, and not by this one"
+    if trigger["declared"]:
+        return "is declared here and about to be polled: the store is being asked for it"
+    return "is not polled: this program does not declare it, and no other runner of the store polls it"
 
 
 def _ending(last: dict[str, Any] | None) -> str:

@@ -277,3 +277,21 @@ def test_a_trigger_whose_poll_outlives_its_runner_is_not_polled_beside_it(tmp_pa
         go.set()
         until(lambda: polls.count("hangs") > 3)
     assert max(most) == 1
+
+
+def test_who_does_not_declare_a_trigger_is_told_who_polls_it(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+    workflow("w", lambda context: None)
+
+    @cloaca.trigger(workflow="w", poll_interval="5ms")
+    def watcher() -> bool:
+        return False
+
+    with cloaca.DefaultRunner(url) as first:
+        until(lambda: first.stats()["polls"] > 3)
+        cloaca.registry.clear()
+        with cloaca.DefaultRunner(url) as second:
+            assert "is polled by runner 1 of this store" in second.why("watcher")
+            with pytest.raises(cloaca.TriggerError, match="runner 1 of this store polls it"):
+                second.tick("watcher")
+        assert "skipped" in first.why("watcher")
