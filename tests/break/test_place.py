@@ -362,3 +362,17 @@ def test_a_file_that_is_refused_is_left_as_it_was(tmp_path: Path) -> None:
         cloaca.DefaultRunner(str(path))
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["runs.db"]
+
+
+def test_a_pipe_where_news_would_be_left_holds_up_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    for number in range(1, 4):
+        os.mkfifo(f"{path}-owner-{number}")
+    source = """
+    with cloaca.WorkflowBuilder("w"):
+        @cloaca.task(retry_attempts=1)
+        def t(context): pass
+    with cloaca.DefaultRunner(sys.argv[1]) as first, cloaca.DefaultRunner(sys.argv[1]) as second:
+        say(first.execute("w").status, second.execute("w").status)
+    """
+    assert "Completed Completed" in run(source, path)

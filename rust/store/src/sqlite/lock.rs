@@ -44,7 +44,7 @@ impl Locks {
         let Some(path) = self.hint(epoch) else { return Ok(()) };
         kernel::hold(self.identity, &path, epoch)?;
         // Best effort on Linux, where it only carries news.
-        let made = OpenOptions::new().append(true).create(true).open(&path);
+        let made = open_hint(&path, true);
         let length = made.and_then(|file| file.metadata()).map_or(0, |metadata| metadata.len());
         self.seen().insert(epoch, length);
         Ok(())
@@ -87,7 +87,7 @@ impl Locks {
     /// Tells `epoch` that there is news for it.
     pub fn wake(&self, epoch: i64) {
         let Some(path) = self.hint(epoch) else { return };
-        if let Ok(mut file) = OpenOptions::new().append(true).open(path) {
+        if let Ok(mut file) = open_hint(&path, false) {
             let _ = file.write_all(b".");
         }
     }
@@ -106,6 +106,15 @@ impl Locks {
     fn hint(&self, epoch: i64) -> Option<PathBuf> {
         Some(hint(self.database.as_ref()?, epoch))
     }
+}
+
+/// Never waits, whatever somebody put in the file's place.
+fn open_hint(path: &Path, create: bool) -> std::io::Result<fs::File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(create);
+    #[cfg(target_os = "linux")]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, nix::libc::O_NONBLOCK);
+    options.open(path)
 }
 
 /// The small file of `epoch`.
