@@ -124,19 +124,13 @@ while True:
 """
 
 
-MEMORY = pytest.mark.xfail(
-    strict=False,
-    reason="by chance: a close of `-shm` in the runner's process takes the lock of SQLite's writer "
-    "away amidst a transaction, and no lock of ours can stand in; with outsiders that write, "
-    "the file is damaged in seconds",
-)
 WAYS = [
     pytest.param("nothing", id="nothing"),
     pytest.param("open,copy,descriptor", id="the file"),
     pytest.param("open,log", id="its log"),
     pytest.param("before,nothing", id="a connection from before"),
-    pytest.param("open beside,copy beside", id="its memory", marks=MEMORY),
-    pytest.param("attach", id="ATTACH", marks=MEMORY),
+    pytest.param("open beside,copy beside", id="its memory"),
+    pytest.param("attach", id="ATTACH"),
 ]
 
 

@@ -3,7 +3,7 @@
 //! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `gil` gives the interpreter
 //! away, `fork` refuses what another process made, and `handle` is what the classes share. `engine` is a runner's life; `jobs`,
 //! `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `wait` is how they wait there, and `watch` for a run.
-//! `work` is the loop in which they poll, and `call` is how that calls them back.
+//! `memory_locks` is what SQLite locks by. `work` is the loop in which they poll, and `call` is how that calls them back.
 
 mod call;
 mod convert;
@@ -13,6 +13,8 @@ mod fork;
 mod gil;
 mod handle;
 mod jobs;
+#[cfg(target_os = "linux")]
+mod memory_locks;
 mod polls;
 mod runs;
 mod schedules;
@@ -69,6 +71,8 @@ fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
 /// The native half of cloaca.
 #[pymodule(gil_used = true)]
 fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    #[cfg(target_os = "linux")]
+    memory_locks::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
     module.add_class::<engine::Engine>()?;

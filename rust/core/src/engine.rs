@@ -76,6 +76,8 @@ pub struct Engine {
     job_timer: HashMap<Job, u32>,
     /// First attempts that have begun, and when that is to be on record if they still run then.
     begun: VecDeque<(Mono, Job)>,
+    /// So many of them are on their way to the store.
+    begun_unkept: usize,
     run_timer: HashMap<Uuid, u32>,
     crons: Crons,
     lives: u32,
@@ -108,6 +110,7 @@ impl Engine {
             timer_free: Vec::new(),
             job_timer: HashMap::new(),
             begun: VecDeque::new(),
+            begun_unkept: 0,
             run_timer: HashMap::new(),
             crons: Crons::default(),
             lives: 0,
@@ -139,6 +142,11 @@ impl Engine {
     /// How many runs are in hand.
     pub fn runs_unfinished(&self) -> usize {
         self.runs.len()
+    }
+
+    /// Whether that an attempt has begun is on its way to the store.
+    pub fn is_showing(&self) -> bool {
+        self.begun_unkept > 0
     }
 
     /// Counts since the start.

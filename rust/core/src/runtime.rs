@@ -331,9 +331,9 @@ impl Runtime {
         let now = self.now();
         let mut engine = lock(&self.shared.engine);
         engine.step(Event::Shown, now, &mut effects);
-        let has_news = !effects.commits.is_empty();
+        let is_showing = engine.is_showing();
         self.shared.carry_out(engine, effects);
-        if has_news { self.flushing() } else { Flush::default() }
+        if is_showing { self.flushing() } else { Flush::default() }
     }
 
     /// Asks for a run's end, whoever drives it. False if it is unknown or final. What was sent before should be kept: see

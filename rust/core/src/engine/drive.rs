@@ -84,7 +84,8 @@ impl Engine {
             let Some(run) = self.run_of(job) else { continue };
             if let Some(record) = run.beginning(job.task as usize, job.attempt) {
                 let change = RunChange { run: run.row, epoch, tasks: vec![record], end: None };
-                out.commits.push((Change::Run(change), Then::Nothing));
+                out.commits.push((Change::Run(change), Then::Begun));
+                self.begun_unkept += 1;
             }
         }
     }

@@ -95,6 +95,8 @@ pub enum Then {
         /// How often news had been read by then: what came since may be newer than the answer.
         news: u64,
     },
+    /// That an attempt has begun is on record.
+    Begun,
     /// Nothing.
     Nothing,
 }

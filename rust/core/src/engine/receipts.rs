@@ -9,6 +9,7 @@ use crate::time::Now;
 impl Engine {
     pub(super) fn committed(&mut self, then: Then, receipt: Receipt, now: Now, out: &mut Effects) {
         match (then, receipt) {
+            (Then::Begun, _) => self.begun_unkept -= 1,
             (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
             (Then::Start(ids), Receipt::Start(admitted)) => {
                 out.started.extend(&ids);
@@ -116,7 +117,7 @@ impl Engine {
                 let trigger = self.declared_in(slot).map_or("", |trigger| &*trigger.row.name);
                 say(format!("the declaration of trigger '{trigger}'"));
             }
-            Then::Nothing => say("history of polls".to_owned()),
+            Then::Nothing | Then::Begun => say("history of polls".to_owned()),
         }
     }
 }
