@@ -176,5 +176,7 @@ def _path_of(database: object) -> str:
     if path.startswith("file:"):
         from urllib.parse import unquote, urlsplit
 
-        path = unquote(urlsplit(path).path)
+        # SQLite's end of a name is the first NUL; what isn't a URI to Python names no file of ours.
+        with contextlib.suppress(ValueError):
+            path = unquote(urlsplit(path).path).partition("\0")[0]
     return path

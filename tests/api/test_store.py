@@ -369,6 +369,7 @@ def test_sqlite3_is_refused_however_the_live_file_is_named(here: Path, live: clo
         "file:a.db?mode=ro",
         "file:a%2Edb",
         "file:a.db#part",
+        "file:a.db%00x",
     ):
         with pytest.raises(cloaca.StoreError):
             sqlite3.connect(uri, uri=True)
@@ -378,6 +379,8 @@ def test_other_files_may_be_opened_with_sqlite3(here: Path, live: cloaca.Default
     for name in (":memory:", "", "other.db", "missing.db"):
         sqlite3.connect(name).close()
     sqlite3.connect("file:other.db", uri=True).close()
+    with pytest.raises(sqlite3.OperationalError):
+        sqlite3.connect("file://[x", uri=True)
     with pytest.raises(sqlite3.OperationalError):
         sqlite3.connect(here / "no" / "such.db")
 

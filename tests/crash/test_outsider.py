@@ -217,15 +217,21 @@ def test_a_file_that_may_not_be_written_is_refused_and_not_touched(tmp_path: Pat
     assert [path.name for path in folder.iterdir()] == ["runs.db"]
 
 
-def test_a_file_that_is_deleted_in_use_is_told_of(stage: Stage) -> None:
-    """What is committed to it from then on is gone with the process."""
+def test_a_file_that_is_deleted_in_use_stops_its_runner_which_saves_what_it_can(
+    stage: Stage,
+) -> None:
+    """What would be committed to it from then on would be gone with the process: nothing is."""
     stage.feed(5)
     life = stage.start("--goal", 5, "--wait")
     life.until("idle")
     stage.database.unlink()
     stage.feed(5)
-    stage.until(lambda: any(line.get("item") == 10 for line in life.lines("fire")))
-    (said,) = stage.until(lambda: [line for line in store_lines(life) if line[0] == "ERROR"])
-    assert said[1].startswith("the store is gone")
-    assert f"database '{stage.database}' was deleted or replaced while in use" in said[1]
+    said = stage.until(lambda: [line[1] for line in store_lines(life) if "has stopped" in line[1]])
+    assert f"deleted, moved or replaced database '{stage.database}' while it was in use" in said[0]
+    rescue = stage.database.with_name(stage.database.name + "-rescue")
+    assert str(rescue) in said[0]
+    with closing(sqlite3.connect(rescue)) as saved:
+        assert saved.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert saved.execute("SELECT count(*) FROM runs WHERE completed_at IS NOT NULL").fetchone()[0] > 0
+    rescue.unlink()
     life.kill()

@@ -144,9 +144,9 @@ impl SqliteStore {
         if let Some(text) = self.severed.get() {
             return Err(Fault::Final(text.clone()));
         }
+        let is_there = self.identity.is_none_or(|kept| !open::is_gone(&self.path, kept));
         let is_linked = self.log.is_none() || open::identity(&open::beside(&self.path, "-wal")) == self.log;
-        // Of a file that is gone as a whole `trouble` tells.
-        if is_linked || open::identity(&self.path) != self.identity {
+        if is_there && is_linked {
             return Ok(());
         }
         let rescue = open::beside(&self.path, "-rescue");
@@ -155,8 +155,9 @@ impl SqliteStore {
             Err(failure) => format!("it could not be saved: {}", failure.into_text(&self.name)),
         };
         let text = format!(
-            "the store is gone: somebody deleted the write-ahead log of database '{}' while it was in use, and what was \
-             committed since is in no file; {kept}; nothing more is written",
+            "the store is gone: somebody deleted, moved or replaced {}database '{}' while it was in use, and what was \
+             committed since may be in no file; {kept}; nothing more is written",
+            if is_there { "the write-ahead log of " } else { "" },
             self.name
         );
         Err(Fault::Final(self.severed.get_or_init(|| text).clone()))

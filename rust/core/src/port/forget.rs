@@ -67,11 +67,12 @@ pub struct Spared {
 }
 
 impl Spared {
-    /// Until when nothing is forgotten; none if it may begin. `first` says that nobody who asks has looked before. A moment further away than
-    /// [`SPARED_FOR`] was noted by a clock that was wrong.
-    pub fn until(self, now: Wall, kept: Duration, first: bool) -> Option<Wall> {
+    /// Until when nothing is forgotten; none if it may begin. `first` says that nobody who asks has looked before, `jumped` that the clock did
+    /// so since. A moment further away than [`SPARED_FOR`] was noted by a clock that was wrong.
+    pub fn until(self, now: Wall, kept: Duration, first: bool, jumped: bool) -> Option<Wall> {
         let spared = now.after(SPARED_FOR);
-        let has_jumped = first && self.last_sign.is_some_and(|sign| now > sign.after(kept.max(JUMP)));
+        let is_late = first && self.last_sign.is_some_and(|sign| now > sign.after(kept.max(JUMP)));
+        let has_jumped = jumped || is_late;
         match self.until {
             Some(until) if until > now => Some(until.min(spared)),
             _ if has_jumped => Some(spared),
@@ -90,7 +91,7 @@ mod tests {
 
     fn until(until: Option<i64>, last_sign: Option<i64>, now: i64, first: bool) -> Option<i64> {
         let spared = Spared { until: until.map(Wall), last_sign: last_sign.map(Wall) };
-        spared.until(Wall(now), KEPT, first).map(|until| until.0)
+        spared.until(Wall(now), KEPT, first, false).map(|until| until.0)
     }
 
     #[test]
@@ -106,6 +107,12 @@ mod tests {
         let spared = Some(400 * DAY + HOUR);
         assert_eq!(until(spared, Some(DAY), 400 * DAY + 5, true), spared, "nor by the next start");
         assert_eq!(until(spared, Some(DAY), 400 * DAY + HOUR, false), None);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_while_its_runner_lives_is_not_believed_for_an_hour() {
+        let until = Spared::default().until(Wall(100 * DAY), KEPT, false, true);
+        assert_eq!(until, Some(Wall(100 * DAY + HOUR)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::port::{Found, Halt, JUMP, Old};
+use crate::port::{Found, Halt, Old};
 use crate::runtime::Shared;
 use crate::time::{Mono, Now, Wall};
 
@@ -19,6 +19,9 @@ const STEP_SHORT: Duration = Duration::from_millis(4);
 const STEP_LONGEST: Duration = Duration::from_millis(12);
 const STEP_MIN: usize = 1;
 const STEP_MAX: usize = 1000;
+
+/// While a runner lives its two clocks go together; a machine that slept is no worse for waiting.
+const JUMP_LIVE: Duration = Duration::from_secs(3600);
 
 /// Between two steps, for whoever waits to write.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -96,9 +99,12 @@ impl Shared {
         let ticks = kept.runs.map_or(kept.ticks, |runs| runs.min(kept.ticks));
         let Ok(spared) = self.store.spared(self.epoch) else { return false };
         let longest = kept.runs.map_or(kept.ticks, |runs| runs.max(kept.ticks));
-        if let Some(until) =
-            spared.until(now.wall, longest, state.seen.is_none_or(|seen| has_jumped(seen, now)))
-        {
+        if let Some(until) = spared.until(
+            now.wall,
+            longest,
+            state.seen.is_none(),
+            state.seen.is_some_and(|seen| has_jumped(seen, now)),
+        ) {
             if spared.until != Some(until) && self.store.spare(until).is_err() {
                 return false;
             }
@@ -133,5 +139,5 @@ impl Shared {
 /// Whether the wall clock moved ahead of the other one.
 fn has_jumped(seen: Now, now: Now) -> bool {
     let lived = Duration::from_nanos(now.mono.0.saturating_sub(seen.mono.0));
-    now.wall > seen.wall.after(lived).after(JUMP)
+    now.wall > seen.wall.after(lived).after(JUMP_LIVE)
 }

@@ -103,6 +103,10 @@ impl Watch {
     }
 }
 
+/// What who waits for a run is told when its runner is gone.
+const UNENDED: &str = "had not ended when the runner shut down; the next runner resumes it";
+const UNKEPT: &str = "was not known to be kept when the runner shut down: it may never have been started; submit it again, or look for it";
+
 impl WatchState {
     pub(super) fn awaiting(&mut self, end: bool) -> &mut usize {
         if end { &mut self.await_end } else { &mut self.await_start }
@@ -141,10 +145,14 @@ impl Shared {
     pub(super) fn lose_all(&self) {
         let watches: Vec<Arc<Watch>> = lock(&self.watches).values().cloned().collect();
         for watch in watches {
-            if matches!(lock(&watch.state).news, News::Sent | News::Started) {
-                watch.tell(News::Lost(
-                    "had not ended when the runner shut down; the next runner resumes it".to_owned(),
-                ));
+            // Apart, or its lock would be held on to the end of the match.
+            let why = match lock(&watch.state).news {
+                News::Sent => Some(UNKEPT),
+                News::Started => Some(UNENDED),
+                _ => None,
+            };
+            if let Some(why) = why {
+                watch.tell(News::Lost(why.to_owned()));
             }
         }
     }

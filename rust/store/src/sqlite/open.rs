@@ -196,6 +196,14 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
+/// Whether that file is certainly not at `path` any more.
+pub fn is_gone(path: &Path, kept: (u64, u64)) -> bool {
+    match std::fs::metadata(path) {
+        Ok(_) => identity(path).is_some_and(|found| found != kept),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
 /// What tells a file from another one of its name; none where the system has no such thing, or the file is gone.
 pub fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().and_then(|found| told_apart(&found))
