@@ -24,6 +24,7 @@ pub struct Owner {
     /// The kernel's lock: free as soon as its process is dead.
     pub holds_lock: bool,
     is_woken: bool,
+    has_asked_to_leave: bool,
 }
 
 /// A run as committed.
@@ -340,6 +341,7 @@ impl Store for MemoryStore {
             let asked: Vec<i64> = state.unfinished.iter().copied().filter(is_asked).collect();
             asked.into_iter().for_each(|row| state.end_cancelled(row, at));
             let owner = state.owners.get_mut(&epoch).expect("it joined");
+            assert!(!std::mem::replace(&mut owner.has_asked_to_leave, true), "owner {epoch} left twice");
             (owner.has_left, owner.holds_lock) = (true, false);
         }
         self.wake_others(epoch);
