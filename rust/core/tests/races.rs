@@ -185,12 +185,24 @@ fn succeed(runtime: &Runtime, work: &Work) {
     runtime.attempt_ended(work.job, Ended::Success("{}".into()), false);
 }
 
-/// Gives its slot back for a while.
-fn succeed_later(runtime: &Runtime, work: &Work) {
-    runtime.yield_slot(work.job);
-    yield_now();
-    while !runtime.regain_slot(work.job, HOUR) {}
-    succeed(runtime, work);
+/// A body of `a` gives its slot back until one of `b` of the same run has run.
+fn waiting() -> impl Fn(&Runtime, &Work) + Send + Sync {
+    let (done, wake) = (Mutex::new(HashSet::new()), Condvar::new());
+    move |runtime, work| {
+        if &*work.task == "a" {
+            runtime.yield_slot(work.job);
+            let mut guard = done.lock().unwrap();
+            while !guard.contains(&work.job.run) {
+                guard = wake.wait(guard).unwrap();
+            }
+            drop(guard);
+            while !runtime.regain_slot(work.job, HOUR) {}
+        } else {
+            done.lock().unwrap().insert(work.job.run);
+            wake.notify_all();
+        }
+        succeed(runtime, work);
+    }
 }
 
 fn task(id: &str, after: &[&str]) -> Task {
@@ -276,8 +288,7 @@ fn completes(watch: &Watch) {
 }
 
 /// Two threads start runs while workers come and go: every run ends, no attempt is taken twice, and no slot is given out twice.
-fn work_with(slots: usize, work: fn(&Runtime, &Work)) {
-    let crew = Crew::new(slots, work);
+fn work_with(crew: Crew) {
     let bodies = Arc::clone(&crew.bodies);
     let house = House::open(crew);
     let runtime = Arc::clone(&house.runtime);
@@ -290,17 +301,17 @@ fn work_with(slots: usize, work: fn(&Runtime, &Work)) {
 
 #[test]
 fn every_run_ends_with_one_slot() {
-    play(|| work_with(1, succeed));
+    play(|| work_with(Crew::new(1, succeed)));
 }
 
 #[test]
 fn every_run_ends_with_two_slots() {
-    play(|| work_with(2, succeed));
+    play(|| work_with(Crew::new(2, succeed)));
 }
 
 #[test]
 fn an_attempt_that_gives_its_slot_back_gets_one_again() {
-    play(|| work_with(1, succeed_later));
+    play(|| work_with(Crew { work: Arc::new(waiting()), ..Crew::new(1, succeed) }));
 }
 
 #[test]
@@ -381,6 +392,29 @@ fn whoever_waits_is_told_when_the_engine_gives_up() {
     });
 }
 
+#[test]
+fn whoever_waits_is_told_when_the_writer_panics() {
+    play(|| {
+        let poll = Arc::new(|_| nothing());
+        let house = House::open(Crew { is_sound: false, poll, ..Crew::new(1, succeed) });
+        declare(&house, "inbox", HOUR);
+        house.runtime.advance(Duration::from_secs(1), HOUR);
+        let runtime = Arc::clone(&house.runtime);
+        let submitter = spawn(move || {
+            let watches = runtime.submit("mail", vec!["{}".into()]);
+            let flush = runtime.flushing();
+            assert!(runtime.flushed(&flush, HOUR), "it waits no longer than it must");
+            watches.iter().flatten().for_each(|watch| is_told(watch));
+        });
+        house.store.break_next();
+        let last = house.runtime.submit("mail", vec!["{}".into()]);
+        last.iter().flatten().for_each(|watch| is_told(watch));
+        join(submitter);
+        house.runtime.finish_close();
+        house.see_off();
+    });
+}
+
 fn fail(runtime: &Runtime, work: &Work) {
     runtime.attempt_ended(work.job, Ended::Failure("it says so".to_owned()), false);
 }
@@ -412,11 +446,18 @@ fn alone(store: &Arc<MemoryStore>) -> impl Fn(&Runtime, &Work) + Send + Sync + u
     move |runtime, work| {
         let place = (work.job.run, work.job.task);
         assert!(inside.lock().unwrap().insert(place), "a second body of {place:?} runs beside the first");
+        let is_away = thread_rng().gen_bool(0.5);
+        if is_away {
+            runtime.yield_slot(work.job);
+        }
         for _ in 0..4 {
             yield_now();
             let state = store.state();
             let owner = state.run(work.job.run).expect("it is kept").owner;
             assert!(state.is_living(owner), "its run was given up while its body is out");
+        }
+        if is_away {
+            while !runtime.regain_slot(work.job, HOUR) {}
         }
         inside.lock().unwrap().remove(&place);
         succeed(runtime, work);

@@ -50,6 +50,7 @@ pub struct State {
     pub unfinished: BTreeSet<i64>,
     keys: HashMap<(i64, String), (Uuid, Option<Wall>)>,
     fails_next: bool,
+    breaks_next: bool,
 }
 
 #[derive(Default)]
@@ -68,6 +69,12 @@ impl MemoryStore {
     /// The next transaction meets a fault that passes.
     pub fn fail_next(&self) {
         self.state().fails_next = true;
+    }
+
+    /// The next commit panics. No simulated process does that, only a modelled one.
+    #[allow(dead_code)]
+    pub fn break_next(&self) {
+        self.state().breaks_next = true;
     }
 
     /// The process of that owner is dead, or taken for dead.
@@ -378,6 +385,10 @@ impl Store for MemoryStore {
 
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
         let mut state = self.enter()?;
+        if std::mem::take(&mut state.breaks_next) {
+            drop(state);
+            panic!("a fault of the engine, for once on purpose");
+        }
         Ok(batch.iter().map(|change| state.apply(change)).collect())
     }
 
