@@ -19,7 +19,7 @@ PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
 .PHONY: help venv develop release demo test test-rust test-python test-versions check check-rust check-python check-docs format wheel \
-	bench guard simulate mutants torture break lock clean
+	bench guard simulate races mutants torture break lock clean
 
 help: ## explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,9 +45,13 @@ test: test-rust test-python ## build what is needed and run all tests
 
 test-rust: $(STAMP) ## run the tests of the core and the store
 	cargo test --locked $(PURE_CRATES)
+	cargo test --locked -p cloaca-core --features races --test races
 
 simulate: ## play the engine in a world that goes wrong (SEEDS=100000; SEED=7 plays that one and tells it)
 	SEEDS=$(SEEDS) SEED=$(SEED) cargo test --locked -p cloaca-core --test simulation -- --nocapture
+
+races: ## play the runtime's threads in many orders (SCHEDULES=20000 of each model; SEED=7 plays that one)
+	SCHEDULES=$(or $(SCHEDULES),20000) SEED=$(SEED) cargo test --locked -p cloaca-core --features races --test races
 
 torture: develop ## kill a program 5,000 times, at every pair of fault points too, and cut the power 2,000 times
 	CLOACA_KILLS=5000 CLOACA_PAIRS=0 CLOACA_CUTS=2000 $(BIN)/python -m pytest tests/crash -s --timeout 0
@@ -69,6 +73,7 @@ check: check-rust check-python check-docs ## formatting, lints, types, docs: eve
 check-rust: $(STAMP) ## cargo fmt, clippy and doc
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	cargo clippy $(PURE_CRATES) --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 check-python: develop ## ruff, mypy and stubtest

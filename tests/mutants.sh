@@ -15,6 +15,7 @@ bin=$root/.venv/bin
 tests_of() {
     case "$1" in
         simulation | takeover) echo "-p cloaca-core --test $1" ;;
+        races) echo "-p cloaca-core --features races --test races" ;;
         store) echo "-p cloaca-store" ;;
     esac
 }

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SMALLEST_US = 1_000
 LARGEST_US = 10 * 365 * 86_400 * 1_000_000
 
+_OUT_OF_REACH = 10**12
+"""Seconds that are more than any duration."""
+
 _UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(us|ms|s|m|h|d)", re.ASCII)
 _HINT = 'write "100ms", "5s", "1m", "1h30m", seconds as a number, or a timedelta'
@@ -77,9 +80,12 @@ def _parsed_us(text: str, argument: str) -> int:
 
 def _converted_us(value: object, argument: str) -> int:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, int):
+            # No float holds every int.
+            return min(max(value, -_OUT_OF_REACH), _OUT_OF_REACH) * 1_000_000
         if not isfinite(value):
             raise TriggerError(f"{argument} is {value!r}; {_HINT}")
-        return value * 1_000_000 if isinstance(value, int) else _rounded_us(value * 1_000_000)
+        return _rounded_us(value * 1_000_000)
     from datetime import timedelta
 
     if isinstance(value, timedelta):

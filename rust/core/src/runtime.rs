@@ -12,6 +12,8 @@ mod keeper;
 mod liaison;
 mod looks;
 mod manual;
+#[cfg(feature = "races")]
+mod modelled;
 mod park;
 mod pollers;
 mod questions;
@@ -22,9 +24,8 @@ mod writer;
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -36,7 +37,9 @@ use crate::port::{BURIED, Change, Fault, InFlight, RunChange, Store};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
-use crate::runtime::park::lock;
+use crate::runtime::park::{
+    AtomicBool, AtomicU64, Builder, Condvar, JoinHandle, Mutex, MutexGuard, is_free, lock,
+};
 use crate::runtime::pollers::PollState;
 use crate::runtime::questions::Questions;
 use crate::runtime::watch::News;
@@ -123,6 +126,8 @@ struct Shared {
     /// Runs of other owners whose end the liaison is to ask for.
     cancels: Mutex<Vec<Uuid>>,
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
+    /// Whoever waited was told that no news will come.
+    has_lost: AtomicBool,
     /// Held by who changes a schedule, from the store to the engine.
     schedules: Mutex<()>,
     schedules_version: AtomicU64,
@@ -165,7 +170,7 @@ fn spawn(
             );
         }
     };
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(guarded);
+    let thread = Builder::new().name(name.to_owned()).spawn(guarded);
     thread.map_err(|error| Error::new(Kind::Runner, format!("cannot start thread {name}: {error}")))
 }
 
@@ -218,6 +223,7 @@ impl Runtime {
             has_news: AtomicBool::new(false),
             cancels: Mutex::default(),
             watches: Mutex::default(),
+            has_lost: AtomicBool::new(false),
             schedules: Mutex::default(),
             schedules_version: AtomicU64::new(0),
             questions: Mutex::default(),
@@ -296,10 +302,7 @@ impl Runtime {
             requests.iter().map(|request| Watch::new(request.id, News::Sent)).collect();
         lock(&self.shared.watches).extend(watches.iter().map(|watch| (watch.id, Arc::clone(watch))));
         self.step(Event::Start { workflow, requests });
-        // A runner that closed meanwhile has told those who waited then, but not these.
-        if lock(&self.shared.writer).closed {
-            self.shared.lose_all();
-        }
+        self.shared.lose_late();
         Ok(watches)
     }
 
@@ -322,6 +325,7 @@ impl Runtime {
         self.step(Event::Claimed(vec![reopened]));
         self.shared.cancels_due.store(true, Ordering::Release);
         self.shared.wake_liaison();
+        self.shared.lose_late();
         Ok(Some(watch))
     }
 
@@ -363,7 +367,7 @@ impl Runtime {
     /// Whether the engine can be entered without waiting for another thread, as far as can be told: then it costs less than giving the
     /// interpreter away for it.
     pub fn is_at_hand(&self) -> bool {
-        !matches!(self.shared.engine.try_lock(), Err(TryLockError::WouldBlock))
+        is_free(&self.shared.engine)
     }
 
     /// Ends everything at once and tells whoever waits: nothing here can go on.

@@ -1,10 +1,9 @@
 //! Where a runtime takes the time from.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::runtime::park::lock;
+use crate::runtime::park::{AtomicI64, Mutex, lock};
 use crate::time::{Mono, Now, Wall};
 
 /// Where a runtime takes the time from.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::port::{Found, Halt, Old};
 use crate::runtime::Shared;
+use crate::runtime::park::sleep;
 use crate::time::{Mono, Now, Wall};
 
 /// Between two looks for what has grown too old.
@@ -83,7 +84,7 @@ impl Shared {
             } else if took > STEP_LONGEST {
                 state.step = (state.step / 2).max(STEP_MIN);
             }
-            std::thread::sleep(PAUSE);
+            sleep(PAUSE);
         }
         if state.found.is_empty() && state.is_all {
             state.due = now.mono.after(EVERY);

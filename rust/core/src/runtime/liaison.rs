@@ -11,7 +11,7 @@ use crate::port::{BURIED, Fault, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
 use crate::runtime::forget::Forgetting;
 use crate::runtime::keeper::Order;
-use crate::runtime::park::{lock, wait_on};
+use crate::runtime::park::{lock, sleep, wait_on};
 use crate::time::Mono;
 
 /// So many unfinished runs are taken over at once, so that the first can start early.
@@ -261,7 +261,7 @@ impl Shared {
                     claimed += runs.len();
                     self.step(Event::Claimed(runs));
                 }
-                Err(Fault::Passing(_)) => std::thread::sleep(RECOVERY_PAUSE),
+                Err(Fault::Passing(_)) => sleep(RECOVERY_PAUSE),
                 Err(Fault::Final(text)) => {
                     let text = format!("unfinished runs cannot be resumed: {text}");
                     self.order(Order::Log(Level::Error, text));

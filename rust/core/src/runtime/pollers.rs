@@ -1,8 +1,8 @@
 //! The threads that poll: one leads, others follow and take over when a body keeps it.
 //! Invariant: a body that does not come back holds up its own trigger and nobody else's.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::context::hash_text;
@@ -11,7 +11,7 @@ use crate::poll::{Finish, Overdue, Plan, Poller, Standing, TickState, Ticket, Tu
 use crate::port::TriggerState;
 use crate::runtime::flights::Flights;
 use crate::runtime::keeper::Order;
-use crate::runtime::park::{lock, wait_on};
+use crate::runtime::park::{MutexGuard, lock, wait_on};
 use crate::runtime::{Runtime, Services, Shared};
 use crate::time::{Mono, Now, Wall};
 

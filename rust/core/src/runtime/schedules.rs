@@ -1,7 +1,6 @@
 //! Changes of schedules by this program: kept first, told to the engine then, and never undone by older news.
 //! Invariant: of two changes, that which the store took later is told later.
 
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
@@ -9,7 +8,7 @@ use uuid::Uuid;
 use crate::cron::Cron;
 use crate::engine::{Effects, Event};
 use crate::port::{NewCron, Schedule, ScheduleKind, Stored};
-use crate::runtime::park::lock;
+use crate::runtime::park::{MutexGuard, lock};
 use crate::runtime::{Runtime, Shared};
 
 impl Runtime {

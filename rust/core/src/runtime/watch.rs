@@ -1,14 +1,15 @@
 //! Who waits for a run: its commit, or its end. Decides nothing.
 //! Invariant: a run's end wakes only those who wait for that run.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
 use crate::port::RunEnd;
-use crate::runtime::park::{lock, wait_on};
+use crate::runtime::park::{Condvar, Mutex, lock, wait_on};
 use crate::runtime::{Runtime, Shared};
 use crate::time::Wall;
 
@@ -47,8 +48,12 @@ impl Watch {
         Arc::new(Self { id, state: Mutex::new(state), wake: Condvar::new() })
     }
 
+    /// A final answer stays: a commit that was on its way when everything ended is told too late.
     pub(super) fn tell(&self, news: News) {
         let mut state = lock(&self.state);
+        if matches!(state.news, News::Ended(_) | News::Lost(_)) {
+            return;
+        }
         let is_awaited = state.await_start > 0 || state.await_end > 0 && news != News::Started;
         state.news = news;
         if is_awaited {
@@ -119,8 +124,13 @@ impl Runtime {
         // Under the engine's lock: the end of a run that is in hand here has not been told yet.
         let engine = lock(&self.shared.engine);
         engine.run(id)?;
-        let mut watches = lock(&self.shared.watches);
-        Some(Arc::clone(watches.entry(id).or_insert_with(|| Watch::new(id, News::Started))))
+        let watch = {
+            let mut watches = lock(&self.shared.watches);
+            Arc::clone(watches.entry(id).or_insert_with(|| Watch::new(id, News::Started)))
+        };
+        drop(engine);
+        self.shared.lose_late();
+        Some(watch)
     }
 }
 
@@ -143,17 +153,19 @@ impl Shared {
 
     /// Tells whoever still waits that no news will come.
     pub(super) fn lose_all(&self) {
+        self.has_lost.store(true, Ordering::Release);
         let watches: Vec<Arc<Watch>> = lock(&self.watches).values().cloned().collect();
         for watch in watches {
-            // Apart, or its lock would be held on to the end of the match.
-            let why = match lock(&watch.state).news {
-                News::Sent => Some(UNKEPT),
-                News::Started => Some(UNENDED),
-                _ => None,
-            };
-            if let Some(why) = why {
-                watch.tell(News::Lost(why.to_owned()));
-            }
+            // Apart, or its lock would be held while it is told.
+            let is_kept = !matches!(lock(&watch.state).news, News::Sent);
+            watch.tell(News::Lost(if is_kept { UNENDED } else { UNKEPT }.to_owned()));
+        }
+    }
+
+    /// To be called with a watch that is new: those who waited when everything ended were told then, but not this one.
+    pub(super) fn lose_late(&self) {
+        if self.has_lost.load(Ordering::Acquire) {
+            self.lose_all();
         }
     }
 }

@@ -24,6 +24,7 @@ pub struct Owner {
     /// The kernel's lock: free as soon as its process is dead.
     pub holds_lock: bool,
     is_woken: bool,
+    has_asked_to_leave: bool,
 }
 
 /// A run as committed.
@@ -49,6 +50,7 @@ pub struct State {
     pub unfinished: BTreeSet<i64>,
     keys: HashMap<(i64, String), (Uuid, Option<Wall>)>,
     fails_next: bool,
+    breaks_next: bool,
 }
 
 #[derive(Default)]
@@ -67,6 +69,12 @@ impl MemoryStore {
     /// The next transaction meets a fault that passes.
     pub fn fail_next(&self) {
         self.state().fails_next = true;
+    }
+
+    /// The next commit panics. No simulated process does that, only a modelled one.
+    #[allow(dead_code)]
+    pub fn break_next(&self) {
+        self.state().breaks_next = true;
     }
 
     /// The process of that owner is dead, or taken for dead.
@@ -346,6 +354,7 @@ impl Store for MemoryStore {
             let asked: Vec<i64> = state.unfinished.iter().copied().filter(is_asked).collect();
             asked.into_iter().for_each(|row| state.end_cancelled(row, at));
             let owner = state.owners.get_mut(&epoch).expect("it joined");
+            assert!(!std::mem::replace(&mut owner.has_asked_to_leave, true), "owner {epoch} left twice");
             (owner.has_left, owner.holds_lock) = (true, false);
         }
         self.wake_others(epoch);
@@ -382,6 +391,10 @@ impl Store for MemoryStore {
 
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
         let mut state = self.enter()?;
+        if std::mem::take(&mut state.breaks_next) {
+            drop(state);
+            panic!("a fault of the engine, for once on purpose");
+        }
         Ok(batch.iter().map(|change| state.apply(change)).collect())
     }
 
