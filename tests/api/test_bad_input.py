@@ -854,7 +854,7 @@ def test_a_task_that_returns_nonsense_fails_its_run_with_a_message(
 
 def test_an_int_beyond_every_float_is_refused_like_any_other_long_time() -> None:
     for value in (10**400, 10**15):
-        with pytest.raises(cloaca.TriggerError, match="base is 1000.*the largest is 10 years"):
+        with pytest.raises(cloaca.TriggerError, match=r"base is 1000.*the largest is 10 years"):
             cloaca.Backoff(base=value)
     with pytest.raises(cloaca.TriggerError, match="the smallest is"):
         cloaca.Backoff(base=-(10**400))
