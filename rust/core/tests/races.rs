@@ -68,7 +68,7 @@ fn play_seed(seed: u64, model: fn()) {
     config.stack_size = 1 << 18;
     config.silence_warnings = true;
     config.failure_persistence = shuttle::FailurePersistence::None;
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         Runner::new(RandomScheduler::new_from_seed(seed, PER_SEED), config).run(model);
     } else {
         Runner::new(PctScheduler::new_from_seed(seed, 3, PER_SEED), config).run(model);
@@ -90,10 +90,12 @@ struct House {
     keeper: JoinHandle<()>,
 }
 
+type Body = dyn Fn(&Runtime, &Work) + Send + Sync;
+
 /// What the threads that the keeper starts do.
 #[derive(Clone)]
 struct Crew {
-    work: Arc<dyn Fn(&Runtime, &Work) + Send + Sync>,
+    work: Arc<Body>,
     poll: Arc<dyn Fn(u32) -> Answer + Send + Sync>,
     bodies: Arc<Bodies>,
     slots: usize,
