@@ -9,6 +9,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from .errors import RunnerError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -82,9 +84,26 @@ async def _kept(coroutine: Any) -> Any:
         _running.discard(task)
 
 
+def is_on_loop() -> bool:
+    """Whether this is the thread of the shared loop."""
+    return threading.get_ident() == _thread_id and _pid == os.getpid()
+
+
 def run_coroutine(coroutine: Any) -> Any:
-    """Runs a coroutine on the shared loop and returns its result, or raises what it raised."""
-    future = asyncio.run_coroutine_threadsafe(_kept(coroutine), _shared_loop())
+    """Runs a coroutine on the shared loop and returns its result, or raises what it raised.
+
+    Raises:
+        RunnerError: (a `RuntimeError`) it is called on that loop, which would wait for itself for ever.
+    """
+    loop = _shared_loop()
+    if is_on_loop():
+        if hasattr(coroutine, "close"):
+            coroutine.close()
+        raise RunnerError(
+            "an async body cannot wait in an ordinary call for another async function: both need the same "
+            "loop; await it, or make the body a plain function"
+        )
+    future = asyncio.run_coroutine_threadsafe(_kept(coroutine), loop)
     try:
         found = future.result()
     except BaseException:

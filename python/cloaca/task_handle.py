@@ -186,15 +186,20 @@ class TaskHandle:
 
 
 def _holds(condition: Any, task_id: str) -> bool:
+    on_loop = False
     try:
         answer = condition()
         # Decided by what came: a decorator around an `async def` is an ordinary function. It is always true.
         if hasattr(answer, "__await__"):
-            from ._aio import run_coroutine
+            from ._aio import is_on_loop, run_coroutine
 
+            on_loop = is_on_loop()
             answer = run_coroutine(answer)
         return bool(answer)
     except Exception as raised:
+        if on_loop:
+            # No fault of the condition: it would be waited for in vain for ever.
+            raise
         # The program's handler may raise, too: that costs the line.
         with contextlib.suppress(Exception):
             _task_log.error("the condition that task '%s' waits for raised", task_id, exc_info=raised)

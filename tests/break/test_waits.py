@@ -304,3 +304,23 @@ def test_a_run_that_is_not_there_is_not_found(runner: cloaca.DefaultRunner) -> N
         runner.run("01890000-0000-7000-8000-000000000000")
     with pytest.raises(ValueError, match="must be the UUID of a run"):
         runner.run("nonsense")
+
+
+def test_an_async_body_that_would_wait_for_its_own_loop_fails_and_stops_nobody(
+    runner: cloaca.DefaultRunner,
+) -> None:
+    async def holds() -> bool:
+        return True
+
+    async def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        handle.defer_until(holds, 1)
+
+    async def other(context: cloaca.Context) -> None:
+        context.set("went", "on")
+
+    workflow("waits", body)
+    workflow("other", other)
+    ended = runner.submit("waits").result(SECONDS)
+    assert ended.status == "Failed"
+    assert "await it" in str(ended.error_message)
+    assert runner.submit("other").result(SECONDS).status == "Completed"

@@ -5,6 +5,7 @@
 //! lock. Whoever holds the poller's lock therefore never takes the engine's.
 
 mod clock;
+mod closing;
 mod flights;
 mod forget;
 mod jobs;
@@ -22,18 +23,18 @@ mod timekeeper;
 mod watch;
 mod writer;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::engine::{Counts, Effects, Engine, Event, Job, Level, Request, Settings};
+use crate::engine::{Counts, Effects, Engine, Event, Job, Request, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::poll::PollCounts;
-use crate::port::{BURIED, Change, Fault, InFlight, RunChange, Store};
+use crate::port::{BURIED, Fault, Store};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -369,78 +370,6 @@ impl Runtime {
     pub fn is_at_hand(&self) -> bool {
         is_free(&self.shared.engine)
     }
-
-    /// Ends everything at once and tells whoever waits: nothing here can go on.
-    pub fn give_up(&self, why: &str) {
-        self.shared.give_in(why);
-    }
-
-    /// Stops polling and hands out no further attempt. Never waits.
-    pub fn begin_close(&self) {
-        let shared = &self.shared;
-        shared.closing.store(true, Ordering::Release);
-        lock(&shared.polls).closed = true;
-        shared.wake_pollers();
-        lock(&shared.jobs).closed = true;
-        for wake in [&shared.jobs_wake, &shared.slots_wake, &shared.closing_wake] {
-            wake.notify_all();
-        }
-    }
-
-    /// Waits at most `span` for what is in flight, but not for `own`, which asks; true once it is back. Call detached.
-    pub fn drain(&self, span: Duration, own: Own) -> bool {
-        let deadline = Instant::now() + span;
-        self.drain_polls(deadline, own.polls)
-            && self.drain_jobs(deadline, own.job)
-            && self.drain_looks(deadline)
-    }
-
-    /// Writes what has gathered, ends the threads and leaves: what is unfinished is the next runner's. A second call finishes what the
-    /// first one began. Call detached.
-    pub fn finish_close(&self) {
-        let shared = &self.shared;
-        shared.close_looks();
-        let history = lock(&shared.polls).poller.take_history();
-        self.step(Event::History(history));
-        shared.stop();
-        for thread in lock(&self.threads).drain(..) {
-            // A thread that panicked has been reported by its own log line.
-            let _ = thread.join();
-        }
-        shared.conclude();
-        shared.leave();
-        shared.lose_all();
-        shared.is_finished.store(true, Ordering::Release);
-        shared.close_when_left(*lock(&shared.stays));
-        shared.order(Order::Close);
-    }
-
-    /// Whether [`Runtime::finish_close`] has been here.
-    pub fn is_finished(&self) -> bool {
-        self.shared.is_finished.load(Ordering::Acquire)
-    }
-
-    /// Whether the store is closed, too: the last body is home.
-    pub fn is_closed(&self) -> bool {
-        self.shared.is_closed.load(Ordering::Acquire)
-    }
-
-    /// All of it, within `span`; true if nothing was still running.
-    pub fn close(&self, span: Duration) -> bool {
-        self.begin_close();
-        self.drain_polls(Instant::now() + span.min(POLL_PATIENCE), 0);
-        let clean = self.drain(span, Own::default());
-        self.finish_close();
-        clean
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        // Never joins here: a drop may happen attached to the interpreter, where joining would deadlock.
-        self.shared.stop();
-        self.shared.order(Order::Close);
-    }
 }
 
 impl Shared {
@@ -515,91 +444,5 @@ impl Shared {
     fn steps_at_rest(&self) -> Option<u64> {
         let steps = self.steps.load(Ordering::Acquire);
         (self.stepping.load(Ordering::Acquire) == 0).then_some(steps)
-    }
-
-    /// Nothing can be relied upon any more but what is in the store: everything ends, whoever waits is told, and others may go on with the
-    /// runs. Never waits.
-    fn give_in(&self, why: &str) {
-        if self.has_given_in.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        self.order(Order::Log(Level::Error, why.to_owned()));
-        self.stop();
-        self.lose_all();
-        self.leave();
-        self.order(Order::Close);
-    }
-
-    /// Tells every thread to end.
-    fn stop(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.is_stopped.store(true, Ordering::Release);
-        lock(&self.polls).closed = true;
-        self.wake_pollers();
-        lock(&self.jobs).closed = true;
-        for wake in [&self.jobs_wake, &self.slots_wake, &self.closing_wake] {
-            wake.notify_all();
-        }
-        self.close_looks();
-        self.close_questions();
-        lock(&self.writer).closed = true;
-        self.writer_wake.notify_all();
-        self.writer_idle.notify_all();
-        self.wake_clock();
-        self.wake_liaison();
-    }
-
-    /// The threads have ended: what was sent behind the writer's back is written, and no attempt ends from now on.
-    fn conclude(&self) {
-        let mut effects = Effects::default();
-        let now = self.now();
-        let in_flight = lock(&self.jobs).in_flight().copied().collect();
-        let mut engine = lock(&self.engine);
-        self.is_over.store(true, Ordering::Release);
-        engine.step(Event::Leaving(in_flight), now, &mut effects);
-        self.carry_out(engine, effects);
-    }
-
-    /// Leaves, and gives up the runs without a body in flight, so that others go on with them at once. A run whose body still runs stays here
-    /// until that is home: another runner would begin the same attempt beside it. If it never comes, the end of the process is the end of
-    /// this owner.
-    fn leave(&self) {
-        let mut left = lock(&self.stays);
-        let Some(epoch) = *left else { return };
-        let mut jobs = lock(&self.jobs);
-        jobs.is_leaving = true;
-        let runs: BTreeSet<Uuid> = jobs.in_flight().map(|job| job.run).collect();
-        drop(jobs);
-        let triggers = lock(&self.polls).poller.rows_in_body();
-        let kept = InFlight { runs: runs.into_iter().collect(), triggers };
-        if !self.write_late(epoch) {
-            return;
-        }
-        // What fails here is buried by the next owner.
-        *left = self.store.leave(epoch, &kept, self.now().wall).unwrap_or_default();
-        self.close_when_left(*left);
-    }
-
-    /// Closes the store of a runner that was shut down and has nothing more to write. Not with the last reference to it, which may live
-    /// on for as long as the program.
-    fn close_when_left(&self, stays: Option<i64>) {
-        if stays.is_none() && self.is_finished.load(Ordering::Acquire) {
-            self.store.close();
-            self.is_closed.store(true, Ordering::Release);
-        }
-    }
-
-    /// Writes what ended behind the writer's back; false if that fails: given up, its attempts would begin again under the same numbers.
-    fn write_late(&self, epoch: i64) -> bool {
-        if !self.is_over.load(Ordering::Acquire) {
-            return true;
-        }
-        let late = std::mem::take(&mut lock(&self.writer).items);
-        let of_run = |(change, _)| match change {
-            Change::Run(change) => Some(Change::Run(RunChange { epoch, ..change })),
-            _ => None,
-        };
-        let late: Vec<Change> = late.into_iter().filter_map(of_run).collect();
-        late.is_empty() || self.store.commit(&late).is_ok()
     }
 }

@@ -14,7 +14,7 @@ pub enum Turn {
     TimedOut(Overdue),
     /// So many triggers are on the move in the wheel that it stops half-way: ask again at once.
     Again,
-    /// Nothing is due before [`Poller::next_due`], which is later than now.
+    /// Nothing is due before [`Poller::next_due`](crate::poll::Poller::next_due), which is later than now.
     Wait,
 }
 
