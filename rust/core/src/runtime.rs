@@ -4,6 +4,7 @@
 //! Invariant: what steps decide reaches the writer and the poller in the order of the steps, because both happen under the engine's
 //! lock. Whoever holds the poller's lock therefore never takes the engine's.
 
+mod answers;
 mod clock;
 mod closing;
 mod flights;
@@ -48,11 +49,12 @@ use crate::runtime::writer::WriterState;
 use crate::time::Now;
 use crate::workflow::Workflow;
 
+pub use answers::{Answer, AskedFire};
 pub use clock::Clock;
 pub use forget::Kept;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::Order;
-pub use pollers::{Answer, AskedFire, PollTurn};
+pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
 pub use watch::{Finished, Watch};
 pub use writer::Flush;

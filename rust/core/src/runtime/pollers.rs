@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::context::hash_text;
-use crate::engine::{Declared, Effects, Event, Fire, Level, Polled, Rearm};
-use crate::poll::{Finish, Overdue, Plan, Poller, Standing, TickState, Ticket, Turn};
+use crate::engine::{Declared, Effects, Event, Level, Rearm};
+use crate::poll::{Finish, Plan, Poller, Ticket, Turn};
 use crate::port::TriggerState;
 use crate::runtime::flights::Flights;
 use crate::runtime::keeper::Order;
@@ -41,20 +40,6 @@ pub enum PollTurn {
     Wait,
     /// Go home.
     Leave,
-}
-
-/// A context as JSON text, and a run key with the time for which it holds.
-pub type AskedFire = (Arc<str>, Option<(String, Option<Duration>)>);
-
-/// What a poll that was more than a plain skip answered.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
-    /// In the order returned.
-    pub fires: Vec<AskedFire>,
-    /// The cursor as JSON text, if it moved.
-    pub cursor: Option<String>,
-    /// What it said about itself without firing, or what went wrong.
-    pub reason: std::result::Result<String, String>,
 }
 
 pub(super) struct PollState {
@@ -123,7 +108,7 @@ impl PollState {
     }
 
     /// When the poll of a place that is in flight began.
-    fn began(&self, slot: u32) -> Option<Now> {
+    pub(super) fn began(&self, slot: u32) -> Option<Now> {
         let of_leader =
             self.body.filter(|&(ticket, _)| ticket.slot == slot && self.poller.is_in_flight(ticket));
         self.flights.began(slot).or(of_leader.map(|(_, began)| began))
@@ -139,13 +124,6 @@ impl PollState {
         let names = names.join(", ");
         if more == 0 { names } else { format!("{names} and {more} more") }
     }
-}
-
-pub(super) fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
-    let (context, run_key) = fire;
-    let hash = hash_text(trigger, &context).expect("the Python layer encodes contexts as JSON objects");
-    let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
-    Fire { hash, context, run_key }
 }
 
 /// Whether a follower has to look for itself: the leader is stuck, or gone, or everything ends.
@@ -282,36 +260,6 @@ impl Runtime {
         }
     }
 
-    /// A runner that leaves gives up a trigger once its poll has come back. On a thread of its own, as this one may have the interpreter
-    /// in hand.
-    fn poll_is_home(&self) {
-        if !self.shared.closing.load(Ordering::Acquire) || !lock(&self.shared.jobs).is_leaving {
-            return;
-        }
-        let shared = Arc::clone(&self.shared);
-        // Without a thread the end of the process is the end of this owner.
-        let _ = std::thread::Builder::new().name("cloaca-leave".to_owned()).spawn(move || shared.leave());
-    }
-
-    pub(super) fn poll_given_up(&self, overdue: Overdue, now: Now) {
-        let Overdue { slot, timeout, ended } = overdue;
-        let duration_us = timeout.as_micros() as u64;
-        let text = format!("timed out after {timeout:?}; it is polled again when its body returns");
-        let trigger = lock(&self.shared.polls).poller.name(slot);
-        self.shared.order(Order::Log(Level::Error, format!("trigger '{trigger}' {text}")));
-        self.step(Event::Polled(Polled {
-            slot,
-            schedule: ended.schedule,
-            at: Wall(now.wall.0.saturating_sub_unsigned(duration_us)),
-            duration_us,
-            fires: Vec::new(),
-            cursor: None,
-            reason: Err(format!("TimeoutError: {text}")),
-            history: ended.history,
-            disable: ended.disable,
-        }));
-    }
-
     pub(super) fn lead(&self, polls: &mut PollState, seat: u64) {
         polls.leader = Some(seat);
         polls.body_since = None;
@@ -385,97 +333,6 @@ impl Runtime {
         let mut polls = wait_on(&self.shared.follower_wake, polls, left);
         polls.followers -= 1;
         is_needed(&polls, self.now().mono)
-    }
-
-    /// A poll out of turn; none while another of the same trigger is in flight.
-    pub fn poll_now(&self, schedule: i64) -> Option<(Ticket, Now)> {
-        let mut polls = lock(&self.shared.polls);
-        let slot = polls.poller.slot_of(schedule)?;
-        let now = self.now();
-        let ticket = polls.poller.poll_now(slot, now.mono)?;
-        polls.flights.note(slot, now);
-        Some((ticket, now))
-    }
-
-    /// A poll's answer comes later.
-    pub fn poll_pending(&self, ticket: Ticket, began: Now) {
-        let mut polls = lock(&self.shared.polls);
-        if polls.poller.is_in_flight(ticket) {
-            polls.flights.note(ticket.slot, began);
-        }
-    }
-
-    /// Ends a poll of [`Runtime::poll_now`] without a trace.
-    pub fn poll_looked(&self, ticket: Ticket) {
-        {
-            let mut polls = lock(&self.shared.polls);
-            polls.flights.ended(ticket.slot);
-            polls.poller.looked(ticket, self.now().mono);
-        }
-        self.shared.wake_pollers();
-        self.poll_is_home();
-    }
-
-    /// What a trigger's function may know in this poll, and when it was due.
-    pub fn tick_state(&self, slot: u32) -> (TickState, Wall) {
-        let state = lock(&self.shared.polls).poller.tick_state(slot);
-        let now = self.now();
-        let late_us = now.mono.since(state.due).as_micros() as u64;
-        (state, Wall(now.wall.0.saturating_sub_unsigned(late_us)))
-    }
-
-    /// Where a trigger stands, when it is polled next, and since when a poll of it is in flight; none if it is not declared here.
-    pub fn standing(&self, schedule: i64) -> Option<(Standing, Option<Wall>, Option<Wall>)> {
-        let (standing, began) = {
-            let polls = lock(&self.shared.polls);
-            let standing = polls.poller.standing(schedule)?;
-            (standing, polls.poller.slot_of(schedule).and_then(|slot| polls.began(slot)))
-        };
-        let now = self.now();
-        let due = standing.due.map(|due| now.wall.after(due.since(now.mono)));
-        Some((standing, due, began.filter(|_| standing.in_body).map(|began| began.wall)))
-    }
-
-    /// Ends a poll that was a plain skip.
-    pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
-        let now = self.now();
-        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
-        let closed = {
-            let mut polls = lock(&self.shared.polls);
-            polls.flights.ended(ticket.slot);
-            polls.poller.skipped(ticket, reason, finish, now.mono)
-        };
-        // The answer may come from a thread that does not poll.
-        self.shared.wake_pollers();
-        self.poll_is_home();
-        if let Some(stretch) = closed {
-            self.step(Event::History(vec![stretch]));
-        }
-    }
-
-    /// Ends any other poll.
-    pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
-        let now = self.now();
-        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
-        let (ended, trigger) = {
-            let mut polls = lock(&self.shared.polls);
-            polls.flights.ended(ticket.slot);
-            let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
-            (ended, polls.poller.name(ticket.slot))
-        };
-        let Some(ended) = ended else { return self.shared.wake_pollers() };
-        self.step(Event::Polled(Polled {
-            slot: ticket.slot,
-            schedule: ended.schedule,
-            at: began.wall,
-            duration_us: finish.took_us,
-            fires: answer.fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect(),
-            cursor: answer.cursor,
-            reason: answer.reason,
-            history: ended.history,
-            disable: ended.disable,
-        }));
-        self.poll_is_home();
     }
 
     /// Waits until no more than `own` bodies are in flight.

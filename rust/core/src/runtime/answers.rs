@@ -1,0 +1,158 @@
+//! What becomes of a poll's answer, whichever thread it comes from, and polls out of turn.
+//! Invariant: a poll that began ends exactly once, as a skip, with more than that, or given up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::context::hash_text;
+use crate::engine::{Event, Fire, Level, Polled};
+use crate::poll::{Finish, Overdue, Standing, TickState, Ticket};
+use crate::runtime::Runtime;
+use crate::runtime::keeper::Order;
+use crate::runtime::park::{Builder, lock};
+use crate::time::{Now, Wall};
+
+/// A context as JSON text, and a run key with the time for which it holds.
+pub type AskedFire = (Arc<str>, Option<(String, Option<Duration>)>);
+
+/// What a poll that was more than a plain skip answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// In the order returned.
+    pub fires: Vec<AskedFire>,
+    /// The cursor as JSON text, if it moved.
+    pub cursor: Option<String>,
+    /// What it said about itself without firing, or what went wrong.
+    pub reason: std::result::Result<String, String>,
+}
+
+impl Runtime {
+    /// A poll out of turn; none while another of the same trigger is in flight.
+    pub fn poll_now(&self, schedule: i64) -> Option<(Ticket, Now)> {
+        let mut polls = lock(&self.shared.polls);
+        let slot = polls.poller.slot_of(schedule)?;
+        let now = self.now();
+        let ticket = polls.poller.poll_now(slot, now.mono)?;
+        polls.flights.note(slot, now);
+        Some((ticket, now))
+    }
+
+    /// A poll's answer comes later.
+    pub fn poll_pending(&self, ticket: Ticket, began: Now) {
+        let mut polls = lock(&self.shared.polls);
+        if polls.poller.is_in_flight(ticket) {
+            polls.flights.note(ticket.slot, began);
+        }
+    }
+
+    /// Ends a poll of [`Runtime::poll_now`] without a trace.
+    pub fn poll_looked(&self, ticket: Ticket) {
+        {
+            let mut polls = lock(&self.shared.polls);
+            polls.flights.ended(ticket.slot);
+            polls.poller.looked(ticket, self.now().mono);
+        }
+        self.shared.wake_pollers();
+        self.poll_is_home();
+    }
+
+    /// What a trigger's function may know in this poll, and when it was due.
+    pub fn tick_state(&self, slot: u32) -> (TickState, Wall) {
+        let state = lock(&self.shared.polls).poller.tick_state(slot);
+        let now = self.now();
+        let late_us = now.mono.since(state.due).as_micros() as u64;
+        (state, Wall(now.wall.0.saturating_sub_unsigned(late_us)))
+    }
+
+    /// Where a trigger stands, when it is polled next, and since when a poll of it is in flight; none if it is not declared here.
+    pub fn standing(&self, schedule: i64) -> Option<(Standing, Option<Wall>, Option<Wall>)> {
+        let (standing, began) = {
+            let polls = lock(&self.shared.polls);
+            let standing = polls.poller.standing(schedule)?;
+            (standing, polls.poller.slot_of(schedule).and_then(|slot| polls.began(slot)))
+        };
+        let now = self.now();
+        let due = standing.due.map(|due| now.wall.after(due.since(now.mono)));
+        Some((standing, due, began.filter(|_| standing.in_body).map(|began| began.wall)))
+    }
+
+    /// Ends a poll that was a plain skip.
+    pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
+        let now = self.now();
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
+        let closed = {
+            let mut polls = lock(&self.shared.polls);
+            polls.flights.ended(ticket.slot);
+            polls.poller.skipped(ticket, reason, finish, now.mono)
+        };
+        // The answer may come from a thread that does not poll.
+        self.shared.wake_pollers();
+        self.poll_is_home();
+        if let Some(stretch) = closed {
+            self.step(Event::History(vec![stretch]));
+        }
+    }
+
+    /// Ends any other poll.
+    pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
+        let now = self.now();
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
+        let (ended, trigger) = {
+            let mut polls = lock(&self.shared.polls);
+            polls.flights.ended(ticket.slot);
+            let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
+            (ended, polls.poller.name(ticket.slot))
+        };
+        let Some(ended) = ended else { return self.shared.wake_pollers() };
+        self.step(Event::Polled(Polled {
+            slot: ticket.slot,
+            schedule: ended.schedule,
+            at: began.wall,
+            duration_us: finish.took_us,
+            fires: answer.fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect(),
+            cursor: answer.cursor,
+            reason: answer.reason,
+            history: ended.history,
+            disable: ended.disable,
+        }));
+        self.poll_is_home();
+    }
+
+    pub(super) fn poll_given_up(&self, overdue: Overdue, now: Now) {
+        let Overdue { slot, timeout, ended } = overdue;
+        let duration_us = timeout.as_micros() as u64;
+        let text = format!("timed out after {timeout:?}; it is polled again when its body returns");
+        let trigger = lock(&self.shared.polls).poller.name(slot);
+        self.shared.order(Order::Log(Level::Error, format!("trigger '{trigger}' {text}")));
+        self.step(Event::Polled(Polled {
+            slot,
+            schedule: ended.schedule,
+            at: Wall(now.wall.0.saturating_sub_unsigned(duration_us)),
+            duration_us,
+            fires: Vec::new(),
+            cursor: None,
+            reason: Err(format!("TimeoutError: {text}")),
+            history: ended.history,
+            disable: ended.disable,
+        }));
+    }
+
+    /// A runner that leaves gives up a trigger once its poll has come back. On a thread of its own, as this one may have the interpreter
+    /// in hand.
+    pub(super) fn poll_is_home(&self) {
+        if !self.shared.closing.load(Ordering::Acquire) || !lock(&self.shared.jobs).is_leaving {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        // Without a thread the end of the process is the end of this owner.
+        let _ = Builder::new().name("cloaca-leave".to_owned()).spawn(move || shared.leave());
+    }
+}
+
+fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
+    let (context, run_key) = fire;
+    let hash = hash_text(trigger, &context).expect("the Python layer encodes contexts as JSON objects");
+    let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
+    Fire { hash, context, run_key }
+}
