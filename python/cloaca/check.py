@@ -5,7 +5,8 @@ Invariant: what passed can be handed to the engine as it is, and what did not wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from .errors import ArgumentError, ArgumentTypeError, CloacaError, ScheduleError, UrlError, excerpt
 from .name import is_text
@@ -136,8 +137,10 @@ def _is_uuid(value: str) -> bool:
 
 def params(given: object) -> list[object]:
     """The parameters of a statement."""
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise ArgumentTypeError(f"params is {excerpt(given)}; it must be a list of values")
+    if isinstance(given, str | bytes | Mapping | AbstractSet) or not isinstance(given, Iterable):
+        raise ArgumentTypeError(
+            f"params is {excerpt(given)}; it must be a list of values, for `?` in their order"
+        )
     values = list(given)
     for value in values:
         if isinstance(value, str):

@@ -858,3 +858,9 @@ def test_an_int_beyond_every_float_is_refused_like_any_other_long_time() -> None
             cloaca.Backoff(base=value)
     with pytest.raises(cloaca.TriggerError, match="the smallest is"):
         cloaca.Backoff(base=-(10**400))
+
+
+@pytest.mark.parametrize("params", [{"n": 5}, {5, 6}, "5", b"5", 5])
+def test_parameters_without_an_order_are_refused(runner: cloaca.DefaultRunner, params: Any) -> None:
+    with pytest.raises(cloaca.ArgumentTypeError, match="params is"):
+        runner.query("SELECT :n", params)
