@@ -126,8 +126,8 @@ while True:
 
 ATTACH = pytest.mark.xfail(
     strict=False,
-    reason="by chance, seen once in some eighty storms: the other SQLite in the process has locks of the process, "
-    "which a runner that shuts down takes away amidst what it does at its opening",
+    reason="by chance, seen once in some eighty storms: the other SQLite in the process has locks of the "
+    "process, which a runner that shuts down takes away amidst what it does at its opening",
 )
 WAYS = [
     pytest.param("nothing", id="nothing"),
