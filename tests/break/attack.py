@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 TIMES = int(os.environ.get("CLOACA_BREAKS", "1"))
@@ -47,6 +47,14 @@ READS = """
     connection.close()
     print(json.dumps(answers))
 """
+
+
+def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Waits until the condition holds, for what no event tells; fails if it never does."""
+    deadline = monotonic() + seconds
+    while not condition():
+        assert monotonic() < deadline, "it never came"
+        sleep(0.005)
 
 
 def command(source: str, *arguments: object, prelude: str = PRELUDE) -> list[str]:

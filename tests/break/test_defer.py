@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from time import monotonic, sleep
 
 import pytest
+from attack import until
 
 import cloaca
 from cloaca import task_handle
 
 SECONDS = 30.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = monotonic() + SECONDS
-    while not condition():
-        assert monotonic() < deadline, "it never came"
-        sleep(0.005)
 
 
 def workers() -> int:

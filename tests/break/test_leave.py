@@ -5,23 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from attack import until
 
 import cloaca
 
 SECONDS = 30.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Waits until the condition holds, for what no event tells."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.005)
 
 
 def workflow(name: str, body: object, **options: object) -> None:

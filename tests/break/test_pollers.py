@@ -8,17 +8,11 @@ from collections.abc import Callable, Iterator
 from time import monotonic, sleep
 
 import pytest
+from attack import until
 
 import cloaca
 
 SECONDS = 30.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = monotonic() + SECONDS
-    while not condition():
-        assert monotonic() < deadline, "it never came"
-        sleep(0.005)
 
 
 @pytest.fixture

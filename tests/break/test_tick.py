@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic, sleep
 
 import pytest
 
@@ -33,13 +32,6 @@ print("polls", flush=True)
 sys.stdin.read()
 runner.shutdown()
 """
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = monotonic() + SECONDS
-    while not condition():
-        assert monotonic() < deadline, "it never came"
-        sleep(0.005)
 
 
 @pytest.fixture

@@ -21,14 +21,7 @@ impl Runtime {
 
     /// Stops polling and hands out no further attempt. Never waits.
     pub fn begin_close(&self) {
-        let shared = &self.shared;
-        shared.closing.store(true, Ordering::Release);
-        lock(&shared.polls).closed = true;
-        shared.wake_pollers();
-        lock(&shared.jobs).closed = true;
-        for wake in [&shared.jobs_wake, &shared.slots_wake, &shared.closing_wake] {
-            wake.notify_all();
-        }
+        self.shared.begin_close();
     }
 
     /// Waits at most `span` for what is in flight, but not for `own`, which asks; true once it is back. Call detached.
@@ -101,16 +94,20 @@ impl Shared {
         self.order(Order::Close);
     }
 
-    /// Tells every thread to end.
-    pub(super) fn stop(&self) {
+    fn begin_close(&self) {
         self.closing.store(true, Ordering::Release);
-        self.is_stopped.store(true, Ordering::Release);
         lock(&self.polls).closed = true;
         self.wake_pollers();
         lock(&self.jobs).closed = true;
         for wake in [&self.jobs_wake, &self.slots_wake, &self.closing_wake] {
             wake.notify_all();
         }
+    }
+
+    /// Tells every thread to end.
+    pub(super) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+        self.begin_close();
         self.close_looks();
         self.close_questions();
         lock(&self.writer).closed = true;
