@@ -183,15 +183,23 @@ class Crew:
             try:
                 return self._start(role, body)
             except BaseException as raised:
+                if sys.is_finalizing() or _is_too_late(raised):
+                    return self._give_up()
                 if not told:
                     told = True
                     text = "no thread can be started, and work waits until one can be: %s"
                     say(_engine_log, logging.ERROR, text, describe(raised))
-                if sys.is_finalizing() or _is_too_late(raised):
-                    return self.engine.give_up("no thread can be started any more: the interpreter ends")
             if self.engine.wait_closing(pause):
                 return None
             pause = min(2 * pause, THREAD_PAUSE_SECONDS_MAX)
+
+    def _give_up(self) -> None:
+        """Ends a runner that no thread can be started for any more: the main thread has ended (Python 3.12)."""
+        if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
+            # The program goes on, for nobody knows how long, and would wonder why nothing is polled.
+            text = "no thread can be started any more, the main thread has ended: the runner has stopped"
+            say(_engine_log, logging.ERROR, text)
+        self.engine.give_up()
 
     def _poll(self) -> None:
         _sharpen_timers()

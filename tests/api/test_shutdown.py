@@ -329,6 +329,27 @@ def test_polling_does_not_keep_the_interpreter_from_ending(tmp_path: Path) -> No
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_work_that_comes_as_the_interpreter_ends_makes_no_noise(tmp_path: Path) -> None:
+    # Since 3.12 no thread is started once the main thread has ended: such work is the next runner's.
+    program = (
+        FILE
+        + """
+    import atexit
+    runner = cloaca.DefaultRunner(sys.argv[1])
+
+    def at_the_end():
+        try:
+            runner.execute("good", {})
+        except cloaca.RunnerError:
+            pass
+
+    atexit.register(at_the_end)
+    """
+    )
+    done = run_program(program, tmp_path / "a.db")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_bodies_that_hang_do_not_keep_the_interpreter_from_ending(tmp_path: Path) -> None:
     program = (
         FILE

@@ -211,9 +211,9 @@ impl Engine {
     }
 
     /// Stops everything at once and tells whoever waits, because nothing can go on.
-    fn give_up(&self, py: Python<'_>, why: &str) -> PyResult<()> {
+    fn give_up(&self, py: Python<'_>) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.give_up(why))
+        free(py, || runtime.give_up())
     }
 
     /// Stops everything within `seconds`, and does not wait for `job` or, with `is_poll`, the one poll that asks. True if nothing else was

@@ -14,9 +14,9 @@ use crate::runtime::park::lock;
 use crate::runtime::{Own, POLL_PATIENCE, Runtime, Shared};
 
 impl Runtime {
-    /// Ends everything at once and tells whoever waits: nothing here can go on.
-    pub fn give_up(&self, why: &str) {
-        self.shared.give_in(why);
+    /// Ends everything at once and tells whoever waits: nothing here can go on. What is logged of it is the caller's.
+    pub fn give_up(&self) {
+        self.shared.end_at_once(None);
     }
 
     /// Stops polling and hands out no further attempt. Never waits.
@@ -84,10 +84,16 @@ impl Shared {
     /// Nothing can be relied upon any more but what is in the store: everything ends, whoever waits is told, and others may go on with the
     /// runs. Never waits.
     pub(super) fn give_in(&self, why: &str) {
+        self.end_at_once(Some(why));
+    }
+
+    fn end_at_once(&self, why: Option<&str>) {
         if self.has_given_in.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.order(Order::Log(Level::Error, why.to_owned()));
+        if let Some(why) = why {
+            self.order(Order::Log(Level::Error, why.to_owned()));
+        }
         self.stop();
         self.lose_all();
         self.leave();
