@@ -387,7 +387,7 @@ fn whoever_waits_is_told_when_the_engine_gives_up() {
             spawn(move || wait(&runtime, &watch))
         });
         yield_now();
-        house.runtime.give_up("the model says so");
+        house.runtime.give_up();
         waiters.into_iter().for_each(join);
         house.runtime.finish_close();
         house.see_off();
@@ -434,7 +434,7 @@ fn who_opens_a_run_again_is_told_when_the_engine_gives_up() {
             }
         });
         yield_now();
-        house.runtime.give_up("the model says so");
+        house.runtime.give_up();
         join(again);
         house.runtime.finish_close();
         house.see_off();
@@ -509,7 +509,7 @@ fn who_finds_a_run_of_before_is_told_when_the_engine_gives_up() {
         let runtime = Arc::clone(&house.runtime);
         let waiter = spawn(move || runtime.watch(id).iter().for_each(|watch| is_told(watch)));
         yield_now();
-        house.runtime.give_up("the model says so");
+        house.runtime.give_up();
         join(waiter);
         house.runtime.finish_close();
         house.see_off();
