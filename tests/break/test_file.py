@@ -127,3 +127,51 @@ def test_who_joins_and_leaves_between_two_looks_orphans_no_run(tmp_path: Path) -
             assert time.monotonic() < deadline, [run["status"] for run in runner.list_runs(limit=100)]
             time.sleep(0.02)
         assert len(runner.list_runs(limit=100)) == 20
+
+
+EARLY = (
+    SETUP
+    + """
+cloaca.DefaultRunner(path).shutdown()
+early = sqlite3.connect(path, isolation_level=None)
+early.execute("CREATE TABLE mine (x)")
+early.execute("BEGIN")
+assert early.execute("SELECT count(*) FROM mine").fetchone() == (0,)
+runner = cloaca.DefaultRunner(path)
+runs(3)
+runner.shutdown()
+print(outside("PRAGMA wal_checkpoint(TRUNCATE)"), end="")
+outside("INSERT INTO mine VALUES (1)")
+print(early.execute("SELECT count(*) FROM mine").fetchone())
+early.execute("COMMIT")
+early.execute("INSERT INTO mine VALUES (2)")
+print(outside("SELECT count(*) FROM mine"), end="")
+for _ in range(30):
+    runner = cloaca.DefaultRunner(path)
+    runs(1)
+    runner.shutdown()
+early.execute("INSERT INTO mine VALUES (3)")
+print(len(os.listdir("/proc/self/fd")))
+early.close()
+runner = cloaca.DefaultRunner(path)
+runs(1)
+runner.shutdown()
+print(outside("SELECT count(*) FROM mine"), end="")
+print(os.path.exists(path + "-wal"))
+print(len([fd for fd in os.listdir("/proc/self/fd") if path in os.path.realpath("/proc/self/fd/" + fd)]))
+"""
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="locks of an open file are Linux's")
+def test_a_runner_that_ends_leaves_the_locks_of_another_sqlite_in_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    command = [sys.executable, "-c", EARLY, str(path), "early"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    checkpoint, snapshot, seen, descriptors, rest, is_left, kept = done.stdout.split("\n")[:-1]
+    assert checkpoint.startswith("(1,"), "the other's snapshot is in use"
+    assert snapshot == "(0,)"
+    assert seen == "(2,)", "what the other wrote went into everybody's log"
+    assert int(descriptors) < 60, "what is kept for the other's sake does not grow"
+    assert (rest, is_left, kept) == ("(3,)", "False", "0")

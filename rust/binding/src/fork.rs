@@ -30,8 +30,6 @@ pub fn after_fork() {
 pub fn forked() {
     GENERATION.fetch_add(1, Ordering::AcqRel);
     cloaca_store::forked();
-    #[cfg(target_os = "linux")]
-    crate::memory_locks::forked();
 }
 
 /// Whether this process was forked since what bears this generation was made.

@@ -3,18 +3,18 @@
 //! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `gil` gives the interpreter
 //! away, `fork` refuses what another process made, and `handle` is what the classes share. `engine` is a runner's life; `jobs`,
 //! `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `wait` is how they wait there, and `watch` for a run.
-//! `memory_locks` is what SQLite locks by. `work` is the loop in which they poll, and `call` is how that calls them back.
+//! `file_locks` is what SQLite locks by. `work` is the loop in which they poll, and `call` is how that calls them back.
 
 mod call;
 mod convert;
 mod engine;
 mod error;
+#[cfg(target_os = "linux")]
+mod file_locks;
 mod fork;
 mod gil;
 mod handle;
 mod jobs;
-#[cfg(target_os = "linux")]
-mod memory_locks;
 mod polls;
 mod runs;
 mod schedules;
@@ -72,7 +72,7 @@ fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
 #[pymodule(gil_used = true)]
 fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     #[cfg(target_os = "linux")]
-    memory_locks::install();
+    file_locks::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
     module.add_class::<engine::Engine>()?;

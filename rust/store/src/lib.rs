@@ -52,6 +52,12 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
+/// What SQLite asks of the system about descriptors, and what is done instead.
+#[cfg(target_os = "linux")]
+pub mod descriptors {
+    pub use crate::sqlite::descriptors::{closed, kept, lock, opened};
+}
+
 /// This process is about to fork: keeps its threads out of SQLite until [`after_fork`] is called on this thread.
 pub fn before_fork() {
     sqlite::close_gate();

@@ -3,6 +3,8 @@
 
 mod asked;
 mod batch;
+#[cfg(target_os = "linux")]
+pub mod descriptors;
 mod export;
 mod fault;
 mod gate;
@@ -44,6 +46,8 @@ pub use gate::{close as close_gate, open as open_gate};
 pub fn forked() {
     lock::forked();
     shield::forked();
+    #[cfg(target_os = "linux")]
+    descriptors::forked();
 }
 
 /// Everything in one SQLite database.

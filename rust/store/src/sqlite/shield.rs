@@ -12,6 +12,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+#[cfg(target_os = "linux")]
+use crate::sqlite::descriptors;
 use crate::sqlite::open::{beside, identity, identity as identity_at, identity_of};
 
 /// SQLite's `SHARED_FIRST`, and how many bytes follow.
@@ -179,8 +181,10 @@ impl Shield {
         let table = shields.get_or_insert_default();
         if let Some(shielded) = table.get_mut(&identity) {
             shielded.stores -= 1;
-            if shielded.stores == 0 {
-                table.remove(&identity);
+            if shielded.stores == 0
+                && let Some(Shielded { database, memory, .. }) = table.remove(&identity)
+            {
+                close(database.into_iter().chain(memory));
             }
         }
     }
@@ -208,6 +212,7 @@ impl Shielded {
                 let _ = file.set_len(SHM_BYTES_FIRST);
             }
             lock(&file, CONNECTED, true);
+            own(&file);
             self.memory.push(file);
         }
     }
@@ -232,18 +237,28 @@ impl Shielded {
             return;
         }
         if let Ok(file) = open(path, false) {
+            own(&file);
             self.memory.push(file);
         }
     }
 }
 
+#[cfg(not(target_os = "linux"))]
+type Held = MutexGuard<'static, Option<Table>>;
+#[cfg(target_os = "linux")]
+type Held = (MutexGuard<'static, Option<Table>>, MutexGuard<'static, descriptors::Table>);
+
 thread_local! {
-    static HELD: RefCell<Option<MutexGuard<'static, Option<Table>>>> = const { RefCell::new(None) };
+    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
 }
 
 /// Keeps other threads out of the table until [`open_table`]: a child that is born meanwhile could never enter it.
 pub fn close_table() {
-    HELD.with(|held| *held.borrow_mut() = Some(shields()));
+    #[cfg(target_os = "linux")]
+    let both = (shields(), descriptors::table());
+    #[cfg(not(target_os = "linux"))]
+    let both = shields();
+    HELD.with(|held| *held.borrow_mut() = Some(both));
 }
 
 /// Lets them in again, in the parent and in the child.
@@ -274,6 +289,7 @@ fn enlist(path: &Path) -> Option<Identity> {
     let identity = identity_of(&file)?;
     let shielded = table.entry(identity).or_default();
     shielded.stores += 1;
+    own(&file);
     shielded.database.push(file);
     Some(identity)
 }
@@ -315,7 +331,26 @@ fn open(path: &Path, create: bool) -> std::io::Result<File> {
         // SQLite's own mode for a new database.
         options.mode(0o644);
     }
+    #[cfg(target_os = "linux")]
+    if let Some(kept) = descriptors::kept(path, nix::libc::O_RDWR, false) {
+        return Ok(kept.into());
+    }
     options.open(path)
+}
+
+/// Tells the descriptor from those of others.
+fn own(file: &File) {
+    #[cfg(target_os = "linux")]
+    descriptors::own(file);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
+fn close(files: impl Iterator<Item = File>) {
+    #[cfg(target_os = "linux")]
+    descriptors::close(files);
+    #[cfg(not(target_os = "linux"))]
+    files.for_each(drop);
 }
 
 /// The file at `path` beside a database, made with the rights that SQLite would give it if there is none; none if that takes

@@ -1,0 +1,94 @@
+//! Makes SQLite's locks belong to an open file and not to the process, and its `close` leave alone what others have locked.
+//!
+//! SQLite asks for POSIX locks, all of which any `close` of the file in the process takes away, whoever made the descriptor: a second SQLite
+//! that lets go of the file (`ATTACH`), a copy of the folder, and our own SQLite for that other one. Amidst a transaction that was the
+//! lock of the writer, and an outsider that wrote then damaged the file. What is done instead is [`descriptors`]' to say.
+//! Invariant: SQLite is told of nothing that is not so; what isn't a lock or a known file goes to the system as it came.
+
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Once;
+
+use cloaca_store::descriptors;
+use libsqlite3_sys::{SQLITE_OK, sqlite3_initialize, sqlite3_vfs, sqlite3_vfs_find};
+
+type SystemCall = unsafe extern "C" fn();
+type Open = unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
+type Close = unsafe extern "C" fn(c_int) -> c_int;
+type Lock = unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
+
+/// Puts this module between SQLite and the system, before the first database is opened. Where that fails everything is as SQLite has it.
+pub fn install() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the name of the default VFS may be null, and what is found lives as long as the process.
+        let vfs = unsafe {
+            if sqlite3_initialize() != SQLITE_OK {
+                return;
+            }
+            sqlite3_vfs_find(std::ptr::null())
+        };
+        if vfs.is_null() {
+            return;
+        }
+        // SAFETY: SQLite calls what stands by these names as it would call the functions that it replaces, which have these types; what
+        // `lock` takes for the variable argument fits in a register, as the system's own does on Linux.
+        unsafe {
+            replace(vfs, c"open", std::mem::transmute::<Open, SystemCall>(open));
+            replace(vfs, c"close", std::mem::transmute::<Close, SystemCall>(close));
+            replace(vfs, c"fcntl", std::mem::transmute::<Lock, SystemCall>(lock));
+        }
+    });
+}
+
+/// # Safety
+/// `vfs` is a VFS of SQLite, and `call` has the type of the system call of that name.
+unsafe fn replace(vfs: *mut sqlite3_vfs, name: &CStr, call: SystemCall) {
+    // SAFETY: its methods are only called with itself.
+    unsafe {
+        if let Some(replace) = (*vfs).xSetSystemCall {
+            replace(vfs, name.as_ptr(), Some(call));
+        }
+    }
+}
+
+/// `open` as SQLite calls it.
+unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
+    // SAFETY: SQLite gives the path as a C string, which is its own until this returns.
+    let name = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
+    let kept = descriptors::kept(name, flags, true).map(OwnedFd::into_raw_fd);
+    // SAFETY: as it came.
+    let descriptor = kept.unwrap_or_else(|| unsafe { libc::open(path, flags, mode) });
+    if descriptor >= 0 {
+        descriptors::opened(descriptor);
+    }
+    descriptor
+}
+
+/// `close` as SQLite calls it.
+unsafe extern "C" fn close(descriptor: c_int) -> c_int {
+    // SAFETY: SQLite gives up what is its own.
+    descriptors::closed(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    0
+}
+
+/// `fcntl` as SQLite calls it.
+unsafe extern "C" fn lock(descriptor: c_int, command: c_int, argument: *mut c_void) -> c_int {
+    if command == libc::F_SETLK || command == libc::F_GETLK {
+        // SAFETY: with these commands SQLite gives a lock, which is its own until this returns.
+        let wanted = unsafe { argument.cast::<libc::flock>().as_mut() };
+        match wanted.and_then(|wanted| descriptors::lock(descriptor, command == libc::F_GETLK, wanted)) {
+            Some(Ok(())) => return 0,
+            Some(Err(error)) => {
+                // SAFETY: the place of this thread's error is always there.
+                unsafe { *libc::__errno_location() = error as c_int };
+                return -1;
+            }
+            None => {}
+        }
+    }
+    // SAFETY: as it came.
+    unsafe { libc::fcntl(descriptor, command, argument) }
+}

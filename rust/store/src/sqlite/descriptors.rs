@@ -1,0 +1,209 @@
+//! The descriptors by which this process has databases open: which of them are SQLite's and ours, on which of them the locks
+//! lie, and which have to stay open for the sake of somebody else.
+//!
+//! POSIX locks are the process's: any `close` of a file drops all that the process has on it, whoever took them. A second SQLite in the
+//! process (Python's `sqlite3`, by `ATTACH` or from before a runner) has such locks, and would lose them, amidst a transaction too, to
+//! each runner that shuts down. Hence both sides of a treaty: our locks belong to an open file of their own, so that no `close` of
+//! others drops them and none of ours is taken for theirs, and what others may have locked isn't closed by us before they have gone.
+//! Invariant: a file on which somebody else in this process has a descriptor is not closed here.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use crate::sqlite::open::{identity, identity_of};
+use crate::sqlite::shield::Identity;
+
+/// The files beside a database that nobody locks.
+const UNLOCKED: [&str; 3] = ["-wal", "-journal", "-mj"];
+
+static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
+
+/// What the process has open.
+#[derive(Default)]
+pub struct Table {
+    /// SQLite's descriptors of files that are locked.
+    theirs: HashMap<RawFd, Identity>,
+    /// Those of our own.
+    ours: HashMap<RawFd, Identity>,
+    /// Where SQLite's locks of a file lie, as long as it has the file open. What SQLite takes for the process's is one open file's.
+    locks: HashMap<Identity, File>,
+    /// Closed as far as anybody here is concerned.
+    parked: Vec<Parked>,
+}
+
+struct Parked {
+    identity: Identity,
+    descriptor: OwnedFd,
+    /// Whether it was SQLite's. A forked child may have inherited it then, and a lock on it would outlive this process.
+    was_theirs: bool,
+}
+
+/// A descriptor of the file at `path` that is kept for others, instead of one more: they may stay for as long as the program runs.
+/// `flags` are those of `open`; what isn't for SQLite is for locks.
+pub fn kept(path: &Path, flags: i32, for_them: bool) -> Option<OwnedFd> {
+    let mut table = table();
+    if table.parked.is_empty() || flags & (libc::O_EXCL | libc::O_TRUNC) != 0 {
+        return None;
+    }
+    let identity = identity(path)?;
+    table.taken_back(identity, flags & libc::O_ACCMODE, for_them)
+}
+
+/// Notes that SQLite has opened a file.
+pub fn opened(descriptor: RawFd) {
+    let path = at(descriptor);
+    let Ok(name) = fs::read_link(&path) else { return };
+    let name = name.as_os_str().as_encoded_bytes();
+    let is_unlocked = UNLOCKED.iter().any(|end| name.ends_with(end.as_bytes()));
+    if is_unlocked || !fs::metadata(&path).is_ok_and(|found| found.is_file()) {
+        return;
+    }
+    if let Some(identity) = identity(&path) {
+        table().theirs.insert(descriptor, identity);
+    }
+}
+
+/// A descriptor that SQLite has done with: closed, or kept until it may be.
+pub fn closed(descriptor: OwnedFd) {
+    let mut table = table();
+    if let Some(identity) = table.theirs.remove(&descriptor.as_raw_fd()) {
+        if !table.theirs.values().any(|&known| known == identity)
+            && let Some(file) = table.locks.remove(&identity)
+        {
+            // It may have to stay open, and must not hold anything then.
+            let _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&everything()));
+            table.parked.push(Parked { identity, descriptor: file.into(), was_theirs: false });
+        }
+        table.parked.push(Parked { identity, descriptor, was_theirs: true });
+        table.sweep();
+    }
+}
+
+/// Takes, gives up or asks for a lock of SQLite's; none if the file is none that is known here.
+///
+/// # Errors
+/// The system's, as for a POSIX lock.
+pub fn lock(descriptor: RawFd, asks: bool, wanted: &mut libc::flock) -> Option<nix::Result<()>> {
+    let mut table = table();
+    let identity = *table.theirs.get(&descriptor)?;
+    let kept = if table.locks.contains_key(&identity) {
+        None
+    } else {
+        table.taken_back(identity, libc::O_RDWR, false)
+    };
+    let file = match table.locks.entry(identity) {
+        Entry::Occupied(found) => found.into_mut(),
+        Entry::Vacant(place) => {
+            let path = at(descriptor);
+            // An open file of its own: a lock that lay on SQLite's would go on in a forked child that has inherited that.
+            let open = || File::options().read(true).write(true).open(&path).or_else(|_| File::open(&path));
+            place.insert(kept.map(File::from).or_else(|| open().ok())?)
+        }
+    };
+    // The system wants it so for these commands.
+    wanted.l_pid = 0;
+    let done = if asks {
+        fcntl(&*file, FcntlArg::F_OFD_GETLK(wanted))
+    } else {
+        fcntl(&*file, FcntlArg::F_OFD_SETLK(wanted))
+    };
+    Some(done.map(drop))
+}
+
+/// Notes a descriptor of ours.
+pub fn own(file: &File) {
+    if let Some(identity) = identity_of(file) {
+        table().ours.insert(file.as_raw_fd(), identity);
+    }
+}
+
+/// Closes descriptors of ours, once they may be.
+pub fn close(files: impl IntoIterator<Item = File>) {
+    let mut table = table();
+    for file in files {
+        if let Some(identity) = table.ours.remove(&file.as_raw_fd()) {
+            let _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&everything()));
+            table.parked.push(Parked { identity, descriptor: file.into(), was_theirs: false });
+        }
+    }
+    table.sweep();
+}
+
+/// Lets go of what a forked child has inherited: a lock lives as long as anybody has its file open. The child never touches the
+/// connections that the rest belongs to.
+pub fn forked() {
+    // Another thread of the parent may have held this at the fork; then nobody will ever let go of it here.
+    if let Ok(mut table) = TABLE.try_lock() {
+        table.locks.clear();
+        table.parked.clear();
+    }
+}
+
+impl Table {
+    /// A kept descriptor of a file, opened for the same.
+    fn taken_back(&mut self, identity: Identity, mode: i32, for_them: bool) -> Option<OwnedFd> {
+        let is_alike = |parked: &Parked| {
+            parked.identity == identity
+                && parked.was_theirs == for_them
+                && fcntl(&parked.descriptor, FcntlArg::F_GETFL)
+                    .is_ok_and(|flags| flags & libc::O_ACCMODE == mode)
+        };
+        let place = self.parked.iter().position(is_alike)?;
+        Some(self.parked.swap_remove(place).descriptor)
+    }
+
+    /// Closes what nobody else in this process has open any more.
+    fn sweep(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let parked = &self.parked;
+        let is_known = |descriptor: RawFd| {
+            self.theirs.contains_key(&descriptor)
+                || self.ours.contains_key(&descriptor)
+                || self.locks.values().any(|file| file.as_raw_fd() == descriptor)
+                || parked.iter().any(|parked| parked.descriptor.as_raw_fd() == descriptor)
+        };
+        // Where the system doesn't tell, everything is as it is without us.
+        let foreign = descriptors()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|&descriptor| !is_known(descriptor))
+            .filter_map(|descriptor| identity(&at(descriptor)))
+            .collect::<Vec<_>>();
+        self.parked.retain(|parked| foreign.contains(&parked.identity));
+    }
+}
+
+/// All that this process has open.
+fn descriptors() -> io::Result<Vec<RawFd>> {
+    let found = fs::read_dir("/proc/self/fd")?;
+    Ok(found.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+fn at(descriptor: RawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{descriptor}"))
+}
+
+fn everything() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_UNLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// The table itself, to keep other threads out of it over a fork.
+pub fn table() -> MutexGuard<'static, Table> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
