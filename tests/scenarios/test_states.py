@@ -1,0 +1,280 @@
+"""What each event does to a run in each state, cell by cell.
+
+A runner in a process of its own brings a run into a state; then something happens, and a sibling, which is
+this process, looks at it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+import cloaca
+
+SECONDS = 60.0
+
+OWNER = """
+import os, sys, time
+import cloaca
+
+path, state = sys.argv[1], sys.argv[2]
+go = path + ".go"
+
+def until_told():
+    while not os.path.exists(go):
+        time.sleep(0.002)
+
+def body(context, handle):
+    tries.append(context["i"])
+    if state == "backing off" and context["i"] == 1:
+        raise ValueError("not yet")
+    if state == "failed":
+        raise ValueError("never")
+    if state == "deferred":
+        handle.defer_until(lambda: os.path.exists(go), 1)
+    else:
+        until_told()
+
+tries = []
+delay = 3_600_000 if state == "backing off" else 1
+with cloaca.WorkflowBuilder("w"):
+    attempts = 2 if state == "backing off" else 1
+    cloaca.task(id="t", retry_attempts=attempts, retry_delay_ms=delay, retry_jitter=False)(body)
+
+fires = [1, 2]
+
+@cloaca.trigger(workflow="w", poll_interval="1h", overlap="queue")
+def line():
+    return cloaca.TriggerResult.fire(cloaca.Context({"i": fires.pop(0)}))
+
+config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=1)
+runner = cloaca.DefaultRunner.with_config(path, config)
+if state == "in line":
+    runner.tick("line")
+    runner.tick("line")
+else:
+    runs = [runner.submit("w", {"i": 1})]
+    if state in ("in hand", "running", "asked to cancel"):
+        runs.append(runner.submit("w", {"i": 2}))
+    if state == "failed":
+        runs[0].result(60)
+    elif state == "backing off":
+        while not (runner.get_run(runs[0].id)["tasks"] and runner.get_run(runs[0].id)["tasks"][0]["error"]):
+            time.sleep(0.002)
+if state == "asked to cancel":
+    while not tries:
+        time.sleep(0.002)
+    runner.cancel(runs[0].id)
+while not tries or state == "in line" and len(runner.list_runs()) < 2:
+    time.sleep(0.002)
+ids = [run["id"] for run in sorted(runner.list_runs(), key=lambda run: run["context"]["i"])]
+if state in ("in line", "in hand"):
+    ids.reverse()
+print("ready", *ids, flush=True)
+for line in sys.stdin:
+    if line == "leave\\n":
+        runner.shutdown(timeout=0.05)
+        print("left", flush=True)
+until_told()
+os._exit(0)
+"""
+
+
+class Owner:
+    """A runner in a process of its own."""
+
+    def __init__(self, path: Path, state: str) -> None:
+        self.go = Path(f"{path}.go")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWNER, str(path), state],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        _, self.run_id, *self.others = self.line("ready").split()
+
+    def line(self, start: str) -> str:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            if line.startswith(start):
+                return line
+        raise AssertionError(f"the owner ended with {self.process.wait()}")
+
+    def dies(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def leaves(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("leave\n")
+        self.process.stdin.flush()
+        self.line("left")
+
+
+def until(condition: object) -> None:
+    deadline = monotonic() + SECONDS
+    while not condition():  # type: ignore[operator]
+        assert monotonic() < deadline
+        sleep(0.002)
+
+
+class Scene:
+    """An owner with a run in a state, and a sibling that declares the same workflow."""
+
+    def __init__(self, path: Path, state: str) -> None:
+        self.began: list[int] = []
+        with cloaca.WorkflowBuilder("w"):
+            cloaca.task(id="t", retry_attempts=2 if state == "backing off" else 1)(
+                lambda context: self.began.append(context["i"])
+            )
+        self.owner = Owner(path, state)
+        self.sibling = cloaca.DefaultRunner(str(path))
+
+    def run(self) -> dict[str, object]:
+        run = self.sibling.get_run(self.owner.run_id)
+        assert run is not None
+        return run
+
+    def end(self) -> tuple[object, list[object]]:
+        """How the run ends at last, and the numbers of its task's attempts."""
+        until(lambda: self.run()["status"] in ("Completed", "Failed", "Cancelled"))
+        return self.run()["status"], [task["attempts"] for task in self.run()["tasks"]]  # type: ignore[attr-defined]
+
+
+@contextmanager
+def scene(path: Path, state: str) -> Iterator[Scene]:
+    made = Scene(path, state)
+    try:
+        yield made
+    finally:
+        made.owner.go.touch()
+        made.owner.dies()
+        made.sibling.shutdown()
+
+
+# A number is never given twice, so that it rises with each attempt that may have begun; "backing off" cannot
+# be told from its next attempt, which may begin without a record of its own.
+DIES = {
+    "in hand": ("Completed", [2]),
+    "running": ("Completed", [2]),
+    "backing off": ("Completed", [3]),
+    "deferred": ("Completed", [2]),
+    "asked to cancel": ("Cancelled", [0]),
+}
+
+
+@pytest.mark.parametrize("state", DIES)
+def test_what_the_death_of_its_owner_does_to_a_run(tmp_path: Path, state: str) -> None:
+    with scene(tmp_path / "a.db", state) as made:
+        made.owner.dies()
+        assert made.end() == DIES[state]
+        assert len(made.began) <= 2, "nothing that ended is tried again"
+
+
+LEAVES = {
+    "in hand": ("Completed", [1]),
+    "in line": ("Completed", [1]),
+    "running": ("Completed", [2]),
+    "backing off": ("Completed", [2]),
+    "deferred": ("Completed", [2]),
+    "asked to cancel": ("Cancelled", [2]),
+}
+
+
+@pytest.mark.parametrize("state", LEAVES)
+def test_what_the_leaving_of_its_owner_does_to_a_run(tmp_path: Path, state: str) -> None:
+    with scene(tmp_path / "a.db", state) as made:
+        made.owner.leaves()
+        if state in ("in hand", "backing off", "deferred"):
+            assert made.end() == LEAVES[state], "it goes on at once, beside a body that still runs"
+        else:
+            assert 1 not in made.began, "its body still runs elsewhere"
+            made.owner.go.touch()
+            assert made.end() == LEAVES[state]
+
+
+CANCEL = {
+    "in hand": "Cancelled",
+    "in line": "Cancelled",
+    "running": "Running",
+    "backing off": "Cancelled",
+    "deferred": "Cancelled",
+    "asked to cancel": "Running",
+    "failed": "Failed",
+}
+
+
+@pytest.mark.parametrize("state", CANCEL)
+def test_what_a_cancel_of_another_runner_does_to_a_run(tmp_path: Path, state: str) -> None:
+    status = CANCEL[state]
+    with scene(tmp_path / "a.db", state) as made:
+        made.sibling.cancel(made.owner.run_id)
+        if status == "Running":
+            # The owner hears of both in their order.
+            made.sibling.cancel(made.owner.others[0])
+            until(lambda: made.sibling.get_run(made.owner.others[0])["status"] == "Cancelled")  # type: ignore[index]
+            assert made.run()["status"] == status, "its body still runs"
+            made.owner.go.touch()
+            status = "Cancelled"
+        assert made.end()[0] == status
+        assert made.began == []
+
+
+def test_a_cancel_ends_what_nobody_has_in_hand_at_once(tmp_path: Path) -> None:
+    with scene(tmp_path / "a.db", "in hand") as made:
+        made.sibling.shutdown()
+        made.owner.leaves()
+        code = (
+            "import cloaca, sys; r = cloaca.DefaultRunner(sys.argv[1]); r.cancel(sys.argv[2]); "
+            "print(r.get_run(sys.argv[2])['status'])"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / "a.db"), made.owner.run_id]
+        told = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert told.stdout == "Cancelled\n"
+
+
+RETRY = {
+    "failed": True,
+    "running": False,
+    "in hand": False,
+    "in line": False,
+    "backing off": False,
+    "deferred": False,
+    "asked to cancel": False,
+}
+
+
+@pytest.mark.parametrize("state", RETRY)
+def test_what_a_retry_by_hand_does_to_a_run(tmp_path: Path, state: str) -> None:
+    with scene(tmp_path / "a.db", state) as made:
+        if RETRY[state]:
+            made.owner.leaves()
+            made.sibling.retry(made.owner.run_id)
+            assert made.end() == ("Completed", [1]), "a new life: its attempts are counted anew"
+            return
+        with pytest.raises(cloaca.WorkflowError):
+            made.sibling.retry(made.owner.run_id)
+        assert made.run()["status"] in ("Running", "Pending")
+
+
+def test_what_nobody_declares_waits_and_goes_on_once_somebody_does(tmp_path: Path) -> None:
+    with scene(tmp_path / "a.db", "in hand") as made:
+        made.sibling.shutdown()
+        made.owner.leaves()
+        made.owner.go.touch()
+        code = (
+            "import cloaca, sys; r = cloaca.DefaultRunner(sys.argv[1]); "
+            "print(*sorted(x['status'] for x in r.list_runs()))"
+        )
+        told = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "a.db")], check=True, capture_output=True, text=True
+        )
+        assert "Pending" in told.stdout, "a runner that doesn't declare it leaves it alone"
+        made.sibling = cloaca.DefaultRunner(str(tmp_path / "a.db"))
+        assert made.end()[0] == "Completed"
