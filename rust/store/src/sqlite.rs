@@ -3,11 +3,13 @@
 
 mod asked;
 mod batch;
+mod byte_lock;
 #[cfg(target_os = "linux")]
 pub mod descriptors;
 mod export;
 mod fault;
 mod gate;
+mod held_file;
 mod history;
 mod lock;
 mod mount;

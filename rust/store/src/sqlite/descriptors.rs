@@ -18,6 +18,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
+use crate::sqlite::byte_lock;
 use crate::sqlite::open::{identity, identity_of};
 use crate::sqlite::shield::Identity;
 
@@ -79,7 +80,7 @@ pub fn closed(descriptor: OwnedFd) {
             && let Some(file) = table.locks.remove(&identity)
         {
             // It may have to stay open, and must not hold anything then.
-            let _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&everything()));
+            byte_lock::unlock(&file);
             table.parked.push(Parked { identity, descriptor: file.into(), was_theirs: false });
         }
         table.parked.push(Parked { identity, descriptor, was_theirs: true });
@@ -130,7 +131,7 @@ pub fn close(files: impl IntoIterator<Item = File>) {
     let mut table = table();
     for file in files {
         if let Some(identity) = table.ours.remove(&file.as_raw_fd()) {
-            let _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&everything()));
+            byte_lock::unlock(&file);
             table.parked.push(Parked { identity, descriptor: file.into(), was_theirs: false });
         }
     }
@@ -191,16 +192,6 @@ fn descriptors() -> io::Result<Vec<RawFd>> {
 
 fn at(descriptor: RawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{descriptor}"))
-}
-
-fn everything() -> libc::flock {
-    libc::flock {
-        l_type: libc::F_UNLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
 }
 
 /// The table itself, to keep other threads out of it over a fork.

@@ -12,8 +12,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::sqlite::byte_lock;
 #[cfg(target_os = "linux")]
 use crate::sqlite::descriptors;
+#[cfg(target_os = "linux")]
+use crate::sqlite::held_file::made_like;
+use crate::sqlite::held_file::{close, has_log, is_writable, open, own};
 use crate::sqlite::open::{beside, identity, identity as identity_at, identity_of};
 
 /// SQLite's `SHARED_FIRST`, and how many bytes follow.
@@ -26,10 +30,6 @@ const OWNERS: i64 = 1 << 61;
 const SHM_BYTES_FIRST: u64 = 3;
 /// SQLite's dead-man switch in the `-shm` file.
 const CONNECTED: (i64, i64) = (128, 1);
-
-/// Where SQLite's header says by which versions of its format a database is written and read; 2 is with a write-ahead log.
-#[cfg(unix)]
-const VERSIONS_AT: u64 = 18;
 
 type Table = HashMap<Identity, Shielded>;
 
@@ -94,7 +94,7 @@ impl Shield {
         if is_writable(file) && has_log(file) && !beside(&self.path, "-journal").exists() {
             *self.is_raised.lock().unwrap_or_else(PoisonError::into_inner) = true;
             shielded.raised += 1;
-            lock(file, SHARED, true);
+            byte_lock::read(file, SHARED, true);
             shielded.enter_memory(&beside(&self.path, "-shm"));
         }
     }
@@ -126,9 +126,9 @@ impl Shield {
             shielded.raised += 1;
         }
         shielded.hold_memory(&beside(&self.path, "-shm"));
-        shielded.database.iter().for_each(|file| lock(file, SHARED, true));
+        shielded.database.iter().for_each(|file| byte_lock::read(file, SHARED, true));
         if let Some(file) = shielded.memory.last() {
-            lock(file, CONNECTED, true);
+            byte_lock::read(file, CONNECTED, true);
         }
     }
 
@@ -153,7 +153,7 @@ impl Shield {
             let _ = std::fs::remove_file(memory);
         }
         // Another thread may be about to open the file.
-        shielded.database.iter().for_each(|file| lock(file, SHARED, true));
+        shielded.database.iter().for_each(|file| byte_lock::read(file, SHARED, true));
     }
 
     /// Gives the locks up: SQLite's last connection could not fold its log into the file under them.
@@ -167,8 +167,8 @@ impl Shield {
         let Some(shielded) = shields.get_or_insert_default().get_mut(&identity) else { return };
         shielded.raised -= 1;
         if shielded.raised == 0 {
-            shielded.database.iter().for_each(|file| lock(file, SHARED, false));
-            shielded.memory.iter().for_each(|file| lock(file, CONNECTED, false));
+            shielded.database.iter().for_each(|file| byte_lock::read(file, SHARED, false));
+            shielded.memory.iter().for_each(|file| byte_lock::read(file, CONNECTED, false));
         }
     }
 
@@ -208,10 +208,10 @@ impl Shielded {
     fn enter_memory(&mut self, path: &Path) {
         let made = self.database.first().and_then(|database| made_like(database, path));
         if let Some(file) = made {
-            if set(&file, nix::libc::F_WRLCK, CONNECTED).is_ok() {
+            if byte_lock::write(&file, CONNECTED).is_ok() {
                 let _ = file.set_len(SHM_BYTES_FIRST);
             }
-            lock(&file, CONNECTED, true);
+            byte_lock::read(&file, CONNECTED, true);
             own(&file);
             self.memory.push(file);
         }
@@ -223,7 +223,7 @@ impl Shielded {
     /// Has the file alone from here on, unless another process is connected.
     #[cfg(target_os = "linux")]
     fn is_alone(&self) -> bool {
-        self.database.first().is_some_and(|file| set(file, nix::libc::F_WRLCK, SHARED).is_ok())
+        self.database.first().is_some_and(|file| byte_lock::write(file, SHARED).is_ok())
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -294,110 +294,8 @@ fn enlist(path: &Path) -> Option<Identity> {
     Some(identity)
 }
 
-#[cfg(target_os = "linux")]
-fn is_writable(file: &File) -> bool {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    fcntl(file, FcntlArg::F_GETFL).is_ok_and(|flags| OFlag::from_bits_truncate(flags).contains(OFlag::O_RDWR))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_writable(_: &File) -> bool {
-    false
-}
-
-/// Whether the database's header says that its changes go into a write-ahead log.
-#[cfg(unix)]
-fn has_log(database: &File) -> bool {
-    use std::os::unix::fs::FileExt as _;
-    let mut versions = [0; 2];
-    database.read_exact_at(&mut versions, VERSIONS_AT).is_ok() && versions == [2, 2]
-}
-
-#[cfg(not(unix))]
-fn has_log(_: &File) -> bool {
-    false
-}
-
 fn shields() -> MutexGuard<'static, Option<Table>> {
     SHIELDS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn open(path: &Path, create: bool) -> std::io::Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true).create(create).truncate(false);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        // SQLite's own mode for a new database.
-        options.mode(0o644);
-    }
-    #[cfg(target_os = "linux")]
-    if let Some(kept) = descriptors::kept(path, nix::libc::O_RDWR, false) {
-        return Ok(kept.into());
-    }
-    options.open(path)
-}
-
-/// Tells the descriptor from those of others.
-fn own(file: &File) {
-    #[cfg(target_os = "linux")]
-    descriptors::own(file);
-    #[cfg(not(target_os = "linux"))]
-    let _ = file;
-}
-
-fn close(files: impl Iterator<Item = File>) {
-    #[cfg(target_os = "linux")]
-    descriptors::close(files);
-    #[cfg(not(target_os = "linux"))]
-    files.for_each(drop);
-}
-
-/// The file at `path` beside a database, made with the rights that SQLite would give it if there is none; none if that takes
-/// more than a mode.
-#[cfg(target_os = "linux")]
-fn made_like(database: &File, path: &Path) -> Option<File> {
-    use std::os::unix::fs::MetadataExt as _;
-    if let Ok(file) = open(path, false) {
-        return Some(file);
-    }
-    let like = database.metadata().ok()?;
-    let file = File::options().read(true).write(true).create_new(true).open(path).ok()?;
-    let made = file.metadata().ok()?;
-    if (made.uid(), made.gid()) != (like.uid(), like.gid())
-        || file.set_permissions(like.permissions()).is_err()
-    {
-        let _ = std::fs::remove_file(path);
-        return None;
-    }
-    Some(file)
-}
-
-/// Takes or gives up a read lock that belongs to `file`. Best effort: without it SQLite's own lock still stands, until
-/// somebody closes the file.
-#[cfg(target_os = "linux")]
-fn lock(file: &File, bytes: (i64, i64), holds: bool) {
-    let _ = set(file, if holds { nix::libc::F_RDLCK } else { nix::libc::F_UNLCK }, bytes);
-}
-
-#[cfg(target_os = "linux")]
-fn set(file: &File, kind: i32, bytes: (i64, i64)) -> nix::Result<i32> {
-    use nix::fcntl::{FcntlArg, fcntl};
-    fcntl(file, FcntlArg::F_OFD_SETLK(&range(kind, bytes)))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn lock(_: &File, _: (i64, i64), _: bool) {}
-
-#[cfg(target_os = "linux")]
-fn range(kind: i32, (start, length): (i64, i64)) -> nix::libc::flock {
-    nix::libc::flock {
-        l_type: kind as nix::libc::c_short,
-        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
-        l_start: start,
-        l_len: length,
-        l_pid: 0,
-    }
 }
 
 /// Takes the lock of the owner `epoch`, which the kernel gives up when the process dies.
@@ -406,15 +304,12 @@ fn range(kind: i32, (start, length): (i64, i64)) -> nix::libc::flock {
 /// The message for the user.
 #[cfg(target_os = "linux")]
 pub fn hold(identity: Option<Identity>, epoch: i64) -> Result<(), String> {
-    use nix::fcntl::{FcntlArg, fcntl};
-    use nix::libc;
     let mut shields = shields();
     let shielded = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
     let Some(shielded) = shielded else {
         return Err("the database's file could not be opened for locking".to_owned());
     };
-    let file = &shielded.database[0];
-    fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_WRLCK, (OWNERS + epoch, 1))))
+    byte_lock::write(&shielded.database[0], (OWNERS + epoch, 1))
         .map_err(|error| format!("the database's file cannot be locked for runner {epoch}: {error}"))?;
     shielded.epochs.insert(epoch);
     Ok(())
@@ -423,8 +318,6 @@ pub fn hold(identity: Option<Identity>, epoch: i64) -> Result<(), String> {
 /// Whether it is certain that no process holds the lock of the owner `epoch`.
 #[cfg(target_os = "linux")]
 pub fn is_free(identity: Option<Identity>, epoch: i64) -> bool {
-    use nix::fcntl::{FcntlArg, fcntl};
-    use nix::libc;
     let mut shields = shields();
     let Some(shielded) = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity))
     else {
@@ -433,9 +326,7 @@ pub fn is_free(identity: Option<Identity>, epoch: i64) -> bool {
     let Some(file) = shielded.database.first().filter(|_| !shielded.epochs.contains(&epoch)) else {
         return false;
     };
-    let mut asked = range(libc::F_WRLCK, (OWNERS + epoch, 1));
-    let answer = fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked));
-    answer.is_ok() && i32::from(asked.l_type) == libc::F_UNLCK
+    byte_lock::is_free(file, (OWNERS + epoch, 1))
 }
 
 /// Gives the lock of the owner `epoch` up.
@@ -447,6 +338,6 @@ pub fn release(identity: Option<Identity>, epoch: i64) {
     if shielded.epochs.remove(&epoch)
         && let Some(file) = shielded.database.first()
     {
-        lock(file, (OWNERS + epoch, 1), false);
+        byte_lock::read(file, (OWNERS + epoch, 1), false);
     }
 }
