@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -785,3 +786,19 @@ def test_postgresql_is_named_where_it_would_be_needed() -> None:
         cloaca.DefaultRunner("postgresql://h/d")
     with pytest.raises(RuntimeError, match="PostgreSQL"):
         cloaca.DatabaseAdmin(":memory:")
+
+
+@pytest.mark.parametrize(
+    ("named", "warned"), [("a", False), ("root", False), ("beside", True), ("late", True)]
+)
+def test_a_rule_about_a_task_that_may_not_have_ended_is_warned_of(named: str, warned: bool) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with cloaca.WorkflowBuilder("ruled"):
+            cloaca.task(id="root")(lambda context: None)
+            cloaca.task(id="a", dependencies=["root"])(lambda context: None)
+            cloaca.task(id="beside")(lambda context: None)
+            rule = cloaca.any_of(cloaca.always(), cloaca.task_success(named))
+            cloaca.task(id="late", dependencies=["a"], trigger_rules=rule)(lambda context: None)
+    texts = [str(warning.message) for warning in caught]
+    assert [f"'{named}', for which it does not wait" in text for text in texts] == [True] * warned
