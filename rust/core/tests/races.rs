@@ -146,7 +146,7 @@ impl Crew {
         loop {
             let (crew, of) = (self.clone(), Arc::clone(runtime));
             match runtime.next_order() {
-                Order::Log(Level::Error, text) if self.is_sound => panic!("{text}"),
+                Order::Log(note) if self.is_sound && note.level() == Level::Error => panic!("{note}"),
                 Order::Log(..) => {}
                 Order::SpawnWorker => threads.push(spawn(move || crew.work(&of))),
                 Order::SpawnPoller => threads.push(spawn(move || crew.poll(&of))),
