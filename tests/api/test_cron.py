@@ -14,6 +14,7 @@ from program import eventually, run_program
 
 import cloaca
 import cloaca.testing
+from cloaca.check import microseconds
 
 WAIT = 20.0
 NOWHERE = "00000000-0000-7000-8000-000000000000"
@@ -483,3 +484,43 @@ def test_a_restart_between_two_slots_changes_nothing(tmp_path: Path) -> None:
     with cloaca.DefaultRunner(url) as runner:
         assert runner.get_cron_schedule(schedule_id) == row
         assert runner.list_runs() == []
+
+
+class Dated(cloaca.testing.Runner):
+    """A runner over a file whose clock begins where it is told."""
+
+    def __init__(self, url: str, start: str) -> None:
+        self._start(url, cloaca.DefaultRunnerConfig(), None, microseconds(start))
+        self.run_until_idle()
+
+
+def test_crons_go_on_after_a_clock_that_was_ahead_and_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = str(tmp_path / "a.db")
+    with Dated(url, "2027-06-01T12:00:00Z") as ahead:
+        ids = [ahead.register_cron_workflow("good", expression) for expression in ("0 3 * * *", "0 4 * * *")]
+        assert ahead.get_cron_schedule(ids[0])["next_run_at"] == at("2027-06-02T03:00:00")
+    caplog.clear()
+    with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        eventually(lambda: runner.get_cron_schedule(ids[0])["next_run_at"] == at("2026-03-02T03:00:00"))
+        runner.advance("1d")
+        assert slots(runner, ids[0]) == [at("2026-03-02T03:00:00")]
+        assert slots(runner, ids[1]) == [at("2026-03-02T04:00:00")]
+        assert runner.get_cron_schedule(ids[1])["next_run_at"] == at("2026-03-03T04:00:00")
+    assert sum("the clock was ahead" in record.message for record in caplog.records) == 1
+
+
+def test_a_moment_that_a_clock_ahead_ran_already_does_not_run_again(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+    with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        schedule_id = runner.register_cron_workflow("good", "0 3 * * *")
+        runner.advance("1d")
+        assert len(slots(runner, schedule_id)) == 1
+    with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        eventually(
+            lambda: runner.get_cron_schedule(schedule_id)["next_run_at"] == at("2026-03-02T03:00:00")
+        )
+        runner.advance("2d")
+        assert slots(runner, schedule_id) == [at("2026-03-02T03:00:00"), at("2026-03-03T03:00:00")]
+        assert len(runner.list_runs()) == 2
