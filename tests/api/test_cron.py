@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -484,6 +487,62 @@ def test_a_restart_between_two_slots_changes_nothing(tmp_path: Path) -> None:
     with cloaca.DefaultRunner(url) as runner:
         assert runner.get_cron_schedule(schedule_id) == row
         assert runner.list_runs() == []
+
+
+SLIM = '''
+import sys, tempfile, pathlib, os
+assert not os.path.exists("/usr/share/zoneinfo/UTC")
+import cloaca
+
+with cloaca.WorkflowBuilder("good"):
+    @cloaca.task()
+    def only(context): ...
+
+with cloaca.DefaultRunner(sys.argv[1]) as runner:
+    if sys.argv[2] == "declare":
+        for zone in ("UTC", "GMT", "Etc/GMT+3", "Etc/UTC", "Europe/Berlin"):
+            runner.register_cron_workflow("good", "0 3 * * *", zone)
+        try:
+            runner.register_cron_workflow("good", "0 3 * * *", "Europe/Atlantis")
+        except ValueError as error:
+            print(error)
+    print(*(row["next_run_at"] is not None for row in runner.list_cron_schedules()))
+'''
+
+
+def without_zone_files(tmp_path: Path, url: str, act: str) -> str:
+    """What a program says on a system that has no zone files."""
+    (tmp_path / "slim.py").write_text(SLIM)
+    hide = "for zones in /usr/share/zoneinfo /usr/share/lib/zoneinfo /etc/zoneinfo; do "
+    hide += 'if [ -d $zones ]; then mount -t tmpfs none $zones || exit 9; fi; done; exec "$@"'
+    program = [sys.executable, str(tmp_path / "slim.py"), url, act]
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", hide, "sh", *program]
+    environment = {name: value for name, value in os.environ.items() if name != "TZDIR"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("no unshare on this system")
+    if done.returncode == 9 or done.stderr.startswith("unshare:"):
+        pytest.skip("this user may not hide files from a process")
+    assert done.returncode == 0, done.stderr
+    assert "left out" not in done.stderr
+    return done.stdout
+
+
+def test_zones_are_known_on_a_system_without_zone_files(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+    unknown, crons = without_zone_files(tmp_path, url, "declare").splitlines()
+    assert "unknown time zone 'Europe/Atlantis'" in unknown
+    assert "tzdata" in unknown
+    assert crons == "True True True True True"
+
+
+def test_crons_of_another_system_run_on_one_without_zone_files(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+    with cloaca.DefaultRunner(url) as runner:
+        runner.register_cron_workflow("good", "* * * * * *", "Europe/Berlin")
+        eventually(lambda: runner.list_runs() != [])
+    assert without_zone_files(tmp_path, url, "open") == "True\n"
 
 
 class Dated(cloaca.testing.Runner):
