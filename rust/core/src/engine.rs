@@ -91,6 +91,8 @@ pub struct Engine {
     slot_of: HashMap<Arc<str>, u32>,
     counts: Counts,
     random: u64,
+    /// By how much the wall clock stood above the monotonic one, at most since it last fell back.
+    wall_ahead_us: i64,
 }
 
 impl Engine {
@@ -123,6 +125,7 @@ impl Engine {
             slot_of: HashMap::new(),
             counts: Counts::default(),
             random: seed | 1,
+            wall_ahead_us: i64::MIN,
         }
     }
 
@@ -167,6 +170,7 @@ impl Engine {
 
     /// Decides what follows from `event`.
     pub fn step(&mut self, event: Event, now: Now, out: &mut Effects) {
+        self.heed_clock(now, out);
         match event {
             Event::Workflow(workflow) => self.declared(workflow, now, out),
             Event::Triggers(triggers) => {
@@ -201,7 +205,9 @@ impl Engine {
             Event::News => self.news += 1,
             Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),
             Event::Cron(schedule) => {
+                let row = schedule.row;
                 self.cron(schedule, now, out);
+                self.put_right(&[row], now, out);
             }
             Event::CronGone(row) => {
                 self.crons.remove(row);
@@ -209,6 +215,7 @@ impl Engine {
             Event::Crons(schedules) => {
                 self.crons.clear();
                 schedules.into_iter().for_each(|schedule| self.cron(schedule, now, out));
+                self.put_right(&self.crons.rows(), now, out);
             }
             Event::Shown => self.record_beginnings(Mono(u64::MAX), out),
             Event::Clock => self.clock(now, out),
