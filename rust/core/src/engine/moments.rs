@@ -60,12 +60,8 @@ impl Engine {
             let change = Change::Start { epoch: self.epoch, runs: Vec::new(), cron: Some(step) };
             out.commits.push((change, Then::Start(Vec::new())));
         }
-        if let Some((count, last)) = late {
-            let text = format!(
-                "the clock was ahead: {count} cron schedule(s) would have waited until {} at the latest; they go on from now",
-                last.rfc3339()
-            );
-            out.logs.push((Level::Warning, text));
+        if let Some((crons, until)) = late {
+            out.logs.push(Note::ClockWasAhead { crons, until });
         }
     }
 
