@@ -80,6 +80,15 @@ pub struct Services {
     pub resolution: Duration,
 }
 
+/// A run that somebody wants.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// JSON text.
+    pub context: Arc<str>,
+    /// Starts at most one run of its workflow for so long.
+    pub run_key: Option<(String, Duration)>,
+}
+
 /// What a thread that closes the runner is itself in the middle of.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Own {
@@ -286,21 +295,27 @@ impl Runtime {
         })
     }
 
-    /// Starts runs of a workflow, one for each context, in one transaction, and returns a watch on each.
+    /// Starts runs of a workflow, one for each context, in one transaction, and returns a watch on each. One whose run key is in use
+    /// is not started: see [`Watch::stands_for`].
     ///
     /// # Errors
     /// [`Kind::Workflow`] for an unknown workflow, [`Kind::Runner`] when closed or when too many runs are in hand.
-    pub fn submit(&self, workflow: &str, contexts: Vec<Arc<str>>) -> Result<Vec<Arc<Watch>>> {
+    pub fn submit(&self, workflow: &str, wanted: Vec<Wanted>) -> Result<Vec<Arc<Watch>>> {
         let workflow = self.workflow(workflow)?;
         if self.shared.closing.load(Ordering::Acquire) {
             return Err(Error::new(Kind::Runner, "the runner is shut down"));
         }
-        if lock(&self.shared.engine).runs_unfinished() + contexts.len() > RUNS_MAX {
+        if lock(&self.shared.engine).runs_unfinished() + wanted.len() > RUNS_MAX {
             let text = format!("{RUNS_MAX} runs are unfinished; wait for some to end");
             return Err(Error::new(Kind::Runner, text));
         }
-        let requests: Vec<Request> =
-            contexts.into_iter().map(|context| Request { id: Uuid::now_v7(), context }).collect();
+        let now = self.now().wall;
+        let request = |Wanted { context, run_key }| Request {
+            id: Uuid::now_v7(),
+            context,
+            run_key: run_key.map(|(key, span)| (key, now.after(span))),
+        };
+        let requests: Vec<Request> = wanted.into_iter().map(request).collect();
         let watches: Vec<Arc<Watch>> =
             requests.iter().map(|request| Watch::new(request.id, News::Sent)).collect();
         lock(&self.shared.watches).extend(watches.iter().map(|watch| (watch.id, Arc::clone(watch))));
@@ -389,8 +404,20 @@ impl Shared {
 
     fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
         self.stepping.fetch_add(1, Ordering::AcqRel);
-        let Effects { commits, jobs, looks, ended, started, released, lost, rearm, cancels, logs, is_buried } =
-            effects;
+        let Effects {
+            commits,
+            jobs,
+            looks,
+            ended,
+            started,
+            keyed,
+            released,
+            lost,
+            rearm,
+            cancels,
+            logs,
+            is_buried,
+        } = effects;
         if !commits.is_empty() {
             let mut writer = lock(&self.writer);
             let wake = writer.items.is_empty() && !writer.busy;
@@ -429,8 +456,8 @@ impl Shared {
             lock(&self.cancels).extend(cancels);
             self.wake_liaison();
         }
-        if !(ended.is_empty() && started.is_empty() && lost.is_empty()) {
-            self.tell_watches(ended, started, lost);
+        if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) {
+            self.tell_watches(ended, started, keyed, lost);
         }
         for (level, text) in logs {
             self.order(Order::Log(level, text));

@@ -21,6 +21,8 @@ pub struct Effects {
     pub ended: Vec<(Uuid, Wall, RunEnd)>,
     /// Runs asked for by hand that are committed now.
     pub started: Vec<Uuid>,
+    /// Runs that were asked for, and the one that has their run key already.
+    pub keyed: Vec<(Uuid, Uuid)>,
     /// Attempts that are not waited for any more: their slots are free.
     pub released: Vec<Job>,
     /// Runs that this runner does not drive any more, and why.

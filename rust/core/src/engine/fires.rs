@@ -113,7 +113,7 @@ impl Engine {
                 .insert(id, Turn { kept: false, cancels: *overlap == Overlap::CancelRunning, resumed: None });
         }
         self.take_new(id, &workflow, &fire.context, now);
-        let request = Request { id, context: fire.context };
+        let request = Request { id, context: fire.context, run_key: None };
         Ok(NewRun {
             schedule: Some(schedule),
             context_hash: Some(fire.hash),

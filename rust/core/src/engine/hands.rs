@@ -185,7 +185,7 @@ pub(super) fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewR
         schedule: None,
         context_hash: None,
         unique_hash: false,
-        run_key: None,
+        run_key: request.run_key.clone().map(|(key, expires_at)| (key, Some(expires_at))),
         scheduled_at: None,
         waits: false,
         cursor: None,

@@ -82,7 +82,7 @@ impl Engine {
             let id = self.new_id(now.wall);
             let context = cron_context(schedule, slot);
             self.take_new(id, &workflow, &context, now);
-            let run = by_hand(&workflow, &Request { id, context }, now.wall);
+            let run = by_hand(&workflow, &Request { id, context, run_key: None }, now.wall);
             runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(slot), ..run });
             ids.push(id);
         }

@@ -12,7 +12,12 @@ impl Engine {
             (Then::Begun, _) => self.begun_unkept -= 1,
             (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
             (Then::Start(ids), Receipt::Start(admitted)) => {
-                out.started.extend(&ids);
+                for (&id, fate) in ids.iter().zip(&admitted) {
+                    match *fate {
+                        Admitted::DuplicateKey { of: Some(of) } => out.keyed.push((id, of)),
+                        _ => out.started.push(id),
+                    }
+                }
                 self.begin_all(ids, admitted, now, out);
             }
             (Then::Start(ids), _) => {
