@@ -6,22 +6,30 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::context::hash_text;
-use crate::engine::{Event, Fire, Note, Polled, poll_timed_out};
+use crate::engine::{Event, Fire, Foreseen, Note, Polled, poll_timed_out};
 use crate::poll::{Finish, Overdue, Standing, TickState, Ticket};
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
 use crate::time::{Now, Wall};
 
-/// A context as JSON text, and a run key with the time for which it holds.
-pub type AskedFire = (Arc<str>, Option<(String, Option<Duration>)>);
+/// A fire as a poll answered it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AskedFire {
+    /// JSON text.
+    pub context: Arc<str>,
+    /// With the time for which it holds.
+    pub run_key: Option<(String, Option<Duration>)>,
+    /// Its own cursor as JSON text.
+    pub cursor: Option<String>,
+}
 
 /// What a poll that was more than a plain skip answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// In the order returned.
     pub fires: Vec<AskedFire>,
-    /// The cursor as JSON text, if it moved.
+    /// The cursor as JSON text, if it was set.
     pub cursor: Option<String>,
     /// What it said about itself without firing, or what went wrong.
     pub reason: std::result::Result<String, String>,
@@ -96,13 +104,28 @@ impl Runtime {
 
     /// Ends any other poll.
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
+        let Answer { fires, mut cursor, mut reason } = answer;
+        let named = lock(&self.shared.polls).poller.row_and_name(ticket.slot);
+        let Some((schedule, trigger)) = named else { return };
+        let mut fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
+        if reason.is_ok() {
+            let slot = ticket.slot;
+            let foreseen = lock(&self.shared.engine).foresee(slot, schedule, &fires, cursor.as_deref());
+            match foreseen {
+                Foreseen::Open => {}
+                Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, None),
+                Foreseen::Failed(note) => {
+                    (fires, cursor, reason) = (Vec::new(), None, Err(note.to_string()));
+                    self.shared.order(Order::Log(note));
+                }
+            }
+        }
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
-        let (ended, trigger) = {
+        let ended = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
-            let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
-            (ended, polls.poller.name(ticket.slot))
+            polls.poller.ended(ticket, reason.is_err(), finish, now.mono)
         };
         let Some(ended) = ended else { return self.shared.wake_pollers() };
         self.step(Event::Polled(Polled {
@@ -110,9 +133,9 @@ impl Runtime {
             schedule: ended.schedule,
             at: began.wall,
             duration_us: finish.took_us,
-            fires: answer.fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect(),
-            cursor: answer.cursor,
-            reason: answer.reason,
+            fires,
+            cursor,
+            reason,
             history: ended.history,
             disable: ended.disable,
         }));
@@ -150,8 +173,8 @@ impl Runtime {
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
-    let (context, run_key) = fire;
+    let AskedFire { context, run_key, cursor } = fire;
     let hash = hash_text(trigger, &context).expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
-    Fire { hash, context, run_key }
+    Fire { hash, context, run_key, cursor }
 }
