@@ -82,7 +82,8 @@ impl Engine {
     }
 
     pub(super) fn send_tick(&self, polled: Polled, verdict: Verdict, fires: Vec<NewRun>, out: &mut Effects) {
-        let Polled { slot, schedule, at, duration_us, cursor, mut history, disable, .. } = polled;
+        let Polled { slot, schedule, at, duration_us, cursor, mut history, disable, wait, .. } = polled;
+        let wait_us = wait.map(|wait| i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
         history.push(Stretch {
             schedule,
             outcome: verdict.outcome,
@@ -97,7 +98,7 @@ impl Engine {
         let runs = fires.iter().map(|run| run.id).collect();
         let disables = disable.is_some().then_some(schedule);
         let then = Then::Tick { slot, runs, cursor: cursor.clone(), at, disables };
-        let change = TickChange { schedule, epoch: self.epoch, cursor, at, fires, history, disable };
+        let change = TickChange { schedule, epoch: self.epoch, cursor, at, fires, history, disable, wait_us };
         out.commits.push((Change::Tick(change), then));
     }
 

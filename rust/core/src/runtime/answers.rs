@@ -13,6 +13,9 @@ use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
 use crate::time::{Now, Wall};
 
+/// A wait from this on is written down. A shorter one is over before a runner that comes next has taken stock.
+const WAIT_KEPT: Duration = Duration::from_secs(5);
+
 /// A context as JSON text, and a run key with the time for which it holds.
 pub type AskedFire = (Arc<str>, Option<(String, Option<Duration>)>);
 
@@ -77,8 +80,12 @@ impl Runtime {
         Some((standing, due, began.filter(|_| standing.in_body).map(|began| began.wall)))
     }
 
-    /// Ends a poll that was a plain skip.
+    /// Ends a poll that was a plain skip. A long wait by its own wish is written down, so that it outlives this process.
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
+        if pause.is_some_and(|pause| pause >= WAIT_KEPT) {
+            let answer = Answer { fires: Vec::new(), cursor: None, reason: Ok(reason.to_owned()) };
+            return self.end_poll(ticket, began, answer, pause);
+        }
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let closed = {
@@ -96,12 +103,19 @@ impl Runtime {
 
     /// Ends any other poll.
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
+        self.end_poll(ticket, began, answer, None);
+    }
+
+    fn end_poll(&self, ticket: Ticket, began: Now, answer: Answer, pause: Option<Duration>) {
         let now = self.now();
-        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let (ended, trigger) = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
-            let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
+            let ended = match pause {
+                Some(_) => polls.poller.waited(ticket, finish, now.mono),
+                None => polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono),
+            };
             (ended, polls.poller.name(ticket.slot))
         };
         let Some(ended) = ended else { return self.shared.wake_pollers() };
@@ -115,6 +129,7 @@ impl Runtime {
             reason: answer.reason,
             history: ended.history,
             disable: ended.disable,
+            wait: ended.wait,
         }));
         self.poll_is_home();
     }
@@ -135,6 +150,7 @@ impl Runtime {
             reason: Err(format!("TimeoutError: {text}")),
             history: ended.history,
             disable: ended.disable,
+            wait: ended.wait,
         }));
     }
 
