@@ -1,4 +1,4 @@
-"""When a trigger is due outlives who polls it: it is polled also by processes that live for less than that."""
+"""Due times outlive who polls: a trigger is polled also by processes that live for less than its interval."""
 
 from __future__ import annotations
 
