@@ -56,7 +56,7 @@ class Crons:
     def list_cron_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
-        """Cron schedules in the order of their registration."""
+        """Cron schedules in the order of their registration, at most 100 unless `limit` says more."""
         found: list[dict[str, Any]] = self._open().schedules.crons(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )

@@ -8,17 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from . import check, registry, rows
-from .context import encode_within
-from .errors import ArgumentTypeError, WorkflowError, excerpt
+from .context import decode_value, encode_within
+from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
 from .run import Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
     from typing import Any
 
+    from ._cloaca import Watch
     from .context import Context
     from .result import WorkflowResult
+
+
+RUN_KEY_TTL = "30d"
+"""How long the run key of a submit holds, unless said otherwise."""
 
 
 class Runs:
@@ -53,9 +59,32 @@ class Runs:
 
         return await asyncio.to_thread(self.execute, workflow_name, context)
 
-    def submit(self, workflow_name: str, context: Context | Mapping[str, Any] | None = None) -> Run:
-        """Starts a run and returns once it is kept; `Run.result` waits for its end. Raises what `execute`
-        raises."""
+    def submit(
+        self,
+        workflow_name: str,
+        context: Context | Mapping[str, Any] | None = None,
+        *,
+        run_key: str | None = None,
+        run_key_ttl: str | float | timedelta = RUN_KEY_TTL,
+    ) -> Run:
+        """Starts a run and returns once it is kept; `Run.result` waits for its end.
+
+        Args:
+            workflow_name (str): a registered workflow.
+            context (Context | Mapping | None): what its first tasks get.
+            run_key (str | None): starts at most one run of its workflow while it holds: who comes with it
+                once more, in this program or another one, gets that run, however it ended.
+            run_key_ttl (str | float | timedelta): how long it holds: `"30d"`, seconds, a `timedelta`. The run
+                is kept as long, whatever `retention` says.
+
+        Raises:
+            ArgumentError: (a `ValueError`) a run key that is empty or no text, a bad `run_key_ttl`, or the
+                run of that key has another context; the message names it.
+            What `execute` raises.
+        """
+        if run_key is not None:
+            name = workflow_name if isinstance(workflow_name, str) else getattr(workflow_name, "name", "")
+            return self.submit_many(name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
         run = self._submit(workflow_name, context)
         assert run._watch is not None, "a run that was submitted is watched"
         run._watch.wait_started()
@@ -75,11 +104,25 @@ class Runs:
         return Run(self, run_id, watch)
 
     def submit_many(
-        self, workflow_name: str, contexts: Iterable[Context | Mapping[str, Any] | None]
+        self,
+        workflow_name: str,
+        contexts: Iterable[Context | Mapping[str, Any] | None],
+        *,
+        run_keys: Iterable[str | None] | None = None,
+        run_key_ttl: str | float | timedelta = RUN_KEY_TTL,
     ) -> list[Run]:
-        """Starts a run for each context, all in one transaction, and returns once they are kept. Raises what
-        `execute`
-        raises, before any of them is started."""
+        """Starts a run for each context, all in one transaction, and returns once they are kept.
+
+        Args:
+            workflow_name (str): a registered workflow.
+            contexts (Iterable): what the first tasks of each get.
+            run_keys (Iterable | None): a run key for each context, or `None` for none; see `submit`.
+            run_key_ttl (str | float | timedelta): how long they hold.
+
+        Raises:
+            ArgumentError: (a `ValueError`) as `submit`; the runs of the other keys are started.
+            What `execute` raises, before any of them is started.
+        """
         engine = self._open()
         name = check.text(workflow_name, "workflow_name", WorkflowError)
         if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
@@ -87,10 +130,30 @@ class Runs:
         limit = engine.context_bytes_max
         encoded = [encode_within(limit, context, "the context") for context in contexts]
         registry.workflow(name)
-        watches = engine.runs.submit(name, encoded)
+        keys = None if run_keys is None else [check.run_key(key, run_key_ttl) for key in run_keys]
+        if keys is not None and len(keys) != len(encoded):
+            raise ArgumentError(
+                f"run_keys has {len(keys)} keys for {len(encoded)} contexts; give one for each"
+            )
+        watches = engine.runs.submit(name, encoded, keys)
         if watches:
             watches[-1].wait_started()
-        return [Run(self, watch.id, watch) for watch in watches]
+        if keys is None:
+            return [Run(self, watch.id, watch) for watch in watches]
+        return [self._keyed(*parts) for parts in zip(watches, keys, encoded, strict=True)]
+
+    def _keyed(self, watch: Watch, key: tuple[str, float] | None, encoded: str) -> Run:
+        """The run that a submit with a run key stands for: its own, or the one that has the key."""
+        of = watch.stands_for
+        if of is None or key is None:
+            return Run(self, watch.id, watch)
+        row = self._open().runs.run(of)
+        if row is not None and decode_value(row["context"]) != decode_value(encoded):
+            raise ArgumentError(
+                f"run_key {excerpt(key[0])} has run {of} already, whose context is another one;"
+                " a key stands for one event"
+            )
+        return self.run(of)
 
     def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
         engine = self._open()

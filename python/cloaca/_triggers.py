@@ -38,7 +38,7 @@ class Triggers:
     def list_trigger_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
-        """Triggers in the order of their registration."""
+        """Triggers in the order of their registration, at most 100 unless `limit` says more."""
         found: list[dict[str, Any]] = self._open().schedules.triggers(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 
+RUN_KEY_CHARS_MAX = 1024
 _LARGEST = 2**63 - 1
 PAGE_LIMIT = 100
 """How many rows a listing gives by default."""
@@ -56,6 +57,20 @@ def path(value: object, argument: str, error: type[CloacaError] = ArgumentTypeEr
     except (UnicodeEncodeError, TypeError):
         return text(value, argument, error)
     return str(value) if isinstance(value, str) else text(value, argument, error)
+
+
+def run_key(value: object, ttl: object) -> tuple[str, float] | None:
+    """A run key and for how many seconds it holds; `None` for none."""
+    if value is None:
+        return None
+    key = text(value, "run_key")
+    if not 0 < len(key) <= RUN_KEY_CHARS_MAX:
+        raise ArgumentError(
+            f"run_key is {excerpt(key)}, {len(key)} characters; it must have 1 to {RUN_KEY_CHARS_MAX}"
+        )
+    from .duration import seconds_of
+
+    return key, seconds_of(ttl, "run_key_ttl")  # type: ignore[arg-type]
 
 
 def flag(value: object, argument: str) -> bool:

@@ -194,8 +194,10 @@ class Crew:
             pause = min(2 * pause, THREAD_PAUSE_SECONDS_MAX)
 
     def _give_up(self) -> None:
-        """Ends a runner that no thread can be started for any more: the main thread has ended (Python 3.12)."""
-        if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
+        """Ends a runner for which no thread can be started any more: the main thread has ended."""
+        if any(
+            not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()
+        ):
             # The program goes on, for nobody knows how long, and would wonder why nothing is polled.
             text = "no thread can be started any more, the main thread has ended: the runner has stopped"
             say(_engine_log, logging.ERROR, text)

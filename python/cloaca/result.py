@@ -5,6 +5,7 @@ Invariant: a result doesn't change after it was made, so one skip can be everybo
 
 from __future__ import annotations
 
+from .check import RUN_KEY_CHARS_MAX
 from .context import Context
 from .errors import TriggerError, excerpt
 from .frozen import Frozen
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any
 
-RUN_KEY_CHARS_MAX = 1024
 REASON_CHARS_MAX = 1024
 
 

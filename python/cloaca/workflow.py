@@ -6,6 +6,7 @@ Invariant: a `Workflow` that exists has tasks, no cycle, no missing dependency, 
 from __future__ import annotations
 
 import json
+import warnings
 from contextvars import ContextVar
 from functools import partial
 
@@ -239,6 +240,7 @@ class Workflow:
         built._package = package
         built._workflow = workflow
         built._order, built._levels = _checked_graph(name, tasks)
+        _warn_of_rules(name, [tasks[at] for at in built._order])
         built._version = _cloaca.content_version(built._content())
         return built
 
@@ -371,6 +373,22 @@ def _check_rules(name: str, tasks: Iterable[TaskDefinition], ids: set[str]) -> N
                 raise WorkflowError(
                     f'workflow "{name}": the trigger rule of task {excerpt(task.id)} asks about task'
                     f" {excerpt(named)}, which is not in the workflow"
+                )
+
+
+def _warn_of_rules(name: str, ordered: Iterable[TaskDefinition]) -> None:
+    """A rule about a task that may end later, or not before, is decided by who is faster."""
+    before: dict[str, set[str]] = {}
+    for task in ordered:
+        waited = before[task.id] = set(task.dependencies).union(*(before[of] for of in task.dependencies))
+        for named in tasks_named(task.rule) if task.rule else ():
+            if named not in waited:
+                warnings.warn(
+                    f'workflow "{name}": the trigger rule of task {excerpt(task.id)} asks about task'
+                    f" {excerpt(named)}, for which it does not wait: make that a dependency, or who is faster"
+                    " decides",
+                    UserWarning,
+                    stacklevel=4,
                 )
 
 

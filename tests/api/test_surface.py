@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -774,6 +775,20 @@ def test_variables_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert cloaca.var_or("GHOST", "none") == "none"
 
 
+def test_variables_come_from_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("pass word\n")
+    monkeypatch.setenv("CLOACA_VAR_TOKEN_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv("CLOACA_VAR_HOST", "example.org")
+    monkeypatch.setenv("CLOACA_VAR_HOST_FILE", str(tmp_path / "never read"))
+    assert (cloaca.var("token"), cloaca.var_or("host", "")) == ("pass word", "example.org")
+    monkeypatch.setenv("CLOACINA_VAR_HOST", "first.example.org")
+    assert cloaca.var("host") == "first.example.org"
+    monkeypatch.setenv("CLOACA_VAR_GONE_FILE", str(tmp_path / "gone"))
+    for read in (cloaca.var, lambda name: cloaca.var_or(name, "")):
+        with pytest.raises(KeyError, match=r"CLOACA_VAR_GONE_FILE names '.*gone': .*No such file"):
+            read("gone")
+
+
 def test_postgresql_is_named_where_it_would_be_needed() -> None:
     with pytest.raises(ValueError, match="Schema name cannot be empty"):
         cloaca.DefaultRunner.with_schema("postgresql://h/d", "")
@@ -785,3 +800,19 @@ def test_postgresql_is_named_where_it_would_be_needed() -> None:
         cloaca.DefaultRunner("postgresql://h/d")
     with pytest.raises(RuntimeError, match="PostgreSQL"):
         cloaca.DatabaseAdmin(":memory:")
+
+
+@pytest.mark.parametrize(
+    ("named", "warned"), [("a", False), ("root", False), ("beside", True), ("late", True)]
+)
+def test_a_rule_about_a_task_that_may_not_have_ended_is_warned_of(named: str, warned: bool) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with cloaca.WorkflowBuilder("ruled"):
+            cloaca.task(id="root")(lambda context: None)
+            cloaca.task(id="a", dependencies=["root"])(lambda context: None)
+            cloaca.task(id="beside")(lambda context: None)
+            rule = cloaca.any_of(cloaca.always(), cloaca.task_success(named))
+            cloaca.task(id="late", dependencies=["a"], trigger_rules=rule)(lambda context: None)
+    texts = [str(warning.message) for warning in caught]
+    assert [f"'{named}', for which it does not wait" in text for text in texts] == [True] * warned

@@ -286,3 +286,23 @@ def test_who_does_not_declare_a_trigger_is_told_who_polls_it(tmp_path: Path) -> 
             with pytest.raises(cloaca.TriggerError, match="runner 1 of this store polls it"):
                 second.tick("watcher")
         assert "skipped" in first.why("watcher")
+
+
+def test_a_task_that_was_renamed_amidst_a_run_is_not_left_as_running(tmp_path: Path) -> None:
+    url, entered = str(tmp_path / "a.db"), threading.Event()
+
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        entered.set()
+        handle.defer_until(lambda: False, 1)
+
+    workflow("w", body)
+    with cloaca.DefaultRunner(url) as first:
+        run = first.submit("w")
+        assert entered.wait(SECONDS)
+        until(lambda: first.get_run(run.id)["tasks"])  # type: ignore[index]
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="renamed")(lambda context: None)
+    with cloaca.DefaultRunner(url) as second:
+        assert second.run(run.id).result(SECONDS).status == "Completed"
+        tasks = {task["id"]: task["status"] for task in second.get_run(run.id)["tasks"]}  # type: ignore[index]
+    assert tasks == {"t": "Skipped", "renamed": "Completed"}

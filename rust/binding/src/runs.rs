@@ -7,10 +7,10 @@ use pyo3::types::PyDict;
 
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::port::{Page, RunFilter, RunStatus};
-use cloaca_core::runtime::Runtime;
+use cloaca_core::runtime::{Runtime, Wanted};
 
 use crate::gil::{free, quick};
-use crate::handle::{Handle, parse_id};
+use crate::handle::{Handle, parse_id, span_of};
 use crate::wait::flush;
 use crate::watch::Watch;
 use crate::{convert, error};
@@ -23,13 +23,26 @@ pub struct Runs {
 
 #[pymethods]
 impl Runs {
-    /// Starts runs of a workflow in one transaction and returns a watch on each.
-    fn submit(&self, py: Python<'_>, workflow: &str, contexts: Vec<String>) -> PyResult<Vec<Watch>> {
+    /// Starts runs of a workflow in one transaction and returns a watch on each. `keys` are run keys, and for how many seconds they hold.
+    #[pyo3(signature = (workflow, contexts, keys=None))]
+    fn submit(
+        &self,
+        py: Python<'_>,
+        workflow: &str,
+        contexts: Vec<String>,
+        keys: Option<Vec<Option<(String, f64)>>>,
+    ) -> PyResult<Vec<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let contexts: Vec<Arc<str>> = contexts.into_iter().map(Arc::from).collect();
-        let watches = match contexts.len() {
-            1 => quick(py, runtime, || runtime.submit(workflow, contexts))?,
-            _ => free(py, || runtime.submit(workflow, contexts))?,
+        let keys = keys.into_iter().flatten().chain(std::iter::repeat(None));
+        let run_key = |(key, seconds)| (key, span_of(seconds));
+        let wanted: Vec<Wanted> = contexts
+            .into_iter()
+            .zip(keys)
+            .map(|(context, key)| Wanted { context: context.into(), run_key: key.map(run_key) })
+            .collect();
+        let watches = match wanted.len() {
+            1 => quick(py, runtime, || runtime.submit(workflow, wanted))?,
+            _ => free(py, || runtime.submit(workflow, wanted))?,
         };
         let watches = watches.map_err(|e| error::raise(py, e))?;
         Ok(watches.into_iter().map(|watch| self.handle.watched(watch)).collect())

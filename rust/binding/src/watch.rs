@@ -28,6 +28,12 @@ impl Watch {
         self.watch.id.to_string()
     }
 
+    /// The run that has this one's run key, which was therefore not started. To be asked once `wait_started` has returned.
+    #[getter]
+    fn stands_for(&self) -> Option<String> {
+        self.watch.stands_for().map(|id| id.to_string())
+    }
+
     /// `(status, started, ended, context_json, error)`, or `None` after `seconds`.
     #[pyo3(signature = (seconds=None))]
     fn wait<'py>(&self, py: Python<'py>, seconds: Option<f64>) -> PyResult<Option<Bound<'py, PyAny>>> {

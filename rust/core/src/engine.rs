@@ -10,13 +10,15 @@ mod fires;
 mod hands;
 mod line;
 mod moments;
+mod note;
 mod random;
 mod receipts;
 mod timers;
 mod triggers;
 
-pub use effect::{Counts, Effects, Level, Rearm, Then};
+pub use effect::{Counts, Effects, Rearm, Then};
 pub use event::{Declared, Event, Fire, Job, Polled, Request};
+pub use note::{Level, Note, poll_timed_out};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

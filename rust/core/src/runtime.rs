@@ -32,10 +32,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::engine::{Counts, Effects, Engine, Event, Job, Request, Settings};
+use crate::engine::{Counts, Effects, Engine, Event, Job, Note, Request, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::poll::PollCounts;
-use crate::port::{BURIED, Fault, Store};
+use crate::port::{Fault, Store};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -78,6 +78,15 @@ pub struct Services {
     pub kept: Kept,
     /// How finely polls are timed: those that are due within one such step share a wake-up, at its end.
     pub resolution: Duration,
+}
+
+/// A run that somebody wants.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// JSON text.
+    pub context: Arc<str>,
+    /// Starts at most one run of its workflow for so long.
+    pub run_key: Option<(String, Duration)>,
 }
 
 /// What a thread that closes the runner is itself in the middle of.
@@ -168,9 +177,7 @@ fn spawn(
     let shared = Arc::clone(shared);
     let guarded = move || {
         if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
-            shared.give_in(
-                "the engine met a fault and has stopped, please report it; the next runner resumes its runs",
-            );
+            shared.give_in(Note::EngineFault);
         }
     };
     let thread = Builder::new().name(name.to_owned()).spawn(guarded);
@@ -286,21 +293,27 @@ impl Runtime {
         })
     }
 
-    /// Starts runs of a workflow, one for each context, in one transaction, and returns a watch on each.
+    /// Starts runs of a workflow, one for each context, in one transaction, and returns a watch on each. One whose run key is in use
+    /// is not started: see [`Watch::stands_for`].
     ///
     /// # Errors
     /// [`Kind::Workflow`] for an unknown workflow, [`Kind::Runner`] when closed or when too many runs are in hand.
-    pub fn submit(&self, workflow: &str, contexts: Vec<Arc<str>>) -> Result<Vec<Arc<Watch>>> {
+    pub fn submit(&self, workflow: &str, wanted: Vec<Wanted>) -> Result<Vec<Arc<Watch>>> {
         let workflow = self.workflow(workflow)?;
         if self.shared.closing.load(Ordering::Acquire) {
             return Err(Error::new(Kind::Runner, "the runner is shut down"));
         }
-        if lock(&self.shared.engine).runs_unfinished() + contexts.len() > RUNS_MAX {
+        if lock(&self.shared.engine).runs_unfinished() + wanted.len() > RUNS_MAX {
             let text = format!("{RUNS_MAX} runs are unfinished; wait for some to end");
             return Err(Error::new(Kind::Runner, text));
         }
-        let requests: Vec<Request> =
-            contexts.into_iter().map(|context| Request { id: Uuid::now_v7(), context }).collect();
+        let now = self.now().wall;
+        let request = |Wanted { context, run_key }| Request {
+            id: Uuid::now_v7(),
+            context,
+            run_key: run_key.map(|(key, span)| (key, now.after(span))),
+        };
+        let requests: Vec<Request> = wanted.into_iter().map(request).collect();
         let watches: Vec<Arc<Watch>> =
             requests.iter().map(|request| Watch::new(request.id, News::Sent)).collect();
         lock(&self.shared.watches).extend(watches.iter().map(|watch| (watch.id, Arc::clone(watch))));
@@ -389,8 +402,20 @@ impl Shared {
 
     fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
         self.stepping.fetch_add(1, Ordering::AcqRel);
-        let Effects { commits, jobs, looks, ended, started, released, lost, rearm, cancels, logs, is_buried } =
-            effects;
+        let Effects {
+            commits,
+            jobs,
+            looks,
+            ended,
+            started,
+            keyed,
+            released,
+            lost,
+            rearm,
+            cancels,
+            logs,
+            is_buried,
+        } = effects;
         if !commits.is_empty() {
             let mut writer = lock(&self.writer);
             let wake = writer.items.is_empty() && !writer.busy;
@@ -429,14 +454,14 @@ impl Shared {
             lock(&self.cancels).extend(cancels);
             self.wake_liaison();
         }
-        if !(ended.is_empty() && started.is_empty() && lost.is_empty()) {
-            self.tell_watches(ended, started, lost);
+        if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) {
+            self.tell_watches(ended, started, keyed, lost);
         }
-        for (level, text) in logs {
-            self.order(Order::Log(level, text));
+        for note in logs {
+            self.order(Order::Log(note));
         }
         if is_buried {
-            self.give_in(BURIED);
+            self.give_in(Note::Buried);
         }
         self.steps.fetch_add(1, Ordering::AcqRel);
         self.stepping.fetch_sub(1, Ordering::AcqRel);

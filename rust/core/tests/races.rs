@@ -24,7 +24,7 @@ use cloaca_core::poll::{Backoff, Plan};
 use cloaca_core::port::{RunStatus, TriggerRow};
 use cloaca_core::run::Ended;
 use cloaca_core::runtime::{
-    Answer, Beginning, Clock, Kept, Order, Own, PollTurn, Runtime, Services, Waited, Watch, Work,
+    Answer, Beginning, Clock, Kept, Order, Own, PollTurn, Runtime, Services, Waited, Wanted, Watch, Work,
 };
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::{Task, Workflow};
@@ -146,7 +146,7 @@ impl Crew {
         loop {
             let (crew, of) = (self.clone(), Arc::clone(runtime));
             match runtime.next_order() {
-                Order::Log(Level::Error, text) if self.is_sound => panic!("{text}"),
+                Order::Log(note) if self.is_sound && note.level() == Level::Error => panic!("{note}"),
                 Order::Log(..) => {}
                 Order::SpawnWorker => threads.push(spawn(move || crew.work(&of))),
                 Order::SpawnPoller => threads.push(spawn(move || crew.poll(&of))),
@@ -281,7 +281,11 @@ impl House {
 }
 
 fn submit(runtime: &Runtime) -> Arc<Watch> {
-    runtime.submit("mail", vec!["{}".into()]).expect("it is open").remove(0)
+    runtime.submit("mail", vec![wanted()]).expect("it is open").remove(0)
+}
+
+fn wanted() -> Wanted {
+    Wanted { context: "{}".into(), run_key: None }
 }
 
 fn completes(watch: &Watch) {
@@ -375,7 +379,7 @@ fn whoever_waits_is_told_when_the_engine_gives_up() {
             |_, watch| is_told(watch),
             |runtime, watch| runtime.watch(watch.id).iter().for_each(|watch| is_told(watch)),
             |runtime, _| {
-                runtime.submit("mail", vec!["{}".into()]).iter().flatten().for_each(|watch| is_told(watch))
+                runtime.submit("mail", vec![wanted()]).iter().flatten().for_each(|watch| is_told(watch))
             },
             |runtime, _| {
                 let flush = runtime.flushing();
@@ -403,13 +407,13 @@ fn whoever_waits_is_told_when_the_writer_panics() {
         house.runtime.advance(Duration::from_secs(1), HOUR);
         let runtime = Arc::clone(&house.runtime);
         let submitter = spawn(move || {
-            let watches = runtime.submit("mail", vec!["{}".into()]);
+            let watches = runtime.submit("mail", vec![wanted()]);
             let flush = runtime.flushing();
             assert!(runtime.flushed(&flush, HOUR), "it waits no longer than it must");
             watches.iter().flatten().for_each(|watch| is_told(watch));
         });
         house.store.break_next();
-        let last = house.runtime.submit("mail", vec!["{}".into()]);
+        let last = house.runtime.submit("mail", vec![wanted()]);
         last.iter().flatten().for_each(|watch| is_told(watch));
         join(submitter);
         house.runtime.finish_close();

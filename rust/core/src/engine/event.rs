@@ -65,6 +65,8 @@ pub struct Request {
     pub id: Uuid,
     /// JSON text.
     pub context: Arc<str>,
+    /// Starts at most one run of its workflow until it expires.
+    pub run_key: Option<(String, Wall)>,
 }
 
 /// One attempt at one task.

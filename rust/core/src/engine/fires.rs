@@ -1,10 +1,12 @@
 //! Judges the fires of a poll.
 //! Invariant: every fire becomes a run or a reason in the tick's history.
 
+use std::sync::Arc;
+
 use crate::admit::{Admission, Overlap};
 use crate::engine::hands::by_hand;
 use crate::engine::line::Turn;
-use crate::engine::{Declared, Effects, Engine, Fire, Level, Polled, Request, Then};
+use crate::engine::{Declared, Effects, Engine, Fire, Note, Polled, Request, Then};
 use crate::port::{Change, NewRun, Outcome, Stretch, TickChange};
 use crate::time::Now;
 
@@ -22,18 +24,15 @@ impl Engine {
             }
         }
         if !runs.is_empty() && verdict.outcome != Outcome::Error {
-            verdict = Verdict { outcome: Outcome::Fire, reason: String::new() };
+            verdict = Verdict { outcome: Outcome::Fire, reason: String::new(), note: None };
         }
         if verdict.outcome == Outcome::Error {
             self.counts.errors += 1;
-            // Who called the body has logged what it raised, with its traceback.
-            if polled.reason.is_ok() {
-                out.logs.push((Level::Error, verdict.reason.clone()));
-            }
+            out.logs.extend(verdict.note.take());
         }
         if let Some(cause) = &polled.disable {
-            let text = format!("trigger '{}' is disabled: {cause}", declared.row.name);
-            out.logs.push((Level::Error, text));
+            let trigger = Arc::clone(&declared.row.name);
+            out.logs.push(Note::TriggerDisabled { trigger, cause: cause.as_str().into() });
         }
         self.send_tick(polled, verdict, runs, out);
     }
@@ -47,10 +46,10 @@ impl Engine {
     ) -> Result<NewRun, Verdict> {
         let Declared { row, overlap } = trigger;
         let Some(workflow) = self.workflows.get(&row.workflow).cloned() else {
-            return Err(Verdict::error(self.unknown_workflow(&row.name, &row.workflow)));
+            return Err(Verdict::refused(self.unknown_workflow(&row.name, &row.workflow)));
         };
         let guard = (!row.allow_concurrent).then_some(fire.hash);
-        let drop = |reason| Verdict { outcome: Outcome::Skip, reason };
+        let drop = |reason| Verdict { outcome: Outcome::Skip, reason, note: None };
         let refusal = match self.gate.admit(schedule, guard, *overlap) {
             Admission::Run => None,
             Admission::Duplicate { of } => {
@@ -70,7 +69,7 @@ impl Engine {
                 .insert(id, Turn { kept: false, cancels: *overlap == Overlap::CancelRunning, resumed: None });
         }
         self.take_new(id, &workflow, &fire.context, now);
-        let request = Request { id, context: fire.context };
+        let request = Request { id, context: fire.context, run_key: None };
         Ok(NewRun {
             schedule: Some(schedule),
             context_hash: Some(fire.hash),
@@ -102,15 +101,8 @@ impl Engine {
         out.commits.push((Change::Tick(change), then));
     }
 
-    pub(super) fn unknown_workflow(&self, trigger: &str, workflow: &str) -> String {
-        let names: Vec<&str> = self.workflows.keys().map(|name| &**name).collect();
-        let known = if names.is_empty() { "there are none yet".to_owned() } else { names.join(", ") };
-        match workflow.is_empty() {
-            true => format!("trigger '{trigger}' fired, but names no workflow; known workflows: {known}"),
-            false => {
-                format!("trigger '{trigger}' fired unknown workflow '{workflow}'; known workflows: {known}")
-            }
-        }
+    pub(super) fn unknown_workflow(&self, by: &str, workflow: &str) -> Note {
+        Note::UnknownWorkflow { by: by.into(), workflow: workflow.into(), known: self.workflow_names() }
     }
 }
 
@@ -118,17 +110,23 @@ impl Engine {
 pub(super) struct Verdict {
     pub outcome: Outcome,
     pub reason: String,
+    /// Who called the body has logged what it raised, with its traceback; what the engine refused is logged here.
+    pub note: Option<Note>,
 }
 
 impl Verdict {
     fn of(reason: &Result<String, String>) -> Self {
         match reason {
-            Ok(reason) => Self { outcome: Outcome::Skip, reason: reason.clone() },
+            Ok(reason) => Self { outcome: Outcome::Skip, reason: reason.clone(), note: None },
             Err(error) => Self::error(error.clone()),
         }
     }
 
     fn error(reason: String) -> Self {
-        Self { outcome: Outcome::Error, reason }
+        Self { outcome: Outcome::Error, reason, note: None }
+    }
+
+    fn refused(note: Note) -> Self {
+        Self { outcome: Outcome::Error, reason: note.to_string(), note: Some(note) }
     }
 }

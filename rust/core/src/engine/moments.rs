@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cron::Cron;
 use crate::engine::crons::CronState;
 use crate::engine::hands::by_hand;
-use crate::engine::{Effects, Engine, Level, Request, Then};
+use crate::engine::{Effects, Engine, Note, Request, Then};
 use crate::port::{Change, CronMove, NewRun, Schedule, ScheduleKind};
 use crate::time::{Now, Wall};
 
@@ -33,8 +33,7 @@ impl Engine {
                 }
             }
             Err(error) => {
-                let text = format!("cron schedule {} is left out: {error}", schedule.id);
-                out.logs.push((Level::Error, text));
+                out.logs.push(Note::CronLeftOut { cron: schedule.id, error: error.to_string() });
             }
         }
     }
@@ -61,12 +60,8 @@ impl Engine {
             let change = Change::Start { epoch: self.epoch, runs: Vec::new(), cron: Some(step) };
             out.commits.push((change, Then::Start(Vec::new())));
         }
-        if let Some((count, last)) = late {
-            let text = format!(
-                "the clock was ahead: {count} cron schedule(s) would have waited until {} at the latest; they go on from now",
-                last.rfc3339()
-            );
-            out.logs.push((Level::Warning, text));
+        if let Some((crons, until)) = late {
+            out.logs.push(Note::ClockWasAhead { crons, until });
         }
     }
 
@@ -77,11 +72,7 @@ impl Engine {
         let (slots, has_older) = newest_slots(&state.cron, state.next, now.wall, slots_max);
         let next = slots.back().and_then(|&last| state.cron.next(last));
         if has_older {
-            let text = format!(
-                "cron schedule {}: of the slots that were missed only the newest {slots_max} are made up for",
-                state.schedule.id
-            );
-            out.logs.push((Level::Warning, text));
+            out.logs.push(Note::CronCatchUpBounded { cron: state.schedule.id, moments_max: slots_max });
         }
         let schedule = state.schedule.clone();
         if self.workflows.contains_key(&*schedule.workflow)
@@ -107,8 +98,7 @@ impl Engine {
         let workflow = self.workflows.get(&*schedule.workflow).cloned();
         let Some(workflow) = workflow else {
             self.counts.errors += 1;
-            let text = self.unknown_workflow(&format!("cron {}", schedule.id), &schedule.workflow);
-            out.logs.push((Level::Error, text));
+            out.logs.push(self.unknown_workflow(&format!("cron {}", schedule.id), &schedule.workflow));
             return;
         };
         let (mut ids, mut runs) = (Vec::new(), Vec::new());
@@ -116,7 +106,7 @@ impl Engine {
             let id = self.new_id(now.wall);
             let context = cron_context(schedule, slot);
             self.take_new(id, &workflow, &context, now);
-            let run = by_hand(&workflow, &Request { id, context }, now.wall);
+            let run = by_hand(&workflow, &Request { id, context, run_key: None }, now.wall);
             runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(slot), ..run });
             ids.push(id);
         }

@@ -11,6 +11,9 @@ use crate::run::{CANCELLED, INTERRUPTED_ATTEMPTS_MAX, Progress, Run};
 use crate::time::Wall;
 use crate::workflow::Workflow;
 
+/// What is told of a task that was begun under another declaration of its workflow.
+const LEFT_BEHIND: &str = "its workflow has no task of this name any more";
+
 impl Run {
     /// A run taken over from a runner that is gone, and what it needs to go on. Final tasks stay as they are; whatever
     /// may have been in flight gets the next attempt number.
@@ -42,6 +45,16 @@ impl Run {
                 run.tasks[task].go_on(begun);
             }
         }
+        let is_left = |record: &&&TaskRecord| {
+            record.status == TaskStatus::Running && workflow.tasks.iter().all(|task| task.id != record.name)
+        };
+        // Not before the run's end: whoever still has the other declaration may go on with it.
+        run.held_back.extend(records.values().filter(is_left).map(|&record| TaskRecord {
+            status: TaskStatus::Skipped,
+            error: Some(LEFT_BEHIND.to_owned()),
+            completed_at: Some(now),
+            ..record.clone()
+        }));
         for &task in workflow.graph.topological() {
             let state = &run.tasks[task];
             if state.blocked_by > 0 || state.phase != Phase::Blocked {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::engine::{Event, Level};
+use crate::engine::{Event, Note};
 use crate::grid::CATCH_UP_US;
-use crate::port::{BURIED, Fault, Schedule, ScheduleFilter};
+use crate::port::{Fault, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
 use crate::runtime::clock::Clock;
 use crate::runtime::forget::Forgetting;
@@ -111,7 +111,7 @@ impl Shared {
         }
         if let Some(trouble) = self.store.trouble().filter(|_| !round.is_troubled) {
             round.is_troubled = true;
-            self.order(Order::Log(Level::Error, trouble));
+            self.order(Order::Log(Note::StoreTroubled { trouble }));
         }
         let is_woken = self.store.woken(self.epoch);
         let is_time = now.mono >= round.news_due;
@@ -190,7 +190,7 @@ impl Shared {
     ) -> bool {
         let Ok(siblings) = self.store.bury(self.epoch) else { return true };
         if siblings.is_buried {
-            self.give_in(BURIED);
+            self.give_in(Note::Buried);
             return false;
         }
         let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
@@ -278,9 +278,8 @@ impl Shared {
                     self.step(Event::Claimed(runs));
                 }
                 Err(Fault::Passing(_)) => sleep(RECOVERY_PAUSE),
-                Err(Fault::Final(text)) => {
-                    let text = format!("unfinished runs cannot be resumed: {text}");
-                    self.order(Order::Log(Level::Error, text));
+                Err(Fault::Final(why)) => {
+                    self.order(Order::Log(Note::ClaimRefused { why }));
                     break;
                 }
             }

@@ -21,6 +21,8 @@ pub type Finished = (Wall, RunEnd);
 pub(super) enum News {
     Sent,
     Started,
+    /// Not started: that run has its run key.
+    Keyed(Uuid),
     Ended(Finished),
     Lost(String),
 }
@@ -51,7 +53,7 @@ impl Watch {
     /// A final answer stays: a commit that was on its way when everything ended is told too late.
     pub(super) fn tell(&self, news: News) {
         let mut state = lock(&self.state);
-        if matches!(state.news, News::Ended(_) | News::Lost(_)) {
+        if matches!(state.news, News::Ended(_) | News::Keyed(_) | News::Lost(_)) {
             return;
         }
         let is_awaited = state.await_start > 0 || state.await_end > 0 && news != News::Started;
@@ -67,6 +69,14 @@ impl Watch {
     /// [`Kind::Runner`] if the runner shuts down first or the store refuses the run.
     pub fn started(&self, span: Duration) -> Result<bool> {
         Ok(self.news(span, false)?.is_some())
+    }
+
+    /// The run that has the run key of this one, which was therefore not started. To be asked once [`Watch::started`] says so.
+    pub fn stands_for(&self) -> Option<Uuid> {
+        match lock(&self.state).news {
+            News::Keyed(of) => Some(of),
+            _ => None,
+        }
     }
 
     /// Waits at most `span` for the run's end. Call detached.
@@ -139,12 +149,14 @@ impl Shared {
         &self,
         ended: Vec<(Uuid, Wall, RunEnd)>,
         started: Vec<Uuid>,
+        keyed: Vec<(Uuid, Uuid)>,
         lost: Vec<(Uuid, String)>,
     ) {
         let mut watches = lock(&self.watches);
         started.iter().filter_map(|id| watches.get(id)).for_each(|watch| watch.tell(News::Started));
         let last = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));
-        for (id, news) in last.chain(lost.into_iter().map(|(id, why)| (id, News::Lost(why)))) {
+        let keyed = keyed.into_iter().map(|(id, of)| (id, News::Keyed(of)));
+        for (id, news) in last.chain(keyed).chain(lost.into_iter().map(|(id, why)| (id, News::Lost(why)))) {
             if let Some(watch) = watches.remove(&id) {
                 watch.tell(news);
             }

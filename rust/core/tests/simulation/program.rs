@@ -296,8 +296,11 @@ impl World {
         }
         let name = self.random.pick(&names);
         let workflow = Arc::clone(self.processes[p].engine.workflow(&name).expect("it was just listed"));
-        let request =
-            |number: u64| Request { id: Uuid::from_u64_pair(number, 0), context: "{\"by\":0}".into() };
+        let request = |number: u64| Request {
+            id: Uuid::from_u64_pair(number, 0),
+            context: "{\"by\":0}".into(),
+            run_key: None,
+        };
         let requests = (0..self.random.between(1, 3)).map(|_| request(self.random.next())).collect();
         self.step(p, Event::Start { workflow, requests });
         true

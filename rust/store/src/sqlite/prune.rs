@@ -8,11 +8,24 @@ use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, named_params};
 use crate::sqlite::fault::Failure;
 use crate::sqlite::value::signed;
 
+/// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
+macro_rules! is_keyed {
+    () => {
+        "(schedule IS NULL AND run_key IS NOT NULL AND EXISTS (
+            SELECT 1 FROM run_keys AS taken
+            WHERE taken.schedule = 0 AND taken.key = length(runs.workflow) || ':' || runs.workflow || runs.run_key
+                AND taken.run = runs.id AND (taken.expires_at IS NULL OR taken.expires_at > :now)))"
+    };
+}
+
 /// At most `limit` of each kind. May walk all of `ticks`, so that it needs a connection where it is in nobody's way.
 pub fn find(db: &Connection, old: &Old, limit: u64) -> Result<Found, Failure> {
     // Index runs_completed.
-    const RUNS: &str =
-        "SELECT row FROM runs WHERE completed_at < :before ORDER BY completed_at DESC LIMIT :limit";
+    const RUNS: &str = concat!(
+        "SELECT row FROM runs WHERE completed_at < :before AND NOT ",
+        is_keyed!(),
+        " ORDER BY completed_at DESC LIMIT :limit"
+    );
     // Index run_keys_expiry.
     const KEYS: &str = "SELECT schedule, key FROM run_keys WHERE expires_at <= :now LIMIT :limit";
     // No index: it would cost each poll that is written down.
@@ -25,7 +38,8 @@ pub fn find(db: &Connection, old: &Old, limit: u64) -> Result<Found, Failure> {
     let limit = signed(limit);
     let mut found = Found::default();
     if let Some(before) = old.runs_before {
-        found.runs = all(db, RUNS, named_params! { ":before": before.0, ":limit": limit }, |row| row.get(0))?;
+        let params = named_params! { ":before": before.0, ":now": old.now.0, ":limit": limit };
+        found.runs = all(db, RUNS, params, |row| row.get(0))?;
     }
     found.keys = all(db, KEYS, named_params! { ":now": old.now.0, ":limit": limit }, |row| {
         Ok((row.get(0)?, row.get(1)?))
@@ -47,7 +61,8 @@ pub fn find(db: &Connection, old: &Old, limit: u64) -> Result<Found, Failure> {
 
 /// Deletes what is still as `old` says; returns how much that was.
 pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
-    const RUN: &str = "DELETE FROM runs WHERE row = :row AND completed_at < :before";
+    const RUN: &str =
+        concat!("DELETE FROM runs WHERE row = :row AND completed_at < :before AND NOT ", is_keyed!());
     const TASKS: &str = "DELETE FROM tasks WHERE run = :row";
     const TICK: &str = "DELETE FROM ticks WHERE row = :row";
     const KEY: &str = "DELETE FROM run_keys WHERE schedule = :schedule AND key = :key AND expires_at <= :now";
@@ -56,7 +71,7 @@ pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
     for row in &found.runs {
         // Somebody may have opened it again.
         let before = old.runs_before.map(|before| before.0);
-        if run.execute(named_params! { ":row": row, ":before": before })? == 1 {
+        if run.execute(named_params! { ":row": row, ":before": before, ":now": old.now.0 })? == 1 {
             tasks.execute(named_params! { ":row": row })?;
             gone += 1;
         }

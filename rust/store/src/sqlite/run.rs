@@ -5,6 +5,8 @@ mod claim;
 mod list;
 mod progress;
 
+use std::borrow::Cow;
+
 use cloaca_core::port::{Admitted, ContextHash, NewRun, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
@@ -47,9 +49,17 @@ fn key_holder(db: &Connection, new: &NewRun, at: Wall) -> Result<Option<Uuid>, F
         SELECT run FROM run_keys
         WHERE schedule = :schedule AND key = :key AND (expires_at IS NULL OR expires_at > :at)";
     let Some((key, _)) = &new.run_key else { return Ok(None) };
-    let schedule = new.schedule.unwrap_or(NO_SCHEDULE);
+    let (schedule, key) = key_of(new, key);
     let params = named_params! { ":schedule": schedule, ":key": key, ":at": at.0 };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
+}
+
+/// Under what a run key stands: its trigger's or, of a run that was started by hand, its workflow's. See also `prune`.
+fn key_of<'a>(new: &NewRun, key: &'a str) -> (i64, Cow<'a, str>) {
+    match new.schedule {
+        Some(schedule) => (schedule, key.into()),
+        None => (NO_SCHEDULE, format!("{}:{}{key}", new.workflow.chars().count(), new.workflow).into()),
+    }
 }
 
 /// Takes the key for `new`, from an earlier run if its time is over.
@@ -58,8 +68,9 @@ fn hold_key(db: &Connection, new: &NewRun) -> Result<(), Failure> {
         INSERT INTO run_keys (schedule, key, run, expires_at) VALUES (:schedule, :key, :run, :expires_at)
         ON CONFLICT (schedule, key) DO UPDATE SET run = excluded.run, expires_at = excluded.expires_at";
     let Some((key, expires_at)) = &new.run_key else { return Ok(()) };
+    let (schedule, key) = key_of(new, key);
     db.prepare_cached(SQL)?.execute(named_params! {
-        ":schedule": new.schedule.unwrap_or(NO_SCHEDULE),
+        ":schedule": schedule,
         ":key": key,
         ":run": &*new.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()),
         ":expires_at": micros(*expires_at),
