@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _Job = tuple[int, int, int, bool, int]
-_Ticket = tuple[int, int, int, int, int]
+_Ticket = tuple[int, int, int, int, int, int]
 
 def check_cron(expression: str, timezone: str) -> None: ...
 def check_graph(

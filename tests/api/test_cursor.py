@@ -255,3 +255,60 @@ def test_a_cron_of_an_unknown_workflow_is_told(caplog: pytest.LogCaptureFixture)
     with cloaca.DefaultRunner(":memory:") as runner:
         runner.register_cron_workflow("nowhere", "0 0 1 1 *")
         assert "starts workflow 'nowhere', which this program does not declare" in caplog.text
+
+
+def ghost(runner: cloaca.DefaultRunner, gate: threading.Semaphore, **fire: Any) -> None:
+    """A poll that looks, and answers only after the equal run of the poll before has ended."""
+    declare(gate)
+    polls = 0
+
+    @cloaca.trigger(workflow="work", name="slow", poll_interval=NEVER)
+    def poll() -> cloaca.TriggerResult:
+        nonlocal polls
+        polls += 1
+        if polls == 2:
+            gate.release()
+            assert eventually(lambda: len(runner.list_runs(status="Completed")) == 1)
+        return cloaca.TriggerResult.fire({"a": 1}, **{k: f(polls) for k, f in fire.items()})
+
+    runner.tick("slow")
+    runner.tick("slow")
+
+
+def test_a_fire_that_was_polled_before_its_equal_run_ended_starts_nothing(
+    runner: cloaca.DefaultRunner, gate: threading.Semaphore
+) -> None:
+    ghost(runner, gate)
+    assert (len(runner.list_runs()), runner.stats()["deduplicated"]) == (1, 1)
+    assert "with an equal context ended after this poll began" in runner.ticks("slow")[0]["reason"]
+    # Asked again, the source means another event.
+    runner.tick("slow")
+    assert len(runner.list_runs()) == 2
+
+
+@pytest.mark.parametrize("fire", [{"run_key": str}, {"cursor": int}])
+def test_a_fire_with_a_key_or_a_cursor_is_no_ghost(
+    runner: cloaca.DefaultRunner, gate: threading.Semaphore, fire: dict[str, Any]
+) -> None:
+    ghost(runner, gate, **fire)
+    assert len(runner.list_runs()) == 2
+
+
+def test_a_poll_right_after_the_end_of_an_equal_run_starts_the_next(runner: cloaca.DefaultRunner) -> None:
+    declare()
+    cloaca.trigger(workflow="work", name="again", poll_interval=NEVER)(lambda: True)
+    for count in range(1, 20):
+        runner.tick("again")
+        assert len(runner.list_runs()) == count
+        assert runner.list_runs()[0]["id"]
+        assert eventually(lambda count=count: runner.stats()["runs_completed"] == count, seconds=30)
+
+
+def test_the_ends_of_a_runner_before_are_no_ghosts(tmp_path: Any) -> None:
+    declare()
+    cloaca.trigger(workflow="work", name="again", poll_interval=NEVER)(lambda: True)
+    for count in (1, 2, 3):
+        with cloaca.DefaultRunner(str(tmp_path / "a.db")) as runner:
+            runner.tick("again")
+            assert eventually(lambda: runner.stats()["runs_completed"] == 1)
+            assert len(runner.list_runs()) == count

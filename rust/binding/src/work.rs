@@ -17,18 +17,18 @@ use crate::call::{call, call0};
 use crate::fork::is_forked;
 use crate::gil::free;
 
-/// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us)`.
-pub type TicketParts = (u32, u32, u64, u64, i64);
+/// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us, ends)`.
+pub type TicketParts = (u32, u32, u64, u64, i64, i64);
 
 /// A ticket as plain numbers.
 pub fn parts_of(ticket: Ticket, began: Now) -> TicketParts {
-    (ticket.slot, ticket.serial, ticket.due.0, began.mono.0, began.wall.0)
+    (ticket.slot, ticket.serial, ticket.due.0, began.mono.0, began.wall.0, ticket.ends)
 }
 
 /// The ticket and the time that plain numbers stand for.
 pub fn ticket_of(parts: TicketParts) -> (Ticket, Now) {
-    let (slot, serial, due, mono, wall) = parts;
-    (Ticket { slot, serial, due: Mono(due) }, Now { mono: Mono(mono), wall: Wall(wall) })
+    let (slot, serial, due, mono, wall, ends) = parts;
+    (Ticket { slot, serial, due: Mono(due), ends }, Now { mono: Mono(mono), wall: Wall(wall) })
 }
 
 /// Polls until the runtime sends the thread home.

@@ -103,7 +103,7 @@ impl Poller {
         {
             self.wheel.arm(slot, now.after(timeout));
         }
-        Ticket { slot, serial, due }
+        Ticket { slot, serial, due, ends: 0 }
     }
 
     fn give_up(&mut self, slot: u32) -> Turn {

@@ -8,6 +8,13 @@ use crate::time::Now;
 
 impl Engine {
     pub(super) fn committed(&mut self, then: Then, receipt: Receipt, now: Now, out: &mut Effects) {
+        let number = match &receipt {
+            Receipt::Run(number) => *number,
+            // Of an end elsewhere this is the news.
+            Receipt::Tick { fates, .. } => fates.iter().filter_map(number_of).max(),
+            _ => None,
+        };
+        out.ends = out.ends.max(number);
         match (then, receipt) {
             (Then::Begun, _) => self.begun_unkept -= 1,
             (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
@@ -127,5 +134,13 @@ impl Engine {
             }
             Then::Nothing | Then::Begun => say("history of polls".to_owned()),
         }
+    }
+}
+
+/// The number of the end that stood in a fire's way.
+fn number_of(fate: &Admitted) -> Option<i64> {
+    match fate {
+        Admitted::Ended { number, .. } => Some(*number),
+        _ => None,
     }
 }

@@ -41,7 +41,7 @@ impl Runtime {
         let mut polls = lock(&self.shared.polls);
         let slot = polls.poller.slot_of(schedule)?;
         let now = self.now();
-        let ticket = polls.poller.poll_now(slot, now.mono)?;
+        let ticket = self.shared.noted(polls.poller.poll_now(slot, now.mono)?);
         polls.flights.note(slot, now);
         Some((ticket, now))
     }
@@ -132,6 +132,7 @@ impl Runtime {
             slot: ticket.slot,
             schedule: ended.schedule,
             at: began.wall,
+            ends: ticket.ends,
             duration_us: finish.took_us,
             fires,
             cursor,
@@ -152,6 +153,7 @@ impl Runtime {
             slot,
             schedule: ended.schedule,
             at: Wall(now.wall.0.saturating_sub_unsigned(duration_us)),
+            ends: 0,
             duration_us,
             fires: Vec::new(),
             cursor: None,

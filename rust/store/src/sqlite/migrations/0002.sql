@@ -15,3 +15,7 @@ INSERT INTO meta (name, value) SELECT 'spared_until', CAST((unixepoch('subsec') 
 -- Runs that nothing guarded when they were fired, for a trigger that is guarded since.
 CREATE INDEX runs_unguarded ON runs (schedule, context_hash)
     WHERE unique_hash = 0 AND context_hash IS NOT NULL AND completed_at IS NULL;
+-- The order in which runs that guard their hashes have ended, for fires that were decided before: of one transaction all share a number.
+ALTER TABLE runs ADD COLUMN end_number INTEGER;
+CREATE INDEX runs_ended ON runs (schedule, context_hash, end_number) WHERE end_number IS NOT NULL;
+INSERT INTO meta (name, value) VALUES ('ends', 0);
