@@ -312,3 +312,27 @@ def test_the_ends_of_a_runner_before_are_no_ghosts(tmp_path: Any) -> None:
             runner.tick("again")
             assert eventually(lambda: runner.stats()["runs_completed"] == 1)
             assert len(runner.list_runs()) == count
+
+
+def test_a_dedup_key_stands_for_the_context(runner: cloaca.DefaultRunner, gate: threading.Semaphore) -> None:
+    declare(gate)
+    fired = iter([("a", 1), ("a", 2), ("b", 1)])
+
+    @cloaca.trigger(workflow="work", name="keyed", poll_interval=NEVER)
+    def poll() -> cloaca.TriggerResult:
+        key, n = next(fired)
+        return cloaca.TriggerResult.fire({"n": n}, dedup_key=key)
+
+    for _ in range(3):
+        runner.tick("keyed")
+    assert [run["context"] for run in runner.list_runs()] == [{"n": 1}, {"n": 1}]
+    assert runner.stats()["deduplicated"] == 1
+
+
+def test_a_dedup_key_is_checked() -> None:
+    for key in ("", 3, "x" * 2000):
+        with pytest.raises(cloaca.TriggerError, match="dedup_key"):
+            cloaca.TriggerResult.fire({}, dedup_key=key)  # type: ignore[arg-type]
+    with pytest.raises(cloaca.TriggerError, match="leave one out"):
+        cloaca.TriggerResult.fire({}, dedup_key="a", cursor=1)
+    assert copy.copy(cloaca.TriggerResult.fire({}, dedup_key="a")).dedup_key == "a"

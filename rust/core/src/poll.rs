@@ -67,8 +67,12 @@ impl Poller {
         if state.in_body {
             return self.give_up(slot);
         }
-        let is_on_beat = state.is_plain || self.rests[slot as usize].plan.jitter.is_zero();
-        state.last_beat = if is_on_beat { due } else { self.rests[slot as usize].next_beat };
+        let rest = &self.rests[slot as usize];
+        let is_on_beat = state.is_plain || rest.plan.jitter.is_zero();
+        // A poll that was asked for lies beside the grid.
+        if state.is_plain || rest.asked_at.is_none() {
+            state.last_beat = if is_on_beat { due } else { rest.next_beat };
+        }
         let late = now.0.saturating_sub(due.0);
         self.counts.late_sum_ns += late;
         self.counts.late_max_ns = self.counts.late_max_ns.max(late);
@@ -91,6 +95,13 @@ impl Poller {
         self.note(slot);
         self.wheel.cancel(slot);
         Some(self.begin(slot, now, now))
+    }
+
+    /// Wants a poll as soon as it may be: now, or after what is in flight, or when the trigger can be polled at all. Its grid stays.
+    pub fn poll_soon(&mut self, slot: u32, now: Mono) {
+        self.rests[slot as usize].is_wanted = true;
+        self.note(slot);
+        self.arm(slot, now);
     }
 
     fn begin(&mut self, slot: u32, due: Mono, now: Mono) -> Ticket {
@@ -231,7 +242,11 @@ impl Poller {
         if state.in_body || state.in_commit || !state.is_live {
             return;
         }
-        if state.is_plain {
+        if !state.is_plain && std::mem::take(&mut self.rests[slot as usize].is_wanted) {
+            self.rests[slot as usize].asked_at = Some(now);
+            self.note(slot);
+            self.wheel.arm(slot, now);
+        } else if state.is_plain {
             let (beat, missed) = cadence::next_beat(state.last_beat, state.interval_ns, now);
             self.counts.missed += missed;
             self.wheel.arm(slot, beat);

@@ -33,6 +33,7 @@ impl Poller {
             pause: None,
             next_beat: last_beat,
             asked_at: None,
+            is_wanted: false,
             fired_at: None,
             cursor: None,
             streak: Streak::default(),

@@ -46,6 +46,8 @@ pub(super) struct Rest {
     pub next_beat: Mono,
     /// When the poll out of turn was asked for that is in flight.
     pub asked_at: Option<Mono>,
+    /// It is to be polled as soon as it can be.
+    pub is_wanted: bool,
     pub fired_at: Option<Wall>,
     pub cursor: Option<Arc<str>>,
     /// Skips with a reason; empty while [`Slot::quiet`] gathers.
@@ -70,6 +72,6 @@ impl Rest {
     pub fn is_plain(&self) -> bool {
         let is_timed = !self.plan.jitter.is_zero() || self.plan.timeout.is_some();
         let is_pausing = self.failures > 0 || self.pause.is_some();
-        !(is_timed || is_pausing || self.has_streak || self.asked_at.is_some())
+        !(is_timed || is_pausing || self.has_streak || self.asked_at.is_some() || self.is_wanted)
     }
 }

@@ -22,6 +22,8 @@ pub struct AskedFire {
     pub run_key: Option<(String, Option<Duration>)>,
     /// Its own cursor as JSON text.
     pub cursor: Option<String>,
+    /// What makes it equal to others, instead of its context.
+    pub dedup_key: Option<String>,
 }
 
 /// What a poll that was more than a plain skip answered.
@@ -33,6 +35,8 @@ pub struct Answer {
     pub cursor: Option<String>,
     /// What it said about itself without firing, or what went wrong.
     pub reason: std::result::Result<String, String>,
+    /// How long its function asked not to be called.
+    pub pause: Option<Duration>,
 }
 
 impl Runtime {
@@ -44,6 +48,13 @@ impl Runtime {
         let ticket = self.shared.noted(polls.poller.poll_now(slot, now.mono)?);
         polls.flights.note(slot, now);
         Some((ticket, now))
+    }
+
+    /// Wants a poll of the trigger in that place as soon as it may be. Never waits for one.
+    pub fn poll_soon(&self, slot: u32) {
+        let now = self.now().mono;
+        lock(&self.shared.polls).poller.poll_soon(slot, now);
+        self.shared.wake_pollers();
     }
 
     /// A poll's answer comes later.
@@ -104,7 +115,7 @@ impl Runtime {
 
     /// Ends any other poll.
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
-        let Answer { fires, mut cursor, mut reason } = answer;
+        let Answer { fires, mut cursor, mut reason, pause } = answer;
         let named = lock(&self.shared.polls).poller.row_and_name(ticket.slot);
         let Some((schedule, trigger)) = named else { return };
         let mut fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
@@ -113,7 +124,7 @@ impl Runtime {
             let foreseen = lock(&self.shared.engine).foresee(slot, schedule, &fires, cursor.as_deref());
             match foreseen {
                 Foreseen::Open => {}
-                Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, None),
+                Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, pause),
                 Foreseen::Failed(error) => {
                     self.shared.order(Order::Log(Level::Error, error.clone()));
                     (fires, cursor, reason) = (Vec::new(), None, Err(error));
@@ -121,7 +132,7 @@ impl Runtime {
             }
         }
         let now = self.now();
-        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let ended = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
@@ -176,8 +187,13 @@ impl Runtime {
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
-    let AskedFire { context, run_key, cursor } = fire;
-    let hash = hash_text(trigger, &context).expect("the Python layer encodes contexts as JSON objects");
+    let AskedFire { context, run_key, cursor, dedup_key } = fire;
+    let hash = match dedup_key {
+        // No trigger has such a name, so that no context is equal to a key.
+        Some(key) => hash_text(&format!("{trigger}\0key"), &serde_json::json!({ "key": key }).to_string()),
+        None => hash_text(trigger, &context),
+    };
+    let hash = hash.expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
     Fire { hash, context, run_key, cursor }
 }

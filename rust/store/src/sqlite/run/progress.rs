@@ -27,13 +27,14 @@ pub fn progress(
 
 /// How many ends were counted.
 pub fn ends(db: &Connection) -> Result<i64, Failure> {
-    const SQL: &str = "SELECT value FROM meta WHERE name = 'ends'";
+    const SQL: &str = "
+        SELECT coalesce((SELECT value FROM meta WHERE name = 'ends'), (SELECT max(end_number) FROM runs), 0)";
     Ok(db.prepare_cached(SQL)?.query_row([], |row| row.get(0))?)
 }
 
 /// Notes that so many ends were counted.
 pub fn count_ends(db: &Connection, ends: i64) -> Result<(), Failure> {
-    const SQL: &str = "UPDATE meta SET value = :ends WHERE name = 'ends'";
+    const SQL: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('ends', :ends)";
     db.prepare_cached(SQL)?.execute(named_params! { ":ends": ends })?;
     Ok(())
 }
