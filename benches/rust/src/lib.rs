@@ -168,7 +168,7 @@ pub fn engine_run() -> impl FnMut() {
     move || {
         number += 1;
         let now = Now { mono: Mono(number), wall: Wall(number as i64) };
-        let request = Request { id: run(number), context: LEFT.into() };
+        let request = Request { id: run(number), context: LEFT.into(), run_key: None };
         let mut out = Effects::default();
         engine.step(Event::Start { workflow: Arc::clone(&workflow), requests: vec![request] }, now, &mut out);
         loop {
@@ -248,7 +248,7 @@ pub fn prune_nothing(store: Arc<dyn Store>, runs: usize) -> impl FnMut() -> u64 
 fn yes(change: &Change, row: i64) -> Receipt {
     match change {
         Change::Start { .. } => Receipt::Start(vec![Admitted::Started { row }]),
-        Change::Run(_) => Receipt::Run,
+        Change::Run(_) => Receipt::Run(None),
         other => panic!("{other:?}"),
     }
 }
@@ -309,6 +309,8 @@ fn new_run() -> NewRun {
         run_key: None,
         scheduled_at: None,
         waits: false,
+        cursor: None,
+        ends: None,
         created_at: Wall(1),
     }
 }

@@ -172,13 +172,13 @@ impl Engine {
         let runtime = self.handle.runtime(py)?;
         let order = free(py, || runtime.next_order())?;
         let order = match order {
-            Order::Log(level, text) => {
-                let level = match level {
+            Order::Log(note) => {
+                let level = match note.level() {
                     Level::Info => 20,
                     Level::Warning => 30,
                     Level::Error => 40,
                 };
-                ("log", level, text).into_pyobject(py)?.into_any()
+                ("log", level, note.to_string()).into_pyobject(py)?.into_any()
             }
             Order::SpawnWorker => ("worker",).into_pyobject(py)?.into_any(),
             Order::SpawnPoller => ("poller",).into_pyobject(py)?.into_any(),

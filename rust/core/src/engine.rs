@@ -10,14 +10,16 @@ mod fires;
 mod hands;
 mod line;
 mod moments;
+mod note;
 mod random;
 mod receipts;
 mod stuck;
 mod timers;
 mod triggers;
 
-pub use effect::{Counts, Effects, Level, Rearm, Then};
+pub use effect::{Counts, Effects, Rearm, Then};
 pub use event::{Declared, Event, Fire, Job, Polled, Request};
+pub use note::{Level, Note, poll_timed_out};
 pub use stuck::Foreseen;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -96,6 +98,8 @@ pub struct Engine {
     warned: BTreeSet<Arc<str>>,
     counts: Counts,
     random: u64,
+    /// By how much the wall clock stood above the monotonic one, at most since it last fell back.
+    wall_ahead_us: i64,
 }
 
 impl Engine {
@@ -130,6 +134,7 @@ impl Engine {
             warned: BTreeSet::new(),
             counts: Counts::default(),
             random: seed | 1,
+            wall_ahead_us: i64::MIN,
         }
     }
 
@@ -174,6 +179,7 @@ impl Engine {
 
     /// Decides what follows from `event`.
     pub fn step(&mut self, event: Event, now: Now, out: &mut Effects) {
+        self.heed_clock(now, out);
         match event {
             Event::Workflow(workflow) => self.declared(workflow, now, out),
             Event::Triggers(triggers) => {
@@ -208,7 +214,9 @@ impl Engine {
             Event::News => self.news += 1,
             Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),
             Event::Cron(schedule) => {
+                let row = schedule.row;
                 self.cron(schedule, now, out);
+                self.put_right(&[row], now, out);
             }
             Event::CronGone(row) => {
                 self.crons.remove(row);
@@ -216,6 +224,7 @@ impl Engine {
             Event::Crons(schedules) => {
                 self.crons.clear();
                 schedules.into_iter().for_each(|schedule| self.cron(schedule, now, out));
+                self.put_right(&self.crons.rows(), now, out);
             }
             Event::Shown => self.record_beginnings(Mono(u64::MAX), out),
             Event::Clock => self.clock(now, out),

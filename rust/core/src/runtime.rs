@@ -32,10 +32,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::engine::{Counts, Effects, Engine, Event, Job, Request, Settings};
+use crate::engine::{Counts, Effects, Engine, Event, Job, Note, Request, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::poll::PollCounts;
-use crate::port::{BURIED, Fault, Store};
+use crate::port::{Fault, Store};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -179,9 +179,7 @@ fn spawn(
     let shared = Arc::clone(shared);
     let guarded = move || {
         if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
-            shared.give_in(
-                "the engine met a fault and has stopped, please report it; the next runner resumes its runs",
-            );
+            shared.give_in(Note::EngineFault);
         }
     };
     let thread = Builder::new().name(name.to_owned()).spawn(guarded);
@@ -468,11 +466,11 @@ impl Shared {
         if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) {
             self.tell_watches(ended, started, keyed, lost);
         }
-        for (level, text) in logs {
-            self.order(Order::Log(level, text));
+        for note in logs {
+            self.order(Order::Log(note));
         }
         if is_buried {
-            self.give_in(BURIED);
+            self.give_in(Note::Buried);
         }
         self.steps.fetch_add(1, Ordering::AcqRel);
         self.stepping.fetch_sub(1, Ordering::AcqRel);

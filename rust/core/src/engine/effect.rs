@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use crate::engine::Job;
+use crate::engine::{Job, Note};
 use crate::port::{Change, RunEnd, TriggerState};
 use crate::run::{At, Look};
 use crate::time::{Mono, Wall};
@@ -32,7 +32,7 @@ pub struct Effects {
     /// Runs whose end other owners are asked for.
     pub cancels: Vec<Uuid>,
     /// To the user's log.
-    pub logs: Vec<(Level, String)>,
+    pub logs: Vec<Note>,
     /// How many ends of runs are known now, if more than before.
     pub ends: Option<i64>,
     /// Whether the store takes this runner for dead: nothing that it writes counts any more.
@@ -120,17 +120,6 @@ pub struct Rearm {
     pub elsewhere: bool,
     /// Whether its row may be older than news that was read: then news is to be read again.
     pub is_stale: bool,
-}
-
-/// How grave a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// Worth knowing.
-    Info,
-    /// Something was lost sight of or put off.
-    Warning,
-    /// Something that the user asked for did not happen.
-    Error,
 }
 
 /// Counts since the start.

@@ -7,7 +7,7 @@ use crate::admit::{Admission, Overlap};
 use crate::engine::hands::by_hand;
 use crate::engine::line::Turn;
 use crate::engine::stuck::reason_of;
-use crate::engine::{Declared, Effects, Engine, Fire, Level, Polled, Request, Then};
+use crate::engine::{Declared, Effects, Engine, Fire, Note, Polled, Request, Then};
 use crate::fate::left_out;
 use crate::port::{Change, NewRun, Outcome, Room, Stretch, TickChange};
 use crate::time::Now;
@@ -44,18 +44,15 @@ impl Engine {
         self.counts.held_back += row.held_back;
         if !runs.is_empty() && verdict.outcome != Outcome::Error {
             let reason = left_out(row.dropped, row.held_back);
-            verdict = Verdict { outcome: Outcome::Fire, reason };
+            verdict = Verdict { outcome: Outcome::Fire, reason, note: None };
         }
         if verdict.outcome == Outcome::Error {
             self.counts.errors += 1;
-            // Who called the body has logged what it raised, with its traceback.
-            if polled.reason.is_ok() {
-                out.logs.push((Level::Error, verdict.reason.clone()));
-            }
+            out.logs.extend(verdict.note.take());
         }
         if let Some(cause) = &polled.disable {
-            let text = format!("trigger '{}' is disabled: {cause}", declared.row.name);
-            out.logs.push((Level::Error, text));
+            let trigger = Arc::clone(&declared.row.name);
+            out.logs.push(Note::TriggerDisabled { trigger, cause: cause.as_str().into() });
         }
         if row.dropped > 0 && polled.cursor.is_some() {
             match row.has_fires {
@@ -83,11 +80,7 @@ impl Engine {
     /// The cursor of this tick moves past a fire that overlap has dropped.
     fn warn_of_loss(&mut self, trigger: &Arc<str>, out: &mut Effects) {
         if self.warned.insert(Arc::clone(trigger)) {
-            let text = format!(
-                "trigger '{trigger}': overlap dropped a fire of a poll that moved tick.cursor past it: that event is lost. Give each \
-                 fire its own, TriggerResult.fire(context, cursor=...): that moves only past what was taken"
-            );
-            out.logs.push((Level::Warning, text));
+            out.logs.push(Note::EventLost { trigger: Arc::clone(trigger) });
         }
     }
 
@@ -153,15 +146,8 @@ impl Engine {
         out.commits.push((Change::Tick(change), Then::Tick { slot, runs, at, disables }));
     }
 
-    pub(super) fn unknown_workflow(&self, trigger: &str, workflow: &str) -> String {
-        let names: Vec<&str> = self.workflows.keys().map(|name| &**name).collect();
-        let known = if names.is_empty() { "there are none yet".to_owned() } else { names.join(", ") };
-        match workflow.is_empty() {
-            true => format!("trigger '{trigger}' fired, but names no workflow; known workflows: {known}"),
-            false => {
-                format!("trigger '{trigger}' fired unknown workflow '{workflow}'; known workflows: {known}")
-            }
-        }
+    pub(super) fn unknown_workflow(&self, by: &str, workflow: &str) -> Note {
+        Note::UnknownWorkflow { by: by.into(), workflow: workflow.into(), known: self.workflow_names() }
     }
 }
 
@@ -169,24 +155,30 @@ impl Engine {
 pub(super) struct Verdict {
     pub outcome: Outcome,
     pub reason: String,
+    /// Who called the body has logged what it raised, with its traceback; what the engine refused is logged here.
+    pub note: Option<Note>,
 }
 
 impl Verdict {
     fn of(reason: &Result<String, String>) -> Self {
         match reason {
-            Ok(reason) => Self { outcome: Outcome::Skip, reason: reason.clone() },
+            Ok(reason) => Self { outcome: Outcome::Skip, reason: reason.clone(), note: None },
             Err(error) => Self::error(error.clone()),
         }
     }
 
     fn error(reason: String) -> Self {
-        Self { outcome: Outcome::Error, reason }
+        Self { outcome: Outcome::Error, reason, note: None }
+    }
+
+    fn refused(note: Note) -> Self {
+        Self { outcome: Outcome::Error, reason: note.to_string(), note: Some(note) }
     }
 
     /// A fire was refused.
     fn take(&mut self, refusal: Refusal) {
         match refusal {
-            Refusal::Unknown(reason) => *self = Self::error(reason),
+            Refusal::Unknown(note) => *self = Self::refused(note),
             Refusal::Deduplicated(reason) | Refusal::Dropped(reason) if self.outcome != Outcome::Error => {
                 self.reason = reason;
             }
@@ -198,7 +190,7 @@ impl Verdict {
 /// Why a fire is no run.
 enum Refusal {
     /// Nobody declares its workflow.
-    Unknown(String),
+    Unknown(Note),
     /// An equal one is unfinished.
     Deduplicated(String),
     /// By its overlap policy.

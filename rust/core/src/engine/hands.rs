@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::engine::line::Turn;
-use crate::engine::{Effects, Engine, Job, Level, Request, Then};
+use crate::engine::{Effects, Engine, Job, Note, Request, Then};
 use crate::port::{Admitted, Change, NewRun, Unfinished};
 use crate::run::Run;
 use crate::time::{Now, Wall};
@@ -138,11 +138,7 @@ impl Engine {
     ) {
         let id = unfinished.id;
         if *workflow.version != *unfinished.version {
-            let text = format!(
-                "run {id} of workflow '{}' goes on under a version that differs from the one it began with",
-                unfinished.workflow
-            );
-            out.logs.push((Level::Warning, text));
+            out.logs.push(Note::VersionDiffers { run: id, workflow: Arc::clone(&workflow.name) });
         }
         let is_held = unfinished.waits && !self.gate.is_first(id);
         let (run, progress) = Run::resume(&unfinished, workflow, self.settings.contexts, now.wall);

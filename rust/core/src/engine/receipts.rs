@@ -1,8 +1,10 @@
 //! What follows from the store's answers.
 //! Invariant: every answer is for one change, and tells what became of it.
 
+use std::sync::Arc;
+
 use crate::engine::drive::Follows;
-use crate::engine::{Effects, Engine, Level, Rearm, Then};
+use crate::engine::{Effects, Engine, Note, Rearm, Then};
 use crate::port::{Admitted, Receipt};
 use crate::time::Now;
 
@@ -46,10 +48,7 @@ impl Engine {
                 });
             }
             (Then::Tick { slot, runs, .. }, _) => {
-                let trigger = self.declared_in(slot).map_or("", |trigger| &*trigger.row.name);
-                let text =
-                    format!("trigger '{trigger}': another runner polls it now; its last poll was discarded");
-                out.logs.push((Level::Warning, text));
+                out.logs.push(Note::TickDiscarded { trigger: self.trigger_in(slot) });
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
                 if self.is_newest(slot) {
                     self.parked.insert(slot);
@@ -64,7 +63,7 @@ impl Engine {
             }
             (Then::Recorded { run, life, .. }, _) if !self.is_life(run, life) => {}
             (Then::Progress { run, .. } | Then::Recorded { run, .. }, Receipt::Fenced) => {
-                out.logs.push((Level::Warning, format!("run {run} was taken over by another runner")));
+                out.logs.push(Note::RunTaken { run });
                 out.lost.push((run, "was taken over by another runner".to_owned()));
                 self.drop_run(run, now, out);
             }
@@ -109,15 +108,14 @@ impl Engine {
 
     /// What the store will never take is given up alone, and said.
     pub(super) fn refused(&mut self, then: Then, why: &str, now: Now, out: &mut Effects) {
-        let mut say = |what: String| out.logs.push((Level::Error, format!("{what} cannot be kept: {why}")));
+        let words = why.to_owned();
         match then {
             Then::Start(ids) => {
                 let why = format!("was not started: {why}");
                 ids.into_iter().for_each(|id| self.lose(id, &why, now, out));
             }
             Then::Tick { slot, runs, .. } => {
-                let trigger = self.declared_in(slot).map_or("", |trigger| &*trigger.row.name);
-                say(format!("the tick of trigger '{trigger}'"));
+                out.logs.push(Note::TickRefused { trigger: self.trigger_in(slot), why: words });
                 self.counts.errors += 1;
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
                 out.rearm.push(Rearm { slot, ..Rearm::default() });
@@ -125,15 +123,18 @@ impl Engine {
             Then::Progress { run, life, .. } | Then::Recorded { run, life, .. }
                 if !self.is_life(run, life) => {}
             Then::Progress { run, .. } | Then::Recorded { run, .. } | Then::Forgotten { run, .. } => {
-                say(format!("the progress of run {run}"));
+                out.logs.push(Note::ProgressRefused { run, why: words });
                 self.lose(run, &format!("cannot be kept: {why}"), now, out);
             }
             Then::Declared { slot, .. } => {
-                let trigger = self.declared_in(slot).map_or("", |trigger| &*trigger.row.name);
-                say(format!("the declaration of trigger '{trigger}'"));
+                out.logs.push(Note::DeclarationRefused { trigger: self.trigger_in(slot), why: words });
             }
-            Then::Nothing | Then::Begun => say("history of polls".to_owned()),
+            Then::Nothing | Then::Begun => out.logs.push(Note::HistoryRefused { why: words }),
         }
+    }
+
+    fn trigger_in(&self, slot: u32) -> Arc<str> {
+        self.declared_in(slot).map_or_else(|| "".into(), |trigger| Arc::clone(&trigger.row.name))
     }
 }
 

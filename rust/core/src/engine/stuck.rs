@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use crate::admit::Admission;
-use crate::engine::{Declared, Engine, Fire};
+use crate::engine::{Declared, Engine, Fire, Note};
 use crate::port::{Admitted, ContextHash};
 
 /// The first fire of a row, which overlap drops again and again.
@@ -22,7 +22,7 @@ pub enum Foreseen {
     /// Nothing: they have to be judged.
     Open,
     /// They cannot start, and the poll fails with this: its trigger names a workflow that nobody declares.
-    Failed(String),
+    Failed(Note),
     /// None of them starts, and the poll is a skip for this reason.
     Dropped(String),
 }

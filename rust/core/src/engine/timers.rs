@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use crate::engine::{Effects, Engine, Job, Level};
+use crate::engine::{Effects, Engine, Job, Note};
 use crate::port::RunStatus;
 use crate::time::{Mono, Now};
 
@@ -23,11 +23,7 @@ impl Engine {
             match payload.expect("an armed timer has a purpose") {
                 Timer::CallbackTimeout(job) => {
                     self.job_timer.remove(&job);
-                    let text = format!(
-                        "a callback of run {} does not come back; the run goes on without it",
-                        job.run
-                    );
-                    out.logs.push((Level::Error, text));
+                    out.logs.push(Note::CallbackGivenUp { run: job.run });
                     out.released.push(job);
                     self.settled(job, now, out);
                 }

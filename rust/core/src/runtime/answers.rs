@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::context::hash_text;
-use crate::engine::{Event, Fire, Foreseen, Level, Polled};
+use crate::engine::{Event, Fire, Foreseen, Note, Polled, poll_timed_out};
 use crate::poll::{Finish, Overdue, Standing, TickState, Ticket};
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
@@ -125,9 +125,9 @@ impl Runtime {
             match foreseen {
                 Foreseen::Open => {}
                 Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, pause),
-                Foreseen::Failed(error) => {
-                    self.shared.order(Order::Log(Level::Error, error.clone()));
-                    (fires, cursor, reason) = (Vec::new(), None, Err(error));
+                Foreseen::Failed(note) => {
+                    (fires, cursor, reason) = (Vec::new(), None, Err(note.to_string()));
+                    self.shared.order(Order::Log(note));
                 }
             }
         }
@@ -157,9 +157,8 @@ impl Runtime {
     pub(super) fn poll_given_up(&self, overdue: Overdue, now: Now) {
         let Overdue { slot, timeout, ended } = overdue;
         let duration_us = timeout.as_micros() as u64;
-        let text = format!("timed out after {timeout:?}; it is polled again when its body returns");
         let trigger = lock(&self.shared.polls).poller.name(slot);
-        self.shared.order(Order::Log(Level::Error, format!("trigger '{trigger}' {text}")));
+        self.shared.order(Order::Log(Note::PollTimedOut { trigger, timeout }));
         self.step(Event::Polled(Polled {
             slot,
             schedule: ended.schedule,
@@ -168,7 +167,7 @@ impl Runtime {
             duration_us,
             fires: Vec::new(),
             cursor: None,
-            reason: Err(format!("TimeoutError: {text}")),
+            reason: Err(format!("TimeoutError: {}", poll_timed_out(timeout))),
             history: ended.history,
             disable: ended.disable,
         }));

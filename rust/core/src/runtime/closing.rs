@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::engine::{Effects, Event, Level};
+use crate::engine::{Effects, Event, Note};
 use crate::port::{Change, InFlight, RunChange};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::lock;
@@ -83,16 +83,16 @@ impl Drop for Runtime {
 impl Shared {
     /// Nothing can be relied upon any more but what is in the store: everything ends, whoever waits is told, and others may go on with the
     /// runs. Never waits.
-    pub(super) fn give_in(&self, why: &str) {
+    pub(super) fn give_in(&self, why: Note) {
         self.end_at_once(Some(why));
     }
 
-    fn end_at_once(&self, why: Option<&str>) {
+    fn end_at_once(&self, why: Option<Note>) {
         if self.has_given_in.swap(true, Ordering::AcqRel) {
             return;
         }
         if let Some(why) = why {
-            self.order(Order::Log(Level::Error, why.to_owned()));
+            self.order(Order::Log(why));
         }
         self.stop();
         self.lose_all();

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::Level;
+use crate::engine::Note;
 use crate::runtime::park::{lock, wait_on};
 use crate::runtime::{Runtime, Shared};
 
@@ -14,7 +14,7 @@ pub(super) const LOG_LINES_MAX: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// Write this to the user's log.
-    Log(Level, String),
+    Log(Note),
     /// Start another thread that takes jobs.
     SpawnWorker,
     /// Start another thread that polls.
@@ -38,8 +38,7 @@ impl Runtime {
                 return order;
             }
             if orders.dropped > 0 {
-                let text = format!("{} log lines were dropped", std::mem::take(&mut orders.dropped));
-                return Order::Log(Level::Warning, text);
+                return Order::Log(Note::LinesDropped { count: std::mem::take(&mut orders.dropped) });
             }
             orders = wait_on(&self.shared.orders_wake, orders, None);
         }

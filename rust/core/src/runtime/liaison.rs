@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::engine::{Event, Level};
-use crate::port::{BURIED, Fault, Schedule, ScheduleFilter};
+use crate::engine::{Event, Note};
+use crate::port::{Fault, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
 use crate::runtime::forget::Forgetting;
 use crate::runtime::keeper::Order;
@@ -95,7 +95,7 @@ impl Shared {
         }
         if let Some(trouble) = self.store.trouble().filter(|_| !round.is_troubled) {
             round.is_troubled = true;
-            self.order(Order::Log(Level::Error, trouble));
+            self.order(Order::Log(Note::StoreTroubled { trouble }));
         }
         let is_woken = self.store.woken(self.epoch);
         let is_time = now.mono >= round.news_due;
@@ -174,7 +174,7 @@ impl Shared {
     ) -> bool {
         let Ok(siblings) = self.store.bury(self.epoch) else { return true };
         if siblings.is_buried {
-            self.give_in(BURIED);
+            self.give_in(Note::Buried);
             return false;
         }
         let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
@@ -265,9 +265,8 @@ impl Shared {
                     self.step(Event::Claimed(runs));
                 }
                 Err(Fault::Passing(_)) => sleep(RECOVERY_PAUSE),
-                Err(Fault::Final(text)) => {
-                    let text = format!("unfinished runs cannot be resumed: {text}");
-                    self.order(Order::Log(Level::Error, text));
+                Err(Fault::Final(why)) => {
+                    self.order(Order::Log(Note::ClaimRefused { why }));
                     break;
                 }
             }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use crate::engine::{Event, Level};
+use crate::engine::{Event, Note};
 use crate::run::{Look, Looked};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
@@ -81,9 +81,7 @@ impl Shared {
     fn take_look(&self, look: &Look) -> Option<Looked> {
         let looked = catch_unwind(AssertUnwindSafe(|| look.take()));
         if looked.is_err() {
-            let text =
-                format!("run {} does not go on: a context of it in the store cannot be read", look.run);
-            self.order(Order::Log(Level::Error, text));
+            self.order(Order::Log(Note::ContextUnreadable { run: look.run }));
         }
         looked.ok()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Declared, Effects, Event, Level, Rearm};
+use crate::engine::{Declared, Effects, Event, Note, Rearm};
 use crate::poll::{Finish, Plan, Poller, Ticket, Turn};
 use crate::port::TriggerState;
 use crate::runtime::flights::Flights;
@@ -272,13 +272,8 @@ impl Runtime {
         }
         let is_last = polls.hurries && polls.followers + polls.starting == 0;
         if is_last && !std::mem::replace(&mut polls.is_full_told, true) {
-            let text = format!(
-                "the last of {} pollers is taken: the polls of {} have not come back; one more that hangs stops every trigger. Give \
-                 bodies a time-out of their own, or raise max_pollers",
-                polls.threads_max,
-                polls.held_by()
-            );
-            self.shared.order(Order::Log(Level::Warning, text));
+            let note = Note::LastPollerTaken { threads_max: polls.threads_max, held_by: polls.held_by() };
+            self.shared.order(Order::Log(note));
         }
     }
 
@@ -372,12 +367,8 @@ impl Shared {
             found.into_iter().map(|(slot, began)| (poller.name(slot), began)).collect::<Vec<_>>()
         };
         for (trigger, began) in long {
-            let text = format!(
-                "trigger '{trigger}': its poll is in flight since {}, for {} s; it holds a thread, and is not polled until that comes back",
-                began.wall.rfc3339(),
-                now.since(began.mono).as_secs()
-            );
-            self.order(Order::Log(Level::Warning, text));
+            let note = Note::PollTooLong { trigger, since: began.wall, lasts: now.since(began.mono) };
+            self.order(Order::Log(note));
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Effects, Event, Level, Then};
+use crate::engine::{Effects, Event, Note, Then};
 use crate::fault_point::{Step, around};
 use crate::port::{Change, Fault, Receipt};
 use crate::runtime::keeper::Order;
@@ -145,7 +145,7 @@ impl Shared {
             Err(why) => why,
         };
         if let Err(gone) = self.commit_passing(&[])? {
-            self.give_in(&format!("the store takes nothing any more, and the runner has stopped: {gone}"));
+            self.give_in(Note::StoreGone { why: gone });
             return None;
         }
         self.commit_halves(changes, why)
@@ -171,20 +171,19 @@ impl Shared {
         let mut pause = Duration::from_millis(5);
         let mut reported = false;
         loop {
-            let text = match self.store.commit(changes) {
+            let why = match self.store.commit(changes) {
                 Ok(receipts) => {
                     if reported {
-                        self.order(Order::Log(Level::Warning, "the store takes writes again".to_owned()));
+                        self.order(Order::Log(Note::StoreTakesWrites));
                     }
                     return Some(Ok(receipts));
                 }
                 Err(Fault::Final(text)) => return Some(Err(text)),
-                Err(Fault::Passing(text)) => text,
+                Err(Fault::Passing(why)) => why,
             };
             if !reported {
                 reported = true;
-                let text = format!("the store refuses writes, which are kept and tried again: {text}");
-                self.order(Order::Log(Level::Error, text));
+                self.order(Order::Log(Note::StoreRefusesWrites { why }));
             }
             let writer = lock(&self.writer);
             if writer.closed {

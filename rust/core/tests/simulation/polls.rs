@@ -235,7 +235,7 @@ impl World {
             Foreseen::Open => Answer::Ended { items, cursor, reason: Ok(reason) },
             Foreseen::Failed(error) => {
                 assert!(!items.is_empty(), "a poll without fires fails: {error}");
-                Answer::Ended { items: Vec::new(), cursor: None, reason: Err(error) }
+                Answer::Ended { items: Vec::new(), cursor: None, reason: Err(error.to_string()) }
             }
             Foreseen::Dropped(reason) => {
                 let has_row = fires.iter().any(|fire| fire.cursor.is_some());

@@ -33,7 +33,7 @@ impl World {
         effects.lost.into_iter().for_each(|(id, why)| self.lost(p, id, &why));
         effects.rearm.into_iter().for_each(|rearm| self.rearm(p, rearm));
         self.processes[p].cancels.extend(effects.cancels);
-        effects.logs.into_iter().for_each(|(_, text)| self.note(|| format!("  log: {text}")));
+        effects.logs.into_iter().for_each(|note| self.note(|| format!("  log: {note}")));
     }
 
     fn sent(&mut self, p: usize, change: &Change) {
