@@ -23,3 +23,7 @@ ALTER TABLE schedules ADD COLUMN taken_at INTEGER;
 ALTER TABLE schedules ADD COLUMN heeded_until INTEGER;
 ALTER TABLE schedules ADD COLUMN not_before INTEGER;
 ALTER TABLE schedules ADD COLUMN wait_us INTEGER;
+-- The order in which runs that guard their hashes have ended, for fires that were decided before: of one transaction all share a number.
+ALTER TABLE runs ADD COLUMN end_number INTEGER;
+CREATE INDEX runs_ended ON runs (schedule, context_hash, end_number) WHERE end_number IS NOT NULL;
+INSERT INTO meta (name, value) VALUES ('ends', 0);
