@@ -118,6 +118,7 @@ def _plan(kind: TriggerKind) -> dict[str, Any]:
         "interval": interval,
         "allow_concurrent": kind.allow_concurrent,
         "jitter": kind.jitter_us,
+        "poll_at_start": kind.poll_at_start,
         "timeout": kind.poll_timeout_us,
         "backoff": (base, wait.factor, max(wait.max_us, base)),
         "failures_max": kind.max_consecutive_failures,

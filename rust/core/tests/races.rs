@@ -529,12 +529,14 @@ fn declare(house: &House, name: &str, interval: Duration) -> u32 {
         timeout: None,
         backoff: Backoff { base: second, factor: 2.0, longest: second },
         failures_max: None,
+        polls_at_start: false,
     };
     let row = TriggerRow {
         name: name.into(),
         workflow: "mail".into(),
         interval_us: interval.as_micros() as i64,
         allow_concurrent: false,
+        origin_at: Wall(0),
     };
     house.runtime.declare(vec![(Arc::new(plan), Declared { row, overlap: Overlap::Allow })])
 }

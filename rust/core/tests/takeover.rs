@@ -46,6 +46,7 @@ fn declaration_with(overlap: Overlap) -> Event {
         workflow: "mail".into(),
         interval_us: 1000,
         allow_concurrent: false,
+        origin_at: Wall(0),
     };
     Event::Triggers(vec![(0, Declared { row, overlap })])
 }
@@ -58,6 +59,7 @@ fn held_by(owner: i64) -> Receipt {
         last_fired_at: None,
         owner: Some(owner),
         others: Vec::new(),
+        grid: None,
     })
 }
 
@@ -104,6 +106,7 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
         reason: Ok(String::new()),
         history: Vec::new(),
         disable: None,
+        wait: None,
     };
     let (change, then) = step(engine, Event::Polled(polled)).commits.remove(0);
     let Change::Tick(tick) = change else { panic!("{change:?} is not a tick") };

@@ -6,10 +6,11 @@ mod support;
 use std::collections::HashSet;
 use std::thread;
 
+use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, InFlight, NewCron, NewRun, Old,
     Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
-    ScheduleKind, Spared, Store, Stretch, TaskStatus, TickChange,
+    ScheduleKind, Spared, Store, Stretch, TaskStatus, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -40,6 +41,9 @@ claims! {
     a_batch_that_fails_leaves_nothing_behind
     a_declared_trigger_keeps_its_switch_and_cursor
     a_declaration_without_a_change_is_no_update
+    the_grid_of_a_trigger_outlives_its_owner
+    what_an_owner_heeded_is_told_to_the_next
+    a_wait_is_kept_until_the_next_tick_or_switch
     an_owner_who_left_declares_and_starts_nothing
     a_tick_keeps_cursor_runs_and_history_together
     a_tick_without_a_new_cursor_keeps_the_old_one
@@ -232,6 +236,70 @@ fn a_declaration_without_a_change_is_no_update(store: &dyn Store) {
     let again = declare(store, epoch, trigger_row("inbox"), Wall(20));
     assert_eq!(first, again);
     assert_eq!(store.trigger("inbox").unwrap(), Some(first));
+}
+
+/// What is kept of when "inbox" is due, as `epoch` hears of it that declares it at `at`.
+fn grid(store: &dyn Store, epoch: i64, at: i64) -> Option<Kept> {
+    let trigger = TriggerRow { origin_at: Wall(at + 500), ..trigger_row("inbox") };
+    match commit(store, Change::Declare { epoch, trigger, at: Wall(at) }) {
+        Receipt::Declared(state) => state.grid,
+        other => panic!("{other:?} declares nothing"),
+    }
+}
+
+fn the_grid_of_a_trigger_outlives_its_owner(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    assert_eq!(grid(store, first, 10), None, "it begins now");
+    let kept = Kept { origin_at: Wall(510), heeded_until: None, last_at: None, wait: None };
+    assert_eq!(grid(store, first, 20), Some(kept), "who has it missed nothing");
+    let second = store.join(Wall(30)).unwrap();
+    assert_eq!(grid(store, second, 40).map(|kept| kept.origin_at), Some(Wall(510)));
+    store.leave(first, &InFlight::default(), Wall(50)).unwrap();
+    let handed_over = Kept { heeded_until: Some(Wall(10)), ..kept };
+    assert_eq!(grid(store, second, 60), Some(handed_over), "the first was never seen");
+}
+
+fn what_an_owner_heeded_is_told_to_the_next(store: &dyn Store) {
+    let heeded = |epoch, at| grid(store, epoch, at).and_then(|kept| kept.heeded_until);
+    let gone = |epoch| store.leave(epoch, &InFlight::default(), Wall(50)).unwrap();
+    let first = store.join(Wall(1)).unwrap();
+    grid(store, first, 10);
+    store.seen(first, Wall(CATCH_UP_US + 10)).unwrap();
+    gone(first);
+    store.seen(first, Wall(CATCH_UP_US + 9000)).unwrap();
+    let second = store.join(Wall(1)).unwrap();
+    let now = 3 * CATCH_UP_US;
+    assert_eq!(heeded(second, now), Some(Wall(CATCH_UP_US + 10)), "who has left is not seen");
+    gone(second);
+    let third = store.join(Wall(1)).unwrap();
+    assert_eq!(heeded(third, now), Some(Wall(CATCH_UP_US + 10)), "the second was never seen");
+    store.seen(third, Wall(now + CATCH_UP_US - 1)).unwrap();
+    gone(third);
+    let fourth = store.join(Wall(1)).unwrap();
+    assert_eq!(heeded(fourth, 2 * now), Some(Wall(CATCH_UP_US + 10)), "the third had no time to catch up");
+    store.seen(fourth, Wall(9 * now)).unwrap();
+    gone(fourth);
+    let fifth = store.join(Wall(1)).unwrap();
+    assert_eq!(heeded(fifth, 3 * now), Some(Wall(3 * now)), "what lies ahead counts as now");
+}
+
+fn a_wait_is_kept_until_the_next_tick_or_switch(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let inbox = declared(store, epoch, "inbox");
+    let waits = |wait_us| {
+        commit(store, Change::Tick(TickChange { wait_us, at: Wall(77), ..tick(&inbox, epoch, vec![]) }));
+    };
+    let kept = || grid(store, epoch, 80).and_then(|kept| kept.wait);
+    let wait = Wait { not_before: Wall(377), span_us: 300 };
+    waits(Some(300));
+    assert_eq!(kept(), Some(wait));
+    waits(None);
+    assert_eq!(kept(), None);
+    waits(Some(300));
+    store.set_enabled(inbox.row, false, None, Wall(90)).unwrap();
+    assert_eq!(kept(), Some(wait));
+    store.set_enabled(inbox.row, true, None, Wall(91)).unwrap();
+    assert_eq!(kept(), None, "who switches it on forgives it");
 }
 
 fn an_owner_who_left_declares_and_starts_nothing(store: &dyn Store) {

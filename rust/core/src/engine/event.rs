@@ -2,6 +2,7 @@
 //! Invariant: whatever the engine learns of the world is one of these.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -57,6 +58,8 @@ pub struct Polled {
     pub history: Vec<Stretch>,
     /// Why the trigger is to be disabled, if it is.
     pub disable: Option<String>,
+    /// How long it is not to be polled, if it waits because of failures or its own wish.
+    pub wait: Option<Duration>,
 }
 
 /// A run to be started by hand.

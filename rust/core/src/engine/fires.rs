@@ -73,6 +73,7 @@ impl Engine {
             held_back,
             history: std::mem::take(&mut polled.history),
             disable: polled.disable.take(),
+            wait_us: polled.wait.map(|wait| i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)),
         };
         self.send_tick(&polled, verdict, change, out);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::grid;
 use crate::record::{ContextHash, RunEnd, Stretch, TaskRecord};
 use crate::time::Wall;
 
@@ -106,6 +107,8 @@ pub struct TickChange {
     pub history: Vec<Stretch>,
     /// Why the trigger is to be disabled, if it is.
     pub disable: Option<String>,
+    /// How long it is not to be polled from `at` on, in microseconds, because of failures or its own wish; none if it is.
+    pub wait_us: Option<i64>,
 }
 
 impl TickChange {
@@ -139,6 +142,8 @@ pub struct TriggerRow {
     pub interval_us: i64,
     /// Whether every fire starts a run.
     pub allow_concurrent: bool,
+    /// Where its grid begins if it has none yet.
+    pub origin_at: Wall,
 }
 
 /// A cron's step from one moment to the next. It is not kept if the cron was changed since `seen`.
@@ -223,4 +228,6 @@ pub struct TriggerState {
     pub owner: Option<i64>,
     /// Its unfinished runs that other owners drive, or may claim, oldest first; told when it is handed over.
     pub others: Vec<Uuid>,
+    /// When it is due, if that was kept before this declaration.
+    pub grid: Option<grid::Kept>,
 }

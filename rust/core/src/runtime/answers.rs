@@ -13,6 +13,9 @@ use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
 use crate::time::{Now, Wall};
 
+/// A wait from this on is written down. A shorter one is over before a runner that comes next has taken stock.
+const WAIT_KEPT: Duration = Duration::from_secs(5);
+
 /// A fire as a poll answered it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AskedFire {
@@ -37,6 +40,13 @@ pub struct Answer {
     pub reason: std::result::Result<String, String>,
     /// How long its function asked not to be called.
     pub pause: Option<Duration>,
+}
+
+/// The same, ready for the engine.
+struct Judged {
+    fires: Vec<Fire>,
+    cursor: Option<String>,
+    reason: std::result::Result<String, String>,
 }
 
 impl Runtime {
@@ -96,8 +106,12 @@ impl Runtime {
         Some((standing, due, began.filter(|_| standing.in_body).map(|began| began.wall)))
     }
 
-    /// Ends a poll that was a plain skip.
+    /// Ends a poll that was a plain skip. A long wait by its own wish is written down, so that it outlives this process.
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
+        if pause.is_some_and(|pause| pause >= WAIT_KEPT) {
+            let judged = Judged { fires: Vec::new(), cursor: None, reason: Ok(reason.to_owned()) };
+            return self.end_poll(ticket, began, judged, pause);
+        }
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let closed = {
@@ -131,12 +145,20 @@ impl Runtime {
                 }
             }
         }
+        self.end_poll(ticket, began, Judged { fires, cursor, reason }, None);
+    }
+
+    fn end_poll(&self, ticket: Ticket, began: Now, judged: Judged, pause: Option<Duration>) {
+        let Judged { fires, cursor, reason } = judged;
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let ended = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
-            polls.poller.ended(ticket, reason.is_err(), finish, now.mono)
+            match pause {
+                Some(_) => polls.poller.waited(ticket, finish, now.mono),
+                None => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
+            }
         };
         let Some(ended) = ended else { return self.shared.wake_pollers() };
         self.step(Event::Polled(Polled {
@@ -150,6 +172,7 @@ impl Runtime {
             reason,
             history: ended.history,
             disable: ended.disable,
+            wait: ended.wait,
         }));
         self.poll_is_home();
     }
@@ -170,6 +193,7 @@ impl Runtime {
             reason: Err(format!("TimeoutError: {}", poll_timed_out(timeout))),
             history: ended.history,
             disable: ended.disable,
+            wait: ended.wait,
         }));
     }
 

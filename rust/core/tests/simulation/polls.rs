@@ -10,7 +10,7 @@ use cloaca_core::port::{Change, NewRun};
 use cloaca_core::time::{Mono, Wall};
 use uuid::Uuid;
 
-use crate::process::{Moved, Polling};
+use crate::process::{CATCH_UP, Grid, Moved, Polling};
 use crate::scenario::{Source, Trigger};
 use crate::witness::Wish;
 use crate::world::World;
@@ -62,12 +62,24 @@ impl World {
             .any(|polling| name(polling.ticket.slot) == name(ticket.slot) && runs(polling));
         assert!(!is_busy, "a trigger is polled while its body runs: {ticket:?}");
         let state = process.poller.tick_state(ticket.slot);
+        let is_again = (0..ticket.slot).any(|before| name(before) == name(ticket.slot));
         let slot = &mut process.slots[ticket.slot as usize];
         assert!(!slot.is_retired, "a retired trigger is polled: {ticket:?}");
         assert!(!slot.is_elsewhere, "{} is polled, which another owner polls", slot.trigger.source.name);
         assert_eq!(state.failures, slot.failures, "failures in a row of {}", slot.trigger.source.name);
-        if !is_asked {
-            is_on_beat(slot.origin, &slot.trigger, ticket, state.due, now.mono);
+        if !is_asked && let Some(at) = slot.make_up {
+            assert!(
+                now.mono >= ticket.due && ticket.due >= at,
+                "{} makes up early",
+                slot.trigger.source.name
+            );
+            assert_eq!(state.due, ticket.due, "when making up was due");
+
+            // One that was declared again waits until the last poll of the older declaration is over.
+            let is_late = ticket.due > at.after(CATCH_UP);
+            assert!(!is_late || is_again, "{} makes up late", slot.trigger.source.name);
+        } else if !is_asked {
+            is_on_beat(&slot.grid, &slot.trigger, ticket, state.due, now.mono);
             assert!(state.due > slot.last_beat, "{} is polled twice on one beat", slot.trigger.source.name);
             assert!(
                 ticket.due >= slot.not_before,
@@ -170,6 +182,7 @@ impl World {
                 let ended = self.processes[p].poller.ended(ticket, has_failed, finish, now.mono);
                 let Some(ended) = ended else { return };
                 assert!(!is_given_up, "a poll that was given up counts");
+                self.processes[p].slots[slot as usize].was_polled = true;
                 match has_failed {
                     true => self.failed(p, slot),
                     false => self.succeeded(p, slot, None),
@@ -182,6 +195,7 @@ impl World {
     fn succeeded(&mut self, p: usize, slot: u32, pause: Option<Duration>) {
         let state = &mut self.processes[p].slots[slot as usize];
         state.failures = 0;
+        (state.make_up, state.was_polled) = (None, true);
         state.not_before =
             Mono(state.last_beat.after(pause.unwrap_or_default()).0.saturating_sub(ROUNDING_NS));
     }
@@ -189,6 +203,7 @@ impl World {
     fn failed(&mut self, p: usize, slot: u32) {
         let state = &mut self.processes[p].slots[slot as usize];
         state.failures += 1;
+        state.make_up = None;
         let wait = state.trigger.plan.backoff.delay(state.failures);
         state.not_before = Mono(state.last_beat.after(wait).0.saturating_sub(ROUNDING_NS));
     }
@@ -287,8 +302,10 @@ impl World {
             reason,
             history: ended.history,
             disable: ended.disable,
+            wait: ended.wait,
         };
         let mut effects = Effects::default();
+        self.processes[p].slots[slot as usize].in_commit = true;
         self.processes[p].engine.step(Event::Polled(polled), now, &mut effects);
         let ticks: Vec<&Change> = effects.commits.iter().map(|(change, _)| change).collect();
         match ticks[..] {
@@ -377,12 +394,10 @@ fn fires(source: &Source, items: &[u64], began: Wall) -> Vec<Fire> {
     items.iter().map(fire).collect()
 }
 
-fn is_on_beat(origin: Mono, trigger: &Trigger, ticket: Ticket, beat: Mono, now: Mono) {
+fn is_on_beat(grid: &Grid, trigger: &Trigger, ticket: Ticket, beat: Mono, now: Mono) {
     let (name, plan) = (&trigger.source.name, &trigger.plan);
     let interval_ns = plan.interval.as_nanos() as u64;
-    let since = beat.0.checked_sub(origin.0).filter(|&since| since > 0);
-    let since = since.unwrap_or_else(|| panic!("{name} is polled at {beat:?}, before its first beat"));
-    assert_eq!(since % interval_ns, 0, "{name} is polled at {beat:?}, off its beat");
+    assert!(grid.has(beat, interval_ns), "{name} is polled at {beat:?}, off its beat");
     let most = beat.after(plan.jitter);
     assert!(
         ticket.due >= beat && ticket.due <= most,

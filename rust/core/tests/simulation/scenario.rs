@@ -11,6 +11,7 @@ use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Plan};
 use cloaca_core::port::{ContextHash, TriggerRow};
 use cloaca_core::rule::{Operator, Rule};
+use cloaca_core::time::Wall;
 use cloaca_core::workflow::{Task, Workflow};
 
 use serde_json::Value;
@@ -133,7 +134,7 @@ impl Scenario {
 
     /// A declaration of that trigger, each time another.
     pub fn trigger(&self, random: &mut Random, source: &Arc<Source>) -> Trigger {
-        let interval = Duration::from_millis(random.pick(&[10, 50, 100, 100, 400, 3000]));
+        let interval = Duration::from_millis(random.pick(&[10, 50, 100, 100, 400, 3000, 30_000]));
         let millis = |random: &mut Random, choices: &[u64]| Duration::from_millis(random.pick(choices));
         let is_timed = random.percent(30);
         let overlap = random.pick(&[
@@ -154,12 +155,14 @@ impl Scenario {
                 longest: Duration::from_secs(1),
             },
             failures_max: if random.percent(25) { Some(2) } else { None },
+            polls_at_start: random.percent(20),
         };
         let row = TriggerRow {
             name: Arc::clone(&source.name),
             workflow: Arc::clone(&source.workflow),
             interval_us: interval.as_micros() as i64,
             allow_concurrent: random.percent(30),
+            origin_at: Wall(0),
         };
         Trigger { source: Arc::clone(source), plan: Arc::new(plan), declared: Declared { row, overlap } }
     }

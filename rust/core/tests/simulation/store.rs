@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::fate::{self, Judge, Next};
+use cloaca_core::grid;
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronStats, Fault, Found, Halt, InFlight, NewCron, NewRun, Old, Page,
     Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
@@ -25,6 +26,7 @@ pub struct Owner {
     /// The kernel's lock: free as soon as its process is dead.
     pub holds_lock: bool,
     is_woken: bool,
+    seen_at: Option<Wall>,
     has_asked_to_leave: bool,
 }
 
@@ -47,6 +49,9 @@ pub struct State {
     pub owners: BTreeMap<i64, Owner>,
     /// Row 1 first.
     pub schedules: Vec<Schedule>,
+    /// When each is due, in the same order, and since when its owner has it.
+    grids: Vec<Option<grid::Kept>>,
+    taken_at: Vec<Wall>,
     /// Row 1 first.
     pub runs: Vec<Kept>,
     pub row_of: HashMap<Uuid, i64>,
@@ -147,7 +152,13 @@ impl State {
                 true => Receipt::Declared(self.declare(*epoch, trigger, *at)),
                 false => Receipt::Fenced,
             },
-            Change::History(_) => Receipt::History,
+            Change::History(stretches) => {
+                for stretch in stretches {
+                    let schedule = self.schedule_mut(stretch.schedule);
+                    schedule.last_at = schedule.last_at.max(Some(stretch.last_at));
+                }
+                Receipt::History
+            }
         }
     }
 
@@ -176,6 +187,11 @@ impl State {
             schedule.cursor.clone_from(&cursor);
         }
         schedule.last_at = Some(tick.at);
+        let wait = tick.wait_us.map(|span_us| grid::Wait { not_before: Wall(tick.at.0 + span_us), span_us });
+        if let Some(kept) = &mut self.grids[tick.schedule as usize - 1] {
+            kept.wait = wait;
+        }
+        let schedule = self.schedule_mut(tick.schedule);
         if fired {
             schedule.last_fired_at = Some(tick.at);
         }
@@ -283,6 +299,22 @@ impl State {
         Receipt::Run(ended)
     }
 
+    /// Where the grid of a trigger stands for its next owner.
+    fn hand_over(&mut self, place: usize, trigger: &TriggerRow, at: Wall) -> Option<grid::Kept> {
+        let schedule = &self.schedules[place];
+        let seen_at = schedule.owner.and_then(|owner| self.owners.get(&owner)?.seen_at);
+        let last_at = schedule.last_at;
+        let Some(kept) = self.grids[place].as_mut() else {
+            self.grids[place] = Some(new_grid(trigger, at));
+            return None;
+        };
+        let taken_at = std::mem::replace(&mut self.taken_at[place], at);
+        let heeded_until = kept.heeded_until.expect("it is kept");
+        kept.heeded_until = Some(grid::Tenure { taken_at, heeded_until, seen_at }.heeded_until(at));
+        kept.last_at = last_at;
+        Some(*kept)
+    }
+
     fn declare(&mut self, epoch: i64, trigger: &TriggerRow, at: Wall) -> TriggerState {
         let kind = ScheduleKind::Trigger {
             interval_us: trigger.interval_us,
@@ -291,11 +323,18 @@ impl State {
         let row = self.schedules.iter().position(|schedule| *schedule.name == *trigger.name);
         if let Some(place) = row {
             let owner = self.schedules[place].owner.filter(|&owner| self.is_living(owner));
+            let kept = match owner {
+                None => self.hand_over(place, trigger, at),
+                Some(_) => {
+                    let last_at = self.schedules[place].last_at;
+                    self.grids[place].map(|kept| grid::Kept { heeded_until: None, last_at, ..kept })
+                }
+            };
             let schedule = &mut self.schedules[place];
             schedule.workflow = trigger.workflow.to_string();
             schedule.kind = kind;
             schedule.owner = owner.or(Some(epoch));
-            let mut state = state_of(schedule);
+            let mut state = TriggerState { grid: kept, ..state_of(schedule) };
             if state.owner == Some(epoch) {
                 state.others = self.others(epoch, state.row, &trigger.workflow, |_| true);
             }
@@ -318,6 +357,8 @@ impl State {
         };
         let state = state_of(&schedule);
         self.schedules.push(schedule);
+        self.grids.push(Some(new_grid(trigger, at)));
+        self.taken_at.push(at);
         state
     }
 
@@ -357,6 +398,10 @@ impl State {
     }
 }
 
+fn new_grid(trigger: &TriggerRow, at: Wall) -> grid::Kept {
+    grid::Kept { origin_at: trigger.origin_at, heeded_until: Some(at), last_at: None, wait: None }
+}
+
 fn state_of(schedule: &Schedule) -> TriggerState {
     TriggerState {
         row: schedule.row,
@@ -365,6 +410,7 @@ fn state_of(schedule: &Schedule) -> TriggerState {
         last_fired_at: schedule.last_fired_at,
         owner: schedule.owner,
         others: Vec::new(),
+        grid: None,
     }
 }
 
@@ -380,8 +426,20 @@ impl Store for MemoryStore {
         Ok(epoch)
     }
 
+    fn seen(&self, epoch: i64, at: Wall) -> Stored<()> {
+        let mut state = self.enter()?;
+        let owner = state.owners.get_mut(&epoch).expect("it joined");
+        if !owner.has_left {
+            owner.seen_at = Some(at);
+        }
+        Ok(())
+    }
+
     fn leave(&self, epoch: i64, kept: &InFlight, at: Wall) -> Stored<Option<i64>> {
         let remnant = if kept.is_empty() { None } else { Some(self.join(at)?) };
+        if let Some(remnant) = remnant {
+            self.state().owners.get_mut(&remnant).expect("it joined").seen_at = Some(at);
+        }
         {
             let mut state = self.enter()?;
             let rows: Vec<i64> = state.unfinished.iter().copied().collect();
@@ -543,6 +601,9 @@ impl Store for MemoryStore {
         let schedule = state.schedule_mut(row);
         schedule.enabled = enabled;
         schedule.disabled_cause = cause.map(str::to_owned);
+        if let Some(kept) = state.grids[row as usize - 1].as_mut().filter(|_| enabled) {
+            kept.wait = None;
+        }
         Ok(true)
     }
 

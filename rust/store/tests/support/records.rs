@@ -127,7 +127,13 @@ pub fn started(store: &dyn Store, epoch: i64, run: NewRun) -> i64 {
 }
 
 pub fn trigger_row(name: &str) -> TriggerRow {
-    TriggerRow { name: name.into(), workflow: "mail".into(), interval_us: 1_000, allow_concurrent: false }
+    TriggerRow {
+        name: name.into(),
+        workflow: "mail".into(),
+        interval_us: 1_000,
+        allow_concurrent: false,
+        origin_at: Wall(1_000),
+    }
 }
 
 pub fn declare(store: &dyn Store, epoch: i64, trigger: TriggerRow, at: Wall) -> Schedule {
@@ -158,6 +164,7 @@ pub fn tick(trigger: &Schedule, epoch: i64, fires: Vec<NewRun>) -> TickChange {
         held_back: 0,
         history: vec![],
         disable: None,
+        wait_us: None,
     }
 }
 

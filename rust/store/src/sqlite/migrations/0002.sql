@@ -19,3 +19,11 @@ CREATE INDEX runs_unguarded ON runs (schedule, context_hash)
 ALTER TABLE runs ADD COLUMN end_number INTEGER;
 CREATE INDEX runs_ended ON runs (schedule, context_hash, end_number) WHERE end_number IS NOT NULL;
 INSERT INTO meta (name, value) VALUES ('ends', 0);
+-- A trigger's due times outlive who polls it: where its grid begins, when its owner took it over and until when what was due was heeded then,
+-- and a wait with how long it was to be.
+ALTER TABLE owners ADD COLUMN seen_at INTEGER;
+ALTER TABLE schedules ADD COLUMN origin_at INTEGER;
+ALTER TABLE schedules ADD COLUMN taken_at INTEGER;
+ALTER TABLE schedules ADD COLUMN heeded_until INTEGER;
+ALTER TABLE schedules ADD COLUMN not_before INTEGER;
+ALTER TABLE schedules ADD COLUMN wait_us INTEGER;
