@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: A worker that found nothing to do for so many seconds goes home.
 IDLE_SECONDS_MAX = 10.0
+#: A logger whose level is changed is heard within so many seconds.
+LEVEL_SECONDS = 5.0
 #: Between two attempts to start a thread that the system did not give, growing.
 THREAD_PAUSE_SECONDS = 0.01
 THREAD_PAUSE_SECONDS_MAX = 1.0
@@ -82,6 +84,7 @@ class Crew:
 
     def open(self) -> None:
         """Starts the first thread, the one that starts the others."""
+        self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
         self._start("keeper", self._keep)
 
     def holds_file(self) -> bool:
@@ -166,9 +169,12 @@ class Crew:
 
     def _keep(self) -> None:
         while True:
-            order = self.engine.next_order()
+            self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
+            order = self.engine.next_order(LEVEL_SECONDS)
+            if order is None:
+                continue
             if order[0] == "log":
-                say(_engine_log, order[1], "%s", order[2])
+                say(_engine_log, order[1], "%s", order[2], about=order[3])
             elif order[0] == "close":
                 return
             else:
@@ -241,13 +247,16 @@ class Crew:
         except RetryAfter as wish:
             return f"retry after {text_of(wish.delay_us)}", wish.delay_us
         except CloacaError as refused:
-            say(_engine_log, logging.ERROR, "trigger '%s': %s", definition.name, describe(refused))
+            about = {"cloaca_trigger": definition.name}
+            text = "trigger '%s': %s"
+            say(_engine_log, logging.ERROR, text, definition.name, describe(refused), about=about)
             return [], None, "", describe(refused)
         except Exception as raised:
             return self._raised(definition.name, raised)
 
     def _raised(self, name: str, raised: BaseException) -> Ruling:
-        say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=raised)
+        about = {"cloaca_trigger": name}
+        say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=raised, about=about)
         return [], None, "", describe(raised)
 
     def _answer_later(self, ticket: TicketParts, tick: Tick | None, coroutine: Any) -> None:

@@ -18,7 +18,7 @@ mod triggers;
 
 pub use effect::{Counts, Effects, Rearm, Then};
 pub use event::{Declared, Event, Fire, Job, Polled, Request};
-pub use note::{Level, Note, poll_timed_out};
+pub use note::{About, Level, Note, poll_timed_out};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -90,6 +90,7 @@ pub struct Engine {
     undeclared: Vec<(u64, Rearm)>,
     slot_of: HashMap<Arc<str>, u32>,
     counts: Counts,
+    tells_debug: bool,
     random: u64,
 }
 
@@ -122,6 +123,7 @@ impl Engine {
             undeclared: Vec::new(),
             slot_of: HashMap::new(),
             counts: Counts::default(),
+            tells_debug: false,
             random: seed | 1,
         }
     }
@@ -139,6 +141,22 @@ impl Engine {
     /// A run in hand.
     pub fn run(&self, id: Uuid) -> Option<&Run> {
         self.runs.get(&id)
+    }
+
+    /// Whether somebody reads what a healthy day has to say; if not, it is not even made.
+    pub fn tell_debug(&mut self, tells: bool) {
+        self.tells_debug = tells;
+    }
+
+    /// Greets the log.
+    pub fn ready_note(&self) -> Note {
+        let (workflows, triggers) = (self.workflows.len(), self.slot_of.len());
+        Note::RunnerReady { epoch: self.epoch, workflows, triggers, crons: self.crons.len() }
+    }
+
+    /// The workflow of a run in hand.
+    pub fn workflow_of(&self, run: Uuid) -> Arc<str> {
+        self.runs.get(&run).map_or_else(|| "".into(), |run| Arc::clone(&run.workflow.name))
     }
 
     /// How many runs are in hand.

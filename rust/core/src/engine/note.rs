@@ -13,6 +13,8 @@ use crate::time::Wall;
 /// How grave a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
+    /// Part of a healthy day; made only while somebody reads it, see [`Engine::tell_debug`](crate::engine::Engine::tell_debug).
+    Debug,
     /// Worth knowing.
     Info,
     /// Something was lost sight of or put off.
@@ -21,9 +23,110 @@ pub enum Level {
     Error,
 }
 
+/// What a line is about, for those who filter by it; none where it is about no such thing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// A run.
+    pub run: Option<Uuid>,
+    /// A workflow's name.
+    pub workflow: Option<Arc<str>>,
+    /// A trigger's name.
+    pub trigger: Option<Arc<str>>,
+    /// A task's id in its workflow.
+    pub task: Option<Arc<str>>,
+    /// Which attempt of it.
+    pub attempt: Option<u32>,
+}
+
 /// One line of the user's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
+    /// A runner polls, and runs what is asked for.
+    RunnerReady {
+        /// Under which it writes.
+        epoch: i64,
+        /// So many are declared.
+        workflows: usize,
+        /// So many are declared.
+        triggers: usize,
+        /// So many are kept in the store and switched on.
+        crons: usize,
+    },
+    /// A runner has shut down.
+    RunnerStopped {
+        /// Under which it wrote.
+        epoch: i64,
+        /// Runs that it leaves to the next one.
+        unfinished: usize,
+    },
+    /// Runs of runners that are gone go on here.
+    RunsResumed {
+        /// So many.
+        count: usize,
+    },
+    /// One of these.
+    RunResumed {
+        /// Which.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+    },
+    /// A run is over, and everything went well.
+    RunCompleted {
+        /// Which.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+        /// From its commit to its end.
+        took: Duration,
+    },
+    /// A run is over, and a task failed or it took too long.
+    RunFailed {
+        /// Which.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+        /// Which task failed with what.
+        error: String,
+    },
+    /// A run is over, because somebody wished so.
+    RunCancelled {
+        /// Which.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+    },
+    /// An attempt is not waited for any more.
+    TaskTimedOut {
+        /// The run.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+        /// The task.
+        task: Arc<str>,
+        /// Which attempt.
+        attempt: u32,
+        /// So long it was waited for.
+        timeout: Duration,
+        /// Whether no other follows.
+        is_last: bool,
+    },
+    /// A run took too long, and ends.
+    RunTimedOut {
+        /// Which.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+        /// So long it could take.
+        timeout: Duration,
+    },
+    /// A fire of a trigger is a run now.
+    TriggerFired {
+        /// Its name.
+        trigger: Arc<str>,
+        /// The run.
+        run: Uuid,
+    },
     /// A fire found no workflow of its name.
     UnknownWorkflow {
         /// The trigger or cron.
@@ -105,11 +208,15 @@ pub enum Note {
     CallbackGivenUp {
         /// The run that it was told about.
         run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
     },
     /// Another runner goes on with a run.
     RunTaken {
         /// Which.
         run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
     },
     /// The store will never take what became of a run.
     ProgressRefused {
@@ -167,7 +274,14 @@ impl Note {
     /// How grave it is.
     pub fn level(&self) -> Level {
         match self {
-            Self::PollTooLong { .. }
+            Self::RunResumed { .. } | Self::RunCompleted { .. } | Self::TriggerFired { .. } => Level::Debug,
+            Self::RunnerReady { .. }
+            | Self::RunnerStopped { .. }
+            | Self::RunsResumed { .. }
+            | Self::RunFailed { .. }
+            | Self::RunCancelled { .. } => Level::Info,
+            Self::TaskTimedOut { is_last: false, .. }
+            | Self::PollTooLong { .. }
             | Self::LastPollerTaken { .. }
             | Self::TickDiscarded { .. }
             | Self::CronCatchUpBounded { .. }
@@ -175,7 +289,9 @@ impl Note {
             | Self::VersionDiffers { .. }
             | Self::StoreTakesWrites
             | Self::LinesDropped { .. } => Level::Warning,
-            Self::UnknownWorkflow { .. }
+            Self::TaskTimedOut { is_last: true, .. }
+            | Self::RunTimedOut { .. }
+            | Self::UnknownWorkflow { .. }
             | Self::TriggerDisabled { .. }
             | Self::PollTimedOut { .. }
             | Self::TickRefused { .. }
@@ -193,11 +309,102 @@ impl Note {
             | Self::EngineFault => Level::Error,
         }
     }
+
+    /// What it is about.
+    pub fn about(&self) -> About {
+        match self {
+            Self::TaskTimedOut { run, workflow, task, attempt, .. } => About {
+                task: Some(Arc::clone(task)),
+                attempt: Some(*attempt),
+                ..About::of_run(*run, Some(workflow))
+            },
+            Self::RunResumed { run, workflow }
+            | Self::RunCompleted { run, workflow, .. }
+            | Self::RunFailed { run, workflow, .. }
+            | Self::RunCancelled { run, workflow }
+            | Self::RunTimedOut { run, workflow, .. }
+            | Self::CallbackGivenUp { run, workflow }
+            | Self::RunTaken { run, workflow }
+            | Self::VersionDiffers { run, workflow } => About::of_run(*run, Some(workflow)),
+            Self::ProgressRefused { run, .. } | Self::ContextUnreadable { run } => About::of_run(*run, None),
+            Self::TriggerFired { trigger, run } => {
+                About { run: Some(*run), ..About::of_trigger(trigger, None) }
+            }
+            Self::UnknownWorkflow { by, workflow, .. } => About::of_trigger(by, Some(workflow)),
+            Self::TriggerDisabled { trigger, .. }
+            | Self::PollTimedOut { trigger, .. }
+            | Self::PollTooLong { trigger, .. }
+            | Self::TickDiscarded { trigger }
+            | Self::TickRefused { trigger, .. }
+            | Self::DeclarationRefused { trigger, .. } => About::of_trigger(trigger, None),
+            Self::RunnerReady { .. }
+            | Self::RunnerStopped { .. }
+            | Self::RunsResumed { .. }
+            | Self::LastPollerTaken { .. }
+            | Self::HistoryRefused { .. }
+            | Self::CronLeftOut { .. }
+            | Self::CronCatchUpBounded { .. }
+            | Self::ClaimRefused { .. }
+            | Self::StoreTroubled { .. }
+            | Self::StoreRefusesWrites { .. }
+            | Self::StoreTakesWrites
+            | Self::StoreGone { .. }
+            | Self::Buried
+            | Self::EngineFault
+            | Self::LinesDropped { .. } => About::default(),
+        }
+    }
+}
+
+impl About {
+    fn of_run(run: Uuid, workflow: Option<&Arc<str>>) -> Self {
+        Self { run: Some(run), workflow: workflow.cloned(), ..Self::default() }
+    }
+
+    fn of_trigger(trigger: &Arc<str>, workflow: Option<&Arc<str>>) -> Self {
+        let workflow = workflow.filter(|name| !name.is_empty()).cloned();
+        Self { trigger: Some(Arc::clone(trigger)), workflow, ..Self::default() }
+    }
 }
 
 impl Display for Note {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
+            Self::RunnerReady { epoch, workflows, triggers, crons } => write!(
+                f,
+                "runner {epoch} is ready: {}, {} and {}",
+                counted(*workflows, "workflow"),
+                counted(*triggers, "trigger"),
+                counted(*crons, "cron")
+            ),
+            Self::RunnerStopped { epoch, unfinished } => {
+                write!(f, "runner {epoch} has stopped; it leaves {} unfinished", counted(*unfinished, "run"))
+            }
+            Self::RunsResumed { count } => {
+                write!(f, "{} that nobody was at work on resumed here", counted(*count, "unfinished run"))
+            }
+            Self::RunResumed { run, workflow } => write!(f, "run {run} of workflow '{workflow}' is resumed"),
+            Self::RunCompleted { run, workflow, took } => {
+                write!(f, "run {run} of workflow '{workflow}' completed after {took:?}")
+            }
+            Self::RunFailed { run, workflow, error } => {
+                write!(f, "run {run} of workflow '{workflow}' failed: {error}")
+            }
+            Self::RunCancelled { run, workflow } => {
+                write!(f, "run {run} of workflow '{workflow}' was cancelled")
+            }
+            Self::TaskTimedOut { run, workflow, task, attempt, timeout, is_last } => {
+                write!(
+                    f,
+                    "task '{task}' of workflow '{workflow}', run {run}, timed out in attempt {attempt} "
+                )?;
+                write!(f, "after {timeout:?}")?;
+                f.write_str(if *is_last { "" } else { "; it is tried again" })
+            }
+            Self::RunTimedOut { run, workflow, timeout } => {
+                write!(f, "run {run} of workflow '{workflow}' timed out after {timeout:?}")
+            }
+            Self::TriggerFired { trigger, run } => write!(f, "trigger '{trigger}' fired run {run}"),
             Self::UnknownWorkflow { by, workflow, known } => {
                 match workflow.is_empty() {
                     true => write!(f, "trigger '{by}' fired, but names no workflow")?,
@@ -240,10 +447,15 @@ impl Display for Note {
                 write!(f, "cron schedule {cron}: of the slots that were missed ")?;
                 write!(f, "only the newest {moments_max} are made up for")
             }
-            Self::CallbackGivenUp { run } => {
-                write!(f, "a callback of run {run} does not come back; the run goes on without it")
+            Self::CallbackGivenUp { run, workflow } => {
+                write!(
+                    f,
+                    "a callback of run {run} of workflow '{workflow}' does not come back; the run goes on without it"
+                )
             }
-            Self::RunTaken { run } => write!(f, "run {run} was taken over by another runner"),
+            Self::RunTaken { run, workflow } => {
+                write!(f, "run {run} of workflow '{workflow}' was taken over by another runner")
+            }
             Self::ProgressRefused { run, why } => {
                 write!(f, "the progress of run {run} cannot be kept: {why}")
             }
@@ -270,6 +482,10 @@ impl Display for Note {
             Self::LinesDropped { count } => write!(f, "{count} log lines were dropped"),
         }
     }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What the history says of such a poll, too.

@@ -44,10 +44,13 @@ impl Runtime {
             // A thread that panicked has been reported by its own log line.
             let _ = thread.join();
         }
+        let unfinished = lock(&shared.engine).runs_unfinished();
         shared.conclude();
         shared.leave();
         shared.lose_all();
-        shared.is_finished.store(true, Ordering::Release);
+        if !shared.is_finished.swap(true, Ordering::AcqRel) {
+            shared.order(Order::Log(Note::RunnerStopped { epoch: shared.epoch, unfinished }));
+        }
         shared.close_when_left(*lock(&shared.stays));
         shared.order(Order::Close);
     }

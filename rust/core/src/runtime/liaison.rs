@@ -76,6 +76,8 @@ impl Shared {
         };
         round.has_siblings = self.look_for_vacancy(recovery, false, &mut round.known);
         self.load_crons();
+        let note = lock(&self.engine).ready_note();
+        self.order(Order::Log(note));
         while !self.closing.load(Ordering::Acquire) {
             self.look_around(recovery, &mut round);
             let due = round.history_due.0.min(round.news_due.0).min(round.forgetting.due.0);
@@ -244,7 +246,9 @@ impl Shared {
     }
 
     pub(super) fn recover(&self) {
-        if self.claim_all() > 0 {
+        let count = self.claim_all();
+        if count > 0 {
+            self.order(Order::Log(Note::RunsResumed { count }));
             self.cancels_due.store(true, Ordering::Release);
         }
     }

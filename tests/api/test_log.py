@@ -1,0 +1,133 @@
+"""What the program's log is told, what its records carry, and that a healthy day is quiet."""
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+from program import eventually
+
+import cloaca
+from cloaca.testing import Runner
+
+
+def lines(caplog: pytest.LogCaptureFixture, level: int, part: str) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno == level and part in record.getMessage()]
+
+
+def about(record: logging.LogRecord) -> dict[str, object]:
+    names = ("run", "workflow", "trigger", "task", "attempt")
+    return {name: getattr(record, f"cloaca_{name}") for name in names}
+
+
+def flow(name: str, body: object, **options: object) -> None:
+    with cloaca.WorkflowBuilder(name):
+        cloaca.task(id="work", **options)(body)  # type: ignore[arg-type, call-overload]
+
+
+def test_a_task_that_fails_says_which_run_and_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    def body(context: cloaca.Context) -> None:
+        raise ValueError("boom")
+
+    flow("mail", body, retry_attempts=2, retry_delay_ms=1)
+    with caplog.at_level(logging.INFO, "cloaca"), cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("mail")
+        assert run.result().status == "Failed"
+        assert eventually(lambda: lines(caplog, logging.INFO, f"run {run.id} of workflow 'mail' failed"))
+    (first,) = lines(caplog, logging.WARNING, f"task 'work' of workflow 'mail', run {run.id}, failed in")
+    (last,) = lines(caplog, logging.ERROR, f"task 'work' of workflow 'mail', run {run.id}, failed in")
+    mine = {"run": run.id, "workflow": "mail", "trigger": None, "task": "work"}
+    assert [about(first), about(last)] == [{**mine, "attempt": 1}, {**mine, "attempt": 2}]
+    (ended,) = lines(caplog, logging.INFO, "'mail' failed")
+    assert about(ended) == {**mine, "task": None, "attempt": None}
+    assert "ValueError: boom" in ended.getMessage()
+
+
+def test_a_task_that_times_out_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    release = threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        release.wait(30)
+
+    flow("slow", body, retry_attempts=1)
+    config = cloaca.DefaultRunnerConfig(task_timeout_seconds=1)
+    with cloaca.DefaultRunner.with_config(":memory:", config) as runner:
+        run = runner.submit("slow")
+        assert run.result().status == "Failed"
+        assert eventually(lambda: lines(caplog, logging.ERROR, "timed out in attempt 1 after 1s"))
+        release.set()
+    (record,) = lines(caplog, logging.ERROR, "timed out")
+    assert about(record) == {
+        "run": run.id,
+        "workflow": "slow",
+        "trigger": None,
+        "task": "work",
+        "attempt": 1,
+    }
+
+
+def test_a_healthy_day_is_quiet_at_info(caplog: pytest.LogCaptureFixture) -> None:
+    flow("mail", lambda context: None)
+    cloaca.trigger(name="inbox", workflow="mail", poll_interval="1s")(lambda: cloaca.TriggerResult.fire())
+    with caplog.at_level(logging.INFO, "cloaca"):
+        runner = Runner()
+        runner.advance("1m")
+        assert runner.stats()["runs_completed"] >= 59
+        runner.shutdown()
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == 2, texts
+    assert "is ready: 1 workflow, 1 trigger and 0 crons" in texts[0]
+    assert "has stopped; it leaves 0 runs unfinished" in texts[1]
+
+
+def test_debug_tells_of_each_fire_and_run(caplog: pytest.LogCaptureFixture) -> None:
+    flow("mail", lambda context: None)
+    cloaca.trigger(name="inbox", workflow="mail", poll_interval="1s")(lambda: cloaca.TriggerResult.fire())
+    with caplog.at_level(logging.DEBUG, "cloaca"):
+        runner = Runner()
+        runner.advance("1s")
+        (run,) = runner.list_runs()
+        runner.shutdown()
+    (fired,) = lines(caplog, logging.DEBUG, f"trigger 'inbox' fired run {run['id']}")
+    assert about(fired) | {"trigger": "inbox", "run": run["id"]} == about(fired)
+    (completed,) = lines(caplog, logging.DEBUG, f"run {run['id']} of workflow 'mail' completed")
+    assert about(completed) | {"workflow": "mail", "run": run["id"]} == about(completed)
+
+
+def test_a_cancelled_run_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        begun.set()
+        release.wait(30)
+
+    flow("long", body)
+    with caplog.at_level(logging.INFO, "cloaca"), cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("long")
+        assert begun.wait(30)
+        run.cancel()
+        release.set()
+        assert run.result().status == "Cancelled"
+        assert eventually(
+            lambda: lines(caplog, logging.INFO, f"run {run.id} of workflow 'long' was cancelled")
+        )
+
+
+def test_runs_that_are_resumed_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        begun.set()
+        release.wait(30)
+
+    flow("long", body)
+    url = str(tmp_path / "runs.db")
+    with cloaca.DefaultRunner(url) as runner:
+        runner.submit("long")
+        assert begun.wait(30)
+        runner.shutdown(0.0)
+        release.set()
+        runner.shutdown()
+    with caplog.at_level(logging.DEBUG, "cloaca"), cloaca.DefaultRunner(url):
+        assert eventually(lambda: lines(caplog, logging.INFO, "1 unfinished run that nobody was at work on"))
+        assert eventually(lambda: lines(caplog, logging.DEBUG, "of workflow 'long' is resumed"))
