@@ -22,6 +22,7 @@ from .errors import (
     VariableError,
     WorkflowError,
 )
+from .living import made as runners
 from .namespace import TaskNamespace, WorkflowContext
 from .policy import Backoff, BackoffStrategy, RetryAfter, RetryCondition, RetryPolicy, RetryPolicyBuilder
 from .result import TriggerResult, WorkflowResult
@@ -78,6 +79,7 @@ __all__ = [
     "context_value",
     "none_of",
     "register_workflow_constructor",
+    "runners",
     "task",
     "task_failed",
     "task_skipped",

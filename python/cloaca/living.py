@@ -8,8 +8,10 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import warnings
 
-from . import _guard, registry
+from . import _guard, place, registry
+from .errors import excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,19 +22,32 @@ ATEXIT_SECONDS = 5.0
 runners: set[DefaultRunner] = set()
 """Runners that nobody has shut down: they serve until the interpreter ends, whether somebody refers to them
 or not."""
+_made: dict[DefaultRunner, tuple[tuple[str, int], str | None]] = {}
+"""Where in the program each of them was made, in that order, and on which file."""
 _inherited: set[DefaultRunner] = set()
 _hooked = False
 
 
 def enter(runner: DefaultRunner) -> None:
     """Keeps a runner until it leaves."""
+    path = runner._engine.path
+    made = place.of_caller(), None if path is None else os.path.realpath(path)
+    if path is not None and made in _made.values():
+        warnings.warn(
+            f"a runner made at {made[0][0]} on {excerpt(os.fspath(path))} is still at work; this is one more,"
+            " cloaca.runners() has both",
+            UserWarning,
+            stacklevel=4,
+        )
     runners.add(runner)
+    _made[runner] = made
     _hook()
 
 
 def leave(runner: DefaultRunner) -> None:
     """Forgets a runner that was shut down. Twice is fine."""
     runners.discard(runner)
+    _made.pop(runner, None)
 
 
 def _hook() -> None:
@@ -59,6 +74,13 @@ def _forked() -> None:
     # Kept, so that nothing of theirs is closed here.
     _inherited.update(runners)
     runners.clear()
+    _made.clear()
+
+
+def made() -> list[DefaultRunner]:
+    """The runners of this process that nobody has shut down, in the order in which they were made, whether or
+    not anything else still refers to them."""
+    return list(_made)
 
 
 def _close_all() -> None:

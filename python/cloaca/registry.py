@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import itertools
 import threading
+import warnings
 import weakref
+
+from . import place
+from .errors import excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,8 +92,16 @@ def add_constructor(name: str, constructor: Callable[[], Workflow]) -> None:
 def add_trigger(trigger: TriggerDefinition) -> None:
     """Registers a trigger, in place of any other of its name, and tells the runners."""
     with lock:
+        before = triggers.get(trigger.name)
         triggers[trigger.name] = trigger
         live = _live()
+    if before is not None and place.is_another(before.function, trigger.function):
+        warnings.warn(
+            f"trigger {excerpt(trigger.name)} was declared by {place.of_function(before.function)} and is now"
+            f" {place.of_function(trigger.function)}, the newest; give one of them another name",
+            UserWarning,
+            stacklevel=3,
+        )
     for runner in live:
         runner.on_triggers([trigger])
 

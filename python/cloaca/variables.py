@@ -6,7 +6,8 @@ import os
 
 from .errors import ArgumentTypeError, VariableError, excerpt
 
-PREFIX = "CLOACINA_VAR_"
+PREFIXES = ("CLOACINA_VAR_", "CLOACA_VAR_")
+FILE = "_FILE"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,21 +17,28 @@ if TYPE_CHECKING:
 
 
 def var(name: str) -> str:
-    """The environment variable `CLOACINA_VAR_<NAME>`; the name is tried as it is, then in upper case.
+    """The environment variable `CLOACINA_VAR_<NAME>` or `CLOACA_VAR_<NAME>`, or what stands in the file that
+    the variable of the same name with `_FILE` at its end names, as for a secret that is mounted; a line end
+    at its end is left out. The name is tried as it is, then in upper case.
 
     Raises:
-        VariableError: (a `KeyError`) it is not set.
+        VariableError: (a `KeyError`) it is not set, or its file cannot be read.
     """
     value = _read(name)
     if value is None:
         raise VariableError(
-            f"the environment variable {PREFIX}{str(name).upper()[:80]} is not set; set it, or use var_or"
+            f"the environment variable {PREFIXES[0]}{str(name).upper()[:80]} is not set;"
+            " set it, or use var_or"
         )
     return value
 
 
 def var_or(name: str, default: Default) -> str | Default:
-    """The environment variable `CLOACINA_VAR_<NAME>`, or `default` if it is not set."""
+    """The same, or `default` if it is not set.
+
+    Raises:
+        VariableError: (a `KeyError`) its file cannot be read.
+    """
     value = _read(name)
     return default if value is None else value
 
@@ -38,5 +46,19 @@ def var_or(name: str, default: Default) -> str | Default:
 def _read(name: object) -> str | None:
     if not isinstance(name, str):
         raise ArgumentTypeError(f"name is {excerpt(name)}, a {type(name).__name__}; it must be a str")
-    exact = os.environ.get(PREFIX + name)
-    return os.environ.get(PREFIX + name.upper()) if exact is None else exact
+    variables = [prefix + spelt for prefix in PREFIXES for spelt in (name, name.upper())]
+    for variable in variables:
+        if (value := os.environ.get(variable)) is not None:
+            return value
+    for variable in variables:
+        if (path := os.environ.get(variable + FILE)) is not None:
+            return _content(variable + FILE, path)
+    return None
+
+
+def _content(variable: str, path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().removesuffix("\n")
+    except (OSError, ValueError) as error:
+        raise VariableError(f"the environment variable {variable} names {excerpt(path)}: {error}") from error

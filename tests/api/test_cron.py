@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +17,7 @@ from program import eventually, run_program
 
 import cloaca
 import cloaca.testing
+from cloaca.check import microseconds
 
 WAIT = 20.0
 NOWHERE = "00000000-0000-7000-8000-000000000000"
@@ -483,3 +487,99 @@ def test_a_restart_between_two_slots_changes_nothing(tmp_path: Path) -> None:
     with cloaca.DefaultRunner(url) as runner:
         assert runner.get_cron_schedule(schedule_id) == row
         assert runner.list_runs() == []
+
+
+SLIM = '''
+import sys, tempfile, pathlib, os
+assert not os.path.exists("/usr/share/zoneinfo/UTC")
+import cloaca
+
+with cloaca.WorkflowBuilder("good"):
+    @cloaca.task()
+    def only(context): ...
+
+with cloaca.DefaultRunner(sys.argv[1]) as runner:
+    if sys.argv[2] == "declare":
+        for zone in ("UTC", "GMT", "Etc/GMT+3", "Etc/UTC", "Europe/Berlin"):
+            runner.register_cron_workflow("good", "0 3 * * *", zone)
+        try:
+            runner.register_cron_workflow("good", "0 3 * * *", "Europe/Atlantis")
+        except ValueError as error:
+            print(error)
+    print(*(row["next_run_at"] is not None for row in runner.list_cron_schedules()))
+'''
+
+
+def without_zone_files(tmp_path: Path, url: str, act: str) -> str:
+    """What a program says on a system that has no zone files."""
+    (tmp_path / "slim.py").write_text(SLIM)
+    hide = "for zones in /usr/share/zoneinfo /usr/share/lib/zoneinfo /etc/zoneinfo; do "
+    hide += 'if [ -d $zones ]; then mount -t tmpfs none $zones || exit 9; fi; done; exec "$@"'
+    program = [sys.executable, str(tmp_path / "slim.py"), url, act]
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", hide, "sh", *program]
+    environment = {name: value for name, value in os.environ.items() if name != "TZDIR"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("no unshare on this system")
+    if done.returncode == 9 or done.stderr.startswith("unshare:"):
+        pytest.skip("this user may not hide files from a process")
+    assert done.returncode == 0, done.stderr
+    assert "left out" not in done.stderr
+    return done.stdout
+
+
+def test_zones_are_known_on_a_system_without_zone_files(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+    unknown, crons = without_zone_files(tmp_path, url, "declare").splitlines()
+    assert "unknown time zone 'Europe/Atlantis'" in unknown
+    assert "tzdata" in unknown
+    assert crons == "True True True True True"
+
+
+def test_crons_of_another_system_run_on_one_without_zone_files(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+    with cloaca.DefaultRunner(url) as runner:
+        runner.register_cron_workflow("good", "* * * * * *", "Europe/Berlin")
+        eventually(lambda: runner.list_runs() != [])
+    assert without_zone_files(tmp_path, url, "open") == "True\n"
+
+
+class Dated(cloaca.testing.Runner):
+    """A runner over a file whose clock begins where it is told."""
+
+    def __init__(self, url: str, start: str) -> None:
+        self._start(url, cloaca.DefaultRunnerConfig(), None, microseconds(start))
+        self.run_until_idle()
+
+
+def test_crons_go_on_after_a_clock_that_was_ahead_and_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = str(tmp_path / "a.db")
+    with Dated(url, "2027-06-01T12:00:00Z") as ahead:
+        ids = [ahead.register_cron_workflow("good", expression) for expression in ("0 3 * * *", "0 4 * * *")]
+        assert ahead.get_cron_schedule(ids[0])["next_run_at"] == at("2027-06-02T03:00:00")
+    caplog.clear()
+    with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        eventually(lambda: runner.get_cron_schedule(ids[0])["next_run_at"] == at("2026-03-02T03:00:00"))
+        runner.advance("1d")
+        assert slots(runner, ids[0]) == [at("2026-03-02T03:00:00")]
+        assert slots(runner, ids[1]) == [at("2026-03-02T04:00:00")]
+        assert runner.get_cron_schedule(ids[1])["next_run_at"] == at("2026-03-03T04:00:00")
+    assert sum("the clock was ahead" in record.message for record in caplog.records) == 1
+
+
+def test_a_moment_that_a_clock_ahead_ran_already_does_not_run_again(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+    with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        schedule_id = runner.register_cron_workflow("good", "0 3 * * *")
+        runner.advance("1d")
+        assert len(slots(runner, schedule_id)) == 1
+    with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        eventually(
+            lambda: runner.get_cron_schedule(schedule_id)["next_run_at"] == at("2026-03-02T03:00:00")
+        )
+        runner.advance("2d")
+        assert slots(runner, schedule_id) == [at("2026-03-02T03:00:00"), at("2026-03-03T03:00:00")]
+        assert len(runner.list_runs()) == 2

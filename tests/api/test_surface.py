@@ -775,6 +775,20 @@ def test_variables_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert cloaca.var_or("GHOST", "none") == "none"
 
 
+def test_variables_come_from_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("pass word\n")
+    monkeypatch.setenv("CLOACA_VAR_TOKEN_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv("CLOACA_VAR_HOST", "example.org")
+    monkeypatch.setenv("CLOACA_VAR_HOST_FILE", str(tmp_path / "never read"))
+    assert (cloaca.var("token"), cloaca.var_or("host", "")) == ("pass word", "example.org")
+    monkeypatch.setenv("CLOACINA_VAR_HOST", "first.example.org")
+    assert cloaca.var("host") == "first.example.org"
+    monkeypatch.setenv("CLOACA_VAR_GONE_FILE", str(tmp_path / "gone"))
+    for read in (cloaca.var, lambda name: cloaca.var_or(name, "")):
+        with pytest.raises(KeyError, match=r"CLOACA_VAR_GONE_FILE names '.*gone': .*No such file"):
+            read("gone")
+
+
 def test_postgresql_is_named_where_it_would_be_needed() -> None:
     with pytest.raises(ValueError, match="Schema name cannot be empty"):
         cloaca.DefaultRunner.with_schema("postgresql://h/d", "")

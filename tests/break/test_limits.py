@@ -45,6 +45,17 @@ NO_DESCRIPTORS = """
 """
 
 
+REST = """
+    with cloaca.WorkflowBuilder("w"):
+        @cloaca.task()
+        def t(context):
+            say("did", context["n"])
+
+    with cloaca.DefaultRunner(sys.argv[1]) as runner:
+        until(lambda: not runner.list_runs(status="Running") and not runner.list_runs(status="Pending"))
+"""
+
+
 def test_who_has_no_descriptors_left_takes_nobody_for_dead_and_goes_on(tmp_path: Path) -> None:
     """Its sibling polls and runs meanwhile; each run is done once."""
     path = tmp_path / "runs.db"
@@ -60,7 +71,9 @@ def test_who_has_no_descriptors_left_takes_nobody_for_dead_and_goes_on(tmp_path:
             second.end()
         first.until("end")
         first.end()
-    done = [line.split()[1] for line in first.lines + second.lines if line.startswith("did")]
+    # A poll that was in flight when the trigger was switched off may have fired while its runner left.
+    rest = run(REST, path)
+    done = [line.split()[1] for line in first.lines + second.lines + rest if line.startswith("did")]
     numbers = [number for number in done if number != "0"]
     assert len(numbers) == len(set(numbers)), "each run once"
     counted = "SELECT (SELECT count(*) FROM run_keys), count(*) FROM runs WHERE completed_at IS NULL"

@@ -222,6 +222,7 @@ def test_whatever_the_order_of_calls_nothing_is_lost_doubled_or_hangs(tmp_path: 
 
 
 @pytest.mark.timeout(SECONDS * 4 * TIMES)
+@pytest.mark.filterwarnings("ignore:a runner made at")
 def test_a_runner_that_is_closed_amidst_calls_leaves_all_to_the_next_one(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     ground = Ground(f"sqlite://{path}?durability=normal")

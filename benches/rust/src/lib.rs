@@ -168,7 +168,7 @@ pub fn engine_run() -> impl FnMut() {
     move || {
         number += 1;
         let now = Now { mono: Mono(number), wall: Wall(number as i64) };
-        let request = Request { id: run(number), context: LEFT.into() };
+        let request = Request { id: run(number), context: LEFT.into(), run_key: None };
         let mut out = Effects::default();
         engine.step(Event::Start { workflow: Arc::clone(&workflow), requests: vec![request] }, now, &mut out);
         loop {

@@ -61,8 +61,15 @@ unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_i
     let kept = descriptors::kept(name, flags, true).map(OwnedFd::into_raw_fd);
     // SAFETY: as it came.
     let descriptor = kept.unwrap_or_else(|| unsafe { libc::open(path, flags, mode) });
-    if descriptor >= 0 {
-        descriptors::opened(descriptor);
+    if descriptor >= 0
+        && let Err(error) = descriptors::opened(descriptor)
+    {
+        // SAFETY: nobody else has it yet; and the place of this thread's error is always there.
+        unsafe {
+            libc::close(descriptor);
+            *libc::__errno_location() = error.raw_os_error().unwrap_or(libc::EIO);
+        }
+        return -1;
     }
     descriptor
 }

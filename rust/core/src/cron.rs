@@ -13,7 +13,7 @@ use std::sync::Arc;
 use croner::{CronPattern, Weekday};
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::{Offset, TimeZone};
+use jiff::tz::{Offset, TimeZone, TimeZoneDatabase};
 
 use crate::cron::field::{fields, pattern};
 use crate::error::{Error, Kind, Result, excerpt};
@@ -258,12 +258,17 @@ fn wall(second: i64) -> Option<Wall> {
 
 fn zone(name: &str) -> Result<TimeZone> {
     let remedy = "give an IANA name, as in 'Europe/Berlin' or 'UTC'";
+    let newer = "a new zone needs a newer tzdata package";
     if name.trim().is_empty() {
         return Err(Error::new(Kind::Schedule, format!("the time zone cannot be empty: {remedy}")));
     }
-    match TimeZone::get(name) {
+    // Slim images have no zone files, or few. Those of the system are kept up to date, those that are built in only with each release.
+    match TimeZone::get(name).or_else(|_| TimeZoneDatabase::bundled().get(name)) {
         Ok(zone) if !zone.is_unknown() => Ok(zone),
-        _ => Err(Error::new(Kind::Schedule, format!("unknown time zone '{}': {remedy}", excerpt(name)))),
+        _ => {
+            let text = format!("unknown time zone '{}': {remedy}; {newer}", excerpt(name));
+            Err(Error::new(Kind::Schedule, text))
+        }
     }
 }
 

@@ -92,6 +92,8 @@ pub struct Engine {
     counts: Counts,
     tells_debug: bool,
     random: u64,
+    /// By how much the wall clock stood above the monotonic one, at most since it last fell back.
+    wall_ahead_us: i64,
 }
 
 impl Engine {
@@ -125,6 +127,7 @@ impl Engine {
             counts: Counts::default(),
             tells_debug: false,
             random: seed | 1,
+            wall_ahead_us: i64::MIN,
         }
     }
 
@@ -185,6 +188,7 @@ impl Engine {
 
     /// Decides what follows from `event`.
     pub fn step(&mut self, event: Event, now: Now, out: &mut Effects) {
+        self.heed_clock(now, out);
         match event {
             Event::Workflow(workflow) => self.declared(workflow, now, out),
             Event::Triggers(triggers) => {
@@ -219,7 +223,9 @@ impl Engine {
             Event::News => self.news += 1,
             Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),
             Event::Cron(schedule) => {
+                let row = schedule.row;
                 self.cron(schedule, now, out);
+                self.put_right(&[row], now, out);
             }
             Event::CronGone(row) => {
                 self.crons.remove(row);
@@ -227,6 +233,7 @@ impl Engine {
             Event::Crons(schedules) => {
                 self.crons.clear();
                 schedules.into_iter().for_each(|schedule| self.cron(schedule, now, out));
+                self.put_right(&self.crons.rows(), now, out);
             }
             Event::Shown => self.record_beginnings(Mono(u64::MAX), out),
             Event::Clock => self.clock(now, out),

@@ -431,7 +431,8 @@ mod refusals {
         let message = refusal("0 9 * * *", "Europe/Atlantis");
         assert_eq!(
             message,
-            "unknown time zone 'Europe/Atlantis': give an IANA name, as in 'Europe/Berlin' or 'UTC'"
+            "unknown time zone 'Europe/Atlantis': give an IANA name, as in 'Europe/Berlin' or 'UTC'; \
+             a new zone needs a newer tzdata package"
         );
         assert!(refusal("0 9 * * *", "").contains("cannot be empty"));
         assert!(refusal("0 9 * * *", "  ").contains("cannot be empty"));

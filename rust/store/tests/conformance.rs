@@ -486,12 +486,20 @@ fn a_start_moves_the_cron(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
     assert_eq!(next_at(&cron), Some(Wall(100)));
-    let step =
-        |next_at, last_at| CronMove { row: cron.row, seen: cron.updated_at, next_at, last_at: Wall(last_at) };
+    let step = |next_at, last_at| CronMove {
+        row: cron.row,
+        seen: cron.updated_at,
+        next_at,
+        last_at: Some(Wall(last_at)),
+    };
     let moved = Some(step(Some(Wall(200)), 101));
     commit(store, Change::Start { epoch, runs: vec![slot(&cron, 1, 100)], cron: moved });
     let now = store.cron(cron.id).unwrap().unwrap();
     assert_eq!((next_at(&now), now.last_at), (Some(Wall(200)), Some(Wall(101))));
+    let put_right = CronMove { last_at: None, ..step(Some(Wall(150)), 0) };
+    commit(store, Change::Start { epoch, runs: vec![], cron: Some(put_right) });
+    let now = store.cron(cron.id).unwrap().unwrap();
+    assert_eq!((next_at(&now), now.last_at), (Some(Wall(150)), Some(Wall(101))), "it did not run");
     let over = Some(step(None, 201));
     commit(store, Change::Start { epoch, runs: vec![], cron: over });
     assert_eq!(next_at(&store.cron(cron.id).unwrap().unwrap()), None);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cron::Cron;
 use crate::error::Result;
-use crate::port::Schedule;
+use crate::port::{CronMove, Schedule, ScheduleKind};
 use crate::time::Wall;
 
 /// So many expressions are remembered with what they mean: to read one takes a hundred times as long as to look it up, and all are read
@@ -73,6 +73,25 @@ impl Crons {
         Some(state)
     }
 
+    /// Lets a cron run at what follows from `now`, if it waited for longer; returns until when, and what is to be kept.
+    pub fn put_right(&mut self, row: i64, now: Wall) -> Option<(Wall, CronMove)> {
+        let state = self.by_row.get_mut(&row)?;
+        let follows = state.cron.next(now).filter(|&follows| follows < state.next)?;
+        let was = std::mem::replace(&mut state.next, follows);
+        self.by_time.remove(&(was, row));
+        self.by_time.insert((follows, row));
+        let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind else { return None };
+        // What was missed before its workflow was declared is kept there.
+        *next_at = Some(next_at.map_or(follows, |kept| kept.min(follows)));
+        let (next_at, seen) = (*next_at, state.schedule.updated_at);
+        Some((was, CronMove { row, seen, next_at, last_at: None }))
+    }
+
+    /// The rows of all.
+    pub fn rows(&self) -> Vec<i64> {
+        self.by_row.keys().copied().collect()
+    }
+
     /// Takes all out.
     pub fn len(&self) -> usize {
         self.by_row.len()
@@ -105,7 +124,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::port::ScheduleKind;
 
     fn cron(row: i64, workflow: &str) -> CronState {
         let (expression, timezone) = ("0 9 * * *".to_owned(), "UTC".to_owned());

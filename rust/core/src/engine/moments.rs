@@ -13,6 +13,9 @@ use crate::engine::{Effects, Engine, Note, Request, Then};
 use crate::port::{Change, CronMove, NewRun, Schedule, ScheduleKind};
 use crate::time::{Now, Wall};
 
+/// A wall clock that falls back by less is only held to the right time, as time servers do.
+const CLOCK_BACK_US: i64 = 1_000_000;
+
 impl Engine {
     pub(super) fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {
         let ScheduleKind::Cron { expression, timezone, next_at } = &schedule.kind else { return };
@@ -32,6 +35,33 @@ impl Engine {
             Err(error) => {
                 out.logs.push(Note::CronLeftOut { cron: schedule.id, error: error.to_string() });
             }
+        }
+    }
+
+    /// Takes notice of a clock that was put back. A clock that was ahead for a moment moved crons on to where it stood, and they would
+    /// all be silent until then.
+    pub(super) fn heed_clock(&mut self, now: Now, out: &mut Effects) {
+        let ahead_us = now.wall.0.saturating_sub(i64::try_from(now.mono.0 / 1000).unwrap_or(i64::MAX));
+        let is_back = ahead_us < self.wall_ahead_us.saturating_sub(CLOCK_BACK_US);
+        if is_back || ahead_us > self.wall_ahead_us {
+            self.wall_ahead_us = ahead_us;
+        }
+        if is_back {
+            self.put_right(&self.crons.rows(), now, out);
+        }
+    }
+
+    /// Lets crons run at what follows from now where they waited for longer. Moments that have run already are refused by the store.
+    pub(super) fn put_right(&mut self, rows: &[i64], now: Now, out: &mut Effects) {
+        let mut late: Option<(usize, Wall)> = None;
+        for &row in rows {
+            let Some((was, step)) = self.crons.put_right(row, now.wall) else { continue };
+            late = Some(late.map_or((1, was), |(count, last)| (count + 1, last.max(was))));
+            let change = Change::Start { epoch: self.epoch, runs: Vec::new(), cron: Some(step) };
+            out.commits.push((change, Then::Start(Vec::new())));
+        }
+        if let Some((crons, until)) = late {
+            out.logs.push(Note::ClockWasAhead { crons, until });
         }
     }
 
@@ -80,8 +110,12 @@ impl Engine {
             runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(slot), ..run });
             ids.push(id);
         }
-        let cron =
-            Some(CronMove { row: schedule.row, seen: schedule.updated_at, next_at: next, last_at: now.wall });
+        let cron = Some(CronMove {
+            row: schedule.row,
+            seen: schedule.updated_at,
+            next_at: next,
+            last_at: Some(now.wall),
+        });
         out.commits.push((Change::Start { epoch: self.epoch, runs, cron }, Then::Start(ids)));
     }
 }

@@ -204,6 +204,13 @@ pub enum Note {
         /// So many are.
         moments_max: usize,
     },
+    /// Crons waited for moments that a clock named which was ahead.
+    ClockWasAhead {
+        /// So many of them.
+        crons: usize,
+        /// The last such moment.
+        until: Wall,
+    },
     /// A callback hangs.
     CallbackGivenUp {
         /// The run that it was told about.
@@ -285,6 +292,7 @@ impl Note {
             | Self::LastPollerTaken { .. }
             | Self::TickDiscarded { .. }
             | Self::CronCatchUpBounded { .. }
+            | Self::ClockWasAhead { .. }
             | Self::RunTaken { .. }
             | Self::VersionDiffers { .. }
             | Self::StoreTakesWrites
@@ -344,6 +352,7 @@ impl Note {
             | Self::HistoryRefused { .. }
             | Self::CronLeftOut { .. }
             | Self::CronCatchUpBounded { .. }
+            | Self::ClockWasAhead { .. }
             | Self::ClaimRefused { .. }
             | Self::StoreTroubled { .. }
             | Self::StoreRefusesWrites { .. }
@@ -446,6 +455,10 @@ impl Display for Note {
             Self::CronCatchUpBounded { cron, moments_max } => {
                 write!(f, "cron schedule {cron}: of the slots that were missed ")?;
                 write!(f, "only the newest {moments_max} are made up for")
+            }
+            Self::ClockWasAhead { crons, until } => {
+                write!(f, "the clock was ahead: {crons} cron schedule(s) would have waited until ")?;
+                write!(f, "{} at the latest; they go on from now", until.rfc3339())
             }
             Self::CallbackGivenUp { run, workflow } => {
                 write!(

@@ -110,8 +110,8 @@ pub struct CronMove {
     pub seen: Wall,
     /// When it runs next.
     pub next_at: Option<Wall>,
-    /// When it ran last.
-    pub last_at: Wall,
+    /// When it ran last, if it ran.
+    pub last_at: Option<Wall>,
 }
 
 /// One change among those that share a transaction.

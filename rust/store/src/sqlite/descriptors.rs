@@ -59,17 +59,30 @@ pub fn kept(path: &Path, flags: i32, for_them: bool) -> Option<OwnedFd> {
 }
 
 /// Notes that SQLite has opened a file.
-pub fn opened(descriptor: RawFd) {
+///
+/// # Errors
+/// The system's, if the file cannot be opened once more for its locks: SQLite has to do without the file then. Half of its locks must not
+/// lie elsewhere than the other half.
+pub fn opened(descriptor: RawFd) -> io::Result<()> {
     let path = at(descriptor);
-    let Ok(name) = fs::read_link(&path) else { return };
+    // Where the system has no such folder, SQLite locks as it does without us, and always.
+    let Ok(name) = fs::read_link(&path) else { return Ok(()) };
     let name = name.as_os_str().as_encoded_bytes();
-    let is_unlocked = UNLOCKED.iter().any(|end| name.ends_with(end.as_bytes()));
-    if is_unlocked || !fs::metadata(&path).is_ok_and(|found| found.is_file()) {
-        return;
+    if UNLOCKED.iter().any(|end| name.ends_with(end.as_bytes())) || !fs::metadata(&path)?.is_file() {
+        return Ok(());
     }
-    if let Some(identity) = identity(&path) {
-        table().theirs.insert(descriptor, identity);
+    let Some(identity) = identity(&path) else { return Ok(()) };
+    let mut table = table();
+    if !table.locks.contains_key(&identity) {
+        // An open file of its own: a lock that lay on SQLite's would go on in a forked child that has inherited that.
+        let file = match table.taken_back(identity, libc::O_RDWR, false) {
+            Some(kept) => kept.into(),
+            None => open(&path)?,
+        };
+        table.locks.insert(identity, file);
     }
+    table.theirs.insert(descriptor, identity);
+    Ok(())
 }
 
 /// A descriptor that SQLite has done with: closed, or kept until it may be.
@@ -95,19 +108,10 @@ pub fn closed(descriptor: OwnedFd) {
 pub fn lock(descriptor: RawFd, asks: bool, wanted: &mut libc::flock) -> Option<nix::Result<()>> {
     let mut table = table();
     let identity = *table.theirs.get(&descriptor)?;
-    let kept = if table.locks.contains_key(&identity) {
-        None
-    } else {
-        table.taken_back(identity, libc::O_RDWR, false)
-    };
+    // None in a forked child, of what the parent had open: it locks anew, for itself.
     let file = match table.locks.entry(identity) {
         Entry::Occupied(found) => found.into_mut(),
-        Entry::Vacant(place) => {
-            let path = at(descriptor);
-            // An open file of its own: a lock that lay on SQLite's would go on in a forked child that has inherited that.
-            let open = || File::options().read(true).write(true).open(&path).or_else(|_| File::open(&path));
-            place.insert(kept.map(File::from).or_else(|| open().ok())?)
-        }
+        Entry::Vacant(place) => place.insert(open(&at(descriptor)).ok()?),
     };
     // The system wants it so for these commands.
     wanted.l_pid = 0;
@@ -182,6 +186,10 @@ impl Table {
             .collect::<Vec<_>>();
         self.parked.retain(|parked| foreign.contains(&parked.identity));
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).open(path).or_else(|_| File::open(path))
 }
 
 /// All that this process has open.

@@ -241,13 +241,13 @@ pub fn polled(db: &Connection, row: i64, at: Wall) -> Result<(), Failure> {
 /// Saves a cron's next and last moments, unless it was changed since they were decided.
 pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE schedules SET next_at = :next_at, last_at = :last_at
+        UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at)
         WHERE row = :row AND kind = 'cron' AND updated_at = :seen";
     let params = named_params! {
         ":row": step.row,
         ":seen": step.seen.0,
         ":next_at": micros(step.next_at),
-        ":last_at": step.last_at.0,
+        ":last_at": micros(step.last_at),
     };
     db.prepare_cached(SQL)?.execute(params)?;
     Ok(())

@@ -1,0 +1,45 @@
+"""Where in a program something was declared or made, to tell of two things that should have been one.
+
+Decides only whether two places are the same.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_PACKAGE = __name__.rpartition(".")[0]
+
+
+def is_another(first: Any, second: Any) -> bool:
+    """Whether two functions are surely not two versions of one: a cell that runs again, a module that is
+    loaded again, also as `__main__`, and what a function makes are no surprise."""
+    names = [getattr(function, "__qualname__", None) for function in (first, second)]
+    if None in names or (names[0] == names[1] and _module(first) == _module(second)):
+        return False
+    return not any("<locals>" in str(name) or "<lambda>" in str(name) for name in names)
+
+
+def of_function(function: Any) -> str:
+    """Where a function stands, in words."""
+    name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', '?')}"
+    code = getattr(function, "__code__", None)
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def of_caller() -> tuple[str, int]:
+    """The file and line of the program that called the package, and which call of that line it was."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}", frame.f_lasti
+
+
+def _module(function: Any) -> str | None:
+    """A function's module by its file: a program's own may be there twice, as `__main__` and by its name."""
+    module = getattr(function, "__module__", None)
+    file = getattr(sys.modules.get(str(module)), "__file__", None)
+    return file or module

@@ -1,0 +1,142 @@
+//! When crons run whose clock was wrong for a while: what a clock ahead decided holds only until it is right again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloaca_core::context::Bounds;
+use cloaca_core::engine::{Effects, Engine, Event, Settings};
+use cloaca_core::graph::Graph;
+use cloaca_core::policy::RetryPolicy;
+use cloaca_core::port::{Change, CronMove, Schedule, ScheduleKind};
+use cloaca_core::time::{Mono, Now, Wall};
+use cloaca_core::workflow::{Task, Workflow};
+use uuid::Uuid;
+
+const HOUR_US: i64 = 3_600_000_000;
+const YEAR_US: i64 = 365 * 24 * HOUR_US;
+
+/// `mono` hours after the start, on a wall clock that is off by `ahead_us`.
+fn now(mono: i64, ahead_us: i64) -> Now {
+    Now { mono: Mono(mono.unsigned_abs() * 3_600_000_000_000), wall: Wall(mono * HOUR_US + ahead_us) }
+}
+
+fn engine() -> Engine {
+    let hour = Duration::from_secs(3600);
+    let settings = Settings {
+        task_timeout: hour,
+        workflow_timeout: hour,
+        crons_enabled: true,
+        catchup_max: 1,
+        contexts: Bounds::default(),
+    };
+    let mut engine = Engine::new(1, settings, 1);
+    let id: Arc<str> = "send".into();
+    let graph =
+        Graph::check("mail", std::slice::from_ref(&id), &[Vec::new()]).expect("one task has no cycle");
+    let task = Task {
+        id,
+        dependencies: Vec::new(),
+        retry: RetryPolicy::default(),
+        rule: None,
+        body: 1,
+        has_failure_callback: false,
+    };
+    let workflow = Workflow { name: "mail".into(), version: "1".into(), tasks: vec![task], graph };
+    step(&mut engine, Event::Workflow(Arc::new(workflow)), now(0, 0));
+    engine
+}
+
+fn step(engine: &mut Engine, event: Event, now: Now) -> Effects {
+    let mut effects = Effects::default();
+    engine.step(event, now, &mut effects);
+    effects
+}
+
+fn hourly(row: i64, next_at: Option<Wall>) -> Schedule {
+    Schedule {
+        row,
+        id: Uuid::from_u128(row.unsigned_abs().into()),
+        name: String::new(),
+        workflow: "mail".into(),
+        kind: ScheduleKind::Cron { expression: "0 * * * *".into(), timezone: "UTC".into(), next_at },
+        enabled: true,
+        disabled_cause: None,
+        cursor: None,
+        last_at: None,
+        last_fired_at: None,
+        created_at: Wall(0),
+        updated_at: Wall(0),
+        owner: None,
+    }
+}
+
+/// The moments of all runs that are started.
+fn moments(effects: &Effects) -> Vec<Wall> {
+    let runs = effects.commits.iter().flat_map(|(change, _)| match change {
+        Change::Start { runs, .. } => runs.as_slice(),
+        _ => &[],
+    });
+    runs.filter_map(|run| run.scheduled_at).collect()
+}
+
+/// What is kept of crons that start nothing.
+fn corrections(effects: &Effects) -> Vec<CronMove> {
+    let kept = effects.commits.iter().filter_map(|(change, _)| match change {
+        Change::Start { runs, cron, .. } if runs.is_empty() => *cron,
+        _ => None,
+    });
+    kept.collect()
+}
+
+#[test]
+fn crons_go_on_once_a_clock_that_was_ahead_is_right_again() {
+    let mut engine = engine();
+    let crons = Event::Crons(vec![hourly(1, Some(Wall(HOUR_US))), hourly(2, Some(Wall(HOUR_US)))]);
+    step(&mut engine, crons, now(0, 0));
+    // For a moment the clock shows next year: what was missed until then is made up for, one run each.
+    assert_eq!(moments(&step(&mut engine, Event::Clock, now(1, YEAR_US))).len(), 2);
+    let right = step(&mut engine, Event::Clock, Now { wall: Wall(HOUR_US + 1), ..now(1, 0) });
+    assert_eq!(right.logs.len(), 1, "one line for all: {:?}", right.logs);
+    let kept: Vec<_> =
+        corrections(&right).iter().map(|kept| (kept.row, kept.next_at, kept.last_at)).collect();
+    let next = Some(Wall(2 * HOUR_US));
+    assert_eq!(kept, [(1, next, None), (2, next, None)]);
+    assert_eq!(moments(&step(&mut engine, Event::Clock, now(2, 0))), [Wall(2 * HOUR_US); 2]);
+}
+
+#[test]
+fn a_clock_that_goes_back_says_nothing_of_crons_that_it_does_not_hold_up() {
+    let mut engine = engine();
+    step(&mut engine, Event::Crons(vec![hourly(1, Some(Wall(2 * HOUR_US)))]), now(1, 1_800_000_000));
+    let back = step(&mut engine, Event::Clock, now(1, 1));
+    assert!(back.logs.is_empty() && back.commits.is_empty(), "{back:?}");
+    assert_eq!(moments(&step(&mut engine, Event::Clock, now(2, 0))), [Wall(2 * HOUR_US)]);
+}
+
+#[test]
+fn a_next_time_that_a_clock_ahead_left_in_the_store_is_replaced() {
+    for event in [Event::Cron, |cron| Event::Crons(vec![cron])] {
+        let mut engine = engine();
+        let read = step(&mut engine, event(hourly(1, Some(Wall(YEAR_US)))), now(1, 0));
+        assert_eq!(read.logs.len(), 1);
+        assert_eq!(corrections(&read)[0].next_at, Some(Wall(2 * HOUR_US)));
+        assert_eq!(moments(&step(&mut engine, Event::Clock, now(2, 0))), [Wall(2 * HOUR_US)]);
+    }
+}
+
+#[test]
+fn a_cron_that_is_registered_while_the_clock_is_ahead_goes_on_too() {
+    let mut engine = engine();
+    step(&mut engine, Event::Clock, now(1, 0));
+    step(&mut engine, Event::Cron(hourly(1, Some(Wall(YEAR_US + 2 * HOUR_US)))), now(1, YEAR_US));
+    step(&mut engine, Event::Clock, now(1, 0));
+    assert_eq!(moments(&step(&mut engine, Event::Clock, now(2, 0))), [Wall(2 * HOUR_US)]);
+}
+
+#[test]
+fn a_moment_missed_while_nobody_ran_is_not_put_off() {
+    let mut engine = engine();
+    let read = step(&mut engine, Event::Crons(vec![hourly(1, Some(Wall(HOUR_US)))]), now(3, 1));
+    assert!(read.logs.is_empty() && read.commits.is_empty(), "{read:?}");
+    assert_eq!(moments(&step(&mut engine, Event::Clock, now(3, 2))), [Wall(3 * HOUR_US)]);
+}

@@ -1,0 +1,109 @@
+"""What is there twice by mistake is told of: a trigger's name, a runner."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import cloaca
+
+CELL = """
+import cloaca
+
+@cloaca.trigger(workflow="w", poll_interval="1h", name="inbox")
+def watch():
+    return False
+
+def other():
+    return False
+
+def declare():
+    @cloaca.trigger(workflow="w", poll_interval="1h", name="made")
+    def made():
+        return False
+"""
+
+
+def executed(name: str, file: str = "cell.py") -> dict[str, Any]:
+    module = ModuleType(name)
+    exec(compile(CELL, file, "exec"), module.__dict__)
+    return module.__dict__
+
+
+def warned(call: Any, *arguments: Any) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call(*arguments)
+    return [str(warning.message) for warning in caught]
+
+
+def test_another_function_of_a_triggers_name_is_told_of_with_both_places() -> None:
+    names = executed("first")
+    (text,) = warned(cloaca.trigger(workflow="w", poll_interval="1h", name="inbox"), names["other"])
+    assert "'inbox'" in text
+    assert "first.watch (cell.py:4)" in text
+    assert "first.other (cell.py:8)" in text
+    (text,) = warned(executed, "second")
+    assert "first.other (cell.py:8)" in text
+    assert "second.watch (cell.py:4)" in text
+
+
+def test_what_is_the_same_once_more_is_not() -> None:
+    names = executed("cell")
+    assert warned(executed, "cell") == []
+    assert warned(names["declare"]) == warned(names["declare"]) == []
+    unnamed = cloaca.trigger(workflow="w", poll_interval="1h", name="inbox")
+    assert warned(unnamed, lambda: False) == []
+
+
+def test_the_program_and_its_module_are_one(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(CELL + "if __name__ == '__main__':\n    import app\n")
+    paths = os.pathsep.join([*sys.path, str(tmp_path)])
+    environment = {**os.environ, "PYTHONWARNINGS": "error", "PYTHONPATH": paths}
+    command = [sys.executable, str(tmp_path / "app.py")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_one_more_runner_of_one_place_and_file_is_told_of(tmp_path: Path) -> None:
+    def cell(path: Path | str) -> None:
+        cloaca.DefaultRunner(str(path))
+
+    before = cloaca.runners()
+    assert warned(cell, tmp_path / "a.db") == []
+    (text,) = warned(cell, tmp_path / "a.db")
+    assert "test_twice.py:" in text
+    assert "a.db" in text
+    assert "cloaca.runners()" in text
+    assert warned(cell, tmp_path / "b.db") == []
+    assert warned(cell, ":memory:") == warned(cell, ":memory:") == []
+    made = [runner for runner in cloaca.runners() if runner not in before]
+    assert len(made) == 5
+    for runner in made:
+        runner.shutdown()
+    assert [runner for runner in cloaca.runners() if runner not in before] == []
+    assert warned(cell, tmp_path / "a.db") == []
+    cloaca.runners()[-1].shutdown()
+
+
+def test_runners_made_one_after_the_other_are_not_told_of(tmp_path: Path) -> None:
+    def each() -> None:
+        for _ in range(2):
+            with cloaca.DefaultRunner(str(tmp_path / "a.db")):
+                pass
+
+    assert warned(each) == []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Any:
+    yield
+    for runner in cloaca.runners():
+        runner.shutdown()
