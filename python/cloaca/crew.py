@@ -16,6 +16,7 @@ from . import attempt
 from .answer import complete, is_awaitable, ruled
 from .duration import text_of
 from .errors import CloacaError, RunnerError
+from .failing import Failing, kind_of
 from .job import Ticket
 from .plain import describe, say
 from .policy import RetryAfter
@@ -78,6 +79,7 @@ class Crew:
         self.triggers: list[TriggerDefinition | Retired] = []
         self.tasks: dict[int, TaskDefinition] = {}
         self._worker = Worker(engine, self.tasks)
+        self._failing = Failing()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -228,12 +230,11 @@ class Crew:
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: on a poller they can only mean that this poll failed.
             slot, *_ = ticket
-            return self._raised(self.triggers[slot].name, raised)
+            return self._raised(slot, raised)
 
     def _judged(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
         """Like `_ruling`; what is no `Exception` is raised, for whoever polls in his own name."""
         slot, *_ = ticket
-        definition = self.triggers[slot]
         tick = None
         if type(answer) is Ticked:
             tick, answer = answer.tick, answer.answer
@@ -247,17 +248,29 @@ class Crew:
         except RetryAfter as wish:
             return f"retry after {text_of(wish.delay_us)}", wish.delay_us
         except CloacaError as refused:
-            about = {"cloaca_trigger": definition.name}
-            text = "trigger '%s': %s"
-            say(_engine_log, logging.ERROR, text, definition.name, describe(refused), about=about)
+            self._tell_failed(slot, refused, None)
             return [], None, "", describe(refused)
         except Exception as raised:
-            return self._raised(definition.name, raised)
+            return self._raised(slot, raised)
 
-    def _raised(self, name: str, raised: BaseException) -> Ruling:
-        about = {"cloaca_trigger": name}
-        say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=raised, about=about)
+    def _raised(self, slot: int, raised: BaseException) -> Ruling:
+        self._tell_failed(slot, raised, raised)
         return [], None, "", describe(raised)
+
+    def _tell_failed(self, slot: int, error: BaseException, shown: BaseException | None) -> None:
+        """``shown`` is the error if its traceback is of the program."""
+        name = self.triggers[slot].name
+        *_, failed_before = self.engine.polls.tick_state(slot)
+        failures = failed_before + 1
+        about = {"cloaca_trigger": name}
+        match self._failing.grade(name, kind_of(error), failures, self.engine.now()):
+            case "whole" if shown is None:
+                say(_engine_log, logging.ERROR, "trigger '%s': %s", name, describe(error), about=about)
+            case "whole":
+                say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=shown, about=about)
+            case "line":
+                text = "trigger '%s' fails: %d failed polls in a row, now %s"
+                say(_engine_log, logging.ERROR, text, name, failures, describe(error), about=about)
 
     def _answer_later(self, ticket: TicketParts, tick: Tick | None, coroutine: Any) -> None:
         from ._aio import start_coroutine

@@ -131,3 +131,106 @@ def test_runs_that_are_resumed_are_counted(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.DEBUG, "cloaca"), cloaca.DefaultRunner(url):
         assert eventually(lambda: lines(caplog, logging.INFO, "1 unfinished run that nobody was at work on"))
         assert eventually(lambda: lines(caplog, logging.DEBUG, "of workflow 'long' is resumed"))
+
+
+def failing(body: object, interval: str = "10s", **options: object) -> None:
+    flow("mail", lambda context: None)
+    backoff = cloaca.Backoff(base=interval, factor=1, max=interval)
+    decorate = cloaca.trigger(
+        name="inbox", workflow="mail", poll_interval=interval, on_error=backoff, **options
+    )
+    decorate(body)  # type: ignore[arg-type]
+
+
+def test_a_trigger_that_goes_on_failing_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    count = 0
+
+    def body() -> bool:
+        nonlocal count
+        count += 1
+        raise ValueError(f"failure {count}")
+
+    failing(body)
+    runner = Runner()
+    runner.advance("5h")
+    assert count > 1700
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.getMessage() for record in errors if record.exc_info] == ["trigger 'inbox' raised"]
+    shown = [record.getMessage() for record in errors if not record.exc_info]
+    for rung in (2, 10, 100, 1000):
+        (line,) = [line for line in shown if f" {rung} failed polls in a row" in line]
+        assert f"ValueError: failure {rung}" in line
+    # Two in the hours between the 100th and the 1000th, and two after that.
+    assert len(shown) == 8, shown
+    assert {record.cloaca_trigger for record in errors} == {"inbox"}  # type: ignore[attr-defined]
+    runner.shutdown()
+
+
+def test_an_error_that_is_new_is_told_whole_and_a_recovery_once(caplog: pytest.LogCaptureFixture) -> None:
+    error: Exception | None = ValueError("a")
+
+    def body() -> bool:
+        if error is not None:
+            raise error
+        return False
+
+    failing(body)
+    runner = Runner()
+    runner.advance("50s")
+    error = KeyError("b")
+    runner.advance("50s")
+    whole = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert whole == [ValueError, KeyError]
+    error = None
+    runner.advance("50s")
+    error = ValueError("a")
+    runner.advance("10s")
+    runner.shutdown()
+    (recovered,) = lines(caplog, logging.WARNING, "trigger 'inbox' has recovered, after 10 failed polls")
+    assert about(recovered)["trigger"] == "inbox"
+    whole = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert whole == [ValueError, KeyError, ValueError], "after a recovery everything is new"
+
+
+def test_a_trigger_that_raises_something_else_each_time_has_a_bound(caplog: pytest.LogCaptureFixture) -> None:
+    count = 0
+
+    def body() -> bool:
+        nonlocal count
+        count += 1
+        raise type(f"Error{count}", (Exception,), {})
+
+    failing(body)
+    runner = Runner()
+    runner.advance("10m")
+    runner.shutdown()
+    assert count > 50
+    assert len([record for record in caplog.records if record.exc_info]) == 10
+
+
+def test_an_answer_that_is_refused_each_time_is_told_as_rarely(caplog: pytest.LogCaptureFixture) -> None:
+    failing(lambda: 5)
+    runner = Runner()
+    runner.advance("9m")
+    runner.shutdown()
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == 3, texts
+    assert "10 failed polls in a row" in texts[2]
+
+
+def test_polls_that_time_out_are_told_as_rarely(caplog: pytest.LogCaptureFixture) -> None:
+    count = 0
+    never = threading.Event()
+
+    def body() -> bool:
+        nonlocal count
+        count += 1
+        never.wait(0.03)
+        return False
+
+    failing(body, "1ms", poll_timeout="2ms")
+    with cloaca.DefaultRunner(":memory:"):
+        assert eventually(lambda: count > 15)
+    told = lines(caplog, logging.ERROR, "timed out after 2ms")
+    assert len(told) == 3, [record.getMessage() for record in told]
+    assert "10 failed polls in a row" in told[2].getMessage()

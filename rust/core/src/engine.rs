@@ -18,7 +18,7 @@ mod triggers;
 
 pub use effect::{Counts, Effects, Rearm, Then};
 pub use event::{Declared, Event, Fire, Job, Polled, Request};
-pub use note::{About, Level, Note, poll_timed_out};
+pub use note::{About, Level, Note, is_told, poll_timed_out};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

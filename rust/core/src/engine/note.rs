@@ -10,6 +10,9 @@ use uuid::Uuid;
 use crate::port::BURIED;
 use crate::time::Wall;
 
+/// What goes on failing is told so often.
+const TOLD_EVERY: Duration = Duration::from_secs(3600);
+
 /// How grave a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -149,6 +152,15 @@ pub enum Note {
         trigger: Arc<str>,
         /// So long it was.
         timeout: Duration,
+        /// So many polls in a row have failed with this one.
+        failures: u32,
+    },
+    /// A poll went well, after others had failed.
+    TriggerRecovered {
+        /// The trigger.
+        trigger: Arc<str>,
+        /// So many had, in a row.
+        failures: u32,
     },
     /// A poll holds a thread for much longer than its interval.
     PollTooLong {
@@ -288,6 +300,7 @@ impl Note {
             | Self::RunFailed { .. }
             | Self::RunCancelled { .. } => Level::Info,
             Self::TaskTimedOut { is_last: false, .. }
+            | Self::TriggerRecovered { .. }
             | Self::PollTooLong { .. }
             | Self::LastPollerTaken { .. }
             | Self::TickDiscarded { .. }
@@ -341,6 +354,7 @@ impl Note {
             Self::UnknownWorkflow { by, workflow, .. } => About::of_trigger(by, Some(workflow)),
             Self::TriggerDisabled { trigger, .. }
             | Self::PollTimedOut { trigger, .. }
+            | Self::TriggerRecovered { trigger, .. }
             | Self::PollTooLong { trigger, .. }
             | Self::TickDiscarded { trigger }
             | Self::TickRefused { trigger, .. }
@@ -425,8 +439,19 @@ impl Display for Note {
                 }
             }
             Self::TriggerDisabled { trigger, cause } => write!(f, "trigger '{trigger}' is disabled: {cause}"),
-            Self::PollTimedOut { trigger, timeout } => {
-                write!(f, "trigger '{trigger}' {}", poll_timed_out(*timeout))
+            Self::PollTimedOut { trigger, timeout, failures } => {
+                write!(f, "trigger '{trigger}' {}", poll_timed_out(*timeout))?;
+                if *failures > 1 {
+                    write!(f, "; {failures} failed polls in a row")?;
+                }
+                Ok(())
+            }
+            Self::TriggerRecovered { trigger, failures } => {
+                write!(
+                    f,
+                    "trigger '{trigger}' has recovered, after {} in a row",
+                    counted(*failures as usize, "failed poll")
+                )
             }
             Self::PollTooLong { trigger, since, lasts } => {
                 let (since, seconds) = (since.rfc3339(), lasts.as_secs());
@@ -501,6 +526,12 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
+/// What goes on failing is told at the first, second, tenth, hundredth, … time, and when it was last `told` an hour ago.
+pub fn is_told(failures: u32, told: Option<Duration>) -> bool {
+    let is_rung = failures <= 2 || 10_u32.checked_pow(failures.ilog10()) == Some(failures);
+    is_rung || told.is_none_or(|since| since >= TOLD_EVERY)
+}
+
 /// What the history says of such a poll, too.
 pub fn poll_timed_out(timeout: Duration) -> String {
     format!("timed out after {timeout:?}; it is polled again when its body returns")
@@ -509,6 +540,17 @@ pub fn poll_timed_out(timeout: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_on_failing_is_told_ever_more_rarely_and_each_hour() {
+        let told: Vec<u32> =
+            (0..=10_001).filter(|&failures| is_told(failures, Some(Duration::ZERO))).collect();
+        assert_eq!(told, [0, 1, 2, 10, 100, 1000, 10_000]);
+        assert!(is_told(7, None));
+        assert!(!is_told(7, Some(Duration::from_secs(3599))));
+        assert!(is_told(7, Some(Duration::from_secs(3600))));
+        assert!(!is_told(u32::MAX, Some(Duration::ZERO)));
+    }
 
     /// Some are put together from parts, at which a space or a word is easily lost.
     #[test]

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::context::hash_text;
-use crate::engine::{Event, Fire, Note, Polled, poll_timed_out};
-use crate::poll::{Finish, Overdue, Standing, TickState, Ticket};
+use crate::engine::{Event, Fire, Note, Polled, is_told, poll_timed_out};
+use crate::poll::{Finish, Overdue, Poller, Standing, TickState, Ticket};
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
@@ -81,11 +81,13 @@ impl Runtime {
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
-        let closed = {
+        let (closed, recovered) = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
-            polls.poller.skipped(ticket, reason, finish, now.mono)
+            let recovered = recovered(&polls.poller, ticket);
+            (polls.poller.skipped(ticket, reason, finish, now.mono), recovered)
         };
+        self.tell_recovered(recovered);
         // The answer may come from a thread that does not poll.
         self.shared.wake_pollers();
         self.poll_is_home();
@@ -98,12 +100,14 @@ impl Runtime {
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
-        let (ended, trigger) = {
+        let (ended, trigger, recovered) = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
+            let recovered = answer.reason.is_ok().then(|| recovered(&polls.poller, ticket)).flatten();
             let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
-            (ended, polls.poller.name(ticket.slot))
+            (ended, polls.poller.name(ticket.slot), recovered)
         };
+        self.tell_recovered(recovered);
         let Some(ended) = ended else { return self.shared.wake_pollers() };
         self.step(Event::Polled(Polled {
             slot: ticket.slot,
@@ -122,8 +126,9 @@ impl Runtime {
     pub(super) fn poll_given_up(&self, overdue: Overdue, now: Now) {
         let Overdue { slot, timeout, ended } = overdue;
         let duration_us = timeout.as_micros() as u64;
-        let trigger = lock(&self.shared.polls).poller.name(slot);
-        self.shared.order(Order::Log(Note::PollTimedOut { trigger, timeout }));
+        if let Some(note) = self.timed_out(slot, timeout, now) {
+            self.shared.order(Order::Log(note));
+        }
         self.step(Event::Polled(Polled {
             slot,
             schedule: ended.schedule,
@@ -137,6 +142,24 @@ impl Runtime {
         }));
     }
 
+    /// Each time would fill the log: see [`is_told`].
+    fn timed_out(&self, slot: u32, timeout: Duration, now: Now) -> Option<Note> {
+        let mut polls = lock(&self.shared.polls);
+        let (trigger, failures) = (polls.poller.name(slot), polls.poller.failing(slot));
+        let told = polls.timeouts_told.get(&slot).map(|&at| now.mono.since(at));
+        if !is_told(failures, told) {
+            return None;
+        }
+        polls.timeouts_told.insert(slot, now.mono);
+        Some(Note::PollTimedOut { trigger, timeout, failures })
+    }
+
+    fn tell_recovered(&self, recovered: Option<(Arc<str>, u32)>) {
+        if let Some((trigger, failures)) = recovered {
+            self.shared.order(Order::Log(Note::TriggerRecovered { trigger, failures }));
+        }
+    }
+
     /// A runner that leaves gives up a trigger once its poll has come back. On a thread of its own, as this one may have the interpreter
     /// in hand.
     pub(super) fn poll_is_home(&self) {
@@ -147,6 +170,12 @@ impl Runtime {
         // Without a thread the end of the process is the end of this owner.
         let _ = Builder::new().name("cloaca-leave".to_owned()).spawn(move || shared.leave());
     }
+}
+
+/// The trigger of a poll that went well, with how many before it failed; none if none did, or if the poll was given up.
+fn recovered(poller: &Poller, ticket: Ticket) -> Option<(Arc<str>, u32)> {
+    let failures = poller.failing(ticket.slot);
+    (failures > 0 && poller.is_in_flight(ticket)).then(|| (poller.name(ticket.slot), failures))
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {

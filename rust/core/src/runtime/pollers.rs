@@ -1,6 +1,7 @@
 //! The threads that poll: one leads, others follow and take over when a body keeps it.
 //! Invariant: a body that does not come back holds up its own trigger and nobody else's.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ pub(super) struct PollState {
     pub(super) body_since: Option<Mono>,
     /// The poll whose body the leader called last.
     body: Option<(Ticket, Now)>,
+    /// When it was last told of a place that polls of it time out.
+    pub(super) timeouts_told: HashMap<u32, Mono>,
     /// Polls that go on while others are begun.
     pub(super) flights: Flights,
     /// Whether polls are late because a body took longer than its grace.
@@ -73,6 +76,7 @@ impl PollState {
             leader: None,
             body_since: None,
             body: None,
+            timeouts_told: HashMap::new(),
             flights: Flights::default(),
             hurries: false,
             leader_until: None,
