@@ -8,6 +8,7 @@ import pytest
 from program import eventually
 
 import cloaca
+from cloaca import registry
 from cloaca.testing import Runner
 
 
@@ -234,3 +235,28 @@ def test_polls_that_time_out_are_told_as_rarely(caplog: pytest.LogCaptureFixture
     told = lines(caplog, logging.ERROR, "timed out after 2ms")
     assert len(told) == 3, [record.getMessage() for record in told]
     assert "10 failed polls in a row" in told[2].getMessage()
+
+
+def test_runs_that_nobody_declares_are_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        begun.set()
+        release.wait(30)
+
+    flow("gone", body)
+    url = str(tmp_path / "runs.db")
+    with cloaca.DefaultRunner(url) as runner:
+        runner.submit("gone")
+        assert begun.wait(30)
+        runner.shutdown(0.0)
+        release.set()
+        runner.shutdown()
+    registry.clear()
+    flow("stays", lambda context: None)
+    with cloaca.DefaultRunner(url):
+        part = "wait for workflows that no living runner declares: 'gone' (1 run)"
+        assert eventually(lambda: lines(caplog, logging.WARNING, part))
+    assert len(lines(caplog, logging.WARNING, "no living runner declares")) == 1

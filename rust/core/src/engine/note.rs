@@ -256,6 +256,11 @@ pub enum Note {
         /// Which.
         run: Uuid,
     },
+    /// Nobody goes on with runs, because nobody declares their workflows.
+    RunsDeserted {
+        /// Their names, with how many runs wait for each.
+        workflows: Vec<(String, u64)>,
+    },
     /// Runs of runners that are gone stay where they are.
     ClaimRefused {
         /// In the store's words.
@@ -301,6 +306,7 @@ impl Note {
             | Self::RunCancelled { .. } => Level::Info,
             Self::TaskTimedOut { is_last: false, .. }
             | Self::TriggerRecovered { .. }
+            | Self::RunsDeserted { .. }
             | Self::PollTooLong { .. }
             | Self::LastPollerTaken { .. }
             | Self::TickDiscarded { .. }
@@ -362,6 +368,7 @@ impl Note {
             Self::RunnerReady { .. }
             | Self::RunnerStopped { .. }
             | Self::RunsResumed { .. }
+            | Self::RunsDeserted { .. }
             | Self::LastPollerTaken { .. }
             | Self::HistoryRefused { .. }
             | Self::CronLeftOut { .. }
@@ -503,6 +510,19 @@ impl Display for Note {
             }
             Self::ContextUnreadable { run } => {
                 write!(f, "run {run} does not go on: a context of it in the store cannot be read")
+            }
+            Self::RunsDeserted { workflows } => {
+                let shown = |(name, count): &(String, u64)| {
+                    let plural = if *count == 1 { "" } else { "s" };
+                    format!("'{name}' ({count} run{plural})")
+                };
+                let shown: Vec<String> = workflows.iter().map(shown).collect();
+                write!(
+                    f,
+                    "unfinished runs wait for workflows that no living runner declares: {}",
+                    shown.join(", ")
+                )?;
+                f.write_str("; declare them again, or cancel the runs")
             }
             Self::ClaimRefused { why } => write!(f, "unfinished runs cannot be resumed: {why}"),
             Self::StoreTroubled { trouble } => f.write_str(trouble),
