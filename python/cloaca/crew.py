@@ -16,6 +16,7 @@ from . import attempt
 from .answer import PartlyError, complete, is_awaitable, ruled
 from .duration import text_of
 from .errors import CloacaError, RunnerError
+from .failing import Failing, kind_of
 from .job import Ticket
 from .plain import describe, say
 from .policy import RetryAfter
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 #: A worker that found nothing to do for so many seconds goes home.
 IDLE_SECONDS_MAX = 10.0
+#: A logger whose level is changed is heard within so many seconds.
+LEVEL_SECONDS = 5.0
 #: Between two attempts to start a thread that the system did not give, growing.
 THREAD_PAUSE_SECONDS = 0.01
 THREAD_PAUSE_SECONDS_MAX = 1.0
@@ -76,12 +79,14 @@ class Crew:
         self.triggers: list[TriggerDefinition | Retired] = []
         self.tasks: dict[int, TaskDefinition] = {}
         self._worker = Worker(engine, self.tasks)
+        self._failing = Failing()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
     def open(self) -> None:
         """Starts the first thread, the one that starts the others."""
+        self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
         self._start("keeper", self._keep)
 
     def holds_file(self) -> bool:
@@ -170,9 +175,12 @@ class Crew:
 
     def _keep(self) -> None:
         while True:
-            order = self.engine.next_order()
+            self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
+            order = self.engine.next_order(LEVEL_SECONDS)
+            if order is None:
+                continue
             if order[0] == "log":
-                say(_engine_log, order[1], "%s", order[2])
+                say(_engine_log, order[1], "%s", order[2], about=order[3])
             elif order[0] == "close":
                 return
             else:
@@ -226,29 +234,28 @@ class Crew:
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: on a poller they can only mean that this poll failed.
             slot, *_ = ticket
-            return self._raised(self.triggers[slot].name, raised)
+            return self._raised(slot, raised)
 
     def _judged(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
         """Like `_ruling`; what is no `Exception` is raised, for whoever polls in his own name."""
-        slot, *_ = ticket
-        definition = self.triggers[slot]
         tick = None
         if type(answer) is Ticked:
             tick, answer = answer.tick, answer.answer
         try:
-            return self._answered(ticket, definition.name, tick, answer, error)
+            return self._answered(ticket, tick, answer, error)
         except PartlyError as partly:
             # What went wrong is told as ever, and what was given before counts.
             fires = partly.fires(self.engine.context_bytes_max)
-            ruling = self._answered(ticket, definition.name, None, None, partly.raised)
+            ruling = self._answered(ticket, None, None, partly.raised)
             assert isinstance(ruling, tuple), "an exception answers at once"
             if len(ruling) == 2:
                 return fires, None, *ruling[:1], None, ruling[1]
             return fires, *ruling[1:]
 
     def _answered(
-        self, ticket: TicketParts, name: str, tick: Tick | None, answer: object, error: BaseException | None
+        self, ticket: TicketParts, tick: Tick | None, answer: object, error: BaseException | None
     ) -> Ruling:
+        slot, *_ = ticket
         try:
             if error is not None:
                 raise error
@@ -259,16 +266,31 @@ class Crew:
         except RetryAfter as wish:
             return f"retry after {text_of(wish.delay_us)}", wish.delay_us
         except CloacaError as refused:
-            say(_engine_log, logging.ERROR, "trigger '%s': %s", name, describe(refused))
+            self._tell_failed(slot, refused, None)
             return [], None, "", describe(refused), None
         except PartlyError:
             raise
         except Exception as raised:
-            return self._raised(name, raised)
+            return self._raised(slot, raised)
 
-    def _raised(self, name: str, raised: BaseException) -> Ruling:
-        say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=raised)
+    def _raised(self, slot: int, raised: BaseException) -> Ruling:
+        self._tell_failed(slot, raised, raised)
         return [], None, "", describe(raised), None
+
+    def _tell_failed(self, slot: int, error: BaseException, shown: BaseException | None) -> None:
+        """``shown`` is the error if its traceback is of the program."""
+        name = self.triggers[slot].name
+        *_, failed_before = self.engine.polls.tick_state(slot)
+        failures = failed_before + 1
+        about = {"cloaca_trigger": name}
+        match self._failing.grade(name, kind_of(error), failures, self.engine.now()):
+            case "whole" if shown is None:
+                say(_engine_log, logging.ERROR, "trigger '%s': %s", name, describe(error), about=about)
+            case "whole":
+                say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=shown, about=about)
+            case "line":
+                text = "trigger '%s' fails: %d failed polls in a row, now %s"
+                say(_engine_log, logging.ERROR, text, name, failures, describe(error), about=about)
 
     def _answer_later(self, ticket: TicketParts, tick: Tick | None, coroutine: Any) -> None:
         from ._aio import start_coroutine

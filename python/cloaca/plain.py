@@ -10,6 +10,7 @@ import contextlib
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Mapping
 
 TEXT_CHARS_MAX = 16_384
 """More of an error's text is cut off."""
@@ -35,9 +36,24 @@ def describe(error: BaseException) -> str:
     return f"{kind}: {text}" if text else kind
 
 
+ABOUT = {
+    "cloaca_run": None,
+    "cloaca_workflow": None,
+    "cloaca_trigger": None,
+    "cloaca_task": None,
+    "cloaca_attempt": None,
+}
+"""What each record of ours says that it is about: all of them, so that a format may name any."""
+
+
 def say(
-    log: logging.Logger, level: int, text: str, *values: object, raised: BaseException | None = None
+    log: logging.Logger,
+    level: int,
+    text: str,
+    *values: object,
+    raised: BaseException | None = None,
+    about: Mapping[str, object] = ABOUT,
 ) -> None:
     """Logs. A filter or handler of the program that raises costs this line, and nothing else."""
     with contextlib.suppress(BaseException):
-        log.log(level, text, *values, exc_info=raised)
+        log.log(level, text, *values, exc_info=raised, extra={**ABOUT, **about})

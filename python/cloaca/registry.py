@@ -14,6 +14,7 @@ import weakref
 
 from . import place
 from .errors import excerpt
+from .plain import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,10 +153,11 @@ def attach(runner: LiveRunner) -> None:
     for name in due:
         try:
             workflow(name)
-        except Exception:
+        except Exception as raised:
             import logging
 
-            logging.getLogger("cloaca").exception("workflow %r: its constructor failed", name)
+            log, about = logging.getLogger("cloaca"), {"cloaca_workflow": name}
+            say(log, logging.ERROR, "workflow %r: its constructor failed", name, raised=raised, about=about)
     runner.on_triggers(polled)
 
 

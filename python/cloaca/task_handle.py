@@ -5,7 +5,6 @@ Decides nothing. Invariant: a handle is of no use once its attempt has ended.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from time import monotonic
@@ -132,7 +131,7 @@ class TaskHandle:
         pause = max(poll_interval_ms / 1000, DEFER_SECONDS_MIN)
         try:
             self._yield()
-            while not _holds(condition, self.task_id):
+            while not _holds(condition, self.task_id, self._job):
                 self._wait(pause, deadline)
                 self._yield()
             while not self._held and not self._engine.jobs.regain_slot(self._job, LOOK_SECONDS):
@@ -185,7 +184,7 @@ class TaskHandle:
         self._open = False
 
 
-def _holds(condition: Any, task_id: str) -> bool:
+def _holds(condition: Any, task_id: str, job: Job) -> bool:
     on_loop = False
     try:
         answer = condition()
@@ -200,9 +199,15 @@ def _holds(condition: Any, task_id: str) -> bool:
         if on_loop:
             # No fault of the condition: it would be waited for in vain for ever.
             raise
-        # The program's handler may raise, too: that costs the line.
-        with contextlib.suppress(Exception):
-            _task_log.error("the condition that task '%s' waits for raised", task_id, exc_info=raised)
+        text, about = (
+            "the condition that task '%s' of run %s waits for raised",
+            {
+                "cloaca_run": run_id(job),
+                "cloaca_task": task_id,
+                "cloaca_attempt": job.attempt,
+            },
+        )
+        say(_task_log, logging.ERROR, text, task_id, run_id(job), raised=raised, about=about)
         return False
 
 

@@ -105,9 +105,18 @@ class Worker:
     ) -> None:
         text = describe(failure)
         has_callback = task.on_failure is not None
+        # Before its end: that may be the run's, too.
+        workflow = self.engine.jobs.workflow_of(job)
         final = self.engine.jobs.failed(job, text, has_callback)
         level = logging.ERROR if final else logging.WARNING
-        say(_task_log, level, "task '%s' failed in attempt %d", task_id, job.attempt, raised=failure)
+        about = _about(job, task_id, workflow)
+        if workflow:
+            line = "task '%s' of workflow '%s', run %s, failed in attempt %d"
+            values: tuple[object, ...] = (task_id, workflow, run_id(job), job.attempt)
+        else:
+            line = "task '%s' of run %s, which is over, failed in attempt %d"
+            values = (task_id, run_id(job), job.attempt)
+        say(_task_log, level, line, *values, raised=failure, about=about)
         if final and has_callback:
             self._tell_failure(job, task, task_id, text, context)
             self.engine.jobs.settled(job)
@@ -123,7 +132,9 @@ class Worker:
             with attempt.inside(self.engine, job):
                 self._call_back(callback, *arguments)
         except BaseException as raised:
-            say(_callback_log, logging.ERROR, "callback of task '%s' raised", task_id, raised=raised)
+            workflow = self.engine.jobs.workflow_of(job)
+            text, about = "callback of task '%s' of run %s raised", _about(job, task_id, workflow)
+            say(_callback_log, logging.ERROR, text, task_id, run_id(job), raised=raised, about=about)
 
     def _call_back(self, callback: Any, *arguments: object) -> None:
         returned = callback(*arguments)
@@ -131,3 +142,12 @@ class Worker:
             from ._aio import run_coroutine
 
             run_coroutine(returned)
+
+
+def _about(job: Job, task_id: str, workflow: str) -> dict[str, object]:
+    return {
+        "cloaca_run": run_id(job),
+        "cloaca_workflow": workflow or None,
+        "cloaca_task": task_id,
+        "cloaca_attempt": job.attempt,
+    }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
+use cloaca_core::engine::About;
 use cloaca_core::error::Result;
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
@@ -106,6 +107,17 @@ pub fn task<'py>(py: Python<'py>, row: &TaskRecord) -> PyResult<Bound<'py, PyDic
     dict.set_item("error", &row.error)?;
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
+    Ok(dict)
+}
+
+/// What a log line is about, by the names under which a record carries it.
+pub fn about<'py>(py: Python<'py>, about: &About) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("cloaca_run", about.run.map(|run| run.to_string()))?;
+    dict.set_item("cloaca_workflow", about.workflow.as_deref())?;
+    dict.set_item("cloaca_trigger", about.trigger.as_deref())?;
+    dict.set_item("cloaca_task", about.task.as_deref())?;
+    dict.set_item("cloaca_attempt", about.attempt)?;
     Ok(dict)
 }
 

@@ -167,18 +167,30 @@ impl Engine {
         free(py, || runtime.wait_closing(span_of(seconds)))
     }
 
-    /// The keeper's next order: `("log", level, text)`, `("worker",)`, `("poller",)` or `("close",)`.
-    fn next_order(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    /// Whether somebody reads what is logged at DEBUG: if not, it is not even made.
+    fn tell_debug(&self, py: Python<'_>, tells: bool) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
-        let order = free(py, || runtime.next_order())?;
+        free(py, || runtime.tell_debug(tells))
+    }
+
+    /// The keeper's next order: `("log", level, text, about)`, `("worker",)`, `("poller",)` or `("close",)`; `None` if there is none for so
+    /// long.
+    fn next_order(&self, py: Python<'_>, seconds: f64) -> PyResult<Py<PyAny>> {
+        let runtime = self.handle.runtime(py)?;
+        let Some(order) = free(py, || runtime.next_order(Some(span_of(seconds))))? else {
+            return Ok(py.None());
+        };
         let order = match order {
             Order::Log(note) => {
                 let level = match note.level() {
+                    Level::Debug => 10,
                     Level::Info => 20,
                     Level::Warning => 30,
                     Level::Error => 40,
                 };
-                ("log", level, note.to_string()).into_pyobject(py)?.into_any()
+                ("log", level, note.to_string(), convert::about(py, &note.about())?)
+                    .into_pyobject(py)?
+                    .into_any()
             }
             Order::SpawnWorker => ("worker",).into_pyobject(py)?.into_any(),
             Order::SpawnPoller => ("poller",).into_pyobject(py)?.into_any(),

@@ -90,6 +90,12 @@ impl Jobs {
         Ok(ruling == Ruling::Final)
     }
 
+    /// The workflow of an attempt's run, for the log; empty once the run is not in hand any more.
+    fn workflow_of(&self, py: Python<'_>, job: JobParts) -> PyResult<String> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.workflow_of(job_of(job).run).to_string())
+    }
+
     /// A final attempt's callback has been told.
     fn settled(&self, py: Python<'_>, job: JobParts) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;

@@ -19,7 +19,7 @@ mod triggers;
 
 pub use effect::{Counts, Effects, Rearm, Then};
 pub use event::{Declared, Event, Fire, Job, Polled, Request};
-pub use note::{Level, Note, poll_timed_out};
+pub use note::{About, Level, Note, is_told, poll_timed_out};
 pub use stuck::Foreseen;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -97,6 +97,7 @@ pub struct Engine {
     /// Triggers that were warned of losing events.
     warned: BTreeSet<Arc<str>>,
     counts: Counts,
+    tells_debug: bool,
     random: u64,
     /// By how much the wall clock stood above the monotonic one, at most since it last fell back.
     wall_ahead_us: i64,
@@ -133,6 +134,7 @@ impl Engine {
             stuck: HashMap::new(),
             warned: BTreeSet::new(),
             counts: Counts::default(),
+            tells_debug: false,
             random: seed | 1,
             wall_ahead_us: i64::MIN,
         }
@@ -151,6 +153,22 @@ impl Engine {
     /// A run in hand.
     pub fn run(&self, id: Uuid) -> Option<&Run> {
         self.runs.get(&id)
+    }
+
+    /// Whether somebody reads what a healthy day has to say; if not, it is not even made.
+    pub fn tell_debug(&mut self, tells: bool) {
+        self.tells_debug = tells;
+    }
+
+    /// Greets the log.
+    pub fn ready_note(&self) -> Note {
+        let (workflows, triggers) = (self.workflows.len(), self.slot_of.len());
+        Note::RunnerReady { epoch: self.epoch, workflows, triggers, crons: self.crons.len() }
+    }
+
+    /// The workflow of a run in hand.
+    pub fn workflow_of(&self, run: Uuid) -> Arc<str> {
+        self.runs.get(&run).map_or_else(|| "".into(), |run| Arc::clone(&run.workflow.name))
     }
 
     /// How many runs are in hand.

@@ -72,6 +72,9 @@ pub trait Store: Send + Sync {
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>>;
 
+    /// Workflows of which unfinished runs belong to no living owner, by name, with how many those are; at most `limit` workflows.
+    fn deserted(&self, epoch: i64, limit: u64) -> Stored<Vec<(String, u64)>>;
+
     /// Notes that somebody asked for a run's end, and ends it if no living owner drives it; false if it is unknown or final.
     fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool>;
     /// Unfinished runs of `epoch` whose end somebody asked for.

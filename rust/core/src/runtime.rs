@@ -158,6 +158,8 @@ struct Shared {
     stays: Mutex<Option<i64>>,
     is_finished: AtomicBool,
     is_closed: AtomicBool,
+    /// As the engine has it, so that to say it again costs no lock.
+    tells_debug: AtomicBool,
 }
 
 /// One runner's engine with its threads.
@@ -249,6 +251,7 @@ impl Runtime {
             stays: Mutex::new(Some(epoch)),
             is_finished: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            tells_debug: AtomicBool::new(false),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery;
@@ -261,6 +264,11 @@ impl Runtime {
     /// The store, for listings.
     pub fn store(&self) -> &dyn Store {
         &*self.shared.store
+    }
+
+    /// The name of the workflow of a run in hand; empty if it is not.
+    pub fn workflow_of(&self, run: Uuid) -> Arc<str> {
+        lock(&self.shared.engine).workflow_of(run)
     }
 
     /// This moment on both clocks.

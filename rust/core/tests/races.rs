@@ -146,7 +146,7 @@ impl Crew {
         let mut threads = Vec::new();
         loop {
             let (crew, of) = (self.clone(), Arc::clone(runtime));
-            match runtime.next_order() {
+            match runtime.next_order(None).expect("it waits for one") {
                 Order::Log(note) if self.is_sound && note.level() == Level::Error => panic!("{note}"),
                 Order::Log(..) => {}
                 Order::SpawnWorker => threads.push(spawn(move || crew.work(&of))),

@@ -327,6 +327,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn deserted(&self, epoch: i64, limit: u64) -> Stored<Vec<(String, u64)>> {
+        self.read(|db| run::deserted(db, epoch, limit))
+    }
+
     fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool> {
         self.write(Step::RequestCancel, |db| run::request_cancel(db, epoch, id, at))
     }

@@ -35,6 +35,7 @@ claims! {
     every_epoch_is_larger_than_those_before
     who_leaves_gives_up_its_runs_without_an_interruption
     who_leaves_keeps_what_still_has_a_body
+    unfinished_runs_without_a_living_owner_are_counted_by_workflow
     who_was_taken_for_dead_is_told_and_gets_nothing
     who_leaves_keeps_a_trigger_whose_poll_is_in_flight
     a_batch_has_a_receipt_for_each_change_in_order
@@ -136,6 +137,22 @@ fn who_leaves_gives_up_its_runs_without_an_interruption(store: &dyn Store) {
     let second = store.join(Wall(2)).unwrap();
     let claimed = store.claim_runs(second, 0, 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].id, claimed[0].interruptions), (id(1), 0));
+}
+
+fn unfinished_runs_without_a_living_owner_are_counted_by_workflow(store: &dyn Store) {
+    let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    for n in 1..=2 {
+        started(store, first, new_run(n));
+    }
+    started(store, first, NewRun { workflow: "feeds".into(), ..new_run(3) });
+    let row = started(store, first, NewRun { workflow: "over".into(), ..new_run(4) });
+    commit(store, ended(row, first, RunStatus::Completed));
+    started(store, second, NewRun { workflow: "mine".into(), ..new_run(5) });
+    assert_eq!(store.deserted(second, 10), Ok(Vec::new()), "their owner lives");
+    store.leave(first, &InFlight::default(), Wall(50)).unwrap();
+    let deserted = [("feeds".to_owned(), 1), ("mail".to_owned(), 2)];
+    assert_eq!(store.deserted(second, 10).unwrap(), deserted);
+    assert_eq!(store.deserted(second, 1).unwrap(), deserted[..1]);
 }
 
 fn who_leaves_keeps_what_still_has_a_body(store: &dyn Store) {

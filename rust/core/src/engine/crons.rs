@@ -93,6 +93,10 @@ impl Crons {
     }
 
     /// Takes all out.
+    pub fn len(&self) -> usize {
+        self.by_row.len()
+    }
+
     pub fn clear(&mut self) {
         self.by_row.clear();
         self.by_time.clear();

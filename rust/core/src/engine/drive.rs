@@ -2,12 +2,14 @@
 //! Invariant: records go to the store first, and what they allow follows from the receipt.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::engine::line::Turn;
 use crate::engine::timers::Timer;
-use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Then};
+use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Note, Then};
 use crate::port::{Change, RunChange, RunEnd, RunStatus};
 use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling};
 use crate::time::{Mono, Now};
@@ -189,15 +191,17 @@ impl Engine {
     }
 
     /// Fails an attempt whose body is not waited for any more.
-    pub(super) fn give_up(&mut self, job: Job, error: &str, now: Now, out: &mut Effects) {
-        let Some(run) = self.run_of(job) else { return };
+    pub(super) fn give_up(&mut self, job: Job, error: &str, now: Now, out: &mut Effects) -> Ruling {
+        let Some(run) = self.run_of(job) else { return Ruling::Stale };
         let has_callback = run.workflow.tasks[job.task as usize].has_failure_callback;
         let ended = Ended::Failure(format!("TimeoutError: {error}"));
         out.released.push(job);
-        if self.attempt_ended(job, ended, has_callback, now, out) == Ruling::Final && has_callback {
+        let ruling = self.attempt_ended(job, ended, has_callback, now, out);
+        if ruling == Ruling::Final && has_callback {
             self.disarm_job(job);
             out.jobs.push(Job { callback_only: true, ..job });
         }
+        ruling
     }
 
     /// Sends what a run's step asks for on its way: records first, jobs once they are kept.
@@ -223,6 +227,7 @@ impl Engine {
 
     pub(super) fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get(&id) else { return };
+        let workflow = end_of_interest(&follows, self.tells_debug).then(|| Arc::clone(&run.workflow.name));
         let (created_at, life) = (run.created_at, run.life);
         let Follows { jobs, looks, delayed, end } = follows;
         out.looks.extend(looks.into_iter().map(|at| run.look(at)));
@@ -240,6 +245,7 @@ impl Engine {
             let took_us = u64::try_from(end.completed_at.0 - created_at.0).unwrap_or(0);
             self.counts.run_sum_us += took_us;
             self.counts.run_max_us = self.counts.run_max_us.max(took_us);
+            out.logs.extend(workflow.map(|workflow| note_of(id, workflow, &end, took_us)));
             out.ended.push((id, created_at, end));
             self.drop_run(id, now, out);
         }
@@ -249,5 +255,18 @@ impl Engine {
         let run = &self.runs[&id];
         let (attempt, life) = (run.attempt(task), run.life);
         Job { run: id, task: u32::try_from(task).expect("tasks are few"), attempt, life, callback_only }
+    }
+}
+
+/// Whether the log hears of a run's end: of one that completed only who wants to know everything.
+fn end_of_interest(follows: &Follows, tells_debug: bool) -> bool {
+    follows.end.as_ref().is_some_and(|end| tells_debug || end.status != RunStatus::Completed)
+}
+
+fn note_of(run: Uuid, workflow: Arc<str>, end: &RunEnd, took_us: u64) -> Note {
+    match end.status {
+        RunStatus::Completed => Note::RunCompleted { run, workflow, took: Duration::from_micros(took_us) },
+        RunStatus::Cancelled => Note::RunCancelled { run, workflow },
+        _ => Note::RunFailed { run, workflow, error: end.error.clone().unwrap_or_default() },
     }
 }

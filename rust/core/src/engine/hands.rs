@@ -140,6 +140,9 @@ impl Engine {
         if *workflow.version != *unfinished.version {
             out.logs.push(Note::VersionDiffers { run: id, workflow: Arc::clone(&workflow.name) });
         }
+        if self.tells_debug {
+            out.logs.push(Note::RunResumed { run: id, workflow: Arc::clone(&workflow.name) });
+        }
         let is_held = unfinished.waits && !self.gate.is_first(id);
         let (run, progress) = Run::resume(&unfinished, workflow, self.settings.contexts, now.wall);
         self.take_in_hand(run);

@@ -10,9 +10,14 @@ use uuid::Uuid;
 use crate::port::BURIED;
 use crate::time::Wall;
 
+/// What goes on failing is told so often.
+const TOLD_EVERY: Duration = Duration::from_secs(3600);
+
 /// How grave a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
+    /// Part of a healthy day; made only while somebody reads it, see [`Engine::tell_debug`](crate::engine::Engine::tell_debug).
+    Debug,
     /// Worth knowing.
     Info,
     /// Something was lost sight of or put off.
@@ -21,9 +26,110 @@ pub enum Level {
     Error,
 }
 
+/// What a line is about, for those who filter by it; none where it is about no such thing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// A run.
+    pub run: Option<Uuid>,
+    /// A workflow's name.
+    pub workflow: Option<Arc<str>>,
+    /// A trigger's name.
+    pub trigger: Option<Arc<str>>,
+    /// A task's id in its workflow.
+    pub task: Option<Arc<str>>,
+    /// Which attempt of it.
+    pub attempt: Option<u32>,
+}
+
 /// One line of the user's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
+    /// A runner polls, and runs what is asked for.
+    RunnerReady {
+        /// Under which it writes.
+        epoch: i64,
+        /// So many are declared.
+        workflows: usize,
+        /// So many are declared.
+        triggers: usize,
+        /// So many are kept in the store and switched on.
+        crons: usize,
+    },
+    /// A runner has shut down.
+    RunnerStopped {
+        /// Under which it wrote.
+        epoch: i64,
+        /// Runs that it leaves to the next one.
+        unfinished: usize,
+    },
+    /// Runs of runners that are gone go on here.
+    RunsResumed {
+        /// So many.
+        count: usize,
+    },
+    /// One of these.
+    RunResumed {
+        /// Which.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+    },
+    /// A run is over, and everything went well.
+    RunCompleted {
+        /// Which.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+        /// From its commit to its end.
+        took: Duration,
+    },
+    /// A run is over, and a task failed or it took too long.
+    RunFailed {
+        /// Which.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+        /// Which task failed with what.
+        error: String,
+    },
+    /// A run is over, because somebody wished so.
+    RunCancelled {
+        /// Which.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+    },
+    /// An attempt is not waited for any more.
+    TaskTimedOut {
+        /// The run.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+        /// The task.
+        task: Arc<str>,
+        /// Which attempt.
+        attempt: u32,
+        /// So long it was waited for.
+        timeout: Duration,
+        /// Whether no other follows.
+        is_last: bool,
+    },
+    /// A run took too long, and ends.
+    RunTimedOut {
+        /// Which.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+        /// So long it could take.
+        timeout: Duration,
+    },
+    /// A fire of a trigger is a run now.
+    TriggerFired {
+        /// Its name.
+        trigger: Arc<str>,
+        /// The run.
+        run: Uuid,
+    },
     /// A fire found no workflow of its name.
     UnknownWorkflow {
         /// The trigger or cron.
@@ -46,6 +152,15 @@ pub enum Note {
         trigger: Arc<str>,
         /// So long it was.
         timeout: Duration,
+        /// So many polls in a row have failed with this one.
+        failures: u32,
+    },
+    /// A poll went well, after others had failed.
+    TriggerRecovered {
+        /// The trigger.
+        trigger: Arc<str>,
+        /// So many had, in a row.
+        failures: u32,
     },
     /// A poll holds a thread for much longer than its interval.
     PollTooLong {
@@ -117,11 +232,15 @@ pub enum Note {
     CallbackGivenUp {
         /// The run that it was told about.
         run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
     },
     /// Another runner goes on with a run.
     RunTaken {
         /// Which.
         run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
     },
     /// The store will never take what became of a run.
     ProgressRefused {
@@ -141,6 +260,11 @@ pub enum Note {
     ContextUnreadable {
         /// Which.
         run: Uuid,
+    },
+    /// Nobody goes on with runs, because nobody declares their workflows.
+    RunsDeserted {
+        /// Their names, with how many runs wait for each.
+        workflows: Vec<(String, u64)>,
     },
     /// Runs of runners that are gone stay where they are.
     ClaimRefused {
@@ -179,7 +303,16 @@ impl Note {
     /// How grave it is.
     pub fn level(&self) -> Level {
         match self {
-            Self::PollTooLong { .. }
+            Self::RunResumed { .. } | Self::RunCompleted { .. } | Self::TriggerFired { .. } => Level::Debug,
+            Self::RunnerReady { .. }
+            | Self::RunnerStopped { .. }
+            | Self::RunsResumed { .. }
+            | Self::RunFailed { .. }
+            | Self::RunCancelled { .. } => Level::Info,
+            Self::TaskTimedOut { is_last: false, .. }
+            | Self::TriggerRecovered { .. }
+            | Self::RunsDeserted { .. }
+            | Self::PollTooLong { .. }
             | Self::LastPollerTaken { .. }
             | Self::EventLost { .. }
             | Self::TickDiscarded { .. }
@@ -189,7 +322,9 @@ impl Note {
             | Self::VersionDiffers { .. }
             | Self::StoreTakesWrites
             | Self::LinesDropped { .. } => Level::Warning,
-            Self::UnknownWorkflow { .. }
+            Self::TaskTimedOut { is_last: true, .. }
+            | Self::RunTimedOut { .. }
+            | Self::UnknownWorkflow { .. }
             | Self::TriggerDisabled { .. }
             | Self::PollTimedOut { .. }
             | Self::TickRefused { .. }
@@ -207,11 +342,106 @@ impl Note {
             | Self::EngineFault => Level::Error,
         }
     }
+
+    /// What it is about.
+    pub fn about(&self) -> About {
+        match self {
+            Self::TaskTimedOut { run, workflow, task, attempt, .. } => About {
+                task: Some(Arc::clone(task)),
+                attempt: Some(*attempt),
+                ..About::of_run(*run, Some(workflow))
+            },
+            Self::RunResumed { run, workflow }
+            | Self::RunCompleted { run, workflow, .. }
+            | Self::RunFailed { run, workflow, .. }
+            | Self::RunCancelled { run, workflow }
+            | Self::RunTimedOut { run, workflow, .. }
+            | Self::CallbackGivenUp { run, workflow }
+            | Self::RunTaken { run, workflow }
+            | Self::VersionDiffers { run, workflow } => About::of_run(*run, Some(workflow)),
+            Self::ProgressRefused { run, .. } | Self::ContextUnreadable { run } => About::of_run(*run, None),
+            Self::TriggerFired { trigger, run } => {
+                About { run: Some(*run), ..About::of_trigger(trigger, None) }
+            }
+            Self::UnknownWorkflow { by, workflow, .. } => About::of_trigger(by, Some(workflow)),
+            Self::TriggerDisabled { trigger, .. }
+            | Self::PollTimedOut { trigger, .. }
+            | Self::TriggerRecovered { trigger, .. }
+            | Self::PollTooLong { trigger, .. }
+            | Self::EventLost { trigger }
+            | Self::TickDiscarded { trigger }
+            | Self::TickRefused { trigger, .. }
+            | Self::DeclarationRefused { trigger, .. } => About::of_trigger(trigger, None),
+            Self::RunnerReady { .. }
+            | Self::RunnerStopped { .. }
+            | Self::RunsResumed { .. }
+            | Self::RunsDeserted { .. }
+            | Self::LastPollerTaken { .. }
+            | Self::HistoryRefused { .. }
+            | Self::CronLeftOut { .. }
+            | Self::CronCatchUpBounded { .. }
+            | Self::ClockWasAhead { .. }
+            | Self::ClaimRefused { .. }
+            | Self::StoreTroubled { .. }
+            | Self::StoreRefusesWrites { .. }
+            | Self::StoreTakesWrites
+            | Self::StoreGone { .. }
+            | Self::Buried
+            | Self::EngineFault
+            | Self::LinesDropped { .. } => About::default(),
+        }
+    }
+}
+
+impl About {
+    fn of_run(run: Uuid, workflow: Option<&Arc<str>>) -> Self {
+        Self { run: Some(run), workflow: workflow.cloned(), ..Self::default() }
+    }
+
+    fn of_trigger(trigger: &Arc<str>, workflow: Option<&Arc<str>>) -> Self {
+        let workflow = workflow.filter(|name| !name.is_empty()).cloned();
+        Self { trigger: Some(Arc::clone(trigger)), workflow, ..Self::default() }
+    }
 }
 
 impl Display for Note {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
+            Self::RunnerReady { epoch, workflows, triggers, crons } => write!(
+                f,
+                "runner {epoch} is ready: {}, {} and {}",
+                counted(*workflows, "workflow"),
+                counted(*triggers, "trigger"),
+                counted(*crons, "cron")
+            ),
+            Self::RunnerStopped { epoch, unfinished } => {
+                write!(f, "runner {epoch} has stopped; it leaves {} unfinished", counted(*unfinished, "run"))
+            }
+            Self::RunsResumed { count } => {
+                write!(f, "{} that nobody was at work on resumed here", counted(*count, "unfinished run"))
+            }
+            Self::RunResumed { run, workflow } => write!(f, "run {run} of workflow '{workflow}' is resumed"),
+            Self::RunCompleted { run, workflow, took } => {
+                write!(f, "run {run} of workflow '{workflow}' completed after {took:?}")
+            }
+            Self::RunFailed { run, workflow, error } => {
+                write!(f, "run {run} of workflow '{workflow}' failed: {error}")
+            }
+            Self::RunCancelled { run, workflow } => {
+                write!(f, "run {run} of workflow '{workflow}' was cancelled")
+            }
+            Self::TaskTimedOut { run, workflow, task, attempt, timeout, is_last } => {
+                write!(
+                    f,
+                    "task '{task}' of workflow '{workflow}', run {run}, timed out in attempt {attempt} "
+                )?;
+                write!(f, "after {timeout:?}")?;
+                f.write_str(if *is_last { "" } else { "; it is tried again" })
+            }
+            Self::RunTimedOut { run, workflow, timeout } => {
+                write!(f, "run {run} of workflow '{workflow}' timed out after {timeout:?}")
+            }
+            Self::TriggerFired { trigger, run } => write!(f, "trigger '{trigger}' fired run {run}"),
             Self::UnknownWorkflow { by, workflow, known } => {
                 match workflow.is_empty() {
                     true => write!(f, "trigger '{by}' fired, but names no workflow")?,
@@ -223,8 +453,19 @@ impl Display for Note {
                 }
             }
             Self::TriggerDisabled { trigger, cause } => write!(f, "trigger '{trigger}' is disabled: {cause}"),
-            Self::PollTimedOut { trigger, timeout } => {
-                write!(f, "trigger '{trigger}' {}", poll_timed_out(*timeout))
+            Self::PollTimedOut { trigger, timeout, failures } => {
+                write!(f, "trigger '{trigger}' {}", poll_timed_out(*timeout))?;
+                if *failures > 1 {
+                    write!(f, "; {failures} failed polls in a row")?;
+                }
+                Ok(())
+            }
+            Self::TriggerRecovered { trigger, failures } => {
+                write!(
+                    f,
+                    "trigger '{trigger}' has recovered, after {} in a row",
+                    counted(*failures as usize, "failed poll")
+                )
             }
             Self::PollTooLong { trigger, since, lasts } => {
                 let (since, seconds) = (since.rfc3339(), lasts.as_secs());
@@ -258,8 +499,14 @@ impl Display for Note {
                 write!(f, "the clock was ahead: {crons} cron schedule(s) would have waited until ")?;
                 write!(f, "{} at the latest; they go on from now", until.rfc3339())
             }
-            Self::CallbackGivenUp { run } => {
-                write!(f, "a callback of run {run} does not come back; the run goes on without it")
+            Self::CallbackGivenUp { run, workflow } => {
+                write!(
+                    f,
+                    "a callback of run {run} of workflow '{workflow}' does not come back; the run goes on without it"
+                )
+            }
+            Self::RunTaken { run, workflow } => {
+                write!(f, "run {run} of workflow '{workflow}' was taken over by another runner")
             }
             Self::EventLost { trigger } => {
                 write!(
@@ -271,7 +518,6 @@ impl Display for Note {
                     "Give each fire its own, TriggerResult.fire(context, cursor=...): that moves only past what was taken"
                 )
             }
-            Self::RunTaken { run } => write!(f, "run {run} was taken over by another runner"),
             Self::ProgressRefused { run, why } => {
                 write!(f, "the progress of run {run} cannot be kept: {why}")
             }
@@ -281,6 +527,19 @@ impl Display for Note {
             }
             Self::ContextUnreadable { run } => {
                 write!(f, "run {run} does not go on: a context of it in the store cannot be read")
+            }
+            Self::RunsDeserted { workflows } => {
+                let shown = |(name, count): &(String, u64)| {
+                    let plural = if *count == 1 { "" } else { "s" };
+                    format!("'{name}' ({count} run{plural})")
+                };
+                let shown: Vec<String> = workflows.iter().map(shown).collect();
+                write!(
+                    f,
+                    "unfinished runs wait for workflows that no living runner declares: {}",
+                    shown.join(", ")
+                )?;
+                f.write_str("; declare them again, or cancel the runs")
             }
             Self::ClaimRefused { why } => write!(f, "unfinished runs cannot be resumed: {why}"),
             Self::StoreTroubled { trouble } => f.write_str(trouble),
@@ -300,6 +559,16 @@ impl Display for Note {
     }
 }
 
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// What goes on failing is told at the first, second, tenth, hundredth, … time, and when it was last `told` an hour ago.
+pub fn is_told(failures: u32, told: Option<Duration>) -> bool {
+    let is_rung = failures <= 2 || 10_u32.checked_pow(failures.ilog10()) == Some(failures);
+    is_rung || told.is_none_or(|since| since >= TOLD_EVERY)
+}
+
 /// What the history says of such a poll, too.
 pub fn poll_timed_out(timeout: Duration) -> String {
     format!("timed out after {timeout:?}; it is polled again when its body returns")
@@ -308,6 +577,17 @@ pub fn poll_timed_out(timeout: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_on_failing_is_told_ever_more_rarely_and_each_hour() {
+        let told: Vec<u32> =
+            (0..=10_001).filter(|&failures| is_told(failures, Some(Duration::ZERO))).collect();
+        assert_eq!(told, [0, 1, 2, 10, 100, 1000, 10_000]);
+        assert!(is_told(7, None));
+        assert!(!is_told(7, Some(Duration::from_secs(3599))));
+        assert!(is_told(7, Some(Duration::from_secs(3600))));
+        assert!(!is_told(u32::MAX, Some(Duration::ZERO)));
+    }
 
     /// Some are put together from parts, at which a space or a word is easily lost.
     #[test]

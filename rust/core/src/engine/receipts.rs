@@ -37,6 +37,13 @@ impl Engine {
             (Then::Tick { slot, runs, at, disables }, Receipt::Tick { fates: admitted, cursor }) => {
                 let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
                 self.seen(slot, &admitted);
+                if self.tells_debug && fired {
+                    let started = runs.iter().zip(&admitted);
+                    let started = started.filter(|(_, fate)| matches!(fate, Admitted::Started { .. }));
+                    let trigger = self.trigger_in(slot);
+                    let note = |(&run, _)| Note::TriggerFired { trigger: Arc::clone(&trigger), run };
+                    out.logs.extend(started.map(note));
+                }
                 self.begin_all(runs, admitted, now, out);
                 out.rearm.push(Rearm {
                     slot,
@@ -63,7 +70,7 @@ impl Engine {
             }
             (Then::Recorded { run, life, .. }, _) if !self.is_life(run, life) => {}
             (Then::Progress { run, .. } | Then::Recorded { run, .. }, Receipt::Fenced) => {
-                out.logs.push(Note::RunTaken { run });
+                out.logs.push(Note::RunTaken { run, workflow: self.workflow_of(run) });
                 out.lost.push((run, "was taken over by another runner".to_owned()));
                 self.drop_run(run, now, out);
             }

@@ -1,10 +1,13 @@
 //! Timers of runs and attempts: which are armed, and what follows when one goes off.
 //! Invariant: an armed timer has one purpose, and what is over has none armed.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::engine::{Effects, Engine, Job, Note};
 use crate::port::RunStatus;
+use crate::run::Ruling;
 use crate::time::{Mono, Now};
 
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +26,8 @@ impl Engine {
             match payload.expect("an armed timer has a purpose") {
                 Timer::CallbackTimeout(job) => {
                     self.job_timer.remove(&job);
-                    out.logs.push(Note::CallbackGivenUp { run: job.run });
+                    out.logs
+                        .push(Note::CallbackGivenUp { run: job.run, workflow: self.workflow_of(job.run) });
                     out.released.push(job);
                     self.settled(job, now, out);
                 }
@@ -34,12 +38,26 @@ impl Engine {
                 }
                 Timer::TaskTimeout(job) => {
                     self.job_timer.remove(&job);
-                    let text = format!("timed out after {:?}", self.settings.task_timeout);
-                    self.give_up(job, &text, now, out);
+                    let timeout = self.settings.task_timeout;
+                    let names = self.run_of(job).map(|run| {
+                        (
+                            Arc::clone(&run.workflow.name),
+                            Arc::clone(&run.workflow.tasks[job.task as usize].id),
+                        )
+                    });
+                    let ruling = self.give_up(job, &format!("timed out after {timeout:?}"), now, out);
+                    if let Some((workflow, task)) = names.filter(|_| ruling != Ruling::Stale) {
+                        let (run, attempt, is_last) = (job.run, job.attempt, ruling == Ruling::Final);
+                        out.logs.push(Note::TaskTimedOut { run, workflow, task, attempt, timeout, is_last });
+                    }
                 }
                 Timer::RunTimeout(id) => {
                     self.run_timer.remove(&id);
-                    let text = format!("workflow timed out after {:?}", self.settings.workflow_timeout);
+                    let timeout = self.settings.workflow_timeout;
+                    if self.runs.contains_key(&id) {
+                        out.logs.push(Note::RunTimedOut { run: id, workflow: self.workflow_of(id), timeout });
+                    }
+                    let text = format!("workflow timed out after {timeout:?}");
                     self.halt(id, RunStatus::Failed, &text, now, out);
                 }
             }

@@ -80,6 +80,14 @@ impl Poller {
         })
     }
 
+    /// How many polls in a row have failed so far. Costs nothing where none has.
+    pub fn failing(&self, slot: u32) -> u32 {
+        match self.slots[slot as usize].is_plain {
+            true => 0,
+            false => self.rests[slot as usize].failures,
+        }
+    }
+
     /// Whether this very poll is still in its body.
     pub fn is_in_flight(&self, ticket: Ticket) -> bool {
         let state = &self.slots[ticket.slot as usize];

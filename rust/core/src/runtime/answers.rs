@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::context::hash_text;
 use crate::engine::{Event, Fire, Foreseen, Note, Polled, poll_timed_out};
-use crate::poll::{Finish, Overdue, Standing, TickState, Ticket};
+use crate::poll::{Finish, Overdue, Poller, Standing, TickState, Ticket};
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
@@ -115,11 +115,13 @@ impl Runtime {
         }
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
-        let closed = {
+        let (closed, recovered) = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
-            polls.poller.skipped(ticket, reason, finish, now.mono)
+            let recovered = recovered(&polls.poller, ticket);
+            (polls.poller.skipped(ticket, reason, finish, now.mono), recovered)
         };
+        self.tell_recovered(recovered);
         // The answer may come from a thread that does not poll.
         self.shared.wake_pollers();
         self.poll_is_home();
@@ -142,7 +144,9 @@ impl Runtime {
                 Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, pause),
                 Foreseen::Failed(note) => {
                     (fires, cursor, reason) = (Vec::new(), None, Err(note.to_string()));
-                    self.shared.order(Order::Log(note));
+                    if self.is_next_failure_told(slot) {
+                        self.shared.order(Order::Log(note));
+                    }
                 }
             }
         }
@@ -153,14 +157,17 @@ impl Runtime {
         let Judged { fires, cursor, reason, pause } = judged;
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
-        let ended = {
+        let (ended, recovered) = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
-            match is_skip {
+            let recovered = reason.is_ok().then(|| recovered(&polls.poller, ticket)).flatten();
+            let ended = match is_skip {
                 true => polls.poller.waited(ticket, finish, now.mono),
                 false => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
-            }
+            };
+            (ended, recovered)
         };
+        self.tell_recovered(recovered);
         let Some(ended) = ended else { return self.shared.wake_pollers() };
         self.step(Event::Polled(Polled {
             slot: ticket.slot,
@@ -181,8 +188,9 @@ impl Runtime {
     pub(super) fn poll_given_up(&self, overdue: Overdue, now: Now) {
         let Overdue { slot, timeout, ended } = overdue;
         let duration_us = timeout.as_micros() as u64;
-        let trigger = lock(&self.shared.polls).poller.name(slot);
-        self.shared.order(Order::Log(Note::PollTimedOut { trigger, timeout }));
+        if let Some(note) = self.timed_out(slot, timeout, now) {
+            self.shared.order(Order::Log(note));
+        }
         self.step(Event::Polled(Polled {
             slot,
             schedule: ended.schedule,
@@ -198,6 +206,29 @@ impl Runtime {
         }));
     }
 
+    /// Each time would fill the log: see [`is_told`].
+    fn timed_out(&self, slot: u32, timeout: Duration, now: Now) -> Option<Note> {
+        let mut polls = lock(&self.shared.polls);
+        let (trigger, failures) = (polls.poller.name(slot), polls.poller.failing(slot));
+        polls.is_failure_told(slot, failures, now).then_some(Note::PollTimedOut {
+            trigger,
+            timeout,
+            failures,
+        })
+    }
+
+    fn is_next_failure_told(&self, slot: u32) -> bool {
+        let mut polls = lock(&self.shared.polls);
+        let failures = polls.poller.failing(slot) + 1;
+        polls.is_failure_told(slot, failures, self.now())
+    }
+
+    fn tell_recovered(&self, recovered: Option<(Arc<str>, u32)>) {
+        if let Some((trigger, failures)) = recovered {
+            self.shared.order(Order::Log(Note::TriggerRecovered { trigger, failures }));
+        }
+    }
+
     /// A runner that leaves gives up a trigger once its poll has come back. On a thread of its own, as this one may have the interpreter
     /// in hand.
     pub(super) fn poll_is_home(&self) {
@@ -208,6 +239,12 @@ impl Runtime {
         // Without a thread the end of the process is the end of this owner.
         let _ = Builder::new().name("cloaca-leave".to_owned()).spawn(move || shared.leave());
     }
+}
+
+/// The trigger of a poll that went well, with how many before it failed; none if none did, or if the poll was given up.
+fn recovered(poller: &Poller, ticket: Ticket) -> Option<(Arc<str>, u32)> {
+    let failures = poller.failing(ticket.slot);
+    (failures > 0 && poller.is_in_flight(ticket)).then(|| (poller.name(ticket.slot), failures))
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {

@@ -44,13 +44,16 @@ impl Runtime {
             // A thread that panicked has been reported by its own log line.
             let _ = thread.join();
         }
+        let unfinished = lock(&shared.engine).runs_unfinished();
         shared.conclude();
         if let Some(closed_at) = lock(&shared.polls).closed_at {
             let _ = shared.store.seen(shared.epoch, closed_at);
         }
         shared.leave();
         shared.lose_all();
-        shared.is_finished.store(true, Ordering::Release);
+        if !shared.is_finished.swap(true, Ordering::AcqRel) {
+            shared.order(Order::Log(Note::RunnerStopped { epoch: shared.epoch, unfinished }));
+        }
         shared.close_when_left(*lock(&shared.stays));
         shared.order(Order::Close);
     }

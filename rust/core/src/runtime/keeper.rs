@@ -2,6 +2,8 @@
 //! Invariant: nothing here waits for Python.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::engine::Note;
 use crate::runtime::park::{lock, wait_on};
@@ -30,17 +32,29 @@ pub(super) struct Orders {
 }
 
 impl Runtime {
-    /// The keeper's next order. Call detached.
-    pub fn next_order(&self) -> Order {
+    /// Whether somebody reads what is said at [`Level::Debug`](crate::engine::Level::Debug). Call detached.
+    pub fn tell_debug(&self, tells: bool) {
+        if self.shared.tells_debug.swap(tells, Ordering::AcqRel) != tells {
+            lock(&self.shared.engine).tell_debug(tells);
+        }
+    }
+
+    /// The keeper's next order; none if there is none for so long. Call detached.
+    pub fn next_order(&self, patience: Option<Duration>) -> Option<Order> {
+        let mut is_over = false;
         let mut orders = lock(&self.shared.orders);
         loop {
             if let Some(order) = orders.queue.pop_front() {
-                return order;
+                return Some(order);
             }
             if orders.dropped > 0 {
-                return Order::Log(Note::LinesDropped { count: std::mem::take(&mut orders.dropped) });
+                return Some(Order::Log(Note::LinesDropped { count: std::mem::take(&mut orders.dropped) }));
             }
-            orders = wait_on(&self.shared.orders_wake, orders, None);
+            if is_over {
+                return None;
+            }
+            orders = wait_on(&self.shared.orders_wake, orders, patience);
+            is_over = patience.is_some();
         }
     }
 }

@@ -22,6 +22,9 @@ pub(super) const CLAIM_CHUNK: u64 = 200;
 /// Between two attempts to read unfinished runs from a store that does not let itself be read.
 pub(super) const RECOVERY_PAUSE: Duration = Duration::from_millis(10);
 
+/// Of workflows that nobody declares so many are named.
+const DESERTED_MAX: u64 = 20;
+
 /// So many schedules are read at once.
 const LIST_CHUNK: u64 = 1000;
 
@@ -58,6 +61,8 @@ struct Round {
     has_news: bool,
     last_other: Uuid,
     is_troubled: bool,
+    /// Whether the log has heard of runs that nobody goes on with.
+    knows_deserted: bool,
     forgetting: Forgetting,
     news_due: Mono,
     seen_due: Mono,
@@ -78,6 +83,7 @@ impl Shared {
             has_news: false,
             last_other: Uuid::nil(),
             is_troubled: false,
+            knows_deserted: !recovery,
             forgetting: Forgetting::new(now),
             news_due: now.after(NEWS_SLOWLY),
             seen_due: if is_manual { Mono(u64::MAX) } else { now.after(SEEN_FIRST) },
@@ -86,6 +92,8 @@ impl Shared {
         };
         round.has_siblings = self.look_for_vacancy(recovery, false, &mut round.known);
         self.load_crons();
+        let note = lock(&self.engine).ready_note();
+        self.order(Order::Log(note));
         while !self.closing.load(Ordering::Acquire) {
             self.look_around(recovery, &mut round);
             let due =
@@ -123,6 +131,10 @@ impl Shared {
             round.has_siblings = self.look_for_vacancy(recovery, is_woken || is_time, &mut round.known);
             round.has_news |= round.has_siblings && (is_time || !had_siblings);
         }
+        // Not at once: a program may declare workflows after it has made its runner, and others claim what is theirs.
+        if is_time && !round.knows_deserted {
+            round.knows_deserted = self.tell_deserted().is_ok();
+        }
         round.has_news |= is_woken | self.has_news.swap(false, Ordering::AcqRel);
         if round.has_news {
             round.has_news = self.read_news().is_err();
@@ -132,6 +144,16 @@ impl Shared {
         }
         self.ask_for_ends();
         round.last_other = self.look_at_others(round.last_other);
+    }
+
+    fn tell_deserted(&self) -> std::result::Result<(), Fault> {
+        let mut workflows = self.store.deserted(self.epoch, DESERTED_MAX)?;
+        let declared = lock(&self.engine).workflow_names();
+        workflows.retain(|(name, _)| declared.iter().all(|known| **known != **name));
+        if !workflows.is_empty() {
+            self.order(Order::Log(Note::RunsDeserted { workflows }));
+        }
+        Ok(())
     }
 
     /// A chunk of quiet history, and when the next is due: all of them within [`HISTORY_EVERY`].
@@ -263,7 +285,9 @@ impl Shared {
     }
 
     pub(super) fn recover(&self) {
-        if self.claim_all() > 0 {
+        let count = self.claim_all();
+        if count > 0 {
+            self.order(Order::Log(Note::RunsResumed { count }));
             self.cancels_due.store(true, Ordering::Release);
         }
     }

@@ -1,11 +1,12 @@
 //! The threads that poll: one leads, others follow and take over when a body keeps it.
 //! Invariant: a body that does not come back holds up its own trigger and nobody else's.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Declared, Effects, Event, Note, Rearm};
+use crate::engine::{Declared, Effects, Event, Note, Rearm, is_told};
 use crate::poll::{Finish, Plan, Poller, Ticket, Turn};
 use crate::port::TriggerState;
 use crate::runtime::flights::Flights;
@@ -48,6 +49,8 @@ pub(super) struct PollState {
     pub(super) body_since: Option<Mono>,
     /// The poll whose body the leader called last.
     body: Option<(Ticket, Now)>,
+    /// When it was last told of a place that polls of it fail.
+    pub(super) failures_told: HashMap<u32, Mono>,
     /// Polls that go on while others are begun.
     pub(super) flights: Flights,
     /// Whether polls are late because a body took longer than its grace.
@@ -69,12 +72,23 @@ pub(super) struct PollState {
 }
 
 impl PollState {
+    /// Whether that failure in a row of a place is to be told: each of them would fill the log.
+    pub(super) fn is_failure_told(&mut self, slot: u32, failures: u32, now: Now) -> bool {
+        let told = self.failures_told.get(&slot).map(|&at| now.mono.since(at));
+        let is_told = is_told(failures, told);
+        if is_told {
+            self.failures_told.insert(slot, now.mono);
+        }
+        is_told
+    }
+
     pub(super) fn new(services: &Services) -> Self {
         Self {
             poller: Poller::new(services.resolution),
             leader: None,
             body_since: None,
             body: None,
+            failures_told: HashMap::new(),
             flights: Flights::default(),
             hurries: false,
             leader_until: None,

@@ -506,6 +506,17 @@ impl Store for MemoryStore {
         Ok(batch.iter().map(|change| state.apply(change)).collect())
     }
 
+    fn deserted(&self, epoch: i64, limit: u64) -> Stored<Vec<(String, u64)>> {
+        let state = self.enter()?;
+        let mut found = std::collections::BTreeMap::new();
+        for run in state.unfinished.iter().map(|&row| &state.runs[row as usize - 1]) {
+            if run.owner != epoch && !state.is_living(run.owner) {
+                *found.entry(run.new.workflow.to_string()).or_default() += 1;
+            }
+        }
+        Ok(found.into_iter().take(limit as usize).collect())
+    }
+
     fn claim_runs(
         &self,
         epoch: i64,

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::value::{id_at, micros, task_status_at, wall_maybe_at};
 
-pub use claim::{Other, cancel_requests, claim, ended, give_up, others, reopen, request_cancel};
+pub use claim::{Other, cancel_requests, claim, deserted, ended, give_up, others, reopen, request_cancel};
 #[cfg(test)]
 pub use list::PLANS;
 pub use list::{cron_stats, list, one};

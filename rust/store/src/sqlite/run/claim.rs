@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::owner::owner_is_dead;
 use crate::sqlite::run::{tasks, unguarded};
-use crate::sqlite::value::{hash_at, id_at, signed, wall_at};
+use crate::sqlite::value::{count_at, hash_at, id_at, signed, wall_at};
 
 /// What [`unfinished_of`] reads. A hash that does not guard is left out.
 macro_rules! columns {
@@ -63,6 +63,20 @@ pub fn claim(
     }
     stand_behind(db, epoch, &mut claimed)?;
     Ok(claimed)
+}
+
+/// Whose runs nobody claims while no living owner declares them.
+pub fn deserted(db: &Connection, epoch: i64, limit: u64) -> Result<Vec<(String, u64)>, Failure> {
+    // Only what is unfinished is read, which is little beside what has ended.
+    const SQL: &str = concat!(
+        "SELECT workflow, count(*) FROM runs INDEXED BY runs_unfinished WHERE completed_at IS NULL AND ",
+        owner_is_dead!(),
+        " GROUP BY workflow ORDER BY workflow LIMIT :limit"
+    );
+    let mut statement = db.prepare_cached(SQL)?;
+    let params = named_params! { ":epoch": epoch, ":limit": signed(limit) };
+    let found = statement.query_map(params, |row| Ok((row.get(0)?, count_at(row, 1)?)))?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Tells those that wait which earlier ones of their schedules wait or run elsewhere.
