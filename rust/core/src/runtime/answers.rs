@@ -145,19 +145,22 @@ impl Runtime {
                 }
             }
         }
-        self.end_poll(ticket, began, Judged { fires, cursor, reason }, None);
+        // Who has failed backs off, whatever it wished before.
+        let pause = pause.filter(|_| reason.is_ok());
+        self.end_poll(ticket, began, Judged { fires, cursor, reason }, pause);
     }
 
     fn end_poll(&self, ticket: Ticket, began: Now, judged: Judged, pause: Option<Duration>) {
         let Judged { fires, cursor, reason } = judged;
+        let is_skip = fires.is_empty() && cursor.is_none();
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let ended = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
             match pause {
-                Some(_) => polls.poller.waited(ticket, finish, now.mono),
-                None => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
+                Some(_) if is_skip => polls.poller.waited(ticket, finish, now.mono),
+                _ => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
             }
         };
         let Some(ended) = ended else { return self.shared.wake_pollers() };
