@@ -150,6 +150,8 @@ impl Runtime {
                 }
             }
         }
+        // Who has failed backs off, whatever it wished before.
+        let pause = pause.filter(|_| reason.is_ok());
         self.end_poll(ticket, began, Judged { fires, cursor, reason, pause }, false);
     }
 
