@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from . import attempt
-from .answer import complete, is_awaitable, ruled
+from .answer import PartlyError, complete, is_awaitable, ruled
 from .duration import text_of
 from .errors import CloacaError, RunnerError
 from .failing import Failing, kind_of
@@ -92,6 +92,10 @@ class Crew:
     def holds_file(self) -> bool:
         """Whether the store's file is open here: until the runner is shut down and no body of its runs."""
         return not self.engine.is_closed
+
+    def warn(self, text: str) -> None:
+        """Says on the logger `cloaca` what the program may not have meant."""
+        say(_engine_log, logging.WARNING, "%s", text)
 
     def running(self) -> list[str]:
         """What tasks run now, in words."""
@@ -234,10 +238,21 @@ class Crew:
 
     def _judged(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
         """Like `_ruling`; what is no `Exception` is raised, for whoever polls in his own name."""
-        slot, *_ = ticket
         tick = None
         if type(answer) is Ticked:
             tick, answer = answer.tick, answer.answer
+        try:
+            return self._answered(ticket, tick, answer, error)
+        except PartlyError as partly:
+            ruling = self._answered(ticket, None, None, partly.raised)
+            # What went wrong is told as ever, and what was given before counts.
+            told = ruling[-1] if isinstance(ruling, tuple) and len(ruling) == 4 else str(partly.raised)
+            return partly.fires(self.engine.context_bytes_max), None, "", told
+
+    def _answered(
+        self, ticket: TicketParts, tick: Tick | None, answer: object, error: BaseException | None
+    ) -> Ruling:
+        slot, *_ = ticket
         try:
             if error is not None:
                 raise error
@@ -250,6 +265,8 @@ class Crew:
         except CloacaError as refused:
             self._tell_failed(slot, refused, None)
             return [], None, "", describe(refused)
+        except PartlyError:
+            raise
         except Exception as raised:
             return self._raised(slot, raised)
 

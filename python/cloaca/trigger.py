@@ -45,6 +45,7 @@ class TriggerKind:
         "max_consecutive_failures",
         "on_error",
         "overlap",
+        "poll_at_start",
         "poll_timeout_us",
         "timezone",
         "workflow",
@@ -63,6 +64,7 @@ class TriggerKind:
         overlap: str | None,
         max_consecutive_failures: int | None,
         on_error: Backoff | None,
+        poll_at_start: bool,
     ) -> None:
         self.workflow = workflow
         self.interval_us = interval_us
@@ -74,6 +76,7 @@ class TriggerKind:
         self.overlap = overlap
         self.max_consecutive_failures = max_consecutive_failures
         self.on_error = on_error
+        self.poll_at_start = poll_at_start
 
 
 class TriggerDefinition:
@@ -113,6 +116,7 @@ if TYPE_CHECKING:
         overlap: str | None = None,
         max_consecutive_failures: int | None = None,
         on_error: Backoff | None = None,
+        poll_at_start: bool = False,
     ) -> Callable[[Function], Function]: ...
 
 
@@ -132,6 +136,7 @@ def trigger(
     overlap: str | None = None,
     max_consecutive_failures: int | None = None,
     on_error: Backoff | None = None,
+    poll_at_start: bool = False,
 ) -> Any:
     """Registers a function that every runner polls, and returns the function itself.
 
@@ -140,7 +145,9 @@ def trigger(
     a number, or a `timedelta`, by default 30 s and at least 1 ms; or `cron` (5 or 6 fields) with `timezone`
     schedules the workflow instead. `jitter` is a duration or a share of the interval such as `"10%"`;
     `poll_timeout` is a duration; `overlap` is `allow`, `skip`, `queue`, `buffer_one` or `cancel_running`. A
-    function with a parameter gets a tick.
+    trigger that was never polled before waits one interval, or with `poll_at_start` is polled at once; later
+    runners go on where the one before ended, and poll within 10 s if a poll was missed meanwhile. A function
+    with a parameter gets a tick.
 
     Raises:
         TriggerError: (a `ValueError`) an argument that makes no sense; the message names it.
@@ -162,6 +169,7 @@ def trigger(
         overlap,
         max_consecutive_failures,
         on_error,
+        poll_at_start,
     )
     try:
         kind = _kind(*given)
@@ -202,6 +210,7 @@ def _kind(
     overlap: str | None,
     max_consecutive_failures: int | None,
     on_error: Backoff | None,
+    poll_at_start: bool,
 ) -> TriggerKind:
     """What these arguments mean, once they are checked. The same ones are checked once."""
     interval_us = _interval_us(poll_interval, cron)
@@ -210,12 +219,13 @@ def _kind(
         interval_us=interval_us,
         cron=_checked_cron(cron, workflow),
         timezone=_checked_timezone(timezone, cron),
-        allow_concurrent=_checked_flag(allow_concurrent),
+        allow_concurrent=_checked_flag(allow_concurrent, "allow_concurrent"),
         jitter_us=_jitter_us(jitter, interval_us),
         poll_timeout_us=None if poll_timeout is None else microseconds_of(poll_timeout, "poll_timeout"),
         overlap=_checked_overlap(overlap),
         max_consecutive_failures=_checked_failures(max_consecutive_failures),
         on_error=_checked_backoff(on_error),
+        poll_at_start=_checked_flag(poll_at_start, "poll_at_start"),
     )
     if kind.cron is not None:
         from ._cloaca import check_cron
@@ -226,6 +236,7 @@ def _kind(
             poll_timeout=poll_timeout,
             max_consecutive_failures=max_consecutive_failures,
             on_error=on_error,
+            poll_at_start=poll_at_start or None,
         )
     return kind
 
@@ -309,9 +320,9 @@ def _checked_timezone(timezone: object, cron: object) -> str:
     return timezone.strip()
 
 
-def _checked_flag(value: object) -> bool:
+def _checked_flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
-        raise TriggerError(f"allow_concurrent is {excerpt(value)}; it must be True or False")
+        raise TriggerError(f"{name} is {excerpt(value)}; it must be True or False")
     return value
 
 

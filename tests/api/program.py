@@ -1,4 +1,4 @@
-"""Runs a small Python program in a process of its own, and waits for conditions. Asserts nothing."""
+"""Runs programs in processes and on clocks of their own, and waits for conditions. Asserts nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+
+import cloaca
+import cloaca.testing
+from cloaca.check import microseconds
 
 SECONDS = 30.0
 """How long anything here may take before it counts as hanging."""
@@ -38,3 +42,11 @@ def eventually(condition: Callable[[], object], seconds: float = SECONDS) -> boo
 
 def _command(source: str, arguments: tuple[object, ...]) -> list[str]:
     return [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)]
+
+
+class Dated(cloaca.testing.Runner):
+    """A runner over a file whose clock begins where it is told."""
+
+    def __init__(self, url: str, start: str) -> None:
+        self._start(url, cloaca.DefaultRunnerConfig(), None, microseconds(start))
+        self.run_until_idle()

@@ -13,11 +13,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from program import eventually, run_program
+from program import Dated, eventually, run_program
 
 import cloaca
 import cloaca.testing
-from cloaca.check import microseconds
 
 WAIT = 20.0
 NOWHERE = "00000000-0000-7000-8000-000000000000"
@@ -489,7 +488,7 @@ def test_a_restart_between_two_slots_changes_nothing(tmp_path: Path) -> None:
         assert runner.list_runs() == []
 
 
-SLIM = '''
+SLIM = """
 import sys, tempfile, pathlib, os
 assert not os.path.exists("/usr/share/zoneinfo/UTC")
 import cloaca
@@ -507,7 +506,7 @@ with cloaca.DefaultRunner(sys.argv[1]) as runner:
         except ValueError as error:
             print(error)
     print(*(row["next_run_at"] is not None for row in runner.list_cron_schedules()))
-'''
+"""
 
 
 def without_zone_files(tmp_path: Path, url: str, act: str) -> str:
@@ -541,16 +540,8 @@ def test_crons_of_another_system_run_on_one_without_zone_files(tmp_path: Path) -
     url = str(tmp_path / "a.db")
     with cloaca.DefaultRunner(url) as runner:
         runner.register_cron_workflow("good", "* * * * * *", "Europe/Berlin")
-        eventually(lambda: runner.list_runs() != [])
+        assert eventually(lambda: runner.list_runs() != [])
     assert without_zone_files(tmp_path, url, "open") == "True\n"
-
-
-class Dated(cloaca.testing.Runner):
-    """A runner over a file whose clock begins where it is told."""
-
-    def __init__(self, url: str, start: str) -> None:
-        self._start(url, cloaca.DefaultRunnerConfig(), None, microseconds(start))
-        self.run_until_idle()
 
 
 def test_crons_go_on_after_a_clock_that_was_ahead_and_a_restart(
@@ -562,7 +553,9 @@ def test_crons_go_on_after_a_clock_that_was_ahead_and_a_restart(
         assert ahead.get_cron_schedule(ids[0])["next_run_at"] == at("2027-06-02T03:00:00")
     caplog.clear()
     with Dated(url, "2026-03-01T12:00:00Z") as runner:
-        eventually(lambda: runner.get_cron_schedule(ids[0])["next_run_at"] == at("2026-03-02T03:00:00"))
+        assert eventually(
+            lambda: runner.get_cron_schedule(ids[0])["next_run_at"] == at("2026-03-02T03:00:00")
+        )
         runner.advance("1d")
         assert slots(runner, ids[0]) == [at("2026-03-02T03:00:00")]
         assert slots(runner, ids[1]) == [at("2026-03-02T04:00:00")]
@@ -577,7 +570,7 @@ def test_a_moment_that_a_clock_ahead_ran_already_does_not_run_again(tmp_path: Pa
         runner.advance("1d")
         assert len(slots(runner, schedule_id)) == 1
     with Dated(url, "2026-03-01T12:00:00Z") as runner:
-        eventually(
+        assert eventually(
             lambda: runner.get_cron_schedule(schedule_id)["next_run_at"] == at("2026-03-02T03:00:00")
         )
         runner.advance("2d")

@@ -25,6 +25,7 @@ struct KindParts {
     interval: u64,
     allow_concurrent: bool,
     jitter: u64,
+    poll_at_start: bool,
     timeout: Option<u64>,
     /// `(base, factor, longest)`.
     backoff: (u64, f64, u64),
@@ -38,6 +39,7 @@ impl KindParts {
         Plan {
             interval: Duration::from_micros(self.interval),
             jitter: Duration::from_micros(self.jitter),
+            polls_at_start: self.poll_at_start,
             timeout: self.timeout.map(Duration::from_micros),
             backoff: Backoff {
                 base: Duration::from_micros(base),
@@ -61,7 +63,7 @@ impl KindParts {
         let workflow: Arc<str> = self.workflow.into();
         for name in names {
             let (name, workflow) = (Arc::from(name.to_str()?), Arc::clone(&workflow));
-            let row = TriggerRow { name, workflow, interval_us, allow_concurrent };
+            let row = TriggerRow { name, workflow, interval_us, allow_concurrent, origin_at: Wall(0) };
             triggers.push((Arc::clone(&plan), Declared { row, overlap }));
         }
         Ok(())

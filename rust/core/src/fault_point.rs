@@ -38,6 +38,8 @@ points! {
     SetEnabled,
     /// Old rows are deleted.
     Prune,
+    /// A runner notes that it lives.
+    Seen,
     /// A runner gives its epoch back.
     Leave,
     /// Its lock is released.

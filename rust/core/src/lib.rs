@@ -2,11 +2,11 @@
 //!
 //! Reading order, each knowing only what stands before it:
 //!
-//! - words: [`error`], [`time`], [`policy`], [`record`] (what is kept of runs), [`port`] (what is asked of a store),
-//!   [`workflow`], [`fault_point`];
+//! - words: [`error`], [`time`], [`policy`], [`grid`] (when a trigger is due across restarts), [`record`] (what is kept of
+//!   runs), [`port`] (what is asked of a store), [`workflow`], [`fault_point`];
 //! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], and the
 //!   room on the stack that nested values need;
-//! - judges: [`admit`] (one fire), [`run`] (one run), [`poll`] (who is polled next);
+//! - judges: [`admit`] (one fire), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next);
 //! - [`engine`]: `step(event, now) -> effects`, which ties the judges together and does nothing itself;
 //! - the world: [`runtime`], with threads, parking, the job queue and the writer.
 #![forbid(unsafe_code)]
@@ -17,8 +17,10 @@ pub mod context;
 pub mod cron;
 pub mod engine;
 pub mod error;
+pub mod fate;
 pub mod fault_point;
 pub mod graph;
+pub mod grid;
 pub mod history;
 pub mod policy;
 pub mod poll;

@@ -67,8 +67,16 @@ impl Poller {
         if state.in_body {
             return self.give_up(slot);
         }
-        let is_on_beat = state.is_plain || self.rests[slot as usize].plan.jitter.is_zero();
-        state.last_beat = if is_on_beat { due } else { self.rests[slot as usize].next_beat };
+        let rest = &mut self.rests[slot as usize];
+        if state.is_plain {
+            state.last_beat = due;
+        } else if rest.make_up.is_some() {
+            rest.asked_at = Some(due);
+        } else {
+            state.last_beat = if rest.plan.jitter.is_zero() { due } else { rest.next_beat };
+            rest.first = None;
+            self.note(slot);
+        }
         let late = now.0.saturating_sub(due.0);
         self.counts.late_sum_ns += late;
         self.counts.late_max_ns = self.counts.late_max_ns.max(late);
@@ -160,6 +168,7 @@ impl Poller {
         let schedule = rest.schedule.expect("a polled trigger has a row");
         rest.failures = 0;
         rest.pause = finish.pause;
+        rest.make_up = None;
         rest.has_streak = !reason.is_empty();
         let closed = match rest.has_streak {
             true => {
@@ -175,6 +184,13 @@ impl Poller {
         };
         self.note(slot);
         closed
+    }
+
+    /// Ends a poll that was a skip and asks for a wait that is to be kept, as [`Poller::ended`] does.
+    pub fn waited(&mut self, ticket: Ticket, finish: Finish, now: Mono) -> Option<Ended> {
+        let ended = self.ended(ticket, false, finish, now)?;
+        self.counts.skips += 1;
+        Some(ended)
     }
 
     /// Ends a poll that was more than a plain skip; its trigger is not polled again until [`Poller::rearm`]. None if the poll was
@@ -194,11 +210,13 @@ impl Poller {
         self.slots[slot as usize].in_commit = true;
         let rest = &mut self.rests[slot as usize];
         rest.failures = if failed { rest.failures.saturating_add(1) } else { 0 };
+        rest.make_up = None;
         let schedule = rest.schedule.expect("a polled trigger has a row");
         let is_enough = failed && rest.plan.failures_max.is_some_and(|most| rest.failures >= most);
         let disable = is_enough.then(|| format!("{} polls in a row failed", rest.failures));
+        let wait = Some(rest.pause()).filter(|wait| !wait.is_zero());
         self.note(slot);
-        Ended { schedule, history, disable }
+        Ended { schedule, history, disable, wait }
     }
 
     /// A poll that leaves no trace: its body was called only to look.
@@ -242,10 +260,16 @@ impl Poller {
 
     fn arm_timed(&mut self, slot: u32, now: Mono) {
         let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
+        if let Some(at) = rest.make_up {
+            return self.wheel.arm(slot, at.max(now));
+        }
         let pause = rest.pause();
         // A beat that falls on the end of the wait is not too early.
-        let end = Mono(state.last_beat.after(pause).0.saturating_sub(1));
-        let (beat, missed) = cadence::next_beat(state.last_beat, state.interval_ns, now.max(end));
+        let end = Mono(rest.first.map_or(state.last_beat, |_| now).after(pause).0.saturating_sub(1));
+        let (beat, missed) = match rest.first {
+            Some(first) if first > now.max(end) => (first, 0),
+            first => cadence::next_beat(first.unwrap_or(state.last_beat), state.interval_ns, now.max(end)),
+        };
         // Beats that a wait leaves out on purpose are not missed.
         if pause.is_zero() {
             self.counts.missed += missed;

@@ -17,7 +17,7 @@ use crate::time::Wall;
 
 pub use crate::record::{ContextHash, Outcome, RunEnd, RunStatus, Stretch, TaskRecord, TaskStatus};
 pub use change::{
-    Admitted, Change, CronMove, NewRun, Receipt, RunChange, TickChange, TriggerRow, TriggerState,
+    Admitted, Change, CronMove, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow, TriggerState,
 };
 pub use claim::{BURIED, InFlight, Siblings, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
@@ -47,6 +47,8 @@ pub trait Store: Send + Sync {
     fn leave(&self, epoch: i64, kept: &InFlight, at: Wall) -> Stored<Option<i64>>;
     /// Closes everything: whatever is asked then is refused. Waits for nothing but what is being answered.
     fn close(&self);
+    /// Notes that a runner lives at `at` and polls its triggers, so that whoever has them next knows what was missed since.
+    fn seen(&self, epoch: i64, at: Wall) -> Stored<()>;
     /// Takes those off the list that have died without leaving, and tells how many those were and how many others live.
     fn bury(&self, epoch: i64) -> Stored<Siblings>;
     /// What is wrong with where everything is kept that no write would notice, such as a file that was deleted. Cheap.

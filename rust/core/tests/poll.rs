@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloaca_core::poll::{Backoff, Finish, Plan, Poller, Ticket, Turn};
 use cloaca_core::port::TriggerState;
-use cloaca_core::time::{Mono, Wall};
+use cloaca_core::time::{Mono, Now, Wall};
 
 const MS: u64 = 1_000_000;
 
@@ -21,7 +21,12 @@ fn plan(interval_ms: u64) -> Plan {
         timeout: None,
         backoff: Backoff { base: second, factor: 2.0, longest: 4 * second },
         failures_max: None,
+        polls_at_start: false,
     }
+}
+
+fn now(mono: Mono) -> Now {
+    Now { mono, wall: Wall(0) }
 }
 
 fn row(number: i64) -> TriggerState {
@@ -32,6 +37,7 @@ fn row(number: i64) -> TriggerState {
         last_fired_at: None,
         owner: Some(1),
         others: Vec::new(),
+        grid: None,
     }
 }
 
@@ -40,7 +46,7 @@ fn poller(plans: Vec<Plan>) -> Poller {
     let mut poller = Poller::default();
     for (plan, number) in plans.into_iter().zip(1..) {
         let slot = poller.declare("t".into(), plan.into(), Mono(0));
-        poller.enable(slot, &row(number), false, Mono(0));
+        poller.enable(slot, &row(number), false, now(Mono(0)));
     }
     poller
 }
@@ -153,7 +159,7 @@ fn a_trigger_declared_again_waits_for_its_older_body_and_goes_on_with_what_that_
     for new in [1, 2] {
         assert_eq!(poller.declare("t".into(), Arc::new(plan(10)), at_ms(105)), new);
         poller.supersede(new - 1, new);
-        poller.enable(new, &row(1), false, at_ms(106));
+        poller.enable(new, &row(1), false, now(at_ms(106)));
     }
     assert_eq!(poller.next(at_ms(1000)), Turn::Wait, "two bodies of one trigger at once");
     assert!(
@@ -172,7 +178,7 @@ fn a_trigger_declared_again_waits_no_longer_than_the_time_out_of_its_older_body(
     due(&mut poller, at_ms(100));
     poller.declare("t".into(), Arc::new(plan(10)), at_ms(105));
     poller.supersede(0, 1);
-    poller.enable(1, &row(1), false, at_ms(106));
+    poller.enable(1, &row(1), false, now(at_ms(106)));
     assert!(matches!(poller.next(at_ms(151)), Turn::TimedOut(_)));
     poller.rearm(0, None, None, at_ms(152));
     assert_eq!(due(&mut poller, at_ms(200)).slot, 1);
@@ -266,7 +272,7 @@ fn a_trigger_polled_elsewhere_is_left_alone_until_it_is_given_back() {
     poller.park(0);
     assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
     assert_eq!(poller.poll_now(0, at_ms(1000)), None);
-    poller.enable(0, &row(1), false, at_ms(1010));
+    poller.enable(0, &row(1), false, now(at_ms(1010)));
     due(&mut poller, at_ms(1100));
 }
 
@@ -274,11 +280,11 @@ fn a_trigger_polled_elsewhere_is_left_alone_until_it_is_given_back() {
 fn a_row_that_is_older_than_a_switch_does_not_undo_it_and_says_so() {
     let mut poller = poller(vec![plan(100)]);
     assert!(poller.set_enabled(1, false, at_ms(10)));
-    assert!(poller.enable(0, &row(1), false, at_ms(20)), "the two disagree");
+    assert!(poller.enable(0, &row(1), false, now(at_ms(20))), "the two disagree");
     assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
     assert!(poller.set_enabled(1, true, at_ms(1010)), "somebody looked, and the row was newer");
     due(&mut poller, at_ms(1100));
-    assert!(!poller.enable(0, &row(1), false, at_ms(1110)));
+    assert!(!poller.enable(0, &row(1), false, now(at_ms(1110))));
 }
 
 #[test]

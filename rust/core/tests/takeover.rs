@@ -46,6 +46,7 @@ fn declaration_with(overlap: Overlap) -> Event {
         workflow: "mail".into(),
         interval_us: 1000,
         allow_concurrent: false,
+        origin_at: Wall(0),
     };
     Event::Triggers(vec![(0, Declared { row, overlap })])
 }
@@ -58,6 +59,7 @@ fn held_by(owner: i64) -> Receipt {
         last_fired_at: None,
         owner: Some(owner),
         others: Vec::new(),
+        grid: None,
     })
 }
 
@@ -92,7 +94,7 @@ fn beside_theirs(overlap: Overlap) -> Engine {
 
 /// The tick that a poll with one fire sends to the store.
 fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
-    let fire = Fire { context: "{}".into(), hash: [item; 16], run_key: None };
+    let fire = Fire { context: "{}".into(), hash: [item; 16], run_key: None, cursor: None };
     let polled = Polled {
         slot: 0,
         schedule: 7,
@@ -103,6 +105,7 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
         reason: Ok(String::new()),
         history: Vec::new(),
         disable: None,
+        wait: None,
     };
     let (change, then) = step(engine, Event::Polled(polled)).commits.remove(0);
     let Change::Tick(tick) = change else { panic!("{change:?} is not a tick") };
@@ -110,7 +113,10 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
 }
 
 fn kept(engine: &mut Engine, then: Then, row: i64) -> Effects {
-    step(engine, Event::Committed(then, Receipt::Tick(vec![Admitted::Started { row }])))
+    step(
+        engine,
+        Event::Committed(then, Receipt::Tick { fates: vec![Admitted::Started { row }], cursor: None }),
+    )
 }
 
 fn has_begun(effects: &Effects) -> bool {
@@ -152,7 +158,7 @@ fn a_fire_is_dropped_while_another_owner_drives_a_run_of_its_trigger() {
     let (tick, then) = fired(&mut engine, 1);
     assert_eq!(tick.fires, []);
     assert_eq!(&*tick.history[0].reason, format!("overlap: run {THEIRS} is unfinished"));
-    step(&mut engine, Event::Committed(then, Receipt::Tick(Vec::new())));
+    step(&mut engine, Event::Committed(then, Receipt::Tick { fates: Vec::new(), cursor: None }));
     step(&mut engine, Event::OthersEnded(vec![THEIRS]));
     assert_eq!(fired(&mut engine, 1).0.fires.len(), 1);
 }

@@ -237,12 +237,16 @@ impl Store for SqliteStore {
         Ok(epoch)
     }
 
+    fn seen(&self, epoch: i64, at: Wall) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::seen(db, epoch, at))
+    }
+
     fn leave(&self, epoch: i64, kept: &InFlight, at: Wall) -> Stored<Option<i64>> {
         // The lock last: whoever finds it free while the runs are still this owner's would count an interruption. The file that carries
         // news first, or a death in between would leave it for ever.
         self.locks.withdraw(epoch);
         let left = self.write(Step::Leave, |db| {
-            let remnant = if kept.is_empty() { None } else { Some(owner::join(db, &self.locks, at)?) };
+            let remnant = if kept.is_empty() { None } else { Some(owner::remnant(db, &self.locks, at)?) };
             run::give_up(db, epoch, &kept.runs, remnant, at)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
             owner::leave(db, epoch)?;
@@ -478,6 +482,7 @@ mod tests {
             run_key: None,
             scheduled_at: None,
             waits: false,
+            cursor: None,
             created_at: Wall(1),
         };
         let runs = vec![run(1, "{}"), run(2, &"x".repeat(1 << 20))];

@@ -6,10 +6,11 @@ mod support;
 use std::collections::HashSet;
 use std::thread;
 
+use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, InFlight, NewCron, NewRun, Old,
-    Outcome, Page, Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
-    Spared, Store, Stretch, TaskStatus, TickChange,
+    Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
+    ScheduleKind, Spared, Store, Stretch, TaskStatus, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -41,10 +42,15 @@ claims! {
     a_batch_that_fails_leaves_nothing_behind
     a_declared_trigger_keeps_its_switch_and_cursor
     a_declaration_without_a_change_is_no_update
+    the_grid_of_a_trigger_outlives_its_owner
+    what_an_owner_heeded_is_told_to_the_next
+    a_wait_is_kept_until_the_next_tick_or_switch
     an_owner_who_left_declares_and_starts_nothing
     a_tick_keeps_cursor_runs_and_history_together
     a_tick_without_a_new_cursor_keeps_the_old_one
     a_tick_under_an_old_epoch_changes_nothing
+    the_cursor_of_a_row_stops_at_what_was_dropped
+    a_used_key_passes_where_there_is_no_room
     a_tick_of_an_unknown_trigger_is_fenced
     two_unfinished_runs_of_a_trigger_never_share_a_hash
     one_tick_does_not_fire_the_same_hash_twice
@@ -208,7 +214,7 @@ fn a_batch_has_a_receipt_for_each_change_in_order(store: &dyn Store) {
         .unwrap();
     assert_eq!(receipts[0], Receipt::History);
     assert!(matches!(&receipts[1], Receipt::Start(admitted) if admitted.len() == 2));
-    assert_eq!(receipts[2..], [Receipt::Tick(vec![]), Receipt::Fenced]);
+    assert_eq!(receipts[2..], [Receipt::Tick { fates: vec![], cursor: None }, Receipt::Fenced]);
     assert_eq!(store.commit(&[]).unwrap(), []);
 }
 
@@ -245,6 +251,70 @@ fn a_declaration_without_a_change_is_no_update(store: &dyn Store) {
     let again = declare(store, epoch, trigger_row("inbox"), Wall(20));
     assert_eq!(first, again);
     assert_eq!(store.trigger("inbox").unwrap(), Some(first));
+}
+
+/// What is kept of when "inbox" is due, as `epoch` hears of it that declares it at `at`.
+fn grid(store: &dyn Store, epoch: i64, at: i64) -> Option<Kept> {
+    let trigger = TriggerRow { origin_at: Wall(at + 500), ..trigger_row("inbox") };
+    match commit(store, Change::Declare { epoch, trigger, at: Wall(at) }) {
+        Receipt::Declared(state) => state.grid,
+        other => panic!("{other:?} declares nothing"),
+    }
+}
+
+fn the_grid_of_a_trigger_outlives_its_owner(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    assert_eq!(grid(store, first, 10), None, "it begins now");
+    let kept = Kept { origin_at: Wall(510), heeded_until: None, last_at: None, wait: None };
+    assert_eq!(grid(store, first, 20), Some(kept), "who has it missed nothing");
+    let second = store.join(Wall(30)).unwrap();
+    assert_eq!(grid(store, second, 40).map(|kept| kept.origin_at), Some(Wall(510)));
+    store.leave(first, &InFlight::default(), Wall(50)).unwrap();
+    let handed_over = Kept { heeded_until: Some(Wall(10)), ..kept };
+    assert_eq!(grid(store, second, 60), Some(handed_over), "the first was never seen");
+}
+
+fn what_an_owner_heeded_is_told_to_the_next(store: &dyn Store) {
+    let heeded = |epoch, at| grid(store, epoch, at).and_then(|kept| kept.heeded_until);
+    let gone = |epoch| store.leave(epoch, &InFlight::default(), Wall(50)).unwrap();
+    let first = store.join(Wall(1)).unwrap();
+    grid(store, first, 10);
+    store.seen(first, Wall(CATCH_UP_US + 10)).unwrap();
+    gone(first);
+    store.seen(first, Wall(CATCH_UP_US + 9000)).unwrap();
+    let second = store.join(Wall(1)).unwrap();
+    let now = 3 * CATCH_UP_US;
+    assert_eq!(heeded(second, now), Some(Wall(CATCH_UP_US + 10)), "who has left is not seen");
+    gone(second);
+    let third = store.join(Wall(1)).unwrap();
+    assert_eq!(heeded(third, now), Some(Wall(CATCH_UP_US + 10)), "the second was never seen");
+    store.seen(third, Wall(now + CATCH_UP_US - 1)).unwrap();
+    gone(third);
+    let fourth = store.join(Wall(1)).unwrap();
+    assert_eq!(heeded(fourth, 2 * now), Some(Wall(CATCH_UP_US + 10)), "the third had no time to catch up");
+    store.seen(fourth, Wall(9 * now)).unwrap();
+    gone(fourth);
+    let fifth = store.join(Wall(1)).unwrap();
+    assert_eq!(heeded(fifth, 3 * now), Some(Wall(3 * now)), "what lies ahead counts as now");
+}
+
+fn a_wait_is_kept_until_the_next_tick_or_switch(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let inbox = declared(store, epoch, "inbox");
+    let waits = |wait_us| {
+        commit(store, Change::Tick(TickChange { wait_us, at: Wall(77), ..tick(&inbox, epoch, vec![]) }));
+    };
+    let kept = || grid(store, epoch, 80).and_then(|kept| kept.wait);
+    let wait = Wait { not_before: Wall(377), span_us: 300 };
+    waits(Some(300));
+    assert_eq!(kept(), Some(wait));
+    waits(None);
+    assert_eq!(kept(), None);
+    waits(Some(300));
+    store.set_enabled(inbox.row, false, None, Wall(90)).unwrap();
+    assert_eq!(kept(), Some(wait));
+    store.set_enabled(inbox.row, true, None, Wall(91)).unwrap();
+    assert_eq!(kept(), None, "who switches it on forgives it");
 }
 
 fn an_owner_who_left_declares_and_starts_nothing(store: &dyn Store) {
@@ -284,6 +354,58 @@ fn a_tick_without_a_new_cursor_keeps_the_old_one(store: &dyn Store) {
     commit(store, Change::Tick(TickChange { cursor: Some("1".to_owned()), ..tick(&trigger, epoch, vec![]) }));
     commit(store, Change::Tick(tick(&trigger, epoch, vec![])));
     assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("1"));
+}
+
+/// A tick of fires with these run keys, each with its number as its cursor, of which so many may start.
+fn row_of(trigger: &Schedule, epoch: i64, runs: u64, fires: &[(u128, &str)]) -> Change {
+    let of = |&(number, key): &(u128, &str)| NewRun {
+        cursor: Some(number.to_string()),
+        ..keyed(trigger, number, key, None)
+    };
+    Change::Tick(TickChange {
+        cursor: Some("99".to_owned()),
+        room: Some(Room { runs, with: Some(id(77)) }),
+        history: vec![stretch(trigger.row, Outcome::Fire, "", 50)],
+        ..tick(trigger, epoch, fires.iter().map(of).collect())
+    })
+}
+
+fn the_cursor_of_a_row_stops_at_what_was_dropped(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let cursor = || store.trigger("inbox").unwrap().unwrap().cursor;
+    let all = [(1, "a"), (2, "b"), (3, "c"), (4, "d")];
+    let told = |receipt| match receipt {
+        Receipt::Tick { fates, cursor } => (fates, cursor),
+        other => panic!("{other:?}"),
+    };
+    let (fates, left) = told(commit(store, row_of(&trigger, epoch, 2, &all)));
+    assert!(matches!(fates[..2], [Admitted::Started { .. }, Admitted::Started { .. }]));
+    assert_eq!(fates[2..], [Admitted::Overlaps { with: id(77) }, Admitted::HeldBack]);
+    assert_eq!((left.as_deref(), cursor().as_deref()), (Some("2"), Some("2")));
+    let kept = store.history(trigger.row, ALL).unwrap();
+    assert_eq!(&*kept[0].reason, "overlap dropped 1 fire and held 1 back");
+
+    let (fates, left) = told(commit(store, row_of(&trigger, epoch, 0, &[(3, "c"), (4, "d")])));
+    assert_eq!(fates, [Admitted::Overlaps { with: id(77) }, Admitted::HeldBack]);
+    assert_eq!((left, cursor().as_deref()), (None, Some("2")));
+    let kept = store.history(trigger.row, ALL).unwrap();
+    assert_eq!((kept[0].outcome, kept[0].reason.contains("the cursor waits")), (Outcome::Skip, true));
+
+    let (_, left) = told(commit(store, row_of(&trigger, epoch, 9, &[(3, "c"), (4, "d")])));
+    assert_eq!((left.as_deref(), cursor().as_deref()), (Some("99"), Some("99")));
+}
+
+fn a_used_key_passes_where_there_is_no_room(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    commit(store, row_of(&trigger, epoch, 9, &[(1, "a")]));
+    let Receipt::Tick { fates, cursor } = commit(store, row_of(&trigger, epoch, 0, &[(2, "a"), (3, "b")]))
+    else {
+        panic!("it is kept")
+    };
+    assert_eq!(fates, [Admitted::DuplicateKey { of: Some(id(1)) }, Admitted::Overlaps { with: id(77) }]);
+    assert_eq!(cursor.as_deref(), Some("2"));
 }
 
 fn a_tick_under_an_old_epoch_changes_nothing(store: &dyn Store) {

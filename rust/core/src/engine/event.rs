@@ -2,6 +2,7 @@
 //! Invariant: whatever the engine learns of the world is one of these.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -30,6 +31,8 @@ pub struct Fire {
     pub hash: ContextHash,
     /// The key under which it may happen once, and when that ends.
     pub run_key: Option<(String, Option<Wall>)>,
+    /// Its own cursor as JSON text: it is one of a row, and equal contexts are different events.
+    pub cursor: Option<String>,
 }
 
 /// A poll that was not a plain skip.
@@ -45,7 +48,7 @@ pub struct Polled {
     pub duration_us: u64,
     /// In the order returned.
     pub fires: Vec<Fire>,
-    /// The cursor as JSON text, if it moved.
+    /// The cursor as JSON text, if it was set. Where fires carry their own, it stands behind them all.
     pub cursor: Option<String>,
     /// What it said about itself without firing, or what went wrong.
     pub reason: Result<String, String>,
@@ -53,6 +56,8 @@ pub struct Polled {
     pub history: Vec<Stretch>,
     /// Why the trigger is to be disabled, if it is.
     pub disable: Option<String>,
+    /// How long it is not to be polled, if it waits because of failures or its own wish.
+    pub wait: Option<Duration>,
 }
 
 /// A run to be started by hand.

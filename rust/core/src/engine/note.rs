@@ -178,6 +178,11 @@ pub enum Note {
         /// The triggers whose polls hold the others, in quotes.
         held_by: String,
     },
+    /// Overlap dropped a fire of a poll that moved the trigger's cursor past it.
+    EventLost {
+        /// The trigger.
+        trigger: Arc<str>,
+    },
     /// A poll came to nothing, because the trigger belongs to another runner.
     TickDiscarded {
         /// The trigger.
@@ -309,6 +314,7 @@ impl Note {
             | Self::RunsDeserted { .. }
             | Self::PollTooLong { .. }
             | Self::LastPollerTaken { .. }
+            | Self::EventLost { .. }
             | Self::TickDiscarded { .. }
             | Self::CronCatchUpBounded { .. }
             | Self::ClockWasAhead { .. }
@@ -363,6 +369,7 @@ impl Note {
             | Self::TriggerRecovered { trigger, .. }
             | Self::PollTooLong { trigger, .. }
             | Self::TickDiscarded { trigger }
+            | Self::EventLost { trigger }
             | Self::TickRefused { trigger, .. }
             | Self::DeclarationRefused { trigger, .. } => About::of_trigger(trigger, None),
             Self::RunnerReady { .. }
@@ -500,6 +507,16 @@ impl Display for Note {
             }
             Self::RunTaken { run, workflow } => {
                 write!(f, "run {run} of workflow '{workflow}' was taken over by another runner")
+            }
+            Self::EventLost { trigger } => {
+                write!(
+                    f,
+                    "trigger '{trigger}': overlap dropped a fire of a poll that moved tick.cursor past it: that event is lost. "
+                )?;
+                write!(
+                    f,
+                    "Give each fire its own, TriggerResult.fire(context, cursor=...): that moves only past what was taken"
+                )
             }
             Self::ProgressRefused { run, why } => {
                 write!(f, "the progress of run {run} cannot be kept: {why}")

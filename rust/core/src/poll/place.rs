@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use crate::cadence;
+use crate::grid;
 use crate::history::{Streak, Tally};
 use crate::poll::slot::{Rest, Slot};
 use crate::poll::{Plan, Poller};
 use crate::port::TriggerState;
-use crate::time::Mono;
+use crate::time::{Mono, Now, Wall};
 
 impl Poller {
     /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
@@ -32,6 +33,8 @@ impl Poller {
             failures: 0,
             pause: None,
             next_beat: last_beat,
+            first: None,
+            make_up: None,
             asked_at: None,
             fired_at: None,
             cursor: None,
@@ -95,13 +98,19 @@ impl Poller {
 
     /// Gives a declared trigger its row and arms it if that says so, unless it is polled `elsewhere`. True if the row and what was
     /// switched here before disagree: then it is not polled until somebody has looked which of them is newer.
-    pub fn enable(&mut self, slot: u32, row: &TriggerState, elsewhere: bool, now: Mono) -> bool {
+    pub fn enable(&mut self, slot: u32, row: &TriggerState, elsewhere: bool, now: Now) -> bool {
         if self.rests[slot as usize].retired {
             return false;
         }
-        let before = self.slot_of.get(&row.row).map(|&before| self.rests[before as usize].enabled);
+        let before = self.slot_of.get(&row.row).copied();
+        let was_polled = before.is_some_and(|before| self.slots[before as usize].quiet.last_at().is_some());
+        let pending = before.and_then(|before| self.rests[before as usize].make_up);
+        let before = before.map(|before| self.rests[before as usize].enabled);
         let enabled = row.enabled && before.unwrap_or(true);
+        self.resume(slot, row.grid.as_ref(), was_polled, now);
+        let now = now.mono;
         let rest = &mut self.rests[slot as usize];
+        rest.make_up = rest.make_up.or(pending).filter(|_| !elsewhere);
         rest.schedule = Some(row.row);
         rest.enabled = enabled;
         rest.elsewhere = elsewhere;
@@ -114,6 +123,33 @@ impl Poller {
             false => self.give_way(slot),
         }
         before.is_some_and(|before| before != row.enabled)
+    }
+
+    /// Puts a trigger on the grid that was kept of it. One that was never polled may want that at once.
+    fn resume(&mut self, slot: u32, kept: Option<&grid::Kept>, was_polled: bool, now: Now) {
+        let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
+        if state.in_body || state.in_commit {
+            return;
+        }
+        let moment = |at: Wall| {
+            let left_us = u64::try_from(at.0.saturating_sub(now.wall.0)).unwrap_or(0);
+            Mono(now.mono.0.saturating_add(left_us.saturating_mul(1000)))
+        };
+        if let Some(kept) = kept {
+            let interval_us = i64::try_from(state.interval_ns / 1000).unwrap_or(i64::MAX);
+            let grid::Resumption { first, make_up } = kept.resume(interval_us, now.wall);
+            rest.first = Some(cadence::origin(moment(first), 0, self.wheel.tick_ns()));
+            rest.make_up = make_up.map(moment);
+        }
+        let is_new = !was_polled && kept.is_none_or(|kept| kept.last_at.is_none());
+        if is_new && rest.plan.polls_at_start {
+            rest.make_up = Some(now.mono);
+        }
+    }
+
+    /// Where the grid of a trigger begins that was declared at `now`, if it has none yet.
+    pub fn origin_at(&self, slot: u32, now: Now) -> Wall {
+        now.wall.after(self.slots[slot as usize].last_beat.since(now.mono))
     }
 
     /// Switches the trigger with that row; false if there is none here. A poll in flight still counts: it stops the next one.
@@ -129,6 +165,13 @@ impl Poller {
         if enabled {
             rest.failures = 0;
             rest.pause = None;
+            // What came while it was off is not made up for.
+            let is_late = |at: &Mono| now.since_us(*at) > grid::CATCH_UP_US.unsigned_abs();
+            rest.make_up = rest.make_up.filter(|at| !is_late(at));
+            // Neither does a wait go on that it had before this process began.
+            let interval_ns = self.slots[slot as usize].interval_ns;
+            let beats = |first: Mono| first.0.saturating_sub(now.0).saturating_sub(1) / interval_ns;
+            rest.first = rest.first.map(|first| Mono(first.0 - interval_ns * beats(first)));
         }
         self.note(slot);
         match enabled {
@@ -150,6 +193,7 @@ impl Poller {
     /// Stops polling a trigger that another owner polls now; [`Poller::enable`] takes it back.
     pub fn park(&mut self, slot: u32) {
         self.rests[slot as usize].elsewhere = true;
+        self.rests[slot as usize].make_up = None;
         self.slots[slot as usize].in_commit = false;
         self.note(slot);
         self.wheel.cancel(slot);

@@ -18,6 +18,8 @@ pub struct Plan {
     pub backoff: Backoff,
     /// After so many failures in a row the trigger is disabled.
     pub failures_max: Option<u32>,
+    /// Whether a trigger that was never polled is polled at once, and not an interval later.
+    pub polls_at_start: bool,
 }
 
 /// How long a trigger waits after polls that failed.

@@ -16,7 +16,8 @@ pub(super) struct Slot {
     pub in_commit: bool,
     /// Whether it is to be polled at all: its row is kept, and nothing in [`Rest`] stands against it.
     pub is_live: bool,
-    /// Whether nothing else in [`Rest`] need be looked at: no jitter, time-out, failure, pause or reason.
+    /// Whether nothing else in [`Rest`] need be looked at: no jitter, time-out, failure, pause, reason or
+    /// first beat.
     pub is_plain: bool,
     pub interval_ns: u64,
     /// The beat of the last poll; the poll is due later than that by the jitter.
@@ -44,6 +45,10 @@ pub(super) struct Rest {
     pub pause: Option<Duration>,
     /// The beat for which it is armed, if jitter keeps that from being told from the due time.
     pub next_beat: Mono,
+    /// Its first beat here, until it is polled on it: the grid is older than this process.
+    pub first: Option<Mono>,
+    /// A poll before its next beat, for what came while nobody polled it.
+    pub make_up: Option<Mono>,
     /// When the poll out of turn was asked for that is in flight.
     pub asked_at: Option<Mono>,
     pub fired_at: Option<Wall>,
@@ -70,6 +75,7 @@ impl Rest {
     pub fn is_plain(&self) -> bool {
         let is_timed = !self.plan.jitter.is_zero() || self.plan.timeout.is_some();
         let is_pausing = self.failures > 0 || self.pause.is_some();
-        !(is_timed || is_pausing || self.has_streak || self.asked_at.is_some())
+        let is_new = self.first.is_some() || self.make_up.is_some();
+        !(is_timed || is_pausing || is_new || self.has_streak || self.asked_at.is_some())
     }
 }

@@ -49,6 +49,8 @@ pub struct Ended {
     pub history: Vec<Stretch>,
     /// Why the trigger is to be disabled, if it is.
     pub disable: Option<String>,
+    /// How long it is not to be polled, if it waits because of failures or its own wish.
+    pub wait: Option<Duration>,
 }
 
 /// What a poll's body came to.

@@ -6,25 +6,43 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::context::hash_text;
-use crate::engine::{Event, Fire, Note, Polled, is_told, poll_timed_out};
+use crate::engine::{Event, Fire, Foreseen, Note, Polled, is_told, poll_timed_out};
 use crate::poll::{Finish, Overdue, Poller, Standing, TickState, Ticket};
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
 use crate::time::{Now, Wall};
 
-/// A context as JSON text, and a run key with the time for which it holds.
-pub type AskedFire = (Arc<str>, Option<(String, Option<Duration>)>);
+/// A wait from this on is written down. A shorter one is over before a runner that comes next has taken stock.
+const WAIT_KEPT: Duration = Duration::from_secs(5);
+
+/// A fire as a poll answered it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AskedFire {
+    /// JSON text.
+    pub context: Arc<str>,
+    /// With the time for which it holds.
+    pub run_key: Option<(String, Option<Duration>)>,
+    /// Its own cursor as JSON text.
+    pub cursor: Option<String>,
+}
 
 /// What a poll that was more than a plain skip answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// In the order returned.
     pub fires: Vec<AskedFire>,
-    /// The cursor as JSON text, if it moved.
+    /// The cursor as JSON text, if it was set.
     pub cursor: Option<String>,
     /// What it said about itself without firing, or what went wrong.
     pub reason: std::result::Result<String, String>,
+}
+
+/// The same, ready for the engine.
+struct Judged {
+    fires: Vec<Fire>,
+    cursor: Option<String>,
+    reason: std::result::Result<String, String>,
 }
 
 impl Runtime {
@@ -77,8 +95,12 @@ impl Runtime {
         Some((standing, due, began.filter(|_| standing.in_body).map(|began| began.wall)))
     }
 
-    /// Ends a poll that was a plain skip.
+    /// Ends a poll that was a plain skip. A long wait by its own wish is written down, so that it outlives this process.
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
+        if pause.is_some_and(|pause| pause >= WAIT_KEPT) {
+            let judged = Judged { fires: Vec::new(), cursor: None, reason: Ok(reason.to_owned()) };
+            return self.end_poll(ticket, began, judged, pause);
+        }
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let (closed, recovered) = {
@@ -98,14 +120,38 @@ impl Runtime {
 
     /// Ends any other poll.
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
+        let Answer { fires, mut cursor, mut reason } = answer;
+        let named = lock(&self.shared.polls).poller.row_and_name(ticket.slot);
+        let Some((schedule, trigger)) = named else { return };
+        let mut fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
+        if reason.is_ok() {
+            let slot = ticket.slot;
+            let foreseen = lock(&self.shared.engine).foresee(slot, schedule, &fires, cursor.as_deref());
+            match foreseen {
+                Foreseen::Open => {}
+                Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, None),
+                Foreseen::Failed(note) => {
+                    (fires, cursor, reason) = (Vec::new(), None, Err(note.to_string()));
+                    self.shared.order(Order::Log(note));
+                }
+            }
+        }
+        self.end_poll(ticket, began, Judged { fires, cursor, reason }, None);
+    }
+
+    fn end_poll(&self, ticket: Ticket, began: Now, judged: Judged, pause: Option<Duration>) {
+        let Judged { fires, cursor, reason } = judged;
         let now = self.now();
-        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
-        let (ended, trigger, recovered) = {
+        let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
+        let (ended, recovered) = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
-            let recovered = answer.reason.is_ok().then(|| recovered(&polls.poller, ticket)).flatten();
-            let ended = polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono);
-            (ended, polls.poller.name(ticket.slot), recovered)
+            let recovered = reason.is_ok().then(|| recovered(&polls.poller, ticket)).flatten();
+            let ended = match pause {
+                Some(_) => polls.poller.waited(ticket, finish, now.mono),
+                None => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
+            };
+            (ended, recovered)
         };
         self.tell_recovered(recovered);
         let Some(ended) = ended else { return self.shared.wake_pollers() };
@@ -114,11 +160,12 @@ impl Runtime {
             schedule: ended.schedule,
             at: began.wall,
             duration_us: finish.took_us,
-            fires: answer.fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect(),
-            cursor: answer.cursor,
-            reason: answer.reason,
+            fires,
+            cursor,
+            reason,
             history: ended.history,
             disable: ended.disable,
+            wait: ended.wait,
         }));
         self.poll_is_home();
     }
@@ -139,6 +186,7 @@ impl Runtime {
             reason: Err(format!("TimeoutError: {}", poll_timed_out(timeout))),
             history: ended.history,
             disable: ended.disable,
+            wait: ended.wait,
         }));
     }
 
@@ -179,8 +227,8 @@ fn recovered(poller: &Poller, ticket: Ticket) -> Option<(Arc<str>, u32)> {
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
-    let (context, run_key) = fire;
+    let AskedFire { context, run_key, cursor } = fire;
     let hash = hash_text(trigger, &context).expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
-    Fire { hash, context, run_key }
+    Fire { hash, context, run_key, cursor }
 }

@@ -46,6 +46,9 @@ impl Runtime {
         }
         let unfinished = lock(&shared.engine).runs_unfinished();
         shared.conclude();
+        if let Some(closed_at) = lock(&shared.polls).closed_at {
+            let _ = shared.store.seen(shared.epoch, closed_at);
+        }
         shared.leave();
         shared.lose_all();
         if !shared.is_finished.swap(true, Ordering::AcqRel) {
@@ -105,7 +108,11 @@ impl Shared {
 
     fn begin_close(&self) {
         self.closing.store(true, Ordering::Release);
-        lock(&self.polls).closed = true;
+        {
+            let mut polls = lock(&self.polls);
+            polls.closed = true;
+            polls.closed_at.get_or_insert(self.now().wall);
+        }
         self.wake_pollers();
         lock(&self.jobs).closed = true;
         for wake in [&self.jobs_wake, &self.slots_wake, &self.closing_wake] {

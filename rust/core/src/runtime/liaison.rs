@@ -7,8 +7,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::engine::{Event, Note};
+use crate::grid::CATCH_UP_US;
 use crate::port::{Fault, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
+use crate::runtime::clock::Clock;
 use crate::runtime::forget::Forgetting;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, sleep, wait_on};
@@ -47,6 +49,10 @@ const HISTORY_EVERY: Duration = Duration::from_secs(30);
 /// Of so many triggers at once, so that no run waits for the history of all.
 const HISTORY_CHUNK: u32 = 1000;
 
+/// That this runner lives and polls is noted so often, but not before it has caught up with what was missed.
+const SEEN_EVERY: Duration = Duration::from_secs(5);
+const SEEN_FIRST: Duration = Duration::from_micros(CATCH_UP_US.unsigned_abs());
+
 /// What the liaison has to do next, and what it knows of others.
 struct Round {
     has_siblings: bool,
@@ -59,6 +65,7 @@ struct Round {
     knows_deserted: bool,
     forgetting: Forgetting,
     news_due: Mono,
+    seen_due: Mono,
     history_due: Mono,
     history_from: u32,
 }
@@ -68,6 +75,8 @@ impl Shared {
     pub(super) fn keep_touch(&self, recovery: bool) {
         self.wait_ready();
         let now = self.now().mono;
+        // Whose time stands still is seen when it ends, and does not die.
+        let is_manual = matches!(self.clock, Clock::Manual(_));
         let mut round = Round {
             has_siblings: false,
             known: None,
@@ -77,6 +86,7 @@ impl Shared {
             knows_deserted: !recovery,
             forgetting: Forgetting::new(now),
             news_due: now.after(NEWS_SLOWLY),
+            seen_due: if is_manual { Mono(u64::MAX) } else { now.after(SEEN_FIRST) },
             history_due: now.after(HISTORY_EVERY),
             history_from: 0,
         };
@@ -86,8 +96,9 @@ impl Shared {
         self.order(Order::Log(note));
         while !self.closing.load(Ordering::Acquire) {
             self.look_around(recovery, &mut round);
-            let due = round.history_due.0.min(round.news_due.0).min(round.forgetting.due.0);
-            self.liaison_due_ns.store(due, Ordering::Release);
+            let due =
+                [round.history_due, round.news_due, round.seen_due, round.forgetting.due].into_iter().min();
+            self.liaison_due_ns.store(due.map_or(0, |due| due.0), Ordering::Release);
             self.rest(if round.has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE });
         }
     }
@@ -96,6 +107,11 @@ impl Shared {
         let now = self.now();
         if now.mono >= round.history_due {
             self.send_history(round, now.mono);
+        }
+        if now.mono >= round.seen_due {
+            // What cannot be noted now can be in a moment; until then somebody may poll once more than needed.
+            let _ = self.store.seen(self.epoch, now.wall);
+            round.seen_due = now.mono.after(SEEN_EVERY);
         }
         self.forget(&mut round.forgetting, now);
         if self.workflow_is_new.swap(false, Ordering::AcqRel) && recovery {

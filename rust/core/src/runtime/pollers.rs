@@ -67,6 +67,8 @@ pub(super) struct PollState {
     is_full_told: bool,
     pub(super) seats: u64,
     pub(super) closed: bool,
+    /// Since when nothing is polled any more.
+    pub(super) closed_at: Option<Wall>,
 }
 
 impl PollState {
@@ -88,6 +90,7 @@ impl PollState {
             is_full_told: false,
             seats: 0,
             closed: false,
+            closed_at: None,
         }
     }
 
@@ -149,12 +152,13 @@ impl Runtime {
                 polls.starting = 1;
                 self.shared.order(Order::SpawnPoller);
             }
-            for (plan, trigger) in triggers {
+            for (plan, mut trigger) in triggers {
                 let before = engine.place_of(&trigger.row.name);
                 let slot = polls.poller.declare(Arc::clone(&trigger.row.name), plan, now.mono);
                 if let Some(before) = before {
                     polls.poller.supersede(before, slot);
                 }
+                trigger.row.origin_at = polls.poller.origin_at(slot, now);
                 declared.push((slot, trigger));
             }
         }
@@ -364,7 +368,7 @@ impl Shared {
     }
 
     pub(super) fn rearm(&self, rearm: Vec<Rearm>) {
-        let now = self.now().mono;
+        let now = self.now();
         let mut is_disputed = false;
         let mut polls = lock(&self.polls);
         for Rearm { slot, row, cursor, fired_at, disables, elsewhere, is_stale } in rearm {
@@ -379,9 +383,9 @@ impl Shared {
                 None if elsewhere => polls.poller.park(slot),
                 None => {
                     if let Some(schedule) = disables {
-                        polls.poller.set_enabled(schedule, false, now);
+                        polls.poller.set_enabled(schedule, false, now.mono);
                     }
-                    polls.poller.rearm(slot, cursor.map(Arc::from), fired_at, now);
+                    polls.poller.rearm(slot, cursor.map(Arc::from), fired_at, now.mono);
                 }
             }
         }

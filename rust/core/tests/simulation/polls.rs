@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
-use cloaca_core::engine::{Effects, Event, Fire, Polled};
+use cloaca_core::engine::{Effects, Event, Fire, Foreseen, Polled};
 use cloaca_core::poll::{Ended, Finish, Overdue, Ticket, Turn};
 use cloaca_core::port::{Change, NewRun};
 use cloaca_core::time::{Mono, Wall};
 use uuid::Uuid;
 
-use crate::process::{Moved, Polling};
-use crate::scenario::Trigger;
+use crate::process::{CATCH_UP, Grid, Moved, Polling};
+use crate::scenario::{Source, Trigger};
 use crate::witness::Wish;
 use crate::world::World;
 
@@ -20,7 +20,7 @@ const ROUNDING_NS: u64 = 1_000;
 
 /// What a body answers.
 enum Answer {
-    Skip { reason: &'static str, pause: Option<Duration> },
+    Skip { reason: String, pause: Option<Duration> },
     Ended { items: Vec<u64>, cursor: Option<u64>, reason: Result<String, String> },
 }
 
@@ -61,12 +61,24 @@ impl World {
             .any(|polling| name(polling.ticket.slot) == name(ticket.slot) && runs(polling));
         assert!(!is_busy, "a trigger is polled while its body runs: {ticket:?}");
         let state = process.poller.tick_state(ticket.slot);
+        let is_again = (0..ticket.slot).any(|before| name(before) == name(ticket.slot));
         let slot = &mut process.slots[ticket.slot as usize];
         assert!(!slot.is_retired, "a retired trigger is polled: {ticket:?}");
         assert!(!slot.is_elsewhere, "{} is polled, which another owner polls", slot.trigger.source.name);
         assert_eq!(state.failures, slot.failures, "failures in a row of {}", slot.trigger.source.name);
-        if !is_asked {
-            is_on_beat(slot.origin, &slot.trigger, ticket, state.due, now.mono);
+        if !is_asked && let Some(at) = slot.make_up {
+            assert!(
+                now.mono >= ticket.due && ticket.due >= at,
+                "{} makes up early",
+                slot.trigger.source.name
+            );
+            assert_eq!(state.due, ticket.due, "when making up was due");
+
+            // One that was declared again waits until the last poll of the older declaration is over.
+            let is_late = ticket.due > at.after(CATCH_UP);
+            assert!(!is_late || is_again, "{} makes up late", slot.trigger.source.name);
+        } else if !is_asked {
+            is_on_beat(&slot.grid, &slot.trigger, ticket, state.due, now.mono);
             assert!(state.due > slot.last_beat, "{} is polled twice on one beat", slot.trigger.source.name);
             assert!(
                 ticket.due >= slot.not_before,
@@ -148,9 +160,10 @@ impl World {
         let now = self.now(p);
         let Polling { ticket, began, cursor, is_given_up } = polling;
         let slot = ticket.slot;
+        let answer = self.foreseen(p, slot, began.wall, answer);
         let mut finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
         match answer {
-            Answer::Skip { reason, pause } => {
+            Answer::Skip { ref reason, pause } => {
                 finish.pause = pause;
                 let before = self.processes[p].poller.counts().polls;
                 let closed = self.processes[p].poller.skipped(ticket, reason, finish, now.mono);
@@ -166,6 +179,7 @@ impl World {
                 let ended = self.processes[p].poller.ended(ticket, has_failed, finish, now.mono);
                 let Some(ended) = ended else { return };
                 assert!(!is_given_up, "a poll that was given up counts");
+                self.processes[p].slots[slot as usize].was_polled = true;
                 match has_failed {
                     true => self.failed(p, slot),
                     false => self.succeeded(p, slot, None),
@@ -178,6 +192,7 @@ impl World {
     fn succeeded(&mut self, p: usize, slot: u32, pause: Option<Duration>) {
         let state = &mut self.processes[p].slots[slot as usize];
         state.failures = 0;
+        (state.make_up, state.was_polled) = (None, true);
         state.not_before =
             Mono(state.last_beat.after(pause.unwrap_or_default()).0.saturating_sub(ROUNDING_NS));
     }
@@ -185,6 +200,7 @@ impl World {
     fn failed(&mut self, p: usize, slot: u32) {
         let state = &mut self.processes[p].slots[slot as usize];
         state.failures += 1;
+        state.make_up = None;
         let wait = state.trigger.plan.backoff.delay(state.failures);
         state.not_before = Mono(state.last_beat.after(wait).0.saturating_sub(ROUNDING_NS));
     }
@@ -192,7 +208,7 @@ impl World {
     fn draw_answer(&mut self, p: usize, polling: &Polling) -> Answer {
         let source = self.processes[p].slots[polling.ticket.slot as usize].trigger.source.clone();
         if self.is_calm {
-            return Answer::Skip { reason: "", pause: None };
+            return Answer::Skip { reason: String::new(), pause: None };
         }
         if self.random.percent(source.error_percent) {
             return Answer::Ended {
@@ -202,7 +218,7 @@ impl World {
             };
         }
         if !self.random.percent(source.fire_percent) {
-            let reason = self.random.pick(&["", "", "", "nothing new"]);
+            let reason = self.random.pick(&["", "", "", "nothing new"]).to_owned();
             let pause =
                 self.random.percent(10).then(|| Duration::from_millis(self.random.pick(&[1, 130, 950])));
             return Answer::Skip { reason, pause };
@@ -210,10 +226,48 @@ impl World {
         let from = polling.cursor.unwrap_or(0);
         let many = self.random.below(source.fires_max + 1);
         let (items, cursor) = match source.has_cursor {
+            // Some set the cursor beside.
+            true if source.has_row => {
+                ((from..from + many).collect(), self.random.percent(30).then_some(from + many))
+            }
             true => ((from..from + many).collect(), Some(from + many)),
             false => ((0..many).map(|_| self.random.below(8)).collect(), None),
         };
         Answer::Ended { items, cursor, reason: Ok(String::new()) }
+    }
+
+    /// What the engine knows of an answer before it judges it.
+    fn foreseen(&mut self, p: usize, slot: u32, began: Wall, answer: Answer) -> Answer {
+        let Answer::Ended { items, cursor, reason: Ok(reason) } = answer else { return answer };
+        let source = self.processes[p].slots[slot as usize].trigger.source.clone();
+        let schedule = self.processes[p].slots[slot as usize].row.expect("a polled trigger has a row");
+        let fires = fires(&source, &items, began);
+        let text = cursor.map(|cursor| cursor.to_string());
+        match self.processes[p].engine.foresee(slot, schedule, &fires, text.as_deref()) {
+            Foreseen::Open => Answer::Ended { items, cursor, reason: Ok(reason) },
+            Foreseen::Failed(error) => {
+                assert!(!items.is_empty(), "a poll without fires fails: {error}");
+                Answer::Ended { items: Vec::new(), cursor: None, reason: Err(error.to_string()) }
+            }
+            Foreseen::Dropped(reason) => {
+                let has_row = fires.iter().any(|fire| fire.cursor.is_some());
+                assert!(has_row || cursor.is_none(), "a cursor that moves is kept");
+                let store = self.store.state();
+                let is_used = |fire: &Fire| {
+                    let used = fire.run_key.as_ref().map(|(key, _)| store.uses(schedule, key, began));
+                    used.unwrap_or(false)
+                };
+                // Whoever takes it for living still may have used a key since.
+                let is_lost = has_row && is_used(&fires[0]) && !self.processes[p].is_zombie;
+                assert!(!is_lost, "a fire whose key is used holds up its row: {fires:?}");
+                drop(store);
+                let (wishes, line) = self.admit(p, slot, schedule, &items, &fires);
+                let may = wishes.len() - usize::from(has_row && !wishes.is_empty());
+                assert!(has_row || may == 0, "{items:?} of {} start nothing beside {line:?}", source.name);
+                assert!(!line.is_empty(), "{items:?} of {} are dropped beside nothing", source.name);
+                Answer::Skip { reason, pause: None }
+            }
+        }
     }
 
     /// Sends a poll's answer through the engine and looks at the tick that comes of it.
@@ -221,13 +275,9 @@ impl World {
         let Answer::Ended { items, cursor, reason } = answer else { return };
         let now = self.now(p);
         let source = self.processes[p].slots[slot as usize].trigger.source.clone();
-        let fire = |&item: &u64| Fire {
-            context: format!("{{\"item\":{item}}}").into(),
-            hash: source.hash(item),
-            run_key: source.key(item).map(|key| (key, source.key_ttl.map(|ttl| began.after(ttl)))),
-        };
         let schedule = ended.schedule;
-        let fires: Vec<Fire> = items.iter().map(fire).collect();
+        let fires = fires(&source, &items, began);
+        let row = if fires.iter().any(|fire| fire.cursor.is_some()) { items.clone() } else { Vec::new() };
         let (wishes, line) = self.admit(p, slot, schedule, &items, &fires);
         let polled = Polled {
             slot,
@@ -239,8 +289,10 @@ impl World {
             reason,
             history: ended.history,
             disable: ended.disable,
+            wait: ended.wait,
         };
         let mut effects = Effects::default();
+        self.processes[p].slots[slot as usize].in_commit = true;
         self.processes[p].engine.step(Event::Polled(polled), now, &mut effects);
         let ticks: Vec<&Change> = effects.commits.iter().map(|(change, _)| change).collect();
         match ticks[..] {
@@ -251,7 +303,7 @@ impl World {
                 let found: Vec<u64> = sent.iter().map(|(item, _)| *item).collect();
                 assert_eq!(found, wished, "fires of {} beside {line:?}", source.name);
                 let process = &mut self.processes[p];
-                process.moves.push_back(Moved { from, to: cursor });
+                process.moves.push_back(Moved { from, to: cursor, row });
                 for (wish, (_, new)) in wishes.into_iter().zip(sent) {
                     assert_eq!(new.unique_hash, wish.guard.is_some(), "its hash guards run {}", new.id);
                     process.hold(new.id, schedule, wish.guard);
@@ -280,10 +332,27 @@ impl World {
         let mut many = line.len();
         let mut hashes: Vec<_> = line.iter().filter_map(|id| process.held[id].hash).collect();
         let mut admitted = Vec::new();
+        let (mut certain, mut has_ended) = (0, false);
+        let before = many;
         if process.engine.workflow(&declared.row.workflow).is_none() {
             return (admitted, line);
         }
         for (&item, fire) in items.iter().zip(fires) {
+            if fire.cursor.is_some() {
+                // All that may be used up, until one that takes a place finds none.
+                let most = match declared.overlap {
+                    Overlap::Skip => 1,
+                    Overlap::BufferOne => 2,
+                    Overlap::Allow | Overlap::Queue | Overlap::CancelRunning => usize::MAX,
+                };
+                if !has_ended {
+                    let key = fire.run_key.clone();
+                    has_ended = key.is_none() && before + certain >= most;
+                    certain += usize::from(key.is_none());
+                    admitted.push(Wish { item, guard: None, key, overlap: declared.overlap });
+                }
+                continue;
+            }
             let guard = (!declared.row.allow_concurrent).then_some(fire.hash);
             let is_refused = match declared.overlap {
                 Overlap::Skip => many > 0,
@@ -301,12 +370,21 @@ impl World {
     }
 }
 
-fn is_on_beat(origin: Mono, trigger: &Trigger, ticket: Ticket, beat: Mono, now: Mono) {
+/// What the gate is told of these items.
+fn fires(source: &Source, items: &[u64], began: Wall) -> Vec<Fire> {
+    let fire = |&item: &u64| Fire {
+        context: format!("{{\"item\":{item}}}").into(),
+        hash: source.hash(item),
+        run_key: source.key(item).map(|key| (key, source.key_ttl.map(|ttl| began.after(ttl)))),
+        cursor: source.has_row.then(|| (item + 1).to_string()),
+    };
+    items.iter().map(fire).collect()
+}
+
+fn is_on_beat(grid: &Grid, trigger: &Trigger, ticket: Ticket, beat: Mono, now: Mono) {
     let (name, plan) = (&trigger.source.name, &trigger.plan);
     let interval_ns = plan.interval.as_nanos() as u64;
-    let since = beat.0.checked_sub(origin.0).filter(|&since| since > 0);
-    let since = since.unwrap_or_else(|| panic!("{name} is polled at {beat:?}, before its first beat"));
-    assert_eq!(since % interval_ns, 0, "{name} is polled at {beat:?}, off its beat");
+    assert!(grid.has(beat, interval_ns), "{name} is polled at {beat:?}, off its beat");
     let most = beat.after(plan.jitter);
     assert!(
         ticket.due >= beat && ticket.due <= most,

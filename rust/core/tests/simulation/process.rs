@@ -2,15 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloaca_core::engine::{Engine, Event, Job, Then};
-use cloaca_core::poll::{Poller, Ticket};
-use cloaca_core::port::{Change, ContextHash, Receipt};
+use cloaca_core::grid::Kept;
+use cloaca_core::poll::{Poller, RESOLUTION, Ticket};
+use cloaca_core::port::{Admitted, Change, ContextHash, Receipt, TickChange};
 use cloaca_core::run::Look;
-use cloaca_core::time::{Mono, Now};
+use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
 use crate::scenario::Trigger;
+
+/// Within so long a poll makes up for what was missed.
+const LONG_AGO: i64 = 0;
+pub const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// Something that the program of a process has yet to declare.
 #[derive(Clone)]
@@ -56,11 +62,37 @@ pub struct Polling {
     pub is_given_up: bool,
 }
 
+/// Where the beats of a trigger lie.
+pub struct Grid {
+    /// One of them, in nanoseconds of the process; before its time if another process began the grid.
+    pub beat_ns: i128,
+    /// A grid that is taken over falls on whole steps of this clock.
+    pub slack_ns: u64,
+    /// The first comes later than that.
+    pub after: Mono,
+}
+
+impl Grid {
+    /// The grid that begins at `origin`.
+    pub fn new(origin: Mono) -> Self {
+        Self { beat_ns: origin.0.into(), slack_ns: 0, after: origin }
+    }
+
+    pub fn has(&self, beat: Mono, interval_ns: u64) -> bool {
+        let off_ns = (i128::from(beat.0) - self.beat_ns).rem_euclid(interval_ns.into());
+        beat > self.after && off_ns <= self.slack_ns.into()
+    }
+}
+
 /// A trigger's place in the poller.
 pub struct Slot {
     pub trigger: Trigger,
-    /// The beat before its first poll.
-    pub origin: Mono,
+    pub grid: Grid,
+    /// When it makes up for what was missed, if it is to.
+    pub make_up: Option<Mono>,
+    pub was_polled: bool,
+    /// Its tick is on its way to the store.
+    pub in_commit: bool,
     pub row: Option<i64>,
     pub is_retired: bool,
     pub is_enabled: bool,
@@ -73,11 +105,53 @@ pub struct Slot {
 
 impl Slot {
     /// Polled from now on, or not; whoever switches a trigger on forgives it.
-    pub fn switch(&mut self, is_enabled: bool) {
+    pub fn switch(&mut self, is_enabled: bool, now: Mono) {
         if is_enabled && !self.is_enabled {
             (self.failures, self.not_before) = (0, Mono(0));
+            // What came while it was off is not made up for.
+            self.make_up = self.make_up.filter(|at| now.since(*at) <= CATCH_UP);
         }
         self.is_enabled = is_enabled;
+    }
+
+    /// Its grid as the store has it, and what was missed of that. Counts beats, where the engine computes the next.
+    pub fn resume(&mut self, kept: Option<&Kept>, pending: Option<Mono>, was_polled: bool, now: Now) {
+        self.make_up = None;
+        if let Some(kept) = kept {
+            let interval = self.trigger.plan.interval.as_micros() as i64;
+            let [wall, origin] = [now.wall.0, kept.origin_at.0];
+            let mono = |at: i64| Mono(now.mono.0 + (at - wall).max(0) as u64 * 1000);
+            let is_ahead = origin - wall > interval;
+            let beats = |at: i64| match is_ahead {
+                true => (at - origin).div_euclid(interval),
+                false => (at - origin).div_euclid(interval).max(0),
+            };
+            let wait = kept.wait.map_or(LONG_AGO, |wait| wait.not_before.0.min(wall + wait.span_us));
+            let past = |at: Option<Wall>| at.map_or(LONG_AGO, |at| if at.0 > wall { LONG_AGO } else { at.0 });
+            let heeded = kept.heeded_until.map_or(wall, |until| until.0.min(wall));
+            let heeded = heeded.max(past(kept.last_at)).max(wait);
+            if heeded < wall && beats(heeded) < beats(wall) && interval > CATCH_UP.as_micros() as i64 {
+                let left = origin + (beats(wall) + 1) * interval - wall;
+                self.make_up = Some(mono(wall + left * 10 / (interval / 1_000_000)));
+            }
+            self.grid = Grid {
+                beat_ns: i128::from(now.mono.0) + i128::from(origin - wall) * 1000,
+                slack_ns: RESOLUTION.as_nanos() as u64,
+                after: now.mono,
+            };
+            self.last_beat = self.last_beat.min(now.mono);
+            if wait > wall {
+                self.not_before = self.not_before.max(mono(wait));
+            }
+        }
+        let is_new = !was_polled && kept.is_none_or(|kept| kept.last_at.is_none());
+        if is_new && self.trigger.plan.polls_at_start {
+            self.make_up = Some(now.mono);
+        }
+        self.make_up = self.make_up.or(pending);
+        if self.is_elsewhere {
+            self.make_up = None;
+        }
     }
 }
 
@@ -92,7 +166,28 @@ pub struct Held {
 /// What a tick on its way to the store does to the cursor.
 pub struct Moved {
     pub from: Option<u64>,
+    /// Where the poll set it.
     pub to: Option<u64>,
+    /// Of a row every item that the poll saw, in order; empty if its fires carry no cursors.
+    pub row: Vec<u64>,
+}
+
+impl Moved {
+    /// Where the cursor stands after the fates of its fires, if it moves: no item before it may be lost.
+    pub fn after(&self, tick: &TickChange, fates: &[Admitted]) -> Option<u64> {
+        if self.row.is_empty() {
+            return self.to;
+        }
+        let is_behind =
+            |fate: &Admitted| matches!(fate, Admitted::Started { .. } | Admitted::DuplicateKey { .. });
+        let taken = fates.iter().take_while(|fate| is_behind(fate)).count();
+        assert!(!fates[taken..].iter().any(is_behind), "nothing is tried behind what was dropped: {fates:?}");
+        assert!(tick.fires.len() <= self.row.len());
+        match taken == self.row.len() {
+            true => self.to.or(self.row.last().map(|item| item + 1)),
+            false => self.row[..taken].last().map(|item| item + 1),
+        }
+    }
 }
 
 #[derive(Default)]

@@ -13,7 +13,7 @@ use cloaca_core::port::{
 use cloaca_core::time::{Mono, Now};
 use uuid::Uuid;
 
-use crate::process::{Declaration, Process, Slot};
+use crate::process::{Declaration, Grid, Process, Slot};
 use crate::scenario::Trigger;
 use crate::world::World;
 
@@ -73,6 +73,8 @@ impl World {
         if !self.processes[p].is_leaving {
             let history = self.processes[p].poller.take_history();
             self.processes[p].is_leaving = true;
+            let (epoch, wall) = (self.processes[p].epoch, self.wall());
+            let _ = self.store.seen(epoch, wall);
             self.processes[p].program.clear();
             self.step(p, Event::History(history));
             return true;
@@ -142,7 +144,8 @@ impl World {
     }
 
     fn declare_triggers(&mut self, p: usize, triggers: Vec<Trigger>) {
-        let now = self.now(p).mono;
+        let at = self.now(p);
+        let now = at.mono;
         let process = &mut self.processes[p];
         let mut declared = Vec::new();
         for trigger in triggers {
@@ -162,10 +165,16 @@ impl World {
             if let Some(before) = superseded {
                 process.poller.supersede(before, slot);
             }
-            declared.push((slot, trigger.declared.clone()));
+            let mut row = trigger.declared.clone();
+            row.row.origin_at = process.poller.origin_at(slot, at);
+            assert_eq!(row.row.origin_at, at.wall.after(origin.since(now)), "where its grid begins");
+            declared.push((slot, row));
             process.slots.push(Slot {
                 trigger,
-                origin,
+                grid: Grid::new(origin),
+                make_up: None,
+                was_polled: false,
+                in_commit: false,
                 row: None,
                 is_retired: false,
                 is_enabled: true,
@@ -422,7 +431,7 @@ impl World {
         self.step(p, Event::News);
         let process = &mut self.processes[p];
         if let Some(slot) = process.poller.slot_of(row) {
-            process.slots[slot as usize].switch(is_enabled);
+            process.slots[slot as usize].switch(is_enabled, now);
         }
         process.poller.set_enabled(row, is_enabled, now);
     }

@@ -11,6 +11,7 @@ use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Plan};
 use cloaca_core::port::{ContextHash, TriggerRow};
 use cloaca_core::rule::{Operator, Rule};
+use cloaca_core::time::Wall;
 use cloaca_core::workflow::{Task, Workflow};
 
 use serde_json::Value;
@@ -32,6 +33,8 @@ pub struct Source {
     pub key_ttl: Option<Duration>,
     /// Whether it goes through its items by a cursor, or picks them at random.
     pub has_cursor: bool,
+    /// Whether each of its fires carries its own cursor.
+    pub has_row: bool,
     pub fires_max: u64,
     pub fire_percent: u64,
     pub error_percent: u64,
@@ -131,7 +134,7 @@ impl Scenario {
 
     /// A declaration of that trigger, each time another.
     pub fn trigger(&self, random: &mut Random, source: &Arc<Source>) -> Trigger {
-        let interval = Duration::from_millis(random.pick(&[10, 50, 100, 100, 400, 3000]));
+        let interval = Duration::from_millis(random.pick(&[10, 50, 100, 100, 400, 3000, 30_000]));
         let millis = |random: &mut Random, choices: &[u64]| Duration::from_millis(random.pick(choices));
         let is_timed = random.percent(30);
         let overlap = random.pick(&[
@@ -152,12 +155,14 @@ impl Scenario {
                 longest: Duration::from_secs(1),
             },
             failures_max: if random.percent(25) { Some(2) } else { None },
+            polls_at_start: random.percent(20),
         };
         let row = TriggerRow {
             name: Arc::clone(&source.name),
             workflow: Arc::clone(&source.workflow),
             interval_us: interval.as_micros() as i64,
             allow_concurrent: random.percent(30),
+            origin_at: Wall(0),
         };
         Trigger { source: Arc::clone(source), plan: Arc::new(plan), declared: Declared { row, overlap } }
     }
@@ -246,6 +251,7 @@ fn source(random: &mut Random, number: u8, workflows: &[Arc<str>]) -> Source {
         items_per_key: random.pick(&[0, 0, 1, 2]),
         key_ttl: random.pick(&[None, None, Some(Duration::from_millis(500))]),
         has_cursor,
+        has_row: has_cursor && random.percent(60),
         fires_max: random.pick(&[1, 1, 2, 4]),
         fire_percent: random.pick(&[10, 40, 80]),
         error_percent: random.pick(&[0, 5, 40]),

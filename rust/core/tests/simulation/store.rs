@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use cloaca_core::fate::{self, Judge, Next};
+use cloaca_core::grid;
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronStats, Fault, Found, Halt, InFlight, NewCron, NewRun, Old, Page,
     Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
@@ -24,6 +26,7 @@ pub struct Owner {
     /// The kernel's lock: free as soon as its process is dead.
     pub holds_lock: bool,
     is_woken: bool,
+    seen_at: Option<Wall>,
     has_asked_to_leave: bool,
 }
 
@@ -44,6 +47,9 @@ pub struct State {
     pub owners: BTreeMap<i64, Owner>,
     /// Row 1 first.
     pub schedules: Vec<Schedule>,
+    /// When each is due, in the same order, and since when its owner has it.
+    grids: Vec<Option<grid::Kept>>,
+    taken_at: Vec<Wall>,
     /// Row 1 first.
     pub runs: Vec<Kept>,
     pub row_of: HashMap<Uuid, i64>,
@@ -142,7 +148,13 @@ impl State {
                 true => Receipt::Declared(self.declare(*epoch, trigger, *at)),
                 false => Receipt::Fenced,
             },
-            Change::History(_) => Receipt::History,
+            Change::History(stretches) => {
+                for stretch in stretches {
+                    let schedule = self.schedule_mut(stretch.schedule);
+                    schedule.last_at = schedule.last_at.max(Some(stretch.last_at));
+                }
+                Receipt::History
+            }
         }
     }
 
@@ -150,14 +162,32 @@ impl State {
         if self.schedule(tick.schedule).owner != Some(tick.epoch) || !self.is_living(tick.epoch) {
             return Receipt::Fenced;
         }
-        let admitted: Vec<Admitted> =
-            tick.fires.iter().map(|fire| self.admit(tick.epoch, fire, tick.at)).collect();
-        let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
+        let mut judge = Judge::new(tick.room);
+        let mut fates = Vec::new();
+        for fire in &tick.fires {
+            let fate = match judge.next(fire.cursor.is_some()) {
+                Next::Try => self.admit(tick.epoch, fire, tick.at),
+                Next::HoldBack => Admitted::HeldBack,
+                Next::Full(room) => match self.key_holder(fire, tick.at) {
+                    Some(of) => Admitted::DuplicateKey { of: Some(of) },
+                    None => Admitted::Overlaps { with: room.with.expect("something fills the room") },
+                },
+            };
+            judge.note(fire, &fate);
+            fates.push(fate);
+        }
+        let cursor = fate::cursor_of(tick, &fates).map(str::to_owned);
+        let fired = fates.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
         let schedule = self.schedule_mut(tick.schedule);
-        if tick.cursor.is_some() {
-            schedule.cursor.clone_from(&tick.cursor);
+        if cursor.is_some() {
+            schedule.cursor.clone_from(&cursor);
         }
         schedule.last_at = Some(tick.at);
+        let wait = tick.wait_us.map(|span_us| grid::Wait { not_before: Wall(tick.at.0 + span_us), span_us });
+        if let Some(kept) = &mut self.grids[tick.schedule as usize - 1] {
+            kept.wait = wait;
+        }
+        let schedule = self.schedule_mut(tick.schedule);
         if fired {
             schedule.last_fired_at = Some(tick.at);
         }
@@ -165,17 +195,27 @@ impl State {
             schedule.enabled = false;
             schedule.disabled_cause.clone_from(&tick.disable);
         }
-        Receipt::Tick(admitted)
+        Receipt::Tick { fates, cursor }
+    }
+
+    /// Whether a run key of that trigger is used.
+    pub fn uses(&self, schedule: i64, key: &str, at: Wall) -> bool {
+        let used = self.keys.get(&(schedule, key.to_owned()));
+        used.is_some_and(|(_, expires_at)| expires_at.is_none_or(|expires_at| expires_at > at))
+    }
+
+    /// The run that has used the key of a fire.
+    fn key_holder(&self, new: &NewRun, at: Wall) -> Option<Uuid> {
+        let (key, _) = new.run_key.as_ref()?;
+        let (of, expires_at) = self.keys.get(&(new.schedule.unwrap_or(NO_SCHEDULE), key.clone()))?;
+        expires_at.is_none_or(|expires_at| expires_at > at).then_some(*of)
     }
 
     fn admit(&mut self, epoch: i64, new: &NewRun, at: Wall) -> Admitted {
         let schedule = new.schedule.unwrap_or(NO_SCHEDULE);
         let key = new.run_key.as_ref().map(|(key, _)| (schedule, key.clone()));
-        let holds = |expires_at: &Option<Wall>| expires_at.is_none_or(|expires_at| expires_at > at);
-        if let Some((of, expires_at)) = key.as_ref().and_then(|key| self.keys.get(key))
-            && holds(expires_at)
-        {
-            return Admitted::DuplicateKey { of: Some(*of) };
+        if let Some(of) = self.key_holder(new, at) {
+            return Admitted::DuplicateKey { of: Some(of) };
         }
         if let Some(of) = self.hash_holder(new) {
             return Admitted::DuplicateHash { of };
@@ -233,6 +273,22 @@ impl State {
         Receipt::Run
     }
 
+    /// Where the grid of a trigger stands for its next owner.
+    fn hand_over(&mut self, place: usize, trigger: &TriggerRow, at: Wall) -> Option<grid::Kept> {
+        let schedule = &self.schedules[place];
+        let seen_at = schedule.owner.and_then(|owner| self.owners.get(&owner)?.seen_at);
+        let last_at = schedule.last_at;
+        let Some(kept) = self.grids[place].as_mut() else {
+            self.grids[place] = Some(new_grid(trigger, at));
+            return None;
+        };
+        let taken_at = std::mem::replace(&mut self.taken_at[place], at);
+        let heeded_until = kept.heeded_until.expect("it is kept");
+        kept.heeded_until = Some(grid::Tenure { taken_at, heeded_until, seen_at }.heeded_until(at));
+        kept.last_at = last_at;
+        Some(*kept)
+    }
+
     fn declare(&mut self, epoch: i64, trigger: &TriggerRow, at: Wall) -> TriggerState {
         let kind = ScheduleKind::Trigger {
             interval_us: trigger.interval_us,
@@ -241,11 +297,18 @@ impl State {
         let row = self.schedules.iter().position(|schedule| *schedule.name == *trigger.name);
         if let Some(place) = row {
             let owner = self.schedules[place].owner.filter(|&owner| self.is_living(owner));
+            let kept = match owner {
+                None => self.hand_over(place, trigger, at),
+                Some(_) => {
+                    let last_at = self.schedules[place].last_at;
+                    self.grids[place].map(|kept| grid::Kept { heeded_until: None, last_at, ..kept })
+                }
+            };
             let schedule = &mut self.schedules[place];
             schedule.workflow = trigger.workflow.to_string();
             schedule.kind = kind;
             schedule.owner = owner.or(Some(epoch));
-            let mut state = state_of(schedule);
+            let mut state = TriggerState { grid: kept, ..state_of(schedule) };
             if state.owner == Some(epoch) {
                 state.others = self.others(epoch, state.row, &trigger.workflow, |_| true);
             }
@@ -268,6 +331,8 @@ impl State {
         };
         let state = state_of(&schedule);
         self.schedules.push(schedule);
+        self.grids.push(Some(new_grid(trigger, at)));
+        self.taken_at.push(at);
         state
     }
 
@@ -307,6 +372,10 @@ impl State {
     }
 }
 
+fn new_grid(trigger: &TriggerRow, at: Wall) -> grid::Kept {
+    grid::Kept { origin_at: trigger.origin_at, heeded_until: Some(at), last_at: None, wait: None }
+}
+
 fn state_of(schedule: &Schedule) -> TriggerState {
     TriggerState {
         row: schedule.row,
@@ -315,6 +384,7 @@ fn state_of(schedule: &Schedule) -> TriggerState {
         last_fired_at: schedule.last_fired_at,
         owner: schedule.owner,
         others: Vec::new(),
+        grid: None,
     }
 }
 
@@ -330,8 +400,20 @@ impl Store for MemoryStore {
         Ok(epoch)
     }
 
+    fn seen(&self, epoch: i64, at: Wall) -> Stored<()> {
+        let mut state = self.enter()?;
+        let owner = state.owners.get_mut(&epoch).expect("it joined");
+        if !owner.has_left {
+            owner.seen_at = Some(at);
+        }
+        Ok(())
+    }
+
     fn leave(&self, epoch: i64, kept: &InFlight, at: Wall) -> Stored<Option<i64>> {
         let remnant = if kept.is_empty() { None } else { Some(self.join(at)?) };
+        if let Some(remnant) = remnant {
+            self.state().owners.get_mut(&remnant).expect("it joined").seen_at = Some(at);
+        }
         {
             let mut state = self.enter()?;
             let rows: Vec<i64> = state.unfinished.iter().copied().collect();
@@ -499,6 +581,9 @@ impl Store for MemoryStore {
         let schedule = state.schedule_mut(row);
         schedule.enabled = enabled;
         schedule.disabled_cause = cause.map(str::to_owned);
+        if let Some(kept) = state.grids[row as usize - 1].as_mut().filter(|_| enabled) {
+            kept.wait = None;
+        }
         Ok(true)
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use cloaca_core::port::Store as _;
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
@@ -178,6 +179,19 @@ impl World {
             self.wall_shift_us = self.random.below(4_000_000) as i64 - 2_000_000;
         }
         self.remind();
+        self.show_signs_of_life();
+    }
+
+    /// Runners note now and then that they live.
+    fn show_signs_of_life(&mut self) {
+        let living = |process: &&Process| !process.is_zombie && !process.is_leaving;
+        let epochs: Vec<(i64, u64)> =
+            self.processes.iter().filter(living).map(|process| (process.epoch, process.born_ns)).collect();
+        for (epoch, born_ns) in epochs {
+            if self.time_ns - born_ns >= 10_000 * MS_NS && self.random.percent(20) {
+                let _ = self.store.seen(epoch, self.wall());
+            }
+        }
     }
 
     /// Whoever has siblings looks after them again.

@@ -54,33 +54,45 @@ impl World {
     }
 
     fn rearm(&mut self, p: usize, rearm: Rearm) {
-        let now = self.now(p).mono;
+        let at = self.now(p);
+        let now = at.mono;
         self.note(|| format!("{p}: {rearm:?}"));
         let process = &mut self.processes[p];
         let Rearm { slot, row, cursor, fired_at, disables, elsewhere, is_stale } = rearm;
         process.slots[slot as usize].is_elsewhere = elsewhere;
+        process.slots[slot as usize].in_commit &= row.is_some();
         match row {
             Some(mut kept) => {
                 kept.enabled &= !is_stale;
                 if !process.slots[slot as usize].is_retired {
                     // What was switched off here since the commit is not known to the row.
                     let before = process.poller.slot_of(kept.row);
-                    let before = before.map(|before| process.slots[before as usize].is_enabled);
+                    let found = before.map(|before| &process.slots[before as usize]);
+                    let pending = found.and_then(|before| before.make_up);
+                    let was_polled = found.is_some_and(|before| before.was_polled);
+                    let before = found.map(|before| before.is_enabled);
+                    let is_busy = process.polls.iter().any(|polling| polling.ticket.slot == slot);
                     let state = &mut process.slots[slot as usize];
                     state.row = Some(kept.row);
                     state.is_enabled = kept.enabled && before.unwrap_or(true);
+                    if !is_busy && !state.in_commit {
+                        state.resume(kept.grid.as_ref(), pending, was_polled, at);
+                    }
                 }
-                if process.poller.enable(slot, &kept, elsewhere, now) || is_stale {
+                if process.poller.enable(slot, &kept, elsewhere, at) || is_stale {
                     let epoch = process.epoch;
                     self.has_news.insert(epoch);
                     self.store.wake(epoch);
                 }
             }
-            None if elsewhere => process.poller.park(slot),
+            None if elsewhere => {
+                process.slots[slot as usize].make_up = None;
+                process.poller.park(slot);
+            }
             None => {
                 if let Some(schedule) = disables {
                     if let Some(slot) = process.poller.slot_of(schedule) {
-                        process.slots[slot as usize].switch(false);
+                        process.slots[slot as usize].switch(false, now);
                     }
                     process.poller.set_enabled(schedule, false, now);
                 }
@@ -128,13 +140,15 @@ impl World {
         match (change, receipt) {
             (Change::Tick(tick), receipt) => {
                 let moved = self.processes[p].moves.pop_front().expect("every tick was noted");
-                let Receipt::Tick(admitted) = receipt else { return };
-                if let Some(to) = moved.to {
+                let Receipt::Tick { fates, cursor } = receipt else { return };
+                let to = moved.after(tick, fates);
+                assert_eq!(*cursor, to.map(|to| to.to_string()), "the cursor after {fates:?} of {tick:?}");
+                if let Some(to) = to {
                     let before = self.cursors.insert(tick.schedule, to);
                     assert_eq!(before, moved.from, "the tick moved the cursor from where it was");
                 }
                 let store = self.store.state();
-                for (new, fate) in tick.fires.iter().zip(admitted) {
+                for (new, fate) in tick.fires.iter().zip(fates) {
                     if matches!(fate, Admitted::Started { .. }) {
                         self.witness.run_started(new, tick.at, &store);
                     }
@@ -219,7 +233,10 @@ impl World {
 /// Runs that the store refused.
 fn dropped(then: &Then, receipt: &Receipt) -> Vec<Uuid> {
     match (then, receipt) {
-        (Then::Tick { runs, .. } | Then::Start(runs), Receipt::Tick(admitted) | Receipt::Start(admitted)) => {
+        (
+            Then::Tick { runs, .. } | Then::Start(runs),
+            Receipt::Tick { fates: admitted, .. } | Receipt::Start(admitted),
+        ) => {
             let is_dropped = |fate: &Admitted| !matches!(fate, Admitted::Started { .. });
             runs.iter().zip(admitted).filter(|(_, fate)| is_dropped(fate)).map(|(&id, _)| id).collect()
         }
@@ -231,7 +248,7 @@ fn dropped(then: &Then, receipt: &Receipt) -> Vec<Uuid> {
 /// Fired runs that the store has kept.
 fn begun(then: &Then, receipt: &Receipt) -> Vec<Uuid> {
     match (then, receipt) {
-        (Then::Tick { runs, .. }, Receipt::Tick(admitted)) => {
+        (Then::Tick { runs, .. }, Receipt::Tick { fates: admitted, .. }) => {
             let is_kept = |fate: &Admitted| matches!(fate, Admitted::Started { .. });
             runs.iter().zip(admitted).filter(|(_, fate)| is_kept(fate)).map(|(&id, _)| id).collect()
         }

@@ -23,6 +23,20 @@ pub fn join(db: &Connection, locks: &Locks, at: Wall) -> Result<i64, Failure> {
     Ok(epoch)
 }
 
+/// A new owner's epoch, for what another leaves that is in flight.
+pub fn remnant(db: &Connection, locks: &Locks, at: Wall) -> Result<i64, Failure> {
+    let epoch = join(db, locks, at)?;
+    seen(db, epoch, at)?;
+    Ok(epoch)
+}
+
+/// Notes that an owner lives and polls.
+pub fn seen(db: &Connection, epoch: i64, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE owners SET seen_at = :at WHERE epoch = :epoch AND left_at IS NULL";
+    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch, ":at": at.0 })?;
+    Ok(())
+}
+
 /// Takes owners whose lock is free off the list, and counts the others.
 pub fn bury(db: &Connection, locks: &Locks, epoch: i64) -> Result<Siblings, Failure> {
     let mut siblings = Siblings { is_buried: !is_living(db, epoch)?, ..Siblings::default() };

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use cloaca_core::grid;
 use cloaca_core::port::{
     CronMove, NewCron, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow, TriggerState,
 };
@@ -55,12 +56,19 @@ fn one(db: &Connection, sql: &str, params: impl Params) -> Result<Option<Schedul
     Ok(db.prepare_cached(sql)?.query_row(params, schedule_of).optional()?)
 }
 
+/// What is known of a trigger that is declared again: whether that changes nothing, its state, when its owner took it over, and what it
+/// had to catch up with then.
+type Known = (bool, TriggerState, Option<(Wall, Wall)>);
+
 /// Declares triggers within one transaction, with its statements at hand: a program may declare a million.
 pub struct Declaring<'c> {
     db: &'c Connection,
     known: CachedStatement<'c>,
     insert: CachedStatement<'c>,
     hand_over: CachedStatement<'c>,
+    seen: CachedStatement<'c>,
+    /// When former owners were seen last.
+    seen_at: HashMap<i64, Option<Wall>>,
     /// Unfinished runs of others, once a trigger is met that may have some.
     others: Option<HashMap<i64, Vec<Other>>>,
     /// What tells the next id from others of its millisecond.
@@ -73,18 +81,27 @@ impl<'c> Declaring<'c> {
         // Index schedules_trigger.
         const KNOWN: &str = "
             SELECT row, enabled, cursor, last_fired_at, owner, workflow IS :workflow
-                AND interval_us IS :interval_us AND allow_concurrent IS :allow_concurrent
+                AND interval_us IS :interval_us AND allow_concurrent IS :allow_concurrent,
+                origin_at, heeded_until, last_at, not_before, wait_us, taken_at
             FROM schedules WHERE kind = 'trigger' AND name = :name";
         const INSERT: &str = "
             INSERT INTO schedules
-                (id, kind, name, workflow, interval_us, allow_concurrent, enabled, owner, created_at, updated_at)
-            VALUES (:id, 'trigger', :name, :workflow, :interval_us, :allow_concurrent, 1, :epoch, :at, :at)";
-        const HAND_OVER: &str = "UPDATE schedules SET owner = :epoch WHERE row = :row";
+                (id, kind, name, workflow, interval_us, allow_concurrent, enabled, owner, created_at, updated_at,
+                 origin_at, heeded_until, taken_at)
+            VALUES (:id, 'trigger', :name, :workflow, :interval_us, :allow_concurrent, 1, :epoch, :at, :at,
+                 :origin_at, :at, :at)";
+        const SEEN: &str = "SELECT seen_at FROM owners WHERE epoch = :epoch";
+        const HAND_OVER: &str = "
+            UPDATE schedules SET owner = :epoch, origin_at = coalesce(origin_at, :origin_at), heeded_until = :heeded_until,
+                taken_at = :at
+            WHERE row = :row";
         Ok(Self {
             db,
             known: db.prepare_cached(KNOWN)?,
             insert: db.prepare_cached(INSERT)?,
             hand_over: db.prepare_cached(HAND_OVER)?,
+            seen: db.prepare_cached(SEEN)?,
+            seen_at: HashMap::new(),
             others: None,
             serial: Uuid::now_v7().as_u128(),
         })
@@ -99,7 +116,7 @@ impl<'c> Declaring<'c> {
         at: Wall,
         is_living: impl FnOnce(i64) -> Result<bool, Failure>,
     ) -> Result<TriggerState, Failure> {
-        let Some((is_same, mut state)) = self.known(trigger)? else {
+        let Some((is_same, mut state, tenure)) = self.known(trigger)? else {
             return self.insert(epoch, trigger, at);
         };
         if !is_same {
@@ -110,13 +127,40 @@ impl<'c> Declaring<'c> {
             None => false,
         };
         if !stays {
-            self.hand_over.execute(named_params! { ":row": state.row, ":epoch": epoch })?;
+            let heeded_until = match tenure {
+                Some((taken_at, heeded_until)) => {
+                    let seen_at = state.owner.map(|owner| self.seen_at(owner)).transpose()?.flatten();
+                    grid::Tenure { taken_at, heeded_until, seen_at }.heeded_until(at)
+                }
+                None => at,
+            };
+            self.hand_over.execute(named_params! {
+                ":row": state.row,
+                ":epoch": epoch,
+                ":origin_at": trigger.origin_at.0,
+                ":heeded_until": heeded_until.0,
+                ":at": at.0,
+            })?;
             state.owner = Some(epoch);
+            state.grid = state.grid.map(|grid| grid::Kept { heeded_until: Some(heeded_until), ..grid });
+        } else {
+            state.grid = state.grid.map(|grid| grid::Kept { heeded_until: None, ..grid });
         }
         if state.owner == Some(epoch) {
             state.others = self.others_of(epoch, state.row, &trigger.workflow)?;
         }
         Ok(state)
+    }
+
+    /// When an owner was seen last, if it lived long enough for that and is remembered.
+    fn seen_at(&mut self, epoch: i64) -> Result<Option<Wall>, Failure> {
+        if let Some(&known) = self.seen_at.get(&epoch) {
+            return Ok(known);
+        }
+        let found = self.seen.query_row(named_params! { ":epoch": epoch }, |row| wall_maybe_at(row, 0));
+        let found = found.optional()?.flatten();
+        self.seen_at.insert(epoch, found);
+        Ok(found)
     }
 
     /// Unfinished runs of a trigger that `epoch` does not drive.
@@ -129,8 +173,8 @@ impl<'c> Declaring<'c> {
         Ok(line.filter(|other| other.may_go_on(workflow)).map(|other| other.id).collect())
     }
 
-    /// Where the trigger of that name stands, and whether its settings are the same.
-    fn known(&mut self, trigger: &TriggerRow) -> Result<Option<(bool, TriggerState)>, Failure> {
+    /// Where the trigger of that name stands, whether its settings are the same, and since when its owner has it.
+    fn known(&mut self, trigger: &TriggerRow) -> Result<Option<Known>, Failure> {
         let params = named_params! {
             ":name": trigger.name,
             ":workflow": trigger.workflow,
@@ -145,8 +189,10 @@ impl<'c> Declaring<'c> {
                 last_fired_at: wall_maybe_at(row, 3)?,
                 owner: row.get(4)?,
                 others: Vec::new(),
+                grid: grid_of(row, 6)?,
             };
-            Ok((row.get(5)?, state))
+            let tenure = wall_maybe_at(row, 11)?.zip(state.grid.and_then(|grid| grid.heeded_until));
+            Ok((row.get(5)?, state, tenure))
         };
         Ok(self.known.query_row(params, read).optional()?)
     }
@@ -162,10 +208,11 @@ impl<'c> Declaring<'c> {
             ":allow_concurrent": trigger.allow_concurrent,
             ":epoch": epoch,
             ":at": at.0,
+            ":origin_at": trigger.origin_at.0,
         })?;
         let row = self.db.last_insert_rowid();
-        let others = Vec::new();
-        Ok(TriggerState { row, enabled: true, cursor: None, last_fired_at: None, owner: Some(epoch), others })
+        let (owner, others) = (Some(epoch), Vec::new());
+        Ok(TriggerState { row, enabled: true, cursor: None, last_fired_at: None, owner, others, grid: None })
     }
 
     /// Ids of one millisecond ascend: random ones would be scattered over their index, which costs as much again as the rest.
@@ -175,6 +222,16 @@ impl<'c> Declaring<'c> {
         let millis = u64::try_from(at.0 / 1_000).unwrap_or(0);
         uuid::Builder::from_unix_timestamp_millis(millis, &serial).into_uuid()
     }
+}
+
+/// What is kept of when a trigger is due, if it is; five columns from `first` on.
+fn grid_of(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<grid::Kept>> {
+    let Some(origin_at) = wall_maybe_at(row, first)? else { return Ok(None) };
+    let not_before = wall_maybe_at(row, first + 3)?;
+    let span_us: Option<i64> = row.get(first + 4)?;
+    let wait = not_before.zip(span_us).map(|(not_before, span_us)| grid::Wait { not_before, span_us });
+    let (heeded_until, last_at) = (wall_maybe_at(row, first + 1)?, wall_maybe_at(row, first + 2)?);
+    Ok(Some(grid::Kept { origin_at, heeded_until, last_at, wait }))
 }
 
 fn configure(db: &Connection, row: i64, trigger: &TriggerRow, at: Wall) -> Result<(), Failure> {
@@ -205,15 +262,25 @@ pub fn hand_on(db: &Connection, epoch: i64, rows: &[i64], remnant: Option<i64>) 
 /// Saves what a poll leaves on its trigger; false if `change`'s epoch does not hold the trigger any more.
 pub fn advance(db: &Connection, change: &TickChange) -> Result<bool, Failure> {
     const SQL: &str = "
-        UPDATE schedules SET cursor = coalesce(:cursor, cursor), last_at = :at
+        UPDATE schedules SET cursor = coalesce(:cursor, cursor), last_at = :at, not_before = :not_before, wait_us = :wait_us
         WHERE row = :row AND owner = :epoch";
     let changed = db.prepare_cached(SQL)?.execute(named_params! {
         ":row": change.schedule,
         ":epoch": change.epoch,
-        ":cursor": change.cursor,
+        // Where a row ends is known after its fires.
+        ":cursor": change.cursor.as_ref().filter(|_| !change.has_row()),
         ":at": change.at.0,
+        ":not_before": change.wait_us.map(|wait_us| change.at.0.saturating_add(wait_us)),
+        ":wait_us": change.wait_us,
     })?;
     Ok(changed == 1)
+}
+
+/// Saves the cursor that a row of fires has left.
+pub fn move_cursor(db: &Connection, row: i64, cursor: &str) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE schedules SET cursor = :cursor WHERE row = :row";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": row, ":cursor": cursor })?;
+    Ok(())
 }
 
 /// Disables the trigger that a poll has just used up.
@@ -339,7 +406,9 @@ pub fn set_enabled(
     at: Wall,
 ) -> Result<bool, Failure> {
     const SQL: &str = "
-        UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = max(:at, updated_at + 1) WHERE row = :row";
+        UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = max(:at, updated_at + 1),
+            not_before = iif(:enabled, NULL, not_before)
+        WHERE row = :row";
     let cause = cause.filter(|_| !enabled);
     let params = named_params! { ":row": row, ":enabled": enabled, ":cause": cause, ":at": at.0 };
     Ok(db.prepare_cached(SQL)?.execute(params)? == 1)

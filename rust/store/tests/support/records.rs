@@ -75,7 +75,7 @@ pub fn commit(store: &dyn Store, change: Change) -> Receipt {
 
 pub fn admitted(receipt: Receipt) -> Vec<Admitted> {
     match receipt {
-        Receipt::Tick(admitted) | Receipt::Start(admitted) => admitted,
+        Receipt::Tick { fates, .. } | Receipt::Start(fates) => fates,
         other => panic!("{other:?} admits nothing"),
     }
 }
@@ -92,6 +92,7 @@ pub fn new_run(number: u128) -> NewRun {
         run_key: None,
         scheduled_at: None,
         waits: false,
+        cursor: None,
         created_at: Wall(20),
     }
 }
@@ -125,7 +126,13 @@ pub fn started(store: &dyn Store, epoch: i64, run: NewRun) -> i64 {
 }
 
 pub fn trigger_row(name: &str) -> TriggerRow {
-    TriggerRow { name: name.into(), workflow: "mail".into(), interval_us: 1_000, allow_concurrent: false }
+    TriggerRow {
+        name: name.into(),
+        workflow: "mail".into(),
+        interval_us: 1_000,
+        allow_concurrent: false,
+        origin_at: Wall(1_000),
+    }
 }
 
 pub fn declare(store: &dyn Store, epoch: i64, trigger: TriggerRow, at: Wall) -> Schedule {
@@ -151,8 +158,12 @@ pub fn tick(trigger: &Schedule, epoch: i64, fires: Vec<NewRun>) -> TickChange {
         cursor: None,
         at: Wall(50),
         fires,
+        room: None,
+        dropped: 0,
+        held_back: 0,
         history: vec![],
         disable: None,
+        wait_us: None,
     }
 }
 

@@ -15,3 +15,11 @@ INSERT INTO meta (name, value) SELECT 'spared_until', CAST((unixepoch('subsec') 
 -- Runs that nothing guarded when they were fired, for a trigger that is guarded since.
 CREATE INDEX runs_unguarded ON runs (schedule, context_hash)
     WHERE unique_hash = 0 AND context_hash IS NOT NULL AND completed_at IS NULL;
+-- A trigger's due times outlive who polls it: where its grid begins, when its owner took it over and until when what was due was heeded then,
+-- and a wait with how long it was to be.
+ALTER TABLE owners ADD COLUMN seen_at INTEGER;
+ALTER TABLE schedules ADD COLUMN origin_at INTEGER;
+ALTER TABLE schedules ADD COLUMN taken_at INTEGER;
+ALTER TABLE schedules ADD COLUMN heeded_until INTEGER;
+ALTER TABLE schedules ADD COLUMN not_before INTEGER;
+ALTER TABLE schedules ADD COLUMN wait_us INTEGER;
