@@ -370,6 +370,7 @@ impl Note {
             | Self::PollTooLong { trigger, .. }
             | Self::EventLost { trigger }
             | Self::TickDiscarded { trigger }
+            | Self::EventLost { trigger }
             | Self::TickRefused { trigger, .. }
             | Self::DeclarationRefused { trigger, .. } => About::of_trigger(trigger, None),
             Self::RunnerReady { .. }
