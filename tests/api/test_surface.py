@@ -81,6 +81,32 @@ def test_context_get_set_insert_update_remove() -> None:
     assert context == {"a": 9, "x": 1} == context.to_dict()
 
 
+def test_a_context_is_changed_as_a_dict_is() -> None:
+    context = Context({"a": 1})
+    context.update({"a": 2, "b": [1]})
+    context |= {"c": 3}
+    context |= Context({"d": 4})
+    assert context == {"a": 2, "b": [1], "c": 3, "d": 4}
+    assert context.setdefault("a", 9) == 2
+    assert context.setdefault("e") is None
+    assert context.setdefault("f", (1,)) == [1]
+    assert (context.pop("c"), context.pop("c", "gone"), context.pop("e", 1)) == (3, "gone", None)
+    assert list(context) == ["a", "b", "d", "f"]
+    with pytest.raises(KeyError, match="no key 'c'"):
+        context.pop("c")
+
+
+def test_a_context_takes_all_of_a_mapping_or_nothing() -> None:
+    context = Context({"a": 1})
+    with pytest.raises(ValueError, match="context value at b"):
+        context.update({"a": 2, "b": math.nan})
+    with pytest.raises(TypeError, match="a key with its value, or one mapping; got 'a' alone"):
+        context.update("a")  # type: ignore[call-overload]
+    with pytest.raises(TypeError):
+        context |= [("a", 2)]  # type: ignore[operator]
+    assert context == {"a": 1}
+
+
 def test_context_equality_ignores_order_and_tells_types_apart() -> None:
     assert Context({"a": 1, "b": 2}) == Context({"b": 2, "a": 1})
     assert Context({"a": 1}) != Context({"a": 2})
