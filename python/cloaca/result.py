@@ -21,7 +21,10 @@ REASON_CHARS_MAX = 1024
 
 
 class TriggerResult:
-    """What one poll decided: `TriggerResult.skip()` or `TriggerResult.fire(context)`."""
+    """What one poll decided: `TriggerResult.skip()` or `TriggerResult.fire(context)`.
+
+    Equal if everything said in it is; a fire without a context equals one with an empty context.
+    """
 
     __slots__ = ("_context", "_cursor", "_fires", "_reason", "_run_key", "_run_key_ttl")
 
@@ -125,6 +128,24 @@ class TriggerResult:
     def is_skip_result(self) -> bool:
         """Whether it skips."""
         return not self._fires
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, TriggerResult):
+            return NotImplemented
+        return (
+            self._fires == other._fires
+            and self._reason == other._reason
+            and self._run_key == other._run_key
+            and self._run_key_ttl == other._run_key_ttl
+            and (self._context or {}) == (other._context or {})
+            and (self._cursor == other._cursor or self.cursor == other.cursor)
+        )
+
+    def __hash__(self) -> int:
+        # The context is left out: whoever holds the result can change it in place.
+        return hash((self._fires, self._reason, self._run_key, self._run_key_ttl))
 
     def __repr__(self) -> str:
         return f"TriggerResult.Fire({self._context!r})" if self._fires else "TriggerResult.Skip"

@@ -563,6 +563,23 @@ def test_results_of_a_poll() -> None:
     assert (fire.is_fire_result(), fire.is_skip_result()) == (True, False)
 
 
+def test_results_of_a_poll_compare_by_value() -> None:
+    fire, skip = cloaca.TriggerResult.fire, cloaca.TriggerResult.skip
+    assert fire({"a": 1, "b": 2}) == fire(Context({"b": 2, "a": 1}))
+    assert fire() == fire({}) == fire(Context())
+    assert fire(run_key="k", run_key_ttl="1m") == fire(run_key="k", run_key_ttl=60)
+    assert fire(cursor={"a": 1, "b": 2}) == fire(cursor={"b": 2, "a": 1})
+    assert skip("empty") == skip("empty")
+    told = [fire(), fire({"a": 1}), fire(run_key="k"), fire(run_key="k", run_key_ttl=1), fire(cursor=1)]
+    told += [skip(), skip("empty"), skip("late")]
+    assert [[one == other for other in told] for one in told] == [
+        [place == row for place in range(len(told))] for row in range(len(told))
+    ]
+    assert hash(fire({"a": 1})) == hash(fire({"a": 1}))
+    assert fire() != True  # noqa: E712
+    assert skip() != None  # noqa: E711
+
+
 def test_a_decorated_trigger_is_still_the_function() -> None:
     @cloaca.trigger(on="w", poll_interval="1h")
     def watcher() -> bool:
