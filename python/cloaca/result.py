@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .check import RUN_KEY_CHARS_MAX
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
-from .errors import TriggerError, excerpt
+from .errors import RunFailedError, TriggerError, excerpt
 from .frozen import Frozen
 from .name import is_text
 
@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
-    from typing import Any
+    from typing import Any, Self
 
 REASON_CHARS_MAX = 1024
 
@@ -244,6 +244,22 @@ class WorkflowResult(Frozen):
             final_context=final_context,
             error_message=error_message,
         )
+
+    def raise_for_failure(self) -> Self:
+        """Raises if the run failed or was cancelled, and otherwise returns the result itself.
+
+        Raises:
+            RunFailedError: (a `RuntimeError`) the message says which task failed with what error; `result` is
+                this result.
+        """
+        if self.status not in ("Failed", "Cancelled"):
+            return self
+        why = f": {self.error_message}" if self.error_message else ""
+        failed = RunFailedError(
+            f"the run was cancelled{why}" if self.status == "Cancelled" else f"the run failed{why}"
+        )
+        failed.result = self
+        raise failed
 
     def __repr__(self) -> str:
         return f"WorkflowResult(status={self.status}, error={self.error_message})"

@@ -1,8 +1,10 @@
 """The published surface, section by section in the order of the API page."""
 
+import asyncio
 import copy
 import json
 import math
+import pickle
 import threading
 import warnings
 from collections.abc import Callable
@@ -778,6 +780,38 @@ def test_a_result_tells_its_times_and_error(runner: cloaca.DefaultRunner) -> Non
     assert repr(result) == "WorkflowResult(status=Completed, error=None)"
     assert result.start_time <= str(result.end_time)
     assert result.start_time.endswith("Z")
+
+
+@pytest.mark.parametrize("make", [lambda: cloaca.DefaultRunner(":memory:"), cloaca.testing.Runner])
+def test_a_failed_run_raises_where_it_is_asked_to(make: Callable[[], cloaca.DefaultRunner]) -> None:
+    def fail(context: Context) -> None:
+        raise ValueError("boom")
+
+    workflow((noop, {"id": "a"}), name="fine")
+    workflow((fail, {"id": "a", "retry_attempts": 1}))
+    with make() as runner:
+        assert runner.execute("fine", check=True).status == "Completed"
+        result = runner.execute("w")
+        with pytest.raises(cloaca.RunFailedError, match=r"the run failed: .*ValueError: boom") as by_result:
+            result.raise_for_failure()
+        assert by_result.value.result is result
+        with pytest.raises(RuntimeError, match="ValueError: boom") as by_check:
+            runner.execute("w", check=True)
+        assert pickle.loads(pickle.dumps(by_check.value)).result.status == "Failed"
+        with pytest.raises(RuntimeError, match="ValueError: boom"):
+            asyncio.run(runner.execute_async("w", check=True))
+        with pytest.raises(ValueError, match="check"):
+            runner.execute("w", check="yes")  # type: ignore[arg-type]
+        fine = runner.execute("fine")
+        assert fine.raise_for_failure() is fine
+
+
+def test_a_cancelled_run_counts_as_failed_where_it_is_asked_to() -> None:
+    result = cloaca.WorkflowResult(
+        status="Cancelled", start_time="2026-01-01T00:00:00Z", end_time=None, final_context=Context()
+    )
+    with pytest.raises(cloaca.RunFailedError, match=r"^the run was cancelled$"):
+        result.raise_for_failure()
 
 
 # DefaultRunnerConfig and the rest
