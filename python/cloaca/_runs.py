@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from . import check, registry, rows
+from .check import flag
 from .context import decode_value, encode_within
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
 from .run import Run
@@ -36,28 +37,43 @@ class Runs:
         def _open(self) -> Any: ...
 
     def execute(
-        self, workflow_name: str, context: Context | Mapping[str, Any] | None = None
+        self,
+        workflow_name: str,
+        context: Context | Mapping[str, Any] | None = None,
+        *,
+        check: bool = False,
     ) -> WorkflowResult:
-        """Runs a workflow and waits until the run is final. A failing task is no exception: look at `status`.
+        """Runs a workflow and waits until the run is final.
+
+        A failing task is no exception unless `check` is true: look at `status`.
 
         Args:
             workflow_name (str): a registered workflow.
             context (Context | Mapping | None): what its first tasks get.
+            check (bool): raise if the run fails or is cancelled, as `WorkflowResult.raise_for_failure` does.
 
         Raises:
             WorkflowError: (a `ValueError`) no such workflow; the message names those that exist.
             ContextError, ContextTypeError: the context is not JSON, or too large for this runner.
             RunnerError: (a `RuntimeError`) the runner is shut down.
+            RunFailedError: (a `RuntimeError`) with `check`, the run failed or was cancelled.
+            ArgumentError: (a `ValueError`) `check` is no `bool`.
         """
-        return self._submit(workflow_name, context).result()
+        checks = flag(check, "check")
+        result = self._submit(workflow_name, context).result()
+        return result.raise_for_failure() if checks else result
 
     async def execute_async(
-        self, workflow_name: str, context: Context | Mapping[str, Any] | None = None
+        self,
+        workflow_name: str,
+        context: Context | Mapping[str, Any] | None = None,
+        *,
+        check: bool = False,
     ) -> WorkflowResult:
         """Like `execute`, without blocking the event loop."""
         import asyncio
 
-        return await asyncio.to_thread(self.execute, workflow_name, context)
+        return await asyncio.to_thread(self.execute, workflow_name, context, check=check)
 
     def submit(
         self,

@@ -17,11 +17,12 @@ from .name import is_text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-    from typing import Any, NoReturn, Self
+    from typing import Any, NoReturn, Self, overload
 
 DEPTH_MAX = 200
 """How many objects and arrays may stand inside one another, the context itself being the first."""
 
+_MISSING: Any = object()
 _HOLDS = "a context holds dict, list, tuple, set, str, int, float, bool and None"
 
 
@@ -83,15 +84,57 @@ class Context:
             )
         self.set(key, value)
 
-    def update(self, key: str, value: Any) -> None:
-        """Replaces the value of a key that is there.
+    if TYPE_CHECKING:
+
+        @overload
+        def update(self, key: str, value: Any) -> None: ...
+        @overload
+        def update(self, key: Mapping[str, Any] | Context, /) -> None: ...
+
+    def update(self, key: Any, value: Any = _MISSING) -> None:
+        """Replaces the value of a key that is there; given a mapping alone, inserts or replaces every item.
+
+        Of a mapping all items are taken, or none if one is refused.
 
         Raises:
             ContextKeyError: (a `KeyError`) the key is missing. Otherwise as the constructor.
+            ContextTypeError: (a `TypeError`) a key without a value.
         """
+        if value is _MISSING:
+            if not isinstance(key, Mapping):
+                raise ContextTypeError(
+                    f"update takes a key with its value, or one mapping; got {excerpt(key)} alone"
+                )
+            self.update_from_dict(key)
+            return
         if key not in self._data:
             self._miss(key)
         self.set(key, value)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value; where the key is missing, `default` is inserted first. Raises as the constructor."""
+        if key not in self._data:
+            self.set(key, default)
+        return self._data[key]
+
+    if TYPE_CHECKING:
+
+        @overload
+        def pop(self, key: str) -> Any: ...
+        @overload
+        def pop(self, key: str, default: Any) -> Any: ...
+
+    def pop(self, key: str, default: Any = _MISSING) -> Any:
+        """Takes a key out and returns its value, or `default` if the key is missing.
+
+        Raises:
+            ContextKeyError: (a `KeyError`) the key is missing, and no default was given.
+        """
+        if key in self._data:
+            return self._data.pop(key)
+        if default is _MISSING:
+            self._miss(key)
+        return default
 
     def remove(self, key: str) -> Any:
         """Takes a key out and returns its value, or `None` if the key is missing."""
@@ -144,6 +187,12 @@ class Context:
         if key not in self._data:
             self._miss(key)
         del self._data[key]
+
+    def __ior__(self, other: Mapping[str, Any] | Context) -> Self:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        self.update_from_dict(other)
+        return self
 
     def __contains__(self, key: object) -> bool:
         return key in self._data

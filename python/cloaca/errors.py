@@ -5,6 +5,10 @@ Invariant: each class is a `CloacaError` and the built-in that a caller would ca
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .result import WorkflowResult
+
 EXCERPT_CHARS_MAX = 80
 
 
@@ -76,6 +80,15 @@ class UrlError(StoreError, ValueError):
 
 class RunnerError(CloacaError, RuntimeError):
     """A runner that cannot do this now, because it is shut down, forked or at fault itself."""
+
+
+class RunFailedError(CloacaError, RuntimeError):
+    """A run failed or was cancelled, and its caller asked to be told by an exception.
+
+    `result` is the `WorkflowResult`.
+    """
+
+    result: WorkflowResult
 
 
 class ArgumentError(RunnerError, ValueError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .check import RUN_KEY_CHARS_MAX
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
-from .errors import TriggerError, excerpt
+from .errors import RunFailedError, TriggerError, excerpt
 from .frozen import Frozen
 from .name import is_text
 
@@ -15,13 +15,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
-    from typing import Any
+    from typing import Any, Self
 
 REASON_CHARS_MAX = 1024
 
 
 class TriggerResult:
-    """What one poll decided: `TriggerResult.skip()` or `TriggerResult.fire(context)`."""
+    """What one poll decided: `TriggerResult.skip()` or `TriggerResult.fire(context)`.
+
+    Equal if everything said in it is; a fire without a context equals one with an empty context.
+    """
 
     __slots__ = ("_context", "_cursor", "_dedup_key", "_fires", "_reason", "_run_key", "_run_key_ttl")
 
@@ -151,6 +154,24 @@ class TriggerResult:
         """Whether it skips."""
         return not self._fires
 
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, TriggerResult):
+            return NotImplemented
+        return (
+            self._fires == other._fires
+            and self._reason == other._reason
+            and self._run_key == other._run_key
+            and self._run_key_ttl == other._run_key_ttl
+            and (self._context or {}) == (other._context or {})
+            and (self._cursor == other._cursor or self.cursor == other.cursor)
+        )
+
+    def __hash__(self) -> int:
+        # The context is left out: whoever holds the result can change it in place.
+        return hash((self._fires, self._reason, self._run_key, self._run_key_ttl))
+
     def __repr__(self) -> str:
         return f"TriggerResult.Fire({self._context!r})" if self._fires else "TriggerResult.Skip"
 
@@ -255,6 +276,22 @@ class WorkflowResult(Frozen):
             final_context=final_context,
             error_message=error_message,
         )
+
+    def raise_for_failure(self) -> Self:
+        """Raises if the run failed or was cancelled, and otherwise returns the result itself.
+
+        Raises:
+            RunFailedError: (a `RuntimeError`) the message says which task failed with what error; `result` is
+                this result.
+        """
+        if self.status not in ("Failed", "Cancelled"):
+            return self
+        why = f": {self.error_message}" if self.error_message else ""
+        failed = RunFailedError(
+            f"the run was cancelled{why}" if self.status == "Cancelled" else f"the run failed{why}"
+        )
+        failed.result = self
+        raise failed
 
     def __repr__(self) -> str:
         return f"WorkflowResult(status={self.status}, error={self.error_message})"

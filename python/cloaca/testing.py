@@ -5,7 +5,7 @@ Invariant: time stands still but for `Runner.advance` and `Runner.execute`.
 
 from __future__ import annotations
 
-from .check import microseconds
+from .check import flag, microseconds
 from .config import DefaultRunnerConfig
 from .context import Context, decode_value
 from .duration import microseconds_of
@@ -74,10 +74,15 @@ class Runner(DefaultRunner):
             )
 
     def execute(
-        self, workflow_name: str, context: Context | Mapping[str, Any] | None = None
+        self,
+        workflow_name: str,
+        context: Context | Mapping[str, Any] | None = None,
+        *,
+        check: bool = False,
     ) -> WorkflowResult:
         """Runs a workflow, moving the clock over the delays of its retries. Raises what
         `DefaultRunner.execute` raises."""
+        checks = flag(check, "check")
         run = self.submit(workflow_name, context)
         self.run_until_idle()
         while self._open().runs.run(run.id)["completed_at"] is None:
@@ -85,7 +90,8 @@ class Runner(DefaultRunner):
             if due is None:
                 raise RunnerError(f"run {run.id} waits for nothing that the clock could bring")
             self._advance(due)
-        return run.result()
+        result = run.result()
+        return result.raise_for_failure() if checks else result
 
     def fired(self, workflow: str) -> list[Context]:
         """The contexts with which triggers and crons started this workflow, oldest first."""

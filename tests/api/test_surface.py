@@ -1,8 +1,10 @@
 """The published surface, section by section in the order of the API page."""
 
+import asyncio
 import copy
 import json
 import math
+import pickle
 import threading
 import warnings
 from collections.abc import Callable
@@ -79,6 +81,32 @@ def test_context_get_set_insert_update_remove() -> None:
             missing()
     context.update_from_dict({"x": 1, "a": 9})
     assert context == {"a": 9, "x": 1} == context.to_dict()
+
+
+def test_a_context_is_changed_as_a_dict_is() -> None:
+    context = Context({"a": 1})
+    context.update({"a": 2, "b": [1]})
+    context |= {"c": 3}
+    context |= Context({"d": 4})
+    assert context == {"a": 2, "b": [1], "c": 3, "d": 4}
+    assert context.setdefault("a", 9) == 2
+    assert context.setdefault("e") is None
+    assert context.setdefault("f", (1,)) == [1]
+    assert (context.pop("c"), context.pop("c", "gone"), context.pop("e", 1)) == (3, "gone", None)
+    assert list(context) == ["a", "b", "d", "f"]
+    with pytest.raises(KeyError, match="no key 'c'"):
+        context.pop("c")
+
+
+def test_a_context_takes_all_of_a_mapping_or_nothing() -> None:
+    context = Context({"a": 1})
+    with pytest.raises(ValueError, match="context value at b"):
+        context.update({"a": 2, "b": math.nan})
+    with pytest.raises(TypeError, match="a key with its value, or one mapping; got 'a' alone"):
+        context.update("a")  # type: ignore[call-overload]
+    with pytest.raises(TypeError):
+        context |= [("a", 2)]  # type: ignore[operator]
+    assert context == {"a": 1}
 
 
 def test_context_equality_ignores_order_and_tells_types_apart() -> None:
@@ -537,6 +565,23 @@ def test_results_of_a_poll() -> None:
     assert (fire.is_fire_result(), fire.is_skip_result()) == (True, False)
 
 
+def test_results_of_a_poll_compare_by_value() -> None:
+    fire, skip = cloaca.TriggerResult.fire, cloaca.TriggerResult.skip
+    assert fire({"a": 1, "b": 2}) == fire(Context({"b": 2, "a": 1}))
+    assert fire() == fire({}) == fire(Context())
+    assert fire(run_key="k", run_key_ttl="1m") == fire(run_key="k", run_key_ttl=60)
+    assert fire(cursor={"a": 1, "b": 2}) == fire(cursor={"b": 2, "a": 1})
+    assert skip("empty") == skip("empty")
+    told = [fire(), fire({"a": 1}), fire(run_key="k"), fire(run_key="k", run_key_ttl=1), fire(cursor=1)]
+    told += [skip(), skip("empty"), skip("late")]
+    assert [[one == other for other in told] for one in told] == [
+        [place == row for place in range(len(told))] for row in range(len(told))
+    ]
+    assert hash(fire({"a": 1})) == hash(fire({"a": 1}))
+    assert fire() != True  # noqa: E712
+    assert skip() != None  # noqa: E711
+
+
 def test_a_decorated_trigger_is_still_the_function() -> None:
     @cloaca.trigger(on="w", poll_interval="1h")
     def watcher() -> bool:
@@ -735,6 +780,38 @@ def test_a_result_tells_its_times_and_error(runner: cloaca.DefaultRunner) -> Non
     assert repr(result) == "WorkflowResult(status=Completed, error=None)"
     assert result.start_time <= str(result.end_time)
     assert result.start_time.endswith("Z")
+
+
+@pytest.mark.parametrize("make", [lambda: cloaca.DefaultRunner(":memory:"), cloaca.testing.Runner])
+def test_a_failed_run_raises_where_it_is_asked_to(make: Callable[[], cloaca.DefaultRunner]) -> None:
+    def fail(context: Context) -> None:
+        raise ValueError("boom")
+
+    workflow((noop, {"id": "a"}), name="fine")
+    workflow((fail, {"id": "a", "retry_attempts": 1}))
+    with make() as runner:
+        assert runner.execute("fine", check=True).status == "Completed"
+        result = runner.execute("w")
+        with pytest.raises(cloaca.RunFailedError, match=r"the run failed: .*ValueError: boom") as by_result:
+            result.raise_for_failure()
+        assert by_result.value.result is result
+        with pytest.raises(RuntimeError, match="ValueError: boom") as by_check:
+            runner.execute("w", check=True)
+        assert pickle.loads(pickle.dumps(by_check.value)).result.status == "Failed"
+        with pytest.raises(RuntimeError, match="ValueError: boom"):
+            asyncio.run(runner.execute_async("w", check=True))
+        with pytest.raises(ValueError, match="check"):
+            runner.execute("w", check="yes")  # type: ignore[arg-type]
+        fine = runner.execute("fine")
+        assert fine.raise_for_failure() is fine
+
+
+def test_a_cancelled_run_counts_as_failed_where_it_is_asked_to() -> None:
+    result = cloaca.WorkflowResult(
+        status="Cancelled", start_time="2026-01-01T00:00:00Z", end_time=None, final_context=Context()
+    )
+    with pytest.raises(cloaca.RunFailedError, match=r"^the run was cancelled$"):
+        result.raise_for_failure()
 
 
 # DefaultRunnerConfig and the rest
