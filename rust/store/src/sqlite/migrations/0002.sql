@@ -23,3 +23,9 @@ ALTER TABLE schedules ADD COLUMN taken_at INTEGER;
 ALTER TABLE schedules ADD COLUMN heeded_until INTEGER;
 ALTER TABLE schedules ADD COLUMN not_before INTEGER;
 ALTER TABLE schedules ADD COLUMN wait_us INTEGER;
+-- A cron that a program declares is the one of its name, with its declaration; one that was registered by hand is known by its three.
+ALTER TABLE schedules ADD COLUMN declared_as TEXT;
+DROP INDEX schedules_cron;
+CREATE INDEX schedules_cron ON schedules (workflow, expression, timezone) WHERE kind = 'cron';
+CREATE INDEX schedules_cron_name ON schedules (name) WHERE kind = 'cron' AND name <> '';
+CREATE UNIQUE INDEX schedules_declared ON schedules (name) WHERE kind = 'cron' AND declared_as IS NOT NULL;
