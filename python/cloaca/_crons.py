@@ -5,7 +5,7 @@ Decides nothing: it checks arguments and words what the store refuses.
 
 from __future__ import annotations
 
-from . import check, rows
+from . import check, registry, rows, why
 from .errors import ScheduleError, excerpt
 from .name import is_text
 
@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
+
+    from .crew import Crew
 
 _SAME_CRON = """
     SELECT other.id FROM schedules AS this JOIN schedules AS other ON other.workflow = this.workflow
@@ -24,6 +26,7 @@ class Crons:
     """The part of a runner that is about crons."""
 
     if TYPE_CHECKING:
+        _crew: Crew
 
         def _open(self) -> Any: ...
 
@@ -49,9 +52,12 @@ class Crons:
                     "it must be a non-empty str"
                 )
         try:
-            return str(engine.schedules.put_cron(workflow_name, cron_expression, timezone))
+            made = str(engine.schedules.put_cron(workflow_name, cron_expression, timezone))
         except ScheduleError as error:
             raise ScheduleError(f"Failed to register cron workflow: {error}") from None
+        if not registry.knows(workflow_name):
+            self._crew.warn(f"cron {excerpt(cron_expression)} {why.undeclared(workflow_name)}")
+        return made
 
     def list_cron_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None

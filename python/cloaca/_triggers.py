@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-from . import check, rows, why
+from . import check, registry, rows, why
+from .context import decode_value
 from .errors import RunnerError, TriggerError, excerpt
 
 TYPE_CHECKING = False
@@ -24,6 +25,9 @@ TICK_SECONDS_MAX = 5.0
 _OWNER = """
     SELECT epoch FROM schedules JOIN owners ON epoch = owner AND left_at IS NULL
     WHERE kind = 'trigger' AND schedules.name = ?"""
+
+
+_CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
 
 
 class Triggers:
@@ -95,13 +99,19 @@ class Triggers:
         if standing["standing"] is None:
             standing["declared"] = trigger_name in self._declarations.places
             standing["polled_by"] = self._polled_by(trigger_name)
-        return why.sentence(standing, self.ticks(trigger_name, 1))
+        told = why.sentence(standing, self.ticks(trigger_name, 1))
+        definition = registry.triggers.get(trigger_name)
+        fired = None if definition is None or standing["standing"] is None else definition.kind.workflow
+        if fired is not None and not registry.knows(fired):
+            return f"{told}; it {why.undeclared(fired)}"
+        return told
 
     def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
         """Polls a trigger once, now, on this thread.
 
         Args:
-            dry_run (bool): only look: nothing is stored and nothing starts.
+            dry_run (bool): only look: nothing is stored and nothing starts. `cursor` is then where it would
+                stand if all fires were taken.
 
         Returns:
             A dict with `outcome` (`"skip"`, `"fire"` or `"error"`), `reason`, `fires` (dicts with `context`
@@ -129,9 +139,18 @@ class Triggers:
                     "polls it, call tick there"
                 )
             raise TriggerError(self._unknown_trigger(trigger_name))
-        ruling = self._crew.poll_now(ticket, dry_run)
+        before = self._kept_cursor(name)
+        decided = rows.tick(self._crew.poll_now(ticket, dry_run))
         engine.polls.flush(name)
-        return rows.tick(ruling)
+        if not dry_run:
+            # Fires with cursors: only the store knows which of them were taken.
+            after = self._kept_cursor(name)
+            decided["cursor"] = None if after in (before, None) else decode_value(after)
+        return decided
+
+    def _kept_cursor(self, name: str) -> Any:
+        kept = self._open().store.query(_CURSOR, [name])
+        return kept[0]["cursor"] if kept else None
 
     def _refuse_elsewhere(self, name: str) -> None:
         found = self._open().polls.standing(name)

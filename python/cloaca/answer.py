@@ -5,7 +5,7 @@ Decides what counts as an answer. Invariant: an answer that is none raises, and 
 
 from __future__ import annotations
 
-from .context import encode_within
+from .context import encode_within, fitting
 from .errors import TriggerError
 from .plain import plain
 from .result import SKIP, TriggerResult
@@ -17,11 +17,24 @@ if TYPE_CHECKING:
 
     from .tick import Tick
 
-    Fire = tuple[str, str | None, int | None]
+    Fire = tuple[str, str | None, int | None, str | None]
     Ruling = str | tuple[str, int] | tuple[list[Fire], str | None, str, str | None] | None
 
 FIRES_MAX = 10_000
 """One poll may fire at most so many runs."""
+
+
+class PartlyError(Exception):
+    """A generator raised after it had given fires that carry their own cursors: those count."""
+
+    def __init__(self, results: list[TriggerResult], raised: Exception) -> None:
+        super().__init__(results, raised)
+        self.results = results
+        self.raised = raised
+
+    def fires(self, bytes_max: int) -> list[Fire]:
+        """The fires that count."""
+        return [_fire(result, bytes_max) for result in self.results]
 
 
 def ruled(answer: object, tick: Tick | None, bytes_max: int) -> Ruling:
@@ -46,21 +59,28 @@ def _results(answer: Any) -> list[TriggerResult]:
         kind = "None" if answer is None else type(answer).__name__
         raise TriggerError(f"it returned {kind}; return a TriggerResult, a bool, or a list of TriggerResults")
     results: list[TriggerResult] = []
-    for result in answer:
-        if not isinstance(result, TriggerResult):
-            raise TriggerError(f"its list holds a {type(result).__name__}; each must be a TriggerResult")
-        results.append(result)
-        if len(results) > FIRES_MAX:
-            raise TriggerError(
-                f"it gave more than {FIRES_MAX} results at once; give the rest at the next poll"
-            )
+    try:
+        for result in answer:
+            if not isinstance(result, TriggerResult):
+                raise TriggerError(f"its list holds a {type(result).__name__}; each must be a TriggerResult")
+            results.append(result)
+            if len(results) > FIRES_MAX:
+                raise TriggerError(
+                    f"it gave more than {FIRES_MAX} results at once; give the rest at the next poll"
+                )
+    except Exception as raised:
+        count = [result for result in results[:FIRES_MAX] if result._cursor is not None]
+        if count and hasattr(answer, "__next__"):
+            raise PartlyError(count, raised) from raised
+        raise
     return results
 
 
 def _fire(result: TriggerResult, bytes_max: int) -> Fire:
     ttl = result.run_key_ttl
     text = encode_within(bytes_max, result.context, "the context of a fire")
-    return text, result.run_key, None if ttl is None else int(ttl * 1e6)
+    cursor = None if result._cursor is None else fitting(bytes_max, result._cursor, "the cursor of a fire")
+    return text, result.run_key, None if ttl is None else int(ttl * 1e6), cursor
 
 
 def is_awaitable(answer: object) -> bool:

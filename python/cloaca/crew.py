@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from . import attempt
-from .answer import complete, is_awaitable, ruled
+from .answer import PartlyError, complete, is_awaitable, ruled
 from .duration import text_of
 from .errors import CloacaError, RunnerError
 from .job import Ticket
@@ -87,6 +87,10 @@ class Crew:
     def holds_file(self) -> bool:
         """Whether the store's file is open here: until the runner is shut down and no body of its runs."""
         return not self.engine.is_closed
+
+    def warn(self, text: str) -> None:
+        """Says on the logger `cloaca` what the program may not have meant."""
+        say(_engine_log, logging.WARNING, "%s", text)
 
     def running(self) -> list[str]:
         """What tasks run now, in words."""
@@ -232,6 +236,17 @@ class Crew:
         if type(answer) is Ticked:
             tick, answer = answer.tick, answer.answer
         try:
+            return self._answered(ticket, definition.name, tick, answer, error)
+        except PartlyError as partly:
+            ruling = self._answered(ticket, definition.name, None, None, partly.raised)
+            # What went wrong is told as ever, and what was given before counts.
+            told = ruling[-1] if isinstance(ruling, tuple) and len(ruling) == 4 else str(partly.raised)
+            return partly.fires(self.engine.context_bytes_max), None, "", told
+
+    def _answered(
+        self, ticket: TicketParts, name: str, tick: Tick | None, answer: object, error: BaseException | None
+    ) -> Ruling:
+        try:
             if error is not None:
                 raise error
             if is_awaitable(answer):
@@ -241,10 +256,12 @@ class Crew:
         except RetryAfter as wish:
             return f"retry after {text_of(wish.delay_us)}", wish.delay_us
         except CloacaError as refused:
-            say(_engine_log, logging.ERROR, "trigger '%s': %s", definition.name, describe(refused))
+            say(_engine_log, logging.ERROR, "trigger '%s': %s", name, describe(refused))
             return [], None, "", describe(refused)
+        except PartlyError:
+            raise
         except Exception as raised:
-            return self._raised(definition.name, raised)
+            return self._raised(name, raised)
 
     def _raised(self, name: str, raised: BaseException) -> Ruling:
         say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=raised)

@@ -13,6 +13,7 @@ from operator import attrgetter
 from . import registry
 from .policy import Backoff
 from .trigger import POLL_INTERVAL_US
+from .why import undeclared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +49,17 @@ class Declarations:
         """Tells the engine nothing more. Without the lock: who declares now may hold it for long."""
         self._is_closed = True
         registry.detach(self)
+
+    def ready(self) -> None:
+        """Everything that the program has declared so far is known: says what would start nothing."""
+        known = {None, *registry.names()}
+        lost: dict[str, list[str]] = {}
+        for trigger in list(registry.triggers.values()):
+            if (workflow := trigger.kind.workflow) not in known:
+                lost.setdefault(str(workflow), []).append(trigger.name)
+        for workflow, triggers in lost.items():
+            more = f" (and {len(triggers) - 1} more triggers)" if len(triggers) > 1 else ""
+            self._crew.warn(f"trigger '{triggers[0]}'{more} {undeclared(workflow)}")
 
     def on_workflow(self, workflow: Workflow) -> None:
         """The program declared a workflow, before this runner was made or after."""

@@ -138,6 +138,12 @@ def workflow(name: str) -> Workflow | None:
     return built
 
 
+def knows(name: str) -> bool:
+    """Whether there is a workflow of this name, built or not."""
+    with lock:
+        return name in workflows or name in constructors
+
+
 def names() -> list[str]:
     """The names of all workflows, sorted."""
     with lock:

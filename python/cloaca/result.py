@@ -6,7 +6,7 @@ Invariant: a result doesn't change after it was made, so one skip can be everybo
 from __future__ import annotations
 
 from .check import RUN_KEY_CHARS_MAX
-from .context import Context
+from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .errors import TriggerError, excerpt
 from .frozen import Frozen
 from .name import is_text
@@ -23,13 +23,14 @@ REASON_CHARS_MAX = 1024
 class TriggerResult:
     """What one poll decided: `TriggerResult.skip()` or `TriggerResult.fire(context)`."""
 
-    __slots__ = ("_context", "_fires", "_reason", "_run_key", "_run_key_ttl")
+    __slots__ = ("_context", "_cursor", "_fires", "_reason", "_run_key", "_run_key_ttl")
 
     _fires: bool
     _context: Context | None
     _reason: str | None
     _run_key: str | None
     _run_key_ttl: float | None
+    _cursor: str | None
 
     def __init__(self) -> None:
         raise TypeError("call TriggerResult.skip() or TriggerResult.fire(context)")
@@ -58,15 +59,22 @@ class TriggerResult:
         *,
         run_key: str | None = None,
         run_key_ttl: str | float | timedelta | None = None,
+        cursor: Any = None,
     ) -> TriggerResult:
         """Start the workflow with this context, which is copied here.
 
         `run_key` may start at most one run, within `run_key_ttl` (a duration: `"7d"`, seconds, a `timedelta`)
         or for ever.
 
+        `cursor` is the trigger's cursor once this fire is behind it, a JSON value that is copied here; `None`
+        means that it has none. The cursors of a poll's fires move the trigger's own only past what became a
+        run, or was used up by its run key: the first one that overlap drops stops it, and comes again at the
+        next poll with those behind it. A fire with a cursor is an event of its own: no other with an equal
+        context stands in its way.
+
         Raises:
-            ContextTypeError: (a `TypeError`) the context, or a value in it, is of a wrong type.
-            ContextError: (a `ValueError`) the context holds what JSON cannot.
+            ContextTypeError: (a `TypeError`) the context or the cursor, or a value in it, is of a wrong type.
+            ContextError: (a `ValueError`) the context or the cursor holds what JSON cannot.
             TriggerError: (a `ValueError`) a run key that is empty or no `str`, or a bad or lonely
                 `run_key_ttl`.
         """
@@ -82,7 +90,8 @@ class TriggerResult:
 
             seconds = seconds_of(run_key_ttl, "run_key_ttl")
         held = None if context is None else Context(context)
-        return _made(fires=True, context=held, reason=None, run_key=run_key, run_key_ttl=seconds)
+        text = None if cursor is None else encode_value(checked_value(cursor, "cursor", DEPTH_MAX))
+        return _made(fires=True, context=held, reason=None, run_key=run_key, run_key_ttl=seconds, cursor=text)
 
     @property
     def context(self) -> Context | None:
@@ -104,6 +113,11 @@ class TriggerResult:
         """How long the run key holds, in seconds; none means for ever."""
         return self._run_key_ttl
 
+    @property
+    def cursor(self) -> Any:
+        """The trigger's cursor once this fire is behind it; `None` if it carries none."""
+        return None if self._cursor is None else decode_value(self._cursor)
+
     def is_fire_result(self) -> bool:
         """Whether it fires."""
         return self._fires
@@ -121,7 +135,8 @@ class TriggerResult:
     def __reduce__(self) -> str | tuple[Any, ...]:
         if self is SKIP:
             return "SKIP"
-        return _restored, (self._fires, self._context, self._reason, self._run_key, self._run_key_ttl)
+        parts = self._fires, self._context, self._reason, self._run_key, self._run_key_ttl
+        return _restored, parts if self._cursor is None else (*parts, self._cursor)
 
 
 def _made(
@@ -131,6 +146,7 @@ def _made(
     reason: str | None,
     run_key: str | None,
     run_key_ttl: float | None,
+    cursor: str | None = None,
 ) -> TriggerResult:
     result = object.__new__(TriggerResult)
     result._fires = fires
@@ -138,13 +154,21 @@ def _made(
     result._reason = reason
     result._run_key = run_key
     result._run_key_ttl = run_key_ttl
+    result._cursor = cursor
     return result
 
 
 def _restored(
-    fires: bool, context: Context | None, reason: str | None, run_key: str | None, run_key_ttl: float | None
+    fires: bool,
+    context: Context | None,
+    reason: str | None,
+    run_key: str | None,
+    run_key_ttl: float | None,
+    cursor: str | None = None,
 ) -> TriggerResult:
-    return _made(fires=fires, context=context, reason=reason, run_key=run_key, run_key_ttl=run_key_ttl)
+    return _made(
+        fires=fires, context=context, reason=reason, run_key=run_key, run_key_ttl=run_key_ttl, cursor=cursor
+    )
 
 
 SKIP = _made(fires=False, context=None, reason=None, run_key=None, run_key_ttl=None)

@@ -141,6 +141,7 @@ class DefaultRunner(Runs, Crons, Triggers):
             living.enter(self)
             registry.attach(self._declarations)
             self._engine.ready()
+            self._declarations.ready()
         except BaseException:
             # Also an interrupt: a runner that nobody got is shut down here, or by nobody.
             self.shutdown(0.0)

@@ -56,8 +56,9 @@ class Tick:
         """A JSON value that the trigger keeps between polls; `None` at first.
 
         It is saved with the fires of this poll, or not at all: when the function raises or times out, the
-        next poll sees
-        the old one. Changing a list or dict in place counts too.
+        next poll sees the old one. Beside fires that carry their own cursors it stands behind them all, and
+        is saved only if overlap dropped none of them. Beside others it is saved whatever becomes of them.
+        Changing a list or dict in place counts too, also one that was set here.
 
         Raises:
             ContextTypeError: (a `TypeError`) on setting what JSON does not know.
@@ -70,7 +71,8 @@ class Tick:
 
     @cursor.setter
     def cursor(self, value: Any) -> None:
-        self._cursor = checked_value(value, "cursor", DEPTH_MAX)
+        checked_value(value, "cursor", DEPTH_MAX)
+        self._cursor = value
         self._is_read = True
 
     def _moved(self, bytes_max: int) -> str | None:

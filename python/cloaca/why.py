@@ -3,6 +3,9 @@ engine knows."""
 
 from __future__ import annotations
 
+from . import registry
+from .errors import excerpt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -31,6 +34,14 @@ def sentence(trigger: dict[str, Any], ticks: list[dict[str, Any]]) -> str:
         cause = f"{failures} failed {_times(failures, 'poll')} in a row" if failures else "its own wish"
         return f"{name} backs off until {standing['next_poll_at']} after {cause}{_ending(last)}"
     return f"{name} {_told(last)}"
+
+
+def undeclared(workflow: str) -> str:
+    """What follows for a trigger or a cron that starts a workflow which the program has not declared."""
+    return (
+        f"starts workflow {excerpt(workflow)}, which this program does not declare: nothing starts until it"
+        f" does; known workflows: {', '.join(registry.names()) or 'none yet'}"
+    )
 
 
 def _absent(trigger: dict[str, Any]) -> str:

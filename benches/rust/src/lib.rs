@@ -309,6 +309,7 @@ fn new_run() -> NewRun {
         run_key: None,
         scheduled_at: None,
         waits: false,
+        cursor: None,
         created_at: Wall(1),
     }
 }

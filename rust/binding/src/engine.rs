@@ -199,6 +199,8 @@ impl Engine {
         dict.set_item("late_max_ms", polls.late_max_ns as f64 / 1e6)?;
         dict.set_item("fires", counts.fires)?;
         dict.set_item("deduplicated", counts.deduplicated)?;
+        dict.set_item("dropped", counts.dropped)?;
+        dict.set_item("held_back", counts.held_back)?;
         dict.set_item("errors", counts.errors)?;
         dict.set_item("runs_started", counts.started)?;
         dict.set_item("runs_completed", counts.completed)?;

@@ -90,7 +90,7 @@ pub fn finish(
     match ruling {
         Ruling::Skip(reason, pause) => runtime.poll_skipped(ticket, &reason, began, pause),
         Ruling::Tick(answer) => {
-            let bytes: usize = answer.fires.iter().map(|(context, _)| context.len()).sum();
+            let bytes: usize = answer.fires.iter().map(|fire| fire.context.len()).sum();
             match bytes > LIGHT_BYTES_MAX {
                 // Each context is hashed.
                 true => free(slow.py(), || runtime.poll_ended(ticket, began, answer))?,
@@ -108,10 +108,11 @@ enum Ruling {
     Pending,
 }
 
-type Ticked = (Vec<(String, Option<String>, Option<u64>)>, Option<String>, String, Option<String>);
+type AskedParts = (String, Option<String>, Option<u64>, Option<String>);
+type Ticked = (Vec<AskedParts>, Option<String>, String, Option<String>);
 
 /// What `slow` says: `None` for an answer that comes later, a skip's reason, `(reason, pause_us)`, or
-/// `(fires, cursor, reason, error)` with `fires` as `(json, run_key, run_key_ttl_us)`.
+/// `(fires, cursor, reason, error)` with `fires` as `(json, run_key, run_key_ttl_us, cursor)`.
 fn ruled(
     parts: TicketParts,
     answer: PyResult<Bound<'_, PyAny>>,
@@ -144,6 +145,7 @@ fn unreadable(py: Python<'_>, error: &PyErr) -> Answer {
     Answer { fires: Vec::new(), cursor: None, reason }
 }
 
-fn fire((json, key, ttl_us): (String, Option<String>, Option<u64>)) -> AskedFire {
-    (Arc::from(json), key.map(|key| (key, ttl_us.map(Duration::from_micros))))
+fn fire((json, key, ttl_us, cursor): AskedParts) -> AskedFire {
+    let run_key = key.map(|key| (key, ttl_us.map(Duration::from_micros)));
+    AskedFire { context: Arc::from(json), run_key, cursor }
 }

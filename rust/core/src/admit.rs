@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
-use crate::port::ContextHash;
+use crate::port::{ContextHash, Room};
 
 /// At most so many runs of one trigger wait for their turn; further fires are dropped, and say so.
 pub const QUEUE_MAX: usize = 100_000;
@@ -96,6 +96,20 @@ impl Gate {
             Overlap::Queue | Overlap::CancelRunning if line.len() > QUEUE_MAX => Admission::QueueFull,
             _ => Admission::Run,
         }
+    }
+
+    /// How many more runs of this trigger may start or wait; any number if none. Until a tick is kept its fires stand in the line, too.
+    pub fn room(&self, schedule: i64, overlap: Overlap) -> Option<Room> {
+        let most = match overlap {
+            Overlap::Allow => return None,
+            Overlap::Skip => 1,
+            Overlap::BufferOne => 2,
+            Overlap::Queue | Overlap::CancelRunning => QUEUE_MAX + 1,
+        };
+        let line = self.lines.get(&schedule);
+        let many = line.map_or(0, BTreeMap::len);
+        let with = line.and_then(|line| line.first_key_value()).map(|(_, &run)| run);
+        Some(Room { runs: most.saturating_sub(many) as u64, with })
     }
 
     /// Notes an unfinished run, behind those noted before; its hash guards until it is released. One that was noted keeps its place.

@@ -13,12 +13,14 @@ mod moments;
 mod note;
 mod random;
 mod receipts;
+mod stuck;
 mod timers;
 mod triggers;
 
 pub use effect::{Counts, Effects, Rearm, Then};
 pub use event::{Declared, Event, Fire, Job, Polled, Request};
 pub use note::{Level, Note, poll_timed_out};
+pub use stuck::Foreseen;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use crate::admit::Gate;
 use crate::context::Bounds;
 use crate::engine::crons::Crons;
 use crate::engine::line::Turn;
+use crate::engine::stuck::Stuck;
 use crate::engine::timers::Timer;
 use crate::port::{Change, ScheduleKind, Unfinished};
 use crate::run::Run;
@@ -91,6 +94,10 @@ pub struct Engine {
     /// With how often news had been read when they were asked for.
     undeclared: Vec<(u64, Rearm)>,
     slot_of: HashMap<Arc<str>, u32>,
+    /// Rows that cannot go on, by their triggers' places.
+    stuck: HashMap<u32, Stuck>,
+    /// Triggers that were warned of losing events.
+    warned: BTreeSet<Arc<str>>,
     counts: Counts,
     random: u64,
     /// By how much the wall clock stood above the monotonic one, at most since it last fell back.
@@ -126,6 +133,8 @@ impl Engine {
             news: 0,
             undeclared: Vec::new(),
             slot_of: HashMap::new(),
+            stuck: HashMap::new(),
+            warned: BTreeSet::new(),
             counts: Counts::default(),
             random: seed | 1,
             wall_ahead_us: i64::MIN,

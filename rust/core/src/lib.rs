@@ -6,7 +6,7 @@
 //!   runs), [`port`] (what is asked of a store), [`workflow`], [`fault_point`];
 //! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], and the
 //!   room on the stack that nested values need;
-//! - judges: [`admit`] (one fire), [`run`] (one run), [`poll`] (who is polled next);
+//! - judges: [`admit`] (one fire), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next);
 //! - [`engine`]: `step(event, now) -> effects`, which ties the judges together and does nothing itself;
 //! - the world: [`runtime`], with threads, parking, the job queue and the writer.
 #![forbid(unsafe_code)]
@@ -17,6 +17,7 @@ pub mod context;
 pub mod cron;
 pub mod engine;
 pub mod error;
+pub mod fate;
 pub mod fault_point;
 pub mod graph;
 pub mod grid;

@@ -24,7 +24,8 @@ use cloaca_core::poll::{Backoff, Plan};
 use cloaca_core::port::{RunStatus, TriggerRow};
 use cloaca_core::run::Ended;
 use cloaca_core::runtime::{
-    Answer, Beginning, Clock, Kept, Order, Own, PollTurn, Runtime, Services, Waited, Wanted, Watch, Work,
+    Answer, AskedFire, Beginning, Clock, Kept, Order, Own, PollTurn, Runtime, Services, Waited, Wanted,
+    Watch, Work,
 };
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::{Task, Workflow};
@@ -557,7 +558,10 @@ fn a_trigger_is_polled_again_and_again_and_never_twice_at_once() {
             let number = &mut counted.lock().unwrap()[slot as usize];
             *number += 1;
             let context = format!("{{\"slot\": {slot}, \"number\": {number}}}");
-            Answer { fires: vec![(context.into(), None)], ..nothing() }
+            Answer {
+                fires: vec![AskedFire { context: context.into(), run_key: None, cursor: None }],
+                ..nothing()
+            }
         };
         let house = House::open(Crew { poll: Arc::new(poll), ..Crew::new(2, succeed) });
         declare(&house, "inbox", Duration::from_secs(1));

@@ -94,7 +94,7 @@ fn beside_theirs(overlap: Overlap) -> Engine {
 
 /// The tick that a poll with one fire sends to the store.
 fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
-    let fire = Fire { context: "{}".into(), hash: [item; 16], run_key: None };
+    let fire = Fire { context: "{}".into(), hash: [item; 16], run_key: None, cursor: None };
     let polled = Polled {
         slot: 0,
         schedule: 7,
@@ -113,7 +113,10 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
 }
 
 fn kept(engine: &mut Engine, then: Then, row: i64) -> Effects {
-    step(engine, Event::Committed(then, Receipt::Tick(vec![Admitted::Started { row }])))
+    step(
+        engine,
+        Event::Committed(then, Receipt::Tick { fates: vec![Admitted::Started { row }], cursor: None }),
+    )
 }
 
 fn has_begun(effects: &Effects) -> bool {
@@ -155,7 +158,7 @@ fn a_fire_is_dropped_while_another_owner_drives_a_run_of_its_trigger() {
     let (tick, then) = fired(&mut engine, 1);
     assert_eq!(tick.fires, []);
     assert_eq!(&*tick.history[0].reason, format!("overlap: run {THEIRS} is unfinished"));
-    step(&mut engine, Event::Committed(then, Receipt::Tick(Vec::new())));
+    step(&mut engine, Event::Committed(then, Receipt::Tick { fates: Vec::new(), cursor: None }));
     step(&mut engine, Event::OthersEnded(vec![THEIRS]));
     assert_eq!(fired(&mut engine, 1).0.fires.len(), 1);
 }

@@ -61,6 +61,7 @@ fn new_run(number: u64) -> NewRun {
         run_key: None,
         scheduled_at: None,
         waits: false,
+        cursor: None,
         created_at: Wall(1),
     }
 }

@@ -478,6 +478,7 @@ mod tests {
             run_key: None,
             scheduled_at: None,
             waits: false,
+            cursor: None,
             created_at: Wall(1),
         };
         let runs = vec![run(1, "{}"), run(2, &"x".repeat(1 << 20))];

@@ -9,8 +9,8 @@ use std::thread;
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, InFlight, NewCron, NewRun, Old,
-    Outcome, Page, Receipt, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
-    Spared, Store, Stretch, TaskStatus, TickChange, TriggerRow,
+    Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
+    ScheduleKind, Spared, Store, Stretch, TaskStatus, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -48,6 +48,8 @@ claims! {
     a_tick_keeps_cursor_runs_and_history_together
     a_tick_without_a_new_cursor_keeps_the_old_one
     a_tick_under_an_old_epoch_changes_nothing
+    the_cursor_of_a_row_stops_at_what_was_dropped
+    a_used_key_passes_where_there_is_no_room
     a_tick_of_an_unknown_trigger_is_fenced
     two_unfinished_runs_of_a_trigger_never_share_a_hash
     one_tick_does_not_fire_the_same_hash_twice
@@ -197,7 +199,7 @@ fn a_batch_has_a_receipt_for_each_change_in_order(store: &dyn Store) {
         .unwrap();
     assert_eq!(receipts[0], Receipt::History);
     assert!(matches!(&receipts[1], Receipt::Start(admitted) if admitted.len() == 2));
-    assert_eq!(receipts[2..], [Receipt::Tick(vec![]), Receipt::Fenced]);
+    assert_eq!(receipts[2..], [Receipt::Tick { fates: vec![], cursor: None }, Receipt::Fenced]);
     assert_eq!(store.commit(&[]).unwrap(), []);
 }
 
@@ -337,6 +339,58 @@ fn a_tick_without_a_new_cursor_keeps_the_old_one(store: &dyn Store) {
     commit(store, Change::Tick(TickChange { cursor: Some("1".to_owned()), ..tick(&trigger, epoch, vec![]) }));
     commit(store, Change::Tick(tick(&trigger, epoch, vec![])));
     assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("1"));
+}
+
+/// A tick of fires with these run keys, each with its number as its cursor, of which so many may start.
+fn row_of(trigger: &Schedule, epoch: i64, runs: u64, fires: &[(u128, &str)]) -> Change {
+    let of = |&(number, key): &(u128, &str)| NewRun {
+        cursor: Some(number.to_string()),
+        ..keyed(trigger, number, key, None)
+    };
+    Change::Tick(TickChange {
+        cursor: Some("99".to_owned()),
+        room: Some(Room { runs, with: Some(id(77)) }),
+        history: vec![stretch(trigger.row, Outcome::Fire, "", 50)],
+        ..tick(trigger, epoch, fires.iter().map(of).collect())
+    })
+}
+
+fn the_cursor_of_a_row_stops_at_what_was_dropped(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let cursor = || store.trigger("inbox").unwrap().unwrap().cursor;
+    let all = [(1, "a"), (2, "b"), (3, "c"), (4, "d")];
+    let told = |receipt| match receipt {
+        Receipt::Tick { fates, cursor } => (fates, cursor),
+        other => panic!("{other:?}"),
+    };
+    let (fates, left) = told(commit(store, row_of(&trigger, epoch, 2, &all)));
+    assert!(matches!(fates[..2], [Admitted::Started { .. }, Admitted::Started { .. }]));
+    assert_eq!(fates[2..], [Admitted::Overlaps { with: id(77) }, Admitted::HeldBack]);
+    assert_eq!((left.as_deref(), cursor().as_deref()), (Some("2"), Some("2")));
+    let kept = store.history(trigger.row, ALL).unwrap();
+    assert_eq!(&*kept[0].reason, "overlap dropped 1 fire and held 1 back");
+
+    let (fates, left) = told(commit(store, row_of(&trigger, epoch, 0, &[(3, "c"), (4, "d")])));
+    assert_eq!(fates, [Admitted::Overlaps { with: id(77) }, Admitted::HeldBack]);
+    assert_eq!((left, cursor().as_deref()), (None, Some("2")));
+    let kept = store.history(trigger.row, ALL).unwrap();
+    assert_eq!((kept[0].outcome, kept[0].reason.contains("the cursor waits")), (Outcome::Skip, true));
+
+    let (_, left) = told(commit(store, row_of(&trigger, epoch, 9, &[(3, "c"), (4, "d")])));
+    assert_eq!((left.as_deref(), cursor().as_deref()), (Some("99"), Some("99")));
+}
+
+fn a_used_key_passes_where_there_is_no_room(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    commit(store, row_of(&trigger, epoch, 9, &[(1, "a")]));
+    let Receipt::Tick { fates, cursor } = commit(store, row_of(&trigger, epoch, 0, &[(2, "a"), (3, "b")]))
+    else {
+        panic!("it is kept")
+    };
+    assert_eq!(fates, [Admitted::DuplicateKey { of: Some(id(1)) }, Admitted::Overlaps { with: id(77) }]);
+    assert_eq!(cursor.as_deref(), Some("2"));
 }
 
 fn a_tick_under_an_old_epoch_changes_nothing(store: &dyn Store) {

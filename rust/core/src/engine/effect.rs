@@ -48,8 +48,6 @@ pub enum Then {
         slot: u32,
         /// The runs that were sent, in order.
         runs: Vec<Uuid>,
-        /// The cursor that was sent.
-        cursor: Option<String>,
         /// When the poll began.
         at: Wall,
         /// The trigger's row, if this disables it.
@@ -129,6 +127,10 @@ pub struct Counts {
     pub fires: u64,
     /// Fires dropped because an equal one was unfinished or used up.
     pub deduplicated: u64,
+    /// Fires dropped by their overlap policy.
+    pub dropped: u64,
+    /// Fires with a cursor that were not tried, because one before them was dropped.
+    pub held_back: u64,
     /// Polls that raised, and fires that could not start.
     pub errors: u64,
     /// Runs committed.

@@ -31,6 +31,8 @@ pub struct Fire {
     pub hash: ContextHash,
     /// The key under which it may happen once, and when that ends.
     pub run_key: Option<(String, Option<Wall>)>,
+    /// Its own cursor as JSON text: it is one of a row, and equal contexts are different events.
+    pub cursor: Option<String>,
 }
 
 /// A poll that was not a plain skip.
@@ -46,7 +48,7 @@ pub struct Polled {
     pub duration_us: u64,
     /// In the order returned.
     pub fires: Vec<Fire>,
-    /// The cursor as JSON text, if it moved.
+    /// The cursor as JSON text, if it was set. Where fires carry their own, it stands behind them all.
     pub cursor: Option<String>,
     /// What it said about itself without firing, or what went wrong.
     pub reason: Result<String, String>,

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use crate::admit::{Admission, Overlap};
 use crate::engine::hands::by_hand;
 use crate::engine::line::Turn;
+use crate::engine::stuck::reason_of;
 use crate::engine::{Declared, Effects, Engine, Fire, Note, Polled, Request, Then};
-use crate::port::{Change, NewRun, Outcome, Stretch, TickChange};
+use crate::fate::left_out;
+use crate::port::{Change, NewRun, Outcome, Room, Stretch, TickChange};
 use crate::time::Now;
 
 impl Engine {
@@ -16,15 +18,31 @@ impl Engine {
         let fires = std::mem::take(&mut polled.fires);
         let mut verdict = Verdict::of(&polled.reason);
         self.counts.fires += fires.len() as u64;
+        self.ask_about(polled.slot, &fires);
+        let mut row = Row::new(self.gate.room(polled.schedule, declared.overlap));
         let mut runs = Vec::with_capacity(fires.len());
         for fire in fires {
+            if row.holds_back(&fire) {
+                row.held_back += 1;
+                continue;
+            }
             match self.admit(&declared, polled.schedule, fire, now) {
                 Ok(run) => runs.push(run),
-                Err(refusal) => verdict = refusal,
+                Err(refusal) => {
+                    match refusal {
+                        Refusal::Deduplicated(_) => self.counts.deduplicated += 1,
+                        Refusal::Dropped(_) => row.dropped += 1,
+                        Refusal::Unknown(_) => polled.cursor = None,
+                    }
+                    verdict.take(refusal);
+                }
             }
         }
+        self.counts.dropped += row.dropped;
+        self.counts.held_back += row.held_back;
         if !runs.is_empty() && verdict.outcome != Outcome::Error {
-            verdict = Verdict { outcome: Outcome::Fire, reason: String::new(), note: None };
+            let reason = left_out(row.dropped, row.held_back);
+            verdict = Verdict { outcome: Outcome::Fire, reason, note: None };
         }
         if verdict.outcome == Outcome::Error {
             self.counts.errors += 1;
@@ -34,33 +52,53 @@ impl Engine {
             let trigger = Arc::clone(&declared.row.name);
             out.logs.push(Note::TriggerDisabled { trigger, cause: cause.as_str().into() });
         }
-        self.send_tick(polled, verdict, runs, out);
+        if row.dropped > 0 && polled.cursor.is_some() {
+            match row.has_fires {
+                // What stands behind all of a row is not reached.
+                true => polled.cursor = None,
+                false => self.warn_of_loss(&declared.row.name, out),
+            }
+        }
+        let Row { room, has_fires, dropped, held_back, .. } = row;
+        let change = TickChange {
+            schedule: polled.schedule,
+            epoch: self.epoch,
+            cursor: polled.cursor.take(),
+            at: polled.at,
+            fires: runs,
+            room: room.filter(|_| has_fires),
+            dropped,
+            held_back,
+            history: std::mem::take(&mut polled.history),
+            disable: polled.disable.take(),
+            wait_us: polled.wait.map(|wait| i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)),
+        };
+        self.send_tick(&polled, verdict, change, out);
     }
 
-    pub(super) fn admit(
-        &mut self,
-        trigger: &Declared,
-        schedule: i64,
-        fire: Fire,
-        now: Now,
-    ) -> Result<NewRun, Verdict> {
+    /// The cursor of this tick moves past a fire that overlap has dropped.
+    fn warn_of_loss(&mut self, trigger: &Arc<str>, out: &mut Effects) {
+        if self.warned.insert(Arc::clone(trigger)) {
+            out.logs.push(Note::EventLost { trigger: Arc::clone(trigger) });
+        }
+    }
+
+    fn admit(&mut self, trigger: &Declared, schedule: i64, fire: Fire, now: Now) -> Result<NewRun, Refusal> {
         let Declared { row, overlap } = trigger;
         let Some(workflow) = self.workflows.get(&row.workflow).cloned() else {
-            return Err(Verdict::refused(self.unknown_workflow(&row.name, &row.workflow)));
+            return Err(Refusal::Unknown(self.unknown_workflow(&row.name, &row.workflow)));
         };
-        let guard = (!row.allow_concurrent).then_some(fire.hash);
-        let drop = |reason| Verdict { outcome: Outcome::Skip, reason, note: None };
-        let refusal = match self.gate.admit(schedule, guard, *overlap) {
-            Admission::Run => None,
-            Admission::Duplicate { of } => {
-                self.counts.deduplicated += 1;
-                Some(format!("deduplicated: run {of} with an equal context is unfinished"))
+        let in_row = fire.cursor.is_some();
+        let guard = (!row.allow_concurrent && !in_row).then_some(fire.hash);
+        // Of a row the store decides: a fire whose run key is used up takes no place.
+        if !in_row {
+            let admission = self.gate.admit(schedule, guard, *overlap);
+            if let Some(reason) = reason_of(admission) {
+                return Err(match admission {
+                    Admission::Duplicate { .. } => Refusal::Deduplicated(reason),
+                    _ => Refusal::Dropped(reason),
+                });
             }
-            Admission::Overlaps { with } => Some(format!("overlap: run {with} is unfinished")),
-            Admission::QueueFull => Some("overlap: the queue is full".to_owned()),
-        };
-        if let Some(reason) = refusal {
-            return Err(drop(reason));
         }
         let id = self.new_id(now.wall);
         self.gate.hold(schedule, guard, id);
@@ -76,14 +114,14 @@ impl Engine {
             unique_hash: guard.is_some(),
             run_key: fire.run_key,
             waits: overlap.waits(),
+            cursor: fire.cursor,
             ..by_hand(&workflow, &request, now.wall)
         })
     }
 
-    pub(super) fn send_tick(&self, polled: Polled, verdict: Verdict, fires: Vec<NewRun>, out: &mut Effects) {
-        let Polled { slot, schedule, at, duration_us, cursor, mut history, disable, wait, .. } = polled;
-        let wait_us = wait.map(|wait| i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
-        history.push(Stretch {
+    fn send_tick(&self, polled: &Polled, verdict: Verdict, mut change: TickChange, out: &mut Effects) {
+        let &Polled { slot, schedule, at, duration_us, .. } = polled;
+        change.history.push(Stretch {
             schedule,
             outcome: verdict.outcome,
             reason: verdict.reason.into(),
@@ -94,11 +132,9 @@ impl Engine {
             max_us: duration_us,
             sum_us: duration_us,
         });
-        let runs = fires.iter().map(|run| run.id).collect();
-        let disables = disable.is_some().then_some(schedule);
-        let then = Then::Tick { slot, runs, cursor: cursor.clone(), at, disables };
-        let change = TickChange { schedule, epoch: self.epoch, cursor, at, fires, history, disable, wait_us };
-        out.commits.push((Change::Tick(change), then));
+        let runs = change.fires.iter().map(|run| run.id).collect();
+        let disables = change.disable.is_some().then_some(schedule);
+        out.commits.push((Change::Tick(change), Then::Tick { slot, runs, at, disables }));
     }
 
     pub(super) fn unknown_workflow(&self, by: &str, workflow: &str) -> Note {
@@ -128,5 +164,58 @@ impl Verdict {
 
     fn refused(note: Note) -> Self {
         Self { outcome: Outcome::Error, reason: note.to_string(), note: Some(note) }
+    }
+
+    /// A fire was refused.
+    fn take(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Unknown(note) => *self = Self::refused(note),
+            Refusal::Deduplicated(reason) | Refusal::Dropped(reason) if self.outcome != Outcome::Error => {
+                self.reason = reason;
+            }
+            Refusal::Deduplicated(_) | Refusal::Dropped(_) => {}
+        }
+    }
+}
+
+/// Why a fire is no run.
+enum Refusal {
+    /// Nobody declares its workflow.
+    Unknown(Note),
+    /// An equal one is unfinished.
+    Deduplicated(String),
+    /// By its overlap policy.
+    Dropped(String),
+}
+
+/// The fires of a poll that carry cursors: which of them are sent to the store, that decides.
+struct Row {
+    room: Option<Room>,
+    has_fires: bool,
+    /// One was sent that is dropped for certain, or stands behind one that is.
+    has_ended: bool,
+    /// Of what was sent so much takes a place for certain: it has no run key that may be used up.
+    certain: u64,
+    /// Fires that carry none, and were dropped.
+    dropped: u64,
+    held_back: u64,
+}
+
+impl Row {
+    fn new(room: Option<Room>) -> Self {
+        Self { room, has_fires: false, has_ended: false, certain: 0, dropped: 0, held_back: 0 }
+    }
+
+    /// Whether the next fire of the poll is held back for certain.
+    fn holds_back(&mut self, fire: &Fire) -> bool {
+        if fire.cursor.is_none() || self.has_ended {
+            return fire.cursor.is_some();
+        }
+        self.has_fires = true;
+        if fire.run_key.is_none() {
+            self.has_ended = self.room.is_some_and(|room| self.certain >= room.runs);
+            self.certain += 1;
+        }
+        false
     }
 }

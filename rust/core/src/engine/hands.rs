@@ -70,6 +70,14 @@ impl Engine {
                     self.counts.deduplicated += 1;
                     self.drop_run(id, now, out);
                 }
+                Admitted::Overlaps { .. } => {
+                    self.counts.dropped += 1;
+                    self.drop_run(id, now, out);
+                }
+                Admitted::HeldBack => {
+                    self.counts.held_back += 1;
+                    self.drop_run(id, now, out);
+                }
             }
         }
     }
@@ -176,6 +184,7 @@ pub(super) fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewR
         run_key: request.run_key.clone().map(|(key, expires_at)| (key, Some(expires_at))),
         scheduled_at: None,
         waits: false,
+        cursor: None,
         created_at: now,
     }
 }

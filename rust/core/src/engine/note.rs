@@ -63,6 +63,11 @@ pub enum Note {
         /// The triggers whose polls hold the others, in quotes.
         held_by: String,
     },
+    /// Overlap dropped a fire of a poll that moved the trigger's cursor past it.
+    EventLost {
+        /// The trigger.
+        trigger: Arc<str>,
+    },
     /// A poll came to nothing, because the trigger belongs to another runner.
     TickDiscarded {
         /// The trigger.
@@ -183,6 +188,7 @@ impl Note {
         match self {
             Self::PollTooLong { .. }
             | Self::LastPollerTaken { .. }
+            | Self::EventLost { .. }
             | Self::TickDiscarded { .. }
             | Self::CronOfOldRelease { .. }
             | Self::CronCatchUpBounded { .. }
@@ -266,6 +272,16 @@ impl Display for Note {
             }
             Self::CallbackGivenUp { run } => {
                 write!(f, "a callback of run {run} does not come back; the run goes on without it")
+            }
+            Self::EventLost { trigger } => {
+                write!(
+                    f,
+                    "trigger '{trigger}': overlap dropped a fire of a poll that moved tick.cursor past it: that event is lost. "
+                )?;
+                write!(
+                    f,
+                    "Give each fire its own, TriggerResult.fire(context, cursor=...): that moves only past what was taken"
+                )
             }
             Self::RunTaken { run } => write!(f, "run {run} was taken over by another runner"),
             Self::ProgressRefused { run, why } => {

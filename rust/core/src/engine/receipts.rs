@@ -27,8 +27,9 @@ impl Engine {
                 let why = "was not started: the store takes this runner for dead";
                 ids.into_iter().for_each(|id| self.lose(id, why, now, out));
             }
-            (Then::Tick { slot, runs, cursor, at, disables }, Receipt::Tick(admitted)) => {
+            (Then::Tick { slot, runs, at, disables }, Receipt::Tick { fates: admitted, cursor }) => {
                 let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
+                self.seen(slot, &admitted);
                 self.begin_all(runs, admitted, now, out);
                 out.rearm.push(Rearm {
                     slot,
@@ -72,6 +73,8 @@ impl Engine {
                 self.drop_run(run, now, out);
             }
             (Then::Declared { slot, vacancies, news }, Receipt::Declared(mut state)) => {
+                // Whoever polled it in between may have used the key.
+                self.stuck.remove(&slot);
                 self.wait_for_others(state.row, std::mem::take(&mut state.others));
                 let elsewhere = state.owner != Some(self.epoch);
                 if elsewhere && self.is_newest(slot) {

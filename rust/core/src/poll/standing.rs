@@ -96,6 +96,12 @@ impl Poller {
         self.slot_of.get(&schedule).copied()
     }
 
+    /// The row, if it is kept, and the name of the trigger in that slot.
+    pub fn row_and_name(&self, slot: u32) -> Option<(i64, Arc<str>)> {
+        let rest = &self.rests[slot as usize];
+        Some((rest.schedule?, Arc::clone(&rest.name)))
+    }
+
     /// The name of the trigger in that slot.
     pub fn name(&self, slot: u32) -> Arc<str> {
         Arc::clone(&self.rests[slot as usize].name)

@@ -32,6 +32,8 @@ pub struct NewRun {
     pub scheduled_at: Option<Wall>,
     /// Held back while an earlier run of its schedule is unfinished.
     pub waits: bool,
+    /// The trigger's cursor once this fire is behind it, as JSON text; only of a fire that carries one.
+    pub cursor: Option<String>,
     /// When the fire was decided.
     pub created_at: Wall,
 }
@@ -54,6 +56,22 @@ pub enum Admitted {
         /// The run that used it first, where still kept.
         of: Option<Uuid>,
     },
+    /// Dropped, and with it the rest of its row: no further run of its trigger may start while this one is unfinished.
+    Overlaps {
+        /// The run that stands in the way.
+        with: Uuid,
+    },
+    /// Not tried, because one of its row before it was dropped.
+    HeldBack,
+}
+
+/// How many runs of a trigger may still start, and which one stands in the way of more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// So many.
+    pub runs: u64,
+    /// The first unfinished one.
+    pub with: Option<Uuid>,
 }
 
 /// One poll's decision, whole.
@@ -63,12 +81,18 @@ pub struct TickChange {
     pub schedule: i64,
     /// The lease under which it was polled; a write under an older one changes nothing.
     pub epoch: i64,
-    /// The new cursor as JSON text, if it moved.
+    /// The new cursor as JSON text, if the poll set it. Where fires carry their own, it stands behind them all.
     pub cursor: Option<String>,
     /// When the poll began.
     pub at: Wall,
     /// The runs that it fires.
     pub fires: Vec<NewRun>,
+    /// How many of them may start, as far as those count that carry a cursor; any number if none.
+    pub room: Option<Room>,
+    /// Fires that overlap had dropped before.
+    pub dropped: u64,
+    /// Fires that were held back before.
+    pub held_back: u64,
     /// History that ends with this poll: what was gathered before it, and itself. If every fire is dropped by the store, the last one is kept
     /// as a skip whose reason says so.
     pub history: Vec<Stretch>,
@@ -76,6 +100,13 @@ pub struct TickChange {
     pub disable: Option<String>,
     /// How long it is not to be polled from `at` on, in microseconds, because of failures or its own wish; none if it is.
     pub wait_us: Option<i64>,
+}
+
+impl TickChange {
+    /// Whether fires carry cursors: then the row of them decides where the cursor stands.
+    pub fn has_row(&self) -> bool {
+        self.fires.iter().any(|fire| fire.cursor.is_some())
+    }
 }
 
 /// New states of tasks of one run, and its end if this is the end.
@@ -152,8 +183,13 @@ pub enum Change {
 /// What became of one [`Change`], at the same position.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Receipt {
-    /// Each fire of a tick, in order.
-    Tick(Vec<Admitted>),
+    /// A tick is kept.
+    Tick {
+        /// What became of each fire, in order.
+        fates: Vec<Admitted>,
+        /// The cursor that it left, if it moved.
+        cursor: Option<String>,
+    },
     /// Each run of a start, in order.
     Start(Vec<Admitted>),
     /// The run's progress is kept.

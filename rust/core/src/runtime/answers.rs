@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::context::hash_text;
-use crate::engine::{Event, Fire, Note, Polled, poll_timed_out};
+use crate::engine::{Event, Fire, Foreseen, Note, Polled, poll_timed_out};
 use crate::poll::{Finish, Overdue, Standing, TickState, Ticket};
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
@@ -16,18 +16,33 @@ use crate::time::{Now, Wall};
 /// A wait from this on is written down. A shorter one is over before a runner that comes next has taken stock.
 const WAIT_KEPT: Duration = Duration::from_secs(5);
 
-/// A context as JSON text, and a run key with the time for which it holds.
-pub type AskedFire = (Arc<str>, Option<(String, Option<Duration>)>);
+/// A fire as a poll answered it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AskedFire {
+    /// JSON text.
+    pub context: Arc<str>,
+    /// With the time for which it holds.
+    pub run_key: Option<(String, Option<Duration>)>,
+    /// Its own cursor as JSON text.
+    pub cursor: Option<String>,
+}
 
 /// What a poll that was more than a plain skip answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// In the order returned.
     pub fires: Vec<AskedFire>,
-    /// The cursor as JSON text, if it moved.
+    /// The cursor as JSON text, if it was set.
     pub cursor: Option<String>,
     /// What it said about itself without firing, or what went wrong.
     pub reason: std::result::Result<String, String>,
+}
+
+/// The same, ready for the engine.
+struct Judged {
+    fires: Vec<Fire>,
+    cursor: Option<String>,
+    reason: std::result::Result<String, String>,
 }
 
 impl Runtime {
@@ -83,8 +98,8 @@ impl Runtime {
     /// Ends a poll that was a plain skip. A long wait by its own wish is written down, so that it outlives this process.
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
         if pause.is_some_and(|pause| pause >= WAIT_KEPT) {
-            let answer = Answer { fires: Vec::new(), cursor: None, reason: Ok(reason.to_owned()) };
-            return self.end_poll(ticket, began, answer, pause);
+            let judged = Judged { fires: Vec::new(), cursor: None, reason: Ok(reason.to_owned()) };
+            return self.end_poll(ticket, began, judged, pause);
         }
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
@@ -103,20 +118,36 @@ impl Runtime {
 
     /// Ends any other poll.
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
-        self.end_poll(ticket, began, answer, None);
+        let Answer { fires, mut cursor, mut reason } = answer;
+        let named = lock(&self.shared.polls).poller.row_and_name(ticket.slot);
+        let Some((schedule, trigger)) = named else { return };
+        let mut fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
+        if reason.is_ok() {
+            let slot = ticket.slot;
+            let foreseen = lock(&self.shared.engine).foresee(slot, schedule, &fires, cursor.as_deref());
+            match foreseen {
+                Foreseen::Open => {}
+                Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, None),
+                Foreseen::Failed(note) => {
+                    (fires, cursor, reason) = (Vec::new(), None, Err(note.to_string()));
+                    self.shared.order(Order::Log(note));
+                }
+            }
+        }
+        self.end_poll(ticket, began, Judged { fires, cursor, reason }, None);
     }
 
-    fn end_poll(&self, ticket: Ticket, began: Now, answer: Answer, pause: Option<Duration>) {
+    fn end_poll(&self, ticket: Ticket, began: Now, judged: Judged, pause: Option<Duration>) {
+        let Judged { fires, cursor, reason } = judged;
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
-        let (ended, trigger) = {
+        let ended = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
-            let ended = match pause {
+            match pause {
                 Some(_) => polls.poller.waited(ticket, finish, now.mono),
-                None => polls.poller.ended(ticket, answer.reason.is_err(), finish, now.mono),
-            };
-            (ended, polls.poller.name(ticket.slot))
+                None => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
+            }
         };
         let Some(ended) = ended else { return self.shared.wake_pollers() };
         self.step(Event::Polled(Polled {
@@ -124,9 +155,9 @@ impl Runtime {
             schedule: ended.schedule,
             at: began.wall,
             duration_us: finish.took_us,
-            fires: answer.fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect(),
-            cursor: answer.cursor,
-            reason: answer.reason,
+            fires,
+            cursor,
+            reason,
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
@@ -166,8 +197,8 @@ impl Runtime {
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
-    let (context, run_key) = fire;
+    let AskedFire { context, run_key, cursor } = fire;
     let hash = hash_text(trigger, &context).expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
-    Fire { hash, context, run_key }
+    Fire { hash, context, run_key, cursor }
 }

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
-use cloaca_core::engine::{Effects, Event, Fire, Polled};
+use cloaca_core::engine::{Effects, Event, Fire, Foreseen, Polled};
 use cloaca_core::poll::{Ended, Finish, Overdue, Ticket, Turn};
 use cloaca_core::port::{Change, NewRun};
 use cloaca_core::time::{Mono, Wall};
 use uuid::Uuid;
 
 use crate::process::{CATCH_UP, Grid, Moved, Polling};
-use crate::scenario::Trigger;
+use crate::scenario::{Source, Trigger};
 use crate::witness::Wish;
 use crate::world::World;
 
@@ -20,7 +20,7 @@ const ROUNDING_NS: u64 = 1_000;
 
 /// What a body answers.
 enum Answer {
-    Skip { reason: &'static str, pause: Option<Duration> },
+    Skip { reason: String, pause: Option<Duration> },
     Ended { items: Vec<u64>, cursor: Option<u64>, reason: Result<String, String> },
 }
 
@@ -160,9 +160,10 @@ impl World {
         let now = self.now(p);
         let Polling { ticket, began, cursor, is_given_up } = polling;
         let slot = ticket.slot;
+        let answer = self.foreseen(p, slot, began.wall, answer);
         let mut finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
         match answer {
-            Answer::Skip { reason, pause } => {
+            Answer::Skip { ref reason, pause } => {
                 finish.pause = pause;
                 let before = self.processes[p].poller.counts().polls;
                 let closed = self.processes[p].poller.skipped(ticket, reason, finish, now.mono);
@@ -207,7 +208,7 @@ impl World {
     fn draw_answer(&mut self, p: usize, polling: &Polling) -> Answer {
         let source = self.processes[p].slots[polling.ticket.slot as usize].trigger.source.clone();
         if self.is_calm {
-            return Answer::Skip { reason: "", pause: None };
+            return Answer::Skip { reason: String::new(), pause: None };
         }
         if self.random.percent(source.error_percent) {
             return Answer::Ended {
@@ -217,7 +218,7 @@ impl World {
             };
         }
         if !self.random.percent(source.fire_percent) {
-            let reason = self.random.pick(&["", "", "", "nothing new"]);
+            let reason = self.random.pick(&["", "", "", "nothing new"]).to_owned();
             let pause =
                 self.random.percent(10).then(|| Duration::from_millis(self.random.pick(&[1, 130, 950])));
             return Answer::Skip { reason, pause };
@@ -225,10 +226,48 @@ impl World {
         let from = polling.cursor.unwrap_or(0);
         let many = self.random.below(source.fires_max + 1);
         let (items, cursor) = match source.has_cursor {
+            // Some set the cursor beside.
+            true if source.has_row => {
+                ((from..from + many).collect(), self.random.percent(30).then_some(from + many))
+            }
             true => ((from..from + many).collect(), Some(from + many)),
             false => ((0..many).map(|_| self.random.below(8)).collect(), None),
         };
         Answer::Ended { items, cursor, reason: Ok(String::new()) }
+    }
+
+    /// What the engine knows of an answer before it judges it.
+    fn foreseen(&mut self, p: usize, slot: u32, began: Wall, answer: Answer) -> Answer {
+        let Answer::Ended { items, cursor, reason: Ok(reason) } = answer else { return answer };
+        let source = self.processes[p].slots[slot as usize].trigger.source.clone();
+        let schedule = self.processes[p].slots[slot as usize].row.expect("a polled trigger has a row");
+        let fires = fires(&source, &items, began);
+        let text = cursor.map(|cursor| cursor.to_string());
+        match self.processes[p].engine.foresee(slot, schedule, &fires, text.as_deref()) {
+            Foreseen::Open => Answer::Ended { items, cursor, reason: Ok(reason) },
+            Foreseen::Failed(error) => {
+                assert!(!items.is_empty(), "a poll without fires fails: {error}");
+                Answer::Ended { items: Vec::new(), cursor: None, reason: Err(error.to_string()) }
+            }
+            Foreseen::Dropped(reason) => {
+                let has_row = fires.iter().any(|fire| fire.cursor.is_some());
+                assert!(has_row || cursor.is_none(), "a cursor that moves is kept");
+                let store = self.store.state();
+                let is_used = |fire: &Fire| {
+                    let used = fire.run_key.as_ref().map(|(key, _)| store.uses(schedule, key, began));
+                    used.unwrap_or(false)
+                };
+                // Whoever takes it for living still may have used a key since.
+                let is_lost = has_row && is_used(&fires[0]) && !self.processes[p].is_zombie;
+                assert!(!is_lost, "a fire whose key is used holds up its row: {fires:?}");
+                drop(store);
+                let (wishes, line) = self.admit(p, slot, schedule, &items, &fires);
+                let may = wishes.len() - usize::from(has_row && !wishes.is_empty());
+                assert!(has_row || may == 0, "{items:?} of {} start nothing beside {line:?}", source.name);
+                assert!(!line.is_empty(), "{items:?} of {} are dropped beside nothing", source.name);
+                Answer::Skip { reason, pause: None }
+            }
+        }
     }
 
     /// Sends a poll's answer through the engine and looks at the tick that comes of it.
@@ -236,13 +275,9 @@ impl World {
         let Answer::Ended { items, cursor, reason } = answer else { return };
         let now = self.now(p);
         let source = self.processes[p].slots[slot as usize].trigger.source.clone();
-        let fire = |&item: &u64| Fire {
-            context: format!("{{\"item\":{item}}}").into(),
-            hash: source.hash(item),
-            run_key: source.key(item).map(|key| (key, source.key_ttl.map(|ttl| began.after(ttl)))),
-        };
         let schedule = ended.schedule;
-        let fires: Vec<Fire> = items.iter().map(fire).collect();
+        let fires = fires(&source, &items, began);
+        let row = if fires.iter().any(|fire| fire.cursor.is_some()) { items.clone() } else { Vec::new() };
         let (wishes, line) = self.admit(p, slot, schedule, &items, &fires);
         let polled = Polled {
             slot,
@@ -268,7 +303,7 @@ impl World {
                 let found: Vec<u64> = sent.iter().map(|(item, _)| *item).collect();
                 assert_eq!(found, wished, "fires of {} beside {line:?}", source.name);
                 let process = &mut self.processes[p];
-                process.moves.push_back(Moved { from, to: cursor });
+                process.moves.push_back(Moved { from, to: cursor, row });
                 for (wish, (_, new)) in wishes.into_iter().zip(sent) {
                     assert_eq!(new.unique_hash, wish.guard.is_some(), "its hash guards run {}", new.id);
                     process.hold(new.id, schedule, wish.guard);
@@ -297,10 +332,27 @@ impl World {
         let mut many = line.len();
         let mut hashes: Vec<_> = line.iter().filter_map(|id| process.held[id].hash).collect();
         let mut admitted = Vec::new();
+        let (mut certain, mut has_ended) = (0, false);
+        let before = many;
         if process.engine.workflow(&declared.row.workflow).is_none() {
             return (admitted, line);
         }
         for (&item, fire) in items.iter().zip(fires) {
+            if fire.cursor.is_some() {
+                // All that may be used up, until one that takes a place finds none.
+                let most = match declared.overlap {
+                    Overlap::Skip => 1,
+                    Overlap::BufferOne => 2,
+                    Overlap::Allow | Overlap::Queue | Overlap::CancelRunning => usize::MAX,
+                };
+                if !has_ended {
+                    let key = fire.run_key.clone();
+                    has_ended = key.is_none() && before + certain >= most;
+                    certain += usize::from(key.is_none());
+                    admitted.push(Wish { item, guard: None, key, overlap: declared.overlap });
+                }
+                continue;
+            }
             let guard = (!declared.row.allow_concurrent).then_some(fire.hash);
             let is_refused = match declared.overlap {
                 Overlap::Skip => many > 0,
@@ -316,6 +368,17 @@ impl World {
         }
         (admitted, line)
     }
+}
+
+/// What the gate is told of these items.
+fn fires(source: &Source, items: &[u64], began: Wall) -> Vec<Fire> {
+    let fire = |&item: &u64| Fire {
+        context: format!("{{\"item\":{item}}}").into(),
+        hash: source.hash(item),
+        run_key: source.key(item).map(|key| (key, source.key_ttl.map(|ttl| began.after(ttl)))),
+        cursor: source.has_row.then(|| (item + 1).to_string()),
+    };
+    items.iter().map(fire).collect()
 }
 
 fn is_on_beat(grid: &Grid, trigger: &Trigger, ticket: Ticket, beat: Mono, now: Mono) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloaca_core::engine::{Engine, Event, Job, Then};
 use cloaca_core::grid::Kept;
 use cloaca_core::poll::{Poller, RESOLUTION, Ticket};
-use cloaca_core::port::{Change, ContextHash, Receipt};
+use cloaca_core::port::{Admitted, Change, ContextHash, Receipt, TickChange};
 use cloaca_core::run::Look;
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
@@ -166,7 +166,28 @@ pub struct Held {
 /// What a tick on its way to the store does to the cursor.
 pub struct Moved {
     pub from: Option<u64>,
+    /// Where the poll set it.
     pub to: Option<u64>,
+    /// Of a row every item that the poll saw, in order; empty if its fires carry no cursors.
+    pub row: Vec<u64>,
+}
+
+impl Moved {
+    /// Where the cursor stands after the fates of its fires, if it moves: no item before it may be lost.
+    pub fn after(&self, tick: &TickChange, fates: &[Admitted]) -> Option<u64> {
+        if self.row.is_empty() {
+            return self.to;
+        }
+        let is_behind =
+            |fate: &Admitted| matches!(fate, Admitted::Started { .. } | Admitted::DuplicateKey { .. });
+        let taken = fates.iter().take_while(|fate| is_behind(fate)).count();
+        assert!(!fates[taken..].iter().any(is_behind), "nothing is tried behind what was dropped: {fates:?}");
+        assert!(tick.fires.len() <= self.row.len());
+        match taken == self.row.len() {
+            true => self.to.or(self.row.last().map(|item| item + 1)),
+            false => self.row[..taken].last().map(|item| item + 1),
+        }
+    }
 }
 
 #[derive(Default)]

@@ -33,6 +33,8 @@ pub struct Source {
     pub key_ttl: Option<Duration>,
     /// Whether it goes through its items by a cursor, or picks them at random.
     pub has_cursor: bool,
+    /// Whether each of its fires carries its own cursor.
+    pub has_row: bool,
     pub fires_max: u64,
     pub fire_percent: u64,
     pub error_percent: u64,
@@ -249,6 +251,7 @@ fn source(random: &mut Random, number: u8, workflows: &[Arc<str>]) -> Source {
         items_per_key: random.pick(&[0, 0, 1, 2]),
         key_ttl: random.pick(&[None, None, Some(Duration::from_millis(500))]),
         has_cursor,
+        has_row: has_cursor && random.percent(60),
         fires_max: random.pick(&[1, 1, 2, 4]),
         fire_percent: random.pick(&[10, 40, 80]),
         error_percent: random.pick(&[0, 5, 40]),

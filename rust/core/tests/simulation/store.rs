@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::grid;
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronStats, Fault, Found, Halt, InFlight, NewCron, NewRun, Old, Page,
@@ -161,12 +162,25 @@ impl State {
         if self.schedule(tick.schedule).owner != Some(tick.epoch) || !self.is_living(tick.epoch) {
             return Receipt::Fenced;
         }
-        let admitted: Vec<Admitted> =
-            tick.fires.iter().map(|fire| self.admit(tick.epoch, fire, tick.at)).collect();
-        let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
+        let mut judge = Judge::new(tick.room);
+        let mut fates = Vec::new();
+        for fire in &tick.fires {
+            let fate = match judge.next(fire.cursor.is_some()) {
+                Next::Try => self.admit(tick.epoch, fire, tick.at),
+                Next::HoldBack => Admitted::HeldBack,
+                Next::Full(room) => match self.key_holder(fire, tick.at) {
+                    Some(of) => Admitted::DuplicateKey { of: Some(of) },
+                    None => Admitted::Overlaps { with: room.with.expect("something fills the room") },
+                },
+            };
+            judge.note(fire, &fate);
+            fates.push(fate);
+        }
+        let cursor = fate::cursor_of(tick, &fates).map(str::to_owned);
+        let fired = fates.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
         let schedule = self.schedule_mut(tick.schedule);
-        if tick.cursor.is_some() {
-            schedule.cursor.clone_from(&tick.cursor);
+        if cursor.is_some() {
+            schedule.cursor.clone_from(&cursor);
         }
         schedule.last_at = Some(tick.at);
         let wait = tick.wait_us.map(|span_us| grid::Wait { not_before: Wall(tick.at.0 + span_us), span_us });
@@ -181,17 +195,27 @@ impl State {
             schedule.enabled = false;
             schedule.disabled_cause.clone_from(&tick.disable);
         }
-        Receipt::Tick(admitted)
+        Receipt::Tick { fates, cursor }
+    }
+
+    /// Whether a run key of that trigger is used.
+    pub fn uses(&self, schedule: i64, key: &str, at: Wall) -> bool {
+        let used = self.keys.get(&(schedule, key.to_owned()));
+        used.is_some_and(|(_, expires_at)| expires_at.is_none_or(|expires_at| expires_at > at))
+    }
+
+    /// The run that has used the key of a fire.
+    fn key_holder(&self, new: &NewRun, at: Wall) -> Option<Uuid> {
+        let (key, _) = new.run_key.as_ref()?;
+        let (of, expires_at) = self.keys.get(&(new.schedule.unwrap_or(NO_SCHEDULE), key.clone()))?;
+        expires_at.is_none_or(|expires_at| expires_at > at).then_some(*of)
     }
 
     fn admit(&mut self, epoch: i64, new: &NewRun, at: Wall) -> Admitted {
         let schedule = new.schedule.unwrap_or(NO_SCHEDULE);
         let key = new.run_key.as_ref().map(|(key, _)| (schedule, key.clone()));
-        let holds = |expires_at: &Option<Wall>| expires_at.is_none_or(|expires_at| expires_at > at);
-        if let Some((of, expires_at)) = key.as_ref().and_then(|key| self.keys.get(key))
-            && holds(expires_at)
-        {
-            return Admitted::DuplicateKey { of: Some(*of) };
+        if let Some(of) = self.key_holder(new, at) {
+            return Admitted::DuplicateKey { of: Some(of) };
         }
         if let Some(of) = self.hash_holder(new) {
             return Admitted::DuplicateHash { of };

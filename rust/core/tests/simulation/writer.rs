@@ -140,13 +140,15 @@ impl World {
         match (change, receipt) {
             (Change::Tick(tick), receipt) => {
                 let moved = self.processes[p].moves.pop_front().expect("every tick was noted");
-                let Receipt::Tick(admitted) = receipt else { return };
-                if let Some(to) = moved.to {
+                let Receipt::Tick { fates, cursor } = receipt else { return };
+                let to = moved.after(tick, fates);
+                assert_eq!(*cursor, to.map(|to| to.to_string()), "the cursor after {fates:?} of {tick:?}");
+                if let Some(to) = to {
                     let before = self.cursors.insert(tick.schedule, to);
                     assert_eq!(before, moved.from, "the tick moved the cursor from where it was");
                 }
                 let store = self.store.state();
-                for (new, fate) in tick.fires.iter().zip(admitted) {
+                for (new, fate) in tick.fires.iter().zip(fates) {
                     if matches!(fate, Admitted::Started { .. }) {
                         self.witness.run_started(new, tick.at, &store);
                     }
@@ -231,7 +233,10 @@ impl World {
 /// Runs that the store refused.
 fn dropped(then: &Then, receipt: &Receipt) -> Vec<Uuid> {
     match (then, receipt) {
-        (Then::Tick { runs, .. } | Then::Start(runs), Receipt::Tick(admitted) | Receipt::Start(admitted)) => {
+        (
+            Then::Tick { runs, .. } | Then::Start(runs),
+            Receipt::Tick { fates: admitted, .. } | Receipt::Start(admitted),
+        ) => {
             let is_dropped = |fate: &Admitted| !matches!(fate, Admitted::Started { .. });
             runs.iter().zip(admitted).filter(|(_, fate)| is_dropped(fate)).map(|(&id, _)| id).collect()
         }
@@ -243,7 +248,7 @@ fn dropped(then: &Then, receipt: &Receipt) -> Vec<Uuid> {
 /// Fired runs that the store has kept.
 fn begun(then: &Then, receipt: &Receipt) -> Vec<Uuid> {
     match (then, receipt) {
-        (Then::Tick { runs, .. }, Receipt::Tick(admitted)) => {
+        (Then::Tick { runs, .. }, Receipt::Tick { fates: admitted, .. }) => {
             let is_kept = |fate: &Admitted| matches!(fate, Admitted::Started { .. });
             runs.iter().zip(admitted).filter(|(_, fate)| is_kept(fate)).map(|(&id, _)| id).collect()
         }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use cloaca_core::error::excerpt;
+use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
     Admitted, Change, CronMove, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange, TriggerRow,
@@ -65,28 +65,46 @@ impl<'c> Batch<'c> {
         if !self.is_living(tick.epoch)? || !around(Step::Cursor, || schedule::advance(self.db, tick))? {
             return Ok(Receipt::Fenced);
         }
-        let fires = tick.fires.iter().map(|fire| self.admit(tick.epoch, fire, tick.at));
-        let admitted = fires.collect::<Result<Vec<Admitted>, Failure>>()?;
-        if admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. })) {
+        let mut judge = Judge::new(tick.room);
+        let mut fates = Vec::with_capacity(tick.fires.len());
+        for fire in &tick.fires {
+            let fate = self.judged(&judge, tick, fire)?;
+            judge.note(fire, &fate);
+            fates.push(fate);
+        }
+        let cursor = fate::cursor_of(tick, &fates);
+        if let Some(cursor) = cursor.filter(|_| tick.has_row()) {
+            schedule::move_cursor(self.db, tick.schedule, cursor)?;
+        }
+        if fates.iter().any(|fate| matches!(fate, Admitted::Started { .. })) {
             schedule::fired(self.db, tick.schedule, tick.at)?;
         }
         schedule::disable(self.db, tick)?;
-        self.remember(tick, &admitted)?;
-        Ok(Receipt::Tick(admitted))
+        self.remember(tick, &fates)?;
+        let cursor = cursor.map(str::to_owned);
+        Ok(Receipt::Tick { fates, cursor })
     }
 
-    /// Keeps a tick's history. A poll of which nothing came is no fire, whatever it wished.
-    fn remember(&self, tick: &TickChange, admitted: &[Admitted]) -> Result<(), Failure> {
+    fn judged(&self, judge: &Judge, tick: &TickChange, fire: &NewRun) -> Result<Admitted, Failure> {
+        match judge.next(fire.cursor.is_some()) {
+            Next::Try => self.admit(tick.epoch, fire, tick.at),
+            Next::HoldBack => Ok(Admitted::HeldBack),
+            Next::Full(room) => Ok(match run::key_holder(self.db, fire, tick.at)? {
+                Some(of) => Admitted::DuplicateKey { of: Some(of) },
+                None => Admitted::Overlaps { with: room.with.unwrap_or(fire.id) },
+            }),
+        }
+    }
+
+    /// Keeps a tick's history, with what only the fates of its fires tell.
+    fn remember(&self, tick: &TickChange, fates: &[Admitted]) -> Result<(), Failure> {
         let Some((last, before)) = tick.history.split_last() else { return Ok(()) };
         history::append(self.db, before)?;
-        let reason = if last.outcome == Outcome::Fire { dropped(&tick.fires, admitted) } else { None };
-        match reason {
-            Some(reason) => {
-                let skip = Stretch { outcome: Outcome::Skip, reason: reason.into(), ..last.clone() };
-                history::append(self.db, &[skip])
-            }
-            None => history::append(self.db, std::slice::from_ref(last)),
+        if last.outcome != Outcome::Fire {
+            return history::append(self.db, std::slice::from_ref(last));
         }
+        let (outcome, reason) = fate::story(tick, fates);
+        history::append(self.db, &[Stretch { outcome, reason: reason.into(), ..last.clone() }])
     }
 
     fn start(&mut self, epoch: i64, runs: &[NewRun], cron: Option<CronMove>) -> Result<Receipt, Failure> {
@@ -124,25 +142,4 @@ fn is_living(db: &Connection, checked: &mut HashMap<i64, bool>, epoch: i64) -> R
     let is_living = owner::is_living(db, epoch)?;
     checked.insert(epoch, is_living);
     Ok(is_living)
-}
-
-/// Why the last fire was dropped, if all were; in the engine's words for what it drops itself.
-fn dropped(fires: &[NewRun], admitted: &[Admitted]) -> Option<String> {
-    if admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. })) {
-        return None;
-    }
-    let (fire, fate) = fires.last().zip(admitted.last())?;
-    let key = fire.run_key.as_ref().map_or("", |(key, _)| key);
-    match fate {
-        Admitted::Started { .. } => None,
-        Admitted::DuplicateHash { of } => {
-            Some(format!("deduplicated: run {of} with an equal context is unfinished"))
-        }
-        Admitted::DuplicateKey { of: Some(of) } => {
-            Some(format!("deduplicated: run key '{}' started run {of}", excerpt(key)))
-        }
-        Admitted::DuplicateKey { of: None } => {
-            Some(format!("deduplicated: run key '{}' was used before", excerpt(key)))
-        }
-    }
 }

@@ -44,7 +44,7 @@ pub fn admit(db: &Connection, epoch: i64, new: &NewRun, at: Wall) -> Result<Admi
 }
 
 /// The run that has used the key, unless its time is over.
-fn key_holder(db: &Connection, new: &NewRun, at: Wall) -> Result<Option<Uuid>, Failure> {
+pub fn key_holder(db: &Connection, new: &NewRun, at: Wall) -> Result<Option<Uuid>, Failure> {
     const SQL: &str = "
         SELECT run FROM run_keys
         WHERE schedule = :schedule AND key = :key AND (expires_at IS NULL OR expires_at > :at)";

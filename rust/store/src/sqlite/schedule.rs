@@ -268,12 +268,20 @@ pub fn advance(db: &Connection, change: &TickChange) -> Result<bool, Failure> {
     let changed = db.prepare_cached(SQL)?.execute(named_params! {
         ":row": change.schedule,
         ":epoch": change.epoch,
-        ":cursor": change.cursor,
+        // Where a row ends is known after its fires.
+        ":cursor": change.cursor.as_ref().filter(|_| !change.has_row()),
         ":at": change.at.0,
         ":not_before": change.wait_us.map(|wait_us| change.at.0.saturating_add(wait_us)),
         ":wait_us": change.wait_us,
     })?;
     Ok(changed == 1)
+}
+
+/// Saves the cursor that a row of fires has left.
+pub fn move_cursor(db: &Connection, row: i64, cursor: &str) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE schedules SET cursor = :cursor WHERE row = :row";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": row, ":cursor": cursor })?;
+    Ok(())
 }
 
 /// Disables the trigger that a poll has just used up.

@@ -75,7 +75,7 @@ pub fn commit(store: &dyn Store, change: Change) -> Receipt {
 
 pub fn admitted(receipt: Receipt) -> Vec<Admitted> {
     match receipt {
-        Receipt::Tick(admitted) | Receipt::Start(admitted) => admitted,
+        Receipt::Tick { fates, .. } | Receipt::Start(fates) => fates,
         other => panic!("{other:?} admits nothing"),
     }
 }
@@ -92,6 +92,7 @@ pub fn new_run(number: u128) -> NewRun {
         run_key: None,
         scheduled_at: None,
         waits: false,
+        cursor: None,
         created_at: Wall(20),
     }
 }
@@ -157,6 +158,9 @@ pub fn tick(trigger: &Schedule, epoch: i64, fires: Vec<NewRun>) -> TickChange {
         cursor: None,
         at: Wall(50),
         fires,
+        room: None,
+        dropped: 0,
+        held_back: 0,
         history: vec![],
         disable: None,
         wait_us: None,

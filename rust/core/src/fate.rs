@@ -1,0 +1,124 @@
+//! Decides what becomes of the fires of one tick, and where the cursor stands after them. Pure: the store looks up what it
+//! knows of a fire, and asks here. Invariant: the cursor moves only past what was taken, or is refused for good by its run key.
+
+use crate::error::excerpt;
+use crate::port::{Admitted, NewRun, Outcome, Room, TickChange};
+
+/// What is to be done with the next fire of a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It becomes a run, unless its run key, its hash or its slot is taken.
+    Try,
+    /// Unless its run key is taken, it is dropped, because of what stands in [`Room::with`].
+    Full(Room),
+    /// It is not tried: one of the row before it was dropped.
+    HoldBack,
+}
+
+/// The fires of one tick, one after another. Those that carry a cursor are a row, which ends at the first that is dropped.
+#[derive(Debug)]
+pub struct Judge {
+    room: Option<Room>,
+    has_stopped: bool,
+}
+
+impl Judge {
+    /// Before the first fire of a tick that may start so many runs; any number if `room` is none.
+    pub fn new(room: Option<Room>) -> Self {
+        Self { room, has_stopped: false }
+    }
+
+    /// What to do with a fire that carries a cursor, or does not.
+    pub fn next(&self, in_row: bool) -> Next {
+        match self.room {
+            _ if !in_row => Next::Try,
+            _ if self.has_stopped => Next::HoldBack,
+            Some(room) if room.runs == 0 => Next::Full(room),
+            _ => Next::Try,
+        }
+    }
+
+    /// Notes what became of that fire.
+    pub fn note(&mut self, fire: &NewRun, fate: &Admitted) {
+        self.has_stopped |= fire.cursor.is_some() && !is_behind(fate);
+        if let (Some(room), Admitted::Started { .. }) = (&mut self.room, fate) {
+            *room = Room { runs: room.runs.saturating_sub(1), with: room.with.or(Some(fire.id)) };
+        }
+    }
+}
+
+/// Whether a fire's event needs no further poll.
+fn is_behind(fate: &Admitted) -> bool {
+    match fate {
+        Admitted::Started { .. } | Admitted::DuplicateKey { .. } => true,
+        Admitted::DuplicateHash { .. } | Admitted::Overlaps { .. } | Admitted::HeldBack => false,
+    }
+}
+
+/// The cursor that a tick leaves, if it moves: that of the last fire of the row that was taken or used up, or `set`, which stands
+/// behind them all, if none of the row was dropped.
+pub fn cursor_after<'t>(
+    row: impl IntoIterator<Item = (Option<&'t str>, &'t Admitted)>,
+    set: Option<&'t str>,
+) -> Option<&'t str> {
+    let mut last = None;
+    for (cursor, fate) in row {
+        match cursor {
+            None => {}
+            Some(_) if !is_behind(fate) => return last,
+            Some(cursor) => last = Some(cursor),
+        }
+    }
+    set.or(last)
+}
+
+/// The same of a tick whose fires have met these fates.
+pub fn cursor_of<'t>(tick: &'t TickChange, fates: &'t [Admitted]) -> Option<&'t str> {
+    let row = tick.fires.iter().map(|fire| fire.cursor.as_deref()).zip(fates);
+    cursor_after(row, tick.cursor.as_deref())
+}
+
+/// What the history says of a poll that wished to fire, now that the fates of its fires are known. A poll of which nothing came is no
+/// fire, whatever it wished.
+pub fn story(tick: &TickChange, fates: &[Admitted]) -> (Outcome, String) {
+    let fires = || tick.fires.iter().zip(fates);
+    if fates.iter().any(|fate| matches!(fate, Admitted::Started { .. })) {
+        let overlaps = fates.iter().filter(|fate| matches!(fate, Admitted::Overlaps { .. })).count() as u64;
+        let held_back = fates.iter().filter(|fate| matches!(fate, Admitted::HeldBack)).count() as u64;
+        return (Outcome::Fire, left_out(tick.dropped + overlaps, tick.held_back + held_back));
+    }
+    // What stopped the row says more than those that came after it.
+    let stop = fires().find(|(_, fate)| matches!(fate, Admitted::Overlaps { .. }));
+    match stop.or_else(|| fires().next_back()).and_then(|(fire, fate)| dropped(fire, fate)) {
+        Some(reason) => (Outcome::Skip, reason),
+        None => (Outcome::Fire, String::new()),
+    }
+}
+
+/// That fires were left out of a poll that started others.
+pub fn left_out(dropped: u64, held_back: u64) -> String {
+    let fires = |many| if many == 1 { "1 fire".to_owned() } else { format!("{many} fires") };
+    match (dropped, held_back) {
+        (0, 0) => String::new(),
+        (dropped, 0) => format!("overlap dropped {}", fires(dropped)),
+        (dropped, held_back) => format!("overlap dropped {} and held {held_back} back", fires(dropped)),
+    }
+}
+
+/// Why a fire was dropped; in the engine's words for what it drops itself.
+fn dropped(fire: &NewRun, fate: &Admitted) -> Option<String> {
+    let key = fire.run_key.as_ref().map_or("", |(key, _)| key);
+    match fate {
+        Admitted::Started { .. } | Admitted::HeldBack => None,
+        Admitted::Overlaps { with } => Some(format!("overlap: run {with} is unfinished; the cursor waits")),
+        Admitted::DuplicateHash { of } => {
+            Some(format!("deduplicated: run {of} with an equal context is unfinished"))
+        }
+        Admitted::DuplicateKey { of: Some(of) } => {
+            Some(format!("deduplicated: run key '{}' started run {of}", excerpt(key)))
+        }
+        Admitted::DuplicateKey { of: None } => {
+            Some(format!("deduplicated: run key '{}' was used before", excerpt(key)))
+        }
+    }
+}
