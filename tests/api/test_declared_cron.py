@@ -215,3 +215,34 @@ def test_of_crons_of_release_0_1_0_the_declared_one_is_left(url: str) -> None:
         assert expressions(runner) == ["0 3 * * *"]
         runner.advance("1d")
         assert moments(runner) == ["01T03:00"]
+
+
+def test_the_name_of_a_cron_is_switched_as_that_of_a_poll() -> None:
+    declare(cron="0 3 * * *")
+    with cloaca.testing.Runner(START) as runner:
+        runner.set_trigger_enabled("nightly", False)
+        runner.advance("1d")
+        assert moments(runner) == []
+        runner.set_trigger_enabled("nightly", True)
+        runner.advance("1d")
+        assert moments(runner) == ["02T03:00"]
+        with pytest.raises(cloaca.TriggerError, match="'other' not found"):
+            runner.set_trigger_enabled("other", True)
+
+
+def test_why_tells_of_a_cron_what_it_waits_for(url: str) -> None:
+    declare(cron="0 3 * * *")
+    with Dated(url, START) as runner:
+        says = "trigger 'nightly' is a cron, '0 3 * * *' in 'UTC',"
+        after = "runs next at 2026-03-01T03:00:00.000000Z; it has not run yet"
+        assert runner.why("nightly") == f"{says} and {after}"
+        runner.advance("1d")
+        assert runner.why("nightly").endswith("; it ran last at 2026-03-01T03:00:00.000000Z")
+        runner.set_trigger_enabled("nightly", False)
+        assert "was switched off at 2026-03-02T00:00:00.000000Z" in runner.why("nightly")
+        runner.set_trigger_enabled("nightly", True)
+        cloaca.unregister_trigger("nightly")
+        assert "this program does not declare" in runner.why("nightly")
+        declare(poll_interval="1m")
+        runner.advance("1m")
+        assert "skipped at its last poll" in runner.why("nightly")
