@@ -33,7 +33,7 @@ from .runner import DefaultRunner
 from .task import task
 from .task_handle import TaskHandle
 from .tick import Tick
-from .trigger import trigger
+from .trigger import trigger, unregister_trigger
 from .variables import var, var_or
 from .workflow import Workflow, WorkflowBuilder, register_workflow_constructor
 
@@ -87,6 +87,7 @@ __all__ = [
     "task_skipped",
     "task_success",
     "trigger",
+    "unregister_trigger",
     "var",
     "var_or",
 ]

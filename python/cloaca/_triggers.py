@@ -30,6 +30,11 @@ _OWNER = """
 _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
 
 
+_CRON = """
+    SELECT id FROM schedules WHERE kind = 'cron' AND name = ? AND name <> ''
+    ORDER BY declared_as IS NULL, row"""
+
+
 class Triggers:
     """The part of a runner that is about triggers."""
 
@@ -56,14 +61,17 @@ class Triggers:
         return row
 
     def set_trigger_enabled(self, trigger_name: str, enabled: bool) -> None:
-        """Switches a trigger's polling; kept across restarts.
+        """Switches a trigger's polling, or its cron; kept across restarts.
 
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
-        if not self._open().schedules.set_trigger_enabled(
-            check.text(trigger_name, "trigger_name", TriggerError), check.flag(enabled, "enabled")
-        ):
+        schedules = self._open().schedules
+        name, enabled = check.text(trigger_name, "trigger_name", TriggerError), check.flag(enabled, "enabled")
+        cron = self._cron_of(name)
+        # A name may have been polled before it was a cron, or the other way round: both rows are switched.
+        is_cron = cron is not None and schedules.set_cron_enabled(cron["id"], enabled)
+        if not schedules.set_trigger_enabled(name, enabled) and not is_cron:
             raise TriggerError(self._unknown_trigger(trigger_name))
 
     def get_trigger_execution_history(
@@ -93,7 +101,12 @@ class Triggers:
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
-        standing = self._open().polls.standing(check.text(trigger_name, "trigger_name", TriggerError))
+        name = check.text(trigger_name, "trigger_name", TriggerError)
+        standing = self._open().polls.standing(name)
+        if name in self._declarations.crons or standing is None:
+            cron = self._cron_of(name)
+            if cron is not None:
+                return why.of_cron(name, cron, name in self._declarations.crons)
         if standing is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         if standing["standing"] is None:
@@ -177,6 +190,13 @@ class Triggers:
             f"trigger {excerpt(name)} is polled by another runner{who}, in whose hands its cursor is; "
             "call tick there, or shut that runner down"
         )
+
+    def _cron_of(self, name: str) -> dict[str, Any] | None:
+        """The schedule of the cron that a trigger of this name is, or was."""
+        engine = self._open()
+        found = engine.store.query(_CRON, [name])
+        row: dict[str, Any] | None = engine.schedules.cron(found[0]["id"]) if found else None
+        return row
 
     def _polled_by(self, name: str) -> int | None:
         """The number of the living runner that polls a trigger."""

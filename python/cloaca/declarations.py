@@ -34,10 +34,12 @@ class Declarations:
 
     Attributes:
         places: the place of each trigger's newest body.
+        crons: the names of the triggers that are crons.
     """
 
     def __init__(self, engine: Engine, crew: Crew) -> None:
         self.places: dict[str, int] = {}
+        self.crons: set[str] = set()
         self._engine = engine
         self._crew = crew
         self._lock = threading.RLock()
@@ -77,14 +79,36 @@ class Declarations:
                 return
             triggers = [trigger for trigger in triggers if registry.triggers.get(trigger.name) is trigger]
             for trigger in triggers:
-                kind = trigger.kind
-                if kind.cron is not None:
-                    self._engine.schedules.put_cron(
-                        kind.workflow or "", kind.cron, kind.timezone, trigger.name
-                    )
+                if trigger.kind.cron is not None:
+                    self._declare_cron(trigger, trigger.kind.cron)
+                elif trigger.name in self.crons:
+                    self.crons.discard(trigger.name)
+                    self._engine.schedules.withdraw_cron(trigger.name)
             polled = [trigger for trigger in triggers if self._is_new(trigger)]
             for start in range(0, len(polled), DECLARED_AT_ONCE):
                 self._declare(polled[start : start + DECLARED_AT_ONCE])
+
+    def on_gone(self, name: str) -> None:
+        """The program declares no trigger of this name any more."""
+        with self._lock:
+            if self._is_closed or name in registry.triggers:
+                return
+            if name in self.crons:
+                self.crons.discard(name)
+                self._engine.schedules.withdraw_cron(name)
+            self._withdraw(name)
+
+    def _declare_cron(self, trigger: TriggerDefinition, expression: str) -> None:
+        kind = trigger.kind
+        self._withdraw(trigger.name)
+        self.crons.add(trigger.name)
+        self._engine.schedules.put_cron(kind.workflow or "", expression, kind.timezone, trigger.name)
+
+    def _withdraw(self, name: str) -> None:
+        slot = self.places.pop(name, None)
+        if slot is not None:
+            self._engine.polls.withdraw(name)
+            self._crew.retire(slot)
 
     def _is_new(self, trigger: TriggerDefinition) -> bool:
         if trigger.kind.cron is not None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
         def on_workflow(self, workflow: Workflow) -> None: ...
         def on_triggers(self, triggers: Sequence[TriggerDefinition]) -> None: ...
+        def on_gone(self, name: str) -> None: ...
 
 
 lock = threading.RLock()
@@ -105,6 +106,16 @@ def add_trigger(trigger: TriggerDefinition) -> None:
         )
     for runner in live:
         runner.on_triggers([trigger])
+
+
+def drop_trigger(name: str) -> bool:
+    """Declares a trigger no more, and tells the runners; false if there is none of that name."""
+    with lock:
+        known = triggers.pop(name, None)
+        live = _live()
+    for runner in live if known is not None else ():
+        runner.on_gone(name)
+    return known is not None
 
 
 def workflow(name: str) -> Workflow | None:

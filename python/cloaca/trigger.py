@@ -198,6 +198,22 @@ def trigger(
     return decorate if function is None else decorate(function)
 
 
+def unregister_trigger(name: str) -> None:
+    """Declares a trigger no more: the runners of this process stop polling it, and its cron runs only where
+    other programs declare it.
+
+    What the store keeps of it stays: declared again, it goes on with its cursor, and its cron makes up for
+    what it missed. A poll in flight still counts.
+
+    Raises:
+        TriggerError: (a `ValueError`) no such trigger is declared.
+    """
+    checked = checked_name(name, "name", TriggerError)
+    if not registry.drop_trigger(checked):
+        known = ", ".join(sorted(registry.triggers)) or "none"
+        raise TriggerError(f"trigger {excerpt(name)} is not declared; declared triggers: {known}")
+
+
 @lru_cache(_KINDS_MAX, typed=True)
 def _kind(
     workflow: str | None,

@@ -44,6 +44,23 @@ def undeclared(workflow: str) -> str:
     )
 
 
+def of_cron(name: str, cron: dict[str, Any], is_declared: bool) -> str:
+    """One sentence about a trigger that is a cron, from its schedule."""
+    last = cron["last_run_at"]
+    before = f"; it ran last at {last}" if last else "; it has not run yet"
+    says = f"{cron['cron_expression']!r} in {cron['timezone']!r}"
+    if not cron["enabled"]:
+        return f"trigger '{name}' is a cron, {says}, and was switched off at {cron['updated_at']}{before}"
+    if not is_declared:
+        return (
+            f"trigger '{name}' is a cron, {says}, that this program does not declare: it runs in those that "
+            f"do{before}"
+        )
+    if registry.workflow(cron["workflow_name"]) is None:
+        return f"trigger '{name}' is a cron, {says}, and {undeclared(cron['workflow_name'])}{before}"
+    return f"trigger '{name}' is a cron, {says}, and runs next at {cron['next_run_at']}{before}"
+
+
 def _absent(trigger: dict[str, Any]) -> str:
     if (owner := trigger["polled_by"]) is not None:
         return f"is polled by runner {owner} of this store, and not by this one"

@@ -71,8 +71,9 @@ pub fn quiet_poll(triggers: i64) -> impl FnMut() {
             last_fired_at: None,
             owner: Some(1),
             others: Vec::new(),
+            grid: None,
         };
-        poller.enable(slot, &state, false, Mono(0));
+        poller.enable(slot, &state, false, START);
     }
     let mut now = Mono(0);
     move || {
@@ -95,6 +96,7 @@ fn plan() -> Plan {
         timeout: None,
         backoff: poll::Backoff { base: second, factor: 2.0, longest: second },
         failures_max: None,
+        polls_at_start: false,
     }
 }
 
@@ -208,9 +210,9 @@ pub fn crons(count: usize) -> Vec<Schedule> {
         name: String::new(),
         workflow: "ingest".to_owned(),
         kind: ScheduleKind::Cron {
-            expression: format!("{} {} * * *", number % 60, number % 24),
+            expression: format!("{} {} * * *", number % 59 + 1, number % 24),
             timezone: "UTC".to_owned(),
-            next_at: Some(Wall(i64::MAX / 2 + number as i64)),
+            next_at: Some(Wall((number as i64 % 24 * 60 + number as i64 % 59 + 1) * 60_000_000)),
         },
         enabled: true,
         disabled_cause: None,
@@ -220,6 +222,7 @@ pub fn crons(count: usize) -> Vec<Schedule> {
         created_at: Wall(1),
         updated_at: Wall(1),
         owner: None,
+        declared: false,
     };
     (0..count).map(cron).collect()
 }

@@ -93,6 +93,12 @@ impl Polls {
         free(py, || runtime.declare(triggers))
     }
 
+    /// Polls the trigger of that name no more.
+    fn withdraw(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.withdraw(name))
+    }
+
     /// How many places for triggers there are: the next declaration's first.
     fn places(&self, py: Python<'_>) -> PyResult<u32> {
         let runtime = self.handle.runtime(py)?;

@@ -108,6 +108,15 @@ impl Schedules {
         Ok(schedule.id.to_string())
     }
 
+    /// This program declares the cron of that name no more.
+    fn withdraw_cron(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let name = name.to_owned();
+        self.handle.written(py, move |runtime| {
+            runtime.withdraw_cron(&name);
+            Ok(())
+        })
+    }
+
     /// Crons in the order of their registration.
     fn crons<'py>(
         &self,

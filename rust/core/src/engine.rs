@@ -69,6 +69,8 @@ pub struct Engine {
     /// By their places in the poller, which are dense.
     triggers: Vec<Option<Declared>>,
     parked: BTreeSet<u32>,
+    /// Places whose triggers the program declares no more.
+    withdrawn: BTreeSet<u32>,
     runs: HashMap<Uuid, Run>,
     gate: Gate,
     /// Runs in the gate that other owners drive, or may claim.
@@ -112,6 +114,7 @@ impl Engine {
             workflows: BTreeMap::new(),
             triggers: Vec::new(),
             parked: BTreeSet::new(),
+            withdrawn: BTreeSet::new(),
             runs: HashMap::new(),
             gate: Gate::default(),
             others: BTreeSet::new(),
@@ -231,6 +234,12 @@ impl Engine {
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
             Event::News => self.news += 1,
             Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),
+            Event::CronDeclared(schedule) => {
+                self.crons.declare(&schedule);
+                self.step(Event::Cron(schedule), now, out);
+            }
+            Event::CronWithdrawn(name) => self.crons.withdraw(&name),
+            Event::Withdrawn(slot) => self.withdrawn(slot),
             Event::Cron(schedule) => {
                 let row = schedule.row;
                 self.cron(schedule, now, out);

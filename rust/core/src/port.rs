@@ -87,7 +87,9 @@ pub trait Store: Send + Sync {
     /// such run, or it completed, or is unfinished. Whoever takes it over later does not let it wait for others.
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>>;
 
-    /// The one cron with this workflow, expression and zone, made if there is none.
+    /// A cron without a name is the one with this workflow, expression and zone, made if there is none. With a name it is the one that is
+    /// declared by that name, made if there is none, and changed if its declaration is another than the last; unless somebody has
+    /// registered the same three by hand: then it is that.
     fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule>;
     /// Replaces a cron's expression and zone; false if there is no such cron.
     fn update_cron(

@@ -67,6 +67,7 @@ fn hourly(row: i64, next_at: Option<Wall>) -> Schedule {
         created_at: Wall(0),
         updated_at: Wall(0),
         owner: None,
+        declared: false,
     }
 }
 

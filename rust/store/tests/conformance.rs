@@ -105,6 +105,8 @@ claims! {
     a_cron_cannot_become_a_copy_of_another
     a_deleted_cron_leaves_its_runs
     a_new_cron_does_not_inherit_a_deleted_ones_runs
+    a_declared_cron_is_the_one_of_its_name
+    what_was_registered_by_hand_is_no_declarations
     a_schedule_is_switched_with_a_cause
     schedules_are_listed_in_the_order_of_registration
     schedules_are_walked_by_their_rows
@@ -1158,7 +1160,7 @@ fn a_run_is_not_opened_again_beside_an_equal_one(store: &dyn Store) {
 
 fn there_is_one_cron_with_a_workflow_expression_and_zone(store: &dyn Store) {
     let first = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
-    assert_eq!((first.id, &*first.workflow, &*first.name), (id(50), "mail", "nightly"));
+    assert_eq!((first.id, &*first.workflow, &*first.name), (id(50), "mail", ""));
     assert!(first.enabled && first.created_at == Wall(10) && first.updated_at == Wall(10));
     let same = NewCron { name: "other", at: Wall(99), next_at: None, ..new_cron(51, "0 2 * * *") };
     assert_eq!(store.put_cron(&same).unwrap(), first);
@@ -1209,6 +1211,40 @@ fn a_deleted_cron_leaves_its_runs(store: &dyn Store) {
     assert!(!store.delete_cron(cron.id).unwrap());
     assert_eq!(store.cron(cron.id).unwrap(), None);
     assert_eq!(ids(store, &RunFilter { schedule: Some(cron.row), ..any() }), [id(1)]);
+}
+
+fn a_declared_cron_is_the_one_of_its_name(store: &dyn Store) {
+    let declare =
+        |number, name, expression| store.put_cron(&NewCron { name, ..new_cron(number, expression) }).unwrap();
+    let first = declare(50, "nightly", "0 2 * * *");
+    assert!(first.declared);
+    assert_eq!(declare(51, "nightly", "0 2 * * *"), first, "the same again changes nothing");
+    let edited = declare(52, "nightly", "0 3 * * *");
+    assert_eq!((edited.row, edited.id), (first.row, first.id));
+    assert!(edited.updated_at > first.updated_at, "what was decided before it does not count");
+    assert_ne!(declare(53, "other", "0 3 * * *").row, first.row);
+    assert!(store.update_cron(first.id, "0 4 * * *", "UTC", None, Wall(99)).unwrap());
+    let updated = store.cron(first.id).unwrap().unwrap();
+    assert_eq!(
+        declare(54, "nightly", "0 3 * * *"),
+        updated,
+        "an update holds while the declaration is the same"
+    );
+    assert_ne!(declare(55, "nightly", "0 5 * * *"), updated);
+    assert_eq!(store.schedules(ScheduleFilter::Crons, false, ALL).unwrap().len(), 2);
+}
+
+fn what_was_registered_by_hand_is_no_declarations(store: &dyn Store) {
+    let named = |number, expression| NewCron { name: "nightly", ..new_cron(number, expression) };
+    let by_hand = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    assert!(!by_hand.declared);
+    assert_eq!(store.put_cron(&named(60, "0 2 * * *")).unwrap(), by_hand);
+    let declared = store.put_cron(&named(61, "0 3 * * *")).unwrap();
+    let registered = store.put_cron(&new_cron(52, "0 3 * * *")).unwrap();
+    assert_eq!((registered.row, registered.declared), (declared.row, false));
+    assert_eq!(store.cron(declared.id).unwrap(), Some(registered));
+    assert!(store.put_cron(&named(62, "0 4 * * *")).unwrap().declared);
+    assert_eq!(store.schedules(ScheduleFilter::Crons, false, ALL).unwrap().len(), 3);
 }
 
 fn a_new_cron_does_not_inherit_a_deleted_ones_runs(store: &dyn Store) {

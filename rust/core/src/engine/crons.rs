@@ -1,7 +1,7 @@
 //! The crons of an engine, by row and by when each is due. Decides nothing.
 //! Invariant: all three orders hold the same crons.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::cron::Cron;
@@ -27,6 +27,10 @@ pub(super) struct Crons {
     by_row: BTreeMap<i64, CronState>,
     by_time: BTreeSet<(Wall, i64)>,
     by_workflow: HashMap<Arc<str>, BTreeSet<i64>>,
+    /// The names of those that this program declares.
+    declared: HashSet<String>,
+    /// The rows of those of release 0.1.0 that were told of.
+    old_told: HashSet<i64>,
     /// By zone and expression.
     read: HashMap<String, HashMap<String, Cron>>,
     read_count: usize,
@@ -49,6 +53,32 @@ impl Crons {
         zone.insert(expression.to_owned(), cron.clone());
         self.read_count += 1;
         Ok(cron)
+    }
+
+    /// Notes that this program declares a cron of that name, and that there is one only.
+    pub fn declare(&mut self, schedule: &Schedule) {
+        self.withdraw(&schedule.name);
+        if schedule.declared {
+            self.declared.insert(schedule.name.clone());
+        }
+    }
+
+    /// Notes that this program declares no cron of that name.
+    pub fn withdraw(&mut self, name: &str) {
+        self.declared.remove(name);
+        let is_named = |state: &&CronState| !name.is_empty() && state.schedule.name == name;
+        let rows: Vec<i64> = self.by_row.values().filter(is_named).map(|state| state.schedule.row).collect();
+        rows.into_iter().for_each(|row| drop(self.remove(row)));
+    }
+
+    /// Whether a cron is to be told of for the first time, because release 0.1.0 left it and no program declares its name.
+    pub fn is_old_news(&mut self, schedule: &Schedule) -> bool {
+        !schedule.declared && !schedule.name.is_empty() && self.old_told.insert(schedule.row)
+    }
+
+    /// Whether a cron runs here: one that is declared runs where it is.
+    pub fn runs_here(&self, schedule: &Schedule) -> bool {
+        !schedule.declared || self.declared.contains(&schedule.name)
     }
 
     /// Adds a cron, in place of any other of its row.
@@ -141,6 +171,7 @@ mod tests {
             created_at: Wall(0),
             updated_at: Wall(0),
             owner: None,
+            declared: false,
         };
         CronState { cron: Cron::parse("0 9 * * *", "UTC").unwrap(), schedule, next: Wall(row) }
     }

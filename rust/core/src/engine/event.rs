@@ -131,6 +131,12 @@ pub enum Event {
     News,
     /// Runs that other owners drove are over.
     OthersEnded(Vec<Uuid>),
+    /// The program declared a cron, anew or again: it runs here from now on.
+    CronDeclared(Schedule),
+    /// The program declares no cron of that name any more.
+    CronWithdrawn(Arc<str>),
+    /// The program declares what is polled in that place no more.
+    Withdrawn(u32),
     /// A cron was registered, changed or read from the store.
     Cron(Schedule),
     /// A cron was deleted or disabled.

@@ -19,9 +19,12 @@ const CLOCK_BACK_US: i64 = 1_000_000;
 impl Engine {
     pub(super) fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {
         let ScheduleKind::Cron { expression, timezone, next_at } = &schedule.kind else { return };
-        if !self.settings.crons_enabled || !schedule.enabled {
+        if !self.settings.crons_enabled || !schedule.enabled || !self.crons.runs_here(&schedule) {
             self.crons.remove(schedule.row);
             return;
+        }
+        if self.crons.is_old_news(&schedule) {
+            out.logs.push(Note::CronOfOldRelease { cron: schedule.id, name: schedule.name.as_str().into() });
         }
         match self.crons.read(expression, timezone) {
             Ok(cron) => {

@@ -214,6 +214,13 @@ pub enum Note {
         /// What is wrong with it.
         error: String,
     },
+    /// A cron that a program of release 0.1.0 declared goes on, whoever declares it.
+    CronOfOldRelease {
+        /// The schedule.
+        cron: Uuid,
+        /// The trigger that it was.
+        name: Arc<str>,
+    },
     /// More moments of a cron were missed than are made up for.
     CronCatchUpBounded {
         /// The schedule.
@@ -316,6 +323,7 @@ impl Note {
             | Self::LastPollerTaken { .. }
             | Self::EventLost { .. }
             | Self::TickDiscarded { .. }
+            | Self::CronOfOldRelease { .. }
             | Self::CronCatchUpBounded { .. }
             | Self::ClockWasAhead { .. }
             | Self::RunTaken { .. }
@@ -370,9 +378,9 @@ impl Note {
             | Self::PollTooLong { trigger, .. }
             | Self::EventLost { trigger }
             | Self::TickDiscarded { trigger }
-            | Self::EventLost { trigger }
             | Self::TickRefused { trigger, .. }
             | Self::DeclarationRefused { trigger, .. } => About::of_trigger(trigger, None),
+            Self::CronOfOldRelease { name, .. } => About::of_trigger(name, None),
             Self::RunnerReady { .. }
             | Self::RunnerStopped { .. }
             | Self::RunsResumed { .. }
@@ -492,6 +500,10 @@ impl Display for Note {
             }
             Self::HistoryRefused { why } => write!(f, "history of polls cannot be kept: {why}"),
             Self::CronLeftOut { cron, error } => write!(f, "cron schedule {cron} is left out: {error}"),
+            Self::CronOfOldRelease { cron, name } => {
+                write!(f, "cron schedule {cron} of trigger '{name}' goes on, which release 0.1.0 left: ")?;
+                write!(f, "declare a trigger of that name again, or end it by delete_cron_schedule('{cron}')")
+            }
             Self::CronCatchUpBounded { cron, moments_max } => {
                 write!(f, "cron schedule {cron}: of the slots that were missed ")?;
                 write!(f, "only the newest {moments_max} are made up for")
@@ -603,6 +615,7 @@ mod tests {
                 lasts: Duration::from_millis(61_900),
             },
             Note::LastPollerTaken { threads_max: 4, held_by: "'a', 'b'".to_owned() },
+            Note::CronOfOldRelease { cron: Uuid::nil(), name: "nightly".into() },
             Note::CronCatchUpBounded { cron: Uuid::nil(), moments_max: 3 },
             Note::VersionDiffers { run: Uuid::nil(), workflow: "mail".into() },
         ]
@@ -613,6 +626,7 @@ mod tests {
             "trigger 'inbox' fired unknown workflow 'mail'; known workflows: a, b".to_owned(),
             format!("trigger 'inbox': its poll is in flight since {}, for 61 s; it holds a thread, and is not polled until that comes back", Wall(0).rfc3339()),
             "the last of 4 pollers is taken: the polls of 'a', 'b' have not come back; one more that hangs stops every trigger. Give bodies a time-out of their own, or raise max_pollers".to_owned(),
+            format!("cron schedule {nil} of trigger 'nightly' goes on, which release 0.1.0 left: declare a trigger of that name again, or end it by delete_cron_schedule('{nil}')"),
             format!("cron schedule {nil}: of the slots that were missed only the newest 3 are made up for"),
             format!("run {nil} of workflow 'mail' goes on under a version that differs from the one it began with"),
         ]);

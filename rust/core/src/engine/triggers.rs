@@ -24,6 +24,12 @@ impl Engine {
         out.commits.push((change, Then::Declared { slot, vacancies: self.vacancies, news: self.news }));
     }
 
+    /// What is in a place is not asked for any more. Its poll in flight still counts.
+    pub(super) fn withdrawn(&mut self, slot: u32) {
+        self.parked.remove(&slot);
+        self.withdrawn.insert(slot);
+    }
+
     /// The newest place of the trigger of that name.
     pub fn place_of(&self, trigger: &str) -> Option<u32> {
         self.slot_of.get(trigger).copied()
@@ -31,7 +37,8 @@ impl Engine {
 
     /// Whether a place holds its trigger's newest declaration.
     pub(super) fn is_newest(&self, slot: u32) -> bool {
-        self.declared_in(slot).is_some_and(|declared| self.place_of(&declared.row.name) == Some(slot))
+        let is_of_place = |declared: &Declared| self.place_of(&declared.row.name) == Some(slot);
+        !self.withdrawn.contains(&slot) && self.declared_in(slot).is_some_and(is_of_place)
     }
 
     /// The trigger polled in that place, as it was declared there.

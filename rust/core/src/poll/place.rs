@@ -74,6 +74,24 @@ impl Poller {
         }
     }
 
+    /// Stops polling what is declared no more. A poll in flight still counts.
+    pub fn withdraw(&mut self, slot: u32) {
+        let rest = &mut self.rests[slot as usize];
+        rest.retired = true;
+        rest.make_up = None;
+        let (first, schedule) = (rest.waits_for.take(), rest.schedule);
+        if let Some(first) = first {
+            self.rests[first as usize].successor = None;
+        }
+        if !self.slots[slot as usize].in_body {
+            self.wheel.cancel(slot);
+        }
+        if let Some(schedule) = schedule.filter(|schedule| self.slot_of.get(schedule) == Some(&slot)) {
+            self.slot_of.remove(&schedule);
+        }
+        self.note(slot);
+    }
+
     /// Nothing of an older declaration is in flight any more: the one that waits for it is polled, with what that left.
     pub(super) fn make_room(&mut self, slot: u32, now: Mono) {
         let rest = &mut self.rests[slot as usize];

@@ -33,6 +33,8 @@ pub struct Schedule {
     pub updated_at: Wall,
     /// Who polls it.
     pub owner: Option<i64>,
+    /// Whether it is a cron that a program declares: then it runs only where its name is declared.
+    pub declared: bool,
 }
 
 /// How a schedule becomes due.

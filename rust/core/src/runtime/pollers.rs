@@ -178,6 +178,16 @@ impl Runtime {
         first
     }
 
+    /// Polls the trigger of that name no more, if it is declared here.
+    pub fn withdraw(&self, trigger: &str) {
+        let mut effects = Effects::default();
+        let mut engine = lock(&self.shared.engine);
+        let Some(slot) = engine.place_of(trigger) else { return };
+        lock(&self.shared.polls).poller.withdraw(slot);
+        engine.step(Event::Withdrawn(slot), self.now(), &mut effects);
+        self.shared.carry_out(engine, effects);
+    }
+
     /// How many places for triggers there are.
     pub fn places(&self) -> u32 {
         lock(&self.shared.polls).poller.places()

@@ -12,14 +12,24 @@ use crate::runtime::park::{MutexGuard, lock};
 use crate::runtime::{Runtime, Shared};
 
 impl Runtime {
-    /// Registers a cron, or finds the one with the same three.
+    /// This program declares the cron of that name no more: it runs where others do.
+    pub fn withdraw_cron(&self, name: &str) {
+        let _turn = self.shared.turn();
+        self.shared.schedules_changed();
+        self.step(Event::CronWithdrawn(name.into()));
+    }
+
+    /// Registers a cron, or finds the one with the same three; with a name it is declared.
     ///
     /// # Errors
     /// A [`crate::port::Fault`] of the store.
     pub fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {
         let _turn = self.shared.turn();
         let row = self.shared.store.put_cron(cron)?;
-        self.told(Event::Cron(row.clone()));
+        self.told(match cron.name.is_empty() {
+            true => Event::Cron(row.clone()),
+            false => Event::CronDeclared(row.clone()),
+        });
         Ok(row)
     }
 

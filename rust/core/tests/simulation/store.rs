@@ -354,6 +354,7 @@ impl State {
             created_at: at,
             updated_at: at,
             owner: Some(epoch),
+            declared: false,
         };
         let state = state_of(&schedule);
         self.schedules.push(schedule);

@@ -1,5 +1,5 @@
-//! Rows of triggers and crons. Invariant: a trigger's name, and a cron's workflow with its expression and zone,
-//! stand in at most one row.
+//! Rows of triggers and crons. Invariant: a trigger's name, a declared cron's name, and the workflow, expression and zone of a cron
+//! that was registered by hand, stand in at most one row.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ const CRON: &str = "cron";
 macro_rules! columns {
     () => {
         "row, id, kind, name, workflow, interval_us, allow_concurrent, expression, timezone, next_at, enabled,
-         disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at, owner"
+         disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at, owner, declared_as IS NOT NULL"
     };
 }
 
@@ -41,6 +41,7 @@ fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         created_at: wall_at(row, 15)?,
         updated_at: wall_at(row, 16)?,
         owner: row.get(17)?,
+        declared: row.get(18)?,
     })
 }
 
@@ -320,15 +321,81 @@ pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The cron with this workflow, expression and zone, made if there is none.
+/// The cron that a call registers or a program declares, made if there is none.
 pub fn put_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Schedule, Failure> {
+    const TO_DATA: &str = "UPDATE schedules SET name = '', declared_as = NULL WHERE row = :row";
+    let same = same_cron(db, cron.workflow, cron.expression, cron.timezone)?;
+    if !cron.name.is_empty() {
+        return declare_cron(db, cron, same.filter(|same| same.name.is_empty()));
+    }
+    match same {
+        // What is registered by hand stays, whatever programs declare.
+        Some(same) if same.declared => {
+            db.prepare_cached(TO_DATA)?.execute(named_params! { ":row": same.row })?;
+            Ok(Schedule { name: String::new(), declared: false, ..same })
+        }
+        Some(same) => Ok(same),
+        None => insert_cron(db, cron, None),
+    }
+}
+
+/// The cron of a name, as it is declared now; `data` is the one that was registered by hand with the same three.
+fn declare_cron(db: &Connection, cron: &NewCron<'_>, data: Option<Schedule>) -> Result<Schedule, Failure> {
+    // Index schedules_cron_name.
+    const NAMED: &str = "
+        SELECT row, declared_as, workflow IS :workflow AND expression IS :expression AND timezone IS :timezone
+        FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' ORDER BY row";
+    const FORGET: &str =
+        "DELETE FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND row <> :keep";
+    const ADOPT: &str = "UPDATE schedules SET declared_as = :declared_as WHERE row = :row";
+    const CHANGE: &str = "
+        UPDATE schedules SET workflow = :workflow, expression = :expression, timezone = :timezone, next_at = :next_at,
+            declared_as = :declared_as, updated_at = max(:at, updated_at + 1)
+        WHERE row = :row";
+    let forget =
+        |keep: i64| db.prepare_cached(FORGET)?.execute(named_params! { ":name": cron.name, ":keep": keep });
+    if let Some(data) = data {
+        forget(data.row)?;
+        return Ok(data);
+    }
+    let declared_as = format!("{}\n{}\n{}", cron.workflow, cron.expression, cron.timezone);
+    let params = named_params! {
+        ":name": cron.name, ":workflow": cron.workflow, ":expression": cron.expression, ":timezone": cron.timezone,
+    };
+    let read =
+        |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, bool>(2)?));
+    let named: Vec<(i64, Option<String>, bool)> =
+        db.prepare_cached(NAMED)?.query_map(params, read)?.collect::<rusqlite::Result<_>>()?;
+    // Release 0.1.0 left one for each expression that a name ever had.
+    let known = named.iter().find(|(_, before, _)| before.is_some());
+    let known = known.or_else(|| named.iter().find(|(_, _, is_same)| *is_same)).or(named.last());
+    let Some((row, before, is_same)) = known else { return insert_cron(db, cron, Some(&declared_as)) };
+    forget(*row)?;
+    match before {
+        Some(before) if *before == declared_as => {}
+        None if *is_same => {
+            db.prepare_cached(ADOPT)?.execute(named_params! { ":row": row, ":declared_as": declared_as })?;
+        }
+        _ => {
+            db.prepare_cached(CHANGE)?.execute(named_params! {
+                ":row": row,
+                ":workflow": cron.workflow,
+                ":expression": cron.expression,
+                ":timezone": cron.timezone,
+                ":next_at": micros(cron.next_at),
+                ":declared_as": declared_as,
+                ":at": cron.at.0,
+            })?;
+        }
+    }
+    Ok(cron_in(db, *row)?.expect("a row found in this transaction is there"))
+}
+
+fn insert_cron(db: &Connection, cron: &NewCron<'_>, declared_as: Option<&str>) -> Result<Schedule, Failure> {
     const SQL: &str = "
         INSERT INTO schedules
-            (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at)
-        VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, 1, :at, :at)";
-    if let Some(schedule) = same_cron(db, cron.workflow, cron.expression, cron.timezone)? {
-        return Ok(schedule);
-    }
+            (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as)
+        VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, 1, :at, :at, :declared_as)";
     db.prepare_cached(SQL)?.execute(named_params! {
         ":id": cron.id.to_string(),
         ":name": cron.name,
@@ -337,11 +404,17 @@ pub fn put_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Schedule, Failure
         ":timezone": cron.timezone,
         ":next_at": micros(cron.next_at),
         ":at": cron.at.0,
+        ":declared_as": declared_as,
     })?;
-    let made = same_cron(db, cron.workflow, cron.expression, cron.timezone)?;
-    Ok(made.expect("a row inserted in this transaction is there"))
+    Ok(cron_in(db, db.last_insert_rowid())?.expect("a row inserted in this transaction is there"))
 }
 
+fn cron_in(db: &Connection, row: i64) -> Result<Option<Schedule>, Failure> {
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM schedules WHERE row = :row");
+    one(db, SQL, named_params! { ":row": row })
+}
+
+/// The one that was registered by hand, if there are several.
 fn same_cron(
     db: &Connection,
     workflow: &str,
@@ -353,7 +426,8 @@ fn same_cron(
         "SELECT ",
         columns!(),
         " FROM schedules
-        WHERE kind = 'cron' AND workflow = :workflow AND expression = :expression AND timezone = :timezone"
+        WHERE kind = 'cron' AND workflow = :workflow AND expression = :expression AND timezone = :timezone
+        ORDER BY name, row LIMIT 1"
     );
     let params = named_params! { ":workflow": workflow, ":expression": expression, ":timezone": timezone };
     one(db, SQL, params)

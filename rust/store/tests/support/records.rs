@@ -212,7 +212,7 @@ pub fn stretch(row: i64, outcome: Outcome, reason: &str, at: i64) -> Stretch {
 pub fn new_cron(number: u128, expression: &str) -> NewCron<'_> {
     NewCron {
         id: id(number),
-        name: "nightly",
+        name: "",
         workflow: "mail",
         expression,
         timezone: "UTC",

@@ -27,3 +27,9 @@ ALTER TABLE schedules ADD COLUMN wait_us INTEGER;
 ALTER TABLE runs ADD COLUMN end_number INTEGER;
 CREATE INDEX runs_ended ON runs (schedule, context_hash, end_number) WHERE end_number IS NOT NULL;
 INSERT INTO meta (name, value) VALUES ('ends', 0);
+-- A cron that a program declares is the one of its name, with its declaration; one that was registered by hand is known by its three.
+ALTER TABLE schedules ADD COLUMN declared_as TEXT;
+DROP INDEX schedules_cron;
+CREATE INDEX schedules_cron ON schedules (workflow, expression, timezone) WHERE kind = 'cron';
+CREATE INDEX schedules_cron_name ON schedules (name) WHERE kind = 'cron' AND name <> '';
+CREATE UNIQUE INDEX schedules_declared ON schedules (name) WHERE kind = 'cron' AND declared_as IS NOT NULL;
