@@ -165,6 +165,21 @@ class Triggers:
         kept = self._open().store.query(_CURSOR, [name])
         return kept[0]["cursor"] if kept else None
 
+    def poll_soon(self, trigger_name: str) -> None:
+        """Wants a poll of a trigger as soon as may be, and doesn't wait for it. Call it from any thread.
+
+        While a poll of it is in flight the next one follows at once. Its interval and its grid stay. A
+        trigger that is switched off, or polled by another runner, is polled when it is polled again here.
+
+        Raises:
+            TriggerError: (a `ValueError`) this program has no such trigger to poll.
+        """
+        engine = self._open()
+        slot = self._declarations.places.get(check.text(trigger_name, "trigger_name", TriggerError))
+        if slot is None:
+            raise TriggerError(self._unknown_trigger(trigger_name))
+        engine.polls.poll_soon(slot)
+
     def _refuse_elsewhere(self, name: str) -> None:
         found = self._open().polls.standing(name)
         if found is None or found["standing"] is None or not found["standing"]["elsewhere"]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from .tick import Tick
 
-    Fire = tuple[str, str | None, int | None, str | None]
-    Ruling = str | tuple[str, int] | tuple[list[Fire], str | None, str, str | None] | None
+    Fire = tuple[str, str | None, int | None, str | None, str | None]
+    Ruling = str | tuple[str, int] | tuple[list[Fire], str | None, str, str | None, int | None] | None
 
 FIRES_MAX = 10_000
 """One poll may fire at most so many runs."""
@@ -45,9 +45,10 @@ def ruled(answer: object, tick: Tick | None, bytes_max: int) -> Ruling:
     reason = plain(reasons[-1]) if reasons else ""
     # After the results: a generator may move the cursor between two of them.
     cursor = None if tick is None else tick._moved(bytes_max)
+    pause = None if tick is None else tick._pause_us
     if not fires and cursor is None:
-        return reason
-    return fires, cursor, reason, None
+        return reason if pause is None else (reason, pause)
+    return fires, cursor, reason, None, pause
 
 
 def _results(answer: Any) -> list[TriggerResult]:
@@ -80,7 +81,7 @@ def _fire(result: TriggerResult, bytes_max: int) -> Fire:
     ttl = result.run_key_ttl
     text = encode_within(bytes_max, result.context, "the context of a fire")
     cursor = None if result._cursor is None else fitting(bytes_max, result._cursor, "the cursor of a fire")
-    return text, result.run_key, None if ttl is None else int(ttl * 1e6), cursor
+    return text, result.run_key, None if ttl is None else int(ttl * 1e6), cursor, result._dedup_key
 
 
 def is_awaitable(answer: object) -> bool:

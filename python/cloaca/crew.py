@@ -238,10 +238,13 @@ class Crew:
         try:
             return self._answered(ticket, definition.name, tick, answer, error)
         except PartlyError as partly:
-            ruling = self._answered(ticket, definition.name, None, None, partly.raised)
             # What went wrong is told as ever, and what was given before counts.
-            told = ruling[-1] if isinstance(ruling, tuple) and len(ruling) == 4 else str(partly.raised)
-            return partly.fires(self.engine.context_bytes_max), None, "", told
+            fires = partly.fires(self.engine.context_bytes_max)
+            ruling = self._answered(ticket, definition.name, None, None, partly.raised)
+            assert isinstance(ruling, tuple), "an exception answers at once"
+            if len(ruling) == 2:
+                return fires, None, *ruling[:1], None, ruling[1]
+            return fires, *ruling[1:]
 
     def _answered(
         self, ticket: TicketParts, name: str, tick: Tick | None, answer: object, error: BaseException | None
@@ -257,7 +260,7 @@ class Crew:
             return f"retry after {text_of(wish.delay_us)}", wish.delay_us
         except CloacaError as refused:
             say(_engine_log, logging.ERROR, "trigger '%s': %s", name, describe(refused))
-            return [], None, "", describe(refused)
+            return [], None, "", describe(refused), None
         except PartlyError:
             raise
         except Exception as raised:
@@ -265,7 +268,7 @@ class Crew:
 
     def _raised(self, name: str, raised: BaseException) -> Ruling:
         say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=raised)
-        return [], None, "", describe(raised)
+        return [], None, "", describe(raised), None
 
     def _answer_later(self, ticket: TicketParts, tick: Tick | None, coroutine: Any) -> None:
         from ._aio import start_coroutine

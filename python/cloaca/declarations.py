@@ -135,8 +135,8 @@ class Declarations:
 def _plan(kind: TriggerKind) -> dict[str, Any]:
     interval = kind.interval_us or POLL_INTERVAL_US
     wait = kind.on_error or Backoff()
-    # A trigger that is polled once an hour gains nothing from being polled sooner because it failed.
-    base = wait.base_us if kind.on_error else max(wait.base_us, interval)
+    # One of 10 ms that fails once shall not stand still for long, and one of an hour not be polled sooner.
+    base = wait.base_us if kind.on_error else interval
     return {
         "workflow": kind.workflow or "",
         "interval": interval,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 JobParts = tuple[int, int, int, bool, int]
-TicketParts = tuple[int, int, int, int, int]
+TicketParts = tuple[int, int, int, int, int, int]
 
 
 class Job(NamedTuple):
@@ -29,3 +29,4 @@ class Ticket(NamedTuple):
     due: int
     began_ns: int
     began_us: int
+    ends: int

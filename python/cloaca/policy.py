@@ -288,8 +288,9 @@ class RetryPolicyBuilder(Frozen):
 class Backoff(Frozen):
     """How long a failing trigger waits: `base`, then `factor` times as long each time, up to `max`.
 
-    `base` and `max` are durations: `"5s"`, seconds as a number, a `timedelta`; they are kept as `base_us` and
-    `max_us`.
+    A trigger without one waits one interval, then twice as long each time, up to half an hour or the
+    interval. `base` and `max` are durations: `"5s"`, seconds as a number, a `timedelta`; they are kept as
+    `base_us` and `max_us`.
 
     Raises:
         TriggerError: no duration, a factor below 1, or a `max` below `base`.

@@ -23,7 +23,7 @@ REASON_CHARS_MAX = 1024
 class TriggerResult:
     """What one poll decided: `TriggerResult.skip()` or `TriggerResult.fire(context)`."""
 
-    __slots__ = ("_context", "_cursor", "_fires", "_reason", "_run_key", "_run_key_ttl")
+    __slots__ = ("_context", "_cursor", "_dedup_key", "_fires", "_reason", "_run_key", "_run_key_ttl")
 
     _fires: bool
     _context: Context | None
@@ -31,6 +31,7 @@ class TriggerResult:
     _run_key: str | None
     _run_key_ttl: float | None
     _cursor: str | None
+    _dedup_key: str | None
 
     def __init__(self) -> None:
         raise TypeError("call TriggerResult.skip() or TriggerResult.fire(context)")
@@ -60,6 +61,7 @@ class TriggerResult:
         run_key: str | None = None,
         run_key_ttl: str | float | timedelta | None = None,
         cursor: Any = None,
+        dedup_key: str | None = None,
     ) -> TriggerResult:
         """Start the workflow with this context, which is copied here.
 
@@ -71,6 +73,9 @@ class TriggerResult:
         run, or was used up by its run key: the first one that overlap drops stops it, and comes again at the
         next poll with those behind it. A fire with a cursor is an event of its own: no other with an equal
         context stands in its way.
+
+        `dedup_key` says what makes this fire equal to others of its trigger, where that is not the whole
+        context: while a run with the same key is unfinished, none starts.
 
         Raises:
             ContextTypeError: (a `TypeError`) the context or the cursor, or a value in it, is of a wrong type.
@@ -89,9 +94,24 @@ class TriggerResult:
             from .duration import seconds_of
 
             seconds = seconds_of(run_key_ttl, "run_key_ttl")
+        if dedup_key is not None:
+            dedup_key = _checked_run_key(dedup_key, "dedup_key")
+            if cursor is not None:
+                raise TriggerError(
+                    f"dedup_key is {excerpt(dedup_key)} and a cursor is given; a fire with a cursor is an"
+                    " event of its own, leave one out"
+                )
         held = None if context is None else Context(context)
         text = None if cursor is None else encode_value(checked_value(cursor, "cursor", DEPTH_MAX))
-        return _made(fires=True, context=held, reason=None, run_key=run_key, run_key_ttl=seconds, cursor=text)
+        return _made(
+            fires=True,
+            context=held,
+            reason=None,
+            run_key=run_key,
+            run_key_ttl=seconds,
+            cursor=text,
+            dedup_key=dedup_key,
+        )
 
     @property
     def context(self) -> Context | None:
@@ -118,6 +138,11 @@ class TriggerResult:
         """The trigger's cursor once this fire is behind it; `None` if it carries none."""
         return None if self._cursor is None else decode_value(self._cursor)
 
+    @property
+    def dedup_key(self) -> str | None:
+        """What makes this fire equal to others; none means its context."""
+        return self._dedup_key
+
     def is_fire_result(self) -> bool:
         """Whether it fires."""
         return self._fires
@@ -136,7 +161,7 @@ class TriggerResult:
         if self is SKIP:
             return "SKIP"
         parts = self._fires, self._context, self._reason, self._run_key, self._run_key_ttl
-        return _restored, parts if self._cursor is None else (*parts, self._cursor)
+        return _restored, (*parts, self._cursor, self._dedup_key)
 
 
 def _made(
@@ -147,6 +172,7 @@ def _made(
     run_key: str | None,
     run_key_ttl: float | None,
     cursor: str | None = None,
+    dedup_key: str | None = None,
 ) -> TriggerResult:
     result = object.__new__(TriggerResult)
     result._fires = fires
@@ -155,6 +181,7 @@ def _made(
     result._run_key = run_key
     result._run_key_ttl = run_key_ttl
     result._cursor = cursor
+    result._dedup_key = dedup_key
     return result
 
 
@@ -165,9 +192,16 @@ def _restored(
     run_key: str | None,
     run_key_ttl: float | None,
     cursor: str | None = None,
+    dedup_key: str | None = None,
 ) -> TriggerResult:
     return _made(
-        fires=fires, context=context, reason=reason, run_key=run_key, run_key_ttl=run_key_ttl, cursor=cursor
+        fires=fires,
+        context=context,
+        reason=reason,
+        run_key=run_key,
+        run_key_ttl=run_key_ttl,
+        cursor=cursor,
+        dedup_key=dedup_key,
     )
 
 
@@ -175,19 +209,17 @@ SKIP = _made(fires=False, context=None, reason=None, run_key=None, run_key_ttl=N
 """The skip without a reason, as an object that can be told by identity."""
 
 
-def _checked_run_key(run_key: object) -> str:
+def _checked_run_key(run_key: object, name: str = "run_key") -> str:
     if not isinstance(run_key, str):
-        raise TriggerError(f"run_key is {excerpt(run_key)}, a {type(run_key).__name__}; it must be a str")
+        raise TriggerError(f"{name} is {excerpt(run_key)}, a {type(run_key).__name__}; it must be a str")
     if not run_key:
-        raise TriggerError("run_key is ''; it must not be empty, because every fire would share it")
+        raise TriggerError(f"{name} is ''; it must not be empty, because every fire would share it")
     if len(run_key) > RUN_KEY_CHARS_MAX:
         raise TriggerError(
-            f"run_key is {excerpt(run_key)}, {len(run_key)} characters; at most {RUN_KEY_CHARS_MAX} fit"
+            f"{name} is {excerpt(run_key)}, {len(run_key)} characters; at most {RUN_KEY_CHARS_MAX} fit"
         )
     if not is_text(run_key):
-        raise TriggerError(
-            f"run_key is {excerpt(run_key)}; it holds a lone surrogate, which cannot be stored"
-        )
+        raise TriggerError(f"{name} is {excerpt(run_key)}; it holds a lone surrogate, which cannot be stored")
     return str(run_key)
 
 

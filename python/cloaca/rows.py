@@ -59,16 +59,16 @@ def trigger_execution(schedule_id: str, row: dict[str, Any]) -> dict[str, Any]:
 def tick(ruling: Any) -> dict[str, Any]:
     """What a poll out of turn decided."""
     if isinstance(ruling, str):
-        ruling = [], None, ruling, None
+        ruling = [], None, ruling, None, None
     elif len(ruling) == 2:
-        ruling = [], None, ruling[0], None
-    fires, cursor, reason, error = ruling
+        ruling = [], None, ruling[0], None, None
+    fires, cursor, reason, error, _ = ruling
     if cursor is None:
-        cursor = next((own for *_, own in reversed(fires) if own is not None), None)
+        cursor = next((own for *_, own, _ in reversed(fires) if own is not None), None)
     outcome = "error" if error is not None else "fire" if fires else "skip"
     return {
         "outcome": outcome,
         "reason": error if error is not None else reason or None,
-        "fires": [{"context": decode_value(text), "run_key": key} for text, key, _, _ in fires],
+        "fires": [{"context": decode_value(text), "run_key": key} for text, key, *_ in fires],
         "cursor": None if cursor is None else decode_value(cursor),
     }

@@ -6,10 +6,12 @@ Decides nothing. Invariant: a cursor that was set is valid JSON, so that saving 
 from __future__ import annotations
 
 from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
+from .duration import microseconds_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
     from typing import Any
 
     from ._cloaca import Engine
@@ -29,6 +31,7 @@ class Tick:
         "_cursor",
         "_is_read",
         "_kept",
+        "_pause_us",
         "consecutive_failures",
         "last_fired_at",
         "scheduled_at",
@@ -48,6 +51,7 @@ class Tick:
         self.last_fired_at = last_fired_at
         self.consecutive_failures = consecutive_failures
         self._kept = cursor
+        self._pause_us: int | None = None
         self._cursor: Any = None
         self._is_read = False
 
@@ -74,6 +78,17 @@ class Tick:
         checked_value(value, "cursor", DEPTH_MAX)
         self._cursor = value
         self._is_read = True
+
+    def poll_after(self, delay: str | float | timedelta) -> None:
+        """Asks for the next poll after this delay, beside what this one answers.
+
+        It is polled on the first beat of its interval that is not earlier. The last call counts; when the
+        function raises none does. `runner.poll_soon` is stronger.
+
+        Raises:
+            TriggerError: (a `ValueError`) the delay is no duration.
+        """
+        self._pause_us = microseconds_of(delay, "delay")
 
     def _moved(self, bytes_max: int) -> str | None:
         """The cursor as JSON text if it differs from what was kept; `ContextError` if that is too large."""

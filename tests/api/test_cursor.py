@@ -255,3 +255,85 @@ def test_a_cron_of_an_unknown_workflow_is_told(caplog: pytest.LogCaptureFixture)
     with cloaca.DefaultRunner(":memory:") as runner:
         runner.register_cron_workflow("nowhere", "0 0 1 1 *")
         assert "starts workflow 'nowhere', which this program does not declare" in caplog.text
+
+
+def ghost(runner: cloaca.DefaultRunner, gate: threading.Semaphore, **fire: Any) -> None:
+    """A poll that looks, and answers only after the equal run of the poll before has ended."""
+    declare(gate)
+    polls = 0
+
+    @cloaca.trigger(workflow="work", name="slow", poll_interval=NEVER)
+    def poll() -> cloaca.TriggerResult:
+        nonlocal polls
+        polls += 1
+        if polls == 2:
+            gate.release()
+            # Not only in the store: this runner has heard of it.
+            assert eventually(lambda: runner.stats()["runs_completed"] == 1)
+        return cloaca.TriggerResult.fire({"a": 1}, **{k: f(polls) for k, f in fire.items()})
+
+    runner.tick("slow")
+    runner.tick("slow")
+
+
+def test_a_fire_that_was_polled_before_its_equal_run_ended_starts_nothing(
+    runner: cloaca.DefaultRunner, gate: threading.Semaphore
+) -> None:
+    ghost(runner, gate)
+    assert (len(runner.list_runs()), runner.stats()["deduplicated"]) == (1, 1)
+    assert "with an equal context ended after this poll began" in runner.ticks("slow")[0]["reason"]
+    # Asked again, the source means another event.
+    runner.tick("slow")
+    assert len(runner.list_runs()) == 2
+
+
+@pytest.mark.parametrize("fire", [{"run_key": str}, {"cursor": int}])
+def test_a_fire_with_a_key_or_a_cursor_is_no_ghost(
+    runner: cloaca.DefaultRunner, gate: threading.Semaphore, fire: dict[str, Any]
+) -> None:
+    ghost(runner, gate, **fire)
+    assert len(runner.list_runs()) == 2
+
+
+def test_a_poll_right_after_the_end_of_an_equal_run_starts_the_next(runner: cloaca.DefaultRunner) -> None:
+    declare()
+    cloaca.trigger(workflow="work", name="again", poll_interval=NEVER)(lambda: True)
+    for count in range(1, 20):
+        runner.tick("again")
+        assert len(runner.list_runs()) == count
+        assert runner.list_runs()[0]["id"]
+        assert eventually(lambda count=count: runner.stats()["runs_completed"] == count, seconds=30)
+
+
+def test_the_ends_of_a_runner_before_are_no_ghosts(tmp_path: Any) -> None:
+    declare()
+    cloaca.trigger(workflow="work", name="again", poll_interval=NEVER)(lambda: True)
+    for count in (1, 2, 3):
+        with cloaca.DefaultRunner(str(tmp_path / "a.db")) as runner:
+            runner.tick("again")
+            assert eventually(lambda: runner.stats()["runs_completed"] == 1)
+            assert len(runner.list_runs()) == count
+
+
+def test_a_dedup_key_stands_for_the_context(runner: cloaca.DefaultRunner, gate: threading.Semaphore) -> None:
+    declare(gate)
+    fired = iter([("a", 1), ("a", 2), ("b", 1)])
+
+    @cloaca.trigger(workflow="work", name="keyed", poll_interval=NEVER)
+    def poll() -> cloaca.TriggerResult:
+        key, n = next(fired)
+        return cloaca.TriggerResult.fire({"n": n}, dedup_key=key)
+
+    for _ in range(3):
+        runner.tick("keyed")
+    assert [run["context"] for run in runner.list_runs()] == [{"n": 1}, {"n": 1}]
+    assert runner.stats()["deduplicated"] == 1
+
+
+def test_a_dedup_key_is_checked() -> None:
+    for key in ("", 3, "x" * 2000):
+        with pytest.raises(cloaca.TriggerError, match="dedup_key"):
+            cloaca.TriggerResult.fire({}, dedup_key=key)  # type: ignore[arg-type]
+    with pytest.raises(cloaca.TriggerError, match="leave one out"):
+        cloaca.TriggerResult.fire({}, dedup_key="a", cursor=1)
+    assert copy.copy(cloaca.TriggerResult.fire({}, dedup_key="a")).dedup_key == "a"

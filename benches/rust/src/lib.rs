@@ -248,7 +248,7 @@ pub fn prune_nothing(store: Arc<dyn Store>, runs: usize) -> impl FnMut() -> u64 
 fn yes(change: &Change, row: i64) -> Receipt {
     match change {
         Change::Start { .. } => Receipt::Start(vec![Admitted::Started { row }]),
-        Change::Run(_) => Receipt::Run,
+        Change::Run(_) => Receipt::Run(None),
         other => panic!("{other:?}"),
     }
 }
@@ -310,6 +310,7 @@ fn new_run() -> NewRun {
         scheduled_at: None,
         waits: false,
         cursor: None,
+        ends: None,
         created_at: Wall(1),
     }
 }

@@ -143,6 +143,12 @@ impl Polls {
         }
     }
 
+    /// Wants a poll of the trigger in a place as soon as it may be.
+    fn poll_soon(&self, py: Python<'_>, slot: u32) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.poll_soon(slot))
+    }
+
     /// Waits until what the trigger's polls have left so far is kept.
     fn flush(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(()) };

@@ -17,18 +17,18 @@ use crate::call::{call, call0};
 use crate::fork::is_forked;
 use crate::gil::free;
 
-/// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us)`.
-pub type TicketParts = (u32, u32, u64, u64, i64);
+/// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us, ends)`.
+pub type TicketParts = (u32, u32, u64, u64, i64, i64);
 
 /// A ticket as plain numbers.
 pub fn parts_of(ticket: Ticket, began: Now) -> TicketParts {
-    (ticket.slot, ticket.serial, ticket.due.0, began.mono.0, began.wall.0)
+    (ticket.slot, ticket.serial, ticket.due.0, began.mono.0, began.wall.0, ticket.ends)
 }
 
 /// The ticket and the time that plain numbers stand for.
 pub fn ticket_of(parts: TicketParts) -> (Ticket, Now) {
-    let (slot, serial, due, mono, wall) = parts;
-    (Ticket { slot, serial, due: Mono(due) }, Now { mono: Mono(mono), wall: Wall(wall) })
+    let (slot, serial, due, mono, wall, ends) = parts;
+    (Ticket { slot, serial, due: Mono(due), ends }, Now { mono: Mono(mono), wall: Wall(wall) })
 }
 
 /// Polls until the runtime sends the thread home.
@@ -108,11 +108,11 @@ enum Ruling {
     Pending,
 }
 
-type AskedParts = (String, Option<String>, Option<u64>, Option<String>);
-type Ticked = (Vec<AskedParts>, Option<String>, String, Option<String>);
+type AskedParts = (String, Option<String>, Option<u64>, Option<String>, Option<String>);
+type Ticked = (Vec<AskedParts>, Option<String>, String, Option<String>, Option<u64>);
 
 /// What `slow` says: `None` for an answer that comes later, a skip's reason, `(reason, pause_us)`, or
-/// `(fires, cursor, reason, error)` with `fires` as `(json, run_key, run_key_ttl_us, cursor)`.
+/// `(fires, cursor, reason, error, pause_us)` with `fires` as `(json, run_key, run_key_ttl_us, cursor, dedup_key)`.
 fn ruled(
     parts: TicketParts,
     answer: PyResult<Bound<'_, PyAny>>,
@@ -134,18 +134,19 @@ fn ruled(
         let (reason, pause_us): (String, u64) = ruling.extract()?;
         return Ok(Ruling::Skip(reason, Some(Duration::from_micros(pause_us))));
     }
-    let (fires, cursor, reason, error): Ticked = ruling.extract()?;
+    let (fires, cursor, reason, error, pause_us): Ticked = ruling.extract()?;
     let reason = error.map_or(Ok(reason), Err);
-    Ok(Ruling::Tick(Answer { fires: fires.into_iter().map(fire).collect(), cursor, reason }))
+    let pause = pause_us.map(Duration::from_micros);
+    Ok(Ruling::Tick(Answer { fires: fires.into_iter().map(fire).collect(), cursor, reason, pause }))
 }
 
 fn unreadable(py: Python<'_>, error: &PyErr) -> Answer {
     let kind = error.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
     let reason = Err(format!("its answer cannot be read: {kind}"));
-    Answer { fires: Vec::new(), cursor: None, reason }
+    Answer { fires: Vec::new(), cursor: None, reason, pause: None }
 }
 
-fn fire((json, key, ttl_us, cursor): AskedParts) -> AskedFire {
+fn fire((json, key, ttl_us, cursor, dedup_key): AskedParts) -> AskedFire {
     let run_key = key.map(|key| (key, ttl_us.map(Duration::from_micros)));
-    AskedFire { context: Arc::from(json), run_key, cursor }
+    AskedFire { context: Arc::from(json), run_key, cursor, dedup_key }
 }

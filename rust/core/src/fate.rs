@@ -51,7 +51,10 @@ impl Judge {
 fn is_behind(fate: &Admitted) -> bool {
     match fate {
         Admitted::Started { .. } | Admitted::DuplicateKey { .. } => true,
-        Admitted::DuplicateHash { .. } | Admitted::Overlaps { .. } | Admitted::HeldBack => false,
+        Admitted::DuplicateHash { .. }
+        | Admitted::Ended { .. }
+        | Admitted::Overlaps { .. }
+        | Admitted::HeldBack => false,
     }
 }
 
@@ -113,6 +116,9 @@ fn dropped(fire: &NewRun, fate: &Admitted) -> Option<String> {
         Admitted::Overlaps { with } => Some(format!("overlap: run {with} is unfinished; the cursor waits")),
         Admitted::DuplicateHash { of } => {
             Some(format!("deduplicated: run {of} with an equal context is unfinished"))
+        }
+        Admitted::Ended { of, .. } => {
+            Some(format!("deduplicated: run {of} with an equal context ended after this poll began"))
         }
         Admitted::DuplicateKey { of: Some(of) } => {
             Some(format!("deduplicated: run key '{}' started run {of}", excerpt(key)))

@@ -72,7 +72,8 @@ impl Poller {
             state.last_beat = due;
         } else if rest.make_up.is_some() {
             rest.asked_at = Some(due);
-        } else {
+        } else if rest.asked_at.is_none() {
+            // A poll that was asked for lies beside the grid.
             state.last_beat = if rest.plan.jitter.is_zero() { due } else { rest.next_beat };
             rest.first = None;
             self.note(slot);
@@ -101,6 +102,13 @@ impl Poller {
         Some(self.begin(slot, now, now))
     }
 
+    /// Wants a poll as soon as it may be: now, or after what is in flight, or when the trigger can be polled at all. Its grid stays.
+    pub fn poll_soon(&mut self, slot: u32, now: Mono) {
+        self.rests[slot as usize].is_wanted = true;
+        self.note(slot);
+        self.arm(slot, now);
+    }
+
     fn begin(&mut self, slot: u32, due: Mono, now: Mono) -> Ticket {
         let state = &mut self.slots[slot as usize];
         state.in_body = true;
@@ -111,7 +119,7 @@ impl Poller {
         {
             self.wheel.arm(slot, now.after(timeout));
         }
-        Ticket { slot, serial, due }
+        Ticket { slot, serial, due, ends: 0 }
     }
 
     fn give_up(&mut self, slot: u32) -> Turn {
@@ -249,7 +257,11 @@ impl Poller {
         if state.in_body || state.in_commit || !state.is_live {
             return;
         }
-        if state.is_plain {
+        if !state.is_plain && std::mem::take(&mut self.rests[slot as usize].is_wanted) {
+            self.rests[slot as usize].asked_at = Some(now);
+            self.note(slot);
+            self.wheel.arm(slot, now);
+        } else if state.is_plain {
             let (beat, missed) = cadence::next_beat(state.last_beat, state.interval_ns, now);
             self.counts.missed += missed;
             self.wheel.arm(slot, beat);

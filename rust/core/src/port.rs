@@ -76,6 +76,8 @@ pub trait Store: Send + Sync {
     fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool>;
     /// Unfinished runs of `epoch` whose end somebody asked for.
     fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>>;
+    /// How many ends of runs that guard their hashes were counted. Runs whose ends share a transaction share a number.
+    fn ends(&self) -> Stored<i64>;
     /// Those of these runs that are final, or forgotten.
     fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>>;
     /// Opens a final run that did not complete again, for `epoch`: its failed and skipped tasks are undecided as at first. None if there is no

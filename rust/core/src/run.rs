@@ -244,7 +244,10 @@ impl Run {
             self.held_back.iter().any(|record| record.name == *name && record.started_at.is_some())
         };
         let is_open = |&task: &usize| match self.tasks[task].phase {
-            Phase::Settling(_) => !is_told(task),
+            // Of a halted run only what completed is kept once its callback is home.
+            Phase::Settling(status) => {
+                !is_told(task) || self.halt.is_some() && status != TaskStatus::Completed
+            }
             Phase::Final(_) => is_held_back(task),
             _ => false,
         };

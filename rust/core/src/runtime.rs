@@ -40,7 +40,7 @@ use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
 use crate::runtime::park::{
-    AtomicBool, AtomicU64, Builder, Condvar, JoinHandle, Mutex, MutexGuard, is_free, lock,
+    AtomicBool, AtomicI64, AtomicU64, Builder, Condvar, JoinHandle, Mutex, MutexGuard, is_free, lock,
 };
 use crate::runtime::pollers::PollState;
 use crate::runtime::questions::Questions;
@@ -119,6 +119,8 @@ struct Shared {
     /// Steps whose effects are being carried out, and how many ever were.
     stepping: AtomicU64,
     steps: AtomicU64,
+    /// How many ends of runs that guard their hashes are known here.
+    ends: AtomicI64,
     polls: Mutex<PollState>,
     leader_wake: Condvar,
     follower_wake: Condvar,
@@ -196,6 +198,7 @@ impl Runtime {
         clock: Clock,
     ) -> Result<Self> {
         let epoch = store.join(clock.now().wall).map_err(store_error)?;
+        let ends = store.ends().map_err(store_error)?;
         let seed = Uuid::now_v7().as_u128() as u64;
         let shared = Arc::new(Shared {
             epoch,
@@ -217,6 +220,7 @@ impl Runtime {
             looks_done: Condvar::new(),
             stepping: AtomicU64::new(0),
             steps: AtomicU64::new(0),
+            ends: AtomicI64::new(ends),
             polls: Mutex::new(PollState::new(services)),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
@@ -414,8 +418,13 @@ impl Shared {
             rearm,
             cancels,
             logs,
+            ends,
             is_buried,
         } = effects;
+        if let Some(ends) = ends {
+            // Before anybody is told: who waits for a run may poll at once.
+            self.ends.fetch_max(ends, Ordering::AcqRel);
+        }
         if !commits.is_empty() {
             let mut writer = lock(&self.writer);
             let wake = writer.items.is_empty() && !writer.busy;

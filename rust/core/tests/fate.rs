@@ -23,6 +23,7 @@ fn fire(number: usize, has_cursor: bool) -> NewRun {
         scheduled_at: None,
         waits: false,
         cursor: has_cursor.then(|| number.to_string()),
+        ends: None,
         created_at: Wall(0),
     }
 }

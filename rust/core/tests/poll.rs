@@ -308,3 +308,41 @@ fn a_poller_waits_only_when_nothing_is_due() {
     }
     assert!(polls >= 30_000 && has_moved, "{polls} polls");
 }
+
+#[test]
+fn a_poll_that_is_wanted_comes_at_once_and_leaves_the_grid_where_it_is() {
+    let mut poller = poller(vec![plan(1000)]);
+    let at = |millis: u64| Mono(millis * 1_000_000);
+    poller.poll_soon(0, at(300));
+    let ticket = due(&mut poller, at(301));
+    // Wanted again while it is in flight, however often: one more follows.
+    poller.poll_soon(0, at(302));
+    poller.poll_soon(0, at(303));
+    assert_eq!(poller.next(at(304)), Turn::Wait);
+    skip(&mut poller, ticket, at(310));
+    let ticket = due(&mut poller, at(311));
+    skip(&mut poller, ticket, at(312));
+    assert_eq!(poller.next(at(999)), Turn::Wait);
+    let ticket = due(&mut poller, at(1001));
+    assert_eq!(ticket.due, at(1000));
+    assert_eq!(poller.counts().missed, 0);
+}
+
+#[test]
+fn a_poll_that_is_wanted_waits_for_the_tick_in_commit_and_for_the_trigger_to_be_on() {
+    let mut poller = poller(vec![plan(1000)]);
+    let at = |millis: u64| Mono(millis * 1_000_000);
+    let ticket = due(&mut poller, at(1001));
+    poller.ended(ticket, true, finish(at(1001)), at(1001)).expect("its poll counts");
+    poller.poll_soon(0, at(1002));
+    assert_eq!(poller.next(at(1003)), Turn::Wait);
+    poller.rearm(0, None, None, at(1004));
+    // Also before its back-off is over.
+    let ticket = due(&mut poller, at(1005));
+    skip(&mut poller, ticket, at(1006));
+    poller.set_enabled(1, false, at(1007));
+    poller.poll_soon(0, at(1008));
+    assert_eq!(poller.next(at(1009)), Turn::Wait);
+    poller.set_enabled(1, true, at(1010));
+    due(&mut poller, at(1011));
+}

@@ -542,7 +542,7 @@ fn declare(house: &House, name: &str, interval: Duration) -> u32 {
 }
 
 fn nothing() -> Answer {
-    Answer { fires: Vec::new(), cursor: None, reason: Ok("nothing new".to_owned()) }
+    Answer { fires: Vec::new(), cursor: None, reason: Ok("nothing new".to_owned()), pause: None }
 }
 
 #[test]
@@ -559,7 +559,12 @@ fn a_trigger_is_polled_again_and_again_and_never_twice_at_once() {
             *number += 1;
             let context = format!("{{\"slot\": {slot}, \"number\": {number}}}");
             Answer {
-                fires: vec![AskedFire { context: context.into(), run_key: None, cursor: None }],
+                fires: vec![AskedFire {
+                    context: context.into(),
+                    run_key: None,
+                    cursor: None,
+                    dedup_key: None,
+                }],
                 ..nothing()
             }
         };

@@ -99,6 +99,7 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
         slot: 0,
         schedule: 7,
         at: Wall(0),
+        ends: 0,
         duration_us: 1,
         fires: vec![fire],
         cursor: None,

@@ -62,6 +62,7 @@ fn new_run(number: u64) -> NewRun {
         scheduled_at: None,
         waits: false,
         cursor: None,
+        ends: None,
         created_at: Wall(1),
     }
 }

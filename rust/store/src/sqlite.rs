@@ -335,6 +335,10 @@ impl Store for SqliteStore {
         self.read(|db| run::cancel_requests(db, epoch))
     }
 
+    fn ends(&self) -> Stored<i64> {
+        self.read(run::ends)
+    }
+
     fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>> {
         self.read(|db| run::ended(db, runs))
     }
@@ -479,6 +483,7 @@ mod tests {
             scheduled_at: None,
             waits: false,
             cursor: None,
+            ends: None,
             created_at: Wall(1),
         };
         let runs = vec![run(1, "{}"), run(2, &"x".repeat(1 << 20))];

@@ -48,6 +48,8 @@ claims! {
     a_tick_keeps_cursor_runs_and_history_together
     a_tick_without_a_new_cursor_keeps_the_old_one
     a_tick_under_an_old_epoch_changes_nothing
+    an_equal_run_that_ended_since_stands_in_the_way
+    ends_of_one_transaction_share_a_number
     the_cursor_of_a_row_stops_at_what_was_dropped
     a_used_key_passes_where_there_is_no_room
     a_tick_of_an_unknown_trigger_is_fenced
@@ -393,6 +395,51 @@ fn a_used_key_passes_where_there_is_no_room(store: &dyn Store) {
     assert_eq!(cursor.as_deref(), Some("2"));
 }
 
+fn an_equal_run_that_ended_since_stands_in_the_way(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let (trigger, other) = (declared(store, epoch, "inbox"), declared(store, epoch, "outbox"));
+    let before = store.ends().unwrap();
+    let Admitted::Started { row } = fire(store, &trigger, epoch, vec![unique(&trigger, 1, 5)])[0] else {
+        panic!("it starts")
+    };
+    let number = before + 1;
+    let end = ended(row, epoch, RunStatus::Completed);
+    assert_eq!(commit(store, end), Receipt::Run(Some(number)));
+    assert_eq!(store.ends(), Ok(number));
+    let since = |trigger: &Schedule, number, hash, ends| {
+        let new = NewRun { ends, ..unique(trigger, number, hash) };
+        fire(store, trigger, epoch, vec![new]).remove(0)
+    };
+    assert_eq!(since(&trigger, 2, 5, Some(before)), Admitted::Ended { of: id(1), number });
+    let kept = store.history(trigger.row, ALL).unwrap();
+    assert!(kept.is_empty(), "a tick without history leaves none");
+    // Another context, another trigger, and a poll that began after it.
+    assert!(matches!(since(&trigger, 3, 6, Some(before)), Admitted::Started { .. }));
+    assert!(matches!(since(&other, 4, 5, Some(before)), Admitted::Started { .. }));
+    assert!(matches!(since(&trigger, 5, 5, Some(number)), Admitted::Started { .. }));
+}
+
+fn ends_of_one_transaction_share_a_number(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let fires = vec![unique(&trigger, 1, 1), unique(&trigger, 2, 2)];
+    let rows: Vec<i64> = fire(store, &trigger, epoch, fires)
+        .into_iter()
+        .map(|fate| match fate {
+            Admitted::Started { row } => row,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let lone = started(store, epoch, new_run(3));
+    let before = store.ends().unwrap();
+    let batch: Vec<Change> =
+        [lone, rows[0], rows[1]].map(|row| ended(row, epoch, RunStatus::Completed)).to_vec();
+    let number = Some(before + 1);
+    let receipts = store.commit(&batch).unwrap();
+    assert_eq!(receipts, [Receipt::Run(None), Receipt::Run(number), Receipt::Run(number)]);
+    assert_eq!(store.ends(), Ok(before + 1));
+}
+
 fn a_tick_under_an_old_epoch_changes_nothing(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let trigger = declared(store, old, "inbox");
@@ -440,7 +487,7 @@ fn a_hash_is_free_again_once_its_run_is_final(store: &dyn Store) {
     for (number, status) in [(1, RunStatus::Completed), (2, RunStatus::Failed), (3, RunStatus::Cancelled)] {
         let fates = fire(store, &trigger, epoch, vec![unique(&trigger, number, 5)]);
         let Admitted::Started { row } = fates[0] else { panic!("run {number} met {:?}", fates[0]) };
-        assert_eq!(commit(store, ended(row, epoch, status)), Receipt::Run);
+        assert!(matches!(commit(store, ended(row, epoch, status)), Receipt::Run(Some(_))));
     }
 }
 
@@ -645,7 +692,7 @@ fn a_run_begins_with_its_first_task(store: &dyn Store) {
     let row = started(store, epoch, new_run(1));
     assert_eq!(store.run(id(1)).unwrap().unwrap().0.status, RunStatus::Pending);
     let change = RunChange { run: row, epoch, tasks: vec![task("fetch", TaskStatus::Running, 1)], end: None };
-    assert_eq!(commit(store, Change::Run(change.clone())), Receipt::Run);
+    assert_eq!(commit(store, Change::Run(change.clone())), Receipt::Run(None));
     let (run, tasks) = store.run(id(1)).unwrap().unwrap();
     assert_eq!((run.status, tasks), (RunStatus::Running, change.tasks));
     assert_eq!(started_at(store, 1), Cell::Int(30));
@@ -674,7 +721,7 @@ fn a_task_record_is_replaced_in_its_place(store: &dyn Store) {
 fn a_final_run_takes_no_more_changes(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let row = started(store, epoch, new_run(1));
-    assert_eq!(commit(store, ended(row, epoch, RunStatus::Completed)), Receipt::Run);
+    assert_eq!(commit(store, ended(row, epoch, RunStatus::Completed)), Receipt::Run(None));
     let before = store.run(id(1)).unwrap();
     let tasks = vec![task("late", TaskStatus::Running, 1)];
     let late = RunChange { run: row, epoch, tasks, end: None };
@@ -694,7 +741,7 @@ fn a_run_of_another_owner_takes_no_changes(store: &dyn Store) {
         Receipt::Fenced
     );
     assert_eq!(store.run(id(1)).unwrap().unwrap().1, []);
-    assert_eq!(commit(store, ended(row, new, RunStatus::Completed)), Receipt::Run);
+    assert_eq!(commit(store, ended(row, new, RunStatus::Completed)), Receipt::Run(None));
 }
 
 fn a_runs_end_is_kept_whole(store: &dyn Store) {
@@ -725,7 +772,7 @@ fn an_empty_progress_only_asks_who_drives(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let row = started(store, epoch, new_run(1));
     let empty = |epoch| Change::Run(RunChange { run: row, epoch, tasks: vec![], end: None });
-    assert_eq!(commit(store, empty(epoch)), Receipt::Run);
+    assert_eq!(commit(store, empty(epoch)), Receipt::Run(None));
     assert_eq!(commit(store, empty(epoch + 1)), Receipt::Fenced);
     assert_eq!(store.run(id(1)).unwrap().unwrap().0.status, RunStatus::Pending);
 }
@@ -1053,7 +1100,7 @@ fn a_failed_run_is_opened_again_without_what_failed(store: &dyn Store) {
     assert_eq!((run.status, run.completed_at, run.final_context), (RunStatus::Pending, None, None));
     assert_eq!(tasks, opened.tasks);
     assert_eq!(commit(store, ended(row, old, RunStatus::Failed)), Receipt::Fenced);
-    assert_eq!(commit(store, ended(row, new, RunStatus::Completed)), Receipt::Run);
+    assert_eq!(commit(store, ended(row, new, RunStatus::Completed)), Receipt::Run(None));
 }
 
 fn a_task_after_a_reopening_stands_behind_those_that_stayed(store: &dyn Store) {

@@ -33,6 +33,8 @@ pub struct Effects {
     pub cancels: Vec<Uuid>,
     /// To the user's log.
     pub logs: Vec<Note>,
+    /// How many ends of runs are known now, if more than before.
+    pub ends: Option<i64>,
     /// Whether the store takes this runner for dead: nothing that it writes counts any more.
     pub is_buried: bool,
 }

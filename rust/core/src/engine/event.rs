@@ -44,6 +44,8 @@ pub struct Polled {
     pub schedule: i64,
     /// When the poll began.
     pub at: Wall,
+    /// How many ends of runs were known then.
+    pub ends: i64,
     /// How long its body took, in microseconds.
     pub duration_us: u64,
     /// In the order returned.

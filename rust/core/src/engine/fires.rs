@@ -21,12 +21,14 @@ impl Engine {
         self.ask_about(polled.slot, &fires);
         let mut row = Row::new(self.gate.room(polled.schedule, declared.overlap));
         let mut runs = Vec::with_capacity(fires.len());
+        // Who moves the cursor is not asked again for what is behind it.
+        let ends = polled.cursor.is_none().then_some(polled.ends);
         for fire in fires {
             if row.holds_back(&fire) {
                 row.held_back += 1;
                 continue;
             }
-            match self.admit(&declared, polled.schedule, fire, now) {
+            match self.admit(&declared, polled.schedule, ends, fire, now) {
                 Ok(run) => runs.push(run),
                 Err(refusal) => {
                     match refusal {
@@ -83,7 +85,14 @@ impl Engine {
         }
     }
 
-    fn admit(&mut self, trigger: &Declared, schedule: i64, fire: Fire, now: Now) -> Result<NewRun, Refusal> {
+    fn admit(
+        &mut self,
+        trigger: &Declared,
+        schedule: i64,
+        ends: Option<i64>,
+        fire: Fire,
+        now: Now,
+    ) -> Result<NewRun, Refusal> {
         let Declared { row, overlap } = trigger;
         let Some(workflow) = self.workflows.get(&row.workflow).cloned() else {
             return Err(Refusal::Unknown(self.unknown_workflow(&row.name, &row.workflow)));
@@ -112,6 +121,7 @@ impl Engine {
             schedule: Some(schedule),
             context_hash: Some(fire.hash),
             unique_hash: guard.is_some(),
+            ends: ends.filter(|_| guard.is_some() && fire.run_key.is_none()),
             run_key: fire.run_key,
             waits: overlap.waits(),
             cursor: fire.cursor,

@@ -66,7 +66,7 @@ impl Engine {
         for (id, fate) in ids.into_iter().zip(admitted) {
             match fate {
                 Admitted::Started { row } => self.kept_first(id, row, now, out),
-                Admitted::DuplicateHash { .. } | Admitted::DuplicateKey { .. } => {
+                Admitted::DuplicateHash { .. } | Admitted::DuplicateKey { .. } | Admitted::Ended { .. } => {
                     self.counts.deduplicated += 1;
                     self.drop_run(id, now, out);
                 }
@@ -185,6 +185,7 @@ pub(super) fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewR
         scheduled_at: None,
         waits: false,
         cursor: None,
+        ends: None,
         created_at: now,
     }
 }

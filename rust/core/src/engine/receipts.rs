@@ -10,6 +10,13 @@ use crate::time::Now;
 
 impl Engine {
     pub(super) fn committed(&mut self, then: Then, receipt: Receipt, now: Now, out: &mut Effects) {
+        let number = match &receipt {
+            Receipt::Run(number) => *number,
+            // Of an end elsewhere this is the news.
+            Receipt::Tick { fates, .. } => fates.iter().filter_map(number_of).max(),
+            _ => None,
+        };
+        out.ends = out.ends.max(number);
         match (then, receipt) {
             (Then::Begun, _) => self.begun_unkept -= 1,
             (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
@@ -128,5 +135,13 @@ impl Engine {
 
     fn trigger_in(&self, slot: u32) -> Arc<str> {
         self.declared_in(slot).map_or_else(|| "".into(), |trigger| Arc::clone(&trigger.row.name))
+    }
+}
+
+/// The number of the end that stood in a fire's way.
+fn number_of(fate: &Admitted) -> Option<i64> {
+    match fate {
+        Admitted::Ended { number, .. } => Some(*number),
+        _ => None,
     }
 }

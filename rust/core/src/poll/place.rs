@@ -36,6 +36,7 @@ impl Poller {
             first: None,
             make_up: None,
             asked_at: None,
+            is_wanted: false,
             fired_at: None,
             cursor: None,
             streak: Streak::default(),

@@ -51,6 +51,8 @@ pub(super) struct Rest {
     pub make_up: Option<Mono>,
     /// When the poll out of turn was asked for that is in flight.
     pub asked_at: Option<Mono>,
+    /// It is to be polled as soon as it can be.
+    pub is_wanted: bool,
     pub fired_at: Option<Wall>,
     pub cursor: Option<Arc<str>>,
     /// Skips with a reason; empty while [`Slot::quiet`] gathers.
@@ -76,6 +78,7 @@ impl Rest {
         let is_timed = !self.plan.jitter.is_zero() || self.plan.timeout.is_some();
         let is_pausing = self.failures > 0 || self.pause.is_some();
         let is_new = self.first.is_some() || self.make_up.is_some();
-        !(is_timed || is_pausing || is_new || self.has_streak || self.asked_at.is_some())
+        let is_asked = self.asked_at.is_some() || self.is_wanted;
+        !(is_timed || is_pausing || is_new || is_asked || self.has_streak)
     }
 }

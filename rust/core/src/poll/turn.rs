@@ -27,6 +27,8 @@ pub struct Ticket {
     pub serial: u32,
     /// When it was due.
     pub due: Mono,
+    /// How many ends of runs were known when it began; whoever hands it out says so.
+    pub ends: i64,
 }
 
 /// A poll that was given up.

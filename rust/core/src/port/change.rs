@@ -34,6 +34,8 @@ pub struct NewRun {
     pub waits: bool,
     /// The trigger's cursor once this fire is behind it, as JSON text; only of a fire that carries one.
     pub cursor: Option<String>,
+    /// Refuse if a run of the same schedule with the same hash has ended later than by this count of ends: its poll looked before that.
+    pub ends: Option<i64>,
     /// When the fire was decided.
     pub created_at: Wall,
 }
@@ -55,6 +57,13 @@ pub enum Admitted {
     DuplicateKey {
         /// The run that used it first, where still kept.
         of: Option<Uuid>,
+    },
+    /// Dropped: a run with the same trigger and context hash ended after its poll began.
+    Ended {
+        /// That run.
+        of: Uuid,
+        /// Its number among the ends.
+        number: i64,
     },
     /// Dropped, and with it the rest of its row: no further run of its trigger may start while this one is unfinished.
     Overlaps {
@@ -192,8 +201,8 @@ pub enum Receipt {
     },
     /// Each run of a start, in order.
     Start(Vec<Admitted>),
-    /// The run's progress is kept.
-    Run,
+    /// The run's progress is kept; if it ended, and guards its hash, with its number among the ends.
+    Run(Option<i64>),
     /// Where the trigger stands now.
     Declared(TriggerState),
     /// The history is kept.

@@ -25,6 +25,8 @@ pub struct AskedFire {
     pub run_key: Option<(String, Option<Duration>)>,
     /// Its own cursor as JSON text.
     pub cursor: Option<String>,
+    /// What makes it equal to others, instead of its context.
+    pub dedup_key: Option<String>,
 }
 
 /// What a poll that was more than a plain skip answered.
@@ -36,6 +38,8 @@ pub struct Answer {
     pub cursor: Option<String>,
     /// What it said about itself without firing, or what went wrong.
     pub reason: std::result::Result<String, String>,
+    /// How long its function asked not to be called.
+    pub pause: Option<Duration>,
 }
 
 /// The same, ready for the engine.
@@ -43,6 +47,7 @@ struct Judged {
     fires: Vec<Fire>,
     cursor: Option<String>,
     reason: std::result::Result<String, String>,
+    pause: Option<Duration>,
 }
 
 impl Runtime {
@@ -51,9 +56,16 @@ impl Runtime {
         let mut polls = lock(&self.shared.polls);
         let slot = polls.poller.slot_of(schedule)?;
         let now = self.now();
-        let ticket = polls.poller.poll_now(slot, now.mono)?;
+        let ticket = self.shared.noted(polls.poller.poll_now(slot, now.mono)?);
         polls.flights.note(slot, now);
         Some((ticket, now))
+    }
+
+    /// Wants a poll of the trigger in that place as soon as it may be. Never waits for one.
+    pub fn poll_soon(&self, slot: u32) {
+        let now = self.now().mono;
+        lock(&self.shared.polls).poller.poll_soon(slot, now);
+        self.shared.wake_pollers();
     }
 
     /// A poll's answer comes later.
@@ -98,8 +110,8 @@ impl Runtime {
     /// Ends a poll that was a plain skip. A long wait by its own wish is written down, so that it outlives this process.
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
         if pause.is_some_and(|pause| pause >= WAIT_KEPT) {
-            let judged = Judged { fires: Vec::new(), cursor: None, reason: Ok(reason.to_owned()) };
-            return self.end_poll(ticket, began, judged, pause);
+            let judged = Judged { fires: Vec::new(), cursor: None, reason: Ok(reason.to_owned()), pause };
+            return self.end_poll(ticket, began, judged, true);
         }
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
@@ -118,7 +130,7 @@ impl Runtime {
 
     /// Ends any other poll.
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
-        let Answer { fires, mut cursor, mut reason } = answer;
+        let Answer { fires, mut cursor, mut reason, pause } = answer;
         let named = lock(&self.shared.polls).poller.row_and_name(ticket.slot);
         let Some((schedule, trigger)) = named else { return };
         let mut fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
@@ -127,26 +139,26 @@ impl Runtime {
             let foreseen = lock(&self.shared.engine).foresee(slot, schedule, &fires, cursor.as_deref());
             match foreseen {
                 Foreseen::Open => {}
-                Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, None),
+                Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, pause),
                 Foreseen::Failed(note) => {
                     (fires, cursor, reason) = (Vec::new(), None, Err(note.to_string()));
                     self.shared.order(Order::Log(note));
                 }
             }
         }
-        self.end_poll(ticket, began, Judged { fires, cursor, reason }, None);
+        self.end_poll(ticket, began, Judged { fires, cursor, reason, pause }, false);
     }
 
-    fn end_poll(&self, ticket: Ticket, began: Now, judged: Judged, pause: Option<Duration>) {
-        let Judged { fires, cursor, reason } = judged;
+    fn end_poll(&self, ticket: Ticket, began: Now, judged: Judged, is_skip: bool) {
+        let Judged { fires, cursor, reason, pause } = judged;
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let ended = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
-            match pause {
-                Some(_) => polls.poller.waited(ticket, finish, now.mono),
-                None => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
+            match is_skip {
+                true => polls.poller.waited(ticket, finish, now.mono),
+                false => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
             }
         };
         let Some(ended) = ended else { return self.shared.wake_pollers() };
@@ -154,6 +166,7 @@ impl Runtime {
             slot: ticket.slot,
             schedule: ended.schedule,
             at: began.wall,
+            ends: ticket.ends,
             duration_us: finish.took_us,
             fires,
             cursor,
@@ -174,6 +187,7 @@ impl Runtime {
             slot,
             schedule: ended.schedule,
             at: Wall(now.wall.0.saturating_sub_unsigned(duration_us)),
+            ends: 0,
             duration_us,
             fires: Vec::new(),
             cursor: None,
@@ -197,8 +211,13 @@ impl Runtime {
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
-    let AskedFire { context, run_key, cursor } = fire;
-    let hash = hash_text(trigger, &context).expect("the Python layer encodes contexts as JSON objects");
+    let AskedFire { context, run_key, cursor, dedup_key } = fire;
+    let hash = match dedup_key {
+        // No trigger has such a name, so that no context is equal to a key.
+        Some(key) => hash_text(&format!("{trigger}\0key"), &serde_json::json!({ "key": key }).to_string()),
+        None => hash_text(trigger, &context),
+    };
+    let hash = hash.expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
     Fire { hash, context, run_key, cursor }
 }

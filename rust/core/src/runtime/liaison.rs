@@ -199,6 +199,8 @@ impl Shared {
             self.recover();
         }
         if is_vacant {
+            // Of runs that a dead owner ended, before its triggers are polled here.
+            self.read_ends();
             self.step(Event::Vacancy);
         }
         let has_siblings = !siblings.living.is_empty();
@@ -229,6 +231,7 @@ impl Shared {
         if let Ok(ended) = self.store.ended(&others)
             && !ended.is_empty()
         {
+            self.read_ends();
             self.step(Event::OthersEnded(ended));
         }
         others.last().copied().unwrap_or(last)

@@ -246,6 +246,7 @@ impl Runtime {
         loop {
             match polls.poller.next(now.mono) {
                 Turn::Poll(ticket) => {
+                    let ticket = self.shared.noted(ticket);
                     polls.body_since = Some(now.mono);
                     polls.body = Some((ticket, now));
                     if polls.hurries {
@@ -358,6 +359,18 @@ impl Runtime {
 }
 
 impl Shared {
+    /// A poll that begins now, after the ends that are known now.
+    pub(super) fn noted(&self, ticket: Ticket) -> Ticket {
+        Ticket { ends: self.ends.load(Ordering::Acquire), ..ticket }
+    }
+
+    /// Reads how many ends there are: of those of other runners nobody else tells.
+    pub(super) fn read_ends(&self) {
+        if let Ok(ends) = self.store.ends() {
+            self.ends.fetch_max(ends, Ordering::AcqRel);
+        }
+    }
+
     /// Tells of polls that have become too long.
     pub(super) fn look_at_flights(&self) {
         let now = self.now().mono;

@@ -50,6 +50,7 @@ impl World {
 
     fn begin_poll(&mut self, p: usize, ticket: Ticket, is_asked: bool) {
         let now = self.now(p);
+        let ticket = Ticket { ends: self.processes[p].ends, ..ticket };
         self.note(|| format!("{p}: polls {ticket:?} at {now:?}"));
         let process = &mut self.processes[p];
         // Also under an older declaration, unless that did not come back in time.
@@ -89,7 +90,8 @@ impl World {
         }
         let row = slot.row.expect("a polled trigger has a row");
         let cursor = state.cursor.map(|text| text.parse().expect("cursors are numbers here"));
-        process.polls.push(Polling { ticket, began: now, cursor, is_given_up: false });
+        let ends = self.store.state().ends;
+        process.polls.push(Polling { ticket, began: now, cursor, is_given_up: false, ends });
         if self.processes[p].is_zombie {
             return;
         }
@@ -127,11 +129,12 @@ impl World {
         polling.is_given_up = true;
         let waited = now.mono.since(polling.began.mono);
         assert!(waited >= timeout, "a poll timed out after {waited:?} of {timeout:?}");
-        let cursor = polling.cursor;
+        let (cursor, ticket) = (polling.cursor, polling.ticket);
         let began = Wall(now.wall.0 - timeout.as_micros() as i64);
         let reason = Err("TimeoutError: timed out".to_owned());
         self.failed(p, slot);
-        self.polled(p, slot, began, ended, cursor, Answer::Ended { items: Vec::new(), cursor: None, reason });
+        let answer = Answer::Ended { items: Vec::new(), cursor: None, reason };
+        self.polled(p, (ticket, 0), began, ended, cursor, answer);
     }
 
     /// The body of a poll returns.
@@ -158,7 +161,7 @@ impl World {
 
     fn end_poll(&mut self, p: usize, polling: Polling, answer: Answer) {
         let now = self.now(p);
-        let Polling { ticket, began, cursor, is_given_up } = polling;
+        let Polling { ticket, began, cursor, is_given_up, ends } = polling;
         let slot = ticket.slot;
         let answer = self.foreseen(p, slot, began.wall, answer);
         let mut finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
@@ -184,7 +187,7 @@ impl World {
                     true => self.failed(p, slot),
                     false => self.succeeded(p, slot, None),
                 }
-                self.polled(p, slot, began.wall, ended, cursor, answer);
+                self.polled(p, (ticket, ends), began.wall, ended, cursor, answer);
             }
         }
     }
@@ -271,7 +274,16 @@ impl World {
     }
 
     /// Sends a poll's answer through the engine and looks at the tick that comes of it.
-    fn polled(&mut self, p: usize, slot: u32, began: Wall, ended: Ended, from: Option<u64>, answer: Answer) {
+    fn polled(
+        &mut self,
+        p: usize,
+        (ticket, ends): (Ticket, i64),
+        began: Wall,
+        ended: Ended,
+        from: Option<u64>,
+        answer: Answer,
+    ) {
+        let slot = ticket.slot;
         let Answer::Ended { items, cursor, reason } = answer else { return };
         let now = self.now(p);
         let source = self.processes[p].slots[slot as usize].trigger.source.clone();
@@ -283,6 +295,7 @@ impl World {
             slot,
             schedule,
             at: began,
+            ends: ticket.ends,
             duration_us: 1,
             fires,
             cursor: cursor.map(|cursor| cursor.to_string()),
@@ -303,7 +316,7 @@ impl World {
                 let found: Vec<u64> = sent.iter().map(|(item, _)| *item).collect();
                 assert_eq!(found, wished, "fires of {} beside {line:?}", source.name);
                 let process = &mut self.processes[p];
-                process.moves.push_back(Moved { from, to: cursor, row });
+                process.moves.push_back(Moved { from, to: cursor, row, ends });
                 for (wish, (_, new)) in wishes.into_iter().zip(sent) {
                     assert_eq!(new.unique_hash, wish.guard.is_some(), "its hash guards run {}", new.id);
                     process.hold(new.id, schedule, wish.guard);

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::engine::{Engine, Event, Job, Then};
-use cloaca_core::grid::Kept;
+use cloaca_core::grid;
 use cloaca_core::poll::{Poller, RESOLUTION, Ticket};
-use cloaca_core::port::{Admitted, Change, ContextHash, Receipt, TickChange};
+use cloaca_core::port::{Admitted, Change, ContextHash, NewRun, Receipt, TickChange};
 use cloaca_core::run::Look;
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
 use crate::scenario::Trigger;
+use crate::store::{Kept, State};
 
 /// Within so long a poll makes up for what was missed.
 const LONG_AGO: i64 = 0;
@@ -60,6 +61,8 @@ pub struct Polling {
     pub began: Now,
     pub cursor: Option<u64>,
     pub is_given_up: bool,
+    /// How many ends of runs there were when it began, whether or not that was known.
+    pub ends: i64,
 }
 
 /// Where the beats of a trigger lie.
@@ -115,7 +118,7 @@ impl Slot {
     }
 
     /// Its grid as the store has it, and what was missed of that. Counts beats, where the engine computes the next.
-    pub fn resume(&mut self, kept: Option<&Kept>, pending: Option<Mono>, was_polled: bool, now: Now) {
+    pub fn resume(&mut self, kept: Option<&grid::Kept>, pending: Option<Mono>, was_polled: bool, now: Now) {
         self.make_up = None;
         if let Some(kept) = kept {
             let interval = self.trigger.plan.interval.as_micros() as i64;
@@ -170,9 +173,23 @@ pub struct Moved {
     pub to: Option<u64>,
     /// Of a row every item that the poll saw, in order; empty if its fires carry no cursors.
     pub row: Vec<u64>,
+    /// How many ends of runs there were when the poll began.
+    pub ends: i64,
 }
 
 impl Moved {
+    /// A fire that guards its hash and has neither key nor cursor was polled after the last equal run ended.
+    pub fn is_no_ghost(&self, new: &NewRun, store: &State) {
+        if self.to.is_some() || !new.unique_hash || new.run_key.is_some() {
+            return;
+        }
+        let is_equal =
+            |other: &&Kept| other.new.schedule == new.schedule && other.new.context_hash == new.context_hash;
+        let last = store.runs.iter().filter(is_equal).filter_map(|kept| kept.number).max();
+        let is_old = last.is_none_or(|last| last <= self.ends);
+        assert!(is_old, "run {} was polled after {} ends; an equal one ended as {last:?}", new.id, self.ends);
+    }
+
     /// Where the cursor stands after the fates of its fires, if it moves: no item before it may be lost.
     pub fn after(&self, tick: &TickChange, fates: &[Admitted]) -> Option<u64> {
         if self.row.is_empty() {
@@ -209,6 +226,8 @@ pub struct Process {
     pub epoch: i64,
     /// When its monotonic clock began.
     pub born_ns: u64,
+    /// How many ends of runs are known here.
+    pub ends: i64,
     /// Others may take it for dead although it is not.
     pub is_zombie: bool,
     pub is_leaving: bool,
@@ -247,6 +266,7 @@ impl Process {
         Self {
             epoch,
             born_ns,
+            ends: 0,
             is_zombie: false,
             is_leaving: false,
             engine,

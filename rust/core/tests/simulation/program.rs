@@ -28,7 +28,8 @@ impl World {
         let engine = Engine::new(epoch, self.scenario.settings.clone(), self.random.next());
         let program = self.program(declares_all);
         self.note(|| format!("{epoch} joins, declares all: {declares_all}"));
-        self.processes.push(Process::new(epoch, self.time_ns, engine, program));
+        let ends = self.store.state().ends;
+        self.processes.push(Process { ends, ..Process::new(epoch, self.time_ns, engine, program) });
     }
 
     fn program(&mut self, declares_all: bool) -> VecDeque<Declaration> {
@@ -245,6 +246,7 @@ impl World {
         for id in &ended {
             self.processes[p].held.remove(id);
         }
+        self.processes[p].ends = self.store.state().ends;
         self.step(p, Event::OthersEnded(ended));
         true
     }
@@ -268,7 +270,10 @@ impl World {
         self.note(|| format!("{p}: claims {runs:?}"));
         self.processes[p].recovery.after = runs.last().map(|run| run.row);
         match runs.is_empty() {
-            true if self.processes[p].recovery.is_vacancy => self.step(p, Event::Vacancy),
+            true if self.processes[p].recovery.is_vacancy => {
+                self.processes[p].ends = self.store.state().ends;
+                self.step(p, Event::Vacancy);
+            }
             true => {}
             false => self.take_over(p, runs),
         }

@@ -40,6 +40,8 @@ pub struct Kept {
     pub is_cancelled: bool,
     pub tasks: Vec<TaskRecord>,
     pub end: Option<RunEnd>,
+    /// Of its end among those of runs that guard their hashes.
+    pub number: Option<i64>,
 }
 
 #[derive(Default)]
@@ -54,6 +56,8 @@ pub struct State {
     pub runs: Vec<Kept>,
     pub row_of: HashMap<Uuid, i64>,
     pub unfinished: BTreeSet<i64>,
+    /// How many ends of runs that guard their hashes there were.
+    pub ends: i64,
     keys: HashMap<(i64, String), (Uuid, Option<Wall>)>,
     fails_next: bool,
     breaks_next: bool,
@@ -220,6 +224,9 @@ impl State {
         if let Some(of) = self.hash_holder(new) {
             return Admitted::DuplicateHash { of };
         }
+        if let Some(ended) = self.ended_since(new) {
+            return ended;
+        }
         assert!(!self.row_of.contains_key(&new.id), "run {} was sent twice", new.id);
         let kept = Kept {
             new: new.clone(),
@@ -229,6 +236,7 @@ impl State {
             is_cancelled: false,
             tasks: Vec::new(),
             end: None,
+            number: None,
         };
         self.runs.push(kept);
         let row = self.runs.len() as i64;
@@ -239,6 +247,17 @@ impl State {
             self.keys.insert(key, (new.id, expires_at));
         }
         Admitted::Started { row }
+    }
+
+    /// The last equal run that ended after the poll of a fire began.
+    fn ended_since(&self, new: &NewRun) -> Option<Admitted> {
+        let ends = new.ends?;
+        let is_equal =
+            |other: &&Kept| other.new.schedule == new.schedule && other.new.context_hash == new.context_hash;
+        let later = self.runs.iter().filter(is_equal).filter_map(|kept| {
+            kept.number.filter(|&number| number > ends).map(|number| (number, kept.new.id))
+        });
+        later.max().map(|(number, of)| Admitted::Ended { of, number })
     }
 
     /// The unfinished run that the unique index would name.
@@ -256,6 +275,7 @@ impl State {
     }
 
     fn progress(&mut self, change: &RunChange) -> Receipt {
+        let number = self.ends + 1;
         let run = self.run_mut(change.run);
         if run.owner != change.epoch || run.end.is_some() {
             return Receipt::Fenced;
@@ -267,10 +287,16 @@ impl State {
             }
         }
         run.end.clone_from(&change.end);
+        let guards = run.new.unique_hash;
+        run.number = change.end.as_ref().filter(|_| guards).map(|_| number);
         if change.end.is_some() {
             self.unfinished.remove(&change.run);
         }
-        Receipt::Run
+        let ended = (change.end.is_some() && guards).then_some(self.ends + 1);
+        if let Some(number) = ended {
+            self.ends = number;
+        }
+        Receipt::Run(ended)
     }
 
     /// Where the grid of a trigger stands for its next owner.
@@ -550,6 +576,7 @@ impl Store for MemoryStore {
         let mut unfinished = state.unfinished_of(row);
         let run = state.run_mut(row);
         run.end = None;
+        run.number = None;
         run.waits = false;
         run.owner = epoch;
         run.is_cancelled = false;
@@ -558,6 +585,10 @@ impl Store for MemoryStore {
         (unfinished.cancelled, unfinished.behind) = (false, Vec::new());
         state.unfinished.insert(row);
         Ok(Some(unfinished))
+    }
+
+    fn ends(&self) -> Stored<i64> {
+        Ok(self.enter()?.ends)
     }
 
     fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>> {

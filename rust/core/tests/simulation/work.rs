@@ -273,6 +273,10 @@ impl World {
         }
         self.step(p, Event::Clock);
         let process = &self.processes[p];
+        if process.engine.next_wake(now).is_some_and(|left| left.is_zero()) {
+            // So many timers were near that the wheel wants to be asked once more.
+            return true;
+        }
         let most = self.scenario.settings.task_timeout + TIMER_TICK;
         for worker in
             process.workers.iter().filter(|worker| worker.stage == Stage::Body && !worker.is_given_up)

@@ -21,6 +21,8 @@ impl World {
             self.sent(p, &change);
             self.processes[p].queue.push_back((change, then));
         }
+        let known = &mut self.processes[p].ends;
+        *known = effects.ends.map_or(*known, |ends| ends.max(*known));
         for job in effects.released {
             let workers = self.processes[p].workers.iter_mut();
             workers.filter(|worker| worker.job == job).for_each(|worker| worker.is_given_up = true);
@@ -150,12 +152,13 @@ impl World {
                 let store = self.store.state();
                 for (new, fate) in tick.fires.iter().zip(fates) {
                     if matches!(fate, Admitted::Started { .. }) {
+                        moved.is_no_ghost(new, &store);
                         self.witness.run_started(new, tick.at, &store);
                     }
                 }
                 self.processes[p].polls_kept += tick.history.iter().map(|stretch| stretch.count).sum::<u64>();
             }
-            (Change::Run(change), Receipt::Run) => self.progressed(p, change),
+            (Change::Run(change), Receipt::Run(_)) => self.progressed(p, change),
             (Change::History(history), Receipt::History) => {
                 self.processes[p].polls_kept += history.iter().map(|stretch| stretch.count).sum::<u64>();
             }

@@ -17,7 +17,7 @@ use crate::sqlite::{history, owner, run, schedule};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Connection, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
-    let mut batch = Batch { db, checked: HashMap::new(), declaring: None };
+    let mut batch = Batch { db, checked: HashMap::new(), declaring: None, ends: None };
     changes.iter().map(|change| batch.apply(change)).collect()
 }
 
@@ -26,6 +26,8 @@ struct Batch<'c> {
     /// The owners that were looked up, and whether they live; they stay as they are within a transaction.
     checked: HashMap<i64, bool>,
     declaring: Option<Declaring<'c>>,
+    /// The number of the ends in this transaction, and whether it is taken.
+    ends: Option<(i64, bool)>,
 }
 
 impl<'c> Batch<'c> {
@@ -49,7 +51,7 @@ impl<'c> Batch<'c> {
         if !self.is_living(epoch)? {
             return Ok(Receipt::Fenced);
         }
-        let Self { db, checked, declaring } = self;
+        let Self { db, checked, declaring, .. } = self;
         let declaring = match declaring {
             Some(declaring) => declaring,
             None => declaring.insert(Declaring::new(db)?),
@@ -124,10 +126,23 @@ impl<'c> Batch<'c> {
     }
 
     fn run(&mut self, change: &RunChange) -> Result<Receipt, Failure> {
-        match around(Step::Progress, || run::progress(self.db, change))? {
-            true => Ok(Receipt::Run),
-            false => Ok(Receipt::Fenced),
+        let Self { db, ends, .. } = self;
+        let number = || match *ends {
+            Some((number, _)) => Ok(number),
+            None => {
+                let number = run::ends(db)? + 1;
+                *ends = Some((number, false));
+                Ok(number)
+            }
+        };
+        let Some(ended) = around(Step::Progress, || run::progress(db, change, number))? else {
+            return Ok(Receipt::Fenced);
+        };
+        if let (Some(_), Some((number, is_taken @ false))) = (ended, ends) {
+            *is_taken = true;
+            run::count_ends(db, *number)?;
         }
+        Ok(Receipt::Run(ended))
     }
 
     fn is_living(&mut self, epoch: i64) -> Result<bool, Failure> {

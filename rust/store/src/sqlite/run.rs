@@ -19,7 +19,7 @@ pub use claim::{Other, cancel_requests, claim, ended, give_up, others, reopen, r
 #[cfg(test)]
 pub use list::PLANS;
 pub use list::{cron_stats, list, one};
-pub use progress::progress;
+pub use progress::{count_ends, ends, progress};
 
 /// Run keys of runs that no schedule fired share this row; rows of schedules begin at 1.
 const NO_SCHEDULE: i64 = 0;
@@ -33,6 +33,9 @@ pub fn admit(db: &Connection, epoch: i64, new: &NewRun, at: Wall) -> Result<Admi
         && let Some(of) = unguarded(db, new.schedule, hash)?
     {
         return Ok(Admitted::DuplicateHash { of });
+    }
+    if let Some(ended) = ended_since(db, new)? {
+        return Ok(ended);
     }
     match insert(db, epoch, new)? {
         Some(row) => {
@@ -133,6 +136,19 @@ pub fn unguarded(db: &Connection, schedule: Option<i64>, hash: ContextHash) -> R
         WHERE schedule = :schedule AND context_hash = :hash AND unique_hash = 0 AND completed_at IS NULL LIMIT 1";
     let params = named_params! { ":schedule": schedule, ":hash": &hash[..] };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
+}
+
+/// An equal run that ended after the poll of this fire began.
+fn ended_since(db: &Connection, new: &NewRun) -> Result<Option<Admitted>, Failure> {
+    // By the index alone, unless there is one.
+    const SQL: &str = "
+        SELECT id, end_number FROM runs INDEXED BY runs_ended
+        WHERE schedule = :schedule AND context_hash = :hash AND end_number > :ends
+        ORDER BY end_number DESC LIMIT 1";
+    let Some((ends, hash)) = new.ends.zip(new.context_hash) else { return Ok(None) };
+    let params = named_params! { ":schedule": new.schedule, ":hash": &hash[..], ":ends": ends };
+    let ended = |row: &Row<'_>| Ok(Admitted::Ended { of: id_at(row, 0)?, number: row.get(1)? });
+    Ok(db.prepare_cached(SQL)?.query_row(params, ended).optional()?)
 }
 
 fn slot_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {

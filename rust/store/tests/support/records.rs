@@ -93,6 +93,7 @@ pub fn new_run(number: u128) -> NewRun {
         scheduled_at: None,
         waits: false,
         cursor: None,
+        ends: None,
         created_at: Wall(20),
     }
 }

@@ -29,3 +29,7 @@ DROP INDEX schedules_cron;
 CREATE INDEX schedules_cron ON schedules (workflow, expression, timezone) WHERE kind = 'cron';
 CREATE INDEX schedules_cron_name ON schedules (name) WHERE kind = 'cron' AND name <> '';
 CREATE UNIQUE INDEX schedules_declared ON schedules (name) WHERE kind = 'cron' AND declared_as IS NOT NULL;
+-- The order in which runs that guard their hashes have ended, for fires that were decided before: of one transaction all share a number.
+ALTER TABLE runs ADD COLUMN end_number INTEGER;
+CREATE INDEX runs_ended ON runs (schedule, context_hash, end_number) WHERE end_number IS NOT NULL;
+INSERT INTO meta (name, value) VALUES ('ends', 0);

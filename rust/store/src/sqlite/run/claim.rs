@@ -237,7 +237,8 @@ fn open_again(db: &Connection, epoch: i64, run: &Unfinished) -> Result<(), Failu
     const SQL: &str = "
         UPDATE runs
         SET status = 'Pending', owner = :epoch, cancelled = 0, interruptions = 0, completed_at = NULL,
-            final_context = NULL, error = NULL, waits = 0, unique_hash = :unique_hash
+            final_context = NULL, error = NULL, waits = 0, unique_hash = :unique_hash,
+            end_number = NULL
         WHERE row = :row";
     let refusal = || {
         Failure::Refused(format!(

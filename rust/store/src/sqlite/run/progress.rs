@@ -6,18 +6,37 @@ use rusqlite::{Connection, OptionalExtension as _, named_params};
 use crate::sqlite::fault::Failure;
 use crate::sqlite::value::micros;
 
-/// Applies `change`; false, with nothing written, if its epoch does not drive that run any more.
-pub fn progress(db: &Connection, change: &RunChange) -> Result<bool, Failure> {
-    if !match &change.end {
-        Some(end) => finish(db, change, end)?,
-        None => go_on(db, change)?,
-    } {
-        return Ok(false);
+/// Applies `change`; none, with nothing written, if its epoch does not drive that run any more. If it ends one that guards its hash, with
+/// the number of that end, which `number` tells.
+pub fn progress(
+    db: &Connection,
+    change: &RunChange,
+    number: impl FnOnce() -> Result<i64, Failure>,
+) -> Result<Option<Option<i64>>, Failure> {
+    let kept = match &change.end {
+        Some(end) => finish(db, change, end, number()?)?,
+        None => go_on(db, change)?.then_some(None),
+    };
+    if kept.is_some() {
+        for task in &change.tasks {
+            put_task(db, change.run, task)?;
+        }
     }
-    for task in &change.tasks {
-        put_task(db, change.run, task)?;
-    }
-    Ok(true)
+    Ok(kept)
+}
+
+/// How many ends were counted.
+pub fn ends(db: &Connection) -> Result<i64, Failure> {
+    const SQL: &str = "
+        SELECT coalesce((SELECT value FROM meta WHERE name = 'ends'), (SELECT max(end_number) FROM runs), 0)";
+    Ok(db.prepare_cached(SQL)?.query_row([], |row| row.get(0))?)
+}
+
+/// Notes that so many ends were counted.
+pub fn count_ends(db: &Connection, ends: i64) -> Result<(), Failure> {
+    const SQL: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('ends', :ends)";
+    db.prepare_cached(SQL)?.execute(named_params! { ":ends": ends })?;
+    Ok(())
 }
 
 /// Notes that a run has begun, if that is news; false if it is final or another's.
@@ -54,17 +73,24 @@ fn begin(db: &Connection, change: &RunChange) -> Result<(), Failure> {
     Ok(())
 }
 
-/// False if the run is final or another's.
-fn finish(db: &Connection, change: &RunChange, end: &RunEnd) -> Result<bool, Failure> {
+/// None if the run is final or another's.
+fn finish(
+    db: &Connection,
+    change: &RunChange,
+    end: &RunEnd,
+    number: i64,
+) -> Result<Option<Option<i64>>, Failure> {
     const SQL: &str = "
         UPDATE runs SET
             status = :status,
             started_at = coalesce(started_at, :started_at),
             completed_at = :completed_at,
             final_context = :context,
-            error = :error
-        WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
-    let changed = db.prepare_cached(SQL)?.execute(named_params! {
+            error = :error,
+            end_number = CASE WHEN unique_hash = 1 THEN :number END
+        WHERE row = :row AND owner = :epoch AND completed_at IS NULL
+        RETURNING end_number";
+    let params = named_params! {
         ":row": change.run,
         ":epoch": change.epoch,
         ":status": end.status.name(),
@@ -72,8 +98,9 @@ fn finish(db: &Connection, change: &RunChange, end: &RunEnd) -> Result<bool, Fai
         ":completed_at": end.completed_at.0,
         ":context": &*end.context,
         ":error": end.error,
-    })?;
-    Ok(changed == 1)
+        ":number": number,
+    };
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
 }
 
 /// Inserts a task's record, or replaces it in its place.
