@@ -82,7 +82,7 @@ impl World {
             is_on_beat(&slot.grid, &slot.trigger, ticket, state.due, now.mono);
             assert!(state.due > slot.last_beat, "{} is polled twice on one beat", slot.trigger.source.name);
             assert!(
-                ticket.due >= slot.not_before,
+                ticket.due >= slot.not_before.max(slot.kept_wait),
                 "{} is polled before its wait is over",
                 slot.trigger.source.name
             );

@@ -183,6 +183,7 @@ impl World {
                 failures: 0,
                 last_beat: origin,
                 not_before: Mono(0),
+                kept_wait: Mono(0),
             });
         }
         self.note(|| format!("{p}: declares triggers {declared:?}"));
