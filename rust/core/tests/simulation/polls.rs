@@ -62,7 +62,9 @@ impl World {
             .any(|polling| name(polling.ticket.slot) == name(ticket.slot) && runs(polling));
         assert!(!is_busy, "a trigger is polled while its body runs: {ticket:?}");
         let state = process.poller.tick_state(ticket.slot);
-        let is_again = (0..ticket.slot).any(|before| name(before) == name(ticket.slot));
+        let places = 0..process.slots.len() as u32;
+        let is_again =
+            places.into_iter().any(|other| other != ticket.slot && name(other) == name(ticket.slot));
         let slot = &mut process.slots[ticket.slot as usize];
         assert!(!slot.is_retired, "a retired trigger is polled: {ticket:?}");
         assert!(!slot.is_elsewhere, "{} is polled, which another owner polls", slot.trigger.source.name);
