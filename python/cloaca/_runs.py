@@ -164,7 +164,7 @@ class Runs:
         if of is None or key is None:
             return Run(self, watch.id, watch)
         row = self._open().runs.run(of)
-        if row is not None and decode_value(row["context"]) != decode_value(encoded):
+        if row is not None and _spelt(row["context"]) != _spelt(encoded):
             raise ArgumentError(
                 f"run_key {excerpt(key[0])} has run {of} already, whose context is another one;"
                 " a key stands for one event"
@@ -246,3 +246,10 @@ class Runs:
         if row is None:
             return None
         return rows.run_with_tasks(row)
+
+
+def _spelt(context_json: str) -> str:
+    """A context in an order of its own: to Python 1, 1.0 and `True` are equal, and here they are not."""
+    import json
+
+    return json.dumps(decode_value(context_json), sort_keys=True)

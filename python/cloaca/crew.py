@@ -248,13 +248,15 @@ class Crew:
         try:
             return self._answered(ticket, tick, answer, error)
         except PartlyError as partly:
-            # What went wrong is told as ever, and what was given before counts.
-            fires = partly.fires(self.engine.context_bytes_max)
-            ruling = self._answered(ticket, None, None, partly.raised)
-            assert isinstance(ruling, tuple), "an exception answers at once"
-            if len(ruling) == 2:
-                return fires, None, *ruling[:1], None, ruling[1]
-            return fires, *ruling[1:]
+            kept = partly
+        # What went wrong is told as ever, and what was given before counts. Not amidst the other exception:
+        # that shows all that was given.
+        fires = kept.fires(self.engine.context_bytes_max)
+        ruling = self._answered(ticket, None, None, kept.raised)
+        assert isinstance(ruling, tuple), "an exception answers at once"
+        if len(ruling) == 2:
+            return fires, None, *ruling[:1], None, ruling[1]
+        return fires, *ruling[1:]
 
     def _answered(
         self, ticket: TicketParts, tick: Tick | None, answer: object, error: BaseException | None

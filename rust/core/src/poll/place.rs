@@ -129,10 +129,8 @@ impl Poller {
         let rest = &mut self.rests[slot as usize];
         rest.retired = true;
         rest.make_up = None;
-        let (first, schedule) = (rest.waits_for.take(), rest.schedule);
-        if let Some(first) = first {
-            self.rests[first as usize].successor = None;
-        }
+        // What it waits for is still in flight: the next declaration waits for that.
+        let schedule = rest.schedule;
         if !self.slots[slot as usize].in_body {
             self.wheel.cancel(slot);
         }
