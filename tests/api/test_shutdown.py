@@ -83,6 +83,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "tick": lambda r: r.tick("watcher"),
     "ticks": lambda r: r.ticks("watcher"),
     "why": lambda r: r.why("watcher"),
+    "why_run": lambda r: r.why_run(NOWHERE),
     "stats": lambda r: r.stats(),
     "query": lambda r: r.query("SELECT 1"),
     "export": lambda r: r.export("/nowhere/a.db"),

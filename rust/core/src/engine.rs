@@ -16,11 +16,13 @@ mod receipts;
 mod stuck;
 mod timers;
 mod triggers;
+mod why;
 
 pub use effect::{Counts, Effects, Rearm, Then};
 pub use event::{Declared, Event, Fire, Job, Polled, Request};
 pub use note::{About, Level, Note, is_told, poll_timed_out};
 pub use stuck::Foreseen;
+pub use why::RunStanding;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
