@@ -205,7 +205,7 @@ def test_crons_of_release_0_1_0_go_on_with_a_warning(url: str, caplog: pytest.Lo
         assert moments(runner) == ["01T03:00", "01T04:00"]
     warned = [record.message for record in caplog.records if "release 0.1.0" in record.message]
     assert len(warned) == 2
-    assert all("delete_cron_schedule(" in message for message in warned)
+    assert all("forget('nightly')" in message for message in warned)
 
 
 def test_of_crons_of_release_0_1_0_the_declared_one_is_left(url: str) -> None:

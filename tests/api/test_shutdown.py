@@ -74,6 +74,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "list_trigger_schedules": lambda r: r.list_trigger_schedules(),
     "get_trigger_schedule": lambda r: r.get_trigger_schedule("watcher"),
     "set_trigger_enabled": lambda r: r.set_trigger_enabled("watcher", True),
+    "forget": lambda r: r.forget("watcher"),
     "get_trigger_execution_history": lambda r: r.get_trigger_execution_history("watcher"),
     "list_runs": lambda r: r.list_runs(),
     "get_run": lambda r: r.get_run(NOWHERE),

@@ -67,6 +67,7 @@ pub fn cron<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>
     };
     let dict = PyDict::new(py);
     dict.set_item("id", row.id.to_string())?;
+    dict.set_item("trigger_name", (!row.name.is_empty()).then_some(&row.name))?;
     dict.set_item("workflow_name", &row.workflow)?;
     dict.set_item("cron_expression", expression)?;
     dict.set_item("timezone", timezone)?;

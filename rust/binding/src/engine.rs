@@ -135,6 +135,12 @@ impl Engine {
         Ok(())
     }
 
+    /// The program declares the workflow of that name no more.
+    fn withdraw_workflow(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.step(Event::WorkflowGone(name.into())))
+    }
+
     /// The program has declared what it had to declare.
     fn ready(&self, py: Python<'_>) -> PyResult<()> {
         self.handle.runtime(py)?.ready();

@@ -205,6 +205,7 @@ impl Engine {
         self.heed_clock(now, out);
         match event {
             Event::Workflow(workflow) => self.declared(workflow, now, out),
+            Event::WorkflowGone(name) => drop(self.workflows.remove(&name)),
             Event::Triggers(triggers) => {
                 out.commits.reserve(triggers.len());
                 triggers.into_iter().for_each(|(slot, declared)| self.trigger(slot, declared, now, out));
