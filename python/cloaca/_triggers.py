@@ -8,7 +8,7 @@ from __future__ import annotations
 from time import monotonic
 
 from . import check, registry, rows, why
-from .context import decode_value
+from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
 
 TYPE_CHECKING = False
@@ -142,7 +142,8 @@ class Triggers:
         return told
 
     def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
-        """Polls a trigger once, now, on this thread.
+        """Polls a trigger once, now, on this thread. A trigger that is a cron is run once, now, beside its
+        calendar: its workflow starts with the context of a moment, which is now, and no moment is used up.
 
         Args:
             dry_run (bool): only look: nothing is stored and nothing starts. `cursor` is then where it would
@@ -161,6 +162,8 @@ class Triggers:
         engine = self._open()
         deadline = monotonic() + TICK_SECONDS_MAX
         name = check.text(trigger_name, "trigger_name", TriggerError)
+        if name in self._declarations.crons and (cron := self._cron_of(name)) is not None:
+            return self._tick_cron(cron, dry_run)
         # A trigger that was declared a moment ago has no row yet.
         places = self._declarations.places
         while (ticket := engine.polls.poll_now(name)) is None or (ticket is False and name in places):
@@ -182,6 +185,25 @@ class Triggers:
             after = self._kept_cursor(name)
             decided["cursor"] = None if after in (before, None) else decode_value(after)
         return decided
+
+    def _tick_cron(self, cron: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+        """Runs a cron once, beside its calendar."""
+        engine = self._open()
+        workflow = cron["workflow_name"]
+        if registry.workflow(workflow) is None:
+            error = f"trigger {excerpt(cron['trigger_name'])} {why.undeclared(workflow)}"
+            return {"outcome": "error", "reason": error, "fires": [], "cursor": None}
+        context = {
+            "scheduled_time": rows.moment(engine.now()),
+            "schedule_id": cron["id"],
+            "schedule_timezone": cron["timezone"],
+            "schedule_expression": cron["cron_expression"],
+        }
+        if not dry_run:
+            encoded = encode_within(engine.context_bytes_max, context, "the context")
+            engine.runs.submit(workflow, [encoded])[0].wait_started()
+        fires = [{"context": context, "run_key": None}]
+        return {"outcome": "fire", "reason": None, "fires": fires, "cursor": None}
 
     def _kept_cursor(self, name: str) -> Any:
         kept = self._open().store.query(_CURSOR, [name])
