@@ -280,7 +280,7 @@ class Crew:
     def _tell_failed(self, slot: int, error: BaseException, shown: BaseException | None) -> None:
         """``shown`` is the error if its traceback is of the program."""
         name = self.triggers[slot].name
-        *_, failed_before = self.engine.polls.tick_state(slot)
+        *_, failed_before, _ = self.engine.polls.tick_state(slot)
         failures = failed_before + 1
         about = {"cloaca_trigger": name}
         match self._failing.grade(name, kind_of(error), failures, self.engine.now()):

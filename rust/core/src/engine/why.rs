@@ -55,6 +55,11 @@ impl Engine {
         Some(RunStanding::InHand { is_halted, is_at_its_end, tasks })
     }
 
+    /// How many runs of the trigger with that row are unfinished, whoever drives them.
+    pub fn unfinished_of(&self, schedule: i64) -> usize {
+        self.gate.unfinished(schedule)
+    }
+
     /// When a task's next attempt is due. It looks through all timers, for nobody asks often.
     fn retry_due(&self, id: Uuid, task: usize, life: u32) -> Option<Mono> {
         let is_it = |timer: &Option<Timer>| matches!(timer, Some(Timer::Retry(run, of, at)) if (*run, *of, *at) == (id, task, life));

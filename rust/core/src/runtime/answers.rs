@@ -87,12 +87,23 @@ impl Runtime {
         self.poll_is_home();
     }
 
-    /// What a trigger's function may know in this poll, and when it was due.
-    pub fn tick_state(&self, slot: u32) -> (TickState, Wall) {
-        let state = lock(&self.shared.polls).poller.tick_state(slot);
+    /// What a trigger's function may know in this poll, when it was due, and what went wrong in the one before.
+    pub fn tick_state(&self, slot: u32) -> (TickState, Wall, Option<Arc<str>>) {
+        let (state, error) = {
+            let polls = lock(&self.shared.polls);
+            let state = polls.poller.tick_state(slot);
+            let error = if state.failures > 0 { polls.errors.get(&slot).cloned() } else { None };
+            (state, error)
+        };
         let now = self.now();
         let late_us = now.mono.since(state.due).as_micros() as u64;
-        (state, Wall(now.wall.0.saturating_sub_unsigned(late_us)))
+        (state, Wall(now.wall.0.saturating_sub_unsigned(late_us)), error)
+    }
+
+    /// How many runs of the trigger in that place are unfinished, whoever drives them.
+    pub fn unfinished_of(&self, slot: u32) -> usize {
+        let named = lock(&self.shared.polls).poller.row_and_name(slot);
+        named.map_or(0, |(schedule, _)| lock(&self.shared.engine).unfinished_of(schedule))
     }
 
     /// Where a trigger stands, when it is polled next, and since when a poll of it is in flight; none if it is not declared here.
@@ -167,6 +178,9 @@ impl Runtime {
                 true => polls.poller.waited(ticket, finish, now.mono),
                 false => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
             };
+            if let (Some(_), Err(error)) = (&ended, &reason) {
+                polls.errors.insert(ticket.slot, error.as_str().into());
+            }
             (ended, recovered)
         };
         self.tell_recovered(recovered);
@@ -193,6 +207,8 @@ impl Runtime {
         if let Some(note) = self.timed_out(slot, timeout, now) {
             self.shared.order(Order::Log(note));
         }
+        let error = format!("TimeoutError: {}", poll_timed_out(timeout));
+        lock(&self.shared.polls).errors.insert(slot, error.as_str().into());
         self.step(Event::Polled(Polled {
             slot,
             schedule: ended.schedule,
@@ -201,7 +217,7 @@ impl Runtime {
             duration_us,
             fires: Vec::new(),
             cursor: None,
-            reason: Err(format!("TimeoutError: {}", poll_timed_out(timeout))),
+            reason: Err(error),
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,

@@ -51,6 +51,8 @@ pub(super) struct PollState {
     body: Option<(Ticket, Now)>,
     /// When it was last told of a place that polls of it fail.
     pub(super) failures_told: HashMap<u32, Mono>,
+    /// What went wrong in the last poll of a place that failed; it counts while the place has failures.
+    pub(super) errors: HashMap<u32, Arc<str>>,
     /// Polls that go on while others are begun.
     pub(super) flights: Flights,
     /// Whether polls are late because a body took longer than its grace.
@@ -89,6 +91,7 @@ impl PollState {
             body_since: None,
             body: None,
             failures_told: HashMap::new(),
+            errors: HashMap::new(),
             flights: Flights::default(),
             hurries: false,
             leader_until: None,
