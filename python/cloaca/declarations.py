@@ -152,6 +152,9 @@ class Declarations:
         # places are the engine's, and what it does not know of is overwritten by the next declaration.
         first = self._engine.polls.places()
         self._crew.place(first, triggers)
+        heard = [slot for slot, trigger in enumerate(triggers, first) if trigger.kind.is_heard()]
+        if heard:
+            self._engine.polls.hear(heard)
         given = self._engine.polls.declare_triggers(kinds)
         assert given == first, f"the engine gave place {given}, and the body stands at {first}"
         for slot, trigger in enumerate(triggers, first):

@@ -70,6 +70,10 @@ class Runner(DefaultRunner):
             raise RunnerError(
                 f"a trigger or task did not come back within {PATIENCE_SECONDS:g} s of real time"
             )
+        if not self._crew.teller.wait_told(self._open().polls.failures_given(), PATIENCE_SECONDS):
+            raise RunnerError(
+                f"on_poll_failed or on_disabled did not come back within {PATIENCE_SECONDS:g} s of real time"
+            )
 
     def execute(
         self,

@@ -96,6 +96,18 @@ impl Polls {
         free(py, || runtime.declare(triggers))
     }
 
+    /// Gives the keeper each failed poll of the triggers in these places.
+    fn hear(&self, py: Python<'_>, slots: Vec<u32>) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.hear(slots))
+    }
+
+    /// How many failed polls the keeper was, or is to be, given.
+    fn failures_given(&self, py: Python<'_>) -> PyResult<u64> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.failures_given())
+    }
+
     /// Polls the trigger of that name no more.
     fn withdraw(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;

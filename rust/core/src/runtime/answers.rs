@@ -170,7 +170,7 @@ impl Runtime {
         let Judged { fires, cursor, reason, pause } = judged;
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
-        let (ended, recovered) = {
+        let (ended, recovered, failed) = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
             let recovered = reason.is_ok().then(|| recovered(&polls.poller, ticket)).flatten();
@@ -178,11 +178,13 @@ impl Runtime {
                 true => polls.poller.waited(ticket, finish, now.mono),
                 false => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
             };
-            if let (Some(_), Err(error)) = (&ended, &reason) {
-                polls.errors.insert(ticket.slot, error.as_str().into());
-            }
-            (ended, recovered)
+            let failed = match (&ended, &reason) {
+                (Some(ended), Err(error)) => polls.failed(ticket.slot, error, ended.disable.as_deref()),
+                _ => None,
+            };
+            (ended, recovered, failed)
         };
+        failed.into_iter().for_each(|order| self.shared.order(order));
         self.tell_recovered(recovered);
         let Some(ended) = ended else { return self.shared.wake_pollers() };
         self.step(Event::Polled(Polled {
@@ -208,7 +210,8 @@ impl Runtime {
             self.shared.order(Order::Log(note));
         }
         let error = format!("TimeoutError: {}", poll_timed_out(timeout));
-        lock(&self.shared.polls).errors.insert(slot, error.as_str().into());
+        let failed = lock(&self.shared.polls).failed(slot, &error, ended.disable.as_deref());
+        failed.into_iter().for_each(|order| self.shared.order(order));
         self.step(Event::Polled(Polled {
             slot,
             schedule: ended.schedule,
