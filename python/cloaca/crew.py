@@ -104,21 +104,25 @@ class Crew:
         """What tasks run now, in words."""
         return self._worker.running()
 
-    def place(self, first: int, definitions: Sequence[TriggerDefinition]) -> None:
-        """Puts triggers' bodies at the places that the engine will call them by, from ``first`` on.
+    def place(self, places: Sequence[int], definitions: Sequence[TriggerDefinition]) -> None:
+        """Puts triggers' bodies at the places that the engine will call them by.
 
-        What stands there already is of a declaration that was interrupted before the engine knew of it.
+        What stands there already is of an older declaration of the same trigger, or of one that was
+        interrupted before the engine knew of it.
         """
-        bodies: list[Any] = []
-        for slot, definition in enumerate(definitions, first):
+        for slot, definition in zip(places, definitions, strict=True):
             if definition.is_async:
                 # Here and not at the first poll: to import at a fork leaves the child half a module.
                 from . import _aio  # noqa: F401
-            function = definition.function
-            takes_tick = definition.takes_tick
-            bodies.append(TickBody(self.engine, function, definition.name, slot) if takes_tick else function)
-        self.triggers[first:] = definitions
-        self.bodies[first:] = bodies
+            body: Any = definition.function
+            if definition.takes_tick:
+                body = TickBody(self.engine, definition.function, definition.name, slot)
+            if slot < len(self.bodies):
+                self.triggers[slot] = definition
+                self.bodies[slot] = body
+            else:
+                self.triggers[slot:] = [definition]
+                self.bodies.append(body)
 
     def retire(self, slot: int) -> None:
         """Lets go of the body at a place that is not polled again; its last answer may still come."""

@@ -148,16 +148,15 @@ class Declarations:
     def _declare(self, triggers: Sequence[TriggerDefinition]) -> None:
         alike = groupby(triggers, attrgetter("kind"))
         kinds = [(_plan(kind), [trigger.name for trigger in group]) for kind, group in alike]
-        # A body stands in its place before the engine may call it. An interrupt between leaves no gap: the
+        # A body stands in its place before the engine may call it. An interrupt between does no harm: the
         # places are the engine's, and what it does not know of is overwritten by the next declaration.
-        first = self._engine.polls.places()
-        self._crew.place(first, triggers)
-        heard = [slot for slot, trigger in enumerate(triggers, first) if trigger.kind.is_heard()]
+        places = self._engine.polls.reserve([trigger.name for trigger in triggers])
+        self._crew.place(places, triggers)
+        heard = [slot for slot, trigger in zip(places, triggers, strict=True) if trigger.kind.is_heard()]
         if heard:
             self._engine.polls.hear(heard)
-        given = self._engine.polls.declare_triggers(kinds)
-        assert given == first, f"the engine gave place {given}, and the body stands at {first}"
-        for slot, trigger in enumerate(triggers, first):
+        self._engine.polls.declare_triggers(kinds, places)
+        for slot, trigger in zip(places, triggers, strict=True):
             before = self.places.get(trigger.name)
             self.places[trigger.name] = slot
             if before is not None:

@@ -87,13 +87,14 @@ impl Polls {
         &self,
         py: Python<'_>,
         kinds: Vec<(KindParts, Vec<Bound<'_, PyString>>)>,
-    ) -> PyResult<u32> {
+        places: Vec<u32>,
+    ) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
         let mut triggers = Vec::with_capacity(kinds.iter().map(|(_, names)| names.len()).sum());
         for (kind, names) in kinds {
             kind.declare(&names, &mut triggers)?;
         }
-        free(py, || runtime.declare(triggers))
+        free(py, || runtime.declare(&places, triggers))
     }
 
     /// Gives the keeper each failed poll of the triggers in these places.
@@ -114,10 +115,10 @@ impl Polls {
         free(py, || runtime.withdraw(name))
     }
 
-    /// How many places for triggers there are: the next declaration's first.
-    fn places(&self, py: Python<'_>) -> PyResult<u32> {
+    /// The places for triggers of these names, which are to be declared next.
+    fn reserve(&self, py: Python<'_>, names: Vec<String>) -> PyResult<Vec<u32>> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.places())
+        free(py, || runtime.reserve(&names))
     }
 
     /// Polls until sent home. `skip` is the answer that means nothing to do; anything else goes to `slow`.

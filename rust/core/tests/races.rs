@@ -538,7 +538,9 @@ fn declare(house: &House, name: &str, interval: Duration) -> u32 {
         allow_concurrent: false,
         origin_at: Wall(0),
     };
-    house.runtime.declare(vec![(Arc::new(plan), Declared { row, overlap: Overlap::Allow })])
+    let places = house.runtime.reserve(&[row.name.to_string()]);
+    house.runtime.declare(&places, vec![(Arc::new(plan), Declared { row, overlap: Overlap::Allow })]);
+    places[0]
 }
 
 fn nothing() -> Answer {

@@ -166,9 +166,13 @@ pub(super) fn is_needed(polls: &PollState, now: Mono) -> bool {
 
 impl Runtime {
     /// Declares triggers and returns the first one's slot; the others follow it. They are polled once their rows are kept.
-    pub fn declare(&self, triggers: Vec<(Arc<Plan>, Declared)>) -> u32 {
+    ///
+    /// # Panics
+    /// If the places are not those that [`Runtime::reserve`] gave for these triggers just now.
+    pub fn declare(&self, places: &[u32], triggers: Vec<(Arc<Plan>, Declared)>) {
         let now = self.now();
         let mut declared = Vec::with_capacity(triggers.len());
+        let mut history = Vec::new();
         let mut effects = Effects::default();
         let mut engine = lock(&self.shared.engine);
         {
@@ -178,9 +182,14 @@ impl Runtime {
                 polls.starting = 1;
                 self.shared.order(Order::SpawnPoller);
             }
-            for (plan, mut trigger) in triggers {
+            for (&slot, (plan, mut trigger)) in places.iter().zip(triggers) {
                 let before = engine.place_of(&trigger.row.name);
-                let slot = polls.poller.declare(Arc::clone(&trigger.row.name), plan, now.mono);
+                if slot < polls.poller.places() {
+                    history.extend(polls.poller.declare_in(slot, plan, now.mono));
+                } else {
+                    let given = polls.poller.declare(Arc::clone(&trigger.row.name), plan, now.mono);
+                    assert_eq!(given, slot, "trigger '{}' is not where its body is", trigger.row.name);
+                }
                 if let Some(before) = before {
                     polls.poller.supersede(before, slot);
                 }
@@ -188,10 +197,11 @@ impl Runtime {
                 declared.push((slot, trigger));
             }
         }
-        let first = declared.first().map_or(0, |&(slot, _)| slot);
+        if !history.is_empty() {
+            engine.step(Event::History(history), now, &mut effects);
+        }
         engine.step(Event::Triggers(declared), now, &mut effects);
         self.shared.carry_out(engine, effects);
-        first
     }
 
     /// Polls the trigger of that name no more, if it is declared here.
@@ -204,9 +214,16 @@ impl Runtime {
         self.shared.carry_out(engine, effects);
     }
 
-    /// How many places for triggers there are.
-    pub fn places(&self) -> u32 {
-        lock(&self.shared.polls).poller.places()
+    /// The places for triggers of these names, all of them different, that are about to be declared, and by this thread alone: free ones of
+    /// their own, or new ones.
+    pub fn reserve(&self, triggers: &[String]) -> Vec<u32> {
+        let polls = lock(&self.shared.polls);
+        let mut new = polls.poller.places()..;
+        let mut place = |name: &String| {
+            let free = polls.poller.free_place(name);
+            free.unwrap_or_else(|| new.next().expect("triggers are fewer than 2^32"))
+        };
+        triggers.iter().map(&mut place).collect()
     }
 
     /// The program wants to hear of failed polls of the triggers in these places, of which there need be none yet.
