@@ -163,3 +163,20 @@ def test_what_is_no_function_or_stands_beside_a_cron_is_refused(argument: str) -
     given = {argument: print}
     with pytest.raises(cloaca.TriggerError, match=f"{argument} and cron are given"):
         cloaca.trigger(name="inbox", workflow="work", cron="@daily", **given)(fails)
+
+
+def test_a_trigger_that_is_declared_again_tells_its_newest_callback() -> None:
+    told: list[str] = []
+
+    def declare(number: int) -> None:
+        def hear(*_: object) -> None:
+            told.append(f"callback {number}")
+
+        cloaca.trigger(name="inbox", poll_interval="1m", on_poll_failed=hear if number else None)(fails)
+
+    with cloaca.testing.Runner() as runner:
+        for number in (1, 2, 0, 3):
+            told.clear()
+            declare(number)
+            runner.advance("10m")
+            assert set(told) == ({f"callback {number}"} if number else set())
