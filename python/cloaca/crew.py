@@ -21,6 +21,7 @@ from .job import Ticket
 from .plain import describe, say
 from .policy import RetryAfter
 from .result import SKIP
+from .teller import Teller
 from .tick import TickBody, Ticked
 from .worker import Worker
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .answer import Ruling
     from .job import TicketParts
     from .task import TaskDefinition
+    from .teller import Call
     from .tick import Tick
     from .trigger import TriggerDefinition
 
@@ -80,6 +82,7 @@ class Crew:
         self.tasks: dict[int, TaskDefinition] = {}
         self._worker = Worker(engine, self.tasks)
         self._failing = Failing()
+        self.teller = Teller(engine, self._start)
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -185,10 +188,28 @@ class Crew:
                 continue
             if order[0] == "log":
                 say(_engine_log, order[1], "%s", order[2], about=order[3])
+            elif order[0] == "poll_failed":
+                self._tell_program(*order[1:])
             elif order[0] == "close":
-                return
+                return self.teller.close()
             else:
                 self._hire(order[0])
+
+    def _tell_program(self, slot: int, error: str, failures: int, disabled: str | None) -> None:
+        """Lets the program hear of a failed poll, if its trigger has not been declared again since."""
+        definition = self.triggers[slot]
+        calls: list[Call] = []
+        if not isinstance(definition, Retired):
+            kind, name = definition.kind, definition.name
+            if kind.on_poll_failed is not None:
+                calls.append(("on_poll_failed", name, kind.on_poll_failed, (name, error, failures)))
+            if kind.on_disabled is not None and disabled is not None:
+                calls.append(("on_disabled", name, kind.on_disabled, (name, disabled)))
+        try:
+            self.teller.tell(calls)
+        except RuntimeError as raised:
+            # No thread can be started now; the next failed poll tries again.
+            say(_engine_log, logging.ERROR, "nobody can be told of a failed poll: %s", describe(raised))
 
     def _hire(self, role: str) -> None:
         """Starts a thread, again and again while the system has none to give."""
@@ -286,7 +307,7 @@ class Crew:
     def _tell_failed(self, slot: int, error: BaseException, shown: BaseException | None) -> None:
         """``shown`` is the error if its traceback is of the program."""
         name = self.triggers[slot].name
-        *_, failed_before = self.engine.polls.tick_state(slot)
+        *_, failed_before, _ = self.engine.polls.tick_state(slot)
         failures = failed_before + 1
         about = {"cloaca_trigger": name}
         match self._failing.grade(name, kind_of(error), failures, self.engine.now()):

@@ -10,6 +10,7 @@ from .config import DefaultRunnerConfig
 from .context import Context, decode_value
 from .duration import microseconds_of
 from .errors import RunnerError
+from .rows import moment
 from .runner import DefaultRunner
 
 TYPE_CHECKING = False
@@ -47,10 +48,7 @@ class Runner(DefaultRunner):
     @property
     def now(self) -> str:
         """What the clock shows, RFC 3339 in UTC."""
-        from datetime import UTC, datetime, timedelta
-
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._open().now())
-        return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return moment(self._open().now())
 
     def advance(self, span: str | float | timedelta) -> None:
         """Moves the clock and does, in order, everything that becomes due on the way.
@@ -71,6 +69,10 @@ class Runner(DefaultRunner):
         if not self._open().advance(span_us, PATIENCE_SECONDS):
             raise RunnerError(
                 f"a trigger or task did not come back within {PATIENCE_SECONDS:g} s of real time"
+            )
+        if not self._crew.teller.wait_told(self._open().polls.failures_given(), PATIENCE_SECONDS):
+            raise RunnerError(
+                f"on_poll_failed or on_disabled did not come back within {PATIENCE_SECONDS:g} s of real time"
             )
 
     def execute(

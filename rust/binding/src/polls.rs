@@ -70,6 +70,9 @@ impl KindParts {
     }
 }
 
+/// `(cursor, scheduled_at, last_fired_at, failures, last_error)`.
+type TickParts = (Option<String>, String, Option<String>, u32, Option<String>);
+
 /// The triggers that one runner polls.
 #[pyclass(frozen, module = "cloaca._cloaca")]
 pub struct Polls {
@@ -92,6 +95,18 @@ impl Polls {
             kind.declare(&names, &mut triggers)?;
         }
         free(py, || runtime.declare(&places, triggers))
+    }
+
+    /// Gives the keeper each failed poll of the triggers in these places.
+    fn hear(&self, py: Python<'_>, slots: Vec<u32>) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.hear(slots))
+    }
+
+    /// How many failed polls the keeper was, or is to be, given.
+    fn failures_given(&self, py: Python<'_>) -> PyResult<u64> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.failures_given())
     }
 
     /// Polls the trigger of that name no more.
@@ -117,15 +132,23 @@ impl Polls {
         work::poll_loop(py, self.handle.runtime(py)?, bodies, skip, slow, self.handle.generation)
     }
 
-    /// `(cursor, scheduled_at, last_fired_at, failures)` of the trigger in a place whose body is being called.
-    fn tick_state(
-        &self,
-        py: Python<'_>,
-        slot: u32,
-    ) -> PyResult<(Option<String>, String, Option<String>, u32)> {
-        let (state, due) = self.handle.runtime(py)?.tick_state(slot);
+    /// What the body of the trigger in a place may know that is being called.
+    fn tick_state(&self, py: Python<'_>, slot: u32) -> PyResult<TickParts> {
+        let (state, due, error) = self.handle.runtime(py)?.tick_state(slot);
         let cursor = state.cursor.as_deref().map(str::to_owned);
-        Ok((cursor, due.rfc3339(), state.fired_at.map(Wall::rfc3339), state.failures))
+        Ok((
+            cursor,
+            due.rfc3339(),
+            state.fired_at.map(Wall::rfc3339),
+            state.failures,
+            error.as_deref().map(str::to_owned),
+        ))
+    }
+
+    /// How many runs of the trigger in a place are unfinished.
+    fn unfinished(&self, py: Python<'_>, slot: u32) -> PyResult<usize> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.unfinished_of(slot))
     }
 
     /// The right to poll a trigger out of turn; `None` while another of its polls is in flight, `False` if it is not declared here.

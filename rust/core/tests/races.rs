@@ -148,7 +148,7 @@ impl Crew {
             let (crew, of) = (self.clone(), Arc::clone(runtime));
             match runtime.next_order(None).expect("it waits for one") {
                 Order::Log(note) if self.is_sound && note.level() == Level::Error => panic!("{note}"),
-                Order::Log(..) => {}
+                Order::Log(..) | Order::PollFailed(..) => {}
                 Order::SpawnWorker => threads.push(spawn(move || crew.work(&of))),
                 Order::SpawnPoller => threads.push(spawn(move || crew.poll(&of))),
                 Order::Close => break,

@@ -1,7 +1,7 @@
 //! The threads that poll: one leads, others follow and take over when a body keeps it.
 //! Invariant: a body that does not come back holds up its own trigger and nobody else's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::engine::{Declared, Effects, Event, Note, Rearm, is_told};
 use crate::poll::{Finish, Plan, Poller, Ticket, Turn};
 use crate::port::TriggerState;
 use crate::runtime::flights::Flights;
-use crate::runtime::keeper::Order;
+use crate::runtime::keeper::{FailedPoll, Order};
 use crate::runtime::park::{MutexGuard, lock, wait_on};
 use crate::runtime::{Runtime, Services, Shared};
 use crate::time::{Mono, Now, Wall};
@@ -51,6 +51,10 @@ pub(super) struct PollState {
     body: Option<(Ticket, Now)>,
     /// When it was last told of a place that polls of it fail.
     pub(super) failures_told: HashMap<u32, Mono>,
+    /// Places of triggers whose program wants to hear of failed polls.
+    pub(super) heard: HashSet<u32>,
+    /// What went wrong in the last poll of a place that failed; it counts while the place has failures.
+    pub(super) errors: HashMap<u32, Arc<str>>,
     /// Polls that go on while others are begun.
     pub(super) flights: Flights,
     /// Whether polls are late because a body took longer than its grace.
@@ -72,6 +76,16 @@ pub(super) struct PollState {
 }
 
 impl PollState {
+    /// Notes what went wrong in a poll that has just ended, and why its trigger is switched off, if it is; for the keeper, if the program
+    /// wants to hear of it.
+    pub(super) fn failed(&mut self, slot: u32, error: &str, disabled: Option<&str>) -> Option<Order> {
+        let error: Arc<str> = error.into();
+        self.errors.insert(slot, Arc::clone(&error));
+        let (failures, disabled) = (self.poller.failing(slot), disabled.map(Arc::from));
+        let is_heard = self.heard.contains(&slot);
+        is_heard.then_some(Order::PollFailed(FailedPoll { slot, error, failures, disabled }))
+    }
+
     /// Whether that failure in a row of a place is to be told: each of them would fill the log.
     pub(super) fn is_failure_told(&mut self, slot: u32, failures: u32, now: Now) -> bool {
         let told = self.failures_told.get(&slot).map(|&at| now.mono.since(at));
@@ -89,6 +103,8 @@ impl PollState {
             body_since: None,
             body: None,
             failures_told: HashMap::new(),
+            heard: HashSet::new(),
+            errors: HashMap::new(),
             flights: Flights::default(),
             hurries: false,
             leader_until: None,
@@ -208,6 +224,11 @@ impl Runtime {
             free.unwrap_or_else(|| new.next().expect("triggers are fewer than 2^32"))
         };
         triggers.iter().map(&mut place).collect()
+    }
+
+    /// The program wants to hear of failed polls of the triggers in these places, of which there need be none yet.
+    pub fn hear(&self, slots: impl IntoIterator<Item = u32>) {
+        lock(&self.shared.polls).heard.extend(slots);
     }
 
     /// Switches a trigger's polling in memory.
