@@ -5,16 +5,20 @@ Invariant: time stands still but for `Runner.advance` and `Runner.execute`.
 
 from __future__ import annotations
 
-from .check import flag, microseconds
+from contextlib import contextmanager
+
+from . import registry
+from .check import count, flag, microseconds, text
 from .config import DefaultRunnerConfig
-from .context import Context, decode_value
+from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
 from .errors import RunnerError
 from .runner import DefaultRunner
+from .tick import Tick
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime, timedelta
     from typing import Any
 
@@ -23,6 +27,57 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 30.0
 """How long in real time the bodies may take that one call sets off."""
 _RUNS_MAX = 2**31
+
+
+def tick(
+    *,
+    cursor: Any = None,
+    last_fired_at: str | datetime | None = None,
+    scheduled_at: str | datetime = "2026-01-01T00:00:00Z",
+    consecutive_failures: int = 0,
+    trigger_name: str = "trigger",
+) -> Tick:
+    """A tick, to call a trigger's function by hand: `assert poll(tick(cursor=4)) == TriggerResult.fire()`.
+
+    Args:
+        cursor (Any): what the poll before left in `tick.cursor`, a JSON value; the tick gets a copy.
+        last_fired_at (str | datetime | None): when the trigger last fired, RFC 3339; UTC without a zone.
+        scheduled_at (str | datetime): when the poll was due, likewise.
+        consecutive_failures (int): how many polls in a row have failed before this one.
+        trigger_name (str): the trigger.
+
+    Raises:
+        TypeError: JSON does not know the cursor, or another argument is of another type.
+        ValueError: JSON cannot hold the cursor, a time is none, or the failures are below 0.
+    """
+    return Tick(
+        text(trigger_name, "trigger_name"),
+        None if cursor is None else encode_value(checked_value(cursor, "cursor", DEPTH_MAX)),
+        _spelt(microseconds(scheduled_at)),
+        None if last_fired_at is None else _spelt(microseconds(last_fired_at)),
+        count(consecutive_failures, "consecutive_failures"),
+    )
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Within, the process has declared nothing, and what is declared is forgotten at the end.
+
+    Then everything stands as before. Runners made outside hear nothing of what is declared within. One made
+    within should be shut down within. It holds for the whole process, so not for two threads at a time.
+    """
+    put_back = registry.put_aside()
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def _spelt(moment_us: int) -> str:
+    from datetime import UTC, datetime, timedelta
+
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment_us)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Runner(DefaultRunner):
@@ -47,10 +102,7 @@ class Runner(DefaultRunner):
     @property
     def now(self) -> str:
         """What the clock shows, RFC 3339 in UTC."""
-        from datetime import UTC, datetime, timedelta
-
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._open().now())
-        return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return _spelt(self._open().now())
 
     def advance(self, span: str | float | timedelta) -> None:
         """Moves the clock and does, in order, everything that becomes due on the way.
