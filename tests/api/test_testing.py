@@ -1,7 +1,9 @@
 """`cloaca.testing`: what a test of one's own trigger needs."""
 
 import contextlib
+import threading
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -149,3 +151,117 @@ def test_isolated_declarations_are_put_back_after_an_error() -> None:
             raise KeyError
         assert is_declared("outside")
         assert not is_declared("inside")
+
+
+def declare_chain() -> None:
+    """A workflow of two tasks, of which the second would send something."""
+    with cloaca.WorkflowBuilder("chain"):
+
+        @cloaca.task(id="load")
+        def load(context: cloaca.Context) -> None:
+            context["loaded"] = True
+
+        @cloaca.task(id="notify", dependencies=["load"], retry_attempts=1)
+        def notify(context: cloaca.Context) -> None:
+            raise ConnectionError("no network in tests")
+
+
+def test_a_task_is_replaced_for_one_runner() -> None:
+    declare_chain()
+    told: list[bool] = []
+    with cloaca.testing.Runner() as runner:
+        runner.replace_task("notify", lambda context: told.append(context["loaded"]))
+        assert runner.execute("chain").status == "Completed"
+    assert told == [True]
+    with cloaca.testing.Runner() as runner:
+        assert "no network" in str(runner.execute("chain").error_message)
+
+
+def test_a_fake_may_take_the_handle_and_be_async() -> None:
+    declare_chain()
+
+    async def fake(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        context["by"] = "fake"
+
+    with cloaca.testing.Runner() as runner:
+        runner.replace_task("notify", fake, workflow="chain")
+        assert runner.execute("chain", check=True).final_context["by"] == "fake"
+
+
+def test_a_task_is_replaced_in_the_named_workflow_only() -> None:
+    declare_chain()
+    declare("poll", "other")
+    ran: list[str] = []
+    with cloaca.testing.Runner() as runner:
+        with pytest.raises(ValueError, match=r"no task 'notify' in workflow 'other'.*only"):
+            runner.replace_task("notify", lambda context: None, workflow="other")
+        runner.replace_task("only", lambda context: ran.append("fake"), workflow="other")
+        runner.execute("other")
+    assert ran == ["fake"]
+
+
+@pytest.mark.parametrize(
+    ("task_id", "fake", "workflow", "named"),
+    [
+        ("notfy", lambda context: None, None, "no task 'notfy'.*did you mean 'notify'"),
+        ("notify", 3, None, "fake is 3"),
+        ("notify", lambda: None, None, "takes no parameter"),
+        (3, lambda context: None, None, "task_id is 3"),
+        ("notify", lambda context: None, "chian", "chian.*did you mean 'chain'"),
+    ],
+)
+def test_a_replacement_refuses(task_id: Any, fake: Any, workflow: Any, named: str) -> None:
+    declare_chain()
+    with cloaca.testing.Runner() as runner, pytest.raises((ValueError, TypeError), match=named):
+        runner.replace_task(task_id, fake, workflow=workflow)
+
+
+def declare_retried() -> None:
+    """A workflow whose task succeeds at its second attempt, a minute later."""
+    tries: list[int] = []
+    with cloaca.WorkflowBuilder("retried"):
+
+        @cloaca.task(id="shaky", retry_attempts=2, retry_delay_ms=60_000, retry_jitter=False)
+        def shaky(context: cloaca.Context) -> None:
+            tries.append(1)
+            if len(tries) == 1:
+                raise ConnectionError
+
+
+@pytest.mark.parametrize("timeout", [None, 0.5])
+def test_a_result_that_waits_for_the_clock_says_so(timeout: float | None) -> None:
+    declare_retried()
+    with cloaca.testing.Runner() as runner:
+        run = runner.submit("retried")
+        with pytest.raises(TimeoutError, match="advance the clock"):
+            run.result(timeout)
+        runner.advance("2m")
+        assert run.result(timeout).status == "Completed"
+
+
+def test_a_result_that_waits_for_nothing_comes_without_advancing() -> None:
+    declare("poll", "w")
+    with cloaca.testing.Runner() as runner:
+        before = runner.now
+        assert runner.submit("w").result().status == "Completed"
+        assert runner.now == before
+
+
+def test_a_result_with_a_timeout_keeps_it_while_a_body_runs() -> None:
+    gate = threading.Event()
+    with cloaca.WorkflowBuilder("slow"):
+
+        @cloaca.task()
+        def slow(context: cloaca.Context) -> None:
+            gate.wait(60)
+
+    with cloaca.testing.Runner() as runner:
+        run = runner.submit("slow")
+        before = monotonic()
+        try:
+            with pytest.raises(TimeoutError):
+                run.result(0.05)
+            assert monotonic() - before < 20
+        finally:
+            gate.set()
+        assert run.result().status == "Completed"
