@@ -43,6 +43,13 @@ class Runs:
 
         def _open(self) -> Any: ...
 
+    _way_out = ""
+    """What to do about a run that is not final in time."""
+
+    def _patience(self, seconds: float | None) -> float | None:
+        """How long to wait for a run's end if the program says so long."""
+        return seconds
+
     def execute(
         self,
         workflow_name: str,

@@ -19,7 +19,7 @@ from .plain import say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from .task import TaskDefinition
     from .trigger import TriggerDefinition
@@ -201,6 +201,29 @@ def announce_workflow(declared: Workflow) -> None:
     """Tells every live runner of a workflow."""
     for runner in _live():
         runner.on_workflow(declared)
+
+
+def put_aside() -> Callable[[], None]:
+    """Starts empty and without runners; what comes back puts everything back, in place of what came since.
+
+    The bodies stay, as always: a run in flight may need them.
+    """
+    global _runners
+    kept = (workflows, constructors, tasks, triggers)
+    with lock:
+        before: list[dict[str, Any]] = [dict(each) for each in kept]
+        runners, _runners = _runners, weakref.WeakSet()
+        clear()
+
+    def put_back() -> None:
+        global _runners
+        with lock:
+            clear()
+            for each, old in zip(kept, before, strict=True):
+                each.update(old)  # type: ignore[attr-defined]
+            _runners = runners
+
+    return put_back
 
 
 def clear() -> None:

@@ -71,12 +71,13 @@ class Run:
             WorkflowError: (a `ValueError`) the run is not kept any more.
         """
         if self._result is None:
-            limit = None if timeout is None else check.seconds(timeout, "timeout")
+            limit = self._runner._patience(None if timeout is None else check.seconds(timeout, "timeout"))
             # A final result that this runner drove to its end outlives the runner.
             engine = self._runner._open() if self._watch is None else self._runner._engine
             ended = self._wait(engine, limit)
             if ended is None:
-                raise TimeoutError(f"run {self.id} is not final after {timeout} s")
+                waited = "" if timeout is None else f" after {timeout} s"
+                raise TimeoutError(f"run {self.id} is not final{waited}{self._runner._way_out}")
             self._result = ended
         return self._result
 

@@ -73,6 +73,22 @@ class TaskDefinition:
         self.body = 0
         """The key in `registry.bodies`, handed out when the task becomes known."""
 
+    def with_function(self, function: Callable[..., Any]) -> TaskDefinition:
+        """The same task with another function. Raises `WorkflowError` if it takes other parameters."""
+        other = TaskDefinition(
+            id=self.id,
+            function=function,
+            dependencies=self.dependencies,
+            retry=self.retry,
+            on_success=self.on_success,
+            on_failure=self.on_failure,
+            rule=self.rule,
+            takes_handle=_takes_handle(function, self.id),
+            is_async=is_async(function),
+        )
+        other.body = self.body
+        return other
+
     def __repr__(self) -> str:
         return f"TaskDefinition(id={self.id!r}, dependencies={list(self.dependencies)!r})"
 

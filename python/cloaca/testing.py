@@ -5,17 +5,22 @@ Invariant: time stands still but for `Runner.advance` and `Runner.execute`.
 
 from __future__ import annotations
 
-from .check import flag, microseconds
+from contextlib import contextmanager
+from time import monotonic
+
+from . import attempt, registry
+from .check import count, flag, microseconds, text
 from .config import DefaultRunnerConfig
-from .context import Context, decode_value
+from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
-from .errors import RunnerError
+from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
 from .rows import moment
 from .runner import DefaultRunner
+from .tick import Tick
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime, timedelta
     from typing import Any
 
@@ -24,6 +29,58 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 30.0
 """How long in real time the bodies may take that one call sets off."""
 _RUNS_MAX = 2**31
+
+
+def tick(
+    *,
+    cursor: Any = None,
+    last_fired_at: str | datetime | None = None,
+    scheduled_at: str | datetime = "2026-01-01T00:00:00Z",
+    consecutive_failures: int = 0,
+    trigger_name: str = "trigger",
+) -> Tick:
+    """A tick, to call a trigger's function by hand: `assert poll(tick(cursor=4)) == TriggerResult.fire()`.
+
+    Args:
+        cursor (Any): what the poll before left in `tick.cursor`, a JSON value; the tick gets a copy.
+        last_fired_at (str | datetime | None): when the trigger last fired, RFC 3339; UTC without a zone.
+        scheduled_at (str | datetime): when the poll was due, likewise.
+        consecutive_failures (int): how many polls in a row have failed before this one.
+        trigger_name (str): the trigger.
+
+    Raises:
+        TypeError: JSON does not know the cursor, or another argument is of another type.
+        ValueError: JSON cannot hold the cursor, a time is none, or the failures are below 0.
+    """
+    return Tick(
+        text(trigger_name, "trigger_name"),
+        None if cursor is None else encode_value(checked_value(cursor, "cursor", DEPTH_MAX)),
+        moment(microseconds(scheduled_at)),
+        None if last_fired_at is None else moment(microseconds(last_fired_at)),
+        count(consecutive_failures, "consecutive_failures"),
+    )
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Within, the process has declared nothing, and what is declared is forgotten at the end.
+
+    Then everything stands as before. Runners made outside hear nothing of what is declared within. One made
+    within should be shut down within. It holds for the whole process, so not for two threads at a time.
+    """
+    put_back = registry.put_aside()
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def _near(name: str, names: list[str]) -> str:
+    from difflib import get_close_matches
+
+    if near := get_close_matches(name, names, 1):
+        return f"; did you mean {excerpt(near[0])}?"
+    return f"; there are {', '.join(names[:20])}" if names else "; there are none"
 
 
 class Runner(DefaultRunner):
@@ -94,6 +151,53 @@ class Runner(DefaultRunner):
             self._advance(due)
         result = run.result()
         return result.raise_for_failure() if checks else result
+
+    _way_out = "; the clock stands still: advance the clock with runner.advance(...)"
+
+    def _patience(self, seconds: float | None) -> float | None:
+        # In a body the call that moves the clock waits for this very body.
+        if self._closed or attempt.current(self._engine) is not None:
+            return seconds
+        if seconds is None:
+            self.run_until_idle()
+            return 0.0
+        until = monotonic() + seconds
+        self._open().advance(0, min(seconds, PATIENCE_SECONDS))
+        return max(0.0, until - monotonic())
+
+    def replace_task(self, task_id: str, fake: Callable[..., Any], *, workflow: str | None = None) -> None:
+        """Has this runner call another function in a task's place; its retries and callbacks stay.
+
+        A workflow that is declared again afterwards has its own function back.
+
+        Args:
+            task_id (str): the task, in each workflow that has one of this id.
+            fake (Callable): takes and returns what a task does.
+            workflow (str | None): only in this workflow.
+
+        Raises:
+            TypeError: `task_id` or `workflow` is no text, or `fake` no function.
+            ValueError: no such task or workflow, or `fake` takes other parameters than a task.
+        """
+        self._open()
+        text(task_id, "task_id")
+        if not callable(fake):
+            raise ArgumentTypeError(f"fake is {excerpt(fake)}; it must be a function")
+        names = registry.names()
+        where = ""
+        if workflow is not None:
+            where = f" in workflow {excerpt(text(workflow, 'workflow'))}"
+            if workflow not in names:
+                raise WorkflowError(f"no workflow {excerpt(workflow)}{_near(workflow, names)}")
+            names = [workflow]
+        found = [declared for name in names if (declared := registry.workflow(name)) is not None]
+        tasks = [registry.bodies[task["body"]] for declared in found for task in declared._spec()]
+        chosen = [task for task in tasks if task.id == task_id]
+        if not chosen:
+            raise WorkflowError(
+                f"no task {excerpt(task_id)}{where}{_near(task_id, sorted({task.id for task in tasks}))}"
+            )
+        self._crew.tasks.update({task.body: task.with_function(fake) for task in chosen})
 
     def fired(self, workflow: str) -> list[Context]:
         """The contexts with which triggers and crons started this workflow, oldest first."""

@@ -1,0 +1,267 @@
+"""`cloaca.testing`: what a test of one's own trigger needs."""
+
+import contextlib
+import threading
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+
+import pytest
+
+import cloaca
+import cloaca.testing
+
+
+def declare(trigger: str, workflow: str) -> None:
+    """One workflow, and a trigger that fires it at every poll."""
+    with cloaca.WorkflowBuilder(workflow):
+
+        @cloaca.task(id="only")
+        def only(context: cloaca.Context) -> None: ...
+
+    @cloaca.trigger(name=trigger, workflow=workflow, poll_interval="10s")
+    def poll() -> bool:
+        return True
+
+
+def is_declared(workflow: str) -> bool:
+    """Whether a runner that is made now can run it."""
+    with cloaca.testing.Runner() as runner:
+        try:
+            return runner.execute(workflow).status == "Completed"
+        except ValueError:
+            return False
+
+
+def test_a_tick_is_made_by_hand() -> None:
+    def poll(tick: cloaca.Tick) -> cloaca.TriggerResult:
+        seen = tick.cursor or 0
+        tick.cursor = seen + 1
+        return cloaca.TriggerResult.fire({"seen": seen})
+
+    tick = cloaca.testing.tick(cursor=4, last_fired_at="2026-01-02T00:00:00Z")
+    assert isinstance(tick, cloaca.Tick)
+    assert tick.last_fired_at == "2026-01-02T00:00:00.000000Z"
+    assert poll(tick) == cloaca.TriggerResult.fire({"seen": 4})
+    assert tick.cursor == 5
+
+
+def test_a_tick_by_hand_is_the_first_one_if_nothing_is_said() -> None:
+    tick = cloaca.testing.tick()
+    assert (tick.cursor, tick.last_fired_at, tick.consecutive_failures) == (None, None, 0)
+    assert tick.scheduled_at == "2026-01-01T00:00:00.000000Z"
+    tick.poll_after("10m")
+
+
+def test_a_tick_by_hand_takes_times_as_datetimes_of_any_zone() -> None:
+    from datetime import timezone
+
+    moment = datetime(2026, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+    assert cloaca.testing.tick(scheduled_at=moment).scheduled_at == "2026-01-01T00:00:00.000000Z"
+    assert cloaca.testing.tick(last_fired_at=moment.astimezone(UTC)).last_fired_at is not None
+
+
+def test_a_tick_by_hand_has_its_own_copy_of_the_cursor() -> None:
+    given = {"ids": [1]}
+    tick = cloaca.testing.tick(cursor=given)
+    tick.cursor["ids"].append(2)
+    assert given == {"ids": [1]}
+
+
+def test_a_tick_shows_the_same_times_by_hand_and_from_a_runner() -> None:
+    seen: list[cloaca.Tick] = []
+    with cloaca.testing.isolated():
+        declare("unused", "w")
+
+        @cloaca.trigger(name="looks", workflow="w", poll_interval="10s")
+        def looks(tick: cloaca.Tick) -> bool:
+            seen.append(tick)
+            return True
+
+        with cloaca.testing.Runner() as runner:
+            runner.advance("40s")
+    last = seen[-1]
+    assert last.last_fired_at is not None
+    made = cloaca.testing.tick(scheduled_at=last.scheduled_at, last_fired_at=last.last_fired_at)
+    assert (made.scheduled_at, made.last_fired_at) == (last.scheduled_at, last.last_fired_at)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "named"),
+    [
+        ({"cursor": object()}, TypeError, "cursor"),
+        ({"last_fired_at": "yesterday"}, ValueError, "Invalid datetime format"),
+        ({"scheduled_at": 3}, ValueError, "Invalid datetime format"),
+        ({"consecutive_failures": -1}, ValueError, "consecutive_failures"),
+        ({"trigger_name": 3}, TypeError, "trigger_name"),
+    ],
+)
+def test_a_tick_by_hand_refuses(arguments: dict[str, Any], kind: type[Exception], named: str) -> None:
+    with pytest.raises(kind, match=named):
+        cloaca.testing.tick(**arguments)
+
+
+def test_isolated_declarations_start_empty_and_are_gone_afterwards() -> None:
+    with cloaca.testing.isolated():
+        declare("outer", "outside")
+        with cloaca.testing.isolated():
+            assert not is_declared("outside")
+            declare("inner", "inside")
+            with cloaca.testing.Runner() as runner:
+                runner.advance("25s")
+                assert runner.polls("inner") >= 2
+                with pytest.raises(ValueError, match="outer"):
+                    runner.polls("outer")
+        assert not is_declared("inside")
+        assert is_declared("outside")
+        with cloaca.testing.Runner() as runner:
+            runner.advance("25s")
+            assert runner.polls("outer") >= 2
+            with pytest.raises(ValueError, match="inner"):
+                runner.polls("inner")
+
+
+def test_isolated_declarations_may_take_names_that_are_taken_outside() -> None:
+    with cloaca.testing.isolated():
+        declare("same", "w")
+        with cloaca.testing.isolated():
+            declare("same", "w")  # a second function of one name: a warning, which is an error here, outside
+
+
+def test_a_runner_outside_hears_nothing_of_what_is_isolated() -> None:
+    with cloaca.testing.isolated():
+        declare("outer", "outside")
+        with cloaca.testing.Runner() as runner:
+            with cloaca.testing.isolated():
+                declare("inner", "inside")
+            runner.advance("25s")
+            assert runner.polls("outer") >= 2
+            with pytest.raises(ValueError, match="inner"):
+                runner.polls("inner")
+            declare("later", "outside")
+            runner.advance("25s")
+            assert runner.polls("later") >= 2
+
+
+def test_isolated_declarations_are_put_back_after_an_error() -> None:
+    with cloaca.testing.isolated():
+        declare("outer", "outside")
+        with contextlib.suppress(KeyError), cloaca.testing.isolated():
+            declare("inner", "inside")
+            raise KeyError
+        assert is_declared("outside")
+        assert not is_declared("inside")
+
+
+def declare_chain() -> None:
+    """A workflow of two tasks, of which the second would send something."""
+    with cloaca.WorkflowBuilder("chain"):
+
+        @cloaca.task(id="load")
+        def load(context: cloaca.Context) -> None:
+            context["loaded"] = True
+
+        @cloaca.task(id="notify", dependencies=["load"], retry_attempts=1)
+        def notify(context: cloaca.Context) -> None:
+            raise ConnectionError("no network in tests")
+
+
+def test_a_task_is_replaced_for_one_runner() -> None:
+    declare_chain()
+    told: list[bool] = []
+    with cloaca.testing.Runner() as runner:
+        runner.replace_task("notify", lambda context: told.append(context["loaded"]))
+        assert runner.execute("chain").status == "Completed"
+    assert told == [True]
+    with cloaca.testing.Runner() as runner:
+        assert "no network" in str(runner.execute("chain").error_message)
+
+
+def test_a_fake_may_take_the_handle_and_be_async() -> None:
+    declare_chain()
+
+    async def fake(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        context["by"] = "fake"
+
+    with cloaca.testing.Runner() as runner:
+        runner.replace_task("notify", fake, workflow="chain")
+        assert runner.execute("chain", check=True).final_context["by"] == "fake"
+
+
+def test_a_task_is_replaced_in_the_named_workflow_only() -> None:
+    declare_chain()
+    declare("poll", "other")
+    ran: list[str] = []
+    with cloaca.testing.Runner() as runner:
+        with pytest.raises(ValueError, match=r"no task 'notify' in workflow 'other'.*only"):
+            runner.replace_task("notify", lambda context: None, workflow="other")
+        runner.replace_task("only", lambda context: ran.append("fake"), workflow="other")
+        runner.execute("other")
+    assert ran == ["fake"]
+
+
+@pytest.mark.parametrize(
+    ("task_id", "fake", "workflow", "named"),
+    [
+        ("notfy", lambda context: None, None, "no task 'notfy'.*did you mean 'notify'"),
+        ("notify", 3, None, "fake is 3"),
+        ("notify", lambda: None, None, "takes no parameter"),
+        (3, lambda context: None, None, "task_id is 3"),
+        ("notify", lambda context: None, "chian", "chian.*did you mean 'chain'"),
+    ],
+)
+def test_a_replacement_refuses(task_id: Any, fake: Any, workflow: Any, named: str) -> None:
+    declare_chain()
+    with cloaca.testing.Runner() as runner, pytest.raises((ValueError, TypeError), match=named):
+        runner.replace_task(task_id, fake, workflow=workflow)
+
+
+def declare_retried() -> None:
+    """A workflow whose task succeeds at its second attempt, a minute later."""
+    tries: list[int] = []
+    with cloaca.WorkflowBuilder("retried"):
+
+        @cloaca.task(id="shaky", retry_attempts=2, retry_delay_ms=60_000, retry_jitter=False)
+        def shaky(context: cloaca.Context) -> None:
+            tries.append(1)
+            if len(tries) == 1:
+                raise ConnectionError
+
+
+@pytest.mark.parametrize("timeout", [None, 0.5])
+def test_a_result_that_waits_for_the_clock_says_so(timeout: float | None) -> None:
+    declare_retried()
+    with cloaca.testing.Runner() as runner:
+        run = runner.submit("retried")
+        with pytest.raises(TimeoutError, match="advance the clock"):
+            run.result(timeout)
+        runner.advance("2m")
+        assert run.result(timeout).status == "Completed"
+
+
+def test_a_result_that_waits_for_nothing_comes_without_advancing() -> None:
+    declare("poll", "w")
+    with cloaca.testing.Runner() as runner:
+        before = runner.now
+        assert runner.submit("w").result().status == "Completed"
+        assert runner.now == before
+
+
+def test_a_result_with_a_timeout_keeps_it_while_a_body_runs() -> None:
+    gate = threading.Event()
+    with cloaca.WorkflowBuilder("slow"):
+
+        @cloaca.task()
+        def slow(context: cloaca.Context) -> None:
+            gate.wait(60)
+
+    with cloaca.testing.Runner() as runner:
+        run = runner.submit("slow")
+        before = monotonic()
+        try:
+            with pytest.raises(TimeoutError):
+                run.result(0.05)
+            assert monotonic() - before < 20
+        finally:
+            gate.set()
+        assert run.result().status == "Completed"
