@@ -166,10 +166,13 @@ class Runs:
                 f"run_keys has {len(keys)} keys for {len(encoded)} contexts; give one for each"
             )
         watches = engine.runs.submit(name, encoded, keys)
-        if watches:
-            watches[-1].wait_started()
         if keys is None:
+            if watches:
+                watches[-1].wait_started()
             return [Run(self, watch.id, watch) for watch in watches]
+        # Each is told by itself which run has its key.
+        for watch in watches:
+            watch.wait_started()
         return [self._keyed(*parts) for parts in zip(watches, keys, encoded, strict=True)]
 
     def _keyed(self, watch: Watch, key: tuple[str, float] | None, encoded: str) -> Run:

@@ -10,6 +10,7 @@ from time import monotonic
 from . import check, registry, rows, why
 from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
+from .job import Ticket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,7 +178,12 @@ class Triggers:
                     "polls it, call tick there"
                 )
             raise TriggerError(self._unknown_trigger(trigger_name))
-        before = self._kept_cursor(name)
+        try:
+            before = self._kept_cursor(name)
+        except BaseException:
+            # Ctrl-C, or a store that doesn't answer: the poll that was begun is called off.
+            engine.polls.poll_looked(Ticket(*ticket))
+            raise
         decided = rows.tick(self._crew.poll_now(ticket, dry_run))
         engine.polls.flush(name)
         if not dry_run:

@@ -84,7 +84,7 @@ class Crew:
         self._failing = Failing()
         self.teller = Teller(engine, self._start)
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pid = os.getpid()
 
     def open(self) -> None:

@@ -224,7 +224,8 @@ def unregister_trigger(name: str) -> None:
     other programs declare it.
 
     What the store keeps of it stays: declared again, it goes on with its cursor, and its cron makes up for
-    what it missed. A poll in flight still counts.
+    what it missed. A poll in flight still counts. Another process that declares it polls it once the
+    runner here that did has ended.
 
     Raises:
         TriggerError: (a `ValueError`) no such trigger is declared.

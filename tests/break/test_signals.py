@@ -187,3 +187,33 @@ def wait_for_handlers(pid: int) -> None:
         assert monotonic() < deadline
         sleep(0.005)
         caught = int(Path(f"/proc/{pid}/status").read_text().split("SigCgt:")[1].split()[0], 16)
+
+
+def test_a_handler_may_shut_a_runner_down_whatever_the_main_thread_is_in(tmp_path: Path) -> None:
+    source = """
+    import random, signal, sys
+    import cloaca
+
+    runner = None
+
+    def handle(*_):
+        if runner is not None:
+            runner.shutdown(1)
+
+    signal.signal(signal.SIGALRM, handle)
+    chance = random.Random(1)
+    for number in range(150):
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0005, 0.02))
+        runner = cloaca.DefaultRunner(sys.argv[1])
+        runner.shutdown(1)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    print("ends")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source), os.fspath(tmp_path / "a.db")],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
