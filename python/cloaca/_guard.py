@@ -94,7 +94,7 @@ def unwatch_closed() -> None:
     """Ends what `watch` began for owners that have closed their file by now."""
     with _lock:
         for key, owners in list(_live.items()):
-            owners.difference_update([owner for owner in owners if not owner.holds_file()])
+            owners.difference_update([owner for owner in tuple(owners) if not owner.holds_file()])
             if not owners:
                 _live.pop(key, None)
                 _names.pop(key, None)
