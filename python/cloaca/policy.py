@@ -160,7 +160,8 @@ class RetryPolicy(Frozen):
     """When a task's failed attempt is tried again. Made by `RetryPolicy.builder()` or
     `RetryPolicy.default()`.
 
-    `max_attempts` is the total number of attempts; `initial_delay` and `max_delay` are seconds.
+    `max_attempts` is the total number of attempts; `initial_delay`, `max_delay` and `retry_for` are seconds,
+    `retry_for` counted from when the first attempt began; `None` means that time ends nothing.
     """
 
     __slots__ = (  # noqa: RUF023  the order in which they are shown
@@ -170,6 +171,7 @@ class RetryPolicy(Frozen):
         "backoff_strategy",
         "retry_condition",
         "with_jitter",
+        "retry_for",
     )
 
     max_attempts: int
@@ -178,6 +180,7 @@ class RetryPolicy(Frozen):
     backoff_strategy: BackoffStrategy
     retry_condition: RetryCondition
     with_jitter: bool
+    retry_for: float | None
 
     def __init__(self) -> None:
         raise TypeError("call RetryPolicy.builder()...build() or RetryPolicy.default()")
@@ -194,7 +197,7 @@ class RetryPolicy(Frozen):
 
     def should_retry(self, attempt: int, error: str | BaseException) -> bool:
         """Whether attempt number `attempt`, counted from 1, which failed with `error`, is followed by
-        another.
+        another, as far as `retry_for` leaves time.
         """
         text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
         return attempt < self.max_attempts and self.retry_condition._matches(text)
@@ -212,7 +215,7 @@ class RetryPolicy(Frozen):
 
     def _spec(self) -> dict[str, Any]:
         """What the engine needs to know, in plain data."""
-        return {
+        spec = {
             "attempts": self.max_attempts,
             "first_delay_us": round(self.initial_delay * 1_000_000),
             "delay_max_us": round(self.max_delay * 1_000_000),
@@ -220,6 +223,10 @@ class RetryPolicy(Frozen):
             "conditions": [self.retry_condition._spec()],
             "jitter": self.with_jitter,
         }
+        if self.retry_for is not None:
+            # Only then, so that a workflow without it keeps its version.
+            spec["time_max_us"] = round(self.retry_for * 1_000_000)
+        return spec
 
 
 class RetryPolicyBuilder(Frozen):
@@ -235,18 +242,27 @@ class RetryPolicyBuilder(Frozen):
     def __init__(self) -> None:
         self._fill(
             _fields={
-                "max_attempts": 3,
+                "max_attempts": None,
                 "initial_delay": 1.0,
                 "max_delay": 60.0,
                 "backoff_strategy": BackoffStrategy.exponential(2.0),
                 "retry_condition": RetryCondition.all_errors(),
                 "with_jitter": True,
+                "retry_for": None,
             }
         )
 
     def max_attempts(self, max_attempts: int) -> RetryPolicyBuilder:
-        """The total number of attempts; 0 and 1 both mean one."""
+        """The total number of attempts; 0 and 1 both mean one. Unless it is said, 3, or any number with
+        `retry_for`.
+        """
         return self._with(max_attempts=checked_attempts(max_attempts, "max_attempts"))
+
+    def retry_for(self, span: str | float | timedelta) -> RetryPolicyBuilder:
+        """No further attempt begins so long after the first one began, a duration such as `"10m"`. With
+        `max_attempts` too, whichever comes first ends it.
+        """
+        return self._with(retry_for=checked_span(span, "retry_for"))
 
     def initial_delay(self, seconds: float) -> RetryPolicyBuilder:
         """The delay before the second attempt, in seconds."""
@@ -274,8 +290,11 @@ class RetryPolicyBuilder(Frozen):
 
     def build(self) -> RetryPolicy:
         """The policy."""
+        fields = dict(self._fields)
+        if fields["max_attempts"] is None:
+            fields["max_attempts"] = 3 if fields["retry_for"] is None else ATTEMPTS_MAX
         policy = object.__new__(RetryPolicy)
-        policy._fill(**self._fields)
+        policy._fill(**fields)
         return policy
 
     def _with(self, **changes: Any) -> RetryPolicyBuilder:
@@ -330,6 +349,14 @@ def checked_seconds(value: object, field: str, *, unit_us: int = 1_000_000) -> f
     return value * unit_us / 1_000_000
 
 
+def checked_span(value: Any, field: str) -> float:
+    """A duration in seconds. Raises `WorkflowError` naming the field."""
+    try:
+        return microseconds_of(value, field) / 1_000_000
+    except TriggerError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def checked_bool(value: object, field: str) -> bool:
     """A `bool`, or a `WorkflowError` naming the field."""
     if not isinstance(value, bool):
@@ -352,9 +379,11 @@ DEFAULT = RetryPolicyBuilder().build()
 
 
 class RetryAfter(CloacaError):
-    """Raised by a trigger: poll again after this delay, without counting as a failure.
+    """Raised by a trigger's function or a task's: call it again after this delay. That is no failure.
 
-    `delay` is a duration such as `"2m"`, seconds as a number, or a `timedelta`; `delay_us` holds it in
+    A task's wait uses up none of its attempts, and its end is kept: who goes on with the run after a restart
+    waits for the rest. It holds no slot. Its only bounds are `retry_for`, which fails a task whose wish would
+    lead beyond it, and the time-out of the run; a cancel ends it at once. `delay` is a duration such as `"2m"`, seconds as a number, or a `timedelta`; `delay_us` holds it in
     microseconds.
 
     Raises:
@@ -368,4 +397,4 @@ class RetryAfter(CloacaError):
         self.delay_us = microseconds_of(delay, "delay")
 
     def __str__(self) -> str:
-        return f"poll again in {text_of(self.delay_us)}"
+        return f"again in {text_of(self.delay_us)}"

@@ -16,6 +16,7 @@ from .policy import (
     checked_attempts,
     checked_bool,
     checked_seconds,
+    checked_span,
 )
 from .rules import check
 from .workflow import active_builder, id_of
@@ -23,6 +24,7 @@ from .workflow import active_builder, id_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import timedelta
     from typing import Any, TypeVar, overload
 
     from .workflow import WorkflowBuilder
@@ -104,6 +106,7 @@ if TYPE_CHECKING:
         dependencies: Iterable[str | Callable[..., Any]] | None = None,
         retry: RetryPolicy | None = None,
         retry_attempts: int | None = None,
+        retry_for: str | float | timedelta | None = None,
         retry_backoff: str | None = None,
         retry_delay_ms: float | None = None,
         retry_max_delay_ms: float | None = None,
@@ -123,6 +126,7 @@ def task(
     dependencies: Iterable[str | Callable[..., Any]] | None = None,
     retry: RetryPolicy | None = None,
     retry_attempts: int | None = None,
+    retry_for: str | float | timedelta | None = None,
     retry_backoff: str | None = None,
     retry_delay_ms: float | None = None,
     retry_max_delay_ms: float | None = None,
@@ -136,7 +140,8 @@ def task(
 
     The function takes the context, and a handle if its second parameter is called `handle` or `task_handle`.
     `id` is its name unless given; `dependencies` are ids or decorated functions. `retry_attempts` counts all
-    attempts, `retry_delay_ms` and `retry_max_delay_ms` are milliseconds, `retry_backoff` is `fixed`, `linear`
+    attempts; with `retry_for`, a duration such as `"10m"`, no further attempt begins so long after the first
+    one began, and without `retry_attempts` any number of attempts may. `retry_delay_ms` and `retry_max_delay_ms` are milliseconds, `retry_backoff` is `fixed`, `linear`
     or `exponential`, `retry_condition` is `never`, `transient` or `all`. `on_success(task_id, context)` and
     `on_failure(task_id, error, context)` hear of the final outcome. `trigger_rules` decides whether it runs.
 
@@ -158,6 +163,7 @@ def task(
         retry,
         {
             "retry_attempts": retry_attempts,
+            "retry_for": retry_for,
             "retry_backoff": retry_backoff,
             "retry_delay_ms": retry_delay_ms,
             "retry_max_delay_ms": retry_max_delay_ms,
@@ -271,6 +277,8 @@ def _policy_of(given: dict[str, Any]) -> RetryPolicy:
     values: dict[str, Any] = {}
     if "retry_attempts" in given:
         values["max_attempts"] = checked_attempts(given["retry_attempts"], "retry_attempts")
+    if "retry_for" in given:
+        values["retry_for"] = checked_span(given["retry_for"], "retry_for")
     if "retry_delay_ms" in given:
         values["initial_delay"] = checked_seconds(given["retry_delay_ms"], "retry_delay_ms", unit_us=1_000)
     if "retry_max_delay_ms" in given:

@@ -50,7 +50,11 @@ def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancell
     begun = [
         f"task {excerpt(task['id'])} is on record as begun, attempt {task['attempts']}{_failed(task)}"
         for task in row["tasks"]
-        if task["status"] == "Running"
+        if task["status"] == "Running" and not task["waits_until"]
+    ] + [
+        f"task {excerpt(task['id'])} waits until {task['waits_until']}{_why(task)}"
+        for task in row["tasks"]
+        if task["waits_until"]
     ]
     ends = "; its end was asked for" if is_cancelled else ""
     records = f"; {_listed(begun)}" if begun else ""
@@ -92,6 +96,9 @@ def _task(task: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
     if doing == "retry":
         when = f"at {task['due']}" if task["due"] else "soon"
         return f"{name} is tried again {when}, as attempt {attempt}{_failed(task)}"
+    if doing == "postponed":
+        when = f"until {task['due']}" if task["due"] else "a while"
+        return f"{name} waits {when} by its own wish, then comes attempt {attempt}"
     if doing == "settling":
         return f"{name} is over after attempt {attempt}, and its callback is being told"
     if doing == "looked":
@@ -100,6 +107,10 @@ def _task(task: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
         return f"{name} is about to begin attempt {attempt}{_failed(task)}"
     slot = "the slot" if slots == 1 else f"one of the {slots} slots"
     return f"{name} waits for {slot} of this runner (max_concurrent_tasks) for attempt {attempt}"
+
+
+def _why(task: dict[str, Any]) -> str:
+    return _failed(task) or " by its own wish"
 
 
 def _failed(task: dict[str, Any]) -> str:

@@ -13,8 +13,10 @@ import threading
 from . import attempt
 from .answer import is_awaitable
 from .context import Context, decode_value, encode_within, fitting
+from .duration import text_of
 from .job import Job
 from .plain import describe, say
+from .policy import RetryAfter
 from .task_handle import Deferred, TaskHandle, run_id
 
 TYPE_CHECKING = False
@@ -107,19 +109,31 @@ class Worker:
         has_callback = task.on_failure is not None
         # Before its end: that may be the run's, too.
         workflow = self.engine.jobs.workflow_of(job)
-        final = self.engine.jobs.failed(job, text, has_callback)
-        level = logging.ERROR if final else logging.WARNING
-        about = _about(job, task_id, workflow)
-        if workflow:
-            line = "task '%s' of workflow '%s', run %s, failed in attempt %d"
-            values: tuple[object, ...] = (task_id, workflow, run_id(job), job.attempt)
+        if isinstance(failure, RetryAfter):
+            final = self.engine.jobs.postponed(job, failure.delay_us, text, has_callback)
         else:
-            line = "task '%s' of run %s, which is over, failed in attempt %d"
-            values = (task_id, run_id(job), job.attempt)
-        say(_task_log, level, line, *values, raised=failure, about=about)
+            final = self.engine.jobs.failed(job, text, has_callback)
+        self._tell_ended(job, task_id, workflow, failure, final)
         if final and has_callback:
             self._tell_failure(job, task, task_id, text, context)
             self.engine.jobs.settled(job)
+
+    def _tell_ended(
+        self, job: Job, task_id: str, workflow: str, failure: BaseException, final: bool
+    ) -> None:
+        """Lets the log know of an attempt that left nothing."""
+        if workflow:
+            line, values = "task '%s' of workflow '%s', run %s,", (task_id, workflow, run_id(job))
+        else:
+            line, values = "task '%s' of run %s, which is over,", (task_id, run_id(job))
+        about = _about(job, task_id, workflow)
+        if isinstance(failure, RetryAfter) and not final:
+            # What was asked for is no news of a healthy day.
+            text, waits = f"{line} asked in attempt %d to be called again in %s", text_of(failure.delay_us)
+            say(_task_log, logging.DEBUG, text, *values, job.attempt, waits, about=about)
+            return
+        level = logging.ERROR if final else logging.WARNING
+        say(_task_log, level, f"{line} failed in attempt %d", *values, job.attempt, raised=failure, about=about)
 
     def _tell_failure(
         self, job: Job, task: TaskDefinition, task_id: str, error: str, context: Context

@@ -260,6 +260,7 @@ fn one_task() -> Arc<Workflow> {
     let id: Arc<str> = "load".into();
     let retry = RetryPolicy {
         attempts_max: 3,
+        time_max: None,
         first_delay: Duration::from_secs(1),
         delay_max: Duration::from_secs(60),
         backoff: policy::Backoff::Exponential { base: 2.0, multiplier: 1.0 },
@@ -324,6 +325,8 @@ fn ended(run: i64, epoch: i64) -> RunChange {
         status: TaskStatus::Completed,
         attempt: 1,
         interrupted: 0,
+        postponed: 0,
+        wait: None,
         context: Some(LEFT.into()),
         error: None,
         started_at: Some(Wall(2)),

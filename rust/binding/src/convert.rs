@@ -109,6 +109,7 @@ pub fn task<'py>(py: Python<'py>, row: &TaskRecord) -> PyResult<Bound<'py, PyDic
     dict.set_item("error", &row.error)?;
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
+    dict.set_item("waits_until", stamp(row.wait.map(|wait| wait.not_before)))?;
     Ok(dict)
 }
 
@@ -145,6 +146,7 @@ fn task_standing<'py>(py: Python<'py>, standing: &TaskStanding) -> PyResult<Boun
         Doing::InBody => ("in_body", None),
         Doing::Deferred => ("deferred", None),
         Doing::Retry(due) => ("retry", due),
+        Doing::Postponed(due) => ("postponed", due),
         Doing::Settling => ("settling", None),
     };
     let dict = PyDict::new(py);
@@ -246,8 +248,10 @@ fn retry(spec: &Bound<'_, PyAny>) -> PyResult<RetryPolicy> {
         |name: &str| -> PyResult<Duration> { Ok(Duration::from_micros(spec.get_item(name)?.extract()?)) };
     let conditions = spec.get_item("conditions")?;
     let conditions = conditions.try_iter()?.map(|each| condition(&each?)).collect::<PyResult<_>>()?;
+    let time_max = spec.cast::<PyDict>()?.get_item("time_max_us")?.map(|span| span.extract::<u64>()).transpose()?;
     Ok(RetryPolicy {
         attempts_max: spec.get_item("attempts")?.extract()?,
+        time_max: time_max.map(Duration::from_micros),
         first_delay: micros("first_delay_us")?,
         delay_max: micros("delay_max_us")?,
         backoff: backoff(&spec.get_item("backoff")?)?,

@@ -1,6 +1,7 @@
 //! What workers enter: they take jobs, and tell how each attempt ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use uuid::Uuid;
@@ -87,6 +88,22 @@ impl Jobs {
     fn failed(&self, py: Python<'_>, job: JobParts, text: String, has_callback: bool) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;
         let ruling = free(py, || runtime.attempt_ended(job_of(job), Ended::Failure(text), has_callback))?;
+        Ok(ruling == Ruling::Final)
+    }
+
+    /// An attempt is to be made again `delay_us` later. True if it is not, and has failed with `text`; with a callback, `settled` must
+    /// follow then.
+    fn postponed(
+        &self,
+        py: Python<'_>,
+        job: JobParts,
+        delay_us: u64,
+        text: String,
+        has_callback: bool,
+    ) -> PyResult<bool> {
+        let runtime = self.handle.runtime(py)?;
+        let ended = Ended::Postponed { delay: Duration::from_micros(delay_us), error: text };
+        let ruling = free(py, || runtime.attempt_ended(job_of(job), ended, has_callback))?;
         Ok(ruling == Ruling::Final)
     }
 

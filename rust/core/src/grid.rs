@@ -3,6 +3,8 @@
 //!
 //! All that is kept was written by clocks that may have been wrong: what lies ahead of now counts as now.
 
+use std::time::Duration;
+
 use crate::time::Wall;
 
 /// A due time that came while nobody polled is made up for within so long, in microseconds; one that comes sooner by itself is not.
@@ -21,10 +23,10 @@ pub struct Kept {
     pub wait: Option<Wait>,
 }
 
-/// A wait that goes on after a restart.
+/// A wait that goes on after a restart: a trigger's for its next poll, or a task's for its next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
-    /// No poll before that.
+    /// Nothing before that.
     pub not_before: Wall,
     /// How long the wait was to be, in microseconds: it is never longer from now on, whatever the clock showed then.
     pub span_us: i64,
@@ -50,6 +52,24 @@ pub struct Tenure {
     pub seen_at: Option<Wall>,
 }
 
+impl Wait {
+    /// A wait that begins now.
+    pub fn new(span: Duration, now: Wall) -> Self {
+        let span_us = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Self { not_before: now.after(span), span_us }
+    }
+
+    /// When it is over for who reads of it now; at once if that is past.
+    pub fn end(&self, now: Wall) -> Wall {
+        Wall(self.not_before.0.min(now.0.saturating_add(self.span_us.max(0))))
+    }
+
+    /// How much of it is left.
+    pub fn left(&self, now: Wall) -> Duration {
+        Duration::from_micros(u64::try_from(self.end(now).0.saturating_sub(now.0)).unwrap_or(0))
+    }
+}
+
 impl Tenure {
     /// Until when what was due has been polled, at most until `now`. An owner that had the trigger for a short time only may not have
     /// caught up with what it found.
@@ -71,7 +91,7 @@ impl Kept {
             let beats = if is_ahead { beats } else { beats.max(0) };
             i64::try_from(origin + interval * (beats + 1)).unwrap_or(i64::MAX)
         };
-        let wait = self.wait.map(|wait| wait.not_before.0.min(now.0.saturating_add(wait.span_us.max(0))));
+        let wait = self.wait.map(|wait| wait.end(now).0);
         if let Some(end) = wait.filter(|&end| end > now.0) {
             // A beat that falls on the end of the wait is not too early.
             return Resumption { first: Wall(after(end - 1).max(end)), make_up: None };

@@ -39,6 +39,8 @@ pub enum Condition {
 pub struct RetryPolicy {
     /// Total number of attempts, at least 1.
     pub attempts_max: u32,
+    /// No further attempt begins so long after the first one began.
+    pub time_max: Option<Duration>,
     /// Delay before the second attempt.
     pub first_delay: Duration,
     /// No delay is longer.
@@ -58,6 +60,7 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts_max: 3,
+            time_max: None,
             first_delay: Duration::from_secs(1),
             delay_max: Duration::from_secs(60),
             backoff: Backoff::Exponential { base: 2.0, multiplier: 1.0 },
@@ -71,6 +74,11 @@ impl RetryPolicy {
     /// Whether attempt number `attempt` (from 1), which failed with `error`, is followed by another.
     pub fn should_retry(&self, attempt: u32, error: &str) -> bool {
         attempt < self.attempts_max && self.conditions.iter().any(|condition| condition.matches(error))
+    }
+
+    /// Whether another attempt may begin so long after the first one began.
+    pub fn has_time(&self, since_first: Duration) -> bool {
+        self.time_max.is_none_or(|longest| since_first < longest)
     }
 
     /// How long to wait after attempt number `attempt` (from 1). `random` lies in `[0, 1)`; with jitter the delay is

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::grid::Wait;
 use crate::time::Wall;
 
 /// 128-bit digest of a trigger's name and the canonical form of a context.
@@ -91,6 +92,10 @@ pub struct TaskRecord {
     pub attempt: u32,
     /// So many of them were cut off, by a death or by a runner that left: they use up none that its retry policy allows.
     pub interrupted: u32,
+    /// So many of them ended with the wish to be made again later: they use up none either.
+    pub postponed: u32,
+    /// What the attempt waits for that has not begun yet; none once that is on record as begun, and where nobody has to know.
+    pub wait: Option<Wait>,
     /// What it left, as JSON text, if it completed.
     pub context: Option<Arc<str>>,
     /// What went wrong in the last attempt.

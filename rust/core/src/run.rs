@@ -14,6 +14,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::context::{Bounds, Given, Relay};
+use crate::grid::Wait;
 use crate::port::{RunEnd, RunStatus, TaskRecord, TaskStatus};
 use crate::run::task::{Begins, Phase, TaskState};
 use crate::time::Wall;
@@ -25,6 +26,8 @@ pub use standing::{Doing, TaskStanding};
 /// A task whose attempt was cut off by the death of its process is tried at least once more, whatever its policy; after
 /// so many attempts beyond the policy it is taken for the cause of the deaths and failed.
 pub const INTERRUPTED_ATTEMPTS_MAX: u32 = 20;
+/// A wait for the next attempt that is at least as long goes on after a restart. One that a body wished for always does.
+const WAIT_KEPT: Duration = Duration::from_secs(5);
 /// The error of a run that somebody cancelled.
 pub const CANCELLED: &str = "cancelled";
 
@@ -59,6 +62,13 @@ pub enum Ended {
     Success(Arc<str>),
     /// The body failed with this error.
     Failure(String),
+    /// The body wants to be called again later, which is no failure.
+    Postponed {
+        /// So much later.
+        delay: Duration,
+        /// What is told if it is not called again.
+        error: String,
+    },
 }
 
 /// What an ended attempt means for its task.
@@ -83,8 +93,8 @@ pub struct Progress {
     pub looks: Vec<At>,
     /// Tasks that failed without another attempt, whose callback is to be told.
     pub callbacks: Vec<usize>,
-    /// A task to start again after a delay.
-    pub delayed: Option<(usize, Duration)>,
+    /// Tasks to start again after a delay.
+    pub delayed: Vec<(usize, Duration)>,
     /// The run's end.
     pub end: Option<RunEnd>,
 }
@@ -108,6 +118,8 @@ impl Run {
                 is_known: false,
                 attempt: 1,
                 interrupted: 0,
+                postponed: 0,
+                wait: None,
                 output: None,
                 error: None,
                 started_at: None,
@@ -178,6 +190,7 @@ impl Run {
         state.started_at.get_or_insert(now);
         if state.begins == Begins::AfterRecord {
             state.begins = Begins::Recording;
+            state.wait = None;
             return Some(self.record(task, TaskStatus::Running, None));
         }
         state.taken = true;
@@ -216,6 +229,7 @@ impl Run {
         attempt: u32,
         ended: Ended,
         random: f64,
+        now: Wall,
     ) -> (Ruling, Progress) {
         if !self.expects(task, attempt) {
             return (Ruling::Stale, Progress::default());
@@ -228,7 +242,8 @@ impl Run {
                 state.phase = Phase::Settling(TaskStatus::Completed);
                 (Ruling::Final, Progress::default())
             }
-            Ended::Failure(error) => self.attempt_failed(task, error, random),
+            Ended::Failure(error) => self.attempt_failed(task, error, random, now),
+            Ended::Postponed { delay, error } => self.attempt_postponed(task, delay, error, now),
         }
     }
 
@@ -265,24 +280,74 @@ impl Run {
         self.record(task, TaskStatus::Running, None)
     }
 
-    fn attempt_failed(&mut self, task: usize, error: String, random: f64) -> (Ruling, Progress) {
+    fn attempt_failed(&mut self, task: usize, error: String, random: f64, now: Wall) -> (Ruling, Progress) {
         let policy = &self.workflow.tasks[task].retry;
         let counted = self.tasks[task].counted();
-        let again = self.halt.is_none() && policy.should_retry(counted, &error);
         let delay = policy.delay(counted, random);
-        let state = &mut self.tasks[task];
-        state.error = Some(error);
+        let again =
+            self.halt.is_none() && policy.should_retry(counted, &error) && self.has_time(task, delay, now);
+        self.tasks[task].error = Some(error);
         if !again {
-            state.phase = Phase::Settling(TaskStatus::Failed);
-            return (Ruling::Final, Progress::default());
+            return self.give_up_attempt(task);
         }
+        let wait = (delay >= WAIT_KEPT).then(|| Wait::new(delay, now));
+        self.attempt_later(task, delay, wait)
+    }
+
+    fn attempt_postponed(
+        &mut self,
+        task: usize,
+        delay: Duration,
+        error: String,
+        now: Wall,
+    ) -> (Ruling, Progress) {
+        if self.halt.is_some() || !self.has_time(task, delay, now) {
+            let is_late = self.halt.is_none();
+            let why = if is_late { ", and by then the time for its attempts is over" } else { "" };
+            self.tasks[task].error = Some(format!("{error}{why}"));
+            return self.give_up_attempt(task);
+        }
+        let state = &mut self.tasks[task];
+        state.postponed = state.postponed.saturating_add(1);
+        state.error = None;
+        self.attempt_later(task, delay, Some(Wait::new(delay, now)))
+    }
+
+    /// Whether an attempt may begin after that delay, as far as the time since the first one goes.
+    fn has_time(&self, task: usize, delay: Duration, now: Wall) -> bool {
+        let began = self.tasks[task].started_at.unwrap_or(now);
+        let since_first = Duration::from_micros(u64::try_from(now.0 - began.0).unwrap_or(0));
+        self.workflow.tasks[task].retry.has_time(since_first.saturating_add(delay))
+    }
+
+    fn give_up_attempt(&mut self, task: usize) -> (Ruling, Progress) {
+        self.tasks[task].phase = Phase::Settling(TaskStatus::Failed);
+        (Ruling::Final, Progress::default())
+    }
+
+    fn attempt_later(&mut self, task: usize, delay: Duration, wait: Option<Wait>) -> (Ruling, Progress) {
+        let state = &mut self.tasks[task];
         state.attempt += 1;
         state.taken = false;
         state.phase = Phase::Delayed;
-        let record = self.record(task, TaskStatus::Running, None);
-        let progress =
-            Progress { records: vec![record], delayed: Some((task, delay)), ..Progress::default() };
-        (Ruling::Retry, progress)
+        state.wait = wait;
+        if wait.is_some() {
+            state.begins = Begins::AfterRecord;
+        }
+        let records = vec![self.record(task, TaskStatus::Running, None)];
+        (Ruling::Retry, Progress { records, delayed: vec![(task, delay)], ..Progress::default() })
+    }
+
+    /// Starts a task whose time has come, or waits for that.
+    fn set_off(&mut self, task: usize, now: Wall, progress: &mut Progress) {
+        let left = self.tasks[task].wait.map_or(Duration::ZERO, |wait| wait.left(now));
+        if left.is_zero() {
+            self.tasks[task].phase = Phase::Active;
+            progress.jobs.push(task);
+        } else {
+            self.tasks[task].phase = Phase::Delayed;
+            progress.delayed.push((task, left));
+        }
     }
 
     /// The delay before a task's next attempt is over.
@@ -323,7 +388,7 @@ impl Run {
                 match state.phase {
                     Phase::Active if state.taken => {}
                     Phase::Delayed => self.fail(task, now, &mut progress),
-                    Phase::Active | Phase::Looking if state.error.is_some() => {
+                    Phase::Active | Phase::Looking if state.has_ended_before() => {
                         self.fail(task, now, &mut progress)
                     }
                     Phase::Active | Phase::Looking => {
@@ -348,6 +413,8 @@ impl Run {
             status,
             attempt: if status == TaskStatus::Skipped { 0 } else { state.attempt },
             interrupted: state.interrupted,
+            postponed: state.postponed,
+            wait: if status == TaskStatus::Running { state.wait } else { None },
             context: completed.then(|| state.output.clone()).flatten(),
             error: if completed { None } else { state.error.clone() },
             started_at: state.started_at,

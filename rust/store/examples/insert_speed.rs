@@ -74,6 +74,8 @@ fn finished(run: i64, epoch: i64) -> RunChange {
         status: TaskStatus::Completed,
         attempt: 1,
         interrupted: 0,
+        postponed: 0,
+        wait: None,
         context: Some(context.into()),
         error: None,
         started_at: Some(Wall(2)),

@@ -10,7 +10,7 @@ use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, NewCron, NewRun,
     Old, Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
-    ScheduleKind, Spared, Store, Stretch, TaskStatus, TickChange, TriggerRow,
+    ScheduleKind, Spared, Store, Stretch, TaskRecord, TaskStatus, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -73,6 +73,7 @@ claims! {
     a_run_id_is_used_once
     a_run_begins_with_its_first_task
     a_task_record_is_replaced_in_its_place
+    what_a_task_waits_for_is_kept_until_it_begins
     a_final_run_takes_no_more_changes
     a_run_of_another_owner_takes_no_changes
     a_runs_end_is_kept_whole
@@ -735,6 +736,19 @@ fn a_task_record_is_replaced_in_its_place(store: &dyn Store) {
     commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: None }));
     let (_, tasks) = store.run(id(1)).unwrap().unwrap();
     assert_eq!(tasks, [done, first[1].clone(), first[2].clone(), skipped]);
+}
+
+fn what_a_task_waits_for_is_kept_until_it_begins(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    let wait = Some(Wait { not_before: Wall(90), span_us: 40 });
+    let waiting = TaskRecord { postponed: 1, wait, ..task("fetch", TaskStatus::Running, 2) };
+    let begun = TaskRecord { wait: None, ..waiting.clone() };
+    for record in [waiting, begun] {
+        let tasks = vec![record.clone()];
+        commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: None }));
+        assert_eq!(store.run(id(1)).unwrap().unwrap().1, [record]);
+    }
 }
 
 fn a_final_run_takes_no_more_changes(store: &dyn Store) {

@@ -18,7 +18,7 @@ use crate::time::{Mono, Now};
 pub(super) struct Follows {
     pub jobs: Vec<usize>,
     pub looks: Vec<At>,
-    pub delayed: Option<(usize, Mono)>,
+    pub delayed: Vec<(usize, Mono)>,
     pub end: Option<RunEnd>,
 }
 
@@ -35,7 +35,7 @@ impl Engine {
     ) -> Ruling {
         let random = self.next_random();
         let Some(run) = self.run_of(job) else { return Ruling::Stale };
-        let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random);
+        let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random, now.wall);
         if ruling == Ruling::Stale {
             return ruling;
         }
@@ -210,11 +210,12 @@ impl Engine {
         for task in callbacks {
             out.jobs.push(self.job(id, task, true));
         }
-        let delayed = delayed.map(|(task, delay)| (task, now.mono.after(delay)));
+        let delayed: Vec<(usize, Mono)> =
+            delayed.into_iter().map(|(task, delay)| (task, now.mono.after(delay))).collect();
         if records.is_empty() && end.is_none() {
             out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
             out.looks.extend(looks.into_iter().map(|at| self.runs[&id].look(at)));
-            return;
+            return self.arm_delayed(id, delayed);
         }
         let run = &self.runs[&id];
         // The end is written after these records anyway, and who shuts down waits for looks, but not for commits.
@@ -228,14 +229,12 @@ impl Engine {
     pub(super) fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get(&id) else { return };
         let workflow = end_of_interest(&follows, self.tells_debug).then(|| Arc::clone(&run.workflow.name));
-        let (created_at, life) = (run.created_at, run.life);
+        let created_at = run.created_at;
         let Follows { jobs, looks, delayed, end } = follows;
         out.looks.extend(looks.into_iter().map(|at| run.look(at)));
 
         // Only now: an attempt must not begin before the record that tells its number.
-        if let Some((task, due)) = delayed {
-            self.arm(due, Timer::Retry(id, task, life));
-        }
+        self.arm_delayed(id, delayed);
         out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
         if let Some(end) = end {
             match end.status {
@@ -248,6 +247,13 @@ impl Engine {
             out.logs.extend(workflow.map(|workflow| note_of(id, workflow, &end, took_us)));
             out.ended.push((id, created_at, end));
             self.drop_run(id, now, out);
+        }
+    }
+
+    fn arm_delayed(&mut self, id: Uuid, delayed: Vec<(usize, Mono)>) {
+        let life = self.runs[&id].life;
+        for (task, due) in delayed {
+            self.arm(due, Timer::Retry(id, task, life));
         }
     }
 

@@ -65,8 +65,8 @@ pub enum Then {
         jobs: Vec<usize>,
         /// What may be looked at now.
         looks: Vec<At>,
-        /// A task that may start at that time.
-        delayed: Option<(usize, Mono)>,
+        /// Tasks that may start, each at its time.
+        delayed: Vec<(usize, Mono)>,
         /// Its end.
         end: Option<RunEnd>,
     },

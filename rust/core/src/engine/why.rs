@@ -45,11 +45,12 @@ impl Engine {
             }
         }
         let mut tasks = run.standings();
-        for standing in tasks.iter_mut().filter(|standing| standing.doing == Doing::Retry(None)) {
-            standing.doing = Doing::Retry(self.retry_due(id, standing.number, run.life).map(|due| {
+        for TaskStanding { doing, number, .. } in &mut tasks {
+            if let Doing::Retry(at) | Doing::Postponed(at) = doing {
                 // A monotonic moment in the words of the wall clock.
-                now.wall.after(due.since(now.mono))
-            }));
+                let due = self.retry_due(id, *number, run.life);
+                *at = due.map(|due| now.wall.after(due.since(now.mono)));
+            }
         }
         let (is_halted, is_at_its_end) = (run.is_halted(), run.is_at_its_end());
         Some(RunStanding::InHand { is_halted, is_at_its_end, tasks })

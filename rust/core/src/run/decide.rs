@@ -23,19 +23,18 @@ const ERROR_BYTES_MAX: usize = 12_000;
 impl Run {
     /// Starts a task whose dependencies are all final, or skips it and whatever follows from that.
     pub(super) fn decide(&mut self, task: usize, now: Wall, progress: &mut Progress) {
-        if self.is_skipped(task, progress) {
+        if self.is_skipped(task, now, progress) {
             self.finish(task, TaskStatus::Skipped, now, progress);
         }
     }
 
     /// What is to be skipped is left to the caller; a task that starts, or has to be looked at first, is on its way.
-    fn is_skipped(&mut self, task: usize, progress: &mut Progress) -> bool {
+    fn is_skipped(&mut self, task: usize, now: Wall, progress: &mut Progress) -> bool {
         match self.may_run(task) {
             Some(may_run) => {
                 let starts = self.halt.is_none() && may_run;
                 if starts {
-                    self.tasks[task].phase = Phase::Active;
-                    progress.jobs.push(task);
+                    self.set_off(task, now, progress);
                 }
                 !starts
             }
@@ -80,6 +79,9 @@ impl Run {
 
     /// Fails a task that is given no other attempt; if it has a callback, that is told first.
     pub(super) fn fail(&mut self, task: usize, now: Wall, progress: &mut Progress) {
+        if let (None, Some((_, cause))) = (&self.tasks[task].error, &self.halt) {
+            self.tasks[task].error = Some(cause.clone());
+        }
         if self.workflow.tasks[task].has_failure_callback {
             self.tasks[task].phase = Phase::Settling(TaskStatus::Failed);
             progress.callbacks.push(task);
@@ -95,7 +97,7 @@ impl Run {
         while let Some(next) = decidable.pop_front() {
             if let Some(kept) = self.tasks[next].kept.take() {
                 decidable.extend(self.restore(next, &kept));
-            } else if self.is_skipped(next, progress) {
+            } else if self.is_skipped(next, now, progress) {
                 self.make_final(next, TaskStatus::Skipped, now, progress);
                 decidable.extend(self.close(next, TaskStatus::Skipped));
             }

@@ -90,8 +90,7 @@ impl Run {
 
     fn looked_at_task(&mut self, task: usize, starts: bool, now: Wall, progress: &mut Progress) {
         if starts {
-            self.tasks[task].phase = Phase::Active;
-            progress.jobs.push(task);
+            self.set_off(task, now, progress);
             self.give_up_on(task, now, progress);
         } else {
             self.finish(task, TaskStatus::Skipped, now, progress);

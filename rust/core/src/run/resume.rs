@@ -53,6 +53,7 @@ impl Run {
             status: TaskStatus::Skipped,
             error: Some(LEFT_BEHIND.to_owned()),
             completed_at: Some(now),
+            wait: None,
             ..record.clone()
         }));
         for &task in workflow.graph.topological() {
@@ -83,6 +84,7 @@ impl Run {
         state.error = kept.error.clone();
         state.attempt = kept.attempt;
         state.interrupted = kept.interrupted;
+        state.postponed = kept.postponed;
         self.close(task, kept.status)
     }
 
@@ -98,9 +100,7 @@ impl Run {
             self.tasks[task].follow(kept);
         }
         self.decide(task, now, progress);
-        if self.tasks[task].phase == Phase::Active {
-            self.give_up_on(task, now, progress);
-        }
+        self.give_up_on(task, now, progress);
     }
 
     /// Fails a task that was decided to start but was cut off too often.
@@ -108,7 +108,8 @@ impl Run {
         let state = &mut self.tasks[task];
         // It was cut off by no more deaths than its run has seen: a runner that leaves kills nobody.
         let deaths = state.interrupted.min(self.interruptions);
-        if state.begins == Begins::AfterRecord && deaths > INTERRUPTED_ATTEMPTS_MAX {
+        let is_about_to_begin = state.phase == Phase::Active && state.begins == Begins::AfterRecord;
+        if is_about_to_begin && deaths > INTERRUPTED_ATTEMPTS_MAX {
             state.error = Some(format!("its process died during each of {deaths} attempts"));
             progress.jobs.retain(|&job| job != task);
             self.fail(task, now, progress);

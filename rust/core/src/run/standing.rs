@@ -20,6 +20,8 @@ pub enum Doing {
     Deferred,
     /// Its next attempt begins then; none while that is being kept.
     Retry(Option<Wall>),
+    /// The same, because the last one wished for it.
+    Postponed(Option<Wall>),
     /// Its last attempt is over, and a callback is being told.
     Settling,
 }
@@ -51,6 +53,7 @@ impl Run {
                 Phase::Looking => Doing::Looked,
                 Phase::Active if state.taken && state.begins != Begins::Recording => Doing::InBody,
                 Phase::Active => Doing::Queued,
+                Phase::Delayed if state.error.is_none() => Doing::Postponed(None),
                 Phase::Delayed => Doing::Retry(None),
                 Phase::Settling(_) => Doing::Settling,
             };

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::grid::Wait;
 use crate::port::{TaskRecord, TaskStatus};
 use crate::time::Wall;
 
@@ -15,7 +16,7 @@ pub(super) enum Phase {
     Looking,
     /// To be started, or being attempted.
     Active,
-    /// Waits for the delay before its next attempt.
+    /// Waits until its next attempt may begin.
     Delayed,
     /// Its last attempt is over; a callback is being told.
     Settling(TaskStatus),
@@ -24,7 +25,7 @@ pub(super) enum Phase {
 }
 
 /// When an attempt may begin. After a death it has to be on record first: a task that kills its process at once must be told from one
-/// that only waited beside it.
+/// that only waited beside it. So it has to after a wait that outlives the process: the record says that this is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begins {
     AtOnce,
@@ -45,6 +46,10 @@ pub(super) struct TaskState {
     pub(super) attempt: u32,
     /// So many attempts before were cut off.
     pub(super) interrupted: u32,
+    /// So many ended with the wish to be made again later.
+    pub(super) postponed: u32,
+    /// What its next attempt waits for, if that outlives this process.
+    pub(super) wait: Option<Wait>,
     /// What its last attempt returned, until it is final.
     pub(super) output: Option<Arc<str>>,
     pub(super) error: Option<String>,
@@ -56,8 +61,13 @@ pub(super) struct TaskState {
 impl TaskState {
     /// Makes the next attempt the one after what may have been in flight when a process died.
     pub(super) fn follow(&mut self, kept: Option<&TaskRecord>) {
+        if let Some(waits) = kept.filter(|record| record.wait.is_some()) {
+            // That attempt has not begun.
+            return self.go_on(waits);
+        }
         self.attempt = kept.map_or(1, |record| record.attempt).saturating_add(1);
         self.interrupted = kept.map_or(0, |record| record.interrupted).saturating_add(1);
+        self.postponed = kept.map_or(0, |record| record.postponed);
         self.started_at = kept.and_then(|record| record.started_at);
         self.error = kept.and_then(|record| record.error.clone());
         self.begins = Begins::AfterRecord;
@@ -65,7 +75,12 @@ impl TaskState {
 
     /// The attempts that count: those that its retry policy knows of.
     pub(super) fn counted(&self) -> u32 {
-        self.attempt.saturating_sub(self.interrupted).max(1)
+        self.attempt.saturating_sub(self.interrupted).saturating_sub(self.postponed).max(1)
+    }
+
+    /// Whether an attempt of it is over already, so that it cannot be left out any more.
+    pub(super) fn has_ended_before(&self) -> bool {
+        self.error.is_some() || self.postponed > 0
     }
 
     /// Goes on where an owner that left cleanly had come to: nothing was cut off.
@@ -73,6 +88,11 @@ impl TaskState {
         self.attempt = kept.attempt.max(1);
         self.is_known = true;
         self.interrupted = kept.interrupted;
+        self.postponed = kept.postponed;
+        self.wait = kept.wait;
+        if self.wait.is_some() {
+            self.begins = Begins::AfterRecord;
+        }
         self.started_at = kept.started_at;
         self.error = kept.error.clone();
     }

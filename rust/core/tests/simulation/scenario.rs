@@ -101,6 +101,7 @@ pub struct Scenario {
     pub processes_max: usize,
     pub fault_percent: u64,
     pub body_failure_percent: u64,
+    pub body_postpones_percent: u64,
     /// A claim hands over so many runs at most.
     pub claim_chunk: u64,
     pub acts: Vec<(Act, u64)>,
@@ -127,6 +128,7 @@ impl Scenario {
             processes_max: random.pick(&[1, 1, 2, 3, 4]),
             fault_percent: random.pick(&[0, 10, 60]),
             body_failure_percent: random.pick(&[0, 20, 20, 70]),
+            body_postpones_percent: random.pick(&[0, 0, 10, 30]),
             claim_chunk: random.pick(&[1, 2, 200]),
             acts: acts(random),
         }
@@ -206,6 +208,7 @@ fn task(random: &mut Random, ids: &[Arc<str>], place: usize) -> Task {
         dependencies,
         retry: RetryPolicy {
             attempts_max: random.pick(&[1, 1, 2, 3]),
+            time_max: random.pick(&[None, None, None, Some(Duration::from_millis(1500))]),
             first_delay: Duration::from_millis(random.pick(&[0, 1, 50, 900])),
             delay_max: Duration::from_secs(2),
             backoff: policy::Backoff::Exponential { base: 2.0, multiplier: 1.0 },

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::port::{ContextHash, NewRun, RunEnd, RunStatus, TaskRecord, TaskStatus};
@@ -23,6 +24,16 @@ pub struct Wish {
     pub overlap: Overlap,
 }
 
+/// A body's wish to be called again later.
+#[derive(Debug)]
+pub struct Postponed {
+    pub until: Wall,
+    pub span: Duration,
+    pub since_ns: u64,
+    /// How often the wall clock had been set.
+    pub clock: u64,
+}
+
 /// One run, as seen in its present life: a run that is opened again begins another.
 #[derive(Default)]
 pub struct Seen {
@@ -35,6 +46,10 @@ pub struct Seen {
     /// Outcomes that a callback was told, or that had none to tell.
     pub told: HashSet<(Arc<str>, TaskStatus)>,
     pub successes: HashSet<(Arc<str>, u32)>,
+    /// Before which attempts of tasks, whether or not it is kept.
+    pub wished: HashMap<(Arc<str>, u32), Postponed>,
+    /// Of tasks that wait by their own wish, which is kept.
+    pub wishes: HashMap<Arc<str>, Postponed>,
     pub records: HashMap<Arc<str>, (TaskStatus, u32)>,
     /// Somebody asked for its end.
     pub is_cancelled: bool,
@@ -163,6 +178,10 @@ impl Witness {
             assert_eq!(*status, TaskStatus::Skipped, "task {name} of run {id} is none of its workflow's");
             return;
         };
+        if record.wait.is_some() {
+            let wish = seen.wished.remove(&(Arc::clone(name), *attempt));
+            seen.wishes.extend(wish.map(|wish| (Arc::clone(name), wish)));
+        }
         let outcome = (Arc::clone(name), *status);
         match status {
             TaskStatus::Running => {}
@@ -257,6 +276,7 @@ impl Witness {
         seen.bodies.clear();
         seen.told.clear();
         seen.successes.clear();
+        seen.wishes.clear();
         seen.records.retain(|_, (status, _)| *status == TaskStatus::Completed);
         seen.is_cancelled = false;
         seen.must_not_complete = false;

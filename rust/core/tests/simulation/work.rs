@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::process::{Stage, Worker};
-use crate::witness::{marks, own};
+use crate::witness::{Postponed, marks, own};
 use crate::world::World;
 
 /// A time-out rules within so much of its time, once the clock is looked at.
@@ -87,7 +87,12 @@ impl World {
         let kept =
             store.run(id).unwrap_or_else(|| panic!("a task of run {id} started before the run was kept"));
         assert_eq!(kept.owner, process.epoch, "a task of run {id} started, which is another's");
+        let (now_ns, wall, clock) = (self.time_ns, self.wall(), self.wall_shifts);
         let seen = self.witness.seen(id);
+        if let Some(wish) = seen.wishes.remove(&worker.task).filter(|wish| wish.clock == clock) {
+            let is_due = wall >= wish.until || Duration::from_nanos(now_ns - wish.since_ns) >= wish.span;
+            assert!(is_due, "task {} of run {id} asked for {wish:?}, and began at {wall:?}", worker.task);
+        }
         seen.is_changed |= *kept.new.version != *run.workflow.version;
         if seen.life == 0 && !seen.is_changed {
             let ancestors = run.workflow.graph.ancestors(worker.job.task as usize);
@@ -142,10 +147,12 @@ impl World {
         let Some(index) = self.draw_worker(p, Stage::Body) else { return false };
         let mut worker = self.processes[p].workers.swap_remove(index);
         let Worker { job, is_given_up, .. } = worker;
-        let has_failed = self.random.percent(self.scenario.body_failure_percent);
-        let ended = match has_failed {
-            true => Ended::Failure("ValueError: boom".to_owned()),
-            false => Ended::Success(marked(&worker.input, &worker.task, job.attempt)),
+        let wish = self.wish();
+        let has_failed = wish.is_some() || self.random.percent(self.scenario.body_failure_percent);
+        let ended = match wish {
+            Some(delay) => Ended::Postponed { delay, error: "RetryAfter: later".to_owned() },
+            None if has_failed => Ended::Failure("ValueError: boom".to_owned()),
+            None => Ended::Success(marked(&worker.input, &worker.task, job.attempt)),
         };
         let status = if has_failed { TaskStatus::Failed } else { TaskStatus::Completed };
         let run = self.processes[p].engine.run(job.run);
@@ -175,12 +182,17 @@ impl World {
                     kept.tasks
                         .iter()
                         .find(|record| record.name == worker.task)
-                        .map(|record| record.interrupted)
+                        .map(|record| record.interrupted + record.postponed)
                 });
                 let counted = job.attempt - record.unwrap_or(0);
                 drop(store);
-                let wait = spec.expect("it is tried again").retry.delay(counted, 0.0);
+                let wait = wish.unwrap_or_else(|| spec.expect("it is tried again").retry.delay(counted, 0.0));
                 let due = self.now(p).mono.after(wait);
+                if let Some(span) = wish {
+                    let (until, since_ns) = (self.wall().after(span), self.time_ns);
+                    let wish = Postponed { until, span, since_ns, clock: self.wall_shifts };
+                    self.witness.seen(job.run).wished.insert((Arc::clone(&worker.task), job.attempt + 1), wish);
+                }
                 self.processes[p].retry_due.insert((job.run, job.task), due);
             }
             Ruling::Stale => {
@@ -189,6 +201,12 @@ impl World {
             }
         }
         true
+    }
+
+    /// How long a body asks not to be called, if it does.
+    fn wish(&mut self) -> Option<Duration> {
+        let wishes = !self.is_calm && self.random.percent(self.scenario.body_postpones_percent);
+        wishes.then(|| Duration::from_millis(self.random.pick(&[0, 20, 700, 7000])))
     }
 
     fn attempt_ended(&mut self, p: usize, job: Job, ended: Ended, has_callback: bool) -> Ruling {

@@ -38,6 +38,8 @@ pub struct World {
     pub time_ns: u64,
     pub is_calm: bool,
     wall_shift_us: i64,
+    /// How often the wall clock was set.
+    pub wall_shifts: u64,
     tells: bool,
 }
 
@@ -58,6 +60,7 @@ impl World {
             time_ns: 0,
             is_calm: false,
             wall_shift_us: 0,
+            wall_shifts: 0,
             tells,
         }
     }
@@ -179,6 +182,7 @@ impl World {
             _ => self.time_ns + self.random.below(2500 * MS_NS),
         };
         if self.random.percent(1) {
+            self.wall_shifts += 1;
             self.wall_shift_us = self.random.below(4_000_000) as i64 - 2_000_000;
         }
         self.remind();

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
-use crate::sqlite::value::{id_at, micros, task_status_at, wall_maybe_at};
+use crate::sqlite::value::{id_at, micros, task_status_at, wait_at, wall_maybe_at};
 
 pub use claim::{Other, cancel_requests, claim, deserted, ended, give_up, others, reopen, request_cancel};
 #[cfg(test)]
@@ -161,7 +161,8 @@ fn slot_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
 /// A run's tasks in the order of their first records.
 fn tasks(db: &Connection, run: i64) -> Result<Vec<TaskRecord>, Failure> {
     const SQL: &str = "
-        SELECT name, status, attempt, context, error, started_at, completed_at, interrupted
+        SELECT name, status, attempt, context, error, started_at, completed_at, interrupted,
+            postponed, not_before, wait_us
         FROM tasks WHERE run = :run ORDER BY position";
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":run": run }, task_of)?;
@@ -178,5 +179,7 @@ fn task_of(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         started_at: wall_maybe_at(row, 5)?,
         completed_at: wall_maybe_at(row, 6)?,
         interrupted: row.get(7)?,
+        postponed: row.get(8)?,
+        wait: wait_at(row, 9)?,
     })
 }

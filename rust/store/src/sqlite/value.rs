@@ -1,5 +1,6 @@
 //! How words of the core look in columns. Invariant: what one function writes, its partner reads back.
 
+use cloaca_core::grid::Wait;
 use cloaca_core::port::{ContextHash, Outcome, RunStatus, TaskStatus};
 use cloaca_core::time::Wall;
 use rusqlite::Row;
@@ -27,6 +28,12 @@ pub fn wall_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Wall> {
 
 pub fn wall_maybe_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Wall>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(Wall))
+}
+
+/// A wait, whose two columns stand side by side.
+pub fn wait_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Wait>> {
+    let (end, span_us): (Option<i64>, Option<i64>) = (row.get(column)?, row.get(column + 1)?);
+    Ok(end.zip(span_us).map(|(end, span_us)| Wait { not_before: Wall(end), span_us }))
 }
 
 pub fn id_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {

@@ -178,6 +178,8 @@ pub fn task(name: &str, status: TaskStatus, attempt: u32) -> TaskRecord {
         status,
         attempt,
         interrupted: 0,
+        postponed: 0,
+        wait: None,
         context: None,
         error: None,
         started_at: Some(Wall(30)),

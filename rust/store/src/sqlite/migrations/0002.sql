@@ -33,3 +33,7 @@ DROP INDEX schedules_cron;
 CREATE INDEX schedules_cron ON schedules (workflow, expression, timezone) WHERE kind = 'cron';
 CREATE INDEX schedules_cron_name ON schedules (name) WHERE kind = 'cron' AND name <> '';
 CREATE UNIQUE INDEX schedules_declared ON schedules (name) WHERE kind = 'cron' AND declared_as IS NOT NULL;
+-- Attempts that ended with the wish to be made later and use up no retry either; until when the next one waits, and how long that was to be.
+ALTER TABLE tasks ADD COLUMN postponed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN not_before INTEGER;
+ALTER TABLE tasks ADD COLUMN wait_us INTEGER;

@@ -116,13 +116,17 @@ fn finish(
 /// Inserts a task's record, or replaces it in its place.
 fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure> {
     const SQL: &str = "
-        INSERT INTO tasks (run, name, position, status, attempt, started_at, completed_at, error, context, interrupted)
+        INSERT INTO tasks (run, name, position, status, attempt, started_at, completed_at, error, context, interrupted,
+            postponed, not_before, wait_us)
         VALUES (:run, :name, (SELECT coalesce(max(position) + 1, 0) FROM tasks WHERE run = :run), :status, :attempt, :started_at,
-            :completed_at, :error, :context, :interrupted)
+            :completed_at, :error, :context, :interrupted, :postponed, :not_before, :wait_us)
         ON CONFLICT (run, name) DO UPDATE SET
             status = excluded.status,
             attempt = excluded.attempt,
             interrupted = excluded.interrupted,
+            postponed = excluded.postponed,
+            not_before = excluded.not_before,
+            wait_us = excluded.wait_us,
             started_at = excluded.started_at,
             completed_at = excluded.completed_at,
             error = excluded.error,
@@ -133,6 +137,9 @@ fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure>
         ":status": task.status.name(),
         ":attempt": task.attempt,
         ":interrupted": task.interrupted,
+        ":postponed": task.postponed,
+        ":not_before": micros(task.wait.map(|wait| wait.not_before)),
+        ":wait_us": task.wait.map(|wait| wait.span_us),
         ":started_at": micros(task.started_at),
         ":completed_at": micros(task.completed_at),
         ":error": task.error,
