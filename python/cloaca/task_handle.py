@@ -10,6 +10,7 @@ import threading
 from time import monotonic
 
 from . import attempt, check
+from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
 from .errors import ArgumentTypeError, RunnerError, WorkflowError
 from .plain import say
 
@@ -73,9 +74,12 @@ class TaskHandle:
             the next number.
     """
 
-    __slots__ = ("_deferred", "_engine", "_held", "_job", "_open", "_waits", "task_id")
+    __slots__ = ("_checkpoint", "_deferred", "_engine", "_held", "_job", "_open", "_waits", "task_id")
 
-    def __init__(self, engine: Engine, job: Job, task_id: str, deferred: Deferred) -> None:
+    def __init__(
+        self, engine: Engine, job: Job, task_id: str, deferred: Deferred, checkpoint: str | None
+    ) -> None:
+        self._checkpoint = checkpoint
         self._deferred = deferred
         self._engine = engine
         self._job = job
@@ -93,6 +97,44 @@ class TaskHandle:
     def run_id(self) -> str:
         """The run's id: with `task_id` a key that is the same for every attempt, for whoever acts outside."""
         return run_id(self._job)
+
+    @property
+    def checkpointed(self) -> Any:
+        """What `checkpoint` was last given, in this attempt or an earlier one of this task; `None` before.
+
+        Each look gives a copy.
+        """
+        return None if self._checkpoint is None else decode_value(self._checkpoint)
+
+    def checkpoint(self, value: Any) -> None:
+        """Keeps a JSON value for the next attempt of this task, which finds it in `checkpointed`.
+
+        When this returns, the value is committed: it outlives a failure of the attempt, its time-out and the
+        death of the process. It takes the place of the one before, and is gone once the task has ended;
+        `retry` of a failed run begins without. Each call waits for a commit, a few milliseconds, in an
+        `async def` body with the loop that all share (`await asyncio.to_thread(handle.checkpoint, value)`
+        doesn't).
+
+        Args:
+            value: what JSON knows, of at most `context_bytes_max` bytes, like a cursor.
+
+        Raises:
+            ContextTypeError: (a `TypeError`) JSON does not know the value.
+            ContextError: (a `ValueError`) JSON cannot hold it, or it is too large.
+            RunnerError: (a `RuntimeError`) it is not kept, because nobody waits for this attempt any more: it
+                has ended or is over its time-out, another runner has taken its run over, or this one has
+                shut down.
+        """
+        if not self._open:
+            raise RunnerError(f"task '{self.task_id}' has ended; its handle keeps no checkpoint any more")
+        text = encode_value(checked_value(value, "checkpoint", DEPTH_MAX))
+        fitting(self._engine.context_bytes_max, text, "the checkpoint")
+        if not self._engine.jobs.checkpoint(self._job, text):
+            raise RunnerError(
+                f"the checkpoint of task '{self.task_id}' is not kept: nobody waits for its attempt"
+                f" {self.attempt} any more"
+            )
+        self._checkpoint = text
 
     def is_slot_held(self) -> bool:
         """Whether the task counts against ``max_concurrent_tasks`` now."""

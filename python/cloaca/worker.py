@@ -46,7 +46,15 @@ class Worker:
         running = list(self._running.values())
         return sorted(f"task '{task_id}' of run {run_id(job)}" for task_id, job in running)
 
-    def run(self, parts: JobParts, body: int, task_id: str, context_json: str, error: str) -> None:
+    def run(
+        self,
+        parts: JobParts,
+        body: int,
+        task_id: str,
+        context_json: str,
+        error: str,
+        checkpoint: str | None,
+    ) -> None:
         """Makes an attempt: calls the body, tells the engine how it ended, then whoever wants to be told."""
         job = Job(*parts)
         task = self.tasks[body]
@@ -57,7 +65,9 @@ class Worker:
             return
         failure: BaseException | None = None
         left = ""
-        handle = TaskHandle(self.engine, job, task_id, self._deferred) if task.takes_handle else None
+        handle = None
+        if task.takes_handle:
+            handle = TaskHandle(self.engine, job, task_id, self._deferred, checkpoint)
         me = threading.get_ident()
         self._running[me] = (task_id, job)
         try:

@@ -327,6 +327,7 @@ fn ended(run: i64, epoch: i64) -> RunChange {
         interrupted: 0,
         postponed: 0,
         wait: None,
+        checkpoint: None,
         context: Some(LEFT.into()),
         error: None,
         started_at: Some(Wall(2)),

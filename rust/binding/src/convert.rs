@@ -248,7 +248,8 @@ fn retry(spec: &Bound<'_, PyAny>) -> PyResult<RetryPolicy> {
         |name: &str| -> PyResult<Duration> { Ok(Duration::from_micros(spec.get_item(name)?.extract()?)) };
     let conditions = spec.get_item("conditions")?;
     let conditions = conditions.try_iter()?.map(|each| condition(&each?)).collect::<PyResult<_>>()?;
-    let time_max = spec.cast::<PyDict>()?.get_item("time_max_us")?.map(|span| span.extract::<u64>()).transpose()?;
+    let time_max =
+        spec.cast::<PyDict>()?.get_item("time_max_us")?.map(|span| span.extract::<u64>()).transpose()?;
     Ok(RetryPolicy {
         attempts_max: spec.get_item("attempts")?.extract()?,
         time_max: time_max.map(Duration::from_micros),

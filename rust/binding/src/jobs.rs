@@ -13,6 +13,7 @@ use cloaca_core::runtime::{Beginning, Waited};
 
 use crate::gil::{free, quick};
 use crate::handle::{Handle, span_of};
+use crate::wait::SIGNALS_EVERY;
 
 /// A job as Python carries it: `(run, task, attempt, callback_only, life)`.
 pub type JobParts = (u128, u32, u32, bool, u32);
@@ -37,7 +38,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// The next job as `(job, body, task_id, context_json, error)`; `None` when idle too long; `False` when closed.
+    /// The next job as `(job, body, task_id, context_json, error, checkpoint_json)`; `None` when idle too long; `False` when closed.
     fn take_job(&self, py: Python<'_>, seconds: f64) -> PyResult<Py<PyAny>> {
         let runtime = self.handle.runtime(py)?;
         let mut was_woken = false;
@@ -65,7 +66,7 @@ impl Jobs {
         };
         let Job { run, task, attempt, life, callback_only } = work.job;
         let job = (run.as_u128(), task, attempt, callback_only, life);
-        let parts = (job, work.body, &*work.task, &*context, work.error);
+        let parts = (job, work.body, &*work.task, &*context, work.error, work.checkpoint.as_deref());
         Ok(parts.into_pyobject(py)?.into_any().unbind())
     }
 
@@ -105,6 +106,19 @@ impl Jobs {
         let ended = Ended::Postponed { delay: Duration::from_micros(delay_us), error: text };
         let ruling = free(py, || runtime.attempt_ended(job_of(job), ended, has_callback))?;
         Ok(ruling == Ruling::Final)
+    }
+
+    /// Keeps `value` (JSON text) for the next attempt. False if it is not kept: nobody waits for this one, or the runner closes.
+    fn checkpoint(&self, py: Python<'_>, job: JobParts, value: String) -> PyResult<bool> {
+        let runtime = self.handle.runtime(py)?;
+        let sent = free(py, || runtime.checkpoint(job_of(job), value.into()))?;
+        let Some(sent) = sent else { return Ok(false) };
+        loop {
+            if let Some(is_kept) = free(py, || runtime.checkpoint_kept(&sent, SIGNALS_EVERY))? {
+                return Ok(is_kept);
+            }
+            py.check_signals()?;
+        }
     }
 
     /// The workflow of an attempt's run, for the log; empty once the run is not in hand any more.

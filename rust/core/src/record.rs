@@ -96,6 +96,8 @@ pub struct TaskRecord {
     pub postponed: u32,
     /// What the attempt waits for that has not begun yet; none once that is on record as begun, and where nobody has to know.
     pub wait: Option<Wait>,
+    /// What an attempt left for the next one, as JSON text; none once the task is final.
+    pub checkpoint: Option<Arc<str>>,
     /// What it left, as JSON text, if it completed.
     pub context: Option<Arc<str>>,
     /// What went wrong in the last attempt.

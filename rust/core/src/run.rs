@@ -2,7 +2,9 @@
 //! Never waits, stores or calls anything. Invariant: a task is final at most once, and a run ends exactly when its
 //! last task is final.
 
+mod checkpoint;
 mod decide;
+mod later;
 mod look;
 mod resume;
 mod standing;
@@ -14,8 +16,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::context::{Bounds, Given, Relay};
-use crate::grid::Wait;
 use crate::port::{RunEnd, RunStatus, TaskRecord, TaskStatus};
+use crate::run::checkpoint::Checkpoint;
 use crate::run::task::{Begins, Phase, TaskState};
 use crate::time::Wall;
 use crate::workflow::Workflow;
@@ -26,8 +28,6 @@ pub use standing::{Doing, TaskStanding};
 /// A task whose attempt was cut off by the death of its process is tried at least once more, whatever its policy; after
 /// so many attempts beyond the policy it is taken for the cause of the deaths and failed.
 pub const INTERRUPTED_ATTEMPTS_MAX: u32 = 20;
-/// A wait for the next attempt that is at least as long goes on after a restart. One that a body wished for always does.
-const WAIT_KEPT: Duration = Duration::from_secs(5);
 /// The error of a run that somebody cancelled.
 pub const CANCELLED: &str = "cancelled";
 
@@ -120,6 +120,7 @@ impl Run {
                 interrupted: 0,
                 postponed: 0,
                 wait: None,
+                checkpoint: Checkpoint::default(),
                 output: None,
                 error: None,
                 started_at: None,
@@ -280,76 +281,6 @@ impl Run {
         self.record(task, TaskStatus::Running, None)
     }
 
-    fn attempt_failed(&mut self, task: usize, error: String, random: f64, now: Wall) -> (Ruling, Progress) {
-        let policy = &self.workflow.tasks[task].retry;
-        let counted = self.tasks[task].counted();
-        let delay = policy.delay(counted, random);
-        let again =
-            self.halt.is_none() && policy.should_retry(counted, &error) && self.has_time(task, delay, now);
-        self.tasks[task].error = Some(error);
-        if !again {
-            return self.give_up_attempt(task);
-        }
-        let wait = (delay >= WAIT_KEPT).then(|| Wait::new(delay, now));
-        self.attempt_later(task, delay, wait)
-    }
-
-    fn attempt_postponed(
-        &mut self,
-        task: usize,
-        delay: Duration,
-        error: String,
-        now: Wall,
-    ) -> (Ruling, Progress) {
-        if self.halt.is_some() || !self.has_time(task, delay, now) {
-            let is_late = self.halt.is_none();
-            let why = if is_late { ", and by then the time for its attempts is over" } else { "" };
-            self.tasks[task].error = Some(format!("{error}{why}"));
-            return self.give_up_attempt(task);
-        }
-        let state = &mut self.tasks[task];
-        state.postponed = state.postponed.saturating_add(1);
-        state.error = None;
-        self.attempt_later(task, delay, Some(Wait::new(delay, now)))
-    }
-
-    /// Whether an attempt may begin after that delay, as far as the time since the first one goes.
-    fn has_time(&self, task: usize, delay: Duration, now: Wall) -> bool {
-        let began = self.tasks[task].started_at.unwrap_or(now);
-        let since_first = Duration::from_micros(u64::try_from(now.0 - began.0).unwrap_or(0));
-        self.workflow.tasks[task].retry.has_time(since_first.saturating_add(delay))
-    }
-
-    fn give_up_attempt(&mut self, task: usize) -> (Ruling, Progress) {
-        self.tasks[task].phase = Phase::Settling(TaskStatus::Failed);
-        (Ruling::Final, Progress::default())
-    }
-
-    fn attempt_later(&mut self, task: usize, delay: Duration, wait: Option<Wait>) -> (Ruling, Progress) {
-        let state = &mut self.tasks[task];
-        state.attempt += 1;
-        state.taken = false;
-        state.phase = Phase::Delayed;
-        state.wait = wait;
-        if wait.is_some() {
-            state.begins = Begins::AfterRecord;
-        }
-        let records = vec![self.record(task, TaskStatus::Running, None)];
-        (Ruling::Retry, Progress { records, delayed: vec![(task, delay)], ..Progress::default() })
-    }
-
-    /// Starts a task whose time has come, or waits for that.
-    fn set_off(&mut self, task: usize, now: Wall, progress: &mut Progress) {
-        let left = self.tasks[task].wait.map_or(Duration::ZERO, |wait| wait.left(now));
-        if left.is_zero() {
-            self.tasks[task].phase = Phase::Active;
-            progress.jobs.push(task);
-        } else {
-            self.tasks[task].phase = Phase::Delayed;
-            progress.delayed.push((task, left));
-        }
-    }
-
     /// The delay before a task's next attempt is over.
     pub fn delay_over(&mut self, task: usize, now: Wall) -> Progress {
         let mut progress = Progress::default();
@@ -407,14 +338,15 @@ impl Run {
 
     fn record(&self, task: usize, status: TaskStatus, completed_at: Option<Wall>) -> TaskRecord {
         let state = &self.tasks[task];
-        let completed = status == TaskStatus::Completed;
+        let (completed, is_open) = (status == TaskStatus::Completed, status == TaskStatus::Running);
         TaskRecord {
             name: Arc::clone(&self.workflow.tasks[task].id),
             status,
             attempt: if status == TaskStatus::Skipped { 0 } else { state.attempt },
             interrupted: state.interrupted,
             postponed: state.postponed,
-            wait: if status == TaskStatus::Running { state.wait } else { None },
+            wait: if is_open { state.wait } else { None },
+            checkpoint: if is_open { state.checkpoint.value.clone() } else { None },
             context: completed.then(|| state.output.clone()).flatten(),
             error: if completed { None } else { state.error.clone() },
             started_at: state.started_at,

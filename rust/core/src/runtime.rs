@@ -5,6 +5,7 @@
 //! lock. Whoever holds the poller's lock therefore never takes the engine's.
 
 mod answers;
+mod checkpoints;
 mod clock;
 mod closing;
 mod flights;
@@ -50,6 +51,7 @@ use crate::time::Now;
 use crate::workflow::Workflow;
 
 pub use answers::{Answer, AskedFire};
+pub use checkpoints::Checkpointing;
 pub use clock::Clock;
 pub use forget::Kept;
 pub use jobs::{Beginning, Waited, Work};

@@ -76,6 +76,7 @@ fn finished(run: i64, epoch: i64) -> RunChange {
         interrupted: 0,
         postponed: 0,
         wait: None,
+        checkpoint: None,
         context: Some(context.into()),
         error: None,
         started_at: Some(Wall(2)),

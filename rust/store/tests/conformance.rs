@@ -73,7 +73,7 @@ claims! {
     a_run_id_is_used_once
     a_run_begins_with_its_first_task
     a_task_record_is_replaced_in_its_place
-    what_a_task_waits_for_is_kept_until_it_begins
+    what_a_task_waits_for_and_has_left_is_kept_while_it_is_open
     a_final_run_takes_no_more_changes
     a_run_of_another_owner_takes_no_changes
     a_runs_end_is_kept_whole
@@ -738,13 +738,14 @@ fn a_task_record_is_replaced_in_its_place(store: &dyn Store) {
     assert_eq!(tasks, [done, first[1].clone(), first[2].clone(), skipped]);
 }
 
-fn what_a_task_waits_for_is_kept_until_it_begins(store: &dyn Store) {
+fn what_a_task_waits_for_and_has_left_is_kept_while_it_is_open(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let row = started(store, epoch, new_run(1));
     let wait = Some(Wait { not_before: Wall(90), span_us: 40 });
     let waiting = TaskRecord { postponed: 1, wait, ..task("fetch", TaskStatus::Running, 2) };
-    let begun = TaskRecord { wait: None, ..waiting.clone() };
-    for record in [waiting, begun] {
+    let begun = TaskRecord { wait: None, checkpoint: Some("[1]".into()), ..waiting.clone() };
+    let over = TaskRecord { status: TaskStatus::Completed, checkpoint: None, ..begun.clone() };
+    for record in [waiting, begun, over] {
         let tasks = vec![record.clone()];
         commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: None }));
         assert_eq!(store.run(id(1)).unwrap().unwrap().1, [record]);

@@ -92,6 +92,17 @@ impl Engine {
         }
     }
 
+    /// Takes an attempt's checkpoint and returns its number; none if nobody waits for that attempt.
+    pub fn checkpoint(&mut self, job: Job, value: Arc<str>, out: &mut Effects) -> Option<u64> {
+        let (epoch, task) = (self.epoch, job.task as usize);
+        let run = self.run_of(job)?;
+        let (number, record) = run.checkpoint(task, job.attempt, value)?;
+        let change = RunChange { run: run.row, epoch, tasks: vec![record], end: None };
+        let then = Then::Checkpointed { run: job.run, life: job.life, task, number };
+        out.commits.push((Change::Run(change), then));
+        Some(number)
+    }
+
     fn interrupted_of(&mut self, job: Job) -> Option<RunChange> {
         let epoch = self.epoch;
         let run = self.run_of(job)?;

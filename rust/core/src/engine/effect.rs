@@ -79,6 +79,17 @@ pub enum Then {
         /// The task.
         task: usize,
     },
+    /// The checkpoint of that number is kept.
+    Checkpointed {
+        /// The run.
+        run: Uuid,
+        /// Which of its lives.
+        life: u32,
+        /// The task.
+        task: usize,
+        /// Its number among those of the task.
+        number: u64,
+    },
     /// A run that was never in hand is over.
     Forgotten {
         /// The run.

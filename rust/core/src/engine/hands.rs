@@ -29,6 +29,12 @@ impl Engine {
         run.is_some_and(|run| run.is_recording(job.task as usize))
     }
 
+    /// Whether the checkpoint of that number is kept, which an attempt left.
+    pub fn is_checkpoint_kept(&self, job: Job, number: u64) -> bool {
+        let run = self.runs.get(&job.run).filter(|run| run.life == job.life);
+        run.is_some_and(|run| run.is_checkpoint_kept(job.task as usize, number))
+    }
+
     /// Whether a worker should still take this job.
     pub fn expects(&self, job: Job) -> bool {
         let run = self.runs.get(&job.run).filter(|run| run.life == job.life);

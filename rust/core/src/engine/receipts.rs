@@ -68,8 +68,12 @@ impl Engine {
                     out.ended.push((run.id, run.created_at, end));
                 }
             }
-            (Then::Recorded { run, life, .. }, _) if !self.is_life(run, life) => {}
-            (Then::Progress { run, .. } | Then::Recorded { run, .. }, Receipt::Fenced) => {
+            (Then::Recorded { run, life, .. } | Then::Checkpointed { run, life, .. }, _)
+                if !self.is_life(run, life) => {}
+            (
+                Then::Progress { run, .. } | Then::Recorded { run, .. } | Then::Checkpointed { run, .. },
+                Receipt::Fenced,
+            ) => {
                 out.logs.push(Note::RunTaken { run, workflow: self.workflow_of(run) });
                 out.lost.push((run, "was taken over by another runner".to_owned()));
                 self.drop_run(run, now, out);
@@ -80,6 +84,11 @@ impl Engine {
             (Then::Recorded { run, task, .. }, _) => {
                 if let Some(run) = self.runs.get_mut(&run) {
                     run.recorded(task);
+                }
+            }
+            (Then::Checkpointed { run, task, number, .. }, _) => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.checkpoint_kept(task, number);
                 }
             }
             (Then::Forgotten { run, created_at, end }, _) => {
@@ -127,9 +136,14 @@ impl Engine {
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
                 out.rearm.push(Rearm { slot, ..Rearm::default() });
             }
-            Then::Progress { run, life, .. } | Then::Recorded { run, life, .. }
+            Then::Progress { run, life, .. }
+            | Then::Recorded { run, life, .. }
+            | Then::Checkpointed { run, life, .. }
                 if !self.is_life(run, life) => {}
-            Then::Progress { run, .. } | Then::Recorded { run, .. } | Then::Forgotten { run, .. } => {
+            Then::Progress { run, .. }
+            | Then::Recorded { run, .. }
+            | Then::Checkpointed { run, .. }
+            | Then::Forgotten { run, .. } => {
                 out.logs.push(Note::ProgressRefused { run, why: words });
                 self.lose(run, &format!("cannot be kept: {why}"), now, out);
             }

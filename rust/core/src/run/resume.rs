@@ -54,6 +54,7 @@ impl Run {
             error: Some(LEFT_BEHIND.to_owned()),
             completed_at: Some(now),
             wait: None,
+            checkpoint: None,
             ..record.clone()
         }));
         for &task in workflow.graph.topological() {

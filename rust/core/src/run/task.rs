@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::grid::Wait;
 use crate::port::{TaskRecord, TaskStatus};
+use crate::run::checkpoint::Checkpoint;
 use crate::time::Wall;
 
 /// Where a task stands in memory.
@@ -50,6 +51,7 @@ pub(super) struct TaskState {
     pub(super) postponed: u32,
     /// What its next attempt waits for, if that outlives this process.
     pub(super) wait: Option<Wait>,
+    pub(super) checkpoint: Checkpoint,
     /// What its last attempt returned, until it is final.
     pub(super) output: Option<Arc<str>>,
     pub(super) error: Option<String>,
@@ -68,6 +70,7 @@ impl TaskState {
         self.attempt = kept.map_or(1, |record| record.attempt).saturating_add(1);
         self.interrupted = kept.map_or(0, |record| record.interrupted).saturating_add(1);
         self.postponed = kept.map_or(0, |record| record.postponed);
+        self.checkpoint.value = kept.and_then(|record| record.checkpoint.clone());
         self.started_at = kept.and_then(|record| record.started_at);
         self.error = kept.and_then(|record| record.error.clone());
         self.begins = Begins::AfterRecord;
@@ -90,6 +93,7 @@ impl TaskState {
         self.interrupted = kept.interrupted;
         self.postponed = kept.postponed;
         self.wait = kept.wait;
+        self.checkpoint.value = kept.checkpoint.clone();
         if self.wait.is_some() {
             self.begins = Begins::AfterRecord;
         }

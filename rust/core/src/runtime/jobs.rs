@@ -30,6 +30,8 @@ pub struct Work {
     pub task: Arc<str>,
     /// The context. To look at it may take long: then not with the interpreter in hand.
     pub context: Given,
+    /// What an earlier attempt left for this one, as JSON text.
+    pub checkpoint: Option<Arc<str>>,
     /// The error to report, if only the callback is to be called.
     pub error: String,
 }
@@ -94,6 +96,7 @@ pub(super) fn work(engine: &Engine, job: Job) -> Option<Work> {
         body: spec.body,
         task: Arc::clone(&spec.id),
         context: run.given(task),
+        checkpoint: run.checkpointed(task),
         error: run.error(task).to_owned(),
     })
 }

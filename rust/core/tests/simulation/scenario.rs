@@ -76,6 +76,7 @@ pub enum Act {
     EndBody,
     Context,
     Defer,
+    Checkpoint,
     Settle,
     Poll,
     Answer,
@@ -284,11 +285,12 @@ fn acts(random: &mut Random) -> Vec<(Act, u64)> {
         (Act::Start, [0, 3, 10]),
         (Act::Gather, [1, 1, 5]),
     ];
-    let rare: [(Act, [u64; 3]); 10] = [
+    let rare: [(Act, [u64; 3]); 11] = [
         (Act::Crash, [0, 1, 5]),
         (Act::Leave, [0, 0, 2]),
         (Act::LoseLock, [0, 0, 1]),
         (Act::Defer, [0, 1, 5]),
+        (Act::Checkpoint, [0, 2, 10]),
         (Act::PollNow, [0, 1, 3]),
         (Act::Cancel, [0, 2, 8]),
         (Act::Reopen, [0, 2, 5]),

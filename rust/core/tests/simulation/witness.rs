@@ -48,6 +48,8 @@ pub struct Seen {
     pub successes: HashSet<(Arc<str>, u32)>,
     /// Before which attempts of tasks, whether or not it is kept.
     pub wished: HashMap<(Arc<str>, u32), Postponed>,
+    /// What tasks left for their next attempts, as kept.
+    pub left: HashMap<Arc<str>, u64>,
     /// Of tasks that wait by their own wish, which is kept.
     pub wishes: HashMap<Arc<str>, Postponed>,
     pub records: HashMap<Arc<str>, (TaskStatus, u32)>,
@@ -63,6 +65,8 @@ pub struct Seen {
 
 #[derive(Default)]
 pub struct Witness {
+    /// How many were left.
+    pub checkpoints: u64,
     pub runs: HashMap<Uuid, Seen>,
     /// Every start under a run key: schedule, key, when it expires.
     keys: HashMap<(i64, String), Option<Wall>>,
@@ -178,6 +182,15 @@ impl Witness {
             assert_eq!(*status, TaskStatus::Skipped, "task {name} of run {id} is none of its workflow's");
             return;
         };
+        let left =
+            record.checkpoint.as_ref().map_or(0, |left| left.parse().expect("the simulation wrote it"));
+        match status {
+            TaskStatus::Running => {
+                let before = seen.left.insert(Arc::clone(name), left).unwrap_or(0);
+                assert!(left >= before, "task {name} of run {id} had left {before}, and now {left}");
+            }
+            _ => assert_eq!(left, 0, "task {name} of run {id} is over, and its checkpoint kept"),
+        }
         if record.wait.is_some() {
             let wish = seen.wished.remove(&(Arc::clone(name), *attempt));
             seen.wishes.extend(wish.map(|wish| (Arc::clone(name), wish)));
@@ -277,6 +290,7 @@ impl Witness {
         seen.told.clear();
         seen.successes.clear();
         seen.wishes.clear();
+        seen.left.clear();
         seen.records.retain(|_, (status, _)| *status == TaskStatus::Completed);
         seen.is_cancelled = false;
         seen.must_not_complete = false;

@@ -87,6 +87,10 @@ impl World {
         let kept =
             store.run(id).unwrap_or_else(|| panic!("a task of run {id} started before the run was kept"));
         assert_eq!(kept.owner, process.epoch, "a task of run {id} started, which is another's");
+        let record = kept.tasks.iter().find(|record| record.name == worker.task);
+        let left = record.and_then(|record| record.checkpoint.clone());
+        let given = run.checkpointed(worker.job.task as usize);
+        assert_eq!(given, left, "task {} of run {id} begins with what was left for it", worker.task);
         let (now_ns, wall, clock) = (self.time_ns, self.wall(), self.wall_shifts);
         let seen = self.witness.seen(id);
         if let Some(wish) = seen.wishes.remove(&worker.task).filter(|wish| wish.clock == clock) {
@@ -191,7 +195,10 @@ impl World {
                 if let Some(span) = wish {
                     let (until, since_ns) = (self.wall().after(span), self.time_ns);
                     let wish = Postponed { until, span, since_ns, clock: self.wall_shifts };
-                    self.witness.seen(job.run).wished.insert((Arc::clone(&worker.task), job.attempt + 1), wish);
+                    self.witness
+                        .seen(job.run)
+                        .wished
+                        .insert((Arc::clone(&worker.task), job.attempt + 1), wish);
                 }
                 self.processes[p].retry_due.insert((job.run, job.task), due);
             }
@@ -235,6 +242,19 @@ impl World {
         worker.stage = Stage::Deferred;
         let job = worker.job;
         self.step(p, Event::Deferred(job, true));
+        true
+    }
+
+    /// A body leaves something for the next attempt of its task, whether or not somebody waits for it.
+    pub fn leave_checkpoint(&mut self, p: usize) -> bool {
+        let Some(index) = self.draw_worker(p, Stage::Body) else { return false };
+        let Worker { job, is_given_up, .. } = self.processes[p].workers[index];
+        self.witness.checkpoints += 1;
+        let value = self.witness.checkpoints.to_string().into();
+        let mut effects = Effects::default();
+        let number = self.processes[p].engine.checkpoint(job, value, &mut effects);
+        assert!(!(is_given_up && number.is_some()), "{job:?} was given up, and its checkpoint taken");
+        self.carry_out(p, effects);
         true
     }
 

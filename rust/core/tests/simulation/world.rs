@@ -146,6 +146,7 @@ impl World {
             Act::EndBody => return self.end_body(p),
             Act::Context => return self.look_at_context(p),
             Act::Defer => return self.defer(p),
+            Act::Checkpoint => return self.leave_checkpoint(p),
             Act::Settle => return self.settle(p),
             Act::Poll => return self.poll(p),
             Act::Answer => return self.answer(p),

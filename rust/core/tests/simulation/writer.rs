@@ -177,7 +177,9 @@ impl World {
         };
         self.witness.seen(id).is_changed |= *kept.new.version != *run.workflow.version;
         for record in &change.tasks {
-            let most = self.scenario.attempts_max(&run.workflow.name, &record.name) + record.interrupted + record.postponed;
+            let most = self.scenario.attempts_max(&run.workflow.name, &record.name)
+                + record.interrupted
+                + record.postponed;
             assert!(record.attempt <= most, "{record:?} is beyond {most} attempts of run {id}");
             self.witness.task_kept(id, record, &run.workflow, kept.interruptions);
         }

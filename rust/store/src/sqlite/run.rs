@@ -162,7 +162,7 @@ fn slot_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
 fn tasks(db: &Connection, run: i64) -> Result<Vec<TaskRecord>, Failure> {
     const SQL: &str = "
         SELECT name, status, attempt, context, error, started_at, completed_at, interrupted,
-            postponed, not_before, wait_us
+            postponed, not_before, wait_us, checkpoint
         FROM tasks WHERE run = :run ORDER BY position";
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":run": run }, task_of)?;
@@ -181,5 +181,6 @@ fn task_of(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         interrupted: row.get(7)?,
         postponed: row.get(8)?,
         wait: wait_at(row, 9)?,
+        checkpoint: row.get(11)?,
     })
 }

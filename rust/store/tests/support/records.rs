@@ -180,6 +180,7 @@ pub fn task(name: &str, status: TaskStatus, attempt: u32) -> TaskRecord {
         interrupted: 0,
         postponed: 0,
         wait: None,
+        checkpoint: None,
         context: None,
         error: None,
         started_at: Some(Wall(30)),

@@ -37,3 +37,5 @@ CREATE UNIQUE INDEX schedules_declared ON schedules (name) WHERE kind = 'cron' A
 ALTER TABLE tasks ADD COLUMN postponed INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN not_before INTEGER;
 ALTER TABLE tasks ADD COLUMN wait_us INTEGER;
+-- What an attempt of an unfinished task left for the next one.
+ALTER TABLE tasks ADD COLUMN checkpoint TEXT;

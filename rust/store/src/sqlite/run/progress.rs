@@ -117,9 +117,9 @@ fn finish(
 fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure> {
     const SQL: &str = "
         INSERT INTO tasks (run, name, position, status, attempt, started_at, completed_at, error, context, interrupted,
-            postponed, not_before, wait_us)
+            postponed, not_before, wait_us, checkpoint)
         VALUES (:run, :name, (SELECT coalesce(max(position) + 1, 0) FROM tasks WHERE run = :run), :status, :attempt, :started_at,
-            :completed_at, :error, :context, :interrupted, :postponed, :not_before, :wait_us)
+            :completed_at, :error, :context, :interrupted, :postponed, :not_before, :wait_us, :checkpoint)
         ON CONFLICT (run, name) DO UPDATE SET
             status = excluded.status,
             attempt = excluded.attempt,
@@ -127,6 +127,7 @@ fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure>
             postponed = excluded.postponed,
             not_before = excluded.not_before,
             wait_us = excluded.wait_us,
+            checkpoint = excluded.checkpoint,
             started_at = excluded.started_at,
             completed_at = excluded.completed_at,
             error = excluded.error,
@@ -140,6 +141,7 @@ fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure>
         ":postponed": task.postponed,
         ":not_before": micros(task.wait.map(|wait| wait.not_before)),
         ":wait_us": task.wait.map(|wait| wait.span_us),
+        ":checkpoint": task.checkpoint.as_deref(),
         ":started_at": micros(task.started_at),
         ":completed_at": micros(task.completed_at),
         ":error": task.error,
