@@ -160,6 +160,7 @@ class Engine:
         pollers: int,
         task_timeout: float,
         workflow_timeout: float,
+        interruptions_max: int,
         crons: bool,
         catchup_max: int,
         recovery: bool,

@@ -35,6 +35,7 @@ _DEFAULTS: dict[str, Any] = {
     "timer_resolution": None,
     "context_bytes_max": 16 * 1024 * 1024,
     "max_pollers": 64,
+    "interruptions_max": 20,
 }
 _BEYOND_UPSTREAM = (
     "durability",
@@ -44,6 +45,7 @@ _BEYOND_UPSTREAM = (
     "timer_resolution",
     "context_bytes_max",
     "max_pollers",
+    "interruptions_max",
 )
 _DURATIONS_US = {
     "retention": (SMALLEST_US, LARGEST_US),
@@ -67,7 +69,9 @@ class DefaultRunnerConfig:
     due within it share one wake-up at its end, which spares the processor; `None` is 0.05 ms.
     `context_bytes_max` is how many bytes of JSON a context or a cursor may have, 16 MiB by default.
     `max_pollers` is how many threads poll at most, 64 by default: so many bodies that hang at once stop every
-    trigger, and a warning comes before. These seven show in `to_dict` only when set.
+    trigger, and a warning comes before. `interruptions_max`, 20 by default and at least 1, is how many deaths
+    of its process a task may have been cut off by: after one more it is taken for their cause and fails,
+    whatever its retries; `@task(on_interrupt="fail")` fails at the first. These eight show in `to_dict` only when set.
     `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change nothing: no
     loop looks for work here, and one connection writes.
 
@@ -100,6 +104,7 @@ class DefaultRunnerConfig:
     timer_resolution: str | float | timedelta | None
     context_bytes_max: int
     max_pollers: int
+    interruptions_max: int
 
     def __init__(
         self,
@@ -125,6 +130,7 @@ class DefaultRunnerConfig:
         timer_resolution: str | float | timedelta | None = None,
         context_bytes_max: int | None = None,
         max_pollers: int | None = None,
+        interruptions_max: int | None = None,
     ) -> None:
         given = locals()
         for field in _DEFAULTS:

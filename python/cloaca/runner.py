@@ -122,6 +122,7 @@ class DefaultRunner(Runs, Crons, Triggers):
             pollers=config.max_pollers,
             task_timeout=float(config.task_timeout_seconds),
             workflow_timeout=float(config.workflow_timeout_seconds),
+            interruptions_max=config.interruptions_max,
             crons=config.enable_cron_scheduling,
             catchup_max=config.cron_max_catchup_executions,
             recovery=config.enable_recovery,

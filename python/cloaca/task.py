@@ -44,6 +44,7 @@ class TaskDefinition:
         "id",
         "is_async",
         "on_failure",
+        "on_interrupt",
         "on_success",
         "retry",
         "rule",
@@ -57,6 +58,7 @@ class TaskDefinition:
         function: Callable[..., Any],
         dependencies: tuple[str, ...],
         retry: RetryPolicy,
+        on_interrupt: str,
         on_success: Callable[..., Any] | None,
         on_failure: Callable[..., Any] | None,
         rule: dict[str, Any] | None,
@@ -67,6 +69,7 @@ class TaskDefinition:
         self.function = function
         self.dependencies = dependencies
         self.retry = retry
+        self.on_interrupt = on_interrupt
         self.on_success = on_success
         self.on_failure = on_failure
         self.rule = rule
@@ -82,6 +85,7 @@ class TaskDefinition:
             function=function,
             dependencies=self.dependencies,
             retry=self.retry,
+            on_interrupt=self.on_interrupt,
             on_success=self.on_success,
             on_failure=self.on_failure,
             rule=self.rule,
@@ -112,6 +116,7 @@ if TYPE_CHECKING:
         retry_max_delay_ms: float | None = None,
         retry_condition: str | None = None,
         retry_jitter: bool | None = None,
+        on_interrupt: str | None = None,
         on_success: Callable[..., Any] | None = None,
         on_failure: Callable[..., Any] | None = None,
         trigger_rules: dict[str, Any] | None = None,
@@ -132,6 +137,7 @@ def task(
     retry_max_delay_ms: float | None = None,
     retry_condition: str | None = None,
     retry_jitter: bool | None = None,
+    on_interrupt: str | None = None,
     on_success: Callable[..., Any] | None = None,
     on_failure: Callable[..., Any] | None = None,
     trigger_rules: dict[str, Any] | None = None,
@@ -142,7 +148,11 @@ def task(
     `id` is its name unless given; `dependencies` are ids or decorated functions. `retry_attempts` counts all
     attempts; with `retry_for`, a duration such as `"10m"`, no further attempt begins so long after the first
     one began, and without `retry_attempts` any number of attempts may. `retry_delay_ms` and `retry_max_delay_ms` are milliseconds, `retry_backoff` is `fixed`, `linear`
-    or `exponential`, `retry_condition` is `never`, `transient` or `all`. `on_success(task_id, context)` and
+    or `exponential`, `retry_condition` is `never`, `transient` or `all`. `on_interrupt` says what becomes of
+    the task when an attempt is cut off, by the death of its process or a shutdown that its body outlasts:
+    `retry`, the default, attempts it again and uses up none of its attempts; `fail` fails it, and puts each
+    attempt on record before its body is called, so that with `retry_attempts=1` the body is called at most
+    once. `on_success(task_id, context)` and
     `on_failure(task_id, error, context)` hear of the final outcome. `trigger_rules` decides whether it runs.
 
     Raises:
@@ -171,6 +181,7 @@ def task(
             "retry_jitter": retry_jitter,
         },
     )
+    interrupt = _on_interrupt(on_interrupt)
     needed = _dependencies(dependencies, builder)
     rule = None if trigger_rules is None else check(trigger_rules)
     _check_callback(on_success, "on_success")
@@ -184,6 +195,7 @@ def task(
                 function=function,
                 dependencies=needed,
                 retry=policy,
+                on_interrupt=interrupt,
                 on_success=on_success,
                 on_failure=on_failure,
                 rule=rule,
@@ -253,6 +265,14 @@ def _dependencies(dependencies: object, builder: WorkflowBuilder) -> tuple[str, 
                 f"dependencies holds {excerpt(item)}; each must be a task id or a decorated function"
             )
     return tuple(ids)
+
+
+def _on_interrupt(given: object) -> str:
+    if given is None or given == "retry":
+        return "retry"
+    if given != "fail":
+        raise WorkflowError(f"on_interrupt is {excerpt(given)}; it must be retry or fail")
+    return "fail"
 
 
 def _check_callback(callback: object, argument: str) -> None:

@@ -128,9 +128,7 @@ class Worker:
             self._tell_failure(job, task, task_id, text, context)
             self.engine.jobs.settled(job)
 
-    def _tell_ended(
-        self, job: Job, task_id: str, workflow: str, failure: BaseException, final: bool
-    ) -> None:
+    def _tell_ended(self, job: Job, task_id: str, workflow: str, failure: BaseException, final: bool) -> None:
         """Lets the log know of an attempt that left nothing."""
         if workflow:
             line, values = "task '%s' of workflow '%s', run %s,", (task_id, workflow, run_id(job))
@@ -143,7 +141,15 @@ class Worker:
             say(_task_log, logging.DEBUG, text, *values, job.attempt, waits, about=about)
             return
         level = logging.ERROR if final else logging.WARNING
-        say(_task_log, level, f"{line} failed in attempt %d", *values, job.attempt, raised=failure, about=about)
+        say(
+            _task_log,
+            level,
+            f"{line} failed in attempt %d",
+            *values,
+            job.attempt,
+            raised=failure,
+            about=about,
+        )
 
     def _tell_failure(
         self, job: Job, task: TaskDefinition, task_id: str, error: str, context: Context

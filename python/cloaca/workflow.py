@@ -311,6 +311,7 @@ class Workflow:
                 "dependencies": list(task.dependencies),
                 "retry": task.retry._spec(),
                 "rule": None if task.rule is None else _canonical(task.rule),
+                "fails_on_interrupt": task.on_interrupt == "fail",
                 "body": task.body,
                 "failure_callback": task.on_failure is not None,
             }
@@ -325,6 +326,9 @@ class Workflow:
         content += [(f"tag {key}", value) for key, value in sorted(self._tags.items())]
         for task in sorted(self._tasks, key=lambda task: task.id):
             parts = [list(task.dependencies), task.retry._spec(), task.rule]
+            if task.on_interrupt != "retry":
+                # Only then, so that a workflow without it keeps its version.
+                parts.append(task.on_interrupt)
             content.append((f"task {task.id}", _canonical(parts)))
         return content
 

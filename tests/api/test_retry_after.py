@@ -211,7 +211,10 @@ def test_a_restart_neither_shortens_nor_lengthens_the_wait(tmp_path: Path) -> No
         clock.advance("1m")
     with Dated(url, "2026-01-01T00:06:00Z") as clock:
         told = taken_over(clock, body, run)
-        assert "task 'only' waits until 2026-01-01T00:10:00.000000Z by its own wish, then comes attempt 2" in told
+        assert (
+            "task 'only' waits until 2026-01-01T00:10:00.000000Z by its own wish, then comes attempt 2"
+            in told
+        )
         clock.advance("3m59s")
         assert len(body.begun) == 1
         clock.advance("1s")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import random
+import time
 from pathlib import Path
 
+import pytest
 from lives import Script
+
+SEED = int(os.environ.get("CLOACA_SEED", str(time.time_ns() % 10**9)))
+"""Draws the moments of kills."""
 
 LATER = """
     with cloaca.WorkflowBuilder("w"):
@@ -80,3 +87,102 @@ def test_a_checkpoint_that_was_kept_is_there_after_a_kill(tmp_path: Path) -> Non
     with Script(CHECKPOINT, path) as last:
         assert next(last.lines).split()[:2] == ["begins", "5"]
         assert last.rest()[-1] == 'Completed {"pages":40}'
+
+
+ONCE = """
+    with cloaca.WorkflowBuilder("w"):
+
+        @cloaca.task(retry_attempts=int(sys.argv[2]), on_interrupt="fail", retry_delay_ms=0)
+        def charge(context, handle):
+            say("charges", handle.attempt)
+            if handle.attempt < int(sys.argv[2]):
+                raise ValueError("declined")
+            threading.Event().wait()
+
+        @cloaca.task(dependencies=[charge], trigger_rules=cloaca.task_failed("charge"))
+        def look(context):
+            say("looks")
+
+    with cloaca.DefaultRunner(sys.argv[1]) as runner:
+        if not runner.list_runs():
+            runner.submit("w")
+        until(lambda: all_final(runner))
+        (run,) = runner.list_runs()
+        say(run["status"], run["error_message"])
+"""
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_task_that_fails_when_it_is_cut_off_is_called_at_most_once(tmp_path: Path, attempts: int) -> None:
+    path = tmp_path / "runs.db"
+    with Script(ONCE, path, attempts) as killed:
+        for attempt in range(1, attempts + 1):
+            killed.says(f"charges {attempt}")
+        killed.process.kill()
+    with Script(ONCE, path, attempts) as last:
+        assert last.rest() == [
+            "looks",
+            "Failed task 'charge' failed: an attempt of it was cut off, and on_interrupt is \"fail\"",
+        ]
+
+
+HESITANT = """
+    with cloaca.WorkflowBuilder("w"):
+
+        @cloaca.task(retry_attempts=1, on_interrupt="fail")
+        def charge(context, handle):
+            say("charges")
+
+    with cloaca.DefaultRunner(sys.argv[1]) as runner:
+        if not runner.list_runs():
+            runner.submit("w")
+        until(lambda: all_final(runner))
+        (run,) = runner.list_runs()
+        say(run["status"])
+"""
+
+
+def test_whenever_it_is_killed_the_body_is_called_at_most_once(tmp_path: Path) -> None:
+    """Kills at moments around the beginning; what had no record of that is claimed and runs."""
+    chance = random.Random(SEED)
+    for kill in range(20):
+        path = tmp_path / f"{kill}.db"
+        with Script(HESITANT, path) as killed:
+            # Either nothing was begun yet, or it has been, or it is over.
+            time.sleep(chance.uniform(0.05, 0.4))
+            killed.process.kill()
+            calls = [line for line in killed.lines if line == "charges"]
+        with Script(HESITANT, path) as last:
+            lines = last.rest()
+        calls += [line for line in lines if line == "charges"]
+        assert len(calls) <= 1, (SEED, kill)
+        assert lines[-1] in ("Completed", "Failed"), (SEED, kill)
+        assert calls or lines[-1] == "Failed", (SEED, kill)
+
+
+POISON = """
+    with cloaca.WorkflowBuilder("poison"):
+
+        @cloaca.task(retry_attempts=1)
+        def poison(context):
+            say("dies")
+            os._exit(9)
+
+    config = cloaca.DefaultRunnerConfig(interruptions_max=2)
+    with cloaca.DefaultRunner.with_config(sys.argv[1], config) as runner:
+        if not runner.list_runs():
+            runner.submit("poison")
+        until(lambda: all_final(runner))
+        (run,) = runner.list_runs()
+        say(run["error_message"])
+"""
+
+
+def test_after_how_many_deaths_a_task_is_given_up_is_a_setting(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    for _ in range(3):
+        with Script(POISON, path) as life:
+            life.says("dies")
+            assert life.process.wait(60) == 9
+    with Script(POISON, path) as last:
+        assert last.rest() == ["task 'poison' failed: its process died during each of 3 attempts"]

@@ -17,7 +17,7 @@ use cloaca_core::port::{
 use cloaca_core::run::Ended;
 use cloaca_core::time::{Mono, Now, Wall};
 use cloaca_core::wheel::Wheel;
-use cloaca_core::workflow::{Task, Workflow};
+use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -195,6 +195,7 @@ fn engine() -> Engine {
     let settings = Settings {
         task_timeout: hour,
         workflow_timeout: hour,
+        interruptions_max: 20,
         crons_enabled: true,
         catchup_max: 1,
         contexts: Bounds::default(),
@@ -271,6 +272,7 @@ fn one_task() -> Arc<Workflow> {
         id: Arc::clone(&id),
         dependencies: Vec::new(),
         retry,
+        on_interrupt: OnInterrupt::Retry,
         rule: None,
         body: 0,
         has_failure_callback: false,

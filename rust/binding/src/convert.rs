@@ -16,7 +16,7 @@ use cloaca_core::port::{Cell, RunRow, Schedule, ScheduleKind, Stretch, TaskRecor
 use cloaca_core::rule::Rule;
 use cloaca_core::run::{Doing, TaskStanding};
 use cloaca_core::time::Wall;
-use cloaca_core::workflow::{Task, Workflow};
+use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
 
 fn stamp(at: Option<Wall>) -> Option<String> {
     at.map(Wall::rfc3339)
@@ -238,6 +238,10 @@ fn task_spec(spec: &Bound<'_, PyAny>) -> PyResult<Task> {
             .map(|text| Rule::read(&text))
             .transpose()
             .map_err(|e| crate::error::raise(spec.py(), e))?,
+        on_interrupt: match spec.get_item("fails_on_interrupt")?.extract()? {
+            true => OnInterrupt::Fail,
+            false => OnInterrupt::Retry,
+        },
         body: spec.get_item("body")?.extract()?,
         has_failure_callback: spec.get_item("failure_callback")?.extract()?,
     })

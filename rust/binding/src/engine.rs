@@ -59,7 +59,7 @@ impl Engine {
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, slots, pollers, task_timeout, workflow_timeout, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, retention=None, resolution=None, start=None))]
+    #[pyo3(signature = (url, *, durability, slots, pollers, task_timeout, workflow_timeout, interruptions_max, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, retention=None, resolution=None, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
@@ -69,6 +69,7 @@ impl Engine {
         pollers: usize,
         task_timeout: f64,
         workflow_timeout: f64,
+        interruptions_max: u32,
         crons: bool,
         catchup_max: u64,
         recovery: bool,
@@ -82,6 +83,7 @@ impl Engine {
         let settings = Settings {
             task_timeout: span_of(task_timeout),
             workflow_timeout: span_of(workflow_timeout),
+            interruptions_max,
             crons_enabled: crons,
             catchup_max,
             contexts: Bounds { bytes_max: context_bytes_max, ..Bounds::default() },

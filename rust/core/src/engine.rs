@@ -54,6 +54,9 @@ pub struct Settings {
     pub task_timeout: Duration,
     /// A run that takes longer fails.
     pub workflow_timeout: Duration,
+    /// A task that is cut off by the death of its process is attempted again, whatever its policy; after more deaths than this it is taken
+    /// for their cause and fails.
+    pub interruptions_max: u32,
     /// Whether cron schedules start runs.
     pub crons_enabled: bool,
     /// At most so many missed slots of one cron are made up for.
@@ -222,7 +225,7 @@ impl Engine {
             Event::Deferred(job, true) => self.disarm_job(job),
             Event::Deferred(job, false) => self.arm_job(job, now.mono),
             Event::Interrupted(job) => self.interrupted(job, out),
-            Event::Leaving(in_flight) => self.leaving(&in_flight, out),
+            Event::Leaving(in_flight) => self.leaving(&in_flight, now, out),
             Event::Settled(job) => self.settled(job, now, out),
             Event::Looked(looked) => self.looked(&looked, now, out),
             Event::Vacancy => {

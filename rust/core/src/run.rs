@@ -16,18 +16,16 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::context::{Bounds, Given, Relay};
+use crate::grid::Wait;
 use crate::port::{RunEnd, RunStatus, TaskRecord, TaskStatus};
 use crate::run::checkpoint::Checkpoint;
 use crate::run::task::{Begins, Phase, TaskState};
 use crate::time::Wall;
-use crate::workflow::Workflow;
+use crate::workflow::{OnInterrupt, Workflow};
 
 pub use look::{At, Look, Looked};
 pub use standing::{Doing, TaskStanding};
 
-/// A task whose attempt was cut off by the death of its process is tried at least once more, whatever its policy; after
-/// so many attempts beyond the policy it is taken for the cause of the deaths and failed.
-pub const INTERRUPTED_ATTEMPTS_MAX: u32 = 20;
 /// The error of a run that somebody cancelled.
 pub const CANCELLED: &str = "cancelled";
 
@@ -46,6 +44,8 @@ pub struct Run {
     pub life: u32,
     /// How often its owner died.
     interruptions: u32,
+    /// A task that was cut off by more deaths than this is taken for their cause.
+    interruptions_max: u32,
     relay: Arc<Relay>,
     tasks: Vec<TaskState>,
     unfinished: usize,
@@ -114,7 +114,11 @@ impl Run {
                 phase: Phase::Blocked,
                 blocked_by: graph.dependencies(task).len(),
                 taken: false,
-                begins: Begins::AtOnce,
+                begins: match workflow.tasks[task].on_interrupt {
+                    OnInterrupt::Retry => Begins::AtOnce,
+                    OnInterrupt::Fail => Begins::AfterRecord,
+                },
+                is_cut_off: false,
                 is_known: false,
                 attempt: 1,
                 interrupted: 0,
@@ -136,6 +140,7 @@ impl Run {
             created_at,
             life: 0,
             interruptions: 0,
+            interruptions_max: u32::MAX,
             relay,
             tasks,
             unfinished,
@@ -192,6 +197,7 @@ impl Run {
         if state.begins == Begins::AfterRecord {
             state.begins = Begins::Recording;
             state.wait = None;
+            state.is_known = true;
             return Some(self.record(task, TaskStatus::Running, None));
         }
         state.taken = true;
@@ -256,7 +262,7 @@ impl Run {
 
     /// What is to be kept when its runner leaves: an attempt that is over, but on no record, because its callback is not told or its run is
     /// halted, is over for nothing.
-    pub fn left(&mut self, is_told: impl Fn(usize) -> bool) -> Vec<TaskRecord> {
+    pub fn left(&mut self, is_told: impl Fn(usize) -> bool, now: Wall) -> Vec<TaskRecord> {
         let is_held_back = |task: usize| {
             let name = &self.workflow.tasks[task].id;
             self.held_back.iter().any(|record| record.name == *name && record.started_at.is_some())
@@ -269,8 +275,26 @@ impl Run {
             Phase::Final(_) => is_held_back(task),
             _ => false,
         };
+        let is_late = |&task: &usize| self.is_late(task) && !is_told(task);
         let open: Vec<usize> = (0..self.tasks.len()).filter(is_open).collect();
-        open.into_iter().map(|task| self.cut_off(task)).collect()
+        let late: Vec<usize> = (0..self.tasks.len()).filter(is_late).collect();
+        let mut records: Vec<TaskRecord> = open.into_iter().map(|task| self.cut_off(task)).collect();
+        records.extend(late.into_iter().map(|task| {
+            self.tasks[task].wait = Some(Wait::new(Duration::ZERO, now));
+            self.record(task, TaskStatus::Running, None)
+        }));
+        records
+    }
+
+    /// Whether an attempt is on record as begun, or about to be, whose body was not called.
+    fn is_late(&self, task: usize) -> bool {
+        let state = &self.tasks[task];
+        let is_to_begin = state.phase == Phase::Active && !state.taken && !state.is_cut_off;
+        is_to_begin && state.begins != Begins::AfterRecord && self.fails_when_cut_off(task)
+    }
+
+    fn fails_when_cut_off(&self, task: usize) -> bool {
+        self.workflow.tasks[task].on_interrupt == OnInterrupt::Fail
     }
 
     fn cut_off(&mut self, task: usize) -> TaskRecord {
@@ -278,6 +302,7 @@ impl Run {
         state.attempt += 1;
         state.interrupted += 1;
         state.taken = false;
+        state.is_cut_off = true;
         self.record(task, TaskStatus::Running, None)
     }
 

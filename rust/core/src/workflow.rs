@@ -7,6 +7,16 @@ use crate::graph::Graph;
 use crate::policy::RetryPolicy;
 use crate::rule::Rule;
 
+/// What becomes of a task whose attempt was cut off, by the death of its process or by a shutdown that did not wait for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnInterrupt {
+    /// It is attempted again, which uses up no attempt.
+    #[default]
+    Retry,
+    /// It fails. Each attempt is on record before its body is called, so that of one without a record nothing was done.
+    Fail,
+}
+
 /// One task as declared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
@@ -16,6 +26,8 @@ pub struct Task {
     pub dependencies: Vec<Arc<str>>,
     /// When failed attempts are tried again.
     pub retry: RetryPolicy,
+    /// What becomes of it when an attempt is cut off.
+    pub on_interrupt: OnInterrupt,
     /// Decides whether it runs; without one, the fate of its dependencies does.
     pub rule: Option<Rule>,
     /// Names the Python function in the binding's table.

@@ -9,7 +9,7 @@ use cloaca_core::graph::Graph;
 use cloaca_core::policy::RetryPolicy;
 use cloaca_core::port::{Change, CronMove, Schedule, ScheduleKind};
 use cloaca_core::time::{Mono, Now, Wall};
-use cloaca_core::workflow::{Task, Workflow};
+use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
 use uuid::Uuid;
 
 const HOUR_US: i64 = 3_600_000_000;
@@ -25,6 +25,7 @@ fn engine() -> Engine {
     let settings = Settings {
         task_timeout: hour,
         workflow_timeout: hour,
+        interruptions_max: 20,
         crons_enabled: true,
         catchup_max: 1,
         contexts: Bounds::default(),
@@ -37,6 +38,7 @@ fn engine() -> Engine {
         id,
         dependencies: Vec::new(),
         retry: RetryPolicy::default(),
+        on_interrupt: OnInterrupt::Retry,
         rule: None,
         body: 1,
         has_failure_callback: false,

@@ -28,7 +28,7 @@ use cloaca_core::runtime::{
     Watch, Work,
 };
 use cloaca_core::time::Wall;
-use cloaca_core::workflow::{Task, Workflow};
+use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::sync::{Condvar, Mutex};
@@ -213,6 +213,7 @@ fn task(id: &str, after: &[&str]) -> Task {
         id: id.into(),
         dependencies: after.iter().map(|&id| id.into()).collect(),
         retry: RetryPolicy { attempts_max: 1, ..RetryPolicy::default() },
+        on_interrupt: OnInterrupt::Retry,
         rule: None,
         body: 1,
         has_failure_callback: false,
@@ -241,6 +242,7 @@ impl House {
         let settings = Settings {
             task_timeout: HOUR,
             workflow_timeout: HOUR,
+            interruptions_max: 20,
             crons_enabled: false,
             catchup_max: 1,
             contexts: Bounds::default(),

@@ -7,7 +7,7 @@ use std::thread;
 use cloaca_core::context::{Bounds, LIGHT_BYTES_MAX, Relay, hash_json, hash_text, join, parse};
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::RetryPolicy;
-use cloaca_core::workflow::{Task, Workflow};
+use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
 use serde_json::{Value, json};
 
 /// A workflow of these tasks with their dependencies.
@@ -20,6 +20,7 @@ fn workflow(tasks: &[(String, Vec<String>)]) -> Arc<Workflow> {
         id: Arc::clone(id),
         dependencies,
         retry: RetryPolicy::default(),
+        on_interrupt: OnInterrupt::Retry,
         rule: None,
         body: 0,
         has_failure_callback: false,

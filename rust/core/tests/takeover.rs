@@ -11,7 +11,7 @@ use cloaca_core::graph::Graph;
 use cloaca_core::policy::RetryPolicy;
 use cloaca_core::port::{Admitted, Change, Receipt, TickChange, TriggerRow, TriggerState, Unfinished};
 use cloaca_core::time::{Mono, Now, Wall};
-use cloaca_core::workflow::{Task, Workflow};
+use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
 use uuid::Uuid;
 
 const MINE: i64 = 2;
@@ -23,6 +23,7 @@ fn engine() -> Engine {
     let settings = Settings {
         task_timeout: hour,
         workflow_timeout: hour,
+        interruptions_max: 20,
         crons_enabled: false,
         catchup_max: 1,
         contexts: Bounds::default(),
@@ -76,6 +77,7 @@ fn beside_theirs(overlap: Overlap) -> Engine {
         id,
         dependencies: Vec::new(),
         retry: RetryPolicy::default(),
+        on_interrupt: OnInterrupt::Retry,
         rule: None,
         body: 1,
         has_failure_callback: false,

@@ -119,12 +119,12 @@ impl Engine {
     }
 
     /// Whoever goes on with what is in hand must not give a number twice.
-    pub(super) fn leaving(&mut self, in_flight: &[Job], out: &mut Effects) {
+    pub(super) fn leaving(&mut self, in_flight: &[Job], now: Now, out: &mut Effects) {
         self.record_beginnings(Mono(u64::MAX), out);
         let told: HashSet<(Uuid, usize)> = in_flight.iter().map(|job| (job.run, job.task as usize)).collect();
         for run in self.runs.values_mut() {
             let id = run.id;
-            let tasks = run.left(|task| told.contains(&(id, task)));
+            let tasks = run.left(|task| told.contains(&(id, task)), now.wall);
             if !tasks.is_empty() {
                 let change = RunChange { run: run.row, epoch: self.epoch, tasks, end: None };
                 out.commits.push((Change::Run(change), Then::Nothing));

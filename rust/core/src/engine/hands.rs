@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::engine::line::Turn;
-use crate::engine::{Effects, Engine, Job, Note, Request, Then};
+use crate::engine::{Effects, Engine, Job, Note, Request, Settings, Then};
 use crate::port::{Admitted, Change, NewRun, Unfinished};
 use crate::run::Run;
 use crate::time::{Now, Wall};
@@ -150,7 +150,8 @@ impl Engine {
             out.logs.push(Note::RunResumed { run: id, workflow: Arc::clone(&workflow.name) });
         }
         let is_held = unfinished.waits && !self.gate.is_first(id);
-        let (run, progress) = Run::resume(&unfinished, workflow, self.settings.contexts, now.wall);
+        let Settings { contexts, interruptions_max, .. } = self.settings;
+        let (run, progress) = Run::resume(&unfinished, workflow, contexts, interruptions_max, now.wall);
         self.take_in_hand(run);
         if is_held {
             self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });

@@ -29,7 +29,8 @@ impl Run {
         if !again {
             return self.give_up_attempt(task);
         }
-        let wait = (delay >= WAIT_KEPT).then(|| Wait::new(delay, now));
+        let is_kept = delay >= WAIT_KEPT || self.fails_when_cut_off(task);
+        let wait = is_kept.then(|| Wait::new(delay, now));
         self.attempt_later(task, delay, wait)
     }
 
@@ -83,6 +84,7 @@ impl Run {
         if left.is_zero() {
             self.tasks[task].phase = Phase::Active;
             progress.jobs.push(task);
+            self.give_up_on(task, now, progress);
         } else {
             self.tasks[task].phase = Phase::Delayed;
             progress.delayed.push((task, left));

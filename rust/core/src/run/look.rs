@@ -91,7 +91,6 @@ impl Run {
     fn looked_at_task(&mut self, task: usize, starts: bool, now: Wall, progress: &mut Progress) {
         if starts {
             self.set_off(task, now, progress);
-            self.give_up_on(task, now, progress);
         } else {
             self.finish(task, TaskStatus::Skipped, now, progress);
         }

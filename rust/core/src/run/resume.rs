@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::context::Bounds;
 use crate::port::{RunStatus, TaskRecord, TaskStatus, Unfinished};
 use crate::run::task::{Begins, Phase};
-use crate::run::{CANCELLED, INTERRUPTED_ATTEMPTS_MAX, Progress, Run};
+use crate::run::{CANCELLED, Progress, Run};
 use crate::time::Wall;
 use crate::workflow::Workflow;
 
@@ -21,12 +21,13 @@ impl Run {
         unfinished: &Unfinished,
         workflow: Arc<Workflow>,
         bounds: Bounds,
+        interruptions_max: u32,
         now: Wall,
     ) -> (Self, Progress) {
         let initial: Arc<str> = unfinished.context.as_str().into();
         let mut run = Self::new(unfinished.id, Arc::clone(&workflow), initial, bounds, unfinished.created_at);
         run.row = unfinished.row;
-        run.interruptions = unfinished.interruptions;
+        (run.interruptions, run.interruptions_max) = (unfinished.interruptions, interruptions_max);
         let mut progress = Progress::default();
         let mut records: HashMap<&str, &TaskRecord> =
             unfinished.tasks.iter().map(|record| (&*record.name, record)).collect();
@@ -39,10 +40,10 @@ impl Run {
                 let is_changed = *workflow.version != *unfinished.version;
                 let begun = records.get(id).copied();
                 if begun.is_some() || is_changed {
-                    run.tasks[task].follow(begun);
+                    run.take_up(task, begun);
                 }
-            } else if let Some(begun) = records.get(id) {
-                run.tasks[task].go_on(begun);
+            } else if let Some(&begun) = records.get(id) {
+                run.take_up(task, Some(begun));
             }
         }
         let is_left = |record: &&&TaskRecord| {
@@ -66,7 +67,10 @@ impl Run {
                 Some(kept) => drop(run.restore(task, &kept)),
                 None => {
                     let begun = records.get(&*workflow.tasks[task].id).copied();
-                    run.decide_again(task, begun, unfinished.interruptions, now, &mut progress);
+                    if unfinished.interruptions > 0 {
+                        run.take_up(task, begun);
+                    }
+                    run.decide(task, now, &mut progress);
                 }
             }
         }
@@ -89,31 +93,35 @@ impl Run {
         self.close(task, kept.status)
     }
 
-    fn decide_again(
-        &mut self,
-        task: usize,
-        kept: Option<&TaskRecord>,
-        interruptions: u32,
-        now: Wall,
-        progress: &mut Progress,
-    ) {
-        if interruptions > 0 {
-            self.tasks[task].follow(kept);
+    /// Takes up a task that is not final, with what its record says of its attempts.
+    fn take_up(&mut self, task: usize, kept: Option<&TaskRecord>) {
+        let (is_once, has_died) = (self.fails_when_cut_off(task), self.interruptions > 0);
+        let state = &mut self.tasks[task];
+        match kept {
+            Some(kept) if is_once => {
+                state.is_cut_off = kept.wait.is_none();
+                state.go_on(kept);
+            }
+            kept if has_died => state.follow(kept),
+            Some(kept) => state.go_on(kept),
+            None => {}
         }
-        self.decide(task, now, progress);
-        self.give_up_on(task, now, progress);
     }
 
-    /// Fails a task that was decided to start but was cut off too often.
+    /// Fails a task that was decided to start but was cut off too often, or must not be attempted again once it was.
     pub(super) fn give_up_on(&mut self, task: usize, now: Wall, progress: &mut Progress) {
         let state = &mut self.tasks[task];
         // It was cut off by no more deaths than its run has seen: a runner that leaves kills nobody.
         let deaths = state.interrupted.min(self.interruptions);
-        let is_about_to_begin = state.phase == Phase::Active && state.begins == Begins::AfterRecord;
-        if is_about_to_begin && deaths > INTERRUPTED_ATTEMPTS_MAX {
-            state.error = Some(format!("its process died during each of {deaths} attempts"));
-            progress.jobs.retain(|&job| job != task);
-            self.fail(task, now, progress);
-        }
+        let cause = if state.is_cut_off {
+            "an attempt of it was cut off, and on_interrupt is \"fail\"".to_owned()
+        } else if state.begins == Begins::AfterRecord && deaths > self.interruptions_max {
+            format!("its process died during each of {deaths} attempts")
+        } else {
+            return;
+        };
+        state.error = Some(cause);
+        progress.jobs.retain(|&job| job != task);
+        self.fail(task, now, progress);
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct TaskState {
     /// Whether a worker has begun the attempt.
     pub(super) taken: bool,
     pub(super) begins: Begins,
+    /// Whether its last attempt was cut off, and it goes on elsewhere or, where it is to fail then, not at all.
+    pub(super) is_cut_off: bool,
     /// Whether the store knows that it has begun.
     pub(super) is_known: bool,
     pub(super) attempt: u32,

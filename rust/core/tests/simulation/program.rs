@@ -13,7 +13,7 @@ use cloaca_core::port::{
 use cloaca_core::time::{Mono, Now};
 use uuid::Uuid;
 
-use crate::process::{Declaration, Grid, Process, Slot};
+use crate::process::{Declaration, Grid, Process, Slot, Stage, Worker};
 use crate::scenario::Trigger;
 use crate::world::World;
 
@@ -89,10 +89,17 @@ impl World {
         self.note(|| format!("{} leaves", process.epoch));
         self.stumble();
         let now = Now { mono: Mono(self.time_ns - process.born_ns), wall: self.wall() };
+        let mut open = Effects::default();
+        if self.random.percent(50) {
+            // Bodies that wait without a slot hear of the end, and go home.
+            let waits = |worker: &mut Worker| worker.stage == Stage::Deferred && !worker.is_given_up;
+            for Worker { job, .. } in process.workers.extract_if(.., waits) {
+                process.engine.step(Event::Interrupted(job), now, &mut open);
+            }
+        }
         let ends = process.late_ends();
         let runs = ends.iter().map(|(job, _)| job.run).collect();
         let kept = InFlight { runs, triggers: process.poller.rows_in_body() };
-        let mut open = Effects::default();
         let in_flight = ends.iter().map(|(job, _)| *job).collect();
         process.engine.step(Event::Leaving(in_flight), now, &mut open);
         let changes: Vec<Change> = open.commits.into_iter().map(|(change, _)| change).collect();

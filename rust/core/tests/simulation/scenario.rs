@@ -12,7 +12,7 @@ use cloaca_core::poll::{self, Plan};
 use cloaca_core::port::{ContextHash, TriggerRow};
 use cloaca_core::rule::{Operator, Rule};
 use cloaca_core::time::Wall;
-use cloaca_core::workflow::{Task, Workflow};
+use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
 
 use serde_json::Value;
 
@@ -121,6 +121,7 @@ impl Scenario {
             settings: Settings {
                 task_timeout: Duration::from_millis(random.pick(&[200, 2000, 20_000])),
                 workflow_timeout: Duration::from_millis(random.pick(&[500, 5000, 50_000])),
+                interruptions_max: random.pick(&[1, 3, 20]),
                 crons_enabled: true,
                 catchup_max: 3,
                 // Contexts here are small: at zero nearly all are looked at outside of a step.
@@ -207,6 +208,7 @@ fn task(random: &mut Random, ids: &[Arc<str>], place: usize) -> Task {
     Task {
         id: Arc::clone(&ids[place]),
         rule,
+        on_interrupt: if random.percent(25) { OnInterrupt::Fail } else { OnInterrupt::Retry },
         dependencies,
         retry: RetryPolicy {
             attempts_max: random.pick(&[1, 1, 2, 3]),

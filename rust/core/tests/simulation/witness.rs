@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
+use cloaca_core::engine::Job;
 use cloaca_core::port::{ContextHash, NewRun, RunEnd, RunStatus, TaskRecord, TaskStatus};
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::Workflow;
@@ -46,6 +47,10 @@ pub struct Seen {
     /// Outcomes that a callback was told, or that had none to tell.
     pub told: HashSet<(Arc<str>, TaskStatus)>,
     pub successes: HashSet<(Arc<str>, u32)>,
+    /// Attempts after which another may follow.
+    pub over: HashSet<(Arc<str>, u32)>,
+    /// Attempts of tasks that must not be made twice.
+    pub once: HashSet<(Arc<str>, u32)>,
     /// Before which attempts of tasks, whether or not it is kept.
     pub wished: HashMap<(Arc<str>, u32), Postponed>,
     /// What tasks left for their next attempts, as kept.
@@ -158,6 +163,21 @@ impl Witness {
         let attempts = seen.bodies.entry(Arc::clone(task)).or_default();
         assert!(!attempts.contains(&attempt), "attempt {attempt} of task {task} of run {id} began twice");
         attempts.push(attempt);
+    }
+
+    /// The body of a task is about to begin that must not begin again once it was cut off, whoever lives and whoever is taken for dead.
+    pub fn made_once(&mut self, id: Uuid, task: &Arc<str>, job: Job) {
+        let seen = self.seen(id);
+        if seen.is_changed || seen.life > 0 {
+            return;
+        }
+        let attempt = job.attempt;
+        assert!(seen.once.insert((Arc::clone(task), attempt)), "{job:?} begins again");
+        let mut before = seen.once.iter().filter(|(of, before)| of == task && *before < attempt);
+        assert!(
+            before.all(|before| seen.over.contains(before)),
+            "{job:?} begins, and nobody knows of the end of the one before"
+        );
     }
 
     /// Whether any body of a run has begun under its present owner.
@@ -290,6 +310,8 @@ impl Witness {
         seen.told.clear();
         seen.successes.clear();
         seen.wishes.clear();
+        seen.over.clear();
+        seen.once.clear();
         seen.left.clear();
         seen.records.retain(|_, (status, _)| *status == TaskStatus::Completed);
         seen.is_cancelled = false;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cloaca_core::engine::{Effects, Event, Job};
 use cloaca_core::port::TaskStatus;
 use cloaca_core::run::{Ended, Ruling};
+use cloaca_core::workflow::OnInterrupt;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -80,9 +81,17 @@ impl World {
         assert!(!is_halted, "a task of run {id} started after the run was halted");
         let due = process.retry_due.get(&(id, worker.job.task)).copied();
         assert!(due.is_none_or(|due| worker.since >= due), "a task of run {id} was tried again too early");
+        let (task, workflow) = (worker.job.task as usize, Arc::clone(&run.workflow));
+        if workflow.tasks[task].on_interrupt == OnInterrupt::Fail {
+            let version = self.store.state().run(id).map(|kept| Arc::clone(&kept.new.version));
+            self.witness.seen(id).is_changed |= version.is_none_or(|version| version != workflow.version);
+            self.witness.made_once(id, &worker.task, worker.job);
+        }
+        let process = &self.processes[p];
         if process.is_zombie {
             return;
         }
+        let run = process.engine.run(id).expect("it was just found");
         let store = self.store.state();
         let kept =
             store.run(id).unwrap_or_else(|| panic!("a task of run {id} started before the run was kept"));
@@ -181,6 +190,7 @@ impl World {
             }
             Ruling::Final => {}
             Ruling::Retry => {
+                self.witness.seen(job.run).over.insert((Arc::clone(&worker.task), job.attempt));
                 let store = self.store.state();
                 let record = store.run(job.run).and_then(|kept| {
                     kept.tasks

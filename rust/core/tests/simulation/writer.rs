@@ -1,5 +1,7 @@
 //! Carries out what an engine decides: the part of runtime.rs around the engine's lock and the writer's queue.
 
+use std::sync::Arc;
+
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Effects, Event, Rearm, Then};
 use cloaca_core::port::{Admitted, Change, Receipt, RunChange, RunEnd, Store as _};
@@ -24,6 +26,10 @@ impl World {
         let known = &mut self.processes[p].ends;
         *known = effects.ends.map_or(*known, |ends| ends.max(*known));
         for job in effects.released {
+            let given_up = self.processes[p].workers.iter().find(|worker| worker.job == job);
+            if let Some(task) = given_up.map(|worker| Arc::clone(&worker.task)) {
+                self.witness.seen(job.run).over.insert((task, job.attempt));
+            }
             let workers = self.processes[p].workers.iter_mut();
             workers.filter(|worker| worker.job == job).for_each(|worker| worker.is_given_up = true);
         }
