@@ -258,7 +258,8 @@ class Runs:
 
     def get_run(self, run_id: str) -> dict[str, Any] | None:
         """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
-        started_at completed_at`)."""
+        started_at completed_at waits_until`; `waits_until` is when the next attempt begins, where that waits
+        by the task's own wish or for long)."""
         row = self._open().runs.run(check.run_id(run_id))
         if row is None:
             return None

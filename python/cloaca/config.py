@@ -71,9 +71,9 @@ class DefaultRunnerConfig:
     `max_pollers` is how many threads poll at most, 64 by default: so many bodies that hang at once stop every
     trigger, and a warning comes before. `interruptions_max`, 20 by default and at least 1, is how many deaths
     of its process a task may have been cut off by: after one more it is taken for their cause and fails,
-    whatever its retries; `@task(on_interrupt="fail")` fails at the first. These eight show in `to_dict` only when set.
-    `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change nothing: no
-    loop looks for work here, and one connection writes.
+    whatever its retries; `@task(on_interrupt="fail")` fails at the first. These eight show in `to_dict` only
+    when set. `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change
+    nothing: no loop looks for work here, and one connection writes.
 
     Raises:
         ConfigError: (a `ValueError`) a value that makes no sense; the message names the field.

@@ -383,8 +383,8 @@ class RetryAfter(CloacaError):
 
     A task's wait uses up none of its attempts, and its end is kept: who goes on with the run after a restart
     waits for the rest. It holds no slot. Its only bounds are `retry_for`, which fails a task whose wish would
-    lead beyond it, and the time-out of the run; a cancel ends it at once. `delay` is a duration such as `"2m"`, seconds as a number, or a `timedelta`; `delay_us` holds it in
-    microseconds.
+    lead beyond it, and the time-out of the run; a cancel ends it at once. `delay` is a duration such as
+    `"2m"`, seconds as a number, or a `timedelta`; `delay_us` holds it in microseconds.
 
     Raises:
         TriggerError: the delay is no duration.

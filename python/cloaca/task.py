@@ -147,13 +147,14 @@ def task(
     The function takes the context, and a handle if its second parameter is called `handle` or `task_handle`.
     `id` is its name unless given; `dependencies` are ids or decorated functions. `retry_attempts` counts all
     attempts; with `retry_for`, a duration such as `"10m"`, no further attempt begins so long after the first
-    one began, and without `retry_attempts` any number of attempts may. `retry_delay_ms` and `retry_max_delay_ms` are milliseconds, `retry_backoff` is `fixed`, `linear`
-    or `exponential`, `retry_condition` is `never`, `transient` or `all`. `on_interrupt` says what becomes of
-    the task when an attempt is cut off, by the death of its process or a shutdown that its body outlasts:
-    `retry`, the default, attempts it again and uses up none of its attempts; `fail` fails it, and puts each
-    attempt on record before its body is called, so that with `retry_attempts=1` the body is called at most
-    once. `on_success(task_id, context)` and
-    `on_failure(task_id, error, context)` hear of the final outcome. `trigger_rules` decides whether it runs.
+    one began, and without `retry_attempts` any number of attempts may. `retry_delay_ms` and
+    `retry_max_delay_ms` are milliseconds, `retry_backoff` is `fixed`, `linear` or `exponential`,
+    `retry_condition` is `never`, `transient` or `all`. `on_interrupt` says what becomes of the task when an
+    attempt is cut off, by the death of its process or a shutdown that its body outlasts: `retry`, the
+    default, attempts it again and uses up none of its attempts; `fail` fails it, and puts each attempt on
+    record before its body is called, so that with `retry_attempts=1` the body is called at most once.
+    `on_success(task_id, context)` and `on_failure(task_id, error, context)` hear of the final outcome.
+    `trigger_rules` decides whether it runs.
 
     Raises:
         WorkflowError: (a `ValueError`) outside a block, an id that is taken, or an argument that makes no

@@ -130,10 +130,9 @@ class Worker:
 
     def _tell_ended(self, job: Job, task_id: str, workflow: str, failure: BaseException, final: bool) -> None:
         """Lets the log know of an attempt that left nothing."""
+        line, values = "task '%s' of run %s, which is over,", [task_id, run_id(job)]
         if workflow:
-            line, values = "task '%s' of workflow '%s', run %s,", (task_id, workflow, run_id(job))
-        else:
-            line, values = "task '%s' of run %s, which is over,", (task_id, run_id(job))
+            line, values = "task '%s' of workflow '%s', run %s,", [task_id, workflow, run_id(job)]
         about = _about(job, task_id, workflow)
         if isinstance(failure, RetryAfter) and not final:
             # What was asked for is no news of a healthy day.
@@ -141,15 +140,8 @@ class Worker:
             say(_task_log, logging.DEBUG, text, *values, job.attempt, waits, about=about)
             return
         level = logging.ERROR if final else logging.WARNING
-        say(
-            _task_log,
-            level,
-            f"{line} failed in attempt %d",
-            *values,
-            job.attempt,
-            raised=failure,
-            about=about,
-        )
+        text = f"{line} failed in attempt %d"
+        say(_task_log, level, text, *values, job.attempt, raised=failure, about=about)
 
     def _tell_failure(
         self, job: Job, task: TaskDefinition, task_id: str, error: str, context: Context

@@ -325,7 +325,7 @@ class Workflow:
         content = [("name", self._name), ("description", _canonical(self._description))]
         content += [(f"tag {key}", value) for key, value in sorted(self._tags.items())]
         for task in sorted(self._tasks, key=lambda task: task.id):
-            parts = [list(task.dependencies), task.retry._spec(), task.rule]
+            parts: list[Any] = [list(task.dependencies), task.retry._spec(), task.rule]
             if task.on_interrupt != "retry":
                 # Only then, so that a workflow without it keeps its version.
                 parts.append(task.on_interrupt)

@@ -26,6 +26,12 @@ def task_of(runner: cloaca.DefaultRunner, run: cloaca.Run) -> dict[str, Any]:
     return dict(found["tasks"][0])
 
 
+def status_of(runner: cloaca.DefaultRunner, run: cloaca.Run) -> str:
+    found = runner.get_run(run.id)
+    assert found is not None
+    return str(found["status"])
+
+
 def told_by(runner: cloaca.DefaultRunner) -> str:
     """What it says of itself when work is wanted of it."""
     try:
@@ -126,8 +132,7 @@ def test_what_had_not_begun_when_the_runner_left_is_begun_by_the_next(tmp_path: 
         leaves.set()
         closing.join(WAIT)
     with cloaca.DefaultRunner.with_config(url, config) as runner:
-        for run in runs:
-            assert eventually(lambda: (runner.get_run(run.id) or {})["status"] == "Completed"), run
+        assert eventually(lambda: {status_of(runner, run) for run in runs} == {"Completed"})
     assert sorted(calls) == [
         ("postponed", 1),
         ("postponed", 2),

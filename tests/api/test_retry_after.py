@@ -64,7 +64,7 @@ def started(clock: cloaca.testing.Runner, body: Body) -> cloaca.Run:
 
 
 def taken_over(clock: cloaca.testing.Runner, body: Body, run: cloaca.Run) -> str:
-    """Where the run stands once the next runner has it in hand, which is looked for by a thread of its own."""
+    """Where the run stands once the next runner has it in hand, which a thread of its own looks for."""
     body.runner = clock
     assert eventually(lambda: "goes on here" in clock.why_run(run.id))
     return clock.why_run(run.id)
@@ -344,6 +344,5 @@ def test_a_time_that_is_none_is_refused_by_name(value: Any) -> None:
 
 
 def test_a_policy_beside_the_time_is_refused() -> None:
-    with pytest.raises(cloaca.WorkflowError, match=r"retry and retry_for .* not both"):
-        with cloaca.WorkflowBuilder("w"):
-            cloaca.task(retry=cloaca.RetryPolicy.default(), retry_for="1m")(lambda context: None)
+    with pytest.raises(cloaca.WorkflowError, match=r"retry and .*retry_for.* not both"):
+        declare(lambda context: None, retry=cloaca.RetryPolicy.default(), retry_for="1m")

@@ -198,7 +198,8 @@ def test_get_run_shows_the_final_context_and_each_task(runner: cloaca.DefaultRun
     assert found["context"] == {"given": 0}
     assert found["final_context"] == {"given": 0, "first": 1}
     tasks = {task["id"]: task for task in found["tasks"]}
-    assert list(tasks["first"]) == ["id", "status", "attempts", "error", "started_at", "completed_at"]
+    names = ["id", "status", "attempts", "error", "started_at", "completed_at", "waits_until"]
+    assert list(tasks["first"]) == names
     assert {name: task["status"] for name, task in tasks.items()} == {
         "first": "Completed",
         "second": "Failed",
