@@ -103,7 +103,7 @@ class Crons:
                 raise ScheduleError(
                     f"Failed to update cron schedule: {name} is {excerpt(value)}; it must be a str"
                 )
-        for other in engine.store.query(_SAME_CRON, [schedule_id, cron_expression, timezone]):
+        for other in engine.store.look(_SAME_CRON, [schedule_id, cron_expression, timezone]):
             raise ScheduleError(
                 f"Failed to update cron schedule: its workflow already has {cron_expression!r} in "
                 f"{timezone!r}, as schedule {other['id']}; change or delete that one"

@@ -11,7 +11,7 @@ from . import check, registry, rows, why_run
 from .check import flag
 from .context import decode_value, encode_within
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
-from .run import Run
+from .run import Run, result_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._cloaca import Watch
     from .config import DefaultRunnerConfig
     from .context import Context
+    from .crew import Crew
     from .result import WorkflowResult
 
 
@@ -40,6 +41,7 @@ class Runs:
     if TYPE_CHECKING:
         _engine: Any
         _config: DefaultRunnerConfig
+        _crew: Crew
 
         def _open(self) -> Any: ...
 
@@ -84,10 +86,12 @@ class Runs:
         *,
         check: bool = False,
     ) -> WorkflowResult:
-        """Like `execute`, without blocking the event loop."""
-        import asyncio
-
-        return await asyncio.to_thread(self.execute, workflow_name, context, check=check)
+        """Like `execute`, without blocking the event loop, and without a thread that waits."""
+        checks = flag(check, "check")
+        run = self._submit(workflow_name, context)
+        assert run._watch is not None, "a run that was submitted is watched"
+        result = result_of(await self._crew.awaiter.wait(run._watch))
+        return result.raise_for_failure() if checks else result
 
     def submit(
         self,
@@ -290,7 +294,7 @@ class Runs:
 
     def _why_elsewhere(self, row: dict[str, Any]) -> str:
         engine = self._open()
-        found = engine.store.query(_HOLDER, [row["id"]])
+        found = engine.store.look(_HOLDER, [row["id"]])
         holder = found[0] if found else {"owner": None, "cancelled": 0, "is_living": 0}
         owner = holder["owner"]
         if owner is not None and owner == engine.runs.owner():

@@ -10,12 +10,12 @@ from time import monotonic
 from . import check, registry, rows, why
 from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
-from .job import Ticket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
+    from ._cloaca import PollNow
     from .crew import Crew
     from .declarations import Declarations
 
@@ -167,30 +167,35 @@ class Triggers:
             return self._tick_cron(cron, dry_run)
         # A trigger that was declared a moment ago has no row yet.
         places = self._declarations.places
-        while (ticket := engine.polls.poll_now(name)) is None or (ticket is False and name in places):
-            self._refuse_elsewhere(name)
-            if monotonic() > deadline or engine.wait_closing(0.005):
-                raise RunnerError(f"trigger {excerpt(trigger_name)} is being polled and does not come back")
-        if ticket is False:
-            if (owner := self._polled_by(name)) is not None:
-                raise TriggerError(
-                    f"trigger {excerpt(name)} is not declared in this program; runner {owner} of this store "
-                    "polls it, call tick there"
-                )
-            raise TriggerError(self._unknown_trigger(trigger_name))
+        begun: PollNow | Literal[False] | None = None
         try:
+            while not (begun := engine.polls.poll_now(name)) and (begun is None or name in places):
+                self._refuse_elsewhere(name)
+                if monotonic() > deadline or engine.wait_closing(0.005):
+                    raise RunnerError(f"trigger {excerpt(name)} is being polled and does not come back")
+            if not begun:
+                raise self._undeclared(name)
             before = self._kept_cursor(name)
+            decided = rows.tick(self._crew.poll_now(begun, dry_run))
         except BaseException:
-            # Ctrl-C, or a store that doesn't answer: the poll that was begun is called off.
-            engine.polls.poll_looked(Ticket(*ticket))
+            # Ctrl-C, or a store that doesn't answer: a poll that was begun is called off.
+            if begun:
+                begun.look()
             raise
-        decided = rows.tick(self._crew.poll_now(ticket, dry_run))
         engine.polls.flush(name)
         if not dry_run:
             # Fires with cursors: only the store knows which of them were taken.
             after = self._kept_cursor(name)
             decided["cursor"] = None if after in (before, None) else decode_value(after)
         return decided
+
+    def _undeclared(self, name: str) -> TriggerError:
+        if (owner := self._polled_by(name)) is not None:
+            return TriggerError(
+                f"trigger {excerpt(name)} is not declared in this program; runner {owner} of this store "
+                "polls it, call tick there"
+            )
+        return TriggerError(self._unknown_trigger(name))
 
     def _tick_cron(self, cron: dict[str, Any], dry_run: bool) -> dict[str, Any]:
         """Runs a cron once, beside its calendar."""
@@ -212,7 +217,7 @@ class Triggers:
         return {"outcome": "fire", "reason": None, "fires": fires, "cursor": None}
 
     def _kept_cursor(self, name: str) -> Any:
-        kept = self._open().store.query(_CURSOR, [name])
+        kept = self._open().store.look(_CURSOR, [name])
         return kept[0]["cursor"] if kept else None
 
     def poll_soon(self, trigger_name: str) -> None:
@@ -244,13 +249,13 @@ class Triggers:
     def _cron_of(self, name: str) -> dict[str, Any] | None:
         """The schedule of the cron that a trigger of this name is, or was."""
         engine = self._open()
-        found = engine.store.query(_CRON, [name])
+        found = engine.store.look(_CRON, [name])
         row: dict[str, Any] | None = engine.schedules.cron(found[0]["id"]) if found else None
         return row
 
     def _polled_by(self, name: str) -> int | None:
         """The number of the living runner that polls a trigger."""
-        owners = self._open().store.query(_OWNER, [name])
+        owners = self._open().store.look(_OWNER, [name])
         return int(owners[0]["epoch"]) if owners else None
 
     def _unknown_trigger(self, name: str) -> str:

@@ -7,6 +7,7 @@ Invariant: a runner that was shut down refuses every call but `shutdown`.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 import threading
@@ -269,9 +270,33 @@ class DefaultRunner(Runs, Crons, Triggers):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._shutdown_apart()
+
+    async def _shutdown_apart(self) -> None:
+        """Shuts down on a thread of its own: those of the loop may all wait for what only this ends."""
         import asyncio
 
-        await asyncio.to_thread(self.shutdown)
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        context = contextvars.copy_context()
+
+        def end() -> None:
+            error = None
+            try:
+                context.run(self.shutdown)
+            except BaseException as raised:
+                error = raised
+            # Nobody waits in a loop that was closed meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(tell, error)
+
+        def tell(error: BaseException | None) -> None:
+            if not ended.done():
+                ended.set_result(error)
+
+        threading.Thread(target=end, name="cloaca-shutdown").start()
+        if (error := await ended) is not None:
+            raise error
 
     def __repr__(self) -> str:
         state = "shut down" if self._closed else "open"

@@ -152,6 +152,19 @@ class Runner(DefaultRunner):
         result = run.result()
         return result.raise_for_failure() if checks else result
 
+    async def execute_async(
+        self,
+        workflow_name: str,
+        context: Context | Mapping[str, Any] | None = None,
+        *,
+        check: bool = False,
+    ) -> WorkflowResult:
+        """Like `execute`, without blocking the event loop."""
+        import asyncio
+
+        # The clock is moved meanwhile.
+        return await asyncio.to_thread(self.execute, workflow_name, context, check=check)
+
     _way_out = "; the clock stands still: advance the clock with runner.advance(...)"
 
     def _patience(self, seconds: float | None) -> float | None:

@@ -10,6 +10,7 @@ mod clock;
 mod closing;
 mod flights;
 mod forget;
+mod hear;
 mod jobs;
 mod keeper;
 mod liaison;
@@ -54,6 +55,7 @@ pub use answers::{Answer, AskedFire};
 pub use checkpoints::Checkpointing;
 pub use clock::Clock;
 pub use forget::Kept;
+pub use hear::Heard;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use pollers::PollTurn;
@@ -144,6 +146,7 @@ struct Shared {
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
     /// Whoever waited was told that no news will come.
     has_lost: AtomicBool,
+    hearers: hear::Hearers,
     /// Held by who changes a schedule, from the store to the engine.
     schedules: Mutex<()>,
     schedules_version: AtomicU64,
@@ -242,6 +245,7 @@ impl Runtime {
             cancels: Mutex::default(),
             watches: Mutex::default(),
             has_lost: AtomicBool::new(false),
+            hearers: hear::Hearers::default(),
             schedules: Mutex::default(),
             schedules_version: AtomicU64::new(0),
             questions: Mutex::default(),

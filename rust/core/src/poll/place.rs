@@ -98,6 +98,7 @@ impl Poller {
             first: None,
             make_up: None,
             asked_at: None,
+            waits_from: None,
             is_wanted: false,
             fired_at: None,
             cursor: None,
@@ -113,16 +114,21 @@ impl Poller {
         let is_busy = state.in_body && !rest.given_up || state.in_commit;
         let first = rest.waits_for.take().or(is_busy.then_some(old));
         rest.retired = true;
+        // Also one that was asked for, and has not begun.
+        let is_wanted = std::mem::take(&mut rest.is_wanted) || rest.asked_at.is_some() && !state.in_body;
         if !state.in_body {
+            rest.asked_at = None;
             self.wheel.cancel(old);
         }
-        self.rests[new as usize].older = Some(old);
+        let rest = &mut self.rests[new as usize];
+        rest.older = Some(old);
+        rest.is_wanted = is_wanted;
         self.note(old);
         if let Some(first) = first {
             self.rests[first as usize].successor = Some(new);
             self.rests[new as usize].waits_for = Some(first);
-            self.note(new);
         }
+        self.note(new);
     }
 
     /// Stops polling what is declared no more. A poll in flight still counts.
@@ -282,18 +288,19 @@ impl Poller {
     }
 
     /// Stops polling a trigger that another owner polls now; [`Poller::enable`] takes it back.
-    pub fn park(&mut self, slot: u32) {
+    pub fn park(&mut self, slot: u32, now: Mono) {
         self.rests[slot as usize].elsewhere = true;
         self.rests[slot as usize].make_up = None;
         self.slots[slot as usize].in_commit = false;
         self.note(slot);
         self.wheel.cancel(slot);
-        // Who polls it elsewhere has its cursor; the successor asks for it anew.
+        // Who polls it elsewhere has its cursor; the successor asks for it anew. Where it was forgotten, the successor has a row of its own.
         if !self.slots[slot as usize].in_body
             && let Some(new) = self.rests[slot as usize].successor.take()
         {
             self.rests[new as usize].waits_for = None;
             self.note(new);
+            self.arm(new, now);
             self.vacate(new);
         }
     }
