@@ -1,7 +1,7 @@
 //! Writes how far a run has come. Invariant: only the owner writes, and only while the run is not final.
 
 use cloaca_core::port::{RunChange, RunEnd, RunStatus, TaskRecord};
-use rusqlite::{Connection, OptionalExtension as _, named_params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, named_params};
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::value::micros;
@@ -116,39 +116,62 @@ fn guards_hash(db: &Connection, change: &RunChange) -> Result<Option<bool>, Fail
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
 }
 
-/// Inserts a task's record, or replaces it in its place.
+/// The statement that inserts a task's record, or replaces it in its place.
+macro_rules! put_task {
+    ($columns:literal, $values:literal, $changes:literal) => {
+        concat!(
+            "INSERT INTO tasks (run, name, position, status, attempt, started_at, completed_at, error, context, interrupted",
+            $columns,
+            ") VALUES (:run, :name, (SELECT coalesce(max(position) + 1, 0) FROM tasks WHERE run = :run), :status, :attempt,
+                :started_at, :completed_at, :error, :context, :interrupted",
+            $values,
+            ") ON CONFLICT (run, name) DO UPDATE SET
+                status = excluded.status,
+                attempt = excluded.attempt,
+                interrupted = excluded.interrupted,
+                started_at = excluded.started_at,
+                completed_at = excluded.completed_at,
+                error = excluded.error,
+                context = excluded.context",
+            $changes
+        )
+    };
+}
+
+/// Inserts a task's record, or replaces it in its place. Most tasks wait for nothing and leave nothing for a next attempt, and each
+/// parameter costs.
 fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure> {
-    const SQL: &str = "
-        INSERT INTO tasks (run, name, position, status, attempt, started_at, completed_at, error, context, interrupted,
-            postponed, not_before, wait_us, checkpoint)
-        VALUES (:run, :name, (SELECT coalesce(max(position) + 1, 0) FROM tasks WHERE run = :run), :status, :attempt, :started_at,
-            :completed_at, :error, :context, :interrupted, :postponed, :not_before, :wait_us, :checkpoint)
-        ON CONFLICT (run, name) DO UPDATE SET
-            status = excluded.status,
-            attempt = excluded.attempt,
-            interrupted = excluded.interrupted,
-            postponed = excluded.postponed,
-            not_before = excluded.not_before,
-            wait_us = excluded.wait_us,
-            checkpoint = excluded.checkpoint,
-            started_at = excluded.started_at,
-            completed_at = excluded.completed_at,
-            error = excluded.error,
-            context = excluded.context";
-    db.prepare_cached(SQL)?.execute(named_params! {
+    const PLAIN: &str =
+        put_task!("", "", ", postponed = 0, not_before = NULL, wait_us = NULL, checkpoint = NULL");
+    const WHOLE: &str = put_task!(
+        ", postponed, not_before, wait_us, checkpoint",
+        ", :postponed, :not_before, :wait_us, :checkpoint",
+        ", postponed = excluded.postponed, not_before = excluded.not_before, wait_us = excluded.wait_us,
+                checkpoint = excluded.checkpoint"
+    );
+    let is_plain = task.postponed == 0 && task.wait.is_none() && task.checkpoint.is_none();
+    let mut statement = db.prepare_cached(if is_plain { PLAIN } else { WHOLE })?;
+    let plain: &[(&str, &dyn ToSql)] = named_params! {
         ":run": run,
         ":name": &*task.name,
         ":status": task.status.name(),
         ":attempt": task.attempt,
         ":interrupted": task.interrupted,
-        ":postponed": task.postponed,
-        ":not_before": micros(task.wait.map(|wait| wait.not_before)),
-        ":wait_us": task.wait.map(|wait| wait.span_us),
-        ":checkpoint": task.checkpoint.as_deref(),
         ":started_at": micros(task.started_at),
         ":completed_at": micros(task.completed_at),
         ":error": task.error,
         ":context": task.context.as_deref(),
-    })?;
+    };
+    if is_plain {
+        statement.execute(plain)?;
+        return Ok(());
+    }
+    let more: &[(&str, &dyn ToSql)] = named_params! {
+        ":postponed": task.postponed,
+        ":not_before": micros(task.wait.map(|wait| wait.not_before)),
+        ":wait_us": task.wait.map(|wait| wait.span_us),
+        ":checkpoint": task.checkpoint.as_deref(),
+    };
+    statement.execute(&*[plain, more].concat())?;
     Ok(())
 }
