@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import timedelta
-    from typing import Any, TypeVar, overload
+    from typing import Any, Literal, TypeVar, overload
 
     from .workflow import WorkflowBuilder
 
@@ -116,7 +116,7 @@ if TYPE_CHECKING:
         retry_max_delay_ms: float | None = None,
         retry_condition: str | None = None,
         retry_jitter: bool | None = None,
-        on_interrupt: str | None = None,
+        on_interrupt: Literal["retry", "fail"] | None = None,
         on_success: Callable[..., Any] | None = None,
         on_failure: Callable[..., Any] | None = None,
         trigger_rules: dict[str, Any] | None = None,
