@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ._cloaca import Watch
     from ._runs import Runs
+    from .types import RunStatus
 
 LOOK_SECONDS = 0.05
 """Between two looks at a run that another runner drives."""
@@ -40,7 +41,7 @@ class Run:
         self.id = run_id
 
     @property
-    def status(self) -> str:
+    def status(self) -> RunStatus:
         """Where it stands: `Pending`, `Running`, `Completed`, `Failed` or `Cancelled`.
 
         Raises:
@@ -57,7 +58,8 @@ class Run:
         row = self._runner._open().runs.run(self.id)
         if row is None:
             raise self._unknown()
-        return str(row["status"])
+        status: RunStatus = row["status"]
+        return status
 
     def result(self, timeout: float | None = None) -> WorkflowResult:
         """Waits until the run is final.
@@ -137,7 +139,7 @@ class Run:
         return WorkflowError(f"run {self.id} is not kept any more; list_runs() shows those that are")
 
 
-def result_of(ended: tuple[str, str, str, str, str | None]) -> WorkflowResult:
+def result_of(ended: tuple[RunStatus, str, str, str, str | None]) -> WorkflowResult:
     """A run's end as the engine tells it."""
     status, started, finished, context, error = ended
     return WorkflowResult(
