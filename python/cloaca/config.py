@@ -10,7 +10,7 @@ from .errors import ConfigError, excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
     from .types import Durability, Duration
 
@@ -78,7 +78,7 @@ class DefaultRunnerConfig:
     """
 
     __slots__ = tuple(_DEFAULTS)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     max_concurrent_tasks: int
     scheduler_poll_interval_ms: int

@@ -15,7 +15,7 @@ from .frozen import Frozen
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, ClassVar
 
     from .types import Duration
 
@@ -229,7 +229,7 @@ class RetryPolicyBuilder(Frozen):
     """
 
     __slots__ = ("_fields",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     _fields: dict[str, Any]
 

@@ -13,7 +13,7 @@ from .name import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from typing import Any, ClassVar, Self
 
     from .types import ContextLike, Duration, RunStatus
 
@@ -253,7 +253,7 @@ class WorkflowResult(Frozen):
     """
 
     __slots__ = ("end_time", "error_message", "final_context", "start_time", "status")
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     status: RunStatus
     start_time: str

@@ -34,6 +34,8 @@ class Run:
 
     __slots__ = ("_result", "_runner", "_watch", "id")
 
+    id: str
+
     def __init__(self, runner: Runs, run_id: str, watch: Watch | None) -> None:
         self._runner = runner
         self._watch = watch

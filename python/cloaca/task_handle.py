@@ -76,6 +76,8 @@ class TaskHandle:
 
     __slots__ = ("_deferred", "_engine", "_held", "_job", "_open", "_waits", "task_id")
 
+    task_id: str
+
     def __init__(self, engine: Engine, job: Job, task_id: str, deferred: Deferred) -> None:
         self._deferred = deferred
         self._engine = engine

@@ -43,6 +43,12 @@ class Tick:
         "trigger_name",
     )
 
+    trigger_name: str
+    scheduled_at: str
+    last_fired_at: str | None
+    consecutive_failures: int
+    last_error: str | None
+
     def __init__(
         self,
         trigger_name: str,
