@@ -15,7 +15,7 @@ from .result import TriggerResult
 from .task_handle import TaskHandle
 from .tick import Tick
 
-Item = TypeVar("Item", covariant=True)
+_Item = TypeVar("_Item", covariant=True)
 
 # What a program gives
 
@@ -106,10 +106,10 @@ Rule: TypeAlias = dict[str, Any]
 """A trigger rule, as `context_value`, `all_of` and the others build it."""
 
 
-class Several(Protocol[Item]):
+class Several(Protocol[_Item]):
     """Lists, tuples and sets, and not a text, which would be taken letter by letter."""
 
-    def __iter__(self) -> Iterator[Item]: ...
+    def __iter__(self) -> Iterator[_Item]: ...
     def __contains__(self, item: object, /) -> bool: ...
 
 
