@@ -93,6 +93,9 @@ with cloaca.WorkflowBuilder("orders") as orders:
     cloaca.task(id="functions", dependencies=functions)(keeps)
     cloaca.task(id="mapped", dependencies=map(str, [1]))(keeps)
     cloaca.task(id="keys", dependencies={"keeps": 1}.keys())(keeps)
+    options: dict[str, Any] = {"id": "options", "retry_attempts": 2}
+    cloaca.task(**options)(keeps)
+    cloaca.task(trigger_rules={"type": "Always"})(keeps)
 
 # A decorated function is what it was.
 assert_type(keeps(cloaca.Context()), None)
@@ -170,6 +173,19 @@ async def lists_later(tick: cloaca.Tick) -> list[cloaca.TriggerResult]:
     return []
 
 
+class Inbox:
+    def poll(self) -> bool:
+        return True
+
+    def __call__(self, tick: cloaca.Tick) -> cloaca.TriggerResult:
+        return cloaca.TriggerResult.skip()
+
+
+# Where all may be anything, mypy has to be told which of the two it is.
+settings: dict[str, Any] = {"name": "settings", "poll_interval": "1m"}
+cloaca.trigger(workflow="orders", cron=None, **settings)(polls)
+cloaca.trigger(workflow="orders", name="method")(Inbox().poll)
+cloaca.trigger(workflow="orders", name="object")(Inbox())
 cloaca.trigger(workflow="orders", name="lambda")(lambda: True)
 cloaca.trigger(workflow="orders", name="lambda_with_tick")(lambda tick: cloaca.TriggerResult.skip())
 cloaca.trigger(workflow="orders", name="partial")(functools.partial(polls_with_tick))
@@ -251,6 +267,14 @@ with cloaca.DefaultRunner.with_config(":memory:", cloaca.DefaultRunnerConfig(), 
     assert_type(runner.stats()["runs_failed"], int)
     shown: Mapping[str, object] = rows[0]
     runner.export(Path("copy.db"))
+
+    # A run goes on between two looks, which a checker must not take for impossible.
+    run = runner.submit("orders")
+    assert run.status == "Running"
+    run.result()
+    assert run.status == "Completed"
+    print("reached")
+    assert_type(run.id, str)
 
 
 def tests_its_trigger() -> None:

@@ -4,7 +4,7 @@ Each stands behind a comment that names it. `refused` marks the line of which th
 other one. What stands behind `right:` mends the line below it, and then they have nothing to complain of.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import cloaca
 import cloaca.testing
@@ -123,6 +123,13 @@ def takes_a_dict(context: dict[str, int]) -> None: ...
 @cloaca.trigger(workflow="w")  # refused
 # right: async def returns_text_later() -> bool:
 async def returns_text_later() -> str:
+    raise NotImplementedError
+
+
+# wrong: a trigger that is an async generator
+@cloaca.trigger(workflow="w")  # refused
+# right: async def yields_later() -> list[cloaca.TriggerResult]:
+async def yields_later() -> AsyncIterator[cloaca.TriggerResult]:
     raise NotImplementedError
 
 
