@@ -56,8 +56,7 @@ SAID = {
         '"Iterator[str]" is incompatible with',
     ),
 }
-"""What mypy and pyright say of the twelve: each is refused for its own reason. pyright says types by the names
-that an editor shows, too."""
+"""What mypy and pyright say of the twelve, each for its own reason. pyright names types as an editor does."""
 
 
 def wrong_programs() -> list[Program]:
