@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._cloaca import PollNow
     from .crew import Crew
     from .declarations import Declarations
+    from .types import CronScheduleRow, FireRow, TickAnswer, TickRow, TriggerExecutionRow, TriggerScheduleRow
 
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
@@ -47,17 +48,17 @@ class Triggers:
 
     def list_trigger_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[TriggerScheduleRow]:
         """Triggers in the order of their registration, at most 100 unless `limit` says more. `declared` says
         whether this program declares it, as one that is polled."""
-        found: list[dict[str, Any]] = self._open().schedules.triggers(
+        found: list[TriggerScheduleRow] = self._open().schedules.triggers(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
         return [self._with_polled_here(row) for row in found]
 
-    def get_trigger_schedule(self, trigger_name: str) -> dict[str, Any] | None:
+    def get_trigger_schedule(self, trigger_name: str) -> TriggerScheduleRow | None:
         """One trigger; `None` for an unknown name."""
-        row: dict[str, Any] | None = self._open().schedules.trigger(
+        row: TriggerScheduleRow | None = self._open().schedules.trigger(
             check.text(trigger_name, "trigger_name", TriggerError)
         )
         return None if row is None else self._with_polled_here(row)
@@ -93,13 +94,13 @@ class Triggers:
         if not self._declarations.forget(name):
             raise TriggerError(self._unknown_trigger(trigger_name))
 
-    def _with_polled_here(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _with_polled_here(self, row: TriggerScheduleRow) -> TriggerScheduleRow:
         row["declared"] = row["trigger_name"] in self._declarations.places
         return row
 
     def get_trigger_execution_history(
         self, trigger_name: str, limit: int | None = None, offset: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[TriggerExecutionRow]:
         """The runs that a trigger fired, newest first; empty for an unknown name."""
         found = self._open().schedules.trigger_runs(
             check.text(trigger_name, "trigger_name", TriggerError), *check.page(limit, offset)
@@ -109,7 +110,7 @@ class Triggers:
         schedule_id, fired = found
         return [rows.trigger_execution(schedule_id, row) for row in fired]
 
-    def ticks(self, trigger_name: str, last: int = 50) -> list[dict[str, Any]]:
+    def ticks(self, trigger_name: str, last: int = 50) -> list[TickRow]:
         """What a trigger's polls answered, newest first, with equal answers in a row as one."""
         found = self._open().schedules.ticks(
             check.text(trigger_name, "trigger_name", TriggerError), check.count(last, "last")
@@ -142,7 +143,7 @@ class Triggers:
             return f"{told}; it {why.undeclared(fired)}"
         return told
 
-    def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
+    def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer:
         """Polls a trigger once, now, on this thread. A trigger that is a cron is run once, now, beside its
         calendar: its workflow starts with the context of a moment, which is now, and no moment is used up.
 
@@ -197,14 +198,14 @@ class Triggers:
             )
         return TriggerError(self._unknown_trigger(name))
 
-    def _tick_cron(self, cron: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+    def _tick_cron(self, cron: CronScheduleRow, dry_run: bool) -> TickAnswer:
         """Runs a cron once, beside its calendar."""
         engine = self._open()
         workflow = cron["workflow_name"]
         if registry.workflow(workflow) is None:
             error = f"trigger {excerpt(cron['trigger_name'])} {why.undeclared(workflow)}"
             return {"outcome": "error", "reason": error, "fires": [], "cursor": None}
-        context = {
+        context: dict[str, Any] = {
             "scheduled_time": rows.moment(engine.now()),
             "schedule_id": cron["id"],
             "schedule_timezone": cron["timezone"],
@@ -213,7 +214,7 @@ class Triggers:
         if not dry_run:
             encoded = encode_within(engine.context_bytes_max, context, "the context")
             engine.runs.submit(workflow, [encoded])[0].wait_started()
-        fires = [{"context": context, "run_key": None}]
+        fires: list[FireRow] = [{"context": context, "run_key": None}]
         return {"outcome": "fire", "reason": None, "fires": fires, "cursor": None}
 
     def _kept_cursor(self, name: str) -> Any:
@@ -246,11 +247,11 @@ class Triggers:
             "call tick there, or shut that runner down"
         )
 
-    def _cron_of(self, name: str) -> dict[str, Any] | None:
+    def _cron_of(self, name: str) -> CronScheduleRow | None:
         """The schedule of the cron that a trigger of this name is, or was."""
         engine = self._open()
         found = engine.store.look(_CRON, [name])
-        row: dict[str, Any] | None = engine.schedules.cron(found[0]["id"]) if found else None
+        row: CronScheduleRow | None = engine.schedules.cron(found[0]["id"]) if found else None
         return row
 
     def _polled_by(self, name: str) -> int | None:

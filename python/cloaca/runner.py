@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from .types import Durability, Stats
+
 
 SHUTDOWN_SECONDS = 30.0
 """How long `shutdown` waits for running tasks by default."""
@@ -56,14 +58,14 @@ class DefaultRunner(Runs, Crons, Triggers):
 
     @classmethod
     def with_config(
-        cls, database_url: str, config: DefaultRunnerConfig, *, durability: str | None = None
+        cls, database_url: str, config: DefaultRunnerConfig, *, durability: Durability | None = None
     ) -> Self:
         """A runner with other settings than the defaults.
 
         Args:
             config (DefaultRunnerConfig): the settings; a copy is kept.
-            durability (str | None): `"full"` keeps what is committed through power loss, `"normal"` through
-            process death.
+            durability (Durability | None): `"full"` keeps what is committed through power loss, `"normal"`
+            through process death.
 
         Raises:
             TypeError: `config` is no `DefaultRunnerConfig`.
@@ -102,7 +104,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         self,
         url: str,
         config: DefaultRunnerConfig,
-        durability: str | None = None,
+        durability: Durability | None = None,
         start_us: int | None = None,
     ) -> None:
         from ._cloaca import Engine
@@ -153,9 +155,10 @@ class DefaultRunner(Runs, Crons, Triggers):
             raise RunnerError("the runner is shut down; make a new DefaultRunner")
         return self._engine
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """Counts since the runner was made."""
-        return dict(self._open().stats())
+        counts: Stats = self._open().stats()
+        return counts
 
     def query(self, sql: str, params: Sequence[object] = ()) -> list[dict[str, Any]]:
         """Runs one read-only SQL statement on the runner's own store; rows as dicts.
