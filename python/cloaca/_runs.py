@@ -12,6 +12,7 @@ from .check import flag
 from .context import decode_value, encode_within
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
 from .run import Run
+from .workflow import Workflow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,8 +114,10 @@ class Runs:
             What `execute` raises.
         """
         if run_key is not None:
-            name = workflow_name if isinstance(workflow_name, str) else getattr(workflow_name, "name", "")
+            name = _name_of(workflow_name)
             return self.submit_many(name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
+        if run_key_ttl is not RUN_KEY_TTL:
+            check.span(run_key_ttl, "run_key_ttl")
         run = self._submit(workflow_name, context)
         assert run._watch is not None, "a run that was submitted is watched"
         run._watch.wait_started()
@@ -154,9 +157,13 @@ class Runs:
             What `execute` raises, before any of them is started.
         """
         engine = self._open()
-        name = check.text(workflow_name, "workflow_name", WorkflowError)
+        name = _name_of(workflow_name)
         if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
             raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
+        if run_keys is not None and (isinstance(run_keys, str) or not isinstance(run_keys, Iterable)):
+            raise ArgumentTypeError(
+                f"run_keys is {excerpt(run_keys)}; it must be a list of run keys, or None"
+            )
         limit = engine.context_bytes_max
         encoded = [encode_within(limit, context, "the context") for context in contexts]
         registry.workflow(name)
@@ -190,9 +197,7 @@ class Runs:
 
     def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
         engine = self._open()
-        if not isinstance(workflow_name, str):
-            workflow_name = getattr(workflow_name, "name", workflow_name)
-        workflow_name = check.text(workflow_name, "workflow_name", WorkflowError)
+        workflow_name = _name_of(workflow_name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
         registry.workflow(workflow_name)
         watch = engine.runs.submit(workflow_name, [encoded])[0]
@@ -295,6 +300,12 @@ class Runs:
         if owner is not None and owner == engine.runs.owner():
             return why_run.of_taken(row)
         return why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]))
+
+
+def _name_of(workflow: object) -> str:
+    if isinstance(workflow, Workflow):
+        return workflow.name
+    return check.text(workflow, "workflow_name", WorkflowError)
 
 
 def _spelt(context_json: str) -> str:

@@ -161,6 +161,7 @@ class Triggers:
                 longer than 5 s.
         """
         engine = self._open()
+        check.flag(dry_run, "dry_run")
         deadline = monotonic() + TICK_SECONDS_MAX
         name = check.text(trigger_name, "trigger_name", TriggerError)
         if name in self._declarations.crons and (cron := self._cron_of(name)) is not None:

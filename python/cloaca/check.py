@@ -68,9 +68,14 @@ def run_key(value: object, ttl: object) -> tuple[str, float] | None:
         raise ArgumentError(
             f"run_key is {excerpt(key)}, {len(key)} characters; it must have 1 to {RUN_KEY_CHARS_MAX}"
         )
+    return key, span(ttl, "run_key_ttl")
+
+
+def span(value: object, argument: str) -> float:
+    """A duration, in seconds. Raises `TriggerError` naming the argument for what is none."""
     from .duration import seconds_of
 
-    return key, seconds_of(ttl, "run_key_ttl")  # type: ignore[arg-type]
+    return seconds_of(value, argument)  # type: ignore[arg-type]
 
 
 def flag(value: object, argument: str) -> bool:
@@ -110,7 +115,10 @@ def seconds(value: object, argument: str) -> float:
 def schedule_id(value: object) -> str:
     """A schedule's id, as text. Raises `ScheduleError` with `Invalid schedule ID`."""
     if not isinstance(value, str) or not is_text(value) or not _is_uuid(value):
-        raise ScheduleError(f"Invalid schedule ID: {excerpt(value)} is not a UUID")
+        raise ScheduleError(
+            f"Invalid schedule ID: schedule_id is {excerpt(value)}; it must be the UUID of a cron, as"
+            " list_cron_schedules() shows it"
+        )
     return value
 
 
@@ -123,7 +131,7 @@ def run_id(value: object) -> str:
     return value
 
 
-def microseconds(since: object) -> int:
+def microseconds(since: object, argument: str = "since") -> int:
     """A moment in microseconds since 1970, from an RFC 3339 text or a `datetime`; UTC if it has no zone.
 
     Raises:
@@ -139,8 +147,8 @@ def microseconds(since: object) -> int:
             moment = moment.replace(tzinfo=UTC)
         return int(moment.timestamp() * 1_000_000)
     except (ValueError, TypeError, OverflowError):
-        message = f'Invalid datetime format: {excerpt(since)}; write it like "2026-01-01T00:00:00Z"'
-        raise ScheduleError(message) from None
+        message = f'Invalid datetime format: {argument} is {excerpt(since)}; write "2026-01-01T00:00:00Z"'
+        raise ScheduleError(f"{message}, or give a datetime") from None
 
 
 def _is_uuid(value: str) -> bool:

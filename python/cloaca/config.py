@@ -6,7 +6,7 @@ Invariant: every field holds a value that makes sense, also after it was set.
 from __future__ import annotations
 
 from .duration import LARGEST_US, SMALLEST_US, microseconds_of, text_of
-from .errors import ConfigError, excerpt
+from .errors import ArgumentTypeError, ConfigError, excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,6 +164,15 @@ class DefaultRunnerConfig:
     def __repr__(self) -> str:
         fields = ", ".join(f"{field}={value!r}" for field, value in self.to_dict().items())
         return f"DefaultRunnerConfig({fields})"
+
+
+def checked_config(config: object) -> DefaultRunnerConfig:
+    """The settings themselves, or the defaults for `None`. Raises `ArgumentTypeError` for anything else."""
+    if config is None:
+        return DefaultRunnerConfig()
+    if not isinstance(config, DefaultRunnerConfig):
+        raise ArgumentTypeError(f"config is {excerpt(config)}; it must be a DefaultRunnerConfig")
+    return config
 
 
 def microseconds(config: DefaultRunnerConfig, field: str) -> int | None:

@@ -83,7 +83,7 @@ class DefaultRunner(Runs, Crons, Triggers):
                 database is not PostgreSQL.
             StoreError: (a `RuntimeError`) there is no PostgreSQL to connect to.
         """
-        if not isinstance(schema, str) or not schema.strip():
+        if not check.text(schema, "schema").strip():
             raise ArgumentError("Schema name cannot be empty")
         if not schema.isascii() or not schema.replace("_", "a").isalnum():
             raise ArgumentError(
@@ -110,7 +110,7 @@ class DefaultRunner(Runs, Crons, Triggers):
 
         durability = durability if durability is not None else config.durability
         if durability not in (None, "full", "normal"):
-            raise ArgumentError(f'durability is {excerpt(durability)}; it is "full" or "normal"')
+            raise ArgumentError(f"durability is {excerpt(durability)}; it must be 'full', 'normal' or None")
         self._closed = False
         self._config = config
         self._pid = os.getpid()

@@ -5,6 +5,8 @@ Invariant: a definition is complete and checked when it reaches its builder, and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .body import is_async, is_async_generator, name_of, parameters_of
 from .errors import WorkflowError, excerpt
 from .name import checked_name
@@ -22,10 +24,8 @@ from .workflow import active_builder, id_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, TypeVar, overload
-
-    from .workflow import WorkflowBuilder
 
     Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -141,19 +141,15 @@ def task(
     `on_failure(task_id, error, context)` hear of the final outcome. `trigger_rules` decides whether it runs.
 
     Raises:
-        WorkflowError: (a `ValueError`) outside a block, an id that is taken, or an argument that makes no
-            sense.
+        WorkflowError: (a `ValueError`) an argument that makes no sense, which the message names; or else
+            outside a block, or an id that is taken.
     """
-    builder = active_builder()
-    if builder is None:
-        raise WorkflowError(
-            "No workflow context available: @task stands outside a block; put it inside `with"
-            " WorkflowBuilder(name):`"
-        )
     if function is not None and not callable(function):
         raise WorkflowError(
             f"@task decorates a function; got {excerpt(function)}. Give the id as @task(id=...)"
         )
+    own_id = None if id is None else checked_name(id, "id")
+    before = _checked_dependencies(dependencies)
     policy = _policy(
         retry,
         {
@@ -165,13 +161,19 @@ def task(
             "retry_jitter": retry_jitter,
         },
     )
-    needed = _dependencies(dependencies, builder)
-    rule = None if trigger_rules is None else check(trigger_rules)
     _check_callback(on_success, "on_success")
     _check_callback(on_failure, "on_failure")
+    rule = None if trigger_rules is None else check(trigger_rules, "trigger_rules")
+    builder = active_builder()
+    if builder is None:
+        raise WorkflowError(
+            "No workflow context available: @task stands outside a block; put it inside `with"
+            " WorkflowBuilder(name):`"
+        )
+    needed = tuple(dict.fromkeys(item if isinstance(item, str) else id_of(item, builder) for item in before))
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        task_id = _task_id(id, function)
+        task_id = _task_id(own_id, function)
         builder._declare(
             TaskDefinition(
                 id=task_id,
@@ -193,10 +195,12 @@ def task(
 def _task_id(id: str | None, function: object) -> str:
     if not callable(function):
         raise WorkflowError(f"@task decorates a function; got {excerpt(function)}")
-    given = id if id is not None else name_of(function)
-    if given is None:
+    if id is not None:
+        return id
+    own = name_of(function)
+    if own is None:
         raise WorkflowError(f"{excerpt(function)} has no name of its own; give it one with @task(id=...)")
-    return checked_name(given, "id")
+    return checked_name(own, "id")
 
 
 def _takes_handle(function: Callable[..., Any], task_id: str) -> bool:
@@ -223,30 +227,22 @@ def _takes_handle(function: Callable[..., Any], task_id: str) -> bool:
     return takes_handle
 
 
-def _dependencies(dependencies: object, builder: WorkflowBuilder) -> tuple[str, ...]:
+def _checked_dependencies(dependencies: object) -> list[str | Callable[..., Any]]:
     if dependencies is None:
-        return ()
-    if isinstance(dependencies, (str, bytes, dict)):
+        return []
+    if isinstance(dependencies, (str, bytes, dict)) or not isinstance(dependencies, Iterable):
         raise WorkflowError(
             f"dependencies is {excerpt(dependencies)}; it must be a list of task ids and functions"
         )
-    try:
-        given = list(dependencies)  # type: ignore[call-overload]
-    except TypeError:
-        raise WorkflowError(
-            f"dependencies is {excerpt(dependencies)}; it must be a list of task ids and functions"
-        ) from None
-    ids: dict[str, None] = {}
+    given = list(dependencies)
     for item in given:
         if isinstance(item, str):
-            ids[checked_name(item, "dependencies")] = None
-        elif callable(item):
-            ids[id_of(item, builder)] = None
-        else:
+            checked_name(item, "dependencies")
+        elif not callable(item):
             raise WorkflowError(
                 f"dependencies holds {excerpt(item)}; each must be a task id or a decorated function"
             )
-    return tuple(ids)
+    return given
 
 
 def _check_callback(callback: object, argument: str) -> None:

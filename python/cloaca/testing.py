@@ -10,7 +10,7 @@ from time import monotonic
 
 from . import attempt, registry
 from .check import count, flag, microseconds, text
-from .config import DefaultRunnerConfig
+from .config import checked_config
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
 from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from typing import Any
 
+    from .config import DefaultRunnerConfig
     from .result import WorkflowResult
 
 PATIENCE_SECONDS = 30.0
@@ -55,8 +56,8 @@ def tick(
     return Tick(
         text(trigger_name, "trigger_name"),
         None if cursor is None else encode_value(checked_value(cursor, "cursor", DEPTH_MAX)),
-        moment(microseconds(scheduled_at)),
-        None if last_fired_at is None else moment(microseconds(last_fired_at)),
+        moment(microseconds(scheduled_at, "scheduled_at")),
+        None if last_fired_at is None else moment(microseconds(last_fired_at, "last_fired_at")),
         count(consecutive_failures, "consecutive_failures"),
     )
 
@@ -99,7 +100,7 @@ class Runner(DefaultRunner):
         start: str | datetime = "2026-01-01T00:00:00Z",
         config: DefaultRunnerConfig | None = None,
     ) -> None:
-        self._start(":memory:", config or DefaultRunnerConfig(), None, microseconds(start))
+        self._start(":memory:", checked_config(config), None, microseconds(start, "start"))
         self.run_until_idle()
 
     @property

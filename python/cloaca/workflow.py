@@ -93,12 +93,12 @@ class WorkflowBuilder:
 
     def description(self, text: str) -> Self:
         """Sets the description. Raises `WorkflowError` unless it is a `str` of at most 10000 characters."""
-        self._description = _checked_text(text, "description")
+        self._description = _checked_text(text, "text")
         return self
 
     def tag(self, key: str, value: str) -> Self:
         """Adds a tag, in place of any with the same key. Raises `WorkflowError` unless both are `str`."""
-        self._tags[_checked_text(key, "tag key")] = _checked_text(value, "tag value")
+        self._tags[_checked_text(key, "key")] = _checked_text(value, "value")
         return self
 
     def add_task(self, task: str | Callable[..., Any]) -> Self:
