@@ -11,6 +11,7 @@ from . import check, registry, rows, why
 from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
 from .job import Ticket
+from .near import LOOKED_MAX, hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
 _CRON = """
     SELECT id FROM schedules WHERE kind = 'cron' AND name = ? AND name <> ''
     ORDER BY declared_as IS NULL, row"""
+
+
+_NAMES = "SELECT name FROM schedules WHERE name <> '' GROUP BY name LIMIT ?"
 
 
 class Triggers:
@@ -250,10 +254,14 @@ class Triggers:
         return row
 
     def _polled_by(self, name: str) -> int | None:
-        """The number of the living runner that polls a trigger."""
-        owners = self._open().store.query(_OWNER, [name])
-        return int(owners[0]["epoch"]) if owners else None
+        """The number of the other living runner that polls a trigger."""
+        engine = self._open()
+        owners = engine.store.query(_OWNER, [name])
+        # A trigger that this program declares no more is still its runner's, and polled by nobody.
+        return int(owners[0]["epoch"]) if owners and owners[0]["epoch"] != engine.runs.owner() else None
 
     def _unknown_trigger(self, name: str) -> str:
-        known = ", ".join(row["trigger_name"] for row in self.list_trigger_schedules()) or "none"
-        return f"trigger {excerpt(name)} not found; known triggers: {known}"
+        known = [row["name"] for row in self._open().store.query(_NAMES, [LOOKED_MAX])]
+        if name in known:
+            return f"trigger {excerpt(name)} is not polled in this program, which does not declare it as such"
+        return f"trigger {excerpt(name)} not found{hint(name, 'triggers', known)}"

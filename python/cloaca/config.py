@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .duration import LARGEST_US, SMALLEST_US, microseconds_of, text_of
 from .errors import ArgumentTypeError, ConfigError, excerpt
+from .near import hint, refuse_keywords
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,6 +102,12 @@ class DefaultRunnerConfig:
     context_bytes_max: int
     max_pollers: int
 
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *_: object, **fields: object) -> DefaultRunnerConfig:
+            refuse_keywords("DefaultRunnerConfig", fields, _DEFAULTS)
+            return object.__new__(cls)
+
     def __init__(
         self,
         *,
@@ -147,7 +154,7 @@ class DefaultRunnerConfig:
     def __setattr__(self, field: str, value: object) -> None:
         if field not in _DEFAULTS:
             raise AttributeError(
-                f"DefaultRunnerConfig has no field {excerpt(field)}; it has {', '.join(_DEFAULTS)}"
+                f"DefaultRunnerConfig has no field {excerpt(field)}{hint(field, 'fields', _DEFAULTS)}"
             )
         object.__setattr__(self, field, _DEFAULTS[field] if value is None else _checked(field, value))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from .body import is_async, is_async_generator, name_of, parameters_of
 from .errors import WorkflowError, excerpt
 from .name import checked_name
+from .near import refuse_keywords
 from .policy import (
     DEFAULT,
     BackoffStrategy,
@@ -131,6 +132,7 @@ def task(
     on_success: Callable[..., Any] | None = None,
     on_failure: Callable[..., Any] | None = None,
     trigger_rules: dict[str, Any] | None = None,
+    **unknown: Any,
 ) -> Any:
     """Declares a task in the workflow whose `with` block this stands in, and returns the function itself.
 
@@ -144,6 +146,8 @@ def task(
         WorkflowError: (a `ValueError`) an argument that makes no sense, which the message names; or else
             outside a block, or an id that is taken.
     """
+    if unknown:
+        refuse_keywords("@task", unknown, task.__kwdefaults__)
     if function is not None and not callable(function):
         raise WorkflowError(
             f"@task decorates a function; got {excerpt(function)}. Give the id as @task(id=...)"

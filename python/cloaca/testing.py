@@ -14,6 +14,7 @@ from .config import checked_config
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
 from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
+from .near import hint
 from .rows import moment
 from .runner import DefaultRunner
 from .tick import Tick
@@ -74,14 +75,6 @@ def isolated() -> Iterator[None]:
         yield
     finally:
         put_back()
-
-
-def _near(name: str, names: list[str]) -> str:
-    from difflib import get_close_matches
-
-    if near := get_close_matches(name, names, 1):
-        return f"; did you mean {excerpt(near[0])}?"
-    return f"; there are {', '.join(names[:20])}" if names else "; there are none"
 
 
 class Runner(DefaultRunner):
@@ -189,15 +182,14 @@ class Runner(DefaultRunner):
         if workflow is not None:
             where = f" in workflow {excerpt(text(workflow, 'workflow'))}"
             if workflow not in names:
-                raise WorkflowError(f"no workflow {excerpt(workflow)}{_near(workflow, names)}")
+                raise WorkflowError(f"no workflow {excerpt(workflow)}{hint(workflow, 'workflows', names)}")
             names = [workflow]
         found = [declared for name in names if (declared := registry.workflow(name)) is not None]
         tasks = [registry.bodies[task["body"]] for declared in found for task in declared._spec()]
         chosen = [task for task in tasks if task.id == task_id]
         if not chosen:
-            raise WorkflowError(
-                f"no task {excerpt(task_id)}{where}{_near(task_id, sorted({task.id for task in tasks}))}"
-            )
+            meant = hint(task_id, "tasks", sorted({task.id for task in tasks}))
+            raise WorkflowError(f"no task {excerpt(task_id)}{where}{meant}")
         self._crew.tasks.update({task.body: task.with_function(fake) for task in chosen})
 
     def fired(self, workflow: str) -> list[Context]:

@@ -12,6 +12,7 @@ from .body import is_async, is_async_generator, name_of, parameters_of, takes_no
 from .duration import microseconds_of
 from .errors import ScheduleError, TriggerError, excerpt
 from .name import checked_name, is_text
+from .near import hint, refuse_keywords
 from .policy import Backoff
 from .workflow import Workflow
 
@@ -151,6 +152,7 @@ def trigger(
     poll_at_start: bool = False,
     on_poll_failed: Callable[[str, str, int], object] | None = None,
     on_disabled: Callable[[str, str], object] | None = None,
+    **unknown: Any,
 ) -> Any:
     """Registers a function that every runner polls, and returns the function itself.
 
@@ -172,6 +174,8 @@ def trigger(
         TriggerError: (a `ValueError`) an argument that makes no sense; the message names it.
         ScheduleError: (a `ValueError`) a cron expression of the wrong form.
     """
+    if unknown:
+        refuse_keywords("@trigger", unknown, trigger.__kwdefaults__)
     if function is not None and not callable(function):
         raise TriggerError(
             f"@trigger decorates a function; got {excerpt(function)}. Give @trigger(workflow=...)"
@@ -233,8 +237,8 @@ def unregister_trigger(name: str) -> None:
     """
     checked = checked_name(name, "name", TriggerError)
     if not registry.drop_trigger(checked):
-        known = ", ".join(sorted(registry.triggers)) or "none"
-        raise TriggerError(f"trigger {excerpt(name)} is not declared; declared triggers: {known}")
+        known = hint(name, "triggers", sorted(registry.triggers))
+        raise TriggerError(f"trigger {excerpt(name)} is not declared{known}")
 
 
 @lru_cache(_KINDS_MAX, typed=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from . import registry
 from .errors import excerpt
+from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def undeclared(workflow: str) -> str:
     """What follows for a trigger or a cron that starts a workflow which the program has not declared."""
     return (
         f"starts workflow {excerpt(workflow)}, which this program does not declare: nothing starts until it"
-        f" does; known workflows: {', '.join(registry.names()) or 'none yet'}"
+        f" does{hint(workflow, 'workflows', registry.names())}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from . import registry
 from .errors import excerpt
+from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def of_own(row: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
         others = f" and {more} {_runs(more)} after it" if more else ""
         return f"{name} waits for its turn behind run {standing['behind']}{others}{_of_trigger(row)}"
     if standing["is"] == "undeclared":
-        return f"{name} waits for its workflow, which this program does not declare{_known()}"
+        return f"{name} waits for its workflow, which this program does not declare{_meant(row)}"
     if standing["is_at_its_end"]:
         return f"{name} is at its end, which is about to be kept"
     tasks = [_task(task, standing, slots) for task in standing["tasks"]]
@@ -62,7 +63,7 @@ def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancell
     workflow = excerpt(row["workflow_name"])
     return (
         f"{name} waits for a runner{gone}, in a program that declares workflow {workflow}; this program does "
-        f"not{_known()}{ends}{records}"
+        f"not{_meant(row)}{ends}{records}"
     )
 
 
@@ -75,8 +76,8 @@ def _name(row: dict[str, Any]) -> str:
     return f"run {row['id']} of workflow {excerpt(row['workflow_name'])}"
 
 
-def _known() -> str:
-    return f"; known workflows: {', '.join(registry.names()) or 'none yet'}"
+def _meant(row: dict[str, Any]) -> str:
+    return hint(row["workflow_name"], "workflows", registry.names())
 
 
 def _of_trigger(row: dict[str, Any]) -> str:

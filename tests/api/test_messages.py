@@ -277,3 +277,83 @@ def test_an_argument_that_cannot_be_shown_is_named_all_the_same() -> None:
 def test_a_duration_names_what_it_is_for() -> None:
     message = told(lambda: cloaca.trigger(poll_timeout=timedelta(0)))
     assert "poll_timeout is 0s" in message
+
+
+def noop(context: cloaca.Context) -> None:
+    """A task that does nothing."""
+
+
+def chain(*tasks: dict[str, Any], name: str = "etl") -> None:
+    with cloaca.WorkflowBuilder(name):
+        for keywords in tasks:
+            cloaca.task(**keywords)(noop)
+
+
+def polled(runner: R) -> R:
+    chain({"id": "extract"})
+    cloaca.trigger(name="inbox", workflow="etl", poll_interval="1h")(lambda: False)
+    cloaca.trigger(name="nightly", workflow="etl", cron="@daily")(lambda: False)
+    return runner
+
+
+MISSED: list[tuple[str, Callable[[R], object]]] = [
+    ("extract", lambda r: chain({"id": "extract"}, {"id": "load", "dependencies": ["extrct"]})),
+    (
+        "extract",
+        lambda r: chain({"id": "extract"}, {"id": "b", "trigger_rules": cloaca.task_failed("Extract")}),
+    ),
+    ("extract", lambda r: cloaca.WorkflowBuilder("etl").add_task("exract")),
+    ("etl-daily", lambda r: (chain({"id": "a"}, name="etl-daily"), r.execute("etl_daly"))),
+    ("etl-daily", lambda r: (chain({"id": "a"}, name="etl-daily"), r.submit("etldialy"))),
+    ("etl-daily", lambda r: (chain({"id": "a"}, name="etl-daily"), r.submit_many("etldialy", [{}]))),
+    ("etl-daily", lambda r: (chain({"id": "a"}, name="etl-daily"), cloaca.unregister_workflow("etl-dayly"))),
+    ("inbox", lambda r: cloaca.unregister_trigger("inbx")),
+    ("inbox", lambda r: r.why("imbox")),
+    ("nightly", lambda r: r.why("nighty")),
+    ("inbox", lambda r: r.tick("inbxo")),
+    ("inbox", lambda r: r.ticks("INBOX")),
+    ("inbox", lambda r: r.set_trigger_enabled("in_box", False)),
+    ("nightly", lambda r: r.set_trigger_enabled("nightli", False)),
+    ("inbox", lambda r: r.poll_soon("inboxx")),
+    ("inbox", lambda r: r.forget("inbx")),
+    ("retry_attempts", lambda r: cloaca.task(retry_attempt=3)),  # type: ignore[call-overload]
+    ("dependencies", lambda r: cloaca.task(dependancies=[])),  # type: ignore[call-overload]
+    ("poll_interval", lambda r: cloaca.trigger(pol_interval="5s")),  # type: ignore[call-overload]
+    ("max_concurrent_tasks", lambda r: cloaca.DefaultRunnerConfig(max_concurent_tasks=3)),  # type: ignore[call-arg]
+]
+
+
+@pytest.mark.parametrize(("meant", "call"), MISSED)
+def test_of_a_name_that_nothing_has_the_nearest_is_suggested(
+    runner: R, meant: str, call: Callable[[R], object]
+) -> None:
+    message = told(lambda: call(polled(runner)))
+    assert f"did you mean '{meant}'?" in message
+
+
+def test_a_field_that_a_config_does_not_have_is_suggested_too() -> None:
+    with pytest.raises(AttributeError, match="did you mean 'retention'"):
+        cloaca.DefaultRunnerConfig().retensions = 3  # type: ignore[attr-defined]
+
+
+def test_a_trigger_of_an_unknown_workflow_is_told_which_was_meant() -> None:
+    chain({"id": "extract"}, name="report")
+    with cloaca.testing.Runner() as clock:
+        cloaca.trigger(name="inbox", workflow="reprot", poll_interval="1m")(lambda: True)
+        clock.advance("1m")
+        assert "did you mean 'report'?" in clock.ticks("inbox")[0]["reason"]
+        assert "did you mean 'report'?" in clock.why("inbox")
+
+
+def test_nothing_is_suggested_where_nothing_is_near(runner: R) -> None:
+    message = told(lambda: polled(runner).why("publish"))
+    assert "did you mean" not in message
+    assert "known triggers: inbox, nightly" in message
+
+
+def test_a_trigger_of_the_store_that_this_program_does_not_poll_is_not_said_to_be_missing(runner: R) -> None:
+    for call in (lambda: runner.tick("inbox"), lambda: runner.poll_soon("inbox")):
+        polled(runner)
+        runner.why("inbox")
+        cloaca.unregister_trigger("inbox")
+        assert "'inbox' is not polled in this program" in told(call)

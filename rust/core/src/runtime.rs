@@ -33,7 +33,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Note, Request, Settings};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, excerpt};
+use crate::near::hint;
 use crate::poll::PollCounts;
 use crate::port::{Fault, Store};
 use crate::runtime::jobs::JobState;
@@ -297,11 +298,8 @@ impl Runtime {
     pub fn workflow(&self, name: &str) -> Result<Arc<Workflow>> {
         let engine = lock(&self.shared.engine);
         engine.workflow(name).cloned().ok_or_else(|| {
-            let names: Vec<String> = engine.workflow_names().iter().map(ToString::to_string).collect();
-            let known = if names.is_empty() { "none is declared yet".to_owned() } else { names.join(", ") };
-            let text =
-                format!("workflow '{}' not found; known workflows: {known}", crate::error::excerpt(name));
-            Error::new(Kind::Workflow, text)
+            let known = hint(name, "workflows", &engine.workflow_names());
+            Error::new(Kind::Workflow, format!("workflow '{}' not found{known}", excerpt(name)))
         })
     }
 
