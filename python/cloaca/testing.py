@@ -95,6 +95,8 @@ class Runner(DefaultRunner):
     Args:
         start (str | datetime): what its clock shows at first, RFC 3339.
         config (DefaultRunnerConfig | None): other settings than the defaults.
+        raise_errors (bool): raise what a trigger or callback raised, or a task whose run failed, from the
+            next call that moves the clock or waits; of several the first.
 
     Raises:
         ScheduleError: (a `ValueError`) `start` is no time.
@@ -104,9 +106,18 @@ class Runner(DefaultRunner):
         self,
         start: str | datetime = "2026-01-01T00:00:00Z",
         config: DefaultRunnerConfig | None = None,
+        *,
+        raise_errors: bool = False,
     ) -> None:
+        self._errors: list[tuple[str | None, BaseException]] = []
+        if flag(raise_errors, "raise_errors"):
+            self._hear = self._errors.append
         self._start(":memory:", config or DefaultRunnerConfig(), None, microseconds(start))
-        self.run_until_idle()
+        try:
+            self.run_until_idle()
+        except BaseException:
+            self.shutdown(0.0)
+            raise
 
     @property
     def now(self) -> str:
@@ -133,6 +144,27 @@ class Runner(DefaultRunner):
             raise RunnerError(
                 f"a trigger or task did not come back within {PATIENCE_SECONDS:g} s of real time"
             )
+        self._raise_errors()
+
+    def _raise_errors(self) -> None:
+        if not self._errors or attempt.current(self._engine) is not None:
+            return
+        known, self._errors[:] = self._errors[:], []
+        first: BaseException | None = None
+        for run_id, error in known:
+            row = None if run_id is None else self._open().runs.run(run_id)
+            if row is not None and row["completed_at"] is None:
+                self._errors.append((run_id, error))  # it may still end well
+            elif first is None and (row is None or row["status"] == "Failed"):
+                first = error
+        if first is not None:
+            raise first
+
+    def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
+        """Polls a trigger once, now, on this thread. Like `DefaultRunner.tick`, but for `raise_errors`."""
+        told = super().tick(trigger_name, dry_run)
+        self._raise_errors()
+        return told
 
     def execute(
         self,
@@ -165,6 +197,7 @@ class Runner(DefaultRunner):
             return 0.0
         until = monotonic() + seconds
         self._open().advance(0, min(seconds, PATIENCE_SECONDS))
+        self._raise_errors()
         return max(0.0, until - monotonic())
 
     def replace_task(self, task_id: str, fake: Callable[..., Any], *, workflow: str | None = None) -> None:
