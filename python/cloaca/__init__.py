@@ -35,7 +35,7 @@ from .task_handle import TaskHandle
 from .tick import Tick
 from .trigger import trigger, unregister_trigger
 from .variables import var, var_or
-from .workflow import Workflow, WorkflowBuilder, register_workflow_constructor
+from .workflow import Workflow, WorkflowBuilder, register_workflow_constructor, unregister_workflow
 
 __all__ = [
     "ArgumentError",
@@ -88,6 +88,7 @@ __all__ = [
     "task_success",
     "trigger",
     "unregister_trigger",
+    "unregister_workflow",
     "var",
     "var_or",
 ]

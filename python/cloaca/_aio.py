@@ -14,7 +14,7 @@ from .errors import RunnerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pid = 0
 _thread_id: int | None = None
@@ -48,7 +48,7 @@ def forget_locks() -> None:
     and stops here if its own thread has forked.
     """
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _loop is not None and threading.get_ident() == _thread_id:
         _loop.stop()
 

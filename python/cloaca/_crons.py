@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .crew import Crew
+    from .declarations import Declarations
 
 _SAME_CRON = """
     SELECT other.id FROM schedules AS this JOIN schedules AS other ON other.workflow = this.workflow
@@ -27,6 +28,7 @@ class Crons:
 
     if TYPE_CHECKING:
         _crew: Crew
+        _declarations: Declarations
 
         def _open(self) -> Any: ...
 
@@ -62,11 +64,15 @@ class Crons:
     def list_cron_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
-        """Cron schedules in the order of their registration, at most 100 unless `limit` says more."""
+        """Cron schedules in the order of their registration, at most 100 unless `limit` says more.
+
+        `trigger_name` is the name of the trigger that declares it, or `None` for one that
+        `register_cron_workflow` registered; `declared` says whether this program declares it.
+        """
         found: list[dict[str, Any]] = self._open().schedules.crons(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
-        return found
+        return [self._with_declared_here(row) for row in found]
 
     def get_cron_schedule(self, schedule_id: str) -> dict[str, Any]:
         """One cron schedule.
@@ -78,7 +84,11 @@ class Crons:
         row = self._open().schedules.cron(check.schedule_id(schedule_id))
         if row is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
-        return dict(row)
+        return self._with_declared_here(dict(row))
+
+    def _with_declared_here(self, row: dict[str, Any]) -> dict[str, Any]:
+        row["declared"] = row["trigger_name"] in self._declarations.crons
+        return row
 
     def update_cron_schedule(self, schedule_id: str, cron_expression: str, timezone: str) -> None:
         """Replaces a cron schedule's expression and time zone.

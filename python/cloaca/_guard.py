@@ -36,7 +36,8 @@ _HARM = (
 )
 _WAY_OUT = f"{_HARM}, but what is read may be torn: runner.export(path) copies, runner.query(sql) reads"
 
-_lock = threading.Lock()
+# Taken again on one thread by a handler of a signal, or a `__del__`, that ends a runner amidst that.
+_lock = threading.RLock()
 _live: dict[tuple[int, int], set[Crew]] = {}
 """Who has each file open. Sets, so that an interrupted call can be made again."""
 _endings: tuple[tuple[str, ...], tuple[bytes, ...]] = (), ()
@@ -93,7 +94,7 @@ def unwatch_closed() -> None:
     """Ends what `watch` began for owners that have closed their file by now."""
     with _lock:
         for key, owners in list(_live.items()):
-            owners.difference_update([owner for owner in owners if not owner.holds_file()])
+            owners.difference_update([owner for owner in tuple(owners) if not owner.holds_file()])
             if not owners:
                 _live.pop(key, None)
                 _names.pop(key, None)
@@ -123,7 +124,7 @@ def forget_locks() -> None:
     """In a forked child another thread of the parent may hold the lock for ever, and the files are the
     parent's: the child may open them as any other process may."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _live.clear()
     _names.clear()
     _told.clear()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import check, registry, rows
+from . import check, registry, rows, why_run
 from .check import flag
 from .context import decode_value, encode_within
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Watch
+    from .config import DefaultRunnerConfig
     from .context import Context
     from .result import WorkflowResult
+
+
+_HOLDER = """
+    SELECT runs.owner, runs.cancelled, owners.epoch IS NOT NULL AS is_living
+    FROM runs LEFT JOIN owners ON owners.epoch = runs.owner AND owners.left_at IS NULL WHERE runs.id = ?"""
 
 
 RUN_KEY_TTL = "30d"
@@ -33,6 +39,7 @@ class Runs:
 
     if TYPE_CHECKING:
         _engine: Any
+        _config: DefaultRunnerConfig
 
         def _open(self) -> Any: ...
 
@@ -159,10 +166,13 @@ class Runs:
                 f"run_keys has {len(keys)} keys for {len(encoded)} contexts; give one for each"
             )
         watches = engine.runs.submit(name, encoded, keys)
-        if watches:
-            watches[-1].wait_started()
         if keys is None:
+            if watches:
+                watches[-1].wait_started()
             return [Run(self, watch.id, watch) for watch in watches]
+        # Each is told by itself which run has its key.
+        for watch in watches:
+            watch.wait_started()
         return [self._keyed(*parts) for parts in zip(watches, keys, encoded, strict=True)]
 
     def _keyed(self, watch: Watch, key: tuple[str, float] | None, encoded: str) -> Run:
@@ -171,7 +181,7 @@ class Runs:
         if of is None or key is None:
             return Run(self, watch.id, watch)
         row = self._open().runs.run(of)
-        if row is not None and decode_value(row["context"]) != decode_value(encoded):
+        if row is not None and _spelt(row["context"]) != _spelt(encoded):
             raise ArgumentError(
                 f"run_key {excerpt(key[0])} has run {of} already, whose context is another one;"
                 " a key stands for one event"
@@ -253,3 +263,42 @@ class Runs:
         if row is None:
             return None
         return rows.run_with_tasks(row)
+
+    def why_run(self, run_id: str) -> str:
+        """One sentence that says where a run stands, and what its end waits for.
+
+        Raises:
+            WorkflowError: (a `ValueError`) there is no such run.
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
+        """
+        runs = self._open().runs
+        row = runs.run(check.run_id(run_id))
+        standing = None
+        if row is not None and row["completed_at"] is None:
+            standing = runs.standing(run_id)
+            if standing is None:
+                # It may have ended between the two looks, and no runner has what is over.
+                row = runs.run(run_id)
+        if row is None:
+            raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
+        if row["completed_at"] is not None:
+            return why_run.of_final(row)
+        if standing is not None:
+            return why_run.of_own(row, standing, self._config.max_concurrent_tasks)
+        return self._why_elsewhere(row)
+
+    def _why_elsewhere(self, row: dict[str, Any]) -> str:
+        engine = self._open()
+        found = engine.store.query(_HOLDER, [row["id"]])
+        holder = found[0] if found else {"owner": None, "cancelled": 0, "is_living": 0}
+        owner = holder["owner"]
+        if owner is not None and owner == engine.runs.owner():
+            return why_run.of_taken(row)
+        return why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]))
+
+
+def _spelt(context_json: str) -> str:
+    """A context in an order of its own: to Python 1, 1.0 and `True` are equal, and here they are not."""
+    import json
+
+    return json.dumps(decode_value(context_json), sort_keys=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from time import monotonic
 
 from . import check, registry, rows, why
-from .context import decode_value
+from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
+from .job import Ticket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,18 +48,19 @@ class Triggers:
     def list_trigger_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
-        """Triggers in the order of their registration, at most 100 unless `limit` says more."""
+        """Triggers in the order of their registration, at most 100 unless `limit` says more. `declared` says
+        whether this program declares it, as one that is polled."""
         found: list[dict[str, Any]] = self._open().schedules.triggers(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
-        return found
+        return [self._with_polled_here(row) for row in found]
 
     def get_trigger_schedule(self, trigger_name: str) -> dict[str, Any] | None:
         """One trigger; `None` for an unknown name."""
         row: dict[str, Any] | None = self._open().schedules.trigger(
             check.text(trigger_name, "trigger_name", TriggerError)
         )
-        return row
+        return None if row is None else self._with_polled_here(row)
 
     def set_trigger_enabled(self, trigger_name: str, enabled: bool) -> None:
         """Switches a trigger's polling, or its cron; kept across restarts.
@@ -73,6 +75,27 @@ class Triggers:
         is_cron = cron is not None and schedules.set_cron_enabled(cron["id"], enabled)
         if not schedules.set_trigger_enabled(name, enabled) and not is_cron:
             raise TriggerError(self._unknown_trigger(trigger_name))
+
+    def forget(self, trigger_name: str) -> None:
+        """Deletes what the store keeps of a trigger, polled or a cron, that this program does not declare:
+        its cursor, its schedule, whether it is switched off, its history and its run keys.
+
+        Its runs stay, and go on if they are not over; they are no trigger's then. Declared again, it begins
+        as if it had never been. A cron that another program declares runs there again once that declares it
+        again, which each start does. `delete_cron_schedule` deletes what `register_cron_workflow` registered.
+
+        Raises:
+            TriggerError: (a `ValueError`) no such trigger is kept, this program declares it (call
+                `cloaca.unregister_trigger` first), or another runner of the store polls it.
+        """
+        self._open()
+        name = check.text(trigger_name, "trigger_name", TriggerError)
+        if not self._declarations.forget(name):
+            raise TriggerError(self._unknown_trigger(trigger_name))
+
+    def _with_polled_here(self, row: dict[str, Any]) -> dict[str, Any]:
+        row["declared"] = row["trigger_name"] in self._declarations.places
+        return row
 
     def get_trigger_execution_history(
         self, trigger_name: str, limit: int | None = None, offset: int | None = None
@@ -120,7 +143,8 @@ class Triggers:
         return told
 
     def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
-        """Polls a trigger once, now, on this thread.
+        """Polls a trigger once, now, on this thread. A trigger that is a cron is run once, now, beside its
+        calendar: its workflow starts with the context of a moment, which is now, and no moment is used up.
 
         Args:
             dry_run (bool): only look: nothing is stored and nothing starts. `cursor` is then where it would
@@ -139,6 +163,8 @@ class Triggers:
         engine = self._open()
         deadline = monotonic() + TICK_SECONDS_MAX
         name = check.text(trigger_name, "trigger_name", TriggerError)
+        if name in self._declarations.crons and (cron := self._cron_of(name)) is not None:
+            return self._tick_cron(cron, dry_run)
         # A trigger that was declared a moment ago has no row yet.
         places = self._declarations.places
         while (ticket := engine.polls.poll_now(name)) is None or (ticket is False and name in places):
@@ -152,7 +178,12 @@ class Triggers:
                     "polls it, call tick there"
                 )
             raise TriggerError(self._unknown_trigger(trigger_name))
-        before = self._kept_cursor(name)
+        try:
+            before = self._kept_cursor(name)
+        except BaseException:
+            # Ctrl-C, or a store that doesn't answer: the poll that was begun is called off.
+            engine.polls.poll_looked(Ticket(*ticket))
+            raise
         decided = rows.tick(self._crew.poll_now(ticket, dry_run))
         engine.polls.flush(name)
         if not dry_run:
@@ -160,6 +191,25 @@ class Triggers:
             after = self._kept_cursor(name)
             decided["cursor"] = None if after in (before, None) else decode_value(after)
         return decided
+
+    def _tick_cron(self, cron: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+        """Runs a cron once, beside its calendar."""
+        engine = self._open()
+        workflow = cron["workflow_name"]
+        if registry.workflow(workflow) is None:
+            error = f"trigger {excerpt(cron['trigger_name'])} {why.undeclared(workflow)}"
+            return {"outcome": "error", "reason": error, "fires": [], "cursor": None}
+        context = {
+            "scheduled_time": rows.moment(engine.now()),
+            "schedule_id": cron["id"],
+            "schedule_timezone": cron["timezone"],
+            "schedule_expression": cron["cron_expression"],
+        }
+        if not dry_run:
+            encoded = encode_within(engine.context_bytes_max, context, "the context")
+            engine.runs.submit(workflow, [encoded])[0].wait_started()
+        fires = [{"context": context, "run_key": None}]
+        return {"outcome": "fire", "reason": None, "fires": fires, "cursor": None}
 
     def _kept_cursor(self, name: str) -> Any:
         kept = self._open().store.query(_CURSOR, [name])

@@ -21,6 +21,7 @@ from .job import Ticket
 from .plain import describe, say
 from .policy import RetryAfter
 from .result import SKIP
+from .teller import Teller
 from .tick import TickBody, Ticked
 from .worker import Worker
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .answer import Ruling
     from .job import TicketParts
     from .task import TaskDefinition
+    from .teller import Call
     from .tick import Tick
     from .trigger import TriggerDefinition
     from .worker import Hear
@@ -82,8 +84,9 @@ class Crew:
         self.tasks: dict[int, TaskDefinition] = {}
         self._worker = Worker(engine, self.tasks, hear)
         self._failing = Failing()
+        self.teller = Teller(engine, self._start)
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pid = os.getpid()
 
     def open(self) -> None:
@@ -103,21 +106,25 @@ class Crew:
         """What tasks run now, in words."""
         return self._worker.running()
 
-    def place(self, first: int, definitions: Sequence[TriggerDefinition]) -> None:
-        """Puts triggers' bodies at the places that the engine will call them by, from ``first`` on.
+    def place(self, places: Sequence[int], definitions: Sequence[TriggerDefinition]) -> None:
+        """Puts triggers' bodies at the places that the engine will call them by.
 
-        What stands there already is of a declaration that was interrupted before the engine knew of it.
+        What stands there already is of an older declaration of the same trigger, or of one that was
+        interrupted before the engine knew of it.
         """
-        bodies: list[Any] = []
-        for slot, definition in enumerate(definitions, first):
+        for slot, definition in zip(places, definitions, strict=True):
             if definition.is_async:
                 # Here and not at the first poll: to import at a fork leaves the child half a module.
                 from . import _aio  # noqa: F401
-            function = definition.function
-            takes_tick = definition.takes_tick
-            bodies.append(TickBody(self.engine, function, definition.name, slot) if takes_tick else function)
-        self.triggers[first:] = definitions
-        self.bodies[first:] = bodies
+            body: Any = definition.function
+            if definition.takes_tick:
+                body = TickBody(self.engine, definition.function, definition.name, slot)
+            if slot < len(self.bodies):
+                self.triggers[slot] = definition
+                self.bodies[slot] = body
+            else:
+                self.triggers[slot:] = [definition]
+                self.bodies.append(body)
 
     def retire(self, slot: int) -> None:
         """Lets go of the body at a place that is not polled again; its last answer may still come."""
@@ -183,10 +190,28 @@ class Crew:
                 continue
             if order[0] == "log":
                 say(_engine_log, order[1], "%s", order[2], about=order[3])
+            elif order[0] == "poll_failed":
+                self._tell_program(*order[1:])
             elif order[0] == "close":
-                return
+                return self.teller.close()
             else:
                 self._hire(order[0])
+
+    def _tell_program(self, slot: int, error: str, failures: int, disabled: str | None) -> None:
+        """Lets the program hear of a failed poll, if its trigger has not been declared again since."""
+        definition = self.triggers[slot]
+        calls: list[Call] = []
+        if not isinstance(definition, Retired):
+            kind, name = definition.kind, definition.name
+            if kind.on_poll_failed is not None:
+                calls.append(("on_poll_failed", name, kind.on_poll_failed, (name, error, failures)))
+            if kind.on_disabled is not None and disabled is not None:
+                calls.append(("on_disabled", name, kind.on_disabled, (name, disabled)))
+        try:
+            self.teller.tell(calls)
+        except RuntimeError as raised:
+            # No thread can be started now; the next failed poll tries again.
+            say(_engine_log, logging.ERROR, "nobody can be told of a failed poll: %s", describe(raised))
 
     def _hire(self, role: str) -> None:
         """Starts a thread, again and again while the system has none to give."""
@@ -246,13 +271,15 @@ class Crew:
         try:
             return self._answered(ticket, tick, answer, error)
         except PartlyError as partly:
-            # What went wrong is told as ever, and what was given before counts.
-            fires = partly.fires(self.engine.context_bytes_max)
-            ruling = self._answered(ticket, None, None, partly.raised)
-            assert isinstance(ruling, tuple), "an exception answers at once"
-            if len(ruling) == 2:
-                return fires, None, *ruling[:1], None, ruling[1]
-            return fires, *ruling[1:]
+            kept = partly
+        # What went wrong is told as ever, and what was given before counts. Not amidst the other exception:
+        # that shows all that was given.
+        fires = kept.fires(self.engine.context_bytes_max)
+        ruling = self._answered(ticket, None, None, kept.raised)
+        assert isinstance(ruling, tuple), "an exception answers at once"
+        if len(ruling) == 2:
+            return fires, None, *ruling[:1], None, ruling[1]
+        return fires, *ruling[1:]
 
     def _answered(
         self, ticket: TicketParts, tick: Tick | None, answer: object, error: BaseException | None
@@ -284,7 +311,7 @@ class Crew:
         if self._hear is not None:
             self._hear((None, error))
         name = self.triggers[slot].name
-        *_, failed_before = self.engine.polls.tick_state(slot)
+        *_, failed_before, _ = self.engine.polls.tick_state(slot)
         failures = failed_before + 1
         about = {"cloaca_trigger": name}
         match self._failing.grade(name, kind_of(error), failures, self.engine.now()):

@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from . import registry
+from .errors import TriggerError, excerpt
 from .policy import Backoff
 from .trigger import POLL_INTERVAL_US
 from .why import undeclared
@@ -98,6 +99,34 @@ class Declarations:
                 self._engine.schedules.withdraw_cron(name)
             self._withdraw(name)
 
+    def on_workflow_gone(self, name: str) -> None:
+        """The program declares no workflow of this name any more."""
+        with self._lock:
+            if not self._is_closed and not registry.knows(name):
+                self._engine.withdraw_workflow(name)
+
+    def forget(self, name: str) -> bool:
+        """Deletes what the store keeps of a trigger that the program does not declare; false if it keeps
+        nothing.
+
+        Raises:
+            TriggerError: the program declares it, or another runner polls it.
+        """
+        with self._lock:
+            # Who declares it meanwhile waits here, and finds nothing kept.
+            if name in registry.triggers:
+                raise TriggerError(
+                    f"trigger {excerpt(name)} is declared in this program; call cloaca.unregister_trigger"
+                    f"({name!r}) first"
+                )
+            is_gone, polled_by = self._engine.schedules.forget(name)
+        if polled_by is not None:
+            raise TriggerError(
+                f"trigger {excerpt(name)} is polled by runner {polled_by} of this store; unregister it there"
+                " first"
+            )
+        return is_gone
+
     def _declare_cron(self, trigger: TriggerDefinition, expression: str) -> None:
         kind = trigger.kind
         self._withdraw(trigger.name)
@@ -119,13 +148,15 @@ class Declarations:
     def _declare(self, triggers: Sequence[TriggerDefinition]) -> None:
         alike = groupby(triggers, attrgetter("kind"))
         kinds = [(_plan(kind), [trigger.name for trigger in group]) for kind, group in alike]
-        # A body stands in its place before the engine may call it. An interrupt between leaves no gap: the
+        # A body stands in its place before the engine may call it. An interrupt between does no harm: the
         # places are the engine's, and what it does not know of is overwritten by the next declaration.
-        first = self._engine.polls.places()
-        self._crew.place(first, triggers)
-        given = self._engine.polls.declare_triggers(kinds)
-        assert given == first, f"the engine gave place {given}, and the body stands at {first}"
-        for slot, trigger in enumerate(triggers, first):
+        places = self._engine.polls.reserve([trigger.name for trigger in triggers])
+        self._crew.place(places, triggers)
+        heard = [slot for slot, trigger in zip(places, triggers, strict=True) if trigger.kind.is_heard()]
+        if heard:
+            self._engine.polls.hear(heard)
+        self._engine.polls.declare_triggers(kinds, places)
+        for slot, trigger in zip(places, triggers, strict=True):
             before = self.places.get(trigger.name)
             self.places[trigger.name] = slot
             if before is not None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         def on_workflow(self, workflow: Workflow) -> None: ...
         def on_triggers(self, triggers: Sequence[TriggerDefinition]) -> None: ...
         def on_gone(self, name: str) -> None: ...
+        def on_workflow_gone(self, name: str) -> None: ...
 
 
 lock = threading.RLock()
@@ -116,6 +117,17 @@ def drop_trigger(name: str) -> bool:
     for runner in live if known is not None else ():
         runner.on_gone(name)
     return known is not None
+
+
+def drop_workflow(name: str) -> bool:
+    """Declares a workflow no more, and tells the runners; false if there is none of that name."""
+    with lock:
+        is_known = workflows.pop(name, None) is not None
+        is_known = constructors.pop(name, None) is not None or is_known
+        live = _live()
+    for runner in live if is_known else ():
+        runner.on_workflow_gone(name)
+    return is_known
 
 
 def workflow(name: str) -> Workflow | None:

@@ -163,6 +163,7 @@ class TriggerResult:
             self._fires == other._fires
             and self._reason == other._reason
             and self._run_key == other._run_key
+            and self._dedup_key == other._dedup_key
             and self._run_key_ttl == other._run_key_ttl
             and (self._context or {}) == (other._context or {})
             and (self._cursor == other._cursor or self.cursor == other.cursor)
@@ -170,7 +171,7 @@ class TriggerResult:
 
     def __hash__(self) -> int:
         # The context is left out: whoever holds the result can change it in place.
-        return hash((self._fires, self._reason, self._run_key, self._run_key_ttl))
+        return hash((self._fires, self._reason, self._run_key, self._run_key_ttl, self._dedup_key))
 
     def __repr__(self) -> str:
         return f"TriggerResult.Fire({self._context!r})" if self._fires else "TriggerResult.Skip"

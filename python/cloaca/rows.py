@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+def moment(at_us: int) -> str:
+    """A moment in microseconds since 1970 as results show it, RFC 3339 in UTC."""
+    from datetime import UTC, datetime, timedelta
+
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def run(row: dict[str, Any], has_context: bool = True) -> dict[str, Any]:
     """A run of a listing."""
     shown = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}

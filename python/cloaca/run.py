@@ -85,6 +85,15 @@ class Run:
         """Asks for its end: no further task starts, a running one may finish."""
         self._runner.cancel(self.id)
 
+    def why(self) -> str:
+        """One sentence that says where it stands, as `DefaultRunner.why_run` does.
+
+        Raises:
+            WorkflowError: (a `ValueError`) it is not kept any more.
+            RunnerError: (a `RuntimeError`) the runner is shut down.
+        """
+        return self._runner.why_run(self.id)
+
     def __repr__(self) -> str:
         return f"Run(id={self.id!r})"
 

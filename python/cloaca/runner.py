@@ -6,6 +6,7 @@ Invariant: a runner that was shut down refuses every call but `shutdown`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -23,7 +24,6 @@ from .errors import (
     StoreError,
     excerpt,
 )
-from .plain import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -224,7 +224,9 @@ class DefaultRunner(Runs, Crons, Triggers):
     def _say_who_is_waited_for(self, limit: float) -> None:
         if running := self._crew.running():
             text = "shutting down; waiting at most %g s for %s; another signal ends that at once"
-            say(logging.getLogger("cloaca"), logging.INFO, text, limit, ", ".join(running))
+            # Not `say`: that would take another signal, which ends the wait, for a fault of the log.
+            with contextlib.suppress(Exception):
+                logging.getLogger("cloaca").info(text, limit, ", ".join(running))
 
     def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None:
         """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine:

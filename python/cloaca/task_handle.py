@@ -37,7 +37,7 @@ class Deferred:
     """How many tasks of a runner wait without a slot."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._count = 0
         self._is_told = False
 

@@ -14,6 +14,7 @@ from .config import DefaultRunnerConfig
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
 from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
+from .rows import moment
 from .runner import DefaultRunner
 from .tick import Tick
 
@@ -54,8 +55,8 @@ def tick(
     return Tick(
         text(trigger_name, "trigger_name"),
         None if cursor is None else encode_value(checked_value(cursor, "cursor", DEPTH_MAX)),
-        _spelt(microseconds(scheduled_at)),
-        None if last_fired_at is None else _spelt(microseconds(last_fired_at)),
+        moment(microseconds(scheduled_at)),
+        None if last_fired_at is None else moment(microseconds(last_fired_at)),
         count(consecutive_failures, "consecutive_failures"),
     )
 
@@ -80,13 +81,6 @@ def _near(name: str, names: list[str]) -> str:
     if near := get_close_matches(name, names, 1):
         return f"; did you mean {excerpt(near[0])}?"
     return f"; there are {', '.join(names[:20])}" if names else "; there are none"
-
-
-def _spelt(moment_us: int) -> str:
-    from datetime import UTC, datetime, timedelta
-
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment_us)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Runner(DefaultRunner):
@@ -122,7 +116,7 @@ class Runner(DefaultRunner):
     @property
     def now(self) -> str:
         """What the clock shows, RFC 3339 in UTC."""
-        return _spelt(self._open().now())
+        return moment(self._open().now())
 
     def advance(self, span: str | float | timedelta) -> None:
         """Moves the clock and does, in order, everything that becomes due on the way.
@@ -143,6 +137,10 @@ class Runner(DefaultRunner):
         if not self._open().advance(span_us, PATIENCE_SECONDS):
             raise RunnerError(
                 f"a trigger or task did not come back within {PATIENCE_SECONDS:g} s of real time"
+            )
+        if not self._crew.teller.wait_told(self._open().polls.failures_given(), PATIENCE_SECONDS):
+            raise RunnerError(
+                f"on_poll_failed or on_disabled did not come back within {PATIENCE_SECONDS:g} s of real time"
             )
         self._raise_errors()
 

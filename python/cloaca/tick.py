@@ -5,6 +5,7 @@ Decides nothing. Invariant: a cursor that was set is valid JSON, so that saving 
 
 from __future__ import annotations
 
+from . import rows
 from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
 from .duration import microseconds_of
 
@@ -25,14 +26,18 @@ class Tick:
         scheduled_at (str): when the poll was due, RFC 3339 in UTC.
         last_fired_at (str | None): when the trigger last fired a run.
         consecutive_failures (int): how many polls in a row have failed before this one.
+        last_error (str | None): what went wrong in the poll before; `None` if that went well, or was one of a
+            runner before this one.
     """
 
     __slots__ = (
+        "_body",
         "_cursor",
         "_is_read",
         "_kept",
         "_pause_us",
         "consecutive_failures",
+        "last_error",
         "last_fired_at",
         "scheduled_at",
         "trigger_name",
@@ -45,11 +50,15 @@ class Tick:
         scheduled_at: str,
         last_fired_at: str | None,
         consecutive_failures: int,
+        last_error: str | None = None,
+        body: TickBody | None = None,
     ) -> None:
         self.trigger_name = trigger_name
         self.scheduled_at = scheduled_at
         self.last_fired_at = last_fired_at
         self.consecutive_failures = consecutive_failures
+        self.last_error = last_error
+        self._body = body
         self._kept = cursor
         self._pause_us: int | None = None
         self._cursor: Any = None
@@ -78,6 +87,21 @@ class Tick:
         checked_value(value, "cursor", DEPTH_MAX)
         self._cursor = value
         self._is_read = True
+
+    @property
+    def unfinished(self) -> int:
+        """How many runs that this trigger fired are not over, whoever drives them."""
+        return 0 if self._body is None else self._body.unfinished()
+
+    @property
+    def last_run(self) -> dict[str, Any] | None:
+        """The newest run that this trigger fired, as a dict of `list_runs(contexts=False)`; `None` if the
+        store keeps none. It is read from the store when it is asked for.
+
+        Raises:
+            StoreError, RunnerError: (a `RuntimeError`) what `list_runs` raises.
+        """
+        return None if self._body is None else self._body.last_run()
 
     def poll_after(self, delay: str | float | timedelta) -> None:
         """Asks for the next poll after this delay, beside what this one answers.
@@ -123,6 +147,15 @@ class TickBody:
         self._slot = slot
 
     def __call__(self) -> Ticked:
-        cursor, scheduled_at, last_fired_at, failures = self._engine.polls.tick_state(self._slot)
-        tick = Tick(self._name, cursor, scheduled_at, last_fired_at, failures)
+        cursor, scheduled_at, last_fired_at, failures, error = self._engine.polls.tick_state(self._slot)
+        tick = Tick(self._name, cursor, scheduled_at, last_fired_at, failures, error, self)
         return Ticked(tick, self._function(tick))
+
+    def unfinished(self) -> int:
+        """How many runs of the trigger are not over."""
+        return self._engine.polls.unfinished(self._slot)
+
+    def last_run(self) -> dict[str, Any] | None:
+        """The newest run of the trigger, without its context."""
+        found = self._engine.runs.runs(None, None, self._name, False, 1, 0)
+        return rows.run(found[0], False) if found else None

@@ -43,7 +43,9 @@ class TriggerKind:
         "interval_us",
         "jitter_us",
         "max_consecutive_failures",
+        "on_disabled",
         "on_error",
+        "on_poll_failed",
         "overlap",
         "poll_at_start",
         "poll_timeout_us",
@@ -65,6 +67,8 @@ class TriggerKind:
         max_consecutive_failures: int | None,
         on_error: Backoff | None,
         poll_at_start: bool,
+        on_poll_failed: Callable[[str, str, int], object] | None,
+        on_disabled: Callable[[str, str], object] | None,
     ) -> None:
         self.workflow = workflow
         self.interval_us = interval_us
@@ -77,6 +81,12 @@ class TriggerKind:
         self.max_consecutive_failures = max_consecutive_failures
         self.on_error = on_error
         self.poll_at_start = poll_at_start
+        self.on_poll_failed = on_poll_failed
+        self.on_disabled = on_disabled
+
+    def is_heard(self) -> bool:
+        """Whether the program wants to hear of failed polls."""
+        return self.on_poll_failed is not None or self.on_disabled is not None
 
 
 class TriggerDefinition:
@@ -117,6 +127,8 @@ if TYPE_CHECKING:
         max_consecutive_failures: int | None = None,
         on_error: Backoff | None = None,
         poll_at_start: bool = False,
+        on_poll_failed: Callable[[str, str, int], object] | None = None,
+        on_disabled: Callable[[str, str], object] | None = None,
     ) -> Callable[[Function], Function]: ...
 
 
@@ -137,6 +149,8 @@ def trigger(
     max_consecutive_failures: int | None = None,
     on_error: Backoff | None = None,
     poll_at_start: bool = False,
+    on_poll_failed: Callable[[str, str, int], object] | None = None,
+    on_disabled: Callable[[str, str], object] | None = None,
 ) -> Any:
     """Registers a function that every runner polls, and returns the function itself.
 
@@ -148,6 +162,11 @@ def trigger(
     trigger that was never polled before waits one interval, or with `poll_at_start` is polled at once; later
     runners go on where the one before ended, and poll within 10 s if a poll was missed meanwhile. A function
     with a parameter gets a tick.
+
+    `on_poll_failed(name, error, failures)` is called after each failed poll, with its error as the history
+    shows it and how many in a row have failed; `on_disabled(name, cause)` when `max_consecutive_failures`
+    switches the trigger off. Both are called on a thread of their own, one at a time; what they raise is
+    logged.
 
     Raises:
         TriggerError: (a `ValueError`) an argument that makes no sense; the message names it.
@@ -170,6 +189,8 @@ def trigger(
         max_consecutive_failures,
         on_error,
         poll_at_start,
+        on_poll_failed,
+        on_disabled,
     )
     try:
         kind = _kind(*given)
@@ -203,7 +224,8 @@ def unregister_trigger(name: str) -> None:
     other programs declare it.
 
     What the store keeps of it stays: declared again, it goes on with its cursor, and its cron makes up for
-    what it missed. A poll in flight still counts.
+    what it missed. A poll in flight still counts. Another process that declares it polls it once the
+    runner here that did has ended.
 
     Raises:
         TriggerError: (a `ValueError`) no such trigger is declared.
@@ -227,6 +249,8 @@ def _kind(
     max_consecutive_failures: int | None,
     on_error: Backoff | None,
     poll_at_start: bool,
+    on_poll_failed: Callable[[str, str, int], object] | None,
+    on_disabled: Callable[[str, str], object] | None,
 ) -> TriggerKind:
     """What these arguments mean, once they are checked. The same ones are checked once."""
     interval_us = _interval_us(poll_interval, cron)
@@ -242,6 +266,8 @@ def _kind(
         max_consecutive_failures=_checked_failures(max_consecutive_failures),
         on_error=_checked_backoff(on_error),
         poll_at_start=_checked_flag(poll_at_start, "poll_at_start"),
+        on_poll_failed=_checked_callback(on_poll_failed, "on_poll_failed"),
+        on_disabled=_checked_callback(on_disabled, "on_disabled"),
     )
     if kind.cron is not None:
         from ._cloaca import check_cron
@@ -253,6 +279,8 @@ def _kind(
             max_consecutive_failures=max_consecutive_failures,
             on_error=on_error,
             poll_at_start=poll_at_start or None,
+            on_poll_failed=on_poll_failed,
+            on_disabled=on_disabled,
         )
     return kind
 
@@ -385,6 +413,12 @@ def _checked_backoff(value: object) -> Backoff | None:
     raise TriggerError(
         f"on_error is {excerpt(value)}; it must be a Backoff, as cloaca.Backoff(base='5s') makes"
     )
+
+
+def _checked_callback(value: Any, argument: str) -> Any:
+    if value is None or callable(value):
+        return value
+    raise TriggerError(f"{argument} is {excerpt(value)}; it must be a function, or None")
 
 
 def _refuse_polling(**settings: object) -> None:

@@ -344,6 +344,21 @@ def register_workflow_constructor(name: str, constructor: Callable[[], Workflow]
     registry.add_constructor(name, partial(_constructed, name, constructor))
 
 
+def unregister_workflow(name: str) -> None:
+    """Declares a workflow no more: the runners of this process start and take over no runs of it.
+
+    Those that they have at work go on. What triggers fire for it fails their polls until it is declared
+    again, and its crons make up for what they missed then. Unfinished runs of the store wait for a program
+    that declares it.
+
+    Raises:
+        WorkflowError: (a `ValueError`) no such workflow is declared.
+    """
+    if not registry.drop_workflow(checked_name(name, "name")):
+        known = ", ".join(registry.names()) or "none yet"
+        raise WorkflowError(f"workflow {excerpt(name)} is not declared; known workflows: {known}")
+
+
 def _constructed(name: str, constructor: Callable[[], Workflow]) -> Workflow:
     built = constructor()
     if not isinstance(built, Workflow):

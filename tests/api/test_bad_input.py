@@ -385,6 +385,12 @@ TRIGGERS: list[Case] = [
     ("ticks last -1", lambda w: w.runner.ticks("watcher", last=-1), ValueError, "last is -1"),
     ("why unknown", lambda w: w.runner.why("nope"), ValueError, "watcher"),
     ("why None", lambda w: w.runner.why(None), ValueError, "trigger_name is None"),  # type: ignore[arg-type]
+    ("why_run unknown", lambda w: w.runner.why_run("0" * 32), ValueError, "not found"),
+    ("why_run nonsense", lambda w: w.runner.why_run("nope"), ValueError, "nope"),
+    ("why_run None", lambda w: w.runner.why_run(None), ValueError, "None"),  # type: ignore[arg-type]
+    ("forget unknown", lambda w: w.runner.forget("nope"), ValueError, "watcher"),
+    ("forget declared", lambda w: w.runner.forget("watcher"), ValueError, "unregister_trigger"),
+    ("forget None", lambda w: w.runner.forget(None), ValueError, "trigger_name is None"),  # type: ignore[arg-type]
     ("tick unknown", lambda w: w.runner.tick("nope"), ValueError, "watcher"),
     ("tick empty", lambda w: w.runner.tick(""), ValueError, "watcher"),
     ("tick 5", lambda w: w.runner.tick(5), ValueError, "trigger_name is 5"),  # type: ignore[arg-type]

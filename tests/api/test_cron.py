@@ -21,8 +21,8 @@ import cloaca.testing
 WAIT = 20.0
 NOWHERE = "00000000-0000-7000-8000-000000000000"
 KEYS = (
-    "id workflow_name cron_expression timezone enabled catchup_policy "
-    "next_run_at last_run_at created_at updated_at"
+    "id trigger_name workflow_name cron_expression timezone enabled catchup_policy "
+    "next_run_at last_run_at created_at updated_at declared"
 )
 HISTORY_KEYS = "id schedule_id scheduled_time claimed_at workflow_execution_id created_at updated_at"
 

@@ -205,7 +205,7 @@ def test_crons_of_release_0_1_0_go_on_with_a_warning(url: str, caplog: pytest.Lo
         assert moments(runner) == ["01T03:00", "01T04:00"]
     warned = [record.message for record in caplog.records if "release 0.1.0" in record.message]
     assert len(warned) == 2
-    assert all("delete_cron_schedule(" in message for message in warned)
+    assert all("forget('nightly')" in message for message in warned)
 
 
 def test_of_crons_of_release_0_1_0_the_declared_one_is_left(url: str) -> None:
@@ -246,3 +246,42 @@ def test_why_tells_of_a_cron_what_it_waits_for(url: str) -> None:
         declare(poll_interval="1m")
         runner.advance("1m")
         assert "skipped at its last poll" in runner.why("nightly")
+
+
+def test_a_tick_runs_a_cron_once_beside_its_calendar(url: str) -> None:
+    declare(cron="0 3 * * *", timezone="Europe/Berlin")
+    with Dated(url, "2026-03-01T00:30:00Z") as runner:
+        (schedule,) = runner.list_cron_schedules()
+        context = {
+            "scheduled_time": "2026-03-01T00:30:00.000000Z",
+            "schedule_id": schedule["id"],
+            "schedule_timezone": "Europe/Berlin",
+            "schedule_expression": "0 3 * * *",
+        }
+        expected = {
+            "outcome": "fire",
+            "reason": None,
+            "fires": [{"context": context, "run_key": None}],
+            "cursor": None,
+        }
+        assert runner.tick("nightly", dry_run=True) == expected
+        assert runner.list_runs() == []
+        assert runner.tick("nightly") == expected
+        assert [row["context"] for row in runner.list_runs()] == [context]
+        assert runner.list_cron_schedules() == [schedule]
+        runner.advance("1d")
+        assert moments(runner) == ["01T02:00"]
+        assert set(runner.list_runs()[0]["context"]) == set(context)
+
+
+def test_a_tick_of_a_cron_says_that_nobody_declares_its_workflow(url: str) -> None:
+    declare(cron="0 3 * * *")
+    with Dated(url, START) as runner:
+        cloaca.unregister_workflow("report")
+        answer = runner.tick("nightly")
+        assert (answer["outcome"], answer["fires"]) == ("error", [])
+        assert "starts workflow 'report', which this program does not declare" in answer["reason"]
+        assert runner.list_runs() == []
+        cloaca.unregister_trigger("nightly")
+        with pytest.raises(cloaca.TriggerError, match="'nightly'"):
+            runner.tick("nightly")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -592,3 +594,47 @@ def test_a_generator_that_raises_midway_fires_nothing(runner: cloaca.DefaultRunn
     assert count.more(3, "raising")
     assert runner.list_runs() == []
     assert runner.query("SELECT cursor FROM schedules") == [{"cursor": None}]
+
+
+@pytest.mark.parametrize("takes_tick", [False, True])
+def test_what_is_declared_again_and_again_does_not_grow(takes_tick: bool) -> None:
+    polled = threading.Semaphore(0)
+    functions: list[weakref.ref[Any]] = []
+
+    def declare() -> None:
+        def watch(tick: cloaca.Tick | None = None) -> bool:
+            polled.release()
+            return False
+
+        def plain() -> bool:
+            polled.release()
+            return False
+
+        function = watch if takes_tick else plain
+        functions.append(weakref.ref(function))
+        cloaca.trigger(workflow="w", poll_interval="1ms", name="again")(function)
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        for _ in range(200):
+            declare()
+            # Of the newest one, whatever the older ones still release.
+            while polled.acquire(blocking=False):
+                pass
+            assert polled.acquire(timeout=20)
+        assert len(runner._crew.triggers) <= 4
+        assert len(runner._crew.bodies) == len(runner._crew.triggers)
+        gc.collect()
+        assert sum(function() is not None for function in functions) <= 4
+        assert [row["trigger_name"] for row in runner.list_trigger_schedules()] == ["again"]
+
+
+def test_a_burst_of_declarations_gives_its_places_back() -> None:
+    polled = threading.Event()
+    with cloaca.DefaultRunner(":memory:") as runner:
+        for _ in range(3):
+            for _ in range(100):
+                cloaca.trigger(workflow="w", poll_interval="1h", name="burst")(lambda: False)
+            polled.clear()
+            cloaca.trigger(workflow="w", poll_interval="1ms", name="burst")(lambda: polled.set())
+            assert polled.wait(20)
+        assert len(runner._crew.triggers) <= 210

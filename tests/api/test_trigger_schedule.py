@@ -23,6 +23,7 @@ KEYS = [
     "last_poll_at",
     "created_at",
     "updated_at",
+    "declared",
 ]
 HISTORY_KEYS = [
     "id",

@@ -132,3 +132,39 @@ def test_one_poller_is_enough_for_bodies_that_come_back() -> None:
             assert polled.acquire(timeout=SECONDS)
         assert pollers() == 1
         assert "poll" in runner.why("poll")
+
+
+@pytest.mark.parametrize("steps", [["declare", "withdraw", "declare"], ["withdraw", "declare"] * 2])
+def test_what_is_withdrawn_and_declared_amidst_a_poll_waits_for_that_poll(steps: list[str]) -> None:
+    lock, inside, most = threading.Lock(), [0], [0]
+    events: list[int] = []
+    entered, go = threading.Semaphore(0), threading.Event()
+
+    def declare() -> None:
+        @cloaca.trigger(workflow="w", poll_interval="1ms", name="tr")
+        def tr(tick: cloaca.Tick) -> cloaca.TriggerResult:
+            with lock:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            number = tick.cursor or 0
+            entered.release()
+            go.wait(20)
+            with lock:
+                inside[0] -= 1
+            return cloaca.TriggerResult.fire({"n": number}, cursor=number + 1)
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: events.append(context["n"]))
+    declare()
+    with cloaca.DefaultRunner(":memory:") as runner:
+        assert entered.acquire(timeout=20)
+        for step in steps:
+            declare() if step == "declare" else cloaca.unregister_trigger("tr")
+        # Whatever is polled beside it is polled within a few milliseconds.
+        assert not entered.acquire(timeout=0.1)
+        go.set()
+        until(lambda: len(events) > 20)
+        cloaca.unregister_trigger("tr")
+        assert runner.list_runs(limit=1)
+    assert most == [1]
+    assert sorted(events) == list(range(len(events)))

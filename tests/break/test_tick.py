@@ -119,3 +119,28 @@ def test_an_interrupt_while_an_answer_is_read_comes_out_of_the_tick(runner: cloa
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             runner.tick("tr")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, cloaca.RunnerError])
+def test_a_tick_that_is_called_off_before_its_body_leaves_the_trigger_polled(
+    runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    polled = threading.Semaphore(0)
+
+    @cloaca.trigger(workflow="w", poll_interval="5ms")
+    def watch() -> bool:
+        polled.release()
+        return False
+
+    def refused(*_: object) -> None:
+        raise error
+
+    assert polled.acquire(timeout=20)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(runner), "_kept_cursor", refused)
+        with pytest.raises(error):
+            runner.tick("watch")
+    while polled.acquire(blocking=False):
+        pass
+    assert polled.acquire(timeout=20)
+    assert runner.tick("watch")["outcome"] == "skip"

@@ -7,13 +7,14 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-use cloaca_core::engine::About;
+use cloaca_core::engine::{About, RunStanding};
 use cloaca_core::error::Result;
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
 use cloaca_core::port::{Cell, RunRow, Schedule, ScheduleKind, Stretch, TaskRecord};
 use cloaca_core::rule::Rule;
+use cloaca_core::run::{Doing, TaskStanding};
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::{Task, Workflow};
 
@@ -66,6 +67,7 @@ pub fn cron<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>
     };
     let dict = PyDict::new(py);
     dict.set_item("id", row.id.to_string())?;
+    dict.set_item("trigger_name", (!row.name.is_empty()).then_some(&row.name))?;
     dict.set_item("workflow_name", &row.workflow)?;
     dict.set_item("cron_expression", expression)?;
     dict.set_item("timezone", timezone)?;
@@ -107,6 +109,51 @@ pub fn task<'py>(py: Python<'py>, row: &TaskRecord) -> PyResult<Bound<'py, PyDic
     dict.set_item("error", &row.error)?;
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
+    Ok(dict)
+}
+
+/// Where a run stands that this runner has.
+pub fn run_standing<'py>(
+    py: Python<'py>,
+    standing: &RunStanding,
+    is_slot_free: bool,
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    match standing {
+        RunStanding::Turn { behind, ahead } => {
+            dict.set_item("is", "turn")?;
+            dict.set_item("behind", behind.to_string())?;
+            dict.set_item("ahead", ahead)?;
+        }
+        RunStanding::Undeclared => dict.set_item("is", "undeclared")?,
+        RunStanding::InHand { is_halted, is_at_its_end, tasks } => {
+            let tasks = tasks.iter().map(|task| task_standing(py, task)).collect::<PyResult<Vec<_>>>()?;
+            dict.set_item("is", "in_hand")?;
+            dict.set_item("is_halted", is_halted)?;
+            dict.set_item("is_at_its_end", is_at_its_end)?;
+            dict.set_item("is_slot_free", is_slot_free)?;
+            dict.set_item("tasks", tasks)?;
+        }
+    }
+    Ok(dict)
+}
+
+fn task_standing<'py>(py: Python<'py>, standing: &TaskStanding) -> PyResult<Bound<'py, PyDict>> {
+    let (doing, due) = match standing.doing {
+        Doing::Looked => ("looked", None),
+        Doing::Queued => ("queued", None),
+        Doing::InBody => ("in_body", None),
+        Doing::Deferred => ("deferred", None),
+        Doing::Retry(due) => ("retry", due),
+        Doing::Settling => ("settling", None),
+    };
+    let dict = PyDict::new(py);
+    dict.set_item("id", &*standing.task)?;
+    dict.set_item("doing", doing)?;
+    dict.set_item("due", stamp(due))?;
+    dict.set_item("attempt", standing.attempt)?;
+    dict.set_item("started_at", stamp(standing.started_at))?;
+    dict.set_item("error", &standing.error)?;
     Ok(dict)
 }
 

@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyList};
 use cloaca_core::context::Bounds;
 use cloaca_core::engine::{Event, Level, Settings};
 use cloaca_core::poll::RESOLUTION;
-use cloaca_core::runtime::{Clock, Kept, Order, Own, POLL_PATIENCE, Runtime, Services};
+use cloaca_core::runtime::{Clock, FailedPoll, Kept, Order, Own, POLL_PATIENCE, Runtime, Services};
 use cloaca_core::time::Wall;
 use cloaca_store::Opened;
 
@@ -135,6 +135,12 @@ impl Engine {
         Ok(())
     }
 
+    /// The program declares the workflow of that name no more.
+    fn withdraw_workflow(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.step(Event::WorkflowGone(name.into())))
+    }
+
     /// The program has declared what it had to declare.
     fn ready(&self, py: Python<'_>) -> PyResult<()> {
         self.handle.runtime(py)?.ready();
@@ -173,7 +179,7 @@ impl Engine {
         free(py, || runtime.tell_debug(tells))
     }
 
-    /// The keeper's next order: `("log", level, text, about)`, `("worker",)`, `("poller",)` or `("close",)`; `None` if there is none for so
+    /// The keeper's next order: `("log", level, text, about)`, `("poll_failed", slot, error, failures, disabled)`, `("worker",)`, `("poller",)` or `("close",)`; `None` if there is none for so
     /// long.
     fn next_order(&self, py: Python<'_>, seconds: f64) -> PyResult<Py<PyAny>> {
         let runtime = self.handle.runtime(py)?;
@@ -191,6 +197,9 @@ impl Engine {
                 ("log", level, note.to_string(), convert::about(py, &note.about())?)
                     .into_pyobject(py)?
                     .into_any()
+            }
+            Order::PollFailed(FailedPoll { slot, error, failures, disabled }) => {
+                ("poll_failed", slot, &*error, failures, disabled.as_deref()).into_pyobject(py)?.into_any()
             }
             Order::SpawnWorker => ("worker",).into_pyobject(py)?.into_any(),
             Order::SpawnPoller => ("poller",).into_pyobject(py)?.into_any(),

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Once;
 
-use cloaca_store::descriptors;
+use cloaca_store::descriptors::{self, Purpose};
 use libsqlite3_sys::{SQLITE_OK, sqlite3_initialize, sqlite3_vfs, sqlite3_vfs_find};
 
 type SystemCall = unsafe extern "C" fn();
@@ -58,7 +58,7 @@ unsafe fn replace(vfs: *mut sqlite3_vfs, name: &CStr, call: SystemCall) {
 unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
     // SAFETY: SQLite gives the path as a C string, which is its own until this returns.
     let name = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
-    let kept = descriptors::kept(name, flags, true).map(OwnedFd::into_raw_fd);
+    let kept = descriptors::kept(name, flags, Purpose::Theirs).map(OwnedFd::into_raw_fd);
     // SAFETY: as it came.
     let descriptor = kept.unwrap_or_else(|| unsafe { libc::open(path, flags, mode) });
     if descriptor >= 0

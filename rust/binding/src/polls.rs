@@ -70,6 +70,9 @@ impl KindParts {
     }
 }
 
+/// `(cursor, scheduled_at, last_fired_at, failures, last_error)`.
+type TickParts = (Option<String>, String, Option<String>, u32, Option<String>);
+
 /// The triggers that one runner polls.
 #[pyclass(frozen, module = "cloaca._cloaca")]
 pub struct Polls {
@@ -84,13 +87,26 @@ impl Polls {
         &self,
         py: Python<'_>,
         kinds: Vec<(KindParts, Vec<Bound<'_, PyString>>)>,
-    ) -> PyResult<u32> {
+        places: Vec<u32>,
+    ) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
         let mut triggers = Vec::with_capacity(kinds.iter().map(|(_, names)| names.len()).sum());
         for (kind, names) in kinds {
             kind.declare(&names, &mut triggers)?;
         }
-        free(py, || runtime.declare(triggers))
+        free(py, || runtime.declare(&places, triggers))
+    }
+
+    /// Gives the keeper each failed poll of the triggers in these places.
+    fn hear(&self, py: Python<'_>, slots: Vec<u32>) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.hear(slots))
+    }
+
+    /// How many failed polls the keeper was, or is to be, given.
+    fn failures_given(&self, py: Python<'_>) -> PyResult<u64> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.failures_given())
     }
 
     /// Polls the trigger of that name no more.
@@ -99,10 +115,10 @@ impl Polls {
         free(py, || runtime.withdraw(name))
     }
 
-    /// How many places for triggers there are: the next declaration's first.
-    fn places(&self, py: Python<'_>) -> PyResult<u32> {
+    /// The places for triggers of these names, which are to be declared next.
+    fn reserve(&self, py: Python<'_>, names: Vec<String>) -> PyResult<Vec<u32>> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.places())
+        free(py, || runtime.reserve(&names))
     }
 
     /// Polls until sent home. `skip` is the answer that means nothing to do; anything else goes to `slow`.
@@ -116,15 +132,23 @@ impl Polls {
         work::poll_loop(py, self.handle.runtime(py)?, bodies, skip, slow, self.handle.generation)
     }
 
-    /// `(cursor, scheduled_at, last_fired_at, failures)` of the trigger in a place whose body is being called.
-    fn tick_state(
-        &self,
-        py: Python<'_>,
-        slot: u32,
-    ) -> PyResult<(Option<String>, String, Option<String>, u32)> {
-        let (state, due) = self.handle.runtime(py)?.tick_state(slot);
+    /// What the body of the trigger in a place may know that is being called.
+    fn tick_state(&self, py: Python<'_>, slot: u32) -> PyResult<TickParts> {
+        let (state, due, error) = self.handle.runtime(py)?.tick_state(slot);
         let cursor = state.cursor.as_deref().map(str::to_owned);
-        Ok((cursor, due.rfc3339(), state.fired_at.map(Wall::rfc3339), state.failures))
+        Ok((
+            cursor,
+            due.rfc3339(),
+            state.fired_at.map(Wall::rfc3339),
+            state.failures,
+            error.as_deref().map(str::to_owned),
+        ))
+    }
+
+    /// How many runs of the trigger in a place are unfinished.
+    fn unfinished(&self, py: Python<'_>, slot: u32) -> PyResult<usize> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.unfinished_of(slot))
     }
 
     /// The right to poll a trigger out of turn; `None` while another of its polls is in flight, `False` if it is not declared here.

@@ -98,6 +98,19 @@ impl Runs {
         dict.set_item("tasks", tasks)?;
         Ok(Some(dict))
     }
+
+    /// The number under which this runner has runs.
+    fn owner(&self, py: Python<'_>) -> PyResult<i64> {
+        Ok(self.handle.runtime(py)?.epoch())
+    }
+
+    /// Where a run stands, a dict; `None` if this runner does not have it.
+    fn standing<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let runtime = self.handle.runtime(py)?;
+        let id = parse_id(py, id)?;
+        let found = free(py, || runtime.run_standing(id))?;
+        found.map(|(standing, is_slot_free)| convert::run_standing(py, &standing, is_slot_free)).transpose()
+    }
 }
 
 fn parse_status(py: Python<'_>, name: &str) -> PyResult<RunStatus> {

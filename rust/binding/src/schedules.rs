@@ -7,7 +7,7 @@ use pyo3::types::PyDict;
 use uuid::Uuid;
 
 use cloaca_core::cron::Cron;
-use cloaca_core::port::{NewCron, Page, RunFilter, ScheduleFilter};
+use cloaca_core::port::{Forgotten, NewCron, Page, RunFilter, ScheduleFilter};
 use cloaca_core::runtime::Runtime;
 use cloaca_core::time::Wall;
 
@@ -157,6 +157,16 @@ impl Schedules {
     fn delete_cron(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
         self.handle.written(py, move |runtime| runtime.delete_cron(id))
+    }
+
+    /// Deletes what is kept of a name: whether there was anything, and whose number forbids it.
+    fn forget(&self, py: Python<'_>, name: &str) -> PyResult<(bool, Option<i64>)> {
+        flush(py, self.handle.runtime(py)?, Runtime::flushing_all)?;
+        let name = name.to_owned();
+        Ok(match self.handle.written(py, move |runtime| runtime.forget(&name))? {
+            Forgotten::Gone(rows) => (!rows.is_empty(), None),
+            Forgotten::Polled { by } => (false, Some(by)),
+        })
     }
 
     /// The runs that a cron started, newest first; `None` if there is no such cron.

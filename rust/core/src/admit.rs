@@ -112,6 +112,11 @@ impl Gate {
         Some(Room { runs: most.saturating_sub(many) as u64, with })
     }
 
+    /// How many runs of that trigger are unfinished.
+    pub fn unfinished(&self, schedule: i64) -> usize {
+        self.lines.get(&schedule).map_or(0, BTreeMap::len)
+    }
+
     /// Notes an unfinished run, behind those noted before; its hash guards until it is released. One that was noted keeps its place.
     pub fn hold(&mut self, schedule: i64, hash: Option<ContextHash>, run: Uuid) {
         self.orders += 1;

@@ -16,11 +16,13 @@ mod receipts;
 mod stuck;
 mod timers;
 mod triggers;
+mod why;
 
 pub use effect::{Counts, Effects, Rearm, Then};
 pub use event::{Declared, Event, Fire, Job, Polled, Request};
 pub use note::{About, Level, Note, is_told, poll_timed_out};
 pub use stuck::Foreseen;
+pub use why::RunStanding;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -203,6 +205,7 @@ impl Engine {
         self.heed_clock(now, out);
         match event {
             Event::Workflow(workflow) => self.declared(workflow, now, out),
+            Event::WorkflowGone(name) => drop(self.workflows.remove(&name)),
             Event::Triggers(triggers) => {
                 out.commits.reserve(triggers.len());
                 triggers.into_iter().for_each(|(slot, declared)| self.trigger(slot, declared, now, out));

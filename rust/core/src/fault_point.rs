@@ -32,7 +32,7 @@ points! {
     PutCron,
     /// A cron schedule is changed.
     UpdateCron,
-    /// A cron schedule is deleted.
+    /// A schedule is deleted.
     DeleteCron,
     /// A schedule is switched on or off.
     SetEnabled,

@@ -29,6 +29,8 @@ pub struct Poller {
     slots: Vec<Slot>,
     rests: Vec<Rest>,
     slot_of: HashMap<i64, u32>,
+    /// Places of triggers that were declared again, for the next time.
+    free: HashMap<Arc<str>, Vec<u32>>,
     per_interval: HashMap<u64, u64>,
     counts: PollCounts,
     random: u64,
@@ -51,6 +53,7 @@ impl Poller {
             slots: Vec::new(),
             rests: Vec::new(),
             slot_of: HashMap::new(),
+            free: HashMap::new(),
             per_interval: HashMap::new(),
             counts: PollCounts::default(),
             random: 0x9E37_79B9_7F4A_7C15,

@@ -23,7 +23,7 @@ pub use claim::{BURIED, InFlight, Siblings, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use listing::{CronStats, Page, RunFilter, RunRow};
 pub use raw::{Cell, Halt, Table};
-pub use schedule::{NewCron, Schedule, ScheduleFilter, ScheduleKind};
+pub use schedule::{Forgotten, NewCron, Schedule, ScheduleFilter, ScheduleKind};
 
 /// Why a store refused or failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +102,9 @@ pub trait Store: Send + Sync {
     ) -> Stored<bool>;
     /// Deletes a cron, keeping its runs; false if there is no such cron.
     fn delete_cron(&self, id: Uuid) -> Stored<bool>;
+    /// Deletes the trigger and the crons of that name with their histories and run keys, keeping their runs, unless a living owner other
+    /// than `epoch` polls the trigger. Crons that were registered by hand have no name.
+    fn forget(&self, epoch: i64, name: &str) -> Stored<Forgotten>;
     /// Switches a schedule; `cause` is kept if the engine did it. False if there is no such row.
     fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool>;
     /// Schedules of a kind in the order of their registration.

@@ -5,6 +5,7 @@
 mod decide;
 mod look;
 mod resume;
+mod standing;
 mod task;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::time::Wall;
 use crate::workflow::Workflow;
 
 pub use look::{At, Look, Looked};
+pub use standing::{Doing, TaskStanding};
 
 /// A task whose attempt was cut off by the death of its process is tried at least once more, whatever its policy; after
 /// so many attempts beyond the policy it is taken for the cause of the deaths and failed.

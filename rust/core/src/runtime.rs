@@ -53,7 +53,7 @@ pub use answers::{Answer, AskedFire};
 pub use clock::Clock;
 pub use forget::Kept;
 pub use jobs::{Beginning, Waited, Work};
-pub use keeper::Order;
+pub use keeper::{FailedPoll, Order};
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
 pub use watch::{Finished, Watch};

@@ -148,7 +148,7 @@ impl Crew {
             let (crew, of) = (self.clone(), Arc::clone(runtime));
             match runtime.next_order(None).expect("it waits for one") {
                 Order::Log(note) if self.is_sound && note.level() == Level::Error => panic!("{note}"),
-                Order::Log(..) => {}
+                Order::Log(..) | Order::PollFailed(..) => {}
                 Order::SpawnWorker => threads.push(spawn(move || crew.work(&of))),
                 Order::SpawnPoller => threads.push(spawn(move || crew.poll(&of))),
                 Order::Close => break,
@@ -538,7 +538,9 @@ fn declare(house: &House, name: &str, interval: Duration) -> u32 {
         allow_concurrent: false,
         origin_at: Wall(0),
     };
-    house.runtime.declare(vec![(Arc::new(plan), Declared { row, overlap: Overlap::Allow })])
+    let places = house.runtime.reserve(&[row.name.to_string()]);
+    house.runtime.declare(&places, vec![(Arc::new(plan), Declared { row, overlap: Overlap::Allow })]);
+    places[0]
 }
 
 fn nothing() -> Answer {

@@ -40,8 +40,8 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Bodies that began and runs that were fired.
-fn play(seed: u64, tells: bool) -> (u64, u64) {
+/// Bodies that began, runs that were fired, and places of triggers that were used again.
+fn play(seed: u64, tells: bool) -> [u64; 3] {
     let mut world = World::new(seed, tells);
     let played = catch_unwind(AssertUnwindSafe(|| world.play()));
     if let Err(panic) = played {
@@ -50,7 +50,7 @@ fn play(seed: u64, tells: bool) -> (u64, u64) {
         );
         resume_unwind(panic);
     }
-    (world.witness.bodies, world.witness.fires)
+    [world.witness.bodies, world.witness.fires, world.places_reused]
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn the_promises_hold_whatever_goes_wrong() {
     let seeds = number("SEEDS").unwrap_or(SEEDS);
     let next = AtomicU64::new(0);
     let has_failed = AtomicBool::new(false);
-    let (bodies, fires) = (AtomicU64::new(0), AtomicU64::new(0));
+    let counts = [const { AtomicU64::new(0) }; 3];
     let play_on = || {
         while !has_failed.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -70,12 +70,13 @@ fn the_promises_hold_whatever_goes_wrong() {
                 return;
             }
             let played = catch_unwind(|| play(seed, false));
-            let (began, fired) = played.unwrap_or_else(|panic| {
+            let seen = played.unwrap_or_else(|panic| {
                 has_failed.store(true, Ordering::Relaxed);
                 resume_unwind(panic)
             });
-            bodies.fetch_add(began, Ordering::Relaxed);
-            fires.fetch_add(fired, Ordering::Relaxed);
+            for (count, seen) in counts.iter().zip(seen) {
+                count.fetch_add(seen, Ordering::Relaxed);
+            }
         }
     };
     thread::scope(|scope| {
@@ -84,7 +85,10 @@ fn the_promises_hold_whatever_goes_wrong() {
             scope.spawn(play_on);
         }
     });
-    let (bodies, fires) = (bodies.into_inner(), fires.into_inner());
-    println!("{seeds} seeds, {fires} fired runs, {bodies} bodies");
-    assert!(bodies > seeds && fires > seeds, "a world in which nothing happens proves nothing");
+    let [bodies, fires, reused] = counts.map(AtomicU64::into_inner);
+    println!("{seeds} seeds, {fires} fired runs, {bodies} bodies, {reused} places used again");
+    assert!(
+        bodies > seeds && fires > seeds && reused * 10 > seeds,
+        "a world in which nothing happens proves nothing"
+    );
 }

@@ -29,8 +29,9 @@ use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Cell, Change, CronStats, Fault, Found, Halt, InFlight, NewCron, Old, Page, Receipt, RunFilter, RunRow,
-    Schedule, ScheduleFilter, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
+    Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight, NewCron, Old, Page, Receipt, RunFilter,
+    RunRow, Schedule, ScheduleFilter, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord,
+    Unfinished,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -371,6 +372,10 @@ impl Store for SqliteStore {
 
     fn delete_cron(&self, id: Uuid) -> Stored<bool> {
         self.write(Step::DeleteCron, |db| schedule::delete_cron(db, id))
+    }
+
+    fn forget(&self, epoch: i64, name: &str) -> Stored<Forgotten> {
+        self.write(Step::DeleteCron, |db| schedule::forget(db, epoch, name))
     }
 
     fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool> {

@@ -8,8 +8,8 @@ use std::thread;
 
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Halt, InFlight, NewCron, NewRun, Old,
-    Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
+    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, NewCron, NewRun,
+    Old, Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
     ScheduleKind, Spared, Store, Stretch, TaskStatus, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
@@ -103,6 +103,8 @@ claims! {
     there_is_one_cron_with_a_workflow_expression_and_zone
     a_cron_is_changed_in_place
     a_cron_cannot_become_a_copy_of_another
+    what_is_forgotten_leaves_nothing_but_its_runs
+    a_trigger_that_another_polls_is_not_forgotten
     a_deleted_cron_leaves_its_runs
     a_new_cron_does_not_inherit_a_deleted_ones_runs
     a_declared_cron_is_the_one_of_its_name
@@ -1201,6 +1203,35 @@ fn a_cron_cannot_become_a_copy_of_another(store: &dyn Store) {
     };
     assert!(message.contains("'0 2 * * *'") && message.contains(&id(50).to_string()), "{message}");
     assert_eq!(store.cron(id(51)).unwrap(), Some(other));
+}
+
+fn what_is_forgotten_leaves_nothing_but_its_runs(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let named = |id: u128, name| NewCron { name, ..new_cron(id, "0 2 * * *") };
+    let cron = store.put_cron(&named(50, "inbox")).unwrap();
+    let other = store.put_cron(&named(51, "outbox")).unwrap();
+    let by_hand = store.put_cron(&new_cron(52, "0 3 * * *")).unwrap();
+    started(store, epoch, slot(&cron, 1, 100));
+    assert_eq!(store.forget(epoch, "").unwrap(), Forgotten::Gone(Vec::new()), "what is by hand has no name");
+    assert_eq!(store.forget(epoch, "inbox").unwrap(), Forgotten::Gone(vec![trigger.row, cron.row]));
+    assert_eq!(store.forget(epoch, "inbox").unwrap(), Forgotten::Gone(Vec::new()));
+    assert_eq!(store.trigger("inbox").unwrap(), None);
+    assert_eq!(store.cron(cron.id).unwrap(), None);
+    assert_eq!(store.cron(other.id).unwrap(), Some(other));
+    assert_eq!(store.cron(by_hand.id).unwrap(), Some(by_hand));
+    assert_eq!(ids(store, &RunFilter { schedule: Some(cron.row), ..any() }), [id(1)]);
+    let again = declared(store, epoch, "inbox");
+    assert!(again.row > trigger.row, "runs that are left must not pass to it");
+}
+
+fn a_trigger_that_another_polls_is_not_forgotten(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let other = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    assert_eq!(store.forget(other, "inbox").unwrap(), Forgotten::Polled { by: epoch });
+    store.leave(epoch, &InFlight::default(), Wall(2)).unwrap();
+    assert_eq!(store.forget(other, "inbox").unwrap(), Forgotten::Gone(vec![trigger.row]));
 }
 
 fn a_deleted_cron_leaves_its_runs(store: &dyn Store) {

@@ -93,6 +93,8 @@ pub struct Job {
 pub enum Event {
     /// The program declared a workflow, anew or again.
     Workflow(Arc<Workflow>),
+    /// The program declares the workflow of that name no more. Its runs in hand go on.
+    WorkflowGone(Arc<str>),
     /// The program declared triggers, each with its place in the poller.
     Triggers(Vec<(u32, Declared)>),
     /// Somebody asked for runs; the workflow was looked up by the caller.

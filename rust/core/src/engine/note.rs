@@ -502,7 +502,7 @@ impl Display for Note {
             Self::CronLeftOut { cron, error } => write!(f, "cron schedule {cron} is left out: {error}"),
             Self::CronOfOldRelease { cron, name } => {
                 write!(f, "cron schedule {cron} of trigger '{name}' goes on, which release 0.1.0 left: ")?;
-                write!(f, "declare a trigger of that name again, or end it by delete_cron_schedule('{cron}')")
+                write!(f, "declare a trigger of that name again, or end it by forget('{name}')")
             }
             Self::CronCatchUpBounded { cron, moments_max } => {
                 write!(f, "cron schedule {cron}: of the slots that were missed ")?;
@@ -626,7 +626,7 @@ mod tests {
             "trigger 'inbox' fired unknown workflow 'mail'; known workflows: a, b".to_owned(),
             format!("trigger 'inbox': its poll is in flight since {}, for 61 s; it holds a thread, and is not polled until that comes back", Wall(0).rfc3339()),
             "the last of 4 pollers is taken: the polls of 'a', 'b' have not come back; one more that hangs stops every trigger. Give bodies a time-out of their own, or raise max_pollers".to_owned(),
-            format!("cron schedule {nil} of trigger 'nightly' goes on, which release 0.1.0 left: declare a trigger of that name again, or end it by delete_cron_schedule('{nil}')"),
+            format!("cron schedule {nil} of trigger 'nightly' goes on, which release 0.1.0 left: declare a trigger of that name again, or end it by forget('nightly')"),
             format!("cron schedule {nil}: of the slots that were missed only the newest 3 are made up for"),
             format!("run {nil} of workflow 'mail' goes on under a version that differs from the one it began with"),
         ]);

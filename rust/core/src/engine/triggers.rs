@@ -15,6 +15,9 @@ impl Engine {
             // Its poll in flight still counts, for the workflow that it named.
             self.parked.remove(&old);
         }
+        // It may have been another declaration's place.
+        self.withdrawn.remove(&slot);
+        self.stuck.remove(&slot);
         let place = slot as usize;
         if place >= self.triggers.len() {
             self.triggers.resize(place + 1, None);

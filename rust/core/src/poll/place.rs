@@ -9,39 +9,15 @@ use crate::history::{Streak, Tally};
 use crate::poll::slot::{Rest, Slot};
 use crate::poll::{Plan, Poller};
 use crate::port::TriggerState;
+use crate::record::Stretch;
 use crate::time::{Mono, Now, Wall};
 
 impl Poller {
     /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
     /// interval after `now`, later by its phase if other triggers share the interval, and by what is missing to a whole step of the clock.
     pub fn declare(&mut self, name: Arc<str>, plan: Arc<Plan>, now: Mono) -> u32 {
-        let interval_ns = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let sharing = self.per_interval.entry(interval_ns).or_insert(0);
-        let phase = cadence::phase(*sharing, interval_ns);
-        let last_beat = cadence::origin(now, phase, self.wheel.tick_ns());
-        *sharing += 1;
-        let rest = Rest {
-            name,
-            plan,
-            schedule: None,
-            enabled: true,
-            elsewhere: false,
-            retired: false,
-            waits_for: None,
-            successor: None,
-            given_up: false,
-            failures: 0,
-            pause: None,
-            next_beat: last_beat,
-            first: None,
-            make_up: None,
-            asked_at: None,
-            is_wanted: false,
-            fired_at: None,
-            cursor: None,
-            streak: Streak::default(),
-            has_streak: false,
-        };
+        let (interval_ns, last_beat) = self.beats(&plan, now);
+        let rest = Self::unknown(name, plan, last_beat);
         self.slots.push(Slot {
             serial: 0,
             in_body: false,
@@ -56,6 +32,79 @@ impl Poller {
         u32::try_from(self.slots.len() - 1).expect("triggers are fewer than 2^32")
     }
 
+    /// A place for the next declaration of that trigger, if one of its older ones is free: with nothing in flight, and not to be heard of
+    /// again.
+    pub fn free_place(&self, trigger: &str) -> Option<u32> {
+        self.free.get(trigger)?.last().copied()
+    }
+
+    /// Lets go of the places of the trigger's older declarations. What was asked of the store is answered in its order, so that none of them
+    /// is heard of again once a newer one has its row.
+    fn free_older(&mut self, place: u32) {
+        let mut newer = place;
+        while let Some(older) = self.rests[newer as usize].older {
+            let (state, rest) = (&self.slots[older as usize], &mut self.rests[older as usize]);
+            let is_awaited = rest.successor.is_some() || rest.waits_for.is_some();
+            if state.in_body || state.in_commit || is_awaited {
+                newer = older;
+                continue;
+            }
+            let next = rest.older.take();
+            self.free.entry(Arc::clone(&rest.name)).or_default().push(older);
+            self.rests[newer as usize].older = next;
+        }
+    }
+
+    /// Declares a trigger once more, in one of its places that are free: see [`Poller::free_place`]. Returns what its polls there have left
+    /// for the history.
+    pub fn declare_in(&mut self, place: u32, plan: Arc<Plan>, now: Mono) -> Option<Stretch> {
+        let free = self.free.get_mut(&self.rests[place as usize].name);
+        free.expect("its trigger has free places").retain(|&free| free != place);
+        let has_row = self.rests[place as usize].schedule.is_some();
+        let history = has_row.then(|| self.take_quiet(place)).flatten();
+        let (interval_ns, last_beat) = self.beats(&plan, now);
+        let old = &mut self.rests[place as usize];
+        *old = Self::unknown(Arc::clone(&old.name), plan, last_beat);
+        let state = &mut self.slots[place as usize];
+        (state.interval_ns, state.last_beat) = (interval_ns, last_beat);
+        self.note(place);
+        history
+    }
+
+    fn beats(&mut self, plan: &Plan, now: Mono) -> (u64, Mono) {
+        let interval_ns = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let sharing = self.per_interval.entry(interval_ns).or_insert(0);
+        let phase = cadence::phase(*sharing, interval_ns);
+        *sharing += 1;
+        (interval_ns, cadence::origin(now, phase, self.wheel.tick_ns()))
+    }
+
+    fn unknown(name: Arc<str>, plan: Arc<Plan>, last_beat: Mono) -> Rest {
+        Rest {
+            name,
+            plan,
+            schedule: None,
+            enabled: true,
+            elsewhere: false,
+            retired: false,
+            waits_for: None,
+            successor: None,
+            older: None,
+            given_up: false,
+            failures: 0,
+            pause: None,
+            next_beat: last_beat,
+            first: None,
+            make_up: None,
+            asked_at: None,
+            is_wanted: false,
+            fired_at: None,
+            cursor: None,
+            streak: Streak::default(),
+            has_streak: false,
+        }
+    }
+
     /// Puts a new declaration of a trigger in the place of an older one. A poll of that one in flight still counts whole; the new one is
     /// not polled before it is over.
     pub fn supersede(&mut self, old: u32, new: u32) {
@@ -66,6 +115,7 @@ impl Poller {
         if !state.in_body {
             self.wheel.cancel(old);
         }
+        self.rests[new as usize].older = Some(old);
         self.note(old);
         if let Some(first) = first {
             self.rests[first as usize].successor = Some(new);
@@ -79,10 +129,8 @@ impl Poller {
         let rest = &mut self.rests[slot as usize];
         rest.retired = true;
         rest.make_up = None;
-        let (first, schedule) = (rest.waits_for.take(), rest.schedule);
-        if let Some(first) = first {
-            self.rests[first as usize].successor = None;
-        }
+        // What it waits for is still in flight: the next declaration waits for that.
+        let schedule = rest.schedule;
         if !self.slots[slot as usize].in_body {
             self.wheel.cancel(slot);
         }
@@ -137,6 +185,7 @@ impl Poller {
         rest.fired_at = row.last_fired_at;
         self.slot_of.insert(row.row, slot);
         self.note(slot);
+        self.free_older(slot);
         match self.slots[slot as usize].is_live {
             true => self.arm(slot, now),
             false => self.give_way(slot),

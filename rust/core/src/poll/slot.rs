@@ -39,6 +39,8 @@ pub(super) struct Rest {
     pub waits_for: Option<u32>,
     /// The place that waits for this one.
     pub successor: Option<u32>,
+    /// The place in which the same trigger was declared before, and so on.
+    pub older: Option<u32>,
     /// Its body has not come back in time, and is not waited for.
     pub given_up: bool,
     pub failures: u32,

@@ -77,6 +77,18 @@ pub struct NewCron<'a> {
     pub at: Wall,
 }
 
+/// What came of forgetting a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forgotten {
+    /// The rows that are gone, with all that hung on them but the runs; none if the name was not known.
+    Gone(Vec<i64>),
+    /// Nothing is gone: that living owner polls the trigger.
+    Polled {
+        /// Its epoch.
+        by: i64,
+    },
+}
+
 /// Which schedules a listing shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScheduleFilter {

@@ -87,12 +87,23 @@ impl Runtime {
         self.poll_is_home();
     }
 
-    /// What a trigger's function may know in this poll, and when it was due.
-    pub fn tick_state(&self, slot: u32) -> (TickState, Wall) {
-        let state = lock(&self.shared.polls).poller.tick_state(slot);
+    /// What a trigger's function may know in this poll, when it was due, and what went wrong in the one before.
+    pub fn tick_state(&self, slot: u32) -> (TickState, Wall, Option<Arc<str>>) {
+        let (state, error) = {
+            let polls = lock(&self.shared.polls);
+            let state = polls.poller.tick_state(slot);
+            let error = if state.failures > 0 { polls.errors.get(&slot).cloned() } else { None };
+            (state, error)
+        };
         let now = self.now();
         let late_us = now.mono.since(state.due).as_micros() as u64;
-        (state, Wall(now.wall.0.saturating_sub_unsigned(late_us)))
+        (state, Wall(now.wall.0.saturating_sub_unsigned(late_us)), error)
+    }
+
+    /// How many runs of the trigger in that place are unfinished, whoever drives them.
+    pub fn unfinished_of(&self, slot: u32) -> usize {
+        let named = lock(&self.shared.polls).poller.row_and_name(slot);
+        named.map_or(0, |(schedule, _)| lock(&self.shared.engine).unfinished_of(schedule))
     }
 
     /// Where a trigger stands, when it is polled next, and since when a poll of it is in flight; none if it is not declared here.
@@ -159,7 +170,7 @@ impl Runtime {
         let Judged { fires, cursor, reason, pause } = judged;
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
-        let (ended, recovered) = {
+        let (ended, recovered, failed) = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.slot);
             let recovered = reason.is_ok().then(|| recovered(&polls.poller, ticket)).flatten();
@@ -167,8 +178,13 @@ impl Runtime {
                 true => polls.poller.waited(ticket, finish, now.mono),
                 false => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
             };
-            (ended, recovered)
+            let failed = match (&ended, &reason) {
+                (Some(ended), Err(error)) => polls.failed(ticket.slot, error, ended.disable.as_deref()),
+                _ => None,
+            };
+            (ended, recovered, failed)
         };
+        failed.into_iter().for_each(|order| self.shared.order(order));
         self.tell_recovered(recovered);
         let Some(ended) = ended else { return self.shared.wake_pollers() };
         self.step(Event::Polled(Polled {
@@ -193,6 +209,9 @@ impl Runtime {
         if let Some(note) = self.timed_out(slot, timeout, now) {
             self.shared.order(Order::Log(note));
         }
+        let error = format!("TimeoutError: {}", poll_timed_out(timeout));
+        let failed = lock(&self.shared.polls).failed(slot, &error, ended.disable.as_deref());
+        failed.into_iter().for_each(|order| self.shared.order(order));
         self.step(Event::Polled(Polled {
             slot,
             schedule: ended.schedule,
@@ -201,7 +220,7 @@ impl Runtime {
             duration_us,
             fires: Vec::new(),
             cursor: None,
-            reason: Err(format!("TimeoutError: {}", poll_timed_out(timeout))),
+            reason: Err(error),
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,

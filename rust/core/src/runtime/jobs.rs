@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use crate::context::Given;
-use crate::engine::{Effects, Engine, Event, Job};
+use crate::engine::{Effects, Engine, Event, Job, RunStanding};
 use crate::fault_point::{Step, around};
-use crate::run::{Ended, Ruling, Run};
+use crate::run::{Doing, Ended, Ruling, Run};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
 use crate::runtime::{Runtime, Shared};
@@ -297,6 +299,25 @@ impl Runtime {
     pub fn attempt_interrupted(&self, job: Job) {
         self.step(Event::Interrupted(job));
         self.come_home(job);
+    }
+
+    /// The number of this runner among those of its store.
+    pub fn epoch(&self) -> i64 {
+        self.shared.epoch
+    }
+
+    /// Where a run stands, and whether a slot is free; none if this runner does not have it.
+    pub fn run_standing(&self, id: Uuid) -> Option<(RunStanding, bool)> {
+        let now = self.now();
+        let mut standing = lock(&self.shared.engine).run_standing(id, now)?;
+        let jobs = lock(&self.shared.jobs);
+        if let RunStanding::InHand { tasks, .. } = &mut standing {
+            let is_away =
+                |number: usize| jobs.away.iter().any(|job| job.run == id && job.task as usize == number);
+            let in_body = tasks.iter_mut().filter(|task| task.doing == Doing::InBody);
+            in_body.filter(|task| is_away(task.number)).for_each(|task| task.doing = Doing::Deferred);
+        }
+        Some((standing, jobs.running.len() < self.shared.slots_max))
     }
 
     /// Whether an attempt is still waited for, and whether somebody asked for its run's end.

@@ -2,6 +2,7 @@
 //! Invariant: nothing here waits for Python.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,11 +13,26 @@ use crate::runtime::{Runtime, Shared};
 /// Log lines that wait for the keeper; more are counted and dropped.
 pub(super) const LOG_LINES_MAX: usize = 10_000;
 
+/// A failed poll of a trigger whose program wants to hear of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedPoll {
+    /// The trigger's place.
+    pub slot: u32,
+    /// What went wrong, as the history shows it.
+    pub error: Arc<str>,
+    /// So many polls in a row have failed with this one.
+    pub failures: u32,
+    /// Why the trigger is switched off, if it is.
+    pub disabled: Option<Arc<str>>,
+}
+
 /// What the keeper, a thread made by Python, is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// Write this to the user's log.
     Log(Note),
+    /// Tell the program that a poll of its trigger failed.
+    PollFailed(FailedPoll),
     /// Start another thread that takes jobs.
     SpawnWorker,
     /// Start another thread that polls.
@@ -29,6 +45,8 @@ pub enum Order {
 pub(super) struct Orders {
     pub(super) queue: VecDeque<Order>,
     pub(super) dropped: u64,
+    /// So many failed polls were given to the keeper.
+    pub(super) failures: u64,
 }
 
 impl Runtime {
@@ -37,6 +55,11 @@ impl Runtime {
         if self.shared.tells_debug.swap(tells, Ordering::AcqRel) != tells {
             lock(&self.shared.engine).tell_debug(tells);
         }
+    }
+
+    /// How many failed polls the keeper was, or is to be, given.
+    pub fn failures_given(&self) -> u64 {
+        lock(&self.shared.orders).failures
     }
 
     /// The keeper's next order; none if there is none for so long. Call detached.
@@ -62,10 +85,14 @@ impl Runtime {
 impl Shared {
     pub(super) fn order(&self, order: Order) {
         let mut orders = lock(&self.orders);
-        if matches!(order, Order::Log(..)) && orders.queue.len() >= LOG_LINES_MAX {
+        // That a trigger is switched off is told all the same: there are only so many triggers.
+        let may_be_lost =
+            matches!(order, Order::Log(..) | Order::PollFailed(FailedPoll { disabled: None, .. }));
+        if may_be_lost && orders.queue.len() >= LOG_LINES_MAX {
             orders.dropped += 1;
             return;
         }
+        orders.failures += u64::from(matches!(order, Order::PollFailed(..)));
         orders.queue.push_back(order);
         self.orders_wake.notify_one();
     }

@@ -1,7 +1,7 @@
 //! The threads that poll: one leads, others follow and take over when a body keeps it.
 //! Invariant: a body that does not come back holds up its own trigger and nobody else's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::engine::{Declared, Effects, Event, Note, Rearm, is_told};
 use crate::poll::{Finish, Plan, Poller, Ticket, Turn};
 use crate::port::TriggerState;
 use crate::runtime::flights::Flights;
-use crate::runtime::keeper::Order;
+use crate::runtime::keeper::{FailedPoll, Order};
 use crate::runtime::park::{MutexGuard, lock, wait_on};
 use crate::runtime::{Runtime, Services, Shared};
 use crate::time::{Mono, Now, Wall};
@@ -51,6 +51,10 @@ pub(super) struct PollState {
     body: Option<(Ticket, Now)>,
     /// When it was last told of a place that polls of it fail.
     pub(super) failures_told: HashMap<u32, Mono>,
+    /// Places of triggers whose program wants to hear of failed polls.
+    pub(super) heard: HashSet<u32>,
+    /// What went wrong in the last poll of a place that failed; it counts while the place has failures.
+    pub(super) errors: HashMap<u32, Arc<str>>,
     /// Polls that go on while others are begun.
     pub(super) flights: Flights,
     /// Whether polls are late because a body took longer than its grace.
@@ -72,6 +76,16 @@ pub(super) struct PollState {
 }
 
 impl PollState {
+    /// Notes what went wrong in a poll that has just ended, and why its trigger is switched off, if it is; for the keeper, if the program
+    /// wants to hear of it.
+    pub(super) fn failed(&mut self, slot: u32, error: &str, disabled: Option<&str>) -> Option<Order> {
+        let error: Arc<str> = error.into();
+        self.errors.insert(slot, Arc::clone(&error));
+        let (failures, disabled) = (self.poller.failing(slot), disabled.map(Arc::from));
+        let is_heard = self.heard.contains(&slot);
+        is_heard.then_some(Order::PollFailed(FailedPoll { slot, error, failures, disabled }))
+    }
+
     /// Whether that failure in a row of a place is to be told: each of them would fill the log.
     pub(super) fn is_failure_told(&mut self, slot: u32, failures: u32, now: Now) -> bool {
         let told = self.failures_told.get(&slot).map(|&at| now.mono.since(at));
@@ -89,6 +103,8 @@ impl PollState {
             body_since: None,
             body: None,
             failures_told: HashMap::new(),
+            heard: HashSet::new(),
+            errors: HashMap::new(),
             flights: Flights::default(),
             hurries: false,
             leader_until: None,
@@ -150,9 +166,13 @@ pub(super) fn is_needed(polls: &PollState, now: Mono) -> bool {
 
 impl Runtime {
     /// Declares triggers and returns the first one's slot; the others follow it. They are polled once their rows are kept.
-    pub fn declare(&self, triggers: Vec<(Arc<Plan>, Declared)>) -> u32 {
+    ///
+    /// # Panics
+    /// If the places are not those that [`Runtime::reserve`] gave for these triggers just now.
+    pub fn declare(&self, places: &[u32], triggers: Vec<(Arc<Plan>, Declared)>) {
         let now = self.now();
         let mut declared = Vec::with_capacity(triggers.len());
+        let mut history = Vec::new();
         let mut effects = Effects::default();
         let mut engine = lock(&self.shared.engine);
         {
@@ -162,9 +182,14 @@ impl Runtime {
                 polls.starting = 1;
                 self.shared.order(Order::SpawnPoller);
             }
-            for (plan, mut trigger) in triggers {
+            for (&slot, (plan, mut trigger)) in places.iter().zip(triggers) {
                 let before = engine.place_of(&trigger.row.name);
-                let slot = polls.poller.declare(Arc::clone(&trigger.row.name), plan, now.mono);
+                if slot < polls.poller.places() {
+                    history.extend(polls.poller.declare_in(slot, plan, now.mono));
+                } else {
+                    let given = polls.poller.declare(Arc::clone(&trigger.row.name), plan, now.mono);
+                    assert_eq!(given, slot, "trigger '{}' is not where its body is", trigger.row.name);
+                }
                 if let Some(before) = before {
                     polls.poller.supersede(before, slot);
                 }
@@ -172,10 +197,11 @@ impl Runtime {
                 declared.push((slot, trigger));
             }
         }
-        let first = declared.first().map_or(0, |&(slot, _)| slot);
+        if !history.is_empty() {
+            engine.step(Event::History(history), now, &mut effects);
+        }
         engine.step(Event::Triggers(declared), now, &mut effects);
         self.shared.carry_out(engine, effects);
-        first
     }
 
     /// Polls the trigger of that name no more, if it is declared here.
@@ -188,9 +214,21 @@ impl Runtime {
         self.shared.carry_out(engine, effects);
     }
 
-    /// How many places for triggers there are.
-    pub fn places(&self) -> u32 {
-        lock(&self.shared.polls).poller.places()
+    /// The places for triggers of these names, all of them different, that are about to be declared, and by this thread alone: free ones of
+    /// their own, or new ones.
+    pub fn reserve(&self, triggers: &[String]) -> Vec<u32> {
+        let polls = lock(&self.shared.polls);
+        let mut new = polls.poller.places()..;
+        let mut place = |name: &String| {
+            let free = polls.poller.free_place(name);
+            free.unwrap_or_else(|| new.next().expect("triggers are fewer than 2^32"))
+        };
+        triggers.iter().map(&mut place).collect()
+    }
+
+    /// The program wants to hear of failed polls of the triggers in these places, of which there need be none yet.
+    pub fn hear(&self, slots: impl IntoIterator<Item = u32>) {
+        lock(&self.shared.polls).heard.extend(slots);
     }
 
     /// Switches a trigger's polling in memory.

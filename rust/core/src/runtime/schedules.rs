@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::cron::Cron;
 use crate::engine::{Effects, Event};
-use crate::port::{NewCron, Schedule, ScheduleKind, Stored};
+use crate::port::{Forgotten, NewCron, Schedule, ScheduleKind, Stored};
 use crate::runtime::park::{MutexGuard, lock};
 use crate::runtime::{Runtime, Shared};
 
@@ -77,6 +77,19 @@ impl Runtime {
         let done = self.shared.store.delete_cron(id)?;
         self.told(Event::CronGone(row.row));
         Ok(done)
+    }
+
+    /// Deletes what is kept of the trigger and the crons of that name, but for their runs.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn forget(&self, name: &str) -> Stored<Forgotten> {
+        let _turn = self.shared.turn();
+        let forgotten = self.shared.store.forget(self.shared.epoch, name)?;
+        if let Forgotten::Gone(rows) = &forgotten {
+            rows.iter().for_each(|&row| self.told(Event::CronGone(row)));
+        }
+        Ok(forgotten)
     }
 
     /// Switches a trigger's polling; false if there is none of that row.

@@ -62,7 +62,9 @@ impl World {
             .any(|polling| name(polling.ticket.slot) == name(ticket.slot) && runs(polling));
         assert!(!is_busy, "a trigger is polled while its body runs: {ticket:?}");
         let state = process.poller.tick_state(ticket.slot);
-        let is_again = (0..ticket.slot).any(|before| name(before) == name(ticket.slot));
+        let places = 0..process.slots.len() as u32;
+        let is_again =
+            places.into_iter().any(|other| other != ticket.slot && name(other) == name(ticket.slot));
         let slot = &mut process.slots[ticket.slot as usize];
         assert!(!slot.is_retired, "a retired trigger is polled: {ticket:?}");
         assert!(!slot.is_elsewhere, "{} is polled, which another owner polls", slot.trigger.source.name);
@@ -82,7 +84,7 @@ impl World {
             is_on_beat(&slot.grid, &slot.trigger, ticket, state.due, now.mono);
             assert!(state.due > slot.last_beat, "{} is polled twice on one beat", slot.trigger.source.name);
             assert!(
-                ticket.due >= slot.not_before,
+                ticket.due >= slot.not_before.max(slot.kept_wait),
                 "{} is polled before its wait is over",
                 slot.trigger.source.name
             );

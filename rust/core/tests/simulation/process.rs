@@ -104,13 +104,15 @@ pub struct Slot {
     pub last_beat: Mono,
     /// No poll before this, because of failures or its own wish.
     pub not_before: Mono,
+    /// The same because of a wait that the store had of it, as it was read last.
+    pub kept_wait: Mono,
 }
 
 impl Slot {
     /// Polled from now on, or not; whoever switches a trigger on forgives it.
     pub fn switch(&mut self, is_enabled: bool, now: Mono) {
         if is_enabled && !self.is_enabled {
-            (self.failures, self.not_before) = (0, Mono(0));
+            (self.failures, self.not_before, self.kept_wait) = (0, Mono(0), Mono(0));
             // What came while it was off is not made up for.
             self.make_up = self.make_up.filter(|at| now.since(*at) <= CATCH_UP);
         }
@@ -143,9 +145,7 @@ impl Slot {
                 after: now.mono,
             };
             self.last_beat = self.last_beat.min(now.mono);
-            if wait > wall {
-                self.not_before = self.not_before.max(mono(wait));
-            }
+            self.kept_wait = if wait > wall { mono(wait) } else { Mono(0) };
         }
         let is_new = !was_polled && kept.is_none_or(|kept| kept.last_at.is_none());
         if is_new && self.trigger.plan.polls_at_start {

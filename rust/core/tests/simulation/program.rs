@@ -148,7 +148,7 @@ impl World {
         let at = self.now(p);
         let now = at.mono;
         let process = &mut self.processes[p];
-        let mut declared = Vec::new();
+        let (mut declared, mut history) = (Vec::new(), Vec::new());
         for trigger in triggers {
             let is_before = |slot: &Slot| !slot.is_retired && slot.trigger.source.name == trigger.source.name;
             let mut superseded = None;
@@ -161,8 +161,16 @@ impl World {
             let origin =
                 cadence::origin(now, cadence::phase(*sharing, interval_ns), RESOLUTION.as_nanos() as u64);
             *sharing += 1;
-            let slot =
-                process.poller.declare(Arc::clone(&trigger.source.name), Arc::clone(&trigger.plan), now);
+            let free = process.poller.free_place(&trigger.source.name);
+            let slot = match free {
+                Some(free) => {
+                    history.extend(process.poller.declare_in(free, Arc::clone(&trigger.plan), now));
+                    free
+                }
+                None => {
+                    process.poller.declare(Arc::clone(&trigger.source.name), Arc::clone(&trigger.plan), now)
+                }
+            };
             if let Some(before) = superseded {
                 process.poller.supersede(before, slot);
             }
@@ -170,11 +178,12 @@ impl World {
             row.row.origin_at = process.poller.origin_at(slot, at);
             assert_eq!(row.row.origin_at, at.wall.after(origin.since(now)), "where its grid begins");
             declared.push((slot, row));
-            process.slots.push(Slot {
+            let was_polled = free.is_some_and(|free| process.slots[free as usize].was_polled);
+            let place = Slot {
                 trigger,
                 grid: Grid::new(origin),
                 make_up: None,
-                was_polled: false,
+                was_polled,
                 in_commit: false,
                 row: None,
                 is_retired: false,
@@ -183,9 +192,18 @@ impl World {
                 failures: 0,
                 last_beat: origin,
                 not_before: Mono(0),
-            });
+                kept_wait: Mono(0),
+            };
+            match free {
+                Some(free) => process.slots[free as usize] = place,
+                None => process.slots.push(place),
+            }
+            self.places_reused += u64::from(free.is_some());
         }
         self.note(|| format!("{p}: declares triggers {declared:?}"));
+        if !history.is_empty() {
+            self.step(p, Event::History(history));
+        }
         self.step(p, Event::Triggers(declared));
     }
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::grid;
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronStats, Fault, Found, Halt, InFlight, NewCron, NewRun, Old, Page,
-    Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
+    Admitted, BURIED, Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight, NewCron, NewRun, Old,
+    Page, Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
     Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow,
     TriggerState, Unfinished,
 };
@@ -644,6 +644,10 @@ impl Store for MemoryStore {
     }
 
     fn delete_cron(&self, _id: Uuid) -> Stored<bool> {
+        nobody_asks()
+    }
+
+    fn forget(&self, _epoch: i64, _name: &str) -> Stored<Forgotten> {
         nobody_asks()
     }
 

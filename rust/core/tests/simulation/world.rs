@@ -26,6 +26,8 @@ pub struct World {
     pub scenario: Scenario,
     pub store: MemoryStore,
     pub witness: Witness,
+    /// So many declarations got the place of an older one.
+    pub places_reused: u64,
     pub processes: Vec<Process>,
     /// The cursors that were committed, by the trigger's row.
     pub cursors: HashMap<i64, u64>,
@@ -49,6 +51,7 @@ impl World {
             scenario,
             store: MemoryStore::default(),
             witness: Witness::default(),
+            places_reused: 0,
             processes: Vec::new(),
             cursors: HashMap::new(),
             has_news: HashSet::new(),

@@ -26,8 +26,8 @@ struct Batch<'c> {
     /// The owners that were looked up, and whether they live; they stay as they are within a transaction.
     checked: HashMap<i64, bool>,
     declaring: Option<Declaring<'c>>,
-    /// The number of the ends in this transaction, and whether it is taken.
-    ends: Option<(i64, bool)>,
+    /// The number of the ends in this transaction, once there is one that counts.
+    ends: Option<i64>,
 }
 
 impl<'c> Batch<'c> {
@@ -126,22 +126,15 @@ impl<'c> Batch<'c> {
     }
 
     fn run(&mut self, change: &RunChange) -> Result<Receipt, Failure> {
-        let Self { db, ends, .. } = self;
-        let number = || match *ends {
-            Some((number, _)) => Ok(number),
-            None => {
-                let number = run::ends(db)? + 1;
-                *ends = Some((number, false));
-                Ok(number)
-            }
-        };
-        let Some(ended) = around(Step::Progress, || run::progress(db, change, number))? else {
+        let Some(ended) = around(Step::Progress, || run::progress(self.db, change, self.ends))? else {
             return Ok(Receipt::Fenced);
         };
-        if let (Some(_), Some((number, is_taken @ false))) = (ended, ends) {
-            *is_taken = true;
-            run::count_ends(db, *number)?;
+        if self.ends.is_none()
+            && let Some(number) = ended
+        {
+            run::count_ends(self.db, number)?;
         }
+        self.ends = self.ends.or(ended);
         Ok(Receipt::Run(ended))
     }
 

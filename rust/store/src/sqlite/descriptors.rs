@@ -43,19 +43,30 @@ pub struct Table {
 struct Parked {
     identity: Identity,
     descriptor: OwnedFd,
-    /// Whether it was SQLite's. A forked child may have inherited it then, and a lock on it would outlive this process.
-    was_theirs: bool,
+    purpose: Purpose,
+}
+
+/// What a descriptor was for, and may be again. A lock on one of SQLite's would go on in a forked child that has inherited it; and what
+/// still holds a lock on others' behalf must not be mixed up with SQLite's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// SQLite's own.
+    Theirs,
+    /// SQLite's locks lay on it.
+    Locks,
+    /// It holds the file, also while it is kept: others in this process may have lost their locks by a `close` of the program's.
+    Hold,
 }
 
 /// A descriptor of the file at `path` that is kept for others, instead of one more: they may stay for as long as the program runs.
-/// `flags` are those of `open`; what isn't for SQLite is for locks.
-pub fn kept(path: &Path, flags: i32, for_them: bool) -> Option<OwnedFd> {
+/// `flags` are those of `open`.
+pub fn kept(path: &Path, flags: i32, purpose: Purpose) -> Option<OwnedFd> {
     let mut table = table();
     if table.parked.is_empty() || flags & (libc::O_EXCL | libc::O_TRUNC) != 0 {
         return None;
     }
     let identity = identity(path)?;
-    table.taken_back(identity, flags & libc::O_ACCMODE, for_them)
+    table.taken_back(identity, flags & libc::O_ACCMODE, purpose)
 }
 
 /// Notes that SQLite has opened a file.
@@ -75,7 +86,7 @@ pub fn opened(descriptor: RawFd) -> io::Result<()> {
     let mut table = table();
     if !table.locks.contains_key(&identity) {
         // An open file of its own: a lock that lay on SQLite's would go on in a forked child that has inherited that.
-        let file = match table.taken_back(identity, libc::O_RDWR, false) {
+        let file = match table.taken_back(identity, libc::O_RDWR, Purpose::Locks) {
             Some(kept) => kept.into(),
             None => open(&path)?,
         };
@@ -94,9 +105,9 @@ pub fn closed(descriptor: OwnedFd) {
         {
             // It may have to stay open, and must not hold anything then.
             byte_lock::unlock(&file);
-            table.parked.push(Parked { identity, descriptor: file.into(), was_theirs: false });
+            table.parked.push(Parked { identity, descriptor: file.into(), purpose: Purpose::Locks });
         }
-        table.parked.push(Parked { identity, descriptor, was_theirs: true });
+        table.parked.push(Parked { identity, descriptor, purpose: Purpose::Theirs });
         table.sweep();
     }
 }
@@ -130,16 +141,20 @@ pub fn own(file: &File) {
     }
 }
 
-/// Closes descriptors of ours, once they may be.
+/// Closes descriptors of ours, with the locks on them, once they may be.
 pub fn close(files: impl IntoIterator<Item = File>) {
     let mut table = table();
     for file in files {
         if let Some(identity) = table.ours.remove(&file.as_raw_fd()) {
-            byte_lock::unlock(&file);
-            table.parked.push(Parked { identity, descriptor: file.into(), was_theirs: false });
+            table.parked.push(Parked { identity, descriptor: file.into(), purpose: Purpose::Hold });
         }
     }
     table.sweep();
+}
+
+/// Whether somebody else in this process has that file open.
+pub fn is_shared(identity: Identity) -> bool {
+    table().foreign().contains(&identity)
 }
 
 /// Lets go of what a forked child has inherited: a lock lives as long as anybody has its file open. The child never touches the
@@ -154,10 +169,10 @@ pub fn forked() {
 
 impl Table {
     /// A kept descriptor of a file, opened for the same.
-    fn taken_back(&mut self, identity: Identity, mode: i32, for_them: bool) -> Option<OwnedFd> {
+    fn taken_back(&mut self, identity: Identity, mode: i32, purpose: Purpose) -> Option<OwnedFd> {
         let is_alike = |parked: &Parked| {
             parked.identity == identity
-                && parked.was_theirs == for_them
+                && parked.purpose == purpose
                 && fcntl(&parked.descriptor, FcntlArg::F_GETFL)
                     .is_ok_and(|flags| flags & libc::O_ACCMODE == mode)
         };
@@ -165,25 +180,25 @@ impl Table {
         Some(self.parked.swap_remove(place).descriptor)
     }
 
+    /// The files that others in this process have open. Where the system doesn't tell, none: everything is as it is without us.
+    fn foreign(&self) -> Vec<Identity> {
+        let is_known = |descriptor: RawFd| {
+            self.theirs.contains_key(&descriptor)
+                || self.ours.contains_key(&descriptor)
+                || self.locks.values().any(|file| file.as_raw_fd() == descriptor)
+                || self.parked.iter().any(|parked| parked.descriptor.as_raw_fd() == descriptor)
+        };
+        let descriptors = descriptors().unwrap_or_default().into_iter();
+        let unknown = descriptors.filter(|&descriptor| !is_known(descriptor));
+        unknown.filter_map(|descriptor| identity(&at(descriptor))).collect()
+    }
+
     /// Closes what nobody else in this process has open any more.
     fn sweep(&mut self) {
         if self.parked.is_empty() {
             return;
         }
-        let parked = &self.parked;
-        let is_known = |descriptor: RawFd| {
-            self.theirs.contains_key(&descriptor)
-                || self.ours.contains_key(&descriptor)
-                || self.locks.values().any(|file| file.as_raw_fd() == descriptor)
-                || parked.iter().any(|parked| parked.descriptor.as_raw_fd() == descriptor)
-        };
-        // Where the system doesn't tell, everything is as it is without us.
-        let foreign = descriptors()
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|&descriptor| !is_known(descriptor))
-            .filter_map(|descriptor| identity(&at(descriptor)))
-            .collect::<Vec<_>>();
+        let foreign = self.foreign();
         self.parked.retain(|parked| foreign.contains(&parked.identity));
     }
 }

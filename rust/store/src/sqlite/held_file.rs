@@ -5,6 +5,7 @@ use std::path::Path;
 
 #[cfg(target_os = "linux")]
 use crate::sqlite::descriptors;
+use crate::sqlite::shield::Identity;
 
 /// Where SQLite's header says by which versions of its format a database is written and read; 2 is with a write-ahead log.
 #[cfg(unix)]
@@ -49,7 +50,7 @@ pub fn open(path: &Path, create: bool) -> std::io::Result<File> {
         options.mode(0o644);
     }
     #[cfg(target_os = "linux")]
-    if let Some(kept) = descriptors::kept(path, nix::libc::O_RDWR, false) {
+    if let Some(kept) = descriptors::kept(path, nix::libc::O_RDWR, descriptors::Purpose::Hold) {
         return Ok(kept.into());
     }
     options.open(path)
@@ -61,6 +62,17 @@ pub fn own(file: &File) {
     descriptors::own(file);
     #[cfg(not(target_os = "linux"))]
     let _ = file;
+}
+
+/// Whether somebody else in this process has that file open, as far as the system tells.
+pub fn is_shared(identity: Identity) -> bool {
+    #[cfg(target_os = "linux")]
+    return descriptors::is_shared(identity);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = identity;
+        false
+    }
 }
 
 /// Closes descriptors of ours, once they may be.

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 
 use cloaca_core::grid;
 use cloaca_core::port::{
-    CronMove, NewCron, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow, TriggerState,
+    CronMove, Forgotten, NewCron, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow,
+    TriggerState,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, Row, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::owner;
 use crate::sqlite::run::{self, Other};
 use crate::sqlite::value::{id_at, micros, signed, wall_at, wall_maybe_at};
 
@@ -469,6 +471,35 @@ pub fn update_cron(
 pub fn delete_cron(db: &Connection, id: Uuid) -> Result<bool, Failure> {
     const SQL: &str = "DELETE FROM schedules WHERE id = :id AND kind = 'cron'";
     Ok(db.prepare_cached(SQL)?.execute(named_params! { ":id": id.to_string() })? == 1)
+}
+
+/// Deletes the trigger and the crons of a name with what hangs on them, but for their runs, unless a living owner other than `epoch` polls it.
+pub fn forget(db: &Connection, epoch: i64, name: &str) -> Result<Forgotten, Failure> {
+    // Indices schedules_trigger, schedules_cron_name.
+    const FOUND: &str = "
+        SELECT row, owner FROM schedules WHERE kind = 'trigger' AND name = :name
+        UNION ALL SELECT row, NULL FROM schedules WHERE kind = 'cron' AND name = :name AND name <> ''";
+    // Index ticks_schedule, and primary keys.
+    const GONE: [&str; 3] = [
+        "DELETE FROM ticks WHERE schedule = :row",
+        "DELETE FROM run_keys WHERE schedule = :row",
+        "DELETE FROM schedules WHERE row = :row",
+    ];
+    let mut statement = db.prepare_cached(FOUND)?;
+    let found = statement.query_map(named_params! { ":name": name }, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found: Vec<(i64, Option<i64>)> = found.collect::<rusqlite::Result<_>>()?;
+    for by in found.iter().filter_map(|&(_, owner)| owner).filter(|&owner| owner != epoch) {
+        if owner::is_living(db, by)? {
+            return Ok(Forgotten::Polled { by });
+        }
+    }
+    let rows: Vec<i64> = found.into_iter().map(|(row, _)| row).collect();
+    for row in &rows {
+        for sql in GONE {
+            db.prepare_cached(sql)?.execute(named_params! { ":row": row })?;
+        }
+    }
+    Ok(Forgotten::Gone(rows))
 }
 
 /// Switches a schedule; false if there is no such row.

@@ -17,13 +17,12 @@ use crate::sqlite::byte_lock;
 use crate::sqlite::descriptors;
 #[cfg(target_os = "linux")]
 use crate::sqlite::held_file::made_like;
-use crate::sqlite::held_file::{close, has_log, is_writable, open, own};
+use crate::sqlite::held_file::{close, has_log, is_shared, is_writable, open, own};
 use crate::sqlite::open::{beside, identity, identity as identity_at, identity_of};
 
 /// SQLite's `SHARED_FIRST`, and how many bytes follow.
 const SHARED: (i64, i64) = (0x4000_0002, 510);
 /// The byte by which the owner with epoch 0 would be known as living; no database is as long.
-#[cfg(target_os = "linux")]
 const OWNERS: i64 = 1 << 61;
 /// To what SQLite cuts the `-shm` file when it is the first.
 #[cfg(target_os = "linux")]
@@ -134,7 +133,7 @@ impl Shield {
 
     /// Removes the log and its memory if the first is empty and nobody else is connected, as SQLite does after its last connection.
     fn tidy(&self) {
-        let Some(identity) = self.identity else { return };
+        let Some(identity) = self.identity.filter(|&identity| !is_shared(identity)) else { return };
         let mut shields = shields();
         let Some(shielded) = shields.get_or_insert_default().get_mut(&identity) else { return };
         let (log, memory) = (beside(&self.path, "-wal"), beside(&self.path, "-shm"));
@@ -156,9 +155,11 @@ impl Shield {
         shielded.database.iter().for_each(|file| byte_lock::read(file, SHARED, true));
     }
 
-    /// Gives the locks up: SQLite's last connection could not fold its log into the file under them.
+    /// Gives the locks up: SQLite's last connection could not fold its log into the file under them. Not while somebody else in this process
+    /// has the file open: who folds and removes the log then takes it away from him, whose own locks the program may have dropped by
+    /// a `close`.
     pub fn lower(&self) {
-        let Some(identity) = self.identity else { return };
+        let Some(identity) = self.identity.filter(|&identity| !is_shared(identity)) else { return };
         let mut shields = shields();
         let mut is_raised = self.is_raised.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut *is_raised, false) {
@@ -180,10 +181,14 @@ impl Shield {
         let mut shields = shields();
         let table = shields.get_or_insert_default();
         if let Some(shielded) = table.get_mut(&identity) {
+            let mut is_raised = self.is_raised.lock().unwrap_or_else(PoisonError::into_inner);
+            shielded.raised -= usize::from(std::mem::replace(&mut *is_raised, false));
             shielded.stores -= 1;
             if shielded.stores == 0
                 && let Some(Shielded { database, memory, .. }) = table.remove(&identity)
             {
+                // What says that an owner lives is no hold on the file.
+                database.iter().for_each(|file| byte_lock::read(file, (OWNERS, 0), false));
                 close(database.into_iter().chain(memory));
             }
         }

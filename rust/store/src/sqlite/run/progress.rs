@@ -7,14 +7,14 @@ use crate::sqlite::fault::Failure;
 use crate::sqlite::value::micros;
 
 /// Applies `change`; none, with nothing written, if its epoch does not drive that run any more. If it ends one that guards its hash, with
-/// the number of that end, which `number` tells.
+/// the number of that end: `number`, or the next if there is none yet.
 pub fn progress(
     db: &Connection,
     change: &RunChange,
-    number: impl FnOnce() -> Result<i64, Failure>,
+    number: Option<i64>,
 ) -> Result<Option<Option<i64>>, Failure> {
     let kept = match &change.end {
-        Some(end) => finish(db, change, end, number()?)?,
+        Some(end) => finish(db, change, end, number)?,
         None => go_on(db, change)?.then_some(None),
     };
     if kept.is_some() {
@@ -26,9 +26,15 @@ pub fn progress(
 }
 
 /// How many ends were counted.
+macro_rules! ends {
+    () => {
+        "coalesce((SELECT value FROM meta WHERE name = 'ends'), (SELECT max(end_number) FROM runs), 0)"
+    };
+}
+
+/// How many ends were counted.
 pub fn ends(db: &Connection) -> Result<i64, Failure> {
-    const SQL: &str = "
-        SELECT coalesce((SELECT value FROM meta WHERE name = 'ends'), (SELECT max(end_number) FROM runs), 0)";
+    const SQL: &str = concat!("SELECT ", ends!());
     Ok(db.prepare_cached(SQL)?.query_row([], |row| row.get(0))?)
 }
 
@@ -78,18 +84,22 @@ fn finish(
     db: &Connection,
     change: &RunChange,
     end: &RunEnd,
-    number: i64,
+    number: Option<i64>,
 ) -> Result<Option<Option<i64>>, Failure> {
-    const SQL: &str = "
-        UPDATE runs SET
+    // Most runs guard nothing: what was counted is read for those that do.
+    const SQL: &str = concat!(
+        "UPDATE runs SET
             status = :status,
             started_at = coalesce(started_at, :started_at),
             completed_at = :completed_at,
             final_context = :context,
             error = :error,
-            end_number = CASE WHEN unique_hash = 1 THEN :number END
+            end_number = CASE WHEN unique_hash = 1 THEN coalesce(:number, 1 + ",
+        ends!(),
+        ") END
         WHERE row = :row AND owner = :epoch AND completed_at IS NULL
-        RETURNING end_number";
+        RETURNING end_number"
+    );
     let params = named_params! {
         ":row": change.run,
         ":epoch": change.epoch,

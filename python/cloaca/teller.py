@@ -1,0 +1,100 @@
+"""Calls what a trigger declared for its failed polls, on a thread of its own: a callback that hangs holds up
+neither polls nor the keeper.
+
+Decides nothing. Invariant: of one runner one such callback runs at a time, in the order of the polls.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from threading import Condition
+
+from . import attempt
+from .answer import complete
+from .plain import say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ._cloaca import Engine
+
+WAITING_MAX = 1_000
+"""So many calls wait at most for the one before them; more are left out, which the log says."""
+
+_log = logging.getLogger("cloaca")
+
+Call = tuple[str, str, "Callable[..., Any]", tuple[object, ...]]
+"""Which argument of `@trigger` it was, the trigger, what is called, and with what."""
+
+
+class Teller:
+    """The callbacks that wait, and the thread that calls them.
+
+    Attributes:
+        done: how many failed polls have been dealt with.
+    """
+
+    def __init__(self, engine: Engine, start: Callable[[str, Callable[[], None]], None]) -> None:
+        self.done = 0
+        self._engine = engine
+        self._start = start
+        self._waiting: deque[list[Call]] = deque()
+        self._changed = Condition()
+        self._has_thread = False
+        self._is_closed = False
+        self._is_full = False
+
+    def tell(self, calls: list[Call]) -> None:
+        """Lets these be called, for one failed poll. From the keeper alone; never waits for a callback."""
+        with self._changed:
+            is_full = bool(calls) and len(self._waiting) >= WAITING_MAX
+            if calls and not is_full:
+                self._waiting.append(calls)
+            else:
+                self.done += 1
+            is_news, self._is_full = is_full and not self._is_full, is_full
+            self._changed.notify_all()
+        if calls and not self._has_thread:
+            self._start("teller", self._call_all)
+            self._has_thread = True
+        if is_news:
+            text = "%d calls of on_poll_failed and on_disabled wait for one that goes on; more are left out"
+            say(_log, logging.ERROR, text, WAITING_MAX)
+
+    def close(self) -> None:
+        """Sends the thread home once what waits has been called."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def wait_told(self, given: int, seconds: float) -> bool:
+        """Waits until so many failed polls have been dealt with."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.done >= given, seconds)
+
+    def _call_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                if not self._waiting:
+                    return
+                calls = self._waiting.popleft()
+            for call in calls:
+                self._call(*call)
+            with self._changed:
+                self.done += 1
+                self._changed.notify_all()
+
+    def _call(
+        self, what: str, name: str, function: Callable[..., Any], arguments: tuple[object, ...]
+    ) -> None:
+        try:
+            with attempt.inside(self._engine, None):
+                complete(function(*arguments))
+        except BaseException as raised:
+            # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
+            about = {"cloaca_trigger": name}
+            say(_log, logging.ERROR, "%s of trigger '%s' raised", what, name, raised=raised, about=about)

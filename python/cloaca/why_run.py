@@ -1,0 +1,116 @@
+"""Says in one sentence where a run stands and why it is not over. Decides nothing: it words what the engine
+and the store know."""
+
+from __future__ import annotations
+
+from . import registry
+from .errors import excerpt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+TASKS_TOLD_MAX = 5
+"""So many tasks of one run are told; of the others only how many they are."""
+
+
+def of_final(row: dict[str, Any]) -> str:
+    """One sentence about a run that is over."""
+    name, at, error = _name(row), row["completed_at"], row["error_message"]
+    if row["status"] == "Completed":
+        return f"{name} completed at {at}"
+    if row["status"] == "Failed":
+        return f"{name} failed at {at}: {error}"
+    return f"{name} was cancelled at {at}"
+
+
+def of_own(row: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
+    """One sentence about a run that this runner has, from where it stands."""
+    name = _name(row)
+    if standing["is"] == "turn":
+        more = standing["ahead"] - 1
+        others = f" and {more} {_runs(more)} after it" if more else ""
+        return f"{name} waits for its turn behind run {standing['behind']}{others}{_of_trigger(row)}"
+    if standing["is"] == "undeclared":
+        return f"{name} waits for its workflow, which this program does not declare{_known()}"
+    if standing["is_at_its_end"]:
+        return f"{name} is at its end, which is about to be kept"
+    tasks = [_task(task, standing, slots) for task in standing["tasks"]]
+    if standing["is_halted"]:
+        rest = f"; {_listed(tasks)}" if tasks else ""
+        return f"{name} ends, because that was asked for or its time is up, once its tasks are home{rest}"
+    if not tasks:
+        return f"{name} is about to begin"
+    return f"{name} goes on here: {_listed(tasks)}"
+
+
+def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancelled: bool) -> str:
+    """One sentence about a run that this runner does not have, from its records."""
+    name = _name(row)
+    begun = [
+        f"task {excerpt(task['id'])} is on record as begun, attempt {task['attempts']}{_failed(task)}"
+        for task in row["tasks"]
+        if task["status"] == "Running"
+    ]
+    ends = "; its end was asked for" if is_cancelled else ""
+    records = f"; {_listed(begun)}" if begun else ""
+    if owner is not None and is_living:
+        return f"{name} is in the hands of runner {owner} of this store, and not of this one{ends}{records}"
+    gone = "" if owner is None else f" that takes it over from runner {owner}, which is gone"
+    if registry.knows(row["workflow_name"]):
+        return f"{name} waits for a runner{gone}; this one declares its workflow and looks again soon{ends}"
+    workflow = excerpt(row["workflow_name"])
+    return (
+        f"{name} waits for a runner{gone}, in a program that declares workflow {workflow}; this program does "
+        f"not{_known()}{ends}{records}"
+    )
+
+
+def of_taken(row: dict[str, Any]) -> str:
+    """One sentence about a run that is this runner's, and not in its hands yet."""
+    return f"{_name(row)} is this runner's and about to be taken in hand"
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"run {row['id']} of workflow {excerpt(row['workflow_name'])}"
+
+
+def _known() -> str:
+    return f"; known workflows: {', '.join(registry.names()) or 'none yet'}"
+
+
+def _of_trigger(row: dict[str, Any]) -> str:
+    return f" of trigger {excerpt(row['trigger_name'])}" if row["trigger_name"] else ""
+
+
+def _task(task: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
+    name, attempt, doing = f"task {excerpt(task['id'])}", task["attempt"], task["doing"]
+    if doing == "in_body":
+        return f"{name} is in its body, attempt {attempt}, begun first at {task['started_at']}{_failed(task)}"
+    if doing == "deferred":
+        return f"{name} waits in attempt {attempt} for its own condition, without a slot"
+    if doing == "retry":
+        when = f"at {task['due']}" if task["due"] else "soon"
+        return f"{name} is tried again {when}, as attempt {attempt}{_failed(task)}"
+    if doing == "settling":
+        return f"{name} is over after attempt {attempt}, and its callback is being told"
+    if doing == "looked":
+        return f"whether {name} runs is being read from its contexts"
+    if standing["is_slot_free"]:
+        return f"{name} is about to begin attempt {attempt}{_failed(task)}"
+    slot = "the slot" if slots == 1 else f"one of the {slots} slots"
+    return f"{name} waits for {slot} of this runner (max_concurrent_tasks) for attempt {attempt}"
+
+
+def _failed(task: dict[str, Any]) -> str:
+    return f", after {task['error']}" if task["error"] else ""
+
+
+def _listed(tasks: list[str]) -> str:
+    more = len(tasks) - TASKS_TOLD_MAX
+    rest = [f"{more} more {'task' if more == 1 else 'tasks'}"] if more > 0 else []
+    return "; ".join(tasks[:TASKS_TOLD_MAX] + rest)
+
+
+def _runs(count: int) -> str:
+    return "run" if count == 1 else "runs"

@@ -1,0 +1,165 @@
+"""What is declared no more: `forget`, `unregister_workflow`, and what listings say of it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from program import Dated, eventually
+
+import cloaca
+import cloaca.testing
+from cloaca import registry
+
+WAIT = 20.0
+START = "2026-03-01T00:00:00Z"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return str(tmp_path / "a.db")
+
+
+def declare_workflow(name: str = "report", body: Any = None) -> None:
+    with cloaca.WorkflowBuilder(name):
+        cloaca.task(id="only", retry_attempts=1)(body or (lambda context: None))
+
+
+def counting(cursors: list[object]) -> None:
+    @cloaca.trigger(workflow="report", name="inbox", poll_interval="1m")
+    def counter(tick: cloaca.Tick) -> cloaca.TriggerResult:
+        cursors.append(tick.cursor)
+        tick.cursor = (tick.cursor or 0) + 1
+        return cloaca.TriggerResult.fire({"n": tick.cursor}, run_key=f"n{tick.cursor}")
+
+
+def test_what_is_forgotten_begins_as_if_it_had_never_been_and_keeps_its_runs(url: str) -> None:
+    declare_workflow()
+    cursors: list[object] = []
+    counting(cursors)
+    with Dated(url, START) as runner:
+        runner.advance("2m")
+        with pytest.raises(
+            cloaca.TriggerError, match=r"is declared in this program; call cloaca.unregister_tr"
+        ):
+            runner.forget("inbox")
+        cloaca.unregister_trigger("inbox")
+        runner.set_trigger_enabled("inbox", False)
+        runner.forget("inbox")
+        assert runner.get_trigger_schedule("inbox") is None
+        assert runner.query("SELECT * FROM ticks") == runner.query("SELECT * FROM run_keys") == []
+        assert [row["status"] for row in runner.list_runs()] == ["Completed"] * 2
+        with pytest.raises(cloaca.TriggerError, match="'inbox' not found; known triggers: none"):
+            runner.forget("inbox")
+        counting(cursors)
+        runner.advance("5m")
+        # Its run keys are gone as well: what they stood for runs once more.
+        assert cursors[:4] == [None, 1, None, 1]
+        assert len(runner.list_runs()) == len(cursors)
+
+
+def test_a_declared_cron_that_is_forgotten_makes_up_for_nothing(url: str) -> None:
+    declare_workflow()
+
+    def nightly() -> None:
+        cloaca.trigger(workflow="report", name="nightly", cron="0 3 * * *")(lambda: False)
+
+    nightly()
+    with Dated(url, START) as runner:
+        cloaca.unregister_trigger("nightly")
+        runner.advance("3d")
+        runner.forget("nightly")
+        assert runner.list_cron_schedules() == []
+        nightly()
+        runner.advance("1d")
+        assert [context["scheduled_time"][8:16] for context in runner.fired("report")] == ["04T03:00"]
+
+
+def test_a_trigger_that_another_runner_polls_is_not_forgotten(url: str) -> None:
+    cloaca.trigger(workflow="report", name="inbox", poll_interval="24h")(lambda: False)
+    with cloaca.DefaultRunner(url) as polling:
+        assert eventually(lambda: polling.get_trigger_schedule("inbox") is not None)
+        (owner,) = (row["owner"] for row in polling.query("SELECT owner FROM schedules"))
+        # As another program would see it, which does not declare it.
+        registry.triggers.clear()
+        with cloaca.DefaultRunner(url) as other:
+            with pytest.raises(cloaca.TriggerError, match=f"is polled by runner {owner} of this store"):
+                other.forget("inbox")
+            assert other.get_trigger_schedule("inbox") is not None
+
+
+def test_a_trigger_is_forgotten_while_its_poll_is_in_flight(url: str) -> None:
+    declare_workflow()
+    entered, go = threading.Event(), threading.Event()
+
+    @cloaca.trigger(workflow="report", name="inbox", poll_interval="1ms")
+    def inbox() -> bool:
+        entered.set()
+        return go.wait(WAIT)
+
+    with cloaca.DefaultRunner(url) as runner:
+        assert entered.wait(WAIT)
+        cloaca.unregister_trigger("inbox")
+        runner.forget("inbox")
+        go.set()
+    with cloaca.DefaultRunner(url) as runner:
+        assert runner.list_trigger_schedules() == runner.list_runs() == []
+
+
+def test_listings_say_what_this_program_declares(url: str) -> None:
+    declare_workflow()
+    cloaca.trigger(workflow="report", name="inbox", poll_interval="24h")(lambda: False)
+    cloaca.trigger(workflow="report", name="nightly", cron="0 3 * * *")(lambda: False)
+    with Dated(url, START) as runner:
+        by_hand = runner.register_cron_workflow("report", "0 4 * * *")
+
+        def declared() -> list[tuple[str | None, bool]]:
+            found = runner.list_trigger_schedules() + runner.list_cron_schedules()
+            return [(row["trigger_name"], row["declared"]) for row in found]
+
+        assert declared() == [("inbox", True), ("nightly", True), (None, False)]
+        assert runner.get_cron_schedule(by_hand)["declared"] is False
+        cloaca.unregister_trigger("inbox")
+        cloaca.unregister_trigger("nightly")
+        assert declared() == [("inbox", False), ("nightly", False), (None, False)]
+        row = runner.get_trigger_schedule("inbox")
+        assert row is not None
+        assert row["declared"] is False
+
+
+def test_a_workflow_that_is_unregistered_starts_no_more_and_ends_what_it_began(url: str) -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def body(context: cloaca.Context) -> None:
+        entered.set()
+        assert go.wait(WAIT)
+
+    declare_workflow("report", body)
+    with cloaca.DefaultRunner(url) as runner:
+        run = runner.submit("report")
+        assert entered.wait(WAIT)
+        cloaca.unregister_workflow("report")
+        with pytest.raises(cloaca.WorkflowError, match="report"):
+            runner.submit("report")
+        go.set()
+        assert run.result(WAIT).status == "Completed"
+        with pytest.raises(cloaca.WorkflowError, match="'report' is not declared; known workflows: none yet"):
+            cloaca.unregister_workflow("report")
+        declare_workflow("report")
+        assert runner.execute("report").status == "Completed"
+
+
+def test_a_trigger_of_an_unregistered_workflow_fails_until_it_is_declared_again() -> None:
+    declare_workflow()
+    cloaca.trigger(workflow="report", name="inbox", poll_interval="1m")(lambda: True)
+    with cloaca.testing.Runner() as runner:
+        runner.advance("1m")
+        cloaca.unregister_workflow("report")
+        runner.advance("1m")
+        assert len(runner.list_runs()) == 1
+        assert "starts workflow 'report', which this program does not declare" in runner.why("inbox")
+        declare_workflow()
+        runner.advance("1h")
+        assert len(runner.list_runs()) > 1
