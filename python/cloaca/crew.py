@@ -84,7 +84,7 @@ class Crew:
         self.tasks: dict[int, TaskDefinition] = {}
         self._worker = Worker(engine, self.tasks, hear)
         self._failing = Failing()
-        self.teller = Teller(engine, self._start)
+        self.teller = Teller(engine, self._start, hear)
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._pid = os.getpid()

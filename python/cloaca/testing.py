@@ -14,6 +14,7 @@ from .config import DefaultRunnerConfig
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
 from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
+from .plain import describe
 from .rows import moment
 from .runner import DefaultRunner
 from .tick import Tick
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 30.0
 """How long in real time the bodies may take that one call sets off."""
+NOTES_MAX = 3
+"""So many errors after the first are noted on it, by `raise_errors`."""
 _RUNS_MAX = 2**31
 
 
@@ -90,7 +93,7 @@ class Runner(DefaultRunner):
         start (str | datetime): what its clock shows at first, RFC 3339.
         config (DefaultRunnerConfig | None): other settings than the defaults.
         raise_errors (bool): raise what a trigger or callback raised, or a task whose run failed, from the
-            next call that moves the clock or waits; of several the first.
+            next call that moves the clock or waits; of several the first, with notes of the others.
 
     Raises:
         ScheduleError: (a `ValueError`) `start` is no time.
@@ -148,15 +151,17 @@ class Runner(DefaultRunner):
         if not self._errors or attempt.current(self._engine) is not None:
             return
         known, self._errors[:] = self._errors[:], []
-        first: BaseException | None = None
+        raised: list[BaseException] = []
         for run_id, error in known:
             row = None if run_id is None else self._open().runs.run(run_id)
             if row is not None and row["completed_at"] is None:
                 self._errors.append((run_id, error))  # it may still end well
-            elif first is None and (row is None or row["status"] == "Failed"):
-                first = error
-        if first is not None:
-            raise first
+            elif row is None or row["status"] == "Failed":
+                raised.append(error)
+        if raised:
+            for error in raised[1 : 1 + NOTES_MAX]:
+                raised[0].add_note(f"and then {describe(error)}")
+            raise raised[0]
 
     def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
         """Polls a trigger once, now, on this thread. Like `DefaultRunner.tick`, but for `raise_errors`."""

@@ -337,6 +337,24 @@ def test_a_callback_that_raises_is_heard() -> None:
         runner.execute("called")
 
 
+@pytest.mark.parametrize("argument", ["on_poll_failed", "on_disabled"])
+def test_what_is_called_for_a_failed_poll_is_heard_beside_it(argument: str) -> None:
+    def calls(*about: Any) -> None:
+        raise LookupError(argument)
+
+    declare("unused", "w")
+    arguments: dict[str, Any] = {argument: calls}
+
+    @cloaca.trigger(name="broken", workflow="w", poll_interval="10s", max_consecutive_failures=1, **arguments)
+    def broken() -> bool:
+        raise KeyError("feed")
+
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        with pytest.raises(KeyError, match="feed") as found:
+            runner.advance("15s")
+        assert any(argument in note for note in found.value.__notes__)
+
+
 def test_raise_errors_is_a_flag() -> None:
     with pytest.raises(TypeError, match="raise_errors"):
         cloaca.testing.Runner(raise_errors="no")  # type: ignore[arg-type]
