@@ -106,6 +106,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         config: DefaultRunnerConfig,
         durability: str | None = None,
         start_us: int | None = None,
+        only: frozenset[str] | None = None,
     ) -> None:
         from ._cloaca import Engine
         from .crew import Crew
@@ -136,7 +137,7 @@ class DefaultRunner(Runs, Crons, Triggers):
             start=start_us,
         )
         self._crew = Crew(self._engine, self._hear)
-        self._declarations = Declarations(self._engine, self._crew)
+        self._declarations = Declarations(self._engine, self._crew, only)
         try:
             if (path := self._engine.path) is not None:
                 _guard.watch(os.fspath(path), self._crew, before)

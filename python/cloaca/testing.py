@@ -5,15 +5,16 @@ Invariant: time stands still but for `Runner.advance` and `Runner.execute`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 from time import monotonic
 
-from . import attempt, registry
+from . import attempt, place, registry
 from .check import count, flag, microseconds, text
 from .config import DefaultRunnerConfig
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
-from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
+from .errors import ArgumentTypeError, RunnerError, TriggerError, WorkflowError, excerpt
 from .plain import describe
 from .rows import moment
 from .runner import DefaultRunner
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .result import WorkflowResult
+    from .run import Run
 
 PATIENCE_SECONDS = 30.0
 """How long in real time the bodies may take that one call sets off."""
@@ -65,13 +67,21 @@ def tick(
 
 
 @contextmanager
-def isolated() -> Iterator[None]:
+def isolated(*, triggers: Iterable[Callable[..., Any] | str] | None = None) -> Iterator[None]:
     """Within, the process has declared nothing, and what is declared is forgotten at the end.
 
     Then everything stands as before. Runners made outside hear nothing of what is declared within. One made
     within should be shut down within. It holds for the whole process, so not for two threads at a time.
+
+    Args:
+        triggers (Iterable[Callable | str] | None): functions or names of triggers that stay declared within,
+            and with them all workflows.
+
+    Raises:
+        TriggerError: (a `ValueError`) no such trigger is declared.
+        TypeError: `triggers` is no list, or holds what is neither a function nor a name.
     """
-    put_back = registry.put_aside()
+    put_back = registry.put_aside(_chosen(triggers))
     try:
         yield
     finally:
@@ -86,17 +96,58 @@ def _near(name: str, names: list[str]) -> str:
     return f"; there are {', '.join(names[:20])}" if names else "; there are none"
 
 
+def _chosen(triggers: Iterable[Callable[..., Any] | str] | None) -> frozenset[str] | None:
+    """The names of these triggers; `None` if nobody chose."""
+    if triggers is None:
+        return None
+    if isinstance(triggers, str) or not isinstance(triggers, Iterable):
+        raise ArgumentTypeError(f"triggers is {excerpt(triggers)}; give a list of functions or names")
+    return frozenset(name for each in triggers for name in _names_of(each))
+
+
+def _names_of(trigger: object) -> list[str]:
+    known = dict(registry.triggers)
+    if isinstance(trigger, str):
+        if trigger not in known:
+            raise TriggerError(
+                f"no trigger {excerpt(trigger)}{_near(trigger, sorted(known))}{_outside(trigger)}"
+            )
+        return [trigger]
+    if not callable(trigger):
+        raise ArgumentTypeError(f"triggers holds {excerpt(trigger)}; give functions or names")
+    names = [name for name, definition in known.items() if definition.function == trigger]
+    if not names:
+        raise TriggerError(
+            f"{place.of_function(trigger)} is no trigger that is declared here; decorate it with"
+            " @cloaca.trigger(...)"
+        )
+    return names
+
+
+def _outside(name: str) -> str:
+    """What to do about something that is declared where nobody looks."""
+    if not registry.is_aside(name):
+        return ""
+    return (
+        f"; {excerpt(name)} is declared outside of what is isolated here: keep it with"
+        " isolated(triggers=[...]), or @pytest.mark.cloaca_runner(triggers=[...])"
+    )
+
+
 class Runner(DefaultRunner):
     """A `DefaultRunner` over `:memory:` whose clock moves only when told.
 
     Args:
         start (str | datetime): what its clock shows at first, RFC 3339.
         config (DefaultRunnerConfig | None): other settings than the defaults.
+        triggers (Iterable[Callable | str] | None): functions or names of the declared triggers that it polls,
+            and no other; by default all, also those declared later. Workflows it knows all.
         raise_errors (bool): raise what a trigger or callback raised, or a task whose run failed, from the
             next call that moves the clock or waits; of several the first, with notes of the others.
 
     Raises:
         ScheduleError: (a `ValueError`) `start` is no time.
+        TriggerError: (a `ValueError`) one of `triggers` is not declared.
     """
 
     def __init__(
@@ -104,12 +155,14 @@ class Runner(DefaultRunner):
         start: str | datetime = "2026-01-01T00:00:00Z",
         config: DefaultRunnerConfig | None = None,
         *,
+        triggers: Iterable[Callable[..., Any] | str] | None = None,
         raise_errors: bool = False,
     ) -> None:
+        only = _chosen(triggers)
         self._errors: list[tuple[str | None, BaseException]] = []
         if flag(raise_errors, "raise_errors"):
             self._hear = self._errors.append
-        self._start(":memory:", config or DefaultRunnerConfig(), None, microseconds(start))
+        self._start(":memory:", config or DefaultRunnerConfig(), None, microseconds(start), only)
         try:
             self.run_until_idle()
         except BaseException:
@@ -238,7 +291,15 @@ class Runner(DefaultRunner):
         self._crew.tasks.update({task.body: task.with_function(fake) for task in chosen})
 
     def fired(self, workflow: str) -> list[Context]:
-        """The contexts with which triggers and crons started this workflow, oldest first."""
+        """The contexts with which triggers and crons started this workflow, oldest first.
+
+        Raises:
+            WorkflowError: (a `ValueError`) no such workflow is declared.
+        """
+        if not registry.knows(text(workflow, "workflow")):
+            raise WorkflowError(
+                f"no workflow {excerpt(workflow)}{_near(workflow, registry.names())}{_outside(workflow)}"
+            )
         rows = self._open().store.query(
             "SELECT context FROM runs WHERE workflow = ? AND schedule IS NOT NULL ORDER BY row", [workflow]
         )
@@ -251,3 +312,15 @@ class Runner(DefaultRunner):
             TriggerError: (a `ValueError`) no such trigger.
         """
         return sum(tick["count"] for tick in self.ticks(trigger_name, _RUNS_MAX))
+
+    def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
+        try:
+            return super()._submit(workflow_name, context)
+        except WorkflowError as error:
+            name = str(getattr(workflow_name, "name", workflow_name))
+            if not (told := _outside(name)):
+                raise
+            raise WorkflowError(f"{error}{told}") from None
+
+    def _unknown_trigger(self, name: str) -> str:
+        return super()._unknown_trigger(name) + _outside(name)
