@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .teller import Call
     from .tick import Tick
     from .trigger import TriggerDefinition
+    from .worker import Hear
 
 #: A worker that found nothing to do for so many seconds goes home.
 IDLE_SECONDS_MAX = 10.0
@@ -75,14 +76,15 @@ class Retired:
 class Crew:
     """The threads of one runner, and the tables that map the engine's numbers to Python functions."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, hear: Hear | None = None) -> None:
         self.engine = engine
+        self._hear = hear
         self.bodies: list[Any] = []
         self.triggers: list[TriggerDefinition | Retired] = []
         self.tasks: dict[int, TaskDefinition] = {}
-        self._worker = Worker(engine, self.tasks)
+        self._worker = Worker(engine, self.tasks, hear)
         self._failing = Failing()
-        self.teller = Teller(engine, self._start)
+        self.teller = Teller(engine, self._start, hear)
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -306,6 +308,8 @@ class Crew:
 
     def _tell_failed(self, slot: int, error: BaseException, shown: BaseException | None) -> None:
         """``shown`` is the error if its traceback is of the program."""
+        if self._hear is not None:
+            self._hear((None, error))
         name = self.triggers[slot].name
         *_, failed_before, _ = self.engine.polls.tick_state(slot)
         failures = failed_before + 1

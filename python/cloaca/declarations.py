@@ -36,9 +36,13 @@ class Declarations:
     Attributes:
         places: the place of each trigger's newest body.
         crons: the names of the triggers that are crons.
+
+    Args:
+        only: the triggers that the engine is told of, whatever else is declared; `None` for all.
     """
 
-    def __init__(self, engine: Engine, crew: Crew) -> None:
+    def __init__(self, engine: Engine, crew: Crew, only: frozenset[str] | None = None) -> None:
+        self._only = only
         self.places: dict[str, int] = {}
         self.crons: set[str] = set()
         self._engine = engine
@@ -55,7 +59,7 @@ class Declarations:
         """Everything that the program has declared so far is known: says what would start nothing."""
         known = {None, *registry.names()}
         lost: dict[str, list[str]] = {}
-        for trigger in list(registry.triggers.values()):
+        for trigger in filter(self._is_current, list(registry.triggers.values())):
             if (workflow := trigger.kind.workflow) not in known:
                 lost.setdefault(str(workflow), []).append(trigger.name)
         for workflow, triggers in lost.items():
@@ -78,7 +82,7 @@ class Declarations:
         with self._lock:
             if self._is_closed:
                 return
-            triggers = [trigger for trigger in triggers if registry.triggers.get(trigger.name) is trigger]
+            triggers = list(filter(self._is_current, triggers))
             for trigger in triggers:
                 if trigger.kind.cron is not None:
                     self._declare_cron(trigger, trigger.kind.cron)
@@ -138,6 +142,12 @@ class Declarations:
         if slot is not None:
             self._engine.polls.withdraw(name)
             self._crew.retire(slot)
+
+    def _is_current(self, trigger: TriggerDefinition) -> bool:
+        """Whether it is the newest of its name, and one of those that this runner is for."""
+        return registry.triggers.get(trigger.name) is trigger and (
+            self._only is None or trigger.name in self._only
+        )
 
     def _is_new(self, trigger: TriggerDefinition) -> bool:
         if trigger.kind.cron is not None:

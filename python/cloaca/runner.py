@@ -27,7 +27,7 @@ from .errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Any, Self
 
@@ -49,6 +49,9 @@ class DefaultRunner(Runs, Crons, Triggers):
         ValueError: the URL has none of these forms.
         StoreError: (a `RuntimeError`) the store cannot be opened, or was made by a newer version.
     """
+
+    _hear: Callable[[tuple[str | None, BaseException]], None] | None = None
+    """Who hears, before the engine does, of what bodies raise: the run if it was a task, and the error."""
 
     def __init__(self, database_url: str) -> None:
         self._start(database_url, DefaultRunnerConfig())
@@ -103,6 +106,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         config: DefaultRunnerConfig,
         durability: str | None = None,
         start_us: int | None = None,
+        only: frozenset[str] | None = None,
     ) -> None:
         from ._cloaca import Engine
         from .crew import Crew
@@ -132,8 +136,8 @@ class DefaultRunner(Runs, Crons, Triggers):
             resolution=microseconds(config, "timer_resolution"),
             start=start_us,
         )
-        self._crew = Crew(self._engine)
-        self._declarations = Declarations(self._engine, self._crew)
+        self._crew = Crew(self._engine, self._hear)
+        self._declarations = Declarations(self._engine, self._crew, only)
         try:
             if (path := self._engine.path) is not None:
                 _guard.watch(os.fspath(path), self._crew, before)

@@ -5,16 +5,18 @@ Invariant: time stands still but for `Runner.advance` and `Runner.execute`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 from time import monotonic
 
-from . import attempt, registry
+from . import attempt, place, registry
 from .check import count, flag, microseconds, text
 from .config import checked_config
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
-from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
+from .errors import ArgumentTypeError, RunnerError, TriggerError, WorkflowError, excerpt
 from .near import hint
+from .plain import describe
 from .rows import moment
 from .runner import DefaultRunner
 from .tick import Tick
@@ -27,9 +29,12 @@ if TYPE_CHECKING:
 
     from .config import DefaultRunnerConfig
     from .result import WorkflowResult
+    from .run import Run
 
 PATIENCE_SECONDS = 30.0
 """How long in real time the bodies may take that one call sets off."""
+NOTES_MAX = 3
+"""So many errors after the first are noted on it, by `raise_errors`."""
 _RUNS_MAX = 2**31
 
 
@@ -64,17 +69,63 @@ def tick(
 
 
 @contextmanager
-def isolated() -> Iterator[None]:
+def isolated(*, triggers: Iterable[Callable[..., Any] | str] | None = None) -> Iterator[None]:
     """Within, the process has declared nothing, and what is declared is forgotten at the end.
 
     Then everything stands as before. Runners made outside hear nothing of what is declared within. One made
     within should be shut down within. It holds for the whole process, so not for two threads at a time.
+
+    Args:
+        triggers (Iterable[Callable | str] | None): functions or names of triggers that stay declared within,
+            and with them all workflows.
+
+    Raises:
+        TriggerError: (a `ValueError`) no such trigger is declared.
+        TypeError: `triggers` is no list, or holds what is neither a function nor a name.
     """
-    put_back = registry.put_aside()
+    put_back = registry.put_aside(_chosen(triggers))
     try:
         yield
     finally:
         put_back()
+
+
+def _chosen(triggers: Iterable[Callable[..., Any] | str] | None) -> frozenset[str] | None:
+    """The names of these triggers; `None` if nobody chose."""
+    if triggers is None:
+        return None
+    if isinstance(triggers, str) or not isinstance(triggers, Iterable):
+        raise ArgumentTypeError(f"triggers is {excerpt(triggers)}; give a list of functions or names")
+    return frozenset(name for each in triggers for name in _names_of(each))
+
+
+def _names_of(trigger: object) -> list[str]:
+    known = dict(registry.triggers)
+    if isinstance(trigger, str):
+        if trigger not in known:
+            raise TriggerError(
+                f"no trigger {excerpt(trigger)}{hint(trigger, 'triggers', sorted(known))}{_outside(trigger)}"
+            )
+        return [trigger]
+    if not callable(trigger):
+        raise ArgumentTypeError(f"triggers holds {excerpt(trigger)}; give functions or names")
+    names = [name for name, definition in known.items() if definition.function == trigger]
+    if not names:
+        raise TriggerError(
+            f"{place.of_function(trigger)} is no trigger that is declared here; decorate it with"
+            " @cloaca.trigger(...)"
+        )
+    return names
+
+
+def _outside(name: str) -> str:
+    """What to do about something that is declared where nobody looks."""
+    if not registry.is_aside(name):
+        return ""
+    return (
+        f"; {excerpt(name)} is declared outside of what is isolated here: keep it with"
+        " isolated(triggers=[...]), or @pytest.mark.cloaca_runner(triggers=[...])"
+    )
 
 
 class Runner(DefaultRunner):
@@ -83,18 +134,34 @@ class Runner(DefaultRunner):
     Args:
         start (str | datetime): what its clock shows at first, RFC 3339.
         config (DefaultRunnerConfig | None): other settings than the defaults.
+        triggers (Iterable[Callable | str] | None): functions or names of the declared triggers that it polls,
+            and no other; by default all, also those declared later. Workflows it knows all.
+        raise_errors (bool): raise what a trigger or callback raised, or a task whose run failed, from the
+            next call that moves the clock or waits; of several the first, with notes of the others.
 
     Raises:
         ScheduleError: (a `ValueError`) `start` is no time.
+        TriggerError: (a `ValueError`) one of `triggers` is not declared.
     """
 
     def __init__(
         self,
         start: str | datetime = "2026-01-01T00:00:00Z",
         config: DefaultRunnerConfig | None = None,
+        *,
+        triggers: Iterable[Callable[..., Any] | str] | None = None,
+        raise_errors: bool = False,
     ) -> None:
-        self._start(":memory:", checked_config(config), None, microseconds(start, "start"))
-        self.run_until_idle()
+        only = _chosen(triggers)
+        self._errors: list[tuple[str | None, BaseException]] = []
+        if flag(raise_errors, "raise_errors"):
+            self._hear = self._errors.append
+        self._start(":memory:", checked_config(config), None, microseconds(start, "start"), only)
+        try:
+            self.run_until_idle()
+        except BaseException:
+            self.shutdown(0.0)
+            raise
 
     @property
     def now(self) -> str:
@@ -125,6 +192,29 @@ class Runner(DefaultRunner):
             raise RunnerError(
                 f"on_poll_failed or on_disabled did not come back within {PATIENCE_SECONDS:g} s of real time"
             )
+        self._raise_errors()
+
+    def _raise_errors(self) -> None:
+        if not self._errors or attempt.current(self._engine) is not None:
+            return
+        known, self._errors[:] = self._errors[:], []
+        raised: list[BaseException] = []
+        for run_id, error in known:
+            row = None if run_id is None else self._open().runs.run(run_id)
+            if row is not None and row["completed_at"] is None:
+                self._errors.append((run_id, error))  # it may still end well
+            elif row is None or row["status"] == "Failed":
+                raised.append(error)
+        if raised:
+            for error in raised[1 : 1 + NOTES_MAX]:
+                raised[0].add_note(f"and then {describe(error)}")
+            raise raised[0]
+
+    def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
+        """Polls a trigger once, now, on this thread. Like `DefaultRunner.tick`, but for `raise_errors`."""
+        told = super().tick(trigger_name, dry_run)
+        self._raise_errors()
+        return told
 
     def execute(
         self,
@@ -157,6 +247,7 @@ class Runner(DefaultRunner):
             return 0.0
         until = monotonic() + seconds
         self._open().advance(0, min(seconds, PATIENCE_SECONDS))
+        self._raise_errors()
         return max(0.0, until - monotonic())
 
     def replace_task(self, task_id: str, fake: Callable[..., Any], *, workflow: str | None = None) -> None:
@@ -193,7 +284,14 @@ class Runner(DefaultRunner):
         self._crew.tasks.update({task.body: task.with_function(fake) for task in chosen})
 
     def fired(self, workflow: str) -> list[Context]:
-        """The contexts with which triggers and crons started this workflow, oldest first."""
+        """The contexts with which triggers and crons started this workflow, oldest first.
+
+        Raises:
+            WorkflowError: (a `ValueError`) no such workflow is declared.
+        """
+        if not registry.knows(text(workflow, "workflow")):
+            known = hint(workflow, "workflows", registry.names())
+            raise WorkflowError(f"no workflow {excerpt(workflow)}{known}{_outside(workflow)}")
         rows = self._open().store.query(
             "SELECT context FROM runs WHERE workflow = ? AND schedule IS NOT NULL ORDER BY row", [workflow]
         )
@@ -206,3 +304,15 @@ class Runner(DefaultRunner):
             TriggerError: (a `ValueError`) no such trigger.
         """
         return sum(tick["count"] for tick in self.ticks(trigger_name, _RUNS_MAX))
+
+    def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
+        try:
+            return super()._submit(workflow_name, context)
+        except WorkflowError as error:
+            name = str(getattr(workflow_name, "name", workflow_name))
+            if not (told := _outside(name)):
+                raise
+            raise WorkflowError(f"{error}{told}") from None
+
+    def _unknown_trigger(self, name: str) -> str:
+        return super()._unknown_trigger(name) + _outside(name)

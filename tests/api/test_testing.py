@@ -265,3 +265,96 @@ def test_a_result_with_a_timeout_keeps_it_while_a_body_runs() -> None:
         finally:
             gate.set()
         assert run.result().status == "Completed"
+
+
+def test_a_trigger_that_raises_is_heard_by_advance() -> None:
+    @cloaca.trigger(name="broken", workflow="w", poll_interval="10s")
+    def broken() -> bool:
+        raise KeyError("feed")
+
+    declare("unused", "w")
+    with cloaca.testing.Runner(raise_errors=True) as runner, pytest.raises(KeyError, match="feed"):
+        runner.advance("15s")
+    with cloaca.testing.Runner() as runner:
+        runner.advance("15s")
+
+
+def test_a_trigger_that_raises_is_heard_by_tick_once() -> None:
+    @cloaca.trigger(name="broken", workflow="w", poll_interval="1h")
+    def broken() -> bool:
+        raise KeyError("feed")
+
+    declare("unused", "w")
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        with pytest.raises(KeyError, match="feed"):
+            runner.tick("broken")
+        runner.run_until_idle()
+
+
+def test_a_fire_that_is_refused_is_heard_too() -> None:
+    @cloaca.trigger(name="broken", workflow="w", poll_interval="10s")
+    def broken() -> Any:
+        return "fire"
+
+    declare("unused", "w")
+    with (
+        cloaca.testing.Runner(raise_errors=True) as runner,
+        pytest.raises(ValueError, match="it returned str"),
+    ):
+        runner.advance("15s")
+
+
+def test_a_task_that_fails_for_good_is_heard() -> None:
+    declare_chain()
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        with pytest.raises(ConnectionError, match="no network"):
+            runner.execute("chain")
+        run = runner.submit("chain")
+        with pytest.raises(ConnectionError, match="no network"):
+            run.result()
+        assert run.status == "Failed"
+
+
+def test_a_task_that_succeeds_after_all_is_not_heard() -> None:
+    declare_retried()
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        assert runner.execute("retried").status == "Completed"
+
+
+def test_a_callback_that_raises_is_heard() -> None:
+    def calls(task_id: str, context: cloaca.Context) -> None:
+        raise LookupError("callback")
+
+    with cloaca.WorkflowBuilder("called"):
+
+        @cloaca.task(on_success=calls)
+        def body(context: cloaca.Context) -> None: ...
+
+    with (
+        cloaca.testing.Runner(raise_errors=True) as runner,
+        pytest.raises(LookupError, match="callback"),
+    ):
+        runner.execute("called")
+
+
+@pytest.mark.parametrize("argument", ["on_poll_failed", "on_disabled"])
+def test_what_is_called_for_a_failed_poll_is_heard_beside_it(argument: str) -> None:
+    def calls(*about: Any) -> None:
+        raise LookupError(argument)
+
+    declare("unused", "w")
+    arguments: dict[str, Any] = {argument: calls}
+
+    @cloaca.trigger(name="broken", workflow="w", poll_interval="10s", max_consecutive_failures=1, **arguments)
+    def broken() -> bool:
+        raise KeyError("feed")
+
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        with pytest.raises(KeyError, match="feed") as found:
+            runner.advance("15s")
+        assert any(argument in note for note in found.value.__notes__)
+
+
+def test_raise_errors_is_a_flag() -> None:
+    with pytest.raises(TypeError, match="raise_errors"):
+        cloaca.testing.Runner(raise_errors="no")  # type: ignore[arg-type]
