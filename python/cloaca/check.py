@@ -5,15 +5,18 @@ Invariant: what passed can be handed to the engine as it is, and what did not wa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
+from .body import unbound
 from .errors import ArgumentError, ArgumentTypeError, CloacaError, ScheduleError, UrlError, excerpt
 from .name import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
+    from typing import Any
 
 RUN_KEY_CHARS_MAX = 1024
 _LARGEST = 2**63 - 1
@@ -40,18 +43,24 @@ def optional_text(value: object, argument: str) -> str | None:
 
 
 def url(value: object) -> str:
-    """A database URL's text. Raises `ArgumentTypeError` for another type, `UrlError` for what no path can
-    be."""
+    """A database URL's text, of a `str` or a path.
+
+    Raises:
+        ArgumentTypeError: another type.
+        UrlError: what no path can be.
+    """
+    if isinstance(value, os.PathLike):
+        place = os.fsdecode(os.fspath(value))
+        # What is a path is no URL, whatever it looks like.
+        value = os.path.join(os.curdir, place) if ":" in place and not os.path.isabs(place) else place
     if not isinstance(value, str):
         kind = type(value).__name__
-        raise ArgumentTypeError(f"database_url is {excerpt(value)}, a {kind}; it must be a str")
+        raise ArgumentTypeError(f"database_url is {excerpt(value)}, a {kind}; it must be a str or a path")
     return path(value, "database_url", UrlError)
 
 
 def path(value: object, argument: str, error: type[CloacaError] = ArgumentTypeError) -> str:
     """A `str` that can be part of a path: as `os.fsdecode` spells names that are no text, too."""
-    import os
-
     try:
         os.fsencode(value)  # type: ignore[arg-type]
     except (UnicodeEncodeError, TypeError):
@@ -82,6 +91,18 @@ def flag(value: object, argument: str) -> bool:
     """A `bool`, and nothing that merely counts as one: `"no"` would switch things on."""
     if not isinstance(value, bool):
         raise ArgumentTypeError(f"{argument} is {excerpt(value)}; it must be True or False")
+    return value
+
+
+def checked_callback(value: Any, argument: str, error: type[CloacaError]) -> Any:
+    """A function that the program wants called, or `None`. Raises the given class for anything else."""
+    if value is not None and not callable(value):
+        raise error(f"{argument} is {excerpt(value)}; it must be a function or None")
+    if (first := unbound(value)) is not None:
+        raise error(
+            f"{argument} is {excerpt(value)}, a method whose first parameter is {first}, which nobody would"
+            " give it; give a bound method of an object, or a function"
+        )
     return value
 
 
@@ -152,9 +173,12 @@ def microseconds(since: object, argument: str = "since") -> int:
 
 
 def _is_uuid(value: str) -> bool:
+    dashed = [at for at, letter in enumerate(value) if letter == "-"]
     digits = value.replace("-", "")
     return (
-        len(digits) == 32 and value.isascii() and all(digit in "0123456789abcdefABCDEF" for digit in digits)
+        len(digits) == 32
+        and dashed in ([], [8, 13, 18, 23])
+        and all(digit in "0123456789abcdefABCDEF" for digit in digits)
     )
 
 

@@ -12,7 +12,33 @@ from .near import hint, refuse_keywords
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import timedelta
-    from typing import Any
+    from typing import Any, TypedDict
+
+    class Fields(TypedDict, total=False):
+        """The fields of a `DefaultRunnerConfig`, as keywords."""
+
+        max_concurrent_tasks: int | None
+        scheduler_poll_interval_ms: int | None
+        task_timeout_seconds: float | None
+        workflow_timeout_seconds: float | None
+        db_pool_size: int | None
+        enable_recovery: bool | None
+        enable_cron_scheduling: bool | None
+        cron_poll_interval_seconds: float | None
+        cron_max_catchup_executions: int | None
+        cron_enable_recovery: bool | None
+        cron_recovery_interval_seconds: float | None
+        cron_lost_threshold_minutes: int | None
+        cron_max_recovery_age_seconds: float | None
+        cron_max_recovery_attempts: int | None
+        durability: str | None
+        retention: str | float | timedelta | None
+        ticks_retention: str | float | timedelta | None
+        ticks_max: int | None
+        timer_resolution: str | float | timedelta | None
+        context_bytes_max: int | None
+        max_pollers: int | None
+
 
 _DEFAULTS: dict[str, Any] = {
     "max_concurrent_tasks": 4,

@@ -16,7 +16,7 @@ from . import _guard, attempt, check, living, registry
 from ._crons import Crons
 from ._runs import Runs
 from ._triggers import Triggers
-from .config import DefaultRunnerConfig, microseconds
+from .config import DefaultRunnerConfig, checked_config, microseconds
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -24,13 +24,15 @@ from .errors import (
     StoreError,
     excerpt,
 )
+from .near import refuse_keywords
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, Never, Self, Unpack
 
+    from .config import Fields
 
 SHUTDOWN_SECONDS = 30.0
 """How long `shutdown` waits for running tasks by default."""
@@ -42,23 +44,39 @@ class DefaultRunner(Runs, Crons, Triggers):
     """Polls every registered trigger and runs workflows, over one store.
 
     Args:
-        database_url (str): `:memory:`, `sqlite://PATH`, `sqlite:///PATH`, `sqlite://:memory:` or a plain
-        path.
+        database_url (str | PathLike): `:memory:`, `sqlite://PATH`, `sqlite:///PATH`, `sqlite://:memory:` or a
+            plain path; a `pathlib.Path` is always a file.
+        fields: settings by name, those of `DefaultRunnerConfig`: `DefaultRunner("app.db",
+            max_concurrent_tasks=8, durability="normal")`.
 
     Raises:
-        ValueError: the URL has none of these forms.
+        ValueError: the URL has none of these forms, or a setting makes no sense; the message names it.
+        TypeError: an unknown setting, or a second argument that has no name.
         StoreError: (a `RuntimeError`) the store cannot be opened, or was made by a newer version.
     """
 
     _hear: Callable[[tuple[str | None, BaseException]], None] | None = None
     """Who hears, before the engine does, of what bodies raise: the run if it was a task, and the error."""
 
-    def __init__(self, database_url: str) -> None:
-        self._start(database_url, DefaultRunnerConfig())
+    def __init__(
+        self, database_url: str | os.PathLike[Any], *others: Never, **fields: Unpack[Fields]
+    ) -> None:
+        if others:
+            raise ArgumentTypeError(
+                f"DefaultRunner takes only database_url without a name; got {excerpt(others[0])} too. Write"
+                " DefaultRunner(database_url, max_concurrent_tasks=8) and the like, or"
+                " DefaultRunner.with_config(database_url, config)"
+            )
+        refuse_keywords("DefaultRunner", fields, DefaultRunnerConfig.__slots__)
+        self._start(database_url, DefaultRunnerConfig(**fields))
 
     @classmethod
     def with_config(
-        cls, database_url: str, config: DefaultRunnerConfig, *, durability: str | None = None
+        cls,
+        database_url: str | os.PathLike[Any],
+        config: DefaultRunnerConfig,
+        *,
+        durability: str | None = None,
     ) -> Self:
         """A runner with other settings than the defaults.
 
@@ -70,14 +88,14 @@ class DefaultRunner(Runs, Crons, Triggers):
         Raises:
             TypeError: `config` is no `DefaultRunnerConfig`.
         """
-        if not isinstance(config, DefaultRunnerConfig):
-            raise ArgumentTypeError(f"config is {excerpt(config)}; it must be a DefaultRunnerConfig")
+        if config is None:
+            raise ArgumentTypeError("config is None; it must be a DefaultRunnerConfig")
         runner = cls.__new__(cls)
-        runner._start(database_url, config, durability)
+        runner._start(database_url, checked_config(config), durability)
         return runner
 
     @classmethod
-    def with_schema(cls, database_url: str, schema: str) -> Self:
+    def with_schema(cls, database_url: str | os.PathLike[Any], schema: str) -> Self:
         """A runner in a schema of its own in PostgreSQL, which this build does not have.
 
         Raises:
@@ -102,7 +120,7 @@ class DefaultRunner(Runs, Crons, Triggers):
 
     def _start(
         self,
-        url: str,
+        url: str | os.PathLike[Any],
         config: DefaultRunnerConfig,
         durability: str | None = None,
         start_us: int | None = None,

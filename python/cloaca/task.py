@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .body import is_async, is_async_generator, name_of, parameters_of
+from .body import is_async, is_async_generator, name_of, parameters_of, unbound, way_out_of_method
+from .check import checked_callback
 from .errors import WorkflowError, excerpt
 from .name import checked_name
 from .near import refuse_keywords
@@ -165,8 +166,8 @@ def task(
             "retry_jitter": retry_jitter,
         },
     )
-    _check_callback(on_success, "on_success")
-    _check_callback(on_failure, "on_failure")
+    checked_callback(on_success, "on_success", WorkflowError)
+    checked_callback(on_failure, "on_failure", WorkflowError)
     rule = None if trigger_rules is None else check(trigger_rules, "trigger_rules")
     builder = active_builder()
     if builder is None:
@@ -216,6 +217,8 @@ def _takes_handle(function: Callable[..., Any], task_id: str) -> bool:
     if parameters is None:
         return False
     names = parameters.names
+    if (first := unbound(function, parameters)) is not None:
+        raise WorkflowError(f'task "{task_id}" {way_out_of_method("cloaca.task", function, first)}')
     takes_handle = len(names) > 1 and names[1] in _HANDLE_NAMES
     given = 2 if takes_handle else 1
     if not names and not parameters.any_number:
@@ -247,11 +250,6 @@ def _checked_dependencies(dependencies: object) -> list[str | Callable[..., Any]
                 f"dependencies holds {excerpt(item)}; each must be a task id or a decorated function"
             )
     return given
-
-
-def _check_callback(callback: object, argument: str) -> None:
-    if callback is not None and not callable(callback):
-        raise WorkflowError(f"{argument} is {excerpt(callback)}; it must be a function or None")
 
 
 def _policy(retry: object, keywords: dict[str, Any]) -> RetryPolicy:

@@ -8,7 +8,16 @@ from __future__ import annotations
 from functools import lru_cache
 
 from . import registry
-from .body import is_async, is_async_generator, name_of, parameters_of, takes_nothing
+from .body import (
+    is_async,
+    is_async_generator,
+    name_of,
+    parameters_of,
+    takes_nothing,
+    unbound,
+    way_out_of_method,
+)
+from .check import checked_callback
 from .duration import microseconds_of
 from .errors import ScheduleError, TriggerError, excerpt
 from .name import checked_name, is_text
@@ -273,8 +282,8 @@ def _kind(
         max_consecutive_failures=_checked_failures(max_consecutive_failures),
         on_error=_checked_backoff(on_error),
         poll_at_start=_checked_flag(poll_at_start, "poll_at_start"),
-        on_poll_failed=_checked_callback(on_poll_failed, "on_poll_failed"),
-        on_disabled=_checked_callback(on_disabled, "on_disabled"),
+        on_poll_failed=checked_callback(on_poll_failed, "on_poll_failed", TriggerError),
+        on_disabled=checked_callback(on_disabled, "on_disabled", TriggerError),
     )
     # Each makes sense by itself; now together.
     if kind.cron is None:
@@ -321,6 +330,8 @@ def _takes_tick(function: Callable[..., Any], name: str) -> bool:
     parameters = parameters_of(function)
     if parameters is None:
         return False
+    if (first := unbound(function, parameters)) is not None:
+        raise TriggerError(f'trigger "{name}" {way_out_of_method("cloaca.trigger", function, first)}')
     missing = parameters.names[1 : parameters.required] + parameters.keywords_required
     if missing:
         raise TriggerError(
@@ -421,12 +432,6 @@ def _checked_backoff(value: object) -> Backoff | None:
     raise TriggerError(
         f"on_error is {excerpt(value)}; it must be a Backoff, as cloaca.Backoff(base='5s') makes"
     )
-
-
-def _checked_callback(value: Any, argument: str) -> Any:
-    if value is None or callable(value):
-        return value
-    raise TriggerError(f"{argument} is {excerpt(value)}; it must be a function, or None")
 
 
 def _refuse_polling(**settings: object) -> None:

@@ -47,7 +47,7 @@ fn listed<N: AsRef<str>>(known: &[N]) -> String {
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = plain(name)?;
     let mut best = None;
-    let mut slips_allowed = (given.len() / 3).min(SLIPS_MAX);
+    let mut slips_allowed = (given.len() / 3).max(usize::from(given.len() > 1)).min(SLIPS_MAX);
     for candidate in known.into_iter().take(LOOKED_MAX) {
         let Some(letters) = plain(candidate).filter(|_| candidate != name) else { continue };
         if let Some(slips) = slips(&given, &letters, slips_allowed) {
@@ -137,8 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn short_names_must_be_right_but_for_their_case() {
-        assert_eq!(of("ab", &["ac"]), None);
+    fn in_short_names_one_letter_may_be_wrong_and_a_single_one_must_be_right() {
+        assert_eq!(of("ww", &["cd", "w"]), Some("w"));
+        assert_eq!(of("ab", &["cd"]), None);
+        assert_eq!(of("a", &["b"]), None);
         assert_eq!(of("AB", &["ab"]), Some("ab"));
     }
 
