@@ -7,6 +7,7 @@ from __future__ import annotations
 from .context import checked_value
 from .errors import ContextError, WorkflowError, excerpt
 from .name import is_text
+from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,13 +32,23 @@ _OPERATORS = {
     "lessthan": "LessThan",
     "lt": "LessThan",
     "<": "LessThan",
+    "greaterorequal": "GreaterOrEqual",
+    "ge": "GreaterOrEqual",
+    "gte": "GreaterOrEqual",
+    ">=": "GreaterOrEqual",
+    "lessorequal": "LessOrEqual",
+    "le": "LessOrEqual",
+    "lte": "LessOrEqual",
+    "<=": "LessOrEqual",
+    "in": "In",
     "contains": "Contains",
     "notcontains": "NotContains",
     "exists": "Exists",
     "notexists": "NotExists",
 }
 _OPERATOR_NAMES = (
-    "Equals NotEquals GreaterThan LessThan Contains NotContains Exists NotExists == != > < eq ne gt lt"
+    *dict.fromkeys(_OPERATORS.values()),
+    *(spelling for spelling in _OPERATORS if len(spelling) < 4 and spelling != "in"),
 )
 _BUILD = (
     "build it with context_value, task_success, task_failed, task_skipped, all_of, any_of, none_of or always"
@@ -60,11 +71,19 @@ def always() -> Rule:
 
 
 def context_value(key: str, operator: str, value: Any = None) -> Rule:
-    """Runs if the context's value compares like this; `Exists` and `NotExists` ignore `value`.
+    """Runs if the context's value compares like this.
+
+    A key with dots, such as `order.total`, is looked up within objects: at each the key itself is tried
+    first, dots and all, and else what stands before its first dot. Lists are not looked into.
+
+    `operator` is `Equals` (or `==`, `eq`), `NotEquals` (`!=`, `ne`), `GreaterThan` (`>`, `gt`), `LessThan`
+    (`<`, `lt`), `GreaterOrEqual` (`>=`, `ge`), `LessOrEqual` (`<=`, `le`), `In` (`value` is a list),
+    `Contains`, `NotContains`, `Exists` or `NotExists`; the last two ignore `value`. Of a key that isn't there
+    only those with `Not` hold.
 
     Raises:
-        WorkflowError: (a `ValueError`) an unknown operator, a key that is no `str`, or a value that is no
-            JSON.
+        WorkflowError: (a `ValueError`) an unknown operator, a key that is no `str` or has parts that are
+            empty, `*` or `[…]`, or a value that is no JSON, or no list where the operator is `In`.
     """
     rule = {"type": "ContextValue", "key": key, "operator": operator, "value": value}
     return _checked_context_value(rule)
@@ -156,19 +175,33 @@ def _checked_conditions(conditions: object, room: int) -> list[Rule]:
 
 
 def _checked_context_value(rule: Rule) -> Rule:
-    key = _checked_text(rule["key"], "key")
+    key = _checked_key(rule["key"])
     operator = _operator(rule["operator"])
     try:
         value = checked_value(rule["value"], "value", VALUE_DEPTH_MAX)
     except ContextError as error:
         raise WorkflowError(f"value of the rule on key {excerpt(key)}: {error}") from None
+    if operator == "In" and not isinstance(value, list):
+        raise WorkflowError(f"value is {excerpt(value)}; the operator is In, so it must be a list")
     return {"type": "ContextValue", "key": key, "operator": operator, "value": value}
+
+
+def _checked_key(given: object) -> str:
+    key = _checked_text(given, "key")
+    for part in key.split("."):
+        if part in ("", "*") or "[" in part or "]" in part:
+            raise WorkflowError(
+                f"key is {excerpt(key)}, with {part!r} for a part; it must be a key, or keys of objects with"
+                ' dots between, such as "order.total"'
+            )
+    return key
 
 
 def _operator(operator: object) -> str:
     name = _OPERATORS.get(operator.strip().lower().replace("_", "")) if isinstance(operator, str) else None
     if name is None:
-        raise WorkflowError(f"operator is {excerpt(operator)}; it must be one of {_OPERATOR_NAMES}")
+        meant = hint(operator if isinstance(operator, str) else "", "operators", _OPERATOR_NAMES)
+        raise WorkflowError(f"operator is {excerpt(operator)}; it must be one that is known{meant}")
     return name
 
 

@@ -25,7 +25,7 @@ pub enum Rule {
     Skipped(String),
     /// A comparison with one value of the context.
     Value {
-        /// The key, at the top of the context.
+        /// The key at the top of the context, or a path from there through objects, with dots between.
         key: String,
         /// How to compare.
         operator: Operator,
@@ -50,7 +50,7 @@ impl Rule {
             Self::Success(name) => status(short(name)) == Some(TaskStatus::Completed),
             Self::Failed(name) => status(short(name)) == Some(TaskStatus::Failed),
             Self::Skipped(name) => status(short(name)) == Some(TaskStatus::Skipped),
-            Self::Value { key, operator, value } => operator.holds(context.get(key), value),
+            Self::Value { key, operator, value } => operator.holds(find(context, key), value),
             Self::All(rules) => rules.iter().all(holds),
             Self::Any(rules) => rules.iter().any(holds),
             Self::None(rules) => !rules.iter().any(holds),
@@ -61,7 +61,7 @@ impl Rule {
     pub fn resolved(&self, context: &Map<String, Value>) -> Self {
         let resolved = |rules: &[Self]| rules.iter().map(|rule| rule.resolved(context)).collect();
         match self {
-            Self::Value { key, operator, value } => match operator.holds(context.get(key), value) {
+            Self::Value { key, operator, value } => match operator.holds(find(context, key), value) {
                 true => Self::Always,
                 false => Self::Any(Vec::new()),
             },
@@ -91,6 +91,15 @@ impl Rule {
             }
         }
     }
+}
+
+/// The value that a key stands for: the one of that very name, or else of what follows its first dot within what stands before it.
+fn find<'c>(within: &'c Map<String, Value>, key: &str) -> Option<&'c Value> {
+    if let Some(found) = within.get(key) {
+        return Some(found);
+    }
+    let (first, rest) = key.split_once('.')?;
+    find(within.get(first)?.as_object()?, rest)
 }
 
 /// The last segment of `tenant::package::workflow::task`.
@@ -153,6 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_looked_up_within_objects_unless_one_has_its_dots() {
+        let context = json!({"a": {"b": {"c": 1}, "b.c": 2, "": {"": 3}}, "a.b": {"c": 4}, "d": [{"e": 5}]});
+        let context = context.as_object().unwrap();
+        for (key, found) in [
+            ("a.b.c", Some(json!(2))),
+            ("a.b", Some(json!({"c": 4}))),
+            ("a..", Some(json!(3))),
+            ("a.c", None),
+            ("a.b.c.d", None),
+            ("d.e", None),
+            ("d.0.e", None),
+            ("", None),
+        ] {
+            assert_eq!(find(context, key), found.as_ref(), "{key}");
+        }
+    }
+
+    #[test]
     fn every_task_of_a_rule_is_listed() {
         let rule = Rule::All(vec![
             Rule::Success("a".into()),
@@ -169,6 +196,8 @@ mod tests {
             "NotEquals",
             "GreaterThan",
             "LessThan",
+            "GreaterOrEqual",
+            "LessOrEqual",
             "Contains",
             "NotContains",
             "Exists",

@@ -20,6 +20,12 @@ pub enum Operator {
     GreaterThan,
     /// A smaller number, or a string that sorts earlier by code point.
     LessThan,
+    /// Equal or greater, as those compare.
+    GreaterOrEqual,
+    /// Equal or less, as those compare.
+    LessOrEqual,
+    /// An element of the rule's array.
+    In,
     /// A substring of a string, an element of an array or a key of an object.
     Contains,
     /// Not contained, or no such key.
@@ -39,13 +45,16 @@ impl Operator {
             "notequals" | "ne" | "!=" => Ok(Self::NotEquals),
             "greaterthan" | "gt" | ">" => Ok(Self::GreaterThan),
             "lessthan" | "lt" | "<" => Ok(Self::LessThan),
+            "greaterorequal" | "ge" | "gte" | ">=" => Ok(Self::GreaterOrEqual),
+            "lessorequal" | "le" | "lte" | "<=" => Ok(Self::LessOrEqual),
+            "in" => Ok(Self::In),
             "contains" => Ok(Self::Contains),
             "notcontains" => Ok(Self::NotContains),
             "exists" => Ok(Self::Exists),
             "notexists" => Ok(Self::NotExists),
             _ => Err(refusal(format!(
                 "trigger rule operator '{}' is unknown; one of Equals (== eq), NotEquals (!= ne), GreaterThan (> gt), \
-                 LessThan (< lt), Contains, NotContains, Exists, NotExists",
+                 LessThan (< lt), GreaterOrEqual (>= ge gte), LessOrEqual (<= le lte), In, Contains, NotContains, Exists, NotExists",
                 excerpt(spelling)
             ))),
         }
@@ -55,8 +64,11 @@ impl Operator {
         match self {
             Self::Equals => found.is_some_and(|found| equal(found, wanted)),
             Self::NotEquals => !found.is_some_and(|found| equal(found, wanted)),
-            Self::GreaterThan => found.is_some_and(|found| order(found, wanted) == Some(Ordering::Greater)),
-            Self::LessThan => found.is_some_and(|found| order(found, wanted) == Some(Ordering::Less)),
+            Self::GreaterThan => ordered(found, wanted, Ordering::is_gt),
+            Self::LessThan => ordered(found, wanted, Ordering::is_lt),
+            Self::GreaterOrEqual => ordered(found, wanted, Ordering::is_ge),
+            Self::LessOrEqual => ordered(found, wanted, Ordering::is_le),
+            Self::In => found.is_some_and(|found| wanted.is_array() && contains(wanted, found)),
             Self::Contains => found.is_some_and(|found| contains(found, wanted)),
             Self::NotContains => !found.is_some_and(|found| contains(found, wanted)),
             Self::Exists => found.is_some(),
@@ -78,6 +90,10 @@ fn equal(left: &Value, right: &Value) -> bool {
         }
         _ => left == right,
     }
+}
+
+fn ordered(found: Option<&Value>, wanted: &Value, is: fn(Ordering) -> bool) -> bool {
+    found.and_then(|found| order(found, wanted)).is_some_and(is)
 }
 
 fn order(left: &Value, right: &Value) -> Option<Ordering> {
@@ -154,6 +170,8 @@ mod tests {
                 assert_eq!(compares(big(left), "<", big(right)), at < other, "{left} {right}");
                 assert_eq!(compares(big(left), ">", big(right)), at > other, "{left} {right}");
                 assert_eq!(compares(big(left), "==", big(right)), at == other, "{left} {right}");
+                assert_eq!(compares(big(left), ">=", big(right)), at >= other, "{left} {right}");
+                assert_eq!(compares(big(left), "<=", big(right)), at <= other, "{left} {right}");
             }
         }
     }
@@ -165,7 +183,9 @@ mod tests {
         assert!(compares(json!("\u{ffff}"), "LessThan", json!("\u{1f600}")));
         for (left, right) in [(json!("2"), json!(1)), (json!(true), json!(false)), (json!([2]), json!([1]))] {
             assert!(!compares(left.clone(), "GreaterThan", right.clone()));
-            assert!(!compares(left, "LessThan", right));
+            assert!(!compares(left.clone(), "LessThan", right.clone()));
+            assert!(!compares(left.clone(), "GreaterOrEqual", right.clone()));
+            assert!(!compares(left, "LessOrEqual", right));
         }
     }
 
@@ -191,12 +211,28 @@ mod tests {
     }
 
     #[test]
+    fn an_element_is_in_a_list_and_nothing_is_in_anything_else() {
+        assert!(compares(json!(1), "In", json!(["a", 1.0])));
+        assert!(compares(json!([1]), "In", json!([[1.0]])));
+        assert!(!compares(json!("a"), "In", json!(["ab"])));
+        assert!(!compares(json!(1), "In", json!([true, "1"])));
+        let rule = Operator::In;
+        assert!(
+            !rule.holds(Some(&json!("a")), &json!("abc")) && !rule.holds(Some(&json!("a")), &json!({"a": 1}))
+        );
+        assert!(!rule.holds(None, &json!([null])));
+    }
+
+    #[test]
     fn operators_have_many_spellings() {
         let spellings = [
             (Operator::Equals, "Equals equals EQUALS == eq EQ"),
             (Operator::NotEquals, "NotEquals not_equals NOT_EQUALS != ne"),
             (Operator::GreaterThan, "GreaterThan greater_than > gt"),
             (Operator::LessThan, "LessThan _less__than_ < Lt"),
+            (Operator::GreaterOrEqual, "GreaterOrEqual greater_or_equal >= ge gte"),
+            (Operator::LessOrEqual, "LessOrEqual LESS_OR_EQUAL <= le LTE"),
+            (Operator::In, "In in IN"),
             (Operator::Contains, "Contains contains"),
             (Operator::NotContains, "NotContains not_contains"),
             (Operator::Exists, "Exists exists"),

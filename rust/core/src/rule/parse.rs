@@ -81,6 +81,10 @@ fn comparison(entries: &Map<String, Value>) -> Result<Rule> {
             return Err(refusal(text));
         }
     };
+    if operator == Operator::In && !value.is_array() {
+        let text = format!("trigger rule on key '{}': In needs a list, not {}", excerpt(&key), show(&value));
+        return Err(refusal(text));
+    }
     Ok(Rule::Value { key, operator, value })
 }
 
@@ -132,7 +136,9 @@ mod tests {
         assert!(refused(json!({"type": "Any", "conditions": {}})).contains("not a list"));
         assert!(refused(json!({"type": "None", "conditions": [1]})).contains("not a dict"));
         let value = |operator: &str| json!({"type": "ContextValue", "key": "k", "operator": operator});
-        assert!(refused(value(">=")).contains("'>='"));
+        assert!(refused(value("=>")).contains("'=>'"));
+        let within = json!({"type": "ContextValue", "key": "k", "operator": "In", "value": "abc"});
+        assert!(refused(within).contains("In needs a list"));
         assert!(refused(value("Equals")).contains("needs a 'value'"));
     }
 
