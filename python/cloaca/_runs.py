@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._cloaca import Watch
     from .config import DefaultRunnerConfig
     from .context import Context
+    from .declarations import Declarations
     from .result import WorkflowResult
 
 
@@ -42,7 +43,11 @@ class Runs:
         _engine: Any
         _config: DefaultRunnerConfig
 
+        _declarations: Declarations
+        _paused: bool
+
         def _open(self) -> Any: ...
+        def _working(self) -> Any: ...
 
     _way_out = ""
     """What to do about a run that is not final in time."""
@@ -156,8 +161,9 @@ class Runs:
             ArgumentError: (a `ValueError`) as `submit`; the runs of the other keys are started.
             What `execute` raises, before any of them is started.
         """
-        engine = self._open()
+        engine = self._working()
         name = _name_of(workflow_name)
+        self._declarations.chosen.refuse(name)
         if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
             raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
         if run_keys is not None and (isinstance(run_keys, str) or not isinstance(run_keys, Iterable)):
@@ -196,8 +202,9 @@ class Runs:
         return self.run(of)
 
     def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
-        engine = self._open()
+        engine = self._working()
         workflow_name = _name_of(workflow_name)
+        self._declarations.chosen.refuse(workflow_name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
         registry.workflow(workflow_name)
         watch = engine.runs.submit(workflow_name, [encoded])[0]
@@ -224,8 +231,10 @@ class Runs:
                 workflow is not declared in this program.
             StoreError: (a `RuntimeError`) another run of its trigger with an equal context is unfinished.
         """
-        engine = self._open()
+        engine = self._working()
         row = engine.runs.run(check.run_id(run_id))
+        if row is not None:
+            self._declarations.chosen.refuse(row["workflow_name"])
         if row is not None and registry.workflow(row["workflow_name"]) is None:
             # Opened again by whom nobody could run it, it would be kept from those who can.
             raise WorkflowError(
@@ -299,7 +308,10 @@ class Runs:
         owner = holder["owner"]
         if owner is not None and owner == engine.runs.owner():
             return why_run.of_taken(row)
-        return why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]))
+        is_ours = self._declarations.chosen.has_workflow(row["workflow_name"]) and not self._paused
+        looks = is_ours and registry.knows(row["workflow_name"])
+        told = why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]), looks)
+        return f"{told}; this runner is paused" if self._paused else told
 
 
 def _name_of(workflow: object) -> str:

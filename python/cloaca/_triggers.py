@@ -46,8 +46,10 @@ class Triggers:
     if TYPE_CHECKING:
         _crew: Crew
         _declarations: Declarations
+        _paused: bool
 
         def _open(self) -> Any: ...
+        def _working(self) -> Any: ...
 
     def list_trigger_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
@@ -133,12 +135,15 @@ class Triggers:
         if name in self._declarations.crons or standing is None:
             cron = self._cron_of(name)
             if cron is not None:
-                return why.of_cron(name, cron, name in self._declarations.crons)
+                paused = "; this runner is paused" if self._paused else ""
+                return why.of_cron(name, cron, name in self._declarations.crons) + paused
         if standing is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         if standing["standing"] is None:
             standing["declared"] = trigger_name in self._declarations.places
             standing["polled_by"] = self._polled_by(trigger_name)
+            standing["paused"] = self._paused
+            standing["left_out"] = self._leaves_out(trigger_name)
         told = why.sentence(standing, self.ticks(trigger_name, 1))
         definition = registry.triggers.get(trigger_name)
         fired = None if definition is None or standing["standing"] is None else definition.kind.workflow
@@ -164,7 +169,7 @@ class Triggers:
             RunnerError: (a `RuntimeError`) another runner of the store polls it, or it has been polled for
                 longer than 5 s.
         """
-        engine = self._open()
+        engine = self._working()
         check.flag(dry_run, "dry_run")
         deadline = monotonic() + TICK_SECONDS_MAX
         name = check.text(trigger_name, "trigger_name", TriggerError)
@@ -229,7 +234,7 @@ class Triggers:
         Raises:
             TriggerError: (a `ValueError`) this program has no such trigger to poll.
         """
-        engine = self._open()
+        engine = self._working()
         slot = self._declarations.places.get(check.text(trigger_name, "trigger_name", TriggerError))
         if slot is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
@@ -245,6 +250,11 @@ class Triggers:
             f"trigger {excerpt(name)} is polled by another runner{who}, in whose hands its cursor is; "
             "call tick there, or shut that runner down"
         )
+
+    def _leaves_out(self, name: str) -> bool:
+        """Whether the program declares a trigger that this runner is not for."""
+        declared = registry.triggers.get(name)
+        return declared is not None and not self._declarations.chosen.has_trigger(declared)
 
     def _cron_of(self, name: str) -> dict[str, Any] | None:
         """The schedule of the cron that a trigger of this name is, or was."""
@@ -262,6 +272,10 @@ class Triggers:
 
     def _unknown_trigger(self, name: str) -> str:
         known = [row["name"] for row in self._open().store.query(_NAMES, [LOOKED_MAX])]
+        if self._leaves_out(name):
+            return (
+                f"trigger {excerpt(name)} is declared, but this runner is not for it; it was made with others"
+            )
         if name in known:
             return f"trigger {excerpt(name)} is not polled in this program, which does not declare it as such"
         return f"trigger {excerpt(name)} not found{hint(name, 'triggers', known)}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine
+    from .chosen import Chosen
     from .crew import Crew
     from .trigger import TriggerDefinition, TriggerKind
     from .workflow import Workflow
@@ -36,13 +37,14 @@ class Declarations:
     Attributes:
         places: the place of each trigger's newest body.
         crons: the names of the triggers that are crons.
+        chosen: what the runner is for.
 
     Args:
-        only: the triggers that the engine is told of, whatever else is declared; `None` for all.
+        chosen: what the engine is told of, whatever else is declared.
     """
 
-    def __init__(self, engine: Engine, crew: Crew, only: frozenset[str] | None = None) -> None:
-        self._only = only
+    def __init__(self, engine: Engine, crew: Crew, chosen: Chosen) -> None:
+        self.chosen = chosen
         self.places: dict[str, int] = {}
         self.crons: set[str] = set()
         self._engine = engine
@@ -70,7 +72,8 @@ class Declarations:
         """The program declared a workflow, before this runner was made or after."""
         with self._lock:
             # Of threads that declare one name the newest wins, whichever comes here last.
-            if not self._is_closed and registry.workflows.get(workflow.name) is workflow:
+            is_newest = registry.workflows.get(workflow.name) is workflow
+            if not self._is_closed and is_newest and self.chosen.has_workflow(workflow.name):
                 specification = workflow._spec()
                 self._crew.tasks.update(
                     {task["body"]: registry.bodies[task["body"]] for task in specification}
@@ -145,9 +148,7 @@ class Declarations:
 
     def _is_current(self, trigger: TriggerDefinition) -> bool:
         """Whether it is the newest of its name, and one of those that this runner is for."""
-        return registry.triggers.get(trigger.name) is trigger and (
-            self._only is None or trigger.name in self._only
-        )
+        return registry.triggers.get(trigger.name) is trigger and self.chosen.has_trigger(trigger)
 
     def _is_new(self, trigger: TriggerDefinition) -> bool:
         if trigger.kind.cron is not None:

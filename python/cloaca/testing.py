@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from time import monotonic
 
-from . import attempt, place, registry
+from . import attempt, registry
 from .check import count, flag, microseconds, text
+from .chosen import chosen, outside
 from .config import checked_config
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
-from .errors import ArgumentTypeError, RunnerError, TriggerError, WorkflowError, excerpt
+from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
 from .near import hint
 from .plain import describe
 from .rows import moment
@@ -83,49 +84,11 @@ def isolated(*, triggers: Iterable[Callable[..., Any] | str] | None = None) -> I
         TriggerError: (a `ValueError`) no such trigger is declared.
         TypeError: `triggers` is no list, or holds what is neither a function nor a name.
     """
-    put_back = registry.put_aside(_chosen(triggers))
+    put_back = registry.put_aside(chosen(triggers).triggers)
     try:
         yield
     finally:
         put_back()
-
-
-def _chosen(triggers: Iterable[Callable[..., Any] | str] | None) -> frozenset[str] | None:
-    """The names of these triggers; `None` if nobody chose."""
-    if triggers is None:
-        return None
-    if isinstance(triggers, str) or not isinstance(triggers, Iterable):
-        raise ArgumentTypeError(f"triggers is {excerpt(triggers)}; give a list of functions or names")
-    return frozenset(name for each in triggers for name in _names_of(each))
-
-
-def _names_of(trigger: object) -> list[str]:
-    known = dict(registry.triggers)
-    if isinstance(trigger, str):
-        if trigger not in known:
-            raise TriggerError(
-                f"no trigger {excerpt(trigger)}{hint(trigger, 'triggers', sorted(known))}{_outside(trigger)}"
-            )
-        return [trigger]
-    if not callable(trigger):
-        raise ArgumentTypeError(f"triggers holds {excerpt(trigger)}; give functions or names")
-    names = [name for name, definition in known.items() if definition.function == trigger]
-    if not names:
-        raise TriggerError(
-            f"{place.of_function(trigger)} is no trigger that is declared here; decorate it with"
-            " @cloaca.trigger(...)"
-        )
-    return names
-
-
-def _outside(name: str) -> str:
-    """What to do about something that is declared where nobody looks."""
-    if not registry.is_aside(name):
-        return ""
-    return (
-        f"; {excerpt(name)} is declared outside of what is isolated here: keep it with"
-        " isolated(triggers=[...]), or @pytest.mark.cloaca_runner(triggers=[...])"
-    )
 
 
 class Runner(DefaultRunner):
@@ -152,7 +115,7 @@ class Runner(DefaultRunner):
         triggers: Iterable[Callable[..., Any] | str] | None = None,
         raise_errors: bool = False,
     ) -> None:
-        only = _chosen(triggers)
+        only = chosen(triggers)
         self._errors: list[tuple[str | None, BaseException]] = []
         if flag(raise_errors, "raise_errors"):
             self._hear = self._errors.append
@@ -291,7 +254,7 @@ class Runner(DefaultRunner):
         """
         if not registry.knows(text(workflow, "workflow")):
             known = hint(workflow, "workflows", registry.names())
-            raise WorkflowError(f"no workflow {excerpt(workflow)}{known}{_outside(workflow)}")
+            raise WorkflowError(f"no workflow {excerpt(workflow)}{known}{outside(workflow)}")
         rows = self._open().store.query(
             "SELECT context FROM runs WHERE workflow = ? AND schedule IS NOT NULL ORDER BY row", [workflow]
         )
@@ -310,9 +273,9 @@ class Runner(DefaultRunner):
             return super()._submit(workflow_name, context)
         except WorkflowError as error:
             name = str(getattr(workflow_name, "name", workflow_name))
-            if not (told := _outside(name)):
+            if not (told := outside(name)):
                 raise
             raise WorkflowError(f"{error}{told}") from None
 
     def _unknown_trigger(self, name: str) -> str:
-        return super()._unknown_trigger(name) + _outside(name)
+        return super()._unknown_trigger(name) + outside(name)

@@ -63,10 +63,14 @@ def of_cron(name: str, cron: dict[str, Any], is_declared: bool) -> str:
 
 
 def _absent(trigger: dict[str, Any]) -> str:
+    if trigger["paused"]:
+        return "is not polled here: this runner is paused, until resume() is called"
     if (owner := trigger["polled_by"]) is not None:
         return f"is polled by runner {owner} of this store, and not by this one"
     if trigger["declared"]:
         return "is declared here and about to be polled: the store is being asked for it"
+    if trigger["left_out"]:
+        return "is not polled: this program declares it, but this runner is not for it, and no other polls it"
     return "is not polled: this program does not declare it, and no other runner of the store polls it"
 
 

@@ -45,8 +45,9 @@ def of_own(row: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
     return f"{name} goes on here: {_listed(tasks)}"
 
 
-def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancelled: bool) -> str:
-    """One sentence about a run that this runner does not have, from its records."""
+def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancelled: bool, looks: bool) -> str:
+    """One sentence about a run that this runner does not have, from its records; `looks` is whether it would
+    take it."""
     name = _name(row)
     begun = [
         f"task {excerpt(task['id'])} is on record as begun, attempt {task['attempts']}{_failed(task)}"
@@ -58,9 +59,14 @@ def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancell
     if owner is not None and is_living:
         return f"{name} is in the hands of runner {owner} of this store, and not of this one{ends}{records}"
     gone = "" if owner is None else f" that takes it over from runner {owner}, which is gone"
-    if registry.knows(row["workflow_name"]):
+    if looks:
         return f"{name} waits for a runner{gone}; this one declares its workflow and looks again soon{ends}"
     workflow = excerpt(row["workflow_name"])
+    if registry.knows(row["workflow_name"]):
+        return (
+            f"{name} waits for a runner{gone} that is for workflow {workflow}; this one is not at present"
+            f"{ends}{records}"
+        )
     return (
         f"{name} waits for a runner{gone}, in a program that declares workflow {workflow}; this program does "
         f"not{_meant(row)}{ends}{records}"

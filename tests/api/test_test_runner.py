@@ -107,8 +107,8 @@ def test_a_runner_says_nothing_of_triggers_that_it_leaves_alone(caplog: pytest.L
 @pytest.mark.parametrize(
     ("triggers", "kind", "named"),
     [
-        (["oen"], ValueError, "no trigger 'oen'; did you mean 'one'"),
-        ([len], ValueError, "len is no trigger"),
+        (["oen"], ValueError, "'oen', which is not declared; did you mean 'one'"),
+        ([len], ValueError, "len, which is no trigger"),
         ([3], TypeError, "triggers holds 3"),
         ("one", TypeError, r"triggers is 'one'.*a list"),
     ],
