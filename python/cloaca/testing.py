@@ -150,6 +150,8 @@ class Runner(DefaultRunner):
         TriggerError: (a `ValueError`) one of `triggers` is not declared.
     """
 
+    _errors: list[tuple[str | None, BaseException]] | None = None
+
     def __init__(
         self,
         start: str | datetime = "2026-01-01T00:00:00Z",
@@ -159,8 +161,8 @@ class Runner(DefaultRunner):
         raise_errors: bool = False,
     ) -> None:
         only = _chosen(triggers)
-        self._errors: list[tuple[str | None, BaseException]] = []
         if flag(raise_errors, "raise_errors"):
+            self._errors = []
             self._hear = self._errors.append
         self._start(":memory:", config or DefaultRunnerConfig(), None, microseconds(start), only)
         try:
@@ -294,15 +296,16 @@ class Runner(DefaultRunner):
         """The contexts with which triggers and crons started this workflow, oldest first.
 
         Raises:
-            WorkflowError: (a `ValueError`) no such workflow is declared.
+            WorkflowError: (a `ValueError`) no such workflow.
         """
-        if not registry.knows(text(workflow, "workflow")):
+        rows = self._open().store.query(
+            "SELECT context FROM runs WHERE workflow = ? AND schedule IS NOT NULL ORDER BY row",
+            [text(workflow, "workflow")],
+        )
+        if not rows and not registry.knows(workflow):
             raise WorkflowError(
                 f"no workflow {excerpt(workflow)}{_near(workflow, registry.names())}{_outside(workflow)}"
             )
-        rows = self._open().store.query(
-            "SELECT context FROM runs WHERE workflow = ? AND schedule IS NOT NULL ORDER BY row", [workflow]
-        )
         return [Context._wrap(decode_value(row["context"])) for row in rows]
 
     def polls(self, trigger_name: str) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from datetime import UTC, datetime, timedelta
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -358,3 +358,19 @@ def test_what_is_called_for_a_failed_poll_is_heard_beside_it(argument: str) -> N
 def test_raise_errors_is_a_flag() -> None:
     with pytest.raises(TypeError, match="raise_errors"):
         cloaca.testing.Runner(raise_errors="no")  # type: ignore[arg-type]
+
+
+def test_the_clock_is_moved_for_as_long_as_it_takes_while_bodies_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declare("unused", "w")
+
+    @cloaca.trigger(name="slow", workflow="w", poll_interval="1m")
+    def slow() -> cloaca.TriggerResult:
+        sleep(0.03)
+        return cloaca.TriggerResult.skip()
+
+    with cloaca.testing.Runner(triggers=[slow]) as runner:
+        monkeypatch.setattr(cloaca.testing, "PATIENCE_SECONDS", 1.0)
+        runner.advance("1h")
+        assert runner.polls("slow") == 60
