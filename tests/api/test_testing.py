@@ -201,19 +201,19 @@ def test_a_task_is_replaced_in_the_named_workflow_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task_id", "fake", "workflow", "named"),
+    ("task", "fake", "workflow", "named"),
     [
         ("notfy", lambda context: None, None, "no task 'notfy'.*did you mean 'notify'"),
         ("notify", 3, None, "fake is 3"),
         ("notify", lambda: None, None, "takes no parameter"),
-        (3, lambda context: None, None, "task_id is 3"),
+        (3, lambda context: None, None, "task is 3"),
         ("notify", lambda context: None, "chian", "chian.*did you mean 'chain'"),
     ],
 )
-def test_a_replacement_refuses(task_id: Any, fake: Any, workflow: Any, named: str) -> None:
+def test_a_replacement_refuses(task: Any, fake: Any, workflow: Any, named: str) -> None:
     declare_chain()
     with cloaca.testing.Runner() as runner, pytest.raises((ValueError, TypeError), match=named):
-        runner.replace_task(task_id, fake, workflow=workflow)
+        runner.replace_task(task, fake, workflow=workflow)
 
 
 def declare_retried() -> None:
