@@ -71,7 +71,7 @@ def chosen(triggers: TriggerRefs | None, workflows: WorkflowRefs | None = None) 
             those.
         WorkflowError: (a `ValueError`) a workflow that is not declared.
     """
-    of_triggers = _names("triggers", triggers, _names_of_trigger, "names or decorated functions")
+    of_triggers = _names("triggers", triggers, names_of_trigger, "names or decorated functions")
     of_workflows = _names("workflows", workflows, _names_of_workflow, "names or Workflow objects")
     made = Chosen(of_triggers, of_workflows)
     for name in sorted(of_triggers or ()):
@@ -100,7 +100,8 @@ def _names(
     return frozenset(names)
 
 
-def _names_of_trigger(trigger: object) -> list[str]:
+def names_of_trigger(trigger: object) -> list[str]:
+    """The trigger of this name, or those of this function. Raises `TriggerError` if there is none."""
     known = dict(registry.triggers)
     if isinstance(trigger, str):
         if trigger not in known:

@@ -163,7 +163,8 @@ class Declarations:
         # places are the engine's, and what it does not know of is overwritten by the next declaration.
         places = self._engine.polls.reserve([trigger.name for trigger in triggers])
         self._crew.place(places, triggers)
-        heard = [slot for slot, trigger in zip(places, triggers, strict=True) if trigger.kind.is_heard()]
+        placed = zip(places, triggers, strict=True)
+        heard = [slot for slot, trigger in placed if self._crew.hears_polls(trigger)]
         if heard:
             self._engine.polls.hear(heard)
         self._engine.polls.declare_triggers(kinds, places)

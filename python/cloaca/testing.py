@@ -5,17 +5,19 @@ Invariant: time stands still but for `Runner.advance` and `Runner.execute`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from contextlib import contextmanager
 from time import monotonic
 
-from . import attempt, registry
+from . import attempt, place, registry
+from .answer import is_awaitable
 from .check import count, flag, microseconds, text
-from .chosen import chosen, outside
-from .config import checked_config
+from .chosen import chosen, names_of_trigger, outside
+from .config import DefaultRunnerConfig, checked_config
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
-from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
+from .errors import ArgumentTypeError, RunnerError, ScheduleError, TriggerError, WorkflowError, excerpt
 from .near import hint
 from .plain import describe
 from .rows import moment
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from typing import Any
 
-    from .config import DefaultRunnerConfig
     from .result import WorkflowResult
     from .run import Run
+    from .workflow import Workflow
 
 PATIENCE_SECONDS = 30.0
 """How long in real time the bodies may take that one call sets off."""
@@ -91,6 +93,39 @@ def isolated(*, triggers: Iterable[Callable[..., Any] | str] | None = None) -> I
         put_back()
 
 
+def _name_of(trigger: Callable[..., Any] | str) -> str:
+    """The name of the one trigger that this function is."""
+    if isinstance(trigger, str) or not callable(trigger):
+        return trigger
+    names = names_of_trigger(trigger)
+    if len(names) > 1:
+        told = ", ".join(map(repr, names))
+        raise TriggerError(f"{place.of_function(trigger)} is triggers {told}; give the name")
+    return names[0]
+
+
+def _workflow_name(workflow: object) -> str:
+    name: str = text(getattr(workflow, "name", workflow), "workflow")
+    return name
+
+
+def _fake(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, but that a mock for an answer, which nobody has asked for, is none."""
+
+    def call(*arguments: Any) -> Any:
+        returned = function(*arguments)
+        return settled(returned) if is_awaitable(returned) else without_mock(returned)
+
+    async def settled(returned: Any) -> Any:
+        return without_mock(await returned)
+
+    def without_mock(returned: Any) -> Any:
+        mock: Any = sys.modules.get("unittest.mock")
+        return None if mock is not None and isinstance(returned, mock.NonCallableMock) else returned
+
+    return call
+
+
 class Runner(DefaultRunner):
     """A `DefaultRunner` over `:memory:` whose clock moves only when told.
 
@@ -99,13 +134,16 @@ class Runner(DefaultRunner):
         config (DefaultRunnerConfig | None): other settings than the defaults.
         triggers (Iterable[Callable | str] | None): functions or names of the declared triggers that it polls,
             and no other; by default all, also those declared later. Workflows it knows all.
-        raise_errors (bool): raise what a trigger or callback raised, or a task whose run failed, from the
-            next call that moves the clock or waits; of several the first, with notes of the others.
+        raise_errors (bool): raise what a trigger or callback raised, why a poll failed otherwise, or what the
+            task raised of a run that failed, from the next call that moves the clock or waits; of several the
+            first, with notes of the others.
 
     Raises:
         ScheduleError: (a `ValueError`) `start` is no time.
         TriggerError: (a `ValueError`) one of `triggers` is not declared.
     """
+
+    _errors: list[tuple[str | None, BaseException]] | None = None
 
     def __init__(
         self,
@@ -116,10 +154,18 @@ class Runner(DefaultRunner):
         raise_errors: bool = False,
     ) -> None:
         only = chosen(triggers)
-        self._errors: list[tuple[str | None, BaseException]] = []
         if flag(raise_errors, "raise_errors"):
+            self._errors = []
             self._hear = self._errors.append
-        self._start(":memory:", checked_config(config), None, microseconds(start, "start"), only)
+        try:
+            start_us = microseconds(start, "start")
+        except ScheduleError as error:
+            raise ScheduleError(
+                f"start is {excerpt(start)}, and is when its clock begins: {error}. It is always in memory;"
+                " over a file make a cloaca.DefaultRunner"
+            ) from None
+        self._start(":memory:", checked_config(config), None, start_us, only)
+        self._crew.look_at_once()
         try:
             self.run_until_idle()
         except BaseException:
@@ -151,11 +197,14 @@ class Runner(DefaultRunner):
             raise RunnerError(
                 f"a trigger or task did not come back within {PATIENCE_SECONDS:g} s of real time"
             )
+        self._wait_told()
+        self._raise_errors()
+
+    def _wait_told(self) -> None:
         if not self._crew.teller.wait_told(self._open().polls.failures_given(), PATIENCE_SECONDS):
             raise RunnerError(
                 f"on_poll_failed or on_disabled did not come back within {PATIENCE_SECONDS:g} s of real time"
             )
-        self._raise_errors()
 
     def _raise_errors(self) -> None:
         if not self._errors or attempt.current(self._engine) is not None:
@@ -173,9 +222,11 @@ class Runner(DefaultRunner):
                 raised[0].add_note(f"and then {describe(error)}")
             raise raised[0]
 
-    def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
-        """Polls a trigger once, now, on this thread. Like `DefaultRunner.tick`, but for `raise_errors`."""
-        told = super().tick(trigger_name, dry_run)
+    def tick(self, trigger_name: Callable[..., Any] | str, dry_run: bool = False) -> dict[str, Any]:
+        """Polls a trigger once, now, on this thread. Like `DefaultRunner.tick`, but that it also takes the
+        trigger's function, and for `raise_errors`."""
+        told = super().tick(_name_of(trigger_name), dry_run)
+        self._wait_told()
         self._raise_errors()
         return told
 
@@ -213,60 +264,79 @@ class Runner(DefaultRunner):
         self._raise_errors()
         return max(0.0, until - monotonic())
 
-    def replace_task(self, task_id: str, fake: Callable[..., Any], *, workflow: str | None = None) -> None:
+    def replace_task(
+        self,
+        task: Callable[..., Any] | str,
+        fake: Callable[..., Any],
+        *,
+        workflow: str | Workflow | None = None,
+    ) -> None:
         """Has this runner call another function in a task's place; its retries and callbacks stay.
 
         A workflow that is declared again afterwards has its own function back.
 
         Args:
-            task_id (str): the task, in each workflow that has one of this id.
-            fake (Callable): takes and returns what a task does.
-            workflow (str | None): only in this workflow.
+            task (Callable | str): its function or its id, in each workflow that has such a task.
+            fake (Callable): takes and returns what a task does. It may be a mock; one that was not told what
+                to return leaves the context as it is.
+            workflow (str | Workflow | None): only in this workflow.
 
         Raises:
-            TypeError: `task_id` or `workflow` is no text, or `fake` no function.
+            TypeError: `task` is neither function nor text, `workflow` is none, or `fake` is no function.
             ValueError: no such task or workflow, or `fake` takes other parameters than a task.
         """
         self._open()
-        text(task_id, "task_id")
+        if not callable(task):
+            text(task, "task")
         if not callable(fake):
             raise ArgumentTypeError(f"fake is {excerpt(fake)}; it must be a function")
         names = registry.names()
         where = ""
         if workflow is not None:
-            where = f" in workflow {excerpt(text(workflow, 'workflow'))}"
-            if workflow not in names:
-                raise WorkflowError(f"no workflow {excerpt(workflow)}{hint(workflow, 'workflows', names)}")
-            names = [workflow]
+            name = _workflow_name(workflow)
+            where = f" in workflow {excerpt(name)}"
+            if name not in names:
+                raise WorkflowError(f"no workflow {excerpt(name)}{hint(name, 'workflows', names)}")
+            names = [name]
         found = [declared for name in names if (declared := registry.workflow(name)) is not None]
-        tasks = [registry.bodies[task["body"]] for declared in found for task in declared._spec()]
-        chosen = [task for task in tasks if task.id == task_id]
+        tasks = [registry.bodies[each["body"]] for declared in found for each in declared._spec()]
+        chosen = [each for each in tasks if task in (each.id, each.function)]
         if not chosen:
-            meant = hint(task_id, "tasks", sorted({task.id for task in tasks}))
-            raise WorkflowError(f"no task {excerpt(task_id)}{where}{meant}")
-        self._crew.tasks.update({task.body: task.with_function(fake) for task in chosen})
+            ids = sorted({each.id for each in tasks})
+            if isinstance(task, str):
+                raise WorkflowError(f"no task {excerpt(task)}{where}{hint(task, 'tasks', ids)}")
+            raise WorkflowError(f"{place.of_function(task)} is no task{where}{hint('', 'tasks', ids)}")
+        for each in chosen:
+            replaced = each.with_function(fake)
+            replaced.function = _fake(fake)
+            self._crew.tasks[each.body] = replaced
 
-    def fired(self, workflow: str) -> list[Context]:
+    def fired(self, workflow: str | Workflow) -> list[Context]:
         """The contexts with which triggers and crons started this workflow, oldest first.
 
         Raises:
-            WorkflowError: (a `ValueError`) no such workflow is declared.
+            WorkflowError: (a `ValueError`) no such workflow.
         """
-        if not registry.knows(text(workflow, "workflow")):
-            known = hint(workflow, "workflows", registry.names())
-            raise WorkflowError(f"no workflow {excerpt(workflow)}{known}{outside(workflow)}")
         rows = self._open().store.query(
-            "SELECT context FROM runs WHERE workflow = ? AND schedule IS NOT NULL ORDER BY row", [workflow]
+            "SELECT context FROM runs WHERE workflow = ? AND schedule IS NOT NULL ORDER BY row",
+            [name := _workflow_name(workflow)],
         )
+        if not rows and not registry.knows(name):
+            raise WorkflowError(
+                f"no workflow {excerpt(name)}{hint(name, 'workflows', registry.names())}{outside(name)}"
+            )
         return [Context._wrap(decode_value(row["context"])) for row in rows]
 
-    def polls(self, trigger_name: str) -> int:
+    def polls(self, trigger: Callable[..., Any] | str) -> int:
         """How often a trigger was polled.
+
+        Args:
+            trigger (Callable | str): its function or its name.
 
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
-        return sum(tick["count"] for tick in self.ticks(trigger_name, _RUNS_MAX))
+        return sum(tick["count"] for tick in self.ticks(_name_of(trigger), _RUNS_MAX))
 
     def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
         try:

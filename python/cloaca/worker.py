@@ -41,7 +41,7 @@ class Worker:
         self._hear = hear
         self.tasks = tasks
         self._running: dict[int, tuple[str, Job]] = {}
-        self._deferred = Deferred()
+        self.deferred = Deferred()
         self._pid = os.getpid()
 
     def running(self) -> list[str]:
@@ -60,7 +60,7 @@ class Worker:
             return
         failure: BaseException | None = None
         left = ""
-        handle = TaskHandle(self.engine, job, task_id, self._deferred) if task.takes_handle else None
+        handle = TaskHandle(self.engine, job, task_id, self.deferred) if task.takes_handle else None
         me = threading.get_ident()
         self._running[me] = (task_id, job)
         try:

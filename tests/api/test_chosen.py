@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,11 @@ def test_only_the_chosen_triggers_are_polled(by: str) -> None:
         assert eventually(lambda: first.polls > 20)
         assert second.polls == 0
         assert [row["trigger_name"] for row in runner.list_trigger_schedules()] == ["first"]
-        assert "this program declares it, but this runner is not for it" in told(lambda: runner.why("second"))
-        for call in (lambda: runner.tick("second"), lambda: runner.poll_soon("second")):
+        for call in (
+            lambda: runner.why("second"),
+            lambda: runner.tick("second"),
+            lambda: runner.poll_soon("second"),
+        ):
             assert "this runner is not for it" in told(call)
 
 
@@ -142,7 +146,6 @@ def test_runs_of_other_workflows_wait_for_a_runner_that_is_for_them(tmp_path: Pa
         assert "this one is not at present" in runner.why_run(run.id)
         with cloaca.DefaultRunner(path) as all_of_them:
             assert all_of_them.run(run.id).result(timeout=SECONDS).status == "Completed"
-        assert runner.stats()["runs_completed" if "runs_completed" in runner.stats() else "polls"] is not None
 
 
 def test_a_run_of_another_workflow_is_not_opened_again_here(tmp_path: Path) -> None:
@@ -182,12 +185,11 @@ def test_what_is_not_declared_is_refused_before_anything_is_opened(
     flow("ours")
     flow("theirs")
     Polled("inbox", "ours")
+    make: Any = cloaca.DefaultRunner
+    if maker == "with_config":
+        make = partial(cloaca.DefaultRunner.with_config, config=cloaca.DefaultRunnerConfig())
     with pytest.raises(ValueError, match=r".") as caught:
-        if maker == "DefaultRunner":
-            cloaca.DefaultRunner(tmp_path / "a.db", **arguments)
-        else:
-            config = cloaca.DefaultRunnerConfig()
-            cloaca.DefaultRunner.with_config(tmp_path / "a.db", config, **arguments)
+        make(tmp_path / "a.db", **arguments)
     assert isinstance(caught.value, cloaca.CloacaError)
     for part in parts:
         assert part in str(caught.value)

@@ -73,7 +73,7 @@ def test_a_paused_runner_changes_nothing_until_it_is_resumed(tmp_path: Path) -> 
         runner.advance("12h")
         assert rows(runner) == before
         assert (program.polls, program.ran) == (0, [])
-        assert [run["status"] for run in runner.list_runs()] == ["Running"]
+        assert [run["completed_at"] for run in runner.list_runs()] == [None]
         assert runner.stats()["polls"] == 0
     with Paused(copy, "2026-03-02T12:00:00Z") as runner:
         assert rows(runner) == before, "nor does its end"

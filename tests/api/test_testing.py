@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from datetime import UTC, datetime, timedelta
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -201,19 +201,19 @@ def test_a_task_is_replaced_in_the_named_workflow_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task_id", "fake", "workflow", "named"),
+    ("task", "fake", "workflow", "named"),
     [
         ("notfy", lambda context: None, None, "no task 'notfy'.*did you mean 'notify'"),
         ("notify", 3, None, "fake is 3"),
         ("notify", lambda: None, None, "takes no parameter"),
-        (3, lambda context: None, None, "task_id is 3"),
+        (3, lambda context: None, None, "task is 3"),
         ("notify", lambda context: None, "chian", "chian.*did you mean 'chain'"),
     ],
 )
-def test_a_replacement_refuses(task_id: Any, fake: Any, workflow: Any, named: str) -> None:
+def test_a_replacement_refuses(task: Any, fake: Any, workflow: Any, named: str) -> None:
     declare_chain()
     with cloaca.testing.Runner() as runner, pytest.raises((ValueError, TypeError), match=named):
-        runner.replace_task(task_id, fake, workflow=workflow)
+        runner.replace_task(task, fake, workflow=workflow)
 
 
 def declare_retried() -> None:
@@ -358,3 +358,19 @@ def test_what_is_called_for_a_failed_poll_is_heard_beside_it(argument: str) -> N
 def test_raise_errors_is_a_flag() -> None:
     with pytest.raises(TypeError, match="raise_errors"):
         cloaca.testing.Runner(raise_errors="no")  # type: ignore[arg-type]
+
+
+def test_the_clock_is_moved_for_as_long_as_it_takes_while_bodies_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declare("unused", "w")
+
+    @cloaca.trigger(name="slow", workflow="w", poll_interval="1m")
+    def slow() -> cloaca.TriggerResult:
+        sleep(0.03)
+        return cloaca.TriggerResult.skip()
+
+    with cloaca.testing.Runner(triggers=[slow]) as runner:
+        monkeypatch.setattr(cloaca.testing, "PATIENCE_SECONDS", 1.0)
+        runner.advance("1h")
+        assert runner.polls("slow") == 60

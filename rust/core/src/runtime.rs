@@ -47,7 +47,7 @@ use crate::runtime::pollers::PollState;
 use crate::runtime::questions::Questions;
 use crate::runtime::watch::News;
 use crate::runtime::writer::WriterState;
-use crate::time::Now;
+use crate::time::{Mono, Now};
 use crate::workflow::Workflow;
 
 pub use answers::{Answer, AskedFire};
@@ -103,6 +103,8 @@ struct Shared {
     epoch: i64,
     store: Arc<dyn Store>,
     clock: Clock,
+    /// Until when a manual clock is being moved; zero if it is not.
+    target: Mutex<Mono>,
     slots_max: usize,
     kept: Kept,
     engine: Mutex<Engine>,
@@ -207,6 +209,7 @@ impl Runtime {
             epoch,
             store,
             clock,
+            target: Mutex::default(),
             slots_max: services.slots_max,
             kept: services.kept,
             engine: Mutex::new(Engine::new(epoch, settings, seed)),
