@@ -245,8 +245,8 @@ class DefaultRunner(Runs, Crons, Triggers):
         return list(engine.store.query(check.text(sql, "sql"), check.params(params)))
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Writes a copy of everything to a new file. A runner that opens it goes on with its triggers, crons and
-        unfinished runs, unless it is made with `paused=True`.
+        """Writes a copy of everything to a new file. A runner that opens it goes on with its triggers, crons
+        and unfinished runs, unless it is made with `paused=True`.
 
         Raises:
             StoreError: (a `RuntimeError`) the file exists or cannot be written.
