@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from . import check, registry, rows, why_run
 from .check import flag
-from .context import decode_value, encode_within
+from .context import decode_value, encode_within, same
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
 from .run import Run
 from .workflow import Workflow
@@ -194,7 +194,7 @@ class Runs:
         if of is None or key is None:
             return Run(self, watch.id, watch)
         row = self._open().runs.run(of)
-        if row is not None and _spelt(row["context"]) != _spelt(encoded):
+        if row is not None and not same(decode_value(row["context"]), decode_value(encoded)):
             raise ArgumentError(
                 f"run_key {excerpt(key[0])} has run {of} already, whose context is another one;"
                 " a key stands for one event"
@@ -318,10 +318,3 @@ def _name_of(workflow: object) -> str:
     if isinstance(workflow, Workflow):
         return workflow.name
     return check.text(workflow, "workflow_name", WorkflowError)
-
-
-def _spelt(context_json: str) -> str:
-    """A context in an order of its own: to Python 1, 1.0 and `True` are equal, and here they are not."""
-    import json
-
-    return json.dumps(decode_value(context_json), sort_keys=True)

@@ -100,6 +100,9 @@ def add_trigger(trigger: TriggerDefinition) -> None:
         before = triggers.get(trigger.name)
         triggers[trigger.name] = trigger
         live = _live()
+    for runner in live:
+        runner.on_triggers([trigger])
+    # Last: where warnings are errors, all that know of the trigger know the same one.
     if before is not None and place.is_another(before.function, trigger.function):
         warnings.warn(
             f"trigger {excerpt(trigger.name)} was declared by {place.of_function(before.function)} and is now"
@@ -107,8 +110,6 @@ def add_trigger(trigger: TriggerDefinition) -> None:
             UserWarning,
             stacklevel=3,
         )
-    for runner in live:
-        runner.on_triggers([trigger])
 
 
 def drop_trigger(name: str) -> bool:
