@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from . import registry
+from .chosen import EVERYTHING
 from .errors import TriggerError, excerpt
 from .policy import Backoff
 from .trigger import POLL_INTERVAL_US
@@ -61,7 +62,7 @@ class Declarations:
         """Everything that the program has declared so far is known: says what would start nothing."""
         known = {None, *registry.names()}
         lost: dict[str, list[str]] = {}
-        for trigger in filter(self._is_current, list(registry.triggers.values())):
+        for trigger in filter(self.chosen.has_trigger, list(registry.triggers.values())):
             if (workflow := trigger.kind.workflow) not in known:
                 lost.setdefault(str(workflow), []).append(trigger.name)
         for workflow, triggers in lost.items():
@@ -85,7 +86,13 @@ class Declarations:
         with self._lock:
             if self._is_closed:
                 return
-            triggers = list(filter(self._is_current, triggers))
+            triggers = [trigger for trigger in triggers if registry.triggers.get(trigger.name) is trigger]
+            if self.chosen is not EVERYTHING:
+                for trigger in triggers:
+                    # It may have been chosen by the workflow that it started until now.
+                    if not self.chosen.has_trigger(trigger):
+                        self._let_go(trigger.name)
+                triggers = list(filter(self.chosen.has_trigger, triggers))
             for trigger in triggers:
                 if trigger.kind.cron is not None:
                     self._declare_cron(trigger, trigger.kind.cron)
@@ -101,10 +108,13 @@ class Declarations:
         with self._lock:
             if self._is_closed or name in registry.triggers:
                 return
-            if name in self.crons:
-                self.crons.discard(name)
-                self._engine.schedules.withdraw_cron(name)
-            self._withdraw(name)
+            self._let_go(name)
+
+    def _let_go(self, name: str) -> None:
+        if name in self.crons:
+            self.crons.discard(name)
+            self._engine.schedules.withdraw_cron(name)
+        self._withdraw(name)
 
     def on_workflow_gone(self, name: str) -> None:
         """The program declares no workflow of this name any more."""
@@ -145,10 +155,6 @@ class Declarations:
         if slot is not None:
             self._engine.polls.withdraw(name)
             self._crew.retire(slot)
-
-    def _is_current(self, trigger: TriggerDefinition) -> bool:
-        """Whether it is the newest of its name, and one of those that this runner is for."""
-        return registry.triggers.get(trigger.name) is trigger and self.chosen.has_trigger(trigger)
 
     def _is_new(self, trigger: TriggerDefinition) -> bool:
         if trigger.kind.cron is not None:

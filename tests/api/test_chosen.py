@@ -206,3 +206,23 @@ def test_nothing_chosen_is_a_choice(tmp_path: Path) -> None:
     with Dated(str(tmp_path / "a.db"), "2026-01-01T00:00:00Z") as clock:
         clock.advance("1s")
     assert first.polls > 0
+
+
+@pytest.mark.parametrize("then", [{"poll_interval": "5ms"}, {"cron": "@daily", "poll_interval": None}])
+def test_a_trigger_that_starts_another_workflow_from_now_on_is_let_go(then: dict[str, Any]) -> None:
+    flow("ours")
+    flow("theirs")
+    first = Polled("first", "ours")
+    cloaca.trigger(name="night", workflow="ours", cron="@daily")(noop_trigger)
+    with cloaca.DefaultRunner(":memory:", workflows=["ours"]) as runner:
+        assert eventually(lambda: first.polls > 5)
+        assert runner.list_cron_schedules()[0]["declared"]
+        second = Polled("first", "theirs", **then)
+        cloaca.trigger(name="night", workflow="theirs", cron="@daily")(noop_trigger)
+        assert "this runner is not for it" in told(lambda: runner.poll_soon("first"))
+        assert not runner.list_cron_schedules()[0]["declared"]
+        watched = Polled("watched", "ours")
+        before = first.polls
+        assert eventually(lambda: watched.polls > 20)
+        assert first.polls <= before + 1
+        assert second.polls == 0
