@@ -62,6 +62,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "execute_async": lambda r: asyncio.run(r.execute_async("good", {})),
     "submit": lambda r: r.submit("good", {}),
     "submit_many": lambda r: r.submit_many("good", [{}]),
+    "resume": lambda r: r.resume(),
     "poll_soon": lambda r: r.poll_soon("watcher"),
     "register_cron_workflow": lambda r: r.register_cron_workflow("good", "* * * * *", "UTC"),
     "list_cron_schedules": lambda r: r.list_cron_schedules(),
