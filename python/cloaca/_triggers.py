@@ -10,6 +10,7 @@ from time import monotonic
 from . import check, registry, rows, why
 from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
+from .near import LOOKED_MAX, hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ._cloaca import PollNow
     from .crew import Crew
     from .declarations import Declarations
+    from .types import CronScheduleRow, FireRow, TickAnswer, TickRow, TriggerExecutionRow, TriggerScheduleRow
 
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
@@ -36,28 +38,33 @@ _CRON = """
     ORDER BY declared_as IS NULL, row"""
 
 
+_NAMES = "SELECT name FROM schedules WHERE name <> '' GROUP BY name LIMIT ?"
+
+
 class Triggers:
     """The part of a runner that is about triggers."""
 
     if TYPE_CHECKING:
         _crew: Crew
         _declarations: Declarations
+        _paused: bool
 
         def _open(self) -> Any: ...
+        def _working(self) -> Any: ...
 
     def list_trigger_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[TriggerScheduleRow]:
         """Triggers in the order of their registration, at most 100 unless `limit` says more. `declared` says
         whether this program declares it, as one that is polled."""
-        found: list[dict[str, Any]] = self._open().schedules.triggers(
+        found: list[TriggerScheduleRow] = self._open().schedules.triggers(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
         return [self._with_polled_here(row) for row in found]
 
-    def get_trigger_schedule(self, trigger_name: str) -> dict[str, Any] | None:
+    def get_trigger_schedule(self, trigger_name: str) -> TriggerScheduleRow | None:
         """One trigger; `None` for an unknown name."""
-        row: dict[str, Any] | None = self._open().schedules.trigger(
+        row: TriggerScheduleRow | None = self._open().schedules.trigger(
             check.text(trigger_name, "trigger_name", TriggerError)
         )
         return None if row is None else self._with_polled_here(row)
@@ -93,13 +100,13 @@ class Triggers:
         if not self._declarations.forget(name):
             raise TriggerError(self._unknown_trigger(trigger_name))
 
-    def _with_polled_here(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _with_polled_here(self, row: TriggerScheduleRow) -> TriggerScheduleRow:
         row["declared"] = row["trigger_name"] in self._declarations.places
         return row
 
     def get_trigger_execution_history(
         self, trigger_name: str, limit: int | None = None, offset: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[TriggerExecutionRow]:
         """The runs that a trigger fired, newest first; empty for an unknown name."""
         found = self._open().schedules.trigger_runs(
             check.text(trigger_name, "trigger_name", TriggerError), *check.page(limit, offset)
@@ -109,7 +116,7 @@ class Triggers:
         schedule_id, fired = found
         return [rows.trigger_execution(schedule_id, row) for row in fired]
 
-    def ticks(self, trigger_name: str, last: int = 50) -> list[dict[str, Any]]:
+    def ticks(self, trigger_name: str, last: int = 50) -> list[TickRow]:
         """What a trigger's polls answered, newest first, with equal answers in a row as one."""
         found = self._open().schedules.ticks(
             check.text(trigger_name, "trigger_name", TriggerError), check.count(last, "last")
@@ -129,12 +136,15 @@ class Triggers:
         if name in self._declarations.crons or standing is None:
             cron = self._cron_of(name)
             if cron is not None:
-                return why.of_cron(name, cron, name in self._declarations.crons)
+                paused = "; this runner is paused" if self._paused else ""
+                return why.of_cron(name, cron, name in self._declarations.crons) + paused
         if standing is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         if standing["standing"] is None:
             standing["declared"] = trigger_name in self._declarations.places
             standing["polled_by"] = self._polled_by(trigger_name)
+            standing["paused"] = self._paused
+            standing["left_out"] = self._leaves_out(trigger_name)
         told = why.sentence(standing, self.ticks(trigger_name, 1))
         definition = registry.triggers.get(trigger_name)
         fired = None if definition is None or standing["standing"] is None else definition.kind.workflow
@@ -142,7 +152,7 @@ class Triggers:
             return f"{told}; it {why.undeclared(fired)}"
         return told
 
-    def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
+    def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer:
         """Polls a trigger once, now, on this thread. A trigger that is a cron is run once, now, beside its
         calendar: its workflow starts with the context of a moment, which is now, and no moment is used up.
 
@@ -160,7 +170,8 @@ class Triggers:
             RunnerError: (a `RuntimeError`) another runner of the store polls it, or it has been polled for
                 longer than 5 s.
         """
-        engine = self._open()
+        engine = self._working()
+        check.flag(dry_run, "dry_run")
         deadline = monotonic() + TICK_SECONDS_MAX
         name = check.text(trigger_name, "trigger_name", TriggerError)
         if name in self._declarations.crons and (cron := self._cron_of(name)) is not None:
@@ -197,14 +208,14 @@ class Triggers:
             )
         return TriggerError(self._unknown_trigger(name))
 
-    def _tick_cron(self, cron: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+    def _tick_cron(self, cron: CronScheduleRow, dry_run: bool) -> TickAnswer:
         """Runs a cron once, beside its calendar."""
         engine = self._open()
         workflow = cron["workflow_name"]
         if registry.workflow(workflow) is None:
             error = f"trigger {excerpt(cron['trigger_name'])} {why.undeclared(workflow)}"
             return {"outcome": "error", "reason": error, "fires": [], "cursor": None}
-        context = {
+        context: dict[str, Any] = {
             "scheduled_time": rows.moment(engine.now()),
             "schedule_id": cron["id"],
             "schedule_timezone": cron["timezone"],
@@ -213,7 +224,7 @@ class Triggers:
         if not dry_run:
             encoded = encode_within(engine.context_bytes_max, context, "the context")
             engine.runs.submit(workflow, [encoded])[0].wait_started()
-        fires = [{"context": context, "run_key": None}]
+        fires: list[FireRow] = [{"context": context, "run_key": None}]
         return {"outcome": "fire", "reason": None, "fires": fires, "cursor": None}
 
     def _kept_cursor(self, name: str) -> Any:
@@ -229,7 +240,7 @@ class Triggers:
         Raises:
             TriggerError: (a `ValueError`) this program has no such trigger to poll.
         """
-        engine = self._open()
+        engine = self._working()
         slot = self._declarations.places.get(check.text(trigger_name, "trigger_name", TriggerError))
         if slot is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
@@ -246,18 +257,31 @@ class Triggers:
             "call tick there, or shut that runner down"
         )
 
-    def _cron_of(self, name: str) -> dict[str, Any] | None:
+    def _leaves_out(self, name: str) -> bool:
+        """Whether the program declares a trigger that this runner is not for."""
+        declared = registry.triggers.get(name)
+        return declared is not None and not self._declarations.chosen.has_trigger(declared)
+
+    def _cron_of(self, name: str) -> CronScheduleRow | None:
         """The schedule of the cron that a trigger of this name is, or was."""
         engine = self._open()
         found = engine.store.look(_CRON, [name])
-        row: dict[str, Any] | None = engine.schedules.cron(found[0]["id"]) if found else None
+        row: CronScheduleRow | None = engine.schedules.cron(found[0]["id"]) if found else None
         return row
 
     def _polled_by(self, name: str) -> int | None:
-        """The number of the living runner that polls a trigger."""
-        owners = self._open().store.look(_OWNER, [name])
-        return int(owners[0]["epoch"]) if owners else None
+        """The number of the other living runner that polls a trigger."""
+        engine = self._open()
+        owners = engine.store.look(_OWNER, [name])
+        # A trigger that this program declares no more is still its runner's, and polled by nobody.
+        return int(owners[0]["epoch"]) if owners and owners[0]["epoch"] != engine.runs.owner() else None
 
     def _unknown_trigger(self, name: str) -> str:
-        known = ", ".join(row["trigger_name"] for row in self.list_trigger_schedules()) or "none"
-        return f"trigger {excerpt(name)} not found; known triggers: {known}"
+        known = [row["name"] for row in self._open().store.look(_NAMES, [LOOKED_MAX])]
+        if self._leaves_out(name):
+            return (
+                f"trigger {excerpt(name)} is declared, but this runner is not for it; it was made with others"
+            )
+        if name in known:
+            return f"trigger {excerpt(name)} is not polled in this program, which does not declare it as such"
+        return f"trigger {excerpt(name)} not found{hint(name, 'triggers', known)}"
