@@ -190,33 +190,22 @@ class DefaultRunner(Runs, Crons, Triggers):
         Raises:
             RunnerError: (a `RuntimeError`) this is not the main thread, or the runner is shut down.
         """
-        import signal
+        from .stop import Stop
 
         self._open()
         limit = check.seconds(shutdown_timeout, "shutdown_timeout")
         if threading.current_thread() is not threading.main_thread():
             raise RunnerError("run_forever waits for signals, which only the main thread gets; call it there")
-        stop = threading.Event()
-
-        def heard(*_: object) -> None:
-            if stop.is_set():
-                raise KeyboardInterrupt
-            stop.set()
-
-        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            while not stop.wait(3600):
-                pass
-        finally:
-            stop.set()
+        with Stop() as stop:
             try:
-                self._say_who_is_waited_for(limit)
-                self.shutdown(limit)
-            except KeyboardInterrupt:
-                self.shutdown(0.0)
+                stop.wait()
             finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+                stop.is_heard = True
+                try:
+                    self._say_who_is_waited_for(limit)
+                    self.shutdown(limit)
+                except KeyboardInterrupt:
+                    self.shutdown(0.0)
 
     def _say_who_is_waited_for(self, limit: float) -> None:
         if running := self._crew.running():
