@@ -1,6 +1,6 @@
 """Waits for the signal that asks a program to end.
 
-Decides nothing. Invariant: a signal that comes before, at or after the moment in which the wait begins ends it.
+Decides nothing. Invariant: a signal ends the wait, whether it comes before, at or after its beginning.
 A `threading.Event` doesn't promise that: Python calls a handler between two steps of the main thread, and a
 signal that comes after the last step before a wait is handled once that wait is over.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -48,6 +49,8 @@ class Program:
         with subprocess.Popen(self._command) as process:
             try:
                 _wait(process, is_done)
+                # Before `run_forever` has its handlers SIGTERM ends it as any program.
+                _wait(process, lambda: catches(process.pid, signal.SIGTERM))
                 process.terminate()
                 assert process.wait(SECONDS_MAX) == 0
             finally:
@@ -60,6 +63,12 @@ def _wait(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> No
         assert process.poll() is None, f"it ended by itself with {process.returncode}"
         assert time.monotonic() < deadline, "it doesn't get that far"
         time.sleep(LOOK_SECONDS)
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal, as Linux tells."""
+    caught = Path(f"/proc/{pid}/status").read_text().split("SigCgt:")[1].split()[0]
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def select(path: Path, sql: str) -> list[tuple[object, ...]]:
@@ -214,7 +223,8 @@ def test_each_item_of_a_feed_is_kept_by_one_run(tmp_path: Path, chance: random.R
 
     feeds = ("world", "sport")
     with http(Files) as url:
-        program = Program("feeds.py", "serve", str(tmp_path), *(f"{url}/{feed}.xml" for feed in (*feeds, "none")))
+        urls = [f"{url}/{feed}.xml" for feed in (*feeds, "none")]
+        program = Program("feeds.py", "serve", str(tmp_path), *urls)
         for life in range(4):
             # Each item is in two issues of its feed, in any order.
             numbers = list(range(life * 10, life * 10 + 20))
