@@ -36,6 +36,7 @@ SHUTDOWN_SECONDS = 30.0
 """How long `shutdown` waits for running tasks by default."""
 JOIN_SECONDS = 1.0
 """How long `shutdown` waits for its threads once they have nothing to do."""
+_ENDED = "the runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
 
 
 class DefaultRunner(Runs, Crons, Triggers):
@@ -179,7 +180,8 @@ class DefaultRunner(Runs, Crons, Triggers):
         engine.store.export(check.path(os.fspath(path), "path"))
 
     def run_forever(self, shutdown_timeout: float = SHUTDOWN_SECONDS) -> None:
-        """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread.
+        """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread. It also returns when
+        another thread, or a task, has shut the runner down.
 
         The first signal drains: it says for whom it waits. The second ends that wait at once; what is cut
         off is resumed by the next runner.
@@ -188,7 +190,8 @@ class DefaultRunner(Runs, Crons, Triggers):
             shutdown_timeout (float): seconds for what runs at the first signal.
 
         Raises:
-            RunnerError: (a `RuntimeError`) this is not the main thread, or the runner is shut down.
+            RunnerError: (a `RuntimeError`) this is not the main thread, the runner is shut down, or it has
+                stopped by itself, because the store takes nothing any more.
         """
         from .stop import Stop
 
@@ -197,8 +200,13 @@ class DefaultRunner(Runs, Crons, Triggers):
         if threading.current_thread() is not threading.main_thread():
             raise RunnerError("run_forever waits for signals, which only the main thread gets; call it there")
         with Stop() as stop:
+            self._crew.on_end = stop.end
             try:
-                stop.wait()
+                # The engine may have ended before it could be asked to tell.
+                if not self._engine.wait_closing(0.0):
+                    stop.wait()
+                if not stop.is_heard and not self._closed:
+                    raise RunnerError(_ENDED)
             finally:
                 stop.is_heard = True
                 try:

@@ -1,4 +1,4 @@
-"""Waits for the signal that asks a program to end.
+"""Waits for the signal that asks a program to end, or for the end of what it waits beside.
 
 Decides nothing. Invariant: a signal ends the wait, whether it comes before, at or after its beginning.
 A `threading.Event` doesn't promise that: Python calls a handler between two steps of the main thread, and a
@@ -7,6 +7,7 @@ signal that comes after the last step before a wait is handled once that wait is
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 
@@ -23,6 +24,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.is_heard = False
+        self._is_over = False
         self._before: dict[signal.Signals, Any] = {}
         self._descriptor_before = -1
         self._inlet, self._outlet = socket.socketpair()
@@ -37,10 +39,17 @@ class Stop:
         return self
 
     def wait(self) -> None:
-        """Waits for the first of the signals."""
+        """Waits for the first of the signals, or for `end`."""
         # Other signals of the program write, too, and so do those of a forked child.
-        while not self.is_heard:
+        while not self.is_heard and not self._is_over:
             self._inlet.recv(4096)
+
+    def end(self) -> None:
+        """Ends the wait. From any thread, also when there is no wait any more."""
+        self._is_over = True
+        # A full socket wakes it as well, and a closed one has nobody to wake.
+        with contextlib.suppress(OSError):
+            self._outlet.send(b"\0")
 
     def _hear(self, *_: object) -> None:
         if self.is_heard:
