@@ -1,7 +1,8 @@
 """Every Python block of the README and the docs is a whole program, and prints what the page says.
 
 A block fenced as `python` is run as a program in an empty folder and must end with exit code 0. Where
-`<!-- output -->` and a `text` block follow it, its standard output must equal that block.
+`<!-- output -->` and a `text` block follow it, its standard output must equal that block. A block fenced as
+`python title="service.py"` is a file of that name, which lies beside each program of its page.
 """
 
 import re
@@ -18,6 +19,7 @@ BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```\n(?:\s*<!-- output -->\s*^```text\n(?P<output>.*?)^```$)?",
     re.DOTALL | re.MULTILINE,
 )
+FILE = re.compile(r'^```python title="(?P<name>[\w.]+)"\n(?P<code>.*?)^```$', re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Program:
     place: str
     code: str
     output: str | None
+    files: dict[str, str]
 
 
 def programs() -> list[Program]:
@@ -34,15 +37,18 @@ def programs() -> list[Program]:
     found = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = page.read_text()
+        files = {match["name"]: match["code"] for match in FILE.finditer(text)}
         for match in BLOCK.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
             place = f"{page.relative_to(ROOT)}:{line}"
-            found.append(Program(place, match["code"], match["output"]))
+            found.append(Program(place, match["code"], match["output"], files))
     return found
 
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: program.place)
 def test_a_program_in_the_docs_does_what_the_page_says(program: Program, tmp_path: Path) -> None:
+    for name, code in program.files.items():
+        (tmp_path / name).write_text(code)
     path = tmp_path / "program.py"
     path.write_text(program.code)
     done = subprocess.run(
