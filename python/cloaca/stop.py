@@ -34,8 +34,13 @@ class Stop:
         # First, so that what the handlers are told also ends the wait. Python writes to it at once, from
         # whichever thread the signal interrupts.
         self._descriptor_before = signal.set_wakeup_fd(self._outlet.fileno(), warn_on_full_buffer=False)
-        for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._hear)
+        try:
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._hear)
+        except BaseException:
+            # An interrupt: `with` does not leave what it has not entered.
+            self._leave()
+            raise
         return self
 
     def wait(self) -> None:
@@ -59,6 +64,9 @@ class Stop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         for number, handler in self._before.items():
             # A handler that wasn't made by Python is `None`, and cannot be given back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

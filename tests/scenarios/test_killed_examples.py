@@ -7,6 +7,7 @@ was handled: with one run each, and as often as its example says.
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -107,7 +108,9 @@ def http(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
 
 @pytest.fixture
 def chance() -> random.Random:
-    return random.Random(20260101)
+    seed = os.environ.get("CLOACA_SEED", "20260101")
+    print("CLOACA_SEED", seed)
+    return random.Random(seed)
 
 
 def test_each_file_is_moved_out_of_the_inbox_by_one_run(tmp_path: Path, chance: random.Random) -> None:
