@@ -61,7 +61,9 @@ impl Engine {
         if !run.expects(task, job.attempt) {
             return;
         }
-        match run.started(task, now.wall) {
+        let (row, begun) = (run.row, run.started(task, now.wall));
+        self.arm_run(job.run, now.mono);
+        match begun {
             None => {
                 if job.attempt == 1 {
                     self.begun.push_back((now.mono.after(BEGINNING_SHOWN), job));
@@ -69,7 +71,7 @@ impl Engine {
                 self.arm_job(job, now.mono);
             }
             Some(record) => {
-                let change = RunChange { run: run.row, epoch: self.epoch, tasks: vec![record], end: None };
+                let change = RunChange { run: row, epoch: self.epoch, tasks: vec![record], end: None };
                 out.commits
                     .push((Change::Run(change), Then::Recorded { run: job.run, life: job.life, task }));
             }
