@@ -1,8 +1,9 @@
 """Every Python block of the README and the docs is a whole program, and prints what the page says.
 
 A block fenced as `python` is run as a program in an empty folder and must end with exit code 0. Where
-`<!-- output -->` and a `text` block follow it, its standard output must equal that block. A block fenced as
-`python title="service.py"` is a file of that name, which lies beside each program of its page.
+`<!-- output -->` and a `text` block follow it, its standard output must equal that block. A block that has
+tests is run by pytest, and each of them must pass. A block fenced as `python title="service.py"` is a file of
+that name, which lies beside each program of its page.
 """
 
 import re
@@ -33,6 +34,10 @@ class Program:
     output: str | None
     files: dict[str, str]
 
+    @property
+    def has_tests(self) -> bool:
+        return re.search(r"^(async )?def test_", self.code, re.MULTILINE) is not None
+
 
 def programs() -> list[Program]:
     """Every Python block, named by its page and line."""
@@ -51,10 +56,11 @@ def programs() -> list[Program]:
 def test_a_program_in_the_docs_does_what_the_page_says(program: Program, tmp_path: Path) -> None:
     for name, code in program.files.items():
         (tmp_path / name).write_text(code)
-    path = tmp_path / "program.py"
+    path = tmp_path / ("test_program.py" if program.has_tests else "program.py")
     path.write_text(program.code)
+    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"] if program.has_tests else []
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, *options, str(path)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ use cloaca_core::port::{Page, RunFilter, RunStatus};
 use cloaca_core::runtime::{Heard, Runtime, Wanted};
 
 use crate::gil::{free, quick};
-use crate::handle::{Handle, parse_id, span_of};
+use crate::handle::{Handle, parse_run_id, span_of};
 use crate::wait::flush;
 use crate::watch::Watch;
 use crate::{convert, error};
@@ -51,7 +51,7 @@ impl Runs {
     /// A watch on a run that this runner drives; `None` if it does not.
     fn watch(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         Ok(free(py, || runtime.watch(id))?.map(|watch| self.handle.watched(watch)))
     }
 
@@ -73,14 +73,14 @@ impl Runs {
 
     /// Asks for a run's end; false if it is unknown or final.
     fn cancel(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
         self.handle.written(py, move |runtime| runtime.cancel(id))
     }
 
     /// Opens a final run that did not complete again, and returns a watch on it; `None` if there is none such.
     fn retry(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
         Ok(self.handle.written(py, move |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
     }
@@ -105,7 +105,7 @@ impl Runs {
 
     /// One run with its tasks.
     fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         let Some((row, tasks)) = self.handle.shown(py, |runtime| runtime.store().run(id))? else {
             return Ok(None);
         };
@@ -123,7 +123,7 @@ impl Runs {
     /// Where a run stands, a dict; `None` if this runner does not have it.
     fn standing<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let runtime = self.handle.runtime(py)?;
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         let found = free(py, || runtime.run_standing(id))?;
         found.map(|(standing, is_slot_free)| convert::run_standing(py, &standing, is_slot_free)).transpose()
     }
