@@ -245,8 +245,8 @@ class Runs:
         contexts: bool = True,
     ) -> list[dict[str, Any]]:
         """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
-        started_at completed_at error_message`; with `contexts=False` without `context`, which is not read
-        then."""
+        started_at completed_at error_message error_type`; with `contexts=False` without `context`, which is
+        not read then."""
         found = self._open().runs.runs(
             check.optional_text(workflow, "workflow"),
             check.optional_text(status, "status"),
@@ -257,9 +257,30 @@ class Runs:
         return [rows.run(row, contexts) for row in found]
 
     def get_run(self, run_id: str) -> dict[str, Any] | None:
-        """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
-        started_at completed_at`)."""
-        row = self._open().runs.run(check.run_id(run_id))
+        """One run like in `list_runs`, with `final_context` and its `tasks`.
+
+        Each task has `id status attempts error error_type started_at completed_at tries`. `tries` are its
+        attempts that are over, oldest first, also those before the run was opened again by `retry`; of very
+        many the first 3 and the last 17. Each is a dict:
+
+        - `number` (int): from 1.
+        - `outcome` (str): `Completed`, `Failed`, `TimedOut`, or `Interrupted` if its process died, or its
+          runner was shut down, while it may have been under way.
+        - `started_at`, `ended_at` (str | None): RFC 3339 in UTC; `started_at` is `None` where the beginning
+          is on no record. Of one that died with its process `ended_at` is when another runner found that.
+        - `error_type` (str | None): the name of the exception's class.
+        - `error` (str | None): its class and text.
+        - `traceback` (str | None): from the body on, at most 16 KiB; more is cut out of its middle.
+        - `runner` (int | None): the number of the runner that made it, as in `owners` of the store; `None`
+          where that is on no record, as of an attempt that completed at once.
+
+        Returns:
+            dict | None: `None` if there is no such run.
+
+        Raises:
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
+        """
+        row = self._open().runs.run(check.run_id(run_id), tries=True)
         if row is None:
             return None
         return rows.run_with_tasks(row)

@@ -25,7 +25,8 @@ def run(row: dict[str, Any], has_context: bool = True) -> dict[str, Any]:
     shown = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}
     if has_context:
         shown["context"] = decode_value(row["context"])
-    return shown | {name: row[name] for name in ("created_at", "started_at", "completed_at", "error_message")}
+    ends = ("created_at", "started_at", "completed_at", "error_message", "error_type")
+    return shown | {name: row[name] for name in ends}
 
 
 def run_with_tasks(row: dict[str, Any]) -> dict[str, Any]:

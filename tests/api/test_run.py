@@ -130,6 +130,7 @@ def test_runs_are_listed_newest_first_with_their_keys(runner: cloaca.DefaultRunn
         "started_at",
         "completed_at",
         "error_message",
+        "error_type",
     ]
     assert rows[0]["workflow_name"] == "good"
     assert rows[0]["context"] == {"n": 2}
@@ -198,7 +199,8 @@ def test_get_run_shows_the_final_context_and_each_task(runner: cloaca.DefaultRun
     assert found["context"] == {"given": 0}
     assert found["final_context"] == {"given": 0, "first": 1}
     tasks = {task["id"]: task for task in found["tasks"]}
-    assert list(tasks["first"]) == ["id", "status", "attempts", "error", "started_at", "completed_at"]
+    keys = "id status attempts error error_type started_at completed_at tries"
+    assert list(tasks["first"]) == keys.split()
     assert {name: task["status"] for name, task in tasks.items()} == {
         "first": "Completed",
         "second": "Failed",

@@ -87,14 +87,17 @@ impl Runs {
         rows.iter().map(|row| convert::run(py, row)).collect()
     }
 
-    /// One run with its tasks.
-    fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+    /// One run with its tasks; with `tries`, also with how each of their attempts ended.
+    #[pyo3(signature = (id, tries=false))]
+    fn run<'py>(&self, py: Python<'py>, id: &str, tries: bool) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_id(py, id)?;
-        let Some((row, tasks)) = self.handle.shown(py, |runtime| runtime.store().run(id))? else {
-            return Ok(None);
-        };
+        let found = self.handle.shown(py, |runtime| match tries {
+            true => runtime.store().run_with_tries(id),
+            false => runtime.store().run(id),
+        })?;
+        let Some((row, tasks)) = found else { return Ok(None) };
         let dict = convert::run(py, &row)?;
-        let tasks = tasks.iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
+        let tasks = tasks.iter().map(|task| convert::task(py, task, tries)).collect::<PyResult<Vec<_>>>()?;
         dict.set_item("tasks", tasks)?;
         Ok(Some(dict))
     }

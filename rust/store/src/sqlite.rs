@@ -403,7 +403,11 @@ impl Store for SqliteStore {
     }
 
     fn run(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
-        self.read(|db| run::one(db, id))
+        self.read(|db| run::one(db, id, run::Depth::Tasks))
+    }
+
+    fn run_with_tries(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+        self.read(|db| run::one(db, id, run::Depth::Tries))
     }
 
     fn cron_stats(&self, since: Wall) -> Stored<CronStats> {

@@ -8,9 +8,10 @@ use std::thread;
 
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, NewCron, NewRun,
-    Old, Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
-    ScheduleKind, Spared, Store, Stretch, TaskStatus, TickChange, TriggerRow,
+    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, Maker, NewCron,
+    NewRun, Old, Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule,
+    ScheduleFilter, ScheduleKind, Spared, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord,
+    TaskStatus, TickChange, TriggerRow, Try, TryOutcome,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -76,6 +77,11 @@ claims! {
     a_final_run_takes_no_more_changes
     a_run_of_another_owner_takes_no_changes
     a_runs_end_is_kept_whole
+    how_attempts_ended_is_kept_with_who_made_them
+    of_many_attempts_the_first_and_the_last_are_kept
+    attempts_outlive_a_takeover_and_being_opened_again
+    who_drives_no_run_writes_none_of_its_attempts
+    who_gave_a_run_up_is_not_told_of_as_who_had_it
     an_empty_progress_only_asks_who_drives
     history_of_equal_outcomes_is_one_row
     history_of_different_outcomes_is_newest_first
@@ -770,12 +776,14 @@ fn a_runs_end_is_kept_whole(store: &dyn Store) {
         status: RunStatus::Failed,
         context: "{\"b\":2}".into(),
         error: Some("task 'fetch': OSError".to_owned()),
+        error_type: Some("OSError".into()),
         completed_at: Wall(60),
     };
     let tasks = vec![task("fetch", TaskStatus::Failed, 1)];
     commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: Some(end.clone()) }));
     let (run, tasks) = store.run(id(1)).unwrap().unwrap();
     assert_eq!((run.status, run.completed_at, run.error), (end.status, Some(Wall(60)), end.error));
+    assert_eq!(run.error_type.as_deref(), end.error_type.as_deref());
     assert_eq!(run.context.as_deref(), Some("{\"a\":1}"));
     assert_eq!(run.final_context.as_deref(), Some("{\"b\":2}"));
     let contexts = |contexts| {
@@ -785,6 +793,89 @@ fn a_runs_end_is_kept_whole(store: &dyn Store) {
     assert_eq!(contexts(true), (run.context, None));
     assert_eq!(contexts(false), (None, None));
     assert_eq!((tasks.len(), started_at(store, 1)), (1, Cell::Int(30)));
+}
+
+fn failed_try(attempt: u32) -> Try {
+    Try {
+        attempt,
+        started_at: Some(Wall(30)),
+        ended_at: Wall(40),
+        outcome: TryOutcome::Failed,
+        error_type: Some("OSError".into()),
+        error: Some("OSError: gone".to_owned()),
+        traceback: Some("Traceback: here".to_owned()),
+        maker: Maker::Writer,
+    }
+}
+
+/// A task that goes on, or has failed, after one more attempt.
+fn tried(store: &dyn Store, run: i64, epoch: i64, status: TaskStatus, known: Try) -> Receipt {
+    let tasks = vec![TaskRecord { tries: vec![known.clone()], ..task("fetch", status, known.attempt) }];
+    commit(store, Change::Run(RunChange { run, epoch, tasks, end: None }))
+}
+
+fn tries(store: &dyn Store, number: u128) -> Vec<Try> {
+    let (_, tasks) = store.run_with_tries(id(number)).unwrap().unwrap();
+    tasks.into_iter().flat_map(|task| task.tries).collect()
+}
+
+fn how_attempts_ended_is_kept_with_who_made_them(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    let lost =
+        Try { outcome: TryOutcome::Interrupted, maker: Maker::Unknown, started_at: None, ..failed_try(2) };
+    let other = Try { outcome: TryOutcome::TimedOut, maker: Maker::Owner(77), ..failed_try(3) };
+    for known in [failed_try(1), lost.clone(), other.clone()] {
+        let status = if known.attempt == 3 { TaskStatus::Failed } else { TaskStatus::Running };
+        assert_eq!(tried(store, row, epoch, status, known), Receipt::Run(None));
+    }
+    let own = Try { maker: Maker::Owner(epoch), ..failed_try(1) };
+    assert_eq!(tries(store, 1), [own, lost, other]);
+    let (_, tasks) = store.run(id(1)).unwrap().unwrap();
+    assert_eq!((tasks[0].error_type.as_deref(), tasks[0].tries.len()), (Some("OSError"), 0));
+}
+
+fn of_many_attempts_the_first_and_the_last_are_kept(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    for attempt in 1..=100 {
+        tried(store, row, epoch, TaskStatus::Running, failed_try(attempt));
+    }
+    let kept: Vec<u32> = tries(store, 1).iter().map(|known| known.attempt).collect();
+    let expected: Vec<u32> = (1..=TRIES_FIRST_MAX as u32).chain(101 - TRIES_LAST_MAX as u32..=100).collect();
+    assert_eq!(kept, expected);
+}
+
+fn attempts_outlive_a_takeover_and_being_opened_again(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let row = started(store, old, new_run(1));
+    tried(store, row, old, TaskStatus::Failed, failed_try(1));
+    let new = successor(store, old);
+    let claimed = store.claim_runs(new, 0, 10, &["mail".into()]).unwrap().remove(0);
+    assert_eq!(claimed.tasks[0].error_type.as_deref(), Some("OSError"));
+    commit(store, ended(row, new, RunStatus::Failed));
+    store.reopen(new, id(1)).unwrap().unwrap();
+    assert_eq!(store.run(id(1)).unwrap().unwrap().0.error_type, None);
+    tried(store, row, new, TaskStatus::Running, failed_try(1));
+    let makers: Vec<Maker> = tries(store, 1).iter().map(|known| known.maker).collect();
+    assert_eq!(makers, [Maker::Owner(old), Maker::Owner(new)]);
+}
+
+fn who_drives_no_run_writes_none_of_its_attempts(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    assert_eq!(tried(store, row, epoch + 1, TaskStatus::Running, failed_try(1)), Receipt::Fenced);
+    tried(store, row, epoch, TaskStatus::Running, failed_try(1));
+    assert_eq!(tries(store, 1).len(), 1);
+}
+
+fn who_gave_a_run_up_is_not_told_of_as_who_had_it(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    started(store, first, new_run(1));
+    let claim = |epoch| store.claim_runs(epoch, 0, 10, &["mail".into()]).unwrap().remove(0).owner_before;
+    store.leave(first, &InFlight::default(), Wall(2)).unwrap();
+    let second = store.join(Wall(3)).unwrap();
+    assert_eq!(claim(second), None);
 }
 
 fn an_empty_progress_only_asks_who_drives(store: &dyn Store) {

@@ -34,6 +34,8 @@ pub struct RunRow {
     pub completed_at: Option<Wall>,
     /// Which task failed with what error.
     pub error: Option<String>,
+    /// The kind of error of the first task that failed, or of what ended it.
+    pub error_type: Option<String>,
 }
 
 /// Which runs a listing shows; none means any.

@@ -33,3 +33,20 @@ DROP INDEX schedules_cron;
 CREATE INDEX schedules_cron ON schedules (workflow, expression, timezone) WHERE kind = 'cron';
 CREATE INDEX schedules_cron_name ON schedules (name) WHERE kind = 'cron' AND name <> '';
 CREATE UNIQUE INDEX schedules_declared ON schedules (name) WHERE kind = 'cron' AND declared_as IS NOT NULL;
+-- How attempts ended, but for those that completed at once, which their tasks' rows tell. They outlive the rows of tasks that are undecided
+-- again, and are in the order in which they were kept.
+CREATE TABLE tries (
+    row INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    owner INTEGER,
+    started_at INTEGER,
+    ended_at INTEGER NOT NULL,
+    error_type TEXT,
+    error TEXT,
+    traceback TEXT
+) STRICT;
+CREATE INDEX tries_task ON tries (run, task);
+ALTER TABLE runs ADD COLUMN error_type TEXT;

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, Transaction
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
-use crate::sqlite::run::tasks;
+use crate::sqlite::run::{tasks, tries};
 use crate::sqlite::schedule;
 use crate::sqlite::value::{count_at, hash_at, id_at, run_status_at, signed, wall_at, wall_maybe_at};
 
@@ -15,7 +15,7 @@ macro_rules! select_runs {
     ($contexts:literal, $from:literal, $condition:literal) => {
         concat!(
             "SELECT r.row, r.id, r.workflow, r.status, s.name, r.run_key, r.context_hash, r.scheduled_at,
-                r.created_at, r.completed_at, r.error, r.started_at, ",
+                r.created_at, r.completed_at, r.error, r.started_at, r.error_type, ",
             $contexts,
             " FROM ",
             $from,
@@ -99,13 +99,23 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         started_at: wall_maybe_at(row, 11)?,
         completed_at: wall_maybe_at(row, 9)?,
         error: row.get(10)?,
-        context: row.get(12)?,
-        final_context: row.get(13)?,
+        error_type: row.get(12)?,
+        context: row.get(13)?,
+        final_context: row.get(14)?,
     })
 }
 
-/// One run with its tasks, both as of one moment.
-pub fn one(db: &Connection, id: Uuid) -> Result<Option<(RunRow, Vec<TaskRecord>)>, Failure> {
+/// How much is read of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Its tasks.
+    Tasks,
+    /// Its tasks, and how each of their attempts ended.
+    Tries,
+}
+
+/// One run with its tasks, as of one moment.
+pub fn one(db: &Connection, id: Uuid, depth: Depth) -> Result<Option<(RunRow, Vec<TaskRecord>)>, Failure> {
     // Index runs_id.
     const SQL: &str = select_runs!("r.context, r.final_context", "runs AS r", "r.id = :id");
     let snapshot = Transaction::new_unchecked(db, TransactionBehavior::Deferred)?;
@@ -114,7 +124,13 @@ pub fn one(db: &Connection, id: Uuid) -> Result<Option<(RunRow, Vec<TaskRecord>)
         .query_row(named_params! { ":id": id.to_string() }, |row| Ok((row.get(0)?, run_of(row)?)))
         .optional()?;
     let Some((row, run)) = found else { return Ok(None) };
-    let tasks = tasks(&snapshot, row)?;
+    let mut tasks = tasks(&snapshot, row)?;
+    if depth == Depth::Tries {
+        let mut found = tries::of_run(&snapshot, row)?;
+        for task in &mut tasks {
+            task.tries = found.remove(&task.name).unwrap_or_default();
+        }
+    }
     snapshot.commit()?;
     Ok(Some((run, tasks)))
 }

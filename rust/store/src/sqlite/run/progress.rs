@@ -4,6 +4,7 @@ use cloaca_core::port::{RunChange, RunEnd, RunStatus, TaskRecord};
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::run::tries;
 use crate::sqlite::value::micros;
 
 /// Applies `change`; none, with nothing written, if its epoch does not drive that run any more. If it ends one that guards its hash, with
@@ -20,6 +21,7 @@ pub fn progress(
     if kept.is_some() {
         for task in &change.tasks {
             put_task(db, change.run, task)?;
+            tries::put(db, change, task)?;
         }
     }
     Ok(kept)
@@ -110,7 +112,20 @@ fn finish(
         ":error": end.error,
         ":number": number,
     };
-    Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
+    let kept = db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?;
+    if kept.is_some()
+        && let Some(error_type) = &end.error_type
+    {
+        put_error_type(db, change.run, error_type)?;
+    }
+    Ok(kept)
+}
+
+/// By itself: a run that completes has none.
+fn put_error_type(db: &Connection, run: i64, error_type: &str) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE runs SET error_type = :error_type WHERE row = :row";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": run, ":error_type": error_type })?;
+    Ok(())
 }
 
 /// Inserts a task's record, or replaces it in its place.
