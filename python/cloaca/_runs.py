@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import check, registry, rows, why_run
+from . import check, registry, why_run
+from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
@@ -34,7 +35,7 @@ RUN_KEY_TTL = "30d"
 """How long the run key of a submit holds, unless said otherwise."""
 
 
-class Runs:
+class Runs(Listings):
     """The part of a runner that is about runs."""
 
     if TYPE_CHECKING:
@@ -233,57 +234,6 @@ class Runs:
             stands = "is not there" if row is None else f"is {row['status']}"
             raise WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")
         return Run(self, run_id, watch)
-
-    def list_runs(
-        self,
-        workflow: str | None = None,
-        status: str | None = None,
-        trigger: str | None = None,
-        limit: int = check.PAGE_LIMIT,
-        offset: int = 0,
-        *,
-        contexts: bool = True,
-    ) -> list[dict[str, Any]]:
-        """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
-        started_at completed_at error_message error_type`; with `contexts=False` without `context`, which is
-        not read then."""
-        found = self._open().runs.runs(
-            check.optional_text(workflow, "workflow"),
-            check.optional_text(status, "status"),
-            check.optional_text(trigger, "trigger"),
-            check.flag(contexts, "contexts"),
-            *check.page(limit, offset),
-        )
-        return [rows.run(row, contexts) for row in found]
-
-    def get_run(self, run_id: str) -> dict[str, Any] | None:
-        """One run like in `list_runs`, with `final_context` and its `tasks`.
-
-        Each task has `id status attempts error error_type started_at completed_at tries`. `tries` are its
-        attempts that are over, oldest first, also those before the run was opened again by `retry`; of very
-        many the first 3 and the last 17. Each is a dict:
-
-        - `number` (int): from 1.
-        - `outcome` (str): `Completed`, `Failed`, `TimedOut`, or `Interrupted` if its process died, or its
-          runner was shut down, while it may have been under way.
-        - `started_at`, `ended_at` (str | None): RFC 3339 in UTC; `started_at` is `None` where the beginning
-          is on no record. Of one that died with its process `ended_at` is when another runner found that.
-        - `error_type` (str | None): the name of the exception's class.
-        - `error` (str | None): its class and text.
-        - `traceback` (str | None): from the body on, at most 16 KiB; more is cut out of its middle.
-        - `runner` (int | None): the number of the runner that made it, as in `owners` of the store; `None`
-          where that is on no record, as of an attempt that completed at once.
-
-        Returns:
-            dict | None: `None` if there is no such run.
-
-        Raises:
-            ArgumentError: (a `ValueError`) `run_id` is no UUID.
-        """
-        row = self._open().runs.run(check.run_id(run_id), tries=True)
-        if row is None:
-            return None
-        return rows.run_with_tasks(row)
 
     def why_run(self, run_id: str) -> str:
         """One sentence that says where a run stands, and what its end waits for.

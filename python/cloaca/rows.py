@@ -6,10 +6,14 @@ Decides nothing: it renames, and decodes what is JSON.
 from __future__ import annotations
 
 from .context import decode_value
+from .row import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+_ENDS = ("created_at", "started_at", "completed_at", "error_message", "error_type", "cancel_requested")
 
 
 def moment(at_us: int) -> str:
@@ -20,22 +24,35 @@ def moment(at_us: int) -> str:
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def run(row: dict[str, Any], has_context: bool = True) -> dict[str, Any]:
+def run(row: dict[str, Any], has_context: bool = True) -> Row:
     """A run of a listing."""
-    shown = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}
+    shown = Row((name, row[name]) for name in ("id", "workflow_name", "status", "trigger_name", "run_key"))
     if has_context:
-        shown["context"] = decode_value(row["context"])
-    ends = ("created_at", "started_at", "completed_at", "error_message", "error_type")
-    return shown | {name: row[name] for name in ends}
+        shown.keep("context", row["context"])
+    for name in _ENDS:
+        shown[name] = row[name]
+    return shown
 
 
-def run_with_tasks(row: dict[str, Any]) -> dict[str, Any]:
-    """A run with what came out of it."""
-    final = row["final_context"]
+def run_with_tasks(row: dict[str, Any], plan: list[str]) -> dict[str, Any]:
+    """A run with what came out of it, and those tasks of its plan that are on no record."""
+    shown = run(row)
+    shown.keep("final_context", row["final_context"])
+    known = {task["id"] for task in row["tasks"]}
+    shown["tasks"] = row["tasks"] + [_to_come(task_id) for task_id in plan if task_id not in known]
+    return shown
+
+
+def _to_come(task_id: str) -> dict[str, Any]:
     return {
-        **run(row),
-        "final_context": None if final is None else decode_value(final),
-        "tasks": row["tasks"],
+        "id": task_id,
+        "status": "Pending",
+        "attempts": 0,
+        "error": None,
+        "error_type": None,
+        "started_at": None,
+        "completed_at": None,
+        "tries": [],
     }
 
 

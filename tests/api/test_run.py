@@ -131,6 +131,7 @@ def test_runs_are_listed_newest_first_with_their_keys(runner: cloaca.DefaultRunn
         "completed_at",
         "error_message",
         "error_type",
+        "cancel_requested",
     ]
     assert rows[0]["workflow_name"] == "good"
     assert rows[0]["context"] == {"n": 2}
@@ -690,6 +691,7 @@ def test_stats_count_polls_fires_skips_errors_and_runs() -> None:
         "runs_started": 3,
         "runs_completed": 2,
         "runs_failed": 1,
+        "runs_cancelled": 0,
         "runs_unfinished": 0,
     }
     assert {name: stats[name] for name in expected} == expected

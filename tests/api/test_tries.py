@@ -1,4 +1,4 @@
-"""What is kept of a task's attempts: how each ended, with what error, where that was raised and who ran it."""
+"""What is kept of a task's attempts: how each ended, with what error, where that was raised, who ran it."""
 
 from __future__ import annotations
 

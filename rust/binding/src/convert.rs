@@ -98,6 +98,8 @@ pub fn run<'py>(py: Python<'py>, row: &RunRow) -> PyResult<Bound<'py, PyDict>> {
     dict.set_item("completed_at", stamp(row.completed_at))?;
     dict.set_item("error_message", &row.error)?;
     dict.set_item("error_type", &row.error_type)?;
+    dict.set_item("cancel_requested", row.cancelled)?;
+    dict.set_item("place", (row.created_at.0, row.row))?;
     Ok(dict)
 }
 

@@ -22,7 +22,7 @@ pub use change::{
 };
 pub use claim::{BURIED, InFlight, Siblings, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
-pub use listing::{CronStats, Page, RunFilter, RunRow};
+pub use listing::{CronStats, Page, Place, RunFilter, RunRow};
 pub use raw::{Cell, Halt, Table};
 pub use schedule::{Forgotten, NewCron, Schedule, ScheduleFilter, ScheduleKind};
 
@@ -117,12 +117,14 @@ pub trait Store: Send + Sync {
     /// The cron with that id.
     fn cron(&self, id: Uuid) -> Stored<Option<Schedule>>;
 
-    /// Runs, newest first.
+    /// Runs, newest first by when they were committed; those that are not final by when they came to the store.
     fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<RunRow>>;
     /// One run with its tasks in the order of their records, without their attempts.
     fn run(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>>;
     /// One run with its tasks and all that is kept of their attempts, oldest first, also of those before it was opened again.
     fn run_with_tries(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>>;
+    /// Where a run stands in listings; none if it is not kept.
+    fn place(&self, id: Uuid) -> Stored<Option<Place>>;
     /// Cron runs created since `since`.
     fn cron_stats(&self, since: Wall) -> Stored<CronStats>;
     /// A trigger's history, newest first.

@@ -9,7 +9,7 @@ use std::thread;
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, Maker, NewCron,
-    NewRun, Old, Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule,
+    NewRun, Old, Outcome, Page, Place, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule,
     ScheduleFilter, ScheduleKind, Spared, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord,
     TaskStatus, TickChange, TriggerRow, Try, TryOutcome,
 };
@@ -120,6 +120,8 @@ claims! {
     schedules_are_listed_in_the_order_of_registration
     schedules_are_walked_by_their_rows
     runs_are_listed_newest_first_and_filtered
+    runs_are_found_by_key_time_and_kind_of_error
+    pages_that_follow_a_place_show_each_run_once
     an_unknown_run_trigger_or_cron_is_none
     cron_stats_count_slots_of_all_crons
     a_query_returns_every_type
@@ -1470,6 +1472,86 @@ fn runs_are_listed_newest_first_and_filtered(store: &dyn Store) {
     assert_eq!(ids(store, &RunFilter { trigger: inbox, schedule: Some(trigger.row + 1), ..any() }), NONE);
     let page = store.runs(&any(), Page { limit: 1, offset: 1 }).unwrap();
     assert_eq!((page.len(), page[0].id, page[0].trigger.as_deref()), (1, id(2), Some("inbox")));
+}
+
+fn runs_are_found_by_key_time_and_kind_of_error(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let rows: Vec<i64> = (1..=5)
+        .map(|number| {
+            let run_key = (number % 2 == 1).then(|| (format!("key {number}"), None));
+            let created_at = Wall(10 * number as i64);
+            started(store, epoch, NewRun { run_key, created_at, ..new_run(number) })
+        })
+        .collect();
+    let end = |status, error_type: Option<&str>| RunEnd {
+        status,
+        context: "{}".into(),
+        error: None,
+        error_type: error_type.map(Into::into),
+        completed_at: Wall(99),
+    };
+    let ends = [
+        end(RunStatus::Failed, Some("OSError")),
+        end(RunStatus::Failed, Some("KeyError")),
+        end(RunStatus::Cancelled, None),
+        end(RunStatus::Completed, None),
+    ];
+    for (&run, end) in rows.iter().zip(ends) {
+        commit(store, Change::Run(RunChange { run, epoch, tasks: vec![], end: Some(end) }));
+    }
+    let with = |change: fn(&mut RunFilter)| {
+        let mut filter = any();
+        change(&mut filter);
+        ids(store, &filter)
+    };
+    assert_eq!(with(|filter| filter.run_key = Some("key 3".to_owned())), [id(3)]);
+    assert_eq!(with(|filter| filter.run_key = Some("key 2".to_owned())), NONE);
+    assert_eq!(with(|filter| filter.error_type = Some("OSError".to_owned())), [id(1)]);
+    assert_eq!(with(|filter| filter.since = Some(Wall(30))), [id(5), id(4), id(3)]);
+    assert_eq!(with(|filter| filter.until = Some(Wall(30))), [id(2), id(1)]);
+    assert_eq!(with(|filter| filter.status = Some(RunStatus::Cancelled)), [id(3)]);
+    assert_eq!(with(|filter| filter.status = Some(RunStatus::Completed)), [id(4)]);
+    let failed = |filter: &mut RunFilter| filter.status = Some(RunStatus::Failed);
+    assert_eq!(with(failed), [id(2), id(1)]);
+    assert_eq!(
+        with(|filter| {
+            (filter.status, filter.since) = (Some(RunStatus::Failed), Some(Wall(20)));
+            filter.workflow = Some("mail".to_owned());
+        }),
+        [id(2)]
+    );
+    let pending = |since, until| {
+        let status = Some(RunStatus::Pending);
+        ids(store, &RunFilter { status, since: Some(Wall(since)), until: Some(Wall(until)), ..any() })
+    };
+    assert_eq!((pending(50, 51), pending(51, 90), pending(10, 50)), (vec![id(5)], vec![], vec![]));
+}
+
+fn pages_that_follow_a_place_show_each_run_once(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    // A clock that was set back, and several at one moment.
+    let times = [50, 50, 50, 20, 60, 20, 50];
+    for (number, at) in (1..).zip(times) {
+        started(store, epoch, NewRun { created_at: Wall(at), ..new_run(number) });
+    }
+    let pages = |filter: &RunFilter| -> Vec<Uuid> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = Page { limit: 2, offset: 0 };
+            let rows = store.runs(&RunFilter { after, ..filter.clone() }, page).unwrap();
+            let Some(last) = rows.last() else { return found };
+            after = Some(Place { created_at: last.created_at, row: last.row });
+            assert_eq!(store.place(last.id).unwrap(), after);
+            found.extend(rows.iter().map(|run| run.id));
+        }
+    };
+    let newest = [5, 7, 3, 2, 1, 6, 4].map(id);
+    assert_eq!(ids(store, &any()), newest);
+    assert_eq!(pages(&any()), newest);
+    assert_eq!(pages(&RunFilter { until: Some(Wall(60)), ..any() }), newest[1..]);
+    let pending = RunFilter { status: Some(RunStatus::Pending), ..any() };
+    assert_eq!(pages(&pending), ids(store, &pending));
+    assert_eq!(store.place(id(99)).unwrap(), None);
 }
 
 fn an_unknown_run_trigger_or_cron_is_none(store: &dyn Store) {

@@ -242,6 +242,7 @@ impl Engine {
         if let Some(end) = end {
             match end.status {
                 RunStatus::Completed => self.counts.completed += 1,
+                RunStatus::Cancelled => self.counts.cancelled += 1,
                 _ => self.counts.failed += 1,
             }
             let took_us = u64::try_from(end.completed_at.0 - created_at.0).unwrap_or(0);

@@ -8,9 +8,9 @@ use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::grid;
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight, NewCron, NewRun, Old,
-    Page, Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
-    Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow,
-    TriggerState, Try, Unfinished,
+    Page, Place, Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter,
+    ScheduleKind, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange,
+    TriggerRow, TriggerState, Try, Unfinished,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -684,6 +684,10 @@ impl Store for MemoryStore {
     }
 
     fn run_with_tries(&self, _id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+        nobody_asks()
+    }
+
+    fn place(&self, _id: Uuid) -> Stored<Option<Place>> {
         nobody_asks()
     }
 

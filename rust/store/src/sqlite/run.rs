@@ -19,7 +19,7 @@ use crate::sqlite::value::{id_at, micros, task_status_at, wall_maybe_at};
 pub use claim::{Other, cancel_requests, claim, deserted, ended, give_up, others, reopen, request_cancel};
 #[cfg(test)]
 pub use list::PLANS;
-pub use list::{Depth, cron_stats, list, one};
+pub use list::{Depth, cron_stats, list, one, place};
 pub use progress::{count_ends, ends, progress};
 
 /// Run keys of runs that no schedule fired share this row; rows of schedules begin at 1.
