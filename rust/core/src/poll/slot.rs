@@ -55,6 +55,8 @@ pub(super) struct Rest {
     pub make_up: Option<Mono>,
     /// When the poll out of turn was asked for that is in flight.
     pub asked_at: Option<Mono>,
+    /// When the last poll was asked for, if it was: what it wished for counts from there, and not from a beat.
+    pub waits_from: Option<Mono>,
     /// It is to be polled as soon as it can be.
     pub is_wanted: bool,
     pub fired_at: Option<Wall>,
