@@ -49,13 +49,15 @@ CREATE TABLE tries (
     traceback TEXT
 ) STRICT;
 CREATE INDEX tries_task ON tries (run, task);
+-- Of runs that failed or were cancelled, and of no others: empty where it is not known, or there is none.
 ALTER TABLE runs ADD COLUMN error_type TEXT;
--- Listings are in the order of these, newest last; what few rows have is in indices of few rows.
+UPDATE runs SET error_type = '' WHERE status IN ('Failed', 'Cancelled');
+-- Listings are in the order of these, newest last. What few rows have is in indices of few rows, which no other row's change touches.
 CREATE INDEX runs_created ON runs (created_at);
 DROP INDEX runs_schedule;
 CREATE INDEX runs_schedule ON runs (schedule, created_at) WHERE schedule IS NOT NULL;
 DROP INDEX runs_workflow;
 CREATE INDEX runs_workflow ON runs (workflow, created_at);
 CREATE INDEX runs_key ON runs (run_key, created_at) WHERE run_key IS NOT NULL;
-CREATE INDEX runs_failed ON runs (status, created_at) WHERE status IN ('Failed', 'Cancelled');
+CREATE INDEX runs_failed ON runs (created_at) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_error ON runs (error_type, created_at) WHERE error_type IS NOT NULL;

@@ -25,7 +25,7 @@ macro_rules! columns {
 /// What becomes of a run that nobody drives when somebody asks for its end, at `:at`.
 macro_rules! cancelled {
     () => {
-        "status = 'Cancelled', error = 'cancelled', final_context = context, completed_at = :at"
+        "status = 'Cancelled', error = 'cancelled', error_type = '', final_context = context, completed_at = :at"
     };
 }
 

@@ -15,7 +15,7 @@ macro_rules! select_runs {
     ($contexts:expr, $from:expr, $condition:expr) => {
         concat!(
             "SELECT r.row, r.id, r.workflow, r.status, s.name, r.run_key, r.context_hash, r.scheduled_at,
-                r.created_at, r.completed_at, r.error, r.started_at, r.error_type,
+                r.created_at, r.completed_at, r.error, r.started_at, nullif(r.error_type, ''),
                 r.cancelled, ",
             $contexts,
             " FROM ",
@@ -60,7 +60,7 @@ macro_rules! newest {
 
 const BY_KEY: &str = newest!("runs_key", "r.run_key = :key");
 const BY_ERROR: &str = newest!("runs_error", "r.error_type = :error");
-const BY_END: &str = newest!("runs_failed", "r.status IN ('Failed', 'Cancelled') AND r.status = :status");
+const BY_END: &str = newest!("runs_failed", "r.error_type IS NOT NULL");
 const BY_SCHEDULE: &str = newest!("runs_schedule", "r.schedule = :schedule");
 const BY_WORKFLOW: &str = newest!("runs_workflow", "r.workflow = :workflow");
 const ANY: &str = newest!("runs_created", "1");
@@ -76,7 +76,7 @@ const UNFINISHED: &str = page_of_runs!(
 pub const PLANS: [(&str, &str); 7] = [
     (BY_KEY, "USING INDEX runs_key (run_key=? AND created_at>? AND created_at<?)"),
     (BY_ERROR, "USING INDEX runs_error (error_type=? AND created_at>? AND created_at<?)"),
-    (BY_END, "USING INDEX runs_failed (status=? AND created_at>? AND created_at<?)"),
+    (BY_END, "USING INDEX runs_failed (created_at>? AND created_at<?)"),
     (BY_SCHEDULE, "USING INDEX runs_schedule (schedule=? AND created_at>? AND created_at<?)"),
     (BY_WORKFLOW, "USING INDEX runs_workflow (workflow=? AND created_at>? AND created_at<?)"),
     (ANY, "USING INDEX runs_created (created_at>? AND created_at<?)"),
@@ -129,8 +129,8 @@ fn schedule_row(db: &Connection, filter: &RunFilter) -> Result<Option<Option<i64
     Ok(row.filter(|_| matches_other).map(Some))
 }
 
-/// The statement that reads the fewest rows. Of one key there are few runs, of those that are unfinished or failed fewer than of the
-/// others, and a schedule has one workflow.
+/// The statement that reads the fewest rows. Of one key there are few runs, of those that are unfinished or ended badly fewer than of
+/// the others, and a schedule has one workflow.
 fn statement_for(filter: &RunFilter, schedule: Option<i64>) -> &'static str {
     match filter.status {
         _ if filter.run_key.is_some() => BY_KEY,

@@ -107,13 +107,13 @@ fn finish(
         ":error": end.error,
         ":number": number,
     })?;
-    if let Some(error_type) = &end.error_type {
-        put_error_type(db, change.run, error_type)?;
+    if end.status != RunStatus::Completed {
+        put_error_type(db, change.run, end.error_type.as_deref().unwrap_or_default())?;
     }
     Ok(Some(number))
 }
 
-/// By itself: a run that completes has none.
+/// By itself: a run that completes has none, and its indices are left alone.
 fn put_error_type(db: &Connection, run: i64, error_type: &str) -> Result<(), Failure> {
     const SQL: &str = "UPDATE runs SET error_type = :error_type WHERE row = :row";
     db.prepare_cached(SQL)?.execute(named_params! { ":row": run, ":error_type": error_type })?;
