@@ -15,9 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
-    from typing import Any
+    from typing import Any, Literal
 
     from .run import Run
+    from .types import RunDetails, RunRow, RunStatus
 
 PAGE_RUNS = 200
 """So many runs `iter_runs` reads at once."""
@@ -36,7 +37,7 @@ class Listings:
     def list_runs(
         self,
         workflow: str | None = None,
-        status: str | None = None,
+        status: RunStatus | None = None,
         trigger: str | None = None,
         limit: int = check.PAGE_LIMIT,
         offset: int = 0,
@@ -47,7 +48,7 @@ class Listings:
         error: str | type[BaseException] | None = None,
         contexts: bool = True,
         after: str | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[RunRow]:
         """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
         started_at completed_at error_message error_type cancel_requested`.
 
@@ -82,7 +83,7 @@ class Listings:
     def iter_runs(
         self,
         workflow: str | None = None,
-        status: str | None = None,
+        status: RunStatus | None = None,
         trigger: str | None = None,
         *,
         key: str | None = None,
@@ -91,7 +92,7 @@ class Listings:
         error: str | type[BaseException] | None = None,
         contexts: bool = True,
         after: str | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[RunRow]:
         """All runs that `list_runs` would show, one after the other, read 200 at a time.
 
         What is created meanwhile is not among them; what is pruned or changed meanwhile costs none of the
@@ -128,7 +129,7 @@ class Listings:
                 found[row["id"]] = None
         return list(found)
 
-    def get_run(self, run_id: str) -> dict[str, Any] | None:
+    def get_run(self, run_id: str) -> RunDetails | None:
         """One run like in `list_runs`, with `final_context` and its `tasks`.
 
         Of a run that is not over these are all tasks of its workflow, if that is declared in this program:
@@ -162,7 +163,7 @@ class Listings:
     def retry_many(
         self,
         workflow: str | None = None,
-        status: str | None = None,
+        status: Literal["Failed", "Cancelled"] | None = None,
         trigger: str | None = None,
         *,
         key: str | None = None,
@@ -205,7 +206,7 @@ class Listings:
     def cancel_many(
         self,
         workflow: str | None = None,
-        status: str | None = None,
+        status: Literal["Pending", "Running"] | None = None,
         trigger: str | None = None,
         *,
         key: str | None = None,

@@ -12,18 +12,18 @@ from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
-from .run import Run
+from .run import Run, result_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import timedelta
     from typing import Any
 
     from ._cloaca import Watch
     from .config import DefaultRunnerConfig
-    from .context import Context
+    from .crew import Crew
     from .result import WorkflowResult
+    from .types import ContextLike, Duration
+    from .workflow import Workflow
 
 
 _HOLDER = """
@@ -41,6 +41,7 @@ class Runs(Listings):
     if TYPE_CHECKING:
         _engine: Any
         _config: DefaultRunnerConfig
+        _crew: Crew
 
         def _open(self) -> Any: ...
 
@@ -53,8 +54,8 @@ class Runs(Listings):
 
     def execute(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         check: bool = False,
     ) -> WorkflowResult:
@@ -63,8 +64,8 @@ class Runs(Listings):
         A failing task is no exception unless `check` is true: look at `status`.
 
         Args:
-            workflow_name (str): a registered workflow.
-            context (Context | Mapping | None): what its first tasks get.
+            workflow_name (str | Workflow): a registered workflow.
+            context (ContextLike | None): what its first tasks get.
             check (bool): raise if the run fails or is cancelled, as `WorkflowResult.raise_for_failure` does.
 
         Raises:
@@ -80,32 +81,34 @@ class Runs(Listings):
 
     async def execute_async(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         check: bool = False,
     ) -> WorkflowResult:
-        """Like `execute`, without blocking the event loop."""
-        import asyncio
-
-        return await asyncio.to_thread(self.execute, workflow_name, context, check=check)
+        """Like `execute`, without blocking the event loop, and without a thread that waits."""
+        checks = flag(check, "check")
+        run = self._submit(workflow_name, context)
+        assert run._watch is not None, "a run that was submitted is watched"
+        result = result_of(await self._crew.awaiter.wait(run._watch))
+        return result.raise_for_failure() if checks else result
 
     def submit(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         run_key: str | None = None,
-        run_key_ttl: str | float | timedelta = RUN_KEY_TTL,
+        run_key_ttl: Duration = RUN_KEY_TTL,
     ) -> Run:
         """Starts a run and returns once it is kept; `Run.result` waits for its end.
 
         Args:
-            workflow_name (str): a registered workflow.
-            context (Context | Mapping | None): what its first tasks get.
+            workflow_name (str | Workflow): a registered workflow.
+            context (ContextLike | None): what its first tasks get.
             run_key (str | None): starts at most one run of its workflow while it holds: who comes with it
                 once more, in this program or another one, gets that run, however it ended.
-            run_key_ttl (str | float | timedelta): how long it holds: `"30d"`, seconds, a `timedelta`. The run
+            run_key_ttl (Duration): how long it holds: `"30d"`, seconds, a `timedelta`. The run
                 is kept as long, whatever `retention` says.
 
         Raises:
@@ -114,8 +117,7 @@ class Runs(Listings):
             What `execute` raises.
         """
         if run_key is not None:
-            name = workflow_name if isinstance(workflow_name, str) else getattr(workflow_name, "name", "")
-            return self.submit_many(name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
+            return self.submit_many(workflow_name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
         run = self._submit(workflow_name, context)
         assert run._watch is not None, "a run that was submitted is watched"
         run._watch.wait_started()
@@ -136,26 +138,26 @@ class Runs(Listings):
 
     def submit_many(
         self,
-        workflow_name: str,
-        contexts: Iterable[Context | Mapping[str, Any] | None],
+        workflow_name: str | Workflow,
+        contexts: Iterable[ContextLike | None],
         *,
         run_keys: Iterable[str | None] | None = None,
-        run_key_ttl: str | float | timedelta = RUN_KEY_TTL,
+        run_key_ttl: Duration = RUN_KEY_TTL,
     ) -> list[Run]:
         """Starts a run for each context, all in one transaction, and returns once they are kept.
 
         Args:
-            workflow_name (str): a registered workflow.
+            workflow_name (str | Workflow): a registered workflow.
             contexts (Iterable): what the first tasks of each get.
             run_keys (Iterable | None): a run key for each context, or `None` for none; see `submit`.
-            run_key_ttl (str | float | timedelta): how long they hold.
+            run_key_ttl (Duration): how long they hold.
 
         Raises:
             ArgumentError: (a `ValueError`) as `submit`; the runs of the other keys are started.
             What `execute` raises, before any of them is started.
         """
         engine = self._open()
-        name = check.text(workflow_name, "workflow_name", WorkflowError)
+        name = _name_of(workflow_name)
         if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
             raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
         limit = engine.context_bytes_max
@@ -189,14 +191,12 @@ class Runs(Listings):
             )
         return self.run(of)
 
-    def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
+    def _submit(self, workflow_name: object, context: ContextLike | None) -> Run:
         engine = self._open()
-        if not isinstance(workflow_name, str):
-            workflow_name = getattr(workflow_name, "name", workflow_name)
-        workflow_name = check.text(workflow_name, "workflow_name", WorkflowError)
+        name = _name_of(workflow_name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
-        registry.workflow(workflow_name)
-        watch = engine.runs.submit(workflow_name, [encoded])[0]
+        registry.workflow(name)
+        watch = engine.runs.submit(name, [encoded])[0]
         return Run(self, watch.id, watch)
 
     def cancel(self, run_id: str) -> None:
@@ -260,12 +260,18 @@ class Runs(Listings):
 
     def _why_elsewhere(self, row: dict[str, Any]) -> str:
         engine = self._open()
-        found = engine.store.query(_HOLDER, [row["id"]])
+        found = engine.store.look(_HOLDER, [row["id"]])
         holder = found[0] if found else {"owner": None, "cancelled": 0, "is_living": 0}
         owner = holder["owner"]
         if owner is not None and owner == engine.runs.owner():
             return why_run.of_taken(row)
         return why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]))
+
+
+def _name_of(workflow: object) -> str:
+    """The name of a workflow, from that or from itself."""
+    name = workflow if isinstance(workflow, str) else getattr(workflow, "name", workflow)
+    return check.text(name, "workflow_name", WorkflowError)
 
 
 def _spelt(context_json: str) -> str:

@@ -10,8 +10,9 @@ from .errors import ConfigError, excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from datetime import timedelta
-    from typing import Any
+    from typing import Any, ClassVar
+
+    from .types import Durability, Duration
 
 _DEFAULTS: dict[str, Any] = {
     "max_concurrent_tasks": 4,
@@ -77,7 +78,7 @@ class DefaultRunnerConfig:
     """
 
     __slots__ = tuple(_DEFAULTS)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     max_concurrent_tasks: int
     scheduler_poll_interval_ms: int
@@ -93,11 +94,11 @@ class DefaultRunnerConfig:
     cron_lost_threshold_minutes: int
     cron_max_recovery_age_seconds: float
     cron_max_recovery_attempts: int
-    durability: str | None
-    retention: str | float | timedelta | None
-    ticks_retention: str | float | timedelta
+    durability: Durability | None
+    retention: Duration | None
+    ticks_retention: Duration
     ticks_max: int
-    timer_resolution: str | float | timedelta | None
+    timer_resolution: Duration | None
     context_bytes_max: int
     max_pollers: int
 
@@ -118,11 +119,11 @@ class DefaultRunnerConfig:
         cron_lost_threshold_minutes: int | None = None,
         cron_max_recovery_age_seconds: float | None = None,
         cron_max_recovery_attempts: int | None = None,
-        durability: str | None = None,
-        retention: str | float | timedelta | None = None,
-        ticks_retention: str | float | timedelta | None = None,
+        durability: Durability | None = None,
+        retention: Duration | None = None,
+        ticks_retention: Duration | None = None,
         ticks_max: int | None = None,
-        timer_resolution: str | float | timedelta | None = None,
+        timer_resolution: Duration | None = None,
         context_bytes_max: int | None = None,
         max_pollers: int | None = None,
     ) -> None:

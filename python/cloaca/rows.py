@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .types import CronExecutionRow, Outcome, RunDetails, RunRow, TickAnswer, TriggerExecutionRow
+
 
 _ENDS = ("created_at", "started_at", "completed_at", "error_message", "error_type", "cancel_requested")
 
@@ -24,8 +26,14 @@ def moment(at_us: int) -> str:
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def run(row: dict[str, Any], has_context: bool = True) -> Row:
+def run(row: dict[str, Any], has_context: bool = True) -> RunRow:
     """A run of a listing."""
+    found: Any = _run(row, has_context)
+    shown: RunRow = found
+    return shown
+
+
+def _run(row: dict[str, Any], has_context: bool) -> Row:
     shown = Row((name, row[name]) for name in ("id", "workflow_name", "status", "trigger_name", "run_key"))
     if has_context:
         shown.keep("context", row["context"])
@@ -34,13 +42,15 @@ def run(row: dict[str, Any], has_context: bool = True) -> Row:
     return shown
 
 
-def run_with_tasks(row: dict[str, Any], plan: list[str]) -> dict[str, Any]:
+def run_with_tasks(row: dict[str, Any], plan: list[str]) -> RunDetails:
     """A run with what came out of it, and those tasks of its plan that are on no record."""
-    shown = run(row)
+    shown = _run(row, True)
     shown.keep("final_context", row["final_context"])
     known = {task["id"] for task in row["tasks"]}
     shown["tasks"] = row["tasks"] + [_to_come(task_id) for task_id in plan if task_id not in known]
-    return shown
+    found: Any = shown
+    details: RunDetails = found
+    return details
 
 
 def _to_come(task_id: str) -> dict[str, Any]:
@@ -56,7 +66,7 @@ def _to_come(task_id: str) -> dict[str, Any]:
     }
 
 
-def cron_execution(schedule_id: str, row: dict[str, Any]) -> dict[str, Any]:
+def cron_execution(schedule_id: str, row: dict[str, Any]) -> CronExecutionRow:
     """A run as one of a cron's slots."""
     return {
         "id": row["id"],
@@ -69,7 +79,7 @@ def cron_execution(schedule_id: str, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def trigger_execution(schedule_id: str, row: dict[str, Any]) -> dict[str, Any]:
+def trigger_execution(schedule_id: str, row: dict[str, Any]) -> TriggerExecutionRow:
     """A run as one of a trigger's fires."""
     return {
         "id": row["id"],
@@ -82,7 +92,7 @@ def trigger_execution(schedule_id: str, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tick(ruling: Any) -> dict[str, Any]:
+def tick(ruling: Any) -> TickAnswer:
     """What a poll out of turn decided."""
     if isinstance(ruling, str):
         ruling = [], None, ruling, None, None
@@ -91,7 +101,7 @@ def tick(ruling: Any) -> dict[str, Any]:
     fires, cursor, reason, error, _ = ruling
     if cursor is None:
         cursor = next((own for *_, own, _ in reversed(fires) if own is not None), None)
-    outcome = "error" if error is not None else "fire" if fires else "skip"
+    outcome: Outcome = "error" if error is not None else "fire" if fires else "skip"
     return {
         "outcome": outcome,
         "reason": error if error is not None else reason or None,

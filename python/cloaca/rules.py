@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    Rule = dict[str, Any]
+    from .types import Operator, Rule
 
 DEPTH_MAX = 50
 VALUE_DEPTH_MAX = 20
@@ -56,7 +56,7 @@ def always() -> Rule:
     return {"type": "Always"}
 
 
-def context_value(key: str, operator: str, value: Any = None) -> Rule:
+def context_value(key: str, operator: Operator, value: Any = None) -> Rule:
     """Runs if the context's value compares like this; `Exists` and `NotExists` ignore `value`.
 
     Raises:

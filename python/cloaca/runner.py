@@ -7,6 +7,7 @@ Invariant: a runner that was shut down refuses every call but `shutdown`.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 import threading
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
     from typing import Any, Self
+
+    from .types import Durability, Stats
 
 
 SHUTDOWN_SECONDS = 30.0
@@ -55,14 +58,14 @@ class DefaultRunner(Runs, Crons, Triggers):
 
     @classmethod
     def with_config(
-        cls, database_url: str, config: DefaultRunnerConfig, *, durability: str | None = None
+        cls, database_url: str, config: DefaultRunnerConfig, *, durability: Durability | None = None
     ) -> Self:
         """A runner with other settings than the defaults.
 
         Args:
             config (DefaultRunnerConfig): the settings; a copy is kept.
-            durability (str | None): `"full"` keeps what is committed through power loss, `"normal"` through
-            process death.
+            durability (Durability | None): `"full"` keeps what is committed through power loss, `"normal"`
+            through process death.
 
         Raises:
             TypeError: `config` is no `DefaultRunnerConfig`.
@@ -101,7 +104,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         self,
         url: str,
         config: DefaultRunnerConfig,
-        durability: str | None = None,
+        durability: Durability | None = None,
         start_us: int | None = None,
     ) -> None:
         from ._cloaca import Engine
@@ -152,9 +155,10 @@ class DefaultRunner(Runs, Crons, Triggers):
             raise RunnerError("the runner is shut down; make a new DefaultRunner")
         return self._engine
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """Counts since the runner was made."""
-        return dict(self._open().stats())
+        counts: Stats = self._open().stats()
+        return counts
 
     def query(self, sql: str, params: Sequence[object] = ()) -> list[dict[str, Any]]:
         """Runs one read-only SQL statement on the runner's own store; rows as dicts.
@@ -268,9 +272,33 @@ class DefaultRunner(Runs, Crons, Triggers):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._shutdown_apart()
+
+    async def _shutdown_apart(self) -> None:
+        """Shuts down on a thread of its own: those of the loop may all wait for what only this ends."""
         import asyncio
 
-        await asyncio.to_thread(self.shutdown)
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        context = contextvars.copy_context()
+
+        def end() -> None:
+            error = None
+            try:
+                context.run(self.shutdown)
+            except BaseException as raised:
+                error = raised
+            # Nobody waits in a loop that was closed meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(tell, error)
+
+        def tell(error: BaseException | None) -> None:
+            if not ended.done():
+                ended.set_result(error)
+
+        threading.Thread(target=end, name="cloaca-shutdown").start()
+        if (error := await ended) is not None:
+            raise error
 
     def __repr__(self) -> str:
         state = "shut down" if self._closed else "open"

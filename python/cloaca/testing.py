@@ -20,11 +20,13 @@ from .tick import Tick
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime, timedelta
+    from collections.abc import Iterator
+    from datetime import datetime
     from typing import Any
 
     from .result import WorkflowResult
+    from .types import ContextLike, Duration, TaskBody
+    from .workflow import Workflow
 
 PATIENCE_SECONDS = 30.0
 """How long in real time the bodies may take that one call sets off."""
@@ -107,11 +109,11 @@ class Runner(DefaultRunner):
         """What the clock shows, RFC 3339 in UTC."""
         return moment(self._open().now())
 
-    def advance(self, span: str | float | timedelta) -> None:
+    def advance(self, span: Duration) -> None:
         """Moves the clock and does, in order, everything that becomes due on the way.
 
         Args:
-            span (str | float | timedelta): a duration such as `"1h"`, seconds, or a `timedelta`.
+            span (Duration): a duration such as `"1h"`, seconds, or a `timedelta`.
 
         Raises:
             RunnerError: (a `RuntimeError`) a body does not come back.
@@ -134,8 +136,8 @@ class Runner(DefaultRunner):
 
     def execute(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         check: bool = False,
     ) -> WorkflowResult:
@@ -152,6 +154,19 @@ class Runner(DefaultRunner):
         result = run.result()
         return result.raise_for_failure() if checks else result
 
+    async def execute_async(
+        self,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
+        *,
+        check: bool = False,
+    ) -> WorkflowResult:
+        """Like `execute`, without blocking the event loop."""
+        import asyncio
+
+        # The clock is moved meanwhile.
+        return await asyncio.to_thread(self.execute, workflow_name, context, check=check)
+
     _way_out = "; the clock stands still: advance the clock with runner.advance(...)"
 
     def _patience(self, seconds: float | None) -> float | None:
@@ -165,7 +180,7 @@ class Runner(DefaultRunner):
         self._open().advance(0, min(seconds, PATIENCE_SECONDS))
         return max(0.0, until - monotonic())
 
-    def replace_task(self, task_id: str, fake: Callable[..., Any], *, workflow: str | None = None) -> None:
+    def replace_task(self, task_id: str, fake: TaskBody, *, workflow: str | None = None) -> None:
         """Has this runner call another function in a task's place; its retries and callbacks stay.
 
         A workflow that is declared again afterwards has its own function back.
