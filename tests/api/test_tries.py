@@ -192,7 +192,10 @@ def test_a_run_tells_the_kind_of_error_of_the_first_task_that_failed(runner: clo
     assert kinds == {"two": "OSError", "plain": None}
     found = runner.get_run(runner.list_runs(workflow="two")[0]["id"])
     assert found is not None
-    assert [task["error_type"] for task in found["tasks"]] == ["OSError", "TypeError"]
+    assert {task["id"]: task["error_type"] for task in found["tasks"]} == {
+        "first": "OSError",
+        "second": "TypeError",
+    }
 
 
 def test_a_cancelled_run_has_no_kind_of_error() -> None:
@@ -248,13 +251,17 @@ def test_tries_go_with_their_run(tmp_path: Path) -> None:
 DIES = """
     import sys, time
     import cloaca
+    def say(line):
+        # At once, or the lines of two threads mix.
+        sys.stdout.write(line + "\\n")
+        sys.stdout.flush()
     with cloaca.WorkflowBuilder("long"):
         @cloaca.task(id="only")
         def only(context):
-            print("begun", flush=True)
+            say("begun")
             time.sleep(60)
     with cloaca.DefaultRunner(sys.argv[1]) as runner:
-        print(runner.submit("long").id, flush=True)
+        say(runner.submit("long").id)
         time.sleep(60)
 """
 
