@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from . import check, registry, why_run
 from ._listings import Listings
 from .check import flag
-from .context import decode_value, encode_within
+from .context import decode_value, encode_within, same
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
 from .run import Run, result_of
+from .workflow import Workflow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from ._cloaca import Watch
     from .config import DefaultRunnerConfig
     from .crew import Crew
+    from .declarations import Declarations
     from .result import WorkflowResult
     from .types import ContextLike, Duration
-    from .workflow import Workflow
 
 
 _HOLDER = """
@@ -43,7 +44,11 @@ class Runs(Listings):
         _config: DefaultRunnerConfig
         _crew: Crew
 
+        _declarations: Declarations
+        _paused: bool
+
         def _open(self) -> Any: ...
+        def _working(self) -> Any: ...
 
     _way_out = ""
     """What to do about a run that is not final in time."""
@@ -117,7 +122,10 @@ class Runs(Listings):
             What `execute` raises.
         """
         if run_key is not None:
-            return self.submit_many(workflow_name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
+            name = _name_of(workflow_name)
+            return self.submit_many(name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
+        if run_key_ttl is not RUN_KEY_TTL:
+            check.span(run_key_ttl, "run_key_ttl")
         run = self._submit(workflow_name, context)
         assert run._watch is not None, "a run that was submitted is watched"
         run._watch.wait_started()
@@ -156,10 +164,15 @@ class Runs(Listings):
             ArgumentError: (a `ValueError`) as `submit`; the runs of the other keys are started.
             What `execute` raises, before any of them is started.
         """
-        engine = self._open()
+        engine = self._working()
         name = _name_of(workflow_name)
+        self._declarations.chosen.refuse(name)
         if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
             raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
+        if run_keys is not None and (isinstance(run_keys, str) or not isinstance(run_keys, Iterable)):
+            raise ArgumentTypeError(
+                f"run_keys is {excerpt(run_keys)}; it must be a list of run keys, or None"
+            )
         limit = engine.context_bytes_max
         encoded = [encode_within(limit, context, "the context") for context in contexts]
         registry.workflow(name)
@@ -184,7 +197,7 @@ class Runs(Listings):
         if of is None or key is None:
             return Run(self, watch.id, watch)
         row = self._open().runs.run(of)
-        if row is not None and _spelt(row["context"]) != _spelt(encoded):
+        if row is not None and not same(decode_value(row["context"]), decode_value(encoded)):
             raise ArgumentError(
                 f"run_key {excerpt(key[0])} has run {of} already, whose context is another one;"
                 " a key stands for one event"
@@ -192,11 +205,12 @@ class Runs(Listings):
         return self.run(of)
 
     def _submit(self, workflow_name: object, context: ContextLike | None) -> Run:
-        engine = self._open()
-        name = _name_of(workflow_name)
+        engine = self._working()
+        workflow_name = _name_of(workflow_name)
+        self._declarations.chosen.refuse(workflow_name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
-        registry.workflow(name)
-        watch = engine.runs.submit(name, [encoded])[0]
+        registry.workflow(workflow_name)
+        watch = engine.runs.submit(workflow_name, [encoded])[0]
         return Run(self, watch.id, watch)
 
     def cancel(self, run_id: str) -> None:
@@ -220,8 +234,10 @@ class Runs(Listings):
                 workflow is not declared in this program.
             StoreError: (a `RuntimeError`) another run of its trigger with an equal context is unfinished.
         """
-        engine = self._open()
+        engine = self._working()
         row = engine.runs.run(check.run_id(run_id))
+        if row is not None:
+            self._declarations.chosen.refuse(row["workflow_name"])
         if row is not None and registry.workflow(row["workflow_name"]) is None:
             # Opened again by whom nobody could run it, it would be kept from those who can.
             raise WorkflowError(
@@ -265,17 +281,13 @@ class Runs(Listings):
         owner = holder["owner"]
         if owner is not None and owner == engine.runs.owner():
             return why_run.of_taken(row)
-        return why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]))
+        is_ours = self._declarations.chosen.has_workflow(row["workflow_name"]) and not self._paused
+        looks = is_ours and registry.knows(row["workflow_name"])
+        told = why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]), looks)
+        return f"{told}; this runner is paused" if self._paused else told
 
 
 def _name_of(workflow: object) -> str:
-    """The name of a workflow, from that or from itself."""
-    name = workflow if isinstance(workflow, str) else getattr(workflow, "name", workflow)
-    return check.text(name, "workflow_name", WorkflowError)
-
-
-def _spelt(context_json: str) -> str:
-    """A context in an order of its own: to Python 1, 1.0 and `True` are equal, and here they are not."""
-    import json
-
-    return json.dumps(decode_value(context_json), sort_keys=True)
+    if isinstance(workflow, Workflow):
+        return workflow.name
+    return check.text(workflow, "workflow_name", WorkflowError)

@@ -10,6 +10,7 @@ from time import monotonic
 from . import check, registry, rows, why
 from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
+from .near import LOOKED_MAX, hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,14 +38,19 @@ _CRON = """
     ORDER BY declared_as IS NULL, row"""
 
 
+_NAMES = "SELECT name FROM schedules WHERE name <> '' GROUP BY name LIMIT ?"
+
+
 class Triggers:
     """The part of a runner that is about triggers."""
 
     if TYPE_CHECKING:
         _crew: Crew
         _declarations: Declarations
+        _paused: bool
 
         def _open(self) -> Any: ...
+        def _working(self) -> Any: ...
 
     def list_trigger_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
@@ -130,12 +136,15 @@ class Triggers:
         if name in self._declarations.crons or standing is None:
             cron = self._cron_of(name)
             if cron is not None:
-                return why.of_cron(name, cron, name in self._declarations.crons)
+                paused = "; this runner is paused" if self._paused else ""
+                return why.of_cron(name, cron, name in self._declarations.crons) + paused
         if standing is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         if standing["standing"] is None:
             standing["declared"] = trigger_name in self._declarations.places
             standing["polled_by"] = self._polled_by(trigger_name)
+            standing["paused"] = self._paused
+            standing["left_out"] = self._leaves_out(trigger_name)
         told = why.sentence(standing, self.ticks(trigger_name, 1))
         definition = registry.triggers.get(trigger_name)
         fired = None if definition is None or standing["standing"] is None else definition.kind.workflow
@@ -161,7 +170,8 @@ class Triggers:
             RunnerError: (a `RuntimeError`) another runner of the store polls it, or it has been polled for
                 longer than 5 s.
         """
-        engine = self._open()
+        engine = self._working()
+        check.flag(dry_run, "dry_run")
         deadline = monotonic() + TICK_SECONDS_MAX
         name = check.text(trigger_name, "trigger_name", TriggerError)
         if name in self._declarations.crons and (cron := self._cron_of(name)) is not None:
@@ -230,7 +240,7 @@ class Triggers:
         Raises:
             TriggerError: (a `ValueError`) this program has no such trigger to poll.
         """
-        engine = self._open()
+        engine = self._working()
         slot = self._declarations.places.get(check.text(trigger_name, "trigger_name", TriggerError))
         if slot is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
@@ -247,6 +257,11 @@ class Triggers:
             "call tick there, or shut that runner down"
         )
 
+    def _leaves_out(self, name: str) -> bool:
+        """Whether the program declares a trigger that this runner is not for."""
+        declared = registry.triggers.get(name)
+        return declared is not None and not self._declarations.chosen.has_trigger(declared)
+
     def _cron_of(self, name: str) -> CronScheduleRow | None:
         """The schedule of the cron that a trigger of this name is, or was."""
         engine = self._open()
@@ -255,10 +270,18 @@ class Triggers:
         return row
 
     def _polled_by(self, name: str) -> int | None:
-        """The number of the living runner that polls a trigger."""
-        owners = self._open().store.look(_OWNER, [name])
-        return int(owners[0]["epoch"]) if owners else None
+        """The number of the other living runner that polls a trigger."""
+        engine = self._open()
+        owners = engine.store.look(_OWNER, [name])
+        # A trigger that this program declares no more is still its runner's, and polled by nobody.
+        return int(owners[0]["epoch"]) if owners and owners[0]["epoch"] != engine.runs.owner() else None
 
     def _unknown_trigger(self, name: str) -> str:
-        known = ", ".join(row["trigger_name"] for row in self.list_trigger_schedules()) or "none"
-        return f"trigger {excerpt(name)} not found; known triggers: {known}"
+        known = [row["name"] for row in self._open().store.look(_NAMES, [LOOKED_MAX])]
+        if self._leaves_out(name):
+            return (
+                f"trigger {excerpt(name)} is declared, but this runner is not for it; it was made with others"
+            )
+        if name in known:
+            return f"trigger {excerpt(name)} is not polled in this program, which does not declare it as such"
+        return f"trigger {excerpt(name)} not found{hint(name, 'triggers', known)}"

@@ -292,6 +292,17 @@ def decode_value(text: str) -> Any:
     return _loads(text)
 
 
+def same(left: Any, right: Any) -> bool:
+    """Whether two JSON values are one, as the context hash has it: 1, 1.0 and `True` are three."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
 def checked(data: object) -> dict[str, Any]:
     """A deep copy of a context's content as plain JSON values. Raises as `Context` does."""
     if isinstance(data, Context):

@@ -16,12 +16,13 @@ from . import attempt
 from .answer import PartlyError, complete, is_awaitable, ruled
 from .awaiter import Awaiter
 from .duration import text_of
-from .errors import CloacaError, RunnerError
+from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
 from .job import Ticket
 from .plain import describe, say
 from .policy import RetryAfter
 from .result import SKIP
+from .task_handle import DEFER_SECONDS_STILL
 from .teller import Teller
 from .tick import TickBody, Ticked
 from .worker import Worker
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .teller import Call
     from .tick import Tick
     from .trigger import TriggerDefinition
+    from .worker import Hear
 
 #: A worker that found nothing to do for so many seconds goes home.
 IDLE_SECONDS_MAX = 10.0
@@ -76,14 +78,16 @@ class Retired:
 class Crew:
     """The threads of one runner, and the tables that map the engine's numbers to Python functions."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, hear: Hear | None = None) -> None:
         self.engine = engine
+        self._hear = hear
         self.bodies: list[Any] = []
         self.triggers: list[TriggerDefinition | Retired] = []
+        self._heard: dict[int, str] = {}
         self.tasks: dict[int, TaskDefinition] = {}
-        self._worker = Worker(engine, self.tasks)
+        self._worker = Worker(engine, self.tasks, hear)
         self._failing = Failing()
-        self.teller = Teller(engine, self._start)
+        self.teller = Teller(engine, self._start, hear)
         self.awaiter = Awaiter(engine, self._start)
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
@@ -97,6 +101,15 @@ class Crew:
     def holds_file(self) -> bool:
         """Whether the store's file is open here: until the runner is shut down and no body of its runs."""
         return not self.engine.is_closed
+
+    def hears_polls(self, trigger: TriggerDefinition) -> bool:
+        """Whether somebody is to be told of each failed poll of this trigger."""
+        return self._hear is not None or trigger.kind.is_heard()
+
+    def look_at_once(self) -> None:
+        """Has tasks that wait in `defer_until` look at their conditions all the time: on a clock that stands
+        still its pauses would be those of another one."""
+        self._worker.deferred.pause_max = DEFER_SECONDS_STILL
 
     def warn(self, text: str) -> None:
         """Says on the logger `cloaca` what the program may not have meant."""
@@ -200,6 +213,9 @@ class Crew:
         calls: list[Call] = []
         if not isinstance(definition, Retired):
             kind, name = definition.kind, definition.name
+            # What the body raised was heard as it was raised.
+            if self._hear is not None and self._heard.get(slot) != error:
+                self._hear((None, TriggerError(f"trigger {excerpt(name)}: {error}")))
             if kind.on_poll_failed is not None:
                 calls.append(("on_poll_failed", name, kind.on_poll_failed, (name, error, failures)))
             if kind.on_disabled is not None and disabled is not None:
@@ -322,6 +338,9 @@ class Crew:
 
     def _tell_failed(self, slot: int, error: BaseException, shown: BaseException | None) -> None:
         """``shown`` is the error if its traceback is of the program."""
+        if self._hear is not None:
+            self._heard[slot] = describe(error)
+            self._hear((None, error))
         name = self.triggers[slot].name
         *_, failed_before, _ = self.engine.polls.tick_state(slot)
         failures = failed_before + 1

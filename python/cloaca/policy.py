@@ -197,6 +197,7 @@ class RetryPolicy(Frozen):
         """Whether attempt number `attempt`, counted from 1, which failed with `error`, is followed by
         another.
         """
+        _checked_attempt(attempt)
         text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
         return attempt < self.max_attempts and self.retry_condition._matches(text)
 
@@ -204,6 +205,7 @@ class RetryPolicy(Frozen):
         """Seconds to wait after attempt number `attempt`, counted from 1; with jitter 75 % to 125 %, never
         above the max.
         """
+        _checked_attempt(attempt)
         delay = self.initial_delay * self.backoff_strategy._growth(attempt) if self.initial_delay else 0.0
         if self.with_jitter:
             from random import random
@@ -318,6 +320,11 @@ def checked_attempts(value: object, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= ATTEMPTS_MAX:
         raise WorkflowError(f"{field} is {excerpt(value)}; it must be an int from 0 to {ATTEMPTS_MAX}")
     return max(int(value), 1)
+
+
+def _checked_attempt(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WorkflowError(f"attempt is {excerpt(value)}; it must be an int, counted from 1")
 
 
 def checked_seconds(value: object, field: str, *, unit_us: int = 1_000_000) -> float:

@@ -6,7 +6,7 @@ Invariant: a result doesn't change after it was made, so one skip can be everybo
 from __future__ import annotations
 
 from .check import RUN_KEY_CHARS_MAX
-from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
+from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value, same
 from .errors import RunFailedError, TriggerError, excerpt
 from .frozen import Frozen
 from .name import is_text
@@ -23,7 +23,8 @@ REASON_CHARS_MAX = 1024
 class TriggerResult:
     """What one poll decided: `TriggerResult.skip()` or `TriggerResult.fire(context)`.
 
-    Equal if everything said in it is; a fire without a context equals one with an empty context.
+    Equal if everything said in it is, as the engine compares it: 1, 1.0 and `True` are three. A fire without
+    a context equals one with an empty context.
     """
 
     __slots__ = ("_context", "_cursor", "_dedup_key", "_fires", "_reason", "_run_key", "_run_key_ttl")
@@ -165,8 +166,8 @@ class TriggerResult:
             and self._run_key == other._run_key
             and self._dedup_key == other._dedup_key
             and self._run_key_ttl == other._run_key_ttl
-            and (self._context or {}) == (other._context or {})
-            and (self._cursor == other._cursor or self.cursor == other.cursor)
+            and (self._cursor == other._cursor or same(self.cursor, other.cursor))
+            and same(_content(self._context), _content(other._context))
         )
 
     def __hash__(self) -> int:
@@ -184,6 +185,10 @@ class TriggerResult:
             return "SKIP"
         parts = self._fires, self._context, self._reason, self._run_key, self._run_key_ttl
         return _restored, (*parts, self._cursor, self._dedup_key)
+
+
+def _content(context: Context | None) -> dict[str, Any]:
+    return {} if context is None else context._data
 
 
 def _made(

@@ -42,6 +42,8 @@ OperatorName: TypeAlias = Literal[
     "NotEquals",
     "GreaterThan",
     "LessThan",
+    "GreaterOrEqual",
+    "LessOrEqual",
     "Contains",
     "NotContains",
     "Exists",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from . import registry
 from .errors import excerpt
+from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def undeclared(workflow: str) -> str:
     """What follows for a trigger or a cron that starts a workflow which the program has not declared."""
     return (
         f"starts workflow {excerpt(workflow)}, which this program does not declare: nothing starts until it"
-        f" does; known workflows: {', '.join(registry.names()) or 'none yet'}"
+        f" does{hint(workflow, 'workflows', registry.names())}"
     )
 
 
@@ -67,10 +68,14 @@ def of_cron(name: str, cron: CronScheduleRow, is_declared: bool) -> str:
 
 
 def _absent(trigger: dict[str, Any]) -> str:
+    if trigger["paused"]:
+        return "is not polled here: this runner is paused, until resume() is called"
     if (owner := trigger["polled_by"]) is not None:
         return f"is polled by runner {owner} of this store, and not by this one"
     if trigger["declared"]:
         return "is declared here and about to be polled: the store is being asked for it"
+    if trigger["left_out"]:
+        return "is not polled: this program declares it, but this runner is not for it, and no other polls it"
     return "is not polled: this program does not declare it, and no other runner of the store polls it"
 
 

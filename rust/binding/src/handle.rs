@@ -123,3 +123,11 @@ pub fn parse_id(py: Python<'_>, id: &str) -> PyResult<Uuid> {
         error::raise(py, Error::new(Kind::Schedule, text))
     })
 }
+
+/// A run's id, likewise.
+pub fn parse_run_id(py: Python<'_>, id: &str) -> PyResult<Uuid> {
+    Uuid::parse_str(id).map_err(|_| {
+        let text = format!("run_id is '{}'; it must be the UUID of a run", excerpt(id));
+        error::raise(py, Error::new(Kind::Workflow, text))
+    })
+}

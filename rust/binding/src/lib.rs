@@ -66,6 +66,12 @@ fn too_large(py: Python<'_>, what: &str, text: &str, bytes_max: usize) -> PyResu
     gil::free(py, || cloaca_core::context::too_large(what, text, bytes_max))
 }
 
+/// What to say of a name that nothing has: which one was probably meant, and which there are.
+#[pyfunction]
+fn hint(name: &str, kind: &str, known: Vec<String>) -> String {
+    cloaca_core::near::hint(name, kind, &known)
+}
+
 fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
     texts.into_iter().map(Arc::from).collect()
 }
@@ -89,6 +95,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(check_cron, module)?)?;
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;
+    module.add_function(wrap_pyfunction!(hint, module)?)?;
     module.add_function(wrap_pyfunction!(too_large, module)?)?;
     module.add_function(wrap_pyfunction!(fork::before_fork, module)?)?;
     module.add_function(wrap_pyfunction!(fork::after_fork, module)?)?;

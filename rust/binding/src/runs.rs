@@ -11,7 +11,7 @@ use cloaca_core::runtime::{Heard, Runtime, Wanted};
 use cloaca_core::time::Wall;
 
 use crate::gil::{free, quick};
-use crate::handle::{Handle, parse_id, span_of};
+use crate::handle::{Handle, parse_run_id, span_of};
 use crate::wait::flush;
 use crate::watch::Watch;
 use crate::{convert, error};
@@ -84,7 +84,7 @@ impl Runs {
     /// A watch on a run that this runner drives; `None` if it does not.
     fn watch(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         Ok(free(py, || runtime.watch(id))?.map(|watch| self.handle.watched(watch)))
     }
 
@@ -106,14 +106,14 @@ impl Runs {
 
     /// Asks for a run's end; false if it is unknown or final.
     fn cancel(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
         self.handle.written(py, move |runtime| runtime.cancel(id))
     }
 
     /// Opens a final run that did not complete again, and returns a watch on it; `None` if there is none such.
     fn retry(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
         Ok(self.handle.written(py, move |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
     }
@@ -133,7 +133,7 @@ impl Runs {
 
     /// Where a run stands in listings, as `(created_at_us, row)`; `None` if it is not kept.
     fn place(&self, py: Python<'_>, id: &str) -> PyResult<Option<(i64, i64)>> {
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         let place = self.handle.stored(py, |runtime| runtime.store().place(id))?;
         Ok(place.map(|place| (place.created_at.0, place.row)))
     }
@@ -141,7 +141,7 @@ impl Runs {
     /// One run with its tasks; with `tries`, also with how each of their attempts ended.
     #[pyo3(signature = (id, tries=false))]
     fn run<'py>(&self, py: Python<'py>, id: &str, tries: bool) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         let found = self.handle.shown(py, |runtime| match tries {
             true => runtime.store().run_with_tries(id),
             false => runtime.store().run(id),
@@ -161,7 +161,7 @@ impl Runs {
     /// Where a run stands, a dict; `None` if this runner does not have it.
     fn standing<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let runtime = self.handle.runtime(py)?;
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         let found = free(py, || runtime.run_standing(id))?;
         found.map(|(standing, is_slot_free)| convert::run_standing(py, &standing, is_slot_free)).transpose()
     }

@@ -34,7 +34,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Note, Request, Settings};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, excerpt};
+use crate::near::hint;
 use crate::poll::PollCounts;
 use crate::port::{Fault, Store};
 use crate::runtime::jobs::JobState;
@@ -47,7 +48,7 @@ use crate::runtime::pollers::PollState;
 use crate::runtime::questions::Questions;
 use crate::runtime::watch::News;
 use crate::runtime::writer::WriterState;
-use crate::time::Now;
+use crate::time::{Mono, Now};
 use crate::workflow::Workflow;
 
 pub use answers::{Answer, AskedFire};
@@ -104,6 +105,8 @@ struct Shared {
     epoch: i64,
     store: Arc<dyn Store>,
     clock: Clock,
+    /// Until when a manual clock is being moved; zero if it is not.
+    target: Mutex<Mono>,
     slots_max: usize,
     kept: Kept,
     engine: Mutex<Engine>,
@@ -209,6 +212,7 @@ impl Runtime {
             epoch,
             store,
             clock,
+            target: Mutex::default(),
             slots_max: services.slots_max,
             kept: services.kept,
             engine: Mutex::new(Engine::new(epoch, settings, seed)),
@@ -301,11 +305,8 @@ impl Runtime {
     pub fn workflow(&self, name: &str) -> Result<Arc<Workflow>> {
         let engine = lock(&self.shared.engine);
         engine.workflow(name).cloned().ok_or_else(|| {
-            let names: Vec<String> = engine.workflow_names().iter().map(ToString::to_string).collect();
-            let known = if names.is_empty() { "none is declared yet".to_owned() } else { names.join(", ") };
-            let text =
-                format!("workflow '{}' not found; known workflows: {known}", crate::error::excerpt(name));
-            Error::new(Kind::Workflow, text)
+            let known = hint(name, "workflows", &engine.workflow_names());
+            Error::new(Kind::Workflow, format!("workflow '{}' not found{known}", excerpt(name)))
         })
     }
 

@@ -361,7 +361,7 @@ impl Runtime {
     /// Parks the poller in `seat` until there is something to do for it. Call detached: a follower that finds the leader at work goes on
     /// waiting without a turn for the interpreter.
     pub fn poll_wait(&self, seat: u64) {
-        while !self.poll_waited(seat) {}
+        while !self.shared.move_on() && !self.poll_waited(seat) {}
     }
 
     /// Waits once; true if the poller is to take its turn.

@@ -26,10 +26,12 @@ impl Runtime {
     pub fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {
         let _turn = self.shared.turn();
         let row = self.shared.store.put_cron(cron)?;
-        self.told(match cron.name.is_empty() {
-            true => Event::Cron(row.clone()),
-            false => Event::CronDeclared(row.clone()),
-        });
+        match cron.name.is_empty() {
+            false => self.told(Event::CronDeclared(row.clone())),
+            true if self.shared.ready.load(Ordering::Acquire) => self.told(Event::Cron(row.clone())),
+            // They are all read when the runner begins.
+            true => self.wake_others(),
+        }
         Ok(row)
     }
 
@@ -107,8 +109,10 @@ impl Runtime {
     }
 
     fn reload_cron(&self, id: Uuid) -> Stored<()> {
-        if let Some(row) = self.shared.store.cron(id)? {
-            self.told(Event::Cron(row));
+        // Before the runner begins its crons are not read yet, and none of them is to run.
+        match self.shared.store.cron(id)?.filter(|_| self.shared.ready.load(Ordering::Acquire)) {
+            Some(row) => self.told(Event::Cron(row)),
+            None => self.wake_others(),
         }
         Ok(())
     }
