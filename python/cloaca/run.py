@@ -107,8 +107,8 @@ class Run:
         if self._runner._crew.is_keeper():
             # A handler of the log, or a `__del__` that the collector calls there: who would start the worker?
             raise RunnerError(
-                f"run {self.id} cannot be waited for on the thread that starts the runner's others, where the "
-                "log is written; wait on another thread"
+                f"run {self.id} cannot be waited for on the thread that starts the runner's others, where "
+                "the log is written; wait on another thread"
             )
         while True:
             left = None if deadline is None else max(0.0, deadline - monotonic())
