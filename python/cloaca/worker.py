@@ -15,9 +15,10 @@ from .answer import is_awaitable
 from .context import Context, decode_value, encode_within, fitting
 from .duration import text_of
 from .job import Job
-from .plain import describe, say
+from .plain import describe, kind_of, say
 from .policy import RetryAfter
 from .task_handle import Deferred, TaskHandle, run_id
+from .trace import traceback_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,15 +122,16 @@ class Worker:
         self, job: Job, task: TaskDefinition, task_id: str, failure: BaseException, context: Context
     ) -> None:
         text = describe(failure)
+        kind, trace = kind_of(failure), traceback_of(failure)
         if self._hear is not None:
             self._hear((run_id(job), failure))
         has_callback = task.on_failure is not None
         # Before its end: that may be the run's, too.
         workflow = self.engine.jobs.workflow_of(job)
         if isinstance(failure, RetryAfter):
-            final = self.engine.jobs.postponed(job, failure.delay_us, text, has_callback)
+            final = self.engine.jobs.postponed(job, failure.delay_us, text, trace, has_callback)
         else:
-            final = self.engine.jobs.failed(job, text, has_callback)
+            final = self.engine.jobs.failed(job, kind, text, trace, has_callback)
         self._tell_ended(job, task_id, workflow, failure, final)
         if final and has_callback:
             self._tell_failure(job, task, task_id, text, context)

@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use crate::context::{Bounds, Given, Relay};
 use crate::grid::Wait;
-use crate::port::{RunEnd, RunStatus, TaskRecord, TaskStatus};
+use crate::port::{Failure, RunEnd, RunStatus, TaskRecord, TaskStatus, TryOutcome};
 use crate::run::checkpoint::Checkpoint;
-use crate::run::task::{Begins, Phase, TaskState};
+use crate::run::task::{Begins, Phase, TaskState, over};
 use crate::time::Wall;
 use crate::workflow::{OnInterrupt, Workflow};
 
@@ -60,14 +60,14 @@ pub struct Run {
 pub enum Ended {
     /// The body returned this context, as JSON text.
     Success(Arc<str>),
-    /// The body failed with this error.
-    Failure(String),
+    /// The body failed, or was given up.
+    Failure(Failure),
     /// The body wants to be called again later, which is no failure.
     Postponed {
         /// So much later.
         delay: Duration,
         /// What is told if it is not called again.
-        error: String,
+        failure: Failure,
     },
 }
 
@@ -127,7 +127,10 @@ impl Run {
                 checkpoint: Checkpoint::default(),
                 output: None,
                 error: None,
+                error_type: None,
                 started_at: None,
+                began_at: None,
+                tries: Vec::new(),
                 kept: None,
             })
             .collect();
@@ -194,6 +197,7 @@ impl Run {
     pub fn started(&mut self, task: usize, now: Wall) -> Option<TaskRecord> {
         let state = &mut self.tasks[task];
         state.started_at.get_or_insert(now);
+        state.began_at.get_or_insert(now);
         if state.begins == Begins::AfterRecord {
             state.begins = Begins::Recording;
             state.wait = None;
@@ -245,19 +249,22 @@ impl Run {
             Ended::Success(output) => {
                 let state = &mut self.tasks[task];
                 state.output = Some(output);
-                state.error = None;
+                (state.error, state.error_type) = (None, None);
+                if attempt > 1 {
+                    state.note(over(TryOutcome::Completed, now));
+                }
                 state.phase = Phase::Settling(TaskStatus::Completed);
                 (Ruling::Final, Progress::default())
             }
-            Ended::Failure(error) => self.attempt_failed(task, error, random, now),
-            Ended::Postponed { delay, error } => self.attempt_postponed(task, delay, error, now),
+            Ended::Failure(failure) => self.attempt_failed(task, failure, random, now),
+            Ended::Postponed { delay, failure } => self.attempt_postponed(task, delay, failure, now),
         }
     }
 
     /// Notes that an attempt's body went home without an end. What is to be kept of it: the number of the next attempt, which whoever goes
     /// on with the run begins; none if nobody waited for it.
-    pub fn interrupted(&mut self, task: usize, attempt: u32) -> Option<TaskRecord> {
-        self.expects(task, attempt).then(|| self.cut_off(task))
+    pub fn interrupted(&mut self, task: usize, attempt: u32, now: Wall) -> Option<TaskRecord> {
+        self.expects(task, attempt).then(|| self.cut_off(task, now))
     }
 
     /// What is to be kept when its runner leaves: an attempt that is over, but on no record, because its callback is not told or its run is
@@ -278,7 +285,7 @@ impl Run {
         let is_late = |&task: &usize| self.is_late(task) && !is_told(task);
         let open: Vec<usize> = (0..self.tasks.len()).filter(is_open).collect();
         let late: Vec<usize> = (0..self.tasks.len()).filter(is_late).collect();
-        let mut records: Vec<TaskRecord> = open.into_iter().map(|task| self.cut_off(task)).collect();
+        let mut records: Vec<TaskRecord> = open.into_iter().map(|task| self.cut_off(task, now)).collect();
         records.extend(late.into_iter().map(|task| {
             self.tasks[task].wait = Some(Wait::new(Duration::ZERO, now));
             self.record(task, TaskStatus::Running, None)
@@ -297,11 +304,14 @@ impl Run {
         self.workflow.tasks[task].on_interrupt == OnInterrupt::Fail
     }
 
-    fn cut_off(&mut self, task: usize) -> TaskRecord {
+    fn cut_off(&mut self, task: usize, now: Wall) -> TaskRecord {
+        let name = &self.workflow.tasks[task].id;
         let state = &mut self.tasks[task];
-        state.attempt += 1;
-        state.interrupted += 1;
-        state.taken = false;
+        // What is held back is never written, but how its attempts ended is.
+        if let Some(held) = self.held_back.iter_mut().find(|record| record.name == *name) {
+            state.tries.append(&mut held.tries);
+        }
+        state.cut_off(now);
         state.is_cut_off = true;
         self.record(task, TaskStatus::Running, None)
     }
@@ -361,8 +371,13 @@ impl Run {
         (progress, self.tasks.iter().enumerate().filter_map(active).collect())
     }
 
-    fn record(&self, task: usize, status: TaskStatus, completed_at: Option<Wall>) -> TaskRecord {
-        let state = &self.tasks[task];
+    fn record(&mut self, task: usize, status: TaskStatus, completed_at: Option<Wall>) -> TaskRecord {
+        let state = &mut self.tasks[task];
+        let mut tries = std::mem::take(&mut state.tries);
+        if status == TaskStatus::Skipped && state.started_at.is_none() {
+            // It may have begun, but that is on no record: what was left out is told to have had no attempt.
+            tries.clear();
+        }
         let (completed, is_open) = (status == TaskStatus::Completed, status == TaskStatus::Running);
         TaskRecord {
             name: Arc::clone(&self.workflow.tasks[task].id),
@@ -374,6 +389,8 @@ impl Run {
             checkpoint: if is_open { state.checkpoint.value.clone() } else { None },
             context: completed.then(|| state.output.clone()).flatten(),
             error: if completed { None } else { state.error.clone() },
+            error_type: if completed { None } else { state.error_type.clone() },
+            tries,
             started_at: state.started_at,
             completed_at,
         }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::grid::Wait;
-use crate::port::TaskStatus;
-use crate::run::task::{Begins, Phase};
+use crate::port::{Failure, TaskStatus, Try, TryOutcome};
+use crate::run::task::{Begins, Phase, over};
 use crate::run::{Progress, Ruling, Run};
 use crate::time::Wall;
 
@@ -16,16 +16,16 @@ impl Run {
     pub(super) fn attempt_failed(
         &mut self,
         task: usize,
-        error: String,
+        failure: Failure,
         random: f64,
         now: Wall,
     ) -> (Ruling, Progress) {
         let policy = &self.workflow.tasks[task].retry;
         let counted = self.tasks[task].counted();
         let delay = policy.delay(counted, random);
-        let again =
-            self.halt.is_none() && policy.should_retry(counted, &error) && self.has_time(task, delay, now);
-        self.tasks[task].error = Some(error);
+        let may = self.halt.is_none() && policy.should_retry(counted, &failure.error);
+        let again = may && self.has_time(task, delay, now);
+        self.note_failure(task, failure, now);
         if !again {
             return self.give_up_attempt(task);
         }
@@ -38,19 +38,29 @@ impl Run {
         &mut self,
         task: usize,
         delay: Duration,
-        error: String,
+        mut failure: Failure,
         now: Wall,
     ) -> (Ruling, Progress) {
         if self.halt.is_some() || !self.has_time(task, delay, now) {
-            let is_late = self.halt.is_none();
-            let why = if is_late { ", and by then the time for its attempts is over" } else { "" };
-            self.tasks[task].error = Some(format!("{error}{why}"));
+            if self.halt.is_none() {
+                failure.error.push_str(", and by then the time for its attempts is over");
+            }
+            self.note_failure(task, failure, now);
             return self.give_up_attempt(task);
         }
         let state = &mut self.tasks[task];
         state.postponed = state.postponed.saturating_add(1);
-        state.error = None;
+        (state.error, state.error_type) = (None, None);
+        state.note(over(TryOutcome::Postponed, now));
         self.attempt_later(task, delay, Some(Wait::new(delay, now)))
+    }
+
+    fn note_failure(&mut self, task: usize, failure: Failure, now: Wall) {
+        let Failure { outcome, error_type, error, traceback } = failure;
+        let state = &mut self.tasks[task];
+        let (kind, text) = (Some(error_type), Some(error));
+        (state.error_type, state.error) = (kind.clone(), text.clone());
+        state.note(Try { error_type: kind, error: text, traceback, ..over(outcome, now) });
     }
 
     /// Whether an attempt may begin after that delay, as far as the time since the first one goes.
@@ -67,8 +77,7 @@ impl Run {
 
     fn attempt_later(&mut self, task: usize, delay: Duration, wait: Option<Wait>) -> (Ruling, Progress) {
         let state = &mut self.tasks[task];
-        state.attempt += 1;
-        state.taken = false;
+        state.next_attempt();
         state.phase = Phase::Delayed;
         state.wait = wait;
         if wait.is_some() {

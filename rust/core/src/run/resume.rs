@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::context::Bounds;
 use crate::port::{RunStatus, TaskRecord, TaskStatus, Unfinished};
-use crate::run::task::{Begins, Phase};
+use crate::run::task::{Begins, Phase, cut_off};
 use crate::run::{CANCELLED, Progress, Run};
 use crate::time::Wall;
+use crate::tries::INTERRUPTED;
 use crate::workflow::Workflow;
 
 /// What is told of a task that was begun under another declaration of its workflow.
@@ -40,10 +41,10 @@ impl Run {
                 let is_changed = *workflow.version != *unfinished.version;
                 let begun = records.get(id).copied();
                 if begun.is_some() || is_changed {
-                    run.take_up(task, begun);
+                    run.take_up(task, begun, unfinished.owner_before, now);
                 }
             } else if let Some(&begun) = records.get(id) {
-                run.take_up(task, Some(begun));
+                run.take_up(task, Some(begun), unfinished.owner_before, now);
             }
         }
         let is_left = |record: &&&TaskRecord| {
@@ -68,7 +69,7 @@ impl Run {
                 None => {
                     let begun = records.get(&*workflow.tasks[task].id).copied();
                     if unfinished.interruptions > 0 {
-                        run.take_up(task, begun);
+                        run.take_up(task, begun, unfinished.owner_before, now);
                     }
                     run.decide(task, now, &mut progress);
                 }
@@ -87,6 +88,7 @@ impl Run {
         let state = &mut self.tasks[task];
         state.output = kept.context.clone();
         state.error = kept.error.clone();
+        state.error_type = kept.error_type.clone();
         state.attempt = kept.attempt;
         state.interrupted = kept.interrupted;
         state.postponed = kept.postponed;
@@ -94,15 +96,18 @@ impl Run {
     }
 
     /// Takes up a task that is not final, with what its record says of its attempts.
-    fn take_up(&mut self, task: usize, kept: Option<&TaskRecord>) {
+    fn take_up(&mut self, task: usize, kept: Option<&TaskRecord>, owner: Option<i64>, now: Wall) {
         let (is_once, has_died) = (self.fails_when_cut_off(task), self.interruptions > 0);
         let state = &mut self.tasks[task];
         match kept {
             Some(kept) if is_once => {
                 state.is_cut_off = kept.wait.is_none();
                 state.go_on(kept);
+                if state.is_cut_off && has_died {
+                    state.tries = vec![cut_off(Some(kept), owner, now)];
+                }
             }
-            kept if has_died => state.follow(kept),
+            kept if has_died => state.follow(kept, owner, now),
             Some(kept) => state.go_on(kept),
             None => {}
         }
@@ -121,6 +126,7 @@ impl Run {
             return;
         };
         state.error = Some(cause);
+        state.error_type = Some(INTERRUPTED.into());
         progress.jobs.retain(|&job| job != task);
         self.fail(task, now, progress);
     }

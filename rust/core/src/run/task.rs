@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::grid::Wait;
-use crate::port::{TaskRecord, TaskStatus};
+use crate::port::{Maker, TaskRecord, TaskStatus, Try, TryOutcome};
 use crate::run::checkpoint::Checkpoint;
 use crate::time::Wall;
 
@@ -57,24 +57,31 @@ pub(super) struct TaskState {
     /// What its last attempt returned, until it is final.
     pub(super) output: Option<Arc<str>>,
     pub(super) error: Option<String>,
+    pub(super) error_type: Option<Arc<str>>,
     pub(super) started_at: Option<Wall>,
+    /// When this attempt began.
+    pub(super) began_at: Option<Wall>,
+    /// Attempts that are over and on no record yet.
+    pub(super) tries: Vec<Try>,
     /// A final record of an earlier life, for when its dependencies are final again.
     pub(super) kept: Option<TaskRecord>,
 }
 
 impl TaskState {
     /// Makes the next attempt the one after what may have been in flight when a process died.
-    pub(super) fn follow(&mut self, kept: Option<&TaskRecord>) {
+    pub(super) fn follow(&mut self, kept: Option<&TaskRecord>, owner: Option<i64>, now: Wall) {
         if let Some(waits) = kept.filter(|record| record.wait.is_some()) {
             // That attempt has not begun.
             return self.go_on(waits);
         }
+        self.tries = vec![cut_off(kept, owner, now)];
         self.attempt = kept.map_or(1, |record| record.attempt).saturating_add(1);
         self.interrupted = kept.map_or(0, |record| record.interrupted).saturating_add(1);
         self.postponed = kept.map_or(0, |record| record.postponed);
         self.checkpoint.value = kept.and_then(|record| record.checkpoint.clone());
         self.started_at = kept.and_then(|record| record.started_at);
         self.error = kept.and_then(|record| record.error.clone());
+        self.error_type = kept.and_then(|record| record.error_type.clone());
         self.begins = Begins::AfterRecord;
     }
 
@@ -101,5 +108,52 @@ impl TaskState {
         }
         self.started_at = kept.started_at;
         self.error = kept.error.clone();
+        self.error_type = kept.error_type.clone();
+    }
+
+    /// Notes how the attempt under way ended. One that completed at once needs no word of its own.
+    pub(super) fn note(&mut self, known: Try) {
+        let (attempt, started_at) = (self.attempt, self.began_at);
+        self.tries.push(Try { attempt, started_at, ..known });
+    }
+
+    /// Gives the attempt under way up, and makes the next one that to come.
+    pub(super) fn cut_off(&mut self, now: Wall) {
+        // What a body left that nobody was told of is for nothing; an error stays one.
+        self.tries.retain(|known| known.outcome != TryOutcome::Completed);
+        if self.tries.iter().all(|known| known.attempt < self.attempt) {
+            self.note(over(TryOutcome::Interrupted, now));
+        }
+        self.interrupted += 1;
+        self.next_attempt();
+    }
+
+    /// The next attempt is to come.
+    pub(super) fn next_attempt(&mut self) {
+        self.attempt += 1;
+        self.taken = false;
+        self.began_at = None;
+    }
+}
+
+/// What may have been in flight when the process of that owner died.
+pub(super) fn cut_off(kept: Option<&TaskRecord>, owner: Option<i64>, now: Wall) -> Try {
+    let attempt = kept.map_or(1, |record| record.attempt);
+    let started_at = kept.filter(|_| attempt == 1).and_then(|record| record.started_at);
+    let maker = owner.map_or(Maker::Unknown, Maker::Owner);
+    Try { attempt, started_at, maker, ..over(TryOutcome::Interrupted, now) }
+}
+
+/// An attempt that ended so, of which the rest is to be told.
+pub(super) fn over(outcome: TryOutcome, ended_at: Wall) -> Try {
+    Try {
+        attempt: 0,
+        started_at: None,
+        ended_at,
+        outcome,
+        error_type: None,
+        error: None,
+        traceback: None,
+        maker: Maker::Writer,
     }
 }

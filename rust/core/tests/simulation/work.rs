@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::engine::{Effects, Event, Job};
-use cloaca_core::port::TaskStatus;
+use cloaca_core::port::{Failure, TaskStatus};
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::workflow::OnInterrupt;
 use serde_json::{Map, Value};
@@ -163,8 +163,13 @@ impl World {
         let wish = self.wish();
         let has_failed = wish.is_some() || self.random.percent(self.scenario.body_failure_percent);
         let ended = match wish {
-            Some(delay) => Ended::Postponed { delay, error: "RetryAfter: later".to_owned() },
-            None if has_failed => Ended::Failure("ValueError: boom".to_owned()),
+            Some(delay) => Ended::Postponed {
+                delay,
+                failure: Failure::raised("RetryAfter", "RetryAfter: later".to_owned(), None),
+            },
+            None if has_failed => {
+                Ended::Failure(Failure::raised("ValueError", "ValueError: boom".to_owned(), None))
+            }
             None => Ended::Success(marked(&worker.input, &worker.task, job.attempt)),
         };
         let status = if has_failed { TaskStatus::Failed } else { TaskStatus::Completed };
@@ -297,7 +302,7 @@ impl World {
         let unknown = Job { run: Uuid::from_u128(u128::from(self.random.next())), ..job };
         match self.random.below(4) {
             0 if !lives && self.witness.seen(job.run).life == 0 => {
-                let ended = Ended::Failure("late".to_owned());
+                let ended = Ended::Failure(Failure::raised("Late", "late".to_owned(), None));
                 assert_eq!(self.attempt_ended(p, job, ended, false), Ruling::Stale, "{job:?} ended twice");
             }
             1 if !lives => self.step(p, Event::Settled(job)),

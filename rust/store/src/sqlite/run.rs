@@ -4,6 +4,7 @@
 mod claim;
 mod list;
 mod progress;
+pub mod tries;
 
 use std::borrow::Cow;
 
@@ -18,7 +19,7 @@ use crate::sqlite::value::{id_at, micros, task_status_at, wait_at, wall_maybe_at
 pub use claim::{Other, cancel_requests, claim, deserted, ended, give_up, others, reopen, request_cancel};
 #[cfg(test)]
 pub use list::PLANS;
-pub use list::{cron_stats, list, one};
+pub use list::{Depth, cron_stats, list, one, place};
 pub use progress::{count_ends, ends, progress};
 
 /// Run keys of runs that no schedule fired share this row; rows of schedules begin at 1.
@@ -164,7 +165,10 @@ fn slot_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
 fn tasks(db: &Connection, run: i64) -> Result<Vec<TaskRecord>, Failure> {
     const SQL: &str = "
         SELECT name, status, attempt, context, error, started_at, completed_at, interrupted,
-            postponed, not_before, wait_us, checkpoint
+            postponed, not_before, wait_us, checkpoint,
+            CASE WHEN status = 'Failed' THEN (
+                SELECT coalesce(error_type, outcome) FROM tries
+                WHERE tries.run = tasks.run AND tries.task = tasks.name ORDER BY row DESC LIMIT 1) END
         FROM tasks WHERE run = :run ORDER BY position";
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":run": run }, task_of)?;
@@ -184,5 +188,7 @@ fn task_of(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         postponed: row.get(8)?,
         wait: wait_at(row, 9)?,
         checkpoint: row.get(11)?,
+        error_type: row.get(12)?,
+        tries: Vec::new(),
     })
 }
