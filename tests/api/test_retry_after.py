@@ -87,6 +87,21 @@ def test_a_task_that_asks_for_later_is_called_then_and_no_attempt_is_used_up(clo
     assert run.result().status == "Completed"
 
 
+def test_each_wish_is_told_among_the_tries(clock: Any) -> None:
+    body = Body(later("2m"), boom(), later("2m"))
+    declare(body, retry_attempts=2, retry_delay_ms=1000)
+    run = started(clock, body)
+    clock.advance("1h")
+    (task,) = row_of(clock, run.id)["tasks"]
+    outcomes = [(known["number"], known["outcome"], known["error_type"]) for known in task["tries"]]
+    assert outcomes == [
+        (1, "Postponed", None),
+        (2, "Failed", "ValueError"),
+        (3, "Postponed", None),
+        (4, "Completed", None),
+    ]
+
+
 def test_failures_beside_wishes_are_counted_alone(clock: Any) -> None:
     body = Body(later("1m"), boom(), later("1m"), later("1m"), boom(), later("1m"))
     declare(body, retry_attempts=2, retry_delay_ms=1000)
