@@ -52,7 +52,10 @@ impl World {
     }
 
     fn ended(&mut self, p: usize, id: Uuid, end: &RunEnd) {
-        self.processes[p].held.remove(&id);
+        // The end may be of an earlier life: it was opened again elsewhere, and came back, before that was heard of.
+        if self.processes[p].engine.run(id).is_none() {
+            self.processes[p].held.remove(&id);
+        }
         let kept = self.witness.seen(id).ends.contains(&end.status);
         assert!(kept, "run {id} was told to have ended as {:?}, which is not kept", end.status);
     }
