@@ -6,21 +6,27 @@ Decides nothing: it checks arguments and words what the store refuses.
 from __future__ import annotations
 
 from . import check, registry, rows, why
-from .errors import ScheduleError, excerpt
-from .name import is_text
+from .context import decode_value, encode_within
+from .errors import ScheduleError, TriggerError, excerpt
+from .name import checked_name, is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from typing import Any
 
+    from .context import Context
     from .crew import Crew
     from .declarations import Declarations
 
 _SAME_CRON = """
     SELECT other.id FROM schedules AS this JOIN schedules AS other ON other.workflow = this.workflow
-    WHERE this.id = ? AND other.id <> this.id AND other.kind = 'cron'
+    WHERE this.id = ? AND other.id <> this.id AND other.kind = 'cron' AND this.name = '' AND other.name = ''
       AND other.expression = ? AND other.timezone = ?"""
+
+MOMENT_KEYS = ("scheduled_time", "schedule_id", "schedule_timezone", "schedule_expression")
+"""What each run of a cron finds in its context."""
 
 
 class Crons:
@@ -32,30 +38,60 @@ class Crons:
 
         def _open(self) -> Any: ...
 
-    def register_cron_workflow(self, workflow_name: str, cron_expression: str, timezone: str = "UTC") -> str:
-        """Schedules a workflow by the calendar; the same three again give the same id.
+    def register_cron_workflow(
+        self,
+        workflow_name: str,
+        cron_expression: str,
+        timezone: str = "UTC",
+        *,
+        name: str | None = None,
+        context: Context | Mapping[str, Any] | None = None,
+    ) -> str:
+        """Schedules a workflow by the calendar, and returns the schedule's id. It is data: it runs in every
+        runner, whatever programs declare, until `delete_cron_schedule` deletes it.
+
+        Without a name the same three again give the same id. With one the name is its identity: the same name
+        again with another workflow, expression or zone changes the schedule. So one workflow can be scheduled
+        twice by the same expression.
 
         Args:
             cron_expression (str): five fields, six with seconds in front, or a nickname such as `@daily`.
             timezone (str): an IANA name.
+            name (str | None): what its runs show as `trigger_name`. Of a trigger with `cron=` that has the
+                same name it takes the schedule over.
+            context (Context | Mapping | None): what its runs find in their contexts beside
+                `scheduled_time`, `schedule_id`, `schedule_timezone` and `schedule_expression`.
 
         Raises:
             ScheduleError: (a `ValueError`) `Failed to register cron workflow`, with what is wrong.
+            ContextError: (a `ValueError`) the context has more than `context_bytes_max` bytes; otherwise as
+                `Context`.
         """
         engine = self._open()
-        for name, value in (
+        for argument, value in (
             ("workflow_name", workflow_name),
             ("cron_expression", cron_expression),
             ("timezone", timezone),
         ):
             if not isinstance(value, str) or not value.strip() or not is_text(value):
                 raise ScheduleError(
-                    f"Failed to register cron workflow: {name} is {excerpt(value)}; "
+                    f"Failed to register cron workflow: {argument} is {excerpt(value)}; "
                     "it must be a non-empty str"
                 )
         try:
-            made = str(engine.schedules.put_cron(workflow_name, cron_expression, timezone))
-        except ScheduleError as error:
+            known_by = "" if name is None else checked_name(name, "name", TriggerError)
+            parts = {
+                "name": known_by,
+                "is_declared": False,
+                "workflow": workflow_name,
+                "expression": cron_expression,
+                "timezone": timezone,
+                "context": _cron_context(engine.context_bytes_max, context),
+                "overlap": "allow",
+                "catchup": "all",
+            }
+            made = str(engine.schedules.put_cron(parts))
+        except (ScheduleError, TriggerError) as error:
             raise ScheduleError(f"Failed to register cron workflow: {error}") from None
         if not registry.knows(workflow_name):
             self._crew.warn(f"cron {excerpt(cron_expression)} {why.undeclared(workflow_name)}")
@@ -66,13 +102,14 @@ class Crons:
     ) -> list[dict[str, Any]]:
         """Cron schedules in the order of their registration, at most 100 unless `limit` says more.
 
-        `trigger_name` is the name of the trigger that declares it, or `None` for one that
-        `register_cron_workflow` registered; `declared` says whether this program declares it.
+        `trigger_name` is the name of the trigger that declares it, or that `register_cron_workflow` gave it,
+        or `None`. `declared` says whether this program declares a cron of that name, `registered` whether a
+        call registered it, so that it runs whoever declares it. `context` is what was registered with it.
         """
         found: list[dict[str, Any]] = self._open().schedules.crons(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
-        return [self._with_declared_here(row) for row in found]
+        return [self._shown(row) for row in found]
 
     def get_cron_schedule(self, schedule_id: str) -> dict[str, Any]:
         """One cron schedule.
@@ -84,10 +121,11 @@ class Crons:
         row = self._open().schedules.cron(check.schedule_id(schedule_id))
         if row is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
-        return self._with_declared_here(dict(row))
+        return self._shown(dict(row))
 
-    def _with_declared_here(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
         row["declared"] = row["trigger_name"] in self._declarations.crons
+        row["context"] = None if row["context"] is None else decode_value(row["context"])
         return row
 
     def update_cron_schedule(self, schedule_id: str, cron_expression: str, timezone: str) -> None:
@@ -151,3 +189,14 @@ class Crons:
             "lost_executions": lost,
             "success_rate": rate,
         }
+
+
+def _cron_context(bytes_max: int, context: Context | Mapping[str, Any] | None) -> str | None:
+    """What is kept for the contexts of a cron's runs, as JSON text."""
+    if context is None:
+        return None
+    text = encode_within(bytes_max, context, "the context of a cron")
+    taken = [key for key in MOMENT_KEYS if key in decode_value(text)]
+    if taken:
+        raise ScheduleError(f"context holds {', '.join(taken)}, which each run is given; leave that out")
+    return text

@@ -31,11 +31,6 @@ _OWNER = """
 _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
 
 
-_CRON = """
-    SELECT id FROM schedules WHERE kind = 'cron' AND name = ? AND name <> ''
-    ORDER BY declared_as IS NULL, row"""
-
-
 class Triggers:
     """The part of a runner that is about triggers."""
 
@@ -91,6 +86,12 @@ class Triggers:
         self._open()
         name = check.text(trigger_name, "trigger_name", TriggerError)
         if not self._declarations.forget(name):
+            cron = self._cron_of(name)
+            if cron is not None:
+                raise TriggerError(
+                    f"cron {excerpt(name)} was registered by a call and is no declaration's; "
+                    f"call delete_cron_schedule({cron['id']!r})"
+                )
             raise TriggerError(self._unknown_trigger(trigger_name))
 
     def _with_polled_here(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +130,7 @@ class Triggers:
         if name in self._declarations.crons or standing is None:
             cron = self._cron_of(name)
             if cron is not None:
-                return why.of_cron(name, cron, name in self._declarations.crons)
+                return why.of_cron(name, cron, cron["registered"] or name in self._declarations.crons)
         if standing is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         if standing["standing"] is None:
@@ -163,8 +164,9 @@ class Triggers:
         engine = self._open()
         deadline = monotonic() + TICK_SECONDS_MAX
         name = check.text(trigger_name, "trigger_name", TriggerError)
-        if name in self._declarations.crons and (cron := self._cron_of(name)) is not None:
-            return self._tick_cron(cron, dry_run)
+        if name not in self._declarations.places and (cron := self._cron_of(name)) is not None:
+            if name in self._declarations.crons or cron["registered"]:
+                return self._tick_cron(cron, dry_run)
         # A trigger that was declared a moment ago has no row yet.
         places = self._declarations.places
         while (ticket := engine.polls.poll_now(name)) is None or (ticket is False and name in places):
@@ -199,7 +201,8 @@ class Triggers:
         if registry.workflow(workflow) is None:
             error = f"trigger {excerpt(cron['trigger_name'])} {why.undeclared(workflow)}"
             return {"outcome": "error", "reason": error, "fires": [], "cursor": None}
-        context = {
+        context = {} if cron["context"] is None else decode_value(cron["context"])
+        context |= {
             "scheduled_time": rows.moment(engine.now()),
             "schedule_id": cron["id"],
             "schedule_timezone": cron["timezone"],
@@ -243,9 +246,7 @@ class Triggers:
 
     def _cron_of(self, name: str) -> dict[str, Any] | None:
         """The schedule of the cron that a trigger of this name is, or was."""
-        engine = self._open()
-        found = engine.store.query(_CRON, [name])
-        row: dict[str, Any] | None = engine.schedules.cron(found[0]["id"]) if found else None
+        row: dict[str, Any] | None = self._open().schedules.cron_named(name)
         return row
 
     def _polled_by(self, name: str) -> int | None:

@@ -131,7 +131,18 @@ class Declarations:
         kind = trigger.kind
         self._withdraw(trigger.name)
         self.crons.add(trigger.name)
-        self._engine.schedules.put_cron(kind.workflow or "", expression, kind.timezone, trigger.name)
+        self._engine.schedules.put_cron(
+            {
+                "name": trigger.name,
+                "is_declared": True,
+                "workflow": kind.workflow or "",
+                "expression": expression,
+                "timezone": kind.timezone,
+                "context": None,
+                "overlap": "allow",
+                "catchup": "all",
+            }
+        )
 
     def _withdraw(self, name: str) -> None:
         slot = self.places.pop(name, None)

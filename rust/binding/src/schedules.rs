@@ -6,8 +6,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use uuid::Uuid;
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::cron::Cron;
-use cloaca_core::port::{Forgotten, NewCron, Page, RunFilter, ScheduleFilter};
+use cloaca_core::port::{Catchup, Forgotten, NewCron, Origin, Page, RunFilter, Schedule, ScheduleFilter};
 use cloaca_core::runtime::Runtime;
 use cloaca_core::time::Wall;
 
@@ -15,6 +16,20 @@ use crate::gil::free;
 use crate::handle::{Handle, parse_id};
 use crate::wait::flush;
 use crate::{convert, error};
+
+/// A cron as the Python layer asks for it. Without a name it is known by its workflow, expression and zone.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct CronParts {
+    name: String,
+    is_declared: bool,
+    workflow: String,
+    expression: String,
+    timezone: String,
+    context: Option<String>,
+    overlap: String,
+    catchup: String,
+}
 
 /// The triggers and crons of one store.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -63,8 +78,8 @@ impl Schedules {
         limit: u64,
         offset: u64,
     ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
-        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
-        let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
+        let Some(row) = self.row_of(py, name)? else { return Ok(None) };
+        let filter = RunFilter { trigger: Some(name.to_owned()), ..RunFilter::default() };
         let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
         Ok(Some((row.id.to_string(), runs)))
@@ -77,33 +92,31 @@ impl Schedules {
         name: &str,
         limit: u64,
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
-        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
+        let Some(row) = self.row_of(py, name)? else { return Ok(None) };
         let page = Page { limit, offset: 0 };
         flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))?;
         let rows = self.handle.stored(py, |runtime| runtime.store().history(row.row, page))?;
         rows.iter().map(|row| convert::stretch(py, row)).collect::<PyResult<Vec<_>>>().map(Some)
     }
 
-    /// Registers a cron schedule, or finds the one with the same three; returns its id.
-    #[pyo3(signature = (workflow, expression, timezone, name=""))]
-    fn put_cron(
-        &self,
-        py: Python<'_>,
-        workflow: &str,
-        expression: &str,
-        timezone: &str,
-        name: &str,
-    ) -> PyResult<String> {
-        let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
-        let [workflow, expression, timezone, name] =
-            [workflow, expression, timezone, name].map(str::to_owned);
+    /// Makes a cron schedule, or finds the one that is meant; returns its id.
+    fn put_cron(&self, py: Python<'_>, parts: CronParts) -> PyResult<String> {
+        let cron = Cron::parse(&parts.expression, &parts.timezone).map_err(|e| error::raise(py, e))?;
         let schedule = self.handle.written(py, move |runtime| {
             let now = runtime.now().wall;
-            let next = cron.next(now);
-            let (workflow, expression, timezone, name) = (&workflow, &expression, &timezone, &name);
-            let id = Uuid::now_v7();
-            let cron = NewCron { id, name, workflow, expression, timezone, next_at: next, at: now };
-            runtime.put_cron(&cron)
+            runtime.put_cron(&NewCron {
+                id: Uuid::now_v7(),
+                name: &parts.name,
+                origin: if parts.is_declared { Origin::Declared } else { Origin::Registered },
+                workflow: &parts.workflow,
+                expression: &parts.expression,
+                timezone: &parts.timezone,
+                next_at: cron.next(now),
+                context: parts.context.as_deref(),
+                overlap: Overlap::from_name(&parts.overlap).unwrap_or_default(),
+                catchup: Catchup::from_name(&parts.catchup).unwrap_or_default(),
+                at: now,
+            })
         })?;
         Ok(schedule.id.to_string())
     }
@@ -136,6 +149,12 @@ impl Schedules {
     fn cron<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_id(py, id)?;
         let row = self.handle.stored(py, |runtime| runtime.store().cron(id))?;
+        row.map(|row| convert::cron(py, &row)).transpose()
+    }
+
+    /// The cron of that name.
+    fn cron_named<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let row = self.handle.stored(py, |runtime| runtime.store().cron_named(name))?;
         row.map(|row| convert::cron(py, &row)).transpose()
     }
 
@@ -188,5 +207,15 @@ impl Schedules {
     fn cron_stats(&self, py: Python<'_>, since_us: i64) -> PyResult<(u64, u64, u64)> {
         let stats = self.handle.stored(py, |runtime| runtime.store().cron_stats(Wall(since_us)))?;
         Ok((stats.total, stats.successful, stats.lost))
+    }
+}
+
+impl Schedules {
+    /// What is polled under a name, or else runs by the calendar.
+    fn row_of(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
+        match self.handle.trigger_row(py, name)? {
+            Some(row) => Ok(Some(row)),
+            None => self.handle.stored(py, |runtime| runtime.store().cron_named(name)),
+        }
     }
 }

@@ -7,7 +7,7 @@ use cloaca_core::context::Bounds;
 use cloaca_core::engine::{Effects, Engine, Event, Settings};
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::RetryPolicy;
-use cloaca_core::port::{Change, CronMove, Schedule, ScheduleKind};
+use cloaca_core::port::{Change, CronMove, Origin, Schedule, ScheduleKind, Terms};
 use cloaca_core::time::{Mono, Now, Wall};
 use cloaca_core::workflow::{Task, Workflow};
 use uuid::Uuid;
@@ -58,7 +58,12 @@ fn hourly(row: i64, next_at: Option<Wall>) -> Schedule {
         id: Uuid::from_u128(row.unsigned_abs().into()),
         name: String::new(),
         workflow: "mail".into(),
-        kind: ScheduleKind::Cron { expression: "0 * * * *".into(), timezone: "UTC".into(), next_at },
+        kind: ScheduleKind::Cron {
+            expression: "0 * * * *".into(),
+            timezone: "UTC".into(),
+            next_at,
+            terms: Terms::default(),
+        },
         enabled: true,
         disabled_cause: None,
         cursor: None,
@@ -67,7 +72,7 @@ fn hourly(row: i64, next_at: Option<Wall>) -> Schedule {
         created_at: Wall(0),
         updated_at: Wall(0),
         owner: None,
-        declared: false,
+        origin: Origin::Registered,
     }
 }
 

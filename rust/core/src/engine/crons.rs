@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cron::Cron;
 use crate::error::Result;
-use crate::port::{CronMove, Schedule, ScheduleKind};
+use crate::port::{CronMove, Origin, Schedule, ScheduleKind};
 use crate::time::Wall;
 
 /// So many expressions are remembered with what they mean: to read one takes a hundred times as long as to look it up, and all are read
@@ -57,28 +57,31 @@ impl Crons {
 
     /// Notes that this program declares a cron of that name, and that there is one only.
     pub fn declare(&mut self, schedule: &Schedule) {
-        self.withdraw(&schedule.name);
-        if schedule.declared {
-            self.declared.insert(schedule.name.clone());
-        }
+        let is_of_name = |state: &CronState| state.schedule.name == schedule.name;
+        self.remove_if(is_of_name);
+        self.declared.insert(schedule.name.clone());
     }
 
     /// Notes that this program declares no cron of that name.
     pub fn withdraw(&mut self, name: &str) {
         self.declared.remove(name);
-        let is_named = |state: &&CronState| !name.is_empty() && state.schedule.name == name;
-        let rows: Vec<i64> = self.by_row.values().filter(is_named).map(|state| state.schedule.row).collect();
+        self.remove_if(|state| state.schedule.origin == Origin::Declared && state.schedule.name == name);
+    }
+
+    fn remove_if(&mut self, is_meant: impl Fn(&CronState) -> bool) {
+        let meant = self.by_row.values().filter(|state| is_meant(state));
+        let rows: Vec<i64> = meant.map(|state| state.schedule.row).collect();
         rows.into_iter().for_each(|row| drop(self.remove(row)));
     }
 
     /// Whether a cron is to be told of for the first time, because release 0.1.0 left it and no program declares its name.
     pub fn is_old_news(&mut self, schedule: &Schedule) -> bool {
-        !schedule.declared && !schedule.name.is_empty() && self.old_told.insert(schedule.row)
+        schedule.origin == Origin::OldRelease && self.old_told.insert(schedule.row)
     }
 
     /// Whether a cron runs here: one that is declared runs where it is.
     pub fn runs_here(&self, schedule: &Schedule) -> bool {
-        !schedule.declared || self.declared.contains(&schedule.name)
+        schedule.origin != Origin::Declared || self.declared.contains(&schedule.name)
     }
 
     /// Adds a cron, in place of any other of its row.
@@ -154,6 +157,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::port::Terms;
 
     fn cron(row: i64, workflow: &str) -> CronState {
         let (expression, timezone) = ("0 9 * * *".to_owned(), "UTC".to_owned());
@@ -162,7 +166,7 @@ mod tests {
             id: Uuid::nil(),
             name: String::new(),
             workflow: workflow.to_owned(),
-            kind: ScheduleKind::Cron { expression, timezone, next_at: None },
+            kind: ScheduleKind::Cron { expression, timezone, next_at: None, terms: Terms::default() },
             enabled: true,
             disabled_cause: None,
             cursor: None,
@@ -171,7 +175,7 @@ mod tests {
             created_at: Wall(0),
             updated_at: Wall(0),
             owner: None,
-            declared: false,
+            origin: Origin::Registered,
         };
         CronState { cron: Cron::parse("0 9 * * *", "UTC").unwrap(), schedule, next: Wall(row) }
     }

@@ -18,7 +18,7 @@ const CLOCK_BACK_US: i64 = 1_000_000;
 
 impl Engine {
     pub(super) fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {
-        let ScheduleKind::Cron { expression, timezone, next_at } = &schedule.kind else { return };
+        let ScheduleKind::Cron { expression, timezone, next_at, .. } = &schedule.kind else { return };
         if !self.settings.crons_enabled || !schedule.enabled || !self.crons.runs_here(&schedule) {
             self.crons.remove(schedule.row);
             return;
@@ -148,8 +148,9 @@ fn newest_slots(cron: &Cron, first: Wall, now: Wall, slots_max: usize) -> (VecDe
     }
 }
 
+/// What a moment's run begins with: what was registered with the cron, and which moment it is.
 fn cron_context(schedule: &Schedule, slot: Wall) -> Arc<str> {
-    let ScheduleKind::Cron { expression, timezone, .. } = &schedule.kind else {
+    let ScheduleKind::Cron { expression, timezone, terms, .. } = &schedule.kind else {
         unreachable!("only crons have slots")
     };
     let context = json!({
@@ -158,5 +159,10 @@ fn cron_context(schedule: &Schedule, slot: Wall) -> Arc<str> {
         "schedule_timezone": timezone,
         "schedule_expression": expression,
     });
-    context.to_string().into()
+    let moment = context.to_string();
+    // As text: what numbers a program writes is not for us to read.
+    match terms.context.as_deref().and_then(|given| given.strip_suffix('}')).filter(|given| given.len() > 1) {
+        Some(given) => format!("{given},{}", &moment[1..]).into(),
+        None => moment.into(),
+    }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::cron::Cron;
 use crate::engine::{Effects, Event};
-use crate::port::{Forgotten, NewCron, Schedule, ScheduleKind, Stored};
+use crate::port::{Forgotten, NewCron, Origin, Schedule, ScheduleKind, Stored};
 use crate::runtime::park::{MutexGuard, lock};
 use crate::runtime::{Runtime, Shared};
 
@@ -19,16 +19,16 @@ impl Runtime {
         self.step(Event::CronWithdrawn(name.into()));
     }
 
-    /// Registers a cron, or finds the one with the same three; with a name it is declared.
+    /// Registers or declares a cron: makes it, or finds the one that it is.
     ///
     /// # Errors
     /// A [`crate::port::Fault`] of the store.
     pub fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {
         let _turn = self.shared.turn();
         let row = self.shared.store.put_cron(cron)?;
-        self.told(match cron.name.is_empty() {
-            true => Event::Cron(row.clone()),
-            false => Event::CronDeclared(row.clone()),
+        self.told(match cron.origin {
+            Origin::Declared => Event::CronDeclared(row.clone()),
+            Origin::Registered | Origin::OldRelease => Event::Cron(row.clone()),
         });
         Ok(row)
     }

@@ -8,9 +8,9 @@ use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::grid;
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight, NewCron, NewRun, Old,
-    Page, Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
-    Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow,
-    TriggerState, Unfinished,
+    Origin, Page, Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter,
+    ScheduleKind, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange,
+    TriggerRow, TriggerState, Unfinished,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -354,7 +354,7 @@ impl State {
             created_at: at,
             updated_at: at,
             owner: Some(epoch),
-            declared: false,
+            origin: Origin::Declared,
         };
         let state = state_of(&schedule);
         self.schedules.push(schedule);
@@ -652,6 +652,10 @@ impl Store for MemoryStore {
     }
 
     fn cron(&self, _id: Uuid) -> Stored<Option<Schedule>> {
+        nobody_asks()
+    }
+
+    fn cron_named(&self, _name: &str) -> Stored<Option<Schedule>> {
         nobody_asks()
     }
 

@@ -3,10 +3,13 @@
 mod cron;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::grid;
 use cloaca_core::port::{
-    Forgotten, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow, TriggerState,
+    Catchup, Forgotten, Origin, Page, Schedule, ScheduleFilter, ScheduleKind, Terms, TickChange, TriggerRow,
+    TriggerState,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, Row, named_params};
@@ -17,7 +20,7 @@ use crate::sqlite::owner;
 use crate::sqlite::run::{self, Other};
 use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
 
-pub use cron::{cron, delete_cron, move_cron, put_cron, update_cron};
+pub use cron::{cron, cron_named, delete_cron, move_cron, put_cron, update_cron};
 
 const TRIGGER: &str = "trigger";
 const CRON: &str = "cron";
@@ -26,7 +29,8 @@ const CRON: &str = "cron";
 macro_rules! columns {
     () => {
         "row, id, kind, name, workflow, interval_us, allow_concurrent, expression, timezone, next_at, enabled,
-         disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at, owner, declared_as IS NOT NULL"
+         disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at, owner, declared_as IS NOT NULL,
+         registered, context, overlap, catchup"
     };
 }
 use columns;
@@ -46,7 +50,7 @@ fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         created_at: wall_at(row, 15)?,
         updated_at: wall_at(row, 16)?,
         owner: row.get(17)?,
-        declared: row.get(18)?,
+        origin: origin_of(row)?,
     })
 }
 
@@ -55,7 +59,27 @@ fn kind_of(row: &Row<'_>) -> rusqlite::Result<ScheduleKind> {
     if kind == TRIGGER {
         return Ok(ScheduleKind::Trigger { interval_us: row.get(5)?, allow_concurrent: row.get(6)? });
     }
-    Ok(ScheduleKind::Cron { expression: row.get(7)?, timezone: row.get(8)?, next_at: wall_maybe_at(row, 9)? })
+    let (overlap, catchup): (Option<String>, Option<String>) = (row.get(21)?, row.get(22)?);
+    let terms = Terms {
+        context: row.get::<_, Option<String>>(20)?.map(Arc::from),
+        overlap: overlap.and_then(|name| Overlap::from_name(&name)).unwrap_or_default(),
+        catchup: catchup.and_then(|name| Catchup::from_name(&name)).unwrap_or_default(),
+    };
+    Ok(ScheduleKind::Cron {
+        expression: row.get(7)?,
+        timezone: row.get(8)?,
+        next_at: wall_maybe_at(row, 9)?,
+        terms,
+    })
+}
+
+fn origin_of(row: &Row<'_>) -> rusqlite::Result<Origin> {
+    let (kind, is_declared, is_registered): (String, bool, bool) = (row.get(2)?, row.get(18)?, row.get(19)?);
+    Ok(match (is_registered, is_declared || kind == TRIGGER) {
+        (true, _) => Origin::Registered,
+        (false, true) => Origin::Declared,
+        (false, false) => Origin::OldRelease,
+    })
 }
 
 fn one(db: &Connection, sql: &str, params: impl Params) -> Result<Option<Schedule>, Failure> {
@@ -316,7 +340,7 @@ pub fn forget(db: &Connection, epoch: i64, name: &str) -> Result<Forgotten, Fail
     // Indices schedules_trigger, schedules_cron_name.
     const FOUND: &str = "
         SELECT row, owner FROM schedules WHERE kind = 'trigger' AND name = :name
-        UNION ALL SELECT row, NULL FROM schedules WHERE kind = 'cron' AND name = :name AND name <> ''";
+        UNION ALL SELECT row, NULL FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND NOT registered";
     // Index ticks_schedule, and primary keys.
     const GONE: [&str; 3] = [
         "DELETE FROM ticks WHERE schedule = :row",

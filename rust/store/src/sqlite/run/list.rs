@@ -14,12 +14,12 @@ use crate::sqlite::value::{count_at, hash_at, id_at, run_status_at, signed, wall
 macro_rules! select_runs {
     ($contexts:literal, $from:literal, $condition:literal) => {
         concat!(
-            "SELECT r.row, r.id, r.workflow, r.status, s.name, r.run_key, r.context_hash, r.scheduled_at,
+            "SELECT r.row, r.id, r.workflow, r.status, nullif(s.name, ''), r.run_key, r.context_hash, r.scheduled_at,
                 r.created_at, r.completed_at, r.error, r.started_at, ",
             $contexts,
             " FROM ",
             $from,
-            " LEFT JOIN schedules AS s ON s.row = r.schedule AND s.kind = 'trigger' WHERE ",
+            " LEFT JOIN schedules AS s ON s.row = r.schedule WHERE ",
             $condition
         )
     };
@@ -30,7 +30,7 @@ macro_rules! page_of_runs {
     ($from:literal, $condition:literal) => {
         concat!(
             select_runs!("CASE WHEN :contexts THEN r.context END, NULL", $from, $condition),
-            " AND (:schedule IS NULL OR r.schedule = :schedule)
+            " AND (:schedule IS NULL OR r.schedule IN (:schedule, :other))
             AND (:workflow IS NULL OR r.workflow = :workflow)
             AND (:status IS NULL OR r.status = :status)
             ORDER BY r.row DESC LIMIT :limit OFFSET :offset"
@@ -54,10 +54,11 @@ pub const PLANS: [(&str, &str); 4] = [
 
 /// Runs, newest first.
 pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<RunRow>, Failure> {
-    let Some(schedule) = schedule_row(db, filter)? else { return Ok(Vec::new()) };
-    let mut statement = db.prepare_cached(statement_for(filter, schedule))?;
+    let Some((schedule, other)) = schedule_rows(db, filter)? else { return Ok(Vec::new()) };
+    let mut statement = db.prepare_cached(statement_for(filter, schedule, other))?;
     let params = named_params! {
         ":schedule": schedule,
+        ":other": other,
         ":workflow": filter.workflow,
         ":status": filter.status.map(RunStatus::name),
         ":contexts": filter.contexts,
@@ -68,19 +69,21 @@ pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<RunRo
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The schedule that the filter asks for, if any; the outer none means that no run can match.
-fn schedule_row(db: &Connection, filter: &RunFilter) -> Result<Option<Option<i64>>, Failure> {
-    let Some(name) = &filter.trigger else { return Ok(Some(filter.schedule)) };
-    let row = schedule::trigger(db, name)?.map(|trigger| trigger.row);
-    let matches_other = filter.schedule.is_none_or(|schedule| Some(schedule) == row);
-    Ok(row.filter(|_| matches_other).map(Some))
+/// The schedules that the filter asks for, if any; the outer none means that no run can match. A name may have been polled before it was a
+/// cron, or the other way round.
+fn schedule_rows(db: &Connection, filter: &RunFilter) -> Result<Option<(Option<i64>, Option<i64>)>, Failure> {
+    let Some(name) = &filter.trigger else { return Ok(Some((filter.schedule, None))) };
+    let found = [schedule::trigger(db, name)?, schedule::cron_named(db, name)?];
+    let rows = found.into_iter().flatten().map(|schedule| schedule.row);
+    let mut rows = rows.filter(|&row| filter.schedule.is_none_or(|schedule| schedule == row));
+    Ok(rows.next().map(|row| (Some(row), rows.next())))
 }
 
 /// The statement that reads the fewest rows. There are few unfinished runs, and a schedule has one workflow.
-fn statement_for(filter: &RunFilter, schedule: Option<i64>) -> &'static str {
+fn statement_for(filter: &RunFilter, schedule: Option<i64>, other: Option<i64>) -> &'static str {
     match filter.status {
         Some(RunStatus::Pending | RunStatus::Running) => UNFINISHED,
-        _ if schedule.is_some() => BY_SCHEDULE,
+        _ if schedule.is_some() && other.is_none() => BY_SCHEDULE,
         _ if filter.workflow.is_some() => BY_WORKFLOW,
         _ => ANY,
     }

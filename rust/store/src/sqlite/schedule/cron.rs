@@ -1,7 +1,7 @@
-//! Rows of crons. Invariant: a declared cron's name, and the workflow, expression and zone of a cron that was registered by hand, stand in
-//! at most one row.
+//! Rows of crons. Invariant: a name of a cron that is declared or registered, and the workflow, expression and zone of one that was registered
+//! without a name, stand in at most one row.
 
-use cloaca_core::port::{CronMove, NewCron, Schedule};
+use cloaca_core::port::{CronMove, NewCron, Origin, Schedule};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, Row, named_params};
 use uuid::Uuid;
@@ -27,79 +27,92 @@ pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
 
 /// The cron that a call registers or a program declares, made if there is none.
 pub fn put_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Schedule, Failure> {
-    const TO_DATA: &str = "UPDATE schedules SET name = '', declared_as = NULL WHERE row = :row";
-    let same = same_cron(db, cron.workflow, cron.expression, cron.timezone)?;
-    if !cron.name.is_empty() {
-        return declare_cron(db, cron, same.filter(|same| same.name.is_empty()));
-    }
-    match same {
-        // What is registered by hand stays, whatever programs declare.
-        Some(same) if same.declared => {
-            db.prepare_cached(TO_DATA)?.execute(named_params! { ":row": same.row })?;
-            Ok(Schedule { name: String::new(), declared: false, ..same })
+    let known = match cron.name.is_empty() {
+        true => same_cron(db, cron.workflow, cron.expression, cron.timezone)?.map(|same| same.row),
+        false => named_cron(db, cron)?,
+    };
+    let Some(row) = known else { return insert_cron(db, cron) };
+    Ok(match cron_in(db, row)?.expect("a row found in this transaction is there") {
+        // What is registered by a call stays as it is, whatever programs declare.
+        known if known.origin == Origin::Registered && cron.origin != Origin::Registered => known,
+        _ => {
+            settle(db, row, cron)?;
+            cron_in(db, row)?.expect("a row found in this transaction is there")
         }
-        Some(same) => Ok(same),
-        None => insert_cron(db, cron, None),
-    }
+    })
 }
 
-/// The cron of a name, as it is declared now; `data` is the one that was registered by hand with the same three.
-fn declare_cron(db: &Connection, cron: &NewCron<'_>, data: Option<Schedule>) -> Result<Schedule, Failure> {
-    // Index schedules_cron_name.
+/// What was asked for by a name, for whoever asks for it again.
+fn asked(cron: &NewCron<'_>) -> Option<String> {
+    let asked = || format!("{}\n{}\n{}", cron.workflow, cron.expression, cron.timezone);
+    (!cron.name.is_empty()).then(asked)
+}
+
+/// The row of a name, which has the three now that were asked for, unless they were asked for before; all others of that name are gone.
+fn named_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Option<i64>, Failure> {
+    // Index schedules_cron_name. Release 0.1.0 left one for each expression that a name ever had.
     const NAMED: &str = "
-        SELECT row, declared_as, workflow IS :workflow AND expression IS :expression AND timezone IS :timezone
-        FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' ORDER BY row";
+        SELECT row, declared_as IS :asked OR (declared_as IS NULL AND workflow IS :workflow AND expression IS :expression
+            AND timezone IS :timezone), registered
+        FROM schedules WHERE kind = 'cron' AND name = :name AND name <> ''
+        ORDER BY declared_as IS NULL, 2 DESC, row DESC LIMIT 1";
     const FORGET: &str =
         "DELETE FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND row <> :keep";
-    const ADOPT: &str = "UPDATE schedules SET declared_as = :declared_as WHERE row = :row";
     const CHANGE: &str = "
         UPDATE schedules SET workflow = :workflow, expression = :expression, timezone = :timezone, next_at = :next_at,
-            declared_as = :declared_as, updated_at = max(:at, updated_at + 1)
+            updated_at = max(:at, updated_at + 1)
         WHERE row = :row";
-    let forget =
-        |keep: i64| db.prepare_cached(FORGET)?.execute(named_params! { ":name": cron.name, ":keep": keep });
-    if let Some(data) = data {
-        forget(data.row)?;
-        return Ok(data);
-    }
-    let declared_as = format!("{}\n{}\n{}", cron.workflow, cron.expression, cron.timezone);
     let params = named_params! {
-        ":name": cron.name, ":workflow": cron.workflow, ":expression": cron.expression, ":timezone": cron.timezone,
+        ":name": cron.name,
+        ":workflow": cron.workflow,
+        ":expression": cron.expression,
+        ":timezone": cron.timezone,
+        ":asked": asked(cron),
     };
-    let read =
-        |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, bool>(2)?));
-    let named: Vec<(i64, Option<String>, bool)> =
-        db.prepare_cached(NAMED)?.query_map(params, read)?.collect::<rusqlite::Result<_>>()?;
-    // Release 0.1.0 left one for each expression that a name ever had.
-    let known = named.iter().find(|(_, before, _)| before.is_some());
-    let known = known.or_else(|| named.iter().find(|(_, _, is_same)| *is_same)).or(named.last());
-    let Some((row, before, is_same)) = known else { return insert_cron(db, cron, Some(&declared_as)) };
-    forget(*row)?;
-    match before {
-        Some(before) if *before == declared_as => {}
-        None if *is_same => {
-            db.prepare_cached(ADOPT)?.execute(named_params! { ":row": row, ":declared_as": declared_as })?;
-        }
-        _ => {
-            db.prepare_cached(CHANGE)?.execute(named_params! {
-                ":row": row,
-                ":workflow": cron.workflow,
-                ":expression": cron.expression,
-                ":timezone": cron.timezone,
-                ":next_at": micros(cron.next_at),
-                ":declared_as": declared_as,
-                ":at": cron.at.0,
-            })?;
-        }
+    let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?));
+    let mut statement = db.prepare_cached(NAMED)?;
+    let Some((row, is_same, registered)) = statement.query_map(params, read)?.next().transpose()? else {
+        return Ok(None);
+    };
+    db.prepare_cached(FORGET)?.execute(named_params! { ":name": cron.name, ":keep": row })?;
+    if !is_same && (!registered || cron.origin == Origin::Registered) {
+        db.prepare_cached(CHANGE)?.execute(named_params! {
+            ":row": row,
+            ":workflow": cron.workflow,
+            ":expression": cron.expression,
+            ":timezone": cron.timezone,
+            ":next_at": micros(cron.next_at),
+            ":at": cron.at.0,
+        })?;
     }
-    Ok(cron_in(db, *row)?.expect("a row found in this transaction is there"))
+    Ok(Some(row))
 }
 
-fn insert_cron(db: &Connection, cron: &NewCron<'_>, declared_as: Option<&str>) -> Result<Schedule, Failure> {
+/// Notes whose a cron is and on which terms it runs. What is so already isn't written.
+fn settle(db: &Connection, row: i64, cron: &NewCron<'_>) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET declared_as = :asked, registered = :registered, context = :context, overlap = :overlap,
+            catchup = :catchup
+        WHERE row = :row AND (declared_as IS NOT :asked OR registered IS NOT :registered OR context IS NOT :context
+            OR overlap IS NOT :overlap OR catchup IS NOT :catchup)";
+    db.prepare_cached(SQL)?.execute(named_params! {
+        ":row": row,
+        ":asked": asked(cron),
+        ":registered": cron.origin == Origin::Registered,
+        ":context": cron.context,
+        ":overlap": cron.overlap.name(),
+        ":catchup": cron.catchup.name(),
+    })?;
+    Ok(())
+}
+
+fn insert_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Schedule, Failure> {
     const SQL: &str = "
         INSERT INTO schedules
-            (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as)
-        VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, 1, :at, :at, :declared_as)";
+            (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as, registered,
+             context, overlap, catchup)
+        VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, 1, :at, :at, :asked, :registered,
+             :context, :overlap, :catchup)";
     db.prepare_cached(SQL)?.execute(named_params! {
         ":id": cron.id.to_string(),
         ":name": cron.name,
@@ -108,7 +121,11 @@ fn insert_cron(db: &Connection, cron: &NewCron<'_>, declared_as: Option<&str>) -
         ":timezone": cron.timezone,
         ":next_at": micros(cron.next_at),
         ":at": cron.at.0,
-        ":declared_as": declared_as,
+        ":asked": asked(cron),
+        ":registered": cron.origin == Origin::Registered,
+        ":context": cron.context,
+        ":overlap": cron.overlap.name(),
+        ":catchup": cron.catchup.name(),
     })?;
     Ok(cron_in(db, db.last_insert_rowid())?.expect("a row inserted in this transaction is there"))
 }
@@ -118,7 +135,7 @@ fn cron_in(db: &Connection, row: i64) -> Result<Option<Schedule>, Failure> {
     one(db, SQL, named_params! { ":row": row })
 }
 
-/// The one that was registered by hand, if there are several.
+/// The one that was registered without a name: others are known by theirs, whatever they start and when.
 fn same_cron(
     db: &Connection,
     workflow: &str,
@@ -130,8 +147,7 @@ fn same_cron(
         "SELECT ",
         columns!(),
         " FROM schedules
-        WHERE kind = 'cron' AND workflow = :workflow AND expression = :expression AND timezone = :timezone
-        ORDER BY name, row LIMIT 1"
+        WHERE kind = 'cron' AND name = '' AND workflow = :workflow AND expression = :expression AND timezone = :timezone"
     );
     let params = named_params! { ":workflow": workflow, ":expression": expression, ":timezone": timezone };
     one(db, SQL, params)
@@ -151,8 +167,9 @@ pub fn update_cron(
         SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = max(:at, updated_at + 1)
         WHERE id = :id AND kind = 'cron'";
     let Some(schedule) = cron(db, id)? else { return Ok(false) };
-    if let Some(other) =
-        same_cron(db, &schedule.workflow, expression, timezone)?.filter(|other| other.id != id)
+    if schedule.name.is_empty()
+        && let Some(other) =
+            same_cron(db, &schedule.workflow, expression, timezone)?.filter(|other| other.id != id)
     {
         return Err(Failure::Refused(format!(
             "workflow '{}' already has a cron '{expression}' in '{timezone}': {}; change or delete that one",
@@ -179,4 +196,16 @@ pub fn delete_cron(db: &Connection, id: Uuid) -> Result<bool, Failure> {
 pub fn cron(db: &Connection, id: Uuid) -> Result<Option<Schedule>, Failure> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM schedules WHERE kind = 'cron' AND id = :id");
     one(db, SQL, named_params! { ":id": id.to_string() })
+}
+
+/// The cron of that name; of those that release 0.1.0 left the oldest.
+pub fn cron_named(db: &Connection, name: &str) -> Result<Option<Schedule>, Failure> {
+    // Index schedules_cron_name.
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM schedules WHERE kind = 'cron' AND name = :name AND name <> ''
+        ORDER BY declared_as IS NULL, row LIMIT 1"
+    );
+    one(db, SQL, named_params! { ":name": name })
 }
