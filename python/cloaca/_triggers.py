@@ -164,9 +164,8 @@ class Triggers:
         engine = self._open()
         deadline = monotonic() + TICK_SECONDS_MAX
         name = check.text(trigger_name, "trigger_name", TriggerError)
-        if name not in self._declarations.places and (cron := self._cron_of(name)) is not None:
-            if name in self._declarations.crons or cron["registered"]:
-                return self._tick_cron(cron, dry_run)
+        if name not in self._declarations.places and (cron := self._runs_here(name)) is not None:
+            return self._tick_cron(cron, dry_run)
         # A trigger that was declared a moment ago has no row yet.
         places = self._declarations.places
         while (ticket := engine.polls.poll_now(name)) is None or (ticket is False and name in places):
@@ -248,6 +247,12 @@ class Triggers:
         """The schedule of the cron that a trigger of this name is, or was."""
         row: dict[str, Any] | None = self._open().schedules.cron_named(name)
         return row
+
+    def _runs_here(self, name: str) -> dict[str, Any] | None:
+        """The same, if it runs in this program."""
+        cron = self._cron_of(name)
+        is_here = cron is not None and (cron["registered"] or name in self._declarations.crons)
+        return cron if is_here else None
 
     def _polled_by(self, name: str) -> int | None:
         """The number of the living runner that polls a trigger."""
