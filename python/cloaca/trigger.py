@@ -223,9 +223,9 @@ def unregister_trigger(name: str) -> None:
     """Declares a trigger no more: the runners of this process stop polling it, and its cron runs only where
     other programs declare it.
 
-    What the store keeps of it stays: declared again, it goes on with its cursor, and its cron makes up for
-    what it missed. A poll in flight still counts. Another process that declares it polls it once the
-    runner here that did has ended.
+    What the store keeps of it stays: declared again, it goes on with its cursor, and one poll, or its cron,
+    makes up for what it missed. A poll in flight still counts. Another process that declares it polls it from
+    then on, once a poll that is in flight here is over.
 
     Raises:
         TriggerError: (a `ValueError`) no such trigger is declared.

@@ -243,6 +243,8 @@ impl Engine {
             }
             Event::CronWithdrawn(name) => self.crons.withdraw(&name),
             Event::Withdrawn(slot) => self.withdrawn(slot),
+            Event::Vacated(slots) => slots.into_iter().for_each(|slot| self.vacated(slot, now, out)),
+            Event::Free(triggers) => self.ask_for_free(&triggers, now, out),
             Event::Cron(schedule) => {
                 let row = schedule.row;
                 self.cron(schedule, now, out);

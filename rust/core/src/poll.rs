@@ -31,6 +31,8 @@ pub struct Poller {
     slot_of: HashMap<i64, u32>,
     /// Places of triggers that were declared again, for the next time.
     free: HashMap<Arc<str>, Vec<u32>>,
+    /// Places of triggers that were withdrawn, and of whose polls none is in flight any more.
+    vacated: Vec<u32>,
     per_interval: HashMap<u64, u64>,
     counts: PollCounts,
     random: u64,
@@ -54,6 +56,7 @@ impl Poller {
             rests: Vec::new(),
             slot_of: HashMap::new(),
             free: HashMap::new(),
+            vacated: Vec::new(),
             per_interval: HashMap::new(),
             counts: PollCounts::default(),
             random: 0x9E37_79B9_7F4A_7C15,

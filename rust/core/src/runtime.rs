@@ -425,6 +425,7 @@ impl Shared {
             lost,
             rearm,
             cancels,
+            tells,
             logs,
             ends,
             is_buried,
@@ -470,6 +471,9 @@ impl Shared {
         if !cancels.is_empty() {
             lock(&self.cancels).extend(cancels);
             self.wake_liaison();
+        }
+        if tells {
+            self.store.wake_others(self.epoch);
         }
         if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) {
             self.tell_watches(ended, started, keyed, lost);

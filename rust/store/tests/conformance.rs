@@ -44,6 +44,7 @@ claims! {
     a_declared_trigger_keeps_its_switch_and_cursor
     a_declaration_without_a_change_is_no_update
     the_grid_of_a_trigger_outlives_its_owner
+    a_trigger_that_is_let_go_is_free_for_others
     what_an_owner_heeded_is_told_to_the_next
     a_wait_is_kept_until_the_next_tick_or_switch
     an_owner_who_left_declares_and_starts_nothing
@@ -281,6 +282,24 @@ fn the_grid_of_a_trigger_outlives_its_owner(store: &dyn Store) {
     store.leave(first, &InFlight::default(), Wall(50)).unwrap();
     let handed_over = Kept { heeded_until: Some(Wall(10)), ..kept };
     assert_eq!(grid(store, second, 60), Some(handed_over), "the first was never seen");
+}
+
+fn a_trigger_that_is_let_go_is_free_for_others(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    declared(store, first, "inbox");
+    let second = store.join(Wall(2)).unwrap();
+    let let_go = |epoch, at| commit(store, Change::LetGo { epoch, trigger: "inbox".into(), at: Wall(at) });
+    let owner = || store.trigger("inbox").unwrap().unwrap().owner;
+    assert_eq!(
+        (let_go(second, 20), owner()),
+        (Receipt::LetGo, Some(first)),
+        "it is not the second's to let go"
+    );
+    assert_eq!((let_go(first, 30), owner()), (Receipt::LetGo, None));
+    let heeded = grid(store, second, 60).and_then(|kept| kept.heeded_until);
+    assert_eq!((heeded, owner()), (Some(Wall(30)), Some(second)), "until then it was polled");
+    assert_eq!(let_go(first, 70), Receipt::LetGo);
+    assert_eq!(owner(), Some(second));
 }
 
 fn what_an_owner_heeded_is_told_to_the_next(store: &dyn Store) {

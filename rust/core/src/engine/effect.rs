@@ -31,6 +31,8 @@ pub struct Effects {
     pub rearm: Vec<Rearm>,
     /// Runs whose end other owners are asked for.
     pub cancels: Vec<Uuid>,
+    /// Whether there is news for other owners.
+    pub tells: bool,
     /// To the user's log.
     pub logs: Vec<Note>,
     /// How many ends of runs are known now, if more than before.
@@ -99,6 +101,8 @@ pub enum Then {
     },
     /// That an attempt has begun is on record.
     Begun,
+    /// Tell others that a trigger is free.
+    LetGo,
     /// Nothing.
     Nothing,
 }

@@ -139,6 +139,10 @@ pub enum Event {
     CronWithdrawn(Arc<str>),
     /// The program declares what is polled in that place no more.
     Withdrawn(u32),
+    /// Nothing of what was withdrawn in these places is in flight any more.
+    Vacated(Vec<u32>),
+    /// Nobody polls the triggers of these names, as far as the store knows.
+    Free(Vec<Arc<str>>),
     /// A cron was registered, changed or read from the store.
     Cron(Schedule),
     /// A cron was deleted or disabled.

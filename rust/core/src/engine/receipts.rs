@@ -109,6 +109,7 @@ impl Engine {
                 }
             }
             (Then::Declared { .. }, _) => out.is_buried = true,
+            (Then::LetGo, _) => out.tells = true,
             (Then::Nothing, _) => {}
         }
     }
@@ -136,7 +137,7 @@ impl Engine {
             Then::Declared { slot, .. } => {
                 out.logs.push(Note::DeclarationRefused { trigger: self.trigger_in(slot), why: words });
             }
-            Then::Nothing | Then::Begun => out.logs.push(Note::HistoryRefused { why: words }),
+            Then::Nothing | Then::Begun | Then::LetGo => out.logs.push(Note::HistoryRefused { why: words }),
         }
     }
 

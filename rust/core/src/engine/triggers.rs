@@ -33,6 +33,23 @@ impl Engine {
         self.withdrawn.insert(slot);
     }
 
+    /// Nothing of a withdrawn trigger is in flight here any more: whoever else declares it may poll it.
+    pub(super) fn vacated(&mut self, slot: u32, now: Now, out: &mut Effects) {
+        let Some(name) = self.declared_in(slot).map(|declared| Arc::clone(&declared.row.name)) else {
+            return;
+        };
+        // It may be declared again by now.
+        if self.withdrawn.contains(&slot) && self.place_of(&name) == Some(slot) {
+            out.commits.push((Change::LetGo { epoch: self.epoch, trigger: name, at: now.wall }, Then::LetGo));
+        }
+    }
+
+    /// Others have let go of these triggers.
+    pub(super) fn ask_for_free(&mut self, triggers: &[Arc<str>], now: Now, out: &mut Effects) {
+        let places = triggers.iter().filter_map(|name| self.place_of(name));
+        places.filter(|slot| self.parked.contains(slot)).for_each(|slot| self.ask_for(slot, now, out));
+    }
+
     /// The newest place of the trigger of that name.
     pub fn place_of(&self, trigger: &str) -> Option<u32> {
         self.slot_of.get(trigger).copied()

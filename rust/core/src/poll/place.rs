@@ -87,6 +87,7 @@ impl Poller {
             enabled: true,
             elsewhere: false,
             retired: false,
+            is_leaving: false,
             waits_for: None,
             successor: None,
             older: None,
@@ -128,6 +129,7 @@ impl Poller {
     pub fn withdraw(&mut self, slot: u32) {
         let rest = &mut self.rests[slot as usize];
         rest.retired = true;
+        rest.is_leaving = true;
         rest.make_up = None;
         // What it waits for is still in flight: the next declaration waits for that.
         let schedule = rest.schedule;
@@ -138,10 +140,27 @@ impl Poller {
             self.slot_of.remove(&schedule);
         }
         self.note(slot);
+        self.vacate(slot);
+    }
+
+    /// Notes that a withdrawn trigger may be polled by others, once that is so.
+    fn vacate(&mut self, slot: u32) {
+        let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
+        let is_busy = state.in_body && !rest.given_up || state.in_commit || rest.waits_for.is_some();
+        if rest.is_leaving && !is_busy {
+            rest.is_leaving = false;
+            self.vacated.push(slot);
+        }
+    }
+
+    /// Places of triggers that were withdrawn, and may be polled by others now; each of them once.
+    pub fn take_vacated(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.vacated)
     }
 
     /// Nothing of an older declaration is in flight any more: the one that waits for it is polled, with what that left.
     pub(super) fn make_room(&mut self, slot: u32, now: Mono) {
+        self.vacate(slot);
         let rest = &mut self.rests[slot as usize];
         let Some(new) = rest.successor.take() else { return };
         let (cursor, fired_at) = (rest.cursor.clone(), rest.fired_at);
@@ -153,6 +172,7 @@ impl Poller {
         }
         self.note(new);
         self.arm(new, now);
+        self.vacate(new);
     }
 
     /// Brings the hot half of a slot in line with the other.
@@ -188,7 +208,10 @@ impl Poller {
         self.free_older(slot);
         match self.slots[slot as usize].is_live {
             true => self.arm(slot, now),
-            false => self.give_way(slot),
+            false if elsewhere => self.give_way(slot),
+            // A poll in flight still counts; what is armed meanwhile is its time-out.
+            false if self.slots[slot as usize].in_body => {}
+            false => self.wheel.cancel(slot),
         }
         before.is_some_and(|before| before != row.enabled)
     }
@@ -271,6 +294,7 @@ impl Poller {
         {
             self.rests[new as usize].waits_for = None;
             self.note(new);
+            self.vacate(new);
         }
     }
 }

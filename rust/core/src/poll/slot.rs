@@ -35,6 +35,8 @@ pub(super) struct Rest {
     /// Another owner polls it.
     pub elsewhere: bool,
     pub retired: bool,
+    /// The program declares it no more: another owner may poll it, once nothing is in flight here.
+    pub is_leaving: bool,
     /// The place of the same trigger as it was declared before, while its last poll is in flight: no two bodies of one trigger run at once.
     pub waits_for: Option<u32>,
     /// The place that waits for this one.

@@ -185,6 +185,15 @@ pub enum Change {
         /// When.
         at: Wall,
     },
+    /// A trigger that its program declares no more: whoever else declares it may poll it.
+    LetGo {
+        /// The owner that polled it; it is left alone if another one does.
+        epoch: i64,
+        /// Its name.
+        trigger: Arc<str>,
+        /// When.
+        at: Wall,
+    },
     /// History gathered since the last write: runs of equal outcomes, appended to the last row where equal.
     History(Vec<Stretch>),
 }
@@ -207,6 +216,8 @@ pub enum Receipt {
     Declared(TriggerState),
     /// The history is kept.
     History,
+    /// The trigger is free.
+    LetGo,
     /// The lease was lost: nothing of this change was written.
     Fenced,
     /// The store will never take this change, and says why: nothing of it was written. Made by who commits, out of a [`crate::port::Fault::Final`].

@@ -113,6 +113,10 @@ impl Shared {
             let _ = self.store.seen(self.epoch, now.wall);
             round.seen_due = now.mono.after(SEEN_EVERY);
         }
+        let vacated = lock(&self.polls).poller.take_vacated();
+        if !vacated.is_empty() {
+            self.step(Event::Vacated(vacated));
+        }
         self.forget(&mut round.forgetting, now);
         if self.workflow_is_new.swap(false, Ordering::AcqRel) && recovery {
             self.recover();
@@ -269,6 +273,10 @@ impl Shared {
             }
         }
         self.wake_pollers();
+        if lock(&self.engine).has_parked() {
+            let free = triggers.iter().filter(|trigger| trigger.owner.is_none());
+            self.step(Event::Free(free.map(|trigger| trigger.name.as_str().into()).collect()));
+        }
         let crons = self.all_schedules(ScheduleFilter::Crons)?;
         if !self.replace_crons(version, crons) {
             return self.read_news();

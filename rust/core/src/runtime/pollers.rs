@@ -212,6 +212,7 @@ impl Runtime {
         lock(&self.shared.polls).poller.withdraw(slot);
         engine.step(Event::Withdrawn(slot), self.now(), &mut effects);
         self.shared.carry_out(engine, effects);
+        self.shared.wake_liaison();
     }
 
     /// The places for triggers of these names, all of them different, that are about to be declared, and by this thread alone: free ones of

@@ -22,8 +22,13 @@ pub const CATCH_UP: Duration = Duration::from_secs(10);
 /// Something that the program of a process has yet to declare.
 #[derive(Clone)]
 pub enum Declaration {
-    Workflow { number: usize, version: usize },
+    Workflow {
+        number: usize,
+        version: usize,
+    },
     Triggers(Vec<Trigger>),
+    /// A trigger of that name is declared no more.
+    Gone(Arc<str>),
 }
 
 /// What a transaction of the writer's consists of; the same changes again as long as the store refuses them.

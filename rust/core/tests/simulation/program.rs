@@ -140,8 +140,36 @@ impl World {
                 self.step(p, Event::Workflow(workflow));
             }
             Declaration::Triggers(triggers) => self.declare_triggers(p, triggers),
+            Declaration::Gone(trigger) => self.withdraw(p, &trigger),
         }
         true
+    }
+
+    fn withdraw(&mut self, p: usize, trigger: &str) {
+        let process = &mut self.processes[p];
+        let Some(slot) = process.engine.place_of(trigger) else { return };
+        process.slots[slot as usize].is_retired = true;
+        process.poller.withdraw(slot);
+        self.withdrawals += 1;
+        self.note(|| format!("{p}: declares {trigger} no more"));
+        self.step(p, Event::Withdrawn(slot));
+    }
+
+    /// The liaison sees which triggers others may have.
+    pub fn vacate(&mut self, p: usize) -> bool {
+        let vacated = self.processes[p].poller.take_vacated();
+        let has_moved = !vacated.is_empty();
+        if has_moved {
+            self.step(p, Event::Vacated(vacated));
+        }
+        has_moved
+    }
+
+    pub fn tell_others(&mut self, p: usize) {
+        let epoch = self.processes[p].epoch;
+        self.store.wake_others(epoch);
+        let others = self.processes.iter().map(|process| process.epoch).filter(|&other| other != epoch);
+        self.has_news.extend(others);
     }
 
     fn declare_triggers(&mut self, p: usize, triggers: Vec<Trigger>) {
@@ -151,11 +179,11 @@ impl World {
         let (mut declared, mut history) = (Vec::new(), Vec::new());
         for trigger in triggers {
             let is_before = |slot: &Slot| !slot.is_retired && slot.trigger.source.name == trigger.source.name;
-            let mut superseded = None;
             if let Some(before) = process.slots.iter().position(is_before) {
                 process.slots[before].is_retired = true;
-                superseded = Some(before as u32);
             }
+            // Also one that was withdrawn: a poll of it may be in flight.
+            let superseded = process.engine.place_of(&trigger.source.name);
             let interval_ns = trigger.plan.interval.as_nanos() as u64;
             let sharing = process.sharing.entry(interval_ns).or_default();
             let origin =
@@ -415,6 +443,9 @@ impl World {
                 self.versions[number] = (self.versions[number] + 1).min(last);
                 Declaration::Workflow { number, version: self.versions[number] }
             }
+            false if self.random.percent(25) => {
+                Declaration::Gone(Arc::clone(&self.random.pick(&self.scenario.sources).name))
+            }
             false => {
                 let source = self.random.pick(&self.scenario.sources);
                 Declaration::Triggers(vec![self.scenario.trigger(&mut self.random, &source)])
@@ -438,13 +469,7 @@ impl World {
             return true;
         }
         self.switch_here(p, row, is_enabled);
-        self.store.wake_others(self.processes[p].epoch);
-        let others = self
-            .processes
-            .iter()
-            .map(|process| process.epoch)
-            .filter(|&epoch| epoch != self.processes[p].epoch);
-        self.has_news.extend(others);
+        self.tell_others(p);
         true
     }
 
@@ -468,9 +493,12 @@ impl World {
         self.has_news.remove(&epoch);
         self.processes[p].recovery.is_due = true;
         let triggers = self.store.schedules(ScheduleFilter::Triggers, false, ALL).expect("no fault is due");
-        for trigger in triggers {
+        for trigger in &triggers {
             self.switch_here(p, trigger.row, trigger.enabled);
         }
+        let free = triggers.iter().filter(|trigger| trigger.owner.is_none());
+        let free = free.map(|trigger| trigger.name.as_str().into()).collect();
+        self.step(p, Event::Free(free));
         let cancelled = self.store.cancel_requests(epoch).expect("no fault is due");
         cancelled.into_iter().for_each(|id| self.cancel_here(p, id));
         true

@@ -87,6 +87,7 @@ pub enum Act {
     Redeclare,
     Switch,
     News,
+    Vacate,
     Gather,
     Noise,
     Pass,
@@ -270,7 +271,7 @@ fn acts(random: &mut Random) -> Vec<(Act, u64)> {
         (Act::Clock, 30),
         (Act::News, 10),
     ];
-    let varied: [(Act, [u64; 3]); 9] = [
+    let varied: [(Act, [u64; 3]); 10] = [
         (Act::Write, [3, 15, 40]),
         (Act::Take, [10, 30, 30]),
         (Act::EndBody, [3, 20, 20]),
@@ -280,6 +281,7 @@ fn acts(random: &mut Random) -> Vec<(Act, u64)> {
         (Act::Join, [2, 5, 20]),
         (Act::Start, [0, 3, 10]),
         (Act::Gather, [1, 1, 5]),
+        (Act::Vacate, [1, 2, 5]),
     ];
     let rare: [(Act, [u64; 3]); 10] = [
         (Act::Crash, [0, 1, 5]),

@@ -152,6 +152,16 @@ impl State {
                 true => Receipt::Declared(self.declare(*epoch, trigger, *at)),
                 false => Receipt::Fenced,
             },
+            Change::LetGo { epoch, trigger, at } => {
+                let place = self.schedules.iter().position(|schedule| *schedule.name == **trigger);
+                if let Some(place) = place.filter(|&place| self.schedules[place].owner == Some(*epoch)) {
+                    self.schedules[place].owner = None;
+                    if let Some(kept) = &mut self.grids[place] {
+                        kept.heeded_until = Some(*at);
+                    }
+                }
+                Receipt::LetGo
+            }
             Change::History(stretches) => {
                 for stretch in stretches {
                     let schedule = self.schedule_mut(stretch.schedule);

@@ -7,7 +7,7 @@ use cloaca_core::port::Store as _;
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
-use crate::process::{Process, Stage};
+use crate::process::{Process, Slot, Stage};
 use crate::random::Random;
 use crate::scenario::{Act, Scenario};
 use crate::store::MemoryStore;
@@ -28,6 +28,7 @@ pub struct World {
     pub witness: Witness,
     /// So many declarations got the place of an older one.
     pub places_reused: u64,
+    pub withdrawals: u64,
     pub processes: Vec<Process>,
     /// The cursors that were committed, by the trigger's row.
     pub cursors: HashMap<i64, u64>,
@@ -52,6 +53,7 @@ impl World {
             store: MemoryStore::default(),
             witness: Witness::default(),
             places_reused: 0,
+            withdrawals: 0,
             processes: Vec::new(),
             cursors: HashMap::new(),
             has_news: HashSet::new(),
@@ -154,6 +156,7 @@ impl World {
             Act::Redeclare => return self.redeclare(p),
             Act::Switch => return self.switch(p),
             Act::News => return self.read_news(p),
+            Act::Vacate => return self.vacate(p),
             Act::Gather => return self.gather(p),
             Act::Noise => return self.noise(p),
             Act::Join | Act::Pass => unreachable!("they are done to the world"),
@@ -258,6 +261,7 @@ impl World {
     fn act_calmly(&mut self, p: usize) -> bool {
         let acts = [
             Act::Declare,
+            Act::Vacate,
             Act::News,
             Act::Look,
             Act::Write,
@@ -325,6 +329,12 @@ impl World {
                 let owner =
                     owner.unwrap_or_else(|| panic!("{name} belongs to the dead owner {:?}", schedule.owner));
                 let is_here = owner.epoch == process.epoch;
+                let is_declared = |slot: &Slot| !slot.is_retired && slot.trigger.source.name == *name;
+                assert!(
+                    owner.slots.iter().any(is_declared),
+                    "{name} belongs to owner {}, which declares it no more",
+                    owner.epoch
+                );
                 let standing = process.poller.standing(schedule.row).expect("it was declared here");
                 assert_eq!(process.poller.slot_of(schedule.row), Some(slot as u32), "the place of {name}");
                 assert_eq!(standing.elsewhere, !is_here, "owner {} thinks of {name}", process.epoch);

@@ -33,6 +33,9 @@ impl World {
         effects.lost.into_iter().for_each(|(id, why)| self.lost(p, id, &why));
         effects.rearm.into_iter().for_each(|rearm| self.rearm(p, rearm));
         self.processes[p].cancels.extend(effects.cancels);
+        if effects.tells {
+            self.tell_others(p);
+        }
         effects.logs.into_iter().for_each(|note| self.note(|| format!("  log: {note}")));
     }
 

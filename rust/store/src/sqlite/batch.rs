@@ -37,6 +37,10 @@ impl<'c> Batch<'c> {
             Change::Start { epoch, runs, cron } => self.start(*epoch, runs, *cron),
             Change::Run(change) => self.run(change),
             Change::Declare { epoch, trigger, at } => self.declare(*epoch, trigger, *at),
+            Change::LetGo { epoch, trigger, at } => {
+                schedule::let_go(self.db, *epoch, trigger, *at)?;
+                Ok(Receipt::LetGo)
+            }
             Change::History(stretches) => {
                 around(Step::History, || history::append(self.db, stretches))?;
                 for stretch in stretches {

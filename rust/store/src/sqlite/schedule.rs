@@ -279,6 +279,14 @@ fn configure(db: &Connection, row: i64, trigger: &TriggerRow, at: Wall) -> Resul
     Ok(())
 }
 
+/// Frees a trigger that `epoch` polls no more; until now it was polled.
+pub fn let_go(db: &Connection, epoch: i64, trigger: &str, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET owner = NULL, heeded_until = :at WHERE kind = 'trigger' AND name = :name AND owner = :epoch";
+    db.prepare_cached(SQL)?.execute(named_params! { ":name": trigger, ":epoch": epoch, ":at": at.0 })?;
+    Ok(())
+}
+
 /// Passes triggers of `epoch` to `remnant`: nobody may poll them while a poll is in flight. The others are free once their owner has left.
 pub fn hand_on(db: &Connection, epoch: i64, rows: &[i64], remnant: Option<i64>) -> Result<(), Failure> {
     const SQL: &str = "UPDATE schedules SET owner = :remnant WHERE row = :row AND owner = :epoch";
