@@ -9,6 +9,7 @@ from . import check, registry, rows, why
 from .context import decode_value, encode_within
 from .errors import ScheduleError, TriggerError, excerpt
 from .name import checked_name, is_text
+from .trigger import CATCHUPS, OVERLAPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Crons:
         *,
         name: str | None = None,
         context: Context | Mapping[str, Any] | None = None,
+        catchup: str = "all",
+        overlap: str = "allow",
     ) -> str:
         """Schedules a workflow by the calendar, and returns the schedule's id. It is data: it runs in every
         runner, whatever programs declare, until `delete_cron_schedule` deletes it.
@@ -61,6 +64,9 @@ class Crons:
                 same name it takes the schedule over.
             context (Context | Mapping | None): what its runs find in their contexts beside
                 `scheduled_time`, `schedule_id`, `schedule_timezone` and `schedule_expression`.
+            catchup (str): what becomes of moments that nobody was there for: `all` are made up for, up to
+                `cron_max_catchup_executions`, only the `last`, or `none`.
+            overlap (str): what a moment does while a run of the schedule is unfinished, as for a trigger.
 
         Raises:
             ScheduleError: (a `ValueError`) `Failed to register cron workflow`, with what is wrong.
@@ -87,8 +93,9 @@ class Crons:
                 "expression": cron_expression,
                 "timezone": timezone,
                 "context": _cron_context(engine.context_bytes_max, context),
-                "overlap": "allow",
-                "catchup": "all",
+                "overlap": _one_of(overlap, "overlap", OVERLAPS),
+                "catchup": _one_of(catchup, "catchup", CATCHUPS),
+                "body": None,
             }
             made = str(engine.schedules.put_cron(parts))
         except (ScheduleError, TriggerError) as error:
@@ -189,6 +196,12 @@ class Crons:
             "lost_executions": lost,
             "success_rate": rate,
         }
+
+
+def _one_of(value: object, argument: str, known: tuple[str, ...]) -> str:
+    if isinstance(value, str) and value in known:
+        return value
+    raise ScheduleError(f"{argument} is {excerpt(value)}; it must be {', '.join(known)}")
 
 
 def _cron_context(bytes_max: int, context: Context | Mapping[str, Any] | None) -> str | None:

@@ -145,7 +145,9 @@ class Triggers:
 
     def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
         """Polls a trigger once, now, on this thread. A trigger that is a cron is run once, now, beside its
-        calendar: its workflow starts with the context of a moment, which is now, and no moment is used up.
+        calendar: its function, if it has a parameter, decides a moment, which is now, and what it fires, or
+        else its workflow with the context of that moment, starts. No moment and no run key is used up, and
+        its cursor stays.
 
         Args:
             dry_run (bool): only look: nothing is stored and nothing starts. `cursor` is then where it would
@@ -201,17 +203,23 @@ class Triggers:
             error = f"trigger {excerpt(cron['trigger_name'])} {why.undeclared(workflow)}"
             return {"outcome": "error", "reason": error, "fires": [], "cursor": None}
         context = {} if cron["context"] is None else decode_value(cron["context"])
+        at = rows.moment(engine.now())
         context |= {
-            "scheduled_time": rows.moment(engine.now()),
+            "scheduled_time": at,
             "schedule_id": cron["id"],
             "schedule_timezone": cron["timezone"],
             "schedule_expression": cron["cron_expression"],
         }
-        if not dry_run:
-            encoded = encode_within(engine.context_bytes_max, context, "the context")
-            engine.runs.submit(workflow, [encoded])[0].wait_started()
-        fires = [{"context": context, "run_key": None}]
-        return {"outcome": "fire", "reason": None, "fires": fires, "cursor": None}
+        encoded = encode_within(engine.context_bytes_max, context, "the context")
+        ruling: Any = ([(encoded, None, None, None, None)], None, "", None, None)
+        place = self._declarations.moments.get(cron["trigger_name"])
+        if place is not None:
+            ruling = self._crew.decide_now(place, at, encoded)
+        decided = rows.tick(ruling) | {"cursor": None}
+        if not dry_run and decided["fires"]:
+            for watch in engine.runs.submit(workflow, [text for text, *_ in ruling[0]]):
+                watch.wait_started()
+        return decided
 
     def _kept_cursor(self, name: str) -> Any:
         kept = self._open().store.query(_CURSOR, [name])

@@ -159,6 +159,19 @@ class Crew:
             self.engine.polls.poll_answer(ticket, None, None, lambda *_: ruling)
         return ruling
 
+    def decide_now(self, slot: int, at: str, moment: str) -> Ruling:
+        """Calls a cron's body on this thread for a moment beside its calendar; returns what it decided."""
+        body = self.bodies[slot]
+        answer: object = None
+        error: Exception | None = None
+        if body is None:
+            raise RunnerError(f"trigger '{self.triggers[slot].name}' has just been declared again; try again")
+        try:
+            answer = complete(body.decide(at, moment))
+        except Exception as raised:
+            error = raised
+        return self._judged((slot, 0, 0, 0, 0, 0), answer, error)
+
     def join(self, seconds: float) -> None:
         """Waits at most ``seconds`` for the threads to end. The calling thread is not waited for."""
         from time import monotonic
@@ -272,7 +285,7 @@ class Crew:
             kept = partly
         # What went wrong is told as ever, and what was given before counts. Not amidst the other exception:
         # that shows all that was given.
-        fires = kept.fires(self.engine.context_bytes_max)
+        fires = kept.fires(tick, self.engine.context_bytes_max)
         ruling = self._answered(ticket, None, None, kept.raised)
         assert isinstance(ruling, tuple), "an exception answers at once"
         if len(ruling) == 2:
@@ -307,7 +320,7 @@ class Crew:
     def _tell_failed(self, slot: int, error: BaseException, shown: BaseException | None) -> None:
         """``shown`` is the error if its traceback is of the program."""
         name = self.triggers[slot].name
-        *_, failed_before, _ = self.engine.polls.tick_state(slot)
+        *_, failed_before, _, _ = self.engine.polls.tick_state(slot)
         failures = failed_before + 1
         about = {"cloaca_trigger": name}
         match self._failing.grade(name, kind_of(error), failures, self.engine.now()):

@@ -84,6 +84,8 @@ pub fn cron<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>
     dict.set_item("updated_at", stamp(Some(row.updated_at)))?;
     dict.set_item("registered", row.origin == Origin::Registered)?;
     dict.set_item("context", terms.context.as_deref())?;
+    dict.set_item("overlap", terms.overlap.name())?;
+    dict.set_item("catchup", terms.catchup.name())?;
     Ok(dict)
 }
 

@@ -40,6 +40,7 @@ impl KindParts {
             interval: Duration::from_micros(self.interval),
             jitter: Duration::from_micros(self.jitter),
             polls_at_start: self.poll_at_start,
+            by_calendar: false,
             timeout: self.timeout.map(Duration::from_micros),
             backoff: Backoff {
                 base: Duration::from_micros(base),
@@ -70,8 +71,8 @@ impl KindParts {
     }
 }
 
-/// `(cursor, scheduled_at, last_fired_at, failures, last_error)`.
-type TickParts = (Option<String>, String, Option<String>, u32, Option<String>);
+/// `(cursor, scheduled_at, last_fired_at, failures, last_error, moment)`; the last is what the run of a cron's moment begins with.
+type TickParts = (Option<String>, String, Option<String>, u32, Option<String>, Option<String>);
 
 /// The triggers that one runner polls.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -142,6 +143,7 @@ impl Polls {
             state.fired_at.map(Wall::rfc3339),
             state.failures,
             error.as_deref().map(str::to_owned),
+            state.moment.as_ref().map(|(_, context)| context.as_ref().to_owned()),
         ))
     }
 

@@ -1,6 +1,7 @@
 //! Triggers and crons as the store knows them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -8,8 +9,9 @@ use uuid::Uuid;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::cron::Cron;
+use cloaca_core::poll::Backoff;
 use cloaca_core::port::{Catchup, Forgotten, NewCron, Origin, Page, RunFilter, Schedule, ScheduleFilter};
-use cloaca_core::runtime::Runtime;
+use cloaca_core::runtime::{CronBody, Runtime};
 use cloaca_core::time::Wall;
 
 use crate::gil::free;
@@ -29,6 +31,26 @@ struct CronParts {
     context: Option<String>,
     overlap: String,
     catchup: String,
+    body: Option<BodyParts>,
+}
+
+/// The body that decides a cron's moments; spans are in microseconds.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct BodyParts {
+    place: u32,
+    /// `(base, factor, longest)`.
+    backoff: (u64, f64, u64),
+    allow_concurrent: bool,
+}
+
+impl BodyParts {
+    fn body(self) -> CronBody {
+        let (base, factor, longest) = self.backoff;
+        let [base, longest] = [base, longest].map(Duration::from_micros);
+        let backoff = Backoff { base, factor, longest };
+        CronBody { slot: self.place, backoff, allow_concurrent: self.allow_concurrent }
+    }
 }
 
 /// The triggers and crons of one store.
@@ -104,7 +126,7 @@ impl Schedules {
         let cron = Cron::parse(&parts.expression, &parts.timezone).map_err(|e| error::raise(py, e))?;
         let schedule = self.handle.written(py, move |runtime| {
             let now = runtime.now().wall;
-            runtime.put_cron(&NewCron {
+            let new = NewCron {
                 id: Uuid::now_v7(),
                 name: &parts.name,
                 origin: if parts.is_declared { Origin::Declared } else { Origin::Registered },
@@ -116,7 +138,8 @@ impl Schedules {
                 overlap: Overlap::from_name(&parts.overlap).unwrap_or_default(),
                 catchup: Catchup::from_name(&parts.catchup).unwrap_or_default(),
                 at: now,
-            })
+            };
+            runtime.put_cron(&new, parts.body.map(BodyParts::body))
         })?;
         Ok(schedule.id.to_string())
     }

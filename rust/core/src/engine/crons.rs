@@ -19,6 +19,35 @@ pub(super) struct CronState {
     pub schedule: Schedule,
     pub cron: Cron,
     pub next: Wall,
+    /// Under which time it stands among those that are due; none while a moment of it is being decided.
+    due: Option<Wall>,
+}
+
+impl CronState {
+    pub fn new(schedule: Schedule, cron: Cron, next: Wall) -> Self {
+        Self { schedule, cron, next, due: None }
+    }
+}
+
+/// A moment that is being decided, or was and failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub moment: Wall,
+    /// What follows it.
+    pub next: Option<Wall>,
+    /// [`Schedule::updated_at`] of what it was decided by.
+    pub seen: Wall,
+    pub stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The store is asked for the right to decide it, by this question.
+    Asked(u64),
+    /// The body in this place is called for it.
+    Called(u32),
+    /// It is tried again at that time.
+    Failed(Wall),
 }
 
 /// Every cron that is switched on.
@@ -27,6 +56,9 @@ pub(super) struct Crons {
     by_row: BTreeMap<i64, CronState>,
     by_time: BTreeSet<(Wall, i64)>,
     by_workflow: HashMap<Arc<str>, BTreeSet<i64>>,
+    /// By row; also of crons that are gone meanwhile.
+    pending: HashMap<i64, Pending>,
+    questions: u64,
     /// The names of those that this program declares.
     declared: HashSet<String>,
     /// The rows of those of release 0.1.0 that were told of.
@@ -85,9 +117,21 @@ impl Crons {
     }
 
     /// Adds a cron, in place of any other of its row.
-    pub fn insert(&mut self, state: CronState) {
-        self.remove(state.schedule.row);
-        self.by_time.insert((state.next, state.schedule.row));
+    pub fn insert(&mut self, mut state: CronState) {
+        let row = state.schedule.row;
+        self.remove(row);
+        state.due = match self.pending.get(&row) {
+            None => Some(state.next),
+            Some(&Pending { seen, stage: Stage::Failed(again_at), .. }) => {
+                let is_same = seen == state.schedule.updated_at;
+                if !is_same {
+                    self.pending.remove(&row);
+                }
+                Some(if is_same { again_at } else { state.next })
+            }
+            Some(_) => None,
+        };
+        self.by_time.extend(state.due.map(|due| (due, row)));
         let its = self.by_workflow.entry(state.schedule.workflow.as_str().into()).or_default();
         its.insert(state.schedule.row);
         self.by_row.insert(state.schedule.row, state);
@@ -96,7 +140,9 @@ impl Crons {
     /// Takes a cron out; one that isn't there is no error.
     pub fn remove(&mut self, row: i64) -> Option<CronState> {
         let state = self.by_row.remove(&row)?;
-        self.by_time.remove(&(state.next, row));
+        if let Some(due) = state.due {
+            self.by_time.remove(&(due, row));
+        }
         let workflow = &*state.schedule.workflow;
         let its = self.by_workflow.get_mut(workflow).expect("a cron stands among those of its workflow");
         its.remove(&row);
@@ -108,16 +154,95 @@ impl Crons {
 
     /// Lets a cron run at what follows from `now`, if it waited for longer; returns until when, and what is to be kept.
     pub fn put_right(&mut self, row: i64, now: Wall) -> Option<(Wall, CronMove)> {
-        let state = self.by_row.get_mut(&row)?;
-        let follows = state.cron.next(now).filter(|&follows| follows < state.next)?;
-        let was = std::mem::replace(&mut state.next, follows);
-        self.by_time.remove(&(was, row));
-        self.by_time.insert((follows, row));
+        let state = self.by_row.get(&row)?;
+        let follows = state.cron.next(now)?;
+        if let Some(Pending { stage: Stage::Failed(again_at), .. }) = self.pending.get_mut(&row) {
+            *again_at = follows.min(*again_at);
+        }
+        let mut state = self.remove(row)?;
+        let was = state.next;
+        state.next = was.min(follows);
         let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind else { return None };
-        // What was missed before its workflow was declared is kept there.
-        *next_at = Some(next_at.map_or(follows, |kept| kept.min(follows)));
+        if follows < was {
+            // What was missed before its workflow was declared is kept there.
+            *next_at = Some(next_at.map_or(follows, |kept| kept.min(follows)));
+        }
         let (next_at, seen) = (*next_at, state.schedule.updated_at);
-        Some((was, CronMove { row, seen, next_at, last_at: None }))
+        self.insert(state);
+        (follows < was).then_some((was, CronMove { row, seen, next_at, last_at: None }))
+    }
+
+    /// The cron of that row, if it is switched on here.
+    pub fn get(&self, row: i64) -> Option<&CronState> {
+        self.by_row.get(&row)
+    }
+
+    /// A moment of a cron is to be decided; returns the number of the question whether it may be. Until it is answered the cron is not due.
+    pub fn ask(&mut self, state: CronState, moment: Wall) -> u64 {
+        self.questions += 1;
+        let stage = Stage::Asked(self.questions);
+        let (next, seen) = (state.cron.next(moment), state.schedule.updated_at);
+        self.pending.insert(state.schedule.row, Pending { moment, next, seen, stage });
+        self.insert(state);
+        self.questions
+    }
+
+    /// What is pending of a cron.
+    pub fn pending(&self, row: i64) -> Option<Pending> {
+        self.pending.get(&row).copied()
+    }
+
+    /// The moment of a cron that failed and is to be tried again now, if there is one.
+    pub fn tried_again(&mut self, row: i64) -> Option<Wall> {
+        let failed = self.pending(row).filter(|pending| matches!(pending.stage, Stage::Failed(_)))?;
+        self.pending.remove(&row);
+        Some(failed.moment)
+    }
+
+    /// How far what is pending of a cron has come.
+    pub fn set_stage(&mut self, row: i64, stage: Stage) {
+        if let Some(pending) = self.pending.get_mut(&row) {
+            pending.stage = stage;
+        }
+    }
+
+    /// Nothing of a cron is pending any more: it is due again, at `next` if that is said and it is still the same.
+    pub fn settle(&mut self, row: i64, next: Option<Wall>) {
+        let Some(pending) = self.pending.remove(&row) else { return };
+        let Some(mut state) = self.remove(row) else { return };
+        if state.schedule.updated_at == pending.seen {
+            state.next = next.unwrap_or(state.next);
+        }
+        self.insert(state);
+    }
+
+    /// The same, once the moment is over: what follows it stands in the store then, too. A cron without another moment is gone.
+    pub fn pass(&mut self, row: i64) {
+        let Some(pending) = self.pending.remove(&row) else { return };
+        let Some(mut state) = self.remove(row) else { return };
+        if state.schedule.updated_at == pending.seen {
+            let Some(next) = pending.next else { return };
+            state.next = next;
+            if let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind {
+                *next_at = pending.next;
+            }
+        }
+        self.insert(state);
+    }
+
+    /// The cron of which the body in this place is called.
+    pub fn called_in(&self, slot: u32) -> Option<i64> {
+        let is_called = |pending: &Pending| pending.stage == Stage::Called(slot);
+        self.pending.iter().find(|(_, pending)| is_called(pending)).map(|(&row, _)| row)
+    }
+
+    /// Lets a cron be due at what the store kept of it, if others were to decide that.
+    pub fn look_again(&mut self, row: i64) {
+        let Some(mut state) = self.remove(row) else { return };
+        if let ScheduleKind::Cron { next_at: Some(kept), .. } = state.schedule.kind {
+            state.next = state.next.min(kept);
+        }
+        self.insert(state);
     }
 
     /// The rows of all.
@@ -177,7 +302,7 @@ mod tests {
             owner: None,
             origin: Origin::Registered,
         };
-        CronState { cron: Cron::parse("0 9 * * *", "UTC").unwrap(), schedule, next: Wall(row) }
+        CronState::new(schedule, Cron::parse("0 9 * * *", "UTC").unwrap(), Wall(row))
     }
 
     #[test]

@@ -133,8 +133,11 @@ pub enum Event {
     News,
     /// Runs that other owners drove are over.
     OthersEnded(Vec<Uuid>),
-    /// The program declared a cron, anew or again: it runs here from now on.
-    CronDeclared(Schedule),
+    /// The program declared a cron, anew or again: it runs here from now on. With a body that decides its moments, if it has one, in that
+    /// place of the poller.
+    CronDeclared(Schedule, Option<(u32, Declared)>),
+    /// The body of a cron in that place is not called any more, for whatever moment it was to decide.
+    CalledOff(u32),
     /// The program declares no cron of that name any more.
     CronWithdrawn(Arc<str>),
     /// The program declares what is polled in that place no more.

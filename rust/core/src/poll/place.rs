@@ -98,6 +98,7 @@ impl Poller {
             first: None,
             make_up: None,
             asked_at: None,
+            moment: None,
             is_wanted: false,
             fired_at: None,
             cursor: None,

@@ -109,6 +109,8 @@ pub struct TickChange {
     pub disable: Option<String>,
     /// How long it is not to be polled from `at` on, in microseconds, because of failures or its own wish; none if it is.
     pub wait_us: Option<i64>,
+    /// Of a cron: its step, with which the right to decide its moment ends.
+    pub cron: Option<CronMove>,
 }
 
 impl TickChange {
@@ -194,6 +196,24 @@ pub enum Change {
         /// When.
         at: Wall,
     },
+    /// The right to decide a moment of a cron: until the tick that comes of it nobody else has it.
+    TakeMoment {
+        /// The owner that wants to decide it.
+        epoch: i64,
+        /// The cron's row.
+        row: i64,
+        /// [`crate::port::Schedule::updated_at`] of what this was decided by.
+        seen: Wall,
+        /// The moment.
+        moment: Wall,
+    },
+    /// Gives that right back, and leaves the moment undecided.
+    LeaveMoment {
+        /// The owner that has it; nothing changes if another one has.
+        epoch: i64,
+        /// The cron's row.
+        row: i64,
+    },
     /// History gathered since the last write: runs of equal outcomes, appended to the last row where equal.
     History(Vec<Stretch>),
 }
@@ -214,6 +234,9 @@ pub enum Receipt {
     Run(Option<i64>),
     /// Where the trigger stands now.
     Declared(TriggerState),
+    /// Where the cron stands whose moment may be decided. None if another owner decides it or has, if it started a run already, or if the
+    /// cron was changed or switched off.
+    Moment(Option<TriggerState>),
     /// The history is kept.
     History,
     /// The trigger is free.

@@ -1,15 +1,34 @@
 //! Changes of schedules by this program: kept first, told to the engine then, and never undone by older news.
 //! Invariant: of two changes, that which the store took later is told later.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::admit::Overlap;
 use crate::cron::Cron;
-use crate::engine::{Effects, Event};
-use crate::port::{Forgotten, NewCron, Origin, Schedule, ScheduleKind, Stored};
+use crate::engine::{Declared, Effects, Event};
+use crate::poll::{Backoff, Plan};
+use crate::port::{Forgotten, NewCron, Origin, Schedule, ScheduleKind, Stored, TriggerRow, TriggerState};
 use crate::runtime::park::{MutexGuard, lock};
 use crate::runtime::{Runtime, Shared};
+use crate::time::Wall;
+
+/// A body of a cron that has not come back for so long is told of after ten times that.
+const BODY_LONG: Duration = Duration::from_secs(60);
+
+/// The body that decides the moments of a cron.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CronBody {
+    /// Its place in the poller.
+    pub slot: u32,
+    /// When a moment is tried again for which it failed.
+    pub backoff: Backoff,
+    /// Whether every fire starts a run.
+    pub allow_concurrent: bool,
+}
 
 impl Runtime {
     /// This program declares the cron of that name no more: it runs where others do.
@@ -19,18 +38,79 @@ impl Runtime {
         self.step(Event::CronWithdrawn(name.into()));
     }
 
-    /// Registers or declares a cron: makes it, or finds the one that it is.
+    /// Registers or declares a cron: makes it, or finds the one that it is. One that is declared may have a body that decides its moments.
     ///
     /// # Errors
     /// A [`crate::port::Fault`] of the store.
-    pub fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {
+    ///
+    /// # Panics
+    /// If the body's place is not the one that [`Runtime::reserve`] gave for it just now.
+    pub fn put_cron(&self, cron: &NewCron<'_>, body: Option<CronBody>) -> Stored<Schedule> {
         let _turn = self.shared.turn();
         let row = self.shared.store.put_cron(cron)?;
-        self.told(match cron.origin {
-            Origin::Declared => Event::CronDeclared(row.clone()),
-            Origin::Registered | Origin::OldRelease => Event::Cron(row.clone()),
-        });
+        match (cron.origin, body) {
+            (Origin::Declared, Some(body)) => self.embody(&row, body),
+            (Origin::Declared, None) => self.told(Event::CronDeclared(row.clone(), None)),
+            (Origin::Registered | Origin::OldRelease, _) => self.told(Event::Cron(row.clone())),
+        }
         Ok(row)
+    }
+
+    /// Declares a cron whose moments a body decides.
+    fn embody(&self, row: &Schedule, body: CronBody) {
+        let CronBody { slot, backoff, allow_concurrent } = body;
+        let plan = Plan {
+            // Nothing beats: it only tells after how long a body that has not come back is told of.
+            interval: BODY_LONG,
+            jitter: Duration::ZERO,
+            timeout: None,
+            backoff,
+            failures_max: None,
+            polls_at_start: false,
+            by_calendar: true,
+        };
+        let declared = Declared {
+            row: TriggerRow {
+                name: row.name.as_str().into(),
+                workflow: row.workflow.as_str().into(),
+                interval_us: 0,
+                allow_concurrent,
+                origin_at: Wall(0),
+            },
+            overlap: match &row.kind {
+                ScheduleKind::Cron { terms, .. } => terms.overlap,
+                ScheduleKind::Trigger { .. } => Overlap::Allow,
+            },
+        };
+        let state = TriggerState {
+            row: row.row,
+            enabled: true,
+            cursor: row.cursor.clone(),
+            last_fired_at: row.last_fired_at,
+            owner: row.owner,
+            others: Vec::new(),
+            grid: None,
+        };
+        let now = self.now();
+        let mut effects = Effects::default();
+        self.shared.schedules_changed();
+        let mut engine = lock(&self.shared.engine);
+        let (history, idle) = {
+            let mut polls = lock(&self.shared.polls);
+            self.shared.begin_polling(&mut polls);
+            let before = engine.place_of(&row.name);
+            let idle = before.filter(|&before| !polls.poller.is_at_work(before));
+            let history = polls.put(slot, before, &declared.row.name, Arc::new(plan), now.mono);
+            polls.poller.enable(slot, &state, false, now);
+            (history, idle)
+        };
+        engine.step(Event::History(history.into_iter().collect()), now, &mut effects);
+        engine.step(Event::CronDeclared(row.clone(), Some((slot, declared))), now, &mut effects);
+        if let Some(idle) = idle {
+            engine.step(Event::CalledOff(idle), now, &mut effects);
+        }
+        self.shared.carry_out(engine, effects);
+        self.wake_others();
     }
 
     /// Replaces a cron's expression and zone; false if there is none with that id.

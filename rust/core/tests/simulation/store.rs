@@ -148,6 +148,7 @@ impl State {
                 false => Receipt::Fenced,
             },
             Change::Run(change) => self.progress(change),
+            Change::TakeMoment { .. } | Change::LeaveMoment { .. } => unreachable!("there are no crons here"),
             Change::Declare { epoch, trigger, at } => match self.is_living(*epoch) {
                 true => Receipt::Declared(self.declare(*epoch, trigger, *at)),
                 false => Receipt::Fenced,

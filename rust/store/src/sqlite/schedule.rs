@@ -20,7 +20,7 @@ use crate::sqlite::owner;
 use crate::sqlite::run::{self, Other};
 use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
 
-pub use cron::{cron, cron_named, delete_cron, move_cron, put_cron, update_cron};
+pub use cron::{cron, cron_named, delete_cron, move_cron, pass_moment, put_cron, undecided, update_cron};
 
 const TRIGGER: &str = "trigger";
 const CRON: &str = "cron";
@@ -300,7 +300,7 @@ pub fn hand_on(db: &Connection, epoch: i64, rows: &[i64], remnant: Option<i64>) 
 /// Saves what a poll leaves on its trigger; false if `change`'s epoch does not hold the trigger any more.
 pub fn advance(db: &Connection, change: &TickChange) -> Result<bool, Failure> {
     const SQL: &str = "
-        UPDATE schedules SET cursor = coalesce(:cursor, cursor), last_at = :at, not_before = :not_before, wait_us = :wait_us
+        UPDATE schedules SET cursor = coalesce(:cursor, cursor), last_at = iif(kind = 'cron', last_at, :at), not_before = :not_before, wait_us = :wait_us
         WHERE row = :row AND owner = :epoch";
     let changed = db.prepare_cached(SQL)?.execute(named_params! {
         ":row": change.schedule,

@@ -166,6 +166,7 @@ pub fn tick(trigger: &Schedule, epoch: i64, fires: Vec<NewRun>) -> TickChange {
         history: vec![],
         disable: None,
         wait_us: None,
+        cron: None,
     }
 }
 

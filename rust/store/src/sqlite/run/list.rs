@@ -54,7 +54,7 @@ pub const PLANS: [(&str, &str); 4] = [
 
 /// Runs, newest first.
 pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<RunRow>, Failure> {
-    let Some((schedule, other)) = schedule_rows(db, filter)? else { return Ok(Vec::new()) };
+    let Some([schedule, other]) = schedule_rows(db, filter)? else { return Ok(Vec::new()) };
     let mut statement = db.prepare_cached(statement_for(filter, schedule, other))?;
     let params = named_params! {
         ":schedule": schedule,
@@ -71,12 +71,12 @@ pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<RunRo
 
 /// The schedules that the filter asks for, if any; the outer none means that no run can match. A name may have been polled before it was a
 /// cron, or the other way round.
-fn schedule_rows(db: &Connection, filter: &RunFilter) -> Result<Option<(Option<i64>, Option<i64>)>, Failure> {
-    let Some(name) = &filter.trigger else { return Ok(Some((filter.schedule, None))) };
+fn schedule_rows(db: &Connection, filter: &RunFilter) -> Result<Option<[Option<i64>; 2]>, Failure> {
+    let Some(name) = &filter.trigger else { return Ok(Some([filter.schedule, None])) };
     let found = [schedule::trigger(db, name)?, schedule::cron_named(db, name)?];
     let rows = found.into_iter().flatten().map(|schedule| schedule.row);
     let mut rows = rows.filter(|&row| filter.schedule.is_none_or(|schedule| schedule == row));
-    Ok(rows.next().map(|row| (Some(row), rows.next())))
+    Ok(rows.next().map(|row| [Some(row), rows.next()]))
 }
 
 /// The statement that reads the fewest rows. There are few unfinished runs, and a schedule has one workflow.

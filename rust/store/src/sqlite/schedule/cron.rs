@@ -1,14 +1,14 @@
 //! Rows of crons. Invariant: a name of a cron that is declared or registered, and the workflow, expression and zone of one that was registered
 //! without a name, stand in at most one row.
 
-use cloaca_core::port::{CronMove, NewCron, Origin, Schedule};
+use cloaca_core::port::{CronMove, NewCron, Origin, Schedule, TriggerState};
 use cloaca_core::time::Wall;
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::schedule::{columns, one};
-use crate::sqlite::value::micros;
+use crate::sqlite::value::{micros, wall_maybe_at};
 
 /// Saves a cron's next and last moments, unless it was changed since they were decided.
 pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
@@ -22,6 +22,43 @@ pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
         ":last_at": micros(step.last_at),
     };
     db.prepare_cached(SQL)?.execute(params)?;
+    Ok(())
+}
+
+/// Where a cron stands of which this moment is undecided, by whoever holds it; none if it started a run already or lies behind, or if the
+/// cron is not that of `seen`.
+pub fn undecided(
+    db: &Connection,
+    row: i64,
+    seen: Wall,
+    moment: Wall,
+) -> Result<Option<(TriggerState, String)>, Failure> {
+    // Primary key; index runs_slot.
+    const SQL: &str = "
+        SELECT row, enabled, cursor, last_fired_at, owner, workflow FROM schedules
+        WHERE row = :row AND kind = 'cron' AND enabled AND updated_at = :seen AND coalesce(next_at <= :moment, 1)
+            AND NOT EXISTS (SELECT 1 FROM runs WHERE schedule = :row AND scheduled_at = :moment)";
+    let read = |row: &Row<'_>| {
+        let state = TriggerState {
+            row: row.get(0)?,
+            enabled: row.get(1)?,
+            cursor: row.get(2)?,
+            last_fired_at: wall_maybe_at(row, 3)?,
+            owner: row.get(4)?,
+            others: Vec::new(),
+            grid: None,
+        };
+        Ok((state, row.get(5)?))
+    };
+    let params = named_params! { ":row": row, ":seen": seen.0, ":moment": moment.0 };
+    Ok(db.prepare_cached(SQL)?.query_row(params, read).optional()?)
+}
+
+/// Notes who decides a cron's moment; nobody if none.
+pub fn pass_moment(db: &Connection, row: i64, from: Option<i64>, to: Option<i64>) -> Result<(), Failure> {
+    const SQL: &str =
+        "UPDATE schedules SET owner = :to WHERE row = :row AND kind = 'cron' AND owner IS :from";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": row, ":from": from, ":to": to })?;
     Ok(())
 }
 
