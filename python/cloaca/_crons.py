@@ -9,6 +9,7 @@ from . import check, registry, rows, why
 from .context import decode_value, encode_within
 from .errors import ScheduleError, TriggerError, excerpt
 from .name import checked_name, is_text
+from .run import Run
 from .trigger import CATCHUPS, OVERLAPS
 
 TYPE_CHECKING = False
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
+    from ._cloaca import Watch
     from .context import Context
     from .crew import Crew
     from .declarations import Declarations
@@ -25,6 +27,15 @@ _SAME_CRON = """
     SELECT other.id FROM schedules AS this JOIN schedules AS other ON other.workflow = this.workflow
     WHERE this.id = ? AND other.id <> this.id AND other.kind = 'cron' AND this.name = '' AND other.name = ''
       AND other.expression = ? AND other.timezone = ?"""
+
+_RAN = """
+    SELECT runs.scheduled_at AS at, runs.id AS id FROM runs JOIN schedules ON schedules.row = runs.schedule
+    WHERE schedules.id = ? AND runs.scheduled_at >= ? AND runs.scheduled_at < ?"""
+
+_BACKFILL = "Failed to back-fill cron schedule"
+
+MOMENTS_MAX = 10_000
+"""So many moments are back-filled at once."""
 
 MOMENT_KEYS = ("scheduled_time", "schedule_id", "schedule_timezone", "schedule_expression")
 """What each run of a cron finds in its context."""
@@ -171,6 +182,91 @@ class Crons:
         """Deletes a cron schedule; its runs stay."""
         if not self._open().schedules.delete_cron(check.schedule_id(schedule_id)):
             raise ScheduleError(f"Failed to delete cron schedule: there is none with id {schedule_id}")
+
+    def backfill(
+        self, schedule_id: str, start: str | datetime, end: str | datetime | None = None
+    ) -> list[Run]:
+        """Starts a run for each moment of a cron schedule that has gone by, from `start` on and before `end`.
+
+        A moment that has a run is not run again: that run is returned in its place. So a call that was cut
+        off can be made again. What the schedule says now holds: its expression, its zone, its context. If
+        its function has a parameter, it is called for each moment that has no run, one after another on this
+        thread, and its cursor stays; otherwise all begin in one transaction. With another `overlap` than
+        `allow` the runs wait for one another. The schedule may be switched off; its own next moment stays.
+
+        Args:
+            schedule_id (str): what `register_cron_workflow` returned, or `list_cron_schedules` shows.
+            start (str | datetime): RFC 3339, or a `datetime`; UTC if it has no zone.
+            end (str | datetime | None): the same; now if it is left out.
+
+        Returns:
+            The runs, by their moments.
+
+        Raises:
+            ScheduleError: (a `ValueError`) `Failed to back-fill cron schedule`: there is none with that id,
+                `end` lies ahead, or there are more than 10,000 moments; `Invalid schedule ID`, `Invalid
+                datetime format`.
+            WorkflowError: (a `ValueError`) this program does not declare its workflow.
+            TriggerError: (a `ValueError`) its function failed for a moment; the runs of those before it are
+                started.
+        """
+        engine = self._open()
+        first, last = self._past(start, end)
+        found = self._moments(check.schedule_id(schedule_id), first, last)
+        ran = {row["at"]: row["id"] for row in engine.store.query(_RAN, [schedule_id, first, last])}
+        runs = {at: [self._found(ran[at])] for at, _ in found if at in ran}
+        due = [(at, context) for at, context in found if at not in ran]
+        cron = self.get_cron_schedule(schedule_id)
+        registry.workflow(cron["workflow_name"])
+        place = self._declarations.moments.get(cron["trigger_name"])
+        if place is None:
+            started = self._start_moments(schedule_id, [(at, [context]) for at, context in due])
+            runs |= {at: [run] for (at, _), run in zip(due, started, strict=True)}
+            return [run for _, its in sorted(runs.items()) for run in its]
+        for at, context in due:
+            ruling: Any = self._crew.decide_now(place, rows.moment(at), context)
+            decided = rows.tick(ruling)
+            if decided["outcome"] == "error":
+                raise TriggerError(f"{_BACKFILL}: its moment {rows.moment(at)}: {decided['reason']}")
+            fires = [text for text, *_ in ruling[0]] if decided["fires"] else []
+            runs[at] = self._start_moments(schedule_id, [(at, fires)])
+        return [run for _, its in sorted(runs.items()) for run in its]
+
+    def _past(self, start: str | datetime, end: str | datetime | None) -> tuple[int, int]:
+        """From when on and before when moments are back-filled."""
+        first, now = check.microseconds(start), self._open().now()
+        last = now if end is None else check.microseconds(end)
+        if last > now:
+            raise ScheduleError(f"{_BACKFILL}: end is {excerpt(end)}, which lies ahead; its time will come")
+        return first, last
+
+    def _moments(self, schedule_id: str, first: int, last: int) -> list[tuple[int, str]]:
+        """The moments of a cron in that time, each with what a run of it begins with."""
+        found = self._open().schedules.moments(schedule_id, first, last, MOMENTS_MAX + 1)
+        if found is None:
+            raise ScheduleError(f"{_BACKFILL}: there is none with id {schedule_id}")
+        if len(found) > MOMENTS_MAX:
+            raise ScheduleError(
+                f"{_BACKFILL}: there are more than {MOMENTS_MAX} moments; end it at"
+                f" {rows.moment(found[-1][0])}, and go on from there"
+            )
+        return list(found)
+
+    def _start_moments(self, schedule_id: str, moments: list[tuple[int, list[str]]]) -> list[Run]:
+        watches = self._open().schedules.backfill(schedule_id, moments)
+        if watches is None:
+            raise ScheduleError(f"{_BACKFILL}: there is none with id {schedule_id}")
+        for watch in watches:
+            watch.wait_started()
+        # Another process may have been there first.
+        return [
+            self._found(watch.id, watch) if watch.stands_for is None else self._found(watch.stands_for)
+            for watch in watches
+        ]
+
+    def _found(self, run_id: str, watch: Watch | None = None) -> Run:
+        runner: Any = self
+        return Run(runner, run_id, watch)
 
     def get_cron_execution_history(
         self, schedule_id: str, limit: int | None = None, offset: int | None = None

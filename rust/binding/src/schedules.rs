@@ -17,6 +17,7 @@ use cloaca_core::time::Wall;
 use crate::gil::free;
 use crate::handle::{Handle, parse_id};
 use crate::wait::flush;
+use crate::watch::Watch;
 use crate::{convert, error};
 
 /// A cron as the Python layer asks for it. Without a name it is known by its workflow, expression and zone.
@@ -170,9 +171,7 @@ impl Schedules {
 
     /// The cron with that id.
     fn cron<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let id = parse_id(py, id)?;
-        let row = self.handle.stored(py, |runtime| runtime.store().cron(id))?;
-        row.map(|row| convert::cron(py, &row)).transpose()
+        self.cron_row(py, id)?.map(|row| convert::cron(py, &row)).transpose()
     }
 
     /// The cron of that name.
@@ -193,6 +192,37 @@ impl Schedules {
     fn set_cron_enabled(&self, py: Python<'_>, id: &str, enabled: bool) -> PyResult<bool> {
         let id = parse_id(py, id)?;
         self.handle.written(py, move |runtime| runtime.set_cron_enabled(id, enabled))
+    }
+
+    /// The moments of a cron from one time on and before another, in microseconds, the first `many`, each with what a run of it begins
+    /// with; `None` if there is no such cron.
+    fn moments(
+        &self,
+        py: Python<'_>,
+        id: &str,
+        start_us: i64,
+        end_us: i64,
+        many: usize,
+    ) -> PyResult<Option<Vec<(i64, String)>>> {
+        let Some(cron) = self.cron_row(py, id)? else { return Ok(None) };
+        let moments = free(py, || Runtime::moments(&cron, Wall(start_us), Wall(end_us), many))?;
+        let shown = moments.into_iter().map(|(moment, context)| (moment.0, context.as_ref().to_owned()));
+        Ok(Some(shown.collect()))
+    }
+
+    /// Starts runs for moments of a cron that have gone by, with their contexts; returns a watch on each.
+    fn backfill(
+        &self,
+        py: Python<'_>,
+        id: &str,
+        moments: Vec<(i64, Vec<String>)>,
+    ) -> PyResult<Option<Vec<Watch>>> {
+        let Some(cron) = self.cron_row(py, id)? else { return Ok(None) };
+        let contexts = |contexts: Vec<String>| contexts.into_iter().map(Arc::from).collect();
+        let moments = moments.into_iter().map(|(at, texts)| (Wall(at), contexts(texts))).collect();
+        let runtime = self.handle.runtime(py)?;
+        let watches = free(py, || runtime.backfill(&cron, moments))?.map_err(|e| error::raise(py, e))?;
+        Ok(Some(watches.into_iter().map(|watch| self.handle.watched(watch)).collect()))
     }
 
     /// Deletes a cron; false if there is none with that id.
@@ -219,8 +249,7 @@ impl Schedules {
         limit: u64,
         offset: u64,
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
-        let id = parse_id(py, id)?;
-        let Some(row) = self.handle.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
+        let Some(row) = self.cron_row(py, id)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
         let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
@@ -234,6 +263,11 @@ impl Schedules {
 }
 
 impl Schedules {
+    fn cron_row(&self, py: Python<'_>, id: &str) -> PyResult<Option<Schedule>> {
+        let id = parse_id(py, id)?;
+        self.handle.stored(py, |runtime| runtime.store().cron(id))
+    }
+
     /// What is polled under a name, or else runs by the calendar.
     fn row_of(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
         match self.handle.trigger_row(py, name)? {

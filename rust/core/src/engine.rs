@@ -20,7 +20,8 @@ mod triggers;
 mod why;
 
 pub use effect::{Counts, Effects, MomentDue, Rearm, Then};
-pub use event::{Declared, Event, Fire, Job, Polled, Request};
+pub use event::{Backfilled, Declared, Event, Fire, Job, Polled, Request};
+pub use moments::cron_context;
 pub use note::{About, Level, Note, is_told, poll_timed_out};
 pub use stuck::Foreseen;
 pub use why::RunStanding;
@@ -215,6 +216,9 @@ impl Engine {
                 triggers.into_iter().for_each(|(slot, declared)| self.trigger(slot, declared, now, out));
             }
             Event::Start { workflow, requests } => self.start(&workflow, requests, now, out),
+            Event::Backfill { workflow, schedule, waits, runs } => {
+                self.backfill(&workflow, schedule, waits, runs, now, out);
+            }
             Event::Polled(polled) => self.polled(polled, now, out),
             Event::History(history) => {
                 if !history.is_empty() {

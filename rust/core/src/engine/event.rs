@@ -73,6 +73,17 @@ pub struct Request {
     pub run_key: Option<(String, Wall)>,
 }
 
+/// A run to be started for a moment of a cron that has gone by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backfilled {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// The moment, which starts at most one run that names it.
+    pub moment: Option<Wall>,
+    /// JSON text.
+    pub context: Arc<str>,
+}
+
 /// One attempt at one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Job {
@@ -103,6 +114,17 @@ pub enum Event {
         workflow: Arc<Workflow>,
         /// One run each.
         requests: Vec<Request>,
+    },
+    /// Somebody asked for runs of moments of a cron that have gone by.
+    Backfill {
+        /// Whose tasks to run.
+        workflow: Arc<Workflow>,
+        /// The cron's row.
+        schedule: i64,
+        /// Whether one begins after another.
+        waits: bool,
+        /// In this order.
+        runs: Vec<Backfilled>,
     },
     /// A poll ended with more than a plain skip.
     Polled(Polled),

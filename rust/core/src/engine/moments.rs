@@ -9,9 +9,11 @@ use serde_json::json;
 use crate::cron::Cron;
 use crate::engine::crons::CronState;
 use crate::engine::hands::by_hand;
-use crate::engine::{Effects, Engine, Note, Request, Then};
+use crate::engine::line::Turn;
+use crate::engine::{Backfilled, Effects, Engine, Note, Request, Then};
 use crate::port::{Catchup, Change, CronMove, NewRun, Schedule, ScheduleKind};
 use crate::time::{Now, Wall};
+use crate::workflow::Workflow;
 
 /// A wall clock that falls back by less is only held to the right time, as time servers do.
 const CLOCK_BACK_US: i64 = 1_000_000;
@@ -103,6 +105,30 @@ impl Engine {
         self.cron_fire(&schedule, slots, next, now, out);
     }
 
+    /// Starts runs of moments that have gone by, all or none. What waits stands behind what is unfinished here.
+    pub(super) fn backfill(
+        &mut self,
+        workflow: &Arc<Workflow>,
+        schedule: i64,
+        waits: bool,
+        runs: Vec<Backfilled>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let (mut ids, mut kept) = (Vec::new(), Vec::new());
+        for Backfilled { id, moment, context } in runs {
+            self.gate.hold(schedule, None, id);
+            if waits {
+                self.turns.insert(id, Turn { kept: false, cancels: false, resumed: None });
+            }
+            self.take_new(id, workflow, &context, now);
+            let run = by_hand(workflow, &Request { id, context, run_key: None }, now.wall);
+            kept.push(NewRun { schedule: Some(schedule), scheduled_at: moment, waits, ..run });
+            ids.push(id);
+        }
+        out.commits.push((Change::Start { epoch: self.epoch, runs: kept, cron: None }, Then::Start(ids)));
+    }
+
     pub(super) fn cron_fire(
         &mut self,
         schedule: &Schedule,
@@ -183,7 +209,7 @@ fn newest_slots(cron: &Cron, first: Wall, now: Wall, slots_max: usize) -> (VecDe
 }
 
 /// What a moment's run begins with: what was registered with the cron, and which moment it is.
-pub(super) fn cron_context(schedule: &Schedule, slot: Wall) -> Arc<str> {
+pub fn cron_context(schedule: &Schedule, slot: Wall) -> Arc<str> {
     let ScheduleKind::Cron { expression, timezone, terms, .. } = &schedule.kind else {
         unreachable!("only crons have slots")
     };

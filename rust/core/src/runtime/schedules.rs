@@ -9,11 +9,13 @@ use uuid::Uuid;
 
 use crate::admit::Overlap;
 use crate::cron::Cron;
-use crate::engine::{Declared, Effects, Event};
+use crate::engine::{Backfilled, Declared, Effects, Event, cron_context};
+use crate::error::{Error, Kind, Result};
 use crate::poll::{Backoff, Plan};
 use crate::port::{Forgotten, NewCron, Origin, Schedule, ScheduleKind, Stored, TriggerRow, TriggerState};
 use crate::runtime::park::{MutexGuard, lock};
-use crate::runtime::{Runtime, Shared};
+use crate::runtime::watch::{News, Watch};
+use crate::runtime::{RUNS_MAX, Runtime, Shared};
 use crate::time::Wall;
 
 /// A body of a cron that has not come back for so long is told of after ten times that.
@@ -31,6 +33,45 @@ pub struct CronBody {
 }
 
 impl Runtime {
+    /// The moments of a cron from `start` on and before `end`, the first `many`, each with what a run of it begins with.
+    pub fn moments(cron: &Schedule, start: Wall, end: Wall, many: usize) -> Vec<(Wall, Arc<str>)> {
+        let ScheduleKind::Cron { expression, timezone, .. } = &cron.kind else { return Vec::new() };
+        let Ok(read) = Cron::parse(expression, timezone) else { return Vec::new() };
+        // What follows a moment is later than it.
+        let first = read.next(Wall(start.0.saturating_sub(1)));
+        let all = std::iter::successors(first, |&moment| read.next(moment));
+        let all = all.take_while(|&moment| moment < end).take(many);
+        all.map(|moment| (moment, cron_context(cron, moment))).collect()
+    }
+
+    /// Starts runs for moments of a cron that have gone by, in one transaction, with the context that each is to have; the first of a
+    /// moment only if that has no run. Returns a watch on each: see [`Watch::stands_for`].
+    ///
+    /// # Errors
+    /// [`Kind::Workflow`] for an unknown workflow, [`Kind::Runner`] when closed.
+    pub fn backfill(&self, cron: &Schedule, moments: Vec<(Wall, Vec<Arc<str>>)>) -> Result<Vec<Arc<Watch>>> {
+        let workflow = self.workflow(&cron.workflow)?;
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(Error::new(Kind::Runner, "the runner is shut down"));
+        }
+        let waits = overlap_of(cron) != Overlap::Allow;
+        let mut runs = Vec::new();
+        for (moment, contexts) in moments {
+            let named = std::iter::once(Some(moment)).chain(std::iter::repeat(None));
+            let run = |(context, moment)| Backfilled { id: Uuid::now_v7(), moment, context };
+            runs.extend(contexts.into_iter().zip(named).map(run));
+        }
+        if lock(&self.shared.engine).runs_unfinished() + runs.len() > RUNS_MAX {
+            let text = format!("{RUNS_MAX} runs are unfinished; wait for some to end");
+            return Err(Error::new(Kind::Runner, text));
+        }
+        let watches: Vec<Arc<Watch>> = runs.iter().map(|run| Watch::new(run.id, News::Sent)).collect();
+        lock(&self.shared.watches).extend(watches.iter().map(|watch| (watch.id, Arc::clone(watch))));
+        self.step(Event::Backfill { workflow, schedule: cron.row, waits, runs });
+        self.shared.lose_late();
+        Ok(watches)
+    }
+
     /// This program declares the cron of that name no more: it runs where others do.
     pub fn withdraw_cron(&self, name: &str) {
         let _turn = self.shared.turn();
@@ -77,10 +118,7 @@ impl Runtime {
                 allow_concurrent,
                 origin_at: Wall(0),
             },
-            overlap: match &row.kind {
-                ScheduleKind::Cron { terms, .. } => terms.overlap,
-                ScheduleKind::Trigger { .. } => Overlap::Allow,
-            },
+            overlap: overlap_of(row),
         };
         let state = TriggerState {
             row: row.row,
@@ -197,6 +235,13 @@ impl Runtime {
         self.shared.schedules_changed();
         self.step(event);
         self.wake_others();
+    }
+}
+
+fn overlap_of(cron: &Schedule) -> Overlap {
+    match &cron.kind {
+        ScheduleKind::Cron { terms, .. } => terms.overlap,
+        ScheduleKind::Trigger { .. } => Overlap::Allow,
     }
 }
 
