@@ -32,6 +32,8 @@ def sentence(trigger: dict[str, Any], ticks: list[dict[str, Any]]) -> str:
     if standing["backs_off"]:
         failures = standing["failures"]
         cause = f"{failures} failed {_times(failures, 'poll')} in a row" if failures else "its own wish"
+        if standing["goes_on"]:
+            cause = "failed polls or its own wish, in an earlier runner"
         return f"{name} backs off until {standing['next_poll_at']} after {cause}{_ending(last)}"
     return f"{name} {_told(last)}"
 

@@ -114,6 +114,8 @@ def test_a_wait_by_its_own_wish_goes_on_after_a_restart(watched: Watched) -> Non
     assert watched.live("2026-03-01T00:00:00Z", "61m") == ["01:00:00"]
     watched.answer = False
     assert watched.live("2026-03-01T01:10:00Z", "1h") == []
+    assert watched.why.startswith("trigger 'inbox' backs off until 2026-03-01T04:00:00"), watched.why
+    assert "in an earlier runner" in watched.why
     assert watched.live("2026-03-01T02:20:00Z", "2h") == ["04:00:00"]
 
 

@@ -42,6 +42,25 @@ def test_poll_after_waits_beside_fires_and_a_cursor(clock: cloaca.testing.Runner
     assert len(clock.list_runs()) == 2
 
 
+@pytest.mark.parametrize("ask", ["tick", "poll_soon"])
+def test_a_wish_counts_from_the_poll_that_was_asked_for(clock: cloaca.testing.Runner, ask: str) -> None:
+    declare()
+    polls: list[str] = []
+
+    @cloaca.trigger(workflow="work", name="paced", poll_interval="1m")
+    def poll(tick: cloaca.Tick) -> bool:
+        polls.append(tick.scheduled_at)
+        tick.poll_after("10m")
+        return False
+
+    clock.advance("6m")
+    getattr(clock, ask)("paced")
+    clock.advance("9m")
+    assert len(polls) == 2
+    clock.advance("2m")
+    assert len(polls) == 3
+
+
 def test_poll_after_holds_for_a_skip_and_not_for_an_error(clock: cloaca.testing.Runner) -> None:
     polls: list[str] = []
 

@@ -55,6 +55,7 @@ pub fn standing<'py>(
     dict.set_item("failures", standing.failures)?;
     dict.set_item("next_poll_at", stamp(due))?;
     dict.set_item("backs_off", standing.backs_off)?;
+    dict.set_item("goes_on", standing.goes_on)?;
     dict.set_item("elsewhere", standing.elsewhere)?;
     dict.set_item("polled_since", stamp(polled_since))?;
     Ok(dict)

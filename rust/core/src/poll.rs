@@ -153,8 +153,9 @@ impl Poller {
         let is_current = state.serial == ticket.serial;
         if !state.is_plain {
             self.wheel.cancel(ticket.slot);
-            self.rests[ticket.slot as usize].asked_at = None;
-            self.rests[ticket.slot as usize].given_up = false;
+            let rest = &mut self.rests[ticket.slot as usize];
+            rest.waits_from = rest.asked_at.take();
+            rest.given_up = false;
             self.note(ticket.slot);
         }
         if !is_current {
@@ -241,7 +242,10 @@ impl Poller {
 
     /// A poll that leaves no trace: its body was called only to look.
     pub fn looked(&mut self, ticket: Ticket, now: Mono) {
-        if self.returned(ticket, now) {
+        let waits_from = self.rests[ticket.slot as usize].waits_from;
+        let is_current = self.returned(ticket, now);
+        self.rests[ticket.slot as usize].waits_from = waits_from;
+        if is_current {
             self.arm_or_make_room(ticket.slot, now);
         }
     }
@@ -291,7 +295,8 @@ impl Poller {
         }
         let pause = rest.pause();
         // A beat that falls on the end of the wait is not too early.
-        let end = Mono(rest.first.map_or(state.last_beat, |_| now).after(pause).0.saturating_sub(1));
+        let asked = rest.waits_from.max(rest.asked_at).unwrap_or(state.last_beat).max(state.last_beat);
+        let end = Mono(rest.first.map_or(asked, |_| now).after(pause).0.saturating_sub(1));
         let (beat, missed) = match rest.first {
             Some(first) if first > now.max(end) => (first, 0),
             first => cadence::next_beat(first.unwrap_or(state.last_beat), state.interval_ns, now.max(end)),

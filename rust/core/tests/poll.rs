@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloaca_core::grid;
 use cloaca_core::poll::{Backoff, Finish, Plan, Poller, Ticket, Turn};
 use cloaca_core::port::TriggerState;
 use cloaca_core::time::{Mono, Now, Wall};
@@ -346,4 +347,56 @@ fn a_poll_that_is_wanted_waits_for_the_tick_in_commit_and_for_the_trigger_to_be_
     assert_eq!(poller.next(at(1009)), Turn::Wait);
     poller.set_enabled(1, true, at(1010));
     due(&mut poller, at(1011));
+}
+
+#[test]
+fn the_wish_of_a_poll_that_was_asked_for_counts_from_that_poll() {
+    let mut poller = poller(vec![plan(100)]);
+    let wishing =
+        |millis: u64, wish: u64| Finish { pause: Some(Duration::from_millis(wish)), ..finish(at_ms(millis)) };
+    // Shorter than what was wished for before, longer, and a failure in a tick by hand: the newest counts.
+    let ticket = due(&mut poller, at_ms(100));
+    poller.skipped(ticket, "", wishing(100, 1000), at_ms(100));
+    poller.poll_soon(0, at_ms(750));
+    let ticket = due(&mut poller, at_ms(750));
+    poller.skipped(ticket, "", wishing(750, 1000), at_ms(751));
+    assert_eq!(poller.next(at_ms(1749)), Turn::Wait, "the wish of the first poll would be over");
+    let ticket = due(&mut poller, at_ms(1800));
+    poller.skipped(ticket, "", wishing(1800, 3000), at_ms(1800));
+    let ticket = poller.poll_now(0, at_ms(2010)).expect("it is not busy");
+    poller.skipped(ticket, "", wishing(2010, 200), at_ms(2011));
+    assert_eq!(due(&mut poller, at_ms(2300)).due, at_ms(2300), "the first beat after 2,210");
+}
+
+#[test]
+fn a_poll_that_is_wanted_is_not_lost_when_the_trigger_is_declared_again() {
+    for is_in_flight in [true, false] {
+        let mut poller = poller(vec![plan(1000)]);
+        let ticket = is_in_flight.then(|| due(&mut poller, at_ms(1000)));
+        poller.poll_soon(0, at_ms(1100));
+        poller.declare("t".into(), Arc::new(plan(1000)), at_ms(1200));
+        poller.supersede(0, 1);
+        poller.enable(1, &row(1), false, now(at_ms(1201)));
+        if let Some(ticket) = ticket {
+            skip(&mut poller, ticket, at_ms(1300));
+        }
+        assert_eq!(due(&mut poller, at_ms(1310)).slot, 1);
+    }
+}
+
+#[test]
+fn a_wait_that_an_earlier_process_began_is_told_of() {
+    let mut poller = poller(vec![plan(100)]);
+    poller.declare("u".into(), Arc::new(plan(100)), at_ms(10));
+    let wait = grid::Wait { not_before: Wall(5_000_000), span_us: 5_000_000 };
+    let kept = grid::Kept {
+        origin_at: Wall(0),
+        heeded_until: Some(Wall(0)),
+        last_at: Some(Wall(0)),
+        wait: Some(wait),
+    };
+    poller.enable(1, &TriggerState { grid: Some(kept), ..row(2) }, false, now(at_ms(20)));
+    let standing = poller.standing(2).expect("it is declared");
+    assert!(standing.backs_off && standing.goes_on && standing.due >= Some(at_ms(5000)), "{standing:?}");
+    assert!(!poller.standing(1).expect("it is declared").backs_off);
 }

@@ -34,7 +34,7 @@ use cloaca_core::port::{
     Unfinished,
 };
 use cloaca_core::time::Wall;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use uuid::Uuid;
 
 use crate::sqlite::asked::Asked;
@@ -225,10 +225,24 @@ fn transact<T>(
         // A rollback that failed with the disk: without this every later transaction would fail too.
         connection.execute_batch("ROLLBACK")?;
     }
-    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-    let done = work(&transaction)?;
-    around(step, || transaction.commit())?;
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let undoes = Undoes(connection);
+    let done = work(connection)?;
+    around(step, || connection.prepare_cached("COMMIT")?.execute([]))?;
+    drop(undoes);
     Ok(done)
+}
+
+/// Rolls back what is not committed, also if somebody panics. Like `Transaction` of rusqlite, which parses BEGIN and COMMIT each time.
+struct Undoes<'c>(&'c Connection);
+
+impl Drop for Undoes<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit() {
+            // If this fails with the disk, the next transaction tries again.
+            let _ = self.0.execute_batch("ROLLBACK");
+        }
+    }
 }
 
 impl Store for SqliteStore {

@@ -99,6 +99,7 @@ impl Poller {
             make_up: None,
             asked_at: None,
             moment: None,
+            waits_from: None,
             is_wanted: false,
             fired_at: None,
             cursor: None,
@@ -114,16 +115,23 @@ impl Poller {
         let is_busy = state.in_body && !rest.given_up || state.in_commit;
         let first = rest.waits_for.take().or(is_busy.then_some(old));
         rest.retired = true;
+        // Also one that was asked for, and has not begun.
+        let is_wanted = std::mem::take(&mut rest.is_wanted) || rest.asked_at.is_some() && !state.in_body;
         if !state.in_body {
+            rest.asked_at = None;
             self.wheel.cancel(old);
         }
-        self.rests[new as usize].older = Some(old);
+        // Which moment of a cron is decided, and where, its engine says anew.
+        let by_calendar = [old, new].map(|slot| self.rests[slot as usize].plan.by_calendar);
+        let rest = &mut self.rests[new as usize];
+        rest.older = Some(old);
+        rest.is_wanted = is_wanted && by_calendar == [false, false];
         self.note(old);
         if let Some(first) = first {
             self.rests[first as usize].successor = Some(new);
             self.rests[new as usize].waits_for = Some(first);
-            self.note(new);
         }
+        self.note(new);
     }
 
     /// Stops polling what is declared no more. A poll in flight still counts.

@@ -57,6 +57,8 @@ pub(super) struct Rest {
     pub asked_at: Option<Mono>,
     /// Which moment of a cron its poll decides, and what a run of that begins with, as JSON text.
     pub moment: Option<(Wall, Arc<str>)>,
+    /// When the last poll was asked for, if it was: what it wished for counts from there, and not from a beat.
+    pub waits_from: Option<Mono>,
     /// It is to be polled as soon as it can be.
     pub is_wanted: bool,
     pub fired_at: Option<Wall>,

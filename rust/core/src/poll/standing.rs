@@ -34,6 +34,8 @@ pub struct Standing {
     pub due: Option<Mono>,
     /// Whether that wait is longer than its interval because of failures or its own wish.
     pub backs_off: bool,
+    /// Whether that wait began before this process did.
+    pub goes_on: bool,
     /// When it was last polled.
     pub last_at: Option<Wall>,
     /// Another owner polls it.
@@ -84,11 +86,16 @@ impl Poller {
         let slot = *self.slot_of.get(&schedule)?;
         let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
         let due = self.wheel.due(slot).filter(|_| !state.in_body);
+        let pauses = !rest.pause().is_zero();
+        // Without a kept wait the first beat comes within an interval.
+        let interval = Duration::from_nanos(state.interval_ns.saturating_add(self.wheel.tick_ns()));
+        let goes_on = !pauses && rest.first.is_some_and(|first| first > state.last_beat.after(interval));
         Some(Standing {
             in_body: state.in_body,
             failures: rest.failures,
             due,
-            backs_off: due.is_some() && !rest.pause().is_zero(),
+            backs_off: due.is_some() && (pauses || goes_on),
+            goes_on,
             last_at: state.quiet.last_at(),
             elsewhere: rest.elsewhere,
         })

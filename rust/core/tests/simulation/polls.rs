@@ -69,6 +69,7 @@ impl World {
         assert!(!slot.is_retired, "a retired trigger is polled: {ticket:?}");
         assert!(!slot.is_elsewhere, "{} is polled, which another owner polls", slot.trigger.source.name);
         assert_eq!(state.failures, slot.failures, "failures in a row of {}", slot.trigger.source.name);
+        slot.asked = if is_asked || slot.make_up.is_some() { ticket.due } else { Mono(0) };
         if !is_asked && let Some(at) = slot.make_up {
             assert!(
                 now.mono >= ticket.due && ticket.due >= at,
@@ -198,8 +199,9 @@ impl World {
         let state = &mut self.processes[p].slots[slot as usize];
         state.failures = 0;
         (state.make_up, state.was_polled) = (None, true);
-        state.not_before =
-            Mono(state.last_beat.after(pause.unwrap_or_default()).0.saturating_sub(ROUNDING_NS));
+        state.not_before = Mono(
+            state.last_beat.max(state.asked).after(pause.unwrap_or_default()).0.saturating_sub(ROUNDING_NS),
+        );
     }
 
     fn failed(&mut self, p: usize, slot: u32) {
@@ -207,7 +209,7 @@ impl World {
         state.failures += 1;
         state.make_up = None;
         let wait = state.trigger.plan.backoff.delay(state.failures);
-        state.not_before = Mono(state.last_beat.after(wait).0.saturating_sub(ROUNDING_NS));
+        state.not_before = Mono(state.last_beat.max(state.asked).after(wait).0.saturating_sub(ROUNDING_NS));
     }
 
     fn draw_answer(&mut self, p: usize, polling: &Polling) -> Answer {

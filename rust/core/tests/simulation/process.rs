@@ -107,6 +107,8 @@ pub struct Slot {
     pub is_elsewhere: bool,
     pub failures: u32,
     pub last_beat: Mono,
+    /// When the last poll beside the grid was due; what it asks for counts from there.
+    pub asked: Mono,
     /// No poll before this, because of failures or its own wish.
     pub not_before: Mono,
     /// The same because of a wait that the store had of it, as it was read last.

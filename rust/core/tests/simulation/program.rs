@@ -219,6 +219,7 @@ impl World {
                 is_elsewhere: false,
                 failures: 0,
                 last_beat: origin,
+                asked: Mono(0),
                 not_before: Mono(0),
                 kept_wait: Mono(0),
             };

@@ -26,15 +26,9 @@ pub fn progress(
 }
 
 /// How many ends were counted.
-macro_rules! ends {
-    () => {
-        "coalesce((SELECT value FROM meta WHERE name = 'ends'), (SELECT max(end_number) FROM runs), 0)"
-    };
-}
-
-/// How many ends were counted.
 pub fn ends(db: &Connection) -> Result<i64, Failure> {
-    const SQL: &str = concat!("SELECT ", ends!());
+    const SQL: &str = "
+        SELECT coalesce((SELECT value FROM meta WHERE name = 'ends'), (SELECT max(end_number) FROM runs), 0)";
     Ok(db.prepare_cached(SQL)?.query_row([], |row| row.get(0))?)
 }
 
@@ -86,30 +80,39 @@ fn finish(
     end: &RunEnd,
     number: Option<i64>,
 ) -> Result<Option<Option<i64>>, Failure> {
-    // Most runs guard nothing: what was counted is read for those that do.
-    const SQL: &str = concat!(
-        "UPDATE runs SET
+    const SQL: &str = "
+        UPDATE runs SET
             status = :status,
             started_at = coalesce(started_at, :started_at),
             completed_at = :completed_at,
             final_context = :context,
             error = :error,
-            end_number = CASE WHEN unique_hash = 1 THEN coalesce(:number, 1 + ",
-        ends!(),
-        ") END
-        WHERE row = :row AND owner = :epoch AND completed_at IS NULL
-        RETURNING end_number"
-    );
-    let params = named_params! {
+            end_number = :number
+        WHERE row = :row";
+    let Some(guards_hash) = guards_hash(db, change)? else { return Ok(None) };
+    // Most runs guard nothing: what was counted is read for those that do.
+    let number = match (guards_hash, number) {
+        (false, _) => None,
+        (true, Some(number)) => Some(number),
+        (true, None) => Some(ends(db)? + 1),
+    };
+    db.prepare_cached(SQL)?.execute(named_params! {
         ":row": change.run,
-        ":epoch": change.epoch,
         ":status": end.status.name(),
         ":started_at": started_at(change),
         ":completed_at": end.completed_at.0,
         ":context": &*end.context,
         ":error": end.error,
         ":number": number,
-    };
+    })?;
+    Ok(Some(number))
+}
+
+/// Whether the run guards its hash; none if it is final or another's.
+fn guards_hash(db: &Connection, change: &RunChange) -> Result<Option<bool>, Failure> {
+    const SQL: &str = "
+        SELECT unique_hash FROM runs WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
+    let params = named_params! { ":row": change.run, ":epoch": change.epoch };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
 }
 
