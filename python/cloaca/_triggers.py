@@ -111,7 +111,8 @@ class Triggers:
         return [rows.trigger_execution(schedule_id, row) for row in fired]
 
     def ticks(self, trigger_name: str, last: int = 50) -> list[dict[str, Any]]:
-        """What a trigger's polls answered, newest first, with equal answers in a row as one."""
+        """What a trigger's polls answered, newest first, with equal answers in a row as one; of a cron whose
+        function or `overlap` decides its moments, what those came to."""
         found = self._open().schedules.ticks(
             check.text(trigger_name, "trigger_name", TriggerError), check.count(last, "last")
         )
@@ -130,7 +131,9 @@ class Triggers:
         if name in self._declarations.crons or standing is None:
             cron = self._cron_of(name)
             if cron is not None:
-                return why.of_cron(name, cron, cron["registered"] or name in self._declarations.crons)
+                is_here = cron["registered"] or name in self._declarations.crons
+                deciding = self._open().polls.deciding(cron["id"])
+                return why.of_cron(name, cron, deciding, is_declared=is_here)
         if standing is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         if standing["standing"] is None:

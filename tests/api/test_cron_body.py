@@ -299,7 +299,7 @@ def test_a_cron_that_is_declared_again_calls_the_newest_function() -> None:
         declare(lambda: False, cron=None, poll_interval="1h")  # type: ignore[arg-type]
         runner.advance("1d")
         assert called == ["first", "second", "third"]
-        assert runner.polls("nightly") == 24
+        assert runner.polls("nightly") == 3 + 24
         declare(lambda tick: called.append(day(tick.scheduled_at)))
         runner.advance("1d")
         assert called[3:] == ["05T03:00", "06T03:00", "07T03:00"]
@@ -380,3 +380,34 @@ def test_a_tick_decides_now_and_uses_up_no_moment() -> None:
         answer = runner.tick("nightly")
         assert (answer["outcome"], answer["reason"]) == ("error", "ConnectionError: no source")
         assert runner.list_runs() == []
+
+
+def test_why_tells_what_became_of_the_last_moment() -> None:
+    answers: list[Any] = [TriggerResult.skip("a holiday"), None]
+    cloaca.trigger(workflow="report", name="nightly", poll_interval="1h")(lambda: False)
+    with cloaca.testing.Runner(START) as runner:
+        runner.advance("1h")
+        declare(lambda tick: answers.pop(0) if answers else tick.nothing)
+        runner.advance("1d")
+        assert runner.why("nightly").endswith("it has not run yet; its last moment was left out: a holiday")
+        runner.advance("1d")
+        assert runner.why("nightly").endswith("; it ran last at 2026-03-02T03:00:00.000000Z")
+        runner.advance("1d")
+        says = runner.why("nightly")
+        assert " times in a row and is called again for 2026-03-03T03:00" in says
+        assert "its last moment failed: AttributeError" in says
+
+
+def test_why_tells_of_a_function_that_does_not_answer() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(tick: Tick) -> None:
+        begun.set()
+        assert go_on.wait(WAIT)
+
+    declare(slow, cron="* * * * * *")
+    with cloaca.DefaultRunner(":memory:") as runner:
+        assert begun.wait(WAIT)
+        assert "whose function has not answered since 20" in runner.why("nightly")
+        go_on.set()
+        assert eventually(lambda: "runs next at" in runner.why("nightly"))

@@ -10,7 +10,9 @@ use uuid::Uuid;
 use cloaca_core::admit::Overlap;
 use cloaca_core::cron::Cron;
 use cloaca_core::poll::Backoff;
-use cloaca_core::port::{Catchup, Forgotten, NewCron, Origin, Page, RunFilter, Schedule, ScheduleFilter};
+use cloaca_core::port::{
+    Catchup, Forgotten, NewCron, Origin, Page, RunFilter, Schedule, ScheduleFilter, Stored, Stretch,
+};
 use cloaca_core::runtime::{CronBody, Runtime};
 use cloaca_core::time::Wall;
 
@@ -108,18 +110,30 @@ impl Schedules {
         Ok(Some((row.id.to_string(), runs)))
     }
 
-    /// A trigger's polls as stretches of equal outcomes, newest first.
+    /// What was decided under a name, by polls or of moments, as stretches of equal outcomes, newest first.
     fn ticks<'py>(
         &self,
         py: Python<'py>,
         name: &str,
         limit: u64,
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
-        let Some(row) = self.row_of(py, name)? else { return Ok(None) };
+        let polled = self.handle.trigger_row(py, name)?.map(|row| row.row);
+        let cron = self.handle.stored(py, |runtime| runtime.store().cron_named(name))?.map(|row| row.row);
+        if let Some(row) = polled {
+            flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row))?;
+        }
         let page = Page { limit, offset: 0 };
-        flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))?;
-        let rows = self.handle.stored(py, |runtime| runtime.store().history(row.row, page))?;
-        rows.iter().map(|row| convert::stretch(py, row)).collect::<PyResult<Vec<_>>>().map(Some)
+        // It may have been polled before it was a cron, or the other way round.
+        let mut rows = self.handle.stored(py, |runtime| {
+            let both = [polled, cron].into_iter().flatten();
+            both.map(|row| runtime.store().history(row, page)).collect::<Stored<Vec<_>>>()
+        })?;
+        let is_known = !rows.is_empty();
+        let mut rows: Vec<Stretch> = rows.drain(..).flatten().collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.last_at));
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let shown = rows.iter().map(|row| convert::stretch(py, row)).collect::<PyResult<Vec<_>>>()?;
+        Ok(is_known.then_some(shown))
     }
 
     /// Makes a cron schedule, or finds the one that is meant; returns its id.

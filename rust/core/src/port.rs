@@ -17,7 +17,8 @@ use crate::time::Wall;
 
 pub use crate::record::{ContextHash, Outcome, RunEnd, RunStatus, Stretch, TaskRecord, TaskStatus};
 pub use change::{
-    Admitted, Change, CronMove, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow, TriggerState,
+    Admitted, Change, CronMove, Moment, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow,
+    TriggerState,
 };
 pub use claim::{BURIED, InFlight, Siblings, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};

@@ -9,10 +9,10 @@ use std::thread;
 use cloaca_core::admit::Overlap;
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::port::{
-    Admitted, BURIED, Catchup, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, NewCron,
-    NewRun, Old, Origin, Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule,
-    ScheduleFilter, ScheduleKind, Spared, Store, Stretch, TaskStatus, Terms, TickChange, TriggerRow,
-    TriggerState,
+    Admitted, BURIED, Catchup, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, Moment,
+    NewCron, NewRun, Old, Origin, Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus,
+    Schedule, ScheduleFilter, ScheduleKind, Spared, Store, Stretch, TaskStatus, Terms, TickChange,
+    TriggerRow, TriggerState,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -725,10 +725,17 @@ fn a_start_moves_the_cron(store: &dyn Store) {
     assert_eq!(next_at(&cron), Some(Wall(300)), "a step decided before the change does not undo it");
 }
 
-fn take_moment(store: &dyn Store, epoch: i64, cron: &Schedule, moment: i64) -> Option<TriggerState> {
+fn take_moment(store: &dyn Store, epoch: i64, cron: &Schedule, moment: i64) -> Moment {
     let (row, seen) = (cron.row, cron.updated_at);
     match commit(store, Change::TakeMoment { epoch, row, seen, moment: Wall(moment) }) {
-        Receipt::Moment(state) => state,
+        Receipt::Moment(moment) => moment,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn taken(store: &dyn Store, epoch: i64, cron: &Schedule, moment: i64) -> TriggerState {
+    match take_moment(store, epoch, cron, moment) {
+        Moment::Yours(state) => state,
         other => panic!("{other:?}"),
     }
 }
@@ -743,17 +750,17 @@ fn decided(cron: &Schedule, epoch: i64, fires: Vec<NewRun>, next_at: i64) -> Cha
 fn a_moment_is_decided_by_one_owner_at_a_time(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     let cron = store.put_cron(&declared_cron(50, "nightly", "0 2 * * *")).unwrap();
-    let state = take_moment(store, first, &cron, 100).unwrap();
+    let state = taken(store, first, &cron, 100);
     assert_eq!((state.row, state.cursor, state.owner), (cron.row, None, Some(first)));
-    assert_eq!(take_moment(store, second, &cron, 100), None);
-    assert!(take_moment(store, first, &cron, 100).is_some(), "whoever has it may ask again");
+    assert_eq!(take_moment(store, second, &cron, 100), Moment::Others);
+    taken(store, first, &cron, 100);
     let leave = |epoch| commit(store, Change::LeaveMoment { epoch, row: cron.row });
     leave(second);
-    assert_eq!(take_moment(store, second, &cron, 100), None);
+    assert_eq!(take_moment(store, second, &cron, 100), Moment::Others);
     leave(first);
-    assert!(take_moment(store, second, &cron, 100).is_some());
+    taken(store, second, &cron, 100);
     store.leave(second, &InFlight::default(), Wall(3)).unwrap();
-    assert!(take_moment(store, first, &cron, 100).is_some(), "who is gone decides nothing");
+    taken(store, first, &cron, 100);
     let late = decided(&cron, second, vec![], 200);
     assert_eq!(commit(store, late), Receipt::Fenced);
 }
@@ -761,7 +768,7 @@ fn a_moment_is_decided_by_one_owner_at_a_time(store: &dyn Store) {
 fn a_moment_that_is_over_is_not_decided_again(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     let cron = store.put_cron(&declared_cron(50, "nightly", "0 2 * * *")).unwrap();
-    take_moment(store, first, &cron, 100).unwrap();
+    taken(store, first, &cron, 100);
     let Receipt::Tick { fates, .. } = commit(store, decided(&cron, first, vec![slot(&cron, 1, 100)], 200))
     else {
         panic!("the tick is kept")
@@ -769,20 +776,23 @@ fn a_moment_that_is_over_is_not_decided_again(store: &dyn Store) {
     assert!(matches!(fates[..], [Admitted::Started { .. }]));
     let now = store.cron(cron.id).unwrap().unwrap();
     assert_eq!((next_at(&now), now.last_at, now.owner), (Some(Wall(200)), Some(Wall(101)), None));
-    assert_eq!(take_moment(store, second, &now, 100), None, "it lies behind");
-    let next = take_moment(store, second, &now, 200).unwrap();
+    let over = |next| Moment::Over { next_at: Some(Wall(next)) };
+    assert_eq!(take_moment(store, second, &now, 100), over(200), "it lies behind");
+    let next = taken(store, second, &now, 200);
     assert_eq!(next.cursor.as_deref(), Some("7"));
     // A clock that was put back.
     commit(store, decided(&now, second, vec![], 50));
     let now = store.cron(cron.id).unwrap().unwrap();
-    assert!(take_moment(store, first, &now, 99).is_some());
-    assert_eq!(take_moment(store, first, &now, 100), None, "it has a run");
+    taken(store, first, &now, 99);
+    assert_eq!(take_moment(store, first, &now, 100), over(50), "it has a run");
     assert!(store.update_cron(cron.id, "0 3 * * *", "UTC", Some(Wall(300)), Wall(20)).unwrap());
-    assert_eq!(take_moment(store, first, &now, 300), None, "it is another cron now");
+    assert_eq!(take_moment(store, first, &now, 300), Moment::Changed, "it is another cron now");
     let now = store.cron(cron.id).unwrap().unwrap();
     assert!(store.set_enabled(cron.row, false, None, Wall(21)).unwrap());
     let off = store.cron(cron.id).unwrap().unwrap();
-    assert_eq!((take_moment(store, first, &now, 300), take_moment(store, first, &off, 300)), (None, None));
+    for was in [now, off] {
+        assert_eq!(take_moment(store, first, &was, 300), Moment::Changed);
+    }
 }
 
 fn who_decides_a_moment_is_told_of_runs_that_others_drive(store: &dyn Store) {
@@ -790,7 +800,7 @@ fn who_decides_a_moment_is_told_of_runs_that_others_drive(store: &dyn Store) {
     let cron = store.put_cron(&declared_cron(50, "nightly", "0 2 * * *")).unwrap();
     started(store, first, slot(&cron, 1, 90));
     started(store, second, slot(&cron, 2, 95));
-    assert_eq!(take_moment(store, first, &cron, 100).unwrap().others, [id(2)]);
+    assert_eq!(taken(store, first, &cron, 100).others, [id(2)]);
 }
 
 fn a_run_id_is_used_once(store: &dyn Store) {

@@ -156,11 +156,18 @@ impl Crons {
     pub fn put_right(&mut self, row: i64, now: Wall) -> Option<(Wall, CronMove)> {
         let state = self.by_row.get(&row)?;
         let follows = state.cron.next(now)?;
-        if let Some(Pending { stage: Stage::Failed(again_at), .. }) = self.pending.get_mut(&row) {
-            *again_at = follows.min(*again_at);
+        let was = state.next;
+        let failed = self.pending.get_mut(&row).and_then(|pending| match &mut pending.stage {
+            Stage::Failed(again_at) if follows < *again_at => Some(again_at),
+            _ => None,
+        });
+        if follows >= was && failed.is_none() {
+            return None;
+        }
+        if let Some(again_at) = failed {
+            *again_at = follows;
         }
         let mut state = self.remove(row)?;
-        let was = state.next;
         state.next = was.min(follows);
         let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind else { return None };
         if follows < was {

@@ -14,7 +14,8 @@ use crate::engine::moments::cron_context;
 use crate::engine::stuck::reason_of;
 use crate::engine::{Effects, Engine, MomentDue, Note, Polled, Request, Then};
 use crate::port::{
-    Change, CronMove, NewRun, Outcome, Receipt, Schedule, ScheduleKind, Stretch, TickChange, TriggerState,
+    Change, CronMove, Moment, NewRun, Outcome, Receipt, Schedule, ScheduleKind, Stretch, TickChange,
+    TriggerState,
 };
 use crate::time::{Now, Wall};
 
@@ -45,13 +46,17 @@ impl Engine {
         let pending = self.crons.pending(row);
         let is_asked = pending.is_some_and(|pending| pending.stage == Stage::Asked(number));
         match (receipt, pending) {
-            (Receipt::Moment(Some(state)), Some(pending)) if is_asked => {
+            (Receipt::Moment(Moment::Yours(state)), Some(pending)) if is_asked => {
                 self.decide(pending, state, now, out);
             }
             // Asked for once more meanwhile: that answer is on its way.
-            (Receipt::Moment(Some(_)), Some(_)) => {}
-            (Receipt::Moment(Some(_)), None) => self.leave_moment(row, out),
+            (Receipt::Moment(Moment::Yours(_)), Some(_)) => {}
+            (Receipt::Moment(Moment::Yours(_)), None) => self.leave_moment(row, out),
             (Receipt::Fenced, _) => out.is_buried = true,
+            // What was read of it was older than what this owner has decided since, say.
+            (Receipt::Moment(Moment::Over { next_at }), Some(pending)) if is_asked => {
+                self.crons.settle(row, next_at.max(pending.next));
+            }
             _ if is_asked => self.moment_is_others(row, now),
             _ => {}
         }

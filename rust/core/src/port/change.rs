@@ -234,9 +234,8 @@ pub enum Receipt {
     Run(Option<i64>),
     /// Where the trigger stands now.
     Declared(TriggerState),
-    /// Where the cron stands whose moment may be decided. None if another owner decides it or has, if it started a run already, or if the
-    /// cron was changed or switched off.
-    Moment(Option<TriggerState>),
+    /// Whose a moment is.
+    Moment(Moment),
     /// The history is kept.
     History,
     /// The trigger is free.
@@ -245,6 +244,22 @@ pub enum Receipt {
     Fenced,
     /// The store will never take this change, and says why: nothing of it was written. Made by who commits, out of a [`crate::port::Fault::Final`].
     Refused(String),
+}
+
+/// Whose a moment of a cron is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Moment {
+    /// The asker's; this is where the cron stands.
+    Yours(TriggerState),
+    /// Another living owner's, who decides it now.
+    Others,
+    /// Nobody's any more: it is decided, or has a run. What was read of the cron was older than that.
+    Over {
+        /// Which is next.
+        next_at: Option<Wall>,
+    },
+    /// Nobody's: the cron was changed, switched off or deleted.
+    Changed,
 }
 
 /// What polling a declared trigger needs of its row. The rest of the row is what was declared, and need not come back.

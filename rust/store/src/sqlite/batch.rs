@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Admitted, Change, CronMove, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange, TriggerRow,
+    Admitted, Change, CronMove, Moment, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
@@ -44,7 +44,7 @@ impl<'c> Batch<'c> {
             Change::TakeMoment { epoch, row, seen, moment } => self.take_moment(*epoch, *row, *seen, *moment),
             Change::LeaveMoment { epoch, row } => {
                 schedule::pass_moment(self.db, *row, Some(*epoch), None)?;
-                Ok(Receipt::Moment(None))
+                Ok(Receipt::LetGo)
             }
             Change::History(stretches) => {
                 around(Step::History, || history::append(self.db, stretches))?;
@@ -75,20 +75,21 @@ impl<'c> Batch<'c> {
         if !self.is_living(epoch)? {
             return Ok(Receipt::Fenced);
         }
-        let Some((mut state, workflow)) = schedule::undecided(self.db, row, seen, moment)? else {
-            return Ok(Receipt::Moment(None));
+        let (mut state, workflow) = match schedule::moment(self.db, row, seen, moment)? {
+            (Moment::Yours(state), workflow) => (state, workflow),
+            (other, _) => return Ok(Receipt::Moment(other)),
         };
         if let Some(owner) = state.owner.filter(|&owner| owner != epoch)
             && self.is_living(owner)?
         {
-            return Ok(Receipt::Moment(None));
+            return Ok(Receipt::Moment(Moment::Others));
         }
         schedule::pass_moment(self.db, row, state.owner, Some(epoch))?;
         state.owner = Some(epoch);
         let others = run::others(self.db, epoch, i64::MAX)?.remove(&row).unwrap_or_default();
         let others = others.into_iter().filter(|other| other.may_go_on(&workflow));
         state.others = others.map(|other| other.id).collect();
-        Ok(Receipt::Moment(Some(state)))
+        Ok(Receipt::Moment(Moment::Yours(state)))
     }
 
     fn tick(&mut self, tick: &TickChange) -> Result<Receipt, Failure> {

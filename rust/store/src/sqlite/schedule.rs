@@ -20,7 +20,7 @@ use crate::sqlite::owner;
 use crate::sqlite::run::{self, Other};
 use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
 
-pub use cron::{cron, cron_named, delete_cron, move_cron, pass_moment, put_cron, undecided, update_cron};
+pub use cron::{cron, cron_named, delete_cron, moment, move_cron, pass_moment, put_cron, update_cron};
 
 const TRIGGER: &str = "trigger";
 const CRON: &str = "cron";

@@ -1,7 +1,7 @@
 //! Rows of crons. Invariant: a name of a cron that is declared or registered, and the workflow, expression and zone of one that was registered
 //! without a name, stand in at most one row.
 
-use cloaca_core::port::{CronMove, NewCron, Origin, Schedule, TriggerState};
+use cloaca_core::port::{CronMove, Moment, NewCron, Origin, Schedule, TriggerState};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
@@ -25,20 +25,17 @@ pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where a cron stands of which this moment is undecided, by whoever holds it; none if it started a run already or lies behind, or if the
-/// cron is not that of `seen`.
-pub fn undecided(
-    db: &Connection,
-    row: i64,
-    seen: Wall,
-    moment: Wall,
-) -> Result<Option<(TriggerState, String)>, Failure> {
+/// Whose a moment of a cron is, and what the cron starts; it is the asker's as far as nobody else holds it.
+pub fn moment(db: &Connection, row: i64, seen: Wall, moment: Wall) -> Result<(Moment, String), Failure> {
     // Primary key; index runs_slot.
     const SQL: &str = "
-        SELECT row, enabled, cursor, last_fired_at, owner, workflow FROM schedules
-        WHERE row = :row AND kind = 'cron' AND enabled AND updated_at = :seen AND coalesce(next_at <= :moment, 1)
-            AND NOT EXISTS (SELECT 1 FROM runs WHERE schedule = :row AND scheduled_at = :moment)";
+        SELECT row, enabled, cursor, last_fired_at, owner, workflow, next_at, next_at > :moment
+            OR EXISTS (SELECT 1 FROM runs WHERE schedule = :row AND scheduled_at = :moment)
+        FROM schedules WHERE row = :row AND kind = 'cron' AND enabled AND updated_at = :seen";
     let read = |row: &Row<'_>| {
+        if row.get::<_, Option<bool>>(7)?.unwrap_or(false) {
+            return Ok((Moment::Over { next_at: wall_maybe_at(row, 6)? }, String::new()));
+        }
         let state = TriggerState {
             row: row.get(0)?,
             enabled: row.get(1)?,
@@ -48,10 +45,11 @@ pub fn undecided(
             others: Vec::new(),
             grid: None,
         };
-        Ok((state, row.get(5)?))
+        Ok((Moment::Yours(state), row.get(5)?))
     };
     let params = named_params! { ":row": row, ":seen": seen.0, ":moment": moment.0 };
-    Ok(db.prepare_cached(SQL)?.query_row(params, read).optional()?)
+    let found = db.prepare_cached(SQL)?.query_row(params, read).optional()?;
+    Ok(found.unwrap_or((Moment::Changed, String::new())))
 }
 
 /// Notes who decides a cron's moment; nobody if none.
