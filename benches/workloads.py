@@ -149,6 +149,7 @@ WORKLOADS = [
         {"runs": 200},
         contestants=("cloaca", "submit", "submit_many", "floor"),
     ),
+    Workload("advance", "advance", {"days": 30}, {"days": 1}, contestants=("skip", "cursor", "fire")),
     Workload("runs-peers", "run_throughput", {"runs": 1_280}, contestants=(), peers=("huey", "dbos")),
     Workload(
         "fire", "fire_latency", {"per-second": 1_000, "seconds": 5}, {"per-second": 100, "seconds": 0.3}
@@ -280,6 +281,22 @@ ROWS = [
         of="submit_many",
         needs_all=False,
     ),
+    Row(
+        "`testing.Runner.advance`, 30 days of one minute, plain skips",
+        "advance",
+        "took_s",
+        "s",
+        (most(1),),
+        "skip",
+    ),
+    Row(
+        "`testing.Runner.advance`, 30 days of one minute, a cursor each",
+        "advance",
+        "took_s",
+        "s",
+        of="cursor",
+    ),
+    Row("`testing.Runner.advance`, 30 days of one minute, a run each", "advance", "took_s", "s", of="fire"),
     Row("from a fire to its first task, 1,000 fires a second, p50", "fire", "p50_ms", "ms"),
     Row("from a fire to its first task, 1,000 fires a second, p99", "fire", "p99_ms", "ms", (most(2),)),
     Row(

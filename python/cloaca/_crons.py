@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .context import Context
     from .crew import Crew
     from .declarations import Declarations
+    from .types import Catchup, CronExecutionRow, CronScheduleRow, CronStats, Overlap
 
 _SAME_CRON = """
     SELECT other.id FROM schedules AS this JOIN schedules AS other ON other.workflow = this.workflow
@@ -49,6 +50,7 @@ class Crons:
         _declarations: Declarations
 
         def _open(self) -> Any: ...
+        def _working(self) -> Any: ...
 
     def register_cron_workflow(
         self,
@@ -58,8 +60,8 @@ class Crons:
         *,
         name: str | None = None,
         context: Context | Mapping[str, Any] | None = None,
-        catchup: str = "all",
-        overlap: str = "allow",
+        catchup: Catchup = "all",
+        overlap: Overlap = "allow",
     ) -> str:
         """Schedules a workflow by the calendar, and returns the schedule's id. It is data: it runs in every
         runner, whatever programs declare, until `delete_cron_schedule` deletes it.
@@ -117,33 +119,34 @@ class Crons:
 
     def list_cron_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[CronScheduleRow]:
         """Cron schedules in the order of their registration, at most 100 unless `limit` says more.
 
         `trigger_name` is the name of the trigger that declares it, or that `register_cron_workflow` gave it,
         or `None`. `declared` says whether this program declares a cron of that name, `registered` whether a
         call registered it, so that it runs whoever declares it. `context` is what was registered with it.
         """
-        found: list[dict[str, Any]] = self._open().schedules.crons(
+        found: list[CronScheduleRow] = self._open().schedules.crons(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
         return [self._shown(row) for row in found]
 
-    def get_cron_schedule(self, schedule_id: str) -> dict[str, Any]:
+    def get_cron_schedule(self, schedule_id: str) -> CronScheduleRow:
         """One cron schedule.
 
         Raises:
             ScheduleError: (a `ValueError`) `Invalid schedule ID`, or `Failed to get cron schedule` for an
             unknown one.
         """
-        row = self._open().schedules.cron(check.schedule_id(schedule_id))
+        row: CronScheduleRow | None = self._open().schedules.cron(check.schedule_id(schedule_id))
         if row is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
-        return self._shown(dict(row))
+        return self._shown(row)
 
-    def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _shown(self, found: Any) -> CronScheduleRow:
+        row: CronScheduleRow = found
         row["declared"] = row["trigger_name"] in self._declarations.crons
-        row["context"] = None if row["context"] is None else decode_value(row["context"])
+        row["context"] = None if found["context"] is None else decode_value(found["context"])
         return row
 
     def update_cron_schedule(self, schedule_id: str, cron_expression: str, timezone: str) -> None:
@@ -159,7 +162,7 @@ class Crons:
                 raise ScheduleError(
                     f"Failed to update cron schedule: {name} is {excerpt(value)}; it must be a str"
                 )
-        for other in engine.store.query(_SAME_CRON, [schedule_id, cron_expression, timezone]):
+        for other in engine.store.look(_SAME_CRON, [schedule_id, cron_expression, timezone]):
             raise ScheduleError(
                 f"Failed to update cron schedule: its workflow already has {cron_expression!r} in "
                 f"{timezone!r}, as schedule {other['id']}; change or delete that one"
@@ -210,7 +213,7 @@ class Crons:
             TriggerError: (a `ValueError`) its function failed for a moment; the runs of those before it are
                 started.
         """
-        engine = self._open()
+        engine = self._working()
         first, last = self._past(start, end)
         found = self._moments(check.schedule_id(schedule_id), first, last)
         ran = {row["at"]: row["id"] for row in engine.store.query(_RAN, [schedule_id, first, last])}
@@ -218,7 +221,7 @@ class Crons:
         due = [(at, context) for at, context in found if at not in ran]
         cron = self.get_cron_schedule(schedule_id)
         registry.workflow(cron["workflow_name"])
-        place = self._declarations.moments.get(cron["trigger_name"])
+        place = self._declarations.moments.get(cron["trigger_name"] or "")
         if place is None:
             started = self._start_moments(schedule_id, [(at, [context]) for at, context in due])
             runs |= {at: [run] for (at, _), run in zip(due, started, strict=True)}
@@ -270,14 +273,14 @@ class Crons:
 
     def get_cron_execution_history(
         self, schedule_id: str, limit: int | None = None, offset: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[CronExecutionRow]:
         """The slots that a cron schedule ran, newest first."""
         found = self._open().schedules.cron_runs(check.schedule_id(schedule_id), *check.page(limit, offset))
         if found is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
         return [rows.cron_execution(schedule_id, row) for row in found]
 
-    def get_cron_execution_stats(self, since: str | datetime) -> dict[str, Any]:
+    def get_cron_execution_stats(self, since: str | datetime) -> CronStats:
         """Cron runs since an RFC 3339 time: `total_executions successful_executions lost_executions
         success_rate` (per cent).
 

@@ -9,20 +9,21 @@ from collections.abc import Iterable
 
 from . import check, registry, rows, why_run
 from .check import flag
-from .context import decode_value, encode_within
+from .context import decode_value, encode_within, same
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
-from .run import Run
+from .run import Run, result_of
+from .workflow import Workflow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import timedelta
     from typing import Any
 
     from ._cloaca import Watch
     from .config import DefaultRunnerConfig
-    from .context import Context
+    from .crew import Crew
+    from .declarations import Declarations
     from .result import WorkflowResult
+    from .types import ContextLike, Duration, RunDetails, RunRow, RunStatus
 
 
 _HOLDER = """
@@ -40,8 +41,13 @@ class Runs:
     if TYPE_CHECKING:
         _engine: Any
         _config: DefaultRunnerConfig
+        _crew: Crew
+
+        _declarations: Declarations
+        _paused: bool
 
         def _open(self) -> Any: ...
+        def _working(self) -> Any: ...
 
     _way_out = ""
     """What to do about a run that is not final in time."""
@@ -52,8 +58,8 @@ class Runs:
 
     def execute(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         check: bool = False,
     ) -> WorkflowResult:
@@ -62,8 +68,8 @@ class Runs:
         A failing task is no exception unless `check` is true: look at `status`.
 
         Args:
-            workflow_name (str): a registered workflow.
-            context (Context | Mapping | None): what its first tasks get.
+            workflow_name (str | Workflow): a registered workflow.
+            context (ContextLike | None): what its first tasks get.
             check (bool): raise if the run fails or is cancelled, as `WorkflowResult.raise_for_failure` does.
 
         Raises:
@@ -79,32 +85,34 @@ class Runs:
 
     async def execute_async(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         check: bool = False,
     ) -> WorkflowResult:
-        """Like `execute`, without blocking the event loop."""
-        import asyncio
-
-        return await asyncio.to_thread(self.execute, workflow_name, context, check=check)
+        """Like `execute`, without blocking the event loop, and without a thread that waits."""
+        checks = flag(check, "check")
+        run = self._submit(workflow_name, context)
+        assert run._watch is not None, "a run that was submitted is watched"
+        result = result_of(await self._crew.awaiter.wait(run._watch))
+        return result.raise_for_failure() if checks else result
 
     def submit(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         run_key: str | None = None,
-        run_key_ttl: str | float | timedelta = RUN_KEY_TTL,
+        run_key_ttl: Duration = RUN_KEY_TTL,
     ) -> Run:
         """Starts a run and returns once it is kept; `Run.result` waits for its end.
 
         Args:
-            workflow_name (str): a registered workflow.
-            context (Context | Mapping | None): what its first tasks get.
+            workflow_name (str | Workflow): a registered workflow.
+            context (ContextLike | None): what its first tasks get.
             run_key (str | None): starts at most one run of its workflow while it holds: who comes with it
                 once more, in this program or another one, gets that run, however it ended.
-            run_key_ttl (str | float | timedelta): how long it holds: `"30d"`, seconds, a `timedelta`. The run
+            run_key_ttl (Duration): how long it holds: `"30d"`, seconds, a `timedelta`. The run
                 is kept as long, whatever `retention` says.
 
         Raises:
@@ -113,8 +121,10 @@ class Runs:
             What `execute` raises.
         """
         if run_key is not None:
-            name = workflow_name if isinstance(workflow_name, str) else getattr(workflow_name, "name", "")
+            name = _name_of(workflow_name)
             return self.submit_many(name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
+        if run_key_ttl is not RUN_KEY_TTL:
+            check.span(run_key_ttl, "run_key_ttl")
         run = self._submit(workflow_name, context)
         assert run._watch is not None, "a run that was submitted is watched"
         run._watch.wait_started()
@@ -135,28 +145,33 @@ class Runs:
 
     def submit_many(
         self,
-        workflow_name: str,
-        contexts: Iterable[Context | Mapping[str, Any] | None],
+        workflow_name: str | Workflow,
+        contexts: Iterable[ContextLike | None],
         *,
         run_keys: Iterable[str | None] | None = None,
-        run_key_ttl: str | float | timedelta = RUN_KEY_TTL,
+        run_key_ttl: Duration = RUN_KEY_TTL,
     ) -> list[Run]:
         """Starts a run for each context, all in one transaction, and returns once they are kept.
 
         Args:
-            workflow_name (str): a registered workflow.
+            workflow_name (str | Workflow): a registered workflow.
             contexts (Iterable): what the first tasks of each get.
             run_keys (Iterable | None): a run key for each context, or `None` for none; see `submit`.
-            run_key_ttl (str | float | timedelta): how long they hold.
+            run_key_ttl (Duration): how long they hold.
 
         Raises:
             ArgumentError: (a `ValueError`) as `submit`; the runs of the other keys are started.
             What `execute` raises, before any of them is started.
         """
-        engine = self._open()
-        name = check.text(workflow_name, "workflow_name", WorkflowError)
+        engine = self._working()
+        name = _name_of(workflow_name)
+        self._declarations.chosen.refuse(name)
         if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
             raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
+        if run_keys is not None and (isinstance(run_keys, str) or not isinstance(run_keys, Iterable)):
+            raise ArgumentTypeError(
+                f"run_keys is {excerpt(run_keys)}; it must be a list of run keys, or None"
+            )
         limit = engine.context_bytes_max
         encoded = [encode_within(limit, context, "the context") for context in contexts]
         registry.workflow(name)
@@ -181,18 +196,17 @@ class Runs:
         if of is None or key is None:
             return Run(self, watch.id, watch)
         row = self._open().runs.run(of)
-        if row is not None and _spelt(row["context"]) != _spelt(encoded):
+        if row is not None and not same(decode_value(row["context"]), decode_value(encoded)):
             raise ArgumentError(
                 f"run_key {excerpt(key[0])} has run {of} already, whose context is another one;"
                 " a key stands for one event"
             )
         return self.run(of)
 
-    def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
-        engine = self._open()
-        if not isinstance(workflow_name, str):
-            workflow_name = getattr(workflow_name, "name", workflow_name)
-        workflow_name = check.text(workflow_name, "workflow_name", WorkflowError)
+    def _submit(self, workflow_name: object, context: ContextLike | None) -> Run:
+        engine = self._working()
+        workflow_name = _name_of(workflow_name)
+        self._declarations.chosen.refuse(workflow_name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
         registry.workflow(workflow_name)
         watch = engine.runs.submit(workflow_name, [encoded])[0]
@@ -219,8 +233,10 @@ class Runs:
                 workflow is not declared in this program.
             StoreError: (a `RuntimeError`) another run of its trigger with an equal context is unfinished.
         """
-        engine = self._open()
+        engine = self._working()
         row = engine.runs.run(check.run_id(run_id))
+        if row is not None:
+            self._declarations.chosen.refuse(row["workflow_name"])
         if row is not None and registry.workflow(row["workflow_name"]) is None:
             # Opened again by whom nobody could run it, it would be kept from those who can.
             raise WorkflowError(
@@ -237,13 +253,13 @@ class Runs:
     def list_runs(
         self,
         workflow: str | None = None,
-        status: str | None = None,
+        status: RunStatus | None = None,
         trigger: str | None = None,
         limit: int = check.PAGE_LIMIT,
         offset: int = 0,
         *,
         contexts: bool = True,
-    ) -> list[dict[str, Any]]:
+    ) -> list[RunRow]:
         """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
         started_at completed_at error_message`; with `contexts=False` without `context`, which is not read
         then."""
@@ -256,7 +272,7 @@ class Runs:
         )
         return [rows.run(row, contexts) for row in found]
 
-    def get_run(self, run_id: str) -> dict[str, Any] | None:
+    def get_run(self, run_id: str) -> RunDetails | None:
         """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
         started_at completed_at`)."""
         row = self._open().runs.run(check.run_id(run_id))
@@ -289,16 +305,18 @@ class Runs:
 
     def _why_elsewhere(self, row: dict[str, Any]) -> str:
         engine = self._open()
-        found = engine.store.query(_HOLDER, [row["id"]])
+        found = engine.store.look(_HOLDER, [row["id"]])
         holder = found[0] if found else {"owner": None, "cancelled": 0, "is_living": 0}
         owner = holder["owner"]
         if owner is not None and owner == engine.runs.owner():
             return why_run.of_taken(row)
-        return why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]))
+        is_ours = self._declarations.chosen.has_workflow(row["workflow_name"]) and not self._paused
+        looks = is_ours and registry.knows(row["workflow_name"])
+        told = why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]), looks)
+        return f"{told}; this runner is paused" if self._paused else told
 
 
-def _spelt(context_json: str) -> str:
-    """A context in an order of its own: to Python 1, 1.0 and `True` are equal, and here they are not."""
-    import json
-
-    return json.dumps(decode_value(context_json), sort_keys=True)
+def _name_of(workflow: object) -> str:
+    if isinstance(workflow, Workflow):
+        return workflow.name
+    return check.text(workflow, "workflow_name", WorkflowError)

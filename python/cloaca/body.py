@@ -62,6 +62,25 @@ def parameters_of(function: Callable[..., Any]) -> Parameters | None:
     return Parameters(names, required, any_number, keywords)
 
 
+def unbound(function: Any, parameters: Parameters | None = None) -> str | None:
+    """What its first parameter is called, if it is a method that nobody has bound: `self` or `cls`."""
+    if parameters is None:
+        if type(function) is not _FUNCTION:
+            return None
+        parameters = _parameters_of_function(function)
+    first = parameters.names[0] if parameters.names else None
+    return first if first in ("self", "cls") else None
+
+
+def way_out_of_method(decorator: str, function: Any, first: str) -> str:
+    """What to say of a method that is decorated where it is defined."""
+    name = getattr(function, "__name__", "method")
+    return (
+        f"is a method, its first parameter is {first}, and nobody would give it one; decorate the bound"
+        f" method of an object instead, {decorator}(...)(watcher.{name}), or a function outside of the class"
+    )
+
+
 def takes_nothing(function: Any) -> bool:
     """Whether it is an ordinary function without parameters: by far the most triggers are, and need no closer
     look.

@@ -5,15 +5,18 @@ Invariant: what passed can be handed to the engine as it is, and what did not wa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
+from .body import unbound
 from .errors import ArgumentError, ArgumentTypeError, CloacaError, ScheduleError, UrlError, excerpt
 from .name import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
+    from typing import Any
 
 RUN_KEY_CHARS_MAX = 1024
 _LARGEST = 2**63 - 1
@@ -40,18 +43,24 @@ def optional_text(value: object, argument: str) -> str | None:
 
 
 def url(value: object) -> str:
-    """A database URL's text. Raises `ArgumentTypeError` for another type, `UrlError` for what no path can
-    be."""
+    """A database URL's text, of a `str` or a path.
+
+    Raises:
+        ArgumentTypeError: another type.
+        UrlError: what no path can be.
+    """
+    if isinstance(value, os.PathLike):
+        place = os.fsdecode(os.fspath(value))
+        # What is a path is no URL, whatever it looks like.
+        value = os.path.join(os.curdir, place) if ":" in place and not os.path.isabs(place) else place
     if not isinstance(value, str):
         kind = type(value).__name__
-        raise ArgumentTypeError(f"database_url is {excerpt(value)}, a {kind}; it must be a str")
+        raise ArgumentTypeError(f"database_url is {excerpt(value)}, a {kind}; it must be a str or a path")
     return path(value, "database_url", UrlError)
 
 
 def path(value: object, argument: str, error: type[CloacaError] = ArgumentTypeError) -> str:
     """A `str` that can be part of a path: as `os.fsdecode` spells names that are no text, too."""
-    import os
-
     try:
         os.fsencode(value)  # type: ignore[arg-type]
     except (UnicodeEncodeError, TypeError):
@@ -68,15 +77,32 @@ def run_key(value: object, ttl: object) -> tuple[str, float] | None:
         raise ArgumentError(
             f"run_key is {excerpt(key)}, {len(key)} characters; it must have 1 to {RUN_KEY_CHARS_MAX}"
         )
+    return key, span(ttl, "run_key_ttl")
+
+
+def span(value: object, argument: str) -> float:
+    """A duration, in seconds. Raises `TriggerError` naming the argument for what is none."""
     from .duration import seconds_of
 
-    return key, seconds_of(ttl, "run_key_ttl")  # type: ignore[arg-type]
+    return seconds_of(value, argument)  # type: ignore[arg-type]
 
 
 def flag(value: object, argument: str) -> bool:
     """A `bool`, and nothing that merely counts as one: `"no"` would switch things on."""
     if not isinstance(value, bool):
         raise ArgumentTypeError(f"{argument} is {excerpt(value)}; it must be True or False")
+    return value
+
+
+def checked_callback(value: Any, argument: str, error: type[CloacaError]) -> Any:
+    """A function that the program wants called, or `None`. Raises the given class for anything else."""
+    if value is not None and not callable(value):
+        raise error(f"{argument} is {excerpt(value)}; it must be a function or None")
+    if (first := unbound(value)) is not None:
+        raise error(
+            f"{argument} is {excerpt(value)}, a method whose first parameter is {first}, which nobody would"
+            " give it; give a bound method of an object, or a function"
+        )
     return value
 
 
@@ -110,7 +136,10 @@ def seconds(value: object, argument: str) -> float:
 def schedule_id(value: object) -> str:
     """A schedule's id, as text. Raises `ScheduleError` with `Invalid schedule ID`."""
     if not isinstance(value, str) or not is_text(value) or not _is_uuid(value):
-        raise ScheduleError(f"Invalid schedule ID: {excerpt(value)} is not a UUID")
+        raise ScheduleError(
+            f"Invalid schedule ID: schedule_id is {excerpt(value)}; it must be the UUID of a cron, as"
+            " list_cron_schedules() shows it"
+        )
     return value
 
 
@@ -123,7 +152,7 @@ def run_id(value: object) -> str:
     return value
 
 
-def microseconds(since: object) -> int:
+def microseconds(since: object, argument: str = "since") -> int:
     """A moment in microseconds since 1970, from an RFC 3339 text or a `datetime`; UTC if it has no zone.
 
     Raises:
@@ -139,14 +168,17 @@ def microseconds(since: object) -> int:
             moment = moment.replace(tzinfo=UTC)
         return int(moment.timestamp() * 1_000_000)
     except (ValueError, TypeError, OverflowError):
-        message = f'Invalid datetime format: {excerpt(since)}; write it like "2026-01-01T00:00:00Z"'
-        raise ScheduleError(message) from None
+        message = f'Invalid datetime format: {argument} is {excerpt(since)}; write "2026-01-01T00:00:00Z"'
+        raise ScheduleError(f"{message}, or give a datetime") from None
 
 
 def _is_uuid(value: str) -> bool:
+    dashed = [at for at, letter in enumerate(value) if letter == "-"]
     digits = value.replace("-", "")
     return (
-        len(digits) == 32 and value.isascii() and all(digit in "0123456789abcdefABCDEF" for digit in digits)
+        len(digits) == 32
+        and dashed in ([], [8, 13, 18, 23])
+        and all(digit in "0123456789abcdefABCDEF" for digit in digits)
     )
 
 

@@ -6,12 +6,40 @@ Invariant: every field holds a value that makes sense, also after it was set.
 from __future__ import annotations
 
 from .duration import LARGEST_US, SMALLEST_US, microseconds_of, text_of
-from .errors import ConfigError, excerpt
+from .errors import ArgumentTypeError, ConfigError, excerpt
+from .near import hint, refuse_keywords
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from datetime import timedelta
-    from typing import Any
+    from typing import Any, ClassVar, TypedDict
+
+    from .types import Durability, Duration
+
+    class Fields(TypedDict, total=False):
+        """The fields of a `DefaultRunnerConfig`, as keywords."""
+
+        max_concurrent_tasks: int | None
+        scheduler_poll_interval_ms: int | None
+        task_timeout_seconds: float | None
+        workflow_timeout_seconds: float | None
+        db_pool_size: int | None
+        enable_recovery: bool | None
+        enable_cron_scheduling: bool | None
+        cron_poll_interval_seconds: float | None
+        cron_max_catchup_executions: int | None
+        cron_enable_recovery: bool | None
+        cron_recovery_interval_seconds: float | None
+        cron_lost_threshold_minutes: int | None
+        cron_max_recovery_age_seconds: float | None
+        cron_max_recovery_attempts: int | None
+        durability: Durability | None
+        retention: Duration | None
+        ticks_retention: Duration | None
+        ticks_max: int | None
+        timer_resolution: Duration | None
+        context_bytes_max: int | None
+        max_pollers: int | None
+
 
 _DEFAULTS: dict[str, Any] = {
     "max_concurrent_tasks": 4,
@@ -77,7 +105,7 @@ class DefaultRunnerConfig:
     """
 
     __slots__ = tuple(_DEFAULTS)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     max_concurrent_tasks: int
     scheduler_poll_interval_ms: int
@@ -93,13 +121,19 @@ class DefaultRunnerConfig:
     cron_lost_threshold_minutes: int
     cron_max_recovery_age_seconds: float
     cron_max_recovery_attempts: int
-    durability: str | None
-    retention: str | float | timedelta | None
-    ticks_retention: str | float | timedelta
+    durability: Durability | None
+    retention: Duration | None
+    ticks_retention: Duration
     ticks_max: int
-    timer_resolution: str | float | timedelta | None
+    timer_resolution: Duration | None
     context_bytes_max: int
     max_pollers: int
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *_: object, **fields: object) -> DefaultRunnerConfig:
+            refuse_keywords("DefaultRunnerConfig", fields, _DEFAULTS)
+            return object.__new__(cls)
 
     def __init__(
         self,
@@ -118,11 +152,11 @@ class DefaultRunnerConfig:
         cron_lost_threshold_minutes: int | None = None,
         cron_max_recovery_age_seconds: float | None = None,
         cron_max_recovery_attempts: int | None = None,
-        durability: str | None = None,
-        retention: str | float | timedelta | None = None,
-        ticks_retention: str | float | timedelta | None = None,
+        durability: Durability | None = None,
+        retention: Duration | None = None,
+        ticks_retention: Duration | None = None,
         ticks_max: int | None = None,
-        timer_resolution: str | float | timedelta | None = None,
+        timer_resolution: Duration | None = None,
         context_bytes_max: int | None = None,
         max_pollers: int | None = None,
     ) -> None:
@@ -147,7 +181,7 @@ class DefaultRunnerConfig:
     def __setattr__(self, field: str, value: object) -> None:
         if field not in _DEFAULTS:
             raise AttributeError(
-                f"DefaultRunnerConfig has no field {excerpt(field)}; it has {', '.join(_DEFAULTS)}"
+                f"DefaultRunnerConfig has no field {excerpt(field)}{hint(field, 'fields', _DEFAULTS)}"
             )
         object.__setattr__(self, field, _DEFAULTS[field] if value is None else _checked(field, value))
 
@@ -164,6 +198,15 @@ class DefaultRunnerConfig:
     def __repr__(self) -> str:
         fields = ", ".join(f"{field}={value!r}" for field, value in self.to_dict().items())
         return f"DefaultRunnerConfig({fields})"
+
+
+def checked_config(config: object) -> DefaultRunnerConfig:
+    """The settings themselves, or the defaults for `None`. Raises `ArgumentTypeError` for anything else."""
+    if config is None:
+        return DefaultRunnerConfig()
+    if not isinstance(config, DefaultRunnerConfig):
+        raise ArgumentTypeError(f"config is {excerpt(config)}; it must be a DefaultRunnerConfig")
+    return config
 
 
 def microseconds(config: DefaultRunnerConfig, field: str) -> int | None:

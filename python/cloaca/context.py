@@ -17,7 +17,7 @@ from .name import is_text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-    from typing import Any, NoReturn, Self, overload
+    from typing import Any, ClassVar, NoReturn, Self, overload
 
 DEPTH_MAX = 200
 """How many objects and arrays may stand inside one another, the context itself being the first."""
@@ -40,7 +40,7 @@ class Context:
     """
 
     __slots__ = ("_data",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     _data: dict[str, Any]
 
@@ -290,6 +290,17 @@ def encode_value(value: Any) -> str:
 def decode_value(text: str) -> Any:
     """The value that a JSON text spells which this library wrote."""
     return _loads(text)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two JSON values are one, as the context hash has it: 1, 1.0 and `True` are three."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
 
 
 def checked(data: object) -> dict[str, Any]:

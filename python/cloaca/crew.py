@@ -14,27 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 from . import attempt
 from .answer import PartlyError, complete, is_awaitable, ruled
+from .awaiter import Awaiter
 from .duration import text_of
-from .errors import CloacaError, RunnerError
+from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
 from .job import Ticket
 from .plain import describe, say
 from .policy import RetryAfter
 from .result import SKIP
+from .task_handle import DEFER_SECONDS_STILL
 from .teller import Teller
 from .tick import TickBody, Ticked
 from .worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from ._cloaca import Engine
+    from ._cloaca import Engine, PollNow
     from .answer import Ruling
     from .job import TicketParts
     from .task import TaskDefinition
     from .teller import Call
     from .tick import Tick
     from .trigger import TriggerDefinition
+    from .worker import Hear
 
 #: A worker that found nothing to do for so many seconds goes home.
 IDLE_SECONDS_MAX = 10.0
@@ -75,14 +78,17 @@ class Retired:
 class Crew:
     """The threads of one runner, and the tables that map the engine's numbers to Python functions."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, hear: Hear | None = None) -> None:
         self.engine = engine
+        self._hear = hear
         self.bodies: list[Any] = []
         self.triggers: list[TriggerDefinition | Retired] = []
+        self._heard: dict[int, str] = {}
         self.tasks: dict[int, TaskDefinition] = {}
-        self._worker = Worker(engine, self.tasks)
+        self._worker = Worker(engine, self.tasks, hear)
         self._failing = Failing()
-        self.teller = Teller(engine, self._start)
+        self.teller = Teller(engine, self._start, hear)
+        self.awaiter = Awaiter(engine, self._start)
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -95,6 +101,15 @@ class Crew:
     def holds_file(self) -> bool:
         """Whether the store's file is open here: until the runner is shut down and no body of its runs."""
         return not self.engine.is_closed
+
+    def hears_polls(self, trigger: TriggerDefinition) -> bool:
+        """Whether somebody is to be told of each failed poll of this trigger."""
+        return self._hear is not None or trigger.kind.is_heard()
+
+    def look_at_once(self) -> None:
+        """Has tasks that wait in `defer_until` look at their conditions all the time: on a clock that stands
+        still its pauses would be those of another one."""
+        self._worker.deferred.pause_max = DEFER_SECONDS_STILL
 
     def warn(self, text: str) -> None:
         """Says on the logger `cloaca` what the program may not have meant."""
@@ -129,12 +144,14 @@ class Crew:
         self.bodies[slot] = None
         self.triggers[slot] = Retired(self.triggers[slot].name)
 
-    def poll_now(self, parts: TicketParts, dry_run: bool) -> Ruling:
-        """Calls a trigger's body on this thread and ends its poll; returns what it decided."""
-        ticket = Ticket(*parts)
+    def poll_now(self, begun: PollNow, dry_run: bool) -> Ruling:
+        """Calls a trigger's body on this thread and ends its poll; returns what it decided.
+
+        Whatever else is raised, Ctrl-C say, calls the poll off, as whoever asked for it does.
+        """
+        ticket = Ticket(*begun.ticket)
         body = self.bodies[ticket.slot]
         if body is None:
-            self.engine.polls.poll_looked(ticket)
             raise RunnerError(
                 f"trigger '{self.triggers[ticket.slot].name}' has just been declared again; try again"
             )
@@ -144,19 +161,11 @@ class Crew:
             answer = complete(body())
         except Exception as raised:
             error = raised
-        except BaseException:
-            # Ctrl-C, say: whoever asked for this poll has called it off.
-            self.engine.polls.poll_looked(ticket)
-            raise
-        try:
-            ruling = self._judged(ticket, answer, error)
-        except BaseException:
-            self.engine.polls.poll_looked(ticket)
-            raise
+        ruling = self._judged(ticket, answer, error)
         if dry_run:
-            self.engine.polls.poll_looked(ticket)
+            begun.look()
         else:
-            self.engine.polls.poll_answer(ticket, None, None, lambda *_: ruling)
+            begun.answer(ruling)
         return ruling
 
     def decide_now(self, slot: int, at: str, moment: str) -> Ruling:
@@ -201,6 +210,9 @@ class Crew:
                 continue
             if order[0] == "log":
                 say(_engine_log, order[1], "%s", order[2], about=order[3])
+                # A handler may have forked.
+                if attempt.is_forked(self._pid):
+                    return None
             elif order[0] == "poll_failed":
                 self._tell_program(*order[1:])
             elif order[0] == "close":
@@ -214,6 +226,9 @@ class Crew:
         calls: list[Call] = []
         if not isinstance(definition, Retired):
             kind, name = definition.kind, definition.name
+            # What the body raised was heard as it was raised.
+            if self._hear is not None and self._heard.get(slot) != error:
+                self._hear((None, TriggerError(f"trigger {excerpt(name)}: {error}")))
             if kind.on_poll_failed is not None:
                 calls.append(("on_poll_failed", name, kind.on_poll_failed, (name, error, failures)))
             if kind.on_disabled is not None and disabled is not None:
@@ -267,15 +282,27 @@ class Crew:
 
     def _ruling(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
         """What a poll's answer means, as plain data for the engine; ``None`` if it comes later."""
-        try:
-            return self._judged(ticket, answer, error)
-        except BaseException as raised:
+
+        def failed(raised: BaseException) -> Ruling:
             # SystemExit and KeyboardInterrupt too: on a poller they can only mean that this poll failed.
             slot, *_ = ticket
             return self._raised(slot, raised)
 
-    def _judged(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
-        """Like `_ruling`; what is no `Exception` is raised, for whoever polls in his own name."""
+        try:
+            return self._judged(ticket, answer, error, failed)
+        except BaseException as raised:
+            return failed(raised)
+
+    def _judged(
+        self,
+        ticket: TicketParts,
+        answer: object,
+        error: BaseException | None,
+        failed: Callable[[BaseException], Ruling] | None = None,
+    ) -> Ruling:
+        """Like `_ruling`; what is no `Exception` is raised, for whoever polls in his own name, unless
+        ``failed`` says what it means.
+        """
         tick = None
         if type(answer) is Ticked:
             tick, answer = answer.tick, answer.answer
@@ -286,7 +313,12 @@ class Crew:
         # What went wrong is told as ever, and what was given before counts. Not amidst the other exception:
         # that shows all that was given.
         fires = kept.fires(tick, self.engine.context_bytes_max)
-        ruling = self._answered(ticket, None, None, kept.raised)
+        try:
+            ruling = self._answered(ticket, None, None, kept.raised)
+        except BaseException as raised:
+            if failed is None:
+                raise
+            ruling = failed(raised)
         assert isinstance(ruling, tuple), "an exception answers at once"
         if len(ruling) == 2:
             return fires, None, *ruling[:1], None, ruling[1]
@@ -319,6 +351,9 @@ class Crew:
 
     def _tell_failed(self, slot: int, error: BaseException, shown: BaseException | None) -> None:
         """``shown`` is the error if its traceback is of the program."""
+        if self._hear is not None:
+            self._heard[slot] = describe(error)
+            self._hear((None, error))
         name = self.triggers[slot].name
         *_, failed_before, _, _ = self.engine.polls.tick_state(slot)
         failures = failed_before + 1

@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from . import registry
+from .chosen import EVERYTHING
 from .errors import TriggerError, excerpt
 from .policy import Backoff
 from .trigger import POLL_INTERVAL_US
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine
+    from .chosen import Chosen
     from .crew import Crew
     from .trigger import TriggerDefinition, TriggerKind
     from .workflow import Workflow
@@ -37,9 +39,14 @@ class Declarations:
         places: the place of the newest body of each trigger that is polled.
         crons: the names of the triggers that are crons.
         moments: the place of the newest body of each cron whose function takes a tick.
+        chosen: what the runner is for.
+
+    Args:
+        chosen: what the engine is told of, whatever else is declared.
     """
 
-    def __init__(self, engine: Engine, crew: Crew) -> None:
+    def __init__(self, engine: Engine, crew: Crew, chosen: Chosen) -> None:
+        self.chosen = chosen
         self.places: dict[str, int] = {}
         self.crons: set[str] = set()
         self.moments: dict[str, int] = {}
@@ -57,7 +64,7 @@ class Declarations:
         """Everything that the program has declared so far is known: says what would start nothing."""
         known = {None, *registry.names()}
         lost: dict[str, list[str]] = {}
-        for trigger in list(registry.triggers.values()):
+        for trigger in filter(self.chosen.has_trigger, list(registry.triggers.values())):
             if (workflow := trigger.kind.workflow) not in known:
                 lost.setdefault(str(workflow), []).append(trigger.name)
         for workflow, triggers in lost.items():
@@ -68,7 +75,8 @@ class Declarations:
         """The program declared a workflow, before this runner was made or after."""
         with self._lock:
             # Of threads that declare one name the newest wins, whichever comes here last.
-            if not self._is_closed and registry.workflows.get(workflow.name) is workflow:
+            is_newest = registry.workflows.get(workflow.name) is workflow
+            if not self._is_closed and is_newest and self.chosen.has_workflow(workflow.name):
                 specification = workflow._spec()
                 self._crew.tasks.update(
                     {task["body"]: registry.bodies[task["body"]] for task in specification}
@@ -81,6 +89,12 @@ class Declarations:
             if self._is_closed:
                 return
             triggers = [trigger for trigger in triggers if registry.triggers.get(trigger.name) is trigger]
+            if self.chosen is not EVERYTHING:
+                for trigger in triggers:
+                    # It may have been chosen by the workflow that it started until now.
+                    if not self.chosen.has_trigger(trigger):
+                        self._let_go(trigger.name)
+                triggers = list(filter(self.chosen.has_trigger, triggers))
             for trigger in triggers:
                 if trigger.kind.cron is not None:
                     self._declare_cron(trigger, trigger.kind.cron)
@@ -95,9 +109,12 @@ class Declarations:
         with self._lock:
             if self._is_closed or name in registry.triggers:
                 return
-            if name in self.crons:
-                self._withdraw_cron(name)
-            self._withdraw(name)
+            self._let_go(name)
+
+    def _let_go(self, name: str) -> None:
+        if name in self.crons:
+            self._withdraw_cron(name)
+        self._withdraw(name)
 
     def on_workflow_gone(self, name: str) -> None:
         """The program declares no workflow of this name any more."""
@@ -114,7 +131,8 @@ class Declarations:
         """
         with self._lock:
             # Who declares it meanwhile waits here, and finds nothing kept.
-            if name in registry.triggers:
+            # Also what `cloaca.testing.isolated` has put aside.
+            if name in registry.triggers or name in self.places or name in self.crons:
                 raise TriggerError(
                     f"trigger {excerpt(name)} is declared in this program; call cloaca.unregister_trigger"
                     f"({name!r}) first"
@@ -185,7 +203,8 @@ class Declarations:
         # places are the engine's, and what it does not know of is overwritten by the next declaration.
         places = self._engine.polls.reserve([trigger.name for trigger in triggers])
         self._crew.place(places, triggers)
-        heard = [slot for slot, trigger in zip(places, triggers, strict=True) if trigger.kind.is_heard()]
+        placed = zip(places, triggers, strict=True)
+        heard = [slot for slot, trigger in placed if self._crew.hears_polls(trigger)]
         if heard:
             self._engine.polls.hear(heard)
         self._engine.polls.declare_triggers(kinds, places)

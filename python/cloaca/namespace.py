@@ -58,10 +58,12 @@ class TaskNamespace(Frozen):
 
     def is_child_of(self, parent: TaskNamespace) -> bool:
         """Whether this is a task of that workflow."""
+        _checked(parent, "parent")
         return self.task_id != "" and parent.task_id == "" and self.parent() == parent
 
     def is_sibling_of(self, other: TaskNamespace) -> bool:
         """Whether both are tasks of one workflow, and not the same."""
+        _checked(other, "other")
         return self != other and "" not in (self.task_id, other.task_id) and self.parent() == other.parent()
 
     def __str__(self) -> str:
@@ -105,13 +107,19 @@ class WorkflowContext(Frozen):
 
     def contains_namespace(self, namespace: TaskNamespace) -> bool:
         """Whether the namespace is this workflow's or one of its tasks'."""
-        return namespace.parent() == self.workflow_namespace()
+        return _checked(namespace, "namespace").parent() == self.workflow_namespace()
 
     def __str__(self) -> str:
         return SEPARATOR.join(self._values())
 
     def __repr__(self) -> str:
         return f"WorkflowContext({', '.join(map(repr, self._values()))})"
+
+
+def _checked(value: object, argument: str) -> TaskNamespace:
+    if not isinstance(value, TaskNamespace):
+        raise WorkflowError(f"{argument} is {excerpt(value)}; it must be a TaskNamespace")
+    return value
 
 
 def _part(value: object, field: str) -> str:

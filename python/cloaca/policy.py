@@ -15,8 +15,9 @@ from .frozen import Frozen
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import timedelta
-    from typing import Any
+    from typing import Any, ClassVar
+
+    from .types import Duration
 
 ATTEMPTS_MAX = 2**32 - 1
 PATTERNS_MAX = 1_000
@@ -196,6 +197,7 @@ class RetryPolicy(Frozen):
         """Whether attempt number `attempt`, counted from 1, which failed with `error`, is followed by
         another.
         """
+        _checked_attempt(attempt)
         text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
         return attempt < self.max_attempts and self.retry_condition._matches(text)
 
@@ -203,6 +205,7 @@ class RetryPolicy(Frozen):
         """Seconds to wait after attempt number `attempt`, counted from 1; with jitter 75 % to 125 %, never
         above the max.
         """
+        _checked_attempt(attempt)
         delay = self.initial_delay * self.backoff_strategy._growth(attempt) if self.initial_delay else 0.0
         if self.with_jitter:
             from random import random
@@ -228,7 +231,7 @@ class RetryPolicyBuilder(Frozen):
     """
 
     __slots__ = ("_fields",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     _fields: dict[str, Any]
 
@@ -302,9 +305,7 @@ class Backoff(Frozen):
     factor: float
     max_us: int
 
-    def __init__(
-        self, base: str | float | timedelta = "5s", factor: float = 2, max: str | float | timedelta = "30m"
-    ) -> None:
+    def __init__(self, base: Duration = "5s", factor: float = 2, max: Duration = "30m") -> None:
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 <= factor <= 1_000_000:
             raise TriggerError(f"factor is {excerpt(factor)}; it must be a number from 1 to 1000000")
         self._fill(
@@ -319,6 +320,11 @@ def checked_attempts(value: object, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= ATTEMPTS_MAX:
         raise WorkflowError(f"{field} is {excerpt(value)}; it must be an int from 0 to {ATTEMPTS_MAX}")
     return max(int(value), 1)
+
+
+def _checked_attempt(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WorkflowError(f"attempt is {excerpt(value)}; it must be an int, counted from 1")
 
 
 def checked_seconds(value: object, field: str, *, unit_us: int = 1_000_000) -> float:
@@ -363,7 +369,7 @@ class RetryAfter(CloacaError):
 
     delay_us: int
 
-    def __init__(self, delay: str | float | timedelta) -> None:
+    def __init__(self, delay: Duration) -> None:
         super().__init__(delay)
         self.delay_us = microseconds_of(delay, "delay")
 

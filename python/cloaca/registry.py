@@ -56,6 +56,8 @@ Kept for good, because runs in flight keep the workflow that they started with.
 """
 
 _runners: weakref.WeakSet[LiveRunner] = weakref.WeakSet()
+_aside: frozenset[str] = frozenset()
+"""The names of what was put aside."""
 _body_ids = itertools.count(1)
 
 
@@ -98,6 +100,9 @@ def add_trigger(trigger: TriggerDefinition) -> None:
         before = triggers.get(trigger.name)
         triggers[trigger.name] = trigger
         live = _live()
+    for runner in live:
+        runner.on_triggers([trigger])
+    # Last: where warnings are errors, all that know of the trigger know the same one.
     if before is not None and place.is_another(before.function, trigger.function):
         warnings.warn(
             f"trigger {excerpt(trigger.name)} was declared by {place.of_function(before.function)} and is now"
@@ -105,8 +110,6 @@ def add_trigger(trigger: TriggerDefinition) -> None:
             UserWarning,
             stacklevel=3,
         )
-    for runner in live:
-        runner.on_triggers([trigger])
 
 
 def drop_trigger(name: str) -> bool:
@@ -203,27 +206,39 @@ def announce_workflow(declared: Workflow) -> None:
         runner.on_workflow(declared)
 
 
-def put_aside() -> Callable[[], None]:
-    """Starts empty and without runners; what comes back puts everything back, in place of what came since.
+def put_aside(stay: frozenset[str] | None = None) -> Callable[[], None]:
+    """Starts without runners and empty, or with the triggers of these names and all workflows; what comes
+    back puts everything back, in place of what came since.
 
     The bodies stay, as always: a run in flight may need them.
     """
-    global _runners
+    global _runners, _aside
     kept = (workflows, constructors, tasks, triggers)
     with lock:
         before: list[dict[str, Any]] = [dict(each) for each in kept]
         runners, _runners = _runners, weakref.WeakSet()
-        clear()
+        aside, _aside = _aside, _aside | workflows.keys() | constructors.keys() | triggers.keys()
+        if stay is None:
+            clear()
+        for name in triggers.keys() - (stay or frozenset()):
+            del triggers[name]
 
     def put_back() -> None:
-        global _runners
+        global _runners, _aside
         with lock:
+            _aside = aside
             clear()
             for each, old in zip(kept, before, strict=True):
                 each.update(old)  # type: ignore[attr-defined]
             _runners = runners
 
     return put_back
+
+
+def is_aside(name: str) -> bool:
+    """Whether a workflow or trigger of this name is declared, but was put aside."""
+    with lock:
+        return name in _aside and name not in triggers and not knows(name)
 
 
 def clear() -> None:

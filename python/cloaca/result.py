@@ -6,16 +6,16 @@ Invariant: a result doesn't change after it was made, so one skip can be everybo
 from __future__ import annotations
 
 from .check import RUN_KEY_CHARS_MAX
-from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
+from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value, same
 from .errors import RunFailedError, TriggerError, excerpt
 from .frozen import Frozen
 from .name import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import timedelta
-    from typing import Any, Self
+    from typing import Any, ClassVar, Self
+
+    from .types import ContextLike, Duration, RunStatus
 
 REASON_CHARS_MAX = 1024
 
@@ -23,7 +23,8 @@ REASON_CHARS_MAX = 1024
 class TriggerResult:
     """What one poll decided: `TriggerResult.skip()` or `TriggerResult.fire(context)`.
 
-    Equal if everything said in it is; a fire without a context equals one with an empty context.
+    Equal if everything said in it is, as the engine compares it: 1, 1.0 and `True` are three. A fire without
+    a context equals one with an empty context.
     """
 
     __slots__ = ("_context", "_cursor", "_dedup_key", "_fires", "_reason", "_run_key", "_run_key_ttl")
@@ -59,10 +60,10 @@ class TriggerResult:
 
     @staticmethod
     def fire(
-        context: Context | Mapping[str, Any] | None = None,
+        context: ContextLike | None = None,
         *,
         run_key: str | None = None,
-        run_key_ttl: str | float | timedelta | None = None,
+        run_key_ttl: Duration | None = None,
         cursor: Any = None,
         dedup_key: str | None = None,
     ) -> TriggerResult:
@@ -165,8 +166,8 @@ class TriggerResult:
             and self._run_key == other._run_key
             and self._dedup_key == other._dedup_key
             and self._run_key_ttl == other._run_key_ttl
-            and (self._context or {}) == (other._context or {})
-            and (self._cursor == other._cursor or self.cursor == other.cursor)
+            and (self._cursor == other._cursor or same(self.cursor, other.cursor))
+            and same(_content(self._context), _content(other._context))
         )
 
     def __hash__(self) -> int:
@@ -184,6 +185,10 @@ class TriggerResult:
             return "SKIP"
         parts = self._fires, self._context, self._reason, self._run_key, self._run_key_ttl
         return _restored, (*parts, self._cursor, self._dedup_key)
+
+
+def _content(context: Context | None) -> dict[str, Any]:
+    return {} if context is None else context._data
 
 
 def _made(
@@ -248,14 +253,14 @@ def _checked_run_key(run_key: object, name: str = "run_key") -> str:
 class WorkflowResult(Frozen):
     """How a run stands or ended.
 
-    `status` is `Completed`, `Failed` or `Cancelled`, or `Pending`, `Running`, `Paused` while not yet final;
+    `status` is `Completed`, `Failed` or `Cancelled`, or `Pending`, `Running` while not yet final;
     `start_time` and `end_time` are RFC 3339 in UTC; `error_message` says which task failed with what error.
     """
 
     __slots__ = ("end_time", "error_message", "final_context", "start_time", "status")
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
-    status: str
+    status: RunStatus
     start_time: str
     end_time: str | None
     final_context: Context
@@ -264,7 +269,7 @@ class WorkflowResult(Frozen):
     def __init__(
         self,
         *,
-        status: str,
+        status: RunStatus,
         start_time: str,
         end_time: str | None,
         final_context: Context,

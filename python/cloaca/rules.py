@@ -7,13 +7,14 @@ from __future__ import annotations
 from .context import checked_value
 from .errors import ContextError, WorkflowError, excerpt
 from .name import is_text
+from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    Rule = dict[str, Any]
+    from .types import Operator, Rule
 
 DEPTH_MAX = 50
 VALUE_DEPTH_MAX = 20
@@ -31,13 +32,26 @@ _OPERATORS = {
     "lessthan": "LessThan",
     "lt": "LessThan",
     "<": "LessThan",
+    "greaterorequal": "GreaterOrEqual",
+    "ge": "GreaterOrEqual",
+    "gte": "GreaterOrEqual",
+    ">=": "GreaterOrEqual",
+    "lessorequal": "LessOrEqual",
+    "le": "LessOrEqual",
+    "lte": "LessOrEqual",
+    "<=": "LessOrEqual",
+    "in": "In",
     "contains": "Contains",
     "notcontains": "NotContains",
     "exists": "Exists",
     "notexists": "NotExists",
 }
 _OPERATOR_NAMES = (
-    "Equals NotEquals GreaterThan LessThan Contains NotContains Exists NotExists == != > < eq ne gt lt"
+    *dict.fromkeys(_OPERATORS.values()),
+    *(spelling for spelling in _OPERATORS if len(spelling) < 4 and spelling != "in"),
+)
+_BUILD = (
+    "build it with context_value, task_success, task_failed, task_skipped, all_of, any_of, none_of or always"
 )
 _FIELDS = {
     "Always": (),
@@ -56,53 +70,68 @@ def always() -> Rule:
     return {"type": "Always"}
 
 
-def context_value(key: str, operator: str, value: Any = None) -> Rule:
-    """Runs if the context's value compares like this; `Exists` and `NotExists` ignore `value`.
+def context_value(key: str, operator: Operator, value: Any = None) -> Rule:
+    """Runs if the context's value compares like this.
+
+    A key with dots, such as `order.total`, is looked up within objects: at each the key itself is tried
+    first, dots and all, and else what stands before its first dot. Lists are not looked into.
+
+    `operator` is `Equals` (or `==`, `eq`), `NotEquals` (`!=`, `ne`), `GreaterThan` (`>`, `gt`), `LessThan`
+    (`<`, `lt`), `GreaterOrEqual` (`>=`, `ge`), `LessOrEqual` (`<=`, `le`), `In` (`value` is a list),
+    `Contains`, `NotContains`, `Exists` or `NotExists`; the last two ignore `value`. Of a key that isn't there
+    only those with `Not` hold.
 
     Raises:
-        WorkflowError: (a `ValueError`) an unknown operator, a key that is no `str`, or a value that is no
-            JSON.
+        WorkflowError: (a `ValueError`) an unknown operator, a key that is no `str` or has parts that are
+            empty, `*` or `[…]`, or a value that is no JSON, or no list where the operator is `In`.
     """
-    return check({"type": "ContextValue", "key": key, "operator": operator, "value": value})
+    rule = {"type": "ContextValue", "key": key, "operator": operator, "value": value}
+    return _checked_context_value(rule)
 
 
 def task_success(task_name: str) -> Rule:
     """Runs if this task completed. Raises `WorkflowError` unless the id is a `str` that isn't empty."""
-    return check({"type": "TaskSuccess", "task_name": task_name})
+    return {"type": "TaskSuccess", "task_name": _checked_text(task_name, "task_name")}
 
 
 def task_failed(task_name: str) -> Rule:
     """Runs if this task failed. Raises `WorkflowError` unless the id is a `str` that isn't empty."""
-    return check({"type": "TaskFailed", "task_name": task_name})
+    return {"type": "TaskFailed", "task_name": _checked_text(task_name, "task_name")}
 
 
 def task_skipped(task_name: str) -> Rule:
     """Runs if this task was skipped. Raises `WorkflowError` unless the id is a `str` that isn't empty."""
-    return check({"type": "TaskSkipped", "task_name": task_name})
+    return {"type": "TaskSkipped", "task_name": _checked_text(task_name, "task_name")}
 
 
 def all_of(*conditions: Rule) -> Rule:
     """Runs if all of these hold. Raises `WorkflowError` if one is no rule."""
-    return check({"type": "All", "conditions": list(conditions)})
+    return check({"type": "All", "conditions": list(conditions)}, "conditions")
 
 
 def any_of(*conditions: Rule) -> Rule:
     """Runs if at least one of these holds. Raises `WorkflowError` if one is no rule."""
-    return check({"type": "Any", "conditions": list(conditions)})
+    return check({"type": "Any", "conditions": list(conditions)}, "conditions")
 
 
 def none_of(*conditions: Rule) -> Rule:
     """Runs if none of these holds. Raises `WorkflowError` if one is no rule."""
-    return check({"type": "None", "conditions": list(conditions)})
+    return check({"type": "None", "conditions": list(conditions)}, "conditions")
 
 
-def check(rule: object) -> Rule:
+def check(rule: object, argument: str) -> Rule:
     """A deep copy of a rule in its canonical form.
 
     Raises:
-        WorkflowError: (a `ValueError`) it isn't one; the message shows the part that is wrong.
+        WorkflowError: (a `ValueError`) it isn't one; the message names the argument and shows the part that
+            is wrong.
     """
-    return _checked(rule, DEPTH_MAX)
+    if not isinstance(rule, dict):
+        raise WorkflowError(f"{argument} is {excerpt(rule)}, a {type(rule).__name__}; {_BUILD}")
+    try:
+        return _checked(rule, DEPTH_MAX)
+    except WorkflowError as error:
+        raise WorkflowError(f"{argument}: {error}") from None
 
 
 def tasks_named(rule: Rule) -> Iterator[str]:
@@ -115,10 +144,7 @@ def tasks_named(rule: Rule) -> Iterator[str]:
 
 def _checked(rule: object, room: int) -> Rule:
     if not isinstance(rule, dict):
-        raise WorkflowError(
-            f"trigger rule {excerpt(rule)} is a {type(rule).__name__}; build it with context_value,"
-            " task_success, task_failed, task_skipped, all_of, any_of, none_of or always"
-        )
+        raise WorkflowError(f"trigger rule {excerpt(rule)} is a {type(rule).__name__}; {_BUILD}")
     kind = rule.get("type")
     fields = _FIELDS.get(kind) if isinstance(kind, str) else None
     if fields is None or not isinstance(kind, str):
@@ -132,7 +158,7 @@ def _checked(rule: object, room: int) -> Rule:
     if kind == "ContextValue":
         return _checked_context_value(rule)
     if "task_name" in rule:
-        return {"type": kind, "task_name": _checked_text(rule["task_name"], "task id")}
+        return {"type": kind, "task_name": _checked_text(rule["task_name"], "task_name")}
     if "conditions" in rule:
         return {"type": kind, "conditions": _checked_conditions(rule["conditions"], room)}
     return {"type": kind}
@@ -149,25 +175,39 @@ def _checked_conditions(conditions: object, room: int) -> list[Rule]:
 
 
 def _checked_context_value(rule: Rule) -> Rule:
-    key = _checked_text(rule["key"], "context key")
+    key = _checked_key(rule["key"])
     operator = _operator(rule["operator"])
     try:
         value = checked_value(rule["value"], "value", VALUE_DEPTH_MAX)
     except ContextError as error:
-        raise WorkflowError(f"trigger rule on the context key {excerpt(key)}: {error}") from None
+        raise WorkflowError(f"value of the rule on key {excerpt(key)}: {error}") from None
+    if operator == "In" and not isinstance(value, list):
+        raise WorkflowError(f"value is {excerpt(value)}; the operator is In, so it must be a list")
     return {"type": "ContextValue", "key": key, "operator": operator, "value": value}
+
+
+def _checked_key(given: object) -> str:
+    key = _checked_text(given, "key")
+    for part in key.split("."):
+        if part in ("", "*") or "[" in part or "]" in part:
+            raise WorkflowError(
+                f"key is {excerpt(key)}, with {part!r} for a part; it must be a key, or keys of objects with"
+                ' dots between, such as "order.total"'
+            )
+    return key
 
 
 def _operator(operator: object) -> str:
     name = _OPERATORS.get(operator.strip().lower().replace("_", "")) if isinstance(operator, str) else None
     if name is None:
-        raise WorkflowError(f"trigger rule has the operator {excerpt(operator)}; known are {_OPERATOR_NAMES}")
+        meant = hint(operator if isinstance(operator, str) else "", "operators", _OPERATOR_NAMES)
+        raise WorkflowError(f"operator is {excerpt(operator)}; it must be one that is known{meant}")
     return name
 
 
-def _checked_text(value: object, what: str) -> str:
+def _checked_text(value: object, argument: str) -> str:
     if not isinstance(value, str) or not value or not is_text(value):
         raise WorkflowError(
-            f"trigger rule has the {what} {excerpt(value)}; it must be a str that isn't empty"
+            f"{argument} is {excerpt(value)}, a {type(value).__name__}; it must be a str that isn't empty"
         )
     return str(value)

@@ -7,6 +7,7 @@ Invariant: a runner that was shut down refuses every call but `shutdown`.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 import threading
@@ -16,7 +17,8 @@ from . import _guard, attempt, check, living, registry
 from ._crons import Crons
 from ._runs import Runs
 from ._triggers import Triggers
-from .config import DefaultRunnerConfig, microseconds
+from .chosen import EVERYTHING, chosen
+from .config import DefaultRunnerConfig, checked_config, microseconds
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -24,14 +26,19 @@ from .errors import (
     StoreError,
     excerpt,
 )
+from .near import refuse_keywords
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, Never, Self, Unpack
 
+    from .chosen import Chosen, TriggerRefs, WorkflowRefs
+    from .config import Fields
+    from .types import Durability, Stats
 
+_KEYWORDS = ("triggers", "workflows", "paused")
 SHUTDOWN_SECONDS = 30.0
 """How long `shutdown` waits for running tasks by default."""
 JOIN_SECONDS = 1.0
@@ -42,39 +49,80 @@ class DefaultRunner(Runs, Crons, Triggers):
     """Polls every registered trigger and runs workflows, over one store.
 
     Args:
-        database_url (str): `:memory:`, `sqlite://PATH`, `sqlite:///PATH`, `sqlite://:memory:` or a plain
-        path.
+        database_url (str | PathLike): `:memory:`, `sqlite://PATH`, `sqlite:///PATH`, `sqlite://:memory:` or a
+            plain path; a `pathlib.Path` is always a file.
+        triggers (Iterable[Callable | str] | None): functions or names of the declared triggers that it polls,
+            crons too, and no others; by default all that start one of its workflows, also those declared
+            later.
+        workflows (Iterable[Workflow | str] | None): the workflows that it runs, and no others: runs of others
+            wait for a runner that is for them. By default all, also those declared later.
+        paused (bool): open the store and do nothing of itself: poll nothing, run no cron, take over no run,
+            delete nothing old, until `resume`. To look at a copy, a restored one say, and to switch off what
+            it should not do.
+        fields: settings by name, those of `DefaultRunnerConfig`: `DefaultRunner("app.db",
+            max_concurrent_tasks=8, durability="normal")`.
 
     Raises:
-        ValueError: the URL has none of these forms.
+        ValueError: the URL has none of these forms, or a setting makes no sense; the message names it.
+        ValueError: one of `triggers` or `workflows` is not declared.
+        TypeError: an unknown setting, or a second argument that has no name.
         StoreError: (a `RuntimeError`) the store cannot be opened, or was made by a newer version.
     """
 
-    def __init__(self, database_url: str) -> None:
-        self._start(database_url, DefaultRunnerConfig())
+    _hear: Callable[[tuple[str | None, BaseException]], None] | None = None
+    """Who hears, before the engine does, of what bodies raise: the run if it was a task, and the error."""
+
+    def __init__(
+        self,
+        database_url: str | os.PathLike[Any],
+        *others: Never,
+        triggers: TriggerRefs | None = None,
+        workflows: WorkflowRefs | None = None,
+        paused: bool = False,
+        **fields: Unpack[Fields],
+    ) -> None:
+        if others:
+            raise ArgumentTypeError(
+                f"DefaultRunner takes only database_url without a name; got {excerpt(others[0])} too. Write"
+                " DefaultRunner(database_url, max_concurrent_tasks=8) and the like, or"
+                " DefaultRunner.with_config(database_url, config)"
+            )
+        refuse_keywords("DefaultRunner", fields, (*DefaultRunnerConfig.__slots__, *_KEYWORDS))
+        config = DefaultRunnerConfig(**fields)
+        bound, quiet = chosen(triggers, workflows), check.flag(paused, "paused")
+        self._start(database_url, config, chosen=bound, paused=quiet)
 
     @classmethod
     def with_config(
-        cls, database_url: str, config: DefaultRunnerConfig, *, durability: str | None = None
+        cls,
+        database_url: str | os.PathLike[Any],
+        config: DefaultRunnerConfig,
+        *,
+        durability: Durability | None = None,
+        triggers: TriggerRefs | None = None,
+        workflows: WorkflowRefs | None = None,
+        paused: bool = False,
     ) -> Self:
         """A runner with other settings than the defaults.
 
         Args:
             config (DefaultRunnerConfig): the settings; a copy is kept.
-            durability (str | None): `"full"` keeps what is committed through power loss, `"normal"` through
-            process death.
+            durability (Durability | None): `"full"` keeps what is committed through power loss, `"normal"`
+            through process death.
+            triggers, workflows, paused: as `DefaultRunner` takes them.
 
         Raises:
-            TypeError: `config` is no `DefaultRunnerConfig`.
+            TypeError: `config` is no `DefaultRunnerConfig`. Otherwise what `DefaultRunner` raises.
         """
-        if not isinstance(config, DefaultRunnerConfig):
-            raise ArgumentTypeError(f"config is {excerpt(config)}; it must be a DefaultRunnerConfig")
+        if config is None:
+            raise ArgumentTypeError("config is None; it must be a DefaultRunnerConfig")
         runner = cls.__new__(cls)
-        runner._start(database_url, config, durability)
+        bound, quiet = chosen(triggers, workflows), check.flag(paused, "paused")
+        runner._start(database_url, checked_config(config), durability, chosen=bound, paused=quiet)
         return runner
 
     @classmethod
-    def with_schema(cls, database_url: str, schema: str) -> Self:
+    def with_schema(cls, database_url: str | os.PathLike[Any], schema: str) -> Self:
         """A runner in a schema of its own in PostgreSQL, which this build does not have.
 
         Raises:
@@ -83,7 +131,7 @@ class DefaultRunner(Runs, Crons, Triggers):
                 database is not PostgreSQL.
             StoreError: (a `RuntimeError`) there is no PostgreSQL to connect to.
         """
-        if not isinstance(schema, str) or not schema.strip():
+        if not check.text(schema, "schema").strip():
             raise ArgumentError("Schema name cannot be empty")
         if not schema.isascii() or not schema.replace("_", "a").isalnum():
             raise ArgumentError(
@@ -99,10 +147,12 @@ class DefaultRunner(Runs, Crons, Triggers):
 
     def _start(
         self,
-        url: str,
+        url: str | os.PathLike[Any],
         config: DefaultRunnerConfig,
-        durability: str | None = None,
+        durability: Durability | None = None,
         start_us: int | None = None,
+        chosen: Chosen = EVERYTHING,
+        paused: bool = False,
     ) -> None:
         from ._cloaca import Engine
         from .crew import Crew
@@ -110,9 +160,11 @@ class DefaultRunner(Runs, Crons, Triggers):
 
         durability = durability if durability is not None else config.durability
         if durability not in (None, "full", "normal"):
-            raise ArgumentError(f'durability is {excerpt(durability)}; it is "full" or "normal"')
+            raise ArgumentError(f"durability is {excerpt(durability)}; it must be 'full', 'normal' or None")
         self._closed = False
+        self._paused = paused
         self._config = config
+        self._resuming = threading.Lock()
         self._pid = os.getpid()
         before = _guard.descriptors()
         self._engine = Engine.open(
@@ -132,16 +184,15 @@ class DefaultRunner(Runs, Crons, Triggers):
             resolution=microseconds(config, "timer_resolution"),
             start=start_us,
         )
-        self._crew = Crew(self._engine)
-        self._declarations = Declarations(self._engine, self._crew)
+        self._crew = Crew(self._engine, self._hear)
+        self._declarations = Declarations(self._engine, self._crew, chosen)
         try:
             if (path := self._engine.path) is not None:
                 _guard.watch(os.fspath(path), self._crew, before)
             self._crew.open()
             living.enter(self)
-            registry.attach(self._declarations)
-            self._engine.ready()
-            self._declarations.ready()
+            if not paused:
+                self._begin()
         except BaseException:
             # Also an interrupt: a runner that nobody got is shut down here, or by nobody.
             self.shutdown(0.0)
@@ -152,9 +203,39 @@ class DefaultRunner(Runs, Crons, Triggers):
             raise RunnerError("the runner is shut down; make a new DefaultRunner")
         return self._engine
 
-    def stats(self) -> dict[str, Any]:
+    def _begin(self) -> None:
+        registry.attach(self._declarations)
+        self._engine.ready()
+        self._declarations.ready()
+
+    def _working(self) -> Any:
+        """The engine, if something may start by it."""
+        engine = self._open()
+        if self._paused:
+            raise RunnerError("the runner is paused, and starts nothing; call resume() first")
+        return engine
+
+    def resume(self) -> None:
+        """Begins what `paused=True` has put off: polls, crons, unfinished runs that nobody has.
+
+        Twice is fine, and so is a runner that was never paused.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) the runner is shut down.
+        """
+        self._open().now()  # refused after a fork
+        if not self._paused or not self._resuming.acquire(blocking=False):
+            return
+        try:
+            self._begin()
+            self._paused = False
+        finally:
+            self._resuming.release()
+
+    def stats(self) -> Stats:
         """Counts since the runner was made."""
-        return dict(self._open().stats())
+        counts: Stats = self._open().stats()
+        return counts
 
     def query(self, sql: str, params: Sequence[object] = ()) -> list[dict[str, Any]]:
         """Runs one read-only SQL statement on the runner's own store; rows as dicts.
@@ -167,7 +248,8 @@ class DefaultRunner(Runs, Crons, Triggers):
         return list(engine.store.query(check.text(sql, "sql"), check.params(params)))
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Writes a copy of everything to a new file.
+        """Writes a copy of everything to a new file. A runner that opens it goes on with its triggers, crons
+        and unfinished runs, unless it is made with `paused=True`.
 
         Raises:
             StoreError: (a `RuntimeError`) the file exists or cannot be written.
@@ -268,10 +350,34 @@ class DefaultRunner(Runs, Crons, Triggers):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._shutdown_apart()
+
+    async def _shutdown_apart(self) -> None:
+        """Shuts down on a thread of its own: those of the loop may all wait for what only this ends."""
         import asyncio
 
-        await asyncio.to_thread(self.shutdown)
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        context = contextvars.copy_context()
+
+        def end() -> None:
+            error = None
+            try:
+                context.run(self.shutdown)
+            except BaseException as raised:
+                error = raised
+            # Nobody waits in a loop that was closed meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(tell, error)
+
+        def tell(error: BaseException | None) -> None:
+            if not ended.done():
+                ended.set_result(error)
+
+        threading.Thread(target=end, name="cloaca-shutdown").start()
+        if (error := await ended) is not None:
+            raise error
 
     def __repr__(self) -> str:
-        state = "shut down" if self._closed else "open"
+        state = "shut down" if self._closed else "paused" if self._paused else "open"
         return f"DefaultRunner({state})"

@@ -5,9 +5,13 @@ Invariant: a definition is complete and checked when it reaches its builder, and
 
 from __future__ import annotations
 
-from .body import is_async, is_async_generator, name_of, parameters_of
+from collections.abc import Iterable
+
+from .body import is_async, is_async_generator, name_of, parameters_of, unbound, way_out_of_method
+from .check import checked_callback
 from .errors import WorkflowError, excerpt
 from .name import checked_name
+from .near import refuse_keywords
 from .policy import (
     DEFAULT,
     BackoffStrategy,
@@ -22,12 +26,12 @@ from .workflow import active_builder, id_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, TypeVar, overload
 
-    from .workflow import WorkflowBuilder
+    from .types import BackoffName, ConditionName, OnFailure, OnSuccess, Rule, TaskBody, TaskRefs
 
-    Function = TypeVar("Function", bound=Callable[..., Any])
+    AnyTaskBody = TypeVar("AnyTaskBody", bound=TaskBody)
 
 _HANDLE_NAMES = ("handle", "task_handle")
 
@@ -96,41 +100,42 @@ class TaskDefinition:
 if TYPE_CHECKING:
 
     @overload
-    def task(function: Function, /) -> Function: ...
+    def task(function: AnyTaskBody, /) -> AnyTaskBody: ...
     @overload
     def task(
         *,
         id: str | None = None,
-        dependencies: Iterable[str | Callable[..., Any]] | None = None,
+        dependencies: TaskRefs | None = None,
         retry: RetryPolicy | None = None,
         retry_attempts: int | None = None,
-        retry_backoff: str | None = None,
+        retry_backoff: BackoffName | None = None,
         retry_delay_ms: float | None = None,
         retry_max_delay_ms: float | None = None,
-        retry_condition: str | None = None,
+        retry_condition: ConditionName | None = None,
         retry_jitter: bool | None = None,
-        on_success: Callable[..., Any] | None = None,
-        on_failure: Callable[..., Any] | None = None,
-        trigger_rules: dict[str, Any] | None = None,
-    ) -> Callable[[Function], Function]: ...
+        on_success: OnSuccess | None = None,
+        on_failure: OnFailure | None = None,
+        trigger_rules: Rule | None = None,
+    ) -> Callable[[AnyTaskBody], AnyTaskBody]: ...
 
 
 def task(
-    function: Callable[..., Any] | None = None,
+    function: TaskBody | None = None,
     /,
     *,
     id: str | None = None,
-    dependencies: Iterable[str | Callable[..., Any]] | None = None,
+    dependencies: TaskRefs | None = None,
     retry: RetryPolicy | None = None,
     retry_attempts: int | None = None,
-    retry_backoff: str | None = None,
+    retry_backoff: BackoffName | None = None,
     retry_delay_ms: float | None = None,
     retry_max_delay_ms: float | None = None,
-    retry_condition: str | None = None,
+    retry_condition: ConditionName | None = None,
     retry_jitter: bool | None = None,
-    on_success: Callable[..., Any] | None = None,
-    on_failure: Callable[..., Any] | None = None,
-    trigger_rules: dict[str, Any] | None = None,
+    on_success: OnSuccess | None = None,
+    on_failure: OnFailure | None = None,
+    trigger_rules: Rule | None = None,
+    **unknown: Any,
 ) -> Any:
     """Declares a task in the workflow whose `with` block this stands in, and returns the function itself.
 
@@ -141,19 +146,17 @@ def task(
     `on_failure(task_id, error, context)` hear of the final outcome. `trigger_rules` decides whether it runs.
 
     Raises:
-        WorkflowError: (a `ValueError`) outside a block, an id that is taken, or an argument that makes no
-            sense.
+        WorkflowError: (a `ValueError`) an argument that makes no sense, which the message names; or else
+            outside a block, or an id that is taken.
     """
-    builder = active_builder()
-    if builder is None:
-        raise WorkflowError(
-            "No workflow context available: @task stands outside a block; put it inside `with"
-            " WorkflowBuilder(name):`"
-        )
+    if unknown:
+        refuse_keywords("@task", unknown, task.__kwdefaults__)
     if function is not None and not callable(function):
         raise WorkflowError(
             f"@task decorates a function; got {excerpt(function)}. Give the id as @task(id=...)"
         )
+    own_id = None if id is None else checked_name(id, "id")
+    before = _checked_dependencies(dependencies)
     policy = _policy(
         retry,
         {
@@ -165,13 +168,19 @@ def task(
             "retry_jitter": retry_jitter,
         },
     )
-    needed = _dependencies(dependencies, builder)
-    rule = None if trigger_rules is None else check(trigger_rules)
-    _check_callback(on_success, "on_success")
-    _check_callback(on_failure, "on_failure")
+    checked_callback(on_success, "on_success", WorkflowError)
+    checked_callback(on_failure, "on_failure", WorkflowError)
+    rule = None if trigger_rules is None else check(trigger_rules, "trigger_rules")
+    builder = active_builder()
+    if builder is None:
+        raise WorkflowError(
+            "No workflow context available: @task stands outside a block; put it inside `with"
+            " WorkflowBuilder(name):`"
+        )
+    needed = tuple(dict.fromkeys(item if isinstance(item, str) else id_of(item, builder) for item in before))
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        task_id = _task_id(id, function)
+        task_id = _task_id(own_id, function)
         builder._declare(
             TaskDefinition(
                 id=task_id,
@@ -193,10 +202,12 @@ def task(
 def _task_id(id: str | None, function: object) -> str:
     if not callable(function):
         raise WorkflowError(f"@task decorates a function; got {excerpt(function)}")
-    given = id if id is not None else name_of(function)
-    if given is None:
+    if id is not None:
+        return id
+    own = name_of(function)
+    if own is None:
         raise WorkflowError(f"{excerpt(function)} has no name of its own; give it one with @task(id=...)")
-    return checked_name(given, "id")
+    return checked_name(own, "id")
 
 
 def _takes_handle(function: Callable[..., Any], task_id: str) -> bool:
@@ -208,6 +219,8 @@ def _takes_handle(function: Callable[..., Any], task_id: str) -> bool:
     if parameters is None:
         return False
     names = parameters.names
+    if (first := unbound(function, parameters)) is not None:
+        raise WorkflowError(f'task "{task_id}" {way_out_of_method("cloaca.task", function, first)}')
     takes_handle = len(names) > 1 and names[1] in _HANDLE_NAMES
     given = 2 if takes_handle else 1
     if not names and not parameters.any_number:
@@ -223,35 +236,22 @@ def _takes_handle(function: Callable[..., Any], task_id: str) -> bool:
     return takes_handle
 
 
-def _dependencies(dependencies: object, builder: WorkflowBuilder) -> tuple[str, ...]:
+def _checked_dependencies(dependencies: object) -> list[str | Callable[..., Any]]:
     if dependencies is None:
-        return ()
-    if isinstance(dependencies, (str, bytes, dict)):
+        return []
+    if isinstance(dependencies, (str, bytes, dict)) or not isinstance(dependencies, Iterable):
         raise WorkflowError(
             f"dependencies is {excerpt(dependencies)}; it must be a list of task ids and functions"
         )
-    try:
-        given = list(dependencies)  # type: ignore[call-overload]
-    except TypeError:
-        raise WorkflowError(
-            f"dependencies is {excerpt(dependencies)}; it must be a list of task ids and functions"
-        ) from None
-    ids: dict[str, None] = {}
+    given = list(dependencies)
     for item in given:
         if isinstance(item, str):
-            ids[checked_name(item, "dependencies")] = None
-        elif callable(item):
-            ids[id_of(item, builder)] = None
-        else:
+            checked_name(item, "dependencies")
+        elif not callable(item):
             raise WorkflowError(
                 f"dependencies holds {excerpt(item)}; each must be a task id or a decorated function"
             )
-    return tuple(ids)
-
-
-def _check_callback(callback: object, argument: str) -> None:
-    if callback is not None and not callable(callback):
-        raise WorkflowError(f"{argument} is {excerpt(callback)}; it must be a function or None")
+    return given
 
 
 def _policy(retry: object, keywords: dict[str, Any]) -> RetryPolicy:

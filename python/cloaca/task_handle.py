@@ -10,11 +10,12 @@ import threading
 from time import monotonic
 
 from . import attempt, check
-from .errors import ArgumentTypeError, RunnerError, WorkflowError
+from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
 from .plain import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ._cloaca import Engine
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 DEFER_SECONDS_MIN = 0.001
 """A condition of `defer_until` is looked at no more often than this."""
+DEFER_SECONDS_STILL = 0.01
+"""And so often where the clock stands still."""
 
 DEFERRED_MAX = 1000
 """So many tasks of a runner wait without a slot at once. Each is a thread, and a slot given back makes
@@ -34,9 +37,14 @@ _task_log = logging.getLogger("cloaca.task")
 
 
 class Deferred:
-    """How many tasks of a runner wait without a slot."""
+    """How many tasks of a runner wait without a slot.
+
+    Attributes:
+        pause_max: no pause between two looks at a condition is longer, in seconds.
+    """
 
     def __init__(self) -> None:
+        self.pause_max = float("inf")
         self._lock = threading.RLock()
         self._count = 0
         self._is_told = False
@@ -75,6 +83,8 @@ class TaskHandle:
 
     __slots__ = ("_deferred", "_engine", "_held", "_job", "_open", "_waits", "task_id")
 
+    task_id: str
+
     def __init__(self, engine: Engine, job: Job, task_id: str, deferred: Deferred) -> None:
         self._deferred = deferred
         self._engine = engine
@@ -98,7 +108,9 @@ class TaskHandle:
         """Whether the task counts against ``max_concurrent_tasks`` now."""
         return self._held
 
-    def defer_until(self, condition: Any, poll_interval_ms: int = 1000, timeout: float | None = None) -> None:
+    def defer_until(
+        self, condition: Callable[[], object], poll_interval_ms: int = 1000, timeout: float | None = None
+    ) -> None:
         """Gives the task's concurrency slot back until ``condition()`` is true, then takes a slot again.
 
         When the runner shuts down meanwhile, the body ends here without an outcome: the attempt is not used
@@ -114,7 +126,7 @@ class TaskHandle:
 
         Raises:
             ValueError: ``poll_interval_ms`` is not a positive number.
-            TypeError: ``condition`` cannot be called.
+            TypeError: ``condition`` cannot be called, or ``poll_interval_ms`` is no number.
             TimeoutError: the condition did not come true in time.
             RuntimeError: the run was cancelled or failed meanwhile, or the task has ended.
         """
@@ -122,13 +134,17 @@ class TaskHandle:
             raise ArgumentTypeError(
                 f"condition is a {type(condition).__name__}; give a function without arguments"
             )
-        if isinstance(poll_interval_ms, bool) or not poll_interval_ms > 0:
+        if isinstance(poll_interval_ms, bool) or not isinstance(poll_interval_ms, int | float):
+            raise ArgumentTypeError(
+                f"poll_interval_ms is {excerpt(poll_interval_ms)}; it must be a number of milliseconds"
+            )
+        if not poll_interval_ms > 0:
             raise WorkflowError(f"poll_interval_ms is {poll_interval_ms!r}; the smallest is 1")
         limit = None if timeout is None else check.seconds(timeout, "timeout")
         if not self._open:
             raise RunnerError(f"task '{self.task_id}' has ended; its handle cannot defer any more")
         deadline = None if limit is None else monotonic() + limit
-        pause = max(poll_interval_ms / 1000, DEFER_SECONDS_MIN)
+        pause = min(max(poll_interval_ms / 1000, DEFER_SECONDS_MIN), self._deferred.pause_max)
         try:
             self._yield()
             while not _holds(condition, self.task_id, self._job):

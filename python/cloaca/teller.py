@@ -7,6 +7,7 @@ Decides nothing. Invariant: of one runner one such callback runs at a time, in t
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from threading import Condition
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine
+    from .worker import Hear
 
 WAITING_MAX = 1_000
 """So many calls wait at most for the one before them; more are left out, which the log says."""
@@ -37,9 +39,13 @@ class Teller:
         done: how many failed polls have been dealt with.
     """
 
-    def __init__(self, engine: Engine, start: Callable[[str, Callable[[], None]], None]) -> None:
+    def __init__(
+        self, engine: Engine, start: Callable[[str, Callable[[], None]], None], hear: Hear | None = None
+    ) -> None:
         self.done = 0
+        self._pid = os.getpid()
         self._engine = engine
+        self._hear = hear
         self._start = start
         self._waiting: deque[list[Call]] = deque()
         self._changed = Condition()
@@ -84,6 +90,8 @@ class Teller:
                 calls = self._waiting.popleft()
             for call in calls:
                 self._call(*call)
+                if attempt.is_forked(self._pid):
+                    return
             with self._changed:
                 self.done += 1
                 self._changed.notify_all()
@@ -96,5 +104,7 @@ class Teller:
                 complete(function(*arguments))
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
+            if self._hear is not None:
+                self._hear((None, raised))
             about = {"cloaca_trigger": name}
             say(_log, logging.ERROR, "%s of trigger '%s' raised", what, name, raised=raised, about=about)

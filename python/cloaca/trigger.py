@@ -8,21 +8,32 @@ from __future__ import annotations
 from functools import lru_cache
 
 from . import registry
-from .body import is_async, is_async_generator, name_of, parameters_of, takes_nothing
-from .duration import LARGEST_US, microseconds_of
+from .body import (
+    is_async,
+    is_async_generator,
+    name_of,
+    parameters_of,
+    takes_nothing,
+    unbound,
+    way_out_of_method,
+)
+from .check import checked_callback
+from .duration import microseconds_of
 from .errors import ScheduleError, TriggerError, excerpt
 from .name import checked_name, is_text
+from .near import hint, refuse_keywords
 from .policy import Backoff
 from .workflow import Workflow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
     from typing import Any, TypeVar, overload
 
-    Function = TypeVar("Function", bound=Callable[..., Any])
-    Duration = str | float | timedelta
+    from .types import Catchup, CronBody, Duration, OnDisabled, OnPollFailed, Overlap, PollBody
+
+    AnyPollBody = TypeVar("AnyPollBody", bound=PollBody)
+    AnyCronBody = TypeVar("AnyCronBody", bound=CronBody)
 
 POLL_INTERVAL_US = 30_000_000
 OVERLAPS = ("allow", "skip", "queue", "buffer_one", "cancel_running")
@@ -69,8 +80,8 @@ class TriggerKind:
         max_consecutive_failures: int | None,
         on_error: Backoff | None,
         poll_at_start: bool,
-        on_poll_failed: Callable[[str, str, int], object] | None,
-        on_disabled: Callable[[str, str], object] | None,
+        on_poll_failed: OnPollFailed | None,
+        on_disabled: OnDisabled | None,
         catchup: str | None,
     ) -> None:
         self.workflow = workflow
@@ -114,7 +125,19 @@ class TriggerDefinition:
 if TYPE_CHECKING:
 
     @overload
-    def trigger(function: Function, /) -> Function: ...
+    def trigger(function: AnyPollBody, /) -> AnyPollBody: ...
+    @overload
+    def trigger(
+        *,
+        workflow: str | Workflow | None = None,
+        on: str | Workflow | None = None,
+        name: str | None = None,
+        cron: str,
+        timezone: str | None = None,
+        allow_concurrent: bool = False,
+        overlap: Overlap | None = None,
+        catchup: Catchup | None = None,
+    ) -> Callable[[AnyCronBody], AnyCronBody]: ...
     @overload
     def trigger(
         *,
@@ -122,19 +145,18 @@ if TYPE_CHECKING:
         on: str | Workflow | None = None,
         name: str | None = None,
         poll_interval: Duration | None = None,
-        cron: str | None = None,
-        timezone: str | None = None,
+        cron: None = None,
+        timezone: None = None,
         allow_concurrent: bool = False,
         jitter: Duration | None = None,
         poll_timeout: Duration | None = None,
-        overlap: str | None = None,
+        overlap: Overlap | None = None,
         max_consecutive_failures: int | None = None,
         on_error: Backoff | None = None,
         poll_at_start: bool = False,
-        on_poll_failed: Callable[[str, str, int], object] | None = None,
-        on_disabled: Callable[[str, str], object] | None = None,
-        catchup: str | None = None,
-    ) -> Callable[[Function], Function]: ...
+        on_poll_failed: OnPollFailed | None = None,
+        on_disabled: OnDisabled | None = None,
+    ) -> Callable[[AnyPollBody], AnyPollBody]: ...
 
 
 def trigger(
@@ -150,13 +172,14 @@ def trigger(
     allow_concurrent: bool = False,
     jitter: Duration | None = None,
     poll_timeout: Duration | None = None,
-    overlap: str | None = None,
+    overlap: Overlap | None = None,
     max_consecutive_failures: int | None = None,
     on_error: Backoff | None = None,
     poll_at_start: bool = False,
-    on_poll_failed: Callable[[str, str, int], object] | None = None,
-    on_disabled: Callable[[str, str], object] | None = None,
-    catchup: str | None = None,
+    on_poll_failed: OnPollFailed | None = None,
+    on_disabled: OnDisabled | None = None,
+    catchup: Catchup | None = None,
+    **unknown: Any,
 ) -> Any:
     """Registers a function that every runner polls, and returns the function itself.
 
@@ -186,10 +209,13 @@ def trigger(
         TriggerError: (a `ValueError`) an argument that makes no sense; the message names it.
         ScheduleError: (a `ValueError`) a cron expression of the wrong form.
     """
+    if unknown:
+        refuse_keywords("@trigger", unknown, trigger.__kwdefaults__)
     if function is not None and not callable(function):
         raise TriggerError(
             f"@trigger decorates a function; got {excerpt(function)}. Give @trigger(workflow=...)"
         )
+    own_name = None if name is None else checked_name(name, "name", TriggerError)
     fired = _workflow_name(workflow, on)
     given = (
         fired,
@@ -216,7 +242,7 @@ def trigger(
         kind = _kind.__wrapped__(*given)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        trigger_name = _trigger_name(name, function)
+        trigger_name = _trigger_name(own_name, function)
         is_plain = takes_nothing(function)
         definition = TriggerDefinition(
             trigger_name,
@@ -247,8 +273,8 @@ def unregister_trigger(name: str) -> None:
     """
     checked = checked_name(name, "name", TriggerError)
     if not registry.drop_trigger(checked):
-        known = ", ".join(sorted(registry.triggers)) or "none"
-        raise TriggerError(f"trigger {excerpt(name)} is not declared; declared triggers: {known}")
+        known = hint(name, "triggers", sorted(registry.triggers))
+        raise TriggerError(f"trigger {excerpt(name)} is not declared{known}")
 
 
 @lru_cache(_KINDS_MAX, typed=True)
@@ -264,17 +290,19 @@ def _kind(
     max_consecutive_failures: int | None,
     on_error: Backoff | None,
     poll_at_start: bool,
-    on_poll_failed: Callable[[str, str, int], object] | None,
-    on_disabled: Callable[[str, str], object] | None,
+    on_poll_failed: OnPollFailed | None,
+    on_disabled: OnDisabled | None,
     catchup: str | None,
 ) -> TriggerKind:
     """What these arguments mean, once they are checked. The same ones are checked once."""
-    interval_us = _interval_us(poll_interval, cron)
+    interval_us = (
+        POLL_INTERVAL_US if poll_interval is None else microseconds_of(poll_interval, "poll_interval")
+    )
     kind = TriggerKind(
         workflow=workflow,
-        interval_us=interval_us,
-        cron=_checked_cron(cron, workflow),
-        timezone=_checked_timezone(timezone, cron),
+        interval_us=interval_us if cron is None else None,
+        cron=_checked_cron(cron),
+        timezone=_checked_timezone(timezone),
         allow_concurrent=_checked_flag(allow_concurrent, "allow_concurrent"),
         jitter_us=_jitter_us(jitter, interval_us),
         poll_timeout_us=None if poll_timeout is None else microseconds_of(poll_timeout, "poll_timeout"),
@@ -282,13 +310,25 @@ def _kind(
         max_consecutive_failures=_checked_failures(max_consecutive_failures),
         on_error=_checked_backoff(on_error),
         poll_at_start=_checked_flag(poll_at_start, "poll_at_start"),
-        on_poll_failed=_checked_callback(on_poll_failed, "on_poll_failed"),
-        on_disabled=_checked_callback(on_disabled, "on_disabled"),
+        on_poll_failed=checked_callback(on_poll_failed, "on_poll_failed", TriggerError),
+        on_disabled=checked_callback(on_disabled, "on_disabled", TriggerError),
         catchup=_checked_catchup(catchup, cron),
     )
-    if kind.cron is not None:
+    # Each makes sense by itself; now together.
+    if kind.cron is None:
+        _refuse_without_cron(timezone, kind.jitter_us, jitter, interval_us)
+    else:
         from ._cloaca import check_cron
 
+        if workflow is None:
+            raise TriggerError(
+                f"cron is {excerpt(cron)} without a workflow; say what it starts with workflow=..."
+            )
+        if poll_interval is not None:
+            raise TriggerError(
+                f"poll_interval is {excerpt(poll_interval)} and cron is {excerpt(cron)}; a trigger is polled"
+                " or scheduled, give one of them"
+            )
         check_cron(kind.cron, kind.timezone)
         _refuse_polling(
             jitter=jitter,
@@ -302,13 +342,15 @@ def _kind(
     return kind
 
 
-def _trigger_name(name: object, function: object) -> str:
+def _trigger_name(name: str | None, function: object) -> str:
     if not callable(function):
         raise TriggerError(f"@trigger decorates a function; got {excerpt(function)}")
-    given = name if name is not None else name_of(function)
-    if given is None:
+    if name is not None:
+        return name
+    own = name_of(function)
+    if own is None:
         raise TriggerError(f"{excerpt(function)} has no name of its own; give it one with @trigger(name=...)")
-    return checked_name(given, "name", TriggerError)
+    return checked_name(own, "name", TriggerError)
 
 
 def _takes_tick(function: Callable[..., Any], name: str, kind: TriggerKind) -> bool:
@@ -317,6 +359,8 @@ def _takes_tick(function: Callable[..., Any], name: str, kind: TriggerKind) -> b
     parameters = parameters_of(function)
     if parameters is None:
         return False
+    if (first := unbound(function, parameters)) is not None:
+        raise TriggerError(f'trigger "{name}" {way_out_of_method("cloaca.trigger", function, first)}')
     missing = parameters.names[1 : parameters.required] + parameters.keywords_required
     if missing:
         raise TriggerError(
@@ -341,24 +385,18 @@ def _workflow_name(workflow: object, on: object) -> str | None:
     return names[0] if names else None
 
 
-def _interval_us(poll_interval: Duration | None, cron: object) -> int | None:
-    if cron is None:
-        return POLL_INTERVAL_US if poll_interval is None else microseconds_of(poll_interval, "poll_interval")
-    if poll_interval is not None:
+def _refuse_without_cron(timezone: object, jitter_us: int, jitter: Duration | None, interval_us: int) -> None:
+    if timezone is not None:
         raise TriggerError(
-            f"poll_interval is {excerpt(poll_interval)} and cron is {excerpt(cron)}; a trigger is polled or"
-            " scheduled, give one of them"
+            f"timezone is {excerpt(timezone)} without cron; polling knows no time zone, give both"
         )
-    return None
+    if jitter_us > interval_us:
+        raise TriggerError(f"jitter is {excerpt(jitter)}; it must not be longer than the poll interval")
 
 
-def _checked_cron(cron: object, workflow: str | None) -> str | None:
+def _checked_cron(cron: object) -> str | None:
     if cron is None:
         return None
-    if workflow is None:
-        raise TriggerError(
-            f"cron is {excerpt(cron)} without a workflow; say what it starts with workflow=..."
-        )
     form = '5 fields, 6 with seconds in front, or "@daily" and the like'
     if not isinstance(cron, str) or not is_text(cron):
         raise ScheduleError(f"cron is {excerpt(cron)}, a {type(cron).__name__}; write {form}")
@@ -370,15 +408,11 @@ def _checked_cron(cron: object, workflow: str | None) -> str | None:
     return " ".join(fields)
 
 
-def _checked_timezone(timezone: object, cron: object) -> str:
+def _checked_timezone(timezone: object) -> str:
     if timezone is None:
         return "UTC"
     if not isinstance(timezone, str) or not timezone.strip() or not is_text(timezone):
         raise ScheduleError(f'timezone is {excerpt(timezone)}; write a name such as "Europe/Berlin"')
-    if cron is None:
-        raise TriggerError(
-            f"timezone is {excerpt(timezone)} without cron; polling knows no time zone, give both"
-        )
     return timezone.strip()
 
 
@@ -388,15 +422,12 @@ def _checked_flag(value: object, name: str) -> bool:
     return value
 
 
-def _jitter_us(jitter: Duration | None, interval_us: int | None) -> int:
+def _jitter_us(jitter: Duration | None, interval_us: int) -> int:
     if jitter is None:
         return 0
     if isinstance(jitter, str) and jitter.strip().endswith("%"):
-        return round((interval_us or 0) * _share(jitter))
-    jitter_us = microseconds_of(jitter, "jitter", smallest_us=0)
-    if jitter_us > (interval_us or LARGEST_US):
-        raise TriggerError(f"jitter is {excerpt(jitter)}; it must not be longer than the poll interval")
-    return jitter_us
+        return round(interval_us * _share(jitter))
+    return microseconds_of(jitter, "jitter", smallest_us=0)
 
 
 def _share(jitter: str) -> float:
@@ -439,12 +470,6 @@ def _checked_backoff(value: object) -> Backoff | None:
     raise TriggerError(
         f"on_error is {excerpt(value)}; it must be a Backoff, as cloaca.Backoff(base='5s') makes"
     )
-
-
-def _checked_callback(value: Any, argument: str) -> Any:
-    if value is None or callable(value):
-        return value
-    raise TriggerError(f"{argument} is {excerpt(value)}; it must be a function, or None")
 
 
 def _refuse_polling(**settings: object) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from . import registry
 from .errors import excerpt
+from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
+    from .types import CronScheduleRow, TickRow
 
-def sentence(trigger: dict[str, Any], ticks: list[dict[str, Any]]) -> str:
+
+def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
     """One sentence about a trigger, from its row with `standing`, and its newest tick."""
     name = f"trigger '{trigger['trigger_name']}'"
     standing = trigger["standing"]
@@ -42,13 +46,13 @@ def undeclared(workflow: str) -> str:
     """What follows for a trigger or a cron that starts a workflow which the program has not declared."""
     return (
         f"starts workflow {excerpt(workflow)}, which this program does not declare: nothing starts until it"
-        f" does; known workflows: {', '.join(registry.names()) or 'none yet'}"
+        f" does{hint(workflow, 'workflows', registry.names())}"
     )
 
 
 def of_cron(
     name: str,
-    cron: dict[str, Any],
+    cron: CronScheduleRow,
     deciding: tuple[int, str | None, str | None, str | None] | None,
     *,
     is_declared: bool,
@@ -76,25 +80,29 @@ def of_cron(
     if failures:
         times = _times(failures, "time")
         return (
-            f"trigger '{name}' is a cron, {says}, whose function has failed {failures} {times} in a row and is"
-            f" called again for {cron['next_run_at']}{before}"
+            f"trigger '{name}' is a cron, {says}, whose function has failed {failures} {times} in a row and"
+            f" is called again for {cron['next_run_at']}{before}"
         )
     return f"trigger '{name}' is a cron, {says}, and runs next at {cron['next_run_at']}{before}"
 
 
 def _absent(trigger: dict[str, Any]) -> str:
+    if trigger["paused"]:
+        return "is not polled here: this runner is paused, until resume() is called"
     if (owner := trigger["polled_by"]) is not None:
         return f"is polled by runner {owner} of this store, and not by this one"
     if trigger["declared"]:
         return "is declared here and about to be polled: the store is being asked for it"
+    if trigger["left_out"]:
+        return "is not polled: this program declares it, but this runner is not for it, and no other polls it"
     return "is not polled: this program does not declare it, and no other runner of the store polls it"
 
 
-def _ending(last: dict[str, Any] | None) -> str:
+def _ending(last: TickRow | None) -> str:
     return "" if last is None else f"; before that it {_told(last)}"
 
 
-def _told(last: dict[str, Any]) -> str:
+def _told(last: TickRow) -> str:
     count = last["count"]
     since = f"since {last['first_at']}" if count > 1 else f"at {last['first_at']}"
     reason = f": {last['reason']}" if last["reason"] else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from . import registry
 from .errors import excerpt
+from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def of_own(row: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
         others = f" and {more} {_runs(more)} after it" if more else ""
         return f"{name} waits for its turn behind run {standing['behind']}{others}{_of_trigger(row)}"
     if standing["is"] == "undeclared":
-        return f"{name} waits for its workflow, which this program does not declare{_known()}"
+        return f"{name} waits for its workflow, which this program does not declare{_meant(row)}"
     if standing["is_at_its_end"]:
         return f"{name} is at its end, which is about to be kept"
     tasks = [_task(task, standing, slots) for task in standing["tasks"]]
@@ -44,8 +45,9 @@ def of_own(row: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
     return f"{name} goes on here: {_listed(tasks)}"
 
 
-def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancelled: bool) -> str:
-    """One sentence about a run that this runner does not have, from its records."""
+def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancelled: bool, looks: bool) -> str:
+    """One sentence about a run that this runner does not have, from its records; `looks` is whether it would
+    take it."""
     name = _name(row)
     begun = [
         f"task {excerpt(task['id'])} is on record as begun, attempt {task['attempts']}{_failed(task)}"
@@ -57,12 +59,17 @@ def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancell
     if owner is not None and is_living:
         return f"{name} is in the hands of runner {owner} of this store, and not of this one{ends}{records}"
     gone = "" if owner is None else f" that takes it over from runner {owner}, which is gone"
-    if registry.knows(row["workflow_name"]):
+    if looks:
         return f"{name} waits for a runner{gone}; this one declares its workflow and looks again soon{ends}"
     workflow = excerpt(row["workflow_name"])
+    if registry.knows(row["workflow_name"]):
+        return (
+            f"{name} waits for a runner{gone} that is for workflow {workflow}; this one is not at present"
+            f"{ends}{records}"
+        )
     return (
         f"{name} waits for a runner{gone}, in a program that declares workflow {workflow}; this program does "
-        f"not{_known()}{ends}{records}"
+        f"not{_meant(row)}{ends}{records}"
     )
 
 
@@ -75,8 +82,8 @@ def _name(row: dict[str, Any]) -> str:
     return f"run {row['id']} of workflow {excerpt(row['workflow_name'])}"
 
 
-def _known() -> str:
-    return f"; known workflows: {', '.join(registry.names()) or 'none yet'}"
+def _meant(row: dict[str, Any]) -> str:
+    return hint(row["workflow_name"], "workflows", registry.names())
 
 
 def _of_trigger(row: dict[str, Any]) -> str:

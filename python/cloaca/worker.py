@@ -19,11 +19,15 @@ from .task_handle import Deferred, TaskHandle, run_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ._cloaca import Engine
     from .job import JobParts
     from .task import TaskDefinition
+
+    Hear = Callable[[tuple[str | None, BaseException]], None]
+    """Called with the run if it was a task, and with what was raised."""
 
 _callback_log = logging.getLogger("cloaca.callback")
 _task_log = logging.getLogger("cloaca.task")
@@ -32,11 +36,12 @@ _task_log = logging.getLogger("cloaca.task")
 class Worker:
     """What a runner's worker threads do with the jobs that they take."""
 
-    def __init__(self, engine: Engine, tasks: dict[int, TaskDefinition]) -> None:
+    def __init__(self, engine: Engine, tasks: dict[int, TaskDefinition], hear: Hear | None = None) -> None:
         self.engine = engine
+        self._hear = hear
         self.tasks = tasks
         self._running: dict[int, tuple[str, Job]] = {}
-        self._deferred = Deferred()
+        self.deferred = Deferred()
         self._pid = os.getpid()
 
     def running(self) -> list[str]:
@@ -55,7 +60,7 @@ class Worker:
             return
         failure: BaseException | None = None
         left = ""
-        handle = TaskHandle(self.engine, job, task_id, self._deferred) if task.takes_handle else None
+        handle = TaskHandle(self.engine, job, task_id, self.deferred) if task.takes_handle else None
         me = threading.get_ident()
         self._running[me] = (task_id, job)
         try:
@@ -104,6 +109,8 @@ class Worker:
         self, job: Job, task: TaskDefinition, task_id: str, failure: BaseException, context: Context
     ) -> None:
         text = describe(failure)
+        if self._hear is not None:
+            self._hear((run_id(job), failure))
         has_callback = task.on_failure is not None
         # Before its end: that may be the run's, too.
         workflow = self.engine.jobs.workflow_of(job)
@@ -132,6 +139,8 @@ class Worker:
             with attempt.inside(self.engine, job):
                 self._call_back(callback, *arguments)
         except BaseException as raised:
+            if self._hear is not None:
+                self._hear((None, raised))
             workflow = self.engine.jobs.workflow_of(job)
             text, about = "callback of task '%s' of run %s raised", _about(job, task_id, workflow)
             say(_callback_log, logging.ERROR, text, task_id, run_id(job), raised=raised, about=about)

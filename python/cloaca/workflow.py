@@ -15,6 +15,7 @@ from .body import name_of
 from .errors import WorkflowError, excerpt
 from .name import SEPARATOR, checked_name, is_text
 from .namespace import DEFAULT_PACKAGE, DEFAULT_TENANT
+from .near import hint
 from .rules import tasks_named
 
 TYPE_CHECKING = False
@@ -73,6 +74,8 @@ class WorkflowBuilder:
         "name",
     )
 
+    name: str
+
     def __init__(
         self,
         name: str,
@@ -93,12 +96,12 @@ class WorkflowBuilder:
 
     def description(self, text: str) -> Self:
         """Sets the description. Raises `WorkflowError` unless it is a `str` of at most 10000 characters."""
-        self._description = _checked_text(text, "description")
+        self._description = _checked_text(text, "text")
         return self
 
     def tag(self, key: str, value: str) -> Self:
         """Adds a tag, in place of any with the same key. Raises `WorkflowError` unless both are `str`."""
-        self._tags[_checked_text(key, "tag key")] = _checked_text(value, "tag value")
+        self._tags[_checked_text(key, "key")] = _checked_text(value, "value")
         return self
 
     def add_task(self, task: str | Callable[..., Any]) -> Self:
@@ -164,6 +167,7 @@ class WorkflowBuilder:
             raise WorkflowError(
                 f"task {excerpt(shown)} not found in registry under {self._namespace}; declare it with @task"
                 f" in a block of WorkflowBuilder({self._workflow!r}) first"
+                f"{hint(shown, 'tasks', dict.fromkeys((*self._tasks, *self._ids_known())))}"
             )
         self._tasks.setdefault(definition.id, definition)
 
@@ -177,6 +181,12 @@ class WorkflowBuilder:
         )
         with registry.lock:
             return registry.tasks.get(own)
+
+    def _ids_known(self) -> list[str]:
+        """The ids of the tasks that are known in this namespace."""
+        prefix = self._namespace + SEPARATOR
+        with registry.lock:
+            return [name.removeprefix(prefix) for name in registry.tasks if name.startswith(prefix)]
 
     def _known(self, function: Callable[..., Any]) -> TaskDefinition | None:
         """The newest task of this namespace with this very function."""
@@ -355,8 +365,8 @@ def unregister_workflow(name: str) -> None:
         WorkflowError: (a `ValueError`) no such workflow is declared.
     """
     if not registry.drop_workflow(checked_name(name, "name")):
-        known = ", ".join(registry.names()) or "none yet"
-        raise WorkflowError(f"workflow {excerpt(name)} is not declared; known workflows: {known}")
+        known = hint(name, "workflows", registry.names())
+        raise WorkflowError(f"workflow {excerpt(name)} is not declared{known}")
 
 
 def _constructed(name: str, constructor: Callable[[], Workflow]) -> Workflow:
@@ -373,7 +383,7 @@ def _checked_graph(name: str, tasks: tuple[TaskDefinition, ...]) -> tuple[list[i
     if not tasks:
         _refuse_empty(name)
     ids = [task.id for task in tasks]
-    _check_rules(name, tasks, set(ids))
+    _check_rules(name, tasks, ids)
     return _cloaca.check_graph(name, ids, [list(task.dependencies) for task in tasks])
 
 
@@ -381,13 +391,14 @@ def _refuse_empty(name: str) -> NoReturn:
     raise WorkflowError(f'workflow "{name}" cannot be empty; declare a task in its block, or call add_task')
 
 
-def _check_rules(name: str, tasks: Iterable[TaskDefinition], ids: set[str]) -> None:
+def _check_rules(name: str, tasks: Iterable[TaskDefinition], ids: list[str]) -> None:
+    known = set(ids)
     for task in tasks:
         for named in tasks_named(task.rule) if task.rule else ():
-            if named not in ids:
+            if named not in known:
                 raise WorkflowError(
                     f'workflow "{name}": the trigger rule of task {excerpt(task.id)} asks about task'
-                    f" {excerpt(named)}, which is not in the workflow"
+                    f" {excerpt(named)}, which is not in the workflow{hint(named, 'tasks', ids)}"
                 )
 
 

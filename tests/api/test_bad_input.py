@@ -552,7 +552,7 @@ DECLARATIONS: list[Case] = [
         ValueError,
         "must return a Workflow",
     ),
-    ("rule operator", lambda w: cloaca.context_value("k", "~", 1), ValueError, "operator '~'"),
+    ("rule operator", lambda w: cloaca.context_value("k", "~", 1), ValueError, "operator is '~'"),
     ("rule value", lambda w: cloaca.context_value("k", "==", math.inf), ValueError, "'k'"),
     ("rule of 5", lambda w: cloaca.all_of(5), ValueError, "trigger rule 5"),  # type: ignore[arg-type]
     ("namespace", lambda w: cloaca.TaskNamespace.from_string("a::b"), ValueError, "tenant::package"),

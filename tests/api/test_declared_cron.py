@@ -132,7 +132,7 @@ def test_a_polled_trigger_that_is_unregistered_is_polled_no_more_and_keeps_its_c
         counting()
         runner.advance("1m")
         assert cursors == [None, 1, 2, 3, 4], "one poll makes up for the hour in which nobody polled"
-    with pytest.raises(cloaca.TriggerError, match="'other' is not declared; declared triggers: counter"):
+    with pytest.raises(cloaca.TriggerError, match="'other' is not declared; known triggers: counter"):
         cloaca.unregister_trigger("other")
 
 

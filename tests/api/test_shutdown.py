@@ -10,20 +10,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from flow import WAIT, declare
 from program import SECONDS, eventually, run_program, start_program
 
 import cloaca
 
-WAIT = 20.0
 NOWHERE = "00000000-0000-7000-8000-000000000000"
-
-
-def declare(name: str, body: Callable[[cloaca.Context], object], **settings: Any) -> None:
-    with cloaca.WorkflowBuilder(name):
-        cloaca.task(**{"id": "only", "retry_attempts": 1, **settings})(body)
 
 
 def cloaca_threads() -> list[str]:
@@ -62,8 +56,10 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "execute_async": lambda r: asyncio.run(r.execute_async("good", {})),
     "submit": lambda r: r.submit("good", {}),
     "submit_many": lambda r: r.submit_many("good", [{}]),
+    "resume": lambda r: r.resume(),
     "poll_soon": lambda r: r.poll_soon("watcher"),
     "register_cron_workflow": lambda r: r.register_cron_workflow("good", "* * * * *", "UTC"),
+    "backfill": lambda r: r.backfill(NOWHERE, "2026-01-01T00:00:00Z"),
     "list_cron_schedules": lambda r: r.list_cron_schedules(),
     "get_cron_schedule": lambda r: r.get_cron_schedule(NOWHERE),
     "update_cron_schedule": lambda r: r.update_cron_schedule(NOWHERE, "* * * * *", "UTC"),

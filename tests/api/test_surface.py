@@ -572,6 +572,23 @@ def test_results_of_a_poll_compare_by_value() -> None:
     assert fire(run_key="k", run_key_ttl="1m") == fire(run_key="k", run_key_ttl=60)
     assert fire(cursor={"a": 1, "b": 2}) == fire(cursor={"b": 2, "a": 1})
     assert skip("empty") == skip("empty")
+    for one, other in (
+        (1, True),
+        (0, False),
+        (1, 1.0),
+        (True, 1.0),
+        (None, False),
+        ("1", 1),
+        ([], {}),
+        ([1], [1, 1]),
+    ):
+        assert fire({"a": one}) != fire({"a": other})
+        assert fire({"a": [{"b": one}]}) != fire({"a": [{"b": other}]})
+        assert fire({"a": {"b": [one]}}) == fire({"a": {"b": [one]}})
+        if one is not None:
+            assert fire(cursor=one) != fire(cursor=other)
+    assert fire({"a": 0.0}) == fire({"a": -0.0})
+    assert fire({"a": None}) != fire({}) != fire({"b": None})
     told = [fire(), fire({"a": 1}), fire(run_key="k"), fire(run_key="k", run_key_ttl=1), fire(cursor=1)]
     told += [skip(), skip("empty"), skip("late")]
     assert [[one == other for other in told] for one in told] == [

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from datetime import UTC, datetime, timedelta
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -201,19 +201,19 @@ def test_a_task_is_replaced_in_the_named_workflow_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task_id", "fake", "workflow", "named"),
+    ("task", "fake", "workflow", "named"),
     [
         ("notfy", lambda context: None, None, "no task 'notfy'.*did you mean 'notify'"),
         ("notify", 3, None, "fake is 3"),
         ("notify", lambda: None, None, "takes no parameter"),
-        (3, lambda context: None, None, "task_id is 3"),
+        (3, lambda context: None, None, "task is 3"),
         ("notify", lambda context: None, "chian", "chian.*did you mean 'chain'"),
     ],
 )
-def test_a_replacement_refuses(task_id: Any, fake: Any, workflow: Any, named: str) -> None:
+def test_a_replacement_refuses(task: Any, fake: Any, workflow: Any, named: str) -> None:
     declare_chain()
     with cloaca.testing.Runner() as runner, pytest.raises((ValueError, TypeError), match=named):
-        runner.replace_task(task_id, fake, workflow=workflow)
+        runner.replace_task(task, fake, workflow=workflow)
 
 
 def declare_retried() -> None:
@@ -265,3 +265,112 @@ def test_a_result_with_a_timeout_keeps_it_while_a_body_runs() -> None:
         finally:
             gate.set()
         assert run.result().status == "Completed"
+
+
+def test_a_trigger_that_raises_is_heard_by_advance() -> None:
+    @cloaca.trigger(name="broken", workflow="w", poll_interval="10s")
+    def broken() -> bool:
+        raise KeyError("feed")
+
+    declare("unused", "w")
+    with cloaca.testing.Runner(raise_errors=True) as runner, pytest.raises(KeyError, match="feed"):
+        runner.advance("15s")
+    with cloaca.testing.Runner() as runner:
+        runner.advance("15s")
+
+
+def test_a_trigger_that_raises_is_heard_by_tick_once() -> None:
+    @cloaca.trigger(name="broken", workflow="w", poll_interval="1h")
+    def broken() -> bool:
+        raise KeyError("feed")
+
+    declare("unused", "w")
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        with pytest.raises(KeyError, match="feed"):
+            runner.tick("broken")
+        runner.run_until_idle()
+
+
+def test_a_fire_that_is_refused_is_heard_too() -> None:
+    @cloaca.trigger(name="broken", workflow="w", poll_interval="10s")
+    def broken() -> Any:
+        return "fire"
+
+    declare("unused", "w")
+    with (
+        cloaca.testing.Runner(raise_errors=True) as runner,
+        pytest.raises(ValueError, match="it returned str"),
+    ):
+        runner.advance("15s")
+
+
+def test_a_task_that_fails_for_good_is_heard() -> None:
+    declare_chain()
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        with pytest.raises(ConnectionError, match="no network"):
+            runner.execute("chain")
+        run = runner.submit("chain")
+        with pytest.raises(ConnectionError, match="no network"):
+            run.result()
+        assert run.status == "Failed"
+
+
+def test_a_task_that_succeeds_after_all_is_not_heard() -> None:
+    declare_retried()
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        assert runner.execute("retried").status == "Completed"
+
+
+def test_a_callback_that_raises_is_heard() -> None:
+    def calls(task_id: str, context: cloaca.Context) -> None:
+        raise LookupError("callback")
+
+    with cloaca.WorkflowBuilder("called"):
+
+        @cloaca.task(on_success=calls)
+        def body(context: cloaca.Context) -> None: ...
+
+    with (
+        cloaca.testing.Runner(raise_errors=True) as runner,
+        pytest.raises(LookupError, match="callback"),
+    ):
+        runner.execute("called")
+
+
+@pytest.mark.parametrize("argument", ["on_poll_failed", "on_disabled"])
+def test_what_is_called_for_a_failed_poll_is_heard_beside_it(argument: str) -> None:
+    def calls(*about: Any) -> None:
+        raise LookupError(argument)
+
+    declare("unused", "w")
+    arguments: dict[str, Any] = {argument: calls}
+
+    @cloaca.trigger(name="broken", workflow="w", poll_interval="10s", max_consecutive_failures=1, **arguments)
+    def broken() -> bool:
+        raise KeyError("feed")
+
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        with pytest.raises(KeyError, match="feed") as found:
+            runner.advance("15s")
+        assert any(argument in note for note in found.value.__notes__)
+
+
+def test_raise_errors_is_a_flag() -> None:
+    with pytest.raises(TypeError, match="raise_errors"):
+        cloaca.testing.Runner(raise_errors="no")  # type: ignore[arg-type]
+
+
+def test_the_clock_is_moved_for_as_long_as_it_takes_while_bodies_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declare("unused", "w")
+
+    @cloaca.trigger(name="slow", workflow="w", poll_interval="1m")
+    def slow() -> cloaca.TriggerResult:
+        sleep(0.03)
+        return cloaca.TriggerResult.skip()
+
+    with cloaca.testing.Runner(triggers=[slow]) as runner:
+        monkeypatch.setattr(cloaca.testing, "PATIENCE_SECONDS", 1.0)
+        runner.advance("1h")
+        assert runner.polls("slow") == 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -107,3 +108,30 @@ def _nothing_is_left() -> Any:
     yield
     for runner in cloaca.runners():
         runner.shutdown()
+
+
+def test_a_warning_that_is_an_error_leaves_nothing_half_declared() -> None:
+    polled: list[str] = []
+    new = threading.Event()
+
+    def first() -> bool:
+        polled.append("first")
+        return False
+
+    def second() -> bool:
+        new.set()
+        return False
+
+    # Not two of one place, which are no surprise.
+    first.__qualname__, second.__qualname__ = "first", "second"
+    with cloaca.DefaultRunner(":memory:") as runner:
+        cloaca.trigger(name="tr", poll_interval="5ms")(first)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(UserWarning, match="'tr'"):
+                cloaca.trigger(name="tr", poll_interval="5ms")(second)
+        assert new.wait(30), "the runner that lives polls what the next one would"
+        before = len(polled)
+        assert runner.tick("tr")["outcome"] == "skip"
+        assert len(polled) == before
+    assert cloaca.registry.triggers["tr"].function is second

@@ -1,7 +1,8 @@
 """Every Python block of the README and the docs is a whole program, and prints what the page says.
 
 A block fenced as `python` is run as a program in an empty folder and must end with exit code 0. Where
-`<!-- output -->` and a `text` block follow it, its standard output must equal that block.
+`<!-- output -->` and a `text` block follow it, its standard output must equal that block. A block that has
+tests is run by pytest, and each of them must pass.
 """
 
 import re
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import cloaca
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_MAX = 60
@@ -28,6 +31,10 @@ class Program:
     code: str
     output: str | None
 
+    @property
+    def has_tests(self) -> bool:
+        return re.search(r"^(async )?def test_", self.code, re.MULTILINE) is not None
+
 
 def programs() -> list[Program]:
     """Every Python block, named by its page and line."""
@@ -43,10 +50,11 @@ def programs() -> list[Program]:
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: program.place)
 def test_a_program_in_the_docs_does_what_the_page_says(program: Program, tmp_path: Path) -> None:
-    path = tmp_path / "program.py"
+    path = tmp_path / ("test_program.py" if program.has_tests else "program.py")
     path.write_text(program.code)
+    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"] if program.has_tests else []
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, *options, str(path)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -69,3 +77,12 @@ def test_every_output_block_belongs_to_a_program() -> None:
         text = page.read_text()
         matched = sum(match["output"] is not None for match in BLOCK.finditer(text))
         assert text.count("<!-- output -->") == matched, page.name
+
+
+def test_the_api_page_has_every_name_once_and_an_example_of_each_noun() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    # A function that shares its name with its module is asked for in that.
+    shown = [name.rpartition(".")[2] for name in re.findall(r"^::: cloaca\.(.+)$", text, re.MULTILINE)]
+    assert sorted(shown) == sorted([*set(cloaca.__all__) - {"__version__"}, "testing", "types"])
+    nouns = text.split("\n## ")[1:]
+    assert [noun.split("\n")[0] for noun in nouns if BLOCK.search(noun) is None] == ["Tenant"]

@@ -122,7 +122,7 @@ def test_an_unknown_workflow_is_logged_with_those_that_exist(caplog: pytest.LogC
         assert runner.polls("lost") == 1
         assert runner.list_runs() == []
     text = "\n".join(record.getMessage() for record in caplog.records)
-    assert "unknown workflow 'unknown'; known workflows: known" in text
+    assert "unknown workflow 'unknown'; did you mean 'known'? known workflows: known" in text
 
 
 def test_equal_contexts_of_one_trigger_run_once_at_a_time_under_eight_threads() -> None:

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::port::{Fault, Halt, Schedule, Store};
-use cloaca_core::runtime::Runtime;
+use cloaca_core::runtime::{Flush, Runtime};
 
 use crate::error;
 use crate::fork::{is_forked, refuse_after_fork};
@@ -75,10 +75,11 @@ impl Handle {
     pub fn asked<T: Send + 'static>(
         &self,
         py: Python<'_>,
+        flushing: impl FnOnce(&Runtime) -> Flush + Send,
         ask: impl FnOnce(&dyn Store, &Halt) -> Result<T, Fault> + Send + 'static,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
-        flush(py, runtime, Runtime::flushing_all)?;
+        flush(py, runtime, flushing)?;
         let halt = Halt::default();
         let asked = halt.clone();
         let answer =
@@ -120,5 +121,13 @@ pub fn parse_id(py: Python<'_>, id: &str) -> PyResult<Uuid> {
     Uuid::parse_str(id).map_err(|_| {
         let text = format!("Invalid schedule ID '{}': it is not a UUID", excerpt(id));
         error::raise(py, Error::new(Kind::Schedule, text))
+    })
+}
+
+/// A run's id, likewise.
+pub fn parse_run_id(py: Python<'_>, id: &str) -> PyResult<Uuid> {
+    Uuid::parse_str(id).map_err(|_| {
+        let text = format!("run_id is '{}'; it must be the UUID of a run", excerpt(id));
+        error::raise(py, Error::new(Kind::Workflow, text))
     })
 }

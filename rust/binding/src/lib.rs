@@ -14,7 +14,9 @@ mod file_locks;
 mod fork;
 mod gil;
 mod handle;
+mod interpreter;
 mod jobs;
+mod poll_now;
 mod polls;
 mod runs;
 mod schedules;
@@ -64,6 +66,12 @@ fn too_large(py: Python<'_>, what: &str, text: &str, bytes_max: usize) -> PyResu
     gil::free(py, || cloaca_core::context::too_large(what, text, bytes_max))
 }
 
+/// What to say of a name that nothing has: which one was probably meant, and which there are.
+#[pyfunction]
+fn hint(name: &str, kind: &str, known: Vec<String>) -> String {
+    cloaca_core::near::hint(name, kind, &known)
+}
+
 fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
     texts.into_iter().map(Arc::from).collect()
 }
@@ -71,12 +79,14 @@ fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
 /// The native half of cloaca.
 #[pymodule(gil_used = true)]
 fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    interpreter::claim(module.py())?;
     #[cfg(target_os = "linux")]
     file_locks::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<jobs::Jobs>()?;
+    module.add_class::<poll_now::PollNow>()?;
     module.add_class::<polls::Polls>()?;
     module.add_class::<runs::Runs>()?;
     module.add_class::<schedules::Schedules>()?;
@@ -85,6 +95,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(check_cron, module)?)?;
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;
+    module.add_function(wrap_pyfunction!(hint, module)?)?;
     module.add_function(wrap_pyfunction!(too_large, module)?)?;
     module.add_function(wrap_pyfunction!(fork::before_fork, module)?)?;
     module.add_function(wrap_pyfunction!(fork::after_fork, module)?)?;

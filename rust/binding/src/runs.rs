@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::port::{Page, RunFilter, RunStatus};
-use cloaca_core::runtime::{Runtime, Wanted};
+use cloaca_core::runtime::{Heard, Runtime, Wanted};
 
 use crate::gil::{free, quick};
-use crate::handle::{Handle, parse_id, span_of};
+use crate::handle::{Handle, parse_run_id, span_of};
 use crate::wait::flush;
 use crate::watch::Watch;
 use crate::{convert, error};
@@ -51,20 +51,36 @@ impl Runs {
     /// A watch on a run that this runner drives; `None` if it does not.
     fn watch(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         Ok(free(py, || runtime.watch(id))?.map(|watch| self.handle.watched(watch)))
+    }
+
+    /// Waits at most `seconds` for the ends of runs that are heard of: their ids; `True` once the runner begins to close, for whom it is news;
+    /// `None` when nothing can come any more.
+    fn hear(&self, py: Python<'_>, knows_closing: bool, seconds: f64) -> PyResult<Py<PyAny>> {
+        let runtime = self.handle.runtime(py)?;
+        let heard = free(py, || runtime.hear_runs(knows_closing, span_of(seconds)))?;
+        Ok(match heard {
+            Heard::Ended(ids) => {
+                let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+                ids.into_pyobject(py)?.unbind()
+            }
+            Heard::Closing => true.into_pyobject(py)?.to_owned().into_any().unbind(),
+            Heard::Nothing => PyList::empty(py).into_any().unbind(),
+            Heard::Over => py.None(),
+        })
     }
 
     /// Asks for a run's end; false if it is unknown or final.
     fn cancel(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
         self.handle.written(py, move |runtime| runtime.cancel(id))
     }
 
     /// Opens a final run that did not complete again, and returns a watch on it; `None` if there is none such.
     fn retry(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
         Ok(self.handle.written(py, move |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
     }
@@ -89,7 +105,7 @@ impl Runs {
 
     /// One run with its tasks.
     fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         let Some((row, tasks)) = self.handle.shown(py, |runtime| runtime.store().run(id))? else {
             return Ok(None);
         };
@@ -107,7 +123,7 @@ impl Runs {
     /// Where a run stands, a dict; `None` if this runner does not have it.
     fn standing<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let runtime = self.handle.runtime(py)?;
-        let id = parse_id(py, id)?;
+        let id = parse_run_id(py, id)?;
         let found = free(py, || runtime.run_standing(id))?;
         found.map(|(standing, is_slot_free)| convert::run_standing(py, &standing, is_slot_free)).transpose()
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result, excerpt};
 use crate::graph::parting::Pasts;
+use crate::near::hint;
 
 pub use parting::Places;
 
@@ -142,10 +143,11 @@ fn resolve(
         for name in names {
             let Some(&before) = positions.get(&**name) else {
                 let text = format!(
-                    "workflow '{}': task '{}' depends on '{}', which is not in it",
+                    "workflow '{}': task '{}' depends on '{}', which is not in it{}",
                     excerpt(workflow),
                     excerpt(id),
-                    excerpt(name)
+                    excerpt(name),
+                    hint(name, "tasks", ids)
                 );
                 return Err(Error::new(Kind::Workflow, text));
             };

@@ -2,7 +2,7 @@
 //!
 //! Reading order, each knowing only what stands before it:
 //!
-//! - words: [`error`], [`time`], [`policy`], [`grid`] (when a trigger is due across restarts), [`record`] (what is kept of
+//! - words: [`error`], [`near`] (which name was meant), [`time`], [`policy`], [`grid`] (when a trigger is due across restarts), [`record`] (what is kept of
 //!   runs), [`port`] (what is asked of a store), [`workflow`], [`fault_point`];
 //! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], and the
 //!   room on the stack that nested values need;
@@ -22,6 +22,7 @@ pub mod fault_point;
 pub mod graph;
 pub mod grid;
 pub mod history;
+pub mod near;
 pub mod policy;
 pub mod poll;
 pub mod port;

@@ -9,6 +9,7 @@ mod clock;
 mod closing;
 mod flights;
 mod forget;
+mod hear;
 mod jobs;
 mod keeper;
 mod liaison;
@@ -33,7 +34,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Note, Request, Settings};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, excerpt};
+use crate::near::hint;
 use crate::poll::PollCounts;
 use crate::port::{Fault, Store};
 use crate::runtime::jobs::JobState;
@@ -46,12 +48,13 @@ use crate::runtime::pollers::PollState;
 use crate::runtime::questions::Questions;
 use crate::runtime::watch::News;
 use crate::runtime::writer::WriterState;
-use crate::time::Now;
+use crate::time::{Mono, Now};
 use crate::workflow::Workflow;
 
 pub use answers::{Answer, AskedFire};
 pub use clock::Clock;
 pub use forget::Kept;
+pub use hear::Heard;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use pollers::PollTurn;
@@ -103,6 +106,8 @@ struct Shared {
     epoch: i64,
     store: Arc<dyn Store>,
     clock: Clock,
+    /// Until when a manual clock is being moved; zero if it is not.
+    target: Mutex<Mono>,
     slots_max: usize,
     kept: Kept,
     engine: Mutex<Engine>,
@@ -143,6 +148,7 @@ struct Shared {
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
     /// Whoever waited was told that no news will come.
     has_lost: AtomicBool,
+    hearers: hear::Hearers,
     /// Held by who changes a schedule, from the store to the engine.
     schedules: Mutex<()>,
     schedules_version: AtomicU64,
@@ -207,6 +213,7 @@ impl Runtime {
             epoch,
             store,
             clock,
+            target: Mutex::default(),
             slots_max: services.slots_max,
             kept: services.kept,
             engine: Mutex::new(Engine::new(epoch, settings, seed)),
@@ -241,6 +248,7 @@ impl Runtime {
             cancels: Mutex::default(),
             watches: Mutex::default(),
             has_lost: AtomicBool::new(false),
+            hearers: hear::Hearers::default(),
             schedules: Mutex::default(),
             schedules_version: AtomicU64::new(0),
             questions: Mutex::default(),
@@ -298,11 +306,8 @@ impl Runtime {
     pub fn workflow(&self, name: &str) -> Result<Arc<Workflow>> {
         let engine = lock(&self.shared.engine);
         engine.workflow(name).cloned().ok_or_else(|| {
-            let names: Vec<String> = engine.workflow_names().iter().map(ToString::to_string).collect();
-            let known = if names.is_empty() { "none is declared yet".to_owned() } else { names.join(", ") };
-            let text =
-                format!("workflow '{}' not found; known workflows: {known}", crate::error::excerpt(name));
-            Error::new(Kind::Workflow, text)
+            let known = hint(name, "workflows", &engine.workflow_names());
+            Error::new(Kind::Workflow, format!("workflow '{}' not found{known}", excerpt(name)))
         })
     }
 

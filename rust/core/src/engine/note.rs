@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::near::hint;
 use crate::port::BURIED;
 use crate::time::Wall;
 
@@ -468,10 +469,7 @@ impl Display for Note {
                     true => write!(f, "trigger '{by}' fired, but names no workflow")?,
                     false => write!(f, "trigger '{by}' fired unknown workflow '{workflow}'")?,
                 }
-                match known.is_empty() {
-                    true => f.write_str("; known workflows: there are none yet"),
-                    false => write!(f, "; known workflows: {}", known.join(", ")),
-                }
+                f.write_str(&hint(workflow, "workflows", known))
             }
             Self::TriggerDisabled { trigger, cause } => write!(f, "trigger '{trigger}' is disabled: {cause}"),
             Self::PollTimedOut { trigger, timeout, failures } => {
@@ -502,7 +500,10 @@ impl Display for Note {
                 f.write_str(". Give bodies a time-out of their own, or raise max_pollers")
             }
             Self::TickDiscarded { trigger } => {
-                write!(f, "trigger '{trigger}': another runner polls it now; its last poll was discarded")
+                write!(
+                    f,
+                    "trigger '{trigger}': its last poll was discarded: another runner polls it now, or it was forgotten"
+                )
             }
             Self::TickRefused { trigger, why } => {
                 write!(f, "the tick of trigger '{trigger}' cannot be kept: {why}")
@@ -642,7 +643,7 @@ mod tests {
         .map(|note| note.to_string());
         let nil = Uuid::nil();
         assert_eq!(texts, [
-            "trigger 'inbox' fired, but names no workflow; known workflows: there are none yet".to_owned(),
+            "trigger 'inbox' fired, but names no workflow; known workflows: none".to_owned(),
             "trigger 'inbox' fired unknown workflow 'mail'; known workflows: a, b".to_owned(),
             format!("trigger 'inbox': its poll is in flight since {}, for 61 s; it holds a thread, and is not polled until that comes back", Wall(0).rfc3339()),
             "the last of 4 pollers is taken: the polls of 'a', 'b' have not come back; one more that hangs stops every trigger. Give bodies a time-out of their own, or raise max_pollers".to_owned(),

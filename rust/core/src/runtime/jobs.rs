@@ -115,6 +115,7 @@ impl Runtime {
 
     /// Waits at most `span` until a job is ready. Call detached.
     pub fn wait_job(&self, span: Duration) -> Waited {
+        self.shared.move_on();
         let mut jobs = lock(&self.shared.jobs);
         let deadline = Instant::now() + span;
         loop {

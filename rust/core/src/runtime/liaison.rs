@@ -73,7 +73,10 @@ struct Round {
 impl Shared {
     /// The liaison. Takes over unfinished runs first.
     pub(super) fn keep_touch(&self, recovery: bool) {
-        self.wait_ready();
+        if !self.wait_ready() {
+            // Whoever never began leaves everything as it is.
+            return;
+        }
         let now = self.now().mono;
         // Whose time stands still is seen when it ends, and does not die.
         let is_manual = matches!(self.clock, Clock::Manual(_));
@@ -173,14 +176,16 @@ impl Shared {
         self.step(Event::History(history));
     }
 
-    /// Sleeps until the program has declared what it had to declare: before, there is nothing to take over for it.
-    pub(super) fn wait_ready(&self) {
+    /// Sleeps until the program has declared what it had to declare: before, there is nothing to take over for it. False if the
+    /// runner closes first.
+    pub(super) fn wait_ready(&self) -> bool {
         let mut dirty = lock(&self.liaison_dirty);
         while !self.ready.load(Ordering::Acquire) && !self.closing.load(Ordering::Acquire) {
             // Whoever finds it set takes the liaison for awake and does not wake it.
             *dirty = false;
             dirty = wait_on(&self.liaison_wake, dirty, None);
         }
+        self.ready.load(Ordering::Acquire)
     }
 
     /// Sleeps at most `span`; whoever has something for it wakes it.

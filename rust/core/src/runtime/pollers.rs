@@ -374,7 +374,7 @@ impl Runtime {
     /// Parks the poller in `seat` until there is something to do for it. Call detached: a follower that finds the leader at work goes on
     /// waiting without a turn for the interpreter.
     pub fn poll_wait(&self, seat: u64) {
-        while !self.poll_waited(seat) {}
+        while !self.shared.move_on() && !self.poll_waited(seat) {}
     }
 
     /// Waits once; true if the poller is to take its turn.
@@ -465,7 +465,7 @@ impl Shared {
                     polls.poller.enable(slot, &row, elsewhere, now);
                 }
                 Some(row) => is_disputed |= polls.poller.enable(slot, &row, elsewhere, now),
-                None if elsewhere => polls.poller.park(slot),
+                None if elsewhere => polls.poller.park(slot, now.mono),
                 None => {
                     if let Some(schedule) = disables {
                         polls.poller.set_enabled(schedule, false, now.mono);

@@ -92,7 +92,9 @@ impl Runtime {
         match (cron.origin, body) {
             (Origin::Declared, Some(body)) => self.embody(&row, body),
             (Origin::Declared, None) => self.told(Event::CronDeclared(row.clone(), None)),
-            (Origin::Registered | Origin::OldRelease, _) => self.told(Event::Cron(row.clone())),
+            _ if self.shared.ready.load(Ordering::Acquire) => self.told(Event::Cron(row.clone())),
+            // They are all read when the runner begins.
+            _ => self.wake_others(),
         }
         Ok(row)
     }
@@ -225,8 +227,10 @@ impl Runtime {
     }
 
     fn reload_cron(&self, id: Uuid) -> Stored<()> {
-        if let Some(row) = self.shared.store.cron(id)? {
-            self.told(Event::Cron(row));
+        // Before the runner begins its crons are not read yet, and none of them is to run.
+        match self.shared.store.cron(id)?.filter(|_| self.shared.ready.load(Ordering::Acquire)) {
+            Some(row) => self.told(Event::Cron(row)),
+            None => self.wake_others(),
         }
         Ok(())
     }

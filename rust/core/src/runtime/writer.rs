@@ -109,6 +109,11 @@ impl Shared {
                 if writer.flushing > 0 {
                     self.writer_idle.notify_all();
                 }
+                if writer.items.is_empty() && !writer.closed {
+                    drop(writer);
+                    self.move_on();
+                    writer = lock(&self.writer);
+                }
                 while writer.items.is_empty() {
                     if writer.closed {
                         return;

@@ -1,0 +1,30 @@
+"""Says of a name that nothing has which one was meant, and which there are. Knows no registry.
+
+Invariant: what it says is bounded, however many names there are; the core words it, as it does its own.
+"""
+
+from __future__ import annotations
+
+from . import _cloaca
+from .errors import ArgumentTypeError, excerpt
+from .name import is_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+LOOKED_MAX = 10_000
+"""Among so many names the nearest is looked for, and so many are counted."""
+
+
+def hint(name: str, kind: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'extract'? known tasks: extract, load"`, or only the second half."""
+    return _cloaca.hint(name if is_text(name) else "", kind, list(known))
+
+
+def refuse_keywords(function: str, unknown: Mapping[str, object], known: Iterable[str] | None) -> None:
+    """Raises `ArgumentTypeError` (a `TypeError`) for an unknown keyword, and says which was meant."""
+    known = known or ()
+    for keyword in unknown.keys() - set(known):
+        meant = hint(keyword, "arguments", known)
+        raise ArgumentTypeError(f"{function} got an unexpected keyword argument {excerpt(keyword)}{meant}")
