@@ -92,11 +92,18 @@ class Crew:
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._pid = os.getpid()
+        self._keeper: int | None = None
+        self.on_end: Callable[[], None] | None = None
+        """Called when the engine has ended, whoever ended it."""
 
     def open(self) -> None:
         """Starts the first thread, the one that starts the others."""
         self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
         self._start("keeper", self._keep)
+
+    def is_keeper(self) -> bool:
+        """Whether this thread is the one that starts the others."""
+        return threading.get_ident() == self._keeper
 
     def holds_file(self) -> bool:
         """Whether the store's file is open here: until the runner is shut down and no body of its runs."""
@@ -203,6 +210,7 @@ class Crew:
             self._threads.append(thread)
 
     def _keep(self) -> None:
+        self._keeper = threading.get_ident()
         while True:
             self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
             order = self.engine.next_order(LEVEL_SECONDS)
@@ -216,6 +224,8 @@ class Crew:
             elif order[0] == "poll_failed":
                 self._tell_program(*order[1:])
             elif order[0] == "close":
+                if (on_end := self.on_end) is not None:
+                    on_end()
                 return self.teller.close()
             else:
                 self._hire(order[0])
