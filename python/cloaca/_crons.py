@@ -6,22 +6,40 @@ Decides nothing: it checks arguments and words what the store refuses.
 from __future__ import annotations
 
 from . import check, registry, rows, why
-from .errors import ScheduleError, excerpt
-from .name import is_text
+from .context import decode_value, encode_within
+from .errors import ScheduleError, TriggerError, excerpt
+from .name import checked_name, is_text
+from .run import Run
+from .trigger import CATCHUPS, OVERLAPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from typing import Any
 
+    from ._cloaca import Watch
+    from .context import Context
     from .crew import Crew
     from .declarations import Declarations
-    from .types import CronExecutionRow, CronScheduleRow, CronStats
+    from .types import Catchup, CronExecutionRow, CronScheduleRow, CronStats, Overlap
 
 _SAME_CRON = """
     SELECT other.id FROM schedules AS this JOIN schedules AS other ON other.workflow = this.workflow
-    WHERE this.id = ? AND other.id <> this.id AND other.kind = 'cron'
+    WHERE this.id = ? AND other.id <> this.id AND other.kind = 'cron' AND this.name = '' AND other.name = ''
       AND other.expression = ? AND other.timezone = ?"""
+
+_RAN = """
+    SELECT runs.scheduled_at AS at, runs.id AS id FROM runs JOIN schedules ON schedules.row = runs.schedule
+    WHERE schedules.id = ? AND runs.scheduled_at >= ? AND runs.scheduled_at < ?"""
+
+_BACKFILL = "Failed to back-fill cron schedule"
+
+MOMENTS_MAX = 10_000
+"""So many moments are back-filled at once."""
+
+MOMENT_KEYS = ("scheduled_time", "schedule_id", "schedule_timezone", "schedule_expression")
+"""What each run of a cron finds in its context."""
 
 
 class Crons:
@@ -32,31 +50,68 @@ class Crons:
         _declarations: Declarations
 
         def _open(self) -> Any: ...
+        def _working(self) -> Any: ...
 
-    def register_cron_workflow(self, workflow_name: str, cron_expression: str, timezone: str = "UTC") -> str:
-        """Schedules a workflow by the calendar; the same three again give the same id.
+    def register_cron_workflow(
+        self,
+        workflow_name: str,
+        cron_expression: str,
+        timezone: str = "UTC",
+        *,
+        name: str | None = None,
+        context: Context | Mapping[str, Any] | None = None,
+        catchup: Catchup = "all",
+        overlap: Overlap = "allow",
+    ) -> str:
+        """Schedules a workflow by the calendar, and returns the schedule's id. It is data: it runs in every
+        runner, whatever programs declare, until `delete_cron_schedule` deletes it.
+
+        Without a name the same three again give the same id. With one the name is its identity: the same name
+        again with another workflow, expression or zone changes the schedule. So one workflow can be scheduled
+        twice by the same expression.
 
         Args:
             cron_expression (str): five fields, six with seconds in front, or a nickname such as `@daily`.
             timezone (str): an IANA name.
+            name (str | None): what its runs show as `trigger_name`. Of a trigger with `cron=` that has the
+                same name it takes the schedule over.
+            context (Context | Mapping | None): what its runs find in their contexts beside
+                `scheduled_time`, `schedule_id`, `schedule_timezone` and `schedule_expression`.
+            catchup (str): what becomes of moments that nobody was there for: `all` are made up for, up to
+                `cron_max_catchup_executions`, only the `last`, or `none`.
+            overlap (str): what a moment does while a run of the schedule is unfinished, as for a trigger.
 
         Raises:
             ScheduleError: (a `ValueError`) `Failed to register cron workflow`, with what is wrong.
+            ContextError: (a `ValueError`) the context has more than `context_bytes_max` bytes; otherwise as
+                `Context`.
         """
         engine = self._open()
-        for name, value in (
+        for argument, value in (
             ("workflow_name", workflow_name),
             ("cron_expression", cron_expression),
             ("timezone", timezone),
         ):
             if not isinstance(value, str) or not value.strip() or not is_text(value):
                 raise ScheduleError(
-                    f"Failed to register cron workflow: {name} is {excerpt(value)}; "
+                    f"Failed to register cron workflow: {argument} is {excerpt(value)}; "
                     "it must be a non-empty str"
                 )
         try:
-            made = str(engine.schedules.put_cron(workflow_name, cron_expression, timezone))
-        except ScheduleError as error:
+            known_by = "" if name is None else checked_name(name, "name", TriggerError)
+            parts = {
+                "name": known_by,
+                "is_declared": False,
+                "workflow": workflow_name,
+                "expression": cron_expression,
+                "timezone": timezone,
+                "context": _cron_context(engine.context_bytes_max, context),
+                "overlap": _one_of(overlap, "overlap", OVERLAPS),
+                "catchup": _one_of(catchup, "catchup", CATCHUPS),
+                "body": None,
+            }
+            made = str(engine.schedules.put_cron(parts))
+        except (ScheduleError, TriggerError) as error:
             raise ScheduleError(f"Failed to register cron workflow: {error}") from None
         if not registry.knows(workflow_name):
             self._crew.warn(f"cron {excerpt(cron_expression)} {why.undeclared(workflow_name)}")
@@ -67,13 +122,14 @@ class Crons:
     ) -> list[CronScheduleRow]:
         """Cron schedules in the order of their registration, at most 100 unless `limit` says more.
 
-        `trigger_name` is the name of the trigger that declares it, or `None` for one that
-        `register_cron_workflow` registered; `declared` says whether this program declares it.
+        `trigger_name` is the name of the trigger that declares it, or that `register_cron_workflow` gave it,
+        or `None`. `declared` says whether this program declares a cron of that name, `registered` whether a
+        call registered it, so that it runs whoever declares it. `context` is what was registered with it.
         """
         found: list[CronScheduleRow] = self._open().schedules.crons(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
-        return [self._with_declared_here(row) for row in found]
+        return [self._shown(row) for row in found]
 
     def get_cron_schedule(self, schedule_id: str) -> CronScheduleRow:
         """One cron schedule.
@@ -85,10 +141,12 @@ class Crons:
         row: CronScheduleRow | None = self._open().schedules.cron(check.schedule_id(schedule_id))
         if row is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
-        return self._with_declared_here(row)
+        return self._shown(row)
 
-    def _with_declared_here(self, row: CronScheduleRow) -> CronScheduleRow:
+    def _shown(self, found: Any) -> CronScheduleRow:
+        row: CronScheduleRow = found
         row["declared"] = row["trigger_name"] in self._declarations.crons
+        row["context"] = None if found["context"] is None else decode_value(found["context"])
         return row
 
     def update_cron_schedule(self, schedule_id: str, cron_expression: str, timezone: str) -> None:
@@ -128,6 +186,91 @@ class Crons:
         if not self._open().schedules.delete_cron(check.schedule_id(schedule_id)):
             raise ScheduleError(f"Failed to delete cron schedule: there is none with id {schedule_id}")
 
+    def backfill(
+        self, schedule_id: str, start: str | datetime, end: str | datetime | None = None
+    ) -> list[Run]:
+        """Starts a run for each moment of a cron schedule that has gone by, from `start` on and before `end`.
+
+        A moment that has a run is not run again: that run is returned in its place. So a call that was cut
+        off can be made again. What the schedule says now holds: its expression, its zone, its context. If
+        its function has a parameter, it is called for each moment that has no run, one after another on this
+        thread, and its cursor stays; otherwise all begin in one transaction. With another `overlap` than
+        `allow` the runs wait for one another. The schedule may be switched off; its own next moment stays.
+
+        Args:
+            schedule_id (str): what `register_cron_workflow` returned, or `list_cron_schedules` shows.
+            start (str | datetime): RFC 3339, or a `datetime`; UTC if it has no zone.
+            end (str | datetime | None): the same; now if it is left out.
+
+        Returns:
+            The runs, by their moments.
+
+        Raises:
+            ScheduleError: (a `ValueError`) `Failed to back-fill cron schedule`: there is none with that id,
+                `end` lies ahead, or there are more than 10,000 moments; `Invalid schedule ID`, `Invalid
+                datetime format`.
+            WorkflowError: (a `ValueError`) this program does not declare its workflow.
+            TriggerError: (a `ValueError`) its function failed for a moment; the runs of those before it are
+                started.
+        """
+        engine = self._working()
+        first, last = self._past(start, end)
+        found = self._moments(check.schedule_id(schedule_id), first, last)
+        ran = {row["at"]: row["id"] for row in engine.store.query(_RAN, [schedule_id, first, last])}
+        runs = {at: [self._found(ran[at])] for at, _ in found if at in ran}
+        due = [(at, context) for at, context in found if at not in ran]
+        cron = self.get_cron_schedule(schedule_id)
+        registry.workflow(cron["workflow_name"])
+        place = self._declarations.moments.get(cron["trigger_name"] or "")
+        if place is None:
+            started = self._start_moments(schedule_id, [(at, [context]) for at, context in due])
+            runs |= {at: [run] for (at, _), run in zip(due, started, strict=True)}
+            return [run for _, its in sorted(runs.items()) for run in its]
+        for at, context in due:
+            ruling: Any = self._crew.decide_now(place, rows.moment(at), context)
+            decided = rows.tick(ruling)
+            if decided["outcome"] == "error":
+                raise TriggerError(f"{_BACKFILL}: its moment {rows.moment(at)}: {decided['reason']}")
+            fires = [text for text, *_ in ruling[0]] if decided["fires"] else []
+            runs[at] = self._start_moments(schedule_id, [(at, fires)])
+        return [run for _, its in sorted(runs.items()) for run in its]
+
+    def _past(self, start: str | datetime, end: str | datetime | None) -> tuple[int, int]:
+        """From when on and before when moments are back-filled."""
+        first, now = check.microseconds(start), self._open().now()
+        last = now if end is None else check.microseconds(end)
+        if last > now:
+            raise ScheduleError(f"{_BACKFILL}: end is {excerpt(end)}, which lies ahead; its time will come")
+        return first, last
+
+    def _moments(self, schedule_id: str, first: int, last: int) -> list[tuple[int, str]]:
+        """The moments of a cron in that time, each with what a run of it begins with."""
+        found = self._open().schedules.moments(schedule_id, first, last, MOMENTS_MAX + 1)
+        if found is None:
+            raise ScheduleError(f"{_BACKFILL}: there is none with id {schedule_id}")
+        if len(found) > MOMENTS_MAX:
+            raise ScheduleError(
+                f"{_BACKFILL}: there are more than {MOMENTS_MAX} moments; end it at"
+                f" {rows.moment(found[-1][0])}, and go on from there"
+            )
+        return list(found)
+
+    def _start_moments(self, schedule_id: str, moments: list[tuple[int, list[str]]]) -> list[Run]:
+        watches = self._open().schedules.backfill(schedule_id, moments)
+        if watches is None:
+            raise ScheduleError(f"{_BACKFILL}: there is none with id {schedule_id}")
+        for watch in watches:
+            watch.wait_started()
+        # Another process may have been there first.
+        return [
+            self._found(watch.id, watch) if watch.stands_for is None else self._found(watch.stands_for)
+            for watch in watches
+        ]
+
+    def _found(self, run_id: str, watch: Watch | None = None) -> Run:
+        runner: Any = self
+        return Run(runner, run_id, watch)
+
     def get_cron_execution_history(
         self, schedule_id: str, limit: int | None = None, offset: int | None = None
     ) -> list[CronExecutionRow]:
@@ -152,3 +295,20 @@ class Crons:
             "lost_executions": lost,
             "success_rate": rate,
         }
+
+
+def _one_of(value: object, argument: str, known: tuple[str, ...]) -> str:
+    if isinstance(value, str) and value in known:
+        return value
+    raise ScheduleError(f"{argument} is {excerpt(value)}; it must be {', '.join(known)}")
+
+
+def _cron_context(bytes_max: int, context: Context | Mapping[str, Any] | None) -> str | None:
+    """What is kept for the contexts of a cron's runs, as JSON text."""
+    if context is None:
+        return None
+    text = encode_within(bytes_max, context, "the context of a cron")
+    taken = [key for key in MOMENT_KEYS if key in decode_value(text)]
+    if taken:
+        raise ScheduleError(f"context holds {', '.join(taken)}, which each run is given; leave that out")
+    return text

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._cloaca import PollNow
     from .crew import Crew
     from .declarations import Declarations
-    from .types import CronScheduleRow, FireRow, TickAnswer, TickRow, TriggerExecutionRow, TriggerScheduleRow
+    from .types import CronScheduleRow, TickAnswer, TickRow, TriggerExecutionRow, TriggerScheduleRow
 
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
@@ -31,11 +31,6 @@ _OWNER = """
 
 
 _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
-
-
-_CRON = """
-    SELECT id FROM schedules WHERE kind = 'cron' AND name = ? AND name <> ''
-    ORDER BY declared_as IS NULL, row"""
 
 
 _NAMES = "SELECT name FROM schedules WHERE name <> '' GROUP BY name LIMIT ?"
@@ -98,6 +93,12 @@ class Triggers:
         self._open()
         name = check.text(trigger_name, "trigger_name", TriggerError)
         if not self._declarations.forget(name):
+            cron = self._cron_of(name)
+            if cron is not None:
+                raise TriggerError(
+                    f"cron {excerpt(name)} was registered by a call and is no declaration's; "
+                    f"call delete_cron_schedule({cron['id']!r})"
+                )
             raise TriggerError(self._unknown_trigger(trigger_name))
 
     def _with_polled_here(self, row: TriggerScheduleRow) -> TriggerScheduleRow:
@@ -117,7 +118,8 @@ class Triggers:
         return [rows.trigger_execution(schedule_id, row) for row in fired]
 
     def ticks(self, trigger_name: str, last: int = 50) -> list[TickRow]:
-        """What a trigger's polls answered, newest first, with equal answers in a row as one."""
+        """What a trigger's polls answered, newest first, with equal answers in a row as one; of a cron whose
+        function or `overlap` decides its moments, what those came to."""
         found = self._open().schedules.ticks(
             check.text(trigger_name, "trigger_name", TriggerError), check.count(last, "last")
         )
@@ -136,8 +138,10 @@ class Triggers:
         if name in self._declarations.crons or standing is None:
             cron = self._cron_of(name)
             if cron is not None:
+                is_here = cron["registered"] or name in self._declarations.crons
+                deciding = self._open().polls.deciding(cron["id"])
                 paused = "; this runner is paused" if self._paused else ""
-                return why.of_cron(name, cron, name in self._declarations.crons) + paused
+                return why.of_cron(name, cron, deciding, is_declared=is_here) + paused
         if standing is None:
             raise TriggerError(self._unknown_trigger(trigger_name))
         if standing["standing"] is None:
@@ -154,7 +158,9 @@ class Triggers:
 
     def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer:
         """Polls a trigger once, now, on this thread. A trigger that is a cron is run once, now, beside its
-        calendar: its workflow starts with the context of a moment, which is now, and no moment is used up.
+        calendar: its function, if it has a parameter, decides a moment, which is now, and what it fires, or
+        else its workflow with the context of that moment, starts. No moment and no run key is used up, and
+        its cursor stays.
 
         Args:
             dry_run (bool): only look: nothing is stored and nothing starts. `cursor` is then where it would
@@ -174,7 +180,7 @@ class Triggers:
         check.flag(dry_run, "dry_run")
         deadline = monotonic() + TICK_SECONDS_MAX
         name = check.text(trigger_name, "trigger_name", TriggerError)
-        if name in self._declarations.crons and (cron := self._cron_of(name)) is not None:
+        if name not in self._declarations.places and (cron := self._runs_here(name)) is not None:
             return self._tick_cron(cron, dry_run)
         # A trigger that was declared a moment ago has no row yet.
         places = self._declarations.places
@@ -215,17 +221,24 @@ class Triggers:
         if registry.workflow(workflow) is None:
             error = f"trigger {excerpt(cron['trigger_name'])} {why.undeclared(workflow)}"
             return {"outcome": "error", "reason": error, "fires": [], "cursor": None}
-        context: dict[str, Any] = {
-            "scheduled_time": rows.moment(engine.now()),
+        at = rows.moment(engine.now())
+        context: dict[str, Any] = (cron["context"] or {}) | {
+            "scheduled_time": at,
             "schedule_id": cron["id"],
             "schedule_timezone": cron["timezone"],
             "schedule_expression": cron["cron_expression"],
         }
-        if not dry_run:
-            encoded = encode_within(engine.context_bytes_max, context, "the context")
-            engine.runs.submit(workflow, [encoded])[0].wait_started()
-        fires: list[FireRow] = [{"context": context, "run_key": None}]
-        return {"outcome": "fire", "reason": None, "fires": fires, "cursor": None}
+        encoded = encode_within(engine.context_bytes_max, context, "the context")
+        ruling: Any = ([(encoded, None, None, None, None)], None, "", None, None)
+        place = self._declarations.moments.get(cron["trigger_name"] or "")
+        if place is not None:
+            ruling = self._crew.decide_now(place, at, encoded)
+        decided = rows.tick(ruling)
+        decided["cursor"] = None
+        if not dry_run and decided["fires"]:
+            for watch in engine.runs.submit(workflow, [text for text, *_ in ruling[0]]):
+                watch.wait_started()
+        return decided
 
     def _kept_cursor(self, name: str) -> Any:
         kept = self._open().store.look(_CURSOR, [name])
@@ -264,10 +277,17 @@ class Triggers:
 
     def _cron_of(self, name: str) -> CronScheduleRow | None:
         """The schedule of the cron that a trigger of this name is, or was."""
-        engine = self._open()
-        found = engine.store.look(_CRON, [name])
-        row: CronScheduleRow | None = engine.schedules.cron(found[0]["id"]) if found else None
+        found: Any = self._open().schedules.cron_named(name)
+        row: CronScheduleRow | None = found
+        if found is not None and found["context"] is not None:
+            found["context"] = decode_value(found["context"])
         return row
+
+    def _runs_here(self, name: str) -> CronScheduleRow | None:
+        """The same, if it runs in this program."""
+        cron = self._cron_of(name)
+        is_here = cron is not None and (cron["registered"] or name in self._declarations.crons)
+        return cron if is_here else None
 
     def _polled_by(self, name: str) -> int | None:
         """The number of the other living runner that polls a trigger."""

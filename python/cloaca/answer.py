@@ -5,7 +5,9 @@ Decides what counts as an answer. Invariant: an answer that is none raises, and 
 
 from __future__ import annotations
 
-from .context import encode_within, fitting
+from collections.abc import Mapping
+
+from .context import Context, encode_within, fitting
 from .errors import CloacaError, TriggerError
 from .plain import plain
 from .result import SKIP, TriggerResult
@@ -32,12 +34,12 @@ class PartlyError(Exception):
         self.results = results
         self.raised = raised
 
-    def fires(self, bytes_max: int) -> list[Fire]:
+    def fires(self, tick: Tick | None, bytes_max: int) -> list[Fire]:
         """The fires that count: those before one that can't be kept, which is then what went wrong."""
         kept: list[Fire] = []
         try:
             for result in self.results:
-                kept.append(_fire(result, bytes_max))
+                kept.append(_fire(result, tick, bytes_max))
         except CloacaError as refused:
             self.raised = refused
         return kept
@@ -45,8 +47,10 @@ class PartlyError(Exception):
 
 def ruled(answer: object, tick: Tick | None, bytes_max: int) -> Ruling:
     """What an answer means, once all of it is there."""
+    if tick is not None and tick._moment is not None:
+        answer = _decision(answer)
     results = _results(answer)
-    fires = [_fire(result, bytes_max) for result in results if result.is_fire_result()]
+    fires = [_fire(result, tick, bytes_max) for result in results if result.is_fire_result()]
     reasons = [result.reason for result in results if result.is_skip_result() and result.reason]
     reason = plain(reasons[-1]) if reasons else ""
     # After the results: a generator may move the cursor between two of them.
@@ -55,6 +59,13 @@ def ruled(answer: object, tick: Tick | None, bytes_max: int) -> Ruling:
     if not fires and cursor is None:
         return reason if pause is None else (reason, pause)
     return fires, cursor, reason, None, pause
+
+
+def _decision(answer: Any) -> Any:
+    """What a cron's function says of its moment: nothing means run, a context means run with that."""
+    if answer is None:
+        return TriggerResult.fire()
+    return TriggerResult.fire(answer) if isinstance(answer, Context | Mapping) else answer
 
 
 def _results(answer: Any) -> list[TriggerResult]:
@@ -84,9 +95,12 @@ def _results(answer: Any) -> list[TriggerResult]:
     return results
 
 
-def _fire(result: TriggerResult, bytes_max: int) -> Fire:
+def _fire(result: TriggerResult, tick: Tick | None, bytes_max: int) -> Fire:
     ttl = result.run_key_ttl
-    text = encode_within(bytes_max, result.context, "the context of a fire")
+    context = result.context
+    if tick is not None and tick._moment is not None:
+        context = Context._wrap(tick._moment | ({} if context is None else context.to_dict()))
+    text = encode_within(bytes_max, context, "the context of a fire")
     cursor = None if result._cursor is None else fitting(bytes_max, result._cursor, "the cursor of a fire")
     return text, result.run_key, None if ttl is None else int(ttl * 1e6), cursor, result._dedup_key
 

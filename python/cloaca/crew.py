@@ -175,6 +175,19 @@ class Crew:
             begun.answer(ruling)
         return ruling
 
+    def decide_now(self, slot: int, at: str, moment: str) -> Ruling:
+        """Calls a cron's body on this thread for a moment beside its calendar; returns what it decided."""
+        body = self.bodies[slot]
+        answer: object = None
+        error: Exception | None = None
+        if body is None:
+            raise RunnerError(f"trigger '{self.triggers[slot].name}' has just been declared again; try again")
+        try:
+            answer = complete(body.decide(at, moment))
+        except Exception as raised:
+            error = raised
+        return self._judged((slot, 0, 0, 0, 0, 0), answer, error)
+
     def join(self, seconds: float) -> None:
         """Waits at most ``seconds`` for the threads to end. The calling thread is not waited for."""
         from time import monotonic
@@ -309,7 +322,7 @@ class Crew:
             kept = partly
         # What went wrong is told as ever, and what was given before counts. Not amidst the other exception:
         # that shows all that was given.
-        fires = kept.fires(self.engine.context_bytes_max)
+        fires = kept.fires(tick, self.engine.context_bytes_max)
         try:
             ruling = self._answered(ticket, None, None, kept.raised)
         except BaseException as raised:
@@ -352,7 +365,7 @@ class Crew:
             self._heard[slot] = describe(error)
             self._hear((None, error))
         name = self.triggers[slot].name
-        *_, failed_before, _ = self.engine.polls.tick_state(slot)
+        *_, failed_before, _, _ = self.engine.polls.tick_state(slot)
         failures = failed_before + 1
         about = {"cloaca_trigger": name}
         match self._failing.grade(name, kind_of(error), failures, self.engine.now()):

@@ -36,8 +36,9 @@ class Declarations:
     """What one runner's engine was told.
 
     Attributes:
-        places: the place of each trigger's newest body.
+        places: the place of the newest body of each trigger that is polled.
         crons: the names of the triggers that are crons.
+        moments: the place of the newest body of each cron whose function takes a tick.
         chosen: what the runner is for.
 
     Args:
@@ -48,6 +49,7 @@ class Declarations:
         self.chosen = chosen
         self.places: dict[str, int] = {}
         self.crons: set[str] = set()
+        self.moments: dict[str, int] = {}
         self._engine = engine
         self._crew = crew
         self._lock = threading.RLock()
@@ -97,8 +99,7 @@ class Declarations:
                 if trigger.kind.cron is not None:
                     self._declare_cron(trigger, trigger.kind.cron)
                 elif trigger.name in self.crons:
-                    self.crons.discard(trigger.name)
-                    self._engine.schedules.withdraw_cron(trigger.name)
+                    self._withdraw_cron(trigger.name)
             polled = [trigger for trigger in triggers if self._is_new(trigger)]
             for start in range(0, len(polled), DECLARED_AT_ONCE):
                 self._declare(polled[start : start + DECLARED_AT_ONCE])
@@ -112,8 +113,7 @@ class Declarations:
 
     def _let_go(self, name: str) -> None:
         if name in self.crons:
-            self.crons.discard(name)
-            self._engine.schedules.withdraw_cron(name)
+            self._withdraw_cron(name)
         self._withdraw(name)
 
     def on_workflow_gone(self, name: str) -> None:
@@ -146,16 +146,49 @@ class Declarations:
         return is_gone
 
     def _declare_cron(self, trigger: TriggerDefinition, expression: str) -> None:
-        kind = trigger.kind
-        self._withdraw(trigger.name)
-        self.crons.add(trigger.name)
-        self._engine.schedules.put_cron(kind.workflow or "", expression, kind.timezone, trigger.name)
+        name, kind, before = trigger.name, trigger.kind, self.moments.get(trigger.name)
+        if before is not None and self._crew.triggers[before] is trigger:
+            return
+        parts: dict[str, object] = {
+            "name": name,
+            "is_declared": True,
+            "workflow": kind.workflow or "",
+            "expression": expression,
+            "timezone": kind.timezone,
+            "context": None,
+            "overlap": kind.overlap or "allow",
+            "catchup": kind.catchup or "all",
+            "body": None,
+        }
+        if not trigger.takes_tick:
+            # Its function is never called: most are there only to be decorated.
+            self._withdraw(name)
+            self._engine.schedules.put_cron(parts)
+        else:
+            if name in self.places:
+                self._withdraw(name)
+            (place,) = self._engine.polls.reserve([name])
+            self._crew.place([place], [trigger])
+            wait = Backoff()
+            backoff = (wait.base_us, wait.factor, wait.max_us)
+            body = {"place": place, "backoff": backoff, "allow_concurrent": kind.allow_concurrent}
+            self._engine.schedules.put_cron(parts | {"body": body})
+            self.moments[name] = place
+            if before is not None:
+                self._crew.retire(before)
+        self.crons.add(name)
+
+    def _withdraw_cron(self, name: str) -> None:
+        self.crons.discard(name)
+        self._engine.schedules.withdraw_cron(name)
+        self._withdraw(name)
 
     def _withdraw(self, name: str) -> None:
-        slot = self.places.pop(name, None)
-        if slot is not None:
-            self._engine.polls.withdraw(name)
-            self._crew.retire(slot)
+        for places in (self.places, self.moments):
+            slot = places.pop(name, None)
+            if slot is not None:
+                self._engine.polls.withdraw(name)
+                self._crew.retire(slot)
 
     def _is_new(self, trigger: TriggerDefinition) -> bool:
         if trigger.kind.cron is not None:

@@ -72,7 +72,8 @@ def cron_execution(schedule_id: str, row: dict[str, Any]) -> CronExecutionRow:
     return {
         "id": row["id"],
         "schedule_id": schedule_id,
-        "scheduled_time": row["scheduled_time"],
+        # Of several runs of a moment one names it; the others have it in their contexts.
+        "scheduled_time": row["scheduled_time"] or decode_value(row["context"])["scheduled_time"],
         "claimed_at": row["created_at"],
         "workflow_execution_id": row["id"],
         "created_at": row["created_at"],

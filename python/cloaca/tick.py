@@ -8,6 +8,7 @@ from __future__ import annotations
 from . import filters, rows
 from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
 from .duration import microseconds_of
+from .errors import TriggerError, excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Tick:
-    """One poll, as a trigger's function with a parameter gets it.
+    """One poll, or one moment of a cron, as a trigger's function with a parameter gets it.
 
     Attributes:
         trigger_name (str): the trigger.
-        scheduled_at (str): when the poll was due, RFC 3339 in UTC.
+        scheduled_at (str): when the poll was due, or which moment of a cron this is, RFC 3339 in UTC.
         last_fired_at (str | None): when the trigger last fired a run.
         consecutive_failures (int): how many polls in a row have failed before this one.
         last_error (str | None): what went wrong in the poll before; `None` if that went well, or was one of a
@@ -35,6 +36,7 @@ class Tick:
         "_cursor",
         "_is_read",
         "_kept",
+        "_moment",
         "_pause_us",
         "consecutive_failures",
         "last_error",
@@ -58,6 +60,7 @@ class Tick:
         consecutive_failures: int,
         last_error: str | None = None,
         body: TickBody | None = None,
+        moment: str | None = None,
     ) -> None:
         self.trigger_name = trigger_name
         self.scheduled_at = scheduled_at
@@ -66,6 +69,8 @@ class Tick:
         self.last_error = last_error
         self._body = body
         self._kept = cursor
+        # Of a cron: what a run of its moment begins with.
+        self._moment: dict[str, Any] | None = None if moment is None else decode_value(moment)
         self._pause_us: int | None = None
         self._cursor: Any = None
         self._is_read = False
@@ -116,8 +121,14 @@ class Tick:
         function raises none does. `runner.poll_soon` is stronger.
 
         Raises:
-            TriggerError: (a `ValueError`) the delay is no duration.
+            TriggerError: (a `ValueError`) the delay is no duration, or the trigger is a cron, which its
+                calendar calls.
         """
+        if self._moment is not None:
+            raise TriggerError(
+                f"trigger {excerpt(self.trigger_name)} is a cron: its calendar says when it is called; raise"
+                " RetryAfter to be called for this moment again"
+            )
         self._pause_us = microseconds_of(delay, "delay")
 
     def _moved(self, bytes_max: int) -> str | None:
@@ -153,8 +164,23 @@ class TickBody:
         self._slot = slot
 
     def __call__(self) -> Ticked:
-        cursor, scheduled_at, last_fired_at, failures, error = self._engine.polls.tick_state(self._slot)
-        tick = Tick(self._name, cursor, scheduled_at, last_fired_at, failures, error, self)
+        return self._call(*self._engine.polls.tick_state(self._slot))
+
+    def decide(self, at: str, moment: str) -> Ticked:
+        """Calls a cron's function for a moment beside its calendar; a run of that begins with `moment`."""
+        cursor, _, last_fired_at, failures, error, _ = self._engine.polls.tick_state(self._slot)
+        return self._call(cursor, at, last_fired_at, failures, error, moment)
+
+    def _call(
+        self,
+        cursor: str | None,
+        at: str,
+        last: str | None,
+        failures: int,
+        error: str | None,
+        moment: str | None,
+    ) -> Ticked:
+        tick = Tick(self._name, cursor, at, last, failures, error, self, moment)
         return Ticked(tick, self._function(tick))
 
     def unfinished(self) -> int:

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar, overload
 
-    from .types import CronBody, Duration, OnDisabled, OnPollFailed, Overlap, PollBody
+    from .types import Catchup, CronBody, Duration, OnDisabled, OnPollFailed, Overlap, PollBody
 
     AnyPollBody = TypeVar("AnyPollBody", bound=PollBody)
     AnyCronBody = TypeVar("AnyCronBody", bound=CronBody)
 
 POLL_INTERVAL_US = 30_000_000
 OVERLAPS = ("allow", "skip", "queue", "buffer_one", "cancel_running")
+CATCHUPS = ("all", "last", "none")
 _CRON_CHARS_MAX = 500
 _KINDS_MAX = 256
 """So many different sets of arguments are remembered."""
@@ -50,6 +51,7 @@ class TriggerKind:
 
     __slots__ = (
         "allow_concurrent",
+        "catchup",
         "cron",
         "interval_us",
         "jitter_us",
@@ -80,6 +82,7 @@ class TriggerKind:
         poll_at_start: bool,
         on_poll_failed: OnPollFailed | None,
         on_disabled: OnDisabled | None,
+        catchup: str | None,
     ) -> None:
         self.workflow = workflow
         self.interval_us = interval_us
@@ -94,6 +97,7 @@ class TriggerKind:
         self.poll_at_start = poll_at_start
         self.on_poll_failed = on_poll_failed
         self.on_disabled = on_disabled
+        self.catchup = catchup
 
     def is_heard(self) -> bool:
         """Whether the program wants to hear of failed polls."""
@@ -132,6 +136,7 @@ if TYPE_CHECKING:
         timezone: str | None = None,
         allow_concurrent: bool = False,
         overlap: Overlap | None = None,
+        catchup: Catchup | None = None,
     ) -> Callable[[AnyCronBody], AnyCronBody]: ...
     @overload
     def trigger(
@@ -173,6 +178,7 @@ def trigger(
     poll_at_start: bool = False,
     on_poll_failed: OnPollFailed | None = None,
     on_disabled: OnDisabled | None = None,
+    catchup: Catchup | None = None,
     **unknown: Any,
 ) -> Any:
     """Registers a function that every runner polls, and returns the function itself.
@@ -185,6 +191,14 @@ def trigger(
     trigger that was never polled before waits one interval, or with `poll_at_start` is polled at once; later
     runners go on where the one before ended, and poll within 10 s if a poll was missed meanwhile. A function
     with a parameter gets a tick.
+
+    The function of a trigger with `cron` is called only if it has a parameter: once for each moment, by one
+    of all runners, with a tick whose `scheduled_at` is the moment. What it returns says what that starts:
+    `None` or `True` a run, a context (a `Context` or a mapping) a run with that beside what tells of the
+    moment, a `TriggerResult` or several what they say, and `False` or a skip nothing. If it raises, the
+    moment is tried again, after longer and longer waits, until the next one is there. `catchup` says which
+    moments are made up for that nobody was there for: `all`, the default, up to
+    `cron_max_catchup_executions`, the `last`, or `none`.
 
     `on_poll_failed(name, error, failures)` is called after each failed poll, with its error as the history
     shows it and how many in a row have failed; `on_disabled(name, cause)` when `max_consecutive_failures`
@@ -217,6 +231,7 @@ def trigger(
         poll_at_start,
         on_poll_failed,
         on_disabled,
+        catchup,
     )
     try:
         kind = _kind(*given)
@@ -233,7 +248,7 @@ def trigger(
             trigger_name,
             function,
             kind,
-            takes_tick=not is_plain and _takes_tick(function, trigger_name),
+            takes_tick=not is_plain and _takes_tick(function, trigger_name, kind),
             is_async=not is_plain and is_async(function),
         )
         for given in (workflow, on):
@@ -277,6 +292,7 @@ def _kind(
     poll_at_start: bool,
     on_poll_failed: OnPollFailed | None,
     on_disabled: OnDisabled | None,
+    catchup: str | None,
 ) -> TriggerKind:
     """What these arguments mean, once they are checked. The same ones are checked once."""
     interval_us = (
@@ -296,6 +312,7 @@ def _kind(
         poll_at_start=_checked_flag(poll_at_start, "poll_at_start"),
         on_poll_failed=checked_callback(on_poll_failed, "on_poll_failed", TriggerError),
         on_disabled=checked_callback(on_disabled, "on_disabled", TriggerError),
+        catchup=_checked_catchup(catchup, cron),
     )
     # Each makes sense by itself; now together.
     if kind.cron is None:
@@ -336,7 +353,7 @@ def _trigger_name(name: str | None, function: object) -> str:
     return checked_name(own, "name", TriggerError)
 
 
-def _takes_tick(function: Callable[..., Any], name: str) -> bool:
+def _takes_tick(function: Callable[..., Any], name: str, kind: TriggerKind) -> bool:
     if is_async_generator(function):
         raise TriggerError(f'trigger "{name}" is an async generator; return a list of results instead')
     parameters = parameters_of(function)
@@ -349,7 +366,8 @@ def _takes_tick(function: Callable[..., Any], name: str) -> bool:
         raise TriggerError(
             f'trigger "{name}" needs {", ".join(missing)}; it is called with nothing, or with a tick'
         )
-    return parameters.required == 1
+    # A cron's function is called only if it can be told for which moment.
+    return parameters.required == 1 or (kind.cron is not None and bool(parameters.names))
 
 
 def _workflow_name(workflow: object, on: object) -> str | None:
@@ -426,6 +444,14 @@ def _checked_overlap(overlap: object) -> str | None:
     if overlap is None or (isinstance(overlap, str) and overlap in OVERLAPS):
         return overlap
     raise TriggerError(f"overlap is {excerpt(overlap)}; it must be {', '.join(OVERLAPS)}")
+
+
+def _checked_catchup(catchup: object, cron: object) -> str | None:
+    if catchup is None or (isinstance(catchup, str) and catchup in CATCHUPS):
+        if catchup is not None and cron is None:
+            raise TriggerError(f"catchup is {excerpt(catchup)} without cron; a polled trigger has no moments")
+        return catchup
+    raise TriggerError(f"catchup is {excerpt(catchup)}; it must be {', '.join(CATCHUPS)}")
 
 
 def _checked_failures(value: object) -> int | None:

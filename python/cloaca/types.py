@@ -31,6 +31,9 @@ Durability: TypeAlias = Literal["full", "normal"]
 Overlap: TypeAlias = Literal["allow", "skip", "queue", "buffer_one", "cancel_running"]
 """What a fire does while a run of its trigger is unfinished."""
 
+Catchup: TypeAlias = Literal["all", "last", "none"]
+"""Which moments of a cron are made up for that nobody was there for."""
+
 BackoffName: TypeAlias = Literal["fixed", "linear", "exponential"]
 """How the delay grows from one attempt of a task to the next."""
 
@@ -318,6 +321,10 @@ class CronScheduleRow(TypedDict):
     last_run_at: str | None
     created_at: str
     updated_at: str
+    registered: bool
+    context: dict[str, Any] | None
+    overlap: Overlap
+    catchup: Catchup
 
 
 class CronExecutionRow(TypedDict):

@@ -47,6 +47,6 @@ def _command(source: str, arguments: tuple[object, ...]) -> list[str]:
 class Dated(cloaca.testing.Runner):
     """A runner over a file whose clock begins where it is told."""
 
-    def __init__(self, url: str, start: str) -> None:
-        self._start(url, cloaca.DefaultRunnerConfig(), None, microseconds(start))
+    def __init__(self, url: str, start: str, config: cloaca.DefaultRunnerConfig | None = None) -> None:
+        self._start(url, config or cloaca.DefaultRunnerConfig(), None, microseconds(start))
         self.run_until_idle()

@@ -22,7 +22,7 @@ import cloaca.testing
 NOWHERE = "00000000-0000-7000-8000-000000000000"
 KEYS = (
     "id trigger_name workflow_name cron_expression timezone enabled catchup_policy "
-    "next_run_at last_run_at created_at updated_at declared"
+    "next_run_at last_run_at created_at updated_at registered context overlap catchup declared"
 )
 HISTORY_KEYS = "id schedule_id scheduled_time claimed_at workflow_execution_id created_at updated_at"
 
@@ -71,6 +71,91 @@ def test_the_same_three_again_are_one_schedule(runner: cloaca.DefaultRunner) -> 
     }
     assert len(others | {first}) == 4
     assert len(runner.list_cron_schedules()) == 4
+
+
+def test_a_name_schedules_one_workflow_twice_with_contexts_of_its_own() -> None:
+    with cloaca.testing.Runner(start="2026-03-01T00:00:00Z") as runner:
+        ids = {
+            name: runner.register_cron_workflow("good", "0 3 * * *", name=name, context={"region": name})
+            for name in ("eu", "us")
+        }
+        plain = runner.register_cron_workflow("good", "0 3 * * *")
+        assert len({plain, *ids.values()}) == 3
+        runner.advance("1d")
+        runs = {run["trigger_name"]: run["context"] for run in runner.list_runs()}
+        moment = {
+            "scheduled_time": at("2026-03-01T03:00:00"),
+            "schedule_timezone": "UTC",
+            "schedule_expression": "0 3 * * *",
+        }
+        assert runs == {
+            "eu": {"region": "eu", "schedule_id": ids["eu"], **moment},
+            "us": {"region": "us", "schedule_id": ids["us"], **moment},
+            None: {"schedule_id": plain, **moment},
+        }
+        assert [run["trigger_name"] for run in runner.list_runs(trigger="eu")] == ["eu"]
+        assert len(runner.get_trigger_execution_history("eu")) == 1
+        rows = {row["trigger_name"]: row for row in runner.list_cron_schedules()}
+        assert rows["eu"]["context"] == {"region": "eu"}
+        assert (rows["eu"]["registered"], rows["eu"]["declared"]) == (True, False)
+        assert rows[None]["context"] is None
+        assert runner.tick("us", dry_run=True)["fires"][0]["context"]["region"] == "us"
+        assert "'us' is a cron, '0 3 * * *' in 'UTC', and runs next at 2026-03-02T03" in runner.why("us")
+
+
+def test_a_name_registered_again_changes_its_schedule(tmp_path: Path) -> None:
+    declare("other")
+    url = str(tmp_path / "a.db")
+    with Dated(url, "2026-03-01T00:00:00Z") as runner:
+        first = runner.register_cron_workflow("good", "0 3 * * *", name="nightly", context={"deep": True})
+        assert runner.register_cron_workflow("good", "0 3 * * *", name="nightly") == first
+        assert runner.get_cron_schedule(first)["context"] is None
+        runner.update_cron_schedule(first, "0 7 * * *", "UTC")
+    with Dated(url, "2026-03-01T00:00:00Z") as runner:
+        assert runner.register_cron_workflow("good", "0 3 * * *", name="nightly") == first
+        assert runner.get_cron_schedule(first)["cron_expression"] == "0 7 * * *", "until the call changes"
+        assert runner.register_cron_workflow("other", "0 5 * * *", "Asia/Tokyo", name="nightly") == first
+        (row,) = runner.list_cron_schedules()
+        assert (row["workflow_name"], row["cron_expression"]) == ("other", "0 5 * * *")
+        assert row["next_run_at"] == at("2026-03-01T20:00:00")
+        runner.advance("1d")
+        assert [run["workflow_name"] for run in runner.list_runs()] == ["other"]
+
+
+def test_a_name_or_context_that_cannot_be_kept_is_refused(runner: cloaca.DefaultRunner) -> None:
+    opening = "Failed to register cron workflow"
+    for name in ("", "a::b", 3):
+        with pytest.raises(cloaca.ScheduleError, match=f"{opening}: name is "):
+            runner.register_cron_workflow("good", "0 3 * * *", name=name)  # type: ignore[arg-type]
+    with pytest.raises(cloaca.ScheduleError, match=f"{opening}: context holds schedule_id"):
+        runner.register_cron_workflow("good", "0 3 * * *", context={"schedule_id": "mine", "a": 1})
+    with pytest.raises(cloaca.ContextError, match="the context of a cron"):
+        runner.register_cron_workflow("good", "0 3 * * *", context={"text": "x" * 20_000_000})
+    with pytest.raises(TypeError):
+        runner.register_cron_workflow("good", "0 3 * * *", context={"a": object()})
+    assert runner.list_cron_schedules() == []
+
+
+def test_numbers_in_a_crons_context_arrive_as_they_were_written() -> None:
+    seen: list[object] = []
+    declare("reads", lambda context: seen.append(context["big"]))
+    with cloaca.testing.Runner(start="2026-03-01T00:00:00Z") as runner:
+        runner.register_cron_workflow("reads", "0 3 * * *", context={"big": 2**80 + 1})
+        runner.register_cron_workflow("reads", "0 4 * * *", context={"big": {}})
+        runner.register_cron_workflow("good", "0 4 * * *", context={})
+        runner.advance("1d")
+        assert seen == [2**80 + 1, {}]
+
+
+def test_runs_of_a_name_that_was_polled_and_is_a_cron_are_found_by_it() -> None:
+    cloaca.trigger(workflow="good", name="both", poll_interval="1h")(lambda: True)
+    with cloaca.testing.Runner(start="2026-03-01T00:30:00Z") as runner:
+        runner.advance("1h")
+        cloaca.trigger(workflow="good", name="both", cron="0 3 * * *")(lambda: True)
+        runner.advance("1d")
+        assert len(runner.list_runs(trigger="both")) == 2
+        assert {run["trigger_name"] for run in runner.list_runs()} == {"both"}
+        assert [run["trigger_name"] for run in runner.list_runs(trigger="both", limit=1)] == ["both"]
 
 
 def test_registering_again_keeps_what_was_switched_off(tmp_path: Path) -> None:
@@ -346,13 +431,13 @@ def test_a_cron_trigger_schedules_its_workflow_and_its_function_is_not_polled() 
     assert calls == []
 
 
-def test_a_cron_trigger_and_the_same_three_by_hand_are_one_schedule() -> None:
+def test_a_cron_trigger_and_the_same_three_by_hand_are_two_schedules() -> None:
     cloaca.trigger(workflow="good", cron="0 6 * * *", name="morning")(lambda: False)
     with cloaca.testing.Runner() as runner:
         schedule_id = runner.register_cron_workflow("good", "0 6 * * *", "UTC")
-        assert [row["id"] for row in runner.list_cron_schedules()] == [schedule_id]
-        runner.advance("24h")
-        assert len(runner.list_runs()) == 1
+        declared, registered = runner.list_cron_schedules()
+        assert (declared["trigger_name"], registered["trigger_name"]) == ("morning", None)
+        assert registered["id"] == schedule_id
 
 
 LATE = """

@@ -141,18 +141,76 @@ def test_what_is_registered_by_a_call_stays_whatever_is_declared(url: str) -> No
     with Dated(url, START) as runner:
         (declared,) = runner.list_cron_schedules()
         by_hand = runner.register_cron_workflow("report", "0 3 * * *")
-        assert by_hand == declared["id"], "declared and registered by a call: one, and data"
+        assert by_hand != declared["id"], "the declared one is known by its name"
         other = runner.register_cron_workflow("report", "0 5 * * *")
         runner.advance("1d")
-        assert moments(runner) == ["01T03:00", "01T05:00"]
+        assert moments(runner) == ["01T03:00", "01T03:00", "01T05:00"]
     registry.clear()
     with cloaca.WorkflowBuilder("report"):
         cloaca.task(id="only", retry_attempts=1)(lambda context: None)
     with Dated(url, "2026-03-02T00:00:00Z") as runner:
-        assert {row["id"] for row in runner.list_cron_schedules()} == {by_hand, other}
+        assert {row["id"] for row in runner.list_cron_schedules()} == {declared["id"], by_hand, other}
         assert eventually(lambda: runner._open().next_due() is not None)
         runner.advance("1d")
-        assert moments(runner) == ["01T03:00", "01T05:00", "02T03:00", "02T05:00"]
+        assert moments(runner)[3:] == ["02T03:00", "02T05:00"]
+
+
+@pytest.mark.parametrize("first", ["declared", "registered"])
+def test_a_declared_cron_outlives_a_registered_one_with_the_same_three(url: str, first: str) -> None:
+    with cloaca.WorkflowBuilder("report"):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: None)
+    if first == "declared":
+        declare(cron="0 3 * * *")
+    with Dated(url, START) as runner:
+        by_hand = runner.register_cron_workflow("report", "0 3 * * *")
+        declare(cron="0 3 * * *")
+        assert "runs next at 2026-03-01T03:00" in runner.why("nightly")
+        runner.delete_cron_schedule(by_hand)
+        runner.advance("1d")
+        assert moments(runner) == ["01T03:00"]
+        runner.register_cron_workflow("report", "0 3 * * *")
+        runner.set_trigger_enabled("nightly", False)
+        runner.advance("1d")
+        assert moments(runner) == ["01T03:00", "02T03:00"]
+        runner.set_trigger_enabled("nightly", True)
+        cloaca.unregister_trigger("nightly")
+        runner.advance("1d")
+        assert moments(runner) == ["01T03:00", "02T03:00", "03T03:00"]
+
+
+def test_two_declared_crons_with_the_same_three_are_switched_and_edited_apart(url: str) -> None:
+    declare(cron="0 3 * * *")
+    cloaca.trigger(workflow="report", name="other", cron="0 3 * * *")(lambda: False)
+    with Dated(url, START) as runner:
+        runner.set_trigger_enabled("other", False)
+        runner.advance("1d")
+        assert moments(runner) == ["01T03:00"]
+        runner.set_trigger_enabled("other", True)
+        runner.advance("1d")
+        assert moments(runner) == ["01T03:00", "02T03:00", "02T03:00"]
+        declare(cron="0 4 * * *")
+        (edited, other) = runner.list_cron_schedules()
+        runner.update_cron_schedule(other["id"], "0 4 * * *", "UTC")
+        runner.update_cron_schedule(edited["id"], "0 4 * * *", "UTC")
+        runner.advance("1d")
+        assert moments(runner)[3:] == ["03T04:00", "03T04:00"]
+        cloaca.unregister_trigger("nightly")
+        runner.advance("1d")
+        assert moments(runner)[5:] == ["04T04:00"]
+
+
+def test_what_is_declared_and_registered_by_one_name_is_data(url: str) -> None:
+    declare(cron="0 3 * * *")
+    with Dated(url, START) as runner:
+        by_hand = runner.register_cron_workflow("report", "0 5 * * *", name="nightly")
+        declare(cron="0 4 * * *")
+        assert expressions(runner) == ["0 5 * * *"]
+        cloaca.unregister_trigger("nightly")
+        runner.advance("1d")
+        assert moments(runner) == ["01T05:00"]
+        assert "runs next at 2026-03-02T05:00" in runner.why("nightly")
+        with pytest.raises(cloaca.TriggerError, match=f"delete_cron_schedule\\('{by_hand}'\\)"):
+            runner.forget("nightly")
 
 
 def test_an_update_by_a_call_holds_until_the_declaration_itself_changes(url: str) -> None:

@@ -59,6 +59,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "resume": lambda r: r.resume(),
     "poll_soon": lambda r: r.poll_soon("watcher"),
     "register_cron_workflow": lambda r: r.register_cron_workflow("good", "* * * * *", "UTC"),
+    "backfill": lambda r: r.backfill(NOWHERE, "2026-01-01T00:00:00Z"),
     "list_cron_schedules": lambda r: r.list_cron_schedules(),
     "get_cron_schedule": lambda r: r.get_cron_schedule(NOWHERE),
     "update_cron_schedule": lambda r: r.update_cron_schedule(NOWHERE, "* * * * *", "UTC"),

@@ -204,7 +204,7 @@ def hourly() -> str:
     return "never asked"
 
 
-@cloaca.trigger(workflow="orders", cron="@hourly", overlap="skip")
+@cloaca.trigger(workflow="orders", cron="@hourly", overlap="skip", catchup="last")
 def with_moment(tick: cloaca.Tick) -> dict[str, str]:
     return {"at": tick.scheduled_at}
 
@@ -263,6 +263,9 @@ with cloaca.DefaultRunner.with_config(":memory:", cloaca.DefaultRunnerConfig(), 
     assert_type(runner.tick("lists", dry_run=True)["fires"], list[types.FireRow])
     assert_type(runner.list_trigger_schedules()[0]["poll_interval_ms"], int)
     assert_type(runner.list_cron_schedules()[0]["next_run_at"], str | None)
+    assert_type(runner.list_cron_schedules()[0]["catchup"], Literal["all", "last", "none"])
+    named = runner.register_cron_workflow("orders", "@daily", name="eu", context={"a": 1}, overlap="skip")
+    assert_type(runner.backfill(named, "2026-01-01", datetime.now()), list[cloaca.Run])
     assert_type(runner.get_cron_execution_stats(datetime.now())["success_rate"], float)
     assert_type(runner.stats()["runs_failed"], int)
     shown: Mapping[str, object] = rows[0]

@@ -97,6 +97,7 @@ fn plan() -> Plan {
         backoff: poll::Backoff { base: second, factor: 2.0, longest: second },
         failures_max: None,
         polls_at_start: false,
+        by_calendar: false,
     }
 }
 

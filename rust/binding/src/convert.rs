@@ -12,7 +12,9 @@ use cloaca_core::error::Result;
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
-use cloaca_core::port::{Cell, Maker, RunRow, Schedule, ScheduleKind, Stretch, TaskRecord, Try};
+use cloaca_core::port::{
+    Catchup, Cell, Maker, Origin, RunRow, Schedule, ScheduleKind, Stretch, TaskRecord, Try,
+};
 use cloaca_core::rule::Rule;
 use cloaca_core::run::{Doing, TaskStanding};
 use cloaca_core::time::Wall;
@@ -63,7 +65,7 @@ pub fn standing<'py>(
 
 /// A cron as `list_cron_schedules` shows it.
 pub fn cron<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>> {
-    let ScheduleKind::Cron { expression, timezone, next_at } = &row.kind else {
+    let ScheduleKind::Cron { expression, timezone, next_at, terms } = &row.kind else {
         unreachable!("a cron's row is a cron")
     };
     let dict = PyDict::new(py);
@@ -73,11 +75,20 @@ pub fn cron<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>
     dict.set_item("cron_expression", expression)?;
     dict.set_item("timezone", timezone)?;
     dict.set_item("enabled", row.enabled)?;
-    dict.set_item("catchup_policy", "run_all")?;
+    let policy = match terms.catchup {
+        Catchup::All => "run_all",
+        Catchup::Last => "run_last",
+        Catchup::Nothing => "skip",
+    };
+    dict.set_item("catchup_policy", policy)?;
     dict.set_item("next_run_at", stamp(*next_at))?;
     dict.set_item("last_run_at", stamp(row.last_at))?;
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
     dict.set_item("updated_at", stamp(Some(row.updated_at)))?;
+    dict.set_item("registered", row.origin == Origin::Registered)?;
+    dict.set_item("context", terms.context.as_deref())?;
+    dict.set_item("overlap", terms.overlap.name())?;
+    dict.set_item("catchup", terms.catchup.name())?;
     Ok(dict)
 }
 

@@ -9,11 +9,11 @@ use pyo3::types::{PyDict, PyList, PyString};
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::Declared;
 use cloaca_core::poll::{Backoff, Plan};
-use cloaca_core::port::TriggerRow;
+use cloaca_core::port::{Page, TriggerRow};
 use cloaca_core::time::Wall;
 
 use crate::gil::free;
-use crate::handle::Handle;
+use crate::handle::{Handle, parse_id};
 use crate::poll_now::PollNow;
 use crate::wait::flush;
 use crate::{convert, work};
@@ -41,6 +41,7 @@ impl KindParts {
             interval: Duration::from_micros(self.interval),
             jitter: Duration::from_micros(self.jitter),
             polls_at_start: self.poll_at_start,
+            by_calendar: false,
             timeout: self.timeout.map(Duration::from_micros),
             backoff: Backoff {
                 base: Duration::from_micros(base),
@@ -71,8 +72,11 @@ impl KindParts {
     }
 }
 
-/// `(cursor, scheduled_at, last_fired_at, failures, last_error)`.
-type TickParts = (Option<String>, String, Option<String>, u32, Option<String>);
+/// `(cursor, scheduled_at, last_fired_at, failures, last_error, moment)`; the last is what the run of a cron's moment begins with.
+type TickParts = (Option<String>, String, Option<String>, u32, Option<String>, Option<String>);
+
+/// `(failures, polled_since, outcome, reason)`.
+type Deciding = (u32, Option<String>, Option<String>, Option<String>);
 
 /// The triggers that one runner polls.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -143,6 +147,7 @@ impl Polls {
             state.fired_at.map(Wall::rfc3339),
             state.failures,
             error.as_deref().map(str::to_owned),
+            state.moment.as_ref().map(|(_, context)| context.as_ref().to_owned()),
         ))
     }
 
@@ -193,6 +198,21 @@ impl Polls {
             None => Ok(answer),
         };
         work::finish(self.handle.runtime(py)?, ticket, answer, slow, self.handle.generation)
+    }
+
+    /// `(failures, polled_since, outcome, reason)` of a cron whose function decides its moments here, or whose overlap does; the last two are
+    /// of its newest moment.
+    fn deciding(&self, py: Python<'_>, id: &str) -> PyResult<Option<Deciding>> {
+        let runtime = self.handle.runtime(py)?;
+        let id = parse_id(py, id)?;
+        let Some(row) = self.handle.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
+        let page = Page { limit: 1, offset: 0 };
+        let newest = self.handle.stored(py, |runtime| runtime.store().history(row.row, page))?;
+        let newest = newest.first();
+        let (failures, since) = free(py, || runtime.standing(row.row))?
+            .map_or((0, None), |(standing, _, since)| (standing.failures, since.map(Wall::rfc3339)));
+        let outcome = newest.map(|newest| newest.outcome.name().to_owned());
+        Ok(Some((failures, since, outcome, newest.map(|newest| newest.reason.to_string()))))
     }
 
     /// Where a trigger stands: its row with `standing`, a dict, or `None` if it is not polled here.

@@ -1,20 +1,60 @@
 //! Triggers and crons as the store knows them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use uuid::Uuid;
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::cron::Cron;
-use cloaca_core::port::{Forgotten, NewCron, Page, RunFilter, ScheduleFilter};
-use cloaca_core::runtime::Runtime;
+use cloaca_core::poll::Backoff;
+use cloaca_core::port::{
+    Catchup, Forgotten, NewCron, Origin, Page, RunFilter, Schedule, ScheduleFilter, Stored, Stretch,
+};
+use cloaca_core::runtime::{CronBody, Runtime};
 use cloaca_core::time::Wall;
 
 use crate::gil::free;
 use crate::handle::{Handle, parse_id};
 use crate::wait::flush;
+use crate::watch::Watch;
 use crate::{convert, error};
+
+/// A cron as the Python layer asks for it. Without a name it is known by its workflow, expression and zone.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct CronParts {
+    name: String,
+    is_declared: bool,
+    workflow: String,
+    expression: String,
+    timezone: String,
+    context: Option<String>,
+    overlap: String,
+    catchup: String,
+    body: Option<BodyParts>,
+}
+
+/// The body that decides a cron's moments; spans are in microseconds.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct BodyParts {
+    place: u32,
+    /// `(base, factor, longest)`.
+    backoff: (u64, f64, u64),
+    allow_concurrent: bool,
+}
+
+impl BodyParts {
+    fn body(self) -> CronBody {
+        let (base, factor, longest) = self.backoff;
+        let [base, longest] = [base, longest].map(Duration::from_micros);
+        let backoff = Backoff { base, factor, longest };
+        CronBody { slot: self.place, backoff, allow_concurrent: self.allow_concurrent }
+    }
+}
 
 /// The triggers and crons of one store.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -63,47 +103,58 @@ impl Schedules {
         limit: u64,
         offset: u64,
     ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
-        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
-        let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
+        let Some(row) = self.row_of(py, name)? else { return Ok(None) };
+        let filter = RunFilter { trigger: Some(name.to_owned()), ..RunFilter::default() };
         let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
         Ok(Some((row.id.to_string(), runs)))
     }
 
-    /// A trigger's polls as stretches of equal outcomes, newest first.
+    /// What was decided under a name, by polls or of moments, as stretches of equal outcomes, newest first.
     fn ticks<'py>(
         &self,
         py: Python<'py>,
         name: &str,
         limit: u64,
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
-        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
+        let polled = self.handle.trigger_row(py, name)?.map(|row| row.row);
+        let cron = self.handle.stored(py, |runtime| runtime.store().cron_named(name))?.map(|row| row.row);
+        if let Some(row) = polled {
+            flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row))?;
+        }
         let page = Page { limit, offset: 0 };
-        flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))?;
-        let rows = self.handle.stored(py, |runtime| runtime.store().history(row.row, page))?;
-        rows.iter().map(|row| convert::stretch(py, row)).collect::<PyResult<Vec<_>>>().map(Some)
+        // It may have been polled before it was a cron, or the other way round.
+        let mut rows = self.handle.stored(py, |runtime| {
+            let both = [polled, cron].into_iter().flatten();
+            both.map(|row| runtime.store().history(row, page)).collect::<Stored<Vec<_>>>()
+        })?;
+        let is_known = !rows.is_empty();
+        let mut rows: Vec<Stretch> = rows.drain(..).flatten().collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.last_at));
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let shown = rows.iter().map(|row| convert::stretch(py, row)).collect::<PyResult<Vec<_>>>()?;
+        Ok(is_known.then_some(shown))
     }
 
-    /// Registers a cron schedule, or finds the one with the same three; returns its id.
-    #[pyo3(signature = (workflow, expression, timezone, name=""))]
-    fn put_cron(
-        &self,
-        py: Python<'_>,
-        workflow: &str,
-        expression: &str,
-        timezone: &str,
-        name: &str,
-    ) -> PyResult<String> {
-        let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
-        let [workflow, expression, timezone, name] =
-            [workflow, expression, timezone, name].map(str::to_owned);
+    /// Makes a cron schedule, or finds the one that is meant; returns its id.
+    fn put_cron(&self, py: Python<'_>, parts: CronParts) -> PyResult<String> {
+        let cron = Cron::parse(&parts.expression, &parts.timezone).map_err(|e| error::raise(py, e))?;
         let schedule = self.handle.written(py, move |runtime| {
             let now = runtime.now().wall;
-            let next = cron.next(now);
-            let (workflow, expression, timezone, name) = (&workflow, &expression, &timezone, &name);
-            let id = Uuid::now_v7();
-            let cron = NewCron { id, name, workflow, expression, timezone, next_at: next, at: now };
-            runtime.put_cron(&cron)
+            let new = NewCron {
+                id: Uuid::now_v7(),
+                name: &parts.name,
+                origin: if parts.is_declared { Origin::Declared } else { Origin::Registered },
+                workflow: &parts.workflow,
+                expression: &parts.expression,
+                timezone: &parts.timezone,
+                next_at: cron.next(now),
+                context: parts.context.as_deref(),
+                overlap: Overlap::from_name(&parts.overlap).unwrap_or_default(),
+                catchup: Catchup::from_name(&parts.catchup).unwrap_or_default(),
+                at: now,
+            };
+            runtime.put_cron(&new, parts.body.map(BodyParts::body))
         })?;
         Ok(schedule.id.to_string())
     }
@@ -134,8 +185,12 @@ impl Schedules {
 
     /// The cron with that id.
     fn cron<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let id = parse_id(py, id)?;
-        let row = self.handle.stored(py, |runtime| runtime.store().cron(id))?;
+        self.cron_row(py, id)?.map(|row| convert::cron(py, &row)).transpose()
+    }
+
+    /// The cron of that name.
+    fn cron_named<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let row = self.handle.stored(py, |runtime| runtime.store().cron_named(name))?;
         row.map(|row| convert::cron(py, &row)).transpose()
     }
 
@@ -151,6 +206,37 @@ impl Schedules {
     fn set_cron_enabled(&self, py: Python<'_>, id: &str, enabled: bool) -> PyResult<bool> {
         let id = parse_id(py, id)?;
         self.handle.written(py, move |runtime| runtime.set_cron_enabled(id, enabled))
+    }
+
+    /// The moments of a cron from one time on and before another, in microseconds, the first `many`, each with what a run of it begins
+    /// with; `None` if there is no such cron.
+    fn moments(
+        &self,
+        py: Python<'_>,
+        id: &str,
+        start_us: i64,
+        end_us: i64,
+        many: usize,
+    ) -> PyResult<Option<Vec<(i64, String)>>> {
+        let Some(cron) = self.cron_row(py, id)? else { return Ok(None) };
+        let moments = free(py, || Runtime::moments(&cron, Wall(start_us), Wall(end_us), many))?;
+        let shown = moments.into_iter().map(|(moment, context)| (moment.0, context.as_ref().to_owned()));
+        Ok(Some(shown.collect()))
+    }
+
+    /// Starts runs for moments of a cron that have gone by, with their contexts; returns a watch on each.
+    fn backfill(
+        &self,
+        py: Python<'_>,
+        id: &str,
+        moments: Vec<(i64, Vec<String>)>,
+    ) -> PyResult<Option<Vec<Watch>>> {
+        let Some(cron) = self.cron_row(py, id)? else { return Ok(None) };
+        let contexts = |contexts: Vec<String>| contexts.into_iter().map(Arc::from).collect();
+        let moments = moments.into_iter().map(|(at, texts)| (Wall(at), contexts(texts))).collect();
+        let runtime = self.handle.runtime(py)?;
+        let watches = free(py, || runtime.backfill(&cron, moments))?.map_err(|e| error::raise(py, e))?;
+        Ok(Some(watches.into_iter().map(|watch| self.handle.watched(watch)).collect()))
     }
 
     /// Deletes a cron; false if there is none with that id.
@@ -177,8 +263,7 @@ impl Schedules {
         limit: u64,
         offset: u64,
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
-        let id = parse_id(py, id)?;
-        let Some(row) = self.handle.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
+        let Some(row) = self.cron_row(py, id)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
         let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
@@ -188,5 +273,20 @@ impl Schedules {
     fn cron_stats(&self, py: Python<'_>, since_us: i64) -> PyResult<(u64, u64, u64)> {
         let stats = self.handle.stored(py, |runtime| runtime.store().cron_stats(Wall(since_us)))?;
         Ok((stats.total, stats.successful, stats.lost))
+    }
+}
+
+impl Schedules {
+    fn cron_row(&self, py: Python<'_>, id: &str) -> PyResult<Option<Schedule>> {
+        let id = parse_id(py, id)?;
+        self.handle.stored(py, |runtime| runtime.store().cron(id))
+    }
+
+    /// What is polled under a name, or else runs by the calendar.
+    fn row_of(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
+        match self.handle.trigger_row(py, name)? {
+            Some(row) => Ok(Some(row)),
+            None => self.handle.stored(py, |runtime| runtime.store().cron_named(name)),
+        }
     }
 }

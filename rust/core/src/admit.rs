@@ -29,16 +29,21 @@ pub enum Overlap {
 }
 
 impl Overlap {
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Skip => "skip",
+            Self::Queue => "queue",
+            Self::BufferOne => "buffer_one",
+            Self::CancelRunning => "cancel_running",
+        }
+    }
+
     /// The policy of that public name.
     pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "allow" => Some(Self::Allow),
-            "skip" => Some(Self::Skip),
-            "queue" => Some(Self::Queue),
-            "buffer_one" => Some(Self::BufferOne),
-            "cancel_running" => Some(Self::CancelRunning),
-            _ => None,
-        }
+        let all = [Self::Allow, Self::Skip, Self::Queue, Self::BufferOne, Self::CancelRunning];
+        all.into_iter().find(|policy| policy.name() == name)
     }
 
     /// Whether its runs go one after another.

@@ -3,6 +3,7 @@
 //! Invariant: what must be durable before it is acted upon leaves as a commit, and the action follows from its receipt.
 
 mod crons;
+mod decided;
 mod drive;
 mod effect;
 mod event;
@@ -18,8 +19,9 @@ mod timers;
 mod triggers;
 mod why;
 
-pub use effect::{Counts, Effects, Rearm, Then};
-pub use event::{Declared, Event, Fire, Job, Polled, Request};
+pub use effect::{Counts, Effects, MomentDue, Rearm, Then};
+pub use event::{Backfilled, Declared, Event, Fire, Job, Polled, Request};
+pub use moments::cron_context;
 pub use note::{About, Level, Note, is_told, poll_timed_out};
 pub use stuck::Foreseen;
 pub use why::RunStanding;
@@ -36,7 +38,7 @@ use crate::engine::crons::Crons;
 use crate::engine::line::Turn;
 use crate::engine::stuck::Stuck;
 use crate::engine::timers::Timer;
-use crate::port::{Change, ScheduleKind, Unfinished};
+use crate::port::{Change, Unfinished};
 use crate::run::Run;
 use crate::time::{Mono, Now, Wall};
 use crate::wheel::Wheel;
@@ -74,6 +76,8 @@ pub struct Engine {
     /// By their places in the poller, which are dense.
     triggers: Vec<Option<Declared>>,
     parked: BTreeSet<u32>,
+    /// Places that hold the bodies of crons.
+    by_calendar: BTreeSet<u32>,
     /// Places whose triggers the program declares no more.
     withdrawn: BTreeSet<u32>,
     runs: HashMap<Uuid, Run>,
@@ -119,6 +123,7 @@ impl Engine {
             workflows: BTreeMap::new(),
             triggers: Vec::new(),
             parked: BTreeSet::new(),
+            by_calendar: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
             runs: HashMap::new(),
             gate: Gate::default(),
@@ -214,6 +219,9 @@ impl Engine {
                 triggers.into_iter().for_each(|(slot, declared)| self.trigger(slot, declared, now, out));
             }
             Event::Start { workflow, requests } => self.start(&workflow, requests, now, out),
+            Event::Backfill { workflow, schedule, waits, runs } => {
+                self.backfill(&workflow, schedule, waits, runs, now, out);
+            }
             Event::Polled(polled) => self.polled(polled, now, out),
             Event::History(history) => {
                 if !history.is_empty() {
@@ -235,15 +243,20 @@ impl Engine {
                 let undeclared = std::mem::take(&mut self.undeclared).into_iter();
                 out.rearm.extend(undeclared.map(|(news, rearm)| Rearm { is_stale: is_stale(news), ..rearm }));
                 self.ask_for_parked(now, out);
+                self.look_at_left_moments();
             }
             Event::Cancel(id) => self.cancel(id, now, out),
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
             Event::News => self.news += 1,
             Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),
-            Event::CronDeclared(schedule) => {
+            Event::CronDeclared(schedule, body) => {
                 self.crons.declare(&schedule);
+                if let Some((slot, declared)) = body {
+                    self.embody(slot, declared);
+                }
                 self.step(Event::Cron(schedule), now, out);
             }
+            Event::CalledOff(slot) => self.call_off(slot, out),
             Event::CronWithdrawn(name) => self.crons.withdraw(&name),
             Event::Withdrawn(slot) => self.withdrawn(slot),
             Event::Vacated(slots) => slots.into_iter().for_each(|slot| self.vacated(slot, now, out)),
@@ -269,13 +282,7 @@ impl Engine {
     fn declared(&mut self, workflow: Arc<Workflow>, now: Now, out: &mut Effects) {
         let waiting = self.waiting.remove(&*workflow.name).unwrap_or_default();
         // Slots that came before the workflow did are still unclaimed in the store.
-        for row in self.crons.of(&workflow.name) {
-            let mut state = self.crons.remove(row).expect("a cron of that row is known");
-            if let ScheduleKind::Cron { next_at: Some(kept), .. } = state.schedule.kind {
-                state.next = state.next.min(kept);
-            }
-            self.crons.insert(state);
-        }
+        self.crons.of(&workflow.name).into_iter().for_each(|row| self.crons.look_again(row));
         self.workflows.insert(Arc::clone(&workflow.name), workflow);
         for unfinished in waiting {
             let workflow = self.workflows[&*unfinished.workflow].clone();

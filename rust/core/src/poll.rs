@@ -115,6 +115,12 @@ impl Poller {
         self.arm(slot, now);
     }
 
+    /// Wants the poll that decides a moment of a cron, as [`Poller::poll_soon`] does. `context` is what a run of that begins with.
+    pub fn ask(&mut self, slot: u32, moment: Wall, context: Arc<str>, now: Mono) {
+        self.rests[slot as usize].moment = Some((moment, context));
+        self.poll_soon(slot, now);
+    }
+
     fn begin(&mut self, slot: u32, due: Mono, now: Mono) -> Ticket {
         let state = &mut self.slots[slot as usize];
         state.in_body = true;
@@ -275,6 +281,8 @@ impl Poller {
             self.rests[slot as usize].asked_at = Some(now);
             self.note(slot);
             self.wheel.arm(slot, now);
+        } else if self.is_by_calendar(slot) {
+            self.wheel.cancel(slot);
         } else if state.is_plain {
             let (beat, missed) = cadence::next_beat(state.last_beat, state.interval_ns, now);
             self.counts.missed += missed;

@@ -18,13 +18,14 @@ use crate::time::Wall;
 pub use crate::record::{ContextHash, Outcome, RunEnd, RunStatus, Stretch, TaskRecord, TaskStatus};
 pub use crate::tries::{Failure, Maker, TRIES_FIRST_MAX, TRIES_LAST_MAX, Try, TryOutcome};
 pub use change::{
-    Admitted, Change, CronMove, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow, TriggerState,
+    Admitted, Change, CronMove, Moment, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow,
+    TriggerState,
 };
 pub use claim::{BURIED, InFlight, Siblings, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use listing::{CronStats, Page, Place, RunFilter, RunRow};
 pub use raw::{Cell, Halt, Table};
-pub use schedule::{Forgotten, NewCron, Schedule, ScheduleFilter, ScheduleKind};
+pub use schedule::{Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleFilter, ScheduleKind, Terms};
 
 /// Why a store refused or failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,9 +89,9 @@ pub trait Store: Send + Sync {
     /// such run, or it completed, or is unfinished. Whoever takes it over later does not let it wait for others.
     fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>>;
 
-    /// A cron without a name is the one with this workflow, expression and zone, made if there is none. With a name it is the one that is
-    /// declared by that name, made if there is none, and changed if its declaration is another than the last; unless somebody has
-    /// registered the same three by hand: then it is that.
+    /// A cron with a name is the one of that name, made if there is none, and changed if its declaration or registration asks for another
+    /// workflow, expression or zone than the last; a declaration changes nothing of one that was registered. A cron without a name is the
+    /// one of those without that has this workflow, expression and zone, made if there is none.
     fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule>;
     /// Replaces a cron's expression and zone; false if there is no such cron.
     fn update_cron(
@@ -104,7 +105,7 @@ pub trait Store: Send + Sync {
     /// Deletes a cron, keeping its runs; false if there is no such cron.
     fn delete_cron(&self, id: Uuid) -> Stored<bool>;
     /// Deletes the trigger and the crons of that name with their histories and run keys, keeping their runs, unless a living owner other
-    /// than `epoch` polls the trigger. Crons that were registered by hand have no name.
+    /// than `epoch` polls the trigger. Crons that were registered are kept.
     fn forget(&self, epoch: i64, name: &str) -> Stored<Forgotten>;
     /// Switches a schedule; `cause` is kept if the engine did it. False if there is no such row.
     fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool>;
@@ -116,6 +117,8 @@ pub trait Store: Send + Sync {
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>>;
     /// The cron with that id.
     fn cron(&self, id: Uuid) -> Stored<Option<Schedule>>;
+    /// The cron of that name.
+    fn cron_named(&self, name: &str) -> Stored<Option<Schedule>>;
 
     /// Runs, newest first by when they were committed; those that are not final by when they came to the store.
     fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<RunRow>>;

@@ -61,6 +61,7 @@ pub use jobs::{Beginning, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
+pub use schedules::CronBody;
 pub use watch::{Finished, Watch};
 pub use writer::Flush;
 
@@ -431,6 +432,7 @@ impl Shared {
             released,
             lost,
             rearm,
+            moments,
             cancels,
             tells,
             logs,
@@ -452,9 +454,10 @@ impl Shared {
         }
         let wake = engine.next_wake(self.now()).map_or(u64::MAX, |left| self.now().mono.after(left).0);
         // Under the engine's lock: of two steps about one trigger the later must win.
-        let is_rearmed = !rearm.is_empty();
+        let is_rearmed = !(rearm.is_empty() && moments.is_empty());
         if is_rearmed {
             self.rearm(rearm);
+            self.ask(moments);
         }
         drop(engine);
         if is_rearmed {

@@ -2,13 +2,17 @@
 
 mod harness;
 
-use cloaca_core::engine::{Effects, Engine, Event};
-use cloaca_core::port::{Change, CronMove, Schedule, ScheduleKind};
+use cloaca_core::admit::Overlap;
+use cloaca_core::engine::{Effects, Engine, Event, Then};
+use cloaca_core::port::{
+    Change, CronMove, Moment, Origin, Receipt, Schedule, ScheduleKind, Terms, TriggerState,
+};
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
 use crate::harness::{declared_mail, step};
 
+const EPOCH: i64 = 1;
 const HOUR_US: i64 = 3_600_000_000;
 const YEAR_US: i64 = 365 * 24 * HOUR_US;
 
@@ -18,7 +22,13 @@ fn now(mono: i64, ahead_us: i64) -> Now {
 }
 
 fn engine() -> Engine {
-    let mut engine = harness::engine(1, true);
+    let mut engine = harness::engine(EPOCH, true);
+    step(&mut engine, declared_mail(), now(0, 0));
+    engine
+}
+
+fn making_up(catchup_max: u64) -> Engine {
+    let mut engine = harness::making_up(catchup_max, EPOCH, true);
     step(&mut engine, declared_mail(), now(0, 0));
     engine
 }
@@ -29,7 +39,12 @@ fn hourly(row: i64, next_at: Option<Wall>) -> Schedule {
         id: Uuid::from_u128(row.unsigned_abs().into()),
         name: String::new(),
         workflow: "mail".into(),
-        kind: ScheduleKind::Cron { expression: "0 * * * *".into(), timezone: "UTC".into(), next_at },
+        kind: ScheduleKind::Cron {
+            expression: "0 * * * *".into(),
+            timezone: "UTC".into(),
+            next_at,
+            terms: Terms::default(),
+        },
         enabled: true,
         disabled_cause: None,
         cursor: None,
@@ -38,7 +53,7 @@ fn hourly(row: i64, next_at: Option<Wall>) -> Schedule {
         created_at: Wall(0),
         updated_at: Wall(0),
         owner: None,
-        declared: false,
+        origin: Origin::Registered,
     }
 }
 
@@ -111,4 +126,75 @@ fn a_moment_missed_while_nobody_ran_is_not_put_off() {
     let read = step(&mut engine, Event::Crons(vec![hourly(1, Some(Wall(HOUR_US)))]), now(3, 1));
     assert!(read.logs.is_empty() && read.commits.is_empty(), "{read:?}");
     assert_eq!(moments(&step(&mut engine, Event::Clock, now(3, 2))), [Wall(3 * HOUR_US)]);
+}
+
+/// A cron whose runs must not overlap.
+fn alone(next_at: Wall) -> Schedule {
+    let terms = Terms { overlap: Overlap::Queue, ..Terms::default() };
+    let (expression, timezone) = ("0 * * * *".to_owned(), "UTC".to_owned());
+    let kind = ScheduleKind::Cron { expression, timezone, next_at: Some(next_at), terms };
+    Schedule { kind, ..hourly(1, None) }
+}
+
+/// The moment that the engine wants to decide, and what it does with the answer.
+fn asked(effects: &mut Effects) -> (Wall, Then) {
+    assert_eq!(effects.commits.len(), 1, "{effects:?}");
+    match effects.commits.remove(0) {
+        (Change::TakeMoment { row: 1, moment, .. }, then) => (moment, then),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn yours() -> Receipt {
+    let (cursor, last_fired_at, owner, others) = (None, None, Some(EPOCH), Vec::new());
+    let state = TriggerState { row: 1, enabled: true, cursor, last_fired_at, owner, others, grid: None };
+    Receipt::Moment(Moment::Yours(state))
+}
+
+#[test]
+fn what_was_read_before_a_moment_was_decided_puts_off_none_that_follows() {
+    let mut engine = making_up(10);
+    let at = now(3, 1);
+    let [first, second] = [HOUR_US, 2 * HOUR_US].map(Wall);
+    step(&mut engine, Event::Crons(vec![alone(first)]), at);
+    let (moment, then) = asked(&mut step(&mut engine, Event::Clock, at));
+    assert_eq!(moment, first);
+    let decided = step(&mut engine, Event::Committed(then, yours()), at);
+    let [(Change::Tick(tick), _)] = &decided.commits[..] else { panic!("{decided:?}") };
+    assert_eq!(tick.cron.map(|step| step.next_at), Some(Some(second)));
+    assert_eq!(tick.fires[0].scheduled_at, Some(first));
+    // Older than the tick.
+    step(&mut engine, Event::Crons(vec![alone(first)]), at);
+    let (again, then) = asked(&mut step(&mut engine, Event::Clock, at));
+    assert_eq!(again, first);
+    let over = Receipt::Moment(Moment::Over { next_at: Some(second) });
+    step(&mut engine, Event::Committed(then, over), at);
+    assert_eq!(asked(&mut step(&mut engine, Event::Clock, at)).0, second);
+}
+
+#[test]
+fn a_moment_that_another_decides_is_asked_for_again_once_somebody_is_gone() {
+    let mut engine = making_up(10);
+    let at = now(3, 1);
+    step(&mut engine, Event::Crons(vec![alone(Wall(2 * HOUR_US))]), at);
+    let (moment, then) = asked(&mut step(&mut engine, Event::Clock, at));
+    step(&mut engine, Event::Committed(then, Receipt::Moment(Moment::Others)), at);
+    assert!(step(&mut engine, Event::Clock, at).commits.is_empty(), "others see to it");
+    step(&mut engine, Event::Vacancy, at);
+    let (again, then) = asked(&mut step(&mut engine, Event::Clock, at));
+    assert_eq!((moment, again), (Wall(2 * HOUR_US), moment));
+    let decided = step(&mut engine, Event::Committed(then, yours()), at);
+    assert_eq!(decided.commits.len(), 1);
+    assert_eq!(asked(&mut step(&mut engine, Event::Clock, at)).0, Wall(3 * HOUR_US));
+}
+
+#[test]
+fn a_right_that_comes_too_late_is_given_back() {
+    let mut engine = engine();
+    let at = now(3, 1);
+    step(&mut engine, Event::Crons(vec![alone(Wall(3 * HOUR_US))]), at);
+    let (_, then) = asked(&mut step(&mut engine, Event::Clock, at));
+    step(&mut engine, Event::CronGone(1), at);
+    let late = step(&mut engine, Event::Committed(then, yours()), at);
+    assert!(matches!(late.commits[..], [(Change::LeaveMoment { epoch: EPOCH, row: 1 }, _)]), "{late:?}");
 }

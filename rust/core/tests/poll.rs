@@ -23,6 +23,7 @@ fn plan(interval_ms: u64) -> Plan {
         backoff: Backoff { base: second, factor: 2.0, longest: 4 * second },
         failures_max: None,
         polls_at_start: false,
+        by_calendar: false,
     }
 }
 

@@ -536,6 +536,7 @@ fn declare(house: &House, name: &str, interval: Duration) -> u32 {
         backoff: Backoff { base: second, factor: 2.0, longest: second },
         failures_max: None,
         polls_at_start: false,
+        by_calendar: false,
     };
     let row = TriggerRow {
         name: name.into(),

@@ -408,6 +408,10 @@ impl Store for SqliteStore {
         self.read(|db| schedule::trigger(db, name))
     }
 
+    fn cron_named(&self, name: &str) -> Stored<Option<Schedule>> {
+        self.read(|db| schedule::cron_named(db, name))
+    }
+
     fn cron(&self, id: Uuid) -> Stored<Option<Schedule>> {
         self.read(|db| schedule::cron(db, id))
     }

@@ -6,12 +6,13 @@ mod support;
 use std::collections::HashSet;
 use std::thread;
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, Maker, NewCron,
-    NewRun, Old, Outcome, Page, Place, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule,
-    ScheduleFilter, ScheduleKind, Spared, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord,
-    TaskStatus, TickChange, TriggerRow, Try, TryOutcome,
+    Admitted, BURIED, Catchup, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, Maker,
+    Moment, NewCron, NewRun, Old, Origin, Outcome, Page, Place, Receipt, Room, RunChange, RunEnd, RunFilter,
+    RunStatus, Schedule, ScheduleFilter, ScheduleKind, Spared, Store, Stretch, TRIES_FIRST_MAX,
+    TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -72,6 +73,9 @@ claims! {
     a_tick_may_disable_its_trigger
     a_cron_slot_starts_one_run
     a_start_moves_the_cron
+    a_moment_is_decided_by_one_owner_at_a_time
+    a_moment_that_is_over_is_not_decided_again
+    who_decides_a_moment_is_told_of_runs_that_others_drive
     a_run_id_is_used_once
     a_run_begins_with_its_first_task
     a_task_record_is_replaced_in_its_place
@@ -116,7 +120,9 @@ claims! {
     a_deleted_cron_leaves_its_runs
     a_new_cron_does_not_inherit_a_deleted_ones_runs
     a_declared_cron_is_the_one_of_its_name
-    what_was_registered_by_hand_is_no_declarations
+    what_was_registered_without_a_name_is_no_declarations
+    what_was_registered_by_a_name_is_the_one_of_it
+    what_is_declared_and_registered_by_one_name_is_data
     a_schedule_is_switched_with_a_cause
     schedules_are_listed_in_the_order_of_registration
     schedules_are_walked_by_their_rows
@@ -727,6 +733,84 @@ fn a_start_moves_the_cron(store: &dyn Store) {
     assert_eq!(next_at(&cron), Some(Wall(300)), "a step decided before the change does not undo it");
 }
 
+fn take_moment(store: &dyn Store, epoch: i64, cron: &Schedule, moment: i64) -> Moment {
+    let (row, seen) = (cron.row, cron.updated_at);
+    match commit(store, Change::TakeMoment { epoch, row, seen, moment: Wall(moment) }) {
+        Receipt::Moment(moment) => moment,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn taken(store: &dyn Store, epoch: i64, cron: &Schedule, moment: i64) -> TriggerState {
+    match take_moment(store, epoch, cron, moment) {
+        Moment::Yours(state) => state,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a moment leaves that was decided by a body.
+fn decided(cron: &Schedule, epoch: i64, fires: Vec<NewRun>, next_at: i64) -> Change {
+    let (row, seen) = (cron.row, cron.updated_at);
+    let step = CronMove { row, seen, next_at: Some(Wall(next_at)), last_at: Some(Wall(101)) };
+    Change::Tick(TickChange { cursor: Some("7".to_owned()), cron: Some(step), ..tick(cron, epoch, fires) })
+}
+
+fn a_moment_is_decided_by_one_owner_at_a_time(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let cron = store.put_cron(&declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    let state = taken(store, first, &cron, 100);
+    assert_eq!((state.row, state.cursor, state.owner), (cron.row, None, Some(first)));
+    assert_eq!(take_moment(store, second, &cron, 100), Moment::Others);
+    taken(store, first, &cron, 100);
+    let leave = |epoch| commit(store, Change::LeaveMoment { epoch, row: cron.row });
+    leave(second);
+    assert_eq!(take_moment(store, second, &cron, 100), Moment::Others);
+    leave(first);
+    taken(store, second, &cron, 100);
+    store.leave(second, &InFlight::default(), Wall(3)).unwrap();
+    taken(store, first, &cron, 100);
+    let late = decided(&cron, second, vec![], 200);
+    assert_eq!(commit(store, late), Receipt::Fenced);
+}
+
+fn a_moment_that_is_over_is_not_decided_again(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let cron = store.put_cron(&declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    taken(store, first, &cron, 100);
+    let Receipt::Tick { fates, .. } = commit(store, decided(&cron, first, vec![slot(&cron, 1, 100)], 200))
+    else {
+        panic!("the tick is kept")
+    };
+    assert!(matches!(fates[..], [Admitted::Started { .. }]));
+    let now = store.cron(cron.id).unwrap().unwrap();
+    assert_eq!((next_at(&now), now.last_at, now.owner), (Some(Wall(200)), Some(Wall(101)), None));
+    let over = |next| Moment::Over { next_at: Some(Wall(next)) };
+    assert_eq!(take_moment(store, second, &now, 100), over(200), "it lies behind");
+    let next = taken(store, second, &now, 200);
+    assert_eq!(next.cursor.as_deref(), Some("7"));
+    // A clock that was put back.
+    commit(store, decided(&now, second, vec![], 50));
+    let now = store.cron(cron.id).unwrap().unwrap();
+    taken(store, first, &now, 99);
+    assert_eq!(take_moment(store, first, &now, 100), over(50), "it has a run");
+    assert!(store.update_cron(cron.id, "0 3 * * *", "UTC", Some(Wall(300)), Wall(20)).unwrap());
+    assert_eq!(take_moment(store, first, &now, 300), Moment::Changed, "it is another cron now");
+    let now = store.cron(cron.id).unwrap().unwrap();
+    assert!(store.set_enabled(cron.row, false, None, Wall(21)).unwrap());
+    let off = store.cron(cron.id).unwrap().unwrap();
+    for was in [now, off] {
+        assert_eq!(take_moment(store, first, &was, 300), Moment::Changed);
+    }
+}
+
+fn who_decides_a_moment_is_told_of_runs_that_others_drive(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let cron = store.put_cron(&declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    started(store, first, slot(&cron, 1, 90));
+    started(store, second, slot(&cron, 2, 95));
+    assert_eq!(taken(store, first, &cron, 100).others, [id(2)]);
+}
+
 fn a_run_id_is_used_once(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     started(store, epoch, new_run(1));
@@ -1293,7 +1377,7 @@ fn there_is_one_cron_with_a_workflow_expression_and_zone(store: &dyn Store) {
     let first = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
     assert_eq!((first.id, &*first.workflow, &*first.name), (id(50), "mail", ""));
     assert!(first.enabled && first.created_at == Wall(10) && first.updated_at == Wall(10));
-    let same = NewCron { name: "other", at: Wall(99), next_at: None, ..new_cron(51, "0 2 * * *") };
+    let same = NewCron { at: Wall(99), next_at: None, ..new_cron(51, "0 2 * * *") };
     assert_eq!(store.put_cron(&same).unwrap(), first);
     let variants = [
         new_cron(52, "0 3 * * *"),
@@ -1315,6 +1399,7 @@ fn a_cron_is_changed_in_place(store: &dyn Store) {
             expression: "0 3 * * *".to_owned(),
             timezone: "Asia/Tokyo".to_owned(),
             next_at: Some(Wall(300)),
+            terms: Terms::default(),
         },
         // Each change moves it, also two at one moment: a step of the cron is kept only under the one it was decided by.
         updated_at: Wall(21),
@@ -1337,7 +1422,7 @@ fn a_cron_cannot_become_a_copy_of_another(store: &dyn Store) {
 fn what_is_forgotten_leaves_nothing_but_its_runs(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let trigger = declared(store, epoch, "inbox");
-    let named = |id: u128, name| NewCron { name, ..new_cron(id, "0 2 * * *") };
+    let named = |id: u128, name| declared_cron(id, name, "0 2 * * *");
     let cron = store.put_cron(&named(50, "inbox")).unwrap();
     let other = store.put_cron(&named(51, "outbox")).unwrap();
     let by_hand = store.put_cron(&new_cron(52, "0 3 * * *")).unwrap();
@@ -1375,14 +1460,15 @@ fn a_deleted_cron_leaves_its_runs(store: &dyn Store) {
 
 fn a_declared_cron_is_the_one_of_its_name(store: &dyn Store) {
     let declare =
-        |number, name, expression| store.put_cron(&NewCron { name, ..new_cron(number, expression) }).unwrap();
+        |number, name, expression| store.put_cron(&declared_cron(number, name, expression)).unwrap();
     let first = declare(50, "nightly", "0 2 * * *");
-    assert!(first.declared);
+    assert_eq!(first.origin, Origin::Declared);
     assert_eq!(declare(51, "nightly", "0 2 * * *"), first, "the same again changes nothing");
     let edited = declare(52, "nightly", "0 3 * * *");
     assert_eq!((edited.row, edited.id), (first.row, first.id));
     assert!(edited.updated_at > first.updated_at, "what was decided before it does not count");
-    assert_ne!(declare(53, "other", "0 3 * * *").row, first.row);
+    let same = declare(53, "other", "0 3 * * *");
+    assert_ne!(same.row, first.row, "two names are two crons, whatever they start and when");
     assert!(store.update_cron(first.id, "0 4 * * *", "UTC", None, Wall(99)).unwrap());
     let updated = store.cron(first.id).unwrap().unwrap();
     assert_eq!(
@@ -1391,20 +1477,54 @@ fn a_declared_cron_is_the_one_of_its_name(store: &dyn Store) {
         "an update holds while the declaration is the same"
     );
     assert_ne!(declare(55, "nightly", "0 5 * * *"), updated);
+    assert!(store.update_cron(same.id, "0 5 * * *", "UTC", None, Wall(99)).unwrap(), "as the other has it");
     assert_eq!(store.schedules(ScheduleFilter::Crons, false, ALL).unwrap().len(), 2);
+    assert_eq!(store.cron_named("other").unwrap().unwrap().row, same.row);
+    assert_eq!((store.cron_named("").unwrap(), store.cron_named("unknown").unwrap()), (None, None));
 }
 
-fn what_was_registered_by_hand_is_no_declarations(store: &dyn Store) {
-    let named = |number, expression| NewCron { name: "nightly", ..new_cron(number, expression) };
+fn what_was_registered_without_a_name_is_no_declarations(store: &dyn Store) {
     let by_hand = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
-    assert!(!by_hand.declared);
-    assert_eq!(store.put_cron(&named(60, "0 2 * * *")).unwrap(), by_hand);
-    let declared = store.put_cron(&named(61, "0 3 * * *")).unwrap();
-    let registered = store.put_cron(&new_cron(52, "0 3 * * *")).unwrap();
-    assert_eq!((registered.row, registered.declared), (declared.row, false));
-    assert_eq!(store.cron(declared.id).unwrap(), Some(registered));
-    assert!(store.put_cron(&named(62, "0 4 * * *")).unwrap().declared);
-    assert_eq!(store.schedules(ScheduleFilter::Crons, false, ALL).unwrap().len(), 3);
+    assert_eq!(by_hand.origin, Origin::Registered);
+    let declared = store.put_cron(&declared_cron(60, "nightly", "0 2 * * *")).unwrap();
+    assert_ne!(declared.row, by_hand.row);
+    assert_eq!(store.put_cron(&new_cron(61, "0 2 * * *")).unwrap(), by_hand);
+    assert!(store.delete_cron(by_hand.id).unwrap());
+    assert_eq!(store.cron(declared.id).unwrap(), Some(declared), "nobody has asked for its end");
+}
+
+fn what_was_registered_by_a_name_is_the_one_of_it(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let named = |number, name, expression| NewCron { name, ..new_cron(number, expression) };
+    let first = store.put_cron(&named(50, "berlin", "0 2 * * *")).unwrap();
+    assert_eq!((first.origin, &*first.name), (Origin::Registered, "berlin"));
+    let second = store.put_cron(&named(51, "tokyo", "0 2 * * *")).unwrap();
+    assert_ne!(second.row, first.row);
+    assert_eq!(store.put_cron(&named(52, "berlin", "0 2 * * *")).unwrap(), first);
+    let edited = store.put_cron(&named(53, "berlin", "0 3 * * *")).unwrap();
+    assert_eq!((edited.row, edited.id), (first.row, first.id));
+    assert!(edited.updated_at > first.updated_at);
+    let terms = NewCron {
+        context: Some(r#"{"region":"eu"}"#),
+        overlap: Overlap::Skip,
+        catchup: Catchup::Last,
+        ..named(54, "berlin", "0 3 * * *")
+    };
+    let kept = store.put_cron(&terms).unwrap();
+    let ScheduleKind::Cron { terms, .. } = &kept.kind else { panic!("it is a cron") };
+    assert_eq!(terms.context.as_deref(), Some(r#"{"region":"eu"}"#));
+    assert_eq!((terms.overlap, terms.catchup), (Overlap::Skip, Catchup::Last));
+    assert_eq!(kept.updated_at, edited.updated_at, "its moments are the same");
+    assert_eq!(store.forget(epoch, "tokyo").unwrap(), Forgotten::Gone(Vec::new()), "what is data stays");
+}
+
+fn what_is_declared_and_registered_by_one_name_is_data(store: &dyn Store) {
+    let registered = NewCron { name: "nightly", ..new_cron(50, "0 3 * * *") };
+    let declared = store.put_cron(&declared_cron(51, "nightly", "0 2 * * *")).unwrap();
+    let data = store.put_cron(&registered).unwrap();
+    assert_eq!((data.row, data.origin), (declared.row, Origin::Registered));
+    assert_eq!(store.put_cron(&declared_cron(52, "nightly", "0 2 * * *")).unwrap(), data);
+    assert_eq!(store.put_cron(&registered).unwrap(), data);
 }
 
 fn a_new_cron_does_not_inherit_a_deleted_ones_runs(store: &dyn Store) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cron::Cron;
 use crate::error::Result;
-use crate::port::{CronMove, Schedule, ScheduleKind};
+use crate::port::{CronMove, Origin, Schedule, ScheduleKind};
 use crate::time::Wall;
 
 /// So many expressions are remembered with what they mean: to read one takes a hundred times as long as to look it up, and all are read
@@ -19,6 +19,35 @@ pub(super) struct CronState {
     pub schedule: Schedule,
     pub cron: Cron,
     pub next: Wall,
+    /// Under which time it stands among those that are due; none while a moment of it is being decided.
+    due: Option<Wall>,
+}
+
+impl CronState {
+    pub fn new(schedule: Schedule, cron: Cron, next: Wall) -> Self {
+        Self { schedule, cron, next, due: None }
+    }
+}
+
+/// A moment that is being decided, or was and failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub moment: Wall,
+    /// What follows it.
+    pub next: Option<Wall>,
+    /// [`Schedule::updated_at`] of what it was decided by.
+    pub seen: Wall,
+    pub stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The store is asked for the right to decide it, by this question.
+    Asked(u64),
+    /// The body in this place is called for it.
+    Called(u32),
+    /// It is tried again at that time.
+    Failed(Wall),
 }
 
 /// Every cron that is switched on.
@@ -27,6 +56,9 @@ pub(super) struct Crons {
     by_row: BTreeMap<i64, CronState>,
     by_time: BTreeSet<(Wall, i64)>,
     by_workflow: HashMap<Arc<str>, BTreeSet<i64>>,
+    /// By row; also of crons that are gone meanwhile.
+    pending: HashMap<i64, Pending>,
+    questions: u64,
     /// The names of those that this program declares.
     declared: HashSet<String>,
     /// The rows of those of release 0.1.0 that were told of.
@@ -57,34 +89,49 @@ impl Crons {
 
     /// Notes that this program declares a cron of that name, and that there is one only.
     pub fn declare(&mut self, schedule: &Schedule) {
-        self.withdraw(&schedule.name);
-        if schedule.declared {
-            self.declared.insert(schedule.name.clone());
-        }
+        let is_of_name = |state: &CronState| state.schedule.name == schedule.name;
+        self.remove_if(is_of_name);
+        self.declared.insert(schedule.name.clone());
     }
 
     /// Notes that this program declares no cron of that name.
     pub fn withdraw(&mut self, name: &str) {
         self.declared.remove(name);
-        let is_named = |state: &&CronState| !name.is_empty() && state.schedule.name == name;
-        let rows: Vec<i64> = self.by_row.values().filter(is_named).map(|state| state.schedule.row).collect();
+        self.remove_if(|state| state.schedule.origin == Origin::Declared && state.schedule.name == name);
+    }
+
+    fn remove_if(&mut self, is_meant: impl Fn(&CronState) -> bool) {
+        let meant = self.by_row.values().filter(|state| is_meant(state));
+        let rows: Vec<i64> = meant.map(|state| state.schedule.row).collect();
         rows.into_iter().for_each(|row| drop(self.remove(row)));
     }
 
     /// Whether a cron is to be told of for the first time, because release 0.1.0 left it and no program declares its name.
     pub fn is_old_news(&mut self, schedule: &Schedule) -> bool {
-        !schedule.declared && !schedule.name.is_empty() && self.old_told.insert(schedule.row)
+        schedule.origin == Origin::OldRelease && self.old_told.insert(schedule.row)
     }
 
     /// Whether a cron runs here: one that is declared runs where it is.
     pub fn runs_here(&self, schedule: &Schedule) -> bool {
-        !schedule.declared || self.declared.contains(&schedule.name)
+        schedule.origin != Origin::Declared || self.declared.contains(&schedule.name)
     }
 
     /// Adds a cron, in place of any other of its row.
-    pub fn insert(&mut self, state: CronState) {
-        self.remove(state.schedule.row);
-        self.by_time.insert((state.next, state.schedule.row));
+    pub fn insert(&mut self, mut state: CronState) {
+        let row = state.schedule.row;
+        self.remove(row);
+        state.due = match self.pending.get(&row) {
+            None => Some(state.next),
+            Some(&Pending { seen, stage: Stage::Failed(again_at), .. }) => {
+                let is_same = seen == state.schedule.updated_at;
+                if !is_same {
+                    self.pending.remove(&row);
+                }
+                Some(if is_same { again_at } else { state.next })
+            }
+            Some(_) => None,
+        };
+        self.by_time.extend(state.due.map(|due| (due, row)));
         let its = self.by_workflow.entry(state.schedule.workflow.as_str().into()).or_default();
         its.insert(state.schedule.row);
         self.by_row.insert(state.schedule.row, state);
@@ -93,7 +140,9 @@ impl Crons {
     /// Takes a cron out; one that isn't there is no error.
     pub fn remove(&mut self, row: i64) -> Option<CronState> {
         let state = self.by_row.remove(&row)?;
-        self.by_time.remove(&(state.next, row));
+        if let Some(due) = state.due {
+            self.by_time.remove(&(due, row));
+        }
         let workflow = &*state.schedule.workflow;
         let its = self.by_workflow.get_mut(workflow).expect("a cron stands among those of its workflow");
         its.remove(&row);
@@ -105,16 +154,102 @@ impl Crons {
 
     /// Lets a cron run at what follows from `now`, if it waited for longer; returns until when, and what is to be kept.
     pub fn put_right(&mut self, row: i64, now: Wall) -> Option<(Wall, CronMove)> {
-        let state = self.by_row.get_mut(&row)?;
-        let follows = state.cron.next(now).filter(|&follows| follows < state.next)?;
-        let was = std::mem::replace(&mut state.next, follows);
-        self.by_time.remove(&(was, row));
-        self.by_time.insert((follows, row));
+        let state = self.by_row.get(&row)?;
+        let follows = state.cron.next(now)?;
+        let was = state.next;
+        let failed = self.pending.get_mut(&row).and_then(|pending| match &mut pending.stage {
+            Stage::Failed(again_at) if follows < *again_at => Some(again_at),
+            _ => None,
+        });
+        if follows >= was && failed.is_none() {
+            return None;
+        }
+        if let Some(again_at) = failed {
+            *again_at = follows;
+        }
+        let mut state = self.remove(row)?;
+        state.next = was.min(follows);
         let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind else { return None };
-        // What was missed before its workflow was declared is kept there.
-        *next_at = Some(next_at.map_or(follows, |kept| kept.min(follows)));
+        if follows < was {
+            // What was missed before its workflow was declared is kept there.
+            *next_at = Some(next_at.map_or(follows, |kept| kept.min(follows)));
+        }
         let (next_at, seen) = (*next_at, state.schedule.updated_at);
-        Some((was, CronMove { row, seen, next_at, last_at: None }))
+        self.insert(state);
+        (follows < was).then_some((was, CronMove { row, seen, next_at, last_at: None }))
+    }
+
+    /// The cron of that row, if it is switched on here.
+    pub fn get(&self, row: i64) -> Option<&CronState> {
+        self.by_row.get(&row)
+    }
+
+    /// A moment of a cron is to be decided; returns the number of the question whether it may be. Until it is answered the cron is not due.
+    pub fn ask(&mut self, state: CronState, moment: Wall) -> u64 {
+        self.questions += 1;
+        let stage = Stage::Asked(self.questions);
+        let (next, seen) = (state.cron.next(moment), state.schedule.updated_at);
+        self.pending.insert(state.schedule.row, Pending { moment, next, seen, stage });
+        self.insert(state);
+        self.questions
+    }
+
+    /// What is pending of a cron.
+    pub fn pending(&self, row: i64) -> Option<Pending> {
+        self.pending.get(&row).copied()
+    }
+
+    /// The moment of a cron that failed and is to be tried again now, if there is one.
+    pub fn tried_again(&mut self, row: i64) -> Option<Wall> {
+        let failed = self.pending(row).filter(|pending| matches!(pending.stage, Stage::Failed(_)))?;
+        self.pending.remove(&row);
+        Some(failed.moment)
+    }
+
+    /// How far what is pending of a cron has come.
+    pub fn set_stage(&mut self, row: i64, stage: Stage) {
+        if let Some(pending) = self.pending.get_mut(&row) {
+            pending.stage = stage;
+        }
+    }
+
+    /// Nothing of a cron is pending any more: it is due again, at `next` if that is said and it is still the same.
+    pub fn settle(&mut self, row: i64, next: Option<Wall>) {
+        let Some(pending) = self.pending.remove(&row) else { return };
+        let Some(mut state) = self.remove(row) else { return };
+        if state.schedule.updated_at == pending.seen {
+            state.next = next.unwrap_or(state.next);
+        }
+        self.insert(state);
+    }
+
+    /// The same, once the moment is over: what follows it stands in the store then, too. A cron without another moment is gone.
+    pub fn pass(&mut self, row: i64) {
+        let Some(pending) = self.pending.remove(&row) else { return };
+        let Some(mut state) = self.remove(row) else { return };
+        if state.schedule.updated_at == pending.seen {
+            let Some(next) = pending.next else { return };
+            state.next = next;
+            if let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind {
+                *next_at = pending.next;
+            }
+        }
+        self.insert(state);
+    }
+
+    /// The cron of which the body in this place is called.
+    pub fn called_in(&self, slot: u32) -> Option<i64> {
+        let is_called = |pending: &Pending| pending.stage == Stage::Called(slot);
+        self.pending.iter().find(|(_, pending)| is_called(pending)).map(|(&row, _)| row)
+    }
+
+    /// Lets a cron be due at what the store kept of it, if others were to decide that.
+    pub fn look_again(&mut self, row: i64) {
+        let Some(mut state) = self.remove(row) else { return };
+        if let ScheduleKind::Cron { next_at: Some(kept), .. } = state.schedule.kind {
+            state.next = state.next.min(kept);
+        }
+        self.insert(state);
     }
 
     /// The rows of all.
@@ -154,6 +289,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::port::Terms;
 
     fn cron(row: i64, workflow: &str) -> CronState {
         let (expression, timezone) = ("0 9 * * *".to_owned(), "UTC".to_owned());
@@ -162,7 +298,7 @@ mod tests {
             id: Uuid::nil(),
             name: String::new(),
             workflow: workflow.to_owned(),
-            kind: ScheduleKind::Cron { expression, timezone, next_at: None },
+            kind: ScheduleKind::Cron { expression, timezone, next_at: None, terms: Terms::default() },
             enabled: true,
             disabled_cause: None,
             cursor: None,
@@ -171,9 +307,9 @@ mod tests {
             created_at: Wall(0),
             updated_at: Wall(0),
             owner: None,
-            declared: false,
+            origin: Origin::Registered,
         };
-        CronState { cron: Cron::parse("0 9 * * *", "UTC").unwrap(), schedule, next: Wall(row) }
+        CronState::new(schedule, Cron::parse("0 9 * * *", "UTC").unwrap(), Wall(row))
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a runner's engine asks of the world. Decides nothing.
 //! Invariant: what must be durable before it is acted upon stands in [`Then`], and nowhere else.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::engine::{Job, Note};
@@ -29,6 +31,8 @@ pub struct Effects {
     pub lost: Vec<(Uuid, String)>,
     /// Triggers that may be polled again.
     pub rearm: Vec<Rearm>,
+    /// Moments that the bodies of crons are to decide.
+    pub moments: Vec<MomentDue>,
     /// Runs whose end other owners are asked for.
     pub cancels: Vec<Uuid>,
     /// Whether there is news for other owners.
@@ -110,12 +114,34 @@ pub enum Then {
         /// How often news had been read by then: what came since may be newer than the answer.
         news: u64,
     },
+    /// Decide the moment of the cron with that row, if it may be.
+    Moment {
+        /// The row.
+        row: i64,
+        /// Which question this answers.
+        number: u64,
+    },
+    /// Start the admitted ones, of a cron's moment.
+    Decided(Vec<Uuid>),
     /// That an attempt has begun is on record.
     Begun,
     /// Tell others that a trigger is free.
     LetGo,
     /// Nothing.
     Nothing,
+}
+
+/// A moment that the body of a cron is to decide.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MomentDue {
+    /// Its place in the poller.
+    pub slot: u32,
+    /// Where the cron stands.
+    pub row: TriggerState,
+    /// The moment.
+    pub moment: Wall,
+    /// What a run of it begins with, as JSON text.
+    pub context: Arc<str>,
 }
 
 /// A trigger that may be polled again.

@@ -73,6 +73,17 @@ pub struct Request {
     pub run_key: Option<(String, Wall)>,
 }
 
+/// A run to be started for a moment of a cron that has gone by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backfilled {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// The moment, which starts at most one run that names it.
+    pub moment: Option<Wall>,
+    /// JSON text.
+    pub context: Arc<str>,
+}
+
 /// One attempt at one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Job {
@@ -104,6 +115,17 @@ pub enum Event {
         /// One run each.
         requests: Vec<Request>,
     },
+    /// Somebody asked for runs of moments of a cron that have gone by.
+    Backfill {
+        /// Whose tasks to run.
+        workflow: Arc<Workflow>,
+        /// The cron's row.
+        schedule: i64,
+        /// Whether one begins after another.
+        waits: bool,
+        /// In this order.
+        runs: Vec<Backfilled>,
+    },
     /// A poll ended with more than a plain skip.
     Polled(Polled),
     /// Quiet polls gathered so far.
@@ -133,8 +155,11 @@ pub enum Event {
     News,
     /// Runs that other owners drove are over.
     OthersEnded(Vec<Uuid>),
-    /// The program declared a cron, anew or again: it runs here from now on.
-    CronDeclared(Schedule),
+    /// The program declared a cron, anew or again: it runs here from now on. With a body that decides its moments, if it has one, in that
+    /// place of the poller.
+    CronDeclared(Schedule, Option<(u32, Declared)>),
+    /// The body of a cron in that place is not called any more, for whatever moment it was to decide.
+    CalledOff(u32),
     /// The program declares no cron of that name any more.
     CronWithdrawn(Arc<str>),
     /// The program declares what is polled in that place no more.

@@ -2,6 +2,7 @@
 //! Invariant: every fire becomes a run or a reason in the tick's history.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admit::{Admission, Overlap};
 use crate::engine::hands::by_hand;
@@ -15,6 +16,7 @@ use crate::time::Now;
 impl Engine {
     pub(super) fn polled(&mut self, mut polled: Polled, now: Now, out: &mut Effects) {
         let Some(declared) = self.declared_in(polled.slot).cloned() else { return };
+        let moment = self.called_for(polled.schedule);
         let fires = std::mem::take(&mut polled.fires);
         let mut verdict = Verdict::of(&polled.reason);
         self.counts.fires += fires.len() as u64;
@@ -22,7 +24,7 @@ impl Engine {
         let mut row = Row::new(self.gate.room(polled.schedule, declared.overlap));
         let mut runs = Vec::with_capacity(fires.len());
         // Who moves the cursor is not asked again for what is behind it.
-        let ends = polled.cursor.is_none().then_some(polled.ends);
+        let ends = polled.cursor.is_none().then_some(polled.ends).filter(|_| moment.is_none());
         for fire in fires {
             if row.holds_back(&fire) {
                 row.held_back += 1;
@@ -62,6 +64,12 @@ impl Engine {
             }
         }
         let Row { room, has_fires, dropped, held_back, .. } = row;
+        let cron = moment.map(|moment| {
+            if let Some(first) = runs.first_mut() {
+                first.scheduled_at = Some(moment);
+            }
+            self.moment_over(&polled, !runs.is_empty(), now, out)
+        });
         let change = TickChange {
             schedule: polled.schedule,
             epoch: self.epoch,
@@ -73,7 +81,8 @@ impl Engine {
             held_back,
             history: std::mem::take(&mut polled.history),
             disable: polled.disable.take(),
-            wait_us: polled.wait.map(|wait| i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)),
+            wait_us: polled.wait.filter(|_| cron.is_none()).map(wait_us),
+            cron,
         };
         self.send_tick(&polled, verdict, change, out);
     }
@@ -150,6 +159,10 @@ impl Engine {
     pub(super) fn unknown_workflow(&self, by: &str, workflow: &str) -> Note {
         Note::UnknownWorkflow { by: by.into(), workflow: workflow.into(), known: self.workflow_names() }
     }
+}
+
+fn wait_us(wait: Duration) -> i64 {
+    i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// What a tick's row in the history says.

@@ -9,16 +9,21 @@ use serde_json::json;
 use crate::cron::Cron;
 use crate::engine::crons::CronState;
 use crate::engine::hands::by_hand;
-use crate::engine::{Effects, Engine, Note, Request, Then};
-use crate::port::{Change, CronMove, NewRun, Schedule, ScheduleKind};
+use crate::engine::line::Turn;
+use crate::engine::{Backfilled, Effects, Engine, Note, Request, Then};
+use crate::port::{Catchup, Change, CronMove, NewRun, Schedule, ScheduleKind};
 use crate::time::{Now, Wall};
+use crate::workflow::Workflow;
 
 /// A wall clock that falls back by less is only held to the right time, as time servers do.
 const CLOCK_BACK_US: i64 = 1_000_000;
 
+/// A moment that comes later than this was missed: nobody was there for it, or the machine slept.
+const ON_TIME_US: i64 = 10_000_000;
+
 impl Engine {
     pub(super) fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {
-        let ScheduleKind::Cron { expression, timezone, next_at } = &schedule.kind else { return };
+        let ScheduleKind::Cron { expression, timezone, next_at, .. } = &schedule.kind else { return };
         if !self.settings.crons_enabled || !schedule.enabled || !self.crons.runs_here(&schedule) {
             self.crons.remove(schedule.row);
             return;
@@ -31,7 +36,7 @@ impl Engine {
                 let next = next_at.or_else(|| cron.next(now.wall));
                 let row = schedule.row;
                 match next {
-                    Some(next) => self.crons.insert(CronState { schedule, cron, next }),
+                    Some(next) => self.crons.insert(CronState::new(schedule, cron, next)),
                     None => drop(self.crons.remove(row)),
                 }
             }
@@ -71,16 +76,26 @@ impl Engine {
     /// Starts a run for every slot that has come, up to the bound of catching up: the newest are kept.
     pub(super) fn cron_due(&mut self, row: i64, now: Now, out: &mut Effects) {
         let mut state = self.crons.remove(row).expect("a due cron is known");
-        let slots_max = usize::try_from(self.settings.catchup_max.max(1)).unwrap_or(usize::MAX);
-        let (slots, has_older) = newest_slots(&state.cron, state.next, now.wall, slots_max);
-        let next = slots.back().and_then(|&last| state.cron.next(last));
+        let first = self.crons.tried_again(row).unwrap_or(state.next);
+        let ScheduleKind::Cron { terms, .. } = &state.schedule.kind else { return };
+        let slots_max = usize::try_from(self.settings.catchup_max).unwrap_or(usize::MAX);
+        let (slots, has_older) = due_slots(&state.cron, first, now.wall, terms.catchup, slots_max);
+        let last = slots.back().copied().unwrap_or(now.wall);
+        let next = state.cron.next(last);
         if has_older {
             out.logs.push(Note::CronCatchUpBounded { cron: state.schedule.id, moments_max: slots_max });
         }
         let schedule = state.schedule.clone();
-        if self.workflows.contains_key(&*schedule.workflow)
-            && let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind
-        {
+        let is_known = self.workflows.contains_key(&*schedule.workflow);
+        if let Some(&moment) = slots.front().filter(|_| is_known && self.is_decided(&schedule)) {
+            // One after another: what is decided of the next may depend on this one.
+            state.next = moment;
+            let seen = schedule.updated_at;
+            let number = self.crons.ask(state, moment);
+            let change = Change::TakeMoment { epoch: self.epoch, row, seen, moment };
+            return out.commits.push((change, Then::Moment { row, number }));
+        }
+        if is_known && let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind {
             *next_at = next;
         }
         if let Some(next) = next {
@@ -88,6 +103,30 @@ impl Engine {
             self.crons.insert(state);
         }
         self.cron_fire(&schedule, slots, next, now, out);
+    }
+
+    /// Starts runs of moments that have gone by, all or none. What waits stands behind what is unfinished here.
+    pub(super) fn backfill(
+        &mut self,
+        workflow: &Arc<Workflow>,
+        schedule: i64,
+        waits: bool,
+        runs: Vec<Backfilled>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let (mut ids, mut kept) = (Vec::new(), Vec::new());
+        for Backfilled { id, moment, context } in runs {
+            self.gate.hold(schedule, None, id);
+            if waits {
+                self.turns.insert(id, Turn { kept: false, cancels: false, resumed: None });
+            }
+            self.take_new(id, workflow, &context, now);
+            let run = by_hand(workflow, &Request { id, context, run_key: None }, now.wall);
+            kept.push(NewRun { schedule: Some(schedule), scheduled_at: moment, waits, ..run });
+            ids.push(id);
+        }
+        out.commits.push((Change::Start { epoch: self.epoch, runs: kept, cron: None }, Then::Start(ids)));
     }
 
     pub(super) fn cron_fire(
@@ -113,6 +152,8 @@ impl Engine {
             let id = self.new_id(now.wall);
             let context = cron_context(schedule, slot);
             self.take_new(id, &workflow, &context, now);
+            // So that whoever is to heed it later knows that it is unfinished.
+            self.gate.hold(schedule.row, None, id);
             let run = by_hand(&workflow, &Request { id, context, run_key: None }, now.wall);
             runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(slot), ..run });
             ids.push(id);
@@ -121,9 +162,28 @@ impl Engine {
             row: schedule.row,
             seen: schedule.updated_at,
             next_at: next,
-            last_at: Some(now.wall),
+            last_at: (!runs.is_empty()).then_some(now.wall),
         });
         out.commits.push((Change::Start { epoch: self.epoch, runs, cron }, Then::Start(ids)));
+    }
+}
+
+/// The slots from `first` to `now` that are to run, and whether more were missed than may be made up for.
+fn due_slots(
+    cron: &Cron,
+    first: Wall,
+    now: Wall,
+    catchup: Catchup,
+    slots_max: usize,
+) -> (VecDeque<Wall>, bool) {
+    match catchup {
+        Catchup::All if slots_max > 0 => newest_slots(cron, first, now, slots_max),
+        Catchup::Last if slots_max > 0 => (newest_slots(cron, first, now, 1).0, false),
+        _ => {
+            let (mut slots, _) = newest_slots(cron, first, now, 1);
+            slots.retain(|slot| now.0.saturating_sub(slot.0) <= ON_TIME_US);
+            (slots, false)
+        }
     }
 }
 
@@ -152,8 +212,9 @@ fn newest_slots(cron: &Cron, first: Wall, now: Wall, slots_max: usize) -> (VecDe
     }
 }
 
-fn cron_context(schedule: &Schedule, slot: Wall) -> Arc<str> {
-    let ScheduleKind::Cron { expression, timezone, .. } = &schedule.kind else {
+/// What a moment's run begins with: what was registered with the cron, and which moment it is.
+pub fn cron_context(schedule: &Schedule, slot: Wall) -> Arc<str> {
+    let ScheduleKind::Cron { expression, timezone, terms, .. } = &schedule.kind else {
         unreachable!("only crons have slots")
     };
     let context = json!({
@@ -162,5 +223,10 @@ fn cron_context(schedule: &Schedule, slot: Wall) -> Arc<str> {
         "schedule_timezone": timezone,
         "schedule_expression": expression,
     });
-    context.to_string().into()
+    let moment = context.to_string();
+    // As text: what numbers a program writes is not for us to read.
+    match terms.context.as_deref().and_then(|given| given.strip_suffix('}')).filter(|given| given.len() > 1) {
+        Some(given) => format!("{given},{}", &moment[1..]).into(),
+        None => moment.into(),
+    }
 }

@@ -229,6 +229,15 @@ pub enum Note {
         /// So many are.
         moments_max: usize,
     },
+    /// A moment of a cron that its body could not decide is given up, as the next one is there.
+    MomentGivenUp {
+        /// The schedule.
+        cron: Uuid,
+        /// The trigger.
+        name: Arc<str>,
+        /// The moment.
+        moment: Wall,
+    },
     /// Crons waited for moments that a clock named which was ahead.
     ClockWasAhead {
         /// So many of them.
@@ -326,6 +335,7 @@ impl Note {
             | Self::TickDiscarded { .. }
             | Self::CronOfOldRelease { .. }
             | Self::CronCatchUpBounded { .. }
+            | Self::MomentGivenUp { .. }
             | Self::ClockWasAhead { .. }
             | Self::RunTaken { .. }
             | Self::VersionDiffers { .. }
@@ -381,7 +391,9 @@ impl Note {
             | Self::TickDiscarded { trigger }
             | Self::TickRefused { trigger, .. }
             | Self::DeclarationRefused { trigger, .. } => About::of_trigger(trigger, None),
-            Self::CronOfOldRelease { name, .. } => About::of_trigger(name, None),
+            Self::CronOfOldRelease { name, .. } | Self::MomentGivenUp { name, .. } => {
+                About::of_trigger(name, None)
+            }
             Self::RunnerReady { .. }
             | Self::RunnerStopped { .. }
             | Self::RunsResumed { .. }
@@ -508,6 +520,14 @@ impl Display for Note {
             Self::CronCatchUpBounded { cron, moments_max } => {
                 write!(f, "cron schedule {cron}: of the slots that were missed ")?;
                 write!(f, "only the newest {moments_max} are made up for")
+            }
+            Self::MomentGivenUp { name, moment, .. } => {
+                write!(
+                    f,
+                    "trigger '{name}': its moment {} failed until the next one was there, ",
+                    moment.rfc3339()
+                )?;
+                write!(f, "and is given up")
             }
             Self::ClockWasAhead { crons, until } => {
                 write!(f, "the clock was ahead: {crons} cron schedule(s) would have waited until ")?;

@@ -57,7 +57,7 @@ impl Engine {
             (Then::Tick { slot, runs, .. }, _) => {
                 out.logs.push(Note::TickDiscarded { trigger: self.trigger_in(slot) });
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
-                if self.is_newest(slot) {
+                if self.is_newest(slot) && !self.by_calendar.contains(&slot) {
                     self.parked.insert(slot);
                 }
                 out.rearm.push(Rearm { slot, elsewhere: true, ..Rearm::default() });
@@ -118,6 +118,9 @@ impl Engine {
                 }
             }
             (Then::Declared { .. }, _) => out.is_buried = true,
+            (Then::Moment { row, number }, receipt) => self.moment_answered(row, number, receipt, now, out),
+            (Then::Decided(runs), Receipt::Tick { fates, .. }) => self.begin_all(runs, fates, now, out),
+            (Then::Decided(runs), _) => runs.into_iter().for_each(|id| self.drop_run(id, now, out)),
             (Then::LetGo, _) => out.tells = true,
             (Then::Nothing, _) => {}
         }
@@ -150,6 +153,14 @@ impl Engine {
             }
             Then::Declared { slot, .. } => {
                 out.logs.push(Note::DeclarationRefused { trigger: self.trigger_in(slot), why: words });
+            }
+            Then::Moment { row, .. } => {
+                out.logs.push(Note::HistoryRefused { why: words });
+                self.moment_is_others(row, now);
+            }
+            Then::Decided(runs) => {
+                let why = format!("was not started: {why}");
+                runs.into_iter().for_each(|id| self.lose(id, &why, now, out));
             }
             Then::Nothing | Then::Begun | Then::LetGo => out.logs.push(Note::HistoryRefused { why: words }),
         }

@@ -17,6 +17,7 @@ impl Engine {
         }
         // It may have been another declaration's place.
         self.withdrawn.remove(&slot);
+        self.by_calendar.remove(&slot);
         self.stuck.remove(&slot);
         let place = slot as usize;
         if place >= self.triggers.len() {
@@ -33,8 +34,26 @@ impl Engine {
         self.withdrawn.insert(slot);
     }
 
+    /// The body of a cron is in that place.
+    pub(super) fn embody(&mut self, slot: u32, declared: Declared) {
+        if let Some(old) = self.slot_of.insert(Arc::clone(&declared.row.name), slot) {
+            self.parked.remove(&old);
+        }
+        self.withdrawn.remove(&slot);
+        self.stuck.remove(&slot);
+        self.by_calendar.insert(slot);
+        let place = slot as usize;
+        if place >= self.triggers.len() {
+            self.triggers.resize(place + 1, None);
+        }
+        self.triggers[place] = Some(declared);
+    }
+
     /// Nothing of a withdrawn trigger is in flight here any more: whoever else declares it may poll it.
     pub(super) fn vacated(&mut self, slot: u32, now: Now, out: &mut Effects) {
+        if self.by_calendar.contains(&slot) {
+            return self.call_off(slot, out);
+        }
         let Some(name) = self.declared_in(slot).map(|declared| Arc::clone(&declared.row.name)) else {
             return;
         };

@@ -98,6 +98,7 @@ impl Poller {
             first: None,
             make_up: None,
             asked_at: None,
+            moment: None,
             waits_from: None,
             is_wanted: false,
             fired_at: None,
@@ -120,9 +121,11 @@ impl Poller {
             rest.asked_at = None;
             self.wheel.cancel(old);
         }
+        // Which moment of a cron is decided, and where, its engine says anew.
+        let by_calendar = [old, new].map(|slot| self.rests[slot as usize].plan.by_calendar);
         let rest = &mut self.rests[new as usize];
         rest.older = Some(old);
-        rest.is_wanted = is_wanted;
+        rest.is_wanted = is_wanted && by_calendar == [false, false];
         self.note(old);
         if let Some(first) = first {
             self.rests[first as usize].successor = Some(new);

@@ -20,6 +20,8 @@ pub struct Plan {
     pub failures_max: Option<u32>,
     /// Whether a trigger that was never polled is polled at once, and not an interval later.
     pub polls_at_start: bool,
+    /// Whether it is a cron's, which is polled only when it is asked to: see [`Poller::ask`](crate::poll::Poller::ask).
+    pub by_calendar: bool,
 }
 
 /// How long a trigger waits after polls that failed.

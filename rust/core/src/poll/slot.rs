@@ -55,6 +55,8 @@ pub(super) struct Rest {
     pub make_up: Option<Mono>,
     /// When the poll out of turn was asked for that is in flight.
     pub asked_at: Option<Mono>,
+    /// Which moment of a cron its poll decides, and what a run of that begins with, as JSON text.
+    pub moment: Option<(Wall, Arc<str>)>,
     /// When the last poll was asked for, if it was: what it wished for counts from there, and not from a beat.
     pub waits_from: Option<Mono>,
     /// It is to be polled as soon as it can be.
@@ -81,7 +83,7 @@ impl Rest {
     }
 
     pub fn is_plain(&self) -> bool {
-        let is_timed = !self.plan.jitter.is_zero() || self.plan.timeout.is_some();
+        let is_timed = !self.plan.jitter.is_zero() || self.plan.timeout.is_some() || self.plan.by_calendar;
         let is_pausing = self.failures > 0 || self.pause.is_some();
         let is_new = self.first.is_some() || self.make_up.is_some();
         let is_asked = self.asked_at.is_some() || self.is_wanted;

@@ -19,6 +19,8 @@ pub struct TickState {
     pub fired_at: Option<Wall>,
     /// How many polls in a row have failed.
     pub failures: u32,
+    /// Of a cron: the moment that the poll decides, and what a run of that begins with, as JSON text.
+    pub moment: Option<(Wall, Arc<str>)>,
 }
 
 /// Where a trigger stands, for whoever asks why nothing happens.
@@ -64,7 +66,19 @@ impl Poller {
             due: rest.asked_at.unwrap_or(state.last_beat),
             fired_at: rest.fired_at,
             failures: rest.failures,
+            moment: rest.moment.clone(),
         }
+    }
+
+    /// Whether what is in that place is a cron's.
+    pub fn is_by_calendar(&self, slot: u32) -> bool {
+        !self.slots[slot as usize].is_plain && self.rests[slot as usize].plan.by_calendar
+    }
+
+    /// Whether a poll in that place is in flight, or its tick is being kept.
+    pub fn is_at_work(&self, slot: u32) -> bool {
+        let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
+        state.in_body && !rest.given_up || state.in_commit
     }
 
     /// Where the trigger with that row stands; none if it is not declared here.

@@ -109,6 +109,8 @@ pub struct TickChange {
     pub disable: Option<String>,
     /// How long it is not to be polled from `at` on, in microseconds, because of failures or its own wish; none if it is.
     pub wait_us: Option<i64>,
+    /// Of a cron: its step, with which the right to decide its moment ends.
+    pub cron: Option<CronMove>,
 }
 
 impl TickChange {
@@ -194,6 +196,24 @@ pub enum Change {
         /// When.
         at: Wall,
     },
+    /// The right to decide a moment of a cron: until the tick that comes of it nobody else has it.
+    TakeMoment {
+        /// The owner that wants to decide it.
+        epoch: i64,
+        /// The cron's row.
+        row: i64,
+        /// [`crate::port::Schedule::updated_at`] of what this was decided by.
+        seen: Wall,
+        /// The moment.
+        moment: Wall,
+    },
+    /// Gives that right back, and leaves the moment undecided.
+    LeaveMoment {
+        /// The owner that has it; nothing changes if another one has.
+        epoch: i64,
+        /// The cron's row.
+        row: i64,
+    },
     /// History gathered since the last write: runs of equal outcomes, appended to the last row where equal.
     History(Vec<Stretch>),
 }
@@ -214,6 +234,8 @@ pub enum Receipt {
     Run(Option<i64>),
     /// Where the trigger stands now.
     Declared(TriggerState),
+    /// Whose a moment is.
+    Moment(Moment),
     /// The history is kept.
     History,
     /// The trigger is free.
@@ -222,6 +244,22 @@ pub enum Receipt {
     Fenced,
     /// The store will never take this change, and says why: nothing of it was written. Made by who commits, out of a [`crate::port::Fault::Final`].
     Refused(String),
+}
+
+/// Whose a moment of a cron is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Moment {
+    /// The asker's; this is where the cron stands.
+    Yours(TriggerState),
+    /// Another living owner's, who decides it now.
+    Others,
+    /// Nobody's any more: it is decided, or has a run. What was read of the cron was older than that.
+    Over {
+        /// Which is next.
+        next_at: Option<Wall>,
+    },
+    /// Nobody's: the cron was changed, switched off or deleted.
+    Changed,
 }
 
 /// What polling a declared trigger needs of its row. The rest of the row is what was declared, and need not come back.

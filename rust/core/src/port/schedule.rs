@@ -1,7 +1,10 @@
 //! Triggers and crons as a store keeps them.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
+use crate::admit::Overlap;
 use crate::time::Wall;
 
 /// A trigger's or a cron's row.
@@ -11,7 +14,7 @@ pub struct Schedule {
     pub row: i64,
     /// The public id.
     pub id: Uuid,
-    /// The trigger's name; empty for a cron registered by hand.
+    /// The trigger's name, or the one that a cron was registered with; empty for a cron without one.
     pub name: String,
     /// What it fires.
     pub workflow: String,
@@ -33,8 +36,59 @@ pub struct Schedule {
     pub updated_at: Wall,
     /// Who polls it.
     pub owner: Option<i64>,
-    /// Whether it is a cron that a program declares: then it runs only where its name is declared.
-    pub declared: bool,
+    /// Whose it is.
+    pub origin: Origin,
+}
+
+/// Whose a schedule is, and so where it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// A program's: it runs where its name is declared.
+    #[default]
+    Declared,
+    /// A call's: it is data, and runs everywhere.
+    Registered,
+    /// A program's of release 0.1.0, and nobody has declared it since: it runs everywhere.
+    OldRelease,
+}
+
+/// What becomes of a cron's moments that nobody was there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Catchup {
+    /// All are made up for, up to a bound.
+    #[default]
+    All,
+    /// The newest is.
+    Last,
+    /// None is.
+    Nothing,
+}
+
+impl Catchup {
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Last => "last",
+            Self::Nothing => "none",
+        }
+    }
+
+    /// The policy of that public name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::All, Self::Last, Self::Nothing].into_iter().find(|policy| policy.name() == name)
+    }
+}
+
+/// What a cron's runs obey, and find in their contexts beside the moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Terms {
+    /// A JSON object as text.
+    pub context: Option<Arc<str>>,
+    /// What a moment does while a run of the cron is unfinished.
+    pub overlap: Overlap,
+    /// What becomes of moments that were missed.
+    pub catchup: Catchup,
 }
 
 /// How a schedule becomes due.
@@ -55,6 +109,8 @@ pub enum ScheduleKind {
         timezone: String,
         /// When it runs next.
         next_at: Option<Wall>,
+        /// How.
+        terms: Terms,
     },
 }
 
@@ -63,8 +119,10 @@ pub enum ScheduleKind {
 pub struct NewCron<'a> {
     /// UUIDv7, kept if there is no such cron yet.
     pub id: Uuid,
-    /// The declaring function's name; empty for a cron registered by hand.
+    /// By which it is known; empty for a cron that is known by its workflow, expression and zone.
     pub name: &'a str,
+    /// Who asks for it.
+    pub origin: Origin,
     /// What it fires.
     pub workflow: &'a str,
     /// Five or six fields, or a nickname.
@@ -73,6 +131,12 @@ pub struct NewCron<'a> {
     pub timezone: &'a str,
     /// When it runs next.
     pub next_at: Option<Wall>,
+    /// A JSON object as text, for the contexts of its runs.
+    pub context: Option<&'a str>,
+    /// What a moment does while a run of the cron is unfinished.
+    pub overlap: Overlap,
+    /// What becomes of moments that were missed.
+    pub catchup: Catchup,
     /// When it was registered.
     pub at: Wall,
 }

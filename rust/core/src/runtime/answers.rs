@@ -97,7 +97,9 @@ impl Runtime {
         };
         let now = self.now();
         let late_us = now.mono.since(state.due).as_micros() as u64;
-        (state, Wall(now.wall.0.saturating_sub_unsigned(late_us)), error)
+        let due = Wall(now.wall.0.saturating_sub_unsigned(late_us));
+        let due = state.moment.as_ref().map_or(due, |&(moment, _)| moment);
+        (state, due, error)
     }
 
     /// How many runs of the trigger in that place are unfinished, whoever drives them.
@@ -120,7 +122,8 @@ impl Runtime {
 
     /// Ends a poll that was a plain skip. A long wait by its own wish is written down, so that it outlives this process.
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
-        if pause.is_some_and(|pause| pause >= WAIT_KEPT) {
+        let decides = lock(&self.shared.polls).poller.is_by_calendar(ticket.slot);
+        if decides || pause.is_some_and(|pause| pause >= WAIT_KEPT) {
             let judged = Judged { fires: Vec::new(), cursor: None, reason: Ok(reason.to_owned()), pause };
             return self.end_poll(ticket, began, judged, true);
         }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Declared, Effects, Event, Note, Rearm, is_told};
+use crate::engine::{Declared, Effects, Event, MomentDue, Note, Rearm, is_told};
 use crate::poll::{Finish, Plan, Poller, Ticket, Turn};
-use crate::port::TriggerState;
+use crate::port::{Stretch, TriggerState};
 use crate::runtime::flights::Flights;
 use crate::runtime::keeper::{FailedPoll, Order};
 use crate::runtime::park::{MutexGuard, lock, wait_on};
@@ -96,6 +96,29 @@ impl PollState {
         is_told
     }
 
+    /// Puts a trigger in the place that its body has, in which it may have been before, after what is in the place `before`. Returns what
+    /// its polls there have left for the history.
+    pub(super) fn put(
+        &mut self,
+        slot: u32,
+        before: Option<u32>,
+        trigger: &Arc<str>,
+        plan: Arc<Plan>,
+        now: Mono,
+    ) -> Option<Stretch> {
+        let history = if slot < self.poller.places() {
+            self.poller.declare_in(slot, plan, now)
+        } else {
+            let given = self.poller.declare(Arc::clone(trigger), plan, now);
+            assert_eq!(given, slot, "trigger '{trigger}' is not where its body is");
+            None
+        };
+        if let Some(before) = before {
+            self.poller.supersede(before, slot);
+        }
+        history
+    }
+
     pub(super) fn new(services: &Services) -> Self {
         Self {
             poller: Poller::new(services.resolution),
@@ -177,22 +200,12 @@ impl Runtime {
         let mut engine = lock(&self.shared.engine);
         {
             let mut polls = lock(&self.shared.polls);
-            if polls.threads == 0 && !triggers.is_empty() {
-                polls.threads = 1;
-                polls.starting = 1;
-                self.shared.order(Order::SpawnPoller);
+            if !triggers.is_empty() {
+                self.shared.begin_polling(&mut polls);
             }
             for (&slot, (plan, mut trigger)) in places.iter().zip(triggers) {
                 let before = engine.place_of(&trigger.row.name);
-                if slot < polls.poller.places() {
-                    history.extend(polls.poller.declare_in(slot, plan, now.mono));
-                } else {
-                    let given = polls.poller.declare(Arc::clone(&trigger.row.name), plan, now.mono);
-                    assert_eq!(given, slot, "trigger '{}' is not where its body is", trigger.row.name);
-                }
-                if let Some(before) = before {
-                    polls.poller.supersede(before, slot);
-                }
+                history.extend(polls.put(slot, before, &trigger.row.name, plan, now.mono));
                 trigger.row.origin_at = polls.poller.origin_at(slot, now);
                 declared.push((slot, trigger));
             }
@@ -464,6 +477,25 @@ impl Shared {
         if is_disputed {
             self.has_news.store(true, Ordering::Release);
             self.wake_liaison();
+        }
+    }
+
+    /// Has the first poller come, if there is none yet.
+    pub(super) fn begin_polling(&self, polls: &mut PollState) {
+        if polls.threads == 0 {
+            polls.threads = 1;
+            polls.starting = 1;
+            self.order(Order::SpawnPoller);
+        }
+    }
+
+    /// Has the bodies of crons called that are to decide moments.
+    pub(super) fn ask(&self, moments: Vec<MomentDue>) {
+        let now = self.now();
+        let poller = &mut lock(&self.polls).poller;
+        for MomentDue { slot, row, moment, context } in moments {
+            poller.enable(slot, &row, false, now);
+            poller.ask(slot, moment, context, now.mono);
         }
     }
 

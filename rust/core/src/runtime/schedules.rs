@@ -1,17 +1,77 @@
 //! Changes of schedules by this program: kept first, told to the engine then, and never undone by older news.
 //! Invariant: of two changes, that which the store took later is told later.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::admit::Overlap;
 use crate::cron::Cron;
-use crate::engine::{Effects, Event};
-use crate::port::{Forgotten, NewCron, Schedule, ScheduleKind, Stored};
+use crate::engine::{Backfilled, Declared, Effects, Event, cron_context};
+use crate::error::{Error, Kind, Result};
+use crate::poll::{Backoff, Plan};
+use crate::port::{Forgotten, NewCron, Origin, Schedule, ScheduleKind, Stored, TriggerRow, TriggerState};
 use crate::runtime::park::{MutexGuard, lock};
-use crate::runtime::{Runtime, Shared};
+use crate::runtime::watch::{News, Watch};
+use crate::runtime::{RUNS_MAX, Runtime, Shared};
+use crate::time::Wall;
+
+/// A body of a cron that has not come back for so long is told of after ten times that.
+const BODY_LONG: Duration = Duration::from_secs(60);
+
+/// The body that decides the moments of a cron.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CronBody {
+    /// Its place in the poller.
+    pub slot: u32,
+    /// When a moment is tried again for which it failed.
+    pub backoff: Backoff,
+    /// Whether every fire starts a run.
+    pub allow_concurrent: bool,
+}
 
 impl Runtime {
+    /// The moments of a cron from `start` on and before `end`, the first `many`, each with what a run of it begins with.
+    pub fn moments(cron: &Schedule, start: Wall, end: Wall, many: usize) -> Vec<(Wall, Arc<str>)> {
+        let ScheduleKind::Cron { expression, timezone, .. } = &cron.kind else { return Vec::new() };
+        let Ok(read) = Cron::parse(expression, timezone) else { return Vec::new() };
+        // What follows a moment is later than it.
+        let first = read.next(Wall(start.0.saturating_sub(1)));
+        let all = std::iter::successors(first, |&moment| read.next(moment));
+        let all = all.take_while(|&moment| moment < end).take(many);
+        all.map(|moment| (moment, cron_context(cron, moment))).collect()
+    }
+
+    /// Starts runs for moments of a cron that have gone by, in one transaction, with the context that each is to have; the first of a
+    /// moment only if that has no run. Returns a watch on each: see [`Watch::stands_for`].
+    ///
+    /// # Errors
+    /// [`Kind::Workflow`] for an unknown workflow, [`Kind::Runner`] when closed.
+    pub fn backfill(&self, cron: &Schedule, moments: Vec<(Wall, Vec<Arc<str>>)>) -> Result<Vec<Arc<Watch>>> {
+        let workflow = self.workflow(&cron.workflow)?;
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(Error::new(Kind::Runner, "the runner is shut down"));
+        }
+        let waits = overlap_of(cron) != Overlap::Allow;
+        let mut runs = Vec::new();
+        for (moment, contexts) in moments {
+            let named = std::iter::once(Some(moment)).chain(std::iter::repeat(None));
+            let run = |(context, moment)| Backfilled { id: Uuid::now_v7(), moment, context };
+            runs.extend(contexts.into_iter().zip(named).map(run));
+        }
+        if lock(&self.shared.engine).runs_unfinished() + runs.len() > RUNS_MAX {
+            let text = format!("{RUNS_MAX} runs are unfinished; wait for some to end");
+            return Err(Error::new(Kind::Runner, text));
+        }
+        let watches: Vec<Arc<Watch>> = runs.iter().map(|run| Watch::new(run.id, News::Sent)).collect();
+        lock(&self.shared.watches).extend(watches.iter().map(|watch| (watch.id, Arc::clone(watch))));
+        self.step(Event::Backfill { workflow, schedule: cron.row, waits, runs });
+        self.shared.lose_late();
+        Ok(watches)
+    }
+
     /// This program declares the cron of that name no more: it runs where others do.
     pub fn withdraw_cron(&self, name: &str) {
         let _turn = self.shared.turn();
@@ -19,20 +79,78 @@ impl Runtime {
         self.step(Event::CronWithdrawn(name.into()));
     }
 
-    /// Registers a cron, or finds the one with the same three; with a name it is declared.
+    /// Registers or declares a cron: makes it, or finds the one that it is. One that is declared may have a body that decides its moments.
     ///
     /// # Errors
     /// A [`crate::port::Fault`] of the store.
-    pub fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {
+    ///
+    /// # Panics
+    /// If the body's place is not the one that [`Runtime::reserve`] gave for it just now.
+    pub fn put_cron(&self, cron: &NewCron<'_>, body: Option<CronBody>) -> Stored<Schedule> {
         let _turn = self.shared.turn();
         let row = self.shared.store.put_cron(cron)?;
-        match cron.name.is_empty() {
-            false => self.told(Event::CronDeclared(row.clone())),
-            true if self.shared.ready.load(Ordering::Acquire) => self.told(Event::Cron(row.clone())),
+        match (cron.origin, body) {
+            (Origin::Declared, Some(body)) => self.embody(&row, body),
+            (Origin::Declared, None) => self.told(Event::CronDeclared(row.clone(), None)),
+            _ if self.shared.ready.load(Ordering::Acquire) => self.told(Event::Cron(row.clone())),
             // They are all read when the runner begins.
-            true => self.wake_others(),
+            _ => self.wake_others(),
         }
         Ok(row)
+    }
+
+    /// Declares a cron whose moments a body decides.
+    fn embody(&self, row: &Schedule, body: CronBody) {
+        let CronBody { slot, backoff, allow_concurrent } = body;
+        let plan = Plan {
+            // Nothing beats: it only tells after how long a body that has not come back is told of.
+            interval: BODY_LONG,
+            jitter: Duration::ZERO,
+            timeout: None,
+            backoff,
+            failures_max: None,
+            polls_at_start: false,
+            by_calendar: true,
+        };
+        let declared = Declared {
+            row: TriggerRow {
+                name: row.name.as_str().into(),
+                workflow: row.workflow.as_str().into(),
+                interval_us: 0,
+                allow_concurrent,
+                origin_at: Wall(0),
+            },
+            overlap: overlap_of(row),
+        };
+        let state = TriggerState {
+            row: row.row,
+            enabled: true,
+            cursor: row.cursor.clone(),
+            last_fired_at: row.last_fired_at,
+            owner: row.owner,
+            others: Vec::new(),
+            grid: None,
+        };
+        let now = self.now();
+        let mut effects = Effects::default();
+        self.shared.schedules_changed();
+        let mut engine = lock(&self.shared.engine);
+        let (history, idle) = {
+            let mut polls = lock(&self.shared.polls);
+            self.shared.begin_polling(&mut polls);
+            let before = engine.place_of(&row.name);
+            let idle = before.filter(|&before| !polls.poller.is_at_work(before));
+            let history = polls.put(slot, before, &declared.row.name, Arc::new(plan), now.mono);
+            polls.poller.enable(slot, &state, false, now);
+            (history, idle)
+        };
+        engine.step(Event::History(history.into_iter().collect()), now, &mut effects);
+        engine.step(Event::CronDeclared(row.clone(), Some((slot, declared))), now, &mut effects);
+        if let Some(idle) = idle {
+            engine.step(Event::CalledOff(idle), now, &mut effects);
+        }
+        self.shared.carry_out(engine, effects);
+        self.wake_others();
     }
 
     /// Replaces a cron's expression and zone; false if there is none with that id.
@@ -121,6 +239,13 @@ impl Runtime {
         self.shared.schedules_changed();
         self.step(event);
         self.wake_others();
+    }
+}
+
+fn overlap_of(cron: &Schedule) -> Overlap {
+    match &cron.kind {
+        ScheduleKind::Cron { terms, .. } => terms.overlap,
+        ScheduleKind::Trigger { .. } => Overlap::Allow,
     }
 }
 

@@ -12,13 +12,19 @@ use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
 
 /// The engine of an owner; every time-out is an hour.
 pub fn engine(owner: i64, crons_enabled: bool) -> Engine {
+    making_up(1, owner, crons_enabled)
+}
+
+/// The same; it makes up for so many moments of a cron.
+#[allow(dead_code, reason = "not every test is about crons")]
+pub fn making_up(catchup_max: u64, owner: i64, crons_enabled: bool) -> Engine {
     let hour = Duration::from_secs(3600);
     let settings = Settings {
         task_timeout: hour,
         workflow_timeout: hour,
         interruptions_max: 20,
         crons_enabled,
-        catchup_max: 1,
+        catchup_max,
         contexts: Bounds::default(),
     };
     Engine::new(owner, settings, 1)

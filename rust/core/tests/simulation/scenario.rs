@@ -161,6 +161,7 @@ impl Scenario {
             },
             failures_max: if random.percent(25) { Some(2) } else { None },
             polls_at_start: random.percent(20),
+            by_calendar: false,
         };
         let row = TriggerRow {
             name: Arc::clone(&source.name),

@@ -8,7 +8,7 @@ use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::grid;
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight, NewCron, NewRun, Old,
-    Page, Place, Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter,
+    Origin, Page, Place, Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter,
     ScheduleKind, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange,
     TriggerRow, TriggerState, Try, Unfinished,
 };
@@ -151,6 +151,7 @@ impl State {
                 false => Receipt::Fenced,
             },
             Change::Run(change) => self.progress(change),
+            Change::TakeMoment { .. } | Change::LeaveMoment { .. } => unreachable!("there are no crons here"),
             Change::Declare { epoch, trigger, at } => match self.is_living(*epoch) {
                 true => Receipt::Declared(self.declare(*epoch, trigger, *at)),
                 false => Receipt::Fenced,
@@ -370,7 +371,7 @@ impl State {
             created_at: at,
             updated_at: at,
             owner: Some(epoch),
-            declared: false,
+            origin: Origin::Declared,
         };
         let state = state_of(&schedule);
         self.schedules.push(schedule);
@@ -672,6 +673,10 @@ impl Store for MemoryStore {
     }
 
     fn cron(&self, _id: Uuid) -> Stored<Option<Schedule>> {
+        nobody_asks()
+    }
+
+    fn cron_named(&self, _name: &str) -> Stored<Option<Schedule>> {
         nobody_asks()
     }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Admitted, Change, CronMove, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange, TriggerRow,
+    Admitted, Change, CronMove, Moment, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
@@ -41,6 +41,11 @@ impl<'c> Batch<'c> {
                 schedule::let_go(self.db, *epoch, trigger, *at)?;
                 Ok(Receipt::LetGo)
             }
+            Change::TakeMoment { epoch, row, seen, moment } => self.take_moment(*epoch, *row, *seen, *moment),
+            Change::LeaveMoment { epoch, row } => {
+                schedule::pass_moment(self.db, *row, Some(*epoch), None)?;
+                Ok(Receipt::LetGo)
+            }
             Change::History(stretches) => {
                 around(Step::History, || history::append(self.db, stretches))?;
                 for stretch in stretches {
@@ -66,6 +71,27 @@ impl<'c> Batch<'c> {
         Ok(Receipt::Declared(state))
     }
 
+    fn take_moment(&mut self, epoch: i64, row: i64, seen: Wall, moment: Wall) -> Result<Receipt, Failure> {
+        if !self.is_living(epoch)? {
+            return Ok(Receipt::Fenced);
+        }
+        let (mut state, workflow) = match schedule::moment(self.db, row, seen, moment)? {
+            (Moment::Yours(state), workflow) => (state, workflow),
+            (other, _) => return Ok(Receipt::Moment(other)),
+        };
+        if let Some(owner) = state.owner.filter(|&owner| owner != epoch)
+            && self.is_living(owner)?
+        {
+            return Ok(Receipt::Moment(Moment::Others));
+        }
+        schedule::pass_moment(self.db, row, state.owner, Some(epoch))?;
+        state.owner = Some(epoch);
+        let others = run::others(self.db, epoch, i64::MAX)?.remove(&row).unwrap_or_default();
+        let others = others.into_iter().filter(|other| other.may_go_on(&workflow));
+        state.others = others.map(|other| other.id).collect();
+        Ok(Receipt::Moment(Moment::Yours(state)))
+    }
+
     fn tick(&mut self, tick: &TickChange) -> Result<Receipt, Failure> {
         // A runner that was buried by mistake must not start what nobody would claim.
         if !self.is_living(tick.epoch)? || !around(Step::Cursor, || schedule::advance(self.db, tick))? {
@@ -86,6 +112,10 @@ impl<'c> Batch<'c> {
             schedule::fired(self.db, tick.schedule, tick.at)?;
         }
         schedule::disable(self.db, tick)?;
+        if let Some(step) = &tick.cron {
+            schedule::move_cron(self.db, step)?;
+            schedule::pass_moment(self.db, step.row, Some(tick.epoch), None)?;
+        }
         self.remember(tick, &fates)?;
         let cursor = cursor.map(str::to_owned);
         Ok(Receipt::Tick { fates, cursor })

@@ -1,11 +1,14 @@
-//! Rows of triggers and crons. Invariant: a trigger's name, a declared cron's name, and the workflow, expression and zone of a cron
-//! that was registered by hand, stand in at most one row.
+//! Rows of triggers, and what they have in common with those of crons. Invariant: a trigger's name stands in at most one row.
+
+mod cron;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::grid;
 use cloaca_core::port::{
-    CronMove, Forgotten, NewCron, Page, Schedule, ScheduleFilter, ScheduleKind, TickChange, TriggerRow,
+    Catchup, Forgotten, Origin, Page, Schedule, ScheduleFilter, ScheduleKind, Terms, TickChange, TriggerRow,
     TriggerState,
 };
 use cloaca_core::time::Wall;
@@ -15,7 +18,9 @@ use uuid::Uuid;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::owner;
 use crate::sqlite::run::{self, Other};
-use crate::sqlite::value::{id_at, micros, signed, wall_at, wall_maybe_at};
+use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
+
+pub use cron::{cron, cron_named, delete_cron, moment, move_cron, pass_moment, put_cron, update_cron};
 
 const TRIGGER: &str = "trigger";
 const CRON: &str = "cron";
@@ -24,9 +29,11 @@ const CRON: &str = "cron";
 macro_rules! columns {
     () => {
         "row, id, kind, name, workflow, interval_us, allow_concurrent, expression, timezone, next_at, enabled,
-         disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at, owner, declared_as IS NOT NULL"
+         disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at, owner, declared_as IS NOT NULL,
+         registered, context, overlap, catchup"
     };
 }
+use columns;
 
 fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
     Ok(Schedule {
@@ -43,7 +50,7 @@ fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         created_at: wall_at(row, 15)?,
         updated_at: wall_at(row, 16)?,
         owner: row.get(17)?,
-        declared: row.get(18)?,
+        origin: origin_of(row)?,
     })
 }
 
@@ -52,7 +59,27 @@ fn kind_of(row: &Row<'_>) -> rusqlite::Result<ScheduleKind> {
     if kind == TRIGGER {
         return Ok(ScheduleKind::Trigger { interval_us: row.get(5)?, allow_concurrent: row.get(6)? });
     }
-    Ok(ScheduleKind::Cron { expression: row.get(7)?, timezone: row.get(8)?, next_at: wall_maybe_at(row, 9)? })
+    let (overlap, catchup): (Option<String>, Option<String>) = (row.get(21)?, row.get(22)?);
+    let terms = Terms {
+        context: row.get::<_, Option<String>>(20)?.map(Arc::from),
+        overlap: overlap.and_then(|name| Overlap::from_name(&name)).unwrap_or_default(),
+        catchup: catchup.and_then(|name| Catchup::from_name(&name)).unwrap_or_default(),
+    };
+    Ok(ScheduleKind::Cron {
+        expression: row.get(7)?,
+        timezone: row.get(8)?,
+        next_at: wall_maybe_at(row, 9)?,
+        terms,
+    })
+}
+
+fn origin_of(row: &Row<'_>) -> rusqlite::Result<Origin> {
+    let (kind, is_declared, is_registered): (String, bool, bool) = (row.get(2)?, row.get(18)?, row.get(19)?);
+    Ok(match (is_registered, is_declared || kind == TRIGGER) {
+        (true, _) => Origin::Registered,
+        (false, true) => Origin::Declared,
+        (false, false) => Origin::OldRelease,
+    })
 }
 
 fn one(db: &Connection, sql: &str, params: impl Params) -> Result<Option<Schedule>, Failure> {
@@ -273,7 +300,7 @@ pub fn hand_on(db: &Connection, epoch: i64, rows: &[i64], remnant: Option<i64>) 
 /// Saves what a poll leaves on its trigger; false if `change`'s epoch does not hold the trigger any more.
 pub fn advance(db: &Connection, change: &TickChange) -> Result<bool, Failure> {
     const SQL: &str = "
-        UPDATE schedules SET cursor = coalesce(:cursor, cursor), last_at = :at, not_before = :not_before, wait_us = :wait_us
+        UPDATE schedules SET cursor = coalesce(:cursor, cursor), last_at = iif(kind = 'cron', last_at, :at), not_before = :not_before, wait_us = :wait_us
         WHERE row = :row AND owner = :epoch";
     let changed = db.prepare_cached(SQL)?.execute(named_params! {
         ":row": change.schedule,
@@ -316,177 +343,12 @@ pub fn polled(db: &Connection, row: i64, at: Wall) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Saves a cron's next and last moments, unless it was changed since they were decided.
-pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
-    const SQL: &str = "
-        UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at)
-        WHERE row = :row AND kind = 'cron' AND updated_at = :seen";
-    let params = named_params! {
-        ":row": step.row,
-        ":seen": step.seen.0,
-        ":next_at": micros(step.next_at),
-        ":last_at": micros(step.last_at),
-    };
-    db.prepare_cached(SQL)?.execute(params)?;
-    Ok(())
-}
-
-/// The cron that a call registers or a program declares, made if there is none.
-pub fn put_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Schedule, Failure> {
-    const TO_DATA: &str = "UPDATE schedules SET name = '', declared_as = NULL WHERE row = :row";
-    let same = same_cron(db, cron.workflow, cron.expression, cron.timezone)?;
-    if !cron.name.is_empty() {
-        return declare_cron(db, cron, same.filter(|same| same.name.is_empty()));
-    }
-    match same {
-        // What is registered by hand stays, whatever programs declare.
-        Some(same) if same.declared => {
-            db.prepare_cached(TO_DATA)?.execute(named_params! { ":row": same.row })?;
-            Ok(Schedule { name: String::new(), declared: false, ..same })
-        }
-        Some(same) => Ok(same),
-        None => insert_cron(db, cron, None),
-    }
-}
-
-/// The cron of a name, as it is declared now; `data` is the one that was registered by hand with the same three.
-fn declare_cron(db: &Connection, cron: &NewCron<'_>, data: Option<Schedule>) -> Result<Schedule, Failure> {
-    // Index schedules_cron_name.
-    const NAMED: &str = "
-        SELECT row, declared_as, workflow IS :workflow AND expression IS :expression AND timezone IS :timezone
-        FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' ORDER BY row";
-    const FORGET: &str =
-        "DELETE FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND row <> :keep";
-    const ADOPT: &str = "UPDATE schedules SET declared_as = :declared_as WHERE row = :row";
-    const CHANGE: &str = "
-        UPDATE schedules SET workflow = :workflow, expression = :expression, timezone = :timezone, next_at = :next_at,
-            declared_as = :declared_as, updated_at = max(:at, updated_at + 1)
-        WHERE row = :row";
-    let forget =
-        |keep: i64| db.prepare_cached(FORGET)?.execute(named_params! { ":name": cron.name, ":keep": keep });
-    if let Some(data) = data {
-        forget(data.row)?;
-        return Ok(data);
-    }
-    let declared_as = format!("{}\n{}\n{}", cron.workflow, cron.expression, cron.timezone);
-    let params = named_params! {
-        ":name": cron.name, ":workflow": cron.workflow, ":expression": cron.expression, ":timezone": cron.timezone,
-    };
-    let read =
-        |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, bool>(2)?));
-    let named: Vec<(i64, Option<String>, bool)> =
-        db.prepare_cached(NAMED)?.query_map(params, read)?.collect::<rusqlite::Result<_>>()?;
-    // Release 0.1.0 left one for each expression that a name ever had.
-    let known = named.iter().find(|(_, before, _)| before.is_some());
-    let known = known.or_else(|| named.iter().find(|(_, _, is_same)| *is_same)).or(named.last());
-    let Some((row, before, is_same)) = known else { return insert_cron(db, cron, Some(&declared_as)) };
-    forget(*row)?;
-    match before {
-        Some(before) if *before == declared_as => {}
-        None if *is_same => {
-            db.prepare_cached(ADOPT)?.execute(named_params! { ":row": row, ":declared_as": declared_as })?;
-        }
-        _ => {
-            db.prepare_cached(CHANGE)?.execute(named_params! {
-                ":row": row,
-                ":workflow": cron.workflow,
-                ":expression": cron.expression,
-                ":timezone": cron.timezone,
-                ":next_at": micros(cron.next_at),
-                ":declared_as": declared_as,
-                ":at": cron.at.0,
-            })?;
-        }
-    }
-    Ok(cron_in(db, *row)?.expect("a row found in this transaction is there"))
-}
-
-fn insert_cron(db: &Connection, cron: &NewCron<'_>, declared_as: Option<&str>) -> Result<Schedule, Failure> {
-    const SQL: &str = "
-        INSERT INTO schedules
-            (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as)
-        VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, 1, :at, :at, :declared_as)";
-    db.prepare_cached(SQL)?.execute(named_params! {
-        ":id": cron.id.to_string(),
-        ":name": cron.name,
-        ":workflow": cron.workflow,
-        ":expression": cron.expression,
-        ":timezone": cron.timezone,
-        ":next_at": micros(cron.next_at),
-        ":at": cron.at.0,
-        ":declared_as": declared_as,
-    })?;
-    Ok(cron_in(db, db.last_insert_rowid())?.expect("a row inserted in this transaction is there"))
-}
-
-fn cron_in(db: &Connection, row: i64) -> Result<Option<Schedule>, Failure> {
-    const SQL: &str = concat!("SELECT ", columns!(), " FROM schedules WHERE row = :row");
-    one(db, SQL, named_params! { ":row": row })
-}
-
-/// The one that was registered by hand, if there are several.
-fn same_cron(
-    db: &Connection,
-    workflow: &str,
-    expression: &str,
-    timezone: &str,
-) -> Result<Option<Schedule>, Failure> {
-    // Index schedules_cron.
-    const SQL: &str = concat!(
-        "SELECT ",
-        columns!(),
-        " FROM schedules
-        WHERE kind = 'cron' AND workflow = :workflow AND expression = :expression AND timezone = :timezone
-        ORDER BY name, row LIMIT 1"
-    );
-    let params = named_params! { ":workflow": workflow, ":expression": expression, ":timezone": timezone };
-    one(db, SQL, params)
-}
-
-/// Replaces a cron's expression and zone; false if there is no such cron.
-pub fn update_cron(
-    db: &Connection,
-    id: Uuid,
-    expression: &str,
-    timezone: &str,
-    next_at: Option<Wall>,
-    at: Wall,
-) -> Result<bool, Failure> {
-    const SQL: &str = "
-        UPDATE schedules
-        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = max(:at, updated_at + 1)
-        WHERE id = :id AND kind = 'cron'";
-    let Some(schedule) = cron(db, id)? else { return Ok(false) };
-    if let Some(other) =
-        same_cron(db, &schedule.workflow, expression, timezone)?.filter(|other| other.id != id)
-    {
-        return Err(Failure::Refused(format!(
-            "workflow '{}' already has a cron '{expression}' in '{timezone}': {}; change or delete that one",
-            schedule.workflow, other.id
-        )));
-    }
-    let changed = db.prepare_cached(SQL)?.execute(named_params! {
-        ":id": id.to_string(),
-        ":expression": expression,
-        ":timezone": timezone,
-        ":next_at": micros(next_at),
-        ":at": at.0,
-    })?;
-    Ok(changed == 1)
-}
-
-/// Deletes a cron and keeps its runs; false if there is no such cron.
-pub fn delete_cron(db: &Connection, id: Uuid) -> Result<bool, Failure> {
-    const SQL: &str = "DELETE FROM schedules WHERE id = :id AND kind = 'cron'";
-    Ok(db.prepare_cached(SQL)?.execute(named_params! { ":id": id.to_string() })? == 1)
-}
-
 /// Deletes the trigger and the crons of a name with what hangs on them, but for their runs, unless a living owner other than `epoch` polls it.
 pub fn forget(db: &Connection, epoch: i64, name: &str) -> Result<Forgotten, Failure> {
     // Indices schedules_trigger, schedules_cron_name.
     const FOUND: &str = "
         SELECT row, owner FROM schedules WHERE kind = 'trigger' AND name = :name
-        UNION ALL SELECT row, NULL FROM schedules WHERE kind = 'cron' AND name = :name AND name <> ''";
+        UNION ALL SELECT row, NULL FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND NOT registered";
     // Index ticks_schedule, and primary keys.
     const GONE: [&str; 3] = [
         "DELETE FROM ticks WHERE schedule = :row",
@@ -595,10 +457,4 @@ pub fn trigger(db: &Connection, name: &str) -> Result<Option<Schedule>, Failure>
     const SQL: &str =
         concat!("SELECT ", columns!(), " FROM schedules WHERE kind = 'trigger' AND name = :name");
     one(db, SQL, named_params! { ":name": name })
-}
-
-/// The cron with that id.
-pub fn cron(db: &Connection, id: Uuid) -> Result<Option<Schedule>, Failure> {
-    const SQL: &str = concat!("SELECT ", columns!(), " FROM schedules WHERE kind = 'cron' AND id = :id");
-    one(db, SQL, named_params! { ":id": id.to_string() })
 }

@@ -7,10 +7,11 @@ use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::port::{
-    Admitted, Cell, Change, Halt, NewCron, NewRun, Outcome, Page, Receipt, RunChange, RunEnd, RunFilter,
-    RunStatus, Schedule, ScheduleKind, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange,
-    TriggerRow,
+    Admitted, Catchup, Cell, Change, Halt, NewCron, NewRun, Origin, Outcome, Page, Receipt, RunChange,
+    RunEnd, RunFilter, RunStatus, Schedule, ScheduleKind, Store, Stored, Stretch, Table, TaskRecord,
+    TaskStatus, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -165,6 +166,7 @@ pub fn tick(trigger: &Schedule, epoch: i64, fires: Vec<NewRun>) -> TickChange {
         history: vec![],
         disable: None,
         wait_us: None,
+        cron: None,
     }
 }
 
@@ -218,12 +220,20 @@ pub fn new_cron(number: u128, expression: &str) -> NewCron<'_> {
     NewCron {
         id: id(number),
         name: "",
+        origin: Origin::Registered,
         workflow: "mail",
         expression,
         timezone: "UTC",
         next_at: Some(Wall(100)),
+        context: None,
+        overlap: Overlap::Allow,
+        catchup: Catchup::All,
         at: Wall(10),
     }
+}
+
+pub fn declared_cron<'a>(number: u128, name: &'a str, expression: &'a str) -> NewCron<'a> {
+    NewCron { name, origin: Origin::Declared, ..new_cron(number, expression) }
 }
 
 pub fn next_at(cron: &Schedule) -> Option<Wall> {

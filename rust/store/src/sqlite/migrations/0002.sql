@@ -27,10 +27,12 @@ ALTER TABLE schedules ADD COLUMN wait_us INTEGER;
 ALTER TABLE runs ADD COLUMN end_number INTEGER;
 CREATE INDEX runs_ended ON runs (schedule, context_hash, end_number) WHERE end_number IS NOT NULL;
 INSERT INTO meta (name, value) VALUES ('ends', 0);
--- A cron that a program declares is the one of its name, with its declaration; one that was registered by hand is known by its three.
+-- A cron with a name is the one of that name, with what was asked for by it; one that a call registered without is known by its three.
 ALTER TABLE schedules ADD COLUMN declared_as TEXT;
+ALTER TABLE schedules ADD COLUMN registered INTEGER NOT NULL DEFAULT 0;
+UPDATE schedules SET registered = 1 WHERE kind = 'cron' AND name = '';
 DROP INDEX schedules_cron;
-CREATE INDEX schedules_cron ON schedules (workflow, expression, timezone) WHERE kind = 'cron';
+CREATE UNIQUE INDEX schedules_cron ON schedules (workflow, expression, timezone) WHERE kind = 'cron' AND name = '';
 CREATE INDEX schedules_cron_name ON schedules (name) WHERE kind = 'cron' AND name <> '';
 CREATE UNIQUE INDEX schedules_declared ON schedules (name) WHERE kind = 'cron' AND declared_as IS NOT NULL;
 -- Attempts that ended with the wish to be made later and use up no retry either; until when the next one waits, and how long that was to be.
@@ -39,6 +41,10 @@ ALTER TABLE tasks ADD COLUMN not_before INTEGER;
 ALTER TABLE tasks ADD COLUMN wait_us INTEGER;
 -- What an attempt of an unfinished task left for the next one.
 ALTER TABLE tasks ADD COLUMN checkpoint TEXT;
+-- What a cron's runs find in their contexts beside the moment, and what they obey.
+ALTER TABLE schedules ADD COLUMN context TEXT;
+ALTER TABLE schedules ADD COLUMN overlap TEXT;
+ALTER TABLE schedules ADD COLUMN catchup TEXT;
 -- How attempts ended, but for those that completed at once, which their tasks' rows tell. They outlive the rows of tasks that are undecided
 -- again, and are in the order in which they were kept.
 CREATE TABLE tries (

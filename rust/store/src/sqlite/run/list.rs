@@ -14,13 +14,13 @@ use crate::sqlite::value::{count_at, hash_at, id_at, run_status_at, signed, wall
 macro_rules! select_runs {
     ($contexts:expr, $from:expr, $condition:expr) => {
         concat!(
-            "SELECT r.row, r.id, r.workflow, r.status, s.name, r.run_key, r.context_hash, r.scheduled_at,
+            "SELECT r.row, r.id, r.workflow, r.status, nullif(s.name, ''), r.run_key, r.context_hash, r.scheduled_at,
                 r.created_at, r.completed_at, r.error, r.started_at, nullif(r.error_type, ''),
                 r.cancelled, ",
             $contexts,
             " FROM ",
             $from,
-            " LEFT JOIN schedules AS s ON s.row = r.schedule AND s.kind = 'trigger' WHERE ",
+            " LEFT JOIN schedules AS s ON s.row = r.schedule WHERE ",
             $condition
         )
     };
@@ -35,7 +35,7 @@ macro_rules! page_of_runs {
                 concat!("runs AS r INDEXED BY ", $index),
                 $condition
             ),
-            " AND r.created_at >= :since AND (:schedule IS NULL OR r.schedule = :schedule)
+            " AND r.created_at >= :since AND (:schedule IS NULL OR r.schedule IN (:schedule, :other))
             AND (:workflow IS NULL OR r.workflow = :workflow)
             AND (:status IS NULL OR r.status = :status)
             AND (:key IS NULL OR r.run_key = :key)
@@ -85,8 +85,8 @@ pub const PLANS: [(&str, &str); 7] = [
 
 /// Runs, newest first.
 pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<RunRow>, Failure> {
-    let Some(schedule) = schedule_row(db, filter)? else { return Ok(Vec::new()) };
-    let sql = statement_for(filter, schedule);
+    let Some([schedule, other]) = schedule_rows(db, filter)? else { return Ok(Vec::new()) };
+    let sql = statement_for(filter, schedule, other);
     let mut statement = db.prepare_cached(sql)?;
     let until = filter.until.map_or(i64::MAX, |at| at.0);
     let below = match filter.after {
@@ -98,6 +98,7 @@ pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<RunRo
     };
     let params = named_params! {
         ":schedule": schedule,
+        ":other": other,
         ":workflow": filter.workflow,
         ":status": filter.status.map(RunStatus::name),
         ":key": filter.run_key,
@@ -121,23 +122,25 @@ pub fn place(db: &Connection, id: Uuid) -> Result<Option<Place>, Failure> {
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":id": id.to_string() }, place).optional()?)
 }
 
-/// The schedule that the filter asks for, if any; the outer none means that no run can match.
-fn schedule_row(db: &Connection, filter: &RunFilter) -> Result<Option<Option<i64>>, Failure> {
-    let Some(name) = &filter.trigger else { return Ok(Some(filter.schedule)) };
-    let row = schedule::trigger(db, name)?.map(|trigger| trigger.row);
-    let matches_other = filter.schedule.is_none_or(|schedule| Some(schedule) == row);
-    Ok(row.filter(|_| matches_other).map(Some))
+/// The schedules that the filter asks for, if any; the outer none means that no run can match. A name may have been polled before it was a
+/// cron, or the other way round.
+fn schedule_rows(db: &Connection, filter: &RunFilter) -> Result<Option<[Option<i64>; 2]>, Failure> {
+    let Some(name) = &filter.trigger else { return Ok(Some([filter.schedule, None])) };
+    let found = [schedule::trigger(db, name)?, schedule::cron_named(db, name)?];
+    let rows = found.into_iter().flatten().map(|schedule| schedule.row);
+    let mut rows = rows.filter(|&row| filter.schedule.is_none_or(|schedule| schedule == row));
+    Ok(rows.next().map(|row| [Some(row), rows.next()]))
 }
 
 /// The statement that reads the fewest rows. Of one key there are few runs, of those that are unfinished or ended badly fewer than of
 /// the others, and a schedule has one workflow.
-fn statement_for(filter: &RunFilter, schedule: Option<i64>) -> &'static str {
+fn statement_for(filter: &RunFilter, schedule: Option<i64>, other: Option<i64>) -> &'static str {
     match filter.status {
         _ if filter.run_key.is_some() => BY_KEY,
         Some(RunStatus::Pending | RunStatus::Running) => UNFINISHED,
         _ if filter.error_type.is_some() => BY_ERROR,
         Some(RunStatus::Failed | RunStatus::Cancelled) => BY_END,
-        _ if schedule.is_some() => BY_SCHEDULE,
+        _ if schedule.is_some() && other.is_none() => BY_SCHEDULE,
         _ if filter.workflow.is_some() => BY_WORKFLOW,
         _ => ANY,
     }
