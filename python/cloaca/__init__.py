@@ -93,11 +93,16 @@ __all__ = [
     "var_or",
 ]
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import testing as testing
+    from . import types as types
+else:
 
-def __getattr__(name: str) -> object:
-    """`cloaca.testing` is there when asked for, and costs a program that doesn't ask nothing."""
-    if name == "testing":
-        from importlib import import_module
+    def __getattr__(name: str) -> object:
+        """`cloaca.testing` and `cloaca.types` are there when asked for, and cost nothing until then."""
+        if name in ("testing", "types"):
+            from importlib import import_module
 
-        return import_module("cloaca.testing")
-    raise AttributeError(f"module 'cloaca' has no attribute {name!r}")
+            return import_module(f"cloaca.{name}")
+        raise AttributeError(f"module 'cloaca' has no attribute {name!r}")

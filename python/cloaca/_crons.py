@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .crew import Crew
     from .declarations import Declarations
+    from .types import CronExecutionRow, CronScheduleRow, CronStats
 
 _SAME_CRON = """
     SELECT other.id FROM schedules AS this JOIN schedules AS other ON other.workflow = this.workflow
@@ -63,30 +64,30 @@ class Crons:
 
     def list_cron_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[CronScheduleRow]:
         """Cron schedules in the order of their registration, at most 100 unless `limit` says more.
 
         `trigger_name` is the name of the trigger that declares it, or `None` for one that
         `register_cron_workflow` registered; `declared` says whether this program declares it.
         """
-        found: list[dict[str, Any]] = self._open().schedules.crons(
+        found: list[CronScheduleRow] = self._open().schedules.crons(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
         return [self._with_declared_here(row) for row in found]
 
-    def get_cron_schedule(self, schedule_id: str) -> dict[str, Any]:
+    def get_cron_schedule(self, schedule_id: str) -> CronScheduleRow:
         """One cron schedule.
 
         Raises:
             ScheduleError: (a `ValueError`) `Invalid schedule ID`, or `Failed to get cron schedule` for an
             unknown one.
         """
-        row = self._open().schedules.cron(check.schedule_id(schedule_id))
+        row: CronScheduleRow | None = self._open().schedules.cron(check.schedule_id(schedule_id))
         if row is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
-        return self._with_declared_here(dict(row))
+        return self._with_declared_here(row)
 
-    def _with_declared_here(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _with_declared_here(self, row: CronScheduleRow) -> CronScheduleRow:
         row["declared"] = row["trigger_name"] in self._declarations.crons
         return row
 
@@ -103,7 +104,7 @@ class Crons:
                 raise ScheduleError(
                     f"Failed to update cron schedule: {name} is {excerpt(value)}; it must be a str"
                 )
-        for other in engine.store.query(_SAME_CRON, [schedule_id, cron_expression, timezone]):
+        for other in engine.store.look(_SAME_CRON, [schedule_id, cron_expression, timezone]):
             raise ScheduleError(
                 f"Failed to update cron schedule: its workflow already has {cron_expression!r} in "
                 f"{timezone!r}, as schedule {other['id']}; change or delete that one"
@@ -129,14 +130,14 @@ class Crons:
 
     def get_cron_execution_history(
         self, schedule_id: str, limit: int | None = None, offset: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[CronExecutionRow]:
         """The slots that a cron schedule ran, newest first."""
         found = self._open().schedules.cron_runs(check.schedule_id(schedule_id), *check.page(limit, offset))
         if found is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
         return [rows.cron_execution(schedule_id, row) for row in found]
 
-    def get_cron_execution_stats(self, since: str | datetime) -> dict[str, Any]:
+    def get_cron_execution_stats(self, since: str | datetime) -> CronStats:
         """Cron runs since an RFC 3339 time: `total_executions successful_executions lost_executions
         success_rate` (per cent).
 

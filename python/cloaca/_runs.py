@@ -11,20 +11,19 @@ from . import check, registry, rows, why_run
 from .check import flag
 from .context import decode_value, encode_within, same
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
-from .run import Run
+from .run import Run, result_of
 from .workflow import Workflow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import timedelta
     from typing import Any
 
     from ._cloaca import Watch
     from .config import DefaultRunnerConfig
-    from .context import Context
+    from .crew import Crew
     from .declarations import Declarations
     from .result import WorkflowResult
+    from .types import ContextLike, Duration, RunDetails, RunRow, RunStatus
 
 
 _HOLDER = """
@@ -42,6 +41,7 @@ class Runs:
     if TYPE_CHECKING:
         _engine: Any
         _config: DefaultRunnerConfig
+        _crew: Crew
 
         _declarations: Declarations
         _paused: bool
@@ -58,8 +58,8 @@ class Runs:
 
     def execute(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         check: bool = False,
     ) -> WorkflowResult:
@@ -68,8 +68,8 @@ class Runs:
         A failing task is no exception unless `check` is true: look at `status`.
 
         Args:
-            workflow_name (str): a registered workflow.
-            context (Context | Mapping | None): what its first tasks get.
+            workflow_name (str | Workflow): a registered workflow.
+            context (ContextLike | None): what its first tasks get.
             check (bool): raise if the run fails or is cancelled, as `WorkflowResult.raise_for_failure` does.
 
         Raises:
@@ -85,32 +85,34 @@ class Runs:
 
     async def execute_async(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         check: bool = False,
     ) -> WorkflowResult:
-        """Like `execute`, without blocking the event loop."""
-        import asyncio
-
-        return await asyncio.to_thread(self.execute, workflow_name, context, check=check)
+        """Like `execute`, without blocking the event loop, and without a thread that waits."""
+        checks = flag(check, "check")
+        run = self._submit(workflow_name, context)
+        assert run._watch is not None, "a run that was submitted is watched"
+        result = result_of(await self._crew.awaiter.wait(run._watch))
+        return result.raise_for_failure() if checks else result
 
     def submit(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         run_key: str | None = None,
-        run_key_ttl: str | float | timedelta = RUN_KEY_TTL,
+        run_key_ttl: Duration = RUN_KEY_TTL,
     ) -> Run:
         """Starts a run and returns once it is kept; `Run.result` waits for its end.
 
         Args:
-            workflow_name (str): a registered workflow.
-            context (Context | Mapping | None): what its first tasks get.
+            workflow_name (str | Workflow): a registered workflow.
+            context (ContextLike | None): what its first tasks get.
             run_key (str | None): starts at most one run of its workflow while it holds: who comes with it
                 once more, in this program or another one, gets that run, however it ended.
-            run_key_ttl (str | float | timedelta): how long it holds: `"30d"`, seconds, a `timedelta`. The run
+            run_key_ttl (Duration): how long it holds: `"30d"`, seconds, a `timedelta`. The run
                 is kept as long, whatever `retention` says.
 
         Raises:
@@ -119,8 +121,7 @@ class Runs:
             What `execute` raises.
         """
         if run_key is not None:
-            name = _name_of(workflow_name)
-            return self.submit_many(name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
+            return self.submit_many(workflow_name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
         if run_key_ttl is not RUN_KEY_TTL:
             check.span(run_key_ttl, "run_key_ttl")
         run = self._submit(workflow_name, context)
@@ -143,19 +144,19 @@ class Runs:
 
     def submit_many(
         self,
-        workflow_name: str,
-        contexts: Iterable[Context | Mapping[str, Any] | None],
+        workflow_name: str | Workflow,
+        contexts: Iterable[ContextLike | None],
         *,
         run_keys: Iterable[str | None] | None = None,
-        run_key_ttl: str | float | timedelta = RUN_KEY_TTL,
+        run_key_ttl: Duration = RUN_KEY_TTL,
     ) -> list[Run]:
         """Starts a run for each context, all in one transaction, and returns once they are kept.
 
         Args:
-            workflow_name (str): a registered workflow.
+            workflow_name (str | Workflow): a registered workflow.
             contexts (Iterable): what the first tasks of each get.
             run_keys (Iterable | None): a run key for each context, or `None` for none; see `submit`.
-            run_key_ttl (str | float | timedelta): how long they hold.
+            run_key_ttl (Duration): how long they hold.
 
         Raises:
             ArgumentError: (a `ValueError`) as `submit`; the runs of the other keys are started.
@@ -201,13 +202,13 @@ class Runs:
             )
         return self.run(of)
 
-    def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
+    def _submit(self, workflow_name: object, context: ContextLike | None) -> Run:
         engine = self._working()
-        workflow_name = _name_of(workflow_name)
-        self._declarations.chosen.refuse(workflow_name)
+        name = _name_of(workflow_name)
+        self._declarations.chosen.refuse(name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
-        registry.workflow(workflow_name)
-        watch = engine.runs.submit(workflow_name, [encoded])[0]
+        registry.workflow(name)
+        watch = engine.runs.submit(name, [encoded])[0]
         return Run(self, watch.id, watch)
 
     def cancel(self, run_id: str) -> None:
@@ -251,13 +252,13 @@ class Runs:
     def list_runs(
         self,
         workflow: str | None = None,
-        status: str | None = None,
+        status: RunStatus | None = None,
         trigger: str | None = None,
         limit: int = check.PAGE_LIMIT,
         offset: int = 0,
         *,
         contexts: bool = True,
-    ) -> list[dict[str, Any]]:
+    ) -> list[RunRow]:
         """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
         started_at completed_at error_message`; with `contexts=False` without `context`, which is not read
         then."""
@@ -270,7 +271,7 @@ class Runs:
         )
         return [rows.run(row, contexts) for row in found]
 
-    def get_run(self, run_id: str) -> dict[str, Any] | None:
+    def get_run(self, run_id: str) -> RunDetails | None:
         """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
         started_at completed_at`)."""
         row = self._open().runs.run(check.run_id(run_id))
@@ -303,7 +304,7 @@ class Runs:
 
     def _why_elsewhere(self, row: dict[str, Any]) -> str:
         engine = self._open()
-        found = engine.store.query(_HOLDER, [row["id"]])
+        found = engine.store.look(_HOLDER, [row["id"]])
         holder = found[0] if found else {"owner": None, "cancelled": 0, "is_living": 0}
         owner = holder["owner"]
         if owner is not None and owner == engine.runs.owner():
@@ -315,6 +316,7 @@ class Runs:
 
 
 def _name_of(workflow: object) -> str:
+    """The name of a workflow, from that or from itself."""
     if isinstance(workflow, Workflow):
         return workflow.name
     return check.text(workflow, "workflow_name", WorkflowError)

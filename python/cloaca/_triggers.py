@@ -10,15 +10,16 @@ from time import monotonic
 from . import check, registry, rows, why
 from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
-from .job import Ticket
 from .near import LOOKED_MAX, hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
+    from ._cloaca import PollNow
     from .crew import Crew
     from .declarations import Declarations
+    from .types import CronScheduleRow, FireRow, TickAnswer, TickRow, TriggerExecutionRow, TriggerScheduleRow
 
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
@@ -53,17 +54,17 @@ class Triggers:
 
     def list_trigger_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[TriggerScheduleRow]:
         """Triggers in the order of their registration, at most 100 unless `limit` says more. `declared` says
         whether this program declares it, as one that is polled."""
-        found: list[dict[str, Any]] = self._open().schedules.triggers(
+        found: list[TriggerScheduleRow] = self._open().schedules.triggers(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
         return [self._with_polled_here(row) for row in found]
 
-    def get_trigger_schedule(self, trigger_name: str) -> dict[str, Any] | None:
+    def get_trigger_schedule(self, trigger_name: str) -> TriggerScheduleRow | None:
         """One trigger; `None` for an unknown name."""
-        row: dict[str, Any] | None = self._open().schedules.trigger(
+        row: TriggerScheduleRow | None = self._open().schedules.trigger(
             check.text(trigger_name, "trigger_name", TriggerError)
         )
         return None if row is None else self._with_polled_here(row)
@@ -99,13 +100,13 @@ class Triggers:
         if not self._declarations.forget(name):
             raise TriggerError(self._unknown_trigger(trigger_name))
 
-    def _with_polled_here(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _with_polled_here(self, row: TriggerScheduleRow) -> TriggerScheduleRow:
         row["declared"] = row["trigger_name"] in self._declarations.places
         return row
 
     def get_trigger_execution_history(
         self, trigger_name: str, limit: int | None = None, offset: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[TriggerExecutionRow]:
         """The runs that a trigger fired, newest first; empty for an unknown name."""
         found = self._open().schedules.trigger_runs(
             check.text(trigger_name, "trigger_name", TriggerError), *check.page(limit, offset)
@@ -115,7 +116,7 @@ class Triggers:
         schedule_id, fired = found
         return [rows.trigger_execution(schedule_id, row) for row in fired]
 
-    def ticks(self, trigger_name: str, last: int = 50) -> list[dict[str, Any]]:
+    def ticks(self, trigger_name: str, last: int = 50) -> list[TickRow]:
         """What a trigger's polls answered, newest first, with equal answers in a row as one."""
         found = self._open().schedules.ticks(
             check.text(trigger_name, "trigger_name", TriggerError), check.count(last, "last")
@@ -151,7 +152,7 @@ class Triggers:
             return f"{told}; it {why.undeclared(fired)}"
         return told
 
-    def tick(self, trigger_name: str, dry_run: bool = False) -> dict[str, Any]:
+    def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer:
         """Polls a trigger once, now, on this thread. A trigger that is a cron is run once, now, beside its
         calendar: its workflow starts with the context of a moment, which is now, and no moment is used up.
 
@@ -177,24 +178,21 @@ class Triggers:
             return self._tick_cron(cron, dry_run)
         # A trigger that was declared a moment ago has no row yet.
         places = self._declarations.places
-        while (ticket := engine.polls.poll_now(name)) is None or (ticket is False and name in places):
-            self._refuse_elsewhere(name)
-            if monotonic() > deadline or engine.wait_closing(0.005):
-                raise RunnerError(f"trigger {excerpt(trigger_name)} is being polled and does not come back")
-        if ticket is False:
-            if (owner := self._polled_by(name)) is not None:
-                raise TriggerError(
-                    f"trigger {excerpt(name)} is not declared in this program; runner {owner} of this store "
-                    "polls it, call tick there"
-                )
-            raise TriggerError(self._unknown_trigger(trigger_name))
+        begun: PollNow | Literal[False] | None = None
         try:
+            while not (begun := engine.polls.poll_now(name)) and (begun is None or name in places):
+                self._refuse_elsewhere(name)
+                if monotonic() > deadline or engine.wait_closing(0.005):
+                    raise RunnerError(f"trigger {excerpt(name)} is being polled and does not come back")
+            if not begun:
+                raise self._undeclared(name)
             before = self._kept_cursor(name)
+            decided = rows.tick(self._crew.poll_now(begun, dry_run))
         except BaseException:
-            # Ctrl-C, or a store that doesn't answer: the poll that was begun is called off.
-            engine.polls.poll_looked(Ticket(*ticket))
+            # Ctrl-C, or a store that doesn't answer: a poll that was begun is called off.
+            if begun:
+                begun.look()
             raise
-        decided = rows.tick(self._crew.poll_now(ticket, dry_run))
         engine.polls.flush(name)
         if not dry_run:
             # Fires with cursors: only the store knows which of them were taken.
@@ -202,14 +200,22 @@ class Triggers:
             decided["cursor"] = None if after in (before, None) else decode_value(after)
         return decided
 
-    def _tick_cron(self, cron: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+    def _undeclared(self, name: str) -> TriggerError:
+        if (owner := self._polled_by(name)) is not None:
+            return TriggerError(
+                f"trigger {excerpt(name)} is not declared in this program; runner {owner} of this store "
+                "polls it, call tick there"
+            )
+        return TriggerError(self._unknown_trigger(name))
+
+    def _tick_cron(self, cron: CronScheduleRow, dry_run: bool) -> TickAnswer:
         """Runs a cron once, beside its calendar."""
         engine = self._open()
         workflow = cron["workflow_name"]
         if registry.workflow(workflow) is None:
             error = f"trigger {excerpt(cron['trigger_name'])} {why.undeclared(workflow)}"
             return {"outcome": "error", "reason": error, "fires": [], "cursor": None}
-        context = {
+        context: dict[str, Any] = {
             "scheduled_time": rows.moment(engine.now()),
             "schedule_id": cron["id"],
             "schedule_timezone": cron["timezone"],
@@ -218,11 +224,11 @@ class Triggers:
         if not dry_run:
             encoded = encode_within(engine.context_bytes_max, context, "the context")
             engine.runs.submit(workflow, [encoded])[0].wait_started()
-        fires = [{"context": context, "run_key": None}]
+        fires: list[FireRow] = [{"context": context, "run_key": None}]
         return {"outcome": "fire", "reason": None, "fires": fires, "cursor": None}
 
     def _kept_cursor(self, name: str) -> Any:
-        kept = self._open().store.query(_CURSOR, [name])
+        kept = self._open().store.look(_CURSOR, [name])
         return kept[0]["cursor"] if kept else None
 
     def poll_soon(self, trigger_name: str) -> None:
@@ -256,17 +262,17 @@ class Triggers:
         declared = registry.triggers.get(name)
         return declared is not None and not self._declarations.chosen.has_trigger(declared)
 
-    def _cron_of(self, name: str) -> dict[str, Any] | None:
+    def _cron_of(self, name: str) -> CronScheduleRow | None:
         """The schedule of the cron that a trigger of this name is, or was."""
         engine = self._open()
-        found = engine.store.query(_CRON, [name])
-        row: dict[str, Any] | None = engine.schedules.cron(found[0]["id"]) if found else None
+        found = engine.store.look(_CRON, [name])
+        row: CronScheduleRow | None = engine.schedules.cron(found[0]["id"]) if found else None
         return row
 
     def _polled_by(self, name: str) -> int | None:
         """The number of the other living runner that polls a trigger."""
         engine = self._open()
-        owners = engine.store.query(_OWNER, [name])
+        owners = engine.store.look(_OWNER, [name])
         # A trigger that this program declares no more is still its runner's, and polled by nobody.
         return int(owners[0]["epoch"]) if owners and owners[0]["epoch"] != engine.runs.owner() else None
 

@@ -6,7 +6,7 @@ Decides what counts as an answer. Invariant: an answer that is none raises, and 
 from __future__ import annotations
 
 from .context import encode_within, fitting
-from .errors import TriggerError
+from .errors import CloacaError, TriggerError
 from .plain import plain
 from .result import SKIP, TriggerResult
 from .tick import Ticked
@@ -27,14 +27,20 @@ FIRES_MAX = 10_000
 class PartlyError(Exception):
     """A generator raised after it had given fires that carry their own cursors: those count."""
 
-    def __init__(self, results: list[TriggerResult], raised: Exception) -> None:
+    def __init__(self, results: list[TriggerResult], raised: BaseException) -> None:
         super().__init__(results, raised)
         self.results = results
         self.raised = raised
 
     def fires(self, bytes_max: int) -> list[Fire]:
-        """The fires that count."""
-        return [_fire(result, bytes_max) for result in self.results]
+        """The fires that count: those before one that can't be kept, which is then what went wrong."""
+        kept: list[Fire] = []
+        try:
+            for result in self.results:
+                kept.append(_fire(result, bytes_max))
+        except CloacaError as refused:
+            self.raised = refused
+        return kept
 
 
 def ruled(answer: object, tick: Tick | None, bytes_max: int) -> Ruling:
@@ -69,7 +75,8 @@ def _results(answer: Any) -> list[TriggerResult]:
                 raise TriggerError(
                     f"it gave more than {FIRES_MAX} results at once; give the rest at the next poll"
                 )
-    except Exception as raised:
+    except BaseException as raised:
+        # SystemExit and its like too: what was given before stays given.
         count = [result for result in results[:FIRES_MAX] if result._cursor is not None]
         if count and hasattr(answer, "__next__"):
             raise PartlyError(count, raised) from raised

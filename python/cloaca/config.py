@@ -11,8 +11,9 @@ from .near import hint, refuse_keywords
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from datetime import timedelta
-    from typing import Any, TypedDict
+    from typing import Any, ClassVar, TypedDict
+
+    from .types import Durability, Duration
 
     class Fields(TypedDict, total=False):
         """The fields of a `DefaultRunnerConfig`, as keywords."""
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
         cron_lost_threshold_minutes: int | None
         cron_max_recovery_age_seconds: float | None
         cron_max_recovery_attempts: int | None
-        durability: str | None
-        retention: str | float | timedelta | None
-        ticks_retention: str | float | timedelta | None
+        durability: Durability | None
+        retention: Duration | None
+        ticks_retention: Duration | None
         ticks_max: int | None
-        timer_resolution: str | float | timedelta | None
+        timer_resolution: Duration | None
         context_bytes_max: int | None
         max_pollers: int | None
 
@@ -104,7 +105,7 @@ class DefaultRunnerConfig:
     """
 
     __slots__ = tuple(_DEFAULTS)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     max_concurrent_tasks: int
     scheduler_poll_interval_ms: int
@@ -120,11 +121,11 @@ class DefaultRunnerConfig:
     cron_lost_threshold_minutes: int
     cron_max_recovery_age_seconds: float
     cron_max_recovery_attempts: int
-    durability: str | None
-    retention: str | float | timedelta | None
-    ticks_retention: str | float | timedelta
+    durability: Durability | None
+    retention: Duration | None
+    ticks_retention: Duration
     ticks_max: int
-    timer_resolution: str | float | timedelta | None
+    timer_resolution: Duration | None
     context_bytes_max: int
     max_pollers: int
 
@@ -151,11 +152,11 @@ class DefaultRunnerConfig:
         cron_lost_threshold_minutes: int | None = None,
         cron_max_recovery_age_seconds: float | None = None,
         cron_max_recovery_attempts: int | None = None,
-        durability: str | None = None,
-        retention: str | float | timedelta | None = None,
-        ticks_retention: str | float | timedelta | None = None,
+        durability: Durability | None = None,
+        retention: Duration | None = None,
+        ticks_retention: Duration | None = None,
         ticks_max: int | None = None,
-        timer_resolution: str | float | timedelta | None = None,
+        timer_resolution: Duration | None = None,
         context_bytes_max: int | None = None,
         max_pollers: int | None = None,
     ) -> None:

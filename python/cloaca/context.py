@@ -17,7 +17,7 @@ from .name import is_text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-    from typing import Any, NoReturn, Self, overload
+    from typing import Any, ClassVar, NoReturn, Self, overload
 
 DEPTH_MAX = 200
 """How many objects and arrays may stand inside one another, the context itself being the first."""
@@ -40,7 +40,7 @@ class Context:
     """
 
     __slots__ = ("_data",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     _data: dict[str, Any]
 

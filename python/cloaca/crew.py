@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import attempt
 from .answer import PartlyError, complete, is_awaitable, ruled
+from .awaiter import Awaiter
 from .duration import text_of
 from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
@@ -27,9 +28,9 @@ from .tick import TickBody, Ticked
 from .worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from ._cloaca import Engine
+    from ._cloaca import Engine, PollNow
     from .answer import Ruling
     from .job import TicketParts
     from .task import TaskDefinition
@@ -87,6 +88,7 @@ class Crew:
         self._worker = Worker(engine, self.tasks, hear)
         self._failing = Failing()
         self.teller = Teller(engine, self._start, hear)
+        self.awaiter = Awaiter(engine, self._start)
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -142,12 +144,14 @@ class Crew:
         self.bodies[slot] = None
         self.triggers[slot] = Retired(self.triggers[slot].name)
 
-    def poll_now(self, parts: TicketParts, dry_run: bool) -> Ruling:
-        """Calls a trigger's body on this thread and ends its poll; returns what it decided."""
-        ticket = Ticket(*parts)
+    def poll_now(self, begun: PollNow, dry_run: bool) -> Ruling:
+        """Calls a trigger's body on this thread and ends its poll; returns what it decided.
+
+        Whatever else is raised, Ctrl-C say, calls the poll off, as whoever asked for it does.
+        """
+        ticket = Ticket(*begun.ticket)
         body = self.bodies[ticket.slot]
         if body is None:
-            self.engine.polls.poll_looked(ticket)
             raise RunnerError(
                 f"trigger '{self.triggers[ticket.slot].name}' has just been declared again; try again"
             )
@@ -157,19 +161,11 @@ class Crew:
             answer = complete(body())
         except Exception as raised:
             error = raised
-        except BaseException:
-            # Ctrl-C, say: whoever asked for this poll has called it off.
-            self.engine.polls.poll_looked(ticket)
-            raise
-        try:
-            ruling = self._judged(ticket, answer, error)
-        except BaseException:
-            self.engine.polls.poll_looked(ticket)
-            raise
+        ruling = self._judged(ticket, answer, error)
         if dry_run:
-            self.engine.polls.poll_looked(ticket)
+            begun.look()
         else:
-            self.engine.polls.poll_answer(ticket, None, None, lambda *_: ruling)
+            begun.answer(ruling)
         return ruling
 
     def join(self, seconds: float) -> None:
@@ -201,6 +197,9 @@ class Crew:
                 continue
             if order[0] == "log":
                 say(_engine_log, order[1], "%s", order[2], about=order[3])
+                # A handler may have forked.
+                if attempt.is_forked(self._pid):
+                    return None
             elif order[0] == "poll_failed":
                 self._tell_program(*order[1:])
             elif order[0] == "close":
@@ -270,15 +269,27 @@ class Crew:
 
     def _ruling(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
         """What a poll's answer means, as plain data for the engine; ``None`` if it comes later."""
-        try:
-            return self._judged(ticket, answer, error)
-        except BaseException as raised:
+
+        def failed(raised: BaseException) -> Ruling:
             # SystemExit and KeyboardInterrupt too: on a poller they can only mean that this poll failed.
             slot, *_ = ticket
             return self._raised(slot, raised)
 
-    def _judged(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
-        """Like `_ruling`; what is no `Exception` is raised, for whoever polls in his own name."""
+        try:
+            return self._judged(ticket, answer, error, failed)
+        except BaseException as raised:
+            return failed(raised)
+
+    def _judged(
+        self,
+        ticket: TicketParts,
+        answer: object,
+        error: BaseException | None,
+        failed: Callable[[BaseException], Ruling] | None = None,
+    ) -> Ruling:
+        """Like `_ruling`; what is no `Exception` is raised, for whoever polls in his own name, unless
+        ``failed`` says what it means.
+        """
         tick = None
         if type(answer) is Ticked:
             tick, answer = answer.tick, answer.answer
@@ -289,7 +300,12 @@ class Crew:
         # What went wrong is told as ever, and what was given before counts. Not amidst the other exception:
         # that shows all that was given.
         fires = kept.fires(self.engine.context_bytes_max)
-        ruling = self._answered(ticket, None, None, kept.raised)
+        try:
+            ruling = self._answered(ticket, None, None, kept.raised)
+        except BaseException as raised:
+            if failed is None:
+                raise
+            ruling = failed(raised)
         assert isinstance(ruling, tuple), "an exception answers at once"
         if len(ruling) == 2:
             return fires, None, *ruling[:1], None, ruling[1]

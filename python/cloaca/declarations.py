@@ -131,7 +131,8 @@ class Declarations:
         """
         with self._lock:
             # Who declares it meanwhile waits here, and finds nothing kept.
-            if name in registry.triggers:
+            # Also what `cloaca.testing.isolated` has put aside.
+            if name in registry.triggers or name in self.places or name in self.crons:
                 raise TriggerError(
                     f"trigger {excerpt(name)} is declared in this program; call cloaca.unregister_trigger"
                     f"({name!r}) first"

@@ -15,8 +15,9 @@ from .frozen import Frozen
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import timedelta
-    from typing import Any
+    from typing import Any, ClassVar
+
+    from .types import Duration
 
 ATTEMPTS_MAX = 2**32 - 1
 PATTERNS_MAX = 1_000
@@ -230,7 +231,7 @@ class RetryPolicyBuilder(Frozen):
     """
 
     __slots__ = ("_fields",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     _fields: dict[str, Any]
 
@@ -304,9 +305,7 @@ class Backoff(Frozen):
     factor: float
     max_us: int
 
-    def __init__(
-        self, base: str | float | timedelta = "5s", factor: float = 2, max: str | float | timedelta = "30m"
-    ) -> None:
+    def __init__(self, base: Duration = "5s", factor: float = 2, max: Duration = "30m") -> None:
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 <= factor <= 1_000_000:
             raise TriggerError(f"factor is {excerpt(factor)}; it must be a number from 1 to 1000000")
         self._fill(
@@ -370,7 +369,7 @@ class RetryAfter(CloacaError):
 
     delay_us: int
 
-    def __init__(self, delay: str | float | timedelta) -> None:
+    def __init__(self, delay: Duration) -> None:
         super().__init__(delay)
         self.delay_us = microseconds_of(delay, "delay")
 

@@ -13,9 +13,9 @@ from .name import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import timedelta
-    from typing import Any, Self
+    from typing import Any, ClassVar, Self
+
+    from .types import ContextLike, Duration, RunStatus
 
 REASON_CHARS_MAX = 1024
 
@@ -60,10 +60,10 @@ class TriggerResult:
 
     @staticmethod
     def fire(
-        context: Context | Mapping[str, Any] | None = None,
+        context: ContextLike | None = None,
         *,
         run_key: str | None = None,
-        run_key_ttl: str | float | timedelta | None = None,
+        run_key_ttl: Duration | None = None,
         cursor: Any = None,
         dedup_key: str | None = None,
     ) -> TriggerResult:
@@ -253,14 +253,14 @@ def _checked_run_key(run_key: object, name: str = "run_key") -> str:
 class WorkflowResult(Frozen):
     """How a run stands or ended.
 
-    `status` is `Completed`, `Failed` or `Cancelled`, or `Pending`, `Running`, `Paused` while not yet final;
+    `status` is `Completed`, `Failed` or `Cancelled`, or `Pending`, `Running` while not yet final;
     `start_time` and `end_time` are RFC 3339 in UTC; `error_message` says which task failed with what error.
     """
 
     __slots__ = ("end_time", "error_message", "final_context", "start_time", "status")
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
-    status: str
+    status: RunStatus
     start_time: str
     end_time: str | None
     final_context: Context
@@ -269,7 +269,7 @@ class WorkflowResult(Frozen):
     def __init__(
         self,
         *,
-        status: str,
+        status: RunStatus,
         start_time: str,
         end_time: str | None,
         final_context: Context,

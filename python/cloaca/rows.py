@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .types import CronExecutionRow, Outcome, RunDetails, RunRow, TickAnswer, TriggerExecutionRow
+
 
 def moment(at_us: int) -> str:
     """A moment in microseconds since 1970 as results show it, RFC 3339 in UTC."""
@@ -20,15 +22,17 @@ def moment(at_us: int) -> str:
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def run(row: dict[str, Any], has_context: bool = True) -> dict[str, Any]:
+def run(row: dict[str, Any], has_context: bool = True) -> RunRow:
     """A run of a listing."""
-    shown = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}
+    shown: Any = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}
     if has_context:
         shown["context"] = decode_value(row["context"])
-    return shown | {name: row[name] for name in ("created_at", "started_at", "completed_at", "error_message")}
+    shown |= {name: row[name] for name in ("created_at", "started_at", "completed_at", "error_message")}
+    found: RunRow = shown
+    return found
 
 
-def run_with_tasks(row: dict[str, Any]) -> dict[str, Any]:
+def run_with_tasks(row: dict[str, Any]) -> RunDetails:
     """A run with what came out of it."""
     final = row["final_context"]
     return {
@@ -38,7 +42,7 @@ def run_with_tasks(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def cron_execution(schedule_id: str, row: dict[str, Any]) -> dict[str, Any]:
+def cron_execution(schedule_id: str, row: dict[str, Any]) -> CronExecutionRow:
     """A run as one of a cron's slots."""
     return {
         "id": row["id"],
@@ -51,7 +55,7 @@ def cron_execution(schedule_id: str, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def trigger_execution(schedule_id: str, row: dict[str, Any]) -> dict[str, Any]:
+def trigger_execution(schedule_id: str, row: dict[str, Any]) -> TriggerExecutionRow:
     """A run as one of a trigger's fires."""
     return {
         "id": row["id"],
@@ -64,7 +68,7 @@ def trigger_execution(schedule_id: str, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tick(ruling: Any) -> dict[str, Any]:
+def tick(ruling: Any) -> TickAnswer:
     """What a poll out of turn decided."""
     if isinstance(ruling, str):
         ruling = [], None, ruling, None, None
@@ -73,7 +77,7 @@ def tick(ruling: Any) -> dict[str, Any]:
     fires, cursor, reason, error, _ = ruling
     if cursor is None:
         cursor = next((own for *_, own, _ in reversed(fires) if own is not None), None)
-    outcome = "error" if error is not None else "fire" if fires else "skip"
+    outcome: Outcome = "error" if error is not None else "fire" if fires else "skip"
     return {
         "outcome": outcome,
         "reason": error if error is not None else reason or None,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    Rule = dict[str, Any]
+    from .types import Operator, Rule
 
 DEPTH_MAX = 50
 VALUE_DEPTH_MAX = 20
@@ -70,7 +70,7 @@ def always() -> Rule:
     return {"type": "Always"}
 
 
-def context_value(key: str, operator: str, value: Any = None) -> Rule:
+def context_value(key: str, operator: Operator, value: Any = None) -> Rule:
     """Runs if the context's value compares like this.
 
     A key with dots, such as `order.total`, is looked up within objects: at each the key itself is tried

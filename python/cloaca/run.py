@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ._cloaca import Watch
     from ._runs import Runs
+    from .types import RunStatus
 
 LOOK_SECONDS = 0.05
 """Between two looks at a run that another runner drives."""
@@ -33,12 +34,15 @@ class Run:
 
     __slots__ = ("_result", "_runner", "_watch", "id")
 
+    id: str
+
     def __init__(self, runner: Runs, run_id: str, watch: Watch | None) -> None:
         self._runner = runner
         self._watch = watch
         self._result: WorkflowResult | None = None
         self.id = run_id
 
+    # No `RunStatus`: of a choice, checkers take what one look saw for what the next one must see.
     @property
     def status(self) -> str:
         """Where it stands: `Pending`, `Running`, `Completed`, `Failed` or `Cancelled`.
@@ -137,7 +141,7 @@ class Run:
         return WorkflowError(f"run {self.id} is not kept any more; list_runs() shows those that are")
 
 
-def result_of(ended: tuple[str, str, str, str, str | None]) -> WorkflowResult:
+def result_of(ended: tuple[RunStatus, str, str, str, str | None]) -> WorkflowResult:
     """A run's end as the engine tells it."""
     status, started, finished, context, error = ended
     return WorkflowResult(

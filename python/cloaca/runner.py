@@ -7,6 +7,7 @@ Invariant: a runner that was shut down refuses every call but `shutdown`.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 import threading
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from .chosen import Chosen, TriggerRefs, WorkflowRefs
     from .config import Fields
+    from .types import Durability, Stats
+
 
 _KEYWORDS = ("triggers", "workflows", "paused")
 SHUTDOWN_SECONDS = 30.0
@@ -96,7 +99,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         database_url: str | os.PathLike[Any],
         config: DefaultRunnerConfig,
         *,
-        durability: str | None = None,
+        durability: Durability | None = None,
         triggers: TriggerRefs | None = None,
         workflows: WorkflowRefs | None = None,
         paused: bool = False,
@@ -105,8 +108,8 @@ class DefaultRunner(Runs, Crons, Triggers):
 
         Args:
             config (DefaultRunnerConfig): the settings; a copy is kept.
-            durability (str | None): `"full"` keeps what is committed through power loss, `"normal"` through
-            process death.
+            durability (Durability | None): `"full"` keeps what is committed through power loss, `"normal"`
+            through process death.
             triggers, workflows, paused: as `DefaultRunner` takes them.
 
         Raises:
@@ -147,7 +150,7 @@ class DefaultRunner(Runs, Crons, Triggers):
         self,
         url: str | os.PathLike[Any],
         config: DefaultRunnerConfig,
-        durability: str | None = None,
+        durability: Durability | None = None,
         start_us: int | None = None,
         chosen: Chosen = EVERYTHING,
         paused: bool = False,
@@ -230,9 +233,10 @@ class DefaultRunner(Runs, Crons, Triggers):
         finally:
             self._resuming.release()
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """Counts since the runner was made."""
-        return dict(self._open().stats())
+        counts: Stats = self._open().stats()
+        return counts
 
     def query(self, sql: str, params: Sequence[object] = ()) -> list[dict[str, Any]]:
         """Runs one read-only SQL statement on the runner's own store; rows as dicts.
@@ -347,9 +351,33 @@ class DefaultRunner(Runs, Crons, Triggers):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._shutdown_apart()
+
+    async def _shutdown_apart(self) -> None:
+        """Shuts down on a thread of its own: those of the loop may all wait for what only this ends."""
         import asyncio
 
-        await asyncio.to_thread(self.shutdown)
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        context = contextvars.copy_context()
+
+        def end() -> None:
+            error = None
+            try:
+                context.run(self.shutdown)
+            except BaseException as raised:
+                error = raised
+            # Nobody waits in a loop that was closed meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(tell, error)
+
+        def tell(error: BaseException | None) -> None:
+            if not ended.done():
+                ended.set_result(error)
+
+        threading.Thread(target=end, name="cloaca-shutdown").start()
+        if (error := await ended) is not None:
+            raise error
 
     def __repr__(self) -> str:
         state = "shut down" if self._closed else "paused" if self._paused else "open"

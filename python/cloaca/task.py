@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar, overload
 
-    Function = TypeVar("Function", bound=Callable[..., Any])
+    from .types import BackoffName, ConditionName, OnFailure, OnSuccess, Rule, TaskBody, TaskRefs
+
+    AnyTaskBody = TypeVar("AnyTaskBody", bound=TaskBody)
 
 _HANDLE_NAMES = ("handle", "task_handle")
 
@@ -98,41 +100,41 @@ class TaskDefinition:
 if TYPE_CHECKING:
 
     @overload
-    def task(function: Function, /) -> Function: ...
+    def task(function: AnyTaskBody, /) -> AnyTaskBody: ...
     @overload
     def task(
         *,
         id: str | None = None,
-        dependencies: Iterable[str | Callable[..., Any]] | None = None,
+        dependencies: TaskRefs | None = None,
         retry: RetryPolicy | None = None,
         retry_attempts: int | None = None,
-        retry_backoff: str | None = None,
+        retry_backoff: BackoffName | None = None,
         retry_delay_ms: float | None = None,
         retry_max_delay_ms: float | None = None,
-        retry_condition: str | None = None,
+        retry_condition: ConditionName | None = None,
         retry_jitter: bool | None = None,
-        on_success: Callable[..., Any] | None = None,
-        on_failure: Callable[..., Any] | None = None,
-        trigger_rules: dict[str, Any] | None = None,
-    ) -> Callable[[Function], Function]: ...
+        on_success: OnSuccess | None = None,
+        on_failure: OnFailure | None = None,
+        trigger_rules: Rule | None = None,
+    ) -> Callable[[AnyTaskBody], AnyTaskBody]: ...
 
 
 def task(
-    function: Callable[..., Any] | None = None,
+    function: TaskBody | None = None,
     /,
     *,
     id: str | None = None,
-    dependencies: Iterable[str | Callable[..., Any]] | None = None,
+    dependencies: TaskRefs | None = None,
     retry: RetryPolicy | None = None,
     retry_attempts: int | None = None,
-    retry_backoff: str | None = None,
+    retry_backoff: BackoffName | None = None,
     retry_delay_ms: float | None = None,
     retry_max_delay_ms: float | None = None,
-    retry_condition: str | None = None,
+    retry_condition: ConditionName | None = None,
     retry_jitter: bool | None = None,
-    on_success: Callable[..., Any] | None = None,
-    on_failure: Callable[..., Any] | None = None,
-    trigger_rules: dict[str, Any] | None = None,
+    on_success: OnSuccess | None = None,
+    on_failure: OnFailure | None = None,
+    trigger_rules: Rule | None = None,
     **unknown: Any,
 ) -> Any:
     """Declares a task in the workflow whose `with` block this stands in, and returns the function itself.

@@ -15,6 +15,7 @@ from .plain import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ._cloaca import Engine
@@ -82,6 +83,8 @@ class TaskHandle:
 
     __slots__ = ("_deferred", "_engine", "_held", "_job", "_open", "_waits", "task_id")
 
+    task_id: str
+
     def __init__(self, engine: Engine, job: Job, task_id: str, deferred: Deferred) -> None:
         self._deferred = deferred
         self._engine = engine
@@ -105,7 +108,9 @@ class TaskHandle:
         """Whether the task counts against ``max_concurrent_tasks`` now."""
         return self._held
 
-    def defer_until(self, condition: Any, poll_interval_ms: int = 1000, timeout: float | None = None) -> None:
+    def defer_until(
+        self, condition: Callable[[], object], poll_interval_ms: int = 1000, timeout: float | None = None
+    ) -> None:
         """Gives the task's concurrency slot back until ``condition()`` is true, then takes a slot again.
 
         When the runner shuts down meanwhile, the body ends here without an outcome: the attempt is not used

@@ -7,6 +7,7 @@ Decides nothing. Invariant: of one runner one such callback runs at a time, in t
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from threading import Condition
 
@@ -42,6 +43,7 @@ class Teller:
         self, engine: Engine, start: Callable[[str, Callable[[], None]], None], hear: Hear | None = None
     ) -> None:
         self.done = 0
+        self._pid = os.getpid()
         self._engine = engine
         self._hear = hear
         self._start = start
@@ -88,6 +90,8 @@ class Teller:
                 calls = self._waiting.popleft()
             for call in calls:
                 self._call(*call)
+                if attempt.is_forked(self._pid):
+                    return
             with self._changed:
                 self.done += 1
                 self._changed.notify_all()

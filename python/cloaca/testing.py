@@ -26,12 +26,13 @@ from .tick import Tick
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime, timedelta
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
     from typing import Any
 
     from .result import WorkflowResult
     from .run import Run
+    from .types import ContextLike, Duration, TaskBody, TickAnswer
     from .workflow import Workflow
 
 PATIENCE_SECONDS = 30.0
@@ -177,11 +178,11 @@ class Runner(DefaultRunner):
         """What the clock shows, RFC 3339 in UTC."""
         return moment(self._open().now())
 
-    def advance(self, span: str | float | timedelta) -> None:
+    def advance(self, span: Duration) -> None:
         """Moves the clock and does, in order, everything that becomes due on the way.
 
         Args:
-            span (str | float | timedelta): a duration such as `"1h"`, seconds, or a `timedelta`.
+            span (Duration): a duration such as `"1h"`, seconds, or a `timedelta`.
 
         Raises:
             RunnerError: (a `RuntimeError`) a body does not come back.
@@ -222,7 +223,7 @@ class Runner(DefaultRunner):
                 raised[0].add_note(f"and then {describe(error)}")
             raise raised[0]
 
-    def tick(self, trigger_name: Callable[..., Any] | str, dry_run: bool = False) -> dict[str, Any]:
+    def tick(self, trigger_name: Callable[..., Any] | str, dry_run: bool = False) -> TickAnswer:
         """Polls a trigger once, now, on this thread. Like `DefaultRunner.tick`, but that it also takes the
         trigger's function, and for `raise_errors`."""
         told = super().tick(_name_of(trigger_name), dry_run)
@@ -232,8 +233,8 @@ class Runner(DefaultRunner):
 
     def execute(
         self,
-        workflow_name: str,
-        context: Context | Mapping[str, Any] | None = None,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
         *,
         check: bool = False,
     ) -> WorkflowResult:
@@ -249,6 +250,19 @@ class Runner(DefaultRunner):
             self._advance(due)
         result = run.result()
         return result.raise_for_failure() if checks else result
+
+    async def execute_async(
+        self,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
+        *,
+        check: bool = False,
+    ) -> WorkflowResult:
+        """Like `execute`, without blocking the event loop."""
+        import asyncio
+
+        # The clock is moved meanwhile.
+        return await asyncio.to_thread(self.execute, workflow_name, context, check=check)
 
     _way_out = "; the clock stands still: advance the clock with runner.advance(...)"
 
@@ -267,7 +281,7 @@ class Runner(DefaultRunner):
     def replace_task(
         self,
         task: Callable[..., Any] | str,
-        fake: Callable[..., Any],
+        fake: TaskBody,
         *,
         workflow: str | Workflow | None = None,
     ) -> None:
@@ -338,7 +352,7 @@ class Runner(DefaultRunner):
         """
         return sum(tick["count"] for tick in self.ticks(_name_of(trigger), _RUNS_MAX))
 
-    def _submit(self, workflow_name: object, context: Context | Mapping[str, Any] | None) -> Run:
+    def _submit(self, workflow_name: object, context: ContextLike | None) -> Run:
         try:
             return super()._submit(workflow_name, context)
         except WorkflowError as error:

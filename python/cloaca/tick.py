@@ -12,10 +12,10 @@ from .duration import microseconds_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
     from typing import Any
 
     from ._cloaca import Engine
+    from .types import Duration, RunSummary
 
 
 class Tick:
@@ -42,6 +42,12 @@ class Tick:
         "scheduled_at",
         "trigger_name",
     )
+
+    trigger_name: str
+    scheduled_at: str
+    last_fired_at: str | None
+    consecutive_failures: int
+    last_error: str | None
 
     def __init__(
         self,
@@ -94,7 +100,7 @@ class Tick:
         return 0 if self._body is None else self._body.unfinished()
 
     @property
-    def last_run(self) -> dict[str, Any] | None:
+    def last_run(self) -> RunSummary | None:
         """The newest run that this trigger fired, as a dict of `list_runs(contexts=False)`; `None` if the
         store keeps none. It is read from the store when it is asked for.
 
@@ -103,7 +109,7 @@ class Tick:
         """
         return None if self._body is None else self._body.last_run()
 
-    def poll_after(self, delay: str | float | timedelta) -> None:
+    def poll_after(self, delay: Duration) -> None:
         """Asks for the next poll after this delay, beside what this one answers.
 
         It is polled on the first beat of its interval that is not earlier. The last call counts; when the
@@ -155,7 +161,7 @@ class TickBody:
         """How many runs of the trigger are not over."""
         return self._engine.polls.unfinished(self._slot)
 
-    def last_run(self) -> dict[str, Any] | None:
+    def last_run(self) -> RunSummary | None:
         """The newest run of the trigger, without its context."""
         found = self._engine.runs.runs(None, None, self._name, False, 1, 0)
         return rows.run(found[0], False) if found else None

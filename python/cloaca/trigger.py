@@ -28,11 +28,12 @@ from .workflow import Workflow
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
     from typing import Any, TypeVar, overload
 
-    Function = TypeVar("Function", bound=Callable[..., Any])
-    Duration = str | float | timedelta
+    from .types import CronBody, Duration, OnDisabled, OnPollFailed, Overlap, PollBody
+
+    AnyPollBody = TypeVar("AnyPollBody", bound=PollBody)
+    AnyCronBody = TypeVar("AnyCronBody", bound=CronBody)
 
 POLL_INTERVAL_US = 30_000_000
 OVERLAPS = ("allow", "skip", "queue", "buffer_one", "cancel_running")
@@ -77,8 +78,8 @@ class TriggerKind:
         max_consecutive_failures: int | None,
         on_error: Backoff | None,
         poll_at_start: bool,
-        on_poll_failed: Callable[[str, str, int], object] | None,
-        on_disabled: Callable[[str, str], object] | None,
+        on_poll_failed: OnPollFailed | None,
+        on_disabled: OnDisabled | None,
     ) -> None:
         self.workflow = workflow
         self.interval_us = interval_us
@@ -120,7 +121,18 @@ class TriggerDefinition:
 if TYPE_CHECKING:
 
     @overload
-    def trigger(function: Function, /) -> Function: ...
+    def trigger(function: AnyPollBody, /) -> AnyPollBody: ...
+    @overload
+    def trigger(
+        *,
+        workflow: str | Workflow | None = None,
+        on: str | Workflow | None = None,
+        name: str | None = None,
+        cron: str,
+        timezone: str | None = None,
+        allow_concurrent: bool = False,
+        overlap: Overlap | None = None,
+    ) -> Callable[[AnyCronBody], AnyCronBody]: ...
     @overload
     def trigger(
         *,
@@ -128,18 +140,18 @@ if TYPE_CHECKING:
         on: str | Workflow | None = None,
         name: str | None = None,
         poll_interval: Duration | None = None,
-        cron: str | None = None,
-        timezone: str | None = None,
+        cron: None = None,
+        timezone: None = None,
         allow_concurrent: bool = False,
         jitter: Duration | None = None,
         poll_timeout: Duration | None = None,
-        overlap: str | None = None,
+        overlap: Overlap | None = None,
         max_consecutive_failures: int | None = None,
         on_error: Backoff | None = None,
         poll_at_start: bool = False,
-        on_poll_failed: Callable[[str, str, int], object] | None = None,
-        on_disabled: Callable[[str, str], object] | None = None,
-    ) -> Callable[[Function], Function]: ...
+        on_poll_failed: OnPollFailed | None = None,
+        on_disabled: OnDisabled | None = None,
+    ) -> Callable[[AnyPollBody], AnyPollBody]: ...
 
 
 def trigger(
@@ -155,12 +167,12 @@ def trigger(
     allow_concurrent: bool = False,
     jitter: Duration | None = None,
     poll_timeout: Duration | None = None,
-    overlap: str | None = None,
+    overlap: Overlap | None = None,
     max_consecutive_failures: int | None = None,
     on_error: Backoff | None = None,
     poll_at_start: bool = False,
-    on_poll_failed: Callable[[str, str, int], object] | None = None,
-    on_disabled: Callable[[str, str], object] | None = None,
+    on_poll_failed: OnPollFailed | None = None,
+    on_disabled: OnDisabled | None = None,
     **unknown: Any,
 ) -> Any:
     """Registers a function that every runner polls, and returns the function itself.
@@ -263,8 +275,8 @@ def _kind(
     max_consecutive_failures: int | None,
     on_error: Backoff | None,
     poll_at_start: bool,
-    on_poll_failed: Callable[[str, str, int], object] | None,
-    on_disabled: Callable[[str, str], object] | None,
+    on_poll_failed: OnPollFailed | None,
+    on_disabled: OnDisabled | None,
 ) -> TriggerKind:
     """What these arguments mean, once they are checked. The same ones are checked once."""
     interval_us = (

@@ -9,10 +9,13 @@ from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
+    from .types import CronScheduleRow, TickRow
 
-def sentence(trigger: dict[str, Any], ticks: list[dict[str, Any]]) -> str:
+
+def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
     """One sentence about a trigger, from its row with `standing`, and its newest tick."""
     name = f"trigger '{trigger['trigger_name']}'"
     standing = trigger["standing"]
@@ -47,7 +50,7 @@ def undeclared(workflow: str) -> str:
     )
 
 
-def of_cron(name: str, cron: dict[str, Any], is_declared: bool) -> str:
+def of_cron(name: str, cron: CronScheduleRow, is_declared: bool) -> str:
     """One sentence about a trigger that is a cron, from its schedule."""
     last = cron["last_run_at"]
     before = f"; it ran last at {last}" if last else "; it has not run yet"
@@ -76,11 +79,11 @@ def _absent(trigger: dict[str, Any]) -> str:
     return "is not polled: this program does not declare it, and no other runner of the store polls it"
 
 
-def _ending(last: dict[str, Any] | None) -> str:
+def _ending(last: TickRow | None) -> str:
     return "" if last is None else f"; before that it {_told(last)}"
 
 
-def _told(last: dict[str, Any]) -> str:
+def _told(last: TickRow) -> str:
     count = last["count"]
     since = f"since {last['first_at']}" if count > 1 else f"at {last['first_at']}"
     reason = f": {last['reason']}" if last["reason"] else ""

@@ -74,6 +74,8 @@ class WorkflowBuilder:
         "name",
     )
 
+    name: str
+
     def __init__(
         self,
         name: str,

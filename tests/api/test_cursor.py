@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 import threading
@@ -337,3 +338,39 @@ def test_a_dedup_key_is_checked() -> None:
     with pytest.raises(cloaca.TriggerError, match="leave one out"):
         cloaca.TriggerResult.fire({}, dedup_key="a", cursor=1)
     assert copy.copy(cloaca.TriggerResult.fire({}, dedup_key="a")).dedup_key == "a"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+def test_what_a_generator_gave_counts_whatever_it_raised(
+    runner: cloaca.DefaultRunner, kind: type[BaseException]
+) -> None:
+    declare()
+
+    @cloaca.trigger(
+        workflow="work", name="raises", poll_interval="20ms", on_error=cloaca.Backoff(base="20ms")
+    )
+    def poll(tick: cloaca.Tick) -> Iterator[cloaca.TriggerResult]:
+        start = tick.cursor or 0
+        yield cloaca.TriggerResult.fire({"n": start}, cursor=start + 1)
+        raise kind
+
+    eventually(lambda: len(runner.list_runs()) >= 2)
+    runs = runner.list_runs()
+    assert [run["context"]["n"] for run in reversed(runs)] == list(range(len(runs)))
+
+
+def test_what_was_given_before_a_fire_that_is_too_large_counts(runner: cloaca.DefaultRunner) -> None:
+    declare()
+
+    @cloaca.trigger(workflow="work", name="raises", poll_interval=NEVER)
+    def poll(tick: cloaca.Tick) -> Iterator[cloaca.TriggerResult]:
+        yield cloaca.TriggerResult.fire({"n": 1}, cursor=1)
+        yield cloaca.TriggerResult.fire({"n": "x" * (17 << 20)}, cursor=2)
+        raise ValueError("boom")
+
+    told = runner.tick("raises")
+    assert (told["outcome"], told["cursor"]) == ("error", 1)
+    assert (
+        "too large" in runner.ticks("raises")[0]["reason"] or "bytes" in runner.ticks("raises")[0]["reason"]
+    )
+    assert [run["context"] for run in runner.list_runs()] == [{"n": 1}]

@@ -108,6 +108,41 @@ def test_a_trigger_is_forgotten_while_its_poll_is_in_flight(url: str) -> None:
         assert runner.list_trigger_schedules() == runner.list_runs() == []
 
 
+def test_what_is_forgotten_in_flight_and_declared_again_is_polled_anew(url: str) -> None:
+    declare_workflow()
+    entered, go = threading.Event(), threading.Event()
+    cursors: list[object] = []
+
+    def declare() -> None:
+        @cloaca.trigger(workflow="report", name="inbox", poll_interval="1ms")
+        def inbox(tick: cloaca.Tick) -> cloaca.TriggerResult:
+            cursors.append(tick.cursor)
+            entered.set()
+            go.wait(WAIT)
+            number = tick.cursor or 0
+            return cloaca.TriggerResult.fire({"n": number}, cursor=number + 1)
+
+    declare()
+    with cloaca.DefaultRunner(url) as runner:
+        assert entered.wait(WAIT)
+        cloaca.unregister_trigger("inbox")
+        runner.forget("inbox")
+        declare()
+        go.set()
+        eventually(lambda: cursors[:4] == [None, None, 1, 2])
+
+
+def test_what_a_test_has_put_aside_is_not_forgotten(url: str) -> None:
+    cloaca.trigger(name="inbox", poll_interval="1ms")(lambda: False)
+    with cloaca.DefaultRunner(url) as runner:
+        with (
+            cloaca.testing.isolated(),
+            pytest.raises(cloaca.TriggerError, match="declared in this program"),
+        ):
+            runner.forget("inbox")
+        eventually(lambda: bool(runner.ticks("inbox")))
+
+
 def test_listings_say_what_this_program_declares(url: str) -> None:
     declare_workflow()
     cloaca.trigger(workflow="report", name="inbox", poll_interval="24h")(lambda: False)

@@ -112,3 +112,33 @@ def test_a_body_that_outlives_the_interpreter_leaves_the_exit_code_alone(kind: s
         check=False,
     )
     assert done.returncode == 3, done.stderr
+
+
+SECOND = """
+    import sys
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    import cloaca
+
+    if sys.version_info >= (3, 13):
+        other = interpreters.create("legacy")
+    else:
+        other = interpreters.create(isolated=False)
+    print(interpreters.run_string(other, "import sys; sys.path[:0] = %r; import cloaca" % sys.path))
+    assert cloaca.DefaultRunner(":memory:").stats()
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="before, each interpreter finds the right methods")
+def test_a_second_interpreter_of_the_process_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SECOND)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert "one interpreter a process" in done.stdout + done.stderr
+    assert "TypeError" not in done.stdout + done.stderr

@@ -117,6 +117,14 @@ PLACES = {
     with cloaca.WorkflowBuilder("forks"):
         cloaca.task(id="t")(forks)
     """,
+    "a callback of failed polls": """
+    import logging
+    logging.disable(logging.CRITICAL)
+
+    @cloaca.trigger(workflow="w", poll_interval="1ms", on_poll_failed=fork)
+    def forks():
+        raise ValueError
+    """,
     "a callback": """
     with cloaca.WorkflowBuilder("forks"):
         cloaca.task(id="t", on_success=fork)(note_task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -144,3 +145,30 @@ def test_a_tick_that_is_called_off_before_its_body_leaves_the_trigger_polled(
         pass
     assert polled.acquire(timeout=20)
     assert runner.tick("watch")["outcome"] == "skip"
+
+
+INTERRUPTS = 100
+
+
+def test_an_interrupt_anywhere_in_a_tick_leaves_the_trigger_polled(runner: cloaca.DefaultRunner) -> None:
+    polled = threading.Semaphore(0)
+
+    @cloaca.trigger(poll_interval="5ms")
+    def watch() -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            polled.release()
+        return False
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for number in range(INTERRUPTS):
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.00003 * number)
+                while True:
+                    runner.tick("watch")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    while polled.acquire(blocking=False):
+        pass
+    assert polled.acquire(timeout=SECONDS), runner.why("watch")

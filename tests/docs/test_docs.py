@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import cloaca
+
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_MAX = 60
 BLOCK = re.compile(
@@ -69,3 +71,12 @@ def test_every_output_block_belongs_to_a_program() -> None:
         text = page.read_text()
         matched = sum(match["output"] is not None for match in BLOCK.finditer(text))
         assert text.count("<!-- output -->") == matched, page.name
+
+
+def test_the_api_page_has_every_name_once_and_an_example_of_each_noun() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    # A function that shares its name with its module is asked for in that.
+    shown = [name.rpartition(".")[2] for name in re.findall(r"^::: cloaca\.(.+)$", text, re.MULTILINE)]
+    assert sorted(shown) == sorted([*set(cloaca.__all__) - {"__version__"}, "testing", "types"])
+    nouns = text.split("\n## ")[1:]
+    assert [noun.split("\n")[0] for noun in nouns if BLOCK.search(noun) is None] == ["Tenant"]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::port::{Fault, Halt, Schedule, Store};
-use cloaca_core::runtime::Runtime;
+use cloaca_core::runtime::{Flush, Runtime};
 
 use crate::error;
 use crate::fork::{is_forked, refuse_after_fork};
@@ -75,10 +75,11 @@ impl Handle {
     pub fn asked<T: Send + 'static>(
         &self,
         py: Python<'_>,
+        flushing: impl FnOnce(&Runtime) -> Flush + Send,
         ask: impl FnOnce(&dyn Store, &Halt) -> Result<T, Fault> + Send + 'static,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
-        flush(py, runtime, Runtime::flushing_all)?;
+        flush(py, runtime, flushing)?;
         let halt = Halt::default();
         let asked = halt.clone();
         let answer =

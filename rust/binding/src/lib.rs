@@ -14,7 +14,9 @@ mod file_locks;
 mod fork;
 mod gil;
 mod handle;
+mod interpreter;
 mod jobs;
+mod poll_now;
 mod polls;
 mod runs;
 mod schedules;
@@ -77,12 +79,14 @@ fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
 /// The native half of cloaca.
 #[pymodule(gil_used = true)]
 fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    interpreter::claim(module.py())?;
     #[cfg(target_os = "linux")]
     file_locks::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<jobs::Jobs>()?;
+    module.add_class::<poll_now::PollNow>()?;
     module.add_class::<polls::Polls>()?;
     module.add_class::<runs::Runs>()?;
     module.add_class::<schedules::Schedules>()?;

@@ -14,6 +14,7 @@ use cloaca_core::time::Wall;
 
 use crate::gil::free;
 use crate::handle::Handle;
+use crate::poll_now::PollNow;
 use crate::wait::flush;
 use crate::{convert, work};
 
@@ -151,20 +152,19 @@ impl Polls {
         free(py, || runtime.unfinished_of(slot))
     }
 
-    /// The right to poll a trigger out of turn; `None` while another of its polls is in flight, `False` if it is not declared here.
+    /// A poll of a trigger out of turn, which has begun; `None` while another of its polls is in flight, `False` if it is not declared here.
     fn poll_now(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
         let runtime = self.handle.runtime(py)?;
         let row = self.handle.trigger_row(py, name)?;
         let row = row.map(|row| row.row);
-        let polled =
-            free(py, || row.filter(|&row| runtime.standing(row).is_some()).map(|row| runtime.poll_now(row)))?;
-        let Some(begun) = polled else {
-            return Ok(false.into_pyobject(py)?.to_owned().into_any().unbind());
-        };
-        match begun {
-            Some((ticket, began)) => Ok(work::parts_of(ticket, began).into_pyobject(py)?.into_any().unbind()),
-            None => Ok(py.None()),
-        }
+        let begin =
+            |row| runtime.poll_now(row).map(|(ticket, began)| PollNow::new(&self.handle, ticket, began));
+        let polled = free(py, || row.filter(|&row| runtime.standing(row).is_some()).map(begin))?;
+        Ok(match polled {
+            None => false.into_pyobject(py)?.to_owned().into_any().unbind(),
+            Some(None) => py.None(),
+            Some(Some(begun)) => Py::new(py, begun)?.into_any(),
+        })
     }
 
     /// Wants a poll of the trigger in a place as soon as it may be.
@@ -179,7 +179,7 @@ impl Polls {
         flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))
     }
 
-    /// Ends a poll whose answer came later, or that was out of turn. With an `error` the answer does not count.
+    /// Ends a poll whose answer came later. With an `error` the answer does not count.
     fn poll_answer(
         &self,
         py: Python<'_>,
@@ -193,14 +193,6 @@ impl Polls {
             None => Ok(answer),
         };
         work::finish(self.handle.runtime(py)?, ticket, answer, slow, self.handle.generation)
-    }
-
-    /// Ends a poll out of turn without a trace.
-    fn poll_looked(&self, py: Python<'_>, ticket: work::TicketParts) -> PyResult<()> {
-        let runtime = self.handle.runtime(py)?;
-        let (ticket, _) = work::ticket_of(ticket);
-        free(py, || runtime.poll_looked(ticket))?;
-        Ok(())
     }
 
     /// Where a trigger stands: its row with `standing`, a dict, or `None` if it is not polled here.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::port::{Page, RunFilter, RunStatus};
-use cloaca_core::runtime::{Runtime, Wanted};
+use cloaca_core::runtime::{Heard, Runtime, Wanted};
 
 use crate::gil::{free, quick};
 use crate::handle::{Handle, parse_run_id, span_of};
@@ -53,6 +53,22 @@ impl Runs {
         let runtime = self.handle.runtime(py)?;
         let id = parse_run_id(py, id)?;
         Ok(free(py, || runtime.watch(id))?.map(|watch| self.handle.watched(watch)))
+    }
+
+    /// Waits at most `seconds` for the ends of runs that are heard of: their ids; `True` once the runner begins to close, for whom it is news;
+    /// `None` when nothing can come any more.
+    fn hear(&self, py: Python<'_>, knows_closing: bool, seconds: f64) -> PyResult<Py<PyAny>> {
+        let runtime = self.handle.runtime(py)?;
+        let heard = free(py, || runtime.hear_runs(knows_closing, span_of(seconds)))?;
+        Ok(match heard {
+            Heard::Ended(ids) => {
+                let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+                ids.into_pyobject(py)?.unbind()
+            }
+            Heard::Closing => true.into_pyobject(py)?.to_owned().into_any().unbind(),
+            Heard::Nothing => PyList::empty(py).into_any().unbind(),
+            Heard::Over => py.None(),
+        })
     }
 
     /// Asks for a run's end; false if it is unknown or final.

@@ -66,6 +66,12 @@ impl Watch {
         }
     }
 
+    /// Has `Runs.hear` tell of the run's end; true if that has come already, and is not told.
+    fn hear(&self, py: Python<'_>) -> PyResult<bool> {
+        refuse_after_fork(py, self.generation)?;
+        free(py, || self.watch.hear())
+    }
+
     /// Waits until the run is kept.
     fn wait_started(&self, py: Python<'_>) -> PyResult<()> {
         refuse_after_fork(py, self.generation)?;

@@ -87,13 +87,22 @@ pub fn finish(
     if is_forked(generation) {
         return Ok(());
     }
+    end(slow.py(), runtime, ticket, began, ruling)
+}
+
+/// Ends a poll with a ruling as `slow` says it, which is made already.
+pub fn finish_with(runtime: &Runtime, ticket: Ticket, began: Now, ruling: &Bound<'_, PyAny>) -> PyResult<()> {
+    end(ruling.py(), runtime, ticket, began, read(ruling)?)
+}
+
+fn end(py: Python<'_>, runtime: &Runtime, ticket: Ticket, began: Now, ruling: Ruling) -> PyResult<()> {
     match ruling {
         Ruling::Skip(reason, pause) => runtime.poll_skipped(ticket, &reason, began, pause),
         Ruling::Tick(answer) => {
             let bytes: usize = answer.fires.iter().map(|fire| fire.context.len()).sum();
             match bytes > LIGHT_BYTES_MAX {
                 // Each context is hashed.
-                true => free(slow.py(), || runtime.poll_ended(ticket, began, answer))?,
+                true => free(py, || runtime.poll_ended(ticket, began, answer))?,
                 false => runtime.poll_ended(ticket, began, answer),
             }
         }
@@ -123,7 +132,10 @@ fn ruled(
         Ok(value) => (parts, value, py.None()).into_pyobject(py)?,
         Err(error) => (parts, py.None(), error.into_value(py)).into_pyobject(py)?,
     };
-    let ruling = call(slow, arguments)?;
+    read(&call(slow, arguments)?)
+}
+
+fn read(ruling: &Bound<'_, PyAny>) -> PyResult<Ruling> {
     if ruling.is_none() {
         return Ok(Ruling::Pending);
     }

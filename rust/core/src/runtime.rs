@@ -9,6 +9,7 @@ mod clock;
 mod closing;
 mod flights;
 mod forget;
+mod hear;
 mod jobs;
 mod keeper;
 mod liaison;
@@ -53,6 +54,7 @@ use crate::workflow::Workflow;
 pub use answers::{Answer, AskedFire};
 pub use clock::Clock;
 pub use forget::Kept;
+pub use hear::Heard;
 pub use jobs::{Beginning, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use pollers::PollTurn;
@@ -145,6 +147,7 @@ struct Shared {
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
     /// Whoever waited was told that no news will come.
     has_lost: AtomicBool,
+    hearers: hear::Hearers,
     /// Held by who changes a schedule, from the store to the engine.
     schedules: Mutex<()>,
     schedules_version: AtomicU64,
@@ -244,6 +247,7 @@ impl Runtime {
             cancels: Mutex::default(),
             watches: Mutex::default(),
             has_lost: AtomicBool::new(false),
+            hearers: hear::Hearers::default(),
             schedules: Mutex::default(),
             schedules_version: AtomicU64::new(0),
             questions: Mutex::default(),

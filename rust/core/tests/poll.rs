@@ -270,7 +270,7 @@ fn a_poll_out_of_turn_moves_no_beat_and_never_doubles_one() {
 #[test]
 fn a_trigger_polled_elsewhere_is_left_alone_until_it_is_given_back() {
     let mut poller = poller(vec![plan(100)]);
-    poller.park(0);
+    poller.park(0, at_ms(100));
     assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
     assert_eq!(poller.poll_now(0, at_ms(1000)), None);
     poller.enable(0, &row(1), false, now(at_ms(1010)));

@@ -488,7 +488,10 @@ impl Display for Note {
                 f.write_str(". Give bodies a time-out of their own, or raise max_pollers")
             }
             Self::TickDiscarded { trigger } => {
-                write!(f, "trigger '{trigger}': another runner polls it now; its last poll was discarded")
+                write!(
+                    f,
+                    "trigger '{trigger}': its last poll was discarded: another runner polls it now, or it was forgotten"
+                )
             }
             Self::TickRefused { trigger, why } => {
                 write!(f, "the tick of trigger '{trigger}' cannot be kept: {why}")

@@ -288,18 +288,19 @@ impl Poller {
     }
 
     /// Stops polling a trigger that another owner polls now; [`Poller::enable`] takes it back.
-    pub fn park(&mut self, slot: u32) {
+    pub fn park(&mut self, slot: u32, now: Mono) {
         self.rests[slot as usize].elsewhere = true;
         self.rests[slot as usize].make_up = None;
         self.slots[slot as usize].in_commit = false;
         self.note(slot);
         self.wheel.cancel(slot);
-        // Who polls it elsewhere has its cursor; the successor asks for it anew.
+        // Who polls it elsewhere has its cursor; the successor asks for it anew. Where it was forgotten, the successor has a row of its own.
         if !self.slots[slot as usize].in_body
             && let Some(new) = self.rests[slot as usize].successor.take()
         {
             self.rests[new as usize].waits_for = None;
             self.note(new);
+            self.arm(new, now);
             self.vacate(new);
         }
     }

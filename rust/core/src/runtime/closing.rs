@@ -115,6 +115,7 @@ impl Shared {
         }
         self.wake_pollers();
         lock(&self.jobs).closed = true;
+        self.hearers.look();
         for wake in [&self.jobs_wake, &self.slots_wake, &self.closing_wake] {
             wake.notify_all();
         }

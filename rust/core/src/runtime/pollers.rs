@@ -452,7 +452,7 @@ impl Shared {
                     polls.poller.enable(slot, &row, elsewhere, now);
                 }
                 Some(row) => is_disputed |= polls.poller.enable(slot, &row, elsewhere, now),
-                None if elsewhere => polls.poller.park(slot),
+                None if elsewhere => polls.poller.park(slot, now.mono),
                 None => {
                     if let Some(schedule) = disables {
                         polls.poller.set_enabled(schedule, false, now.mono);

@@ -27,6 +27,12 @@ pub(super) enum News {
     Lost(String),
 }
 
+impl News {
+    fn is_last(&self) -> bool {
+        matches!(self, Self::Ended(_) | Self::Keyed(_) | Self::Lost(_))
+    }
+}
+
 /// What is known of one run's way to its end. Any number of threads may wait, and a final answer stays.
 pub struct Watch {
     /// The run.
@@ -42,25 +48,35 @@ pub(super) struct WatchState {
     pub(super) await_start: usize,
     /// So many wait for the end.
     pub(super) await_end: usize,
+    /// Whether the last news is to be told to [`Hearers`](super::hear::Hearers), too.
+    pub(super) is_heard: bool,
 }
 
 impl Watch {
     pub(super) fn new(id: Uuid, news: News) -> Arc<Self> {
-        let state = WatchState { news, await_start: 0, await_end: 0 };
+        let state = WatchState { news, await_start: 0, await_end: 0, is_heard: false };
         Arc::new(Self { id, state: Mutex::new(state), wake: Condvar::new() })
     }
 
-    /// A final answer stays: a commit that was on its way when everything ended is told too late.
-    pub(super) fn tell(&self, news: News) {
+    /// Has [`Runtime::hear_runs`] tell of the run's last news; true if that has come already, and is not told.
+    pub fn hear(&self) -> bool {
         let mut state = lock(&self.state);
-        if matches!(state.news, News::Ended(_) | News::Keyed(_) | News::Lost(_)) {
-            return;
+        state.is_heard |= !state.news.is_last();
+        !state.is_heard
+    }
+
+    /// A final answer stays: a commit that was on its way when everything ended is told too late. True if somebody hears of this.
+    pub(super) fn tell(&self, news: News) -> bool {
+        let mut state = lock(&self.state);
+        if state.news.is_last() {
+            return false;
         }
         let is_awaited = state.await_start > 0 || state.await_end > 0 && news != News::Started;
         state.news = news;
         if is_awaited {
             self.wake.notify_all();
         }
+        state.news.is_last() && std::mem::take(&mut state.is_heard)
     }
 
     /// Waits at most `span` for the run's commit; true once it is kept. Call detached.
@@ -153,12 +169,14 @@ impl Shared {
         lost: Vec<(Uuid, String)>,
     ) {
         let mut watches = lock(&self.watches);
-        started.iter().filter_map(|id| watches.get(id)).for_each(|watch| watch.tell(News::Started));
+        started.iter().filter_map(|id| watches.get(id)).for_each(|watch| {
+            watch.tell(News::Started);
+        });
         let last = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));
         let keyed = keyed.into_iter().map(|(id, of)| (id, News::Keyed(of)));
         for (id, news) in last.chain(keyed).chain(lost.into_iter().map(|(id, why)| (id, News::Lost(why)))) {
-            if let Some(watch) = watches.remove(&id) {
-                watch.tell(news);
+            if watches.remove(&id).is_some_and(|watch| watch.tell(news)) {
+                self.hearers.tell(id);
             }
         }
     }
@@ -170,8 +188,11 @@ impl Shared {
         for watch in watches {
             // Apart, or its lock would be held while it is told.
             let is_kept = !matches!(lock(&watch.state).news, News::Sent);
-            watch.tell(News::Lost(if is_kept { UNENDED } else { UNKEPT }.to_owned()));
+            if watch.tell(News::Lost(if is_kept { UNENDED } else { UNKEPT }.to_owned())) {
+                self.hearers.tell(watch.id);
+            }
         }
+        self.hearers.look();
     }
 
     /// To be called with a watch that is new: those who waited when everything ended were told then, but not this one.

@@ -92,7 +92,7 @@ impl World {
             }
             None if elsewhere => {
                 process.slots[slot as usize].make_up = None;
-                process.poller.park(slot);
+                process.poller.park(slot, now);
             }
             None => {
                 if let Some(schedule) = disables {

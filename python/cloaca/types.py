@@ -1,0 +1,350 @@
+"""The types of what a program gives and what it gets, by name, to annotate with.
+
+Decides nothing: the rest of the package names them to type checkers only, and doesn't import this module when
+a program runs. Invariant: a `TypedDict` has exactly the keys of the dicts that it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
+
+from .context import Context
+from .result import TriggerResult
+from .task_handle import TaskHandle
+from .tick import Tick
+
+_Item = TypeVar("_Item", covariant=True)
+
+# What a program gives
+
+ContextLike: TypeAlias = Context | Mapping[str, Any]
+"""What a run may start with, and what a fire may carry."""
+
+Duration: TypeAlias = str | float | timedelta
+"""A text such as `"5s"` or `"1h30m"`, seconds as a number, or a `timedelta`."""
+
+Durability: TypeAlias = Literal["full", "normal"]
+"""What a commit outlives: `full` a loss of power, `normal` the death of the process."""
+
+Overlap: TypeAlias = Literal["allow", "skip", "queue", "buffer_one", "cancel_running"]
+"""What a fire does while a run of its trigger is unfinished."""
+
+BackoffName: TypeAlias = Literal["fixed", "linear", "exponential"]
+"""How the delay grows from one attempt of a task to the next."""
+
+ConditionName: TypeAlias = Literal["never", "transient", "all"]
+"""Which errors of a task are worth another attempt."""
+
+OperatorName: TypeAlias = Literal[
+    "Equals",
+    "NotEquals",
+    "GreaterThan",
+    "LessThan",
+    "GreaterOrEqual",
+    "LessOrEqual",
+    "Contains",
+    "NotContains",
+    "Exists",
+    "NotExists",
+    "In",
+]
+"""How `context_value` compares, as its rule says it."""
+
+OperatorSign: TypeAlias = Literal["==", "!=", ">", "<", ">=", "<="]
+"""The same as signs."""
+
+# `context_value` ignores case and underscores; a type can only list what is usual.
+OperatorSpelling: TypeAlias = Literal[
+    "equals",
+    "EQUALS",
+    "notequals",
+    "NOTEQUALS",
+    "not_equals",
+    "NOT_EQUALS",
+    "notEquals",
+    "greaterthan",
+    "GREATERTHAN",
+    "greater_than",
+    "GREATER_THAN",
+    "greaterThan",
+    "lessthan",
+    "LESSTHAN",
+    "less_than",
+    "LESS_THAN",
+    "lessThan",
+    "greater_or_equal",
+    "GREATER_OR_EQUAL",
+    "less_or_equal",
+    "LESS_OR_EQUAL",
+    "contains",
+    "CONTAINS",
+    "notcontains",
+    "NOTCONTAINS",
+    "not_contains",
+    "NOT_CONTAINS",
+    "notContains",
+    "exists",
+    "EXISTS",
+    "notexists",
+    "NOTEXISTS",
+    "not_exists",
+    "NOT_EXISTS",
+    "notExists",
+    "in",
+    "IN",
+    "eq",
+    "EQ",
+    "ne",
+    "NE",
+    "gt",
+    "GT",
+    "lt",
+    "LT",
+    "ge",
+    "GE",
+    "gte",
+    "GTE",
+    "le",
+    "LE",
+    "lte",
+    "LTE",
+]
+"""The same in other spellings."""
+
+Operator: TypeAlias = OperatorName | OperatorSign | OperatorSpelling
+"""How `context_value` compares the context's value with its own."""
+
+Rule: TypeAlias = dict[str, Any]
+"""A trigger rule, as `context_value`, `all_of` and the others build it."""
+
+
+class Several(Protocol[_Item]):
+    """Lists, tuples and sets, and not a text, which would be taken letter by letter."""
+
+    def __iter__(self) -> Iterator[_Item]: ...
+    def __contains__(self, item: object, /) -> bool: ...
+
+
+TaskRef: TypeAlias = str | Callable[..., Any]
+"""A task by its id or its function."""
+
+TaskRefs: TypeAlias = Several[TaskRef] | Iterator[TaskRef]
+"""Several tasks by their ids or their functions."""
+
+# Bodies and callbacks
+
+TaskAnswer: TypeAlias = Context | Mapping[str, Any] | None
+"""What a task returns: its context, a dict in its place, or nothing, which keeps the context as it stands."""
+
+
+class TaskBodyWithHandle(Protocol):
+    """A task's function with a handle."""
+
+    def __call__(self, context: Context, /, handle: TaskHandle) -> TaskAnswer | Awaitable[TaskAnswer]: ...
+
+
+class TaskBodyWithTaskHandle(Protocol):
+    """A task's function with a handle, by its longer name."""
+
+    def __call__(
+        self, context: Context, /, task_handle: TaskHandle
+    ) -> TaskAnswer | Awaitable[TaskAnswer]: ...
+
+
+TaskBody: TypeAlias = (
+    Callable[[Context], TaskAnswer | Awaitable[TaskAnswer]] | TaskBodyWithHandle | TaskBodyWithTaskHandle
+)
+"""A task's function, or an `async def`: `f(context)`, `f(context, handle)` or `f(context, task_handle)`."""
+
+PollAnswer: TypeAlias = TriggerResult | bool | Iterable[TriggerResult]
+"""What a trigger's function returns: a result, whether to fire, or several results as a list, a tuple or what
+a generator yields."""
+
+PollBody: TypeAlias = (
+    Callable[[], PollAnswer | Awaitable[PollAnswer]] | Callable[[Tick], PollAnswer | Awaitable[PollAnswer]]
+)
+"""A trigger's function, or an `async def`: `f()` or `f(tick)`."""
+
+CronAnswer: TypeAlias = PollAnswer | Context | Mapping[str, Any] | None
+"""What a cron's function with a parameter returns."""
+
+CronBody: TypeAlias = Callable[[], object] | Callable[[Tick], CronAnswer | Awaitable[CronAnswer]]
+"""A cron's function, or an `async def`: `f()`, which isn't called and returns what it likes, or `f(tick)`."""
+
+OnSuccess: TypeAlias = Callable[[str, Context], object]
+"""`f(task_id, context)`, a function or an `async def`."""
+
+OnFailure: TypeAlias = Callable[[str, str, Context], object]
+"""`f(task_id, error, context)`, a function or an `async def`."""
+
+OnPollFailed: TypeAlias = Callable[[str, str, int], object]
+"""`f(name, error, failures)`."""
+
+OnDisabled: TypeAlias = Callable[[str, str], object]
+"""`f(name, cause)`."""
+
+# What a program gets. Times are RFC 3339 in UTC, ids are UUIDs.
+
+RunStatus: TypeAlias = Literal["Pending", "Running", "Completed", "Failed", "Cancelled"]
+"""Where a run stands; the last three are final."""
+
+TaskStatus: TypeAlias = Literal["Running", "Completed", "Failed", "Skipped"]
+"""Where a task that began, or was left out, stands; the last three are final."""
+
+Outcome: TypeAlias = Literal["skip", "fire", "error"]
+"""What came of a poll."""
+
+
+class TaskRow(TypedDict):
+    """A task of a run, in `get_run`."""
+
+    id: str
+    status: TaskStatus
+    attempts: int
+    error: str | None
+    started_at: str | None
+    completed_at: str | None
+
+
+class RunSummary(TypedDict):
+    """A run without its context: `list_runs(contexts=False)`, `tick.last_run`."""
+
+    id: str
+    workflow_name: str
+    status: RunStatus
+    trigger_name: str | None
+    run_key: str | None
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    error_message: str | None
+
+
+class RunRow(RunSummary):
+    """A run as `list_runs` shows it."""
+
+    context: dict[str, Any]
+
+
+class RunDetails(RunRow):
+    """A run as `get_run` shows it."""
+
+    final_context: dict[str, Any] | None
+    tasks: list[TaskRow]
+
+
+class TickRow(TypedDict):
+    """Equal answers in a row of a trigger's polls, in `ticks`. Durations are of one poll, in microseconds."""
+
+    outcome: Outcome
+    reason: str | None
+    count: int
+    first_at: str
+    last_at: str
+    min_us: int
+    mean_us: int
+    max_us: int
+
+
+class FireRow(TypedDict):
+    """A fire, in what `tick` returns."""
+
+    context: dict[str, Any]
+    run_key: str | None
+
+
+class TickAnswer(TypedDict):
+    """What `tick` returns. `cursor` is the new one, if it moved."""
+
+    outcome: Outcome
+    reason: str | None
+    fires: list[FireRow]
+    cursor: Any
+
+
+class TriggerScheduleRow(TypedDict):
+    """A trigger, in `list_trigger_schedules` and `get_trigger_schedule`."""
+
+    id: str
+    trigger_name: str
+    workflow_name: str
+    poll_interval_ms: int
+    allow_concurrent: bool
+    enabled: bool
+    declared: bool
+    last_poll_at: str | None
+    created_at: str
+    updated_at: str
+
+
+class TriggerExecutionRow(TypedDict):
+    """A run that a trigger fired, in `get_trigger_execution_history`."""
+
+    id: str
+    schedule_id: str
+    context_hash: str | None
+    workflow_execution_id: str
+    started_at: str | None
+    completed_at: str | None
+    created_at: str
+
+
+class CronScheduleRow(TypedDict):
+    """A cron, in `list_cron_schedules` and `get_cron_schedule`."""
+
+    id: str
+    trigger_name: str | None
+    workflow_name: str
+    cron_expression: str
+    timezone: str
+    enabled: bool
+    declared: bool
+    catchup_policy: str
+    next_run_at: str | None
+    last_run_at: str | None
+    created_at: str
+    updated_at: str
+
+
+class CronExecutionRow(TypedDict):
+    """A moment that a cron ran, in `get_cron_execution_history`."""
+
+    id: str
+    schedule_id: str
+    scheduled_time: str
+    claimed_at: str
+    workflow_execution_id: str
+    created_at: str
+    updated_at: str
+
+
+class CronStats(TypedDict):
+    """What `get_cron_execution_stats` counts. `success_rate` is per cent."""
+
+    total_executions: int
+    successful_executions: int
+    lost_executions: int
+    success_rate: float
+
+
+class Stats(TypedDict):
+    """What `stats` counts since the runner was made."""
+
+    polls: int
+    skips: int
+    missed: int
+    late_mean_ms: float
+    late_max_ms: float
+    fires: int
+    deduplicated: int
+    dropped: int
+    held_back: int
+    errors: int
+    runs_started: int
+    runs_completed: int
+    runs_failed: int
+    runs_unfinished: int
+    run_latency_mean_ms: float
+    run_latency_max_ms: float
