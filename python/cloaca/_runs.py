@@ -121,7 +121,8 @@ class Runs:
             What `execute` raises.
         """
         if run_key is not None:
-            return self.submit_many(workflow_name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
+            name = _name_of(workflow_name)
+            return self.submit_many(name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
         if run_key_ttl is not RUN_KEY_TTL:
             check.span(run_key_ttl, "run_key_ttl")
         run = self._submit(workflow_name, context)
@@ -204,11 +205,11 @@ class Runs:
 
     def _submit(self, workflow_name: object, context: ContextLike | None) -> Run:
         engine = self._working()
-        name = _name_of(workflow_name)
-        self._declarations.chosen.refuse(name)
+        workflow_name = _name_of(workflow_name)
+        self._declarations.chosen.refuse(workflow_name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
-        registry.workflow(name)
-        watch = engine.runs.submit(name, [encoded])[0]
+        registry.workflow(workflow_name)
+        watch = engine.runs.submit(workflow_name, [encoded])[0]
         return Run(self, watch.id, watch)
 
     def cancel(self, run_id: str) -> None:
@@ -316,7 +317,6 @@ class Runs:
 
 
 def _name_of(workflow: object) -> str:
-    """The name of a workflow, from that or from itself."""
     if isinstance(workflow, Workflow):
         return workflow.name
     return check.text(workflow, "workflow_name", WorkflowError)

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from .config import Fields
     from .types import Durability, Stats
 
-
 _KEYWORDS = ("triggers", "workflows", "paused")
 SHUTDOWN_SECONDS = 30.0
 """How long `shutdown` waits for running tasks by default."""

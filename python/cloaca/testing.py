@@ -18,8 +18,8 @@ from .config import DefaultRunnerConfig, checked_config
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
 from .errors import ArgumentTypeError, RunnerError, ScheduleError, TriggerError, WorkflowError, excerpt
+from .heard import Heard
 from .near import hint
-from .plain import describe
 from .rows import moment
 from .runner import DefaultRunner
 from .tick import Tick
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 30.0
 """How long in real time the bodies may take that one call sets off."""
-NOTES_MAX = 3
-"""So many errors after the first are noted on it, by `raise_errors`."""
 _RUNS_MAX = 2**31
 
 
@@ -135,16 +133,16 @@ class Runner(DefaultRunner):
         config (DefaultRunnerConfig | None): other settings than the defaults.
         triggers (Iterable[Callable | str] | None): functions or names of the declared triggers that it polls,
             and no other; by default all, also those declared later. Workflows it knows all.
-        raise_errors (bool): raise what a trigger or callback raised, why a poll failed otherwise, or what the
-            task raised of a run that failed, from the next call that moves the clock or waits; of several the
-            first, with notes of the others.
+        raise_errors (bool): raise what a trigger or callback raised, why a poll failed otherwise, or why a
+            run failed (what its task raised), from the next call that moves the clock or waits; of several
+            the first, with notes of the others.
 
     Raises:
         ScheduleError: (a `ValueError`) `start` is no time.
         TriggerError: (a `ValueError`) one of `triggers` is not declared.
     """
 
-    _errors: list[tuple[str | None, BaseException]] | None = None
+    _heard: Heard | None = None
 
     def __init__(
         self,
@@ -156,8 +154,8 @@ class Runner(DefaultRunner):
     ) -> None:
         only = chosen(triggers)
         if flag(raise_errors, "raise_errors"):
-            self._errors = []
-            self._hear = self._errors.append
+            self._heard = Heard()
+            self._hear = self._heard.hear
         try:
             start_us = microseconds(start, "start")
         except ScheduleError as error:
@@ -208,20 +206,8 @@ class Runner(DefaultRunner):
             )
 
     def _raise_errors(self) -> None:
-        if not self._errors or attempt.current(self._engine) is not None:
-            return
-        known, self._errors[:] = self._errors[:], []
-        raised: list[BaseException] = []
-        for run_id, error in known:
-            row = None if run_id is None else self._open().runs.run(run_id)
-            if row is not None and row["completed_at"] is None:
-                self._errors.append((run_id, error))  # it may still end well
-            elif row is None or row["status"] == "Failed":
-                raised.append(error)
-        if raised:
-            for error in raised[1 : 1 + NOTES_MAX]:
-                raised[0].add_note(f"and then {describe(error)}")
-            raise raised[0]
+        if self._heard is not None and attempt.current(self._engine) is None:
+            self._heard.raise_first(self._open(), self._declarations.crons)
 
     def tick(self, trigger_name: Callable[..., Any] | str, dry_run: bool = False) -> TickAnswer:
         """Polls a trigger once, now, on this thread. Like `DefaultRunner.tick`, but that it also takes the

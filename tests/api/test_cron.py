@@ -13,12 +13,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from flow import WAIT, declare
 from program import Dated, eventually, run_program
 
 import cloaca
 import cloaca.testing
 
-WAIT = 20.0
 NOWHERE = "00000000-0000-7000-8000-000000000000"
 KEYS = (
     "id trigger_name workflow_name cron_expression timezone enabled catchup_policy "
@@ -30,11 +30,6 @@ HISTORY_KEYS = "id schedule_id scheduled_time claimed_at workflow_execution_id c
 @pytest.fixture(autouse=True)
 def workflow() -> None:
     declare("good")
-
-
-def declare(name: str, body: Any = None) -> None:
-    with cloaca.WorkflowBuilder(name):
-        cloaca.task(id="only", retry_attempts=1)(body or (lambda context: None))
 
 
 def slots(runner: cloaca.DefaultRunner, schedule_id: str) -> list[str]:

@@ -87,6 +87,34 @@ def test_fires_of_a_workflow_that_is_missing_are_raised() -> None:
             runner.tick("orders")
 
 
+def test_a_cron_of_a_workflow_that_is_missing_is_raised_with_its_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @cloaca.trigger(workflow="missing", cron="0 3 * * *")
+    def nightly() -> None: ...
+
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        for _ in range(2):
+            with pytest.raises(cloaca.TriggerError, match=r"trigger 'nightly' starts workflow 'missing'"):
+                runner.advance("1d")
+    assert "trigger 'nightly' fired unknown workflow 'missing'" in caplog.text
+
+
+def test_a_run_that_fails_though_no_task_raised_is_raised() -> None:
+    with cloaca.WorkflowBuilder("patient"):
+
+        @cloaca.task()
+        def wait(context: Context, handle: TaskHandle) -> None:
+            handle.defer_until(lambda: False, 1000)
+
+    config = cloaca.DefaultRunnerConfig(workflow_timeout_seconds=60)
+    with cloaca.testing.Runner(config=config, raise_errors=True) as runner:
+        run = runner.submit("patient")
+        with pytest.raises(cloaca.RunFailedError, match=f"run {run.id} failed: .*60"):
+            runner.advance("2m")
+        runner.advance("2m")
+
+
 def test_what_a_trigger_raises_is_raised_once() -> None:
     @cloaca.trigger(workflow="missing", poll_interval="1m")
     def orders() -> bool:

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
+from flow import WAIT, declare
 from program import Dated, eventually
 
 import cloaca
 import cloaca.testing
 from cloaca import registry
 
-WAIT = 20.0
 START = "2026-03-01T00:00:00Z"
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return str(tmp_path / "a.db")
-
-
-def declare_workflow(name: str = "report", body: Any = None) -> None:
-    with cloaca.WorkflowBuilder(name):
-        cloaca.task(id="only", retry_attempts=1)(body or (lambda context: None))
 
 
 def counting(cursors: list[object]) -> None:
@@ -36,7 +30,7 @@ def counting(cursors: list[object]) -> None:
 
 
 def test_what_is_forgotten_begins_as_if_it_had_never_been_and_keeps_its_runs(url: str) -> None:
-    declare_workflow()
+    declare("report")
     cursors: list[object] = []
     counting(cursors)
     with Dated(url, START) as runner:
@@ -61,7 +55,7 @@ def test_what_is_forgotten_begins_as_if_it_had_never_been_and_keeps_its_runs(url
 
 
 def test_a_declared_cron_that_is_forgotten_makes_up_for_nothing(url: str) -> None:
-    declare_workflow()
+    declare("report")
 
     def nightly() -> None:
         cloaca.trigger(workflow="report", name="nightly", cron="0 3 * * *")(lambda: False)
@@ -91,7 +85,7 @@ def test_a_trigger_that_another_runner_polls_is_not_forgotten(url: str) -> None:
 
 
 def test_a_trigger_is_forgotten_while_its_poll_is_in_flight(url: str) -> None:
-    declare_workflow()
+    declare("report")
     entered, go = threading.Event(), threading.Event()
 
     @cloaca.trigger(workflow="report", name="inbox", poll_interval="1ms")
@@ -109,11 +103,11 @@ def test_a_trigger_is_forgotten_while_its_poll_is_in_flight(url: str) -> None:
 
 
 def test_what_is_forgotten_in_flight_and_declared_again_is_polled_anew(url: str) -> None:
-    declare_workflow()
+    declare("report")
     entered, go = threading.Event(), threading.Event()
     cursors: list[object] = []
 
-    def declare() -> None:
+    def inbox_again() -> None:
         @cloaca.trigger(workflow="report", name="inbox", poll_interval="1ms")
         def inbox(tick: cloaca.Tick) -> cloaca.TriggerResult:
             cursors.append(tick.cursor)
@@ -122,12 +116,12 @@ def test_what_is_forgotten_in_flight_and_declared_again_is_polled_anew(url: str)
             number = tick.cursor or 0
             return cloaca.TriggerResult.fire({"n": number}, cursor=number + 1)
 
-    declare()
+    inbox_again()
     with cloaca.DefaultRunner(url) as runner:
         assert entered.wait(WAIT)
         cloaca.unregister_trigger("inbox")
         runner.forget("inbox")
-        declare()
+        inbox_again()
         go.set()
         eventually(lambda: cursors[:4] == [None, None, 1, 2])
 
@@ -144,7 +138,7 @@ def test_what_a_test_has_put_aside_is_not_forgotten(url: str) -> None:
 
 
 def test_listings_say_what_this_program_declares(url: str) -> None:
-    declare_workflow()
+    declare("report")
     cloaca.trigger(workflow="report", name="inbox", poll_interval="24h")(lambda: False)
     cloaca.trigger(workflow="report", name="nightly", cron="0 3 * * *")(lambda: False)
     with Dated(url, START) as runner:
@@ -171,7 +165,7 @@ def test_a_workflow_that_is_unregistered_starts_no_more_and_ends_what_it_began(u
         entered.set()
         assert go.wait(WAIT)
 
-    declare_workflow("report", body)
+    declare("report", body)
     with cloaca.DefaultRunner(url) as runner:
         run = runner.submit("report")
         assert entered.wait(WAIT)
@@ -182,12 +176,12 @@ def test_a_workflow_that_is_unregistered_starts_no_more_and_ends_what_it_began(u
         assert run.result(WAIT).status == "Completed"
         with pytest.raises(cloaca.WorkflowError, match="'report' is not declared; known workflows: none"):
             cloaca.unregister_workflow("report")
-        declare_workflow("report")
+        declare("report")
         assert runner.execute("report").status == "Completed"
 
 
 def test_a_trigger_of_an_unregistered_workflow_fails_until_it_is_declared_again() -> None:
-    declare_workflow()
+    declare("report")
     cloaca.trigger(workflow="report", name="inbox", poll_interval="1m")(lambda: True)
     with cloaca.testing.Runner() as runner:
         runner.advance("1m")
@@ -195,6 +189,6 @@ def test_a_trigger_of_an_unregistered_workflow_fails_until_it_is_declared_again(
         runner.advance("1m")
         assert len(runner.list_runs()) == 1
         assert "starts workflow 'report', which this program does not declare" in runner.why("inbox")
-        declare_workflow()
+        declare("report")
         runner.advance("1h")
         assert len(runner.list_runs()) > 1

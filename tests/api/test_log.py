@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from flow import declare
 from program import eventually
 
 import cloaca
@@ -21,23 +22,18 @@ def about(record: logging.LogRecord) -> dict[str, object]:
     return {name: getattr(record, f"cloaca_{name}") for name in names}
 
 
-def flow(name: str, body: object, **options: object) -> None:
-    with cloaca.WorkflowBuilder(name):
-        cloaca.task(id="work", **options)(body)  # type: ignore[arg-type, call-overload]
-
-
 def test_a_task_that_fails_says_which_run_and_attempt(caplog: pytest.LogCaptureFixture) -> None:
     def body(context: cloaca.Context) -> None:
         raise ValueError("boom")
 
-    flow("mail", body, retry_attempts=2, retry_delay_ms=1)
+    declare("mail", body, retry_attempts=2, retry_delay_ms=1)
     with caplog.at_level(logging.INFO, "cloaca"), cloaca.DefaultRunner(":memory:") as runner:
         run = runner.submit("mail")
         assert run.result().status == "Failed"
         assert eventually(lambda: lines(caplog, logging.INFO, f"run {run.id} of workflow 'mail' failed"))
-    (first,) = lines(caplog, logging.WARNING, f"task 'work' of workflow 'mail', run {run.id}, failed in")
-    (last,) = lines(caplog, logging.ERROR, f"task 'work' of workflow 'mail', run {run.id}, failed in")
-    mine = {"run": run.id, "workflow": "mail", "trigger": None, "task": "work"}
+    (first,) = lines(caplog, logging.WARNING, f"task 'only' of workflow 'mail', run {run.id}, failed in")
+    (last,) = lines(caplog, logging.ERROR, f"task 'only' of workflow 'mail', run {run.id}, failed in")
+    mine = {"run": run.id, "workflow": "mail", "trigger": None, "task": "only"}
     assert [about(first), about(last)] == [{**mine, "attempt": 1}, {**mine, "attempt": 2}]
     (ended,) = lines(caplog, logging.INFO, "'mail' failed")
     assert about(ended) == {**mine, "task": None, "attempt": None}
@@ -50,7 +46,7 @@ def test_a_task_that_times_out_is_logged(caplog: pytest.LogCaptureFixture) -> No
     def body(context: cloaca.Context) -> None:
         release.wait(30)
 
-    flow("slow", body, retry_attempts=1)
+    declare("slow", body, retry_attempts=1)
     config = cloaca.DefaultRunnerConfig(task_timeout_seconds=1)
     with cloaca.DefaultRunner.with_config(":memory:", config) as runner:
         run = runner.submit("slow")
@@ -62,13 +58,13 @@ def test_a_task_that_times_out_is_logged(caplog: pytest.LogCaptureFixture) -> No
         "run": run.id,
         "workflow": "slow",
         "trigger": None,
-        "task": "work",
+        "task": "only",
         "attempt": 1,
     }
 
 
 def test_a_healthy_day_is_quiet_at_info(caplog: pytest.LogCaptureFixture) -> None:
-    flow("mail", lambda context: None)
+    declare("mail", lambda context: None)
     cloaca.trigger(name="inbox", workflow="mail", poll_interval="1s")(lambda: cloaca.TriggerResult.fire())
     with caplog.at_level(logging.INFO, "cloaca"):
         runner = Runner()
@@ -82,7 +78,7 @@ def test_a_healthy_day_is_quiet_at_info(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_debug_tells_of_each_fire_and_run(caplog: pytest.LogCaptureFixture) -> None:
-    flow("mail", lambda context: None)
+    declare("mail", lambda context: None)
     cloaca.trigger(name="inbox", workflow="mail", poll_interval="1s")(lambda: cloaca.TriggerResult.fire())
     with caplog.at_level(logging.DEBUG, "cloaca"):
         runner = Runner()
@@ -102,7 +98,7 @@ def test_a_cancelled_run_is_told(caplog: pytest.LogCaptureFixture) -> None:
         begun.set()
         release.wait(30)
 
-    flow("long", body)
+    declare("long", body)
     with caplog.at_level(logging.INFO, "cloaca"), cloaca.DefaultRunner(":memory:") as runner:
         run = runner.submit("long")
         assert begun.wait(30)
@@ -121,7 +117,7 @@ def test_runs_that_are_resumed_are_counted(tmp_path: Path, caplog: pytest.LogCap
         begun.set()
         release.wait(30)
 
-    flow("long", body)
+    declare("long", body)
     url = str(tmp_path / "runs.db")
     with cloaca.DefaultRunner(url) as runner:
         runner.submit("long")
@@ -135,7 +131,7 @@ def test_runs_that_are_resumed_are_counted(tmp_path: Path, caplog: pytest.LogCap
 
 
 def failing(body: object, interval: str = "10s", **options: object) -> None:
-    flow("mail", lambda context: None)
+    declare("mail", lambda context: None)
     backoff = cloaca.Backoff(base=interval, factor=1, max=interval)
     decorate = cloaca.trigger(
         name="inbox", workflow="mail", poll_interval=interval, on_error=backoff, **options
@@ -246,7 +242,7 @@ def test_runs_that_nobody_declares_are_warned_of_once(
         begun.set()
         release.wait(30)
 
-    flow("gone", body)
+    declare("gone", body)
     url = str(tmp_path / "runs.db")
     with cloaca.DefaultRunner(url) as runner:
         runner.submit("gone")
@@ -255,7 +251,7 @@ def test_runs_that_nobody_declares_are_warned_of_once(
         release.set()
         runner.shutdown()
     registry.clear()
-    flow("stays", lambda context: None)
+    declare("stays", lambda context: None)
     with cloaca.DefaultRunner(url):
         part = "wait for workflows that no living runner declares: 'gone' (1 run)"
         assert eventually(lambda: lines(caplog, logging.WARNING, part))

@@ -11,40 +11,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from flow import WAIT, Gate, boom, declare, nothing
 from program import eventually
 
 import cloaca
 import cloaca.testing
 from cloaca import registry
 
-WAIT = 20.0
 FINAL = {"Completed", "Failed", "Cancelled"}
-
-
-class Gate:
-    """A task body that says that it was entered, and waits until it is let go."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.open = threading.Event()
-
-    def __call__(self, context: cloaca.Context) -> None:
-        self.entered.set()
-        assert self.open.wait(WAIT)
-        context["through"] = True
-
-
-def declare(name: str, body: Callable[[cloaca.Context], object], **settings: Any) -> None:
-    with cloaca.WorkflowBuilder(name):
-        cloaca.task(**{"id": "only", "retry_attempts": 1, **settings})(body)
-
-
-def nothing(context: cloaca.Context) -> None:
-    pass
-
-
-def boom(context: cloaca.Context) -> None:
-    raise ValueError("boom")
 
 
 def test_submit_returns_before_the_run_is_final(runner: cloaca.DefaultRunner) -> None:

@@ -9,22 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from flow import WAIT, boom, declare
 from program import eventually, run_program
 
 import cloaca
 import cloaca.testing
-
-WAIT = 20.0
-
-
-def declare(name: str, body: object, **settings: object) -> None:
-    """Declares a workflow of one task that is tried once."""
-    with cloaca.WorkflowBuilder(name):
-        cloaca.task(**{"id": "only", "retry_attempts": 1, **settings})(body)  # type: ignore[call-overload]
-
-
-def boom(context: cloaca.Context) -> None:
-    raise ValueError("boom")
 
 
 def test_execute_returns_the_final_context_when_the_run_is_final(runner: cloaca.DefaultRunner) -> None:

@@ -10,20 +10,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from flow import WAIT, declare
 from program import SECONDS, eventually, run_program, start_program
 
 import cloaca
 
-WAIT = 20.0
 NOWHERE = "00000000-0000-7000-8000-000000000000"
-
-
-def declare(name: str, body: Callable[[cloaca.Context], object], **settings: Any) -> None:
-    with cloaca.WorkflowBuilder(name):
-        cloaca.task(**{"id": "only", "retry_attempts": 1, **settings})(body)
 
 
 def cloaca_threads() -> list[str]:

@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flow import declare
 from program import eventually
 
 import cloaca
 
 WAIT = 30.0
-
-
-def declare(name: str, body: Callable[[cloaca.Context], object]) -> None:
-    with cloaca.WorkflowBuilder(name):
-        cloaca.task(id="only", retry_attempts=1)(body)
 
 
 def together(count: int, body: Callable[[int], object]) -> list[Any]:

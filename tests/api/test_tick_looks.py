@@ -5,17 +5,11 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from flow import WAIT, declare
 from program import eventually
 
 import cloaca
 import cloaca.testing
-
-WAIT = 20.0
-
-
-def declare(name: str, body: Any) -> None:
-    with cloaca.WorkflowBuilder(name):
-        cloaca.task(id="only", retry_attempts=1)(body)
 
 
 def test_a_tick_knows_what_went_wrong_in_the_poll_before() -> None:

@@ -123,8 +123,9 @@ def test_what_may_be_given_is_what_is_taken(tmp_path: Path) -> None:
         with cloaca.DefaultRunner.with_config(str(tmp_path / durability), config) as runner:
             for status in choices(types.RunStatus):
                 assert runner.list_runs(status=status) == []
-    for operator in choices(types.Operator) - {">=", "<=", "In", "in", "IN"}:
-        assert cloaca.context_value("k", operator, 1)["operator"] in choices(types.OperatorName)
+    for operator in choices(types.Operator):
+        value = [1] if operator.lower() == "in" else 1
+        assert cloaca.context_value("k", operator, value)["operator"] in choices(types.OperatorName)
 
 
 def test_an_unknown_choice_is_refused_when_the_program_runs_too() -> None:
@@ -133,7 +134,7 @@ def test_an_unknown_choice_is_refused_when_the_program_runs_too() -> None:
         cloaca.trigger(workflow="w", overlap=unknown)
     with pytest.raises(ValueError, match="durability is 'sometimes'"):
         cloaca.DefaultRunnerConfig(durability=unknown)
-    with pytest.raises(ValueError, match="operator 'sometimes'"):
+    with pytest.raises(ValueError, match="operator is 'sometimes'"):
         cloaca.context_value("k", unknown, 1)
 
 

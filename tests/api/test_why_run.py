@@ -4,41 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
+from flow import WAIT, Gate, boom, declare, nothing
 from program import eventually, run_program
 
 import cloaca
 import cloaca.testing
 from cloaca import registry
-
-WAIT = 20.0
-
-
-class Gate:
-    """A body that says that it was entered, and waits until it is let go."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.open = threading.Event()
-
-    def __call__(self, context: cloaca.Context) -> None:
-        self.entered.set()
-        assert self.open.wait(WAIT)
-
-
-def declare(name: str, body: Any, **settings: Any) -> None:
-    with cloaca.WorkflowBuilder(name):
-        cloaca.task(**{"id": "only", "retry_attempts": 1, **settings})(body)
-
-
-def nothing(context: cloaca.Context) -> None:
-    pass
-
-
-def boom(context: cloaca.Context) -> None:
-    raise ValueError("boom")
 
 
 def one_slot() -> cloaca.DefaultRunner:

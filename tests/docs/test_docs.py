@@ -1,7 +1,8 @@
 """Every Python block of the README and the docs is a whole program, and prints what the page says.
 
 A block fenced as `python` is run as a program in an empty folder and must end with exit code 0. Where
-`<!-- output -->` and a `text` block follow it, its standard output must equal that block.
+`<!-- output -->` and a `text` block follow it, its standard output must equal that block. A block that has
+tests is run by pytest, and each of them must pass.
 """
 
 import re
@@ -30,6 +31,10 @@ class Program:
     code: str
     output: str | None
 
+    @property
+    def has_tests(self) -> bool:
+        return re.search(r"^(async )?def test_", self.code, re.MULTILINE) is not None
+
 
 def programs() -> list[Program]:
     """Every Python block, named by its page and line."""
@@ -45,10 +50,11 @@ def programs() -> list[Program]:
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: program.place)
 def test_a_program_in_the_docs_does_what_the_page_says(program: Program, tmp_path: Path) -> None:
-    path = tmp_path / "program.py"
+    path = tmp_path / ("test_program.py" if program.has_tests else "program.py")
     path.write_text(program.code)
+    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"] if program.has_tests else []
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, *options, str(path)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -1,16 +1,13 @@
 //! When crons run whose clock was wrong for a while: what a clock ahead decided holds only until it is right again.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod harness;
 
-use cloaca_core::context::Bounds;
-use cloaca_core::engine::{Effects, Engine, Event, Settings};
-use cloaca_core::graph::Graph;
-use cloaca_core::policy::RetryPolicy;
+use cloaca_core::engine::{Effects, Engine, Event};
 use cloaca_core::port::{Change, CronMove, Schedule, ScheduleKind};
 use cloaca_core::time::{Mono, Now, Wall};
-use cloaca_core::workflow::{Task, Workflow};
 use uuid::Uuid;
+
+use crate::harness::{declared_mail, step};
 
 const HOUR_US: i64 = 3_600_000_000;
 const YEAR_US: i64 = 365 * 24 * HOUR_US;
@@ -21,35 +18,9 @@ fn now(mono: i64, ahead_us: i64) -> Now {
 }
 
 fn engine() -> Engine {
-    let hour = Duration::from_secs(3600);
-    let settings = Settings {
-        task_timeout: hour,
-        workflow_timeout: hour,
-        crons_enabled: true,
-        catchup_max: 1,
-        contexts: Bounds::default(),
-    };
-    let mut engine = Engine::new(1, settings, 1);
-    let id: Arc<str> = "send".into();
-    let graph =
-        Graph::check("mail", std::slice::from_ref(&id), &[Vec::new()]).expect("one task has no cycle");
-    let task = Task {
-        id,
-        dependencies: Vec::new(),
-        retry: RetryPolicy::default(),
-        rule: None,
-        body: 1,
-        has_failure_callback: false,
-    };
-    let workflow = Workflow { name: "mail".into(), version: "1".into(), tasks: vec![task], graph };
-    step(&mut engine, Event::Workflow(Arc::new(workflow)), now(0, 0));
+    let mut engine = harness::engine(1, true);
+    step(&mut engine, declared_mail(), now(0, 0));
     engine
-}
-
-fn step(engine: &mut Engine, event: Event, now: Now) -> Effects {
-    let mut effects = Effects::default();
-    engine.step(event, now, &mut effects);
-    effects
 }
 
 fn hourly(row: i64, next_at: Option<Wall>) -> Schedule {

@@ -583,6 +583,40 @@ fn a_trigger_is_polled_again_and_again_and_never_twice_at_once() {
 }
 
 #[test]
+fn a_clock_that_is_moved_far_stops_at_every_poll() {
+    play(|| {
+        let polls = Arc::new(Unmodelled::new([0, 0]));
+        let counted = Arc::clone(&polls);
+        let poll = move |slot: u32| {
+            yield_now();
+            counted.lock().unwrap()[slot as usize] += 1;
+            let fire = AskedFire { context: "{}".into(), run_key: None, cursor: None, dedup_key: None };
+            // One keeps each tick, the other now and then starts a run.
+            let fires = if slot == 0 { Vec::new() } else { vec![fire] };
+            Answer { fires, cursor: (slot == 0).then(|| "1".to_owned()), ..nothing() }
+        };
+        let house = House::open(Crew { poll: Arc::new(poll), ..Crew::new(1, succeed) });
+        let began = house.runtime.now();
+        declare(&house, "inbox", Duration::from_secs(1));
+        declare(&house, "outbox", Duration::from_secs(2));
+        let runtime = Arc::clone(&house.runtime);
+        let other = spawn(move || assert!(runtime.advance(Duration::from_secs(2), HOUR), "it comes to rest"));
+        assert!(house.runtime.advance(Duration::from_secs(4), HOUR), "it comes to rest");
+        join(other);
+        let now = house.runtime.now();
+        let moved = now.mono.since(began.mono);
+        assert!(moved >= Duration::from_secs(4), "it was moved by {moved:?}");
+        assert_eq!(now.wall, began.wall.after(moved), "both clocks move alike");
+        let (polled, ..) = house.runtime.counts();
+        assert_eq!(polled.missed, 0, "a poll was passed over");
+        let seconds = moved.as_secs() as usize;
+        let found = *polls.lock().unwrap();
+        assert!(found[0] >= seconds && found[1] >= seconds / 2, "{found:?} polls in {seconds} s");
+        house.close();
+    });
+}
+
+#[test]
 fn a_body_that_hangs_holds_up_no_other_trigger() {
     play(|| {
         // Until the other trigger was polled, and the model has seen it.

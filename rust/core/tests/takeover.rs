@@ -1,39 +1,26 @@
 //! A trigger that another owner polls is asked for again once that owner is gone, however late the store's answer comes; and its
 //! overlap policy holds beside runs that yet another owner took over.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod harness;
 
 use cloaca_core::admit::Overlap;
-use cloaca_core::context::Bounds;
-use cloaca_core::engine::{Declared, Effects, Engine, Event, Fire, Polled, Settings, Then};
-use cloaca_core::graph::Graph;
-use cloaca_core::policy::RetryPolicy;
+use cloaca_core::engine::{Declared, Effects, Engine, Event, Fire, Polled, Then};
 use cloaca_core::port::{Admitted, Change, Receipt, TickChange, TriggerRow, TriggerState, Unfinished};
 use cloaca_core::time::{Mono, Now, Wall};
-use cloaca_core::workflow::{Task, Workflow};
 use uuid::Uuid;
+
+use crate::harness::declared_mail;
 
 const MINE: i64 = 2;
 const DEAD: i64 = 1;
 const NOW: Now = Now { mono: Mono(0), wall: Wall(0) };
 
 fn engine() -> Engine {
-    let hour = Duration::from_secs(3600);
-    let settings = Settings {
-        task_timeout: hour,
-        workflow_timeout: hour,
-        crons_enabled: false,
-        catchup_max: 1,
-        contexts: Bounds::default(),
-    };
-    Engine::new(MINE, settings, 1)
+    harness::engine(MINE, false)
 }
 
 fn step(engine: &mut Engine, event: Event) -> Effects {
-    let mut effects = Effects::default();
-    engine.step(event, NOW, &mut effects);
-    effects
+    harness::step(engine, event, NOW)
 }
 
 fn declaration() -> Event {
@@ -69,19 +56,7 @@ const THEIRS: Uuid = Uuid::from_u128(5);
 /// An engine that polls the trigger and has been told of that run.
 fn beside_theirs(overlap: Overlap) -> Engine {
     let mut engine = engine();
-    let id: Arc<str> = "send".into();
-    let graph =
-        Graph::check("mail", std::slice::from_ref(&id), &[Vec::new()]).expect("one task has no cycle");
-    let task = Task {
-        id,
-        dependencies: Vec::new(),
-        retry: RetryPolicy::default(),
-        rule: None,
-        body: 1,
-        has_failure_callback: false,
-    };
-    let workflow = Workflow { name: "mail".into(), version: "1".into(), tasks: vec![task], graph };
-    step(&mut engine, Event::Workflow(Arc::new(workflow)));
+    step(&mut engine, declared_mail());
     step(&mut engine, Event::Vacancy);
     let then = asked(&mut step(&mut engine, declaration_with(overlap)));
     let Receipt::Declared(state) = held_by(MINE) else { unreachable!("it says so") };

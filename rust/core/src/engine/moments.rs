@@ -101,7 +101,11 @@ impl Engine {
         let workflow = self.workflows.get(&*schedule.workflow).cloned();
         let Some(workflow) = workflow else {
             self.counts.errors += 1;
-            out.logs.push(self.unknown_workflow(&format!("cron {}", schedule.id), &schedule.workflow));
+            let by = match schedule.name.as_str() {
+                "" => &format!("cron {}", schedule.id),
+                name => name,
+            };
+            out.logs.push(self.unknown_workflow(by, &schedule.workflow));
             return;
         };
         let (mut ids, mut runs) = (Vec::new(), Vec::new());
