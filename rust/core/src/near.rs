@@ -82,8 +82,14 @@ fn slips(left: &[char], right: &[char], allowed: usize) -> Option<usize> {
     let mut above: Vec<usize> = (0..=right.len()).map(|slips| slips.min(far)).collect();
     let mut row = before.clone();
     for i in 1..=left.len() {
-        row.fill(far);
-        for j in i.saturating_sub(allowed)..=right.len().min(i + allowed) {
+        let (first, last) = (i.saturating_sub(allowed), right.len().min(i + allowed));
+        // Of what is left in this row from before, only its neighbours are ever read.
+        for at in [first.wrapping_sub(1), last + 1] {
+            if let Some(slips) = row.get_mut(at) {
+                *slips = far;
+            }
+        }
+        for j in first..=last {
             if j == 0 {
                 row[0] = i;
                 continue;
@@ -96,7 +102,8 @@ fn slips(left: &[char], right: &[char], allowed: usize) -> Option<usize> {
             row[j] = fewest.min(far);
         }
         // A swap looks two rows back, so that one row alone doesn't decide.
-        if row.iter().chain(&above).all(|&slips| slips == far) {
+        let mut near = row[first..=last].iter().chain(&above[first.saturating_sub(1)..=last]);
+        if near.all(|&slips| slips == far) {
             return None;
         }
         std::mem::swap(&mut before, &mut above);
