@@ -1,9 +1,10 @@
 """Watches a real folder: another process drops files, each is processed once, the history is printed.
 
-Run it: python examples/inbox_watcher.py [--folder FOLDER] [--seconds SECONDS] [--files COUNT]
+Run it: python examples/inbox_watcher.py [--folder FOLDER] [--seconds SECONDS] [--files COUNT] [--serve]
 
 FOLDER gets `inbox/` (files arrive here), `done/` (processed ones) and `runs.db` (the runner's store). The
-program ends when every file has been processed, with exit code 1 if that takes longer than SECONDS.
+program ends when every file has been processed, with exit code 1 if that takes longer than SECONDS. With
+`--serve` it drops no files, and watches until SIGTERM.
 """
 
 import argparse
@@ -34,17 +35,12 @@ def declare(inbox: Path, done: Path) -> None:
                 os.replace(arrived, done / context["file"])
             print(f"processed {context['file']}: {context['lines']} lines", flush=True)
 
-    handed_over: set[str] = set()
-
+    # A file is there until its run has moved it away. While that run is unfinished, a fire for it is dropped,
+    # and so is one from a poll that looked before the run ended: each file gets one run.
     @cloaca.trigger(workflow="ingest", poll_interval="20ms", allow_concurrent=False)
-    def inbox_watcher() -> cloaca.TriggerResult:
-        # One file a poll, each reported once. After a restart this memory is empty, and the context hash
-        # stands in: a file whose run is unfinished starts no second one.
-        new = sorted(path.name for path in inbox.glob("*.txt") if path.name not in handed_over)
-        if not new:
-            return cloaca.TriggerResult.skip()
-        handed_over.add(new[0])
-        return cloaca.TriggerResult.fire(cloaca.Context({"file": new[0]}))
+    def inbox_watcher() -> list[cloaca.TriggerResult]:
+        files = sorted(path.name for path in inbox.glob("*.txt"))
+        return [cloaca.TriggerResult.fire({"file": file}) for file in files]
 
 
 def drop_files(inbox: Path, count: int) -> None:
@@ -56,13 +52,24 @@ def drop_files(inbox: Path, count: int) -> None:
         time.sleep(0.15)
 
 
-def watch(folder: Path, count: int, seconds: float) -> int:
-    """Watch the folder until `count` files are through; the exit code."""
+def declare_in(folder: Path) -> Path:
+    """Make the folders and declare what watches them; the inbox."""
     inbox, done = folder / "inbox", folder / "done"
     inbox.mkdir(parents=True, exist_ok=True)
     done.mkdir(exist_ok=True)
     declare(inbox, done)
+    return inbox
 
+
+def serve(folder: Path) -> None:
+    """Watch the folder until SIGTERM."""
+    declare_in(folder)
+    cloaca.DefaultRunner(str(folder / "runs.db")).run_forever()
+
+
+def watch(folder: Path, count: int, seconds: float) -> int:
+    """Watch the folder until `count` files are through; the exit code."""
+    inbox = declare_in(folder)
     with cloaca.DefaultRunner(str(folder / "runs.db")) as runner:
         print(f"watching {count} files arrive", flush=True)
         drop = [sys.executable, __file__, "--drop", str(inbox), "--files", str(count)]
@@ -93,10 +100,16 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="an empty folder to work in (default: a temporary one)")
     parser.add_argument("--seconds", type=float, default=20.0, help="give up after so long (default: 20)")
     parser.add_argument("--files", type=int, default=6, help="how many files to drop (default: 6)")
+    parser.add_argument("--serve", action="store_true", help="watch FOLDER until SIGTERM")
     parser.add_argument("--drop", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drop:
         drop_files(arguments.drop, arguments.files)
+        return 0
+    if arguments.serve:
+        if arguments.folder is None:
+            parser.error("--serve needs a --folder")
+        serve(arguments.folder)
         return 0
     if arguments.folder:
         return watch(arguments.folder, arguments.files, arguments.seconds)

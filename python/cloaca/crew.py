@@ -92,6 +92,8 @@ class Crew:
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._pid = os.getpid()
+        self.on_end: Callable[[], None] | None = None
+        """Called when the engine has ended, whoever ended it."""
 
     def open(self) -> None:
         """Starts the first thread, the one that starts the others."""
@@ -203,6 +205,8 @@ class Crew:
             elif order[0] == "poll_failed":
                 self._tell_program(*order[1:])
             elif order[0] == "close":
+                if (on_end := self.on_end) is not None:
+                    on_end()
                 return self.teller.close()
             else:
                 self._hire(order[0])

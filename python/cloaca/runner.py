@@ -43,6 +43,7 @@ SHUTDOWN_SECONDS = 30.0
 """How long `shutdown` waits for running tasks by default."""
 JOIN_SECONDS = 1.0
 """How long `shutdown` waits for its threads once they have nothing to do."""
+_ENDED = "the runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
 
 
 class DefaultRunner(Runs, Crons, Triggers):
@@ -261,7 +262,8 @@ class DefaultRunner(Runs, Crons, Triggers):
         engine.store.export(check.path(os.fspath(path), "path"))
 
     def run_forever(self, shutdown_timeout: float = SHUTDOWN_SECONDS) -> None:
-        """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread.
+        """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread. It also returns when
+        another thread, or a task, has shut the runner down.
 
         The first signal drains: it says for whom it waits. The second ends that wait at once; what is cut
         off is resumed by the next runner.
@@ -270,35 +272,30 @@ class DefaultRunner(Runs, Crons, Triggers):
             shutdown_timeout (float): seconds for what runs at the first signal.
 
         Raises:
-            RunnerError: (a `RuntimeError`) this is not the main thread, or the runner is shut down.
+            RunnerError: (a `RuntimeError`) this is not the main thread, the runner is shut down, or it has
+                stopped by itself, because the store takes nothing any more.
         """
-        import signal
+        from .stop import Stop
 
         self._open()
         limit = check.seconds(shutdown_timeout, "shutdown_timeout")
         if threading.current_thread() is not threading.main_thread():
             raise RunnerError("run_forever waits for signals, which only the main thread gets; call it there")
-        stop = threading.Event()
-
-        def heard(*_: object) -> None:
-            if stop.is_set():
-                raise KeyboardInterrupt
-            stop.set()
-
-        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            while not stop.wait(3600):
-                pass
-        finally:
-            stop.set()
+        with Stop() as stop:
+            self._crew.on_end = stop.end
             try:
-                self._say_who_is_waited_for(limit)
-                self.shutdown(limit)
-            except KeyboardInterrupt:
-                self.shutdown(0.0)
+                # The engine may have ended before it could be asked to tell.
+                if not self._engine.wait_closing(0.0):
+                    stop.wait()
+                if not stop.is_heard and not self._closed:
+                    raise RunnerError(_ENDED)
             finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+                stop.is_heard = True
+                try:
+                    self._say_who_is_waited_for(limit)
+                    self.shutdown(limit)
+                except KeyboardInterrupt:
+                    self.shutdown(0.0)
 
     def _say_who_is_waited_for(self, limit: float) -> None:
         if running := self._crew.running():

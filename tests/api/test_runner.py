@@ -305,6 +305,15 @@ def test_a_run_beyond_workflow_timeout_seconds_fails_and_starts_no_further_task(
     assert ran == []
 
 
+def test_the_time_of_a_run_begins_with_its_first_task_and_not_while_it_waits_for_a_slot() -> None:
+    declare("short", lambda context: threading.Event().wait(0.2) or None)
+    settings = config(max_concurrent_tasks=1, workflow_timeout_seconds=1.5)
+    with cloaca.DefaultRunner.with_config(":memory:", settings) as runner:
+        # Together they take longer than one may.
+        runs = runner.submit_many("short", [{"number": number} for number in range(12)])
+        assert {run.result(WAIT).status for run in runs} == {"Completed"}
+
+
 def test_a_run_within_its_time_outs_completes() -> None:
     declare("quick", lambda context: None)
     settings = config(task_timeout_seconds=60, workflow_timeout_seconds=60)

@@ -72,6 +72,9 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "forget": lambda r: r.forget("watcher"),
     "get_trigger_execution_history": lambda r: r.get_trigger_execution_history("watcher"),
     "list_runs": lambda r: r.list_runs(),
+    "iter_runs": lambda r: r.iter_runs(),
+    "retry_many": lambda r: r.retry_many(status="Failed"),
+    "cancel_many": lambda r: r.cancel_many(status="Pending"),
     "get_run": lambda r: r.get_run(NOWHERE),
     "cancel": lambda r: r.cancel(NOWHERE),
     "retry": lambda r: r.retry(NOWHERE),
@@ -593,6 +596,55 @@ def test_run_forever_polls_until_then(tmp_path: Path) -> None:
     ready(program)
     program.terminate()
     assert end_of(program) == (0, "", "")
+
+
+def test_run_forever_raises_when_the_store_takes_nothing_any_more(tmp_path: Path) -> None:
+    program = start_program(
+        FILE
+        + """
+    import logging, os
+    logging.getLogger("cloaca").disabled = True
+
+    @cloaca.trigger(workflow="good", poll_interval="5ms")
+    def watcher(tick):
+        tick.cursor = (tick.cursor or 0) + 1
+        if tick.cursor == 3:
+            os.rename(sys.argv[1] + "-wal", sys.argv[1] + ".gone")
+        return False
+
+    try:
+        cloaca.DefaultRunner(sys.argv[1]).run_forever()
+    except cloaca.RunnerError as error:
+        print(error)
+    """,
+        tmp_path / "a.db",
+    )
+    said = "the runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why\n"
+    assert end_of(program) == (0, said, "")
+
+
+def test_run_forever_returns_when_a_task_shuts_the_runner_down(tmp_path: Path) -> None:
+    program = start_program(
+        FILE
+        + """
+    import signal
+
+    def body(context):
+        while signal.getsignal(signal.SIGTERM) is handler:
+            threading.Event().wait(0.005)
+        runner.shutdown()
+
+    with cloaca.WorkflowBuilder("last"):
+        cloaca.task(id="only")(body)
+    handler = signal.getsignal(signal.SIGTERM)
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    runner.submit("last")
+    runner.run_forever()
+    print("ended", signal.getsignal(signal.SIGTERM) is handler)
+    """,
+        tmp_path / "a.db",
+    )
+    assert end_of(program) == (0, "ended True\n", "")
 
 
 def test_run_forever_off_the_main_thread_is_told(tmp_path: Path) -> None:

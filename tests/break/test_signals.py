@@ -217,3 +217,34 @@ def test_a_handler_may_shut_a_runner_down_whatever_the_main_thread_is_in(tmp_pat
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
+
+
+def test_a_signal_that_comes_while_run_forever_begins_to_wait_is_heard(tmp_path: Path) -> None:
+    source = """
+    import os, signal, sys, threading
+    import cloaca
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def send():
+        # As soon as the handler is there: about when the main thread goes to sleep.
+        while signal.getsignal(signal.SIGTERM) is before:
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    for number in range(100):
+        runner = cloaca.DefaultRunner(":memory:")
+        sender = threading.Thread(target=send)
+        sender.start()
+        runner.run_forever()
+        sender.join()
+    print("ends", signal.getsignal(signal.SIGTERM) is before, signal.set_wakeup_fd(-1))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "ends True -1\n"), done.stderr

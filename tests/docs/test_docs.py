@@ -2,7 +2,8 @@
 
 A block fenced as `python` is run as a program in an empty folder and must end with exit code 0. Where
 `<!-- output -->` and a `text` block follow it, its standard output must equal that block. A block that has
-tests is run by pytest, and each of them must pass.
+tests is run by pytest, and each of them must pass. A block fenced as `python title="service.py"` is a file of
+that name, which lies beside each program of its page.
 """
 
 import re
@@ -21,6 +22,7 @@ BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```\n(?:\s*<!-- output -->\s*^```text\n(?P<output>.*?)^```$)?",
     re.DOTALL | re.MULTILINE,
 )
+FILE = re.compile(r'^```python title="(?P<name>[\w.]+)"\n(?P<code>.*?)^```$', re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Program:
     place: str
     code: str
     output: str | None
+    files: dict[str, str]
 
     @property
     def has_tests(self) -> bool:
@@ -41,15 +44,18 @@ def programs() -> list[Program]:
     found = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = page.read_text()
+        files = {match["name"]: match["code"] for match in FILE.finditer(text)}
         for match in BLOCK.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
             place = f"{page.relative_to(ROOT)}:{line}"
-            found.append(Program(place, match["code"], match["output"]))
+            found.append(Program(place, match["code"], match["output"], files))
     return found
 
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: program.place)
 def test_a_program_in_the_docs_does_what_the_page_says(program: Program, tmp_path: Path) -> None:
+    for name, code in program.files.items():
+        (tmp_path / name).write_text(code)
     path = tmp_path / ("test_program.py" if program.has_tests else "program.py")
     path.write_text(program.code)
     options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"] if program.has_tests else []

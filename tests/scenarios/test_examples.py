@@ -96,6 +96,22 @@ def test_a_failure_alerts_once_and_is_cleaned_up_after(tmp_path: Path) -> None:
     ]
 
 
+def test_a_shop_delivers_each_message_in_order_through_two_kills(tmp_path: Path) -> None:
+    assert run("outbox.py", tmp_path) == ["30 orders, 30 messages", "in order: True"]
+
+
+def test_a_site_is_watched_through_kills(tmp_path: Path) -> None:
+    assert run("uptime.py", tmp_path) == ["told: down, up, down, up"]
+
+
+def test_feeds_are_read_through_two_kills(tmp_path: Path) -> None:
+    assert run("feeds.py", tmp_path) == ["60 items"]
+
+
+def test_days_are_filled_in_through_two_kills_and_some_done_again(tmp_path: Path) -> None:
+    assert run("backfill.py", tmp_path) == ["32 days, right: True", "corrected: [1100, 1100, 1100, 103]"]
+
+
 def test_every_example_is_tested() -> None:
     tested = Path(__file__).read_text()
     missing = [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in tested]

@@ -104,7 +104,6 @@ impl Engine {
     pub(super) fn begin(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let progress = run.begin(now.wall);
-        self.arm_run(id, now.mono);
         self.follow(id, progress, now, out);
     }
 
@@ -149,7 +148,6 @@ impl Engine {
         if is_held {
             self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });
         } else {
-            self.arm_run(id, now.mono);
             self.follow(id, progress, now, out);
         }
         if unfinished.cancelled {

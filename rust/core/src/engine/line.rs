@@ -52,10 +52,7 @@ impl Engine {
         }
         match self.turns.remove(&id).and_then(|turn| turn.resumed) {
             None => self.begin(id, now, out),
-            Some(progress) => {
-                self.arm_run(id, now.mono);
-                self.follow(id, progress, now, out);
-            }
+            Some(progress) => self.follow(id, progress, now, out),
         }
     }
 }

@@ -68,7 +68,11 @@ impl Engine {
         }
     }
 
+    /// A run's time begins with its first body here: neither in line nor while it waits for a slot does it pass.
     pub(super) fn arm_run(&mut self, id: Uuid, now: Mono) {
+        if self.run_timer.contains_key(&id) {
+            return;
+        }
         let timer = self.arm(now.after(self.settings.workflow_timeout), Timer::RunTimeout(id));
         self.run_timer.insert(id, timer);
     }

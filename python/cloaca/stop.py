@@ -1,0 +1,75 @@
+"""Waits for the signal that asks a program to end, or for the end of what it waits beside.
+
+Decides nothing. Invariant: a signal ends the wait, whether it comes before, at or after its beginning.
+A `threading.Event` doesn't promise that: Python calls a handler between two steps of the main thread, and a
+signal that comes after the last step before a wait is handled once that wait is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """As a context manager, hears the first of `SIGNALS`; each further one raises `KeyboardInterrupt`."""
+
+    def __init__(self) -> None:
+        self.is_heard = False
+        self._is_over = False
+        self._before: dict[signal.Signals, Any] = {}
+        self._descriptor_before = -1
+        self._inlet, self._outlet = socket.socketpair()
+        self._outlet.setblocking(False)
+
+    def __enter__(self) -> Self:
+        # First, so that what the handlers are told also ends the wait. Python writes to it at once, from
+        # whichever thread the signal interrupts.
+        self._descriptor_before = signal.set_wakeup_fd(self._outlet.fileno(), warn_on_full_buffer=False)
+        try:
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._hear)
+        except BaseException:
+            # An interrupt: `with` does not leave what it has not entered.
+            self._leave()
+            raise
+        return self
+
+    def wait(self) -> None:
+        """Waits for the first of the signals, or for `end`."""
+        # Other signals of the program write, too, and so do those of a forked child.
+        while not self.is_heard and not self._is_over:
+            self._inlet.recv(4096)
+
+    def end(self) -> None:
+        """Ends the wait. From any thread, also when there is no wait any more."""
+        self._is_over = True
+        # A full socket wakes it as well, and a closed one has nobody to wake.
+        with contextlib.suppress(OSError):
+            self._outlet.send(b"\0")
+
+    def _hear(self, *_: object) -> None:
+        if self.is_heard:
+            raise KeyboardInterrupt
+        self.is_heard = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        for number, handler in self._before.items():
+            # A handler that wasn't made by Python is `None`, and cannot be given back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(self._descriptor_before)
+        self._inlet.close()
+        self._outlet.close()
