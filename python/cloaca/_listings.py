@@ -32,6 +32,7 @@ class Listings:
     if TYPE_CHECKING:
 
         def _open(self) -> Any: ...
+        def _working(self) -> Any: ...
         def retry(self, run_id: str) -> Run: ...
 
     def list_runs(
@@ -191,6 +192,7 @@ class Listings:
         """
         wanted = filters.wanted(workflow, status, trigger, key, since, until, error)
         listings = filters.narrowed("retry_many", wanted, filters.ENDED_BADLY)[:1]
+        self._working()
         opened, left_out = [], []
         for run_id in reversed(self._ids(listings, None if limit is None else check.count(limit, "limit"))):
             try:

@@ -33,7 +33,11 @@ _OWNER = """
 _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
 
 
-_NAMES = "SELECT name FROM schedules WHERE name <> '' GROUP BY name LIMIT ?"
+# By an index each: there may be a million.
+_NAMES = """
+    SELECT * FROM (SELECT name FROM schedules WHERE kind = 'trigger' ORDER BY name LIMIT ?1)
+    UNION
+    SELECT * FROM (SELECT name FROM schedules WHERE kind = 'cron' AND name <> '' ORDER BY name LIMIT ?1)"""
 
 
 class Triggers:

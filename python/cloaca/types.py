@@ -80,6 +80,10 @@ OperatorSpelling: TypeAlias = Literal[
     "less_than",
     "LESS_THAN",
     "lessThan",
+    "greater_or_equal",
+    "GREATER_OR_EQUAL",
+    "less_or_equal",
+    "LESS_OR_EQUAL",
     "contains",
     "CONTAINS",
     "notcontains",
@@ -104,6 +108,14 @@ OperatorSpelling: TypeAlias = Literal[
     "GT",
     "lt",
     "LT",
+    "ge",
+    "GE",
+    "gte",
+    "GTE",
+    "le",
+    "LE",
+    "lte",
+    "LTE",
 ]
 """The same in other spellings."""
 

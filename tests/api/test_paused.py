@@ -122,6 +122,7 @@ def test_a_paused_runner_says_so(tmp_path: Path) -> None:
             lambda: runner.submit("w", run_key="k"),
             lambda: runner.submit_many("w", [{}]),
             lambda: runner.retry(run["id"]),
+            lambda: runner.retry_many(workflow="w"),
             lambda: runner.tick("inbox"),
             lambda: runner.tick("nightly"),
             lambda: runner.poll_soon("inbox"),

@@ -71,31 +71,45 @@ fn plain(name: &str) -> Option<Vec<char>> {
     (1..=CHARS_MAX).contains(&letters.len()).then_some(letters)
 }
 
-/// How many letters were left out, added, changed or swapped with their neighbour, unless more than allowed.
+/// How many letters were left out, added, changed or swapped with their neighbour, unless more than allowed. Only what lies so near
+/// the diagonal is looked at: names may be long, and many.
 fn slips(left: &[char], right: &[char], allowed: usize) -> Option<usize> {
     if left.len().abs_diff(right.len()) > allowed {
         return None;
     }
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=right.len()).collect();
-    for (i, &letter) in left.iter().enumerate() {
-        let mut row = Vec::with_capacity(above.len());
-        row.push(i + 1);
-        for (j, &other) in right.iter().enumerate() {
-            let changed = above[j] + usize::from(letter != other);
-            let mut fewest = changed.min(above[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && letter == right[j - 1] && left[i - 1] == other {
-                fewest = fewest.min(before[j - 1] + 1);
+    let far = allowed + 1;
+    let mut before = vec![far; right.len() + 1];
+    let mut above: Vec<usize> = (0..=right.len()).map(|slips| slips.min(far)).collect();
+    let mut row = before.clone();
+    for i in 1..=left.len() {
+        let (first, last) = (i.saturating_sub(allowed), right.len().min(i + allowed));
+        // Of what is left in this row from before, only its neighbours are ever read.
+        for at in [first.wrapping_sub(1), last + 1] {
+            if let Some(slips) = row.get_mut(at) {
+                *slips = far;
             }
-            row.push(fewest);
+        }
+        for j in first..=last {
+            if j == 0 {
+                row[0] = i;
+                continue;
+            }
+            let changed = above[j - 1] + usize::from(left[i - 1] != right[j - 1]);
+            let mut fewest = changed.min(above[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
+                fewest = fewest.min(before[j - 2] + 1);
+            }
+            row[j] = fewest.min(far);
         }
         // A swap looks two rows back, so that one row alone doesn't decide.
-        if row.iter().chain(&above).all(|&slips| slips > allowed) {
+        let mut near = row[first..=last].iter().chain(&above[first.saturating_sub(1)..=last]);
+        if near.all(|&slips| slips == far) {
             return None;
         }
-        before = std::mem::replace(&mut above, row);
+        std::mem::swap(&mut before, &mut above);
+        std::mem::swap(&mut above, &mut row);
     }
-    above.last().copied().filter(|&slips| slips <= allowed)
+    above.last().copied().filter(|&slips| slips < far)
 }
 
 #[cfg(test)]
@@ -129,6 +143,51 @@ mod tests {
     fn of_several_the_nearest_is_meant_and_else_the_first() {
         assert_eq!(of("task_3", &["task_12", "task_2", "task_30", "task_4"]), Some("task_2"));
         assert_eq!(of("report", &["reports", "report_"]), Some("report_"));
+    }
+
+    /// The same, of all letters with all, as it is defined.
+    fn slips_of_all(left: &[char], right: &[char]) -> usize {
+        let mut rows: Vec<Vec<usize>> = vec![(0..=right.len()).collect()];
+        for i in 1..=left.len() {
+            let mut row = vec![i];
+            for j in 1..=right.len() {
+                let changed = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
+                let mut fewest = changed.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+                if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
+                    fewest = fewest.min(rows[i - 2][j - 2] + 1);
+                }
+                row.push(fewest);
+            }
+            rows.push(row);
+        }
+        rows[left.len()][right.len()]
+    }
+
+    #[test]
+    fn what_lies_near_the_diagonal_decides() {
+        let letters = ['a', 'b', 'c'];
+        let words: Vec<Vec<char>> = (0..600usize)
+            .map(|number| {
+                (0..number % 7).map(|place| letters[((number / 7) >> place) * 31 % 97 % 3]).collect()
+            })
+            .collect();
+        for left in words.iter().step_by(3) {
+            for right in words.iter().step_by(5) {
+                let all = slips_of_all(left, right);
+                for allowed in 0..=SLIPS_MAX {
+                    let found = slips(left, right, allowed);
+                    assert_eq!(found, (all <= allowed).then_some(all), "{left:?} {right:?} {allowed}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_names_that_differ_at_their_end_are_soon_compared() {
+        let known: Vec<String> =
+            (0..LOOKED_MAX).map(|number| format!("{:a>250}", number % 7 + 10_000)).collect();
+        let meant = "a".repeat(247);
+        assert!(nearest(&meant, known.iter().map(String::as_str)).is_none());
     }
 
     #[test]

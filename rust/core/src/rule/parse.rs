@@ -142,6 +142,17 @@ mod tests {
         assert!(refused(value("Equals")).contains("needs a 'value'"));
     }
 
+    /// Only declarations are refused for their keys: what an older version took is still read.
+    #[test]
+    fn a_key_of_any_form_is_read() {
+        for key in ["", ".", "a..b", "items[0]", "*", "a.b"] {
+            let rule = json!({"type": "ContextValue", "key": key, "operator": "Equals", "value": 1});
+            let read = Rule::parse(&rule).unwrap();
+            let context = json!({key: 1});
+            assert!(read.holds(context.as_object().unwrap(), &|_| None), "{key}");
+        }
+    }
+
     #[test]
     fn nesting_is_bounded() {
         let nested = |depth: usize| {
