@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import check, registry, rows, why_run
+from . import check, registry, why_run
+from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within, same
 from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .crew import Crew
     from .declarations import Declarations
     from .result import WorkflowResult
-    from .types import ContextLike, Duration, RunDetails, RunRow, RunStatus
+    from .types import ContextLike, Duration
 
 
 _HOLDER = """
@@ -35,7 +36,7 @@ RUN_KEY_TTL = "30d"
 """How long the run key of a submit holds, unless said otherwise."""
 
 
-class Runs:
+class Runs(Listings):
     """The part of a runner that is about runs."""
 
     if TYPE_CHECKING:
@@ -249,36 +250,6 @@ class Runs:
             stands = "is not there" if row is None else f"is {row['status']}"
             raise WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")
         return Run(self, run_id, watch)
-
-    def list_runs(
-        self,
-        workflow: str | None = None,
-        status: RunStatus | None = None,
-        trigger: str | None = None,
-        limit: int = check.PAGE_LIMIT,
-        offset: int = 0,
-        *,
-        contexts: bool = True,
-    ) -> list[RunRow]:
-        """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
-        started_at completed_at error_message`; with `contexts=False` without `context`, which is not read
-        then."""
-        found = self._open().runs.runs(
-            check.optional_text(workflow, "workflow"),
-            check.optional_text(status, "status"),
-            check.optional_text(trigger, "trigger"),
-            check.flag(contexts, "contexts"),
-            *check.page(limit, offset),
-        )
-        return [rows.run(row, contexts) for row in found]
-
-    def get_run(self, run_id: str) -> RunDetails | None:
-        """One run like in `list_runs`, with `final_context` and its `tasks` (`id status attempts error
-        started_at completed_at`)."""
-        row = self._open().runs.run(check.run_id(run_id))
-        if row is None:
-            return None
-        return rows.run_with_tasks(row)
 
     def why_run(self, run_id: str) -> str:
         """One sentence that says where a run stands, and what its end waits for.

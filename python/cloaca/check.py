@@ -143,11 +143,11 @@ def schedule_id(value: object) -> str:
     return value
 
 
-def run_id(value: object) -> str:
+def run_id(value: object, argument: str = "run_id") -> str:
     """A run's id, as text. Raises `ArgumentError`."""
     if not isinstance(value, str) or not is_text(value) or not _is_uuid(value):
         raise ArgumentError(
-            f"run_id is {excerpt(value)}; it must be the UUID of a run, as list_runs() shows it"
+            f"{argument} is {excerpt(value)}; it must be the UUID of a run, as list_runs() shows it"
         )
     return value
 
@@ -158,7 +158,7 @@ def microseconds(since: object, argument: str = "since") -> int:
     Raises:
         ScheduleError: `Invalid datetime format`.
     """
-    from datetime import UTC, datetime
+    from datetime import UTC, datetime, timedelta
 
     try:
         moment: datetime | object = datetime.fromisoformat(since) if isinstance(since, str) else since
@@ -166,10 +166,21 @@ def microseconds(since: object, argument: str = "since") -> int:
             raise TypeError("not a time")
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1_000_000)
+        # Not by `timestamp()`, a float that cannot tell every microsecond.
+        return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     except (ValueError, TypeError, OverflowError):
         message = f'Invalid datetime format: {argument} is {excerpt(since)}; write "2026-01-01T00:00:00Z"'
         raise ScheduleError(f"{message}, or give a datetime") from None
+
+
+def moment(value: object, argument: str) -> int:
+    """Like `microseconds`, for an argument of another kind of method. Raises `ArgumentError`."""
+    try:
+        return microseconds(value)
+    except ScheduleError:
+        raise ArgumentError(
+            f'{argument} is {excerpt(value)}; it must be a datetime, or a text like "2026-01-01T00:00:00Z"'
+        ) from None
 
 
 def _is_uuid(value: str) -> bool:

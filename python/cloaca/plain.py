@@ -25,9 +25,14 @@ def plain(text: str, chars_max: int = TEXT_CHARS_MAX) -> str:
     return short.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def kind_of(error: BaseException) -> str:
+    """The name of an exception's class, such as ``"ValueError"``."""
+    return plain(type(error).__name__)
+
+
 def describe(error: BaseException) -> str:
     """``"ValueError: boom"``-like text of an exception; never raises."""
-    kind = plain(type(error).__name__)
+    kind = kind_of(error)
     try:
         text = plain(str(error))
     except BaseException:

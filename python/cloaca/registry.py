@@ -160,6 +160,13 @@ def knows(name: str) -> bool:
         return name in workflows or name in constructors
 
 
+def plan(name: str) -> list[str]:
+    """The ids of a workflow's tasks in an order in which they may run; none if it is not built here."""
+    with lock:
+        known = workflows.get(name)
+    return [] if known is None else known._plan()
+
+
 def names() -> list[str]:
     """The names of all workflows, sorted."""
     with lock:

@@ -6,12 +6,16 @@ Decides nothing: it renames, and decodes what is JSON.
 from __future__ import annotations
 
 from .context import decode_value
+from .row import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from .types import CronExecutionRow, Outcome, RunDetails, RunRow, TickAnswer, TriggerExecutionRow
+
+
+_ENDS = ("created_at", "started_at", "completed_at", "error_message", "error_type", "cancel_requested")
 
 
 def moment(at_us: int) -> str:
@@ -24,21 +28,41 @@ def moment(at_us: int) -> str:
 
 def run(row: dict[str, Any], has_context: bool = True) -> RunRow:
     """A run of a listing."""
-    shown: Any = {name: row[name] for name in ("id", "workflow_name", "status", "trigger_name", "run_key")}
+    found: Any = _run(row, has_context)
+    shown: RunRow = found
+    return shown
+
+
+def _run(row: dict[str, Any], has_context: bool) -> Row:
+    shown = Row((name, row[name]) for name in ("id", "workflow_name", "status", "trigger_name", "run_key"))
     if has_context:
-        shown["context"] = decode_value(row["context"])
-    shown |= {name: row[name] for name in ("created_at", "started_at", "completed_at", "error_message")}
-    found: RunRow = shown
-    return found
+        shown.keep("context", row["context"])
+    for name in _ENDS:
+        shown[name] = row[name]
+    return shown
 
 
-def run_with_tasks(row: dict[str, Any]) -> RunDetails:
-    """A run with what came out of it."""
-    final = row["final_context"]
+def run_with_tasks(row: dict[str, Any], plan: list[str]) -> RunDetails:
+    """A run with what came out of it, and those tasks of its plan that are on no record."""
+    shown = _run(row, True)
+    shown.keep("final_context", row["final_context"])
+    known = {task["id"] for task in row["tasks"]}
+    shown["tasks"] = row["tasks"] + [_to_come(task_id) for task_id in plan if task_id not in known]
+    found: Any = shown
+    details: RunDetails = found
+    return details
+
+
+def _to_come(task_id: str) -> dict[str, Any]:
     return {
-        **run(row),
-        "final_context": None if final is None else decode_value(final),
-        "tasks": row["tasks"],
+        "id": task_id,
+        "status": "Pending",
+        "attempts": 0,
+        "error": None,
+        "error_type": None,
+        "started_at": None,
+        "completed_at": None,
+        "tries": [],
     }
 
 

@@ -5,7 +5,7 @@ Decides nothing. Invariant: a cursor that was set is valid JSON, so that saving 
 
 from __future__ import annotations
 
-from . import rows
+from . import filters, rows
 from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
 from .duration import microseconds_of
 
@@ -163,5 +163,5 @@ class TickBody:
 
     def last_run(self) -> RunSummary | None:
         """The newest run of the trigger, without its context."""
-        found = self._engine.runs.runs(None, None, self._name, False, 1, 0)
+        found = self._engine.runs.runs(filters.wanted(trigger=self._name), 1, 0)
         return rows.run(found[0], False) if found else None

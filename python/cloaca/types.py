@@ -178,11 +178,27 @@ OnDisabled: TypeAlias = Callable[[str, str], object]
 RunStatus: TypeAlias = Literal["Pending", "Running", "Completed", "Failed", "Cancelled"]
 """Where a run stands; the last three are final."""
 
-TaskStatus: TypeAlias = Literal["Running", "Completed", "Failed", "Skipped"]
-"""Where a task that began, or was left out, stands; the last three are final."""
+TaskStatus: TypeAlias = Literal["Pending", "Running", "Completed", "Failed", "Skipped"]
+"""Where a task stands: not begun, under way, or one of the three that are final."""
+
+TryOutcome: TypeAlias = Literal["Completed", "Failed", "TimedOut", "Interrupted"]
+"""How an attempt of a task ended."""
 
 Outcome: TypeAlias = Literal["skip", "fire", "error"]
 """What came of a poll."""
+
+
+class TryRow(TypedDict):
+    """An attempt of a task that is over, in `get_run`."""
+
+    number: int
+    outcome: TryOutcome
+    started_at: str | None
+    ended_at: str
+    error_type: str | None
+    error: str | None
+    traceback: str | None
+    runner: int | None
 
 
 class TaskRow(TypedDict):
@@ -192,8 +208,10 @@ class TaskRow(TypedDict):
     status: TaskStatus
     attempts: int
     error: str | None
+    error_type: str | None
     started_at: str | None
     completed_at: str | None
+    tries: list[TryRow]
 
 
 class RunSummary(TypedDict):
@@ -208,6 +226,8 @@ class RunSummary(TypedDict):
     started_at: str | None
     completed_at: str | None
     error_message: str | None
+    error_type: str | None
+    cancel_requested: bool
 
 
 class RunRow(RunSummary):
@@ -333,6 +353,7 @@ class Stats(TypedDict):
     runs_started: int
     runs_completed: int
     runs_failed: int
+    runs_cancelled: int
     runs_unfinished: int
     run_latency_mean_ms: float
     run_latency_max_ms: float

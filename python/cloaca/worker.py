@@ -14,8 +14,9 @@ from . import attempt
 from .answer import is_awaitable
 from .context import Context, decode_value, encode_within, fitting
 from .job import Job
-from .plain import describe, say
+from .plain import describe, kind_of, say
 from .task_handle import Deferred, TaskHandle, run_id
+from .trace import traceback_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,12 +110,13 @@ class Worker:
         self, job: Job, task: TaskDefinition, task_id: str, failure: BaseException, context: Context
     ) -> None:
         text = describe(failure)
+        kind, trace = kind_of(failure), traceback_of(failure)
         if self._hear is not None:
             self._hear((run_id(job), failure))
         has_callback = task.on_failure is not None
         # Before its end: that may be the run's, too.
         workflow = self.engine.jobs.workflow_of(job)
-        final = self.engine.jobs.failed(job, text, has_callback)
+        final = self.engine.jobs.failed(job, kind, text, trace, has_callback)
         level = logging.ERROR if final else logging.WARNING
         about = _about(job, task_id, workflow)
         if workflow:

@@ -274,6 +274,10 @@ class Workflow:
         """Hex digest of name, tasks, edges, rules, policies, description, tags: equal for equal content."""
         return self._version
 
+    def _plan(self) -> list[str]:
+        """The ids of all tasks, each after its dependencies."""
+        return [self._tasks[index].id for index in self._order]
+
     def topological_sort(self) -> list[str]:
         """All tasks, each after its dependencies, as `tenant::package::workflow::task`."""
         return [self._full(self._tasks[index].id) for index in self._order]

@@ -103,11 +103,11 @@ def test_a_trigger_is_forgotten_while_its_poll_is_in_flight(url: str) -> None:
 
 
 def test_what_is_forgotten_in_flight_and_declared_again_is_polled_anew(url: str) -> None:
-    declare_workflow()
+    declare("report")
     entered, go = threading.Event(), threading.Event()
     cursors: list[object] = []
 
-    def declare() -> None:
+    def declare_inbox() -> None:
         @cloaca.trigger(workflow="report", name="inbox", poll_interval="1ms")
         def inbox(tick: cloaca.Tick) -> cloaca.TriggerResult:
             cursors.append(tick.cursor)
@@ -116,12 +116,12 @@ def test_what_is_forgotten_in_flight_and_declared_again_is_polled_anew(url: str)
             number = tick.cursor or 0
             return cloaca.TriggerResult.fire({"n": number}, cursor=number + 1)
 
-    declare()
+    declare_inbox()
     with cloaca.DefaultRunner(url) as runner:
         assert entered.wait(WAIT)
         cloaca.unregister_trigger("inbox")
         runner.forget("inbox")
-        declare()
+        declare_inbox()
         go.set()
         eventually(lambda: cursors[:4] == [None, None, 1, 2])
 

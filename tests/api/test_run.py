@@ -104,6 +104,8 @@ def test_runs_are_listed_newest_first_with_their_keys(runner: cloaca.DefaultRunn
         "started_at",
         "completed_at",
         "error_message",
+        "error_type",
+        "cancel_requested",
     ]
     assert rows[0]["workflow_name"] == "good"
     assert rows[0]["context"] == {"n": 2}
@@ -172,7 +174,8 @@ def test_get_run_shows_the_final_context_and_each_task(runner: cloaca.DefaultRun
     assert found["context"] == {"given": 0}
     assert found["final_context"] == {"given": 0, "first": 1}
     tasks = {task["id"]: task for task in found["tasks"]}
-    assert list(tasks["first"]) == ["id", "status", "attempts", "error", "started_at", "completed_at"]
+    keys = "id status attempts error error_type started_at completed_at tries"
+    assert list(tasks["first"]) == keys.split()
     assert {name: task["status"] for name, task in tasks.items()} == {
         "first": "Completed",
         "second": "Failed",
@@ -662,6 +665,7 @@ def test_stats_count_polls_fires_skips_errors_and_runs() -> None:
         "runs_started": 3,
         "runs_completed": 2,
         "runs_failed": 1,
+        "runs_cancelled": 0,
         "runs_unfinished": 0,
     }
     assert {name: stats[name] for name in expected} == expected

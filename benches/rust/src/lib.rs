@@ -326,10 +326,12 @@ fn ended(run: i64, epoch: i64) -> RunChange {
         interrupted: 0,
         context: Some(LEFT.into()),
         error: None,
+        error_type: None,
+        tries: vec![],
         started_at: Some(Wall(2)),
         completed_at: Some(Wall(3)),
     };
     let end =
-        RunEnd { status: RunStatus::Completed, context: LEFT.into(), error: None, completed_at: Wall(3) };
+        RunEnd { status: RunStatus::Completed, context: LEFT.into(), error: None, error_type: None, completed_at: Wall(3) };
     RunChange { run, epoch, tasks: vec![task], end: Some(end) }
 }

@@ -12,7 +12,7 @@ use cloaca_core::error::Result;
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
-use cloaca_core::port::{Cell, RunRow, Schedule, ScheduleKind, Stretch, TaskRecord};
+use cloaca_core::port::{Cell, Maker, RunRow, Schedule, ScheduleKind, Stretch, TaskRecord, Try};
 use cloaca_core::rule::Rule;
 use cloaca_core::run::{Doing, TaskStanding};
 use cloaca_core::time::Wall;
@@ -98,18 +98,45 @@ pub fn run<'py>(py: Python<'py>, row: &RunRow) -> PyResult<Bound<'py, PyDict>> {
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
     dict.set_item("error_message", &row.error)?;
+    dict.set_item("error_type", &row.error_type)?;
+    dict.set_item("cancel_requested", row.cancelled)?;
+    dict.set_item("place", (row.created_at.0, row.row))?;
     Ok(dict)
 }
 
-/// A task as `get_run` shows it.
-pub fn task<'py>(py: Python<'py>, row: &TaskRecord) -> PyResult<Bound<'py, PyDict>> {
+/// A task as `get_run` shows it, with its tries if they were read.
+pub fn task<'py>(py: Python<'py>, row: &TaskRecord, has_tries: bool) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("id", &*row.name)?;
     dict.set_item("status", row.status.name())?;
     dict.set_item("attempts", row.attempt)?;
     dict.set_item("error", &row.error)?;
+    dict.set_item("error_type", row.error_type.as_deref())?;
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
+    if has_tries {
+        let only = row.only_try();
+        let tries = row.tries.iter().chain(&only).map(|known| attempt(py, known));
+        dict.set_item("tries", tries.collect::<PyResult<Vec<_>>>()?)?;
+    }
+    Ok(dict)
+}
+
+/// An attempt that is over.
+fn attempt<'py>(py: Python<'py>, row: &Try) -> PyResult<Bound<'py, PyDict>> {
+    let runner = match row.maker {
+        Maker::Owner(owner) => Some(owner),
+        Maker::Writer | Maker::Unknown => None,
+    };
+    let dict = PyDict::new(py);
+    dict.set_item("number", row.attempt)?;
+    dict.set_item("outcome", row.outcome.name())?;
+    dict.set_item("started_at", stamp(row.started_at))?;
+    dict.set_item("ended_at", stamp(Some(row.ended_at)))?;
+    dict.set_item("error_type", row.error_type.as_deref())?;
+    dict.set_item("error", &row.error)?;
+    dict.set_item("traceback", &row.traceback)?;
+    dict.set_item("runner", runner)?;
     Ok(dict)
 }
 

@@ -226,8 +226,9 @@ impl Engine {
         dict.set_item("runs_started", counts.started)?;
         dict.set_item("runs_completed", counts.completed)?;
         dict.set_item("runs_failed", counts.failed)?;
+        dict.set_item("runs_cancelled", counts.cancelled)?;
         dict.set_item("runs_unfinished", unfinished)?;
-        let ended = counts.completed + counts.failed;
+        let ended = counts.completed + counts.failed + counts.cancelled;
         dict.set_item("run_latency_mean_ms", counts.run_sum_us as f64 / ended.max(1) as f64 / 1e3)?;
         dict.set_item("run_latency_max_ms", counts.run_max_us as f64 / 1e3)?;
         Ok(dict)

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use cloaca_core::context::LIGHT_BYTES_MAX;
 use cloaca_core::engine::Job;
+use cloaca_core::port::Failure;
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::{Beginning, Waited};
 
@@ -83,10 +84,19 @@ impl Jobs {
         Ok(ruling == Ruling::Final)
     }
 
-    /// An attempt failed. True if that is final; with a callback, `settled` must follow then.
-    fn failed(&self, py: Python<'_>, job: JobParts, text: String, has_callback: bool) -> PyResult<bool> {
+    /// An attempt failed with an exception of that class. True if that is final; with a callback, `settled` must follow then.
+    fn failed(
+        &self,
+        py: Python<'_>,
+        job: JobParts,
+        error_type: &str,
+        text: String,
+        traceback: Option<String>,
+        has_callback: bool,
+    ) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;
-        let ruling = free(py, || runtime.attempt_ended(job_of(job), Ended::Failure(text), has_callback))?;
+        let ended = Ended::Failure(Failure::raised(error_type, text, traceback));
+        let ruling = free(py, || runtime.attempt_ended(job_of(job), ended, has_callback))?;
         Ok(ruling == Ruling::Final)
     }
 

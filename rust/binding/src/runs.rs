@@ -6,14 +6,47 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use cloaca_core::error::{Error, Kind, excerpt};
-use cloaca_core::port::{Page, RunFilter, RunStatus};
+use cloaca_core::port::{Page, Place, RunFilter, RunStatus};
 use cloaca_core::runtime::{Heard, Runtime, Wanted};
+use cloaca_core::time::Wall;
 
 use crate::gil::{free, quick};
 use crate::handle::{Handle, parse_run_id, span_of};
 use crate::wait::flush;
 use crate::watch::Watch;
 use crate::{convert, error};
+
+/// Which runs a listing shows, from a dict.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Wanting {
+    workflow: Option<String>,
+    status: Option<String>,
+    trigger: Option<String>,
+    key: Option<String>,
+    error: Option<String>,
+    since: Option<i64>,
+    until: Option<i64>,
+    after: Option<(i64, i64)>,
+    contexts: bool,
+}
+
+impl Wanting {
+    fn filter(self, py: Python<'_>) -> PyResult<RunFilter> {
+        Ok(RunFilter {
+            workflow: self.workflow,
+            status: self.status.map(|name| parse_status(py, &name)).transpose()?,
+            trigger: self.trigger,
+            schedule: None,
+            run_key: self.key,
+            error_type: self.error,
+            since: self.since.map(Wall),
+            until: self.until.map(Wall),
+            after: self.after.map(|(at_us, row)| Place { created_at: Wall(at_us), row }),
+            contexts: self.contexts,
+        })
+    }
+}
 
 /// The runs of one store.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -86,31 +119,36 @@ impl Runs {
     }
 
     /// Runs, newest first.
-    #[expect(clippy::too_many_arguments, reason = "a filter of a listing, at the one call")]
     fn runs<'py>(
         &self,
         py: Python<'py>,
-        workflow: Option<String>,
-        status: Option<&str>,
-        trigger: Option<String>,
-        contexts: bool,
+        wanted: Wanting,
         limit: u64,
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let status = status.map(|name| parse_status(py, name)).transpose()?;
-        let filter = RunFilter { workflow, status, trigger, schedule: None, contexts };
+        let filter = wanted.filter(py)?;
         let rows = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         rows.iter().map(|row| convert::run(py, row)).collect()
     }
 
-    /// One run with its tasks.
-    fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+    /// Where a run stands in listings, as `(created_at_us, row)`; `None` if it is not kept.
+    fn place(&self, py: Python<'_>, id: &str) -> PyResult<Option<(i64, i64)>> {
         let id = parse_run_id(py, id)?;
-        let Some((row, tasks)) = self.handle.shown(py, |runtime| runtime.store().run(id))? else {
-            return Ok(None);
-        };
+        let place = self.handle.stored(py, |runtime| runtime.store().place(id))?;
+        Ok(place.map(|place| (place.created_at.0, place.row)))
+    }
+
+    /// One run with its tasks; with `tries`, also with how each of their attempts ended.
+    #[pyo3(signature = (id, tries=false))]
+    fn run<'py>(&self, py: Python<'py>, id: &str, tries: bool) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let id = parse_run_id(py, id)?;
+        let found = self.handle.shown(py, |runtime| match tries {
+            true => runtime.store().run_with_tries(id),
+            false => runtime.store().run(id),
+        })?;
+        let Some((row, tasks)) = found else { return Ok(None) };
         let dict = convert::run(py, &row)?;
-        let tasks = tasks.iter().map(|task| convert::task(py, task)).collect::<PyResult<Vec<_>>>()?;
+        let tasks = tasks.iter().map(|task| convert::task(py, task, tries)).collect::<PyResult<Vec<_>>>()?;
         dict.set_item("tasks", tasks)?;
         Ok(Some(dict))
     }

@@ -221,8 +221,8 @@ impl Engine {
             Event::Taken(job) => self.taken(job, now, out),
             Event::Deferred(job, true) => self.disarm_job(job),
             Event::Deferred(job, false) => self.arm_job(job, now.mono),
-            Event::Interrupted(job) => self.interrupted(job, out),
-            Event::Leaving(in_flight) => self.leaving(&in_flight, out),
+            Event::Interrupted(job) => self.interrupted(job, now, out),
+            Event::Leaving(in_flight) => self.leaving(&in_flight, now, out),
             Event::Settled(job) => self.settled(job, now, out),
             Event::Looked(looked) => self.looked(&looked, now, out),
             Event::Vacancy => {

@@ -3,7 +3,7 @@
 //! Reading order, each knowing only what stands before it:
 //!
 //! - words: [`error`], [`near`] (which name was meant), [`time`], [`policy`], [`grid`] (when a trigger is due across restarts), [`record`] (what is kept of
-//!   runs), [`port`] (what is asked of a store), [`workflow`], [`fault_point`];
+//!   runs), [`tries`] (and of attempts), [`port`] (what is asked of a store), [`workflow`], [`fault_point`];
 //! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], and the
 //!   room on the stack that nested values need;
 //! - judges: [`admit`] (one fire), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next);
@@ -32,6 +32,7 @@ pub mod rule;
 pub mod run;
 pub mod runtime;
 pub mod time;
+pub mod tries;
 pub mod version;
 pub mod wheel;
 pub mod workflow;

@@ -16,12 +16,13 @@ use uuid::Uuid;
 use crate::time::Wall;
 
 pub use crate::record::{ContextHash, Outcome, RunEnd, RunStatus, Stretch, TaskRecord, TaskStatus};
+pub use crate::tries::{Failure, Maker, TRIES_FIRST_MAX, TRIES_LAST_MAX, Try, TryOutcome};
 pub use change::{
     Admitted, Change, CronMove, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow, TriggerState,
 };
 pub use claim::{BURIED, InFlight, Siblings, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
-pub use listing::{CronStats, Page, RunFilter, RunRow};
+pub use listing::{CronStats, Page, Place, RunFilter, RunRow};
 pub use raw::{Cell, Halt, Table};
 pub use schedule::{Forgotten, NewCron, Schedule, ScheduleFilter, ScheduleKind};
 
@@ -116,10 +117,14 @@ pub trait Store: Send + Sync {
     /// The cron with that id.
     fn cron(&self, id: Uuid) -> Stored<Option<Schedule>>;
 
-    /// Runs, newest first.
+    /// Runs, newest first by when they were committed; those that are not final by when they came to the store.
     fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<RunRow>>;
-    /// One run with its tasks in the order of their records.
+    /// One run with its tasks in the order of their records, without their attempts.
     fn run(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>>;
+    /// One run with its tasks and all that is kept of their attempts, oldest first, also of those before it was opened again.
+    fn run_with_tries(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>>;
+    /// Where a run stands in listings; none if it is not kept.
+    fn place(&self, id: Uuid) -> Stored<Option<Place>>;
     /// Cron runs created since `since`.
     fn cron_stats(&self, since: Wall) -> Stored<CronStats>;
     /// A trigger's history, newest first.
@@ -128,7 +133,7 @@ pub trait Store: Send + Sync {
     /// At most `limit` of each kind of what is old. Takes its time, writes nothing, and holds up no other method where readers don't
     /// hinder each other.
     fn find_old(&self, old: &Old, limit: u64, halt: &Halt) -> Stored<Found>;
-    /// Deletes of what was found what is still so, with the tasks of its runs; returns how much went.
+    /// Deletes of what was found what is still so, with the tasks and attempts of its runs; returns how much went.
     fn prune(&self, old: &Old, found: &Found) -> Stored<u64>;
     /// What the store knows of the time, for `epoch`.
     fn spared(&self, epoch: i64) -> Stored<Spared>;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::time::Wall;
+use crate::tries::Try;
 
 /// 128-bit digest of a trigger's name and the canonical form of a context.
 pub type ContextHash = [u8; 16];
@@ -95,6 +96,11 @@ pub struct TaskRecord {
     pub context: Option<Arc<str>>,
     /// What went wrong in the last attempt.
     pub error: Option<String>,
+    /// The kind of that error. Stores keep it with the attempt, and tell it of a task that failed.
+    pub error_type: Option<Arc<str>>,
+    /// The attempts that ended since the last record, to be kept beside those before; of a record that is read, what is kept, if that was
+    /// asked for.
+    pub tries: Vec<Try>,
     /// When its first attempt began.
     pub started_at: Option<Wall>,
     /// When it became final.
@@ -110,6 +116,8 @@ pub struct RunEnd {
     pub context: Arc<str>,
     /// Which task failed with what error; none on success.
     pub error: Option<String>,
+    /// The kind of error of the first task that failed, or of what ended the run; none if nothing failed.
+    pub error_type: Option<Arc<str>>,
     /// When.
     pub completed_at: Wall,
 }

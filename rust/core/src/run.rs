@@ -14,8 +14,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::context::{Bounds, Given, Relay};
-use crate::port::{RunEnd, RunStatus, TaskRecord, TaskStatus};
-use crate::run::task::{Begins, Phase, TaskState};
+use crate::port::{Failure, RunEnd, RunStatus, TaskRecord, TaskStatus, Try, TryOutcome};
+use crate::run::task::{Begins, Phase, TaskState, over};
 use crate::time::Wall;
 use crate::workflow::Workflow;
 
@@ -57,8 +57,8 @@ pub struct Run {
 pub enum Ended {
     /// The body returned this context, as JSON text.
     Success(Arc<str>),
-    /// The body failed with this error.
-    Failure(String),
+    /// The body failed, or was given up.
+    Failure(Failure),
 }
 
 /// What an ended attempt means for its task.
@@ -110,7 +110,10 @@ impl Run {
                 interrupted: 0,
                 output: None,
                 error: None,
+                error_type: None,
                 started_at: None,
+                began_at: None,
+                tries: Vec::new(),
                 kept: None,
             })
             .collect();
@@ -176,6 +179,7 @@ impl Run {
     pub fn started(&mut self, task: usize, now: Wall) -> Option<TaskRecord> {
         let state = &mut self.tasks[task];
         state.started_at.get_or_insert(now);
+        state.began_at.get_or_insert(now);
         if state.begins == Begins::AfterRecord {
             state.begins = Begins::Recording;
             return Some(self.record(task, TaskStatus::Running, None));
@@ -216,6 +220,7 @@ impl Run {
         attempt: u32,
         ended: Ended,
         random: f64,
+        now: Wall,
     ) -> (Ruling, Progress) {
         if !self.expects(task, attempt) {
             return (Ruling::Stale, Progress::default());
@@ -224,23 +229,26 @@ impl Run {
             Ended::Success(output) => {
                 let state = &mut self.tasks[task];
                 state.output = Some(output);
-                state.error = None;
+                (state.error, state.error_type) = (None, None);
+                if attempt > 1 {
+                    state.note(over(TryOutcome::Completed, now));
+                }
                 state.phase = Phase::Settling(TaskStatus::Completed);
                 (Ruling::Final, Progress::default())
             }
-            Ended::Failure(error) => self.attempt_failed(task, error, random),
+            Ended::Failure(failure) => self.attempt_failed(task, failure, random, now),
         }
     }
 
     /// Notes that an attempt's body went home without an end. What is to be kept of it: the number of the next attempt, which whoever goes
     /// on with the run begins; none if nobody waited for it.
-    pub fn interrupted(&mut self, task: usize, attempt: u32) -> Option<TaskRecord> {
-        self.expects(task, attempt).then(|| self.cut_off(task))
+    pub fn interrupted(&mut self, task: usize, attempt: u32, now: Wall) -> Option<TaskRecord> {
+        self.expects(task, attempt).then(|| self.cut_off(task, now))
     }
 
     /// What is to be kept when its runner leaves: an attempt that is over, but on no record, because its callback is not told or its run is
     /// halted, is over for nothing.
-    pub fn left(&mut self, is_told: impl Fn(usize) -> bool) -> Vec<TaskRecord> {
+    pub fn left(&mut self, is_told: impl Fn(usize) -> bool, now: Wall) -> Vec<TaskRecord> {
         let is_held_back = |task: usize| {
             let name = &self.workflow.tasks[task].id;
             self.held_back.iter().any(|record| record.name == *name && record.started_at.is_some())
@@ -254,30 +262,41 @@ impl Run {
             _ => false,
         };
         let open: Vec<usize> = (0..self.tasks.len()).filter(is_open).collect();
-        open.into_iter().map(|task| self.cut_off(task)).collect()
+        open.into_iter().map(|task| self.cut_off(task, now)).collect()
     }
 
-    fn cut_off(&mut self, task: usize) -> TaskRecord {
+    fn cut_off(&mut self, task: usize, now: Wall) -> TaskRecord {
+        let name = &self.workflow.tasks[task].id;
         let state = &mut self.tasks[task];
-        state.attempt += 1;
-        state.interrupted += 1;
-        state.taken = false;
+        // What is held back is never written, but how its attempts ended is.
+        if let Some(held) = self.held_back.iter_mut().find(|record| record.name == *name) {
+            state.tries.append(&mut held.tries);
+        }
+        state.cut_off(now);
         self.record(task, TaskStatus::Running, None)
     }
 
-    fn attempt_failed(&mut self, task: usize, error: String, random: f64) -> (Ruling, Progress) {
+    fn attempt_failed(
+        &mut self,
+        task: usize,
+        failure: Failure,
+        random: f64,
+        now: Wall,
+    ) -> (Ruling, Progress) {
+        let Failure { outcome, error_type, error, traceback } = failure;
         let policy = &self.workflow.tasks[task].retry;
         let counted = self.tasks[task].counted();
         let again = self.halt.is_none() && policy.should_retry(counted, &error);
         let delay = policy.delay(counted, random);
         let state = &mut self.tasks[task];
-        state.error = Some(error);
+        let (kind, text) = (Some(error_type), Some(error));
+        (state.error_type, state.error) = (kind.clone(), text.clone());
+        state.note(Try { error_type: kind, error: text, traceback, ..over(outcome, now) });
         if !again {
             state.phase = Phase::Settling(TaskStatus::Failed);
             return (Ruling::Final, Progress::default());
         }
-        state.attempt += 1;
-        state.taken = false;
+        state.next_attempt();
         state.phase = Phase::Delayed;
         let record = self.record(task, TaskStatus::Running, None);
         let progress =
@@ -340,8 +359,13 @@ impl Run {
         (progress, self.tasks.iter().enumerate().filter_map(active).collect())
     }
 
-    fn record(&self, task: usize, status: TaskStatus, completed_at: Option<Wall>) -> TaskRecord {
-        let state = &self.tasks[task];
+    fn record(&mut self, task: usize, status: TaskStatus, completed_at: Option<Wall>) -> TaskRecord {
+        let state = &mut self.tasks[task];
+        let mut tries = std::mem::take(&mut state.tries);
+        if status == TaskStatus::Skipped && state.started_at.is_none() {
+            // It may have begun, but that is on no record: what was left out is told to have had no attempt.
+            tries.clear();
+        }
         let completed = status == TaskStatus::Completed;
         TaskRecord {
             name: Arc::clone(&self.workflow.tasks[task].id),
@@ -350,6 +374,8 @@ impl Run {
             interrupted: state.interrupted,
             context: completed.then(|| state.output.clone()).flatten(),
             error: if completed { None } else { state.error.clone() },
+            error_type: if completed { None } else { state.error_type.clone() },
+            tries,
             started_at: state.started_at,
             completed_at,
         }

@@ -21,7 +21,7 @@ use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::RetryPolicy;
 use cloaca_core::poll::{Backoff, Plan};
-use cloaca_core::port::{RunStatus, TriggerRow};
+use cloaca_core::port::{Failure, RunStatus, TriggerRow};
 use cloaca_core::run::Ended;
 use cloaca_core::runtime::{
     Answer, AskedFire, Beginning, Clock, Kept, Order, Own, PollTurn, Runtime, Services, Waited, Wanted,
@@ -423,7 +423,11 @@ fn whoever_waits_is_told_when_the_writer_panics() {
 }
 
 fn fail(runtime: &Runtime, work: &Work) {
-    runtime.attempt_ended(work.job, Ended::Failure("it says so".to_owned()), false);
+    runtime.attempt_ended(
+        work.job,
+        Ended::Failure(Failure::raised("Error", "it says so".to_owned(), None)),
+        false,
+    );
 }
 
 #[test]

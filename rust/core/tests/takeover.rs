@@ -172,6 +172,7 @@ fn a_claimed_run_waits_for_earlier_ones_that_others_drive() {
         waits: true,
         created_at: Wall(0),
         interruptions: 0,
+        owner_before: None,
         cancelled: false,
         tasks: Vec::new(),
         behind,

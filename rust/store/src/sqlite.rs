@@ -29,8 +29,8 @@ use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::port::{
-    Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight, NewCron, Old, Page, Receipt, RunFilter,
-    RunRow, Schedule, ScheduleFilter, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord,
+    Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight, NewCron, Old, Page, Place, Receipt,
+    RunFilter, RunRow, Schedule, ScheduleFilter, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord,
     Unfinished,
 };
 use cloaca_core::time::Wall;
@@ -417,7 +417,15 @@ impl Store for SqliteStore {
     }
 
     fn run(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
-        self.read(|db| run::one(db, id))
+        self.read(|db| run::one(db, id, run::Depth::Tasks))
+    }
+
+    fn run_with_tries(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+        self.read(|db| run::one(db, id, run::Depth::Tries))
+    }
+
+    fn place(&self, id: Uuid) -> Stored<Option<Place>> {
+        self.read(|db| run::place(db, id))
     }
 
     fn cron_stats(&self, since: Wall) -> Stored<CronStats> {

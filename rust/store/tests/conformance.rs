@@ -8,9 +8,10 @@ use std::thread;
 
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, NewCron, NewRun,
-    Old, Outcome, Page, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
-    ScheduleKind, Spared, Store, Stretch, TaskStatus, TickChange, TriggerRow,
+    Admitted, BURIED, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, Maker, NewCron,
+    NewRun, Old, Outcome, Page, Place, Receipt, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule,
+    ScheduleFilter, ScheduleKind, Spared, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord,
+    TaskStatus, TickChange, TriggerRow, Try, TryOutcome,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -77,6 +78,11 @@ claims! {
     a_final_run_takes_no_more_changes
     a_run_of_another_owner_takes_no_changes
     a_runs_end_is_kept_whole
+    how_attempts_ended_is_kept_with_who_made_them
+    of_many_attempts_the_first_and_the_last_are_kept
+    attempts_outlive_a_takeover_and_being_opened_again
+    who_drives_no_run_writes_none_of_its_attempts
+    who_gave_a_run_up_is_not_told_of_as_who_had_it
     an_empty_progress_only_asks_who_drives
     history_of_equal_outcomes_is_one_row
     history_of_different_outcomes_is_newest_first
@@ -114,6 +120,8 @@ claims! {
     schedules_are_listed_in_the_order_of_registration
     schedules_are_walked_by_their_rows
     runs_are_listed_newest_first_and_filtered
+    runs_are_found_by_key_time_and_kind_of_error
+    pages_that_follow_a_place_show_each_run_once
     an_unknown_run_trigger_or_cron_is_none
     cron_stats_count_slots_of_all_crons
     a_query_returns_every_type
@@ -789,12 +797,14 @@ fn a_runs_end_is_kept_whole(store: &dyn Store) {
         status: RunStatus::Failed,
         context: "{\"b\":2}".into(),
         error: Some("task 'fetch': OSError".to_owned()),
+        error_type: Some("OSError".into()),
         completed_at: Wall(60),
     };
     let tasks = vec![task("fetch", TaskStatus::Failed, 1)];
     commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: Some(end.clone()) }));
     let (run, tasks) = store.run(id(1)).unwrap().unwrap();
     assert_eq!((run.status, run.completed_at, run.error), (end.status, Some(Wall(60)), end.error));
+    assert_eq!(run.error_type.as_deref(), end.error_type.as_deref());
     assert_eq!(run.context.as_deref(), Some("{\"a\":1}"));
     assert_eq!(run.final_context.as_deref(), Some("{\"b\":2}"));
     let contexts = |contexts| {
@@ -804,6 +814,89 @@ fn a_runs_end_is_kept_whole(store: &dyn Store) {
     assert_eq!(contexts(true), (run.context, None));
     assert_eq!(contexts(false), (None, None));
     assert_eq!((tasks.len(), started_at(store, 1)), (1, Cell::Int(30)));
+}
+
+fn failed_try(attempt: u32) -> Try {
+    Try {
+        attempt,
+        started_at: Some(Wall(30)),
+        ended_at: Wall(40),
+        outcome: TryOutcome::Failed,
+        error_type: Some("OSError".into()),
+        error: Some("OSError: gone".to_owned()),
+        traceback: Some("Traceback: here".to_owned()),
+        maker: Maker::Writer,
+    }
+}
+
+/// A task that goes on, or has failed, after one more attempt.
+fn tried(store: &dyn Store, run: i64, epoch: i64, status: TaskStatus, known: Try) -> Receipt {
+    let tasks = vec![TaskRecord { tries: vec![known.clone()], ..task("fetch", status, known.attempt) }];
+    commit(store, Change::Run(RunChange { run, epoch, tasks, end: None }))
+}
+
+fn tries(store: &dyn Store, number: u128) -> Vec<Try> {
+    let (_, tasks) = store.run_with_tries(id(number)).unwrap().unwrap();
+    tasks.into_iter().flat_map(|task| task.tries).collect()
+}
+
+fn how_attempts_ended_is_kept_with_who_made_them(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    let lost =
+        Try { outcome: TryOutcome::Interrupted, maker: Maker::Unknown, started_at: None, ..failed_try(2) };
+    let other = Try { outcome: TryOutcome::TimedOut, maker: Maker::Owner(77), ..failed_try(3) };
+    for known in [failed_try(1), lost.clone(), other.clone()] {
+        let status = if known.attempt == 3 { TaskStatus::Failed } else { TaskStatus::Running };
+        assert_eq!(tried(store, row, epoch, status, known), Receipt::Run(None));
+    }
+    let own = Try { maker: Maker::Owner(epoch), ..failed_try(1) };
+    assert_eq!(tries(store, 1), [own, lost, other]);
+    let (_, tasks) = store.run(id(1)).unwrap().unwrap();
+    assert_eq!((tasks[0].error_type.as_deref(), tasks[0].tries.len()), (Some("OSError"), 0));
+}
+
+fn of_many_attempts_the_first_and_the_last_are_kept(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    for attempt in 1..=100 {
+        tried(store, row, epoch, TaskStatus::Running, failed_try(attempt));
+    }
+    let kept: Vec<u32> = tries(store, 1).iter().map(|known| known.attempt).collect();
+    let expected: Vec<u32> = (1..=TRIES_FIRST_MAX as u32).chain(101 - TRIES_LAST_MAX as u32..=100).collect();
+    assert_eq!(kept, expected);
+}
+
+fn attempts_outlive_a_takeover_and_being_opened_again(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let row = started(store, old, new_run(1));
+    tried(store, row, old, TaskStatus::Failed, failed_try(1));
+    let new = successor(store, old);
+    let claimed = store.claim_runs(new, 0, 10, &["mail".into()]).unwrap().remove(0);
+    assert_eq!(claimed.tasks[0].error_type.as_deref(), Some("OSError"));
+    commit(store, ended(row, new, RunStatus::Failed));
+    store.reopen(new, id(1)).unwrap().unwrap();
+    assert_eq!(store.run(id(1)).unwrap().unwrap().0.error_type, None);
+    tried(store, row, new, TaskStatus::Running, failed_try(1));
+    let makers: Vec<Maker> = tries(store, 1).iter().map(|known| known.maker).collect();
+    assert_eq!(makers, [Maker::Owner(old), Maker::Owner(new)]);
+}
+
+fn who_drives_no_run_writes_none_of_its_attempts(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    assert_eq!(tried(store, row, epoch + 1, TaskStatus::Running, failed_try(1)), Receipt::Fenced);
+    tried(store, row, epoch, TaskStatus::Running, failed_try(1));
+    assert_eq!(tries(store, 1).len(), 1);
+}
+
+fn who_gave_a_run_up_is_not_told_of_as_who_had_it(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    started(store, first, new_run(1));
+    let claim = |epoch| store.claim_runs(epoch, 0, 10, &["mail".into()]).unwrap().remove(0).owner_before;
+    store.leave(first, &InFlight::default(), Wall(2)).unwrap();
+    let second = store.join(Wall(3)).unwrap();
+    assert_eq!(claim(second), None);
 }
 
 fn an_empty_progress_only_asks_who_drives(store: &dyn Store) {
@@ -1379,6 +1472,86 @@ fn runs_are_listed_newest_first_and_filtered(store: &dyn Store) {
     assert_eq!(ids(store, &RunFilter { trigger: inbox, schedule: Some(trigger.row + 1), ..any() }), NONE);
     let page = store.runs(&any(), Page { limit: 1, offset: 1 }).unwrap();
     assert_eq!((page.len(), page[0].id, page[0].trigger.as_deref()), (1, id(2), Some("inbox")));
+}
+
+fn runs_are_found_by_key_time_and_kind_of_error(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let rows: Vec<i64> = (1..=5)
+        .map(|number| {
+            let run_key = (number % 2 == 1).then(|| (format!("key {number}"), None));
+            let created_at = Wall(10 * number as i64);
+            started(store, epoch, NewRun { run_key, created_at, ..new_run(number) })
+        })
+        .collect();
+    let end = |status, error_type: Option<&str>| RunEnd {
+        status,
+        context: "{}".into(),
+        error: None,
+        error_type: error_type.map(Into::into),
+        completed_at: Wall(99),
+    };
+    let ends = [
+        end(RunStatus::Failed, Some("OSError")),
+        end(RunStatus::Failed, Some("KeyError")),
+        end(RunStatus::Cancelled, None),
+        end(RunStatus::Completed, None),
+    ];
+    for (&run, end) in rows.iter().zip(ends) {
+        commit(store, Change::Run(RunChange { run, epoch, tasks: vec![], end: Some(end) }));
+    }
+    let with = |change: fn(&mut RunFilter)| {
+        let mut filter = any();
+        change(&mut filter);
+        ids(store, &filter)
+    };
+    assert_eq!(with(|filter| filter.run_key = Some("key 3".to_owned())), [id(3)]);
+    assert_eq!(with(|filter| filter.run_key = Some("key 2".to_owned())), NONE);
+    assert_eq!(with(|filter| filter.error_type = Some("OSError".to_owned())), [id(1)]);
+    assert_eq!(with(|filter| filter.since = Some(Wall(30))), [id(5), id(4), id(3)]);
+    assert_eq!(with(|filter| filter.until = Some(Wall(30))), [id(2), id(1)]);
+    assert_eq!(with(|filter| filter.status = Some(RunStatus::Cancelled)), [id(3)]);
+    assert_eq!(with(|filter| filter.status = Some(RunStatus::Completed)), [id(4)]);
+    let failed = |filter: &mut RunFilter| filter.status = Some(RunStatus::Failed);
+    assert_eq!(with(failed), [id(2), id(1)]);
+    assert_eq!(
+        with(|filter| {
+            (filter.status, filter.since) = (Some(RunStatus::Failed), Some(Wall(20)));
+            filter.workflow = Some("mail".to_owned());
+        }),
+        [id(2)]
+    );
+    let pending = |since, until| {
+        let status = Some(RunStatus::Pending);
+        ids(store, &RunFilter { status, since: Some(Wall(since)), until: Some(Wall(until)), ..any() })
+    };
+    assert_eq!((pending(50, 51), pending(51, 90), pending(10, 50)), (vec![id(5)], vec![], vec![]));
+}
+
+fn pages_that_follow_a_place_show_each_run_once(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    // A clock that was set back, and several at one moment.
+    let times = [50, 50, 50, 20, 60, 20, 50];
+    for (number, at) in (1..).zip(times) {
+        started(store, epoch, NewRun { created_at: Wall(at), ..new_run(number) });
+    }
+    let pages = |filter: &RunFilter| -> Vec<Uuid> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = Page { limit: 2, offset: 0 };
+            let rows = store.runs(&RunFilter { after, ..filter.clone() }, page).unwrap();
+            let Some(last) = rows.last() else { return found };
+            after = Some(Place { created_at: last.created_at, row: last.row });
+            assert_eq!(store.place(last.id).unwrap(), after);
+            found.extend(rows.iter().map(|run| run.id));
+        }
+    };
+    let newest = [5, 7, 3, 2, 1, 6, 4].map(id);
+    assert_eq!(ids(store, &any()), newest);
+    assert_eq!(pages(&any()), newest);
+    assert_eq!(pages(&RunFilter { until: Some(Wall(60)), ..any() }), newest[1..]);
+    let pending = RunFilter { status: Some(RunStatus::Pending), ..any() };
+    assert_eq!(pages(&pending), ids(store, &pending));
+    assert_eq!(store.place(id(99)).unwrap(), None);
 }
 
 fn an_unknown_run_trigger_or_cron_is_none(store: &dyn Store) {

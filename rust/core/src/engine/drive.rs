@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::engine::line::Turn;
 use crate::engine::timers::Timer;
 use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Note, Then};
-use crate::port::{Change, RunChange, RunEnd, RunStatus};
+use crate::port::{Change, Failure, RunChange, RunEnd, RunStatus};
 use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling};
 use crate::time::{Mono, Now};
 
@@ -35,7 +35,7 @@ impl Engine {
     ) -> Ruling {
         let random = self.next_random();
         let Some(run) = self.run_of(job) else { return Ruling::Stale };
-        let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random);
+        let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random, now.wall);
         if ruling == Ruling::Stale {
             return ruling;
         }
@@ -94,28 +94,28 @@ impl Engine {
         }
     }
 
-    fn interrupted_of(&mut self, job: Job) -> Option<RunChange> {
+    fn interrupted_of(&mut self, job: Job, now: Now) -> Option<RunChange> {
         let epoch = self.epoch;
         let run = self.run_of(job)?;
-        let record = run.interrupted(job.task as usize, job.attempt)?;
+        let record = run.interrupted(job.task as usize, job.attempt, now.wall)?;
         Some(RunChange { run: run.row, epoch, tasks: vec![record], end: None })
     }
 
     /// Nothing is ruled: whoever goes on with the run begins the next attempt.
-    pub(super) fn interrupted(&mut self, job: Job, out: &mut Effects) {
+    pub(super) fn interrupted(&mut self, job: Job, now: Now, out: &mut Effects) {
         self.disarm_job(job);
-        if let Some(change) = self.interrupted_of(job) {
+        if let Some(change) = self.interrupted_of(job, now) {
             out.commits.push((Change::Run(change), Then::Nothing));
         }
     }
 
     /// Whoever goes on with what is in hand must not give a number twice.
-    pub(super) fn leaving(&mut self, in_flight: &[Job], out: &mut Effects) {
+    pub(super) fn leaving(&mut self, in_flight: &[Job], now: Now, out: &mut Effects) {
         self.record_beginnings(Mono(u64::MAX), out);
         let told: HashSet<(Uuid, usize)> = in_flight.iter().map(|job| (job.run, job.task as usize)).collect();
         for run in self.runs.values_mut() {
             let id = run.id;
-            let tasks = run.left(|task| told.contains(&(id, task)));
+            let tasks = run.left(|task| told.contains(&(id, task)), now.wall);
             if !tasks.is_empty() {
                 let change = RunChange { run: run.row, epoch: self.epoch, tasks, end: None };
                 out.commits.push((Change::Run(change), Then::Nothing));
@@ -149,6 +149,7 @@ impl Engine {
                     // It had come to its end when it was taken over, but that is on no record.
                     if let Some(end) = &mut progress.end {
                         (end.status, end.error) = (RunStatus::Cancelled, Some(CANCELLED.to_owned()));
+                        end.error_type = None;
                     }
                     self.follow(id, progress, now, out);
                     false
@@ -171,7 +172,8 @@ impl Engine {
         if let Some(run) = waiting {
             let error = Some(CANCELLED.to_owned());
             let context = run.context.into();
-            let end = RunEnd { status: RunStatus::Cancelled, context, error, completed_at: now.wall };
+            let (status, completed_at) = (RunStatus::Cancelled, now.wall);
+            let end = RunEnd { status, context, error, error_type: None, completed_at };
             let tasks = Vec::new();
             let change = RunChange { run: run.row, epoch: self.epoch, tasks, end: Some(end.clone()) };
             let then = Then::Forgotten { run: id, created_at: run.created_at, end };
@@ -196,7 +198,7 @@ impl Engine {
     pub(super) fn give_up(&mut self, job: Job, error: &str, now: Now, out: &mut Effects) -> Ruling {
         let Some(run) = self.run_of(job) else { return Ruling::Stale };
         let has_callback = run.workflow.tasks[job.task as usize].has_failure_callback;
-        let ended = Ended::Failure(format!("TimeoutError: {error}"));
+        let ended = Ended::Failure(Failure::timed_out(error));
         out.released.push(job);
         let ruling = self.attempt_ended(job, ended, has_callback, now, out);
         if ruling == Ruling::Final && has_callback {
@@ -242,6 +244,7 @@ impl Engine {
         if let Some(end) = end {
             match end.status {
                 RunStatus::Completed => self.counts.completed += 1,
+                RunStatus::Cancelled => self.counts.cancelled += 1,
                 _ => self.counts.failed += 1,
             }
             let took_us = u64::try_from(end.completed_at.0 - created_at.0).unwrap_or(0);

@@ -143,8 +143,10 @@ pub struct Counts {
     pub started: u64,
     /// Runs that completed.
     pub completed: u64,
-    /// Runs that ended otherwise.
+    /// Runs that failed.
     pub failed: u64,
+    /// Runs that somebody ended.
+    pub cancelled: u64,
     /// From their commit to their end, together, in microseconds.
     pub run_sum_us: u64,
     /// The longest.

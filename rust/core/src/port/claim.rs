@@ -28,6 +28,8 @@ pub struct Unfinished {
     pub created_at: Wall,
     /// How often a runner took it over after another's end.
     pub interruptions: u32,
+    /// Who had it before, unless that gave it up.
+    pub owner_before: Option<i64>,
     /// Whether somebody asked for its end.
     pub cancelled: bool,
     /// Every task with a record.

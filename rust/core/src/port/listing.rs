@@ -5,9 +5,20 @@ use uuid::Uuid;
 use crate::record::{ContextHash, RunStatus};
 use crate::time::Wall;
 
+/// Where a run stands in every listing: newest first, by when it was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// When it was committed.
+    pub created_at: Wall,
+    /// The store's key.
+    pub row: i64,
+}
+
 /// A run as listings show it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunRow {
+    /// The store's key.
+    pub row: i64,
     /// The public id.
     pub id: Uuid,
     /// The workflow's name.
@@ -32,8 +43,12 @@ pub struct RunRow {
     pub started_at: Option<Wall>,
     /// When it became final.
     pub completed_at: Option<Wall>,
+    /// Whether somebody asked for its end.
+    pub cancelled: bool,
     /// Which task failed with what error.
     pub error: Option<String>,
+    /// The kind of error of the first task that failed, or of what ended it.
+    pub error_type: Option<String>,
 }
 
 /// Which runs a listing shows; none means any.
@@ -47,6 +62,16 @@ pub struct RunFilter {
     pub trigger: Option<String>,
     /// Fired by this schedule.
     pub schedule: Option<i64>,
+    /// With this run key.
+    pub run_key: Option<String>,
+    /// With this kind of error.
+    pub error_type: Option<String>,
+    /// Committed then or later.
+    pub since: Option<Wall>,
+    /// Committed before then.
+    pub until: Option<Wall>,
+    /// Behind this place.
+    pub after: Option<Place>,
     /// Whether the first contexts are read, too.
     pub contexts: bool,
 }

@@ -13,12 +13,16 @@ use crate::run::look::At;
 use crate::run::task::Phase;
 use crate::run::{Progress, Run};
 use crate::time::Wall;
+use crate::tries::TIMEOUT;
 
 /// So much of one task's error stands in its run's.
 const ERROR_CHARS_MAX: usize = 1000;
 
 /// Of a run's error that is longer, further tasks are only counted.
 const ERROR_BYTES_MAX: usize = 12_000;
+
+/// The kind of error of a run whose tasks left too much.
+const TOO_LARGE: &str = "ContextError";
 
 impl Run {
     /// Starts a task whose dependencies are all final, or skips it and whatever follows from that.
@@ -144,13 +148,15 @@ impl Run {
         self.is_ending = false;
         progress.records.splice(0..0, std::mem::take(&mut self.held_back));
         let (mut status, mut error) = self.verdict();
+        let mut error_type = self.kind_of(status);
         let context = last.unwrap_or_else(|refusal| {
             if status == RunStatus::Completed {
                 (status, error) = (RunStatus::Failed, Some(refusal));
+                error_type = Some(TOO_LARGE.into());
             }
             Arc::clone(self.relay.initial())
         });
-        progress.end = Some(RunEnd { status, context, error, completed_at: now });
+        progress.end = Some(RunEnd { status, context, error, error_type, completed_at: now });
     }
 
     /// That a run is halted is known in memory only: what it left out must not be kept before its end, or whoever resumes it would
@@ -175,6 +181,18 @@ impl Run {
         match failed.is_empty() {
             true => (RunStatus::Completed, None),
             false => (RunStatus::Failed, Some(self.told(&failed))),
+        }
+    }
+
+    /// The kind of error that a run's end is told by: of what ended it, or of the first task that failed.
+    fn kind_of(&self, status: RunStatus) -> Option<Arc<str>> {
+        match (status, &self.halt) {
+            (RunStatus::Failed, Some(_)) => Some(TIMEOUT.into()),
+            (RunStatus::Failed, None) => {
+                let failed = self.tasks.iter().find(|state| state.phase == Phase::Final(TaskStatus::Failed));
+                failed.and_then(|state| state.error_type.clone())
+            }
+            _ => None,
         }
     }
 

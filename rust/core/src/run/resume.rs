@@ -9,6 +9,7 @@ use crate::port::{RunStatus, TaskRecord, TaskStatus, Unfinished};
 use crate::run::task::{Begins, Phase};
 use crate::run::{CANCELLED, INTERRUPTED_ATTEMPTS_MAX, Progress, Run};
 use crate::time::Wall;
+use crate::tries::INTERRUPTED;
 use crate::workflow::Workflow;
 
 /// What is told of a task that was begun under another declaration of its workflow.
@@ -39,7 +40,7 @@ impl Run {
                 let is_changed = *workflow.version != *unfinished.version;
                 let begun = records.get(id).copied();
                 if begun.is_some() || is_changed {
-                    run.tasks[task].follow(begun);
+                    run.tasks[task].follow(begun, unfinished.owner_before, now);
                 }
             } else if let Some(begun) = records.get(id) {
                 run.tasks[task].go_on(begun);
@@ -64,7 +65,7 @@ impl Run {
                 Some(kept) => drop(run.restore(task, &kept)),
                 None => {
                     let begun = records.get(&*workflow.tasks[task].id).copied();
-                    run.decide_again(task, begun, unfinished.interruptions, now, &mut progress);
+                    run.decide_again(task, begun, unfinished, now, &mut progress);
                 }
             }
         }
@@ -81,6 +82,7 @@ impl Run {
         let state = &mut self.tasks[task];
         state.output = kept.context.clone();
         state.error = kept.error.clone();
+        state.error_type = kept.error_type.clone();
         state.attempt = kept.attempt;
         state.interrupted = kept.interrupted;
         self.close(task, kept.status)
@@ -90,12 +92,12 @@ impl Run {
         &mut self,
         task: usize,
         kept: Option<&TaskRecord>,
-        interruptions: u32,
+        unfinished: &Unfinished,
         now: Wall,
         progress: &mut Progress,
     ) {
-        if interruptions > 0 {
-            self.tasks[task].follow(kept);
+        if unfinished.interruptions > 0 {
+            self.tasks[task].follow(kept, unfinished.owner_before, now);
         }
         self.decide(task, now, progress);
         if self.tasks[task].phase == Phase::Active {
@@ -110,6 +112,7 @@ impl Run {
         let deaths = state.interrupted.min(self.interruptions);
         if state.begins == Begins::AfterRecord && deaths > INTERRUPTED_ATTEMPTS_MAX {
             state.error = Some(format!("its process died during each of {deaths} attempts"));
+            state.error_type = Some(INTERRUPTED.into());
             progress.jobs.retain(|&job| job != task);
             self.fail(task, now, progress);
         }

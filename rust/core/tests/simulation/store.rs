@@ -8,9 +8,9 @@ use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::grid;
 use cloaca_core::port::{
     Admitted, BURIED, Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight, NewCron, NewRun, Old,
-    Page, Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
-    Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow,
-    TriggerState, Unfinished,
+    Page, Place, Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter,
+    ScheduleKind, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange,
+    TriggerRow, TriggerState, Try, Unfinished,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -39,6 +39,8 @@ pub struct Kept {
     pub interruptions: u32,
     pub is_cancelled: bool,
     pub tasks: Vec<TaskRecord>,
+    /// How attempts ended, in the order in which that was kept.
+    pub tries: Vec<(Arc<str>, Try)>,
     pub end: Option<RunEnd>,
     /// Of its end among those of runs that guard their hashes.
     pub number: Option<i64>,
@@ -129,6 +131,7 @@ impl State {
             status: RunStatus::Cancelled,
             context: Arc::clone(&run.new.context),
             error: Some("cancelled".to_owned()),
+            error_type: None,
             completed_at: at,
         });
         self.unfinished.remove(&row);
@@ -245,6 +248,7 @@ impl State {
             interruptions: 0,
             is_cancelled: false,
             tasks: Vec::new(),
+            tries: Vec::new(),
             end: None,
             number: None,
         };
@@ -291,9 +295,11 @@ impl State {
             return Receipt::Fenced;
         }
         for record in &change.tasks {
+            run.tries.extend(record.tries.iter().map(|known| (Arc::clone(&record.name), known.clone())));
+            let record = TaskRecord { tries: Vec::new(), ..record.clone() };
             match run.tasks.iter_mut().find(|kept| kept.name == record.name) {
-                Some(kept) => *kept = record.clone(),
-                None => run.tasks.push(record.clone()),
+                Some(kept) => *kept = record,
+                None => run.tasks.push(record),
             }
         }
         run.end.clone_from(&change.end);
@@ -402,6 +408,7 @@ impl State {
             waits: run.waits,
             created_at: new.created_at,
             interruptions: run.interruptions,
+            owner_before: None,
             cancelled: run.is_cancelled,
             tasks: run.tasks.clone(),
             behind,
@@ -547,9 +554,10 @@ impl Store for MemoryStore {
         let mut claimed = Vec::new();
         for &row in rows.iter().take(limit as usize) {
             let run = state.run_mut(row);
-            run.interruptions += u32::from(run.owner != NOBODY);
+            let owner_before = Some(run.owner).filter(|&owner| owner != NOBODY);
+            run.interruptions += u32::from(owner_before.is_some());
             run.owner = epoch;
-            claimed.push(state.unfinished_of(row));
+            claimed.push(Unfinished { owner_before, ..state.unfinished_of(row) });
         }
         Ok(claimed)
     }
@@ -601,6 +609,8 @@ impl Store for MemoryStore {
         run.waits = false;
         run.owner = epoch;
         run.is_cancelled = false;
+        // What is undecided again begins at its first attempt.
+        run.tries.clear();
         run.tasks.retain(|task| task.status == TaskStatus::Completed);
         unfinished.tasks.clone_from(&run.tasks);
         (unfinished.cancelled, unfinished.behind) = (false, Vec::new());
@@ -670,6 +680,14 @@ impl Store for MemoryStore {
     }
 
     fn run(&self, _id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+        nobody_asks()
+    }
+
+    fn run_with_tries(&self, _id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+        nobody_asks()
+    }
+
+    fn place(&self, _id: Uuid) -> Stored<Option<Place>> {
         nobody_asks()
     }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use cloaca_core::admit::Overlap;
-use cloaca_core::port::{ContextHash, NewRun, RunEnd, RunStatus, TaskRecord, TaskStatus};
+use cloaca_core::port::{ContextHash, NewRun, RunEnd, RunStatus, TaskRecord, TaskStatus, Try, TryOutcome};
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::Workflow;
 use serde_json::{Map, Value};
@@ -185,6 +185,29 @@ impl Witness {
                 seen.told.contains(&outcome),
                 "no callback was told that task {name} of run {id} {status:?}"
             );
+        }
+    }
+
+    /// Of a task that is over every attempt is kept once, but for one that completed at once.
+    pub fn tries_kept(&self, kept: &Kept, record: &TaskRecord) {
+        if !matches!(record.status, TaskStatus::Completed | TaskStatus::Failed) {
+            return;
+        }
+        let of_task = |(task, known): &(Arc<str>, Try)| (*task == record.name).then_some(known.clone());
+        let tries: Vec<Try> = kept.tries.iter().filter_map(of_task).collect();
+        let told = format!("task {} of run {} ended as {record:?} after {tries:?}", record.name, kept.new.id);
+        for (known, number) in tries.iter().zip(1..) {
+            assert_eq!(known.attempt, number, "{told}");
+        }
+        let count = tries.len() as u32;
+        let last = tries.last().map(|known| known.outcome);
+        match record.status {
+            TaskStatus::Completed if record.attempt == 1 => assert_eq!(count, 0, "{told}"),
+            TaskStatus::Completed => {
+                assert_eq!((count, last), (record.attempt, Some(TryOutcome::Completed)), "{told}");
+            }
+            // One more may have been on its way, and not have begun.
+            _ => assert!(count == record.attempt || count + 1 == record.attempt, "{told}"),
         }
     }
 

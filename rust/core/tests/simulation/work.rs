@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::engine::{Effects, Event, Job};
-use cloaca_core::port::TaskStatus;
+use cloaca_core::port::{Failure, TaskStatus};
 use cloaca_core::run::{Ended, Ruling};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -144,7 +144,7 @@ impl World {
         let Worker { job, is_given_up, .. } = worker;
         let has_failed = self.random.percent(self.scenario.body_failure_percent);
         let ended = match has_failed {
-            true => Ended::Failure("ValueError: boom".to_owned()),
+            true => Ended::Failure(Failure::raised("ValueError", "ValueError: boom".to_owned(), None)),
             false => Ended::Success(marked(&worker.input, &worker.task, job.attempt)),
         };
         let status = if has_failed { TaskStatus::Failed } else { TaskStatus::Completed };
@@ -249,7 +249,7 @@ impl World {
         let unknown = Job { run: Uuid::from_u128(u128::from(self.random.next())), ..job };
         match self.random.below(4) {
             0 if !lives && self.witness.seen(job.run).life == 0 => {
-                let ended = Ended::Failure("late".to_owned());
+                let ended = Ended::Failure(Failure::raised("Late", "late".to_owned(), None));
                 assert_eq!(self.attempt_ended(p, job, ended, false), Ruling::Stale, "{job:?} ended twice");
             }
             1 if !lives => self.step(p, Event::Settled(job)),

@@ -183,6 +183,7 @@ impl World {
             let most = self.scenario.attempts_max(&run.workflow.name, &record.name) + record.interrupted;
             assert!(record.attempt <= most, "{record:?} is beyond {most} attempts of run {id}");
             self.witness.task_kept(id, record, &run.workflow, kept.interruptions);
+            self.witness.tries_kept(kept, record);
         }
         if let Some(end) = &change.end {
             self.witness.run_kept(id, end, &run.workflow, kept);

@@ -6,6 +6,7 @@ use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, named_params};
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::run::tries;
 use crate::sqlite::value::signed;
 
 /// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
@@ -73,6 +74,7 @@ pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
         let before = old.runs_before.map(|before| before.0);
         if run.execute(named_params! { ":row": row, ":before": before, ":now": old.now.0 })? == 1 {
             tasks.execute(named_params! { ":row": row })?;
+            tries::forget(db, *row)?;
             gone += 1;
         }
     }

@@ -4,6 +4,7 @@
 mod claim;
 mod list;
 mod progress;
+pub mod tries;
 
 use std::borrow::Cow;
 
@@ -18,7 +19,7 @@ use crate::sqlite::value::{id_at, micros, task_status_at, wall_maybe_at};
 pub use claim::{Other, cancel_requests, claim, deserted, ended, give_up, others, reopen, request_cancel};
 #[cfg(test)]
 pub use list::PLANS;
-pub use list::{cron_stats, list, one};
+pub use list::{Depth, cron_stats, list, one, place};
 pub use progress::{count_ends, ends, progress};
 
 /// Run keys of runs that no schedule fired share this row; rows of schedules begin at 1.
@@ -163,7 +164,10 @@ fn slot_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
 /// A run's tasks in the order of their first records.
 fn tasks(db: &Connection, run: i64) -> Result<Vec<TaskRecord>, Failure> {
     const SQL: &str = "
-        SELECT name, status, attempt, context, error, started_at, completed_at, interrupted
+        SELECT name, status, attempt, context, error, started_at, completed_at, interrupted,
+            CASE WHEN status = 'Failed' THEN (
+                SELECT coalesce(error_type, outcome) FROM tries
+                WHERE tries.run = tasks.run AND tries.task = tasks.name ORDER BY row DESC LIMIT 1) END
         FROM tasks WHERE run = :run ORDER BY position";
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":run": run }, task_of)?;
@@ -180,5 +184,7 @@ fn task_of(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         started_at: wall_maybe_at(row, 5)?,
         completed_at: wall_maybe_at(row, 6)?,
         interrupted: row.get(7)?,
+        error_type: row.get(8)?,
+        tries: Vec::new(),
     })
 }

@@ -1,6 +1,6 @@
 //! How words of the core look in columns. Invariant: what one function writes, its partner reads back.
 
-use cloaca_core::port::{ContextHash, Outcome, RunStatus, TaskStatus};
+use cloaca_core::port::{ContextHash, Outcome, RunStatus, TaskStatus, TryOutcome};
 use cloaca_core::time::Wall;
 use rusqlite::Row;
 use rusqlite::types::Type;
@@ -49,6 +49,10 @@ pub fn task_status_at(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskStat
 
 pub fn outcome_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Outcome> {
     word_at(row, column, Outcome::from_name)
+}
+
+pub fn try_outcome_at(row: &Row<'_>, column: usize) -> rusqlite::Result<TryOutcome> {
+    word_at(row, column, TryOutcome::from_name)
 }
 
 fn text_at<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r str> {

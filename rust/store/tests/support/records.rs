@@ -180,13 +180,15 @@ pub fn task(name: &str, status: TaskStatus, attempt: u32) -> TaskRecord {
         interrupted: 0,
         context: None,
         error: None,
+        error_type: None,
+        tries: vec![],
         started_at: Some(Wall(30)),
         completed_at: None,
     }
 }
 
 pub fn ended(run: i64, epoch: i64, status: RunStatus) -> Change {
-    let end = RunEnd { status, context: "{}".into(), error: None, completed_at: Wall(60) };
+    let end = RunEnd { status, context: "{}".into(), error: None, error_type: None, completed_at: Wall(60) };
     Change::Run(RunChange { run, epoch, tasks: vec![], end: Some(end) })
 }
 

@@ -33,3 +33,31 @@ DROP INDEX schedules_cron;
 CREATE INDEX schedules_cron ON schedules (workflow, expression, timezone) WHERE kind = 'cron';
 CREATE INDEX schedules_cron_name ON schedules (name) WHERE kind = 'cron' AND name <> '';
 CREATE UNIQUE INDEX schedules_declared ON schedules (name) WHERE kind = 'cron' AND declared_as IS NOT NULL;
+-- How attempts ended, but for those that completed at once, which their tasks' rows tell. They outlive the rows of tasks that are undecided
+-- again, and are in the order in which they were kept.
+CREATE TABLE tries (
+    row INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    owner INTEGER,
+    started_at INTEGER,
+    ended_at INTEGER NOT NULL,
+    error_type TEXT,
+    error TEXT,
+    traceback TEXT
+) STRICT;
+CREATE INDEX tries_task ON tries (run, task);
+-- Of runs that failed or were cancelled, and of no others: empty where it is not known, or there is none.
+ALTER TABLE runs ADD COLUMN error_type TEXT;
+UPDATE runs SET error_type = '' WHERE status IN ('Failed', 'Cancelled');
+-- Listings are in the order of these, newest last. What few rows have is in indices of few rows, which no other row's change touches.
+CREATE INDEX runs_created ON runs (created_at);
+DROP INDEX runs_schedule;
+CREATE INDEX runs_schedule ON runs (schedule, created_at) WHERE schedule IS NOT NULL;
+DROP INDEX runs_workflow;
+CREATE INDEX runs_workflow ON runs (workflow, created_at);
+CREATE INDEX runs_key ON runs (run_key, created_at) WHERE run_key IS NOT NULL;
+CREATE INDEX runs_failed ON runs (created_at) WHERE error_type IS NOT NULL;
+CREATE INDEX runs_error ON runs (error_type, created_at) WHERE error_type IS NOT NULL;

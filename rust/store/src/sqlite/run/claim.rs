@@ -18,14 +18,14 @@ use crate::sqlite::value::{count_at, hash_at, id_at, signed, wall_at};
 macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
-         interruptions, owner IS NOT NULL, context, cancelled"
+         interruptions, owner, context, cancelled"
     };
 }
 
 /// What becomes of a run that nobody drives when somebody asks for its end, at `:at`.
 macro_rules! cancelled {
     () => {
-        "status = 'Cancelled', error = 'cancelled', final_context = context, completed_at = :at"
+        "status = 'Cancelled', error = 'cancelled', error_type = '', final_context = context, completed_at = :at"
     };
 }
 
@@ -50,12 +50,12 @@ pub fn claim(
     let workflows = json_texts(workflows);
     let limit = signed(limit);
     let params = named_params! { ":epoch": epoch, ":after": after, ":limit": limit, ":workflows": workflows };
-    let found = select.query_map(params, |row| Ok((unfinished_of(row)?, row.get(9)?)))?;
-    let found = found.collect::<rusqlite::Result<Vec<(Unfinished, bool)>>>()?;
+    let found = select.query_map(params, unfinished_of)?;
+    let found = found.collect::<rusqlite::Result<Vec<Unfinished>>>()?;
     let mut update = db.prepare_cached(UPDATE)?;
     let mut claimed = Vec::with_capacity(found.len());
-    for (mut run, had_owner) in found {
-        run.interruptions = run.interruptions.saturating_add(u32::from(had_owner));
+    for mut run in found {
+        run.interruptions = run.interruptions.saturating_add(u32::from(run.owner_before.is_some()));
         let params = named_params! { ":row": run.row, ":epoch": epoch, ":interruptions": run.interruptions };
         update.execute(params)?;
         run.tasks = tasks(db, run.row)?;
@@ -251,7 +251,7 @@ fn open_again(db: &Connection, epoch: i64, run: &Unfinished) -> Result<(), Failu
     const SQL: &str = "
         UPDATE runs
         SET status = 'Pending', owner = :epoch, cancelled = 0, interruptions = 0, completed_at = NULL,
-            final_context = NULL, error = NULL, waits = 0, unique_hash = :unique_hash,
+            final_context = NULL, error = NULL, error_type = NULL, waits = 0, unique_hash = :unique_hash,
             end_number = NULL
         WHERE row = :row";
     let refusal = || {
@@ -287,6 +287,7 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         waits: row.get(6)?,
         created_at: wall_at(row, 7)?,
         interruptions: row.get(8)?,
+        owner_before: row.get(9)?,
         cancelled: row.get(11)?,
         context: row.get(10)?,
         tasks: Vec::new(),

@@ -1,21 +1,22 @@
 //! Listings of runs. Invariant: no listing sorts; each walks an index, or the table, from its newest row.
 
-use cloaca_core::port::{CronStats, Page, RunFilter, RunRow, RunStatus, TaskRecord};
+use cloaca_core::port::{CronStats, Page, Place, RunFilter, RunRow, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
-use crate::sqlite::run::tasks;
+use crate::sqlite::run::{tasks, tries};
 use crate::sqlite::schedule;
 use crate::sqlite::value::{count_at, hash_at, id_at, run_status_at, signed, wall_at, wall_maybe_at};
 
 /// Runs by a `FROM` item and a condition, in the columns that [`run_of`] reads; of the contexts those that are given.
 macro_rules! select_runs {
-    ($contexts:literal, $from:literal, $condition:literal) => {
+    ($contexts:expr, $from:expr, $condition:expr) => {
         concat!(
             "SELECT r.row, r.id, r.workflow, r.status, s.name, r.run_key, r.context_hash, r.scheduled_at,
-                r.created_at, r.completed_at, r.error, r.started_at, ",
+                r.created_at, r.completed_at, r.error, r.started_at, nullif(r.error_type, ''),
+                r.cancelled, ",
             $contexts,
             " FROM ",
             $from,
@@ -27,45 +28,97 @@ macro_rules! select_runs {
 
 /// A page of [`select_runs`], with the filter's conditions. What is not shown is not read: a context may fill thousands of pages.
 macro_rules! page_of_runs {
-    ($from:literal, $condition:literal) => {
+    ($index:expr, $condition:expr, $order:expr) => {
         concat!(
-            select_runs!("CASE WHEN :contexts THEN r.context END, NULL", $from, $condition),
-            " AND (:schedule IS NULL OR r.schedule = :schedule)
+            select_runs!(
+                "CASE WHEN :contexts THEN r.context END, NULL",
+                concat!("runs AS r INDEXED BY ", $index),
+                $condition
+            ),
+            " AND r.created_at >= :since AND (:schedule IS NULL OR r.schedule = :schedule)
             AND (:workflow IS NULL OR r.workflow = :workflow)
             AND (:status IS NULL OR r.status = :status)
-            ORDER BY r.row DESC LIMIT :limit OFFSET :offset"
+            AND (:key IS NULL OR r.run_key = :key)
+            AND (:error IS NULL OR r.error_type = :error)
+            ORDER BY ",
+            $order,
+            " LIMIT :limit OFFSET :offset"
         )
     };
 }
 
-const BY_SCHEDULE: &str = page_of_runs!("runs AS r INDEXED BY runs_schedule", "r.schedule = :schedule");
-const BY_WORKFLOW: &str = page_of_runs!("runs AS r INDEXED BY runs_workflow", "r.workflow = :workflow");
-const UNFINISHED: &str = page_of_runs!("runs AS r INDEXED BY runs_unfinished", "r.completed_at IS NULL");
-const ANY: &str = page_of_runs!("runs AS r", "1");
+/// In the order of their commits, from below a place.
+macro_rules! newest {
+    ($index:literal, $condition:literal) => {
+        page_of_runs!(
+            $index,
+            concat!($condition, " AND (r.created_at, r.row) < (:below_at, :below_row)"),
+            "r.created_at DESC, r.row DESC"
+        )
+    };
+}
+
+const BY_KEY: &str = newest!("runs_key", "r.run_key = :key");
+const BY_ERROR: &str = newest!("runs_error", "r.error_type = :error");
+const BY_END: &str = newest!("runs_failed", "r.error_type IS NOT NULL");
+const BY_SCHEDULE: &str = newest!("runs_schedule", "r.schedule = :schedule");
+const BY_WORKFLOW: &str = newest!("runs_workflow", "r.workflow = :workflow");
+const ANY: &str = newest!("runs_created", "1");
+/// They are few, and claimed in the order of their rows.
+const UNFINISHED: &str = page_of_runs!(
+    "runs_unfinished",
+    "r.completed_at IS NULL AND r.row < :below_row AND r.created_at < :below_at",
+    "r.row DESC"
+);
 
 /// Statements with what their plan must name.
 #[cfg(test)]
-pub const PLANS: [(&str, &str); 4] = [
-    (BY_SCHEDULE, "USING INDEX runs_schedule"),
-    (BY_WORKFLOW, "USING INDEX runs_workflow"),
+pub const PLANS: [(&str, &str); 7] = [
+    (BY_KEY, "USING INDEX runs_key (run_key=? AND created_at>? AND created_at<?)"),
+    (BY_ERROR, "USING INDEX runs_error (error_type=? AND created_at>? AND created_at<?)"),
+    (BY_END, "USING INDEX runs_failed (created_at>? AND created_at<?)"),
+    (BY_SCHEDULE, "USING INDEX runs_schedule (schedule=? AND created_at>? AND created_at<?)"),
+    (BY_WORKFLOW, "USING INDEX runs_workflow (workflow=? AND created_at>? AND created_at<?)"),
+    (ANY, "USING INDEX runs_created (created_at>? AND created_at<?)"),
     (UNFINISHED, "USING INDEX runs_unfinished"),
-    (ANY, "SCAN r"),
 ];
 
 /// Runs, newest first.
 pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<RunRow>, Failure> {
     let Some(schedule) = schedule_row(db, filter)? else { return Ok(Vec::new()) };
-    let mut statement = db.prepare_cached(statement_for(filter, schedule))?;
+    let sql = statement_for(filter, schedule);
+    let mut statement = db.prepare_cached(sql)?;
+    let until = filter.until.map_or(i64::MAX, |at| at.0);
+    let below = match filter.after {
+        Some(place) if sql == UNFINISHED => (until, place.row),
+        // One bound for both, so that the index begins there.
+        Some(place) => (until, i64::MIN).min((place.created_at.0, place.row)),
+        None if sql == UNFINISHED => (until, i64::MAX),
+        None => (until, i64::MIN),
+    };
     let params = named_params! {
         ":schedule": schedule,
         ":workflow": filter.workflow,
         ":status": filter.status.map(RunStatus::name),
+        ":key": filter.run_key,
+        ":error": filter.error_type,
+        ":since": filter.since.map_or(i64::MIN, |at| at.0),
+        ":below_at": below.0,
+        ":below_row": below.1,
         ":contexts": filter.contexts,
         ":limit": signed(page.limit),
         ":offset": signed(page.offset),
     };
     let rows = statement.query_map(params, run_of)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Where a run stands in listings.
+pub fn place(db: &Connection, id: Uuid) -> Result<Option<Place>, Failure> {
+    // Index runs_id.
+    const SQL: &str = "SELECT created_at, row FROM runs WHERE id = :id";
+    let place = |row: &Row<'_>| Ok(Place { created_at: wall_at(row, 0)?, row: row.get(1)? });
+    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":id": id.to_string() }, place).optional()?)
 }
 
 /// The schedule that the filter asks for, if any; the outer none means that no run can match.
@@ -76,10 +129,14 @@ fn schedule_row(db: &Connection, filter: &RunFilter) -> Result<Option<Option<i64
     Ok(row.filter(|_| matches_other).map(Some))
 }
 
-/// The statement that reads the fewest rows. There are few unfinished runs, and a schedule has one workflow.
+/// The statement that reads the fewest rows. Of one key there are few runs, of those that are unfinished or ended badly fewer than of
+/// the others, and a schedule has one workflow.
 fn statement_for(filter: &RunFilter, schedule: Option<i64>) -> &'static str {
     match filter.status {
+        _ if filter.run_key.is_some() => BY_KEY,
         Some(RunStatus::Pending | RunStatus::Running) => UNFINISHED,
+        _ if filter.error_type.is_some() => BY_ERROR,
+        Some(RunStatus::Failed | RunStatus::Cancelled) => BY_END,
         _ if schedule.is_some() => BY_SCHEDULE,
         _ if filter.workflow.is_some() => BY_WORKFLOW,
         _ => ANY,
@@ -88,6 +145,7 @@ fn statement_for(filter: &RunFilter, schedule: Option<i64>) -> &'static str {
 
 fn run_of(row: &Row<'_>) -> rusqlite::Result<RunRow> {
     Ok(RunRow {
+        row: row.get(0)?,
         id: id_at(row, 1)?,
         workflow: row.get(2)?,
         status: run_status_at(row, 3)?,
@@ -99,13 +157,24 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         started_at: wall_maybe_at(row, 11)?,
         completed_at: wall_maybe_at(row, 9)?,
         error: row.get(10)?,
-        context: row.get(12)?,
-        final_context: row.get(13)?,
+        error_type: row.get(12)?,
+        cancelled: row.get(13)?,
+        context: row.get(14)?,
+        final_context: row.get(15)?,
     })
 }
 
-/// One run with its tasks, both as of one moment.
-pub fn one(db: &Connection, id: Uuid) -> Result<Option<(RunRow, Vec<TaskRecord>)>, Failure> {
+/// How much is read of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Its tasks.
+    Tasks,
+    /// Its tasks, and how each of their attempts ended.
+    Tries,
+}
+
+/// One run with its tasks, as of one moment.
+pub fn one(db: &Connection, id: Uuid, depth: Depth) -> Result<Option<(RunRow, Vec<TaskRecord>)>, Failure> {
     // Index runs_id.
     const SQL: &str = select_runs!("r.context, r.final_context", "runs AS r", "r.id = :id");
     let snapshot = Transaction::new_unchecked(db, TransactionBehavior::Deferred)?;
@@ -114,7 +183,13 @@ pub fn one(db: &Connection, id: Uuid) -> Result<Option<(RunRow, Vec<TaskRecord>)
         .query_row(named_params! { ":id": id.to_string() }, |row| Ok((row.get(0)?, run_of(row)?)))
         .optional()?;
     let Some((row, run)) = found else { return Ok(None) };
-    let tasks = tasks(&snapshot, row)?;
+    let mut tasks = tasks(&snapshot, row)?;
+    if depth == Depth::Tries {
+        let mut found = tries::of_run(&snapshot, row)?;
+        for task in &mut tasks {
+            task.tries = found.remove(&task.name).unwrap_or_default();
+        }
+    }
     snapshot.commit()?;
     Ok(Some((run, tasks)))
 }

@@ -4,6 +4,7 @@ use cloaca_core::port::{RunChange, RunEnd, RunStatus, TaskRecord};
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::run::tries;
 use crate::sqlite::value::micros;
 
 /// Applies `change`; none, with nothing written, if its epoch does not drive that run any more. If it ends one that guards its hash, with
@@ -20,6 +21,7 @@ pub fn progress(
     if kept.is_some() {
         for task in &change.tasks {
             put_task(db, change.run, task)?;
+            tries::put(db, change, task)?;
         }
     }
     Ok(kept)
@@ -105,7 +107,17 @@ fn finish(
         ":error": end.error,
         ":number": number,
     })?;
+    if end.status != RunStatus::Completed {
+        put_error_type(db, change.run, end.error_type.as_deref().unwrap_or_default())?;
+    }
     Ok(Some(number))
+}
+
+/// By itself: a run that completes has none, and its indices are left alone.
+fn put_error_type(db: &Connection, run: i64, error_type: &str) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE runs SET error_type = :error_type WHERE row = :row";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": run, ":error_type": error_type })?;
+    Ok(())
 }
 
 /// Whether the run guards its hash; none if it is final or another's.
