@@ -54,15 +54,14 @@ def declare(folder: Path) -> None:
 def serve(folder: Path) -> None:
     """Add up each day that is there, and each that comes, until SIGTERM."""
     declare(folder)
-    cloaca.DefaultRunner(str(folder / "runs.db")).run_forever()
+    cloaca.DefaultRunner(folder / "runs.db").run_forever()
 
 
 def again(folder: Path, name: str, first: date, last: date) -> int:
     """Add up a range of days once more. Under the same name it does so once: call it again after a crash."""
     declare(folder)
-    cloaca.unregister_trigger("new_days")
     days = [str(first + timedelta(days=number)) for number in range((last - first).days + 1)]
-    with cloaca.DefaultRunner(str(folder / "runs.db")) as runner:
+    with cloaca.DefaultRunner(folder / "runs.db", triggers=[]) as runner:
         runs = runner.submit_many(
             "total_day", [{"day": day} for day in days], run_keys=[f"{name} {day}" for day in days]
         )

@@ -72,7 +72,7 @@ def serve(folder: Path, urls: list[str]) -> None:
 
     for url in urls:
         declare(url)
-    cloaca.DefaultRunner(str(folder / "runs.db")).run_forever()
+    cloaca.DefaultRunner(folder / "runs.db").run_forever()
 
 
 def publish(path: Path, numbers: range) -> None:

@@ -64,13 +64,13 @@ def declare_in(folder: Path) -> Path:
 def serve(folder: Path) -> None:
     """Watch the folder until SIGTERM."""
     declare_in(folder)
-    cloaca.DefaultRunner(str(folder / "runs.db")).run_forever()
+    cloaca.DefaultRunner(folder / "runs.db").run_forever()
 
 
 def watch(folder: Path, count: int, seconds: float) -> int:
     """Watch the folder until `count` files are through; the exit code."""
     inbox = declare_in(folder)
-    with cloaca.DefaultRunner(str(folder / "runs.db")) as runner:
+    with cloaca.DefaultRunner(folder / "runs.db") as runner:
         print(f"watching {count} files arrive", flush=True)
         drop = [sys.executable, __file__, "--drop", str(inbox), "--files", str(count)]
         with subprocess.Popen(drop) as dropper:

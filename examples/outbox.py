@@ -58,7 +58,7 @@ def serve(folder: Path, url: str) -> None:
             found = connection.execute(query, (tick.cursor or 0,)).fetchall()
         return [cloaca.TriggerResult.fire({"id": id, "body": body}, cursor=id) for id, body in found]
 
-    cloaca.DefaultRunner(str(folder / "runs.db")).run_forever()
+    cloaca.DefaultRunner(folder / "runs.db").run_forever()
 
 
 class Receiver(BaseHTTPRequestHandler):

@@ -63,7 +63,7 @@ def serve(folder: Path, url: str) -> None:
             cursor={"down": down, "misses": misses, "changes": change},
         )
 
-    cloaca.DefaultRunner(str(folder / "runs.db")).run_forever()
+    cloaca.DefaultRunner(folder / "runs.db").run_forever()
 
 
 def told(folder: Path) -> list[str]:
