@@ -12,6 +12,7 @@ __all__ = [
     "FAULT_POINTS",
     "Engine",
     "Jobs",
+    "PollNow",
     "Polls",
     "Runs",
     "Schedules",
