@@ -92,6 +92,7 @@ class Crew:
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._pid = os.getpid()
+        self._keeper: int | None = None
         self.on_end: Callable[[], None] | None = None
         """Called when the engine has ended, whoever ended it."""
 
@@ -99,6 +100,10 @@ class Crew:
         """Starts the first thread, the one that starts the others."""
         self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
         self._start("keeper", self._keep)
+
+    def is_keeper(self) -> bool:
+        """Whether this thread is the one that starts the others."""
+        return threading.get_ident() == self._keeper
 
     def holds_file(self) -> bool:
         """Whether the store's file is open here: until the runner is shut down and no body of its runs."""
@@ -192,6 +197,7 @@ class Crew:
             self._threads.append(thread)
 
     def _keep(self) -> None:
+        self._keeper = threading.get_ident()
         while True:
             self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
             order = self.engine.next_order(LEVEL_SECONDS)

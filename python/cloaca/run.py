@@ -104,6 +104,12 @@ class Run:
     def _wait(self, engine: Any, limit: float | None) -> WorkflowResult | None:
         deadline = None if limit is None else monotonic() + limit
         is_body = attempt.current(engine) is not None
+        if self._runner._crew.is_keeper():
+            # A handler of the log, or a `__del__` that the collector calls there: who would start the worker?
+            raise RunnerError(
+                f"run {self.id} cannot be waited for on the thread that starts the runner's others, where "
+                "the log is written; wait on another thread"
+            )
         while True:
             left = None if deadline is None else max(0.0, deadline - monotonic())
             # A body that waits for a run goes home when its runner closes, and waits in slices for that.

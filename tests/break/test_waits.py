@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attack import until
 
 import cloaca
 
@@ -324,3 +326,29 @@ def test_an_async_body_that_would_wait_for_its_own_loop_fails_and_stops_nobody(
     assert ended.status == "Failed"
     assert "await it" in str(ended.error_message)
     assert runner.submit("other").result(SECONDS).status == "Completed"
+
+
+def test_a_handler_of_the_log_that_waits_for_a_run_is_refused(tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    runners: list[cloaca.DefaultRunner] = []
+    told: list[BaseException] = []
+
+    class Waits(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if runners and "absent" in record.getMessage():
+                try:
+                    runners[0].execute("w")
+                except cloaca.RunnerError as refused:
+                    told.append(refused)
+
+    handler = Waits()
+    logging.getLogger("cloaca").addHandler(handler)
+    try:
+        with cloaca.DefaultRunner(str(tmp_path / "a.db")) as runner:
+            runners.append(runner)
+            cloaca.trigger(workflow="absent", poll_interval="5ms", name="fires")(lambda: True)
+            until(lambda: any("thread that starts" in str(refused) for refused in told))
+            assert runner.execute("w").status == "Completed"
+    finally:
+        logging.getLogger("cloaca").removeHandler(handler)

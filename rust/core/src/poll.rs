@@ -183,7 +183,8 @@ impl Poller {
         let schedule = rest.schedule.expect("a polled trigger has a row");
         rest.failures = 0;
         rest.pause = finish.pause;
-        rest.make_up = None;
+        // The poll at the start is kept at once: a process that dies soon would have it made again by each next one.
+        let is_kept = rest.make_up.take().is_some() && rest.plan.polls_at_start;
         rest.has_streak = !reason.is_empty();
         let closed = match rest.has_streak {
             true => {
@@ -198,7 +199,10 @@ impl Poller {
             }
         };
         self.note(slot);
-        closed
+        match is_kept {
+            true => closed.or_else(|| self.take_quiet(slot)),
+            false => closed,
+        }
     }
 
     /// Ends a poll that was a skip and asks for a wait that is to be kept, as [`Poller::ended`] does.

@@ -399,3 +399,13 @@ fn a_wait_that_an_earlier_process_began_is_told_of() {
     assert!(standing.backs_off && standing.goes_on && standing.due >= Some(at_ms(5000)), "{standing:?}");
     assert!(!poller.standing(1).expect("it is declared").backs_off);
 }
+
+#[test]
+fn a_poll_at_the_start_is_written_down_at_once() {
+    let mut poller = poller(vec![Plan { polls_at_start: true, ..plan(1000) }, plan(10)]);
+    let ticket = due(&mut poller, at_ms(0));
+    let written = poller.skipped(ticket, "", finish(at_ms(1)), at_ms(1)).expect("it is the first");
+    assert_eq!((written.schedule, written.count), (1, 1));
+    let ticket = due(&mut poller, at_ms(20));
+    assert_eq!((ticket.slot, poller.skipped(ticket, "", finish(at_ms(20)), at_ms(20))), (1, None));
+}
