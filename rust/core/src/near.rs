@@ -19,7 +19,7 @@ const SLIPS_MAX: usize = 4;
 /// ```
 /// # use cloaca_core::near::hint;
 /// assert_eq!(hint("extrct", "tasks", &["extract", "load"]), "; did you mean 'extract'? known tasks: extract, load");
-/// assert_eq!(hint("x", "tasks", &[]), "; known tasks: none");
+/// assert_eq!(hint::<&str>("x", "tasks", &[]), "; known tasks: none");
 /// ```
 pub fn hint<N: AsRef<str>>(name: &str, kind: &str, known: &[N]) -> String {
     let mut said = String::from(";");
