@@ -127,6 +127,8 @@ def test_a_polled_trigger_that_is_unregistered_is_polled_no_more_and_keeps_its_c
     with Dated(url, START) as runner:
         runner.advance("3m")
         cloaca.unregister_trigger("counter")
+        # Until it is let go of, to declare it again is as if nothing had been.
+        eventually(lambda: runner.query("SELECT owner FROM schedules")[0]["owner"] is None)
         runner.advance("1h")
         assert cursors == [None, 1, 2]
         counting()

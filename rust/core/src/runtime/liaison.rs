@@ -28,8 +28,9 @@ const DESERTED_MAX: u64 = 20;
 /// So many schedules are read at once.
 const LIST_CHUNK: u64 = 1000;
 
-/// So many triggers are switched at once by news from another process.
-pub(super) const NEWS_CHUNK: usize = 1000;
+/// So often at most a chunk of news is read again because something changed here meanwhile.
+const NEWS_RETRIES: u32 = 50;
+const NEWS_OVERTAKEN: &str = "schedules change while they are read";
 
 /// Of runs that others drive so many are looked at together, whether they are over.
 pub(super) const OTHERS_CHUNK: usize = 1000;
@@ -269,24 +270,43 @@ impl Shared {
     }
 
     /// Another process changed something that is kept in memory here.
+    ///
+    /// # Errors
+    /// Also if too much changes here meanwhile: then it is read again later, after what else there is to do. Who looks after the dead must
+    /// not wait for a program that switches its triggers all the time.
     pub(super) fn read_news(&self) -> std::result::Result<(), Fault> {
-        let version = self.schedules_version();
-        let triggers = self.all_schedules(ScheduleFilter::Triggers)?;
-        for some in triggers.chunks(NEWS_CHUNK) {
-            if !self.switch_as_read(version, some.iter().map(|trigger| (trigger.row, trigger.enabled))) {
-                return self.read_news();
-            }
-        }
+        self.read_triggers()?;
         self.wake_pollers();
-        if lock(&self.engine).has_parked() {
-            let free = triggers.iter().filter(|trigger| trigger.owner.is_none());
-            self.step(Event::Free(free.map(|trigger| trigger.name.as_str().into()).collect()));
-        }
+        let version = self.schedules_version();
         let crons = self.all_schedules(ScheduleFilter::Crons)?;
         if !self.replace_crons(version, crons) {
-            return self.read_news();
+            return Err(Fault::Passing(NEWS_OVERTAKEN.to_owned()));
         }
         self.heed_cancels()
+    }
+
+    /// Chunk by chunk, each read again if something changed here while it was read.
+    fn read_triggers(&self) -> std::result::Result<(), Fault> {
+        let has_parked = lock(&self.engine).has_parked();
+        let (mut after, mut left) = (0, NEWS_RETRIES);
+        while !self.closing.load(Ordering::Acquire) {
+            let version = self.schedules_version();
+            let triggers = self.store.schedules_after(ScheduleFilter::Triggers, after, LIST_CHUNK)?;
+            let Some(last) = triggers.last() else { break };
+            if !self.switch_as_read(version, triggers.iter().map(|trigger| (trigger.row, trigger.enabled))) {
+                left -= 1;
+                if left == 0 {
+                    return Err(Fault::Passing(NEWS_OVERTAKEN.to_owned()));
+                }
+                continue;
+            }
+            after = last.row;
+            if has_parked {
+                let free = triggers.iter().filter(|trigger| trigger.owner.is_none());
+                self.step(Event::Free(free.map(|trigger| trigger.name.as_str().into()).collect()));
+            }
+        }
+        Ok(())
     }
 
     /// Ends runs of this runner that somebody asked to end. Also one who asked here, while the store had handed the run over already and the
