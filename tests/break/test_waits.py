@@ -6,6 +6,7 @@ import copy
 import functools
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -326,6 +327,31 @@ def test_an_async_body_that_would_wait_for_its_own_loop_fails_and_stops_nobody(
     assert ended.status == "Failed"
     assert "await it" in str(ended.error_message)
     assert runner.submit("other").result(SECONDS).status == "Completed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system counts a thread's waits")
+def test_a_thread_that_waits_for_a_run_sleeps(tmp_path: Path) -> None:
+    go = threading.Event()
+    workflow("slow", lambda context: go.wait(SECONDS) and None)
+    waits: list[int] = []
+
+    def wait(run: cloaca.Run) -> None:
+        import resource
+
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        with pytest.raises(TimeoutError):
+            run.result(1.5)
+        waits.append(resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before)
+
+    with cloaca.DefaultRunner(str(tmp_path / "a.db")) as runner:
+        run = runner.submit("slow")
+        threads = [threading.Thread(target=wait, args=(run,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        go.set()
+    assert min(waits) < 15, "one that looks for signals each 50 ms is woken thirty times, and more"
 
 
 def test_a_handler_of_the_log_that_waits_for_a_run_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,25 @@ use crate::gil::{fault, free};
 /// No wait of the main thread is longer without a look at its signals.
 pub const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
+/// Other threads hear none; they look now and then all the same, for a program that runs Python's main thread on another one than its own.
+const SELDOM: Duration = Duration::from_secs(1);
+
+/// How long this thread may wait without a look at its signals. Thousands that look as often as the main one would keep the interpreter from it.
+pub fn slice() -> Duration {
+    if is_main() { SIGNALS_EVERY } else { SELDOM }
+}
+
+#[cfg(target_os = "linux")]
+fn is_main() -> bool {
+    // SAFETY: both only tell numbers.
+    unsafe { libc::gettid() == libc::getpid() }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_main() -> bool {
+    true
+}
+
 /// Work that was told to end is waited for so long, so that it leaves nothing half done behind.
 const HALT_PATIENCE: Duration = Duration::from_secs(1);
 

@@ -11,7 +11,7 @@ use crate::error;
 use crate::fork::refuse_after_fork;
 use crate::gil::free;
 use crate::handle::span_of;
-use crate::wait::SIGNALS_EVERY;
+use crate::wait;
 
 /// One run on its way to its end.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -42,6 +42,7 @@ impl Watch {
         let mut left = seconds.map(span_of);
         // What has ended already is told without giving the interpreter away.
         let mut slice = Duration::ZERO;
+        let longest = wait::slice();
         loop {
             let ended = match slice.is_zero() {
                 true => watch.ended(slice),
@@ -62,7 +63,7 @@ impl Watch {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
-            slice = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
+            slice = left.map_or(longest, |left| left.min(longest));
         }
     }
 
@@ -79,7 +80,7 @@ impl Watch {
         let mut is_started = watch.started(Duration::ZERO);
         while !is_started.map_err(|e| error::raise(py, e))? {
             py.check_signals()?;
-            is_started = free(py, || watch.started(SIGNALS_EVERY))?;
+            is_started = free(py, || watch.started(wait::slice()))?;
         }
         Ok(())
     }
