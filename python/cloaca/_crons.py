@@ -10,7 +10,7 @@ from .context import decode_value, encode_within
 from .errors import ScheduleError, TriggerError, excerpt
 from .name import checked_name, is_text
 from .run import Run
-from .trigger import CATCHUPS, OVERLAPS
+from .trigger_arguments import CATCHUPS, OVERLAPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from . import registry
+from . import trigger_arguments as arguments
 from .body import (
     is_async,
     is_async_generator,
@@ -19,8 +20,8 @@ from .body import (
 )
 from .check import checked_callback
 from .duration import microseconds_of
-from .errors import ScheduleError, TriggerError, excerpt
-from .name import checked_name, is_text
+from .errors import TriggerError, excerpt
+from .name import checked_name
 from .near import hint, refuse_keywords
 from .policy import Backoff
 from .workflow import Workflow
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     AnyCronBody = TypeVar("AnyCronBody", bound=CronBody)
 
 POLL_INTERVAL_US = 30_000_000
-OVERLAPS = ("allow", "skip", "queue", "buffer_one", "cancel_running")
-CATCHUPS = ("all", "last", "none")
-_CRON_CHARS_MAX = 500
 _KINDS_MAX = 256
 """So many different sets of arguments are remembered."""
 
@@ -301,22 +299,22 @@ def _kind(
     kind = TriggerKind(
         workflow=workflow,
         interval_us=interval_us if cron is None else None,
-        cron=_checked_cron(cron),
-        timezone=_checked_timezone(timezone),
-        allow_concurrent=_checked_flag(allow_concurrent, "allow_concurrent"),
-        jitter_us=_jitter_us(jitter, interval_us),
+        cron=arguments.checked_cron(cron),
+        timezone=arguments.checked_timezone(timezone),
+        allow_concurrent=arguments.checked_flag(allow_concurrent, "allow_concurrent"),
+        jitter_us=arguments.jitter_us(jitter, interval_us),
         poll_timeout_us=None if poll_timeout is None else microseconds_of(poll_timeout, "poll_timeout"),
-        overlap=_checked_overlap(overlap),
-        max_consecutive_failures=_checked_failures(max_consecutive_failures),
-        on_error=_checked_backoff(on_error),
-        poll_at_start=_checked_flag(poll_at_start, "poll_at_start"),
+        overlap=arguments.checked_overlap(overlap),
+        max_consecutive_failures=arguments.checked_failures(max_consecutive_failures),
+        on_error=arguments.checked_backoff(on_error),
+        poll_at_start=arguments.checked_flag(poll_at_start, "poll_at_start"),
         on_poll_failed=checked_callback(on_poll_failed, "on_poll_failed", TriggerError),
         on_disabled=checked_callback(on_disabled, "on_disabled", TriggerError),
-        catchup=_checked_catchup(catchup, cron),
+        catchup=arguments.checked_catchup(catchup, cron),
     )
     # Each makes sense by itself; now together.
     if kind.cron is None:
-        _refuse_without_cron(timezone, kind.jitter_us, jitter, interval_us)
+        arguments.refuse_without_cron(timezone, kind.jitter_us, jitter, interval_us)
     else:
         from ._cloaca import check_cron
 
@@ -330,7 +328,7 @@ def _kind(
                 " or scheduled, give one of them"
             )
         check_cron(kind.cron, kind.timezone)
-        _refuse_polling(
+        arguments.refuse_polling(
             jitter=jitter,
             poll_timeout=poll_timeout,
             max_consecutive_failures=max_consecutive_failures,
@@ -383,98 +381,3 @@ def _workflow_name(workflow: object, on: object) -> str | None:
             f"workflow is {excerpt(names[0])} and on is {excerpt(names[1])}; they mean the same, give one"
         )
     return names[0] if names else None
-
-
-def _refuse_without_cron(timezone: object, jitter_us: int, jitter: Duration | None, interval_us: int) -> None:
-    if timezone is not None:
-        raise TriggerError(
-            f"timezone is {excerpt(timezone)} without cron; polling knows no time zone, give both"
-        )
-    if jitter_us > interval_us:
-        raise TriggerError(f"jitter is {excerpt(jitter)}; it must not be longer than the poll interval")
-
-
-def _checked_cron(cron: object) -> str | None:
-    if cron is None:
-        return None
-    form = '5 fields, 6 with seconds in front, or "@daily" and the like'
-    if not isinstance(cron, str) or not is_text(cron):
-        raise ScheduleError(f"cron is {excerpt(cron)}, a {type(cron).__name__}; write {form}")
-    fields = cron.split()
-    if len(cron) > _CRON_CHARS_MAX or not (
-        len(fields) in (5, 6) or (len(fields) == 1 and fields[0][0] == "@")
-    ):
-        raise ScheduleError(f"cron is {excerpt(cron)}; write {form}")
-    return " ".join(fields)
-
-
-def _checked_timezone(timezone: object) -> str:
-    if timezone is None:
-        return "UTC"
-    if not isinstance(timezone, str) or not timezone.strip() or not is_text(timezone):
-        raise ScheduleError(f'timezone is {excerpt(timezone)}; write a name such as "Europe/Berlin"')
-    return timezone.strip()
-
-
-def _checked_flag(value: object, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise TriggerError(f"{name} is {excerpt(value)}; it must be True or False")
-    return value
-
-
-def _jitter_us(jitter: Duration | None, interval_us: int) -> int:
-    if jitter is None:
-        return 0
-    if isinstance(jitter, str) and jitter.strip().endswith("%"):
-        return round(interval_us * _share(jitter))
-    return microseconds_of(jitter, "jitter", smallest_us=0)
-
-
-def _share(jitter: str) -> float:
-    try:
-        percent = float(jitter.strip()[:-1])
-    except ValueError:
-        percent = -1.0
-    if not 0 <= percent <= 100:
-        raise TriggerError(f'jitter is {excerpt(jitter)}; write a share from "0%" to "100%", or a duration')
-    return percent / 100
-
-
-def _checked_overlap(overlap: object) -> str | None:
-    if overlap is None or (isinstance(overlap, str) and overlap in OVERLAPS):
-        return overlap
-    raise TriggerError(f"overlap is {excerpt(overlap)}; it must be {', '.join(OVERLAPS)}")
-
-
-def _checked_catchup(catchup: object, cron: object) -> str | None:
-    if catchup is None or (isinstance(catchup, str) and catchup in CATCHUPS):
-        if catchup is not None and cron is None:
-            raise TriggerError(f"catchup is {excerpt(catchup)} without cron; a polled trigger has no moments")
-        return catchup
-    raise TriggerError(f"catchup is {excerpt(catchup)}; it must be {', '.join(CATCHUPS)}")
-
-
-def _checked_failures(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31 - 1:
-        raise TriggerError(
-            f"max_consecutive_failures is {excerpt(value)}; it must be an int of at least 1, or None"
-        )
-    return int(value)
-
-
-def _checked_backoff(value: object) -> Backoff | None:
-    if value is None or isinstance(value, Backoff):
-        return value
-    raise TriggerError(
-        f"on_error is {excerpt(value)}; it must be a Backoff, as cloaca.Backoff(base='5s') makes"
-    )
-
-
-def _refuse_polling(**settings: object) -> None:
-    given = [name for name, value in settings.items() if value is not None]
-    if given:
-        raise TriggerError(
-            f"{', '.join(given)} and cron are given; a trigger with cron is not polled, leave one out"
-        )
