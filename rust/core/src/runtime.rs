@@ -19,6 +19,7 @@ mod manual;
 #[cfg(feature = "races")]
 mod modelled;
 mod park;
+mod places;
 mod pollers;
 mod questions;
 mod schedules;

@@ -1,5 +1,6 @@
 //! What the user's log is told. The one place where it is worded and graded; who notes something only names it.
 //! Invariant: a note names what it is about in fields, so that a count or a trace never has to read its text.
+//! The one room of more than 400 lines: one closed list, each of whose lines stands once as a name, a level and a sentence.
 
 use std::fmt::{Display, Formatter, Result};
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Declared, Effects, Event, MomentDue, Note, Rearm, is_told};
+use crate::engine::{Effects, Event, MomentDue, Note, Rearm, is_told};
 use crate::poll::{Finish, Plan, Poller, Ticket, Turn};
 use crate::port::{Stretch, TriggerState};
 use crate::runtime::flights::Flights;
@@ -188,63 +188,6 @@ pub(super) fn is_needed(polls: &PollState, now: Mono) -> bool {
 }
 
 impl Runtime {
-    /// Declares triggers and returns the first one's slot; the others follow it. They are polled once their rows are kept.
-    ///
-    /// # Panics
-    /// If the places are not those that [`Runtime::reserve`] gave for these triggers just now.
-    pub fn declare(&self, places: &[u32], triggers: Vec<(Arc<Plan>, Declared)>) {
-        let now = self.now();
-        let mut declared = Vec::with_capacity(triggers.len());
-        let mut history = Vec::new();
-        let mut effects = Effects::default();
-        let mut engine = lock(&self.shared.engine);
-        {
-            let mut polls = lock(&self.shared.polls);
-            if !triggers.is_empty() {
-                self.shared.begin_polling(&mut polls);
-            }
-            for (&slot, (plan, mut trigger)) in places.iter().zip(triggers) {
-                let before = engine.place_of(&trigger.row.name);
-                history.extend(polls.put(slot, before, &trigger.row.name, plan, now.mono));
-                trigger.row.origin_at = polls.poller.origin_at(slot, now);
-                declared.push((slot, trigger));
-            }
-        }
-        if !history.is_empty() {
-            engine.step(Event::History(history), now, &mut effects);
-        }
-        engine.step(Event::Triggers(declared), now, &mut effects);
-        self.shared.carry_out(engine, effects);
-    }
-
-    /// Polls the trigger of that name no more, if it is declared here.
-    pub fn withdraw(&self, trigger: &str) {
-        let mut effects = Effects::default();
-        let mut engine = lock(&self.shared.engine);
-        let Some(slot) = engine.place_of(trigger) else { return };
-        lock(&self.shared.polls).poller.withdraw(slot);
-        engine.step(Event::Withdrawn(slot), self.now(), &mut effects);
-        self.shared.carry_out(engine, effects);
-        self.shared.wake_liaison();
-    }
-
-    /// The places for triggers of these names, all of them different, that are about to be declared, and by this thread alone: free ones of
-    /// their own, or new ones.
-    pub fn reserve(&self, triggers: &[String]) -> Vec<u32> {
-        let polls = lock(&self.shared.polls);
-        let mut new = polls.poller.places()..;
-        let mut place = |name: &String| {
-            let free = polls.poller.free_place(name);
-            free.unwrap_or_else(|| new.next().expect("triggers are fewer than 2^32"))
-        };
-        triggers.iter().map(&mut place).collect()
-    }
-
-    /// The program wants to hear of failed polls of the triggers in these places, of which there need be none yet.
-    pub fn hear(&self, slots: impl IntoIterator<Item = u32>) {
-        lock(&self.shared.polls).heard.extend(slots);
-    }
-
     /// Switches a trigger's polling in memory.
     pub fn set_polled(&self, schedule: i64, enabled: bool) {
         self.shared.switch([(schedule, enabled)]);
