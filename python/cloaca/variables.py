@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from .errors import ArgumentTypeError, VariableError, excerpt
+from .name import is_text
 
 PREFIXES = ("CLOACINA_VAR_", "CLOACA_VAR_")
 FILE = "_FILE"
@@ -46,6 +47,8 @@ def var_or(name: str, default: Default) -> str | Default:
 def _read(name: object) -> str | None:
     if not isinstance(name, str):
         raise ArgumentTypeError(f"name is {excerpt(name)}, a {type(name).__name__}; it must be a str")
+    if not is_text(name):
+        raise ArgumentTypeError(f"name is {excerpt(name)}; no environment variable has a lone surrogate")
     variables = [prefix + spelt for prefix in PREFIXES for spelt in (name, name.upper())]
     for variable in variables:
         if (value := os.environ.get(variable)) is not None:

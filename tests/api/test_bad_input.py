@@ -870,3 +870,22 @@ def test_an_int_beyond_every_float_is_refused_like_any_other_long_time() -> None
 def test_parameters_without_an_order_are_refused(runner: cloaca.DefaultRunner, params: Any) -> None:
     with pytest.raises(cloaca.ArgumentTypeError, match="params is"):
         runner.query("SELECT :n", params)
+
+
+def test_a_message_is_no_longer_than_somebody_can_read(runner: cloaca.DefaultRunner) -> None:
+    long = "x" * 1_000_000
+    calls = (
+        lambda: runner.query(long),
+        lambda: runner.export(f"/absent/{long}"),
+        lambda: cloaca.DefaultRunner(f"/absent/{long}"),
+        lambda: cloaca.DefaultRunner(f"{long}.db"),
+    )
+    for call in calls:
+        with pytest.raises(cloaca.StoreError) as caught:
+            call()
+        assert len(str(caught.value)) <= 4_000
+
+
+def test_a_variable_s_name_is_a_text_that_the_system_knows() -> None:
+    with pytest.raises(TypeError, match="lone surrogate"):
+        cloaca.var("\ud800")

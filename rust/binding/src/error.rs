@@ -28,7 +28,22 @@ pub fn raise_open(py: Python<'_>, error: OpenError) -> PyErr {
     }
 }
 
+/// A message that quotes what it was given, a statement or a path, may be as long as that; longer than this it is cut in its middle.
+const MESSAGE_CHARS_MAX: usize = 4_000;
+
+fn bounded(message: String) -> String {
+    let chars = message.chars().count();
+    if chars <= MESSAGE_CHARS_MAX {
+        return message;
+    }
+    let part = MESSAGE_CHARS_MAX / 2 - 2;
+    let head: String = message.chars().take(part).collect();
+    let tail: String = message.chars().skip(chars - part).collect();
+    format!("{head}[…]{tail}")
+}
+
 fn make(py: Python<'_>, class: &str, message: String) -> PyErr {
+    let message = bounded(message);
     let made = py.import("cloaca.errors").and_then(|errors| errors.getattr(class)?.call1((message,)));
     match made {
         Ok(value) => PyErr::from_value(value),
