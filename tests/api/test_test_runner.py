@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -12,6 +13,11 @@ import cloaca
 import cloaca.testing
 
 PYTEST_SECONDS_MAX = 60
+
+installed = pytest.mark.skipif(
+    not entry_points(group="pytest11", name="cloaca"),
+    reason="the package is on the path only, where pytest finds no fixture of it",
+)
 
 
 def declare_two() -> tuple[Any, Any]:
@@ -170,6 +176,7 @@ def pytest_in(folder: Path, *options: str, **files: str) -> subprocess.Completed
     )
 
 
+@installed
 def test_the_fixture_is_there_without_a_conftest(tmp_path: Path) -> None:
     done = pytest_in(
         tmp_path,
@@ -209,6 +216,7 @@ def test_the_fixture_is_there_without_a_conftest(tmp_path: Path) -> None:
     assert "LookupError: feed" in done.stdout
 
 
+@installed
 def test_the_fixture_polls_what_the_program_declares_if_it_is_marked(tmp_path: Path) -> None:
     done = pytest_in(
         tmp_path,
@@ -252,6 +260,7 @@ def test_the_fixture_polls_what_the_program_declares_if_it_is_marked(tmp_path: P
     assert "trigers" in done.stdout
 
 
+@installed
 def test_pytest_lists_the_fixture_and_the_marker(tmp_path: Path) -> None:
     (tmp_path / "test_none.py").write_text("")
     fixtures = pytest_in(tmp_path, "--fixtures").stdout
