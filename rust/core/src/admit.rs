@@ -133,6 +133,11 @@ impl Gate {
         }
     }
 
+    /// Whether a run stands in a line.
+    pub fn holds(&self, run: Uuid) -> bool {
+        self.by_run.contains_key(&run)
+    }
+
     /// Whether no earlier run of the same trigger is unfinished.
     pub fn is_first(&self, run: Uuid) -> bool {
         let Some(entry) = self.by_run.get(&run) else { return true };

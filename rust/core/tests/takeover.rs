@@ -158,16 +158,15 @@ fn a_fire_that_cancels_asks_the_owner_of_the_run_before_it() {
     assert!(has_begun(&step(&mut engine, Event::OthersEnded(vec![THEIRS]))));
 }
 
-#[test]
-fn a_claimed_run_waits_for_earlier_ones_that_others_drive() {
-    let mut engine = beside_theirs(Overlap::Queue);
-    let claimed = |number: u128, behind| Unfinished {
+/// A run of a line that this owner took over.
+fn claimed(number: u128, schedule: i64, behind: Vec<Uuid>) -> Unfinished {
+    Unfinished {
         row: number as i64,
         id: Uuid::from_u128(number),
         workflow: "mail".to_owned(),
         version: "1".to_owned(),
         context: "{}".to_owned(),
-        schedule: Some(8),
+        schedule: Some(schedule),
         context_hash: None,
         waits: true,
         created_at: Wall(0),
@@ -176,7 +175,27 @@ fn a_claimed_run_waits_for_earlier_ones_that_others_drive() {
         cancelled: false,
         tasks: Vec::new(),
         behind,
-    };
+    }
+}
+
+#[test]
+fn a_run_that_was_claimed_before_the_line_was_told_keeps_its_place() {
+    let mut engine = engine();
+    step(&mut engine, declared_mail());
+    step(&mut engine, Event::Vacancy);
+    let then = asked(&mut step(&mut engine, declaration_with(Overlap::Queue)));
+    let Receipt::Declared(state) = held_by(MINE) else { unreachable!("it says so") };
+    // The store has handed over the first of the line; of that the engine hears later than of the line.
+    let others = vec![Uuid::from_u128(1), Uuid::from_u128(2)];
+    step(&mut engine, Event::Committed(then, Receipt::Declared(TriggerState { others, ..state })));
+    assert!(!has_begun(&step(&mut engine, Event::Claimed(vec![claimed(2, 7, vec![])]))), "it is the second");
+    assert!(has_begun(&step(&mut engine, Event::Claimed(vec![claimed(1, 7, vec![])]))));
+}
+
+#[test]
+fn a_claimed_run_waits_for_earlier_ones_that_others_drive() {
+    let mut engine = beside_theirs(Overlap::Queue);
+    let claimed = |number, behind| claimed(number, 8, behind);
     let earlier = Uuid::from_u128(1);
     assert!(!has_begun(&step(&mut engine, Event::Claimed(vec![claimed(2, vec![earlier])]))));
     // Their owner has died, too.

@@ -31,7 +31,8 @@ impl Engine {
     /// Runs of a trigger that others drive stand in its line, too.
     pub(super) fn wait_for_others(&mut self, schedule: i64, runs: Vec<Uuid>) {
         for id in runs {
-            if !self.runs.contains_key(&id) && self.others.insert(id) {
+            // What is this runner's, and not told it yet, is claimed in a moment, and keeps its place.
+            if !self.runs.contains_key(&id) && !self.gate.holds(id) && self.others.insert(id) {
                 self.gate.hold(schedule, None, id);
             }
         }

@@ -275,7 +275,7 @@ pub struct TriggerState {
     pub last_fired_at: Option<Wall>,
     /// Who polls it.
     pub owner: Option<i64>,
-    /// Its unfinished runs that other owners drive, or may claim, oldest first; told when it is handed over.
+    /// Its unfinished runs, whoever drives them or may claim them, oldest first; told when it is handed over.
     pub others: Vec<Uuid>,
     /// When it is due, if that was kept before this declaration.
     pub grid: Option<grid::Kept>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloaca_core::engine::{Engine, Event, Job, Then};
 use cloaca_core::grid;
 use cloaca_core::poll::{Poller, RESOLUTION, Ticket};
-use cloaca_core::port::{Admitted, Change, ContextHash, NewRun, Receipt, TickChange};
+use cloaca_core::port::{Admitted, Change, ContextHash, NewRun, Receipt, TickChange, Unfinished};
 use cloaca_core::run::Look;
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
@@ -218,6 +218,8 @@ impl Moved {
 pub struct Recovery {
     /// Unfinished runs of the dead are being claimed, from this row on.
     pub after: Option<i64>,
+    /// What the store has handed over, and the engine has not been told.
+    pub claimed: Option<Vec<Unfinished>>,
     /// The look that began it was for what owners left.
     pub is_vacancy: bool,
     /// A workflow was declared whose runs nobody here could claim before.

@@ -72,6 +72,7 @@ impl World {
     /// A process is shut down: it takes nothing new, ends what runs, and leaves when all is written.
     pub fn leave(&mut self, p: usize) -> bool {
         if !self.processes[p].is_leaving {
+            self.tell_claimed(p);
             let history = self.processes[p].poller.take_history();
             self.processes[p].is_leaving = true;
             let (epoch, wall) = (self.processes[p].epoch, self.wall());
@@ -249,7 +250,10 @@ impl World {
         if process.is_leaving || !process.recovery.is_ready {
             return false;
         }
-        if let Some(after) = process.recovery.after {
+        if self.tell_claimed(p) {
+            return true;
+        }
+        if let Some(after) = self.processes[p].recovery.after {
             self.claim(p, after);
             return true;
         }
@@ -329,8 +333,17 @@ impl World {
                 self.step(p, Event::Vacancy);
             }
             true => {}
-            false => self.take_over(p, runs),
+            false => self.processes[p].recovery.claimed = Some(runs),
         }
+    }
+
+    /// The engine hears of what was claimed, and of who has asked for its end meanwhile.
+    fn tell_claimed(&mut self, p: usize) -> bool {
+        let Some(runs) = self.processes[p].recovery.claimed.take() else { return false };
+        self.take_over(p, runs);
+        let cancelled = self.store.cancel_requests(self.processes[p].epoch).expect("no fault is due");
+        cancelled.into_iter().for_each(|id| self.cancel_here(p, id));
+        true
     }
 
     fn take_over(&mut self, p: usize, runs: Vec<Unfinished>) {
@@ -495,7 +508,9 @@ impl World {
     /// The timekeeper notices that another process changed something.
     pub fn read_news(&mut self, p: usize) -> bool {
         let epoch = self.processes[p].epoch;
-        if self.processes[p].is_leaving || !self.processes[p].recovery.is_ready || !self.store.woken(epoch) {
+        let recovery = &self.processes[p].recovery;
+        let is_claiming = recovery.claimed.is_some() || !recovery.is_ready;
+        if self.processes[p].is_leaving || is_claiming || !self.store.woken(epoch) {
             return false;
         }
         self.has_news.remove(&epoch);

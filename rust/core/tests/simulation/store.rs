@@ -353,7 +353,7 @@ impl State {
             schedule.owner = owner.or(Some(epoch));
             let mut state = TriggerState { grid: kept, ..state_of(schedule) };
             if state.owner == Some(epoch) {
-                state.others = self.others(epoch, state.row, &trigger.workflow, |_| true);
+                state.others = self.unfinished_in(state.row, &trigger.workflow, |_| true);
             }
             return state;
         }
@@ -381,10 +381,10 @@ impl State {
     }
 
     /// Unfinished runs of a schedule that `epoch` does not drive; of the dead only those that whoever declares `workflow` claims.
-    fn others(&self, epoch: i64, schedule: i64, workflow: &str, counts: impl Fn(&Kept) -> bool) -> Vec<Uuid> {
+    fn unfinished_in(&self, schedule: i64, workflow: &str, counts: impl Fn(&Kept) -> bool) -> Vec<Uuid> {
         let is_other = |kept: &&Kept| {
             let may_go_on = self.is_living(kept.owner) || *kept.new.workflow == *workflow;
-            kept.new.schedule == Some(schedule) && kept.owner != epoch && may_go_on && counts(kept)
+            kept.new.schedule == Some(schedule) && may_go_on && counts(kept)
         };
         let unfinished = self.unfinished.iter().map(|&row| &self.runs[row as usize - 1]);
         unfinished.filter(is_other).map(|kept| kept.new.id).collect()
@@ -393,9 +393,10 @@ impl State {
     fn unfinished_of(&self, row: i64) -> Unfinished {
         let run = &self.runs[row as usize - 1];
         let new = &run.new;
-        let is_before = |kept: &Kept| kept.waits && self.row_of[&kept.new.id] < row;
+        let is_before =
+            |kept: &Kept| kept.owner != run.owner && kept.waits && self.row_of[&kept.new.id] < row;
         let behind = match new.schedule.filter(|_| run.waits) {
-            Some(schedule) => self.others(run.owner, schedule, &new.workflow, is_before),
+            Some(schedule) => self.unfinished_in(schedule, &new.workflow, is_before),
             None => Vec::new(),
         };
         Unfinished {

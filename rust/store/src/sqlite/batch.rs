@@ -86,7 +86,7 @@ impl<'c> Batch<'c> {
         }
         schedule::pass_moment(self.db, row, state.owner, Some(epoch))?;
         state.owner = Some(epoch);
-        let others = run::others(self.db, epoch, i64::MAX)?.remove(&row).unwrap_or_default();
+        let others = run::others(self.db, epoch, i64::MAX, false)?.remove(&row).unwrap_or_default();
         let others = others.into_iter().filter(|other| other.may_go_on(&workflow));
         state.others = others.map(|other| other.id).collect();
         Ok(Receipt::Moment(Moment::Yours(state)))

@@ -193,11 +193,12 @@ impl<'c> Declaring<'c> {
         Ok(found)
     }
 
-    /// Unfinished runs of a trigger that `epoch` does not drive.
+    /// Unfinished runs of a trigger, oldest first.
     fn others_of(&mut self, epoch: i64, schedule: i64, workflow: &str) -> Result<Vec<Uuid>, Failure> {
         let others = match &mut self.others {
             Some(others) => others,
-            None => self.others.insert(run::others(self.db, epoch, i64::MAX)?),
+            // Also what was claimed for this owner and may not have been told it yet: or it would stand behind those that came after it.
+            None => self.others.insert(run::others(self.db, epoch, i64::MAX, true)?),
         };
         let line = others.get(&schedule).into_iter().flatten();
         Ok(line.filter(|other| other.may_go_on(workflow)).map(|other| other.id).collect())

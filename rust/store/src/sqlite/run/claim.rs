@@ -82,7 +82,7 @@ pub fn deserted(db: &Connection, epoch: i64, limit: u64) -> Result<Vec<(String, 
 /// Tells those that wait which earlier ones of their schedules wait or run elsewhere.
 fn stand_behind(db: &Connection, epoch: i64, claimed: &mut [Unfinished]) -> Result<(), Failure> {
     let Some(last) = claimed.iter().rev().find(|run| run.waits) else { return Ok(()) };
-    let others = others(db, epoch, last.row)?;
+    let others = others(db, epoch, last.row, false)?;
     for run in claimed.iter_mut().filter(|run| run.waits) {
         let line = run.schedule.and_then(|schedule| others.get(&schedule)).into_iter().flatten();
         let before =
@@ -110,17 +110,23 @@ impl Other {
     }
 }
 
-/// Unfinished runs with a row below `below` that schedules fired and `epoch` does not drive, by schedule, oldest first.
-pub fn others(db: &Connection, epoch: i64, below: i64) -> Result<HashMap<i64, Vec<Other>>, Failure> {
+/// Unfinished runs with a row below `below` that schedules fired, by schedule, oldest first: those that `epoch` does not drive, or all.
+pub fn others(
+    db: &Connection,
+    epoch: i64,
+    below: i64,
+    is_all: bool,
+) -> Result<HashMap<i64, Vec<Other>>, Failure> {
     const SQL: &str = concat!(
         "SELECT schedule, id, row, waits, CASE WHEN ",
         owner_is_dead!(),
         " THEN workflow END FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL AND row < :below AND schedule IS NOT NULL AND owner IS NOT :epoch ORDER BY row"
+        WHERE completed_at IS NULL AND row < :below AND schedule IS NOT NULL AND (:all OR owner IS NOT :epoch)
+        ORDER BY row"
     );
     let mut others: HashMap<i64, Vec<Other>> = HashMap::new();
     let mut statement = db.prepare_cached(SQL)?;
-    let mut rows = statement.query(named_params! { ":epoch": epoch, ":below": below })?;
+    let mut rows = statement.query(named_params! { ":epoch": epoch, ":below": below, ":all": is_all })?;
     while let Some(row) = rows.next()? {
         let other = Other { id: id_at(row, 1)?, row: row.get(2)?, waits: row.get(3)?, lost: row.get(4)? };
         others.entry(row.get(0)?).or_default().push(other);
