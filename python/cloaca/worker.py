@@ -20,6 +20,9 @@ from .policy import RetryAfter
 from .task_handle import Deferred, TaskHandle, run_id
 from .trace import traceback_of
 
+DELAY_US_MAX = 10**17
+"""Some three thousand years: a later moment has no date."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,24 +131,32 @@ class Worker:
         has_callback = task.on_failure is not None
         # Before its end: that may be the run's, too.
         workflow = self.engine.jobs.workflow_of(job)
-        if isinstance(failure, RetryAfter):
-            final = self.engine.jobs.postponed(job, failure.delay_us, text, trace, has_callback)
+        if (delay_us := _wish_of(failure)) is not None:
+            final = self.engine.jobs.postponed(job, delay_us, text, trace, has_callback)
         else:
             final = self.engine.jobs.failed(job, kind, text, trace, has_callback)
-        self._tell_ended(job, task_id, workflow, failure, final)
+        self._tell_ended(job, task_id, workflow, failure, None if final else delay_us, final)
         if final and has_callback:
             self._tell_failure(job, task, task_id, text, context)
             self.engine.jobs.settled(job)
 
-    def _tell_ended(self, job: Job, task_id: str, workflow: str, failure: BaseException, final: bool) -> None:
+    def _tell_ended(
+        self,
+        job: Job,
+        task_id: str,
+        workflow: str,
+        failure: BaseException,
+        delay_us: int | None,
+        final: bool,
+    ) -> None:
         """Lets the log know of an attempt that left nothing."""
         line, values = "task '%s' of run %s, which is over,", [task_id, run_id(job)]
         if workflow:
             line, values = "task '%s' of workflow '%s', run %s,", [task_id, workflow, run_id(job)]
         about = _about(job, task_id, workflow)
-        if isinstance(failure, RetryAfter) and not final:
+        if delay_us is not None:
             # What was asked for is no news of a healthy day.
-            text, waits = f"{line} asked in attempt %d to be called again in %s", text_of(failure.delay_us)
+            text, waits = f"{line} asked in attempt %d to be called again in %s", text_of(delay_us)
             say(_task_log, logging.DEBUG, text, *values, job.attempt, waits, about=about)
             return
         level = logging.ERROR if final else logging.WARNING
@@ -184,3 +195,18 @@ def _about(job: Job, task_id: str, workflow: str) -> dict[str, object]:
         "cloaca_task": task_id,
         "cloaca_attempt": job.attempt,
     }
+
+
+def _wish_of(failure: BaseException) -> int | None:
+    """How long a `RetryAfter` asks for; `None` for any other error, and for one that a program's own class
+    left without a time: then it is an ordinary failure, for an attempt that began must end.
+    """
+    if not isinstance(failure, RetryAfter):
+        return None
+    try:
+        delay_us: object = failure.delay_us
+    except BaseException:
+        return None
+    if isinstance(delay_us, bool) or not isinstance(delay_us, int):
+        return None
+    return delay_us if 0 <= delay_us < DELAY_US_MAX else None

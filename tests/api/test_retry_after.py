@@ -361,3 +361,21 @@ def test_a_time_that_is_none_is_refused_by_name(value: Any) -> None:
 def test_a_policy_beside_the_time_is_refused() -> None:
     with pytest.raises(cloaca.WorkflowError, match=r"retry and .*retry_for.* not both"):
         declare(lambda context: None, retry=cloaca.RetryPolicy.default(), retry_for="1m")
+
+
+@pytest.mark.parametrize("delay_us", [None, "x", -5, 2**63, True])
+def test_a_wish_without_a_time_is_an_ordinary_failure(delay_us: Any) -> None:
+    class RateLimited(cloaca.RetryAfter):
+        def __init__(self) -> None:
+            if delay_us is not None:
+                self.delay_us = delay_us
+
+    with cloaca.WorkflowBuilder("w"):
+
+        @cloaca.task(retry_attempts=1)
+        def only(context: cloaca.Context) -> None:
+            raise RateLimited
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("w")
+        assert run.result(30).status == "Failed"

@@ -59,3 +59,29 @@ def test_a_line_keeps_its_order_while_runners_come_and_go(tmp_path: Path) -> Non
         thread.join()
     assert not faults
     assert order
+
+
+def test_moments_that_are_filled_back_twice_at_once_run_once(tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="only")(lambda context: None)
+
+    @cloaca.trigger(workflow="w", name="nightly", cron="0 0 * * *")
+    def nightly(tick: cloaca.Tick) -> list[cloaca.TriggerResult]:
+        sleep(0.002)
+        return [cloaca.TriggerResult.fire({"moment": tick.scheduled_at, "part": n}) for n in range(3)]
+
+    with cloaca.DefaultRunner(str(tmp_path / "a.db")) as runner:
+        (cron,) = runner.list_cron_schedules()
+        begin = threading.Barrier(2)
+
+        def fill() -> None:
+            begin.wait()
+            runner.backfill(cron["id"], "2026-03-01T00:00:00Z", "2026-03-11T00:00:00Z")
+
+        threads = [threading.Thread(target=fill) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seen = [(run["context"]["moment"], run["context"]["part"]) for run in runner.list_runs(limit=1000)]
+    assert len(seen) == len(set(seen)) == 30

@@ -10,6 +10,7 @@ use cloaca_core::port::{
 };
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
+use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::schedule::Declaring;
@@ -19,6 +20,29 @@ use crate::sqlite::{history, owner, run, schedule};
 pub fn apply(db: &Connection, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
     let mut batch = Batch { db, checked: HashMap::new(), declaring: None, ends: None };
     changes.iter().map(|change| batch.apply(change)).collect()
+}
+
+/// Of several runs of one moment the first bears its slot. Where that is used the moment has been run, and the others with it.
+#[derive(Default)]
+struct Slot {
+    /// The run that used it, where still kept.
+    used_by: Option<Option<Uuid>>,
+}
+
+impl Slot {
+    fn refuses(&self, new: &NewRun) -> Option<Admitted> {
+        let is_of_moment = new.schedule.is_some() && new.scheduled_at.is_none();
+        self.used_by.filter(|_| is_of_moment).map(|of| Admitted::DuplicateKey { of })
+    }
+
+    fn note(&mut self, new: &NewRun, fate: &Admitted) {
+        if new.scheduled_at.is_some() {
+            self.used_by = match fate {
+                Admitted::DuplicateKey { of } => Some(*of),
+                _ => None,
+            };
+        }
+    }
 }
 
 struct Batch<'c> {
@@ -99,8 +123,13 @@ impl<'c> Batch<'c> {
         }
         let mut judge = Judge::new(tick.room);
         let mut fates = Vec::with_capacity(tick.fires.len());
+        let mut moment = Slot::default();
         for fire in &tick.fires {
-            let fate = self.judged(&judge, tick, fire)?;
+            let fate = match moment.refuses(fire) {
+                Some(fate) => fate,
+                None => self.judged(&judge, tick, fire)?,
+            };
+            moment.note(fire, &fate);
             judge.note(fire, &fate);
             fates.push(fate);
         }
@@ -147,8 +176,16 @@ impl<'c> Batch<'c> {
         if !self.is_living(epoch)? {
             return Ok(Receipt::Fenced);
         }
-        let admitted = runs.iter().map(|new| self.admit(epoch, new, new.created_at));
-        let admitted = admitted.collect::<Result<Vec<Admitted>, Failure>>()?;
+        let mut moment = Slot::default();
+        let mut admitted = Vec::with_capacity(runs.len());
+        for new in runs {
+            let fate = match moment.refuses(new) {
+                Some(fate) => fate,
+                None => self.admit(epoch, new, new.created_at)?,
+            };
+            moment.note(new, &fate);
+            admitted.push(fate);
+        }
         if let Some(step) = cron {
             schedule::move_cron(self.db, &step)?;
         }
