@@ -237,8 +237,8 @@ class Crons:
 
     def _past(self, start: str | datetime, end: str | datetime | None) -> tuple[int, int]:
         """From when on and before when moments are back-filled."""
-        first, now = check.microseconds(start), self._open().now()
-        last = now if end is None else check.microseconds(end)
+        first, now = check.microseconds(start, "start"), self._open().now()
+        last = now if end is None else check.microseconds(end, "end")
         if last > now:
             raise ScheduleError(f"{_BACKFILL}: end is {excerpt(end)}, which lies ahead; its time will come")
         return first, last
