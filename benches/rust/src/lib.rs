@@ -11,8 +11,8 @@ use cloaca_core::graph::Graph;
 use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Finish, Plan, Poller, Turn};
 use cloaca_core::port::{
-    Admitted, Change, ContextHash, Halt, NewRun, Old, Receipt, RunChange, RunEnd, RunStatus, Schedule,
-    ScheduleKind, Store, TaskRecord, TaskStatus, TriggerState,
+    Admitted, Change, ContextHash, Halt, NewRun, Old, Origin, Receipt, RunChange, RunEnd, RunStatus,
+    Schedule, ScheduleKind, Store, TaskRecord, TaskStatus, Terms, TriggerState,
 };
 use cloaca_core::run::Ended;
 use cloaca_core::time::{Mono, Now, Wall};
@@ -215,6 +215,7 @@ pub fn crons(count: usize) -> Vec<Schedule> {
             expression: format!("{} {} * * *", number % 59 + 1, number % 24),
             timezone: "UTC".to_owned(),
             next_at: Some(Wall((number as i64 % 24 * 60 + number as i64 % 59 + 1) * 60_000_000)),
+            terms: Terms::default(),
         },
         enabled: true,
         disabled_cause: None,
@@ -224,7 +225,7 @@ pub fn crons(count: usize) -> Vec<Schedule> {
         created_at: Wall(1),
         updated_at: Wall(1),
         owner: None,
-        declared: false,
+        origin: Origin::Registered,
     };
     (0..count).map(cron).collect()
 }
@@ -338,7 +339,12 @@ fn ended(run: i64, epoch: i64) -> RunChange {
         started_at: Some(Wall(2)),
         completed_at: Some(Wall(3)),
     };
-    let end =
-        RunEnd { status: RunStatus::Completed, context: LEFT.into(), error: None, error_type: None, completed_at: Wall(3) };
+    let end = RunEnd {
+        status: RunStatus::Completed,
+        context: LEFT.into(),
+        error: None,
+        error_type: None,
+        completed_at: Wall(3),
+    };
     RunChange { run, epoch, tasks: vec![task], end: Some(end) }
 }
