@@ -1,6 +1,7 @@
 """How soon after a kill the first of many unfinished runs goes on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,15 +38,18 @@ def run_cloaca(runs: int) -> Figures:
         figures = {"first_task_ms": (moments[0] - began) * 1000, "open_ms": (opened - began) * 1000}
         wait_until(lambda: runner.stats()["runs_unfinished"] >= runs)
         figures["all_in_hand_ms"] = (time.perf_counter() - began) * 1000
-    print_and_leave(figures)
+        print_and_leave(figures, folder)
     return figures
 
 
-def print_and_leave(figures: Figures) -> None:
-    """The runs that were taken over are of no more use: leaves without waiting for them."""
+def print_and_leave(figures: Figures, folder: str) -> None:
+    """The runs that were taken over are of no more use: leaves without waiting for them. The runner that
+    still lives may put a file into the folder while that is deleted.
+    """
     import json
 
     print(json.dumps(figures), flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
