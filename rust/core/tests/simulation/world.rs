@@ -17,7 +17,7 @@ use crate::witness::Witness;
 const START_US: i64 = 1_767_225_600_000_000;
 const MS_NS: u64 = 1_000_000;
 /// A world that takes so many rounds to come to rest never does.
-const ROUNDS_MAX: usize = 8_000;
+const ROUNDS_MAX: usize = 80_000;
 /// Rest is only rest if it lasts.
 const QUIET_ROUNDS: usize = 3;
 
