@@ -410,3 +410,13 @@ fn a_poll_at_the_start_is_written_down_at_once() {
     let ticket = due(&mut poller, at_ms(20));
     assert_eq!((ticket.slot, poller.skipped(ticket, "", finish(at_ms(20)), at_ms(20))), (1, None));
 }
+
+#[test]
+fn a_poll_in_flight_counts_though_its_row_may_be_older_than_news() {
+    let mut poller = poller(vec![plan(100)]);
+    let ticket = due(&mut poller, at_ms(100));
+    // Off until it is known which of them is newer, as a second answer of the store may say.
+    poller.enable(0, &TriggerState { enabled: false, ..row(1) }, false, now(at_ms(110)));
+    assert!(poller.ended(ticket, false, finish(at_ms(120)), at_ms(120)).is_some());
+    assert_eq!(poller.next(at_ms(1000)), Turn::Wait, "it is off");
+}
