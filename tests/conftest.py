@@ -1,11 +1,16 @@
 """What every test of the package starts from: an empty registry, and a runner that ends with it."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 import cloaca
 from cloaca import registry
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell has it for what runs in the background: programs that are interrupted here would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ tests_of() {
         simulation | takeover) echo "-p cloaca-core --test $1" ;;
         races) echo "-p cloaca-core --features races --test races" ;;
         store) echo "-p cloaca-store" ;;
+        core) echo "-p cloaca-core --lib" ;;
     esac
 }
 

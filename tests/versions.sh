@@ -28,5 +28,5 @@ for python in ${PYTHONS:-$(found)}; do
     "$python" -m venv "$folder"
     grep -E '^(pytest|pytest-timeout|hypothesis|iniconfig|packaging|pluggy|Pygments|attrs|sortedcontainers|croniter|python-dateutil|pytz|six)==' requirements-dev.txt > "$folder/requirements.txt"
     "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$folder/requirements.txt"
-    PYTHONPATH=python "$folder/bin/python" -m pytest -x -p no:cacheprovider $quick
+    PYTHONPATH="$PWD/python" "$folder/bin/python" -m pytest -x -p no:cacheprovider $quick
 done

@@ -92,6 +92,7 @@ def _beside_triggers(runner: cloaca.DefaultRunner, triggers: int) -> Figures:
         "why_ms": _cost(lambda call: runner.why(f"trigger-{call}")),
         "tick_ms": _cost(lambda call: runner.tick(f"trigger-{call}")),
         "list_triggers_ms": _cost(lambda _: runner.list_trigger_schedules()),
+        "list_all_triggers_ms": _once(lambda: runner.list_trigger_schedules(limit=triggers)),
         "declare_again_ms": _cost(lambda call: _declare_again(call, again)),
     }
 

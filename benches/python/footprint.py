@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ before, began = held(), time.perf_counter()
 took = time.perf_counter() - began
 print(took * 1000, (held() - before) / 1024)
 """
+LINE = [sys.executable, "-m", "cloaca", "ls", "--database"]
 OPEN = "import cloaca; runner = cloaca.DefaultRunner(':memory:')"
 
 
@@ -43,8 +46,26 @@ def run_cloaca(times: int, wheels: str) -> Figures:
     figures = run_import("import cloaca", times, wheels)
     opened = run_import(OPEN, times, wheels)
     figures |= {"runner_ms": opened["import_ms"], "runner_mib": opened["memory_mib"]}
+    figures["ls_ms"] = _line(times)
     found = sorted(Path(wheels).glob("cloaca-*.whl"), key=lambda path: path.stat().st_mtime)
     return figures | ({"wheel_mb": found[-1].stat().st_size / 1e6} if found else {})
+
+
+def _line(times: int) -> float:
+    """A line of the command, from its start to its end."""
+    import cloaca
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "runs.db")
+        cloaca.DefaultRunner(path).shutdown()
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        spans = []
+        for _ in range(times + 1):
+            began = time.perf_counter()
+            subprocess.run([*LINE, path], check=True, capture_output=True, env=env)
+            spans.append((time.perf_counter() - began) * 1000)
+    # The first one compiles.
+    return median(spans[1:])
 
 
 def _contestants() -> dict[str, Callable[..., Figures]]:

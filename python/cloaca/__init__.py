@@ -6,6 +6,7 @@ from ._cloaca import __version__
 from .admin import DatabaseAdmin, TenantConfig, TenantCredentials
 from .config import DefaultRunnerConfig
 from .context import Context
+from .current import CurrentRun, current_run
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -23,6 +24,7 @@ from .errors import (
     VariableError,
     WorkflowError,
 )
+from .listed import Listed
 from .living import made as runners
 from .namespace import TaskNamespace, WorkflowContext
 from .policy import Backoff, BackoffStrategy, RetryAfter, RetryCondition, RetryPolicy, RetryPolicyBuilder
@@ -48,9 +50,12 @@ __all__ = [
     "ContextError",
     "ContextKeyError",
     "ContextTypeError",
+    "CurrentRun",
     "DatabaseAdmin",
     "DefaultRunner",
     "DefaultRunnerConfig",
+    "Listed",
+    "ProcessExecutor",
     "RetryAfter",
     "RetryCondition",
     "RetryPolicy",
@@ -79,6 +84,8 @@ __all__ = [
     "always",
     "any_of",
     "context_value",
+    "copy_store",
+    "current_run",
     "none_of",
     "register_workflow_constructor",
     "runners",
@@ -95,13 +102,25 @@ __all__ = [
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import reading as reading
     from . import testing as testing
     from . import types as types
+    from .bodies.process import ProcessExecutor
+    from .copying import copy_store
 else:
 
     def __getattr__(name: str) -> object:
-        """`cloaca.testing` and `cloaca.types` are there when asked for, and cost nothing until then."""
-        if name in ("testing", "types"):
+        """`cloaca.reading`, `testing`, `types` and what few programs need are there when asked for, and cost
+        nothing until then."""
+        if name == "ProcessExecutor":
+            from .bodies.process import ProcessExecutor
+
+            return ProcessExecutor
+        if name == "copy_store":
+            from .copying import copy_store
+
+            return copy_store
+        if name in ("reading", "testing", "types"):
             from importlib import import_module
 
             return import_module(f"cloaca.{name}")

@@ -1,4 +1,4 @@
-"""One event loop on one thread for every ``async def`` trigger, task and callback of the process."""
+"""One event loop on one thread for the async bodies of all runners that have none of the program's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import contextlib
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
-
-from .errors import RunnerError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any
 
 _lock = threading.RLock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -22,7 +17,7 @@ _running: set[Any] = set()
 """Tasks in flight. The loop keeps them weakly: one that awaits what only it knows would be collected."""
 
 
-def _shared_loop() -> asyncio.AbstractEventLoop:
+def shared_loop() -> asyncio.AbstractEventLoop:
     global _loop, _pid
     with _lock:
         # A forked child has the loop but not its thread.
@@ -89,20 +84,8 @@ def is_on_loop() -> bool:
     return threading.get_ident() == _thread_id and _pid == os.getpid()
 
 
-def run_coroutine(coroutine: Any) -> Any:
-    """Runs a coroutine on the shared loop and returns its result, or raises what it raised.
-
-    Raises:
-        RunnerError: (a `RuntimeError`) it is called on that loop, which would wait for itself for ever.
-    """
-    loop = _shared_loop()
-    if is_on_loop():
-        if hasattr(coroutine, "close"):
-            coroutine.close()
-        raise RunnerError(
-            "an async body cannot wait in an ordinary call for another async function: both need the same "
-            "loop; await it, or make the body a plain function"
-        )
+def run_coroutine(coroutine: Any, loop: asyncio.AbstractEventLoop) -> Any:
+    """Runs a coroutine on a loop of another thread and returns its result, or raises what it raised."""
     future = asyncio.run_coroutine_threadsafe(_kept(coroutine), loop)
     try:
         found = future.result()
@@ -113,19 +96,3 @@ def run_coroutine(coroutine: Any) -> Any:
     if isinstance(found, _Raised):
         raise found.error
     return found
-
-
-def start_coroutine(coroutine: Any, done: Callable[[Any, BaseException | None], None]) -> None:
-    """Starts a coroutine on the shared loop; `done` is called there with its result or what it raised."""
-
-    def tell(future: Any) -> None:
-        if future.cancelled():
-            done(None, asyncio.CancelledError("the coroutine was cancelled"))
-        elif (error := future.exception()) is not None:
-            done(None, error)
-        elif isinstance(found := future.result(), _Raised):
-            done(None, found.error)
-        else:
-            done(found, None)
-
-    asyncio.run_coroutine_threadsafe(_kept(coroutine), _shared_loop()).add_done_callback(tell)

@@ -6,10 +6,13 @@ Decides nothing: it checks arguments and words what the store refuses.
 from __future__ import annotations
 
 from . import check, registry, rows, why
+from .chosen import name_of_one
 from .context import decode_value, encode_within
 from .errors import ScheduleError, TriggerError, excerpt
+from .listed import Listed
 from .name import checked_name, is_text
 from .run import Run
+from .tick import MOMENT_KEYS
 from .trigger_arguments import CATCHUPS, OVERLAPS
 
 TYPE_CHECKING = False
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
     from .context import Context
     from .crew import Crew
     from .declarations import Declarations
-    from .types import Catchup, CronExecutionRow, CronScheduleRow, CronStats, Overlap
+    from .redact import Mask, Redactor
+    from .types import Catchup, CronExecutionRow, CronScheduleRow, CronStats, Overlap, TriggerRef
 
 _SAME_CRON = """
     SELECT other.id FROM schedules AS this JOIN schedules AS other ON other.workflow = this.workflow
@@ -33,13 +37,16 @@ _RAN = """
     SELECT runs.scheduled_at AS at, runs.id AS id FROM runs JOIN schedules ON schedules.row = runs.schedule
     WHERE schedules.id = ? AND runs.scheduled_at >= ? AND runs.scheduled_at < ?"""
 
+# Of several runs of a moment only the first bears it; the others have it in their contexts.
+_RAN_TOO = """
+    SELECT json_extract(runs.context, '$.scheduled_time') AS at, runs.id AS id
+    FROM runs JOIN schedules ON schedules.row = runs.schedule
+    WHERE schedules.id = ? AND runs.scheduled_at IS NULL ORDER BY runs.row"""
+
 _BACKFILL = "Failed to back-fill cron schedule"
 
 MOMENTS_MAX = 10_000
 """So many moments are back-filled at once."""
-
-MOMENT_KEYS = ("scheduled_time", "schedule_id", "schedule_timezone", "schedule_expression")
-"""What each run of a cron finds in its context."""
 
 
 class Crons:
@@ -48,9 +55,10 @@ class Crons:
     if TYPE_CHECKING:
         _crew: Crew
         _declarations: Declarations
+        _redactor: Redactor
 
         def _open(self) -> Any: ...
-        def _working(self) -> Any: ...
+        def _at_work(self, call: str) -> Any: ...
 
     def register_cron_workflow(
         self,
@@ -74,7 +82,8 @@ class Crons:
             cron_expression (str): five fields, six with seconds in front, or a nickname such as `@daily`.
             timezone (str): an IANA name.
             name (str | None): what its runs show as `trigger_name`. Of a trigger with `cron=` that has the
-                same name it takes the schedule over.
+                same name it takes the schedule over: what is registered starts, the trigger's function is not
+                called, and once this is deleted the declared one goes on.
             context (Context | Mapping | None): what its runs find in their contexts beside
                 `scheduled_time`, `schedule_id`, `schedule_timezone` and `schedule_expression`.
             catchup (str): what becomes of moments that nobody was there for: `all` are made up for, up to
@@ -108,6 +117,7 @@ class Crons:
                 "context": _cron_context(engine.context_bytes_max, context),
                 "overlap": _one_of(overlap, "overlap", OVERLAPS),
                 "catchup": _one_of(catchup, "catchup", CATCHUPS),
+                "version": "",
                 "body": None,
             }
             made = str(engine.schedules.put_cron(parts))
@@ -118,87 +128,114 @@ class Crons:
         return made
 
     def list_cron_schedules(
-        self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
-    ) -> list[CronScheduleRow]:
+        self,
+        enabled_only: bool | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        *,
+        unmasked: bool = False,
+    ) -> Listed[CronScheduleRow]:
         """Cron schedules in the order of their registration, at most 100 unless `limit` says more.
 
         `trigger_name` is the name of the trigger that declares it, or that `register_cron_workflow` gave it,
         or `None`. `declared` says whether this program declares a cron of that name, `registered` whether a
-        call registered it, so that it runs whoever declares it. `context` is what was registered with it.
+        call registered it, so that it runs whoever declares it. `context` is what was registered with it;
+        `unmasked` shows what `redact=` hides of it, too.
         """
         found: list[CronScheduleRow] = self._open().schedules.crons(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
-        return [self._shown(row) for row in found]
+        mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
+        return Listed((self._shown(row, mask) for row in found), "CronScheduleRow")
 
-    def get_cron_schedule(self, schedule_id: str) -> CronScheduleRow:
-        """One cron schedule.
+    def get_cron_schedule(self, schedule_id: TriggerRef, *, unmasked: bool = False) -> CronScheduleRow:
+        """One cron schedule, by its id, its name or its function.
 
         Raises:
             ScheduleError: (a `ValueError`) `Invalid schedule ID`, or `Failed to get cron schedule` for an
             unknown one.
         """
-        row: CronScheduleRow | None = self._open().schedules.cron(check.schedule_id(schedule_id))
+        found = self._cron_id(schedule_id)
+        row: CronScheduleRow | None = self._open().schedules.cron(found)
         if row is None:
-            raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
-        return self._shown(row)
+            raise ScheduleError(f"Failed to get cron schedule: there is none with id {found}")
+        return self._shown(row, self._redactor.mask(check.flag(unmasked, "unmasked")))
 
-    def _shown(self, found: Any) -> CronScheduleRow:
+    def _cron_id(self, given: object) -> str:
+        """A schedule's id, of the id itself, or of the name or the function of a cron."""
+        engine = self._open()
+        if callable(given):
+            given = name_of_one(given)
+        named = None
+        if isinstance(given, str) and is_text(given) and not check.is_uuid(given):
+            named = engine.schedules.cron_named(given)
+        return check.schedule_id(given if named is None else named["id"])
+
+    def _shown(self, found: Any, mask: Mask | None) -> CronScheduleRow:
         row: CronScheduleRow = found
-        row["declared"] = row["trigger_name"] in self._declarations.crons
-        row["context"] = None if found["context"] is None else decode_value(found["context"])
+        row["declared"] = self._declarations.has_cron(row["trigger_name"])
+        if (text := found["context"]) is not None:
+            row["context"] = decode_value(text) if mask is None else mask.context(text)
         return row
 
-    def update_cron_schedule(self, schedule_id: str, cron_expression: str, timezone: str) -> None:
-        """Replaces a cron schedule's expression and time zone.
+    def update_cron_schedule(self, schedule_id: TriggerRef, cron_expression: str, timezone: str) -> None:
+        """Replaces the expression and time zone of a cron schedule, which is told by its id, its name or its
+        function.
 
         Raises:
             ScheduleError: (a `ValueError`) `Failed to update cron schedule`, with what is wrong.
         """
         engine = self._open()
-        schedule_id = check.schedule_id(schedule_id)
+        found = self._cron_id(schedule_id)
         for name, value in (("cron_expression", cron_expression), ("timezone", timezone)):
             if not isinstance(value, str) or not is_text(value):
                 raise ScheduleError(
                     f"Failed to update cron schedule: {name} is {excerpt(value)}; it must be a str"
                 )
-        for other in engine.store.look(_SAME_CRON, [schedule_id, cron_expression, timezone]):
+        for other in engine.store.look(_SAME_CRON, [found, cron_expression, timezone]):
             raise ScheduleError(
                 f"Failed to update cron schedule: its workflow already has {cron_expression!r} in "
                 f"{timezone!r}, as schedule {other['id']}; change or delete that one"
             )
         try:
-            done = engine.schedules.update_cron(schedule_id, cron_expression, timezone)
+            done = engine.schedules.update_cron(found, cron_expression, timezone)
         except ScheduleError as error:
             raise ScheduleError(f"Failed to update cron schedule: {error}") from None
         if not done:
-            raise ScheduleError(f"Failed to update cron schedule: there is none with id {schedule_id}")
+            raise ScheduleError(f"Failed to update cron schedule: there is none with id {found}")
 
-    def set_cron_schedule_enabled(self, schedule_id: str, enabled: bool) -> None:
-        """Switches a cron schedule; kept across restarts."""
-        if not self._open().schedules.set_cron_enabled(
-            check.schedule_id(schedule_id), check.flag(enabled, "enabled")
-        ):
-            raise ScheduleError(f"Failed to update cron schedule: there is none with id {schedule_id}")
+    def set_cron_schedule_enabled(self, schedule_id: TriggerRef, enabled: bool) -> None:
+        """Switches a cron schedule, told by its id, its name or its function; kept across restarts."""
+        found = self._cron_id(schedule_id)
+        if not self._open().schedules.set_cron_enabled(found, check.flag(enabled, "enabled")):
+            raise ScheduleError(f"Failed to update cron schedule: there is none with id {found}")
 
-    def delete_cron_schedule(self, schedule_id: str) -> None:
-        """Deletes a cron schedule; its runs stay."""
-        if not self._open().schedules.delete_cron(check.schedule_id(schedule_id)):
-            raise ScheduleError(f"Failed to delete cron schedule: there is none with id {schedule_id}")
+    def delete_cron_schedule(self, schedule_id: TriggerRef) -> None:
+        """Deletes a cron schedule, told by its id, its name or its function; its runs stay. A declared cron
+        that it had taken over goes on from now.
+
+        Raises:
+            ScheduleError: (a `ValueError`) `Invalid schedule ID`, or `Failed to delete cron schedule` for an
+                unknown one.
+        """
+        found = self._cron_id(schedule_id)
+        if not self._open().schedules.delete_cron(found):
+            raise ScheduleError(f"Failed to delete cron schedule: there is none with id {found}")
 
     def backfill(
-        self, schedule_id: str, start: str | datetime, end: str | datetime | None = None
+        self, schedule_id: TriggerRef, start: str | datetime, end: str | datetime | None = None
     ) -> list[Run]:
         """Starts a run for each moment of a cron schedule that has gone by, from `start` on and before `end`.
 
-        A moment that has a run is not run again: that run is returned in its place. So a call that was cut
+        A moment that has runs is not run again: those are returned in its place. So a call that was cut
         off can be made again. What the schedule says now holds: its expression, its zone, its context. If
         its function has a parameter, it is called for each moment that has no run, one after another on this
         thread, and its cursor stays; otherwise all begin in one transaction. With another `overlap` than
         `allow` the runs wait for one another. The schedule may be switched off; its own next moment stays.
 
         Args:
-            schedule_id (str): what `register_cron_workflow` returned, or `list_cron_schedules` shows.
+            schedule_id (str | Callable): what `register_cron_workflow` returned, or `list_cron_schedules`
+                shows; or the cron's name, or its function.
             start (str | datetime): RFC 3339, or a `datetime`; UTC if it has no zone.
             end (str | datetime | None): the same; now if it is left out.
 
@@ -213,17 +250,18 @@ class Crons:
             TriggerError: (a `ValueError`) its function failed for a moment; the runs of those before it are
                 started.
         """
-        engine = self._working()
+        self._at_work("backfill")
         first, last = self._past(start, end)
-        found = self._moments(check.schedule_id(schedule_id), first, last)
-        ran = {row["at"]: row["id"] for row in engine.store.query(_RAN, [schedule_id, first, last])}
-        runs = {at: [self._found(ran[at])] for at, _ in found if at in ran}
+        known_by = self._cron_id(schedule_id)
+        found = self._moments(known_by, first, last)
+        cron = self.get_cron_schedule(known_by)
+        ran = self._ran(known_by, first, last)
+        runs = {at: [self._found(run_id) for run_id in ran[at]] for at, _ in found if at in ran}
         due = [(at, context) for at, context in found if at not in ran]
-        cron = self.get_cron_schedule(schedule_id)
         registry.workflow(cron["workflow_name"])
-        place = self._declarations.moments.get(cron["trigger_name"] or "")
+        place = self._declarations.decider(cron)
         if place is None:
-            started = self._start_moments(schedule_id, [(at, [context]) for at, context in due])
+            started = self._start_moments(known_by, [(at, [context]) for at, context in due])
             runs |= {at: [run] for (at, _), run in zip(due, started, strict=True)}
             return [run for _, its in sorted(runs.items()) for run in its]
         for at, context in due:
@@ -232,8 +270,18 @@ class Crons:
             if decided["outcome"] == "error":
                 raise TriggerError(f"{_BACKFILL}: its moment {rows.moment(at)}: {decided['reason']}")
             fires = [text for text, *_ in ruling[0]] if decided["fires"] else []
-            runs[at] = self._start_moments(schedule_id, [(at, fires)])
+            runs[at] = self._start_moments(known_by, [(at, fires)])
         return [run for _, its in sorted(runs.items()) for run in its]
+
+    def _ran(self, schedule_id: str, first: int, last: int) -> dict[int, list[str]]:
+        """The ids of the runs of each moment that has some."""
+        look = self._open().store.query
+        ran = {row["at"]: [row["id"]] for row in look(_RAN, [schedule_id, first, last])}
+        its = {rows.moment(at): ids for at, ids in ran.items()}
+        for row in look(_RAN_TOO, [schedule_id]) if its else ():
+            if row["at"] in its:
+                its[row["at"]].append(row["id"])
+        return ran
 
     def _past(self, start: str | datetime, end: str | datetime | None) -> tuple[int, int]:
         """From when on and before when moments are back-filled."""
@@ -272,13 +320,14 @@ class Crons:
         return Run(runner, run_id, watch)
 
     def get_cron_execution_history(
-        self, schedule_id: str, limit: int | None = None, offset: int | None = None
-    ) -> list[CronExecutionRow]:
-        """The slots that a cron schedule ran, newest first."""
-        found = self._open().schedules.cron_runs(check.schedule_id(schedule_id), *check.page(limit, offset))
+        self, schedule_id: TriggerRef, limit: int | None = None, offset: int | None = None
+    ) -> Listed[CronExecutionRow]:
+        """The moments that a cron schedule, told by its id, its name or its function, ran, newest first."""
+        known_by = self._cron_id(schedule_id)
+        found = self._open().schedules.cron_runs(known_by, *check.page(limit, offset))
         if found is None:
-            raise ScheduleError(f"Failed to get cron schedule: there is none with id {schedule_id}")
-        return [rows.cron_execution(schedule_id, row) for row in found]
+            raise ScheduleError(f"Failed to get cron schedule: there is none with id {known_by}")
+        return Listed((rows.cron_execution(known_by, row) for row in found), "CronExecutionRow")
 
     def get_cron_execution_stats(self, since: str | datetime) -> CronStats:
         """Cron runs since an RFC 3339 time: `total_executions successful_executions lost_executions

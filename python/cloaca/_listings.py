@@ -6,22 +6,31 @@ Decides nothing: it checks arguments, and asks for page after page.
 from __future__ import annotations
 
 import logging
+from itertools import islice
 
-from . import check, filters, registry, rows
-from .errors import StoreError, WorkflowError
+from . import audit, check, filters, registry, rows
+from .errors import ArgumentTypeError, StoreError, WorkflowError
+from .listed import Listed
+from .near import refuse_keywords
 from .plain import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
-    from typing import Any, Literal
+    from typing import Any, Literal, Never
 
-    from .run import Run
-    from .types import RunDetails, RunRow, RunStatus
+    from .redact import Redactor
+    from .types import AuditRow, RunDetails, RunRow, RunStatus
 
 PAGE_RUNS = 200
 """So many runs `iter_runs` reads at once."""
+
+CHANGED_AT_ONCE = 500
+"""So many runs one transaction opens again, or asks to end: others who write wait for it."""
+
+_CHANGED = ("key", "parent", "since", "until", "error", "limit")
+_FILTERS = (*_CHANGED, "contexts", "after", "unmasked")
 
 _log = logging.getLogger("cloaca")
 
@@ -30,10 +39,15 @@ class Listings:
     """The part of a runner that shows runs, and changes many."""
 
     if TYPE_CHECKING:
+        _redactor: Redactor
 
         def _open(self) -> Any: ...
+
+        _works: bool
+
         def _working(self) -> Any: ...
-        def retry(self, run_id: str) -> Run: ...
+        def _refuse_retry(self, run_id: str, workflow: str) -> None: ...
+        def _not_open(self, run_id: str) -> WorkflowError: ...
 
     def list_runs(
         self,
@@ -44,14 +58,20 @@ class Listings:
         offset: int = 0,
         *,
         key: str | None = None,
+        parent: str | None = None,
         since: str | datetime | None = None,
         until: str | datetime | None = None,
         error: str | type[BaseException] | None = None,
         contexts: bool = True,
         after: str | None = None,
-    ) -> list[RunRow]:
-        """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key context created_at
-        started_at completed_at error_message error_type cancel_requested`.
+        unmasked: bool = False,
+        **unknown: Never,
+    ) -> Listed[RunRow]:
+        """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key parent_run
+        parent_task context created_at started_at completed_at error_message error_type cancel_requested`.
+
+        `parent_run` and `parent_task` are the run and its task that started this one, by `submit` or
+        `execute`; the task is `None` where a callback did.
 
         Args:
             workflow (str | None): only runs of the workflow of this name.
@@ -61,6 +81,7 @@ class Listings:
             limit (int): at most so many.
             offset (int): leaves out so many first; `after` goes on faster, and misses none meanwhile.
             key (str | None): only those with this run key.
+            parent (str | None): only those that the run with this id has started.
             since (str | datetime | None): only those created then or later, RFC 3339 or a `datetime`; UTC if
                 it has no zone.
             until (str | datetime | None): only those created before then.
@@ -68,18 +89,22 @@ class Listings:
                 itself counts as its name.
             contexts (bool): whether `context` is read; it is decoded when it is looked at.
             after (str | None): only those that come behind the run with this id.
+            unmasked (bool): show what `redact=` hides, too.
 
         Raises:
             ArgumentError: (a `ValueError`) a time, an id or a number that is none.
             ArgumentTypeError: (a `TypeError`) an argument of another type.
             WorkflowError: (a `ValueError`) no such status, or the run `after` is not kept.
         """
+        refuse_keywords("list_runs", unknown, ("workflow", "status", "trigger", "offset", *_FILTERS))
         runs = self._open().runs
-        wanted = filters.wanted(workflow, status, trigger, key, since, until, error)
+        wanted = filters.wanted(workflow, status, trigger, key, since, until, error, parent)
         wanted["contexts"] = check.flag(contexts, "contexts")
         wanted["after"] = filters.place(runs, after)
         found = runs.runs(wanted, *check.page(limit, offset))
-        return [rows.run(row, contexts) for row in found]
+        mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
+        shown = (rows.run(row, contexts, mask, self._redactor.of_run) for row in found)
+        return Listed(shown, "RunRow" if contexts else "RunSummary")
 
     def iter_runs(
         self,
@@ -88,13 +113,18 @@ class Listings:
         trigger: str | None = None,
         *,
         key: str | None = None,
+        parent: str | None = None,
         since: str | datetime | None = None,
         until: str | datetime | None = None,
         error: str | type[BaseException] | None = None,
+        limit: int | None = None,
         contexts: bool = True,
         after: str | None = None,
+        unmasked: bool = False,
+        **unknown: Never,
     ) -> Iterator[RunRow]:
-        """All runs that `list_runs` would show, one after the other, read 200 at a time.
+        """All runs that `list_runs` would show, one after the other, read 200 at a time; with `limit` at most
+        so many.
 
         What is created meanwhile is not among them; what is pruned or changed meanwhile costs none of the
         others.
@@ -102,12 +132,15 @@ class Listings:
         Raises:
             What `list_runs` raises, at once.
         """
-        wanted = filters.wanted(workflow, status, trigger, key, since, until, error)
+        refuse_keywords("iter_runs", unknown, ("workflow", "status", "trigger", *_FILTERS))
+        wanted = filters.wanted(workflow, status, trigger, key, since, until, error, parent)
         wanted["contexts"] = check.flag(contexts, "contexts")
+        many = None if limit is None else check.count(limit, "limit")
         wanted["after"] = filters.place(self._open().runs, after)
         # Here, and not at the first step: what is wrong is raised where it is written.
         first = self._page(wanted)
-        return (rows.run(row, contexts) for row in self._walk(wanted, first))
+        mask, of_run = self._redactor.mask(check.flag(unmasked, "unmasked")), self._redactor.of_run
+        return (rows.run(row, contexts, mask, of_run) for row in islice(self._walk(wanted, first), many))
 
     def _page(self, wanted: dict[str, Any]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._open().runs.runs(wanted, PAGE_RUNS, 0)
@@ -120,23 +153,24 @@ class Listings:
                 return
             page = self._page({**wanted, "after": page[-1]["place"]})
 
-    def _ids(self, listings: list[dict[str, Any]], limit: int | None) -> list[str]:
-        """The runs of these listings, one listing after the other."""
-        found: dict[str, None] = {}
+    def _ids(self, listings: list[dict[str, Any]], limit: int | None) -> dict[str, str]:
+        """The runs of these listings, one listing after the other, each with its workflow."""
+        found: dict[str, str] = {}
         for wanted in listings:
             for row in self._walk(wanted, self._page(wanted)):
                 if limit is not None and len(found) >= limit:
-                    return list(found)
-                found[row["id"]] = None
-        return list(found)
+                    return found
+                found[row["id"]] = row["workflow_name"]
+        return found
 
-    def get_run(self, run_id: str) -> RunDetails | None:
-        """One run like in `list_runs`, with `final_context` and its `tasks`.
+    def get_run(self, run_id: str, *, unmasked: bool = False) -> RunDetails | None:
+        """One run like in `list_runs`, with `final_context`, its `tasks` and its `children`.
 
         Of a run that is not over these are all tasks of its workflow, if that is declared in this program:
         what has not begun is `Pending`. Each task has `id status attempts error error_type started_at
-        completed_at waits_until tries`; `waits_until` is when the next attempt begins, where that waits
-        by the task's own wish or for long. `tries` are its attempts that are over, oldest first, also those
+        completed_at waits_until overdue_since tries`; `waits_until` is when the next attempt begins, where
+        that waits by the task's own wish or for long; `overdue_since` is when an attempt was given up whose
+        body still runs, as far as is known. `tries` are its attempts that are over, oldest first, also those
         before the run was opened again by `retry`; of very many the first 3 and the last 17. Each is a dict:
 
         - `number` (int): from 1.
@@ -150,17 +184,40 @@ class Listings:
         - `runner` (int | None): the number of the runner that made it, as in `owners` of the store; `None`
           where that is on no record, as of an attempt that completed at once.
 
+        `children` are the first 100 runs that it has started, oldest first, as dicts with `id workflow_name
+        status task created_at completed_at`; `list_runs(parent=run_id)` has all of them.
+
+        Args:
+            unmasked (bool): show what `redact=` hides, too.
+
         Returns:
             dict | None: `None` if there is no such run.
 
         Raises:
             ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
+        mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
         row = self._open().runs.run(check.run_id(run_id), tries=True)
         if row is None:
             return None
         plan = [] if row["completed_at"] is not None else registry.plan(row["workflow_name"])
-        return rows.run_with_tasks(row, plan)
+        secrets = None if mask is None else self._redactor.of_run(mask, run_id)
+        return rows.run_with_tasks(row, plan, mask, secrets)
+
+    def audit(self, last: int = 100, *, about: str | None = None) -> Listed[AuditRow]:
+        """Which changes people made by the page or the command line, newest first; 100,000 are kept.
+
+        Each is a dict: `at`, `who`, `door` (`page` or `cli`), `place` (the page's caller's address), `what`
+        (`retry`, `cancel`, `submit`, `enable`, `disable`, `forget`, `set_cursor`, `prune`), `about` (a run's
+        id or a trigger's name) and `many`. What programs change by this API is not among them.
+
+        Args:
+            last (int): at most so many.
+            about (str | None): only those of one run or one trigger.
+        """
+        of = None if about is None else check.text(about, "about", ArgumentTypeError)
+        found = audit.found(self._open().store.look, of, None, check.count(last, "last"))
+        return Listed((row for _, row in found), "AuditRow")
 
     def retry_many(
         self,
@@ -169,12 +226,14 @@ class Listings:
         trigger: str | None = None,
         *,
         key: str | None = None,
+        parent: str | None = None,
         since: str | datetime | None = None,
         until: str | datetime | None = None,
         error: str | type[BaseException] | None = None,
         limit: int | None = None,
+        **unknown: Never,
     ) -> list[str]:
-        """Opens many runs again, as `retry` does, oldest first.
+        """Opens many runs again, as `retry` does, oldest first, 500 in a transaction.
 
         Which ones is told as to `list_runs`; at least one argument is needed. Without `status` they are those
         that failed; `status="Cancelled"` takes those that were cancelled.
@@ -190,17 +249,31 @@ class Listings:
             ArgumentError: (a `ValueError`) no filter, or a status that cannot be opened again.
             What `list_runs` raises.
         """
-        wanted = filters.wanted(workflow, status, trigger, key, since, until, error)
+        wanted = filters.wanted(workflow, status, trigger, key, since, until, error, parent)
+        refuse_keywords("retry_many", unknown, ("workflow", "status", "trigger", *_CHANGED))
         listings = filters.narrowed("retry_many", wanted, filters.ENDED_BADLY)[:1]
-        self._working()
-        opened, left_out = [], []
-        for run_id in reversed(self._ids(listings, None if limit is None else check.count(limit, "limit"))):
+        runs = self._working().runs
+        found = self._ids(listings, None if limit is None else check.count(limit, "limit"))
+        opened: list[str] = []
+        left_out: list[object] = []
+        may: list[str] = []
+        for run_id, of in reversed(found.items()):
             try:
-                self.retry(run_id)
-            except (WorkflowError, StoreError) as raised:
+                self._refuse_retry(run_id, of)
+            except WorkflowError as raised:
                 left_out.append(raised)
             else:
-                opened.append(run_id)
+                may.append(run_id)
+        for ids in _batched(may):
+            try:
+                told = runs.retry_each(ids) if self._works else runs.reopen_each(ids)
+            except StoreError as raised:
+                told = [(False, str(raised))] * len(ids)
+            for run_id, (is_open, refusal) in zip(ids, told, strict=True):
+                if is_open:
+                    opened.append(run_id)
+                else:
+                    left_out.append(refusal or self._not_open(run_id))
         if left_out:
             text = "retry_many left %d runs out, the first because %s"
             say(_log, logging.WARNING, text, len(left_out), left_out[0])
@@ -213,12 +286,14 @@ class Listings:
         trigger: str | None = None,
         *,
         key: str | None = None,
+        parent: str | None = None,
         since: str | datetime | None = None,
         until: str | datetime | None = None,
         error: str | type[BaseException] | None = None,
         limit: int | None = None,
+        **unknown: Never,
     ) -> list[str]:
-        """Asks for the end of many runs that are not over, as `cancel` does.
+        """Asks for the end of many runs that are not over, as `cancel` does, 500 in a transaction.
 
         Which ones is told as to `list_runs`; at least one argument is needed. Those that have not begun are
         asked first, so that none of them begins because another one ends.
@@ -233,8 +308,20 @@ class Listings:
             ArgumentError: (a `ValueError`) no filter, or a status of runs that are over.
             What `list_runs` raises.
         """
-        wanted = filters.wanted(workflow, status, trigger, key, since, until, error)
+        wanted = filters.wanted(workflow, status, trigger, key, since, until, error, parent)
+        refuse_keywords("cancel_many", unknown, ("workflow", "status", "trigger", *_CHANGED))
         listings = filters.narrowed("cancel_many", wanted, filters.UNFINISHED)
         found = self._ids(listings, None if limit is None else check.count(limit, "limit"))
         runs = self._open().runs
-        return [run_id for run_id in found if runs.cancel(run_id)]
+        return [
+            run_id
+            for ids in _batched(list(found))
+            for run_id, is_found in zip(ids, runs.cancel_each(ids), strict=True)
+            if is_found
+        ]
+
+
+def _batched(ids: list[str]) -> Iterator[list[str]]:
+    """The same, so many at once as one transaction changes."""
+    for start in range(0, len(ids), CHANGED_AT_ONCE):
+        yield ids[start : start + CHANGED_AT_ONCE]

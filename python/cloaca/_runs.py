@@ -5,14 +5,15 @@ Decides nothing: it checks arguments and words what the engine refuses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from . import check, registry, why_run
+from . import attempt, check, filters, registry, why_run
 from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within, same
-from .errors import ArgumentError, ArgumentTypeError, WorkflowError, excerpt
-from .run import Run, result_of
+from .errors import ArgumentError, ArgumentTypeError, StoreError, WorkflowError, excerpt
+from .run import RUN_KEY_TTL, Run
+from .why import STOPPED
 from .workflow import Workflow
 
 TYPE_CHECKING = False
@@ -20,20 +21,18 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Watch
+    from .attempt import Calls
     from .config import DefaultRunnerConfig
     from .crew import Crew
     from .declarations import Declarations
     from .result import WorkflowResult
+    from .served import Served
     from .types import ContextLike, Duration
 
 
 _HOLDER = """
     SELECT runs.owner, runs.cancelled, owners.epoch IS NOT NULL AS is_living
     FROM runs LEFT JOIN owners ON owners.epoch = runs.owner AND owners.left_at IS NULL WHERE runs.id = ?"""
-
-
-RUN_KEY_TTL = "30d"
-"""How long the run key of a submit holds, unless said otherwise."""
 
 
 class Runs(Listings):
@@ -46,9 +45,22 @@ class Runs(Listings):
 
         _declarations: Declarations
         _paused: bool
+        _works: bool
+        _served: Served
+
+        _uses_program_loop: bool
 
         def _open(self) -> Any: ...
+        def _has_stopped(self) -> bool: ...
         def _working(self) -> Any: ...
+        def _blocks(self, call: str, twin: str, *, waits_for: str | None = None) -> None: ...
+
+    @property
+    def _idles(self) -> str:
+        """That this runner does nothing of itself, if so, as the end of a sentence."""
+        if not self._works:
+            return "; this runner polls and runs nothing (work=False)"
+        return "; this runner is paused" if self._paused else ""
 
     _way_out = ""
     """What to do about a run that is not final in time."""
@@ -63,39 +75,37 @@ class Runs(Listings):
         context: ContextLike | None = None,
         *,
         check: bool = False,
+        timeout: float | None = None,
     ) -> WorkflowResult:
         """Runs a workflow and waits until the run is final.
 
         A failing task is no exception unless `check` is true: look at `status`.
 
+        Within a task of the same runner this starts a child of the task's run, as `submit` does.
+
         Args:
             workflow_name (str | Workflow): a registered workflow.
             context (ContextLike | None): what its first tasks get.
             check (bool): raise if the run fails or is cancelled, as `WorkflowResult.raise_for_failure` does.
+            timeout (float | None): seconds to wait; the run goes on after that. `None` waits for ever.
 
         Raises:
+            TimeoutError: the run is not final in time.
             WorkflowError: (a `ValueError`) no such workflow; the message names those that exist.
             ContextError, ContextTypeError: the context is not JSON, or too large for this runner.
             RunnerError: (a `RuntimeError`) the runner is shut down.
             RunFailedError: (a `RuntimeError`) with `check`, the run failed or was cancelled.
             ArgumentError: (a `ValueError`) `check` is no `bool`.
         """
-        checks = flag(check, "check")
-        result = self._submit(workflow_name, context).result()
-        return result.raise_for_failure() if checks else result
-
-    async def execute_async(
-        self,
-        workflow_name: str | Workflow,
-        context: ContextLike | None = None,
-        *,
-        check: bool = False,
-    ) -> WorkflowResult:
-        """Like `execute`, without blocking the event loop, and without a thread that waits."""
-        checks = flag(check, "check")
+        checks, limit = flag(check, "check"), _limit(timeout)
+        if self._crew.on_loop() is not None:
+            self._blocks(
+                "execute()", "execute_async()", waits_for=registry.async_task_of(_name_of(workflow_name))
+            )
         run = self._submit(workflow_name, context)
-        assert run._watch is not None, "a run that was submitted is watched"
-        result = result_of(await self._crew.awaiter.wait(run._watch))
+        if run._is_called:
+            run = self._called(run)
+        result = run._result_within(limit)
         return result.raise_for_failure() if checks else result
 
     def submit(
@@ -108,6 +118,14 @@ class Runs(Listings):
     ) -> Run:
         """Starts a run and returns once it is kept; `Run.result` waits for its end.
 
+        Within a task of the same runner the new run is a child of the task's run, as those of `submit_many`,
+        `execute` and the awaitable twins are: it is shown with that one, and cancelled with it. The same call
+        of a later attempt of the task, the first for that workflow or the second, gets the same child,
+        whatever the context: as it is if it has completed or goes on, and opened again if it failed or was
+        cancelled. Tasks whose calls may come in another order give a run key, which finds the child instead
+        of that. Runs that a callback starts are shown as children, too, but each call starts one, and none is
+        cancelled with its parent.
+
         Args:
             workflow_name (str | Workflow): a registered workflow.
             context (ContextLike | None): what its first tasks get.
@@ -119,6 +137,7 @@ class Runs(Listings):
         Raises:
             ArgumentError: (a `ValueError`) a run key that is empty or no text, a bad `run_key_ttl`, or the
                 run of that key has another context; the message names it.
+            RunnerError: (a `RuntimeError`) the run of the task that calls this was cancelled, or is over.
             What `execute` raises.
         """
         if run_key is not None:
@@ -129,7 +148,7 @@ class Runs(Listings):
         run = self._submit(workflow_name, context)
         assert run._watch is not None, "a run that was submitted is watched"
         run._watch.wait_started()
-        return run
+        return self._called(run) if run._is_called else run
 
     def run(self, run_id: str) -> Run:
         """A run of the store, whoever drives it, also a final one.
@@ -140,8 +159,13 @@ class Runs(Listings):
         """
         engine = self._open()
         watch = engine.runs.watch(check.run_id(run_id))
-        if watch is None and engine.runs.run(run_id) is None:
-            raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
+        if watch is None:
+            row = engine.runs.run(run_id)
+            if row is None:
+                raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
+            # While a runner is paused its liaison rests, which would hear of the end: who waits looks.
+            if row["completed_at"] is None and not self._paused:
+                watch = engine.runs.watch_anywhere(run_id)
         return Run(self, run_id, watch)
 
     def submit_many(
@@ -151,6 +175,7 @@ class Runs(Listings):
         *,
         run_keys: Iterable[str | None] | None = None,
         run_key_ttl: Duration = RUN_KEY_TTL,
+        progress: bool = False,
     ) -> list[Run]:
         """Starts a run for each context, all in one transaction, and returns once they are kept.
 
@@ -159,6 +184,7 @@ class Runs(Listings):
             contexts (Iterable): what the first tasks of each get.
             run_keys (Iterable | None): a run key for each context, or `None` for none; see `submit`.
             run_key_ttl (Duration): how long they hold.
+            progress (bool): count them meanwhile by a line on standard error, if that is a terminal.
 
         Raises:
             ArgumentError: (a `ValueError`) as `submit`; the runs of the other keys are started.
@@ -174,29 +200,44 @@ class Runs(Listings):
                 f"run_keys is {excerpt(run_keys)}; it must be a list of run keys, or None"
             )
         limit = engine.context_bytes_max
+        if check.flag(progress, "progress"):
+            from .progress import counted
+
+            contexts = list(contexts)
+            contexts = counted(name, contexts, len(contexts))
         encoded = [encode_within(limit, context, "the context") for context in contexts]
-        registry.workflow(name)
         keys = None if run_keys is None else [check.run_key(key, run_key_ttl) for key in run_keys]
         if keys is not None and len(keys) != len(encoded):
             raise ArgumentError(
                 f"run_keys has {len(keys)} keys for {len(encoded)} contexts; give one for each"
             )
-        watches = engine.runs.submit(name, encoded, keys)
-        if keys is None:
+        has_keys = [False] * len(encoded) if keys is None else [key is not None for key in keys]
+        calls = self._calls(name, has_keys)
+        watches = self._begun(name, encoded, keys, calls)
+        if keys is None and calls is None:
             if watches:
                 watches[-1].wait_started()
             return [Run(self, watch.id, watch) for watch in watches]
         # Each is told by itself which run has its key.
         for watch in watches:
             watch.wait_started()
-        return [self._keyed(*parts) for parts in zip(watches, keys, encoded, strict=True)]
+        if keys is None:
+            keys = [None] * len(encoded)
+        return [self._keyed(*parts, calls is not None) for parts in zip(watches, keys, encoded, strict=True)]
 
-    def _keyed(self, watch: Watch, key: tuple[str, float] | None, encoded: str) -> Run:
+    def _keyed(
+        self, watch: Watch, key: tuple[str, float] | None, encoded: str, is_called: bool = False
+    ) -> Run:
         """The run that a submit with a run key stands for: its own, or the one that has the key."""
+        run = Run(self, watch.id, watch, is_called)
         of = watch.stands_for
-        if of is None or key is None:
-            return Run(self, watch.id, watch)
+        if of is None:
+            return run
+        if key is None:
+            return self._called(run)
         row = self._open().runs.run(of)
+        if row is not None and self._is_own_child(row):
+            return self._called(run)
         if row is not None and not same(decode_value(row["context"]), decode_value(encoded)):
             raise ArgumentError(
                 f"run_key {excerpt(key[0])} has run {of} already, whose context is another one;"
@@ -209,13 +250,61 @@ class Runs(Listings):
         workflow_name = _name_of(workflow_name)
         self._declarations.chosen.refuse(workflow_name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
-        registry.workflow(workflow_name)
-        watch = engine.runs.submit(workflow_name, [encoded])[0]
-        return Run(self, watch.id, watch)
+        calls = self._calls(workflow_name, (False,))
+        watch = self._begun(workflow_name, [encoded], None, calls)[0]
+        return Run(self, watch.id, watch, calls is not None)
+
+    def _calls(self, workflow: str, has_keys: Sequence[bool]) -> Calls | None:
+        """How runs are called that the body starts that asks; `None` outside of one."""
+        body = attempt.body(self._engine)
+        return None if body is None else body.calls(workflow, has_keys)
+
+    def _is_own_child(self, row: dict[str, Any]) -> bool:
+        """Whether a task calls this that has started that run in an attempt before, or in this one."""
+        body = attempt.body(self._engine)
+        if body is None or body.job is None or body.is_home:
+            return False
+        return bool(row["parent_run"] == attempt.run_id(body.job) and row["parent_task"] == body.name)
+
+    def _called(self, run: Run) -> Run:
+        """The run that a task's call stands for: a new one, or the child that it called before, which is
+        opened again if it did not complete."""
+        assert run._watch is not None, "a run that was submitted is watched"
+        run._watch.wait_started()
+        if (of := run._watch.stands_for) is None:
+            return run
+        engine = self._working()
+        watch = None
+        while watch is None:
+            row = engine.runs.run(of)
+            if row is None:
+                raise WorkflowError(f"run {of}, which this task called before, is not kept any more")
+            if row["status"] not in filters.ENDED_BADLY:
+                watch = engine.runs.watch(of)
+                break
+            # None if somebody else was faster: then there is something else to see.
+            watch = engine.runs.retry(of)
+        return Run(self, of, watch, True)
+
+    def _begun(
+        self,
+        workflow: str,
+        encoded: list[str],
+        keys: list[tuple[str, float] | None] | None,
+        calls: Calls | None,
+    ) -> list[Watch]:
+        """Watches on new runs, in the hands of this runner or, if it is a client, in anyone's."""
+        engine = self._working()
+        if not self._works:
+            offered: list[Watch] = engine.runs.offer(workflow, self._served.version(workflow), encoded, keys)
+            return offered
+        registry.workflow(workflow)
+        begun: list[Watch] = engine.runs.submit(workflow, encoded, keys, calls)
+        return begun
 
     def cancel(self, run_id: str) -> None:
         """Asks for a run's end: no further task of it starts, a running one may finish. A final run stays as
-        it is.
+        it is. The unfinished runs that its tasks have started are to end with it, and theirs.
 
         Raises:
             WorkflowError: (a `ValueError`) there is no such run.
@@ -237,19 +326,35 @@ class Runs(Listings):
         engine = self._working()
         row = engine.runs.run(check.run_id(run_id))
         if row is not None:
-            self._declarations.chosen.refuse(row["workflow_name"])
-        if row is not None and registry.workflow(row["workflow_name"]) is None:
-            # Opened again by whom nobody could run it, it would be kept from those who can.
+            self._refuse_retry(run_id, row["workflow_name"])
+        watch = engine.runs.retry(run_id) if self._works else self._reopened(engine, run_id)
+        if watch is None:
+            raise self._not_open(run_id)
+        return Run(self, run_id, watch)
+
+    def _refuse_retry(self, run_id: str, workflow: str) -> None:
+        """Raises `WorkflowError` for a run of a workflow that this runner is not for, or the program does not
+        declare: opened again by whom nobody could run it, it would be kept from those who can."""
+        if not self._works:
+            return
+        self._declarations.chosen.refuse(workflow)
+        if registry.workflow(workflow) is None:
             raise WorkflowError(
-                f"run {run_id} is of workflow {excerpt(row['workflow_name'])}, which is not declared here; "
+                f"run {run_id} is of workflow {excerpt(workflow)}, which is not declared here; "
                 "retry it in a program that declares it"
             )
-        watch = engine.runs.retry(run_id)
-        if watch is None:
-            row = engine.runs.run(run_id)
-            stands = "is not there" if row is None else f"is {row['status']}"
-            raise WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")
-        return Run(self, run_id, watch)
+
+    def _reopened(self, engine: Any, run_id: str) -> Watch | None:
+        """A watch on a run that was opened again for others."""
+        [(is_open, refusal)] = engine.runs.reopen_each([run_id])
+        if refusal is not None:
+            raise StoreError(refusal)
+        return engine.runs.watch_anywhere(run_id) if is_open else None
+
+    def _not_open(self, run_id: str) -> WorkflowError:
+        row = self._open().runs.run(run_id)
+        stands = "is not there" if row is None else f"is {row['status']}"
+        return WorkflowError(f"run {run_id} {stands}; only a Failed or Cancelled run can be retried")
 
     def why_run(self, run_id: str) -> str:
         """One sentence that says where a run stands, and what its end waits for.
@@ -258,8 +363,13 @@ class Runs(Listings):
             WorkflowError: (a `ValueError`) there is no such run.
             ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
+        told = self._why_run(check.run_id(run_id))
+        told = self._redactor.of_run(self._redactor.mask(), run_id).hide(told)
+        return f"{STOPPED}; before that: {told}" if self._has_stopped() else told
+
+    def _why_run(self, run_id: str) -> str:
         runs = self._open().runs
-        row = runs.run(check.run_id(run_id))
+        row = runs.run(run_id)
         standing = None
         if row is not None and row["completed_at"] is None:
             standing = runs.standing(run_id)
@@ -271,7 +381,9 @@ class Runs(Listings):
         if row["completed_at"] is not None:
             return why_run.of_final(row)
         if standing is not None:
-            return why_run.of_own(row, standing, self._config.max_concurrent_tasks)
+            names = ("max_concurrent_tasks", "max_async_tasks")
+            permits = [(name, getattr(self._config, name)) for name in names]
+            return why_run.of_own(row, standing, permits, self._crew.places.names)
         return self._why_elsewhere(row)
 
     def _why_elsewhere(self, row: dict[str, Any]) -> str:
@@ -281,10 +393,14 @@ class Runs(Listings):
         owner = holder["owner"]
         if owner is not None and owner == engine.runs.owner():
             return why_run.of_taken(row)
-        is_ours = self._declarations.chosen.has_workflow(row["workflow_name"]) and not self._paused
+        is_ours = self._declarations.chosen.has_workflow(row["workflow_name"]) and not self._idles
         looks = is_ours and registry.knows(row["workflow_name"])
         told = why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]), looks)
-        return f"{told}; this runner is paused" if self._paused else told
+        return told + self._idles
+
+
+def _limit(timeout: object) -> float | None:
+    return None if timeout is None else check.seconds(timeout, "timeout")
 
 
 def _name_of(workflow: object) -> str:

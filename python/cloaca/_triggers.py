@@ -7,19 +7,32 @@ from __future__ import annotations
 
 from time import monotonic
 
-from . import check, registry, rows, why
+from . import check, filters, registry, rows, why
+from .chosen import name_of_one
 from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
+from .job import Ticket
+from .listed import Listed
 from .near import LOOKED_MAX, hint
+from .redact import hide_tick
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal
 
     from ._cloaca import PollNow
+    from .answer import Fire
     from .crew import Crew
     from .declarations import Declarations
-    from .types import CronScheduleRow, TickAnswer, TickRow, TriggerExecutionRow, TriggerScheduleRow
+    from .redact import Redactor
+    from .types import (
+        CronScheduleRow,
+        TickAnswer,
+        TickRow,
+        TriggerExecutionRow,
+        TriggerRef,
+        TriggerScheduleRow,
+    )
 
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
@@ -28,6 +41,23 @@ TICK_SECONDS_MAX = 5.0
 _OWNER = """
     SELECT epoch FROM schedules JOIN owners ON epoch = owner AND left_at IS NULL
     WHERE kind = 'trigger' AND schedules.name = ?"""
+
+
+_HOLDER = """
+    SELECT run FROM run_keys JOIN schedules ON schedules.row = run_keys.schedule
+    WHERE kind = 'trigger' AND schedules.name = ? AND key = ? AND (expires_at IS NULL OR expires_at > ?)"""
+
+
+_TICKS_LOOKED_MAX = 20
+"""Among so many rows of the history that of a poll out of turn is looked for."""
+
+# Primary key of `declared`, index schedules_trigger.
+_VERSIONS = """
+    SELECT owner, declared.version FROM declared JOIN owners ON epoch = owner AND left_at IS NULL
+    WHERE name = ?1
+    UNION
+    SELECT owner, schedules.version FROM schedules JOIN owners ON epoch = owner AND left_at IS NULL
+    WHERE kind = 'trigger' AND name = ?1 AND schedules.version > 0"""
 
 
 _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
@@ -46,43 +76,51 @@ class Triggers:
     if TYPE_CHECKING:
         _crew: Crew
         _declarations: Declarations
+        _redactor: Redactor
         _paused: bool
 
+        @property
+        def _idles(self) -> str: ...
         def _open(self) -> Any: ...
-        def _working(self) -> Any: ...
+        def _has_stopped(self) -> bool: ...
+        def _at_work(self, call: str) -> Any: ...
+        def _blocks(self, call: str, twin: str, *, waits_for: str | None = None) -> None: ...
 
     def list_trigger_schedules(
         self, enabled_only: bool | None = None, limit: int | None = None, offset: int | None = None
-    ) -> list[TriggerScheduleRow]:
+    ) -> Listed[TriggerScheduleRow]:
         """Triggers in the order of their registration, at most 100 unless `limit` says more. `declared` says
-        whether this program declares it, as one that is polled."""
+        whether this program declares it, as one that is polled.
+
+        `polled_by` is the number of the living runner that polls it, as in `list_runners`, and `next_poll_at`
+        when it is due next there. `late_since` is the first due time at which nobody polled, if that is more
+        than 10 seconds ago and it is switched on. `in_body_since` is since when a poll has not come back that
+        takes more than a minute, or ten of its intervals; written within 5 seconds."""
         found: list[TriggerScheduleRow] = self._open().schedules.triggers(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
-        return [self._with_polled_here(row) for row in found]
+        return Listed((self._with_polled_here(row) for row in found), "TriggerScheduleRow")
 
-    def get_trigger_schedule(self, trigger_name: str) -> TriggerScheduleRow | None:
+    def get_trigger_schedule(self, trigger_name: TriggerRef) -> TriggerScheduleRow | None:
         """One trigger; `None` for an unknown name."""
-        row: TriggerScheduleRow | None = self._open().schedules.trigger(
-            check.text(trigger_name, "trigger_name", TriggerError)
-        )
+        row: TriggerScheduleRow | None = self._open().schedules.trigger(name_of_one(trigger_name))
         return None if row is None else self._with_polled_here(row)
 
-    def set_trigger_enabled(self, trigger_name: str, enabled: bool) -> None:
+    def set_trigger_enabled(self, trigger_name: TriggerRef, enabled: bool) -> None:
         """Switches a trigger's polling, or its cron; kept across restarts.
 
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
         schedules = self._open().schedules
-        name, enabled = check.text(trigger_name, "trigger_name", TriggerError), check.flag(enabled, "enabled")
+        name, enabled = name_of_one(trigger_name), check.flag(enabled, "enabled")
         cron = self._cron_of(name)
         # A name may have been polled before it was a cron, or the other way round: both rows are switched.
         is_cron = cron is not None and schedules.set_cron_enabled(cron["id"], enabled)
         if not schedules.set_trigger_enabled(name, enabled) and not is_cron:
-            raise TriggerError(self._unknown_trigger(trigger_name))
+            raise TriggerError(self._unknown_trigger(name))
 
-    def forget(self, trigger_name: str) -> None:
+    def forget(self, trigger_name: TriggerRef) -> None:
         """Deletes what the store keeps of a trigger, polled or a cron, that this program does not declare:
         its cursor, its schedule, whether it is switched off, its history and its run keys.
 
@@ -95,7 +133,7 @@ class Triggers:
                 `cloaca.unregister_trigger` first), or another runner of the store polls it.
         """
         self._open()
-        name = check.text(trigger_name, "trigger_name", TriggerError)
+        name = name_of_one(trigger_name)
         if not self._declarations.forget(name):
             cron = self._cron_of(name)
             if cron is not None:
@@ -103,87 +141,138 @@ class Triggers:
                     f"cron {excerpt(name)} was registered by a call and is no declaration's; "
                     f"call delete_cron_schedule({cron['id']!r})"
                 )
-            raise TriggerError(self._unknown_trigger(trigger_name))
+            raise TriggerError(self._unknown_trigger(name))
 
     def _with_polled_here(self, row: TriggerScheduleRow) -> TriggerScheduleRow:
-        row["declared"] = row["trigger_name"] in self._declarations.places
+        row["declared"] = self._declarations.has_polled(row["trigger_name"])
         return row
 
     def get_trigger_execution_history(
-        self, trigger_name: str, limit: int | None = None, offset: int | None = None
-    ) -> list[TriggerExecutionRow]:
+        self, trigger_name: TriggerRef, limit: int | None = None, offset: int | None = None
+    ) -> Listed[TriggerExecutionRow]:
         """The runs that a trigger fired, newest first; empty for an unknown name."""
-        found = self._open().schedules.trigger_runs(
-            check.text(trigger_name, "trigger_name", TriggerError), *check.page(limit, offset)
-        )
+        found = self._open().schedules.trigger_runs(name_of_one(trigger_name), *check.page(limit, offset))
         if found is None:
-            return []
+            return Listed([], "TriggerExecutionRow")
         schedule_id, fired = found
-        return [rows.trigger_execution(schedule_id, row) for row in fired]
+        return Listed((rows.trigger_execution(schedule_id, row) for row in fired), "TriggerExecutionRow")
 
-    def ticks(self, trigger_name: str, last: int = 50) -> list[TickRow]:
+    def ticks(self, trigger_name: TriggerRef, last: int = 50, *, unmasked: bool = False) -> Listed[TickRow]:
         """What a trigger's polls answered, newest first, with equal answers in a row as one; of a cron whose
-        function or `overlap` decides its moments, what those came to."""
-        found = self._open().schedules.ticks(
-            check.text(trigger_name, "trigger_name", TriggerError), check.count(last, "last")
-        )
+        function or `overlap` decides its moments, what those came to. With `unmasked`, also what `redact=`
+        hides in their reasons."""
+        name = name_of_one(trigger_name)
+        found = self._open().schedules.ticks(name, check.count(last, "last"))
         if found is None:
-            raise TriggerError(self._unknown_trigger(trigger_name))
-        return list(found)
+            raise TriggerError(self._unknown_trigger(name))
+        rows: Listed[TickRow] = Listed(found, "TickRow")
+        mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
+        if mask is not None:
+            secrets = self._redactor.of_trigger(mask, name)
+            for row in rows:
+                row["reason"] = secrets.hide_maybe(row["reason"])
+        return rows
 
-    def why(self, trigger_name: str) -> str:
-        """One sentence that says what a trigger does, and why it has not fired.
+    def why(self, trigger_name: TriggerRef) -> str:
+        """One sentence that says what a trigger does, and why it has not fired; while several versions of it
+        are declared, also by whom.
 
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
-        name = check.text(trigger_name, "trigger_name", TriggerError)
+        name = name_of_one(trigger_name)
+        told = self._redactor.of_trigger(self._redactor.mask(), name).hide(self._why(name))
+        if self._has_stopped():
+            return f"{why.STOPPED}; before that: {told}"
+        return told + why.versions(self._versions(name), self._open().runs.owner())
+
+    def _versions(self, name: str) -> list[tuple[int, int]]:
+        """The living runners that declare a trigger, each with the number of its version."""
+        return [(row["owner"], row["version"]) for row in self._open().store.look(_VERSIONS, [name])]
+
+    def _why(self, name: str) -> str:
         standing = self._open().polls.standing(name)
-        if name in self._declarations.crons or standing is None:
+        is_declared = self._declarations.has_cron(name)
+        if is_declared or standing is None:
             cron = self._cron_of(name)
             if cron is not None:
-                is_here = cron["registered"] or name in self._declarations.crons
+                absent = None
+                if not cron["registered"] and not (is_declared and self._idles):
+                    absent = why.absent_cron(is_declared, self._leaves_out(name))
                 deciding = self._open().polls.deciding(cron["id"])
-                paused = "; this runner is paused" if self._paused else ""
-                return why.of_cron(name, cron, deciding, is_declared=is_here) + paused
+                told = why.of_cron(name, cron, deciding, absent)
+                return f"{told}{self._of_failures(name)}{self._idles}"
         if standing is None:
-            raise TriggerError(self._unknown_trigger(trigger_name))
+            if self._paused and name in registry.triggers:
+                return why.unknown_yet(name)
+            raise TriggerError(self._unknown_trigger(name))
         if standing["standing"] is None:
-            standing["declared"] = trigger_name in self._declarations.places
-            standing["polled_by"] = self._polled_by(trigger_name)
+            standing["declared"] = name in self._declarations.places
+            standing["polled_by"] = self._polled_by(name)
             standing["paused"] = self._paused
-            standing["left_out"] = self._leaves_out(trigger_name)
-        told = why.sentence(standing, self.ticks(trigger_name, 1))
-        definition = registry.triggers.get(trigger_name)
+            standing["left_out"] = self._leaves_out(name)
+        ticks = self.ticks(name, 1)
+        told = f"{why.sentence(standing, ticks)}{self._of_holder(ticks)}{self._of_failures(name)}"
+        definition = registry.triggers.get(name)
         fired = None if definition is None or standing["standing"] is None else definition.kind.workflow
         if fired is not None and not registry.knows(fired):
             return f"{told}; it {why.undeclared(fired)}"
         return told
 
-    def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer:
+    def _of_holder(self, ticks: list[TickRow]) -> str:
+        """What became of the run whose key is why the newest poll started none."""
+        run_id = why.holder(ticks[0]) if ticks else None
+        row = None if run_id is None else self._open().runs.run(run_id)
+        return "" if row is None else why.of_holder(row)
+
+    def _of_failures(self, name: str) -> str:
+        """That the newest runs of a trigger failed, if they did."""
+        newest = self._open().runs.runs(filters.wanted(trigger=name), why.RUNS_LOOKED_MAX, 0)
+        failed = why.failed_of(newest)
+        if not failed:
+            return ""
+        secrets = self._redactor.of_run(self._redactor.mask(), failed[0]["id"])
+        return why.of_failures(failed, secrets.hide(failed[0]["error_message"] or ""))
+
+    def tick(self, trigger_name: TriggerRef, dry_run: bool = False, *, unmasked: bool = False) -> TickAnswer:
         """Polls a trigger once, now, on this thread. A trigger that is a cron is run once, now, beside its
         calendar: its function, if it has a parameter, decides a moment, which is now, and what it fires, or
         else its workflow with the context of that moment, starts. No moment and no run key is used up, and
         its cursor stays.
 
         Args:
-            dry_run (bool): only look: nothing is stored and nothing starts. `cursor` is then where it would
-                stand if all fires were taken.
+            dry_run (bool): only look: nothing is stored and nothing starts. Each fire then has a `gate`: what
+                would become of it (`verdict`: `run`, `queue`, `deduplicate`, `refuse_key`, `drop`,
+                `hold_back` or `fail`), the `run` that is the cause, and the `reason`. `outcome` is what the
+                function answered, and `cursor` where it would stand if all fires were taken.
+            unmasked (bool): show what `redact=` hides, too.
 
         Returns:
             A dict with `outcome` (`"skip"`, `"fire"` or `"error"`), `reason`, `fires` (dicts with `context`
             and `run_key`) and
-            `cursor` (the new one, if it moved).
+            `cursor` (the new one, if it moved). Of fires that started no run the outcome is `"skip"`, and the
+            reason says why.
 
         Raises:
             TriggerError: (a `ValueError`) no such trigger in this program.
             RunnerError: (a `RuntimeError`) another runner of the store polls it, or it has been polled for
                 longer than 5 s.
         """
-        engine = self._working()
         check.flag(dry_run, "dry_run")
+        mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
+        name = name_of_one(trigger_name)
+        decided = self._tick(name, dry_run)
+        return hide_tick(decided, mask, self._redactor.of_trigger(mask, name))
+
+    def _tick(self, name: str, dry_run: bool) -> TickAnswer:
+        engine = self._at_work("tick")
         deadline = monotonic() + TICK_SECONDS_MAX
-        name = check.text(trigger_name, "trigger_name", TriggerError)
+        if self._crew.on_loop() is not None:
+            definition = registry.triggers.get(name)
+            is_async = definition is not None and definition.is_async
+            self._blocks(
+                "tick()", "tick_async()", waits_for=f"async trigger {excerpt(name)}" if is_async else None
+            )
         if name not in self._declarations.places and (cron := self._runs_here(name)) is not None:
             return self._tick_cron(cron, dry_run)
         # A trigger that was declared a moment ago has no row yet.
@@ -195,9 +284,12 @@ class Triggers:
                 if monotonic() > deadline or engine.wait_closing(0.005):
                     raise RunnerError(f"trigger {excerpt(name)} is being polled and does not come back")
             if not begun:
-                raise self._undeclared(name)
+                raise self._undeclared(name, "tick")
             before = self._kept_cursor(name)
-            decided = rows.tick(self._crew.poll_now(begun, dry_run))
+            ruling, told = self._crew.poll_now(begun, dry_run, lambda fires: self._holders(name, fires))
+            decided = rows.tick(ruling)
+            for fire, verdict in zip(decided["fires"], told, strict=False):
+                fire["gate"] = rows.gate(*verdict)
         except BaseException:
             # Ctrl-C, or a store that doesn't answer: a poll that was begun is called off.
             if begun:
@@ -208,13 +300,30 @@ class Triggers:
             # Fires with cursors: only the store knows which of them were taken.
             after = self._kept_cursor(name)
             decided["cursor"] = None if after in (before, None) else decode_value(after)
+            if decided["outcome"] == "fire":
+                self._tell_fates(name, Ticket(*begun.ticket).began_us, decided)
         return decided
 
-    def _undeclared(self, name: str) -> TriggerError:
-        if (owner := self._polled_by(name)) is not None:
+    def _tell_fates(self, name: str, began_us: int, decided: TickAnswer) -> None:
+        """Says of a poll that fired what the history says of it: only the store knows what became of it."""
+        began = rows.moment(began_us)
+        for row in self._open().schedules.ticks(name, _TICKS_LOOKED_MAX) or ():
+            if row["first_at"] <= began <= row["last_at"]:
+                decided["outcome"], decided["reason"] = row["outcome"], row["reason"]
+                return
+
+    def _holders(self, name: str, fires: list[Fire]) -> list[str | None]:
+        """The runs that have the run keys of these fires."""
+        engine = self._open()
+        now = engine.now()
+        found = ([] if key is None else engine.store.look(_HOLDER, [name, key, now]) for _, key, *_ in fires)
+        return [rows[0]["run"] if rows else None for rows in found]
+
+    def _undeclared(self, name: str, method: str) -> TriggerError:
+        if (owner := self._polled_by(name)) is not None and not self._leaves_out(name):
             return TriggerError(
                 f"trigger {excerpt(name)} is not declared in this program; runner {owner} of this store "
-                "polls it, call tick there"
+                f"polls it, call {method} there"
             )
         return TriggerError(self._unknown_trigger(name))
 
@@ -234,11 +343,13 @@ class Triggers:
         }
         encoded = encode_within(engine.context_bytes_max, context, "the context")
         ruling: Any = ([(encoded, None, None, None, None)], None, "", None, None)
-        place = self._declarations.moments.get(cron["trigger_name"] or "")
+        place = self._declarations.decider(cron)
         if place is not None:
             ruling = self._crew.decide_now(place, at, encoded)
         decided = rows.tick(ruling)
         decided["cursor"] = None
+        for fire in decided["fires"] if dry_run else ():
+            fire["gate"] = rows.gate("run", None, "")
         if not dry_run and decided["fires"]:
             for watch in engine.runs.submit(workflow, [text for text, *_ in ruling[0]]):
                 watch.wait_started()
@@ -248,7 +359,7 @@ class Triggers:
         kept = self._open().store.look(_CURSOR, [name])
         return kept[0]["cursor"] if kept else None
 
-    def poll_soon(self, trigger_name: str) -> None:
+    def poll_soon(self, trigger_name: TriggerRef) -> None:
         """Wants a poll of a trigger as soon as may be, and doesn't wait for it. Call it from any thread.
 
         While a poll of it is in flight the next one follows at once. Its interval and its grid stay. A
@@ -257,11 +368,16 @@ class Triggers:
         Raises:
             TriggerError: (a `ValueError`) this program has no such trigger to poll.
         """
-        engine = self._working()
-        slot = self._declarations.places.get(check.text(trigger_name, "trigger_name", TriggerError))
-        if slot is None:
-            raise TriggerError(self._unknown_trigger(trigger_name))
-        engine.polls.poll_soon(slot)
+        engine = self._at_work("poll_soon")
+        name = name_of_one(trigger_name)
+        place = self._declarations.places.get(name)
+        if place is None:
+            if self._declarations.has_cron(name) and not self._leaves_out(name):
+                raise TriggerError(
+                    f"trigger {excerpt(name)} is a cron: its calendar says when it runs; tick runs it once"
+                )
+            raise self._undeclared(name, "poll_soon")
+        engine.polls.poll_soon(place)
 
     def _refuse_elsewhere(self, name: str) -> None:
         found = self._open().polls.standing(name)

@@ -5,7 +5,7 @@ This build has SQLite only, so it says so, by an exception and before anything e
 
 from __future__ import annotations
 
-from .errors import StoreError, excerpt
+from .errors import StoreError, excerpt, typed
 from .frozen import Frozen
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ class TenantConfig(Frozen):
             if not isinstance(value, str) or not value:
                 raise StoreError(f"{field} is {excerpt(value)}; it must be a str that isn't empty")
         if password is not None and not isinstance(password, str):
-            raise StoreError(f"password is a {type(password).__name__}; it must be a str or None")
+            raise StoreError(f"password is {typed(password)}; it must be a str or None")
         self._fill(schema_name=schema_name, username=username, password=password)
 
     def __repr__(self) -> str:

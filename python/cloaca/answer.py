@@ -8,22 +8,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .context import Context, encode_within, fitting
-from .errors import CloacaError, TriggerError
+from .errors import CloacaError, TriggerError, typed
 from .plain import plain
 from .result import SKIP, TriggerResult
-from .tick import Ticked
+from .tick import MOMENT_KEYS, Ticked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from .bodies.remote import Polled
+    from .job import TicketParts
     from .tick import Tick
 
     Fire = tuple[str, str | None, int | None, str | None, str | None]
     Ruling = str | tuple[str, int] | tuple[list[Fire], str | None, str, str | None, int | None] | None
+    Judge = Callable[[int, Polled], Ruling]
+    """What a poll in a place came to, once whoever listens has been told."""
 
 FIRES_MAX = 10_000
 """One poll may fire at most so many runs."""
+
+
+class Pending:
+    """An answer that is made in another process, and comes later."""
+
+    __slots__ = ()
+
+    def begin(self, ticket: TicketParts, judge: Judge) -> None:
+        """Has it made, and reported as `judge` rules. Never waits for it."""
+        raise NotImplementedError
+
+    def wait(self, ticket: TicketParts) -> Polled:
+        """Has it made, and waits for it."""
+        raise NotImplementedError
 
 
 class PartlyError(Exception):
@@ -47,9 +66,8 @@ class PartlyError(Exception):
 
 def ruled(answer: object, tick: Tick | None, bytes_max: int) -> Ruling:
     """What an answer means, once all of it is there."""
-    if tick is not None and tick._moment is not None:
-        answer = _decision(answer)
-    results = _results(answer)
+    is_cron = tick is not None and tick._moment is not None
+    results = _results(_decision(answer) if is_cron else answer, is_cron)
     fires = [_fire(result, tick, bytes_max) for result in results if result.is_fire_result()]
     reasons = [result.reason for result in results if result.is_skip_result() and result.reason]
     reason = plain(reasons[-1]) if reasons else ""
@@ -68,19 +86,19 @@ def _decision(answer: Any) -> Any:
     return TriggerResult.fire(answer) if isinstance(answer, Context | Mapping) else answer
 
 
-def _results(answer: Any) -> list[TriggerResult]:
+def _results(answer: Any, is_cron: bool = False) -> list[TriggerResult]:
     if isinstance(answer, TriggerResult):
         return [answer]
     if isinstance(answer, bool):
         return [TriggerResult.fire() if answer else SKIP]
     if not (isinstance(answer, list | tuple) or hasattr(answer, "__next__")):
-        kind = "None" if answer is None else type(answer).__name__
-        raise TriggerError(f"it returned {kind}; return a TriggerResult, a bool, or a list of TriggerResults")
+        raise TriggerError(_no_answer(answer, is_cron))
     results: list[TriggerResult] = []
     try:
         for result in answer:
             if not isinstance(result, TriggerResult):
-                raise TriggerError(f"its list holds a {type(result).__name__}; each must be a TriggerResult")
+                text = f"its list holds {typed(result)}; each must be a TriggerResult"
+                raise TriggerError(f"{text}{_way_to_fire(result)}")
             results.append(result)
             if len(results) > FIRES_MAX:
                 raise TriggerError(
@@ -95,11 +113,43 @@ def _results(answer: Any) -> list[TriggerResult]:
     return results
 
 
+def _no_answer(answer: object, is_cron: bool) -> str:
+    """What is said of what is no answer, with what was probably meant."""
+    kind = "None" if answer is None else type(answer).__name__
+    if callable(answer) and not isinstance(answer, type):
+        # What was meant to be called mostly tells its name.
+        name = getattr(answer, "__qualname__", kind)
+        return f"it returned the function {name} and not what that returns; write {name}()"
+    if is_cron:
+        may = "a cron's function returns None to run, a context, a bool, a TriggerResult, or a list of them"
+        return f"it returned {kind}; {may}"
+    if answer is None:
+        return "it returned None; if there is nothing to do return TriggerResult.skip() or False"
+    may = "return a TriggerResult, a bool, or a list of TriggerResults"
+    return f"it returned {kind}; {may}{_way_to_fire(answer)}"
+
+
+def _way_to_fire(answer: object) -> str:
+    is_context = isinstance(answer, Context | Mapping)
+    return "; to fire with a context return TriggerResult.fire({...})" if is_context else ""
+
+
+def _with_moment(moment: dict[str, Any], context: Context | None) -> Context:
+    """The context of a cron's run: what tells of the moment, and what its function adds."""
+    given = {} if context is None else context.to_dict()
+    taken = [key for key in MOMENT_KEYS if key in given and given[key] != moment.get(key)]
+    if taken:
+        raise TriggerError(
+            f"its context holds {', '.join(taken)}, which each run of a cron is given; leave that out"
+        )
+    return Context._wrap(moment | given)
+
+
 def _fire(result: TriggerResult, tick: Tick | None, bytes_max: int) -> Fire:
     ttl = result.run_key_ttl
     context = result.context
     if tick is not None and tick._moment is not None:
-        context = Context._wrap(tick._moment | ({} if context is None else context.to_dict()))
+        context = _with_moment(tick._moment, context)
     text = encode_within(bytes_max, context, "the context of a fire")
     cursor = None if result._cursor is None else fitting(bytes_max, result._cursor, "the cursor of a fire")
     return text, result.run_key, None if ttl is None else int(ttl * 1e6), cursor, result._dedup_key
@@ -110,14 +160,16 @@ def is_awaitable(answer: object) -> bool:
     return type(answer) is not TriggerResult and hasattr(answer, "__await__")
 
 
-def complete(answer: object) -> object:
-    """An answer with all of its parts, so that what its generator or coroutine raises is raised here."""
-    if type(answer) is Ticked:
-        return Ticked(answer.tick, complete(answer.answer))
-    if is_awaitable(answer):
-        from ._aio import run_coroutine
+def complete(answer: object, run: Callable[[Any], object]) -> object:
+    """An answer with all of its parts, so that what its generator or coroutine raises is raised here.
 
-        return complete(run_coroutine(answer))
+    Args:
+        run: runs a coroutine and returns its result.
+    """
+    if type(answer) is Ticked:
+        return Ticked(answer.tick, complete(answer.answer, run))
+    if is_awaitable(answer):
+        return complete(run(answer), run)
     if hasattr(answer, "__next__"):
         return _results(answer)
     return answer

@@ -6,14 +6,25 @@ Invariant: what is entered is left, whatever the body raises.
 from __future__ import annotations
 
 import os
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
+from itertools import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
+    from .bodies.loop import Loop
+    from .job import Job
+    from .permit import Deferred, Permit
+
+    Name = str | Callable[[], str | None] | None
+    """The task's id, or the trigger's name, or what finds out whose trigger's body this thread is in."""
+    Calls = tuple[Job, str | None, list[int | None]]
+    """The attempt that starts runs, its task unless its callback does, and the numbers of those calls."""
+
 # A context variable follows a coroutine to the loop, and `asyncio.to_thread` back to a thread.
-_bodies: ContextVar[tuple[tuple[Any, Any], ...]] = ContextVar("cloaca_bodies", default=())
+_bodies: ContextVar[tuple[inside, ...]] = ContextVar("cloaca_bodies", default=())
 
 
 class Interrupted(BaseException):
@@ -25,27 +36,126 @@ class Interrupted(BaseException):
 class inside:
     """While a body of `engine` runs here: an attempt's `job`, or `None` for a poll.
 
-    Written out as a class, because each attempt enters one.
+    Written out as a class, because each attempt enters one. Without an engine the body is only named, and
+    runs in its caller's name. An attempt that may wait without its permit comes with what counts those that
+    do, and with the loop that it runs on, if it does.
+
+    Attributes:
+        is_home: whether the body has ended, and its callback runs, or this is one.
     """
 
-    __slots__ = ("_entered", "_token")
+    __slots__ = (
+        "_calls",
+        "_deferred",
+        "_is_callback",
+        "_permit",
+        "_token",
+        "engine",
+        "is_home",
+        "job",
+        "loop",
+        "name",
+    )
 
-    def __init__(self, engine: Any, job: Any) -> None:
-        self._entered = (engine, job)
+    def __init__(
+        self,
+        engine: Any,
+        job: Any,
+        name: Name,
+        deferred: Deferred | None = None,
+        loop: Loop | None = None,
+        is_callback: bool = False,
+    ) -> None:
+        self.engine = engine
+        self.job = job
+        self.name = name
+        self.loop = loop
+        self._deferred = deferred
+        self._is_callback = is_callback
+        self._permit: Permit | None = None
+        self._calls: dict[str, Iterator[int]] | None = None
+        self.is_home = is_callback
+
+    def calls(self, workflow: str, has_keys: Sequence[bool]) -> Calls | None:
+        """How runs are called that it starts, in this order: those without a run key are numbered, for each
+        workflow by itself, so that the same call of a later attempt has the same number. A callback's have
+        none, for each of its calls is another one. `None` of a poll.
+        """
+        if self.job is None:
+            return None
+        if self.is_home:
+            return self.job, None, [None] * len(has_keys)
+        if self._calls is None:
+            self._calls = {}
+        numbers = self._calls.setdefault(workflow, count(1))
+        # An attempt's name is its task's id.
+        task: Any = self.name
+        return self.job, task, [None if has_key else next(numbers) for has_key in has_keys]
+
+    def permit(self) -> Permit | None:
+        """The attempt's permit; `None` of what needs none, a poll."""
+        if self._permit is None and self._deferred is not None:
+            self._permit = self._deferred.permit(self, self._is_callback)
+        return self._permit
+
+    def is_permit_held(self) -> bool:
+        """Whether the attempt counts among those that run."""
+        return self._permit is None or self._permit.is_held
+
+    def goes_on(self, loop: Loop) -> None:
+        """The body, which began on a thread, goes on on an event loop."""
+        self.loop = loop
+        self.is_home = self._is_callback
+
+    def close(self) -> None:
+        """The body is home; whoever still calls is its callback."""
+        self.is_home = True
+        if self._permit is not None:
+            self._permit.close()
 
     def __enter__(self) -> None:
-        self._token = _bodies.set((*_bodies.get(), self._entered))
+        self._token = _bodies.set((*_bodies.get(), self))
 
     def __exit__(self, *_: object) -> None:
         _bodies.reset(self._token)
+        self.close()
+
+
+def fresh(body: inside) -> Context:
+    """A context for a body that begins apart from whoever asked for it: nothing of theirs leaks in."""
+    context = Context()
+    context.run(_bodies.set, (body,))
+    return context
 
 
 def current(engine: Any) -> tuple[Any] | None:
     """The innermost body of that engine that asks, as `(job,)`; `None` outside of one."""
-    for owner, job in reversed(_bodies.get()):
-        if owner is engine:
-            return (job,)
+    found = body(engine)
+    return None if found is None else (found.job,)
+
+
+def body(engine: Any) -> inside | None:
+    """The innermost body of that engine that asks; `None` outside of one."""
+    for entered in reversed(_bodies.get()):
+        if entered.engine is engine:
+            return entered
     return None
+
+
+def innermost() -> tuple[Any, Any, str | None] | None:
+    """The innermost body of any runner: its engine, the attempt's job, and its task or trigger."""
+    bodies = _bodies.get()
+    if not bodies:
+        return None
+    last = bodies[-1]
+    return last.engine, last.job, last.name() if callable(last.name) else last.name
+
+
+def run_id(job: Job) -> str:
+    """The id of an attempt's run, as text."""
+    # Not by `uuid`: a thread that imports at a fork leaves the child half a module, and its lock.
+    digits = f"{job.run:032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def is_forked(pid: int) -> bool:

@@ -6,14 +6,15 @@ would hold up what they wait for.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 
 from . import attempt
+from .permit import waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
     from typing import Any
 
@@ -34,25 +35,45 @@ class Awaiter:
         self._is_started = False
         self._is_closing = False
 
-    async def wait(self, watch: Watch) -> Any:
-        """A run's end, as `Watch.wait` gives it.
+    async def wait(self, watch: Watch, seconds: float | None = None) -> Any:
+        """A run's end, as `Watch.wait` gives it; `None` if it does not come in time.
 
         Raises:
             RunnerError: (a `RuntimeError`) the runner shuts down first.
         """
-        import asyncio
+        if (ended := watch.wait(0.0)) is not None:
+            return ended
+        async with waiting(attempt.body(self._engine), watch):
+            if seconds is None:
+                return await self._ended(watch)
+            # Within: whoever is too late has the permit of his body again.
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self._ended(watch), seconds)
+            return watch.wait(0.0)
 
-        is_body = attempt.current(self._engine) is not None
+    async def _ended(self, watch: Watch) -> Any:
         while (ended := watch.wait(0.0)) is None:
-            wait = _Wait(asyncio.get_running_loop(), is_body)
-            self._add(watch.id, wait)
-            try:
-                # Who asks too late finds the end at the next look.
-                if not watch.hear():
-                    await wait.future
-            finally:
-                self._drop(watch.id, wait)
+            await self._hear_of(watch, False)
         return ended
+
+    async def wait_started(self, watch: Watch) -> None:
+        """Until the run is kept.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) the runner shuts down first, or the store refuses it.
+        """
+        while not watch.is_started():
+            await self._hear_of(watch, True)
+
+    async def _hear_of(self, watch: Watch, start: bool) -> None:
+        wait = _Wait(asyncio.get_running_loop(), attempt.current(self._engine) is not None)
+        self._add(watch.id, wait)
+        try:
+            # Who asks too late finds the news at the next look.
+            if not watch.hear(start):
+                await wait.future
+        finally:
+            self._drop(watch.id, wait)
 
     def _add(self, run_id: str, wait: _Wait) -> None:
         with self._lock:
@@ -74,20 +95,22 @@ class Awaiter:
     def _hear(self) -> None:
         while (heard := self._engine.runs.hear(self._is_closing, HEAR_SECONDS)) is not None:
             if isinstance(heard, list):
-                for run_id in heard:
-                    self._tell(run_id)
+                self._tell(heard)
             else:
                 self._tell_bodies()
         with self._lock:
             left = list(self._waits)
-        for run_id in left:
-            self._tell(run_id)
+        self._tell(left)
 
-    def _tell(self, run_id: str) -> None:
+    def _tell(self, run_ids: list[str]) -> None:
         with self._lock:
-            waits = self._waits.pop(run_id, [])
+            waits = [wait for run_id in run_ids for wait in self._waits.pop(run_id, ())]
+        # Each loop is woken once, however many wait in it.
+        loops: dict[asyncio.AbstractEventLoop, list[_Wait]] = {}
         for wait in waits:
-            wait.tell(None)
+            loops.setdefault(wait.loop, []).append(wait)
+        for loop, waits in loops.items():
+            _tell(loop, waits, None)
 
     def _tell_bodies(self) -> None:
         """A body that waits for a run goes home when its runner closes."""
@@ -95,7 +118,7 @@ class Awaiter:
             self._is_closing = True
             waits = [wait for each in self._waits.values() for wait in each if wait.is_body]
         for wait in waits:
-            wait.tell(attempt.Interrupted())
+            _tell(wait.loop, [wait], attempt.Interrupted())
 
 
 class _Wait:
@@ -106,16 +129,23 @@ class _Wait:
         self.future: asyncio.Future[None] = loop.create_future()
         self.is_body = is_body
 
-    def tell(self, error: BaseException | None) -> None:
-        """Lets it go on; from another thread than its loop's."""
-        # A loop that is closed waits for nothing any more.
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._end, error)
-
-    def _end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
+        """Lets it go on; on its loop."""
         if self.future.done():
             return
         if error is None:
             self.future.set_result(None)
         else:
             self.future.set_exception(error)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, waits: list[_Wait], error: BaseException | None) -> None:
+    """Lets them go on; from another thread than their loop's."""
+
+    def end() -> None:
+        for wait in waits:
+            wait.end(error)
+
+    # A loop that is closed waits for nothing any more.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(end)

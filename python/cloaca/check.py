@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
-from .body import unbound
-from .errors import ArgumentError, ArgumentTypeError, CloacaError, ScheduleError, UrlError, excerpt
+from .body import parameters_of, unbound
+from .errors import ArgumentError, ArgumentTypeError, CloacaError, ScheduleError, UrlError, excerpt, typed
 from .name import is_text
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ def text(value: object, argument: str, error: type[CloacaError] = ArgumentTypeEr
         ArgumentTypeError: (or the given class) anything else.
     """
     if not isinstance(value, str):
-        raise error(f"{argument} is {excerpt(value)}, a {type(value).__name__}; it must be a str")
+        raise error(f"{argument} is {excerpt(value)}, {typed(value)}; it must be a str")
     if not is_text(value):
         raise error(f"{argument} is {excerpt(value)}; it holds a lone surrogate, which cannot be stored")
     return str(value)
@@ -54,8 +54,8 @@ def url(value: object) -> str:
         # What is a path is no URL, whatever it looks like.
         value = os.path.join(os.curdir, place) if ":" in place and not os.path.isabs(place) else place
     if not isinstance(value, str):
-        kind = type(value).__name__
-        raise ArgumentTypeError(f"database_url is {excerpt(value)}, a {kind}; it must be a str or a path")
+        kind = typed(value)
+        raise ArgumentTypeError(f"database_url is {excerpt(value)}, {kind}; it must be a str or a path")
     return path(value, "database_url", UrlError)
 
 
@@ -94,15 +94,39 @@ def flag(value: object, argument: str) -> bool:
     return value
 
 
+CALLBACKS = {
+    "on_success": ("task_id", "context"),
+    "on_failure": ("task_id", "error", "context"),
+    "on_poll_failed": ("name", "error", "failures"),
+    "on_disabled": ("name", "cause"),
+}
+"""What each callback is called with."""
+
+
 def checked_callback(value: Any, argument: str, error: type[CloacaError]) -> Any:
-    """A function that the program wants called, or `None`. Raises the given class for anything else."""
-    if value is not None and not callable(value):
+    """A function that the program wants called, or `None`. Raises the given class for anything else, and for
+    one that cannot be called with what it would get: that would be found out when it is needed."""
+    if value is None:
+        return None
+    if not callable(value):
         raise error(f"{argument} is {excerpt(value)}; it must be a function or None")
     if (first := unbound(value)) is not None:
         raise error(
             f"{argument} is {excerpt(value)}, a method whose first parameter is {first}, which nobody would"
             " give it; give a bound method of an object, or a function"
         )
+    parameters = parameters_of(value)
+    if parameters is None:
+        return value
+    given = CALLBACKS[argument]
+    missing = parameters.names[len(given) : parameters.required] + parameters.keywords_required
+    takes = len(parameters.names)
+    if missing:
+        told = f"needs {', '.join(missing)}; it is called with {', '.join(given)}"
+        raise error(f"{argument} is {excerpt(value)}, which {told}")
+    if takes < len(given) and not parameters.any_number:
+        told = f"takes {takes or 'none'} of them: def {argument}({', '.join(given)})"
+        raise error(f"{argument} is {excerpt(value)}; it is called with {', '.join(given)}, and {told}")
     return value
 
 
@@ -135,17 +159,17 @@ def seconds(value: object, argument: str) -> float:
 
 def schedule_id(value: object) -> str:
     """A schedule's id, as text. Raises `ScheduleError` with `Invalid schedule ID`."""
-    if not isinstance(value, str) or not is_text(value) or not _is_uuid(value):
+    if not isinstance(value, str) or not is_text(value) or not is_uuid(value):
         raise ScheduleError(
-            f"Invalid schedule ID: schedule_id is {excerpt(value)}; it must be the UUID of a cron, as"
-            " list_cron_schedules() shows it"
+            f"Invalid schedule ID: schedule_id is {excerpt(value)}; it must be the UUID or the name of a cron"
+            ", as list_cron_schedules() shows it"
         )
     return value
 
 
 def run_id(value: object, argument: str = "run_id") -> str:
     """A run's id, as text. Raises `ArgumentError`."""
-    if not isinstance(value, str) or not is_text(value) or not _is_uuid(value):
+    if not isinstance(value, str) or not is_text(value) or not is_uuid(value):
         raise ArgumentError(
             f"{argument} is {excerpt(value)}; it must be the UUID of a run, as list_runs() shows it"
         )
@@ -180,10 +204,24 @@ def moment(value: object, argument: str) -> int:
     except ScheduleError:
         raise ArgumentError(
             f'{argument} is {excerpt(value)}; it must be a datetime, or a text like "2026-01-01T00:00:00Z"'
+            f"{_ago(value)}"
         ) from None
 
 
-def _is_uuid(value: str) -> bool:
+def _ago(value: object) -> str:
+    """How to write that something was so long ago."""
+    from .duration import microseconds_of
+    from .errors import TriggerError
+
+    try:
+        microseconds_of(value, "it")  # type: ignore[arg-type]
+    except TriggerError:
+        return ""
+    return "; for how long ago, datetime.now(UTC) - timedelta(...)"
+
+
+def is_uuid(value: str) -> bool:
+    """Whether a text has the form of an id."""
     dashed = [at for at, letter in enumerate(value) if letter == "-"]
     digits = value.replace("-", "")
     return (

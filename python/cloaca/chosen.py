@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import place, registry
+from . import check, place, registry
 from .errors import ArgumentTypeError, TriggerError, WorkflowError, excerpt
 from .near import hint
 from .workflow import Workflow
@@ -110,13 +110,36 @@ def names_of_trigger(trigger: object) -> list[str]:
                 f"triggers holds {excerpt(trigger)}, which is not declared{meant}{outside(trigger)}"
             )
         return [trigger]
-    names = [name for name, definition in known.items() if definition.function == trigger]
+    names = _names_of_function(trigger)
     if not names:
         raise TriggerError(
             f"triggers holds {place.of_function(trigger)}, which is no trigger that is declared here;"
             " decorate it with @cloaca.trigger(...)"
         )
     return names
+
+
+def name_of_one(trigger: object) -> str:
+    """The name of the one trigger that is given by its name or its function.
+
+    Raises:
+        TriggerError: it is no text, or the function is no trigger or several.
+    """
+    if isinstance(trigger, str) or not callable(trigger):
+        return check.text(trigger, "trigger_name", TriggerError)
+    names = _names_of_function(trigger)
+    if len(names) != 1:
+        told = f"triggers {', '.join(map(repr, names))}; give the name" if names else ""
+        raise TriggerError(
+            f"trigger_name is {place.of_function(trigger)}, which is"
+            f" {told or 'no trigger that is declared here; decorate it with @cloaca.trigger(...)'}"
+        )
+    return names[0]
+
+
+def _names_of_function(function: object) -> list[str]:
+    known = dict(registry.triggers)
+    return [name for name, definition in known.items() if definition.function == function]
 
 
 def _names_of_workflow(workflow: object) -> list[str]:
@@ -133,11 +156,15 @@ def _names_of_workflow(workflow: object) -> list[str]:
     return [name]
 
 
+KEPT_BY = (
+    "isolated(triggers=[...]), or @pytest.mark.cloaca_runner(triggers=[...]); with [] the workflows alone"
+    " stay"
+)
+"""How a test keeps what the program declares."""
+
+
 def outside(name: str) -> str:
     """What to do about something that `cloaca.testing.isolated` put aside; nothing if it didn't."""
     if not registry.is_aside(name):
         return ""
-    return (
-        f"; {excerpt(name)} is declared outside of what is isolated here: keep it with"
-        " isolated(triggers=[...]), or @pytest.mark.cloaca_runner(triggers=[...])"
-    )
+    return f"; {excerpt(name)} is declared outside of what is isolated here: keep it with {KEPT_BY}"

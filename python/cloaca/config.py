@@ -40,6 +40,10 @@ if TYPE_CHECKING:
         context_bytes_max: int | None
         max_pollers: int | None
         interruptions_max: int | None
+        max_async_tasks: int | None
+        timeout_grace_seconds: float | None
+        overdue_max: int | None
+        place_deaths_max: int | None
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -65,6 +69,10 @@ _DEFAULTS: dict[str, Any] = {
     "context_bytes_max": 16 * 1024 * 1024,
     "max_pollers": 64,
     "interruptions_max": 20,
+    "max_async_tasks": 1000,
+    "timeout_grace_seconds": 30,
+    "overdue_max": None,
+    "place_deaths_max": 3,
 }
 _BEYOND_UPSTREAM = (
     "durability",
@@ -75,6 +83,10 @@ _BEYOND_UPSTREAM = (
     "context_bytes_max",
     "max_pollers",
     "interruptions_max",
+    "max_async_tasks",
+    "timeout_grace_seconds",
+    "overdue_max",
+    "place_deaths_max",
 )
 _DURATIONS_US = {
     "retention": (SMALLEST_US, LARGEST_US),
@@ -82,14 +94,15 @@ _DURATIONS_US = {
     "timer_resolution": (10, 1_000_000),
 }
 """Fields that are durations, each with the shortest and the longest."""
-_MAY_BE_ZERO = ("cron_max_catchup_executions", "cron_max_recovery_attempts")
+_MAY_BE_ZERO = ("cron_max_catchup_executions", "cron_max_recovery_attempts", "timeout_grace_seconds")
 _LARGEST = 2**31 - 1
 
 
 class DefaultRunnerConfig:
     """The settings of a runner, read and written as attributes; `None` for a field means its default.
 
-    `max_concurrent_tasks` bounds the tasks that run at once. `task_timeout_seconds` and
+    `max_concurrent_tasks` bounds the tasks that run at once on threads, `max_async_tasks`, 1,000 by default,
+    those that are `async def`. `task_timeout_seconds` and
     `workflow_timeout_seconds` may be fractions. `durability` is `"full"` (through power loss), `"normal"`
     (through process death) or `None`, as the URL says. `retention` is a duration such as `"90d"` after which
     final runs and history are deleted; `None` keeps the runs. Of what polls answered, `ticks_retention`,
@@ -100,8 +113,13 @@ class DefaultRunnerConfig:
     `max_pollers` is how many threads poll at most, 64 by default: so many bodies that hang at once stop every
     trigger, and a warning comes before. `interruptions_max`, 20 by default and at least 1, is how many deaths
     of its process a task may have been cut off by: after one more it is taken for their cause and fails,
-    whatever its retries; `@task(on_interrupt="fail")` fails at the first. These eight show in `to_dict` only
-    when set. `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change
+    whatever its retries; `@task(on_interrupt="fail")` fails at the first. `place_deaths_max`, 3 by default,
+    is the same for deaths of the process or worker of an executor under its bodies, while this process lives.
+    `timeout_grace_seconds`, 30 by default, is how long a body may go on once it was told to end, because its
+    time is over or its run was cancelled: then its task fails for good, and the body is overdue.
+    `overdue_max`, four times `max_concurrent_tasks` by default, is how many overdue bodies on threads may run
+    on before no other task begins on one. These twelve show in `to_dict` only when set.
+    `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change
     nothing: no loop looks for work here, and one connection writes.
 
     Raises:
@@ -134,6 +152,10 @@ class DefaultRunnerConfig:
     context_bytes_max: int
     max_pollers: int
     interruptions_max: int
+    max_async_tasks: int
+    timeout_grace_seconds: float
+    overdue_max: int | None
+    place_deaths_max: int
 
     if not TYPE_CHECKING:
 
@@ -166,6 +188,10 @@ class DefaultRunnerConfig:
         context_bytes_max: int | None = None,
         max_pollers: int | None = None,
         interruptions_max: int | None = None,
+        max_async_tasks: int | None = None,
+        timeout_grace_seconds: float | None = None,
+        overdue_max: int | None = None,
+        place_deaths_max: int | None = None,
     ) -> None:
         given = locals()
         for field in _DEFAULTS:

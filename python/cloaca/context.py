@@ -8,7 +8,7 @@ behind its back is checked again when it leaves as `to_dict` or `to_json`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 
 from .errors import ContextError, ContextKeyError, ContextTypeError, excerpt
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 DEPTH_MAX = 200
 """How many objects and arrays may stand inside one another, the context itself being the first."""
+
+shown: Callable[[Any], Any] | None = None
+"""Takes out of a context what its `repr` hides, where something is hidden; see `redact`."""
 
 _MISSING: Any = object()
 _HOLDS = "a context holds dict, list, tuple, set, str, int, float, bool and None"
@@ -219,10 +222,11 @@ class Context:
         return self.copy()
 
     def __repr__(self) -> str:
+        data = self._data if shown is None else shown(self._data)
         try:
-            text = self.to_json()
+            text = encode(data)
         except ContextError:  # a repr stands in tracebacks and logs, so it shows even what cannot be stored
-            text = repr(self._data)
+            text = repr(data)
         return f"{type(self).__name__}({text})"
 
     def _miss(self, key: object) -> NoReturn:
@@ -361,7 +365,9 @@ class _RefusedError(Exception):
                 path = path[:79] + "…"
                 break
         where = (
-            f"context value at {path.encode('utf-8', 'backslashreplace').decode()}: " if path else "context: "
+            f"context value at '{path.encode('utf-8', 'backslashreplace').decode()}': "
+            if path
+            else "context: "
         )
         return self.kind(where + self.problem)
 
@@ -427,7 +433,17 @@ def _copy_other(value: Any, room: int) -> Any:
         return int.__int__(value)
     if isinstance(value, float):
         return _copy(float.__float__(value), room)
-    raise _RefusedError(f"got {type(value).__name__} ({excerpt(value)}); {_HOLDS}", ContextTypeError)
+    told = f"got {type(value).__name__} ({excerpt(value)}){_way_in(value)}; {_HOLDS}"
+    raise _RefusedError(told, ContextTypeError)
+
+
+def _way_in(value: object) -> str:
+    """How such a value is written in a context."""
+    if hasattr(value, "isoformat"):
+        return ", which fits as its isoformat()"
+    if hasattr(value, "__fspath__") or type(value).__name__ in ("Decimal", "UUID"):
+        return ", which fits as str() of it"
+    return ""
 
 
 def _sorted(items: list[Any]) -> list[Any]:

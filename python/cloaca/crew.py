@@ -6,6 +6,7 @@ never a thread.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -13,30 +14,37 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from . import attempt
-from .answer import PartlyError, complete, is_awaitable, ruled
-from .awaiter import Awaiter
+from .answer import PartlyError, Pending, complete, is_awaitable, ruled
 from .duration import text_of
 from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
 from .job import Ticket
+from .places import Places
 from .plain import describe, say
 from .policy import RetryAfter
 from .result import SKIP
 from .task_handle import DEFER_SECONDS_STILL
 from .teller import Teller
 from .tick import TickBody, Ticked
-from .worker import Worker
+from .worker import Worker, in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ._cloaca import Engine, PollNow
-    from .answer import Ruling
+    from .answer import Fire, Ruling
+    from .awaiter import Awaiter
+    from .bodies.loop import Loop
+    from .bodies.remote import Polled
+    from .failing import Kind
     from .job import TicketParts
+    from .redact import Redactor
     from .task import TaskDefinition
     from .teller import Call
     from .tick import Tick
     from .trigger import TriggerDefinition
+    from .types import GateVerdict
     from .worker import Hear
 
 #: A worker that found nothing to do for so many seconds goes home.
@@ -78,28 +86,114 @@ class Retired:
 class Crew:
     """The threads of one runner, and the tables that map the engine's numbers to Python functions."""
 
-    def __init__(self, engine: Engine, hear: Hear | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        redactor: Redactor,
+        threads_max: int,
+        hear: Hear | None = None,
+        places: Places | None = None,
+    ) -> None:
         self.engine = engine
+        self._redactor = redactor
+        self._threads_max = threads_max
         self._hear = hear
         self.bodies: list[Any] = []
         self.triggers: list[TriggerDefinition | Retired] = []
         self._heard: dict[int, str] = {}
         self.tasks: dict[int, TaskDefinition] = {}
-        self._worker = Worker(engine, self.tasks, hear)
+        self._task_numbers = itertools.count(1)
+        self._threads_max = threads_max
+        self._worker = Worker(engine, self.tasks, redactor, self.loop, hear)
+        self.places = Places(None) if places is None else places
         self._failing = Failing()
-        self.teller = Teller(engine, self._start, hear)
-        self.awaiter = Awaiter(engine, self._start)
+        self.teller = Teller(engine, self._start, redactor, self.run, hear)
+        self._loop: Loop | None = None
+        self._program_loop: AbstractEventLoop | None = None
+        self._is_loop_open = False
+        self._awaiter: Awaiter | None = None
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
+        self._loop_lock = threading.RLock()
         self._pid = os.getpid()
         self._keeper: int | None = None
         self.on_end: Callable[[], None] | None = None
         """Called when the engine has ended, whoever ended it."""
 
-    def open(self) -> None:
-        """Starts the first thread, the one that starts the others."""
+    def open(self, place_deaths_max: int) -> None:
+        """Starts the first threads: the one that starts the others, and those that serve executors."""
         self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
         self._start("keeper", self._keep)
+        self.places.open(self.engine, self._worker, self._start, place_deaths_max)
+
+    def leave_loop_open(self) -> None:
+        """It is not said yet which loop async bodies run on: none begins before `use_loop`."""
+        self._is_loop_open = True
+
+    def use_loop(self, loop: AbstractEventLoop | None) -> bool:
+        """Has async bodies run on a loop of the program, or on the one that runners share; false if that was
+        decided before."""
+        with self._loop_lock:
+            if not self._is_loop_open and (self._loop is not None or self._program_loop is not None):
+                return self._program_loop is loop
+            self._is_loop_open = False
+            self._program_loop = loop
+            if self._loop is not None:
+                self._loop.bind(loop)
+            return True
+
+    def decide_loop(self) -> None:
+        """Nobody has said which loop it is: the one that runners share."""
+        if self._is_loop_open:
+            self.use_loop(None)
+
+    def loop(self) -> Loop:
+        """Where async bodies run. Not before it is needed: to import `asyncio` takes a while."""
+        if (loop := self._loop) is not None:
+            return loop
+        with self._loop_lock:
+            if self._loop is None:
+                from .bodies.aside import Aside
+                from .bodies.loop import Loop
+
+                aside = Aside(self._start, self._threads_max)
+                loop = Loop(self.engine, self._worker, aside, self._start)
+                if not self._is_loop_open:
+                    loop.bind(self._program_loop)
+                self._loop = loop
+            return self._loop
+
+    def awaiter(self) -> Awaiter:
+        """What event loops wait for runs with."""
+        with self._loop_lock:
+            if self._awaiter is None:
+                from .awaiter import Awaiter
+
+                self._awaiter = Awaiter(self.engine, self._start)
+            return self._awaiter
+
+    def begin(self, role: str, call: Callable[[], None]) -> None:
+        """Has this called on a thread of its own."""
+        self._start(role, call)
+
+    def on_loop(self) -> Loop | None:
+        """The loop of async bodies, if this is its thread, which must not wait."""
+        loop = self._loop
+        return loop if loop is not None and loop.is_here() else None
+
+    def look_at_loop(self) -> None:
+        """Notices that the program has closed the loop."""
+        if (loop := self._loop) is not None:
+            loop.look()
+
+    def close_loop(self) -> None:
+        """The runner has ended: nothing runs on the loop any more. Never waits."""
+        if (loop := self._loop) is not None:
+            loop.close()
+
+    def run(self, coroutine: Any) -> object:
+        """Runs a coroutine of the program where its async bodies run, and waits for it."""
+        return self.loop().run(coroutine)
 
     def is_keeper(self) -> bool:
         """Whether this thread is the one that starts the others."""
@@ -124,69 +218,112 @@ class Crew:
 
     def running(self) -> list[str]:
         """What tasks run now, in words."""
-        return self._worker.running()
+        elsewhere = [in_words(task_id, job) for task_id, job in self.places.running()]
+        return sorted([*self._worker.running(), *elsewhere])
 
-    def place(self, places: Sequence[int], definitions: Sequence[TriggerDefinition]) -> None:
-        """Puts triggers' bodies at the places that the engine will call them by.
+    def place(
+        self, places: Sequence[int], definitions: Sequence[TriggerDefinition], executors: Mapping[str, int]
+    ) -> None:
+        """Puts triggers' bodies at the places that the engine will call them by. `executors` has the numbers
+        of the places to run that they name.
 
         What stands there already is of an older declaration of the same trigger, or of one that was
         interrupted before the engine knew of it.
         """
-        for slot, definition in zip(places, definitions, strict=True):
-            if definition.is_async:
-                # Here and not at the first poll: to import at a fork leaves the child half a module.
-                from . import _aio  # noqa: F401
+        for place, definition in zip(places, definitions, strict=True):
+            executor = definition.kind.executor
+            polls = None if executor is None else self.places.polls(executors[executor])
             body: Any = definition.function
-            if definition.takes_tick:
-                body = TickBody(self.engine, definition.function, definition.name, slot)
-            if slot < len(self.bodies):
-                self.triggers[slot] = definition
-                self.bodies[slot] = body
+            if polls is not None:
+                from .bodies.far import Body
+
+                body = Body(self.engine, polls, definition, place)
+            elif definition.is_async:
+                # Here and not at the first poll: to import at a fork leaves the child half a module.
+                self.loop().open()
+            if polls is None and definition.takes_tick:
+                body = TickBody(self.engine, definition.function, definition.name, place)
+            if place < len(self.bodies):
+                self.triggers[place] = definition
+                self.bodies[place] = body
             else:
-                self.triggers[slot:] = [definition]
+                self.triggers[place:] = [definition]
                 self.bodies.append(body)
 
-    def retire(self, slot: int) -> None:
-        """Lets go of the body at a place that is not polled again; its last answer may still come."""
-        self.bodies[slot] = None
-        self.triggers[slot] = Retired(self.triggers[slot].name)
+    def number(self, tasks: Sequence[TaskDefinition]) -> list[int]:
+        """Puts the tasks of one declaration of a workflow where the engine will have their bodies called by
+        number. The numbers are that declaration's alone: another one may be needed for longer."""
+        numbers = [next(self._task_numbers) for _ in tasks]
+        self.tasks.update(zip(numbers, tasks, strict=True))
+        return numbers
 
-    def poll_now(self, begun: PollNow, dry_run: bool) -> Ruling:
-        """Calls a trigger's body on this thread and ends its poll; returns what it decided.
+    def let_go(self, numbers: Iterable[int]) -> None:
+        """Forgets tasks whose bodies nobody calls any more. That may call what the program has to say about
+        the end of its own objects."""
+        for number in numbers:
+            self.tasks.pop(number, None)
+
+    def retire(self, place: int) -> None:
+        """Lets go of the body at a place that is not polled again; its last answer may still come."""
+        self.bodies[place] = None
+        self.triggers[place] = Retired(self.triggers[place].name)
+
+    def poll_now(
+        self, begun: PollNow, dry_run: bool, holders: Callable[[list[Fire]], list[str | None]]
+    ) -> tuple[Ruling, list[tuple[GateVerdict, str | None, str]]]:
+        """Calls a trigger's body on this thread and ends its poll; returns what it decided and, of a dry run,
+        what would become of each fire; ``holders`` says which runs have the run keys of fires.
 
         Whatever else is raised, Ctrl-C say, calls the poll off, as whoever asked for it does.
         """
         ticket = Ticket(*begun.ticket)
-        body = self.bodies[ticket.slot]
+        body = self.bodies[ticket.place]
         if body is None:
             raise RunnerError(
-                f"trigger '{self.triggers[ticket.slot].name}' has just been declared again; try again"
+                f"trigger '{self.triggers[ticket.place].name}' has just been declared again; try again"
             )
         answer: object = None
         error: Exception | None = None
         try:
-            answer = complete(body())
+            with attempt.inside(None, None, self.triggers[ticket.place].name):
+                answer = complete(body(), self.run)
         except Exception as raised:
             error = raised
-        ruling = self._judged(ticket, answer, error)
-        if dry_run:
-            begun.look()
-        else:
+        ruling = self._ruled_now(ticket, answer, error)
+        if not dry_run:
             begun.answer(ruling)
-        return ruling
+            return ruling, []
+        fires = ruling[0] if isinstance(ruling, tuple) and len(ruling) == 5 else []
+        told = begun.foretell(fires, holders(fires)) if fires else []
+        begun.look()
+        return ruling, told
 
-    def decide_now(self, slot: int, at: str, moment: str) -> Ruling:
+    def decide_now(self, place: int, at: str, moment: str) -> Ruling:
         """Calls a cron's body on this thread for a moment beside its calendar; returns what it decided."""
-        body = self.bodies[slot]
+        body = self.bodies[place]
         answer: object = None
         error: Exception | None = None
         if body is None:
-            raise RunnerError(f"trigger '{self.triggers[slot].name}' has just been declared again; try again")
+            raise RunnerError(
+                f"trigger '{self.triggers[place].name}' has just been declared again; try again"
+            )
         try:
-            answer = complete(body.decide(at, moment))
+            with attempt.inside(None, None, self.triggers[place].name):
+                answer = complete(body.decide(at, moment), self.run)
         except Exception as raised:
             error = raised
-        return self._judged((slot, 0, 0, 0, 0, 0), answer, error)
+        return self._ruled_now((place, 0, 0, 0, 0, 0), answer, error)
+
+    def _ruled_now(self, ticket: TicketParts, answer: object, error: Exception | None) -> Ruling:
+        if isinstance(answer, Pending):
+            return self._judged_there(ticket[0], answer.wait(ticket))
+        return self._judged(ticket, answer, error)
+
+    def _judged_there(self, place: int, polled: Polled) -> Ruling:
+        """What a poll in another process came to, once it is told what went wrong."""
+        if polled.error is not None:
+            self._tell_failed_as(place, polled.error, polled.kind, polled.shown())
+        return polled.ruling
 
     def join(self, seconds: float) -> None:
         """Waits at most ``seconds`` for the threads to end. The calling thread is not waited for."""
@@ -214,30 +351,42 @@ class Crew:
         while True:
             self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
             order = self.engine.next_order(LEVEL_SECONDS)
+            self.look_at_loop()
+            self.let_go(self.engine.unneeded_bodies())
             if order is None:
+                self.decide_loop()
                 continue
             if order[0] == "log":
-                say(_engine_log, order[1], "%s", order[2], about=order[3])
+                # At DEBUG no line repeats what a body said.
+                tell = self._redactor.say if order[1] > logging.DEBUG else say
+                tell(_engine_log, order[1], "%s", order[2], about=order[3])
                 # A handler may have forked.
                 if attempt.is_forked(self._pid):
                     return None
+            elif order[0] == "tell":
+                self._worker.tell(*order[1:])
+                if attempt.is_forked(self._pid):
+                    return None
+            elif order[0] == "stop_poll":
+                self.places.stop_poll(*order[1:])
             elif order[0] == "poll_failed":
                 self._tell_program(*order[1:])
             elif order[0] == "close":
                 if (on_end := self.on_end) is not None:
                     on_end()
+                self.close_loop()
                 return self.teller.close()
             else:
                 self._hire(order[0])
 
-    def _tell_program(self, slot: int, error: str, failures: int, disabled: str | None) -> None:
+    def _tell_program(self, place: int, error: str, failures: int, disabled: str | None) -> None:
         """Lets the program hear of a failed poll, if its trigger has not been declared again since."""
-        definition = self.triggers[slot]
+        definition = self.triggers[place]
         calls: list[Call] = []
         if not isinstance(definition, Retired):
             kind, name = definition.kind, definition.name
             # What the body raised was heard as it was raised.
-            if self._hear is not None and self._heard.get(slot) != error:
+            if self._hear is not None and self._heard.get(place) != error:
                 self._hear((None, TriggerError(f"trigger {excerpt(name)}: {error}")))
             if kind.on_poll_failed is not None:
                 calls.append(("on_poll_failed", name, kind.on_poll_failed, (name, error, failures)))
@@ -282,7 +431,7 @@ class Crew:
         _sharpen_timers()
         while True:
             try:
-                with attempt.inside(self.engine, None):
+                with attempt.inside(self.engine, None, self._polled_here):
                     return self.engine.polls.poll(self.bodies, SKIP, self._ruling)
             except BaseException as fault:
                 if attempt.is_forked(self._pid):
@@ -290,13 +439,17 @@ class Crew:
                 text = "polling met a fault of the engine; please report it"
                 say(_engine_log, logging.ERROR, text, raised=fault)
 
+    def _polled_here(self) -> str | None:
+        place = self.engine.polls.here()
+        return None if place is None else self.triggers[place].name
+
     def _ruling(self, ticket: TicketParts, answer: object, error: BaseException | None) -> Ruling:
         """What a poll's answer means, as plain data for the engine; ``None`` if it comes later."""
 
         def failed(raised: BaseException) -> Ruling:
             # SystemExit and KeyboardInterrupt too: on a poller they can only mean that this poll failed.
-            slot, *_ = ticket
-            return self._raised(slot, raised)
+            place, *_ = ticket
+            return self._raised(place, raised)
 
         try:
             return self._judged(ticket, answer, error, failed)
@@ -337,61 +490,59 @@ class Crew:
     def _answered(
         self, ticket: TicketParts, tick: Tick | None, answer: object, error: BaseException | None
     ) -> Ruling:
-        slot, *_ = ticket
+        place, *_ = ticket
         try:
             if error is not None:
                 raise error
+            if isinstance(answer, Pending):
+                answer.begin(ticket, self._judged_there)
+                return None
             if is_awaitable(answer):
-                self._answer_later(ticket, tick, answer)
+                self.loop().start_poll(ticket, self.triggers[place].name, tick, answer, self._ruling)
                 return None
             return ruled(answer, tick, self.engine.context_bytes_max)
         except RetryAfter as wish:
             return f"retry after {text_of(wish.delay_us)}", wish.delay_us
         except CloacaError as refused:
-            self._tell_failed(slot, refused, None)
+            self._tell_failed(place, refused, None)
             return [], None, "", describe(refused), None
         except PartlyError:
             raise
         except Exception as raised:
-            return self._raised(slot, raised)
+            return self._raised(place, raised)
 
-    def _raised(self, slot: int, raised: BaseException) -> Ruling:
-        self._tell_failed(slot, raised, raised)
+    def _raised(self, place: int, raised: BaseException) -> Ruling:
+        self._tell_failed(place, raised, raised)
         return [], None, "", describe(raised), None
 
-    def _tell_failed(self, slot: int, error: BaseException, shown: BaseException | None) -> None:
+    def _tell_failed(self, place: int, error: BaseException, shown: BaseException | None) -> None:
         """``shown`` is the error if its traceback is of the program."""
         if self._hear is not None:
-            self._heard[slot] = describe(error)
+            self._heard[place] = describe(error)
             self._hear((None, error))
-        name = self.triggers[slot].name
-        *_, failed_before, _, _ = self.engine.polls.tick_state(slot)
+        self._tell_failed_as(place, describe(error), kind_of(error), shown)
+
+    def _tell_failed_as(self, place: int, error: str, kind: Kind, shown: BaseException | None) -> None:
+        name = self.triggers[place].name
+        *_, failed_before, _, _ = self.engine.polls.tick_state(place)
         failures = failed_before + 1
         about = {"cloaca_trigger": name}
-        match self._failing.grade(name, kind_of(error), failures, self.engine.now()):
+        say = self._redactor.say
+        match self._failing.grade(name, kind, failures, self.engine.now()):
             case "whole" if shown is None:
-                say(_engine_log, logging.ERROR, "trigger '%s': %s", name, describe(error), about=about)
+                say(_engine_log, logging.ERROR, "trigger '%s': %s", name, error, about=about)
             case "whole":
                 say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=shown, about=about)
             case "line":
                 text = "trigger '%s' fails: %d failed polls in a row, now %s"
-                say(_engine_log, logging.ERROR, text, name, failures, describe(error), about=about)
-
-    def _answer_later(self, ticket: TicketParts, tick: Tick | None, coroutine: Any) -> None:
-        from ._aio import start_coroutine
-
-        def done(answer: object, error: BaseException | None) -> None:
-            answer = answer if tick is None or error is not None else Ticked(tick, answer)
-            self.engine.polls.poll_answer(ticket, answer, error, self._ruling)
-
-        start_coroutine(coroutine, done)
+                say(_engine_log, logging.ERROR, text, name, failures, error, about=about)
 
     def _work(self) -> None:
         engine = self.engine
         engine.jobs.worker_present(True)
         try:
             while not attempt.is_forked(self._pid):
-                found = engine.jobs.take_job(IDLE_SECONDS_MAX)
+                found = engine.jobs.take_job(IDLE_SECONDS_MAX, self.tasks)
                 if not found:
                     return
                 try:

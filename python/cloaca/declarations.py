@@ -6,27 +6,47 @@ Invariant: a trigger's body stands in its place before the engine may call it.
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 from itertools import groupby
 from operator import attrgetter
 
-from . import registry
+from . import registry, version
 from .chosen import EVERYTHING
-from .errors import TriggerError, excerpt
+from .errors import RunnerError, StoreError, TriggerError, WorkflowError, excerpt
+from .near import hint
+from .places import BUILT_IN
+from .plain import say
 from .policy import Backoff
+from .rows import moment
 from .trigger import POLL_INTERVAL_US
 from .why import undeclared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ._cloaca import Engine
     from .chosen import Chosen
     from .crew import Crew
     from .trigger import TriggerDefinition, TriggerKind
+    from .types import CronScheduleRow
     from .workflow import Workflow
+
+OFF_LOOKED_MAX = 10_000
+"""Of more triggers than this it is not looked which of them are switched off."""
+
+# Indices schedules_trigger, schedules_cron_name.
+_OFF = """
+    SELECT name, updated_at, disabled_cause FROM schedules
+    WHERE kind = 'trigger' AND name IN (SELECT value FROM json_each(?1)) AND NOT enabled
+    UNION ALL SELECT name, updated_at, disabled_cause FROM schedules
+    WHERE kind = 'cron' AND name <> '' AND name IN (SELECT value FROM json_each(?1)) AND NOT enabled
+    ORDER BY name LIMIT 20"""
+
+_log = logging.getLogger("cloaca")
 
 DECLARED_AT_ONCE = 10_000
 """So many triggers are handed to the engine at once: the store keeps them while the next are prepared."""
@@ -43,10 +63,12 @@ class Declarations:
 
     Args:
         chosen: what the engine is told of, whatever else is declared.
+        executors: the numbers of its places to run, by name.
     """
 
-    def __init__(self, engine: Engine, crew: Crew, chosen: Chosen) -> None:
+    def __init__(self, engine: Engine, crew: Crew, chosen: Chosen, executors: Mapping[str, int]) -> None:
         self.chosen = chosen
+        self.executors = executors
         self.places: dict[str, int] = {}
         self.crons: set[str] = set()
         self.moments: dict[str, int] = {}
@@ -54,6 +76,7 @@ class Declarations:
         self._crew = crew
         self._lock = threading.RLock()
         self._is_closed = False
+        self._is_ready = False
 
     def close(self) -> None:
         """Tells the engine nothing more. Without the lock: who declares now may hold it for long."""
@@ -70,6 +93,23 @@ class Declarations:
         for workflow, triggers in lost.items():
             more = f" (and {len(triggers) - 1} more triggers)" if len(triggers) > 1 else ""
             self._crew.warn(f"trigger '{triggers[0]}'{more} {undeclared(workflow)}")
+        self._is_ready = True
+        self._tell_off([*self.places, *self.crons])
+
+    def _tell_off(self, names: Sequence[str]) -> None:
+        """Says which of these triggers are switched off: nothing else would tell why they rest."""
+        if not 0 < len(names) <= OFF_LOOKED_MAX:
+            return
+        try:
+            found = self._engine.store.look(_OFF, [json.dumps(list(names))])
+        except (StoreError, RunnerError):
+            # It is no reason not to declare them, and `why` tells it too.
+            return
+        for row in found:
+            cause = row["disabled_cause"]
+            by = f"the engine disabled it because {cause}" if cause else "set_trigger_enabled switched it off"
+            text, about = "trigger '%s' is declared, and is off since %s: %s", {"cloaca_trigger": row["name"]}
+            say(_log, logging.WARNING, text, row["name"], moment(row["updated_at"]), by, about=about)
 
     def on_workflow(self, workflow: Workflow) -> None:
         """The program declared a workflow, before this runner was made or after."""
@@ -78,10 +118,35 @@ class Declarations:
             is_newest = registry.workflows.get(workflow.name) is workflow
             if not self._is_closed and is_newest and self.chosen.has_workflow(workflow.name):
                 specification = workflow._spec()
-                self._crew.tasks.update(
-                    {task["body"]: registry.bodies[task["body"]] for task in specification}
-                )
-                self._engine.declare_workflow(workflow.name, workflow.version, specification)
+                for task in specification:
+                    what = f'task "{task["id"]}" of workflow "{workflow.name}"'
+                    task["executor"] = self._number_of(task["executor"], what, "workflow", WorkflowError)
+                if any(task["executor"] == BUILT_IN["loop"] for task in specification):
+                    # Before the first attempt, which would wait for it.
+                    self._crew.loop().open()
+                bodies = self._crew.number(workflow._tasks)
+                for task, body in zip(specification, bodies, strict=True):
+                    task["body"] = body
+                try:
+                    self._engine.declare_workflow(workflow.name, workflow.version, specification)
+                except BaseException:
+                    self._crew.let_go(bodies)
+                    raise
+        # Without the lock: with the older declaration goes what the program has made for it.
+        self._crew.let_go(self._engine.unneeded_bodies())
+
+    def _number_of(
+        self, executor: str, what: str, kind: str, error: type[WorkflowError] | type[TriggerError]
+    ) -> int:
+        try:
+            return self.executors[executor]
+        except KeyError:
+            raise error(
+                f'{what} runs in executor "{executor}", which this runner'
+                f" does not have{hint(executor, 'executors', self.executors)}; give it by DefaultRunner(...,"
+                f" executors={{{executor!r}: ...}}), or leave the {kind} to another runner by"
+                f" {kind}s=[...]"
+            ) from None
 
     def on_triggers(self, triggers: Sequence[TriggerDefinition]) -> None:
         """The program declared triggers, before this runner was made or after."""
@@ -96,6 +161,9 @@ class Declarations:
                         self._let_go(trigger.name)
                 triggers = list(filter(self.chosen.has_trigger, triggers))
             for trigger in triggers:
+                if (executor := trigger.kind.executor) is not None:
+                    self._number_of(executor, f'trigger "{trigger.name}"', "trigger", TriggerError)
+            for trigger in triggers:
                 if trigger.kind.cron is not None:
                     self._declare_cron(trigger, trigger.kind.cron)
                 elif trigger.name in self.crons:
@@ -103,6 +171,8 @@ class Declarations:
             polled = [trigger for trigger in triggers if self._is_new(trigger)]
             for start in range(0, len(polled), DECLARED_AT_ONCE):
                 self._declare(polled[start : start + DECLARED_AT_ONCE])
+        if self._is_ready:
+            self._tell_off([trigger.name for trigger in triggers])
 
     def on_gone(self, name: str) -> None:
         """The program declares no trigger of this name any more."""
@@ -140,10 +210,24 @@ class Declarations:
             is_gone, polled_by = self._engine.schedules.forget(name)
         if polled_by is not None:
             raise TriggerError(
-                f"trigger {excerpt(name)} is polled by runner {polled_by} of this store; unregister it there"
+                f"trigger {excerpt(name)} is served by runner {polled_by} of this store; unregister it there"
                 " first"
             )
         return is_gone
+
+    def has_polled(self, name: str) -> bool:
+        """Whether the program declares a polled trigger of this name, whatever the runner is for."""
+        declared = registry.triggers.get(name)
+        return name in self.places or (declared is not None and declared.kind.cron is None)
+
+    def has_cron(self, name: str | None) -> bool:
+        """Whether it declares a cron of this name, likewise."""
+        declared = registry.triggers.get(name or "")
+        return name in self.crons or (declared is not None and declared.kind.cron is not None)
+
+    def decider(self, cron: CronScheduleRow) -> int | None:
+        """The place of the body that decides a cron's moments; what a call registered has none."""
+        return None if cron["registered"] else self.moments.get(cron["trigger_name"] or "")
 
     def _declare_cron(self, trigger: TriggerDefinition, expression: str) -> None:
         name, kind, before = trigger.name, trigger.kind, self.moments.get(trigger.name)
@@ -158,6 +242,7 @@ class Declarations:
             "context": None,
             "overlap": kind.overlap or "allow",
             "catchup": kind.catchup or "all",
+            "version": version.of_trigger(kind, trigger.origin),
             "body": None,
         }
         if not trigger.takes_tick:
@@ -168,7 +253,7 @@ class Declarations:
             if name in self.places:
                 self._withdraw(name)
             (place,) = self._engine.polls.reserve([name])
-            self._crew.place([place], [trigger])
+            self._crew.place([place], [trigger], self.executors)
             wait = Backoff()
             backoff = (wait.base_us, wait.factor, wait.max_us)
             body = {"place": place, "backoff": backoff, "allow_concurrent": kind.allow_concurrent}
@@ -185,37 +270,40 @@ class Declarations:
 
     def _withdraw(self, name: str) -> None:
         for places in (self.places, self.moments):
-            slot = places.pop(name, None)
-            if slot is not None:
+            place = places.pop(name, None)
+            if place is not None:
                 self._engine.polls.withdraw(name)
-                self._crew.retire(slot)
+                self._crew.retire(place)
 
     def _is_new(self, trigger: TriggerDefinition) -> bool:
         if trigger.kind.cron is not None:
             return False
-        slot = self.places.get(trigger.name)
-        return slot is None or self._crew.triggers[slot] is not trigger
+        place = self.places.get(trigger.name)
+        return place is None or self._crew.triggers[place] is not trigger
 
     def _declare(self, triggers: Sequence[TriggerDefinition]) -> None:
-        alike = groupby(triggers, attrgetter("kind"))
-        kinds = [(_plan(kind), [trigger.name for trigger in group]) for kind, group in alike]
+        alike = groupby(triggers, attrgetter("kind", "origin"))
+        kinds = [(_plan(*each), [trigger.name for trigger in group]) for each, group in alike]
         # A body stands in its place before the engine may call it. An interrupt between does no harm: the
         # places are the engine's, and what it does not know of is overwritten by the next declaration.
         places = self._engine.polls.reserve([trigger.name for trigger in triggers])
-        self._crew.place(places, triggers)
-        placed = zip(places, triggers, strict=True)
-        heard = [slot for slot, trigger in placed if self._crew.hears_polls(trigger)]
+        self._crew.place(places, triggers, self.executors)
+        placed = list(zip(places, triggers, strict=True))
+        heard = [place for place, trigger in placed if self._crew.hears_polls(trigger)]
         if heard:
             self._engine.polls.hear(heard)
+        stoppable = [place for place, trigger in placed if trigger.kind.executor is not None]
+        if stoppable:
+            self._engine.polls.stoppable(stoppable)
         self._engine.polls.declare_triggers(kinds, places)
-        for slot, trigger in zip(places, triggers, strict=True):
+        for place, trigger in zip(places, triggers, strict=True):
             before = self.places.get(trigger.name)
-            self.places[trigger.name] = slot
+            self.places[trigger.name] = place
             if before is not None:
                 self._crew.retire(before)
 
 
-def _plan(kind: TriggerKind) -> dict[str, Any]:
+def _plan(kind: TriggerKind, origin: str) -> dict[str, Any]:
     interval = kind.interval_us or POLL_INTERVAL_US
     wait = kind.on_error or Backoff()
     # One of 10 ms that fails once shall not stand still for long, and one of an hour not be polled sooner.
@@ -230,4 +318,5 @@ def _plan(kind: TriggerKind) -> dict[str, Any]:
         "backoff": (base, wait.factor, max(wait.max_us, base)),
         "failures_max": kind.max_consecutive_failures,
         "overlap": kind.overlap or "allow",
+        "version": version.of_trigger(kind, origin),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from math import isfinite
 
-from .errors import TriggerError, excerpt
+from .errors import TriggerError, excerpt, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _converted_us(value: object, argument: str) -> int:
 
     if isinstance(value, timedelta):
         return value // timedelta(microseconds=1)
-    raise TriggerError(f"{argument} is {excerpt(value)}, a {type(value).__name__}; {_HINT}")
+    raise TriggerError(f"{argument} is {excerpt(value)}, {typed(value)}; {_HINT}")
 
 
 def _rounded_us(span_us: float) -> int:

@@ -25,6 +25,12 @@ def excerpt(value: object) -> str:
     return text.encode("utf-8", "backslashreplace").decode()[:EXCERPT_CHARS_MAX]
 
 
+def typed(value: object) -> str:
+    """`"an int"`: of what type a value is, in words."""
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 class CloacaError(Exception):
     """The root of everything that this library raises on purpose."""
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    from ._cloaca import Runs
+    from ._cloaca import Reader, Runs
 
 UNFINISHED = ("Pending", "Running")
 ENDED_BADLY = ("Failed", "Cancelled")
@@ -24,6 +24,7 @@ def wanted(
     since: str | datetime | None = None,
     until: str | datetime | None = None,
     error: str | type[BaseException] | None = None,
+    parent: str | None = None,
 ) -> dict[str, Any]:
     """The filter of a listing of runs, checked."""
     if isinstance(error, type) and issubclass(error, BaseException):
@@ -33,6 +34,7 @@ def wanted(
         "status": check.optional_text(status, "status"),
         "trigger": check.optional_text(trigger, "trigger"),
         "key": check.optional_text(key, "key"),
+        "parent": None if parent is None else check.run_id(parent, "parent"),
         "since": None if since is None else check.moment(since, "since"),
         "until": None if until is None else check.moment(until, "until"),
         "error": check.optional_text(error, "error"),
@@ -41,7 +43,7 @@ def wanted(
     }
 
 
-def place(runs: Runs, after: str | None) -> tuple[int, int] | None:
+def place(runs: Runs | Reader, after: str | None) -> tuple[int, int] | None:
     """Where the run with the id `after` stands in listings.
 
     Raises:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 NOTES_MAX = 3
 """So many errors after the first are noted on it."""
 
+_WAY_OUT = (
+    "raised here because this runner has raise_errors=True; a test that is about a failure says"
+    " @pytest.mark.cloaca_runner(raise_errors=False), or Runner(raise_errors=False)"
+)
+
 _FAILED = "SELECT id, error FROM runs WHERE status = 'Failed' ORDER BY completed_at DESC LIMIT ?"
 _CRONS = "SELECT name, workflow FROM schedules WHERE kind = 'cron' AND enabled = 1"
 
@@ -60,6 +65,9 @@ class Heard:
         if raised:
             for error in raised[1 : 1 + NOTES_MAX]:
                 raised[0].add_note(f"and then {describe(error)}")
+            # One object may be raised again and again.
+            if _WAY_OUT not in getattr(raised[0], "__notes__", ()):
+                raised[0].add_note(_WAY_OUT)
             raise raised[0]
 
 

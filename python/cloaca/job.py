@@ -21,10 +21,20 @@ class Job(NamedTuple):
     life: int
 
 
+class Raised(NamedTuple):
+    """What a body raised, as plain data: class, text, traceback, and after how long it wants to be called
+    again."""
+
+    kind: str
+    text: str
+    trace: str | None
+    delay_us: int | None
+
+
 class Ticket(NamedTuple):
     """One poll in flight, with when it was due and when it began."""
 
-    slot: int
+    place: int
     serial: int
     due: int
     began_ns: int

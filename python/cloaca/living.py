@@ -41,7 +41,7 @@ def enter(runner: DefaultRunner) -> None:
         )
     runners.add(runner)
     _made[runner] = made
-    _hook()
+    hook()
 
 
 def leave(runner: DefaultRunner) -> None:
@@ -50,7 +50,8 @@ def leave(runner: DefaultRunner) -> None:
     _made.pop(runner, None)
 
 
-def _hook() -> None:
+def hook() -> None:
+    """Has everything closed at the interpreter's end, and looks after forks from here on. Twice is fine."""
     global _hooked
     if _hooked:
         return

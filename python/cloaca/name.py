@@ -5,7 +5,7 @@ Invariant: a name that passed can be stored, and be a part of `tenant::package::
 
 from __future__ import annotations
 
-from .errors import TriggerError, WorkflowError, excerpt
+from .errors import TriggerError, WorkflowError, excerpt, typed
 
 NAME_CHARS_MAX = 255
 SEPARATOR = "::"
@@ -21,7 +21,7 @@ def checked_name(
             surrogate.
     """
     if not isinstance(value, str):
-        raise error(f"{argument} is {excerpt(value)}, a {type(value).__name__}; it must be a str")
+        raise error(f"{argument} is {excerpt(value)}, {typed(value)}; it must be a str")
     if not value.strip():
         raise error(f"{argument} is {excerpt(value)}; it must not be empty")
     if len(value) > NAME_CHARS_MAX:

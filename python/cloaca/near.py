@@ -22,9 +22,35 @@ def hint(name: str, kind: str, known: Iterable[str]) -> str:
     return _cloaca.hint(name if is_text(name) else "", kind, list(known))
 
 
+_MEANT = {
+    "attempts": "retry_attempts",
+    "backoff": "retry_backoff",
+    "concurrency": "max_concurrent_tasks",
+    "delay": "retry_delay_ms",
+    "depends": "dependencies",
+    "depends_on": "dependencies",
+    "every": "poll_interval",
+    "interval": "poll_interval",
+    "max_retries": "retry_attempts",
+    "max_workers": "max_concurrent_tasks",
+    "needs": "dependencies",
+    "requires": "dependencies",
+    "retries": "retry_attempts",
+    "retry": "retry_attempts",
+    "retry_delay": "retry_delay_ms",
+    "schedule": "cron",
+    "tz": "timezone",
+    "upstream": "dependencies",
+    "workers": "max_concurrent_tasks",
+}
+"""What others call it: nothing that is near in letters."""
+
+
 def refuse_keywords(function: str, unknown: Mapping[str, object], known: Iterable[str] | None) -> None:
     """Raises `ArgumentTypeError` (a `TypeError`) for an unknown keyword, and says which was meant."""
-    known = known or ()
+    known = tuple(known or ())
     for keyword in unknown.keys() - set(known):
         meant = hint(keyword, "arguments", known)
+        if (other := _MEANT.get(keyword, "")) in known and "did you mean" not in meant:
+            meant = f"; did you mean {other!r}?{meant.removeprefix(';')}"
         raise ArgumentTypeError(f"{function} got an unexpected keyword argument {excerpt(keyword)}{meant}")

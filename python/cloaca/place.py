@@ -6,12 +6,16 @@ Decides only whether two places are the same.
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 _PACKAGE = __name__.rpartition(".")[0]
+_caller: ContextVar[tuple[str, int] | None] = ContextVar("cloaca_caller", default=None)
 
 
 def is_another(first: Any, second: Any) -> bool:
@@ -23,6 +27,16 @@ def is_another(first: Any, second: Any) -> bool:
     return not any("<locals>" in str(name) or "<lambda>" in str(name) for name in names)
 
 
+def are_others(first: Iterable[Any], second: Iterable[Any]) -> bool:
+    """The same of the functions of two workflows: none of one is in a module of the other."""
+    first, second = list(first), list(second)
+    names = [str(getattr(function, "__qualname__", "<lambda>")) for function in (*first, *second)]
+    if any("<locals>" in name or "<lambda>" in name for name in names):
+        return False
+    modules = [{_module(function) for function in functions} for functions in (first, second)]
+    return bool(modules[0] and modules[1]) and modules[0].isdisjoint(modules[1])
+
+
 def of_function(function: Any) -> str:
     """Where a function stands, in words."""
     name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', '?')}"
@@ -32,10 +46,22 @@ def of_function(function: Any) -> str:
 
 def of_caller() -> tuple[str, int]:
     """The file and line of the program that called the package, and which call of that line it was."""
+    if (seen := _caller.get()) is not None:
+        return seen
     frame = sys._getframe(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(_PACKAGE):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}", frame.f_lasti
+
+
+@contextmanager
+def seen_from_here() -> Iterator[None]:
+    """What a thread does with the context variables of here is done where the program called."""
+    token = _caller.set(of_caller())
+    try:
+        yield
+    finally:
+        _caller.reset(token)
 
 
 def _module(function: Any) -> str | None:

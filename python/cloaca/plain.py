@@ -58,7 +58,18 @@ def say(
     *values: object,
     raised: BaseException | None = None,
     about: Mapping[str, object] = ABOUT,
+    trace: str | None = None,
 ) -> None:
-    """Logs. A filter or handler of the program that raises costs this line, and nothing else."""
+    """Logs. A filter or handler of the program that raises costs this line, and nothing else.
+
+    ``trace`` is the traceback as text, where the exception itself must not be seen.
+    """
     with contextlib.suppress(BaseException):
-        log.log(level, text, *values, exc_info=raised, extra={**ABOUT, **about})
+        extra = {**ABOUT, **about}
+        if trace is None:
+            log.log(level, text, *values, exc_info=raised, extra=extra)
+        elif log.isEnabledFor(level):
+            path, line, function, _ = log.findCaller()
+            record = log.makeRecord(log.name, level, path, line, text, values, None, function, extra)
+            record.exc_text = trace
+            log.handle(record)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import isfinite
 
 from .duration import LARGEST_US, microseconds_of, text_of
-from .errors import CloacaError, TriggerError, WorkflowError, excerpt
+from .errors import CloacaError, TriggerError, WorkflowError, excerpt, typed
 from .frozen import Frozen
 
 TYPE_CHECKING = False
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS_MAX = 2**32 - 1
 PATTERNS_MAX = 1_000
+DELAY_US_MAX = 10**17
+"""Some three thousand years: a later moment has no date."""
 TRANSIENT_WORDS = ("connection", "network", "timeout", "temporary", "unavailable")
 
 
@@ -349,7 +351,7 @@ def _checked_attempt(value: object) -> None:
 def checked_seconds(value: object, field: str, *, unit_us: int = 1_000_000) -> float:
     """A delay in seconds, given in units of `unit_us`. Raises `WorkflowError` naming the field."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise WorkflowError(f"{field} is {excerpt(value)}, a {type(value).__name__}; it must be a number")
+        raise WorkflowError(f"{field} is {excerpt(value)}, {typed(value)}; it must be a number")
     if not 0 <= value <= LARGEST_US / unit_us:  # false for NaN too
         raise WorkflowError(f"{field} is {excerpt(value)}; it must be at least 0 and at most 10 years")
     return value * unit_us / 1_000_000
@@ -389,18 +391,36 @@ class RetryAfter(CloacaError):
 
     A task's wait uses up none of its attempts, and its end is kept: who goes on with the run after a restart
     waits for the rest. It holds no slot. Its only bounds are `retry_for`, which fails a task whose wish would
-    lead beyond it, and the time-out of the run; a cancel ends it at once. `delay` is a duration such as
-    `"2m"`, seconds as a number, or a `timedelta`; `delay_us` holds it in microseconds.
+    lead beyond it, and the time-out of the run (`workflow_timeout_seconds`, an hour unless set), which goes
+    on meanwhile; a cancel ends it at once. `delay` is a duration such as `"2m"`, seconds as a number, or a
+    `timedelta`; `delay_us` holds it in microseconds. 0 means at once, which no number of attempts bounds
+    either; for a poll it means the next beat of its interval.
 
     Raises:
-        TriggerError: the delay is no duration.
+        TriggerError: the delay is no duration, or is below 0.
     """
 
     delay_us: int
 
     def __init__(self, delay: Duration) -> None:
         super().__init__(delay)
-        self.delay_us = microseconds_of(delay, "delay")
+        self.delay_us = microseconds_of(delay, "delay", smallest_us=0)
 
     def __str__(self) -> str:
         return f"again in {text_of(self.delay_us)}"
+
+
+def wish_of(failure: BaseException) -> int | None:
+    """How long a `RetryAfter` asks for, in microseconds; `None` for any other error, and for one that a
+    program's own class left without a time: then it is an ordinary failure, for an attempt that began must
+    end.
+    """
+    if not isinstance(failure, RetryAfter):
+        return None
+    try:
+        delay_us: object = failure.delay_us
+    except BaseException:
+        return None
+    if isinstance(delay_us, bool) or not isinstance(delay_us, int):
+        return None
+    return delay_us if 0 <= delay_us < DELAY_US_MAX else None

@@ -7,7 +7,6 @@ least once.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import warnings
 import weakref
@@ -49,32 +48,43 @@ tasks: dict[str, TaskDefinition] = {}
 triggers: dict[str, TriggerDefinition] = {}
 """The trigger of each name, the newest one."""
 
-bodies: dict[int, TaskDefinition] = {}
-"""Every task by its body id.
-
-Kept for good, because runs in flight keep the workflow that they started with.
-"""
-
 _runners: weakref.WeakSet[LiveRunner] = weakref.WeakSet()
 _aside: frozenset[str] = frozenset()
 """The names of what was put aside."""
-_body_ids = itertools.count(1)
+_tasks_aside: dict[str, str] = {}
+"""The ids of tasks that were put aside, each with the name of a workflow that has it."""
 
 
 def add_task(namespace: str, definition: TaskDefinition) -> None:
-    """Makes a task known under its full name, and hands out its body id."""
+    """Makes a task known under its full name."""
     with lock:
-        definition.body = next(_body_ids)
-        bodies[definition.body] = definition
         tasks[namespace] = definition
 
 
 def add_workflow(declared: Workflow) -> None:
     """Registers a workflow, in place of any other of its name, and tells the runners."""
-    with lock:
-        constructors.pop(declared.name, None)
-        workflows[declared.name] = declared
-    announce_workflow(declared)
+
+    before: Workflow | None = None
+
+    def keep() -> None:
+        nonlocal before
+        with lock:
+            constructors.pop(declared.name, None)
+            before = workflows.get(declared.name)
+            workflows[declared.name] = declared
+
+    _change(keep, lambda runner: runner.on_workflow(declared))
+    # Last: where warnings are errors, all that know of the workflow know the same one.
+    if before is None:
+        return
+    old, new = before._functions(), declared._functions()
+    if place.are_others(old, new):
+        warnings.warn(
+            f"workflow {excerpt(declared.name)} was declared with {place.of_function(old[0])} and is now the"
+            f" one with {place.of_function(new[0])}, the newest; give one of them another name",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def add_constructor(name: str, constructor: Callable[[], Workflow]) -> None:
@@ -96,12 +106,15 @@ def add_constructor(name: str, constructor: Callable[[], Workflow]) -> None:
 
 def add_trigger(trigger: TriggerDefinition) -> None:
     """Registers a trigger, in place of any other of its name, and tells the runners."""
-    with lock:
-        before = triggers.get(trigger.name)
-        triggers[trigger.name] = trigger
-        live = _live()
-    for runner in live:
-        runner.on_triggers([trigger])
+    before = triggers.get(trigger.name)
+
+    def keep() -> None:
+        nonlocal before
+        with lock:
+            before = triggers.get(trigger.name)
+            triggers[trigger.name] = trigger
+
+    _change(keep, lambda runner: runner.on_triggers([trigger]))
     # Last: where warnings are errors, all that know of the trigger know the same one.
     if before is not None and place.is_another(before.function, trigger.function):
         warnings.warn(
@@ -114,22 +127,32 @@ def add_trigger(trigger: TriggerDefinition) -> None:
 
 def drop_trigger(name: str) -> bool:
     """Declares a trigger no more, and tells the runners; false if there is none of that name."""
-    with lock:
-        known = triggers.pop(name, None)
-        live = _live()
-    for runner in live if known is not None else ():
-        runner.on_gone(name)
-    return known is not None
+    is_known = name in triggers
+
+    def keep() -> None:
+        nonlocal is_known
+        with lock:
+            is_known = triggers.pop(name, None) is not None
+
+    _change(keep, lambda runner: runner.on_gone(name))
+    return is_known
 
 
 def drop_workflow(name: str) -> bool:
     """Declares a workflow no more, and tells the runners; false if there is none of that name."""
-    with lock:
-        is_known = workflows.pop(name, None) is not None
-        is_known = constructors.pop(name, None) is not None or is_known
-        live = _live()
-    for runner in live if is_known else ():
-        runner.on_workflow_gone(name)
+    is_known = knows(name)
+
+    def keep() -> None:
+        nonlocal is_known
+        with lock:
+            gone = workflows.pop(name, None)
+            is_known = gone is not None
+            for full, task in () if gone is None else gone._named_tasks():
+                if tasks.get(full) is task:
+                    del tasks[full]
+            is_known = constructors.pop(name, None) is not None or is_known
+
+    _change(keep, lambda runner: runner.on_workflow_gone(name))
     return is_known
 
 
@@ -145,13 +168,16 @@ def workflow(name: str) -> Workflow | None:
     if constructor is None:
         return known
     built = constructor()
-    with lock:
-        if constructors.get(name) is not constructor:
-            return workflows.get(name)  # replaced meanwhile, by another thread or by the constructor itself
-        del constructors[name]
-        workflows[name] = built
-    announce_workflow(built)
-    return built
+
+    def keep() -> None:
+        with lock:
+            # Not if it was replaced meanwhile, by another thread or by the constructor itself.
+            if constructors.get(name) is constructor:
+                workflows[name] = built
+                del constructors[name]
+
+    _change(keep, lambda runner: runner.on_workflow(built))
+    return workflows.get(name)
 
 
 def knows(name: str) -> bool:
@@ -165,6 +191,13 @@ def plan(name: str) -> list[str]:
     with lock:
         known = workflows.get(name)
     return [] if known is None else known._plan()
+
+
+def async_task_of(workflow: str) -> str | None:
+    """An async task of a workflow, in words, if it is known to have one."""
+    known = workflows.get(workflow)
+    tasks = [] if known is None else known._tasks
+    return next((f"its async task '{task.id}'" for task in tasks if task.executor == "loop"), None)
 
 
 def names() -> list[str]:
@@ -207,37 +240,38 @@ def forget_runners() -> None:
     _runners.clear()
 
 
-def announce_workflow(declared: Workflow) -> None:
-    """Tells every live runner of a workflow."""
-    for runner in _live():
-        runner.on_workflow(declared)
-
-
 def put_aside(stay: frozenset[str] | None = None) -> Callable[[], None]:
     """Starts without runners and empty, or with the triggers of these names and all workflows; what comes
-    back puts everything back, in place of what came since.
-
-    The bodies stay, as always: a run in flight may need them.
+    back puts everything back, in place of what came since; to call it again finishes what an interrupt cut
+    short, and does nothing else.
     """
-    global _runners, _aside
+    global _runners, _aside, _tasks_aside
     kept = (workflows, constructors, tasks, triggers)
     with lock:
         before: list[dict[str, Any]] = [dict(each) for each in kept]
         runners, _runners = _runners, weakref.WeakSet()
         aside, _aside = _aside, _aside | workflows.keys() | constructors.keys() | triggers.keys()
+        ids = {task.id: declared.name for declared in workflows.values() for task in declared._tasks}
+        tasks_aside, _tasks_aside = _tasks_aside, _tasks_aside | ids
         if stay is None:
             clear()
         for name in triggers.keys() - (stay or frozenset()):
             del triggers[name]
 
+    is_back = False
+
     def put_back() -> None:
-        global _runners, _aside
+        global _runners, _aside, _tasks_aside
+        nonlocal is_back
         with lock:
-            _aside = aside
+            if is_back:
+                return
+            _aside, _tasks_aside = aside, tasks_aside
             clear()
             for each, old in zip(kept, before, strict=True):
                 each.update(old)  # type: ignore[attr-defined]
             _runners = runners
+            is_back = True
 
     return put_back
 
@@ -248,13 +282,51 @@ def is_aside(name: str) -> bool:
         return name in _aside and name not in triggers and not knows(name)
 
 
+def workflow_aside(task: str) -> str | None:
+    """A workflow with a task of this id that was put aside, and with which it is known no more."""
+    with lock:
+        name = _tasks_aside.get(task)
+    return name if name is not None and is_aside(name) else None
+
+
+def is_all_aside() -> bool:
+    """Whether something was put aside, and nothing is declared beside that."""
+    with lock:
+        return bool(_aside) and not (triggers or workflows or constructors)
+
+
 def clear() -> None:
-    """Forgets everything but the bodies. For tests; runners that live keep what they know."""
+    """Forgets everything. For tests; runners that live keep what they know."""
     with lock:
         workflows.clear()
         constructors.clear()
         tasks.clear()
         triggers.clear()
+
+
+def _change(keep: Callable[[], None], tell: Callable[[LiveRunner], None]) -> None:
+    """Changes what is kept and tells every live runner, also the others if one raises or an interrupt comes
+    amidst: what is declared is known to all, or to none.
+    """
+    try:
+        keep()
+        failed = _tell(tell)
+    except BaseException:
+        # They ask what is kept, so that to be told twice does no harm.
+        _tell(tell)
+        raise
+    if failed is not None:
+        raise failed
+
+
+def _tell(tell: Callable[[LiveRunner], None]) -> Exception | None:
+    failed: Exception | None = None
+    for runner in _live():
+        try:
+            tell(runner)
+        except Exception as raised:
+            failed = failed or raised
+    return failed
 
 
 def _live() -> list[LiveRunner]:

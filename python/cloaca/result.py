@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .check import RUN_KEY_CHARS_MAX
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value, same
-from .errors import RunFailedError, TriggerError, excerpt
+from .errors import ContextError, RunFailedError, TriggerError, excerpt, typed
 from .frozen import Frozen
 from .name import is_text
 
@@ -52,9 +52,7 @@ class TriggerResult:
         if reason is None:
             return SKIP
         if not isinstance(reason, str):
-            raise TriggerError(
-                f"reason is {excerpt(reason)}, a {type(reason).__name__}; it must be a str or None"
-            )
+            raise TriggerError(f"reason is {excerpt(reason)}, {typed(reason)}; it must be a str or None")
         text = reason[:REASON_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
         return _made(fires=False, context=None, reason=text, run_key=None, run_key_ttl=None)
 
@@ -105,8 +103,15 @@ class TriggerResult:
                     f"dedup_key is {excerpt(dedup_key)} and a cursor is given; a fire with a cursor is an"
                     " event of its own, leave one out"
                 )
-        held = None if context is None else Context(context)
         text = None if cursor is None else encode_value(checked_value(cursor, "cursor", DEPTH_MAX))
+        try:
+            held = None if context is None else Context(context)
+        except ContextError as refused:
+            # Among many it has to be found.
+            which = [f"run_key {excerpt(run_key)}"] if run_key is not None else []
+            which += [f"cursor {excerpt(cursor)}"] if cursor is not None else []
+            told = f"; it is the fire with {' and '.join(which)}" if which else ""
+            raise type(refused)(f"{refused}{told}") from None
         return _made(
             fires=True,
             context=held,
@@ -154,6 +159,10 @@ class TriggerResult:
     def is_skip_result(self) -> bool:
         """Whether it skips."""
         return not self._fires
+
+    def __bool__(self) -> bool:
+        """Whether it fires, as `True` and `False` from a trigger mean."""
+        return self._fires
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -238,7 +247,7 @@ SKIP = _made(fires=False, context=None, reason=None, run_key=None, run_key_ttl=N
 
 def _checked_run_key(run_key: object, name: str = "run_key") -> str:
     if not isinstance(run_key, str):
-        raise TriggerError(f"{name} is {excerpt(run_key)}, a {type(run_key).__name__}; it must be a str")
+        raise TriggerError(f"{name} is {excerpt(run_key)}, {typed(run_key)}; it must be a str")
     if not run_key:
         raise TriggerError(f"{name} is ''; it must not be empty, because every fire would share it")
     if len(run_key) > RUN_KEY_CHARS_MAX:
@@ -301,3 +310,8 @@ class WorkflowResult(Frozen):
 
     def __repr__(self) -> str:
         return f"WorkflowResult(status={self.status}, error={self.error_message})"
+
+    def _repr_html_(self) -> str:
+        from ._notebook import result
+
+        return result(self)

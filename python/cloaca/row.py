@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator, ValuesView
     from typing import Any
 
+    from .redact import Mask
+
 
 class _Coded(str):
-    """JSON text that nobody has looked at."""
+    """JSON text that nobody has looked at, and what is hidden of it."""
 
-    __slots__ = ()
+    __slots__ = ("mask",)
+
+    mask: Mask | None
 
 
 class Row(dict[str, "Any"]):
@@ -24,14 +28,20 @@ class Row(dict[str, "Any"]):
 
     __slots__ = ()
 
-    def keep(self, key: str, text: str | None) -> None:
+    def keep(self, key: str, text: str | None, mask: Mask | None = None) -> None:
         """Takes a value as JSON text."""
-        super().__setitem__(key, None if text is None else _Coded(text))
+        if text is None:
+            super().__setitem__(key, None)
+            return
+        coded = _Coded(text)
+        coded.mask = mask
+        super().__setitem__(key, coded)
 
     def __getitem__(self, key: str) -> Any:
         value = super().__getitem__(key)
         if type(value) is _Coded:
-            value = decode_value(str(value))
+            mask, text = value.mask, str(value)
+            value = decode_value(text) if mask is None else mask.context(text)
             super().__setitem__(key, value)
         return value
 

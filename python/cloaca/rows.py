@@ -10,11 +10,25 @@ from .row import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, Literal
 
-    from .types import CronExecutionRow, Outcome, RunDetails, RunRow, TickAnswer, TriggerExecutionRow
+    from .hidden import Secrets
+    from .redact import Mask
+    from .types import (
+        CronExecutionRow,
+        GateRow,
+        GateVerdict,
+        Outcome,
+        RunDetails,
+        RunnerRow,
+        RunRow,
+        TickAnswer,
+        TriggerExecutionRow,
+    )
 
 
+_BEGINS = ("id", "workflow_name", "status", "trigger_name", "run_key", "parent_run", "parent_task")
 _ENDS = ("created_at", "started_at", "completed_at", "error_message", "error_type", "cancel_requested")
 
 
@@ -26,31 +40,52 @@ def moment(at_us: int) -> str:
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def run(row: dict[str, Any], has_context: bool = True) -> RunRow:
-    """A run of a listing."""
-    found: Any = _run(row, has_context)
+def run(
+    row: dict[str, Any],
+    has_context: bool = True,
+    mask: Mask | None = None,
+    of_run: Callable[[Mask | None, str], Secrets] | None = None,
+) -> RunRow:
+    """A run of a listing, without what is hidden of it; ``of_run`` knows what that is in its texts."""
+    found: Any = _run(row, has_context, mask)
+    if mask is not None and of_run is not None and found["error_message"] is not None:
+        _hide(found, ("error_message", "error_type"), of_run(mask, row["id"]))
     shown: RunRow = found
     return shown
 
 
-def _run(row: dict[str, Any], has_context: bool) -> Row:
-    shown = Row((name, row[name]) for name in ("id", "workflow_name", "status", "trigger_name", "run_key"))
+def _run(row: dict[str, Any], has_context: bool, mask: Mask | None) -> Row:
+    shown = Row((name, row[name]) for name in _BEGINS)
     if has_context:
-        shown.keep("context", row["context"])
+        shown.keep("context", row["context"], mask)
     for name in _ENDS:
         shown[name] = row[name]
     return shown
 
 
-def run_with_tasks(row: dict[str, Any], plan: list[str]) -> RunDetails:
+def run_with_tasks(
+    row: dict[str, Any], plan: list[str], mask: Mask | None = None, secrets: Secrets | None = None
+) -> RunDetails:
     """A run with what came out of it, and those tasks of its plan that are on no record."""
-    shown = _run(row, True)
-    shown.keep("final_context", row["final_context"])
+    shown = _run(row, True, mask)
+    shown.keep("final_context", row["final_context"], mask)
+    if secrets is not None:
+        _hide(shown, ("error_message", "error_type"), secrets)
+        for task in row["tasks"]:
+            _hide(task, ("error", "error_type"), secrets)
+            for attempt in task["tries"]:
+                _hide(attempt, ("error", "error_type", "traceback"), secrets)
     known = {task["id"] for task in row["tasks"]}
     shown["tasks"] = row["tasks"] + [_to_come(task_id) for task_id in plan if task_id not in known]
+    shown["children"] = row["children"]
     found: Any = shown
     details: RunDetails = found
     return details
+
+
+def _hide(texts: dict[str, Any], names: tuple[str, ...], secrets: Secrets) -> None:
+    for name in names:
+        texts[name] = secrets.hide_maybe(texts[name])
 
 
 def _to_come(task_id: str) -> dict[str, Any]:
@@ -63,12 +98,13 @@ def _to_come(task_id: str) -> dict[str, Any]:
         "started_at": None,
         "completed_at": None,
         "waits_until": None,
+        "overdue_since": None,
         "tries": [],
     }
 
 
 def cron_execution(schedule_id: str, row: dict[str, Any]) -> CronExecutionRow:
-    """A run as one of a cron's slots."""
+    """A run as one of a cron's moments."""
     return {
         "id": row["id"],
         "schedule_id": schedule_id,
@@ -78,6 +114,38 @@ def cron_execution(schedule_id: str, row: dict[str, Any]) -> CronExecutionRow:
         "workflow_execution_id": row["id"],
         "created_at": row["created_at"],
         "updated_at": row["completed_at"] or row["created_at"],
+    }
+
+
+def runs_held(backlog: list[dict[str, Any]]) -> dict[int | None, int]:
+    """How many runs are in whose hands."""
+    held: dict[int | None, int] = {}
+    for row in backlog:
+        held[row["owner"]] = held.get(row["owner"], 0) + row["pending"] + row["running"]
+    return held
+
+
+def living(owners: list[dict[str, Any]]) -> set[int]:
+    """The numbers of the runners that live and work; who only asks others for that is none of them."""
+    found = (row for row in owners if row["left_at"] is None and not row["is_dead"])
+    return {row["number"] for row in found if row["works"]}
+
+
+def runner(row: dict[str, Any], held: dict[int | None, int]) -> RunnerRow:
+    """A runner of the store."""
+    state: Literal["living", "dead", "left"] = "dead" if row["is_dead"] else "living"
+    return {
+        "number": row["number"],
+        "state": state if row["left_at"] is None else "left",
+        "works": row["works"],
+        "host": row["host"],
+        "pid": row["pid"],
+        "version": row["version"],
+        "joined_at": row["joined_at"],
+        "seen_at": row["seen_at"],
+        "left_at": row["left_at"],
+        "runs": held.get(row["number"], 0),
+        "last_hour": row["counts"],
     }
 
 
@@ -92,6 +160,11 @@ def trigger_execution(schedule_id: str, row: dict[str, Any]) -> TriggerExecution
         "completed_at": row["completed_at"],
         "created_at": row["created_at"],
     }
+
+
+def gate(verdict: GateVerdict, run: str | None, reason: str) -> GateRow:
+    """What the gate would do with a fire."""
+    return {"verdict": verdict, "run": run, "reason": reason or None}
 
 
 def tick(ruling: Any) -> TickAnswer:

@@ -5,7 +5,7 @@ and checks them; the core evaluates. Invariant: a rule that left here is plain d
 from __future__ import annotations
 
 from .context import checked_value
-from .errors import ContextError, WorkflowError, excerpt
+from .errors import ContextError, WorkflowError, excerpt, typed
 from .name import is_text
 from .near import hint
 
@@ -127,7 +127,7 @@ def check(rule: object, argument: str) -> Rule:
             is wrong.
     """
     if not isinstance(rule, dict):
-        raise WorkflowError(f"{argument} is {excerpt(rule)}, a {type(rule).__name__}; {_BUILD}")
+        raise WorkflowError(f"{argument} is {excerpt(rule)}, {typed(rule)}; {_BUILD}")
     try:
         return _checked(rule, DEPTH_MAX)
     except WorkflowError as error:
@@ -144,7 +144,7 @@ def tasks_named(rule: Rule) -> Iterator[str]:
 
 def _checked(rule: object, room: int) -> Rule:
     if not isinstance(rule, dict):
-        raise WorkflowError(f"trigger rule {excerpt(rule)} is a {type(rule).__name__}; {_BUILD}")
+        raise WorkflowError(f"trigger rule {excerpt(rule)} is {typed(rule)}; {_BUILD}")
     kind = rule.get("type")
     fields = _FIELDS.get(kind) if isinstance(kind, str) else None
     if fields is None or not isinstance(kind, str):
@@ -206,8 +206,10 @@ def _operator(operator: object) -> str:
 
 
 def _checked_text(value: object, argument: str) -> str:
+    if callable(value) and (name := getattr(value, "__name__", None)):
+        raise WorkflowError(f"{argument} is a function; give the id of its task, {excerpt(name)}")
     if not isinstance(value, str) or not value or not is_text(value):
         raise WorkflowError(
-            f"{argument} is {excerpt(value)}, a {type(value).__name__}; it must be a str that isn't empty"
+            f"{argument} is {excerpt(value)}, {typed(value)}; it must be a str that isn't empty"
         )
     return str(value)

@@ -6,23 +6,34 @@ Decides nothing. Invariant: a final result, once known, stays.
 from __future__ import annotations
 
 import contextlib
+import logging
 from time import monotonic
 
-from . import attempt, check
+from . import attempt, check, registry
+from .apart import apart
 from .context import Context, decode_value
 from .errors import RunnerError, WorkflowError
+from .permit import waiting
 from .result import WorkflowResult
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
     from typing import Any
 
     from ._cloaca import Watch
     from ._runs import Runs
+    from .redact import Redactor
     from .types import RunStatus
 
+RUN_KEY_TTL = "30d"
+"""How long the run key of a submit holds, unless said otherwise."""
 LOOK_SECONDS = 0.05
 """Between two looks at a run that another runner drives."""
+SAID_SECONDS = 60.0
+"""Who waits at a client hears so often in the log what for."""
+
+_log = logging.getLogger("cloaca")
 
 
 class Run:
@@ -32,12 +43,14 @@ class Run:
         id (str): the run's id.
     """
 
-    __slots__ = ("_result", "_runner", "_watch", "id")
+    __slots__ = ("_is_called", "_result", "_runner", "_watch", "id")
 
     id: str
 
-    def __init__(self, runner: Runs, run_id: str, watch: Watch | None) -> None:
+    def __init__(self, runner: Runs, run_id: str, watch: Watch | None, is_called: bool = False) -> None:
         self._runner = runner
+        # Whether a task has called it, which waits for it in vain once it is to end itself.
+        self._is_called = is_called
         self._watch = watch
         self._result: WorkflowResult | None = None
         self.id = run_id
@@ -55,7 +68,7 @@ class Run:
             # A runner that lost sight of it has no say; the store has.
             with contextlib.suppress(RunnerError):
                 ended = self._watch.wait(0.0)
-                self._result = None if ended is None else result_of(ended)
+                self._result = None if ended is None else result_of(ended, self.id, self._runner._redactor)
         if self._result is not None:
             return self._result.status
         row = self._runner._open().runs.run(self.id)
@@ -63,30 +76,97 @@ class Run:
             raise self._unknown()
         return str(row["status"])
 
-    def result(self, timeout: float | None = None) -> WorkflowResult:
+    def result(self, timeout: float | None = None, *, progress: bool = False) -> WorkflowResult:
         """Waits until the run is final.
+
+        A task or callback of the same runner gives its place to others while it waits, and its own time-out
+        stands still; when the runner shuts down meanwhile, its body ends here and is called anew by the next.
 
         Args:
             timeout (float | None): seconds to wait; `None` waits for ever.
+            progress (bool): show meanwhile how far it is, as `watch` does.
 
         Raises:
             TimeoutError: it is not final in time.
             RunnerError: (a `RuntimeError`) the runner shuts down first; the run goes on with the next one.
             WorkflowError: (a `ValueError`) the run is not kept any more.
         """
+        if self._result is None and self._runner._crew.on_loop() is not None and not self._is_over():
+            row = self._runner._open().runs.run(self.id)
+            waits_for = None if row is None else registry.async_task_of(row["workflow_name"])
+            self._runner._blocks("result()", "run", waits_for=waits_for)
+        return self._result_within(timeout, progress=check.flag(progress, "progress"))
+
+    def watch(self, timeout: float | None = None) -> WorkflowResult:
+        """Shows how far the run is until it is final, whoever drives it, and returns its result.
+
+        In a notebook the cell shows the run's tasks and timeline, live. On a terminal it is a line on
+        standard error that is drawn over itself; its last state stays. Where nobody would see it nothing is
+        shown.
+
+        Args:
+            timeout (float | None): seconds to wait; `None` waits for ever.
+
+        Raises:
+            What `result` raises.
+        """
+        return self.result(timeout, progress=True)
+
+    def _is_over(self) -> bool:
+        return self._watch is not None and self._watch.wait(0.0) is not None
+
+    def _result_within(self, timeout: float | None, *, progress: bool = False) -> WorkflowResult:
         if self._result is None:
             limit = self._runner._patience(None if timeout is None else check.seconds(timeout, "timeout"))
             # A final result that this runner drove to its end outlives the runner.
             engine = self._runner._open() if self._watch is None else self._runner._engine
-            ended = self._wait(engine, limit)
+            ended = self._wait_shown(engine, limit) if progress else self._wait(engine, limit)
             if ended is None:
                 waited = "" if timeout is None else f" after {timeout} s"
                 raise TimeoutError(f"run {self.id} is not final{waited}{self._runner._way_out}")
             self._result = ended
         return self._result
 
+    async def wait(self, timeout: float | None = None) -> WorkflowResult:
+        """Like `result`, without blocking the event loop; `await run` is the same without `timeout`.
+
+        Whoever is cancelled while he waits leaves the run alone. Ten thousand may wait: each is a future and
+        no thread, whoever drives the run.
+        """
+        limit = None if timeout is None else check.seconds(timeout, "timeout")
+        if self._result is None and (self._watch is None or not self._runner._uses_program_loop):
+            # It was over when it was asked for, or a call that waits moves the clock.
+            return await apart("wait", lambda: self._result_within(timeout))
+        if self._result is None:
+            assert self._watch is not None, "it is watched"
+            ended = await self._ended(self._watch, limit)
+            if ended is None:
+                raise TimeoutError(f"run {self.id} is not final after {timeout} s")
+            self._result = result_of(ended, self.id, self._runner._redactor)
+        return self._result
+
+    async def _ended(self, watch: Watch, limit: float | None) -> Any:
+        try:
+            return await self._runner._crew.awaiter().wait(watch, limit)
+        except BaseException:
+            if self._is_called and (body := attempt.body(self._runner._engine)) is not None:
+                loop = body.loop
+                # Not when the runner ends: then both go on with the next one.
+                if loop is not None and loop.is_told(body.job) and not loop.is_sent_home():
+                    self._runner._crew.begin("cancel", self._abandon)
+            raise
+
+    def _abandon(self) -> None:
+        # Whoever shuts down meanwhile leaves it to the next runner, as any other.
+        with contextlib.suppress(RunnerError, WorkflowError):
+            self.cancel()
+
+    def __await__(self) -> Generator[Any, Any, WorkflowResult]:
+        return self.wait().__await__()
+
     def cancel(self) -> None:
-        """Asks for its end: no further task starts, a running one may finish."""
+        """Asks for its end, and those of the runs that its tasks have started: no further task starts, a
+        running one may finish."""
         self._runner.cancel(self.id)
 
     def why(self) -> str:
@@ -101,32 +181,84 @@ class Run:
     def __repr__(self) -> str:
         return f"Run(id={self.id!r})"
 
-    def _wait(self, engine: Any, limit: float | None) -> WorkflowResult | None:
+    def _repr_html_(self) -> str:
+        from ._notebook import run
+
+        return run(self)
+
+    def _wait_shown(self, engine: Any, limit: float | None) -> WorkflowResult | None:
+        from . import progress
+
         deadline = None if limit is None else monotonic() + limit
-        is_body = attempt.current(engine) is not None
+        with progress.of(self) as shown:
+            while True:
+                shown.show()
+                left = None if deadline is None else max(0.0, deadline - monotonic())
+                pause = progress.LOOK_SECONDS if left is None else min(left, progress.LOOK_SECONDS)
+                if (ended := self._wait(engine, pause)) is not None or left == 0.0:
+                    return ended
+
+    def _wait(self, engine: Any, limit: float | None) -> WorkflowResult | None:
+        body = attempt.body(engine)
         if self._runner._crew.is_keeper():
             # A handler of the log, or a `__del__` that the collector calls there: who would start the worker?
             raise RunnerError(
                 f"run {self.id} cannot be waited for on the thread that starts the runner's others, where "
                 "the log is written; wait on another thread"
             )
+        if body is None:
+            return self._wait_here(engine, limit, None)
+        # Who finds the end, or only looks, gives nothing back.
+        if (found := self._wait_here(engine, 0.0, body)) is not None or limit == 0.0:
+            return found
+        with waiting(body, self._watch) as wait:
+            found = self._wait_here(engine, limit, body, lambda: self._heed(wait))
+            if found is not None and self._is_called and found.status == "Cancelled":
+                # It may have been cancelled with the one that called it.
+                self._heed(wait)
+            return found
+
+    def _heed(self, wait: waiting) -> None:
+        try:
+            wait.look()
+        except RunnerError:
+            if self._is_called:
+                self._abandon()
+            raise
+
+    def _wait_here(
+        self,
+        engine: Any,
+        limit: float | None,
+        body: attempt.inside | None,
+        look: Callable[[], None] | None = None,
+    ) -> WorkflowResult | None:
+        deadline = None if limit is None else monotonic() + limit
+        said_at = monotonic()
         while True:
             left = None if deadline is None else max(0.0, deadline - monotonic())
             # A body that waits for a run goes home when its runner closes, and waits in slices for that.
-            pause = left if not is_body else LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)
+            pause = left if body is None else LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)
+            if not self._runner._works:
+                pause = SAID_SECONDS if pause is None else min(pause, SAID_SECONDS)
             if self._watch is not None:
                 ended = self._watch.wait(pause)
-                found = None if ended is None else result_of(ended)
+                found = None if ended is None else result_of(ended, self.id, self._runner._redactor)
             else:
                 found = self._look(engine)
                 pause = LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)
             if found is not None or left == 0.0:
                 return found
             is_closing = engine.wait_closing(pause if self._watch is None else 0.0)
-            if is_closing and is_body:
+            if is_closing and body is not None:
                 raise attempt.Interrupted
             if is_closing and self._watch is None:
                 raise RunnerError(f"run {self.id} had not ended when the runner shut down")
+            if look is not None:
+                look()
+            if not self._runner._works and monotonic() - said_at >= SAID_SECONDS:
+                said_at = monotonic()
+                _log.info("still waiting: %s", self.why())
 
     def _look(self, engine: Any) -> WorkflowResult | None:
         row = engine.runs.run(self.id)
@@ -135,21 +267,20 @@ class Run:
         if row["completed_at"] is None:
             return None
         final = row["final_context"]
-        return WorkflowResult(
-            status=row["status"],
-            start_time=row["created_at"],
-            end_time=row["completed_at"],
-            final_context=Context() if final is None else Context._wrap(decode_value(final)),
-            error_message=row["error_message"],
-        )
+        ended = row["status"], row["created_at"], row["completed_at"], final or "{}", row["error_message"]
+        return result_of(ended, self.id, self._runner._redactor)
 
     def _unknown(self) -> WorkflowError:
         return WorkflowError(f"run {self.id} is not kept any more; list_runs() shows those that are")
 
 
-def result_of(ended: tuple[RunStatus, str, str, str, str | None]) -> WorkflowResult:
-    """A run's end as the engine tells it."""
+def result_of(
+    ended: tuple[RunStatus, str, str, str, str | None], run_id: str, redactor: Redactor
+) -> WorkflowResult:
+    """A run's end as the engine tells it; what its error says is for people, who see no more elsewhere."""
     status, started, finished, context, error = ended
+    if error is not None:
+        error = redactor.of_result(run_id, context).hide(error)
     return WorkflowResult(
         status=status,
         start_time=started,

@@ -7,16 +7,19 @@ Invariant: a runner that was shut down refuses every call but `shutdown`.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import logging
 import os
 import threading
 from time import monotonic
 
-from . import _guard, attempt, check, living, registry
+from . import _guard, attempt, check, living, place, registry, rows
+from . import redact as redaction
+from ._awaited import SHUTDOWN_SECONDS, Awaited
 from ._crons import Crons
+from ._cursors import Cursors
 from ._runs import Runs
 from ._triggers import Triggers
+from .apart import apart, checked_loop, running_loop
 from .chosen import EVERYTHING, chosen
 from .config import DefaultRunnerConfig, checked_config, microseconds
 from .errors import (
@@ -26,27 +29,37 @@ from .errors import (
     StoreError,
     excerpt,
 )
+from .listed import Listed
 from .near import refuse_keywords
+from .places import Places, refuse_in_pool
+from .rescue import left_beside
+from .served import Served, checked_work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Never, Self, Unpack
 
+    from ._cloaca import Engine
     from .chosen import Chosen, TriggerRefs, WorkflowRefs
     from .config import Fields
-    from .types import Durability, Stats
+    from .types import Durability, Executors, Redact, RunnerRow, Stats
 
-_KEYWORDS = ("triggers", "workflows", "paused")
-SHUTDOWN_SECONDS = 30.0
-"""How long `shutdown` waits for running tasks by default."""
+_KEYWORDS = ("triggers", "workflows", "paused", "work", "executors", "redact", "loop")
+RUNNERS_MAX = 1000
+"""So many runners are looked at, and of so many runs it is counted whose they are."""
+BACKLOG_RUNS = 10_000
+HOUR_US = 3_600_000_000
+OVERDUE_PER_TASK = 4
+"""By default so many overdue bodies may run on for each task that runs at once."""
 JOIN_SECONDS = 1.0
 """How long `shutdown` waits for its threads once they have nothing to do."""
 _ENDED = "the runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
 
 
-class DefaultRunner(Runs, Crons, Triggers):
+class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
     """Polls every registered trigger and runs workflows, over one store.
 
     Args:
@@ -60,14 +73,38 @@ class DefaultRunner(Runs, Crons, Triggers):
         paused (bool): open the store and do nothing of itself: poll nothing, run no cron, take over no run,
             delete nothing old, until `resume`. To look at a copy, a restored one say, and to switch off what
             it should not do.
+        work (bool): poll and run triggers, crons and workflows. A runner with `work=False` is a client: it
+            submits, waits, lists, cancels and retries, and leaves the work to the other runners of the store,
+            in this process or others. It needs no declarations: `submit` takes every workflow that a living
+            runner declares, or that the store has runs or schedules of, and warns once of one that no living
+            runner declares.
+        executors (Mapping[str, Executor | Callable] | None): where the bodies of `@task(executor=...)` run:
+            by name a `concurrent.futures.Executor`, such as a `cloaca.ProcessExecutor`, or a function that
+            makes one, which is called now and whenever one has broken. As many bodies run there at once as it
+            has workers, apart from `max_concurrent_tasks`; where it does not tell, as many as that. What a
+            function made ends with the runner, and so does what nobody else refers to.
+        loop (AbstractEventLoop | None): the event loop that `async def` triggers, tasks, callbacks and
+            conditions run on. By default `async with DefaultRunner(...)` has them run on the loop that it
+            stands on, and any other runner on one that all runners of the process share, on a thread of its
+            own.
+        redact (Iterable[str] | Callable | None): what listings, messages, logs and tracebacks hide of
+            contexts: the values of these keys, at any depth, whatever their case; or what a function of
+            `(path, value)` shows in a value's place, called with a path of keys and places, from outside in.
+            The store keeps keys and holds every program on it to them, until `unredact`. Of a function it
+            keeps that there is one: other processes then show no contexts. Bodies, `final_context`, `query`
+            and `export` have the values themselves, and `unmasked=True` shows them.
         fields: settings by name, those of `DefaultRunnerConfig`: `DefaultRunner("app.db",
             max_concurrent_tasks=8, durability="normal")`.
 
     Raises:
         ValueError: the URL has none of these forms, or a setting makes no sense; the message names it.
-        ValueError: one of `triggers` or `workflows` is not declared.
+        ValueError: one of `triggers` or `workflows` is not declared, or `redact` holds what is no key; or
+            with `work=False` there is something that only a runner at work has.
+        ValueError: a task runs in an executor that the runner does not have.
         TypeError: an unknown setting, or a second argument that has no name.
         StoreError: (a `RuntimeError`) the store cannot be opened, or was made by a newer version.
+        RunnerError: (a `RuntimeError`) a function of `executors` raised, or this is the process of a pool,
+            which imports the program that made it.
     """
 
     _hear: Callable[[tuple[str | None, BaseException]], None] | None = None
@@ -80,6 +117,10 @@ class DefaultRunner(Runs, Crons, Triggers):
         triggers: TriggerRefs | None = None,
         workflows: WorkflowRefs | None = None,
         paused: bool = False,
+        work: bool = True,
+        executors: Executors | None = None,
+        redact: Redact | None = None,
+        loop: AbstractEventLoop | None = None,
         **fields: Unpack[Fields],
     ) -> None:
         if others:
@@ -91,7 +132,53 @@ class DefaultRunner(Runs, Crons, Triggers):
         refuse_keywords("DefaultRunner", fields, (*DefaultRunnerConfig.__slots__, *_KEYWORDS))
         config = DefaultRunnerConfig(**fields)
         bound, quiet = chosen(triggers, workflows), check.flag(paused, "paused")
-        self._start(database_url, config, chosen=bound, paused=quiet)
+        asked = checked_loop(loop)
+        self._start(
+            database_url,
+            config,
+            chosen=bound,
+            paused=quiet,
+            works=checked_work(work, triggers, workflows, quiet, executors),
+            executors=executors,
+            redact=redact,
+            loop=asked,
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        database_url: str | os.PathLike[Any],
+        *,
+        triggers: TriggerRefs | None = None,
+        workflows: WorkflowRefs | None = None,
+        paused: bool = False,
+        work: bool = True,
+        executors: Executors | None = None,
+        redact: Redact | None = None,
+        **fields: Unpack[Fields],
+    ) -> Self:
+        """A runner whose async bodies run on the event loop that awaits this, and that is opened without
+        holding that up. Takes and raises what `DefaultRunner` does; shut it down by `await
+        runner.shutdown_async()`.
+        """
+        loop = running_loop()
+
+        def opened() -> Any:
+            return cls(
+                database_url,
+                triggers=triggers,
+                workflows=workflows,
+                paused=paused,
+                work=work,
+                executors=executors,
+                redact=redact,
+                loop=loop,
+                **fields,
+            )
+
+        with place.seen_from_here():
+            runner: Self = await apart("open", opened, lambda runner: runner.shutdown(0.0))
+        return runner
 
     @classmethod
     def with_config(
@@ -103,6 +190,10 @@ class DefaultRunner(Runs, Crons, Triggers):
         triggers: TriggerRefs | None = None,
         workflows: WorkflowRefs | None = None,
         paused: bool = False,
+        work: bool = True,
+        executors: Executors | None = None,
+        redact: Redact | None = None,
+        loop: AbstractEventLoop | None = None,
     ) -> Self:
         """A runner with other settings than the defaults.
 
@@ -110,7 +201,7 @@ class DefaultRunner(Runs, Crons, Triggers):
             config (DefaultRunnerConfig): the settings; a copy is kept.
             durability (Durability | None): `"full"` keeps what is committed through power loss, `"normal"`
             through process death.
-            triggers, workflows, paused: as `DefaultRunner` takes them.
+            triggers, workflows, paused, work, executors, redact, loop: as `DefaultRunner` takes them.
 
         Raises:
             TypeError: `config` is no `DefaultRunnerConfig`. Otherwise what `DefaultRunner` raises.
@@ -119,7 +210,18 @@ class DefaultRunner(Runs, Crons, Triggers):
             raise ArgumentTypeError("config is None; it must be a DefaultRunnerConfig")
         runner = cls.__new__(cls)
         bound, quiet = chosen(triggers, workflows), check.flag(paused, "paused")
-        runner._start(database_url, checked_config(config), durability, chosen=bound, paused=quiet)
+        asked = checked_loop(loop)
+        runner._start(
+            database_url,
+            checked_config(config),
+            durability,
+            chosen=bound,
+            paused=quiet,
+            works=checked_work(work, triggers, workflows, quiet, executors),
+            executors=executors,
+            redact=redact,
+            loop=asked,
+        )
         return runner
 
     @classmethod
@@ -154,6 +256,10 @@ class DefaultRunner(Runs, Crons, Triggers):
         start_us: int | None = None,
         chosen: Chosen = EVERYTHING,
         paused: bool = False,
+        works: bool = True,
+        executors: Executors | None = None,
+        redact: Redact | None = None,
+        loop: AbstractEventLoop | None = None,
     ) -> None:
         from ._cloaca import Engine
         from .crew import Crew
@@ -162,36 +268,43 @@ class DefaultRunner(Runs, Crons, Triggers):
         durability = durability if durability is not None else config.durability
         if durability not in (None, "full", "normal"):
             raise ArgumentError(f"durability is {excerpt(durability)}; it must be 'full', 'normal' or None")
+        url = check.url(url)
+        asked = redaction.checked(redact)
+        refuse_in_pool()
+        places = Places(executors)
         self._closed = False
+        self._has_waited = False
         self._paused = paused
+        self._works = works
         self._config = config
         self._resuming = threading.Lock()
         self._pid = os.getpid()
         before = _guard.descriptors()
-        self._engine = Engine.open(
-            check.url(url),
-            durability=durability,
-            slots=config.max_concurrent_tasks,
-            pollers=config.max_pollers,
-            task_timeout=float(config.task_timeout_seconds),
-            workflow_timeout=float(config.workflow_timeout_seconds),
-            interruptions_max=config.interruptions_max,
-            crons=config.enable_cron_scheduling,
-            catchup_max=config.cron_max_catchup_executions,
-            recovery=config.enable_recovery,
-            context_bytes_max=config.context_bytes_max,
-            ticks_retention=microseconds(config, "ticks_retention") or 0,
-            ticks_max=config.ticks_max,
-            retention=microseconds(config, "retention"),
-            resolution=microseconds(config, "timer_resolution"),
-            start=start_us,
-        )
-        self._crew = Crew(self._engine, self._hear)
-        self._declarations = Declarations(self._engine, self._crew, chosen)
+        try:
+            self._engine = self._opened(Engine, url, config, durability, start_us, places)
+            try:
+                self._redactor = redaction.Redactor(self._engine.store, asked)
+            except BaseException:
+                self._engine.close(0.0)
+                raise
+        except BaseException:
+            places.let_go()
+            raise
+        self._crew = Crew(self._engine, self._redactor, config.max_concurrent_tasks, self._hear, places)
+        if loop is not None:
+            self._crew.use_loop(loop)
+        elif self._uses_program_loop and (running := running_loop()) is not None:
+            # `async with` may follow, and say that it is this one.
+            self._crew.leave_loop_open()
+            running.call_soon(self._crew.decide_loop)
+        self._declarations = Declarations(self._engine, self._crew, chosen, self._executors(places))
+        self._served = Served(self._engine)
         try:
             if (path := self._engine.path) is not None:
                 _guard.watch(os.fspath(path), self._crew, before)
-            self._crew.open()
+                if (told := left_beside(os.fspath(path))) is not None:
+                    self._crew.warn("; ".join(told))
+            self._crew.open(config.place_deaths_max)
             living.enter(self)
             if not paused:
                 self._begin()
@@ -200,12 +313,54 @@ class DefaultRunner(Runs, Crons, Triggers):
             self.shutdown(0.0)
             raise
 
+    def _opened(
+        self,
+        engine: type[Engine],
+        url: str,
+        config: DefaultRunnerConfig,
+        durability: Durability | None,
+        start_us: int | None,
+        places: Places,
+    ) -> Engine:
+        return engine.open(
+            url,
+            durability=durability,
+            permits=[
+                config.max_concurrent_tasks,
+                config.max_async_tasks,
+                *places.permits(config.max_concurrent_tasks),
+            ],
+            pollers=config.max_pollers,
+            task_timeout=float(config.task_timeout_seconds),
+            workflow_timeout=float(config.workflow_timeout_seconds),
+            timeout_grace=float(config.timeout_grace_seconds),
+            overdue_max=config.overdue_max or OVERDUE_PER_TASK * config.max_concurrent_tasks,
+            interruptions_max=config.interruptions_max,
+            crons=config.enable_cron_scheduling and self._works,
+            catchup_max=config.cron_max_catchup_executions,
+            recovery=config.enable_recovery,
+            context_bytes_max=config.context_bytes_max,
+            ticks_retention=microseconds(config, "ticks_retention") or 0,
+            ticks_max=config.ticks_max,
+            retention=microseconds(config, "retention"),
+            resolution=microseconds(config, "timer_resolution"),
+            work=self._works,
+            start=start_us,
+        )
+
+    def _executors(self, places: Places) -> Mapping[str, int]:
+        return places.numbers
+
     def _open(self) -> Any:
         if self._closed and self._pid == os.getpid():
             raise RunnerError("the runner is shut down; make a new DefaultRunner")
+        self._crew.decide_loop()
         return self._engine
 
     def _begin(self) -> None:
+        if not self._works:
+            self._engine.ready()
+            return
         registry.attach(self._declarations)
         self._engine.ready()
         self._declarations.ready()
@@ -215,6 +370,15 @@ class DefaultRunner(Runs, Crons, Triggers):
         engine = self._open()
         if self._paused:
             raise RunnerError("the runner is paused, and starts nothing; call resume() first")
+        return engine
+
+    def _at_work(self, call: str) -> Any:
+        """The engine of a runner that polls and runs."""
+        engine = self._working()
+        if not self._works:
+            raise RunnerError(
+                f"this runner polls and runs nothing (work=False); call {call}() in a program that does"
+            )
         return engine
 
     def resume(self) -> None:
@@ -235,9 +399,58 @@ class DefaultRunner(Runs, Crons, Triggers):
             self._resuming.release()
 
     def stats(self) -> Stats:
-        """Counts since the runner was made."""
+        """Counts since the runner was made; `stopped` is whether it has stopped by itself, because the store
+        takes nothing any more: the log says why."""
         counts: Stats = self._open().stats()
+        counts["stopped"] = self._has_stopped()
         return counts
+
+    def list_runners(self, *, left: bool = False) -> Listed[RunnerRow]:
+        """The runners of this store, the newest first, this one among them, as dicts with `number state works
+        host pid version joined_at seen_at left_at runs last_hour`.
+
+        - `number` (int): by which the store knows it, as in `tries` and in `polled_by`.
+        - `state` (str): `living`; `dead`, its process died and no other runner has noticed yet; `left`.
+        - `works` (bool): whether it polls and runs anything, and is no client, made with `work=False`.
+        - `host`, `version` (str | None), `pid` (int | None): the machine, the process on it, and the library
+          in that, where they are known.
+        - `joined_at`, `seen_at`, `left_at` (str | None): when it came, when it last said that it lives, which
+          it does every 5 seconds and for the first time after 10, and when it left.
+        - `runs` (int): so many runs that are not over are in its hands, counted among the oldest 10,000.
+        - `last_hour` (dict): what it did then: `polls fires errors runs_started runs_completed runs_failed
+          runs_cancelled`. It is written once a minute, and when the runner leaves.
+
+        Args:
+            left (bool): also those of the last hundred that left, behind the others.
+        """
+        engine = self._open()
+        shows_left = check.flag(left, "left")
+        held = rows.runs_held(engine.store.backlog(BACKLOG_RUNS))
+        found = engine.store.owners(RUNNERS_MAX, engine.now() - HOUR_US)
+        shown = (rows.runner(row, held) for row in found if shows_left or row["left_at"] is None)
+        return Listed(shown, "RunnerRow")
+
+    def _has_stopped(self) -> bool:
+        return not self._closed and bool(self._open().wait_closing(0.0))
+
+    @property
+    def redacted(self) -> list[str]:
+        """The keys that the store keeps to be hidden, whichever program named them."""
+        self._open()
+        return self._redactor.keys()
+
+    def unredact(self, key: str | None = None) -> None:
+        """Takes back that the values of a key are hidden, for every program on the store, until one that
+        names it in `redact=` starts again. Without a key, everything that the store keeps of `redact=`, also
+        that a function decides; a function of a living runner goes on in its process.
+
+        Raises:
+            ArgumentError: (a `ValueError`) the values of that key are not hidden.
+        """
+        self._open()
+        if not self._redactor.take_back(None if key is None else check.text(key, "key")) and key is not None:
+            known = ", ".join(map(excerpt, self._redactor.keys()[:10])) or "none"
+            raise ArgumentError(f"the values of key {excerpt(key)} are not hidden; those of {known} are")
 
     def query(self, sql: str, params: Sequence[object] = ()) -> list[dict[str, Any]]:
         """Runs one read-only SQL statement on the runner's own store; rows as dicts.
@@ -293,23 +506,24 @@ class DefaultRunner(Runs, Crons, Triggers):
             finally:
                 stop.is_heard = True
                 try:
-                    self._say_who_is_waited_for(limit)
+                    self._say_who_is_waited_for(limit, "another signal")
                     self.shutdown(limit)
                 except KeyboardInterrupt:
                     self.shutdown(0.0)
 
-    def _say_who_is_waited_for(self, limit: float) -> None:
-        if running := self._crew.running():
-            text = "shutting down; waiting at most %g s for %s; another signal ends that at once"
+    def _say_who_is_waited_for(self, limit: float, ends_it: str) -> None:
+        if limit > 0.0 and (running := self._crew.running()):
+            text = "shutting down; waiting at most %g s for %s; %s ends that at once"
             # Not `say`: that would take another signal, which ends the wait, for a fault of the log.
             with contextlib.suppress(Exception):
-                logging.getLogger("cloaca").info(text, limit, ", ".join(running))
+                logging.getLogger("cloaca").info(text, limit, ", ".join(running), ends_it)
 
     def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None:
         """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine:
         a second call finishes what the first one began, also if an interrupt cut that short.
 
-        A task or a trigger may call it; it is not waited for.
+        A task or a trigger may call it; it is not waited for. The end of a `with` or `async with` block calls
+        it, and waits no more where a call within the block has waited.
 
         Args:
             timeout (float): seconds for running tasks; what is not done then is resumed by the next runner.
@@ -321,18 +535,28 @@ class DefaultRunner(Runs, Crons, Triggers):
         self._closed = True
         self._declarations.close()
         body = attempt.current(self._engine)
+        self._crew.look_at_loop()
+        loop = self._crew.on_loop()
+        if loop is not None and loop.has_bodies(None if body is None else body[0]):
+            # They cannot end before this returns: what is cut off is resumed by the next runner.
+            limit = 0.0
         try:
             if body is None:
                 self._engine.close(limit)
             else:
                 self._engine.close(limit, body[0], body[0] is None)
         finally:
+            # Nobody waits for what still runs there; the next runner makes those attempts anew.
+            self._crew.places.close(wait=body is None)
             # Each may be done again, so that whoever is interrupted here can call again.
             living.leave(self)
+            self._redactor.close()
             _guard.unwatch_closed()
+        self._crew.close_loop()
         # Not after an interrupt: that is heard at once.
         left = max(0.0, until - monotonic())
         self._crew.join(min(left, JOIN_SECONDS) if body is None else 0.0)
+        self._has_waited |= body is None
 
     def __enter__(self) -> Self:
         return self
@@ -340,42 +564,25 @@ class DefaultRunner(Runs, Crons, Triggers):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.shutdown()
+        self.shutdown(self._shutdown_seconds())
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._shutdown_apart()
-
-    async def _shutdown_apart(self) -> None:
-        """Shuts down on a thread of its own: those of the loop may all wait for what only this ends."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        context = contextvars.copy_context()
-
-        def end() -> None:
-            error = None
-            try:
-                context.run(self.shutdown)
-            except BaseException as raised:
-                error = raised
-            # Nobody waits in a loop that was closed meanwhile.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(tell, error)
-
-        def tell(error: BaseException | None) -> None:
-            if not ended.done():
-                ended.set_result(error)
-
-        threading.Thread(target=end, name="cloaca-shutdown").start()
-        if (error := await ended) is not None:
-            raise error
+    def _shutdown_seconds(self) -> float:
+        """How long the end of a block waits: not again, if somebody has. Says for whom."""
+        limit = 0.0 if self._has_waited else SHUTDOWN_SECONDS
+        try:
+            self._say_who_is_waited_for(limit, "Ctrl-C")
+        except BaseException:
+            # An interrupt that met the line in the log ends the wait, and not the shutdown.
+            self.shutdown(0.0)
+            raise
+        return limit
 
     def __repr__(self) -> str:
-        state = "shut down" if self._closed else "paused" if self._paused else "open"
+        state = "paused" if self._paused else "open" if self._works else "client"
+        state = "shut down" if self._closed else state
         return f"DefaultRunner({state})"
+
+    def _repr_html_(self) -> str:
+        from ._notebook import runner
+
+        return runner(self)

@@ -12,6 +12,7 @@ from .check import checked_callback
 from .errors import WorkflowError, excerpt
 from .name import checked_name
 from .near import refuse_keywords
+from .places import BUILT_IN
 from .policy import (
     DEFAULT,
     BackoffStrategy,
@@ -51,17 +52,19 @@ class TaskDefinition:
     """One task as declared: its function, its edges, and what happens when it fails."""
 
     __slots__ = (
-        "body",
         "dependencies",
+        "executor",
         "function",
         "id",
         "is_async",
         "on_failure",
         "on_interrupt",
         "on_success",
+        "replaces",
         "retry",
         "rule",
         "takes_handle",
+        "timeout_us",
     )
 
     def __init__(
@@ -77,6 +80,8 @@ class TaskDefinition:
         rule: dict[str, Any] | None,
         takes_handle: bool,
         is_async: bool,
+        timeout_us: int | None = None,
+        executor: str | None = None,
     ) -> None:
         self.id = id
         self.function = function
@@ -88,8 +93,11 @@ class TaskDefinition:
         self.rule = rule
         self.takes_handle = takes_handle
         self.is_async = is_async
-        self.body = 0
-        """The key in `registry.bodies`, handed out when the task becomes known."""
+        self.timeout_us = timeout_us
+        self.executor = executor or ("loop" if is_async else "thread")
+        """Where it runs."""
+        self.replaces: TaskDefinition | None = None
+        """In whose place a test has put it."""
 
     def with_function(self, function: Callable[..., Any]) -> TaskDefinition:
         """The same task with another function. Raises `WorkflowError` if it takes other parameters."""
@@ -104,8 +112,10 @@ class TaskDefinition:
             rule=self.rule,
             takes_handle=_takes_handle(function, self.id),
             is_async=is_async(function),
+            timeout_us=self.timeout_us,
+            executor=self.executor,
         )
-        other.body = self.body
+        other.replaces = self
         return other
 
     def __repr__(self) -> str:
@@ -130,9 +140,11 @@ if TYPE_CHECKING:
         retry_condition: ConditionName | None = None,
         retry_jitter: bool | None = None,
         on_interrupt: InterruptName | None = None,
+        timeout: Duration | None = None,
         on_success: OnSuccess | None = None,
         on_failure: OnFailure | None = None,
         trigger_rules: Rule | None = None,
+        executor: str | None = None,
     ) -> Callable[[AnyTaskBody], AnyTaskBody]: ...
 
 
@@ -151,9 +163,11 @@ def task(
     retry_condition: ConditionName | None = None,
     retry_jitter: bool | None = None,
     on_interrupt: InterruptName | None = None,
+    timeout: Duration | None = None,
     on_success: OnSuccess | None = None,
     on_failure: OnFailure | None = None,
     trigger_rules: Rule | None = None,
+    executor: str | None = None,
     **unknown: Any,
 ) -> Any:
     """Declares a task in the workflow whose `with` block this stands in, and returns the function itself.
@@ -167,8 +181,12 @@ def task(
     attempt is cut off, by the death of its process or a shutdown that its body outlasts: `retry`, the
     default, attempts it again and uses up none of its attempts; `fail` fails it, and puts each attempt on
     record before its body is called, so that with `retry_attempts=1` the body is called at most once.
+    `timeout`, a duration such as `"30s"`, is how long an attempt may take, instead of the runner's
+    `task_timeout_seconds`: then its body is told to end, see `TaskHandle.cancelled`.
     `on_success(task_id, context)` and `on_failure(task_id, error, context)` hear of the final outcome.
-    `trigger_rules` decides whether it runs.
+    `trigger_rules` decides whether it runs. `executor` is the name of the place where its body runs, of those
+    that `DefaultRunner(executors=...)` was given; the function is found there as `module:qualname`, gets the
+    context as JSON, and its callbacks are called here. Without it the body runs in the runner's process.
 
     Raises:
         WorkflowError: (a `ValueError`) an argument that makes no sense, which the message names; or else
@@ -195,9 +213,11 @@ def task(
         },
     )
     interrupt = _on_interrupt(on_interrupt)
+    timeout_us = None if timeout is None else round(checked_span(timeout, "timeout") * 1_000_000)
     checked_callback(on_success, "on_success", WorkflowError)
     checked_callback(on_failure, "on_failure", WorkflowError)
     rule = None if trigger_rules is None else check(trigger_rules, "trigger_rules")
+    place = None if executor is None else checked_name(executor, "executor")
     builder = active_builder()
     if builder is None:
         raise WorkflowError(
@@ -208,6 +228,11 @@ def task(
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         task_id = _task_id(own_id, function)
+        takes_handle = _takes_handle(function, task_id)
+        if place is not None and place not in BUILT_IN:
+            from .bodies.remote import check_travels
+
+            check_travels(function, f'task "{task_id}"', place)
         builder._declare(
             TaskDefinition(
                 id=task_id,
@@ -218,8 +243,10 @@ def task(
                 on_success=on_success,
                 on_failure=on_failure,
                 rule=rule,
-                takes_handle=_takes_handle(function, task_id),
+                takes_handle=takes_handle,
                 is_async=is_async(function),
+                timeout_us=timeout_us,
+                executor=place,
             )
         )
         return function

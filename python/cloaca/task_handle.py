@@ -6,69 +6,85 @@ Decides nothing. Invariant: a handle is of no use once its attempt has ended.
 from __future__ import annotations
 
 import logging
-import threading
 from time import monotonic
 
 from . import attempt, check
 from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
-from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt
-from .plain import say
+from .duration import microseconds_of
+from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt, typed
+from .permit import LOOK_SECONDS, waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from datetime import timedelta
     from typing import Any
 
     from ._cloaca import Engine
+    from .bodies.loop import Loop
     from .job import Job
+    from .permit import Deferred
 
 DEFER_SECONDS_MIN = 0.001
 """A condition of `defer_until` is looked at no more often than this."""
 DEFER_SECONDS_STILL = 0.01
 """And so often where the clock stands still."""
 
-DEFERRED_MAX = 1000
-"""So many tasks of a runner wait without a slot at once. Each is a thread, and a slot given back makes
-room for one more: further ones wait in their slots until there is room."""
-
-LOOK_SECONDS = 0.1
-"""How soon a wait notices that it is over."""
+LOOP_LOOK_SECONDS = 0.5
+"""How soon a wait on an event loop notices that it is over, where most of it is told."""
 
 _task_log = logging.getLogger("cloaca.task")
 
 
-class Deferred:
-    """How many tasks of a runner wait without a slot.
+class _Awaited:
+    """What an async body awaits.
 
-    Attributes:
-        pause_max: no pause between two looks at a condition is longer, in seconds.
+    A coroutine in all but its type: whoever makes a task of it calls `throw` where that is cancelled before
+    its first step, and it has been awaited.
     """
 
-    def __init__(self) -> None:
-        self.pause_max = float("inf")
-        self._lock = threading.RLock()
-        self._count = 0
-        self._is_told = False
+    __slots__ = ("_begin", "_begun", "_handle", "_text")
 
-    def enter(self) -> bool:
-        """Whether one more may."""
-        with self._lock:
-            if self._count < DEFERRED_MAX:
-                self._count += 1
-                return True
-            is_told, self._is_told = self._is_told, True
-        if not is_told:
-            text = (
-                "%d tasks wait in defer_until, as many as may; further ones keep their slots while they wait"
-            )
-            say(_task_log, logging.WARNING, text, DEFERRED_MAX)
-        return False
+    def __init__(self, handle: TaskHandle, text: str, begin: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._handle = handle
+        self._text = text
+        self._begin = begin
+        self._begun: Coroutine[Any, Any, None] | None = None
+        handle._unawaited.append(text)
 
-    def leave(self) -> None:
-        """One waits no more."""
-        with self._lock:
-            self._count -= 1
-            self._is_told &= self._count > 0
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._coroutine().__await__()
+
+    def send(self, value: Any) -> Any:
+        """Goes on, as a coroutine does."""
+        return self._coroutine().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Goes on with an error, as a coroutine does."""
+        return self._coroutine().throw(*error)
+
+    def close(self) -> None:
+        """Ends it, as a coroutine does."""
+        self._coroutine().close()
+
+    def _coroutine(self) -> Coroutine[Any, Any, None]:
+        if self._begun is None:
+            self._handle._unawaited.remove(self._text)
+            self._begun = self._begin()
+        return self._begun
+
+
+class _Done:
+    """What an ordinary call gives: it is over."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return
+        yield
+
+
+_DONE = _Done()
 
 
 class TaskHandle:
@@ -82,19 +98,33 @@ class TaskHandle:
             the next number.
     """
 
-    __slots__ = ("_checkpoint", "_deferred", "_engine", "_held", "_job", "_open", "_waits", "task_id")
+    __slots__ = (
+        "_body",
+        "_checkpoint",
+        "_deferred",
+        "_engine",
+        "_job",
+        "_open",
+        "_unawaited",
+        "task_id",
+    )
 
     task_id: str
 
     def __init__(
-        self, engine: Engine, job: Job, task_id: str, deferred: Deferred, checkpoint: str | None
+        self,
+        engine: Engine,
+        body: attempt.inside,
+        task_id: str,
+        checkpoint: str | None,
+        deferred: Deferred,
     ) -> None:
+        self._body = body
         self._checkpoint = checkpoint
         self._deferred = deferred
         self._engine = engine
-        self._job = job
-        self._held = True
-        self._waits = False
+        self._job: Job = body.job
+        self._unawaited: list[str] = []
         self._open = True
         self.task_id = task_id
 
@@ -106,7 +136,7 @@ class TaskHandle:
     @property
     def run_id(self) -> str:
         """The run's id: with `task_id` a key that is the same for every attempt, for whoever acts outside."""
-        return run_id(self._job)
+        return attempt.run_id(self._job)
 
     @property
     def checkpointed(self) -> Any:
@@ -116,14 +146,13 @@ class TaskHandle:
         """
         return None if self._checkpoint is None else decode_value(self._checkpoint)
 
-    def checkpoint(self, value: Any) -> None:
+    def checkpoint(self, value: Any) -> Awaitable[None]:
         """Keeps a JSON value for the next attempt of this task, which finds it in `checkpointed`.
 
         When this returns, the value is committed: it outlives a failure of the attempt, its time-out and the
         death of the process. It takes the place of the one before, and is gone once the task has ended;
-        `retry` of a failed run begins without. Each call waits for a commit, a few milliseconds, in an
-        `async def` body with the loop that all share (`await asyncio.to_thread(handle.checkpoint, value)`
-        doesn't).
+        `retry` of a failed run begins without. Each call waits for a commit, a few milliseconds. An
+        `async def` body awaits it: `await handle.checkpoint(value)`; without `await` its attempt fails.
 
         Args:
             value: what JSON knows, of at most `context_bytes_max` bytes, like a cursor.
@@ -139,6 +168,12 @@ class TaskHandle:
             raise RunnerError(f"task '{self.task_id}' has ended; its handle keeps no checkpoint any more")
         text = encode_value(checked_value(value, "checkpoint", DEPTH_MAX))
         fitting(self._engine.context_bytes_max, text, "the checkpoint")
+        if (loop := self._on_loop()) is None:
+            self._keep(text)
+            return _DONE
+        return _Awaited(self, "checkpoint(...)", lambda: loop.aside(lambda: self._keep(text)))
+
+    def _keep(self, text: str) -> None:
         if not self._engine.jobs.checkpoint(self._job, text):
             raise RunnerError(
                 f"the checkpoint of task '{self.task_id}' is not kept: nobody waits for its attempt"
@@ -146,24 +181,54 @@ class TaskHandle:
             )
         self._checkpoint = text
 
+    def _on_loop(self) -> Loop | None:
+        """The event loop that this body runs on, if this is its thread."""
+        loop = self._body.loop
+        return loop if loop is not None and loop.is_here() else None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this body is to end: its time is over, or its run's, its run was cancelled, or the runner
+        shuts down.
+
+        Nobody can stop a thread: a body that may take long looks here now and then, and ends. One that is
+        over its time, or whose run was cancelled, has `timeout_grace_seconds` for that; an attempt that was
+        timed out fails then with `TimeoutError`, whatever its body returns, and is tried again as its retries
+        say. If it does not end, its task fails for good, because the next attempt would run beside it.
+        """
+        return not self._open or self._engine.jobs.is_to_end(self._job)
+
+    def is_current(self) -> bool:
+        """Whether this attempt's end would still count: its run is in the hands of this runner, which has not
+        shut down, and nobody has given the attempt up. Ask before an act outside that must not be done twice.
+        """
+        return self._open and self._engine.jobs.is_current(self._job)
+
     def is_slot_held(self) -> bool:
         """Whether the task counts against ``max_concurrent_tasks`` now."""
-        return self._held
+        return self._body.is_permit_held()
 
     def defer_until(
-        self, condition: Callable[[], object], poll_interval_ms: int = 1000, timeout: float | None = None
-    ) -> None:
+        self,
+        condition: Callable[[], object],
+        poll_interval_ms: float | str | timedelta = 1000,
+        timeout: float | None = None,
+    ) -> Awaitable[None]:
         """Gives the task's concurrency slot back until ``condition()`` is true, then takes a slot again.
 
         When the runner shuts down meanwhile, the body ends here without an outcome: the attempt is not used
         up, and the next runner begins it anew. So it ends when nobody waits for the attempt any more.
-        Each task that waits is a thread. A thousand of a runner's tasks may wait so at once; further ones
-        keep their slots while they wait, until there is room.
+        An `async def` body awaits it, `await handle.defer_until(condition)`, and holds nothing meanwhile;
+        without `await` its attempt fails. Each other task that waits is a thread. A thousand of those may
+        wait so at once in a runner; further ones keep their slots while they wait, until there is room.
+        Several coroutines or threads of one body may wait at once: its slot is taken again when the last of
+        these waits is over.
 
         Args:
-            condition: called without arguments, and awaited if it is async; an `Exception` that it raises is
-            logged and counts as false.
-            poll_interval_ms (int): pause between two calls, in milliseconds, at least 1.
+            condition: called without arguments, where the body runs, and awaited if it is async; an
+            `Exception` that it raises is logged and counts as false.
+            poll_interval_ms (float | str | timedelta): pause between two calls, a number of milliseconds,
+            or a duration such as `"100ms"`; at least 1 ms.
             timeout (float | None): seconds after which the wait is given up; `None` waits for ever.
 
         Raises:
@@ -173,12 +238,13 @@ class TaskHandle:
             RuntimeError: the run was cancelled or failed meanwhile, or the task has ended.
         """
         if not callable(condition):
-            raise ArgumentTypeError(
-                f"condition is a {type(condition).__name__}; give a function without arguments"
-            )
+            raise ArgumentTypeError(f"condition is {typed(condition)}; give a function without arguments")
+        if isinstance(poll_interval_ms, str) or hasattr(poll_interval_ms, "total_seconds"):
+            poll_interval_ms = microseconds_of(poll_interval_ms, "poll_interval_ms") / 1000
         if isinstance(poll_interval_ms, bool) or not isinstance(poll_interval_ms, int | float):
             raise ArgumentTypeError(
-                f"poll_interval_ms is {excerpt(poll_interval_ms)}; it must be a number of milliseconds"
+                f"poll_interval_ms is {excerpt(poll_interval_ms)}; it must be a number of milliseconds, or a"
+                ' duration such as "100ms"'
             )
         if not poll_interval_ms > 0:
             raise WorkflowError(f"poll_interval_ms is {poll_interval_ms!r}; the smallest is 1")
@@ -187,90 +253,99 @@ class TaskHandle:
             raise RunnerError(f"task '{self.task_id}' has ended; its handle cannot defer any more")
         deadline = None if limit is None else monotonic() + limit
         pause = min(max(poll_interval_ms / 1000, DEFER_SECONDS_MIN), self._deferred.pause_max)
-        try:
-            self._yield()
-            while not _holds(condition, self.task_id, self._job):
-                self._wait(pause, deadline)
-                self._yield()
-            while not self._held and not self._engine.jobs.regain_slot(self._job, LOOK_SECONDS):
-                self._look()
-            self._held = True
-        finally:
-            if self._waits:
-                self._waits = False
-                self._deferred.leave()
+        if (loop := self._on_loop()) is not None:
+            return _Awaited(
+                self, "defer_until(...)", lambda: self._defer_on(loop, condition, pause, deadline)
+            )
+        # A condition that waits for a run gives the permit back no second time.
+        with waiting(self._body) as wait:
+            while not _holds(condition, self.task_id, self._job, self._deferred):
+                self._wait(wait, pause, deadline)
+        return _DONE
 
-    def _yield(self) -> None:
-        """Gives the slot back, once there is room among those that wait without one."""
-        if not self._waits and self._deferred.enter():
-            self._waits = True
-            self._engine.jobs.yield_slot(self._job)
-            self._held = False
+    async def _defer_on(
+        self, loop: Loop, condition: Callable[[], object], pause: float, deadline: float | None
+    ) -> None:
+        from asyncio import sleep
 
-    def _wait(self, pause: float, deadline: float | None) -> None:
+        async with waiting(self._body):
+            while not await _holds_on(condition, self.task_id, self._job, self._deferred):
+                if (error := await self._sleep_on(sleep, pause, deadline)) is not None:
+                    raise error
+
+    async def _sleep_on(
+        self, sleep: Callable[[float], Coroutine[Any, Any, None]], pause: float, deadline: float | None
+    ) -> BaseException | None:
+        """Waits for the next look at the condition; what ends the wait, if something does."""
+        until = monotonic() + pause
+        while (now := monotonic()) < until:
+            if deadline is not None and now >= deadline:
+                return TimeoutError(f"the condition that task '{self.task_id}' waits for did not come true")
+            if self._engine.jobs.attempt_stands(self._job)[1]:
+                return RunnerError(f"task '{self.task_id}' is to end; it waits no longer")
+            end = until if deadline is None else min(until, deadline)
+            await sleep(min(end - now, LOOP_LOOK_SECONDS))
+        return None
+
+    def _wait(self, wait: waiting, pause: float, deadline: float | None) -> None:
         """Waits for the next look at the condition, and looks meanwhile whether it still matters."""
         until = monotonic() + pause
         while True:
-            self._look()
+            wait.look()
             now = monotonic()
             if deadline is not None and now >= deadline:
-                self._regain()
                 raise TimeoutError(f"the condition that task '{self.task_id}' waits for did not come true")
             end = until if deadline is None else min(until, deadline)
             if now >= until:
                 return
             self._engine.wait_closing(min(end - now, LOOK_SECONDS))
 
-    def _look(self) -> None:
-        if self._engine.wait_closing(0.0):
-            raise attempt.Interrupted
-        waited_for, halted = self._engine.jobs.attempt_stands(self._job)
-        if not waited_for:
-            raise attempt.Interrupted
-        if halted:
-            self._regain()
-            raise RunnerError(f"the run of task '{self.task_id}' is to end; it waits no longer")
-
-    def _regain(self) -> None:
-        # The end of a body that goes on is reported from a slot like any other.
-        while not self._held and not self._engine.jobs.regain_slot(self._job, LOOK_SECONDS):
-            if self._engine.wait_closing(0.0):
-                raise attempt.Interrupted
-        self._held = True
+    def _check_awaited(self) -> None:
+        if self._unawaited:
+            call = self._unawaited[0]
+            raise RunnerError(
+                f"task '{self.task_id}' did not await handle.{call}; in an async body write"
+                f" `await handle.{call}`"
+            )
 
     def _close(self) -> None:
         self._open = False
 
 
-def _holds(condition: Any, task_id: str, job: Job) -> bool:
-    on_loop = False
+def _holds(condition: Any, task_id: str, job: Job, deferred: Deferred) -> bool:
     try:
         answer = condition()
         # Decided by what came: a decorator around an `async def` is an ordinary function. It is always true.
         if hasattr(answer, "__await__"):
-            from ._aio import is_on_loop, run_coroutine
-
-            on_loop = is_on_loop()
-            answer = run_coroutine(answer)
+            answer = deferred.run(answer)
         return bool(answer)
     except Exception as raised:
-        if on_loop:
-            # No fault of the condition: it would be waited for in vain for ever.
-            raise
-        text, about = (
-            "the condition that task '%s' of run %s waits for raised",
-            {
-                "cloaca_run": run_id(job),
-                "cloaca_task": task_id,
-                "cloaca_attempt": job.attempt,
-            },
-        )
-        say(_task_log, logging.ERROR, text, task_id, run_id(job), raised=raised, about=about)
+        _say_raised(task_id, job, deferred, raised)
         return False
 
 
-def run_id(job: Job) -> str:
-    """The id of an attempt's run, as text."""
-    # Not by `uuid`: a thread that imports at a fork leaves the child half a module, and its lock.
-    digits = f"{job.run:032x}"
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+async def _holds_on(condition: Any, task_id: str, job: Job, deferred: Deferred) -> bool:
+    """The same on an event loop."""
+    try:
+        answer = condition()
+        if hasattr(answer, "__await__"):
+            answer = await answer
+        return bool(answer)
+    except Exception as raised:
+        _say_raised(task_id, job, deferred, raised)
+        return False
+
+
+def _say_raised(task_id: str, job: Job, deferred: Deferred, raised: Exception) -> None:
+    text, about = (
+        "the condition that task '%s' of run %s waits for raised",
+        {
+            "cloaca_run": attempt.run_id(job),
+            "cloaca_task": task_id,
+            "cloaca_attempt": job.attempt,
+        },
+    )
+    deferred.say(_task_log, logging.ERROR, text, task_id, attempt.run_id(job), raised=raised, about=about)
+
+
+run_id = attempt.run_id

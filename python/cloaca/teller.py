@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine
+    from .redact import Redactor
     from .worker import Hear
 
 WAITING_MAX = 1_000
@@ -40,13 +41,20 @@ class Teller:
     """
 
     def __init__(
-        self, engine: Engine, start: Callable[[str, Callable[[], None]], None], hear: Hear | None = None
+        self,
+        engine: Engine,
+        start: Callable[[str, Callable[[], None]], None],
+        redactor: Redactor,
+        run: Callable[[Any], object],
+        hear: Hear | None = None,
     ) -> None:
         self.done = 0
         self._pid = os.getpid()
         self._engine = engine
         self._hear = hear
+        self._redactor = redactor
         self._start = start
+        self._run = run
         self._waiting: deque[list[Call]] = deque()
         self._changed = Condition()
         self._has_thread = False
@@ -100,11 +108,12 @@ class Teller:
         self, what: str, name: str, function: Callable[..., Any], arguments: tuple[object, ...]
     ) -> None:
         try:
-            with attempt.inside(self._engine, None):
-                complete(function(*arguments))
+            with attempt.inside(self._engine, None, name):
+                complete(function(*arguments), self._run)
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
             if self._hear is not None:
                 self._hear((None, raised))
             about = {"cloaca_trigger": name}
-            say(_log, logging.ERROR, "%s of trigger '%s' raised", what, name, raised=raised, about=about)
+            text = "%s of trigger '%s' raised"
+            self._redactor.say(_log, logging.ERROR, text, what, name, raised=raised, about=about)

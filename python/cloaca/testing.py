@@ -6,19 +6,31 @@ Invariant: time stands still but for `Runner.advance` and `Runner.execute`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from time import monotonic
 
 from . import attempt, place, registry
 from .answer import is_awaitable
-from .check import count, flag, microseconds, text
-from .chosen import chosen, names_of_trigger, outside
+from .by_hand import Handle, Known
+from .check import count, flag, microseconds, optional_text, seconds, text
+from .check import run_id as checked_run_id
+from .chosen import KEPT_BY, chosen, outside
 from .config import DefaultRunnerConfig, checked_config
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
 from .duration import microseconds_of
-from .errors import ArgumentTypeError, RunnerError, ScheduleError, TriggerError, WorkflowError, excerpt
+from .errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    RunnerError,
+    ScheduleError,
+    WorkflowError,
+    excerpt,
+)
 from .heard import Heard
+from .job import Job
 from .near import hint
 from .rows import moment
 from .runner import DefaultRunner
@@ -30,9 +42,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
+    from .places import Places
     from .result import WorkflowResult
     from .run import Run
-    from .types import ContextLike, Duration, TaskBody, TickAnswer
+    from .types import ContextLike, Duration, Redact, TaskBody, TickAnswer
     from .workflow import Workflow
 
 PATIENCE_SECONDS = 30.0
@@ -46,6 +59,9 @@ def tick(
     last_fired_at: str | datetime | None = None,
     scheduled_at: str | datetime = "2026-01-01T00:00:00Z",
     consecutive_failures: int = 0,
+    last_error: str | None = None,
+    unfinished: int = 0,
+    last_run: Mapping[str, Any] | None = None,
     trigger_name: str = "trigger",
 ) -> Tick:
     """A tick, to call a trigger's function by hand: `assert poll(tick(cursor=4)) == TriggerResult.fire()`.
@@ -55,19 +71,67 @@ def tick(
         last_fired_at (str | datetime | None): when the trigger last fired, RFC 3339; UTC without a zone.
         scheduled_at (str | datetime): when the poll was due, likewise.
         consecutive_failures (int): how many polls in a row have failed before this one.
+        last_error (str | None): what went wrong in the poll before.
+        unfinished (int): how many runs of the trigger are not over.
+        last_run (Mapping | None): the newest run of the trigger: as much of what `tick.last_run` has as the
+            function looks at, such as `{"status": "Failed"}`.
         trigger_name (str): the trigger.
+
+    What the function does with it can be read back: `tick.cursor`, `tick.poll_after_seconds`.
 
     Raises:
         TypeError: JSON does not know the cursor, or another argument is of another type.
-        ValueError: JSON cannot hold the cursor, a time is none, or the failures are below 0.
+        ValueError: JSON cannot hold the cursor, a time is none, or a number is below 0.
     """
+    if last_run is not None and not isinstance(last_run, Mapping):
+        raise ArgumentTypeError(
+            f"last_run is {excerpt(last_run)}; it must be a dict as tick.last_run has, or None"
+        )
+    run: Any = None if last_run is None else dict(last_run)
+    body: Any = Known(count(unfinished, "unfinished"), run)
     return Tick(
         text(trigger_name, "trigger_name"),
         None if cursor is None else encode_value(checked_value(cursor, "cursor", DEPTH_MAX)),
         moment(microseconds(scheduled_at, "scheduled_at")),
         None if last_fired_at is None else moment(microseconds(last_fired_at, "last_fired_at")),
         count(consecutive_failures, "consecutive_failures"),
+        optional_text(last_error, "last_error"),
+        body=body,
     )
+
+
+def handle(
+    *,
+    checkpointed: Any = None,
+    attempt: int = 1,
+    run_id: str = "00000000-0000-7000-8000-000000000000",
+    task_id: str = "task",
+) -> Handle:
+    """A task's handle, to call its function by hand: `download(context, handle(checkpointed=3))`.
+
+    `checkpoint` checks and keeps what it is given: `handle.checkpointed` is the last, `handle.checkpoints`
+    all, oldest first. `defer_until` looks at its condition all the time, and its `timeout` is real time.
+
+    Args:
+        checkpointed (Any): what an earlier attempt left, a JSON value; the handle gets a copy.
+        attempt (int): the number of this attempt, from 1.
+        run_id (str): the run, a UUID.
+        task_id (str): the task.
+
+    Raises:
+        TypeError: JSON does not know the value, or another argument is of another type.
+        ValueError: JSON cannot hold the value, the attempt is below 1, or `run_id` is no UUID.
+    """
+    from uuid import UUID
+
+    number = count(attempt, "attempt")
+    if number < 1:
+        raise ArgumentError(f"attempt is {number}; attempts are counted from 1")
+    job = Job(UUID(checked_run_id(run_id)).int, 0, number, False, 0)
+    kept = (
+        None if checkpointed is None else encode_value(checked_value(checkpointed, "checkpointed", DEPTH_MAX))
+    )
+    return Handle(job, text(task_id, "task_id"), kept)
 
 
 @contextmanager
@@ -89,18 +153,10 @@ def isolated(*, triggers: Iterable[Callable[..., Any] | str] | None = None) -> I
     try:
         yield
     finally:
-        put_back()
-
-
-def _name_of(trigger: Callable[..., Any] | str) -> str:
-    """The name of the one trigger that this function is."""
-    if isinstance(trigger, str) or not callable(trigger):
-        return trigger
-    names = names_of_trigger(trigger)
-    if len(names) > 1:
-        told = ", ".join(map(repr, names))
-        raise TriggerError(f"{place.of_function(trigger)} is triggers {told}; give the name")
-    return names[0]
+        try:
+            put_back()
+        finally:
+            put_back()
 
 
 def _workflow_name(workflow: object) -> str:
@@ -126,7 +182,8 @@ def _fake(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Runner(DefaultRunner):
-    """A `DefaultRunner` over `:memory:` whose clock moves only when told.
+    """A `DefaultRunner` over `:memory:` whose clock moves only when told. Bodies for executors run on its
+    threads.
 
     Args:
         start (str | datetime): what its clock shows at first, RFC 3339.
@@ -136,6 +193,7 @@ class Runner(DefaultRunner):
         raise_errors (bool): raise what a trigger or callback raised, why a poll failed otherwise, or why a
             run failed (what its task raised), from the next call that moves the clock or waits; of several
             the first, with notes of the others.
+        redact (Iterable[str] | Callable | None): as `DefaultRunner` takes it.
 
     Raises:
         ScheduleError: (a `ValueError`) `start` is no time.
@@ -143,6 +201,10 @@ class Runner(DefaultRunner):
     """
 
     _heard: Heard | None = None
+    # Whether it needs no more to be said that it knows nothing: while it is made that is no wonder.
+    _is_told = True
+    # Who moves its clock waits for the bodies, on whatever thread that is.
+    _uses_program_loop = False
 
     def __init__(
         self,
@@ -151,6 +213,7 @@ class Runner(DefaultRunner):
         *,
         triggers: Iterable[Callable[..., Any] | str] | None = None,
         raise_errors: bool = False,
+        redact: Redact | None = None,
     ) -> None:
         only = chosen(triggers)
         if flag(raise_errors, "raise_errors"):
@@ -163,13 +226,18 @@ class Runner(DefaultRunner):
                 f"start is {excerpt(start)}, and is when its clock begins: {error}. It is always in memory;"
                 " over a file make a cloaca.DefaultRunner"
             ) from None
-        self._start(":memory:", checked_config(config), None, start_us, only)
+        self._start(":memory:", checked_config(config), None, start_us, only, redact=redact)
         self._crew.look_at_once()
         try:
             self.run_until_idle()
         except BaseException:
             self.shutdown(0.0)
             raise
+        self._is_told = False
+
+    def _executors(self, places: Places) -> Mapping[str, int]:
+        # A test of a workflow needs no processes: bodies for other executors run on threads.
+        return defaultdict(int, places.numbers)
 
     @property
     def now(self) -> str:
@@ -192,6 +260,14 @@ class Runner(DefaultRunner):
         self._advance(0)
 
     def _advance(self, span_us: int) -> None:
+        if not self._is_told and registry.is_all_aside():
+            self._is_told = True
+            warnings.warn(
+                "this runner knows no trigger and no workflow, so that nothing happens: what the program"
+                f" declares is outside of what is isolated here; keep it with {KEPT_BY}",
+                UserWarning,
+                stacklevel=3,
+            )
         if not self._open().advance(span_us, PATIENCE_SECONDS):
             raise RunnerError(
                 f"a trigger or task did not come back within {PATIENCE_SECONDS:g} s of real time"
@@ -200,6 +276,9 @@ class Runner(DefaultRunner):
         self._raise_errors()
 
     def _wait_told(self) -> None:
+        # Log lines, too: a test looks for them next.
+        if not self._crew.is_keeper() and not self._open().wait_carried_out(PATIENCE_SECONDS):
+            raise RunnerError(f"a log handler did not come back within {PATIENCE_SECONDS:g} s of real time")
         if not self._crew.teller.wait_told(self._open().polls.failures_given(), PATIENCE_SECONDS):
             raise RunnerError(
                 f"on_poll_failed or on_disabled did not come back within {PATIENCE_SECONDS:g} s of real time"
@@ -209,10 +288,11 @@ class Runner(DefaultRunner):
         if self._heard is not None and attempt.current(self._engine) is None:
             self._heard.raise_first(self._open(), self._declarations.crons)
 
-    def tick(self, trigger_name: Callable[..., Any] | str, dry_run: bool = False) -> TickAnswer:
-        """Polls a trigger once, now, on this thread. Like `DefaultRunner.tick`, but that it also takes the
-        trigger's function, and for `raise_errors`."""
-        told = super().tick(_name_of(trigger_name), dry_run)
+    def tick(
+        self, trigger_name: Callable[..., Any] | str, dry_run: bool = False, *, unmasked: bool = False
+    ) -> TickAnswer:
+        """Polls a trigger once, now, on this thread. Like `DefaultRunner.tick`, but for `raise_errors`."""
+        told = super().tick(trigger_name, dry_run, unmasked=unmasked)
         self._wait_told()
         self._raise_errors()
         return told
@@ -223,17 +303,26 @@ class Runner(DefaultRunner):
         context: ContextLike | None = None,
         *,
         check: bool = False,
+        timeout: float | None = None,
     ) -> WorkflowResult:
-        """Runs a workflow, moving the clock over the delays of its retries. Raises what
-        `DefaultRunner.execute` raises."""
+        """Runs a workflow, moving the clock over the delays of its retries, at most by `timeout` seconds.
+        Raises what `DefaultRunner.execute` raises."""
+        if attempt.current(self._engine) is not None:
+            # Whoever moves the clock waits for this very body.
+            return super().execute(workflow_name, context, check=check, timeout=timeout)
         checks = flag(check, "check")
+        left = None if timeout is None else round(seconds(timeout, "timeout") * 1_000_000)
         run = self.submit(workflow_name, context)
         self.run_until_idle()
         while self._open().runs.run(run.id)["completed_at"] is None:
             due = self._open().next_due()
             if due is None:
                 raise RunnerError(f"run {run.id} waits for nothing that the clock could bring")
+            if left is not None and due > left:
+                self._advance(left)
+                raise TimeoutError(f"run {run.id} is not final after {timeout} s")
             self._advance(due)
+            left = None if left is None else left - due
         result = run.result()
         return result.raise_for_failure() if checks else result
 
@@ -243,12 +332,18 @@ class Runner(DefaultRunner):
         context: ContextLike | None = None,
         *,
         check: bool = False,
+        timeout: float | None = None,
+        cancel_on_abandon: bool = False,
     ) -> WorkflowResult:
-        """Like `execute`, without blocking the event loop."""
+        """Like `execute`, without blocking the event loop. The run is over when the wait is, so that there is
+        nothing to cancel."""
         import asyncio
 
+        flag(cancel_on_abandon, "cancel_on_abandon")
+        if attempt.current(self._engine) is not None:
+            return await super().execute_async(workflow_name, context, check=check, timeout=timeout)
         # The clock is moved meanwhile.
-        return await asyncio.to_thread(self.execute, workflow_name, context, check=check)
+        return await asyncio.to_thread(self.execute, workflow_name, context, check=check, timeout=timeout)
 
     _way_out = "; the clock stands still: advance the clock with runner.advance(...)"
 
@@ -299,17 +394,21 @@ class Runner(DefaultRunner):
                 raise WorkflowError(f"no workflow {excerpt(name)}{hint(name, 'workflows', names)}")
             names = [name]
         found = [declared for name in names if (declared := registry.workflow(name)) is not None]
-        tasks = [registry.bodies[each["body"]] for declared in found for each in declared._spec()]
+        tasks = [each for declared in found for each in declared._tasks]
         chosen = [each for each in tasks if task in (each.id, each.function)]
         if not chosen:
             ids = sorted({each.id for each in tasks})
+            aside = registry.workflow_aside(task if isinstance(task, str) else task.__name__)
+            where += "" if aside is None else outside(aside)
             if isinstance(task, str):
                 raise WorkflowError(f"no task {excerpt(task)}{where}{hint(task, 'tasks', ids)}")
             raise WorkflowError(f"{place.of_function(task)} is no task{where}{hint('', 'tasks', ids)}")
         for each in chosen:
             replaced = each.with_function(fake)
             replaced.function = _fake(fake)
-            self._crew.tasks[each.body] = replaced
+            for number, known in list(self._crew.tasks.items()):
+                if each in (known, known.replaces):
+                    self._crew.tasks[number] = replaced
 
     def fired(self, workflow: str | Workflow) -> list[Context]:
         """The contexts with which triggers and crons started this workflow, oldest first.
@@ -336,7 +435,7 @@ class Runner(DefaultRunner):
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
-        return sum(tick["count"] for tick in self.ticks(_name_of(trigger), _RUNS_MAX))
+        return sum(tick["count"] for tick in self.ticks(trigger, _RUNS_MAX))
 
     def _submit(self, workflow_name: object, context: ContextLike | None) -> Run:
         try:

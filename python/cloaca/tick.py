@@ -13,10 +13,23 @@ from .errors import TriggerError, excerpt
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
 
     from ._cloaca import Engine
     from .types import Duration, RunSummary
+
+    TickState = tuple[str | None, str, str | None, int, str | None, str | None]
+    """Cursor, when due, last fire, failures, last error, and what a run of a cron begins with."""
+
+    class Asks(Protocol):
+        """What a tick asks the engine."""
+
+        def unfinished(self) -> int: ...
+        def last_run(self) -> RunSummary | None: ...
+
+
+MOMENT_KEYS = ("scheduled_time", "schedule_id", "schedule_timezone", "schedule_expression")
+"""What each run of a cron finds in its context."""
 
 
 class Tick:
@@ -59,8 +72,8 @@ class Tick:
         last_fired_at: str | None,
         consecutive_failures: int,
         last_error: str | None = None,
-        body: TickBody | None = None,
         moment: str | None = None,
+        body: Asks | None = None,
     ) -> None:
         self.trigger_name = trigger_name
         self.scheduled_at = scheduled_at
@@ -131,6 +144,11 @@ class Tick:
             )
         self._pause_us = microseconds_of(delay, "delay")
 
+    @property
+    def poll_after_seconds(self) -> float | None:
+        """The delay that `poll_after` was last given in this poll; `None` if it was not called."""
+        return None if self._pause_us is None else self._pause_us / 1_000_000
+
     def _moved(self, bytes_max: int) -> str | None:
         """The cursor as JSON text if it differs from what was kept; `ContextError` if that is too large."""
         if not self._is_read:
@@ -155,20 +173,20 @@ class Ticked:
 class TickBody:
     """A tick-aware function as the engine calls it: without arguments."""
 
-    __slots__ = ("_engine", "_function", "_name", "_slot")
+    __slots__ = ("_engine", "_function", "_name", "_place")
 
-    def __init__(self, engine: Engine, function: Callable[[Tick], object], name: str, slot: int) -> None:
+    def __init__(self, engine: Engine, function: Callable[[Tick], object], name: str, place: int) -> None:
         self._engine = engine
         self._function = function
         self._name = name
-        self._slot = slot
+        self._place = place
 
     def __call__(self) -> Ticked:
-        return self._call(*self._engine.polls.tick_state(self._slot))
+        return self._call(*self._engine.polls.tick_state(self._place))
 
     def decide(self, at: str, moment: str) -> Ticked:
         """Calls a cron's function for a moment beside its calendar; a run of that begins with `moment`."""
-        cursor, _, last_fired_at, failures, error, _ = self._engine.polls.tick_state(self._slot)
+        cursor, _, last_fired_at, failures, error, _ = self._engine.polls.tick_state(self._place)
         return self._call(cursor, at, last_fired_at, failures, error, moment)
 
     def _call(
@@ -180,12 +198,12 @@ class TickBody:
         error: str | None,
         moment: str | None,
     ) -> Ticked:
-        tick = Tick(self._name, cursor, at, last, failures, error, self, moment)
+        tick = Tick(self._name, cursor, at, last, failures, error, moment, self)
         return Ticked(tick, self._function(tick))
 
     def unfinished(self) -> int:
         """How many runs of the trigger are not over."""
-        return self._engine.polls.unfinished(self._slot)
+        return self._engine.polls.unfinished(self._place)
 
     def last_run(self) -> RunSummary | None:
         """The newest run of the trigger, without its context."""

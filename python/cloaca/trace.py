@@ -7,6 +7,7 @@ can hold.
 from __future__ import annotations
 
 import os
+import sys
 
 from .plain import plain
 
@@ -33,6 +34,28 @@ def traceback_of(error: BaseException) -> str | None:
     except BaseException:
         # An exception with a `__str__` or `__cause__` of its own may raise anything.
         return None
+    return _bounded(plain(text, len(text) + 1).encode()).decode()
+
+
+def stack_of(ident: int) -> str:
+    """Where the body on that thread is now, without the frames through which we called it; empty if there is
+    none."""
+    import traceback
+
+    try:
+        frame = sys._current_frames().get(ident)
+        if frame is None:
+            return ""
+        frames = traceback.extract_stack(frame)
+        ours = 0
+        while ours < len(frames) and not frames[ours].filename.startswith(_OURS):
+            ours += 1
+        while ours < len(frames) and _leads(frames[ours].filename):
+            ours += 1
+        text = "".join(traceback.format_list(frames[ours:] or frames))
+    except BaseException:
+        # Whatever it is, it costs where the body is, and not the line.
+        return ""
     return _bounded(plain(text, len(text) + 1).encode()).decode()
 
 

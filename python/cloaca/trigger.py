@@ -24,6 +24,7 @@ from .errors import TriggerError, excerpt
 from .name import checked_name
 from .near import hint, refuse_keywords
 from .policy import Backoff
+from .version import origin_of
 from .workflow import Workflow
 
 TYPE_CHECKING = False
@@ -51,6 +52,7 @@ class TriggerKind:
         "allow_concurrent",
         "catchup",
         "cron",
+        "executor",
         "interval_us",
         "jitter_us",
         "max_consecutive_failures",
@@ -81,6 +83,7 @@ class TriggerKind:
         on_poll_failed: OnPollFailed | None,
         on_disabled: OnDisabled | None,
         catchup: str | None,
+        executor: str | None,
     ) -> None:
         self.workflow = workflow
         self.interval_us = interval_us
@@ -96,6 +99,8 @@ class TriggerKind:
         self.on_poll_failed = on_poll_failed
         self.on_disabled = on_disabled
         self.catchup = catchup
+        self.executor = executor
+        """Where it is polled; `None` in the runner's process."""
 
     def is_heard(self) -> bool:
         """Whether the program wants to hear of failed polls."""
@@ -105,7 +110,7 @@ class TriggerKind:
 class TriggerDefinition:
     """One trigger as declared. Small, as there may be a million."""
 
-    __slots__ = ("function", "is_async", "kind", "name", "takes_tick")
+    __slots__ = ("function", "is_async", "kind", "name", "origin", "takes_tick")
 
     def __init__(
         self, name: str, function: Callable[..., Any], kind: TriggerKind, *, takes_tick: bool, is_async: bool
@@ -115,6 +120,7 @@ class TriggerDefinition:
         self.kind = kind
         self.takes_tick = takes_tick
         self.is_async = is_async
+        self.origin = origin_of(function)
 
     def __repr__(self) -> str:
         return f"TriggerDefinition(name={self.name!r}, workflow={self.kind.workflow!r})"
@@ -135,6 +141,7 @@ if TYPE_CHECKING:
         allow_concurrent: bool = False,
         overlap: Overlap | None = None,
         catchup: Catchup | None = None,
+        executor: str | None = None,
     ) -> Callable[[AnyCronBody], AnyCronBody]: ...
     @overload
     def trigger(
@@ -154,6 +161,7 @@ if TYPE_CHECKING:
         poll_at_start: bool = False,
         on_poll_failed: OnPollFailed | None = None,
         on_disabled: OnDisabled | None = None,
+        executor: str | None = None,
     ) -> Callable[[AnyPollBody], AnyPollBody]: ...
 
 
@@ -177,6 +185,7 @@ def trigger(
     on_poll_failed: OnPollFailed | None = None,
     on_disabled: OnDisabled | None = None,
     catchup: Catchup | None = None,
+    executor: str | None = None,
     **unknown: Any,
 ) -> Any:
     """Registers a function that every runner polls, and returns the function itself.
@@ -190,6 +199,10 @@ def trigger(
     runners go on where the one before ended, and poll within 10 s if a poll was missed meanwhile. A function
     with a parameter gets a tick.
 
+    While programs that live on one store declare it in several versions (other arguments, or another module
+    or qualified name of the function), the version is polled, or runs as a cron, that was declared last for
+    the first time, and an older one again once nobody declares that.
+
     The function of a trigger with `cron` is called only if it has a parameter: once for each moment, by one
     of all runners, with a tick whose `scheduled_at` is the moment. What it returns says what that starts:
     `None` or `True` a run, a context (a `Context` or a mapping) a run with that beside what tells of the
@@ -197,6 +210,12 @@ def trigger(
     moment is tried again, after longer and longer waits, until the next one is there. `catchup` says which
     moments are made up for that nobody was there for: `all`, the default, up to
     `cron_max_catchup_executions`, the `last`, or `none`.
+
+    `executor` is the name of the place where the function is called, of those that
+    `DefaultRunner(executors=...)` was given. It is found there as `module:qualname`; its tick tells what it
+    told when the poll began, and what it answers, with the cursor, comes back as JSON. A `ProcessExecutor`
+    stops one that is over its `poll_timeout`, for which the wait for a free place counts too; a place that
+    dies costs its poll, which has failed. Without it the function is called in the runner's process.
 
     `on_poll_failed(name, error, failures)` is called after each failed poll, with its error as the history
     shows it and how many in a row have failed; `on_disabled(name, cause)` when `max_consecutive_failures`
@@ -230,6 +249,7 @@ def trigger(
         on_poll_failed,
         on_disabled,
         catchup,
+        executor,
     )
     try:
         kind = _kind(*given)
@@ -242,11 +262,14 @@ def trigger(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         trigger_name = _trigger_name(own_name, function)
         is_plain = takes_nothing(function)
+        takes_tick = not is_plain and _takes_tick(function, trigger_name, kind)
+        if kind.executor is not None:
+            _check_travels(function, trigger_name, kind, takes_tick)
         definition = TriggerDefinition(
             trigger_name,
             function,
             kind,
-            takes_tick=not is_plain and _takes_tick(function, trigger_name, kind),
+            takes_tick=takes_tick,
             is_async=not is_plain and is_async(function),
         )
         for given in (workflow, on):
@@ -291,6 +314,7 @@ def _kind(
     on_poll_failed: OnPollFailed | None,
     on_disabled: OnDisabled | None,
     catchup: str | None,
+    executor: str | None,
 ) -> TriggerKind:
     """What these arguments mean, once they are checked. The same ones are checked once."""
     interval_us = (
@@ -311,6 +335,7 @@ def _kind(
         on_poll_failed=checked_callback(on_poll_failed, "on_poll_failed", TriggerError),
         on_disabled=checked_callback(on_disabled, "on_disabled", TriggerError),
         catchup=arguments.checked_catchup(catchup, cron),
+        executor=arguments.checked_executor(executor),
     )
     # Each makes sense by itself; now together.
     if kind.cron is None:
@@ -338,6 +363,18 @@ def _kind(
             on_disabled=on_disabled,
         )
     return kind
+
+
+def _check_travels(function: Callable[..., Any], name: str, kind: TriggerKind, takes_tick: bool) -> None:
+    from .bodies.remote import check_travels
+
+    assert kind.executor is not None, "it names one"
+    if kind.cron is not None and not takes_tick:
+        raise TriggerError(
+            f'trigger "{name}" names executor "{kind.executor}" and a cron, whose function is called only if'
+            " it has a parameter; give it one, as def decide(tick), or leave executor out"
+        )
+    check_travels(function, f'trigger "{name}"', kind.executor, TriggerError)
 
 
 def _trigger_name(name: str | None, function: object) -> str:

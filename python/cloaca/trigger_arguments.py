@@ -6,8 +6,9 @@ Knows no registry. Invariant: what passed is as the engine takes it; what did no
 from __future__ import annotations
 
 from .duration import microseconds_of
-from .errors import ScheduleError, TriggerError, excerpt
-from .name import is_text
+from .errors import ScheduleError, TriggerError, excerpt, typed
+from .name import checked_name, is_text
+from .places import BUILT_IN
 from .policy import Backoff
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ def checked_cron(cron: object) -> str | None:
         return None
     form = '5 fields, 6 with seconds in front, or "@daily" and the like'
     if not isinstance(cron, str) or not is_text(cron):
-        raise ScheduleError(f"cron is {excerpt(cron)}, a {type(cron).__name__}; write {form}")
+        raise ScheduleError(f"cron is {excerpt(cron)}, {typed(cron)}; write {form}")
     fields = cron.split()
     if len(cron) > _CRON_CHARS_MAX or not (
         len(fields) in (5, 6) or (len(fields) == 1 and fields[0][0] == "@")
@@ -93,6 +94,19 @@ def checked_catchup(catchup: object, cron: object) -> str | None:
             raise TriggerError(f"catchup is {excerpt(catchup)} without cron; a polled trigger has no moments")
         return catchup
     raise TriggerError(f"catchup is {excerpt(catchup)}; it must be {', '.join(CATCHUPS)}")
+
+
+def checked_executor(executor: object) -> str | None:
+    """The name of a place to run that not every runner has, or `None`."""
+    if executor is None:
+        return None
+    name = checked_name(executor, "executor", TriggerError)
+    if name in BUILT_IN:
+        raise TriggerError(
+            f'executor is "{name}"; an async trigger is polled on the loop and any other on a thread by'
+            " itself: leave it out, or name one of DefaultRunner(executors=...)"
+        )
+    return name
 
 
 def checked_failures(value: object) -> int | None:

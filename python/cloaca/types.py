@@ -7,8 +7,9 @@ a program runs. Invariant: a `TypedDict` has exactly the keys of the dicts that 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from datetime import timedelta
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
+from typing import Any, Literal, NotRequired, Protocol, TypeAlias, TypedDict, TypeVar
 
 from .context import Context
 from .result import TriggerResult
@@ -18,6 +19,9 @@ from .tick import Tick
 _Item = TypeVar("_Item", covariant=True)
 
 # What a program gives
+
+Redact: TypeAlias = Iterable[str] | Callable[[tuple[str | int, ...], Any], Any]
+"""What listings and logs hide: keys, or a function of a path and a value to what is shown."""
 
 ContextLike: TypeAlias = Context | Mapping[str, Any]
 """What a run may start with, and what a fire may carry."""
@@ -42,6 +46,9 @@ ConditionName: TypeAlias = Literal["never", "transient", "all"]
 
 InterruptName: TypeAlias = Literal["retry", "fail"]
 """What becomes of a task when an attempt is cut off."""
+
+Executors: TypeAlias = Mapping[str, Executor | Callable[[], Executor]]
+"""Places to run by name: an executor, or a function that makes one."""
 
 OperatorName: TypeAlias = Literal[
     "Equals",
@@ -139,6 +146,9 @@ TaskRef: TypeAlias = str | Callable[..., Any]
 TaskRefs: TypeAlias = Several[TaskRef] | Iterator[TaskRef]
 """Several tasks by their ids or their functions."""
 
+TriggerRef: TypeAlias = str | Callable[..., Any]
+"""A trigger by its name or its function."""
+
 # Bodies and callbacks
 
 TaskAnswer: TypeAlias = Context | Mapping[str, Any] | None
@@ -230,7 +240,19 @@ class TaskRow(TypedDict):
     started_at: str | None
     completed_at: str | None
     waits_until: str | None
+    overdue_since: str | None
     tries: list[TryRow]
+
+
+class ChildRow(TypedDict):
+    """A run that a run has started, in `get_run`."""
+
+    id: str
+    workflow_name: str
+    status: RunStatus
+    task: str | None
+    created_at: str
+    completed_at: str | None
 
 
 class RunSummary(TypedDict):
@@ -241,6 +263,8 @@ class RunSummary(TypedDict):
     status: RunStatus
     trigger_name: str | None
     run_key: str | None
+    parent_run: str | None
+    parent_task: str | None
     created_at: str
     started_at: str | None
     completed_at: str | None
@@ -260,6 +284,19 @@ class RunDetails(RunRow):
 
     final_context: dict[str, Any] | None
     tasks: list[TaskRow]
+    children: list[ChildRow]
+
+
+class AuditRow(TypedDict):
+    """A change that somebody made by the page or the command line, as `runner.audit()` lists it."""
+
+    at: str
+    who: str
+    door: Literal["page", "cli"]
+    place: str | None
+    what: str
+    about: str
+    many: int
 
 
 class TickRow(TypedDict):
@@ -275,11 +312,26 @@ class TickRow(TypedDict):
     max_us: int
 
 
+GateVerdict: TypeAlias = Literal["run", "queue", "deduplicate", "refuse_key", "drop", "hold_back", "fail"]
+"""What the gate does with a fire: it starts a run, or one that waits for its turn; or it doesn't, because an
+equal run is unfinished, because its run key is used, by `overlap`, because one of its row before it is
+dropped, or because nobody declares its workflow."""
+
+
+class GateRow(TypedDict):
+    """What the gate would do with a fire. `run` is the one that stands in the way, or before it."""
+
+    verdict: GateVerdict
+    run: str | None
+    reason: str | None
+
+
 class FireRow(TypedDict):
-    """A fire, in what `tick` returns."""
+    """A fire, in what `tick` returns; `gate` only with `dry_run`."""
 
     context: dict[str, Any]
     run_key: str | None
+    gate: NotRequired[GateRow]
 
 
 class TickAnswer(TypedDict):
@@ -304,6 +356,38 @@ class TriggerScheduleRow(TypedDict):
     last_poll_at: str | None
     created_at: str
     updated_at: str
+    polled_by: int | None
+    next_poll_at: str | None
+    late_since: str | None
+    in_body_since: str | None
+
+
+class RunnerCounts(TypedDict):
+    """What a runner did, as far as it is on record, in `list_runners`."""
+
+    polls: int
+    fires: int
+    errors: int
+    runs_started: int
+    runs_completed: int
+    runs_failed: int
+    runs_cancelled: int
+
+
+class RunnerRow(TypedDict):
+    """A runner of a store, in `list_runners`."""
+
+    number: int
+    state: Literal["living", "dead", "left"]
+    works: bool
+    host: str | None
+    pid: int | None
+    version: str | None
+    joined_at: str
+    seen_at: str | None
+    left_at: str | None
+    runs: int
+    last_hour: RunnerCounts
 
 
 class TriggerExecutionRow(TypedDict):
@@ -378,5 +462,7 @@ class Stats(TypedDict):
     runs_failed: int
     runs_cancelled: int
     runs_unfinished: int
+    bodies_overdue: int
     run_latency_mean_ms: float
     run_latency_max_ms: float
+    stopped: bool

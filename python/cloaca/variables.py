@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .errors import ArgumentTypeError, VariableError, excerpt
+from .errors import ArgumentTypeError, VariableError, excerpt, typed
 from .name import is_text
 
 PREFIXES = ("CLOACINA_VAR_", "CLOACA_VAR_")
@@ -46,7 +46,7 @@ def var_or(name: str, default: Default) -> str | Default:
 
 def _read(name: object) -> str | None:
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"name is {excerpt(name)}, a {type(name).__name__}; it must be a str")
+        raise ArgumentTypeError(f"name is {excerpt(name)}, {typed(name)}; it must be a str")
     if not is_text(name):
         raise ArgumentTypeError(f"name is {excerpt(name)}; no environment variable has a lone surrogate")
     variables = [prefix + spelt for prefix in PREFIXES for spelt in (name, name.upper())]

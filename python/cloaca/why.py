@@ -3,6 +3,9 @@ engine knows."""
 
 from __future__ import annotations
 
+import re
+from itertools import takewhile
+
 from . import registry
 from .errors import excerpt
 from .near import hint
@@ -14,6 +17,20 @@ if TYPE_CHECKING:
 
     from .types import CronScheduleRow, TickRow
 
+STOPPED = "this runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
+"""Of a runner that goes on with nothing."""
+
+RUNS_LOOKED_MAX = 50
+"""So many of a trigger's newest runs are looked at."""
+ERROR_CHARS_MAX = 200
+"""So much of a run's error is told."""
+
+_HOLDER = re.compile(r"\brun key .* started run ([0-9a-f-]{36})")
+
+
+_NAMED_MAX = 3
+"""So many runners are named."""
+
 
 def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
     """One sentence about a trigger, from its row with `standing`, and its newest tick."""
@@ -23,14 +40,14 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
     if not trigger["enabled"]:
         cause = trigger["disabled_cause"]
         by = f"the engine disabled it because {cause}" if cause else "set_trigger_enabled switched it off"
-        return f"{name} is not polled: {by} at {trigger['updated_at']}{_ending(last)}"
+        return f"{name} is not polled: {by} at {trigger['updated_at']}{ending(last)}"
     if standing is None:
-        return f"{name} {_absent(trigger)}{_ending(last)}"
+        return f"{name} {_absent(trigger)}{ending(last)}"
     if standing["in_body"]:
         since = f" since {standing['polled_since']}" if standing["polled_since"] else ""
-        return f"{name} is being polled{since} and has not answered yet{_ending(last)}"
+        return f"{name} is being polled{since} and has not answered yet{ending(last)}"
     if standing["elsewhere"]:
-        return f"{name} is polled by another runner of this store{_ending(last)}"
+        return f"{name} is polled by another runner of this store{ending(last)}"
     if last is None:
         return f"{name} has not been polled yet; its first poll is due at {standing['next_poll_at']}"
     if standing["backs_off"]:
@@ -38,8 +55,9 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
         cause = f"{failures} failed {_times(failures, 'poll')} in a row" if failures else "its own wish"
         if standing["goes_on"]:
             cause = "failed polls or its own wish, in an earlier runner"
-        return f"{name} backs off until {standing['next_poll_at']} after {cause}{_ending(last)}"
-    return f"{name} {_told(last)}"
+        return f"{name} backs off until {standing['next_poll_at']} after {cause}{ending(last)}"
+    due = standing["next_poll_at"]
+    return f"{name} {told(last)}{f'; its next poll is due at {due}' if due else ''}"
 
 
 def undeclared(workflow: str) -> str:
@@ -50,15 +68,50 @@ def undeclared(workflow: str) -> str:
     )
 
 
+def holder(last: TickRow) -> str | None:
+    """The run that has the run key which is why a poll started none."""
+    named = _HOLDER.search(last["reason"] or "") if last["outcome"] == "skip" else None
+    return None if named is None else named[1]
+
+
+def of_holder(row: dict[str, Any]) -> str:
+    """What became of that run."""
+    if row["status"] == "Failed":
+        return f"; that run failed at {row['completed_at']}, and retry('{row['id']}') opens it again"
+    if row["completed_at"] is not None:
+        return f"; that run is {row['status']} since {row['completed_at']}"
+    return f"; that run is {row['status']}"
+
+
+def failed_of(newest: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of a trigger's newest runs that failed, up to the first that is over and did not."""
+    ended = [row for row in newest if row["completed_at"] is not None]
+    return list(takewhile(lambda row: row["status"] == "Failed", ended))
+
+
+def of_failures(failed: Sequence[dict[str, Any]], error: str) -> str:
+    """That the newest of a trigger's runs failed, and the error of the last."""
+    last = f"run {failed[0]['id']}: {_shortened(error)}"
+    if len(failed) == 1:
+        return f"; its newest run that is over failed, {last}"
+    least = "at least " if len(failed) == RUNS_LOOKED_MAX else ""
+    return f"; {least}its {len(failed)} newest runs that are over failed, the last of them {last}"
+
+
+def _shortened(error: str) -> str:
+    line = error.splitlines()[0] if error else ""
+    return line if len(line) <= ERROR_CHARS_MAX else line[: ERROR_CHARS_MAX - 1] + "…"
+
+
 def of_cron(
     name: str,
     cron: CronScheduleRow,
     deciding: tuple[int, str | None, str | None, str | None] | None,
-    *,
-    is_declared: bool,
+    absent: str | None,
 ) -> str:
     """One sentence about a trigger that is a cron, from its schedule, how often in a row its function has
-    failed and since when it has not answered, and what its newest moment came to."""
+    failed and since when it has not answered, and what its newest moment came to; `absent` is why it does not
+    run here, if it doesn't."""
     last = cron["last_run_at"]
     before = f"; it ran last at {last}" if last else "; it has not run yet"
     failures, since, outcome, reason = deciding or (0, None, None, None)
@@ -68,11 +121,8 @@ def of_cron(
     says = f"{cron['cron_expression']!r} in {cron['timezone']!r}"
     if not cron["enabled"]:
         return f"trigger '{name}' is a cron, {says}, and was switched off at {cron['updated_at']}{before}"
-    if not is_declared:
-        return (
-            f"trigger '{name}' is a cron, {says}, that this program does not declare: it runs in those that "
-            f"do{before}"
-        )
+    if absent is not None:
+        return f"trigger '{name}' is a cron, {says}, {absent}{before}"
     if registry.workflow(cron["workflow_name"]) is None:
         return f"trigger '{name}' is a cron, {says}, and {undeclared(cron['workflow_name'])}{before}"
     if since is not None:
@@ -84,6 +134,49 @@ def of_cron(
             f" is called again for {cron['next_run_at']}{before}"
         )
     return f"trigger '{name}' is a cron, {says}, and runs next at {cron['next_run_at']}{before}"
+
+
+def versions(declared: Sequence[tuple[int, int]], own: int) -> str:
+    """Who declares which version of a trigger, as the end of a sentence; nothing if all declare the same.
+
+    Args:
+        declared: the numbers of living runners, each with that of its version, which grow with time.
+        own: the number of who tells it.
+    """
+    if len({version for _, version in declared}) < 2:
+        return ""
+    newest = max(version for _, version in declared)
+    newer = sorted(owner for owner, version in declared if version == newest)
+    older = sorted(owner for owner, version in declared if version < newest)
+    if own in older:
+        return f"; {_runners(newer)} a newer version of it, until whose end this one stands by"
+    behind = f"{_runners(older)} an older version of it, and would go on with it after the newer"
+    return f"; {behind}" if own in newer else f"; {_runners(newer)} its newest version, {behind}"
+
+
+def named(numbers: Sequence[int]) -> str:
+    """The numbers of runners, the first of them and how many more."""
+    more = f" and {len(numbers) - _NAMED_MAX} more" if len(numbers) > _NAMED_MAX else ""
+    return f"{', '.join(map(str, numbers[:_NAMED_MAX]))}{more}"
+
+
+def _runners(numbers: Sequence[int]) -> str:
+    return f"runner {numbers[0]} declares" if len(numbers) == 1 else f"runners {named(numbers)} declare"
+
+
+def absent_cron(is_declared: bool, is_left_out: bool) -> str | None:
+    """Why a declared cron does not run in this runner; `None` if it does."""
+    if is_left_out:
+        return "that this program declares, but this runner is not for it: it runs in those that are"
+    return None if is_declared else "that this program does not declare: it runs in those that do"
+
+
+def unknown_yet(name: str) -> str:
+    """One sentence about a trigger that a paused runner has not told its store of."""
+    return (
+        f"trigger '{name}' is declared here, and this store knows nothing of it yet: this runner is paused,"
+        " until resume() is called"
+    )
 
 
 def _absent(trigger: dict[str, Any]) -> str:
@@ -98,11 +191,13 @@ def _absent(trigger: dict[str, Any]) -> str:
     return "is not polled: this program does not declare it, and no other runner of the store polls it"
 
 
-def _ending(last: TickRow | None) -> str:
-    return "" if last is None else f"; before that it {_told(last)}"
+def ending(last: TickRow | None) -> str:
+    """What was before, after a sentence."""
+    return "" if last is None else f"; before that it {told(last)}"
 
 
-def _told(last: TickRow) -> str:
+def told(last: TickRow) -> str:
+    """What polls answered."""
     count = last["count"]
     since = f"since {last['first_at']}" if count > 1 else f"at {last['first_at']}"
     reason = f": {last['reason']}" if last["reason"] else ""

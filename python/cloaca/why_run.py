@@ -9,6 +9,7 @@ from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 TASKS_TOLD_MAX = 5
@@ -20,12 +21,18 @@ def of_final(row: dict[str, Any]) -> str:
     name, at, error = _name(row), row["completed_at"], row["error_message"]
     if row["status"] == "Completed":
         return f"{name} completed at {at}"
+    overdue = _overdue(row)
     if row["status"] == "Failed":
-        return f"{name} failed at {at}: {error}"
-    return f"{name} was cancelled at {at}"
+        return f"{name} failed at {at}: {error}{overdue}"
+    return f"{name} was cancelled at {at}{overdue}"
 
 
-def of_own(row: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
+def of_own(
+    row: dict[str, Any],
+    standing: dict[str, Any],
+    permits: Sequence[tuple[str, int]],
+    executors: Mapping[int, str],
+) -> str:
     """One sentence about a run that this runner has, from where it stands."""
     name = _name(row)
     if standing["is"] == "turn":
@@ -36,7 +43,7 @@ def of_own(row: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
         return f"{name} waits for its workflow, which this program does not declare{_meant(row)}"
     if standing["is_at_its_end"]:
         return f"{name} is at its end, which is about to be kept"
-    tasks = [_task(task, standing, slots) for task in standing["tasks"]]
+    tasks = [_task(task, standing, permits, executors, _started(row, task)) for task in standing["tasks"]]
     if standing["is_halted"]:
         rest = f"; {_listed(tasks)}" if tasks else ""
         return f"{name} ends, because that was asked for or its time is up, once its tasks are home{rest}"
@@ -94,26 +101,77 @@ def _of_trigger(row: dict[str, Any]) -> str:
     return f" of trigger {excerpt(row['trigger_name'])}" if row["trigger_name"] else ""
 
 
-def _task(task: dict[str, Any], standing: dict[str, Any], slots: int) -> str:
+def _task(
+    task: dict[str, Any],
+    standing: dict[str, Any],
+    permits: Sequence[tuple[str, int]],
+    executors: Mapping[int, str],
+    started: str,
+) -> str:
     name, attempt, doing = f"task {excerpt(task['id'])}", task["attempt"], task["doing"]
     if doing == "in_body":
         return f"{name} is in its body, attempt {attempt}, begun first at {task['started_at']}{_failed(task)}"
+    if doing == "told":
+        return f"{name} was told to end in attempt {attempt}, and its body still runs"
     if doing == "deferred":
+        if started:
+            return f"{name} waits in attempt {attempt}, without a slot, for {started} or its own condition"
         return f"{name} waits in attempt {attempt} for its own condition, without a slot"
     if doing == "retry":
         when = f"at {task['due']}" if task["due"] else "soon"
+        late = _too_late(task, standing)
+        if late:
+            return f"{name} would be tried again {when}, as attempt {attempt}{_failed(task)}{late}"
         return f"{name} is tried again {when}, as attempt {attempt}{_failed(task)}"
     if doing == "postponed":
         when = f"until {task['due']}" if task["due"] else "a while"
-        return f"{name} waits {when} by its own wish, then comes attempt {attempt}"
+        late = _too_late(task, standing)
+        return f"{name} waits {when} by its own wish{late or f', then comes attempt {attempt}'}"
     if doing == "settling":
         return f"{name} is over after attempt {attempt}, and its callback is being told"
     if doing == "looked":
         return f"whether {name} runs is being read from its contexts"
-    if standing["is_slot_free"]:
+    if standing["is_permit_free"]:
         return f"{name} is about to begin attempt {attempt}{_failed(task)}"
+    if (executor := executors.get(task["executor"])) is not None:
+        return f"{name} waits for a place in executor {excerpt(executor)} for attempt {attempt}"
+    setting, slots = permits[task["executor"]]
     slot = "the slot" if slots == 1 else f"one of the {slots} slots"
-    return f"{name} waits for {slot} of this runner (max_concurrent_tasks) for attempt {attempt}"
+    return f"{name} waits for {slot} of this runner ({setting}) for attempt {attempt}"
+
+
+def _started(row: dict[str, Any], task: dict[str, Any]) -> str:
+    """The runs that a task has started and that are not over."""
+    open_ones = [
+        child
+        for child in row["children"]
+        if child["task"] == task["id"] and child["status"] in ("Pending", "Running")
+    ]
+    if not open_ones:
+        return ""
+    first, more = open_ones[0], len(open_ones) - 1
+    others = f" and {more} more {_runs(more)}" if more else ""
+    return f"run {first['id']} of workflow {excerpt(first['workflow_name'])}{others}"
+
+
+def _overdue(row: dict[str, Any]) -> str:
+    """What of a final run still runs."""
+    bodies = [
+        f"the body of task {excerpt(task['id'])}, given up at {task['overdue_since']},"
+        for task in row["tasks"]
+        if task["overdue_since"]
+    ]
+    return (
+        f"; {_listed(bodies)} still runs, and until it has ended the run cannot be retried" if bodies else ""
+    )
+
+
+def _too_late(task: dict[str, Any], standing: dict[str, Any]) -> str:
+    """What to add where the next attempt would come after the time of the run."""
+    due, ends_by = task["due"], standing["ends_by"]
+    if due is None or ends_by is None or due < ends_by:
+        return ""
+    return f", and the time of the run is up before that, at {ends_by} (workflow_timeout_seconds)"
 
 
 def _why(task: dict[str, Any]) -> str:

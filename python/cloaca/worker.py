@@ -14,51 +14,80 @@ from . import attempt
 from .answer import is_awaitable
 from .context import Context, decode_value, encode_within, fitting
 from .duration import text_of
-from .job import Job
-from .plain import describe, kind_of, say
-from .policy import RetryAfter
-from .task_handle import Deferred, TaskHandle, run_id
-from .trace import traceback_of
-
-DELAY_US_MAX = 10**17
-"""Some three thousand years: a later moment has no date."""
+from .end import left_by, raised_by
+from .job import Job, Raised
+from .permit import Deferred
+from .plain import say
+from .task_handle import TaskHandle, run_id
+from .trace import stack_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ._cloaca import Engine
+    from ._cloaca import Carrier, Engine
+    from .bodies.loop import Loop
     from .job import JobParts
+    from .redact import Redactor
     from .task import TaskDefinition
 
     Hear = Callable[[tuple[str | None, BaseException]], None]
     """Called with the run if it was a task, and with what was raised."""
 
 _callback_log = logging.getLogger("cloaca.callback")
+_engine_log = logging.getLogger("cloaca")
 _task_log = logging.getLogger("cloaca.task")
 
 
 class Worker:
     """What a runner's worker threads do with the jobs that they take."""
 
-    def __init__(self, engine: Engine, tasks: dict[int, TaskDefinition], hear: Hear | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tasks: dict[int, TaskDefinition],
+        redactor: Redactor,
+        loop: Callable[[], Loop],
+        hear: Hear | None = None,
+    ) -> None:
         self.engine = engine
+        self._redactor = redactor
         self._hear = hear
         self.tasks = tasks
-        self._running: dict[int, tuple[str, Job]] = {}
-        self.deferred = Deferred()
+        self._loop = loop
+        self._running: dict[object, tuple[str, Job]] = {}
+        self.deferred = Deferred(lambda coroutine: loop().run(coroutine), redactor.say)
         self._pid = os.getpid()
+
+    def hides(self) -> bool:
+        """Whether anything of contexts is to be hidden."""
+        return self._redactor.mask() is not None
 
     def running(self) -> list[str]:
         """What tasks run now, in words."""
-        running = list(self._running.values())
-        return sorted(f"task '{task_id}' of run {run_id(job)}" for task_id, job in running)
+        return sorted(in_words(task_id, job) for task_id, job in list(self._running.values()))
+
+    def entered(self, job: Job, task_id: str, loop: Loop | None = None) -> attempt.inside:
+        """An attempt's body, that is about to be called."""
+        return attempt.inside(self.engine, job, task_id, self.deferred, loop, job.callback_only)
+
+    def tell(self, parts: JobParts, log: tuple[int, str, dict[str, object]] | None) -> None:
+        """Says of a body that is told to end what there is to say, with where its thread is. The body may ask
+        its handle."""
+        if log is None:
+            return
+        job, where = Job(*parts), ""
+        for ident, (_, running) in list(self._running.items()):
+            if running == job and isinstance(ident, int):
+                where = stack_of(ident)
+        level, text, about = log
+        say(_engine_log, level, "%s%s", text, f". Its thread is at\n{where}" if where else "", about=about)
 
     def run(
         self,
         parts: JobParts,
-        body: int,
+        task: TaskDefinition,
         task_id: str,
         context_json: str,
         error: str,
@@ -66,79 +95,237 @@ class Worker:
     ) -> None:
         """Makes an attempt: calls the body, tells the engine how it ended, then whoever wants to be told."""
         job = Job(*parts)
-        task = self.tasks[body]
         context = Context._wrap(decode_value(context_json))
         if job.callback_only:
-            self._tell_failure(job, task, task_id, error, context)
-            self.engine.jobs.settled(job)
+            self.tell_failed(job, task, task_id, error, context)
             return
         failure: BaseException | None = None
+        returned: Any = None
         left = ""
         handle = None
+        entered = self.entered(job, task_id)
         if task.takes_handle:
-            handle = TaskHandle(self.engine, job, task_id, self.deferred, checkpoint)
+            handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
         me = threading.get_ident()
         self._running[me] = (task_id, job)
         try:
             fitting(self.engine.context_bytes_max, context_json, "the context that it is given")
-            with attempt.inside(self.engine, job):
-                left, context = self._call(task, context, handle)
+            with entered:
+                returned = task.function(context) if handle is None else task.function(context, handle)
+            if not is_awaitable(returned):
+                left, context = self._left(task, context, returned)
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: on a worker they can only mean that this attempt failed.
             failure = raised
         finally:
             del self._running[me]
-        if handle is not None:
-            handle._close()
         if attempt.is_forked(self._pid):
             return
+        if failure is None and is_awaitable(returned):
+            # A decorator around an `async def`: it goes on where that would have begun.
+            loop = self._loop()
+            rest = (task, task_id, context_json, context, handle, lambda: returned)
+            loop.adopt(entered, lambda: self._finish_on(loop, entered, *rest))
+            return
+        if handle is not None:
+            handle._close()
         if isinstance(failure, attempt.Interrupted):
             self.engine.jobs.interrupted(job)
         elif failure is None:
-            self._succeed(job, task, task_id, left, context)
+            self.succeed(job, task, task_id, left, context)
         else:
-            self._fail(job, task, task_id, failure, context)
+            self._fail(job, task, task_id, failure, context_json, context)
 
-    def _call(self, task: TaskDefinition, context: Context, handle: TaskHandle | None) -> tuple[str, Context]:
-        returned = task.function(context) if handle is None else task.function(context, handle)
-        if is_awaitable(returned):
-            from ._aio import run_coroutine
+    async def attempt_on(
+        self,
+        loop: Loop,
+        entered: attempt.inside,
+        task: TaskDefinition,
+        task_id: str,
+        context_json: str,
+        error: str,
+        checkpoint: str | None,
+    ) -> None:
+        """The same on an event loop, where nothing may wait."""
+        if attempt.is_forked(self._pid):
+            return
+        job = entered.job
+        context = Context._wrap(decode_value(context_json))
+        if job.callback_only:
+            loop.is_over(job)
+            telling = task.on_failure and loop.call_back(task.on_failure, task_id, error, context)
+            await self._tell_on(loop, job, task_id, telling, context)
+            return
+        handle = None
+        if task.takes_handle:
+            handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
 
-            returned = run_coroutine(returned)
-        if returned is None:
-            returned = context
-        elif isinstance(returned, dict):
-            returned = Context(returned)
-        elif not isinstance(returned, Context):
-            kind = type(returned).__name__
-            raise TypeError(f"task '{task.id}' returned {kind}; return the Context, a dict or None")
-        limit = self.engine.context_bytes_max
-        return encode_within(limit, returned, "the context that it left"), returned
+        def begin() -> object:
+            if loop.is_told(job):
+                from asyncio import CancelledError
 
-    def _succeed(self, job: Job, task: TaskDefinition, task_id: str, left: str, context: Context) -> None:
+                raise CancelledError
+            fitting(self.engine.context_bytes_max, context_json, "the context that it is given")
+            return task.function(context) if handle is None else task.function(context, handle)
+
+        await self._finish_on(loop, entered, task, task_id, context_json, context, handle, begin)
+
+    async def _finish_on(
+        self,
+        loop: Loop,
+        entered: attempt.inside,
+        task: TaskDefinition,
+        task_id: str,
+        given: str,
+        context: Context,
+        handle: TaskHandle | None,
+        begin: Callable[[], object],
+    ) -> None:
+        carrier, job = loop.open(), entered.job
+        failure: BaseException | None = None
+        left = ""
+        self._running[job] = (task_id, job)
+        try:
+            returned: Any = begin()
+            if is_awaitable(returned):
+                returned = await returned
+            left, context = self._left(task, context, returned)
+            if handle is not None:
+                handle._check_awaited()
+        except BaseException as raised:
+            if self._goes_home(loop, raised):
+                carrier.interrupted(job)
+                if isinstance(raised, GeneratorExit | KeyboardInterrupt):
+                    raise
+                return
+            # SystemExit too: raised on, it would end the loop.
+            failure = raised
+        finally:
+            self._running.pop(job, None)
+            entered.close()
+            if handle is not None:
+                handle._close()
+        if attempt.is_forked(self._pid):
+            return
+        if failure is not None:
+            await self._fail_on(loop, job, task, task_id, failure, given, context)
+        elif task.on_success is None:
+            carrier.succeeded(job, left, False)
+        elif await loop.ruled(job, lambda carrier: carrier.succeeded(job, left, True)):
+            telling = loop.call_back(task.on_success, task_id, context)
+            await self._tell_on(loop, job, task_id, telling, context)
+
+    def _goes_home(self, loop: Loop, raised: BaseException) -> bool:
+        from asyncio import CancelledError
+
+        if isinstance(raised, CancelledError):
+            return loop.is_sent_home()
+        if isinstance(raised, GeneratorExit):
+            # Who closes a coroutine that no loop goes on with; a body may also raise it by itself.
+            return not loop.is_running()
+        # Ctrl-C that met a body by chance, on the program's loop, is the program's.
+        is_stray = isinstance(raised, KeyboardInterrupt) and not loop.is_own
+        return is_stray or isinstance(raised, attempt.Interrupted)
+
+    async def _fail_on(
+        self,
+        loop: Loop,
+        job: Job,
+        task: TaskDefinition,
+        task_id: str,
+        failure: BaseException,
+        given: str,
+        context: Context,
+    ) -> None:
+        raised = raised_by(failure)
+        kind, kept, trace, delay_us = self._to_keep(job, raised, failure, given, context)
+        has_callback = task.on_failure is not None
+        workflow = self.engine.jobs.workflow_of(job)
+        is_told = loop.is_told(job)
+
+        def told(carrier: Carrier) -> bool | None:
+            if delay_us is not None:
+                return carrier.postponed(job, delay_us, kept, trace, has_callback)
+            return carrier.failed(job, kind, kept, trace, has_callback)
+
+        final = await loop.ruled(job, told)
+        if not (is_told and kind == "CancelledError"):
+            # Who was cancelled has been told of already.
+            self._tell_ended(
+                job, task_id, workflow, failure, None if final else delay_us, final, given, context
+            )
+        if final and has_callback:
+            assert task.on_failure is not None, "it has one"
+            telling = loop.call_back(task.on_failure, task_id, raised.text, context)
+            await self._tell_on(loop, job, task_id, telling, context)
+
+    async def _tell_on(self, loop: Loop, job: Job, task_id: str, telling: Any, *arguments: object) -> None:
+        """Awaits a callback, and settles the attempt."""
+        loop.is_over(job)
+        try:
+            if telling is not None:
+                await telling
+        except BaseException as raised:
+            if isinstance(raised, GeneratorExit) and not loop.is_running():
+                raise
+            self._callback_raised(job, task_id, raised, arguments)
+        loop.open().settled(job)
+
+    def _left(self, task: TaskDefinition, context: Context, returned: Any) -> tuple[str, Context]:
+        """What a body left: as JSON text, and as a context."""
+        left = left_by(task.id, context, returned)
+        return encode_within(self.engine.context_bytes_max, left, "the context that it left"), left
+
+    def succeed(self, job: Job, task: TaskDefinition, task_id: str, left: str, context: Context) -> None:
+        """Ends an attempt that left a context, and tells of it."""
         callback = task.on_success
         if self.engine.jobs.succeeded(job, left, callback is not None) and callback is not None:
             self._tell(job, callback, task_id, task_id, context)
-            self.engine.jobs.settled(job)
+
+    def _to_keep(
+        self, job: Job, raised: Raised, failure: BaseException, given: str, context: Context
+    ) -> Raised:
+        """What is kept of a failure. Lets who hears of errors hear of it."""
+        own = self._redactor.told_by_body(given, context)
+        # A wish is no failure. Where it fails the task, or the run's time is up before it, the run tells why.
+        if self._hear is not None and raised.delay_us is None:
+            self._hear((run_id(job), failure))
+        kind, text, trace = own.hide(raised.kind), own.hide(raised.text), own.hide_maybe(raised.trace)
+        return raised._replace(kind=kind, text=text, trace=trace)
 
     def _fail(
-        self, job: Job, task: TaskDefinition, task_id: str, failure: BaseException, context: Context
+        self,
+        job: Job,
+        task: TaskDefinition,
+        task_id: str,
+        failure: BaseException,
+        given: str,
+        context: Context,
     ) -> None:
-        text = describe(failure)
-        kind, trace = kind_of(failure), traceback_of(failure)
-        if self._hear is not None:
-            self._hear((run_id(job), failure))
+        self.fail(job, task, task_id, raised_by(failure), failure, given, context)
+
+    def fail(
+        self,
+        job: Job,
+        task: TaskDefinition,
+        task_id: str,
+        raised: Raised,
+        failure: BaseException,
+        given: str,
+        context: Context,
+    ) -> None:
+        """Ends an attempt that left nothing but an error, here or elsewhere, and tells of it."""
+        kind, kept, trace, delay_us = self._to_keep(job, raised, failure, given, context)
         has_callback = task.on_failure is not None
         # Before its end: that may be the run's, too.
         workflow = self.engine.jobs.workflow_of(job)
-        if (delay_us := _wish_of(failure)) is not None:
-            final = self.engine.jobs.postponed(job, delay_us, text, trace, has_callback)
+        if delay_us is not None:
+            final = self.engine.jobs.postponed(job, delay_us, kept, trace, has_callback)
         else:
-            final = self.engine.jobs.failed(job, kind, text, trace, has_callback)
-        self._tell_ended(job, task_id, workflow, failure, None if final else delay_us, final)
+            final = self.engine.jobs.failed(job, kind, kept, trace, has_callback)
+        self._tell_ended(job, task_id, workflow, failure, None if final else delay_us, final, given, context)
         if final and has_callback:
-            self._tell_failure(job, task, task_id, text, context)
-            self.engine.jobs.settled(job)
+            self.tell_failed(job, task, task_id, raised.text, context)
 
     def _tell_ended(
         self,
@@ -148,65 +335,73 @@ class Worker:
         failure: BaseException,
         delay_us: int | None,
         final: bool,
+        given: str,
+        context: Context,
     ) -> None:
         """Lets the log know of an attempt that left nothing."""
-        line, values = "task '%s' of run %s, which is over,", [task_id, run_id(job)]
+        line, values = "task '%s' of run %s, which is over,", [task_id, attempt.run_id(job)]
         if workflow:
             line, values = "task '%s' of workflow '%s', run %s,", [task_id, workflow, run_id(job)]
-        about = _about(job, task_id, workflow)
+        about = about_attempt(job, task_id, workflow)
         if delay_us is not None:
             # What was asked for is no news of a healthy day.
             text, waits = f"{line} asked in attempt %d to be called again in %s", text_of(delay_us)
             say(_task_log, logging.DEBUG, text, *values, job.attempt, waits, about=about)
             return
         level = logging.ERROR if final else logging.WARNING
-        text = f"{line} failed in attempt %d"
-        say(_task_log, level, text, *values, job.attempt, raised=failure, about=about)
+        text = f"{line} failed in attempt %d{', its last' if final else ''}"
 
-    def _tell_failure(
-        self, job: Job, task: TaskDefinition, task_id: str, error: str, context: Context
-    ) -> None:
-        if task.on_failure is not None:
+        def values_of() -> list[Any]:
+            return [decode_value(given), context._data]
+
+        self._redactor.say(
+            _task_log, level, text, *values, job.attempt, raised=failure, about=about, values_of=values_of
+        )
+
+    def tell_failed(self, job: Job, task: TaskDefinition, task_id: str, error: str, context: Context) -> None:
+        """Calls the task's `on_failure`, if it has one, and settles the attempt."""
+        if task.on_failure is None:
+            self.engine.jobs.settled(job)
+        else:
             self._tell(job, task.on_failure, task_id, task_id, error, context)
 
     def _tell(self, job: Job, callback: Any, task_id: str, *arguments: object) -> None:
+        """Calls a callback, and settles the attempt."""
+        entered = attempt.inside(self.engine, job, task_id, self.deferred, None, True)
         try:
-            with attempt.inside(self.engine, job):
-                self._call_back(callback, *arguments)
+            with entered:
+                returned = callback(*arguments)
+            if is_awaitable(returned):
+                loop = self._loop()
+                loop.adopt(entered, lambda: self._tell_on(loop, job, task_id, returned, *arguments))
+                return
         except BaseException as raised:
-            if self._hear is not None:
-                self._hear((None, raised))
-            workflow = self.engine.jobs.workflow_of(job)
-            text, about = "callback of task '%s' of run %s raised", _about(job, task_id, workflow)
-            say(_callback_log, logging.ERROR, text, task_id, run_id(job), raised=raised, about=about)
+            self._callback_raised(job, task_id, raised, arguments)
+        self.engine.jobs.settled(job)
 
-    def _call_back(self, callback: Any, *arguments: object) -> None:
-        returned = callback(*arguments)
-        if is_awaitable(returned):
-            from ._aio import run_coroutine
+    def _callback_raised(
+        self, job: Job, task_id: str, raised: BaseException, arguments: tuple[object, ...]
+    ) -> None:
+        if self._hear is not None:
+            self._hear((None, raised))
+        workflow = self.engine.jobs.workflow_of(job)
+        text, about = "callback of task '%s' of run %s raised", about_attempt(job, task_id, workflow)
+        values, left = (task_id, run_id(job)), [each._data for each in arguments if type(each) is Context]
+        self._redactor.say(
+            _callback_log, logging.ERROR, text, *values, raised=raised, about=about, values_of=lambda: left
+        )
 
-            run_coroutine(returned)
+
+def in_words(task_id: str, job: Job) -> str:
+    """What runs, for whoever waits for it."""
+    return f"task '{task_id}' of run {run_id(job)}"
 
 
-def _about(job: Job, task_id: str, workflow: str) -> dict[str, object]:
+def about_attempt(job: Job, task_id: str, workflow: str) -> dict[str, object]:
+    """What a line of the log about an attempt says that it is about."""
     return {
-        "cloaca_run": run_id(job),
+        "cloaca_run": attempt.run_id(job),
         "cloaca_workflow": workflow or None,
         "cloaca_task": task_id,
         "cloaca_attempt": job.attempt,
     }
-
-
-def _wish_of(failure: BaseException) -> int | None:
-    """How long a `RetryAfter` asks for; `None` for any other error, and for one that a program's own class
-    left without a time: then it is an ordinary failure, for an attempt that began must end.
-    """
-    if not isinstance(failure, RetryAfter):
-        return None
-    try:
-        delay_us: object = failure.delay_us
-    except BaseException:
-        return None
-    if isinstance(delay_us, bool) or not isinstance(delay_us, int):
-        return None
-    return delay_us if 0 <= delay_us < DELAY_US_MAX else None

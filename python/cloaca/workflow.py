@@ -12,7 +12,7 @@ from functools import partial
 
 from . import _cloaca, registry
 from .body import name_of
-from .errors import WorkflowError, excerpt
+from .errors import WorkflowError, excerpt, typed
 from .name import SEPARATOR, checked_name, is_text
 from .namespace import DEFAULT_PACKAGE, DEFAULT_TENANT
 from .near import hint
@@ -226,6 +226,9 @@ class Workflow:
     _levels: list[list[int]]
     _version: str
 
+    def _functions(self) -> list[Callable[..., Any]]:
+        return [task.function for task in self._tasks]
+
     def __init__(self) -> None:
         raise TypeError("a Workflow is made by WorkflowBuilder(name).build()")
 
@@ -282,6 +285,10 @@ class Workflow:
         """All tasks, each after its dependencies, as `tenant::package::workflow::task`."""
         return [self._full(self._tasks[index].id) for index in self._order]
 
+    def _named_tasks(self) -> list[tuple[str, TaskDefinition]]:
+        """Its tasks, each with the name that it is known under."""
+        return [(self._full(task.id), task) for task in self._tasks]
+
     def get_execution_levels(self) -> list[list[str]]:
         """The tasks in levels; those of one level can run at once, after all levels before."""
         return [[self._full(self._tasks[index].id) for index in level] for level in self._levels]
@@ -298,6 +305,18 @@ class Workflow:
     def validate(self) -> None:
         """Checks the graph once more. Raises `WorkflowError` as `WorkflowBuilder.build` does."""
         _checked_graph(self._name, self._tasks)
+
+    def to_svg(self) -> str:
+        """A picture of its tasks, from left to right, as the text of an SVG file; notebooks show it.
+
+        Equal workflows give equal pictures. Trigger rules stand in the tasks that have them.
+        """
+        from .picture import Drawn, svg
+
+        return svg(self._name, [Drawn(task.id, task.dependencies, task.rule) for task in self._tasks])
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
 
     def __repr__(self) -> str:
         return f"Workflow(name={self._name!r}, tasks={len(self._tasks)})"
@@ -326,7 +345,8 @@ class Workflow:
                 "retry": task.retry._spec(),
                 "rule": None if task.rule is None else _canonical(task.rule),
                 "fails_on_interrupt": task.on_interrupt == "fail",
-                "body": task.body,
+                "timeout_us": task.timeout_us,
+                "executor": task.executor,
                 "failure_callback": task.on_failure is not None,
             }
             for task in self._tasks
@@ -343,6 +363,8 @@ class Workflow:
             if task.on_interrupt != "retry":
                 # Only then, so that a workflow without it keeps its version.
                 parts.append(task.on_interrupt)
+            if task.timeout_us is not None:
+                parts.append({"timeout_us": task.timeout_us})
             content.append((f"task {task.id}", _canonical(parts)))
         return content
 
@@ -428,7 +450,7 @@ def _warn_of_rules(name: str, ordered: Iterable[TaskDefinition]) -> None:
 
 def _checked_text(value: object, what: str) -> str:
     if not isinstance(value, str):
-        raise WorkflowError(f"{what} is {excerpt(value)}, a {type(value).__name__}; it must be a str")
+        raise WorkflowError(f"{what} is {excerpt(value)}, {typed(value)}; it must be a str")
     if len(value) > TEXT_CHARS_MAX or not is_text(value):
         raise WorkflowError(
             f"{what} is {excerpt(value)}; it must be at most {TEXT_CHARS_MAX} characters of UTF-8"

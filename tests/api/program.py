@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -28,6 +29,12 @@ def start_program(source: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         _command(source, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def beside_tests() -> dict[str, str]:
+    """The environment of a program that imports what stands beside these tests, and all that they do."""
+    paths = [os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def eventually(condition: Callable[[], object], seconds: float = SECONDS) -> bool:

@@ -88,7 +88,7 @@ CONTEXTS: list[Case] = [
     ("Context([1])", lambda w: cloaca.Context([1]), TypeError, "dict"),  # type: ignore[arg-type]
     ("Context('a')", lambda w: cloaca.Context("a"), TypeError, "str"),  # type: ignore[arg-type]
     ("Context int key", lambda w: cloaca.Context({1: 2}), TypeError, "key 1"),  # type: ignore[dict-item]
-    ("Context NaN", lambda w: cloaca.Context({"a": math.nan}), ValueError, "at a: got nan"),
+    ("Context NaN", lambda w: cloaca.Context({"a": math.nan}), ValueError, "at 'a': got nan"),
     ("Context infinity", lambda w: cloaca.Context({"a": [1, -math.inf]}), ValueError, "a[1]"),
     ("Context object", lambda w: cloaca.Context({"a": object()}), TypeError, "got object"),
     ("Context bytes inside", lambda w: cloaca.Context({"a": {"b": [b"x"]}}), TypeError, "a.b[0]"),
@@ -800,7 +800,7 @@ ANSWERS: list[tuple[str, Callable[[], object], str]] = [
     ("5", lambda: 5, "returned int"),
     ("a str", lambda: "fire", "returned str"),
     ("a dict", lambda: {"a": 1}, "returned dict"),
-    ("a list with 5", lambda: [cloaca.TriggerResult.fire(), 5], "holds a int"),
+    ("a list with 5", lambda: [cloaca.TriggerResult.fire(), 5], "holds an int"),
     ("a list with True", lambda: [True], "holds a bool"),
     ("its class", lambda: cloaca.TriggerResult, "returned type"),
     ("too many", lambda: [cloaca.TriggerResult.skip()] * 10_001, "10000"),

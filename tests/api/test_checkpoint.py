@@ -135,34 +135,40 @@ def test_each_task_of_a_run_has_its_own(runner: cloaca.DefaultRunner) -> None:
     assert seen == {"one": [None, "one"], "two": [None, "two"]}
 
 
-def test_an_attempt_that_is_over_its_time_out_leaves_nothing_any_more() -> None:
-    late = threading.Event()
-    told: list[BaseException] = []
+def test_what_an_attempt_leaves_in_its_grace_is_for_the_next_one() -> None:
     seen: list[Any] = []
-    over = threading.Event()
 
     def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
         if handle.attempt == 1:
             handle.checkpoint("early")
-            late.wait(WAIT)
-            try:
-                handle.checkpoint("late")
-            except BaseException as error:
-                told.append(error)
-            over.set()
+            assert eventually(lambda: handle.cancelled)
+            handle.checkpoint("late")
             return
         seen.append(handle.checkpointed)
-        late.set()
-        assert over.wait(WAIT)
-        seen.append(handle.checkpointed)
-        if handle.attempt == 2:
-            raise ValueError("boom")
 
-    declare(body)
-    config = cloaca.DefaultRunnerConfig(task_timeout_seconds=0.3)
-    with cloaca.DefaultRunner.with_config(":memory:", config) as runner:
+    declare(body, timeout="300ms")
+    with cloaca.DefaultRunner(":memory:") as runner:
         assert runner.execute("w", check=True)
-    assert seen == ["early"] * 4
+    assert seen == ["late"]
+
+
+def test_an_attempt_that_was_given_up_leaves_nothing_any_more() -> None:
+    over, told = threading.Event(), list[BaseException]()
+    done = threading.Event()
+
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        assert over.wait(WAIT)
+        try:
+            handle.checkpoint("late")
+        except BaseException as error:
+            told.append(error)
+        done.set()
+
+    declare(body, timeout="100ms")
+    with cloaca.DefaultRunner(":memory:", timeout_grace_seconds=0.1) as runner:
+        assert runner.execute("w").status == "Failed"
+        over.set()
+        assert done.wait(WAIT)
     assert [type(error) for error in told] == [cloaca.RunnerError]
     assert "nobody waits for its attempt 1 any more" in str(told[0])
 
@@ -200,7 +206,8 @@ def test_an_async_body_leaves_it_too(runner: cloaca.DefaultRunner) -> None:
 
     async def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
         seen.append(handle.checkpointed)
-        handle.checkpoint(1)
+        await handle.checkpoint(1)
+        assert handle.checkpointed == 1
         await asyncio.to_thread(handle.checkpoint, 2)
         if handle.attempt == 1:
             raise ValueError("boom")
@@ -282,7 +289,7 @@ def test_a_task_that_is_over_before_its_body_is_keeps_nothing() -> None:
         done.set()
 
     declare(body, retry_attempts=1)
-    config = cloaca.DefaultRunnerConfig(workflow_timeout_seconds=0.2)
+    config = cloaca.DefaultRunnerConfig(workflow_timeout_seconds=0.2, timeout_grace_seconds=0)
     with cloaca.DefaultRunner.with_config(":memory:", config) as runner:
         assert runner.execute("w").status == "Failed"
         over.set()

@@ -1,4 +1,4 @@
-"""Cron: schedules by the calendar, their rows, their runs, and what becomes of the slots of a downtime."""
+"""Cron: schedules by the calendar, their rows, their runs, and what becomes of the moments of a downtime."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def workflow() -> None:
     declare("good")
 
 
-def slots(runner: cloaca.DefaultRunner, schedule_id: str) -> list[str]:
-    """The slots that ran, oldest first."""
+def moments(runner: cloaca.DefaultRunner, schedule_id: str) -> list[str]:
+    """The moments that ran, oldest first."""
     history = runner.get_cron_execution_history(schedule_id, limit=10_000)
     return [row["scheduled_time"] for row in reversed(history)]
 
@@ -168,7 +168,7 @@ def test_registering_again_keeps_what_was_switched_off(tmp_path: Path) -> None:
         assert runner.get_cron_schedule(schedule_id)["enabled"] is False
 
 
-def test_schedules_run_at_each_slot_and_never_before() -> None:
+def test_schedules_run_at_each_moment_and_never_before() -> None:
     with cloaca.testing.Runner(start="2026-03-01T00:00:30Z") as runner:
         schedule_id = runner.register_cron_workflow("good", "*/15 * * * *", "UTC")
         runner.advance("14m29s")
@@ -176,7 +176,7 @@ def test_schedules_run_at_each_slot_and_never_before() -> None:
         runner.advance("1s")
         assert len(runner.list_runs()) == 1
         runner.advance("1h")
-        assert slots(runner, schedule_id) == [
+        assert moments(runner, schedule_id) == [
             at(f"2026-03-01T{time}:00") for time in ("00:15", "00:30", "00:45", "01:00", "01:15")
         ]
         row = runner.get_cron_schedule(schedule_id)
@@ -189,7 +189,7 @@ def test_six_fields_start_with_seconds() -> None:
     with cloaca.testing.Runner(start="2026-03-01T00:00:00Z") as runner:
         schedule_id = runner.register_cron_workflow("good", "*/20 * * * * *", "UTC")
         runner.advance("1m")
-        assert slots(runner, schedule_id) == [
+        assert moments(runner, schedule_id) == [
             at(f"2026-03-01T00:{time}") for time in ("00:20", "00:40", "01:00")
         ]
 
@@ -220,21 +220,21 @@ def test_the_usual_rules_of_cron_hold(expression: str, expected: list[str]) -> N
             found.append(due)
             runner.advance(datetime.fromisoformat(due) - datetime.fromisoformat(runner.now))
         assert found == [at(time) for time in expected]
-        assert slots(runner, schedule_id) == found
+        assert moments(runner, schedule_id) == found
 
 
 def test_a_local_time_that_is_skipped_runs_once_at_the_jump() -> None:
     with cloaca.testing.Runner(start="2026-03-28T12:00:00Z") as runner:
         schedule_id = runner.register_cron_workflow("good", "30 2 * * *", "Europe/Berlin")
         runner.advance("48h")
-        assert slots(runner, schedule_id) == [at("2026-03-29T01:00:00"), at("2026-03-30T00:30:00")]
+        assert moments(runner, schedule_id) == [at("2026-03-29T01:00:00"), at("2026-03-30T00:30:00")]
 
 
 def test_a_local_time_that_is_repeated_runs_once() -> None:
     with cloaca.testing.Runner(start="2026-10-24T12:00:00Z") as runner:
         schedule_id = runner.register_cron_workflow("good", "30 2 * * *", "Europe/Berlin")
         runner.advance("48h")
-        assert slots(runner, schedule_id) == [at("2026-10-25T00:30:00"), at("2026-10-26T01:30:00")]
+        assert moments(runner, schedule_id) == [at("2026-10-25T00:30:00"), at("2026-10-26T01:30:00")]
 
 
 def test_an_interval_goes_on_through_both_changes_of_the_clocks() -> None:
@@ -242,7 +242,7 @@ def test_an_interval_goes_on_through_both_changes_of_the_clocks() -> None:
         with cloaca.testing.Runner(start=start) as runner:
             schedule_id = runner.register_cron_workflow("good", "*/30 * * * *", "Europe/Berlin")
             runner.advance("3h")
-            times = [datetime.fromisoformat(time) for time in slots(runner, schedule_id)]
+            times = [datetime.fromisoformat(time) for time in moments(runner, schedule_id)]
             first = datetime.fromisoformat(start)
             assert times == [first + n * timedelta(minutes=30) for n in range(1, 7)]
 
@@ -270,9 +270,9 @@ def test_a_disabled_schedule_does_not_run_and_makes_nothing_up() -> None:
         assert len(runner.list_runs()) == 2
         runner.set_cron_schedule_enabled(schedule_id, True)
         runner.run_until_idle()
-        assert len(runner.list_runs()) == 2, "slots of the time when it was off were made up"
+        assert len(runner.list_runs()) == 2, "moments of the time when it was off were made up"
         runner.advance("1h")
-        assert slots(runner, schedule_id)[2:] == [at("2026-01-01T08:00:00")]
+        assert moments(runner, schedule_id)[2:] == [at("2026-01-01T08:00:00")]
 
 
 def test_an_updated_schedule_runs_by_its_new_expression_only() -> None:
@@ -285,7 +285,7 @@ def test_an_updated_schedule_runs_by_its_new_expression_only() -> None:
         assert row["next_run_at"] == at("2026-01-01T21:30:00")
         assert row["updated_at"] == at("2026-01-01T01:00:00") != row["created_at"]
         runner.advance("24h")
-        assert slots(runner, schedule_id) == [at("2026-01-01T01:00:00"), at("2026-01-01T21:30:00")]
+        assert moments(runner, schedule_id) == [at("2026-01-01T01:00:00"), at("2026-01-01T21:30:00")]
 
 
 def test_a_schedule_is_not_updated_into_another_ones_place(runner: cloaca.DefaultRunner) -> None:
@@ -326,7 +326,7 @@ def test_a_deleted_schedule_runs_no_more_and_its_runs_stay() -> None:
         assert runner.get_cron_execution_history(again) == []
 
 
-def test_history_tells_each_slot_newest_first() -> None:
+def test_history_tells_each_moment_newest_first() -> None:
     with cloaca.testing.Runner() as runner:
         schedule_id = runner.register_cron_workflow("good", "0 * * * *", "UTC")
         runner.advance("3h")
@@ -346,7 +346,7 @@ def test_history_tells_each_slot_newest_first() -> None:
         assert runner.get_cron_execution_history(schedule_id, offset=3) == []
 
 
-def test_history_holds_100_slots_by_default() -> None:
+def test_history_holds_100_moments_by_default() -> None:
     with cloaca.testing.Runner() as runner:
         schedule_id = runner.register_cron_workflow("good", "* * * * * *", "UTC")
         runner.advance("105s")
@@ -386,7 +386,7 @@ def test_stats_count_runs_since_a_time() -> None:
         assert runner.get_cron_execution_stats(datetime(2026, 1, 1, 2, 30, tzinfo=UTC)) == later
 
 
-def test_a_run_that_takes_longer_than_its_interval_does_not_hold_up_the_next_slot() -> None:
+def test_a_run_that_takes_longer_than_its_interval_does_not_hold_up_the_next_moment() -> None:
     barrier = threading.Barrier(2)
     declare("slow", lambda context: barrier.wait(WAIT) and None)
     with cloaca.DefaultRunner(":memory:") as runner:
@@ -398,12 +398,12 @@ def test_a_cron_runs_by_the_real_clock(runner: cloaca.DefaultRunner) -> None:
     schedule_id = runner.register_cron_workflow("good", "* * * * * *", "UTC")
     assert eventually(lambda: runner.list_runs(status="Completed"))
     row = runner.get_cron_execution_history(schedule_id)[-1]
-    slot, claimed = (datetime.fromisoformat(row[key]) for key in ("scheduled_time", "claimed_at"))
-    assert timedelta(0) <= claimed - slot < timedelta(seconds=5)
+    moment, claimed = (datetime.fromisoformat(row[key]) for key in ("scheduled_time", "claimed_at"))
+    assert timedelta(0) <= claimed - moment < timedelta(seconds=5)
     run = runner.get_run(row["workflow_execution_id"])
     assert run is not None
     assert (row["claimed_at"], row["updated_at"]) == (run["created_at"], run["completed_at"])
-    assert slot.microsecond == 0
+    assert moment.microsecond == 0
 
 
 def test_a_cron_of_a_workflow_that_is_declared_later_runs_from_then_on(
@@ -416,7 +416,7 @@ def test_a_cron_of_a_workflow_that_is_declared_later_runs_from_then_on(
         declare("late")
         runner.advance("1h")
         assert {run["status"] for run in runner.list_runs(workflow="late")} == {"Completed"}
-        assert at("2026-01-01T02:00:00") in slots(runner, schedule_id)
+        assert at("2026-01-01T02:00:00") in moments(runner, schedule_id)
 
 
 def test_a_cron_trigger_schedules_its_workflow_and_its_function_is_not_polled() -> None:
@@ -427,7 +427,7 @@ def test_a_cron_trigger_schedules_its_workflow_and_its_function_is_not_polled() 
         (row,) = runner.list_cron_schedules()
         assert row["next_run_at"] == at("2026-01-01T21:00:00")
         runner.advance("48h")
-        assert slots(runner, row["id"]) == [at("2026-01-01T21:00:00"), at("2026-01-02T21:00:00")]
+        assert moments(runner, row["id"]) == [at("2026-01-01T21:00:00"), at("2026-01-02T21:00:00")]
     assert calls == []
 
 
@@ -470,7 +470,7 @@ def reopened(url: str, catchup: int) -> cloaca.DefaultRunner:
 
 
 def settled(runner: cloaca.DefaultRunner, schedule_id: str) -> list[datetime]:
-    """The slots that ran, once the schedule is due in the future and no run is under way."""
+    """The moments that ran, once the schedule is due in the future and no run is under way."""
 
     def is_settled() -> bool:
         due = runner.get_cron_schedule(schedule_id)["next_run_at"]
@@ -478,15 +478,15 @@ def settled(runner: cloaca.DefaultRunner, schedule_id: str) -> list[datetime]:
         return datetime.fromisoformat(due) > datetime.now(UTC) and not unfinished
 
     assert eventually(is_settled)
-    return [datetime.fromisoformat(time) for time in slots(runner, schedule_id)]
+    return [datetime.fromisoformat(time) for time in moments(runner, schedule_id)]
 
 
 def missed(hours: int) -> range:
-    """How many hourly slots lie in so many hours up to now; an hour may turn meanwhile."""
+    """How many hourly moments lie in so many hours up to now; an hour may turn meanwhile."""
     return range(hours, hours + 2)
 
 
-def test_the_slots_of_a_downtime_are_made_up_at_most_as_many_as_configured(tmp_path: Path) -> None:
+def test_the_moments_of_a_downtime_are_made_up_at_most_as_many_as_configured(tmp_path: Path) -> None:
     url, schedule_id = after_downtime(tmp_path, 50)
     with reopened(url, 7) as runner:
         times = settled(runner, schedule_id)
@@ -495,12 +495,12 @@ def test_the_slots_of_a_downtime_are_made_up_at_most_as_many_as_configured(tmp_p
         assert {run["status"] for run in runner.list_runs()} == {"Completed"}
 
 
-def test_by_default_the_latest_100_slots_of_a_downtime_are_made_up(tmp_path: Path) -> None:
+def test_by_default_the_latest_100_moments_of_a_downtime_are_made_up(tmp_path: Path) -> None:
     url, schedule_id = after_downtime(tmp_path, 200)
     with cloaca.DefaultRunner(url) as runner:
         times = settled(runner, schedule_id)
     assert len(times) in (100, 101)
-    assert datetime.now(UTC) - times[-1] < timedelta(hours=1, minutes=5), "the newest slots were left out"
+    assert datetime.now(UTC) - times[-1] < timedelta(hours=1, minutes=5), "the newest moments were left out"
     assert all(later - earlier == timedelta(hours=1) for earlier, later in itertools.pairwise(times))
 
 
@@ -512,7 +512,7 @@ def test_a_short_downtime_is_made_up_in_full(tmp_path: Path) -> None:
     assert datetime.now(UTC) - times[-1] < timedelta(hours=1, minutes=5)
 
 
-def test_no_slot_of_a_downtime_is_made_up_when_none_is_to_be(tmp_path: Path) -> None:
+def test_no_moment_of_a_downtime_is_made_up_when_none_is_to_be(tmp_path: Path) -> None:
     url, schedule_id = after_downtime(tmp_path, 50, "0 * * * *")
     with reopened(url, 0) as runner:
         assert len(settled(runner, schedule_id)) <= 1
@@ -527,14 +527,14 @@ def test_what_was_made_up_is_not_made_up_again(tmp_path: Path) -> None:
     assert run_program(LATE, url, 5 * 3600).returncode == 0
     with cloaca.DefaultRunner(url) as runner:
         again = settled(runner, schedule_id)
-        assert len(again) == len(set(again)), "a slot ran twice"
+        assert len(again) == len(set(again)), "a moment ran twice"
         assert set(times) <= set(again)
 
 
 def test_a_downtime_of_years_of_seconds_opens_at_once(tmp_path: Path) -> None:
     url, schedule_id = after_downtime(tmp_path, 24 * 365 * 5, "* * * * * *")
     with reopened(url, 10) as runner:
-        assert eventually(lambda: len(slots(runner, schedule_id)) >= 10, 5)
+        assert eventually(lambda: len(moments(runner, schedule_id)) >= 10, 5)
         runner.delete_cron_schedule(schedule_id)
 
 
@@ -545,7 +545,7 @@ def test_a_disabled_schedule_makes_nothing_up(tmp_path: Path) -> None:
     )
     with cloaca.DefaultRunner(url) as runner:
         runner.execute("good")
-        assert slots(runner, schedule_id) == []
+        assert moments(runner, schedule_id) == []
 
 
 def test_without_cron_scheduling_a_downtime_is_left_to_the_next_runner(tmp_path: Path) -> None:
@@ -553,12 +553,12 @@ def test_without_cron_scheduling_a_downtime_is_left_to_the_next_runner(tmp_path:
     config = cloaca.DefaultRunnerConfig(enable_cron_scheduling=False)
     with cloaca.DefaultRunner.with_config(url, config) as runner:
         runner.execute("good")
-        assert slots(runner, schedule_id) == []
+        assert moments(runner, schedule_id) == []
     with cloaca.DefaultRunner(url) as runner:
         assert len(settled(runner, schedule_id)) in missed(5)
 
 
-def test_a_restart_between_two_slots_changes_nothing(tmp_path: Path) -> None:
+def test_a_restart_between_two_moments_changes_nothing(tmp_path: Path) -> None:
     url = str(tmp_path / "a.db")
     with cloaca.DefaultRunner(url) as runner:
         schedule_id = runner.register_cron_workflow("good", "0 0 1 1 *", "UTC")
@@ -637,8 +637,8 @@ def test_crons_go_on_after_a_clock_that_was_ahead_and_a_restart(
             lambda: runner.get_cron_schedule(ids[0])["next_run_at"] == at("2026-03-02T03:00:00")
         )
         runner.advance("1d")
-        assert slots(runner, ids[0]) == [at("2026-03-02T03:00:00")]
-        assert slots(runner, ids[1]) == [at("2026-03-02T04:00:00")]
+        assert moments(runner, ids[0]) == [at("2026-03-02T03:00:00")]
+        assert moments(runner, ids[1]) == [at("2026-03-02T04:00:00")]
         assert runner.get_cron_schedule(ids[1])["next_run_at"] == at("2026-03-03T04:00:00")
     assert sum("the clock was ahead" in record.message for record in caplog.records) == 1
 
@@ -648,11 +648,11 @@ def test_a_moment_that_a_clock_ahead_ran_already_does_not_run_again(tmp_path: Pa
     with Dated(url, "2026-03-01T12:00:00Z") as runner:
         schedule_id = runner.register_cron_workflow("good", "0 3 * * *")
         runner.advance("1d")
-        assert len(slots(runner, schedule_id)) == 1
+        assert len(moments(runner, schedule_id)) == 1
     with Dated(url, "2026-03-01T12:00:00Z") as runner:
         assert eventually(
             lambda: runner.get_cron_schedule(schedule_id)["next_run_at"] == at("2026-03-02T03:00:00")
         )
         runner.advance("2d")
-        assert slots(runner, schedule_id) == [at("2026-03-02T03:00:00"), at("2026-03-03T03:00:00")]
+        assert moments(runner, schedule_id) == [at("2026-03-02T03:00:00"), at("2026-03-03T03:00:00")]
         assert len(runner.list_runs()) == 2

@@ -79,7 +79,7 @@ def test_a_trigger_that_another_runner_polls_is_not_forgotten(url: str) -> None:
         # As another program would see it, which does not declare it.
         registry.triggers.clear()
         with cloaca.DefaultRunner(url) as other:
-            with pytest.raises(cloaca.TriggerError, match=f"is polled by runner {owner} of this store"):
+            with pytest.raises(cloaca.TriggerError, match=f"is served by runner {owner} of this store"):
                 other.forget("inbox")
             assert other.get_trigger_schedule("inbox") is not None
 

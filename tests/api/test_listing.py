@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from flow import Gate
 from program import eventually
 
 import cloaca
@@ -189,7 +190,7 @@ def test_contexts_are_decoded_when_they_are_looked_at(
 
     monkeypatch.setattr(row, "decode_value", counted)
     (found,) = runner.list_runs()
-    assert (found["status"], len(found), "context" in found) == ("Completed", 12, True)
+    assert (found["status"], len(found), "context" in found) == ("Completed", 14, True)
     assert decoded == []
     assert found["context"] == {"n": 1}
     assert found["context"] is found["context"]
@@ -329,6 +330,40 @@ def test_retry_many_leaves_out_what_cannot_be_opened(
     assert "gone" in caplog.text
 
 
+def test_retry_many_opens_one_of_several_equal_runs_of_a_trigger(
+    manual: cloaca.testing.Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = [True]
+
+    def body(context: cloaca.Context) -> None:
+        if broken[0]:
+            raise OSError("down")
+
+    declare("w", body)
+    cloaca.trigger(workflow="w", name="inbox", poll_interval="1m")(lambda: bool(broken[0]))
+    manual.advance("3m")
+    broken[0] = False
+    with caplog.at_level(logging.WARNING, "cloaca"):
+        assert len(manual.retry_many(trigger="inbox")) == 1
+    assert "left 2 runs out" in caplog.text
+    assert "equal run of its trigger" in caplog.text
+    manual.run_until_idle()
+    assert [run["status"] for run in manual.list_runs("w")] == ["Failed", "Failed", "Completed"]
+
+
+def test_more_runs_than_one_transaction_changes_are_changed_all(runner: cloaca.DefaultRunner) -> None:
+    gate = Gate()
+    declare("w", gate)
+    runs = runner.submit_many("w", [{"n": n} for n in range(1_300)])
+    assert gate.entered.wait(WAIT)
+    assert set(runner.cancel_many("w")) == {run.id for run in runs}
+    assert eventually(lambda: len(runner.list_runs("w", "Cancelled", limit=2000, contexts=False)) >= 1_296)
+    gate.open.set()
+    assert all(run.result(WAIT).status == "Cancelled" for run in runs)
+    assert set(runner.retry_many("w", "Cancelled")) == {run.id for run in runs}
+    assert eventually(lambda: len(runner.list_runs("w", "Completed", limit=2000, contexts=False)) == 1_300)
+
+
 def test_retry_many_takes_cancelled_runs_only_if_asked(manual: cloaca.testing.Runner) -> None:
     declare("w", boom, retry_attempts=2, retry_delay_ms=60_000)
     run = manual.submit("w", {"kind": "os"})
@@ -360,3 +395,24 @@ def test_many_are_changed_only_by_a_filter(runner: cloaca.DefaultRunner) -> None
             change(status="Completed")
     with pytest.raises(cloaca.ArgumentError, match="status is 'Failed'"):
         runner.cancel_many(status="Failed")
+
+
+def test_iter_runs_ends_after_as_many_as_it_is_told(manual: cloaca.testing.Runner) -> None:
+    declare("w", boom)
+    ids = [run.id for run in manual.submit_many("w", [{"kind": "os"}] * 5)]
+    manual.run_until_idle()
+    for limit, many in ((0, 0), (3, 3), (9, 5), (None, 5)):
+        assert [run["id"] for run in manual.iter_runs("w", limit=limit)] == ids[::-1][:many]
+    with pytest.raises(cloaca.ArgumentError, match="limit is -1"):
+        manual.iter_runs(limit=-1)
+
+
+@pytest.mark.parametrize("method", ["list_runs", "iter_runs", "retry_many", "cancel_many"])
+@pytest.mark.parametrize(
+    ("wrong", "meant"), [("statsu", "status"), ("tigger", "trigger"), ("untill", "until")]
+)
+def test_a_misspelt_filter_is_told_which_was_meant(
+    manual: cloaca.testing.Runner, method: str, wrong: str, meant: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"{method} got .*'{wrong}'; did you mean '{meant}'"):
+        getattr(manual, method)(**{wrong: "x"})

@@ -259,6 +259,8 @@ METHODS: list[tuple[str, Callable[[R, Any], object]]] = [
     ("trigger_name", lambda r, odd: r.tick(odd)),
     ("dry_run", lambda r, odd: r.tick("nowhere", dry_run=odd)),
     ("trigger_name", lambda r, odd: r.poll_soon(odd)),
+    ("trigger_name", lambda r, odd: r.cursor(odd)),
+    ("trigger_name", lambda r, odd: r.set_cursor(odd, 1)),
     ("trigger_name", lambda r, odd: r.forget(odd)),
     ("sql", lambda r, odd: r.query(odd)),
     ("params", lambda r, odd: r.query("SELECT 1", odd)),

@@ -172,3 +172,50 @@ def test_a_program_next_to_a_paused_runner_goes_on(tmp_path: Path) -> None:
 def test_paused_is_true_or_false(given: Any) -> None:
     with pytest.raises(TypeError, match=r"paused is .*True or False"):
         cloaca.DefaultRunner(":memory:", paused=given)
+
+
+@pytest.mark.parametrize("how", ["plain", "body", "polled"])
+def test_what_the_program_declares_is_told_of_as_such_in_every_runner(tmp_path: Path, how: str) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    every: dict[str, Any] = {"poll_interval": "1h"} if how == "polled" else {"cron": "0 3 * * *"}
+    for name in ("it", "other"):
+        body: Any = (lambda tick: False) if how == "body" else lambda: False
+        cloaca.trigger(name=name, workflow="w", **every)(body)
+
+    def is_declared(runner: cloaca.DefaultRunner) -> list[bool]:
+        rows = runner.list_trigger_schedules() if how == "polled" else runner.list_cron_schedules()
+        return [row["declared"] for row in rows if row["trigger_name"] == "it"]
+
+    with cloaca.DefaultRunner(tmp_path / "a.db", paused=True) as runner:
+        told = runner.why("it")
+        assert "is declared here, and this store knows nothing of it yet" in told
+        assert told.endswith("this runner is paused, until resume() is called")
+        assert is_declared(runner) == []
+    with cloaca.DefaultRunner(tmp_path / "a.db") as runner:
+        assert eventually(lambda: is_declared(runner) == [True])
+    with cloaca.DefaultRunner(tmp_path / "a.db", paused=True) as runner:
+        assert is_declared(runner) == [True]
+        told = runner.why("it")
+        assert "this runner is paused" in told
+        assert "does not declare" not in told
+    with cloaca.DefaultRunner(tmp_path / "a.db", triggers=["other"]) as runner:
+        assert is_declared(runner) == [True]
+        told = runner.why("it")
+        assert "this program declares" in told
+        assert "this runner is not for it" in told
+
+
+def test_a_paused_runner_sees_the_ends_of_runs_that_others_drive(tmp_path: Path) -> None:
+    gate = threading.Event()
+    with cloaca.WorkflowBuilder("gated"):
+        cloaca.task(id="t")(lambda context: gate.wait(SECONDS) and None)
+    with (
+        cloaca.DefaultRunner(tmp_path / "a.db") as serving,
+        cloaca.DefaultRunner(tmp_path / "a.db", paused=True) as looking,
+    ):
+        found = looking.run(serving.submit("gated").id)
+        with pytest.raises(TimeoutError):
+            found.result(0.1)
+        gate.set()
+        assert found.result(SECONDS).status == "Completed"

@@ -638,3 +638,21 @@ def test_a_burst_of_declarations_gives_its_places_back() -> None:
             cloaca.trigger(workflow="w", poll_interval="1ms", name="burst")(lambda: polled.set())
             assert polled.wait(20)
         assert len(runner._crew.triggers) <= 210
+
+
+def test_poll_soon_says_where_a_trigger_is_polled(tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="only")(lambda context: None)
+    cloaca.trigger(workflow="w", name="theirs", poll_interval="1h")(lambda: False)
+    cloaca.trigger(workflow="w", name="nightly", cron="@daily")(lambda: None)
+    with cloaca.DefaultRunner(tmp_path / "a.db") as polls:
+        assert eventually(lambda: polls.get_trigger_schedule("theirs") is not None)
+        there = r"runner 1 of this store polls it, call poll_soon there"
+        with (
+            cloaca.testing.isolated(),
+            cloaca.DefaultRunner(tmp_path / "a.db") as other,
+            pytest.raises(cloaca.TriggerError, match=there),
+        ):
+            other.poll_soon("theirs")
+        with pytest.raises(cloaca.TriggerError, match="is a cron: its calendar says when it runs"):
+            polls.poll_soon("nightly")

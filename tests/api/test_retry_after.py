@@ -168,7 +168,7 @@ def test_a_wish_is_no_news_and_a_failure_is(clock: Any, caplog: pytest.LogCaptur
     head = f"task 'only' of workflow 'w', run {run.id},"
     expected = [
         ("DEBUG", f"{head} asked in attempt 1 to be called again in 2m"),
-        ("ERROR", f"{head} failed in attempt 2"),
+        ("ERROR", f"{head} failed in attempt 2, its last"),
     ]
     # A failure is logged once it is ruled.
     assert eventually(lambda: told() == expected), told()
@@ -379,3 +379,66 @@ def test_a_wish_without_a_time_is_an_ordinary_failure(delay_us: Any) -> None:
     with cloaca.DefaultRunner(":memory:") as runner:
         run = runner.submit("w")
         assert run.result(30).status == "Failed"
+
+
+@pytest.mark.parametrize("at_once", [0, "0s", 0.0, timedelta()])
+def test_a_wish_for_at_once_uses_up_no_attempt_and_waits_for_nothing(clock: Any, at_once: Any) -> None:
+    body = Body(cloaca.RetryAfter(at_once), cloaca.RetryAfter(at_once))
+    declare(body, retry_attempts=1)
+    run = started(clock, body)
+    assert body.begun == [(1, 0.0), (2, 0.0), (3, 0.0)]
+    assert run.result().status == "Completed"
+
+
+def test_a_poll_that_wishes_for_at_once_comes_again_on_its_next_beat(clock: Any) -> None:
+    @cloaca.trigger(poll_interval="1m")
+    def asks() -> bool:
+        raise cloaca.RetryAfter(0)
+
+    clock.advance("3m")
+    assert clock.polls(asks) == 3
+    assert clock.ticks("asks")[0]["reason"] == "retry after 0s"
+
+
+def test_a_wish_below_nothing_is_refused() -> None:
+    with pytest.raises(cloaca.TriggerError, match="delay is -1"):
+        cloaca.RetryAfter(-1)
+
+
+def test_why_run_says_of_a_wish_that_the_run_ends_before_it(clock: Any) -> None:
+    body = Body(later("2h"))
+    declare(body)
+    run = started(clock, body)
+    told = clock.why_run(run.id)
+    assert "waits until 2026-01-01T02:00:00.000000Z by its own wish" in told
+    assert "the time of the run is up before that, at 2026-01-01T01:00:00.000000Z" in told
+    assert "workflow_timeout_seconds" in told
+    assert "then comes attempt" not in told
+
+
+def test_why_run_says_so_of_a_delay_too(clock: Any) -> None:
+    body = Body(boom())
+    declare(body, retry_delay_ms=7_200_000, retry_max_delay_ms=7_200_000)
+    run = started(clock, body)
+    told = clock.why_run(run.id)
+    assert "the time of the run is up before that, at 2026-01-01T01:00:00.000000Z" in told
+    assert "ValueError: boom" in told
+
+
+def test_a_test_is_told_why_a_run_failed_whose_task_had_asked_for_later() -> None:
+    body = Body(later("30m"), later("2h"))
+    declare(body)
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        started(runner, body)
+        runner.advance("30m")
+        with pytest.raises(cloaca.RunFailedError, match="timed out after 3600s"):
+            runner.advance("3h")
+
+
+def test_a_test_is_told_of_a_wish_that_leads_beyond_the_time_for_attempts() -> None:
+    body = Body(later("2m"))
+    declare(body, retry_for="1m")
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        with pytest.raises(cloaca.RunFailedError, match="by then the time for its attempts is over"):
+            started(runner, body)
+        runner.advance("1h")

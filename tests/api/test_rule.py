@@ -144,3 +144,13 @@ def test_the_version_of_a_workflow_with_a_rule_stays_as_it_was() -> None:
         rule = cloaca.all_of(cloaca.context_value("order.total", "gt", 1), cloaca.task_success("a"))
         cloaca.task(id="b", dependencies=["a"], trigger_rules=rule)(noop)
     assert builder.build().version == "8beefa397c63d89d37404f5acb2512c9"
+
+
+def test_a_function_is_answered_with_the_id_that_is_meant() -> None:
+    def post(context: cloaca.Context) -> None: ...
+
+    given: Any = post
+    text = "task_name is a function; give the id of its task, 'post'"
+    for rule in (cloaca.task_success, cloaca.task_failed, cloaca.task_skipped):
+        with pytest.raises(cloaca.WorkflowError, match=text):
+            rule(given)

@@ -99,6 +99,8 @@ def test_runs_are_listed_newest_first_with_their_keys(runner: cloaca.DefaultRunn
         "status",
         "trigger_name",
         "run_key",
+        "parent_run",
+        "parent_task",
         "context",
         "created_at",
         "started_at",
@@ -174,7 +176,7 @@ def test_get_run_shows_the_final_context_and_each_task(runner: cloaca.DefaultRun
     assert found["context"] == {"given": 0}
     assert found["final_context"] == {"given": 0, "first": 1}
     tasks = {task["id"]: task for task in found["tasks"]}
-    keys = "id status attempts error error_type started_at completed_at waits_until tries"
+    keys = "id status attempts error error_type started_at completed_at waits_until overdue_since tries"
     assert list(tasks["first"]) == keys.split()
     assert {name: task["status"] for name, task in tasks.items()} == {
         "first": "Completed",
@@ -457,8 +459,10 @@ def test_a_dry_tick_calls_the_body_and_stores_nothing(runner: cloaca.DefaultRunn
         "fires": [{"context": {"n": 1}, "run_key": "k"}],
         "cursor": 1,
     }
-    assert runner.tick("watcher", dry_run=True) == expected
-    assert runner.tick("watcher", dry_run=True) == expected
+    for _ in range(2):
+        looked = runner.tick("watcher", dry_run=True)
+        assert looked["fires"][0].pop("gate")["verdict"] == "run"
+        assert looked == expected
     assert rows() == before
     assert runner.stats()["fires"] == stats["fires"]
     assert runner.ticks("watcher") == []
@@ -667,6 +671,7 @@ def test_stats_count_polls_fires_skips_errors_and_runs() -> None:
         "runs_failed": 1,
         "runs_cancelled": 0,
         "runs_unfinished": 0,
+        "bodies_overdue": 0,
     }
     assert {name: stats[name] for name in expected} == expected
     assert stats["late_max_ms"] >= stats["late_mean_ms"] >= 0

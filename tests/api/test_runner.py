@@ -247,7 +247,9 @@ def test_a_task_beyond_task_timeout_seconds_fails_and_its_late_return_is_ignored
         left.set()
 
     declare("slow", body)
-    with cloaca.DefaultRunner.with_config(":memory:", config(task_timeout_seconds=0.1)) as runner:
+    with cloaca.DefaultRunner.with_config(
+        ":memory:", config(task_timeout_seconds=0.1, timeout_grace_seconds=0.1)
+    ) as runner:
         result = runner.execute("slow", {})
         assert result.status == "Failed"
         assert result.error_message is not None
@@ -264,7 +266,7 @@ def test_bodies_that_hang_beyond_their_time_out_do_not_hold_their_slots_for_ever
     go = threading.Event()
     declare("hangs", lambda context: go.wait(WAIT) and None)
     declare("fine", lambda context: None)
-    settings = config(task_timeout_seconds=0.1, max_concurrent_tasks=2)
+    settings = config(task_timeout_seconds=0.1, timeout_grace_seconds=0, max_concurrent_tasks=2)
     with cloaca.DefaultRunner.with_config(":memory:", settings) as runner:
         try:
             hanging = [runner.submit("hangs") for _ in range(4)]
@@ -278,10 +280,10 @@ def test_a_time_out_is_tried_again_and_counts_as_transient() -> None:
     attempts = []
     go = threading.Event()
 
-    def body(context: cloaca.Context) -> None:
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
         attempts.append(1)
-        if len(attempts) == 1:
-            go.wait(WAIT)
+        while len(attempts) == 1 and not handle.cancelled:
+            go.wait(0.01)
 
     declare("slow", body, retry_attempts=2, retry_delay_ms=0, retry_condition="transient")
     with cloaca.DefaultRunner.with_config(":memory:", config(task_timeout_seconds=0.1)) as runner:
@@ -296,7 +298,9 @@ def test_a_run_beyond_workflow_timeout_seconds_fails_and_starts_no_further_task(
     with cloaca.WorkflowBuilder("long"):
         cloaca.task(id="first")(lambda context: go.wait(WAIT) and None)
         cloaca.task(id="second", dependencies=["first"])(lambda context: ran.append(1))
-    with cloaca.DefaultRunner.with_config(":memory:", config(workflow_timeout_seconds=0.1)) as runner:
+    with cloaca.DefaultRunner.with_config(
+        ":memory:", config(workflow_timeout_seconds=0.1, timeout_grace_seconds=0.1)
+    ) as runner:
         result = runner.execute("long")
         go.set()
         assert result.status == "Failed"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -180,3 +182,11 @@ def test_of_a_run_nobody_says_that_its_schedule_is_invalid(
     with pytest.raises(cloaca.ArgumentError, match=r"run_id is .*UUID of a run") as caught:
         getattr(runner, method)(run_id)
     assert "chedule" not in str(caught.value)
+
+
+def test_the_table_of_settings_has_each_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "settings.md").read_text()
+    told = dict(re.findall(r"^\| `(\w+)` \| `(.+?)` \|", page, re.MULTILINE))
+    config = cloaca.DefaultRunnerConfig()
+    defaults = {name: getattr(config, name) for name in cloaca.DefaultRunnerConfig.__slots__}
+    assert {name: ast.literal_eval(value) for name, value in told.items()} == defaults

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +56,11 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "execute": lambda r: r.execute("good", {}),
     "execute_async": lambda r: asyncio.run(r.execute_async("good", {})),
     "submit": lambda r: r.submit("good", {}),
+    "submit_async": lambda r: asyncio.run(r.submit_async("good", {})),
     "submit_many": lambda r: r.submit_many("good", [{}]),
+    "audit": lambda r: r.audit(),
+    "redacted": lambda r: r.redacted,
+    "unredact": lambda r: r.unredact("key"),
     "resume": lambda r: r.resume(),
     "poll_soon": lambda r: r.poll_soon("watcher"),
     "register_cron_workflow": lambda r: r.register_cron_workflow("good", "* * * * *", "UTC"),
@@ -71,7 +76,11 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "get_trigger_schedule": lambda r: r.get_trigger_schedule("watcher"),
     "set_trigger_enabled": lambda r: r.set_trigger_enabled("watcher", True),
     "forget": lambda r: r.forget("watcher"),
+    "cursor": lambda r: r.cursor("watcher"),
+    "set_cursor": lambda r: r.set_cursor("watcher", 1),
+    "reset_cursor": lambda r: r.reset_cursor("watcher"),
     "get_trigger_execution_history": lambda r: r.get_trigger_execution_history("watcher"),
+    "list_runners": lambda r: r.list_runners(),
     "list_runs": lambda r: r.list_runs(),
     "iter_runs": lambda r: r.iter_runs(),
     "retry_many": lambda r: r.retry_many(status="Failed"),
@@ -81,6 +90,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "retry": lambda r: r.retry(NOWHERE),
     "run": lambda r: r.run(NOWHERE),
     "tick": lambda r: r.tick("watcher"),
+    "tick_async": lambda r: asyncio.run(r.tick_async("watcher")),
     "ticks": lambda r: r.ticks("watcher"),
     "why": lambda r: r.why("watcher"),
     "why_run": lambda r: r.why_run(NOWHERE),
@@ -92,7 +102,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
 
 def test_the_calls_below_are_all_that_a_runner_has() -> None:
     public = {name for name in dir(cloaca.DefaultRunner) if not name.startswith("_")}
-    elsewhere = {"shutdown", "run_forever", "with_config", "with_schema"}
+    elsewhere = {"shutdown", "shutdown_async", "run_forever", "open", "with_config", "with_schema"}
     assert public - elsewhere == set(CALLS)
 
 
@@ -183,6 +193,36 @@ def test_what_does_not_end_in_time_is_left_to_the_next_runner(tmp_path: Path) ->
     assert found is not None
     assert found["final_context"] == {"a": 1, "again": True}
     assert found["tasks"][0]["attempts"] == 2
+
+
+@pytest.mark.parametrize("block", ["with", "async with"])
+def test_a_block_does_not_wait_again_where_a_call_within_it_has_waited(block: str, tmp_path: Path) -> None:
+    began, go = threading.Event(), threading.Event()
+    path = str(tmp_path / "a.db")
+
+    def hangs(context: cloaca.Context) -> None:
+        began.set()
+        go.wait(60)
+
+    async def serve() -> None:
+        async with cloaca.DefaultRunner(path) as runner:
+            await runner.submit_async("w")
+            await asyncio.to_thread(began.wait, 30)
+            await runner.shutdown_async(0.05)
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(hangs)
+    started = time.monotonic()
+    if block == "async with":
+        asyncio.run(serve())
+    else:
+        with cloaca.DefaultRunner(path) as runner:
+            runner.submit("w")
+            began.wait(30)
+            runner.shutdown(0.05)
+    # And not the 30 s of the block.
+    assert time.monotonic() - started < 20
+    go.set()
 
 
 def test_execute_that_waits_while_the_runner_shuts_down_raises(tmp_path: Path) -> None:
@@ -919,3 +959,95 @@ def test_a_runner_that_was_shut_down_holds_its_file_until_its_last_body_is_home(
     done = run_program(AFTER, tmp_path, how)
     locked = "['sqlite3.OperationalError: database is locked']"
     assert done.stdout.splitlines() == ["['runs.db']", "[]", locked], done.stderr
+
+
+def test_a_runner_that_has_stopped_by_itself_says_so(tmp_path: Path) -> None:
+    program = start_program(
+        FILE
+        + """
+    import logging, os
+    logging.getLogger("cloaca").disabled = True
+
+    @cloaca.trigger(workflow="good", poll_interval="5ms")
+    def watcher(tick):
+        tick.cursor = (tick.cursor or 0) + 1
+        if tick.cursor == 3:
+            os.rename(sys.argv[1] + "-wal", sys.argv[1] + ".gone")
+        return False
+
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    assert not runner.stats()["stopped"]
+    while not runner.stats()["stopped"]:
+        threading.Event().wait(0.005)
+    print(runner.why("watcher").split(";")[0])
+    for call in (runner.execute, runner.submit):
+        try:
+            call("good")
+        except cloaca.RunnerError as error:
+            print(error)
+    """,
+        tmp_path / "a.db",
+    )
+    code, said, _ = end_of(program)
+    refused = (
+        "the runner has stopped by itself, and takes nothing any more;"
+        " the log (logger 'cloaca', level ERROR) says why"
+    )
+    assert (code, said.splitlines()) == (0, ["this runner has stopped by itself", refused, refused])
+
+
+WAITS = """
+import asyncio, logging, sys, threading, time
+import cloaca
+
+class Shown(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage(), flush=True)
+
+logging.getLogger("cloaca").addHandler(Shown())
+logging.getLogger("cloaca").setLevel(logging.INFO)
+
+with cloaca.WorkflowBuilder("waits"):
+    @cloaca.task()
+    def body(context):
+        print("ready", flush=True)
+        while True:
+            time.sleep(0.05)
+    """
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        """
+with cloaca.DefaultRunner(":memory:") as runner:
+    runner.submit("waits")
+    while True:
+        time.sleep(0.05)
+""",
+        """
+async def main():
+    async with cloaca.DefaultRunner(":memory:") as runner:
+        runner.submit("waits")
+        while True:
+            await asyncio.sleep(0.05)
+
+asyncio.run(main())
+""",
+    ],
+    ids=["with", "async with"],
+)
+def test_the_end_of_a_block_says_for_whom_it_waits_and_ctrl_c_ends_that_at_once(block: str) -> None:
+    program = start_program(WAITS + block, "x")
+    assert program.stdout is not None
+    lines = iter(program.stdout.readline, "")
+    assert "ready\n" in lines
+    program.send_signal(signal.SIGINT)
+    # That the runner is ready may be told after its first run has begun.
+    said = next((line for line in lines if not line.startswith("runner 1 is ready")), "")
+    assert said.startswith("shutting down; waiting at most 30 s for task 'body' of run "), said
+    assert said.endswith("; Ctrl-C ends that at once\n"), said
+    began = time.monotonic()
+    program.send_signal(signal.SIGINT)
+    status, _, error = end_of(program)
+    assert (status, time.monotonic() - began < 25.0) == (-signal.SIGINT, True), error

@@ -100,7 +100,7 @@ def test_a_context_is_changed_as_a_dict_is() -> None:
 
 def test_a_context_takes_all_of_a_mapping_or_nothing() -> None:
     context = Context({"a": 1})
-    with pytest.raises(ValueError, match="context value at b"):
+    with pytest.raises(ValueError, match="context value at 'b'"):
         context.update({"a": 2, "b": math.nan})
     with pytest.raises(TypeError, match="a key with its value, or one mapping; got 'a' alone"):
         context.update("a")  # type: ignore[call-overload]

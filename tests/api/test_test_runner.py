@@ -252,12 +252,24 @@ def test_the_fixture_polls_what_the_program_declares_if_it_is_marked(tmp_path: P
             def test_quiet(cloaca_runner):
                 cloaca_runner.advance("90s")
 
+            @pytest.mark.cloaca_runner([program.mine])
+            def test_without_a_name(cloaca_runner):
+                cloaca_runner.advance("90s")
+                assert len(cloaca_runner.fired("w")) == 1
+
             @pytest.mark.cloaca_runner(trigers=[])
             def test_misspelt(cloaca_runner): ...
+
+            @pytest.mark.cloaca_runner([program.mine], triggers=["other"])
+            def test_twice(cloaca_runner): ...
+
+            @pytest.mark.cloaca_runner(program.mine, program.other)
+            def test_no_list(cloaca_runner): ...
         """,
     )
-    assert "3 passed, 1 error" in done.stdout, done.stdout
-    assert "trigers" in done.stdout
+    assert "4 passed, 3 errors" in done.stdout, done.stdout
+    assert "did you mean 'triggers'?" in done.stdout
+    assert done.stdout.count("takes only triggers without a name, and once") >= 2
 
 
 @installed

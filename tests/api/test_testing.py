@@ -1,11 +1,13 @@
 """`cloaca.testing`: what a test of one's own trigger needs."""
 
 import contextlib
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from typing import Any
 
+import flow
 import pytest
 
 import cloaca
@@ -355,6 +357,33 @@ def test_what_is_called_for_a_failed_poll_is_heard_beside_it(argument: str) -> N
         assert any(argument in note for note in found.value.__notes__)
 
 
+def test_the_log_has_been_written_once_the_clock_stands(caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            sleep(0.1)
+            return True
+
+    with cloaca.WorkflowBuilder("w"):
+
+        @cloaca.task(retry_attempts=1)
+        def fails(context: Any) -> None:
+            raise ConnectionError("no source")
+
+    @cloaca.trigger(workflow="w", poll_interval="1m")
+    def fires() -> bool:
+        return True
+
+    caplog.set_level(logging.INFO)
+    slow = Slow()
+    logging.getLogger("cloaca").addFilter(slow)
+    try:
+        with cloaca.testing.Runner() as runner:
+            runner.advance("1m")
+            assert "of workflow 'w' failed: task 'fails' failed" in caplog.text
+    finally:
+        logging.getLogger("cloaca").removeFilter(slow)
+
+
 def test_raise_errors_is_a_flag() -> None:
     with pytest.raises(TypeError, match="raise_errors"):
         cloaca.testing.Runner(raise_errors="no")  # type: ignore[arg-type]
@@ -374,3 +403,41 @@ def test_the_clock_is_moved_for_as_long_as_it_takes_while_bodies_come_back(
         monkeypatch.setattr(cloaca.testing, "PATIENCE_SECONDS", 1.0)
         runner.advance("1h")
         assert runner.polls("slow") == 60
+
+
+def test_nothing_is_due_for_a_run_that_is_over() -> None:
+    flow.declare("w", flow.nothing)
+    with cloaca.testing.Runner() as runner:
+        runner.execute("w")
+        assert runner._engine.next_due() is None
+
+
+def test_a_poll_that_starts_a_run_by_hand_while_the_clock_moves_gets_it() -> None:
+    started: list[cloaca.Run] = []
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def asks(tick: cloaca.Tick) -> cloaca.TriggerResult:
+        started.append(runner.submit("w", {"by": "hand"}))
+        tick.cursor = len(started)
+        return cloaca.TriggerResult.fire({"by": "fire"})
+
+    flow.declare("w", flow.nothing)
+    with cloaca.testing.Runner() as runner:
+        runner.advance("5h")
+        assert [run.result().status for run in started] == ["Completed"] * 5
+        assert [row["status"] for row in runner.list_runs()] == ["Completed"] * 10
+        # Between two moves the writer is at work as ever.
+        assert runner.submit("w").result(timeout=30).status == "Completed"
+
+
+def test_a_month_of_polls_that_keep_a_cursor_is_kept_to_the_last() -> None:
+    @cloaca.trigger(workflow="w", poll_interval="1m")
+    def counts(tick: cloaca.Tick) -> cloaca.TriggerResult:
+        tick.cursor = (tick.cursor or 0) + 1
+        return cloaca.TriggerResult.skip()
+
+    flow.declare("w", flow.nothing)
+    with cloaca.testing.Runner() as runner:
+        runner.advance("30d")
+        (row,) = runner.query("SELECT cursor FROM schedules")
+        assert row["cursor"] == str(30 * 24 * 60)

@@ -156,7 +156,7 @@ def test_an_attempt_that_takes_too_long_is_kept_as_timed_out() -> None:
     def body(context: cloaca.Context) -> None:
         assert gate.wait(30)
 
-    config = cloaca.DefaultRunnerConfig(task_timeout_seconds=0.1)
+    config = cloaca.DefaultRunnerConfig(task_timeout_seconds=0.1, timeout_grace_seconds=0.1)
     with cloaca.DefaultRunner.with_config(":memory:", config) as runner:
         declare("slow", body)
         try:

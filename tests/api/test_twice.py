@@ -64,6 +64,35 @@ def test_what_is_the_same_once_more_is_not() -> None:
     assert warned(unnamed, lambda: False) == []
 
 
+FLOW = """
+import cloaca
+
+with cloaca.WorkflowBuilder("process") as builder:
+    @cloaca.task()
+    def load(context): ...
+
+def again():
+    with cloaca.WorkflowBuilder("process"):
+        @cloaca.task()
+        def load(context): ...
+"""
+
+
+def test_another_modules_workflow_of_that_name_is_told_of_with_both_places() -> None:
+    def flow(name: str) -> dict[str, Any]:
+        module = ModuleType(name)
+        exec(compile(FLOW, f"{name}.py", "exec"), module.__dict__)
+        return module.__dict__
+
+    assert warned(flow, "first") == []
+    assert warned(flow, "first") == [], "a cell that runs again"
+    (text,) = warned(flow, "second")
+    assert "'process'" in text
+    assert "first.load (first.py:5)" in text
+    assert "second.load (second.py:5)" in text
+    assert warned(flow("second")["again"]) == [], "what a function makes"
+
+
 def test_the_program_and_its_module_are_one(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(CELL + "if __name__ == '__main__':\n    import app\n")
     paths = os.pathsep.join([*sys.path, str(tmp_path)])

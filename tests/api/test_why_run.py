@@ -46,7 +46,7 @@ def test_a_run_in_a_body_says_since_when_and_what_its_end_waits_for(runner: cloa
     told = run.why()
     assert "goes on here: task 'only' is in its body, attempt 1, begun first at 20" in told
     run.cancel()
-    assert "once its tasks are home; task 'only' is in its body" in run.why()
+    assert "once its tasks are home; task 'only' was told to end in attempt 1" in run.why()
     gate.open.set()
     run.result(WAIT)
 

@@ -41,7 +41,7 @@ STEPS: dict[str, tuple[Callable[[], Any], str]] = {
     "the guard": (lambda: _guard, "watch"),
     "the crew": (crew, "open"),
     "the registry": (lambda: registry, "attach"),
-    "the hook": (lambda: living, "_hook"),
+    "the hook": (lambda: living, "hook"),
 }
 ENDS: dict[str, tuple[Callable[[], Any], str]] = {
     "the guard": (lambda: _guard, "unwatch_closed"),
@@ -153,7 +153,8 @@ def test_the_first_signal_drains_and_the_second_ends_the_wait(tmp_path: Path, fi
     runner = cloaca.DefaultRunner(sys.argv[1])
     runner.submit("w")
     assert entered.wait(30)
-    threading.Timer(0, lambda: print("runs", flush=True)).start()
+    # In one piece, unlike by `print`: the log writes to the same file from other threads.
+    threading.Timer(0, lambda: (sys.stdout.write("runs\\n"), sys.stdout.flush())).start()
     runner.run_forever(shutdown_timeout=3600)
     print("fine", flush=True)
     """

@@ -54,7 +54,13 @@ def sibling(tmp_path: Path) -> Iterator[str]:
 def test_who_polls_a_trigger_elsewhere_is_said(sibling: str) -> None:
     with cloaca.WorkflowBuilder("w"):
         cloaca.task(id="t")(lambda context: None)
-    cloaca.trigger(workflow="w", poll_interval="1ms", name="tr")(lambda: False)
+
+    def tr() -> bool:
+        return False
+
+    # The very declaration of the other program: a newer one would be handed the trigger.
+    tr.__module__, tr.__qualname__ = "__main__", "tr"
+    cloaca.trigger(workflow="w", poll_interval="1ms", name="tr")(tr)
     with cloaca.DefaultRunner(sibling) as runner:
         (owner,) = runner.query("SELECT owner FROM schedules WHERE name = 'tr'")
         with pytest.raises(cloaca.RunnerError, match="another runner") as caught:

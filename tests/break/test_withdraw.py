@@ -79,18 +79,25 @@ def told(program: Program, word: str) -> None:
     program.until(f"done {word}")
 
 
-@pytest.mark.parametrize("how", ["gone", "cron"])
-def test_what_one_process_declares_no_more_another_goes_on_with(tmp_path: Path, how: str) -> None:
+ANOTHER_GOES_ON = {
+    "gone": ["other none", "one gone", "other polls", "one none"],
+    # The newest version is in force, and the older stands by until nobody declares it.
+    "a cron of that name": ["one cron", "one none", "other none", "one gone", "other polls", "one none"],
+}
+
+
+@pytest.mark.parametrize("steps", ANOTHER_GOES_ON.values(), ids=list(ANOTHER_GOES_ON))
+def test_what_one_process_declares_no_more_another_goes_on_with(tmp_path: Path, steps: list[str]) -> None:
     file = tmp_path / "runs.db"
     with Program(WATCHES, file) as one:
         one.until("ready")
         told(one, "polls")
         with Program(WATCHES, file) as other:
             other.until("ready")
-            told(other, "none")
-            told(one, how)
-            told(other, "polls")
-            told(one, "none")
+            programs = {"one": one, "other": other}
+            for step in steps:
+                who, word = step.split()
+                told(programs[who], word)
             end(one, other)
     [[[fired, last]]] = outside(file, FIRED)
     assert fired == last, "each cursor is one run"

@@ -379,14 +379,14 @@ def a_final_outcome_was_told(evidence: Evidence) -> Complaints:
 def polls_are_counted(evidence: Evidence) -> Complaints:
     """No poll is counted that was not made, and none is missing but those that a kill may lose: the quiet
     ones of a process that was killed, since its last tick that was committed, and no more than those of the
-    last thirty seconds before the kill.
+    last thirty seconds before the kill. Setting the cursor makes void the poll that is in flight, if one is.
 
     A tick is known to be committed once its process polls the trigger again."""
     for name, trigger in evidence.database.triggers.items():
         counted = sum(tick["count"] for tick in evidence.database.ticks if tick["schedule"] == trigger["row"])
         polls = [line for line in evidence.by_kind["poll"] if line["trigger"] == name]
         ended = [line for line in evidence.by_kind["polled"] if line["trigger"] == name]
-        lost = 0
+        lost = sum(line["trigger"] == name for line in evidence.by_kind["set"])
         for pid, death in evidence.deaths.items():
             mine = [line for line in ended if line.pid == pid]
             begun = [line.mono for line in polls if line.pid == pid]

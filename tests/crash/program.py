@@ -152,7 +152,7 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
             return cloaca.TriggerResult.skip("nothing to see")
 
 
-def do_errands(runner: cloaca.DefaultRunner) -> None:
+def do_errands(runner: cloaca.DefaultRunner, witness: Witness) -> None:
     """Changes schedules, and has a run cancelled and another one opened again."""
     for left in runner.list_cron_schedules():
         runner.delete_cron_schedule(left["id"])
@@ -162,6 +162,9 @@ def do_errands(runner: cloaca.DefaultRunner) -> None:
     runner.delete_cron_schedule(schedule)
     runner.set_trigger_enabled(items.WATCH, False)
     runner.set_trigger_enabled(items.WATCH, True)
+    witness.note("set", trigger=items.WATCH)
+    runner.set_cursor(items.WATCH, 1)
+    runner.unredact()
     failed = runner.submit(items.REOPENED, {"fails": True})
     failed.result()
     runner.retry(failed.id).result()
@@ -215,11 +218,12 @@ def main() -> None:
     witness.note("begin")
     url = f"{options.database}?durability={options.durability}"
     config = cloaca.DefaultRunnerConfig(retention=KEPT)
-    with cloaca.DefaultRunner.with_config(url, config) as runner:
+    hidden = ["card"] if options.errands else None
+    with cloaca.DefaultRunner.with_config(url, config, redact=hidden) as runner:
         (owner,) = runner.query("SELECT max(epoch) AS epoch FROM owners")
         witness.note("open", epoch=owner["epoch"])
         if options.errands:
-            do_errands(runner)
+            do_errands(runner, witness)
         is_idle = False
         while not os.path.exists(options.stop):
             time.sleep(LOOK_SECONDS)

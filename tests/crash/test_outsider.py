@@ -14,6 +14,9 @@ import pytest
 from lives import Life, Script, Stage
 from witness import Line
 
+import cloaca
+from cloaca import reading
+
 REFUSES = "the store refuses writes"
 TAKES = "the store takes writes again"
 
@@ -233,5 +236,48 @@ def test_a_file_that_is_deleted_in_use_stops_its_runner_which_saves_what_it_can(
     with closing(sqlite3.connect(rescue)) as saved:
         assert saved.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert saved.execute("SELECT count(*) FROM runs WHERE completed_at IS NOT NULL").fetchone()[0] > 0
-    rescue.unlink()
     life.kill()
+    # The next start neither fails for another cause nor begins anew in silence, however often it is made.
+    for _ in range(2):
+        with Script(OPENS, stage.database) as late:
+            (refused,) = late.rest()
+        assert refused.startswith("StoreError"), refused
+        for name in ("", "-rescue", "-wal", "-shm"):
+            assert f"'{stage.database}{name}'" in refused
+        assert not stage.database.exists()
+    rescue.rename(stage.database)
+    with Script(OPENS, stage.database) as late:
+        (refused,) = late.rest()
+    assert "the write-ahead log of another one, which would damage it" in refused
+    for name in ("-wal", "-shm"):
+        stage.database.with_name(stage.database.name + name).unlink(missing_ok=True)
+    with cloaca.DefaultRunner(stage.database, paused=True) as runner:
+        assert runner.query("SELECT count(*) AS n FROM runs WHERE completed_at IS NOT NULL")[0]["n"] > 0
+        assert runner.query("PRAGMA integrity_check")[0]["integrity_check"] == "ok"
+
+
+def test_a_store_beside_which_a_rescue_lies_says_so_at_each_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rescue = tmp_path / "runs.db-rescue"
+    for is_there in (False, True, True):
+        caplog.clear()
+        if is_there:
+            rescue.write_bytes(b"what was left")
+        with cloaca.DefaultRunner(tmp_path / "runs.db"), reading.Reader(tmp_path / "runs.db") as reader:
+            said = [record.getMessage() for record in caplog.records if str(rescue) in record.getMessage()]
+            found = [each for each in reading.doctor(reader) if str(rescue) in each.text]
+        assert len(said) == len(found) == is_there
+        assert all("rename it to" in text and text.endswith("move it elsewhere") for text in said)
+        assert all(each.level == "warn" and each.way_out for each in found)
+    assert rescue.read_bytes() == b"what was left"
+
+
+def test_who_begins_anew_moves_the_rescue_away(tmp_path: Path) -> None:
+    path, rescue = tmp_path / "runs.db", tmp_path / "runs.db-rescue"
+    rescue.write_bytes(b"what was left")
+    for opens in (cloaca.DefaultRunner, reading.Reader):
+        with pytest.raises(cloaca.StoreError, match="to begin anew, move it elsewhere"):
+            opens(path)
+    rescue.rename(tmp_path / "old.db")
+    cloaca.DefaultRunner(path).shutdown()

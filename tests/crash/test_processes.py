@@ -43,7 +43,8 @@ def poller(stage: Stage, trigger: str) -> int:
 
 def finish(stage: Stage, lives: list[Life]) -> None:
     """Lets all of them come to rest and end."""
-    stage.until(lambda: any(life.lines("idle") for life in lives))
+    # One that has not looked yet may still fire.
+    stage.until(lambda: all(life.lines("idle") for life in lives))
     stage.stop.touch()
     for life in lives:
         life.end()

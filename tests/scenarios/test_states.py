@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -109,6 +109,11 @@ class Owner:
     def dies(self) -> None:
         self.process.kill()
         self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            # What was written and not read is for nobody.
+            with suppress(OSError):
+                pipe.close()
 
     def leaves(self) -> None:
         assert self.process.stdin is not None

@@ -74,6 +74,8 @@ with cloaca.WorkflowBuilder("orders") as orders:
 
     @cloaca.task()
     async def waits_with_handle(context: cloaca.Context, handle: cloaca.TaskHandle) -> dict[str, Any]:
+        await handle.checkpoint({"page": 1})
+        await handle.defer_until(lambda: True)
         return {"run": handle.run_id}
 
     class Step:
@@ -141,6 +143,16 @@ def polls_with_tick(tick: cloaca.Tick) -> cloaca.TriggerResult | bool:
 @cloaca.trigger(workflow="orders", poll_interval=timedelta(seconds=5), jitter="10%", poll_timeout=3.5)
 def lists(tick: cloaca.Tick) -> list[cloaca.TriggerResult]:
     return [cloaca.TriggerResult.fire(Order(number=1), run_key="1", cursor=1)]
+
+
+@cloaca.trigger(workflow="orders", executor="cpu", poll_timeout="1m")
+def polls_elsewhere(tick: cloaca.Tick) -> bool:
+    return bool(tick.cursor)
+
+
+@cloaca.trigger(workflow="orders", executor="cpu", cron="@daily")
+async def decides_elsewhere(tick: cloaca.Tick) -> dict[str, object]:
+    return {"at": tick.scheduled_at}
 
 
 @cloaca.trigger(workflow="orders", on_error=cloaca.Backoff("1s"), max_consecutive_failures=3)
@@ -251,7 +263,7 @@ with cloaca.DefaultRunner.with_config(":memory:", cloaca.DefaultRunnerConfig(), 
     assert_type(runner.submit(built, cloaca.Context()).result(timeout=5), cloaca.WorkflowResult)
     assert_type(runner.submit_many(built, [{"n": 1}, None], run_keys=["a", None]), list[cloaca.Run])
     rows = runner.list_runs(workflow="orders", status=status)
-    assert_type(rows, list[types.RunRow])
+    assert_type(rows, cloaca.Listed[types.RunRow])
     for row in rows:
         assert_type(row["error_message"], str | None)
         print(row["context"]["n"], row["created_at"] < row["id"], {**row})
@@ -264,6 +276,10 @@ with cloaca.DefaultRunner.with_config(":memory:", cloaca.DefaultRunnerConfig(), 
     assert_type(runner.list_trigger_schedules()[0]["poll_interval_ms"], int)
     assert_type(runner.list_cron_schedules()[0]["next_run_at"], str | None)
     assert_type(runner.list_cron_schedules()[0]["catchup"], Literal["all", "last", "none"])
+    assert_type(runner.list_runs(unmasked=True), cloaca.Listed[types.RunRow])
+    assert_type(runner.redacted, list[str])
+    cloaca.DefaultRunner(":memory:", redact={"password"})
+    cloaca.DefaultRunner(":memory:", redact=lambda path, value: None if path[-1] == "card" else value)
     named = runner.register_cron_workflow("orders", "@daily", name="eu", context={"a": 1}, overlap="skip")
     assert_type(runner.backfill(named, "2026-01-01", datetime.now()), list[cloaca.Run])
     assert_type(runner.get_cron_execution_stats(datetime.now())["success_rate"], float)

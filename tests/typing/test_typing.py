@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LINES = (HERE / "wrong.py").read_text().splitlines()
 SECONDS_MAX = 300
+FILE = re.compile(r'^```python title="(?P<name>[\w.]+)"\n(?P<code>.*?)^```$', re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -91,6 +92,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             line = text.count("\n", 0, block.start()) + 1
             name = re.sub(r"\W", "_", str(page.relative_to(ROOT).with_suffix("")))
             (path / f"docs_{name}_{line}.py").write_text(block["code"])
+        # What a page gives a name to, its programs import by that.
+        for file in FILE.finditer(text):
+            (path / file["name"]).write_text(file["code"])
     return path
 
 
@@ -99,8 +103,10 @@ def complaints(request: pytest.FixtureRequest, folder: Path) -> list[Complaint]:
     """All that a checker has to say."""
     annotated = [HERE / "wrong.py", HERE / "right.py", folder / "mended.py"]
     annotated += sorted((ROOT / "examples").glob("*.py"))
-    blocks = sorted(folder.glob("docs_*.py"))
-    return of_mypy(annotated, blocks) if request.param == "mypy" else of_pyright([*annotated, *blocks])
+    blocks = sorted(set(folder.glob("*.py")) - {folder / "mended.py"})
+    return (
+        of_mypy(annotated, blocks) if request.param == "mypy" else of_pyright([*annotated, *blocks], folder)
+    )
 
 
 def of_mypy(annotated: list[Path], blocks: list[Path]) -> list[Complaint]:
@@ -111,8 +117,10 @@ def of_mypy(annotated: list[Path], blocks: list[Path]) -> list[Complaint]:
     return [Complaint(Path(file).name, int(line), message) for file, line, message in found]
 
 
-def of_pyright(files: list[Path]) -> list[Complaint]:
-    told = json.loads(run("pyright", "--pythonpath", sys.executable, "--outputjson", *map(str, files)))
+def of_pyright(files: list[Path], folder: Path) -> list[Complaint]:
+    command = ("pyright", "--pythonpath", sys.executable, "--outputjson", *map(str, files))
+    # It looks where the interpreter does, but not beside a file that lies outside of the project.
+    told = json.loads(run(*command, PYTHONPATH=str(folder)))
     return [
         Complaint(Path(one["file"]).name, one["range"]["start"]["line"] + 1, one["message"])
         for one in told["generalDiagnostics"]
@@ -120,11 +128,11 @@ def of_pyright(files: list[Path]) -> list[Complaint]:
     ]
 
 
-def run(*command: str) -> str:
+def run(*command: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT,
-        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1", **environment},
         capture_output=True,
         text=True,
         timeout=SECONDS_MAX,

@@ -169,6 +169,13 @@ def succeeded(task_id: str, error: str, context: cloaca.Context) -> None: ...
 def calls_back_too(context: cloaca.Context) -> None: ...
 
 
+# wrong: an executor itself in place of its name
+# right: @cloaca.trigger(workflow="w", executor="cpu")
+@cloaca.trigger(workflow="w", executor=cloaca.ProcessExecutor())  # refused
+def polled_elsewhere() -> bool:
+    return True
+
+
 # wrong: an on_poll_failed without the number of failures
 # right: def poll_failed(name: str, error: str, failures: int) -> None: ...
 def poll_failed(name: str, error: str) -> None: ...

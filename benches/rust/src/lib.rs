@@ -8,6 +8,7 @@ use cloaca_core::admit::{Admission, Gate, Overlap};
 use cloaca_core::context::{Bounds, hash_json, parse};
 use cloaca_core::engine::{Effects, Engine, Event, Request, Settings};
 use cloaca_core::graph::Graph;
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Finish, Plan, Poller, Turn};
 use cloaca_core::port::{
@@ -17,7 +18,7 @@ use cloaca_core::port::{
 use cloaca_core::run::Ended;
 use cloaca_core::time::{Mono, Now, Wall};
 use cloaca_core::wheel::Wheel;
-use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
+use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -63,17 +64,20 @@ pub fn quiet_poll(triggers: i64) -> impl FnMut() {
     let mut poller = Poller::default();
     let plan = Arc::new(plan());
     for row in 1..=triggers {
-        let slot = poller.declare(TRIGGER.into(), Arc::clone(&plan), Mono(0));
+        let place = poller.declare(TRIGGER.into(), Arc::clone(&plan), Mono(0));
         let state = TriggerState {
-            row,
+            row: ScheduleKey(row),
             enabled: true,
             cursor: None,
+            cursor_set: 0,
             last_fired_at: None,
-            owner: Some(1),
-            others: Vec::new(),
+            owner: Some(Epoch(1)),
+            unfinished: Vec::new(),
             grid: None,
+            is_outdated: false,
+            is_awaited: false,
         };
-        poller.enable(slot, &state, false, START);
+        poller.enable(place, &state, false, START);
     }
     let mut now = Mono(0);
     move || {
@@ -124,7 +128,7 @@ pub fn refuse_a_duplicate(unfinished: u64) -> impl FnMut() -> Admission {
     }
 }
 
-const SCHEDULE: i64 = 1;
+const SCHEDULE: ScheduleKey = ScheduleKey(1);
 
 fn hash(number: u64) -> ContextHash {
     // As of a digest: every byte differs from one to the next.
@@ -171,16 +175,16 @@ pub fn engine_run() -> impl FnMut() {
     move || {
         number += 1;
         let now = Now { mono: Mono(number), wall: Wall(number as i64) };
-        let request = Request { id: run(number), context: LEFT.into(), run_key: None };
+        let request = Request { id: run(number), context: LEFT.into(), run_key: None, parent: None };
         let mut out = Effects::default();
         engine.step(Event::Start { workflow: Arc::clone(&workflow), requests: vec![request] }, now, &mut out);
         loop {
             let done = std::mem::take(&mut out);
             assert!(!done.commits.is_empty() || !done.jobs.is_empty(), "the run makes no progress");
             for (change, then) in done.commits {
-                engine.step(Event::Committed(then, yes(&change, number as i64)), now, &mut out);
+                engine.step(Event::Committed(then, yes(&change, RunRow(number as i64))), now, &mut out);
             }
-            for job in done.jobs {
+            for (_, job) in done.jobs {
                 engine.step(Event::Taken(job), now, &mut out);
                 engine.attempt_ended(job, Ended::Success(LEFT.into()), false, now, &mut out);
             }
@@ -195,19 +199,20 @@ fn engine() -> Engine {
     let hour = Duration::from_secs(3600);
     let settings = Settings {
         task_timeout: hour,
+        timeout_grace: hour,
         workflow_timeout: hour,
         interruptions_max: 20,
         crons_enabled: true,
         catchup_max: 1,
         contexts: Bounds::default(),
     };
-    Engine::new(1, settings, 1)
+    Engine::new(Epoch(1), settings, 1)
 }
 
 /// So many crons as a store has them, none of them due.
 pub fn crons(count: usize) -> Vec<Schedule> {
     let cron = |number: usize| Schedule {
-        row: number as i64 + 1,
+        row: ScheduleKey(number as i64 + 1),
         id: Uuid::from_u128(number as u128),
         name: String::new(),
         workflow: "ingest".to_owned(),
@@ -220,12 +225,17 @@ pub fn crons(count: usize) -> Vec<Schedule> {
         enabled: true,
         disabled_cause: None,
         cursor: None,
+        cursor_set: 0,
         last_at: None,
         last_fired_at: None,
         created_at: Wall(1),
         updated_at: Wall(1),
         owner: None,
         origin: Origin::Registered,
+        digest: None,
+        version: 0,
+        newest: 0,
+        in_body_since: None, grid: None,
     };
     (0..count).map(cron).collect()
 }
@@ -251,7 +261,7 @@ pub fn prune_nothing(store: Arc<dyn Store>, runs: usize) -> impl FnMut() -> u64 
     move || store.find_old(&old, 500, &Halt::default()).expect("finds").len() as u64
 }
 
-fn yes(change: &Change, row: i64) -> Receipt {
+fn yes(change: &Change, row: RunRow) -> Receipt {
     match change {
         Change::Start { .. } => Receipt::Start(vec![Admitted::Started { row }]),
         Change::Run(_) => Receipt::Run(None),
@@ -275,12 +285,14 @@ fn one_task() -> Arc<Workflow> {
         dependencies: Vec::new(),
         retry,
         on_interrupt: OnInterrupt::Retry,
+        timeout: None,
         rule: None,
         body: 0,
+        executor: Executor::THREADS,
         has_failure_callback: false,
     };
     let graph = Graph::check("ingest", &[id], &[Vec::new()]).expect("one task has no cycle");
-    Arc::new(Workflow { name: "ingest".into(), version: "v1".into(), tasks: vec![task], graph })
+    Arc::new(Workflow { name: "ingest".into(), version: "v1".into(), tasks: vec![task], graph, tie: None })
 }
 
 /// Starts so many runs by one commit and ends them by another.
@@ -295,7 +307,7 @@ pub fn start_and_end(store: Arc<dyn Store>, runs: usize) -> impl FnMut() {
     }
 }
 
-fn row_of(receipt: Receipt) -> i64 {
+fn row_of(receipt: Receipt) -> RunRow {
     match receipt {
         Receipt::Start(admitted) => match admitted[..] {
             [Admitted::Started { row }] => row,
@@ -319,11 +331,12 @@ fn new_run() -> NewRun {
         waits: false,
         cursor: None,
         ends: None,
+        parent: None,
         created_at: Wall(1),
     }
 }
 
-fn ended(run: i64, epoch: i64) -> RunChange {
+fn ended(run: RunRow, epoch: Epoch) -> RunChange {
     let task = TaskRecord {
         name: "load".into(),
         status: TaskStatus::Completed,

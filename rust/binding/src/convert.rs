@@ -10,15 +10,17 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use cloaca_core::engine::{About, RunStanding};
 use cloaca_core::error::Result;
 use cloaca_core::graph::Graph;
+use cloaca_core::outlook::Outlook;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
 use cloaca_core::port::{
-    Catchup, Cell, Maker, Origin, RunRow, Schedule, ScheduleKind, Stretch, TaskRecord, Try,
+    Backlog, Begun, Catchup, Cell, Child, ListedRun, Maker, Origin, Overdue, OwnerRow, Schedule,
+    ScheduleKind, Stretch, TaskRecord, Try,
 };
 use cloaca_core::rule::Rule;
 use cloaca_core::run::{Doing, TaskStanding};
 use cloaca_core::time::Wall;
-use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
+use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 
 fn stamp(at: Option<Wall>) -> Option<String> {
     at.map(Wall::rfc3339)
@@ -92,8 +94,76 @@ pub fn cron<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>
     Ok(dict)
 }
 
+/// What is told of a schedule beside that to who only reads: `due` is when it is due next, if anybody is there for it.
+pub fn schedule(dict: &Bound<'_, PyDict>, row: &Schedule, due: Option<Wall>) -> PyResult<()> {
+    dict.set_item("row", row.row.0)?;
+    dict.set_item("disabled_cause", &row.disabled_cause)?;
+    dict.set_item("cursor", &row.cursor)?;
+    dict.set_item("last_fired_at", stamp(row.last_fired_at))?;
+    dict.set_item("owner", row.owner.map(|owner| owner.0))?;
+    // Whoever declares the newest version puts it in force.
+    dict.set_item("is_declared", row.origin != Origin::Declared || row.newest >= row.version)?;
+    dict.set_item("version", row.version)?;
+    dict.set_item("due_at", stamp(due))
+}
+
+/// How a trigger stands, beside its row.
+pub fn outlook(dict: &Bound<'_, PyDict>, outlook: &Outlook) -> PyResult<()> {
+    dict.set_item("polled_by", outlook.polled_by.map(|owner| owner.0))?;
+    dict.set_item("next_poll_at", stamp(outlook.next_at))?;
+    dict.set_item("late_since", stamp(outlook.late_since))?;
+    dict.set_item("in_body_since", stamp(outlook.in_body_since))
+}
+
+/// A runner.
+pub fn owner<'py>(py: Python<'py>, row: &OwnerRow) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("number", row.epoch.0)?;
+    dict.set_item("joined_at", stamp(Some(row.joined_at)))?;
+    dict.set_item("seen_at", stamp(row.seen_at))?;
+    dict.set_item("left_at", stamp(row.left_at))?;
+    dict.set_item("is_dead", row.is_dead)?;
+    dict.set_item("works", row.works)?;
+    dict.set_item("host", &row.host)?;
+    dict.set_item("pid", row.pid)?;
+    dict.set_item("version", &row.version)?;
+    let counts = PyDict::new(py);
+    counts.set_item("polls", row.counts.polls)?;
+    counts.set_item("fires", row.counts.fires)?;
+    counts.set_item("errors", row.counts.errors)?;
+    counts.set_item("runs_started", row.counts.started)?;
+    counts.set_item("runs_completed", row.counts.completed)?;
+    counts.set_item("runs_failed", row.counts.failed)?;
+    counts.set_item("runs_cancelled", row.counts.cancelled)?;
+    dict.set_item("counts", counts)?;
+    Ok(dict)
+}
+
+/// Runs that are not over.
+pub fn backlog<'py>(py: Python<'py>, row: &Backlog) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("workflow", &row.workflow)?;
+    dict.set_item("owner", row.owner.map(|owner| owner.0))?;
+    dict.set_item("pending", row.pending)?;
+    dict.set_item("running", row.running)?;
+    dict.set_item("oldest_at", stamp(Some(row.oldest_at)))?;
+    Ok(dict)
+}
+
+/// A task on record as begun.
+pub fn begun<'py>(py: Python<'py>, row: &Begun) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("run", row.run.to_string())?;
+    dict.set_item("workflow", &row.workflow)?;
+    dict.set_item("task", &row.task)?;
+    dict.set_item("attempt", row.attempt)?;
+    dict.set_item("started_at", stamp(Some(row.started_at)))?;
+    dict.set_item("owner", row.owner.map(|owner| owner.0))?;
+    Ok(dict)
+}
+
 /// A run as `list_runs` shows it, with the columns that the histories need.
-pub fn run<'py>(py: Python<'py>, row: &RunRow) -> PyResult<Bound<'py, PyDict>> {
+pub fn run<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let hash = row.context_hash.map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     dict.set_item("id", row.id.to_string())?;
@@ -111,12 +181,35 @@ pub fn run<'py>(py: Python<'py>, row: &RunRow) -> PyResult<Bound<'py, PyDict>> {
     dict.set_item("error_message", &row.error)?;
     dict.set_item("error_type", &row.error_type)?;
     dict.set_item("cancel_requested", row.cancelled)?;
-    dict.set_item("place", (row.created_at.0, row.row))?;
+    dict.set_item("parent_run", row.parent.as_ref().map(|parent| parent.run.to_string()))?;
+    dict.set_item("parent_task", row.parent.as_ref().and_then(|parent| parent.task.as_deref()))?;
+    dict.set_item("place", (row.created_at.0, row.row.0))?;
+    Ok(dict)
+}
+
+/// The runs that a run has started, as `get_run` shows them.
+pub fn children<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    row.children.iter().map(|child| self::child(py, child)).collect()
+}
+
+fn child<'py>(py: Python<'py>, row: &Child) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("id", row.id.to_string())?;
+    dict.set_item("workflow_name", &row.workflow)?;
+    dict.set_item("status", row.status.name())?;
+    dict.set_item("task", row.task.as_deref())?;
+    dict.set_item("created_at", stamp(Some(row.created_at)))?;
+    dict.set_item("completed_at", stamp(row.completed_at))?;
     Ok(dict)
 }
 
 /// A task as `get_run` shows it, with its tries if they were read.
-pub fn task<'py>(py: Python<'py>, row: &TaskRecord, has_tries: bool) -> PyResult<Bound<'py, PyDict>> {
+pub fn task<'py>(
+    py: Python<'py>,
+    row: &TaskRecord,
+    overdue: &[Overdue],
+    has_tries: bool,
+) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("id", &*row.name)?;
     dict.set_item("status", row.status.name())?;
@@ -126,6 +219,8 @@ pub fn task<'py>(py: Python<'py>, row: &TaskRecord, has_tries: bool) -> PyResult
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
     dict.set_item("waits_until", stamp(row.wait.map(|wait| wait.not_before)))?;
+    let body = overdue.iter().find(|body| body.task == row.name);
+    dict.set_item("overdue_since", stamp(body.map(|body| body.since)))?;
     if has_tries {
         let only = row.only_try();
         let tries = row.tries.iter().chain(&only).map(|known| attempt(py, known));
@@ -148,7 +243,7 @@ fn attempt<'py>(py: Python<'py>, row: &Try) -> PyResult<Bound<'py, PyDict>> {
     dict.set_item("error_type", row.error_type.as_deref())?;
     dict.set_item("error", &row.error)?;
     dict.set_item("traceback", &row.traceback)?;
-    dict.set_item("runner", runner)?;
+    dict.set_item("runner", runner.map(|epoch| epoch.0))?;
     Ok(dict)
 }
 
@@ -156,7 +251,7 @@ fn attempt<'py>(py: Python<'py>, row: &Try) -> PyResult<Bound<'py, PyDict>> {
 pub fn run_standing<'py>(
     py: Python<'py>,
     standing: &RunStanding,
-    is_slot_free: bool,
+    is_permit_free: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     match standing {
@@ -166,12 +261,13 @@ pub fn run_standing<'py>(
             dict.set_item("ahead", ahead)?;
         }
         RunStanding::Undeclared => dict.set_item("is", "undeclared")?,
-        RunStanding::InHand { is_halted, is_at_its_end, tasks } => {
+        RunStanding::InHand { is_halted, is_at_its_end, ends_by, tasks } => {
             let tasks = tasks.iter().map(|task| task_standing(py, task)).collect::<PyResult<Vec<_>>>()?;
             dict.set_item("is", "in_hand")?;
             dict.set_item("is_halted", is_halted)?;
             dict.set_item("is_at_its_end", is_at_its_end)?;
-            dict.set_item("is_slot_free", is_slot_free)?;
+            dict.set_item("ends_by", stamp(*ends_by))?;
+            dict.set_item("is_permit_free", is_permit_free)?;
             dict.set_item("tasks", tasks)?;
         }
     }
@@ -183,6 +279,7 @@ fn task_standing<'py>(py: Python<'py>, standing: &TaskStanding) -> PyResult<Boun
         Doing::Looked => ("looked", None),
         Doing::Queued => ("queued", None),
         Doing::InBody => ("in_body", None),
+        Doing::Told => ("told", None),
         Doing::Deferred => ("deferred", None),
         Doing::Retry(due) => ("retry", due),
         Doing::Postponed(due) => ("postponed", due),
@@ -192,6 +289,7 @@ fn task_standing<'py>(py: Python<'py>, standing: &TaskStanding) -> PyResult<Boun
     dict.set_item("id", &*standing.task)?;
     dict.set_item("doing", doing)?;
     dict.set_item("due", stamp(due))?;
+    dict.set_item("executor", standing.executor.0)?;
     dict.set_item("attempt", standing.attempt)?;
     dict.set_item("started_at", stamp(standing.started_at))?;
     dict.set_item("error", &standing.error)?;
@@ -263,6 +361,7 @@ pub fn workflow(name: &str, version: &str, tasks: &Bound<'_, PyList>) -> PyResul
         version: version.into(),
         tasks,
         graph,
+        tie: None,
     }))
 }
 
@@ -281,7 +380,9 @@ fn task_spec(spec: &Bound<'_, PyAny>) -> PyResult<Task> {
             true => OnInterrupt::Fail,
             false => OnInterrupt::Retry,
         },
+        timeout: spec.get_item("timeout_us")?.extract::<Option<u64>>()?.map(Duration::from_micros),
         body: spec.get_item("body")?.extract()?,
+        executor: Executor(spec.get_item("executor")?.extract()?),
         has_failure_callback: spec.get_item("failure_callback")?.extract()?,
     })
 }

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use cloaca_core::context::Bounds;
-use cloaca_core::engine::{Event, Level, Settings};
+use cloaca_core::engine::{Event, Level, Note, Settings};
 use cloaca_core::poll::RESOLUTION;
 use cloaca_core::runtime::{Clock, FailedPoll, Kept, Order, Own, POLL_PATIENCE, Runtime, Services};
 use cloaca_core::time::Wall;
@@ -18,13 +18,16 @@ use cloaca_store::Opened;
 
 use crate::gil::free;
 use crate::handle::{Handle, span_of};
-use crate::jobs::{JobParts, Jobs, job_of};
+use crate::jobs::{JobParts, Jobs, job_of, parts_of};
 use crate::polls::Polls;
 use crate::runs::Runs;
 use crate::schedules::Schedules;
 use crate::store::Store;
 use crate::wait::SIGNALS_EVERY;
 use crate::{convert, error, fork};
+
+/// So long shutting down waits for bodies that it has stopped.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One runner's engine. Not for direct use: `cloaca.DefaultRunner` is its face.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -59,16 +62,18 @@ impl Engine {
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, slots, pollers, task_timeout, workflow_timeout, interruptions_max, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, retention=None, resolution=None, start=None))]
+    #[pyo3(signature = (url, *, durability, permits, pollers, task_timeout, workflow_timeout, timeout_grace, overdue_max, interruptions_max, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, work=true, retention=None, resolution=None, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
         url: OsString,
         durability: Option<&str>,
-        slots: usize,
+        permits: Vec<usize>,
         pollers: usize,
         task_timeout: f64,
         workflow_timeout: f64,
+        timeout_grace: f64,
+        overdue_max: usize,
         interruptions_max: u32,
         crons: bool,
         catchup_max: u64,
@@ -76,6 +81,7 @@ impl Engine {
         context_bytes_max: usize,
         ticks_retention: u64,
         ticks_max: u64,
+        work: bool,
         retention: Option<u64>,
         resolution: Option<u64>,
         start: Option<i64>,
@@ -83,6 +89,7 @@ impl Engine {
         let settings = Settings {
             task_timeout: span_of(task_timeout),
             workflow_timeout: span_of(workflow_timeout),
+            timeout_grace: span_of(timeout_grace),
             interruptions_max,
             crons_enabled: crons,
             catchup_max,
@@ -97,11 +104,13 @@ impl Engine {
             ticks_max,
         };
         let resolution = resolution.map_or(RESOLUTION, Duration::from_micros);
-        let services = Services { slots_max: slots, pollers_max: pollers, recovery, kept, resolution };
+        let services =
+            Services { permits, overdue_max, pollers_max: pollers, recovery, works: work, kept, resolution };
         let started = free(py, || Runtime::start(store, settings, &services, clock))?;
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = fork::generation();
-        let handle = Handle { runtime: Arc::new(runtime), path, generation, context_bytes_max };
+        let (runtime, unneeded) = (Arc::new(runtime), Arc::default());
+        let handle = Handle { runtime, path, generation, context_bytes_max, unneeded };
         Self::over(py, &Arc::new(handle))
     }
 
@@ -123,7 +132,7 @@ impl Engine {
         self.handle.path.clone()
     }
 
-    /// Declares a workflow from `Workflow._spec`'s plain data.
+    /// Declares a workflow from `Workflow._spec`'s plain data. The numbers of its bodies are its own, and no other declaration's.
     fn declare_workflow(
         &self,
         py: Python<'_>,
@@ -133,8 +142,14 @@ impl Engine {
     ) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
         let workflow = convert::workflow(name, version, tasks)?.map_err(|e| error::raise(py, e))?;
+        let workflow = self.handle.unneeded.tied(workflow);
         free(py, || runtime.step(Event::Workflow(Arc::new(workflow))))?;
         Ok(())
+    }
+
+    /// The bodies of workflows that were declared again, or no more, and that no run follows any more; each once.
+    fn unneeded_bodies(&self) -> Vec<u64> {
+        self.handle.unneeded.take()
     }
 
     /// The program declares the workflow of that name no more.
@@ -181,7 +196,13 @@ impl Engine {
         free(py, || runtime.tell_debug(tells))
     }
 
-    /// The keeper's next order: `("log", level, text, about)`, `("poll_failed", slot, error, failures, disabled)`, `("worker",)`, `("poller",)` or `("close",)`; `None` if there is none for so
+    /// Waits until the keeper has carried out all orders that there are now; false if it does not come back from one for so long.
+    fn wait_carried_out(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.wait_carried_out(span_of(seconds)))
+    }
+
+    /// The keeper's next order: `("log", level, text, about)`, `("tell", job, (level, text, about) or None)`, `("poll_failed", place, error, failures, disabled)`, `("worker",)`, `("poller",)` or `("close",)`; `None` if there is none for so
     /// long.
     fn next_order(&self, py: Python<'_>, seconds: f64) -> PyResult<Py<PyAny>> {
         let runtime = self.handle.runtime(py)?;
@@ -190,18 +211,16 @@ impl Engine {
         };
         let order = match order {
             Order::Log(note) => {
-                let level = match note.level() {
-                    Level::Debug => 10,
-                    Level::Info => 20,
-                    Level::Warning => 30,
-                    Level::Error => 40,
-                };
-                ("log", level, note.to_string(), convert::about(py, &note.about())?)
-                    .into_pyobject(py)?
-                    .into_any()
+                let (level, text, about) = noted(py, &note)?;
+                ("log", level, text, about).into_pyobject(py)?.into_any()
             }
-            Order::PollFailed(FailedPoll { slot, error, failures, disabled }) => {
-                ("poll_failed", slot, &*error, failures, disabled.as_deref()).into_pyobject(py)?.into_any()
+            Order::PollFailed(FailedPoll { place, error, failures, disabled }) => {
+                ("poll_failed", place, &*error, failures, disabled.as_deref()).into_pyobject(py)?.into_any()
+            }
+            Order::StopPoll { place, serial } => ("stop_poll", place, serial).into_pyobject(py)?.into_any(),
+            Order::Tell(job, note) => {
+                let log = note.map(|note| noted(py, &note)).transpose()?;
+                ("tell", parts_of(job), log).into_pyobject(py)?.into_any()
             }
             Order::SpawnWorker => ("worker",).into_pyobject(py)?.into_any(),
             Order::SpawnPoller => ("poller",).into_pyobject(py)?.into_any(),
@@ -230,6 +249,7 @@ impl Engine {
         dict.set_item("runs_failed", counts.failed)?;
         dict.set_item("runs_cancelled", counts.cancelled)?;
         dict.set_item("runs_unfinished", unfinished)?;
+        dict.set_item("bodies_overdue", free(py, || runtime.bodies_overdue())?)?;
         let ended = counts.completed + counts.failed + counts.cancelled;
         dict.set_item("run_latency_mean_ms", counts.run_sum_us as f64 / ended.max(1) as f64 / 1e3)?;
         dict.set_item("run_latency_max_ms", counts.run_max_us as f64 / 1e3)?;
@@ -254,21 +274,39 @@ impl Engine {
     }
 }
 
+/// A note as `(level, text, about)`.
+fn noted<'py>(py: Python<'py>, note: &Note) -> PyResult<(u8, String, Bound<'py, PyDict>)> {
+    let level = match note.level() {
+        Level::Debug => 10,
+        Level::Info => 20,
+        Level::Warning => 30,
+        Level::Error => 40,
+    };
+    Ok((level, note.to_string(), convert::about(py, &note.about())?))
+}
+
 /// Waits in slices, so that the main thread hears its signals.
 fn drained(py: Python<'_>, runtime: &Runtime, span: Duration, own: Own) -> PyResult<bool> {
     free(py, || runtime.begin_close())?;
     let began = Instant::now();
-    let deadline = began + span;
+    let mut deadline = began + span;
+    let mut has_stopped = false;
     loop {
         // A poll that hangs is not waited for as long as a task.
         let polls = if began.elapsed() < POLL_PATIENCE { own.polls } else { usize::MAX };
         let own = Own { polls, ..own };
         let left = deadline.saturating_duration_since(Instant::now());
         if free(py, || runtime.drain(left.min(SIGNALS_EVERY), own))? {
-            return Ok(true);
+            return Ok(!has_stopped);
         }
         if left.is_zero() {
-            return Ok(false);
+            if has_stopped || !free(py, || runtime.has_stoppable(own.job))? {
+                return Ok(false);
+            }
+            // Those that can be stopped are home soon.
+            free(py, || runtime.stop_bodies(own.job))?;
+            has_stopped = true;
+            deadline = Instant::now() + STOP_PATIENCE;
         }
         py.check_signals()?;
     }

@@ -12,6 +12,7 @@ use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::port::{Fault, Halt, Schedule, Store};
 use cloaca_core::runtime::{Flush, Runtime};
 
+use crate::bodies::Unneeded;
 use crate::error;
 use crate::fork::{is_forked, refuse_after_fork};
 use crate::gil::free;
@@ -27,6 +28,7 @@ pub struct Handle {
     pub path: Option<PathBuf>,
     pub generation: u64,
     pub context_bytes_max: usize,
+    pub unneeded: Arc<Unneeded>,
 }
 
 impl Handle {

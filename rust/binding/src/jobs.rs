@@ -4,17 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use uuid::Uuid;
 
 use cloaca_core::context::LIGHT_BYTES_MAX;
 use cloaca_core::engine::Job;
 use cloaca_core::port::Failure;
 use cloaca_core::run::{Ended, Ruling};
-use cloaca_core::runtime::{Beginning, Waited};
+use cloaca_core::runtime::Waited;
+use cloaca_core::workflow::Executor;
 
+use crate::carrier::Carrier;
 use crate::gil::{free, quick};
 use crate::handle::{Handle, span_of};
+use crate::pump::{Pump, work_parts};
 use crate::wait::SIGNALS_EVERY;
+use crate::watch::Watch;
 
 /// A job as Python carries it: `(run, task, attempt, callback_only, life)`.
 pub type JobParts = (u128, u32, u32, bool, u32);
@@ -23,6 +28,12 @@ pub type JobParts = (u128, u32, u32, bool, u32);
 pub fn job_of(job: JobParts) -> Job {
     let (run, task, attempt, callback_only, life) = job;
     Job { run: Uuid::from_u128(run), task, attempt, life, callback_only }
+}
+
+/// The parts of a job.
+pub fn parts_of(job: Job) -> JobParts {
+    let Job { run, task, attempt, life, callback_only } = job;
+    (run.as_u128(), task, attempt, callback_only, life)
 }
 
 /// The attempts of one runner.
@@ -39,8 +50,9 @@ impl Jobs {
         Ok(())
     }
 
-    /// The next job as `(job, body, task_id, context_json, error, checkpoint_json)`; `None` when idle too long; `False` when closed.
-    fn take_job(&self, py: Python<'_>, seconds: f64) -> PyResult<Py<PyAny>> {
+    /// The next job as `(job, task, task_id, context_json, error, checkpoint_json)`, with the task that its body's number stands for in `tasks`;
+    /// `None` when idle too long; `False` when closed.
+    fn take_job(&self, py: Python<'_>, seconds: f64, tasks: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
         let runtime = self.handle.runtime(py)?;
         let mut was_woken = false;
         let work = loop {
@@ -53,11 +65,7 @@ impl Jobs {
                 continue;
             };
             was_woken = false;
-            let mut beginning = quick(py, runtime, || runtime.begin(job))?;
-            if beginning == Beginning::Recording {
-                beginning = free(py, || runtime.begin_recorded(job))?;
-            }
-            if let Beginning::Begun(work) = beginning {
+            if let Some(work) = quick(py, runtime, || runtime.begin(job))? {
                 break work;
             }
         };
@@ -65,10 +73,23 @@ impl Jobs {
             Some(context) => context,
             None => free(py, || work.context.text())?,
         };
-        let Job { run, task, attempt, life, callback_only } = work.job;
-        let job = (run.as_u128(), task, attempt, callback_only, life);
-        let parts = (job, work.body, &*work.task, &*context, work.error, work.checkpoint.as_deref());
-        Ok(parts.into_pyobject(py)?.into_any().unbind())
+        Ok(work_parts(work, &context, tasks)?.into_any().unbind())
+    }
+
+    /// What an executor beside the workers takes its attempts from. One for each executor.
+    fn pump(&self, py: Python<'_>, executor: u32) -> PyResult<Pump> {
+        Pump::open(py, &self.handle, Executor(executor))
+    }
+
+    /// What an event loop is fed by, as that executor. One for each loop.
+    fn carrier(&self, executor: u32) -> Carrier {
+        Carrier::new(&self.handle, Executor(executor))
+    }
+
+    /// The body of an attempt goes on in another executor.
+    fn move_to(&self, py: Python<'_>, job: JobParts, executor: u32) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.move_to(job_of(job), Executor(executor)))
     }
 
     /// An attempt returned `context` (JSON text). True if it counts; with a callback, `settled` must follow.
@@ -120,6 +141,21 @@ impl Jobs {
         Ok(ruling == Ruling::Final)
     }
 
+    /// The place where an attempt ran is gone. True if the task has failed by that; with a callback, `settled` must follow then.
+    fn lost(
+        &self,
+        py: Python<'_>,
+        job: JobParts,
+        text: String,
+        deaths_max: u32,
+        has_callback: bool,
+    ) -> PyResult<bool> {
+        let runtime = self.handle.runtime(py)?;
+        let ended = Ended::Lost { text, deaths_max };
+        let ruling = free(py, || runtime.attempt_ended(job_of(job), ended, has_callback))?;
+        Ok(ruling == Ruling::Final)
+    }
+
     /// Keeps `value` (JSON text) for the next attempt. False if it is not kept: nobody waits for this one, or the runner closes.
     fn checkpoint(&self, py: Python<'_>, job: JobParts, value: String) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;
@@ -146,17 +182,29 @@ impl Jobs {
         Ok(())
     }
 
-    /// Gives an attempt's slot back.
-    fn yield_slot(&self, py: Python<'_>, job: JobParts) -> PyResult<()> {
+    /// Gives an attempt's permit back.
+    fn yield_permit(&self, py: Python<'_>, job: JobParts) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.yield_slot(job_of(job)))?;
+        free(py, || runtime.yield_permit(job_of(job)))?;
         Ok(())
     }
 
-    /// Takes a slot again; false if none was free in time.
-    fn regain_slot(&self, py: Python<'_>, job: JobParts, seconds: f64) -> PyResult<bool> {
+    /// Takes a permit again; false if none was free in time.
+    fn regain_permit(&self, py: Python<'_>, job: JobParts, seconds: f64) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.regain_slot(job_of(job), span_of(seconds)))
+        free(py, || runtime.regain_permit(job_of(job), span_of(seconds)))
+    }
+
+    /// An attempt is about to wait for that run without its permit; false if it has ended already.
+    fn wait_for_run(&self, py: Python<'_>, job: JobParts, watch: &Watch) -> PyResult<bool> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.wait_for_run(job_of(job), &watch.watch))
+    }
+
+    /// It waits for that run no longer.
+    fn waited_for_run(&self, py: Python<'_>, job: JobParts, watch: &Watch) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.waited_for_run(job_of(job), &watch.watch))
     }
 
     /// An attempt's body went home without an end.
@@ -165,7 +213,19 @@ impl Jobs {
         free(py, || runtime.attempt_interrupted(job_of(job)))
     }
 
-    /// `(waited_for, halted)`: whether an attempt is still waited for, and whether its run is to end.
+    /// Whether an attempt's end would still count.
+    fn is_current(&self, py: Python<'_>, job: JobParts) -> PyResult<bool> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.is_current(job_of(job)))
+    }
+
+    /// Whether an attempt's body is to end.
+    fn is_to_end(&self, py: Python<'_>, job: JobParts) -> PyResult<bool> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.is_to_end(job_of(job)))
+    }
+
+    /// `(waited_for, told)`: whether an attempt is still waited for, and whether its body is to end.
     fn attempt_stands(&self, py: Python<'_>, job: JobParts) -> PyResult<(bool, bool)> {
         let runtime = self.handle.runtime(py)?;
         free(py, || runtime.attempt_stands(job_of(job)))

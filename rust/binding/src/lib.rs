@@ -2,13 +2,19 @@
 //!
 //! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `gil` gives the interpreter
 //! away, `fork` refuses what another process made, and `handle` is what the classes share. `engine` is a runner's life; `jobs`,
-//! `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `wait` is how they wait there, and `watch` for a run.
+//! `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `pump` feeds executors beside the workers and `carrier` an
+//! event loop, `wait` is how they wait there, and `watch` for a run. `reader` is a store without a runner, `client` changes one.
 //! `file_locks` is what SQLite locks by. `work` is the loop in which they poll, and `call` is how that calls them back.
 
+mod bodies;
 mod call;
+mod carrier;
+mod client;
 mod convert;
 mod engine;
 mod error;
+#[cfg(target_os = "linux")]
+mod event_fd;
 #[cfg(target_os = "linux")]
 mod file_locks;
 mod fork;
@@ -18,6 +24,8 @@ mod interpreter;
 mod jobs;
 mod poll_now;
 mod polls;
+mod pump;
+mod reader;
 mod runs;
 mod schedules;
 mod store;
@@ -25,12 +33,16 @@ mod wait;
 mod watch;
 mod work;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 
 use cloaca_core::cron::Cron;
 use cloaca_core::graph::Graph;
+use cloaca_core::layout::{Frame, Gaps, Line, Size};
+use cloaca_core::time::Wall;
 
 /// Checks a workflow's edges.
 ///
@@ -47,10 +59,55 @@ fn check_graph(
     Ok((graph.topological().to_vec(), graph.levels()))
 }
 
+type Frames = Vec<(f64, f64, f64, f64)>;
+type Lines = Vec<(usize, usize, Vec<(f64, f64)>)>;
+
+/// Where tasks of these sizes stand in the picture of their workflow.
+///
+/// Returns a frame `(x, y, width, height)` for each task, a line `(from, to, points)` for each edge, and the size of it all.
+#[pyfunction]
+fn layout(
+    py: Python<'_>,
+    workflow: &str,
+    ids: Vec<String>,
+    dependencies: Vec<Vec<String>>,
+    sizes: Vec<(f64, f64)>,
+    gaps: (f64, f64),
+) -> PyResult<(Frames, Lines, (f64, f64))> {
+    let (ids, dependencies) = (shared(ids), dependencies.into_iter().map(shared).collect::<Vec<_>>());
+    let drawn = gil::free(py, || {
+        let graph = Graph::check(workflow, &ids, &dependencies)?;
+        let sizes: Vec<Size> = sizes.into_iter().map(|(width, height)| Size { width, height }).collect();
+        Ok(cloaca_core::layout::layout(&graph, &sizes, Gaps { layers: gaps.0, tasks: gaps.1 }))
+    })?;
+    let drawn = drawn.map_err(|e| error::raise(py, e))?;
+    let frame = |frame: &Frame| (frame.corner.x, frame.corner.y, frame.size.width, frame.size.height);
+    let line =
+        |line: Line| (line.from, line.to, line.points.iter().map(|point| (point.x, point.y)).collect());
+    let frames = drawn.frames.iter().map(frame).collect();
+    Ok((frames, drawn.lines.into_iter().map(line).collect(), (drawn.size.width, drawn.size.height)))
+}
+
 /// Checks a cron expression and its time zone.
 #[pyfunction]
 fn check_cron(py: Python<'_>, expression: &str, timezone: &str) -> PyResult<()> {
     Cron::parse(expression, timezone).map(drop).map_err(|e| error::raise(py, e))
+}
+
+/// At most `many` moments of a cron behind a time, in microseconds.
+#[pyfunction]
+fn cron_moments(
+    py: Python<'_>,
+    expression: &str,
+    timezone: &str,
+    after_us: i64,
+    many: usize,
+) -> PyResult<Vec<i64>> {
+    let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
+    let next = |after: &Wall| cron.next(*after);
+    gil::free(py, || {
+        std::iter::successors(next(&Wall(after_us)), next).take(many).map(|moment| moment.0).collect()
+    })
 }
 
 /// Hex digest of named texts; equal for equal content in any process.
@@ -72,6 +129,27 @@ fn hint(name: &str, kind: &str, known: Vec<String>) -> String {
     cloaca_core::near::hint(name, kind, &known)
 }
 
+/// The file that a URL names, which need not be there; `None` for memory.
+#[pyfunction]
+fn path_of(py: Python<'_>, url: OsString) -> PyResult<Option<PathBuf>> {
+    cloaca_store::path_of(url).map_err(|refused| error::raise_open(py, refused))
+}
+
+/// Which schema version a store has, and for each that this program brings it to beyond that the SQL.
+#[pyfunction]
+fn schema_of(py: Python<'_>, url: OsString) -> PyResult<(usize, Vec<&'static str>)> {
+    let found = gil::free(py, || cloaca_store::schema_of(url))?;
+    found.map_err(|refused| error::raise_open(py, refused))
+}
+
+/// From here on this thread changes stores in that name, by that door and from that place; in nobody's if there is none.
+#[pyfunction]
+fn work_as(by: Option<(String, String, Option<String>)>) {
+    cloaca_core::audit::work_as(
+        by.map(|(who, door, place)| Arc::new(cloaca_core::audit::By { who, door, place })),
+    );
+}
+
 fn shared(texts: Vec<String>) -> Vec<Arc<str>> {
     texts.into_iter().map(Arc::from).collect()
 }
@@ -84,10 +162,14 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     file_locks::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
+    module.add_class::<carrier::Carrier>()?;
+    module.add_class::<client::Client>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<jobs::Jobs>()?;
     module.add_class::<poll_now::PollNow>()?;
     module.add_class::<polls::Polls>()?;
+    module.add_class::<pump::Pump>()?;
+    module.add_class::<reader::Reader>()?;
     module.add_class::<runs::Runs>()?;
     module.add_class::<schedules::Schedules>()?;
     module.add_class::<store::Store>()?;
@@ -95,8 +177,14 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(check_cron, module)?)?;
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;
+    module.add_function(wrap_pyfunction!(cron_moments, module)?)?;
+    module.add_function(wrap_pyfunction!(poll_now::foretell, module)?)?;
     module.add_function(wrap_pyfunction!(hint, module)?)?;
+    module.add_function(wrap_pyfunction!(path_of, module)?)?;
+    module.add_function(wrap_pyfunction!(schema_of, module)?)?;
+    module.add_function(wrap_pyfunction!(layout, module)?)?;
     module.add_function(wrap_pyfunction!(too_large, module)?)?;
+    module.add_function(wrap_pyfunction!(work_as, module)?)?;
     module.add_function(wrap_pyfunction!(fork::before_fork, module)?)?;
     module.add_function(wrap_pyfunction!(fork::after_fork, module)?)?;
     module.add_function(wrap_pyfunction!(fork::forked, module)?)

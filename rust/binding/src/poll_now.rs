@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
+use uuid::Uuid;
 
+use cloaca_core::admit::Overlap;
+use cloaca_core::engine::{Foretold, Verdict};
 use cloaca_core::poll::Ticket;
+use cloaca_core::runtime::foretell_of;
 use cloaca_core::time::Now;
 
 use crate::fork::is_forked;
@@ -44,6 +48,20 @@ impl PollNow {
         work::parts_of(self.ticket, self.began)
     }
 
+    /// What would become of fires that it decided, and of which these runs have the run keys, as `(verdict, run, reason)`.
+    fn foretell(
+        &self,
+        py: Python<'_>,
+        fires: Vec<work::AskedParts>,
+        holders: Vec<Option<String>>,
+    ) -> PyResult<Vec<ToldParts>> {
+        let holders = ids(&holders);
+        let fires = fires.into_iter().map(work::fire).collect();
+        let runtime = self.handle.runtime(py)?;
+        let told = free(py, || runtime.foretell(self.ticket.place, self.began, fires, &holders))?;
+        Ok(told.into_iter().map(shown).collect())
+    }
+
     /// Ends it without a trace, if it is not over.
     fn look(&self, py: Python<'_>) -> PyResult<()> {
         match self.ends() {
@@ -58,6 +76,48 @@ impl PollNow {
             true => work::finish_with(&self.handle.runtime, self.ticket, self.began, ruling),
             false => Ok(()),
         }
+    }
+}
+
+/// What would become of fires of a trigger, without a runner: `held` are its unfinished runs, oldest first, each with the hash that it guards, and
+/// `holders` those that have the fires' run keys. As `(verdict, run, reason)`.
+#[pyfunction]
+pub fn foretell(
+    py: Python<'_>,
+    trigger: &str,
+    gate: (bool, String),
+    fires: Vec<work::AskedParts>,
+    holders: Vec<Option<String>>,
+    held: Vec<(String, Option<[u8; 16]>)>,
+) -> PyResult<Vec<ToldParts>> {
+    let (allow_concurrent, overlap) = gate;
+    let overlap = Overlap::from_name(&overlap).unwrap_or_default();
+    let held = held.iter().filter_map(|(id, hash)| Some((Uuid::parse_str(id).ok()?, *hash))).collect();
+    let (holders, fires) = (ids(&holders), fires.into_iter().map(work::fire).collect());
+    let told = free(py, || foretell_of(trigger, (allow_concurrent, overlap), fires, &holders, held))?;
+    Ok(told.into_iter().map(shown).collect())
+}
+
+/// `(verdict, run, reason)`.
+type ToldParts = (&'static str, Option<String>, String);
+
+fn shown(told: Foretold) -> ToldParts {
+    (verdict(told.verdict), told.run.map(|run| run.to_string()), told.reason)
+}
+
+fn ids(texts: &[Option<String>]) -> Vec<Option<Uuid>> {
+    texts.iter().map(|id| id.as_deref().and_then(|id| Uuid::parse_str(id).ok())).collect()
+}
+
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Run => "run",
+        Verdict::Queue => "queue",
+        Verdict::Deduplicate => "deduplicate",
+        Verdict::RefuseKey => "refuse_key",
+        Verdict::Drop => "drop",
+        Verdict::HoldBack => "hold_back",
+        Verdict::Fail => "fail",
     }
 }
 

@@ -11,6 +11,7 @@ use cloaca_core::engine::Declared;
 use cloaca_core::poll::{Backoff, Plan};
 use cloaca_core::port::{Page, TriggerRow};
 use cloaca_core::time::Wall;
+use cloaca_core::version;
 
 use crate::gil::free;
 use crate::handle::{Handle, parse_id};
@@ -32,6 +33,8 @@ struct KindParts {
     backoff: (u64, f64, u64),
     failures_max: Option<u32>,
     overlap: String,
+    /// What tells its versions apart.
+    version: String,
 }
 
 impl KindParts {
@@ -62,10 +65,12 @@ impl KindParts {
         let overlap = Overlap::from_name(&self.overlap).unwrap_or_default();
         let interval_us = i64::try_from(self.interval).unwrap_or(i64::MAX);
         let allow_concurrent = self.allow_concurrent;
+        let digest = version::digest(&self.version);
         let workflow: Arc<str> = self.workflow.into();
         for name in names {
             let (name, workflow) = (Arc::from(name.to_str()?), Arc::clone(&workflow));
-            let row = TriggerRow { name, workflow, interval_us, allow_concurrent, origin_at: Wall(0) };
+            let row =
+                TriggerRow { name, workflow, interval_us, allow_concurrent, digest, origin_at: Wall(0) };
             triggers.push((Arc::clone(&plan), Declared { row, overlap }));
         }
         Ok(())
@@ -103,9 +108,31 @@ impl Polls {
     }
 
     /// Gives the keeper each failed poll of the triggers in these places.
-    fn hear(&self, py: Python<'_>, slots: Vec<u32>) -> PyResult<()> {
+    fn hear(&self, py: Python<'_>, places: Vec<u32>) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.hear(slots))
+        free(py, || runtime.hear(places))
+    }
+
+    /// Gives the keeper the polls of the triggers in these places that are over their time, to stop them.
+    fn stoppable(&self, py: Python<'_>, places: Vec<u32>) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.stoppable(places))
+    }
+
+    /// Ends a poll that went on in another process, with a ruling as `poll` takes it.
+    fn ended(&self, py: Python<'_>, ticket: work::TicketParts, ruling: &Bound<'_, PyAny>) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        let (ticket, began) = work::ticket_of(ticket);
+        match work::report(ticket, began, ruling)? {
+            Some(report) => free(py, || runtime.heed(report)).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends it without a trace.
+    fn called_off(&self, py: Python<'_>, ticket: work::TicketParts) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.poll_looked(work::ticket_of(ticket).0))
     }
 
     /// How many failed polls the keeper was, or is to be, given.
@@ -138,8 +165,8 @@ impl Polls {
     }
 
     /// What the body of the trigger in a place may know that is being called.
-    fn tick_state(&self, py: Python<'_>, slot: u32) -> PyResult<TickParts> {
-        let (state, due, error) = self.handle.runtime(py)?.tick_state(slot);
+    fn tick_state(&self, py: Python<'_>, place: u32) -> PyResult<TickParts> {
+        let (state, due, error) = self.handle.runtime(py)?.tick_state(place);
         let cursor = state.cursor.as_deref().map(str::to_owned);
         Ok((
             cursor,
@@ -152,9 +179,9 @@ impl Polls {
     }
 
     /// How many runs of the trigger in a place are unfinished.
-    fn unfinished(&self, py: Python<'_>, slot: u32) -> PyResult<usize> {
+    fn unfinished(&self, py: Python<'_>, place: u32) -> PyResult<usize> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.unfinished_of(slot))
+        free(py, || runtime.unfinished_of(place))
     }
 
     /// A poll of a trigger out of turn, which has begun; `None` while another of its polls is in flight, `False` if it is not declared here.
@@ -173,9 +200,9 @@ impl Polls {
     }
 
     /// Wants a poll of the trigger in a place as soon as it may be.
-    fn poll_soon(&self, py: Python<'_>, slot: u32) -> PyResult<()> {
+    fn poll_soon(&self, py: Python<'_>, place: u32) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.poll_soon(slot))
+        free(py, || runtime.poll_soon(place))
     }
 
     /// Waits until what the trigger's polls have left so far is kept.
@@ -184,20 +211,10 @@ impl Polls {
         flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))
     }
 
-    /// Ends a poll whose answer came later. With an `error` the answer does not count.
-    fn poll_answer(
-        &self,
-        py: Python<'_>,
-        ticket: work::TicketParts,
-        answer: Bound<'_, PyAny>,
-        error: Option<Bound<'_, PyAny>>,
-        slow: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let answer = match error {
-            Some(error) => Err(PyErr::from_value(error)),
-            None => Ok(answer),
-        };
-        work::finish(self.handle.runtime(py)?, ticket, answer, slow, self.handle.generation)
+    /// The place of the trigger whose body asks, on a thread that polls.
+    #[staticmethod]
+    fn here() -> Option<u32> {
+        work::place_here()
     }
 
     /// `(failures, polled_since, outcome, reason)` of a cron whose function decides its moments here, or whose overlap does; the last two are

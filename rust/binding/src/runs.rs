@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+use uuid::Uuid;
 
 use cloaca_core::error::{Error, Kind, excerpt};
-use cloaca_core::port::{Page, Place, RunFilter, RunStatus};
+use cloaca_core::key::RunRow;
+use cloaca_core::port::{Page, Parent, Place, RunFilter, RunStatus};
 use cloaca_core::runtime::{Heard, Runtime, Wanted};
 use cloaca_core::time::Wall;
 
 use crate::gil::{free, quick};
 use crate::handle::{Handle, parse_run_id, span_of};
+use crate::jobs::{JobParts, job_of};
 use crate::wait::flush;
 use crate::watch::Watch;
 use crate::{convert, error};
@@ -19,11 +22,12 @@ use crate::{convert, error};
 /// Which runs a listing shows, from a dict.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-struct Wanting {
+pub struct Wanting {
     workflow: Option<String>,
     status: Option<String>,
     trigger: Option<String>,
     key: Option<String>,
+    parent: Option<String>,
     error: Option<String>,
     since: Option<i64>,
     until: Option<i64>,
@@ -32,19 +36,42 @@ struct Wanting {
 }
 
 impl Wanting {
-    fn filter(self, py: Python<'_>) -> PyResult<RunFilter> {
+    /// The filter that it stands for.
+    pub fn filter(self, py: Python<'_>) -> PyResult<RunFilter> {
         Ok(RunFilter {
             workflow: self.workflow,
             status: self.status.map(|name| parse_status(py, &name)).transpose()?,
             trigger: self.trigger,
             schedule: None,
             run_key: self.key,
+            parent: self.parent.map(|id| parse_run_id(py, &id)).transpose()?,
             error_type: self.error,
             since: self.since.map(Wall),
             until: self.until.map(Wall),
-            after: self.after.map(|(at_us, row)| Place { created_at: Wall(at_us), row }),
+            after: self.after.map(|(at_us, row)| Place { created_at: Wall(at_us), row: RunRow(row) }),
             contexts: self.contexts,
         })
+    }
+}
+
+/// Runs that somebody wants, one for each context.
+fn wanted(contexts: Vec<String>, keys: Option<Vec<Option<(String, f64)>>>) -> Vec<Wanted> {
+    let keys = keys.into_iter().flatten().chain(std::iter::repeat(None));
+    let run_key = |(key, seconds)| (key, span_of(seconds));
+    let wanted = contexts.into_iter().zip(keys);
+    let wanted = wanted.map(|(context, key)| Wanted {
+        context: context.into(),
+        run_key: key.map(run_key),
+        parent: None,
+    });
+    wanted.collect()
+}
+
+/// Whether a run is open again, and else why not.
+fn shown(told: Result<bool, String>) -> (bool, Option<String>) {
+    match told {
+        Ok(is_open) => (is_open, None),
+        Err(why) => (false, Some(why)),
     }
 }
 
@@ -56,29 +83,63 @@ pub struct Runs {
 
 #[pymethods]
 impl Runs {
-    /// Starts runs of a workflow in one transaction and returns a watch on each. `keys` are run keys, and for how many seconds they hold.
-    #[pyo3(signature = (workflow, contexts, keys=None))]
+    /// Starts runs of a workflow in one transaction and returns a watch on each. `keys` are run keys, and for how many seconds they hold;
+    /// `parent` is the attempt that starts them: its job, its task's id unless its callback does, and the numbers of those calls that have one.
+    #[pyo3(signature = (workflow, contexts, keys=None, parent=None))]
     fn submit(
         &self,
         py: Python<'_>,
         workflow: &str,
         contexts: Vec<String>,
         keys: Option<Vec<Option<(String, f64)>>>,
+        parent: Option<(JobParts, Option<String>, Vec<Option<u32>>)>,
     ) -> PyResult<Vec<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let keys = keys.into_iter().flatten().chain(std::iter::repeat(None));
-        let run_key = |(key, seconds)| (key, span_of(seconds));
-        let wanted: Vec<Wanted> = contexts
-            .into_iter()
-            .zip(keys)
-            .map(|(context, key)| Wanted { context: context.into(), run_key: key.map(run_key) })
-            .collect();
+        let mut wanted = wanted(contexts, keys);
+        if let Some((job, task, calls)) = parent {
+            let (run, task) = (job_of(job).run, task.map(Arc::from));
+            for (wanted, call) in wanted.iter_mut().zip(calls) {
+                wanted.parent = Some(Box::new(Parent { run, task: task.clone(), call }));
+            }
+        }
         let watches = match wanted.len() {
             1 => quick(py, runtime, || runtime.submit(workflow, wanted))?,
             _ => free(py, || runtime.submit(workflow, wanted))?,
         };
         let watches = watches.map_err(|e| error::raise(py, e))?;
         Ok(watches.into_iter().map(|watch| self.handle.watched(watch)).collect())
+    }
+
+    /// The same of runs that others are to drive, of a workflow of which nothing need be known here but its name.
+    #[pyo3(signature = (workflow, version, contexts, keys=None))]
+    fn offer(
+        &self,
+        py: Python<'_>,
+        workflow: &str,
+        version: &str,
+        contexts: Vec<String>,
+        keys: Option<Vec<Option<(String, f64)>>>,
+    ) -> PyResult<Vec<Watch>> {
+        let runtime = self.handle.runtime(py)?;
+        let wanted = wanted(contexts, keys);
+        let watches =
+            free(py, || runtime.offer(workflow, version, wanted))?.map_err(|e| error::raise(py, e))?;
+        Ok(watches.into_iter().map(|watch| self.handle.watched(watch)).collect())
+    }
+
+    /// A watch on a run of the store that is not over, whoever drives it.
+    fn watch_anywhere(&self, py: Python<'_>, id: &str) -> PyResult<Watch> {
+        let runtime = self.handle.runtime(py)?;
+        let id = parse_run_id(py, id)?;
+        Ok(self.handle.watched(free(py, || runtime.watch_anywhere(id))?))
+    }
+
+    /// Opens final runs that did not complete again, for others to drive; for each whether it is open, or else why it cannot be.
+    fn reopen_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<(bool, Option<String>)>> {
+        let ids = parse_run_ids(py, &ids)?;
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        let told = self.handle.written(py, move |runtime| runtime.reopen_each(&ids))?;
+        Ok(told.into_iter().map(shown).collect())
     }
 
     /// A watch on a run that this runner drives; `None` if it does not.
@@ -118,6 +179,21 @@ impl Runs {
         Ok(self.handle.written(py, move |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
     }
 
+    /// Asks for the ends of runs, in one transaction; for each whether it was there and not final.
+    fn cancel_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<bool>> {
+        let ids = parse_run_ids(py, &ids)?;
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        self.handle.written(py, move |runtime| runtime.cancel_each(&ids))
+    }
+
+    /// Opens final runs that did not complete again, in one transaction; for each whether it is open, or else why it cannot be.
+    fn retry_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<(bool, Option<String>)>> {
+        let ids = parse_run_ids(py, &ids)?;
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        let told = self.handle.written(py, move |runtime| runtime.retry_each(&ids))?;
+        Ok(told.into_iter().map(shown).collect())
+    }
+
     /// Runs, newest first.
     fn runs<'py>(
         &self,
@@ -135,7 +211,7 @@ impl Runs {
     fn place(&self, py: Python<'_>, id: &str) -> PyResult<Option<(i64, i64)>> {
         let id = parse_run_id(py, id)?;
         let place = self.handle.stored(py, |runtime| runtime.store().place(id))?;
-        Ok(place.map(|place| (place.created_at.0, place.row)))
+        Ok(place.map(|place| (place.created_at.0, place.row.0)))
     }
 
     /// One run with its tasks; with `tries`, also with how each of their attempts ended.
@@ -148,14 +224,18 @@ impl Runs {
         })?;
         let Some((row, tasks)) = found else { return Ok(None) };
         let dict = convert::run(py, &row)?;
-        let tasks = tasks.iter().map(|task| convert::task(py, task, tries)).collect::<PyResult<Vec<_>>>()?;
+        let tasks = tasks
+            .iter()
+            .map(|task| convert::task(py, task, &row.overdue, tries))
+            .collect::<PyResult<Vec<_>>>()?;
         dict.set_item("tasks", tasks)?;
+        dict.set_item("children", convert::children(py, &row)?)?;
         Ok(Some(dict))
     }
 
     /// The number under which this runner has runs.
     fn owner(&self, py: Python<'_>) -> PyResult<i64> {
-        Ok(self.handle.runtime(py)?.epoch())
+        Ok(self.handle.runtime(py)?.epoch().0)
     }
 
     /// Where a run stands, a dict; `None` if this runner does not have it.
@@ -163,8 +243,14 @@ impl Runs {
         let runtime = self.handle.runtime(py)?;
         let id = parse_run_id(py, id)?;
         let found = free(py, || runtime.run_standing(id))?;
-        found.map(|(standing, is_slot_free)| convert::run_standing(py, &standing, is_slot_free)).transpose()
+        found
+            .map(|(standing, is_permit_free)| convert::run_standing(py, &standing, is_permit_free))
+            .transpose()
     }
+}
+
+pub fn parse_run_ids(py: Python<'_>, ids: &[String]) -> PyResult<Vec<Uuid>> {
+    ids.iter().map(|id| parse_run_id(py, id)).collect()
 }
 
 fn parse_status(py: Python<'_>, name: &str) -> PyResult<RunStatus> {

@@ -15,6 +15,7 @@ use cloaca_core::port::{
 };
 use cloaca_core::runtime::{CronBody, Runtime};
 use cloaca_core::time::Wall;
+use cloaca_core::version;
 
 use crate::gil::free;
 use crate::handle::{Handle, parse_id};
@@ -34,6 +35,8 @@ struct CronParts {
     context: Option<String>,
     overlap: String,
     catchup: String,
+    /// What tells its versions apart.
+    version: String,
     body: Option<BodyParts>,
 }
 
@@ -52,7 +55,7 @@ impl BodyParts {
         let (base, factor, longest) = self.backoff;
         let [base, longest] = [base, longest].map(Duration::from_micros);
         let backoff = Backoff { base, factor, longest };
-        CronBody { slot: self.place, backoff, allow_concurrent: self.allow_concurrent }
+        CronBody { place: self.place, backoff, allow_concurrent: self.allow_concurrent }
     }
 }
 
@@ -74,25 +77,39 @@ impl Schedules {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let page = Page { limit, offset };
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        let (rows, last) = self.handle.stored(py, |runtime| {
-            let rows = runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page)?;
-            let last = runtime.last_polls(rows.iter().map(|row| row.row));
-            Ok((rows, last))
-        })?;
-        rows.iter().zip(last).map(|(row, last)| convert::trigger(py, row, last)).collect()
+        let rows = self
+            .handle
+            .stored(py, |runtime| runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page))?;
+        self.with_outlooks(py, &rows)
     }
 
     /// The trigger of that name.
     fn trigger<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
-        let last = free(py, || self.handle.runtime.last_polls([row.row]))?;
-        convert::trigger(py, &row, last[0]).map(Some)
+        Ok(self.with_outlooks(py, &[row])?.pop())
     }
 
     /// Switches a trigger; false if there is none of that name.
     fn set_trigger_enabled(&self, py: Python<'_>, name: &str, enabled: bool) -> PyResult<bool> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(false) };
         self.handle.written(py, move |runtime| runtime.set_trigger_enabled(row.row, enabled))
+    }
+
+    /// The cursor of a trigger or a cron, as JSON text in a tuple; `None` if there is none of that name.
+    fn cursor(&self, py: Python<'_>, name: &str, is_cron: bool) -> PyResult<Option<(Option<String>,)>> {
+        Ok(self.named(py, name, is_cron)?.map(|row| (row.cursor,)))
+    }
+
+    /// Sets it; false if there is none of that name.
+    fn set_cursor(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        is_cron: bool,
+        cursor: Option<String>,
+    ) -> PyResult<bool> {
+        let Some(row) = self.named(py, name, is_cron)? else { return Ok(false) };
+        self.handle.written(py, move |runtime| runtime.set_cursor(row.row, cursor.as_deref()))
     }
 
     /// The runs that a trigger fired, newest first; `None` if there is no such trigger.
@@ -145,6 +162,7 @@ impl Schedules {
                 id: Uuid::now_v7(),
                 name: &parts.name,
                 origin: if parts.is_declared { Origin::Declared } else { Origin::Registered },
+                digest: version::digest(&parts.version),
                 workflow: &parts.workflow,
                 expression: &parts.expression,
                 timezone: &parts.timezone,
@@ -162,10 +180,7 @@ impl Schedules {
     /// This program declares the cron of that name no more.
     fn withdraw_cron(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         let name = name.to_owned();
-        self.handle.written(py, move |runtime| {
-            runtime.withdraw_cron(&name);
-            Ok(())
-        })
+        self.handle.written(py, move |runtime| runtime.withdraw_cron(&name))
     }
 
     /// Crons in the order of their registration.
@@ -251,7 +266,7 @@ impl Schedules {
         let name = name.to_owned();
         Ok(match self.handle.written(py, move |runtime| runtime.forget(&name))? {
             Forgotten::Gone(rows) => (!rows.is_empty(), None),
-            Forgotten::Polled { by } => (false, Some(by)),
+            Forgotten::Polled { by } => (false, Some(by.0)),
         })
     }
 
@@ -277,9 +292,29 @@ impl Schedules {
 }
 
 impl Schedules {
+    fn with_outlooks<'py>(&self, py: Python<'py>, rows: &[Schedule]) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let (last, outlooks) = self.handle.stored(py, |runtime| {
+            let last = runtime.last_polls(rows.iter().map(|row| row.row));
+            Ok((last, runtime.outlooks(rows)?))
+        })?;
+        let shown = rows.iter().zip(last).zip(outlooks).map(|((row, last), outlook)| {
+            let dict = convert::trigger(py, row, last)?;
+            convert::outlook(&dict, &outlook)?;
+            Ok(dict)
+        });
+        shown.collect()
+    }
+
     fn cron_row(&self, py: Python<'_>, id: &str) -> PyResult<Option<Schedule>> {
         let id = parse_id(py, id)?;
         self.handle.stored(py, |runtime| runtime.store().cron(id))
+    }
+
+    fn named(&self, py: Python<'_>, name: &str, is_cron: bool) -> PyResult<Option<Schedule>> {
+        match is_cron {
+            true => self.handle.stored(py, |runtime| runtime.store().cron_named(name)),
+            false => self.handle.trigger_row(py, name),
+        }
     }
 
     /// What is polled under a name, or else runs by the calendar.

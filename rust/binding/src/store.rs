@@ -6,10 +6,12 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use cloaca_core::port::Redacted;
 use cloaca_core::runtime::{Flush, Runtime};
+use cloaca_core::time::Wall;
 
 use crate::convert;
-use crate::handle::Handle;
+use crate::handle::{Handle, parse_run_id};
 use crate::wait::flush;
 
 /// The store of one runner.
@@ -43,6 +45,47 @@ impl Store {
         params: Vec<Bound<'py, PyAny>>,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         self.rows(py, Runtime::flushing, sql, params)
+    }
+
+    /// What is to be hidden: keys, and whether a function decides beside them; `None` if nothing is.
+    fn redacted(&self, py: Python<'_>) -> PyResult<Option<(Vec<String>, bool)>> {
+        let Redacted { keys, by_function } = self.handle.stored(py, |runtime| runtime.store().redacted())?;
+        Ok((by_function || !keys.is_empty()).then_some((keys, by_function)))
+    }
+
+    /// Adds to it.
+    fn redact(&self, py: Python<'_>, keys: Vec<String>, by_function: bool) -> PyResult<()> {
+        let more = Redacted { keys, by_function };
+        self.handle.written(py, move |runtime| runtime.store().redact(&more))
+    }
+
+    /// Takes a key back, or everything; how much that was.
+    #[pyo3(signature = (key=None))]
+    fn unredact(&self, py: Python<'_>, key: Option<String>) -> PyResult<usize> {
+        self.handle.written(py, move |runtime| runtime.store().unredact(key.as_deref()))
+    }
+
+    /// All contexts that are kept of a run, as JSON text.
+    fn contexts_of_run(&self, py: Python<'_>, id: &str) -> PyResult<Vec<String>> {
+        let id = parse_run_id(py, id)?;
+        self.handle.stored(py, |runtime| runtime.store().contexts_of_run(id))
+    }
+
+    /// What a trigger or cron has at hand, as JSON text.
+    fn contexts_of_trigger(&self, py: Python<'_>, name: &str) -> PyResult<Vec<String>> {
+        self.handle.stored(py, |runtime| runtime.store().contexts_of_trigger(name))
+    }
+
+    /// At most `limit` runners that serve the store or served it, with what they did since a time in microseconds.
+    fn owners<'py>(&self, py: Python<'py>, limit: u64, since_us: i64) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let found = self.handle.stored(py, |runtime| runtime.store().owners(limit, Wall(since_us)))?;
+        found.iter().map(|row| convert::owner(py, row)).collect()
+    }
+
+    /// What is not over, of the oldest `limit` such runs.
+    fn backlog<'py>(&self, py: Python<'py>, limit: u64) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let found = self.handle.stored(py, |runtime| runtime.store().backlog(limit))?;
+        found.iter().map(|row| convert::backlog(py, row)).collect()
     }
 
     /// Writes a copy of everything to a new file.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
+use cloaca_core::audit;
 use cloaca_core::port::Halt;
 use cloaca_core::runtime::{Flush, Runtime};
 
@@ -53,18 +54,19 @@ pub fn flush(
 
 /// Runs what may take long on a thread of its own. An exception of a signal handler ends the wait and asks for the halt of the
 /// work; what cannot be halted goes on by itself.
-pub fn apart<T: Send + 'static>(
+pub fn apart<S: Send + Sync + 'static, T: Send + 'static>(
     py: Python<'_>,
-    runtime: &Arc<Runtime>,
+    subject: &Arc<S>,
     halt: &Halt,
-    work: impl FnOnce(&Runtime) -> T + Send + 'static,
+    work: impl FnOnce(&S) -> T + Send + 'static,
 ) -> PyResult<T> {
     let (sender, receiver) = sync_channel(1);
     let receiver = Mutex::new(receiver);
-    let runtime = Arc::clone(runtime);
+    let subject = Arc::clone(subject);
+    let by = audit::current();
     // Outside of the thread, so that it is still there if the system has no thread to give.
     let work = Arc::new(Mutex::new(Some(move || {
-        let done = catch_unwind(AssertUnwindSafe(|| work(&runtime)));
+        let done = catch_unwind(AssertUnwindSafe(|| audit::within(by, || work(&subject))));
         // Nobody may wait any more.
         let _ = sender.send(done);
     })));

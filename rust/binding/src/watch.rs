@@ -67,10 +67,16 @@ impl Watch {
         }
     }
 
-    /// Has `Runs.hear` tell of the run's end; true if that has come already, and is not told.
-    fn hear(&self, py: Python<'_>) -> PyResult<bool> {
+    /// Has `Runs.hear` tell of the run's end, or of its commit; true if that has come already, and is not told.
+    fn hear(&self, py: Python<'_>, start: bool) -> PyResult<bool> {
         refuse_after_fork(py, self.generation)?;
-        free(py, || self.watch.hear())
+        free(py, || self.watch.hear(start))
+    }
+
+    /// Whether the run is kept.
+    fn is_started(&self, py: Python<'_>) -> PyResult<bool> {
+        refuse_after_fork(py, self.generation)?;
+        self.watch.started(Duration::ZERO).map_err(|e| error::raise(py, e))
     }
 
     /// Waits until the run is kept.

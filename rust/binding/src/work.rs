@@ -2,6 +2,7 @@
 //! Everything that is not the plain skip goes to Python's `slow`, which turns it into plain data.
 //! Invariant: an exception of a body, of whatever kind, ends its poll and never the loop.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,25 +11,35 @@ use pyo3::types::{PyList, PyTuple};
 
 use cloaca_core::context::LIGHT_BYTES_MAX;
 use cloaca_core::poll::Ticket;
-use cloaca_core::runtime::{Answer, AskedFire, PollTurn, Runtime};
+use cloaca_core::runtime::{Answer, AskedFire, PollTurn, Report, Runtime};
 use cloaca_core::time::{Mono, Now, Wall};
 
 use crate::call::{call, call0};
 use crate::fork::is_forked;
 use crate::gil::free;
 
-/// A ticket and when its poll began, as Python carries it: `(slot, serial, due, began_ns, began_us, ends)`.
+/// A ticket and when its poll began, as Python carries it: `(place, serial, due, began_ns, began_us, ends)`.
 pub type TicketParts = (u32, u32, u64, u64, i64, i64);
 
 /// A ticket as plain numbers.
 pub fn parts_of(ticket: Ticket, began: Now) -> TicketParts {
-    (ticket.slot, ticket.serial, ticket.due.0, began.mono.0, began.wall.0, ticket.ends)
+    (ticket.place, ticket.serial, ticket.due.0, began.mono.0, began.wall.0, ticket.ends)
 }
 
 /// The ticket and the time that plain numbers stand for.
 pub fn ticket_of(parts: TicketParts) -> (Ticket, Now) {
-    let (slot, serial, due, mono, wall, ends) = parts;
-    (Ticket { slot, serial, due: Mono(due), ends }, Now { mono: Mono(mono), wall: Wall(wall) })
+    let (place, serial, due, mono, wall, ends) = parts;
+    (Ticket { place, serial, due: Mono(due), ends }, Now { mono: Mono(mono), wall: Wall(wall) })
+}
+
+thread_local! {
+    /// The place of the trigger whose body this thread calls, or called last.
+    static PLACE: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// The place of the trigger whose body asks, on a thread that polls.
+pub fn place_here() -> Option<u32> {
+    PLACE.get()
 }
 
 /// Polls until the runtime sends the thread home.
@@ -45,7 +56,8 @@ pub fn poll_loop(
     loop {
         turn = match turn {
             PollTurn::Poll(ticket, began) => {
-                let answer = bodies.get_item(ticket.slot as usize).and_then(|body| call0(&body));
+                PLACE.set(Some(ticket.place));
+                let answer = bodies.get_item(ticket.place as usize).and_then(|body| call0(&body));
                 // A body that forks comes back twice. The child has this thread, and nothing else of the runner.
                 if is_forked(generation) {
                     return Ok(());
@@ -111,13 +123,23 @@ fn end(py: Python<'_>, runtime: &Runtime, ticket: Ticket, began: Now, ruling: Ru
     Ok(())
 }
 
+/// What a ruling as `slow` says it has to tell the engine; none if it comes later.
+pub fn report(ticket: Ticket, began: Now, ruling: &Bound<'_, PyAny>) -> PyResult<Option<Report>> {
+    Ok(match read(ruling)? {
+        Ruling::Skip(reason, pause) => Some(Report::Skipped(ticket, reason, began, pause)),
+        Ruling::Tick(answer) => Some(Report::Polled(ticket, began, answer)),
+        Ruling::Pending => None,
+    })
+}
+
 enum Ruling {
     Skip(String, Option<Duration>),
     Tick(Answer),
     Pending,
 }
 
-type AskedParts = (String, Option<String>, Option<u64>, Option<String>, Option<String>);
+/// A fire as Python carries it: `(json, run_key, run_key_ttl_us, cursor, dedup_key)`.
+pub type AskedParts = (String, Option<String>, Option<u64>, Option<String>, Option<String>);
 type Ticked = (Vec<AskedParts>, Option<String>, String, Option<String>, Option<u64>);
 
 /// What `slow` says: `None` for an answer that comes later, a skip's reason, `(reason, pause_us)`, or
@@ -158,7 +180,8 @@ fn unreadable(py: Python<'_>, error: &PyErr) -> Answer {
     Answer { fires: Vec::new(), cursor: None, reason, pause: None }
 }
 
-fn fire((json, key, ttl_us, cursor, dedup_key): AskedParts) -> AskedFire {
+/// The same.
+pub fn fire((json, key, ttl_us, cursor, dedup_key): AskedParts) -> AskedFire {
     let run_key = key.map(|key| (key, ttl_us.map(Duration::from_micros)));
     AskedFire { context: Arc::from(json), run_key, cursor, dedup_key }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
+use crate::key::ScheduleKey;
 use crate::port::{ContextHash, Room};
 
 /// At most so many runs of one trigger wait for their turn; further fires are dropped, and say so.
@@ -73,7 +74,7 @@ pub enum Admission {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    schedule: i64,
+    schedule: ScheduleKey,
     hash: Option<ContextHash>,
     order: u64,
 }
@@ -81,15 +82,15 @@ struct Entry {
 /// The unfinished runs that triggers fired.
 #[derive(Debug, Default)]
 pub struct Gate {
-    by_hash: HashMap<(i64, ContextHash), Uuid>,
+    by_hash: HashMap<(ScheduleKey, ContextHash), Uuid>,
     by_run: HashMap<Uuid, Entry>,
-    lines: HashMap<i64, BTreeMap<u64, Uuid>>,
+    lines: HashMap<ScheduleKey, BTreeMap<u64, Uuid>>,
     orders: u64,
 }
 
 impl Gate {
     /// The fate of a fire of this trigger. `hash` is none if equal contexts may run side by side.
-    pub fn admit(&self, schedule: i64, hash: Option<ContextHash>, overlap: Overlap) -> Admission {
+    pub fn admit(&self, schedule: ScheduleKey, hash: Option<ContextHash>, overlap: Overlap) -> Admission {
         if let Some(&of) = hash.and_then(|hash| self.by_hash.get(&(schedule, hash))) {
             return Admission::Duplicate { of };
         }
@@ -104,7 +105,7 @@ impl Gate {
     }
 
     /// How many more runs of this trigger may start or wait; any number if none. Until a tick is kept its fires stand in the line, too.
-    pub fn room(&self, schedule: i64, overlap: Overlap) -> Option<Room> {
+    pub fn room(&self, schedule: ScheduleKey, overlap: Overlap) -> Option<Room> {
         let most = match overlap {
             Overlap::Allow => return None,
             Overlap::Skip => 1,
@@ -118,12 +119,12 @@ impl Gate {
     }
 
     /// How many runs of that trigger are unfinished.
-    pub fn unfinished(&self, schedule: i64) -> usize {
+    pub fn unfinished(&self, schedule: ScheduleKey) -> usize {
         self.lines.get(&schedule).map_or(0, BTreeMap::len)
     }
 
     /// Notes an unfinished run, behind those noted before; its hash guards until it is released. One that was noted keeps its place.
-    pub fn hold(&mut self, schedule: i64, hash: Option<ContextHash>, run: Uuid) {
+    pub fn hold(&mut self, schedule: ScheduleKey, hash: Option<ContextHash>, run: Uuid) {
         self.orders += 1;
         let order = self.by_run.get(&run).map_or(self.orders, |entry| entry.order);
         self.by_run.insert(run, Entry { schedule, hash, order });
@@ -182,36 +183,36 @@ mod tests {
     #[test]
     fn a_held_hash_refuses_only_its_own_trigger() {
         let mut gate = Gate::default();
-        gate.hold(1, HASH, run(1));
-        assert_eq!(gate.admit(1, HASH, Overlap::Allow), Admission::Duplicate { of: run(1) });
-        assert_eq!(gate.admit(2, HASH, Overlap::Allow), Admission::Run);
-        assert_eq!(gate.admit(1, None, Overlap::Allow), Admission::Run);
+        gate.hold(ScheduleKey(1), HASH, run(1));
+        assert_eq!(gate.admit(ScheduleKey(1), HASH, Overlap::Allow), Admission::Duplicate { of: run(1) });
+        assert_eq!(gate.admit(ScheduleKey(2), HASH, Overlap::Allow), Admission::Run);
+        assert_eq!(gate.admit(ScheduleKey(1), None, Overlap::Allow), Admission::Run);
         assert_eq!(gate.release(run(1)), None);
-        assert_eq!(gate.admit(1, HASH, Overlap::Allow), Admission::Run);
+        assert_eq!(gate.admit(ScheduleKey(1), HASH, Overlap::Allow), Admission::Run);
     }
 
     #[test]
     fn each_overlap_policy_has_its_answer_while_a_run_is_unfinished() {
         let mut gate = Gate::default();
-        gate.hold(1, None, run(1));
+        gate.hold(ScheduleKey(1), None, run(1));
         let overlaps = Admission::Overlaps { with: run(1) };
-        assert_eq!(gate.admit(1, HASH, Overlap::Skip), overlaps);
+        assert_eq!(gate.admit(ScheduleKey(1), HASH, Overlap::Skip), overlaps);
         for policy in [Overlap::Allow, Overlap::Queue, Overlap::BufferOne, Overlap::CancelRunning] {
-            assert_eq!(gate.admit(1, HASH, policy), Admission::Run);
+            assert_eq!(gate.admit(ScheduleKey(1), HASH, policy), Admission::Run);
         }
-        gate.hold(1, None, run(2));
-        assert_eq!(gate.admit(1, HASH, Overlap::BufferOne), overlaps);
-        assert_eq!(gate.admit(1, HASH, Overlap::Queue), Admission::Run);
+        gate.hold(ScheduleKey(1), None, run(2));
+        assert_eq!(gate.admit(ScheduleKey(1), HASH, Overlap::BufferOne), overlaps);
+        assert_eq!(gate.admit(ScheduleKey(1), HASH, Overlap::Queue), Admission::Run);
     }
 
     #[test]
     fn a_run_that_is_noted_again_keeps_its_place_and_gets_its_hash() {
         let mut gate = Gate::default();
-        gate.hold(1, None, run(1));
-        gate.hold(1, None, run(2));
-        gate.hold(1, HASH, run(1));
+        gate.hold(ScheduleKey(1), None, run(1));
+        gate.hold(ScheduleKey(1), None, run(2));
+        gate.hold(ScheduleKey(1), HASH, run(1));
         assert_eq!(gate.before(run(2)), [run(1)]);
-        assert_eq!(gate.admit(1, HASH, Overlap::Allow), Admission::Duplicate { of: run(1) });
+        assert_eq!(gate.admit(ScheduleKey(1), HASH, Overlap::Allow), Admission::Duplicate { of: run(1) });
         assert_eq!(gate.release(run(1)), Some(run(2)));
         assert_eq!(gate.release(run(2)), None);
     }
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn a_long_line_is_not_walked_to_tell_who_stands_first() {
         let mut gate = Gate::default();
-        (1..=100_000).for_each(|number| gate.hold(1, None, run(number)));
+        (1..=100_000).for_each(|number| gate.hold(ScheduleKey(1), None, run(number)));
         let began = std::time::Instant::now();
         let first = (1..=100_000).filter(|&number| {
             // Far more than it takes, and far less than to walk the line for each of its runs.
@@ -233,7 +234,7 @@ mod tests {
     fn runs_of_one_trigger_take_turns_in_the_order_of_their_fires() {
         let mut gate = Gate::default();
         for number in [1, 2, 3] {
-            gate.hold(1, None, run(number));
+            gate.hold(ScheduleKey(1), None, run(number));
         }
         assert!(gate.is_first(run(1)) && !gate.is_first(run(2)));
         assert_eq!(gate.before(run(3)), [run(1), run(2)]);

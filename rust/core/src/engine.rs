@@ -8,10 +8,12 @@ mod drive;
 mod effect;
 mod event;
 mod fires;
+mod foretell;
 mod hands;
 mod line;
 mod moments;
 mod note;
+mod overtime;
 mod random;
 mod receipts;
 mod stuck;
@@ -21,6 +23,7 @@ mod why;
 
 pub use effect::{Counts, Effects, MomentDue, Rearm, Then};
 pub use event::{Backfilled, Declared, Event, Fire, Job, Polled, Request};
+pub use foretell::{Asked, Foretold, Verdict, foretell};
 pub use moments::cron_context;
 pub use note::{About, Level, Note, is_told, poll_timed_out};
 pub use stuck::Foreseen;
@@ -38,7 +41,8 @@ use crate::engine::crons::Crons;
 use crate::engine::line::Turn;
 use crate::engine::stuck::Stuck;
 use crate::engine::timers::Timer;
-use crate::port::{Change, Unfinished};
+use crate::key::Epoch;
+use crate::port::{Body, Change, Schedule, Unfinished};
 use crate::run::Run;
 use crate::time::{Mono, Now, Wall};
 use crate::wheel::Wheel;
@@ -52,8 +56,10 @@ const TIMER_TICK_NS: u64 = 1_000_000;
 /// Settings that the engine itself obeys.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// A task's attempt that takes longer fails.
+    /// A task's attempt that takes longer fails, unless its task says otherwise.
     pub task_timeout: Duration,
+    /// A body that was told to end has so long to do so.
+    pub timeout_grace: Duration,
     /// A run that takes longer fails.
     pub workflow_timeout: Duration,
     /// A task that is cut off by the death of its process is attempted again, whatever its policy; after more deaths than this it is taken
@@ -61,7 +67,7 @@ pub struct Settings {
     pub interruptions_max: u32,
     /// Whether cron schedules start runs.
     pub crons_enabled: bool,
-    /// At most so many missed slots of one cron are made up for.
+    /// At most so many missed moments of one cron are made up for.
     pub catchup_max: u64,
     /// What the contexts of a run may cost.
     pub contexts: Bounds,
@@ -70,9 +76,11 @@ pub struct Settings {
 /// The whole state of one runner's decisions.
 #[derive(Debug)]
 pub struct Engine {
-    epoch: i64,
+    epoch: Epoch,
     settings: Settings,
     workflows: BTreeMap<Arc<str>, Arc<Workflow>>,
+    /// The names of those that others declare.
+    elsewhere: BTreeSet<Arc<str>>,
     /// By their places in the poller, which are dense.
     triggers: Vec<Option<Declared>>,
     parked: BTreeSet<u32>,
@@ -80,6 +88,8 @@ pub struct Engine {
     by_calendar: BTreeSet<u32>,
     /// Places whose triggers the program declares no more.
     withdrawn: BTreeSet<u32>,
+    /// Places whose triggers are let go, because others declare newer versions; until that is kept.
+    giving_way: BTreeSet<u32>,
     runs: HashMap<Uuid, Run>,
     gate: Gate,
     /// Runs in the gate that other owners drive, or may claim.
@@ -90,6 +100,10 @@ pub struct Engine {
     timer_of: Vec<Option<Timer>>,
     timer_free: Vec<u32>,
     job_timer: HashMap<Job, u32>,
+    /// What is left of the time of attempts that wait without a permit.
+    paused: HashMap<Job, (Timer, Duration)>,
+    /// Bodies that nobody waits for and that still run.
+    overdue: HashMap<Job, Body>,
     /// First attempts that have begun, and when that is to be on record if they still run then.
     begun: VecDeque<(Mono, Job)>,
     /// So many of them are on their way to the store.
@@ -102,7 +116,7 @@ pub struct Engine {
     news: u64,
     /// With how often news had been read when they were asked for.
     undeclared: Vec<(u64, Rearm)>,
-    slot_of: HashMap<Arc<str>, u32>,
+    places: HashMap<Arc<str>, u32>,
     /// Rows that cannot go on, by their triggers' places.
     stuck: HashMap<u32, Stuck>,
     /// Triggers that were warned of losing events.
@@ -116,15 +130,17 @@ pub struct Engine {
 
 impl Engine {
     /// An engine for the owner of `epoch`. `seed` feeds the jitter of retry delays and the ids of runs that crons start.
-    pub fn new(epoch: i64, settings: Settings, seed: u64) -> Self {
+    pub fn new(epoch: Epoch, settings: Settings, seed: u64) -> Self {
         Self {
             epoch,
             settings,
             workflows: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
             triggers: Vec::new(),
             parked: BTreeSet::new(),
             by_calendar: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
+            giving_way: BTreeSet::new(),
             runs: HashMap::new(),
             gate: Gate::default(),
             others: BTreeSet::new(),
@@ -134,6 +150,8 @@ impl Engine {
             timer_of: Vec::new(),
             timer_free: Vec::new(),
             job_timer: HashMap::new(),
+            paused: HashMap::new(),
+            overdue: HashMap::new(),
             begun: VecDeque::new(),
             begun_unkept: 0,
             run_timer: HashMap::new(),
@@ -143,7 +161,7 @@ impl Engine {
             vacancies: 0,
             news: 0,
             undeclared: Vec::new(),
-            slot_of: HashMap::new(),
+            places: HashMap::new(),
             stuck: HashMap::new(),
             warned: BTreeSet::new(),
             counts: Counts::default(),
@@ -163,6 +181,14 @@ impl Engine {
         self.workflows.keys().cloned().collect()
     }
 
+    /// The names of all workflows, sorted, each with its version.
+    pub fn workflow_versions(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        self.workflows
+            .iter()
+            .map(|(name, workflow)| (Arc::clone(name), Arc::clone(&workflow.version)))
+            .collect()
+    }
+
     /// A run in hand.
     pub fn run(&self, id: Uuid) -> Option<&Run> {
         self.runs.get(&id)
@@ -175,7 +201,7 @@ impl Engine {
 
     /// Greets the log.
     pub fn ready_note(&self) -> Note {
-        let (workflows, triggers) = (self.workflows.len(), self.slot_of.len());
+        let (workflows, triggers) = (self.workflows.len(), self.places.len());
         Note::RunnerReady { epoch: self.epoch, workflows, triggers, crons: self.crons.len() }
     }
 
@@ -192,6 +218,11 @@ impl Engine {
     /// Whether that an attempt has begun is on its way to the store.
     pub fn is_showing(&self) -> bool {
         self.begun_unkept > 0
+    }
+
+    /// The names of crons that are declared here and left over, since what had taken them over is not among all these any more.
+    pub fn crons_left(&self, all: &[Schedule]) -> Vec<String> {
+        self.crons.left(all)
     }
 
     /// Counts since the start.
@@ -213,12 +244,16 @@ impl Engine {
         self.heed_clock(now, out);
         match event {
             Event::Workflow(workflow) => self.declared(workflow, now, out),
+            Event::WorkflowsElsewhere(names) => self.elsewhere = names.into_iter().collect(),
             Event::WorkflowGone(name) => drop(self.workflows.remove(&name)),
             Event::Triggers(triggers) => {
                 out.commits.reserve(triggers.len());
-                triggers.into_iter().for_each(|(slot, declared)| self.trigger(slot, declared, now, out));
+                triggers.into_iter().for_each(|(place, declared)| self.trigger(place, declared, now, out));
             }
             Event::Start { workflow, requests } => self.start(&workflow, requests, now, out),
+            Event::Offer { workflow, version, requests } => {
+                self.offer(&workflow, &version, requests, now, out);
+            }
             Event::Backfill { workflow, schedule, waits, runs } => {
                 self.backfill(&workflow, schedule, waits, runs, now, out);
             }
@@ -230,18 +265,23 @@ impl Engine {
             }
             Event::Committed(then, receipt) => self.committed(then, receipt, now, out),
             Event::Taken(job) => self.taken(job, now, out),
-            Event::Deferred(job, true) => self.disarm_job(job),
-            Event::Deferred(job, false) => self.arm_job(job, now.mono),
+            Event::Deferred(job, true) => self.pause_job(job, now.mono),
+            Event::Deferred(job, false) => self.resume_job(job, now.mono),
             Event::Interrupted(job) => self.interrupted(job, now, out),
+            Event::Stopped(job) => self.stopped(job, now, out),
             Event::Leaving(in_flight) => self.leaving(&in_flight, now, out),
             Event::Settled(job) => self.settled(job, now, out),
             Event::Looked(looked) => self.looked(&looked, now, out),
             Event::Vacancy => {
                 self.is_recovered = true;
                 self.vacancies += 1;
-                let is_stale = |news| news != self.news;
-                let undeclared = std::mem::take(&mut self.undeclared).into_iter();
-                out.rearm.extend(undeclared.map(|(news, rearm)| Rearm { is_stale: is_stale(news), ..rearm }));
+                for (news, mut rearm) in std::mem::take(&mut self.undeclared) {
+                    rearm.is_stale = news != self.news;
+                    // It may have been let go since.
+                    rearm.elsewhere |=
+                        [&self.giving_way, &self.parked].iter().any(|set| set.contains(&rearm.place));
+                    out.rearm.push(rearm);
+                }
                 self.ask_for_parked(now, out);
                 self.look_at_left_moments();
             }
@@ -249,17 +289,20 @@ impl Engine {
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
             Event::News => self.news += 1,
             Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),
-            Event::CronDeclared(schedule, body) => {
-                self.crons.declare(&schedule);
-                if let Some((slot, declared)) = body {
-                    self.embody(slot, declared);
+            Event::CronDeclared(schedule, digest, body) => {
+                self.crons.declare(&schedule, digest);
+                if let Some((place, declared)) = body {
+                    self.embody(place, declared);
                 }
                 self.step(Event::Cron(schedule), now, out);
             }
-            Event::CalledOff(slot) => self.call_off(slot, out),
+            Event::CalledOff(place) => self.call_off(place, out),
             Event::CronWithdrawn(name) => self.crons.withdraw(&name),
-            Event::Withdrawn(slot) => self.withdrawn(slot),
-            Event::Vacated(slots) => slots.into_iter().for_each(|slot| self.vacated(slot, now, out)),
+            Event::Withdrawn(place) => self.withdrawn(place),
+            Event::Vacated(places) => {
+                places.into_iter().for_each(|(place, owes)| self.vacated(place, owes, now, out));
+            }
+            Event::Outdated(triggers) => self.outdated(&triggers, out),
             Event::Free(triggers) => self.ask_for_free(&triggers, now, out),
             Event::Cron(schedule) => {
                 let row = schedule.row;
@@ -281,7 +324,7 @@ impl Engine {
 
     fn declared(&mut self, workflow: Arc<Workflow>, now: Now, out: &mut Effects) {
         let waiting = self.waiting.remove(&*workflow.name).unwrap_or_default();
-        // Slots that came before the workflow did are still unclaimed in the store.
+        // Moments that came before the workflow did are still unclaimed in the store.
         self.crons.of(&workflow.name).into_iter().for_each(|row| self.crons.look_again(row));
         self.workflows.insert(Arc::clone(&workflow.name), workflow);
         for unfinished in waiting {

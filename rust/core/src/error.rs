@@ -50,12 +50,20 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// `text` shortened to [`EXCERPT_CHARS_MAX`] characters, for use in a message.
+/// `text` on one line and shortened to [`EXCERPT_CHARS_MAX`] characters, for use in a message.
 pub fn excerpt(text: &str) -> String {
-    if text.chars().count() <= EXCERPT_CHARS_MAX {
-        return text.to_owned();
+    let mut letters = text.chars();
+    let mut short = String::new();
+    for letter in letters.by_ref().take(EXCERPT_CHARS_MAX - 1) {
+        match letter.is_control() {
+            true => short.extend(letter.escape_default()),
+            false => short.push(letter),
+        }
     }
-    let mut short: String = text.chars().take(EXCERPT_CHARS_MAX - 1).collect();
-    short.push('…');
+    match (letters.next(), letters.next()) {
+        (Some(last), None) if !last.is_control() => short.push(last),
+        (Some(_), _) => short.push('…'),
+        (None, _) => {}
+    }
     short
 }

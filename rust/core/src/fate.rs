@@ -7,7 +7,7 @@ use crate::port::{Admitted, NewRun, Outcome, Room, TickChange};
 /// What is to be done with the next fire of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// It becomes a run, unless its run key, its hash or its slot is taken.
+    /// It becomes a run, unless its run key, its hash or its moment is taken.
     Try,
     /// Unless its run key is taken, it is dropped, because of what stands in [`Room::with`].
     Full(Room),
@@ -92,9 +92,22 @@ pub fn story(tick: &TickChange, fates: &[Admitted]) -> (Outcome, String) {
     }
     // What stopped the row says more than those that came after it.
     let stop = fires().find(|(_, fate)| matches!(fate, Admitted::Overlaps { .. }));
+    let is_refused = stop.is_none();
+    let others = tick.fires.len().saturating_sub(1);
     match stop.or_else(|| fires().next_back()).and_then(|(fire, fate)| dropped(fire, fate)) {
+        Some(reason) if is_refused && others > 0 => {
+            (Outcome::Skip, format!("{reason}, and {}", more(others)))
+        }
         Some(reason) => (Outcome::Skip, reason),
         None => (Outcome::Fire, String::new()),
+    }
+}
+
+fn more(refused: usize) -> String {
+    if refused == 1 {
+        "1 more fire was refused".to_owned()
+    } else {
+        format!("{refused} more fires were refused")
     }
 }
 

@@ -36,10 +36,14 @@ points! {
     DeleteCron,
     /// A schedule is switched on or off.
     SetEnabled,
+    /// A cursor is set.
+    SetCursor,
     /// Old rows are deleted.
     Prune,
     /// A runner notes that it lives.
     Seen,
+    /// What is to be hidden is kept.
+    Redact,
     /// A runner gives its epoch back.
     Leave,
     /// Its lock is released.

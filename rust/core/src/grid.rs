@@ -83,14 +83,7 @@ impl Kept {
     /// When a trigger that is polled each `interval_us` is polled from `now` on.
     pub fn resume(&self, interval_us: i64, now: Wall) -> Resumption {
         let interval_us = interval_us.max(1);
-        // A grid may begin up to an interval after it was declared. Of one that begins later than that only the phase is believed.
-        let is_ahead = self.origin_at.0.saturating_sub(now.0) > interval_us;
-        let (origin, interval) = (i128::from(self.origin_at.0), i128::from(interval_us));
-        let after = |moment: i64| {
-            let beats = (i128::from(moment) - origin).div_euclid(interval);
-            let beats = if is_ahead { beats } else { beats.max(0) };
-            i64::try_from(origin + interval * (beats + 1)).unwrap_or(i64::MAX)
-        };
+        let after = |moment: i64| self.after(interval_us, moment, now);
         let wait = self.wait.map(|wait| wait.end(now).0);
         if let Some(end) = wait.filter(|&end| end > now.0) {
             // A beat that falls on the end of the wait is not too early.
@@ -107,6 +100,32 @@ impl Kept {
         let make_up = now.0 + i64::try_from(left).unwrap_or(CATCH_UP_US).min(CATCH_UP_US);
         let make_up = (is_missed && interval_us > CATCH_UP_US).then_some(Wall(make_up));
         Resumption { first: Wall(first), make_up }
+    }
+
+    /// The first due time that nobody polled at, if it is past by more than [`CATCH_UP_US`]: for who looks from outside. `seen_at` is when
+    /// its owner last said that it lives, and `in_body_since` since when a poll has not come back.
+    pub fn late_since(
+        &self,
+        interval_us: i64,
+        seen_at: Option<Wall>,
+        in_body_since: Option<Wall>,
+        now: Wall,
+    ) -> Option<Wall> {
+        let polled = [self.heeded_until, self.last_at, seen_at].into_iter().flatten().filter(|&at| at <= now);
+        let heeded = in_body_since.or(polled.max())?;
+        let due = self.after(interval_us.max(1), heeded.0, now);
+        let due = self.wait.map_or(due, |wait| due.max(wait.end(now).0));
+        (due < now.0.saturating_sub(CATCH_UP_US)).then_some(Wall(due))
+    }
+
+    /// The first due time after a moment.
+    fn after(&self, interval_us: i64, moment: i64, now: Wall) -> i64 {
+        // A grid may begin up to an interval after it was declared. Of one that begins later than that only the phase is believed.
+        let is_ahead = self.origin_at.0.saturating_sub(now.0) > interval_us;
+        let (origin, interval) = (i128::from(self.origin_at.0), i128::from(interval_us));
+        let beats = (i128::from(moment) - origin).div_euclid(interval);
+        let beats = if is_ahead { beats } else { beats.max(0) };
+        i64::try_from(origin + interval * (beats + 1)).unwrap_or(i64::MAX)
     }
 }
 
@@ -244,5 +263,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_trigger_is_late_once_nobody_has_polled_at_a_due_time() {
+        let kept = Kept { origin_at: Wall(0), heeded_until: Some(Wall(MINUTE)), last_at: None, wait: None };
+        let late = |seen: Option<i64>, in_body: Option<i64>, now| {
+            kept.late_since(MINUTE, seen.map(Wall), in_body.map(Wall), Wall(now)).map(|at| at.0)
+        };
+        assert_eq!(late(None, None, 2 * MINUTE + 10 * SECOND), None, "it may be about to be polled");
+        assert_eq!(late(None, None, 2 * MINUTE + 11 * SECOND), Some(2 * MINUTE));
+        assert_eq!(late(Some(HOUR), None, HOUR + 5 * SECOND), None);
+        assert_eq!(late(Some(HOUR), None, 2 * HOUR), Some(HOUR + MINUTE));
+        assert_eq!(late(Some(2 * HOUR), Some(HOUR), 2 * HOUR), Some(HOUR + MINUTE), "its body holds it");
+        assert_eq!(late(Some(3 * HOUR), None, 2 * HOUR), Some(2 * MINUTE), "what lies ahead is not believed");
+        let waits = Kept { wait: Some(Wait { not_before: Wall(DAY), span_us: DAY }), ..kept };
+        assert_eq!(waits.late_since(MINUTE, None, None, Wall(HOUR)), None);
+        let unknown = Kept { heeded_until: None, ..kept };
+        assert_eq!(unknown.late_since(MINUTE, None, None, Wall(DAY)), None);
     }
 }

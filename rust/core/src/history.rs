@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::key::ScheduleKey;
 use crate::port::{Outcome, Stretch};
 use crate::time::Wall;
 
@@ -17,7 +18,7 @@ impl Streak {
     /// Adds a poll; returns the stretch that it ends, if its outcome or reason differs.
     pub fn add(
         &mut self,
-        schedule: i64,
+        schedule: ScheduleKey,
         outcome: Outcome,
         reason: &str,
         at: Wall,
@@ -49,7 +50,7 @@ impl Streak {
     }
 
     /// Takes what has gathered, as a stretch of that trigger's row.
-    pub fn take(&mut self, schedule: i64) -> Option<Stretch> {
+    pub fn take(&mut self, schedule: ScheduleKey) -> Option<Stretch> {
         self.open.take().map(|open| Stretch { schedule, ..*open })
     }
 }
@@ -100,7 +101,7 @@ impl Tally {
     }
 
     /// Takes what has gathered, as a stretch of that trigger's row.
-    pub fn take(&mut self, schedule: i64) -> Option<Stretch> {
+    pub fn take(&mut self, schedule: ScheduleKey) -> Option<Stretch> {
         let taken = std::mem::replace(self, Self { last_at: self.last_at, ..Self::default() });
         (taken.count > 0).then(|| Stretch {
             schedule,
@@ -123,24 +124,24 @@ mod tests {
     #[test]
     fn a_tally_is_one_stretch_and_remembers_the_last_poll() {
         let mut tally = Tally::default();
-        assert_eq!((tally.take(1), tally.last_at()), (None, None));
+        assert_eq!((tally.take(ScheduleKey(1)), tally.last_at()), (None, None));
         tally.add(Wall(5), 3);
         tally.add(Wall(9), 1);
-        let stretch = tally.take(1).unwrap();
+        let stretch = tally.take(ScheduleKey(1)).unwrap();
         assert_eq!((stretch.count, stretch.first_at, stretch.last_at), (2, Wall(5), Wall(9)));
         assert_eq!((stretch.min_us, stretch.max_us, stretch.sum_us), (1, 3, 4));
-        assert_eq!((tally.take(1), tally.last_at()), (None, Some(Wall(9))));
+        assert_eq!((tally.take(ScheduleKey(1)), tally.last_at()), (None, Some(Wall(9))));
     }
 
     #[test]
     fn equal_polls_are_one_stretch_and_a_change_ends_it() {
         let mut streak = Streak::default();
-        assert_eq!(streak.add(1, Outcome::Skip, "empty", Wall(1), 5), None);
-        assert_eq!(streak.add(1, Outcome::Skip, "empty", Wall(2), 3), None);
-        let ended = streak.add(1, Outcome::Skip, "", Wall(3), 1).unwrap();
+        assert_eq!(streak.add(ScheduleKey(1), Outcome::Skip, "empty", Wall(1), 5), None);
+        assert_eq!(streak.add(ScheduleKey(1), Outcome::Skip, "empty", Wall(2), 3), None);
+        let ended = streak.add(ScheduleKey(1), Outcome::Skip, "", Wall(3), 1).unwrap();
         assert_eq!((ended.count, ended.first_at, ended.last_at), (2, Wall(1), Wall(2)));
         assert_eq!((ended.min_us, ended.max_us, ended.sum_us), (3, 5, 8));
-        assert_eq!(streak.take(1).unwrap().count, 1);
-        assert_eq!(streak.take(1), None);
+        assert_eq!(streak.take(ScheduleKey(1)).unwrap().count, 1);
+        assert_eq!(streak.take(ScheduleKey(1)), None);
     }
 }

@@ -3,16 +3,20 @@
 //! Reading order, each knowing only what stands before it:
 //!
 //! - words: [`error`], [`near`] (which name was meant), [`time`], [`policy`], [`grid`] (when a trigger is due across restarts), [`record`] (what is kept of
-//!   runs), [`tries`] (and of attempts), [`port`] (what is asked of a store), [`workflow`], [`fault_point`];
-//! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], and the
+//!   runs), [`tries`] (and of attempts), [`port`] (what is asked of a store), [`workflow`], [`audit`] (in whose name a change is made),
+//!   [`fault_point`];
+//! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], [`layout`] (of a picture), and the
 //!   room on the stack that nested values need;
-//! - judges: [`admit`] (one fire), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next);
+//! - judges: [`admit`] (one fire), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next), [`outlook`] (how a trigger stands, seen
+//!   from outside);
 //! - [`engine`]: `step(event, now) -> effects`, which ties the judges together and does nothing itself;
-//! - the world: [`runtime`], with threads, parking, the job queue and the writer.
+//! - the world: [`runtime`], with threads, parking, the job queue and the writer; [`client`], who changes something without one.
 #![forbid(unsafe_code)]
 
 pub mod admit;
+pub mod audit;
 pub mod cadence;
+pub mod client;
 pub mod context;
 pub mod cron;
 pub mod engine;
@@ -22,7 +26,10 @@ pub mod fault_point;
 pub mod graph;
 pub mod grid;
 pub mod history;
+pub mod key;
+pub mod layout;
 pub mod near;
+pub mod outlook;
 pub mod policy;
 pub mod poll;
 pub mod port;

@@ -2,9 +2,9 @@
 //! Invariant: at most one body of a trigger is in flight, and a poll that was given up (it timed out, was disabled or declared
 //! again meanwhile) changes nothing when it returns.
 
+mod hot;
 mod place;
 mod plan;
-mod slot;
 mod standing;
 mod turn;
 
@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cadence;
-use crate::poll::slot::{Rest, Slot};
+use crate::key::ScheduleKey;
+use crate::poll::hot::{Hot, Rest};
 use crate::port::{Outcome, Stretch};
 use crate::time::{Mono, Wall};
 use crate::wheel::Wheel;
@@ -26,13 +27,13 @@ pub use turn::{Ended, Finish, Overdue, Ticket, Turn};
 #[derive(Debug)]
 pub struct Poller {
     wheel: Wheel,
-    slots: Vec<Slot>,
+    hot: Vec<Hot>,
     rests: Vec<Rest>,
-    slot_of: HashMap<i64, u32>,
+    placed: HashMap<ScheduleKey, u32>,
     /// Places of triggers that were declared again, for the next time.
     free: HashMap<Arc<str>, Vec<u32>>,
-    /// Places of triggers that were withdrawn, and of whose polls none is in flight any more.
-    vacated: Vec<u32>,
+    /// Places of triggers that were withdrawn or handed on, and of whose polls none is in flight any more; with whether they owe one.
+    vacated: Vec<(u32, bool)>,
     per_interval: HashMap<u64, u64>,
     counts: PollCounts,
     random: u64,
@@ -52,9 +53,9 @@ impl Poller {
     pub fn new(resolution: Duration) -> Self {
         Self {
             wheel: Wheel::new(u64::try_from(resolution.as_nanos()).unwrap_or(u64::MAX)),
-            slots: Vec::new(),
+            hot: Vec::new(),
             rests: Vec::new(),
-            slot_of: HashMap::new(),
+            placed: HashMap::new(),
             free: HashMap::new(),
             vacated: Vec::new(),
             per_interval: HashMap::new(),
@@ -65,15 +66,15 @@ impl Poller {
 
     /// The next trigger to poll, or how long there is none.
     pub fn next(&mut self, now: Mono) -> Turn {
-        let Some((slot, due)) = self.wheel.pop(now) else {
+        let Some((place, due)) = self.wheel.pop(now) else {
             let is_half_way = self.wheel.next_due().is_some_and(|due| due <= now);
             return if is_half_way { Turn::Again } else { Turn::Wait };
         };
-        let state = &mut self.slots[slot as usize];
+        let state = &mut self.hot[place as usize];
         if state.in_body {
-            return self.give_up(slot);
+            return self.give_up(place);
         }
-        let rest = &mut self.rests[slot as usize];
+        let rest = &mut self.rests[place as usize];
         if state.is_plain {
             state.last_beat = due;
         } else if rest.make_up.is_some() {
@@ -82,12 +83,12 @@ impl Poller {
             // A poll that was asked for lies beside the grid.
             state.last_beat = if rest.plan.jitter.is_zero() { due } else { rest.next_beat };
             rest.first = None;
-            self.note(slot);
+            self.note(place);
         }
         let late = now.0.saturating_sub(due.0);
         self.counts.late_sum_ns += late;
         self.counts.late_max_ns = self.counts.late_max_ns.max(late);
-        Turn::Poll(self.begin(slot, due, now))
+        Turn::Poll(self.begin(place, due, now))
     }
 
     /// When to look again; none means when something changes.
@@ -96,70 +97,71 @@ impl Poller {
     }
 
     /// A poll out of turn; none while another of the same trigger is in flight or before its row is kept.
-    pub fn poll_now(&mut self, slot: u32, now: Mono) -> Option<Ticket> {
-        let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
+    pub fn poll_now(&mut self, place: u32, now: Mono) -> Option<Ticket> {
+        let (state, rest) = (&self.hot[place as usize], &mut self.rests[place as usize]);
         let is_busy = state.in_body || state.in_commit;
         if is_busy || rest.elsewhere || rest.retired || rest.waits_for.is_some() || rest.schedule.is_none() {
             return None;
         }
         rest.asked_at = Some(now);
-        self.note(slot);
-        self.wheel.cancel(slot);
-        Some(self.begin(slot, now, now))
+        self.note(place);
+        self.wheel.cancel(place);
+        Some(self.begin(place, now, now))
     }
 
     /// Wants a poll as soon as it may be: now, or after what is in flight, or when the trigger can be polled at all. Its grid stays.
-    pub fn poll_soon(&mut self, slot: u32, now: Mono) {
-        self.rests[slot as usize].is_wanted = true;
-        self.note(slot);
-        self.arm(slot, now);
+    pub fn poll_soon(&mut self, place: u32, now: Mono) {
+        self.rests[place as usize].is_wanted = true;
+        self.note(place);
+        self.arm(place, now);
     }
 
     /// Wants the poll that decides a moment of a cron, as [`Poller::poll_soon`] does. `context` is what a run of that begins with.
-    pub fn ask(&mut self, slot: u32, moment: Wall, context: Arc<str>, now: Mono) {
-        self.rests[slot as usize].moment = Some((moment, context));
-        self.poll_soon(slot, now);
+    pub fn ask(&mut self, place: u32, moment: Wall, context: Arc<str>, now: Mono) {
+        self.rests[place as usize].moment = Some((moment, context));
+        self.poll_soon(place, now);
     }
 
-    fn begin(&mut self, slot: u32, due: Mono, now: Mono) -> Ticket {
-        let state = &mut self.slots[slot as usize];
+    fn begin(&mut self, place: u32, due: Mono, now: Mono) -> Ticket {
+        let state = &mut self.hot[place as usize];
         state.in_body = true;
         state.serial = state.serial.wrapping_add(1);
         let serial = state.serial;
         if !state.is_plain
-            && let Some(timeout) = self.rests[slot as usize].plan.timeout
+            && let Some(timeout) = self.rests[place as usize].plan.timeout
         {
-            self.wheel.arm(slot, now.after(timeout));
+            self.wheel.arm(place, now.after(timeout));
         }
-        Ticket { slot, serial, due, ends: 0 }
+        Ticket { place, serial, due, ends: 0 }
     }
 
-    fn give_up(&mut self, slot: u32) -> Turn {
-        let state = &mut self.slots[slot as usize];
-        state.serial = state.serial.wrapping_add(1);
-        let timeout = self.rests[slot as usize].plan.timeout;
+    fn give_up(&mut self, place: u32) -> Turn {
+        let state = &mut self.hot[place as usize];
+        let serial = state.serial;
+        state.serial = serial.wrapping_add(1);
+        let timeout = self.rests[place as usize].plan.timeout;
         let timeout = timeout.expect("only a poll with a time-out is armed while its body runs");
         self.counts.polls += 1;
-        self.rests[slot as usize].pause = None;
-        self.rests[slot as usize].given_up = true;
-        let ended = self.end(slot, true);
-        Turn::TimedOut(Overdue { slot, timeout, ended })
+        self.rests[place as usize].pause = None;
+        self.rests[place as usize].given_up = true;
+        let ended = self.end(place, true);
+        Turn::TimedOut(Overdue { place, serial, timeout, ended })
     }
 
     /// Notes that a body has returned. False if its poll was given up: nothing else may follow from it.
     fn returned(&mut self, ticket: Ticket, now: Mono) -> bool {
-        let state = &mut self.slots[ticket.slot as usize];
+        let state = &mut self.hot[ticket.place as usize];
         state.in_body = false;
         let is_current = state.serial == ticket.serial;
         if !state.is_plain {
-            self.wheel.cancel(ticket.slot);
-            let rest = &mut self.rests[ticket.slot as usize];
+            self.wheel.cancel(ticket.place);
+            let rest = &mut self.rests[ticket.place as usize];
             rest.waits_from = rest.asked_at.take();
             rest.given_up = false;
-            self.note(ticket.slot);
+            self.note(ticket.place);
         }
         if !is_current {
-            self.arm_or_make_room(ticket.slot, now);
+            self.arm_or_make_room(ticket.place, now);
         }
         is_current
     }
@@ -171,21 +173,21 @@ impl Poller {
         }
         self.counts.polls += 1;
         self.counts.skips += 1;
-        let slot = &mut self.slots[ticket.slot as usize];
-        let is_plain = slot.is_plain && reason.is_empty() && finish.pause.is_none();
+        let place = &mut self.hot[ticket.place as usize];
+        let is_plain = place.is_plain && reason.is_empty() && finish.pause.is_none();
         let closed = match is_plain {
             true => {
-                slot.quiet.add(finish.began, finish.took_us);
+                place.quiet.add(finish.began, finish.took_us);
                 None
             }
-            false => self.skipped_for(ticket.slot, reason, finish),
+            false => self.skipped_for(ticket.place, reason, finish),
         };
-        self.arm_or_make_room(ticket.slot, now);
+        self.arm_or_make_room(ticket.place, now);
         closed
     }
 
-    fn skipped_for(&mut self, slot: u32, reason: &str, finish: Finish) -> Option<Stretch> {
-        let (state, rest) = (&mut self.slots[slot as usize], &mut self.rests[slot as usize]);
+    fn skipped_for(&mut self, place: u32, reason: &str, finish: Finish) -> Option<Stretch> {
+        let (state, rest) = (&mut self.hot[place as usize], &mut self.rests[place as usize]);
         let schedule = rest.schedule.expect("a polled trigger has a row");
         rest.failures = 0;
         rest.pause = finish.pause;
@@ -204,9 +206,9 @@ impl Poller {
                 rest.streak.take(schedule)
             }
         };
-        self.note(slot);
+        self.note(place);
         match is_kept {
-            true => closed.or_else(|| self.take_quiet(slot)),
+            true => closed.or_else(|| self.take_quiet(place)),
             false => closed,
         }
     }
@@ -225,77 +227,80 @@ impl Poller {
             return None;
         }
         self.counts.polls += 1;
-        self.slots[ticket.slot as usize].quiet.touch(finish.began);
-        self.rests[ticket.slot as usize].pause = finish.pause;
-        Some(self.end(ticket.slot, failed))
+        self.hot[ticket.place as usize].quiet.touch(finish.began);
+        self.rests[ticket.place as usize].pause = finish.pause;
+        Some(self.end(ticket.place, failed))
     }
 
-    fn end(&mut self, slot: u32, failed: bool) -> Ended {
-        let history = self.take_quiet(slot).into_iter().collect();
-        self.slots[slot as usize].in_commit = true;
-        let rest = &mut self.rests[slot as usize];
+    fn end(&mut self, place: u32, failed: bool) -> Ended {
+        let history = self.take_quiet(place).into_iter().collect();
+        self.hot[place as usize].in_commit = true;
+        let rest = &mut self.rests[place as usize];
         rest.failures = if failed { rest.failures.saturating_add(1) } else { 0 };
         rest.make_up = None;
         let schedule = rest.schedule.expect("a polled trigger has a row");
         let is_enough = failed && rest.plan.failures_max.is_some_and(|most| rest.failures >= most);
         let disable = is_enough.then(|| format!("{} polls in a row failed", rest.failures));
         let wait = Some(rest.pause()).filter(|wait| !wait.is_zero());
-        self.note(slot);
-        Ended { schedule, history, disable, wait }
+        rest.cursor_sent = rest.cursor_set;
+        let cursor_set = rest.cursor_set;
+        self.note(place);
+        Ended { schedule, cursor_set, history, disable, wait }
     }
 
     /// A poll that leaves no trace: its body was called only to look.
     pub fn looked(&mut self, ticket: Ticket, now: Mono) {
-        let waits_from = self.rests[ticket.slot as usize].waits_from;
+        let waits_from = self.rests[ticket.place as usize].waits_from;
         let is_current = self.returned(ticket, now);
-        self.rests[ticket.slot as usize].waits_from = waits_from;
+        self.rests[ticket.place as usize].waits_from = waits_from;
         if is_current {
-            self.arm_or_make_room(ticket.slot, now);
+            self.arm_or_make_room(ticket.place, now);
         }
     }
 
     /// Lets a trigger be polled again after its tick was kept, with the cursor and the time of the fire that were kept.
-    pub fn rearm(&mut self, slot: u32, cursor: Option<Arc<str>>, fired_at: Option<Wall>, now: Mono) {
-        self.slots[slot as usize].in_commit = false;
-        let rest = &mut self.rests[slot as usize];
-        if cursor.is_some() {
+    pub fn rearm(&mut self, place: u32, cursor: Option<Arc<str>>, fired_at: Option<Wall>, now: Mono) {
+        self.hot[place as usize].in_commit = false;
+        let rest = &mut self.rests[place as usize];
+        // One that was set since then stands above what this tick left.
+        if cursor.is_some() && rest.cursor_sent == rest.cursor_set {
             rest.cursor = cursor;
         }
         rest.fired_at = fired_at.or(rest.fired_at);
-        self.arm_or_make_room(slot, now);
+        self.arm_or_make_room(place, now);
     }
 
-    fn arm_or_make_room(&mut self, slot: u32, now: Mono) {
-        self.arm(slot, now);
-        if !self.slots[slot as usize].is_live {
-            self.make_room(slot, now);
+    fn arm_or_make_room(&mut self, place: u32, now: Mono) {
+        self.arm(place, now);
+        if !self.hot[place as usize].is_live {
+            self.make_room(place, now);
         }
     }
 
-    fn arm(&mut self, slot: u32, now: Mono) {
-        let state = &self.slots[slot as usize];
+    fn arm(&mut self, place: u32, now: Mono) {
+        let state = &self.hot[place as usize];
         if state.in_body || state.in_commit || !state.is_live {
             return;
         }
-        if !state.is_plain && std::mem::take(&mut self.rests[slot as usize].is_wanted) {
-            self.rests[slot as usize].asked_at = Some(now);
-            self.note(slot);
-            self.wheel.arm(slot, now);
-        } else if self.is_by_calendar(slot) {
-            self.wheel.cancel(slot);
+        if !state.is_plain && std::mem::take(&mut self.rests[place as usize].is_wanted) {
+            self.rests[place as usize].asked_at = Some(now);
+            self.note(place);
+            self.wheel.arm(place, now);
+        } else if self.is_by_calendar(place) {
+            self.wheel.cancel(place);
         } else if state.is_plain {
             let (beat, missed) = cadence::next_beat(state.last_beat, state.interval_ns, now);
             self.counts.missed += missed;
-            self.wheel.arm(slot, beat);
+            self.wheel.arm(place, beat);
         } else {
-            self.arm_timed(slot, now);
+            self.arm_timed(place, now);
         }
     }
 
-    fn arm_timed(&mut self, slot: u32, now: Mono) {
-        let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
+    fn arm_timed(&mut self, place: u32, now: Mono) {
+        let (state, rest) = (&self.hot[place as usize], &mut self.rests[place as usize]);
         if let Some(at) = rest.make_up {
-            return self.wheel.arm(slot, at.max(now));
+            return self.wheel.arm(place, at.max(now));
         }
         let pause = rest.pause();
         // A beat that falls on the end of the wait is not too early.
@@ -314,7 +319,7 @@ impl Poller {
             jitter => beat.after(jitter.mul_f64(next_random(&mut self.random))),
         };
         rest.next_beat = beat;
-        self.wheel.arm(slot, due);
+        self.wheel.arm(place, due);
     }
 }
 

@@ -6,26 +6,33 @@ mod claim;
 mod forget;
 mod listing;
 mod raw;
+mod redacted;
 mod schedule;
+mod sign;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::time::Wall;
 
-pub use crate::record::{ContextHash, Outcome, RunEnd, RunStatus, Stretch, TaskRecord, TaskStatus};
+pub use crate::record::{ContextHash, Outcome, Parent, RunEnd, RunStatus, Stretch, TaskRecord, TaskStatus};
 pub use crate::tries::{Failure, Maker, TRIES_FIRST_MAX, TRIES_LAST_MAX, Try, TryOutcome};
 pub use change::{
-    Admitted, Change, CronMove, Moment, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow,
+    Admitted, Body, Change, CronMove, Moment, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow,
     TriggerState,
 };
-pub use claim::{BURIED, InFlight, Siblings, Unfinished};
+pub use claim::{BURIED, Company, InFlight, Siblings, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
-pub use listing::{CronStats, Page, Place, RunFilter, RunRow};
+pub use listing::{
+    Backlog, Begun, CHILDREN_SHOWN, Child, CronStats, ListedRun, Overdue, OwnerRow, Page, Place, RunFilter,
+};
 pub use raw::{Cell, Halt, Table};
+pub use redacted::{REDACTED_KEYS_MAX, Redacted};
 pub use schedule::{Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleFilter, ScheduleKind, Terms};
+pub use sign::{MINUTES_KEPT_US, Minute, Sign};
 
 /// Why a store refused or failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,60 +46,119 @@ pub enum Fault {
 /// What every method of a [`Store`] returns.
 pub type Stored<T> = Result<T, Fault>;
 
+/// A run that was opened again, if there is such a one, or why it cannot be.
+pub type Reopened = Result<Option<Unfinished>, String>;
+
+/// Waits for news instead of looking for it.
+pub trait Ear: Send + Sync {
+    /// Waits until another owner may have called [`Store::wake_others`]; false once nothing can be heard any more. By one thread at a time.
+    fn hear(&self) -> bool;
+    /// Ends that wait, and each later one.
+    fn close(&self);
+}
+
 /// Where everything is kept. Every method is one transaction and may block; all may be called from any thread.
 pub trait Store: Send + Sync {
     /// Registers a living runner and returns its epoch, larger than all before it.
-    fn join(&self, at: Wall) -> Stored<i64>;
+    fn join(&self, at: Wall) -> Stored<Epoch>;
+    /// Notes that a runner polls and runs nothing, so that nobody takes it for one that does.
+    fn stand_by(&self, epoch: Epoch) -> Stored<()>;
     /// Takes a runner off the list and gives up its unfinished runs and its triggers, except those of `kept`, whose bodies still run. What is
     /// given up counts no interruption; what somebody asked to end has ended. What is kept stands under the epoch that is returned, whose
     /// lock is held until that leaves in its turn; with nothing kept there is none.
-    fn leave(&self, epoch: i64, kept: &InFlight, at: Wall) -> Stored<Option<i64>>;
+    fn leave(&self, epoch: Epoch, kept: &InFlight, at: Wall) -> Stored<Option<Epoch>>;
     /// Closes everything: whatever is asked then is refused. Waits for nothing but what is being answered.
     fn close(&self);
-    /// Notes that a runner lives at `at` and polls its triggers, so that whoever has them next knows what was missed since.
-    fn seen(&self, epoch: i64, at: Wall) -> Stored<()>;
+    /// Notes that a runner lives at `at` and polls its triggers, so that whoever has them next knows what was missed since, with what else
+    /// it says of itself.
+    fn seen(&self, epoch: Epoch, at: Wall, sign: &Sign) -> Stored<()>;
     /// Takes those off the list that have died without leaving, and tells how many those were and how many others live.
-    fn bury(&self, epoch: i64) -> Stored<Siblings>;
+    fn bury(&self, epoch: Epoch) -> Stored<Siblings>;
     /// What is wrong with where everything is kept that no write would notice, such as a file that was deleted. Cheap.
     fn trouble(&self) -> Option<String> {
         None
     }
     /// Tells the other living owners that something changed that they keep in memory.
-    fn wake_others(&self, epoch: i64);
+    fn wake_others(&self, epoch: Epoch);
     /// Whether another owner has called [`Store::wake_others`] since this was last asked. Cheap, and touches no database.
-    fn woken(&self, epoch: i64) -> bool;
+    fn woken(&self, epoch: Epoch) -> bool;
+    /// Hears of the same at once, where that can be; what it misses is found by asking.
+    fn ear(&self, _epoch: Epoch) -> Option<Arc<dyn Ear>> {
+        None
+    }
     /// Applies a batch in order, all or nothing; a receipt for each change.
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>>;
     /// Hands at most `limit` unfinished runs of these workflows to `epoch`, oldest first, that belong to no living owner and have a row
     /// above `after`; counts an interruption for each that had an owner before. Runs of other workflows are left to whoever declares
-    /// those.
+    /// those. One that has not begun is of the version that `epoch` declares from then on.
     fn claim_runs(
         &self,
-        epoch: i64,
-        after: i64,
+        epoch: Epoch,
+        after: RunRow,
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>>;
 
-    /// Workflows of which unfinished runs belong to no living owner, by name, with how many those are; at most `limit` workflows.
-    fn deserted(&self, epoch: i64, limit: u64) -> Stored<Vec<(String, u64)>>;
+    /// The same, but leaves a run that has begun to other living owners as long as one of them declares the version under which it began,
+    /// and `epoch` does not.
+    fn claim_fitting(
+        &self,
+        epoch: Epoch,
+        after: RunRow,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>>;
+    /// Notes which workflows `epoch` declares, each with its version, in place of those before.
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[(Arc<str>, Arc<str>)]) -> Stored<()>;
+    /// The workflows that other living owners declare.
+    fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>>;
 
-    /// Notes that somebody asked for a run's end, and ends it if no living owner drives it; false if it is unknown or final.
-    fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool>;
+    /// Workflows of which unfinished runs belong to no living owner, by name, with how many those are; at most `limit` workflows.
+    fn deserted(&self, epoch: Epoch, limit: u64) -> Stored<Vec<(String, u64)>>;
+
+    /// Notes that somebody asked for a run's end and those of its unfinished children, and theirs, and ends those that no living owner drives.
+    /// All of them, the run itself first; none if it is unknown or final.
+    fn request_cancel(&self, epoch: Epoch, id: Uuid, at: Wall) -> Stored<Vec<Uuid>>;
+    /// The same of several, in one transaction where that costs one.
+    ///
+    /// # Errors
+    /// As [`Store::request_cancel`].
+    fn request_cancels(&self, epoch: Epoch, ids: &[Uuid], at: Wall) -> Stored<Vec<Vec<Uuid>>> {
+        ids.iter().map(|&id| self.request_cancel(epoch, id, at)).collect()
+    }
+    /// Ends what somebody asked to end, what no living owner drives, and whose workflow none declares: nobody would come to do it.
+    fn end_deserted(&self, epoch: Epoch, at: Wall) -> Stored<()>;
     /// Unfinished runs of `epoch` whose end somebody asked for.
-    fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>>;
+    fn cancel_requests(&self, epoch: Epoch) -> Stored<Vec<Uuid>>;
     /// How many ends of runs that guard their hashes were counted. Runs whose ends share a transaction share a number.
     fn ends(&self) -> Stored<i64>;
     /// Those of these runs that are final, or forgotten.
     fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>>;
     /// Opens a final run that did not complete again, for `epoch`: its failed and skipped tasks are undecided as at first. None if there is no
-    /// such run, or it completed, or is unfinished. Whoever takes it over later does not let it wait for others.
-    fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>>;
+    /// such run, or it completed, or is unfinished. Refused while a body of it still runs in a living process. Whoever takes it over later does
+    /// not let it wait for others.
+    fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>>;
+    /// The same of several, in one transaction where that costs one. One that is refused, for the reason that stands in its place, keeps none of
+    /// the others.
+    ///
+    /// # Errors
+    /// As [`Store::reopen`], where it isn't the one run that is refused.
+    fn reopen_each(&self, epoch: Epoch, ids: &[Uuid]) -> Stored<Vec<Reopened>> {
+        let reopen = |&id| match self.reopen(epoch, id) {
+            Ok(run) => Ok(Ok(run)),
+            Err(Fault::Final(why)) => Ok(Err(why)),
+            Err(passing) => Err(passing),
+        };
+        ids.iter().map(reopen).collect()
+    }
 
     /// A cron with a name is the one of that name, made if there is none, and changed if its declaration or registration asks for another
-    /// workflow, expression or zone than the last; a declaration changes nothing of one that was registered. A cron without a name is the
-    /// one of those without that has this workflow, expression and zone, made if there is none.
-    fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule>;
+    /// workflow, expression or zone than the last; a declaration changes nothing of one that was registered, nor while another living
+    /// owner declares a newer version of it. A cron without a name is the one of those without that has this workflow, expression and zone,
+    /// made if there is none.
+    fn put_cron(&self, epoch: Epoch, cron: &NewCron<'_>) -> Stored<Schedule>;
+    /// Notes that `epoch` declares no cron of that name any more.
+    fn withdraw_cron(&self, epoch: Epoch, name: &str) -> Stored<()>;
     /// Replaces a cron's expression and zone; false if there is no such cron.
     fn update_cron(
         &self,
@@ -106,13 +172,21 @@ pub trait Store: Send + Sync {
     fn delete_cron(&self, id: Uuid) -> Stored<bool>;
     /// Deletes the trigger and the crons of that name with their histories and run keys, keeping their runs, unless a living owner other
     /// than `epoch` polls the trigger. Crons that were registered are kept.
-    fn forget(&self, epoch: i64, name: &str) -> Stored<Forgotten>;
+    fn forget(&self, epoch: Epoch, name: &str) -> Stored<Forgotten>;
     /// Switches a schedule; `cause` is kept if the engine did it. False if there is no such row.
-    fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool>;
+    fn set_enabled(&self, row: ScheduleKey, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool>;
+    /// Sets a schedule's cursor, JSON text, beside its polls; ticks of polls that looked at the old one are refused from then on. Returns how
+    /// often it has been set; none if there is no such row.
+    fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>>;
     /// Schedules of a kind in the order of their registration.
     fn schedules(&self, filter: ScheduleFilter, enabled_only: bool, page: Page) -> Stored<Vec<Schedule>>;
     /// At most `limit` schedules of a kind whose row is larger than `after`, by their rows: a walk through all costs each of them once.
-    fn schedules_after(&self, filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>>;
+    fn schedules_after(
+        &self,
+        filter: ScheduleFilter,
+        after: ScheduleKey,
+        limit: u64,
+    ) -> Stored<Vec<Schedule>>;
     /// The trigger of that name.
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>>;
     /// The cron with that id.
@@ -121,17 +195,17 @@ pub trait Store: Send + Sync {
     fn cron_named(&self, name: &str) -> Stored<Option<Schedule>>;
 
     /// Runs, newest first by when they were committed; those that are not final by when they came to the store.
-    fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<RunRow>>;
+    fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<ListedRun>>;
     /// One run with its tasks in the order of their records, without their attempts.
-    fn run(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>>;
+    fn run(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>>;
     /// One run with its tasks and all that is kept of their attempts, oldest first, also of those before it was opened again.
-    fn run_with_tries(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>>;
+    fn run_with_tries(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>>;
     /// Where a run stands in listings; none if it is not kept.
     fn place(&self, id: Uuid) -> Stored<Option<Place>>;
     /// Cron runs created since `since`.
     fn cron_stats(&self, since: Wall) -> Stored<CronStats>;
     /// A trigger's history, newest first.
-    fn history(&self, schedule: i64, page: Page) -> Stored<Vec<Stretch>>;
+    fn history(&self, schedule: ScheduleKey, page: Page) -> Stored<Vec<Stretch>>;
 
     /// At most `limit` of each kind of what is old. Takes its time, writes nothing, and holds up no other method where readers don't
     /// hinder each other.
@@ -139,9 +213,25 @@ pub trait Store: Send + Sync {
     /// Deletes of what was found what is still so, with the tasks and attempts of its runs; returns how much went.
     fn prune(&self, old: &Old, found: &Found) -> Stored<u64>;
     /// What the store knows of the time, for `epoch`.
-    fn spared(&self, epoch: i64) -> Stored<Spared>;
+    fn spared(&self, epoch: Epoch) -> Stored<Spared>;
     /// Notes that nothing is to be forgotten before `until`.
     fn spare(&self, until: Wall) -> Stored<()>;
+
+    /// At most `limit` runners, those that have not left first, the newest of each first, with what they did since a time.
+    fn owners(&self, limit: u64, since: Wall) -> Stored<Vec<OwnerRow>>;
+    /// What is not over, of the oldest `limit` such runs.
+    fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>>;
+
+    /// What is to be hidden from who looks.
+    fn redacted(&self) -> Stored<Redacted>;
+    /// Adds to what is to be hidden, at most up to [`REDACTED_KEYS_MAX`] keys.
+    fn redact(&self, more: &Redacted) -> Stored<()>;
+    /// Takes one key back from what is to be hidden, or everything; returns how much that was.
+    fn unredact(&self, key: Option<&str>) -> Stored<usize>;
+    /// All contexts that are kept of a run, as JSON text.
+    fn contexts_of_run(&self, id: Uuid) -> Stored<Vec<String>>;
+    /// What a trigger or cron has at hand, as JSON text: its cursor, what its runs are given, the context of its newest run.
+    fn contexts_of_trigger(&self, name: &str) -> Stored<Vec<String>>;
 
     /// Runs one read-only statement, which may take as long as it likes: where readers don't hinder each other it holds up no other
     /// method. Comes back with a fault soon after `halt` is asked for.

@@ -3,12 +3,27 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::grid::Wait;
+use crate::key::ScheduleKey;
 use crate::time::Wall;
 use crate::tries::Try;
 
 /// 128-bit digest of a trigger's name and the canonical form of a context.
 pub type ContextHash = [u8; 16];
+
+/// By what a run was started that another run started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// That other run.
+    pub run: Uuid,
+    /// The task whose body called; none of a callback, whose runs outlive a cancelled parent.
+    pub task: Option<Arc<str>>,
+    /// Which call for that workflow it was in its attempt, from 1: the same call of a later attempt gets the same run. None if the caller
+    /// gave a run key, and of a callback.
+    pub call: Option<u32>,
+}
 
 /// Where a run stands. The names are those of the public API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -160,7 +175,7 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stretch {
     /// The trigger's row.
-    pub schedule: i64,
+    pub schedule: ScheduleKey,
     /// The same for every poll of the stretch.
     pub outcome: Outcome,
     /// Skip reason or error text; empty if none was given.

@@ -9,6 +9,7 @@ mod look;
 mod resume;
 mod standing;
 mod task;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +18,16 @@ use uuid::Uuid;
 
 use crate::context::{Bounds, Given, Relay};
 use crate::grid::Wait;
+use crate::key::RunRow;
 use crate::port::{Failure, RunEnd, RunStatus, TaskRecord, TaskStatus, TryOutcome};
 use crate::run::checkpoint::Checkpoint;
-use crate::run::task::{Begins, Phase, TaskState, over};
-use crate::time::Wall;
+use crate::run::task::{Begins, Phase, TaskState, Trying, over};
+use crate::time::{Now, Wall};
 use crate::workflow::{OnInterrupt, Workflow};
 
 pub use look::{At, Look, Looked};
 pub use standing::{Doing, TaskStanding};
+pub use told::Told;
 
 /// The error of a run that somebody cancelled.
 pub const CANCELLED: &str = "cancelled";
@@ -35,7 +38,7 @@ pub struct Run {
     /// The public id.
     pub id: Uuid,
     /// The store's key, known after the first commit.
-    pub row: i64,
+    pub row: RunRow,
     /// The workflow as it was when the run started.
     pub workflow: Arc<Workflow>,
     /// When it was decided.
@@ -68,6 +71,13 @@ pub enum Ended {
         delay: Duration,
         /// What is told if it is not called again.
         failure: Failure,
+    },
+    /// The place where the body ran is gone, and the body with it, while this process lives on.
+    Lost {
+        /// What is known of that.
+        text: String,
+        /// So often it may happen to a task before that is taken for the cause.
+        deaths_max: u32,
     },
 }
 
@@ -122,6 +132,7 @@ impl Run {
                 is_known: false,
                 attempt: 1,
                 interrupted: 0,
+                place_deaths: 0,
                 postponed: 0,
                 wait: None,
                 checkpoint: Checkpoint::default(),
@@ -129,7 +140,9 @@ impl Run {
                 error: None,
                 error_type: None,
                 started_at: None,
+                trying: None,
                 began_at: None,
+                told: None,
                 tries: Vec::new(),
                 kept: None,
             })
@@ -138,7 +151,7 @@ impl Run {
         let relay = Arc::new(Relay::new(Arc::clone(&workflow), initial, bounds));
         Self {
             id,
-            row: 0,
+            row: RunRow(0),
             workflow,
             created_at,
             life: 0,
@@ -194,10 +207,11 @@ impl Run {
 
     /// Notes that a worker is about to begin an attempt. None if it may; otherwise what has to be kept first: the worker waits for that and
     /// asks again, so that nothing else is on record as begun meanwhile.
-    pub fn started(&mut self, task: usize, now: Wall) -> Option<TaskRecord> {
+    pub fn started(&mut self, task: usize, now: Now) -> Option<TaskRecord> {
         let state = &mut self.tasks[task];
-        state.started_at.get_or_insert(now);
-        state.began_at.get_or_insert(now);
+        state.started_at.get_or_insert(now.wall);
+        state.began_at.get_or_insert(now.wall);
+        state.trying.get_or_insert_with(|| Trying::gone_on(now.wall, now));
         if state.begins == Begins::AfterRecord {
             state.begins = Begins::Recording;
             state.wait = None;
@@ -240,24 +254,25 @@ impl Run {
         attempt: u32,
         ended: Ended,
         random: f64,
-        now: Wall,
+        now: Now,
     ) -> (Ruling, Progress) {
         if !self.expects(task, attempt) {
             return (Ruling::Stale, Progress::default());
         }
-        match ended {
+        match self.meant(task, ended) {
             Ended::Success(output) => {
                 let state = &mut self.tasks[task];
                 state.output = Some(output);
                 (state.error, state.error_type) = (None, None);
                 if attempt > 1 {
-                    state.note(over(TryOutcome::Completed, now));
+                    state.note(over(TryOutcome::Completed, now.wall));
                 }
                 state.phase = Phase::Settling(TaskStatus::Completed);
                 (Ruling::Final, Progress::default())
             }
             Ended::Failure(failure) => self.attempt_failed(task, failure, random, now),
             Ended::Postponed { delay, failure } => self.attempt_postponed(task, delay, failure, now),
+            Ended::Lost { text, deaths_max } => self.attempt_lost(task, text, deaths_max, now.wall),
         }
     }
 
@@ -343,7 +358,7 @@ impl Run {
     }
 
     /// Asks for the run's end: what has not started is skipped, what waits for another attempt fails, what runs may end.
-    /// Returns the running tasks too, for a caller that will not wait for them.
+    /// Returns the attempts whose bodies run, for a caller that tells them.
     pub fn halt(&mut self, status: RunStatus, cause: &str, now: Wall) -> (Progress, Vec<(usize, u32)>) {
         let mut progress = Progress::default();
         // A run that has concluded has sent its end: a second one would be refused, and look like a takeover.

@@ -5,24 +5,32 @@
 //! lock. Whoever holds the poller's lock therefore never takes the engine's.
 
 mod answers;
+mod carrier;
 mod checkpoints;
 mod clock;
 mod closing;
+mod elsewhere;
 mod flights;
 mod forget;
 mod hear;
 mod jobs;
 mod keeper;
+mod lanes;
 mod liaison;
 mod looks;
 mod manual;
+mod many;
 #[cfg(feature = "races")]
 mod modelled;
+mod nested;
+mod outlooks;
+mod overtime;
 mod park;
 mod places;
 mod pollers;
 mod questions;
 mod schedules;
+mod signs;
 mod timekeeper;
 mod watch;
 mod writer;
@@ -37,9 +45,10 @@ use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Note, Request, Settings};
 use crate::error::{Error, Kind, Result, excerpt};
+use crate::key::Epoch;
 use crate::near::hint;
 use crate::poll::PollCounts;
-use crate::port::{Fault, Store};
+use crate::port::{Ear, Fault, Minute, Parent, Store};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -53,13 +62,15 @@ use crate::runtime::writer::WriterState;
 use crate::time::{Mono, Now};
 use crate::workflow::Workflow;
 
-pub use answers::{Answer, AskedFire};
+pub use answers::{Answer, AskedFire, foretell_of};
+pub use carrier::{Carrier, Fetched, Report};
 pub use checkpoints::Checkpointing;
 pub use clock::Clock;
 pub use forget::Kept;
 pub use hear::Heard;
-pub use jobs::{Beginning, Waited, Work};
+pub use jobs::{Taken, Waited, Work};
 pub use keeper::{FailedPoll, Order};
+pub use lanes::Waker;
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
 pub use schedules::CronBody;
@@ -73,14 +84,18 @@ pub const POLL_PATIENCE: Duration = Duration::from_secs(5);
 pub const RUNS_MAX: usize = 4_000_000;
 
 /// What a runtime does beside what the engine decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Services {
-    /// So many attempts run at once.
-    pub slots_max: usize,
+    /// So many attempts run at once in each executor: on workers' threads, on the event loop, in those that the program has named.
+    pub permits: Vec<usize>,
+    /// While so many bodies run on workers' threads that were given up, no other begins there.
+    pub overdue_max: usize,
     /// At most so many threads poll at once; more bodies than that, all blocked, delay the others.
     pub pollers_max: usize,
     /// Whether unfinished runs of runners that are gone are taken over.
     pub recovery: bool,
+    /// Whether anything is polled, run and forgotten here; a runner that only asks others for that does not.
+    pub works: bool,
     /// How long what is over is kept.
     pub kept: Kept,
     /// How finely polls are timed: those that are due within one such step share a wake-up, at its end.
@@ -94,6 +109,8 @@ pub struct Wanted {
     pub context: Arc<str>,
     /// Starts at most one run of its workflow for so long.
     pub run_key: Option<(String, Duration)>,
+    /// By what it is started, if another run does.
+    pub parent: Option<Box<Parent>>,
 }
 
 /// What a thread that closes the runner is itself in the middle of.
@@ -106,20 +123,22 @@ pub struct Own {
 }
 
 struct Shared {
-    epoch: i64,
+    epoch: Epoch,
     store: Arc<dyn Store>,
+    /// Until everything ends.
+    ear: Mutex<Option<Arc<dyn Ear>>>,
     clock: Clock,
     /// Until when a manual clock is being moved; zero if it is not.
     target: Mutex<Mono>,
-    slots_max: usize,
     kept: Kept,
+    works: bool,
     engine: Mutex<Engine>,
     writer: Mutex<WriterState>,
     writer_wake: Condvar,
     writer_idle: Condvar,
     jobs: Mutex<JobState>,
     jobs_wake: Condvar,
-    slots_wake: Condvar,
+    permits_wake: Condvar,
     jobs_done: Condvar,
     closing_wake: Condvar,
     looks: Mutex<LookState>,
@@ -135,6 +154,7 @@ struct Shared {
     follower_wake: Condvar,
     orders: Mutex<Orders>,
     orders_wake: Condvar,
+    carried_out: Condvar,
     clock_dirty: Mutex<bool>,
     liaison_dirty: Mutex<bool>,
     liaison_wake: Condvar,
@@ -144,16 +164,26 @@ struct Shared {
     clock_wake: Condvar,
     ready: AtomicBool,
     workflow_is_new: AtomicBool,
+    /// What others know of the workflows of this program, each with its version.
+    workflows_told: Mutex<Vec<(Arc<str>, Arc<str>)>>,
+    /// When runs are taken over that others were to go on with first.
+    strangers_due_ns: AtomicU64,
     /// Whether the liaison is to look how triggers are switched, also if no sibling says so.
     has_news: AtomicBool,
     /// Runs of other owners whose end the liaison is to ask for.
     cancels: Mutex<Vec<Uuid>>,
     watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
+    /// Runs whose ends somebody waits for while others may drive them.
+    elsewhere: Mutex<elsewhere::Elsewhere>,
     /// Whoever waited was told that no news will come.
     has_lost: AtomicBool,
+    /// And each of those who waited then has been told.
+    is_lost_told: AtomicBool,
     hearers: hear::Hearers,
     /// Held by who changes a schedule, from the store to the engine.
-    schedules: Mutex<()>,
+    schedules: Mutex<schedules::DeclaredCrons>,
+    /// Of crons that this program declares another version may be in force now.
+    crons_due: AtomicBool,
     schedules_version: AtomicU64,
     questions: Mutex<Questions>,
     closing: AtomicBool,
@@ -165,9 +195,11 @@ struct Shared {
     /// The writer is gone, so that nothing that ends now can be kept.
     is_over: AtomicBool,
     /// The epoch under which this runner's runs stand; none once it has left. One thread leaves at a time.
-    stays: Mutex<Option<i64>>,
+    stays: Mutex<Option<Epoch>>,
     is_finished: AtomicBool,
     is_closed: AtomicBool,
+    /// What signs of life have told of what was done.
+    counted: Mutex<Minute>,
     /// As the engine has it, so that to say it again costs no lock.
     tells_debug: AtomicBool,
 }
@@ -210,22 +242,28 @@ impl Runtime {
         clock: Clock,
     ) -> Result<Self> {
         let epoch = store.join(clock.now().wall).map_err(store_error)?;
+        if !services.works {
+            store.stand_by(epoch).map_err(store_error)?;
+        }
         let ends = store.ends().map_err(store_error)?;
+        // A clock that somebody moves by hand says when anybody looks.
+        let ear = if matches!(clock, Clock::Manual(_)) { None } else { store.ear(epoch) };
         let seed = Uuid::now_v7().as_u128() as u64;
         let shared = Arc::new(Shared {
             epoch,
             store,
+            ear: Mutex::new(ear.clone()),
             clock,
             target: Mutex::default(),
-            slots_max: services.slots_max,
             kept: services.kept,
+            works: services.works,
             engine: Mutex::new(Engine::new(epoch, settings, seed)),
             writer: Mutex::default(),
             writer_wake: Condvar::new(),
             writer_idle: Condvar::new(),
-            jobs: Mutex::default(),
+            jobs: Mutex::new(JobState::new(&services.permits, services.overdue_max)),
             jobs_wake: Condvar::new(),
-            slots_wake: Condvar::new(),
+            permits_wake: Condvar::new(),
             jobs_done: Condvar::new(),
             closing_wake: Condvar::new(),
             looks: Mutex::default(),
@@ -239,6 +277,7 @@ impl Runtime {
             follower_wake: Condvar::new(),
             orders: Mutex::default(),
             orders_wake: Condvar::new(),
+            carried_out: Condvar::new(),
             clock_dirty: Mutex::new(false),
             liaison_dirty: Mutex::new(false),
             liaison_wake: Condvar::new(),
@@ -247,12 +286,17 @@ impl Runtime {
             clock_wake: Condvar::new(),
             ready: AtomicBool::new(false),
             workflow_is_new: AtomicBool::new(false),
+            workflows_told: Mutex::default(),
+            strangers_due_ns: AtomicU64::new(u64::MAX),
             has_news: AtomicBool::new(false),
             cancels: Mutex::default(),
             watches: Mutex::default(),
+            elsewhere: Mutex::default(),
             has_lost: AtomicBool::new(false),
+            is_lost_told: AtomicBool::new(false),
             hearers: hear::Hearers::default(),
             schedules: Mutex::default(),
+            crons_due: AtomicBool::new(false),
             schedules_version: AtomicU64::new(0),
             questions: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -263,14 +307,19 @@ impl Runtime {
             stays: Mutex::new(Some(epoch)),
             is_finished: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            counted: Mutex::default(),
             tells_debug: AtomicBool::new(false),
         });
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
-        let recovery = services.recovery;
+        let recovery = services.recovery && services.works;
         let timekeeper = spawn("cloaca-clock", &shared, Shared::keep_time)?;
         let liaison = spawn("cloaca-liaison", &shared, move |shared| shared.keep_touch(recovery))?;
         let looks = spawn("cloaca-looks", &shared, Shared::look_all)?;
-        Ok(Self { shared, threads: Mutex::new(vec![writer, timekeeper, liaison, looks]) })
+        let mut threads = vec![writer, timekeeper, liaison, looks];
+        if let Some(ear) = ear {
+            threads.push(spawn("cloaca-news", &shared, move |shared| shared.listen(&*ear))?);
+        }
+        Ok(Self { shared, threads: Mutex::new(threads) })
     }
 
     /// The store, for listings.
@@ -292,7 +341,11 @@ impl Runtime {
     pub fn step(&self, event: Event) {
         // Runs of a workflow wait in the store until somebody declares it.
         let is_new = match &event {
-            Event::Workflow(workflow) => lock(&self.shared.engine).workflow(&workflow.name).is_none(),
+            Event::Workflow(workflow) => {
+                let engine = lock(&self.shared.engine);
+                engine.workflow(&workflow.name).is_none_or(|known| known.version != workflow.version)
+            }
+            Event::WorkflowGone(_) => true,
             _ => false,
         };
         self.shared.step(event);
@@ -314,33 +367,58 @@ impl Runtime {
         })
     }
 
-    /// Starts runs of a workflow, one for each context, in one transaction, and returns a watch on each. One whose run key is in use
-    /// is not started: see [`Watch::stands_for`].
+    /// Starts runs of a workflow, one for each context, in one transaction, and returns a watch on each. One whose run key is in use,
+    /// or that an attempt before has started, is not started: see [`Watch::stands_for`].
     ///
     /// # Errors
     /// [`Kind::Workflow`] for an unknown workflow, [`Kind::Runner`] when closed or when too many runs are in hand.
     pub fn submit(&self, workflow: &str, wanted: Vec<Wanted>) -> Result<Vec<Arc<Watch>>> {
         let workflow = self.workflow(workflow)?;
-        if self.shared.closing.load(Ordering::Acquire) {
-            return Err(Error::new(Kind::Runner, "the runner is shut down"));
-        }
+        self.refuse_closed()?;
         if lock(&self.shared.engine).runs_unfinished() + wanted.len() > RUNS_MAX {
             let text = format!("{RUNS_MAX} runs are unfinished; wait for some to end");
             return Err(Error::new(Kind::Runner, text));
         }
+        let (requests, watches) = self.asked_for(wanted);
+        self.step(Event::Start { workflow, requests });
+        self.shared.lose_late();
+        Ok(watches)
+    }
+
+    /// The same of runs that others are to drive: kept as nobody's, and claimed by whoever declares the workflow. What its content version
+    /// is here says nothing to who claims it.
+    ///
+    /// # Errors
+    /// [`Kind::Runner`] when closed.
+    pub fn offer(&self, workflow: &str, version: &str, wanted: Vec<Wanted>) -> Result<Vec<Arc<Watch>>> {
+        self.refuse_closed()?;
+        let (requests, watches) = self.asked_for(wanted);
+        self.shared.look_for_ends_of(watches.iter().map(|watch| watch.id));
+        self.step(Event::Offer { workflow: workflow.into(), version: version.into(), requests });
+        self.shared.lose_late();
+        Ok(watches)
+    }
+
+    fn refuse_closed(&self) -> Result<()> {
+        match self.shared.closing.load(Ordering::Acquire) {
+            true => Err(self.shared.refusal()),
+            false => Ok(()),
+        }
+    }
+
+    fn asked_for(&self, wanted: Vec<Wanted>) -> (Vec<Request>, Vec<Arc<Watch>>) {
         let now = self.now().wall;
-        let request = |Wanted { context, run_key }| Request {
+        let request = |Wanted { context, run_key, parent }| Request {
             id: Uuid::now_v7(),
             context,
             run_key: run_key.map(|(key, span)| (key, now.after(span))),
+            parent,
         };
         let requests: Vec<Request> = wanted.into_iter().map(request).collect();
         let watches: Vec<Arc<Watch>> =
             requests.iter().map(|request| Watch::new(request.id, News::Sent)).collect();
         lock(&self.shared.watches).extend(watches.iter().map(|watch| (watch.id, Arc::clone(watch))));
-        self.step(Event::Start { workflow, requests });
-        self.shared.lose_late();
-        Ok(watches)
+        (requests, watches)
     }
 
     /// The program has declared what it had to declare: crons may start runs from now on.
@@ -377,16 +455,17 @@ impl Runtime {
         if is_showing { self.flushing() } else { Flush::default() }
     }
 
-    /// Asks for a run's end, whoever drives it. False if it is unknown or final. What was sent before should be kept: see
+    /// Asks for the ends of a run and of its unfinished children, whoever drives them. False if it is unknown or final. What was sent before should be kept: see
     /// [`Runtime::flushing`].
     ///
     /// # Errors
     /// A [`Fault`] of the store.
     pub fn cancel(&self, id: Uuid) -> std::result::Result<bool, Fault> {
-        let found = self.shared.store.request_cancel(self.shared.epoch, id, self.now().wall)?;
+        let asked = self.shared.store.request_cancel(self.shared.epoch, id, self.now().wall)?;
         self.step(Event::Cancel(id));
+        self.shared.cancel_children(id, &asked);
         self.wake_others();
-        Ok(found)
+        Ok(!asked.is_empty())
     }
 
     /// Tells the other runners on the store that something changed that they keep in memory.
@@ -426,11 +505,14 @@ impl Shared {
         let Effects {
             commits,
             jobs,
+            recorded,
             looks,
             ended,
             started,
             keyed,
             released,
+            told,
+            overdue,
             lost,
             rearm,
             moments,
@@ -446,7 +528,7 @@ impl Shared {
         }
         if !commits.is_empty() {
             let mut writer = lock(&self.writer);
-            let wake = writer.items.is_empty() && !writer.busy;
+            let wake = writer.items.is_empty() && !writer.busy && writer.lent == 0;
             writer.sent += commits.len() as u64;
             writer.items.extend(commits);
             if wake {
@@ -467,14 +549,11 @@ impl Shared {
         if wake < self.clock_until_ns.load(Ordering::Acquire) {
             self.wake_clock();
         }
-        if !jobs.is_empty() || !released.is_empty() {
-            let mut state = lock(&self.jobs);
-            for job in released {
-                state.running.remove(&job);
-                self.call_for_regainer(&state);
-            }
-            state.ready.extend(jobs);
-            self.call_for_workers(&mut state);
+        if !(told.is_empty() && overdue.is_empty()) {
+            self.tell_bodies(told, overdue);
+        }
+        if !(jobs.is_empty() && recorded.is_empty() && released.is_empty()) {
+            self.hand_out(jobs, recorded, released);
         }
         if !looks.is_empty() {
             self.look_soon(looks);
@@ -485,6 +564,8 @@ impl Shared {
         }
         if tells {
             self.store.wake_others(self.epoch);
+            // What is declared here under the same name may be in force now.
+            self.crons_due.store(true, Ordering::Release);
         }
         if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) {
             self.tell_watches(ended, started, keyed, lost);

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::key::Epoch;
 use crate::record::{TaskRecord, TaskStatus};
 use crate::time::Wall;
 
@@ -73,7 +74,7 @@ pub enum Maker {
     /// Whoever writes it down. What is read names its owner.
     Writer,
     /// This owner.
-    Owner(i64),
+    Owner(Epoch),
     /// That is on no record.
     Unknown,
 }

@@ -1,7 +1,9 @@
 //! What a workflow is: tasks, edges, rules and policies, with a content version. Knows no Python: a task's body is an id
 //! that the binding understands. Invariant: a `Workflow` that exists has passed every check of [`crate::graph`].
 
+use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::graph::Graph;
 use crate::policy::RetryPolicy;
@@ -17,6 +19,18 @@ pub enum OnInterrupt {
     Fail,
 }
 
+/// Where bodies run: one of a runner's places to run, by its number. What it stands for is the binding's affair, and how many attempts
+/// it runs at once the runtime's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Executor(pub u32);
+
+impl Executor {
+    /// The workers' threads, which come for their jobs and wait for them.
+    pub const THREADS: Self = Self(0);
+    /// An event loop.
+    pub const LOOP: Self = Self(1);
+}
+
 /// One task as declared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
@@ -28,13 +42,21 @@ pub struct Task {
     pub retry: RetryPolicy,
     /// What becomes of it when an attempt is cut off.
     pub on_interrupt: OnInterrupt,
+    /// An attempt that takes longer fails; none for what the runner grants.
+    pub timeout: Option<Duration>,
     /// Decides whether it runs; without one, the fate of its dependencies does.
     pub rule: Option<Rule>,
     /// Names the Python function in the binding's table.
     pub body: u64,
+    /// Where that is called.
+    pub executor: Executor,
     /// Whether `on_success` or `on_failure` is set, so that an outcome must be told to Python before it is committed.
     pub has_failure_callback: bool,
 }
+
+/// What is dropped with a workflow, once no run follows it any more and nobody is about to call a body of it. It may be dropped under any
+/// lock: it waits for nothing, and calls nobody.
+pub trait Tie: Debug + Send + Sync {}
 
 /// A checked workflow.
 #[derive(Debug, Clone)]
@@ -47,4 +69,6 @@ pub struct Workflow {
     pub tasks: Vec<Task>,
     /// The edges, checked.
     pub graph: Graph,
+    /// By this its declarer hears that nobody has it any more.
+    pub tie: Option<Arc<dyn Tie>>,
 }

@@ -2,6 +2,7 @@
 //! dropped is tried.
 
 use cloaca_core::fate::{Judge, Next, cursor_after};
+use cloaca_core::key::{RunRow, ScheduleKey};
 use cloaca_core::port::{Admitted, NewRun, Room};
 use cloaca_core::time::Wall;
 use proptest::prelude::*;
@@ -16,7 +17,7 @@ fn fire(number: usize, has_cursor: bool) -> NewRun {
         workflow: "mail".into(),
         version: "v1".into(),
         context: "{}".into(),
-        schedule: Some(1),
+        schedule: Some(ScheduleKey(1)),
         context_hash: None,
         unique_hash: false,
         run_key: None,
@@ -24,6 +25,7 @@ fn fire(number: usize, has_cursor: bool) -> NewRun {
         waits: false,
         cursor: has_cursor.then(|| number.to_string()),
         ends: None,
+        parent: None,
         created_at: Wall(0),
     }
 }
@@ -36,7 +38,7 @@ fn fates(wishes: &[Wish], room: Option<Room>) -> Vec<Admitted> {
         let fate = match judge.next(has_cursor) {
             Next::HoldBack => Admitted::HeldBack,
             Next::Try | Next::Full(_) if is_used => used,
-            Next::Try => Admitted::Started { row: number as i64 },
+            Next::Try => Admitted::Started { row: RunRow(number as i64) },
             Next::Full(room) => Admitted::Overlaps { with: room.with.expect("something fills the room") },
         };
         judge.note(&fire(number, has_cursor), &fate);

@@ -4,6 +4,7 @@ mod harness;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Effects, Engine, Event, Then};
+use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{
     Change, CronMove, Moment, Origin, Receipt, Schedule, ScheduleKind, Terms, TriggerState,
 };
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use crate::harness::{declared_mail, step};
 
-const EPOCH: i64 = 1;
+const EPOCH: Epoch = Epoch(1);
 const HOUR_US: i64 = 3_600_000_000;
 const YEAR_US: i64 = 365 * 24 * HOUR_US;
 
@@ -33,10 +34,10 @@ fn making_up(catchup_max: u64) -> Engine {
     engine
 }
 
-fn hourly(row: i64, next_at: Option<Wall>) -> Schedule {
+fn hourly(row: ScheduleKey, next_at: Option<Wall>) -> Schedule {
     Schedule {
         row,
-        id: Uuid::from_u128(row.unsigned_abs().into()),
+        id: Uuid::from_u128(row.0.unsigned_abs().into()),
         name: String::new(),
         workflow: "mail".into(),
         kind: ScheduleKind::Cron {
@@ -48,12 +49,18 @@ fn hourly(row: i64, next_at: Option<Wall>) -> Schedule {
         enabled: true,
         disabled_cause: None,
         cursor: None,
+        cursor_set: 0,
         last_at: None,
         last_fired_at: None,
         created_at: Wall(0),
         updated_at: Wall(0),
         owner: None,
         origin: Origin::Registered,
+        digest: None,
+        version: 0,
+        newest: 0,
+        in_body_since: None,
+        grid: None,
     }
 }
 
@@ -78,7 +85,10 @@ fn corrections(effects: &Effects) -> Vec<CronMove> {
 #[test]
 fn crons_go_on_once_a_clock_that_was_ahead_is_right_again() {
     let mut engine = engine();
-    let crons = Event::Crons(vec![hourly(1, Some(Wall(HOUR_US))), hourly(2, Some(Wall(HOUR_US)))]);
+    let crons = Event::Crons(vec![
+        hourly(ScheduleKey(1), Some(Wall(HOUR_US))),
+        hourly(ScheduleKey(2), Some(Wall(HOUR_US))),
+    ]);
     step(&mut engine, crons, now(0, 0));
     // For a moment the clock shows next year: what was missed until then is made up for, one run each.
     assert_eq!(moments(&step(&mut engine, Event::Clock, now(1, YEAR_US))).len(), 2);
@@ -87,14 +97,18 @@ fn crons_go_on_once_a_clock_that_was_ahead_is_right_again() {
     let kept: Vec<_> =
         corrections(&right).iter().map(|kept| (kept.row, kept.next_at, kept.last_at)).collect();
     let next = Some(Wall(2 * HOUR_US));
-    assert_eq!(kept, [(1, next, None), (2, next, None)]);
+    assert_eq!(kept, [(ScheduleKey(1), next, None), (ScheduleKey(2), next, None)]);
     assert_eq!(moments(&step(&mut engine, Event::Clock, now(2, 0))), [Wall(2 * HOUR_US); 2]);
 }
 
 #[test]
 fn a_clock_that_goes_back_says_nothing_of_crons_that_it_does_not_hold_up() {
     let mut engine = engine();
-    step(&mut engine, Event::Crons(vec![hourly(1, Some(Wall(2 * HOUR_US)))]), now(1, 1_800_000_000));
+    step(
+        &mut engine,
+        Event::Crons(vec![hourly(ScheduleKey(1), Some(Wall(2 * HOUR_US)))]),
+        now(1, 1_800_000_000),
+    );
     let back = step(&mut engine, Event::Clock, now(1, 1));
     assert!(back.logs.is_empty() && back.commits.is_empty(), "{back:?}");
     assert_eq!(moments(&step(&mut engine, Event::Clock, now(2, 0))), [Wall(2 * HOUR_US)]);
@@ -104,7 +118,7 @@ fn a_clock_that_goes_back_says_nothing_of_crons_that_it_does_not_hold_up() {
 fn a_next_time_that_a_clock_ahead_left_in_the_store_is_replaced() {
     for event in [Event::Cron, |cron| Event::Crons(vec![cron])] {
         let mut engine = engine();
-        let read = step(&mut engine, event(hourly(1, Some(Wall(YEAR_US)))), now(1, 0));
+        let read = step(&mut engine, event(hourly(ScheduleKey(1), Some(Wall(YEAR_US)))), now(1, 0));
         assert_eq!(read.logs.len(), 1);
         assert_eq!(corrections(&read)[0].next_at, Some(Wall(2 * HOUR_US)));
         assert_eq!(moments(&step(&mut engine, Event::Clock, now(2, 0))), [Wall(2 * HOUR_US)]);
@@ -115,7 +129,11 @@ fn a_next_time_that_a_clock_ahead_left_in_the_store_is_replaced() {
 fn a_cron_that_is_registered_while_the_clock_is_ahead_goes_on_too() {
     let mut engine = engine();
     step(&mut engine, Event::Clock, now(1, 0));
-    step(&mut engine, Event::Cron(hourly(1, Some(Wall(YEAR_US + 2 * HOUR_US)))), now(1, YEAR_US));
+    step(
+        &mut engine,
+        Event::Cron(hourly(ScheduleKey(1), Some(Wall(YEAR_US + 2 * HOUR_US)))),
+        now(1, YEAR_US),
+    );
     step(&mut engine, Event::Clock, now(1, 0));
     assert_eq!(moments(&step(&mut engine, Event::Clock, now(2, 0))), [Wall(2 * HOUR_US)]);
 }
@@ -123,7 +141,7 @@ fn a_cron_that_is_registered_while_the_clock_is_ahead_goes_on_too() {
 #[test]
 fn a_moment_missed_while_nobody_ran_is_not_put_off() {
     let mut engine = engine();
-    let read = step(&mut engine, Event::Crons(vec![hourly(1, Some(Wall(HOUR_US)))]), now(3, 1));
+    let read = step(&mut engine, Event::Crons(vec![hourly(ScheduleKey(1), Some(Wall(HOUR_US)))]), now(3, 1));
     assert!(read.logs.is_empty() && read.commits.is_empty(), "{read:?}");
     assert_eq!(moments(&step(&mut engine, Event::Clock, now(3, 2))), [Wall(3 * HOUR_US)]);
 }
@@ -133,21 +151,32 @@ fn alone(next_at: Wall) -> Schedule {
     let terms = Terms { overlap: Overlap::Queue, ..Terms::default() };
     let (expression, timezone) = ("0 * * * *".to_owned(), "UTC".to_owned());
     let kind = ScheduleKind::Cron { expression, timezone, next_at: Some(next_at), terms };
-    Schedule { kind, ..hourly(1, None) }
+    Schedule { kind, ..hourly(ScheduleKey(1), None) }
 }
 
 /// The moment that the engine wants to decide, and what it does with the answer.
 fn asked(effects: &mut Effects) -> (Wall, Then) {
     assert_eq!(effects.commits.len(), 1, "{effects:?}");
     match effects.commits.remove(0) {
-        (Change::TakeMoment { row: 1, moment, .. }, then) => (moment, then),
+        (Change::TakeMoment { row: ScheduleKey(1), moment, .. }, then) => (moment, then),
         other => panic!("{other:?}"),
     }
 }
 
 fn yours() -> Receipt {
-    let (cursor, last_fired_at, owner, others) = (None, None, Some(EPOCH), Vec::new());
-    let state = TriggerState { row: 1, enabled: true, cursor, last_fired_at, owner, others, grid: None };
+    let (cursor, last_fired_at, owner, unfinished) = (None, None, Some(EPOCH), Vec::new());
+    let state = TriggerState {
+        row: ScheduleKey(1),
+        enabled: true,
+        cursor,
+        cursor_set: 0,
+        last_fired_at,
+        owner,
+        unfinished,
+        grid: None,
+        is_outdated: false,
+        is_awaited: false,
+    };
     Receipt::Moment(Moment::Yours(state))
 }
 
@@ -194,7 +223,10 @@ fn a_right_that_comes_too_late_is_given_back() {
     let at = now(3, 1);
     step(&mut engine, Event::Crons(vec![alone(Wall(3 * HOUR_US))]), at);
     let (_, then) = asked(&mut step(&mut engine, Event::Clock, at));
-    step(&mut engine, Event::CronGone(1), at);
+    step(&mut engine, Event::CronGone(ScheduleKey(1)), at);
     let late = step(&mut engine, Event::Committed(then, yours()), at);
-    assert!(matches!(late.commits[..], [(Change::LeaveMoment { epoch: EPOCH, row: 1 }, _)]), "{late:?}");
+    assert!(
+        matches!(late.commits[..], [(Change::LeaveMoment { epoch: EPOCH, row: ScheduleKey(1) }, _)]),
+        "{late:?}"
+    );
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::grid;
+use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::poll::{Backoff, Finish, Plan, Poller, Ticket, Turn};
 use cloaca_core::port::TriggerState;
 use cloaca_core::time::{Mono, Now, Wall};
@@ -33,13 +34,16 @@ fn now(mono: Mono) -> Now {
 
 fn row(number: i64) -> TriggerState {
     TriggerState {
-        row: number,
+        row: ScheduleKey(number),
         enabled: true,
         cursor: None,
+        cursor_set: 0,
         last_fired_at: None,
-        owner: Some(1),
-        others: Vec::new(),
+        owner: Some(Epoch(1)),
+        unfinished: Vec::new(),
         grid: None,
+        is_outdated: false,
+        is_awaited: false,
     }
 }
 
@@ -47,8 +51,8 @@ fn row(number: i64) -> TriggerState {
 fn poller(plans: Vec<Plan>) -> Poller {
     let mut poller = Poller::default();
     for (plan, number) in plans.into_iter().zip(1..) {
-        let slot = poller.declare("t".into(), plan.into(), Mono(0));
-        poller.enable(slot, &row(number), false, now(Mono(0)));
+        let place = poller.declare("t".into(), plan.into(), Mono(0));
+        poller.enable(place, &row(number), false, now(Mono(0)));
     }
     poller
 }
@@ -76,19 +80,19 @@ fn twenty_triggers_keep_their_beat_beside_one_that_hangs_and_one_that_fails() {
     for tick in 1..=20_000 {
         let now = Mono(tick * 50_000);
         while let Turn::Poll(ticket) = poller.next(now) {
-            polls[ticket.slot as usize] += 1;
-            match ticket.slot {
-                slot if slot == hanging => {}
-                slot if slot == failing => {
+            polls[ticket.place as usize] += 1;
+            match ticket.place {
+                place if place == hanging => {}
+                place if place == failing => {
                     poller.ended(ticket, true, finish(now), now).expect("its poll counts");
-                    poller.rearm(slot, None, None, now);
+                    poller.rearm(place, None, None, now);
                 }
                 _ => skip(&mut poller, ticket, now),
             }
         }
     }
-    for (slot, &count) in polls.iter().enumerate().take(20) {
-        assert!((19..=20).contains(&count), "trigger {slot} was polled {count} times in a second");
+    for (place, &count) in polls.iter().enumerate().take(20) {
+        assert!((19..=20).contains(&count), "trigger {place} was polled {count} times in a second");
     }
     assert_eq!(polls[hanging as usize], 1, "at most one poll of a trigger is in flight");
     assert_eq!(polls[failing as usize], 1, "it backs off for a second");
@@ -115,7 +119,7 @@ fn a_poll_that_timed_out_changes_nothing_when_it_comes_back() {
     let ticket = due(&mut poller, at_ms(100));
     let turn = poller.next(at_ms(131));
     let Turn::TimedOut(overdue) = turn else { panic!("{turn:?}") };
-    assert_eq!((overdue.slot, overdue.ended.schedule), (0, 1));
+    assert_eq!((overdue.place, overdue.ended.schedule), (0, ScheduleKey(1)));
     poller.rearm(0, None, None, at_ms(131));
     assert_eq!(poller.next(at_ms(5000)), Turn::Wait, "its body is still in flight");
     assert_eq!(poller.ended(ticket, false, finish(at_ms(5000)), at_ms(5000)), None);
@@ -137,20 +141,20 @@ fn a_poll_in_time_is_not_given_up_later() {
 fn a_disabled_trigger_is_not_polled_and_its_poll_in_flight_still_counts() {
     let mut poller = poller(vec![plan(100)]);
     let ticket = due(&mut poller, at_ms(100));
-    assert!(poller.set_enabled(1, false, at_ms(110)));
+    assert!(poller.set_enabled(ScheduleKey(1), false, at_ms(110)));
     assert!(poller.ended(ticket, false, finish(at_ms(120)), at_ms(120)).is_some());
     poller.rearm(0, None, None, at_ms(121));
     assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
-    poller.set_enabled(1, true, at_ms(1010));
+    poller.set_enabled(ScheduleKey(1), true, at_ms(1010));
     assert_eq!(due(&mut poller, at_ms(1100)).due, at_ms(1100));
-    assert!(!poller.set_enabled(99, true, at_ms(1200)), "there is no such row");
+    assert!(!poller.set_enabled(ScheduleKey(99), true, at_ms(1200)), "there is no such row");
 }
 
 #[test]
 fn a_time_out_holds_while_the_trigger_is_switched_off() {
     let mut poller = poller(vec![Plan { timeout: Some(Duration::from_millis(50)), ..plan(100) }]);
     due(&mut poller, at_ms(100));
-    poller.set_enabled(1, false, at_ms(110));
+    poller.set_enabled(ScheduleKey(1), false, at_ms(110));
     assert!(matches!(poller.next(at_ms(151)), Turn::TimedOut(_)));
 }
 
@@ -170,7 +174,7 @@ fn a_trigger_declared_again_waits_for_its_older_body_and_goes_on_with_what_that_
     );
     assert_eq!(poller.next(at_ms(1100)), Turn::Wait, "its cursor is not kept yet");
     poller.rearm(0, Some("7".into()), None, at_ms(1100));
-    assert_eq!(due(&mut poller, at_ms(1200)).slot, 2);
+    assert_eq!(due(&mut poller, at_ms(1200)).place, 2);
     assert_eq!(poller.tick_state(2).cursor.as_deref(), Some("7"));
 }
 
@@ -183,7 +187,7 @@ fn a_trigger_declared_again_waits_no_longer_than_the_time_out_of_its_older_body(
     poller.enable(1, &row(1), false, now(at_ms(106)));
     assert!(matches!(poller.next(at_ms(151)), Turn::TimedOut(_)));
     poller.rearm(0, None, None, at_ms(152));
-    assert_eq!(due(&mut poller, at_ms(200)).slot, 1);
+    assert_eq!(due(&mut poller, at_ms(200)).place, 1);
 }
 
 #[test]
@@ -252,7 +256,7 @@ fn triggers_of_one_interval_are_spread_over_it() {
     let mut first = Vec::new();
     for ms in 1..=200 {
         while let Turn::Poll(ticket) = poller.next(at_ms(ms)) {
-            first.push((ticket.slot, ms));
+            first.push((ticket.place, ms));
         }
     }
     assert_eq!(first, [(0, 100), (2, 125), (1, 150), (3, 175)]);
@@ -281,10 +285,10 @@ fn a_trigger_polled_elsewhere_is_left_alone_until_it_is_given_back() {
 #[test]
 fn a_row_that_is_older_than_a_switch_does_not_undo_it_and_says_so() {
     let mut poller = poller(vec![plan(100)]);
-    assert!(poller.set_enabled(1, false, at_ms(10)));
+    assert!(poller.set_enabled(ScheduleKey(1), false, at_ms(10)));
     assert!(poller.enable(0, &row(1), false, now(at_ms(20))), "the two disagree");
     assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
-    assert!(poller.set_enabled(1, true, at_ms(1010)), "somebody looked, and the row was newer");
+    assert!(poller.set_enabled(ScheduleKey(1), true, at_ms(1010)), "somebody looked, and the row was newer");
     due(&mut poller, at_ms(1100));
     assert!(!poller.enable(0, &row(1), false, now(at_ms(1110))));
 }
@@ -342,10 +346,10 @@ fn a_poll_that_is_wanted_waits_for_the_tick_in_commit_and_for_the_trigger_to_be_
     // Also before its back-off is over.
     let ticket = due(&mut poller, at(1005));
     skip(&mut poller, ticket, at(1006));
-    poller.set_enabled(1, false, at(1007));
+    poller.set_enabled(ScheduleKey(1), false, at(1007));
     poller.poll_soon(0, at(1008));
     assert_eq!(poller.next(at(1009)), Turn::Wait);
-    poller.set_enabled(1, true, at(1010));
+    poller.set_enabled(ScheduleKey(1), true, at(1010));
     due(&mut poller, at(1011));
 }
 
@@ -380,7 +384,7 @@ fn a_poll_that_is_wanted_is_not_lost_when_the_trigger_is_declared_again() {
         if let Some(ticket) = ticket {
             skip(&mut poller, ticket, at_ms(1300));
         }
-        assert_eq!(due(&mut poller, at_ms(1310)).slot, 1);
+        assert_eq!(due(&mut poller, at_ms(1310)).place, 1);
     }
 }
 
@@ -396,9 +400,9 @@ fn a_wait_that_an_earlier_process_began_is_told_of() {
         wait: Some(wait),
     };
     poller.enable(1, &TriggerState { grid: Some(kept), ..row(2) }, false, now(at_ms(20)));
-    let standing = poller.standing(2).expect("it is declared");
+    let standing = poller.standing(ScheduleKey(2)).expect("it is declared");
     assert!(standing.backs_off && standing.goes_on && standing.due >= Some(at_ms(5000)), "{standing:?}");
-    assert!(!poller.standing(1).expect("it is declared").backs_off);
+    assert!(!poller.standing(ScheduleKey(1)).expect("it is declared").backs_off);
 }
 
 #[test]
@@ -406,9 +410,9 @@ fn a_poll_at_the_start_is_written_down_at_once() {
     let mut poller = poller(vec![Plan { polls_at_start: true, ..plan(1000) }, plan(10)]);
     let ticket = due(&mut poller, at_ms(0));
     let written = poller.skipped(ticket, "", finish(at_ms(1)), at_ms(1)).expect("it is the first");
-    assert_eq!((written.schedule, written.count), (1, 1));
+    assert_eq!((written.schedule, written.count), (ScheduleKey(1), 1));
     let ticket = due(&mut poller, at_ms(20));
-    assert_eq!((ticket.slot, poller.skipped(ticket, "", finish(at_ms(20)), at_ms(20))), (1, None));
+    assert_eq!((ticket.place, poller.skipped(ticket, "", finish(at_ms(20)), at_ms(20))), (1, None));
 }
 
 #[test]
@@ -419,4 +423,18 @@ fn a_poll_in_flight_counts_though_its_row_may_be_older_than_news() {
     poller.enable(0, &TriggerState { enabled: false, ..row(1) }, false, now(at_ms(110)));
     assert!(poller.ended(ticket, false, finish(at_ms(120)), at_ms(120)).is_some());
     assert_eq!(poller.next(at_ms(1000)), Turn::Wait, "it is off");
+}
+
+#[test]
+fn what_was_noted_of_a_place_before_it_was_taken_back_is_not_told() {
+    let mut poller = poller(vec![plan(100), plan(100)]);
+    poller.hand_on(0);
+    poller.hand_on(1);
+    poller.enable(0, &row(1), false, now(Mono(0)));
+    let ticket = due(&mut poller, at_ms(100));
+    assert_eq!(ticket.place, 0);
+    poller.hand_on(0);
+    assert_eq!(poller.take_vacated(), [(1, false)], "its body runs");
+    skip(&mut poller, ticket, at_ms(110));
+    assert_eq!(poller.take_vacated(), [(0, false)]);
 }

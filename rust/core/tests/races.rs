@@ -19,16 +19,17 @@ use cloaca_core::admit::Overlap;
 use cloaca_core::context::Bounds;
 use cloaca_core::engine::{Declared, Event, Job, Level, Settings};
 use cloaca_core::graph::Graph;
+use cloaca_core::key::Epoch;
 use cloaca_core::policy::RetryPolicy;
 use cloaca_core::poll::{Backoff, Plan};
 use cloaca_core::port::{Failure, RunStatus, TriggerRow};
-use cloaca_core::run::Ended;
+use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::{
-    Answer, AskedFire, Beginning, Clock, Kept, Order, Own, PollTurn, Runtime, Services, Waited, Wanted,
-    Watch, Work,
+    Answer, AskedFire, Carrier, Clock, Fetched, Kept, Order, Own, PollTurn, Report, Runtime, Services, Taken,
+    Waited, Waker, Wanted, Watch, Work,
 };
 use cloaca_core::time::Wall;
-use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
+use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::sync::{Condvar, Mutex};
@@ -99,15 +100,15 @@ struct Crew {
     work: Arc<Body>,
     poll: Arc<dyn Fn(u32) -> Answer + Send + Sync>,
     bodies: Arc<Bodies>,
-    slots: usize,
+    permits: usize,
     /// Whether it is a fault if the runtime logs one.
     is_sound: bool,
 }
 
 impl Crew {
-    fn new(slots: usize, work: fn(&Runtime, &Work)) -> Self {
+    fn new(permits: usize, work: fn(&Runtime, &Work)) -> Self {
         let poll = Arc::new(|_| panic!("nothing is polled here"));
-        Self { work: Arc::new(work), poll, bodies: Arc::default(), slots, is_sound: true }
+        Self { work: Arc::new(work), poll, bodies: Arc::default(), permits, is_sound: true }
     }
 
     fn work(&self, runtime: &Runtime) {
@@ -118,7 +119,7 @@ impl Crew {
             {
                 let mut inside = self.bodies.inside.lock().unwrap();
                 *inside += 1;
-                assert!(*inside <= self.slots, "{inside} attempts run at once");
+                assert!(*inside <= self.permits, "{inside} attempts run at once");
                 assert!(self.bodies.begun.lock().unwrap().insert(work.job), "{:?} was taken twice", work.job);
             }
             yield_now();
@@ -133,7 +134,7 @@ impl Crew {
         loop {
             match runtime.poll_turn(seat) {
                 PollTurn::Poll(ticket, began) => {
-                    let answer = (self.poll)(ticket.slot);
+                    let answer = (self.poll)(ticket.place);
                     runtime.poll_ended(ticket, began, answer);
                 }
                 PollTurn::Wait => runtime.poll_wait(seat),
@@ -148,7 +149,7 @@ impl Crew {
             let (crew, of) = (self.clone(), Arc::clone(runtime));
             match runtime.next_order(None).expect("it waits for one") {
                 Order::Log(note) if self.is_sound && note.level() == Level::Error => panic!("{note}"),
-                Order::Log(..) | Order::PollFailed(..) => {}
+                Order::Log(..) | Order::PollFailed(..) | Order::StopPoll { .. } | Order::Tell(..) => {}
                 Order::SpawnWorker => threads.push(spawn(move || crew.work(&of))),
                 Order::SpawnPoller => threads.push(spawn(move || crew.poll(&of))),
                 Order::Close => break,
@@ -170,11 +171,7 @@ fn take(runtime: &Runtime, patience: Duration) -> Option<Work> {
             continue;
         };
         was_woken = false;
-        let mut beginning = runtime.begin(job);
-        if beginning == Beginning::Recording {
-            beginning = runtime.begin_recorded(job);
-        }
-        if let Beginning::Begun(work) = beginning {
+        if let Some(work) = runtime.begin(job) {
             return Some(work);
         }
     }
@@ -188,18 +185,18 @@ fn succeed(runtime: &Runtime, work: &Work) {
     runtime.attempt_ended(work.job, Ended::Success("{}".into()), false);
 }
 
-/// A body of `a` gives its slot back until one of `b` of the same run has run.
+/// A body of `a` gives its place back until one of `b` of the same run has run.
 fn waiting() -> impl Fn(&Runtime, &Work) + Send + Sync {
     let (done, wake) = (Mutex::new(HashSet::new()), Condvar::new());
     move |runtime, work| {
         if &*work.task == "a" {
-            runtime.yield_slot(work.job);
+            runtime.yield_permit(work.job);
             let mut guard = done.lock().unwrap();
             while !guard.contains(&work.job.run) {
                 guard = wake.wait(guard).unwrap();
             }
             drop(guard);
-            while !runtime.regain_slot(work.job, HOUR) {}
+            while !runtime.regain_permit(work.job, HOUR) {}
         } else {
             done.lock().unwrap().insert(work.job.run);
             wake.notify_all();
@@ -214,19 +211,24 @@ fn task(id: &str, after: &[&str]) -> Task {
         dependencies: after.iter().map(|&id| id.into()).collect(),
         retry: RetryPolicy { attempts_max: 1, ..RetryPolicy::default() },
         on_interrupt: OnInterrupt::Retry,
+        timeout: None,
         rule: None,
         body: 1,
+        executor: Executor::THREADS,
         has_failure_callback: false,
     }
 }
 
 /// Three tasks, two of them at once.
 fn workflow() -> Event {
-    let tasks = vec![task("a", &[]), task("b", &[]), task("c", &["a", "b"])];
+    workflow_of(vec![task("a", &[]), task("b", &[]), task("c", &["a", "b"])])
+}
+
+fn workflow_of(tasks: Vec<Task>) -> Event {
     let ids: Vec<Arc<str>> = tasks.iter().map(|task| Arc::clone(&task.id)).collect();
     let edges: Vec<Vec<Arc<str>>> = tasks.iter().map(|task| task.dependencies.clone()).collect();
     let graph = Graph::check("mail", &ids, &edges).expect("it has no cycle");
-    Event::Workflow(Arc::new(Workflow { name: "mail".into(), version: "1".into(), tasks, graph }))
+    Event::Workflow(Arc::new(Workflow { name: "mail".into(), version: "1".into(), tasks, graph, tie: None }))
 }
 
 impl House {
@@ -241,6 +243,7 @@ impl House {
     fn at(store: Arc<MemoryStore>, crew: Crew, clock: Clock) -> Self {
         let settings = Settings {
             task_timeout: HOUR,
+            timeout_grace: HOUR,
             workflow_timeout: HOUR,
             interruptions_max: 20,
             crons_enabled: false,
@@ -248,9 +251,11 @@ impl House {
             contexts: Bounds::default(),
         };
         let services = Services {
-            slots_max: crew.slots,
+            permits: vec![crew.permits, 1],
+            overdue_max: usize::MAX,
             pollers_max: 4,
             recovery: true,
+            works: true,
             kept: Kept { runs: None, ticks: HOUR * 24, ticks_max: 1000 },
             resolution: Duration::from_millis(1),
         };
@@ -288,7 +293,7 @@ fn submit(runtime: &Runtime) -> Arc<Watch> {
 }
 
 fn wanted() -> Wanted {
-    Wanted { context: "{}".into(), run_key: None }
+    Wanted { context: "{}".into(), run_key: None, parent: None }
 }
 
 fn completes(watch: &Watch) {
@@ -296,7 +301,7 @@ fn completes(watch: &Watch) {
     assert_eq!(end.status, RunStatus::Completed);
 }
 
-/// Two threads start runs while workers come and go: every run ends, no attempt is taken twice, and no slot is given out twice.
+/// Two threads start runs while workers come and go: every run ends, no attempt is taken twice, and no place is given out twice.
 fn work_with(crew: Crew) {
     let bodies = Arc::clone(&crew.bodies);
     let house = House::open(crew);
@@ -309,18 +314,153 @@ fn work_with(crew: Crew) {
 }
 
 #[test]
-fn every_run_ends_with_one_slot() {
+fn every_run_ends_with_one_permit() {
     play(|| work_with(Crew::new(1, succeed)));
 }
 
 #[test]
-fn every_run_ends_with_two_slots() {
+fn every_run_ends_with_two_permits() {
     play(|| work_with(Crew::new(2, succeed)));
 }
 
 #[test]
-fn an_attempt_that_gives_its_slot_back_gets_one_again() {
+fn an_attempt_that_gives_its_permit_back_gets_one_again() {
     play(|| work_with(Crew { work: Arc::new(waiting()), ..Crew::new(1, succeed) }));
+}
+
+/// What an executor beside the workers is called by.
+#[derive(Default)]
+struct Bell {
+    is_rung: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Waker for Bell {
+    fn wake(&self) {
+        *self.is_rung.lock().unwrap() = true;
+        self.wake.notify_one();
+    }
+}
+
+/// Takes what there is for an executor, with one permit, whenever it is called.
+fn pump(runtime: &Runtime, bell: &Bell, bodies: &Bodies) {
+    while !runtime.wait_closing(Duration::ZERO) {
+        let mut is_rung = bell.is_rung.lock().unwrap();
+        while !*is_rung {
+            is_rung = bell.wake.wait(is_rung).unwrap();
+        }
+        *is_rung = false;
+        drop(is_rung);
+        let Taken { begun, stopped, .. } = runtime.take_jobs(Executor::LOOP, 8);
+        assert!(begun.len() <= 1, "{} attempts have one permit", begun.len());
+        assert!(stopped.is_empty(), "nobody wants one stopped");
+        for work in begun {
+            assert!(bodies.begun.lock().unwrap().insert(work.job), "{:?} was taken twice", work.job);
+            yield_now();
+            succeed(runtime, &work);
+        }
+    }
+}
+
+#[test]
+fn an_executor_is_called_for_whatever_it_can_begin() {
+    play(|| {
+        let crew = Crew::new(1, succeed);
+        let bodies = Arc::clone(&crew.bodies);
+        let house = House::open(crew);
+        let executor = Executor::LOOP;
+        // The last one begins once that is on record.
+        let last = Task { executor, on_interrupt: OnInterrupt::Fail, ..task("c", &["a", "b"]) };
+        house.runtime.step(workflow_of(vec![task("a", &[]), Task { executor, ..task("b", &[]) }, last]));
+        let bell = Arc::new(Bell::default());
+        let (runtime, rung, seen) = (Arc::clone(&house.runtime), Arc::clone(&bell), Arc::clone(&bodies));
+        let pump = spawn(move || pump(&runtime, &rung, &seen));
+        let runtime = Arc::clone(&house.runtime);
+        let other = spawn(move || completes(&submit(&runtime)));
+        house.runtime.set_waker(executor, bell);
+        completes(&house.submit());
+        join(other);
+        assert_eq!(bodies.begun.lock().unwrap().len(), 6);
+        house.close();
+        join(pump);
+    });
+}
+
+/// An event loop with one permit: fetches when it is woken, calls bodies, and reports their ends, some of which it wants to be ruled.
+fn turn(carrier: &Carrier, bell: &Bell, bodies: &Bodies) {
+    let mut is_closing = false;
+    while !is_closing {
+        let mut is_rung = bell.is_rung.lock().unwrap();
+        while !*is_rung {
+            is_rung = bell.wake.wait(is_rung).unwrap();
+        }
+        *is_rung = false;
+        drop(is_rung);
+        loop {
+            let (found, has_more) = carrier.fetch(1);
+            for item in found {
+                match item {
+                    Fetched::Begun(work, _) => {
+                        assert!(
+                            bodies.begun.lock().unwrap().insert(work.job),
+                            "{:?} was taken twice",
+                            work.job
+                        );
+                        let (job, asks) = (work.job, &*work.task == "a");
+                        let ended = Ended::Success("{}".into());
+                        let report = Report::Ended { job, ended, has_callback: asks, asks };
+                        assert_eq!(carrier.report(report), None, "it is carried while the runner lives");
+                    }
+                    Fetched::Ruled(job, ruling) => {
+                        assert_eq!(ruling, Ruling::Final);
+                        assert_eq!(carrier.report(Report::Settled(job)), None);
+                    }
+                    Fetched::Closing => is_closing = true,
+                    other => panic!("{other:?}"),
+                }
+            }
+            if !has_more {
+                break;
+            }
+        }
+    }
+}
+
+struct Ring(Arc<Bell>);
+
+impl Waker for Ring {
+    fn wake(&self) {
+        self.0.wake();
+    }
+}
+
+#[test]
+fn an_event_loop_gets_what_it_can_begin_and_waits_for_nobody() {
+    play(|| {
+        let crew = Crew::new(1, succeed);
+        let bodies = Arc::clone(&crew.bodies);
+        let house = House::open(crew);
+        let executor = Executor::LOOP;
+        let on_loop = |id: &str, after: &[&str]| Task { executor, ..task(id, after) };
+        house.runtime.step(workflow_of(vec![on_loop("a", &[]), task("b", &[]), on_loop("c", &["a", "b"])]));
+        let bell = Arc::new(Bell::default());
+        let carrier = Arc::new(Carrier::new(executor, Box::new(Ring(Arc::clone(&bell)))));
+        let (runtime, carried) = (Arc::clone(&house.runtime), Arc::clone(&carrier));
+        let carries = spawn(move || runtime.carry(&carried));
+        let (fed, seen) = (Arc::clone(&carrier), Arc::clone(&bodies));
+        let turns = spawn(move || turn(&fed, &bell, &seen));
+        let runtime = Arc::clone(&house.runtime);
+        let other = spawn(move || completes(&submit(&runtime)));
+        completes(&house.submit());
+        join(other);
+        assert_eq!(bodies.begun.lock().unwrap().len(), 6);
+        house.close();
+        join(turns);
+        join(carries);
+        let late =
+            Report::Settled(Job { run: Uuid::nil(), task: 0, attempt: 1, life: 0, callback_only: false });
+        assert!(carrier.report(late).is_some(), "nobody carries it any more");
+    });
 }
 
 #[test]
@@ -461,16 +601,16 @@ fn alone(store: &Arc<MemoryStore>) -> impl Fn(&Runtime, &Work) + Send + Sync + u
         assert!(inside.lock().unwrap().insert(place), "a second body of {place:?} runs beside the first");
         let is_away = thread_rng().gen_bool(0.5);
         if is_away {
-            runtime.yield_slot(work.job);
+            runtime.yield_permit(work.job);
         }
         for _ in 0..4 {
             yield_now();
             let state = store.state();
             let owner = state.run(work.job.run).expect("it is kept").owner;
-            assert!(state.is_living(owner), "its run was given up while its body is out");
+            assert!(state.is_living(Epoch(owner.0)), "its run was given up while its body is out");
         }
         if is_away {
-            while !runtime.regain_slot(work.job, HOUR) {}
+            while !runtime.regain_permit(work.job, HOUR) {}
         }
         inside.lock().unwrap().remove(&place);
         succeed(runtime, work);
@@ -543,6 +683,7 @@ fn declare(house: &House, name: &str, interval: Duration) -> u32 {
         workflow: "mail".into(),
         interval_us: interval.as_micros() as i64,
         allow_concurrent: false,
+        digest: 1,
         origin_at: Wall(0),
     };
     let places = house.runtime.reserve(&[row.name.to_string()]);
@@ -560,13 +701,13 @@ fn a_trigger_is_polled_again_and_again_and_never_twice_at_once() {
         let polls = Arc::new(Unmodelled::new([0, 0]));
         let inside: Unmodelled<HashSet<u32>> = Unmodelled::default();
         let counted = Arc::clone(&polls);
-        let poll = move |slot: u32| {
-            assert!(inside.lock().unwrap().insert(slot), "trigger {slot} is polled twice at once");
+        let poll = move |place: u32| {
+            assert!(inside.lock().unwrap().insert(place), "trigger {place} is polled twice at once");
             yield_now();
-            inside.lock().unwrap().remove(&slot);
-            let number = &mut counted.lock().unwrap()[slot as usize];
+            inside.lock().unwrap().remove(&place);
+            let number = &mut counted.lock().unwrap()[place as usize];
             *number += 1;
-            let context = format!("{{\"slot\": {slot}, \"number\": {number}}}");
+            let context = format!("{{\"place\": {place}, \"number\": {number}}}");
             Answer {
                 fires: vec![AskedFire {
                     context: context.into(),
@@ -594,13 +735,13 @@ fn a_clock_that_is_moved_far_stops_at_every_poll() {
     play(|| {
         let polls = Arc::new(Unmodelled::new([0, 0]));
         let counted = Arc::clone(&polls);
-        let poll = move |slot: u32| {
+        let poll = move |place: u32| {
             yield_now();
-            counted.lock().unwrap()[slot as usize] += 1;
+            counted.lock().unwrap()[place as usize] += 1;
             let fire = AskedFire { context: "{}".into(), run_key: None, cursor: None, dedup_key: None };
             // One keeps each tick, the other now and then starts a run.
-            let fires = if slot == 0 { Vec::new() } else { vec![fire] };
-            Answer { fires, cursor: (slot == 0).then(|| "1".to_owned()), ..nothing() }
+            let fires = if place == 0 { Vec::new() } else { vec![fire] };
+            Answer { fires, cursor: (place == 0).then(|| "1".to_owned()), ..nothing() }
         };
         let house = House::open(Crew { poll: Arc::new(poll), ..Crew::new(1, succeed) });
         let began = house.runtime.now();
@@ -629,12 +770,12 @@ fn a_body_that_hangs_holds_up_no_other_trigger() {
         // Until the other trigger was polled, and the model has seen it.
         let polled = Arc::new((Mutex::new([false, false]), Condvar::new()));
         let of = Arc::clone(&polled);
-        let poll = move |slot: u32| {
+        let poll = move |place: u32| {
             let (polled, wake) = &*of;
             let mut guard = polled.lock().unwrap();
-            guard[slot as usize] = true;
+            guard[place as usize] = true;
             wake.notify_all();
-            while slot == 0 && !guard[1] {
+            while place == 0 && !guard[1] {
                 guard = wake.wait(guard).unwrap();
             }
             nothing()

@@ -7,7 +7,7 @@ use std::thread;
 use cloaca_core::context::{Bounds, LIGHT_BYTES_MAX, Relay, hash_json, hash_text, join, parse};
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::RetryPolicy;
-use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
+use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 use serde_json::{Value, json};
 
 /// A workflow of these tasks with their dependencies.
@@ -21,11 +21,13 @@ fn workflow(tasks: &[(String, Vec<String>)]) -> Arc<Workflow> {
         dependencies,
         retry: RetryPolicy::default(),
         on_interrupt: OnInterrupt::Retry,
+        timeout: None,
         rule: None,
         body: 0,
+        executor: Executor::THREADS,
         has_failure_callback: false,
     });
-    Arc::new(Workflow { name: "w".into(), version: "1".into(), tasks: tasks.collect(), graph })
+    Arc::new(Workflow { name: "w".into(), version: "1".into(), tasks: tasks.collect(), graph, tie: None })
 }
 
 fn diamond() -> Arc<Workflow> {

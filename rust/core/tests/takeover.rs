@@ -5,14 +5,17 @@ mod harness;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Declared, Effects, Engine, Event, Fire, Polled, Then};
-use cloaca_core::port::{Admitted, Change, Receipt, TickChange, TriggerRow, TriggerState, Unfinished};
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::port::{
+    Admitted, Change, Receipt, RunStatus, TickChange, TriggerRow, TriggerState, Unfinished,
+};
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
 use crate::harness::declared_mail;
 
-const MINE: i64 = 2;
-const DEAD: i64 = 1;
+const MINE: Epoch = Epoch(2);
+const DEAD: Epoch = Epoch(1);
 const NOW: Now = Now { mono: Mono(0), wall: Wall(0) };
 
 fn engine() -> Engine {
@@ -33,20 +36,24 @@ fn declaration_with(overlap: Overlap) -> Event {
         workflow: "mail".into(),
         interval_us: 1000,
         allow_concurrent: false,
+        digest: 1,
         origin_at: Wall(0),
     };
     Event::Triggers(vec![(0, Declared { row, overlap })])
 }
 
-fn held_by(owner: i64) -> Receipt {
+fn held_by(owner: Epoch) -> Receipt {
     Receipt::Declared(TriggerState {
-        row: 7,
+        row: ScheduleKey(7),
         enabled: true,
         cursor: None,
+        cursor_set: 0,
         last_fired_at: None,
         owner: Some(owner),
-        others: Vec::new(),
+        unfinished: Vec::new(),
         grid: None,
+        is_outdated: false,
+        is_awaited: false,
     })
 }
 
@@ -62,7 +69,7 @@ fn beside_theirs(overlap: Overlap) -> Engine {
     let Receipt::Declared(state) = held_by(MINE) else { unreachable!("it says so") };
     step(
         &mut engine,
-        Event::Committed(then, Receipt::Declared(TriggerState { others: vec![THEIRS], ..state })),
+        Event::Committed(then, Receipt::Declared(TriggerState { unfinished: vec![THEIRS], ..state })),
     );
     engine
 }
@@ -71,9 +78,10 @@ fn beside_theirs(overlap: Overlap) -> Engine {
 fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
     let fire = Fire { context: "{}".into(), hash: [item; 16], run_key: None, cursor: None };
     let polled = Polled {
-        slot: 0,
-        schedule: 7,
+        place: 0,
+        schedule: ScheduleKey(7),
         at: Wall(0),
+        cursor_set: 0,
         ends: 0,
         duration_us: 1,
         fires: vec![fire],
@@ -88,7 +96,7 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
     (tick, then)
 }
 
-fn kept(engine: &mut Engine, then: Then, row: i64) -> Effects {
+fn kept(engine: &mut Engine, then: Then, row: RunRow) -> Effects {
     step(
         engine,
         Event::Committed(then, Receipt::Tick { fates: vec![Admitted::Started { row }], cursor: None }),
@@ -129,6 +137,25 @@ fn a_trigger_of_a_living_owner_is_left_to_it() {
 }
 
 #[test]
+fn what_was_to_be_let_go_of_before_it_was_known_to_be_anothers_is_polled_once_it_is_ours() {
+    let mut engine = engine();
+    step(&mut engine, Event::Vacancy);
+    let then = asked(&mut step(&mut engine, declaration()));
+    // Somebody declares a newer version, and the answer is still on its way.
+    let gives_way = step(&mut engine, Event::Outdated(vec!["inbox".into()]));
+    assert!(gives_way.rearm[0].gives_way);
+    step(&mut engine, Event::Committed(then, held_by(DEAD)));
+    assert!(
+        step(&mut engine, Event::Vacated(vec![(0, false)])).commits.is_empty(),
+        "there is nothing to let go of"
+    );
+    let again = asked(&mut step(&mut engine, Event::Vacancy));
+    let effects = step(&mut engine, Event::Committed(again, held_by(MINE)));
+    let armed: Vec<bool> = effects.rearm.iter().map(|rearm| rearm.elsewhere).collect();
+    assert_eq!((armed, engine.has_parked()), (vec![false], false));
+}
+
+#[test]
 fn a_fire_is_dropped_while_another_owner_drives_a_run_of_its_trigger() {
     let mut engine = beside_theirs(Overlap::Skip);
     let (tick, then) = fired(&mut engine, 1);
@@ -143,7 +170,7 @@ fn a_fire_is_dropped_while_another_owner_drives_a_run_of_its_trigger() {
 fn a_fire_waits_for_the_run_that_another_owner_drives() {
     let mut engine = beside_theirs(Overlap::Queue);
     let (tick, then) = fired(&mut engine, 1);
-    assert!(tick.fires[0].waits && !has_begun(&kept(&mut engine, then, 1)));
+    assert!(tick.fires[0].waits && !has_begun(&kept(&mut engine, then, RunRow(1))));
     assert_eq!(engine.others_after(Uuid::nil(), 10), [THEIRS]);
     assert!(has_begun(&step(&mut engine, Event::OthersEnded(vec![THEIRS]))));
     assert!(engine.others_after(Uuid::nil(), 10).is_empty());
@@ -153,15 +180,15 @@ fn a_fire_waits_for_the_run_that_another_owner_drives() {
 fn a_fire_that_cancels_asks_the_owner_of_the_run_before_it() {
     let mut engine = beside_theirs(Overlap::CancelRunning);
     let then = fired(&mut engine, 1).1;
-    let effects = kept(&mut engine, then, 1);
+    let effects = kept(&mut engine, then, RunRow(1));
     assert_eq!((effects.cancels.as_slice(), has_begun(&effects)), ([THEIRS].as_slice(), false));
     assert!(has_begun(&step(&mut engine, Event::OthersEnded(vec![THEIRS]))));
 }
 
 /// A run of a line that this owner took over.
-fn claimed(number: u128, schedule: i64, behind: Vec<Uuid>) -> Unfinished {
+fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished {
     Unfinished {
-        row: number as i64,
+        row: RunRow(number as i64),
         id: Uuid::from_u128(number),
         workflow: "mail".to_owned(),
         version: "1".to_owned(),
@@ -187,15 +214,39 @@ fn a_run_that_was_claimed_before_the_line_was_told_keeps_its_place() {
     let Receipt::Declared(state) = held_by(MINE) else { unreachable!("it says so") };
     // The store has handed over the first of the line; of that the engine hears later than of the line.
     let others = vec![Uuid::from_u128(1), Uuid::from_u128(2)];
-    step(&mut engine, Event::Committed(then, Receipt::Declared(TriggerState { others, ..state })));
-    assert!(!has_begun(&step(&mut engine, Event::Claimed(vec![claimed(2, 7, vec![])]))), "it is the second");
-    assert!(has_begun(&step(&mut engine, Event::Claimed(vec![claimed(1, 7, vec![])]))));
+    step(
+        &mut engine,
+        Event::Committed(then, Receipt::Declared(TriggerState { unfinished: others, ..state })),
+    );
+    assert!(
+        !has_begun(&step(&mut engine, Event::Claimed(vec![claimed(2, ScheduleKey(7), vec![])]))),
+        "it is the second"
+    );
+    assert!(has_begun(&step(&mut engine, Event::Claimed(vec![claimed(1, ScheduleKey(7), vec![])]))));
+}
+
+#[test]
+fn a_claimed_run_that_was_cancelled_meanwhile_ends_at_once() {
+    let mut engine = engine();
+    step(&mut engine, declared_mail());
+    step(&mut engine, Event::Vacancy);
+    let cancelled = Unfinished { cancelled: true, ..claimed(1, ScheduleKey(7), vec![]) };
+    let effects = step(&mut engine, Event::Claimed(vec![cancelled]));
+    let ends: Vec<RunStatus> = effects
+        .commits
+        .iter()
+        .filter_map(|(change, _)| match change {
+            Change::Run(change) => change.end.as_ref().map(|end| end.status),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends, [RunStatus::Cancelled]);
 }
 
 #[test]
 fn a_claimed_run_waits_for_earlier_ones_that_others_drive() {
     let mut engine = beside_theirs(Overlap::Queue);
-    let claimed = |number, behind| claimed(number, 8, behind);
+    let claimed = |number, behind| claimed(number, ScheduleKey(8), behind);
     let earlier = Uuid::from_u128(1);
     assert!(!has_begun(&step(&mut engine, Event::Claimed(vec![claimed(2, vec![earlier])]))));
     // Their owner has died, too.
@@ -212,7 +263,7 @@ fn runs_of_others_are_looked_at_in_turn() {
     let more = vec![THEIRS, Uuid::from_u128(6), Uuid::from_u128(7)];
     step(
         &mut engine,
-        Event::Committed(then, Receipt::Declared(TriggerState { others: more.clone(), ..state })),
+        Event::Committed(then, Receipt::Declared(TriggerState { unfinished: more.clone(), ..state })),
     );
     assert_eq!(engine.others_after(Uuid::nil(), 2), more[..2]);
     assert_eq!(engine.others_after(more[1], 2), [more[2], more[0]]);

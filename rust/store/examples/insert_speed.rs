@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{
     Admitted, Change, NewRun, Receipt, RunChange, RunEnd, RunStatus, Store, TaskRecord, TaskStatus,
 };
@@ -24,7 +25,7 @@ fn main() {
     println!("{url}: {:.0} runs a second, {GROUP} changes to a commit", RUNS as f64 / seconds);
 }
 
-fn start(store: &dyn Store, epoch: i64, group: u64) -> Vec<i64> {
+fn start(store: &dyn Store, epoch: Epoch, group: u64) -> Vec<RunRow> {
     let changes: Vec<Change> = (group * GROUP..(group + 1) * GROUP)
         .map(|number| Change::Start { epoch, runs: vec![new_run(number)], cron: None })
         .collect();
@@ -32,7 +33,7 @@ fn start(store: &dyn Store, epoch: i64, group: u64) -> Vec<i64> {
     receipts.into_iter().map(row_of).collect()
 }
 
-fn row_of(receipt: Receipt) -> i64 {
+fn row_of(receipt: Receipt) -> RunRow {
     match receipt {
         Receipt::Start(admitted) => match admitted[..] {
             [Admitted::Started { row }] => row,
@@ -42,7 +43,7 @@ fn row_of(receipt: Receipt) -> i64 {
     }
 }
 
-fn finish(store: &dyn Store, epoch: i64, rows: &[i64]) {
+fn finish(store: &dyn Store, epoch: Epoch, rows: &[RunRow]) {
     let changes: Vec<Change> = rows.iter().map(|&run| Change::Run(finished(run, epoch))).collect();
     store.commit(&changes).expect("commits");
 }
@@ -63,11 +64,12 @@ fn new_run(number: u64) -> NewRun {
         waits: false,
         cursor: None,
         ends: None,
+        parent: None,
         created_at: Wall(1),
     }
 }
 
-fn finished(run: i64, epoch: i64) -> RunChange {
+fn finished(run: RunRow, epoch: Epoch) -> RunChange {
     let context = "{\"path\":\"in/file.csv\",\"size\":12345,\"rows\":99}";
     let task = TaskRecord {
         name: "load".into(),

@@ -19,6 +19,8 @@ use cloaca_core::port::Store;
 use crate::sqlite::SqliteStore;
 use crate::url::Target;
 
+pub use crate::sqlite::Reader;
+
 /// A store that is ready for use.
 pub struct Opened {
     /// The store.
@@ -95,5 +97,60 @@ pub fn open(url: impl AsRef<OsStr>, durability: Option<&str>) -> Result<Opened, 
             let (store, path) = SqliteStore::in_file(&path, location.durability).map_err(OpenError::Store)?;
             Ok(Opened { store: Arc::new(store), path: Some(path) })
         }
+    }
+}
+
+/// Opens the store that `url` names for reading alone, beside those who serve it: nothing is made, and nobody joins.
+///
+/// # Errors
+/// [`OpenError::Url`] if the URL or an option is malformed, [`OpenError::Store`] if there is no such store, or none of this
+/// program's version.
+///
+/// ```
+/// let Err(refused) = cloaca_store::read(":memory:") else { panic!("nobody else reads memory") };
+/// assert!(refused.to_string().contains("name a file"));
+/// ```
+pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
+    match url::parse(url.as_ref(), None)?.target {
+        Target::Memory => {
+            let text = "':memory:' is a store that only its own runner can read; name a file";
+            Err(OpenError::Url(text.to_owned()))
+        }
+        Target::File(path) => Reader::in_file(&path).map_err(OpenError::Store),
+    }
+}
+
+/// The file that `url` names, which need not be there; none for memory.
+///
+/// # Errors
+/// [`OpenError::Url`] if the URL is malformed.
+///
+/// ```
+/// let path = cloaca_store::path_of("sqlite://runs.db").expect("it is a URL");
+/// assert_eq!(path, Some("runs.db".into()));
+/// ```
+pub fn path_of(url: impl AsRef<OsStr>) -> Result<Option<PathBuf>, OpenError> {
+    Ok(match url::parse(url.as_ref(), None)?.target {
+        Target::Memory => None,
+        Target::File(path) => Some(path),
+    })
+}
+
+/// Which schema version the store has that `url` names, and the SQL by which opening it would bring it to this program's, step by step.
+/// Nothing is changed.
+///
+/// # Errors
+/// As [`read`], but that an older version is none.
+///
+/// ```
+/// let Err(refused) = cloaca_store::schema_of("none.db") else { panic!("there is no such file") };
+/// assert!(refused.to_string().contains("there is no database"));
+/// ```
+pub fn schema_of(url: impl AsRef<OsStr>) -> Result<(usize, Vec<&'static str>), OpenError> {
+    match path_of(url)? {
+        None => {
+            Err(OpenError::Url("':memory:' is a store that begins anew each time; name a file".to_owned()))
+        }
+        Some(path) => sqlite::schema_of(&path).map_err(OpenError::Store),
     }
 }

@@ -2,25 +2,32 @@
 //! stands in the files below. Invariant: a method that fails leaves no transaction open and nothing written.
 
 mod asked;
+mod audit;
 mod batch;
 mod byte_lock;
 #[cfg(target_os = "linux")]
 pub mod descriptors;
+#[cfg(target_os = "linux")]
+mod ear;
 mod export;
 mod fault;
 mod gate;
 mod held_file;
 mod history;
 mod lock;
+mod look;
 mod mount;
 mod open;
 mod owner;
 mod prune;
 mod query;
+mod reader;
+mod redacted;
 mod run;
 mod schedule;
 mod schema;
 mod shield;
+mod sign;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -28,10 +35,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight, NewCron, Old, Page, Place, Receipt,
-    RunFilter, RunRow, Schedule, ScheduleFilter, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord,
-    Unfinished,
+    Backlog, Cell, Change, CronStats, Ear, Fault, Forgotten, Found, Halt, InFlight, ListedRun, NewCron, Old,
+    OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter, Siblings, Sign,
+    Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
 };
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
@@ -44,6 +52,13 @@ use crate::sqlite::shield::Shield;
 use crate::url::Durability;
 
 pub use gate::{close as close_gate, open as open_gate};
+pub use reader::Reader;
+
+/// Which schema version the file at `path` has, and what would bring it to this program's.
+pub fn schema_of(path: &Path) -> Result<(usize, Vec<&'static str>), String> {
+    let _entered = gate::enter();
+    open::schema_of(path)
+}
 
 /// What this process holds belongs to its parent.
 pub fn forked() {
@@ -60,10 +75,10 @@ pub struct SqliteStore {
     /// The file's path.
     path: PathBuf,
     /// Declared before the writer, so that the writer closes last and folds the write-ahead log into the file.
-    reader: Option<Slot>,
+    reader: Option<Connected>,
     /// Likewise; none in memory, where there is one connection.
     asked: Option<Asked>,
-    writer: Slot,
+    writer: Connected,
     locks: Locks,
     /// Device and inode of the open file, where there are such.
     identity: Option<(u64, u64)>,
@@ -76,7 +91,7 @@ pub struct SqliteStore {
 }
 
 /// A connection until the store is closed.
-type Slot = Mutex<Option<Connection>>;
+type Connected = Mutex<Option<Connection>>;
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
@@ -156,7 +171,7 @@ impl SqliteStore {
         if is_there && is_linked {
             return Ok(());
         }
-        let rescue = open::beside(&self.path, "-rescue");
+        let rescue = open::rescue_of(&self.path);
         let kept = match export::run(writer, &rescue) {
             Ok(()) => format!("what this process still sees of it is in '{}'", rescue.display()),
             Err(failure) => format!("it could not be saved: {}", failure.into_text(&self.name)),
@@ -208,7 +223,7 @@ impl SqliteStore {
 const MEMORY_PAUSE: Duration = Duration::from_millis(1);
 
 /// A thread that panicked with the lock left no transaction behind: its guard rolled back as it unwound.
-fn lock(connection: &Slot) -> MutexGuard<'_, Option<Connection>> {
+fn lock(connection: &Connected) -> MutexGuard<'_, Option<Connection>> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -246,23 +261,31 @@ impl Drop for Undoes<'_> {
 }
 
 impl Store for SqliteStore {
-    fn join(&self, at: Wall) -> Stored<i64> {
+    fn join(&self, at: Wall) -> Stored<Epoch> {
         let epoch = self.write(Step::Join, |db| owner::join(db, &self.locks, at))?;
         self.wake_others(epoch);
         Ok(epoch)
     }
 
-    fn seen(&self, epoch: i64, at: Wall) -> Stored<()> {
-        self.write(Step::Seen, |db| owner::seen(db, epoch, at))
+    fn stand_by(&self, epoch: Epoch) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::stand_by(db, epoch))
     }
 
-    fn leave(&self, epoch: i64, kept: &InFlight, at: Wall) -> Stored<Option<i64>> {
+    fn seen(&self, epoch: Epoch, at: Wall, sign: &Sign) -> Stored<()> {
+        self.write(Step::Seen, |db| {
+            owner::seen(db, epoch, at)?;
+            sign::give(db, epoch, at, sign)
+        })
+    }
+
+    fn leave(&self, epoch: Epoch, kept: &InFlight, at: Wall) -> Stored<Option<Epoch>> {
         // The lock last: whoever finds it free while the runs are still this owner's would count an interruption. The file that carries
         // news first, or a death in between would leave it for ever.
         self.locks.withdraw(epoch);
         let left = self.write(Step::Leave, |db| {
             let remnant = if kept.is_empty() { None } else { Some(owner::remnant(db, &self.locks, at)?) };
             run::give_up(db, epoch, &kept.runs, remnant, at)?;
+            run::overdue::hand_on(db, epoch, remnant)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
             owner::leave(db, epoch)?;
             Ok(remnant)
@@ -287,13 +310,13 @@ impl Store for SqliteStore {
         self.shield.close();
     }
 
-    fn bury(&self, epoch: i64) -> Stored<Siblings> {
+    fn bury(&self, epoch: Epoch) -> Stored<Siblings> {
         // Nobody to bury is the rule, and must not cost a transaction.
-        let (others, lives) =
-            self.read(|db| Ok((owner::others(db, epoch)?, owner::is_living(db, epoch)?)))?;
+        let (others, departed, lives) = self
+            .read(|db| Ok((owner::others(db, epoch)?, owner::departed(db)?, owner::is_living(db, epoch)?)))?;
         match others.iter().any(|&other| self.locks.is_free(other)) {
             true => self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch)),
-            false => Ok(Siblings { buried: 0, living: others, is_buried: !lives }),
+            false => Ok(Siblings { buried: 0, living: others, departed, is_buried: !lives }),
         }
     }
 
@@ -316,13 +339,17 @@ impl Store for SqliteStore {
         ))
     }
 
-    fn wake_others(&self, epoch: i64) {
+    fn wake_others(&self, epoch: Epoch) {
         let others = self.read(|db| owner::others(db, epoch)).unwrap_or_default();
         others.into_iter().for_each(|other| self.locks.wake(other));
     }
 
-    fn woken(&self, epoch: i64) -> bool {
+    fn woken(&self, epoch: Epoch) -> bool {
         self.locks.is_woken(epoch)
+    }
+
+    fn ear(&self, epoch: Epoch) -> Option<Arc<dyn Ear>> {
+        self.locks.ear(epoch)
     }
 
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
@@ -331,26 +358,57 @@ impl Store for SqliteStore {
 
     fn claim_runs(
         &self,
-        epoch: i64,
-        after: i64,
+        epoch: Epoch,
+        after: RunRow,
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
         self.write(Step::Claim, |db| {
             owner::must_live(db, epoch)?;
-            run::claim(db, epoch, after, limit, workflows)
+            run::claim(db, epoch, after, limit, workflows, false)
         })
     }
 
-    fn deserted(&self, epoch: i64, limit: u64) -> Stored<Vec<(String, u64)>> {
+    fn claim_fitting(
+        &self,
+        epoch: Epoch,
+        after: RunRow,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>> {
+        self.write(Step::Claim, |db| {
+            owner::must_live(db, epoch)?;
+            run::claim(db, epoch, after, limit, workflows, true)
+        })
+    }
+
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[(Arc<str>, Arc<str>)]) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows))
+    }
+
+    fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>> {
+        self.read(|db| owner::workflows_of_others(db, epoch))
+    }
+
+    fn deserted(&self, epoch: Epoch, limit: u64) -> Stored<Vec<(String, u64)>> {
         self.read(|db| run::deserted(db, epoch, limit))
     }
 
-    fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool> {
+    fn request_cancel(&self, epoch: Epoch, id: Uuid, at: Wall) -> Stored<Vec<Uuid>> {
         self.write(Step::RequestCancel, |db| run::request_cancel(db, epoch, id, at))
     }
 
-    fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>> {
+    fn request_cancels(&self, epoch: Epoch, ids: &[Uuid], at: Wall) -> Stored<Vec<Vec<Uuid>>> {
+        self.write(Step::RequestCancel, |db| {
+            ids.iter().map(|&id| run::request_cancel(db, epoch, id, at)).collect()
+        })
+    }
+
+    fn end_deserted(&self, epoch: Epoch, at: Wall) -> Stored<()> {
+        self.write(Step::RequestCancel, |db| run::end_deserted(db, epoch, at))
+    }
+
+    fn cancel_requests(&self, epoch: Epoch) -> Stored<Vec<Uuid>> {
         self.read(|db| run::cancel_requests(db, epoch))
     }
 
@@ -362,15 +420,32 @@ impl Store for SqliteStore {
         self.read(|db| run::ended(db, runs))
     }
 
-    fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
+    fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>> {
         self.write(Step::Reopen, |db| {
             owner::must_live(db, epoch)?;
-            run::reopen(db, epoch, id)
+            run::reopen(db, epoch, id, |owner| self.locks.looks_free(owner))
         })
     }
 
-    fn put_cron(&self, cron: &NewCron<'_>) -> Stored<Schedule> {
-        self.write(Step::PutCron, |db| schedule::put_cron(db, cron))
+    fn reopen_each(&self, epoch: Epoch, ids: &[Uuid]) -> Stored<Vec<Reopened>> {
+        self.write(Step::Reopen, |db| {
+            owner::must_live(db, epoch)?;
+            // Who is refused has written nothing yet.
+            let reopen = |&id| match run::reopen(db, epoch, id, |owner| self.locks.looks_free(owner)) {
+                Ok(run) => Ok(Ok(run)),
+                Err(Failure::Refused(why)) => Ok(Err(why)),
+                Err(failure) => Err(failure),
+            };
+            ids.iter().map(reopen).collect()
+        })
+    }
+
+    fn put_cron(&self, epoch: Epoch, cron: &NewCron<'_>) -> Stored<Schedule> {
+        self.write(Step::PutCron, |db| schedule::put_cron(db, epoch, cron))
+    }
+
+    fn withdraw_cron(&self, epoch: Epoch, name: &str) -> Stored<()> {
+        self.write(Step::PutCron, |db| schedule::withdraw(db, epoch, name, None))
     }
 
     fn update_cron(
@@ -388,19 +463,46 @@ impl Store for SqliteStore {
         self.write(Step::DeleteCron, |db| schedule::delete_cron(db, id))
     }
 
-    fn forget(&self, epoch: i64, name: &str) -> Stored<Forgotten> {
-        self.write(Step::DeleteCron, |db| schedule::forget(db, epoch, name))
+    fn forget(&self, epoch: Epoch, name: &str) -> Stored<Forgotten> {
+        self.write(Step::DeleteCron, |db| {
+            let forgotten = schedule::forget(db, epoch, name)?;
+            if matches!(&forgotten, Forgotten::Gone(rows) if !rows.is_empty()) {
+                audit::note(db, "forget", name)?;
+            }
+            Ok(forgotten)
+        })
     }
 
-    fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool> {
-        self.write(Step::SetEnabled, |db| schedule::set_enabled(db, row, enabled, cause, at))
+    fn set_enabled(&self, row: ScheduleKey, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool> {
+        self.write(Step::SetEnabled, |db| {
+            let done = schedule::set_enabled(db, row, enabled, cause, at)?;
+            if done {
+                audit::note_schedule(db, if enabled { "enable" } else { "disable" }, row)?;
+            }
+            Ok(done)
+        })
+    }
+
+    fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>> {
+        self.write(Step::SetCursor, |db| {
+            let set = schedule::set_cursor(db, row, cursor)?;
+            if set.is_some() {
+                audit::note_schedule(db, "set_cursor", row)?;
+            }
+            Ok(set)
+        })
     }
 
     fn schedules(&self, filter: ScheduleFilter, enabled_only: bool, page: Page) -> Stored<Vec<Schedule>> {
         self.read(|db| schedule::list(db, filter, enabled_only, page))
     }
 
-    fn schedules_after(&self, filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>> {
+    fn schedules_after(
+        &self,
+        filter: ScheduleFilter,
+        after: ScheduleKey,
+        limit: u64,
+    ) -> Stored<Vec<Schedule>> {
         self.read(|db| schedule::list_after(db, filter, after, limit))
     }
 
@@ -416,15 +518,15 @@ impl Store for SqliteStore {
         self.read(|db| schedule::cron(db, id))
     }
 
-    fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<RunRow>> {
+    fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<ListedRun>> {
         self.read(|db| run::list(db, filter, page))
     }
 
-    fn run(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+    fn run(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
         self.read(|db| run::one(db, id, run::Depth::Tasks))
     }
 
-    fn run_with_tries(&self, id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+    fn run_with_tries(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
         self.read(|db| run::one(db, id, run::Depth::Tries))
     }
 
@@ -436,7 +538,7 @@ impl Store for SqliteStore {
         self.read(|db| run::cron_stats(db, since))
     }
 
-    fn history(&self, schedule: i64, page: Page) -> Stored<Vec<Stretch>> {
+    fn history(&self, schedule: ScheduleKey, page: Page) -> Stored<Vec<Stretch>> {
         self.read(|db| history::list(db, schedule, page))
     }
 
@@ -448,12 +550,40 @@ impl Store for SqliteStore {
         self.write(Step::Prune, |db| prune::run(db, old, found))
     }
 
-    fn spared(&self, epoch: i64) -> Stored<Spared> {
+    fn spared(&self, epoch: Epoch) -> Stored<Spared> {
         self.read(|db| prune::spared(db, epoch))
     }
 
     fn spare(&self, until: Wall) -> Stored<()> {
         self.write(Step::Prune, |db| prune::spare(db, until))
+    }
+
+    fn owners(&self, limit: u64, since: Wall) -> Stored<Vec<OwnerRow>> {
+        self.read(|db| owner::all(db, limit, since)).map(|owners| self.locks.with_dead(owners))
+    }
+
+    fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>> {
+        self.read(|db| look::backlog(db, limit))
+    }
+
+    fn redacted(&self) -> Stored<Redacted> {
+        self.read(redacted::read)
+    }
+
+    fn redact(&self, more: &Redacted) -> Stored<()> {
+        self.write(Step::Redact, |db| redacted::add(db, more))
+    }
+
+    fn unredact(&self, key: Option<&str>) -> Stored<usize> {
+        self.write(Step::Redact, |db| redacted::take_back(db, key))
+    }
+
+    fn contexts_of_run(&self, id: Uuid) -> Stored<Vec<String>> {
+        self.read(|db| redacted::contexts_of_run(db, id))
+    }
+
+    fn contexts_of_trigger(&self, name: &str) -> Stored<Vec<String>> {
+        self.read(|db| redacted::contexts_of_trigger(db, name))
     }
 
     fn query(&self, sql: &str, params: &[Cell], halt: &Halt) -> Stored<Table> {
@@ -490,7 +620,7 @@ mod tests {
         let Err(Fault::Passing(message)) = store.join(Wall(1)) else { panic!("it wrote") };
         assert!(message.contains("locked") && message.contains("runs.db"), "{message}");
         other.execute_batch("ROLLBACK").unwrap();
-        assert_eq!(store.join(Wall(2)), Ok(1));
+        assert_eq!(store.join(Wall(2)), Ok(Epoch(1)));
         drop((store, other));
         fs::remove_dir_all(folder).unwrap();
     }
@@ -519,6 +649,7 @@ mod tests {
             waits: false,
             cursor: None,
             ends: None,
+            parent: None,
             created_at: Wall(1),
         };
         let runs = vec![run(1, "{}"), run(2, &"x".repeat(1 << 20))];
@@ -564,7 +695,7 @@ mod tests {
     #[test]
     fn listings_walk_an_index() {
         let store = SqliteStore::in_memory().unwrap();
-        for (sql, index) in run::PLANS.into_iter().chain(schedule::PLANS) {
+        for (sql, index) in run::PLANS.into_iter().chain(schedule::PLANS).chain(redacted::PLANS) {
             let (_, rows) =
                 store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();
             let plan = format!("{rows:?}");

@@ -8,11 +8,13 @@ use std::thread;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Admitted, BURIED, Catchup, Cell, Change, CronMove, CronStats, Fault, Forgotten, Halt, InFlight, Maker,
-    Moment, NewCron, NewRun, Old, Origin, Outcome, Page, Place, Receipt, Room, RunChange, RunEnd, RunFilter,
-    RunStatus, Schedule, ScheduleFilter, ScheduleKind, Spared, Store, Stretch, TRIES_FIRST_MAX,
-    TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome,
+    Admitted, BURIED, Body, Catchup, Cell, Change, Child, CronMove, CronStats, Fault, Forgotten, Halt,
+    InFlight, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old, Origin, Outcome, Overdue, Page,
+    Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted, Room, RunChange, RunEnd, RunFilter, RunStatus,
+    Schedule, ScheduleFilter, ScheduleKind, Sign, Spared, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX,
+    TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome, Unfinished,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -47,6 +49,11 @@ claims! {
     the_grid_of_a_trigger_outlives_its_owner
     a_trigger_that_is_let_go_is_free_for_others
     what_an_owner_heeded_is_told_to_the_next
+    of_two_versions_the_one_declared_last_for_the_first_time_is_polled
+    who_declares_an_older_version_again_tells_whoever_stood_behind_it
+    a_trigger_and_a_cron_of_one_name_are_versions_of_it
+    of_a_cron_the_version_declared_last_for_the_first_time_is_in_force
+    of_many_versions_the_last_are_remembered
     a_wait_is_kept_until_the_next_tick_or_switch
     an_owner_who_left_declares_and_starts_nothing
     a_tick_keeps_cursor_runs_and_history_together
@@ -71,11 +78,11 @@ claims! {
     a_fire_notes_when_a_run_was_last_fired
     a_tick_of_which_nothing_came_is_kept_as_a_skip
     a_tick_may_disable_its_trigger
-    a_cron_slot_starts_one_run
+    a_moment_of_a_cron_starts_one_run
     a_start_moves_the_cron
     a_moment_is_decided_by_one_owner_at_a_time
     a_moment_that_is_over_is_not_decided_again
-    who_decides_a_moment_is_told_of_runs_that_others_drive
+    who_decides_a_moment_is_told_of_all_its_unfinished_runs
     a_run_id_is_used_once
     a_run_begins_with_its_first_task
     a_task_record_is_replaced_in_its_place
@@ -86,6 +93,8 @@ claims! {
     how_attempts_ended_is_kept_with_who_made_them
     of_many_attempts_the_first_and_the_last_are_kept
     attempts_outlive_a_takeover_and_being_opened_again
+    a_run_of_which_a_body_still_runs_is_not_opened_again
+    a_body_that_still_runs_stays_with_what_its_owner_leaves
     who_drives_no_run_writes_none_of_its_attempts
     who_gave_a_run_up_is_not_told_of_as_who_had_it
     an_empty_progress_only_asks_who_drives
@@ -95,7 +104,16 @@ claims! {
     a_living_owner_keeps_its_runs_and_triggers
     a_wish_to_cancel_is_kept_until_the_run_is_final
     a_run_that_nobody_drives_ends_when_it_is_cancelled
+    a_call_starts_one_run_of_its_workflow
+    who_is_over_or_is_to_end_calls_nothing
+    a_run_is_shown_with_what_it_started
+    children_are_to_end_with_the_run_that_called_them
+    a_run_that_ends_as_cancelled_takes_its_children_along
+    a_child_stays_as_long_as_its_parent_and_a_parent_as_long_as_a_child_goes_on
+    an_offered_run_is_claimed_by_who_comes
     a_claim_leaves_runs_of_other_workflows_alone
+    a_run_that_has_begun_is_left_to_who_declares_its_version
+    a_run_that_has_not_begun_is_of_its_claimers_version
     what_is_old_and_final_can_be_forgotten
     what_is_opened_again_after_it_was_found_stays
     of_each_triggers_history_the_newest_stay
@@ -110,6 +128,8 @@ claims! {
     runs_that_are_final_or_unknown_have_ended
     a_failed_run_is_opened_again_without_what_failed
     a_task_after_a_reopening_stands_behind_those_that_stayed
+    of_several_runs_one_that_is_refused_keeps_none_of_the_others
+    a_tick_of_a_poll_that_looked_at_an_older_cursor_is_refused_whole
     only_a_final_run_that_did_not_complete_is_opened_again
     a_run_is_not_opened_again_beside_an_equal_one
     there_is_one_cron_with_a_workflow_expression_and_zone
@@ -117,6 +137,8 @@ claims! {
     a_cron_cannot_become_a_copy_of_another
     what_is_forgotten_leaves_nothing_but_its_runs
     a_trigger_that_another_polls_is_not_forgotten
+    a_cron_that_another_declares_is_not_forgotten
+    a_trigger_that_another_stands_by_for_is_not_forgotten
     a_deleted_cron_leaves_its_runs
     a_new_cron_does_not_inherit_a_deleted_ones_runs
     a_declared_cron_is_the_one_of_its_name
@@ -124,13 +146,19 @@ claims! {
     what_was_registered_by_a_name_is_the_one_of_it
     what_is_declared_and_registered_by_one_name_is_data
     a_schedule_is_switched_with_a_cause
+    a_sign_of_life_says_what_was_done_and_is_forgotten_after_a_week
+    a_sign_of_life_says_which_polls_do_not_come_back
+    what_is_to_be_hidden_adds_up_until_it_is_taken_back
+    contexts_of_a_run_and_of_a_trigger_are_found
     schedules_are_listed_in_the_order_of_registration
     schedules_are_walked_by_their_rows
     runs_are_listed_newest_first_and_filtered
     runs_are_found_by_key_time_and_kind_of_error
     pages_that_follow_a_place_show_each_run_once
     an_unknown_run_trigger_or_cron_is_none
-    cron_stats_count_slots_of_all_crons
+    cron_stats_count_moments_of_all_crons
+    what_was_polled_and_is_a_cron_now_goes_on_where_it_was
+    what_was_a_cron_and_is_polled_now_goes_on_where_it_was
     a_query_returns_every_type
     a_query_that_writes_is_refused
     a_query_with_the_wrong_number_of_parameters_is_refused
@@ -147,7 +175,7 @@ fn every_epoch_is_larger_than_those_before(store: &dyn Store) {
     let first = store.join(Wall(1)).unwrap();
     store.leave(first, &InFlight::default(), Wall(50)).unwrap();
     let second = store.join(Wall(2)).unwrap();
-    assert!(second > first && first > 0);
+    assert!(second > first && first > Epoch(0));
 }
 
 fn who_leaves_gives_up_its_runs_without_an_interruption(store: &dyn Store) {
@@ -155,7 +183,7 @@ fn who_leaves_gives_up_its_runs_without_an_interruption(store: &dyn Store) {
     started(store, first, new_run(1));
     store.leave(first, &InFlight::default(), Wall(50)).unwrap();
     let second = store.join(Wall(2)).unwrap();
-    let claimed = store.claim_runs(second, 0, 10, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(second, RunRow(0), 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].id, claimed[0].interruptions), (id(1), 0));
 }
 
@@ -184,7 +212,7 @@ fn who_leaves_keeps_what_still_has_a_body(store: &dyn Store) {
         .unwrap()
         .expect("something is kept");
     let claimed = |epoch| {
-        let runs = store.claim_runs(epoch, 0, 10, &["mail".into()]).unwrap();
+        let runs = store.claim_runs(epoch, RunRow(0), 10, &["mail".into()]).unwrap();
         runs.into_iter().map(|run| (run.id, run.interruptions)).collect::<Vec<_>>()
     };
     assert_eq!(claimed(second), [(id(2), 0)]);
@@ -204,6 +232,10 @@ fn who_leaves_keeps_a_trigger_whose_poll_is_in_flight(store: &dyn Store) {
     assert_eq!(declared(store, second, "inbox").owner, Some(remnant));
     assert_eq!(store.leave(remnant, &InFlight::default(), Wall(51)), Ok(None));
     assert_eq!(declared(store, second, "inbox").owner, Some(second));
+    // Another one's it does not hand on.
+    let third = store.join(Wall(52)).unwrap();
+    store.leave(third, &kept, Wall(53)).unwrap();
+    assert_eq!(declared(store, second, "inbox").owner, Some(second));
 }
 
 fn who_was_taken_for_dead_is_told_and_gets_nothing(store: &dyn Store) {
@@ -216,10 +248,13 @@ fn who_was_taken_for_dead_is_told_and_gets_nothing(store: &dyn Store) {
     store.leave(second, &InFlight::default(), Wall(50)).unwrap();
     assert!(store.bury(second).unwrap().is_buried);
     store.leave(first, &InFlight::default(), Wall(50)).unwrap();
-    assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]), Err(Fault::Final(BURIED.to_owned())));
+    assert_eq!(
+        store.claim_runs(second, RunRow(0), 10, &["mail".into()]),
+        Err(Fault::Final(BURIED.to_owned()))
+    );
     assert_eq!(store.reopen(second, id(2)), Err(Fault::Final(BURIED.to_owned())));
     let third = store.join(Wall(3)).unwrap();
-    assert_eq!(store.claim_runs(third, 0, 10, &["mail".into()]).unwrap().len(), 1);
+    assert_eq!(store.claim_runs(third, RunRow(0), 10, &["mail".into()]).unwrap().len(), 1);
 }
 
 fn a_batch_has_a_receipt_for_each_change_in_order(store: &dyn Store) {
@@ -231,7 +266,7 @@ fn a_batch_has_a_receipt_for_each_change_in_order(store: &dyn Store) {
             Change::History(vec![stretch(trigger.row, Outcome::Skip, "quiet", 1)]),
             Change::Start { epoch, runs: vec![run, new_run(2)], cron: None },
             Change::Tick(tick(&trigger, epoch, vec![])),
-            Change::Run(RunChange { run: 999, epoch, tasks: vec![], end: None }),
+            Change::Run(RunChange { run: RunRow(999), epoch, tasks: vec![], end: None }),
         ])
         .unwrap();
     assert_eq!(receipts[0], Receipt::History);
@@ -276,7 +311,7 @@ fn a_declaration_without_a_change_is_no_update(store: &dyn Store) {
 }
 
 /// What is kept of when "inbox" is due, as `epoch` hears of it that declares it at `at`.
-fn grid(store: &dyn Store, epoch: i64, at: i64) -> Option<Kept> {
+fn grid(store: &dyn Store, epoch: Epoch, at: i64) -> Option<Kept> {
     let trigger = TriggerRow { origin_at: Wall(at + 500), ..trigger_row("inbox") };
     match commit(store, Change::Declare { epoch, trigger, at: Wall(at) }) {
         Receipt::Declared(state) => state.grid,
@@ -300,7 +335,9 @@ fn a_trigger_that_is_let_go_is_free_for_others(store: &dyn Store) {
     let first = store.join(Wall(1)).unwrap();
     declared(store, first, "inbox");
     let second = store.join(Wall(2)).unwrap();
-    let let_go = |epoch, at| commit(store, Change::LetGo { epoch, trigger: "inbox".into(), at: Wall(at) });
+    let let_go = |epoch, at| {
+        commit(store, Change::LetGo { epoch, trigger: "inbox".into(), digest: 1, at: Some(Wall(at)) })
+    };
     let owner = || store.trigger("inbox").unwrap().unwrap().owner;
     assert_eq!(
         (let_go(second, 20), owner()),
@@ -314,25 +351,139 @@ fn a_trigger_that_is_let_go_is_free_for_others(store: &dyn Store) {
     assert_eq!(owner(), Some(second));
 }
 
+fn asked(store: &dyn Store, epoch: Epoch, digest: i64) -> TriggerState {
+    let trigger = TriggerRow { digest, interval_us: 1_000 * digest, ..trigger_row("inbox") };
+    match commit(store, Change::Declare { epoch, trigger, at: Wall(9) }) {
+        Receipt::Declared(state) => state,
+        other => panic!("{other:?} declares nothing"),
+    }
+}
+
+/// Who has it, whether another declares a newer version, and whether others have to hear of this one.
+fn standing(state: TriggerState) -> (Option<Epoch>, bool, bool) {
+    (state.owner, state.is_outdated, state.is_awaited)
+}
+
+fn let_go(store: &dyn Store, epoch: Epoch, digest: i64) {
+    let change = Change::LetGo { epoch, trigger: "inbox".into(), digest, at: Some(Wall(30)) };
+    assert_eq!(commit(store, change), Receipt::LetGo);
+}
+
+fn of_two_versions_the_one_declared_last_for_the_first_time_is_polled(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let ask = |epoch, digest| standing(asked(store, epoch, digest));
+    let row = || store.trigger("inbox").unwrap().unwrap();
+    let interval = || match row().kind {
+        ScheduleKind::Trigger { interval_us, .. } => interval_us,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ask(old, 7), (Some(old), false, false));
+    assert_eq!(ask(new, 5), (Some(old), false, true), "the old one has to let it go first");
+    assert!(row().is_outdated());
+    assert_eq!(interval(), 7_000, "whoever polls it does so as it declared");
+    assert_eq!(ask(old, 7), (Some(old), true, false), "declared again it is no newer");
+    let_go(store, old, 7);
+    assert_eq!(ask(old, 7), (None, true, false), "nobody's, until the new one asks");
+    assert_eq!(ask(new, 5), (Some(new), false, true));
+    assert_eq!((interval(), row().is_outdated()), (5_000, false));
+    // The old one is started again.
+    store.leave(old, &InFlight::default(), Wall(50)).unwrap();
+    let old = store.join(Wall(3)).unwrap();
+    assert_eq!(ask(old, 7), (Some(new), false, false), "its version is no newer for that");
+    assert!(!row().is_outdated());
+    let third = store.join(Wall(4)).unwrap();
+    assert_eq!(ask(third, 5), (Some(new), false, false));
+    store.leave(new, &InFlight::default(), Wall(60)).unwrap();
+    assert_eq!(ask(old, 7), (None, true, false), "a living one declares the newer version");
+    assert_eq!(ask(third, 5).0, Some(third));
+    store.leave(third, &InFlight::default(), Wall(70)).unwrap();
+    assert_eq!(ask(old, 7).0, Some(old), "nobody declares it any more");
+    let new = store.join(Wall(5)).unwrap();
+    assert_eq!(ask(new, 5), (Some(old), false, true));
+    let_go(store, new, 5);
+    assert!(!row().is_outdated(), "it is declared no more");
+    assert_eq!(ask(old, 7), (Some(old), false, false));
+}
+
+fn who_declares_an_older_version_again_tells_whoever_stood_behind_it(store: &dyn Store) {
+    let [first, second, third] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    let ask = |epoch, digest| standing(asked(store, epoch, digest));
+    assert_eq!(ask(first, 7), (Some(first), false, false));
+    assert_eq!(ask(second, 5), (Some(first), false, true));
+    assert_eq!(ask(third, 3), (Some(first), false, true));
+    let_go(store, first, 7);
+    assert_eq!(ask(second, 5), (None, true, false), "the third declares the newest");
+    assert_eq!(ask(third, 7), (None, true, true), "it no longer does, and the second has to hear of it");
+    assert_eq!(ask(third, 7), (None, true, false), "once");
+    assert_eq!(ask(second, 5), (Some(second), false, true));
+}
+
+fn a_trigger_and_a_cron_of_one_name_are_versions_of_it(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    asked(store, old, 7);
+    let cron = NewCron { digest: 5, ..declared_cron(50, "inbox", "0 2 * * *") };
+    let cron = store.put_cron(new, &cron).unwrap();
+    assert!(!cron.is_outdated());
+    assert!(store.trigger("inbox").unwrap().unwrap().is_outdated());
+    let_go(store, old, 7);
+    assert_eq!(standing(asked(store, old, 7)), (None, true, false));
+    store.withdraw_cron(new, "inbox").unwrap();
+    assert_eq!(standing(asked(store, old, 7)), (Some(old), false, false));
+    assert_eq!(standing(asked(store, old, 9)), (Some(old), false, false));
+    assert!(store.cron(cron.id).unwrap().unwrap().is_outdated(), "a newer one is polled");
+}
+
+fn of_a_cron_the_version_declared_last_for_the_first_time_is_in_force(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let first = NewCron { digest: 7, ..declared_cron(50, "nightly", "0 2 * * *") };
+    let second = NewCron { digest: 5, ..declared_cron(51, "nightly", "0 3 * * *") };
+    let put = |epoch, cron| {
+        let put = store.put_cron(epoch, cron).unwrap();
+        let ScheduleKind::Cron { expression, .. } = put.kind else { panic!("{put:?}") };
+        (expression, put.digest)
+    };
+    let [two, three] = [("0 2 * * *".to_owned(), Some(7)), ("0 3 * * *".to_owned(), Some(5))];
+    assert_eq!(put(old, &first), two);
+    assert_eq!(put(new, &second), three);
+    assert_eq!(put(old, &first), three, "declared again it is no newer");
+    store.leave(old, &InFlight::default(), Wall(50)).unwrap();
+    let old = store.join(Wall(3)).unwrap();
+    assert_eq!(put(old, &first), three, "nor by a process that was started again");
+    store.leave(new, &InFlight::default(), Wall(60)).unwrap();
+    let found = store.cron_named("nightly").unwrap().unwrap();
+    assert!(found.newest < found.version, "nobody declares what is in force");
+    assert_eq!(put(old, &first), two, "until nobody declares the newer one");
+}
+
+fn of_many_versions_the_last_are_remembered(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    (1..=40).for_each(|digest| drop(asked(store, epoch, digest)));
+    let (_, rows) = query(store, "SELECT count(*), max(version) FROM versions", &[]).unwrap();
+    let Cell::Int(kept) = rows[0][0] else { panic!("{rows:?}") };
+    assert!((10..20).contains(&kept) && rows[0][1] == Cell::Int(39), "{rows:?}");
+    assert_eq!(store.forget(epoch, "inbox").unwrap(), Forgotten::Gone(vec![ScheduleKey(1)]));
+    assert_eq!(query(store, "SELECT count(*) FROM versions", &[]).unwrap().1, [vec![Cell::Int(0)]]);
+}
+
 fn what_an_owner_heeded_is_told_to_the_next(store: &dyn Store) {
     let heeded = |epoch, at| grid(store, epoch, at).and_then(|kept| kept.heeded_until);
     let gone = |epoch| store.leave(epoch, &InFlight::default(), Wall(50)).unwrap();
     let first = store.join(Wall(1)).unwrap();
     grid(store, first, 10);
-    store.seen(first, Wall(CATCH_UP_US + 10)).unwrap();
+    store.seen(first, Wall(CATCH_UP_US + 10), &Sign::default()).unwrap();
     gone(first);
-    store.seen(first, Wall(CATCH_UP_US + 9000)).unwrap();
+    store.seen(first, Wall(CATCH_UP_US + 9000), &Sign::default()).unwrap();
     let second = store.join(Wall(1)).unwrap();
     let now = 3 * CATCH_UP_US;
     assert_eq!(heeded(second, now), Some(Wall(CATCH_UP_US + 10)), "who has left is not seen");
     gone(second);
     let third = store.join(Wall(1)).unwrap();
     assert_eq!(heeded(third, now), Some(Wall(CATCH_UP_US + 10)), "the second was never seen");
-    store.seen(third, Wall(now + CATCH_UP_US - 1)).unwrap();
+    store.seen(third, Wall(now + CATCH_UP_US - 1), &Sign::default()).unwrap();
     gone(third);
     let fourth = store.join(Wall(1)).unwrap();
     assert_eq!(heeded(fourth, 2 * now), Some(Wall(CATCH_UP_US + 10)), "the third had no time to catch up");
-    store.seen(fourth, Wall(9 * now)).unwrap();
+    store.seen(fourth, Wall(9 * now), &Sign::default()).unwrap();
     gone(fourth);
     let fifth = store.join(Wall(1)).unwrap();
     assert_eq!(heeded(fifth, 3 * now), Some(Wall(3 * now)), "what lies ahead counts as now");
@@ -364,7 +515,7 @@ fn an_owner_who_left_declares_and_starts_nothing(store: &dyn Store) {
     let declaration = Change::Declare { epoch, trigger: trigger_row("inbox"), at: Wall(1) };
     assert_eq!(commit(store, declaration), Receipt::Fenced);
     assert_eq!(commit(store, start(epoch, new_run(1))), Receipt::Fenced);
-    assert_eq!(commit(store, start(epoch + 1, new_run(1))), Receipt::Fenced);
+    assert_eq!(commit(store, start(Epoch(epoch.0 + 1), new_run(1))), Receipt::Fenced);
     assert_eq!(commit(store, Change::Tick(tick(&mine, epoch, vec![]))), Receipt::Fenced);
     assert_eq!(ids(store, &RunFilter::default()), NONE);
     assert_eq!(store.trigger("inbox").unwrap(), None);
@@ -397,7 +548,7 @@ fn a_tick_without_a_new_cursor_keeps_the_old_one(store: &dyn Store) {
 }
 
 /// A tick of fires with these run keys, each with its number as its cursor, of which so many may start.
-fn row_of(trigger: &Schedule, epoch: i64, runs: u64, fires: &[(u128, &str)]) -> Change {
+fn row_of(trigger: &Schedule, epoch: Epoch, runs: u64, fires: &[(u128, &str)]) -> Change {
     let of = |&(number, key): &(u128, &str)| NewRun {
         cursor: Some(number.to_string()),
         ..keyed(trigger, number, key, None)
@@ -476,7 +627,7 @@ fn ends_of_one_transaction_share_a_number(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let trigger = declared(store, epoch, "inbox");
     let fires = vec![unique(&trigger, 1, 1), unique(&trigger, 2, 2)];
-    let rows: Vec<i64> = fire(store, &trigger, epoch, fires)
+    let rows: Vec<RunRow> = fire(store, &trigger, epoch, fires)
         .into_iter()
         .map(|fate| match fate {
             Admitted::Started { row } => row,
@@ -512,7 +663,7 @@ fn a_tick_under_an_old_epoch_changes_nothing(store: &dyn Store) {
 fn a_tick_of_an_unknown_trigger_is_fenced(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let trigger = declared(store, epoch, "inbox");
-    let unknown = Schedule { row: trigger.row + 1, ..trigger };
+    let unknown = Schedule { row: ScheduleKey(trigger.row.0 + 1), ..trigger };
     assert_eq!(commit(store, Change::Tick(tick(&unknown, epoch, vec![]))), Receipt::Fenced);
 }
 
@@ -557,7 +708,7 @@ fn a_hash_that_guards_is_not_free_while_a_run_from_before_has_it(store: &dyn Sto
     let trigger = declared(store, epoch, "inbox");
     let loose = |number| NewRun { unique_hash: false, ..unique(&trigger, number, 5) };
     let fates = fire(store, &trigger, epoch, vec![loose(1), loose(2), loose(9)]);
-    let rows: Vec<i64> = fates
+    let rows: Vec<RunRow> = fates
         .iter()
         .map(|fate| match fate {
             Admitted::Started { row } => *row,
@@ -693,22 +844,22 @@ fn a_tick_may_disable_its_trigger(store: &dyn Store) {
     assert_eq!((kept.enabled, kept.disabled_cause), (false, disable));
 }
 
-fn a_cron_slot_starts_one_run(store: &dyn Store) {
+fn a_moment_of_a_cron_starts_one_run(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
-    let runs = vec![slot(&cron, 1, 100), slot(&cron, 2, 200), slot(&cron, 3, 100)];
+    let cron = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
+    let runs = vec![moment(&cron, 1, 100), moment(&cron, 2, 200), moment(&cron, 3, 100)];
     let fates = admitted(commit(store, Change::Start { epoch, runs, cron: None }));
     assert!(matches!(fates[..2], [Admitted::Started { .. }, Admitted::Started { .. }]));
     assert_eq!(fates[2], Admitted::DuplicateKey { of: Some(id(1)) });
     let Admitted::Started { row } = fates[0] else { panic!("{fates:?}") };
     commit(store, ended(row, epoch, RunStatus::Completed));
-    let fates = admitted(commit(store, start(epoch, slot(&cron, 4, 100))));
+    let fates = admitted(commit(store, start(epoch, moment(&cron, 4, 100))));
     assert_eq!(fates, [Admitted::DuplicateKey { of: Some(id(1)) }]);
 }
 
 fn a_start_moves_the_cron(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    let cron = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
     assert_eq!(next_at(&cron), Some(Wall(100)));
     let step = |next_at, last_at| CronMove {
         row: cron.row,
@@ -717,7 +868,7 @@ fn a_start_moves_the_cron(store: &dyn Store) {
         last_at: Some(Wall(last_at)),
     };
     let moved = Some(step(Some(Wall(200)), 101));
-    commit(store, Change::Start { epoch, runs: vec![slot(&cron, 1, 100)], cron: moved });
+    commit(store, Change::Start { epoch, runs: vec![moment(&cron, 1, 100)], cron: moved });
     let now = store.cron(cron.id).unwrap().unwrap();
     assert_eq!((next_at(&now), now.last_at), (Some(Wall(200)), Some(Wall(101))));
     let put_right = CronMove { last_at: None, ..step(Some(Wall(150)), 0) };
@@ -733,7 +884,7 @@ fn a_start_moves_the_cron(store: &dyn Store) {
     assert_eq!(next_at(&cron), Some(Wall(300)), "a step decided before the change does not undo it");
 }
 
-fn take_moment(store: &dyn Store, epoch: i64, cron: &Schedule, moment: i64) -> Moment {
+fn take_moment(store: &dyn Store, epoch: Epoch, cron: &Schedule, moment: i64) -> Moment {
     let (row, seen) = (cron.row, cron.updated_at);
     match commit(store, Change::TakeMoment { epoch, row, seen, moment: Wall(moment) }) {
         Receipt::Moment(moment) => moment,
@@ -741,7 +892,7 @@ fn take_moment(store: &dyn Store, epoch: i64, cron: &Schedule, moment: i64) -> M
     }
 }
 
-fn taken(store: &dyn Store, epoch: i64, cron: &Schedule, moment: i64) -> TriggerState {
+fn taken(store: &dyn Store, epoch: Epoch, cron: &Schedule, moment: i64) -> TriggerState {
     match take_moment(store, epoch, cron, moment) {
         Moment::Yours(state) => state,
         other => panic!("{other:?}"),
@@ -749,7 +900,7 @@ fn taken(store: &dyn Store, epoch: i64, cron: &Schedule, moment: i64) -> Trigger
 }
 
 /// What a moment leaves that was decided by a body.
-fn decided(cron: &Schedule, epoch: i64, fires: Vec<NewRun>, next_at: i64) -> Change {
+fn decided(cron: &Schedule, epoch: Epoch, fires: Vec<NewRun>, next_at: i64) -> Change {
     let (row, seen) = (cron.row, cron.updated_at);
     let step = CronMove { row, seen, next_at: Some(Wall(next_at)), last_at: Some(Wall(101)) };
     Change::Tick(TickChange { cursor: Some("7".to_owned()), cron: Some(step), ..tick(cron, epoch, fires) })
@@ -757,7 +908,7 @@ fn decided(cron: &Schedule, epoch: i64, fires: Vec<NewRun>, next_at: i64) -> Cha
 
 fn a_moment_is_decided_by_one_owner_at_a_time(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    let cron = store.put_cron(&declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    let cron = store.put_cron(Epoch(1), &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
     let state = taken(store, first, &cron, 100);
     assert_eq!((state.row, state.cursor, state.owner), (cron.row, None, Some(first)));
     assert_eq!(take_moment(store, second, &cron, 100), Moment::Others);
@@ -775,9 +926,9 @@ fn a_moment_is_decided_by_one_owner_at_a_time(store: &dyn Store) {
 
 fn a_moment_that_is_over_is_not_decided_again(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    let cron = store.put_cron(&declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    let cron = store.put_cron(Epoch(1), &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
     taken(store, first, &cron, 100);
-    let Receipt::Tick { fates, .. } = commit(store, decided(&cron, first, vec![slot(&cron, 1, 100)], 200))
+    let Receipt::Tick { fates, .. } = commit(store, decided(&cron, first, vec![moment(&cron, 1, 100)], 200))
     else {
         panic!("the tick is kept")
     };
@@ -803,12 +954,12 @@ fn a_moment_that_is_over_is_not_decided_again(store: &dyn Store) {
     }
 }
 
-fn who_decides_a_moment_is_told_of_runs_that_others_drive(store: &dyn Store) {
+fn who_decides_a_moment_is_told_of_all_its_unfinished_runs(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    let cron = store.put_cron(&declared_cron(50, "nightly", "0 2 * * *")).unwrap();
-    started(store, first, slot(&cron, 1, 90));
-    started(store, second, slot(&cron, 2, 95));
-    assert_eq!(taken(store, first, &cron, 100).others, [id(2)]);
+    let cron = store.put_cron(Epoch(1), &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    started(store, first, moment(&cron, 1, 90));
+    started(store, second, moment(&cron, 2, 95));
+    assert_eq!(taken(store, first, &cron, 100).unfinished, [id(1), id(2)]);
 }
 
 fn a_run_id_is_used_once(store: &dyn Store) {
@@ -881,7 +1032,7 @@ fn a_run_of_another_owner_takes_no_changes(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let row = started(store, old, new_run(1));
     let new = successor(store, old);
-    assert_eq!(store.claim_runs(new, 0, 10, &["mail".into()]).unwrap().len(), 1);
+    assert_eq!(store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap().len(), 1);
     let tasks = vec![task("stale", TaskStatus::Running, 1)];
     assert_eq!(
         commit(store, Change::Run(RunChange { run: row, epoch: old, tasks, end: None })),
@@ -917,6 +1068,51 @@ fn a_runs_end_is_kept_whole(store: &dyn Store) {
     assert_eq!((tasks.len(), started_at(store, 1)), (1, Cell::Int(30)));
 }
 
+fn overdue(run: RunRow, epoch: Epoch) -> Body {
+    Body { run, epoch, task: "fetch".into(), attempt: 2, at: Wall(40) }
+}
+
+/// How many bodies of the first run are told to run still.
+fn bodies(store: &dyn Store) -> usize {
+    store.run(id(1)).unwrap().unwrap().0.overdue.len()
+}
+
+fn a_run_of_which_a_body_still_runs_is_not_opened_again(store: &dyn Store) {
+    let (epoch, other) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    let row = started(store, epoch, new_run(1));
+    assert_eq!(commit(store, Change::Overdue(overdue(row, other))), Receipt::Fenced, "who does not drive it");
+    assert_eq!(commit(store, Change::Overdue(overdue(row, epoch))), Receipt::Noted);
+    commit(store, ended(row, epoch, RunStatus::Failed));
+    let told = Overdue { task: "fetch".into(), attempt: 2, owner: epoch, since: Wall(40) };
+    assert_eq!(store.run(id(1)).unwrap().unwrap().0.overdue, [told]);
+    for asker in [epoch, other] {
+        let refused = store.reopen(asker, id(1));
+        assert!(matches!(&refused, Err(Fault::Final(why)) if why.contains("still runs")), "{refused:?}");
+    }
+    assert_eq!(forget(store, old(5000)), 0, "nor is it forgotten");
+    let another = Body { attempt: 1, ..overdue(row, epoch) };
+    assert_eq!(commit(store, Change::Returned(another)), Receipt::Noted);
+    assert_eq!(bodies(store), 1, "another attempt's end is none of its own");
+    assert_eq!(commit(store, Change::Returned(overdue(row, epoch))), Receipt::Noted);
+    assert_eq!(bodies(store), 0);
+    assert!(store.reopen(other, id(1)).unwrap().is_some());
+}
+
+fn a_body_that_still_runs_stays_with_what_its_owner_leaves(store: &dyn Store) {
+    let (epoch, other) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    let row = started(store, epoch, new_run(1));
+    commit(store, Change::Overdue(overdue(row, epoch)));
+    commit(store, ended(row, epoch, RunStatus::Failed));
+    let kept = InFlight { runs: vec![id(1)], triggers: vec![] };
+    let remnant = store.leave(epoch, &kept, Wall(50)).unwrap().expect("something is kept");
+    assert!(store.reopen(other, id(1)).is_err());
+    assert_eq!(commit(store, Change::Returned(overdue(row, epoch))), Receipt::Noted);
+    assert_eq!(bodies(store), 1, "that owner has none any more");
+    assert_eq!(store.leave(remnant, &InFlight::default(), Wall(51)), Ok(None));
+    assert_eq!(bodies(store), 0, "who leaves with nothing kept has no body left");
+    assert!(store.reopen(other, id(1)).unwrap().is_some());
+}
+
 fn failed_try(attempt: u32) -> Try {
     Try {
         attempt,
@@ -931,7 +1127,7 @@ fn failed_try(attempt: u32) -> Try {
 }
 
 /// A task that goes on, or has failed, after one more attempt.
-fn tried(store: &dyn Store, run: i64, epoch: i64, status: TaskStatus, known: Try) -> Receipt {
+fn tried(store: &dyn Store, run: RunRow, epoch: Epoch, status: TaskStatus, known: Try) -> Receipt {
     let tasks = vec![TaskRecord { tries: vec![known.clone()], ..task("fetch", status, known.attempt) }];
     commit(store, Change::Run(RunChange { run, epoch, tasks, end: None }))
 }
@@ -946,7 +1142,7 @@ fn how_attempts_ended_is_kept_with_who_made_them(store: &dyn Store) {
     let row = started(store, epoch, new_run(1));
     let lost =
         Try { outcome: TryOutcome::Interrupted, maker: Maker::Unknown, started_at: None, ..failed_try(2) };
-    let other = Try { outcome: TryOutcome::TimedOut, maker: Maker::Owner(77), ..failed_try(3) };
+    let other = Try { outcome: TryOutcome::TimedOut, maker: Maker::Owner(Epoch(77)), ..failed_try(3) };
     for known in [failed_try(1), lost.clone(), other.clone()] {
         let status = if known.attempt == 3 { TaskStatus::Failed } else { TaskStatus::Running };
         assert_eq!(tried(store, row, epoch, status, known), Receipt::Run(None));
@@ -973,7 +1169,7 @@ fn attempts_outlive_a_takeover_and_being_opened_again(store: &dyn Store) {
     let row = started(store, old, new_run(1));
     tried(store, row, old, TaskStatus::Failed, failed_try(1));
     let new = successor(store, old);
-    let claimed = store.claim_runs(new, 0, 10, &["mail".into()]).unwrap().remove(0);
+    let claimed = store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap().remove(0);
     assert_eq!(claimed.tasks[0].error_type.as_deref(), Some("OSError"));
     commit(store, ended(row, new, RunStatus::Failed));
     store.reopen(new, id(1)).unwrap().unwrap();
@@ -986,7 +1182,7 @@ fn attempts_outlive_a_takeover_and_being_opened_again(store: &dyn Store) {
 fn who_drives_no_run_writes_none_of_its_attempts(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let row = started(store, epoch, new_run(1));
-    assert_eq!(tried(store, row, epoch + 1, TaskStatus::Running, failed_try(1)), Receipt::Fenced);
+    assert_eq!(tried(store, row, Epoch(epoch.0 + 1), TaskStatus::Running, failed_try(1)), Receipt::Fenced);
     tried(store, row, epoch, TaskStatus::Running, failed_try(1));
     assert_eq!(tries(store, 1).len(), 1);
 }
@@ -994,7 +1190,8 @@ fn who_drives_no_run_writes_none_of_its_attempts(store: &dyn Store) {
 fn who_gave_a_run_up_is_not_told_of_as_who_had_it(store: &dyn Store) {
     let first = store.join(Wall(1)).unwrap();
     started(store, first, new_run(1));
-    let claim = |epoch| store.claim_runs(epoch, 0, 10, &["mail".into()]).unwrap().remove(0).owner_before;
+    let claim =
+        |epoch| store.claim_runs(epoch, RunRow(0), 10, &["mail".into()]).unwrap().remove(0).owner_before;
     store.leave(first, &InFlight::default(), Wall(2)).unwrap();
     let second = store.join(Wall(3)).unwrap();
     assert_eq!(claim(second), None);
@@ -1005,7 +1202,7 @@ fn an_empty_progress_only_asks_who_drives(store: &dyn Store) {
     let row = started(store, epoch, new_run(1));
     let empty = |epoch| Change::Run(RunChange { run: row, epoch, tasks: vec![], end: None });
     assert_eq!(commit(store, empty(epoch)), Receipt::Run(None));
-    assert_eq!(commit(store, empty(epoch + 1)), Receipt::Fenced);
+    assert_eq!(commit(store, empty(Epoch(epoch.0 + 1))), Receipt::Fenced);
     assert_eq!(store.run(id(1)).unwrap().unwrap().0.status, RunStatus::Pending);
 }
 
@@ -1136,7 +1333,7 @@ fn a_run_key_is_forgotten_only_after_its_time(store: &dyn Store) {
 }
 
 /// The owner that comes after `old` has left.
-fn successor(store: &dyn Store, old: i64) -> i64 {
+fn successor(store: &dyn Store, old: Epoch) -> Epoch {
     store.leave(old, &InFlight::default(), Wall(50)).unwrap();
     store.join(Wall(2)).unwrap()
 }
@@ -1146,11 +1343,11 @@ fn a_living_owner_keeps_its_runs_and_triggers(store: &dyn Store) {
     started(store, first, new_run(1));
     let trigger = declared(store, first, "inbox");
     let second = store.join(Wall(2)).unwrap();
-    assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]).unwrap(), []);
+    assert_eq!(store.claim_runs(second, RunRow(0), 10, &["mail".into()]).unwrap(), []);
     assert_eq!(declared(store, second, "inbox").owner, Some(first));
     assert_eq!(commit(store, Change::Tick(tick(&trigger, second, vec![]))), Receipt::Fenced);
     store.leave(first, &InFlight::default(), Wall(50)).unwrap();
-    assert_eq!(store.claim_runs(second, 0, 10, &["mail".into()]).unwrap().len(), 1);
+    assert_eq!(store.claim_runs(second, RunRow(0), 10, &["mail".into()]).unwrap().len(), 1);
     assert_eq!(declared(store, second, "inbox").owner, Some(second));
 }
 
@@ -1158,35 +1355,254 @@ fn a_wish_to_cancel_is_kept_until_the_run_is_final(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let row = started(store, old, new_run(1));
     assert_eq!(store.cancel_requests(old), Ok(vec![]));
-    assert_eq!(store.request_cancel(old, id(1), Wall(5)), Ok(true));
+    assert_eq!(store.request_cancel(old, id(1), Wall(5)), Ok(vec![id(1)]));
     assert_eq!(store.cancel_requests(old), Ok(vec![id(1)]));
     let new = successor(store, old);
-    assert_eq!(store.claim_runs(new, 0, 10, &["mail".into()]), Ok(vec![]), "who leaves ends what was to end");
+    assert_eq!(
+        store.claim_runs(new, RunRow(0), 10, &["mail".into()]),
+        Ok(vec![]),
+        "who leaves ends what was to end"
+    );
     let (run, _) = store.run(id(1)).unwrap().unwrap();
     assert_eq!((run.status, run.completed_at), (RunStatus::Cancelled, Some(Wall(50))));
     assert_eq!(commit(store, ended(row, new, RunStatus::Cancelled)), Receipt::Fenced);
     assert_eq!(store.cancel_requests(new), Ok(vec![]));
-    assert_eq!(store.request_cancel(old, id(1), Wall(5)), Ok(false));
+    assert_eq!(store.request_cancel(old, id(1), Wall(5)), Ok(vec![]));
 }
 
 fn a_run_that_nobody_drives_ends_when_it_is_cancelled(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     started(store, old, new_run(1));
     let new = successor(store, old);
-    assert_eq!(store.request_cancel(new, id(1), Wall(70)), Ok(true));
+    assert_eq!(store.request_cancel(new, id(1), Wall(70)), Ok(vec![id(1)]));
     let (run, _) = store.run(id(1)).unwrap().unwrap();
     assert_eq!((run.status, run.completed_at), (RunStatus::Cancelled, Some(Wall(70))));
-    assert_eq!(store.claim_runs(new, 0, 10, &["mail".into()]).unwrap(), []);
+    assert_eq!(store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap(), []);
+}
+
+/// A run that the task "load" of another one starts.
+fn called(number: u128, by: u128, call: Option<u32>) -> NewRun {
+    let parent = Parent { run: id(by), task: Some("load".into()), call };
+    NewRun { parent: Some(Box::new(parent)), created_at: Wall(20 + number as i64), ..new_run(number) }
+}
+
+/// The same, by a callback.
+fn told(number: u128, by: u128) -> NewRun {
+    let parent = Parent { run: id(by), task: None, call: None };
+    NewRun { parent: Some(Box::new(parent)), created_at: Wall(20 + number as i64), ..new_run(number) }
+}
+
+fn a_call_starts_one_run_of_its_workflow(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    started(store, epoch, new_run(1));
+    let child = started(store, epoch, called(2, 1, Some(1)));
+    let again = |new: NewRun| admitted(commit(store, start(epoch, new)));
+    assert_eq!(again(called(3, 1, Some(1))), [Admitted::DuplicateKey { of: Some(id(2)) }]);
+    commit(store, ended(child, epoch, RunStatus::Failed));
+    assert_eq!(again(called(3, 1, Some(1))), [Admitted::DuplicateKey { of: Some(id(2)) }]);
+    started(store, epoch, called(3, 1, Some(2)));
+    started(store, epoch, NewRun { workflow: "other".into(), ..called(4, 1, Some(1)) });
+    started(store, epoch, new_run(5));
+    started(store, epoch, called(6, 5, Some(1)));
+    // Those without a number are all different.
+    started(store, epoch, called(7, 1, None));
+    started(store, epoch, called(8, 1, None));
+}
+
+fn who_is_over_or_is_to_end_calls_nothing(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let over = started(store, epoch, new_run(1));
+    started(store, epoch, new_run(2));
+    started(store, epoch, called(3, 1, Some(1)));
+    commit(store, ended(over, epoch, RunStatus::Failed));
+    store.request_cancel(epoch, id(2), Wall(30)).unwrap();
+    for by in [1, 2, 99] {
+        match store.commit(&[start(epoch, called(4, by, Some(2)))]) {
+            Err(Fault::Final(why)) => assert!(why.contains("start nothing more"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(
+        admitted(commit(store, start(epoch, called(4, 1, Some(1))))),
+        [Admitted::DuplicateKey { of: Some(id(3)) }]
+    );
+    started(store, epoch, told(4, 1));
+    started(store, epoch, told(5, 2));
+}
+
+fn a_run_is_shown_with_what_it_started(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    started(store, epoch, new_run(1));
+    started(store, epoch, called(2, 1, Some(1)));
+    started(store, epoch, told(3, 1));
+    started(store, epoch, called(4, 2, None));
+    let (parent, _) = store.run(id(1)).unwrap().unwrap();
+    let child = |number: u128, task: Option<&str>| Child {
+        id: id(number),
+        workflow: "mail".into(),
+        status: RunStatus::Pending,
+        task: task.map(Into::into),
+        created_at: Wall(20 + number as i64),
+        completed_at: None,
+    };
+    assert_eq!((parent.parent, parent.children), (None, vec![child(2, Some("load")), child(3, None)]));
+    let (run, _) = store.run(id(2)).unwrap().unwrap();
+    assert_eq!(run.parent, called(2, 1, Some(1)).parent.map(|parent| *parent));
+    assert_eq!(run.children, [child(4, Some("load"))]);
+    assert_eq!(ids(store, &RunFilter { parent: Some(id(1)), ..any() }), [id(3), id(2)]);
+    let of = |parent, status| RunFilter { parent: Some(id(parent)), status, ..any() };
+    assert_eq!(ids(store, &of(2, Some(RunStatus::Pending))), [id(4)]);
+    assert_eq!(ids(store, &of(2, Some(RunStatus::Failed))), NONE);
+    assert_eq!(ids(store, &of(9, None)), NONE);
+    let listed = store.runs(&of(1, None), ALL).unwrap();
+    assert_eq!(listed[0].parent, told(3, 1).parent.map(|parent| *parent));
+}
+
+fn children_are_to_end_with_the_run_that_called_them(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let other = store.join(Wall(2)).unwrap();
+    started(store, old, new_run(1));
+    started(store, old, called(2, 1, Some(1)));
+    started(store, other, called(3, 2, Some(1)));
+    started(store, old, called(4, 1, None));
+    let over = started(store, old, called(5, 1, Some(2)));
+    started(store, old, called(6, 5, Some(1)));
+    commit(store, ended(over, old, RunStatus::Completed));
+    started(store, old, told(7, 1));
+    started(store, old, new_run(8));
+    let asked = store.request_cancel(other, id(1), Wall(70)).unwrap();
+    assert_eq!(asked[0], id(1));
+    assert_eq!(asked.iter().copied().collect::<HashSet<_>>(), [1, 2, 3, 4].map(id).into());
+    assert_eq!(store.cancel_requests(old).unwrap(), [1, 2, 4].map(id));
+    assert_eq!(store.cancel_requests(other).unwrap(), [id(3)]);
+    // Those that nobody drives any more end with who leaves, or at once.
+    store.leave(old, &InFlight::default(), Wall(80)).unwrap();
+    let status = |number| store.run(id(number)).unwrap().unwrap().0.status;
+    assert_eq!([1, 2, 4].map(status), [RunStatus::Cancelled; 3]);
+    assert_eq!([3, 6, 7, 8].map(status), [RunStatus::Pending; 4]);
+    assert_eq!(store.request_cancel(other, id(6), Wall(90)), Ok(vec![id(6)]));
+    assert_eq!(status(6), RunStatus::Cancelled);
+}
+
+fn a_run_that_ends_as_cancelled_takes_its_children_along(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let left = started(store, old, new_run(9));
+    let epoch = store.join(Wall(2)).unwrap();
+    let parent = started(store, epoch, new_run(1));
+    let child = started(store, epoch, called(2, 1, Some(1)));
+    started(store, epoch, called(3, 2, Some(1)));
+    started(store, old, called(4, 1, Some(2)));
+    started(store, epoch, told(5, 1));
+    store.leave(old, &InFlight::default(), Wall(50)).unwrap();
+    let failed = started(store, epoch, new_run(6));
+    started(store, epoch, called(7, 6, Some(1)));
+    assert_eq!(commit(store, ended(failed, epoch, RunStatus::Failed)), Receipt::Run(None));
+    match commit(store, ended(parent, epoch, RunStatus::Cancelled)) {
+        Receipt::Cancelled { number: None, children } => {
+            assert_eq!(children.into_iter().collect::<HashSet<_>>(), [2, 3, 4].map(id).into());
+        }
+        other => panic!("{other:?}"),
+    }
+    let status = |number| store.run(id(number)).unwrap().unwrap().0.status;
+    assert_eq!(status(4), RunStatus::Cancelled, "nobody drives it");
+    assert_eq!([2, 3, 5, 7, 9].map(status), [RunStatus::Pending; 5]);
+    assert_eq!(store.cancel_requests(epoch).unwrap(), [2, 3].map(id));
+    // They are asked once.
+    assert_eq!(commit(store, ended(child, epoch, RunStatus::Cancelled)), Receipt::Run(None));
+    assert_eq!(commit(store, ended(left, epoch, RunStatus::Cancelled)), Receipt::Fenced);
+}
+
+fn a_child_stays_as_long_as_its_parent_and_a_parent_as_long_as_a_child_goes_on(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let parent = started(store, epoch, new_run(1));
+    let child = started(store, epoch, called(2, 1, Some(1)));
+    let grandchild = started(store, epoch, called(3, 2, Some(1)));
+    commit(store, ended(grandchild, epoch, RunStatus::Completed));
+    assert_eq!(forget(store, old(5000)), 0, "its parent goes on");
+    commit(store, ended(child, epoch, RunStatus::Completed));
+    assert_eq!(forget(store, old(5000)), 1, "the parent's child may be asked for again, but not that one's");
+    commit(store, ended(parent, epoch, RunStatus::Completed));
+    started(store, epoch, told(4, 1));
+    assert_eq!(forget(store, old(5000)), 1, "nobody asks for its child again, but what it started goes on");
+    let child = started(store, epoch, told(5, 4));
+    commit(store, ended(child, epoch, RunStatus::Completed));
+    store.request_cancel(epoch, id(4), Wall(70)).unwrap();
+    store.leave(epoch, &InFlight::default(), Wall(70)).unwrap();
+    assert_eq!(forget(store, old(65)), 1, "but for what is not old, and its child");
+    assert_eq!(forget(store, old(5000)), 2);
+}
+
+fn an_offered_run_is_claimed_by_who_comes(store: &dyn Store) {
+    let [client, worker] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.stand_by(client).unwrap();
+    assert_eq!(
+        store.owners(9, Wall(0)).unwrap().iter().map(|owner| owner.works).collect::<Vec<_>>(),
+        [true, false]
+    );
+    let offer = |run| Change::Offer { epoch: client, runs: vec![run] };
+    let keyed = |number| NewRun { run_key: Some(("k".to_owned(), None)), ..new_run(number) };
+    assert!(matches!(admitted(commit(store, offer(keyed(1))))[..], [Admitted::Started { .. }]));
+    assert_eq!(admitted(commit(store, offer(keyed(2)))), [Admitted::DuplicateKey { of: Some(id(1)) }]);
+    let [run] = &store.claim_runs(worker, RunRow(0), 10, &["mail".into()]).unwrap()[..] else { panic!() };
+    assert_eq!((run.id, run.interruptions, run.owner_before), (id(1), 0, None));
+    store.leave(client, &InFlight::default(), Wall(3)).unwrap();
+    assert_eq!(commit(store, offer(new_run(3))), Receipt::Fenced);
 }
 
 fn a_claim_leaves_runs_of_other_workflows_alone(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     started(store, old, new_run(1));
     let new = successor(store, old);
-    assert_eq!(store.claim_runs(new, 0, 10, &[]).unwrap(), []);
-    assert_eq!(store.claim_runs(new, 0, 10, &["a \"quoted\" one".into()]).unwrap(), []);
-    let claimed = store.claim_runs(new, 0, 10, &["other".into(), "mail".into()]).unwrap();
+    assert_eq!(store.claim_runs(new, RunRow(0), 10, &[]).unwrap(), []);
+    assert_eq!(store.claim_runs(new, RunRow(0), 10, &["a \"quoted\" one".into()]).unwrap(), []);
+    let claimed = store.claim_runs(new, RunRow(0), 10, &["other".into(), "mail".into()]).unwrap();
     assert_eq!(claimed.len(), 1);
+}
+
+fn versions_of(claimed: Vec<Unfinished>) -> Vec<(Uuid, String)> {
+    claimed.into_iter().map(|run| (run.id, run.version)).collect()
+}
+
+fn a_run_that_has_begun_is_left_to_who_declares_its_version(store: &dyn Store) {
+    let [old, like, new] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    let declare = |epoch, version: &str| {
+        store.declare_workflows(epoch, &[("mail".into(), version.into())]).unwrap();
+    };
+    let fitting = |epoch| versions_of(store.claim_fitting(epoch, RunRow(0), 10, &["mail".into()]).unwrap());
+    let as_it_was = vec![(id(1), "v1".to_owned())];
+    declare(old, "v1");
+    let row = started(store, old, new_run(1));
+    let begun =
+        RunChange { run: row, epoch: old, tasks: vec![task("fetch", TaskStatus::Running, 1)], end: None };
+    commit(store, Change::Run(begun));
+    store.leave(old, &InFlight::default(), Wall(50)).unwrap();
+    declare(new, "v2");
+    assert_eq!(store.workflows_of_others(like).unwrap(), ["mail".into()]);
+    declare(like, "v1");
+    assert_eq!(fitting(new), [], "another living one declares its version");
+    assert_eq!(fitting(like), as_it_was);
+    store.leave(like, &InFlight::default(), Wall(60)).unwrap();
+    assert_eq!(fitting(new), as_it_was, "nobody else does");
+    let like = store.join(Wall(4)).unwrap();
+    declare(like, "v1");
+    store.leave(new, &InFlight::default(), Wall(70)).unwrap();
+    let new = store.join(Wall(5)).unwrap();
+    declare(new, "v2");
+    let any = store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap();
+    assert_eq!(versions_of(any), as_it_was, "whoever waits for nobody takes it");
+}
+
+fn a_run_that_has_not_begun_is_of_its_claimers_version(store: &dyn Store) {
+    let [old, like, new] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    started(store, old, new_run(1));
+    store.leave(old, &InFlight::default(), Wall(50)).unwrap();
+    store.declare_workflows(like, &[("mail".into(), "v1".into())]).unwrap();
+    store.declare_workflows(new, &[("mail".into(), "v2".into())]).unwrap();
+    let claimed = store.claim_fitting(new, RunRow(0), 10, &["mail".into()]).unwrap();
+    assert_eq!(versions_of(claimed), [(id(1), "v2".to_owned())]);
+    store.leave(new, &InFlight::default(), Wall(60)).unwrap();
+    let claimed = store.claim_fitting(like, RunRow(0), 10, &["mail".into()]).unwrap();
+    assert_eq!(versions_of(claimed), [(id(1), "v1".to_owned())], "that is kept");
 }
 
 fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
@@ -1197,15 +1613,15 @@ fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
     let new = successor(store, old);
     let own = started(store, new, new_run(3));
 
-    let claimed = store.claim_runs(new, 0, 10, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap();
     assert_eq!(claimed.len(), 1, "neither final runs nor its own");
     let run = &claimed[0];
     assert_eq!((run.row, run.id, run.interruptions), (first, id(1), 0));
     assert_eq!((&*run.workflow, &*run.version, &*run.context), ("mail", "v1", "{\"a\":1}"));
     assert_eq!((run.created_at, run.schedule, run.context_hash), (Wall(20), None, None));
-    assert_eq!(store.claim_runs(new, 0, 10, &["mail".into()]).unwrap(), []);
+    assert_eq!(store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap(), []);
     let third = successor(store, new);
-    let again = store.claim_runs(third, 0, 10, &["mail".into()]).unwrap();
+    let again = store.claim_runs(third, RunRow(0), 10, &["mail".into()]).unwrap();
     assert_eq!(
         again.iter().map(|run| (run.row, run.interruptions)).collect::<Vec<_>>(),
         [(first, 0), (own, 0)]
@@ -1214,14 +1630,14 @@ fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
 
 fn a_claim_goes_from_the_oldest_in_steps(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
-    let rows: Vec<i64> = (1..=5).map(|number| started(store, old, new_run(number))).collect();
+    let rows: Vec<RunRow> = (1..=5).map(|number| started(store, old, new_run(number))).collect();
     let new = successor(store, old);
-    let step = |after, limit| -> Vec<i64> {
+    let step = |after, limit| -> Vec<RunRow> {
         store.claim_runs(new, after, limit, &["mail".into()]).unwrap().iter().map(|run| run.row).collect()
     };
     assert_eq!(step(rows[0], 2), rows[1..3]);
     assert_eq!(step(rows[2], 10), rows[3..]);
-    assert_eq!(step(0, 10), rows[..1]);
+    assert_eq!(step(RunRow(0), 10), rows[..1]);
 }
 
 fn a_claim_carries_tasks_in_order_and_the_hash_that_guards(store: &dyn Store) {
@@ -1235,7 +1651,7 @@ fn a_claim_carries_tasks_in_order_and_the_hash_that_guards(store: &dyn Store) {
     commit(store, Change::Run(RunChange { run: row, epoch: old, tasks: tasks.clone(), end: None }));
 
     let new = successor(store, old);
-    let claimed = store.claim_runs(new, 0, 10, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].schedule, claimed[0].context_hash), (Some(trigger.row), Some([5; 16])));
     assert_eq!(claimed[0].tasks, tasks);
     assert_eq!((claimed[1].schedule, claimed[1].context_hash), (Some(trigger.row), None));
@@ -1247,7 +1663,7 @@ fn a_claim_tells_who_waits_for_a_turn(store: &dyn Store) {
     started(store, old, new_run(2));
     let new = successor(store, old);
     let waits: Vec<bool> =
-        store.claim_runs(new, 0, 10, &["mail".into()]).unwrap().iter().map(|run| run.waits).collect();
+        store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap().iter().map(|run| run.waits).collect();
     assert_eq!(waits, [true, false]);
 }
 
@@ -1268,12 +1684,12 @@ fn a_claim_tells_which_earlier_ones_wait_elsewhere(store: &dyn Store) {
     let (second, third) = (store.join(Wall(2)).unwrap(), successor(store, old));
     // One that is opened again has had its turn: nobody else waits for it.
     assert_eq!(store.reopen(second, id(1)).unwrap().unwrap().row, again);
-    store.claim_runs(second, 0, 1, &["mail".into()]).unwrap();
-    let claimed = store.claim_runs(third, 0, 10, &["mail".into()]).unwrap();
+    store.claim_runs(second, RunRow(0), 1, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(third, RunRow(0), 10, &["mail".into()]).unwrap();
     let behind: Vec<(Uuid, Vec<Uuid>)> = claimed.into_iter().map(|run| (run.id, run.behind)).collect();
     let alone = |number| (id(number), vec![]);
     assert_eq!(behind, [(id(3), vec![id(2)]), alone(4), alone(5), (id(7), vec![id(2)])]);
-    let claimed = store.claim_runs(second, 0, 10, &["other".into()]).unwrap();
+    let claimed = store.claim_runs(second, RunRow(0), 10, &["other".into()]).unwrap();
     assert_eq!(claimed[0].behind, [id(3)]);
 }
 
@@ -1286,18 +1702,18 @@ fn a_trigger_comes_with_its_unfinished_runs_in_their_order(store: &dyn Store) {
     let (second, third) = (store.join(Wall(2)).unwrap(), store.join(Wall(3)).unwrap());
     let others =
         |epoch| match commit(store, Change::Declare { epoch, trigger: trigger_row("inbox"), at: Wall(9) }) {
-            Receipt::Declared(state) => (state.owner, state.others),
+            Receipt::Declared(state) => (state.owner, state.unfinished),
             other => panic!("{other:?} declares nothing"),
         };
     assert_eq!(others(second), (Some(old), vec![]));
     store.leave(old, &InFlight::default(), Wall(50)).unwrap();
     // Whoever declares their workflow is about to claim them; a run of a workflow that nobody declares holds up nothing.
     assert_eq!(others(third), (Some(third), vec![id(1), id(2)]));
-    store.claim_runs(second, 0, 10, &["mail".into(), "other".into()]).unwrap();
+    store.claim_runs(second, RunRow(0), 10, &["mail".into(), "other".into()]).unwrap();
     assert_eq!(others(third), (Some(third), vec![id(1), id(2), id(3)]));
     store.leave(second, &InFlight::default(), Wall(50)).unwrap();
     // What was claimed for it too: it may not have been told of that yet, and is to know the order.
-    store.claim_runs(third, 0, 10, &["mail".into(), "other".into()]).unwrap();
+    store.claim_runs(third, RunRow(0), 10, &["mail".into(), "other".into()]).unwrap();
     assert_eq!(others(third), (Some(third), vec![id(1), id(2), id(3)]));
 }
 
@@ -1312,7 +1728,7 @@ fn runs_that_are_final_or_unknown_have_ended(store: &dyn Store) {
 }
 
 /// A run of three tasks, of which the middle one failed.
-fn failed_run(store: &dyn Store, epoch: i64, run: NewRun) -> i64 {
+fn failed_run(store: &dyn Store, epoch: Epoch, run: NewRun) -> RunRow {
     let row = started(store, epoch, run);
     let states = [("a", TaskStatus::Completed), ("b", TaskStatus::Failed), ("c", TaskStatus::Completed)];
     let mut tasks: Vec<_> = states.map(|(name, status)| task(name, status, 1)).into();
@@ -1374,25 +1790,63 @@ fn a_run_is_not_opened_again_beside_an_equal_one(store: &dyn Store) {
     assert_eq!(store.run(id(1)).unwrap(), before);
 }
 
+fn a_tick_of_a_poll_that_looked_at_an_older_cursor_is_refused_whole(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    commit(store, Change::Tick(TickChange { cursor: Some("7".to_owned()), ..tick(&trigger, epoch, vec![]) }));
+    assert_eq!(store.set_cursor(trigger.row, Some("3")), Ok(Some(1)));
+    let late = TickChange { cursor: Some("8".to_owned()), ..tick(&trigger, epoch, vec![new_run(1)]) };
+    let refused = Receipt::Overtaken { cursor: Some("3".to_owned()), cursor_set: 1 };
+    assert_eq!(commit(store, Change::Tick(late)), refused);
+    let kept = store.trigger("inbox").unwrap().unwrap();
+    assert_eq!((kept.cursor.as_deref(), kept.cursor_set), (Some("3"), 1));
+    assert_eq!(store.run(id(1)).unwrap(), None);
+    let next = TickChange { cursor: Some("4".to_owned()), ..tick(&kept, epoch, vec![new_run(1)]) };
+    assert!(matches!(commit(store, Change::Tick(next)), Receipt::Tick { .. }));
+    assert_eq!(store.set_cursor(trigger.row, None), Ok(Some(2)));
+    let state = store.trigger("inbox").unwrap().unwrap();
+    assert_eq!((state.cursor, state.cursor_set), (None, 2));
+    assert_eq!(store.set_cursor(ScheduleKey(trigger.row.0 + 1), None), Ok(None));
+    let other = Change::Tick(TickChange { epoch: Epoch(epoch.0 + 1), ..tick(&trigger, epoch, vec![]) });
+    assert_eq!(commit(store, other), Receipt::Fenced);
+}
+
+fn of_several_runs_one_that_is_refused_keeps_none_of_the_others(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    failed_run(store, epoch, unique(&trigger, 1, 5));
+    failed_run(store, epoch, unique(&trigger, 2, 6));
+    started(store, epoch, unique(&trigger, 3, 5));
+    let reopened = store.reopen_each(epoch, &[id(1), id(2), id(9)]).unwrap();
+    assert!(matches!(&reopened[0], Err(why) if why.contains("equal run")), "{:?}", reopened[0]);
+    assert!(matches!(&reopened[1], Ok(Some(run)) if run.id == id(2)), "{:?}", reopened[1]);
+    assert_eq!(reopened[2], Ok(None));
+    assert_eq!(
+        store.request_cancels(epoch, &[id(9), id(2), id(1)], Wall(9)),
+        Ok(vec![vec![], vec![id(2)], vec![]])
+    );
+    assert_eq!(store.cancel_requests(epoch).unwrap(), [id(2)]);
+}
+
 fn there_is_one_cron_with_a_workflow_expression_and_zone(store: &dyn Store) {
-    let first = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    let first = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
     assert_eq!((first.id, &*first.workflow, &*first.name), (id(50), "mail", ""));
     assert!(first.enabled && first.created_at == Wall(10) && first.updated_at == Wall(10));
     let same = NewCron { at: Wall(99), next_at: None, ..new_cron(51, "0 2 * * *") };
-    assert_eq!(store.put_cron(&same).unwrap(), first);
+    assert_eq!(store.put_cron(Epoch(1), &same).unwrap(), first);
     let variants = [
         new_cron(52, "0 3 * * *"),
         NewCron { timezone: "Europe/Berlin", ..new_cron(53, "0 2 * * *") },
         NewCron { workflow: "other", ..new_cron(54, "0 2 * * *") },
     ];
     for (variant, number) in variants.iter().zip(52..) {
-        assert_eq!(store.put_cron(variant).unwrap().id, id(number));
+        assert_eq!(store.put_cron(Epoch(1), variant).unwrap().id, id(number));
     }
     assert_eq!(store.cron(id(50)).unwrap(), Some(first));
 }
 
 fn a_cron_is_changed_in_place(store: &dyn Store) {
-    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    let cron = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
     assert!(store.update_cron(cron.id, "0 3 * * *", "Asia/Tokyo", Some(Wall(300)), Wall(20)).unwrap());
     assert!(store.update_cron(cron.id, "0 3 * * *", "Asia/Tokyo", Some(Wall(300)), Wall(20)).unwrap());
     let expected = Schedule {
@@ -1411,8 +1865,8 @@ fn a_cron_is_changed_in_place(store: &dyn Store) {
 }
 
 fn a_cron_cannot_become_a_copy_of_another(store: &dyn Store) {
-    store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
-    let other = store.put_cron(&new_cron(51, "0 3 * * *")).unwrap();
+    store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
+    let other = store.put_cron(Epoch(1), &new_cron(51, "0 3 * * *")).unwrap();
     let Err(Fault::Final(message)) = store.update_cron(id(51), "0 2 * * *", "UTC", None, Wall(20)) else {
         panic!("two crons are the same")
     };
@@ -1424,10 +1878,10 @@ fn what_is_forgotten_leaves_nothing_but_its_runs(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let trigger = declared(store, epoch, "inbox");
     let named = |id: u128, name| declared_cron(id, name, "0 2 * * *");
-    let cron = store.put_cron(&named(50, "inbox")).unwrap();
-    let other = store.put_cron(&named(51, "outbox")).unwrap();
-    let by_hand = store.put_cron(&new_cron(52, "0 3 * * *")).unwrap();
-    started(store, epoch, slot(&cron, 1, 100));
+    let cron = store.put_cron(Epoch(1), &named(50, "inbox")).unwrap();
+    let other = store.put_cron(Epoch(1), &named(51, "outbox")).unwrap();
+    let by_hand = store.put_cron(Epoch(1), &new_cron(52, "0 3 * * *")).unwrap();
+    started(store, epoch, moment(&cron, 1, 100));
     assert_eq!(store.forget(epoch, "").unwrap(), Forgotten::Gone(Vec::new()), "what is by hand has no name");
     assert_eq!(store.forget(epoch, "inbox").unwrap(), Forgotten::Gone(vec![trigger.row, cron.row]));
     assert_eq!(store.forget(epoch, "inbox").unwrap(), Forgotten::Gone(Vec::new()));
@@ -1449,10 +1903,27 @@ fn a_trigger_that_another_polls_is_not_forgotten(store: &dyn Store) {
     assert_eq!(store.forget(other, "inbox").unwrap(), Forgotten::Gone(vec![trigger.row]));
 }
 
+fn a_cron_that_another_declares_is_not_forgotten(store: &dyn Store) {
+    let [epoch, other] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let cron = store.put_cron(epoch, &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    assert_eq!(store.forget(other, "nightly").unwrap(), Forgotten::Polled { by: epoch });
+    assert_eq!(store.cron_named("nightly").unwrap().map(|found| found.row), Some(cron.row));
+    store.leave(epoch, &InFlight::default(), Wall(3)).unwrap();
+    assert_eq!(store.forget(other, "nightly").unwrap(), Forgotten::Gone(vec![cron.row]));
+}
+
+fn a_trigger_that_another_stands_by_for_is_not_forgotten(store: &dyn Store) {
+    let [first, second, other] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    asked(store, first, 7);
+    asked(store, second, 7);
+    store.leave(first, &InFlight::default(), Wall(4)).unwrap();
+    assert_eq!(store.forget(other, "inbox").unwrap(), Forgotten::Polled { by: second });
+}
+
 fn a_deleted_cron_leaves_its_runs(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
-    started(store, epoch, slot(&cron, 1, 100));
+    let cron = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
+    started(store, epoch, moment(&cron, 1, 100));
     assert!(store.delete_cron(cron.id).unwrap());
     assert!(!store.delete_cron(cron.id).unwrap());
     assert_eq!(store.cron(cron.id).unwrap(), None);
@@ -1460,8 +1931,9 @@ fn a_deleted_cron_leaves_its_runs(store: &dyn Store) {
 }
 
 fn a_declared_cron_is_the_one_of_its_name(store: &dyn Store) {
-    let declare =
-        |number, name, expression| store.put_cron(&declared_cron(number, name, expression)).unwrap();
+    let declare = |number, name, expression| {
+        store.put_cron(Epoch(1), &declared_cron(number, name, expression)).unwrap()
+    };
     let first = declare(50, "nightly", "0 2 * * *");
     assert_eq!(first.origin, Origin::Declared);
     assert_eq!(declare(51, "nightly", "0 2 * * *"), first, "the same again changes nothing");
@@ -1485,11 +1957,11 @@ fn a_declared_cron_is_the_one_of_its_name(store: &dyn Store) {
 }
 
 fn what_was_registered_without_a_name_is_no_declarations(store: &dyn Store) {
-    let by_hand = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    let by_hand = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
     assert_eq!(by_hand.origin, Origin::Registered);
-    let declared = store.put_cron(&declared_cron(60, "nightly", "0 2 * * *")).unwrap();
+    let declared = store.put_cron(Epoch(1), &declared_cron(60, "nightly", "0 2 * * *")).unwrap();
     assert_ne!(declared.row, by_hand.row);
-    assert_eq!(store.put_cron(&new_cron(61, "0 2 * * *")).unwrap(), by_hand);
+    assert_eq!(store.put_cron(Epoch(1), &new_cron(61, "0 2 * * *")).unwrap(), by_hand);
     assert!(store.delete_cron(by_hand.id).unwrap());
     assert_eq!(store.cron(declared.id).unwrap(), Some(declared), "nobody has asked for its end");
 }
@@ -1497,12 +1969,12 @@ fn what_was_registered_without_a_name_is_no_declarations(store: &dyn Store) {
 fn what_was_registered_by_a_name_is_the_one_of_it(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let named = |number, name, expression| NewCron { name, ..new_cron(number, expression) };
-    let first = store.put_cron(&named(50, "berlin", "0 2 * * *")).unwrap();
+    let first = store.put_cron(Epoch(1), &named(50, "berlin", "0 2 * * *")).unwrap();
     assert_eq!((first.origin, &*first.name), (Origin::Registered, "berlin"));
-    let second = store.put_cron(&named(51, "tokyo", "0 2 * * *")).unwrap();
+    let second = store.put_cron(Epoch(1), &named(51, "tokyo", "0 2 * * *")).unwrap();
     assert_ne!(second.row, first.row);
-    assert_eq!(store.put_cron(&named(52, "berlin", "0 2 * * *")).unwrap(), first);
-    let edited = store.put_cron(&named(53, "berlin", "0 3 * * *")).unwrap();
+    assert_eq!(store.put_cron(Epoch(1), &named(52, "berlin", "0 2 * * *")).unwrap(), first);
+    let edited = store.put_cron(Epoch(1), &named(53, "berlin", "0 3 * * *")).unwrap();
     assert_eq!((edited.row, edited.id), (first.row, first.id));
     assert!(edited.updated_at > first.updated_at);
     let terms = NewCron {
@@ -1511,7 +1983,7 @@ fn what_was_registered_by_a_name_is_the_one_of_it(store: &dyn Store) {
         catchup: Catchup::Last,
         ..named(54, "berlin", "0 3 * * *")
     };
-    let kept = store.put_cron(&terms).unwrap();
+    let kept = store.put_cron(Epoch(1), &terms).unwrap();
     let ScheduleKind::Cron { terms, .. } = &kept.kind else { panic!("it is a cron") };
     assert_eq!(terms.context.as_deref(), Some(r#"{"region":"eu"}"#));
     assert_eq!((terms.overlap, terms.catchup), (Overlap::Skip, Catchup::Last));
@@ -1521,21 +1993,21 @@ fn what_was_registered_by_a_name_is_the_one_of_it(store: &dyn Store) {
 
 fn what_is_declared_and_registered_by_one_name_is_data(store: &dyn Store) {
     let registered = NewCron { name: "nightly", ..new_cron(50, "0 3 * * *") };
-    let declared = store.put_cron(&declared_cron(51, "nightly", "0 2 * * *")).unwrap();
-    let data = store.put_cron(&registered).unwrap();
+    let declared = store.put_cron(Epoch(1), &declared_cron(51, "nightly", "0 2 * * *")).unwrap();
+    let data = store.put_cron(Epoch(1), &registered).unwrap();
     assert_eq!((data.row, data.origin), (declared.row, Origin::Registered));
-    assert_eq!(store.put_cron(&declared_cron(52, "nightly", "0 2 * * *")).unwrap(), data);
-    assert_eq!(store.put_cron(&registered).unwrap(), data);
+    assert_eq!(store.put_cron(Epoch(1), &declared_cron(52, "nightly", "0 2 * * *")).unwrap(), data);
+    assert_eq!(store.put_cron(Epoch(1), &registered).unwrap(), data);
 }
 
 fn a_new_cron_does_not_inherit_a_deleted_ones_runs(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
-    started(store, epoch, slot(&cron, 1, 100));
+    let cron = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
+    started(store, epoch, moment(&cron, 1, 100));
     store.delete_cron(cron.id).unwrap();
-    let next = store.put_cron(&new_cron(51, "0 2 * * *")).unwrap();
+    let next = store.put_cron(Epoch(1), &new_cron(51, "0 2 * * *")).unwrap();
     assert_eq!(ids(store, &RunFilter { schedule: Some(next.row), ..any() }), NONE);
-    started(store, epoch, slot(&next, 2, 100));
+    started(store, epoch, moment(&next, 2, 100));
 }
 
 fn a_schedule_is_switched_with_a_cause(store: &dyn Store) {
@@ -1547,13 +2019,85 @@ fn a_schedule_is_switched_with_a_cause(store: &dyn Store) {
     assert!(store.set_enabled(trigger.row, true, None, Wall(40)).unwrap());
     let on = store.trigger("inbox").unwrap().unwrap();
     assert_eq!((on.enabled, on.disabled_cause, on.updated_at), (true, None, Wall(40)));
-    assert!(!store.set_enabled(trigger.row + 1, true, None, Wall(40)).unwrap());
+    assert!(!store.set_enabled(ScheduleKey(trigger.row.0 + 1), true, None, Wall(40)).unwrap());
+}
+
+fn a_sign_of_life_says_what_was_done_and_is_forgotten_after_a_week(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let sign = |polls| Sign { minute: Some(Minute { polls, failed: 1, ..Minute::default() }), long: None };
+    let counts = |since| store.owners(10, Wall(since)).unwrap()[0].counts;
+    for (minute, polls) in [(1, 10), (2, 20), (3, 30)] {
+        store.seen(epoch, Wall(minute), &sign(polls)).unwrap();
+    }
+    assert_eq!(counts(0), Minute { polls: 60, failed: 3, ..Minute::default() });
+    assert_eq!(counts(2), Minute { polls: 50, failed: 2, ..Minute::default() });
+    assert_eq!(counts(4), Minute::default());
+    store.seen(epoch, Wall(MINUTES_KEPT_US + 2), &Sign::default()).unwrap();
+    assert_eq!(counts(0).polls, 60, "who says nothing forgets nothing");
+    store.seen(epoch, Wall(MINUTES_KEPT_US + 2), &sign(5)).unwrap();
+    assert_eq!(counts(0).polls, 55);
+    store.seen(epoch, Wall(4), &sign(1)).unwrap();
+    assert_eq!(counts(0).polls, 51, "what a clock wrote that was ahead is not kept until then");
+    let owner = &store.owners(10, Wall(0)).unwrap()[0];
+    assert_eq!((owner.epoch, owner.is_dead), (epoch, false));
+    assert_eq!(owner.pid, Some(i64::from(std::process::id())));
+    assert_eq!(owner.version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
+}
+
+fn a_sign_of_life_says_which_polls_do_not_come_back(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    let second = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, first, "inbox");
+    let other = declared(store, second, "outbox");
+    let since = |name| store.trigger(name).unwrap().unwrap().in_body_since;
+    let long = |long: &[(ScheduleKey, Wall)]| Sign { minute: None, long: Some(long.to_vec()) };
+    let both = [(trigger.row, Wall(5)), (other.row, Wall(6))];
+    store.seen(first, Wall(70), &long(&both)).unwrap();
+    assert_eq!([since("inbox"), since("outbox")], [Some(Wall(5)), None], "that is another's");
+    store.seen(second, Wall(70), &long(&both[1..])).unwrap();
+    store.seen(first, Wall(75), &Sign::default()).unwrap();
+    assert_eq!([since("inbox"), since("outbox")], [Some(Wall(5)), Some(Wall(6))]);
+    store.seen(first, Wall(80), &long(&[])).unwrap();
+    assert_eq!([since("inbox"), since("outbox")], [None, Some(Wall(6))]);
+    store.leave(second, &InFlight::default(), Wall(90)).unwrap();
+    declared(store, first, "outbox");
+    assert_eq!(since("outbox"), None, "who has it now knows better");
+}
+
+fn what_is_to_be_hidden_adds_up_until_it_is_taken_back(store: &dyn Store) {
+    let hidden = |keys: &[&str], by_function| Redacted {
+        keys: keys.iter().map(ToString::to_string).collect(),
+        by_function,
+    };
+    assert_eq!(store.redacted().unwrap(), Redacted::default());
+    store.redact(&hidden(&["token", "a'b"], false)).unwrap();
+    store.redact(&hidden(&["token", ""], true)).unwrap();
+    assert_eq!(store.redacted().unwrap(), hidden(&["", "a'b", "token"], true));
+    assert_eq!(store.unredact(Some("a'b")), Ok(1));
+    assert_eq!(store.unredact(Some("a'b")), Ok(0));
+    let many: Vec<String> = (0..REDACTED_KEYS_MAX).map(|number| number.to_string()).collect();
+    assert!(matches!(store.redact(&Redacted { keys: many, by_function: false }), Err(Fault::Final(_))));
+    assert_eq!(store.redacted().unwrap(), hidden(&["", "token"], true), "none of them is kept");
+    assert_eq!(store.unredact(None), Ok(3));
+    assert_eq!(store.redacted().unwrap(), Redacted::default());
+}
+
+fn contexts_of_a_run_and_of_a_trigger_are_found(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    assert_eq!(store.contexts_of_trigger("inbox"), Ok(Vec::new()));
+    fire(store, &trigger, epoch, vec![unique(&trigger, 1, 1)]);
+    let given = store.run(id(1)).unwrap().unwrap().0.context.unwrap();
+    assert_eq!(store.contexts_of_run(id(1)), Ok(vec![given.clone()]));
+    assert_eq!(store.contexts_of_trigger("inbox"), Ok(vec![given]));
+    assert_eq!(store.contexts_of_run(id(2)), Ok(Vec::new()));
+    assert_eq!(store.contexts_of_trigger("outbox"), Ok(Vec::new()));
 }
 
 fn schedules_are_listed_in_the_order_of_registration(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let zeta = declared(store, epoch, "zeta");
-    store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
     declared(store, epoch, "alpha");
     declared(store, epoch, "mid");
     declared(store, epoch, "zeta");
@@ -1562,27 +2106,30 @@ fn schedules_are_listed_in_the_order_of_registration(store: &dyn Store) {
         listed.into_iter().map(|schedule| schedule.name).collect()
     };
     assert_eq!(names(false, ALL), ["zeta", "alpha", "mid"]);
+    // Each with what is kept of when it is due, so that nobody has to ask for that one by one.
+    let listed = store.schedules(ScheduleFilter::Triggers, false, ALL).unwrap();
+    assert!(listed.iter().all(|trigger| trigger.grid.is_some_and(|grid| grid.heeded_until.is_some())));
     assert_eq!(names(false, Page { limit: 1, offset: 1 }), ["alpha"]);
     store.set_enabled(zeta.row, false, None, Wall(30)).unwrap();
     assert_eq!(names(true, ALL), ["alpha", "mid"]);
     assert_eq!(names(false, ALL).len(), 3);
     let crons = store.schedules(ScheduleFilter::Crons, false, ALL).unwrap();
-    assert_eq!(crons.iter().map(|cron| cron.id).collect::<Vec<_>>(), [id(50)]);
+    assert_eq!(crons.iter().map(|cron| (cron.id, cron.grid)).collect::<Vec<_>>(), [(id(50), None)]);
 }
 
 fn schedules_are_walked_by_their_rows(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let zeta = declared(store, epoch, "zeta").row;
-    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap().row;
+    let cron = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap().row;
     let alpha = declared(store, epoch, "alpha").row;
-    let walked = |filter, after, limit| -> Vec<i64> {
+    let walked = |filter, after, limit| -> Vec<ScheduleKey> {
         store.schedules_after(filter, after, limit).unwrap().iter().map(|schedule| schedule.row).collect()
     };
-    assert_eq!(walked(ScheduleFilter::Triggers, 0, 10), [zeta, alpha]);
-    assert_eq!(walked(ScheduleFilter::Triggers, 0, 1), [zeta]);
+    assert_eq!(walked(ScheduleFilter::Triggers, ScheduleKey(0), 10), [zeta, alpha]);
+    assert_eq!(walked(ScheduleFilter::Triggers, ScheduleKey(0), 1), [zeta]);
     assert_eq!(walked(ScheduleFilter::Triggers, zeta, 1), [alpha]);
-    assert_eq!(walked(ScheduleFilter::Triggers, alpha, 10), [0; 0]);
-    assert_eq!(walked(ScheduleFilter::Crons, 0, 10), [cron]);
+    assert_eq!(walked(ScheduleFilter::Triggers, alpha, 10), []);
+    assert_eq!(walked(ScheduleFilter::Crons, ScheduleKey(0), 10), [cron]);
 }
 
 fn runs_are_listed_newest_first_and_filtered(store: &dyn Store) {
@@ -1607,14 +2154,17 @@ fn runs_are_listed_newest_first_and_filtered(store: &dyn Store) {
         [id(2), id(1)]
     );
     assert_eq!(ids(store, &RunFilter { trigger: Some("none".to_owned()), ..any() }), NONE);
-    assert_eq!(ids(store, &RunFilter { trigger: inbox, schedule: Some(trigger.row + 1), ..any() }), NONE);
+    assert_eq!(
+        ids(store, &RunFilter { trigger: inbox, schedule: Some(ScheduleKey(trigger.row.0 + 1)), ..any() }),
+        NONE
+    );
     let page = store.runs(&any(), Page { limit: 1, offset: 1 }).unwrap();
     assert_eq!((page.len(), page[0].id, page[0].trigger.as_deref()), (1, id(2), Some("inbox")));
 }
 
 fn runs_are_found_by_key_time_and_kind_of_error(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    let rows: Vec<i64> = (1..=5)
+    let rows: Vec<RunRow> = (1..=5)
         .map(|number| {
             let run_key = (number % 2 == 1).then(|| (format!("key {number}"), None));
             let created_at = Wall(10 * number as i64);
@@ -1701,14 +2251,61 @@ fn an_unknown_run_trigger_or_cron_is_none(store: &dyn Store) {
     assert!(!store.delete_cron(trigger.id).unwrap());
 }
 
-fn cron_stats_count_slots_of_all_crons(store: &dyn Store) {
+fn what_was_polled_and_is_a_cron_now_goes_on_where_it_was(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
-    started(store, epoch, NewRun { created_at: Wall(5), ..slot(&cron, 1, 1) });
-    let completed = started(store, epoch, slot(&cron, 2, 2));
-    let failed = started(store, epoch, slot(&cron, 3, 3));
-    let never = started(store, epoch, slot(&cron, 4, 4));
-    started(store, epoch, slot(&cron, 5, 5));
+    let polled = declared(store, epoch, "inbox");
+    fire(store, &polled, epoch, vec![new_run(1)]);
+    store.set_cursor(polled.row, Some("3")).unwrap();
+    let fired_at = store.trigger("inbox").unwrap().unwrap().last_fired_at;
+    assert!(fired_at.is_some());
+    let cron = store.put_cron(epoch, &declared_cron(50, "inbox", "0 2 * * *")).unwrap();
+    assert_eq!((cron.cursor.as_deref(), cron.last_fired_at, cron.last_at), (Some("3"), fired_at, None));
+
+    // Once: what it comes to by itself stays, whatever the other one says.
+    store.set_cursor(cron.row, Some("7")).unwrap();
+    store.set_cursor(polled.row, Some("4")).unwrap();
+    let again = store.put_cron(epoch, &declared_cron(51, "inbox", "0 2 * * *")).unwrap();
+    assert_eq!((again.row, again.cursor.as_deref()), (cron.row, Some("7")));
+
+    // Of another name, or by a call, there was nothing before.
+    let other = store.put_cron(epoch, &declared_cron(52, "outbox", "0 2 * * *")).unwrap();
+    let registered = NewCron { name: "rare", ..new_cron(53, "0 2 * * *") };
+    let rare = declared(store, epoch, "rare");
+    store.set_cursor(rare.row, Some("5")).unwrap();
+    let registered = store.put_cron(epoch, &registered).unwrap();
+    assert_eq!((other.cursor, registered.cursor), (None, None));
+}
+
+fn what_was_a_cron_and_is_polled_now_goes_on_where_it_was(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let cron = store.put_cron(epoch, &declared_cron(50, "inbox", "0 2 * * *")).unwrap();
+    store.set_cursor(cron.row, Some("3")).unwrap();
+    let registered = store.put_cron(epoch, &NewCron { name: "rare", ..new_cron(51, "0 3 * * *") }).unwrap();
+    store.set_cursor(registered.row, Some("9")).unwrap();
+    store.withdraw_cron(epoch, "inbox").unwrap();
+    let state =
+        |name: &str| match commit(store, Change::Declare { epoch, trigger: trigger_row(name), at: Wall(20) })
+        {
+            Receipt::Declared(state) => state,
+            other => panic!("{other:?} declares nothing"),
+        };
+    assert_eq!(
+        (state("inbox").cursor.as_deref(), state("rare").cursor, state("new").cursor),
+        (Some("3"), None, None)
+    );
+    assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("3"));
+    store.set_cursor(cron.row, Some("4")).unwrap();
+    assert_eq!(state("inbox").cursor.as_deref(), Some("3"), "once");
+}
+
+fn cron_stats_count_moments_of_all_crons(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let cron = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
+    started(store, epoch, NewRun { created_at: Wall(5), ..moment(&cron, 1, 1) });
+    let completed = started(store, epoch, moment(&cron, 2, 2));
+    let failed = started(store, epoch, moment(&cron, 3, 3));
+    let never = started(store, epoch, moment(&cron, 4, 4));
+    started(store, epoch, moment(&cron, 5, 5));
     started(store, epoch, new_run(6));
     commit(store, ended(completed, epoch, RunStatus::Completed));
     let tasks = vec![task("fetch", TaskStatus::Failed, 1)];

@@ -7,7 +7,11 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
-use cloaca_core::port::{Admitted, Cell, Change, Fault, InFlight, RunChange, Siblings, Store, TaskStatus};
+use cloaca_core::key::{Epoch, RunRow};
+use cloaca_core::port::{
+    Admitted, Cell, Change, Company, Fault, Halt, InFlight, Receipt, RunChange, RunStatus, Siblings, Store,
+    TaskStatus,
+};
 use cloaca_core::time::Wall;
 use cloaca_store::OpenError;
 use rusqlite::Connection;
@@ -24,13 +28,23 @@ fn pragma(store: &dyn Store, name: &str) -> Cell {
     query(store, &format!("PRAGMA {name}"), &[]).unwrap().1.remove(0).remove(0)
 }
 
+/// What is told while another one lives and nobody has left.
+fn beside(other: Epoch) -> Siblings {
+    Siblings { living: vec![other], ..Siblings::default() }
+}
+
+/// What is told when another one, the newest, was found dead.
+fn after_burying(other: Epoch) -> Siblings {
+    Siblings { buried: 1, departed: Some(other), ..Siblings::default() }
+}
+
 #[test]
 fn everything_survives_a_reopening() {
     let folder = Folder::new();
     let store = folder.open("runs.db");
     let epoch = store.join(Wall(1)).unwrap();
     let trigger = declared(&*store, epoch, "inbox");
-    let cron = store.put_cron(&new_cron(50, "0 2 * * *")).unwrap();
+    let cron = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
     let row = match fire(&*store, &trigger, epoch, vec![unique(&trigger, 1, 5)])[..] {
         [Admitted::Started { row }] => row,
         ref other => panic!("{other:?}"),
@@ -49,14 +63,76 @@ fn everything_survives_a_reopening() {
     assert!(next > epoch);
     assert_eq!(
         store.bury(next),
-        Ok(Siblings { buried: 1, living: vec![], is_buried: false }),
+        Ok(Siblings { buried: 1, living: vec![], departed: Some(epoch), is_buried: false }),
         "it went without leaving"
     );
-    let claimed = store.claim_runs(next, 0, 10, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(next, RunRow(0), 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].row, claimed[0].tasks.len(), claimed[0].interruptions), (row, 1, 1));
+    let change = |epoch| Change::Run(RunChange { run: row, epoch, tasks: Vec::new(), end: None });
+    assert_eq!(commit(&*store, change(epoch)), Receipt::Fenced, "it is no longer the dead one's");
+    assert!(matches!(commit(&*store, change(next)), Receipt::Run(_)), "it is the claimer's");
     let again = declared(&*store, next, "inbox");
     let fates = fire(&*store, &again, next, vec![unique(&again, 2, 5)]);
     assert_eq!(fates, [Admitted::DuplicateHash { of: id(1) }]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn news_is_heard_at_once_until_nobody_listens() {
+    let folder = Folder::new();
+    let (first, second) = (folder.open("runs.db"), folder.open("runs.db"));
+    let [old, new] = [&first, &second].map(|store| store.join(Wall(1)).unwrap());
+    let ear = first.ear(old).expect("this system can tell");
+    second.wake_others(new);
+    assert!(ear.hear());
+    let listening = thread::spawn({
+        let ear = Arc::clone(&ear);
+        move || (ear.hear(), ear.hear())
+    });
+    second.wake_others(new);
+    while !first.woken(old) {}
+    ear.close();
+    let (heard, then) = listening.join().unwrap();
+    assert!(!then && !ear.hear(), "{heard}");
+    // One that somebody removed is news, and made again.
+    let hint = folder.path(&format!("runs.db-owner-{old}"));
+    std::fs::remove_file(&hint).unwrap();
+    assert!(first.woken(old) && !first.woken(old) && hint.exists());
+    second.wake_others(new);
+    assert!(first.woken(old));
+    // A file that is gone tells nothing any more, and nobody waits for it.
+    let ear = second.ear(new).unwrap();
+    second.leave(new, &InFlight::default(), Wall(2)).unwrap();
+    while ear.hear() {}
+    assert!(first.ear(new).is_none() && !second.woken(new));
+    assert!(!folder.path(&format!("runs.db-owner-{new}")).exists());
+    // The kernel has few for a user: one program does not take all of them.
+    let ears: Vec<_> = std::iter::from_fn(|| first.ear(old)).take(100).collect();
+    assert!(ears.len() < 20, "{}", ears.len());
+    drop(ears);
+    assert!(first.ear(old).is_some());
+}
+
+#[test]
+fn what_was_to_end_and_nobody_goes_on_with_ends() {
+    let folder = Folder::new();
+    let (first, second) = (folder.open("runs.db"), folder.open("runs.db"));
+    let [old, new] = [&first, &second].map(|store| store.join(Wall(1)).unwrap());
+    for number in 1..=2 {
+        started(&*first, old, new_run(number));
+    }
+    assert_eq!(second.request_cancel(new, id(1), Wall(5)), Ok(vec![id(1)]));
+    let status = |number| second.run(id(number)).unwrap().unwrap().0.status;
+    second.end_deserted(new, Wall(6)).unwrap();
+    assert_eq!(status(1), RunStatus::Pending, "its owner lives");
+    drop(first);
+    assert_eq!(second.bury(new).unwrap().buried, 1);
+    second.declare_workflows(new, &[("mail".into(), "v1".into())]).unwrap();
+    second.end_deserted(new, Wall(7)).unwrap();
+    assert_eq!(status(1), RunStatus::Pending, "somebody declares its workflow");
+    second.declare_workflows(new, &[]).unwrap();
+    second.end_deserted(new, Wall(8)).unwrap();
+    assert_eq!([status(1), status(2)], [RunStatus::Cancelled, RunStatus::Pending]);
 }
 
 #[test]
@@ -68,12 +144,12 @@ fn a_living_sibling_is_not_buried_and_hears_of_news() {
     let new = second.join(Wall(2)).unwrap();
     assert!(first.woken(old), "somebody joined");
     assert!(!first.woken(old), "news is told once");
-    assert_eq!(second.bury(new), Ok(Siblings { buried: 0, living: vec![old], is_buried: false }));
+    assert_eq!(second.bury(new), Ok(beside(old)));
     second.wake_others(new);
     assert!(first.woken(old) && !second.woken(new));
     drop(first);
-    assert_eq!(second.bury(new), Ok(Siblings { buried: 1, living: vec![], is_buried: false }));
-    assert_eq!(second.bury(new), Ok(Siblings::default()));
+    assert_eq!(second.bury(new), Ok(after_burying(old)));
+    assert_eq!(second.bury(new), Ok(Siblings { buried: 0, ..after_burying(old) }));
 }
 
 #[test]
@@ -102,7 +178,7 @@ fn the_file_is_set_up_for_crashes_and_for_other_readers() {
     assert_eq!(pragma(&*store, "user_version"), Cell::Int(2));
     assert_eq!(pragma(&*store, "application_id"), Cell::Int(0x636c_6f61));
     let tables = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%' AND strict";
-    assert_eq!(query(&*store, tables, &[]).unwrap().1, [vec![Cell::Int(8)]]);
+    assert_eq!(query(&*store, tables, &[]).unwrap().1, [vec![Cell::Int(15)]]);
 }
 
 #[test]
@@ -197,13 +273,13 @@ fn an_empty_file_is_a_new_store() {
 fn several_first_openings_of_a_file_make_one_set_of_tables() {
     let folder = Folder::new();
     let url = folder.url("runs.db");
-    let mut epochs: Vec<i64> = thread::scope(|scope| {
+    let mut epochs: Vec<Epoch> = thread::scope(|scope| {
         let join = || cloaca_store::open(&url, None).unwrap().store.join(Wall(1)).unwrap();
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(join)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     epochs.sort_unstable();
-    assert_eq!(epochs, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(epochs, (1..=8).map(Epoch).collect::<Vec<_>>());
 }
 
 #[test]
@@ -254,6 +330,53 @@ fn a_commit_into_an_unlinked_log_is_not_acknowledged_and_what_is_seen_is_saved()
     assert!(ids(&*rescued, &any()).contains(&id(1)));
 }
 
+/// What a store leaves that dies: the log and its memory, beside no file or another one.
+fn left_without_their_file(folder: &Folder) {
+    let store = folder.open("runs.db");
+    let epoch = store.join(Wall(1)).unwrap();
+    for run in 1..50 {
+        started(&*store, epoch, new_run(run));
+    }
+    let beside = |name: &str| (folder.path(name), fs::read(folder.path(name)).unwrap());
+    let left = [beside("runs.db-wal"), beside("runs.db-shm")];
+    drop(store);
+    fs::remove_file(folder.path("runs.db")).unwrap();
+    for (path, bytes) in left {
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_new_file_begins_empty_beside_what_a_deleted_one_left() {
+    let folder = Folder::new();
+    left_without_their_file(&folder);
+    let store = folder.open("runs.db");
+    assert!(ids(&*store, &any()).is_empty());
+    let epoch = store.join(Wall(1)).unwrap();
+    started(&*store, epoch, new_run(7));
+    assert_eq!(ids(&*store, &any()), [id(7)]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_copy_in_the_place_of_a_deleted_file_is_opened_without_that_ones_log_or_not_at_all() {
+    let folder = Folder::new();
+    let other = folder.open("other.db");
+    let epoch = other.join(Wall(1)).unwrap();
+    started(&*other, epoch, new_run(99));
+    other.export(&folder.path("copy.db"), &Halt::default()).unwrap();
+    left_without_their_file(&folder);
+    fs::rename(folder.path("copy.db"), folder.path("runs.db")).unwrap();
+    let before = fs::read(folder.path("runs.db")).unwrap();
+    let text = refusal(folder.path("runs.db").to_str().unwrap());
+    assert!(text.contains("the write-ahead log of another one"), "{text}");
+    assert_eq!(fs::read(folder.path("runs.db")).unwrap(), before);
+    fs::remove_file(folder.path("runs.db-wal")).unwrap();
+    // Its memory of the log does no harm.
+    let store = folder.open("runs.db");
+    assert_eq!(ids(&*store, &any()), [id(99)]);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn stores_of_one_process_share_their_hold_and_the_last_one_folds_the_log() {
@@ -278,7 +401,7 @@ fn a_file_of_the_first_release_opens_and_keeps_what_it_holds() {
     assert_eq!(pragma(&*store, "user_version"), Cell::Int(2));
     assert_eq!(ids(&*store, &any()).len(), 6);
     assert!(store.trigger("inbox").unwrap().is_some());
-    assert_eq!(store.join(Wall(1)), Ok(2));
+    assert_eq!(store.join(Wall(1)), Ok(Epoch(2)));
 }
 
 #[cfg(unix)]
@@ -297,7 +420,7 @@ fn a_living_runner_of_the_first_release_keeps_a_newer_one_out() {
     drop(held);
     let store = folder.open("runs.db");
     let epoch = store.join(Wall(1)).unwrap();
-    assert_eq!(store.bury(epoch), Ok(Siblings { buried: 1, living: vec![], is_buried: false }));
+    assert_eq!(store.bury(epoch), Ok(after_burying(Epoch(1))));
 }
 
 #[cfg(target_os = "linux")]
@@ -310,10 +433,30 @@ fn a_living_sibling_is_known_without_its_small_file_and_by_every_name_of_the_dat
     let second = folder.open("link.db");
     let new = second.join(Wall(2)).unwrap();
     fs::remove_file(folder.path(&format!("runs.db-owner-{old}"))).unwrap();
-    assert_eq!(second.bury(new), Ok(Siblings { buried: 0, living: vec![old], is_buried: false }));
-    assert_eq!(first.bury(old), Ok(Siblings { buried: 0, living: vec![new], is_buried: false }));
+    assert_eq!(second.bury(new), Ok(beside(old)));
+    assert_eq!(first.bury(old), Ok(beside(new)));
     drop(first);
-    assert_eq!(second.bury(new), Ok(Siblings { buried: 1, living: vec![], is_buried: false }));
+    assert_eq!(second.bury(new), Ok(after_burying(old)));
+}
+
+#[test]
+fn who_came_and_went_between_two_looks_is_told_of() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    let first = store.join(Wall(1)).unwrap();
+    let mut company = None;
+    let mut has_shrunk = || Company::has_shrunk(&mut company, &store.bury(first).unwrap());
+    assert!(has_shrunk(), "the first look");
+    assert!(!has_shrunk());
+    let second = store.join(Wall(2)).unwrap();
+    assert!(!has_shrunk(), "somebody came");
+    store.leave(second, &InFlight::default(), Wall(3)).unwrap();
+    assert!(has_shrunk(), "and went");
+    assert!(!has_shrunk());
+    let third = store.join(Wall(4)).unwrap();
+    store.leave(third, &InFlight::default(), Wall(5)).unwrap();
+    assert!(has_shrunk(), "somebody came and went meanwhile");
+    assert!(!has_shrunk());
 }
 
 #[test]
@@ -326,7 +469,7 @@ fn owners_that_left_do_not_pile_up() {
     }
     let kept = query(&*store, "SELECT count(*) FROM owners", &[]).unwrap().1.remove(0).remove(0);
     assert_eq!(kept, Cell::Int(100));
-    assert_eq!(store.join(Wall(2)), Ok(251));
+    assert_eq!(store.join(Wall(2)), Ok(Epoch(251)));
 }
 
 #[test]
@@ -339,7 +482,7 @@ fn who_keeps_runs_while_leaving_counts_as_living_until_the_end() {
         .leave(first, &InFlight { runs: vec![id(1)], triggers: vec![] }, Wall(50))
         .unwrap()
         .expect("something is kept");
-    assert_eq!(store.bury(second), Ok(Siblings { buried: 0, living: vec![remnant], is_buried: false }));
+    assert_eq!(store.bury(second), Ok(Siblings { departed: Some(first), ..beside(remnant) }));
     assert_eq!(store.leave(remnant, &InFlight::default(), Wall(51)), Ok(None));
-    assert_eq!(store.bury(second), Ok(Siblings::default()));
+    assert_eq!(store.bury(second), Ok(Siblings { departed: Some(remnant), ..Siblings::default() }));
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::cron::Cron;
 use crate::error::Result;
+use crate::key::ScheduleKey;
 use crate::port::{CronMove, Origin, Schedule, ScheduleKind};
 use crate::time::Wall;
 
@@ -50,19 +51,28 @@ pub(super) enum Stage {
     Failed(Wall),
 }
 
+/// A cron that this program declares.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Of its version.
+    digest: i64,
+    /// Whether what a call registered has taken it over.
+    is_taken: bool,
+}
+
 /// Every cron that is switched on.
 #[derive(Debug, Default)]
 pub(super) struct Crons {
-    by_row: BTreeMap<i64, CronState>,
-    by_time: BTreeSet<(Wall, i64)>,
-    by_workflow: HashMap<Arc<str>, BTreeSet<i64>>,
+    by_row: BTreeMap<ScheduleKey, CronState>,
+    by_time: BTreeSet<(Wall, ScheduleKey)>,
+    by_workflow: HashMap<Arc<str>, BTreeSet<ScheduleKey>>,
     /// By row; also of crons that are gone meanwhile.
-    pending: HashMap<i64, Pending>,
+    pending: HashMap<ScheduleKey, Pending>,
     questions: u64,
-    /// The names of those that this program declares.
-    declared: HashSet<String>,
+    /// What this program declares, by name.
+    declared: HashMap<String, Known>,
     /// The rows of those of release 0.1.0 that were told of.
-    old_told: HashSet<i64>,
+    old_told: HashSet<ScheduleKey>,
     /// By zone and expression.
     read: HashMap<String, HashMap<String, Cron>>,
     read_count: usize,
@@ -87,11 +97,25 @@ impl Crons {
         Ok(cron)
     }
 
-    /// Notes that this program declares a cron of that name, and that there is one only.
-    pub fn declare(&mut self, schedule: &Schedule) {
+    /// Notes that this program declares a cron of that name, in the version of that digest, and that there is one only.
+    pub fn declare(&mut self, schedule: &Schedule, digest: i64) {
         let is_of_name = |state: &CronState| state.schedule.name == schedule.name;
         self.remove_if(is_of_name);
-        self.declared.insert(schedule.name.clone());
+        self.declared.insert(schedule.name.clone(), Known { digest, is_taken: false });
+    }
+
+    /// Notes whether what a call registered has taken over a cron that this program declares.
+    pub fn heed_origin(&mut self, schedule: &Schedule) {
+        if let Some(known) = self.declared.get_mut(&schedule.name) {
+            known.is_taken = schedule.origin == Origin::Registered;
+        }
+    }
+
+    /// The names of those that this program declares and that were taken over by what is not among all these any more.
+    pub fn left(&self, all: &[Schedule]) -> Vec<String> {
+        let taken = self.declared.iter().filter(|(_, known)| known.is_taken);
+        let is_there = |name: &String| all.iter().any(|schedule| schedule.name == *name);
+        taken.filter(|(name, _)| !is_there(name)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Notes that this program declares no cron of that name.
@@ -102,7 +126,7 @@ impl Crons {
 
     fn remove_if(&mut self, is_meant: impl Fn(&CronState) -> bool) {
         let meant = self.by_row.values().filter(|state| is_meant(state));
-        let rows: Vec<i64> = meant.map(|state| state.schedule.row).collect();
+        let rows: Vec<ScheduleKey> = meant.map(|state| state.schedule.row).collect();
         rows.into_iter().for_each(|row| drop(self.remove(row)));
     }
 
@@ -111,9 +135,13 @@ impl Crons {
         schedule.origin == Origin::OldRelease && self.old_told.insert(schedule.row)
     }
 
-    /// Whether a cron runs here: one that is declared runs where it is.
+    /// Whether a cron runs here: one that is declared runs where the version is that is in force.
     pub fn runs_here(&self, schedule: &Schedule) -> bool {
-        schedule.origin != Origin::Declared || self.declared.contains(&schedule.name)
+        let is_in_force = || {
+            let declared = self.declared.get(&schedule.name).map(|known| known.digest);
+            declared.is_some() && declared == schedule.digest && !schedule.is_outdated()
+        };
+        schedule.origin != Origin::Declared || is_in_force()
     }
 
     /// Adds a cron, in place of any other of its row.
@@ -138,7 +166,7 @@ impl Crons {
     }
 
     /// Takes a cron out; one that isn't there is no error.
-    pub fn remove(&mut self, row: i64) -> Option<CronState> {
+    pub fn remove(&mut self, row: ScheduleKey) -> Option<CronState> {
         let state = self.by_row.remove(&row)?;
         if let Some(due) = state.due {
             self.by_time.remove(&(due, row));
@@ -153,7 +181,7 @@ impl Crons {
     }
 
     /// Lets a cron run at what follows from `now`, if it waited for longer; returns until when, and what is to be kept.
-    pub fn put_right(&mut self, row: i64, now: Wall) -> Option<(Wall, CronMove)> {
+    pub fn put_right(&mut self, row: ScheduleKey, now: Wall) -> Option<(Wall, CronMove)> {
         let state = self.by_row.get(&row)?;
         let follows = state.cron.next(now)?;
         let was = state.next;
@@ -180,7 +208,7 @@ impl Crons {
     }
 
     /// The cron of that row, if it is switched on here.
-    pub fn get(&self, row: i64) -> Option<&CronState> {
+    pub fn get(&self, row: ScheduleKey) -> Option<&CronState> {
         self.by_row.get(&row)
     }
 
@@ -195,26 +223,26 @@ impl Crons {
     }
 
     /// What is pending of a cron.
-    pub fn pending(&self, row: i64) -> Option<Pending> {
+    pub fn pending(&self, row: ScheduleKey) -> Option<Pending> {
         self.pending.get(&row).copied()
     }
 
     /// The moment of a cron that failed and is to be tried again now, if there is one.
-    pub fn tried_again(&mut self, row: i64) -> Option<Wall> {
+    pub fn tried_again(&mut self, row: ScheduleKey) -> Option<Wall> {
         let failed = self.pending(row).filter(|pending| matches!(pending.stage, Stage::Failed(_)))?;
         self.pending.remove(&row);
         Some(failed.moment)
     }
 
     /// How far what is pending of a cron has come.
-    pub fn set_stage(&mut self, row: i64, stage: Stage) {
+    pub fn set_stage(&mut self, row: ScheduleKey, stage: Stage) {
         if let Some(pending) = self.pending.get_mut(&row) {
             pending.stage = stage;
         }
     }
 
     /// Nothing of a cron is pending any more: it is due again, at `next` if that is said and it is still the same.
-    pub fn settle(&mut self, row: i64, next: Option<Wall>) {
+    pub fn settle(&mut self, row: ScheduleKey, next: Option<Wall>) {
         let Some(pending) = self.pending.remove(&row) else { return };
         let Some(mut state) = self.remove(row) else { return };
         if state.schedule.updated_at == pending.seen {
@@ -224,7 +252,7 @@ impl Crons {
     }
 
     /// The same, once the moment is over: what follows it stands in the store then, too. A cron without another moment is gone.
-    pub fn pass(&mut self, row: i64) {
+    pub fn pass(&mut self, row: ScheduleKey) {
         let Some(pending) = self.pending.remove(&row) else { return };
         let Some(mut state) = self.remove(row) else { return };
         if state.schedule.updated_at == pending.seen {
@@ -238,13 +266,13 @@ impl Crons {
     }
 
     /// The cron of which the body in this place is called.
-    pub fn called_in(&self, slot: u32) -> Option<i64> {
-        let is_called = |pending: &Pending| pending.stage == Stage::Called(slot);
+    pub fn called_in(&self, place: u32) -> Option<ScheduleKey> {
+        let is_called = |pending: &Pending| pending.stage == Stage::Called(place);
         self.pending.iter().find(|(_, pending)| is_called(pending)).map(|(&row, _)| row)
     }
 
     /// Lets a cron be due at what the store kept of it, if others were to decide that.
-    pub fn look_again(&mut self, row: i64) {
+    pub fn look_again(&mut self, row: ScheduleKey) {
         let Some(mut state) = self.remove(row) else { return };
         if let ScheduleKind::Cron { next_at: Some(kept), .. } = state.schedule.kind {
             state.next = state.next.min(kept);
@@ -253,7 +281,7 @@ impl Crons {
     }
 
     /// The rows of all.
-    pub fn rows(&self) -> Vec<i64> {
+    pub fn rows(&self) -> Vec<ScheduleKey> {
         self.by_row.keys().copied().collect()
     }
 
@@ -274,12 +302,12 @@ impl Crons {
     }
 
     /// The rows of those that are due, earliest first.
-    pub fn due(&self, now: Wall) -> Vec<i64> {
-        self.by_time.range(..=(now, i64::MAX)).map(|&(_, row)| row).collect()
+    pub fn due(&self, now: Wall) -> Vec<ScheduleKey> {
+        self.by_time.range(..=(now, ScheduleKey(i64::MAX))).map(|&(_, row)| row).collect()
     }
 
     /// The rows of those that start this workflow.
-    pub fn of(&self, workflow: &str) -> Vec<i64> {
+    pub fn of(&self, workflow: &str) -> Vec<ScheduleKey> {
         self.by_workflow.get(workflow).into_iter().flatten().copied().collect()
     }
 }
@@ -291,7 +319,7 @@ mod tests {
     use super::*;
     use crate::port::Terms;
 
-    fn cron(row: i64, workflow: &str) -> CronState {
+    fn cron(row: ScheduleKey, workflow: &str) -> CronState {
         let (expression, timezone) = ("0 9 * * *".to_owned(), "UTC".to_owned());
         let schedule = Schedule {
             row,
@@ -302,14 +330,20 @@ mod tests {
             enabled: true,
             disabled_cause: None,
             cursor: None,
+            cursor_set: 0,
             last_at: None,
             last_fired_at: None,
             created_at: Wall(0),
             updated_at: Wall(0),
             owner: None,
             origin: Origin::Registered,
+            digest: None,
+            version: 0,
+            newest: 0,
+            in_body_since: None,
+            grid: None,
         };
-        CronState::new(schedule, Cron::parse("0 9 * * *", "UTC").unwrap(), Wall(row))
+        CronState::new(schedule, Cron::parse("0 9 * * *", "UTC").unwrap(), Wall(row.0))
     }
 
     #[test]
@@ -317,11 +351,13 @@ mod tests {
         let mut crons = Crons::default();
         [(3, "a"), (1, "a"), (2, "b")]
             .into_iter()
-            .for_each(|(row, workflow)| crons.insert(cron(row, workflow)));
-        assert_eq!((crons.of("a"), crons.of("b"), crons.of("c")), (vec![1, 3], vec![2], vec![]));
-        crons.insert(cron(3, "b"));
-        assert_eq!((crons.of("a"), crons.of("b")), (vec![1], vec![2, 3]));
-        crons.remove(1);
+            .for_each(|(row, workflow)| crons.insert(cron(ScheduleKey(row), workflow)));
+        let of =
+            |crons: &Crons, workflow| crons.of(workflow).into_iter().map(|row| row.0).collect::<Vec<_>>();
+        assert_eq!((of(&crons, "a"), of(&crons, "b"), of(&crons, "c")), (vec![1, 3], vec![2], vec![]));
+        crons.insert(cron(ScheduleKey(3), "b"));
+        assert_eq!((of(&crons, "a"), of(&crons, "b")), (vec![1], vec![2, 3]));
+        crons.remove(ScheduleKey(1));
         assert!(crons.of("a").is_empty() && crons.by_workflow.len() == 1);
         crons.clear();
         assert!(crons.of("b").is_empty() && crons.next().is_none());

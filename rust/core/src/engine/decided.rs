@@ -13,8 +13,9 @@ use crate::engine::line::Turn;
 use crate::engine::moments::cron_context;
 use crate::engine::stuck::reason_of;
 use crate::engine::{Effects, Engine, MomentDue, Note, Polled, Request, Then};
+use crate::key::ScheduleKey;
 use crate::port::{
-    Change, CronMove, Moment, NewRun, Outcome, Receipt, Schedule, ScheduleKind, Stretch, TickChange,
+    Change, CronMove, Moment, NewRun, Origin, Outcome, Receipt, Schedule, ScheduleKind, Stretch, TickChange,
     TriggerState,
 };
 use crate::time::{Now, Wall};
@@ -28,16 +29,20 @@ impl Engine {
         overlap_of(schedule) != Overlap::Allow || self.body_of(schedule).is_some()
     }
 
-    /// The place of the body that decides a cron's moments, if the program declares one.
+    /// The place of the body that decides a cron's moments, if the program declares one. What a call registered is data, whatever is
+    /// declared by its name.
     fn body_of(&self, schedule: &Schedule) -> Option<u32> {
-        let slot = self.place_of(&schedule.name).filter(|_| !schedule.name.is_empty())?;
-        (self.by_calendar.contains(&slot) && !self.withdrawn.contains(&slot)).then_some(slot)
+        if schedule.origin == Origin::Registered {
+            return None;
+        }
+        let place = self.place_of(&schedule.name).filter(|_| !schedule.name.is_empty())?;
+        (self.by_calendar.contains(&place) && !self.withdrawn.contains(&place)).then_some(place)
     }
 
     /// The store has said whether this owner decides a moment.
     pub(super) fn moment_answered(
         &mut self,
-        row: i64,
+        row: ScheduleKey,
         number: u64,
         receipt: Receipt,
         now: Now,
@@ -63,7 +68,7 @@ impl Engine {
     }
 
     /// Another owner decides a moment, or has. Should it die over that, [`Engine::look_at_left_moments`] comes back to it.
-    pub(super) fn moment_is_others(&mut self, row: i64, now: Now) {
+    pub(super) fn moment_is_others(&mut self, row: ScheduleKey, now: Now) {
         let next = self.crons.get(row).and_then(|state| state.cron.next(now.wall));
         self.crons.settle(row, next);
     }
@@ -78,15 +83,15 @@ impl Engine {
     }
 
     /// The body in a place will not be called for the moment that it was to decide.
-    pub(super) fn call_off(&mut self, slot: u32, out: &mut Effects) {
-        if let Some(row) = self.crons.called_in(slot) {
+    pub(super) fn call_off(&mut self, place: u32, out: &mut Effects) {
+        if let Some(row) = self.crons.called_in(place) {
             self.crons.settle(row, None);
             self.leave_moment(row, out);
         }
     }
 
-    fn leave_moment(&self, row: i64, out: &mut Effects) {
-        out.commits.push((Change::LeaveMoment { epoch: self.epoch, row }, Then::LetGo));
+    fn leave_moment(&self, row: ScheduleKey, out: &mut Effects) {
+        out.commits.push((Change::LeaveMoment { epoch: self.epoch, row }, Then::LetGo(None)));
     }
 
     fn decide(&mut self, pending: Pending, mut state: TriggerState, now: Now, out: &mut Effects) {
@@ -96,12 +101,12 @@ impl Engine {
             self.crons.settle(row, None);
             return self.leave_moment(row, out);
         };
-        self.wait_for_others(row, std::mem::take(&mut state.others));
+        self.wait_for_others(row, std::mem::take(&mut state.unfinished));
         let (moment, context) = (pending.moment, cron_context(&schedule, pending.moment));
         match self.body_of(&schedule) {
-            Some(slot) => {
-                self.crons.set_stage(row, Stage::Called(slot));
-                out.moments.push(MomentDue { slot, row: state, moment, context });
+            Some(place) => {
+                self.crons.set_stage(row, Stage::Called(place));
+                out.moments.push(MomentDue { place, row: state, moment, context });
             }
             None => self.decide_by_overlap(&schedule, &pending, &context, now, out),
         }
@@ -129,7 +134,7 @@ impl Engine {
                     self.turns.insert(id, Turn { kept: false, cancels, resumed: None });
                 }
                 self.take_new(id, &workflow, context, now);
-                let request = Request { id, context: Arc::clone(context), run_key: None };
+                let request = Request { id, context: Arc::clone(context), run_key: None, parent: None };
                 let run = by_hand(&workflow, &request, now.wall);
                 let scheduled_at = Some(pending.moment);
                 let run = NewRun { schedule: Some(row), scheduled_at, waits: overlap.waits(), ..run };
@@ -158,6 +163,7 @@ impl Engine {
             schedule: row,
             epoch: self.epoch,
             cursor: None,
+            cursor_set: 0,
             at,
             room: None,
             dropped: u64::from(fires.is_empty()),
@@ -172,7 +178,7 @@ impl Engine {
     }
 
     /// The moment for which the body of a cron was called that has just answered.
-    pub(super) fn called_for(&self, row: i64) -> Option<Wall> {
+    pub(super) fn called_for(&self, row: ScheduleKey) -> Option<Wall> {
         let pending = self.crons.pending(row)?;
         matches!(pending.stage, Stage::Called(_)).then_some(pending.moment)
     }

@@ -10,9 +10,10 @@ use uuid::Uuid;
 use crate::engine::line::Turn;
 use crate::engine::timers::Timer;
 use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Note, Then};
-use crate::port::{Change, Failure, RunChange, RunEnd, RunStatus};
-use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling};
+use crate::port::{Change, RunChange, RunEnd, RunStatus};
+use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling, Told};
 use crate::time::{Mono, Now};
+use crate::workflow::Executor;
 
 /// What a run's acknowledged records allow.
 pub(super) struct Follows {
@@ -33,15 +34,23 @@ impl Engine {
         now: Now,
         out: &mut Effects,
     ) -> Ruling {
+        self.overdue_home(job, now, out);
         let random = self.next_random();
         let Some(run) = self.run_of(job) else { return Ruling::Stale };
-        let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random, now.wall);
+        let is_over_time = run.is_over_time(job.task as usize, job.attempt);
+        let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random, now);
         if ruling == Ruling::Stale {
             return ruling;
         }
         self.disarm_job(job);
+        self.forget_beginning(job);
         self.follow(job.run, progress, now, out);
         match ruling {
+            Ruling::Final if is_over_time => {
+                // Who reports a success must not tell of one.
+                self.tell_failure(job, now, out);
+                return Ruling::Stale;
+            }
             Ruling::Final if has_callback => self.arm_callback(job, now.mono),
             Ruling::Final => self.settled(job, now, out),
             Ruling::Retry | Ruling::Stale => {}
@@ -61,7 +70,8 @@ impl Engine {
         if !run.expects(task, job.attempt) {
             return;
         }
-        let (row, begun) = (run.row, run.started(task, now.wall));
+        let (row, begun) = (run.row, run.started(task, now));
+        let executor = run.workflow.tasks[task].executor;
         self.arm_run(job.run, now.mono);
         match begun {
             None => {
@@ -72,9 +82,17 @@ impl Engine {
             }
             Some(record) => {
                 let change = RunChange { run: row, epoch: self.epoch, tasks: vec![record], end: None };
+                let Job { run, life, attempt, .. } = job;
                 out.commits
-                    .push((Change::Run(change), Then::Recorded { run: job.run, life: job.life, task }));
+                    .push((Change::Run(change), Then::Recorded { run, life, task, attempt, executor }));
             }
+        }
+    }
+
+    /// What is over before its beginning had to be on record wakes nobody for that. Those that ended out of turn wait for theirs.
+    fn forget_beginning(&mut self, job: Job) {
+        if self.begun.front().is_some_and(|&(_, first)| first == job) {
+            self.begun.pop_front();
         }
     }
 
@@ -114,6 +132,7 @@ impl Engine {
 
     /// Nothing is ruled: whoever goes on with the run begins the next attempt.
     pub(super) fn interrupted(&mut self, job: Job, now: Now, out: &mut Effects) {
+        self.overdue_home(job, now, out);
         self.disarm_job(job);
         if let Some(change) = self.interrupted_of(job, now) {
             out.commits.push((Change::Run(change), Then::Nothing));
@@ -197,38 +216,26 @@ impl Engine {
         let life = run.life;
         let (progress, active) = run.halt(status, cause, now.wall);
         self.follow(id, progress, now, out);
-        if status == RunStatus::Failed {
-            for (task, attempt) in active {
-                let job = Job { run: id, task: task as u32, attempt, life, callback_only: false };
-                self.give_up(job, cause, now, out);
-            }
+        for (task, attempt) in active {
+            let job = Job { run: id, task: task as u32, attempt, life, callback_only: false };
+            let told = match status {
+                RunStatus::Failed => Told::TimedOut(cause.to_owned()),
+                _ => Told::Cancelled,
+            };
+            self.tell(job, told, None, now, out);
         }
-    }
-
-    /// Fails an attempt whose body is not waited for any more.
-    pub(super) fn give_up(&mut self, job: Job, error: &str, now: Now, out: &mut Effects) -> Ruling {
-        let Some(run) = self.run_of(job) else { return Ruling::Stale };
-        let has_callback = run.workflow.tasks[job.task as usize].has_failure_callback;
-        let ended = Ended::Failure(Failure::timed_out(error));
-        out.released.push(job);
-        let ruling = self.attempt_ended(job, ended, has_callback, now, out);
-        if ruling == Ruling::Final && has_callback {
-            self.disarm_job(job);
-            out.jobs.push(Job { callback_only: true, ..job });
-        }
-        ruling
     }
 
     /// Sends what a run's step asks for on its way: records first, jobs once they are kept.
     pub(super) fn follow(&mut self, id: Uuid, progress: Progress, now: Now, out: &mut Effects) {
         let Progress { records, jobs, mut looks, callbacks, delayed, end } = progress;
         for task in callbacks {
-            out.jobs.push(self.job(id, task, true));
+            out.jobs.push(self.placed(self.job(id, task, true)));
         }
         let delayed: Vec<(usize, Mono)> =
             delayed.into_iter().map(|(task, delay)| (task, now.mono.after(delay))).collect();
         if records.is_empty() && end.is_none() {
-            out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
+            out.jobs.extend(jobs.into_iter().map(|task| self.placed(self.job(id, task, false))));
             out.looks.extend(looks.into_iter().map(|at| self.runs[&id].look(at)));
             return self.arm_delayed(id, delayed);
         }
@@ -250,7 +257,7 @@ impl Engine {
 
         // Only now: an attempt must not begin before the record that tells its number.
         self.arm_delayed(id, delayed);
-        out.jobs.extend(jobs.into_iter().map(|task| self.job(id, task, false)));
+        out.jobs.extend(jobs.into_iter().map(|task| self.placed(self.job(id, task, false))));
         if let Some(end) = end {
             match end.status {
                 RunStatus::Completed => self.counts.completed += 1,
@@ -271,6 +278,11 @@ impl Engine {
         for (task, due) in delayed {
             self.arm(due, Timer::Retry(id, task, life));
         }
+    }
+
+    /// A job of a run in hand with where it runs.
+    pub(super) fn placed(&self, job: Job) -> (Executor, Job) {
+        (self.runs[&job.run].workflow.tasks[job.task as usize].executor, job)
     }
 
     pub(super) fn job(&self, id: Uuid, task: usize, callback_only: bool) -> Job {

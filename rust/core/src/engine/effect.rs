@@ -6,17 +6,21 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::engine::{Job, Note};
+use crate::key::ScheduleKey;
 use crate::port::{Change, RunEnd, TriggerState};
 use crate::run::{At, Look};
 use crate::time::{Mono, Wall};
+use crate::workflow::Executor;
 
 /// What the world is asked to do, in this order.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// To the writer.
     pub commits: Vec<(Change, Then)>,
-    /// To the workers.
-    pub jobs: Vec<Job>,
+    /// To whoever runs them.
+    pub jobs: Vec<(Executor, Job)>,
+    /// Attempts that were taken, and could not begin before they were on record: they may now, or are found to be stale.
+    pub recorded: Vec<(Executor, Job)>,
     /// To whoever has the time; what is seen comes back as [`Event::Looked`](crate::engine::Event::Looked).
     pub looks: Vec<Look>,
     /// Runs that are over, for whoever waits.
@@ -25,8 +29,12 @@ pub struct Effects {
     pub started: Vec<Uuid>,
     /// Runs that were asked for, and the one that has their run key already.
     pub keyed: Vec<(Uuid, Uuid)>,
-    /// Attempts that are not waited for any more: their slots are free.
+    /// Attempts whose callbacks are not waited for any more: their permits are free, and what can be stopped is to be.
     pub released: Vec<Job>,
+    /// Attempts whose bodies are to end, with what the log is told of it.
+    pub told: Vec<(Job, Option<Note>)>,
+    /// Attempts whose bodies were to end and did not: they are not waited for any more, and their permits are free.
+    pub overdue: Vec<Job>,
     /// Runs that this runner does not drive any more, and why.
     pub lost: Vec<(Uuid, String)>,
     /// Triggers that may be polled again.
@@ -50,16 +58,18 @@ pub struct Effects {
 pub enum Then {
     /// Start these runs.
     Start(Vec<Uuid>),
+    /// These runs are anyone's.
+    Offered(Vec<Uuid>),
     /// Start the admitted ones, free the others' hashes, poll the trigger again.
     Tick {
-        /// The poller's slot.
-        slot: u32,
+        /// The poller's place.
+        place: u32,
         /// The runs that were sent, in order.
         runs: Vec<Uuid>,
         /// When the poll began.
         at: Wall,
         /// The trigger's row, if this disables it.
-        disables: Option<i64>,
+        disables: Option<ScheduleKey>,
     },
     /// Start these tasks of a run, or end it.
     Progress {
@@ -84,6 +94,10 @@ pub enum Then {
         life: u32,
         /// The task.
         task: usize,
+        /// The attempt.
+        attempt: u32,
+        /// Where it holds a permit.
+        executor: Executor,
     },
     /// The checkpoint of that number is kept.
     Checkpointed {
@@ -107,8 +121,8 @@ pub enum Then {
     },
     /// Poll the trigger from now on.
     Declared {
-        /// The poller's slot.
-        slot: u32,
+        /// The poller's place.
+        place: u32,
         /// How many vacancies there had been when it was asked for: one since then may be the reason to ask again.
         vacancies: u64,
         /// How often news had been read by then: what came since may be newer than the answer.
@@ -117,7 +131,7 @@ pub enum Then {
     /// Decide the moment of the cron with that row, if it may be.
     Moment {
         /// The row.
-        row: i64,
+        row: ScheduleKey,
         /// Which question this answers.
         number: u64,
     },
@@ -125,8 +139,8 @@ pub enum Then {
     Decided(Vec<Uuid>),
     /// That an attempt has begun is on record.
     Begun,
-    /// Tell others that a trigger is free.
-    LetGo,
+    /// Tell others that the trigger in that place, or the moment of a cron, is free.
+    LetGo(Option<u32>),
     /// Nothing.
     Nothing,
 }
@@ -135,7 +149,7 @@ pub enum Then {
 #[derive(Debug, Clone, PartialEq)]
 pub struct MomentDue {
     /// Its place in the poller.
-    pub slot: u32,
+    pub place: u32,
     /// Where the cron stands.
     pub row: TriggerState,
     /// The moment.
@@ -148,17 +162,21 @@ pub struct MomentDue {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rearm {
     /// Its place in the poller.
-    pub slot: u32,
+    pub place: u32,
     /// Its row, if that has just become known.
     pub row: Option<TriggerState>,
     /// Its cursor as kept, if that moved.
     pub cursor: Option<String>,
+    /// Its cursor as somebody has set it meanwhile, and how often that has been done.
+    pub set: Option<(Option<String>, i64)>,
     /// When it fired, if a run of it was started.
     pub fired_at: Option<Wall>,
     /// Its row, if it is disabled now.
-    pub disables: Option<i64>,
+    pub disables: Option<ScheduleKey>,
     /// Whether another owner polls it, so that this one must not.
     pub elsewhere: bool,
+    /// Whether it is to be another owner's, once nothing of it is in flight here.
+    pub gives_way: bool,
     /// Whether its row may be older than news that was read: then news is to be read again.
     pub is_stale: bool,
 }

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use crate::admit::Overlap;
 use crate::engine::Then;
-use crate::port::{ContextHash, Receipt, Schedule, Stretch, TriggerRow, Unfinished};
+use crate::key::ScheduleKey;
+use crate::port::{ContextHash, Parent, Receipt, Schedule, Stretch, TriggerRow, Unfinished};
 use crate::run::Looked;
 use crate::time::Wall;
 use crate::workflow::Workflow;
@@ -39,11 +40,13 @@ pub struct Fire {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Polled {
     /// The trigger's place in the poller; its next poll waits for [`Effects::rearm`](crate::engine::Effects::rearm).
-    pub slot: u32,
+    pub place: u32,
     /// The store's row.
-    pub schedule: i64,
+    pub schedule: ScheduleKey,
     /// When the poll began.
     pub at: Wall,
+    /// How often somebody had set its cursor when the poll looked at it.
+    pub cursor_set: i64,
     /// How many ends of runs were known then.
     pub ends: i64,
     /// How long its body took, in microseconds.
@@ -71,6 +74,8 @@ pub struct Request {
     pub context: Arc<str>,
     /// Starts at most one run of its workflow until it expires.
     pub run_key: Option<(String, Wall)>,
+    /// By what it is started, if another run does.
+    pub parent: Option<Box<Parent>>,
 }
 
 /// A run to be started for a moment of a cron that has gone by.
@@ -106,6 +111,8 @@ pub enum Event {
     Workflow(Arc<Workflow>),
     /// The program declares the workflow of that name no more. Its runs in hand go on.
     WorkflowGone(Arc<str>),
+    /// Other runners declare the workflows of these names, and no others.
+    WorkflowsElsewhere(Vec<Arc<str>>),
     /// The program declared triggers, each with its place in the poller.
     Triggers(Vec<(u32, Declared)>),
     /// Somebody asked for runs; the workflow was looked up by the caller.
@@ -115,12 +122,21 @@ pub enum Event {
         /// One run each.
         requests: Vec<Request>,
     },
+    /// Somebody asked for runs that others are to drive.
+    Offer {
+        /// The workflow's name.
+        workflow: Arc<str>,
+        /// Its content version, as far as that is known here.
+        version: Arc<str>,
+        /// One run each.
+        requests: Vec<Request>,
+    },
     /// Somebody asked for runs of moments of a cron that have gone by.
     Backfill {
         /// Whose tasks to run.
         workflow: Arc<Workflow>,
         /// The cron's row.
-        schedule: i64,
+        schedule: ScheduleKey,
         /// Whether one begins after another.
         waits: bool,
         /// In this order.
@@ -138,6 +154,8 @@ pub enum Event {
     Deferred(Job, bool),
     /// An attempt's body went home without an end, because the runner closes.
     Interrupted(Job),
+    /// An attempt's body will never begin, because it was stopped before: by that it has failed if it was told to end, and is cut off if not.
+    Stopped(Job),
     /// The runner gives its runs up, but for the attempts whose bodies or callbacks are in flight.
     Leaving(Vec<Job>),
     /// A task's callback has been told, or it has none.
@@ -155,23 +173,25 @@ pub enum Event {
     News,
     /// Runs that other owners drove are over.
     OthersEnded(Vec<Uuid>),
-    /// The program declared a cron, anew or again: it runs here from now on. With a body that decides its moments, if it has one, in that
-    /// place of the poller.
-    CronDeclared(Schedule, Option<(u32, Declared)>),
+    /// The program declared a cron, anew or again, in the version of that digest: it runs here while that is in force. With a body that
+    /// decides its moments, if it has one, in that place of the poller.
+    CronDeclared(Schedule, i64, Option<(u32, Declared)>),
     /// The body of a cron in that place is not called any more, for whatever moment it was to decide.
     CalledOff(u32),
     /// The program declares no cron of that name any more.
     CronWithdrawn(Arc<str>),
     /// The program declares what is polled in that place no more.
     Withdrawn(u32),
-    /// Nothing of what was withdrawn in these places is in flight any more.
-    Vacated(Vec<u32>),
+    /// Nothing of what was withdrawn in these places, or gives way, is in flight any more; with whether it owes a poll for what was missed.
+    Vacated(Vec<(u32, bool)>),
+    /// Other runners declare newer versions of these triggers, which are this runner's as far as the store knows.
+    Outdated(Vec<Arc<str>>),
     /// Nobody polls the triggers of these names, as far as the store knows.
     Free(Vec<Arc<str>>),
     /// A cron was registered, changed or read from the store.
     Cron(Schedule),
     /// A cron was deleted or disabled.
-    CronGone(i64),
+    CronGone(ScheduleKey),
     /// Somebody is about to look at runs: what has begun is to be on record.
     Shown,
     /// All crons, as the store has them.

@@ -10,17 +10,18 @@ use crate::engine::line::Turn;
 use crate::engine::stuck::reason_of;
 use crate::engine::{Declared, Effects, Engine, Fire, Note, Polled, Request, Then};
 use crate::fate::left_out;
+use crate::key::ScheduleKey;
 use crate::port::{Change, NewRun, Outcome, Room, Stretch, TickChange};
 use crate::time::Now;
 
 impl Engine {
     pub(super) fn polled(&mut self, mut polled: Polled, now: Now, out: &mut Effects) {
-        let Some(declared) = self.declared_in(polled.slot).cloned() else { return };
+        let Some(declared) = self.declared_in(polled.place).cloned() else { return };
         let moment = self.called_for(polled.schedule);
         let fires = std::mem::take(&mut polled.fires);
         let mut verdict = Verdict::of(&polled.reason);
         self.counts.fires += fires.len() as u64;
-        self.ask_about(polled.slot, &fires);
+        self.ask_about(polled.place, &fires);
         let mut row = Row::new(self.gate.room(polled.schedule, declared.overlap));
         let mut runs = Vec::with_capacity(fires.len());
         // Who moves the cursor is not asked again for what is behind it.
@@ -74,6 +75,7 @@ impl Engine {
             schedule: polled.schedule,
             epoch: self.epoch,
             cursor: polled.cursor.take(),
+            cursor_set: polled.cursor_set,
             at: polled.at,
             fires: runs,
             room: room.filter(|_| has_fires),
@@ -97,7 +99,7 @@ impl Engine {
     fn admit(
         &mut self,
         trigger: &Declared,
-        schedule: i64,
+        schedule: ScheduleKey,
         ends: Option<i64>,
         fire: Fire,
         now: Now,
@@ -125,7 +127,7 @@ impl Engine {
                 .insert(id, Turn { kept: false, cancels: *overlap == Overlap::CancelRunning, resumed: None });
         }
         self.take_new(id, &workflow, &fire.context, now);
-        let request = Request { id, context: fire.context, run_key: None };
+        let request = Request { id, context: fire.context, run_key: None, parent: None };
         Ok(NewRun {
             schedule: Some(schedule),
             context_hash: Some(fire.hash),
@@ -139,7 +141,7 @@ impl Engine {
     }
 
     fn send_tick(&self, polled: &Polled, verdict: Verdict, mut change: TickChange, out: &mut Effects) {
-        let &Polled { slot, schedule, at, duration_us, .. } = polled;
+        let &Polled { place, schedule, at, duration_us, .. } = polled;
         change.history.push(Stretch {
             schedule,
             outcome: verdict.outcome,
@@ -153,7 +155,7 @@ impl Engine {
         });
         let runs = change.fires.iter().map(|run| run.id).collect();
         let disables = change.disable.is_some().then_some(schedule);
-        out.commits.push((Change::Tick(change), Then::Tick { slot, runs, at, disables }));
+        out.commits.push((Change::Tick(change), Then::Tick { place, runs, at, disables }));
     }
 
     pub(super) fn unknown_workflow(&self, by: &str, workflow: &str) -> Note {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::engine::line::Turn;
 use crate::engine::{Effects, Engine, Job, Note, Request, Settings, Then};
+use crate::key::RunRow;
 use crate::port::{Admitted, Change, NewRun, Unfinished};
 use crate::run::Run;
 use crate::time::{Now, Wall};
@@ -57,6 +58,20 @@ impl Engine {
         out.commits.push((Change::Start { epoch: self.epoch, runs, cron: None }, Then::Start(ids)));
     }
 
+    /// Runs that are kept and not taken in hand.
+    pub(super) fn offer(
+        &mut self,
+        workflow: &Arc<str>,
+        version: &Arc<str>,
+        requests: Vec<Request>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let ids = requests.iter().map(|request| request.id).collect();
+        let runs = requests.iter().map(|request| new_run(workflow, version, request, now.wall)).collect();
+        out.commits.push((Change::Offer { epoch: self.epoch, runs }, Then::Offered(ids)));
+    }
+
     pub(super) fn take_new(&mut self, id: Uuid, workflow: &Arc<Workflow>, context: &Arc<str>, now: Now) {
         let (workflow, context) = (Arc::clone(workflow), Arc::clone(context));
         self.take_in_hand(Run::new(id, workflow, context, self.settings.contexts, now.wall));
@@ -89,7 +104,7 @@ impl Engine {
     }
 
     /// A new run is committed: it begins, or waits for its turn.
-    pub(super) fn kept_first(&mut self, id: Uuid, row: i64, now: Now, out: &mut Effects) {
+    pub(super) fn kept_first(&mut self, id: Uuid, row: RunRow, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.row = row;
         self.counts.started += 1;
@@ -150,7 +165,7 @@ impl Engine {
         }
         let is_held = unfinished.waits && !self.gate.is_first(id);
         let Settings { contexts, interruptions_max, .. } = self.settings;
-        let (run, progress) = Run::resume(&unfinished, workflow, contexts, interruptions_max, now.wall);
+        let (run, progress) = Run::resume(&unfinished, workflow, contexts, interruptions_max, now);
         self.take_in_hand(run);
         if is_held {
             self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });
@@ -181,10 +196,14 @@ impl Engine {
 }
 
 pub(super) fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewRun {
+    new_run(&workflow.name, &workflow.version, request, now)
+}
+
+fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall) -> NewRun {
     NewRun {
         id: request.id,
-        workflow: Arc::clone(&workflow.name),
-        version: Arc::clone(&workflow.version),
+        workflow: Arc::clone(workflow),
+        version: Arc::clone(version),
         context: Arc::clone(&request.context),
         schedule: None,
         context_hash: None,
@@ -194,6 +213,7 @@ pub(super) fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewR
         waits: false,
         cursor: None,
         ends: None,
+        parent: request.parent.clone(),
         created_at: now,
     }
 }

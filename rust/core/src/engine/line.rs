@@ -6,6 +6,7 @@ use std::ops::Bound;
 use uuid::Uuid;
 
 use crate::engine::{Effects, Engine};
+use crate::key::ScheduleKey;
 use crate::run::Progress;
 use crate::time::Now;
 
@@ -29,7 +30,7 @@ impl Engine {
     }
 
     /// Runs of a trigger that others drive stand in its line, too.
-    pub(super) fn wait_for_others(&mut self, schedule: i64, runs: Vec<Uuid>) {
+    pub(super) fn wait_for_others(&mut self, schedule: ScheduleKey, runs: Vec<Uuid>) {
         for id in runs {
             // What is this runner's, and not told it yet, is claimed in a moment, and keeps its place.
             if !self.runs.contains_key(&id) && !self.gate.holds(id) && self.others.insert(id) {

@@ -11,6 +11,7 @@ use crate::engine::crons::CronState;
 use crate::engine::hands::by_hand;
 use crate::engine::line::Turn;
 use crate::engine::{Backfilled, Effects, Engine, Note, Request, Then};
+use crate::key::ScheduleKey;
 use crate::port::{Catchup, Change, CronMove, NewRun, Schedule, ScheduleKind};
 use crate::time::{Now, Wall};
 use crate::workflow::Workflow;
@@ -24,6 +25,7 @@ const ON_TIME_US: i64 = 10_000_000;
 impl Engine {
     pub(super) fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {
         let ScheduleKind::Cron { expression, timezone, next_at, .. } = &schedule.kind else { return };
+        self.crons.heed_origin(&schedule);
         if !self.settings.crons_enabled || !schedule.enabled || !self.crons.runs_here(&schedule) {
             self.crons.remove(schedule.row);
             return;
@@ -60,7 +62,7 @@ impl Engine {
     }
 
     /// Lets crons run at what follows from now where they waited for longer. Moments that have run already are refused by the store.
-    pub(super) fn put_right(&mut self, rows: &[i64], now: Now, out: &mut Effects) {
+    pub(super) fn put_right(&mut self, rows: &[ScheduleKey], now: Now, out: &mut Effects) {
         let mut late: Option<(usize, Wall)> = None;
         for &row in rows {
             let Some((was, step)) = self.crons.put_right(row, now.wall) else { continue };
@@ -73,21 +75,21 @@ impl Engine {
         }
     }
 
-    /// Starts a run for every slot that has come, up to the bound of catching up: the newest are kept.
-    pub(super) fn cron_due(&mut self, row: i64, now: Now, out: &mut Effects) {
+    /// Starts a run for every moment that has come, up to the bound of catching up: the newest are kept.
+    pub(super) fn cron_due(&mut self, row: ScheduleKey, now: Now, out: &mut Effects) {
         let mut state = self.crons.remove(row).expect("a due cron is known");
         let first = self.crons.tried_again(row).unwrap_or(state.next);
         let ScheduleKind::Cron { terms, .. } = &state.schedule.kind else { return };
-        let slots_max = usize::try_from(self.settings.catchup_max).unwrap_or(usize::MAX);
-        let (slots, has_older) = due_slots(&state.cron, first, now.wall, terms.catchup, slots_max);
-        let last = slots.back().copied().unwrap_or(now.wall);
+        let moments_max = usize::try_from(self.settings.catchup_max).unwrap_or(usize::MAX);
+        let (moments, has_older) = due_moments(&state.cron, first, now.wall, terms.catchup, moments_max);
+        let last = moments.back().copied().unwrap_or(now.wall);
         let next = state.cron.next(last);
         if has_older {
-            out.logs.push(Note::CronCatchUpBounded { cron: state.schedule.id, moments_max: slots_max });
+            out.logs.push(Note::CronCatchUpBounded { cron: state.schedule.id, moments_max });
         }
         let schedule = state.schedule.clone();
         let is_known = self.workflows.contains_key(&*schedule.workflow);
-        if let Some(&moment) = slots.front().filter(|_| is_known && self.is_decided(&schedule)) {
+        if let Some(&moment) = moments.front().filter(|_| is_known && self.is_decided(&schedule)) {
             // One after another: what is decided of the next may depend on this one.
             state.next = moment;
             let seen = schedule.updated_at;
@@ -102,14 +104,14 @@ impl Engine {
             state.next = next;
             self.crons.insert(state);
         }
-        self.cron_fire(&schedule, slots, next, now, out);
+        self.cron_fire(&schedule, moments, next, now, out);
     }
 
     /// Starts runs of moments that have gone by, all or none. What waits stands behind what is unfinished here.
     pub(super) fn backfill(
         &mut self,
         workflow: &Arc<Workflow>,
-        schedule: i64,
+        schedule: ScheduleKey,
         waits: bool,
         runs: Vec<Backfilled>,
         now: Now,
@@ -122,7 +124,7 @@ impl Engine {
                 self.turns.insert(id, Turn { kept: false, cancels: false, resumed: None });
             }
             self.take_new(id, workflow, &context, now);
-            let run = by_hand(workflow, &Request { id, context, run_key: None }, now.wall);
+            let run = by_hand(workflow, &Request { id, context, run_key: None, parent: None }, now.wall);
             kept.push(NewRun { schedule: Some(schedule), scheduled_at: moment, waits, ..run });
             ids.push(id);
         }
@@ -132,13 +134,17 @@ impl Engine {
     pub(super) fn cron_fire(
         &mut self,
         schedule: &Schedule,
-        slots: VecDeque<Wall>,
+        moments: VecDeque<Wall>,
         next: Option<Wall>,
         now: Now,
         out: &mut Effects,
     ) {
         let workflow = self.workflows.get(&*schedule.workflow).cloned();
         let Some(workflow) = workflow else {
+            // A moment is whose program can run it.
+            if self.elsewhere.contains(&*schedule.workflow) {
+                return;
+            }
             self.counts.errors += 1;
             let by = match schedule.name.as_str() {
                 "" => &format!("cron {}", schedule.id),
@@ -148,14 +154,14 @@ impl Engine {
             return;
         };
         let (mut ids, mut runs) = (Vec::new(), Vec::new());
-        for slot in slots {
+        for moment in moments {
             let id = self.new_id(now.wall);
-            let context = cron_context(schedule, slot);
+            let context = cron_context(schedule, moment);
             self.take_new(id, &workflow, &context, now);
             // So that whoever is to heed it later knows that it is unfinished.
             self.gate.hold(schedule.row, None, id);
-            let run = by_hand(&workflow, &Request { id, context, run_key: None }, now.wall);
-            runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(slot), ..run });
+            let run = by_hand(&workflow, &Request { id, context, run_key: None, parent: None }, now.wall);
+            runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(moment), ..run });
             ids.push(id);
         }
         let cron = Some(CronMove {
@@ -168,57 +174,57 @@ impl Engine {
     }
 }
 
-/// The slots from `first` to `now` that are to run, and whether more were missed than may be made up for.
-fn due_slots(
+/// The moments from `first` to `now` that are to run, and whether more were missed than may be made up for.
+fn due_moments(
     cron: &Cron,
     first: Wall,
     now: Wall,
     catchup: Catchup,
-    slots_max: usize,
+    moments_max: usize,
 ) -> (VecDeque<Wall>, bool) {
     match catchup {
-        Catchup::All if slots_max > 0 => newest_slots(cron, first, now, slots_max),
-        Catchup::Last if slots_max > 0 => (newest_slots(cron, first, now, 1).0, false),
+        Catchup::All if moments_max > 0 => newest_moments(cron, first, now, moments_max),
+        Catchup::Last if moments_max > 0 => (newest_moments(cron, first, now, 1).0, false),
         _ => {
-            let (mut slots, _) = newest_slots(cron, first, now, 1);
-            slots.retain(|slot| now.0.saturating_sub(slot.0) <= ON_TIME_US);
-            (slots, false)
+            let (mut moments, _) = newest_moments(cron, first, now, 1);
+            moments.retain(|moment| now.0.saturating_sub(moment.0) <= ON_TIME_US);
+            (moments, false)
         }
     }
 }
 
-/// The newest slots from `first` to `now`, at most `slots_max`, and whether there were older ones. Looks back from `now` in growing steps: a
-/// schedule of each second has a hundred million slots in three years.
-fn newest_slots(cron: &Cron, first: Wall, now: Wall, slots_max: usize) -> (VecDeque<Wall>, bool) {
+/// The newest moments from `first` to `now`, at most `moments_max`, and whether there were older ones. Looks back from `now` in growing steps: a
+/// schedule of each second has a hundred million moments in three years.
+fn newest_moments(cron: &Cron, first: Wall, now: Wall, moments_max: usize) -> (VecDeque<Wall>, bool) {
     let mut span_us: i64 = 60_000_000;
     loop {
         let from = Wall(now.0.saturating_sub(span_us));
         let reaches_first = from <= first;
-        let mut slots = VecDeque::new();
+        let mut moments = VecDeque::new();
         let mut next = if reaches_first { Some(first) } else { cron.next(from) };
         let mut count = 0_usize;
-        while let Some(slot) = next.filter(|&slot| slot <= now) {
+        while let Some(moment) = next.filter(|&moment| moment <= now) {
             count += 1;
-            if slots.len() == slots_max {
-                slots.pop_front();
+            if moments.len() == moments_max {
+                moments.pop_front();
             }
-            slots.push_back(slot);
-            next = cron.next(slot);
+            moments.push_back(moment);
+            next = cron.next(moment);
         }
-        if reaches_first || count > slots_max {
-            return (slots, count > slots_max);
+        if reaches_first || count > moments_max {
+            return (moments, count > moments_max);
         }
         span_us = span_us.saturating_mul(2);
     }
 }
 
 /// What a moment's run begins with: what was registered with the cron, and which moment it is.
-pub fn cron_context(schedule: &Schedule, slot: Wall) -> Arc<str> {
+pub fn cron_context(schedule: &Schedule, moment: Wall) -> Arc<str> {
     let ScheduleKind::Cron { expression, timezone, terms, .. } = &schedule.kind else {
-        unreachable!("only crons have slots")
+        unreachable!("only crons have moments")
     };
     let context = json!({
-        "scheduled_time": slot.rfc3339(),
+        "scheduled_time": moment.rfc3339(),
         "schedule_id": schedule.id.to_string(),
         "schedule_timezone": timezone,
         "schedule_expression": expression,

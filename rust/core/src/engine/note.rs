@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::key::Epoch;
 use crate::near::hint;
 use crate::port::BURIED;
 use crate::time::Wall;
@@ -49,7 +50,7 @@ pub enum Note {
     /// A runner polls, and runs what is asked for.
     RunnerReady {
         /// Under which it writes.
-        epoch: i64,
+        epoch: Epoch,
         /// So many are declared.
         workflows: usize,
         /// So many are declared.
@@ -60,7 +61,7 @@ pub enum Note {
     /// A runner has shut down.
     RunnerStopped {
         /// Under which it wrote.
-        epoch: i64,
+        epoch: Epoch,
         /// Runs that it leaves to the next one.
         unfinished: usize,
     },
@@ -101,7 +102,7 @@ pub enum Note {
         /// Its workflow.
         workflow: Arc<str>,
     },
-    /// An attempt is not waited for any more.
+    /// An attempt has taken as long as it may, and its body is told to end.
     TaskTimedOut {
         /// The run.
         run: Uuid,
@@ -111,10 +112,39 @@ pub enum Note {
         task: Arc<str>,
         /// Which attempt.
         attempt: u32,
-        /// So long it was waited for.
+        /// So long it could take.
         timeout: Duration,
-        /// Whether no other follows.
-        is_last: bool,
+        /// So long its body has to end.
+        grace: Duration,
+    },
+    /// A body was told to end, and did not: its task has failed.
+    BodyOverdue {
+        /// The run.
+        run: Uuid,
+        /// Its workflow.
+        workflow: Arc<str>,
+        /// The task.
+        task: Arc<str>,
+        /// Which attempt.
+        attempt: u32,
+        /// So long it had to end.
+        grace: Duration,
+    },
+    /// It has ended.
+    BodyReturned {
+        /// The run.
+        run: Uuid,
+        /// The task.
+        task: Arc<str>,
+        /// Which attempt.
+        attempt: u32,
+        /// Since when nobody waited for it.
+        since: Wall,
+    },
+    /// So many bodies that nobody waits for still run that no other begins.
+    BodiesOverdue {
+        /// So many.
+        count: usize,
     },
     /// A run took too long, and ends.
     RunTimedOut {
@@ -187,6 +217,11 @@ pub enum Note {
     },
     /// A poll came to nothing, because the trigger belongs to another runner.
     TickDiscarded {
+        /// The trigger.
+        trigger: Arc<str>,
+    },
+    /// A poll came to nothing, because somebody has set the cursor since it looked at that.
+    TickOvertaken {
         /// The trigger.
         trigger: Arc<str>,
     },
@@ -326,8 +361,11 @@ impl Note {
             | Self::RunnerStopped { .. }
             | Self::RunsResumed { .. }
             | Self::RunFailed { .. }
+            | Self::TickOvertaken { .. }
+            | Self::BodyReturned { .. }
             | Self::RunCancelled { .. } => Level::Info,
-            Self::TaskTimedOut { is_last: false, .. }
+            Self::TaskTimedOut { .. }
+            | Self::BodiesOverdue { .. }
             | Self::TriggerRecovered { .. }
             | Self::RunsDeserted { .. }
             | Self::PollTooLong { .. }
@@ -342,7 +380,7 @@ impl Note {
             | Self::VersionDiffers { .. }
             | Self::StoreTakesWrites
             | Self::LinesDropped { .. } => Level::Warning,
-            Self::TaskTimedOut { is_last: true, .. }
+            Self::BodyOverdue { .. }
             | Self::RunTimedOut { .. }
             | Self::UnknownWorkflow { .. }
             | Self::TriggerDisabled { .. }
@@ -366,11 +404,15 @@ impl Note {
     /// What it is about.
     pub fn about(&self) -> About {
         match self {
-            Self::TaskTimedOut { run, workflow, task, attempt, .. } => About {
+            Self::TaskTimedOut { run, workflow, task, attempt, .. }
+            | Self::BodyOverdue { run, workflow, task, attempt, .. } => About {
                 task: Some(Arc::clone(task)),
                 attempt: Some(*attempt),
                 ..About::of_run(*run, Some(workflow))
             },
+            Self::BodyReturned { run, task, attempt, .. } => {
+                About { task: Some(Arc::clone(task)), attempt: Some(*attempt), ..About::of_run(*run, None) }
+            }
             Self::RunResumed { run, workflow }
             | Self::RunCompleted { run, workflow, .. }
             | Self::RunFailed { run, workflow, .. }
@@ -390,6 +432,7 @@ impl Note {
             | Self::PollTooLong { trigger, .. }
             | Self::EventLost { trigger }
             | Self::TickDiscarded { trigger }
+            | Self::TickOvertaken { trigger }
             | Self::TickRefused { trigger, .. }
             | Self::DeclarationRefused { trigger, .. } => About::of_trigger(trigger, None),
             Self::CronOfOldRelease { name, .. } | Self::MomentGivenUp { name, .. } => {
@@ -411,7 +454,8 @@ impl Note {
             | Self::StoreGone { .. }
             | Self::Buried
             | Self::EngineFault
-            | Self::LinesDropped { .. } => About::default(),
+            | Self::LinesDropped { .. }
+            | Self::BodiesOverdue { .. } => About::default(),
         }
     }
 }
@@ -453,13 +497,25 @@ impl Display for Note {
             Self::RunCancelled { run, workflow } => {
                 write!(f, "run {run} of workflow '{workflow}' was cancelled")
             }
-            Self::TaskTimedOut { run, workflow, task, attempt, timeout, is_last } => {
+            Self::TaskTimedOut { run, workflow, task, attempt, timeout, grace } => {
                 write!(
                     f,
                     "task '{task}' of workflow '{workflow}', run {run}, timed out in attempt {attempt} "
                 )?;
-                write!(f, "after {timeout:?}")?;
-                f.write_str(if *is_last { "" } else { "; it is tried again" })
+                write!(f, "after {timeout:?}; its body is told to end within {grace:?}")
+            }
+            Self::BodyOverdue { run, workflow, task, attempt, grace } => {
+                write!(f, "task '{task}' of workflow '{workflow}', run {run}, has failed: ")?;
+                write!(f, "the body of attempt {attempt} still runs {grace:?} after it was told to end, ")?;
+                f.write_str("and is not attempted again beside that")
+            }
+            Self::BodyReturned { run, task, attempt, since } => {
+                write!(f, "the body of task '{task}' of run {run}, attempt {attempt}, has ended; ")?;
+                write!(f, "nobody had waited for it since {}", since.rfc3339())
+            }
+            Self::BodiesOverdue { count } => {
+                write!(f, "{count} bodies that were told to end still run: no other task begins ")?;
+                f.write_str("until one of them has ended (overdue_max)")
             }
             Self::RunTimedOut { run, workflow, timeout } => {
                 write!(f, "run {run} of workflow '{workflow}' timed out after {timeout:?}")
@@ -467,7 +523,10 @@ impl Display for Note {
             Self::TriggerFired { trigger, run } => write!(f, "trigger '{trigger}' fired run {run}"),
             Self::UnknownWorkflow { by, workflow, known } => {
                 match workflow.is_empty() {
-                    true => write!(f, "trigger '{by}' fired, but names no workflow")?,
+                    true => write!(
+                        f,
+                        "trigger '{by}' fired, but names no workflow; write @trigger(workflow=...)"
+                    )?,
                     false => write!(f, "trigger '{by}' fired unknown workflow '{workflow}'")?,
                 }
                 f.write_str(&hint(workflow, "workflows", known))
@@ -506,6 +565,12 @@ impl Display for Note {
                     "trigger '{trigger}': its last poll was discarded: another runner polls it now, or it was forgotten"
                 )
             }
+            Self::TickOvertaken { trigger } => {
+                write!(
+                    f,
+                    "trigger '{trigger}': its last poll was discarded: its cursor was set by a call meanwhile"
+                )
+            }
             Self::TickRefused { trigger, why } => {
                 write!(f, "the tick of trigger '{trigger}' cannot be kept: {why}")
             }
@@ -519,7 +584,7 @@ impl Display for Note {
                 write!(f, "declare a trigger of that name again, or end it by forget('{name}')")
             }
             Self::CronCatchUpBounded { cron, moments_max } => {
-                write!(f, "cron schedule {cron}: of the slots that were missed ")?;
+                write!(f, "cron schedule {cron}: of the moments that were missed ")?;
                 write!(f, "only the newest {moments_max} are made up for")
             }
             Self::MomentGivenUp { name, moment, .. } => {
@@ -644,12 +709,12 @@ mod tests {
         .map(|note| note.to_string());
         let nil = Uuid::nil();
         assert_eq!(texts, [
-            "trigger 'inbox' fired, but names no workflow; known workflows: none".to_owned(),
+            "trigger 'inbox' fired, but names no workflow; write @trigger(workflow=...); known workflows: none".to_owned(),
             "trigger 'inbox' fired unknown workflow 'mail'; known workflows: a, b".to_owned(),
             format!("trigger 'inbox': its poll is in flight since {}, for 61 s; it holds a thread, and is not polled until that comes back", Wall(0).rfc3339()),
             "the last of 4 pollers is taken: the polls of 'a', 'b' have not come back; one more that hangs stops every trigger. Give bodies a time-out of their own, or raise max_pollers".to_owned(),
             format!("cron schedule {nil} of trigger 'nightly' goes on, which release 0.1.0 left: declare a trigger of that name again, or end it by forget('nightly')"),
-            format!("cron schedule {nil}: of the slots that were missed only the newest 3 are made up for"),
+            format!("cron schedule {nil}: of the moments that were missed only the newest 3 are made up for"),
             format!("run {nil} of workflow 'mail' goes on under a version that differs from the one it began with"),
         ]);
     }

@@ -3,50 +3,61 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::engine::drive::Follows;
-use crate::engine::{Effects, Engine, Note, Rearm, Then};
+use crate::engine::{Effects, Engine, Job, Note, Rearm, Then};
 use crate::port::{Admitted, Receipt};
 use crate::time::Now;
 
 impl Engine {
     pub(super) fn committed(&mut self, then: Then, receipt: Receipt, now: Now, out: &mut Effects) {
         let number = match &receipt {
-            Receipt::Run(number) => *number,
+            Receipt::Run(number) | Receipt::Cancelled { number, .. } => *number,
             // Of an end elsewhere this is the news.
             Receipt::Tick { fates, .. } => fates.iter().filter_map(number_of).max(),
             _ => None,
         };
         out.ends = out.ends.max(number);
+        if let Then::Recorded { run, life, task, attempt, executor } = then {
+            // Whatever became of it: who takes it finds out whether it may begin, and gives its permit back if not.
+            let task = u32::try_from(task).expect("tasks are few");
+            out.recorded.push((executor, Job { run, task, attempt, life, callback_only: false }));
+        }
+        if let Receipt::Cancelled { children, .. } = &receipt {
+            // Those that others have stand in the store.
+            out.tells = true;
+            children.iter().for_each(|&child| self.cancel(child, now, out));
+        }
         match (then, receipt) {
             (Then::Begun, _) => self.begun_unkept -= 1,
             (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
             (Then::Start(ids), Receipt::Start(admitted)) => {
-                for (&id, fate) in ids.iter().zip(&admitted) {
-                    match *fate {
-                        Admitted::DuplicateKey { of: Some(of) } => out.keyed.push((id, of)),
-                        _ => out.started.push(id),
-                    }
-                }
+                tell_kept(&ids, &admitted, out);
                 self.begin_all(ids, admitted, now, out);
             }
-            (Then::Start(ids), _) => {
+            (Then::Offered(ids), Receipt::Start(admitted)) => {
+                tell_kept(&ids, &admitted, out);
+                out.tells = true;
+            }
+            (Then::Start(ids) | Then::Offered(ids), _) => {
                 out.is_buried = true;
                 let why = "was not started: the store takes this runner for dead";
                 ids.into_iter().for_each(|id| self.lose(id, why, now, out));
             }
-            (Then::Tick { slot, runs, at, disables }, Receipt::Tick { fates: admitted, cursor }) => {
+            (Then::Tick { place, runs, at, disables }, Receipt::Tick { fates: admitted, cursor }) => {
                 let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
-                self.seen(slot, &admitted);
+                self.seen(place, &admitted);
                 if self.tells_debug && fired {
                     let started = runs.iter().zip(&admitted);
                     let started = started.filter(|(_, fate)| matches!(fate, Admitted::Started { .. }));
-                    let trigger = self.trigger_in(slot);
+                    let trigger = self.trigger_in(place);
                     let note = |(&run, _)| Note::TriggerFired { trigger: Arc::clone(&trigger), run };
                     out.logs.extend(started.map(note));
                 }
                 self.begin_all(runs, admitted, now, out);
                 out.rearm.push(Rearm {
-                    slot,
+                    place,
                     row: None,
                     cursor,
                     fired_at: fired.then_some(at),
@@ -54,13 +65,18 @@ impl Engine {
                     ..Rearm::default()
                 });
             }
-            (Then::Tick { slot, runs, .. }, _) => {
-                out.logs.push(Note::TickDiscarded { trigger: self.trigger_in(slot) });
+            (Then::Tick { place, runs, .. }, Receipt::Overtaken { cursor, cursor_set }) => {
+                out.logs.push(Note::TickOvertaken { trigger: self.trigger_in(place) });
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
-                if self.is_newest(slot) && !self.by_calendar.contains(&slot) {
-                    self.parked.insert(slot);
+                out.rearm.push(Rearm { place, set: Some((cursor, cursor_set)), ..Rearm::default() });
+            }
+            (Then::Tick { place, runs, .. }, _) => {
+                out.logs.push(Note::TickDiscarded { trigger: self.trigger_in(place) });
+                runs.into_iter().for_each(|id| self.drop_run(id, now, out));
+                if self.is_newest(place) && !self.by_calendar.contains(&place) {
+                    self.park(place);
                 }
-                out.rearm.push(Rearm { slot, elsewhere: true, ..Rearm::default() });
+                out.rearm.push(Rearm { place, elsewhere: true, ..Rearm::default() });
             }
             (Then::Progress { run, life, end, .. }, _) if !self.is_life(run, life) => {
                 // It was opened again elsewhere, and came back, before this was heard of; who waits for that end still gets it.
@@ -95,33 +111,45 @@ impl Engine {
                 out.ended.push((run, created_at, end));
                 self.drop_run(run, now, out);
             }
-            (Then::Declared { slot, vacancies, news }, Receipt::Declared(mut state)) => {
+            (Then::Declared { place, vacancies, news }, Receipt::Declared(mut state)) => {
                 // Whoever polled it in between may have used the key.
-                self.stuck.remove(&slot);
-                self.wait_for_others(state.row, std::mem::take(&mut state.others));
-                let elsewhere = state.owner != Some(self.epoch);
-                if elsewhere && self.is_newest(slot) {
-                    self.parked.insert(slot);
+                self.stuck.remove(&place);
+                self.wait_for_others(state.row, std::mem::take(&mut state.unfinished));
+                let is_ours = state.owner == Some(self.epoch);
+                let is_outdated = is_ours && state.is_outdated;
+                out.tells |= state.is_awaited;
+                if !is_ours && self.is_newest(place) {
+                    self.park(place);
                     // The answer may be older than the vacancy, which found nothing parked.
                     if vacancies != self.vacancies {
-                        self.ask_for(slot, now, out);
+                        self.ask_for(place, now, out);
                     }
-                } else {
-                    self.parked.remove(&slot);
+                } else if !self.giving_way.contains(&place) {
+                    self.parked.remove(&place);
                 }
+                // While it is let go, this answer is older than that.
+                let elsewhere = !is_ours || is_outdated || self.giving_way.contains(&place);
                 let is_stale = news != self.news;
-                let rearm = Rearm { slot, row: Some(state), elsewhere, is_stale, ..Rearm::default() };
+                let rearm = Rearm { place, row: Some(state), elsewhere, is_stale, ..Rearm::default() };
                 // Not before the gate knows the runs that a dead owner left unfinished.
                 match self.is_recovered {
                     true => out.rearm.push(rearm),
                     false => self.undeclared.push((news, rearm)),
+                }
+                if is_outdated {
+                    self.give_way(place, out);
                 }
             }
             (Then::Declared { .. }, _) => out.is_buried = true,
             (Then::Moment { row, number }, receipt) => self.moment_answered(row, number, receipt, now, out),
             (Then::Decided(runs), Receipt::Tick { fates, .. }) => self.begin_all(runs, fates, now, out),
             (Then::Decided(runs), _) => runs.into_iter().for_each(|id| self.drop_run(id, now, out)),
-            (Then::LetGo, _) => out.tells = true,
+            (Then::LetGo(place), _) => {
+                if let Some(place) = place {
+                    self.giving_way.remove(&place);
+                }
+                out.tells = true;
+            }
             (Then::Nothing, _) => {}
         }
     }
@@ -130,15 +158,15 @@ impl Engine {
     pub(super) fn refused(&mut self, then: Then, why: &str, now: Now, out: &mut Effects) {
         let words = why.to_owned();
         match then {
-            Then::Start(ids) => {
+            Then::Start(ids) | Then::Offered(ids) => {
                 let why = format!("was not started: {why}");
                 ids.into_iter().for_each(|id| self.lose(id, &why, now, out));
             }
-            Then::Tick { slot, runs, .. } => {
-                out.logs.push(Note::TickRefused { trigger: self.trigger_in(slot), why: words });
+            Then::Tick { place, runs, .. } => {
+                out.logs.push(Note::TickRefused { trigger: self.trigger_in(place), why: words });
                 self.counts.errors += 1;
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
-                out.rearm.push(Rearm { slot, ..Rearm::default() });
+                out.rearm.push(Rearm { place, ..Rearm::default() });
             }
             Then::Progress { run, life, .. }
             | Then::Recorded { run, life, .. }
@@ -151,8 +179,8 @@ impl Engine {
                 out.logs.push(Note::ProgressRefused { run, why: words });
                 self.lose(run, &format!("cannot be kept: {why}"), now, out);
             }
-            Then::Declared { slot, .. } => {
-                out.logs.push(Note::DeclarationRefused { trigger: self.trigger_in(slot), why: words });
+            Then::Declared { place, .. } => {
+                out.logs.push(Note::DeclarationRefused { trigger: self.trigger_in(place), why: words });
             }
             Then::Moment { row, .. } => {
                 out.logs.push(Note::HistoryRefused { why: words });
@@ -162,12 +190,24 @@ impl Engine {
                 let why = format!("was not started: {why}");
                 runs.into_iter().for_each(|id| self.lose(id, &why, now, out));
             }
-            Then::Nothing | Then::Begun | Then::LetGo => out.logs.push(Note::HistoryRefused { why: words }),
+            Then::Nothing | Then::Begun | Then::LetGo(_) => {
+                out.logs.push(Note::HistoryRefused { why: words })
+            }
         }
     }
 
-    fn trigger_in(&self, slot: u32) -> Arc<str> {
-        self.declared_in(slot).map_or_else(|| "".into(), |trigger| Arc::clone(&trigger.row.name))
+    fn trigger_in(&self, place: u32) -> Arc<str> {
+        self.declared_in(place).map_or_else(|| "".into(), |trigger| Arc::clone(&trigger.row.name))
+    }
+}
+
+/// Who asked for runs hears which are kept, and which stand for others.
+fn tell_kept(ids: &[Uuid], admitted: &[Admitted], out: &mut Effects) {
+    for (&id, fate) in ids.iter().zip(admitted) {
+        match *fate {
+            Admitted::DuplicateKey { of: Some(of) } => out.keyed.push((id, of)),
+            _ => out.started.push(id),
+        }
     }
 }
 

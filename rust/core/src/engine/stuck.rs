@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::admit::Admission;
 use crate::engine::{Declared, Engine, Fire, Note};
+use crate::key::ScheduleKey;
 use crate::port::{Admitted, ContextHash};
 
 /// The first fire of a row, which overlap drops again and again.
@@ -30,8 +31,14 @@ pub enum Foreseen {
 impl Engine {
     /// What is certain of the fires of a poll that ended without an error, and has set this cursor or none. What is dropped here is
     /// counted, and is not to be judged again.
-    pub fn foresee(&mut self, slot: u32, schedule: i64, fires: &[Fire], cursor: Option<&str>) -> Foreseen {
-        let Some(declared) = self.declared_in(slot).filter(|_| !fires.is_empty()).cloned() else {
+    pub fn foresee(
+        &mut self,
+        place: u32,
+        schedule: ScheduleKey,
+        fires: &[Fire],
+        cursor: Option<&str>,
+    ) -> Foreseen {
+        let Some(declared) = self.declared_in(place).filter(|_| !fires.is_empty()).cloned() else {
             return Foreseen::Open;
         };
         if !self.workflows.contains_key(&declared.row.workflow) {
@@ -42,7 +49,7 @@ impl Engine {
         if cursor.is_some() && !has_row {
             return Foreseen::Open;
         }
-        let Some(tally) = self.dropped_all(slot, schedule, &declared, fires) else { return Foreseen::Open };
+        let Some(tally) = self.dropped_all(place, schedule, &declared, fires) else { return Foreseen::Open };
         self.counts.fires += fires.len() as u64;
         self.counts.deduplicated += tally.deduplicated;
         self.counts.dropped += tally.dropped;
@@ -51,7 +58,13 @@ impl Engine {
     }
 
     /// How these fires are dropped; none if one of them may start.
-    fn dropped_all(&self, slot: u32, schedule: i64, declared: &Declared, fires: &[Fire]) -> Option<Tally> {
+    fn dropped_all(
+        &self,
+        place: u32,
+        schedule: ScheduleKey,
+        declared: &Declared,
+        fires: &[Fire],
+    ) -> Option<Tally> {
         let mut tally = Tally::default();
         let mut has_stopped = false;
         for fire in fires {
@@ -61,7 +74,7 @@ impl Engine {
                     continue;
                 }
                 let room = self.gate.room(schedule, declared.overlap).filter(|room| room.runs == 0)?;
-                if !self.is_free(slot, fire) {
+                if !self.is_free(place, fire) {
                     return None;
                 }
                 has_stopped = true;
@@ -84,28 +97,28 @@ impl Engine {
     }
 
     /// Whether it is certain that a fire's key, if it has one, is not used.
-    fn is_free(&self, slot: u32, fire: &Fire) -> bool {
+    fn is_free(&self, place: u32, fire: &Fire) -> bool {
         let Some((key, _)) = &fire.run_key else { return true };
-        let stuck = self.stuck.get(&slot).filter(|stuck| stuck.is_known);
+        let stuck = self.stuck.get(&place).filter(|stuck| stuck.is_known);
         stuck.is_some_and(|stuck| stuck.key == *key && stuck.hash == fire.hash)
     }
 
     /// Notes what a tick's row begins with.
-    pub(super) fn ask_about(&mut self, slot: u32, fires: &[Fire]) {
+    pub(super) fn ask_about(&mut self, place: u32, fires: &[Fire]) {
         let first = fires.iter().find(|fire| fire.cursor.is_some());
         match first.and_then(|fire| Some((fire.hash, fire.run_key.as_ref()?.0.clone()))) {
-            Some((hash, key)) => drop(self.stuck.insert(slot, Stuck { hash, key, is_known: false })),
-            None => drop(self.stuck.remove(&slot)),
+            Some((hash, key)) => drop(self.stuck.insert(place, Stuck { hash, key, is_known: false })),
+            None => drop(self.stuck.remove(&place)),
         }
     }
 
     /// Notes what the store said of a tick's row.
-    pub(super) fn seen(&mut self, slot: u32, fates: &[Admitted]) {
-        let Some(stuck) = self.stuck.get_mut(&slot) else { return };
+    pub(super) fn seen(&mut self, place: u32, fates: &[Admitted]) {
+        let Some(stuck) = self.stuck.get_mut(&place) else { return };
         let is_dropped = |fate: &Admitted| matches!(fate, Admitted::Overlaps { .. });
         stuck.is_known = fates.iter().any(is_dropped) && !fates.iter().any(has_passed);
         if !stuck.is_known {
-            self.stuck.remove(&slot);
+            self.stuck.remove(&place);
         }
     }
 }

@@ -1,13 +1,11 @@
 //! Timers of runs and attempts: which are armed, and what follows when one goes off.
 //! Invariant: an armed timer has one purpose, and what is over has none armed.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::engine::{Effects, Engine, Job, Note};
-use crate::port::RunStatus;
-use crate::run::Ruling;
 use crate::time::{Mono, Now};
 
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +13,8 @@ pub(super) enum Timer {
     Retry(Uuid, usize, u32),
     CallbackTimeout(Job),
     TaskTimeout(Job),
+    /// Of a body that was told to end.
+    Grace(Job),
     RunTimeout(Uuid),
 }
 
@@ -38,27 +38,15 @@ impl Engine {
                 }
                 Timer::TaskTimeout(job) => {
                     self.job_timer.remove(&job);
-                    let timeout = self.settings.task_timeout;
-                    let names = self.run_of(job).map(|run| {
-                        (
-                            Arc::clone(&run.workflow.name),
-                            Arc::clone(&run.workflow.tasks[job.task as usize].id),
-                        )
-                    });
-                    let ruling = self.give_up(job, &format!("timed out after {timeout:?}"), now, out);
-                    if let Some((workflow, task)) = names.filter(|_| ruling != Ruling::Stale) {
-                        let (run, attempt, is_last) = (job.run, job.attempt, ruling == Ruling::Final);
-                        out.logs.push(Note::TaskTimedOut { run, workflow, task, attempt, timeout, is_last });
-                    }
+                    self.time_over(job, now, out);
+                }
+                Timer::Grace(job) => {
+                    self.job_timer.remove(&job);
+                    self.grace_over(job, now, out);
                 }
                 Timer::RunTimeout(id) => {
                     self.run_timer.remove(&id);
-                    let timeout = self.settings.workflow_timeout;
-                    if self.runs.contains_key(&id) {
-                        out.logs.push(Note::RunTimedOut { run: id, workflow: self.workflow_of(id), timeout });
-                    }
-                    let text = format!("workflow timed out after {timeout:?}");
-                    self.halt(id, RunStatus::Failed, &text, now, out);
+                    self.run_time_over(id, now, out);
                 }
             }
         }
@@ -68,7 +56,7 @@ impl Engine {
         }
     }
 
-    /// A run's time begins with its first body here: neither in line nor while it waits for a slot does it pass.
+    /// A run's time begins with its first body here: neither in line nor while it waits for a permit does it pass.
     pub(super) fn arm_run(&mut self, id: Uuid, now: Mono) {
         if self.run_timer.contains_key(&id) {
             return;
@@ -79,20 +67,56 @@ impl Engine {
 
     pub(super) fn arm_job(&mut self, job: Job, now: Mono) {
         self.disarm_job(job);
-        let timer = self.arm(now.after(self.settings.task_timeout), Timer::TaskTimeout(job));
+        let timer = self.arm(now.after(self.timeout_of(job)), Timer::TaskTimeout(job));
         self.job_timer.insert(job, timer);
     }
 
     /// A callback has as long as a body; a run must not wait for one that hangs.
     pub(super) fn arm_callback(&mut self, job: Job, now: Mono) {
         self.disarm_job(job);
-        let timer = self.arm(now.after(self.settings.task_timeout), Timer::CallbackTimeout(job));
+        let timer = self.arm(now.after(self.timeout_of(job)), Timer::CallbackTimeout(job));
+        self.job_timer.insert(job, timer);
+    }
+
+    /// How long an attempt of that task may take.
+    pub(super) fn timeout_of(&self, job: Job) -> Duration {
+        let run = self.runs.get(&job.run);
+        let own = run.and_then(|run| run.workflow.tasks.get(job.task as usize)?.timeout);
+        own.unwrap_or(self.settings.task_timeout)
+    }
+
+    pub(super) fn arm_grace(&mut self, job: Job, now: Mono) {
+        self.disarm_job(job);
+        let timer = self.arm(now.after(self.settings.timeout_grace), Timer::Grace(job));
         self.job_timer.insert(job, timer);
     }
 
     pub(super) fn disarm_job(&mut self, job: Job) {
+        // Mostly there is none, and to look for it would cost each attempt.
+        if !self.paused.is_empty() {
+            self.paused.remove(&job);
+        }
         if let Some(timer) = self.job_timer.remove(&job) {
             self.disarm(timer);
+        }
+    }
+
+    /// The time of an attempt stands still while it waits without a permit; not what is left to it once it was told to end.
+    pub(super) fn pause_job(&mut self, job: Job, now: Mono) {
+        let Some(&timer) = self.job_timer.get(&job) else { return };
+        let Some(purpose) = self.timer_of[timer as usize] else { return };
+        if !matches!(purpose, Timer::Grace(_)) {
+            let left = self.timers.due(timer).map_or(Duration::ZERO, |due| due.since(now));
+            self.disarm_job(job);
+            self.paused.insert(job, (purpose, left));
+        }
+    }
+
+    /// It has a permit again, and what was left of its time.
+    pub(super) fn resume_job(&mut self, job: Job, now: Mono) {
+        if let Some((purpose, left)) = self.paused.remove(&job) {
+            let timer = self.arm(now.after(left), purpose);
+            self.job_timer.insert(job, timer);
         }
     }
 

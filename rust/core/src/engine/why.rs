@@ -5,8 +5,9 @@ use uuid::Uuid;
 
 use crate::engine::Engine;
 use crate::engine::timers::Timer;
+use crate::key::ScheduleKey;
 use crate::run::{Doing, TaskStanding};
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Wall};
 
 /// Where a run stands that this runner has taken.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,8 @@ pub enum RunStanding {
         is_halted: bool,
         /// Whether all its tasks are final.
         is_at_its_end: bool,
+        /// When its time is up; none before its first task begins here.
+        ends_by: Option<Wall>,
         /// What the end waits for.
         tasks: Vec<TaskStanding>,
     },
@@ -52,12 +55,14 @@ impl Engine {
                 *at = due.map(|due| now.wall.after(due.since(now.mono)));
             }
         }
+        let ends_by = self.run_timer.get(&id).and_then(|&timer| self.timers.due(timer));
+        let ends_by = ends_by.map(|due| now.wall.after(due.since(now.mono)));
         let (is_halted, is_at_its_end) = (run.is_halted(), run.is_at_its_end());
-        Some(RunStanding::InHand { is_halted, is_at_its_end, tasks })
+        Some(RunStanding::InHand { is_halted, is_at_its_end, ends_by, tasks })
     }
 
     /// How many runs of the trigger with that row are unfinished, whoever drives them.
-    pub fn unfinished_of(&self, schedule: i64) -> usize {
+    pub fn unfinished_of(&self, schedule: ScheduleKey) -> usize {
         self.gate.unfinished(schedule)
     }
 

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use crate::cadence;
 use crate::grid;
 use crate::history::{Streak, Tally};
-use crate::poll::slot::{Rest, Slot};
+use crate::key::ScheduleKey;
+use crate::poll::hot::{Hot, Rest};
 use crate::poll::{Plan, Poller};
 use crate::port::TriggerState;
 use crate::record::Stretch;
 use crate::time::{Mono, Now, Wall};
 
 impl Poller {
-    /// Makes room for a trigger and returns its slot. It is polled once [`Poller::enable`] names its row. The first poll comes one
+    /// Makes room for a trigger and returns its place. It is polled once [`Poller::enable`] names its row. The first poll comes one
     /// interval after `now`, later by its phase if other triggers share the interval, and by what is missing to a whole step of the clock.
     pub fn declare(&mut self, name: Arc<str>, plan: Arc<Plan>, now: Mono) -> u32 {
         let (interval_ns, last_beat) = self.beats(&plan, now);
         let rest = Self::unknown(name, plan, last_beat);
-        self.slots.push(Slot {
+        self.hot.push(Hot {
             serial: 0,
             in_body: false,
             in_commit: false,
@@ -29,7 +30,7 @@ impl Poller {
             quiet: Tally::default(),
         });
         self.rests.push(rest);
-        u32::try_from(self.slots.len() - 1).expect("triggers are fewer than 2^32")
+        u32::try_from(self.hot.len() - 1).expect("triggers are fewer than 2^32")
     }
 
     /// A place for the next declaration of that trigger, if one of its older ones is free: with nothing in flight, and not to be heard of
@@ -43,7 +44,7 @@ impl Poller {
     fn free_older(&mut self, place: u32) {
         let mut newer = place;
         while let Some(older) = self.rests[newer as usize].older {
-            let (state, rest) = (&self.slots[older as usize], &mut self.rests[older as usize]);
+            let (state, rest) = (&self.hot[older as usize], &mut self.rests[older as usize]);
             let is_awaited = rest.successor.is_some() || rest.waits_for.is_some();
             if state.in_body || state.in_commit || is_awaited {
                 newer = older;
@@ -63,9 +64,10 @@ impl Poller {
         let has_row = self.rests[place as usize].schedule.is_some();
         let history = has_row.then(|| self.take_quiet(place)).flatten();
         let (interval_ns, last_beat) = self.beats(&plan, now);
+        self.unvacate(place);
         let old = &mut self.rests[place as usize];
         *old = Self::unknown(Arc::clone(&old.name), plan, last_beat);
-        let state = &mut self.slots[place as usize];
+        let state = &mut self.hot[place as usize];
         (state.interval_ns, state.last_beat) = (interval_ns, last_beat);
         self.note(place);
         history
@@ -88,6 +90,8 @@ impl Poller {
             elsewhere: false,
             retired: false,
             is_leaving: false,
+            is_vacated: false,
+            owes: false,
             waits_for: None,
             successor: None,
             older: None,
@@ -103,6 +107,8 @@ impl Poller {
             is_wanted: false,
             fired_at: None,
             cursor: None,
+            cursor_set: 0,
+            cursor_sent: 0,
             streak: Streak::default(),
             has_streak: false,
         }
@@ -111,7 +117,7 @@ impl Poller {
     /// Puts a new declaration of a trigger in the place of an older one. A poll of that one in flight still counts whole; the new one is
     /// not polled before it is over.
     pub fn supersede(&mut self, old: u32, new: u32) {
-        let (state, rest) = (&self.slots[old as usize], &mut self.rests[old as usize]);
+        let (state, rest) = (&self.hot[old as usize], &mut self.rests[old as usize]);
         let is_busy = state.in_body && !rest.given_up || state.in_commit;
         let first = rest.waits_for.take().or(is_busy.then_some(old));
         rest.retired = true;
@@ -122,7 +128,7 @@ impl Poller {
             self.wheel.cancel(old);
         }
         // Which moment of a cron is decided, and where, its engine says anew.
-        let by_calendar = [old, new].map(|slot| self.rests[slot as usize].plan.by_calendar);
+        let by_calendar = [old, new].map(|place| self.rests[place as usize].plan.by_calendar);
         let rest = &mut self.rests[new as usize];
         rest.older = Some(old);
         rest.is_wanted = is_wanted && by_calendar == [false, false];
@@ -135,48 +141,81 @@ impl Poller {
     }
 
     /// Stops polling what is declared no more. A poll in flight still counts.
-    pub fn withdraw(&mut self, slot: u32) {
-        let rest = &mut self.rests[slot as usize];
+    pub fn withdraw(&mut self, place: u32) {
+        let rest = &mut self.rests[place as usize];
         rest.retired = true;
-        rest.is_leaving = true;
-        rest.make_up = None;
         // What it waits for is still in flight: the next declaration waits for that.
         let schedule = rest.schedule;
-        if !self.slots[slot as usize].in_body {
-            self.wheel.cancel(slot);
+        if !self.hot[place as usize].in_body {
+            self.wheel.cancel(place);
         }
-        if let Some(schedule) = schedule.filter(|schedule| self.slot_of.get(schedule) == Some(&slot)) {
-            self.slot_of.remove(&schedule);
+        if let Some(schedule) = schedule.filter(|schedule| self.placed.get(schedule) == Some(&place)) {
+            self.placed.remove(&schedule);
         }
-        self.note(slot);
-        self.vacate(slot);
+        self.begin_leaving(place);
+    }
+
+    /// Stops polling a trigger that is to be another owner's, until [`Poller::enable`] takes it back. A poll in flight still counts.
+    pub fn hand_on(&mut self, place: u32) {
+        if self.rests[place as usize].retired {
+            return;
+        }
+        self.rests[place as usize].elsewhere = true;
+        if !self.hot[place as usize].in_body {
+            self.wheel.cancel(place);
+        }
+        self.begin_leaving(place);
+    }
+
+    fn begin_leaving(&mut self, place: u32) {
+        self.unvacate(place);
+        let rest = &mut self.rests[place as usize];
+        rest.is_leaving = true;
+        if !self.hot[place as usize].in_body {
+            rest.owes |= rest.make_up.take().is_some();
+        }
+        self.note(place);
+        self.vacate(place);
+    }
+
+    /// What nobody has heard of yet is of before a place was taken again.
+    fn unvacate(&mut self, place: u32) {
+        if std::mem::take(&mut self.rests[place as usize].is_vacated) {
+            self.vacated.retain(|&(vacated, _)| vacated != place);
+        }
     }
 
     /// Notes that a withdrawn trigger may be polled by others, once that is so.
-    fn vacate(&mut self, slot: u32) {
-        let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
+    fn vacate(&mut self, place: u32) {
+        let (state, rest) = (&self.hot[place as usize], &mut self.rests[place as usize]);
         let is_busy = state.in_body && !rest.given_up || state.in_commit || rest.waits_for.is_some();
         if rest.is_leaving && !is_busy {
-            rest.is_leaving = false;
-            self.vacated.push(slot);
+            (rest.is_leaving, rest.is_vacated) = (false, true);
+            let owes = std::mem::take(&mut rest.owes);
+            self.vacated.push((place, owes));
         }
     }
 
-    /// Places of triggers that were withdrawn, and may be polled by others now; each of them once.
-    pub fn take_vacated(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.vacated)
+    /// Places of triggers that were withdrawn or handed on, and may be polled by others now; each of them once, with whether it owes a poll
+    /// for what was missed.
+    pub fn take_vacated(&mut self) -> Vec<(u32, bool)> {
+        let vacated = std::mem::take(&mut self.vacated);
+        vacated.iter().for_each(|&(place, _)| self.rests[place as usize].is_vacated = false);
+        vacated
     }
 
     /// Nothing of an older declaration is in flight any more: the one that waits for it is polled, with what that left.
-    pub(super) fn make_room(&mut self, slot: u32, now: Mono) {
-        self.vacate(slot);
-        let rest = &mut self.rests[slot as usize];
+    pub(super) fn make_room(&mut self, place: u32, now: Mono) {
+        self.vacate(place);
+        let rest = &mut self.rests[place as usize];
         let Some(new) = rest.successor.take() else { return };
-        let (cursor, fired_at) = (rest.cursor.clone(), rest.fired_at);
+        let (cursor, cursor_set, fired_at) = (rest.cursor.clone(), rest.cursor_set, rest.fired_at);
         let next = &mut self.rests[new as usize];
         next.waits_for = None;
         if next.schedule.is_some() {
-            next.cursor = cursor;
+            if cursor_set >= next.cursor_set {
+                (next.cursor, next.cursor_set) = (cursor, cursor_set);
+            }
             next.fired_at = fired_at.or(next.fired_at);
         }
         self.note(new);
@@ -184,50 +223,59 @@ impl Poller {
         self.vacate(new);
     }
 
-    /// Brings the hot half of a slot in line with the other.
-    pub(super) fn note(&mut self, slot: u32) {
-        let rest = &self.rests[slot as usize];
-        let state = &mut self.slots[slot as usize];
+    /// Brings the hot half of a place in line with the other.
+    pub(super) fn note(&mut self, place: u32) {
+        let rest = &self.rests[place as usize];
+        let state = &mut self.hot[place as usize];
         state.is_live = rest.is_live();
         state.is_plain = rest.is_plain();
     }
 
     /// Gives a declared trigger its row and arms it if that says so, unless it is polled `elsewhere`. True if the row and what was
     /// switched here before disagree: then it is not polled until somebody has looked which of them is newer.
-    pub fn enable(&mut self, slot: u32, row: &TriggerState, elsewhere: bool, now: Now) -> bool {
-        if self.rests[slot as usize].retired {
+    pub fn enable(&mut self, place: u32, row: &TriggerState, elsewhere: bool, now: Now) -> bool {
+        if self.rests[place as usize].retired {
             return false;
         }
-        let before = self.slot_of.get(&row.row).copied();
-        let was_polled = before.is_some_and(|before| self.slots[before as usize].quiet.last_at().is_some());
+        let before = self.placed.get(&row.row).copied();
+        let was_polled = before.is_some_and(|before| self.hot[before as usize].quiet.last_at().is_some());
         let pending = before.and_then(|before| self.rests[before as usize].make_up);
         let before = before.map(|before| self.rests[before as usize].enabled);
         let enabled = row.enabled && before.unwrap_or(true);
-        self.resume(slot, row.grid.as_ref(), was_polled, now);
+        self.resume(place, row.grid.as_ref(), was_polled, now);
         let now = now.mono;
-        let rest = &mut self.rests[slot as usize];
+        let rest = &mut self.rests[place as usize];
         rest.make_up = rest.make_up.or(pending).filter(|_| !elsewhere);
+        // What is read of a row may be older than what is known of it.
+        let is_older = rest.schedule == Some(row.row) && row.cursor_set < rest.cursor_set;
+        let is_set = rest.schedule == Some(row.row) && row.cursor_set > rest.cursor_set;
         rest.schedule = Some(row.row);
         rest.enabled = enabled;
         rest.elsewhere = elsewhere;
-        rest.cursor = row.cursor.as_deref().map(Arc::from);
+        if !is_older {
+            (rest.cursor, rest.cursor_set) = (row.cursor.as_deref().map(Arc::from), row.cursor_set);
+        }
+        if is_set && !rest.plan.by_calendar && self.hot[place as usize].in_body {
+            self.give_way(place);
+        }
+        let rest = &mut self.rests[place as usize];
         rest.fired_at = row.last_fired_at;
-        self.slot_of.insert(row.row, slot);
-        self.note(slot);
-        self.free_older(slot);
-        match self.slots[slot as usize].is_live {
-            true => self.arm(slot, now),
-            false if elsewhere => self.give_way(slot),
+        self.placed.insert(row.row, place);
+        self.note(place);
+        self.free_older(place);
+        match self.hot[place as usize].is_live {
+            true => self.arm(place, now),
+            false if elsewhere => self.give_way(place),
             // A poll in flight still counts; what is armed meanwhile is its time-out.
-            false if self.slots[slot as usize].in_body => {}
-            false => self.wheel.cancel(slot),
+            false if self.hot[place as usize].in_body => {}
+            false => self.wheel.cancel(place),
         }
         before.is_some_and(|before| before != row.enabled)
     }
 
     /// Puts a trigger on the grid that was kept of it. One that was never polled may want that at once.
-    fn resume(&mut self, slot: u32, kept: Option<&grid::Kept>, was_polled: bool, now: Now) {
-        let (state, rest) = (&self.slots[slot as usize], &mut self.rests[slot as usize]);
+    fn resume(&mut self, place: u32, kept: Option<&grid::Kept>, was_polled: bool, now: Now) {
+        let (state, rest) = (&self.hot[place as usize], &mut self.rests[place as usize]);
         if state.in_body || state.in_commit {
             return;
         }
@@ -248,16 +296,16 @@ impl Poller {
     }
 
     /// Where the grid of a trigger begins that was declared at `now`, if it has none yet.
-    pub fn origin_at(&self, slot: u32, now: Now) -> Wall {
-        now.wall.after(self.slots[slot as usize].last_beat.since(now.mono))
+    pub fn origin_at(&self, place: u32, now: Now) -> Wall {
+        now.wall.after(self.hot[place as usize].last_beat.since(now.mono))
     }
 
     /// Switches the trigger with that row; false if there is none here. A poll in flight still counts: it stops the next one.
-    pub fn set_enabled(&mut self, schedule: i64, enabled: bool, now: Mono) -> bool {
-        let Some(&slot) = self.slot_of.get(&schedule) else {
+    pub fn set_enabled(&mut self, schedule: ScheduleKey, enabled: bool, now: Mono) -> bool {
+        let Some(&place) = self.placed.get(&schedule) else {
             return false;
         };
-        let rest = &mut self.rests[slot as usize];
+        let rest = &mut self.rests[place as usize];
         if rest.enabled == enabled {
             return true;
         }
@@ -269,37 +317,57 @@ impl Poller {
             let is_late = |at: &Mono| now.since_us(*at) > grid::CATCH_UP_US.unsigned_abs();
             rest.make_up = rest.make_up.filter(|at| !is_late(at));
             // Neither does a wait go on that it had before this process began.
-            let interval_ns = self.slots[slot as usize].interval_ns;
+            let interval_ns = self.hot[place as usize].interval_ns;
             let beats = |first: Mono| first.0.saturating_sub(now.0).saturating_sub(1) / interval_ns;
             rest.first = rest.first.map(|first| Mono(first.0 - interval_ns * beats(first)));
         }
-        self.note(slot);
+        self.note(place);
         match enabled {
-            true => self.arm(slot, now),
+            true => self.arm(place, now),
             // While its body runs, what is armed is its time-out.
-            false if self.slots[slot as usize].in_body => {}
-            false => self.wheel.cancel(slot),
+            false if self.hot[place as usize].in_body => {}
+            false => self.wheel.cancel(place),
         }
         true
     }
 
+    /// Takes over a cursor that somebody has set, unless that is known. A poll in flight that looked at the old one is void. The one of a cron is
+    /// read with each moment.
+    pub fn set_cursor(&mut self, schedule: ScheduleKey, cursor: Option<&str>, cursor_set: i64) {
+        if let Some(&place) = self.placed.get(&schedule) {
+            self.take_cursor(place, cursor, cursor_set);
+        }
+    }
+
+    /// The same of the trigger in that place.
+    pub fn take_cursor(&mut self, place: u32, cursor: Option<&str>, cursor_set: i64) {
+        let rest = &mut self.rests[place as usize];
+        if cursor_set <= rest.cursor_set || rest.plan.by_calendar {
+            return;
+        }
+        (rest.cursor, rest.cursor_set) = (cursor.map(Arc::from), cursor_set);
+        if self.hot[place as usize].in_body {
+            self.give_way(place);
+        }
+    }
+
     /// Makes a poll in flight void, and arms no other.
-    fn give_way(&mut self, slot: u32) {
-        let state = &mut self.slots[slot as usize];
+    fn give_way(&mut self, place: u32) {
+        let state = &mut self.hot[place as usize];
         state.serial = state.serial.wrapping_add(1);
-        self.wheel.cancel(slot);
+        self.wheel.cancel(place);
     }
 
     /// Stops polling a trigger that another owner polls now; [`Poller::enable`] takes it back.
-    pub fn park(&mut self, slot: u32, now: Mono) {
-        self.rests[slot as usize].elsewhere = true;
-        self.rests[slot as usize].make_up = None;
-        self.slots[slot as usize].in_commit = false;
-        self.note(slot);
-        self.wheel.cancel(slot);
+    pub fn park(&mut self, place: u32, now: Mono) {
+        self.rests[place as usize].elsewhere = true;
+        self.rests[place as usize].make_up = None;
+        self.hot[place as usize].in_commit = false;
+        self.note(place);
+        self.wheel.cancel(place);
         // Who polls it elsewhere has its cursor; the successor asks for it anew. Where it was forgotten, the successor has a row of its own.
-        if !self.slots[slot as usize].in_body
-            && let Some(new) = self.rests[slot as usize].successor.take()
+        if !self.hot[place as usize].in_body
+            && let Some(new) = self.rests[place as usize].successor.take()
         {
             self.rests[new as usize].waits_for = None;
             self.note(new);

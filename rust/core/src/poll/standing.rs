@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::poll::slot::{Rest, Slot};
+use crate::key::ScheduleKey;
+use crate::poll::hot::{Hot, Rest};
 use crate::poll::{Poller, Ticket};
 use crate::port::Stretch;
 use crate::time::{Mono, Wall};
@@ -59,8 +60,8 @@ pub struct PollCounts {
 
 impl Poller {
     /// What the trigger's function may know now.
-    pub fn tick_state(&self, slot: u32) -> TickState {
-        let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
+    pub fn tick_state(&self, place: u32) -> TickState {
+        let (state, rest) = (&self.hot[place as usize], &self.rests[place as usize]);
         TickState {
             cursor: rest.cursor.clone(),
             due: rest.asked_at.unwrap_or(state.last_beat),
@@ -71,21 +72,21 @@ impl Poller {
     }
 
     /// Whether what is in that place is a cron's.
-    pub fn is_by_calendar(&self, slot: u32) -> bool {
-        !self.slots[slot as usize].is_plain && self.rests[slot as usize].plan.by_calendar
+    pub fn is_by_calendar(&self, place: u32) -> bool {
+        !self.hot[place as usize].is_plain && self.rests[place as usize].plan.by_calendar
     }
 
     /// Whether a poll in that place is in flight, or its tick is being kept.
-    pub fn is_at_work(&self, slot: u32) -> bool {
-        let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
+    pub fn is_at_work(&self, place: u32) -> bool {
+        let (state, rest) = (&self.hot[place as usize], &self.rests[place as usize]);
         state.in_body && !rest.given_up || state.in_commit
     }
 
     /// Where the trigger with that row stands; none if it is not declared here.
-    pub fn standing(&self, schedule: i64) -> Option<Standing> {
-        let slot = *self.slot_of.get(&schedule)?;
-        let (state, rest) = (&self.slots[slot as usize], &self.rests[slot as usize]);
-        let due = self.wheel.due(slot).filter(|_| !state.in_body);
+    pub fn standing(&self, schedule: ScheduleKey) -> Option<Standing> {
+        let place = *self.placed.get(&schedule)?;
+        let (state, rest) = (&self.hot[place as usize], &self.rests[place as usize]);
+        let due = self.wheel.due(place).filter(|_| !state.in_body);
         let pauses = !rest.pause().is_zero();
         // Without a kept wait the first beat comes within an interval.
         let interval = Duration::from_nanos(state.interval_ns.saturating_add(self.wheel.tick_ns()));
@@ -102,75 +103,75 @@ impl Poller {
     }
 
     /// How many polls in a row have failed so far. Costs nothing where none has.
-    pub fn failing(&self, slot: u32) -> u32 {
-        match self.slots[slot as usize].is_plain {
+    pub fn failing(&self, place: u32) -> u32 {
+        match self.hot[place as usize].is_plain {
             true => 0,
-            false => self.rests[slot as usize].failures,
+            false => self.rests[place as usize].failures,
         }
     }
 
     /// Whether this very poll is still in its body.
     pub fn is_in_flight(&self, ticket: Ticket) -> bool {
-        let state = &self.slots[ticket.slot as usize];
+        let state = &self.hot[ticket.place as usize];
         state.in_body && state.serial == ticket.serial
     }
 
-    /// How often the trigger in that slot is polled.
-    pub fn interval(&self, slot: u32) -> Duration {
-        Duration::from_nanos(self.slots[slot as usize].interval_ns)
+    /// How often the trigger in that place is polled.
+    pub fn interval(&self, place: u32) -> Duration {
+        Duration::from_nanos(self.hot[place as usize].interval_ns)
     }
 
-    /// The slot of the trigger with that row.
-    pub fn slot_of(&self, schedule: i64) -> Option<u32> {
-        self.slot_of.get(&schedule).copied()
+    /// The place of the trigger with that row.
+    pub fn place_of(&self, schedule: ScheduleKey) -> Option<u32> {
+        self.placed.get(&schedule).copied()
     }
 
-    /// The row, if it is kept, and the name of the trigger in that slot.
-    pub fn row_and_name(&self, slot: u32) -> Option<(i64, Arc<str>)> {
-        let rest = &self.rests[slot as usize];
+    /// The row, if it is kept, and the name of the trigger in that place.
+    pub fn row_and_name(&self, place: u32) -> Option<(ScheduleKey, Arc<str>)> {
+        let rest = &self.rests[place as usize];
         Some((rest.schedule?, Arc::clone(&rest.name)))
     }
 
-    /// The name of the trigger in that slot.
-    pub fn name(&self, slot: u32) -> Arc<str> {
-        Arc::clone(&self.rests[slot as usize].name)
+    /// The name of the trigger in that place.
+    pub fn name(&self, place: u32) -> Arc<str> {
+        Arc::clone(&self.rests[place as usize].name)
     }
 
     /// Quiet polls gathered since they were last taken, of every trigger.
     pub fn take_history(&mut self) -> Vec<Stretch> {
-        (0..self.slots.len()).filter_map(|slot| self.take_quiet(slot as u32)).collect()
+        (0..self.hot.len()).filter_map(|place| self.take_quiet(place as u32)).collect()
     }
 
     /// The same of at most `many` places from `from` on, and where to go on; none at the end.
     pub fn take_history_from(&mut self, from: u32, many: u32) -> (Vec<Stretch>, Option<u32>) {
         let until = from.saturating_add(many).min(self.places());
-        let taken = (from..until).filter_map(|slot| self.take_quiet(slot)).collect();
+        let taken = (from..until).filter_map(|place| self.take_quiet(place)).collect();
         (taken, Some(until).filter(|&until| until < self.places()))
     }
 
     /// The same of one trigger.
-    pub fn take_history_of(&mut self, schedule: i64) -> Option<Stretch> {
-        let slot = self.slot_of(schedule)?;
-        self.take_quiet(slot)
+    pub fn take_history_of(&mut self, schedule: ScheduleKey) -> Option<Stretch> {
+        let place = self.place_of(schedule)?;
+        self.take_quiet(place)
     }
 
-    pub(super) fn take_quiet(&mut self, slot: u32) -> Option<Stretch> {
-        let (state, rest) = (&mut self.slots[slot as usize], &mut self.rests[slot as usize]);
+    pub(super) fn take_quiet(&mut self, place: u32) -> Option<Stretch> {
+        let (state, rest) = (&mut self.hot[place as usize], &mut self.rests[place as usize]);
         let schedule = rest.schedule?;
         rest.has_streak = false;
         let taken = state.quiet.take(schedule).or_else(|| rest.streak.take(schedule));
-        self.note(slot);
+        self.note(place);
         taken
     }
 
     /// How many places there are, retired ones included.
     pub fn places(&self) -> u32 {
-        u32::try_from(self.slots.len()).expect("triggers are fewer than 2^32")
+        u32::try_from(self.hot.len()).expect("triggers are fewer than 2^32")
     }
 
     /// When the trigger with that row was last polled.
-    pub fn last_poll_at(&self, schedule: i64) -> Option<Wall> {
-        self.slot_of.get(&schedule).and_then(|&slot| self.slots[slot as usize].quiet.last_at())
+    pub fn last_poll_at(&self, schedule: ScheduleKey) -> Option<Wall> {
+        self.placed.get(&schedule).and_then(|&place| self.hot[place as usize].quiet.last_at())
     }
 
     /// Counts since the start.
@@ -179,22 +180,22 @@ impl Poller {
     }
 
     /// The rows of the triggers whose bodies are in flight.
-    pub fn rows_in_body(&self) -> Vec<i64> {
-        let in_body = self.slots.iter().zip(&self.rests).filter(|(slot, _)| slot.in_body);
+    pub fn rows_in_body(&self) -> Vec<ScheduleKey> {
+        let in_body = self.hot.iter().zip(&self.rests).filter(|(place, _)| place.in_body);
         in_body.filter_map(|(_, rest)| rest.schedule).collect()
     }
 
     /// How many bodies are in flight.
     pub fn in_body(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.in_body).count()
+        self.hot.iter().filter(|place| place.in_body).count()
     }
 
     /// Whether any trigger is being declared or polled, or its tick is being kept.
     pub fn is_busy(&self) -> bool {
-        let is_busy = |(slot, rest): (&Slot, &Rest)| {
+        let is_busy = |(place, rest): (&Hot, &Rest)| {
             // Also a retired one: its last poll counts, and its successor waits for it.
-            slot.in_body || slot.in_commit || (!rest.retired && rest.schedule.is_none())
+            place.in_body || place.in_commit || (!rest.retired && rest.schedule.is_none())
         };
-        self.slots.iter().zip(&self.rests).any(is_busy)
+        self.hot.iter().zip(&self.rests).any(is_busy)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::key::ScheduleKey;
 use crate::port::Stretch;
 use crate::time::{Mono, Wall};
 
@@ -22,7 +23,7 @@ pub enum Turn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
     /// The trigger's place.
-    pub slot: u32,
+    pub place: u32,
     /// Tells this poll from a later one of the same trigger.
     pub serial: u32,
     /// When it was due.
@@ -35,7 +36,9 @@ pub struct Ticket {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Overdue {
     /// The trigger's place.
-    pub slot: u32,
+    pub place: u32,
+    /// Which poll of it.
+    pub serial: u32,
     /// How long it was waited for.
     pub timeout: Duration,
     /// What follows for its trigger.
@@ -46,7 +49,9 @@ pub struct Overdue {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
     /// The trigger's row.
-    pub schedule: i64,
+    pub schedule: ScheduleKey,
+    /// How often somebody had set its cursor when the poll looked at it.
+    pub cursor_set: i64,
     /// Quiet polls gathered before it.
     pub history: Vec<Stretch>,
     /// Why the trigger is to be disabled, if it is.

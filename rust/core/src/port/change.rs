@@ -6,7 +6,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::grid;
-use crate::record::{ContextHash, RunEnd, Stretch, TaskRecord};
+use crate::key::{Epoch, RunRow, ScheduleKey};
+use crate::record::{ContextHash, Parent, RunEnd, Stretch, TaskRecord};
 use crate::time::Wall;
 
 /// A run that is to exist.
@@ -21,14 +22,14 @@ pub struct NewRun {
     /// The first context, as JSON text.
     pub context: Arc<str>,
     /// The trigger's or cron's row that fired it; none if started by hand.
-    pub schedule: Option<i64>,
+    pub schedule: Option<ScheduleKey>,
     /// Kept for the history of every fire.
     pub context_hash: Option<ContextHash>,
     /// Refuse while an unfinished run of the same schedule has the same hash.
     pub unique_hash: bool,
     /// Starts at most one run until it expires; never expires if the time is none.
     pub run_key: Option<(String, Option<Wall>)>,
-    /// The cron slot; at most one run per schedule and slot.
+    /// The cron moment; at most one run per schedule and moment.
     pub scheduled_at: Option<Wall>,
     /// Held back while an earlier run of its schedule is unfinished.
     pub waits: bool,
@@ -36,6 +37,8 @@ pub struct NewRun {
     pub cursor: Option<String>,
     /// Refuse if a run of the same schedule with the same hash has ended later than by this count of ends: its poll looked before that.
     pub ends: Option<i64>,
+    /// By what it was started, if another run did. Apart, because most have none.
+    pub parent: Option<Box<Parent>>,
     /// When the fire was decided.
     pub created_at: Wall,
 }
@@ -46,14 +49,14 @@ pub enum Admitted {
     /// Committed under this row.
     Started {
         /// The store's integer key, for later changes.
-        row: i64,
+        row: RunRow,
     },
     /// Dropped: this unfinished run has the same trigger and context hash.
     DuplicateHash {
         /// The run that stands in the way.
         of: Uuid,
     },
-    /// Dropped: its run key, or its cron slot, was used before.
+    /// Dropped: its run key, its cron moment, or the same call of an attempt before, was used before.
     DuplicateKey {
         /// The run that used it first, where still kept.
         of: Option<Uuid>,
@@ -87,11 +90,14 @@ pub struct Room {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TickChange {
     /// The trigger's row.
-    pub schedule: i64,
+    pub schedule: ScheduleKey,
     /// The lease under which it was polled; a write under an older one changes nothing.
-    pub epoch: i64,
+    pub epoch: Epoch,
     /// The new cursor as JSON text, if the poll set it. Where fires carry their own, it stands behind them all.
     pub cursor: Option<String>,
+    /// How often the cursor had been set when the poll looked at it: if it was set since, nothing of this change is written. A cron's moment
+    /// counts all the same, and only leaves the cursor as it was set.
+    pub cursor_set: i64,
     /// When the poll began.
     pub at: Wall,
     /// The runs that it fires.
@@ -124,13 +130,28 @@ impl TickChange {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunChange {
     /// The run's row.
-    pub run: i64,
+    pub run: RunRow,
     /// The lease under which it is driven.
-    pub epoch: i64,
+    pub epoch: Epoch,
     /// Inserted or replaced by name.
     pub tasks: Vec<TaskRecord>,
     /// Set once.
     pub end: Option<RunEnd>,
+}
+
+/// A body of an attempt that is given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    /// The run's row.
+    pub run: RunRow,
+    /// The lease under which it was driven.
+    pub epoch: Epoch,
+    /// The task's id in its workflow.
+    pub task: Arc<str>,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// When that was said.
+    pub at: Wall,
 }
 
 /// A trigger as declared by the program.
@@ -144,6 +165,8 @@ pub struct TriggerRow {
     pub interval_us: i64,
     /// Whether every fire starts a run.
     pub allow_concurrent: bool,
+    /// Of its arguments and its function: what tells its versions apart, in all processes.
+    pub digest: i64,
     /// Where its grid begins if it has none yet.
     pub origin_at: Wall,
 }
@@ -152,7 +175,7 @@ pub struct TriggerRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CronMove {
     /// Its row.
-    pub row: i64,
+    pub row: ScheduleKey,
     /// [`crate::port::Schedule::updated_at`] of what this was decided by.
     pub seen: Wall,
     /// When it runs next.
@@ -166,42 +189,51 @@ pub struct CronMove {
 pub enum Change {
     /// A poll's decision.
     Tick(TickChange),
-    /// Runs started by hand or by a cron slot, with the cron's next and last due times where one moved. All or none.
+    /// Runs started by hand or by a cron moment, with the cron's next and last due times where one moved. All or none.
     Start {
         /// The owner that will drive them.
-        epoch: i64,
+        epoch: Epoch,
         /// The runs.
         runs: Vec<NewRun>,
         /// The cron of whose moments these are, if they are.
         cron: Option<CronMove>,
     },
+    /// Runs that nobody has in hand: whoever declares their workflow may claim them. All or none.
+    Offer {
+        /// The owner that offers them, and works on none.
+        epoch: Epoch,
+        /// The runs.
+        runs: Vec<NewRun>,
+    },
     /// A run's progress.
     Run(RunChange),
     /// A trigger's declaration: inserted, or its settings updated; `enabled` and cursor are kept. It stays with another living
-    /// owner that polls it.
+    /// owner that polls it, and is nobody's while another one declares a version that was declared for the first time after this one.
     Declare {
         /// The owner that will poll it.
-        epoch: i64,
+        epoch: Epoch,
         /// Its settings.
         trigger: TriggerRow,
         /// When.
         at: Wall,
     },
-    /// A trigger that its program declares no more: whoever else declares it may poll it.
+    /// A trigger that its program declares no more, or in an older version than another: whoever else declares it may poll it.
     LetGo {
         /// The owner that polled it; it is left alone if another one does.
-        epoch: i64,
+        epoch: Epoch,
         /// Its name.
         trigger: Arc<str>,
-        /// When.
-        at: Wall,
+        /// Of its declaration; a later one stays.
+        digest: i64,
+        /// Until when it was polled; none if it still owes a poll for what was missed before it was its.
+        at: Option<Wall>,
     },
     /// The right to decide a moment of a cron: until the tick that comes of it nobody else has it.
     TakeMoment {
         /// The owner that wants to decide it.
-        epoch: i64,
+        epoch: Epoch,
         /// The cron's row.
-        row: i64,
+        row: ScheduleKey,
         /// [`crate::port::Schedule::updated_at`] of what this was decided by.
         seen: Wall,
         /// The moment.
@@ -210,10 +242,15 @@ pub enum Change {
     /// Gives that right back, and leaves the moment undecided.
     LeaveMoment {
         /// The owner that has it; nothing changes if another one has.
-        epoch: i64,
+        epoch: Epoch,
         /// The cron's row.
-        row: i64,
+        row: ScheduleKey,
     },
+    /// A body still runs that nobody waits for any more: until that is told to have ended, or its owner is gone, nothing of its task may
+    /// begin again.
+    Overdue(Body),
+    /// It has ended.
+    Returned(Body),
     /// History gathered since the last write: runs of equal outcomes, appended to the last row where equal.
     History(Vec<Stretch>),
 }
@@ -228,16 +265,32 @@ pub enum Receipt {
         /// The cursor that it left, if it moved.
         cursor: Option<String>,
     },
-    /// Each run of a start, in order.
+    /// Somebody has set the trigger's cursor since this poll looked at it: nothing of the tick was written.
+    Overtaken {
+        /// The cursor as it was set.
+        cursor: Option<String>,
+        /// [`TriggerState::cursor_set`] now.
+        cursor_set: i64,
+    },
+    /// Each run of a start or an offer, in order.
     Start(Vec<Admitted>),
     /// The run's progress is kept; if it ended, and guards its hash, with its number among the ends.
     Run(Option<i64>),
+    /// The run is kept as cancelled, and with it the wish that these unfinished children of it end, and theirs.
+    Cancelled {
+        /// As of [`Receipt::Run`].
+        number: Option<i64>,
+        /// Those whose end nobody had asked for before.
+        children: Vec<Uuid>,
+    },
     /// Where the trigger stands now.
     Declared(TriggerState),
     /// Whose a moment is.
     Moment(Moment),
     /// The history is kept.
     History,
+    /// What was said of a body is kept.
+    Noted,
     /// The trigger is free.
     LetGo,
     /// The lease was lost: nothing of this change was written.
@@ -266,17 +319,23 @@ pub enum Moment {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TriggerState {
     /// The store's key.
-    pub row: i64,
+    pub row: ScheduleKey,
     /// Whether it is polled at all.
     pub enabled: bool,
     /// The cursor as JSON text.
     pub cursor: Option<String>,
+    /// How often somebody has set it, beside its polls.
+    pub cursor_set: i64,
     /// When it last fired a run.
     pub last_fired_at: Option<Wall>,
     /// Who polls it.
-    pub owner: Option<i64>,
-    /// Its unfinished runs, whoever drives them or may claim them, oldest first; told when it is handed over.
-    pub others: Vec<Uuid>,
+    pub owner: Option<Epoch>,
+    /// Its unfinished runs, whoever drives them or may claim them, oldest first; told to whom it is handed, and to who decides a moment of it.
+    pub unfinished: Vec<Uuid>,
     /// When it is due, if that was kept before this declaration.
     pub grid: Option<grid::Kept>,
+    /// Another living owner declares a newer version: who asks does not poll it, and lets it go if it has it.
+    pub is_outdated: bool,
+    /// Others have to hear of it: they declare an older version and don't poll it any more, or a newer one than is declared here by now.
+    pub is_awaited: bool,
 }

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::record::{ContextHash, TaskRecord};
 use crate::time::Wall;
 
@@ -9,7 +10,7 @@ use crate::time::Wall;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unfinished {
     /// The store's key.
-    pub row: i64,
+    pub row: RunRow,
     /// The public id.
     pub id: Uuid,
     /// The workflow's name.
@@ -19,7 +20,7 @@ pub struct Unfinished {
     /// The first context.
     pub context: String,
     /// The schedule that fired it, with its hash if that guards.
-    pub schedule: Option<i64>,
+    pub schedule: Option<ScheduleKey>,
     /// Its context hash.
     pub context_hash: Option<ContextHash>,
     /// Held back while an earlier run of its schedule is unfinished.
@@ -29,7 +30,7 @@ pub struct Unfinished {
     /// How often a runner took it over after another's end.
     pub interruptions: u32,
     /// Who had it before, unless that gave it up.
-    pub owner_before: Option<i64>,
+    pub owner_before: Option<Epoch>,
     /// Whether somebody asked for its end.
     pub cancelled: bool,
     /// Every task with a record.
@@ -44,9 +45,39 @@ pub struct Siblings {
     /// How many were found dead now.
     pub buried: u64,
     /// Other owners that live, by their epochs.
-    pub living: Vec<i64>,
+    pub living: Vec<Epoch>,
+    /// The newest of those that have left or were found dead.
+    pub departed: Option<Epoch>,
     /// Whether who asks was taken for dead itself: nothing that it writes counts any more.
     pub is_buried: bool,
+}
+
+/// Who was there at the last look. Epochs only grow: one that is gone by the next look, and had not joined before the last, shows by its number.
+#[derive(Debug, Default)]
+pub struct Company {
+    living: Vec<Epoch>,
+    newest: Epoch,
+}
+
+impl Company {
+    /// Whether somebody else may have what that owner had; none has what was let go of.
+    pub fn is_free(&self, owner: Option<Epoch>) -> bool {
+        owner.is_none_or(|owner| !self.living.contains(&owner))
+    }
+
+    /// Whether nobody else lived.
+    pub fn is_empty(&self) -> bool {
+        self.living.is_empty()
+    }
+
+    /// Whether anyone has gone since the last look, or nobody has looked before.
+    pub fn has_shrunk(last: &mut Option<Self>, siblings: &Siblings) -> bool {
+        let newest = siblings.living.iter().copied().chain(siblings.departed).max().unwrap_or_default();
+        let before = last.replace(Self { living: siblings.living.clone(), newest });
+        let Some(before) = before else { return true };
+        let is_gone = |epoch: &Epoch| !siblings.living.contains(epoch);
+        siblings.buried > 0 || siblings.departed > Some(before.newest) || before.living.iter().any(is_gone)
+    }
 }
 
 /// Why nothing is handed to a runner that was taken for dead.
@@ -58,7 +89,7 @@ pub struct InFlight {
     /// Runs with an attempt whose body still runs.
     pub runs: Vec<Uuid>,
     /// Rows of triggers whose polls have not come back.
-    pub triggers: Vec<i64>,
+    pub triggers: Vec<ScheduleKey>,
 }
 
 impl InFlight {

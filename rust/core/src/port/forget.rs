@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::key::{RunRow, ScheduleKey};
 use crate::time::Wall;
 
 /// After an upgrade, or a jump of the clock, nothing is forgotten for so long.
@@ -28,11 +29,11 @@ pub struct Old {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// Runs.
-    pub runs: Vec<i64>,
+    pub runs: Vec<RunRow>,
     /// Stretches of history.
     pub ticks: Vec<i64>,
     /// Run keys, by the schedule's row.
-    pub keys: Vec<(i64, String)>,
+    pub keys: Vec<(ScheduleKey, String)>,
 }
 
 impl Found {
@@ -122,9 +123,13 @@ mod tests {
 
     #[test]
     fn what_was_found_is_taken_in_parts() {
-        let mut found = Found { runs: vec![1, 2, 3], ticks: vec![4], keys: vec![(5, "a".to_owned())] };
-        assert_eq!(found.take(2).runs, [2, 3]);
-        assert_eq!(found.take(2), Found { runs: vec![1], ticks: vec![4], keys: Vec::new() });
+        let mut found = Found {
+            runs: vec![RunRow(1), RunRow(2), RunRow(3)],
+            ticks: vec![4],
+            keys: vec![(ScheduleKey(5), "a".to_owned())],
+        };
+        assert_eq!(found.take(2).runs, [RunRow(2), RunRow(3)]);
+        assert_eq!(found.take(2), Found { runs: vec![RunRow(1)], ticks: vec![4], keys: Vec::new() });
         assert_eq!(found.take(2).keys.len(), 1);
         assert!(found.is_empty());
     }

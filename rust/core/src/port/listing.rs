@@ -1,8 +1,12 @@
 //! What listings ask for and show.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
-use crate::record::{ContextHash, RunStatus};
+use crate::key::{Epoch, RunRow, ScheduleKey};
+use crate::port::sign::Minute;
+use crate::record::{ContextHash, Parent, RunStatus};
 use crate::time::Wall;
 
 /// Where a run stands in every listing: newest first, by when it was committed.
@@ -11,14 +15,14 @@ pub struct Place {
     /// When it was committed.
     pub created_at: Wall,
     /// The store's key.
-    pub row: i64,
+    pub row: RunRow,
 }
 
 /// A run as listings show it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RunRow {
+pub struct ListedRun {
     /// The store's key.
-    pub row: i64,
+    pub row: RunRow,
     /// The public id.
     pub id: Uuid,
     /// The workflow's name.
@@ -35,7 +39,7 @@ pub struct RunRow {
     pub final_context: Option<String>,
     /// Its context hash.
     pub context_hash: Option<ContextHash>,
-    /// The cron slot.
+    /// The cron moment.
     pub scheduled_at: Option<Wall>,
     /// When it was committed.
     pub created_at: Wall,
@@ -49,6 +53,45 @@ pub struct RunRow {
     pub error: Option<String>,
     /// The kind of error of the first task that failed, or of what ended it.
     pub error_type: Option<String>,
+    /// By what it was started, if another run did.
+    pub parent: Option<Parent>,
+    /// The first [`CHILDREN_SHOWN`] runs that it started, of a run that is read alone.
+    pub children: Vec<Child>,
+    /// Bodies that nobody waits for and that still run, of a run that is read alone.
+    pub overdue: Vec<Overdue>,
+}
+
+/// So many children of a run are shown with it; a listing has all of them.
+pub const CHILDREN_SHOWN: u64 = 100;
+
+/// A run as the one shows it that started it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    /// The public id.
+    pub id: Uuid,
+    /// The workflow's name.
+    pub workflow: String,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// The parent's task whose body started it; none if a callback did.
+    pub task: Option<String>,
+    /// When it was committed.
+    pub created_at: Wall,
+    /// When it became final.
+    pub completed_at: Option<Wall>,
+}
+
+/// A body of an attempt that was given up, and that still runs as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overdue {
+    /// The task's id.
+    pub task: Arc<str>,
+    /// Which attempt.
+    pub attempt: u32,
+    /// The owner in whose process it runs.
+    pub owner: Epoch,
+    /// When its attempt was given up.
+    pub since: Wall,
 }
 
 /// Which runs a listing shows; none means any.
@@ -61,9 +104,11 @@ pub struct RunFilter {
     /// Fired by the trigger of this name.
     pub trigger: Option<String>,
     /// Fired by this schedule.
-    pub schedule: Option<i64>,
+    pub schedule: Option<ScheduleKey>,
     /// With this run key.
     pub run_key: Option<String>,
+    /// Started by this run.
+    pub parent: Option<Uuid>,
     /// With this kind of error.
     pub error_type: Option<String>,
     /// Committed then or later.
@@ -85,7 +130,7 @@ pub struct Page {
     pub offset: u64,
 }
 
-/// Cron runs since some time: all, completed, and slots never started.
+/// Cron runs since some time: all, completed, and moments never started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CronStats {
     /// Runs of cron schedules.
@@ -94,4 +139,61 @@ pub struct CronStats {
     pub successful: u64,
     /// Those that ended otherwise or have not started in time.
     pub lost: u64,
+}
+
+/// A runner that serves a store, or served it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerRow {
+    /// Its number.
+    pub epoch: Epoch,
+    /// When it came.
+    pub joined_at: Wall,
+    /// When it last said that it lives, if it polls.
+    pub seen_at: Option<Wall>,
+    /// When it left, or was found dead.
+    pub left_at: Option<Wall>,
+    /// Whether it is certain that it died without leaving.
+    pub is_dead: bool,
+    /// The machine, the process there, and the version of the library in it, if they are known.
+    pub host: Option<String>,
+    /// The process.
+    pub pid: Option<i64>,
+    /// The version.
+    pub version: Option<String>,
+    /// Whether it polls and runs anything, or only asks others for that.
+    pub works: bool,
+    /// What it did since the time that was asked for, as far as it is on record.
+    pub counts: Minute,
+}
+
+/// Runs that are not over, of one workflow and in one runner's hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// The workflow's name.
+    pub workflow: String,
+    /// Whose they are.
+    pub owner: Option<Epoch>,
+    /// So many have not begun.
+    pub pending: u64,
+    /// So many have.
+    pub running: u64,
+    /// When the oldest was committed.
+    pub oldest_at: Wall,
+}
+
+/// A task whose attempt is on record as begun, of a run that is not over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The run.
+    pub run: Uuid,
+    /// The workflow's name.
+    pub workflow: String,
+    /// The task's id in it.
+    pub task: String,
+    /// Which attempt.
+    pub attempt: u32,
+    /// When the first attempt began.
+    pub started_at: Wall,
+    /// Whose run it is.
+    pub owner: Option<Epoch>,
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::admit::Overlap;
+use crate::grid::Kept;
+use crate::key::{Epoch, ScheduleKey};
 use crate::time::Wall;
 
 /// A trigger's or a cron's row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     /// The store's key.
-    pub row: i64,
+    pub row: ScheduleKey,
     /// The public id.
     pub id: Uuid,
     /// The trigger's name, or the one that a cron was registered with; empty for a cron without one.
@@ -26,6 +28,8 @@ pub struct Schedule {
     pub disabled_cause: Option<String>,
     /// The cursor as JSON text.
     pub cursor: Option<String>,
+    /// How often somebody has set it, beside its polls.
+    pub cursor_set: i64,
     /// A trigger's last poll that was written down, or a cron's last run.
     pub last_at: Option<Wall>,
     /// When the trigger last fired a run.
@@ -35,9 +39,26 @@ pub struct Schedule {
     /// When its settings last changed.
     pub updated_at: Wall,
     /// Who polls it.
-    pub owner: Option<i64>,
+    pub owner: Option<Epoch>,
     /// Whose it is.
     pub origin: Origin,
+    /// Of the declaration that is in force, if it was declared since there are versions.
+    pub digest: Option<i64>,
+    /// Its number among the versions declared under this name, by when each was declared for the first time.
+    pub version: i64,
+    /// The highest number of those that living owners declare beside who polls it; zero if none does.
+    pub newest: i64,
+    /// Since when a poll of it has been in its body for too long, as its owner last said.
+    pub in_body_since: Option<Wall>,
+    /// What is kept of when a trigger is due; none of a cron.
+    pub grid: Option<Kept>,
+}
+
+impl Schedule {
+    /// Whether a version is declared, by somebody who lives, that is newer than the one in force.
+    pub fn is_outdated(&self) -> bool {
+        self.newest > self.version
+    }
 }
 
 /// Whose a schedule is, and so where it runs.
@@ -123,6 +144,8 @@ pub struct NewCron<'a> {
     pub name: &'a str,
     /// Who asks for it.
     pub origin: Origin,
+    /// Of its arguments and its function, if a program declares it: what tells its versions apart.
+    pub digest: i64,
     /// What it fires.
     pub workflow: &'a str,
     /// Five or six fields, or a nickname.
@@ -145,11 +168,11 @@ pub struct NewCron<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Forgotten {
     /// The rows that are gone, with all that hung on them but the runs; none if the name was not known.
-    Gone(Vec<i64>),
-    /// Nothing is gone: that living owner polls the trigger.
+    Gone(Vec<ScheduleKey>),
+    /// Nothing is gone: that living owner polls the trigger, or declares it.
     Polled {
         /// Its epoch.
-        by: i64,
+        by: Epoch,
     },
 }
 

@@ -7,10 +7,17 @@ use crate::grid::Wait;
 use crate::port::{Failure, TaskStatus, Try, TryOutcome};
 use crate::run::task::{Begins, Phase, over};
 use crate::run::{Progress, Ruling, Run};
-use crate::time::Wall;
+use crate::time::{Mono, Now, Wall};
+use crate::tries::INTERRUPTED;
 
 /// A wait for the next attempt that is at least as long goes on after a restart. One that a body wished for always does.
 const WAIT_KEPT: Duration = Duration::from_secs(5);
+
+/// After the first death of a place its task is attempted again so much later, and five times as late after each further one: what makes
+/// places anew needs a moment, and may need more.
+const PLACE_PAUSE: Duration = Duration::from_millis(100);
+const PLACE_PAUSE_FACTOR: u32 = 5;
+const PLACE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 impl Run {
     pub(super) fn attempt_failed(
@@ -18,19 +25,19 @@ impl Run {
         task: usize,
         failure: Failure,
         random: f64,
-        now: Wall,
+        now: Now,
     ) -> (Ruling, Progress) {
         let policy = &self.workflow.tasks[task].retry;
         let counted = self.tasks[task].counted();
         let delay = policy.delay(counted, random);
         let may = self.halt.is_none() && policy.should_retry(counted, &failure.error);
-        let again = may && self.has_time(task, delay, now);
-        self.note_failure(task, failure, now);
+        let again = may && self.has_time(task, delay, now.mono);
+        self.note_failure(task, failure, now.wall);
         if !again {
             return self.give_up_attempt(task);
         }
         let is_kept = delay >= WAIT_KEPT || self.fails_when_cut_off(task);
-        let wait = is_kept.then(|| Wait::new(delay, now));
+        let wait = is_kept.then(|| Wait::new(delay, now.wall));
         self.attempt_later(task, delay, wait)
     }
 
@@ -39,23 +46,55 @@ impl Run {
         task: usize,
         delay: Duration,
         mut failure: Failure,
-        now: Wall,
+        now: Now,
     ) -> (Ruling, Progress) {
-        if self.halt.is_some() || !self.has_time(task, delay, now) {
+        if self.halt.is_some() || !self.has_time(task, delay, now.mono) {
             if self.halt.is_none() {
                 failure.error.push_str(", and by then the time for its attempts is over");
             }
-            self.note_failure(task, failure, now);
+            self.note_failure(task, failure, now.wall);
             return self.give_up_attempt(task);
         }
         let state = &mut self.tasks[task];
         state.postponed = state.postponed.saturating_add(1);
         (state.error, state.error_type) = (None, None);
-        state.note(over(TryOutcome::Postponed, now));
-        self.attempt_later(task, delay, Some(Wait::new(delay, now)))
+        state.note(over(TryOutcome::Postponed, now.wall));
+        self.attempt_later(task, delay, Some(Wait::new(delay, now.wall)))
     }
 
-    fn note_failure(&mut self, task: usize, failure: Failure, now: Wall) {
+    /// An attempt whose place died is cut off, as by the death of this process: it uses up none of its attempts.
+    pub(super) fn attempt_lost(
+        &mut self,
+        task: usize,
+        text: String,
+        deaths_max: u32,
+        now: Wall,
+    ) -> (Ruling, Progress) {
+        let fails = self.fails_when_cut_off(task);
+        let state = &mut self.tasks[task];
+        state.interrupted = state.interrupted.saturating_add(1);
+        state.place_deaths = state.place_deaths.saturating_add(1);
+        let deaths = state.place_deaths;
+        state.note(Try {
+            error_type: Some(INTERRUPTED.into()),
+            error: Some(text.clone()),
+            ..over(TryOutcome::Interrupted, now)
+        });
+        let cause = if fails {
+            format!("an attempt of it was cut off, and on_interrupt is \"fail\": {text}")
+        } else if deaths > deaths_max {
+            format!("the place where it ran was lost during each of {deaths} attempts, last: {text}")
+        } else if self.halt.is_some() {
+            text
+        } else {
+            let factor = PLACE_PAUSE_FACTOR.saturating_pow(deaths - 1);
+            return self.attempt_later(task, PLACE_PAUSE.saturating_mul(factor).min(PLACE_PAUSE_MAX), None);
+        };
+        (state.error, state.error_type) = (Some(cause), Some(INTERRUPTED.into()));
+        self.give_up_attempt(task)
+    }
+
+    pub(super) fn note_failure(&mut self, task: usize, failure: Failure, now: Wall) {
         let Failure { outcome, error_type, error, traceback } = failure;
         let state = &mut self.tasks[task];
         let (kind, text) = (Some(error_type), Some(error));
@@ -64,13 +103,12 @@ impl Run {
     }
 
     /// Whether an attempt may begin after that delay, as far as the time since the first one goes.
-    fn has_time(&self, task: usize, delay: Duration, now: Wall) -> bool {
-        let began = self.tasks[task].started_at.unwrap_or(now);
-        let since_first = Duration::from_micros(u64::try_from(now.0 - began.0).unwrap_or(0));
+    fn has_time(&self, task: usize, delay: Duration, now: Mono) -> bool {
+        let since_first = self.tasks[task].trying.map_or(Duration::ZERO, |trying| trying.so_far(now));
         self.workflow.tasks[task].retry.has_time(since_first.saturating_add(delay))
     }
 
-    fn give_up_attempt(&mut self, task: usize) -> (Ruling, Progress) {
+    pub(super) fn give_up_attempt(&mut self, task: usize) -> (Ruling, Progress) {
         self.tasks[task].phase = Phase::Settling(TaskStatus::Failed);
         (Ruling::Final, Progress::default())
     }

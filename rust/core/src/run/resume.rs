@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::context::Bounds;
+use crate::key::Epoch;
 use crate::port::{RunStatus, TaskRecord, TaskStatus, Unfinished};
-use crate::run::task::{Begins, Phase, cut_off};
+use crate::run::task::{Begins, Phase, Trying, cut_off};
 use crate::run::{CANCELLED, Progress, Run};
-use crate::time::Wall;
+use crate::time::{Now, Wall};
 use crate::tries::INTERRUPTED;
 use crate::workflow::Workflow;
 
@@ -23,7 +24,7 @@ impl Run {
         workflow: Arc<Workflow>,
         bounds: Bounds,
         interruptions_max: u32,
-        now: Wall,
+        now: Now,
     ) -> (Self, Progress) {
         let initial: Arc<str> = unfinished.context.as_str().into();
         let mut run = Self::new(unfinished.id, Arc::clone(&workflow), initial, bounds, unfinished.created_at);
@@ -54,7 +55,7 @@ impl Run {
         run.held_back.extend(records.values().filter(is_left).map(|&record| TaskRecord {
             status: TaskStatus::Skipped,
             error: Some(LEFT_BEHIND.to_owned()),
-            completed_at: Some(now),
+            completed_at: Some(now.wall),
             wait: None,
             checkpoint: None,
             ..record.clone()
@@ -71,7 +72,7 @@ impl Run {
                     if unfinished.interruptions > 0 {
                         run.take_up(task, begun, unfinished.owner_before, now);
                     }
-                    run.decide(task, now, &mut progress);
+                    run.decide(task, now.wall, &mut progress);
                 }
             }
         }
@@ -79,7 +80,7 @@ impl Run {
             // Nothing is left that a cancel could stop, and yet somebody asked for it before the end.
             run.halt = Some((RunStatus::Cancelled, CANCELLED.to_owned()));
         }
-        run.conclude(now, &mut progress);
+        run.conclude(now.wall, &mut progress);
         (run, progress)
     }
 
@@ -96,7 +97,7 @@ impl Run {
     }
 
     /// Takes up a task that is not final, with what its record says of its attempts.
-    fn take_up(&mut self, task: usize, kept: Option<&TaskRecord>, owner: Option<i64>, now: Wall) {
+    fn take_up(&mut self, task: usize, kept: Option<&TaskRecord>, owner: Option<Epoch>, now: Now) {
         let (is_once, has_died) = (self.fails_when_cut_off(task), self.interruptions > 0);
         let state = &mut self.tasks[task];
         match kept {
@@ -104,13 +105,14 @@ impl Run {
                 state.is_cut_off = kept.wait.is_none();
                 state.go_on(kept);
                 if state.is_cut_off && has_died {
-                    state.tries = vec![cut_off(Some(kept), owner, now)];
+                    state.tries = vec![cut_off(Some(kept), owner, now.wall)];
                 }
             }
-            kept if has_died => state.follow(kept, owner, now),
+            kept if has_died => state.follow(kept, owner, now.wall),
             Some(kept) => state.go_on(kept),
             None => {}
         }
+        state.trying = state.started_at.map(|first| Trying::gone_on(first, now));
     }
 
     /// Fails a task that was decided to start but was cut off too often, or must not be attempted again once it was.

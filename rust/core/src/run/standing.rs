@@ -6,17 +6,20 @@ use std::sync::Arc;
 use crate::run::Run;
 use crate::run::task::{Begins, Phase};
 use crate::time::Wall;
+use crate::workflow::Executor;
 
 /// What an unfinished task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
     /// Whether it runs depends on contexts that are being read.
     Looked,
-    /// Its attempt has not begun: it waits for a slot, or for a record to be kept.
+    /// Its attempt has not begun: it waits for a permit, or for a record to be kept.
     Queued,
     /// Its body is being called.
     InBody,
-    /// Its body waits for a condition, without a slot.
+    /// Its body was told to end.
+    Told,
+    /// Its body waits for a condition, without a permit.
     Deferred,
     /// Its next attempt begins then; none while that is being kept.
     Retry(Option<Wall>),
@@ -35,6 +38,8 @@ pub struct TaskStanding {
     pub task: Arc<str>,
     /// What it does.
     pub doing: Doing,
+    /// Where it runs.
+    pub executor: Executor,
     /// The attempt under way or to come, from 1.
     pub attempt: u32,
     /// When its first attempt began.
@@ -51,15 +56,17 @@ impl Run {
             let doing = match state.phase {
                 Phase::Blocked | Phase::Final(_) => return None,
                 Phase::Looking => Doing::Looked,
+                Phase::Active if state.told.is_some() => Doing::Told,
                 Phase::Active if state.taken && state.begins != Begins::Recording => Doing::InBody,
                 Phase::Active => Doing::Queued,
                 Phase::Delayed if state.error.is_none() => Doing::Postponed(None),
                 Phase::Delayed => Doing::Retry(None),
                 Phase::Settling(_) => Doing::Settling,
             };
-            let (task, error) = (Arc::clone(&self.workflow.tasks[number].id), state.error.clone());
+            let spec = &self.workflow.tasks[number];
+            let (task, executor, error) = (Arc::clone(&spec.id), spec.executor, state.error.clone());
             let (attempt, started_at) = (state.attempt, state.started_at);
-            Some(TaskStanding { number, task, doing, attempt, started_at, error })
+            Some(TaskStanding { number, task, doing, executor, attempt, started_at, error })
         };
         (0..self.tasks.len()).filter_map(of).collect()
     }

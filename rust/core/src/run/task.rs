@@ -2,11 +2,14 @@
 //! Invariant: a phase only moves forward, but for the next attempt of a task that is tried again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::grid::Wait;
+use crate::key::Epoch;
 use crate::port::{Maker, TaskRecord, TaskStatus, Try, TryOutcome};
 use crate::run::checkpoint::Checkpoint;
-use crate::time::Wall;
+use crate::run::told::Told;
+use crate::time::{Mono, Now, Wall};
 
 /// Where a task stands in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,28 @@ pub(super) enum Begins {
     Recording,
 }
 
+/// How long a task has been tried. Within a process's life the machine's clock has no say: it may be set meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trying {
+    /// So long, as far as the calendar tells, before this process took it up.
+    before: Duration,
+    /// Since when by this process's own clock.
+    since: Mono,
+}
+
+impl Trying {
+    /// A task whose first attempt began at `first`, as its record says. One that began in the future begins now.
+    pub(super) fn gone_on(first: Wall, now: Now) -> Self {
+        let before_us = u64::try_from(now.wall.0.saturating_sub(first.0)).unwrap_or(0);
+        Self { before: Duration::from_micros(before_us), since: now.mono }
+    }
+
+    /// How long it is now.
+    pub(super) fn so_far(self, now: Mono) -> Duration {
+        self.before.saturating_add(now.since(self.since))
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct TaskState {
     pub(super) phase: Phase,
@@ -49,6 +74,8 @@ pub(super) struct TaskState {
     pub(super) attempt: u32,
     /// So many attempts before were cut off.
     pub(super) interrupted: u32,
+    /// So many of those by the death of the place where they ran, as far as this process has seen.
+    pub(super) place_deaths: u32,
     /// So many ended with the wish to be made again later.
     pub(super) postponed: u32,
     /// What its next attempt waits for, if that outlives this process.
@@ -59,8 +86,12 @@ pub(super) struct TaskState {
     pub(super) error: Option<String>,
     pub(super) error_type: Option<Arc<str>>,
     pub(super) started_at: Option<Wall>,
+    /// Since its first attempt began, or its process took it up.
+    pub(super) trying: Option<Trying>,
     /// When this attempt began.
     pub(super) began_at: Option<Wall>,
+    /// Why its body was told to end, if it was.
+    pub(super) told: Option<Told>,
     /// Attempts that are over and on no record yet.
     pub(super) tries: Vec<Try>,
     /// A final record of an earlier life, for when its dependencies are final again.
@@ -69,7 +100,7 @@ pub(super) struct TaskState {
 
 impl TaskState {
     /// Makes the next attempt the one after what may have been in flight when a process died.
-    pub(super) fn follow(&mut self, kept: Option<&TaskRecord>, owner: Option<i64>, now: Wall) {
+    pub(super) fn follow(&mut self, kept: Option<&TaskRecord>, owner: Option<Epoch>, now: Wall) {
         if let Some(waits) = kept.filter(|record| record.wait.is_some()) {
             // That attempt has not begun.
             return self.go_on(waits);
@@ -133,11 +164,12 @@ impl TaskState {
         self.attempt += 1;
         self.taken = false;
         self.began_at = None;
+        self.told = None;
     }
 }
 
 /// What may have been in flight when the process of that owner died.
-pub(super) fn cut_off(kept: Option<&TaskRecord>, owner: Option<i64>, now: Wall) -> Try {
+pub(super) fn cut_off(kept: Option<&TaskRecord>, owner: Option<Epoch>, now: Wall) -> Try {
     let attempt = kept.map_or(1, |record| record.attempt);
     let started_at = kept.filter(|_| attempt == 1).and_then(|record| record.started_at);
     let maker = owner.map_or(Maker::Unknown, Maker::Owner);

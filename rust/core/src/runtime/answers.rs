@@ -5,9 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use uuid::Uuid;
+
+use crate::admit::{Gate, Overlap};
 use crate::context::hash_text;
-use crate::engine::{Event, Fire, Foreseen, Note, Polled, poll_timed_out};
+use crate::engine::{Asked, Event, Fire, Foreseen, Foretold, Note, Polled, foretell, poll_timed_out};
+use crate::key::ScheduleKey;
 use crate::poll::{Finish, Overdue, Poller, Standing, TickState, Ticket};
+use crate::port::ContextHash;
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
@@ -52,19 +57,19 @@ struct Judged {
 
 impl Runtime {
     /// A poll out of turn; none while another of the same trigger is in flight.
-    pub fn poll_now(&self, schedule: i64) -> Option<(Ticket, Now)> {
+    pub fn poll_now(&self, schedule: ScheduleKey) -> Option<(Ticket, Now)> {
         let mut polls = lock(&self.shared.polls);
-        let slot = polls.poller.slot_of(schedule)?;
+        let place = polls.poller.place_of(schedule)?;
         let now = self.now();
-        let ticket = self.shared.noted(polls.poller.poll_now(slot, now.mono)?);
-        polls.flights.note(slot, now);
+        let ticket = self.shared.noted(polls.poller.poll_now(place, now.mono)?);
+        polls.flights.note(place, now);
         Some((ticket, now))
     }
 
     /// Wants a poll of the trigger in that place as soon as it may be. Never waits for one.
-    pub fn poll_soon(&self, slot: u32) {
+    pub fn poll_soon(&self, place: u32) {
         let now = self.now().mono;
-        lock(&self.shared.polls).poller.poll_soon(slot, now);
+        lock(&self.shared.polls).poller.poll_soon(place, now);
         self.shared.wake_pollers();
     }
 
@@ -72,7 +77,7 @@ impl Runtime {
     pub fn poll_pending(&self, ticket: Ticket, began: Now) {
         let mut polls = lock(&self.shared.polls);
         if polls.poller.is_in_flight(ticket) {
-            polls.flights.note(ticket.slot, began);
+            polls.flights.note(ticket.place, began);
         }
     }
 
@@ -80,7 +85,7 @@ impl Runtime {
     pub fn poll_looked(&self, ticket: Ticket) {
         {
             let mut polls = lock(&self.shared.polls);
-            polls.flights.ended(ticket.slot);
+            polls.flights.ended(ticket.place);
             polls.poller.looked(ticket, self.now().mono);
         }
         self.shared.wake_pollers();
@@ -88,11 +93,11 @@ impl Runtime {
     }
 
     /// What a trigger's function may know in this poll, when it was due, and what went wrong in the one before.
-    pub fn tick_state(&self, slot: u32) -> (TickState, Wall, Option<Arc<str>>) {
+    pub fn tick_state(&self, place: u32) -> (TickState, Wall, Option<Arc<str>>) {
         let (state, error) = {
             let polls = lock(&self.shared.polls);
-            let state = polls.poller.tick_state(slot);
-            let error = if state.failures > 0 { polls.errors.get(&slot).cloned() } else { None };
+            let state = polls.poller.tick_state(place);
+            let error = if state.failures > 0 { polls.errors.get(&place).cloned() } else { None };
             (state, error)
         };
         let now = self.now();
@@ -103,17 +108,31 @@ impl Runtime {
     }
 
     /// How many runs of the trigger in that place are unfinished, whoever drives them.
-    pub fn unfinished_of(&self, slot: u32) -> usize {
-        let named = lock(&self.shared.polls).poller.row_and_name(slot);
+    pub fn unfinished_of(&self, place: u32) -> usize {
+        let named = lock(&self.shared.polls).poller.row_and_name(place);
         named.map_or(0, |(schedule, _)| lock(&self.shared.engine).unfinished_of(schedule))
     }
 
+    /// What would become of these fires of a poll that began then; `holders` are the runs that have their run keys. Changes nothing.
+    pub fn foretell(
+        &self,
+        place: u32,
+        began: Now,
+        fires: Vec<AskedFire>,
+        holders: &[Option<Uuid>],
+    ) -> Vec<Foretold> {
+        let named = lock(&self.shared.polls).poller.row_and_name(place);
+        let Some((schedule, trigger)) = named else { return Vec::new() };
+        let fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
+        lock(&self.shared.engine).foretell(place, schedule, &fires, holders)
+    }
+
     /// Where a trigger stands, when it is polled next, and since when a poll of it is in flight; none if it is not declared here.
-    pub fn standing(&self, schedule: i64) -> Option<(Standing, Option<Wall>, Option<Wall>)> {
+    pub fn standing(&self, schedule: ScheduleKey) -> Option<(Standing, Option<Wall>, Option<Wall>)> {
         let (standing, began) = {
             let polls = lock(&self.shared.polls);
             let standing = polls.poller.standing(schedule)?;
-            (standing, polls.poller.slot_of(schedule).and_then(|slot| polls.began(slot)))
+            (standing, polls.poller.place_of(schedule).and_then(|place| polls.began(place)))
         };
         let now = self.now();
         let due = standing.due.map(|due| now.wall.after(due.since(now.mono)));
@@ -122,7 +141,7 @@ impl Runtime {
 
     /// Ends a poll that was a plain skip. A long wait by its own wish is written down, so that it outlives this process.
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
-        let decides = lock(&self.shared.polls).poller.is_by_calendar(ticket.slot);
+        let decides = lock(&self.shared.polls).poller.is_by_calendar(ticket.place);
         if decides || pause.is_some_and(|pause| pause >= WAIT_KEPT) {
             let judged = Judged { fires: Vec::new(), cursor: None, reason: Ok(reason.to_owned()), pause };
             return self.end_poll(ticket, began, judged, true);
@@ -131,7 +150,7 @@ impl Runtime {
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let (closed, recovered) = {
             let mut polls = lock(&self.shared.polls);
-            polls.flights.ended(ticket.slot);
+            polls.flights.ended(ticket.place);
             let recovered = recovered(&polls.poller, ticket);
             (polls.poller.skipped(ticket, reason, finish, now.mono), recovered)
         };
@@ -147,18 +166,18 @@ impl Runtime {
     /// Ends any other poll.
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
         let Answer { fires, mut cursor, mut reason, pause } = answer;
-        let named = lock(&self.shared.polls).poller.row_and_name(ticket.slot);
+        let named = lock(&self.shared.polls).poller.row_and_name(ticket.place);
         let Some((schedule, trigger)) = named else { return };
         let mut fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
         if reason.is_ok() {
-            let slot = ticket.slot;
-            let foreseen = lock(&self.shared.engine).foresee(slot, schedule, &fires, cursor.as_deref());
+            let place = ticket.place;
+            let foreseen = lock(&self.shared.engine).foresee(place, schedule, &fires, cursor.as_deref());
             match foreseen {
                 Foreseen::Open => {}
                 Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, pause),
                 Foreseen::Failed(note) => {
                     (fires, cursor, reason) = (Vec::new(), None, Err(note.to_string()));
-                    if self.is_next_failure_told(slot) {
+                    if self.is_next_failure_told(place) {
                         self.shared.order(Order::Log(note));
                     }
                 }
@@ -175,14 +194,14 @@ impl Runtime {
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let (ended, recovered, failed) = {
             let mut polls = lock(&self.shared.polls);
-            polls.flights.ended(ticket.slot);
+            polls.flights.ended(ticket.place);
             let recovered = reason.is_ok().then(|| recovered(&polls.poller, ticket)).flatten();
             let ended = match is_skip {
                 true => polls.poller.waited(ticket, finish, now.mono),
                 false => polls.poller.ended(ticket, reason.is_err(), finish, now.mono),
             };
             let failed = match (&ended, &reason) {
-                (Some(ended), Err(error)) => polls.failed(ticket.slot, error, ended.disable.as_deref()),
+                (Some(ended), Err(error)) => polls.failed(ticket.place, error, ended.disable.as_deref()),
                 _ => None,
             };
             (ended, recovered, failed)
@@ -191,8 +210,9 @@ impl Runtime {
         self.tell_recovered(recovered);
         let Some(ended) = ended else { return self.shared.wake_pollers() };
         self.step(Event::Polled(Polled {
-            slot: ticket.slot,
+            place: ticket.place,
             schedule: ended.schedule,
+            cursor_set: ended.cursor_set,
             at: began.wall,
             ends: ticket.ends,
             duration_us: finish.took_us,
@@ -207,17 +227,22 @@ impl Runtime {
     }
 
     pub(super) fn poll_given_up(&self, overdue: Overdue, now: Now) {
-        let Overdue { slot, timeout, ended } = overdue;
+        let Overdue { place, serial, timeout, ended } = overdue;
         let duration_us = timeout.as_micros() as u64;
-        if let Some(note) = self.timed_out(slot, timeout, now) {
+        if let Some(note) = self.timed_out(place, timeout, now) {
             self.shared.order(Order::Log(note));
         }
         let error = format!("TimeoutError: {}", poll_timed_out(timeout));
-        let failed = lock(&self.shared.polls).failed(slot, &error, ended.disable.as_deref());
-        failed.into_iter().for_each(|order| self.shared.order(order));
+        let (failed, is_stoppable) = {
+            let mut polls = lock(&self.shared.polls);
+            (polls.failed(place, &error, ended.disable.as_deref()), polls.stoppable.contains(&place))
+        };
+        let stop = is_stoppable.then_some(Order::StopPoll { place, serial });
+        stop.into_iter().chain(failed).for_each(|order| self.shared.order(order));
         self.step(Event::Polled(Polled {
-            slot,
+            place,
             schedule: ended.schedule,
+            cursor_set: ended.cursor_set,
             at: Wall(now.wall.0.saturating_sub_unsigned(duration_us)),
             ends: 0,
             duration_us,
@@ -231,20 +256,20 @@ impl Runtime {
     }
 
     /// Each time would fill the log: see [`is_told`].
-    fn timed_out(&self, slot: u32, timeout: Duration, now: Now) -> Option<Note> {
+    fn timed_out(&self, place: u32, timeout: Duration, now: Now) -> Option<Note> {
         let mut polls = lock(&self.shared.polls);
-        let (trigger, failures) = (polls.poller.name(slot), polls.poller.failing(slot));
-        polls.is_failure_told(slot, failures, now).then_some(Note::PollTimedOut {
+        let (trigger, failures) = (polls.poller.name(place), polls.poller.failing(place));
+        polls.is_failure_told(place, failures, now).then_some(Note::PollTimedOut {
             trigger,
             timeout,
             failures,
         })
     }
 
-    fn is_next_failure_told(&self, slot: u32) -> bool {
+    fn is_next_failure_told(&self, place: u32) -> bool {
         let mut polls = lock(&self.shared.polls);
-        let failures = polls.poller.failing(slot) + 1;
-        polls.is_failure_told(slot, failures, self.now())
+        let failures = polls.poller.failing(place) + 1;
+        polls.is_failure_told(place, failures, self.now())
     }
 
     fn tell_recovered(&self, recovered: Option<(Arc<str>, u32)>) {
@@ -267,8 +292,28 @@ impl Runtime {
 
 /// The trigger of a poll that went well, with how many before it failed; none if none did, or if the poll was given up.
 fn recovered(poller: &Poller, ticket: Ticket) -> Option<(Arc<str>, u32)> {
-    let failures = poller.failing(ticket.slot);
-    (failures > 0 && poller.is_in_flight(ticket)).then(|| (poller.name(ticket.slot), failures))
+    let failures = poller.failing(ticket.place);
+    (failures > 0 && poller.is_in_flight(ticket)).then(|| (poller.name(ticket.place), failures))
+}
+
+/// What would become of these fires of a trigger, for whoever has no runtime: `held` are its unfinished runs, oldest first, each with the hash that
+/// it guards. Pure.
+pub fn foretell_of(
+    trigger: &str,
+    (allow_concurrent, overlap): (bool, Overlap),
+    fires: Vec<AskedFire>,
+    holders: &[Option<Uuid>],
+    held: Vec<(Uuid, Option<ContextHash>)>,
+) -> Vec<Foretold> {
+    // One gate knows one trigger here, whatever its row.
+    let of = Asked { schedule: ScheduleKey(0), allow_concurrent, overlap };
+    let mut gate = Gate::default();
+    for (run, hash) in held {
+        gate.hold(of.schedule, hash, run);
+    }
+    // When a run key ends is asked by nobody here.
+    let fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(trigger, fire, Wall(0))).collect();
+    foretell(&gate, of, &fires, holders)
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {

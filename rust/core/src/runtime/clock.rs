@@ -54,6 +54,16 @@ impl Clock {
         }
     }
 
+    /// When it will be `due`, by the wall clock as it stands now. The machine's two clocks are read one after the other, so that to the
+    /// microsecond it would be another time at each look: it is told to the millisecond.
+    pub(super) fn wall_of(&self, due: Mono, now: Now) -> Wall {
+        let wall = now.wall.after(due.since(now.mono));
+        match self {
+            Self::System(..) => Wall(wall.0.saturating_add(500).div_euclid(1000) * 1000),
+            Self::Manual(_) => wall,
+        }
+    }
+
     /// How long a thread sleeps that is to wake after `span` of this clock; none means until it is woken.
     pub(super) fn nap(&self, span: Duration) -> Option<Duration> {
         match self {

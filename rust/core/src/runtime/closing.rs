@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::engine::{Effects, Event, Note};
-use crate::port::{Change, InFlight, RunChange};
+use crate::error::{Error, Kind};
+use crate::key::Epoch;
+use crate::port::{Body, Change, InFlight, RunChange};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::lock;
 use crate::runtime::{Own, POLL_PATIENCE, Runtime, Shared};
@@ -46,8 +48,9 @@ impl Runtime {
         }
         let unfinished = lock(&shared.engine).runs_unfinished();
         shared.conclude();
-        if let Some(closed_at) = lock(&shared.polls).closed_at {
-            let _ = shared.store.seen(shared.epoch, closed_at);
+        let closed_at = lock(&shared.polls).closed_at;
+        if let Some(closed_at) = closed_at {
+            let _ = shared.store.seen(shared.epoch, closed_at, &shared.last_sign());
         }
         shared.leave();
         shared.lose_all();
@@ -55,6 +58,7 @@ impl Runtime {
             shared.order(Order::Log(Note::RunnerStopped { epoch: shared.epoch, unfinished }));
         }
         shared.close_when_left(*lock(&shared.stays));
+        shared.call_all();
         shared.order(Order::Close);
     }
 
@@ -93,6 +97,17 @@ impl Shared {
         self.end_at_once(Some(why));
     }
 
+    /// Why nothing is taken any more.
+    pub(super) fn refusal(&self) -> Error {
+        let text = match self.has_given_in.load(Ordering::Acquire) {
+            true => {
+                "the runner has stopped by itself, and takes nothing any more; the log (logger 'cloaca', level ERROR) says why"
+            }
+            false => "the runner is shut down",
+        };
+        Error::new(Kind::Runner, text)
+    }
+
     fn end_at_once(&self, why: Option<Note>) {
         if self.has_given_in.swap(true, Ordering::AcqRel) {
             return;
@@ -103,6 +118,7 @@ impl Shared {
         self.stop();
         self.lose_all();
         self.leave();
+        self.call_all();
         self.order(Order::Close);
     }
 
@@ -115,10 +131,17 @@ impl Shared {
         }
         self.wake_pollers();
         lock(&self.jobs).closed = true;
+        self.call_all();
         self.hearers.look();
-        for wake in [&self.jobs_wake, &self.slots_wake, &self.closing_wake] {
+        for wake in [&self.jobs_wake, &self.permits_wake, &self.closing_wake] {
             wake.notify_all();
         }
+    }
+
+    /// Every executor is to look how the runner stands.
+    fn call_all(&self) {
+        let calls: Vec<_> = lock(&self.jobs).lanes.iter().filter_map(|lane| lane.waker.clone()).collect();
+        calls.iter().for_each(|waker| waker.wake());
     }
 
     /// Tells every thread to end.
@@ -132,6 +155,9 @@ impl Shared {
         self.writer_idle.notify_all();
         self.wake_clock();
         self.wake_liaison();
+        if let Some(ear) = lock(&self.ear).take() {
+            ear.close();
+        }
     }
 
     /// The threads have ended: what was sent behind the writer's back is written, and no attempt ends from now on.
@@ -153,7 +179,7 @@ impl Shared {
         let Some(epoch) = *left else { return };
         let mut jobs = lock(&self.jobs);
         jobs.is_leaving = true;
-        let runs: BTreeSet<Uuid> = jobs.in_flight().map(|job| job.run).collect();
+        let runs: BTreeSet<Uuid> = jobs.in_flight().chain(jobs.overdue.keys()).map(|job| job.run).collect();
         drop(jobs);
         let triggers = lock(&self.polls).poller.rows_in_body();
         let kept = InFlight { runs: runs.into_iter().collect(), triggers };
@@ -167,7 +193,7 @@ impl Shared {
 
     /// Closes the store of a runner that was shut down and has nothing more to write. Not with the last reference to it, which may live
     /// on for as long as the program.
-    pub(super) fn close_when_left(&self, stays: Option<i64>) {
+    pub(super) fn close_when_left(&self, stays: Option<Epoch>) {
         if stays.is_none() && self.is_finished.load(Ordering::Acquire) {
             self.store.close();
             self.is_closed.store(true, Ordering::Release);
@@ -175,13 +201,14 @@ impl Shared {
     }
 
     /// Writes what ended behind the writer's back; false if that fails: given up, its attempts would begin again under the same numbers.
-    pub(super) fn write_late(&self, epoch: i64) -> bool {
+    pub(super) fn write_late(&self, epoch: Epoch) -> bool {
         if !self.is_over.load(Ordering::Acquire) {
             return true;
         }
         let late = std::mem::take(&mut lock(&self.writer).items);
         let of_run = |(change, _)| match change {
             Change::Run(change) => Some(Change::Run(RunChange { epoch, ..change })),
+            Change::Returned(body) => Some(Change::Returned(Body { epoch, ..body })),
             _ => None,
         };
         let late: Vec<Change> = late.into_iter().filter_map(of_run).collect();

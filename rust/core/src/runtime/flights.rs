@@ -19,40 +19,48 @@ struct Flight {
 /// By the trigger's place.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
-    by_slot: HashMap<u32, Flight>,
+    by_place: HashMap<u32, Flight>,
 }
 
 impl Flights {
     /// A poll goes on while others are begun.
-    pub(super) fn note(&mut self, slot: u32, began: Now) {
-        self.by_slot.entry(slot).or_insert(Flight { began, is_told: false });
+    pub(super) fn note(&mut self, place: u32, began: Now) {
+        self.by_place.entry(place).or_insert(Flight { began, is_told: false });
     }
 
     /// A poll has ended. Costs nothing while none is long.
-    pub(super) fn ended(&mut self, slot: u32) {
-        if !self.by_slot.is_empty() {
-            self.by_slot.remove(&slot);
+    pub(super) fn ended(&mut self, place: u32) {
+        if !self.by_place.is_empty() {
+            self.by_place.remove(&place);
         }
     }
 
     /// When the poll of that place began, if it is known to be in flight.
-    pub(super) fn began(&self, slot: u32) -> Option<Now> {
-        self.by_slot.get(&slot).map(|flight| flight.began)
+    pub(super) fn began(&self, place: u32) -> Option<Now> {
+        self.by_place.get(&place).map(|flight| flight.began)
     }
 
     /// The places whose polls are in flight.
-    pub(super) fn slots(&self) -> impl Iterator<Item = u32> {
-        self.by_slot.keys().copied()
+    pub(super) fn places(&self) -> impl Iterator<Item = u32> {
+        self.by_place.keys().copied()
+    }
+
+    /// Those that have been told to be too long, with when they began.
+    pub(super) fn told(&self) -> impl Iterator<Item = (u32, Now)> {
+        self.by_place
+            .iter()
+            .filter(|(_, flight)| flight.is_told)
+            .map(|(&place, flight)| (place, flight.began))
     }
 
     /// Those that have become too long since the last look, with when they began.
     pub(super) fn too_long(&mut self, now: Mono, interval: impl Fn(u32) -> Duration) -> Vec<(u32, Now)> {
         let mut found = Vec::new();
-        for (&slot, flight) in &mut self.by_slot {
-            let limit = LONG.max(interval(slot).saturating_mul(LONG_INTERVALS));
+        for (&place, flight) in &mut self.by_place {
+            let limit = LONG.max(interval(place).saturating_mul(LONG_INTERVALS));
             if !flight.is_told && now.since(flight.began.mono) >= limit {
                 flight.is_told = true;
-                found.push((slot, flight.began));
+                found.push((place, flight.began));
             }
         }
         found
@@ -91,7 +99,9 @@ mod tests {
         let mut flights = Flights::default();
         for began in [0, 1000] {
             flights.note(3, at(began));
+            assert_eq!(flights.told().count(), 0);
             assert_eq!(flights.too_long(at(began + 60).mono, |_| Duration::ZERO), [(3, at(began))]);
+            assert_eq!(flights.told().collect::<Vec<_>>(), [(3, at(began))]);
             flights.ended(3);
             assert!(flights.began(3).is_none());
         }

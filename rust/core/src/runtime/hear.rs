@@ -62,7 +62,7 @@ impl Shared {
         if !ended.is_empty() {
             return Heard::Ended(std::mem::take(ended));
         }
-        if self.has_lost.load(Ordering::Acquire) {
+        if self.is_lost_told.load(Ordering::Acquire) {
             return Heard::Over;
         }
         match !knows_closing && self.closing.load(Ordering::Acquire) {

@@ -1,7 +1,7 @@
 //! Attempts that are ready, the permits to run them, and the workers that wait for both.
 //! Invariant: an attempt is taken only by a thread that can run it at once.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use uuid::Uuid;
 use crate::context::Given;
 use crate::engine::{Effects, Engine, Event, Job, RunStanding};
 use crate::fault_point::{Step, around};
-use crate::run::{Doing, Ended, Ruling, Run};
+use crate::key::Epoch;
+use crate::run::{Doing, Ended, Ruling};
 use crate::runtime::keeper::Order;
+use crate::runtime::lanes::{Lane, Waker};
 use crate::runtime::park::{lock, wait_on};
 use crate::runtime::{Runtime, Shared};
-
-/// Between two looks at whether the record of a resumed attempt is kept.
-pub(super) const RECORD_PAUSE: Duration = Duration::from_micros(500);
+use crate::workflow::Executor;
 
 /// A job with what its body needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,15 +36,15 @@ pub struct Work {
     pub error: String,
 }
 
-/// How an attempt begins that a worker has taken.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Beginning {
-    /// Its body is to be called now.
-    Begun(Work),
-    /// Not before it is on record: wait by [`Runtime::begin_recorded`].
-    Recording,
-    /// Nobody waits for it any more.
-    Stale,
+/// What an executor is given.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Taken {
+    /// Attempts that have begun.
+    pub begun: Vec<Work>,
+    /// Attempts that wanted their permits again, and have them.
+    pub regained: Vec<Job>,
+    /// Attempts that were taken before, and whose bodies nobody waits for any more. One of them may be among those that have begun.
+    pub stopped: Vec<Job>,
 }
 
 /// Why a worker that waited for a job goes on.
@@ -58,15 +58,22 @@ pub enum Waited {
     Closed,
 }
 
-#[derive(Default)]
 pub(super) struct JobState {
-    pub(super) ready: VecDeque<Job>,
-    pub(super) running: HashSet<Job>,
-    /// Attempts whose bodies wait without a slot.
-    pub(super) away: HashSet<Job>,
+    /// By executor.
+    pub(super) lanes: Vec<Lane>,
+    /// Attempts whose bodies run, and where.
+    pub(super) running: HashMap<Job, Executor>,
+    /// Attempts whose bodies wait without a permit.
+    pub(super) away: HashMap<Job, Executor>,
+    /// For the ends of how many runs attempts wait.
+    pub(super) waits: HashMap<Job, usize>,
+    /// Attempts that waited for runs that have ended since, and that do not run again yet.
+    pub(super) resuming: HashSet<Job>,
+    /// Attempts that were given up, and where their bodies still run.
+    pub(super) overdue: HashMap<Job, Executor>,
+    /// The log knows that there are too many of them.
+    pub(super) is_overdue_told: bool,
     pub(super) idle: usize,
-    /// Attempts that wait for a slot to go on with.
-    pub(super) regaining: usize,
     pub(super) threads: usize,
     pub(super) spawning: bool,
     /// A worker is on its way to a job: until it is there, no other one is woken.
@@ -77,9 +84,64 @@ pub(super) struct JobState {
 }
 
 impl JobState {
+    /// So many attempts run at once in each executor.
+    pub(super) fn new(permits: &[usize], overdue_max: usize) -> Self {
+        let mut lanes: Vec<Lane> = permits.iter().map(|&permits_max| Lane::new(permits_max)).collect();
+        if let Some(threads) = lanes.first_mut() {
+            threads.overdue_max = overdue_max;
+        }
+        Self {
+            lanes,
+            running: HashMap::new(),
+            away: HashMap::new(),
+            waits: HashMap::new(),
+            resuming: HashSet::new(),
+            overdue: HashMap::new(),
+            is_overdue_told: false,
+            idle: 0,
+            threads: 0,
+            spawning: false,
+            is_waking: false,
+            closed: false,
+            is_leaving: false,
+        }
+    }
+
     /// The attempts whose bodies are somewhere between their beginnings and their ends.
     pub(super) fn in_flight(&self) -> impl Iterator<Item = &Job> {
-        self.running.iter().chain(&self.away)
+        self.running.keys().chain(self.away.keys())
+    }
+
+    /// What waits for an executor. One that this runner lacks was refused when its workflow was declared.
+    pub(super) fn lane(&mut self, executor: Executor) -> &mut Lane {
+        &mut self.lanes[executor.0 as usize]
+    }
+
+    /// Where an attempt's body runs or waits.
+    pub(super) fn place(&self, job: Job) -> Option<Executor> {
+        self.running.get(&job).copied().or_else(|| self.away.get(&job).copied())
+    }
+
+    /// What waits for the workers.
+    pub(super) fn threads_lane(&mut self) -> &mut Lane {
+        &mut self.lanes[0]
+    }
+
+    /// The next job of an executor that has a permit.
+    pub(super) fn take(&mut self, executor: Executor) -> Option<Job> {
+        if self.closed {
+            return None;
+        }
+        let job = self.lane(executor).take()?;
+        self.running.insert(job, executor);
+        Some(job)
+    }
+
+    /// Gives an attempt's permit back, if it has one.
+    pub(super) fn give_back(&mut self, job: Job) -> Option<Executor> {
+        let executor = self.running.remove(&job)?;
+        self.lane(executor).taken -= 1;
+        Some(executor)
     }
 }
 
@@ -102,21 +164,19 @@ pub(super) fn work(engine: &Engine, job: Job) -> Option<Work> {
 }
 
 impl Runtime {
-    /// The next job, if one is ready and a slot is free. `was_woken` says that [`Runtime::wait_job`] has just found one. Never waits, so
-    /// that a job is only taken by a thread that can run it.
+    /// The next job for a worker, if one is ready and a permit is free. `was_woken` says that [`Runtime::wait_job`] has just found one.
+    /// Never waits, so that a job is only taken by a thread that can run it.
     pub fn ready_job(&self, was_woken: bool) -> Option<Job> {
         let mut jobs = lock(&self.shared.jobs);
         if was_woken {
             jobs.is_waking = false;
         }
-        let is_free = !jobs.closed && jobs.running.len() < self.shared.slots_max;
-        let job = if is_free { jobs.ready.pop_front() } else { None };
-        jobs.running.extend(job);
+        let job = jobs.take(Executor::THREADS);
         self.shared.call_for_workers(&mut jobs);
         job
     }
 
-    /// Waits at most `span` until a job is ready. Call detached.
+    /// Waits at most `span` until a job is ready for a worker. Call detached.
     pub fn wait_job(&self, span: Duration) -> Waited {
         self.shared.move_on();
         let mut jobs = lock(&self.shared.jobs);
@@ -125,7 +185,7 @@ impl Runtime {
             if jobs.closed {
                 return Waited::Closed;
             }
-            if !jobs.ready.is_empty() && jobs.running.len() < self.shared.slots_max {
+            if jobs.threads_lane().has_work() {
                 jobs.is_waking = true;
                 return Waited::Ready;
             }
@@ -140,47 +200,78 @@ impl Runtime {
         }
     }
 
-    /// Begins an attempt that was taken by [`Runtime::ready_job`].
-    pub fn begin(&self, job: Job) -> Beginning {
-        let beginning = around(Step::Attempt, || self.taken(job));
-        if beginning == Beginning::Stale {
-            self.release(job);
+    /// Begins an attempt that was taken by [`Runtime::ready_job`]. None if nobody waits for it any more, or not before it is on record:
+    /// then it is ready again once it is, and keeps its permit until then.
+    pub fn begin(&self, job: Job) -> Option<Work> {
+        let mut begun = None;
+        self.begin_each([job], |work| begun = Some(work));
+        begun
+    }
+
+    /// Takes what is ready in an executor and has a permit, at most `max` attempts, and begins them; who gets as many asks again. Waits for
+    /// the engine's lock and for nothing else.
+    pub fn take_jobs(&self, executor: Executor, max: usize) -> Taken {
+        let mut jobs = lock(&self.shared.jobs);
+        let lane = jobs.lane(executor);
+        lane.is_called = false;
+        let stopped = std::mem::take(&mut lane.stopped);
+        let mut regained = Vec::new();
+        while let Some(job) = jobs.lane(executor).regain() {
+            jobs.lane(executor).claims.remove(&job);
+            jobs.away.remove(&job);
+            jobs.resuming.remove(&job);
+            jobs.running.insert(job, executor);
+            regained.push(job);
         }
-        beginning
-    }
-
-    /// Begins it once it is on record; never if the runner closes before. Call detached.
-    pub fn begin_recorded(&self, job: Job) -> Beginning {
-        if self.is_recorded(job) {
-            return self.begin(job);
+        if !regained.is_empty() {
+            // A thread of one of these bodies may ask for the same permit.
+            self.shared.permits_wake.notify_all();
         }
-        self.release(job);
-        Beginning::Stale
+        let mut found = Vec::new();
+        while found.len() < max
+            && let Some(job) = jobs.take(executor)
+        {
+            found.push(job);
+        }
+        drop(jobs);
+        regained.iter().for_each(|&job| self.step(Event::Deferred(job, false)));
+        let mut begun = Vec::with_capacity(found.len());
+        if !found.is_empty() {
+            self.begin_each(found, |work| begun.push(work));
+        }
+        Taken { begun, regained, stopped }
     }
 
-    pub(super) fn taken(&self, job: Job) -> Beginning {
-        let mut effects = Effects::default();
-        let now = self.now();
-        let mut engine = lock(&self.shared.engine);
-        engine.step(Event::Taken(job), now, &mut effects);
-        let beginning = match engine.is_recording(job) {
-            true => Beginning::Recording,
-            false => work(&engine, job).map_or(Beginning::Stale, Beginning::Begun),
-        };
-        self.shared.carry_out(engine, effects);
-        beginning
+    /// Has an executor told from now on, by a call, that [`Runtime::take_jobs`] would find something. Told at once if it would now.
+    pub fn set_waker(&self, executor: Executor, waker: Arc<dyn Waker>) {
+        let mut jobs = lock(&self.shared.jobs);
+        jobs.lane(executor).waker = Some(waker);
+        let calls = self.shared.call(&mut jobs);
+        drop(jobs);
+        calls.iter().for_each(|waker| waker.wake());
     }
 
-    /// Waits until an attempt is on record; false if the runner closes before.
-    pub(super) fn is_recorded(&self, job: Job) -> bool {
-        while lock(&self.shared.engine).is_recording(job) {
-            let jobs = lock(&self.shared.jobs);
-            if jobs.closed {
-                return false;
+    fn begin_each(&self, found: impl IntoIterator<Item = Job>, mut begun: impl FnMut(Work)) {
+        let mut stale = Vec::new();
+        around(Step::Attempt, || {
+            let mut effects = Effects::default();
+            let now = self.now();
+            let mut engine = lock(&self.shared.engine);
+            for job in found {
+                engine.step(Event::Taken(job), now, &mut effects);
+                if !job.callback_only && engine.is_recording(job) {
+                    // Its permit waits for its record, and its body does not run.
+                    lock(&self.shared.jobs).running.remove(&job);
+                } else {
+                    match work(&engine, job) {
+                        Some(work) => begun(work),
+                        None => stale.push(job),
+                    }
+                }
             }
-            drop(wait_on(&self.shared.closing_wake, jobs, Some(RECORD_PAUSE)));
-        }
-        true
+            self.shared.carry_out(engine, effects);
+        });
+        stale.into_iter().for_each(|job| self.release(job));
     }
 
     /// A thread that takes jobs has come (+1) or goes (-1).
@@ -224,31 +315,74 @@ impl Runtime {
         self.come_home(job);
     }
 
-    /// Gives an attempt's slot back while it waits for its condition.
-    pub fn yield_slot(&self, job: Job) {
+    /// Gives an attempt's permit back while it waits for its condition.
+    pub fn yield_permit(&self, job: Job) {
         self.step(Event::Deferred(job, true));
-        lock(&self.shared.jobs).away.insert(job);
+        {
+            let mut jobs = lock(&self.shared.jobs);
+            if let Some(&executor) = jobs.running.get(&job) {
+                jobs.away.insert(job, executor);
+            }
+        }
         self.release(job);
     }
 
-    /// Takes a slot again within `span`. Call detached.
-    pub fn regain_slot(&self, job: Job, span: Duration) -> bool {
+    /// Takes a permit again within `span`. Who is told that there is none keeps its claim to the next one, until it comes home. Several
+    /// threads of a body may ask: they get one. Call detached.
+    pub fn regain_permit(&self, job: Job, span: Duration) -> bool {
         let mut jobs = lock(&self.shared.jobs);
         let deadline = Instant::now() + span;
-        while jobs.running.len() >= self.shared.slots_max && !jobs.closed {
+        let executor = loop {
+            if jobs.running.contains_key(&job) {
+                return true;
+            }
+            // Who is not away has been given up meanwhile, and may only hear of that.
+            let executor = jobs.away.get(&job).copied();
+            if let Some(executor) = executor {
+                jobs.lane(executor).claims.insert(job);
+                if jobs.closed || !jobs.lane(executor).is_full() {
+                    break executor;
+                }
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            jobs.regaining += 1;
-            jobs = wait_on(&self.shared.slots_wake, jobs, Some(left));
-            jobs.regaining -= 1;
-        }
-        jobs.running.insert(job);
+            jobs = wait_on(&self.shared.permits_wake, jobs, Some(left));
+        };
+        jobs.lane(executor).forgo(job);
+        jobs.lane(executor).taken += 1;
+        jobs.resuming.remove(&job);
         jobs.away.remove(&job);
+        jobs.running.insert(job, executor);
         drop(jobs);
         self.step(Event::Deferred(job, false));
         true
+    }
+
+    /// Wants a permit again, for a body that has given its own back and does not wait here: it comes by [`Runtime::take_jobs`]. False if
+    /// none will come: the body has one, or was given up.
+    pub fn want_permit(&self, job: Job) -> bool {
+        let mut jobs = lock(&self.shared.jobs);
+        let Some(executor) = jobs.away.get(&job).copied() else { return false };
+        jobs.lane(executor).regaining.push_back(job);
+        let calls = self.shared.call(&mut jobs);
+        drop(jobs);
+        calls.iter().for_each(|waker| waker.wake());
+        true
+    }
+
+    /// The body of an attempt goes on in another executor, beyond the permits of that if need be.
+    pub fn move_to(&self, job: Job, executor: Executor) {
+        let mut jobs = lock(&self.shared.jobs);
+        if jobs.give_back(job).is_some() {
+            jobs.running.insert(job, executor);
+            jobs.lane(executor).taken += 1;
+        }
+        self.shared.call_for_regainer(&jobs);
+        let calls = self.shared.call(&mut jobs);
+        drop(jobs);
+        calls.iter().for_each(|waker| waker.wake());
     }
 
     /// Waits `span`, or until the runner closes; true if it does. Call detached.
@@ -266,20 +400,32 @@ impl Runtime {
 
     /// An attempt's body is home.
     pub(super) fn come_home(&self, job: Job) {
-        lock(&self.shared.jobs).away.remove(&job);
+        {
+            let mut jobs = lock(&self.shared.jobs);
+            // Mostly nobody waits, and to look for it would cost each attempt.
+            if !jobs.away.is_empty() || !jobs.waits.is_empty() {
+                jobs.resuming.remove(&job);
+                jobs.waits.remove(&job);
+                if let Some(executor) = jobs.away.remove(&job) {
+                    jobs.lane(executor).forgo(job);
+                }
+            }
+            jobs.overdue_home(job);
+        }
         self.release(job);
     }
 
     pub(super) fn release(&self, job: Job) {
         let mut jobs = lock(&self.shared.jobs);
-        jobs.running.remove(&job);
+        jobs.give_back(job);
         self.shared.call_for_regainer(&jobs);
-        self.shared.call_for_workers(&mut jobs);
+        let calls = self.shared.call(&mut jobs);
         if jobs.closed {
             self.shared.jobs_done.notify_all();
         }
-        let is_leaving = jobs.is_leaving && !jobs.away.contains(&job);
+        let is_leaving = jobs.is_leaving && !jobs.away.contains_key(&job);
         drop(jobs);
+        calls.iter().for_each(|waker| waker.wake());
         if is_leaving {
             self.shared.leave();
         }
@@ -305,44 +451,82 @@ impl Runtime {
         self.come_home(job);
     }
 
+    /// An attempt's body will never begin, because it was stopped before.
+    pub(super) fn attempt_stopped(&self, job: Job) {
+        // Who closes has all of them stopped.
+        let is_closing = self.shared.closing.load(Ordering::Acquire);
+        self.step(if is_closing { Event::Interrupted(job) } else { Event::Stopped(job) });
+        self.come_home(job);
+    }
+
     /// The number of this runner among those of its store.
-    pub fn epoch(&self) -> i64 {
+    pub fn epoch(&self) -> Epoch {
         self.shared.epoch
     }
 
-    /// Where a run stands, and whether a slot is free; none if this runner does not have it.
+    /// Where a run stands, and whether what waits for a permit finds one; none if this runner does not have it.
     pub fn run_standing(&self, id: Uuid) -> Option<(RunStanding, bool)> {
         let now = self.now();
         let mut standing = lock(&self.shared.engine).run_standing(id, now)?;
         let jobs = lock(&self.shared.jobs);
+        let mut is_free = true;
         if let RunStanding::InHand { tasks, .. } = &mut standing {
             let is_away =
-                |number: usize| jobs.away.iter().any(|job| job.run == id && job.task as usize == number);
+                |number: usize| jobs.away.keys().any(|job| job.run == id && job.task as usize == number);
             let in_body = tasks.iter_mut().filter(|task| task.doing == Doing::InBody);
             in_body.filter(|task| is_away(task.number)).for_each(|task| task.doing = Doing::Deferred);
+            let mut queued = tasks.iter().filter(|task| task.doing == Doing::Queued);
+            is_free = queued.all(|task| jobs.lanes[task.executor.0 as usize].has_room());
         }
-        Some((standing, jobs.running.len() < self.shared.slots_max))
+        Some((standing, is_free))
     }
 
-    /// Whether an attempt is still waited for, and whether somebody asked for its run's end.
+    /// Whether an attempt is still waited for, and whether its body is to end: its time is over, or its run's end was asked for.
     pub fn attempt_stands(&self, job: Job) -> (bool, bool) {
         let engine = lock(&self.shared.engine);
-        (engine.expects(job), engine.run(job.run).is_some_and(Run::is_halted))
+        (engine.expects(job), engine.run(job.run).is_some_and(|run| run.is_told(job.task as usize)))
     }
 }
 
 impl Shared {
-    /// An attempt that gave its slot back may want one of those that are free now.
+    /// An attempt that gave its permit back may want one of those that are free now.
     pub(super) fn call_for_regainer(&self, jobs: &JobState) {
-        if jobs.regaining > 0 {
-            self.slots_wake.notify_one();
+        if jobs.lanes.iter().any(|lane| !lane.claims.is_empty()) {
+            self.permits_wake.notify_all();
         }
+    }
+
+    /// What a step asks for goes to where it runs.
+    pub(super) fn hand_out(
+        &self,
+        ready: Vec<(Executor, Job)>,
+        recorded: Vec<(Executor, Job)>,
+        released: Vec<Job>,
+    ) {
+        let mut jobs = lock(&self.jobs);
+        for job in released {
+            let executor = jobs.place(job);
+            jobs.give_back(job);
+            if let Some(executor) = executor {
+                let lane = jobs.lane(executor);
+                lane.regaining.retain(|other| *other != job);
+                // Who has no waker has bodies that nobody can stop.
+                if lane.waker.is_some() {
+                    lane.stopped.push(job);
+                }
+            }
+            self.call_for_regainer(&jobs);
+        }
+        ready.into_iter().for_each(|(executor, job)| jobs.lane(executor).ready.push_back(job));
+        recorded.into_iter().for_each(|(executor, job)| jobs.lane(executor).recorded.push_back(job));
+        let calls = self.call(&mut jobs);
+        drop(jobs);
+        calls.iter().for_each(|waker| waker.wake());
     }
 
     /// One more worker for one more job that could start: woken if one idles, otherwise asked for.
     pub(super) fn call_for_workers(&self, jobs: &mut JobState) {
-        let is_full = jobs.running.len() >= self.slots_max;
-        if jobs.ready.is_empty() || is_full || jobs.is_waking || jobs.closed {
+        if jobs.is_waking || jobs.closed || !jobs.threads_lane().has_work() {
             return;
         }
         if jobs.idle > 0 {
@@ -352,5 +536,13 @@ impl Shared {
             jobs.spawning = true;
             self.order(Order::SpawnWorker);
         }
+    }
+
+    /// The same for each executor. Those that come back are to be called once no lock is held.
+    #[must_use]
+    pub(super) fn call(&self, jobs: &mut JobState) -> Vec<Arc<dyn Waker>> {
+        self.call_for_workers(jobs);
+        let closed = jobs.closed;
+        jobs.lanes.iter_mut().filter_map(|lane| lane.called(closed)).collect()
     }
 }

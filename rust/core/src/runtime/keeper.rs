@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::engine::Note;
+use crate::engine::{Job, Note};
 use crate::runtime::park::{lock, wait_on};
 use crate::runtime::{Runtime, Shared};
 
@@ -17,7 +17,7 @@ pub(super) const LOG_LINES_MAX: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedPoll {
     /// The trigger's place.
-    pub slot: u32,
+    pub place: u32,
     /// What went wrong, as the history shows it.
     pub error: Arc<str>,
     /// So many polls in a row have failed with this one.
@@ -33,6 +33,15 @@ pub enum Order {
     Log(Note),
     /// Tell the program that a poll of its trigger failed.
     PollFailed(FailedPoll),
+    /// Stop the body of this trigger's poll, which is over its time.
+    StopPoll {
+        /// The trigger's place.
+        place: u32,
+        /// Which of its polls.
+        serial: u32,
+    },
+    /// Tell the body of this attempt to end, and write this to the user's log with where it is.
+    Tell(Job, Option<Note>),
     /// Start another thread that takes jobs.
     SpawnWorker,
     /// Start another thread that polls.
@@ -47,6 +56,10 @@ pub(super) struct Orders {
     pub(super) dropped: u64,
     /// So many failed polls were given to the keeper.
     pub(super) failures: u64,
+    /// How many orders there were in all.
+    given: u64,
+    /// How many of them the keeper has come back from.
+    carried_out: u64,
 }
 
 impl Runtime {
@@ -62,10 +75,24 @@ impl Runtime {
         lock(&self.shared.orders).failures
     }
 
-    /// The keeper's next order; none if there is none for so long. Call detached.
+    /// Waits until the keeper has come back from all orders there are now; false if it does not for so long. Call detached.
+    pub fn wait_carried_out(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut orders = lock(&self.shared.orders);
+        let given = orders.given;
+        while orders.carried_out < given && !self.shared.closing.load(Ordering::Acquire) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            orders = wait_on(&self.shared.carried_out, orders, Some(left));
+        }
+        true
+    }
+
+    /// The keeper's next order; none if there is none for so long. Who asks has carried out the last one. Call detached.
     pub fn next_order(&self, patience: Option<Duration>) -> Option<Order> {
         let mut is_over = false;
         let mut orders = lock(&self.shared.orders);
+        orders.carried_out = orders.given - orders.queue.len() as u64;
+        self.shared.carried_out.notify_all();
         loop {
             if let Some(order) = orders.queue.pop_front() {
                 return Some(order);
@@ -93,6 +120,7 @@ impl Shared {
             return;
         }
         orders.failures += u64::from(matches!(order, Order::PollFailed(..)));
+        orders.given += 1;
         orders.queue.push_back(order);
         self.orders_wake.notify_one();
     }

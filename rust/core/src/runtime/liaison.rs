@@ -1,19 +1,21 @@
 //! What asks the store about other owners and about what grows old: news, vacancies, recovery, cancels, pruning.
 //! Invariant: it never runs on a thread that anything in this process waits for.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::engine::{Event, Note};
-use crate::grid::CATCH_UP_US;
-use crate::port::{Fault, Schedule, ScheduleFilter};
+use crate::key::{RunRow, ScheduleKey};
+use crate::port::{Company, Ear, Fault, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
 use crate::runtime::clock::Clock;
 use crate::runtime::forget::Forgetting;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, sleep, wait_on};
+use crate::runtime::signs::Signs;
 use crate::time::Mono;
 
 /// So many unfinished runs are taken over at once, so that the first can start early.
@@ -21,6 +23,9 @@ pub(super) const CLAIM_CHUNK: u64 = 200;
 
 /// Between two attempts to read unfinished runs from a store that does not let itself be read.
 pub(super) const RECOVERY_PAUSE: Duration = Duration::from_millis(10);
+
+/// A run that has begun waits so long for a runner that declares its own version of its workflow, if there is one.
+const PREFERS: Duration = Duration::from_secs(1);
 
 /// Of workflows that nobody declares so many are named.
 const DESERTED_MAX: u64 = 20;
@@ -41,6 +46,10 @@ const NEWS_EVERY: Duration = Duration::from_millis(50);
 /// And so often while this runner is alone.
 const NEWS_EVERY_ALONE: Duration = Duration::from_millis(500);
 
+/// The ends of runs that others drive are looked for so often, and not oftener than so long for each of them.
+const ENDS_EVERY: Duration = Duration::from_millis(5);
+const ENDS_EVERY_EACH: Duration = Duration::from_micros(50);
+
 /// A wake-up is a hint that may be lost: what it would have told is looked for so often.
 const NEWS_SLOWLY: Duration = Duration::from_secs(5);
 
@@ -50,15 +59,11 @@ const HISTORY_EVERY: Duration = Duration::from_secs(30);
 /// Of so many triggers at once, so that no run waits for the history of all.
 const HISTORY_CHUNK: u32 = 1000;
 
-/// That this runner lives and polls is noted so often, but not before it has caught up with what was missed.
-const SEEN_EVERY: Duration = Duration::from_secs(5);
-const SEEN_FIRST: Duration = Duration::from_micros(CATCH_UP_US.unsigned_abs());
-
 /// What the liaison has to do next, and what it knows of others.
 struct Round {
     has_siblings: bool,
-    /// Those that lived at the last look; none before the first that succeeded.
-    known: Option<Vec<i64>>,
+    /// None before the first look that succeeded.
+    company: Option<Company>,
     has_news: bool,
     last_other: Uuid,
     is_troubled: bool,
@@ -66,7 +71,7 @@ struct Round {
     knows_deserted: bool,
     forgetting: Forgetting,
     news_due: Mono,
-    seen_due: Mono,
+    signs: Signs,
     history_due: Mono,
     history_from: u32,
 }
@@ -79,31 +84,41 @@ impl Shared {
             return;
         }
         let now = self.now().mono;
-        // Whose time stands still is seen when it ends, and does not die.
         let is_manual = matches!(self.clock, Clock::Manual(_));
         let mut round = Round {
             has_siblings: false,
-            known: None,
+            company: None,
             has_news: false,
             last_other: Uuid::nil(),
             is_troubled: false,
             knows_deserted: !recovery,
             forgetting: Forgetting::new(now),
             news_due: now.after(NEWS_SLOWLY),
-            seen_due: if is_manual { Mono(u64::MAX) } else { now.after(SEEN_FIRST) },
+            signs: Signs::new(now, is_manual),
             history_due: now.after(HISTORY_EVERY),
             history_from: 0,
         };
-        round.has_siblings = self.look_for_vacancy(recovery, false, &mut round.known);
+        round.has_siblings = self.look_for_vacancy(recovery, false, &mut round.company);
         self.load_crons();
         let note = lock(&self.engine).ready_note();
         self.order(Order::Log(note));
         while !self.closing.load(Ordering::Acquire) {
             self.look_around(recovery, &mut round);
-            let due =
-                [round.history_due, round.news_due, round.seen_due, round.forgetting.due].into_iter().min();
+            let strangers_due = Mono(self.strangers_due_ns.load(Ordering::Acquire));
+            let dues =
+                [round.history_due, round.news_due, round.signs.due, round.forgetting.due, strangers_due];
+            let due = dues.into_iter().min();
             self.liaison_due_ns.store(due.map_or(0, |due| due.0), Ordering::Release);
-            self.rest(if round.has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE });
+            self.rest(self.pause(round.has_siblings));
+        }
+    }
+
+    /// Until the next look, if nothing comes up.
+    fn pause(&self, has_siblings: bool) -> Duration {
+        let pause = if has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE };
+        match self.awaited() {
+            0 => pause,
+            many => pause.min(ENDS_EVERY.max(ENDS_EVERY_EACH * many)),
         }
     }
 
@@ -112,31 +127,34 @@ impl Shared {
         if now.mono >= round.history_due {
             self.send_history(round, now.mono);
         }
-        if now.mono >= round.seen_due {
-            // What cannot be noted now can be in a moment; until then somebody may poll once more than needed.
-            let _ = self.store.seen(self.epoch, now.wall);
-            round.seen_due = now.mono.after(SEEN_EVERY);
+        self.give_sign(&mut round.signs, now);
+        self.let_go();
+        if self.works {
+            self.forget(&mut round.forgetting, now);
         }
-        let vacated = lock(&self.polls).poller.take_vacated();
-        if !vacated.is_empty() {
-            self.step(Event::Vacated(vacated));
-        }
-        self.forget(&mut round.forgetting, now);
         if self.workflow_is_new.swap(false, Ordering::AcqRel) && recovery {
             self.recover();
         }
+        if recovery {
+            self.take_strangers(now.mono, round.has_siblings);
+        }
         if let Some(trouble) = self.store.trouble().filter(|_| !round.is_troubled) {
             round.is_troubled = true;
-            self.order(Order::Log(Note::StoreTroubled { trouble }));
+            let note = Note::StoreTroubled { trouble };
+            match self.works {
+                true => self.order(Order::Log(note)),
+                // Who only waits would never find out by a write.
+                false => self.give_in(note),
+            }
         }
         let is_woken = self.store.woken(self.epoch);
         let is_time = now.mono >= round.news_due;
         if is_time {
             round.news_due = now.mono.after(NEWS_SLOWLY);
         }
-        if is_woken || is_time || round.has_siblings || round.known.is_none() {
+        if is_woken || is_time || round.has_siblings || round.company.is_none() {
             let had_siblings = round.has_siblings;
-            round.has_siblings = self.look_for_vacancy(recovery, is_woken || is_time, &mut round.known);
+            round.has_siblings = self.look_for_vacancy(recovery, is_woken || is_time, &mut round.company);
             round.has_news |= round.has_siblings && (is_time || !had_siblings);
         }
         // Not at once: a program may declare workflows after it has made its runner, and others claim what is theirs.
@@ -145,13 +163,25 @@ impl Shared {
         }
         round.has_news |= is_woken | self.has_news.swap(false, Ordering::AcqRel);
         if round.has_news {
-            round.has_news = self.read_news().is_err();
+            round.has_news = self.read_news(round.company.as_ref()).is_err();
+        }
+        if self.crons_due.swap(false, Ordering::AcqRel) && self.has_crons() {
+            self.load_crons();
         }
         if self.cancels_due.swap(false, Ordering::AcqRel) && self.heed_cancels().is_err() {
             self.cancels_due.store(true, Ordering::Release);
         }
         self.ask_for_ends();
         round.last_other = self.look_at_others(round.last_other);
+        self.look_elsewhere();
+    }
+
+    /// What is polled here no more may be polled by others.
+    fn let_go(&self) {
+        let vacated = lock(&self.polls).poller.take_vacated();
+        if !vacated.is_empty() {
+            self.step(Event::Vacated(vacated));
+        }
     }
 
     fn tell_deserted(&self) -> std::result::Result<(), Fault> {
@@ -197,6 +227,13 @@ impl Shared {
         *dirty = false;
     }
 
+    /// Wakes the liaison as soon as there is news, until nothing more can be heard.
+    pub(super) fn listen(&self, ear: &dyn Ear) {
+        while ear.hear() {
+            self.wake_liaison();
+        }
+    }
+
     /// On a manual clock nothing else tells it that its time has come.
     pub(super) fn wake_liaison_if_due(&self) {
         if self.now().mono.0 >= self.liaison_due_ns.load(Ordering::Acquire) {
@@ -212,32 +249,34 @@ impl Shared {
         }
     }
 
-    /// Takes over what owners left that are gone; true if others live. `known` holds those that lived at the last look; none before the
-    /// first that succeeded. Who joins and leaves between two looks is in none of them, but has told that there is news.
+    /// Takes over what owners left that are gone; true if others live.
     pub(super) fn look_for_vacancy(
         &self,
         recovery: bool,
         has_news: bool,
-        known: &mut Option<Vec<i64>>,
+        company: &mut Option<Company>,
     ) -> bool {
         let Ok(siblings) = self.store.bury(self.epoch) else { return true };
         if siblings.is_buried {
             self.give_in(Note::Buried);
             return false;
         }
-        let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
-        let is_vacant = siblings.buried > 0 || known.as_ref().is_none_or(|known| known.iter().any(is_gone));
+        let is_first = company.is_none();
+        let is_vacant = Company::has_shrunk(company, &siblings);
         if recovery && (is_vacant || has_news) {
             self.recover();
+        }
+        if siblings.buried > 0 {
+            let _ = self.store.end_deserted(self.epoch, self.now().wall);
         }
         if is_vacant {
             // Of runs that a dead owner ended, before its triggers are polled here.
             self.read_ends();
             self.step(Event::Vacancy);
+            // Crons may have been declared in a newer version there.
+            self.crons_due.store(!is_first, Ordering::Release);
         }
-        let has_siblings = !siblings.living.is_empty();
-        *known = Some(siblings.living);
-        has_siblings
+        !siblings.living.is_empty()
     }
 
     /// Asks other owners for the ends of runs that a trigger of this one wants to be over.
@@ -247,8 +286,9 @@ impl Shared {
             return;
         }
         for id in runs {
-            if self.store.request_cancel(self.epoch, id, self.now().wall).is_err() {
-                lock(&self.cancels).push(id);
+            match self.store.request_cancel(self.epoch, id, self.now().wall) {
+                Ok(asked) => self.cancel_children(id, &asked),
+                Err(_) => lock(&self.cancels).push(id),
             }
         }
         self.store.wake_others(self.epoch);
@@ -274,11 +314,11 @@ impl Shared {
     /// # Errors
     /// Also if too much changes here meanwhile: then it is read again later, after what else there is to do. Who looks after the dead must
     /// not wait for a program that switches its triggers all the time.
-    pub(super) fn read_news(&self) -> std::result::Result<(), Fault> {
-        self.read_triggers()?;
+    pub(super) fn read_news(&self, company: Option<&Company>) -> std::result::Result<(), Fault> {
+        self.read_triggers(company)?;
         self.wake_pollers();
         let version = self.schedules_version();
-        let crons = self.all_schedules(ScheduleFilter::Crons)?;
+        let crons = self.all_crons()?;
         if !self.replace_crons(version, crons) {
             return Err(Fault::Passing(NEWS_OVERTAKEN.to_owned()));
         }
@@ -286,14 +326,14 @@ impl Shared {
     }
 
     /// Chunk by chunk, each read again if something changed here while it was read.
-    fn read_triggers(&self) -> std::result::Result<(), Fault> {
+    fn read_triggers(&self, company: Option<&Company>) -> std::result::Result<(), Fault> {
         let has_parked = lock(&self.engine).has_parked();
-        let (mut after, mut left) = (0, NEWS_RETRIES);
+        let (mut after, mut left) = (ScheduleKey(0), NEWS_RETRIES);
         while !self.closing.load(Ordering::Acquire) {
             let version = self.schedules_version();
             let triggers = self.store.schedules_after(ScheduleFilter::Triggers, after, LIST_CHUNK)?;
             let Some(last) = triggers.last() else { break };
-            if !self.switch_as_read(version, triggers.iter().map(|trigger| (trigger.row, trigger.enabled))) {
+            if !self.switch_as_read(version, &triggers) {
                 left -= 1;
                 if left == 0 {
                     return Err(Fault::Passing(NEWS_OVERTAKEN.to_owned()));
@@ -301,12 +341,26 @@ impl Shared {
                 continue;
             }
             after = last.row;
+            let is_lost = |trigger: &&Schedule| trigger.owner == Some(self.epoch) && trigger.is_outdated();
+            let outdated: Vec<Arc<str>> =
+                triggers.iter().filter(is_lost).map(|trigger| trigger.name.as_str().into()).collect();
+            if !outdated.is_empty() {
+                self.step(Event::Outdated(outdated));
+                self.let_go();
+            }
             if has_parked {
-                let free = triggers.iter().filter(|trigger| trigger.owner.is_none());
+                // Who died had it, and who stood before this runner has withdrawn it since.
+                let is_free = |owner| company.is_none_or(|company| company.is_free(owner));
+                let free = triggers.iter().filter(|trigger| is_free(trigger.owner));
                 self.step(Event::Free(free.map(|trigger| trigger.name.as_str().into()).collect()));
             }
         }
         Ok(())
+    }
+
+    /// Ends those of them that this runner drives whose ends were asked for with that of `parent`.
+    pub(super) fn cancel_children(&self, parent: Uuid, asked: &[Uuid]) {
+        asked.iter().filter(|&&id| id != parent).for_each(|&id| self.step(Event::Cancel(id)));
     }
 
     /// Ends runs of this runner that somebody asked to end. Also one who asked here, while the store had handed the run over already and the
@@ -318,7 +372,40 @@ impl Shared {
     }
 
     pub(super) fn recover(&self) {
-        let count = self.claim_all();
+        self.tell_workflows();
+        self.take_over(true);
+        let due = self.now().mono.after(PREFERS);
+        let _ = self.strangers_due_ns.fetch_min(due.0, Ordering::AcqRel);
+    }
+
+    /// Says which workflows are declared here, if that has changed, and hears of those of others.
+    fn tell_workflows(&self) {
+        let declared = lock(&self.engine).workflow_versions();
+        let mut told = lock(&self.workflows_told);
+        if *told != declared && self.store.declare_workflows(self.epoch, &declared).is_ok() {
+            *told = declared;
+            self.store.wake_others(self.epoch);
+        }
+        drop(told);
+        if let Ok(names) = self.store.workflows_of_others(self.epoch) {
+            self.step(Event::WorkflowsElsewhere(names));
+        }
+    }
+
+    /// Runs that have begun in a version that others declare, and did not go on with.
+    fn take_strangers(&self, now: Mono, has_siblings: bool) {
+        if now.0 < self.strangers_due_ns.load(Ordering::Acquire) {
+            return;
+        }
+        self.strangers_due_ns.store(u64::MAX, Ordering::Release);
+        let is_left = |found: Vec<(String, u64)>| !found.is_empty();
+        if has_siblings && self.store.deserted(self.epoch, 1).is_ok_and(is_left) {
+            self.take_over(false);
+        }
+    }
+
+    fn take_over(&self, is_fitting: bool) {
+        let count = self.claim_all(is_fitting);
         if count > 0 {
             self.order(Order::Log(Note::RunsResumed { count }));
             self.cancels_due.store(true, Ordering::Release);
@@ -326,11 +413,15 @@ impl Shared {
     }
 
     /// Returns how many runs came.
-    fn claim_all(&self) -> usize {
-        let (mut after, mut claimed) = (0, 0);
+    fn claim_all(&self, is_fitting: bool) -> usize {
+        let (mut after, mut claimed) = (RunRow(0), 0);
         while !self.closing.load(Ordering::Acquire) {
             let workflows = lock(&self.engine).workflow_names();
-            match self.store.claim_runs(self.epoch, after, CLAIM_CHUNK, &workflows) {
+            let claimed_now = match is_fitting {
+                true => self.store.claim_fitting(self.epoch, after, CLAIM_CHUNK, &workflows),
+                false => self.store.claim_runs(self.epoch, after, CLAIM_CHUNK, &workflows),
+            };
+            match claimed_now {
                 Ok(runs) => {
                     let Some(last) = runs.last() else { break };
                     after = last.row;
@@ -350,17 +441,25 @@ impl Shared {
     pub(super) fn load_crons(&self) {
         loop {
             let version = self.schedules_version();
-            let crons = self.all_schedules(ScheduleFilter::Crons).unwrap_or_default();
+            let crons = self.all_crons().unwrap_or_default();
             if self.replace_crons(version, crons) || self.closing.load(Ordering::Acquire) {
                 return;
             }
         }
     }
 
+    fn all_crons(&self) -> std::result::Result<Vec<Schedule>, Fault> {
+        let crons = self.all_schedules(ScheduleFilter::Crons)?;
+        match self.renew_crons(&crons)? {
+            true => self.all_schedules(ScheduleFilter::Crons),
+            false => Ok(crons),
+        }
+    }
+
     pub(super) fn all_schedules(&self, filter: ScheduleFilter) -> std::result::Result<Vec<Schedule>, Fault> {
         let mut all: Vec<Schedule> = Vec::new();
         loop {
-            let after = all.last().map_or(0, |last| last.row);
+            let after = all.last().map_or(ScheduleKey(0), |last| last.row);
             let found = self.store.schedules_after(filter, after, LIST_CHUNK)?;
             if found.is_empty() {
                 return Ok(all);

@@ -5,9 +5,19 @@
 use std::time::{Duration, Instant};
 
 use crate::runtime::clock::Clock;
+use crate::runtime::lanes::Lane;
 use crate::runtime::park::{lock, wait_on};
 use crate::runtime::{Runtime, Shared};
 use crate::time::{Mono, Now};
+
+/// While it moves, the liaison is told so often that its time may have come: its looks would hold up a clock that is always ahead of them.
+const LIAISON_PAUSE: Duration = Duration::from_millis(5);
+
+/// The same while it does: who brings it to its end tells so.
+const MOVING_PAUSE: Duration = Duration::from_millis(1);
+
+/// After so many looks at a clock that stands, and at the first, everybody is woken who may have missed what is due.
+const LOOKS_STILL: u32 = 5;
 
 /// Between two looks of who waits for a manual clock at whether it moves.
 pub(super) const SETTLE_PAUSE: Duration = Duration::from_micros(200);
@@ -16,23 +26,39 @@ impl Runtime {
     /// Moves a manual clock by `span`, stopping wherever something is due; true once nothing is left to do at its new time, false
     /// if it stands still for longer than `patience`. Of the machine's clock it only waits for that.
     pub fn advance(&self, span: Duration, patience: Duration) -> bool {
+        let is_manual = matches!(self.shared.clock, Clock::Manual(_));
+        if is_manual {
+            self.shared.lend(true);
+        }
         let has_come = self.has_come_to(self.now().mono.after(span), patience);
         *lock(&self.shared.target) = Mono(0);
+        if is_manual {
+            self.shared.lend(false);
+        }
         has_come
     }
 
     fn has_come_to(&self, target: Mono, patience: Duration) -> bool {
         let mut deadline = Instant::now() + patience;
-        let mut seen = self.now().mono;
+        let (mut seen, mut still) = (self.now().mono, 0);
+        let mut told = Instant::now();
+        self.shared.wake_liaison_if_due();
         loop {
-            self.shared.wake_liaison_if_due();
             let now = self.now().mono;
+            if now >= target || told.elapsed() >= LIAISON_PAUSE {
+                told = Instant::now();
+                self.shared.wake_liaison_if_due();
+            }
+            let mut pause = SETTLE_PAUSE;
             if now > seen {
-                (seen, deadline) = (now, Instant::now() + patience);
+                pause = MOVING_PAUSE;
+                (seen, still, deadline) = (now, 0, Instant::now() + patience);
             } else {
-                // Nobody has moved it since the last look: somebody may have missed what is due.
-                self.shared.leader_wake.notify_all();
-                self.shared.wake_clock();
+                if still % LOOKS_STILL == 0 {
+                    self.shared.leader_wake.notify_all();
+                    self.shared.wake_clock();
+                }
+                still += 1;
                 let is_there = now >= target || !matches!(self.shared.clock, Clock::Manual(_));
                 if is_there && self.shared.is_idle() {
                     return true;
@@ -46,7 +72,7 @@ impl Runtime {
             if jobs.closed || Instant::now() > deadline {
                 return false;
             }
-            drop(wait_on(&self.shared.closing_wake, jobs, Some(SETTLE_PAUSE)));
+            drop(wait_on(&self.shared.closing_wake, jobs, Some(pause)));
         }
     }
 
@@ -69,10 +95,17 @@ impl Shared {
     /// that is about to wait for something to do.
     pub(super) fn move_on(&self) -> bool {
         let Clock::Manual(clock) = &self.clock else { return false };
+        while self.write_lent() {}
         // Held to the end: who finds rest and moves on a moment later would move from a time that is past.
         let target = lock(&self.target);
         let now = self.now().mono;
-        if now >= *target || !self.is_idle() {
+        if now >= *target {
+            if *target > Mono(0) && self.is_idle() {
+                self.closing_wake.notify_all();
+            }
+            return false;
+        }
+        if !self.is_idle() {
             return false;
         }
         let (poll, timer) = self.next_due();
@@ -106,7 +139,12 @@ impl Shared {
         drop(polls);
         let is_timer_due = lock(&self.engine).next_wake(now).is_some_and(|left| left.is_zero());
         let jobs = lock(&self.jobs);
-        let works = !jobs.ready.is_empty() || !jobs.running.is_empty();
+        let waits = |lane: &Lane| {
+            let is_still = lane.ready.is_empty() && lane.recorded.is_empty();
+            !(is_still && lane.regaining.is_empty() && lane.claims.is_empty())
+        };
+        let goes_on = !jobs.running.is_empty() || !jobs.resuming.is_empty();
+        let works = goes_on || jobs.lanes.iter().any(waits);
         drop(jobs);
         let looks = self.is_looking();
         let writer = lock(&self.writer);

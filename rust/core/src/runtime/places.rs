@@ -9,7 +9,7 @@ use crate::runtime::Runtime;
 use crate::runtime::park::lock;
 
 impl Runtime {
-    /// Declares triggers and returns the first one's slot; the others follow it. They are polled once their rows are kept.
+    /// Declares triggers and returns the first one's place; the others follow it. They are polled once their rows are kept.
     ///
     /// # Panics
     /// If the places are not those that [`Runtime::reserve`] gave for these triggers just now.
@@ -24,11 +24,11 @@ impl Runtime {
             if !triggers.is_empty() {
                 self.shared.begin_polling(&mut polls);
             }
-            for (&slot, (plan, mut trigger)) in places.iter().zip(triggers) {
+            for (&place, (plan, mut trigger)) in places.iter().zip(triggers) {
                 let before = engine.place_of(&trigger.row.name);
-                history.extend(polls.put(slot, before, &trigger.row.name, plan, now.mono));
-                trigger.row.origin_at = polls.poller.origin_at(slot, now);
-                declared.push((slot, trigger));
+                history.extend(polls.put(place, before, &trigger.row.name, plan, now.mono));
+                trigger.row.origin_at = polls.poller.origin_at(place, now);
+                declared.push((place, trigger));
             }
         }
         if !history.is_empty() {
@@ -42,9 +42,9 @@ impl Runtime {
     pub fn withdraw(&self, trigger: &str) {
         let mut effects = Effects::default();
         let mut engine = lock(&self.shared.engine);
-        let Some(slot) = engine.place_of(trigger) else { return };
-        lock(&self.shared.polls).poller.withdraw(slot);
-        engine.step(Event::Withdrawn(slot), self.now(), &mut effects);
+        let Some(place) = engine.place_of(trigger) else { return };
+        lock(&self.shared.polls).poller.withdraw(place);
+        engine.step(Event::Withdrawn(place), self.now(), &mut effects);
         self.shared.carry_out(engine, effects);
         self.shared.wake_liaison();
     }
@@ -62,7 +62,12 @@ impl Runtime {
     }
 
     /// The program wants to hear of failed polls of the triggers in these places, of which there need be none yet.
-    pub fn hear(&self, slots: impl IntoIterator<Item = u32>) {
-        lock(&self.shared.polls).heard.extend(slots);
+    pub fn hear(&self, places: impl IntoIterator<Item = u32>) {
+        lock(&self.shared.polls).heard.extend(places);
+    }
+
+    /// Bodies of the triggers in these places, of which there need be none yet, can be stopped.
+    pub fn stoppable(&self, places: impl IntoIterator<Item = u32>) {
+        lock(&self.shared.polls).stoppable.extend(places);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::engine::{Effects, Event, MomentDue, Note, Rearm, is_told};
+use crate::key::ScheduleKey;
 use crate::poll::{Finish, Plan, Poller, Ticket, Turn};
 use crate::port::{Stretch, TriggerState};
 use crate::runtime::flights::Flights;
@@ -53,6 +54,8 @@ pub(super) struct PollState {
     pub(super) failures_told: HashMap<u32, Mono>,
     /// Places of triggers whose program wants to hear of failed polls.
     pub(super) heard: HashSet<u32>,
+    /// Places of triggers whose bodies can be stopped.
+    pub(super) stoppable: HashSet<u32>,
     /// What went wrong in the last poll of a place that failed; it counts while the place has failures.
     pub(super) errors: HashMap<u32, Arc<str>>,
     /// Polls that go on while others are begun.
@@ -78,20 +81,20 @@ pub(super) struct PollState {
 impl PollState {
     /// Notes what went wrong in a poll that has just ended, and why its trigger is switched off, if it is; for the keeper, if the program
     /// wants to hear of it.
-    pub(super) fn failed(&mut self, slot: u32, error: &str, disabled: Option<&str>) -> Option<Order> {
+    pub(super) fn failed(&mut self, place: u32, error: &str, disabled: Option<&str>) -> Option<Order> {
         let error: Arc<str> = error.into();
-        self.errors.insert(slot, Arc::clone(&error));
-        let (failures, disabled) = (self.poller.failing(slot), disabled.map(Arc::from));
-        let is_heard = self.heard.contains(&slot);
-        is_heard.then_some(Order::PollFailed(FailedPoll { slot, error, failures, disabled }))
+        self.errors.insert(place, Arc::clone(&error));
+        let (failures, disabled) = (self.poller.failing(place), disabled.map(Arc::from));
+        let is_heard = self.heard.contains(&place);
+        is_heard.then_some(Order::PollFailed(FailedPoll { place, error, failures, disabled }))
     }
 
     /// Whether that failure in a row of a place is to be told: each of them would fill the log.
-    pub(super) fn is_failure_told(&mut self, slot: u32, failures: u32, now: Now) -> bool {
-        let told = self.failures_told.get(&slot).map(|&at| now.mono.since(at));
+    pub(super) fn is_failure_told(&mut self, place: u32, failures: u32, now: Now) -> bool {
+        let told = self.failures_told.get(&place).map(|&at| now.mono.since(at));
         let is_told = is_told(failures, told);
         if is_told {
-            self.failures_told.insert(slot, now.mono);
+            self.failures_told.insert(place, now.mono);
         }
         is_told
     }
@@ -100,21 +103,21 @@ impl PollState {
     /// its polls there have left for the history.
     pub(super) fn put(
         &mut self,
-        slot: u32,
+        place: u32,
         before: Option<u32>,
         trigger: &Arc<str>,
         plan: Arc<Plan>,
         now: Mono,
     ) -> Option<Stretch> {
-        let history = if slot < self.poller.places() {
-            self.poller.declare_in(slot, plan, now)
+        let history = if place < self.poller.places() {
+            self.poller.declare_in(place, plan, now)
         } else {
             let given = self.poller.declare(Arc::clone(trigger), plan, now);
-            assert_eq!(given, slot, "trigger '{trigger}' is not where its body is");
+            assert_eq!(given, place, "trigger '{trigger}' is not where its body is");
             None
         };
         if let Some(before) = before {
-            self.poller.supersede(before, slot);
+            self.poller.supersede(before, place);
         }
         history
     }
@@ -127,6 +130,7 @@ impl PollState {
             body: None,
             failures_told: HashMap::new(),
             heard: HashSet::new(),
+            stoppable: HashSet::new(),
             errors: HashMap::new(),
             flights: Flights::default(),
             hurries: false,
@@ -159,21 +163,21 @@ impl PollState {
         if let Some((ticket, began)) =
             self.body.take().filter(|&(ticket, _)| self.poller.is_in_flight(ticket))
         {
-            self.flights.note(ticket.slot, began);
+            self.flights.note(ticket.place, began);
         }
     }
 
     /// When the poll of a place that is in flight began.
-    pub(super) fn began(&self, slot: u32) -> Option<Now> {
+    pub(super) fn began(&self, place: u32) -> Option<Now> {
         let of_leader =
-            self.body.filter(|&(ticket, _)| ticket.slot == slot && self.poller.is_in_flight(ticket));
-        self.flights.began(slot).or(of_leader.map(|(_, began)| began))
+            self.body.filter(|&(ticket, _)| ticket.place == place && self.poller.is_in_flight(ticket));
+        self.flights.began(place).or(of_leader.map(|(_, began)| began))
     }
 
     /// Triggers whose polls are in flight, as a text.
     fn held_by(&self) -> String {
         let mut names: Vec<_> =
-            self.flights.slots().map(|slot| format!("'{}'", self.poller.name(slot))).collect();
+            self.flights.places().map(|place| format!("'{}'", self.poller.name(place))).collect();
         names.sort();
         let more = names.len().saturating_sub(NAMED_MAX);
         names.truncate(NAMED_MAX);
@@ -189,13 +193,13 @@ pub(super) fn is_needed(polls: &PollState, now: Mono) -> bool {
 
 impl Runtime {
     /// Switches a trigger's polling in memory.
-    pub fn set_polled(&self, schedule: i64, enabled: bool) {
+    pub fn set_polled(&self, schedule: ScheduleKey, enabled: bool) {
         self.shared.switch([(schedule, enabled)]);
         self.shared.wake_pollers();
     }
 
     /// When each of the triggers with these rows was last polled here.
-    pub fn last_polls(&self, schedules: impl IntoIterator<Item = i64>) -> Vec<Option<Wall>> {
+    pub fn last_polls(&self, schedules: impl IntoIterator<Item = ScheduleKey>) -> Vec<Option<Wall>> {
         let polls = lock(&self.shared.polls);
         schedules.into_iter().map(|schedule| polls.poller.last_poll_at(schedule)).collect()
     }
@@ -221,7 +225,7 @@ impl Runtime {
         let mut polls = lock(&self.shared.polls);
         let now = self.shared.clock.quick();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
-        polls.flights.ended(ticket.slot);
+        polls.flights.ended(ticket.place);
         let Some(stretch) = polls.poller.skipped(ticket, "", finish, now.mono) else {
             return self.next_turn(polls, seat, now);
         };
@@ -386,8 +390,8 @@ impl Shared {
         let long = {
             let mut polls = lock(&self.polls);
             let PollState { flights, poller, .. } = &mut *polls;
-            let found = flights.too_long(now, |slot| poller.interval(slot));
-            found.into_iter().map(|(slot, began)| (poller.name(slot), began)).collect::<Vec<_>>()
+            let found = flights.too_long(now, |place| poller.interval(place));
+            found.into_iter().map(|(place, began)| (poller.name(place), began)).collect::<Vec<_>>()
         };
         for (trigger, began) in long {
             let note = Note::PollTooLong { trigger, since: began.wall, lasts: now.since(began.mono) };
@@ -399,21 +403,25 @@ impl Shared {
         let now = self.now();
         let mut is_disputed = false;
         let mut polls = lock(&self.polls);
-        for Rearm { slot, row, cursor, fired_at, disables, elsewhere, is_stale } in rearm {
+        for Rearm { place, row, cursor, set, fired_at, disables, elsewhere, gives_way, is_stale } in rearm {
             is_disputed |= is_stale;
             match row {
+                _ if gives_way => polls.poller.hand_on(place),
                 // Not polled until news has been read again.
                 Some(row) if is_stale => {
                     let row = TriggerState { enabled: false, ..row };
-                    polls.poller.enable(slot, &row, elsewhere, now);
+                    polls.poller.enable(place, &row, elsewhere, now);
                 }
-                Some(row) => is_disputed |= polls.poller.enable(slot, &row, elsewhere, now),
-                None if elsewhere => polls.poller.park(slot, now.mono),
+                Some(row) => is_disputed |= polls.poller.enable(place, &row, elsewhere, now),
+                None if elsewhere => polls.poller.park(place, now.mono),
                 None => {
                     if let Some(schedule) = disables {
                         polls.poller.set_enabled(schedule, false, now.mono);
                     }
-                    polls.poller.rearm(slot, cursor.map(Arc::from), fired_at, now.mono);
+                    if let Some((cursor, cursor_set)) = set {
+                        polls.poller.take_cursor(place, cursor.as_deref(), cursor_set);
+                    }
+                    polls.poller.rearm(place, cursor.map(Arc::from), fired_at, now.mono);
                 }
             }
         }
@@ -436,9 +444,9 @@ impl Shared {
     pub(super) fn ask(&self, moments: Vec<MomentDue>) {
         let now = self.now();
         let poller = &mut lock(&self.polls).poller;
-        for MomentDue { slot, row, moment, context } in moments {
-            poller.enable(slot, &row, false, now);
-            poller.ask(slot, moment, context, now.mono);
+        for MomentDue { place, row, moment, context } in moments {
+            poller.enable(place, &row, false, now);
+            poller.ask(place, moment, context, now.mono);
         }
     }
 
@@ -455,7 +463,7 @@ impl Shared {
     }
 
     /// Switches triggers as the store has them. Under the engine's lock: a row that arrives later must know that it may be older.
-    pub(super) fn switch(&self, triggers: impl IntoIterator<Item = (i64, bool)>) {
+    pub(super) fn switch(&self, triggers: impl IntoIterator<Item = (ScheduleKey, bool)>) {
         let now = self.now();
         let mut engine = lock(&self.engine);
         engine.step(Event::News, now, &mut Effects::default());

@@ -46,7 +46,7 @@ impl Shared {
     pub(super) fn open(&self, halt: &Halt) -> Result<Open<'_>> {
         let mut questions = lock(&self.questions);
         if questions.closed {
-            return Err(Error::new(Kind::Runner, "the runner is shut down"));
+            return Err(self.refusal());
         }
         if questions.open.len() >= QUESTIONS_MAX {
             let text = format!("{QUESTIONS_MAX} queries and exports are being answered; wait for one to end");

@@ -1,6 +1,7 @@
 //! Changes of schedules by this program: kept first, told to the engine then, and never undone by older news.
 //! Invariant: of two changes, that which the store took later is told later.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,8 +12,11 @@ use crate::admit::Overlap;
 use crate::cron::Cron;
 use crate::engine::{Backfilled, Declared, Effects, Event, cron_context};
 use crate::error::{Error, Kind, Result};
+use crate::key::ScheduleKey;
 use crate::poll::{Backoff, Plan};
-use crate::port::{Forgotten, NewCron, Origin, Schedule, ScheduleKind, Stored, TriggerRow, TriggerState};
+use crate::port::{
+    Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleKind, Stored, TriggerRow, TriggerState,
+};
 use crate::runtime::park::{MutexGuard, lock};
 use crate::runtime::watch::{News, Watch};
 use crate::runtime::{RUNS_MAX, Runtime, Shared};
@@ -21,11 +25,63 @@ use crate::time::Wall;
 /// A body of a cron that has not come back for so long is told of after ten times that.
 const BODY_LONG: Duration = Duration::from_secs(60);
 
+/// What this program declares of crons, by their names: who registers one of these takes it over, until that is deleted.
+pub(super) type DeclaredCrons = HashMap<String, DeclaredCron>;
+
+/// A cron as it was declared last.
+#[derive(Debug)]
+pub(super) struct DeclaredCron {
+    workflow: String,
+    expression: String,
+    timezone: String,
+    overlap: Overlap,
+    catchup: Catchup,
+    digest: i64,
+    cron: Cron,
+}
+
+impl DeclaredCron {
+    fn of(new: &NewCron<'_>) -> Option<Self> {
+        Some(Self {
+            workflow: new.workflow.to_owned(),
+            expression: new.expression.to_owned(),
+            timezone: new.timezone.to_owned(),
+            overlap: new.overlap,
+            catchup: new.catchup,
+            digest: new.digest,
+            cron: Cron::parse(new.expression, new.timezone).ok()?,
+        })
+    }
+
+    fn anew<'a>(&'a self, name: &'a str, at: Wall) -> NewCron<'a> {
+        NewCron {
+            id: Uuid::now_v7(),
+            name,
+            origin: Origin::Declared,
+            digest: self.digest,
+            workflow: &self.workflow,
+            expression: &self.expression,
+            timezone: &self.timezone,
+            next_at: self.cron.next(at),
+            context: None,
+            overlap: self.overlap,
+            catchup: self.catchup,
+            at,
+        }
+    }
+
+    /// Whether what is kept of it is another version, and that is not declared any more, or not the newest.
+    fn is_due(&self, kept: &Schedule) -> bool {
+        let is_other = kept.origin == Origin::Declared && kept.digest != Some(self.digest);
+        is_other && kept.newest != kept.version
+    }
+}
+
 /// The body that decides the moments of a cron.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CronBody {
     /// Its place in the poller.
-    pub slot: u32,
+    pub place: u32,
     /// When a moment is tried again for which it failed.
     pub backoff: Backoff,
     /// Whether every fire starts a run.
@@ -52,7 +108,7 @@ impl Runtime {
     pub fn backfill(&self, cron: &Schedule, moments: Vec<(Wall, Vec<Arc<str>>)>) -> Result<Vec<Arc<Watch>>> {
         let workflow = self.workflow(&cron.workflow)?;
         if self.shared.closing.load(Ordering::Acquire) {
-            return Err(Error::new(Kind::Runner, "the runner is shut down"));
+            return Err(self.shared.refusal());
         }
         let waits = overlap_of(cron) != Overlap::Allow;
         let mut runs = Vec::new();
@@ -73,10 +129,15 @@ impl Runtime {
     }
 
     /// This program declares the cron of that name no more: it runs where others do.
-    pub fn withdraw_cron(&self, name: &str) {
-        let _turn = self.shared.turn();
-        self.shared.schedules_changed();
-        self.step(Event::CronWithdrawn(name.into()));
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn withdraw_cron(&self, name: &str) -> Stored<()> {
+        let mut declared = self.shared.turn();
+        self.shared.store.withdraw_cron(self.shared.epoch, name)?;
+        declared.remove(name);
+        self.told(Event::CronWithdrawn(name.into()));
+        Ok(())
     }
 
     /// Registers or declares a cron: makes it, or finds the one that it is. One that is declared may have a body that decides its moments.
@@ -87,11 +148,14 @@ impl Runtime {
     /// # Panics
     /// If the body's place is not the one that [`Runtime::reserve`] gave for it just now.
     pub fn put_cron(&self, cron: &NewCron<'_>, body: Option<CronBody>) -> Stored<Schedule> {
-        let _turn = self.shared.turn();
-        let row = self.shared.store.put_cron(cron)?;
+        let mut declared = self.shared.turn();
+        let row = self.shared.store.put_cron(self.shared.epoch, cron)?;
+        if cron.origin == Origin::Declared {
+            declared.extend(DeclaredCron::of(cron).map(|known| (cron.name.to_owned(), known)));
+        }
         match (cron.origin, body) {
-            (Origin::Declared, Some(body)) => self.embody(&row, body),
-            (Origin::Declared, None) => self.told(Event::CronDeclared(row.clone(), None)),
+            (Origin::Declared, Some(body)) => self.embody(cron, &row, body),
+            (Origin::Declared, None) => self.told(Event::CronDeclared(row.clone(), cron.digest, None)),
             _ if self.shared.ready.load(Ordering::Acquire) => self.told(Event::Cron(row.clone())),
             // They are all read when the runner begins.
             _ => self.wake_others(),
@@ -99,9 +163,9 @@ impl Runtime {
         Ok(row)
     }
 
-    /// Declares a cron whose moments a body decides.
-    fn embody(&self, row: &Schedule, body: CronBody) {
-        let CronBody { slot, backoff, allow_concurrent } = body;
+    /// Declares a cron whose moments a body decides, as long as nothing that a call registered has taken it over.
+    fn embody(&self, cron: &NewCron<'_>, row: &Schedule, body: CronBody) {
+        let CronBody { place, backoff, allow_concurrent } = body;
         let plan = Plan {
             // Nothing beats: it only tells after how long a body that has not come back is told of.
             interval: BODY_LONG,
@@ -115,21 +179,25 @@ impl Runtime {
         let declared = Declared {
             row: TriggerRow {
                 name: row.name.as_str().into(),
-                workflow: row.workflow.as_str().into(),
+                workflow: cron.workflow.into(),
                 interval_us: 0,
                 allow_concurrent,
+                digest: cron.digest,
                 origin_at: Wall(0),
             },
-            overlap: overlap_of(row),
+            overlap: cron.overlap,
         };
         let state = TriggerState {
             row: row.row,
             enabled: true,
             cursor: row.cursor.clone(),
+            cursor_set: row.cursor_set,
             last_fired_at: row.last_fired_at,
             owner: row.owner,
-            others: Vec::new(),
+            unfinished: Vec::new(),
             grid: None,
+            is_outdated: false,
+            is_awaited: false,
         };
         let now = self.now();
         let mut effects = Effects::default();
@@ -140,12 +208,16 @@ impl Runtime {
             self.shared.begin_polling(&mut polls);
             let before = engine.place_of(&row.name);
             let idle = before.filter(|&before| !polls.poller.is_at_work(before));
-            let history = polls.put(slot, before, &declared.row.name, Arc::new(plan), now.mono);
-            polls.poller.enable(slot, &state, false, now);
+            let history = polls.put(place, before, &declared.row.name, Arc::new(plan), now.mono);
+            polls.poller.enable(place, &state, false, now);
             (history, idle)
         };
         engine.step(Event::History(history.into_iter().collect()), now, &mut effects);
-        engine.step(Event::CronDeclared(row.clone(), Some((slot, declared))), now, &mut effects);
+        engine.step(
+            Event::CronDeclared(row.clone(), cron.digest, Some((place, declared))),
+            now,
+            &mut effects,
+        );
         if let Some(idle) = idle {
             engine.step(Event::CalledOff(idle), now, &mut effects);
         }
@@ -187,15 +259,18 @@ impl Runtime {
         Ok(done)
     }
 
-    /// Deletes a cron; false if there is none with that id.
+    /// Deletes a cron; false if there is none with that id. A declaration that it had taken over goes on.
     ///
     /// # Errors
     /// A [`crate::port::Fault`] of the store.
     pub fn delete_cron(&self, id: Uuid) -> Stored<bool> {
-        let _turn = self.shared.turn();
+        let declared = self.shared.turn();
         let Some(row) = self.shared.store.cron(id)? else { return Ok(false) };
         let done = self.shared.store.delete_cron(id)?;
         self.told(Event::CronGone(row.row));
+        if row.origin == Origin::Registered {
+            self.shared.declare_left(&declared, &[row.name])?;
+        }
         Ok(done)
     }
 
@@ -216,7 +291,7 @@ impl Runtime {
     ///
     /// # Errors
     /// A [`crate::port::Fault`] of the store.
-    pub fn set_trigger_enabled(&self, row: i64, enabled: bool) -> Stored<bool> {
+    pub fn set_trigger_enabled(&self, row: ScheduleKey, enabled: bool) -> Stored<bool> {
         let _turn = self.shared.turn();
         let done = self.shared.store.set_enabled(row, enabled, None, self.now().wall)?;
         self.shared.schedules_changed();
@@ -224,6 +299,19 @@ impl Runtime {
         self.shared.wake_pollers();
         self.wake_others();
         Ok(done)
+    }
+
+    /// Sets the cursor of a schedule, JSON text, beside its polls; false if there is no such row. A poll in flight that looked at the old one
+    /// comes to nothing.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<bool> {
+        let Some(cursor_set) = self.shared.store.set_cursor(row, cursor)? else { return Ok(false) };
+        lock(&self.shared.polls).poller.set_cursor(row, cursor, cursor_set);
+        self.shared.wake_pollers();
+        self.wake_others();
+        Ok(true)
     }
 
     fn reload_cron(&self, id: Uuid) -> Stored<()> {
@@ -250,8 +338,30 @@ fn overlap_of(cron: &Schedule) -> Overlap {
 }
 
 impl Shared {
+    /// Declares those crons of this program again of which another version was in force whose programs are gone, say. True if the store
+    /// was asked: what was read of it is old then.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub(super) fn renew_crons(&self, kept: &[Schedule]) -> Stored<bool> {
+        let declared = self.turn();
+        let mut is_asked = false;
+        for row in kept {
+            if let Some(known) = declared.get(&row.name).filter(|known| known.is_due(row)) {
+                self.store.put_cron(self.epoch, &known.anew(&row.name, self.now().wall))?;
+                is_asked = true;
+            }
+        }
+        Ok(is_asked)
+    }
+
+    /// Whether this program declares any cron.
+    pub(super) fn has_crons(&self) -> bool {
+        !self.turn().is_empty()
+    }
+
     /// One change of a schedule at a time, from the store to the engine.
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    fn turn(&self) -> MutexGuard<'_, DeclaredCrons> {
         lock(&self.schedules)
     }
 
@@ -272,27 +382,41 @@ impl Shared {
         let mut engine = lock(&self.engine);
         let is_current = self.schedules_version() == version;
         if is_current {
+            let left = engine.crons_left(&crons);
             engine.step(Event::Crons(crons), now, &mut effects);
             self.carry_out(engine, effects);
+            if !left.is_empty() {
+                // What the store doesn't take now is left over at the next piece of news, too.
+                let _ = self.declare_left(&self.turn(), &left);
+            }
         }
         is_current
     }
 
-    /// Switches triggers as they were read; false if something changed here meanwhile. Under the engine's lock: a row that arrives later
+    /// Declares crons of these names once more, as far as this program does: what had taken them over is deleted.
+    fn declare_left(&self, declared: &DeclaredCrons, names: &[String]) -> Stored<()> {
+        for name in names {
+            let Some(known) = declared.get(name) else { continue };
+            let row = self.store.put_cron(self.epoch, &known.anew(name, self.now().wall))?;
+            self.schedules_changed();
+            self.step(Event::CronDeclared(row, known.digest, None));
+            self.store.wake_others(self.epoch);
+        }
+        Ok(())
+    }
+
+    /// Switches triggers as they were read, with the cursors that were set; false if something changed here meanwhile. Under the engine's lock: a row that arrives later
     /// must know that it may be older.
-    pub(super) fn switch_as_read(
-        &self,
-        version: u64,
-        triggers: impl IntoIterator<Item = (i64, bool)>,
-    ) -> bool {
+    pub(super) fn switch_as_read(&self, version: u64, triggers: &[Schedule]) -> bool {
         let now = self.now();
         let mut engine = lock(&self.engine);
         let is_current = self.schedules_version() == version;
         if is_current {
             engine.step(Event::News, now, &mut Effects::default());
             let poller = &mut lock(&self.polls).poller;
-            for (row, enabled) in triggers {
-                poller.set_enabled(row, enabled, now.mono);
+            for Schedule { row, enabled, cursor, cursor_set, .. } in triggers {
+                poller.set_enabled(*row, *enabled, now.mono);
+                poller.set_cursor(*row, cursor.as_deref(), *cursor_set);
             }
         }
         is_current

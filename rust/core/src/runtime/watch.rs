@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::engine::Job;
 use crate::error::{Error, Kind, Result};
 use crate::port::RunEnd;
 use crate::runtime::park::{Condvar, Mutex, lock, wait_on};
@@ -28,7 +29,7 @@ pub(super) enum News {
 }
 
 impl News {
-    fn is_last(&self) -> bool {
+    pub(super) fn is_last(&self) -> bool {
         matches!(self, Self::Ended(_) | Self::Keyed(_) | Self::Lost(_))
     }
 }
@@ -50,19 +51,26 @@ pub(super) struct WatchState {
     pub(super) await_end: usize,
     /// Whether the last news is to be told to [`Hearers`](super::hear::Hearers), too.
     pub(super) is_heard: bool,
+    /// Attempts that go on after the end.
+    pub(super) go_on: Vec<Job>,
+    pub(super) is_start_heard: bool,
 }
 
 impl Watch {
     pub(super) fn new(id: Uuid, news: News) -> Arc<Self> {
-        let state = WatchState { news, await_start: 0, await_end: 0, is_heard: false };
+        let (is_heard, is_start_heard, go_on) = (false, false, Vec::new());
+        let state = WatchState { news, await_start: 0, await_end: 0, is_heard, is_start_heard, go_on };
         Arc::new(Self { id, state: Mutex::new(state), wake: Condvar::new() })
     }
 
-    /// Has [`Runtime::hear_runs`] tell of the run's last news; true if that has come already, and is not told.
-    pub fn hear(&self) -> bool {
+    /// Has [`Runtime::hear_runs`] tell of the run's last news, or of its commit; true if that has come already, and is not told.
+    pub fn hear(&self, of_start: bool) -> bool {
         let mut state = lock(&self.state);
-        state.is_heard |= !state.news.is_last();
-        !state.is_heard
+        let has_come = state.news.is_last() || of_start && !matches!(state.news, News::Sent);
+        if !has_come {
+            *if of_start { &mut state.is_start_heard } else { &mut state.is_heard } = true;
+        }
+        has_come
     }
 
     /// A final answer stays: a commit that was on its way when everything ended is told too late. True if somebody hears of this.
@@ -76,7 +84,8 @@ impl Watch {
         if is_awaited {
             self.wake.notify_all();
         }
-        state.news.is_last() && std::mem::take(&mut state.is_heard)
+        let is_start_heard = std::mem::take(&mut state.is_start_heard);
+        state.news.is_last() && std::mem::take(&mut state.is_heard) || is_start_heard
     }
 
     /// Waits at most `span` for the run's commit; true once it is kept. Call detached.
@@ -108,7 +117,10 @@ impl Watch {
 
     fn news(&self, span: Duration, for_end: bool) -> Result<Option<News>> {
         match self.wait(span, for_end) {
-            Some(News::Lost(why)) => Err(Error::new(Kind::Runner, format!("run {} {why}", self.id))),
+            Some(News::Lost(why)) => {
+                let kind = if why == FORGOTTEN { Kind::Workflow } else { Kind::Runner };
+                Err(Error::new(kind, format!("run {} {why}", self.id)))
+            }
             news => Ok(news),
         }
     }
@@ -136,6 +148,9 @@ impl Watch {
 
 /// What who waits for a run is told when its runner is gone.
 const UNENDED: &str = "had not ended when the runner shut down; the next runner resumes it";
+const UNENDED_ELSEWHERE: &str = "had not ended when the runner shut down; it goes on where it is";
+/// The same when the run is gone.
+pub(super) const FORGOTTEN: &str = "is not kept any more; list_runs() shows those that are";
 const UNKEPT: &str = "was not known to be kept when the runner shut down: it may never have been started; submit it again, or look for it";
 
 impl WatchState {
@@ -169,15 +184,19 @@ impl Shared {
         lost: Vec<(Uuid, String)>,
     ) {
         let mut watches = lock(&self.watches);
-        started.iter().filter_map(|id| watches.get(id)).for_each(|watch| {
-            watch.tell(News::Started);
-        });
+        for watch in started.iter().filter_map(|id| watches.get(id)) {
+            if watch.tell(News::Started) {
+                self.hearers.tell(watch.id);
+            }
+        }
         let last = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));
         let keyed = keyed.into_iter().map(|(id, of)| (id, News::Keyed(of)));
         for (id, news) in last.chain(keyed).chain(lost.into_iter().map(|(id, why)| (id, News::Lost(why)))) {
-            if watches.remove(&id).is_some_and(|watch| watch.tell(news)) {
+            let Some(watch) = watches.remove(&id) else { continue };
+            if watch.tell(news) {
                 self.hearers.tell(id);
             }
+            self.go_on_after(&watch);
         }
     }
 
@@ -188,10 +207,18 @@ impl Shared {
         for watch in watches {
             // Apart, or its lock would be held while it is told.
             let is_kept = !matches!(lock(&watch.state).news, News::Sent);
-            if watch.tell(News::Lost(if is_kept { UNENDED } else { UNKEPT }.to_owned())) {
+            let is_elsewhere = lock(&self.elsewhere).contains(&watch.id);
+            let why = match is_kept {
+                false => UNKEPT,
+                true if is_elsewhere => UNENDED_ELSEWHERE,
+                true => UNENDED,
+            };
+            if watch.tell(News::Lost(why.to_owned())) {
                 self.hearers.tell(watch.id);
             }
         }
+        // Who hears goes by this: told of the end before the others are, they would wait on, and nobody tell them.
+        self.is_lost_told.store(true, Ordering::Release);
         self.hearers.look();
     }
 

@@ -1,5 +1,6 @@
 //! The thread that writes: it takes whatever has gathered since its last commit, so that a lone change never waits.
-//! Invariant: the engine hears of a change only after its commit.
+//! While a manual clock is being moved, whoever comes to rest writes in its stead: to wake it for each change would cost a test more than
+//! the change. Invariant: the engine hears of a change only after its commit, and one thread at a time writes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Effects, Event, Note, Then};
 use crate::fault_point::{Step, around};
+use crate::key::ScheduleKey;
 use crate::port::{Change, Fault, Receipt};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
@@ -31,7 +33,10 @@ pub struct Flush {
 #[derive(Default)]
 pub(super) struct WriterState {
     pub(super) items: VecDeque<(Change, Then)>,
+    /// Whether somebody writes now.
     pub(super) busy: bool,
+    /// So many move a manual clock: what is sent is written by who comes to rest, and the writer sleeps.
+    pub(super) lent: usize,
     /// How many changes were ever sent, and how many of them are kept or given up.
     pub(super) sent: u64,
     pub(super) kept: u64,
@@ -66,7 +71,7 @@ impl Runtime {
     }
 
     /// The same, with the quiet history of one trigger.
-    pub fn flushing_trigger(&self, schedule: i64) -> Flush {
+    pub fn flushing_trigger(&self, schedule: ScheduleKey) -> Flush {
         let history = lock(&self.shared.polls).poller.take_history_of(schedule);
         self.step(Event::History(history.into_iter().collect()));
         self.flushing()
@@ -100,22 +105,11 @@ impl Runtime {
 impl Shared {
     /// The writer: takes whatever has gathered since its last commit, so that a lone change never waits.
     pub(super) fn write_all(&self) {
-        let mut taken = 0;
         loop {
             let batch = {
                 let mut writer = lock(&self.writer);
-                writer.busy = false;
-                writer.kept += taken;
-                if writer.flushing > 0 {
-                    self.writer_idle.notify_all();
-                }
-                if writer.items.is_empty() && !writer.closed {
-                    drop(writer);
-                    self.move_on();
-                    writer = lock(&self.writer);
-                }
-                while writer.items.is_empty() {
-                    if writer.closed {
+                while writer.items.is_empty() || writer.busy || (writer.lent > 0 && !writer.closed) {
+                    if writer.closed && !writer.busy {
                         return;
                     }
                     writer = wait_on(&self.writer_wake, writer, None);
@@ -123,8 +117,43 @@ impl Shared {
                 writer.busy = true;
                 next_batch(&mut writer.items)
             };
-            taken = batch.len() as u64;
-            self.write(batch);
+            self.write_whole(batch);
+            self.move_on();
+        }
+    }
+
+    /// Writes what has gathered, if that is lent and nobody else does; false if there is nothing to do.
+    pub(super) fn write_lent(&self) -> bool {
+        let batch = {
+            let mut writer = lock(&self.writer);
+            if writer.lent == 0 || writer.busy || writer.items.is_empty() {
+                return false;
+            }
+            writer.busy = true;
+            next_batch(&mut writer.items)
+        };
+        self.write_whole(batch);
+        true
+    }
+
+    /// Lends what the writer has to do to whoever comes to rest, or takes it back.
+    pub(super) fn lend(&self, lends: bool) {
+        let mut writer = lock(&self.writer);
+        writer.lent = if lends { writer.lent + 1 } else { writer.lent - 1 };
+        self.writer_wake.notify_one();
+    }
+
+    fn write_whole(&self, batch: Vec<(Change, Then)>) {
+        let count = batch.len() as u64;
+        self.write(batch);
+        let mut writer = lock(&self.writer);
+        writer.busy = false;
+        writer.kept += count;
+        if writer.flushing > 0 {
+            self.writer_idle.notify_all();
+        }
+        if writer.closed || (writer.lent == 0 && !writer.items.is_empty()) {
+            self.writer_wake.notify_one();
         }
     }
 

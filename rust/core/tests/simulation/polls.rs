@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Effects, Event, Fire, Foreseen, Polled};
+use cloaca_core::key::ScheduleKey;
 use cloaca_core::poll::{Ended, Finish, Overdue, Ticket, Turn};
 use cloaca_core::port::{Change, NewRun};
 use cloaca_core::time::{Mono, Wall};
@@ -41,9 +42,9 @@ impl World {
     }
 
     /// A poll out of turn.
-    pub fn poll_now(&mut self, p: usize, slot: u32) -> bool {
+    pub fn poll_now(&mut self, p: usize, place: u32) -> bool {
         let now = self.now(p).mono;
-        let Some(ticket) = self.processes[p].poller.poll_now(slot, now) else { return false };
+        let Some(ticket) = self.processes[p].poller.poll_now(place, now) else { return false };
         self.begin_poll(p, ticket, true);
         true
     }
@@ -54,44 +55,44 @@ impl World {
         self.note(|| format!("{p}: polls {ticket:?} at {now:?}"));
         let process = &mut self.processes[p];
         // Also under an older declaration, unless that did not come back in time.
-        let name = |slot: u32| &process.slots[slot as usize].trigger.source.name;
-        let runs = |polling: &Polling| polling.ticket.slot == ticket.slot || !polling.is_given_up;
+        let name = |place: u32| &process.places[place as usize].trigger.source.name;
+        let runs = |polling: &Polling| polling.ticket.place == ticket.place || !polling.is_given_up;
         let is_busy = process
             .polls
             .iter()
-            .any(|polling| name(polling.ticket.slot) == name(ticket.slot) && runs(polling));
+            .any(|polling| name(polling.ticket.place) == name(ticket.place) && runs(polling));
         assert!(!is_busy, "a trigger is polled while its body runs: {ticket:?}");
-        let state = process.poller.tick_state(ticket.slot);
-        let places = 0..process.slots.len() as u32;
+        let state = process.poller.tick_state(ticket.place);
+        let places = 0..process.places.len() as u32;
         let is_again =
-            places.into_iter().any(|other| other != ticket.slot && name(other) == name(ticket.slot));
-        let slot = &mut process.slots[ticket.slot as usize];
-        assert!(!slot.is_retired, "a retired trigger is polled: {ticket:?}");
-        assert!(!slot.is_elsewhere, "{} is polled, which another owner polls", slot.trigger.source.name);
-        assert_eq!(state.failures, slot.failures, "failures in a row of {}", slot.trigger.source.name);
-        slot.asked = if is_asked || slot.make_up.is_some() { ticket.due } else { Mono(0) };
-        if !is_asked && let Some(at) = slot.make_up {
+            places.into_iter().any(|other| other != ticket.place && name(other) == name(ticket.place));
+        let place = &mut process.places[ticket.place as usize];
+        assert!(!place.is_retired, "a retired trigger is polled: {ticket:?}");
+        assert!(!place.is_elsewhere, "{} is polled, which another owner polls", place.trigger.source.name);
+        assert_eq!(state.failures, place.failures, "failures in a row of {}", place.trigger.source.name);
+        place.asked = if is_asked || place.make_up.is_some() { ticket.due } else { Mono(0) };
+        if !is_asked && let Some(at) = place.make_up {
             assert!(
                 now.mono >= ticket.due && ticket.due >= at,
                 "{} makes up early",
-                slot.trigger.source.name
+                place.trigger.source.name
             );
             assert_eq!(state.due, ticket.due, "when making up was due");
 
             // One that was declared again waits until the last poll of the older declaration is over.
             let is_late = ticket.due > at.after(CATCH_UP);
-            assert!(!is_late || is_again, "{} makes up late", slot.trigger.source.name);
+            assert!(!is_late || is_again, "{} makes up late", place.trigger.source.name);
         } else if !is_asked {
-            is_on_beat(&slot.grid, &slot.trigger, ticket, state.due, now.mono);
-            assert!(state.due > slot.last_beat, "{} is polled twice on one beat", slot.trigger.source.name);
+            is_on_beat(&place.grid, &place.trigger, ticket, state.due, now.mono);
+            assert!(state.due > place.last_beat, "{} is polled twice on one beat", place.trigger.source.name);
             assert!(
-                ticket.due >= slot.not_before.max(slot.kept_wait),
+                ticket.due >= place.not_before.max(place.kept_wait),
                 "{} is polled before its wait is over",
-                slot.trigger.source.name
+                place.trigger.source.name
             );
-            slot.last_beat = state.due;
+            place.last_beat = state.due;
         }
-        let row = slot.row.expect("a polled trigger has a row");
+        let row = place.row.expect("a polled trigger has a row");
         let cursor = state.cursor.map(|text| text.parse().expect("cursors are numbers here"));
         let ends = self.store.state().ends;
         process.polls.push(Polling { ticket, began: now, cursor, is_given_up: false, ends });
@@ -101,13 +102,19 @@ impl World {
         let store = self.store.state();
         let schedule = store.schedule(row);
         let process = &self.processes[p];
+        let others = self.processes.iter().filter(|other| other.epoch != process.epoch);
+        for other in others.filter(|other| !other.is_zombie && !other.is_leaving) {
+            let name = |polling: &Polling| &other.places[polling.ticket.place as usize].trigger.source.name;
+            let polls = |polling: &Polling| **name(polling) == *schedule.name && !polling.is_given_up;
+            assert!(!other.polls.iter().any(polls), "{} is polled in two processes at once", schedule.name);
+        }
         assert_eq!(
             schedule.owner,
             Some(process.epoch),
             "{} is polled by another than its owner",
             schedule.name
         );
-        if process.poller.slot_of(row) != Some(ticket.slot) {
+        if process.poller.place_of(row) != Some(ticket.place) {
             // It was declared again meanwhile.
             return;
         }
@@ -125,9 +132,9 @@ impl World {
 
     fn poll_given_up(&mut self, p: usize, overdue: Overdue) {
         let now = self.now(p);
-        let Overdue { slot, timeout, ended } = overdue;
+        let Overdue { place, timeout, ended, .. } = overdue;
         let polls = &mut self.processes[p].polls;
-        let polling = polls.iter_mut().find(|polling| polling.ticket.slot == slot).expect("its body runs");
+        let polling = polls.iter_mut().find(|polling| polling.ticket.place == place).expect("its body runs");
         assert!(!polling.is_given_up, "a poll timed out twice");
         polling.is_given_up = true;
         let waited = now.mono.since(polling.began.mono);
@@ -135,7 +142,7 @@ impl World {
         let (cursor, ticket) = (polling.cursor, polling.ticket);
         let began = Wall(now.wall.0 - timeout.as_micros() as i64);
         let reason = Err("TimeoutError: timed out".to_owned());
-        self.failed(p, slot);
+        self.failed(p, place);
         let answer = Answer::Ended { items: Vec::new(), cursor: None, reason };
         self.polled(p, (ticket, 0), began, ended, cursor, answer);
     }
@@ -153,8 +160,8 @@ impl World {
     }
 
     /// Fires of contexts that were fired before, to see that nothing holds them up any more.
-    pub fn probe(&mut self, p: usize, slot: u32) {
-        if !self.poll_now(p, slot) {
+    pub fn probe(&mut self, p: usize, place: u32) {
+        if !self.poll_now(p, place) {
             return;
         }
         let polling = self.processes[p].polls.pop().expect("it has just begun");
@@ -165,8 +172,8 @@ impl World {
     fn end_poll(&mut self, p: usize, polling: Polling, answer: Answer) {
         let now = self.now(p);
         let Polling { ticket, began, cursor, is_given_up, ends } = polling;
-        let slot = ticket.slot;
-        let answer = self.foreseen(p, slot, began.wall, answer);
+        let place = ticket.place;
+        let answer = self.foreseen(p, place, began.wall, answer);
         let mut finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
         match answer {
             Answer::Skip { ref reason, pause } => {
@@ -176,7 +183,7 @@ impl World {
                 let counts = self.processes[p].poller.counts().polls > before;
                 assert!(!(counts && is_given_up), "a poll that was given up counts");
                 if counts {
-                    self.succeeded(p, slot, pause);
+                    self.succeeded(p, place, pause);
                 }
                 closed.into_iter().for_each(|stretch| self.step(p, Event::History(vec![stretch])));
             }
@@ -185,18 +192,18 @@ impl World {
                 let ended = self.processes[p].poller.ended(ticket, has_failed, finish, now.mono);
                 let Some(ended) = ended else { return };
                 assert!(!is_given_up, "a poll that was given up counts");
-                self.processes[p].slots[slot as usize].was_polled = true;
+                self.processes[p].places[place as usize].was_polled = true;
                 match has_failed {
-                    true => self.failed(p, slot),
-                    false => self.succeeded(p, slot, None),
+                    true => self.failed(p, place),
+                    false => self.succeeded(p, place, None),
                 }
                 self.polled(p, (ticket, ends), began.wall, ended, cursor, answer);
             }
         }
     }
 
-    fn succeeded(&mut self, p: usize, slot: u32, pause: Option<Duration>) {
-        let state = &mut self.processes[p].slots[slot as usize];
+    fn succeeded(&mut self, p: usize, place: u32, pause: Option<Duration>) {
+        let state = &mut self.processes[p].places[place as usize];
         state.failures = 0;
         (state.make_up, state.was_polled) = (None, true);
         state.not_before = Mono(
@@ -204,8 +211,8 @@ impl World {
         );
     }
 
-    fn failed(&mut self, p: usize, slot: u32) {
-        let state = &mut self.processes[p].slots[slot as usize];
+    fn failed(&mut self, p: usize, place: u32) {
+        let state = &mut self.processes[p].places[place as usize];
         state.failures += 1;
         state.make_up = None;
         let wait = state.trigger.plan.backoff.delay(state.failures);
@@ -213,7 +220,7 @@ impl World {
     }
 
     fn draw_answer(&mut self, p: usize, polling: &Polling) -> Answer {
-        let source = self.processes[p].slots[polling.ticket.slot as usize].trigger.source.clone();
+        let source = self.processes[p].places[polling.ticket.place as usize].trigger.source.clone();
         if self.is_calm {
             return Answer::Skip { reason: String::new(), pause: None };
         }
@@ -244,13 +251,13 @@ impl World {
     }
 
     /// What the engine knows of an answer before it judges it.
-    fn foreseen(&mut self, p: usize, slot: u32, began: Wall, answer: Answer) -> Answer {
+    fn foreseen(&mut self, p: usize, place: u32, began: Wall, answer: Answer) -> Answer {
         let Answer::Ended { items, cursor, reason: Ok(reason) } = answer else { return answer };
-        let source = self.processes[p].slots[slot as usize].trigger.source.clone();
-        let schedule = self.processes[p].slots[slot as usize].row.expect("a polled trigger has a row");
+        let source = self.processes[p].places[place as usize].trigger.source.clone();
+        let schedule = self.processes[p].places[place as usize].row.expect("a polled trigger has a row");
         let fires = fires(&source, &items, began);
         let text = cursor.map(|cursor| cursor.to_string());
-        match self.processes[p].engine.foresee(slot, schedule, &fires, text.as_deref()) {
+        match self.processes[p].engine.foresee(place, schedule, &fires, text.as_deref()) {
             Foreseen::Open => Answer::Ended { items, cursor, reason: Ok(reason) },
             Foreseen::Failed(error) => {
                 assert!(!items.is_empty(), "a poll without fires fails: {error}");
@@ -268,7 +275,7 @@ impl World {
                 let is_lost = has_row && is_used(&fires[0]) && !self.processes[p].is_zombie;
                 assert!(!is_lost, "a fire whose key is used holds up its row: {fires:?}");
                 drop(store);
-                let (wishes, line) = self.admit(p, slot, schedule, &items, &fires);
+                let (wishes, line) = self.admit(p, place, schedule, &items, &fires);
                 let may = wishes.len() - usize::from(has_row && !wishes.is_empty());
                 assert!(has_row || may == 0, "{items:?} of {} start nothing beside {line:?}", source.name);
                 assert!(!line.is_empty(), "{items:?} of {} are dropped beside nothing", source.name);
@@ -287,18 +294,19 @@ impl World {
         from: Option<u64>,
         answer: Answer,
     ) {
-        let slot = ticket.slot;
+        let place = ticket.place;
         let Answer::Ended { items, cursor, reason } = answer else { return };
         let now = self.now(p);
-        let source = self.processes[p].slots[slot as usize].trigger.source.clone();
+        let source = self.processes[p].places[place as usize].trigger.source.clone();
         let schedule = ended.schedule;
         let fires = fires(&source, &items, began);
         let row = if fires.iter().any(|fire| fire.cursor.is_some()) { items.clone() } else { Vec::new() };
-        let (wishes, line) = self.admit(p, slot, schedule, &items, &fires);
+        let (wishes, line) = self.admit(p, place, schedule, &items, &fires);
         let polled = Polled {
-            slot,
+            place,
             schedule,
             at: began,
+            cursor_set: ended.cursor_set,
             ends: ticket.ends,
             duration_us: 1,
             fires,
@@ -309,7 +317,7 @@ impl World {
             wait: ended.wait,
         };
         let mut effects = Effects::default();
-        self.processes[p].slots[slot as usize].in_commit = true;
+        self.processes[p].places[place as usize].in_commit = true;
         self.processes[p].engine.step(Event::Polled(polled), now, &mut effects);
         let ticks: Vec<&Change> = effects.commits.iter().map(|(change, _)| change).collect();
         match ticks[..] {
@@ -338,13 +346,13 @@ impl World {
     fn admit(
         &mut self,
         p: usize,
-        slot: u32,
-        schedule: i64,
+        place: u32,
+        schedule: ScheduleKey,
         items: &[u64],
         fires: &[Fire],
     ) -> (Vec<Wish>, Vec<Uuid>) {
         let process = &self.processes[p];
-        let declared = &process.slots[slot as usize].trigger.declared;
+        let declared = &process.places[place as usize].trigger.declared;
         let line = process.line(schedule);
         let mut many = line.len();
         let mut hashes: Vec<_> = line.iter().filter_map(|id| process.held[id].hash).collect();

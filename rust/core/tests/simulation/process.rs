@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use cloaca_core::engine::{Engine, Event, Job, Then};
 use cloaca_core::grid;
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::poll::{Poller, RESOLUTION, Ticket};
-use cloaca_core::port::{Admitted, Change, ContextHash, NewRun, Receipt, TickChange, Unfinished};
+use cloaca_core::port::{Admitted, Change, Company, ContextHash, NewRun, Receipt, TickChange, Unfinished};
 use cloaca_core::run::Look;
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
@@ -44,7 +45,7 @@ pub enum Stage {
     /// Waits until it is on record that the attempt begins.
     Recording,
     Body,
-    /// Waits for its condition without a slot.
+    /// Waits for its condition without a permit.
     Deferred,
     Callback,
 }
@@ -55,6 +56,8 @@ pub struct Worker {
     pub task: Arc<str>,
     pub input: Arc<str>,
     pub stage: Stage,
+    /// Since when its body is to end.
+    pub told_at: Option<Mono>,
     /// Its time-out has ruled; nobody waits for it.
     pub is_given_up: bool,
     pub since: Mono,
@@ -93,7 +96,7 @@ impl Grid {
 }
 
 /// A trigger's place in the poller.
-pub struct Slot {
+pub struct Place {
     pub trigger: Trigger,
     pub grid: Grid,
     /// When it makes up for what was missed, if it is to.
@@ -101,7 +104,7 @@ pub struct Slot {
     pub was_polled: bool,
     /// Its tick is on its way to the store.
     pub in_commit: bool,
-    pub row: Option<i64>,
+    pub row: Option<ScheduleKey>,
     pub is_retired: bool,
     pub is_enabled: bool,
     pub is_elsewhere: bool,
@@ -115,7 +118,7 @@ pub struct Slot {
     pub kept_wait: Mono,
 }
 
-impl Slot {
+impl Place {
     /// Polled from now on, or not; whoever switches a trigger on forgives it.
     pub fn switch(&mut self, is_enabled: bool, now: Mono) {
         if is_enabled && !self.is_enabled {
@@ -168,7 +171,7 @@ impl Slot {
 /// An unfinished run of a trigger, as the gate should know it.
 #[derive(Debug, Clone, Copy)]
 pub struct Held {
-    pub schedule: i64,
+    pub schedule: ScheduleKey,
     pub hash: Option<ContextHash>,
     pub order: u64,
 }
@@ -217,7 +220,7 @@ impl Moved {
 #[derive(Default)]
 pub struct Recovery {
     /// Unfinished runs of the dead are being claimed, from this row on.
-    pub after: Option<i64>,
+    pub after: Option<RunRow>,
     /// What the store has handed over, and the engine has not been told.
     pub claimed: Option<Vec<Unfinished>>,
     /// The look that began it was for what owners left.
@@ -227,12 +230,12 @@ pub struct Recovery {
     /// The program has declared what it had to declare.
     pub is_ready: bool,
     /// Other owners that lived at the last look; none before the first.
-    pub known: Option<Vec<i64>>,
+    pub company: Option<Company>,
     pub is_due: bool,
 }
 
 pub struct Process {
-    pub epoch: i64,
+    pub epoch: Epoch,
     /// When its monotonic clock began.
     pub born_ns: u64,
     /// How many ends of runs are known here.
@@ -245,10 +248,12 @@ pub struct Process {
     pub queue: VecDeque<(Change, Then)>,
     pub batch: Option<Batch>,
     pub ready: VecDeque<Job>,
+    /// Attempts whose records are kept, or that nobody waits for any more.
+    pub recorded: VecDeque<Job>,
     pub looks: Vec<Look>,
     pub workers: Vec<Worker>,
     pub polls: Vec<Polling>,
-    pub slots: Vec<Slot>,
+    pub places: Vec<Place>,
     pub sharing: HashMap<u64, u64>,
     pub program: VecDeque<Declaration>,
     pub recovery: Recovery,
@@ -258,7 +263,7 @@ pub struct Process {
     pub orders: u64,
     pub moves: VecDeque<Moved>,
     /// Runs whose end is on its way to the store or there.
-    pub concluded: HashSet<i64>,
+    pub concluded: HashSet<RunRow>,
     /// Runs of which no further body may start here.
     pub halted: HashSet<Uuid>,
     /// No earlier may a task be tried again.
@@ -271,7 +276,7 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn new(epoch: i64, born_ns: u64, engine: Engine, program: VecDeque<Declaration>) -> Self {
+    pub fn new(epoch: Epoch, born_ns: u64, engine: Engine, program: VecDeque<Declaration>) -> Self {
         Self {
             epoch,
             born_ns,
@@ -283,10 +288,11 @@ impl Process {
             queue: VecDeque::new(),
             batch: None,
             ready: VecDeque::new(),
+            recorded: VecDeque::new(),
             looks: Vec::new(),
             workers: Vec::new(),
             polls: Vec::new(),
-            slots: Vec::new(),
+            places: Vec::new(),
             sharing: HashMap::new(),
             program,
             recovery: Recovery { is_due: true, ..Recovery::default() },
@@ -304,14 +310,14 @@ impl Process {
     }
 
     /// Notes an unfinished run of a trigger behind the others, as the gate does.
-    pub fn hold(&mut self, id: Uuid, schedule: i64, hash: Option<ContextHash>) {
+    pub fn hold(&mut self, id: Uuid, schedule: ScheduleKey, hash: Option<ContextHash>) {
         self.orders += 1;
         let order = self.held.get(&id).map_or(self.orders, |held| held.order);
         self.held.insert(id, Held { schedule, hash, order });
     }
 
     /// Notes unfinished runs of a trigger that others drive.
-    pub fn hold_others(&mut self, ids: &[Uuid], schedule: i64) {
+    pub fn hold_others(&mut self, ids: &[Uuid], schedule: ScheduleKey) {
         for &id in ids {
             if !self.held.contains_key(&id) {
                 self.hold(id, schedule, None);
@@ -320,7 +326,7 @@ impl Process {
     }
 
     /// Unfinished runs of that trigger in the order of their fires.
-    pub fn line(&self, schedule: i64) -> Vec<Uuid> {
+    pub fn line(&self, schedule: ScheduleKey) -> Vec<Uuid> {
         let mut line: Vec<(u64, Uuid)> = self
             .held
             .iter()
@@ -346,7 +352,13 @@ impl Process {
         self.workers.iter().filter(is_waited_for).map(end).collect()
     }
 
-    pub fn slots_taken(&self) -> usize {
+    /// The attempts whose bodies run although they were given up, and what becomes of each when it is over.
+    pub fn overdue_ends(&self) -> Vec<(Job, Event)> {
+        let runs = |worker: &&Worker| worker.is_given_up && worker.stage != Stage::Callback;
+        self.workers.iter().filter(runs).map(|worker| (worker.job, Event::Interrupted(worker.job))).collect()
+    }
+
+    pub fn permits_taken(&self) -> usize {
         let takes = |worker: &&Worker| worker.stage != Stage::Deferred && !worker.is_given_up;
         self.workers.iter().filter(takes).count()
     }
@@ -355,6 +367,7 @@ impl Process {
     pub fn is_at_rest(&self) -> bool {
         self.is_flushed()
             && self.ready.is_empty()
+            && self.recorded.is_empty()
             && self.looks.is_empty()
             && self.workers.is_empty()
             && self.polls.is_empty()

@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use cloaca_core::cadence;
 use cloaca_core::engine::{Effects, Engine, Event, Request};
+use cloaca_core::key::{RunRow, ScheduleKey};
 use cloaca_core::poll::RESOLUTION;
 use cloaca_core::port::{
-    Change, InFlight, Page, RunChange, RunStatus, ScheduleFilter, Store as _, Stored, TaskStatus, Unfinished,
+    Body, Change, Company, InFlight, Page, RunChange, RunStatus, Schedule, ScheduleFilter, Store as _,
+    Stored, TaskStatus, Unfinished,
 };
 use cloaca_core::time::{Mono, Now};
 use uuid::Uuid;
 
-use crate::process::{Declaration, Grid, Process, Slot, Stage, Worker};
+use crate::process::{Declaration, Grid, Place, Process, Stage, Worker};
 use crate::scenario::Trigger;
 use crate::world::World;
 
@@ -76,7 +78,7 @@ impl World {
             let history = self.processes[p].poller.take_history();
             self.processes[p].is_leaving = true;
             let (epoch, wall) = (self.processes[p].epoch, self.wall());
-            let _ = self.store.seen(epoch, wall);
+            let _ = self.store.seen(epoch, wall, &cloaca_core::port::Sign::default());
             self.processes[p].program.clear();
             self.step(p, Event::History(history));
             return true;
@@ -92,14 +94,14 @@ impl World {
         let now = Now { mono: Mono(self.time_ns - process.born_ns), wall: self.wall() };
         let mut open = Effects::default();
         if self.random.percent(50) {
-            // Bodies that wait without a slot hear of the end, and go home.
+            // Bodies that wait without a place hear of the end, and go home.
             let waits = |worker: &mut Worker| worker.stage == Stage::Deferred && !worker.is_given_up;
             for Worker { job, .. } in process.workers.extract_if(.., waits) {
                 process.engine.step(Event::Interrupted(job), now, &mut open);
             }
         }
-        let ends = process.late_ends();
-        let runs = ends.iter().map(|(job, _)| job.run).collect();
+        let (ends, overdue) = (process.late_ends(), process.overdue_ends());
+        let runs = ends.iter().chain(&overdue).map(|(job, _)| job.run).collect();
         let kept = InFlight { runs, triggers: process.poller.rows_in_body() };
         let in_flight = ends.iter().map(|(job, _)| *job).collect();
         process.engine.step(Event::Leaving(in_flight), now, &mut open);
@@ -120,9 +122,10 @@ impl World {
         }
         // The bodies come home late: what they return is dropped, and the next attempts have their numbers.
         let mut late = Effects::default();
-        ends.into_iter().for_each(|(_, end)| process.engine.step(end, now, &mut late));
+        ends.into_iter().chain(overdue).for_each(|(_, end)| process.engine.step(end, now, &mut late));
         let under_remnant = |(change, _)| match change {
             Change::Run(change) => Change::Run(RunChange { epoch: remnant, ..change }),
+            Change::Returned(body) => Change::Returned(Body { epoch: remnant, ..body }),
             other => unreachable!("a body's end changes runs only, and not {other:?}"),
         };
         let changes: Vec<Change> = late.commits.into_iter().map(under_remnant).collect();
@@ -155,12 +158,12 @@ impl World {
 
     fn withdraw(&mut self, p: usize, trigger: &str) {
         let process = &mut self.processes[p];
-        let Some(slot) = process.engine.place_of(trigger) else { return };
-        process.slots[slot as usize].is_retired = true;
-        process.poller.withdraw(slot);
+        let Some(place) = process.engine.place_of(trigger) else { return };
+        process.places[place as usize].is_retired = true;
+        process.poller.withdraw(place);
         self.withdrawals += 1;
         self.note(|| format!("{p}: declares {trigger} no more"));
-        self.step(p, Event::Withdrawn(slot));
+        self.step(p, Event::Withdrawn(place));
     }
 
     /// The liaison sees which triggers others may have.
@@ -186,9 +189,10 @@ impl World {
         let process = &mut self.processes[p];
         let (mut declared, mut history) = (Vec::new(), Vec::new());
         for trigger in triggers {
-            let is_before = |slot: &Slot| !slot.is_retired && slot.trigger.source.name == trigger.source.name;
-            if let Some(before) = process.slots.iter().position(is_before) {
-                process.slots[before].is_retired = true;
+            let is_before =
+                |place: &Place| !place.is_retired && place.trigger.source.name == trigger.source.name;
+            if let Some(before) = process.places.iter().position(is_before) {
+                process.places[before].is_retired = true;
             }
             // Also one that was withdrawn: a poll of it may be in flight.
             let superseded = process.engine.place_of(&trigger.source.name);
@@ -198,7 +202,7 @@ impl World {
                 cadence::origin(now, cadence::phase(*sharing, interval_ns), RESOLUTION.as_nanos() as u64);
             *sharing += 1;
             let free = process.poller.free_place(&trigger.source.name);
-            let slot = match free {
+            let place = match free {
                 Some(free) => {
                     history.extend(process.poller.declare_in(free, Arc::clone(&trigger.plan), now));
                     free
@@ -208,14 +212,14 @@ impl World {
                 }
             };
             if let Some(before) = superseded {
-                process.poller.supersede(before, slot);
+                process.poller.supersede(before, place);
             }
             let mut row = trigger.declared.clone();
-            row.row.origin_at = process.poller.origin_at(slot, at);
+            row.row.origin_at = process.poller.origin_at(place, at);
             assert_eq!(row.row.origin_at, at.wall.after(origin.since(now)), "where its grid begins");
-            declared.push((slot, row));
-            let was_polled = free.is_some_and(|free| process.slots[free as usize].was_polled);
-            let place = Slot {
+            declared.push((place, row));
+            let was_polled = free.is_some_and(|free| process.places[free as usize].was_polled);
+            let place = Place {
                 trigger,
                 grid: Grid::new(origin),
                 make_up: None,
@@ -232,8 +236,8 @@ impl World {
                 kept_wait: Mono(0),
             };
             match free {
-                Some(free) => process.slots[free as usize] = place,
-                None => process.slots.push(place),
+                Some(free) => process.places[free as usize] = place,
+                None => process.places.push(place),
             }
             self.places_reused += u64::from(free.is_some());
         }
@@ -262,7 +266,7 @@ impl World {
         }
         let process = &mut self.processes[p];
         if std::mem::take(&mut process.recovery.workflow_is_new) {
-            (process.recovery.after, process.recovery.is_vacancy) = (Some(0), false);
+            (process.recovery.after, process.recovery.is_vacancy) = (Some(RunRow(0)), false);
             return true;
         }
         if !process.recovery.is_due {
@@ -277,11 +281,10 @@ impl World {
             return true;
         }
         let recovery = &mut self.processes[p].recovery;
-        let is_gone = |epoch: &i64| !siblings.living.contains(epoch);
-        if siblings.buried > 0 || recovery.known.as_ref().is_none_or(|known| known.iter().any(is_gone)) {
-            (recovery.after, recovery.is_vacancy) = (Some(0), true);
+        if Company::has_shrunk(&mut recovery.company, &siblings) {
+            (recovery.after, recovery.is_vacancy) = (Some(RunRow(0)), true);
         }
-        (recovery.is_due, recovery.known) = (false, Some(siblings.living));
+        recovery.is_due = false;
         true
     }
 
@@ -311,7 +314,7 @@ impl World {
 
     fn request_cancel(&mut self, p: usize, id: Uuid) -> Stored<bool> {
         self.stumble();
-        let is_found = self.store.request_cancel(self.processes[p].epoch, id, self.wall())?;
+        let is_found = !self.store.request_cancel(self.processes[p].epoch, id, self.wall())?.is_empty();
         if is_found && self.store.state().run(id).is_some_and(|run| run.end.is_some()) {
             self.witness.seen(id).ends.push(RunStatus::Cancelled);
         }
@@ -319,7 +322,7 @@ impl World {
         Ok(is_found)
     }
 
-    fn claim(&mut self, p: usize, after: i64) {
+    fn claim(&mut self, p: usize, after: RunRow) {
         let epoch = self.processes[p].epoch;
         self.stumble();
         let workflows = self.processes[p].engine.workflow_names();
@@ -372,6 +375,7 @@ impl World {
             id: Uuid::from_u64_pair(number, 0),
             context: "{\"by\":0}".into(),
             run_key: None,
+            parent: None,
         };
         let requests = (0..self.random.between(1, 3)).map(|_| request(self.random.next())).collect();
         self.step(p, Event::Start { workflow, requests });
@@ -382,7 +386,7 @@ impl World {
     pub fn cancel(&mut self, p: usize) -> bool {
         let mut ids: Vec<Uuid> = self.processes[p].held.keys().copied().collect();
         let store = self.store.state();
-        ids.extend(store.unfinished.iter().map(|&row| store.runs[row as usize - 1].new.id));
+        ids.extend(store.unfinished.iter().map(|&row| store.runs[row.0 as usize - 1].new.id));
         drop(store);
         if ids.is_empty() || self.processes[p].is_zombie || self.processes[p].is_leaving {
             return false;
@@ -483,7 +487,7 @@ impl World {
         if rows == 0 || !process.is_flushed() || process.is_zombie || process.is_leaving {
             return false;
         }
-        let row = self.random.between(1, rows) as i64;
+        let row = ScheduleKey(self.random.between(1, rows) as i64);
         let is_enabled = self.random.percent(60);
         self.stumble();
         if self.store.set_enabled(row, is_enabled, None, self.wall()).is_err() {
@@ -494,13 +498,13 @@ impl World {
         true
     }
 
-    fn switch_here(&mut self, p: usize, row: i64, is_enabled: bool) {
+    fn switch_here(&mut self, p: usize, row: ScheduleKey, is_enabled: bool) {
         let now = self.now(p).mono;
         self.note(|| format!("{p}: switches {row} to {is_enabled}"));
         self.step(p, Event::News);
         let process = &mut self.processes[p];
-        if let Some(slot) = process.poller.slot_of(row) {
-            process.slots[slot as usize].switch(is_enabled, now);
+        if let Some(place) = process.poller.place_of(row) {
+            process.places[place as usize].switch(is_enabled, now);
         }
         process.poller.set_enabled(row, is_enabled, now);
     }
@@ -519,7 +523,15 @@ impl World {
         for trigger in &triggers {
             self.switch_here(p, trigger.row, trigger.enabled);
         }
-        let free = triggers.iter().filter(|trigger| trigger.owner.is_none());
+        let is_lost = |trigger: &&Schedule| trigger.owner == Some(epoch) && trigger.is_outdated();
+        let outdated = triggers.iter().filter(is_lost).map(|trigger| trigger.name.as_str().into());
+        let outdated: Vec<Arc<str>> = outdated.collect();
+        if !outdated.is_empty() {
+            self.step(p, Event::Outdated(outdated));
+        }
+        let company = self.processes[p].recovery.company.as_ref();
+        let is_free = |owner| company.is_none_or(|company| company.is_free(owner));
+        let free = triggers.iter().filter(|trigger| is_free(trigger.owner));
         let free = free.map(|trigger| trigger.name.as_str().into()).collect();
         self.step(p, Event::Free(free));
         let cancelled = self.store.cancel_requests(epoch).expect("no fault is due");

@@ -12,7 +12,7 @@ use cloaca_core::poll::{self, Plan};
 use cloaca_core::port::{ContextHash, TriggerRow};
 use cloaca_core::rule::{Operator, Rule};
 use cloaca_core::time::Wall;
-use cloaca_core::workflow::{OnInterrupt, Task, Workflow};
+use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 
 use serde_json::Value;
 
@@ -99,11 +99,13 @@ pub struct Scenario {
     pub workflows: Vec<Vec<Arc<Workflow>>>,
     pub sources: Vec<Arc<Source>>,
     pub settings: Settings,
-    pub slots_max: usize,
+    pub permits_max: usize,
     pub processes_max: usize,
     pub fault_percent: u64,
     pub body_failure_percent: u64,
     pub body_postpones_percent: u64,
+    /// Of bodies whose place to run dies under them.
+    pub body_lost_percent: u64,
     /// A claim hands over so many runs at most.
     pub claim_chunk: u64,
     pub acts: Vec<(Act, u64)>,
@@ -120,6 +122,7 @@ impl Scenario {
             workflows,
             settings: Settings {
                 task_timeout: Duration::from_millis(random.pick(&[200, 2000, 20_000])),
+                timeout_grace: Duration::from_millis(random.pick(&[0, 50, 1000, 20_000])),
                 workflow_timeout: Duration::from_millis(random.pick(&[500, 5000, 50_000])),
                 interruptions_max: random.pick(&[1, 3, 20]),
                 crons_enabled: true,
@@ -127,11 +130,12 @@ impl Scenario {
                 // Contexts here are small: at zero nearly all are looked at outside of a step.
                 contexts: Bounds { light_bytes_max: random.pick(&[0, LIGHT_BYTES_MAX]), ..Bounds::default() },
             },
-            slots_max: random.between(1, 4) as usize,
+            permits_max: random.between(1, 4) as usize,
             processes_max: random.pick(&[1, 1, 2, 3, 4]),
             fault_percent: random.pick(&[0, 10, 60]),
             body_failure_percent: random.pick(&[0, 20, 20, 70]),
             body_postpones_percent: random.pick(&[0, 0, 10, 30]),
+            body_lost_percent: random.pick(&[0, 0, 5, 30]),
             claim_chunk: random.pick(&[1, 2, 200]),
             acts: acts(random),
         }
@@ -168,6 +172,7 @@ impl Scenario {
             workflow: Arc::clone(&source.workflow),
             interval_us: interval.as_micros() as i64,
             allow_concurrent: random.percent(30),
+            digest: random.between(1, VERSIONS as u64) as i64,
             origin_at: Wall(0),
         };
         Trigger { source: Arc::clone(source), plan: Arc::new(plan), declared: Declared { row, overlap } }
@@ -198,7 +203,7 @@ fn workflow(random: &mut Random, name: &str, version: usize) -> Arc<Workflow> {
     let tasks: Vec<Task> = (0..ids.len()).map(|place| task(random, &ids, place)).collect();
     let dependencies: Vec<Vec<Arc<str>>> = tasks.iter().map(|task| task.dependencies.clone()).collect();
     let graph = Graph::check(name, &ids, &dependencies).expect("dependencies come before");
-    Arc::new(Workflow { name: name.into(), version: format!("v{version}").into(), tasks, graph })
+    Arc::new(Workflow { name: name.into(), version: format!("v{version}").into(), tasks, graph, tie: None })
 }
 
 fn task(random: &mut Random, ids: &[Arc<str>], place: usize) -> Task {
@@ -220,7 +225,9 @@ fn task(random: &mut Random, ids: &[Arc<str>], place: usize) -> Task {
             conditions: vec![Condition::All],
             jitter: random.percent(50),
         },
+        timeout: if random.percent(20) { Some(Duration::from_millis(random.pick(&[50, 700]))) } else { None },
         body: 0,
+        executor: Executor::THREADS,
         has_failure_callback: random.percent(40),
     }
 }

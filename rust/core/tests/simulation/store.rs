@@ -6,19 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::grid;
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Admitted, BURIED, Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight, NewCron, NewRun, Old,
-    Origin, Page, Place, Receipt, RunChange, RunEnd, RunFilter, RunRow, RunStatus, Schedule, ScheduleFilter,
-    ScheduleKind, Siblings, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange,
-    TriggerRow, TriggerState, Try, Unfinished,
+    Admitted, BURIED, Backlog, Body, Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight,
+    ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Place, Receipt, Redacted, RunChange, RunEnd,
+    RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Sign, Spared, Store, Stored,
+    Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try, Unfinished,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 /// Run keys of runs that no schedule fired share this row.
-const NO_SCHEDULE: i64 = 0;
+const NO_SCHEDULE: ScheduleKey = ScheduleKey(0);
 /// The owner of what was given up; epochs begin at 1.
-const NOBODY: i64 = 0;
+const NOBODY: Epoch = Epoch(0);
 
 #[derive(Default)]
 pub struct Owner {
@@ -33,7 +34,7 @@ pub struct Owner {
 /// A run as committed.
 pub struct Kept {
     pub new: NewRun,
-    pub owner: i64,
+    pub owner: Epoch,
     /// It stands in line; one that was opened again has had its turn.
     pub waits: bool,
     pub interruptions: u32,
@@ -48,19 +49,25 @@ pub struct Kept {
 
 #[derive(Default)]
 pub struct State {
-    pub owners: BTreeMap<i64, Owner>,
+    pub owners: BTreeMap<Epoch, Owner>,
     /// Row 1 first.
     pub schedules: Vec<Schedule>,
     /// When each is due, in the same order, and since when its owner has it.
     grids: Vec<Option<grid::Kept>>,
     taken_at: Vec<Wall>,
+    /// Of each version of a trigger, by its digest, the number.
+    numbers: HashMap<(Arc<str>, i64), i64>,
+    /// Who declares which.
+    declared: BTreeMap<(Arc<str>, Epoch), i64>,
     /// Row 1 first.
     pub runs: Vec<Kept>,
-    pub row_of: HashMap<Uuid, i64>,
-    pub unfinished: BTreeSet<i64>,
+    pub row_of: HashMap<Uuid, RunRow>,
+    pub unfinished: BTreeSet<RunRow>,
     /// How many ends of runs that guard their hashes there were.
     pub ends: i64,
-    keys: HashMap<(i64, String), (Uuid, Option<Wall>)>,
+    keys: HashMap<(ScheduleKey, String), (Uuid, Option<Wall>)>,
+    /// Bodies that were given up and still run.
+    pub overdue: Vec<Body>,
     fails_next: bool,
     breaks_next: bool,
 }
@@ -74,7 +81,7 @@ impl MemoryStore {
     }
 
     /// There is something to look at for that owner.
-    pub fn wake(&self, epoch: i64) {
+    pub fn wake(&self, epoch: Epoch) {
         self.state().owners.get_mut(&epoch).expect("it joined").is_woken = true;
     }
 
@@ -90,7 +97,7 @@ impl MemoryStore {
     }
 
     /// The process of that owner is dead, or taken for dead.
-    pub fn free_lock(&self, epoch: i64) {
+    pub fn free_lock(&self, epoch: Epoch) {
         self.state().owners.get_mut(&epoch).expect("it joined").holds_lock = false;
     }
 
@@ -104,28 +111,28 @@ impl MemoryStore {
 }
 
 impl State {
-    pub fn is_living(&self, epoch: i64) -> bool {
+    pub fn is_living(&self, epoch: Epoch) -> bool {
         self.owners.get(&epoch).is_some_and(|owner| !owner.has_left)
     }
 
     pub fn run(&self, id: Uuid) -> Option<&Kept> {
-        self.row_of.get(&id).map(|&row| &self.runs[row as usize - 1])
+        self.row_of.get(&id).map(|&row| &self.runs[row.0 as usize - 1])
     }
 
-    pub fn schedule(&self, row: i64) -> &Schedule {
-        &self.schedules[row as usize - 1]
+    pub fn schedule(&self, row: ScheduleKey) -> &Schedule {
+        &self.schedules[row.0 as usize - 1]
     }
 
     pub fn trigger(&self, name: &str) -> Option<&Schedule> {
         self.schedules.iter().find(|schedule| schedule.name == name)
     }
 
-    fn schedule_mut(&mut self, row: i64) -> &mut Schedule {
-        &mut self.schedules[row as usize - 1]
+    fn schedule_mut(&mut self, row: ScheduleKey) -> &mut Schedule {
+        &mut self.schedules[row.0 as usize - 1]
     }
 
     /// Ends a run that nobody drives, because somebody asked for that.
-    fn end_cancelled(&mut self, row: i64, at: Wall) {
+    fn end_cancelled(&mut self, row: RunRow, at: Wall) {
         let run = self.run_mut(row);
         run.end = Some(RunEnd {
             status: RunStatus::Cancelled,
@@ -137,8 +144,8 @@ impl State {
         self.unfinished.remove(&row);
     }
 
-    fn run_mut(&mut self, row: i64) -> &mut Kept {
-        &mut self.runs[row as usize - 1]
+    fn run_mut(&mut self, row: RunRow) -> &mut Kept {
+        &mut self.runs[row.0 as usize - 1]
     }
 
     fn apply(&mut self, change: &Change) -> Receipt {
@@ -150,18 +157,36 @@ impl State {
                 }
                 false => Receipt::Fenced,
             },
+            Change::Offer { .. } => unreachable!("who offers runs is not simulated"),
             Change::Run(change) => self.progress(change),
+            Change::Overdue(body) => match self.runs[body.run.0 as usize - 1].owner == body.epoch {
+                true => {
+                    self.overdue.push(body.clone());
+                    Receipt::Noted
+                }
+                false => Receipt::Fenced,
+            },
+            Change::Returned(body) => {
+                let is_it = |kept: &Body| Body { at: body.at, ..kept.clone() } == *body;
+                self.overdue.retain(|kept| !is_it(kept));
+                Receipt::Noted
+            }
             Change::TakeMoment { .. } | Change::LeaveMoment { .. } => unreachable!("there are no crons here"),
             Change::Declare { epoch, trigger, at } => match self.is_living(*epoch) {
                 true => Receipt::Declared(self.declare(*epoch, trigger, *at)),
                 false => Receipt::Fenced,
             },
-            Change::LetGo { epoch, trigger, at } => {
+            Change::LetGo { epoch, trigger, digest, at } => {
+                let number = self.numbers.get(&(Arc::clone(trigger), *digest)).copied();
+                let key = (Arc::clone(trigger), *epoch);
+                if self.declared.get(&key).copied() == number {
+                    self.declared.remove(&key);
+                }
                 let place = self.schedules.iter().position(|schedule| *schedule.name == **trigger);
                 if let Some(place) = place.filter(|&place| self.schedules[place].owner == Some(*epoch)) {
                     self.schedules[place].owner = None;
                     if let Some(kept) = &mut self.grids[place] {
-                        kept.heeded_until = Some(*at);
+                        kept.heeded_until = at.or(kept.heeded_until);
                     }
                 }
                 Receipt::LetGo
@@ -179,6 +204,10 @@ impl State {
     fn tick(&mut self, tick: &TickChange) -> Receipt {
         if self.schedule(tick.schedule).owner != Some(tick.epoch) || !self.is_living(tick.epoch) {
             return Receipt::Fenced;
+        }
+        let known = self.schedule(tick.schedule);
+        if known.cursor_set != tick.cursor_set {
+            return Receipt::Overtaken { cursor: known.cursor.clone(), cursor_set: known.cursor_set };
         }
         let mut judge = Judge::new(tick.room);
         let mut fates = Vec::new();
@@ -202,7 +231,7 @@ impl State {
         }
         schedule.last_at = Some(tick.at);
         let wait = tick.wait_us.map(|span_us| grid::Wait { not_before: Wall(tick.at.0 + span_us), span_us });
-        if let Some(kept) = &mut self.grids[tick.schedule as usize - 1] {
+        if let Some(kept) = &mut self.grids[tick.schedule.0 as usize - 1] {
             kept.wait = wait;
         }
         let schedule = self.schedule_mut(tick.schedule);
@@ -217,7 +246,7 @@ impl State {
     }
 
     /// Whether a run key of that trigger is used.
-    pub fn uses(&self, schedule: i64, key: &str, at: Wall) -> bool {
+    pub fn uses(&self, schedule: ScheduleKey, key: &str, at: Wall) -> bool {
         let used = self.keys.get(&(schedule, key.to_owned()));
         used.is_some_and(|(_, expires_at)| expires_at.is_none_or(|expires_at| expires_at > at))
     }
@@ -229,7 +258,7 @@ impl State {
         expires_at.is_none_or(|expires_at| expires_at > at).then_some(*of)
     }
 
-    fn admit(&mut self, epoch: i64, new: &NewRun, at: Wall) -> Admitted {
+    fn admit(&mut self, epoch: Epoch, new: &NewRun, at: Wall) -> Admitted {
         let schedule = new.schedule.unwrap_or(NO_SCHEDULE);
         let key = new.run_key.as_ref().map(|(key, _)| (schedule, key.clone()));
         if let Some(of) = self.key_holder(new, at) {
@@ -254,7 +283,7 @@ impl State {
             number: None,
         };
         self.runs.push(kept);
-        let row = self.runs.len() as i64;
+        let row = RunRow(self.runs.len() as i64);
         self.row_of.insert(new.id, row);
         self.unfinished.insert(row);
         if let Some(key) = key {
@@ -285,7 +314,7 @@ impl State {
         if !new.unique_hash {
             return None;
         }
-        let others = self.unfinished.iter().map(|&row| &self.runs[row as usize - 1].new);
+        let others = self.unfinished.iter().map(|&row| &self.runs[row.0 as usize - 1].new);
         others.into_iter().find(|other| is_equal(other)).map(|other| other.id)
     }
 
@@ -332,14 +361,30 @@ impl State {
         Some(*kept)
     }
 
-    fn declare(&mut self, epoch: i64, trigger: &TriggerRow, at: Wall) -> TriggerState {
+    fn declare(&mut self, epoch: Epoch, trigger: &TriggerRow, at: Wall) -> TriggerState {
         let kind = ScheduleKind::Trigger {
             interval_us: trigger.interval_us,
             allow_concurrent: trigger.allow_concurrent,
         };
         let row = self.schedules.iter().position(|schedule| *schedule.name == *trigger.name);
+        let number = self.number(trigger);
+        let before = self.declared.insert((Arc::clone(&trigger.name), epoch), number);
         if let Some(place) = row {
             let owner = self.schedules[place].owner.filter(|&owner| self.is_living(owner));
+            let is_outdated = self.newest(&trigger.name, &[Some(epoch), owner]) > number;
+            if owner != Some(epoch) && (owner.is_some() || is_outdated) {
+                let last_at = self.schedules[place].last_at;
+                let grid = self.grids[place].map(|kept| grid::Kept { heeded_until: None, last_at, ..kept });
+                let is_first = owner.is_some() && !is_outdated && self.schedules[place].version < number;
+                let is_awaited = is_first || before > Some(number);
+                return TriggerState {
+                    owner,
+                    grid,
+                    is_outdated,
+                    is_awaited,
+                    ..state_of(&self.schedules[place])
+                };
+            }
             let kept = match owner {
                 None => self.hand_over(place, trigger, at),
                 Some(_) => {
@@ -350,15 +395,14 @@ impl State {
             let schedule = &mut self.schedules[place];
             schedule.workflow = trigger.workflow.to_string();
             schedule.kind = kind;
-            schedule.owner = owner.or(Some(epoch));
-            let mut state = TriggerState { grid: kept, ..state_of(schedule) };
-            if state.owner == Some(epoch) {
-                state.others = self.unfinished_in(state.row, &trigger.workflow, |_| true);
-            }
+            schedule.owner = Some(epoch);
+            (schedule.digest, schedule.version) = (Some(trigger.digest), number);
+            let mut state = TriggerState { grid: kept, is_outdated, ..state_of(schedule) };
+            state.unfinished = self.unfinished_in(state.row, &trigger.workflow, |_| true);
             return state;
         }
         let schedule = Schedule {
-            row: self.schedules.len() as i64 + 1,
+            row: ScheduleKey(self.schedules.len() as i64 + 1),
             id: Uuid::nil(),
             name: trigger.name.to_string(),
             workflow: trigger.workflow.to_string(),
@@ -366,12 +410,18 @@ impl State {
             enabled: true,
             disabled_cause: None,
             cursor: None,
+            cursor_set: 0,
             last_at: None,
             last_fired_at: None,
             created_at: at,
             updated_at: at,
             owner: Some(epoch),
             origin: Origin::Declared,
+            digest: Some(trigger.digest),
+            version: number,
+            newest: 0,
+            in_body_since: None,
+            grid: None,
         };
         let state = state_of(&schedule);
         self.schedules.push(schedule);
@@ -380,18 +430,46 @@ impl State {
         state
     }
 
+    /// The number of a version, by when it was declared for the first time.
+    fn number(&mut self, trigger: &TriggerRow) -> i64 {
+        let of_name = self.numbers.keys().filter(|(name, _)| *name == trigger.name).count() as i64;
+        *self.numbers.entry((Arc::clone(&trigger.name), trigger.digest)).or_insert(of_name + 1)
+    }
+
+    /// The newest version that living owners declare beside these.
+    fn newest(&self, name: &str, beside: &[Option<Epoch>]) -> i64 {
+        let of_name = self.declared.iter().filter(|((declared, owner), _)| {
+            **declared == *name && self.is_living(*owner) && !beside.contains(&Some(*owner))
+        });
+        of_name.map(|(_, &number)| number).max().unwrap_or(0)
+    }
+
+    /// The number of the version of that digest, if it was ever declared.
+    pub fn version_of(&self, name: &Arc<str>, digest: i64) -> Option<i64> {
+        self.numbers.get(&(Arc::clone(name), digest)).copied()
+    }
+
+    fn listed(&self, schedule: &Schedule) -> Schedule {
+        Schedule { newest: self.newest(&schedule.name, &[schedule.owner]), ..schedule.clone() }
+    }
+
     /// Unfinished runs of a schedule that `epoch` does not drive; of the dead only those that whoever declares `workflow` claims.
-    fn unfinished_in(&self, schedule: i64, workflow: &str, counts: impl Fn(&Kept) -> bool) -> Vec<Uuid> {
+    fn unfinished_in(
+        &self,
+        schedule: ScheduleKey,
+        workflow: &str,
+        counts: impl Fn(&Kept) -> bool,
+    ) -> Vec<Uuid> {
         let is_other = |kept: &&Kept| {
             let may_go_on = self.is_living(kept.owner) || *kept.new.workflow == *workflow;
             kept.new.schedule == Some(schedule) && may_go_on && counts(kept)
         };
-        let unfinished = self.unfinished.iter().map(|&row| &self.runs[row as usize - 1]);
+        let unfinished = self.unfinished.iter().map(|&row| &self.runs[row.0 as usize - 1]);
         unfinished.filter(is_other).map(|kept| kept.new.id).collect()
     }
 
-    fn unfinished_of(&self, row: i64) -> Unfinished {
-        let run = &self.runs[row as usize - 1];
+    fn unfinished_of(&self, row: RunRow) -> Unfinished {
+        let run = &self.runs[row.0 as usize - 1];
         let new = &run.new;
         let is_before =
             |kept: &Kept| kept.owner != run.owner && kept.waits && self.row_of[&kept.new.id] < row;
@@ -427,18 +505,29 @@ fn state_of(schedule: &Schedule) -> TriggerState {
         row: schedule.row,
         enabled: schedule.enabled,
         cursor: schedule.cursor.clone(),
+        cursor_set: schedule.cursor_set,
         last_fired_at: schedule.last_fired_at,
         owner: schedule.owner,
-        others: Vec::new(),
+        unfinished: Vec::new(),
         grid: None,
+        is_outdated: false,
+        is_awaited: false,
     }
 }
 
 impl Store for MemoryStore {
-    fn join(&self, _at: Wall) -> Stored<i64> {
+    fn end_deserted(&self, _epoch: Epoch, _at: Wall) -> Stored<()> {
+        Ok(())
+    }
+
+    fn stand_by(&self, _epoch: Epoch) -> Stored<()> {
+        unreachable!("everybody works here")
+    }
+
+    fn join(&self, _at: Wall) -> Stored<Epoch> {
         let epoch = {
             let mut state = self.enter()?;
-            let epoch = state.owners.len() as i64 + 1;
+            let epoch = Epoch(state.owners.len() as i64 + 1);
             state.owners.insert(epoch, Owner { holds_lock: true, ..Owner::default() });
             epoch
         };
@@ -446,7 +535,7 @@ impl Store for MemoryStore {
         Ok(epoch)
     }
 
-    fn seen(&self, epoch: i64, at: Wall) -> Stored<()> {
+    fn seen(&self, epoch: Epoch, at: Wall, _sign: &Sign) -> Stored<()> {
         let mut state = self.enter()?;
         let owner = state.owners.get_mut(&epoch).expect("it joined");
         if !owner.has_left {
@@ -455,31 +544,34 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn leave(&self, epoch: i64, kept: &InFlight, at: Wall) -> Stored<Option<i64>> {
+    fn leave(&self, epoch: Epoch, kept: &InFlight, at: Wall) -> Stored<Option<Epoch>> {
         let remnant = if kept.is_empty() { None } else { Some(self.join(at)?) };
         if let Some(remnant) = remnant {
             self.state().owners.get_mut(&remnant).expect("it joined").seen_at = Some(at);
         }
         {
             let mut state = self.enter()?;
-            let rows: Vec<i64> = state.unfinished.iter().copied().collect();
+            let rows: Vec<RunRow> = state.unfinished.iter().copied().collect();
             for row in rows {
                 let run = state.run_mut(row);
                 if run.owner == epoch {
                     run.owner = remnant.filter(|_| kept.runs.contains(&run.new.id)).unwrap_or(NOBODY);
                 }
             }
+            state.overdue.retain(|body| remnant.is_some() || body.epoch != epoch);
+            let left = state.overdue.iter_mut().filter(|body| body.epoch == epoch);
+            left.for_each(|body| body.epoch = remnant.unwrap_or(epoch));
             for &row in &kept.triggers {
                 let schedule = state.schedule_mut(row);
                 if schedule.owner == Some(epoch) {
                     schedule.owner = remnant;
                 }
             }
-            let is_asked = |row: &i64| {
-                let run = &state.runs[*row as usize - 1];
+            let is_asked = |row: &RunRow| {
+                let run = &state.runs[row.0 as usize - 1];
                 run.owner == NOBODY && run.is_cancelled
             };
-            let asked: Vec<i64> = state.unfinished.iter().copied().filter(is_asked).collect();
+            let asked: Vec<RunRow> = state.unfinished.iter().copied().filter(is_asked).collect();
             asked.into_iter().for_each(|row| state.end_cancelled(row, at));
             let owner = state.owners.get_mut(&epoch).expect("it joined");
             assert!(!std::mem::replace(&mut owner.has_asked_to_leave, true), "owner {epoch} left twice");
@@ -491,7 +583,7 @@ impl Store for MemoryStore {
 
     fn close(&self) {}
 
-    fn bury(&self, epoch: i64) -> Stored<Siblings> {
+    fn bury(&self, epoch: Epoch) -> Stored<Siblings> {
         let mut state = self.enter()?;
         let is_buried = !state.is_living(epoch);
         let mut siblings = Siblings { is_buried, ..Siblings::default() };
@@ -504,16 +596,21 @@ impl Store for MemoryStore {
                 siblings.buried += 1;
             }
         }
+        let owners = std::mem::take(&mut state.owners);
+        let left = |(&other, owner): (&Epoch, &Owner)| (other != epoch && owner.has_left).then_some(other);
+        siblings.departed = owners.iter().filter_map(left).max();
+        state.overdue.retain(|body| !owners[&body.epoch].has_left);
+        state.owners = owners;
         Ok(siblings)
     }
 
-    fn wake_others(&self, epoch: i64) {
+    fn wake_others(&self, epoch: Epoch) {
         let mut state = self.state();
         let others = state.owners.iter_mut().filter(|(other, owner)| **other != epoch && !owner.has_left);
         others.for_each(|(_, owner)| owner.is_woken = true);
     }
 
-    fn woken(&self, epoch: i64) -> bool {
+    fn woken(&self, epoch: Epoch) -> bool {
         std::mem::take(&mut self.state().owners.get_mut(&epoch).expect("it joined").is_woken)
     }
 
@@ -526,10 +623,10 @@ impl Store for MemoryStore {
         Ok(batch.iter().map(|change| state.apply(change)).collect())
     }
 
-    fn deserted(&self, epoch: i64, limit: u64) -> Stored<Vec<(String, u64)>> {
+    fn deserted(&self, epoch: Epoch, limit: u64) -> Stored<Vec<(String, u64)>> {
         let state = self.enter()?;
         let mut found = std::collections::BTreeMap::new();
-        for run in state.unfinished.iter().map(|&row| &state.runs[row as usize - 1]) {
+        for run in state.unfinished.iter().map(|&row| &state.runs[row.0 as usize - 1]) {
             if run.owner != epoch && !state.is_living(run.owner) {
                 *found.entry(run.new.workflow.to_string()).or_default() += 1;
             }
@@ -539,8 +636,8 @@ impl Store for MemoryStore {
 
     fn claim_runs(
         &self,
-        epoch: i64,
-        after: i64,
+        epoch: Epoch,
+        after: RunRow,
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
@@ -548,11 +645,12 @@ impl Store for MemoryStore {
         if !state.is_living(epoch) {
             return Err(Fault::Final(BURIED.to_owned()));
         }
-        let is_free = |&row: &i64| {
-            let run = &state.runs[row as usize - 1];
+        let is_free = |&row: &RunRow| {
+            let run = &state.runs[row.0 as usize - 1];
             run.owner != epoch && !state.is_living(run.owner) && workflows.contains(&run.new.workflow)
         };
-        let rows: Vec<i64> = state.unfinished.range(after + 1..).copied().filter(is_free).collect();
+        let rows: Vec<RunRow> =
+            state.unfinished.range(RunRow(after.0 + 1)..).copied().filter(is_free).collect();
         let mut claimed = Vec::new();
         for &row in rows.iter().take(limit as usize) {
             let run = state.run_mut(row);
@@ -564,10 +662,28 @@ impl Store for MemoryStore {
         Ok(claimed)
     }
 
-    fn request_cancel(&self, epoch: i64, id: Uuid, at: Wall) -> Stored<bool> {
+    fn claim_fitting(
+        &self,
+        epoch: Epoch,
+        after: RunRow,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>> {
+        self.claim_runs(epoch, after, limit, workflows)
+    }
+
+    fn declare_workflows(&self, _epoch: Epoch, _workflows: &[(Arc<str>, Arc<str>)]) -> Stored<()> {
+        Ok(())
+    }
+
+    fn workflows_of_others(&self, _epoch: Epoch) -> Stored<Vec<Arc<str>>> {
+        Ok(Vec::new())
+    }
+
+    fn request_cancel(&self, epoch: Epoch, id: Uuid, at: Wall) -> Stored<Vec<Uuid>> {
         let mut state = self.enter()?;
         let row = state.row_of.get(&id).copied().filter(|row| state.unfinished.contains(row));
-        let Some(row) = row else { return Ok(false) };
+        let Some(row) = row else { return Ok(Vec::new()) };
         let owner = state.run_mut(row).owner;
         let is_driven = owner == epoch || state.is_living(owner);
         let run = state.run_mut(row);
@@ -575,27 +691,32 @@ impl Store for MemoryStore {
         if !is_driven {
             state.end_cancelled(row, at);
         }
-        Ok(true)
+        Ok(vec![id])
     }
 
-    fn cancel_requests(&self, epoch: i64) -> Stored<Vec<Uuid>> {
+    fn cancel_requests(&self, epoch: Epoch) -> Stored<Vec<Uuid>> {
         let state = self.enter()?;
-        let runs = state.unfinished.iter().map(|&row| &state.runs[row as usize - 1]);
+        let runs = state.unfinished.iter().map(|&row| &state.runs[row.0 as usize - 1]);
         Ok(runs.filter(|run| run.is_cancelled && run.owner == epoch).map(|run| run.new.id).collect())
     }
 
-    fn reopen(&self, epoch: i64, id: Uuid) -> Stored<Option<Unfinished>> {
+    fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>> {
         let mut state = self.enter()?;
         if !state.is_living(epoch) {
             return Err(Fault::Final(BURIED.to_owned()));
         }
         let Some(&row) = state.row_of.get(&id) else { return Ok(None) };
-        let run = &state.runs[row as usize - 1];
+        let run = &state.runs[row.0 as usize - 1];
         if run.end.as_ref().is_none_or(|end| end.status == RunStatus::Completed) {
             return Ok(None);
         }
+        let runs =
+            |body: &Body| body.run == row && (body.epoch == epoch || state.owners[&body.epoch].holds_lock);
+        if state.overdue.iter().any(runs) {
+            return Err(Fault::Final("a body of it still runs".to_owned()));
+        }
         let is_guarded = run.new.schedule.is_some_and(|row| {
-            let kind = &state.schedules[row as usize - 1].kind;
+            let kind = &state.schedules[row.0 as usize - 1].kind;
             matches!(kind, ScheduleKind::Trigger { allow_concurrent: false, .. })
         });
         let mut new = run.new.clone();
@@ -630,34 +751,51 @@ impl Store for MemoryStore {
         Ok(runs.iter().filter(is_over).copied().collect())
     }
 
-    fn set_enabled(&self, row: i64, enabled: bool, cause: Option<&str>, _at: Wall) -> Stored<bool> {
+    fn set_enabled(&self, row: ScheduleKey, enabled: bool, cause: Option<&str>, _at: Wall) -> Stored<bool> {
         let mut state = self.enter()?;
         let schedule = state.schedule_mut(row);
         schedule.enabled = enabled;
         schedule.disabled_cause = cause.map(str::to_owned);
-        if let Some(kept) = state.grids[row as usize - 1].as_mut().filter(|_| enabled) {
+        if let Some(kept) = state.grids[row.0 as usize - 1].as_mut().filter(|_| enabled) {
             kept.wait = None;
         }
         Ok(true)
     }
 
+    fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>> {
+        let mut state = self.enter()?;
+        let schedule = state.schedule_mut(row);
+        schedule.cursor = cursor.map(str::to_owned);
+        schedule.cursor_set += 1;
+        Ok(Some(schedule.cursor_set))
+    }
+
     fn schedules(&self, _filter: ScheduleFilter, _enabled_only: bool, page: Page) -> Stored<Vec<Schedule>> {
         let state = self.enter()?;
         let rows = state.schedules.iter().skip(page.offset as usize).take(page.limit as usize);
-        Ok(rows.cloned().collect())
+        Ok(rows.map(|schedule| state.listed(schedule)).collect())
     }
 
-    fn schedules_after(&self, _filter: ScheduleFilter, after: i64, limit: u64) -> Stored<Vec<Schedule>> {
+    fn schedules_after(
+        &self,
+        _filter: ScheduleFilter,
+        after: ScheduleKey,
+        limit: u64,
+    ) -> Stored<Vec<Schedule>> {
         let state = self.enter()?;
         let rows = state.schedules.iter().filter(|schedule| schedule.row > after).take(limit as usize);
-        Ok(rows.cloned().collect())
+        Ok(rows.map(|schedule| state.listed(schedule)).collect())
     }
 
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>> {
         Ok(self.enter()?.trigger(name).cloned())
     }
 
-    fn put_cron(&self, _cron: &NewCron<'_>) -> Stored<Schedule> {
+    fn put_cron(&self, _epoch: Epoch, _cron: &NewCron<'_>) -> Stored<Schedule> {
+        nobody_asks()
+    }
+
+    fn withdraw_cron(&self, _epoch: Epoch, _name: &str) -> Stored<()> {
         nobody_asks()
     }
 
@@ -669,7 +807,7 @@ impl Store for MemoryStore {
         nobody_asks()
     }
 
-    fn forget(&self, _epoch: i64, _name: &str) -> Stored<Forgotten> {
+    fn forget(&self, _epoch: Epoch, _name: &str) -> Stored<Forgotten> {
         nobody_asks()
     }
 
@@ -681,15 +819,15 @@ impl Store for MemoryStore {
         nobody_asks()
     }
 
-    fn runs(&self, _filter: &RunFilter, _page: Page) -> Stored<Vec<RunRow>> {
+    fn runs(&self, _filter: &RunFilter, _page: Page) -> Stored<Vec<ListedRun>> {
         nobody_asks()
     }
 
-    fn run(&self, _id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+    fn run(&self, _id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
         nobody_asks()
     }
 
-    fn run_with_tries(&self, _id: Uuid) -> Stored<Option<(RunRow, Vec<TaskRecord>)>> {
+    fn run_with_tries(&self, _id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
         nobody_asks()
     }
 
@@ -701,7 +839,7 @@ impl Store for MemoryStore {
         nobody_asks()
     }
 
-    fn history(&self, _schedule: i64, _page: Page) -> Stored<Vec<Stretch>> {
+    fn history(&self, _schedule: ScheduleKey, _page: Page) -> Stored<Vec<Stretch>> {
         nobody_asks()
     }
 
@@ -713,11 +851,39 @@ impl Store for MemoryStore {
         nobody_asks()
     }
 
-    fn spared(&self, _epoch: i64) -> Stored<Spared> {
+    fn spared(&self, _epoch: Epoch) -> Stored<Spared> {
         nobody_asks()
     }
 
     fn spare(&self, _until: Wall) -> Stored<()> {
+        nobody_asks()
+    }
+
+    fn owners(&self, _limit: u64, _since: Wall) -> Stored<Vec<OwnerRow>> {
+        nobody_asks()
+    }
+
+    fn backlog(&self, _limit: u64) -> Stored<Vec<Backlog>> {
+        nobody_asks()
+    }
+
+    fn redacted(&self) -> Stored<Redacted> {
+        nobody_asks()
+    }
+
+    fn redact(&self, _more: &Redacted) -> Stored<()> {
+        nobody_asks()
+    }
+
+    fn unredact(&self, _key: Option<&str>) -> Stored<usize> {
+        nobody_asks()
+    }
+
+    fn contexts_of_run(&self, _id: Uuid) -> Stored<Vec<String>> {
+        nobody_asks()
+    }
+
+    fn contexts_of_trigger(&self, _name: &str) -> Stored<Vec<String>> {
         nobody_asks()
     }
 

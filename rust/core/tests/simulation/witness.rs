@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::Job;
+use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{ContextHash, NewRun, RunEnd, RunStatus, TaskRecord, TaskStatus, Try, TryOutcome};
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::Workflow;
@@ -43,7 +44,7 @@ pub struct Seen {
     /// Attempts whose bodies began, by task.
     pub bodies: HashMap<Arc<str>, Vec<u32>>,
     /// The owner under which the last of them began.
-    driver: Option<i64>,
+    driver: Option<Epoch>,
     /// Outcomes that a callback was told, or that had none to tell.
     pub told: HashSet<(Arc<str>, TaskStatus)>,
     pub successes: HashSet<(Arc<str>, u32)>,
@@ -74,8 +75,10 @@ pub struct Witness {
     pub checkpoints: u64,
     pub runs: HashMap<Uuid, Seen>,
     /// Every start under a run key: schedule, key, when it expires.
-    keys: HashMap<(i64, String), Option<Wall>>,
+    keys: HashMap<(ScheduleKey, String), Option<Wall>>,
     pub bodies: u64,
+    /// How many ran on although they were given up.
+    pub overdue: u64,
     pub fires: u64,
 }
 
@@ -105,7 +108,7 @@ impl Witness {
             );
         }
         let Some(guard) = wish.guard else { return };
-        let unfinished = store.unfinished.iter().map(|&row| &store.runs[row as usize - 1].new);
+        let unfinished = store.unfinished.iter().map(|&row| &store.runs[row.0 as usize - 1].new);
         for other in unfinished.filter(|other| other.schedule == new.schedule && other.id != new.id) {
             let is_equal = self.runs[&other.id].wish.as_ref().is_some_and(|wish| wish.guard == Some(guard));
             assert!(
@@ -124,7 +127,7 @@ impl Witness {
             Overlap::BufferOne => 1,
             Overlap::Allow | Overlap::Queue | Overlap::CancelRunning => return,
         };
-        let unfinished = store.unfinished.iter().map(|&row| &store.runs[row as usize - 1].new);
+        let unfinished = store.unfinished.iter().map(|&row| &store.runs[row.0 as usize - 1].new);
         let beside = unfinished.filter(|other| {
             let is_equal = other.schedule == new.schedule && other.workflow == new.workflow;
             is_equal && other.id != new.id && self.runs[&other.id].life == 0

@@ -27,14 +27,14 @@ impl World {
         if process.is_leaving {
             return false;
         }
-        let is_kept =
-            |worker: &Worker| worker.stage == Stage::Recording && !process.engine.is_recording(worker.job);
-        if let Some(index) = process.workers.iter().position(is_kept) {
-            let worker = process.workers.swap_remove(index);
-            self.begin_job(p, worker.job);
+        if let Some(job) = process.recorded.pop_front() {
+            let is_it = |worker: &Worker| worker.stage == Stage::Recording && worker.job == job;
+            let index = process.workers.iter().position(is_it).expect("it waits with its permit");
+            process.workers.swap_remove(index);
+            self.begin_job(p, job);
             return true;
         }
-        if process.slots_taken() >= self.scenario.slots_max {
+        if process.permits_taken() >= self.scenario.permits_max {
             return false;
         }
         let Some(job) = process.ready.pop_front() else { return false };
@@ -61,6 +61,7 @@ impl World {
                 false if is_recording => Stage::Recording,
                 false => Stage::Body,
             },
+            told_at: None,
             is_given_up: false,
             since: self.now(p).mono,
         };
@@ -95,6 +96,14 @@ impl World {
         let store = self.store.state();
         let kept =
             store.run(id).unwrap_or_else(|| panic!("a task of run {id} started before the run was kept"));
+        for other in self.processes.iter().filter(|other| !other.is_zombie) {
+            let is_beside = |other: &&Worker| {
+                let is_of_task = other.job.run == id && other.task == worker.task;
+                is_of_task && matches!(other.stage, Stage::Body | Stage::Deferred)
+            };
+            let beside = other.workers.iter().find(is_beside).map(|other| other.job);
+            assert!(beside.is_none(), "{:?} begins beside {beside:?}, whose body still runs", worker.job);
+        }
         assert_eq!(kept.owner, process.epoch, "a task of run {id} started, which is another's");
         let record = kept.tasks.iter().find(|record| record.name == worker.task);
         let left = record.and_then(|record| record.checkpoint.clone());
@@ -124,7 +133,7 @@ impl World {
             );
         }
         if let Some(schedule) = kept.new.schedule.filter(|_| kept.waits) {
-            let others = store.unfinished.iter().map(|&row| &store.runs[row as usize - 1]);
+            let others = store.unfinished.iter().map(|&row| &store.runs[row.0 as usize - 1]);
             let beside = others.filter(|other| {
                 let is_in_line = other.new.schedule == Some(schedule) && other.waits && other.new.id != id;
                 is_in_line && self.witness.has_begun(other)
@@ -159,10 +168,12 @@ impl World {
     pub fn end_body(&mut self, p: usize) -> bool {
         let Some(index) = self.draw_worker(p, Stage::Body) else { return false };
         let mut worker = self.processes[p].workers.swap_remove(index);
-        let Worker { job, is_given_up, .. } = worker;
-        let wish = self.wish();
-        let has_failed = wish.is_some() || self.random.percent(self.scenario.body_failure_percent);
+        let Worker { job, told_at, is_given_up, .. } = worker;
+        let is_lost = !self.is_calm && self.random.percent(self.scenario.body_lost_percent);
+        let wish = if is_lost { None } else { self.wish() };
+        let has_failed = is_lost || wish.is_some() || self.random.percent(self.scenario.body_failure_percent);
         let ended = match wish {
+            _ if is_lost => Ended::Lost { text: "its place died".to_owned(), deaths_max: 2 },
             Some(delay) => Ended::Postponed {
                 delay,
                 failure: Failure::raised("RetryAfter", "RetryAfter: later".to_owned(), None),
@@ -179,6 +190,11 @@ impl World {
         if !has_failed && !is_given_up {
             self.witness.seen(job.run).successes.insert((Arc::clone(&worker.task), job.attempt));
         }
+        // What a body wishes that is over its time counts as little as what it leaves.
+        let run = self.processes[p].engine.run(job.run);
+        let is_over_time = run.is_some_and(|run| run.is_over_time(job.task as usize, job.attempt));
+        let wish = wish.filter(|_| !is_over_time);
+        let is_lost = is_lost && !is_over_time;
         let ruling = self.attempt_ended(p, job, ended, has_callback);
         self.note(|| format!("{p}: {job:?} ended, failed {has_failed}, late {is_given_up}: {ruling:?}"));
         assert!(!is_given_up || ruling == Ruling::Stale, "{job:?} was given up, and its outcome taken");
@@ -203,9 +219,15 @@ impl World {
                         .find(|record| record.name == worker.task)
                         .map(|record| record.interrupted + record.postponed)
                 });
-                let counted = job.attempt - record.unwrap_or(0);
+                // Of a run that others have by now more may be on record than who is taken for dead knows.
+                let counted = job.attempt.saturating_sub(record.unwrap_or(0)).max(1);
                 drop(store);
-                let wait = wish.unwrap_or_else(|| spec.expect("it is tried again").retry.delay(counted, 0.0));
+                let wait = match wish {
+                    Some(wish) => wish,
+                    // Later after each further death of its place.
+                    None if is_lost => Duration::from_millis(100),
+                    None => spec.expect("it is tried again").retry.delay(counted, 0.0),
+                };
                 let due = self.now(p).mono.after(wait);
                 if let Some(span) = wish {
                     let (until, since_ns) = (self.wall().after(span), self.time_ns);
@@ -218,7 +240,7 @@ impl World {
                 self.processes[p].retry_due.insert((job.run, job.task), due);
             }
             Ruling::Stale => {
-                let is_gone = is_given_up || process.engine.run(job.run).is_none();
+                let is_gone = told_at.is_some() || is_given_up || process.engine.run(job.run).is_none();
                 assert!(is_gone, "the outcome of {job:?} was discarded, which nobody had given up");
             }
         }
@@ -239,10 +261,10 @@ impl World {
         ruling
     }
 
-    /// A body waits for its condition without a slot, or goes on with one.
+    /// A body waits for its condition without a place, or goes on with one.
     pub fn defer(&mut self, p: usize) -> bool {
         if let Some(index) = self.draw_worker(p, Stage::Deferred) {
-            let is_free = self.processes[p].slots_taken() < self.scenario.slots_max;
+            let is_free = self.processes[p].permits_taken() < self.scenario.permits_max;
             if is_free {
                 let since = self.now(p).mono;
                 let worker = &mut self.processes[p].workers[index];
@@ -330,11 +352,22 @@ impl World {
             // So many timers were near that the wheel wants to be asked once more.
             return true;
         }
-        let most = self.scenario.settings.task_timeout + TIMER_TICK;
+        let settings = &self.scenario.settings;
+        let most = settings.task_timeout.max(Duration::from_millis(700)) + TIMER_TICK;
+        let grace = settings.timeout_grace + TIMER_TICK;
         for worker in
             process.workers.iter().filter(|worker| worker.stage == Stage::Body && !worker.is_given_up)
         {
             let is_ours = process.engine.run(worker.job.run).is_some();
+            if let Some(told_at) = worker.told_at {
+                let took = now.mono.since(told_at);
+                assert!(
+                    took <= grace || !is_ours,
+                    "{:?} is to end for {took:?} and not given up",
+                    worker.job
+                );
+                continue;
+            }
             let took = now.mono.since(worker.since);
             assert!(took <= most || !is_ours, "{:?} runs for {took:?} and is not timed out", worker.job);
         }

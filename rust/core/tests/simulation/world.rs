@@ -3,11 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::Store as _;
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
-use crate::process::{Process, Slot, Stage};
+use crate::process::{Place, Process, Stage};
 use crate::random::Random;
 use crate::scenario::{Act, Scenario};
 use crate::store::MemoryStore;
@@ -31,11 +32,11 @@ pub struct World {
     pub withdrawals: u64,
     pub processes: Vec<Process>,
     /// The cursors that were committed, by the trigger's row.
-    pub cursors: HashMap<i64, u64>,
+    pub cursors: HashMap<ScheduleKey, u64>,
     /// Of each workflow the version that programs declare now.
     pub versions: Vec<usize>,
     /// Owners that have not read yet that a trigger was switched.
-    pub has_news: HashSet<i64>,
+    pub has_news: HashSet<Epoch>,
     pub time_ns: u64,
     pub is_calm: bool,
     wall_shift_us: i64,
@@ -169,12 +170,12 @@ impl World {
     }
 
     fn poll_out_of_turn(&mut self, p: usize) -> bool {
-        let slots = self.processes[p].slots.len();
-        if slots == 0 || self.processes[p].is_leaving {
+        let places = self.processes[p].places.len();
+        if places == 0 || self.processes[p].is_leaving {
             return false;
         }
-        let slot = self.random.index(slots) as u32;
-        self.poll_now(p, slot)
+        let place = self.random.index(places) as u32;
+        self.poll_now(p, place)
     }
 
     /// Time passes: to the next thing that is due, a little, or far beyond it.
@@ -196,11 +197,11 @@ impl World {
     /// Runners note now and then that they live.
     fn show_signs_of_life(&mut self) {
         let living = |process: &&Process| !process.is_zombie && !process.is_leaving;
-        let epochs: Vec<(i64, u64)> =
+        let epochs: Vec<(Epoch, u64)> =
             self.processes.iter().filter(living).map(|process| (process.epoch, process.born_ns)).collect();
         for (epoch, born_ns) in epochs {
             if self.time_ns - born_ns >= 10_000 * MS_NS && self.random.percent(20) {
-                let _ = self.store.seen(epoch, self.wall());
+                let _ = self.store.seen(epoch, self.wall(), &cloaca_core::port::Sign::default());
             }
         }
     }
@@ -208,7 +209,7 @@ impl World {
     /// Whoever has siblings looks after them again.
     fn remind(&mut self) {
         for process in &mut self.processes {
-            let has_siblings = process.recovery.known.as_ref().is_some_and(|known| !known.is_empty());
+            let has_siblings = process.recovery.company.as_ref().is_some_and(|company| !company.is_empty());
             process.recovery.is_due |= has_siblings;
         }
     }
@@ -257,7 +258,7 @@ impl World {
         let left: Vec<String> = store
             .unfinished
             .iter()
-            .map(|&row| &store.runs[row as usize - 1])
+            .map(|&row| &store.runs[row.0 as usize - 1])
             .map(|kept| format!("run {} of owner {}, tasks {:?}", kept.new.id, kept.owner, kept.tasks))
             .collect();
         panic!("the world does not come to rest; unfinished: {left:?}");
@@ -314,6 +315,11 @@ impl World {
                 process.epoch, process.polls_kept
             );
         }
+        let store = self.store.state();
+        let is_living = |epoch: Epoch| self.processes.iter().any(|process| process.epoch == epoch);
+        let left: Vec<_> = store.overdue.iter().filter(|body| is_living(body.epoch)).collect();
+        assert!(left.is_empty(), "bodies that have ended are on record: {left:?}");
+        drop(store);
         self.every_trigger_is_polled_by_its_owner();
     }
 
@@ -326,7 +332,7 @@ impl World {
     fn every_trigger_is_polled_by_its_owner(&self) {
         let store = self.store.state();
         for process in &self.processes {
-            for (slot, state) in process.slots.iter().enumerate().filter(|(_, state)| !state.is_retired) {
+            for (place, state) in process.places.iter().enumerate().filter(|(_, state)| !state.is_retired) {
                 let name = &state.trigger.source.name;
                 let schedule = store.trigger(name).unwrap_or_else(|| panic!("{name} was never kept"));
                 let owner =
@@ -334,14 +340,25 @@ impl World {
                 let owner =
                     owner.unwrap_or_else(|| panic!("{name} belongs to the dead owner {:?}", schedule.owner));
                 let is_here = owner.epoch == process.epoch;
-                let is_declared = |slot: &Slot| !slot.is_retired && slot.trigger.source.name == *name;
+                let is_declared = |place: &Place| !place.is_retired && place.trigger.source.name == *name;
                 assert!(
-                    owner.slots.iter().any(is_declared),
+                    owner.places.iter().any(is_declared),
                     "{name} belongs to owner {}, which declares it no more",
                     owner.epoch
                 );
+                let newest = |process: &Process| {
+                    let mut of_name = process.places.iter().filter(|place| is_declared(place));
+                    let declared = of_name.next().expect("it is declared there");
+                    store.version_of(name, declared.trigger.declared.row.digest)
+                };
+                assert!(
+                    newest(owner) >= newest(process),
+                    "{name} belongs to owner {}, though owner {} declares a newer version",
+                    owner.epoch,
+                    process.epoch
+                );
                 let standing = process.poller.standing(schedule.row).expect("it was declared here");
-                assert_eq!(process.poller.slot_of(schedule.row), Some(slot as u32), "the place of {name}");
+                assert_eq!(process.poller.place_of(schedule.row), Some(place as u32), "the place of {name}");
                 assert_eq!(standing.elsewhere, !is_here, "owner {} thinks of {name}", process.epoch);
                 let is_armed = standing.due.is_some() || standing.in_body;
                 let should = is_here && schedule.enabled;
@@ -356,8 +373,8 @@ impl World {
 
     fn probe_all(&mut self) {
         for p in 0..self.processes.len() {
-            for slot in 0..self.processes[p].slots.len() {
-                self.probe(p, slot as u32);
+            for place in 0..self.processes[p].places.len() {
+                self.probe(p, place as u32);
             }
         }
     }

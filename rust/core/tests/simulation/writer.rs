@@ -25,6 +25,21 @@ impl World {
         }
         let known = &mut self.processes[p].ends;
         *known = effects.ends.map_or(*known, |ends| ends.max(*known));
+        for (job, note) in effects.told {
+            self.note(|| format!("  {job:?} is told to end: {note:?}"));
+            let now = self.now(p).mono;
+            let workers = self.processes[p].workers.iter_mut();
+            workers.filter(|worker| worker.job == job).for_each(|worker| worker.told_at = Some(now));
+        }
+        for job in effects.overdue {
+            self.note(|| format!("  {job:?} is overdue"));
+            self.witness.overdue += 1;
+            let workers = self.processes[p].workers.iter_mut();
+            let mut given_up = workers.filter(|worker| worker.job == job);
+            let worker = given_up.next().unwrap_or_else(|| panic!("{job:?} is overdue and has no body"));
+            assert!(worker.told_at.is_some(), "{job:?} is overdue, and nobody told its body");
+            worker.is_given_up = true;
+        }
         for job in effects.released {
             let given_up = self.processes[p].workers.iter().find(|worker| worker.job == job);
             if let Some(task) = given_up.map(|worker| Arc::clone(&worker.task)) {
@@ -33,7 +48,8 @@ impl World {
             let workers = self.processes[p].workers.iter_mut();
             workers.filter(|worker| worker.job == job).for_each(|worker| worker.is_given_up = true);
         }
-        self.processes[p].ready.extend(effects.jobs);
+        self.processes[p].ready.extend(effects.jobs.into_iter().map(|(_, job)| job));
+        self.processes[p].recorded.extend(effects.recorded.into_iter().map(|(_, job)| job));
         self.processes[p].looks.extend(effects.looks);
         effects.ended.into_iter().for_each(|(id, _, end)| self.ended(p, id, &end));
         effects.lost.into_iter().for_each(|(id, why)| self.lost(p, id, &why));
@@ -72,45 +88,56 @@ impl World {
         let now = at.mono;
         self.note(|| format!("{p}: {rearm:?}"));
         let process = &mut self.processes[p];
-        let Rearm { slot, row, cursor, fired_at, disables, elsewhere, is_stale } = rearm;
-        process.slots[slot as usize].is_elsewhere = elsewhere;
-        process.slots[slot as usize].in_commit &= row.is_some();
+        let Rearm { place, row, cursor, set, fired_at, disables, elsewhere, gives_way, is_stale } = rearm;
+        assert_eq!(set, None, "nobody sets cursors in this world");
+        if gives_way {
+            process.poller.hand_on(place);
+            let is_busy = process.polls.iter().any(|polling| polling.ticket.place == place);
+            let state = &mut process.places[place as usize];
+            state.is_elsewhere = true;
+            state.make_up = state.make_up.filter(|_| is_busy);
+            return;
+        }
+        if row.is_some() || elsewhere {
+            process.places[place as usize].is_elsewhere = elsewhere;
+        }
+        process.places[place as usize].in_commit &= row.is_some();
         match row {
             Some(mut kept) => {
                 kept.enabled &= !is_stale;
-                if !process.slots[slot as usize].is_retired {
+                if !process.places[place as usize].is_retired {
                     // What was switched off here since the commit is not known to the row.
-                    let before = process.poller.slot_of(kept.row);
-                    let found = before.map(|before| &process.slots[before as usize]);
+                    let before = process.poller.place_of(kept.row);
+                    let found = before.map(|before| &process.places[before as usize]);
                     let pending = found.and_then(|before| before.make_up);
                     let was_polled = found.is_some_and(|before| before.was_polled);
                     let before = found.map(|before| before.is_enabled);
-                    let is_busy = process.polls.iter().any(|polling| polling.ticket.slot == slot);
-                    let state = &mut process.slots[slot as usize];
+                    let is_busy = process.polls.iter().any(|polling| polling.ticket.place == place);
+                    let state = &mut process.places[place as usize];
                     state.row = Some(kept.row);
                     state.is_enabled = kept.enabled && before.unwrap_or(true);
                     if !is_busy && !state.in_commit {
                         state.resume(kept.grid.as_ref(), pending, was_polled, at);
                     }
                 }
-                if process.poller.enable(slot, &kept, elsewhere, at) || is_stale {
+                if process.poller.enable(place, &kept, elsewhere, at) || is_stale {
                     let epoch = process.epoch;
                     self.has_news.insert(epoch);
                     self.store.wake(epoch);
                 }
             }
             None if elsewhere => {
-                process.slots[slot as usize].make_up = None;
-                process.poller.park(slot, now);
+                process.places[place as usize].make_up = None;
+                process.poller.park(place, now);
             }
             None => {
                 if let Some(schedule) = disables {
-                    if let Some(slot) = process.poller.slot_of(schedule) {
-                        process.slots[slot as usize].switch(false, now);
+                    if let Some(place) = process.poller.place_of(schedule) {
+                        process.places[place as usize].switch(false, now);
                     }
                     process.poller.set_enabled(schedule, false, now);
                 }
-                process.poller.rearm(slot, cursor.map(Into::into), fired_at, now);
+                process.poller.rearm(place, cursor.map(Into::into), fired_at, now);
             }
         }
     }
@@ -180,7 +207,7 @@ impl World {
 
     fn progressed(&mut self, p: usize, change: &RunChange) {
         let store = self.store.state();
-        let kept = &store.runs[change.run as usize - 1];
+        let kept = &store.runs[change.run.0 as usize - 1];
         let id = kept.new.id;
         let Some(run) = self.processes[p].engine.run(id) else {
             let end = change.end.as_ref().expect("only a run that waits for its workflow ends like this");
@@ -215,7 +242,7 @@ impl World {
             let dropped = dropped(&then, &receipt);
             all_begun.extend(begun(&then, &receipt));
             if let Receipt::Declared(state) = &receipt {
-                self.processes[p].hold_others(&state.others, state.row);
+                self.processes[p].hold_others(&state.unfinished, state.row);
             }
             self.processes[p].engine.step(Event::Committed(then, receipt), now, &mut effects);
             for id in dropped {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::fault_point::{Step, around};
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Admitted, Change, CronMove, Moment, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange, TriggerRow,
 };
@@ -13,8 +14,8 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
-use crate::sqlite::schedule::Declaring;
-use crate::sqlite::{history, owner, run, schedule};
+use crate::sqlite::schedule::{Advanced, Declaring};
+use crate::sqlite::{audit, history, owner, run, schedule};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Connection, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
@@ -22,14 +23,14 @@ pub fn apply(db: &Connection, changes: &[Change]) -> Result<Vec<Receipt>, Failur
     changes.iter().map(|change| batch.apply(change)).collect()
 }
 
-/// Of several runs of one moment the first bears its slot. Where that is used the moment has been run, and the others with it.
+/// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it.
 #[derive(Default)]
-struct Slot {
+struct Bearer {
     /// The run that used it, where still kept.
     used_by: Option<Option<Uuid>>,
 }
 
-impl Slot {
+impl Bearer {
     fn refuses(&self, new: &NewRun) -> Option<Admitted> {
         let is_of_moment = new.schedule.is_some() && new.scheduled_at.is_none();
         self.used_by.filter(|_| is_of_moment).map(|of| Admitted::DuplicateKey { of })
@@ -48,7 +49,7 @@ impl Slot {
 struct Batch<'c> {
     db: &'c Connection,
     /// The owners that were looked up, and whether they live; they stay as they are within a transaction.
-    checked: HashMap<i64, bool>,
+    checked: HashMap<Epoch, bool>,
     declaring: Option<Declaring<'c>>,
     /// The number of the ends in this transaction, once there is one that counts.
     ends: Option<i64>,
@@ -59,16 +60,25 @@ impl<'c> Batch<'c> {
         match change {
             Change::Tick(tick) => self.tick(tick),
             Change::Start { epoch, runs, cron } => self.start(*epoch, runs, *cron),
+            Change::Offer { epoch, runs } => self.offer(*epoch, runs),
             Change::Run(change) => self.run(change),
             Change::Declare { epoch, trigger, at } => self.declare(*epoch, trigger, *at),
-            Change::LetGo { epoch, trigger, at } => {
-                schedule::let_go(self.db, *epoch, trigger, *at)?;
+            Change::LetGo { epoch, trigger, digest, at } => {
+                schedule::let_go(self.db, *epoch, trigger, *digest, *at)?;
                 Ok(Receipt::LetGo)
             }
             Change::TakeMoment { epoch, row, seen, moment } => self.take_moment(*epoch, *row, *seen, *moment),
             Change::LeaveMoment { epoch, row } => {
                 schedule::pass_moment(self.db, *row, Some(*epoch), None)?;
                 Ok(Receipt::LetGo)
+            }
+            Change::Overdue(body) => Ok(match run::overdue::put(self.db, body)? {
+                true => Receipt::Noted,
+                false => Receipt::Fenced,
+            }),
+            Change::Returned(body) => {
+                run::overdue::ended(self.db, body)?;
+                Ok(Receipt::Noted)
             }
             Change::History(stretches) => {
                 around(Step::History, || history::append(self.db, stretches))?;
@@ -80,7 +90,7 @@ impl<'c> Batch<'c> {
         }
     }
 
-    fn declare(&mut self, epoch: i64, trigger: &TriggerRow, at: Wall) -> Result<Receipt, Failure> {
+    fn declare(&mut self, epoch: Epoch, trigger: &TriggerRow, at: Wall) -> Result<Receipt, Failure> {
         if !self.is_living(epoch)? {
             return Ok(Receipt::Fenced);
         }
@@ -95,7 +105,13 @@ impl<'c> Batch<'c> {
         Ok(Receipt::Declared(state))
     }
 
-    fn take_moment(&mut self, epoch: i64, row: i64, seen: Wall, moment: Wall) -> Result<Receipt, Failure> {
+    fn take_moment(
+        &mut self,
+        epoch: Epoch,
+        row: ScheduleKey,
+        seen: Wall,
+        moment: Wall,
+    ) -> Result<Receipt, Failure> {
         if !self.is_living(epoch)? {
             return Ok(Receipt::Fenced);
         }
@@ -110,20 +126,27 @@ impl<'c> Batch<'c> {
         }
         schedule::pass_moment(self.db, row, state.owner, Some(epoch))?;
         state.owner = Some(epoch);
-        let others = run::others(self.db, epoch, i64::MAX, false)?.remove(&row).unwrap_or_default();
-        let others = others.into_iter().filter(|other| other.may_go_on(&workflow));
-        state.others = others.map(|other| other.id).collect();
+        // Also its own: one that was claimed for it and not told it yet is no less unfinished.
+        let unfinished =
+            run::others(self.db, epoch, RunRow(i64::MAX), true)?.remove(&row).unwrap_or_default();
+        let unfinished = unfinished.into_iter().filter(|run| run.may_go_on(&workflow));
+        state.unfinished = unfinished.map(|run| run.id).collect();
         Ok(Receipt::Moment(Moment::Yours(state)))
     }
 
     fn tick(&mut self, tick: &TickChange) -> Result<Receipt, Failure> {
         // A runner that was buried by mistake must not start what nobody would claim.
-        if !self.is_living(tick.epoch)? || !around(Step::Cursor, || schedule::advance(self.db, tick))? {
+        if !self.is_living(tick.epoch)? {
             return Ok(Receipt::Fenced);
+        }
+        match around(Step::Cursor, || schedule::advance(self.db, tick))? {
+            Advanced::Kept => {}
+            Advanced::Lost => return Ok(Receipt::Fenced),
+            Advanced::Overtaken(cursor, cursor_set) => return Ok(Receipt::Overtaken { cursor, cursor_set }),
         }
         let mut judge = Judge::new(tick.room);
         let mut fates = Vec::with_capacity(tick.fires.len());
-        let mut moment = Slot::default();
+        let mut moment = Bearer::default();
         for fire in &tick.fires {
             let fate = match moment.refuses(fire) {
                 Some(fate) => fate,
@@ -135,7 +158,7 @@ impl<'c> Batch<'c> {
         }
         let cursor = fate::cursor_of(tick, &fates);
         if let Some(cursor) = cursor.filter(|_| tick.has_row()) {
-            schedule::move_cursor(self.db, tick.schedule, cursor)?;
+            schedule::move_cursor(self.db, tick, cursor)?;
         }
         if fates.iter().any(|fate| matches!(fate, Admitted::Started { .. })) {
             schedule::fired(self.db, tick.schedule, tick.at)?;
@@ -152,7 +175,7 @@ impl<'c> Batch<'c> {
 
     fn judged(&self, judge: &Judge, tick: &TickChange, fire: &NewRun) -> Result<Admitted, Failure> {
         match judge.next(fire.cursor.is_some()) {
-            Next::Try => self.admit(tick.epoch, fire, tick.at),
+            Next::Try => self.admit(Some(tick.epoch), fire, tick.at),
             Next::HoldBack => Ok(Admitted::HeldBack),
             Next::Full(room) => Ok(match run::key_holder(self.db, fire, tick.at)? {
                 Some(of) => Admitted::DuplicateKey { of: Some(of) },
@@ -172,18 +195,21 @@ impl<'c> Batch<'c> {
         history::append(self.db, &[Stretch { outcome, reason: reason.into(), ..last.clone() }])
     }
 
-    fn start(&mut self, epoch: i64, runs: &[NewRun], cron: Option<CronMove>) -> Result<Receipt, Failure> {
+    fn start(&mut self, epoch: Epoch, runs: &[NewRun], cron: Option<CronMove>) -> Result<Receipt, Failure> {
         if !self.is_living(epoch)? {
             return Ok(Receipt::Fenced);
         }
-        let mut moment = Slot::default();
+        let mut moment = Bearer::default();
         let mut admitted = Vec::with_capacity(runs.len());
         for new in runs {
             let fate = match moment.refuses(new) {
                 Some(fate) => fate,
-                None => self.admit(epoch, new, new.created_at)?,
+                None => self.admit(Some(epoch), new, new.created_at)?,
             };
             moment.note(new, &fate);
+            if matches!(fate, Admitted::Started { .. }) {
+                audit::note(self.db, "submit", &new.id.to_string())?;
+            }
             admitted.push(fate);
         }
         if let Some(step) = cron {
@@ -192,29 +218,42 @@ impl<'c> Batch<'c> {
         Ok(Receipt::Start(admitted))
     }
 
-    fn admit(&self, epoch: i64, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {
-        around(Step::Admit, || run::admit(self.db, epoch, new, at))
+    fn offer(&mut self, epoch: Epoch, runs: &[NewRun]) -> Result<Receipt, Failure> {
+        if !self.is_living(epoch)? {
+            return Ok(Receipt::Fenced);
+        }
+        let mut admitted = Vec::with_capacity(runs.len());
+        for new in runs {
+            admitted.push(self.admit(None, new, new.created_at)?);
+        }
+        Ok(Receipt::Start(admitted))
+    }
+
+    fn admit(&self, owner: Option<Epoch>, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {
+        around(Step::Admit, || run::admit(self.db, owner, new, at))
     }
 
     fn run(&mut self, change: &RunChange) -> Result<Receipt, Failure> {
-        let Some(ended) = around(Step::Progress, || run::progress(self.db, change, self.ends))? else {
-            return Ok(Receipt::Fenced);
-        };
+        let kept = around(Step::Progress, || run::progress(self.db, change, self.ends))?;
+        let Some(run::Kept { number, cancelled: children }) = kept else { return Ok(Receipt::Fenced) };
         if self.ends.is_none()
-            && let Some(number) = ended
+            && let Some(number) = number
         {
             run::count_ends(self.db, number)?;
         }
-        self.ends = self.ends.or(ended);
-        Ok(Receipt::Run(ended))
+        self.ends = self.ends.or(number);
+        Ok(match children.is_empty() {
+            true => Receipt::Run(number),
+            false => Receipt::Cancelled { number, children },
+        })
     }
 
-    fn is_living(&mut self, epoch: i64) -> Result<bool, Failure> {
+    fn is_living(&mut self, epoch: Epoch) -> Result<bool, Failure> {
         is_living(self.db, &mut self.checked, epoch)
     }
 }
 
-fn is_living(db: &Connection, checked: &mut HashMap<i64, bool>, epoch: i64) -> Result<bool, Failure> {
+fn is_living(db: &Connection, checked: &mut HashMap<Epoch, bool>, epoch: Epoch) -> Result<bool, Failure> {
     if let Some(&is_living) = checked.get(&epoch) {
         return Ok(is_living);
     }

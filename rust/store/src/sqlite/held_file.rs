@@ -24,16 +24,25 @@ pub fn is_writable(_: &File) -> bool {
 }
 
 /// Whether the database's header says that its changes go into a write-ahead log.
-#[cfg(unix)]
 pub fn has_log(database: &File) -> bool {
+    versions(database) == Some([2, 2])
+}
+
+/// Whether it says that they do not.
+pub fn has_none(database: &File) -> bool {
+    versions(database) == Some([1, 1])
+}
+
+#[cfg(unix)]
+fn versions(database: &File) -> Option<[u8; 2]> {
     use std::os::unix::fs::FileExt as _;
     let mut versions = [0; 2];
-    database.read_exact_at(&mut versions, VERSIONS_AT).is_ok() && versions == [2, 2]
+    database.read_exact_at(&mut versions, VERSIONS_AT).ok().map(|()| versions)
 }
 
 #[cfg(not(unix))]
-pub fn has_log(_: &File) -> bool {
-    false
+fn versions(_: &File) -> Option<[u8; 2]> {
+    None
 }
 
 /// Opens a file for reading and writing.

@@ -1,5 +1,6 @@
 //! What polls decided, as rows of equal outcomes. Invariant: two neighbouring rows of a trigger differ in outcome or reason.
 
+use cloaca_core::key::ScheduleKey;
 use cloaca_core::port::{Page, Stretch};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
@@ -18,21 +19,21 @@ pub fn append(db: &Connection, stretches: &[Stretch]) -> Result<(), Failure> {
 }
 
 /// A trigger's stretches, newest first.
-pub fn list(db: &Connection, schedule: i64, page: Page) -> Result<Vec<Stretch>, Failure> {
+pub fn list(db: &Connection, schedule: ScheduleKey, page: Page) -> Result<Vec<Stretch>, Failure> {
     // Index ticks_schedule.
     const SQL: &str = "
         SELECT schedule, outcome, reason, count, first_at, last_at, min_us, max_us, sum_us
         FROM ticks WHERE schedule = :schedule ORDER BY row DESC LIMIT :limit OFFSET :offset";
     let (limit, offset) = (signed(page.limit), signed(page.offset));
     let mut statement = db.prepare_cached(SQL)?;
-    let params = named_params! { ":schedule": schedule, ":limit": limit, ":offset": offset };
+    let params = named_params! { ":schedule": schedule.0, ":limit": limit, ":offset": offset };
     let rows = statement.query_map(params, stretch_of)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 fn stretch_of(row: &Row<'_>) -> rusqlite::Result<Stretch> {
     Ok(Stretch {
-        schedule: row.get(0)?,
+        schedule: ScheduleKey(row.get(0)?),
         outcome: outcome_at(row, 1)?,
         reason: row.get(2)?,
         count: count_at(row, 3)?,
@@ -51,7 +52,7 @@ fn equal_last(db: &Connection, stretch: &Stretch) -> Result<Option<i64>, Failure
         SELECT row, outcome = :outcome AND reason = :reason
         FROM ticks WHERE schedule = :schedule ORDER BY row DESC LIMIT 1";
     let params = named_params! {
-        ":schedule": stretch.schedule,
+        ":schedule": stretch.schedule.0,
         ":outcome": stretch.outcome.name(),
         ":reason": stretch.reason,
     };
@@ -85,7 +86,7 @@ fn insert(db: &Connection, stretch: &Stretch) -> Result<(), Failure> {
         INSERT INTO ticks (schedule, outcome, reason, count, first_at, last_at, min_us, max_us, sum_us)
         VALUES (:schedule, :outcome, :reason, :count, :first_at, :last_at, :min_us, :max_us, :sum_us)";
     db.prepare_cached(SQL)?.execute(named_params! {
-        ":schedule": stretch.schedule,
+        ":schedule": stretch.schedule.0,
         ":outcome": stretch.outcome.name(),
         ":reason": stretch.reason,
         ":count": signed(stretch.count),

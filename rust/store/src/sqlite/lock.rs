@@ -8,11 +8,13 @@
 //!
 //! [`shield`]: crate::sqlite::shield
 
+use cloaca_core::key::Epoch;
+use cloaca_core::port::{Ear, OwnerRow};
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sqlite::open::beside;
 use crate::sqlite::shield::Identity;
@@ -22,7 +24,7 @@ pub struct Locks {
     database: Option<PathBuf>,
     identity: Option<Identity>,
     /// Own epochs with the length at which their file was last seen.
-    seen: Mutex<HashMap<i64, u64>>,
+    seen: Mutex<HashMap<Epoch, u64>>,
 }
 
 impl Locks {
@@ -40,7 +42,7 @@ impl Locks {
     ///
     /// # Errors
     /// The message for the user, if it cannot be locked.
-    pub fn hold(&self, epoch: i64) -> Result<(), String> {
+    pub fn hold(&self, epoch: Epoch) -> Result<(), String> {
         let Some(path) = self.hint(epoch) else { return Ok(()) };
         kernel::hold(self.identity, &path, epoch)?;
         // Best effort on Linux, where it only carries news.
@@ -51,7 +53,7 @@ impl Locks {
     }
 
     /// Whether it is certain that nobody holds the lock of `epoch`.
-    pub fn is_free(&self, epoch: i64) -> bool {
+    pub fn is_free(&self, epoch: Epoch) -> bool {
         let Some(path) = self.hint(epoch) else { return true };
         let is_free = kernel::is_free(self.identity, &path, epoch);
         if is_free {
@@ -61,17 +63,31 @@ impl Locks {
         is_free
     }
 
+    /// These with whether they died without leaving.
+    pub fn with_dead(&self, mut owners: Vec<OwnerRow>) -> Vec<OwnerRow> {
+        for owner in &mut owners {
+            owner.is_dead = owner.left_at.is_none() && self.looks_free(owner.epoch);
+        }
+        owners
+    }
+
+    /// The same for who only looks, and leaves no trace.
+    pub fn looks_free(&self, epoch: Epoch) -> bool {
+        self.hint(epoch).is_some_and(|path| kernel::is_free(self.identity, &path, epoch))
+    }
+
     /// Takes the file away by which `epoch` hears of news, where it is nothing else.
-    pub fn withdraw(&self, epoch: i64) {
+    pub fn withdraw(&self, epoch: Epoch) {
         if cfg!(target_os = "linux")
             && let Some(path) = self.hint(epoch)
         {
+            self.seen().remove(&epoch);
             let _ = fs::remove_file(path);
         }
     }
 
     /// Gives the lock of `epoch` up.
-    pub fn release(&self, epoch: i64) {
+    pub fn release(&self, epoch: Epoch) {
         let Some(path) = self.hint(epoch) else { return };
         kernel::release(self.identity, &path, epoch);
         self.seen().remove(&epoch);
@@ -80,12 +96,12 @@ impl Locks {
 
     /// Gives the locks of all own epochs up.
     pub fn release_all(&self) {
-        let mine: Vec<i64> = self.seen().keys().copied().collect();
+        let mine: Vec<Epoch> = self.seen().keys().copied().collect();
         mine.into_iter().for_each(|epoch| self.release(epoch));
     }
 
     /// Tells `epoch` that there is news for it.
-    pub fn wake(&self, epoch: i64) {
+    pub fn wake(&self, epoch: Epoch) {
         let Some(path) = self.hint(epoch) else { return };
         if let Ok(mut file) = open_hint(&path, false) {
             let _ = file.write_all(b".");
@@ -93,18 +109,42 @@ impl Locks {
     }
 
     /// Whether there has been news for `epoch` since this was last asked.
-    pub fn is_woken(&self, epoch: i64) -> bool {
+    pub fn is_woken(&self, epoch: Epoch) -> bool {
         let Some(path) = self.hint(epoch) else { return false };
-        let length = fs::metadata(path).map_or(0, |metadata| metadata.len());
-        self.seen().insert(epoch, length).is_some_and(|before| before != length)
+        let mut seen = self.seen();
+        let Some(before) = seen.get_mut(&epoch) else { return false };
+        let length = length_of(&path).unwrap_or_else(|| {
+            // Somebody has removed it, with what it told. Best effort, as in the first place.
+            let _ = open_hint(&path, true);
+            *before = u64::MAX;
+            0
+        });
+        std::mem::replace(before, length) != length
     }
 
-    fn seen(&self) -> MutexGuard<'_, HashMap<i64, u64>> {
+    /// Hears of news for `epoch` at once, where that can be.
+    pub fn ear(&self, epoch: Epoch) -> Option<Arc<dyn Ear>> {
+        #[cfg(target_os = "linux")]
+        return crate::sqlite::ear::at(&self.hint(epoch)?);
+        #[cfg(not(target_os = "linux"))]
+        return None;
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<Epoch, u64>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hint(&self, epoch: i64) -> Option<PathBuf> {
+    fn hint(&self, epoch: Epoch) -> Option<PathBuf> {
         Some(hint(self.database.as_ref()?, epoch))
+    }
+}
+
+/// None of a file that is not there.
+fn length_of(path: &Path) -> Option<u64> {
+    match fs::metadata(path) {
+        Ok(metadata) => Some(metadata.len()),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(_) => Some(0),
     }
 }
 
@@ -118,31 +158,32 @@ fn open_hint(path: &Path, create: bool) -> std::io::Result<fs::File> {
 }
 
 /// The small file of `epoch`.
-pub fn hint(database: &Path, epoch: i64) -> PathBuf {
+pub fn hint(database: &Path, epoch: Epoch) -> PathBuf {
     beside(database, &format!("-owner-{epoch}"))
 }
 
 /// Whether release 0.1.0 holds `epoch`: it knows others only by a lock on the small file, which this version never takes on Linux.
-pub fn is_held_by_first_release(database: &Path, epoch: i64) -> bool {
+pub fn is_held_by_first_release(database: &Path, epoch: Epoch) -> bool {
     let Ok(file) = fs::File::open(hint(database, epoch)) else { return false };
     matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
 }
 
 #[cfg(target_os = "linux")]
 mod kernel {
+    use cloaca_core::key::Epoch;
     use std::path::Path;
 
     use crate::sqlite::shield::{self, Identity};
 
-    pub fn hold(identity: Option<Identity>, _: &Path, epoch: i64) -> Result<(), String> {
+    pub fn hold(identity: Option<Identity>, _: &Path, epoch: Epoch) -> Result<(), String> {
         shield::hold(identity, epoch)
     }
 
-    pub fn is_free(identity: Option<Identity>, _: &Path, epoch: i64) -> bool {
+    pub fn is_free(identity: Option<Identity>, _: &Path, epoch: Epoch) -> bool {
         shield::is_free(identity, epoch)
     }
 
-    pub fn release(identity: Option<Identity>, _: &Path, epoch: i64) {
+    pub fn release(identity: Option<Identity>, _: &Path, epoch: Epoch) {
         shield::release(identity, epoch);
     }
 
@@ -161,7 +202,7 @@ mod kernel {
     /// Every lock that this process holds. A forked child has to close its copies, or they would outlive the parent.
     static HELD: Mutex<Vec<(PathBuf, File)>> = Mutex::new(Vec::new());
 
-    pub fn hold(_: Option<Identity>, path: &Path, _: i64) -> Result<(), String> {
+    pub fn hold(_: Option<Identity>, path: &Path, _: Epoch) -> Result<(), String> {
         let told = |error: &dyn std::fmt::Display| format!("cannot lock '{}': {error}", path.display());
         let file = open(path, true).map_err(|error| told(&error))?;
         file.try_lock().map_err(|error| told(&error))?;
@@ -169,14 +210,14 @@ mod kernel {
         Ok(())
     }
 
-    pub fn is_free(_: Option<Identity>, path: &Path, _: i64) -> bool {
+    pub fn is_free(_: Option<Identity>, path: &Path, _: Epoch) -> bool {
         match open(path, false) {
             Ok(file) => file.try_lock().is_ok(),
             Err(error) => error.kind() == ErrorKind::NotFound,
         }
     }
 
-    pub fn release(_: Option<Identity>, path: &Path, _: i64) {
+    pub fn release(_: Option<Identity>, path: &Path, _: Epoch) {
         held().retain(|(held, _)| held != path);
     }
 

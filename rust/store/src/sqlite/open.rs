@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::sqlite::fault::{Failure, describe};
-use crate::sqlite::shield::Shield;
+use crate::sqlite::shield::{Shield, Use};
 use crate::sqlite::{mount, schema};
 use crate::url::Durability;
 
@@ -47,9 +47,12 @@ pub fn memory() -> Result<Connection, String> {
 pub fn file(path: &Path, durability: Durability) -> Result<File, String> {
     let mut path = usable_path(path)?;
     let name = path.display().to_string();
+    // Before anything makes the file.
+    must_not_be_lost(&path)?;
     // Declared first, so that it is dropped after a connection that is given up.
-    let shield = Shield::before(&path);
+    let shield = Shield::before(&path, Use::Writing);
     let given = std::mem::replace(&mut path, shield.path().to_owned());
+    must_have_its_own_log(&shield)?;
     let writer = writer(&path, &given, durability, &shield).map_err(|failure| told(&name, failure))?;
     match reader(&path) {
         Ok(reader) => Ok(File { path, writer, reader, shield }),
@@ -58,6 +61,47 @@ pub fn file(path: &Path, durability: Durability) -> Result<File, String> {
             Err(told(&name, failure))
         }
     }
+}
+
+/// The file at `path`, as it is, for who only reads: its path, the connection, and what is to be dropped after that.
+pub fn file_for_reading(path: &Path) -> Result<(PathBuf, Connection, Shield), String> {
+    let (path, connection, shield, ()) = opened_for_reading(path, schema::check_for_reading)?;
+    Ok((path, connection, shield))
+}
+
+/// Which schema version the file at `path` has, and what would bring it to this program's.
+pub fn schema_of(path: &Path) -> Result<(usize, Vec<&'static str>), String> {
+    let (_, connection, shield, found) = opened_for_reading(path, schema::outlook)?;
+    drop(connection);
+    shield.close();
+    Ok(found)
+}
+
+fn opened_for_reading<T>(
+    path: &Path,
+    check: impl FnOnce(&Connection, &str) -> Result<T, Failure>,
+) -> Result<(PathBuf, Connection, Shield, T), String> {
+    let path = usable_path(path)?;
+    let name = path.display().to_string();
+    must_not_be_lost(&path)?;
+    if !path.exists() {
+        return Err(format!("there is no database '{name}'; name one that a runner has made"));
+    }
+    // Declared first, so that it is dropped after the connection.
+    let shield = Shield::before(&path, Use::Reading);
+    let path = shield.path().to_owned();
+    must_have_its_own_log(&shield)?;
+    let opened = reader(&path).and_then(|connection| {
+        let checked = check(&connection, &name)?;
+        let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        Ok((connection, mode, checked))
+    });
+    let (connection, mode, checked) = opened.map_err(|failure| told(&name, failure))?;
+    // A copy that no runner has opened has no such log, and who gives it one needs the file alone.
+    if mode == "wal" {
+        shield.raise();
+    }
+    Ok((path, connection, shield, checked))
 }
 
 fn told(name: &str, failure: Failure) -> String {
@@ -97,6 +141,37 @@ fn usable_path(path: &Path) -> Result<PathBuf, String> {
         )),
         None => Ok(absolute),
     }
+}
+
+/// Of a file that was deleted under its runner the next one must not begin anew in silence: all that was done by it would be done once more.
+fn must_not_be_lost(path: &Path) -> Result<(), String> {
+    let rescue = rescue_of(path);
+    if std::fs::metadata(path).is_ok_and(|found| found.len() > 0) || !rescue.exists() {
+        return Ok(());
+    }
+    let (name, rescue) = (path.display(), rescue.display());
+    Err(format!(
+        "database '{name}' is gone, and '{rescue}' is what a runner still saw of it when somebody deleted, moved or replaced \
+         it; to go on with that, end every program of this store, delete '{name}-wal' and '{name}-shm' and rename it to \
+         '{name}'; to begin anew, move it elsewhere"
+    ))
+}
+
+/// Where a runner saves what it sees of a database that is taken from under it.
+pub fn rescue_of(path: &Path) -> PathBuf {
+    beside(&path.canonicalize().unwrap_or_else(|_| path.to_owned()), "-rescue")
+}
+
+/// SQLite plays whatever log has its name into a database, also one that was renamed to where another one had been.
+fn must_have_its_own_log(shield: &Shield) -> Result<(), String> {
+    if !shield.has_strange_log() {
+        return Ok(());
+    }
+    let name = shield.path().display();
+    Err(format!(
+        "beside database '{name}' lies '{name}-wal', the write-ahead log of another one, which would damage it; end every \
+         program of this store, and delete '{name}-wal' and '{name}-shm'"
+    ))
 }
 
 /// Neither URI file names, which would give some paths another meaning, nor SQLite's own mutex, as ours guards.

@@ -1,11 +1,19 @@
 //! Who serves this store. Invariant: an epoch is larger than all before it, in every process on the file.
 
-use cloaca_core::port::{BURIED, Siblings};
+use std::sync::Arc;
+
+use cloaca_core::key::Epoch;
+use cloaca_core::port::{BURIED, Minute, OwnerRow, Siblings};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
+use crate::sqlite::run::overdue;
+use crate::sqlite::value::{count_at, signed, wall_at, wall_maybe_at};
+
+/// More of a machine's name is not kept.
+const HOST_CHARS_MAX: usize = 100;
 
 /// The condition under which a run's owner is dead, for a claim by `:epoch`.
 macro_rules! owner_is_dead {
@@ -16,29 +24,53 @@ macro_rules! owner_is_dead {
 pub(super) use owner_is_dead;
 
 /// A new owner's epoch. Its lock is held before the commit: whoever sees the row must not take it for dead.
-pub fn join(db: &Connection, locks: &Locks, at: Wall) -> Result<i64, Failure> {
-    const SQL: &str = "INSERT INTO owners (joined_at) VALUES (:at) RETURNING epoch";
-    let epoch = db.prepare_cached(SQL)?.query_row(named_params! { ":at": at.0 }, |row| row.get(0))?;
+pub fn join(db: &Connection, locks: &Locks, at: Wall) -> Result<Epoch, Failure> {
+    const SQL: &str = "
+        INSERT INTO owners (joined_at, host, pid, version) VALUES (:at, :host, :pid, :version) RETURNING epoch";
+    let params = named_params! {
+        ":at": at.0,
+        ":host": host(),
+        ":pid": std::process::id(),
+        ":version": env!("CARGO_PKG_VERSION"),
+    };
+    let epoch = db.prepare_cached(SQL)?.query_row(params, |row| row.get(0).map(Epoch))?;
     locks.hold(epoch).map_err(Failure::Refused)?;
     Ok(epoch)
 }
 
+/// Notes that an owner polls and runs nothing.
+pub fn stand_by(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE owners SET works = 0 WHERE epoch = :epoch";
+    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
+    Ok(())
+}
+
+/// The name of this machine, where it can be asked for without a call of the system's.
+fn host() -> Option<String> {
+    let named = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let named =
+        named.or_else(|| std::env::var("COMPUTERNAME").ok()).or_else(|| std::env::var("HOSTNAME").ok());
+    named
+        .map(|name| name.trim().chars().take(HOST_CHARS_MAX).collect::<String>())
+        .filter(|name| !name.is_empty())
+}
+
 /// A new owner's epoch, for what another leaves that is in flight.
-pub fn remnant(db: &Connection, locks: &Locks, at: Wall) -> Result<i64, Failure> {
+pub fn remnant(db: &Connection, locks: &Locks, at: Wall) -> Result<Epoch, Failure> {
     let epoch = join(db, locks, at)?;
     seen(db, epoch, at)?;
     Ok(epoch)
 }
 
 /// Notes that an owner lives and polls.
-pub fn seen(db: &Connection, epoch: i64, at: Wall) -> Result<(), Failure> {
+pub fn seen(db: &Connection, epoch: Epoch, at: Wall) -> Result<(), Failure> {
     const SQL: &str = "UPDATE owners SET seen_at = :at WHERE epoch = :epoch AND left_at IS NULL";
-    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch, ":at": at.0 })?;
+    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0, ":at": at.0 })?;
     Ok(())
 }
 
 /// Takes owners whose lock is free off the list, and counts the others.
-pub fn bury(db: &Connection, locks: &Locks, epoch: i64) -> Result<Siblings, Failure> {
+pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Failure> {
     let mut siblings = Siblings { is_buried: !is_living(db, epoch)?, ..Siblings::default() };
     for other in others(db, epoch)? {
         if locks.is_free(other) {
@@ -48,31 +80,106 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: i64) -> Result<Siblings, Fail
             siblings.living.push(other);
         }
     }
+    siblings.departed = departed(db)?;
     Ok(siblings)
 }
 
+/// The newest of those that have left.
+pub fn departed(db: &Connection) -> Result<Option<Epoch>, Failure> {
+    const SQL: &str = "SELECT max(epoch) FROM owners WHERE left_at IS NOT NULL";
+    let newest = db.prepare_cached(SQL)?.query_row([], |row| row.get::<_, Option<i64>>(0))?;
+    Ok(newest.map(Epoch))
+}
+
 /// Everyone else who has not left.
-pub fn others(db: &Connection, epoch: i64) -> Result<Vec<i64>, Failure> {
+pub fn others(db: &Connection, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
     const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL AND epoch <> :epoch";
     let mut statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(named_params! { ":epoch": epoch }, |row| row.get(0))?;
+    let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(Epoch))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// At most `limit` runners that serve the store or served it, those that have not left first; nobody is known to be dead.
+pub fn all(db: &Connection, limit: u64, since: Wall) -> Result<Vec<OwnerRow>, Failure> {
+    // Of those that left a hundred are kept.
+    const SQL: &str = "
+        SELECT epoch, joined_at, seen_at, left_at, host, pid, version, coalesce(polls, 0), coalesce(fires, 0),
+            coalesce(errors, 0), coalesce(started, 0), coalesce(completed, 0), coalesce(failed, 0), coalesce(cancelled, 0), works
+        FROM owners LEFT JOIN (
+            SELECT owner, sum(polls) AS polls, sum(fires) AS fires, sum(errors) AS errors, sum(started) AS started,
+                sum(completed) AS completed, sum(failed) AS failed, sum(cancelled) AS cancelled
+            FROM minutes WHERE ended_at >= :since GROUP BY owner
+        ) ON owner = epoch
+        ORDER BY left_at IS NOT NULL, epoch DESC LIMIT :limit";
+    let mut statement = db.prepare_cached(SQL)?;
+    let rows = statement.query_map(named_params! { ":limit": signed(limit), ":since": since.0 }, |row| {
+        Ok(OwnerRow {
+            epoch: Epoch(row.get(0)?),
+            joined_at: wall_at(row, 1)?,
+            seen_at: wall_maybe_at(row, 2)?,
+            left_at: wall_maybe_at(row, 3)?,
+            is_dead: false,
+            host: row.get(4)?,
+            pid: row.get(5)?,
+            version: row.get(6)?,
+            works: row.get(14)?,
+            counts: Minute {
+                polls: count_at(row, 7)?,
+                fires: count_at(row, 8)?,
+                errors: count_at(row, 9)?,
+                started: count_at(row, 10)?,
+                completed: count_at(row, 11)?,
+                failed: count_at(row, 12)?,
+                cancelled: count_at(row, 13)?,
+            },
+        })
+    })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Takes an owner off the list. The trait hands in no clock, so SQLite's tells when.
-pub fn leave(db: &Connection, epoch: i64) -> Result<(), Failure> {
+pub fn leave(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE owners SET left_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
         WHERE epoch = :epoch AND left_at IS NULL";
+    const WORKFLOWS: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const FORGET: &str = "DELETE FROM owners WHERE epoch <= :epoch - 100 AND left_at IS NOT NULL";
-    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch })?;
+    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
+    db.prepare_cached(WORKFLOWS)?.execute(named_params! { ":epoch": epoch.0 })?;
+    overdue::hand_on(db, epoch, None)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
-    db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch })?;
+    db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     Ok(())
 }
 
+/// Notes which workflows an owner declares, if it lives.
+pub fn declare_workflows(
+    db: &Connection,
+    epoch: Epoch,
+    workflows: &[(Arc<str>, Arc<str>)],
+) -> Result<(), Failure> {
+    const FORGET: &str = "DELETE FROM workflows WHERE owner = :epoch";
+    const KEEP: &str = "INSERT INTO workflows (name, owner, version) VALUES (:name, :epoch, :version)";
+    must_live(db, epoch)?;
+    db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
+    let mut keep = db.prepare_cached(KEEP)?;
+    for (name, version) in workflows {
+        keep.execute(named_params! { ":name": name, ":epoch": epoch.0, ":version": version })?;
+    }
+    Ok(())
+}
+
+/// What other living owners declare.
+pub fn workflows_of_others(db: &Connection, epoch: Epoch) -> Result<Vec<Arc<str>>, Failure> {
+    const SQL: &str = "
+        SELECT DISTINCT name FROM workflows JOIN owners ON epoch = owner AND left_at IS NULL WHERE owner <> :epoch";
+    let mut statement = db.prepare_cached(SQL)?;
+    let names = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get::<_, String>(0))?;
+    Ok(names.map(|name| name.map(Arc::from)).collect::<rusqlite::Result<_>>()?)
+}
+
 /// Refuses an owner that was taken for dead.
-pub fn must_live(db: &Connection, epoch: i64) -> Result<(), Failure> {
+pub fn must_live(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
     match is_living(db, epoch)? {
         true => Ok(()),
         false => Err(Failure::Refused(BURIED.to_owned())),
@@ -80,9 +187,9 @@ pub fn must_live(db: &Connection, epoch: i64) -> Result<(), Failure> {
 }
 
 /// Whether `epoch` has joined and not left.
-pub fn is_living(db: &Connection, epoch: i64) -> Result<bool, Failure> {
+pub fn is_living(db: &Connection, epoch: Epoch) -> Result<bool, Failure> {
     const SQL: &str = "SELECT 1 FROM owners WHERE epoch = :epoch AND left_at IS NULL";
     let found =
-        db.prepare_cached(SQL)?.query_row(named_params! { ":epoch": epoch }, |_| Ok(())).optional()?;
+        db.prepare_cached(SQL)?.query_row(named_params! { ":epoch": epoch.0 }, |_| Ok(())).optional()?;
     Ok(found.is_some())
 }

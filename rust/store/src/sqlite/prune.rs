@@ -1,10 +1,12 @@
 //! Forgets what is older than somebody wants to keep. Invariant: nothing that decides about the future goes: no unfinished run,
 //! no run key whose time is not over, no cursor. What was found by reading is looked at once more when it is deleted.
 
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{Found, Old, Spared};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, named_params};
 
+use crate::sqlite::audit;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::run::tries;
 use crate::sqlite::value::signed;
@@ -19,12 +21,33 @@ macro_rules! is_keyed {
     };
 }
 
+/// Whether a body of the run still runs, of which nothing may begin beside it.
+macro_rules! is_overdue {
+    () => {
+        "EXISTS (SELECT 1 FROM overdue WHERE overdue.run = runs.row)"
+    };
+}
+
+/// Whether a run that it started goes on, or the run that started it is not as old: that may ask for it again.
+macro_rules! has_family {
+    () => {
+        "(EXISTS (SELECT 1 FROM runs AS child WHERE child.parent = runs.id AND child.completed_at IS NULL)
+            OR runs.parent IS NOT NULL AND EXISTS (
+                SELECT 1 FROM runs AS own
+                WHERE own.id = runs.parent AND (own.completed_at IS NULL OR own.completed_at >= :before)))"
+    };
+}
+
 /// At most `limit` of each kind. May walk all of `ticks`, so that it needs a connection where it is in nobody's way.
 pub fn find(db: &Connection, old: &Old, limit: u64) -> Result<Found, Failure> {
     // Index runs_completed.
     const RUNS: &str = concat!(
         "SELECT row FROM runs WHERE completed_at < :before AND NOT ",
         is_keyed!(),
+        " AND NOT ",
+        is_overdue!(),
+        " AND NOT ",
+        has_family!(),
         " ORDER BY completed_at DESC LIMIT :limit"
     );
     // Index run_keys_expiry.
@@ -40,10 +63,10 @@ pub fn find(db: &Connection, old: &Old, limit: u64) -> Result<Found, Failure> {
     let mut found = Found::default();
     if let Some(before) = old.runs_before {
         let params = named_params! { ":before": before.0, ":now": old.now.0, ":limit": limit };
-        found.runs = all(db, RUNS, params, |row| row.get(0))?;
+        found.runs = all(db, RUNS, params, |row| row.get(0).map(RunRow))?;
     }
     found.keys = all(db, KEYS, named_params! { ":now": old.now.0, ":limit": limit }, |row| {
-        Ok((row.get(0)?, row.get(1)?))
+        Ok((ScheduleKey(row.get(0)?), row.get(1)?))
     })?;
     let before = old.ticks_before.0;
     found.ticks = all(db, TICKS, named_params! { ":before": before, ":limit": limit }, |row| row.get(0))?;
@@ -62,8 +85,14 @@ pub fn find(db: &Connection, old: &Old, limit: u64) -> Result<Found, Failure> {
 
 /// Deletes what is still as `old` says; returns how much that was.
 pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
-    const RUN: &str =
-        concat!("DELETE FROM runs WHERE row = :row AND completed_at < :before AND NOT ", is_keyed!());
+    const RUN: &str = concat!(
+        "DELETE FROM runs WHERE row = :row AND completed_at < :before AND NOT ",
+        is_keyed!(),
+        " AND NOT ",
+        is_overdue!(),
+        " AND NOT ",
+        has_family!()
+    );
     const TASKS: &str = "DELETE FROM tasks WHERE run = :row";
     const TICK: &str = "DELETE FROM ticks WHERE row = :row";
     const KEY: &str = "DELETE FROM run_keys WHERE schedule = :schedule AND key = :key AND expires_at <= :now";
@@ -72,8 +101,8 @@ pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
     for row in &found.runs {
         // Somebody may have opened it again.
         let before = old.runs_before.map(|before| before.0);
-        if run.execute(named_params! { ":row": row, ":before": before, ":now": old.now.0 })? == 1 {
-            tasks.execute(named_params! { ":row": row })?;
+        if run.execute(named_params! { ":row": row.0, ":before": before, ":now": old.now.0 })? == 1 {
+            tasks.execute(named_params! { ":row": row.0 })?;
             tries::forget(db, *row)?;
             gone += 1;
         }
@@ -84,13 +113,22 @@ pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
     }
     let mut expired = db.prepare_cached(KEY)?;
     for (schedule, key) in &found.keys {
-        gone += expired.execute(named_params! { ":schedule": schedule, ":key": key, ":now": old.now.0 })?;
+        gone += expired.execute(named_params! { ":schedule": schedule.0, ":key": key, ":now": old.now.0 })?;
+    }
+    if gone > 0 {
+        audit::note_many(db, "prune", &about(db, old)?, gone as u64)?;
     }
     Ok(gone as u64)
 }
 
+fn about(db: &Connection, old: &Old) -> Result<String, Failure> {
+    const SQL: &str = "SELECT coalesce('runs that ended before ' || strftime('%Y-%m-%dT%H:%M:%fZ', :at / 1e6, 'unixepoch'), 'what is old')";
+    let at = old.runs_before.map(|before| before.0);
+    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":at": at }, |row| row.get(0))?)
+}
+
 /// What the file knows of the time, for the owner `epoch`.
-pub fn spared(db: &Connection, epoch: i64) -> Result<Spared, Failure> {
+pub fn spared(db: &Connection, epoch: Epoch) -> Result<Spared, Failure> {
     const UNTIL: &str = "SELECT value FROM meta WHERE name = 'spared_until'";
     // Primary keys. Of a start with a wrong clock only the start itself would be a sign.
     const SIGN: &str = "
@@ -100,7 +138,7 @@ pub fn spared(db: &Connection, epoch: i64) -> Result<Spared, Failure> {
                       ORDER BY row DESC LIMIT 1), 0))";
     let until: Option<i64> = db.prepare_cached(UNTIL)?.query_row([], |row| row.get(0)).optional()?;
     let sign: i64 =
-        db.prepare_cached(SIGN)?.query_row(named_params! { ":epoch": epoch }, |row| row.get(0))?;
+        db.prepare_cached(SIGN)?.query_row(named_params! { ":epoch": epoch.0 }, |row| row.get(0))?;
     Ok(Spared { until: until.map(Wall), last_sign: (sign > 0).then_some(Wall(sign)) })
 }
 

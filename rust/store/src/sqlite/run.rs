@@ -1,13 +1,16 @@
 //! Runs: admitted, driven, claimed and listed. Invariant: a run is admitted by its insert alone; the unique indices
 //! decide, and a lookup only tells which run stands in the way.
 
+pub mod child;
 mod claim;
 mod list;
+pub mod overdue;
 mod progress;
 pub mod tries;
 
 use std::borrow::Cow;
 
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{Admitted, ContextHash, NewRun, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
@@ -16,19 +19,24 @@ use uuid::Uuid;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::value::{id_at, micros, task_status_at, wait_at, wall_maybe_at};
 
-pub use claim::{Other, cancel_requests, claim, deserted, ended, give_up, others, reopen, request_cancel};
+pub use claim::{
+    Other, cancel_requests, claim, deserted, end_deserted, ended, give_up, others, reopen, request_cancel,
+};
 #[cfg(test)]
 pub use list::PLANS;
 pub use list::{Depth, cron_stats, list, one, place};
-pub use progress::{count_ends, ends, progress};
+pub use progress::{Kept, count_ends, ends, progress};
 
 /// Run keys of runs that no schedule fired share this row; rows of schedules begin at 1.
 const NO_SCHEDULE: i64 = 0;
 
-/// Commits `new` under `epoch` unless its run key, its context hash or its slot is taken at `at`.
-pub fn admit(db: &Connection, epoch: i64, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {
+/// Commits `new`, in the hands of `owner` or in nobody's, unless its run key, its call, its context hash or its moment is taken at `at`.
+pub fn admit(db: &Connection, owner: Option<Epoch>, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {
     if let Some(of) = key_holder(db, new, at)? {
         return Ok(Admitted::DuplicateKey { of: Some(of) });
+    }
+    if let Some(same) = child::obstacle(db, new)? {
+        return Ok(same);
     }
     if let Some(hash) = new.context_hash.filter(|_| new.unique_hash)
         && let Some(of) = unguarded(db, new.schedule, hash)?
@@ -38,9 +46,12 @@ pub fn admit(db: &Connection, epoch: i64, new: &NewRun, at: Wall) -> Result<Admi
     if let Some(ended) = ended_since(db, new)? {
         return Ok(ended);
     }
-    match insert(db, epoch, new)? {
+    match insert(db, owner, new)? {
         Some(row) => {
             hold_key(db, new)?;
+            if let Some(parent) = &new.parent {
+                child::remember(db, row, parent)?;
+            }
             Ok(Admitted::Started { row })
         }
         None => obstacle(db, new),
@@ -61,7 +72,7 @@ pub fn key_holder(db: &Connection, new: &NewRun, at: Wall) -> Result<Option<Uuid
 /// Under what a run key stands: its trigger's or, of a run that was started by hand, its workflow's. See also `prune`.
 fn key_of<'a>(new: &NewRun, key: &'a str) -> (i64, Cow<'a, str>) {
     match new.schedule {
-        Some(schedule) => (schedule, key.into()),
+        Some(schedule) => (schedule.0, key.into()),
         None => (NO_SCHEDULE, format!("{}:{}{key}", new.workflow.chars().count(), new.workflow).into()),
     }
 }
@@ -83,12 +94,12 @@ fn hold_key(db: &Connection, new: &NewRun) -> Result<(), Failure> {
 }
 
 /// The new row; none if a unique index refuses it.
-fn insert(db: &Connection, epoch: i64, new: &NewRun) -> Result<Option<i64>, Failure> {
+fn insert(db: &Connection, owner: Option<Epoch>, new: &NewRun) -> Result<Option<RunRow>, Failure> {
     const SQL: &str = "
         INSERT INTO runs (id, workflow, version, status, schedule, context_hash, unique_hash, run_key,
             scheduled_at, waits, owner, created_at, context)
         VALUES (:id, :workflow, :version, :status, :schedule, :context_hash, :unique_hash, :run_key,
-            :scheduled_at, :waits, :epoch, :created_at, :context)
+            :scheduled_at, :waits, :owner, :created_at, :context)
         ON CONFLICT DO NOTHING";
     let mut id = Uuid::encode_buffer();
     let params = named_params! {
@@ -96,19 +107,19 @@ fn insert(db: &Connection, epoch: i64, new: &NewRun) -> Result<Option<i64>, Fail
         ":workflow": &*new.workflow,
         ":version": &*new.version,
         ":status": RunStatus::Pending.name(),
-        ":schedule": new.schedule,
+        ":schedule": new.schedule.map(|key| key.0),
         ":context_hash": new.context_hash.as_ref().map(|hash| &hash[..]),
         ":unique_hash": new.unique_hash,
         ":run_key": new.run_key.as_ref().map(|(key, _)| key),
         ":scheduled_at": micros(new.scheduled_at),
         ":waits": new.waits,
-        ":epoch": epoch,
+        ":owner": owner.map(|epoch| epoch.0),
         ":created_at": new.created_at.0,
         ":context": &*new.context,
     };
     // RETURNING would gather its one row in a table of its own, which costs more than the insert.
     let inserted = db.prepare_cached(SQL)?.execute(params)?;
-    Ok((inserted > 0).then(|| db.last_insert_rowid()))
+    Ok((inserted > 0).then(|| RunRow(db.last_insert_rowid())))
 }
 
 /// What refused an insert.
@@ -116,7 +127,7 @@ fn obstacle(db: &Connection, new: &NewRun) -> Result<Admitted, Failure> {
     if let Some(of) = hash_holder(db, new)? {
         return Ok(Admitted::DuplicateHash { of });
     }
-    match slot_holder(db, new)? {
+    match moment_holder(db, new)? {
         Some(of) => Ok(Admitted::DuplicateKey { of: Some(of) }),
         None => Err(Failure::Refused(format!("run {} is in the store already", new.id))),
     }
@@ -128,16 +139,20 @@ fn hash_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
         SELECT id FROM runs
         WHERE schedule = :schedule AND context_hash = :hash AND unique_hash = 1 AND completed_at IS NULL";
     let Some(hash) = new.context_hash.filter(|_| new.unique_hash) else { return Ok(None) };
-    let params = named_params! { ":schedule": new.schedule, ":hash": &hash[..] };
+    let params = named_params! { ":schedule": new.schedule.map(|key| key.0), ":hash": &hash[..] };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
 }
 
 /// An unfinished run with that hash from when its trigger allowed equal ones: no unique index covers it.
-pub fn unguarded(db: &Connection, schedule: Option<i64>, hash: ContextHash) -> Result<Option<Uuid>, Failure> {
+pub fn unguarded(
+    db: &Connection,
+    schedule: Option<ScheduleKey>,
+    hash: ContextHash,
+) -> Result<Option<Uuid>, Failure> {
     const SQL: &str = "
         SELECT id FROM runs INDEXED BY runs_unguarded
         WHERE schedule = :schedule AND context_hash = :hash AND unique_hash = 0 AND completed_at IS NULL LIMIT 1";
-    let params = named_params! { ":schedule": schedule, ":hash": &hash[..] };
+    let params = named_params! { ":schedule": schedule.map(|key| key.0), ":hash": &hash[..] };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
 }
 
@@ -149,20 +164,22 @@ fn ended_since(db: &Connection, new: &NewRun) -> Result<Option<Admitted>, Failur
         WHERE schedule = :schedule AND context_hash = :hash AND end_number > :ends
         ORDER BY end_number DESC LIMIT 1";
     let Some((ends, hash)) = new.ends.zip(new.context_hash) else { return Ok(None) };
-    let params = named_params! { ":schedule": new.schedule, ":hash": &hash[..], ":ends": ends };
+    let params =
+        named_params! { ":schedule": new.schedule.map(|key| key.0), ":hash": &hash[..], ":ends": ends };
     let ended = |row: &Row<'_>| Ok(Admitted::Ended { of: id_at(row, 0)?, number: row.get(1)? });
     Ok(db.prepare_cached(SQL)?.query_row(params, ended).optional()?)
 }
 
-fn slot_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
+fn moment_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
     // Index runs_slot.
-    const SQL: &str = "SELECT id FROM runs WHERE schedule = :schedule AND scheduled_at = :slot";
-    let params = named_params! { ":schedule": new.schedule, ":slot": micros(new.scheduled_at) };
+    const SQL: &str = "SELECT id FROM runs WHERE schedule = :schedule AND scheduled_at = :moment";
+    let params =
+        named_params! { ":schedule": new.schedule.map(|key| key.0), ":moment": micros(new.scheduled_at) };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
 }
 
 /// A run's tasks in the order of their first records.
-fn tasks(db: &Connection, run: i64) -> Result<Vec<TaskRecord>, Failure> {
+fn tasks(db: &Connection, run: RunRow) -> Result<Vec<TaskRecord>, Failure> {
     const SQL: &str = "
         SELECT name, status, attempt, context, error, started_at, completed_at, interrupted,
             postponed, not_before, wait_us, checkpoint,
@@ -171,7 +188,7 @@ fn tasks(db: &Connection, run: i64) -> Result<Vec<TaskRecord>, Failure> {
                 WHERE tries.run = tasks.run AND tries.task = tasks.name ORDER BY row DESC LIMIT 1) END
         FROM tasks WHERE run = :run ORDER BY position";
     let mut statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(named_params! { ":run": run }, task_of)?;
+    let rows = statement.query_map(named_params! { ":run": run.0 }, task_of)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use cloaca_core::fault_point::{Step, around};
+use cloaca_core::key::Epoch;
 use rusqlite::{Connection, Error, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use crate::sqlite::fault::{Cause, Failure};
@@ -32,6 +33,31 @@ pub fn check(connection: &Connection, name: &str) -> Result<(), Failure> {
     }
 }
 
+/// Which version the file has, and what would bring it to this program's.
+pub fn outlook(connection: &Connection, name: &str) -> Result<(usize, Vec<&'static str>), Failure> {
+    match version(connection, name)? {
+        0 => Err(nothing_of_ours(name)),
+        seen => Ok((seen, MIGRATIONS[seen..].to_vec())),
+    }
+}
+
+fn nothing_of_ours(name: &str) -> Failure {
+    Failure::Refused(format!("database '{name}' holds nothing of cloaca; name one that a runner has made"))
+}
+
+/// Refuses a file that is not ours, or of another version: who only reads changes nothing.
+pub fn check_for_reading(connection: &Connection, name: &str) -> Result<(), Failure> {
+    match version(connection, name)? {
+        0 => Err(nothing_of_ours(name)),
+        seen if seen < MIGRATIONS.len() => Err(Failure::Refused(format!(
+            "database '{name}' has schema version {seen}, and this cloaca reads version {}: the first runner of it that \
+             opens the file brings it up to date, and so does 'cloaca migrate'",
+            MIGRATIONS.len()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Brings the tables of the database, which is known by `paths`, to this program's version.
 pub fn migrate(connection: &Connection, name: &str, paths: &[&Path]) -> Result<(), Failure> {
     if version(connection, name)? == MIGRATIONS.len() {
@@ -41,8 +67,8 @@ pub fn migrate(connection: &Connection, name: &str, paths: &[&Path]) -> Result<(
     // Another process may have done it while this one waited for the lock.
     let seen = version(&transaction, name)?;
     if seen == 1 {
-        let living = owner::others(&transaction, 0)?;
-        let is_held = |epoch: &i64| paths.iter().any(|path| lock::is_held_by_first_release(path, *epoch));
+        let living = owner::others(&transaction, Epoch(0))?;
+        let is_held = |epoch: &Epoch| paths.iter().any(|path| lock::is_held_by_first_release(path, *epoch));
         if let Some(epoch) = living.into_iter().find(is_held) {
             let hint = lock::hint(paths[0], epoch);
             return Err(Failure::Refused(format!(

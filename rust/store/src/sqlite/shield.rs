@@ -6,6 +6,7 @@
 //! Read locks stand where SQLite looks before it unlinks or truncates: on the bytes of its shared lock in the database, and
 //! on the byte of the `-shm` file that says that somebody is connected.
 
+use cloaca_core::key::Epoch;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,7 +18,7 @@ use crate::sqlite::byte_lock;
 use crate::sqlite::descriptors;
 #[cfg(target_os = "linux")]
 use crate::sqlite::held_file::made_like;
-use crate::sqlite::held_file::{close, has_log, is_shared, is_writable, open, own};
+use crate::sqlite::held_file::{close, has_log, has_none, is_shared, is_writable, open, own};
 use crate::sqlite::open::{beside, identity, identity as identity_at, identity_of};
 
 /// SQLite's `SHARED_FIRST`, and how many bytes follow.
@@ -42,6 +43,8 @@ pub type Identity = (u64, u64);
 struct Shielded {
     /// Stores whose descriptors must stay.
     stores: usize,
+    /// Those of them that only read.
+    readers: usize,
     /// Those of them whose locks must stay.
     raised: usize,
     database: Vec<File>,
@@ -49,13 +52,23 @@ struct Shielded {
     memory: Vec<File>,
     /// Owners of this process. Locks of one open file don't show to itself.
     #[cfg(target_os = "linux")]
-    epochs: std::collections::HashSet<i64>,
+    epochs: std::collections::HashSet<Epoch>,
+}
+
+/// What a store does with its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It reads and writes, and makes the file if there is none.
+    Writing,
+    /// It reads what is there.
+    Reading,
 }
 
 /// One store's share in the process's hold on its file.
 pub struct Shield {
     path: PathBuf,
     identity: Option<Identity>,
+    use_: Use,
     is_raised: Mutex<bool>,
     is_open: Mutex<bool>,
 }
@@ -66,19 +79,25 @@ impl Shield {
         Self {
             path: PathBuf::new(),
             identity: None,
+            use_: Use::Writing,
             is_raised: Mutex::new(false),
             is_open: Mutex::new(false),
         }
     }
 
-    /// Opens what is to be held of the database at `path`, making the file as SQLite would. To be called before SQLite opens
-    /// it. What cannot be opened is left to SQLite, which says why.
-    pub fn before(path: &Path) -> Self {
-        let identity = enlist(path);
+    /// Opens what is to be held of the database at `path`, making the file as SQLite would if it is to be written. To be called before
+    /// SQLite opens it. What cannot be opened is left to SQLite, which says why.
+    pub fn before(path: &Path, use_: Use) -> Self {
+        let identity = enlist(path, use_);
         // SQLite follows links before it names the files beside the database.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let shield =
-            Self { path, identity, is_raised: Mutex::new(false), is_open: Mutex::new(identity.is_some()) };
+        let shield = Self {
+            path,
+            identity,
+            use_,
+            is_raised: Mutex::new(false),
+            is_open: Mutex::new(identity.is_some()),
+        };
         shield.raise_early();
         shield
     }
@@ -98,16 +117,25 @@ impl Shield {
         }
     }
 
-    /// Whether no other store of this process is on the file.
+    /// Whether no other store of this process writes to the file.
     pub fn is_last(&self) -> bool {
         let mut shields = shields();
         let shielded = self.identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
-        shielded.is_some_and(|shielded| shielded.stores == 1)
+        shielded.is_some_and(|shielded| shielded.stores - shielded.readers == 1)
     }
 
     /// The file's path, free of links.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether a log lies beside a database whose header says that it has none.
+    pub fn has_strange_log(&self) -> bool {
+        // In this order: who gives it one says so in the header first.
+        let has_any = std::fs::metadata(beside(&self.path, "-wal")).is_ok_and(|found| found.len() > 0);
+        let mut shields = shields();
+        let shielded = self.identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
+        has_any && shielded.and_then(|shielded| shielded.database.first()).is_some_and(has_none)
     }
 
     /// What tells the file from others.
@@ -184,6 +212,7 @@ impl Shield {
             let mut is_raised = self.is_raised.lock().unwrap_or_else(PoisonError::into_inner);
             shielded.raised -= usize::from(std::mem::replace(&mut *is_raised, false));
             shielded.stores -= 1;
+            shielded.readers -= usize::from(self.use_ == Use::Reading);
             if shielded.stores == 0
                 && let Some(Shielded { database, memory, .. }) = table.remove(&identity)
             {
@@ -207,15 +236,12 @@ impl Drop for Shield {
 }
 
 impl Shielded {
-    /// Takes the byte that says that somebody is connected before SQLite does, and what it does on being the first: what stands in
-    /// the file may be left from a crash, and SQLite relies on it once it finds the byte taken.
+    /// Takes the byte that says that somebody is connected before SQLite does.
     #[cfg(target_os = "linux")]
     fn enter_memory(&mut self, path: &Path) {
         let made = self.database.first().and_then(|database| made_like(database, path));
         if let Some(file) = made {
-            if byte_lock::write(&file, CONNECTED).is_ok() {
-                let _ = file.set_len(SHM_BYTES_FIRST);
-            }
+            clear_if_first(&file);
             byte_lock::read(&file, CONNECTED, true);
             own(&file);
             self.memory.push(file);
@@ -242,11 +268,25 @@ impl Shielded {
             return;
         }
         if let Ok(file) = open(path, false) {
+            // SQLite may not have looked at it yet.
+            clear_if_first(&file);
             own(&file);
             self.memory.push(file);
         }
     }
 }
+
+/// Does what SQLite does on being the first: what stands in the `-shm` file may be left from a crash, or by a database that was deleted, and
+/// SQLite relies on it once it finds the byte taken.
+#[cfg(target_os = "linux")]
+fn clear_if_first(memory: &File) {
+    if byte_lock::write(memory, CONNECTED).is_ok() {
+        let _ = memory.set_len(SHM_BYTES_FIRST);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn clear_if_first(_: &File) {}
 
 #[cfg(not(target_os = "linux"))]
 type Held = MutexGuard<'static, Option<Table>>;
@@ -281,19 +321,22 @@ pub fn forked() {
 
 /// Counts a store in for the file at `path`. A descriptor is made only if there is none: to find one too many would mean to
 /// close it.
-fn enlist(path: &Path) -> Option<Identity> {
+fn enlist(path: &Path, use_: Use) -> Option<Identity> {
     let mut shields = shields();
     let table = shields.get_or_insert_default();
+    let readers = usize::from(use_ == Use::Reading);
     if let Some(identity) = identity(path)
         && let Some(shielded) = table.get_mut(&identity)
     {
         shielded.stores += 1;
+        shielded.readers += readers;
         return Some(identity);
     }
-    let file = open(path, true).or_else(|_| File::open(path)).ok()?;
+    let file = open(path, use_ == Use::Writing).or_else(|_| File::open(path)).ok()?;
     let identity = identity_of(&file)?;
     let shielded = table.entry(identity).or_default();
     shielded.stores += 1;
+    shielded.readers += readers;
     own(&file);
     shielded.database.push(file);
     Some(identity)
@@ -308,13 +351,13 @@ fn shields() -> MutexGuard<'static, Option<Table>> {
 /// # Errors
 /// The message for the user.
 #[cfg(target_os = "linux")]
-pub fn hold(identity: Option<Identity>, epoch: i64) -> Result<(), String> {
+pub fn hold(identity: Option<Identity>, epoch: Epoch) -> Result<(), String> {
     let mut shields = shields();
     let shielded = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
     let Some(shielded) = shielded else {
         return Err("the database's file could not be opened for locking".to_owned());
     };
-    byte_lock::write(&shielded.database[0], (OWNERS + epoch, 1))
+    byte_lock::write(&shielded.database[0], (OWNERS + epoch.0, 1))
         .map_err(|error| format!("the database's file cannot be locked for runner {epoch}: {error}"))?;
     shielded.epochs.insert(epoch);
     Ok(())
@@ -322,7 +365,7 @@ pub fn hold(identity: Option<Identity>, epoch: i64) -> Result<(), String> {
 
 /// Whether it is certain that no process holds the lock of the owner `epoch`.
 #[cfg(target_os = "linux")]
-pub fn is_free(identity: Option<Identity>, epoch: i64) -> bool {
+pub fn is_free(identity: Option<Identity>, epoch: Epoch) -> bool {
     let mut shields = shields();
     let Some(shielded) = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity))
     else {
@@ -331,18 +374,18 @@ pub fn is_free(identity: Option<Identity>, epoch: i64) -> bool {
     let Some(file) = shielded.database.first().filter(|_| !shielded.epochs.contains(&epoch)) else {
         return false;
     };
-    byte_lock::is_free(file, (OWNERS + epoch, 1))
+    byte_lock::is_free(file, (OWNERS + epoch.0, 1))
 }
 
 /// Gives the lock of the owner `epoch` up.
 #[cfg(target_os = "linux")]
-pub fn release(identity: Option<Identity>, epoch: i64) {
+pub fn release(identity: Option<Identity>, epoch: Epoch) {
     let mut shields = shields();
     let shielded = identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
     let Some(shielded) = shielded else { return };
     if shielded.epochs.remove(&epoch)
         && let Some(file) = shielded.database.first()
     {
-        byte_lock::read(file, (OWNERS + epoch, 1), false);
+        byte_lock::read(file, (OWNERS + epoch.0, 1), false);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cloaca_core::admit::Overlap;
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Admitted, Catchup, Cell, Change, Halt, NewCron, NewRun, Origin, Outcome, Page, Receipt, RunChange,
     RunEnd, RunFilter, RunStatus, Schedule, ScheduleKind, Store, Stored, Stretch, Table, TaskRecord,
@@ -95,6 +96,7 @@ pub fn new_run(number: u128) -> NewRun {
         waits: false,
         cursor: None,
         ends: None,
+        parent: None,
         created_at: Wall(20),
     }
 }
@@ -112,15 +114,15 @@ pub fn keyed(trigger: &Schedule, number: u128, key: &str, expires_at: Option<Wal
     NewRun { schedule: Some(trigger.row), run_key: Some((key.to_owned(), expires_at)), ..new_run(number) }
 }
 
-pub fn slot(cron: &Schedule, number: u128, at: i64) -> NewRun {
+pub fn moment(cron: &Schedule, number: u128, at: i64) -> NewRun {
     NewRun { schedule: Some(cron.row), scheduled_at: Some(Wall(at)), ..new_run(number) }
 }
 
-pub fn start(epoch: i64, run: NewRun) -> Change {
+pub fn start(epoch: Epoch, run: NewRun) -> Change {
     Change::Start { epoch, runs: vec![run], cron: None }
 }
 
-pub fn started(store: &dyn Store, epoch: i64, run: NewRun) -> i64 {
+pub fn started(store: &dyn Store, epoch: Epoch, run: NewRun) -> RunRow {
     match admitted(commit(store, start(epoch, run)))[..] {
         [Admitted::Started { row }] => row,
         ref other => panic!("{other:?} is no start"),
@@ -133,11 +135,12 @@ pub fn trigger_row(name: &str) -> TriggerRow {
         workflow: "mail".into(),
         interval_us: 1_000,
         allow_concurrent: false,
+        digest: 1,
         origin_at: Wall(1_000),
     }
 }
 
-pub fn declare(store: &dyn Store, epoch: i64, trigger: TriggerRow, at: Wall) -> Schedule {
+pub fn declare(store: &dyn Store, epoch: Epoch, trigger: TriggerRow, at: Wall) -> Schedule {
     let name = Arc::clone(&trigger.name);
     let state = match commit(store, Change::Declare { epoch, trigger, at }) {
         Receipt::Declared(state) => state,
@@ -149,15 +152,16 @@ pub fn declare(store: &dyn Store, epoch: i64, trigger: TriggerRow, at: Wall) -> 
     kept
 }
 
-pub fn declared(store: &dyn Store, epoch: i64, name: &str) -> Schedule {
+pub fn declared(store: &dyn Store, epoch: Epoch, name: &str) -> Schedule {
     declare(store, epoch, trigger_row(name), Wall(10))
 }
 
-pub fn tick(trigger: &Schedule, epoch: i64, fires: Vec<NewRun>) -> TickChange {
+pub fn tick(trigger: &Schedule, epoch: Epoch, fires: Vec<NewRun>) -> TickChange {
     TickChange {
         schedule: trigger.row,
         epoch,
         cursor: None,
+        cursor_set: trigger.cursor_set,
         at: Wall(50),
         fires,
         room: None,
@@ -170,7 +174,7 @@ pub fn tick(trigger: &Schedule, epoch: i64, fires: Vec<NewRun>) -> TickChange {
     }
 }
 
-pub fn fire(store: &dyn Store, trigger: &Schedule, epoch: i64, fires: Vec<NewRun>) -> Vec<Admitted> {
+pub fn fire(store: &dyn Store, trigger: &Schedule, epoch: Epoch, fires: Vec<NewRun>) -> Vec<Admitted> {
     admitted(commit(store, Change::Tick(tick(trigger, epoch, fires))))
 }
 
@@ -192,7 +196,7 @@ pub fn task(name: &str, status: TaskStatus, attempt: u32) -> TaskRecord {
     }
 }
 
-pub fn ended(run: i64, epoch: i64, status: RunStatus) -> Change {
+pub fn ended(run: RunRow, epoch: Epoch, status: RunStatus) -> Change {
     let end = RunEnd { status, context: "{}".into(), error: None, error_type: None, completed_at: Wall(60) };
     Change::Run(RunChange { run, epoch, tasks: vec![], end: Some(end) })
 }
@@ -202,7 +206,7 @@ pub fn started_at(store: &dyn Store, number: u128) -> Cell {
     query(store, "SELECT started_at FROM runs WHERE id = ?", &params).unwrap().1.remove(0).remove(0)
 }
 
-pub fn stretch(row: i64, outcome: Outcome, reason: &str, at: i64) -> Stretch {
+pub fn stretch(row: ScheduleKey, outcome: Outcome, reason: &str, at: i64) -> Stretch {
     Stretch {
         schedule: row,
         outcome,
@@ -221,6 +225,7 @@ pub fn new_cron(number: u128, expression: &str) -> NewCron<'_> {
         id: id(number),
         name: "",
         origin: Origin::Registered,
+        digest: 0,
         workflow: "mail",
         expression,
         timezone: "UTC",

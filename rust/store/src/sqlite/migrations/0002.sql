@@ -45,6 +45,8 @@ ALTER TABLE tasks ADD COLUMN checkpoint TEXT;
 ALTER TABLE schedules ADD COLUMN context TEXT;
 ALTER TABLE schedules ADD COLUMN overlap TEXT;
 ALTER TABLE schedules ADD COLUMN catchup TEXT;
+-- How often somebody has set a cursor beside the polls that move it: what a poll decided by an older one is refused.
+ALTER TABLE schedules ADD COLUMN cursor_set INTEGER NOT NULL DEFAULT 0;
 -- How attempts ended, but for those that completed at once, which their tasks' rows tell. They outlive the rows of tasks that are undecided
 -- again, and are in the order in which they were kept.
 CREATE TABLE tries (
@@ -61,6 +63,15 @@ CREATE TABLE tries (
     traceback TEXT
 ) STRICT;
 CREATE INDEX tries_task ON tries (run, task);
+-- Bodies of attempts that were given up, while they still run in the process of that owner: of their tasks nothing may begin again.
+CREATE TABLE overdue (
+    run INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    owner INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (run, task, attempt)
+) STRICT, WITHOUT ROWID;
 -- Of runs that failed or were cancelled, and of no others: empty where it is not known, or there is none.
 ALTER TABLE runs ADD COLUMN error_type TEXT;
 UPDATE runs SET error_type = '' WHERE status IN ('Failed', 'Cancelled');
@@ -73,3 +84,68 @@ CREATE INDEX runs_workflow ON runs (workflow, created_at);
 CREATE INDEX runs_key ON runs (run_key, created_at) WHERE run_key IS NOT NULL;
 CREATE INDEX runs_failed ON runs (created_at) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_error ON runs (error_type, created_at) WHERE error_type IS NOT NULL;
+-- What programs declare under one name comes in versions, numbered in the order in which each was declared for the first time. That of a
+-- trigger's owner, and of a cron that is in force, stands in its row; who else declares one, and every cron's program, is in `declared`.
+ALTER TABLE schedules ADD COLUMN digest INTEGER;
+ALTER TABLE schedules ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+-- What was declared before and is in no row.
+CREATE TABLE versions (
+    name TEXT NOT NULL,
+    digest INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (name, digest)
+) STRICT, WITHOUT ROWID;
+-- An owner that has left counts for nothing here, and goes with the next declaration of that name.
+CREATE TABLE declared (
+    name TEXT NOT NULL,
+    owner INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (name, owner)
+) STRICT, WITHOUT ROWID;
+-- What listings and logs hide: keys of contexts, and whether a function decides beside them. The values themselves are kept as they are.
+CREATE TABLE redacted (how TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (how, key)) STRICT, WITHOUT ROWID;
+-- Which version of a workflow each living runner declares.
+CREATE TABLE workflows (
+    name TEXT NOT NULL,
+    owner INTEGER NOT NULL,
+    version TEXT NOT NULL,
+    PRIMARY KEY (name, owner)
+) STRICT, WITHOUT ROWID;
+-- Who a runner is, what it did in each minute of the last week, and which polls have been in their bodies for too long: for who looks from outside.
+ALTER TABLE owners ADD COLUMN host TEXT;
+ALTER TABLE owners ADD COLUMN pid INTEGER;
+ALTER TABLE owners ADD COLUMN version TEXT;
+-- Whether it polls and runs anything, or only asks others for that.
+ALTER TABLE owners ADD COLUMN works INTEGER NOT NULL DEFAULT 1;
+CREATE TABLE minutes (
+    ended_at INTEGER NOT NULL,
+    owner INTEGER NOT NULL,
+    polls INTEGER NOT NULL,
+    fires INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    completed INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    cancelled INTEGER NOT NULL,
+    PRIMARY KEY (ended_at, owner)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE schedules ADD COLUMN in_body_since INTEGER;
+CREATE INDEX schedules_in_body ON schedules (owner) WHERE in_body_since IS NOT NULL;
+-- Which changes people made by the page or the command line, the newest hundred thousand; what programs do by themselves is not among them.
+CREATE TABLE audit (
+    row INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    door TEXT NOT NULL,
+    place TEXT,
+    what TEXT NOT NULL,
+    about TEXT NOT NULL,
+    many INTEGER NOT NULL
+) STRICT;
+-- By which task of which other run a run was started: none of a callback. What the same call of an attempt before has started is not started
+-- again; one that was asked for with a run key is no such call.
+ALTER TABLE runs ADD COLUMN parent TEXT;
+ALTER TABLE runs ADD COLUMN parent_task TEXT;
+ALTER TABLE runs ADD COLUMN parent_call INTEGER;
+CREATE INDEX runs_parent ON runs (parent, created_at) WHERE parent IS NOT NULL;
+CREATE UNIQUE INDEX runs_call ON runs (parent, parent_task, workflow, parent_call) WHERE parent_call IS NOT NULL;

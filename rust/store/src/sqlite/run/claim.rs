@@ -4,14 +4,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{ContextHash, Unfinished};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
+use crate::sqlite::audit;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::owner::owner_is_dead;
-use crate::sqlite::run::{tasks, unguarded};
+use crate::sqlite::run::{child, overdue, tasks, unguarded};
 use crate::sqlite::value::{count_at, hash_at, id_at, signed, wall_at};
 
 /// What [`unfinished_of`] reads. A hash that does not guard is left out.
@@ -32,10 +34,11 @@ macro_rules! cancelled {
 /// Hands the oldest unfinished runs of dead owners to `epoch`.
 pub fn claim(
     db: &Connection,
-    epoch: i64,
-    after: i64,
+    epoch: Epoch,
+    after: RunRow,
     limit: u64,
     workflows: &[Arc<str>],
+    is_fitting: bool,
 ) -> Result<Vec<Unfinished>, Failure> {
     // The planner would rather walk the whole table by its key.
     const SELECT: &str = concat!(
@@ -43,22 +46,45 @@ pub fn claim(
         columns!(),
         " FROM runs INDEXED BY runs_unfinished WHERE completed_at IS NULL AND row > :after AND ",
         owner_is_dead!(),
-        " AND workflow IN (SELECT value FROM json_each(:workflows)) ORDER BY row LIMIT :limit"
+        " AND workflow IN (SELECT value FROM json_each(:workflows))
+        AND (NOT :fitting OR NOT EXISTS (SELECT 1 FROM tasks WHERE run = runs.row)
+            OR EXISTS (SELECT 1 FROM workflows AS own
+                WHERE own.name = runs.workflow AND own.owner = :epoch AND own.version = runs.version)
+            OR NOT EXISTS (SELECT 1 FROM workflows AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
+                WHERE other.name = runs.workflow AND other.owner <> :epoch AND other.version = runs.version))
+        ORDER BY row LIMIT :limit"
     );
-    const UPDATE: &str = "UPDATE runs SET owner = :epoch, interruptions = :interruptions WHERE row = :row";
+    const VERSION: &str = "SELECT version FROM workflows WHERE name = :name AND owner = :epoch";
+    const UPDATE: &str = "
+        UPDATE runs SET owner = :epoch, interruptions = :interruptions, version = :version WHERE row = :row";
     let mut select = db.prepare_cached(SELECT)?;
     let workflows = json_texts(workflows);
     let limit = signed(limit);
-    let params = named_params! { ":epoch": epoch, ":after": after, ":limit": limit, ":workflows": workflows };
+    let params = named_params! {
+        ":epoch": epoch.0,
+        ":after": after.0,
+        ":limit": limit,
+        ":workflows": workflows,
+        ":fitting": is_fitting,
+    };
     let found = select.query_map(params, unfinished_of)?;
     let found = found.collect::<rusqlite::Result<Vec<Unfinished>>>()?;
     let mut update = db.prepare_cached(UPDATE)?;
     let mut claimed = Vec::with_capacity(found.len());
     for mut run in found {
         run.interruptions = run.interruptions.saturating_add(u32::from(run.owner_before.is_some()));
-        let params = named_params! { ":row": run.row, ":epoch": epoch, ":interruptions": run.interruptions };
-        update.execute(params)?;
         run.tasks = tasks(db, run.row)?;
+        if run.tasks.is_empty() {
+            let params = named_params! { ":name": run.workflow, ":epoch": epoch.0 };
+            let declared = db.prepare_cached(VERSION)?.query_row(params, |row| row.get(0)).optional()?;
+            run.version = declared.unwrap_or(run.version);
+        }
+        update.execute(named_params! {
+            ":row": run.row.0,
+            ":epoch": epoch.0,
+            ":interruptions": run.interruptions,
+            ":version": run.version,
+        })?;
         claimed.push(run);
     }
     stand_behind(db, epoch, &mut claimed)?;
@@ -66,7 +92,7 @@ pub fn claim(
 }
 
 /// Whose runs nobody claims while no living owner declares them.
-pub fn deserted(db: &Connection, epoch: i64, limit: u64) -> Result<Vec<(String, u64)>, Failure> {
+pub fn deserted(db: &Connection, epoch: Epoch, limit: u64) -> Result<Vec<(String, u64)>, Failure> {
     // Only what is unfinished is read, which is little beside what has ended.
     const SQL: &str = concat!(
         "SELECT workflow, count(*) FROM runs INDEXED BY runs_unfinished WHERE completed_at IS NULL AND ",
@@ -74,13 +100,13 @@ pub fn deserted(db: &Connection, epoch: i64, limit: u64) -> Result<Vec<(String, 
         " GROUP BY workflow ORDER BY workflow LIMIT :limit"
     );
     let mut statement = db.prepare_cached(SQL)?;
-    let params = named_params! { ":epoch": epoch, ":limit": signed(limit) };
+    let params = named_params! { ":epoch": epoch.0, ":limit": signed(limit) };
     let found = statement.query_map(params, |row| Ok((row.get(0)?, count_at(row, 1)?)))?;
     Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Tells those that wait which earlier ones of their schedules wait or run elsewhere.
-fn stand_behind(db: &Connection, epoch: i64, claimed: &mut [Unfinished]) -> Result<(), Failure> {
+fn stand_behind(db: &Connection, epoch: Epoch, claimed: &mut [Unfinished]) -> Result<(), Failure> {
     let Some(last) = claimed.iter().rev().find(|run| run.waits) else { return Ok(()) };
     let others = others(db, epoch, last.row, false)?;
     for run in claimed.iter_mut().filter(|run| run.waits) {
@@ -96,7 +122,7 @@ fn stand_behind(db: &Connection, epoch: i64, claimed: &mut [Unfinished]) -> Resu
 pub struct Other {
     /// The public id.
     pub id: Uuid,
-    row: i64,
+    row: RunRow,
     waits: bool,
     /// Its workflow, if no living owner drives it.
     lost: Option<String>,
@@ -113,10 +139,10 @@ impl Other {
 /// Unfinished runs with a row below `below` that schedules fired, by schedule, oldest first: those that `epoch` does not drive, or all.
 pub fn others(
     db: &Connection,
-    epoch: i64,
-    below: i64,
+    epoch: Epoch,
+    below: RunRow,
     is_all: bool,
-) -> Result<HashMap<i64, Vec<Other>>, Failure> {
+) -> Result<HashMap<ScheduleKey, Vec<Other>>, Failure> {
     const SQL: &str = concat!(
         "SELECT schedule, id, row, waits, CASE WHEN ",
         owner_is_dead!(),
@@ -124,12 +150,13 @@ pub fn others(
         WHERE completed_at IS NULL AND row < :below AND schedule IS NOT NULL AND (:all OR owner IS NOT :epoch)
         ORDER BY row"
     );
-    let mut others: HashMap<i64, Vec<Other>> = HashMap::new();
+    let mut others: HashMap<ScheduleKey, Vec<Other>> = HashMap::new();
     let mut statement = db.prepare_cached(SQL)?;
-    let mut rows = statement.query(named_params! { ":epoch": epoch, ":below": below, ":all": is_all })?;
+    let mut rows = statement.query(named_params! { ":epoch": epoch.0, ":below": below.0, ":all": is_all })?;
     while let Some(row) = rows.next()? {
-        let other = Other { id: id_at(row, 1)?, row: row.get(2)?, waits: row.get(3)?, lost: row.get(4)? };
-        others.entry(row.get(0)?).or_default().push(other);
+        let other =
+            Other { id: id_at(row, 1)?, row: RunRow(row.get(2)?), waits: row.get(3)?, lost: row.get(4)? };
+        others.entry(ScheduleKey(row.get(0)?)).or_default().push(other);
     }
     Ok(others)
 }
@@ -138,9 +165,9 @@ pub fn others(
 /// asked to end. Without an owner they count no interruption.
 pub fn give_up(
     db: &Connection,
-    epoch: i64,
+    epoch: Epoch,
     kept: &[Uuid],
-    remnant: Option<i64>,
+    remnant: Option<Epoch>,
     at: Wall,
 ) -> Result<(), Failure> {
     const FREE: &str = "
@@ -153,7 +180,7 @@ pub fn give_up(
         " WHERE completed_at IS NULL AND owner IS NULL AND cancelled"
     );
     let kept: Vec<Arc<str>> = kept.iter().map(|id| id.to_string().into()).collect();
-    let params = named_params! { ":epoch": epoch, ":kept": json_texts(&kept), ":remnant": remnant };
+    let params = named_params! { ":epoch": epoch.0, ":kept": json_texts(&kept), ":remnant": remnant.map(|epoch| epoch.0) };
     db.prepare_cached(FREE)?.execute(params)?;
     db.prepare_cached(END)?.execute(named_params! { ":at": at.0 })?;
     Ok(())
@@ -176,7 +203,12 @@ pub fn ended(db: &Connection, runs: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
 }
 
 /// Opens a final run that did not complete again, for `epoch`; none if there is no such run.
-pub fn reopen(db: &Connection, epoch: i64, id: Uuid) -> Result<Option<Unfinished>, Failure> {
+pub fn reopen(
+    db: &Connection,
+    epoch: Epoch,
+    id: Uuid,
+    is_dead: impl Fn(Epoch) -> bool,
+) -> Result<Option<Unfinished>, Failure> {
     const SELECT: &str = concat!(
         "SELECT ",
         columns!(),
@@ -186,30 +218,67 @@ pub fn reopen(db: &Connection, epoch: i64, id: Uuid) -> Result<Option<Unfinished
     let params = named_params! { ":id": id.to_string() };
     let found = db.prepare_cached(SELECT)?.query_row(params, unfinished_of).optional()?;
     let Some(mut run) = found else { return Ok(None) };
+    // An owner whose lock is free is dead, whether or not it is buried.
+    overdue::refuse(db, run.row, |owner| owner != epoch && is_dead(owner))?;
     run.context_hash = guard(db, run.row)?;
     open_again(db, epoch, &run)?;
     run.cancelled = false;
     run.interruptions = 0;
-    db.prepare_cached(UNDECIDE)?.execute(named_params! { ":row": run.row })?;
+    db.prepare_cached(UNDECIDE)?.execute(named_params! { ":row": run.row.0 })?;
     run.tasks = tasks(db, run.row)?;
+    audit::note(db, "retry", &id.to_string())?;
     Ok(Some(run))
 }
 
-/// Notes that somebody asked for a run's end, and ends it if nobody drives it; false if it is unknown or final.
-pub fn request_cancel(db: &Connection, epoch: i64, id: Uuid, at: Wall) -> Result<bool, Failure> {
-    const ASK: &str = "UPDATE runs SET cancelled = 1 WHERE id = :id AND completed_at IS NULL";
-    const END: &str = concat!(
+/// Notes that somebody asked for the ends of a run and of its unfinished children, and theirs, and ends those that nobody drives. All of
+/// them, the run itself first; none if it is unknown or final.
+pub fn request_cancel(db: &Connection, epoch: Epoch, id: Uuid, at: Wall) -> Result<Vec<Uuid>, Failure> {
+    let text = id.to_string();
+    if !ask(db, &text)? {
+        return Ok(Vec::new());
+    }
+    let mut asked = vec![id];
+    // Before it ends itself, so that there is one moment at which all of them are asked.
+    for child in child::family(db, &text)? {
+        let child_text = child.to_string();
+        ask(db, &child_text)?;
+        end_if_free(db, epoch, &child_text, at)?;
+        asked.push(child);
+    }
+    end_if_free(db, epoch, &text, at)?;
+    audit::note(db, "cancel", &text)?;
+    Ok(asked)
+}
+
+/// Notes that somebody asked for a run's end; false if it is unknown or final.
+pub(super) fn ask(db: &Connection, id: &str) -> Result<bool, Failure> {
+    const SQL: &str = "UPDATE runs SET cancelled = 1 WHERE id = :id AND completed_at IS NULL";
+    Ok(db.prepare_cached(SQL)?.execute(named_params! { ":id": id })? > 0)
+}
+
+/// Ends a run that nobody drives.
+pub(super) fn end_if_free(db: &Connection, epoch: Epoch, id: &str, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = concat!(
         "UPDATE runs SET ",
         cancelled!(),
         " WHERE id = :id AND completed_at IS NULL AND ",
         owner_is_dead!()
     );
-    let id = id.to_string();
-    if db.prepare_cached(ASK)?.execute(named_params! { ":id": id })? == 0 {
-        return Ok(false);
-    }
-    db.prepare_cached(END)?.execute(named_params! { ":id": id, ":epoch": epoch, ":at": at.0 })?;
-    Ok(true)
+    db.prepare_cached(SQL)?.execute(named_params! { ":id": id, ":epoch": epoch.0, ":at": at.0 })?;
+    Ok(())
+}
+
+/// Ends what was to end and what nobody goes on with.
+pub fn end_deserted(db: &Connection, epoch: Epoch, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = concat!(
+        "UPDATE runs INDEXED BY runs_unfinished SET ",
+        cancelled!(),
+        " WHERE completed_at IS NULL AND cancelled AND ",
+        owner_is_dead!(),
+        " AND workflow NOT IN (SELECT name FROM workflows JOIN owners ON epoch = owner WHERE left_at IS NULL)"
+    );
+    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0, ":at": at.0 })?;
+    Ok(())
 }
 
 /// Names as a JSON array, which SQLite takes as one parameter.
@@ -234,26 +303,26 @@ fn json_texts(texts: &[Arc<str>]) -> String {
 }
 
 /// Unfinished runs of `epoch` whose end somebody asked for.
-pub fn cancel_requests(db: &Connection, epoch: i64) -> Result<Vec<Uuid>, Failure> {
+pub fn cancel_requests(db: &Connection, epoch: Epoch) -> Result<Vec<Uuid>, Failure> {
     // Index runs_unfinished holds the few runs that are not final.
     const SQL: &str = "
         SELECT id FROM runs INDEXED BY runs_unfinished
         WHERE completed_at IS NULL AND cancelled AND owner = :epoch ORDER BY row";
     let mut statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(named_params! { ":epoch": epoch }, |row| id_at(row, 0))?;
+    let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| id_at(row, 0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// The hash under which no equal run may be unfinished beside one that is opened again: it was guarded, or its trigger is since.
-fn guard(db: &Connection, row: i64) -> Result<Option<ContextHash>, Failure> {
+fn guard(db: &Connection, row: RunRow) -> Result<Option<ContextHash>, Failure> {
     const SQL: &str = "
         SELECT CASE WHEN unique_hash OR schedules.allow_concurrent = 0 THEN context_hash END
         FROM runs LEFT JOIN schedules ON schedules.row = runs.schedule WHERE runs.row = :row";
-    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row }, |row| hash_at(row, 0))?)
+    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row.0 }, |row| hash_at(row, 0))?)
 }
 
 /// It has had its turn: if it waited for one again under another owner, two might wait for each other.
-fn open_again(db: &Connection, epoch: i64, run: &Unfinished) -> Result<(), Failure> {
+fn open_again(db: &Connection, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
         SET status = 'Pending', owner = :epoch, cancelled = 0, interruptions = 0, completed_at = NULL,
@@ -273,7 +342,7 @@ fn open_again(db: &Connection, epoch: i64, run: &Unfinished) -> Result<(), Failu
         return Err(refusal());
     }
     let is_guarded = run.context_hash.is_some();
-    let params = named_params! { ":row": run.row, ":epoch": epoch, ":unique_hash": is_guarded };
+    let params = named_params! { ":row": run.row.0, ":epoch": epoch.0, ":unique_hash": is_guarded };
     match db.prepare_cached(SQL)?.execute(params) {
         Ok(_) => Ok(()),
         // Index runs_hash is the only unique one that covers what changes here.
@@ -284,16 +353,16 @@ fn open_again(db: &Connection, epoch: i64, run: &Unfinished) -> Result<(), Failu
 
 fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
     Ok(Unfinished {
-        row: row.get(0)?,
+        row: RunRow(row.get(0)?),
         id: id_at(row, 1)?,
         workflow: row.get(2)?,
         version: row.get(3)?,
-        schedule: row.get(4)?,
+        schedule: row.get::<_, Option<i64>>(4)?.map(ScheduleKey),
         context_hash: hash_at(row, 5)?,
         waits: row.get(6)?,
         created_at: wall_at(row, 7)?,
         interruptions: row.get(8)?,
-        owner_before: row.get(9)?,
+        owner_before: row.get::<_, Option<i64>>(9)?.map(Epoch),
         cancelled: row.get(11)?,
         context: row.get(10)?,
         tasks: Vec::new(),

@@ -1,12 +1,13 @@
 //! Listings of runs. Invariant: no listing sorts; each walks an index, or the table, from its newest row.
 
-use cloaca_core::port::{CronStats, Page, Place, RunFilter, RunRow, RunStatus, TaskRecord};
+use cloaca_core::key::{RunRow, ScheduleKey};
+use cloaca_core::port::{CronStats, ListedRun, Page, Place, RunFilter, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
-use crate::sqlite::run::{tasks, tries};
+use crate::sqlite::run::{child, overdue, tasks, tries};
 use crate::sqlite::schedule;
 use crate::sqlite::value::{count_at, hash_at, id_at, run_status_at, signed, wall_at, wall_maybe_at};
 
@@ -16,7 +17,7 @@ macro_rules! select_runs {
         concat!(
             "SELECT r.row, r.id, r.workflow, r.status, nullif(s.name, ''), r.run_key, r.context_hash, r.scheduled_at,
                 r.created_at, r.completed_at, r.error, r.started_at, nullif(r.error_type, ''),
-                r.cancelled, ",
+                r.cancelled, r.parent, r.parent_task, r.parent_call, ",
             $contexts,
             " FROM ",
             $from,
@@ -39,6 +40,7 @@ macro_rules! page_of_runs {
             AND (:workflow IS NULL OR r.workflow = :workflow)
             AND (:status IS NULL OR r.status = :status)
             AND (:key IS NULL OR r.run_key = :key)
+            AND (:parent IS NULL OR r.parent = :parent)
             AND (:error IS NULL OR r.error_type = :error)
             ORDER BY ",
             $order,
@@ -59,6 +61,7 @@ macro_rules! newest {
 }
 
 const BY_KEY: &str = newest!("runs_key", "r.run_key = :key");
+const BY_PARENT: &str = newest!("runs_parent", "r.parent = :parent");
 const BY_ERROR: &str = newest!("runs_error", "r.error_type = :error");
 const BY_END: &str = newest!("runs_failed", "r.error_type IS NOT NULL");
 const BY_SCHEDULE: &str = newest!("runs_schedule", "r.schedule = :schedule");
@@ -73,8 +76,9 @@ const UNFINISHED: &str = page_of_runs!(
 
 /// Statements with what their plan must name.
 #[cfg(test)]
-pub const PLANS: [(&str, &str); 7] = [
+pub const PLANS: [(&str, &str); 8] = [
     (BY_KEY, "USING INDEX runs_key (run_key=? AND created_at>? AND created_at<?)"),
+    (BY_PARENT, "USING INDEX runs_parent (parent=? AND created_at>? AND created_at<?)"),
     (BY_ERROR, "USING INDEX runs_error (error_type=? AND created_at>? AND created_at<?)"),
     (BY_END, "USING INDEX runs_failed (created_at>? AND created_at<?)"),
     (BY_SCHEDULE, "USING INDEX runs_schedule (schedule=? AND created_at>? AND created_at<?)"),
@@ -84,24 +88,25 @@ pub const PLANS: [(&str, &str); 7] = [
 ];
 
 /// Runs, newest first.
-pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<RunRow>, Failure> {
+pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, Failure> {
     let Some([schedule, other]) = schedule_rows(db, filter)? else { return Ok(Vec::new()) };
     let sql = statement_for(filter, schedule, other);
     let mut statement = db.prepare_cached(sql)?;
     let until = filter.until.map_or(i64::MAX, |at| at.0);
     let below = match filter.after {
-        Some(place) if sql == UNFINISHED => (until, place.row),
+        Some(place) if sql == UNFINISHED => (until, place.row.0),
         // One bound for both, so that the index begins there.
-        Some(place) => (until, i64::MIN).min((place.created_at.0, place.row)),
+        Some(place) => (until, i64::MIN).min((place.created_at.0, place.row.0)),
         None if sql == UNFINISHED => (until, i64::MAX),
         None => (until, i64::MIN),
     };
     let params = named_params! {
-        ":schedule": schedule,
-        ":other": other,
+        ":schedule": schedule.map(|key| key.0),
+        ":other": other.map(|key| key.0),
         ":workflow": filter.workflow,
         ":status": filter.status.map(RunStatus::name),
         ":key": filter.run_key,
+        ":parent": filter.parent.map(|id| id.to_string()),
         ":error": filter.error_type,
         ":since": filter.since.map_or(i64::MIN, |at| at.0),
         ":below_at": below.0,
@@ -118,13 +123,13 @@ pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<RunRo
 pub fn place(db: &Connection, id: Uuid) -> Result<Option<Place>, Failure> {
     // Index runs_id.
     const SQL: &str = "SELECT created_at, row FROM runs WHERE id = :id";
-    let place = |row: &Row<'_>| Ok(Place { created_at: wall_at(row, 0)?, row: row.get(1)? });
+    let place = |row: &Row<'_>| Ok(Place { created_at: wall_at(row, 0)?, row: RunRow(row.get(1)?) });
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":id": id.to_string() }, place).optional()?)
 }
 
 /// The schedules that the filter asks for, if any; the outer none means that no run can match. A name may have been polled before it was a
 /// cron, or the other way round.
-fn schedule_rows(db: &Connection, filter: &RunFilter) -> Result<Option<[Option<i64>; 2]>, Failure> {
+fn schedule_rows(db: &Connection, filter: &RunFilter) -> Result<Option<[Option<ScheduleKey>; 2]>, Failure> {
     let Some(name) = &filter.trigger else { return Ok(Some([filter.schedule, None])) };
     let found = [schedule::trigger(db, name)?, schedule::cron_named(db, name)?];
     let rows = found.into_iter().flatten().map(|schedule| schedule.row);
@@ -132,11 +137,16 @@ fn schedule_rows(db: &Connection, filter: &RunFilter) -> Result<Option<[Option<i
     Ok(rows.next().map(|row| [Some(row), rows.next()]))
 }
 
-/// The statement that reads the fewest rows. Of one key there are few runs, of those that are unfinished or ended badly fewer than of
+/// The statement that reads the fewest rows. Of one key, and of one parent, there are few runs, of those that are unfinished or ended badly fewer than of
 /// the others, and a schedule has one workflow.
-fn statement_for(filter: &RunFilter, schedule: Option<i64>, other: Option<i64>) -> &'static str {
+fn statement_for(
+    filter: &RunFilter,
+    schedule: Option<ScheduleKey>,
+    other: Option<ScheduleKey>,
+) -> &'static str {
     match filter.status {
         _ if filter.run_key.is_some() => BY_KEY,
+        _ if filter.parent.is_some() => BY_PARENT,
         Some(RunStatus::Pending | RunStatus::Running) => UNFINISHED,
         _ if filter.error_type.is_some() => BY_ERROR,
         Some(RunStatus::Failed | RunStatus::Cancelled) => BY_END,
@@ -146,9 +156,9 @@ fn statement_for(filter: &RunFilter, schedule: Option<i64>, other: Option<i64>) 
     }
 }
 
-fn run_of(row: &Row<'_>) -> rusqlite::Result<RunRow> {
-    Ok(RunRow {
-        row: row.get(0)?,
+fn run_of(row: &Row<'_>) -> rusqlite::Result<ListedRun> {
+    Ok(ListedRun {
+        row: RunRow(row.get(0)?),
         id: id_at(row, 1)?,
         workflow: row.get(2)?,
         status: run_status_at(row, 3)?,
@@ -162,8 +172,11 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         error: row.get(10)?,
         error_type: row.get(12)?,
         cancelled: row.get(13)?,
-        context: row.get(14)?,
-        final_context: row.get(15)?,
+        parent: child::parent_at(row, 14)?,
+        context: row.get(17)?,
+        final_context: row.get(18)?,
+        children: Vec::new(),
+        overdue: Vec::new(),
     })
 }
 
@@ -177,15 +190,17 @@ pub enum Depth {
 }
 
 /// One run with its tasks, as of one moment.
-pub fn one(db: &Connection, id: Uuid, depth: Depth) -> Result<Option<(RunRow, Vec<TaskRecord>)>, Failure> {
+pub fn one(db: &Connection, id: Uuid, depth: Depth) -> Result<Option<(ListedRun, Vec<TaskRecord>)>, Failure> {
     // Index runs_id.
     const SQL: &str = select_runs!("r.context, r.final_context", "runs AS r", "r.id = :id");
     let snapshot = Transaction::new_unchecked(db, TransactionBehavior::Deferred)?;
     let found = snapshot
         .prepare_cached(SQL)?
-        .query_row(named_params! { ":id": id.to_string() }, |row| Ok((row.get(0)?, run_of(row)?)))
+        .query_row(named_params! { ":id": id.to_string() }, |row| Ok((RunRow(row.get(0)?), run_of(row)?)))
         .optional()?;
-    let Some((row, run)) = found else { return Ok(None) };
+    let Some((row, mut run)) = found else { return Ok(None) };
+    run.overdue = overdue::of_run(&snapshot, row)?;
+    run.children = child::of_run(&snapshot, id)?;
     let mut tasks = tasks(&snapshot, row)?;
     if depth == Depth::Tries {
         let mut found = tries::of_run(&snapshot, row)?;
@@ -197,7 +212,7 @@ pub fn one(db: &Connection, id: Uuid, depth: Depth) -> Result<Option<(RunRow, Ve
     Ok(Some((run, tasks)))
 }
 
-/// Runs of cron slots created since `since`, also of crons that are deleted by now. Lost are those that became final
+/// Runs of cron moments created since `since`, also of crons that are deleted by now. Lost are those that became final
 /// without completing and without a single task begun; one that waits may still start and is not lost yet.
 pub fn cron_stats(db: &Connection, since: Wall) -> Result<CronStats, Failure> {
     // Index runs_slot holds the cron runs, which are few among all.

@@ -1,22 +1,29 @@
 //! Writes how far a run has come. Invariant: only the owner writes, and only while the run is not final.
 
+use cloaca_core::key::RunRow;
 use cloaca_core::port::{RunChange, RunEnd, RunStatus, TaskRecord};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, named_params};
+use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
-use crate::sqlite::run::tries;
+use crate::sqlite::run::{child, tries};
 use crate::sqlite::value::micros;
 
-/// Applies `change`; none, with nothing written, if its epoch does not drive that run any more. If it ends one that guards its hash, with
-/// the number of that end: `number`, or the next if there is none yet.
-pub fn progress(
-    db: &Connection,
-    change: &RunChange,
-    number: Option<i64>,
-) -> Result<Option<Option<i64>>, Failure> {
+/// What came of a change that was applied.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// If it ended a run that guards its hash: the number of that end.
+    pub number: Option<i64>,
+    /// If it cancelled one: its unfinished children, and theirs, that are to end with it.
+    pub cancelled: Vec<Uuid>,
+}
+
+/// Applies `change`; none, with nothing written, if its epoch does not drive that run any more. If it ends one that guards its hash, that
+/// end has the number `number`, or the next if there is none yet.
+pub fn progress(db: &Connection, change: &RunChange, number: Option<i64>) -> Result<Option<Kept>, Failure> {
     let kept = match &change.end {
         Some(end) => finish(db, change, end, number)?,
-        None => go_on(db, change)?.then_some(None),
+        None => go_on(db, change)?.then(Kept::default),
     };
     if kept.is_some() {
         for task in &change.tasks {
@@ -55,7 +62,7 @@ fn begun(db: &Connection, change: &RunChange) -> Result<Option<bool>, Failure> {
     const SQL: &str = "
         SELECT status <> 'Pending' AND started_at IS NOT NULL
         FROM runs WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
-    let params = named_params! { ":row": change.run, ":epoch": change.epoch };
+    let params = named_params! { ":row": change.run.0, ":epoch": change.epoch.0 };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
 }
 
@@ -68,7 +75,7 @@ fn begin(db: &Connection, change: &RunChange) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs SET status = :status, started_at = coalesce(started_at, :started_at) WHERE row = :row";
     db.prepare_cached(SQL)?.execute(named_params! {
-        ":row": change.run,
+        ":row": change.run.0,
         ":status": RunStatus::Running.name(),
         ":started_at": started_at(change),
     })?;
@@ -81,7 +88,7 @@ fn finish(
     change: &RunChange,
     end: &RunEnd,
     number: Option<i64>,
-) -> Result<Option<Option<i64>>, Failure> {
+) -> Result<Option<Kept>, Failure> {
     const SQL: &str = "
         UPDATE runs SET
             status = :status,
@@ -99,7 +106,7 @@ fn finish(
         (true, None) => Some(ends(db)? + 1),
     };
     db.prepare_cached(SQL)?.execute(named_params! {
-        ":row": change.run,
+        ":row": change.run.0,
         ":status": end.status.name(),
         ":started_at": started_at(change),
         ":completed_at": end.completed_at.0,
@@ -110,13 +117,17 @@ fn finish(
     if end.status != RunStatus::Completed {
         put_error_type(db, change.run, end.error_type.as_deref().unwrap_or_default())?;
     }
-    Ok(Some(number))
+    let cancelled = match end.status {
+        RunStatus::Cancelled => child::cancel_of(db, change.epoch, change.run, end.completed_at)?,
+        _ => Vec::new(),
+    };
+    Ok(Some(Kept { number, cancelled }))
 }
 
 /// By itself: a run that completes has none, and its indices are left alone.
-fn put_error_type(db: &Connection, run: i64, error_type: &str) -> Result<(), Failure> {
+fn put_error_type(db: &Connection, run: RunRow, error_type: &str) -> Result<(), Failure> {
     const SQL: &str = "UPDATE runs SET error_type = :error_type WHERE row = :row";
-    db.prepare_cached(SQL)?.execute(named_params! { ":row": run, ":error_type": error_type })?;
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": run.0, ":error_type": error_type })?;
     Ok(())
 }
 
@@ -124,7 +135,7 @@ fn put_error_type(db: &Connection, run: i64, error_type: &str) -> Result<(), Fai
 fn guards_hash(db: &Connection, change: &RunChange) -> Result<Option<bool>, Failure> {
     const SQL: &str = "
         SELECT unique_hash FROM runs WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
-    let params = named_params! { ":row": change.run, ":epoch": change.epoch };
+    let params = named_params! { ":row": change.run.0, ":epoch": change.epoch.0 };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
 }
 
@@ -152,7 +163,7 @@ macro_rules! put_task {
 
 /// Inserts a task's record, or replaces it in its place. Most tasks wait for nothing and leave nothing for a next attempt, and each
 /// parameter costs.
-fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure> {
+fn put_task(db: &Connection, run: RunRow, task: &TaskRecord) -> Result<(), Failure> {
     const PLAIN: &str =
         put_task!("", "", ", postponed = 0, not_before = NULL, wait_us = NULL, checkpoint = NULL");
     const WHOLE: &str = put_task!(
@@ -164,7 +175,7 @@ fn put_task(db: &Connection, run: i64, task: &TaskRecord) -> Result<(), Failure>
     let is_plain = task.postponed == 0 && task.wait.is_none() && task.checkpoint.is_none();
     let mut statement = db.prepare_cached(if is_plain { PLAIN } else { WHOLE })?;
     let plain: &[(&str, &dyn ToSql)] = named_params! {
-        ":run": run,
+        ":run": run.0,
         ":name": &*task.name,
         ":status": task.status.name(),
         ":attempt": task.attempt,

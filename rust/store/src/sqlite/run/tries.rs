@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{Maker, RunChange, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, Try};
 use rusqlite::{Connection, Row, named_params};
 
@@ -21,11 +22,11 @@ pub fn put(db: &Connection, change: &RunChange, task: &TaskRecord) -> Result<(),
         AND row NOT IN (SELECT row FROM tries WHERE run = :run AND task = :task ORDER BY row LIMIT :first)";
     for known in &task.tries {
         db.prepare_cached(PUT)?.execute(named_params! {
-            ":run": change.run,
+            ":run": change.run.0,
             ":task": &*task.name,
             ":attempt": known.attempt,
             ":outcome": known.outcome.name(),
-            ":owner": owner_of(known.maker, change.epoch),
+            ":owner": owner_of(known.maker, change.epoch).map(|epoch| epoch.0),
             ":started_at": micros(known.started_at),
             ":ended_at": known.ended_at.0,
             ":error_type": known.error_type.as_deref(),
@@ -33,7 +34,7 @@ pub fn put(db: &Connection, change: &RunChange, task: &TaskRecord) -> Result<(),
             ":traceback": known.traceback,
         })?;
         db.prepare_cached(BOUND)?.execute(named_params! {
-            ":run": change.run,
+            ":run": change.run.0,
             ":task": &*task.name,
             ":last": signed(TRIES_LAST_MAX as u64),
             ":first": signed(TRIES_FIRST_MAX as u64),
@@ -43,13 +44,13 @@ pub fn put(db: &Connection, change: &RunChange, task: &TaskRecord) -> Result<(),
 }
 
 /// All that is kept of a run's attempts, by task, oldest first.
-pub fn of_run(db: &Connection, run: i64) -> Result<HashMap<Arc<str>, Vec<Try>>, Failure> {
+pub fn of_run(db: &Connection, run: RunRow) -> Result<HashMap<Arc<str>, Vec<Try>>, Failure> {
     // Index tries_task.
     const SQL: &str = "
         SELECT task, attempt, outcome, owner, started_at, ended_at, error_type, error, traceback
         FROM tries WHERE run = :run ORDER BY task, row";
     let mut statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(named_params! { ":run": run }, |row| Ok((row.get(0)?, try_of(row)?)))?;
+    let rows = statement.query_map(named_params! { ":run": run.0 }, |row| Ok((row.get(0)?, try_of(row)?)))?;
     let mut found: HashMap<Arc<str>, Vec<Try>> = HashMap::new();
     for row in rows {
         let (task, known) = row?;
@@ -59,13 +60,13 @@ pub fn of_run(db: &Connection, run: i64) -> Result<HashMap<Arc<str>, Vec<Try>>, 
 }
 
 /// Forgets them with their run.
-pub fn forget(db: &Connection, run: i64) -> Result<(), Failure> {
+pub fn forget(db: &Connection, run: RunRow) -> Result<(), Failure> {
     const SQL: &str = "DELETE FROM tries WHERE run = :run";
-    db.prepare_cached(SQL)?.execute(named_params! { ":run": run })?;
+    db.prepare_cached(SQL)?.execute(named_params! { ":run": run.0 })?;
     Ok(())
 }
 
-fn owner_of(maker: Maker, writer: i64) -> Option<i64> {
+fn owner_of(maker: Maker, writer: Epoch) -> Option<Epoch> {
     match maker {
         Maker::Writer => Some(writer),
         Maker::Owner(owner) => Some(owner),
@@ -77,7 +78,7 @@ fn try_of(row: &Row<'_>) -> rusqlite::Result<Try> {
     Ok(Try {
         attempt: row.get(1)?,
         outcome: try_outcome_at(row, 2)?,
-        maker: row.get::<_, Option<i64>>(3)?.map_or(Maker::Unknown, Maker::Owner),
+        maker: row.get::<_, Option<i64>>(3)?.map_or(Maker::Unknown, |owner| Maker::Owner(Epoch(owner))),
         started_at: wall_maybe_at(row, 4)?,
         ended_at: wall_at(row, 5)?,
         error_type: row.get(6)?,

@@ -1,13 +1,15 @@
 //! Rows of crons. Invariant: a name of a cron that is declared or registered, and the workflow, expression and zone of one that was registered
 //! without a name, stand in at most one row.
 
+use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{CronMove, Moment, NewCron, Origin, Schedule, TriggerState};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
-use crate::sqlite::schedule::{columns, one};
+use crate::sqlite::schedule::version::{Version, Versions};
+use crate::sqlite::schedule::{Stand, columns, one, stand_of};
 use crate::sqlite::value::{micros, wall_maybe_at};
 
 /// Saves a cron's next and last moments, unless it was changed since they were decided.
@@ -16,7 +18,7 @@ pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
         UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at)
         WHERE row = :row AND kind = 'cron' AND updated_at = :seen";
     let params = named_params! {
-        ":row": step.row,
+        ":row": step.row.0,
         ":seen": step.seen.0,
         ":next_at": micros(step.next_at),
         ":last_at": micros(step.last_at),
@@ -26,55 +28,111 @@ pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
 }
 
 /// Whose a moment of a cron is, and what the cron starts; it is the asker's as far as nobody else holds it.
-pub fn moment(db: &Connection, row: i64, seen: Wall, moment: Wall) -> Result<(Moment, String), Failure> {
+pub fn moment(
+    db: &Connection,
+    row: ScheduleKey,
+    seen: Wall,
+    moment: Wall,
+) -> Result<(Moment, String), Failure> {
     // Primary key; index runs_slot.
     const SQL: &str = "
         SELECT row, enabled, cursor, last_fired_at, owner, workflow, next_at, next_at > :moment
-            OR EXISTS (SELECT 1 FROM runs WHERE schedule = :row AND scheduled_at = :moment)
+            OR EXISTS (SELECT 1 FROM runs WHERE schedule = :row AND scheduled_at = :moment), cursor_set
         FROM schedules WHERE row = :row AND kind = 'cron' AND enabled AND updated_at = :seen";
     let read = |row: &Row<'_>| {
         if row.get::<_, Option<bool>>(7)?.unwrap_or(false) {
             return Ok((Moment::Over { next_at: wall_maybe_at(row, 6)? }, String::new()));
         }
         let state = TriggerState {
-            row: row.get(0)?,
+            row: ScheduleKey(row.get(0)?),
             enabled: row.get(1)?,
             cursor: row.get(2)?,
+            cursor_set: row.get(8)?,
             last_fired_at: wall_maybe_at(row, 3)?,
-            owner: row.get(4)?,
-            others: Vec::new(),
+            owner: row.get::<_, Option<i64>>(4)?.map(Epoch),
+            unfinished: Vec::new(),
             grid: None,
+            is_outdated: false,
+            is_awaited: false,
         };
         Ok((Moment::Yours(state), row.get(5)?))
     };
-    let params = named_params! { ":row": row, ":seen": seen.0, ":moment": moment.0 };
+    let params = named_params! { ":row": row.0, ":seen": seen.0, ":moment": moment.0 };
     let found = db.prepare_cached(SQL)?.query_row(params, read).optional()?;
     Ok(found.unwrap_or((Moment::Changed, String::new())))
 }
 
 /// Notes who decides a cron's moment; nobody if none.
-pub fn pass_moment(db: &Connection, row: i64, from: Option<i64>, to: Option<i64>) -> Result<(), Failure> {
+pub fn pass_moment(
+    db: &Connection,
+    row: ScheduleKey,
+    from: Option<Epoch>,
+    to: Option<Epoch>,
+) -> Result<(), Failure> {
     const SQL: &str =
         "UPDATE schedules SET owner = :to WHERE row = :row AND kind = 'cron' AND owner IS :from";
-    db.prepare_cached(SQL)?.execute(named_params! { ":row": row, ":from": from, ":to": to })?;
+    db.prepare_cached(SQL)?.execute(
+        named_params! { ":row": row.0, ":from": from.map(|epoch| epoch.0), ":to": to.map(|epoch| epoch.0) },
+    )?;
     Ok(())
 }
 
-/// The cron that a call registers or a program declares, made if there is none.
-pub fn put_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Schedule, Failure> {
+/// The cron that a call registers or a program declares, made if there is none. Of one that is declared in a newer version by another
+/// living owner nothing is changed.
+pub fn put_cron(db: &Connection, epoch: Epoch, cron: &NewCron<'_>) -> Result<Schedule, Failure> {
+    let version = match cron.origin {
+        Origin::Declared => declare(db, epoch, cron)?,
+        Origin::Registered | Origin::OldRelease => Version::default(),
+    };
     let known = match cron.name.is_empty() {
         true => same_cron(db, cron.workflow, cron.expression, cron.timezone)?.map(|same| same.row),
-        false => named_cron(db, cron)?,
+        false => named_cron(db, cron, version)?,
     };
-    let Some(row) = known else { return insert_cron(db, cron) };
-    Ok(match cron_in(db, row)?.expect("a row found in this transaction is there") {
-        // What is registered by a call stays as it is, whatever programs declare.
-        known if known.origin == Origin::Registered && cron.origin != Origin::Registered => known,
-        _ => {
-            settle(db, row, cron)?;
-            cron_in(db, row)?.expect("a row found in this transaction is there")
-        }
-    })
+    let Some(row) = known else { return insert_cron(db, cron, version) };
+    let found = cron_in(db, row)?.expect("a row found in this transaction is there");
+    // What is registered by a call stays as it is, whatever programs declare.
+    let stays = found.origin == Origin::Registered || is_newer(&found, version);
+    if stays && cron.origin != Origin::Registered {
+        return Ok(found);
+    }
+    settle(db, row, cron, version)?;
+    Ok(cron_in(db, row)?.expect("a row found in this transaction is there"))
+}
+
+/// Notes that `epoch` declares a cron, and returns which version that is.
+fn declare(db: &Connection, epoch: Epoch, cron: &NewCron<'_>) -> Result<Version, Failure> {
+    const POLLED: &str = "SELECT digest, version FROM schedules WHERE kind = 'trigger' AND name = :name";
+    const WITHDRAWN: &str = "
+        UPDATE schedules SET digest = NULL, version = 0 WHERE kind = 'trigger' AND name = :name AND owner = :epoch";
+    let read = |row: &Row<'_>| Ok(Version { digest: row.get(0)?, number: row.get(1)? });
+    let polled =
+        db.prepare_cached(POLLED)?.query_row(named_params! { ":name": cron.name }, read).optional()?;
+    let polled = polled.unwrap_or_default();
+    let mut versions = Versions::new(db)?;
+    let number = versions.number(cron.name, cron.digest, polled)?;
+    // What it polled under that name itself is declared no more, though a poll of that may be in flight.
+    if db.prepare_cached(WITHDRAWN)?.execute(named_params! { ":name": cron.name, ":epoch": epoch.0 })? == 1 {
+        versions.keep(cron.name, polled)?;
+    }
+    let version = Version { digest: Some(cron.digest), number };
+    versions.keep(cron.name, version)?;
+    versions.declare(cron.name, epoch, number)?;
+    Ok(version)
+}
+
+/// Notes that `epoch` declares nothing under that name any more, or not the version of that digest.
+pub fn withdraw(db: &Connection, epoch: Epoch, name: &str, digest: Option<i64>) -> Result<(), Failure> {
+    const SQL: &str = "
+        DELETE FROM declared WHERE name = :name AND owner = :epoch AND (:digest IS NULL OR version IN (
+            SELECT version FROM versions WHERE versions.name = :name AND versions.digest = :digest
+            UNION ALL SELECT version FROM schedules WHERE kind = 'trigger' AND schedules.name = :name AND schedules.digest = :digest))";
+    db.prepare_cached(SQL)?.execute(named_params! { ":name": name, ":epoch": epoch.0, ":digest": digest })?;
+    Ok(())
+}
+
+/// Whether some living owner declares a newer version of a cron.
+fn is_newer(found: &Schedule, version: Version) -> bool {
+    found.newest > version.number
 }
 
 /// What was asked for by a name, for whoever asks for it again.
@@ -84,7 +142,7 @@ fn asked(cron: &NewCron<'_>) -> Option<String> {
 }
 
 /// The row of a name, which has the three now that were asked for, unless they were asked for before; all others of that name are gone.
-fn named_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Option<i64>, Failure> {
+fn named_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<Option<ScheduleKey>, Failure> {
     // Index schedules_cron_name. Release 0.1.0 left one for each expression that a name ever had.
     const NAMED: &str = "
         SELECT row, declared_as IS :asked OR (declared_as IS NULL AND workflow IS :workflow AND expression IS :expression
@@ -104,15 +162,17 @@ fn named_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Option<i64>, Failur
         ":timezone": cron.timezone,
         ":asked": asked(cron),
     };
-    let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?));
+    let read = |row: &Row<'_>| Ok((ScheduleKey(row.get(0)?), row.get::<_, bool>(1)?, row.get::<_, bool>(2)?));
     let mut statement = db.prepare_cached(NAMED)?;
     let Some((row, is_same, registered)) = statement.query_map(params, read)?.next().transpose()? else {
         return Ok(None);
     };
-    db.prepare_cached(FORGET)?.execute(named_params! { ":name": cron.name, ":keep": row })?;
-    if !is_same && (!registered || cron.origin == Origin::Registered) {
+    db.prepare_cached(FORGET)?.execute(named_params! { ":name": cron.name, ":keep": row.0 })?;
+    let is_outdated =
+        cron.origin == Origin::Declared && cron_in(db, row)?.is_some_and(|found| is_newer(&found, version));
+    if !is_same && !is_outdated && (!registered || cron.origin == Origin::Registered) {
         db.prepare_cached(CHANGE)?.execute(named_params! {
-            ":row": row,
+            ":row": row.0,
             ":workflow": cron.workflow,
             ":expression": cron.expression,
             ":timezone": cron.timezone,
@@ -124,14 +184,16 @@ fn named_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Option<i64>, Failur
 }
 
 /// Notes whose a cron is and on which terms it runs. What is so already isn't written.
-fn settle(db: &Connection, row: i64, cron: &NewCron<'_>) -> Result<(), Failure> {
+fn settle(db: &Connection, row: ScheduleKey, cron: &NewCron<'_>, version: Version) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE schedules SET declared_as = :asked, registered = :registered, context = :context, overlap = :overlap,
-            catchup = :catchup
+            catchup = :catchup, digest = :digest, version = :version
         WHERE row = :row AND (declared_as IS NOT :asked OR registered IS NOT :registered OR context IS NOT :context
-            OR overlap IS NOT :overlap OR catchup IS NOT :catchup)";
+            OR overlap IS NOT :overlap OR catchup IS NOT :catchup OR digest IS NOT :digest OR version <> :version)";
     db.prepare_cached(SQL)?.execute(named_params! {
-        ":row": row,
+        ":row": row.0,
+        ":digest": version.digest,
+        ":version": version.number,
         ":asked": asked(cron),
         ":registered": cron.origin == Origin::Registered,
         ":context": cron.context,
@@ -141,15 +203,27 @@ fn settle(db: &Connection, row: i64, cron: &NewCron<'_>) -> Result<(), Failure> 
     Ok(())
 }
 
-fn insert_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Schedule, Failure> {
+fn insert_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<Schedule, Failure> {
     const SQL: &str = "
         INSERT INTO schedules
             (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as, registered,
-             context, overlap, catchup)
+             context, overlap, catchup, digest, version, cursor, last_fired_at)
         VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, 1, :at, :at, :asked, :registered,
-             :context, :overlap, :catchup)";
+             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at)";
+    // Index schedules_trigger. What was polled under the name goes on where that had come to.
+    const POLLED: &str =
+        "SELECT cursor, last_fired_at FROM schedules WHERE kind = 'trigger' AND name = :name";
+    let before = match cron.origin {
+        Origin::Declared => {
+            db.prepare_cached(POLLED)?.query_row(named_params! { ":name": cron.name }, stand_of).optional()?
+        }
+        Origin::Registered | Origin::OldRelease => None,
+    };
+    let Stand { cursor, last_fired_at } = before.unwrap_or_default();
     db.prepare_cached(SQL)?.execute(named_params! {
         ":id": cron.id.to_string(),
+        ":digest": version.digest,
+        ":version": version.number,
         ":name": cron.name,
         ":workflow": cron.workflow,
         ":expression": cron.expression,
@@ -161,13 +235,16 @@ fn insert_cron(db: &Connection, cron: &NewCron<'_>) -> Result<Schedule, Failure>
         ":context": cron.context,
         ":overlap": cron.overlap.name(),
         ":catchup": cron.catchup.name(),
+        ":cursor": cursor,
+        ":last_fired_at": micros(last_fired_at),
     })?;
-    Ok(cron_in(db, db.last_insert_rowid())?.expect("a row inserted in this transaction is there"))
+    Ok(cron_in(db, ScheduleKey(db.last_insert_rowid()))?
+        .expect("a row inserted in this transaction is there"))
 }
 
-fn cron_in(db: &Connection, row: i64) -> Result<Option<Schedule>, Failure> {
+fn cron_in(db: &Connection, row: ScheduleKey) -> Result<Option<Schedule>, Failure> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM schedules WHERE row = :row");
-    one(db, SQL, named_params! { ":row": row })
+    one(db, SQL, named_params! { ":row": row.0 })
 }
 
 /// The one that was registered without a name: others are known by theirs, whatever they start and when.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::history::{Streak, Tally};
+use crate::key::ScheduleKey;
 use crate::poll::plan::Plan;
 use crate::time::{Mono, Wall};
 
 /// What every quiet poll touches, in one line of the cache: with many triggers its misses are what a poll costs.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct Hot {
     pub serial: u32,
     pub in_body: bool,
     pub in_commit: bool,
@@ -30,13 +31,17 @@ pub(super) struct Rest {
     pub name: Arc<str>,
     pub plan: Arc<Plan>,
     /// The store's row; none until it is kept.
-    pub schedule: Option<i64>,
+    pub schedule: Option<ScheduleKey>,
     pub enabled: bool,
     /// Another owner polls it.
     pub elsewhere: bool,
     pub retired: bool,
-    /// The program declares it no more: another owner may poll it, once nothing is in flight here.
+    /// The program declares it no more, or another one in a newer version: another owner may poll it, once nothing is in flight here.
     pub is_leaving: bool,
+    /// That nothing was in flight any more is noted, and nobody has heard of it yet.
+    pub is_vacated: bool,
+    /// It was to make up for a poll, and leaves that to who polls it next.
+    pub owes: bool,
     /// The place of the same trigger as it was declared before, while its last poll is in flight: no two bodies of one trigger run at once.
     pub waits_for: Option<u32>,
     /// The place that waits for this one.
@@ -63,7 +68,10 @@ pub(super) struct Rest {
     pub is_wanted: bool,
     pub fired_at: Option<Wall>,
     pub cursor: Option<Arc<str>>,
-    /// Skips with a reason; empty while [`Slot::quiet`] gathers.
+    /// How often somebody has set it, beside its polls; and how often that was when the tick on its way to the store left.
+    pub cursor_set: i64,
+    pub cursor_sent: i64,
+    /// Skips with a reason; empty while [`Hot::quiet`] gathers.
     pub streak: Streak,
     pub has_streak: bool,
 }

@@ -1,0 +1,119 @@
+"""Server time of the page's screens beside many runs, 20,000 of which nobody has.
+
+Of each screen also half and 95 of a hundred, under its path.
+"""
+
+import sqlite3
+import statistics
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+from common import Figures, run_contestant
+
+import cloaca
+import cloaca.ui
+
+TRIGGERS = 200
+FAILED_PART = 50
+"""One of so many failed."""
+DAYS_US = 3 * 86_400_000_000
+LISTS = ("/", "/runs", "/runs?status=Failed", "/runs?status=Pending", "/runs?error=ValueError&since=24h")
+OTHERS = ("/triggers", "/trigger?name=t7", "/workflows", "/workflow?name=ingest", "/system")
+
+
+def run_cloaca(runs: int, rounds: int) -> Figures:
+    """The slowest screen's 95th of a hundred, in wall time, and that of what an open run's tab is sent."""
+    _declare()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "runs.db"
+        with cloaca.DefaultRunner(path) as runner:
+            runner.execute("ingest", {"items": list(range(20))})
+            runner.execute("ingest", {"bad": 1})
+        with closing(sqlite3.connect(path)) as database:
+            # It is thrown away.
+            database.execute("PRAGMA synchronous = OFF")
+            _multiply(database, 1, runs - runs // FAILED_PART, 10, runs)
+            _multiply(database, 2, runs // FAILED_PART, 10 + runs, runs)
+            database.execute(
+                "UPDATE runs SET status = 'Pending', completed_at = NULL, final_context = NULL, owner = NULL,"
+                " workflow = 'elsewhere' WHERE row BETWEEN 20 AND ?",
+                [20 + min(20_000, runs // 5)],
+            )
+            database.commit()
+        with cloaca.DefaultRunner(path) as runner:
+            page = cloaca.ui.app(runner)
+            failed = runner.list_runs(status="Failed", limit=1)[0]["id"]
+            took = {view: _took(page, view, rounds) for view in (*LISTS, *OTHERS, f"/run?id={failed}")}
+            page._source.close()
+    run = took.pop(f"/run?id={failed}")
+    took["/run"] = run
+    figures = {"page_ms": max(p95 for _, p95 in took.values()), "update_ms": run[1], "first_ms": took["/"][1]}
+    for view, (p50, p95) in took.items():
+        figures |= {f"{view} p50_ms": p50, f"{view} p95_ms": p95}
+    return figures
+
+
+def _took(page: "cloaca.ui.Page", view: str, rounds: int) -> tuple[float, float]:
+    page._fragment("", view, "act")
+    spans = []
+    for _ in range(max(2, rounds)):
+        began = time.perf_counter()
+        page._fragment("", view, "act")
+        spans.append((time.perf_counter() - began) * 1000)
+    parts = statistics.quantiles(spans, n=20, method="inclusive")
+    return parts[9], parts[-1]
+
+
+def _declare() -> None:
+    with cloaca.WorkflowBuilder("ingest"):
+
+        @cloaca.task()
+        def read(context: cloaca.Context) -> None:
+            pass
+
+        @cloaca.task(dependencies=[read], retry_attempts=1)
+        def price(context: cloaca.Context) -> None:
+            if context.get("bad"):
+                raise ValueError("no price for article 17")
+
+        @cloaca.task(dependencies=[price])
+        def store(context: cloaca.Context) -> None:
+            pass
+
+    for number in range(TRIGGERS):
+        cloaca.trigger(workflow="ingest", poll_interval="1h", name=f"t{number}")(lambda: False)
+
+
+def _multiply(database: sqlite3.Connection, row: int, times: int, offset: int, runs: int) -> None:
+    """Makes many runs of one, spread over three days and all triggers."""
+    other = {
+        "row": f"{offset} + i",
+        "id": f"printf('%08x-%04x-7000-8000-%012x', {offset} + i, i % 65536, {offset} + i)",
+        "created_at": f"created_at - i * {DAYS_US // runs}",
+        "schedule": f"(SELECT min(row) FROM schedules) + i % {TRIGGERS}",
+        "unique_hash": "0",
+        "context_hash": "NULL",
+        "scheduled_at": "NULL",
+        "end_number": "NULL",
+        "run_key": "'key-' || i",
+    }
+    names = [column[1] for column in database.execute("PRAGMA table_info(runs)")]
+    database.execute(
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)"
+        f" INSERT INTO runs ({', '.join(names)}) SELECT {', '.join(other.get(name, name) for name in names)}"
+        " FROM n, runs WHERE runs.row = ?2",
+        [times, row],
+    )
+    names = [column[1] for column in database.execute("PRAGMA table_info(tasks)")]
+    chosen = ", ".join("r.row" if name == "run" else f"t.{name}" for name in names)
+    database.execute(
+        f"INSERT INTO tasks ({', '.join(names)}) SELECT {chosen} FROM runs AS r, tasks AS t"
+        " WHERE r.row > ?1 AND r.row <= ?1 + ?2 AND t.run = ?3",
+        [offset, times, row],
+    )
+
+
+if __name__ == "__main__":
+    run_contestant({"cloaca": run_cloaca}, runs=int, rounds=int)

@@ -1,0 +1,172 @@
+"""What a runner does for event loops: the awaitable twins of calls that wait, and what those say on a loop
+that must not wait.
+
+Decides nothing. Invariant: nothing here holds up the loop that awaits it, and no wait for a run needs a
+thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from .apart import apart, running_loop
+from .check import flag, seconds
+from .errors import RunnerError
+from .run import RUN_KEY_TTL, Run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
+
+    from .crew import Crew
+    from .redact import Redactor
+    from .result import WorkflowResult
+    from .types import ContextLike, Duration, TickAnswer
+    from .workflow import Workflow
+
+SHUTDOWN_SECONDS = 30.0
+"""How long `shutdown` waits for running tasks by default."""
+
+
+class Awaited:
+    """The part of a runner that event loops await.
+
+    Each of these calls may be made on any event loop, in any thread; the loop goes on meanwhile.
+    """
+
+    if TYPE_CHECKING:
+        _closed: bool
+        _crew: Crew
+        _engine: Any
+        _redactor: Redactor
+
+        def _open(self) -> Any: ...
+        def _shutdown_seconds(self) -> float: ...
+        def _submit(self, workflow_name: object, context: ContextLike | None) -> Run: ...
+        def _called(self, run: Run) -> Run: ...
+        def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None: ...
+        def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer: ...
+        def submit(
+            self,
+            workflow_name: str | Workflow,
+            context: ContextLike | None = None,
+            *,
+            run_key: str | None = None,
+            run_key_ttl: Duration = RUN_KEY_TTL,
+        ) -> Run: ...
+
+    _uses_program_loop = True
+    """Whether `async with` has async bodies run on the loop that it stands on."""
+
+    async def execute_async(
+        self,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
+        *,
+        check: bool = False,
+        timeout: float | None = None,
+        cancel_on_abandon: bool = False,
+    ) -> WorkflowResult:
+        """Like `execute`, without blocking the event loop, and without a thread that waits.
+
+        Args:
+            timeout (float | None): seconds to wait; the run goes on after that. `None` waits for ever.
+            cancel_on_abandon (bool): ask for the run's end if the wait is cancelled, by a time-out around it
+                or a client that is gone. Otherwise the run goes on.
+        """
+        checks, abandons = flag(check, "check"), flag(cancel_on_abandon, "cancel_on_abandon")
+        if timeout is not None:
+            seconds(timeout, "timeout")
+        run = self._submit(workflow_name, context)
+        try:
+            if run._is_called:
+                run = await self._called_async(run)
+            result = await run.wait(timeout)
+        except BaseException as raised:
+            if abandons and isinstance(raised, sys.modules["asyncio"].CancelledError):
+                self._crew.begin("cancel", run._abandon)
+            raise
+        return result.raise_for_failure() if checks else result
+
+    async def _called_async(self, run: Run) -> Run:
+        """What `Runs._called` gives, for a run that may not be kept yet."""
+        assert run._watch is not None, "a run that was submitted is watched"
+        await self._crew.awaiter().wait_started(run._watch)
+        if run._watch.stands_for is None:
+            return run
+        # What has become of that one is read from the store.
+        return await apart("submit", lambda: self._called(run))
+
+    async def submit_async(
+        self,
+        workflow_name: str | Workflow,
+        context: ContextLike | None = None,
+        *,
+        run_key: str | None = None,
+        run_key_ttl: Duration = RUN_KEY_TTL,
+    ) -> Run:
+        """Like `submit`, without blocking the event loop; `await` the run for its end."""
+        if run_key is not None or run_key_ttl is not RUN_KEY_TTL:
+            # Which run has a key is read from the store.
+            return await apart(
+                "submit",
+                lambda: self.submit(workflow_name, context, run_key=run_key, run_key_ttl=run_key_ttl),
+            )
+        run = self._submit(workflow_name, context)
+        if run._is_called:
+            return await self._called_async(run)
+        assert run._watch is not None, "a run that was submitted is watched"
+        await self._crew.awaiter().wait_started(run._watch)
+        return run
+
+    async def tick_async(self, trigger_name: str, dry_run: bool = False) -> TickAnswer:
+        """Like `tick`, without blocking the event loop: an async trigger is awaited where the runner's async
+        bodies run, an ordinary one is called on another thread."""
+        return await apart("tick", lambda: self.tick(trigger_name, dry_run))
+
+    async def shutdown_async(self, timeout: float = SHUTDOWN_SECONDS) -> None:
+        """Like `shutdown`, without blocking the event loop: its async bodies may end meanwhile. If it is
+        cancelled, as by a second Ctrl-C, it waits for nobody any more."""
+        from asyncio import CancelledError
+
+        try:
+            await apart("shutdown", lambda: self.shutdown(timeout), is_daemon=True)
+        except CancelledError:
+            self.shutdown(0.0)
+            raise
+
+    async def __aenter__(self) -> Self:
+        if self._uses_program_loop and not self._crew.use_loop(running_loop()):
+            warnings.warn(
+                "async bodies of this runner have begun on another event loop, and stay there; make the"
+                " runner in `async with DefaultRunner(...)`, or with loop=",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown_async(self._shutdown_seconds())
+
+    def _blocks(self, call: str, twin: str, *, waits_for: str | None = None) -> None:
+        """Says what is wrong with a call that waits on the loop of async bodies.
+
+        Args:
+            waits_for: the async body that it would wait for.
+        """
+        if self._crew.on_loop() is None:
+            return
+        if waits_for is not None:
+            raise RunnerError(
+                f"{call} would wait for ever on this thread: its event loop is the one that {waits_for} runs"
+                f" on; use `await {twin}`"
+            )
+        warnings.warn(
+            f"{call} blocks the event loop that the runner's async bodies run on; use `await {twin}`",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,72 @@
+"""The audit list: which changes people made by the page or the command line.
+
+Decides nothing: the store notes a change in the transaction that makes it, in the name that stands here.
+Invariant: a name holds for one block on one thread.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from . import _cloaca
+from .rows import moment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .types import AuditRow
+
+SQL = """
+    SELECT row, at, who, door, place, what, about, many FROM audit
+    WHERE (?1 IS NULL OR about = ?1) AND (?2 IS NULL OR row < ?2) ORDER BY row DESC LIMIT ?3"""
+NAME_CHARS_MAX = 200
+
+
+@contextmanager
+def acting(who: str, door: str, place: str | None = None) -> Iterator[None]:
+    """What is changed in the block is noted in that name; nothing of it may be put off to another thread."""
+    _cloaca.work_as((_plain(who), door, None if place is None else _plain(place)))
+    try:
+        yield
+    finally:
+        _cloaca.work_as(None)
+
+
+def _plain(text: str) -> str:
+    return text[:NAME_CHARS_MAX].encode("utf-8", "replace").decode()
+
+
+def user() -> str:
+    """Who sits at the command line, as the system knows them: `user@host`."""
+    import os
+    import socket
+
+    try:
+        import pwd
+
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except (ImportError, KeyError):
+        # A container's user may have no name.
+        name = str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "somebody")
+    return f"{name}@{socket.gethostname()}"
+
+
+def found(
+    query: Callable[[str, list[Any]], list[dict[str, Any]]], about: str | None, after: int | None, limit: int
+) -> list[tuple[int, AuditRow]]:
+    """The changes, newest first, each with its place."""
+    return [(row.pop("row"), _row(row)) for row in query(SQL, [about, after, limit])]
+
+
+def _row(row: dict[str, Any]) -> AuditRow:
+    return {
+        "at": moment(row["at"]),
+        "who": row["who"],
+        "door": row["door"],
+        "place": row["place"],
+        "what": row["what"],
+        "about": row["about"],
+        "many": row["many"],
+    }

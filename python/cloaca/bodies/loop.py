@@ -1,0 +1,519 @@
+"""The event loop that the async bodies of a runner run on: the program's, or one that all runners share.
+
+Attempts come in batches through a carrier, and their ends go back by id. Decides nothing.
+Invariant: on the loop's thread nothing waits for the engine's lock, a commit, or another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections import deque
+from functools import partial
+
+from .. import _aio, attempt
+from ..answer import is_awaitable
+from ..body import is_async
+from ..errors import RunnerError
+from ..job import Job
+from ..plain import say
+from ..tick import Ticked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from .._cloaca import Carrier, Engine
+    from ..answer import Ruling
+    from ..job import JobParts, TicketParts
+    from ..tick import Tick
+    from ..worker import Worker
+    from .aside import Aside
+
+EXECUTOR = 1
+"""The loop's number among the places to run."""
+FETCH_MAX = 32
+"""So many attempts are begun in one turn of the loop, so that others have theirs."""
+WAIT_SECONDS = 5.0
+"""How long a thread waits at once for something to fetch, where the loop cannot read a descriptor."""
+
+_log = logging.getLogger("cloaca")
+
+
+class Loop:
+    """The place to run of async bodies.
+
+    Args:
+        start: starts a thread of the runner.
+    """
+
+    def __init__(
+        self, engine: Engine, worker: Worker, aside: Aside, start: Callable[[str, Callable[[], None]], None]
+    ) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._aside = aside
+        self._start = start
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_own = False
+        self._thread_id: int | None = None
+        self._carrier: Carrier | None = None
+        self._handed: deque[Callable[[], object]] = deque()
+        self._is_asked = False
+        self._bodies: dict[JobParts, asyncio.Task[None]] = {}
+        self._unbegun: set[JobParts] = set()
+        self._deferred: set[JobParts] = set()
+        self._stopped: set[JobParts] = set()
+        self._polls: set[asyncio.Task[None]] = set()
+        self._answers: dict[JobParts, asyncio.Future[bool]] = {}
+        self._wanted: dict[JobParts, tuple[asyncio.Future[bool], Callable[[], None]]] = {}
+        self._over: asyncio.Future[None] | None = None
+        self._sentinel: asyncio.Task[None] | None = None
+        self._is_closing = False
+        self._is_lost = False
+        self._is_over = False
+
+    # From any thread
+
+    def bind(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Has the bodies run on that loop, or on the shared one, unless that has been decided before."""
+        with self._lock:
+            if self._loop is not None:
+                return
+            self._is_own = loop is None
+            self._loop = _aio.shared_loop() if loop is None else loop
+            with contextlib.suppress(RuntimeError):
+                if asyncio.get_running_loop() is loop:
+                    self._thread_id = threading.get_ident()
+            if not self._is_own:
+                self._handed.appendleft(self._watch)
+            if not self._handed:
+                return
+            self._is_asked = True
+            loop = self._loop
+        self._ask(loop)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the one that runners share, and not the program's."""
+        return self._is_own
+
+    def is_here(self) -> bool:
+        """Whether this is the thread of the loop."""
+        if self._is_own:
+            return _aio.is_on_loop()
+        return self._thread_id == threading.get_ident() and not self._is_lost
+
+    def is_running(self) -> bool:
+        """Whether it runs, on whatever thread."""
+        return self._loop is not None and self._loop.is_running()
+
+    def has_bodies(self, own: object) -> bool:
+        """Whether tasks are in their bodies on it, beside the one that asks."""
+        return any(job != own for job in self._bodies)
+
+    def open(self) -> Carrier:
+        """What its attempts and their ends go through, from now on."""
+        with self._lock:
+            if self._carrier is None:
+                self._carrier = self._engine.jobs.carrier(EXECUTOR)
+                self._start("loop", self._carrier.carry)
+                self.hand(self._listen)
+            return self._carrier
+
+    def hand(self, call: Callable[[], object]) -> None:
+        """Has this called on the loop, soon and in order. Never waits."""
+        with self._lock:
+            self._handed.append(call)
+            if self._is_asked or self._loop is None:
+                return
+            self._is_asked = True
+            loop = self._loop
+        self._ask(loop)
+
+    def run(self, coroutine: Any) -> Any:
+        """Runs a coroutine on the loop, and returns its result or raises what it raised.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) this is the loop's thread, which would wait for itself for ever,
+            or the loop is closed.
+        """
+        if self.is_here():
+            _close(coroutine)
+            raise RunnerError(
+                "an async body cannot wait in an ordinary call for another async function: both need the"
+                " same loop; await it, or make the body a plain function"
+            )
+        return _aio.run_coroutine(coroutine, self._known(coroutine))
+
+    def start_poll(
+        self,
+        ticket: TicketParts,
+        trigger: str,
+        tick: Tick | None,
+        coroutine: Any,
+        ruling: Callable[[TicketParts, object, BaseException | None], Ruling],
+    ) -> None:
+        """Has a poll's answer awaited on the loop.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) the loop is closed.
+        """
+        self._known(coroutine, may_come=True)
+        carrier = self.open()
+        poll = partial(self._poll, carrier, ticket, tick, coroutine, ruling)
+        self.hand(partial(self._begin_poll, poll, trigger, partial(carrier.called_off, ticket), coroutine))
+
+    def adopt(self, entered: attempt.inside, body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Has an attempt that began on a thread go on here: the thread and its permit are free."""
+        self.open()
+        entered.goes_on(self)
+        self._engine.jobs.move_to(entered.job, EXECUTOR)
+        self.hand(partial(self._body, entered, body))
+
+    def look(self) -> None:
+        """Notices that the loop was closed."""
+        if self._loop is not None and self._loop.is_closed():
+            self._lose()
+
+    def close(self) -> None:
+        """The runner has ended: stops listening, and what still runs. Never waits."""
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
+        self._aside.close()
+        if self._loop is not None and not self._is_lost:
+            self.hand(self._leave)
+
+    # For whom has nothing but an attempt's parts, on the loop
+
+    async def regained(self, job: Job, has: Callable[[], None]) -> None:
+        """Waits until the attempt has its permit again, and calls `has` then.
+
+        Several coroutines of a body may wait: they get one, which comes even if they are cancelled meanwhile.
+        """
+        wanted = self._wanted.get(job)
+        if wanted is None:
+            wanted = self._wanted[job] = self._future(), has
+            if self.open().wanted(job):
+                self._has_again(job)
+        await asyncio.shield(wanted[0])
+
+    def yielded(self, job: Job) -> None:
+        """Gives its permit back while it waits."""
+        self._deferred.add(job)
+        self.open().yielded(job)
+
+    def resumed(self, job: Job) -> None:
+        """It waits no more, or another thread of it has its permit."""
+        self._deferred.discard(job)
+        if job in self._wanted and not self.is_here():
+            self.hand(partial(self._has_again, job))
+
+    async def aside(self, function: Callable[[], Any]) -> Any:
+        """Calls what may block on another thread."""
+        return await self._aside.call(function)
+
+    # On the loop
+
+    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.call_soon_threadsafe(self._drain)
+        except RuntimeError:
+            self._lose()
+
+    def _drain(self) -> None:
+        self._thread_id = threading.get_ident()
+        with self._lock:
+            handed, self._handed = self._handed, deque()
+            self._is_asked = False
+        for call in handed:
+            try:
+                call()
+            except Exception as fault:
+                _say_fault(fault)
+
+    def _listen(self) -> None:
+        carrier, loop = self._carrier, self._loop
+        assert carrier is not None, "it was opened"
+        assert loop is not None, "on a loop"
+        descriptor = carrier.descriptor
+        if descriptor is not None:
+            with contextlib.suppress(NotImplementedError):
+                loop.add_reader(descriptor, self._fetch)
+                return
+        self._start("waker", partial(self._wake, carrier))
+
+    def _wake(self, carrier: Carrier) -> None:
+        while not (self._is_over or self._is_lost):
+            if carrier.wait(WAIT_SECONDS):
+                self.hand(self._fetch)
+
+    def _fetch(self) -> None:
+        self._thread_id = threading.get_ident()
+        carrier = self._carrier
+        assert carrier is not None, "it was opened"
+        try:
+            found = carrier.fetch(FETCH_MAX, self._worker.tasks)
+        except RunnerError:
+            # A forked child, which has the loop but not the runner.
+            self._deafen()
+            return
+        for item in found:
+            try:
+                self._heed(*item)
+            except Exception as fault:
+                _say_fault(fault)
+
+    def _heed(self, what: str, *about: Any) -> None:
+        if what == "begun":
+            parts, *work = about[0]
+            job = Job(*parts)
+            entered = self._worker.entered(job, work[1], self)
+            self._body(entered, partial(self._worker.attempt_on, self, entered, *work))
+        elif what == "closing":
+            self._is_closing = True
+            # Those that wait for their conditions go home at once.
+            for deferred in list(self._deferred):
+                self._cancel(deferred)
+        elif what == "stopped":
+            self._stopped.add(about[0])
+            # Who has not taken his first step finds out there; interrupted, he would be the next runner's.
+            if about[0] not in self._unbegun:
+                self._cancel(about[0])
+        elif what == "regained":
+            self._has_again(about[0])
+        else:
+            future = self._answers.pop(about[0], None)
+            if future is not None and not future.done():
+                future.set_result(about[1])
+
+    def _cancel(self, job: JobParts) -> None:
+        if (body := self._bodies.get(job)) is not None:
+            body.cancel()
+            if job in self._unbegun:
+                self._never_begins(job)
+
+    def _body(self, entered: attempt.inside, body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        job = entered.job
+        self._unbegun.add(job)
+        self._bodies[job] = self._task(partial(self._attempt, job, body), entered)
+
+    async def _attempt(self, job: Job, body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._unbegun.discard(job)
+        try:
+            await body()
+        except KeyboardInterrupt:
+            # The loop raises it, to whom runs it: the task need not be asked once more.
+            if (task := asyncio.current_task()) is not None:
+                task.add_done_callback(asyncio.Task.exception)
+            raise
+        except Exception as fault:
+            _say_fault(fault)
+        finally:
+            self._bodies.pop(job, None)
+            self._wanted.pop(job, None)
+            self._stopped.discard(job)
+            self._deferred.discard(job)
+
+    def _never_begins(self, job: JobParts) -> None:
+        """Its task is cancelled before its first step: then nothing of it is ever called."""
+        self._unbegun.discard(job)
+        self._bodies.pop(job, None)
+        self._stopped.discard(job)
+        self.open().interrupted(job)
+
+    def _begin_poll(
+        self,
+        poll: Callable[[], Coroutine[Any, Any, None]],
+        trigger: str,
+        call_off: Callable[[], None],
+        coroutine: Any,
+    ) -> None:
+        task = self._task(poll, attempt.inside(self._engine, None, trigger))
+        self._polls.add(task)
+        task.add_done_callback(partial(self._poll_done, call_off, coroutine))
+
+    def _poll_done(self, call_off: Callable[[], None], coroutine: Any, task: asyncio.Task[None]) -> None:
+        self._polls.discard(task)
+        if task.cancelled():
+            # Before its first step: afterwards it hears of that itself.
+            _close(coroutine)
+            call_off()
+        _done(task)
+
+    def _task(
+        self, body: Callable[[], Coroutine[Any, Any, None]], entered: attempt.inside
+    ) -> asyncio.Task[None]:
+        loop = self._loop
+        assert loop is not None, "it is bound before anything is handed out"
+        return loop.create_task(body(), context=attempt.fresh(entered))
+
+    def _future(self) -> asyncio.Future[bool]:
+        loop = self._loop
+        assert loop is not None, "an attempt runs on it"
+        return loop.create_future()
+
+    def _has_again(self, job: JobParts) -> None:
+        wanted = self._wanted.pop(job, None)
+        if wanted is not None:
+            # At once: a wait that begins in this turn of the loop gives it back.
+            wanted[1]()
+            if not wanted[0].done():
+                wanted[0].set_result(True)
+
+    async def ruled(self, job: Job, told: Callable[[Carrier], bool | None]) -> bool:
+        """Tells the engine how an attempt ended, and waits for what that means: whether it is final."""
+        future = self._answers[job] = self._future()
+        carrier = self.open()
+        is_final = told(carrier)
+        self.is_over(job)
+        if is_final is not None:
+            self._answers.pop(job, None)
+            return is_final
+        try:
+            return await future
+        except (asyncio.CancelledError, GeneratorExit):
+            # The loop ends, or has.
+            carrier.interrupted(job)
+            raise
+
+    def is_over(self, job: Job) -> None:
+        """From here on it is too late to stop its body."""
+        self._bodies.pop(job, None)
+
+    def is_sent_home(self) -> bool:
+        """Whether a body that was cancelled goes home without an end: the runner or its loop ends. What was
+        told to end, because its time is over or its run was cancelled, has failed by that."""
+        return self._is_closing or self._is_over or self._is_ending()
+
+    def is_told(self, job: Job) -> bool:
+        """Whether a body was told to end."""
+        return job in self._stopped
+
+    async def call_back(self, callback: Callable[..., Any], *arguments: object) -> None:
+        """Calls a callback: an ordinary function aside, for it may block."""
+        if is_async(callback):
+            returned = callback(*arguments)
+        else:
+            returned = await self._aside.call(partial(callback, *arguments))
+        if is_awaitable(returned):
+            await returned
+
+    async def _poll(
+        self,
+        carrier: Carrier,
+        ticket: TicketParts,
+        tick: Tick | None,
+        coroutine: Any,
+        ruling: Callable[[TicketParts, object, BaseException | None], Ruling],
+    ) -> None:
+        if attempt.is_forked(self._pid):
+            # What is still to be called in this turn of the loop is not this child's.
+            _close(coroutine)
+            return
+        answer: object = None
+        error: BaseException | None = None
+        try:
+            answer = await coroutine
+        except BaseException as raised:
+            if isinstance(raised, GeneratorExit) and not self.is_running():
+                raise
+            if isinstance(raised, asyncio.CancelledError) and (self._is_over or self._is_ending()):
+                carrier.called_off(ticket)
+                return
+            error = raised
+        if tick is not None and error is None:
+            answer = Ticked(tick, answer)
+        if attempt.is_forked(self._pid):
+            return
+        ruled = ruling(ticket, answer, error)
+        if ruled is not None:
+            carrier.polled(ticket, ruled)
+
+    # The loop's end, and the runner's
+
+    def _watch(self) -> None:
+        loop = self._loop
+        assert loop is not None, "it is bound"
+        self._over = loop.create_future()
+        self._sentinel = loop.create_task(self._wait_over(self._over), name="cloaca")
+        self._sentinel.add_done_callback(_done)
+
+    async def _wait_over(self, over: asyncio.Future[None]) -> None:
+        try:
+            await over
+        except asyncio.CancelledError:
+            # Whoever cancels everything, as `asyncio.run` does at its end, means to close the loop.
+            if not self._is_over:
+                self._lose()
+
+    def _is_ending(self) -> bool:
+        return self._is_lost or (self._sentinel is not None and self._sentinel.cancelling() > 0)
+
+    def _lose(self) -> None:
+        with self._lock:
+            if self._is_lost or self._is_over:
+                return
+            self._is_lost = True
+            self._handed.clear()
+        text = (
+            "the event loop that the runner's async bodies run on has ended: its async tasks wait for the"
+            " next runner, and its async triggers fail"
+        )
+        say(_log, logging.ERROR, text)
+        if self._sentinel is not None:
+            # Nobody needs to be told once more.
+            self._sentinel._log_destroy_pending = False  # type: ignore[attr-defined]
+        if self._carrier is not None:
+            self._carrier.lose()
+            is_closed = self._loop is not None and self._loop.is_closed()
+            for job in list(self._bodies if is_closed else self._unbegun):
+                self._never_begins(job)
+
+    def _deafen(self) -> None:
+        if self._carrier is None or self._loop is None or (descriptor := self._carrier.descriptor) is None:
+            return
+        with contextlib.suppress(NotImplementedError, ValueError):
+            self._loop.remove_reader(descriptor)
+
+    def _leave(self) -> None:
+        self._deafen()
+        for job in list(self._bodies):
+            self._cancel(job)
+        for task in self._polls:
+            task.cancel()
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def _known(self, coroutine: Any, may_come: bool = False) -> asyncio.AbstractEventLoop:
+        if self._loop is None and not may_come:
+            self.bind(None)
+        if self._is_lost:
+            _close(coroutine)
+            raise RunnerError(
+                "the event loop that the runner's async bodies run on has ended; make a new runner"
+            )
+        return self._loop  # type: ignore[return-value]
+
+
+def _close(coroutine: Any) -> None:
+    if hasattr(coroutine, "close"):
+        coroutine.close()
+
+
+def _done(task: asyncio.Task[None]) -> None:
+    """What a body raised has been told; this is ours."""
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        _say_fault(fault)
+
+
+def _say_fault(fault: BaseException) -> None:
+    say(_log, logging.ERROR, "an event loop met a fault of the engine; please report it", raised=fault)

@@ -1,0 +1,331 @@
+"""The commands that change something, beside living runners of other processes.
+
+Switches go through a paused runner, which starts nothing of itself; all else through a client that has no
+engine. What that starts or opens again is nobody's, and a living runner claims it.
+Invariant: nothing is changed before all that was named is known to be there.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+
+from .. import _cloaca, check, filters, reading
+from ..context import Context, decode_value, encode_within, same
+from ..errors import (
+    ArgumentError,
+    CloacaError,
+    ContextError,
+    TriggerError,
+    WorkflowError,
+    excerpt,
+)
+from ..near import hint
+from ..reading.runners import living
+from ..served import SERVED, version_of
+from .look import filters_of, with_parent
+from .main import FAILED, OK
+from .moment import moment
+from .parse import UsageError
+from .show import Show
+from .tree import wait
+from .where import database, program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ..reading import Cron, Reader
+    from ..runner import DefaultRunner
+
+COUNTED_MAX = 10_000
+"""So many are counted before it is asked whether they are meant."""
+BATCH = 500
+"""So many runs are changed in one transaction."""
+CONTEXT_BYTES_MAX = 16 * 1024 * 1024
+"""As the default of `context_bytes_max`: who claims the run may allow less."""
+RUN_KEY_TTL = "30d"
+PRUNE_COUNTED_MAX = 10_000_000
+
+
+def _paused(url: str) -> DefaultRunner:
+    """A runner that does nothing of itself."""
+    from ..runner import DefaultRunner
+
+    return DefaultRunner(url, triggers=[], workflows=[], paused=True)
+
+
+def enable(arguments: Namespace, show: Show) -> int:
+    """Switches on."""
+    return _switch(arguments, show, True)
+
+
+def disable(arguments: Namespace, show: Show) -> int:
+    """Switches off."""
+    return _switch(arguments, show, False)
+
+
+def _switch(arguments: Namespace, show: Show, enabled: bool) -> int:
+    url = database(arguments.database)
+    with reading.Reader(url) as reader:
+        found = [(name, reading.schedules_named(reader, name)) for name in arguments.name]
+    with _paused(url) as runner:
+        for name, named in found:
+            by_id: Cron | None = next(
+                (each for each in named if not isinstance(each, reading.Trigger) and each.id == name), None
+            )
+            if by_id is not None:
+                runner.set_cron_schedule_enabled(name, enabled)
+            else:
+                runner.set_trigger_enabled(name, enabled)
+            _told(show, "enabled" if enabled else "disabled", name)
+    return OK
+
+
+def _told(show: Show, what: str, of: str) -> None:
+    """Says of one thing what became of it."""
+    if show.as_json:
+        show.record(what, {"of": of})
+    else:
+        show.values([what, of])
+
+
+def cancel(arguments: Namespace, show: Show) -> int:
+    """Asks for the end of runs."""
+    url = database(arguments.database)
+    with reading.Reader(url) as reader:
+        ids = _meant(reader, arguments, filters.UNFINISHED, "cancel")
+        final = [run_id for run_id in ids if reading.run(reader, run_id).run.completed_at is not None]
+    if not arguments.all and final:
+        raise WorkflowError(f"run {final[0]} is over already; only a run that is not can be cancelled")
+    with closing(_cloaca.Client.open(url)) as client:
+        for batch in _batches(ids, "asked to end"):
+            # One that has just ended needs no asking.
+            client.cancel_each(batch)
+            for run_id in batch:
+                _told(show, "cancelled", run_id)
+    return OK
+
+
+def retry(arguments: Namespace, show: Show) -> int:
+    """Opens runs again."""
+    url = database(arguments.database)
+    with reading.Reader(url) as reader:
+        statuses = ("Failed",) if arguments.all else filters.ENDED_BADLY
+        ids = _meant(reader, arguments, statuses, "retry")
+        if not arguments.all:
+            for run_id in ids:
+                _refuse_retry(reader, run_id)
+        left_out: list[CloacaError] = []
+        # The oldest first.
+        with closing(_cloaca.Client.open(url)) as client:
+            for batch in _batches(ids[::-1] if arguments.all else ids, "opened again"):
+                for run_id, (is_open, refusal) in zip(batch, client.retry_each(batch), strict=True):
+                    if is_open:
+                        _told(show, "retried", run_id)
+                    else:
+                        told = refusal or f"run {run_id} was opened again by somebody else, or is gone"
+                        left_out.append(WorkflowError(told))
+        _say_who_takes_them(reader, show)
+    if left_out:
+        show.note(f"cloaca: {len(left_out)} of {len(ids)} were left out, the first because {left_out[0]}")
+    return FAILED if left_out else OK
+
+
+def _refuse_retry(reader: Reader, run_id: str) -> None:
+    status = reading.run(reader, run_id).run.status
+    if status not in filters.ENDED_BADLY:
+        raise WorkflowError(f"run {run_id} is {status}; only a Failed or Cancelled run can be retried")
+
+
+def _say_who_takes_them(reader: Reader, show: Show) -> None:
+    if not living(reader):
+        show.note("no runner is alive: it waits until one that declares its workflow serves this store")
+
+
+def _meant(reader: Reader, arguments: Namespace, statuses: tuple[str, ...], verb: str) -> list[str]:
+    """The ids of the runs that a line names, or means by its filters, the newest first."""
+    wanted = with_parent(reader, filters_of(arguments))
+    has_filter = any(value is not None for value in wanted.values())
+    if arguments.all == bool(arguments.run) or (has_filter and not arguments.all):
+        raise UsageError(f"name the runs to {verb}, or give --all with filters such as --since 24h")
+    if not arguments.all:
+        return list(dict.fromkeys(reading.find_run(reader, given) for given in arguments.run))
+    ids: list[str] = []
+    for status in statuses:
+        ids += _ids(reader, {**wanted, "status": status})
+    if not ids:
+        raise reading.MissingError(f"no run that could be {_DONE[verb]} passes these filters")
+    ask(f"{verb} {len(ids):,} run{'' if len(ids) == 1 else 's'}", arguments)
+    return ids
+
+
+_DONE = {"cancel": "cancelled", "retry": "retried"}
+
+
+def _ids(reader: Reader, wanted: dict[str, Any]) -> Iterator[str]:
+    after: str | None = None
+    while True:
+        page = reading.runs(reader, **wanted, after=after, limit=500)
+        yield from (found.id for found in page)
+        if (after := page.after) is None:
+            return
+
+
+def ask(what: str, arguments: Namespace) -> None:
+    """Goes on if the user says so.
+
+    Raises:
+        UsageError: nobody is there to ask.
+        CloacaError: no was said.
+    """
+    if arguments.yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"this would {what}; give --yes, as there is nobody to ask")
+    sys.stderr.write(f"{what}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CloacaError("nothing was changed")
+
+
+def _batches(ids: list[str], what: str) -> Iterator[list[str]]:
+    """A few at a time, with a line on the terminal that says how many are done, if they are many."""
+    shows = len(ids) > BATCH and sys.stderr.isatty()
+    for at in range(0, len(ids), BATCH):
+        yield ids[at : at + BATCH]
+        if shows:
+            sys.stderr.write(f"\r{min(at + BATCH, len(ids)):,} of {len(ids):,} {what}")
+            sys.stderr.flush()
+    if shows:
+        sys.stderr.write("\n")
+
+
+def submit(arguments: Namespace, show: Show) -> int:
+    """Starts a run."""
+    encoded = encode_within(CONTEXT_BYTES_MAX, _context(arguments.context), "the context")
+    key = check.run_key(arguments.key, RUN_KEY_TTL)
+    url = database(arguments.database)
+    with reading.Reader(url) as reader:
+        version = _version(reader, arguments)
+        with closing(_cloaca.Client.open(url)) as client:
+            run_id, is_new = client.submit(arguments.workflow, version, encoded, key)
+        if run_id is None:
+            raise WorkflowError(
+                f"run key {excerpt(arguments.key)} was used by a run that is not kept any more"
+            )
+        if not is_new:
+            known = reader.native.run(run_id)
+            if known is not None and not same(decode_value(known["context"]), decode_value(encoded)):
+                raise ArgumentError(
+                    f"run key {excerpt(arguments.key)} has run {run_id} already, whose context is another"
+                    " one; a key stands for one event"
+                )
+            show.note(f"run key {excerpt(arguments.key)} has this run already")
+        _say_who_takes_them(reader, show)
+        status = None
+        if arguments.wait:
+            wait(reader, run_id)
+            status = reading.run(reader, run_id).run
+        if show.as_json:
+            show.record("submitted", {"id": run_id, "new": is_new, "status": status and status.status})
+        else:
+            show.values([run_id, *([] if status is None else [status.status, status.error_message])])
+    return OK if status is None or status.status == "Completed" else FAILED
+
+
+def _context(text: str) -> Context:
+    if text == "-":
+        text = sys.stdin.read()
+    elif text.startswith("@"):
+        with open(text[1:], encoding="utf-8") as file:
+            text = file.read()
+    try:
+        return Context.from_json(text)
+    except ContextError as error:
+        raise UsageError(f"--context is no JSON object: {error}") from None
+
+
+def _version(reader: Reader, arguments: Namespace) -> str:
+    """The content version of the workflow; of one that has run already its newest run tells it."""
+    name = check.text(arguments.workflow, "workflow", UsageError)
+    app = program(arguments.app) if arguments.app else None
+    if app is not None:
+        from .program import workflow_of
+
+        return workflow_of(app, name).version
+    version = reader.native.version(name)
+    if version is None:
+        version = version_of(reader.native.query(SERVED, [name]), living(reader))
+    if version is None and (app := program(None)) is not None:
+        from .program import workflow_of
+
+        return workflow_of(app, name).version
+    if version is None:
+        known = reader.native.workflows("", COUNTED_MAX)
+        raise reading.MissingError(
+            f"workflow {excerpt(name)} has no run in this store{hint(name, 'workflows', known)}; if it is"
+            " a new one, give --app MODULE, the program that declares it"
+        )
+    return version
+
+
+def forget(arguments: Namespace, show: Show) -> int:
+    """Deletes what is kept of triggers."""
+    url = database(arguments.database)
+    with reading.Reader(url) as reader:
+        for name in arguments.name:
+            reading.schedules_named(reader, name)
+    names = ", ".join(excerpt(name) for name in arguments.name[:5])
+    ask(f"forget {names}{' and more' if len(arguments.name) > 5 else ''}", arguments)
+    with closing(_cloaca.Client.open(url)) as client:
+        for name in arguments.name:
+            is_gone, by = client.forget(name)
+            if by is not None:
+                raise TriggerError(
+                    f"trigger {excerpt(name)} is served by runner {by} of this store; stop that first, or"
+                    " take the trigger out of its program"
+                )
+            if not is_gone:
+                raise TriggerError(
+                    f"{excerpt(name)} was registered by a call, which made it data: delete it by"
+                    " `runner.delete_cron_schedule(id)`, or `cloaca disable` it"
+                )
+            _told(show, "forgotten", name)
+    return OK
+
+
+def prune(arguments: Namespace, show: Show) -> int:
+    """Deletes old runs."""
+    before = moment(arguments.before, "--before")
+    if before is None:
+        raise UsageError("which runs? Give --before, such as --before 90d")
+    before_us = check.microseconds(before)
+    url = database(arguments.database)
+    with reading.Reader(url) as reader:
+        count = reader.native.ended_before(before_us, PRUNE_COUNTED_MAX)
+    gone = 0
+    if count:
+        shown = Show(utc=arguments.utc).time(before.isoformat())
+        ask(f"delete {count:,} runs that ended before {shown}", arguments)
+        with closing(_cloaca.Client.open(url)) as client:
+            gone = _pruned(client, before_us, count, sys.stderr.write)
+    if show.as_json:
+        show.record("pruned", {"runs": gone})
+    else:
+        show.values(["pruned", gone])
+    return OK
+
+
+def _pruned(client: _cloaca.Client, before_us: int, count: int, write: Callable[[str], object]) -> int:
+    gone, shows = 0, count > 10_000 and sys.stderr.isatty()
+    while step := client.prune(before_us):
+        gone += step
+        if shows:
+            write(f"\r{gone:,} of {count:,} deleted")
+            sys.stderr.flush()
+    if shows:
+        write("\n")
+    return gone

@@ -1,0 +1,323 @@
+"""Which commands there are, in the order in which the help lists them."""
+
+from __future__ import annotations
+
+from .command import Command, Option
+
+FILTERS = (
+    Option("--workflow", "only of this workflow", "NAME", completes="workflow"),
+    Option("--trigger", "only of this trigger", "NAME", completes="trigger"),
+    Option("--key", "only with this run key", "KEY"),
+    Option("--parent", "only what this run has started", "RUN", completes="run"),
+    Option("--error", "only with this class of error, such as ValueError", "TYPE"),
+    Option(
+        "--since", "only created so long ago or later: 24h, 7d, or a time; local if it has no zone", "WHEN"
+    ),
+    Option("--until", "only created before then", "WHEN"),
+)
+STATUS = Option(
+    "--status",
+    "only those that stand so",
+    "STATUS",
+    choices=("Pending", "Running", "Completed", "Failed", "Cancelled"),
+)
+LIMIT = Option("--limit", "at most so many", "N", default=50)
+APP = Option("--app", "the program's module, or its file; else [tool.cloaca] app", "MODULE", completes="file")
+UNMASKED = Option("--unmasked", "show what the program hides by redact=, too")
+YES = Option("--yes", "don't ask")
+RUN = Option("run", "a run's id, or how it begins", "RUN", completes="run")
+TRIGGERS = Option("name", "triggers, or ids of crons without a name", "NAME", many=True, completes="trigger")
+
+COMMANDS = (
+    Command(
+        "ls",
+        "Triggers, crons, workflows and runners: what each does, the failing ones first.",
+        "cloaca ls",
+        "look:ls",
+        (
+            Option(
+                "kind",
+                "only these",
+                "KIND",
+                optional=True,
+                choices=("triggers", "crons", "workflows", "runners"),
+            ),
+            Option("--limit", "look at so many of a kind", "N", default=1000),
+        ),
+    ),
+    Command(
+        "runs",
+        "Runs, newest first.",
+        "cloaca runs --failed --since 24h",
+        "look:runs",
+        (
+            Option("--failed", "the same as --status Failed"),
+            STATUS,
+            *FILTERS,
+            LIMIT,
+            Option("--after", "go on behind this run", "RUN", completes="run"),
+            Option("--all", "all of them, however many"),
+            Option("--context", "their first contexts, too"),
+            UNMASKED,
+        ),
+    ),
+    Command(
+        "show",
+        "One run as a tree of its tasks and their attempts.",
+        "cloaca show 01a21f7a --context",
+        "tree:show",
+        (
+            RUN,
+            Option("--context", "what it began with, what each task left, and what came out"),
+            Option("--diff", "what each task changed in the context"),
+            Option("--traceback", "where attempts failed"),
+            Option("--wait", "wait until it is over; exit 1 unless it completed"),
+            UNMASKED,
+        ),
+        "`cloaca run RUN` is the same, if RUN is a whole id.",
+    ),
+    Command(
+        "ticks",
+        "What the polls of a trigger, or the moments of a cron, came to, newest first.",
+        "cloaca ticks inbox",
+        "look:ticks",
+        (TRIGGERS._replace(many=False, about="a trigger, or a cron"), LIMIT, UNMASKED),
+        "Quiet polls are written every 30 seconds: the newest may not be there yet.",
+    ),
+    Command(
+        "why",
+        "One sentence: why a trigger does not fire, or a run is not over.",
+        "cloaca why inbox",
+        "look:why",
+        (Option("name", "triggers, or runs", "NAME", many=True, completes="trigger"),),
+    ),
+    Command(
+        "preview",
+        "What a poll of a trigger would come to now, with what would become of each fire.",
+        "cloaca preview inbox --app app.py",
+        "preview:preview",
+        (TRIGGERS._replace(many=False, about="a trigger, or a cron with a name"), APP, UNMASKED),
+        "It imports the program and calls the trigger's function, once and here: what that does by itself,\n"
+        "it does. Nothing starts, and nothing is kept. Exit 1 if the poll would fail.",
+    ),
+    Command(
+        "doctor",
+        "Whether all is well with the store and who serves it; exit 1 if something is bad.",
+        "cloaca doctor",
+        "look:doctor",
+        (Option("--thorough", "check the whole file, however large"),),
+    ),
+    Command(
+        "export",
+        "Write a copy of everything to a new file, beside whoever serves the store.",
+        "cloaca export backup.db",
+        "look:export",
+        (Option("path", "the new file", "PATH", completes="file"),),
+    ),
+    Command(
+        "copy",
+        "Copy a store that nobody serves to a new place, to go on there.",
+        "cloaca copy runs.db /srv/runs.db",
+        "store:copy",
+        (
+            Option("source", "the store", "SRC", completes="file"),
+            Option("target", "the new one; there is none, or an empty file", "DST", completes="file"),
+        ),
+        "All goes along: schedules with their cursors, run keys, unfinished runs, history. Beside a living\n"
+        "runner `cloaca export` makes a backup.",
+    ),
+    Command(
+        "migrate",
+        "Bring a store of an older version up to date, as the first runner of this one would.",
+        "cloaca migrate --print",
+        "store:migrate",
+        (Option("--print", "only print the SQL, and change nothing"), YES),
+        "An older cloaca can't open it any more: keep a copy. Refused while a runner of that version lives.",
+    ),
+    Command(
+        "graph",
+        "A workflow's tasks and their order.",
+        "cloaca graph ingest --app app.py --format mermaid",
+        "graph:graph",
+        (
+            Option("workflow", "its name; may be left out if the program has one", optional=True),
+            APP,
+            Option(
+                "--format",
+                "text, svg, mermaid or dot",
+                "FORMAT",
+                default="text",
+                choices=("text", "svg", "mermaid", "dot"),
+            ),
+        ),
+        "It imports the program, which alone knows its workflows.",
+    ),
+    Command(
+        "runners",
+        "Who serves the store.",
+        "cloaca runners --left",
+        "look:runners",
+        (Option("--left", "also the last hundred that left"),),
+    ),
+    Command(
+        "audit",
+        "Which changes people made by the page or the command line, newest first.",
+        "cloaca audit --limit 20",
+        "look:audit",
+        (
+            Option("about", "only those of it", "RUN|NAME", optional=True, completes="trigger"),
+            LIMIT,
+        ),
+        "100,000 are kept. What programs do by the Python API is not among them.",
+    ),
+    Command(
+        "enable",
+        "Switch triggers or crons on; kept across restarts.",
+        "cloaca enable inbox",
+        "change:enable",
+        (TRIGGERS,),
+    ),
+    Command(
+        "disable",
+        "Switch triggers or crons off; kept across restarts.",
+        "cloaca disable inbox nightly",
+        "change:disable",
+        (TRIGGERS,),
+    ),
+    Command(
+        "cancel",
+        "Ask for the end of runs.",
+        "cloaca cancel --all --workflow ingest",
+        "change:cancel",
+        (
+            RUN._replace(many=True, optional=True),
+            Option("--all", "all that are not over and pass the filters, after asking"),
+            *FILTERS,
+            YES,
+        ),
+        "No further task of such a run begins; one that is under way may finish.",
+    ),
+    Command(
+        "retry",
+        "Open runs that failed or were cancelled again: what completed stays.",
+        "cloaca retry --all --error OSError --since 24h",
+        "change:retry",
+        (
+            RUN._replace(many=True, optional=True),
+            Option("--all", "all that failed and pass the filters, after asking"),
+            *FILTERS,
+            YES,
+        ),
+        "A living runner that declares the workflow takes them; without one they wait.",
+    ),
+    Command(
+        "submit",
+        "Start a run of a workflow, in a living runner that declares it.",
+        'cloaca submit ingest --context \'{"file": "a.txt"}\' --wait',
+        "change:submit",
+        (
+            Option("workflow", "its name", "WORKFLOW", completes="workflow"),
+            Option(
+                "--context", "a JSON object; @FILE reads a file, - the standard input", "JSON", default="{}"
+            ),
+            Option("--key", "start at most one run with this key in 30 days", "KEY"),
+            Option("--wait", "wait until it is over; exit 1 unless it completed"),
+            APP,
+        ),
+        "A workflow that has never run is known to the program alone: give --app for its first run.",
+    ),
+    Command(
+        "forget",
+        "Delete what is kept of triggers that no living runner polls; their runs stay.",
+        "cloaca forget old_inbox",
+        "change:forget",
+        (TRIGGERS._replace(about="their names"), YES),
+    ),
+    Command(
+        "prune",
+        "Delete runs that ended before some time, with their tasks.",
+        "cloaca prune --before 90d",
+        "change:prune",
+        (Option("--before", "ended so long ago, or before this time", "WHEN"), YES),
+    ),
+    Command(
+        "run",
+        "Import a program and serve it until a signal; or, given a run's whole id, show that.",
+        "cloaca run app.py",
+        "serve:run",
+        (
+            Option(
+                "module",
+                "MODULE, FILE.py, either with :RUNNER, or a run's id",
+                "MODULE",
+                optional=True,
+                completes="file",
+            ),
+            Option("--reload", "start it again whenever one of its files changes"),
+            Option(
+                "--workers",
+                "so many processes that share the store; one that dies is replaced",
+                "N",
+                default=1,
+            ),
+            Option("--context", "of a run: see show"),
+            Option("--diff", "of a run: see show"),
+            Option("--traceback", "of a run: see show"),
+            Option("--wait", "of a run: see show"),
+        ),
+        "RUNNER is a DefaultRunner of the module, or a function that makes one. Without it, it is the one\n"
+        "that importing made, or else one is made on the store.",
+    ),
+    Command(
+        "dev",
+        "The same as run --reload, with the page beside it on this machine.",
+        "cloaca dev app.py --open",
+        "serve:dev",
+        (
+            Option("module", "see run", "MODULE", optional=True, completes="file"),
+            Option("--port", "the page's port", "N", default=8720),
+            Option("--open", "show the page in the browser"),
+        ),
+    ),
+    Command(
+        "ui",
+        "Serve the page of a store, which is only read, on this machine.",
+        "cloaca ui runs.db",
+        "serve:page",
+        (
+            Option("url", "the store; else as --database", "URL", optional=True, completes="file"),
+            Option("--host", "listen there; another than this machine's own needs --token", "HOST"),
+            Option("--port", "listen on this port", "N", default=8720),
+            Option("--prefix", "the path under which a proxy passes it on", "PATH"),
+            Option("--token", "ask everybody for this; better in CLOACA_UI_TOKEN", "TEXT"),
+        ),
+        'Needs pip install "cloaca[ui]". In a program, cloaca.ui.app(runner) is the page that also acts.',
+    ),
+    Command(
+        "new",
+        "Make a small project that works at once.",
+        "cloaca new demo",
+        "new:new",
+        (Option("name", "the new folder", "NAME"),),
+    ),
+    Command(
+        "completion",
+        "Print what makes a shell complete commands, triggers, workflows and runs.",
+        'eval "$(cloaca completion bash)"',
+        "complete:completion",
+        (Option("shell", "bash, zsh or fish", "SHELL", choices=("bash", "zsh", "fish")),),
+    ),
+    Command(
+        "complete",
+        "What the words of a line may go on with, one a line.",
+        "cloaca complete why in",
+        "complete:complete",
+        (Option("words", "the line so far", many=True, optional=True),),
+        is_hidden=True,
+    ),
+)
+
+
+def named(name: str) -> Command | None:
+    """The command of that name."""
+    return next((command for command in COMMANDS if command.name == name), None)

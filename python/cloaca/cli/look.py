@@ -1,0 +1,306 @@
+"""The commands that only look."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from .. import reading
+from ..duration import text_of
+from ..reading.store import now
+from ..terminal import clean, span
+from .main import FAILED, OK
+from .moment import moment
+from .parse import UsageError
+from .show import Id, Show, Stamp, Word, as_json, between, stamp
+from .where import database
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from datetime import datetime
+    from typing import Any
+
+    from ..reading import Cron, Reader, Run, Runner, Trigger, Workflow
+
+ORDER = ("stopped", "failing", "late", "unserved", "polled", "scheduled", "disabled")
+"""In which states are listed: what needs somebody comes first."""
+PAGE = 200
+KINDS = ("triggers", "crons", "workflows", "runners")
+
+
+def opened(arguments: Namespace) -> Reader:
+    """The store that is meant, for reading."""
+    return reading.Reader(database(arguments.database), unmasked=getattr(arguments, "unmasked", False))
+
+
+def ls(arguments: Namespace, show: Show) -> int:
+    """Triggers, crons, workflows and runners."""
+    limit = _limit(arguments)
+    at = now()
+    with opened(arguments) as reader:
+        for kind in KINDS if arguments.kind is None else (arguments.kind,):
+            _SECTIONS[kind](reader, show, limit, at)
+    return OK
+
+
+def _limit(arguments: Namespace) -> int:
+    limit: int = arguments.limit
+    if not 0 < limit <= 1_000_000:
+        raise UsageError(f"--limit is {limit}; it is a number from 1 to 1000000")
+    return limit
+
+
+def _triggers(reader: Reader, show: Show, limit: int, at: datetime) -> None:
+    page = reading.triggers(reader, limit=limit)
+    columns = ("NAME", "STATE", "EVERY", "WORKFLOW", "POLLED", "FIRED", "NEXT", "LAST")
+    found = sorted(page, key=lambda each: ORDER.index(each.state))
+    show.table("trigger", columns, [(each, _of_trigger(each, show, at)) for each in found], "triggers")
+    _more(show, page.after, "triggers", limit)
+
+
+def _of_trigger(found: Trigger, show: Show, at: datetime) -> list[Any]:
+    last = None if found.last is None else found.last.reason or found.last.outcome
+    return [
+        *([] if show.is_for_people else ["trigger"]),
+        found.trigger_name,
+        Word(found.state),
+        text_of(found.poll_interval_ms * 1000),
+        found.workflow_name,
+        show.ago(found.last_poll_at, at),
+        show.ago(found.last_fired_at, at),
+        show.ago(found.next_poll_at, at),
+        found.disabled_cause or last,
+    ]
+
+
+def _crons(reader: Reader, show: Show, limit: int, at: datetime) -> None:
+    page = reading.crons(reader, limit=limit)
+    columns = ("NAME", "STATE", "WHEN", "ZONE", "WORKFLOW", "LAST RUN", "NEXT")
+    found = sorted(page, key=lambda each: ORDER.index(each.state))
+    show.table("cron", columns, [(each, _of_cron(each, show, at)) for each in found], "crons")
+    _more(show, page.after, "crons", limit)
+
+
+def _of_cron(found: Cron, show: Show, at: datetime) -> list[Any]:
+    return [
+        *([] if show.is_for_people else ["cron"]),
+        found.trigger_name or found.id,
+        Word(found.state),
+        found.cron_expression,
+        found.timezone,
+        found.workflow_name,
+        show.ago(found.last_run_at, at),
+        stamp(found.next_run_at),
+    ]
+
+
+def _workflows(reader: Reader, show: Show, limit: int, at: datetime) -> None:
+    page = reading.workflows(reader, limit=limit)
+    columns = ("NAME", "LAST", "WAITING", "RUNNING", "LAST RUN", "ERROR")
+    found = sorted(page, key=lambda each: each.last_status != "Failed")
+    show.table("workflow", columns, [(each, _of_workflow(each, show, at)) for each in found], "workflows")
+    _more(show, page.after, "workflows", limit)
+
+
+def _of_workflow(found: Workflow, show: Show, at: datetime) -> list[Any]:
+    return [
+        *([] if show.is_for_people else ["workflow"]),
+        found.workflow_name,
+        Word(found.last_status),
+        found.pending,
+        found.running,
+        show.ago(found.last_run_at, at),
+        found.last_error,
+    ]
+
+
+def _runners(reader: Reader, show: Show, limit: int, at: datetime, left: bool = False) -> None:
+    columns = ("RUNNER", "STATE", "RUNS", "SINCE", "SEEN", "LEFT")
+    found = reading.runners(reader, left=left)[:limit]
+    show.table("runner", columns, [(each, _of_runner(each, show, at)) for each in found], "runners")
+
+
+def _of_runner(found: Runner, show: Show, at: datetime) -> list[Any]:
+    return [
+        *([] if show.is_for_people else ["runner"]),
+        found.number,
+        Word(found.standing),
+        found.runs,
+        show.ago(found.joined_at, at),
+        show.ago(found.seen_at, at),
+        show.ago(found.left_at, at),
+    ]
+
+
+def _more(show: Show, after: object, kind: str, limit: int) -> None:
+    if after is not None:
+        show.note(f"only the first {limit} {kind} were looked at; --limit looks at more")
+
+
+_SECTIONS = {"triggers": _triggers, "crons": _crons, "workflows": _workflows, "runners": _runners}
+
+
+def runners(arguments: Namespace, show: Show) -> int:
+    """Who serves the store."""
+    with opened(arguments) as reader:
+        _runners(reader, show, 1_000_000, now(), arguments.left)
+    return OK
+
+
+def filters_of(arguments: Namespace) -> dict[str, Any]:
+    """What a line says of which runs are meant; of a parent perhaps only how its id begins."""
+    return {
+        "workflow": arguments.workflow,
+        "trigger": arguments.trigger,
+        "key": arguments.key,
+        "parent": arguments.parent,
+        "error": arguments.error,
+        "since": moment(arguments.since, "--since"),
+        "until": moment(arguments.until, "--until"),
+    }
+
+
+def with_parent(reader: Reader, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The same, with the whole id of the parent."""
+    parent = wanted["parent"]
+    return wanted if parent is None else {**wanted, "parent": reading.find_run(reader, parent)}
+
+
+def runs(arguments: Namespace, show: Show) -> int:
+    """Runs, newest first."""
+    if arguments.failed and arguments.status not in (None, "Failed"):
+        raise UsageError(f"--failed and --status {arguments.status} exclude each other; give one of them")
+    wanted = filters_of(arguments)
+    wanted["status"] = "Failed" if arguments.failed else arguments.status
+    wanted["contexts"] = arguments.context
+    with opened(arguments) as reader:
+        wanted = with_parent(reader, wanted)
+        after = None if arguments.after is None else reading.find_run(reader, arguments.after)
+        left = None if arguments.all else _limit(arguments)
+        title: str | None = "runs"
+        while True:
+            size = PAGE if left is None else min(left, PAGE)
+            page = reading.runs(reader, **wanted, after=after, limit=size)
+            if len(page) or title:
+                show.table("run", _RUN_COLUMNS, [(each, _of_run(each, show)) for each in page], title)
+            after, title = page.after, None
+            left = None if left is None else left - len(page)
+            if after is None or left == 0:
+                break
+        if after is not None and show.is_for_people:
+            show.note(f"there may be more: --after {after}, or --all")
+    return OK
+
+
+_RUN_COLUMNS = ("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", "TRIGGER", "KEY", "ERROR")
+
+
+def _of_run(found: Run, show: Show) -> list[Any]:
+    seconds = between(found.started_at, found.completed_at)
+    cells: list[Any] = [
+        Id(found.id),
+        found.workflow_name,
+        Word(found.status),
+        stamp(found.created_at),
+        span(seconds) if show.is_for_people else seconds,
+        found.trigger_name,
+        found.run_key,
+        found.error_message,
+    ]
+    if found.context is not None:
+        cells[-1] = found.error_message or as_json(found.context)
+    return cells
+
+
+def ticks(arguments: Namespace, show: Show) -> int:
+    """A trigger's history."""
+    with opened(arguments) as reader:
+        found = reading.ticks(reader, arguments.name, limit=_limit(arguments))
+    columns = ("OUTCOME", "POLLS", "FIRST", "LAST", "TOOK", "REASON")
+    rows = [
+        (
+            each,
+            [
+                Word(each.outcome),
+                each.count,
+                Stamp(each.first_at),
+                Stamp(each.last_at),
+                span(each.mean_us / 1e6) if show.is_for_people else each.mean_us / 1e6,
+                each.reason,
+            ],
+        )
+        for each in found
+    ]
+    show.table("tick", columns, rows)
+    return OK
+
+
+def audit(arguments: Namespace, show: Show) -> int:
+    """Who changed what."""
+    about: str | None = arguments.about
+    with opened(arguments) as reader:
+        if about is not None:
+            with contextlib.suppress(reading.MissingError):
+                about = reading.find_run(reader, about)
+        found = reading.audit(reader, about=about, limit=_limit(arguments))
+    columns = ("AT", "WHO", "DOOR", "FROM", "WHAT", "ABOUT", "MANY")
+    rows = [
+        (
+            each,
+            [
+                Stamp(each.at),
+                each.who,
+                each.door,
+                each.place,
+                each.what,
+                each.about,
+                None if each.many == 1 and show.is_for_people else each.many,
+            ],
+        )
+        for each in found
+    ]
+    show.table("change", columns, rows)
+    return OK
+
+
+def why(arguments: Namespace, show: Show) -> int:
+    """One sentence each."""
+    with opened(arguments) as reader:
+        for name in arguments.name:
+            text = reading.why(reader, name)
+            if show.as_json:
+                show.record("why", {"name": name, "text": text})
+            else:
+                show.line(clean(text))
+    return OK
+
+
+def doctor(arguments: Namespace, show: Show) -> int:
+    """A health report."""
+    is_bad = False
+    with opened(arguments) as reader:
+        for found in reading.doctor(reader, thorough=arguments.thorough):
+            is_bad = is_bad or found.level == "bad"
+            if show.as_json:
+                show.record("finding", found)
+            elif not show.is_for_people:
+                show.values([found.level, found.subject, found.text, found.way_out])
+            else:
+                level = show.word(found.level) + " " * (4 - len(found.level))
+                show.line(f"{level}  {found.subject:<12} {clean(found.text)}")
+                if found.way_out is not None:
+                    show.line(f"{'':<19}{show.styled(clean(found.way_out), 'dim')}")
+    return FAILED if is_bad else OK
+
+
+def export(arguments: Namespace, show: Show) -> int:
+    """A copy of everything."""
+    with opened(arguments) as reader:
+        reader.export(arguments.path)
+    size = os.path.getsize(arguments.path)
+    if show.as_json:
+        show.record("export", {"path": arguments.path, "bytes": size})
+    else:
+        show.note(f"wrote {arguments.path}, {size:,} bytes")
+    return OK

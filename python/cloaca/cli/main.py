@@ -1,0 +1,87 @@
+"""The command's beginning and end: what it exits with, and how what went wrong is said.
+
+Invariant: whatever happens, standard output holds answers only, standard error one sentence with a way out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..errors import ArgumentError, CloacaError, StoreError, UrlError
+from ..terminal import clean
+from .parse import UsageError, parse
+from .show import Show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+OK, FAILED, USAGE, STORE, NOT_FOUND = range(5)
+INTERRUPTED = 130
+"""As a shell tells the end by SIGINT."""
+CUT_OFF = 141
+"""As a shell tells the end by SIGPIPE: who read the answer has gone."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Carries a line out, and returns what the process exits with."""
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        code = _carried_out(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or the interpreter would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CUT_OFF
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        return _told(error)
+    return code
+
+
+def _carried_out(words: list[str]) -> int:
+    found = parse(words)
+    if isinstance(found, str):
+        sys.stdout.write(found)
+        return OK if words else USAGE
+    command, arguments = found
+    module, _, function = command.does.partition(":")
+    from importlib import import_module
+
+    does: Callable[..., int] = getattr(import_module(f"cloaca.cli.{module}"), function)
+    show = Show(as_json=arguments.json, utc=arguments.utc)
+    if module != "change":
+        return does(arguments, show)
+    from ..audit import acting, user
+
+    with acting(user(), "cli"):
+        return does(arguments, show)
+
+
+def _told(error: Exception) -> int:
+    import contextlib
+
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    text = f"{type(error).__name__}: {error}" if _is_a_fault(error) else str(error)
+    sys.stderr.write(f"cloaca: {clean(text)}\n")
+    return _code_of(error)
+
+
+def _code_of(error: Exception) -> int:
+    if isinstance(error, UsageError | UrlError | ArgumentError):
+        return USAGE
+    if isinstance(error, StoreError):
+        return STORE
+    if isinstance(error, CloacaError) and isinstance(error, LookupError):
+        return NOT_FOUND
+    if _is_a_fault(error):
+        raise error
+    return FAILED
+
+
+def _is_a_fault(error: Exception) -> bool:
+    """Whether nobody expected that: it is told with its traceback, to be reported."""
+    return not isinstance(error, CloacaError | OSError)

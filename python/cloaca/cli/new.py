@@ -1,0 +1,192 @@
+"""A small project that works at once."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import excerpt
+from .main import OK
+from .parse import UsageError
+from .show import Show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+APP = '''\
+"""Watches the folder `inbox`: each new text file starts a run, which counts its lines and archives it.
+
+A file whose run fails is moved to `failed`: where it lay, the next poll would find it again.
+"""
+
+from pathlib import Path
+
+import cloaca
+
+INBOX = Path(__file__).parent / "inbox"
+ARCHIVE = Path(__file__).parent / "archive"
+FAILED = Path(__file__).parent / "failed"
+for folder in (INBOX, ARCHIVE, FAILED):
+    folder.mkdir(exist_ok=True)
+
+
+def set_aside(task_id, error, context):
+    source = Path(context["file"])
+    if source.exists():
+        source.rename(FAILED / source.name)
+
+
+with cloaca.WorkflowBuilder("ingest"):
+
+    @cloaca.task(on_failure=set_aside)
+    def count_lines(context):
+        context["lines"] = len(Path(context["file"]).read_text().splitlines())
+
+    @cloaca.task(dependencies=[count_lines], on_failure=set_aside)
+    def archive(context):
+        source = Path(context["file"])
+        # A run that is resumed may find it moved already.
+        if source.exists():
+            source.rename(ARCHIVE / source.name)
+        print(f"{source.name}: {context['lines']} lines", flush=True)
+
+
+@cloaca.trigger(workflow="ingest", poll_interval="1s")
+def new_file():
+    files = sorted(INBOX.glob("*.txt"))
+    if not files:
+        return cloaca.TriggerResult.skip("the inbox is empty")
+    return [cloaca.TriggerResult.fire({"file": str(file)}) for file in files]
+'''
+
+TEST = '''\
+"""`pytest` runs this on a manual clock: no second is waited for."""
+
+import pytest
+
+import app
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    for name in ("INBOX", "ARCHIVE", "FAILED"):
+        monkeypatch.setattr(app, name, tmp_path / name)
+        (tmp_path / name).mkdir()
+
+
+@pytest.mark.cloaca_runner(triggers=["new_file"])
+def test_a_new_file_is_counted_and_archived(cloaca_runner):
+    (app.INBOX / "hello.txt").write_text("hello\\nworld\\n")
+    cloaca_runner.advance("1s")
+    cloaca_runner.run_until_idle()
+    (run,) = cloaca_runner.list_runs()
+    assert run["status"] == "Completed"
+    assert (app.ARCHIVE / "hello.txt").exists()
+
+
+@pytest.mark.cloaca_runner(triggers=["new_file"], raise_errors=False)
+def test_a_file_that_fails_is_set_aside_and_not_found_again(cloaca_runner):
+    (app.INBOX / "bad.txt").write_bytes(b"\\xff\\xfe")
+    cloaca_runner.advance("1m")
+    cloaca_runner.run_until_idle()
+    (run,) = cloaca_runner.list_runs()
+    assert run["status"] == "Failed"
+    assert (app.FAILED / "bad.txt").exists()
+'''
+
+PYPROJECT = """\
+[project]
+name = "{name}"
+version = "0.1.0"
+requires-python = ">=3.11"
+dependencies = ["cloaca"]
+
+[tool.cloaca]
+database = "{name}.db"
+app = "app.py"
+"""
+
+README = """\
+# {name}
+
+`cloaca run` serves it. `cloaca dev` starts it again when a file changes, with the page beside it.
+Drop a text file into `inbox`:
+
+```sh
+printf 'hello\\nworld\\n' > inbox/hello.txt
+cloaca ls            # what is polled, and what it does
+cloaca runs          # what became of the file
+cloaca why new_file  # why nothing happens
+```
+
+A file whose run fails goes to `failed`, so that no later poll finds it again. `cloaca runs --failed` says
+why it did. Mend it and move it back into `inbox`, which makes a new run of it.
+
+`pytest` tests it. `{name}.service` and `Dockerfile` put it to work.
+"""
+
+SERVICE = """\
+[Unit]
+Description={name}
+After=network.target
+
+[Service]
+WorkingDirectory=/opt/{name}
+ExecStart=/opt/{name}/.venv/bin/cloaca run app.py
+# The first signal drains; a runner gives its tasks 30 seconds.
+KillSignal=SIGTERM
+TimeoutStopSec=40
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+DOCKERFILE = """\
+FROM python:3.12-slim
+WORKDIR /app
+COPY pyproject.toml app.py ./
+RUN pip install --no-cache-dir cloaca
+# The store lies on a volume of one machine; a network file system loses data.
+VOLUME /data
+ENV CLOACA_DATABASE=/data/{name}.db
+CMD ["cloaca", "run", "app.py"]
+"""
+
+IGNORED = """\
+{name}.db*
+inbox/
+archive/
+failed/
+__pycache__/
+"""
+
+
+def new(arguments: Namespace, show: Show) -> int:
+    """Makes the folder."""
+    folder: str = arguments.name
+    name = os.path.basename(os.path.normpath(folder))
+    if not name.replace("-", "_").isidentifier() or not name.isascii():
+        raise UsageError(
+            f"NAME is {excerpt(name)}; a project's name has letters, digits, - and _, and no digit in front"
+        )
+    if os.path.exists(folder):
+        raise UsageError(f"{excerpt(folder)} is there already; name a new folder")
+    files = {
+        "app.py": APP,
+        "test_app.py": TEST,
+        "pyproject.toml": PYPROJECT.format(name=name),
+        "README.md": README.format(name=name),
+        f"{name}.service": SERVICE.format(name=name),
+        "Dockerfile": DOCKERFILE.format(name=name),
+        ".gitignore": IGNORED.format(name=name),
+    }
+    os.makedirs(folder)
+    for file, text in files.items():
+        with open(os.path.join(folder, file), "x", encoding="utf-8") as made:
+            made.write(text)
+    if show.as_json:
+        show.record("project", {"path": folder, "files": sorted(files)})
+    else:
+        show.note(f"made {folder}; next: cd {folder} && cloaca dev")
+    return OK

@@ -1,0 +1,83 @@
+"""The command that says what a poll would come to."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+from .. import reading
+from ..terminal import clean
+from .look import opened
+from .main import FAILED, OK
+from .parse import UsageError
+from .program import imported, split
+from .show import Show, Word, as_json
+from .where import program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from typing import Any
+
+    from ..types import FireRow, TickAnswer
+
+WOULD = {
+    "run": "would start",
+    "queue": "would wait",
+    "deduplicate": "would be dropped",
+    "refuse_key": "would be dropped",
+    "drop": "would be dropped",
+    "hold_back": "would be held back",
+    "fail": "would fail",
+}
+
+
+def preview(arguments: Namespace, show: Show) -> int:
+    """What a poll would come to."""
+    app = program(arguments.app)
+    if app is None:
+        raise UsageError("only the program knows its triggers; give --app MODULE, or [tool.cloaca] app")
+    with opened(arguments) as reader:
+        imported(split(app)[0])
+        # What the function prints is no answer of ours.
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = reading.preview(reader, arguments.name)
+    if show.as_json:
+        show.record("preview", {"trigger_name": arguments.name, **answer})
+    elif show.is_for_people:
+        _for_people(show, arguments.name, answer)
+    else:
+        _values(show, arguments.name, answer)
+    return FAILED if answer["outcome"] == "error" else OK
+
+
+def _values(show: Show, name: str, answer: TickAnswer) -> None:
+    show.values(["poll", name, answer["outcome"], None, None, answer["reason"]])
+    for fire in answer["fires"]:
+        gate = fire["gate"]
+        show.values(
+            ["fire", gate["verdict"], gate["run"], fire["run_key"], gate["reason"], as_json(fire["context"])]
+        )
+    if answer["cursor"] is not None:
+        show.values(["cursor", None, None, None, None, as_json(answer["cursor"])])
+
+
+def _for_people(show: Show, name: str, answer: TickAnswer) -> None:
+    reason = "" if answer["reason"] is None else f"  {clean(answer['reason'])}"
+    show.line(f"{clean(name)}  {show.word(answer['outcome'])}{reason}")
+    if answer["fires"]:
+        columns = ("FATE", "RUN", "KEY", "WHY", "CONTEXT")
+        show.table("fire", columns, [(fire, _cells(fire)) for fire in answer["fires"]])
+    if answer["cursor"] is not None:
+        show.line(f"  {show.styled('cursor then', 'dim')} {clean(as_json(answer['cursor']))}")
+
+
+def _cells(fire: FireRow) -> list[Any]:
+    gate = fire["gate"]
+    return [
+        Word(WOULD[gate["verdict"]]),
+        gate["run"],
+        fire["run_key"],
+        gate["reason"],
+        as_json(fire["context"]),
+    ]

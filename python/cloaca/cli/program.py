@@ -1,0 +1,96 @@
+"""The user's program, imported. Invariant: what it prints meanwhile goes to standard error where standard
+output holds answers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+
+from ..errors import CloacaError, excerpt
+from .parse import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ..workflow import Workflow
+
+
+class ProgramError(CloacaError):
+    """The program cannot be imported; the text says why."""
+
+
+def split(text: str) -> tuple[str, str | None]:
+    """A module or file, and the name behind the colon."""
+    module, mark, name = text.partition(":")
+    if os.sep == "\\" and len(module) == 1:  # a drive of Windows
+        module, mark, name = text.rpartition(":") if text.count(":") > 1 else (text, "", "")
+    if not module or (mark and not name):
+        raise UsageError(f"MODULE is {excerpt(text)}; write a module or a file, such as app or app.py:runner")
+    return module, name or None
+
+
+def imported(module: str, *, prints: bool = False) -> ModuleType:
+    """The module of that name, or of that file, with its folder in front of `sys.path`. Unless it `prints`,
+    what it writes to standard output meanwhile goes to standard error.
+
+    Raises:
+        UsageError: there is no such module.
+        ProgramError: importing it failed; its traceback has gone to standard error.
+    """
+    folder, name, path = os.getcwd(), module, None
+    if module.endswith(".py") or os.sep in module:
+        path = os.path.abspath(module)
+        if not os.path.isfile(path):
+            raise UsageError(f"there is no file {excerpt(module)}; name the program's module or file")
+        folder, name = os.path.dirname(path), os.path.basename(path).removesuffix(".py")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        with contextlib.nullcontext() if prints else contextlib.redirect_stdout(sys.stderr):
+            found = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UsageError(
+                f"there is no module {excerpt(name)} here; name the program's module or file, such as app.py"
+            ) from None
+        raise ProgramError(f"{module} cannot be imported: {error}; install what it needs") from None
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        kind = type(error).__name__
+        raise ProgramError(f"{module} cannot be imported: {kind}: {error}; its traceback is above") from None
+    own = getattr(found, "__file__", None)
+    if path is not None and (own is None or not os.path.samefile(own, path)):
+        raise UsageError(
+            f"{module} is called like module {name} at {own}, which Python takes; rename the file"
+        )
+    return found
+
+
+def workflow_of(module: str | None, name: str | None) -> Workflow:
+    """A workflow of the program; without a name its only one.
+
+    Raises:
+        MissingError: the program has no such workflow.
+        UsageError: no program is named, or it has several workflows.
+    """
+    from .. import registry
+    from ..reading.store import unknown
+
+    if module is None:
+        raise UsageError("only the program knows its workflows; give --app MODULE, or [tool.cloaca] app")
+    imported(split(module)[0])
+    known = registry.names()
+    if name is None and len(known) != 1:
+        shown = ", ".join(excerpt(each) for each in known[:10]) or "none"
+        raise UsageError(f"which workflow? {module} has {shown}")
+    found = (
+        registry.workflow(known[0]) if name is None else registry.workflow(name) if name in known else None
+    )
+    if found is None:
+        raise unknown("workflow", name or "", "workflows", known)
+    return found

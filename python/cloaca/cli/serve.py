@@ -1,0 +1,230 @@
+"""The commands that serve a program: in this process, in several, or in one that starts again when its files
+change."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+
+from ..check import run_id as checked_run_id
+from ..errors import ArgumentError, ArgumentTypeError, excerpt
+from .children import Told, command, ended, tell
+from .main import OK
+from .parse import UsageError
+from .program import imported, split
+from .show import Show
+from .where import database, program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from ..runner import DefaultRunner
+
+LOOK_SECONDS = 0.3
+"""So often it is looked whether a file has changed."""
+OPEN_SECONDS = 1.5
+"""The page is there after so long."""
+FILES_MAX = 5_000
+"""So many of a program's files are looked at."""
+WORKERS_MAX = 256
+_LEFT_OUT = ("node_modules", "__pycache__", "site-packages")
+
+
+def run(arguments: Namespace, show: Show) -> int:
+    """Serves a program, or shows a run."""
+    target = arguments.module
+    if target is not None and _is_run(target):
+        from .tree import show as show_run
+
+        arguments.run = target
+        return show_run(arguments, show)
+    target = program(target)
+    if target is None:
+        raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
+    split(target)
+    if not 0 < arguments.workers <= WORKERS_MAX:
+        raise UsageError(f"--workers is {arguments.workers}; it is a number from 1 to {WORKERS_MAX}")
+    if arguments.reload:
+        if arguments.workers > 1:
+            raise UsageError("--reload serves in one process; leave --workers out")
+        return _reloading(target, arguments.database)
+    if arguments.workers > 1:
+        from .workers import serve
+
+        return serve(target, arguments.database, arguments.workers)
+    return _serve(target, arguments.database)
+
+
+def dev(arguments: Namespace, show: Show) -> int:
+    """Serves a program, and starts it again when it changes."""
+    target = program(arguments.module)
+    if target is None:
+        raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
+    split(target)
+    return _reloading(target, arguments.database, Beside(arguments.database, arguments.port, arguments.open))
+
+
+def page(arguments: Namespace, show: Show) -> int:
+    """Serves the page of a store."""
+    from ..ui.__main__ import LOCAL, serve
+
+    host, prefix = arguments.host or LOCAL[0], arguments.prefix or ""
+    try:
+        url = database(arguments.url or arguments.database)
+        return serve(url, host=host, port=arguments.port, prefix=prefix, token=arguments.token)
+    except ImportError as error:
+        raise UsageError(str(error)) from error
+
+
+class Beside:
+    """The page beside a program: it begins once the store is there, and ends with the program."""
+
+    def __init__(self, url: str | None, port: int, opens: bool) -> None:
+        self.url = url
+        self.port = port
+        self.opens = opens
+        self.process: subprocess.Popen[bytes] | None = None
+        self.is_off = False
+
+    def look(self) -> None:
+        """Begins, if it can and has not."""
+        if self.process is not None or self.is_off:
+            return
+        if any(find_spec(name) is None for name in ("starlette", "uvicorn", "jinja2")):
+            self.is_off = True
+            sys.stderr.write('cloaca: the page needs more; pip install "cloaca[ui]"\n')
+        elif (url := _known(self.url)) is not None:
+            command = [sys.executable, "-m", "cloaca", "ui", url, "--port", str(self.port)]
+            self.process = subprocess.Popen(command)
+            if self.opens:
+                import threading
+                import webbrowser
+
+                threading.Timer(OPEN_SECONDS, webbrowser.open, [f"http://127.0.0.1:{self.port}/"]).start()
+
+    def end(self) -> None:
+        """Ends it."""
+        if self.process is not None:
+            self.process.terminate()
+            ended(self.process)
+
+
+def _known(url: str | None) -> str | None:
+    """The store, once it is there."""
+    import contextlib
+    import io
+
+    from ..errors import CloacaError
+    from ..reading import Reader
+
+    with contextlib.suppress(CloacaError), contextlib.redirect_stderr(io.StringIO()):
+        known = database(url)
+        Reader(known).close()
+        return known
+    return None
+
+
+def _is_run(text: str) -> bool:
+    try:
+        checked_run_id(text)
+    except (ArgumentError, ArgumentTypeError):
+        return False
+    return True
+
+
+def _serve(target: str, url: str | None) -> int:
+    module, name = split(target)
+    loaded = imported(module, prints=True)
+    if not logging.getLogger().handlers and not logging.getLogger("cloaca").handlers:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    runner = _runner(loaded, module, name, url)
+    logging.getLogger("cloaca").info("serving %s; Ctrl-C drains and ends", target)
+    runner.run_forever()
+    return OK
+
+
+def _runner(loaded: object, module: str, name: str | None, url: str | None) -> DefaultRunner:
+    from .. import living, registry
+    from ..runner import DefaultRunner
+
+    if name is not None:
+        found = getattr(loaded, name, None)
+        made = found() if callable(found) and not isinstance(found, DefaultRunner) else found
+        if not isinstance(made, DefaultRunner):
+            raise UsageError(
+                f"{module} has no runner {excerpt(name)}: that is {excerpt(made)}; name a DefaultRunner, or a"
+                " function that makes one"
+            )
+        return made
+    runners = living.made()
+    if len(runners) > 1:
+        raise UsageError(f"{module} makes {len(runners)} runners; say which one by {module}:NAME")
+    if runners:
+        return runners[0]
+    if not registry.triggers and not registry.names():
+        raise UsageError(
+            f"{module} declares no trigger and no workflow, and makes no runner; is it the program?"
+        )
+    return DefaultRunner(database(url))
+
+
+def _reloading(target: str, url: str | None, beside: Beside | None = None) -> int:
+    signal.signal(signal.SIGTERM, tell)
+    module = split(target)[0]
+    folder = os.path.dirname(os.path.abspath(module)) if module.endswith(".py") else os.getcwd()
+    seen = _files(folder)
+    child = subprocess.Popen(command(target, url))
+    try:
+        while True:
+            time.sleep(LOOK_SECONDS)
+            if beside is not None:
+                beside.look()
+            if (now := _files(folder)) == seen:
+                continue
+            changed = sorted(path for path, _ in now ^ seen)
+            seen = now
+            sys.stderr.write(
+                f"cloaca: {excerpt(os.path.relpath(changed[0], folder))} changed; starting again\n"
+            )
+            child.terminate()
+            ended(child)
+            child = subprocess.Popen(command(target, url))
+    except Told:
+        child.terminate()
+        ended(child)
+        return OK
+    except KeyboardInterrupt:
+        ended(child)
+        return OK
+    finally:
+        if beside is not None:
+            beside.end()
+
+
+def _files(folder: str) -> set[tuple[str, int]]:
+    """The program's files with when they changed, without what is hidden or installed."""
+    found: set[tuple[str, int]] = set()
+    for path, folders, names in os.walk(folder):
+        folders[:] = [
+            each
+            for each in folders
+            if not each.startswith(".")
+            and each not in _LEFT_OUT
+            and not os.path.exists(os.path.join(path, each, "pyvenv.cfg"))
+        ]
+        for name in names:
+            if name.endswith((".py", ".toml")):
+                file = os.path.join(path, name)
+                try:
+                    found.add((file, os.stat(file).st_mtime_ns))
+                except OSError:  # it has just gone
+                    continue
+                if len(found) >= FILES_MAX:
+                    return found
+    return found

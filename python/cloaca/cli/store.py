@@ -1,0 +1,66 @@
+"""The commands about a store as a file: copied, and brought to this version."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+
+from .. import _cloaca, check
+from .main import OK
+from .show import Show
+from .where import database
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def copy(arguments: Namespace, show: Show) -> int:
+    """A store in a new place."""
+    from ..copying import copy_store
+
+    path = copy_store(arguments.source, arguments.target)
+    size = os.path.getsize(path)
+    if show.as_json:
+        show.record("copy", {"path": str(path), "bytes": size})
+    else:
+        show.note(f"copied to {path}, {size:,} bytes; the first runner of it goes on with what is unfinished")
+    return OK
+
+
+def migrate(arguments: Namespace, show: Show) -> int:
+    """The schema of this version."""
+    from .change import ask
+
+    url = check.url(database(arguments.database))
+    seen, steps = _cloaca.schema_of(url)
+    newest = seen + len(steps)
+    if arguments.print:
+        _print(show, seen, steps)
+        return OK
+    if steps:
+        ask(f"bring {url} from schema version {seen} to {newest}", arguments)
+        with closing(_cloaca.Client.open(url)):
+            pass
+        seen = _cloaca.schema_of(url)[0]
+    if show.as_json:
+        show.record("schema", {"version": seen, "newest": newest, "was": newest - len(steps)})
+    elif steps:
+        show.values(["migrated", newest - len(steps), seen])
+    else:
+        show.values(["newest", seen])
+    return OK
+
+
+def _print(show: Show, seen: int, steps: list[str]) -> None:
+    newest = seen + len(steps)
+    if show.as_json:
+        show.record("schema", {"version": seen, "newest": newest, "sql": steps})
+        return
+    if not steps:
+        show.note(f"schema version {seen} is the newest that this cloaca knows; opening it changes nothing")
+        return
+    show.line(f"-- From schema version {seen} to {newest}, as one transaction.")
+    for step in steps:
+        show.line(step.rstrip("\n"))
+    show.line(f"PRAGMA user_version = {newest};")

@@ -1,0 +1,224 @@
+"""The command that shows one run, and the wait for its end."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from .. import reading
+from ..terminal import clean, span
+from .look import opened
+from .main import FAILED, OK
+from .show import Show, as_json, between, clean_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+    from typing import Any
+
+    from ..reading import Attempt, Changed, Child, Reader, Run, RunDetails, Task
+
+WAIT_SECONDS = 0.1
+"""So often it is looked whether a run is over."""
+SIGNS = {"+": "green", "~": "yellow", "-": "red"}
+
+
+def show(arguments: Namespace, show: Show) -> int:
+    """One run."""
+    with opened(arguments) as reader:
+        run_id = reading.find_run(reader, arguments.run)
+        if arguments.wait:
+            wait(reader, run_id)
+        details = reading.run(reader, run_id)
+    if show.as_json:
+        changes = {"changes": changes_of(details)} if arguments.diff else {}
+        show.record("run", {**as_record(details), **changes})
+    elif show.is_for_people:
+        Tree(show, details, Parts.of(arguments)).print()
+    else:
+        _values(show, details, Parts.of(arguments))
+    is_bad = arguments.wait and details.run.status != "Completed"
+    return FAILED if is_bad else OK
+
+
+class Parts(NamedTuple):
+    """What is shown of a run beside its tasks."""
+
+    context: bool
+    diff: bool
+    traceback: bool
+
+    @classmethod
+    def of(cls, arguments: Namespace) -> Parts:
+        """Those that a line asks for."""
+        return cls(arguments.context, arguments.diff, arguments.traceback)
+
+
+def wait(reader: Reader, run_id: str) -> None:
+    """Waits until a run is over, or gone."""
+    while (row := reader.native.run(run_id)) is not None and row["completed_at"] is None:
+        time.sleep(WAIT_SECONDS)
+
+
+def as_record(details: RunDetails) -> dict[str, Any]:
+    """A run as one object, with the names of `DefaultRunner.get_run`."""
+    from dataclasses import asdict
+
+    whole = asdict(details)
+    return {**whole.pop("run"), **whole}
+
+
+def changes_of(details: RunDetails) -> dict[str, list[dict[str, Any]]]:
+    """What each task changed, as plain values."""
+    from dataclasses import asdict
+
+    found = reading.changed(details)
+    return {task: [asdict(each) for each in changes] for task, changes in found.items()}
+
+
+def _values(show: Show, details: RunDetails, parts: Parts) -> None:
+    def whole(kind: str, of: str, text: str | None) -> None:
+        if text is not None:
+            # In the column of errors, on one line.
+            show.values([kind, of, None, None, None, None, text])
+
+    def context(kind: str, of: str, value: Any) -> None:
+        whole(kind, of, as_json(value) if parts.context and value is not None else None)
+
+    found = details.run
+    changes = reading.changed(details) if parts.diff else {}
+    took = between(found.started_at, found.completed_at)
+    show.values(
+        ["run", found.id, found.status, found.started_at, found.completed_at, took, found.error_message]
+    )
+    context("context", found.id, found.context)
+    if found.parent_run is not None:
+        show.values(["parent", found.parent_run, None, None, None, None, None])
+    for task in details.tasks:
+        took = between(task.started_at, task.completed_at)
+        show.values(["task", task.id, task.status, task.started_at, task.completed_at, took, task.error])
+        for each in task.tries:
+            took = between(each.started_at, each.ended_at)
+            name = f"{task.id} {each.number}"
+            show.values(["attempt", name, each.outcome, each.started_at, each.ended_at, took, each.error])
+            whole("traceback", name, each.traceback if parts.traceback else None)
+        context("left", task.id, task.context)
+        for change in changes.get(task.id, ()):
+            show.values(["changed", task.id, change.sign, change.key, None, None, told(change)])
+    for child in details.children:
+        took = between(child.created_at, child.completed_at)
+        show.values(["child", child.id, child.status, child.created_at, child.completed_at, took, None])
+    context("result", found.id, None if found.completed_at is None else details.final_context)
+
+
+def told(change: Changed) -> str:
+    """What a value was and became."""
+    if change.sign == "~":
+        return f"{as_json(change.before)} -> {as_json(change.after)}"
+    return as_json(change.after if change.sign == "+" else change.before)
+
+
+class Tree:
+    """A run for people."""
+
+    def __init__(self, show: Show, details: RunDetails, parts: Parts) -> None:
+        self.show = show
+        self.details = details
+        self.parts = parts
+        self.changes = reading.changed(details) if parts.diff else {}
+        self.marks = ("├─ ", "└─ ", "│  ", "   ") if show.has_lines else ("|- ", "`- ", "|  ", "   ")
+
+    def print(self) -> None:
+        """Prints it."""
+        show, found = self.show, self.details.run
+        show.line(f"run {found.id}  {clean(found.workflow_name)}  {show.word(found.status)}")
+        for name, text in self._facts(found):
+            show.line(f"  {show.styled(f'{name:<9}', 'dim')} {text}")
+        if self.parts.context:
+            self._context("context", found.context, "  ")
+        for at, task in enumerate(self.details.tasks):
+            self._task(task, at == len(self.details.tasks) - 1)
+        for child in self.details.children:
+            self._child(child)
+        if self.parts.context and found.completed_at is not None:
+            self._context("result", self.details.final_context, "  ")
+
+    def _facts(self, found: Run) -> Iterator[tuple[str, str]]:
+        show = self.show
+        yield "created", show.time(found.created_at)
+        if found.started_at is not None:
+            waited = span(between(found.created_at, found.started_at))
+            yield "started", f"{show.time(found.started_at)}, after {waited}"
+        if found.completed_at is not None:
+            took = span(between(found.started_at, found.completed_at))
+            yield "ended", show.time(found.completed_at) + (f", after {took}" if took else "")
+        if found.trigger_name is not None:
+            yield "trigger", clean(found.trigger_name)
+        if found.run_key is not None:
+            yield "key", clean(found.run_key)
+        if found.parent_run is not None:
+            by = "a callback" if found.parent_task is None else f"task {clean(found.parent_task)}"
+            yield "parent", f"run {found.parent_run}, {by}"
+        if found.cancel_requested and found.completed_at is None:
+            yield "cancel", "its end was asked for"
+        if self.details.runner is not None:
+            state = "" if self.details.is_living else ", which is gone"
+            yield "runner", f"{self.details.runner}{state}"
+        if found.error_message is not None:
+            yield "error", clean(found.error_message)
+
+    def _task(self, task: Task, is_last: bool) -> None:
+        show = self.show
+        branch, last, bar, none = self.marks
+        parts = [clean(task.id), show.word(task.status)]
+        if (took := span(between(task.started_at, task.completed_at))) is not None:
+            parts.append(took)
+        if task.attempts > 1 or task.status == "Running":
+            parts.append(
+                f"attempt {task.attempts}" if task.status == "Running" else f"{task.attempts} attempts"
+            )
+        if task.waits_until is not None:
+            parts.append(f"waits until {show.time(task.waits_until)}")
+        if task.overdue_since is not None:
+            parts.append(f"its body still runs, given up at {show.time(task.overdue_since)}")
+        if task.error is not None and not task.tries:
+            parts.append(clean(task.error))
+        show.line((last if is_last else branch) + "  ".join(parts))
+        inner = none if is_last else bar
+        is_dull = len(task.tries) == 1 and task.tries[0].outcome == "Completed"
+        for at, attempt in enumerate([] if is_dull else task.tries):
+            self._attempt(attempt, inner, at == len(task.tries) - 1)
+        if self.parts.context and task.context is not None:
+            self._context("left", task.context, inner)
+        for each in self.changes.get(task.id, ()):
+            sign = show.styled(each.sign, SIGNS[each.sign])
+            show.line(f"{inner}{sign} {clean(each.key)}  {clean(told(each))}".rstrip())
+
+    def _child(self, child: Child) -> None:
+        show = self.show
+        parts = [f"run {child.id}", clean(child.workflow_name), show.word(child.status)]
+        if (took := span(between(child.created_at, child.completed_at))) is not None:
+            parts.append(took)
+        by = "a callback" if child.task is None else clean(child.task)
+        show.line(f"  {show.styled('started', 'dim')}   {'  '.join(parts)}  {show.styled(f'by {by}', 'dim')}")
+
+    def _attempt(self, attempt: Attempt, inner: str, is_last: bool) -> None:
+        show = self.show
+        branch, last, bar, none = self.marks
+        parts = [f"attempt {attempt.number}", show.word(attempt.outcome)]
+        if (took := span(between(attempt.started_at, attempt.ended_at))) is not None:
+            parts.append(took)
+        if attempt.runner is not None:
+            parts.append(show.styled(f"runner {attempt.runner}", "dim"))
+        if attempt.error is not None:
+            parts.append(clean(attempt.error))
+        show.line(inner + (last if is_last else branch) + "  ".join(parts))
+        if self.parts.traceback and attempt.traceback:
+            for line in clean_lines(attempt.traceback.rstrip("\n")):
+                show.line(inner + (none if is_last else bar) + line)
+
+    def _context(self, name: str, value: Any, inner: str) -> None:
+        self.show.line(inner + self.show.styled(name, "dim"))
+        for line in clean_lines(as_json(value, indent=2)):
+            self.show.line(f"{inner}  {line}")

@@ -1,0 +1,117 @@
+"""Which store, and which program, a line means when it doesn't say so.
+
+Invariant: what was guessed is said, and nothing is guessed where there are two.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..errors import excerpt
+from .parse import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ENVIRONMENT = "CLOACA_DATABASE"
+APPLICATION_ID = b"cloa"
+"""By which a store of ours is known, at this place of its file."""
+APPLICATION_ID_AT = 68
+MAGIC = b"SQLite format 3\0"
+_WAYS = f"name one with --database URL, {ENVIRONMENT}, or database = in [tool.cloaca] of pyproject.toml"
+
+
+def database(given: str | None) -> str:
+    """The URL of the store that is meant.
+
+    Raises:
+        UsageError: none is named, and in this folder there is none, or more than one.
+    """
+    named = given or os.environ.get(ENVIRONMENT) or _setting("database")
+    if named:
+        return named
+    found = _ours(os.curdir)
+    if not found:
+        raise UsageError(f"which store? There is none of cloaca's in this folder; {_WAYS}")
+    if len(found) > 1:
+        names = ", ".join(excerpt(name) for name in found[:5])
+        raise UsageError(f"which store? This folder has {names}; {_WAYS}")
+    sys.stderr.write(f"store: {excerpt(found[0])}, the only one in this folder\n")
+    return os.path.join(os.curdir, found[0])
+
+
+def program(given: str | None) -> str | None:
+    """The program that is meant, if one is."""
+    return given or _setting("app")
+
+
+def _ours(folder: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.endswith(".db") and entry.is_file())
+    return [name for name in names if _is_ours(os.path.join(folder, name))]
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(APPLICATION_ID_AT + 4)
+    except OSError:
+        return False
+    kept = head[APPLICATION_ID_AT:]
+    # As long as its first runner lives, what tells it stands in the log alone.
+    is_new = kept == bytes(4) and os.path.exists(f"{path}-wal")
+    return head.startswith(MAGIC) and (kept == APPLICATION_ID or (is_new and _opens(path)))
+
+
+def _opens(path: str) -> bool:
+    from ..errors import StoreError
+    from ..reading import Reader
+
+    try:
+        Reader(path).close()
+    except StoreError:
+        return False
+    return True
+
+
+def _setting(name: str) -> str | None:
+    """What `[tool.cloaca]` says in the nearest pyproject.toml, upwards from here. A path there is seen from
+    its folder."""
+    folder = os.getcwd()
+    while not os.path.exists(path := os.path.join(folder, "pyproject.toml")):
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return None
+        folder = parent
+    value = _tool(path).get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise UsageError(f"{path}: [tool.cloaca] {name} is {excerpt(value)}; it must be a string")
+    if name == "database":
+        return _seen_from(folder, value)
+    return os.path.join(folder, value) if ".py" in value and not os.path.isabs(value) else value
+
+
+def _tool(path: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file).get("tool", {}).get("cloaca", {})
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}; mend it, or give --database") from None
+    if not isinstance(table, dict):
+        raise UsageError(f"{path}: [tool.cloaca] is {excerpt(table)}; it must be a table")
+    return table
+
+
+def _seen_from(folder: str, url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return os.path.join(folder, url)
+    if scheme == "sqlite" and not rest.startswith(("/", ":")):
+        return f"sqlite://{os.path.join(folder, rest)}"
+    return url

@@ -1,0 +1,145 @@
+"""Several processes that serve one program. One that dies is told of and replaced.
+
+Invariant: once this process is told to end, none is begun any more.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from .children import Told, command, ended, how_it_ended, tell
+from .main import FAILED, OK, USAGE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+LOOK_SECONDS = 0.3
+"""So often it is looked whether one has died."""
+AT_ONCE_SECONDS = 10.0
+"""One that lives no longer has died at once."""
+DEATHS_MAX = 5
+"""After so many of those in a row, of every one, nothing is tried any more."""
+PAUSE_SECONDS = 0.5
+"""Before the second of them in a row, and twice as long before each further one."""
+PAUSE_SECONDS_MAX = 30.0
+
+
+class Worker:
+    """A place for one process.
+
+    Attributes:
+        process: the one that lives, as far as is known.
+        is_done: whether the last one ended well, so that none is to follow.
+        deaths: so many in a row died at once.
+    """
+
+    def __init__(self, number: int, line: Sequence[str]) -> None:
+        self.number = number
+        self.process: subprocess.Popen[bytes] | None = None
+        self.is_done = False
+        self.deaths = 0
+        self._line = line
+        self._born = self._due = time.monotonic()
+
+    def look(self) -> int | None:
+        """Begins it if that is due, and says how it ended if it has; the exit code then."""
+        now = time.monotonic()
+        if self.process is None:
+            if not self.is_done and now >= self._due:
+                self._begin(now)
+            return None
+        code = self.process.poll()
+        if code is None:
+            return None
+        pid, self.process = self.process.pid, None
+        if code == 0:
+            # It was told to, by somebody or its own program.
+            self.is_done = True
+            _say(f"worker {self.number} (process {pid}) has ended, and none takes its place")
+        else:
+            self._died(f"worker {self.number} (process {pid}) {how_it_ended(code)}", now)
+        return code
+
+    def _begin(self, now: float) -> None:
+        self._born = now
+        try:
+            self.process = subprocess.Popen(self._line)
+        except OSError as error:
+            self._died(f"worker {self.number} cannot begin: {error}", now)
+
+    def _died(self, text: str, now: float) -> None:
+        self.deaths = self.deaths + 1 if now - self._born < AT_ONCE_SECONDS else 0
+        pause = 0.0 if self.deaths < 2 else min(PAUSE_SECONDS * 2.0 ** (self.deaths - 2), PAUSE_SECONDS_MAX)
+        self._due = now + pause
+        when = f" in {pause:g} s" if pause else ""
+        _say(f"{text}; another begins{when}")
+
+
+def serve(target: str, url: str | None, many: int) -> int:
+    """Serves a program by so many processes until this one is told to end, or they have ended."""
+    line = command(target, url)
+    workers = [Worker(number, line) for number in range(1, many + 1)]
+    told = threading.Event()
+    by: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        by.append(number)
+        told.set()
+
+    signal.signal(signal.SIGTERM, hear)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, hear)
+    code = None
+    while code is None and not told.is_set():
+        code = _looked(workers)
+        if code is None:
+            told.wait(LOOK_SECONDS)
+    # From here on a signal ends the wait for those that drain.
+    signal.signal(signal.SIGTERM, tell)
+    if signal.getsignal(signal.SIGINT) is hear:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    processes = [worker.process for worker in workers if worker.process is not None]
+    # By Ctrl-C the terminal has told them, too.
+    if by[:1] != [signal.SIGINT]:
+        for process in processes:
+            process.terminate()
+    codes = _all_ended(processes)
+    return code if code is not None else FAILED if any(codes) else OK
+
+
+def _all_ended(processes: list[subprocess.Popen[bytes]]) -> list[int]:
+    codes: list[int] = []
+    for process in processes:
+        while True:
+            try:
+                codes.append(ended(process))
+                break
+            except (KeyboardInterrupt, Told):
+                continue
+    return codes
+
+
+def _looked(workers: list[Worker]) -> int | None:
+    """Looks at each; how this process is to end, if it is."""
+    for worker in workers:
+        if worker.look() == USAGE and worker.deaths:
+            # It has said what is wrong with the line, and the next one would say the same.
+            return USAGE
+    waiting = [worker for worker in workers if not worker.is_done]
+    if not waiting:
+        return OK
+    if all(worker.process is None and worker.deaths >= DEATHS_MAX for worker in waiting):
+        _say(f"every worker died within {AT_ONCE_SECONDS:g} s, {DEATHS_MAX} times in a row; giving up")
+        return FAILED
+    return None
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"cloaca: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,132 @@
+"""`copy_store`: a store that nobody serves, taken to a new place.
+
+Invariant: under the new name there is a whole store or none, whenever who copies is killed; and nobody who
+serves either of them loses what he commits meanwhile, because he is refused or noticed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from . import _cloaca, check
+from .errors import ArgumentError, StoreError, excerpt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .reading import Reader
+
+PART = "-copying-"
+"""What a copy is called, behind its later name, until it is whole."""
+
+
+def copy_store(source: str | os.PathLike[Any], target: str | os.PathLike[Any]) -> Path:
+    """Copies a store that nobody serves to a new file, with all that it holds: schedules with their cursors,
+    run keys, unfinished runs, history. To go on there, open a runner on the copy; a backup beside a living
+    runner is `DefaultRunner.export`.
+
+    The copy has its name only once it is whole and on disk. If who copies is killed, a file whose name goes
+    on with `-copying-` stays behind, which may be deleted. Who opens the copy finds what they would find in
+    `source`: the first runner claims the unfinished runs. If `source` is opened again, too, both run them.
+
+    Args:
+        source (str | PathLike): the store, as `DefaultRunner` takes it.
+        target (str | PathLike): the new one: a file that does not exist, or is empty.
+
+    Returns:
+        Path: the new file.
+
+    Raises:
+        StoreError: (a `RuntimeError`) a living runner serves one of them, there is no store at `source` or it
+            is of another version, `target` holds something, or cannot be written.
+        UrlError: (a `ValueError`) one is no URL of a store.
+        ArgumentError: (a `ValueError`) one is memory.
+    """
+    from .reading import Reader
+
+    path = _file(target, "target")
+    with Reader(_file(source, "source")) as reader:
+        before = _refuse_served(reader)
+        _refuse_full(path)
+        part = path.with_name(f"{path.name}{PART}{os.getpid()}-{os.urandom(4).hex()}")
+        try:
+            reader.export(part)
+            _to_disk(part)
+            if _refuse_served(reader) != before:
+                raise StoreError(
+                    f"store {excerpt(reader.path)} was opened while it was copied; stop its runner and copy"
+                    " it again"
+                )
+            _refuse_full(path)
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    _to_disk(path.parent)
+    return path
+
+
+def _file(url: str | os.PathLike[Any], argument: str) -> Path:
+    found = _cloaca.path_of(check.url(url))
+    if found is None:
+        raise ArgumentError(f"{argument} is {excerpt(url)}, which is memory; name a file")
+    return Path(os.path.abspath(found))
+
+
+def _refuse_served(reader: Reader) -> int:
+    """Raises `StoreError` if a runner lives; else returns the number of the newest one."""
+    from .reading.runners import RUNNERS_MAX
+
+    owners = reader.native.owners(RUNNERS_MAX)
+    for row in owners:
+        if row["left_at"] is None and not row["is_dead"]:
+            raise StoreError(
+                f"store {excerpt(reader.path)} is served by runner {row['number']}; stop that first, or make"
+                " a backup beside it by export"
+            )
+    return max((row["number"] for row in owners), default=0)
+
+
+def _refuse_full(path: Path) -> None:
+    from .reading import Reader
+
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise StoreError(
+                f"folder {excerpt(path.parent)} does not exist; create it first, or name another target"
+            ) from None
+        # A log of a database that has gone would be taken for the copy's.
+        left = next((each for each in ("-wal", "-journal") if Path(f"{path}{each}").exists()), None)
+        if left is not None:
+            raise StoreError(
+                f"target {excerpt(path)} has left {excerpt(path.name + left)}; name another one"
+            ) from None
+        return
+    except OSError as error:
+        raise StoreError(f"target {excerpt(path)} cannot be looked at: {error}") from None
+    if not path.is_file():
+        raise StoreError(f"target {excerpt(path)} is no file; name one")
+    if size == 0 and not Path(f"{path}-wal").exists():
+        return
+    try:
+        with Reader(path) as reader:
+            _refuse_served(reader)
+    except StoreError as refused:
+        if "is served by" in str(refused):
+            raise
+    raise StoreError(f"target {excerpt(path)} exists and is not empty; name a new file")
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file, or what a folder lists, is on disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,67 @@
+"""`current_run`: what a body, and whatever it calls, may know of itself. Decides nothing."""
+
+from __future__ import annotations
+
+from . import attempt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class CurrentRun:
+    """What is being called: an attempt of a task, its callback, or a poll of a trigger.
+
+    Attributes:
+        run_id (str | None): the run's id; `None` in a poll, which has none.
+        task (str | None): the task's id; `None` in a poll.
+        attempt (int | None): the number of the attempt, from 1; `None` in a poll.
+    """
+
+    __slots__ = ("_engine", "_job", "_name", "attempt", "run_id", "task")
+
+    run_id: str | None
+    task: str | None
+    attempt: int | None
+
+    def __init__(self, engine: Any, job: Any, name: str | None) -> None:
+        self._engine = engine
+        self._job = job
+        self._name = name
+        is_task = job is not None
+        self.run_id = attempt.run_id(job) if is_task else None
+        self.task = name if is_task else None
+        self.attempt = job.attempt if is_task else None
+
+    @property
+    def workflow(self) -> str | None:
+        """The workflow's name; `None` in a poll, and once the run is over or another runner has taken it."""
+        return None if self._job is None else self._engine.jobs.workflow_of(self._job) or None
+
+    @property
+    def trigger(self) -> str | None:
+        """In a poll the trigger that is polled; else the one that fired the run, read from the store; `None`
+        if none did, or the run is not kept any more.
+        """
+        if self._job is None:
+            return self._name
+        row = self._engine.runs.run(self.run_id)
+        return None if row is None else row["trigger_name"]
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether an attempt's body is to end, as `TaskHandle.cancelled` tells; false in a poll."""
+        return self._job is not None and bool(self._engine.jobs.is_to_end(self._job))
+
+    def __repr__(self) -> str:
+        if self._job is None:
+            return f"CurrentRun(trigger={self._name!r})"
+        return f"CurrentRun(run_id={self.run_id!r}, task={self.task!r}, attempt={self.attempt})"
+
+
+def current_run() -> CurrentRun | None:
+    """What calls this, directly or through any function, also in `asyncio.to_thread`: an attempt of a task,
+    its callback, or a poll of a trigger. `None` outside of a body.
+    """
+    found = attempt.innermost()
+    return None if found is None else CurrentRun(*found)

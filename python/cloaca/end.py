@@ -1,0 +1,33 @@
+"""How a task's body ended, as data, in whatever process that was: what it left, or what it raised.
+
+Decides nothing else. Invariant: what a body raised, of whatever kind, is told and not raised here.
+"""
+
+from __future__ import annotations
+
+from .context import Context
+from .job import Raised
+from .plain import describe, kind_of
+from .policy import wish_of
+from .trace import traceback_of
+
+
+def left_by(task_id: str, context: Context, returned: object) -> Context:
+    """The context that a body left: what it returned, or else the one that it was given.
+
+    Raises:
+        TypeError: it returned something else.
+    """
+    if returned is None:
+        return context
+    if isinstance(returned, dict):
+        return Context(returned)
+    if isinstance(returned, Context):
+        return returned
+    kind = type(returned).__name__
+    raise TypeError(f"task '{task_id}' returned {kind}; return the Context, a dict or None")
+
+
+def raised_by(error: BaseException) -> Raised:
+    """What a body raised, as plain data."""
+    return Raised(kind_of(error), describe(error), traceback_of(error), wish_of(error))

@@ -1,0 +1,152 @@
+"""What needs somebody's eyes: schedules that do not do what they should, and failed runs by their kind.
+
+Invariant: each look is bounded, and says where its bound was met.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..check import microseconds
+from ..rows import moment
+from .runners import living
+from .schedules import LATE_SECONDS, schedules_named
+from .store import MissingError, now
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import Any
+
+    from .schedules import Cron, Trigger
+    from .store import Reader
+
+SCHEDULES_MAX = 10_000
+"""So many schedules are looked at."""
+SHOWN_MAX = 50
+"""So many of those are told."""
+MESSAGE_CHARS = 300
+"""So much of a message is compared, and told."""
+FAILED_MAX = 1000
+"""So many failed runs are looked at, the newest."""
+
+# By schedules' rows, and of each the newest of its ticks, by ticks_schedule.
+_UNWELL = """
+    WITH looked AS (
+        SELECT s.kind, s.id, s.name, s.enabled, s.disabled_cause, s.next_at, s.owner, (
+            SELECT t.outcome FROM ticks t WHERE t.schedule = s.row ORDER BY t.row DESC LIMIT 1
+        ) AS outcome
+        FROM (SELECT * FROM schedules ORDER BY row LIMIT ?1) AS s
+    )
+    SELECT kind, id, name, enabled, outcome FROM looked
+    WHERE enabled = 0 OR outcome = 'error' OR (kind = 'cron' AND (next_at < ?2 OR ?4 = '[]'))
+        OR (kind = 'trigger' AND (owner IS NULL OR owner NOT IN (SELECT value FROM json_each(?4))))
+    ORDER BY enabled = 0 AND disabled_cause IS NOT NULL DESC, enabled = 1 AND outcome = 'error' DESC,
+        enabled DESC
+    LIMIT ?3"""
+# By runs_failed, newest first; of equal ones the row of the newest is told.
+_FAILED = """
+    SELECT error_type, error, workflow, count(*) AS many, max(created_at) AS last_us, id FROM (
+        SELECT created_at, id, workflow, error_type, substr(error, 1, ?3) AS error
+        FROM runs INDEXED BY runs_failed
+        WHERE error_type IS NOT NULL AND created_at >= ?1 AND status = 'Failed'
+        ORDER BY created_at DESC LIMIT ?2
+    ) GROUP BY error_type, error, workflow ORDER BY last_us DESC"""
+_SCHEDULES = """
+    SELECT count(*) FILTER (WHERE kind = 'trigger') AS triggers,
+        count(*) FILTER (WHERE kind = 'cron') AS crons, count(*) FILTER (WHERE enabled) AS enabled
+    FROM (SELECT kind, enabled FROM schedules ORDER BY row LIMIT ?)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many schedules there are, among the first 10,000.
+
+    Attributes:
+        triggers, crons (int): of each kind.
+        enabled (int): of both, those that are not switched off.
+    """
+
+    triggers: int
+    crons: int
+    enabled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failed runs of one kind: of one class of error, with messages that differ in numbers at most.
+
+    Attributes:
+        error_type (str | None): the class.
+        message (str): the message of the newest, its first 300 characters.
+        count (int): so many.
+        workflows (list[str]): what they ran, the first few.
+        run_id (str): the newest of them.
+        last_at (str): when that was created.
+    """
+
+    error_type: str | None
+    message: str
+    count: int
+    workflows: list[str]
+    run_id: str
+    last_at: str
+
+
+def schedule_counts(reader: Reader) -> Counts:
+    """How many triggers and crons there are."""
+    (row,) = reader.native.query(_SCHEDULES, [SCHEDULES_MAX])
+    return Counts(**row)
+
+
+def unwell(reader: Reader, *, limit: int = SHOWN_MAX) -> list[Trigger | Cron]:
+    """Triggers and crons that are not `polled` or `scheduled`: stopped ones first, then failing ones."""
+    alive = json.dumps(sorted(living(reader)))
+    late_us = int((now().timestamp() - LATE_SECONDS) * 1_000_000)
+    rows = reader.native.query(_UNWELL, [SCHEDULES_MAX, late_us, limit, alive])
+    found: dict[Any, Trigger | Cron] = {}
+    for row in rows:
+        try:
+            for each in schedules_named(reader, row["name"] or row["id"]):
+                found[(type(each), row["name"] or row["id"])] = each
+        except MissingError:  # it was forgotten between the two looks
+            continue
+    return [each for each in found.values() if each.state not in ("polled", "scheduled")]
+
+
+def failures(reader: Reader, since: datetime) -> list[Failures]:
+    """Failed runs since then by their kind, the most frequent first; of the newest 1,000."""
+    mask = reader.mask()
+    kinds: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
+    # What is hidden is found in whole texts alone.
+    chars = MESSAGE_CHARS if mask is None else 1 << 30
+    for row in reader.native.query(_FAILED, [microseconds(since), FAILED_MAX, chars]):
+        secrets = reader.of_run(mask, row["id"])
+        row["error"] = secrets.hide(row["error"] or "")[:MESSAGE_CHARS]
+        row["error_type"] = secrets.hide_maybe(row["error_type"]) or None
+        kinds.setdefault((row["error_type"], pattern(row["error"])), []).append(row)
+    found = [
+        Failures(
+            error_type=error_type,
+            message=several[0]["error"],
+            count=sum(each["many"] for each in several),
+            workflows=list(dict.fromkeys(each["workflow"] for each in several))[:3],
+            run_id=several[0]["id"],
+            last_at=moment(several[0]["last_us"]),
+        )
+        for (error_type, _), several in kinds.items()
+    ]
+    return sorted(found, key=lambda each: -each.count)
+
+
+_ADDRESS = re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b|0x[0-9a-fA-F]+|\d+")
+_QUOTED = re.compile(r"'[^']{0,200}'|\"[^\"]{0,200}\"")
+
+
+@lru_cache(maxsize=1000)
+def pattern(message: str) -> str:
+    """A message without what differs from one run to the next: numbers, addresses, what is quoted."""
+    return _ADDRESS.sub("#", _QUOTED.sub("'…'", message[:MESSAGE_CHARS]))

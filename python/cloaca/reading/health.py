@@ -1,0 +1,282 @@
+"""Whether all is well with a store and with who serves it: one finding a subject, each with what to do.
+
+Decides what is worth a warning, and nothing else; each look is bounded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+
+from .. import __version__
+from ..errors import StoreError, excerpt
+from ..rescue import left_beside
+from .attention import FAILED_MAX, failures
+from .runners import BACKLOG_RUNS, declaring, living, runners
+from .runs import runs
+from .schedules import crons, triggers
+from .store import age_of, now
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from typing import Any, Literal
+
+    from .store import Reader
+
+LOOKED_MAX = 1000
+"""So many triggers, crons and failed runs are looked at."""
+SEEN_SECONDS = 30.0
+"""A runner that polls says so every 5 seconds; one that has not for so long hangs, or its machine sleeps."""
+WAITING_SECONDS = 300.0
+"""A run that nobody has begun for so long is worth a warning, and a task that has not ended since."""
+NOBODY_SECONDS = 10.0
+"""The same of a run whose workflow no living runner declares: nobody is about to begin it."""
+AHEAD_SECONDS = 60.0
+"""What was written so far ahead of now was written by a clock that is wrong, or this one is."""
+LOG_BYTES = 64 << 20
+"""A write-ahead log is cut back to 16 MiB; a larger one is held up by somebody who reads."""
+CHECKED_BYTES = 512 << 20
+"""A larger file is checked only if that is asked for."""
+FREE_BYTES = 256 << 20
+"""Less than that on the disk is worth a warning."""
+DESCRIPTORS = 256
+"""A runner needs some twenty, and the program its own."""
+NAMED_MAX = 3
+"""So many of a kind are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look came to.
+
+    Attributes:
+        level (str): `ok`, `warn` or `bad`.
+        subject (str): what was looked at, one word.
+        text (str): what was found.
+        way_out (str | None): what to do about it.
+    """
+
+    level: Literal["ok", "warn", "bad"]
+    subject: str
+    text: str
+    way_out: str | None = None
+
+
+def doctor(reader: Reader, *, thorough: bool = False, brief: bool = False) -> Iterator[Finding]:
+    """Findings, one after the other, as they are looked for; with `thorough` a large file is checked, too,
+    with `brief` none is.
+    """
+    at = now()
+    yield _versions(reader)
+    yield from _file(reader)
+    if not brief:
+        yield _integrity(reader, thorough)
+    yield _disk(reader)
+    yield _descriptors()
+    yield from _clock(reader, at)
+    backlog = reader.native.backlog(BACKLOG_RUNS)
+    yield from _runners(reader, at, backlog)
+    yield from _schedules(reader)
+    yield from _backlog(reader, at, backlog)
+    yield _overdue(reader, at)
+    yield _failed(reader, at)
+
+
+def _value(reader: Reader, sql: str) -> Any:
+    (row,) = reader.native.query(sql, [])
+    return next(iter(row.values()))
+
+
+def _versions(reader: Reader) -> Finding:
+    schema, sqlite = _value(reader, "PRAGMA user_version"), _value(reader, "SELECT sqlite_version()")
+    python = ".".join(map(str, sys.version_info[:3]))
+    text = f"cloaca {__version__}, SQLite {sqlite}, Python {python}; schema {schema}"
+    return Finding("ok", "versions", text)
+
+
+def _file(reader: Reader) -> Iterator[Finding]:
+    path = reader.path
+    size = os.path.getsize(path)
+    pages, free = _value(reader, "PRAGMA page_count"), _value(reader, "PRAGMA freelist_count")
+    text = f"{path}, {_bytes(size)}"
+    if free * 2 > pages and size > CHECKED_BYTES // 8:
+        way_out = "stop the runners and run VACUUM, if the room is needed elsewhere; new runs will use it"
+        yield Finding("warn", "file", f"{text}, more than half of it free", way_out)
+    else:
+        yield Finding("ok", "file", text)
+    if (told := left_beside(os.fspath(path))) is not None:
+        yield Finding("warn", "file", *told)
+    log = f"{path}-wal"
+    log_bytes = os.path.getsize(log) if os.path.exists(log) else 0
+    if log_bytes > LOG_BYTES:
+        way_out = "look for a process that reads for long, or keeps a transaction open ('fuser' names them)"
+        yield Finding("warn", "log", f"the write-ahead log has {_bytes(log_bytes)}", way_out)
+    else:
+        yield Finding("ok", "log", f"the write-ahead log has {_bytes(log_bytes)}")
+
+
+def _integrity(reader: Reader, thorough: bool) -> Finding:
+    size = os.path.getsize(reader.path)
+    if size > CHECKED_BYTES and not thorough:
+        return Finding("ok", "integrity", f"not looked at: {_bytes(size)} take a while", "doctor --thorough")
+    try:
+        faults = [next(iter(row.values())) for row in reader.native.query("PRAGMA quick_check(3)", [])]
+    except StoreError as error:
+        faults = [str(error)]
+    if faults == ["ok"]:
+        return Finding("ok", "integrity", "SQLite finds no fault")
+    way_out = "stop the runners, keep a copy of all files, and restore the last export"
+    return Finding("bad", "integrity", "; ".join(map(str, faults[:NAMED_MAX])), way_out)
+
+
+def _disk(reader: Reader) -> Finding:
+    import shutil  # which brings all that packs and unpacks
+
+    folder = os.path.dirname(reader.path)
+    free = shutil.disk_usage(folder).free
+    text = f"{_bytes(free)} free where the file lies"
+    if free < FREE_BYTES:
+        return Finding("warn", "disk", text, "make room, or keep less: retention=, `cloaca prune`")
+    return Finding("ok", "disk", text)
+
+
+def _descriptors() -> Finding:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return Finding("ok", "descriptors", "not limited here")
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    text = "not limited" if soft == resource.RLIM_INFINITY else f"a process may have {soft:,}, by this shell"
+    if soft != resource.RLIM_INFINITY and soft < DESCRIPTORS:
+        return Finding("warn", "descriptors", text, f"ulimit -n {DESCRIPTORS * 4}, where the runner starts")
+    return Finding("ok", "descriptors", text)
+
+
+def _clock(reader: Reader, at: datetime) -> Iterator[Finding]:
+    marks = [row["joined_at"] for row in reader.native.owners(LOOKED_MAX)]
+    marks += [found.created_at for found in runs(reader, limit=1)]
+    ages = [age for mark in marks if (age := age_of(mark, at)) is not None]
+    if ages and min(ages) < -AHEAD_SECONDS:
+        text = f"something in the store was written {_span(-min(ages))} ahead of this machine's clock"
+        yield Finding("bad", "clock", text, "set the clock; crons and retention go by it")
+    else:
+        yield Finding("ok", "clock", "nothing in the store lies ahead of now")
+
+
+def _runners(reader: Reader, at: datetime, backlog: list[dict[str, Any]]) -> Iterator[Finding]:
+    found = runners(reader, backlog=backlog)
+    alive = [each for each in found if each.state == "living"]
+    # A client had nothing that anybody could take over.
+    dead = [each for each in found if each.state == "dead" and (each.works or each.runs)]
+    silent = [each for each in alive if (age_of(each.seen_at, at) or 0.0) > SEEN_SECONDS]
+    for each in silent[:NAMED_MAX]:
+        text = f"runner {each.number} has a living process that has said nothing since {each.seen_at}"
+        yield Finding("warn", "runners", text, "see whether that process hangs, or was stopped")
+    if dead:
+        numbers = ", ".join(str(each.number) for each in dead[:NAMED_MAX])
+        text = f"{_count(len(dead), 'runner')} died without leaving ({numbers}), with"
+        text = f"{text} {_count(sum(each.runs for each in dead), 'run')} that are not over"
+        yield Finding("warn", "runners", text, "the next runner that starts takes them over")
+    working = sum(each.works for each in alive)
+    clients = f", and {_count(len(alive) - working, 'client')}" if working < len(alive) else ""
+    if working:
+        yield Finding("ok", "runners", f"{_count(working, 'runner')} living{clients}")
+    elif any(reader.native.backlog(1)) or _has_enabled(reader):
+        text = f"no runner is alive{clients}, and there are schedules or runs to serve"
+        yield Finding("bad", "runners", text, "start the program that declares them")
+    else:
+        yield Finding("ok", "runners", f"no runner is alive{clients}, and there is nothing to serve")
+
+
+def _has_enabled(reader: Reader) -> bool:
+    found = reader.native.schedules(False, 0, LOOKED_MAX) + reader.native.schedules(True, 0, LOOKED_MAX)
+    return any(row["enabled"] for row in found)
+
+
+def _schedules(reader: Reader) -> Iterator[Finding]:
+    found = [*triggers(reader, limit=LOOKED_MAX), *crons(reader, limit=LOOKED_MAX)]
+    ways_out = {
+        "stopped": "mend its cause, then `cloaca enable NAME`",
+        "failing": "`cloaca ticks NAME` tells the errors",
+        "late": "start a program that declares it, and its workflow",
+    }
+    is_well = True
+    for state, way_out in ways_out.items():
+        named = [excerpt(each.trigger_name or each.workflow_name) for each in found if each.state == state]
+        if named:
+            is_well = False
+            more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
+            text = f"{state}: {', '.join(named[:NAMED_MAX])}{more}"
+            yield Finding("bad" if state == "stopped" else "warn", "schedules", text, way_out)
+    if living(reader) and (unserved := [each for each in found if each.state == "unserved"]):
+        is_well = False
+        named = [excerpt(each.trigger_name or each.workflow_name) for each in unserved[:NAMED_MAX]]
+        text = f"{_count(len(unserved), 'schedule')} that no living runner declares: {', '.join(named)}"
+        way_out = "start a program that declares them, or `cloaca disable` or `cloaca forget` them"
+        yield Finding("warn", "schedules", text, way_out)
+    if is_well:
+        yield Finding("ok", "schedules", f"none of {_count(len(found), 'schedule')} fails, or was stopped")
+
+
+def _backlog(reader: Reader, at: datetime, rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    alive = living(reader)
+    total = sum(row["pending"] + row["running"] for row in rows)
+    shown = f"{BACKLOG_RUNS:,} or more runs" if total >= BACKLOG_RUNS else _count(total, "run")
+    unserved = {row["workflow"]: row["oldest_at"] for row in rows if row["owner"] not in alive}
+    declared = declaring(reader, unserved, alive) if unserved else {}
+    patience = {name: WAITING_SECONDS if name in declared else NOBODY_SECONDS for name in unserved}
+    old = {name: since for name, since in unserved.items() if (age_of(since, at) or 0) > patience[name]}
+    if old and alive:
+        named = ", ".join(excerpt(name) for name in list(old)[:NAMED_MAX])
+        text = f"{shown} not over; those of {named} wait for a runner since {min(old.values())}"
+        yield Finding("warn", "backlog", text, "start a program that declares the workflow")
+    else:
+        yield Finding("ok", "backlog", f"{shown} not over")
+
+
+def _overdue(reader: Reader, at: datetime) -> Finding:
+    rows = reader.native.begun(BACKLOG_RUNS)
+    late = [row for row in rows if (age_of(row["started_at"], at) or 0.0) > WAITING_SECONDS]
+    if not late:
+        return Finding("ok", "tasks", "none has been under way for more than 5 minutes")
+    named = "; ".join(
+        f"{excerpt(row['task'])} of run {row['run']} since {row['started_at']}" for row in late[:NAMED_MAX]
+    )
+    text = f"{_count(len(late), 'task')} under way for more than 5 minutes: {named}"
+    return Finding("warn", "tasks", text, "`cloaca why RUN` says in whose hands it is; a time-out ends it")
+
+
+def _failed(reader: Reader, at: datetime) -> Finding:
+    since = at - timedelta(days=1)
+    kinds: dict[str, int] = {}
+    for failed in failures(reader, since):
+        kind = failed.error_type or "unknown"
+        kinds[kind] = kinds.get(kind, 0) + failed.count
+    total = sum(kinds.values())
+    if not total:
+        return Finding("ok", "failures", "no run of the last 24 hours failed")
+    most = sorted(kinds.items(), key=lambda item: -item[1])[:NAMED_MAX]
+    shown = f"{FAILED_MAX:,} or more runs" if total >= FAILED_MAX else _count(total, "run")
+    text = f"{shown} of the last 24 hours failed: {', '.join(f'{kind} ({n})' for kind, n in most)}"
+    return Finding("warn", "failures", text, "`cloaca runs --failed --since 24h`")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _bytes(number: int) -> str:
+    size = float(number)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 7200 else f"{seconds:.0f} seconds"

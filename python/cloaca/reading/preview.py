@@ -1,0 +1,173 @@
+"""What a poll would come to: the trigger's function, called here, by what the store has on record.
+
+Invariant: nothing of it is kept, nobody who serves the store notices, and what the function
+does by itself, it does.
+"""
+
+from __future__ import annotations
+
+from .. import _cloaca, attempt, filters, registry, rows
+from ..answer import PartlyError, complete, ruled
+from ..check import microseconds
+from ..config import DefaultRunnerConfig
+from ..context import decode_value, encode_within
+from ..duration import text_of
+from ..errors import excerpt
+from ..near import hint
+from ..plain import describe
+from ..policy import RetryAfter
+from ..redact import hide_tick
+from ..tick import Tick, Ticked
+from .store import MissingError, names, now, unknown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..answer import Fire, Ruling
+    from ..trigger import TriggerDefinition
+    from ..types import GateRow, RunSummary, TickAnswer
+    from .store import Reader
+
+CONTEXT_BYTES_MAX = DefaultRunnerConfig().context_bytes_max
+"""As the default of a runner: whose runner allows other sizes is told otherwise there."""
+
+# By the index of unfinished runs, oldest first, as they stand in line.
+_HELD = """
+    SELECT id, context_hash FROM runs INDEXED BY runs_unfinished
+    WHERE completed_at IS NULL AND schedule = ? ORDER BY row"""
+_HOLDER = """
+    SELECT run FROM run_keys WHERE schedule = ? AND key = ? AND (expires_at IS NULL OR expires_at > ?)"""
+
+
+def preview(reader: Reader, name: str) -> TickAnswer:
+    """What a poll of a trigger, or a moment of a cron, would come to now, as `DefaultRunner.tick` tells it
+    with `dry_run=True`, beside whoever serves the store.
+
+    Its function is called in this process, which must have declared it, and finds in its tick what is on
+    record. Nothing starts, and nothing is kept: neither a cursor nor a failure.
+
+    Raises:
+        MissingError: (a `LookupError`) this process declares no such trigger.
+    """
+    declared = registry.triggers.get(name)
+    if declared is None:
+        if name in names(reader):
+            raise MissingError(
+                f"trigger {excerpt(name)} is in the store, but not declared by the program that was"
+                " imported; import the one that declares it"
+            )
+        raise unknown("trigger", name, "triggers", sorted(registry.triggers))
+    is_cron = declared.kind.cron is not None
+    row = next((each for each in reader.native.named(name) if ("cron_expression" in each) == is_cron), None)
+    decided = _ruled(reader, declared, row)
+    answer = rows.tick(decided)
+    if answer["fires"]:
+        fires: Any = decided[0] if isinstance(decided, tuple) else []
+        for fire, gate in zip(answer["fires"], _gates(reader, declared, row, fires), strict=True):
+            fire["gate"] = gate
+    if is_cron:
+        answer["cursor"] = None
+    mask = reader.mask()
+    return hide_tick(answer, mask, reader.of_trigger(mask, name))
+
+
+class _Asks:
+    """What a tick says of the trigger's runs."""
+
+    def __init__(self, reader: Reader, name: str, row: dict[str, Any] | None) -> None:
+        self._reader = reader
+        self._name = name
+        self._row = row
+
+    def unfinished(self) -> int:
+        """How many are not over."""
+        return len(_held(self._reader, self._row))
+
+    def last_run(self) -> RunSummary | None:
+        """The newest, without its context."""
+        found = self._reader.native.runs({**filters.wanted(trigger=self._name), "contexts": False}, 1)
+        return rows.run(found[0], False) if found else None
+
+
+def _ruled(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | None) -> Ruling:
+    tick = _tick(reader, declared, row)
+    if declared.kind.cron is not None and not declared.takes_tick:
+        # Its function is never called: most are there only to be decorated.
+        assert tick._moment is not None, "a cron has a moment"
+        text = encode_within(CONTEXT_BYTES_MAX, tick._moment, "the context")
+        return [(text, None, None, None, None)], None, "", None, None
+    function: Any = declared.function
+    try:
+        with attempt.inside(None, None, declared.name):
+            answer = function(tick) if declared.takes_tick else function()
+            whole: Any = complete(Ticked(tick, answer), _completed)
+        return ruled(whole.answer, tick, CONTEXT_BYTES_MAX)
+    except RetryAfter as wish:
+        return f"retry after {text_of(wish.delay_us)}", wish.delay_us
+    except PartlyError as partly:
+        kept = partly.fires(tick, CONTEXT_BYTES_MAX)
+        return kept, None, "", describe(partly.raised), None
+    except Exception as raised:
+        return [], None, "", describe(raised), None
+
+
+def _completed(coroutine: Any) -> object:
+    from .._aio import run_coroutine, shared_loop
+
+    return run_coroutine(coroutine, shared_loop())
+
+
+def _tick(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | None) -> Tick:
+    at = rows.moment(microseconds(now()))
+    last = None if row is None else next(iter(reader.native.ticks(row["row"], 1, 0)), None)
+    failed = last is not None and last["outcome"] == "error"
+    return Tick(
+        declared.name,
+        None if row is None else row["cursor"],
+        at,
+        None if row is None else row["last_fired_at" if declared.kind.cron is None else "last_run_at"],
+        last["count"] if last is not None and failed else 0,
+        last["reason"] if last is not None and failed else None,
+        None if declared.kind.cron is None else _moment(declared, row, at),
+        _Asks(reader, declared.name, row),
+    )
+
+
+def _moment(declared: TriggerDefinition, row: dict[str, Any] | None, at: str) -> str:
+    """What a run of a cron's moment begins with."""
+    given = None if row is None else row.get("context")
+    found: dict[str, Any] = (decode_value(given) if given else {}) | {
+        "scheduled_time": at,
+        "schedule_id": None if row is None else row["id"],
+        "schedule_timezone": declared.kind.timezone,
+        "schedule_expression": declared.kind.cron,
+    }
+    return encode_within(CONTEXT_BYTES_MAX, found, "the context")
+
+
+def _gates(
+    reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | None, fires: list[Fire]
+) -> list[GateRow]:
+    workflow = declared.kind.workflow or ""
+    if registry.workflow(workflow) is None:
+        meant = hint(workflow, "workflows", registry.names())
+        why = f"trigger {excerpt(declared.name)} fired unknown workflow {excerpt(workflow)}{meant}"
+        return [rows.gate("fail", None, why) for _ in fires]
+    if declared.kind.cron is not None:
+        # As `tick` has it: a moment beside the calendar starts, whatever is unfinished.
+        return [rows.gate("run", None, "") for _ in fires]
+    holders = [None if key is None or row is None else _holder(reader, row, key) for _, key, *_ in fires]
+    terms = declared.kind.allow_concurrent, declared.kind.overlap or "allow"
+    told: Any = _cloaca.foretell(declared.name, terms, fires, holders, _held(reader, row))
+    return [rows.gate(*each) for each in told]
+
+
+def _held(reader: Reader, row: dict[str, Any] | None) -> list[tuple[str, bytes | None]]:
+    found = [] if row is None else reader.native.query(_HELD, [row["row"]])
+    return [(each["id"], each["context_hash"]) for each in found]
+
+
+def _holder(reader: Reader, row: dict[str, Any], key: str) -> str | None:
+    found = reader.native.query(_HOLDER, [row["row"], key, microseconds(now())])
+    return found[0]["run"] if found else None

@@ -1,0 +1,88 @@
+"""Who serves a store."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+from .. import rows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, Literal
+
+    from ..types import RunnerCounts
+    from .store import Reader
+
+HOUR_US = 3_600_000_000
+RUNNERS_MAX = 1000
+"""So many are looked at."""
+BACKLOG_RUNS = 10_000
+"""Of so many runs that are not over it is counted whose they are."""
+
+# The primary key of workflows.
+_DECLARED = "SELECT name, owner FROM workflows WHERE name IN (SELECT value FROM json_each(?)) ORDER BY owner"
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """A runner that serves the store, or served it.
+
+    Attributes:
+        number (int): by which the store knows it, as in `tries` of a run.
+        state (str): `living`; `dead`, its process died and no other runner has noticed yet; `left`, it was
+            shut down, or found dead.
+        works (bool): whether it polls and runs anything, and is no client.
+        host, version (str | None), pid (int | None): the machine, the process on it, and the library in that,
+            where they are known.
+        joined_at (str): when it came.
+        seen_at (str | None): when it last said that it polls, which it does every 5 seconds; `None` if it
+            has no triggers.
+        left_at (str | None): when it left.
+        last_hour (RunnerCounts): what it did then, as far as it is on record, which it writes once a minute.
+        runs (int): so many runs that are not over are in its hands, counted among the oldest 10,000.
+    """
+
+    number: int
+    state: Literal["living", "dead", "left"]
+    works: bool
+    host: str | None
+    pid: int | None
+    version: str | None
+    joined_at: str
+    seen_at: str | None
+    left_at: str | None
+    runs: int
+    last_hour: RunnerCounts
+
+    @property
+    def standing(self) -> str:
+        """The state for people, who are told of a client by that word."""
+        return "client" if self.state == "living" and not self.works else self.state
+
+
+def runners(
+    reader: Reader, *, left: bool = False, backlog: list[dict[str, Any]] | None = None
+) -> list[Runner]:
+    """Runners, the newest first; with `left`, also those of the last hundred that left, behind the others.
+    A `backlog` that was read already is not read again.
+    """
+    held = rows.runs_held(reader.native.backlog(BACKLOG_RUNS) if backlog is None else backlog)
+    found = reader.native.owners(RUNNERS_MAX, int(time.time() * 1e6) - HOUR_US)
+    return [Runner(**rows.runner(row, held)) for row in found if left or row["left_at"] is None]
+
+
+def living(reader: Reader) -> set[int]:
+    """The numbers of the runners that live and work; who only asks others for that is none of them."""
+    return rows.living(reader.native.owners(RUNNERS_MAX))
+
+
+def declaring(reader: Reader, workflows: Iterable[str], alive: set[int]) -> dict[str, list[int]]:
+    """The living runners that declare these workflows, by their numbers; nothing of those that none does."""
+    found: dict[str, list[int]] = {}
+    for row in reader.native.query(_DECLARED, [json.dumps(list(workflows))]):
+        if row["owner"] in alive:
+            found.setdefault(row["name"], []).append(row["owner"])
+    return found

@@ -1,0 +1,215 @@
+"""Runs: listed, found by the beginning of their id, and one with all that is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import filters
+from ..errors import excerpt
+from ..hidden import NO_SECRETS
+from .runners import living
+from .store import PAGE_ITEMS, MissingError, Page, decoded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import Any
+
+    from ..hidden import Secrets
+    from ..redact import Mask
+    from ..types import RunStatus
+    from .store import Reader
+
+NEAR_IDS = 5
+"""So many ids are named that one could have meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run, by the names of `DefaultRunner.list_runs`; `context` is `None` where it was not asked for."""
+
+    id: str
+    workflow_name: str
+    status: RunStatus
+    trigger_name: str | None
+    run_key: str | None
+    parent_run: str | None
+    parent_task: str | None
+    context: Any
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    error_message: str | None
+    error_type: str | None
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt of a task that is over, by the names of `tries` in `DefaultRunner.get_run`."""
+
+    number: int
+    outcome: str
+    started_at: str | None
+    ended_at: str
+    error_type: str | None
+    error: str | None
+    traceback: str | None
+    runner: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task of a run that is on record, by the names of `tasks` in `DefaultRunner.get_run`, with the context
+    that it left if it completed.
+    """
+
+    id: str
+    status: str
+    attempts: int
+    error: str | None
+    error_type: str | None
+    started_at: str | None
+    completed_at: str | None
+    waits_until: str | None
+    overdue_since: str | None
+    tries: list[Attempt]
+    context: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A run that a run has started, by the names of `children` in `DefaultRunner.get_run`."""
+
+    id: str
+    workflow_name: str
+    status: RunStatus
+    task: str | None
+    created_at: str
+    completed_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetails:
+    """One run with its tasks in the order of their records.
+
+    Attributes:
+        run (Run): the run itself, with its first context.
+        final_context (Any): what came out of it.
+        runner (int | None): the number of the runner in whose hands it is, if it is not over.
+        is_living (bool): whether that runner lives.
+        tasks (list[Task]): those of its tasks that are on record.
+        children (list[Child]): the first 100 runs that it has started.
+    """
+
+    run: Run
+    final_context: Any
+    runner: int | None
+    is_living: bool
+    tasks: list[Task]
+    children: list[Child]
+
+
+def runs(
+    reader: Reader,
+    *,
+    workflow: str | None = None,
+    status: RunStatus | None = None,
+    trigger: str | None = None,
+    key: str | None = None,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
+    error: str | None = None,
+    parent: str | None = None,
+    contexts: bool = False,
+    after: str | None = None,
+    limit: int = PAGE_ITEMS,
+) -> Page[Run]:
+    """Runs, newest first, filtered as by `DefaultRunner.list_runs`.
+
+    Raises:
+        ArgumentError, WorkflowError: (a `ValueError`) what `DefaultRunner.list_runs` refuses.
+    """
+    wanted = filters.wanted(workflow, status, trigger, key, since, until, error, parent)
+    wanted["contexts"] = contexts
+    wanted["after"] = filters.place(reader.native, after)
+    mask = reader.mask()
+    rows = reader.native.runs(wanted, limit)
+    return Page(
+        [_run(reader, row, mask) for row in rows], rows[-1]["id"] if rows and len(rows) >= limit else None
+    )
+
+
+def find_run(reader: Reader, prefix: str) -> str:
+    """The id of the one run whose id begins like this.
+
+    Raises:
+        MissingError: (a `LookupError`) there is none, or more than one.
+    """
+    text = prefix.strip().lower()
+    if len(text) == 32 and "-" not in text:
+        text = "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+    is_id = bool(text) and len(text) <= 36 and all(digit in "0123456789abcdef-" for digit in text)
+    found = reader.native.run_ids(text, NEAR_IDS + 1) if is_id else []
+    if not found:
+        raise MissingError(f"run {excerpt(prefix)} not found; a run is known by its id, or how that begins")
+    if len(found) > 1:
+        more = f" and others (the first {NEAR_IDS} are told)" if len(found) > NEAR_IDS else ""
+        raise MissingError(
+            f"more than one run's id begins with {excerpt(prefix)}: {', '.join(found[:NEAR_IDS])}{more}"
+        )
+    return found[0]
+
+
+def run(reader: Reader, run_id: str) -> RunDetails:
+    """One run with its tasks and their attempts.
+
+    Raises:
+        MissingError: (a `LookupError`) there is no such run.
+    """
+    row = reader.native.run(find_run(reader, run_id))
+    if row is None:  # it was pruned between the two looks
+        raise MissingError(f"run {excerpt(run_id)} not found; it was there a moment ago")
+    mask = reader.mask()
+    secrets = reader.of_run(mask, row["id"])
+    owner = row["owner"] if row["completed_at"] is None else None
+    return RunDetails(
+        run=_run(reader, row, mask),
+        final_context=decoded(row["final_context"], mask),
+        runner=owner,
+        is_living=owner is not None and owner in living(reader),
+        tasks=[_task(task, mask, secrets) for task in row["tasks"]],
+        children=[Child(**child) for child in row["children"]],
+    )
+
+
+def _run(reader: Reader, row: dict[str, Any], mask: Mask | None) -> Run:
+    secrets = NO_SECRETS if row["error_message"] is None else reader.of_run(mask, row["id"])
+    return Run(
+        id=row["id"],
+        workflow_name=row["workflow_name"],
+        status=row["status"],
+        trigger_name=row["trigger_name"],
+        run_key=row["run_key"],
+        parent_run=row["parent_run"],
+        parent_task=row["parent_task"],
+        context=decoded(row["context"], mask),
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        completed_at=row["completed_at"],
+        error_message=secrets.hide_maybe(row["error_message"]),
+        error_type=secrets.hide_maybe(row["error_type"]),
+        cancel_requested=row["cancel_requested"],
+    )
+
+
+def _task(row: dict[str, Any], mask: Mask | None, secrets: Secrets) -> Task:
+    hidden = {name: secrets.hide_maybe(row[name]) for name in ("error", "error_type")}
+    parts = {**row, **hidden, "context": decoded(row["context"], mask)}
+    parts["tries"] = [_attempt(attempt, secrets) for attempt in row["tries"]]
+    return Task(**parts)
+
+
+def _attempt(row: dict[str, Any], secrets: Secrets) -> Attempt:
+    hidden = {name: secrets.hide_maybe(row[name]) for name in ("error", "error_type", "traceback")}
+    return Attempt(**{**row, **hidden})

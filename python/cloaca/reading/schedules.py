@@ -1,0 +1,257 @@
+"""Triggers, crons and what came of their polls.
+
+Invariant: what is shown of a trigger is on record; what is in the memory of who polls it is not guessed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .runners import living
+from .store import PAGE_ITEMS, Page, age_of, decoded, names, now, unknown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    from ..redact import Mask
+    from .store import Reader
+
+    Outcome = Literal["skip", "fire", "error"]
+
+LATE_SECONDS = 60.0
+"""A cron whose next moment is longer ago is late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What polls answered, equal answers in a row as one.
+
+    Attributes:
+        outcome (str): `skip`, `fire` or `error`.
+        reason (str | None): why, in the trigger's words or the engine's.
+        count (int): so many polls.
+        first_at, last_at (str): when the first and the last of them began.
+        min_us, mean_us, max_us (int): how long they took, in microseconds.
+    """
+
+    outcome: Outcome
+    reason: str | None
+    count: int
+    first_at: str
+    last_at: str
+    min_us: int
+    mean_us: int
+    max_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A polled trigger.
+
+    Attributes:
+        trigger_name, workflow_name (str): its name, and what it fires.
+        state (str): `polled`; `failing`, its last poll failed; `stopped`, the engine disabled it after too
+            many failures; `disabled`, somebody switched it off; `unserved`, no living runner polls it.
+        poll_interval_ms (int): how often it is polled.
+        enabled (bool): whether it is polled at all.
+        disabled_cause (str | None): why the engine disabled it.
+        runner (int | None): the number of the living runner that polls it.
+        last (Tick | None): what its last polls answered, as far as they are on record.
+        last_poll_at (str | None): its last poll on record.
+        last_fired_at (str | None): when it last started a run.
+        next_poll_at (str | None): when it is due, if somebody polls it.
+        cursor (Any): its cursor, a JSON value.
+        created_at, updated_at (str): when it was first declared, and when that or a switch last changed.
+    """
+
+    trigger_name: str
+    workflow_name: str
+    state: Literal["polled", "failing", "stopped", "disabled", "unserved"]
+    poll_interval_ms: int
+    enabled: bool
+    disabled_cause: str | None
+    runner: int | None
+    last: Tick | None
+    last_poll_at: str | None
+    last_fired_at: str | None
+    next_poll_at: str | None
+    cursor: Any
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A calendar schedule.
+
+    Attributes:
+        id (str): its id.
+        trigger_name (str | None): its name, if it has one.
+        workflow_name (str): what it starts.
+        state (str): `scheduled`; `failing`, its function failed at its last moment; `late`, its next moment
+            was more than a minute ago; `disabled`; `unserved`, no living runner declares it.
+        cron_expression, timezone (str): when it runs.
+        enabled (bool): whether it does.
+        last (Tick | None): what its last moments came to, if its function or `overlap` decides them.
+        last_run_at, next_run_at (str | None): its last moment that started a run, and its next one.
+        created_at, updated_at (str): when it was first registered, and when it last changed.
+    """
+
+    id: str
+    trigger_name: str | None
+    workflow_name: str
+    state: Literal["scheduled", "failing", "late", "disabled", "unserved"]
+    cron_expression: str
+    timezone: str
+    enabled: bool
+    last: Tick | None
+    last_run_at: str | None
+    next_run_at: str | None
+    created_at: str
+    updated_at: str
+
+
+def triggers(reader: Reader, *, after: int = 0, limit: int = PAGE_ITEMS) -> Page[Trigger]:
+    """Polled triggers in the order of their registration."""
+    rows = reader.native.schedules(False, after, limit)
+    alive, mask = living(reader), reader.mask()
+    found = [(row, _trigger(reader, row, alive, mask)) for row in rows]
+    return _page([each for row, each in found if not _is_past(reader, row, each, alive)], rows, limit)
+
+
+def crons(reader: Reader, *, after: int = 0, limit: int = PAGE_ITEMS) -> Page[Cron]:
+    """Crons in the order of their registration."""
+    rows = reader.native.schedules(True, after, limit)
+    alive, mask = living(reader), reader.mask()
+    found = [(row, _cron(reader, row, alive, mask)) for row in rows]
+    return _page([each for row, each in found if not _is_past(reader, row, each, alive)], rows, limit)
+
+
+def _is_past(reader: Reader, row: dict[str, Any], each: Trigger | Cron, alive: set[int]) -> bool:
+    """Whether that is left of a trigger that is a cron by now, or the other way round."""
+    if each.state != "unserved" or each.trigger_name is None:
+        return False
+    others = [other for other in reader.native.named(each.trigger_name) if other["row"] != row["row"]]
+    return any(other["version"] > row["version"] or _is_served(other, alive) for other in others)
+
+
+def _is_served(row: dict[str, Any], alive: set[int]) -> bool:
+    if "cron_expression" in row:
+        return bool(alive) and row["is_declared"]
+    return row["owner"] in alive
+
+
+def _page(items: list[Any], rows: list[dict[str, Any]], limit: int) -> Page[Any]:
+    return Page(items, rows[-1]["row"] if rows and len(rows) >= limit else None)
+
+
+def schedules_named(reader: Reader, name: str) -> list[Trigger | Cron]:
+    """What a name, or a cron's id, stands for: mostly one; both if it was a trigger before it was a cron, or
+    the other way round.
+
+    Raises:
+        MissingError: (a `LookupError`) nothing has that name.
+    """
+    alive, mask = living(reader), reader.mask()
+    found = _rows_named(reader, name)
+    return [
+        _cron(reader, row, alive, mask) if "cron_expression" in row else _trigger(reader, row, alive, mask)
+        for row in found
+    ]
+
+
+def ticks(reader: Reader, name: str, *, limit: int = PAGE_ITEMS, offset: int = 0) -> list[Tick]:
+    """What the polls of a trigger, or the moments of a cron, came to, newest first.
+
+    Raises:
+        MissingError: (a `LookupError`) nothing has that name.
+    """
+    rows, mask = _rows_named(reader, name), reader.mask()
+    found = [tick for row in rows for tick in _ticks(reader, row, limit + offset, mask)]
+    found.sort(key=lambda tick: tick.last_at, reverse=True)
+    return found[offset : offset + limit]
+
+
+def _rows_named(reader: Reader, name: str) -> list[dict[str, Any]]:
+    # A lone surrogate is in no name.
+    text = name.encode("utf-8", "replace").decode()
+    found = reader.native.named(text) if name else []
+    if not found and len(name) == 36 and name.count("-") == 4:
+        cron = reader.native.cron(name) if _is_hex(name) else None
+        found = [] if cron is None else [cron]
+    if not found:
+        raise unknown("trigger", name, "triggers", names(reader))
+    return found
+
+
+def _is_hex(text: str) -> bool:
+    return all(digit in "0123456789abcdefABCDEF-" for digit in text)
+
+
+def _last(reader: Reader, row: dict[str, Any], mask: Mask | None) -> Tick | None:
+    found = _ticks(reader, row, 1, mask)
+    return found[0] if found else None
+
+
+def _ticks(reader: Reader, row: dict[str, Any], limit: int, mask: Mask | None) -> list[Tick]:
+    secrets = reader.of_trigger(mask, row["trigger_name"])
+    found = reader.native.ticks(row["row"], limit, 0)
+    return [Tick(**{**tick, "reason": secrets.hide_maybe(tick["reason"])}) for tick in found]
+
+
+def _trigger(reader: Reader, row: dict[str, Any], alive: set[int], mask: Mask | None) -> Trigger:
+    last = _last(reader, row, mask)
+    runner = row["owner"] if row["owner"] in alive else None
+    state: Literal["polled", "failing", "stopped", "disabled", "unserved"] = "polled"
+    if not row["enabled"]:
+        state = "stopped" if row["disabled_cause"] else "disabled"
+    elif last is not None and last.outcome == "error":
+        state = "failing"
+    elif runner is None:
+        state = "unserved"
+    polled = [at for at in (row["last_poll_at"], None if last is None else last.last_at) if at is not None]
+    return Trigger(
+        trigger_name=row["trigger_name"],
+        workflow_name=row["workflow_name"],
+        state=state,
+        poll_interval_ms=row["poll_interval_ms"],
+        enabled=row["enabled"],
+        disabled_cause=reader.of_trigger(mask, row["trigger_name"]).hide_maybe(row["disabled_cause"]),
+        runner=runner,
+        last=last,
+        last_poll_at=max(polled, default=None),
+        last_fired_at=row["last_fired_at"],
+        next_poll_at=row["due_at"] if runner is not None and row["enabled"] else None,
+        cursor=decoded(row["cursor"], mask),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _cron(reader: Reader, row: dict[str, Any], alive: set[int], mask: Mask | None) -> Cron:
+    last = _last(reader, row, mask)
+    age = age_of(row["next_run_at"], now())
+    state: Literal["scheduled", "failing", "late", "disabled", "unserved"] = "scheduled"
+    if not row["enabled"]:
+        state = "disabled"
+    elif last is not None and last.outcome == "error":
+        state = "failing"
+    elif not alive or not row["is_declared"]:
+        state = "unserved"
+    elif age is not None and age > LATE_SECONDS:
+        state = "late"
+    return Cron(
+        id=row["id"],
+        trigger_name=row["trigger_name"],
+        workflow_name=row["workflow_name"],
+        state=state,
+        cron_expression=row["cron_expression"],
+        timezone=row["timezone"],
+        enabled=row["enabled"],
+        last=last,
+        last_run_at=row["last_run_at"],
+        next_run_at=row["next_run_at"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

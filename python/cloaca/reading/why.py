@@ -1,0 +1,126 @@
+"""Says in one sentence, from what the store has on record, what a trigger, a cron or a run does and why it
+does nothing else. Who asks is no runner, so that it says what is on record, and who would know more."""
+
+from __future__ import annotations
+
+from .. import why_run
+from ..errors import excerpt
+from ..why import ending, named, told
+from .runners import declaring, living
+from .runs import find_run, run
+from .schedules import Trigger, schedules_named
+from .store import MissingError, names, unknown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .runs import RunDetails, Task
+    from .schedules import Cron
+    from .store import Reader
+
+TASKS_TOLD_MAX = 5
+"""So many tasks of one run are told; of the others only how many they are."""
+
+
+def why(reader: Reader, name_or_id: str) -> str:
+    """One sentence about a trigger, a cron or a run.
+
+    Raises:
+        MissingError: (a `LookupError`) nothing has that name or id.
+    """
+    try:
+        found = schedules_named(reader, name_or_id)
+    except MissingError:
+        try:
+            run_id = find_run(reader, name_or_id)
+        except MissingError as missing:
+            if "more than one" in str(missing):
+                raise
+            raise unknown("trigger or run", name_or_id, "triggers", names(reader)) from None
+        return of_run(reader, run(reader, run_id))
+    return "; ".join(of_trigger(each) if isinstance(each, Trigger) else of_cron(each) for each in found)
+
+
+def of_trigger(trigger: Trigger) -> str:
+    """One sentence about a polled trigger."""
+    name, last = f"trigger {excerpt(trigger.trigger_name)}", trigger.last
+    row = None if last is None else _row(last)
+    if trigger.state in ("stopped", "disabled"):
+        cause = trigger.disabled_cause
+        by = f"the engine disabled it because {cause}" if cause else "it was switched off"
+        return f"{name} is not polled: {by} at {trigger.updated_at}{ending(row)}"
+    if trigger.runner is None:
+        return f"{name} is not polled: no living runner has it; start a program that declares it{ending(row)}"
+    by = f"is polled by runner {trigger.runner}"
+    if row is None:
+        return f"{name} {by}; none of its polls is on record yet, the next is due at {trigger.next_poll_at}"
+    return f"{name} {by}, the next is due at {trigger.next_poll_at}; on record, it {told(row)}"
+
+
+def of_cron(cron: Cron) -> str:
+    """One sentence about a cron."""
+    name = "a cron" if cron.trigger_name is None else f"trigger {excerpt(cron.trigger_name)} is a cron"
+    says = f"{name}, {cron.cron_expression!r} in {cron.timezone!r}, that starts {excerpt(cron.workflow_name)}"
+    before = f"; it ran last at {cron.last_run_at}" if cron.last_run_at else "; it has not run yet"
+    if cron.last is not None and cron.last.outcome != "fire":
+        what = "failed" if cron.last.outcome == "error" else "was left out"
+        before += f"; its last moment {what}{f': {cron.last.reason}' if cron.last.reason else ''}"
+    if cron.state == "disabled":
+        return f"{says}, and was switched off at {cron.updated_at}{before}"
+    if cron.state == "unserved":
+        return f"{says}, and nobody is there for it: no living runner declares it{before}"
+    if cron.state == "late":
+        return (
+            f"{says}, and was due at {cron.next_run_at}: no living runner declares it or its workflow{before}"
+        )
+    return f"{says}, and runs next at {cron.next_run_at}{before}"
+
+
+def of_run(reader: Reader, details: RunDetails) -> str:
+    """One sentence about a run."""
+    found = details.run
+    row = {
+        "id": found.id,
+        "workflow_name": found.workflow_name,
+        "status": found.status,
+        "completed_at": found.completed_at,
+        "error_message": found.error_message,
+        "tasks": [{"id": task.id, "overdue_since": task.overdue_since} for task in details.tasks],
+    }
+    if found.completed_at is not None:
+        return why_run.of_final(row)
+    name = f"run {found.id} of workflow {excerpt(found.workflow_name)}"
+    ends = "; its end was asked for" if found.cancel_requested else ""
+    begun = [_begun(task) for task in details.tasks if task.status == "Running"]
+    more = len(begun) - TASKS_TOLD_MAX
+    shown = begun[:TASKS_TOLD_MAX] + ([f"{more} more tasks"] if more > 0 else [])
+    records = f"; {'; '.join(shown)}" if shown else ""
+    started = [child for child in details.children if child.completed_at is None]
+    if started:
+        first, more = started[0], len(started) - 1
+        others = f" and {more} more, which are not over" if more else ", which is not over"
+        records += f"; it has started run {first.id} of workflow {excerpt(first.workflow_name)}{others}"
+    if details.is_living:
+        return f"{name} is in the hands of runner {details.runner}{ends}{records}"
+    gone = "" if details.runner is None else f"; runner {details.runner}, which had it, is gone"
+    declared = declaring(reader, [found.workflow_name], living(reader))
+    numbers = declared.get(found.workflow_name, [])
+    if not numbers:
+        waits = "a runner that declares its workflow, which no living one does"
+    elif len(numbers) == 1:
+        waits = f"runner {numbers[0]}, which declares its workflow and has not taken it yet"
+    else:
+        waits = f"one of runners {named(numbers)}, which declare its workflow and have not taken it yet"
+    return f"{name} waits for {waits}{gone}{ends}{records}"
+
+
+def _begun(task: Task) -> str:
+    after = f", after {task.error}" if task.error else ""
+    if task.waits_until:
+        return f"task {excerpt(task.id)} waits until {task.waits_until}{after or ' by its own wish'}"
+    return f"task {excerpt(task.id)} is on record as begun, attempt {task.attempts}{after}"
+
+
+def _row(last: Any) -> Any:
+    return {name: getattr(last, name) for name in last.__slots__}

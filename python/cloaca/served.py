@@ -1,0 +1,122 @@
+"""Which workflows a client may ask for: those that the store knows of, whoever declares them.
+
+Decides nothing about runs: those are kept, and claimed by whoever declares their workflow.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from time import monotonic
+
+from . import check, registry, rows
+from .errors import ArgumentError, WorkflowError, excerpt
+from .near import hint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._cloaca import Engine
+
+KNOWN_SECONDS = 5.0
+"""What is known of a workflow is looked up again after so long."""
+NAMED_MAX = 1000
+"""So many workflows are looked at for a name like the one that is unknown."""
+RUNNERS_MAX = 1000
+"""So many runners are looked at."""
+SERVED = "SELECT owner, version FROM workflows WHERE name = ?"
+# By the index on workflow; of schedules there are few.
+_KNOWN = """
+    SELECT
+        (SELECT version FROM runs WHERE workflow = ?1 ORDER BY created_at DESC LIMIT 1) AS ran,
+        EXISTS (SELECT 1 FROM schedules WHERE workflow = ?1) AS is_scheduled"""
+_NAMES = """
+    SELECT name FROM workflows
+    UNION SELECT DISTINCT workflow FROM schedules WHERE workflow IS NOT NULL LIMIT ?"""
+
+_log = logging.getLogger("cloaca")
+
+
+class Served:
+    """What a client knows of the workflows of its store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, str]] = {}
+        """By name: when it was looked up, and its content version."""
+        self._told: set[str] = set()
+
+    def version(self, workflow: str) -> str:
+        """The content version of a workflow, as far as it is known; whoever claims a run goes by his own.
+
+        Raises:
+            WorkflowError: (a `ValueError`) nobody has declared it, and the store has neither a run nor a
+                schedule of it.
+        """
+        now = monotonic()
+        with self._lock:
+            at, known = self._known.get(workflow, (float("-inf"), ""))
+        if now - at < KNOWN_SECONDS:
+            return known
+        version = self._served(workflow)
+        if version is None:
+            # Not remembered: somebody may come.
+            return self._unserved(workflow)
+        with self._lock:
+            self._told.discard(workflow)
+            self._known[workflow] = now, version
+        return version
+
+    def _served(self, workflow: str) -> str | None:
+        """The version of a living runner that declares it."""
+        declaring = self._engine.store.look(SERVED, [workflow])
+        if not declaring:
+            return None
+        owners = self._engine.store.owners(RUNNERS_MAX, self._engine.now())
+        return version_of(declaring, rows.living(owners))
+
+    def _unserved(self, workflow: str) -> str:
+        [found] = self._engine.store.look(_KNOWN, [workflow])
+        declared = registry.workflow(workflow)
+        if declared is None and found["ran"] is None and not found["is_scheduled"]:
+            raise self._unknown(workflow)
+        self._warn(workflow)
+        return declared.version if declared is not None else found["ran"] or ""
+
+    def _warn(self, workflow: str) -> None:
+        with self._lock:
+            is_told = workflow in self._told
+            self._told.add(workflow)
+        if not is_told:
+            _log.warning(
+                "no living runner declares workflow %s: its runs wait for one that does", excerpt(workflow)
+            )
+
+    def _unknown(self, workflow: str) -> WorkflowError:
+        known = [row["name"] for row in self._engine.store.look(_NAMES, [NAMED_MAX])]
+        return WorkflowError(
+            f"workflow {excerpt(workflow)} not found: no living runner declares it, and the store has neither"
+            f" a run nor a schedule of it{hint(workflow, 'workflows', sorted({*known, *registry.names()}))}"
+        )
+
+
+def version_of(declaring: list[dict[str, Any]], living: set[int]) -> str | None:
+    """Out of what `SERVED` finds, the content version under which a living runner declares the workflow."""
+    return next((row["version"] for row in declaring if row["owner"] in living), None)
+
+
+def checked_work(work: Any, triggers: Any, workflows: Any, paused: bool, executors: Any) -> bool:
+    """Whether a runner polls and runs.
+
+    Raises:
+        ArgumentError: (a `ValueError`) it does not, and is given what only one that does has a use for.
+    """
+    if check.flag(work, "work"):
+        return True
+    given = {"triggers": triggers, "workflows": workflows, "executors": executors, "paused": paused or None}
+    for name, value in given.items():
+        if value is not None:
+            raise ArgumentError(f"a runner with work=False polls and runs nothing, and takes no {name}")
+    return False

@@ -1,0 +1,106 @@
+"""`python -m cloaca.ui URL` serves the page of a store, on this machine.
+
+Decides nothing: it reads its arguments, and lets uvicorn serve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from ..errors import ArgumentError, CloacaError
+from ..reading import Reader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+PORT = 8720
+TOKEN = "CLOACA_UI_TOKEN"
+TOKEN_CHARS_MIN = 12
+DRAIN_SECONDS = 2
+"""How long an open stream is waited for at the end."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until SIGINT or SIGTERM; 2 for wrong arguments, 3 for a store that cannot be opened."""
+    asked = _parser().parse_args(arguments)
+    try:
+        return serve(asked.url, host=asked.host, port=asked.port, prefix=asked.prefix, token=asked.token)
+    except (ImportError, ArgumentError) as error:
+        print(f"cloaca.ui: {error}", file=sys.stderr)
+        return 2
+    except CloacaError as error:
+        print(f"cloaca.ui: {error}", file=sys.stderr)
+        return 3
+
+
+def serve(
+    url: str, *, host: str = LOCAL[0], port: int = PORT, prefix: str = "", token: str | None = None
+) -> int:
+    """Serves the page of a store until a signal. A token that is not given is that of the environment.
+
+    Raises:
+        ArgumentError: (a `ValueError`) another host than this machine's own, and no token; or a short one.
+        ImportError: starlette, jinja2 or uvicorn is missing.
+        StoreError: (a `RuntimeError`) the store cannot be opened.
+    """
+    from . import app
+
+    token = token or os.environ.get(TOKEN)
+    if host not in LOCAL and not token:
+        raise ArgumentError(
+            f"--host {host} lets other machines in; give --token TEXT too, or {TOKEN} in the environment,"
+            " where other users of this machine don't see it"
+        )
+    if token is not None and len(token) < TOKEN_CHARS_MIN:
+        raise ArgumentError(
+            f"the token has {len(token)} characters, at least {TOKEN_CHARS_MIN} are needed, so that it is not"
+            ' guessed; python -c "import secrets; print(secrets.token_urlsafe())" makes one'
+        )
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise ImportError('cloaca.ui needs uvicorn; pip install "cloaca[ui]"', name="uvicorn") from error
+    from .safety import TokenAccess
+
+    with Reader(url):
+        pass  # what is wrong with it is said now, and not by the first request
+    page = app(url, access=TokenAccess(token) if token else None)
+    root = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
+    shown = f"[{host}]" if ":" in host else host
+    print(f"http://{shown}:{port}{root}/{'?token=…' if token else ''}", flush=True)
+    uvicorn.run(
+        page,
+        host=host,
+        port=port,
+        root_path=root,
+        log_level="warning",
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        # Who asks is who asks: a proxy's word for it is heeded by access= alone.
+        proxy_headers=False,
+        server_header=False,
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cloaca.ui",
+        description="Serves the page of a store, which is only read.",
+        epilog=f"example: python -m cloaca.ui runs.db --port {PORT}",
+    )
+    parser.add_argument("url", help="the store, as DefaultRunner takes it")
+    parser.add_argument(
+        "--host", default=LOCAL[0], help="where to listen (%(default)s); another needs a token"
+    )
+    parser.add_argument("--port", type=int, default=PORT, help="(%(default)s)")
+    parser.add_argument("--prefix", default="", help="the path under which a proxy passes it on")
+    parser.add_argument("--token", help="asks for this, from everybody; better by CLOACA_UI_TOKEN")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""The first screen: is all well?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ...reading import Trigger, pace, runners, runs
+from ...reading.attention import Counts, Failures, failures, schedule_counts, unwell
+from ...reading.health import WAITING_SECONDS
+from ...reading.runners import BACKLOG_RUNS
+from ...reading.store import age_of, now
+from .. import show
+from .screen import Ask, Screen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ...reading import Cron, Runner
+
+MINUTES = 60
+NEWEST = 8
+POLLED_LOOKED = 200
+"""Of so many triggers it is asked whether a poll of theirs hangs."""
+HANGING_SECONDS = 30.0
+"""A poll that has not come back for so long hangs."""
+KINDS_MAX = 20
+# Those that are known to hang first, by schedules_in_body, then by their rows.
+_POLLED = """
+    SELECT name FROM (
+        SELECT name FROM schedules WHERE in_body_since IS NOT NULL AND kind = 'trigger' AND enabled LIMIT ?1
+    ) UNION SELECT name FROM (
+        SELECT name FROM schedules WHERE kind = 'trigger' AND enabled ORDER BY row LIMIT ?1
+    )"""
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """A schedule that somebody should look at.
+
+    Attributes:
+        name (str): what it is called, or its id.
+        state (str): what is wrong.
+        text (str): what is known about it.
+        since (str | None): since when, as far as that is known.
+    """
+
+    name: str
+    state: str
+    text: str
+    since: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is not over.
+
+    Attributes:
+        pending, running (int): so many have not begun, and are under way.
+        oldest_at (str | None): when the oldest that has not begun was created.
+        unserved (int): so many are in nobody's hands.
+    """
+
+    pending: int
+    running: int
+    oldest_at: str | None
+    unserved: int
+
+
+def overview(ask: Ask) -> Screen:
+    """A sentence, and what it is made of."""
+    reader = ask.reader
+    since = now() - timedelta(days=1)
+    counts = schedule_counts(reader)
+    concerns = [*_hanging(ask), *(_concern(each) for each in unwell(reader))]
+    rows = reader.native.backlog(BACKLOG_RUNS)
+    found = runners(reader, backlog=rows)
+    waits = _backlog(rows, {each.number for each in found if each.state == "living" and each.works})
+    kinds = failures(reader, since)
+    tone, sentence = verdict(counts, concerns, found, waits, kinds)
+    going = pace(reader, MINUTES)
+    values = {
+        "ask": ask,
+        "root": ask.root,
+        "tone": tone,
+        "sentence": sentence,
+        "concerns": concerns,
+        "counts": counts,
+        "runners": found,
+        "backlog": waits,
+        "kinds": kinds[:KINDS_MAX],
+        "kinds_more": max(0, len(kinds) - KINDS_MAX),
+        "failed": sum(each.count for each in kinds),
+        "since": since.isoformat(timespec="minutes").replace("+00:00", "Z"),
+        "newest": runs(reader, limit=NEWEST).items,
+        "runs_spark": show.sparkline(
+            going.runs, going.failed, f"{sum(going.runs)} runs in the last hour, {sum(going.failed)} failed"
+        ),
+        "runs_hour": sum(going.runs),
+        "failed_hour": sum(going.failed),
+        "polls_spark": show.sparkline(going.polls, None, f"{sum(going.polls)} polls in the last hour"),
+        "polls_hour": sum(going.polls),
+    }
+    return Screen("Overview", "overview.html", values, nav="overview")
+
+
+def verdict(
+    counts: Counts, concerns: list[Concern], found: list[Runner], waits: Backlog, kinds: list[Failures]
+) -> tuple[str, str]:
+    """A tone, and a sentence."""
+    alive = sum(each.state == "living" and each.works for each in found)
+    unfinished = waits.pending + waits.running
+    schedules = show.count(counts.enabled, "schedule")
+    if not alive and (counts.enabled or unfinished):
+        waiting = [schedules] if counts.enabled else []
+        waiting += [show.count(unfinished, "run")] if unfinished else []
+        verb = "waits" if len(waiting) == 1 and waiting[0].startswith("1 ") else "wait"
+        return "bad", f"Nobody is serving this store: no runner is alive, and {' and '.join(waiting)} {verb}."
+    if not alive:
+        return "calm", "Nothing is due: no runner is alive, and no schedule and no run waits for one."
+    states = Counter(each.state for each in concerns)
+    wrong = [f"{number} {state}" for state, number in states.items()]
+    if wrong:
+        noun = "schedule" if wrong[0].startswith("1 ") else "schedules"
+        wrong[0] = wrong[0].replace(" ", f" {noun} ", 1)
+    failed = sum(each.count for each in kinds)
+    told = f"{show.count(failed, 'run', 1000)} of the last 24 hours failed" if failed else ""
+    late = ""
+    if waits.oldest_at is not None and (age_of(waits.oldest_at, now()) or 0.0) > WAITING_SECONDS:
+        late = f"runs wait for {show.span(show.between(waits.oldest_at, None))}"
+    serious = any(each.state in ("stopped", "failing", "hanging") for each in concerns)
+    if serious or late:
+        parts = [part for part in (", ".join(wrong), late, told) if part]
+        return "bad", f"Something needs a look: {'; '.join(parts)}."
+    if told:
+        return "warn", f"{'; '.join([told, *wrong])}."
+    if wrong:
+        return "warn", f"Nothing fails; {', '.join(wrong)}."
+    served = f"{show.count(alive, 'runner')} alive"
+    if not counts.enabled and not unfinished:
+        return "calm", f"All is well, and nothing is due: {served}, no schedule, no run."
+    rest = f"{show.count(unfinished, 'run')} under way" if unfinished else "no run waits"
+    return "good", f"All is well: {served}, {schedules} served, {rest}."
+
+
+def _concern(each: Trigger | Cron) -> Concern:
+    last = each.last
+    is_cause = last is not None and last.outcome == "error"
+    text = (last.reason or "") if last is not None and is_cause else ""
+    since: str | None = last.first_at if last is not None and is_cause else each.updated_at
+    name = each.trigger_name or (each.workflow_name if isinstance(each, Trigger) else each.id)
+    if each.state == "stopped" and isinstance(each, Trigger):
+        text, since = each.disabled_cause or text, each.updated_at
+    elif each.state == "disabled":
+        text, since = "switched off", each.updated_at
+    elif each.state == "unserved":
+        text, since = "no living runner serves it", each.updated_at
+    elif each.state == "late" and not isinstance(each, Trigger):
+        text, since = "its moment has passed", each.next_run_at
+    return Concern(name, each.state, text, since)
+
+
+def _hanging(ask: Ask) -> list[Concern]:
+    if ask.source.runner is None:
+        return []
+    names = [row["name"] for row in ask.reader.native.query(_POLLED, [POLLED_LOOKED])]
+    at = now()
+    return [
+        Concern(name, "hanging", "a poll of it does not come back", since)
+        for name, since in ask.source.polled_since(names).items()
+        if (age_of(since, at) or 0.0) > HANGING_SECONDS
+    ]
+
+
+def _backlog(rows: list[dict[str, Any]], alive: set[int]) -> Backlog:
+    return Backlog(
+        pending=sum(row["pending"] for row in rows),
+        running=sum(row["running"] for row in rows),
+        oldest_at=min((row["oldest_at"] for row in rows if row["pending"]), default=None),
+        unserved=sum(row["pending"] + row["running"] for row in rows if row["owner"] not in alive),
+    )

@@ -1,0 +1,27 @@
+"""Who serves the store, and whether store and machine are well."""
+
+from __future__ import annotations
+
+from ...reading import audit, doctor, runners
+from .screen import Ask, Screen
+
+RUNNERS = 50
+CHANGES = 20
+
+
+def system(ask: Ask) -> Screen:
+    """Runners, and what the doctor finds without looking through the file."""
+    findings = sorted(
+        doctor(ask.reader, brief=True), key=lambda each: ("bad", "warn", "ok").index(each.level)
+    )
+    found = runners(ask.reader, left=True)
+    values = {
+        "ask": ask,
+        "root": ask.root,
+        "findings": findings,
+        "runners": found[:RUNNERS],
+        "runners_more": max(0, len(found) - RUNNERS),
+        "changes": audit(ask.reader, limit=CHANGES).items,
+        "stats": ask.source.runner.stats() if ask.source.runner is not None and ask.source.can_act else None,
+    }
+    return Screen("System", "system.html", values, nav="system")

@@ -1,0 +1,123 @@
+"""What the page shows: a store that is read, and the runner on which the page is mounted, if it is.
+
+Invariant: nothing changes but by a method of that runner.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from .. import check
+from ..errors import ArgumentError, RunnerError, UrlError, excerpt
+from ..reading import Reader
+from ..runner import DefaultRunner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..types import TickAnswer
+
+CANNOT_ACT = (
+    "this page only reads: nothing can be changed from it; mount it on the program's runner,"
+    " cloaca.ui.app(runner), or use the command line"
+)
+
+
+class Source:
+    """A store and perhaps its runner.
+
+    Raises:
+        ArgumentError: (a `ValueError`) the runner's store is in memory.
+        UrlError: (a `ValueError`) the URL means memory.
+    """
+
+    def __init__(self, runner_or_url: DefaultRunner | str | os.PathLike[Any]) -> None:
+        self.runner = runner_or_url if isinstance(runner_or_url, DefaultRunner) else None
+        if isinstance(runner_or_url, DefaultRunner):
+            path = runner_or_url._engine.path
+            if path is None:
+                raise ArgumentError("this runner's store is in memory, where only it looks; give it a file")
+            self._url = os.fspath(path)
+        else:
+            self._url = check.url(runner_or_url)
+            if ":memory:" in self._url:
+                raise UrlError(f"{excerpt(self._url)} is memory, where only its runner can look; give a file")
+        self._lock = threading.Lock()
+        self._opened: tuple[object, Reader] | None = None
+
+    @property
+    def reader(self) -> Reader:
+        """The store, opened when it is first looked at, in this process.
+
+        Raises:
+            StoreError: (a `RuntimeError`) there is none, or it is of another version.
+        """
+        with self._lock:
+            if self._opened is not None and self._opened[0] != _file_of(self._opened[1]):
+                self._opened = None
+            if self._opened is None:
+                reader = Reader(self._url)
+                self._opened = (_file_of(reader), reader)
+            return self._opened[1]
+
+    def close(self) -> None:
+        """Closes the store; the next look opens it again."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[1].close()
+
+    @property
+    def can_act(self) -> bool:
+        """Whether there is a runner to change something by."""
+        return self.runner is not None and not self.runner._closed
+
+    @property
+    def acting(self) -> DefaultRunner:
+        """The runner.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) there is none.
+        """
+        if self.runner is None:
+            raise RunnerError(CANNOT_ACT)
+        return self.runner
+
+    def switch(self, name: str, enabled: bool) -> None:
+        """Switches a trigger or a cron, by its name or, if it has none, its id."""
+        runner = self.acting
+        if runner.get_trigger_schedule(name) is None and runner._cron_of(name) is None and is_id(name):
+            runner.set_cron_schedule_enabled(name, enabled)
+        else:
+            runner.set_trigger_enabled(name, enabled)
+
+    def preview(self, name: str) -> TickAnswer:
+        """What a poll would come to, now, without what the runner hides."""
+        return self.acting.tick(name, dry_run=True)
+
+    def polled_since(self, names: list[str]) -> dict[str, str]:
+        """Which of these triggers are being polled by the page's own runner, and since when."""
+        if not self.can_act or self.runner is None:
+            return {}
+        found = {}
+        for name in names:
+            standing = (self.runner._engine.polls.standing(name) or {}).get("standing")
+            if standing is not None and standing["in_body"] and standing["polled_since"]:
+                found[name] = standing["polled_since"]
+        return found
+
+
+def _file_of(reader: Reader) -> object:
+    """The file behind it, which another may replace, in this process, which may be a fork's child."""
+    try:
+        found = os.stat(reader.path)
+    except OSError:
+        return os.getpid()
+    return os.getpid(), found.st_dev, found.st_ino
+
+
+def is_id(text: str) -> bool:
+    """Whether it has the form of an id."""
+    return len(text) == 36 and text.count("-") == 4 and all(c in "0123456789abcdefABCDEF-" for c in text)

@@ -1,0 +1,128 @@
+//! Changes to a store by somebody who runs nothing.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pyo3::prelude::*;
+
+use cloaca_core::client::{self, Granted, Wish};
+use cloaca_core::error::{Error, Kind};
+use cloaca_core::port::{Forgotten, Halt, Stored};
+use cloaca_core::time::Wall;
+
+use crate::gil::free;
+use crate::handle::span_of;
+use crate::runs::parse_run_ids;
+use crate::wait::apart;
+use crate::{error, fork};
+
+/// A store that is changed without a runner.
+#[pyclass(frozen, module = "cloaca._cloaca")]
+pub struct Client {
+    client: Arc<client::Client>,
+    generation: u64,
+}
+
+#[pymethods]
+impl Client {
+    /// Opens the store that a URL names.
+    #[staticmethod]
+    fn open(py: Python<'_>, url: OsString) -> PyResult<Self> {
+        let opened =
+            free(py, || cloaca_store::open(&url, None))?.map_err(|error| error::raise_open(py, error))?;
+        Ok(Self { client: Arc::new(client::Client::new(opened.store)), generation: fork::generation() })
+    }
+
+    /// Closes it; twice is fine.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        match fork::is_forked(self.generation) {
+            true => Ok(()),
+            false => free(py, || self.client.close()),
+        }
+    }
+
+    /// Starts a run that a living runner claims; `key` is a run key, and for how many seconds it holds. The run's id, and whether it is a
+    /// new one.
+    #[pyo3(signature = (workflow, version, context, key=None))]
+    fn submit(
+        &self,
+        py: Python<'_>,
+        workflow: &str,
+        version: &str,
+        context: &str,
+        key: Option<(String, f64)>,
+    ) -> PyResult<(Option<String>, bool)> {
+        let now = now();
+        let run_key = key.map(|(key, seconds)| (key, now.after(span_of(seconds))));
+        let wish =
+            Wish { workflow: workflow.into(), version: version.into(), context: context.into(), run_key };
+        Ok(match self.changed(py, move |client, _| client.submit(&wish, now))? {
+            Granted::Started(id) => (Some(id.to_string()), true),
+            Granted::Known(of) => (of.map(|of| of.to_string()), false),
+        })
+    }
+
+    /// Opens runs that failed or were cancelled again; of each whether it was one, and why it is refused.
+    fn retry_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<(bool, Option<String>)>> {
+        let ids = parse_run_ids(py, &ids)?;
+        let told = self.changed(py, move |client, _| client.retry_each(&ids, now()))?;
+        let shown = |told| match told {
+            Ok(is_open) => (is_open, None),
+            Err(why) => (false, Some(why)),
+        };
+        Ok(told.into_iter().map(shown).collect())
+    }
+
+    /// Asks for the ends of runs; of each whether it was there and not final.
+    fn cancel_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<bool>> {
+        let ids = parse_run_ids(py, &ids)?;
+        self.changed(py, move |client, _| client.cancel_each(&ids, now()))
+    }
+
+    /// Deletes what is kept of a name: whether there was anything, and whose number forbids it.
+    fn forget(&self, py: Python<'_>, name: &str) -> PyResult<(bool, Option<i64>)> {
+        let name = name.to_owned();
+        Ok(match self.changed(py, move |client, _| client.forget(&name, now()))? {
+            Forgotten::Gone(rows) => (!rows.is_empty(), None),
+            Forgotten::Polled { by } => (false, Some(by.0)),
+        })
+    }
+
+    /// Deletes some of the runs that ended before a time in microseconds; how many are gone, none if none is left.
+    fn prune(&self, py: Python<'_>, before_us: i64) -> PyResult<u64> {
+        self.changed(py, move |client, halt| client.prune(Wall(before_us), now(), halt))
+    }
+}
+
+impl Client {
+    fn changed<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        change: impl FnOnce(&client::Client, &Halt) -> Stored<T> + Send + 'static,
+    ) -> PyResult<T> {
+        if fork::is_forked(self.generation) {
+            let text = "this client was made before a fork; make a new one in the child process";
+            return Err(error::raise(py, Error::new(Kind::Runner, text)));
+        }
+        let halt = Halt::default();
+        let asked = halt.clone();
+        let done = apart(py, &self.client, &halt, move |client| change(client, &asked))?;
+        done.map_err(|fault| error::raise_fault(py, fault))
+    }
+}
+
+/// This moment.
+pub fn now() -> Wall {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Wall(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if fork::is_forked(self.generation) {
+            // Its descriptors and locks are the parent's: leak them here.
+            std::mem::forget(Arc::clone(&self.client));
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A descriptor that an event loop reads, by which it is woken from a thread without the interpreter.
+//! Invariant: nothing is written to a descriptor of that number that the program has made since it closed this one.
+
+use std::fs::File;
+use std::io::{Error, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
+
+use cloaca_core::runtime::Waker;
+
+/// Readable from a wake-up until that is heard.
+pub struct EventFd {
+    /// None once it is seen that the program has closed it.
+    file: Option<File>,
+}
+
+impl EventFd {
+    /// A new one; none if the system has no descriptor to give.
+    pub fn new() -> Result<Self, Error> {
+        // SAFETY: it takes two numbers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(Error::last_os_error());
+        }
+        // SAFETY: it was just made, and is nobody else's.
+        let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { file: Some(File::from(owned)) })
+    }
+
+    /// Its number.
+    pub fn number(&self) -> Option<RawFd> {
+        self.file.as_ref().map(|file| file.as_raw_fd())
+    }
+
+    /// From now on it is readable no more, until the next wake-up.
+    pub fn hear(&self) {
+        if let Some(mut file) = self.ours() {
+            let mut count = [0; 8];
+            // Nothing to read is no fault.
+            let _ = file.read(&mut count);
+        }
+    }
+
+    /// The descriptor, if it is still what was opened: of all that has no name in the file system, none has a type there.
+    fn ours(&self) -> Option<&File> {
+        let is_nameless = |file: &&File| file.metadata().is_ok_and(|about| about.mode() & libc::S_IFMT == 0);
+        self.file.as_ref().filter(is_nameless)
+    }
+}
+
+impl Waker for EventFd {
+    fn wake(&self) {
+        if let Some(mut file) = self.ours() {
+            // A count that is full wakes as well.
+            let _ = file.write(&1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Drop for EventFd {
+    fn drop(&mut self) {
+        if self.ours().is_none() {
+            // Its number may be another's by now.
+            std::mem::forget(self.file.take());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Changes by somebody who runs nothing, such as a command: what is started or opened again is nobody's, and a living runner claims it.
+//! Invariant: whoever dies amidst a change leaves what any runner that dies leaves, and no more.
+//!
+//! A run needs an owner at its beginning, so that none is taken twice. Hence a client joins for the moment of a change, and gives up at once
+//! what that gave it, which wakes the others. Nothing of that counts as an interruption.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::key::Epoch;
+use crate::port::{
+    Admitted, Change, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Receipt, Store, Stored,
+};
+use crate::time::Wall;
+
+/// So many runs are looked for at once when old ones are deleted.
+const FOUND_MAX: u64 = 10_000;
+/// So many go in one transaction: others wait for it.
+const PRUNED_MAX: usize = 200;
+
+/// Changes to a store without a runtime.
+pub struct Client {
+    store: Arc<dyn Store>,
+}
+
+/// A run that is to be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The workflow's name.
+    pub workflow: Arc<str>,
+    /// The workflow's content version, as far as that is known.
+    pub version: Arc<str>,
+    /// The first context, as JSON text.
+    pub context: Arc<str>,
+    /// A run key, and until when it holds.
+    pub run_key: Option<(String, Wall)>,
+}
+
+/// What became of a wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granted {
+    /// A run of this id is kept.
+    Started(Uuid),
+    /// The run of this id has the key.
+    Known(Option<Uuid>),
+}
+
+impl Client {
+    /// For a store that is open.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// Closes the store.
+    pub fn close(&self) {
+        self.store.close();
+    }
+
+    /// Starts a run that any runner may claim.
+    ///
+    /// # Errors
+    /// As all of these: the store's.
+    pub fn submit(&self, wish: &Wish, now: Wall) -> Stored<Granted> {
+        let id = Uuid::now_v7();
+        self.joined(now, |epoch| {
+            let run = NewRun {
+                id,
+                workflow: Arc::clone(&wish.workflow),
+                version: Arc::clone(&wish.version),
+                context: Arc::clone(&wish.context),
+                schedule: None,
+                context_hash: None,
+                unique_hash: false,
+                run_key: wish.run_key.clone().map(|(key, expires_at)| (key, Some(expires_at))),
+                scheduled_at: None,
+                waits: false,
+                cursor: None,
+                ends: None,
+                parent: None,
+                created_at: now,
+            };
+            let receipts = self.store.commit(&[Change::Start { epoch, runs: vec![run], cron: None }])?;
+            match receipts.into_iter().next() {
+                Some(Receipt::Start(admitted)) => match admitted.first() {
+                    Some(Admitted::DuplicateKey { of }) => Ok(Granted::Known(*of)),
+                    _ => Ok(Granted::Started(id)),
+                },
+                other => Err(Fault::Final(format!("the run was not taken: {other:?}"))),
+            }
+        })
+    }
+
+    /// Opens runs that failed or were cancelled again, for any runner; of each whether it was one, or why it is refused.
+    pub fn retry_each(&self, ids: &[Uuid], now: Wall) -> Stored<Vec<Result<bool, String>>> {
+        self.joined(now, |epoch| {
+            let opened = self.store.reopen_each(epoch, ids)?;
+            Ok(opened.into_iter().map(|run| run.map(|run| run.is_some())).collect())
+        })
+    }
+
+    /// Asks for the ends of runs; of each whether it was there and not final.
+    pub fn cancel_each(&self, ids: &[Uuid], now: Wall) -> Stored<Vec<bool>> {
+        self.joined(now, |epoch| {
+            // What a dead one left ends at once.
+            self.store.bury(epoch)?;
+            Ok(self.store.request_cancels(epoch, ids, now)?.iter().map(|asked| !asked.is_empty()).collect())
+        })
+    }
+
+    /// Deletes what is kept of a name, unless a living owner polls it.
+    pub fn forget(&self, name: &str, now: Wall) -> Stored<Forgotten> {
+        self.joined(now, |epoch| {
+            self.store.bury(epoch)?;
+            self.store.forget(epoch, name)
+        })
+    }
+
+    /// Deletes at most some ten thousand runs that ended before a time, with their tasks; how many are gone. None means that none is left.
+    pub fn prune(&self, before: Wall, now: Wall, halt: &Halt) -> Stored<u64> {
+        let old =
+            Old { now, runs_before: Some(before), ticks_before: Wall(i64::MIN), ticks_max: i64::MAX as u64 };
+        let mut found = Found { keys: Vec::new(), ..self.store.find_old(&old, FOUND_MAX, halt)? };
+        let mut gone = 0;
+        while !found.is_empty() && !halt.is_asked() {
+            gone += self.store.prune(&old, &found.take(PRUNED_MAX))?;
+        }
+        Ok(gone)
+    }
+
+    fn joined<T>(&self, now: Wall, change: impl FnOnce(Epoch) -> Stored<T>) -> Stored<T> {
+        let epoch = self.store.join(now)?;
+        let done = change(epoch);
+        let left = self.store.leave(epoch, &InFlight::default(), now);
+        let done = done?;
+        left.map(|_| done)
+    }
+}

@@ -1,0 +1,96 @@
+//! Decides what the end of a body means that was told to end, and what is ruled where it does not end.
+//! Invariant: no attempt of a task follows one whose body still runs.
+
+use std::time::Duration;
+
+use crate::port::{Failure, TryOutcome};
+use crate::run::task::Phase;
+use crate::run::{CANCELLED, Ended, Progress, Ruling, Run};
+use crate::time::Wall;
+
+/// The kind of error of a body that outlasts a cancel.
+const CANCEL: &str = "CancelledError";
+
+/// Why a body was told to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// Its time is over, or its run's: whatever it leaves, the attempt has failed.
+    TimedOut(String),
+    /// Somebody asked for the end of its run: what it leaves counts.
+    Cancelled,
+}
+
+impl Told {
+    fn failure(&self, rest: &str) -> Failure {
+        match self {
+            Self::TimedOut(why) => Failure::timed_out(&format!("{why}{rest}")),
+            Self::Cancelled => Failure {
+                outcome: TryOutcome::TimedOut,
+                error_type: CANCEL.into(),
+                error: format!("{CANCEL}: {CANCELLED}{rest}"),
+                traceback: None,
+            },
+        }
+    }
+}
+
+impl Run {
+    /// Tells the body of an attempt to end; false if nobody waits for that attempt, its body has not begun, or it was told already.
+    pub fn tell_to_end(&mut self, task: usize, attempt: u32, told: Told) -> bool {
+        if !self.is_in_body(task, attempt) {
+            return false;
+        }
+        let state = &mut self.tasks[task];
+        // What was asked for first holds.
+        let is_news = state.told.is_none();
+        state.told.get_or_insert(told);
+        is_news
+    }
+
+    /// Whether an attempt has failed by its time, whatever its body leaves.
+    pub fn is_over_time(&self, task: usize, attempt: u32) -> bool {
+        self.is_in_body(task, attempt) && matches!(self.tasks[task].told, Some(Told::TimedOut(_)))
+    }
+
+    /// Whether an attempt's body was told to end, or is to be soon.
+    pub fn is_told(&self, task: usize) -> bool {
+        self.is_halted() || self.tasks.get(task).is_some_and(|state| state.told.is_some())
+    }
+
+    /// How an attempt has failed whose body was told to end, and never began; none if it was not told.
+    pub fn stopped(&self, task: usize, attempt: u32) -> Option<Failure> {
+        let told = self.tasks.get(task)?.told.as_ref()?;
+        let outcome = match told {
+            Told::TimedOut(_) => TryOutcome::TimedOut,
+            Told::Cancelled => TryOutcome::Failed,
+        };
+        self.is_in_body(task, attempt).then(|| Failure { outcome, ..told.failure("") })
+    }
+
+    /// What a body's end means: of one that is over its time, that it has failed by that.
+    pub(super) fn meant(&self, task: usize, ended: Ended) -> Ended {
+        let Some(told @ Told::TimedOut(_)) = &self.tasks[task].told else { return ended };
+        // Where it was when it ended tells what it hung on.
+        let traceback = match ended {
+            Ended::Failure(failure) | Ended::Postponed { failure, .. } => failure.traceback,
+            Ended::Success(_) | Ended::Lost { .. } => None,
+        };
+        Ended::Failure(Failure { traceback, ..told.failure("") })
+    }
+
+    /// Rules on an attempt whose body was told to end, and has not within `grace`: its task fails for good, because a next attempt would
+    /// begin beside it.
+    pub fn overdue(&mut self, task: usize, attempt: u32, grace: Duration, now: Wall) -> (Ruling, Progress) {
+        let told = self.tasks.get(task).and_then(|state| state.told.clone());
+        let Some(told) = told.filter(|_| self.is_in_body(task, attempt)) else {
+            return (Ruling::Stale, Progress::default());
+        };
+        let rest = format!("; {grace:?} later its body still runs, so that it is not attempted again");
+        self.note_failure(task, told.failure(&rest), now);
+        self.give_up_attempt(task)
+    }
+
+    fn is_in_body(&self, task: usize, attempt: u32) -> bool {
+        self.expects(task, attempt) && self.tasks[task].taken && self.tasks[task].phase == Phase::Active
+    }
+}

@@ -1,0 +1,115 @@
+//! What waits for one executor, and the permits to run it there. Decides only whose turn it is.
+//! Invariant: an attempt that is handed out has a permit, and no more are handed out than there are.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::engine::Job;
+
+/// How an executor hears that there is something for it. Called on any thread, with no lock held, and not again before the executor has
+/// asked: it must not wait, and needs no interpreter.
+pub trait Waker: Send + Sync {
+    /// Has [`Runtime::take_jobs`](crate::runtime::Runtime::take_jobs) called, on another thread.
+    fn wake(&self);
+}
+
+/// What waits for one executor.
+pub(super) struct Lane {
+    permits_max: usize,
+    /// Permits that are given out.
+    pub(super) taken: usize,
+    pub(super) ready: VecDeque<Job>,
+    /// Attempts that hold a permit, and waited for their records.
+    pub(super) recorded: VecDeque<Job>,
+    /// Attempts that gave their permits back and want them again, before any other.
+    pub(super) regaining: VecDeque<Job>,
+    /// Attempts that want them again, too, and whose own threads wait for that.
+    pub(super) claims: HashSet<Job>,
+    /// So many of its bodies were given up, and run on all the same.
+    pub(super) overdue: usize,
+    /// While so many do, no other begins.
+    pub(super) overdue_max: usize,
+    /// Attempts that were handed out, and whose bodies are to be stopped.
+    pub(super) stopped: Vec<Job>,
+    pub(super) waker: Option<Arc<dyn Waker>>,
+    /// It was called, and has not come yet.
+    pub(super) is_called: bool,
+}
+
+impl Lane {
+    pub(super) fn new(permits_max: usize) -> Self {
+        Self {
+            permits_max,
+            taken: 0,
+            ready: VecDeque::new(),
+            recorded: VecDeque::new(),
+            regaining: VecDeque::new(),
+            claims: HashSet::new(),
+            overdue: 0,
+            overdue_max: usize::MAX,
+            stopped: Vec::new(),
+            waker: None,
+            is_called: false,
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.taken >= self.permits_max
+    }
+
+    /// Whether a permit is free that nobody goes on with.
+    pub(super) fn has_room(&self) -> bool {
+        let is_claimed = self.taken + self.claims.len() + self.regaining.len() >= self.permits_max;
+        !is_claimed && self.overdue < self.overdue_max
+    }
+
+    /// An attempt wants no permit any more.
+    pub(super) fn forgo(&mut self, job: Job) {
+        self.claims.remove(&job);
+        self.regaining.retain(|other| *other != job);
+    }
+
+    /// Whether an attempt could begin now.
+    pub(super) fn has_work(&self) -> bool {
+        let goes_on = !self.regaining.is_empty() && !self.is_full();
+        goes_on || !self.recorded.is_empty() || !self.ready.is_empty() && self.has_room()
+    }
+
+    /// The next one.
+    pub(super) fn take(&mut self) -> Option<Job> {
+        if let Some(job) = self.recorded.pop_front() {
+            return Some(job);
+        }
+        if !self.has_room() {
+            return None;
+        }
+        let job = self.ready.pop_front()?;
+        self.taken += 1;
+        Some(job)
+    }
+
+    /// The next of those that want their permits again.
+    pub(super) fn regain(&mut self) -> Option<Job> {
+        if self.is_full() {
+            return None;
+        }
+        let job = self.regaining.pop_front()?;
+        self.taken += 1;
+        Some(job)
+    }
+
+    /// Gives out nothing more.
+    pub(super) fn close(&mut self) {
+        self.permits_max = 0;
+    }
+
+    /// Whom to call, if there is something for it that it does not know of.
+    pub(super) fn called(&mut self, closed: bool) -> Option<Arc<dyn Waker>> {
+        if self.is_called || (closed || !self.has_work()) && self.stopped.is_empty() {
+            return None;
+        }
+        let waker = self.waker.clone()?;
+        self.is_called = true;
+        Some(waker)
+    }
+}

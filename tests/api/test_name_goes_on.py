@@ -1,0 +1,54 @@
+"""A name that was polled and is a cron now, or the other way round, goes on where it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cloaca
+import cloaca.testing
+
+KINDS: dict[str, dict[str, Any]] = {
+    "polled": {"poll_interval": "1d"},
+    "cron": {"cron": "0 3 1 1 *"},
+}
+
+
+def seen_by(path: Path, kind: str, *, fires: bool) -> tuple[Any, bool]:
+    """The cursor that a program finds which declares the name as that, and whether it knows of a fire. It
+    leaves a cursor one higher."""
+    seen: list[tuple[Any, bool]] = []
+    with cloaca.testing.isolated():
+        with cloaca.WorkflowBuilder("w"):
+            cloaca.task(id="only")(lambda context: None)
+
+        @cloaca.trigger(workflow="w", name="inbox", **KINDS[kind])
+        def inbox(tick: cloaca.Tick) -> cloaca.TriggerResult:
+            seen.append((tick.cursor, tick.last_fired_at is not None))
+            tick.cursor = (tick.cursor or 0) + 1
+            return cloaca.TriggerResult.fire() if fires else cloaca.TriggerResult.skip()
+
+        with cloaca.DefaultRunner(path) as runner:
+            if kind == "polled":
+                runner.tick("inbox")
+            else:
+                (cron,) = runner.list_cron_schedules()
+                runner.set_cursor("inbox", (runner.cursor("inbox") or 0) + 1)
+                row = runner.query("SELECT cursor, last_fired_at FROM schedules WHERE kind = 'cron'")[0]
+                assert cron["trigger_name"] == "inbox"
+                return int(row["cursor"]) - 1, row["last_fired_at"] is not None
+    return seen[0]
+
+
+@pytest.mark.parametrize("first", ["polled", "cron"])
+def test_a_name_that_is_declared_as_the_other_goes_on_with_its_cursor(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "runs.db"
+    second = "cron" if first == "polled" else "polled"
+    cursor, _ = seen_by(path, first, fires=True)
+    assert not cursor
+    cursor, has_fired = seen_by(path, second, fires=False)
+    assert (cursor, has_fired) == (1, first == "polled")
+    # From then on it is its own.
+    assert seen_by(path, second, fires=False)[0] == 2

@@ -1,0 +1,158 @@
+"""`reading.preview`: a poll told from outside is the one that the trigger's runner tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flow import Gate, declare
+
+import cloaca
+from cloaca import TriggerResult, reading
+
+Fires = list[TriggerResult]
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+@pytest.fixture
+def runner(gate: Gate, tmp_path: Path) -> Iterator[cloaca.DefaultRunner]:
+    declare("w", gate)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        yield runner
+        gate.open.set()
+
+
+def trigger(fires: Fires, **settings: Any) -> None:
+    cloaca.trigger(workflow="w", name="it", **{"poll_interval": "1h"} | settings)(lambda tick: list(fires))
+
+
+def of(n: int, **terms: Any) -> TriggerResult:
+    return TriggerResult.fire({"n": n}, **terms)
+
+
+def previewed(runner: cloaca.DefaultRunner, name: str = "it", **unmasked: bool) -> Any:
+    path = runner._engine.path
+    assert path is not None
+    with reading.Reader(path, **unmasked) as reader:
+        return reading.preview(reader, name)
+
+
+@pytest.mark.parametrize("overlap", ["allow", "skip", "queue", "buffer_one", "cancel_running"])
+def test_the_gate_says_what_it_says_to_the_runner(runner: cloaca.DefaultRunner, overlap: str) -> None:
+    fires = [of(1), of(2), of(2), of(3, run_key="a"), of(4, run_key="a")]
+    trigger(fires, overlap=overlap)
+    assert previewed(runner) == runner.tick("it", dry_run=True)
+    fires[:] = [of(1), of(3, run_key="a")]
+    runner.tick("it")
+    assert runner.list_runs() != []
+    fires[:] = [of(1), of(2), of(5, run_key="a"), of(6, cursor=1), of(7, cursor=2), of(8, dedup_key="k")]
+    told = previewed(runner)
+    assert told == runner.tick("it", dry_run=True)
+    assert {fire["gate"]["verdict"] for fire in told["fires"]} != {"run"}
+
+
+def test_a_tick_finds_what_is_on_record(runner: cloaca.DefaultRunner) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def counts(tick: cloaca.Tick) -> TriggerResult:
+        newest = tick.last_run
+        seen.append((tick.cursor, tick.unfinished, newest and newest["id"], tick.last_fired_at))
+        tick.cursor = (tick.cursor or 0) + 1
+        return TriggerResult.fire({"n": tick.cursor})
+
+    assert previewed(runner, "counts")["cursor"] == 1
+    runner.tick("counts")
+    (run,) = runner.list_runs()
+    before = runner.query("SELECT * FROM schedules"), runner.query("SELECT * FROM ticks")
+    answer = previewed(runner, "counts")
+    assert (answer["cursor"], answer["fires"][0]["context"]) == (2, {"n": 2})
+    assert seen[0] == (None, 0, None, None)
+    assert seen[-1][:3] == (1, 1, run["id"])
+    assert seen[-1][3] is not None
+    assert (runner.query("SELECT * FROM schedules"), runner.query("SELECT * FROM ticks")) == before
+    assert len(runner.list_runs()) == 1
+
+
+def test_what_a_function_raises_or_answers_is_told_as_by_the_runner(runner: cloaca.DefaultRunner) -> None:
+    def partly() -> Iterator[TriggerResult]:
+        yield of(1, cursor=1)
+        raise OSError("gone")
+
+    async def later() -> bool:
+        return True
+
+    def waits() -> bool:
+        raise cloaca.RetryAfter("2h")
+
+    def fails() -> bool:
+        raise ValueError("boom")
+
+    bodies = {"partly": partly, "later": later, "waits": waits, "fails": fails, "odd": lambda: 7}
+    for name, body in bodies.items():
+        cloaca.trigger(workflow="w", name=name, poll_interval="1h")(body)  # type: ignore[arg-type]
+        told = runner.tick(name, dry_run=True)
+        assert previewed(runner, name) == told, name
+
+
+def test_a_failed_poll_is_known_to_the_next_one(runner: cloaca.DefaultRunner) -> None:
+    seen: list[tuple[int, str | None]] = []
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def fails(tick: cloaca.Tick) -> bool:
+        seen.append((tick.consecutive_failures, tick.last_error))
+        raise ValueError("boom")
+
+    assert previewed(runner, "fails")["outcome"] == "error"
+    runner.tick("fails")
+    previewed(runner, "fails")
+    assert seen == [(0, None), (0, None), (1, "ValueError: boom")]
+
+
+def test_a_moment_of_a_cron_is_told_too(runner: cloaca.DefaultRunner) -> None:
+    cloaca.trigger(workflow="w", name="plain", cron="0 3 * * *", timezone="Europe/Berlin")(lambda: None)
+
+    @cloaca.trigger(workflow="w", cron="0 4 * * *")
+    def decides(tick: cloaca.Tick) -> dict[str, Any]:
+        return {"at": tick.scheduled_at}
+
+    for name in ("plain", "decides"):
+        told, expected = previewed(runner, name), runner.tick(name, dry_run=True)
+        (mine,), (theirs,) = told.pop("fires"), expected.pop("fires")  # type: ignore[misc]
+        for fire in (mine, theirs):
+            at = fire["context"].pop("scheduled_time")
+            assert fire["context"].pop("at", at) == at
+        assert (told, mine) == (expected, theirs)
+        assert mine["context"]["schedule_id"] == runner.get_trigger_schedule(name) or mine["context"]
+
+
+def test_a_program_that_never_ran_is_looked_at_in_an_empty_store(tmp_path: Path) -> None:
+    cloaca.DefaultRunner(tmp_path / "runs.db").shutdown()
+    cloaca.trigger(workflow="nope", name="it", poll_interval="1h")(lambda: True)
+    with reading.Reader(tmp_path / "runs.db") as reader:
+        (fire,) = reading.preview(reader, "it")["fires"]
+        assert fire["gate"]["verdict"] == "fail"
+        assert "'nope'" in str(fire["gate"]["reason"])
+        with pytest.raises(reading.MissingError, match="did you mean 'it'"):
+            reading.preview(reader, "itt")
+
+
+def test_a_preview_hides_what_the_store_hides(tmp_path: Path) -> None:
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def mail(tick: cloaca.Tick) -> TriggerResult:
+        tick.cursor = {"token": "hunter22"}
+        return TriggerResult.fire({"token": "hunter22"}, run_key="k")
+
+    with cloaca.DefaultRunner(tmp_path / "runs.db", redact=["token"]) as runner:
+        told = previewed(runner, "mail")
+        assert "hunter22" not in str(told)
+        assert told == runner.tick("mail", dry_run=True)
+        assert "hunter22" in str(previewed(runner, "mail", unmasked=True))

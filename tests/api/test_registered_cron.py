@@ -1,0 +1,141 @@
+"""A cron that a call registers by the name of a declared one: it takes that over, and gives it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from program import Dated, eventually
+
+import cloaca
+import cloaca.testing
+
+START = "2026-03-01T00:00:00Z"
+BODIES = pytest.mark.parametrize("how", ["plain", "body"])
+
+
+@pytest.fixture(autouse=True)
+def workflows() -> None:
+    for name in ("declared", "registered"):
+        with cloaca.WorkflowBuilder(name):
+            cloaca.task(id="only", retry_attempts=1)(lambda context: None)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return str(tmp_path / "a.db")
+
+
+def declare(how: str, seen: list[str] | None = None, cron: str = "0 3 * * *") -> None:
+    """The cron `nightly` at three; its body, if it has one, notes for which moments it is called."""
+
+    def body(tick: cloaca.Tick) -> dict[str, str]:
+        if seen is not None:
+            seen.append(tick.scheduled_at[8:16])
+        return {"by": "body"}
+
+    function: Callable[..., Any] = body if how == "body" else lambda: None
+    cloaca.trigger(workflow="declared", name="nightly", cron=cron)(function)
+
+
+def register(runner: cloaca.DefaultRunner, **arguments: Any) -> str:
+    return runner.register_cron_workflow("registered", "0 5 * * *", name="nightly", **arguments)
+
+
+def moments(runner: Any, workflow: str) -> list[str]:
+    return [context["scheduled_time"][8:16] for context in runner.fired(workflow)]
+
+
+@BODIES
+def test_what_is_registered_starts_its_own_workflow_with_its_own_context(how: str) -> None:
+    seen: list[str] = []
+    declare(how, seen)
+    with cloaca.testing.Runner(START) as runner:
+        schedule = register(runner, context={"given": True})
+        assert runner.tick("nightly", dry_run=True)["fires"][0]["context"]["given"]
+        runner.advance("1d")
+        assert moments(runner, "declared") == []
+        assert moments(runner, "registered") == ["01T05:00"]
+        (context,) = runner.fired("registered")
+        assert context["given"]
+        assert "by" not in context
+        runner.backfill(schedule, "2026-02-27T00:00:00Z", "2026-02-28T00:00:00Z")
+        assert moments(runner, "registered") == ["01T05:00", "27T05:00"]
+        assert seen == [], "what is data is not decided by a function"
+
+
+@BODIES
+def test_what_is_declared_goes_on_once_what_is_registered_is_deleted(how: str) -> None:
+    seen: list[str] = []
+    declare(how, seen)
+    with cloaca.testing.Runner(START) as runner:
+        runner.delete_cron_schedule(register(runner))
+        (row,) = runner.list_cron_schedules()
+        assert (row["workflow_name"], row["cron_expression"]) == ("declared", "0 3 * * *")
+        assert (row["declared"], row["registered"], row["context"]) == (True, False, None)
+        assert "runs next at 2026-03-01T03:00" in runner.why("nightly")
+        runner.advance("2d")
+        assert moments(runner, "declared") == ["01T03:00", "02T03:00"]
+        assert seen == (["01T03:00", "02T03:00"] if how == "body" else [])
+
+
+@BODIES
+def test_it_goes_on_as_it_was_declared_last(how: str) -> None:
+    declare(how)
+    with cloaca.testing.Runner(START) as runner:
+        schedule = register(runner)
+        declare(how, cron="0 4 * * *")
+        runner.delete_cron_schedule(schedule)
+        runner.advance("1d")
+        assert moments(runner, "declared") == ["01T04:00"]
+
+
+@BODIES
+def test_it_goes_on_in_a_later_life_too(url: str, how: str) -> None:
+    declare(how)
+    with Dated(url, START) as runner:
+        schedule = register(runner)
+    with Dated(url, START) as runner:
+        runner.delete_cron_schedule(schedule)
+        runner.advance("1d")
+        assert moments(runner, "declared") == ["01T03:00"]
+
+
+@BODIES
+def test_it_goes_on_where_it_is_declared_if_another_runner_deletes_what_was_registered(
+    url: str, how: str
+) -> None:
+    each_second = "* * * * * *"
+    declare(how, cron=each_second)
+    with cloaca.DefaultRunner(url) as runner, cloaca.DefaultRunner(url, paused=True) as other:
+        schedule = other.register_cron_workflow("registered", each_second, name="nightly")
+        assert eventually(lambda: runner.list_runs("registered"))
+        other.delete_cron_schedule(schedule)
+        assert eventually(lambda: [row["registered"] for row in other.list_cron_schedules()] == [False])
+        before = len(runner.list_runs("declared"))
+        assert eventually(lambda: len(runner.list_runs("declared")) > before)
+
+
+def test_what_nobody_declares_stays_deleted(url: str) -> None:
+    declare("plain")
+    with cloaca.testing.Runner(START) as runner:
+        schedule = register(runner)
+        cloaca.unregister_trigger("nightly")
+        runner.delete_cron_schedule(schedule)
+        assert runner.list_cron_schedules() == []
+        runner.advance("1d")
+        assert runner.list_runs() == []
+
+
+def test_a_declared_cron_that_is_itself_deleted_stays_away_until_it_is_declared_again() -> None:
+    declare("plain")
+    with cloaca.testing.Runner(START) as runner:
+        (row,) = runner.list_cron_schedules()
+        runner.delete_cron_schedule(row["id"])
+        runner.advance("1d")
+        assert runner.list_runs() == []
+        declare("plain")
+        runner.advance("1d")
+        assert moments(runner, "declared") == ["02T03:00"]

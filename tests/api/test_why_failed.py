@@ -1,0 +1,113 @@
+"""`why` tells of a trigger whose runs fail, and whose run has the key that stands in the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import cloaca
+import cloaca.testing
+from cloaca import TriggerResult
+
+broken = [True]
+
+
+@pytest.fixture(autouse=True)
+def workflow() -> None:
+    broken[:] = [True]
+
+    def body(context: cloaca.Context) -> None:
+        if broken[0]:
+            raise ValueError("no price in line 2\nnor in line 3")
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="parse", retry_attempts=1)(body)
+
+
+@pytest.mark.parametrize("how", [{"poll_interval": "1h"}, {"cron": "0 * * * *"}])
+def test_why_says_that_the_runs_of_the_last_fires_failed(how: dict[str, Any]) -> None:
+    cloaca.trigger(workflow="w", name="inbox", **how)(lambda: True)
+    with cloaca.testing.Runner() as runner:
+        runner.advance("1h")
+        (run,) = runner.list_runs()
+        told = runner.why("inbox")
+        error = "task 'parse' failed: ValueError: no price in line 2"
+        assert told.endswith(f"its newest run that is over failed, run {run['id']}: {error}")
+        runner.advance("2h")
+        assert "; its 3 newest runs that are over failed, the last of them run" in runner.why("inbox")
+        broken[0] = False
+        runner.advance("1h")
+        assert "failed" not in runner.why("inbox")
+        broken[0] = True
+        runner.advance("60h")
+        assert "; at least its 50 newest runs that are over failed" in runner.why("inbox")
+
+
+def test_why_says_of_a_run_key_what_became_of_the_run_that_has_it() -> None:
+    cloaca.trigger(workflow="w", name="inbox", poll_interval="1m")(
+        lambda: [TriggerResult.fire({"file": name}, run_key=name) for name in ("a", "b")]
+    )
+    with cloaca.testing.Runner() as runner:
+        runner.advance("2m")
+        (holder, _) = runner.list_runs()
+        told = runner.why("inbox")
+        assert f"run key 'b' started run {holder['id']}, and 1 more fire was refused" in told
+        assert (
+            f"that run failed at {holder['completed_at']}, and retry('{holder['id']}') opens it again" in told
+        )
+        broken[0] = False
+        runner.retry_many("w")
+        runner.run_until_idle()
+        assert "that run is Completed since" in runner.why("inbox")
+
+
+def test_the_function_of_a_trigger_is_as_good_as_its_name() -> None:
+    @cloaca.trigger(workflow="w", poll_interval="1m")
+    def inbox() -> TriggerResult:
+        return TriggerResult.skip("empty")
+
+    @cloaca.trigger(workflow="w", cron="0 3 * * *")
+    def nightly() -> None: ...
+
+    with cloaca.testing.Runner() as runner:
+        runner.advance("1m")
+        assert runner.why(inbox) == runner.why("inbox")
+        assert runner.why(nightly) == runner.why("nightly")
+        assert runner.ticks(inbox) == runner.ticks("inbox")
+        assert runner.get_trigger_schedule(inbox) == runner.get_trigger_schedule("inbox")
+        assert runner.get_trigger_execution_history(inbox) == []
+        assert runner.tick(inbox)["reason"] == "empty"
+        runner.poll_soon(inbox)
+        runner.set_trigger_enabled(inbox, False)
+        assert "switched it off" in runner.why(inbox)
+        with pytest.raises(cloaca.TriggerError, match="is declared in this program"):
+            runner.forget(inbox)
+        with pytest.raises(cloaca.TriggerError, match=r"trigger_name is .*no trigger that is declared here"):
+            runner.why(print)
+        cloaca.trigger(workflow="w", name="too", poll_interval="1h")(inbox)
+        with pytest.raises(cloaca.TriggerError, match="is triggers 'inbox', 'too'; give the name"):
+            runner.why(inbox)
+
+
+def test_a_cron_is_told_by_its_name_too() -> None:
+    @cloaca.trigger(workflow="w", cron="0 3 * * *")
+    def nightly() -> None: ...
+
+    broken[0] = False
+    with cloaca.testing.Runner() as runner:
+        by_hand = runner.register_cron_workflow("w", "0 5 * * *", name="early")
+        runner.advance("1d")
+        (row,) = [row for row in runner.list_cron_schedules() if row["trigger_name"] == "nightly"]
+        for given in ("nightly", nightly, row["id"]):
+            assert runner.get_cron_schedule(given) == row
+            history = runner.get_cron_execution_history(given)
+            assert {slot["schedule_id"] for slot in history} == {row["id"]}
+            assert len(runner.backfill(given, "2025-12-31T00:00:00Z", "2026-01-01T00:00:00Z")) == 1
+        runner.set_cron_schedule_enabled("nightly", False)
+        assert not runner.get_cron_schedule("nightly")["enabled"]
+        runner.update_cron_schedule("early", "0 6 * * *", "UTC")
+        assert runner.get_cron_schedule(by_hand)["cron_expression"] == "0 6 * * *"
+        runner.delete_cron_schedule("early")
+        with pytest.raises(cloaca.ScheduleError, match=r"Invalid schedule ID: .*UUID or the name of a cron"):
+            runner.delete_cron_schedule("early")

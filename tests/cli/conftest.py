@@ -1,0 +1,30 @@
+"""The command line in this process."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from stage import Line
+
+
+@pytest.fixture
+def line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Line]:
+    """Lines in an empty folder, in UTC; programs that they import are gone afterwards."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("CLOACA_DATABASE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert os.environ.get("TZ", "UTC") in ("UTC", "")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    known = set(sys.modules)
+    yield Line(monkeypatch, capsys)
+    for name in sys.modules.keys() - known:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]

@@ -1,0 +1,495 @@
+"""The commands that change something, beside a living process of the program and without one."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from stage import Line, fields, run_command, served
+
+import cloaca
+from cloaca import reading
+from cloaca.audit import user
+
+WAIT = 30.0
+
+
+def state_of(name: str) -> str:
+    with reading.Reader("runs.db") as reader:
+        return reading.schedules_named(reader, name)[0].state
+
+
+def test_triggers_and_crons_are_switched_while_another_process_polls_them(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        assert line.piped("disable", "broken", "nightly") == "disabled\tbroken\ndisabled\tnightly\n"
+        assert (state_of("broken"), state_of("nightly"), state_of("rare")) == (
+            "disabled",
+            "disabled",
+            "polled",
+        )
+        assert "it was switched off" in line.piped("why", "broken")
+        assert line.piped("enable", "broken", "nightly", "--json") == (
+            '{"kind": "enabled", "of": "broken"}\n{"kind": "enabled", "of": "nightly"}\n'
+        )
+        assert state_of("nightly") == "scheduled"
+        # Of several names none is switched if one of them is not known.
+        line.piped("disable", "rare", "brokn", code=4)
+        assert "did you mean 'broken'" in line.said
+        assert state_of("rare") == "polled"
+        (cron,) = (each for each in map(json.loads, line.piped("ls", "crons", "--json").splitlines()))
+        line.piped("disable", cron["id"])
+        assert state_of("nightly") == "disabled"
+
+
+def test_a_run_is_cancelled_where_it_is_at_work(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db", "slow"):
+        (slow,) = fields(line.piped("runs", "--status", "Running"))
+        assert line.piped("cancel", slow[0]) == f"cancelled\t{slow[0]}\n"
+        assert "its end was asked for" in line.piped("why", slow[0])
+        (failed,) = fields(line.piped("runs", "--failed"))
+        line.piped("cancel", failed[0], code=1)
+        assert "is over already" in line.said
+        line.piped("cancel", code=2)
+        line.piped("cancel", failed[0], "--all", code=2)
+        line.piped("cancel", failed[0], "--since", "1h", code=2)
+        line.piped("cancel", "--all", "--workflow", "ingest", code=2)
+        assert "this would cancel 1 run; give --yes" in line.said
+        assert line.piped("cancel", "--all", "--workflow", "ingest", "--yes") == f"cancelled\t{slow[0]}\n"
+        line.piped("cancel", "--all", "--workflow", "other", "--yes", code=4)
+
+
+def test_a_run_is_retried_by_a_living_runner(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        (failed,) = fields(line.piped("runs", "--failed"))
+        assert line.piped("retry", failed[0]) == f"retried\t{failed[0]}\n"
+        assert line.said.count("no runner is alive") == 0
+        line.piped("show", failed[0], "--wait", code=1)
+        whole = json.loads(line.piped("show", failed[0], "--json"))
+        (archive,) = (task for task in whole["tasks"] if task["id"] == "archive")
+        assert len(archive["tries"]) == 4
+        assert line.piped("retry", "--all", "--error", "ValueError", "--yes") == f"retried\t{failed[0]}\n"
+        (good,) = fields(line.piped("runs", "--status", "Completed"))
+        line.piped("retry", good[0], code=1)
+        assert "only a Failed or Cancelled run can be retried" in line.said
+
+
+def test_a_run_is_submitted_to_a_living_runner_and_waited_for(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        began = time.monotonic()
+        words = ("submit", "ingest", "--context", '{"file": "new"}')
+        ((run_id, status, error),) = fields(line.piped(*words, "--wait"))
+        assert time.monotonic() - began < WAIT
+        assert (status, error) == ("Completed", "")
+        ((_, status, error),) = fields(
+            line.piped("submit", "ingest", "--context", '{"file": "bad"}', "--wait", code=1)
+        )
+        assert (status, error) == ("Failed", "task 'archive' failed: ValueError: no price")
+        with reading.Reader("runs.db") as reader:
+            assert reading.run(reader, run_id).run.context == {"file": "new"}
+            # Who asked has gone, and runs nothing.
+            assert [each.state for each in reading.runners(reader)] == ["living"]
+        assert list(tmp_path.glob("*-owner-*")) == [tmp_path / "runs.db-owner-1"]
+
+
+def test_a_run_key_stands_for_one_event(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        words = ("submit", "ingest", "--key", "7", "--json", "--context")
+        first = json.loads(line.piped(*words, '{"file": "k"}'))
+        again = json.loads(line.piped(*words, '{"file": "k"}'))
+        assert (first["new"], again["new"], again["id"]) == (True, False, first["id"])
+        line.piped(*words, '{"file": "other"}', code=2)
+        assert "a key stands for one event" in line.said
+
+
+def test_every_change_is_on_the_audit_list(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        (failed,) = fields(line.piped("runs", "--failed"))
+        line.piped("disable", "broken", "nightly")
+        line.piped("enable", "broken")
+        (new,) = fields(line.piped("submit", "ingest", "--context", '{"file": "bad"}', "--wait", code=1))
+        line.piped("retry", new[0])
+        line.piped("retry", "nothing", code=4)
+    line.piped("submit", "ingest", "--key", "once")
+    line.piped("submit", "ingest", "--key", "once")
+    (waiting,) = fields(line.piped("runs", "--key", "once"))
+    line.piped("cancel", waiting[0])
+    line.piped("forget", "broken", "--yes")
+    line.piped("prune", "--before", "2100-01-01T00:00:00Z", "--yes")
+    rows = fields(line.piped("audit"))
+    assert {(row[1], row[2], row[3]) for row in rows} == {(user(), "cli", "")}
+    assert "@" in user()
+    assert [(row[4], row[5]) for row in reversed(rows)] == [
+        ("disable", "broken"),
+        ("disable", "nightly"),
+        ("enable", "broken"),
+        ("submit", new[0]),
+        ("retry", new[0]),
+        ("submit", waiting[0]),
+        ("cancel", waiting[0]),
+        ("forget", "broken"),
+        ("prune", "runs that ended before 2100-01-01T00:00:00.000Z"),
+    ]
+    assert int(rows[0][6]) > 1
+    assert [row[4] for row in fields(line.piped("audit", "broken"))] == ["forget", "enable", "disable"]
+    assert [row[4] for row in fields(line.piped("audit", new[0]))] == ["retry", "submit"]
+    (record,) = map(json.loads, line.piped("audit", "--limit", "1", "--json").splitlines())
+    assert (record["kind"], record["what"], record["place"]) == ("change", "prune", None)
+    assert "WHAT" in line.shown("audit")
+    assert failed
+
+
+def test_what_is_submitted_is_checked(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        for wrong in ("[]", "{", "@none.json"):
+            line.piped("submit", "ingest", "--context", wrong, code=1 if wrong[0] == "@" else 2)
+        line.piped("submit", "ingst", code=4)
+        assert "did you mean 'ingest'" in line.said
+        assert "--app MODULE" in line.said
+        line.piped("submit", "ingst", "--app", "app.py", code=4)
+        line.piped("submit", "ingest", "--app", "none.py", code=2)
+        assert len(fields(line.piped("runs"))) == 2
+        (tmp_path / "context.json").write_text('{"file": "from a file"}')
+        line.piped("submit", "ingest", "--app", "app.py", "--context", "@context.json", "--wait")
+
+
+def test_without_a_runner_a_run_waits_for_one_and_that_is_said(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db") as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    ((run_id,),) = fields(line.piped("submit", "ingest"))
+    assert "no runner is alive: it waits until one that declares its workflow serves this store" in line.said
+    assert "waits for a runner" in line.piped("why", run_id)
+    with served(tmp_path / "runs.db"):
+        line.piped("show", run_id, "--wait")
+
+
+def test_what_is_forgotten_is_polled_by_nobody(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db") as process:
+        line.piped("forget", "rare", "--yes", code=1)
+        assert "is served by runner 1" in line.said
+        line.piped("forget", "nightly", "--yes", code=1)
+        assert "'nightly' is served by runner 1" in line.said
+        line.piped("forget", "rare", code=2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert line.piped("forget", "rare", "--yes") == "forgotten\trare\n"
+        line.piped("why", "rare", code=4)
+
+
+def test_old_runs_are_deleted_and_no_others(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db", "slow"):
+        assert line.piped("prune", "--before", "1h", "--yes") == "pruned\t0\n"
+        line.piped("prune", code=2)
+        line.piped("prune", "--before", "2090-01-01", code=2)
+        assert "this would delete 2 runs that ended before 2090-01-01 00:00:00 UTC; give --yes" in line.said
+        assert line.piped("prune", "--before", "2090-01-01", "--yes", "--json") == (
+            '{"kind": "pruned", "runs": 2}\n'
+        )
+        assert [row[2] for row in fields(line.piped("runs"))] == ["Running"]
+
+
+def test_a_change_makes_no_store(line: Line, tmp_path: Path) -> None:
+    for words in (
+        ["enable", "x"],
+        ["cancel", "0"],
+        ["retry", "0"],
+        ["submit", "w"],
+        ["forget", "x", "--yes"],
+        ["prune", "--before", "1d"],
+    ):
+        line.piped(*words, "--database", "none.db", code=3)
+        assert "there is no database" in line.said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workflow_is_drawn_from_the_program(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "drawn.py").write_text(
+        "import cloaca\nprint('imported')\n"
+        "with cloaca.WorkflowBuilder('w') as builder:\n"
+        "    for name, needs in (('a', []), ('b \"]', ['a']), ('c', ['a']), ('d', ['b \"]', 'c'])):\n"
+        "        cloaca.task(id=name, dependencies=needs)(lambda context: None)\n"
+    )
+    assert line.piped("graph", "--app", "drawn.py") == (
+        'w, 4 tasks\n  1  a\n  2  b "] after a\n  2  c after a\n  3  d after b "], c\n'
+    )
+    assert line.said == "imported\n"
+    sys.modules.pop("drawn")
+    assert line.piped("graph", "w", "--app", "drawn", "--format", "mermaid") == (
+        'flowchart TD\n    t0["a"]\n    t1["b #34;#93;"]\n    t2["c"]\n    t3["d"]\n'
+        "    t0 --> t1\n    t0 --> t2\n    t1 --> t3\n    t2 --> t3\n"
+    )
+    assert '    "b \\"]" -> "d";\n' in line.piped("graph", "w", "--app", "drawn", "--format", "dot")
+    assert json.loads(line.piped("graph", "w", "--app", "drawn", "--json").splitlines()[-1]) == {
+        "kind": "task",
+        "id": "d",
+        "dependencies": ['b "]', "c"],
+    }
+    assert line.piped("graph", "w", "--app", "drawn", "--format", "svg").startswith("<svg")
+    line.piped("graph", "v", "--app", "drawn", code=4)
+    (tmp_path / "types.py").write_text("")
+    line.piped("graph", "--app", "types.py", code=2)
+    assert "is called like module types at" in line.said
+    line.piped("graph", code=2)
+    (tmp_path / "broken.py").write_text("1 / 0")
+    line.piped("graph", "--app", "broken.py", code=1)
+    assert "broken.py cannot be imported: ZeroDivisionError: division by zero" in line.said
+
+
+def test_names_are_completed_and_none_that_a_shell_would_carry_out(line: Line, tmp_path: Path) -> None:
+    for name in ("inbox", "index", "in $(touch evil)", "in;x", "in`x`", "other"):
+        cloaca.trigger(workflow="w", poll_interval="1h", name=name)(lambda: False)
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    with cloaca.DefaultRunner("runs.db") as runner:
+        runner.execute("w")
+    run_id = fields(line.piped("runs"))[0][0]
+    for words, found in [
+        (["d"], ["doctor", "disable", "dev"]),
+        (["why", "in"], ["inbox", "index"]),
+        (["enable", "inbox", "ot"], ["other"]),
+        (["ticks", "inbox", "ot"], []),
+        (["runs", "--workflow", ""], ["w"]),
+        (["runs", "--s"], ["--status", "--since"]),
+        (["runs", "--status", "Ca"], ["Cancelled"]),
+        (["show", ""], [run_id]),
+        (["show", run_id[:9]], [run_id]),
+        (["completion", ""], ["bash", "zsh", "fish"]),
+        (["nothing", ""], []),
+    ]:
+        assert line.piped("complete", *words).splitlines() == found, words
+        assert line.said == ""
+    (tmp_path / "runs.db").unlink()
+    assert line.piped("complete", "why", "in") == ""
+    for shell in ("bash", "zsh", "fish"):
+        assert "cloaca complete" in line.piped("completion", shell)
+
+
+def test_bash_completes_by_the_script(tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        script = f"""
+cloaca() {{ {sys.executable} -m cloaca "$@"; }}
+eval "$(cloaca completion bash)"
+COMP_WORDS=(cloaca why r) COMP_CWORD=2
+_cloaca
+echo "${{COMPREPLY[@]}}"
+"""
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "rare\n"
+
+
+def reads(process: subprocess.Popen[str], pattern: str) -> str:
+    """Reads lines until one matches."""
+    assert process.stdout is not None
+    told = []
+    for text in process.stdout:
+        told.append(text)
+        if re.search(pattern, text):
+            return text
+    raise AssertionError("".join(told))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def shown_by(port: int) -> bytes:
+    """What the page shows; nothing if it is not there."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=WAIT) as answer:
+            text: bytes = answer.read()
+            return text
+    except urllib.error.URLError:
+        return b""
+
+
+def serving(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "cloaca", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_new_project_works_at_once_and_starts_again_when_it_changes(tmp_path: Path) -> None:
+    assert run_command(["new", "demo"], cwd=tmp_path).returncode == 0
+    assert run_command(["new", "demo"], cwd=tmp_path).returncode == 2
+    assert run_command(["new", "7x"], cwd=tmp_path).returncode == 2
+    demo = tmp_path / "demo"
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=demo,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tested.returncode == 0, tested.stdout
+    port = free_port()
+    with serving(demo, "dev", "--port", str(port)) as process:
+        try:
+            reads(process, f"http://127.0.0.1:{port}/")
+            (demo / "inbox" / "hello.txt").write_text("hello\nworld\n")
+            reads(process, "hello.txt: 2 lines")
+            assert "ingest" in run_command(["runs", "--status", "Completed"], cwd=demo).stdout
+            (demo / "inbox" / "bad.txt").write_bytes(b"\xff\xfe")
+            while "UnicodeDecodeError" not in run_command(["runs", "--failed"], cwd=demo).stdout:
+                pass
+            assert (demo / "failed" / "bad.txt").exists()
+            app = demo / "app.py"
+            app.write_text(app.read_text().replace(" lines", " rows"))
+            reads(process, "'app.py' changed; starting again")
+            reads(process, "serving .*app.py")
+            (demo / "inbox" / "again.txt").write_text("hello\n")
+            reads(process, "again.txt: 1 rows")
+            while not (page := shown_by(port)):
+                pass
+            assert b"<title>" in page
+            assert run_command(["runs", "--failed"], cwd=demo).stdout.count("UnicodeDecodeError") == 1
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT) == 0
+            assert shown_by(port) == b""
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_program_is_served_until_it_is_told_to_end(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "app.py").write_text(
+        "import cloaca\nwith cloaca.WorkflowBuilder('w'):\n"
+        "    @cloaca.task()\n    def t(context): pass\n"
+        "def make(): return cloaca.DefaultRunner('runs.db')\n"
+    )
+    with serving(tmp_path, "run", "app.py:make", "--workers", str(workers)) as process:
+        try:
+            for _ in range(workers):
+                reads(process, "serving app.py:make")
+            told = run_command(["submit", "w", "--app", "app.py", "--wait"], cwd=tmp_path)
+            assert (told.returncode, told.stdout.split()[1:]) == (0, ["Completed"]), told.stderr
+            assert run_command(["runners"], cwd=tmp_path).stdout.count("living") == workers
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT) == 0
+        finally:
+            process.kill()
+    assert run_command(["runners"], cwd=tmp_path).stdout == ""
+
+
+WORKER = """
+import os, sys, cloaca
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def t(context): pass
+"""
+
+
+def living_pids(folder: Path) -> list[int]:
+    told = run_command(["runners", "--json"], cwd=folder).stdout.splitlines()
+    return [each["pid"] for each in map(json.loads, told) if each["state"] == "living"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+def test_a_worker_that_dies_is_told_of_and_replaced(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(WORKER)
+    with serving(tmp_path, "run", "app.py", "--workers", "2", "--database", "runs.db") as process:
+        try:
+            for _ in range(2):
+                reads(process, "serving app.py")
+            for _ in range(2):
+                killed = living_pids(tmp_path)[0]
+                os.kill(killed, signal.SIGKILL)
+                told = reads(process, f"process {killed}")
+                assert re.search(r"cloaca: worker [12] \(process \d+\) was killed by signal 9", told), told
+                reads(process, "serving app.py")
+                assert len(living_pids(tmp_path)) == 2
+            ended = living_pids(tmp_path)[0]
+            os.kill(ended, signal.SIGTERM)
+            assert "has ended, and none takes its place" in reads(process, f"cloaca: .*process {ended}")
+            assert len(living_pids(tmp_path)) == 1
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT) == 0
+        finally:
+            process.kill()
+    assert run_command(["runners"], cwd=tmp_path).stdout == ""
+
+
+def test_workers_that_die_at_once_again_and_again_are_given_up(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import os\nprint('came', flush=True)\nos._exit(7)\n")
+    done = run_command(["run", "app.py", "--workers", "2"], cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count("came") == 10
+    assert done.stderr.count("ended with exit code 7; another begins") == 10
+    assert "every worker died within 10 s, 5 times in a row; giving up" in done.stderr
+
+
+def test_workers_that_are_called_wrongly_are_not_called_again(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("x = 1\n")
+    done = run_command(["run", "app.py", "--workers", "2"], cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "app.py declares no trigger and no workflow" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+def test_workers_that_have_done_what_there_is_to_do_end_well(tmp_path: Path) -> None:
+    # Told again and again, so that it is heard once it serves.
+    told = """
+import signal, threading, time
+signal.signal(signal.SIGTERM, lambda *_: None)
+def tell():
+    while True:
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=tell, daemon=True).start()
+"""
+    (tmp_path / "app.py").write_text(WORKER + told)
+    done = run_command(["run", "app.py", "--workers", "2", "--database", "runs.db"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("has ended, and none takes its place") == 2
+
+
+def test_what_cannot_be_served_is_told(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "nothing.py").write_text("x = 1\n")
+    for words, told in [
+        (["run"], "what to run?"),
+        (["run", "none.py"], "there is no file 'none.py'"),
+        (["run", "nomodule"], "there is no module 'nomodule' here"),
+        (["run", "nothing.py"], "nothing.py declares no trigger and no workflow"),
+        (["run", "nothing.py:x"], "nothing.py has no runner 'x'"),
+        (["run", "nothing.py:"], "write a module or a file"),
+        (["run", "nothing.py", "--workers", "0"], "--workers is 0"),
+        (["dev"], "what to run?"),
+    ]:
+        line.piped(*words, code=2)
+        assert told in line.said, words
+
+
+def test_a_workflow_that_a_living_runner_declares_needs_no_earlier_run(line: Line, tmp_path: Path) -> None:
+    program = (
+        "import cloaca, time\n"
+        "with cloaca.WorkflowBuilder('fresh'):\n"
+        "    cloaca.task(id='only')(lambda context: None)\n"
+        "runner = cloaca.DefaultRunner('runs.db')\n"
+        "while not runner.query('SELECT 1 FROM workflows'):\n"
+        "    time.sleep(0.01)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            ((_, status, _),) = fields(line.piped("submit", "fresh", "--wait"))
+            assert status == "Completed"
+        finally:
+            process.kill()

@@ -1,0 +1,422 @@
+"""The commands that only look, beside a living process: for people, for a pipe and as JSON."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from stage import HOSTILE, Line, fields, run_command, served, steady
+
+import cloaca
+
+
+def records(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_ls_shows_what_each_does_the_failing_ones_first(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        os.environ["NO_COLOR"] = "1"
+        told = steady(line.shown("ls"))
+        del os.environ["NO_COLOR"]
+        rows = [text.split() for text in told.splitlines()]
+        assert [row[0] for row in rows if len(row) == 1] == ["triggers", "crons", "workflows", "runners"]
+        assert rows[1] == ["NAME", "STATE", "EVERY", "WORKFLOW", "POLLED", "NEXT", "LAST"]
+        assert rows[2][:4] == ["broken", "failing", "20ms", "ingest"]
+        assert rows[2][-5:] == ["OSError:", "the", "share", "is", "gone"]
+        assert rows[3][:2] == ["rare", "polled"]
+        assert ["nightly", "scheduled", "0", "3", "*", "*", "*", "UTC", "ingest", "TIME"] in rows
+        assert rows[-1][:3] == ["1", "living", "0"]
+        assert "\x1b" not in told
+        assert "store: 'runs.db', the only one in this folder" in line.said
+        assert "\x1b[31mfailing\x1b[0m" in line.shown("ls", "triggers")
+        piped = fields(line.piped("ls"))
+        assert [row[:3] for row in piped] == [
+            ["trigger", "broken", "failing"],
+            ["trigger", "rare", "polled"],
+            ["cron", "nightly", "scheduled"],
+            ["workflow", "ingest", "Failed"],
+            ["runner", "1", "living"],
+        ]
+        found = records(line.piped("ls", "--json"))
+        assert [each["kind"] for each in found] == ["trigger", "trigger", "cron", "workflow", "runner"]
+
+
+SCHEMA = {
+    "trigger": "created_at cursor disabled_cause enabled kind last last_fired_at last_poll_at next_poll_at "
+    "poll_interval_ms runner state trigger_name updated_at workflow_name",
+    "cron": "created_at cron_expression enabled id kind last last_run_at next_run_at state timezone "
+    "trigger_name updated_at workflow_name",
+    "workflow": "kind last_error last_run_at last_status oldest_at pending running workflow_name",
+    "runner": "host joined_at kind last_hour left_at number pid runs seen_at state version works",
+    "run": "cancel_requested completed_at context created_at error_message error_type id kind parent_run "
+    "parent_task run_key started_at status trigger_name workflow_name",
+    "tick": "count first_at kind last_at max_us mean_us min_us outcome reason",
+    "why": "kind name text",
+    "finding": "kind level subject text way_out",
+}
+DETAILS = "children final_context is_living runner tasks"
+
+
+def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        for words in (
+            ["ls"],
+            ["runs"],
+            ["runners", "--left"],
+            ["ticks", "broken"],
+            ["why", "rare"],
+            ["doctor"],
+        ):
+            for found in records(line.piped(*words, "--json")):
+                assert " ".join(sorted(found)) == SCHEMA[str(found["kind"])], words
+        (failed,) = records(line.piped("runs", "--failed", "--json"))
+        (whole,) = records(line.piped("show", str(failed["id"]), "--json"))
+        assert set(whole) == {*SCHEMA["run"].split(), *DETAILS.split()}
+        assert failed["context"] is None
+        (with_context,) = records(line.piped("runs", "--failed", "--json", "--context"))
+        assert with_context["context"] == {"file": "bad"}
+
+
+def test_runs_are_filtered_and_paged(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        failed, good = fields(line.piped("runs"))
+        assert (failed[1:3], good[1:3]) == (["ingest", "Failed"], ["ingest", "Completed"])
+        assert failed[-1] == "task 'archive' failed: ValueError: no price"
+        assert fields(line.piped("runs", "--limit", "1", "--after", failed[0][:23])) == [good]
+        assert fields(line.piped("runs", "--all", "--status", "Completed", "--since", "1h")) == [good]
+        assert line.piped("runs", "--since", "2090-01-01") == ""
+        assert line.piped("runs", "--until", "2020-01-01T00:00:00Z") == ""
+        assert line.piped("runs", "--error", "OSError") == ""
+        shown = steady(line.shown("runs", "--limit", "1"))
+        # Columns that nothing stands in are left out.
+        assert "TRIGGER" not in shown
+        assert "there may be more: --after ID" in steady(line.said)
+        assert "none" in line.shown("runs", "--workflow", "other")
+
+
+def test_a_run_is_shown_with_what_it_started_and_by_what_it_was(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("leaf"):
+        cloaca.task(id="leaf")(lambda context: None)
+    with cloaca.WorkflowBuilder("outer"):
+        cloaca.task(id="load", on_success=lambda task, context: runner.submit("leaf") and None)(
+            lambda context: runner.execute("leaf") and None
+        )
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        outer = runner.submit("outer").result(30) and runner.list_runs("outer")[0]["id"]
+        told, called = [run["id"] for run in runner.list_runs(parent=outer)]
+        for run_id in (told, called):
+            assert runner.run(run_id).result(30).status == "Completed"
+    line.monkeypatch.setenv("NO_COLOR", "1")
+    shown = line.shown("show", outer).splitlines()
+    assert [steady(row) for row in shown[-2:]] == [
+        "  started   run ID  leaf  Completed  SPAN  by load",
+        "  started   run ID  leaf  Completed  SPAN  by a callback",
+    ]
+    assert called in shown[-2]
+    assert f"  parent    run {outer}, task load\n" in line.shown("show", called)
+    assert f"  parent    run {outer}, a callback\n" in line.shown("show", told)
+    rows = fields(line.piped("show", outer))
+    assert [row[:3] for row in rows if row[0] == "child"] == [
+        ["child", called, "Completed"],
+        ["child", told, "Completed"],
+    ]
+    assert ["parent", outer, "", "", "", "", ""] in fields(line.piped("show", told))
+    assert [row[0] for row in fields(line.piped("runs", "--parent", outer[:-4]))] == [told, called]
+    (whole,) = records(line.piped("show", outer, "--json"))
+    assert [child["task"] for child in whole["children"]] == ["load", None]
+
+
+def test_a_run_is_shown_as_a_tree(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        (failed,) = fields(line.piped("runs", "--failed"))
+        line.monkeypatch.setenv("NO_COLOR", "1")
+        told = steady(line.shown("show", failed[0], "--context", "--traceback"))
+        assert told.startswith("run ID  ingest  Failed\n  created   TIME\n  started   TIME, after SPAN\n")
+        assert "  error     task 'archive' failed: ValueError: no price\n" in told
+        assert "├─ count  Completed  SPAN\n│  left\n│    {\n" in told
+        assert "├─ archive  Failed  SPAN  2 attempts\n│  ├─ attempt 1  Failed  SPAN  runner 1" in told
+        assert '│  │      raise ValueError("no price")' in told
+        assert "└─ hang  Skipped\n" in told
+        assert told.endswith('  result\n    {\n      "file": "bad",\n      "lines": 1\n    }\n')
+        assert line.shown("run", failed[0]).splitlines()[0] == line.shown("show", failed[0]).splitlines()[0]
+        assert [row[0] for row in fields(line.piped("show", failed[0]))].count("attempt") == 3
+        line.piped("show", failed[0], "--wait", code=1)
+        rows = fields(line.piped("show", failed[0], "--context", "--traceback"))
+        assert all(len(row) == 7 for row in rows)
+        assert [(row[0], row[1]) for row in rows] == [
+            ("run", failed[0]),
+            ("context", failed[0]),
+            ("task", "count"),
+            ("attempt", "count 1"),
+            ("left", "count"),
+            ("task", "archive"),
+            ("attempt", "archive 1"),
+            ("traceback", "archive 1"),
+            ("attempt", "archive 2"),
+            ("traceback", "archive 2"),
+            ("task", "hang"),
+            ("result", failed[0]),
+        ]
+        assert rows[1] == ["context", failed[0], "", "", "", "", '{"file": "bad"}']
+        assert rows[4][6] == rows[11][6] == '{"file": "bad", "lines": 1}'
+        assert '\\n    raise ValueError("no price")\\n' in rows[7][6]
+        (good,) = fields(line.piped("runs", "--status", "Completed"))
+        line.piped("show", good[0], "--wait")
+
+
+def test_ticks_and_why_say_what_is_on_record(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        (tick,) = fields(line.piped("ticks", "broken"))
+        assert (tick[0], tick[-1]) == ("error", "OSError: the share is gone")
+        assert steady(line.shown("ticks", "broken")).splitlines()[0].split()[-1].endswith("REASON\x1b[0m")
+        (failed,) = fields(line.piped("runs", "--failed"))
+        told = steady(line.piped("why", "rare", "nightly", failed[0])).splitlines()
+        assert told == [
+            "trigger 'rare' is polled by runner 1; none of its polls is on record yet, the next is due at"
+            " TIME",
+            "trigger 'nightly' is a cron, '0 3 * * *' in 'UTC', that starts 'ingest', and runs next at TIME;"
+            " it has not run yet",
+            "run ID of workflow 'ingest' failed at TIME: task 'archive' failed: ValueError: no price",
+        ]
+
+
+def test_doctor_tells_what_is_bad_by_its_exit_code(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db") as process:
+        found = {row[1]: row for row in fields(line.piped("doctor"))}
+        assert found["schedules"] == [
+            "warn",
+            "schedules",
+            "failing: 'broken'",
+            "`cloaca ticks NAME` tells the errors",
+        ]
+        assert found["integrity"][0] == "ok"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        told = line.shown("doctor", code=1)
+        assert "no runner is alive, and there are schedules or runs to serve" in told
+        assert "start the program that declares them" in told
+        assert "dead" in line.piped("runners")
+
+
+def test_export_writes_a_copy_and_no_other_file(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        assert line.piped("export", "copy.db", "--database", "runs.db") == ""
+        assert "wrote copy.db" in line.said
+        line.piped("export", "copy.db", "--database", "runs.db", code=3)
+        assert line.said == "cloaca: export target 'copy.db' exists already; name a new file\n"
+        assert len(fields(line.piped("runs", "--database", "copy.db"))) == 2
+
+
+def test_no_hostile_text_reaches_a_terminal(line: Line, tmp_path: Path) -> None:
+    big = "x" * (1 << 20)
+    with cloaca.WorkflowBuilder(HOSTILE.strip()):
+
+        @cloaca.task(id=HOSTILE.strip())
+        def fail(context: cloaca.Context) -> None:
+            context[HOSTILE] = HOSTILE
+            raise_it = context["raise"]
+            if raise_it:
+                raise OSError(HOSTILE)
+
+    with cloaca.DefaultRunner("runs.db") as runner:
+        runner.execute(HOSTILE.strip(), {"raise": False, "big": big, "sur\x00": HOSTILE})
+        runner.submit(HOSTILE.strip(), {"raise": True}, run_key=HOSTILE).cancel()
+        runner.register_cron_workflow(HOSTILE.strip(), "@daily", "UTC")
+    line.monkeypatch.setenv("NO_COLOR", "1")
+    ids = [row[0] for row in fields(line.piped("runs"))]
+    lines = [["ls"], ["runs", "--context"], ["doctor"], ["runners", "--left"], ["why", HOSTILE]]
+    lines += [["show", run_id, "--context", "--traceback"] for run_id in ids]
+    lines += [["why", run_id] for run_id in ids]
+    for words in lines:
+        for told in (
+            line.shown(*words, code=4 if HOSTILE in words else 1 if words == ["doctor"] else 0),
+            line.piped(*words, code=4 if HOSTILE in words else 1 if words == ["doctor"] else 0),
+            line.piped(*words, "--json", code=4 if HOSTILE in words else 1 if words == ["doctor"] else 0),
+            line.said,
+        ):
+            assert not [letter for letter in told if not letter.isprintable() and letter not in "\n\t"], words
+    longest = line.shown("show", ids[-1], "--context")
+    assert "more characters; --json has all of it" in longest
+    assert len(longest) < 100_000
+    assert len(line.piped("show", ids[-1], "--json")) > 1 << 20
+
+
+def test_what_is_not_there_is_told_in_one_sentence(line: Line, tmp_path: Path) -> None:
+    line.piped("ls", code=2)
+    assert line.said.startswith(
+        "cloaca: which store? There is none of cloaca's in this folder; name one with"
+    )
+    line.piped("ls", "--database", "none.db", code=3)
+    assert "there is no database" in line.said
+    assert list(tmp_path.iterdir()) == []
+    with closing(sqlite3.connect("other.db")) as other:
+        other.execute("CREATE TABLE t (a)")
+    line.piped("ls", code=2)
+    line.piped("ls", "--database", "other.db", code=3)
+    assert "holds nothing of cloaca" in line.said
+    line.piped("ls", "--database", "redis://x", code=2)
+    for name in ("a.db", "b.db"):
+        cloaca.DefaultRunner(name).shutdown()
+    line.piped("ls", code=2)
+    assert line.said.startswith("cloaca: which store? This folder has 'a.db', 'b.db'; name one")
+    with closing(sqlite3.connect("b.db")) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    line.piped("ls", "--database", "b.db", code=3)
+    assert "upgrade cloaca" in line.said
+    for words, code, told in [
+        (["lss"], 2, "did you mean 'ls'?"),
+        (["ls", "--jsn"], 2, "did you mean '--json'?"),
+        (["ls", "trigger"], 2, "`cloaca help ls` says more"),
+        (["runs", "--limit", "0"], 2, "--limit is 0"),
+        (["runs", "--since", "soon"], 2, "--since is 'soon'; write how long ago"),
+        (["runs", "--failed", "--status", "Running"], 2, "exclude each other"),
+        (["show", "01"], 4, "run '01' not found"),
+        (["ticks", "inbox"], 4, "trigger 'inbox' not found"),
+        (["why", "inbox"], 4, "trigger or run 'inbox' not found"),
+        (["show"], 2, "required: RUN"),
+    ]:
+        assert line.piped(*words, "--database", "a.db", code=code) == ""
+        assert told in line.said, words
+        assert line.said.count("\n") == 1
+
+
+def test_where_the_store_is_comes_from_the_line_the_environment_or_the_project(
+    line: Line, tmp_path: Path
+) -> None:
+    for name in ("a.db", "b.db", "c.db"):
+        cloaca.DefaultRunner(name).shutdown()
+    (tmp_path / "pyproject.toml").write_text('[tool.cloaca]\ndatabase = "sqlite://a.db"\n')
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    line.monkeypatch.chdir(inner)
+    assert "a.db" in line.piped("doctor")
+    line.monkeypatch.setenv("CLOACA_DATABASE", str(tmp_path / "b.db"))
+    assert "b.db" in line.piped("doctor")
+    assert "c.db" in line.piped("--database", "../c.db", "doctor")
+    assert line.said == ""
+    line.monkeypatch.delenv("CLOACA_DATABASE")
+    for wrong in ("[tool.cloaca]\ndatabase = 7\n", "[tool.cloaca\n", "[tool]\ncloaca = 7\n"):
+        (tmp_path / "pyproject.toml").write_text(wrong)
+        line.piped("ls", code=2)
+        assert "pyproject.toml" in line.said
+
+
+def test_times_are_told_with_their_zone(line: Line, tmp_path: Path) -> None:
+    cloaca.DefaultRunner("runs.db").shutdown()
+    code = "from cloaca.cli.show import Show; t = '2026-07-01T00:00:00Z'; "
+    code += "print(Show().time(t), Show(utc=True).time(t))"
+    environment = {**os.environ, "TZ": "Europe/Berlin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "2026-07-01 02:00:00 CEST 2026-07-01 00:00:00 UTC\n"
+
+
+def test_help_and_version_need_no_store(line: Line) -> None:
+    assert line.piped("--version") == f"cloaca {cloaca.__version__}\n"
+    assert line.piped("--help") == line.piped("help")
+    assert line.piped(code=2) == line.piped("--help")
+    for command in ("ls", "runs", "show", "submit", "run"):
+        told = line.piped(command, "--help")
+        assert told == line.piped("help", command)
+        assert told.startswith(f"usage: cloaca {command}")
+        assert "\nexample: cloaca " in told
+
+
+def test_who_reads_the_answer_may_go_and_ctrl_c_is_heard(tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db", "slow"):
+        command = f"{sys.executable} -m cloaca runs --all --json | head -n 1; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] in ("0", "141")
+        assert "Traceback" not in done.stderr
+        closed = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m cloaca ls --json | true; echo ${{PIPESTATUS[0]}}"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "Traceback" not in closed.stderr
+        assert "Exception" not in closed.stderr
+        (slow,) = fields(run_command(["runs", "--status", "Running"], cwd=tmp_path).stdout)
+        waits = subprocess.Popen(
+            [sys.executable, "-m", "cloaca", "show", slow[0], "--wait"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            waits.wait(2)
+        waits.send_signal(signal.SIGINT)
+        assert waits.wait(30) == 130
+        assert waits.communicate()[1].count("Traceback") == 0
+
+
+def test_what_the_program_hides_is_hidden_here_too(line: Line) -> None:
+    with cloaca.WorkflowBuilder("login"):
+
+        @cloaca.task(retry_attempts=1)
+        def login(context: cloaca.Context) -> None:
+            raise type(f"Not{context['password']}Error", (Exception,), {})(f"not with {context['password']}")
+
+    with cloaca.DefaultRunner("runs.db", redact=["password"]) as runner:
+        runner.execute("login", {"user": "ann", "password": "hunter22"})
+        run_id = runner.list_runs()[0]["id"]
+    for words in (
+        ["ls"],
+        ["runs", "--context"],
+        ["show", run_id, "--context", "--traceback"],
+        ["why", run_id],
+        ["doctor"],
+    ):
+        for told in (line.shown(*words), line.piped(*words), line.piped(*words, "--json")):
+            assert "hunter22" not in told, words
+    assert "[redacted]" in line.shown("show", run_id, "--context")
+    assert "hunter22" in line.shown("show", run_id, "--context", "--unmasked")
+    assert "not with hunter22" in line.piped("runs", "--unmasked")
+    with cloaca.DefaultRunner("runs.db", redact=lambda path, value: value):
+        pass
+    assert "another process" in line.piped("runs", "--context", "--json")
+
+
+def test_a_trigger_tells_nothing_that_is_hidden(line: Line) -> None:
+    @cloaca.trigger(workflow="w", poll_interval="1h", name="mail")
+    def mail(tick: cloaca.Tick) -> object:
+        if tick.cursor is not None:
+            raise OSError(f"not with {tick.cursor['token']}")
+        tick.cursor = {"token": "hunter22"}
+        return cloaca.TriggerResult.skip("hunter22 is new")
+
+    with cloaca.DefaultRunner("runs.db", redact=["token"]) as runner:
+        for _ in range(2):
+            runner.tick("mail")
+    for words in (["ls"], ["ticks", "mail"], ["why", "mail"]):
+        for told in (line.shown(*words), line.piped(*words), line.piped(*words, "--json")):
+            assert "hunter22" not in told, words
+    assert "not with hunter22" in line.piped("ticks", "mail", "--unmasked")
+
+
+def test_a_line_imports_no_more_than_it_needs() -> None:
+    code = "import sys; from cloaca.cli import main; main(sys.argv[1:]); print(*sorted(sys.modules))"
+    for words, others in [
+        (["--version"], ["cloaca.reading", "dataclasses", "asyncio", "tomllib", "subprocess"]),
+        (
+            ["ls", "--database", "none.db"],
+            ["cloaca.cli.serve", "cloaca.ui", "asyncio", "subprocess", "shutil", "zlib"],
+        ),
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+        )
+        loaded = done.stdout.split()
+        assert "cloaca" in loaded
+        assert [name for name in others if name in loaded] == []

@@ -1,0 +1,147 @@
+"""`cloaca preview` and `cloaca show --diff`, beside a living process of the program."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from stage import HOSTILE, Line, fields, served, steady
+
+PROGRAM = f"""
+import cloaca
+
+print("importing")
+
+with cloaca.WorkflowBuilder("sort"):
+
+    @cloaca.task()
+    def sort(context):
+        context["sorted"] = sorted(context.pop("names", []))
+        context["n"] = 2
+
+    @cloaca.task(dependencies=[sort])
+    def shout(context):
+        context["loud"] = {HOSTILE!r}
+
+
+@cloaca.trigger(workflow="sort", poll_interval="1h")
+def inbox(tick):
+    print("polling")
+    tick.cursor = "b"
+    yield cloaca.TriggerResult.fire({{"names": ["b", "a"], "n": 1}}, run_key="k")
+    yield cloaca.TriggerResult.fire({{"names": []}}, run_key="k")
+
+
+@cloaca.trigger(workflow="sort", poll_interval="1h")
+def quiet():
+    return cloaca.TriggerResult.skip({HOSTILE!r})
+
+
+@cloaca.trigger(workflow="sort", poll_interval="1h")
+def broken():
+    raise OSError("the share is gone")
+
+
+if __name__ == "__main__":
+    import sys
+
+    with cloaca.DefaultRunner("other.db") as runner:
+        runner.execute("sort", {{"names": ["b", "a"], "n": 1}})
+        print("ready", flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_a_preview_is_told_to_people_pipes_and_programs(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "sorting.py").write_text(PROGRAM)
+    line.monkeypatch.setenv("NO_COLOR", "1")
+    with served(tmp_path / "runs.db"):
+        words = ("preview", "inbox", "--app", "sorting.py")
+        told = line.shown(*words)
+        assert line.said.splitlines()[-2:] == ["importing", "polling"]
+        assert told.splitlines() == [
+            "inbox  fire",
+            "  FATE              KEY  WHY                                           CONTEXT",
+            f'  would start       k    -{" " * 45}{{"names": ["b", "a"], "n": 1}}',
+            '  would be dropped  k    deduplicated: a fire of this poll with the …  {"names": []}',
+            '  cursor then "b"',
+        ]
+        assert fields(line.piped(*words)) == [
+            ["poll", "inbox", "fire", "", "", ""],
+            ["fire", "run", "", "k", "", '{"names": ["b", "a"], "n": 1}'],
+            [
+                "fire",
+                "refuse_key",
+                "",
+                "k",
+                "deduplicated: a fire of this poll with the same run key comes before it",
+                '{"names": []}',
+            ],
+            ["cursor", "", "", "", "", '"b"'],
+        ]
+        found = json.loads(line.piped(*words, "--json"))
+        assert sorted(found) == ["cursor", "fires", "kind", "outcome", "reason", "trigger_name"]
+        assert [sorted(fire) for fire in found["fires"]] == [["context", "gate", "run_key"]] * 2
+        assert sorted(found["fires"][0]["gate"]) == ["reason", "run", "verdict"]
+        assert (found["kind"], found["trigger_name"], found["cursor"]) == ("preview", "inbox", "b")
+        # Nothing of it is in the store, and nobody joined.
+        assert [row[1] for row in fields(line.piped("ls", "triggers"))] == ["broken", "rare"]
+        assert len(fields(line.piped("runners", "--left"))) == 1
+        assert len(fields(line.piped("runs"))) == 2
+
+
+def test_a_preview_fails_as_the_poll_would_and_says_what_is_not_there(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "sorting.py").write_text(PROGRAM)
+    with served(tmp_path / "runs.db"):
+        told = line.piped("preview", "broken", "--app", "sorting.py", code=1)
+        assert fields(told) == [["poll", "broken", "error", "", "", "OSError: the share is gone"]]
+        assert "would fail" not in line.shown("preview", "quiet", "--app", "sorting.py")
+        for shown in (line.piped, line.shown):
+            text = shown("preview", "quiet", "--app", "sorting.py")
+            assert not [letter for letter in text if not letter.isprintable() and letter not in "\n\t\x1b"]
+        line.piped("preview", "inbx", "--app", "sorting.py", code=4)
+        assert "did you mean 'inbox'?" in line.said
+        line.piped("preview", "rare", "--app", "sorting.py", code=4)
+        assert "is in the store, but not declared by the program that was imported" in line.said
+        line.piped("preview", "inbox", code=2)
+        assert "give --app MODULE" in line.said
+        line.piped("preview", "inbox", "--app", "nowhere.py", code=2)
+        assert "there is no file 'nowhere.py'" in line.said
+        (tmp_path / "pyproject.toml").write_text('[tool.cloaca]\napp = "sorting.py"\n')
+        assert fields(line.piped("preview", "quiet"))[0][2] == "skip"
+
+
+def test_what_each_task_changed(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "sorting.py").write_text(PROGRAM)
+    line.monkeypatch.setenv("NO_COLOR", "1")
+    done = subprocess.run(
+        [sys.executable, "sorting.py"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode().splitlines()[-1] == "ready"
+    ((run_id, *_),) = fields(line.piped("runs"))
+    told = steady(line.shown("run", run_id, "--diff")).splitlines()
+    at = next(number for number, text in enumerate(told) if text.startswith("├─ sort"))
+    assert told[at:] == [
+        "├─ sort  Completed  SPAN",
+        '│  + sorted  ["a", "b"]',
+        "│  ~ n  1 -> 2",
+        '│  - names  ["b", "a"]',
+        "└─ shout  Completed  SPAN",
+        f"   + loud  {json.dumps(HOSTILE, ensure_ascii=False)}".replace("\x9b", "\\x9b").replace(
+            "\u202e", "\\u202e"
+        ),
+    ]
+    rows = [row for row in fields(line.piped("show", run_id, "--diff")) if row[0] == "changed"]
+    assert [row[:4] for row in rows] == [
+        ["changed", "sort", "+", "sorted"],
+        ["changed", "sort", "~", "n"],
+        ["changed", "sort", "-", "names"],
+        ["changed", "shout", "+", "loud"],
+    ]
+    whole = json.loads(line.piped("show", run_id, "--diff", "--json"))
+    assert whole["changes"]["sort"][1] == {"sign": "~", "key": "n", "before": 1, "after": 2}
+    assert "changes" not in json.loads(line.piped("show", run_id, "--json"))

@@ -1,0 +1,122 @@
+"""`copy_store`, killed and raced: under the new name there is a whole store or none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cloaca
+from cloaca import _cloaca, reading, registry
+
+RUNS = 30
+DIES = """
+import os, sys
+import cloaca
+from cloaca import copying
+
+where = sys.argv[1]
+if where == "replace":
+    os.replace = lambda *_: os._exit(9)
+elif where == "export":
+    from cloaca.reading import Reader
+    before = Reader.export
+    def export(self, path):
+        before(self, path)
+        # As if it had died amidst it.
+        os.truncate(path, 5000)
+        os._exit(9)
+    Reader.export = export
+cloaca.copy_store("a.db", "b.db")
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def counts(tick: cloaca.Tick) -> cloaca.TriggerResult:
+        tick.cursor = (tick.cursor or 0) + 1
+        return cloaca.TriggerResult.fire({"n": tick.cursor}, run_key=str(tick.cursor))
+
+    with cloaca.DefaultRunner("a.db") as runner:
+        for run in runner.submit_many("w", [{"n": n} for n in range(RUNS)]):
+            run.result(60)
+        runner.tick("counts")
+    return tmp_path / "a.db"
+
+
+@pytest.mark.parametrize("where", ["export", "replace"])
+def test_a_killed_copy_leaves_no_half_store(source: Path, where: str) -> None:
+    done = subprocess.run([sys.executable, "-c", DIES, where], cwd=source.parent, check=False)
+    assert done.returncode == 9
+    assert not Path("b.db").exists()
+    assert [path.name.startswith("b.db-copying-") for path in source.parent.glob("b.db*")] == [True]
+    # What is left is in nobody's way.
+    assert cloaca.copy_store("a.db", "b.db") == source.parent / "b.db"
+
+
+def test_a_copy_goes_on_where_the_store_ended(source: Path) -> None:
+    cloaca.copy_store("a.db", "b.db")
+    with cloaca.DefaultRunner("b.db") as runner:
+        assert runner.cursor("counts") == 1
+        assert len(runner.list_runs(limit=1000)) == RUNS + 1
+        (fire,) = runner.tick("counts", dry_run=True)["fires"]
+        assert fire["context"] == {"n": 2}
+        # A key that was used is used there, too.
+        runner.set_cursor("counts", 0)
+        (fire,) = runner.tick("counts", dry_run=True)["fires"]
+        assert fire["gate"]["verdict"] == "refuse_key"  # type: ignore[typeddict-item]
+        # An epoch is never given twice.
+        assert [row["number"] for row in runner.list_runners()] == [2]
+
+
+def test_what_is_unfinished_is_claimed_by_the_first_runner_of_the_copy(source: Path) -> None:
+    client = _cloaca.Client.open("a.db")
+    run_id, _ = client.submit("w", registry.workflows["w"].version, '{"n":99}')
+    client.close()
+    cloaca.copy_store("a.db", "b.db")
+    assert run_id is not None
+    with cloaca.DefaultRunner("b.db") as runner:
+        assert runner.run(run_id).result(60).status == "Completed"
+    with reading.Reader("a.db") as reader:
+        assert reading.run(reader, run_id).run.status == "Pending"
+
+
+def test_a_runner_that_comes_meanwhile_is_noticed(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = reading.Reader.export
+
+    def export(self: Any, path: Any) -> None:
+        before(self, path)
+        with cloaca.DefaultRunner("a.db") as runner:
+            runner.execute("w", {"late": 1})
+
+    monkeypatch.setattr(reading.Reader, "export", export)
+    with pytest.raises(cloaca.StoreError, match="was opened while it was copied"):
+        cloaca.copy_store("a.db", "b.db")
+    assert list(source.parent.glob("b.db*")) == []
+
+
+def test_a_target_that_is_made_meanwhile_is_left_alone(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = reading.Reader.export
+
+    def export(self: Any, path: Any) -> None:
+        before(self, path)
+        monkeypatch.undo()
+        os.chdir(source.parent)
+        cloaca.DefaultRunner("b.db").shutdown()
+
+    monkeypatch.setattr(reading.Reader, "export", export)
+    with pytest.raises(cloaca.StoreError, match="exists and is not empty"):
+        cloaca.copy_store("a.db", "b.db")
+    with cloaca.DefaultRunner("b.db") as runner:
+        assert runner.query("SELECT * FROM runs") == []
+        with pytest.raises(cloaca.StoreError, match=r"b\.db.* is served by runner 2"):
+            cloaca.copy_store("a.db", "b.db")

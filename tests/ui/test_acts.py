@@ -1,0 +1,125 @@
+"""What the page changes."""
+
+import logging
+import threading
+from typing import Any, Literal
+
+import pytest
+from looker import WAIT, Asking, failed
+from starlette.requests import Request
+
+import cloaca
+import cloaca.ui
+
+
+def test_a_run_is_retried(
+    page: Asking, runner: cloaca.DefaultRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    (bad,) = failed(runner)
+    before = runner.get_run(bad)["tasks"][1]["attempts"]
+    with caplog.at_level(logging.INFO, "cloaca.ui"):
+        done = page.post(f"retry {bad}", back=f"/run?id={bad}")
+    assert (done.status_code, done.headers["location"]) == (303, f"/run?id={bad}")
+    assert f"from 127.0.0.1: retry {bad}" in caplog.text
+    assert runner.run(bad).result(WAIT).status == "Failed"
+    price = next(task for task in runner.get_run(bad)["tasks"] if task["id"] == "price")
+    assert len(price["tries"]) > before
+
+
+def test_a_run_is_cancelled(page: Asking, runner: cloaca.DefaultRunner, gate: threading.Event) -> None:
+    run = runner.submit("slow")
+    assert page.post(f"cancel {run.id}").status_code == 303
+    gate.set()
+    assert run.result(WAIT).status == "Cancelled"
+
+
+def test_a_trigger_and_a_cron_are_switched(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    unnamed = runner.register_cron_workflow("ingest", "0 4 * * *", "UTC")
+    for name in ("inbox", "nightly", unnamed):
+        assert page.post(f"disable {name}").status_code == 303
+        assert "Enable" in page.text(f"/trigger?name={name}")
+        assert page.post(f"enable {name}").status_code == 303
+        assert "Disable" in page.text(f"/trigger?name={name}")
+
+
+def test_every_change_is_on_the_audit_list(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    assert "Nobody has changed anything" in page.text("/system")
+    ids = failed(runner, 2)
+    page.post(f"retry {ids[0]}")
+    runner.run(ids[0]).result(WAIT)
+    page.post("retry nonsense")
+    page.post("disable inbox")
+    page.post("enable inbox")
+    page.post("preview inbox")
+    page.post("retry-all", back="/runs?status=Failed", form={"really": "retry-all"})
+    rows = runner.audit()
+    assert {(row["who"], row["door"], row["place"]) for row in rows} == {("somebody", "page", "127.0.0.1")}
+    assert [(row["what"], row["about"]) for row in reversed(rows)] == [
+        ("retry", ids[0]),
+        ("disable", "inbox"),
+        ("enable", "inbox"),
+        *(("retry", found) for found in sorted(ids)),
+    ]
+    for told in ("disable", "page from 127.0.0.1", "inbox"):
+        assert told in page.text("/system")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_audit_list_has_the_name_that_access_tells(runner: cloaca.DefaultRunner, is_async: bool) -> None:
+    def access(request: Request) -> tuple[Literal["act"], str]:
+        return "act", "<b>ann"
+
+    async def slow(request: Request) -> tuple[Literal["act"], str]:
+        return access(request)
+
+    page = Asking(cloaca.ui.app(runner, access=slow if is_async else access))
+    assert page.post("disable inbox").status_code == 303
+    assert [row["who"] for row in runner.audit()] == ["<b>ann"]
+    shown = page.get("/system").text
+    assert "&lt;b&gt;ann" in shown
+    assert "<b>ann" not in shown
+
+
+def test_a_preview_stores_nothing(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    answer = page.post("preview inbox")
+    assert answer.status_code == 200
+    assert "A poll now would fire 2 runs" in answer.text
+    assert answer.text.count(">run</span>") == 2  # what the gate would do with each
+    assert "a.csv" in answer.text
+    assert "OSError: the share is gone" in page.post("preview share").text
+    assert runner.list_runs() == []
+
+
+def test_all_that_match_are_retried_once_they_were_counted(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    ids = failed(runner, 3)
+    runner.execute("ingest", {"error": "of another kind"})
+    back = "/runs?status=Failed&workflow=ingest"
+    assert "Retry all that match" in page.get(back).text
+    asked = page.post("retry-all", back=back)
+    assert "Retry 4 runs?" in asked.text
+    assert all(runner.get_run(id)["status"] == "Failed" for id in ids)
+    done = page.post("retry-all", back=back, form={"really": "retry-all"})
+    assert "4 runs opened again." in done.text
+    for id in ids:
+        runner.run(id).result(WAIT)
+
+
+def test_what_is_refused_is_said(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    good = runner.submit("ingest")
+    good.result(WAIT)
+    for do, says in (
+        (f"retry {good.id}", "only a Failed or Cancelled run can be retried"),
+        ("retry nonsense", "nonsense"),
+        ("cancel 01a21f96-954f-7656-9500-db298f808ade", "not found"),
+        ("disable nobody", "nobody"),
+        ("preview nobody", "nobody"),
+        ("format disk", "nothing that this page does"),
+        ("", "nothing that this page does"),
+        ("retry-all", "needs a filter"),
+    ):
+        form: dict[str, Any] = {"really": "retry-all"} if do == "retry-all" else {}
+        answer = page.post(do, form=form)
+        assert answer.status_code == 409, do
+        assert says in answer.text, do

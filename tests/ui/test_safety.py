@@ -1,0 +1,240 @@
+"""Who may see the page, who may change something, and what a browser may do with it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from looker import BASE, WAIT, Asking, failed
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+import cloaca
+import cloaca.ui
+from cloaca.ui.safety import TokenAccess
+
+
+@pytest.mark.parametrize(
+    ("client", "host", "headers", "status"),
+    [
+        ("127.0.0.1", "127.0.0.1:8720", {}, 200),
+        ("127.0.0.1", "localhost", {}, 200),
+        ("::1", "[::1]:8720", {}, 200),
+        ("127.0.0.1", "evil.example", {}, 403),
+        ("127.0.0.1", "127.0.0.1.evil.example", {}, 403),
+        ("127.0.0.1", "localhost@evil.example:80", {}, 403),
+        ("127.0.0.1", "user@localhost", {}, 403),
+        ("127.0.0.1", "127.0.0.1:8720.evil.example", {}, 403),
+        ("127.0.0.1", "[", {}, 403),
+        ("127.0.0.1", "", {}, 403),
+        ("10.0.0.7", "127.0.0.1:8720", {}, 403),
+        ("127.0.0.1", "127.0.0.1:8720", {"X-Forwarded-For": "10.0.0.7"}, 403),
+        ("127.0.0.1", "127.0.0.1:8720", {"Forwarded": "for=10.0.0.7"}, 403),
+        ("127.0.0.1", "127.0.0.1:8720", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ("127.0.0.1", "127.0.0.1:8720", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
+    ],
+)
+def test_without_access_only_this_machine_is_answered(
+    runner: cloaca.DefaultRunner, client: str, host: str, headers: dict[str, str], status: int
+) -> None:
+    page = Asking(cloaca.ui.app(runner), client=(client, 1))
+    for path in ("/", "/runs", "/live?view=/"):
+        if status == 200 and path.startswith("/live"):
+            continue
+        answer = page.get(path, headers={"Host": host, **headers})
+        assert answer.status_code == status, path
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_every_answer_bounds_what_a_browser_does_with_it(page: Asking) -> None:
+    for path in ("/", "/nowhere", "/static/page.css", "/static/nothing"):
+        headers = page.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "script-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+    text = page.get("/").text
+    assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|\sstyle=|javascript:", text)
+
+
+def test_an_act_needs_the_forms_token(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    (bad,) = failed(runner)
+    page.get("/")
+    for token in ("", "x" * 43, "ä" * 43):
+        assert page.post(f"retry {bad}", token=token).status_code == 403
+    stranger = Asking(page.client.app)
+    assert stranger.post(f"retry {bad}", token="A" * 43).status_code == 403
+    assert runner.get_run(bad)["status"] == "Failed"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:9999"},
+        {"Origin": ""},
+        {"Origin": BASE, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+    ],
+)
+def test_an_act_of_another_origin_is_refused(
+    page: Asking, runner: cloaca.DefaultRunner, headers: dict[str, str]
+) -> None:
+    (bad,) = failed(runner)
+    assert page.post(f"retry {bad}", headers=headers).status_code == 403
+    assert runner.get_run(bad)["status"] == "Failed"
+
+
+def test_nothing_is_changed_by_looking(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    (bad,) = failed(runner)
+    assert page.get(f"/act?do=retry+{bad}").status_code == 404
+    assert page.client.put("/act").status_code == 405
+    assert page.client.post("/runs", headers={"Origin": BASE}).status_code == 405
+    assert runner.get_run(bad)["status"] == "Failed"
+
+
+def test_a_form_that_is_none_of_ours_is_refused(page: Asking) -> None:
+    post = page.client.post
+    assert post("/act", json={"do": "x"}, headers={"Origin": BASE}).status_code == 415
+    assert post("/act", data={"do": "x" * 100_000}, headers={"Origin": BASE}).status_code == 413
+    many = "&".join(f"a{n}=1" for n in range(1000))
+    kind = {"Content-Type": "application/x-www-form-urlencoded", "Origin": BASE}
+    assert post("/act", content=many, headers=kind).status_code == 400
+    assert post("/act", content=b"\xff\xfe=1", headers=kind).status_code in (400, 403)
+
+
+def test_access_decides(runner: cloaca.DefaultRunner) -> None:
+    (bad,) = failed(runner)
+
+    async def access(request: Request) -> Any:
+        return request.headers.get("x-level", "none")
+
+    page = Asking(
+        cloaca.ui.app(runner, access=access), base="https://runs.example.org", client=("10.0.0.7", 1)
+    )
+    assert page.get("/").status_code == 403
+    assert page.get("/", headers={"X-Level": "nonsense"}).status_code == 403
+    seen = page.get(f"/run?id={bad}", headers={"X-Level": "view"})
+    assert seen.status_code == 200
+    assert "Retry from" not in seen.text
+    form = re.search(r'form_token" value="([^"]+)"', page.get("/", headers={"X-Level": "act"}).text)
+    assert form is not None
+    done = page.post(f"retry {bad}", token=form[1], headers={"X-Level": "view"})
+    assert done.status_code == 403
+    done = page.post(f"retry {bad}", token=form[1], headers={"X-Level": "act"}, back="/runs")
+    assert (done.status_code, done.headers["location"]) == (303, "/runs")
+    assert "Secure" in page.get("/", headers={"X-Level": "act"}).headers["set-cookie"]
+
+
+def test_the_hosts_own_refusal_passes_through(runner: cloaca.DefaultRunner) -> None:
+    def access(request: Request) -> Any:
+        raise HTTPException(401)
+
+    with pytest.raises(HTTPException):
+        Asking(cloaca.ui.app(runner, access=access)).get("/")
+
+
+def test_named_hosts_are_the_only_ones(runner: cloaca.DefaultRunner) -> None:
+    app = cloaca.ui.app(runner, access=lambda request: "act", hosts=["Runs.example.org"])
+    assert Asking(app, base="https://runs.example.org").get("/").status_code == 200
+    assert Asking(app, base="https://evil.example").get("/").status_code == 421
+    # A proxy that puts its own name in place of it.
+    app = cloaca.ui.app(runner, access=lambda request: "act", hosts=["127.0.0.1:8720", "runs.example.org"])
+    (bad,) = failed(runner)
+    page = Asking(app)
+    assert page.post(f"retry {bad}", headers={"Origin": "https://runs.example.org"}).status_code == 303
+
+
+def test_a_token_lets_in(runner: cloaca.DefaultRunner) -> None:
+    page = Asking(cloaca.ui.app(runner, access=TokenAccess("s3cret")), client=("10.0.0.7", 1))
+    for path in ("/", "/runs", "/live?view=/"):
+        assert page.get(path).status_code == 401
+    assert page.get("/?token=wrong").status_code == 403
+    assert "s3cret" not in page.get("/").text
+    let_in = page.get("/runs?token=s3cret&status=Failed")
+    assert (let_in.status_code, let_in.headers["location"]) == (303, "/runs?status=Failed")
+    assert "s3cret" not in let_in.headers["set-cookie"]
+    assert page.get("/").status_code == 200
+
+    typed = Asking(page.client.app, client=("10.0.0.7", 1))
+    form = re.search(r'form_token" value="([^"]+)"', typed.get("/").text)
+    assert form is not None
+    for token, status in (("wrong", 403), ("s3cret", 303)):
+        data = {"form_token": form[1], "token": token}
+        assert typed.client.post("/login", data=data, headers={"Origin": BASE}).status_code == status
+    assert typed.get("/").status_code == 200
+
+    bearer = Asking(page.client.app, client=("10.0.0.7", 1))
+    assert bearer.get("/", headers={"Authorization": "Bearer s3cret"}).status_code == 200
+    assert bearer.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 401
+
+
+def test_back_leads_nowhere_else(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    for back in ("//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"):
+        (bad,) = failed(runner)
+        done = page.post(f"retry {bad}", back=back)
+        assert (done.status_code, done.headers["location"]) == (303, "/"), back
+        runner.run(bad).result(WAIT)
+
+
+def test_another_host_needs_a_token(tmp_path: Path) -> None:
+    with cloaca.DefaultRunner(tmp_path / "runs.db"):
+        command = [sys.executable, "-m", "cloaca.ui", str(tmp_path / "runs.db"), "--host", "0.0.0.0"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "--token" in done.stderr
+
+
+def test_the_command_serves_until_a_signal(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with cloaca.DefaultRunner(tmp_path / "runs.db"):
+        command = [sys.executable, "-m", "cloaca.ui", str(tmp_path / "runs.db"), "--port", str(port)]
+        environment = os.environ | {"CLOACA_UI_TOKEN": "a long secret"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == f"http://127.0.0.1:{port}/?token=…\n"
+                held = httpx.HTTPTransport(retries=50)
+                bearer = {"Authorization": "Bearer a long secret"}
+                with httpx.Client(transport=held, timeout=WAIT, headers=bearer) as client:
+                    base = f"http://127.0.0.1:{port}"
+                    assert "read only" in client.get(base).text
+                    assert client.get(base, headers={"Authorization": ""}).status_code == 401
+                    with client.stream("GET", f"{base}/live?view=/") as stream:
+                        parts = stream.iter_bytes()
+                        while b"event: main" not in next(parts):
+                            pass
+                        process.send_signal(signal.SIGTERM)
+                        for _ in parts:
+                            pass
+                process.wait(WAIT)
+            finally:
+                process.kill()
+
+
+def test_a_short_token_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cloaca.ui", str(tmp_path / "runs.db"), "--token", "1234"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "guessed" in done.stderr
+
+
+@pytest.mark.parametrize("view", ["//evil", "//[", "runs", "", "http://evil/", "/runs?" + "a=1&" * 100])
+def test_a_view_that_is_none_is_refused(page: Asking, view: str) -> None:
+    assert page.get("/live", params={"view": view}).status_code == 400
+
+
+def test_a_store_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cloaca.ui", str(tmp_path / "none.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    assert "none.db" in done.stderr
+    assert "Traceback" not in done.stderr

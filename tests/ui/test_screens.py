@@ -1,0 +1,365 @@
+"""What the screens say."""
+
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from looker import BASE, HERE, WAIT, Asking, failed
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+import cloaca
+import cloaca.ui
+from cloaca import reading
+from cloaca.reading.store import MissingError
+
+
+def test_the_first_screen_says_that_all_is_well(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    runner.execute("ingest", {})
+    text = page.text("/")
+    assert "All is well: 1 runner alive, 3 schedules served, no run waits." in text
+    assert "2 triggers , 1 cron" in text
+    assert "Needs a look" not in text
+
+
+def test_what_fails_or_is_switched_off_comes_first(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    runner.tick("share")
+    runner.set_trigger_enabled("nightly", False)
+    failed(runner, 3)
+    text = page.text("/")
+    assert (
+        "Something needs a look: 1 schedule failing, 1 disabled; 3 runs of the last 24 hours failed." in text
+    )
+    assert text.index("Needs a look") < text.index("Failed in the last 24 hours") < text.index("Newest runs")
+    assert "OSError: the share is gone" in text
+
+
+def test_failed_runs_are_gathered_by_their_kind(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    failed(runner, 4)
+    runner.execute("ingest", {"error": "quite another one"})
+    text = page.text("/")
+    assert re.search(r"Last 4 ValueError task 'price' failed: ValueError: no price for article", text)
+    assert re.search(r" 1 ValueError task 'price' failed: ValueError: quite another one", text)
+
+
+def test_nothing_due_and_nobody_alive_look_different(tmp_path: Path) -> None:
+    empty, served = tmp_path / "empty.db", tmp_path / "served.db"
+    with cloaca.DefaultRunner(empty):
+        assert "All is well, and nothing is due" in Asking(cloaca.ui.app(empty)).text("/")
+    assert "Nothing is due: no runner is alive" in Asking(cloaca.ui.app(empty)).text("/")
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task()(_nothing)
+    cloaca.trigger(workflow="w", poll_interval="1h", name="hourly")(lambda: False)
+    with cloaca.DefaultRunner(served):
+        pass
+    text = Asking(cloaca.ui.app(served)).text("/")
+    assert "Nobody is serving this store: no runner is alive, and 1 schedule waits." in text
+
+
+def _nothing(context: cloaca.Context) -> None:
+    pass
+
+
+def test_runs_are_filtered_by_the_address(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    bad = failed(runner)[0]
+    good = runner.submit("ingest", {"file": "good"}, run_key="order 7")
+    good.result(WAIT)
+    for query, is_bad, is_good in (
+        ("", True, True),
+        ("?status=Failed", True, False),
+        ("?status=Completed&workflow=ingest", False, True),
+        ("?key=order+7", False, True),
+        ("?error=ValueError&since=1h", True, False),
+        ("?q=ORDER+7", False, True),
+        ("?q=no+price", True, False),
+        ("?q=%22good%22", False, True),
+        ("?workflow=slow", False, False),
+    ):
+        text = page.get(f"/runs{query}").text
+        assert (f"id={bad}" in text, f"id={good.id}" in text) == (is_bad, is_good), query
+
+
+def test_a_list_has_pages(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    runs = runner.submit_many("ingest", [{"n": n} for n in range(120)])
+    runs[-1].result(WAIT)
+    seen: list[str] = []
+    path = "/runs?workflow=ingest"
+    for _ in range(5):
+        text = page.get(path).text
+        seen += re.findall(r'/run\?id=([0-9a-f-]{36})"', text)
+        older = re.search(r'rel="next" href="([^"]+)"', text)
+        if older is None:
+            break
+        path = older[1].replace("&amp;", "&")
+    assert seen == [run.id for run in reversed(runs)]
+
+
+def test_a_search_says_how_far_it_came(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    runs = runner.submit_many("ingest", [{"n": n} for n in range(120)])
+    runs[-1].result(WAIT)
+    assert "found among" in page.text("/runs?q=ingest")
+    with reading.Reader(runner.query("PRAGMA database_list")[0]["file"]) as reader:
+        found = reading.search(reader, "NGES", limit=30, seconds=WAIT)
+        assert ([run.id for run in found.items], found.looked) == ([run.id for run in runs[:89:-1]], 30)
+        found = reading.search(reader, "nges", after=found.after, seconds=WAIT, limit=1000)
+        assert (len(found.items), found.after) == (90, None)
+        found = reading.search(reader, "nowhere", seconds=0)
+        assert found.items == []
+        assert 0 < found.looked < 120
+        assert found.after == runs[120 - found.looked].id
+
+
+def test_a_run_is_told_with_all_that_is_known(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    (bad,) = failed(runner)
+    text = page.text(f"/run?id={bad}")
+    for part in (
+        "Failed ingest",
+        "task 'price' failed: ValueError: no price for article 0",
+        "attempt 1",
+        "attempt 2",
+        "Traceback (most recent call last)",
+        "+ lines: 3",
+        '"file": "bad"',
+        "Skipped store",
+        "Retry from what failed",
+    ):
+        assert part in text, part
+    assert page.get(f"/run?id={bad[:18]}").status_code == 200
+
+
+def test_what_a_program_hides_is_hidden(tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("secret"):
+
+        @cloaca.task(retry_attempts=1)
+        def tell(context: cloaca.Context) -> None:
+            raise ValueError(f"it is {context['password']}")
+
+    with cloaca.DefaultRunner(tmp_path / "runs.db", redact=["password"]) as runner:
+        run = runner.submit("secret", {"password": "correct horse"})
+        run.result(WAIT)
+        for source in (runner, tmp_path / "runs.db"):
+            page = Asking(cloaca.ui.app(source))
+            paths = ("/", "/runs", f"/run?id={run.id}", f"/run/context?id={run.id}&part=out", "/workflows")
+            for path in (*paths, "/runs?q=correct"):
+                assert "correct horse" not in page.get(path).text, path
+            assert "[redacted]" in page.text(f"/run?id={run.id}")
+            assert "0 runs found" in page.text("/runs?q=horse")
+
+
+def test_a_run_that_goes_on_is_told_with_who_drives_it(
+    page: Asking, runner: cloaca.DefaultRunner, gate: threading.Event
+) -> None:
+    run = runner.submit("slow")
+    while "hold" not in page.text(f"/run?id={run.id}"):
+        pass
+    text = page.text(f"/run?id={run.id}")
+    assert "In the hands of runner 1" in text
+    assert "Cancel" in text
+    assert "1 under way" in page.text("/")
+    gate.set()
+    run.result(WAIT)
+    assert "Retry" not in page.text(f"/run?id={run.id}")
+
+
+def test_a_context_is_had_as_a_file(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    run = runner.submit("ingest", {"file": "ä"})
+    run.result(WAIT)
+    answer = page.get(f"/run/context?id={run.id}&part=out")
+    assert answer.json() == {"file": "ä", "lines": 3, "stored": True}
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
+def test_a_trigger_is_told(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    runner.tick("inbox")
+    runner.tick("share")
+    text = page.text("/trigger?name=inbox")
+    assert "trigger 'inbox' fired at its last poll" in text
+    assert "Cursor b.csv" in text.replace('"', "")
+    assert "a.csv" in text
+    assert "Preview a poll" in text
+    assert "OSError: the share is gone" in page.text("/trigger?name=share")
+    assert "inbox" in page.text("/triggers")
+
+
+def test_a_cron_is_told_with_its_next_times(page: Asking) -> None:
+    text = page.text("/trigger?name=nightly")
+    assert len(re.findall(r"\d 03:30:00 CES?T", text)) == 10
+    assert "is a cron" in text
+
+
+def test_a_workflow_is_told_with_how_long_its_tasks_take(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    runner.execute("ingest", {})
+    text = page.text("/workflow?name=ingest")
+    assert re.search(r"Graph .*read.*price.*store", text)
+    assert re.search(r"95 of 100 Of .*read .*s .*s 1 ", text)
+    assert "ingest" in page.text("/workflows")
+    assert "Its newest runs" in page.text("/workflow?name=ingest")
+
+
+def test_the_system_is_told(page: Asking) -> None:
+    text = page.text("/system")
+    assert "living 1" in text
+    assert "schema" in text
+    assert "runs started" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/nowhere", 404, "there is no screen"),
+        ("/trigger?name=inbux", 404, "did you mean &#39;inbox&#39;?"),
+        ("/workflow?name=ingst", 404, "did you mean &#39;ingest&#39;?"),
+        ("/run?id=ffff", 404, "not found"),
+        ("/run", 400, "id"),
+        ("/runs?status=Bad", 400, "Bad"),
+        ("/runs?after=1", 400, "after"),
+        ("/runs?since=yesterday", 400, "since"),
+        ("/../../etc/passwd", 404, "there is no screen"),
+        ("/static/../page.py", 404, ""),
+        ("/static/page.py", 404, "no such file"),
+        (f"/runs?key={'x' * 2000}", 400, "longer"),
+        (f"/runs?key={'x' * 9000}", 414, "too long"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(page: Asking, path: str, status: int, says: str) -> None:
+    answer = page.get(path)
+    assert answer.status_code == status
+    assert says in answer.text
+
+
+def test_by_a_url_the_page_only_reads(runner: cloaca.DefaultRunner, tmp_path: Path) -> None:
+    (bad,) = failed(runner)
+    page = Asking(cloaca.ui.app(f"sqlite://{tmp_path}/runs.db"))
+    assert "Retry" not in page.text(f"/run?id={bad}")
+    assert "read only" in page.get("/").text
+    assert page.post(f"retry {bad}", token="x").status_code == 403
+
+
+def test_a_store_that_is_not_there_yet_is_shown_once_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "later.db"
+    page = Asking(cloaca.ui.app(path))
+    answer = page.get("/")
+    assert answer.status_code == 503
+    assert "later.db" in answer.text
+    with cloaca.DefaultRunner(path):
+        assert page.get("/").status_code == 200
+
+
+def test_a_store_in_memory_has_no_page() -> None:
+    with cloaca.DefaultRunner(":memory:") as runner, pytest.raises(ValueError, match="in memory"):
+        cloaca.ui.app(runner)
+    with pytest.raises(ValueError, match="is memory"):
+        cloaca.ui.app(":memory:")
+    answer = Asking(cloaca.ui.app("mysql://x")).get("/")
+    assert answer.status_code == 503
+    assert "sqlite://PATH" in answer.text
+
+
+def test_a_runner_that_was_shut_down_leaves_a_page_that_reads(tmp_path: Path) -> None:
+    runner = cloaca.DefaultRunner(tmp_path / "runs.db")
+    page = Asking(cloaca.ui.app(runner))
+    runner.shutdown()
+    assert "read only" in page.get("/").text
+
+
+def test_without_the_extra_the_import_says_what_installs_it(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['jinja2'] = None\n"
+        "import cloaca.ui\n"
+        "try: cloaca.ui.app('runs.db')\n"
+        "except ImportError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 'cloaca.ui needs jinja2; pip install "cloaca[ui]"' in done.stdout
+
+
+def test_the_package_alone_imports_nothing_of_the_page() -> None:
+    program = "import sys, cloaca, cloaca.ui; print([m for m in ('starlette', 'jinja2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_all_that_a_browser_gets_is_small() -> None:
+    from cloaca.ui.page import STATIC, static
+
+    assert sum(len(static(name)) for name in STATIC) < 100_000
+
+
+def test_missing_is_a_lookup_error() -> None:
+    assert issubclass(MissingError, LookupError)
+
+
+def test_a_store_of_a_newer_version_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "newer.db"
+    with cloaca.DefaultRunner(path):
+        pass
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+        database.commit()
+    answer = Asking(cloaca.ui.app(path)).get("/runs")
+    assert answer.status_code == 503
+    assert "99" in answer.text
+
+
+def test_it_is_mounted_while_a_program_starts(tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+            app.mount("/cloaca", cloaca.ui.app(runner))
+            yield
+
+    with TestClient(Starlette(lifespan=lifespan), base_url=BASE, client=HERE) as client:
+        answer = client.get("/cloaca")
+        assert answer.status_code == 200
+        assert 'href="/cloaca/runs"' in answer.text
+        assert client.get("/cloaca/runs").status_code == 200
+        assert client.get("/cloaca/static/page.css").status_code == 200
+        assert client.get("/runs").status_code == 404
+
+
+def test_a_store_that_was_replaced_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(path):
+        pass
+    page = Asking(cloaca.ui.app(path))
+    assert page.get("/").status_code == 200
+    for file in tmp_path.iterdir():
+        file.unlink()
+    answer = page.get("/")
+    assert answer.status_code == 503
+    assert "runs.db" in answer.text
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task()(_nothing)
+    with cloaca.DefaultRunner(path) as runner:
+        run = runner.submit("w")
+        assert run.id in page.get("/runs").text
+
+
+def test_a_run_links_to_its_parent_and_to_its_children(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    with cloaca.WorkflowBuilder("outer"):
+
+        @cloaca.task()
+        def load(context: cloaca.Context) -> None:
+            runner.execute("ingest", {"file": "good"})
+
+    run = runner.submit("outer")
+    assert run.result(WAIT).status == "Completed"
+    (child,) = runner.list_runs(parent=run.id)
+    parent_page = page.get(f"/run?id={run.id}").text
+    assert "Runs that it started" in parent_page
+    assert f"/run?id={child['id']}" in parent_page
+    assert f"/runs?parent={run.id}" in parent_page
+    child_page = page.get(f"/run?id={child['id']}").text
+    assert re.search(rf"task load of <a [^>]*href=\"/run\?id={run.id}\"", child_page)
+    assert "Runs that it started" not in child_page
+    listed = page.get(f"/runs?parent={run.id}").text
+    assert child["id"] in listed
+    assert f"id={run.id}" not in listed.split("</form>")[1]
