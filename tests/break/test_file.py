@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from attack import TIMES, Program
 
 import cloaca
 
@@ -175,3 +176,32 @@ def test_a_runner_that_ends_leaves_the_locks_of_another_sqlite_in_its_process(tm
     assert seen == "(2,)", "what the other wrote went into everybody's log"
     assert int(descriptors) < 60, "what is kept for the other's sake does not grow"
     assert (rest, is_left, kept) == ("(3,)", "False", "0")
+
+
+CLOSES = """
+    with cloaca.WorkflowBuilder("w"):
+        @cloaca.task()
+        def t(context):
+            pass
+
+    for line in sys.stdin:
+        with cloaca.DefaultRunner(line.strip()) as runner:
+            runner.submit("w")
+            say("open")
+            sys.stdin.readline()
+        say("closed")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="locks of an open file are Linux's")
+def test_of_processes_that_close_a_file_at_once_the_last_folds_its_log(tmp_path: Path) -> None:
+    with Program(CLOSES) as one, Program(CLOSES) as other:
+        both = (one, other)
+        for number in range(200 * TIMES):
+            path = tmp_path / f"{number}.db"
+            for word, answer in ((str(path), "open"), ("", "closed")):
+                for program in both:
+                    program.tell(word)
+                assert [program.line() for program in both] == [answer] * 2
+            assert [found.name for found in tmp_path.glob(f"{path.name}-*")] == []
+            path.unlink()

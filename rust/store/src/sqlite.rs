@@ -300,6 +300,7 @@ impl Store for SqliteStore {
         if let Some(asked) = &self.asked {
             asked.close();
         }
+        let _closing = self.shield.closing();
         if let Some(reader) = &self.reader {
             lock(reader).take();
         }

@@ -5,6 +5,7 @@ use std::fs::File;
 
 #[cfg(target_os = "linux")]
 use nix::{
+    errno::Errno,
     fcntl::{FcntlArg, fcntl},
     libc,
 };
@@ -28,6 +29,12 @@ pub fn read(_: &File, _: Bytes, _: bool) {}
 #[cfg(target_os = "linux")]
 pub fn write(file: &File, bytes: Bytes) -> nix::Result<()> {
     set(file, libc::F_WRLCK, bytes)
+}
+
+/// Takes a write lock, and whether it could not as somebody else has one there. Where nothing can be locked, nobody has.
+#[cfg(target_os = "linux")]
+pub fn is_taken(file: &File, bytes: Bytes) -> bool {
+    matches!(write(file, bytes), Err(Errno::EAGAIN | Errno::EACCES))
 }
 
 /// Gives up all that lies on an open file.

@@ -67,6 +67,7 @@ impl Reader {
     pub fn close(&self) {
         let _entered = gate::enter();
         self.asked.close();
+        let _closing = self.shield.closing();
         lock(&self.connection).take();
         self.shield.close();
     }

@@ -12,6 +12,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::sqlite::byte_lock;
 #[cfg(target_os = "linux")]
@@ -25,6 +27,12 @@ use crate::sqlite::open::{beside, identity, identity as identity_at, identity_of
 const SHARED: (i64, i64) = (0x4000_0002, 510);
 /// The byte by which the owner with epoch 0 would be known as living; no database is as long.
 const OWNERS: i64 = 1 << 61;
+/// The byte that is held while a process closes the file.
+#[cfg(target_os = "linux")]
+const CLOSING: (i64, i64) = (OWNERS - 1, 1);
+/// Who stands still amidst his closing keeps nobody longer.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(1);
+const CLOSING_PAUSE: Duration = Duration::from_millis(1);
 /// To what SQLite cuts the `-shm` file when it is the first.
 #[cfg(target_os = "linux")]
 const SHM_BYTES_FIRST: u64 = 3;
@@ -47,6 +55,8 @@ struct Shielded {
     readers: usize,
     /// Those of them whose locks must stay.
     raised: usize,
+    /// Whether one of them is closing.
+    is_closing: bool,
     database: Vec<File>,
     /// Newest last: SQLite makes another one each time that the last connection has gone.
     memory: Vec<File>,
@@ -122,6 +132,22 @@ impl Shield {
         let mut shields = shields();
         let shielded = self.identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
         shielded.is_some_and(|shielded| shielded.stores - shielded.readers == 1)
+    }
+
+    /// Waits until nobody else closes the file, in this process or another: of two at once each would find the other still connected and
+    /// leave the log to him. To be called before the store's connections close.
+    pub fn closing(&self) -> Closing {
+        let deadline = Instant::now() + CLOSING_PATIENCE;
+        let identity = self.identity.filter(|_| *self.is_open.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(identity) = identity else { return Closing(None) };
+        loop {
+            match shields().get_or_insert_default().get_mut(&identity).map(Shielded::begins_closing) {
+                Some(true) => return Closing(Some(identity)),
+                Some(false) if Instant::now() < deadline => {}
+                _ => return Closing(None),
+            }
+            thread::sleep(CLOSING_PAUSE);
+        }
     }
 
     /// The file's path, free of links.
@@ -217,7 +243,7 @@ impl Shield {
                 && let Some(Shielded { database, memory, .. }) = table.remove(&identity)
             {
                 // What says that an owner lives is no hold on the file.
-                database.iter().for_each(|file| byte_lock::read(file, (OWNERS, 0), false));
+                database.iter().for_each(|file| byte_lock::read(file, (OWNERS - 1, 0), false));
                 close(database.into_iter().chain(memory));
             }
         }
@@ -225,6 +251,18 @@ impl Shield {
 
     fn is_let_go(&self) -> bool {
         std::mem::replace(&mut self.is_open.lock().unwrap_or_else(PoisonError::into_inner), false)
+    }
+}
+
+/// Lets the next one close the file.
+pub struct Closing(Option<Identity>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let Some(identity) = self.0 else { return };
+        if let Some(shielded) = shields().get_or_insert_default().get_mut(&identity) {
+            shielded.ends_closing();
+        }
     }
 }
 
@@ -250,6 +288,20 @@ impl Shielded {
 
     #[cfg(not(target_os = "linux"))]
     fn enter_memory(&mut self, _: &Path) {}
+
+    fn begins_closing(&mut self) -> bool {
+        #[cfg(target_os = "linux")]
+        let is_free = self.database.first().is_none_or(|file| !byte_lock::is_taken(file, CLOSING));
+        #[cfg(not(target_os = "linux"))]
+        let is_free = true;
+        is_free && !std::mem::replace(&mut self.is_closing, true)
+    }
+
+    fn ends_closing(&mut self) {
+        self.is_closing = false;
+        #[cfg(target_os = "linux")]
+        self.database.iter().for_each(|file| byte_lock::read(file, CLOSING, false));
+    }
 
     /// Has the file alone from here on, unless another process is connected.
     #[cfg(target_os = "linux")]
