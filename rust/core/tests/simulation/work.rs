@@ -1,6 +1,6 @@
 //! Runs tasks as the workers of runtime.rs do: one job at a time, with bodies that fail, hang, wait and come back too late.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ impl World {
             told_at: None,
             is_given_up: false,
             since: self.now(p).mono,
+            calls: HashMap::new(),
+            awaits: None,
         };
         self.note(|| format!("{p}: takes {job:?}"));
         match worker.stage {
@@ -72,6 +74,7 @@ impl World {
             Stage::Recording | Stage::Deferred => {}
         }
         self.processes[p].workers.push(worker);
+        self.call_first(p);
     }
 
     fn body_starts(&mut self, p: usize, worker: &Worker) {
@@ -263,16 +266,19 @@ impl World {
 
     /// A body waits for its condition without a place, or goes on with one.
     pub fn defer(&mut self, p: usize) -> bool {
-        if let Some(index) = self.draw_worker(p, Stage::Deferred) {
+        if let Some(index) = self.draw_waiting(p) {
             let is_free = self.processes[p].permits_taken() < self.scenario.permits_max;
             if is_free {
                 let since = self.now(p).mono;
                 let worker = &mut self.processes[p].workers[index];
-                (worker.stage, worker.since) = (Stage::Body, since);
+                (worker.stage, worker.since, worker.awaits) = (Stage::Body, since, None);
                 let job = worker.job;
                 self.step(p, Event::Deferred(job, false));
             }
             return is_free;
+        }
+        if self.is_calm {
+            return false;
         }
         let Some(index) = self.draw_worker(p, Stage::Body) else { return false };
         let worker = &mut self.processes[p].workers[index];
@@ -302,6 +308,18 @@ impl World {
         self.note(|| format!("{p}: callback of {:?} returned", worker.job));
         self.step(p, Event::Settled(worker.job));
         true
+    }
+
+    /// One whose body waits for nothing any more, or is to end.
+    fn draw_waiting(&mut self, p: usize) -> Option<usize> {
+        let may_go_on = |worker: &Worker| {
+            let is_told = worker.told_at.is_some() || worker.is_given_up;
+            worker.stage == Stage::Deferred && (is_told || worker.awaits.is_none())
+        };
+        let workers = self.processes[p].workers.iter().enumerate();
+        let found: Vec<usize> =
+            workers.filter(|(_, worker)| may_go_on(worker)).map(|(index, _)| index).collect();
+        (!found.is_empty()).then(|| self.random.pick(&found))
     }
 
     fn draw_worker(&mut self, p: usize, stage: Stage) -> Option<usize> {
