@@ -75,6 +75,7 @@ pub enum Act {
     Deliver,
     Take,
     EndBody,
+    StopBody,
     Context,
     Defer,
     Checkpoint,
@@ -322,7 +323,8 @@ fn acts(random: &mut Random) -> Vec<(Act, u64)> {
         (Act::Gather, [1, 1, 5]),
         (Act::Vacate, [1, 2, 5]),
     ];
-    let rare: [(Act, [u64; 3]); 13] = [
+    let rare: [(Act, [u64; 3]); 14] = [
+        (Act::StopBody, [0, 2, 10]),
         (Act::Call, [0, 1, 5]),
         (Act::Offer, [0, 1, 4]),
         (Act::Crash, [0, 1, 5]),

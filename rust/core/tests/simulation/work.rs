@@ -301,6 +301,27 @@ impl World {
         true
     }
 
+    /// A place stops a body that was told to end before that has begun.
+    pub fn stop_body(&mut self, p: usize) -> bool {
+        let is_told = |worker: &Worker| worker.stage == Stage::Body && worker.told_at.is_some();
+        let workers = self.processes[p].workers.iter().enumerate();
+        let told: Vec<usize> =
+            workers.filter(|(_, worker)| is_told(worker)).map(|(index, _)| index).collect();
+        if told.is_empty() {
+            return false;
+        }
+        let index = self.random.pick(&told);
+        let Worker { job, task, is_given_up, .. } = self.processes[p].workers.swap_remove(index);
+        self.note(|| format!("{p}: {job:?} was stopped, late {is_given_up}"));
+        if !is_given_up {
+            self.witness.seen(job.run).over.insert((task, job.attempt));
+        }
+        self.step(p, Event::Stopped(job));
+        let is_awaited = self.processes[p].engine.expects(job);
+        assert!(!is_awaited, "{job:?} was stopped, and is still waited for");
+        true
+    }
+
     /// A callback returns.
     pub fn settle(&mut self, p: usize) -> bool {
         let Some(index) = self.draw_worker(p, Stage::Callback) else { return false };

@@ -150,6 +150,7 @@ impl World {
             Act::Deliver => return self.deliver(p),
             Act::Take => return self.take(p),
             Act::EndBody => return self.end_body(p),
+            Act::StopBody => return self.stop_body(p),
             Act::Context => return self.look_at_context(p),
             Act::Defer => return self.defer(p),
             Act::Checkpoint => return self.leave_checkpoint(p),
