@@ -156,6 +156,8 @@ impl World {
             Declaration::Workflow { number, version } => {
                 let workflow = Arc::clone(&self.scenario.workflows[number][version]);
                 self.note(|| format!("{p}: declares {} {}", workflow.name, workflow.version));
+                // What is claimed is resumed at once, or nearly so.
+                self.tell_claimed(p);
                 let process = &mut self.processes[p];
                 process.recovery.workflow_is_new |= process.engine.workflow(&workflow.name).is_none();
                 self.step(p, Event::Workflow(workflow));
@@ -339,6 +341,10 @@ impl World {
     fn claim(&mut self, p: usize, after: RunRow) {
         let epoch = self.processes[p].epoch;
         self.stumble();
+        if self.tell_workflows(p).is_err() {
+            return;
+        }
+        self.stumble();
         let workflows = self.processes[p].engine.workflow_names();
         let claimed = self.store.claim_runs(epoch, after, self.scenario.claim_chunk, &workflows);
         let Ok(runs) = claimed else { return };
@@ -366,6 +372,10 @@ impl World {
     fn take_over(&mut self, p: usize, runs: Vec<Unfinished>) {
         let process = &mut self.processes[p];
         for run in &runs {
+            let declared = process.engine.workflow(&run.workflow);
+            if run.is_mixed || declared.is_some_and(|declared| *declared.version != *run.version) {
+                self.witness.seen(run.id).is_changed = true;
+            }
             process.concluded.remove(&run.row);
             process.halted.remove(&run.id);
             process.retry_due.retain(|(id, _), _| *id != run.id);
@@ -470,6 +480,7 @@ impl World {
 
     /// Opens a final run again; false if there is none such that has not completed.
     pub fn open_again(&mut self, p: usize, id: Uuid) -> Stored<bool> {
+        self.tell_workflows(p)?;
         self.stumble();
         let reopened = self.store.reopen(self.processes[p].epoch, id);
         self.note(|| format!("{p}: opens {id} again: {reopened:?}"));
@@ -477,6 +488,12 @@ impl World {
         self.witness.reopened(id);
         self.take_over(p, vec![run]);
         Ok(true)
+    }
+
+    /// The store knows in which versions a process declares its workflows.
+    fn tell_workflows(&mut self, p: usize) -> Stored<()> {
+        let process = &self.processes[p];
+        self.store.declare_workflows(process.epoch, &process.engine.workflow_versions())
     }
 
     /// A program declares a workflow or a trigger again.

@@ -34,6 +34,10 @@ pub struct Owner {
 /// A run as committed.
 pub struct Kept {
     pub new: NewRun,
+    /// Under which it began, or is to begin.
+    pub version: Arc<str>,
+    /// An owner that declares another has had it.
+    pub is_mixed: bool,
     pub owner: Epoch,
     /// It stands in line; one that was opened again has had its turn.
     pub waits: bool,
@@ -57,6 +61,8 @@ pub struct State {
     taken_at: Vec<Wall>,
     /// Of each version of a trigger, by its digest, the number.
     numbers: HashMap<(Arc<str>, i64), i64>,
+    /// Of each owner the versions of the workflows that it declares.
+    workflows: HashMap<(Epoch, Arc<str>), Arc<str>>,
     /// Who declares which.
     declared: BTreeMap<(Arc<str>, Epoch), i64>,
     /// Row 1 first.
@@ -201,6 +207,17 @@ impl State {
         }
     }
 
+    /// That owner goes on with a run: one that has not begun is of its version.
+    fn drive(&mut self, row: RunRow, epoch: Epoch) {
+        let name = Arc::clone(&self.run_mut(row).new.workflow);
+        let Some(declared) = self.workflows.get(&(epoch, name)).cloned() else { return };
+        let run = self.run_mut(row);
+        match run.tasks.is_empty() && run.interruptions == 0 && run.end.is_none() {
+            true => run.version = declared,
+            false => run.is_mixed |= run.version != declared,
+        }
+    }
+
     /// Runs that `epoch` asks for, in the hands of `owner`: all or none.
     fn start(&mut self, epoch: Epoch, owner: Epoch, runs: &[NewRun]) -> Receipt {
         if !self.is_living(epoch) {
@@ -332,6 +349,8 @@ impl State {
         assert!(!self.row_of.contains_key(&new.id), "run {} was sent twice", new.id);
         let kept = Kept {
             new: new.clone(),
+            version: Arc::clone(&new.version),
+            is_mixed: false,
             owner: epoch,
             waits: new.waits,
             interruptions: 0,
@@ -552,7 +571,7 @@ impl State {
             row,
             id: new.id,
             workflow: new.workflow.to_string(),
-            version: new.version.to_string(),
+            version: run.version.to_string(),
             context: new.context.to_string(),
             schedule: new.schedule,
             context_hash: new.context_hash.filter(|_| new.unique_hash),
@@ -561,6 +580,7 @@ impl State {
             interruptions: run.interruptions,
             owner_before: None,
             cancelled: run.is_cancelled,
+            is_mixed: run.is_mixed,
             tasks: run.tasks.clone(),
             behind,
         }
@@ -728,6 +748,7 @@ impl Store for MemoryStore {
             let owner_before = Some(run.owner).filter(|&owner| owner != NOBODY);
             run.interruptions += u32::from(owner_before.is_some());
             run.owner = epoch;
+            state.drive(row, epoch);
             claimed.push(Unfinished { owner_before, ..state.unfinished_of(row) });
         }
         Ok(claimed)
@@ -743,7 +764,12 @@ impl Store for MemoryStore {
         self.claim_runs(epoch, after, limit, workflows)
     }
 
-    fn declare_workflows(&self, _epoch: Epoch, _workflows: &[(Arc<str>, Arc<str>)]) -> Stored<()> {
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[(Arc<str>, Arc<str>)]) -> Stored<()> {
+        let mut state = self.enter()?;
+        state.workflows.retain(|(owner, _), _| *owner != epoch);
+        let declared =
+            workflows.iter().map(|(name, version)| ((epoch, Arc::clone(name)), Arc::clone(version)));
+        state.workflows.extend(declared);
         Ok(())
     }
 
@@ -793,6 +819,8 @@ impl Store for MemoryStore {
             return Err(Fault::Final("an equal run of its trigger is unfinished".to_owned()));
         }
         state.run_mut(row).new = new;
+        state.run_mut(row).is_mixed = false;
+        state.drive(row, epoch);
         let mut unfinished = state.unfinished_of(row);
         let run = state.run_mut(row);
         run.end = None;

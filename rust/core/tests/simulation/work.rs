@@ -87,7 +87,7 @@ impl World {
         assert!(due.is_none_or(|due| worker.since >= due), "a task of run {id} was tried again too early");
         let (task, workflow) = (worker.job.task as usize, Arc::clone(&run.workflow));
         if workflow.tasks[task].on_interrupt == OnInterrupt::Fail {
-            let version = self.store.state().run(id).map(|kept| Arc::clone(&kept.new.version));
+            let version = self.store.state().run(id).map(|kept| Arc::clone(&kept.version));
             self.witness.seen(id).is_changed |= version.is_none_or(|version| version != workflow.version);
             self.witness.made_once(id, &worker.task, worker.job);
         }
@@ -118,7 +118,7 @@ impl World {
             let is_due = wall >= wish.until || Duration::from_nanos(now_ns - wish.since_ns) >= wish.span;
             assert!(is_due, "task {} of run {id} asked for {wish:?}, and began at {wall:?}", worker.task);
         }
-        seen.is_changed |= *kept.new.version != *run.workflow.version;
+        seen.is_changed |= *kept.version != *run.workflow.version;
         if seen.life == 0 && !seen.is_changed {
             let ancestors = run.workflow.graph.ancestors(worker.job.task as usize);
             let names = ancestors.iter().map(|&task| &run.workflow.tasks[task].id);

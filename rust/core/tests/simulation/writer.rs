@@ -226,7 +226,7 @@ impl World {
             self.witness.seen(id).ends.push(end.status);
             return;
         };
-        self.witness.seen(id).is_changed |= *kept.new.version != *run.workflow.version;
+        self.witness.seen(id).is_changed |= *kept.version != *run.workflow.version;
         for record in &change.tasks {
             let most = self.scenario.attempts_max(&run.workflow.name, &record.name)
                 + record.interrupted
