@@ -279,7 +279,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         self._config = config
         self._resuming = threading.Lock()
         self._pid = os.getpid()
-        before = _guard.descriptors()
+        before = _guard.Before()
         try:
             self._engine = self._opened(Engine, url, config, durability, start_us, places)
             try:
