@@ -200,6 +200,7 @@ fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished
         interruptions: 0,
         owner_before: None,
         cancelled: false,
+        is_mixed: false,
         tasks: Vec::new(),
         behind,
     }
