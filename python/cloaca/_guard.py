@@ -13,14 +13,13 @@ Invariant: nothing but `sqlite3.connect` is refused, and the opening of a file o
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import threading
 import weakref
 
 from .errors import StoreError, excerpt
-from .plain import say
+from .plain import WARNING, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from .crew import Crew
 
-_log = logging.getLogger("cloaca")
+_log = "cloaca"
 _HARM = (
     "that does no harm to what is committed"
     if sys.platform == "linux"
@@ -93,7 +92,7 @@ def watch(path: str, owner: Crew, before: Before | None = None) -> None:
     if is_first and (strangers := [number for number, file in files.items() if file == key]):
         shown = ", ".join(map(str, strangers))
         text = "%s was open in this process before its runner, as descriptor %s: %s"
-        say(_log, logging.WARNING, text, path, shown, _WAY_OUT)
+        say(_log, WARNING, text, path, shown, _WAY_OUT)
 
 
 def saw(path: str) -> None:
@@ -179,7 +178,7 @@ def _opened(path: object) -> None:
         if key not in _told and _key(path) == key and _is_live(key):
             _told.add(key)
             text = "%s was opened, and a runner of this process has it open: %s"
-            say(_log, logging.WARNING, text, excerpt(path), _WAY_OUT)
+            say(_log, WARNING, text, excerpt(path), _WAY_OUT)
 
 
 def _path_of(database: object) -> str:

@@ -6,7 +6,6 @@ Decides nothing. Invariant: a final result, once known, stays.
 from __future__ import annotations
 
 import contextlib
-import logging
 from time import monotonic
 
 from . import attempt, check, registry
@@ -32,8 +31,6 @@ LOOK_SECONDS = 0.05
 """Between two looks at a run that another runner drives."""
 SAID_SECONDS = 60.0
 """Who waits at a client hears so often in the log what for."""
-
-_log = logging.getLogger("cloaca")
 
 
 class Run:
@@ -258,7 +255,9 @@ class Run:
                 look()
             if not self._runner._works and monotonic() - said_at >= SAID_SECONDS:
                 said_at = monotonic()
-                _log.info("still waiting: %s", self.why())
+                import logging
+
+                logging.getLogger("cloaca").info("still waiting: %s", self.why())
 
     def _look(self, engine: Any) -> WorkflowResult | None:
         row = engine.runs.run(self.id)

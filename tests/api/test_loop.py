@@ -656,10 +656,12 @@ def test_a_killed_program_loses_no_async_attempt(tmp_path: Path) -> None:
 def test_a_body_knows_what_it_is() -> None:
     assert cloaca.current_run() is None
     seen: dict[str, Any] = {}
+    runners: list[cloaca.DefaultRunner] = []
 
     def look(what: str) -> None:
         current = cloaca.current_run()
         assert current is not None
+        assert current.runner is runners[0]
         seen[what] = (current.run_id, current.workflow, current.task, current.attempt, current.trigger)
 
     async def body(context: cloaca.Context) -> None:
@@ -696,7 +698,9 @@ def test_a_body_knows_what_it_is() -> None:
         return True
 
     async def main() -> None:
-        async with cloaca.DefaultRunner(":memory:") as runner:
+        runners.append(cloaca.DefaultRunner(":memory:", paused=True))
+        async with runners[0] as runner:
+            runner.resume()
             await until(lambda: "async poll" in seen and "plain poll" in seen)
             await runner.tick_async("fires")
             await until(lambda: "plain callback" in seen)

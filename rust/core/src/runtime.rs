@@ -246,8 +246,9 @@ impl Runtime {
             store.stand_by(epoch).map_err(store_error)?;
         }
         let ends = store.ends().map_err(store_error)?;
-        // A clock that somebody moves by hand says when anybody looks.
-        let ear = if matches!(clock, Clock::Manual(_)) { None } else { store.ear(epoch) };
+        // A clock that somebody moves by hand says when anybody looks, and who stands by is told nothing.
+        let is_told = services.works && !matches!(clock, Clock::Manual(_));
+        let ear = if is_told { store.ear(epoch) } else { None };
         let seed = Uuid::now_v7().as_u128() as u64;
         let shared = Arc::new(Shared {
             epoch,
