@@ -118,6 +118,9 @@ impl World {
 
     /// Whoever waits for a run that was asked for hears that it is kept, or that another stands for it, or that there will be none.
     pub fn told_of_child(&mut self, p: usize, id: Uuid, news: Option<Awaited>) {
+        if let Some(Awaited::Kept(kept) | Awaited::Known(kept)) = news {
+            assert!(self.store.state().run(kept).is_some(), "run {kept} is told to be kept, and is not");
+        }
         let workers = self.processes[p].workers.iter_mut();
         workers
             .filter(|worker| worker.awaits == Some(Awaited::Sent(id)))
