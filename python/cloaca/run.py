@@ -219,8 +219,8 @@ class Run:
             return found
 
     def _refuse_own(self, body: attempt.inside, engine: Any = None) -> None:
-        """Raises `RunnerError` if the body is a part of the run, or, with an engine to ask, of one that the run
-        has called: neither can end before the other.
+        """Raises `RunnerError` if the body is a part of the run, or, with an engine to ask, of one that the
+        run has called: neither can end before the other.
         """
         # Whom it called itself is below it.
         if self._is_called or body.job is None:
