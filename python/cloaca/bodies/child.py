@@ -48,10 +48,13 @@ def is_stopping() -> bool:
     return _stopping
 
 
-def main(socket_fd: int, lifeline_fd: int) -> Never:
+def main(socket_fd: int, lifeline_fd: int, nice: int = 0) -> Never:
     """Serves until it is told to leave, or nobody is there any more."""
     global _pid
     _pid = os.getpid()
+    if nice:
+        # Before any other thread: on Linux each has its own, and begins with that of who starts it.
+        os.nice(nice)
     for fd in (socket_fd, lifeline_fd):
         os.set_inheritable(fd, False)
     _die_with(lifeline_fd)
