@@ -206,9 +206,10 @@ def test_a_call_that_waits_is_cancelled_when_it_is_stopped(tmp_path: Path) -> No
         pool.stop(running)
 
 
-def test_a_sigterm_to_all_of_a_service_stops_no_call(pool: cloaca.ProcessExecutor) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_of_a_service_stops_no_call(pool: cloaca.ProcessExecutor, number: int) -> None:
     pid = pool.submit(bodies.pid).result(WAIT)
-    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, number)
     pids = {pool.submit(bodies.pid).result(WAIT) for _ in range(4)}
     assert pid in pids
 
