@@ -52,13 +52,21 @@ _installed = False
 
 
 class Before:
-    """What the process has open before a runner opens its file, for as long as that takes."""
+    """What the process has open before a runner opens its file, for as long as the runner's start takes."""
 
     def __init__(self) -> None:
         with _lock:
             # Descriptors of another runner, amidst opening the same file, look like a stranger's.
             self.files = {} if _openings else _descriptors()
             _openings.add(self)
+
+    def __enter__(self) -> Before:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # At once: a traceback may keep the frame that began, and with it this.
+        with _lock:
+            _openings.discard(self)
 
 
 def _descriptors() -> dict[int, tuple[int, int]]:
