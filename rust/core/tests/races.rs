@@ -398,6 +398,7 @@ fn turn(carrier: &Carrier, bell: &Bell, bodies: &Bodies) {
         drop(is_rung);
         loop {
             let (found, has_more) = carrier.fetch(1);
+            carrier.gather();
             for item in found {
                 match item {
                     Fetched::Begun(work, _) => {
@@ -420,6 +421,10 @@ fn turn(carrier: &Carrier, bell: &Bell, bodies: &Bodies) {
                 }
             }
             if !has_more {
+                // Whoever carries must not depend on it.
+                if bodies.begun.lock().unwrap().len() % 2 == 0 {
+                    carrier.gathered();
+                }
                 break;
             }
         }
