@@ -422,7 +422,7 @@ fn turn(carrier: &Carrier, bell: &Bell, bodies: &Bodies) {
             }
             if !has_more {
                 // Whoever carries must not depend on it.
-                if bodies.begun.lock().unwrap().len() % 2 == 0 {
+                if bodies.begun.lock().unwrap().len().is_multiple_of(2) {
                     carrier.gathered();
                 }
                 break;
