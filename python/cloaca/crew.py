@@ -285,7 +285,7 @@ class Crew:
         answer: object = None
         error: Exception | None = None
         try:
-            with attempt.inside(None, None, self.triggers[ticket.place].name):
+            with attempt.inside(None, None, self.triggers[ticket.place].name, host=self.engine):
                 answer = complete(body(), self.run)
         except Exception as raised:
             error = raised
@@ -308,7 +308,7 @@ class Crew:
                 f"trigger '{self.triggers[place].name}' has just been declared again; try again"
             )
         try:
-            with attempt.inside(None, None, self.triggers[place].name):
+            with attempt.inside(None, None, self.triggers[place].name, host=self.engine):
                 answer = complete(body.decide(at, moment), self.run)
         except Exception as raised:
             error = raised

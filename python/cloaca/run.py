@@ -136,6 +136,8 @@ class Run:
             return await apart("wait", lambda: self._result_within(timeout))
         if self._result is None:
             assert self._watch is not None, "it is watched"
+            if (body := attempt.body(self._runner._engine)) is not None:
+                self._refuse_own(body)
             try:
                 ended = await self._runner._crew.awaiter().wait(self._watch, limit)
             except BaseException:
@@ -209,12 +211,29 @@ class Run:
         # Who finds the end, or only looks, gives nothing back.
         if (found := self._wait_here(engine, 0.0, body)) is not None or limit == 0.0:
             return found
+        self._refuse_own(body, engine)
         with waiting(body, self._watch) as wait:
             found = self._wait_here(engine, limit, body, lambda: self._heed(wait))
             if found is not None and self._is_called and found.status == "Cancelled":
                 # It may have been cancelled with the one that called it.
                 self._heed(wait)
             return found
+
+    def _refuse_own(self, body: attempt.inside, engine: Any = None) -> None:
+        """Raises `RunnerError` if the body is a part of the run, or, with an engine to ask, of one that the
+        run has called: neither can end before the other.
+        """
+        # Whom it called itself is below it.
+        if self._is_called or body.job is None:
+            return
+        above: str | None = attempt.run_id(body.job)
+        while above is not None and above != self.id:
+            row = None if engine is None else engine.runs.run(above)
+            above = None if row is None else row["parent_run"]
+        if above is not None:
+            raise RunnerError(
+                f"run {self.id} cannot end before the task that waits for it here, which is a part of it"
+            )
 
     def _heed(self, wait: waiting) -> None:
         try:

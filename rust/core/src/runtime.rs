@@ -569,7 +569,10 @@ impl Shared {
             self.crons_due.store(true, Ordering::Release);
         }
         if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) {
-            self.tell_watches(ended, started, keyed, lost);
+            let ended = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));
+            let keyed = keyed.into_iter().map(|(id, of)| (id, News::Keyed(of)));
+            let lost = lost.into_iter().map(|(id, why)| (id, News::Lost(why)));
+            self.tell_watches(started, ended.chain(keyed).chain(lost));
         }
         for note in logs {
             self.order(Order::Log(note));

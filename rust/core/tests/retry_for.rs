@@ -149,6 +149,7 @@ fn left_behind(began_at: Wall) -> Event {
         interruptions: 1,
         owner_before: Some(Epoch(1)),
         cancelled: false,
+        is_mixed: false,
         tasks: vec![record],
         behind: Vec::new(),
     }])

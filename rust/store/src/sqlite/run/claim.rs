@@ -20,7 +20,7 @@ use crate::sqlite::value::{count_at, hash_at, id_at, signed, wall_at};
 macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
-         interruptions, owner, context, cancelled"
+         interruptions, owner, context, cancelled, mixed"
     };
 }
 
@@ -56,7 +56,10 @@ pub fn claim(
     );
     const VERSION: &str = "SELECT version FROM workflows WHERE name = :name AND owner = :epoch";
     const UPDATE: &str = "
-        UPDATE runs SET owner = :epoch, interruptions = :interruptions, version = :version WHERE row = :row";
+        UPDATE runs
+        SET owner = :epoch, interruptions = :interruptions, version = :version, mixed = mixed OR EXISTS (
+            SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> :version)
+        WHERE row = :row";
     let mut select = db.prepare_cached(SELECT)?;
     let workflows = json_texts(workflows);
     let limit = signed(limit);
@@ -74,7 +77,8 @@ pub fn claim(
     for mut run in found {
         run.interruptions = run.interruptions.saturating_add(u32::from(run.owner_before.is_some()));
         run.tasks = tasks(db, run.row)?;
-        if run.tasks.is_empty() {
+        // Who died may have begun one that is not on record, under the version that it declared.
+        if run.tasks.is_empty() && run.interruptions == 0 {
             let params = named_params! { ":name": run.workflow, ":epoch": epoch.0 };
             let declared = db.prepare_cached(VERSION)?.query_row(params, |row| row.get(0)).optional()?;
             run.version = declared.unwrap_or(run.version);
@@ -327,7 +331,8 @@ fn open_again(db: &Connection, epoch: Epoch, run: &Unfinished) -> Result<(), Fai
         UPDATE runs
         SET status = 'Pending', owner = :epoch, cancelled = 0, interruptions = 0, completed_at = NULL,
             final_context = NULL, error = NULL, error_type = NULL, waits = 0, unique_hash = :unique_hash,
-            end_number = NULL
+            end_number = NULL, mixed = EXISTS (
+                SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> runs.version)
         WHERE row = :row";
     let refusal = || {
         Failure::Refused(format!(
@@ -364,6 +369,7 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         interruptions: row.get(8)?,
         owner_before: row.get::<_, Option<i64>>(9)?.map(Epoch),
         cancelled: row.get(11)?,
+        is_mixed: row.get(12)?,
         context: row.get(10)?,
         tasks: Vec::new(),
         behind: Vec::new(),
