@@ -29,12 +29,11 @@ def test_a_store_is_copied_with_all_that_it_holds(line: Line, tmp_path: Path) ->
         copied = [line.piped(*words, "--json", "--database", name) for name in ("copy.db", "runs.db")]
         assert copied[0] == copied[1] != "", words
     line.piped("copy", "runs.db", "copy.db", code=3)
-    assert "exists; name a new file" in line.said
-    (tmp_path / "empty.db").touch()
-    told = json.loads(line.piped("copy", "sqlite://runs.db", "empty.db", "--json"))
+    assert f"target '{tmp_path / 'copy.db'}' exists; name a new file" in line.said
+    told = json.loads(line.piped("copy", "sqlite://runs.db", "new.db", "--json"))
     assert (sorted(told), told["bytes"]) == (
         ["bytes", "kind", "path"],
-        os.path.getsize(tmp_path / "empty.db"),
+        os.path.getsize(tmp_path / "new.db"),
     )
 
 
