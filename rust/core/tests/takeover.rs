@@ -10,6 +10,7 @@ use cloaca_core::port::{
     Admitted, Change, Receipt, RunStatus, TickChange, TriggerRow, TriggerState, Unfinished,
 };
 use cloaca_core::time::{Mono, Now, Wall};
+use cloaca_core::urgency::{Priority, Urgency};
 use uuid::Uuid;
 
 use crate::harness::declared_mail;
@@ -76,7 +77,13 @@ fn beside_theirs(overlap: Overlap) -> Engine {
 
 /// The tick that a poll with one fire sends to the store.
 fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
-    let fire = Fire { context: "{}".into(), hash: [item; 16], run_key: None, cursor: None };
+    let fire = Fire {
+        context: "{}".into(),
+        hash: [item; 16],
+        run_key: None,
+        cursor: None,
+        urgency: Urgency::default(),
+    };
     let polled = Polled {
         place: 0,
         schedule: ScheduleKey(7),
@@ -198,6 +205,8 @@ fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished
         waits: true,
         created_at: Wall(0),
         interruptions: 0,
+        priority: Priority::default(),
+        due_at: None,
         owner_before: None,
         cancelled: false,
         tasks: Vec::new(),

@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
-use cloaca_core::key::{Epoch, RunRow};
+use cloaca_core::key::Epoch;
 use cloaca_core::port::{
     Admitted, Cell, Change, Company, Fault, Halt, InFlight, Receipt, RunChange, RunStatus, Siblings, Store,
     TaskStatus,
@@ -66,8 +66,9 @@ fn everything_survives_a_reopening() {
         Ok(Siblings { buried: 1, living: vec![], departed: Some(epoch), is_buried: false }),
         "it went without leaving"
     );
-    let claimed = store.claim_runs(next, RunRow(0), 10, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(next, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].row, claimed[0].tasks.len(), claimed[0].interruptions), (row, 1, 1));
+    assert_eq!(claimed[0].owner_before, Some(epoch));
     let change = |epoch| Change::Run(RunChange { run: row, epoch, tasks: Vec::new(), end: None });
     assert_eq!(commit(&*store, change(epoch)), Receipt::Fenced, "it is no longer the dead one's");
     assert!(matches!(commit(&*store, change(next)), Receipt::Run(_)), "it is the claimer's");
@@ -127,7 +128,7 @@ fn what_was_to_end_and_nobody_goes_on_with_ends() {
     assert_eq!(status(1), RunStatus::Pending, "its owner lives");
     drop(first);
     assert_eq!(second.bury(new).unwrap().buried, 1);
-    second.declare_workflows(new, &[("mail".into(), "v1".into())]).unwrap();
+    second.declare_workflows(new, &[declares("mail", "v1")]).unwrap();
     second.end_deserted(new, Wall(7)).unwrap();
     assert_eq!(status(1), RunStatus::Pending, "somebody declares its workflow");
     second.declare_workflows(new, &[]).unwrap();
