@@ -21,6 +21,16 @@ def fresh_registry() -> Iterator[None]:
     registry.clear()
 
 
+@pytest.fixture(autouse=True)
+def no_runner_left() -> Iterator[None]:
+    """One that a failed test leaves at work would meet the next test's declarations, and talk meanwhile."""
+    before = set(cloaca.runners())
+    yield
+    for left in cloaca.runners():
+        if left not in before:
+            left.shutdown(0)
+
+
 @pytest.fixture
 def runner() -> Iterator[cloaca.DefaultRunner]:
     """A runner in memory."""

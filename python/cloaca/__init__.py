@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ._cloaca import __version__
-from .admin import DatabaseAdmin, TenantConfig, TenantCredentials
 from .config import DefaultRunnerConfig
 from .context import Context
 from .current import CurrentRun, current_run
@@ -105,6 +104,7 @@ if TYPE_CHECKING:
     from . import reading as reading
     from . import testing as testing
     from . import types as types
+    from .admin import DatabaseAdmin, TenantConfig, TenantCredentials
     from .bodies.process import ProcessExecutor
     from .copying import copy_store
 else:
@@ -120,8 +120,10 @@ else:
             from .copying import copy_store
 
             return copy_store
-        if name in ("reading", "testing", "types"):
-            from importlib import import_module
+        from importlib import import_module
 
+        if name in ("reading", "testing", "types"):
             return import_module(f"cloaca.{name}")
+        if name in ("DatabaseAdmin", "TenantConfig", "TenantCredentials"):
+            return getattr(import_module("cloaca.admin"), name)
         raise AttributeError(f"module 'cloaca' has no attribute {name!r}")

@@ -34,6 +34,7 @@ __all__ = [
     "hint",
     "layout",
     "path_of",
+    "rename_to_new",
     "schema_of",
     "too_large",
     "work_as",
@@ -271,6 +272,7 @@ class Reader:
     def export(self, path: str) -> None: ...
 
 def path_of(url: str) -> os.PathLike[str] | None: ...
+def rename_to_new(from_: str | os.PathLike[str], to: str | os.PathLike[str]) -> None: ...
 def schema_of(url: str) -> tuple[int, list[str]]: ...
 def foretell(
     trigger: str,

@@ -5,13 +5,11 @@ Decides nothing: the store refuses what a poll decided by a cursor that was set 
 
 from __future__ import annotations
 
-import logging
-
 from . import check
 from .chosen import name_of_one
 from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
 from .errors import TriggerError, excerpt
-from .plain import say
+from .plain import INFO, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from .redact import Redactor
     from .types import TriggerRef
 
-_log = logging.getLogger("cloaca")
+_log = "cloaca"
 
 
 class Cursors:
@@ -100,4 +98,4 @@ class Cursors:
             for text in (before, after)
         ]
         text, about = "trigger '%s': its cursor was set by a call, from %s to %s", {"cloaca_trigger": name}
-        say(_log, logging.INFO, text, name, *shown, about=about)
+        say(_log, INFO, text, name, *shown, about=about)

@@ -13,22 +13,21 @@ Invariant: nothing but `sqlite3.connect` is refused, and the opening of a file o
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import threading
+import weakref
 
 from .errors import StoreError, excerpt
-from .plain import say
+from .plain import WARNING, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from .crew import Crew
 
-_log = logging.getLogger("cloaca")
+_log = "cloaca"
 _HARM = (
     "that does no harm to what is committed"
     if sys.platform == "linux"
@@ -46,13 +45,24 @@ _names: dict[tuple[int, int], str] = {}
 _told: set[tuple[int, int]] = set()
 """Files whose opening by others has been told."""
 _seen: set[tuple[int, int]] = set()
-"""Files that a runner of this process, or of the one that it was forked from, has opened: descriptors may be
-left of that."""
+"""Files that a runner or reader of this process, or of the one that it was forked from, has opened:
+descriptors may be left of that."""
+_openings: weakref.WeakSet[Before] = weakref.WeakSet()
 _installed = False
 
 
-def descriptors() -> dict[int, tuple[int, int]]:
-    """The files that this process has open, where the system tells; asked before a runner opens its own."""
+class Before:
+    """What the process has open before a runner opens its file, for as long as that takes."""
+
+    def __init__(self) -> None:
+        with _lock:
+            # Descriptors of another runner, amidst opening the same file, look like a stranger's.
+            self.files = {} if _openings else _descriptors()
+            _openings.add(self)
+
+
+def _descriptors() -> dict[int, tuple[int, int]]:
+    """The files that this process has open, where the system tells."""
     found: dict[int, tuple[int, int]] = {}
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
@@ -63,18 +73,12 @@ def descriptors() -> dict[int, tuple[int, int]]:
     return found
 
 
-def watch(path: str, owner: Crew, before: Mapping[int, tuple[int, int]] | None = None) -> None:
-    """Guards a file for as long as its owner holds it.
-
-    `before` are the descriptors from before the owner opened it.
-    """
+def watch(path: str, owner: Crew, before: Before | None = None) -> None:
+    """Guards a file for as long as its owner holds it."""
     global _installed
     unwatch_closed()
-    try:
-        status = os.stat(path)
-    except OSError:
+    if (key := _key(path)) is None:
         return
-    key = (status.st_dev, status.st_ino)
     with _lock:
         is_first = key not in _seen
         _seen.add(key)
@@ -84,10 +88,18 @@ def watch(path: str, owner: Crew, before: Mapping[int, tuple[int, int]] | None =
         if not _installed and os.environ.get("CLOACA_ALLOW_SQLITE3") != "1":
             _installed = True
             sys.addaudithook(_audit)
-    if is_first and (strangers := [number for number, file in (before or {}).items() if file == key]):
+    files = before.files if before is not None else {}
+    if is_first and (strangers := [number for number, file in files.items() if file == key]):
         shown = ", ".join(map(str, strangers))
         text = "%s was open in this process before its runner, as descriptor %s: %s"
-        say(_log, logging.WARNING, text, path, shown, _WAY_OUT)
+        say(_log, WARNING, text, path, shown, _WAY_OUT)
+
+
+def saw(path: str) -> None:
+    """Takes the descriptors that this process has of a file for the library's own, as a reader opened it."""
+    if (key := _key(path)) is not None:
+        with _lock:
+            _seen.add(key)
 
 
 def unwatch_closed() -> None:
@@ -108,12 +120,12 @@ def _compare() -> None:
     _endings = names, tuple(os.fsencode(name) for name in names)
 
 
-def _is(file: Any, key: tuple[int, int]) -> bool:
+def _key(file: Any) -> tuple[int, int] | None:
     try:
         status = os.stat(file)
     except (OSError, ValueError, TypeError):
-        return False
-    return (status.st_dev, status.st_ino) == key
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_live(key: tuple[int, int]) -> bool:
@@ -141,12 +153,9 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event != "sqlite3.connect" or not _live:
         return
     path = _path_of(arguments[0])
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError, TypeError):
-        return
+    key = _key(path)
     # A runner whose last body came home after its shutdown has told nobody that it closed the file then.
-    if _is_live((status.st_dev, status.st_ino)):
+    if key is not None and _is_live(key):
         raise StoreError(
             f"sqlite3.connect({path!r}): a runner of this process has this file open, and a second SQLite "
             "library on it would lose committed rows; use runner.query(sql) or runner.export(path), or "
@@ -166,10 +175,10 @@ def _opened(path: object) -> None:
     elif not (isinstance(path, os.PathLike) and os.fsdecode(path).endswith(texts)):
         return
     for key in _names.copy():
-        if key not in _told and _is(path, key) and _is_live(key):
+        if key not in _told and _key(path) == key and _is_live(key):
             _told.add(key)
             text = "%s was opened, and a runner of this process has it open: %s"
-            say(_log, logging.WARNING, text, excerpt(path), _WAY_OUT)
+            say(_log, WARNING, text, excerpt(path), _WAY_OUT)
 
 
 def _path_of(database: object) -> str:

@@ -5,14 +5,13 @@ Decides nothing: it checks arguments, and asks for page after page.
 
 from __future__ import annotations
 
-import logging
 from itertools import islice
 
 from . import audit, check, filters, registry, rows
 from .errors import ArgumentTypeError, StoreError, WorkflowError
 from .listed import Listed
 from .near import refuse_keywords
-from .plain import say
+from .plain import WARNING, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ CHANGED_AT_ONCE = 500
 _CHANGED = ("key", "parent", "since", "until", "error", "limit")
 _FILTERS = (*_CHANGED, "contexts", "after", "unmasked")
 
-_log = logging.getLogger("cloaca")
+_log = "cloaca"
 
 
 class Listings:
@@ -276,7 +275,7 @@ class Listings:
                     left_out.append(refusal or self._not_open(run_id))
         if left_out:
             text = "retry_many left %d runs out, the first because %s"
-            say(_log, logging.WARNING, text, len(left_out), left_out[0])
+            say(_log, WARNING, text, len(left_out), left_out[0])
         return opened
 
     def cancel_many(

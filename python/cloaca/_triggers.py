@@ -11,7 +11,6 @@ from . import check, filters, registry, rows, why
 from .chosen import name_of_one
 from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
-from .job import Ticket
 from .listed import Listed
 from .near import LOOKED_MAX, hint
 from .redact import hide_tick
@@ -301,6 +300,8 @@ class Triggers:
             after = self._kept_cursor(name)
             decided["cursor"] = None if after in (before, None) else decode_value(after)
             if decided["outcome"] == "fire":
+                from .job import Ticket
+
                 self._tell_fates(name, Ticket(*begun.ticket).began_us, decided)
         return decided
 

@@ -36,9 +36,9 @@ class Interrupted(BaseException):
 class inside:
     """While a body of `engine` runs here: an attempt's `job`, or `None` for a poll.
 
-    Written out as a class, because each attempt enters one. Without an engine the body is only named, and
-    runs in its caller's name. An attempt that may wait without its permit comes with what counts those that
-    do, and with the loop that it runs on, if it does.
+    Written out as a class, because each attempt enters one. Without an engine the body is only named, as one
+    of its `host`, and runs in its caller's name. An attempt that may wait without its permit comes with what
+    counts those that do, and with the loop that it runs on, if it does.
 
     Attributes:
         is_home: whether the body has ended, and its callback runs, or this is one.
@@ -51,6 +51,7 @@ class inside:
         "_permit",
         "_token",
         "engine",
+        "host",
         "is_home",
         "job",
         "loop",
@@ -65,8 +66,10 @@ class inside:
         deferred: Deferred | None = None,
         loop: Loop | None = None,
         is_callback: bool = False,
+        host: Any = None,
     ) -> None:
         self.engine = engine
+        self.host = engine if host is None else host
         self.job = job
         self.name = name
         self.loop = loop
@@ -148,7 +151,7 @@ def innermost() -> tuple[Any, Any, str | None] | None:
     if not bodies:
         return None
     last = bodies[-1]
-    return last.engine, last.job, last.name() if callable(last.name) else last.name
+    return last.host, last.job, last.name() if callable(last.name) else last.name
 
 
 def run_id(job: Job) -> str:

@@ -42,7 +42,7 @@ def optional_text(value: object, argument: str) -> str | None:
     return None if value is None else text(value, argument)
 
 
-def url(value: object) -> str:
+def url(value: object, argument: str = "database_url") -> str:
     """A database URL's text, of a `str` or a path.
 
     Raises:
@@ -55,8 +55,8 @@ def url(value: object) -> str:
         value = os.path.join(os.curdir, place) if ":" in place and not os.path.isabs(place) else place
     if not isinstance(value, str):
         kind = typed(value)
-        raise ArgumentTypeError(f"database_url is {excerpt(value)}, {kind}; it must be a str or a path")
-    return path(value, "database_url", UrlError)
+        raise ArgumentTypeError(f"{argument} is {excerpt(value)}, {kind}; it must be a str or a path")
+    return path(value, argument, UrlError)
 
 
 def path(value: object, argument: str, error: type[CloacaError] = ArgumentTypeError) -> str:

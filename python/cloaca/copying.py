@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PART = "-copying-"
 """What a copy is called, behind its later name, until it is whole."""
+NAME_BYTES = 200
 
 
 def copy_store(source: str | os.PathLike[Any], target: str | os.PathLike[Any]) -> Path:
@@ -33,14 +34,14 @@ def copy_store(source: str | os.PathLike[Any], target: str | os.PathLike[Any]) -
 
     Args:
         source (str | PathLike): the store, as `DefaultRunner` takes it.
-        target (str | PathLike): the new one: a file that does not exist, or is empty.
+        target (str | PathLike): the new one: a file that does not exist. A link is followed.
 
     Returns:
         Path: the new file.
 
     Raises:
         StoreError: (a `RuntimeError`) a living runner serves one of them, there is no store at `source` or it
-            is of another version, `target` holds something, or cannot be written.
+            is of another version, `target` exists or cannot be written.
         UrlError: (a `ValueError`) one is no URL of a store.
         ArgumentError: (a `ValueError`) one is memory.
     """
@@ -49,30 +50,44 @@ def copy_store(source: str | os.PathLike[Any], target: str | os.PathLike[Any]) -
     path = _file(target, "target")
     with Reader(_file(source, "source")) as reader:
         before = _refuse_served(reader)
-        _refuse_full(path)
-        part = path.with_name(f"{path.name}{PART}{os.getpid()}-{os.urandom(4).hex()}")
+        _refuse_taken(path)
+        # As much of the name as leaves room for what follows.
+        start = os.fsdecode(os.fsencode(path.name)[:NAME_BYTES])
+        part = path.with_name(f"{start}{PART}{os.getpid()}-{os.urandom(4).hex()}")
         try:
-            reader.export(part)
-            _to_disk(part)
+            _write(reader, part, path)
             if _refuse_served(reader) != before:
                 raise StoreError(
                     f"store {excerpt(reader.path)} was opened while it was copied; stop its runner and copy"
                     " it again"
                 )
-            _refuse_full(path)
-            os.replace(part, path)
-        except BaseException:
+            # Whoever has made a file of that name by now serves it, or is about to.
+            _refuse_taken(path)
+            _cloaca.rename_to_new(part, path)
+            _to_disk(path.parent)
+        except FileExistsError:
+            raise StoreError(f"target {excerpt(path)} exists by now; name a new file") from None
+        except OSError as error:
+            raise StoreError(f"target {excerpt(path)} cannot be written: {error.strerror}") from None
+        finally:
             part.unlink(missing_ok=True)
-            raise
-    _to_disk(path.parent)
     return path
 
 
+def _write(reader: Reader, part: Path, path: Path) -> None:
+    try:
+        reader.export(part)
+    except StoreError as error:
+        # By the name that was given.
+        raise StoreError(str(error).replace(os.fspath(part), os.fspath(path))) from None
+    _to_disk(part)
+
+
 def _file(url: str | os.PathLike[Any], argument: str) -> Path:
-    found = _cloaca.path_of(check.url(url))
+    found = _cloaca.path_of(check.url(url, argument))
     if found is None:
         raise ArgumentError(f"{argument} is {excerpt(url)}, which is memory; name a file")
-    return Path(os.path.abspath(found))
+    return Path(os.path.realpath(found))
 
 
 def _refuse_served(reader: Reader) -> int:
@@ -89,11 +104,11 @@ def _refuse_served(reader: Reader) -> int:
     return max((row["number"] for row in owners), default=0)
 
 
-def _refuse_full(path: Path) -> None:
+def _refuse_taken(path: Path) -> None:
     from .reading import Reader
 
     try:
-        size = path.stat().st_size
+        path.stat()
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise StoreError(
@@ -107,18 +122,15 @@ def _refuse_full(path: Path) -> None:
             ) from None
         return
     except OSError as error:
-        raise StoreError(f"target {excerpt(path)} cannot be looked at: {error}") from None
-    if not path.is_file():
-        raise StoreError(f"target {excerpt(path)} is no file; name one")
-    if size == 0 and not Path(f"{path}-wal").exists():
-        return
-    try:
-        with Reader(path) as reader:
-            _refuse_served(reader)
-    except StoreError as refused:
-        if "is served by" in str(refused):
-            raise
-    raise StoreError(f"target {excerpt(path)} exists and is not empty; name a new file")
+        raise StoreError(f"target {excerpt(path)} cannot be looked at: {error.strerror}") from None
+    if path.is_file():
+        try:
+            with Reader(path) as reader:
+                _refuse_served(reader)
+        except StoreError as refused:
+            if "is served by" in str(refused):
+                raise
+    raise StoreError(f"target {excerpt(path)} exists; name a new file")
 
 
 def _to_disk(path: Path) -> None:

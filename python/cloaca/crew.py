@@ -20,7 +20,7 @@ from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
 from .job import Ticket
 from .places import Places
-from .plain import describe, say
+from .plain import DEBUG, ERROR, WARNING, describe, say
 from .policy import RetryAfter
 from .result import SKIP
 from .task_handle import DEFER_SECONDS_STILL
@@ -58,7 +58,7 @@ THREAD_PAUSE_SECONDS_MAX = 1.0
 #: The trade between lateness and wake-ups, where the operating system lets a thread choose.
 TIMER_SLACK_NS = 40_000
 
-_engine_log = logging.getLogger("cloaca")
+_engine_log = "cloaca"
 
 
 def _sharpen_timers() -> None:
@@ -123,7 +123,7 @@ class Crew:
 
     def open(self, place_deaths_max: int) -> None:
         """Starts the first threads: the one that starts the others, and those that serve executors."""
-        self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
+        self.engine.tell_debug(logging.getLogger(_engine_log).isEnabledFor(DEBUG))
         self._start("keeper", self._keep)
         self.places.open(self.engine, self._worker, self._start, place_deaths_max)
 
@@ -215,7 +215,7 @@ class Crew:
 
     def warn(self, text: str) -> None:
         """Says on the logger `cloaca` what the program may not have meant."""
-        say(_engine_log, logging.WARNING, "%s", text)
+        say(_engine_log, WARNING, "%s", text)
 
     def running(self) -> list[str]:
         """What tasks run now, in words."""
@@ -287,7 +287,7 @@ class Crew:
         answer: object = None
         error: Exception | None = None
         try:
-            with attempt.inside(None, None, self.triggers[ticket.place].name):
+            with attempt.inside(None, None, self.triggers[ticket.place].name, host=self.engine):
                 answer = complete(body(), self.run)
         except Exception as raised:
             error = raised
@@ -310,7 +310,7 @@ class Crew:
                 f"trigger '{self.triggers[place].name}' has just been declared again; try again"
             )
         try:
-            with attempt.inside(None, None, self.triggers[place].name):
+            with attempt.inside(None, None, self.triggers[place].name, host=self.engine):
                 answer = complete(body.decide(at, moment), self.run)
         except Exception as raised:
             error = raised
@@ -351,7 +351,7 @@ class Crew:
     def _keep(self) -> None:
         self._keeper = threading.get_ident()
         while True:
-            self.engine.tell_debug(_engine_log.isEnabledFor(logging.DEBUG))
+            self.engine.tell_debug(logging.getLogger(_engine_log).isEnabledFor(DEBUG))
             order = self.engine.next_order(LEVEL_SECONDS)
             self.look_at_loop()
             self.let_go(self.engine.unneeded_bodies())
@@ -360,7 +360,7 @@ class Crew:
                 continue
             if order[0] == "log":
                 # At DEBUG no line repeats what a body said.
-                tell = self._redactor.say if order[1] > logging.DEBUG else say
+                tell = self._redactor.say if order[1] > DEBUG else say
                 tell(_engine_log, order[1], "%s", order[2], about=order[3])
                 # A handler may have forked.
                 if attempt.is_forked(self._pid):
@@ -398,7 +398,7 @@ class Crew:
             self.teller.tell(calls)
         except RuntimeError as raised:
             # No thread can be started now; the next failed poll tries again.
-            say(_engine_log, logging.ERROR, "nobody can be told of a failed poll: %s", describe(raised))
+            say(_engine_log, ERROR, "nobody can be told of a failed poll: %s", describe(raised))
 
     def _hire(self, role: str) -> None:
         """Starts a thread, again and again while the system has none to give."""
@@ -414,7 +414,7 @@ class Crew:
                 if not told:
                     told = True
                     text = "no thread can be started, and work waits until one can be: %s"
-                    say(_engine_log, logging.ERROR, text, describe(raised))
+                    say(_engine_log, ERROR, text, describe(raised))
             if self.engine.wait_closing(pause):
                 return None
             pause = min(2 * pause, THREAD_PAUSE_SECONDS_MAX)
@@ -426,7 +426,7 @@ class Crew:
         ):
             # The program goes on, for nobody knows how long, and would wonder why nothing is polled.
             text = "no thread can be started any more, the main thread has ended: the runner has stopped"
-            say(_engine_log, logging.ERROR, text)
+            say(_engine_log, ERROR, text)
         self.engine.give_up()
 
     def _poll(self) -> None:
@@ -439,7 +439,7 @@ class Crew:
                 if attempt.is_forked(self._pid):
                     return None
                 text = "polling met a fault of the engine; please report it"
-                say(_engine_log, logging.ERROR, text, raised=fault)
+                say(_engine_log, ERROR, text, raised=fault)
 
     def _polled_here(self) -> str | None:
         place = self.engine.polls.here()
@@ -534,12 +534,12 @@ class Crew:
         say = self._redactor.say
         match self._failing.grade(name, kind, failures, self.engine.now()):
             case "whole" if shown is None:
-                say(_engine_log, logging.ERROR, "trigger '%s': %s", name, error, about=about)
+                say(_engine_log, ERROR, "trigger '%s': %s", name, error, about=about)
             case "whole":
-                say(_engine_log, logging.ERROR, "trigger '%s' raised", name, raised=shown, about=about)
+                say(_engine_log, ERROR, "trigger '%s' raised", name, raised=shown, about=about)
             case "line":
                 text = "trigger '%s' fails: %d failed polls in a row, now %s"
-                say(_engine_log, logging.ERROR, text, name, failures, error, about=about)
+                say(_engine_log, ERROR, text, name, failures, error, about=about)
 
     def _work(self) -> None:
         engine = self.engine
@@ -555,7 +555,7 @@ class Crew:
                     if attempt.is_forked(self._pid):
                         return
                     text = "a worker met a fault of the engine; please report it"
-                    say(_engine_log, logging.ERROR, text, raised=fault)
+                    say(_engine_log, ERROR, text, raised=fault)
         finally:
             if not attempt.is_forked(self._pid):
                 engine.jobs.worker_present(False)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from . import attempt
+from .errors import RunnerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .runner import DefaultRunner
 
 
 class CurrentRun:
@@ -52,6 +55,23 @@ class CurrentRun:
     def cancelled(self) -> bool:
         """Whether an attempt's body is to end, as `TaskHandle.cancelled` tells; false in a poll."""
         return self._job is not None and bool(self._engine.jobs.is_to_end(self._job))
+
+    @property
+    def runner(self) -> DefaultRunner:
+        """The runner that calls the body, to submit or look for runs by it.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) this is another process than the runner's, or it has shut down.
+        """
+        from . import living
+
+        for runner in living.runners.copy():
+            if runner._engine is self._engine:
+                return runner
+        raise RunnerError(
+            "the runner of this body is not in this process, or has shut down; a client can submit from"
+            " anywhere: DefaultRunner(url, work=False)"
+        )
 
     def __repr__(self) -> str:
         if self._job is None:

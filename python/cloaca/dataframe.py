@@ -99,11 +99,20 @@ def _polars(polars: Any, columns: list[Column]) -> Any:
         "int": polars.Int64,
         "float": polars.Float64,
         "text": polars.String,
-        "object": polars.Object,
+        # Values of any shape have no type there but one that nothing can write.
+        "object": polars.String,
     }
+    columns = [(name, kind, _texts(values) if kind == "object" else values) for name, kind, values in columns]
     return polars.DataFrame(
         [
             polars.Series(name, values, dtype=types[kind.removeprefix("maybe ")])
             for name, kind, values in columns
         ]
     )
+
+
+def _texts(values: list[Any]) -> list[str | None]:
+    """Values as JSON, which `str.json_decode` of polars reads."""
+    import json
+
+    return [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]

@@ -7,7 +7,6 @@ Invariant: a trigger's body stands in its place before the engine may call it.
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from itertools import groupby
 from operator import attrgetter
@@ -17,7 +16,7 @@ from .chosen import EVERYTHING
 from .errors import RunnerError, StoreError, TriggerError, WorkflowError, excerpt
 from .near import hint
 from .places import BUILT_IN
-from .plain import say
+from .plain import WARNING, say
 from .policy import Backoff
 from .rows import moment
 from .trigger import POLL_INTERVAL_US
@@ -46,7 +45,7 @@ _OFF = """
     WHERE kind = 'cron' AND name <> '' AND name IN (SELECT value FROM json_each(?1)) AND NOT enabled
     ORDER BY name LIMIT 20"""
 
-_log = logging.getLogger("cloaca")
+_log = "cloaca"
 
 DECLARED_AT_ONCE = 10_000
 """So many triggers are handed to the engine at once: the store keeps them while the next are prepared."""
@@ -109,7 +108,7 @@ class Declarations:
             cause = row["disabled_cause"]
             by = f"the engine disabled it because {cause}" if cause else "set_trigger_enabled switched it off"
             text, about = "trigger '%s' is declared, and is off since %s: %s", {"cloaca_trigger": row["name"]}
-            say(_log, logging.WARNING, text, row["name"], moment(row["updated_at"]), by, about=about)
+            say(_log, WARNING, text, row["name"], moment(row["updated_at"]), by, about=about)
 
     def on_workflow(self, workflow: Workflow) -> None:
         """The program declared a workflow, before this runner was made or after."""

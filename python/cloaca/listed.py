@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar, overload
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Literal, SupportsIndex
+    from collections.abc import Iterable
+    from typing import Any, Literal, SupportsIndex, TypeVar, overload
 
-_Row = TypeVar("_Row")
+    _Row = TypeVar("_Row")
 
 
-class Listed(list[_Row]):
+class Listed(list["_Row"]):
     """What a listing gives: a list of dicts, as any other.
 
     In a notebook the last line of a cell shows it as a table; `as_dataframe` makes one of pandas or polars.
@@ -48,10 +46,13 @@ class Listed(list[_Row]):
         rows: Any = self
         return of(rows, self.of, library)
 
-    @overload
-    def __getitem__(self, at: SupportsIndex) -> _Row: ...
-    @overload
-    def __getitem__(self, at: slice) -> Listed[_Row]: ...
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(self, at: SupportsIndex) -> _Row: ...
+        @overload
+        def __getitem__(self, at: slice) -> Listed[_Row]: ...
+
     def __getitem__(self, at: SupportsIndex | slice) -> _Row | Listed[_Row]:
         found: Any = super().__getitem__(at)
         return Listed(found, self.of) if isinstance(at, slice) else found

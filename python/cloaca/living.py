@@ -6,6 +6,7 @@ Invariant: in a forked child no runner of the parent is ever closed, or collecte
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import warnings
@@ -15,6 +16,8 @@ from .errors import excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .runner import DefaultRunner
 
 ATEXIT_SECONDS = 5.0
@@ -26,6 +29,20 @@ _made: dict[DefaultRunner, tuple[tuple[str, int], str | None]] = {}
 """Where in the program each of them was made, in that order, and on which file."""
 _inherited: set[DefaultRunner] = set()
 _hooked = False
+is_looked_at = False
+"""Whether the program is imported by somebody who only wants to know what it declares."""
+
+
+@contextlib.contextmanager
+def only_looked_at() -> Iterator[None]:
+    """The runners that are made meanwhile serve no store: they hold what is declared, in memory, and begin
+    nothing."""
+    global is_looked_at
+    before, is_looked_at = is_looked_at, True
+    try:
+        yield
+    finally:
+        is_looked_at = before
 
 
 def enter(runner: DefaultRunner) -> None:

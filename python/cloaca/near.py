@@ -50,7 +50,9 @@ def refuse_keywords(function: str, unknown: Mapping[str, object], known: Iterabl
     """Raises `ArgumentTypeError` (a `TypeError`) for an unknown keyword, and says which was meant."""
     known = tuple(known or ())
     for keyword in unknown.keys() - set(known):
-        meant = hint(keyword, "arguments", known)
-        if (other := _MEANT.get(keyword, "")) in known and "did you mean" not in meant:
+        # What it is called elsewhere says more than what looks like it.
+        other = _MEANT.get(keyword, "")
+        meant = hint("" if other in known else keyword, "arguments", known)
+        if other in known:
             meant = f"; did you mean {other!r}?{meant.removeprefix(';')}"
         raise ArgumentTypeError(f"{function} got an unexpected keyword argument {excerpt(keyword)}{meant}")

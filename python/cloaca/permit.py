@@ -6,12 +6,11 @@ on, or its body ends without an outcome.
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from . import attempt
 from .errors import RunnerError
-from .plain import say
+from .plain import WARNING, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ LOOK_SECONDS = 0.1
 PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02)
 """How long a coroutine that wants its permit again waits between two looks, growing."""
 
-_task_log = logging.getLogger("cloaca.task")
+_task_log = "cloaca.task"
 
 
 class Deferred:
@@ -67,7 +66,7 @@ class Deferred:
                 "%d tasks wait in defer_until or for other runs, as many as may; further ones keep their"
                 " slots while they wait"
             )
-            say(_task_log, logging.WARNING, text, DEFERRED_MAX)
+            say(_task_log, WARNING, text, DEFERRED_MAX)
         return False
 
     def leave(self) -> None:

@@ -9,7 +9,6 @@ import contextlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Mapping
 
 TEXT_CHARS_MAX = 16_384
@@ -41,6 +40,10 @@ def describe(error: BaseException) -> str:
     return f"{kind}: {text}" if text else kind
 
 
+DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
+"""As `logging` numbers them, which is a fourth of this package's import, and not imported before there is
+something to say."""
+
 ABOUT = {
     "cloaca_run": None,
     "cloaca_workflow": None,
@@ -52,7 +55,7 @@ ABOUT = {
 
 
 def say(
-    log: logging.Logger,
+    log: str,
     level: int,
     text: str,
     *values: object,
@@ -62,14 +65,16 @@ def say(
 ) -> None:
     """Logs. A filter or handler of the program that raises costs this line, and nothing else.
 
-    ``trace`` is the traceback as text, where the exception itself must not be seen.
+    ``log`` names the logger. ``trace`` is the traceback as text, where the exception itself must not be seen.
     """
     with contextlib.suppress(BaseException):
-        extra = {**ABOUT, **about}
+        import logging
+
+        logger, extra = logging.getLogger(log), {**ABOUT, **about}
         if trace is None:
-            log.log(level, text, *values, exc_info=raised, extra=extra)
-        elif log.isEnabledFor(level):
-            path, line, function, _ = log.findCaller()
-            record = log.makeRecord(log.name, level, path, line, text, values, None, function, extra)
+            logger.log(level, text, *values, exc_info=raised, extra=extra)
+        elif logger.isEnabledFor(level):
+            path, line, function, _ = logger.findCaller()
+            record = logger.makeRecord(log, level, path, line, text, values, None, function, extra)
             record.exc_text = trace
-            log.handle(record)
+            logger.handle(record)

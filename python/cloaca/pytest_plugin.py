@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from . import testing
 
 MARKER = "cloaca_runner"
-_ARGUMENTS = ("triggers", "start", "config", "raise_errors")
+_ARGUMENTS = ("triggers", "start", "config", "raise_errors", "redact")
 
 
 def pytest_configure(config: pytest.Config) -> None:

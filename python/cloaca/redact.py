@@ -6,7 +6,6 @@ here hides more, never less, and costs a store that hides nothing one look a cal
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from . import context as contexts
@@ -299,7 +298,7 @@ class Redactor(Looker):
 
     def say(
         self,
-        log: logging.Logger,
+        log: str,
         level: int,
         text: str,
         *values: object,

@@ -13,7 +13,7 @@ import weakref
 
 from . import place
 from .errors import excerpt
-from .plain import say
+from .plain import ERROR, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -220,10 +220,8 @@ def attach(runner: LiveRunner) -> None:
         try:
             workflow(name)
         except Exception as raised:
-            import logging
-
-            log, about = logging.getLogger("cloaca"), {"cloaca_workflow": name}
-            say(log, logging.ERROR, "workflow %r: its constructor failed", name, raised=raised, about=about)
+            about = {"cloaca_workflow": name}
+            say("cloaca", ERROR, "workflow %r: its constructor failed", name, raised=raised, about=about)
     runner.on_triggers(polled)
 
 

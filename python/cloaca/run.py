@@ -6,7 +6,6 @@ Decides nothing. Invariant: a final result, once known, stays.
 from __future__ import annotations
 
 import contextlib
-import logging
 from time import monotonic
 
 from . import attempt, check, registry
@@ -32,8 +31,6 @@ LOOK_SECONDS = 0.05
 """Between two looks at a run that another runner drives."""
 SAID_SECONDS = 60.0
 """Who waits at a client hears so often in the log what for."""
-
-_log = logging.getLogger("cloaca")
 
 
 class Run:
@@ -146,6 +143,8 @@ class Run:
         return self._result
 
     async def _ended(self, watch: Watch, limit: float | None) -> Any:
+        if (entered := attempt.body(self._runner._engine)) is not None:
+            self._refuse_own(entered)
         try:
             return await self._runner._crew.awaiter().wait(watch, limit)
         except BaseException:
@@ -211,12 +210,29 @@ class Run:
         # Who finds the end, or only looks, gives nothing back.
         if (found := self._wait_here(engine, 0.0, body)) is not None or limit == 0.0:
             return found
+        self._refuse_own(body, engine)
         with waiting(body, self._watch) as wait:
             found = self._wait_here(engine, limit, body, lambda: self._heed(wait))
             if found is not None and self._is_called and found.status == "Cancelled":
                 # It may have been cancelled with the one that called it.
                 self._heed(wait)
             return found
+
+    def _refuse_own(self, body: attempt.inside, engine: Any = None) -> None:
+        """Raises `RunnerError` if the body is a part of the run, or, with an engine to ask, of one that the
+        run has called: neither can end before the other.
+        """
+        # Whom it called itself is below it.
+        if self._is_called or body.job is None:
+            return
+        above: str | None = attempt.run_id(body.job)
+        while above is not None and above != self.id:
+            row = None if engine is None else engine.runs.run(above)
+            above = None if row is None else row["parent_run"]
+        if above is not None:
+            raise RunnerError(
+                f"run {self.id} cannot end before the task that waits for it here, which is a part of it"
+            )
 
     def _heed(self, wait: waiting) -> None:
         try:
@@ -258,7 +274,9 @@ class Run:
                 look()
             if not self._runner._works and monotonic() - said_at >= SAID_SECONDS:
                 said_at = monotonic()
-                _log.info("still waiting: %s", self.why())
+                import logging
+
+                logging.getLogger("cloaca").info("still waiting: %s", self.why())
 
     def _look(self, engine: Any) -> WorkflowResult | None:
         row = engine.runs.run(self.id)

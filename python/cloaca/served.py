@@ -5,7 +5,6 @@ Decides nothing about runs: those are kept, and claimed by whoever declares thei
 
 from __future__ import annotations
 
-import logging
 import threading
 from time import monotonic
 
@@ -34,8 +33,6 @@ _KNOWN = """
 _NAMES = """
     SELECT name FROM workflows
     UNION SELECT DISTINCT workflow FROM schedules WHERE workflow IS NOT NULL LIMIT ?"""
-
-_log = logging.getLogger("cloaca")
 
 
 class Served:
@@ -90,7 +87,9 @@ class Served:
             is_told = workflow in self._told
             self._told.add(workflow)
         if not is_told:
-            _log.warning(
+            import logging
+
+            logging.getLogger("cloaca").warning(
                 "no living runner declares workflow %s: its runs wait for one that does", excerpt(workflow)
             )
 

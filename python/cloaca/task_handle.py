@@ -5,7 +5,6 @@ Decides nothing. Invariant: a handle is of no use once its attempt has ended.
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 
 from . import attempt, check
@@ -13,6 +12,7 @@ from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitti
 from .duration import microseconds_of
 from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt, typed
 from .permit import LOOK_SECONDS, waiting
+from .plain import ERROR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ DEFER_SECONDS_STILL = 0.01
 LOOP_LOOK_SECONDS = 0.5
 """How soon a wait on an event loop notices that it is over, where most of it is told."""
 
-_task_log = logging.getLogger("cloaca.task")
+_task_log = "cloaca.task"
 
 
 class _Awaited:
@@ -345,7 +345,7 @@ def _say_raised(task_id: str, job: Job, deferred: Deferred, raised: Exception) -
             "cloaca_attempt": job.attempt,
         },
     )
-    deferred.say(_task_log, logging.ERROR, text, task_id, attempt.run_id(job), raised=raised, about=about)
+    deferred.say(_task_log, ERROR, text, task_id, attempt.run_id(job), raised=raised, about=about)
 
 
 run_id = attempt.run_id

@@ -6,14 +6,13 @@ Decides nothing. Invariant: of one runner one such callback runs at a time, in t
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import deque
 from threading import Condition
 
 from . import attempt
 from .answer import complete
-from .plain import say
+from .plain import ERROR, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 WAITING_MAX = 1_000
 """So many calls wait at most for the one before them; more are left out, which the log says."""
 
-_log = logging.getLogger("cloaca")
+_log = "cloaca"
 
 Call = tuple[str, str, "Callable[..., Any]", tuple[object, ...]]
 """Which argument of `@trigger` it was, the trigger, what is called, and with what."""
@@ -76,7 +75,7 @@ class Teller:
             self._has_thread = True
         if is_news:
             text = "%d calls of on_poll_failed and on_disabled wait for one that goes on; more are left out"
-            say(_log, logging.ERROR, text, WAITING_MAX)
+            say(_log, ERROR, text, WAITING_MAX)
 
     def close(self) -> None:
         """Sends the thread home once what waits has been called."""
@@ -116,4 +115,4 @@ class Teller:
                 self._hear((None, raised))
             about = {"cloaca_trigger": name}
             text = "%s of trigger '%s' raised"
-            self._redactor.say(_log, logging.ERROR, text, what, name, raised=raised, about=about)
+            self._redactor.say(_log, ERROR, text, what, name, raised=raised, about=about)

@@ -6,7 +6,6 @@ Invariant: whatever user code raises, of whatever kind, ends that one call and n
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 
@@ -17,7 +16,7 @@ from .duration import text_of
 from .end import left_by, raised_by
 from .job import Job, Raised
 from .permit import Deferred
-from .plain import say
+from .plain import DEBUG, ERROR, WARNING, say
 from .task_handle import TaskHandle, run_id
 from .trace import stack_of
 
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
     Hear = Callable[[tuple[str | None, BaseException]], None]
     """Called with the run if it was a task, and with what was raised."""
 
-_callback_log = logging.getLogger("cloaca.callback")
-_engine_log = logging.getLogger("cloaca")
-_task_log = logging.getLogger("cloaca.task")
+_callback_log = "cloaca.callback"
+_engine_log = "cloaca"
+_task_log = "cloaca.task"
 
 
 class Worker:
@@ -346,9 +345,9 @@ class Worker:
         if delay_us is not None:
             # What was asked for is no news of a healthy day.
             text, waits = f"{line} asked in attempt %d to be called again in %s", text_of(delay_us)
-            say(_task_log, logging.DEBUG, text, *values, job.attempt, waits, about=about)
+            say(_task_log, DEBUG, text, *values, job.attempt, waits, about=about)
             return
-        level = logging.ERROR if final else logging.WARNING
+        level = ERROR if final else WARNING
         text = f"{line} failed in attempt %d{', its last' if final else ''}"
 
         def values_of() -> list[Any]:
@@ -388,7 +387,7 @@ class Worker:
         text, about = "callback of task '%s' of run %s raised", about_attempt(job, task_id, workflow)
         values, left = (task_id, run_id(job)), [each._data for each in arguments if type(each) is Context]
         self._redactor.say(
-            _callback_log, logging.ERROR, text, *values, raised=raised, about=about, values_of=lambda: left
+            _callback_log, ERROR, text, *values, raised=raised, about=about, values_of=lambda: left
         )
 
 

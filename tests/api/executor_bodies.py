@@ -41,6 +41,7 @@ def handled(context: cloaca.Context, handle: cloaca.TaskHandle) -> dict[str, Any
         ("defer_until", lambda: handle.defer_until(lambda: True)),
         ("trigger", lambda: current.trigger),
         ("is_current", lambda: handle.is_current()),
+        ("its runner", lambda: current.runner),
         ("runner", lambda: cloaca.DefaultRunner(":memory:")),
     ):
         try:

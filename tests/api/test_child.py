@@ -863,3 +863,30 @@ def test_a_chain_of_runs_that_start_the_next_goes_at_once_when_it_is_old(tmp_pat
 def test_a_parent_of_no_run_is_refused() -> None:
     with cloaca.DefaultRunner(":memory:") as runner, pytest.raises(ValueError, match="parent is 'x'"):
         runner.list_runs(parent="x")
+
+
+@pytest.mark.parametrize("whose", ["own", "parent's"])
+def test_nobody_waits_for_a_run_that_waits_for_him(runner: cloaca.DefaultRunner, whose: str) -> None:
+    def waits(context: cloaca.Context) -> None:
+        current = cloaca.current_run()
+        assert current is not None
+        run_id = context.get("parent") or current.run_id
+        with pytest.raises(cloaca.RunnerError, match="cannot end before the task that waits for it here"):
+            current.runner.run(str(run_id)).result()
+
+    async def awaits(context: cloaca.Context) -> None:
+        current = cloaca.current_run()
+        assert current is not None
+        with pytest.raises(cloaca.RunnerError, match="cannot end before the task that waits for it here"):
+            await current.runner.run(str(current.run_id))
+
+    def calls(context: cloaca.Context) -> None:
+        current = cloaca.current_run()
+        assert current is not None
+        current.runner.execute("waits", {"parent": current.run_id}, check=True)
+
+    for body in (waits, awaits, calls):
+        with cloaca.WorkflowBuilder(body.__name__):
+            cloaca.task(id="t", retry_attempts=1)(body)
+    for workflow in ("waits", "awaits") if whose == "own" else ("calls",):
+        runner.execute(workflow, {}, check=True, timeout=60)

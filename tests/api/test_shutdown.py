@@ -621,12 +621,16 @@ def test_run_forever_polls_until_then(tmp_path: Path) -> None:
     program = start_program(
         FILE
         + """
+    import signal
+
     polls = []
 
     @cloaca.trigger(workflow="good", poll_interval="1ms")
     def watcher():
         polls.append(1)
-        if len(polls) == 50:
+        # It is polled from before the main thread gets there.
+        if len(polls) >= 50 and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL and polls[0]:
+            polls[0] = 0
             print("ready", flush=True)
         return False
 

@@ -417,6 +417,36 @@ def test_another_process_may_read_a_live_file(here: Path, live: cloaca.DefaultRu
     assert live.query("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
 
 
+def test_what_the_library_itself_has_open_is_no_stranger(tmp_path: Path) -> None:
+    """Runners that open one file at once, and one that opens a file that is read here, warn of nobody."""
+    program = """
+        import sys, threading
+        import cloaca
+        from cloaca import reading
+
+        def opens(path, meet):
+            meet.wait()
+            runner = cloaca.DefaultRunner(path, work=False)
+            meet.wait()
+            runner.shutdown()
+
+        folder, read = sys.argv[1:]
+        reader = reading.Reader(read)
+        cloaca.DefaultRunner(read).shutdown()
+        reader.close()
+        for number in range(15):
+            meet = threading.Barrier(6)
+            each = [threading.Thread(target=opens, args=(f"{folder}/{number}.db", meet)) for _ in range(6)]
+            for thread in each:
+                thread.start()
+            for thread in each:
+                thread.join()
+    """
+    read = tmp_path / "read.db"
+    run_program("import cloaca, sys; cloaca.DefaultRunner(sys.argv[1]).shutdown()", read)
+    assert "open in this process" not in run_program(program, tmp_path, read).stderr
+
+
 def test_the_guard_can_be_left_out(tmp_path: Path) -> None:
     program = """
         import os, sys

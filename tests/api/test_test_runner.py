@@ -252,6 +252,11 @@ def test_the_fixture_polls_what_the_program_declares_if_it_is_marked(tmp_path: P
             def test_quiet(cloaca_runner):
                 cloaca_runner.advance("90s")
 
+            @pytest.mark.cloaca_runner(triggers=[], redact=["n"])
+            def test_redacted(cloaca_runner):
+                cloaca_runner.execute("w", {"n": "secret"})
+                assert "secret" not in str(cloaca_runner.list_runs())
+
             @pytest.mark.cloaca_runner([program.mine])
             def test_without_a_name(cloaca_runner):
                 cloaca_runner.advance("90s")
@@ -267,7 +272,7 @@ def test_the_fixture_polls_what_the_program_declares_if_it_is_marked(tmp_path: P
             def test_no_list(cloaca_runner): ...
         """,
     )
-    assert "4 passed, 3 errors" in done.stdout, done.stdout
+    assert "5 passed, 3 errors" in done.stdout, done.stdout
     assert "did you mean 'triggers'?" in done.stdout
     assert done.stdout.count("takes only triggers without a name, and once") >= 2
 

@@ -441,3 +441,31 @@ def test_a_month_of_polls_that_keep_a_cursor_is_kept_to_the_last() -> None:
         runner.advance("30d")
         (row,) = runner.query("SELECT cursor FROM schedules")
         assert row["cursor"] == str(30 * 24 * 60)
+
+
+def test_a_stretch_of_skips_ends_with_its_last_one() -> None:
+    """And not with the poll that ends it, whatever that comes to."""
+
+    @cloaca.trigger(workflow="w", poll_interval="1s")
+    def sometimes(tick: cloaca.Tick) -> bool:
+        second = tick.scheduled_at[17:19]
+        if second == "09":
+            raise ValueError
+        return second == "05"
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    with cloaca.testing.Runner(start="2026-01-01T00:00:00Z") as runner:
+        runner.advance("10500ms")
+        rows = [
+            (row["outcome"], row["count"], row["first_at"], row["last_at"])
+            for row in runner.ticks("sometimes")
+        ]
+    seconds = [(outcome, count, first[17:19], last[17:19]) for outcome, count, first, last in rows]
+    assert seconds == [
+        ("skip", 1, "10", "10"),
+        ("error", 1, "09", "09"),
+        ("skip", 3, "06", "08"),
+        ("fire", 1, "05", "05"),
+        ("skip", 4, "01", "04"),
+    ]

@@ -166,6 +166,18 @@ def test_the_types_cost_a_program_nothing_until_it_asks_for_them() -> None:
     assert done.stdout == "RunRow\n", done.stderr
 
 
+def test_the_package_is_imported_without_what_it_may_never_need() -> None:
+    program = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "import cloaca\n"
+        "unneeded = {'asyncio', 'datetime', 'logging', 'traceback', 'typing'}\n"
+        "print(sorted(unneeded & (sys.modules.keys() - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_a_workflow_is_named_by_itself_wherever_runs_are_started() -> None:
     with cloaca.WorkflowBuilder("work") as builder:
 

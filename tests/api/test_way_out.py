@@ -47,6 +47,10 @@ TODAY = datetime.date(2026, 1, 31)
         (lambda: cloaca.task(depends_on=[]), r"did you mean 'dependencies'\? known arguments: "),
         (lambda: cloaca.task(retry_attempt=3), r"did you mean 'retry_attempts'\? known arguments: "),
         (lambda: cloaca.trigger(every="1s"), r"did you mean 'poll_interval'\? known arguments: "),
+        (
+            lambda: cloaca.DefaultRunner(":memory:", max_workers=3),
+            r"did you mean 'max_concurrent_tasks'\? known arguments: ",
+        ),
         (lambda: cloaca.task(tz="UTC"), r"unexpected keyword argument 'tz'; known arguments: "),
     ],
 )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attack import until
@@ -306,3 +307,46 @@ def test_a_task_that_was_renamed_amidst_a_run_is_not_left_as_running(tmp_path: P
         assert second.run(run.id).result(SECONDS).status == "Completed"
         tasks = {task["id"]: task["status"] for task in second.get_run(run.id)["tasks"]}  # type: ignore[index]
     assert tasks == {"t": "Skipped", "renamed": "Completed"}
+
+
+WAYS = ("execute", "submit", "submit_many", "execute_async", "submit_async", "list_runs", "retry_many")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_task_that_calls_a_runner_that_shuts_down_loses_no_attempt(tmp_path: Path, way: str) -> None:
+    """It has one, and does nothing but call; where it only looks, until it is told to end."""
+    url, entered = str(tmp_path / "a.db"), threading.Event()
+
+    def call(number: int) -> object:
+        runner = runners[-1]
+        if way == "list_runs":
+            return runner.list_runs(), runner.why_run(str(cloaca.current_run().run_id))  # type: ignore[union-attr]
+        if way == "retry_many":
+            return runner.retry_many(workflow="leaf")
+        if way == "submit_many":
+            return runner.submit_many("leaf", [{"i": number}])
+        return getattr(runner, way)("leaf", {"i": number})
+
+    def calls(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        number = 0
+        while handle.attempt == 1 and not (way == "list_runs" and handle.cancelled):
+            call(number := number + 1)
+            entered.set()
+
+    async def awaits(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        number = 0
+        while handle.attempt == 1:
+            called: Any = call(number := number + 1)
+            await called
+            entered.set()
+
+    workflow("leaf", lambda context: None)
+    workflow("calls", awaits if way.endswith("async") else calls)
+    runners = [cloaca.DefaultRunner(url)]
+    run = runners[0].submit("calls")
+    assert entered.wait(SECONDS)
+    runners[0].shutdown(SECONDS)
+    with cloaca.DefaultRunner(url) as runner:
+        runners.append(runner)
+        ended = runner.run(run.id).result(SECONDS)
+        assert (ended.status, ended.error_message) == ("Completed", None)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from stage import HOSTILE, Line, fields, served, steady
 
+import cloaca
+from cloaca import reading
+
 PROGRAM = f"""
 import cloaca
 
@@ -40,6 +43,18 @@ def quiet():
 @cloaca.trigger(workflow="sort", poll_interval="1h")
 def broken():
     raise OSError("the share is gone")
+
+
+@cloaca.trigger(workflow="sort", poll_interval="1h")
+def leaves():
+    import sys
+
+    sys.exit(0)
+
+
+@cloaca.trigger(workflow="nowhere", poll_interval="1h")
+def astray():
+    return cloaca.TriggerResult.fire({{}})
 
 
 if __name__ == "__main__":
@@ -95,6 +110,10 @@ def test_a_preview_fails_as_the_poll_would_and_says_what_is_not_there(line: Line
     with served(tmp_path / "runs.db"):
         told = line.piped("preview", "broken", "--app", "sorting.py", code=1)
         assert fields(told) == [["poll", "broken", "error", "", "", "OSError: the share is gone"]]
+        told = line.piped("preview", "leaves", "--app", "sorting.py", code=1)
+        assert fields(told)[0][2:] == ["error", "", "", "SystemExit: 0"]
+        told = line.piped("preview", "astray", "--app", "sorting.py", code=1)
+        assert fields(told)[1][1] == "fail"
         assert "would fail" not in line.shown("preview", "quiet", "--app", "sorting.py")
         for shown in (line.piped, line.shown):
             text = shown("preview", "quiet", "--app", "sorting.py")
@@ -109,6 +128,41 @@ def test_a_preview_fails_as_the_poll_would_and_says_what_is_not_there(line: Line
         assert "there is no file 'nowhere.py'" in line.said
         (tmp_path / "pyproject.toml").write_text('[tool.cloaca]\napp = "sorting.py"\n')
         assert fields(line.piped("preview", "quiet"))[0][2] == "skip"
+
+
+SERVES = """
+import cloaca
+
+with cloaca.WorkflowBuilder("sort"):
+
+    @cloaca.task()
+    def sort(context):
+        open("ran", "a").write("x")
+
+
+@cloaca.trigger(workflow="sort", poll_interval="10ms")
+def inbox(tick):
+    tick.cursor = (tick.cursor or 0) + 1
+    return cloaca.TriggerResult.fire({"n": tick.cursor})
+
+
+runner = cloaca.DefaultRunner("serves.db")
+"""
+
+
+def test_a_program_that_makes_its_runner_on_import_is_only_looked_at(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "serving.py").write_text(SERVES)
+    with cloaca.DefaultRunner(tmp_path / "serves.db"):
+        pass
+    for words in (["preview", "inbox", "--database", "serves.db"], ["graph"]):
+        command = [sys.executable, "-m", "cloaca", *words, "--app", "serving.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, text=True)
+        assert done.stdout
+        assert done.stderr == ""
+    assert not (tmp_path / "ran").exists()
+    with reading.Reader(tmp_path / "serves.db") as reader:
+        assert len(reading.runners(reader, left=True)) == 1
+        assert reading.triggers(reader).items == []
 
 
 def test_what_each_task_changed(line: Line, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import cloaca
-from cloaca import _cloaca, reading, registry
+from cloaca import _cloaca, copying, reading, registry
 
 RUNS = 30
 DIES = """
@@ -21,7 +21,8 @@ from cloaca import copying
 
 where = sys.argv[1]
 if where == "replace":
-    os.replace = lambda *_: os._exit(9)
+    from cloaca import _cloaca
+    _cloaca.rename_to_new = lambda *_: os._exit(9)
 elif where == "export":
     from cloaca.reading import Reader
     before = Reader.export
@@ -114,9 +115,62 @@ def test_a_target_that_is_made_meanwhile_is_left_alone(source: Path, monkeypatch
         cloaca.DefaultRunner("b.db").shutdown()
 
     monkeypatch.setattr(reading.Reader, "export", export)
-    with pytest.raises(cloaca.StoreError, match="exists and is not empty"):
+    with pytest.raises(cloaca.StoreError, match="exists; name a new file"):
         cloaca.copy_store("a.db", "b.db")
     with cloaca.DefaultRunner("b.db") as runner:
         assert runner.query("SELECT * FROM runs") == []
         with pytest.raises(cloaca.StoreError, match=r"b\.db.* is served by runner 2"):
             cloaca.copy_store("a.db", "b.db")
+
+
+def test_a_runner_that_makes_its_file_at_the_last_moment_keeps_it(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last look, and as empty as a file is that a runner has just made."""
+    before = copying._refuse_taken
+    looks = []
+
+    def refuse_taken(path: Path) -> None:
+        before(path)
+        looks.append(path)
+        if len(looks) == 2:
+            path.touch()
+
+    monkeypatch.setattr(copying, "_refuse_taken", refuse_taken)
+    with pytest.raises(cloaca.StoreError, match="exists by now"):
+        cloaca.copy_store("a.db", "b.db")
+    assert len(looks) == 2
+    assert [path.stat().st_size for path in source.parent.glob("b.db*")] == [0]
+    with pytest.raises(cloaca.StoreError, match="exists; name a new file"):
+        cloaca.copy_store("a.db", "b.db")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights are POSIX's")
+def test_a_copy_may_be_read_by_nobody_who_may_not_read_the_store(source: Path) -> None:
+    source.chmod(0o600)
+    with reading.Reader("a.db") as reader:
+        reader.export("c.db")
+    with cloaca.DefaultRunner("a.db") as runner:
+        runner.export("d.db")
+    cloaca.copy_store("a.db", "b.db")
+    assert [oct(Path(name).stat().st_mode)[-3:] for name in ("b.db", "c.db", "d.db")] == ["600"] * 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are POSIX's")
+def test_a_copy_goes_to_where_the_link_leads(source: Path) -> None:
+    folder = source.parent / "big"
+    folder.mkdir()
+    Path("b.db").symlink_to(folder / "real.db")
+    assert cloaca.copy_store("a.db", "b.db") == folder / "real.db"
+    assert Path("b.db").is_symlink()
+    with cloaca.DefaultRunner("b.db") as runner:
+        assert len(runner.list_runs(limit=1000)) == RUNS + 1
+
+
+def test_a_copy_may_have_a_long_name_and_is_told_by_its_own(source: Path) -> None:
+    long = "x" * 240
+    assert cloaca.copy_store("a.db", long).name == long
+    with pytest.raises(cloaca.StoreError, match="File name too long"):
+        cloaca.copy_store("a.db", "x" * 300)
+    with pytest.raises(cloaca.ArgumentTypeError, match="target is b'b"):
+        cloaca.copy_store("a.db", b"b.db")  # type: ignore[arg-type]

@@ -6,13 +6,12 @@ Invariant: a poll that was handed over ends once, and until then its trigger is 
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 
 from ..answer import Pending
 from ..errors import RunnerError, TriggerError
 from ..job import Ticket
-from ..plain import describe, say
+from ..plain import ERROR, describe, say
 from . import remote
 
 TYPE_CHECKING = False
@@ -32,7 +31,7 @@ LOOK_SECONDS = 0.1
 _LOST = ("BrokenExecutor", "KilledWorker", "CommClosedError", "FutureCancelledError", "FuturesCancelledError")
 """The classes of exceptions that say that a place died, and not that a body failed. Some are Dask's."""
 
-_log = logging.getLogger("cloaca")
+_log = "cloaca"
 
 
 def is_lost(raised: BaseException) -> bool:
@@ -179,7 +178,7 @@ class Polls:
             pass
         except BaseException as raised:
             text = "the end of a poll met a fault of the engine; please report it"
-            say(_log, logging.ERROR, text, raised=raised)
+            say(_log, ERROR, text, raised=raised)
         finally:
             call.executor = None
             # Nobody holds its result any more: see `Place`.

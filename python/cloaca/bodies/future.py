@@ -8,7 +8,6 @@ stopped it.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import queue
 import threading
@@ -23,7 +22,7 @@ from ..end import raised_by
 from ..errors import ArgumentError, ArgumentTypeError, RunnerError, excerpt
 from ..job import Job
 from ..name import checked_name
-from ..plain import describe, say
+from ..plain import ERROR, WARNING, describe, say
 from ..task_handle import run_id
 from ..worker import about_attempt
 from . import remote
@@ -48,7 +47,7 @@ MAKE_PAUSE_SECONDS = 0.1
 MAKE_PAUSE_SECONDS_MAX = 30.0
 BUILT_IN = ("thread", "loop")
 
-_log = logging.getLogger("cloaca.task")
+_log = "cloaca.task"
 
 
 class Named:
@@ -307,7 +306,7 @@ class Place:
             self._made_again_at = monotonic() + self._pause
             self._pause = min(2 * self._pause, MAKE_PAUSE_SECONDS_MAX)
             text = "executor '%s' cannot be made anew, and its tasks wait until it can: %s"
-            say(_log, logging.ERROR, text, named.name, describe(raised))
+            say(_log, ERROR, text, named.name, describe(raised))
         return named.executor is not None
 
     def _begin(self, flight: _Flight) -> None:
@@ -385,7 +384,7 @@ class Place:
             pass
         except BaseException as raised:
             text = "the end of an attempt met a fault of the engine; please report it"
-            say(_log, logging.ERROR, text, raised=raised)
+            say(_log, ERROR, text, raised=raised)
         finally:
             flight.executor = flight.future = None
             self._flights.pop(flight.job, None)
@@ -428,7 +427,7 @@ class Place:
         is_final = self._engine.jobs.lost(job, text, self._deaths_max, has_callback)
         about = about_attempt(job, flight.task_id, workflow)
         line = "task '%s' of workflow '%s', run %s, was cut off in attempt %d: %s"
-        level = logging.ERROR if is_final else logging.WARNING
+        level = ERROR if is_final else WARNING
         say(_log, level, line, flight.task_id, workflow, run_id(job), job.attempt, text, about=about)
         if is_final:
             self._settle(flight, text)

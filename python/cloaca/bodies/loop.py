@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import threading
 from collections import deque
@@ -19,7 +18,7 @@ from ..answer import is_awaitable
 from ..body import is_async
 from ..errors import RunnerError
 from ..job import Job
-from ..plain import say
+from ..plain import ERROR, say
 from ..tick import Ticked
 
 TYPE_CHECKING = False
@@ -41,7 +40,7 @@ FETCH_MAX = 32
 WAIT_SECONDS = 5.0
 """How long a thread waits at once for something to fetch, where the loop cannot read a descriptor."""
 
-_log = logging.getLogger("cloaca")
+_log = "cloaca"
 
 
 class Loop:
@@ -468,7 +467,7 @@ class Loop:
             "the event loop that the runner's async bodies run on has ended: its async tasks wait for the"
             " next runner, and its async triggers fail"
         )
-        say(_log, logging.ERROR, text)
+        say(_log, ERROR, text)
         if self._sentinel is not None:
             # Nobody needs to be told once more.
             self._sentinel._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -516,4 +515,4 @@ def _done(task: asyncio.Task[None]) -> None:
 
 
 def _say_fault(fault: BaseException) -> None:
-    say(_log, logging.ERROR, "an event loop met a fault of the engine; please report it", raised=fault)
+    say(_log, ERROR, "an event loop met a fault of the engine; please report it", raised=fault)

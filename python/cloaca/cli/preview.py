@@ -48,7 +48,8 @@ def preview(arguments: Namespace, show: Show) -> int:
         _for_people(show, arguments.name, answer)
     else:
         _values(show, arguments.name, answer)
-    return FAILED if answer["outcome"] == "error" else OK
+    fails = answer["outcome"] == "error" or any(fire["gate"]["verdict"] == "fail" for fire in answer["fires"])
+    return FAILED if fails else OK
 
 
 def _values(show: Show, name: str, answer: TickAnswer) -> None:

@@ -9,6 +9,7 @@ import os
 import sys
 
 from ..errors import CloacaError, excerpt
+from ..living import only_looked_at
 from .parse import UsageError
 
 TYPE_CHECKING = False
@@ -32,9 +33,10 @@ def split(text: str) -> tuple[str, str | None]:
     return module, name or None
 
 
-def imported(module: str, *, prints: bool = False) -> ModuleType:
-    """The module of that name, or of that file, with its folder in front of `sys.path`. Unless it `prints`,
-    what it writes to standard output meanwhile goes to standard error.
+def imported(module: str, *, serves: bool = False) -> ModuleType:
+    """The module of that name, or of that file, with its folder in front of `sys.path`. Unless it `serves`,
+    the runners that it makes meanwhile begin nothing, and what it writes to standard output goes to standard
+    error.
 
     Raises:
         UsageError: there is no such module.
@@ -49,7 +51,10 @@ def imported(module: str, *, prints: bool = False) -> ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        with contextlib.nullcontext() if prints else contextlib.redirect_stdout(sys.stderr):
+        with contextlib.ExitStack() as stack:
+            if not serves:
+                stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+                stack.enter_context(only_looked_at())
             found = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):

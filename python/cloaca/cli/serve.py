@@ -140,7 +140,7 @@ def _is_run(text: str) -> bool:
 
 def _serve(target: str, url: str | None) -> int:
     module, name = split(target)
-    loaded = imported(module, prints=True)
+    loaded = imported(module, serves=True)
     if not logging.getLogger().handlers and not logging.getLogger("cloaca").handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     runner = _runner(loaded, module, name, url)

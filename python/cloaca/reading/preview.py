@@ -113,7 +113,11 @@ def _ruled(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | No
     except PartlyError as partly:
         kept = partly.fires(tick, CONTEXT_BYTES_MAX, declared.overlap)
         return kept, None, "", describe(partly.raised), None
-    except Exception as raised:
+    except KeyboardInterrupt:
+        # Who asks has lost his patience.
+        raise
+    except BaseException as raised:
+        # A poll that says `sys.exit` is an error of that poll, and no end of who asks.
         return [], None, "", describe(raised), None
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from .. import _cloaca, check, living
+from .. import _cloaca, _guard, check, living
 from ..context import decode_value
 from ..errors import CloacaError, excerpt
 from ..hidden import NO_SECRETS
@@ -74,6 +74,7 @@ class Reader:
         living.hook()
         self.unmasked = check.flag(unmasked, "unmasked")
         self.native = _cloaca.Reader.open(check.url(database_url))
+        _guard.saw(self.path)
         # What cannot be asked for must not pass for nothing.
         self.native.redacted()
         self._redactor = Looker(self.native)

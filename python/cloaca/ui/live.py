@@ -6,14 +6,13 @@ Invariant: what several tabs look at is made once, and a tab that does not read 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from time import monotonic
 
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import CloacaError
-from ..plain import say
+from ..plain import ERROR, say
 from .show import line
 
 TYPE_CHECKING = False
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     View: TypeAlias = tuple[str, str, Level]
 
-_log = logging.getLogger("cloaca.ui")
+_log = "cloaca.ui"
 
 LOOK_SECONDS = 0.25
 """Between two looks."""
@@ -129,7 +128,7 @@ class Live:
         try:
             mark, main = await run_in_threadpool(self._fragment, *view)
         except Exception as error:  # one view that cannot be shown costs the others nothing
-            say(_log, logging.ERROR, "the page cannot show %s", line(view[1]), raised=error)
+            say(_log, ERROR, "the page cannot show %s", line(view[1]), raised=error)
             return
         text = "\n".join(f"data: {line}" for line in main.split("\n"))
         message = f"event: main\nid: {mark}\n{text}\n\n".encode()

@@ -6,7 +6,6 @@ Invariant: every answer has the headers that bound what a browser does with it, 
 from __future__ import annotations
 
 import hashlib
-import logging
 from functools import cache
 from importlib.resources import files
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -17,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 
 from .. import __version__
 from ..errors import ArgumentError, ArgumentTypeError, CloacaError, StoreError, excerpt
-from ..plain import say
+from ..plain import ERROR, INFO, say
 from ..reading import MissingError
 from . import acts, safety, show
 from .live import Live
@@ -43,7 +42,7 @@ FIELDS_MAX = 30
 QUERY_CHARS = 8192
 STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
-_log = logging.getLogger("cloaca.ui")
+_log = "cloaca.ui"
 
 
 @cache
@@ -246,7 +245,7 @@ class Page:
         except (CloacaError, LookupError) as error:
             screen = Screen.saying("That was not done", str(error), 409, ask)
         except Exception as error:  # a body of the user may have raised whatever there is
-            say(_log, logging.ERROR, "a change by the page failed", raised=error)
+            say(_log, ERROR, "a change by the page failed", raised=error)
             screen = Screen.saying("That was not done", f"{type(error).__name__}: {error}", 500, ask)
         else:
             self._note(request, form.get("do", ""))
@@ -265,7 +264,7 @@ class Page:
 
     def _note(self, request: Request, what: str) -> None:
         who, client = show.line(safety.who_is(request)), _client(request) or "?"
-        say(_log, logging.INFO, "%s, from %s: %s", who, client, show.line(what))
+        say(_log, INFO, "%s, from %s: %s", who, client, show.line(what))
 
 
 def _client(request: Request) -> str | None:

@@ -135,6 +135,12 @@ fn path_of(py: Python<'_>, url: OsString) -> PyResult<Option<PathBuf>> {
     cloaca_store::path_of(url).map_err(|refused| error::raise_open(py, refused))
 }
 
+/// Gives a file a name that nothing has; `FileExistsError` if something has it by then.
+#[pyfunction]
+fn rename_to_new(py: Python<'_>, from: PathBuf, to: PathBuf) -> PyResult<()> {
+    py.detach(|| cloaca_store::rename_to_new(&from, &to)).map_err(PyErr::from)
+}
+
 /// Which schema version a store has, and for each that this program brings it to beyond that the SQL.
 #[pyfunction]
 fn schema_of(py: Python<'_>, url: OsString) -> PyResult<(usize, Vec<&'static str>)> {
@@ -181,6 +187,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(poll_now::foretell, module)?)?;
     module.add_function(wrap_pyfunction!(hint, module)?)?;
     module.add_function(wrap_pyfunction!(path_of, module)?)?;
+    module.add_function(wrap_pyfunction!(rename_to_new, module)?)?;
     module.add_function(wrap_pyfunction!(schema_of, module)?)?;
     module.add_function(wrap_pyfunction!(layout, module)?)?;
     module.add_function(wrap_pyfunction!(too_large, module)?)?;

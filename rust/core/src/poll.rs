@@ -227,9 +227,11 @@ impl Poller {
             return None;
         }
         self.counts.polls += 1;
-        self.hot[ticket.place as usize].quiet.touch(finish.began);
         self.rests[ticket.place as usize].pause = finish.pause;
-        Some(self.end(ticket.place, failed))
+        let ended = self.end(ticket.place, failed);
+        // Not before: this poll is none of the stretch that it ends.
+        self.hot[ticket.place as usize].quiet.touch(finish.began);
+        Some(ended)
     }
 
     fn end(&mut self, place: u32, failed: bool) -> Ended {

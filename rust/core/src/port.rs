@@ -61,7 +61,7 @@ pub trait Ear: Send + Sync {
 pub trait Store: Send + Sync {
     /// Registers a living runner and returns its epoch, larger than all before it.
     fn join(&self, at: Wall) -> Stored<Epoch>;
-    /// Notes that a runner polls and runs nothing, so that nobody takes it for one that does.
+    /// Notes that a runner polls and runs nothing, so that nobody takes it for one that does, or has news for it.
     fn stand_by(&self, epoch: Epoch) -> Stored<()>;
     /// Takes a runner off the list and gives up its unfinished runs and its triggers, except those of `kept`, whose bodies still run. What is
     /// given up counts no interruption; what somebody asked to end has ended. What is kept stands under the epoch that is returned, whose
@@ -79,7 +79,7 @@ pub trait Store: Send + Sync {
     fn trouble(&self) -> Option<String> {
         None
     }
-    /// Tells the other living owners that something changed that they keep in memory.
+    /// Tells the other living owners, but for those that stand by, that something changed that they keep in memory.
     fn wake_others(&self, epoch: Epoch);
     /// Whether another owner has called [`Store::wake_others`] since this was last asked. Cheap, and touches no database.
     fn woken(&self, epoch: Epoch) -> bool;

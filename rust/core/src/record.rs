@@ -14,7 +14,7 @@ use crate::tries::Try;
 pub type ContextHash = [u8; 16];
 
 /// By what a run was started that another run started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Parent {
     /// That other run.
     pub run: Uuid,

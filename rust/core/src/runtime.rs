@@ -252,8 +252,9 @@ impl Runtime {
             store.stand_by(epoch).map_err(store_error)?;
         }
         let ends = store.ends().map_err(store_error)?;
-        // A clock that somebody moves by hand says when anybody looks.
-        let ear = if matches!(clock, Clock::Manual(_)) { None } else { store.ear(epoch) };
+        // A clock that somebody moves by hand says when anybody looks, and who stands by is told nothing.
+        let is_told = services.works && !matches!(clock, Clock::Manual(_));
+        let ear = if is_told { store.ear(epoch) } else { None };
         let seed = Uuid::now_v7().as_u128() as u64;
         let shared = Arc::new(Shared {
             epoch,
@@ -589,7 +590,10 @@ impl Shared {
             self.wake_liaison();
         }
         if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) {
-            self.tell_watches(ended, started, keyed, lost);
+            let ended = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));
+            let keyed = keyed.into_iter().map(|(id, of)| (id, News::Keyed(of)));
+            let lost = lost.into_iter().map(|(id, why)| (id, News::Lost(why)));
+            self.tell_watches(started, ended.chain(keyed).chain(lost));
         }
         for note in logs {
             self.order(Order::Log(note));

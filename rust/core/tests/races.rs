@@ -472,6 +472,23 @@ fn an_event_loop_gets_what_it_can_begin_and_waits_for_nobody() {
 }
 
 #[test]
+fn a_place_hears_that_the_runner_closes_before_nobody_carries_any_more() {
+    play(|| {
+        let crew = Crew::new(1, succeed);
+        let bodies = Arc::clone(&crew.bodies);
+        let house = House::open(crew);
+        let bell = Arc::new(Bell::default());
+        let carrier = Arc::new(Carrier::new(Executor::LOOP, Box::new(Ring(Arc::clone(&bell)))));
+        let (runtime, carried) = (Arc::clone(&house.runtime), Arc::clone(&carrier));
+        let carries = spawn(move || runtime.carry(&carried));
+        let turns = spawn(move || turn(&carrier, &bell, &bodies));
+        house.close();
+        join(turns);
+        join(carries);
+    });
+}
+
+#[test]
 fn everybody_who_watches_a_run_is_told() {
     play(|| {
         let house = House::open(Crew::new(2, succeed));

@@ -152,6 +152,7 @@ fn left_behind(began_at: Wall) -> Event {
         due_at: None,
         owner_before: Some(Epoch(1)),
         cancelled: false,
+        is_mixed: false,
         tasks: vec![record],
         behind: Vec::new(),
     }])

@@ -5,6 +5,8 @@
 //! fails prints the command that plays it again and tells what happens. `make mutants` breaks the engine in one place after
 //! another, as listed in `tests/mutants.txt`, and sees that the simulation notices.
 
+#[path = "simulation/family.rs"]
+mod family;
 #[path = "simulation/polls.rs"]
 mod polls;
 #[path = "simulation/process.rs"]
@@ -40,8 +42,9 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Bodies that began, bodies that ran on although they were given up, runs that were fired, places of triggers that were used again, and triggers that were withdrawn.
-fn play(seed: u64, tells: bool) -> [u64; 5] {
+/// Bodies that began, bodies that ran on although they were given up, runs that were fired, places of triggers that were used again, triggers
+/// that were withdrawn, children, calls of children that an earlier attempt had made, and offers.
+fn play(seed: u64, tells: bool) -> [u64; 8] {
     let mut world = World::new(seed, tells);
     let played = catch_unwind(AssertUnwindSafe(|| world.play()));
     if let Err(panic) = played {
@@ -50,7 +53,17 @@ fn play(seed: u64, tells: bool) -> [u64; 5] {
         );
         resume_unwind(panic);
     }
-    [world.witness.bodies, world.witness.overdue, world.witness.fires, world.places_reused, world.withdrawals]
+    let witness = &world.witness;
+    [
+        witness.bodies,
+        witness.overdue,
+        witness.fires,
+        world.places_reused,
+        world.withdrawals,
+        witness.children,
+        witness.called_again,
+        witness.offers,
+    ]
 }
 
 #[test]
@@ -62,7 +75,7 @@ fn the_promises_hold_whatever_goes_wrong() {
     let seeds = number("SEEDS").unwrap_or(SEEDS);
     let next = AtomicU64::new(0);
     let has_failed = AtomicBool::new(false);
-    let counts = [const { AtomicU64::new(0) }; 5];
+    let counts = [const { AtomicU64::new(0) }; 8];
     let play_on = || {
         while !has_failed.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -85,16 +98,20 @@ fn the_promises_hold_whatever_goes_wrong() {
             scope.spawn(play_on);
         }
     });
-    let [bodies, overdue, fires, reused, withdrawn] = counts.map(AtomicU64::into_inner);
+    let [bodies, overdue, fires, reused, withdrawn, children, again, offers] =
+        counts.map(AtomicU64::into_inner);
     println!(
-        "{seeds} seeds, {fires} fired runs, {bodies} bodies, {overdue} of them overdue, {reused} places used again, {withdrawn} triggers withdrawn"
+        "{seeds} seeds, {fires} fired runs, {bodies} bodies, {overdue} of them overdue, {reused} places used again, {withdrawn} triggers withdrawn, {children} children, {again} of them called again, {offers} offers"
     );
     assert!(
         bodies > seeds
             && overdue * 10 > seeds
             && fires > seeds
             && reused * 10 > seeds
-            && withdrawn * 10 > seeds,
+            && withdrawn * 10 > seeds
+            && children > seeds
+            && again * 10 > seeds
+            && offers > seeds,
         "a world in which nothing happens proves nothing"
     );
 }

@@ -209,6 +209,7 @@ fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished
         due_at: None,
         owner_before: None,
         cancelled: false,
+        is_mixed: false,
         tasks: Vec::new(),
         behind,
     }

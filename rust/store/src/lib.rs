@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod rename;
 mod sqlite;
 mod url;
 
@@ -19,6 +20,7 @@ use cloaca_core::port::Store;
 use crate::sqlite::SqliteStore;
 use crate::url::Target;
 
+pub use crate::rename::rename_to_new;
 pub use crate::sqlite::Reader;
 
 /// A store that is ready for use.

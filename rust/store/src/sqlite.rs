@@ -355,7 +355,7 @@ impl Store for SqliteStore {
     }
 
     fn wake_others(&self, epoch: Epoch) {
-        let others = self.read(|db| owner::others(db, epoch)).unwrap_or_default();
+        let others = self.read(|db| owner::at_work(db, epoch)).unwrap_or_default();
         others.into_iter().for_each(|other| self.locks.wake(other));
     }
 

@@ -1542,6 +1542,9 @@ fn an_offered_run_is_claimed_by_who_comes(store: &dyn Store) {
         store.owners(9, Wall(0)).unwrap().iter().map(|owner| owner.works).collect::<Vec<_>>(),
         [true, false]
     );
+    store.woken(client);
+    store.wake_others(worker);
+    assert!(!store.woken(client), "who stands by is told nothing");
     let offer = |run| Change::Offer { epoch: client, runs: vec![run] };
     let keyed = |number| NewRun { run_key: Some(("k".to_owned(), None)), ..new_run(number) };
     assert!(matches!(admitted(commit(store, offer(keyed(1))))[..], [Admitted::Started { .. }]));

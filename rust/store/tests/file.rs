@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
-use cloaca_core::key::Epoch;
+use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{
     Admitted, Cell, Change, Company, Fault, Halt, InFlight, Receipt, RunChange, RunStatus, Siblings, Store,
     TaskStatus,
@@ -134,6 +134,37 @@ fn what_was_to_end_and_nobody_goes_on_with_ends() {
     second.declare_workflows(new, &[]).unwrap();
     second.end_deserted(new, Wall(8)).unwrap();
     assert_eq!([status(1), status(2)], [RunStatus::Cancelled, RunStatus::Pending]);
+}
+
+#[test]
+fn a_run_that_a_dead_owner_may_have_begun_is_not_of_its_claimers_version() {
+    let folder = Folder::new();
+    let mut stores: Vec<_> = (0..4).map(|_| folder.open("runs.db")).collect();
+    let owners: Vec<Epoch> = (1..).zip(&stores).map(|(at, store)| store.join(Wall(at)).unwrap()).collect();
+    for (owner, version) in owners.iter().zip(["v1", "v2", "v1", "v1"]) {
+        stores[3].declare_workflows(*owner, &[declares("mail", version)]).unwrap();
+    }
+    started(&*stores[0], owners[0], new_run(1));
+    let mut seen = Vec::new();
+    for owner in &owners[1..] {
+        // Whoever has it dies, and has put nothing on record.
+        drop(stores.remove(0));
+        assert_eq!(stores[0].bury(*owner).unwrap().buried, 1);
+        let claimed = stores[0].claim_runs(*owner, LATE, 10, &["mail".into()]).unwrap();
+        let [run] = &claimed[..] else { panic!("{claimed:?}") };
+        seen.push((run.interruptions, run.version.clone(), run.is_mixed));
+    }
+    let as_it_was = |interruptions, is_mixed| (interruptions, "v1".to_owned(), is_mixed);
+    assert_eq!(seen, [as_it_was(1, false), as_it_was(2, true), as_it_was(3, true)]);
+    // Who opens it again begins anew, under one version.
+    assert_eq!(commit(&*stores[0], ended(RunRow(1), owners[3], RunStatus::Failed)), Receipt::Run(None));
+    assert!(stores[0].reopen(owners[3], id(1)).unwrap().is_some());
+    let last = folder.open("runs.db");
+    let owner = last.join(Wall(9)).unwrap();
+    drop(stores);
+    assert_eq!(last.bury(owner).unwrap().buried, 1);
+    let claimed = last.claim_runs(owner, LATE, 10, &["mail".into()]).unwrap();
+    assert_eq!(claimed.iter().map(|run| (run.interruptions, run.is_mixed)).collect::<Vec<_>>(), [(1, false)]);
 }
 
 #[test]

@@ -81,6 +81,8 @@ impl Engine {
         let Some((failure, has_callback)) = told else { return self.interrupted(job, now, out) };
         let ruling = self.attempt_ended(job, Ended::Failure(failure), has_callback, now, out);
         if ruling == Ruling::Final && has_callback {
+            // Nobody is at it yet: its time begins when somebody takes it.
+            self.disarm_job(job);
             self.tell_failure(job, now, out);
         }
     }

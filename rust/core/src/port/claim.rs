@@ -38,6 +38,8 @@ pub struct Unfinished {
     pub owner_before: Option<Epoch>,
     /// Whether somebody asked for its end.
     pub cancelled: bool,
+    /// Whether a runner has had it that declares another version.
+    pub is_mixed: bool,
     /// Every task with a record.
     pub tasks: Vec<TaskRecord>,
     /// If it waits: earlier ones that do, and that other owners drive, or may claim.

@@ -40,7 +40,7 @@ impl Run {
                 run.tasks[task].kept = records.remove(id).cloned();
             } else if unfinished.interruptions > 0 {
                 // Under other edges it may have begun although it is blocked now.
-                let is_changed = *workflow.version != *unfinished.version;
+                let is_changed = unfinished.is_mixed || *workflow.version != *unfinished.version;
                 let begun = records.get(id).copied();
                 if begun.is_some() || is_changed {
                     run.take_up(task, begun, unfinished.owner_before, now);

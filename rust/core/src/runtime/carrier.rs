@@ -190,11 +190,12 @@ impl Runtime {
                 self.send_to(carrier, answer);
             }
             self.take_to(carrier);
+            // Before the look at whether it closes: whoever finds it over finds that, too.
+            let is_over = self.is_finished() || self.shared.has_given_in.load(Ordering::Acquire);
             if !knows_closing && self.shared.closing.load(Ordering::Acquire) {
                 knows_closing = true;
                 self.send_to(carrier, [Fetched::Closing]);
             }
-            let is_over = self.is_finished() || self.shared.has_given_in.load(Ordering::Acquire);
             let mut inbox = lock(&carrier.inbox);
             if is_over && inbox.reports.is_empty() {
                 inbox.is_over = true;

@@ -12,7 +12,7 @@ use crate::engine::Request;
 use crate::port::{ListedRun, RunEnd, Stored};
 use crate::runtime::liaison::OTHERS_CHUNK;
 use crate::runtime::park::lock;
-use crate::runtime::watch::{FORGOTTEN, News, Watch};
+use crate::runtime::watch::{News, Watch};
 use crate::runtime::{Runtime, Shared};
 use crate::time::Wall;
 
@@ -93,16 +93,15 @@ impl Shared {
             }
             // Before anybody is told: who waits for a run may poll at once.
             self.read_ends();
-            let mut ends = Vec::new();
-            let mut lost = Vec::new();
-            for id in ended {
-                match self.store.run(id) {
-                    Ok(Some((run, _))) => ends.extend(end_of(run).map(|end| (id, end.0, end.1))),
-                    Ok(None) => lost.push((id, FORGOTTEN.to_owned())),
-                    Err(_) => {}
-                }
-            }
-            self.tell_watches(ends, Vec::new(), Vec::new(), lost);
+            let last = ended.into_iter().filter_map(|id| {
+                let news = match self.store.run(id).ok()? {
+                    Some((run, _)) => News::Ended(end_of(run)?),
+                    None => News::Forgotten,
+                };
+                Some((id, news))
+            });
+            // Read first: those who are told of others must not wait for it.
+            self.tell_watches(Vec::new(), last.collect::<Vec<_>>());
         }
     }
 

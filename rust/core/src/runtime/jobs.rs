@@ -242,13 +242,18 @@ impl Runtime {
         Taken { begun, regained, stopped }
     }
 
-    /// Has an executor told from now on, by a call, that [`Runtime::take_jobs`] would find something. Told at once if it would now.
+    /// Has an executor told from now on, by a call, that [`Runtime::take_jobs`] would find something or that the runner closes. Told at once
+    /// if that is so now.
     pub fn set_waker(&self, executor: Executor, waker: Arc<dyn Waker>) {
         let mut jobs = lock(&self.shared.jobs);
-        jobs.lane(executor).waker = Some(waker);
+        jobs.lane(executor).waker = Some(Arc::clone(&waker));
         let calls = self.shared.call(&mut jobs);
+        let is_closed = jobs.closed;
         drop(jobs);
         calls.iter().for_each(|waker| waker.wake());
+        if is_closed {
+            waker.wake();
+        }
     }
 
     fn begin_each(&self, found: impl IntoIterator<Item = Job>, mut begun: impl FnMut(Work)) {

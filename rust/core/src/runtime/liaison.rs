@@ -126,7 +126,7 @@ impl Shared {
 
     /// Until the next look, if nothing comes up.
     fn pause(&self, has_siblings: bool) -> Duration {
-        let pause = if has_siblings { NEWS_EVERY } else { NEWS_EVERY_ALONE };
+        let pause = if has_siblings && self.works { NEWS_EVERY } else { NEWS_EVERY_ALONE };
         match self.awaited() {
             0 => pause,
             many => pause.min(ENDS_EVERY.max(ENDS_EVERY_EACH * many)),
@@ -167,15 +167,16 @@ impl Shared {
                 false => self.give_in(note),
             }
         }
-        let is_woken = self.store.woken(self.epoch);
+        // Who polls and runs nothing takes nothing over, and keeps nothing in memory that others change.
+        let is_woken = self.works && self.store.woken(self.epoch);
         let is_time = now.mono >= round.news_due;
         if is_time {
             round.news_due = now.mono.after(NEWS_SLOWLY);
         }
-        if is_woken || is_time || round.has_siblings || round.company.is_none() {
+        if is_woken || is_time || round.has_siblings && self.works || round.company.is_none() {
             let had_siblings = round.has_siblings;
             round.has_siblings = self.look_for_vacancy(recovery, is_woken || is_time, &mut round.company);
-            round.has_news |= round.has_siblings && (is_time || !had_siblings);
+            round.has_news |= round.has_siblings && self.works && (is_time || !had_siblings);
         }
         // Not at once: a program may declare workflows after it has made its runner, and others claim what is theirs.
         if is_time && !round.knows_deserted {

@@ -25,12 +25,15 @@ pub(super) enum News {
     /// Not started: that run has its run key.
     Keyed(Uuid),
     Ended(Finished),
+    /// Why no end will be told.
     Lost(String),
+    /// The run is not kept any more.
+    Forgotten,
 }
 
 impl News {
     pub(super) fn is_last(&self) -> bool {
-        matches!(self, Self::Ended(_) | Self::Keyed(_) | Self::Lost(_))
+        matches!(self, Self::Ended(_) | Self::Keyed(_) | Self::Lost(_) | Self::Forgotten)
     }
 }
 
@@ -117,10 +120,8 @@ impl Watch {
 
     fn news(&self, span: Duration, for_end: bool) -> Result<Option<News>> {
         match self.wait(span, for_end) {
-            Some(News::Lost(why)) => {
-                let kind = if why == FORGOTTEN { Kind::Workflow } else { Kind::Runner };
-                Err(Error::new(kind, format!("run {} {why}", self.id)))
-            }
+            Some(News::Lost(why)) => Err(Error::new(Kind::Runner, format!("run {} {why}", self.id))),
+            Some(News::Forgotten) => Err(Error::new(Kind::Workflow, format!("run {} {FORGOTTEN}", self.id))),
             news => Ok(news),
         }
     }
@@ -150,7 +151,7 @@ impl Watch {
 const UNENDED: &str = "had not ended when the runner shut down; the next runner resumes it";
 const UNENDED_ELSEWHERE: &str = "had not ended when the runner shut down; it goes on where it is";
 /// The same when the run is gone.
-pub(super) const FORGOTTEN: &str = "is not kept any more; list_runs() shows those that are";
+const FORGOTTEN: &str = "is not kept any more; list_runs() shows those that are";
 const UNKEPT: &str = "was not known to be kept when the runner shut down: it may never have been started; submit it again, or look for it";
 
 impl WatchState {
@@ -176,22 +177,15 @@ impl Runtime {
 }
 
 impl Shared {
-    pub(super) fn tell_watches(
-        &self,
-        ended: Vec<(Uuid, Wall, RunEnd)>,
-        started: Vec<Uuid>,
-        keyed: Vec<(Uuid, Uuid)>,
-        lost: Vec<(Uuid, String)>,
-    ) {
+    /// Tells those who wait of commits, and of last news.
+    pub(super) fn tell_watches(&self, started: Vec<Uuid>, last: impl IntoIterator<Item = (Uuid, News)>) {
         let mut watches = lock(&self.watches);
         for watch in started.iter().filter_map(|id| watches.get(id)) {
             if watch.tell(News::Started) {
                 self.hearers.tell(watch.id);
             }
         }
-        let last = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));
-        let keyed = keyed.into_iter().map(|(id, of)| (id, News::Keyed(of)));
-        for (id, news) in last.chain(keyed).chain(lost.into_iter().map(|(id, why)| (id, News::Lost(why)))) {
+        for (id, news) in last {
             let Some(watch) = watches.remove(&id) else { continue };
             if watch.tell(news) {
                 self.hearers.tell(id);

@@ -13,6 +13,7 @@ use cloaca_core::run::Look;
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
+use crate::family::Awaited;
 use crate::scenario::Trigger;
 use crate::store::{Kept, State};
 
@@ -61,6 +62,10 @@ pub struct Worker {
     /// Its time-out has ruled; nobody waits for it.
     pub is_given_up: bool,
     pub since: Mono,
+    /// How often its body has called for each workflow.
+    pub calls: HashMap<Arc<str>, u32>,
+    /// The child that its body waits for.
+    pub awaits: Option<Awaited>,
 }
 
 /// A trigger's body that runs.
@@ -232,6 +237,8 @@ pub struct Recovery {
     /// Other owners that lived at the last look; none before the first.
     pub company: Option<Company>,
     pub is_due: bool,
+    /// Others may have left runs to whoever declares their workflows.
+    pub has_news: bool,
 }
 
 pub struct Process {
@@ -243,6 +250,8 @@ pub struct Process {
     /// Others may take it for dead although it is not.
     pub is_zombie: bool,
     pub is_leaving: bool,
+    /// It works on nothing, and offers runs to others.
+    pub is_client: bool,
     pub engine: Engine,
     pub poller: Poller,
     pub queue: VecDeque<(Change, Then)>,
@@ -283,6 +292,7 @@ impl Process {
             ends: 0,
             is_zombie: false,
             is_leaving: false,
+            is_client: false,
             engine,
             poller: Poller::default(),
             queue: VecDeque::new(),
@@ -375,6 +385,7 @@ impl Process {
             && self.cancels.is_empty()
             && !self.recovery.claims
             && !self.recovery.is_due
+            && !self.recovery.has_news
             && !self.recovery.workflow_is_new
     }
 }

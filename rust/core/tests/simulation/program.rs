@@ -36,6 +36,16 @@ impl World {
         self.processes.push(Process { ends, ..Process::new(epoch, self.time_ns, engine, program) });
     }
 
+    /// A process starts that works on nothing.
+    pub fn join_as_client(&mut self) {
+        let before = self.processes.len();
+        self.join(false);
+        for process in &mut self.processes[before..] {
+            process.is_client = true;
+            process.program.clear();
+        }
+    }
+
     fn program(&mut self, declares_all: bool) -> VecDeque<Declaration> {
         let mut program = Vec::new();
         for number in 0..self.scenario.workflows.len() {
@@ -148,6 +158,8 @@ impl World {
             Declaration::Workflow { number, version } => {
                 let workflow = Arc::clone(&self.scenario.workflows[number][version]);
                 self.note(|| format!("{p}: declares {} {}", workflow.name, workflow.version));
+                // What is claimed is resumed at once, or nearly so.
+                self.tell_claimed(p);
                 let process = &mut self.processes[p];
                 process.recovery.workflow_is_new |= process.engine.workflow(&workflow.name).is_none();
                 self.step(p, Event::Workflow(workflow));
@@ -283,8 +295,11 @@ impl World {
             return true;
         }
         let recovery = &mut self.processes[p].recovery;
+        let has_news = std::mem::take(&mut recovery.has_news);
         if Company::has_shrunk(&mut recovery.company, &siblings) {
             (recovery.claims, recovery.is_vacancy) = (true, true);
+        } else if has_news {
+            (recovery.claims, recovery.is_vacancy) = (true, false);
         }
         recovery.is_due = false;
         true
@@ -294,7 +309,10 @@ impl World {
     fn look_at_others(&mut self, p: usize) -> bool {
         if let Some(id) = self.processes[p].cancels.pop() {
             match self.request_cancel(p, id) {
-                Ok(_) => self.store.wake_others(self.processes[p].epoch),
+                Ok(asked) => {
+                    asked.iter().skip(1).for_each(|&child| self.cancel_here(p, child));
+                    self.store.wake_others(self.processes[p].epoch);
+                }
                 Err(_) => self.processes[p].cancels.push(id),
             }
             return true;
@@ -314,18 +332,20 @@ impl World {
         true
     }
 
-    fn request_cancel(&mut self, p: usize, id: Uuid) -> Stored<bool> {
+    /// The run and its children whose ends are asked for now; none if it is final.
+    fn request_cancel(&mut self, p: usize, id: Uuid) -> Stored<Vec<Uuid>> {
         self.stumble();
-        let is_found = !self.store.request_cancel(self.processes[p].epoch, id, self.wall())?.is_empty();
-        if is_found && self.store.state().run(id).is_some_and(|run| run.end.is_some()) {
-            self.witness.seen(id).ends.push(RunStatus::Cancelled);
-        }
-        self.witness.seen(id).is_cancelled |= is_found;
-        Ok(is_found)
+        let asked = self.store.request_cancel(self.processes[p].epoch, id, self.wall())?;
+        self.ends_are_asked_for(&asked);
+        Ok(asked)
     }
 
     fn claim(&mut self, p: usize) {
         let epoch = self.processes[p].epoch;
+        self.stumble();
+        if self.tell_workflows(p).is_err() {
+            return;
+        }
         self.stumble();
         let workflows = self.processes[p].engine.workflow_names();
         let claimed = self.store.claim_runs(epoch, self.wall(), self.scenario.claim_chunk, &workflows);
@@ -357,6 +377,10 @@ impl World {
     fn take_over(&mut self, p: usize, runs: Vec<Unfinished>) {
         let process = &mut self.processes[p];
         for run in &runs {
+            let declared = process.engine.workflow(&run.workflow);
+            if run.is_mixed || declared.is_some_and(|declared| *declared.version != *run.version) {
+                self.witness.seen(run.id).is_changed = true;
+            }
             process.concluded.remove(&run.row);
             process.halted.remove(&run.id);
             process.retry_due.retain(|(id, _), _| *id != run.id);
@@ -403,13 +427,18 @@ impl World {
             return false;
         }
         let id = self.random.pick(&ids);
+        let mut asked = Vec::new();
         if self.processes[p].is_flushed() {
-            let Ok(is_found) = self.request_cancel(p, id) else { return true };
-            let is_in_time = is_found && self.can_halt(p, id) && self.has_open_tasks(p, id);
-            self.witness.seen(id).must_not_complete |= is_in_time;
+            let Ok(found) = self.request_cancel(p, id) else { return true };
+            for &id in &found {
+                let is_in_time = self.can_halt(p, id) && self.has_open_tasks(p, id);
+                self.witness.seen(id).must_not_complete |= is_in_time;
+            }
+            asked = found;
         }
-        self.note(|| format!("{p}: user cancels {id}"));
+        self.note(|| format!("{p}: user cancels {id} and with it {asked:?}"));
         self.cancel_here(p, id);
+        asked.into_iter().skip(1).for_each(|child| self.cancel_here(p, child));
         self.store.wake_others(self.processes[p].epoch);
         true
     }
@@ -441,7 +470,6 @@ impl World {
     /// A user opens a run again that failed or was cancelled.
     pub fn reopen(&mut self, p: usize) -> bool {
         let process = &self.processes[p];
-        let epoch = process.epoch;
         if !process.is_flushed() || process.is_leaving {
             return false;
         }
@@ -457,19 +485,31 @@ impl World {
             return false;
         }
         let id = self.random.pick(&ids);
-        self.stumble();
-        let reopened = self.store.reopen(epoch, id);
-        self.note(|| format!("{p}: user opens {id} again: {reopened:?}"));
-        if let Ok(Some(run)) = reopened {
-            self.witness.reopened(id);
-            self.take_over(p, vec![run]);
-        }
+        let _ = self.open_again(p, id);
         true
+    }
+
+    /// Opens a final run again; false if there is none such that has not completed.
+    pub fn open_again(&mut self, p: usize, id: Uuid) -> Stored<bool> {
+        self.tell_workflows(p)?;
+        self.stumble();
+        let reopened = self.store.reopen(self.processes[p].epoch, id);
+        self.note(|| format!("{p}: opens {id} again: {reopened:?}"));
+        let Some(run) = reopened? else { return Ok(false) };
+        self.witness.reopened(id);
+        self.take_over(p, vec![run]);
+        Ok(true)
+    }
+
+    /// The store knows in which versions a process declares its workflows.
+    fn tell_workflows(&mut self, p: usize) -> Stored<()> {
+        let process = &self.processes[p];
+        self.store.declare_workflows(process.epoch, &process.engine.workflow_rows())
     }
 
     /// A program declares a workflow or a trigger again.
     pub fn redeclare(&mut self, p: usize) -> bool {
-        if self.processes[p].is_leaving {
+        if self.processes[p].is_leaving || self.processes[p].is_client {
             return false;
         }
         let declaration = match self.random.percent(50) || self.scenario.sources.is_empty() {
@@ -529,7 +569,7 @@ impl World {
             return false;
         }
         self.has_news.remove(&epoch);
-        self.processes[p].recovery.is_due = true;
+        (self.processes[p].recovery.is_due, self.processes[p].recovery.has_news) = (true, true);
         let triggers = self.store.schedules(ScheduleFilter::Triggers, false, ALL).expect("no fault is due");
         for trigger in &triggers {
             self.switch_here(p, trigger.row, trigger.enabled);

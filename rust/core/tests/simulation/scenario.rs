@@ -1,5 +1,6 @@
 //! What one seed plays: workflows in several versions, triggers, settings, and how rough the world is.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ pub enum Act {
     Deliver,
     Take,
     EndBody,
+    StopBody,
     Context,
     Defer,
     Checkpoint,
@@ -87,6 +89,8 @@ pub enum Act {
     Cancel,
     Reopen,
     Redeclare,
+    Call,
+    Offer,
     Switch,
     News,
     Vacate,
@@ -98,6 +102,8 @@ pub enum Act {
 pub struct Scenario {
     /// Of each workflow every version.
     pub workflows: Vec<Vec<Arc<Workflow>>>,
+    /// Tasks, by workflow and id, of which each attempt begins with a call for that workflow.
+    pub calls: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
     pub sources: Vec<Arc<Source>>,
     pub settings: Settings,
     pub permits_max: usize,
@@ -107,6 +113,8 @@ pub struct Scenario {
     pub body_postpones_percent: u64,
     /// Of bodies whose place to run dies under them.
     pub body_lost_percent: u64,
+    /// Of processes that work on nothing.
+    pub client_percent: u64,
     /// A claim hands over so many runs at most.
     pub claim_chunk: u64,
     pub acts: Vec<(Act, u64)>,
@@ -118,8 +126,10 @@ impl Scenario {
             (0..random.between(1, 3)).map(|number| versions(random, &format!("w{number}"))).collect();
         let names: Vec<Arc<str>> = workflows.iter().map(|versions| Arc::clone(&versions[0].name)).collect();
         let sources = (0..random.between(0, 4)).map(|number| Arc::new(source(random, number as u8, &names)));
+        let sources = sources.collect();
         Self {
-            sources: sources.collect(),
+            calls: calls(random, &workflows),
+            sources,
             workflows,
             settings: Settings {
                 task_timeout: Duration::from_millis(random.pick(&[200, 2000, 20_000])),
@@ -137,6 +147,7 @@ impl Scenario {
             body_failure_percent: random.pick(&[0, 20, 20, 70]),
             body_postpones_percent: random.pick(&[0, 0, 10, 30]),
             body_lost_percent: random.pick(&[0, 0, 5, 30]),
+            client_percent: random.pick(&[0, 10, 30]),
             claim_chunk: random.pick(&[1, 2, 200]),
             acts: acts(random),
         }
@@ -197,6 +208,21 @@ fn versions(random: &mut Random, name: &str) -> Vec<Arc<Workflow>> {
         versions.push(Arc::clone(&last));
     }
     versions
+}
+
+/// A task calls for a later workflow only: what it starts has an end.
+fn calls(random: &mut Random, workflows: &[Vec<Arc<Workflow>>]) -> HashMap<(Arc<str>, Arc<str>), Arc<str>> {
+    let mut calls = HashMap::new();
+    for (number, versions) in workflows.iter().enumerate() {
+        for task in &versions[0].tasks {
+            let later = &workflows[number + 1..];
+            if !later.is_empty() && random.percent(30) {
+                let called = Arc::clone(&random.pick(later)[0].name);
+                calls.insert((Arc::clone(&versions[0].name), Arc::clone(&task.id)), called);
+            }
+        }
+    }
+    calls
 }
 
 fn workflow(random: &mut Random, name: &str, version: usize) -> Arc<Workflow> {
@@ -305,7 +331,10 @@ fn acts(random: &mut Random) -> Vec<(Act, u64)> {
         (Act::Gather, [1, 1, 5]),
         (Act::Vacate, [1, 2, 5]),
     ];
-    let rare: [(Act, [u64; 3]); 11] = [
+    let rare: [(Act, [u64; 3]); 14] = [
+        (Act::StopBody, [0, 2, 10]),
+        (Act::Call, [0, 1, 5]),
+        (Act::Offer, [0, 1, 4]),
         (Act::Crash, [0, 1, 5]),
         (Act::Leave, [0, 0, 2]),
         (Act::LoseLock, [0, 0, 1]),

@@ -9,9 +9,9 @@ use cloaca_core::grid;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Admitted, BURIED, Backlog, Body, Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight,
-    ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Place, Receipt, Redacted, RunChange, RunEnd,
-    RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Sign, Spared, Store, Stored,
-    Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try, Unfinished,
+    ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Receipt, Redacted, RunChange,
+    RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Sign, Spared, Store,
+    Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try, Unfinished,
     WorkflowRow,
 };
 use cloaca_core::time::Wall;
@@ -35,6 +35,10 @@ pub struct Owner {
 /// A run as committed.
 pub struct Kept {
     pub new: NewRun,
+    /// Under which it began, or is to begin.
+    pub version: Arc<str>,
+    /// An owner that declares another has had it.
+    pub is_mixed: bool,
     pub owner: Epoch,
     /// It stands in line; one that was opened again has had its turn.
     pub waits: bool,
@@ -60,6 +64,8 @@ pub struct State {
     taken_at: Vec<Wall>,
     /// Of each version of a trigger, by its digest, the number.
     numbers: HashMap<(Arc<str>, i64), i64>,
+    /// Of each owner the versions of the workflows that it declares.
+    workflows: HashMap<(Epoch, Arc<str>), Arc<str>>,
     /// Who declares which.
     declared: BTreeMap<(Arc<str>, Epoch), i64>,
     /// Row 1 first.
@@ -114,6 +120,11 @@ impl MemoryStore {
 }
 
 impl State {
+    #[allow(dead_code)]
+    pub fn is_woken(&self, epoch: Epoch) -> bool {
+        self.owners.get(&epoch).is_some_and(|owner| owner.is_woken)
+    }
+
     pub fn is_living(&self, epoch: Epoch) -> bool {
         self.owners.get(&epoch).is_some_and(|owner| !owner.has_left)
     }
@@ -154,13 +165,8 @@ impl State {
     fn apply(&mut self, change: &Change) -> Receipt {
         match change {
             Change::Tick(tick) => self.tick(tick),
-            Change::Start { epoch, runs, .. } => match self.is_living(*epoch) {
-                true => {
-                    Receipt::Start(runs.iter().map(|new| self.admit(*epoch, new, new.created_at)).collect())
-                }
-                false => Receipt::Fenced,
-            },
-            Change::Offer { .. } => unreachable!("who offers runs is not simulated"),
+            Change::Start { epoch, runs, .. } => self.start(*epoch, *epoch, runs),
+            Change::Offer { epoch, runs } => self.start(*epoch, NOBODY, runs),
             Change::Run(change) => self.progress(change),
             Change::Overdue(body) => match self.runs[body.run.0 as usize - 1].owner == body.epoch {
                 true => {
@@ -201,6 +207,73 @@ impl State {
                 }
                 Receipt::History
             }
+        }
+    }
+
+    /// That owner goes on with a run: one that has not begun is of its version.
+    fn drive(&mut self, row: RunRow, epoch: Epoch) {
+        let name = Arc::clone(&self.run_mut(row).new.workflow);
+        let Some(declared) = self.workflows.get(&(epoch, name)).cloned() else { return };
+        let run = self.run_mut(row);
+        match run.tasks.is_empty() && run.interruptions == 0 && run.end.is_none() {
+            true => run.version = declared,
+            false => run.is_mixed |= run.version != declared,
+        }
+    }
+
+    /// Runs that `epoch` asks for, in the hands of `owner`: all or none.
+    fn start(&mut self, epoch: Epoch, owner: Epoch, runs: &[NewRun]) -> Receipt {
+        if !self.is_living(epoch) {
+            return Receipt::Fenced;
+        }
+        if let Some(why) = runs.iter().find_map(|new| self.refusal(new)) {
+            // As the writer has it in the end: it commits halves until what is refused stands alone.
+            return Receipt::Refused(why);
+        }
+        Receipt::Start(runs.iter().map(|new| self.admit(owner, new, new.created_at)).collect())
+    }
+
+    /// Why a task must not start that run: its own run is over, or is to end.
+    fn refusal(&self, new: &NewRun) -> Option<String> {
+        let parent = new.parent.as_ref().filter(|parent| parent.task.is_some())?;
+        let stands = self.run(parent.run).is_some_and(|run| run.end.is_none() && !run.is_cancelled);
+        (!stands && self.called_before(new).is_none()).then(|| format!("run {} is over", parent.run))
+    }
+
+    /// The run that the same call of a task has started before.
+    fn called_before(&self, new: &NewRun) -> Option<Uuid> {
+        let is_call = |parent: &&Parent| parent.task.is_some() && parent.call.is_some();
+        let parent = new.parent.as_deref().filter(is_call)?;
+        let is_same =
+            |kept: &&Kept| kept.new.parent.as_deref() == Some(parent) && kept.new.workflow == new.workflow;
+        self.runs.iter().find(is_same).map(|kept| kept.new.id)
+    }
+
+    /// Unfinished runs that tasks of a run have started, and those of these.
+    pub fn family(&self, id: Uuid) -> Vec<Uuid> {
+        let mut found = vec![id];
+        let mut seen = 0;
+        while let Some(&of) = found.get(seen) {
+            let is_child = |kept: &&Kept| {
+                let parent = kept.new.parent.as_deref();
+                parent.is_some_and(|parent| parent.run == of && parent.task.is_some())
+            };
+            let unfinished = self.unfinished.iter().map(|&row| &self.runs[row.0 as usize - 1]);
+            let children: Vec<Uuid> = unfinished.filter(is_child).map(|kept| kept.new.id).collect();
+            found.extend(children);
+            seen += 1;
+        }
+        found.split_off(1)
+    }
+
+    /// Asks for the end of an unfinished run, which is over at once if nobody drives it.
+    fn ask_for_end(&mut self, epoch: Epoch, id: Uuid, at: Wall) {
+        let row = self.row_of[&id];
+        let owner = self.run_mut(row).owner;
+        let is_driven = owner == epoch || self.is_living(owner);
+        self.run_mut(row).is_cancelled = true;
+        if !is_driven {
+            self.end_cancelled(row, at);
         }
     }
 
@@ -267,6 +340,9 @@ impl State {
         if let Some(of) = self.key_holder(new, at) {
             return Admitted::DuplicateKey { of: Some(of) };
         }
+        if let Some(of) = self.called_before(new) {
+            return Admitted::DuplicateKey { of: Some(of) };
+        }
         if let Some(of) = self.hash_holder(new) {
             return Admitted::DuplicateHash { of };
         }
@@ -278,6 +354,8 @@ impl State {
             new: new.clone(),
             owner: if new.is_delayed() { NOBODY } else { epoch },
             not_before: new.due_at.filter(|_| new.is_delayed()),
+            version: Arc::clone(&new.version),
+            is_mixed: false,
             waits: new.waits,
             interruptions: 0,
             is_cancelled: false,
@@ -346,7 +424,19 @@ impl State {
         if let Some(number) = ended {
             self.ends = number;
         }
-        Receipt::Run(ended)
+        let id = self.run_mut(change.run).new.id;
+        match &change.end {
+            Some(end) if end.status == RunStatus::Cancelled => {
+                let mut children = self.family(id);
+                children.retain(|&child| self.run(child).is_some_and(|child| !child.is_cancelled));
+                children.iter().for_each(|&child| self.ask_for_end(change.epoch, child, end.completed_at));
+                match children.is_empty() {
+                    true => Receipt::Run(ended),
+                    false => Receipt::Cancelled { number: ended, children },
+                }
+            }
+            _ => Receipt::Run(ended),
+        }
     }
 
     /// Where the grid of a trigger stands for its next owner.
@@ -485,7 +575,7 @@ impl State {
             row,
             id: new.id,
             workflow: new.workflow.to_string(),
-            version: new.version.to_string(),
+            version: run.version.to_string(),
             context: new.context.to_string(),
             schedule: new.schedule,
             context_hash: new.context_hash.filter(|_| new.unique_hash),
@@ -496,6 +586,7 @@ impl State {
             interruptions: run.interruptions,
             owner_before: None,
             cancelled: run.is_cancelled,
+            is_mixed: run.is_mixed,
             tasks: run.tasks.clone(),
             behind,
         }
@@ -668,6 +759,7 @@ impl Store for MemoryStore {
             let owner_before = Some(run.owner).filter(|&owner| owner != NOBODY);
             run.interruptions += u32::from(owner_before.is_some());
             run.owner = epoch;
+            state.drive(row, epoch);
             claimed.push(Unfinished { owner_before, ..state.unfinished_of(row) });
         }
         Ok(claimed)
@@ -699,7 +791,11 @@ impl Store for MemoryStore {
         Ok(state.unfinished.iter().filter_map(waits).min())
     }
 
-    fn declare_workflows(&self, _epoch: Epoch, _workflows: &[WorkflowRow]) -> Stored<()> {
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
+        let mut state = self.enter()?;
+        state.workflows.retain(|(owner, _), _| *owner != epoch);
+        let declared = workflows.iter().map(|row| ((epoch, Arc::clone(&row.name)), Arc::clone(&row.version)));
+        state.workflows.extend(declared);
         Ok(())
     }
 
@@ -710,15 +806,12 @@ impl Store for MemoryStore {
     fn request_cancel(&self, epoch: Epoch, id: Uuid, at: Wall) -> Stored<Vec<Uuid>> {
         let mut state = self.enter()?;
         let row = state.row_of.get(&id).copied().filter(|row| state.unfinished.contains(row));
-        let Some(row) = row else { return Ok(Vec::new()) };
-        let owner = state.run_mut(row).owner;
-        let is_driven = owner == epoch || state.is_living(owner);
-        let run = state.run_mut(row);
-        run.is_cancelled = true;
-        if !is_driven {
-            state.end_cancelled(row, at);
+        if row.is_none() {
+            return Ok(Vec::new());
         }
-        Ok(vec![id])
+        let asked: Vec<Uuid> = std::iter::once(id).chain(state.family(id)).collect();
+        asked.iter().for_each(|&id| state.ask_for_end(epoch, id, at));
+        Ok(asked)
     }
 
     fn cancel_requests(&self, epoch: Epoch) -> Stored<Vec<Uuid>> {
@@ -752,6 +845,8 @@ impl Store for MemoryStore {
             return Err(Fault::Final("an equal run of its trigger is unfinished".to_owned()));
         }
         state.run_mut(row).new = new;
+        state.run_mut(row).is_mixed = false;
+        state.drive(row, epoch);
         let mut unfinished = state.unfinished_of(row);
         let run = state.run_mut(row);
         run.end = None;

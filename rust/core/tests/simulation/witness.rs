@@ -8,7 +8,9 @@ use std::time::Duration;
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::Job;
 use cloaca_core::key::{Epoch, ScheduleKey};
-use cloaca_core::port::{ContextHash, NewRun, RunEnd, RunStatus, TaskRecord, TaskStatus, Try, TryOutcome};
+use cloaca_core::port::{
+    ContextHash, NewRun, Parent, RunEnd, RunStatus, TaskRecord, TaskStatus, Try, TryOutcome,
+};
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::Workflow;
 use serde_json::{Map, Value};
@@ -80,11 +82,47 @@ pub struct Witness {
     /// How many ran on although they were given up.
     pub overdue: u64,
     pub fires: u64,
+    /// How many runs bodies have started, and how many clients have offered.
+    pub children: u64,
+    pub offers: u64,
+    /// How often a later attempt called for what an earlier one had started.
+    pub called_again: u64,
+    /// What the bodies of tasks have called for, whatever the engine made of it.
+    called: HashMap<Uuid, (Arc<str>, Parent)>,
+    /// Of each call of a task the run that it started.
+    child_of: HashMap<(Arc<str>, Parent), Uuid>,
+    /// Runs that the store will never take.
+    pub refused: HashSet<Uuid>,
 }
 
 impl Witness {
     pub fn seen(&mut self, id: Uuid) -> &mut Seen {
         self.runs.entry(id).or_default()
+    }
+
+    /// A body is about to start a run.
+    pub fn called(&mut self, id: Uuid, workflow: &Arc<str>, parent: Parent) {
+        self.called.insert(id, (Arc::clone(workflow), parent));
+    }
+
+    /// A run was committed that somebody asked for.
+    pub fn asked_run_started(&mut self, new: &NewRun) {
+        let Some(call) = self.called.get(&new.id) else { return };
+        self.children += 1;
+        let (_, parent) = call;
+        assert_eq!(new.parent.as_deref(), Some(parent), "by what run {} was started", new.id);
+        if parent.call.is_some() {
+            let before = self.child_of.insert(call.clone(), new.id);
+            assert_eq!(before, None, "{call:?} started a second run, {}", new.id);
+        }
+    }
+
+    /// A run that was asked for is not kept, because another one stands for it.
+    pub fn is_same_call(&mut self, id: Uuid, of: Uuid) {
+        self.called_again += 1;
+        let call =
+            self.called.get(&id).unwrap_or_else(|| panic!("run {id} has no key, and {of} stands for it"));
+        assert_eq!(self.child_of.get(call), Some(&of), "what stands for {id}, which is {call:?}");
     }
 
     /// A fired run was committed.

@@ -1,6 +1,6 @@
 //! Runs tasks as the workers of runtime.rs do: one job at a time, with bodies that fail, hang, wait and come back too late.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ impl World {
             told_at: None,
             is_given_up: false,
             since: self.now(p).mono,
+            calls: HashMap::new(),
+            awaits: None,
         };
         self.note(|| format!("{p}: takes {job:?}"));
         match worker.stage {
@@ -74,6 +76,7 @@ impl World {
             Stage::Recording | Stage::Deferred => {}
         }
         self.processes[p].workers.push(worker);
+        self.call_first(p);
     }
 
     fn body_starts(&mut self, p: usize, worker: &Worker) {
@@ -86,7 +89,7 @@ impl World {
         assert!(due.is_none_or(|due| worker.since >= due), "a task of run {id} was tried again too early");
         let (task, workflow) = (worker.job.task as usize, Arc::clone(&run.workflow));
         if workflow.tasks[task].on_interrupt == OnInterrupt::Fail {
-            let version = self.store.state().run(id).map(|kept| Arc::clone(&kept.new.version));
+            let version = self.store.state().run(id).map(|kept| Arc::clone(&kept.version));
             self.witness.seen(id).is_changed |= version.is_none_or(|version| version != workflow.version);
             self.witness.made_once(id, &worker.task, worker.job);
         }
@@ -117,7 +120,7 @@ impl World {
             let is_due = wall >= wish.until || Duration::from_nanos(now_ns - wish.since_ns) >= wish.span;
             assert!(is_due, "task {} of run {id} asked for {wish:?}, and began at {wall:?}", worker.task);
         }
-        seen.is_changed |= *kept.new.version != *run.workflow.version;
+        seen.is_changed |= *kept.version != *run.workflow.version;
         if seen.life == 0 && !seen.is_changed {
             let ancestors = run.workflow.graph.ancestors(worker.job.task as usize);
             let names = ancestors.iter().map(|&task| &run.workflow.tasks[task].id);
@@ -265,16 +268,19 @@ impl World {
 
     /// A body waits for its condition without a place, or goes on with one.
     pub fn defer(&mut self, p: usize) -> bool {
-        if let Some(index) = self.draw_worker(p, Stage::Deferred) {
+        if let Some(index) = self.draw_waiting(p) {
             let is_free = self.processes[p].permits_taken() < self.scenario.permits_max;
             if is_free {
                 let since = self.now(p).mono;
                 let worker = &mut self.processes[p].workers[index];
-                (worker.stage, worker.since) = (Stage::Body, since);
+                (worker.stage, worker.since, worker.awaits) = (Stage::Body, since, None);
                 let job = worker.job;
                 self.step(p, Event::Deferred(job, false));
             }
             return is_free;
+        }
+        if self.is_calm {
+            return false;
         }
         let Some(index) = self.draw_worker(p, Stage::Body) else { return false };
         let worker = &mut self.processes[p].workers[index];
@@ -297,6 +303,27 @@ impl World {
         true
     }
 
+    /// A place stops a body that was told to end before that has begun.
+    pub fn stop_body(&mut self, p: usize) -> bool {
+        let is_told = |worker: &Worker| worker.stage == Stage::Body && worker.told_at.is_some();
+        let workers = self.processes[p].workers.iter().enumerate();
+        let told: Vec<usize> =
+            workers.filter(|(_, worker)| is_told(worker)).map(|(index, _)| index).collect();
+        if told.is_empty() {
+            return false;
+        }
+        let index = self.random.pick(&told);
+        let Worker { job, task, is_given_up, .. } = self.processes[p].workers.swap_remove(index);
+        self.note(|| format!("{p}: {job:?} was stopped, late {is_given_up}"));
+        if !is_given_up {
+            self.witness.seen(job.run).over.insert((task, job.attempt));
+        }
+        self.step(p, Event::Stopped(job));
+        let is_awaited = self.processes[p].engine.expects(job);
+        assert!(!is_awaited, "{job:?} was stopped, and is still waited for");
+        true
+    }
+
     /// A callback returns.
     pub fn settle(&mut self, p: usize) -> bool {
         let Some(index) = self.draw_worker(p, Stage::Callback) else { return false };
@@ -304,6 +331,18 @@ impl World {
         self.note(|| format!("{p}: callback of {:?} returned", worker.job));
         self.step(p, Event::Settled(worker.job));
         true
+    }
+
+    /// One whose body waits for nothing any more, or is to end.
+    fn draw_waiting(&mut self, p: usize) -> Option<usize> {
+        let may_go_on = |worker: &Worker| {
+            let is_told = worker.told_at.is_some() || worker.is_given_up;
+            worker.stage == Stage::Deferred && (is_told || worker.awaits.is_none())
+        };
+        let workers = self.processes[p].workers.iter().enumerate();
+        let found: Vec<usize> =
+            workers.filter(|(_, worker)| may_go_on(worker)).map(|(index, _)| index).collect();
+        (!found.is_empty()).then(|| self.random.pick(&found))
     }
 
     fn draw_worker(&mut self, p: usize, stage: Stage) -> Option<usize> {

@@ -79,6 +79,7 @@ impl World {
         self.come_to_rest();
         self.nothing_is_left_over();
         self.probe_all();
+        self.offer_at_rest();
         self.come_to_rest();
         self.nothing_is_left_over();
     }
@@ -114,7 +115,9 @@ impl World {
         }
         if self.processes.is_empty() || act == Act::Join {
             let has_room = self.processes.len() < self.scenario.processes_max;
-            if has_room {
+            if has_room && !self.processes.is_empty() && self.random.percent(self.scenario.client_percent) {
+                self.join_as_client();
+            } else if has_room {
                 let declares_all = self.random.percent(70);
                 self.join(declares_all);
             }
@@ -136,7 +139,7 @@ impl World {
         unreachable!("the draw is below the sum")
     }
 
-    fn act_on(&mut self, p: usize, act: Act) -> bool {
+    pub fn act_on(&mut self, p: usize, act: Act) -> bool {
         match act {
             Act::Crash => self.crash(p),
             Act::LoseLock => self.lose_lock(p),
@@ -147,6 +150,7 @@ impl World {
             Act::Deliver => return self.deliver(p),
             Act::Take => return self.take(p),
             Act::EndBody => return self.end_body(p),
+            Act::StopBody => return self.stop_body(p),
             Act::Context => return self.look_at_context(p),
             Act::Defer => return self.defer(p),
             Act::Checkpoint => return self.leave_checkpoint(p),
@@ -159,6 +163,8 @@ impl World {
             Act::Cancel => return self.cancel(p),
             Act::Reopen => return self.reopen(p),
             Act::Redeclare => return self.redeclare(p),
+            Act::Call => return self.call(p),
+            Act::Offer => return self.offer(p),
             Act::Switch => return self.switch(p),
             Act::News => return self.read_news(p),
             Act::Vacate => return self.vacate(p),
@@ -279,6 +285,7 @@ impl World {
             Act::Clock,
             Act::Poll,
             Act::Answer,
+            Act::Call,
         ];
         let mut has_moved = false;
         for act in acts {

@@ -7,6 +7,7 @@ use cloaca_core::engine::{Effects, Event, Rearm, Then};
 use cloaca_core::port::{Admitted, Change, Receipt, RunChange, RunEnd, Store as _};
 use uuid::Uuid;
 
+use crate::family::Awaited;
 use crate::process::Batch;
 use crate::world::World;
 
@@ -51,6 +52,8 @@ impl World {
         self.processes[p].ready.extend(effects.jobs.into_iter().map(|ready| ready.job));
         self.processes[p].recorded.extend(effects.recorded.into_iter().map(|(_, job)| job));
         self.processes[p].looks.extend(effects.looks);
+        effects.started.into_iter().for_each(|id| self.told_of_child(p, id, Some(Awaited::Kept(id))));
+        effects.keyed.into_iter().for_each(|(id, of)| self.told_of_child(p, id, Some(Awaited::Known(of))));
         effects.ended.into_iter().for_each(|(id, _, end)| self.ended(p, id, &end));
         effects.lost.into_iter().for_each(|(id, why)| self.lost(p, id, &why));
         effects.rearm.into_iter().for_each(|rearm| self.rearm(p, rearm));
@@ -84,7 +87,9 @@ impl World {
         let process = &mut self.processes[p];
         process.held.remove(&id);
         process.halted.insert(id);
-        assert!(process.is_zombie, "run {id} {why}, but its owner lives");
+        let is_refused = self.witness.refused.contains(&id);
+        assert!(process.is_zombie || is_refused, "run {id} {why}, but its owner lives");
+        self.told_of_child(p, id, None);
     }
 
     fn rearm(&mut self, p: usize, rearm: Rearm) {
@@ -201,7 +206,14 @@ impl World {
                 }
                 self.processes[p].polls_kept += tick.history.iter().map(|stretch| stretch.count).sum::<u64>();
             }
+            (Change::Start { runs, .. } | Change::Offer { runs, .. }, receipt) => {
+                self.asked_for(p, runs, receipt);
+            }
             (Change::Run(change), Receipt::Run(_)) => self.progressed(p, change),
+            (Change::Run(change), Receipt::Cancelled { children, .. }) => {
+                self.progressed(p, change);
+                self.ends_are_asked_for(children);
+            }
             (Change::History(history), Receipt::History) => {
                 self.processes[p].polls_kept += history.iter().map(|stretch| stretch.count).sum::<u64>();
             }
@@ -218,7 +230,7 @@ impl World {
             self.witness.seen(id).ends.push(end.status);
             return;
         };
-        self.witness.seen(id).is_changed |= *kept.new.version != *run.workflow.version;
+        self.witness.seen(id).is_changed |= *kept.version != *run.workflow.version;
         for record in &change.tasks {
             let most = self.scenario.attempts_max(&run.workflow.name, &record.name)
                 + record.interrupted
@@ -241,10 +253,14 @@ impl World {
         let batch = self.processes[p].batch.take().expect("it was just looked at");
         let now = self.now(p);
         let mut effects = Effects::default();
-        let mut all_begun = Vec::new();
+        let (mut all_begun, mut cancelled) = (Vec::new(), Vec::new());
         for (then, receipt) in batch.thens.into_iter().zip(batch.receipts.expect("committed")) {
             let dropped = dropped(&then, &receipt);
             all_begun.extend(begun(&then, &receipt));
+            if let Receipt::Cancelled { children, .. } = &receipt {
+                self.processes[p].halted.extend(children);
+                cancelled.extend(children.iter().copied());
+            }
             if let Receipt::Declared(state) = &receipt {
                 self.processes[p].hold_others(&state.unfinished, state.row);
             }
@@ -254,6 +270,7 @@ impl World {
             }
         }
         self.carry_out(p, effects);
+        self.children_are_cancelled(p, &cancelled);
         all_begun.into_iter().for_each(|id| self.earlier_ones_are_cancelled(p, id));
         true
     }

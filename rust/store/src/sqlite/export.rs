@@ -15,7 +15,7 @@ use crate::sqlite::open::beside;
 pub fn run(db: &Connection, path: &Path) -> Result<(), Failure> {
     let journal = beside(path, "-journal");
     let is_foreign = journal.exists();
-    claim(path)?;
+    claim(path, mode_of(db))?;
     // Our build of SQLite reads a name that begins with `file:` as a URI; none that begins with the root does.
     let target = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // SQLite takes an empty file for a new one.
@@ -64,10 +64,39 @@ impl ToSql for Named<'_> {
     }
 }
 
+/// The rights of the database, which its copy must not exceed; those of its owner alone if it has gone.
+fn mode_of(db: &Connection) -> u32 {
+    let Some(source) = db.path().filter(|path| !path.is_empty()) else { return ANYBODY };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::metadata(source).map_or(OWNER, |found| found.permissions().mode() & ANYBODY)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = source;
+        ANYBODY
+    }
+}
+
+/// What the process's own mask allows.
+const ANYBODY: u32 = 0o666;
+#[cfg(unix)]
+const OWNER: u32 = 0o600;
+
 /// Makes an empty file, so that nobody else's can be taken for ours.
-fn claim(path: &Path) -> Result<(), Failure> {
+fn claim(path: &Path, mode: u32) -> Result<(), Failure> {
     let name = path.display();
-    let message = match fs::File::create_new(path) {
+    let mut options = fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(mode);
+    }
+    #[cfg(not(unix))]
+    let _ = mode;
+    let message = match options.open(path) {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             format!("export target '{name}' exists already; name a new file")

@@ -100,6 +100,14 @@ pub fn others(db: &Connection, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Those of them that work: news concern nobody else.
+pub fn at_work(db: &Connection, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
+    const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL AND epoch <> :epoch AND works";
+    let mut statement = db.prepare_cached(SQL)?;
+    let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(Epoch))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// At most `limit` runners that serve the store or served it, those that have not left first; nobody is known to be dead.
 pub fn all(db: &Connection, limit: u64, since: Wall) -> Result<Vec<OwnerRow>, Failure> {
     // Of those that left a hundred are kept.

@@ -441,3 +441,26 @@ pub fn release(identity: Option<Identity>, epoch: Epoch) {
         byte_lock::read(file, (OWNERS + epoch.0, 1), false);
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_closes_a_file_is_alone_at_that() {
+        let path = std::env::temp_dir().join(format!("cloaca-shield-unit-{}", std::process::id()));
+        let opened = || {
+            let file =
+                File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+            Shielded { database: vec![file], ..Shielded::default() }
+        };
+        // What is opened apart is to the kernel as if another process had it.
+        let (mut here, mut elsewhere) = (opened(), opened());
+        assert!(here.begins_closing());
+        assert!(!here.begins_closing(), "another store of this process is at it");
+        assert!(!elsewhere.begins_closing(), "another process is at it");
+        here.ends_closing();
+        assert!(elsewhere.begins_closing());
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -21,7 +21,7 @@ use crate::sqlite::value::{count_at, hash_at, id_at, priority_at, signed, wall_a
 macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
-         interruptions, owner_before, context, cancelled, priority, due_at"
+         interruptions, owner_before, context, cancelled, mixed, priority, due_at"
     };
 }
 
@@ -56,8 +56,11 @@ pub fn claim(
     taking: Taking,
 ) -> Result<Vec<Unfinished>, Failure> {
     const VERSION: &str = "SELECT version FROM workflows WHERE name = :name AND owner = :epoch";
-    const UPDATE: &str =
-        "UPDATE runs SET owner = :epoch, owner_before = NULL, version = :version WHERE row = :row";
+    const UPDATE: &str = "
+        UPDATE runs
+        SET owner = :epoch, owner_before = NULL, version = :version, mixed = mixed OR EXISTS (
+            SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> :version)
+        WHERE row = :row";
     free_due(db, at)?;
     let mut found = Vec::new();
     for workflow in workflows {
@@ -68,7 +71,8 @@ pub fn claim(
     let mut update = db.prepare_cached(UPDATE)?;
     for run in &mut found {
         run.tasks = tasks(db, run.row)?;
-        if run.tasks.is_empty() {
+        // Who died may have begun one that is not on record, under the version that it declared.
+        if run.tasks.is_empty() && run.interruptions == 0 {
             let params = named_params! { ":name": run.workflow, ":epoch": epoch.0 };
             let declared = db.prepare_cached(VERSION)?.query_row(params, |row| row.get(0)).optional()?;
             run.version = declared.unwrap_or_else(|| std::mem::take(&mut run.version));
@@ -385,7 +389,8 @@ fn open_again(db: &Connection, epoch: Epoch, run: &Unfinished) -> Result<(), Fai
         UPDATE runs
         SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = 0, interruptions = 0, completed_at = NULL,
             final_context = NULL, error = NULL, error_type = NULL, waits = 0, unique_hash = :unique_hash,
-            end_number = NULL
+            end_number = NULL, mixed = EXISTS (
+                SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> runs.version)
         WHERE row = :row";
     let refusal = || {
         Failure::Refused(format!(
@@ -422,8 +427,9 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         interruptions: row.get(8)?,
         owner_before: row.get::<_, Option<i64>>(9)?.map(Epoch),
         cancelled: row.get(11)?,
-        priority: priority_at(row, 12)?,
-        due_at: wall_maybe_at(row, 13)?,
+        is_mixed: row.get(12)?,
+        priority: priority_at(row, 13)?,
+        due_at: wall_maybe_at(row, 14)?,
         context: row.get(10)?,
         tasks: Vec::new(),
         behind: Vec::new(),
