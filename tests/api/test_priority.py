@@ -131,7 +131,7 @@ def test_runs_that_have_begun_go_on_before_others_begin(one_slot: cloaca.Default
         n = context["n"]
         order.append((n, "first"))
         if n == 1:
-            # What the first run goes on with is ready by then, and waits for this slot, unless it had it before.
+            # What the first run goes on with is ready by then, and waits for this slot if it had it not.
             assert eventually(lambda: has_gone_on(runs[0].why()))
 
     with cloaca.WorkflowBuilder("two"):

@@ -720,7 +720,9 @@ mod tests {
     #[test]
     fn listings_walk_an_index() {
         let store = SqliteStore::in_memory().unwrap();
-        for (sql, index) in run::PLANS.into_iter().chain(schedule::PLANS).chain(redacted::PLANS) {
+        for (sql, index) in
+            run::PLANS.into_iter().chain(run::CLAIMS).chain(schedule::PLANS).chain(redacted::PLANS)
+        {
             let (_, rows) =
                 store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();
             let plan = format!("{rows:?}");

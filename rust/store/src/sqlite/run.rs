@@ -20,6 +20,8 @@ use uuid::Uuid;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::value::{id_at, micros, priority_at, task_status_at, wait_at, wall_maybe_at};
 
+#[cfg(test)]
+pub use claim::PLANS as CLAIMS;
 pub use claim::{
     Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, next_due, others,
     reopen, request_cancel,

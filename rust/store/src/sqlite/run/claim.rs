@@ -43,6 +43,36 @@ pub enum Taking {
     Due,
 }
 
+/// In the order of its index.
+const UNOWNED: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM runs INDEXED BY runs_unowned
+    WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL AND workflow = :workflow
+        AND (NOT :due OR due_at IS NOT NULL AND owner_before IS NULL AND started_at IS NULL)
+        AND (NOT :fitting OR NOT EXISTS (SELECT 1 FROM tasks WHERE run = runs.row)
+            OR EXISTS (SELECT 1 FROM workflows AS own
+                WHERE own.name = runs.workflow AND own.owner = :epoch AND own.version = runs.version)
+            OR NOT EXISTS (SELECT 1 FROM workflows AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
+                WHERE other.name = runs.workflow AND other.owner <> :epoch AND other.version = runs.version))
+    ORDER BY priority DESC, row LIMIT :limit"
+);
+const DUE: &str = "
+    SELECT row FROM runs INDEXED BY runs_unfinished
+    WHERE completed_at IS NULL AND not_before <= :at ORDER BY not_before LIMIT :limit";
+const FREE: &str = "UPDATE runs SET not_before = NULL WHERE row = :row";
+const NEXT_DUE: &str = "
+    SELECT not_before FROM runs INDEXED BY runs_unfinished
+    WHERE completed_at IS NULL AND not_before IS NOT NULL ORDER BY not_before LIMIT 1";
+
+/// Statements with what their plan must name: each costs what it finds, however many runs there are beside.
+#[cfg(test)]
+pub const PLANS: [(&str, &str); 3] = [
+    (UNOWNED, "USING INDEX runs_unowned (workflow=?)"),
+    (DUE, "USING INDEX runs_unfinished (not_before<?)"),
+    (NEXT_DUE, "USING INDEX runs_unfinished (not_before>?)"),
+];
+
 /// So many runs are freed at once of those whose time has come: more than a claim takes, and few enough to hold nobody up.
 const DUE_MAX: u64 = 1000;
 
@@ -91,21 +121,7 @@ fn unowned(
     workflow: &str,
     taking: Taking,
 ) -> Result<Vec<Unfinished>, Failure> {
-    // In the order of index runs_unowned.
-    const SQL: &str = concat!(
-        "SELECT ",
-        columns!(),
-        " FROM runs INDEXED BY runs_unowned
-        WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL AND workflow = :workflow
-            AND (NOT :due OR due_at IS NOT NULL AND owner_before IS NULL AND started_at IS NULL)
-            AND (NOT :fitting OR NOT EXISTS (SELECT 1 FROM tasks WHERE run = runs.row)
-                OR EXISTS (SELECT 1 FROM workflows AS own
-                    WHERE own.name = runs.workflow AND own.owner = :epoch AND own.version = runs.version)
-                OR NOT EXISTS (SELECT 1 FROM workflows AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
-                    WHERE other.name = runs.workflow AND other.owner <> :epoch AND other.version = runs.version))
-        ORDER BY priority DESC, row LIMIT :limit"
-    );
-    let mut select = db.prepare_cached(SQL)?;
+    let mut select = db.prepare_cached(UNOWNED)?;
     let params = named_params! {
         ":epoch": epoch.0,
         ":workflow": workflow,
@@ -119,21 +135,22 @@ fn unowned(
 
 /// Of the runs whose time has come, those wait no longer that were due first.
 fn free_due(db: &Connection, at: Wall) -> Result<(), Failure> {
-    const SQL: &str = "
-        UPDATE runs SET not_before = NULL WHERE row IN (
-            SELECT row FROM runs INDEXED BY runs_unfinished
-            WHERE completed_at IS NULL AND not_before <= :at ORDER BY not_before LIMIT :limit)";
     let params = named_params! { ":at": at.0, ":limit": signed(DUE_MAX) };
-    db.prepare_cached(SQL)?.execute(params)?;
+    let mut due = db.prepare_cached(DUE)?;
+    let rows = due.query_map(params, |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut free = db.prepare_cached(FREE)?;
+    for row in rows {
+        free.execute(named_params! { ":row": row })?;
+    }
     Ok(())
 }
 
 /// When the next run is due that waits for its time.
 pub fn next_due(db: &Connection) -> Result<Option<Wall>, Failure> {
-    const SQL: &str = "
-        SELECT not_before FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL AND not_before IS NOT NULL ORDER BY not_before LIMIT 1";
-    Ok(db.prepare_cached(SQL)?.query_row([], |row| wall_at(row, 0)).optional()?)
+    Ok(db.prepare_cached(NEXT_DUE)?.query_row([], |row| wall_at(row, 0)).optional()?)
 }
 
 /// Leaves the unfinished runs of an owner that died to whoever claims them, each with one interruption more.
