@@ -111,12 +111,18 @@ impl Shared {
         if lock(&self.elsewhere).is_at_rest(now, has_news) {
             return Vec::new();
         }
-        let watches = lock(&self.watches);
+        let mut watches = lock(&self.watches);
         let mut elsewhere = lock(&self.elsewhere);
         elsewhere.come_due(now);
-        // One of the two holders is this table.
-        let is_awaited = |id: &Uuid| watches.get(id).is_some_and(|watch| Arc::strong_count(watch) > 1);
-        elsewhere.now.retain(is_awaited);
+        let mut is_awaited = |id: &Uuid| {
+            // One of the two holders is this table, which nobody else clears of what ends where nobody here hears of it.
+            let is_held = watches.get(id).is_some_and(|watch| Arc::strong_count(watch) > 1);
+            if !is_held {
+                watches.remove(id);
+            }
+            is_held
+        };
+        elsewhere.now.retain(&mut is_awaited);
         let mut found: Vec<Uuid> = elsewhere.now.iter().copied().collect();
         if has_news {
             elsewhere.later.retain(|id, _| is_awaited(id));
