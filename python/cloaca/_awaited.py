@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 
+from . import urgency
 from .apart import apart, running_loop
 from .check import flag, seconds
 from .errors import RunnerError
@@ -17,6 +18,7 @@ from .run import RUN_KEY_TTL, Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from datetime import datetime
     from types import TracebackType
     from typing import Any, Self
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from .redact import Redactor
     from .result import WorkflowResult
     from .types import ContextLike, Duration, TickAnswer
+    from .urgency import Urgency
     from .workflow import Workflow
 
 SHUTDOWN_SECONDS = 30.0
@@ -44,7 +47,9 @@ class Awaited:
 
         def _open(self) -> Any: ...
         def _shutdown_seconds(self) -> float: ...
-        def _submit(self, workflow_name: object, context: ContextLike | None) -> Run: ...
+        def _submit(
+            self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None
+        ) -> Run: ...
         def _called(self, run: Run) -> Run: ...
         def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None: ...
         def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer: ...
@@ -55,6 +60,9 @@ class Awaited:
             *,
             run_key: str | None = None,
             run_key_ttl: Duration = RUN_KEY_TTL,
+            priority: int | None = None,
+            at: str | datetime | None = None,
+            delay: Duration | None = None,
         ) -> Run: ...
 
     _uses_program_loop = True
@@ -68,6 +76,7 @@ class Awaited:
         check: bool = False,
         timeout: float | None = None,
         cancel_on_abandon: bool = False,
+        priority: int | None = None,
     ) -> WorkflowResult:
         """Like `execute`, without blocking the event loop, and without a thread that waits.
 
@@ -75,11 +84,12 @@ class Awaited:
             timeout (float | None): seconds to wait; the run goes on after that. `None` waits for ever.
             cancel_on_abandon (bool): ask for the run's end if the wait is cancelled, by a time-out around it
                 or a client that is gone. Otherwise the run goes on.
+            priority (int | None): how urgent it is; see `submit`.
         """
         checks, abandons = flag(check, "check"), flag(cancel_on_abandon, "cancel_on_abandon")
         if timeout is not None:
             seconds(timeout, "timeout")
-        run = self._submit(workflow_name, context)
+        run = self._submit(workflow_name, context, urgency.of(priority, None, None))
         try:
             if run._is_called:
                 run = await self._called_async(run)
@@ -106,15 +116,26 @@ class Awaited:
         *,
         run_key: str | None = None,
         run_key_ttl: Duration = RUN_KEY_TTL,
+        priority: int | None = None,
+        at: str | datetime | None = None,
+        delay: Duration | None = None,
     ) -> Run:
         """Like `submit`, without blocking the event loop; `await` the run for its end."""
         if run_key is not None or run_key_ttl is not RUN_KEY_TTL:
             # Which run has a key is read from the store.
             return await apart(
                 "submit",
-                lambda: self.submit(workflow_name, context, run_key=run_key, run_key_ttl=run_key_ttl),
+                lambda: self.submit(
+                    workflow_name,
+                    context,
+                    run_key=run_key,
+                    run_key_ttl=run_key_ttl,
+                    priority=priority,
+                    at=at,
+                    delay=delay,
+                ),
             )
-        run = self._submit(workflow_name, context)
+        run = self._submit(workflow_name, context, urgency.of(priority, at, delay))
         if run._is_called:
             return await self._called_async(run)
         assert run._watch is not None, "a run that was submitted is watched"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from . import attempt, check, filters, registry, why_run
+from . import attempt, check, filters, registry, urgency, why_run
 from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within, same
@@ -18,6 +18,7 @@ from .workflow import Workflow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Any
 
     from ._cloaca import Watch
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from .result import WorkflowResult
     from .served import Served
     from .types import ContextLike, Duration
+    from .urgency import Urgency
 
 
 _HOLDER = """
-    SELECT runs.owner, runs.cancelled, owners.epoch IS NOT NULL AS is_living
+    SELECT coalesce(runs.owner, runs.owner_before) AS owner, runs.cancelled, runs.not_before,
+        owners.epoch IS NOT NULL AS is_living
     FROM runs LEFT JOIN owners ON owners.epoch = runs.owner AND owners.left_at IS NULL WHERE runs.id = ?"""
 
 
@@ -76,6 +79,7 @@ class Runs(Listings):
         *,
         check: bool = False,
         timeout: float | None = None,
+        priority: int | None = None,
     ) -> WorkflowResult:
         """Runs a workflow and waits until the run is final.
 
@@ -88,9 +92,11 @@ class Runs(Listings):
             context (ContextLike | None): what its first tasks get.
             check (bool): raise if the run fails or is cancelled, as `WorkflowResult.raise_for_failure` does.
             timeout (float | None): seconds to wait; the run goes on after that. `None` waits for ever.
+            priority (int | None): how urgent it is; see `submit`.
 
         Raises:
             TimeoutError: the run is not final in time.
+            ArgumentError: (a `ValueError`) a `priority` that is none.
             WorkflowError: (a `ValueError`) no such workflow; the message names those that exist.
             ContextError, ContextTypeError: the context is not JSON, or too large for this runner.
             RunnerError: (a `RuntimeError`) the runner is shut down.
@@ -102,7 +108,7 @@ class Runs(Listings):
             self._blocks(
                 "execute()", "execute_async()", waits_for=registry.async_task_of(_name_of(workflow_name))
             )
-        run = self._submit(workflow_name, context)
+        run = self._submit(workflow_name, context, urgency.of(priority, None, None))
         if run._is_called:
             run = self._called(run)
         result = run._result_within(limit)
@@ -115,6 +121,9 @@ class Runs(Listings):
         *,
         run_key: str | None = None,
         run_key_ttl: Duration = RUN_KEY_TTL,
+        priority: int | None = None,
+        at: str | datetime | None = None,
+        delay: Duration | None = None,
     ) -> Run:
         """Starts a run and returns once it is kept; `Run.result` waits for its end.
 
@@ -133,19 +142,37 @@ class Runs(Listings):
                 once more, in this program or another one, gets that run, however it ended.
             run_key_ttl (Duration): how long it holds: `"30d"`, seconds, a `timedelta`. The run
                 is kept as long, whatever `retention` says.
+            priority (int | None): how urgent it is, from 0 to 9: of what could begin, 9 goes first. By
+                default what its `WorkflowBuilder(priority=...)` says, and else 5. It is strict: while there
+                is more urgent work than the runners have hands for, nothing else begins.
+            at (str | datetime | None): it begins at this instant or later: RFC 3339, or a `datetime`; UTC if
+                it has no zone. One that is past is now.
+            delay (Duration | None): it begins so long from now, or later. Until then the run is `Pending` and
+                in no runner's hands: any that declares its workflow takes it, whatever has become of this
+                one.
 
         Raises:
             ArgumentError: (a `ValueError`) a run key that is empty or no text, a bad `run_key_ttl`, or the
-                run of that key has another context; the message names it.
+                run of that key has another context; the message names it. Also a `priority`, `at` or `delay`
+                that is none, or both of the latter.
             RunnerError: (a `RuntimeError`) the run of the task that calls this was cancelled, or is over.
             What `execute` raises.
         """
         if run_key is not None:
             name = _name_of(workflow_name)
-            return self.submit_many(name, [context], run_keys=[run_key], run_key_ttl=run_key_ttl)[0]
+            keyed = self.submit_many(
+                name,
+                [context],
+                run_keys=[run_key],
+                run_key_ttl=run_key_ttl,
+                priority=priority,
+                at=at,
+                delay=delay,
+            )
+            return keyed[0]
         if run_key_ttl is not RUN_KEY_TTL:
             check.span(run_key_ttl, "run_key_ttl")
-        run = self._submit(workflow_name, context)
+        run = self._submit(workflow_name, context, urgency.of(priority, at, delay))
         assert run._watch is not None, "a run that was submitted is watched"
         run._watch.wait_started()
         return self._called(run) if run._is_called else run
@@ -176,6 +203,9 @@ class Runs(Listings):
         run_keys: Iterable[str | None] | None = None,
         run_key_ttl: Duration = RUN_KEY_TTL,
         progress: bool = False,
+        priority: int | None = None,
+        at: str | datetime | None = None,
+        delay: Duration | None = None,
     ) -> list[Run]:
         """Starts a run for each context, all in one transaction, and returns once they are kept.
 
@@ -185,6 +215,9 @@ class Runs(Listings):
             run_keys (Iterable | None): a run key for each context, or `None` for none; see `submit`.
             run_key_ttl (Duration): how long they hold.
             progress (bool): count them meanwhile by a line on standard error, if that is a terminal.
+            priority (int | None): how urgent all of them are; see `submit`.
+            at (str | datetime | None): when all of them begin, or later.
+            delay (Duration | None): how long from now.
 
         Raises:
             ArgumentError: (a `ValueError`) as `submit`; the runs of the other keys are started.
@@ -193,6 +226,7 @@ class Runs(Listings):
         engine = self._working()
         name = _name_of(workflow_name)
         self._declarations.chosen.refuse(name)
+        when = urgency.of(priority, at, delay)
         if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
             raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
         if run_keys is not None and (isinstance(run_keys, str) or not isinstance(run_keys, Iterable)):
@@ -213,7 +247,7 @@ class Runs(Listings):
             )
         has_keys = [False] * len(encoded) if keys is None else [key is not None for key in keys]
         calls = self._calls(name, has_keys)
-        watches = self._begun(name, encoded, keys, calls)
+        watches = self._begun(name, encoded, keys, calls, when)
         if keys is None and calls is None:
             if watches:
                 watches[-1].wait_started()
@@ -245,13 +279,13 @@ class Runs(Listings):
             )
         return self.run(of)
 
-    def _submit(self, workflow_name: object, context: ContextLike | None) -> Run:
+    def _submit(self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None) -> Run:
         engine = self._working()
         workflow_name = _name_of(workflow_name)
         self._declarations.chosen.refuse(workflow_name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
         calls = self._calls(workflow_name, (False,))
-        watch = self._begun(workflow_name, [encoded], None, calls)[0]
+        watch = self._begun(workflow_name, [encoded], None, calls, when)[0]
         return Run(self, watch.id, watch, calls is not None)
 
     def _calls(self, workflow: str, has_keys: Sequence[bool]) -> Calls | None:
@@ -292,14 +326,16 @@ class Runs(Listings):
         encoded: list[str],
         keys: list[tuple[str, float] | None] | None,
         calls: Calls | None,
+        when: Urgency | None,
     ) -> list[Watch]:
         """Watches on new runs, in the hands of this runner or, if it is a client, in anyone's."""
         engine = self._working()
         if not self._works:
-            offered: list[Watch] = engine.runs.offer(workflow, self._served.version(workflow), encoded, keys)
+            version = self._served.version(workflow)
+            offered: list[Watch] = engine.runs.offer(workflow, version, encoded, keys, when)
             return offered
         registry.workflow(workflow)
-        begun: list[Watch] = engine.runs.submit(workflow, encoded, keys, calls)
+        begun: list[Watch] = engine.runs.submit(workflow, encoded, keys, calls, when)
         return begun
 
     def cancel(self, run_id: str) -> None:
@@ -389,13 +425,17 @@ class Runs(Listings):
     def _why_elsewhere(self, row: dict[str, Any]) -> str:
         engine = self._open()
         found = engine.store.look(_HOLDER, [row["id"]])
-        holder = found[0] if found else {"owner": None, "cancelled": 0, "is_living": 0}
+        holder = found[0] if found else {"owner": None, "cancelled": 0, "not_before": None, "is_living": 0}
         owner = holder["owner"]
         if owner is not None and owner == engine.runs.owner():
             return why_run.of_taken(row)
         is_ours = self._declarations.chosen.has_workflow(row["workflow_name"]) and not self._idles
         looks = is_ours and registry.knows(row["workflow_name"])
-        told = why_run.of_other(row, owner, bool(holder["is_living"]), bool(holder["cancelled"]), looks)
+        # The clock may have come further than who claims.
+        waits = row["due_at"] if holder["not_before"] is not None else None
+        told = why_run.of_other(
+            row, owner, bool(holder["is_living"]), bool(holder["cancelled"]), looks, waits
+        )
         return told + self._idles
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .context import Context, encode_within, fitting
-from .errors import CloacaError, TriggerError, typed
+from .errors import CloacaError, TriggerError, excerpt, typed
 from .plain import plain
 from .result import SKIP, TriggerResult
 from .tick import MOMENT_KEYS, Ticked
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from .bodies.remote import Polled
     from .job import TicketParts
     from .tick import Tick
+    from .urgency import Urgency
 
-    Fire = tuple[str, str | None, int | None, str | None, str | None]
+    Fire = tuple[str, str | None, int | None, str | None, str | None, Urgency | None]
     Ruling = str | tuple[str, int] | tuple[list[Fire], str | None, str, str | None, int | None] | None
     Judge = Callable[[int, Polled], Ruling]
     """What a poll in a place came to, once whoever listens has been told."""
+
+WAITING = frozenset(("queue", "buffer_one", "cancel_running"))
+"""By these policies a run waits for others of its trigger."""
 
 FIRES_MAX = 10_000
 """One poll may fire at most so many runs."""
@@ -53,22 +57,22 @@ class PartlyError(Exception):
         self.results = results
         self.raised = raised
 
-    def fires(self, tick: Tick | None, bytes_max: int) -> list[Fire]:
+    def fires(self, tick: Tick | None, bytes_max: int, overlap: str | None) -> list[Fire]:
         """The fires that count: those before one that can't be kept, which is then what went wrong."""
         kept: list[Fire] = []
         try:
             for result in self.results:
-                kept.append(_fire(result, tick, bytes_max))
+                kept.append(_fire(result, tick, bytes_max, overlap))
         except CloacaError as refused:
             self.raised = refused
         return kept
 
 
-def ruled(answer: object, tick: Tick | None, bytes_max: int) -> Ruling:
-    """What an answer means, once all of it is there."""
+def ruled(answer: object, tick: Tick | None, bytes_max: int, overlap: str | None) -> Ruling:
+    """What an answer means, once all of it is there, of a trigger with that policy."""
     is_cron = tick is not None and tick._moment is not None
     results = _results(_decision(answer) if is_cron else answer, is_cron)
-    fires = [_fire(result, tick, bytes_max) for result in results if result.is_fire_result()]
+    fires = [_fire(result, tick, bytes_max, overlap) for result in results if result.is_fire_result()]
     reasons = [result.reason for result in results if result.is_skip_result() and result.reason]
     reason = plain(reasons[-1]) if reasons else ""
     # After the results: a generator may move the cursor between two of them.
@@ -145,14 +149,23 @@ def _with_moment(moment: dict[str, Any], context: Context | None) -> Context:
     return Context._wrap(moment | given)
 
 
-def _fire(result: TriggerResult, tick: Tick | None, bytes_max: int) -> Fire:
-    ttl = result.run_key_ttl
+def _fire(result: TriggerResult, tick: Tick | None, bytes_max: int, overlap: str | None) -> Fire:
+    ttl, when = result.run_key_ttl, result._urgency
+    if overlap in WAITING and when is not None and not when[1] is when[2] is None:
+        said = "delay" if when[1] is None else "at"
+        shown = excerpt(result.at if when[1] is not None else result.delay)
+        raise TriggerError(
+            f"{said} is {shown}, and overlap is {excerpt(overlap)}, by which runs wait for one another: one"
+            " that waits for its time would hold up all others; leave out either, or say"
+            ' overlap="allow" or "skip"'
+        )
     context = result.context
     if tick is not None and tick._moment is not None:
         context = _with_moment(tick._moment, context)
     text = encode_within(bytes_max, context, "the context of a fire")
     cursor = None if result._cursor is None else fitting(bytes_max, result._cursor, "the cursor of a fire")
-    return text, result.run_key, None if ttl is None else int(ttl * 1e6), cursor, result._dedup_key
+    ttl_us = None if ttl is None else int(ttl * 1e6)
+    return text, result.run_key, ttl_us, cursor, result._dedup_key, when
 
 
 def is_awaitable(answer: object) -> bool:

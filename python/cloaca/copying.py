@@ -114,7 +114,8 @@ def _refuse_taken(path: Path) -> None:
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise StoreError(
-                f"folder {excerpt(os.fspath(path.parent))} does not exist; create it first, or name another target"
+                f"folder {excerpt(os.fspath(path.parent))} does not exist; create it first, or name another"
+                " target"
             ) from None
         # A log of a database that has gone would be taken for the copy's.
         left = next((each for each in ("-wal", "-journal") if Path(f"{path}{each}").exists()), None)

@@ -77,10 +77,11 @@ def _sharpen_timers() -> None:
 class Retired:
     """What is left of a trigger that was declared again."""
 
-    __slots__ = ("name",)
+    __slots__ = ("name", "overlap")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, overlap: str | None) -> None:
         self.name = name
+        self.overlap = overlap
 
 
 class Crew:
@@ -266,7 +267,8 @@ class Crew:
     def retire(self, place: int) -> None:
         """Lets go of the body at a place that is not polled again; its last answer may still come."""
         self.bodies[place] = None
-        self.triggers[place] = Retired(self.triggers[place].name)
+        gone = self.triggers[place]
+        self.triggers[place] = Retired(gone.name, gone.overlap)
 
     def poll_now(
         self, begun: PollNow, dry_run: bool, holders: Callable[[list[Fire]], list[str | None]]
@@ -475,7 +477,8 @@ class Crew:
             kept = partly
         # What went wrong is told as ever, and what was given before counts. Not amidst the other exception:
         # that shows all that was given.
-        fires = kept.fires(tick, self.engine.context_bytes_max)
+        place, *_ = ticket
+        fires = kept.fires(tick, self.engine.context_bytes_max, self.triggers[place].overlap)
         try:
             ruling = self._answered(ticket, None, None, kept.raised)
         except BaseException as raised:
@@ -500,7 +503,8 @@ class Crew:
             if is_awaitable(answer):
                 self.loop().start_poll(ticket, self.triggers[place].name, tick, answer, self._ruling)
                 return None
-            return ruled(answer, tick, self.engine.context_bytes_max)
+            overlap = self.triggers[place].overlap
+            return ruled(answer, tick, self.engine.context_bytes_max, overlap)
         except RetryAfter as wish:
             return f"retry after {text_of(wish.delay_us)}", wish.delay_us
         except CloacaError as refused:

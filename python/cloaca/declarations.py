@@ -127,7 +127,9 @@ class Declarations:
                 for task, body in zip(specification, bodies, strict=True):
                     task["body"] = body
                 try:
-                    self._engine.declare_workflow(workflow.name, workflow.version, specification)
+                    self._engine.declare_workflow(
+                        workflow.name, workflow.version, workflow.priority, specification
+                    )
                 except BaseException:
                     self._crew.let_go(bodies)
                     raise

@@ -5,6 +5,7 @@ Invariant: a result doesn't change after it was made, so one skip can be everybo
 
 from __future__ import annotations
 
+from . import urgency
 from .check import RUN_KEY_CHARS_MAX
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value, same
 from .errors import ContextError, RunFailedError, TriggerError, excerpt, typed
@@ -13,9 +14,11 @@ from .name import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Any, ClassVar, Self
 
     from .types import ContextLike, Duration, RunStatus
+    from .urgency import Urgency
 
 REASON_CHARS_MAX = 1024
 
@@ -27,7 +30,16 @@ class TriggerResult:
     a context equals one with an empty context.
     """
 
-    __slots__ = ("_context", "_cursor", "_dedup_key", "_fires", "_reason", "_run_key", "_run_key_ttl")
+    __slots__ = (
+        "_context",
+        "_cursor",
+        "_dedup_key",
+        "_fires",
+        "_reason",
+        "_run_key",
+        "_run_key_ttl",
+        "_urgency",
+    )
 
     _fires: bool
     _context: Context | None
@@ -36,6 +48,7 @@ class TriggerResult:
     _run_key_ttl: float | None
     _cursor: str | None
     _dedup_key: str | None
+    _urgency: Urgency | None
 
     def __init__(self) -> None:
         raise TypeError("call TriggerResult.skip() or TriggerResult.fire(context)")
@@ -64,6 +77,9 @@ class TriggerResult:
         run_key_ttl: Duration | None = None,
         cursor: Any = None,
         dedup_key: str | None = None,
+        priority: int | None = None,
+        at: str | datetime | None = None,
+        delay: Duration | None = None,
     ) -> TriggerResult:
         """Start the workflow with this context, which is copied here.
 
@@ -79,11 +95,17 @@ class TriggerResult:
         `dedup_key` says what makes this fire equal to others of its trigger, where that is not the whole
         context: while a run with the same key is unfinished, none starts.
 
+        `priority` is how urgent its run is, from 0 to 9; of what could begin, 9 goes first. By default its
+        workflow decides, and else it is 5. With `at`, an instant as RFC 3339 or a `datetime` (UTC if it has
+        no zone), or `delay`, a duration from the poll's end, it begins then or later. A run that waits for
+        its time is unfinished: equal fires are dropped meanwhile, and it counts for `overlap="skip"`. A
+        trigger whose runs wait for one another can't delay one.
+
         Raises:
             ContextTypeError: (a `TypeError`) the context or the cursor, or a value in it, is of a wrong type.
             ContextError: (a `ValueError`) the context or the cursor holds what JSON cannot.
-            TriggerError: (a `ValueError`) a run key that is empty or no `str`, or a bad or lonely
-                `run_key_ttl`.
+            TriggerError: (a `ValueError`) a run key that is empty or no `str`, a bad or lonely
+                `run_key_ttl`, a `priority`, `at` or `delay` that is none, or both of the latter.
         """
         seconds = None
         if run_key is not None:
@@ -120,6 +142,7 @@ class TriggerResult:
             run_key_ttl=seconds,
             cursor=text,
             dedup_key=dedup_key,
+            urgency=urgency.of(priority, at, delay, TriggerError),
         )
 
     @property
@@ -152,6 +175,25 @@ class TriggerResult:
         """What makes this fire equal to others; none means its context."""
         return self._dedup_key
 
+    @property
+    def priority(self) -> int | None:
+        """How urgent the run is, from 0 to 9; none leaves that to the workflow."""
+        return None if self._urgency is None else self._urgency[0]
+
+    @property
+    def at(self) -> str | None:
+        """When the run begins, or later, as RFC 3339 in UTC; none if that isn't said so."""
+        from .rows import moment
+
+        at_us = None if self._urgency is None else self._urgency[1]
+        return None if at_us is None else moment(at_us)
+
+    @property
+    def delay(self) -> float | None:
+        """How many seconds after the poll the run begins, or later; none if that isn't said so."""
+        delay_us = None if self._urgency is None else self._urgency[2]
+        return None if delay_us is None else delay_us / 1e6
+
     def is_fire_result(self) -> bool:
         """Whether it fires."""
         return self._fires
@@ -175,13 +217,15 @@ class TriggerResult:
             and self._run_key == other._run_key
             and self._dedup_key == other._dedup_key
             and self._run_key_ttl == other._run_key_ttl
+            and self._urgency == other._urgency
             and (self._cursor == other._cursor or same(self.cursor, other.cursor))
             and same(_content(self._context), _content(other._context))
         )
 
     def __hash__(self) -> int:
         # The context is left out: whoever holds the result can change it in place.
-        return hash((self._fires, self._reason, self._run_key, self._run_key_ttl, self._dedup_key))
+        said = self._fires, self._reason, self._run_key, self._run_key_ttl, self._dedup_key
+        return hash((*said, self._urgency))
 
     def __repr__(self) -> str:
         return f"TriggerResult.Fire({self._context!r})" if self._fires else "TriggerResult.Skip"
@@ -193,7 +237,7 @@ class TriggerResult:
         if self is SKIP:
             return "SKIP"
         parts = self._fires, self._context, self._reason, self._run_key, self._run_key_ttl
-        return _restored, (*parts, self._cursor, self._dedup_key)
+        return _restored, (*parts, self._cursor, self._dedup_key, self._urgency)
 
 
 def _content(context: Context | None) -> dict[str, Any]:
@@ -209,6 +253,7 @@ def _made(
     run_key_ttl: float | None,
     cursor: str | None = None,
     dedup_key: str | None = None,
+    urgency: Urgency | None = None,
 ) -> TriggerResult:
     result = object.__new__(TriggerResult)
     result._fires = fires
@@ -218,6 +263,7 @@ def _made(
     result._run_key_ttl = run_key_ttl
     result._cursor = cursor
     result._dedup_key = dedup_key
+    result._urgency = urgency
     return result
 
 
@@ -229,6 +275,7 @@ def _restored(
     run_key_ttl: float | None,
     cursor: str | None = None,
     dedup_key: str | None = None,
+    urgency: Urgency | None = None,
 ) -> TriggerResult:
     return _made(
         fires=fires,
@@ -238,6 +285,7 @@ def _restored(
         run_key_ttl=run_key_ttl,
         cursor=cursor,
         dedup_key=dedup_key,
+        urgency=urgency,
     )
 
 

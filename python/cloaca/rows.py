@@ -29,7 +29,16 @@ if TYPE_CHECKING:
 
 
 _BEGINS = ("id", "workflow_name", "status", "trigger_name", "run_key", "parent_run", "parent_task")
-_ENDS = ("created_at", "started_at", "completed_at", "error_message", "error_type", "cancel_requested")
+_ENDS = (
+    "priority",
+    "due_at",
+    "created_at",
+    "started_at",
+    "completed_at",
+    "error_message",
+    "error_type",
+    "cancel_requested",
+)
 
 
 def moment(at_us: int) -> str:
@@ -175,7 +184,7 @@ def tick(ruling: Any) -> TickAnswer:
         ruling = [], None, ruling[0], None, None
     fires, cursor, reason, error, _ = ruling
     if cursor is None:
-        cursor = next((own for *_, own, _ in reversed(fires) if own is not None), None)
+        cursor = next((own for _, _, _, own, *_ in reversed(fires) if own is not None), None)
     outcome: Outcome = "error" if error is not None else "fire" if fires else "skip"
     return {
         "outcome": outcome,

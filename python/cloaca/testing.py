@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .result import WorkflowResult
     from .run import Run
     from .types import ContextLike, Duration, Redact, TaskBody, TickAnswer
+    from .urgency import Urgency
     from .workflow import Workflow
 
 PATIENCE_SECONDS = 30.0
@@ -304,15 +305,16 @@ class Runner(DefaultRunner):
         *,
         check: bool = False,
         timeout: float | None = None,
+        priority: int | None = None,
     ) -> WorkflowResult:
         """Runs a workflow, moving the clock over the delays of its retries, at most by `timeout` seconds.
         Raises what `DefaultRunner.execute` raises."""
         if attempt.current(self._engine) is not None:
             # Whoever moves the clock waits for this very body.
-            return super().execute(workflow_name, context, check=check, timeout=timeout)
+            return super().execute(workflow_name, context, check=check, timeout=timeout, priority=priority)
         checks = flag(check, "check")
         left = None if timeout is None else round(seconds(timeout, "timeout") * 1_000_000)
-        run = self.submit(workflow_name, context)
+        run = self.submit(workflow_name, context, priority=priority)
         self.run_until_idle()
         while self._open().runs.run(run.id)["completed_at"] is None:
             due = self._open().next_due()
@@ -334,6 +336,7 @@ class Runner(DefaultRunner):
         check: bool = False,
         timeout: float | None = None,
         cancel_on_abandon: bool = False,
+        priority: int | None = None,
     ) -> WorkflowResult:
         """Like `execute`, without blocking the event loop. The run is over when the wait is, so that there is
         nothing to cancel."""
@@ -341,9 +344,13 @@ class Runner(DefaultRunner):
 
         flag(cancel_on_abandon, "cancel_on_abandon")
         if attempt.current(self._engine) is not None:
-            return await super().execute_async(workflow_name, context, check=check, timeout=timeout)
+            return await super().execute_async(
+                workflow_name, context, check=check, timeout=timeout, priority=priority
+            )
         # The clock is moved meanwhile.
-        return await asyncio.to_thread(self.execute, workflow_name, context, check=check, timeout=timeout)
+        return await asyncio.to_thread(
+            self.execute, workflow_name, context, check=check, timeout=timeout, priority=priority
+        )
 
     _way_out = "; the clock stands still: advance the clock with runner.advance(...)"
 
@@ -437,9 +444,9 @@ class Runner(DefaultRunner):
         """
         return sum(tick["count"] for tick in self.ticks(trigger, _RUNS_MAX))
 
-    def _submit(self, workflow_name: object, context: ContextLike | None) -> Run:
+    def _submit(self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None) -> Run:
         try:
-            return super()._submit(workflow_name, context)
+            return super()._submit(workflow_name, context, when)
         except WorkflowError as error:
             name = str(getattr(workflow_name, "name", workflow_name))
             if not (told := outside(name)):

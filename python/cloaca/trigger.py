@@ -122,6 +122,11 @@ class TriggerDefinition:
         self.is_async = is_async
         self.origin = origin_of(function)
 
+    @property
+    def overlap(self) -> str | None:
+        """What a fire does while a run is unfinished."""
+        return self.kind.overlap
+
     def __repr__(self) -> str:
         return f"TriggerDefinition(name={self.name!r}, workflow={self.kind.workflow!r})"
 

@@ -265,6 +265,8 @@ class RunSummary(TypedDict):
     run_key: str | None
     parent_run: str | None
     parent_task: str | None
+    priority: int
+    due_at: str | None
     created_at: str
     started_at: str | None
     completed_at: str | None

@@ -52,9 +52,16 @@ def of_own(
     return f"{name} goes on here: {_listed(tasks)}"
 
 
-def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancelled: bool, looks: bool) -> str:
+def of_other(
+    row: dict[str, Any],
+    owner: int | None,
+    is_living: bool,
+    is_cancelled: bool,
+    looks: bool,
+    waits_until: str | None = None,
+) -> str:
     """One sentence about a run that this runner does not have, from its records; `looks` is whether it would
-    take it."""
+    take it, and `waits_until` until when nobody does."""
     name = _name(row)
     begun = [
         f"task {excerpt(task['id'])} is on record as begun, attempt {task['attempts']}{_failed(task)}"
@@ -69,6 +76,9 @@ def of_other(row: dict[str, Any], owner: int | None, is_living: bool, is_cancell
     records = f"; {_listed(begun)}" if begun else ""
     if owner is not None and is_living:
         return f"{name} is in the hands of runner {owner} of this store, and not of this one{ends}{records}"
+    if waits_until is not None:
+        who = ", when a runner that declares its workflow takes it" if not looks else ""
+        return f"{name} waits for its time, {waits_until}{who}{ends}"
     gone = "" if owner is None else f" that takes it over from runner {owner}, which is gone"
     if looks:
         return f"{name} waits for a runner{gone}; this one declares its workflow and looks again soon{ends}"

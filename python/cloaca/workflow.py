@@ -17,6 +17,7 @@ from .name import SEPARATOR, checked_name, is_text
 from .namespace import DEFAULT_PACKAGE, DEFAULT_TENANT
 from .near import hint
 from .rules import tasks_named
+from .urgency import PRIORITY, checked_priority
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,16 +57,20 @@ class WorkflowBuilder:
     """Gathers tasks into a workflow. As a context manager it collects the tasks declared in its block, and
     registers the workflow when the block ends without an exception.
 
-    `workflow` replaces the name in the tasks' namespaces, `tenant::package::workflow::task`.
+    `workflow` replaces the name in the tasks' namespaces, `tenant::package::workflow::task`. `priority` is
+    how urgent its runs are, from 0 to 9, unless whoever asks for one says so: of what could begin, 9 goes
+    first.
 
     Raises:
-        WorkflowError: (a `ValueError`) a name that is no `str`, is empty, or contains `::`.
+        WorkflowError: (a `ValueError`) a name that is no `str`, is empty, or contains `::`, or a priority
+            that is none.
     """
 
     __slots__ = (
         "_description",
         "_namespace",
         "_package",
+        "_priority",
         "_tags",
         "_tasks",
         "_tenant",
@@ -83,12 +88,14 @@ class WorkflowBuilder:
         tenant: str = DEFAULT_TENANT,
         package: str = DEFAULT_PACKAGE,
         workflow: str | None = None,
+        priority: int = PRIORITY,
     ) -> None:
         self.name = checked_name(name, "name")
         self._tenant = checked_name(tenant, "tenant")
         self._package = checked_name(package, "package")
         self._workflow = self.name if workflow is None else checked_name(workflow, "workflow")
         self._namespace = SEPARATOR.join((self._tenant, self._package, self._workflow))
+        self._priority = checked_priority(priority, WorkflowError)
         self._description: str | None = None
         self._tags: dict[str, str] = {}
         self._tasks: dict[str, TaskDefinition] = {}
@@ -136,6 +143,7 @@ class WorkflowBuilder:
             tenant=self._tenant,
             package=self._package,
             workflow=self._workflow,
+            priority=self._priority,
         )
 
     def __enter__(self) -> Self:
@@ -208,6 +216,7 @@ class Workflow:
         "_name",
         "_order",
         "_package",
+        "_priority",
         "_tags",
         "_tasks",
         "_tenant",
@@ -222,6 +231,7 @@ class Workflow:
     _tenant: str
     _package: str
     _workflow: str
+    _priority: int
     _order: list[int]
     _levels: list[list[int]]
     _version: str
@@ -243,6 +253,7 @@ class Workflow:
         tenant: str,
         package: str,
         workflow: str,
+        priority: int,
     ) -> Self:
         built = object.__new__(cls)
         built._name = name
@@ -252,6 +263,7 @@ class Workflow:
         built._tenant = tenant
         built._package = package
         built._workflow = workflow
+        built._priority = priority
         built._order, built._levels = _checked_graph(name, tasks)
         _warn_of_rules(name, [tasks[at] for at in built._order])
         built._version = _cloaca.content_version(built._content())
@@ -271,6 +283,12 @@ class Workflow:
     def tags(self) -> dict[str, str]:
         """A copy of its tags."""
         return dict(self._tags)
+
+    @property
+    def priority(self) -> int:
+        """How urgent its runs are, from 0 to 9, unless whoever asks for one says so. No part of the
+        version."""
+        return self._priority
 
     @property
     def version(self) -> str:
@@ -334,6 +352,7 @@ class Workflow:
             tenant=self._tenant,
             package=self._package,
             workflow=self._workflow,
+            priority=self._priority,
         )
 
     def _spec(self) -> list[dict[str, Any]]:

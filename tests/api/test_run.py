@@ -102,6 +102,8 @@ def test_runs_are_listed_newest_first_with_their_keys(runner: cloaca.DefaultRunn
         "parent_run",
         "parent_task",
         "context",
+        "priority",
+        "due_at",
         "created_at",
         "started_at",
         "completed_at",

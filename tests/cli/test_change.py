@@ -109,6 +109,33 @@ def test_a_run_key_stands_for_one_event(line: Line, tmp_path: Path) -> None:
         assert "a key stands for one event" in line.said
 
 
+def test_a_run_is_submitted_for_later_and_with_a_priority(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        words = ("submit", "ingest", "--context", '{"file": "new"}')
+        ((late,),) = fields(line.piped(*words, "--delay", "1h", "--priority", "8"))
+        ((dated,),) = fields(line.piped(*words, "--at", "2090-01-31T06:00:00Z"))
+        ((now, status, _),) = fields(line.piped(*words, "--delay", "0.1s", "--wait"))
+        assert status == "Completed"
+        whole = {each: json.loads(line.piped("show", each, "--json")) for each in (late, dated, now)}
+        assert [(each["status"], each["priority"]) for each in whole.values()] == [
+            ("Pending", 8),
+            ("Pending", 5),
+            ("Completed", 5),
+        ]
+        assert whole[dated]["due_at"] == "2090-01-31T06:00:00.000000Z"
+        shown = line.shown("show", late)
+        assert "due " in shown
+        assert "priority" in shown
+        assert f"waits for its time, {whole[late]['due_at']}" in line.piped("why", late)
+        line.piped(*words, "--priority", "10", code=2)
+        assert "priority is 10; it must be from 0 to 9" in line.said
+        line.piped(*words, "--priority", "high", code=2)
+        line.piped(*words, "--at", "tomorrow", code=2)
+        assert "--at is 'tomorrow'; write a time such as" in line.said
+        line.piped(*words, "--at", "2090-01-31", "--delay", "1h", code=2)
+        line.piped("cancel", late, dated)
+
+
 def test_every_change_is_on_the_audit_list(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db"):
         (failed,) = fields(line.piped("runs", "--failed"))

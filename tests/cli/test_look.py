@@ -54,8 +54,8 @@ SCHEMA = {
     "trigger_name updated_at workflow_name",
     "workflow": "kind last_error last_run_at last_status oldest_at pending running workflow_name",
     "runner": "host joined_at kind last_hour left_at number pid runs seen_at state version works",
-    "run": "cancel_requested completed_at context created_at error_message error_type id kind parent_run "
-    "parent_task run_key started_at status trigger_name workflow_name",
+    "run": "cancel_requested completed_at context created_at due_at error_message error_type id kind "
+    "parent_run parent_task priority run_key started_at status trigger_name workflow_name",
     "tick": "count first_at kind last_at max_us mean_us min_us outcome reason",
     "why": "kind name text",
     "finding": "kind level subject text way_out",

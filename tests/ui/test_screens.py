@@ -67,6 +67,18 @@ def _nothing(context: cloaca.Context) -> None:
     pass
 
 
+def test_a_run_that_waits_for_its_time_says_so(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    run = runner.submit("ingest", {"file": "late"}, at="2090-01-31T06:00:00Z", priority=8)
+    text = page.get(f"/run?id={run.id}").text
+    assert "waits for its time, <time" in text
+    assert "<dt>Waited</dt><dd>for its time</dd>" in text
+    assert "<dt>Due</dt>" in text
+    assert "<dt>Priority</dt><dd>8</dd>" in text
+    plain = page.get(f"/run?id={failed(runner)[0]}").text
+    assert "<dt>Due</dt>" not in plain
+    assert "<dt>Priority</dt>" not in plain
+
+
 def test_runs_are_filtered_by_the_address(page: Asking, runner: cloaca.DefaultRunner) -> None:
     bad = failed(runner)[0]
     good = runner.submit("ingest", {"file": "good"}, run_key="order 7")

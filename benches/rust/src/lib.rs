@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloaca_core::admit::{Admission, Gate, Overlap};
 use cloaca_core::context::{Bounds, hash_json, parse};
-use cloaca_core::engine::{Effects, Engine, Event, Request, Settings};
+use cloaca_core::engine::{Effects, Engine, Event, Ready, Request, Settings};
 use cloaca_core::graph::Graph;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::policy::{self, Condition, RetryPolicy};
@@ -18,6 +18,7 @@ use cloaca_core::port::{
 use cloaca_core::run::Ended;
 use cloaca_core::time::{Mono, Now, Wall};
 use cloaca_core::wheel::Wheel;
+use cloaca_core::urgency::Priority;
 use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -175,7 +176,7 @@ pub fn engine_run() -> impl FnMut() {
     move || {
         number += 1;
         let now = Now { mono: Mono(number), wall: Wall(number as i64) };
-        let request = Request { id: run(number), context: LEFT.into(), run_key: None, parent: None };
+        let request = Request::of(run(number), LEFT.into());
         let mut out = Effects::default();
         engine.step(Event::Start { workflow: Arc::clone(&workflow), requests: vec![request] }, now, &mut out);
         loop {
@@ -184,7 +185,7 @@ pub fn engine_run() -> impl FnMut() {
             for (change, then) in done.commits {
                 engine.step(Event::Committed(then, yes(&change, RunRow(number as i64))), now, &mut out);
             }
-            for (_, job) in done.jobs {
+            for Ready { job, .. } in done.jobs {
                 engine.step(Event::Taken(job), now, &mut out);
                 engine.attempt_ended(job, Ended::Success(LEFT.into()), false, now, &mut out);
             }
@@ -292,7 +293,7 @@ fn one_task() -> Arc<Workflow> {
         has_failure_callback: false,
     };
     let graph = Graph::check("ingest", &[id], &[Vec::new()]).expect("one task has no cycle");
-    Arc::new(Workflow { name: "ingest".into(), version: "v1".into(), tasks: vec![task], graph, tie: None })
+    Arc::new(Workflow { name: "ingest".into(), version: "v1".into(), tasks: vec![task], graph, priority: Priority::default(), tie: None })
 }
 
 /// Starts so many runs by one commit and ends them by another.
@@ -332,6 +333,8 @@ fn new_run() -> NewRun {
         cursor: None,
         ends: None,
         parent: None,
+        priority: None,
+        due_at: None,
         created_at: Wall(1),
     }
 }

@@ -97,7 +97,9 @@ class Body:
         if takes_tick:
             unfinished = self._engine.polls.unfinished(self._place)
         limit = self._engine.context_bytes_max
-        poll = remote.Poll(body, definition.name, state if takes_tick else None, unfinished, limit)
+        poll = remote.Poll(
+            body, definition.name, state if takes_tick else None, unfinished, limit, definition.overlap
+        )
         return Call(self._polls, poll)
 
 

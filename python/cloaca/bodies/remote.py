@@ -98,6 +98,7 @@ class Poll(NamedTuple):
     """What its tick tells; `None` if the function takes none."""
     unfinished: int
     context_bytes_max: int
+    overlap: str | None
 
 
 class Polled(NamedTuple):
@@ -241,10 +242,10 @@ def poll(what: Poll) -> Polled:
             tick = Tick(what.trigger, *what.state, body=FarTick(what.trigger, what.unfinished))
         with attempt.inside(Elsewhere(""), None, what.trigger):
             answer = complete(function() if tick is None else function(tick), _run)
-        return Polled(ruled(answer, tick, what.context_bytes_max), None, None)
+        return Polled(ruled(answer, tick, what.context_bytes_max, what.overlap), None, None)
     except PartlyError as partly:
         # What it gave with cursors before it raised counts.
-        fires = partly.fires(tick, what.context_bytes_max)
+        fires = partly.fires(tick, what.context_bytes_max, what.overlap)
         error = partly.raised
     except BaseException as raised:
         error = raised

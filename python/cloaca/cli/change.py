@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 
-from .. import _cloaca, check, filters, reading
+from .. import _cloaca, check, filters, reading, urgency
 from ..context import Context, decode_value, encode_within, same
 from ..errors import (
     ArgumentError,
@@ -207,11 +208,12 @@ def submit(arguments: Namespace, show: Show) -> int:
     """Starts a run."""
     encoded = encode_within(CONTEXT_BYTES_MAX, _context(arguments.context), "the context")
     key = check.run_key(arguments.key, RUN_KEY_TTL)
+    when = urgency.of(_number(arguments.priority), _instant(arguments.at), arguments.delay, UsageError)
     url = database(arguments.database)
     with reading.Reader(url) as reader:
         version = _version(reader, arguments)
         with closing(_cloaca.Client.open(url)) as client:
-            run_id, is_new = client.submit(arguments.workflow, version, encoded, key)
+            run_id, is_new = client.submit(arguments.workflow, version, encoded, key, when)
         if run_id is None:
             raise WorkflowError(
                 f"run key {excerpt(arguments.key)} was used by a run that is not kept any more"
@@ -234,6 +236,28 @@ def submit(arguments: Namespace, show: Show) -> int:
         else:
             show.values([run_id, *([] if status is None else [status.status, status.error_message])])
     return OK if status is None or status.status == "Completed" else FAILED
+
+
+def _number(text: str | None) -> int | None:
+    """A priority, whose bounds are checked where those of a program's are."""
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--priority is {excerpt(text)}; it must be from 0 to 9, and 9 goes first") from None
+
+
+def _instant(text: str | None) -> datetime | None:
+    """A time, local if it has no zone."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"--at is {excerpt(text)}; write a time such as 2026-01-31T06:00, or give --delay"
+        ) from None
 
 
 def _context(text: str) -> Context:

@@ -221,6 +221,13 @@ COMMANDS = (
                 "--context", "a JSON object; @FILE reads a file, - the standard input", "JSON", default="{}"
             ),
             Option("--key", "start at most one run with this key in 30 days", "KEY"),
+            Option(
+                "--priority",
+                "how urgent it is, from 0 to 9, which goes first; by default its workflow's",
+                "N",
+            ),
+            Option("--at", "it begins at this time or later", "WHEN"),
+            Option("--delay", "it begins so long from now, or later", "SPAN"),
             Option("--wait", "wait until it is over; exit 1 unless it completed"),
             APP,
         ),

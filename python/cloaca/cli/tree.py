@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .. import reading
 from ..terminal import clean, span
+from ..urgency import PRIORITY
 from .look import opened
 from .main import FAILED, OK
 from .show import Show, as_json, between, clean_lines
@@ -148,11 +149,15 @@ class Tree:
         show = self.show
         yield "created", show.time(found.created_at)
         if found.started_at is not None:
-            waited = span(between(found.created_at, found.started_at))
+            waited = span(between(max(found.created_at, found.due_at or ""), found.started_at))
             yield "started", f"{show.time(found.started_at)}, after {waited}"
         if found.completed_at is not None:
             took = span(between(found.started_at, found.completed_at))
             yield "ended", show.time(found.completed_at) + (f", after {took}" if took else "")
+        if found.due_at is not None:
+            yield "due", show.time(found.due_at)
+        if found.priority != PRIORITY:
+            yield "priority", str(found.priority)
         if found.trigger_name is not None:
             yield "trigger", clean(found.trigger_name)
         if found.run_key is not None:

@@ -32,10 +32,15 @@ if TYPE_CHECKING:
 CONTEXT_BYTES_MAX = DefaultRunnerConfig().context_bytes_max
 """As the default of a runner: whose runner allows other sizes is told otherwise there."""
 
-# By the index of unfinished runs, oldest first, as they stand in line.
+# By the indices of unfinished runs, oldest first, as they stand in line.
 _HELD = """
-    SELECT id, context_hash FROM runs INDEXED BY runs_unfinished
-    WHERE completed_at IS NULL AND schedule = ? ORDER BY row"""
+    SELECT id, context_hash FROM (
+        SELECT row, id, context_hash FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND not_before IS NULL AND schedule = ?1
+        UNION ALL
+        SELECT row, id, context_hash FROM runs INDEXED BY runs_delayed_fires
+        WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule = ?1
+    ) ORDER BY row"""
 _HOLDER = """
     SELECT run FROM run_keys WHERE schedule = ? AND key = ? AND (expires_at IS NULL OR expires_at > ?)"""
 
@@ -96,17 +101,17 @@ def _ruled(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | No
         # Its function is never called: most are there only to be decorated.
         assert tick._moment is not None, "a cron has a moment"
         text = encode_within(CONTEXT_BYTES_MAX, tick._moment, "the context")
-        return [(text, None, None, None, None)], None, "", None, None
+        return [(text, None, None, None, None, None)], None, "", None, None
     function: Any = declared.function
     try:
         with attempt.inside(None, None, declared.name):
             answer = function(tick) if declared.takes_tick else function()
             whole: Any = complete(Ticked(tick, answer), _completed)
-        return ruled(whole.answer, tick, CONTEXT_BYTES_MAX)
+        return ruled(whole.answer, tick, CONTEXT_BYTES_MAX, declared.overlap)
     except RetryAfter as wish:
         return f"retry after {text_of(wish.delay_us)}", wish.delay_us
     except PartlyError as partly:
-        kept = partly.fires(tick, CONTEXT_BYTES_MAX)
+        kept = partly.fires(tick, CONTEXT_BYTES_MAX, declared.overlap)
         return kept, None, "", describe(partly.raised), None
     except KeyboardInterrupt:
         # Who asks has lost his patience.
@@ -162,7 +167,7 @@ def _gates(
         # As `tick` has it: a moment beside the calendar starts, whatever is unfinished.
         return [rows.gate("run", None, "") for _ in fires]
     holders = [None if key is None or row is None else _holder(reader, row, key) for _, key, *_ in fires]
-    terms = declared.kind.allow_concurrent, declared.kind.overlap or "allow"
+    terms = declared.kind.allow_concurrent, declared.overlap or "allow"
     told: Any = _cloaca.foretell(declared.name, terms, fires, holders, _held(reader, row))
     return [rows.gate(*each) for each in told]
 

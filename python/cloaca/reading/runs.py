@@ -36,6 +36,8 @@ class Run:
     parent_run: str | None
     parent_task: str | None
     context: Any
+    priority: int
+    due_at: str | None
     created_at: str
     started_at: str | None
     completed_at: str | None
@@ -194,6 +196,8 @@ def _run(reader: Reader, row: dict[str, Any], mask: Mask | None) -> Run:
         parent_run=row["parent_run"],
         parent_task=row["parent_task"],
         context=decoded(row["context"], mask),
+        priority=row["priority"],
+        due_at=row["due_at"],
         created_at=row["created_at"],
         started_at=row["started_at"],
         completed_at=row["completed_at"],

@@ -3,13 +3,13 @@ does nothing else. Who asks is no runner, so that it says what is on record, and
 
 from __future__ import annotations
 
-from .. import why_run
+from .. import check, rows, why_run
 from ..errors import excerpt
 from ..why import ending, named, told
 from .runners import declaring, living
 from .runs import find_run, run
 from .schedules import Trigger, schedules_named
-from .store import MissingError, names, unknown
+from .store import MissingError, names, now, unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,6 +106,9 @@ def of_run(reader: Reader, details: RunDetails) -> str:
     gone = "" if details.runner is None else f"; runner {details.runner}, which had it, is gone"
     declared = declaring(reader, [found.workflow_name], living(reader))
     numbers = declared.get(found.workflow_name, [])
+    if found.started_at is None and found.due_at is not None and found.due_at > _now():
+        nobody = "" if numbers else ", and for a runner that declares its workflow, which no living one does"
+        return f"{name} waits for its time, {found.due_at}{nobody}{ends}"
     if not numbers:
         waits = "a runner that declares its workflow, which no living one does"
     elif len(numbers) == 1:
@@ -113,6 +116,10 @@ def of_run(reader: Reader, details: RunDetails) -> str:
     else:
         waits = f"one of runners {named(numbers)}, which declare its workflow and have not taken it yet"
     return f"{name} waits for {waits}{gone}{ends}{records}"
+
+
+def _now() -> str:
+    return rows.moment(check.microseconds(now()))
 
 
 def _begun(task: Task) -> str:

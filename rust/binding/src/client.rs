@@ -15,6 +15,7 @@ use crate::gil::free;
 use crate::handle::span_of;
 use crate::runs::parse_run_ids;
 use crate::wait::apart;
+use crate::work::{UrgencyParts, urgency_of};
 use crate::{error, fork};
 
 /// A store that is changed without a runner.
@@ -44,7 +45,7 @@ impl Client {
 
     /// Starts a run that a living runner claims; `key` is a run key, and for how many seconds it holds. The run's id, and whether it is a
     /// new one.
-    #[pyo3(signature = (workflow, version, context, key=None))]
+    #[pyo3(signature = (workflow, version, context, key=None, urgency=None))]
     fn submit(
         &self,
         py: Python<'_>,
@@ -52,11 +53,17 @@ impl Client {
         version: &str,
         context: &str,
         key: Option<(String, f64)>,
+        urgency: Option<UrgencyParts>,
     ) -> PyResult<(Option<String>, bool)> {
         let now = now();
         let run_key = key.map(|(key, seconds)| (key, now.after(span_of(seconds))));
-        let wish =
-            Wish { workflow: workflow.into(), version: version.into(), context: context.into(), run_key };
+        let wish = Wish {
+            workflow: workflow.into(),
+            version: version.into(),
+            context: context.into(),
+            run_key,
+            urgency: urgency_of(urgency),
+        };
         Ok(match self.changed(py, move |client, _| client.submit(&wish, now))? {
             Granted::Started(id) => (Some(id.to_string()), true),
             Granted::Known(of) => (of.map(|of| of.to_string()), false),

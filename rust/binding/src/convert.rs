@@ -20,6 +20,7 @@ use cloaca_core::port::{
 use cloaca_core::rule::Rule;
 use cloaca_core::run::{Doing, TaskStanding};
 use cloaca_core::time::Wall;
+use cloaca_core::urgency::Priority;
 use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 
 fn stamp(at: Option<Wall>) -> Option<String> {
@@ -175,6 +176,8 @@ pub fn run<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Bound<'py, PyDict>
     dict.set_item("final_context", &row.final_context)?;
     dict.set_item("context_hash", hash)?;
     dict.set_item("scheduled_time", stamp(row.scheduled_at))?;
+    dict.set_item("priority", row.priority.number())?;
+    dict.set_item("due_at", stamp(row.due_at))?;
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
@@ -352,13 +355,19 @@ pub fn cell(value: &Bound<'_, PyAny>) -> PyResult<Cell> {
 }
 
 /// A workflow from the plain data that `Workflow._spec` gives.
-pub fn workflow(name: &str, version: &str, tasks: &Bound<'_, PyList>) -> PyResult<Result<Workflow>> {
+pub fn workflow(
+    name: &str,
+    version: &str,
+    priority: i64,
+    tasks: &Bound<'_, PyList>,
+) -> PyResult<Result<Workflow>> {
     let tasks = tasks.iter().map(|spec| task_spec(&spec)).collect::<PyResult<Vec<Task>>>()?;
     let ids: Vec<Arc<str>> = tasks.iter().map(|task| Arc::clone(&task.id)).collect();
     let dependencies: Vec<Vec<Arc<str>>> = tasks.iter().map(|task| task.dependencies.clone()).collect();
     Ok(Graph::check(name, &ids, &dependencies).map(|graph| Workflow {
         name: name.into(),
         version: version.into(),
+        priority: Priority::new(priority).unwrap_or_default(),
         tasks,
         graph,
         tie: None,

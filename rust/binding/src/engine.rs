@@ -138,10 +138,11 @@ impl Engine {
         py: Python<'_>,
         name: &str,
         version: &str,
+        priority: i64,
         tasks: &Bound<'_, PyList>,
     ) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
-        let workflow = convert::workflow(name, version, tasks)?.map_err(|e| error::raise(py, e))?;
+        let workflow = convert::workflow(name, version, priority, tasks)?.map_err(|e| error::raise(py, e))?;
         let workflow = self.handle.unneeded.tied(workflow);
         free(py, || runtime.step(Event::Workflow(Arc::new(workflow))))?;
         Ok(())

@@ -17,6 +17,7 @@ use crate::handle::{Handle, parse_run_id, span_of};
 use crate::jobs::{JobParts, job_of};
 use crate::wait::flush;
 use crate::watch::Watch;
+use crate::work::{UrgencyParts, urgency_of};
 use crate::{convert, error};
 
 /// Which runs a listing shows, from a dict.
@@ -55,7 +56,12 @@ impl Wanting {
 }
 
 /// Runs that somebody wants, one for each context.
-fn wanted(contexts: Vec<String>, keys: Option<Vec<Option<(String, f64)>>>) -> Vec<Wanted> {
+fn wanted(
+    contexts: Vec<String>,
+    keys: Option<Vec<Option<(String, f64)>>>,
+    urgency: Option<UrgencyParts>,
+) -> Vec<Wanted> {
+    let urgency = urgency_of(urgency);
     let keys = keys.into_iter().flatten().chain(std::iter::repeat(None));
     let run_key = |(key, seconds)| (key, span_of(seconds));
     let wanted = contexts.into_iter().zip(keys);
@@ -63,6 +69,7 @@ fn wanted(contexts: Vec<String>, keys: Option<Vec<Option<(String, f64)>>>) -> Ve
         context: context.into(),
         run_key: key.map(run_key),
         parent: None,
+        urgency,
     });
     wanted.collect()
 }
@@ -84,8 +91,9 @@ pub struct Runs {
 #[pymethods]
 impl Runs {
     /// Starts runs of a workflow in one transaction and returns a watch on each. `keys` are run keys, and for how many seconds they hold;
-    /// `parent` is the attempt that starts them: its job, its task's id unless its callback does, and the numbers of those calls that have one.
-    #[pyo3(signature = (workflow, contexts, keys=None, parent=None))]
+    /// `parent` is the attempt that starts them: its job, its task's id unless its callback does, and the numbers of those calls that have one;
+    /// `urgency` says of all of them when they are to begin.
+    #[pyo3(signature = (workflow, contexts, keys=None, parent=None, urgency=None))]
     fn submit(
         &self,
         py: Python<'_>,
@@ -93,9 +101,10 @@ impl Runs {
         contexts: Vec<String>,
         keys: Option<Vec<Option<(String, f64)>>>,
         parent: Option<(JobParts, Option<String>, Vec<Option<u32>>)>,
+        urgency: Option<UrgencyParts>,
     ) -> PyResult<Vec<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let mut wanted = wanted(contexts, keys);
+        let mut wanted = wanted(contexts, keys, urgency);
         if let Some((job, task, calls)) = parent {
             let (run, task) = (job_of(job).run, task.map(Arc::from));
             for (wanted, call) in wanted.iter_mut().zip(calls) {
@@ -111,7 +120,7 @@ impl Runs {
     }
 
     /// The same of runs that others are to drive, of a workflow of which nothing need be known here but its name.
-    #[pyo3(signature = (workflow, version, contexts, keys=None))]
+    #[pyo3(signature = (workflow, version, contexts, keys=None, urgency=None))]
     fn offer(
         &self,
         py: Python<'_>,
@@ -119,9 +128,10 @@ impl Runs {
         version: &str,
         contexts: Vec<String>,
         keys: Option<Vec<Option<(String, f64)>>>,
+        urgency: Option<UrgencyParts>,
     ) -> PyResult<Vec<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let wanted = wanted(contexts, keys);
+        let wanted = wanted(contexts, keys, urgency);
         let watches =
             free(py, || runtime.offer(workflow, version, wanted))?.map_err(|e| error::raise(py, e))?;
         Ok(watches.into_iter().map(|watch| self.handle.watched(watch)).collect())

@@ -13,6 +13,7 @@ use cloaca_core::context::LIGHT_BYTES_MAX;
 use cloaca_core::poll::Ticket;
 use cloaca_core::runtime::{Answer, AskedFire, PollTurn, Report, Runtime};
 use cloaca_core::time::{Mono, Now, Wall};
+use cloaca_core::urgency::{Due, Priority, Urgency};
 
 use crate::call::{call, call0};
 use crate::fork::is_forked;
@@ -139,7 +140,10 @@ enum Ruling {
 }
 
 /// A fire as Python carries it: `(json, run_key, run_key_ttl_us, cursor, dedup_key)`.
-pub type AskedParts = (String, Option<String>, Option<u64>, Option<String>, Option<String>);
+pub type AskedParts =
+    (String, Option<String>, Option<u64>, Option<String>, Option<String>, Option<UrgencyParts>);
+/// A priority; an instant or a delay, in microseconds.
+pub type UrgencyParts = (Option<i64>, Option<i64>, Option<u64>);
 type Ticked = (Vec<AskedParts>, Option<String>, String, Option<String>, Option<u64>);
 
 /// What `slow` says: `None` for an answer that comes later, a skip's reason, `(reason, pause_us)`, or
@@ -181,7 +185,15 @@ fn unreadable(py: Python<'_>, error: &PyErr) -> Answer {
 }
 
 /// The same.
-pub fn fire((json, key, ttl_us, cursor, dedup_key): AskedParts) -> AskedFire {
+pub fn fire((json, key, ttl_us, cursor, dedup_key, urgency): AskedParts) -> AskedFire {
     let run_key = key.map(|key| (key, ttl_us.map(Duration::from_micros)));
-    AskedFire { context: Arc::from(json), run_key, cursor, dedup_key }
+    AskedFire { context: Arc::from(json), run_key, cursor, dedup_key, urgency: urgency_of(urgency) }
+}
+
+/// When a run is to begin, as Python has checked it.
+pub fn urgency_of(parts: Option<UrgencyParts>) -> Urgency {
+    let (priority, at_us, delay_us) = parts.unwrap_or_default();
+    let at = at_us.map(|at| Due::At(Wall(at)));
+    let after = delay_us.map(|span| Due::After(Duration::from_micros(span)));
+    Urgency { priority: priority.and_then(Priority::new), due: at.or(after) }
 }

@@ -13,6 +13,7 @@ use crate::port::{
     Admitted, Change, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Receipt, Store, Stored,
 };
 use crate::time::Wall;
+use crate::urgency::Urgency;
 
 /// So many runs are looked for at once when old ones are deleted.
 const FOUND_MAX: u64 = 10_000;
@@ -35,6 +36,8 @@ pub struct Wish {
     pub context: Arc<str>,
     /// A run key, and until when it holds.
     pub run_key: Option<(String, Wall)>,
+    /// When it is to begin.
+    pub urgency: Urgency,
 }
 
 /// What became of a wish.
@@ -78,6 +81,8 @@ impl Client {
                 cursor: None,
                 ends: None,
                 parent: None,
+                priority: wish.urgency.priority,
+                due_at: wish.urgency.due.map(|due| due.instant(now)),
                 created_at: now,
             };
             let receipts = self.store.commit(&[Change::Start { epoch, runs: vec![run], cron: None }])?;

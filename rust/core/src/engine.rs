@@ -4,6 +4,7 @@
 
 mod crons;
 mod decided;
+mod delays;
 mod drive;
 mod effect;
 mod event;
@@ -21,7 +22,7 @@ mod timers;
 mod triggers;
 mod why;
 
-pub use effect::{Counts, Effects, MomentDue, Rearm, Then};
+pub use effect::{Counts, Effects, MomentDue, Ready, Rearm, Then};
 pub use event::{Backfilled, Declared, Event, Fire, Job, Polled, Request};
 pub use foretell::{Asked, Foretold, Verdict, foretell};
 pub use moments::cron_context;
@@ -38,11 +39,12 @@ use uuid::Uuid;
 use crate::admit::Gate;
 use crate::context::Bounds;
 use crate::engine::crons::Crons;
+use crate::engine::delays::Delays;
 use crate::engine::line::Turn;
 use crate::engine::stuck::Stuck;
 use crate::engine::timers::Timer;
 use crate::key::Epoch;
-use crate::port::{Body, Change, Schedule, Unfinished};
+use crate::port::{Body, Change, Schedule, Unfinished, WorkflowRow};
 use crate::run::Run;
 use crate::time::{Mono, Now, Wall};
 use crate::wheel::Wheel;
@@ -96,6 +98,7 @@ pub struct Engine {
     others: BTreeSet<Uuid>,
     turns: HashMap<Uuid, Turn>,
     waiting: HashMap<String, Vec<Unfinished>>,
+    delays: Delays,
     timers: Wheel,
     timer_of: Vec<Option<Timer>>,
     timer_free: Vec<u32>,
@@ -146,6 +149,7 @@ impl Engine {
             others: BTreeSet::new(),
             turns: HashMap::new(),
             waiting: HashMap::new(),
+            delays: Delays::default(),
             timers: Wheel::new(TIMER_TICK_NS),
             timer_of: Vec::new(),
             timer_free: Vec::new(),
@@ -181,12 +185,14 @@ impl Engine {
         self.workflows.keys().cloned().collect()
     }
 
-    /// The names of all workflows, sorted, each with its version.
-    pub fn workflow_versions(&self) -> Vec<(Arc<str>, Arc<str>)> {
-        self.workflows
-            .iter()
-            .map(|(name, workflow)| (Arc::clone(name), Arc::clone(&workflow.version)))
-            .collect()
+    /// All workflows as others hear of them, sorted by their names.
+    pub fn workflow_rows(&self) -> Vec<WorkflowRow> {
+        let row = |(name, workflow): (&Arc<str>, &Arc<Workflow>)| WorkflowRow {
+            name: Arc::clone(name),
+            version: Arc::clone(&workflow.version),
+            priority: workflow.priority,
+        };
+        self.workflows.iter().map(row).collect()
     }
 
     /// A run in hand.
@@ -235,8 +241,9 @@ impl Engine {
         let timer = self.timers.next_due().map(|due| due.since(now.mono));
         let until = |at: Wall| Duration::from_micros(u64::try_from(at.0 - now.wall.0).unwrap_or(0));
         let cron = self.crons.next().map(until);
+        let delayed = self.delays.next().map(until);
         let beginning = self.begun.front().map(|(due, _)| due.since(now.mono));
-        timer.into_iter().chain(cron).chain(beginning).min()
+        timer.into_iter().chain(cron).chain(delayed).chain(beginning).min()
     }
 
     /// Decides what follows from `event`.
@@ -285,6 +292,7 @@ impl Engine {
                 self.ask_for_parked(now, out);
                 self.look_at_left_moments();
             }
+            Event::NextDue(due) => self.delays.wait_until(due),
             Event::Cancel(id) => self.cancel(id, now, out),
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
             Event::News => self.news += 1,

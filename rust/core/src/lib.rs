@@ -40,6 +40,7 @@ pub mod run;
 pub mod runtime;
 pub mod time;
 pub mod tries;
+pub mod urgency;
 pub mod version;
 pub mod wheel;
 pub mod workflow;

@@ -15,14 +15,14 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::key::{Epoch, RunRow, ScheduleKey};
+use crate::key::{Epoch, ScheduleKey};
 use crate::time::Wall;
 
 pub use crate::record::{ContextHash, Outcome, Parent, RunEnd, RunStatus, Stretch, TaskRecord, TaskStatus};
 pub use crate::tries::{Failure, Maker, TRIES_FIRST_MAX, TRIES_LAST_MAX, Try, TryOutcome};
 pub use change::{
     Admitted, Body, Change, CronMove, Moment, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow,
-    TriggerState,
+    TriggerState, WorkflowRow,
 };
 pub use claim::{BURIED, Company, InFlight, Siblings, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
@@ -72,7 +72,8 @@ pub trait Store: Send + Sync {
     /// Notes that a runner lives at `at` and polls its triggers, so that whoever has them next knows what was missed since, with what else
     /// it says of itself.
     fn seen(&self, epoch: Epoch, at: Wall, sign: &Sign) -> Stored<()>;
-    /// Takes those off the list that have died without leaving, and tells how many those were and how many others live.
+    /// Takes those off the list that have died without leaving, and tells how many those were and how many others live. Their runs are
+    /// nobody's from then on; for each that counts as an interruption.
     fn bury(&self, epoch: Epoch) -> Stored<Siblings>;
     /// What is wrong with where everything is kept that no write would notice, such as a file that was deleted. Cheap.
     fn trouble(&self) -> Option<String> {
@@ -88,13 +89,13 @@ pub trait Store: Send + Sync {
     }
     /// Applies a batch in order, all or nothing; a receipt for each change.
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>>;
-    /// Hands at most `limit` unfinished runs of these workflows to `epoch`, oldest first, that belong to no living owner and have a row
-    /// above `after`; counts an interruption for each that had an owner before. Runs of other workflows are left to whoever declares
-    /// those. One that has not begun is of the version that `epoch` declares from then on.
+    /// Hands at most `limit` unfinished runs of these workflows to `epoch` that belong to nobody and are due at `at`: those of the highest
+    /// priority first, and of one priority the oldest. Runs of other workflows are left to whoever declares those. One that has not begun is
+    /// of the version that `epoch` declares from then on.
     fn claim_runs(
         &self,
         epoch: Epoch,
-        after: RunRow,
+        at: Wall,
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>>;
@@ -104,12 +105,24 @@ pub trait Store: Send + Sync {
     fn claim_fitting(
         &self,
         epoch: Epoch,
-        after: RunRow,
+        at: Wall,
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>>;
-    /// Notes which workflows `epoch` declares, each with its version, in place of those before.
-    fn declare_workflows(&self, epoch: Epoch, workflows: &[(Arc<str>, Arc<str>)]) -> Stored<()>;
+
+    /// The same, but only of runs that waited for their time and have not begun.
+    fn claim_due(
+        &self,
+        epoch: Epoch,
+        at: Wall,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>>;
+
+    /// When the next run is due that waits for its time.
+    fn next_due(&self) -> Stored<Option<Wall>>;
+    /// Notes which workflows `epoch` declares, in place of those before.
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()>;
     /// The workflows that other living owners declare.
     fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>>;
 

@@ -23,6 +23,7 @@ use crate::port::{Failure, RunEnd, RunStatus, TaskRecord, TaskStatus, TryOutcome
 use crate::run::checkpoint::Checkpoint;
 use crate::run::task::{Begins, Phase, TaskState, Trying, over};
 use crate::time::{Now, Wall};
+use crate::urgency::Priority;
 use crate::workflow::{OnInterrupt, Workflow};
 
 pub use look::{At, Look, Looked};
@@ -45,6 +46,10 @@ pub struct Run {
     pub created_at: Wall,
     /// Tells it from the same run before it was opened again.
     pub life: u32,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Whether an attempt of it has begun, here or before.
+    pub has_begun: bool,
     /// How often its owner died.
     interruptions: u32,
     /// A task that was cut off by more deaths than this is taken for their cause.
@@ -152,6 +157,8 @@ impl Run {
         Self {
             id,
             row: RunRow(0),
+            priority: workflow.priority,
+            has_begun: false,
             workflow,
             created_at,
             life: 0,
@@ -208,6 +215,7 @@ impl Run {
     /// Notes that a worker is about to begin an attempt. None if it may; otherwise what has to be kept first: the worker waits for that and
     /// asks again, so that nothing else is on record as begun meanwhile.
     pub fn started(&mut self, task: usize, now: Now) -> Option<TaskRecord> {
+        self.has_begun = true;
         let state = &mut self.tasks[task];
         state.started_at.get_or_insert(now.wall);
         state.began_at.get_or_insert(now.wall);

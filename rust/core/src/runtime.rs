@@ -48,7 +48,7 @@ use crate::error::{Error, Kind, Result, excerpt};
 use crate::key::Epoch;
 use crate::near::hint;
 use crate::poll::PollCounts;
-use crate::port::{Ear, Fault, Minute, Parent, Store};
+use crate::port::{Ear, Fault, Minute, Parent, Store, WorkflowRow};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -60,6 +60,7 @@ use crate::runtime::questions::Questions;
 use crate::runtime::watch::News;
 use crate::runtime::writer::WriterState;
 use crate::time::{Mono, Now};
+use crate::urgency::Urgency;
 use crate::workflow::Workflow;
 
 pub use answers::{Answer, AskedFire, foretell_of};
@@ -111,6 +112,8 @@ pub struct Wanted {
     pub run_key: Option<(String, Duration)>,
     /// By what it is started, if another run does.
     pub parent: Option<Box<Parent>>,
+    /// When it is to begin.
+    pub urgency: Urgency,
 }
 
 /// What a thread that closes the runner is itself in the middle of.
@@ -164,10 +167,13 @@ struct Shared {
     clock_wake: Condvar,
     ready: AtomicBool,
     workflow_is_new: AtomicBool,
-    /// What others know of the workflows of this program, each with its version.
-    workflows_told: Mutex<Vec<(Arc<str>, Arc<str>)>>,
+    /// What others know of the workflows of this program.
+    workflows_told: Mutex<Vec<WorkflowRow>>,
     /// When runs are taken over that others were to go on with first.
     strangers_due_ns: AtomicU64,
+    /// How often a run was due that waited for its time, and up to which of these the liaison has looked.
+    due_asked: AtomicU64,
+    due_done: AtomicU64,
     /// Whether the liaison is to look how triggers are switched, also if no sibling says so.
     has_news: AtomicBool,
     /// Runs of other owners whose end the liaison is to ask for.
@@ -289,6 +295,8 @@ impl Runtime {
             workflow_is_new: AtomicBool::new(false),
             workflows_told: Mutex::default(),
             strangers_due_ns: AtomicU64::new(u64::MAX),
+            due_asked: AtomicU64::new(0),
+            due_done: AtomicU64::new(0),
             has_news: AtomicBool::new(false),
             cancels: Mutex::default(),
             watches: Mutex::default(),
@@ -344,7 +352,10 @@ impl Runtime {
         let is_new = match &event {
             Event::Workflow(workflow) => {
                 let engine = lock(&self.shared.engine);
-                engine.workflow(&workflow.name).is_none_or(|known| known.version != workflow.version)
+                let is_same = |known: &Arc<Workflow>| {
+                    (&known.version, known.priority) == (&workflow.version, workflow.priority)
+                };
+                !engine.workflow(&workflow.name).is_some_and(is_same)
             }
             Event::WorkflowGone(_) => true,
             _ => false,
@@ -381,6 +392,7 @@ impl Runtime {
             return Err(Error::new(Kind::Runner, text));
         }
         let (requests, watches) = self.asked_for(wanted);
+        self.look_for_delayed(&requests);
         self.step(Event::Start { workflow, requests });
         self.shared.lose_late();
         Ok(watches)
@@ -394,7 +406,9 @@ impl Runtime {
     pub fn offer(&self, workflow: &str, version: &str, wanted: Vec<Wanted>) -> Result<Vec<Arc<Watch>>> {
         self.refuse_closed()?;
         let (requests, watches) = self.asked_for(wanted);
-        self.shared.look_for_ends_of(watches.iter().map(|watch| watch.id));
+        if !self.look_for_delayed(&requests) {
+            self.shared.look_for_ends_of(watches.iter().map(|watch| watch.id));
+        }
         self.step(Event::Offer { workflow: workflow.into(), version: version.into(), requests });
         self.shared.lose_late();
         Ok(watches)
@@ -409,11 +423,12 @@ impl Runtime {
 
     fn asked_for(&self, wanted: Vec<Wanted>) -> (Vec<Request>, Vec<Arc<Watch>>) {
         let now = self.now().wall;
-        let request = |Wanted { context, run_key, parent }| Request {
+        let request = |Wanted { context, run_key, parent, urgency }| Request {
             id: Uuid::now_v7(),
             context,
             run_key: run_key.map(|(key, span)| (key, now.after(span))),
             parent,
+            urgency,
         };
         let requests: Vec<Request> = wanted.into_iter().map(request).collect();
         let watches: Vec<Arc<Watch>> =
@@ -465,6 +480,7 @@ impl Runtime {
         let asked = self.shared.store.request_cancel(self.shared.epoch, id, self.now().wall)?;
         self.step(Event::Cancel(id));
         self.shared.cancel_children(id, &asked);
+        self.shared.look_for_cancelled(&asked);
         self.wake_others();
         Ok(!asked.is_empty())
     }
@@ -519,6 +535,7 @@ impl Shared {
             moments,
             cancels,
             tells,
+            is_due,
             logs,
             ends,
             is_buried,
@@ -567,6 +584,10 @@ impl Shared {
             self.store.wake_others(self.epoch);
             // What is declared here under the same name may be in force now.
             self.crons_due.store(true, Ordering::Release);
+        }
+        if is_due {
+            self.due_asked.fetch_add(1, Ordering::AcqRel);
+            self.wake_liaison();
         }
         if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) {
             let ended = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::graph::Graph;
 use crate::policy::RetryPolicy;
 use crate::rule::Rule;
+use crate::urgency::Priority;
 
 /// What becomes of a task whose attempt was cut off, by the death of its process or by a shutdown that did not wait for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct Workflow {
     pub name: Arc<str>,
     /// Hex digest of everything that decides its behaviour.
     pub version: Arc<str>,
+    /// How urgent its runs are, unless whoever asks for one says so. No part of the version.
+    pub priority: Priority,
     /// In the order declared; edges refer to positions here.
     pub tasks: Vec<Task>,
     /// The edges, checked.

@@ -26,6 +26,8 @@ fn fire(number: usize, has_cursor: bool) -> NewRun {
         cursor: has_cursor.then(|| number.to_string()),
         ends: None,
         parent: None,
+        priority: None,
+        due_at: None,
         created_at: Wall(0),
     }
 }

@@ -29,6 +29,7 @@ use cloaca_core::runtime::{
     Taken, Waited, Waker, Wanted, Watch, Work,
 };
 use cloaca_core::time::Wall;
+use cloaca_core::urgency::{Priority, Urgency};
 use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -228,7 +229,14 @@ fn workflow_of(tasks: Vec<Task>) -> Event {
     let ids: Vec<Arc<str>> = tasks.iter().map(|task| Arc::clone(&task.id)).collect();
     let edges: Vec<Vec<Arc<str>>> = tasks.iter().map(|task| task.dependencies.clone()).collect();
     let graph = Graph::check("mail", &ids, &edges).expect("it has no cycle");
-    Event::Workflow(Arc::new(Workflow { name: "mail".into(), version: "1".into(), tasks, graph, tie: None }))
+    Event::Workflow(Arc::new(Workflow {
+        name: "mail".into(),
+        version: "1".into(),
+        tasks,
+        graph,
+        priority: Priority::default(),
+        tie: None,
+    }))
 }
 
 impl House {
@@ -293,7 +301,7 @@ fn submit(runtime: &Runtime) -> Arc<Watch> {
 }
 
 fn wanted() -> Wanted {
-    Wanted { context: "{}".into(), run_key: None, parent: None }
+    Wanted { context: "{}".into(), ..Wanted::default() }
 }
 
 fn completes(watch: &Watch) {
@@ -769,6 +777,7 @@ fn a_trigger_is_polled_again_and_again_and_never_twice_at_once() {
                     run_key: None,
                     cursor: None,
                     dedup_key: None,
+                    urgency: Urgency::default(),
                 }],
                 ..nothing()
             }
@@ -793,7 +802,13 @@ fn a_clock_that_is_moved_far_stops_at_every_poll() {
         let poll = move |place: u32| {
             yield_now();
             counted.lock().unwrap()[place as usize] += 1;
-            let fire = AskedFire { context: "{}".into(), run_key: None, cursor: None, dedup_key: None };
+            let fire = AskedFire {
+                context: "{}".into(),
+                run_key: None,
+                cursor: None,
+                dedup_key: None,
+                urgency: Urgency::default(),
+            };
             // One keeps each tick, the other now and then starts a run.
             let fires = if place == 0 { Vec::new() } else { vec![fire] };
             Answer { fires, cursor: (place == 0).then(|| "1".to_owned()), ..nothing() }

@@ -7,6 +7,7 @@ use std::thread;
 use cloaca_core::context::{Bounds, LIGHT_BYTES_MAX, Relay, hash_json, hash_text, join, parse};
 use cloaca_core::graph::Graph;
 use cloaca_core::policy::RetryPolicy;
+use cloaca_core::urgency::Priority;
 use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 use serde_json::{Value, json};
 
@@ -27,7 +28,14 @@ fn workflow(tasks: &[(String, Vec<String>)]) -> Arc<Workflow> {
         executor: Executor::THREADS,
         has_failure_callback: false,
     });
-    Arc::new(Workflow { name: "w".into(), version: "1".into(), tasks: tasks.collect(), graph, tie: None })
+    Arc::new(Workflow {
+        name: "w".into(),
+        version: "1".into(),
+        tasks: tasks.collect(),
+        graph,
+        priority: Priority::default(),
+        tie: None,
+    })
 }
 
 fn diamond() -> Arc<Workflow> {

@@ -5,12 +5,13 @@ mod harness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloaca_core::engine::{Effects, Engine, Event, Job, Request};
+use cloaca_core::engine::{Effects, Engine, Event, Job, Ready, Request};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::policy::{Backoff, RetryPolicy};
 use cloaca_core::port::{Admitted, Change, Failure, Receipt, TaskRecord, TaskStatus, Unfinished};
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::time::{Mono, Now, Wall};
+use cloaca_core::urgency::Priority;
 use uuid::Uuid;
 
 const SECOND_US: i64 = 1_000_000;
@@ -105,7 +106,7 @@ impl World {
 }
 
 fn only(effects: &Effects) -> Job {
-    let [(_, job)] = effects.jobs[..] else { panic!("{effects:?}") };
+    let [Ready { job, .. }] = effects.jobs[..] else { panic!("{effects:?}") };
     job
 }
 
@@ -113,7 +114,7 @@ fn only(effects: &Effects) -> Job {
 fn a_clock_that_is_set_while_a_task_is_tried_neither_ends_nor_prolongs_that() {
     for shift_us in SHIFTS_US {
         let (mut world, workflow) = World::new();
-        let request = Request { id: RUN, context: "{}".into(), run_key: None, parent: None };
+        let request = Request::of(RUN, "{}".into());
         let begun = world.step(Event::Start { workflow, requests: vec![request] });
         assert_eq!(world.tried(begun, shift_us), 10, "the clock was set by {shift_us} us");
     }
@@ -147,6 +148,8 @@ fn left_behind(began_at: Wall) -> Event {
         waits: false,
         created_at: began_at,
         interruptions: 1,
+        priority: Priority::default(),
+        due_at: None,
         owner_before: Some(Epoch(1)),
         cancelled: false,
         is_mixed: false,

@@ -5,7 +5,7 @@ mod harness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloaca_core::engine::{Effects, Engine, Event, Job, Request};
+use cloaca_core::engine::{Effects, Engine, Event, Job, Ready, Request};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::policy::RetryPolicy;
 use cloaca_core::port::{Admitted, Change, Receipt, RunStatus};
@@ -48,7 +48,7 @@ fn with_callback() -> Arc<Workflow> {
 }
 
 fn only(effects: &Effects) -> Job {
-    let [(_, job)] = effects.jobs[..] else { panic!("{effects:?}") };
+    let [Ready { job, .. }] = effects.jobs[..] else { panic!("{effects:?}") };
     job
 }
 
@@ -58,7 +58,7 @@ fn a_callback_that_nobody_has_begun_is_waited_for_however_long_that_takes() {
     let engine = harness::engine(Epoch(2), false);
     let mut world = World { engine, now: Now { mono: Mono(0), wall: Wall(0) } };
     world.step(Event::Workflow(Arc::clone(&workflow)));
-    let request = Request { id: RUN, context: "{}".into(), run_key: None, parent: None };
+    let request = Request::of(RUN, "{}".into());
     let job = only(&world.step(Event::Start { workflow, requests: vec![request] }));
     world.step(Event::Taken(job));
     world.step(Event::Cancel(RUN));

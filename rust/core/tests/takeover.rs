@@ -15,6 +15,7 @@ use cloaca_core::port::{
 };
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::time::{Mono, Now, Wall};
+use cloaca_core::urgency::{Priority, Urgency};
 use cloaca_core::workflow::{Task, Workflow};
 use uuid::Uuid;
 
@@ -82,7 +83,13 @@ fn beside_theirs(overlap: Overlap) -> Engine {
 
 /// The tick that a poll with one fire sends to the store.
 fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
-    let fire = Fire { context: "{}".into(), hash: [item; 16], run_key: None, cursor: None };
+    let fire = Fire {
+        context: "{}".into(),
+        hash: [item; 16],
+        run_key: None,
+        cursor: None,
+        urgency: Urgency::default(),
+    };
     let polled = Polled {
         place: 0,
         schedule: ScheduleKey(7),
@@ -204,6 +211,8 @@ fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished
         waits: true,
         created_at: Wall(0),
         interruptions: 0,
+        priority: Priority::default(),
+        due_at: None,
         owner_before: None,
         cancelled: false,
         is_mixed: false,

@@ -65,6 +65,8 @@ fn new_run(number: u64) -> NewRun {
         cursor: None,
         ends: None,
         parent: None,
+        priority: None,
+        due_at: None,
         created_at: Wall(1),
     }
 }

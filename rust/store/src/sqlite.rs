@@ -35,11 +35,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use cloaca_core::fault_point::{Step, around};
-use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{
     Backlog, Cell, Change, CronStats, Ear, Fault, Forgotten, Found, Halt, InFlight, ListedRun, NewCron, Old,
     OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter, Siblings, Sign,
-    Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
+    Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, WorkflowRow,
 };
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
@@ -191,6 +191,20 @@ impl SqliteStore {
         let _entered = gate::enter();
         let connection = lock(self.reader.as_ref().unwrap_or(&self.writer));
         opened(&connection).and_then(work).map_err(|failure| failure.into_fault(&self.name))
+    }
+
+    fn claim(
+        &self,
+        epoch: Epoch,
+        at: Wall,
+        limit: u64,
+        workflows: &[Arc<str>],
+        taking: run::Taking,
+    ) -> Stored<Vec<Unfinished>> {
+        self.write(Step::Claim, |db| {
+            owner::must_live(db, epoch)?;
+            run::claim(db, epoch, at, limit, workflows, taking)
+        })
     }
 
     /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.
@@ -362,30 +376,38 @@ impl Store for SqliteStore {
     fn claim_runs(
         &self,
         epoch: Epoch,
-        after: RunRow,
+        at: Wall,
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
-        self.write(Step::Claim, |db| {
-            owner::must_live(db, epoch)?;
-            run::claim(db, epoch, after, limit, workflows, false)
-        })
+        self.claim(epoch, at, limit, workflows, run::Taking::Any)
     }
 
     fn claim_fitting(
         &self,
         epoch: Epoch,
-        after: RunRow,
+        at: Wall,
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
-        self.write(Step::Claim, |db| {
-            owner::must_live(db, epoch)?;
-            run::claim(db, epoch, after, limit, workflows, true)
-        })
+        self.claim(epoch, at, limit, workflows, run::Taking::Fitting)
     }
 
-    fn declare_workflows(&self, epoch: Epoch, workflows: &[(Arc<str>, Arc<str>)]) -> Stored<()> {
+    fn claim_due(
+        &self,
+        epoch: Epoch,
+        at: Wall,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>> {
+        self.claim(epoch, at, limit, workflows, run::Taking::Due)
+    }
+
+    fn next_due(&self) -> Stored<Option<Wall>> {
+        self.read(run::next_due)
+    }
+
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
         self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows))
     }
 
@@ -393,8 +415,8 @@ impl Store for SqliteStore {
         self.read(|db| owner::workflows_of_others(db, epoch))
     }
 
-    fn deserted(&self, epoch: Epoch, limit: u64) -> Stored<Vec<(String, u64)>> {
-        self.read(|db| run::deserted(db, epoch, limit))
+    fn deserted(&self, _epoch: Epoch, limit: u64) -> Stored<Vec<(String, u64)>> {
+        self.read(|db| run::deserted(db, limit))
     }
 
     fn request_cancel(&self, epoch: Epoch, id: Uuid, at: Wall) -> Stored<Vec<Uuid>> {
@@ -653,6 +675,8 @@ mod tests {
             cursor: None,
             ends: None,
             parent: None,
+            priority: None,
+            due_at: None,
             created_at: Wall(1),
         };
         let runs = vec![run(1, "{}"), run(2, &"x".repeat(1 << 20))];
@@ -698,7 +722,9 @@ mod tests {
     #[test]
     fn listings_walk_an_index() {
         let store = SqliteStore::in_memory().unwrap();
-        for (sql, index) in run::PLANS.into_iter().chain(schedule::PLANS).chain(redacted::PLANS) {
+        for (sql, index) in
+            run::PLANS.into_iter().chain(run::CLAIMS).chain(schedule::PLANS).chain(redacted::PLANS)
+        {
             let (_, rows) =
                 store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();
             let plan = format!("{rows:?}");

@@ -15,6 +15,7 @@ use cloaca_core::port::{
     Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted, Room, RunChange, RunEnd, RunFilter, RunStatus,
     Schedule, ScheduleFilter, ScheduleKind, Sign, Spared, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX,
     TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome, Unfinished,
+    WorkflowRow,
 };
 use cloaca_core::time::Wall;
 use support::*;
@@ -121,6 +122,12 @@ claims! {
     a_run_key_is_forgotten_only_after_its_time
     a_claim_hands_over_what_others_left_unfinished
     a_claim_goes_from_the_oldest_in_steps
+    a_claim_takes_what_is_most_urgent_first_whatever_its_workflow
+    a_run_without_a_priority_has_the_one_that_its_workflow_was_declared_with
+    a_delayed_run_is_nobodys_until_it_is_due
+    only_what_was_delayed_and_has_not_begun_is_claimed_by_who_takes_nothing_over
+    a_delayed_run_holds_its_hash_and_key_and_is_told_as_unfinished
+    a_delayed_run_ends_at_once_when_it_is_cancelled_and_is_listed_with_the_others
     a_claim_carries_tasks_in_order_and_the_hash_that_guards
     a_claim_tells_who_waits_for_a_turn
     a_claim_tells_which_earlier_ones_wait_elsewhere
@@ -183,7 +190,7 @@ fn who_leaves_gives_up_its_runs_without_an_interruption(store: &dyn Store) {
     started(store, first, new_run(1));
     store.leave(first, &InFlight::default(), Wall(50)).unwrap();
     let second = store.join(Wall(2)).unwrap();
-    let claimed = store.claim_runs(second, RunRow(0), 10, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(second, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].id, claimed[0].interruptions), (id(1), 0));
 }
 
@@ -212,7 +219,7 @@ fn who_leaves_keeps_what_still_has_a_body(store: &dyn Store) {
         .unwrap()
         .expect("something is kept");
     let claimed = |epoch| {
-        let runs = store.claim_runs(epoch, RunRow(0), 10, &["mail".into()]).unwrap();
+        let runs = store.claim_runs(epoch, LATE, 10, &["mail".into()]).unwrap();
         runs.into_iter().map(|run| (run.id, run.interruptions)).collect::<Vec<_>>()
     };
     assert_eq!(claimed(second), [(id(2), 0)]);
@@ -248,13 +255,10 @@ fn who_was_taken_for_dead_is_told_and_gets_nothing(store: &dyn Store) {
     store.leave(second, &InFlight::default(), Wall(50)).unwrap();
     assert!(store.bury(second).unwrap().is_buried);
     store.leave(first, &InFlight::default(), Wall(50)).unwrap();
-    assert_eq!(
-        store.claim_runs(second, RunRow(0), 10, &["mail".into()]),
-        Err(Fault::Final(BURIED.to_owned()))
-    );
+    assert_eq!(store.claim_runs(second, LATE, 10, &["mail".into()]), Err(Fault::Final(BURIED.to_owned())));
     assert_eq!(store.reopen(second, id(2)), Err(Fault::Final(BURIED.to_owned())));
     let third = store.join(Wall(3)).unwrap();
-    assert_eq!(store.claim_runs(third, RunRow(0), 10, &["mail".into()]).unwrap().len(), 1);
+    assert_eq!(store.claim_runs(third, LATE, 10, &["mail".into()]).unwrap().len(), 1);
 }
 
 fn a_batch_has_a_receipt_for_each_change_in_order(store: &dyn Store) {
@@ -1032,7 +1036,7 @@ fn a_run_of_another_owner_takes_no_changes(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let row = started(store, old, new_run(1));
     let new = successor(store, old);
-    assert_eq!(store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap().len(), 1);
+    assert_eq!(store.claim_runs(new, LATE, 10, &["mail".into()]).unwrap().len(), 1);
     let tasks = vec![task("stale", TaskStatus::Running, 1)];
     assert_eq!(
         commit(store, Change::Run(RunChange { run: row, epoch: old, tasks, end: None })),
@@ -1169,7 +1173,7 @@ fn attempts_outlive_a_takeover_and_being_opened_again(store: &dyn Store) {
     let row = started(store, old, new_run(1));
     tried(store, row, old, TaskStatus::Failed, failed_try(1));
     let new = successor(store, old);
-    let claimed = store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap().remove(0);
+    let claimed = store.claim_runs(new, LATE, 10, &["mail".into()]).unwrap().remove(0);
     assert_eq!(claimed.tasks[0].error_type.as_deref(), Some("OSError"));
     commit(store, ended(row, new, RunStatus::Failed));
     store.reopen(new, id(1)).unwrap().unwrap();
@@ -1190,8 +1194,7 @@ fn who_drives_no_run_writes_none_of_its_attempts(store: &dyn Store) {
 fn who_gave_a_run_up_is_not_told_of_as_who_had_it(store: &dyn Store) {
     let first = store.join(Wall(1)).unwrap();
     started(store, first, new_run(1));
-    let claim =
-        |epoch| store.claim_runs(epoch, RunRow(0), 10, &["mail".into()]).unwrap().remove(0).owner_before;
+    let claim = |epoch| store.claim_runs(epoch, LATE, 10, &["mail".into()]).unwrap().remove(0).owner_before;
     store.leave(first, &InFlight::default(), Wall(2)).unwrap();
     let second = store.join(Wall(3)).unwrap();
     assert_eq!(claim(second), None);
@@ -1343,11 +1346,11 @@ fn a_living_owner_keeps_its_runs_and_triggers(store: &dyn Store) {
     started(store, first, new_run(1));
     let trigger = declared(store, first, "inbox");
     let second = store.join(Wall(2)).unwrap();
-    assert_eq!(store.claim_runs(second, RunRow(0), 10, &["mail".into()]).unwrap(), []);
+    assert_eq!(store.claim_runs(second, LATE, 10, &["mail".into()]).unwrap(), []);
     assert_eq!(declared(store, second, "inbox").owner, Some(first));
     assert_eq!(commit(store, Change::Tick(tick(&trigger, second, vec![]))), Receipt::Fenced);
     store.leave(first, &InFlight::default(), Wall(50)).unwrap();
-    assert_eq!(store.claim_runs(second, RunRow(0), 10, &["mail".into()]).unwrap().len(), 1);
+    assert_eq!(store.claim_runs(second, LATE, 10, &["mail".into()]).unwrap().len(), 1);
     assert_eq!(declared(store, second, "inbox").owner, Some(second));
 }
 
@@ -1359,7 +1362,7 @@ fn a_wish_to_cancel_is_kept_until_the_run_is_final(store: &dyn Store) {
     assert_eq!(store.cancel_requests(old), Ok(vec![id(1)]));
     let new = successor(store, old);
     assert_eq!(
-        store.claim_runs(new, RunRow(0), 10, &["mail".into()]),
+        store.claim_runs(new, LATE, 10, &["mail".into()]),
         Ok(vec![]),
         "who leaves ends what was to end"
     );
@@ -1377,7 +1380,7 @@ fn a_run_that_nobody_drives_ends_when_it_is_cancelled(store: &dyn Store) {
     assert_eq!(store.request_cancel(new, id(1), Wall(70)), Ok(vec![id(1)]));
     let (run, _) = store.run(id(1)).unwrap().unwrap();
     assert_eq!((run.status, run.completed_at), (RunStatus::Cancelled, Some(Wall(70))));
-    assert_eq!(store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap(), []);
+    assert_eq!(store.claim_runs(new, LATE, 10, &["mail".into()]).unwrap(), []);
 }
 
 /// A run that the task "load" of another one starts.
@@ -1546,7 +1549,7 @@ fn an_offered_run_is_claimed_by_who_comes(store: &dyn Store) {
     let keyed = |number| NewRun { run_key: Some(("k".to_owned(), None)), ..new_run(number) };
     assert!(matches!(admitted(commit(store, offer(keyed(1))))[..], [Admitted::Started { .. }]));
     assert_eq!(admitted(commit(store, offer(keyed(2)))), [Admitted::DuplicateKey { of: Some(id(1)) }]);
-    let [run] = &store.claim_runs(worker, RunRow(0), 10, &["mail".into()]).unwrap()[..] else { panic!() };
+    let [run] = &store.claim_runs(worker, LATE, 10, &["mail".into()]).unwrap()[..] else { panic!() };
     assert_eq!((run.id, run.interruptions, run.owner_before), (id(1), 0, None));
     store.leave(client, &InFlight::default(), Wall(3)).unwrap();
     assert_eq!(commit(store, offer(new_run(3))), Receipt::Fenced);
@@ -1556,9 +1559,9 @@ fn a_claim_leaves_runs_of_other_workflows_alone(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     started(store, old, new_run(1));
     let new = successor(store, old);
-    assert_eq!(store.claim_runs(new, RunRow(0), 10, &[]).unwrap(), []);
-    assert_eq!(store.claim_runs(new, RunRow(0), 10, &["a \"quoted\" one".into()]).unwrap(), []);
-    let claimed = store.claim_runs(new, RunRow(0), 10, &["other".into(), "mail".into()]).unwrap();
+    assert_eq!(store.claim_runs(new, LATE, 10, &[]).unwrap(), []);
+    assert_eq!(store.claim_runs(new, LATE, 10, &["a \"quoted\" one".into()]).unwrap(), []);
+    let claimed = store.claim_runs(new, LATE, 10, &["other".into(), "mail".into()]).unwrap();
     assert_eq!(claimed.len(), 1);
 }
 
@@ -1569,9 +1572,9 @@ fn versions_of(claimed: Vec<Unfinished>) -> Vec<(Uuid, String)> {
 fn a_run_that_has_begun_is_left_to_who_declares_its_version(store: &dyn Store) {
     let [old, like, new] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
     let declare = |epoch, version: &str| {
-        store.declare_workflows(epoch, &[("mail".into(), version.into())]).unwrap();
+        store.declare_workflows(epoch, &[declares("mail", version)]).unwrap();
     };
-    let fitting = |epoch| versions_of(store.claim_fitting(epoch, RunRow(0), 10, &["mail".into()]).unwrap());
+    let fitting = |epoch| versions_of(store.claim_fitting(epoch, LATE, 10, &["mail".into()]).unwrap());
     let as_it_was = vec![(id(1), "v1".to_owned())];
     declare(old, "v1");
     let row = started(store, old, new_run(1));
@@ -1591,7 +1594,7 @@ fn a_run_that_has_begun_is_left_to_who_declares_its_version(store: &dyn Store) {
     store.leave(new, &InFlight::default(), Wall(70)).unwrap();
     let new = store.join(Wall(5)).unwrap();
     declare(new, "v2");
-    let any = store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap();
+    let any = store.claim_runs(new, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!(versions_of(any), as_it_was, "whoever waits for nobody takes it");
 }
 
@@ -1599,12 +1602,12 @@ fn a_run_that_has_not_begun_is_of_its_claimers_version(store: &dyn Store) {
     let [old, like, new] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
     started(store, old, new_run(1));
     store.leave(old, &InFlight::default(), Wall(50)).unwrap();
-    store.declare_workflows(like, &[("mail".into(), "v1".into())]).unwrap();
-    store.declare_workflows(new, &[("mail".into(), "v2".into())]).unwrap();
-    let claimed = store.claim_fitting(new, RunRow(0), 10, &["mail".into()]).unwrap();
+    store.declare_workflows(like, &[declares("mail", "v1")]).unwrap();
+    store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
+    let claimed = store.claim_fitting(new, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!(versions_of(claimed), [(id(1), "v2".to_owned())]);
     store.leave(new, &InFlight::default(), Wall(60)).unwrap();
-    let claimed = store.claim_fitting(like, RunRow(0), 10, &["mail".into()]).unwrap();
+    let claimed = store.claim_fitting(like, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!(versions_of(claimed), [(id(1), "v1".to_owned())], "that is kept");
 }
 
@@ -1616,15 +1619,15 @@ fn a_claim_hands_over_what_others_left_unfinished(store: &dyn Store) {
     let new = successor(store, old);
     let own = started(store, new, new_run(3));
 
-    let claimed = store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(new, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!(claimed.len(), 1, "neither final runs nor its own");
     let run = &claimed[0];
     assert_eq!((run.row, run.id, run.interruptions), (first, id(1), 0));
     assert_eq!((&*run.workflow, &*run.version, &*run.context), ("mail", "v1", "{\"a\":1}"));
     assert_eq!((run.created_at, run.schedule, run.context_hash), (Wall(20), None, None));
-    assert_eq!(store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap(), []);
+    assert_eq!(store.claim_runs(new, LATE, 10, &["mail".into()]).unwrap(), []);
     let third = successor(store, new);
-    let again = store.claim_runs(third, RunRow(0), 10, &["mail".into()]).unwrap();
+    let again = store.claim_runs(third, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!(
         again.iter().map(|run| (run.row, run.interruptions)).collect::<Vec<_>>(),
         [(first, 0), (own, 0)]
@@ -1635,12 +1638,125 @@ fn a_claim_goes_from_the_oldest_in_steps(store: &dyn Store) {
     let old = store.join(Wall(1)).unwrap();
     let rows: Vec<RunRow> = (1..=5).map(|number| started(store, old, new_run(number))).collect();
     let new = successor(store, old);
-    let step = |after, limit| -> Vec<RunRow> {
-        store.claim_runs(new, after, limit, &["mail".into()]).unwrap().iter().map(|run| run.row).collect()
+    let step = |limit| -> Vec<RunRow> {
+        store.claim_runs(new, LATE, limit, &["mail".into()]).unwrap().iter().map(|run| run.row).collect()
     };
-    assert_eq!(step(rows[0], 2), rows[1..3]);
-    assert_eq!(step(rows[2], 10), rows[3..]);
-    assert_eq!(step(RunRow(0), 10), rows[..1]);
+    assert_eq!(step(2), rows[..2]);
+    assert_eq!(step(10), rows[2..]);
+    assert_eq!(step(10), []);
+}
+
+fn claimed_rows(store: &dyn Store, epoch: Epoch, at: Wall, limit: u64) -> Vec<RunRow> {
+    let workflows = ["mail".into(), "feeds".into()];
+    store.claim_runs(epoch, at, limit, &workflows).unwrap().iter().map(|run| run.row).collect()
+}
+
+fn a_claim_takes_what_is_most_urgent_first_whatever_its_workflow(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let start = |number, name: &str, urgent| {
+        started(store, old, NewRun { workflow: name.into(), priority: priority(urgent), ..new_run(number) })
+    };
+    let low = start(1, "mail", 0);
+    let plain = start(2, "mail", 5);
+    let first = start(3, "feeds", 9);
+    let like = started(store, old, NewRun { workflow: "feeds".into(), ..new_run(4) });
+    let second = start(5, "mail", 9);
+    let new = successor(store, old);
+    assert_eq!(claimed_rows(store, new, LATE, 1), [first]);
+    assert_eq!(claimed_rows(store, new, LATE, 10), [second, plain, like, low]);
+}
+
+fn a_run_without_a_priority_has_the_one_that_its_workflow_was_declared_with(store: &dyn Store) {
+    let (old, new) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    let with = |number: i64| WorkflowRow { priority: priority(number).unwrap(), ..declares("mail", "v1") };
+    store.declare_workflows(old, &[with(2)]).unwrap();
+    store.declare_workflows(new, &[with(7)]).unwrap();
+    commit(
+        store,
+        Change::Offer { epoch: old, runs: vec![new_run(1), NewRun { priority: priority(3), ..new_run(2) }] },
+    );
+    let shown = |number| store.run(id(number)).unwrap().unwrap().0.priority.number();
+    assert_eq!((shown(1), shown(2)), (7, 3));
+}
+
+fn delayed(number: u128, due: i64) -> NewRun {
+    NewRun { due_at: Some(Wall(due)), ..new_run(number) }
+}
+
+fn a_delayed_run_is_nobodys_until_it_is_due(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let late = started(store, epoch, delayed(1, 100));
+    let soon = started(store, epoch, delayed(2, 50));
+    let past = started(store, epoch, delayed(3, 20));
+    assert_eq!(store.next_due().unwrap(), Some(Wall(50)));
+    assert_eq!(
+        claimed_rows(store, epoch, Wall(49), 10),
+        [],
+        "the one that was due is its owner's from the start"
+    );
+    assert_eq!(claimed_rows(store, epoch, Wall(50), 10), [soon]);
+    assert_eq!(store.next_due().unwrap(), Some(Wall(100)));
+    let shown = store.run(id(1)).unwrap().unwrap().0;
+    assert_eq!((shown.status, shown.due_at), (RunStatus::Pending, Some(Wall(100))));
+    // A claim that is not for it lets it wait no longer all the same.
+    store.claim_runs(epoch, Wall(100), 10, &["feeds".into()]).unwrap();
+    assert_eq!(store.next_due().unwrap(), None);
+    let new = successor(store, epoch);
+    assert_eq!(
+        claimed_rows(store, new, Wall(30), 10),
+        [late, soon, past],
+        "due is due, whatever the clock says then"
+    );
+}
+
+fn only_what_was_delayed_and_has_not_begun_is_claimed_by_who_takes_nothing_over(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    started(store, old, new_run(1));
+    started(store, old, delayed(2, 50));
+    let begun = started(store, old, delayed(3, 50));
+    let new = store.join(Wall(2)).unwrap();
+    let due = |epoch| -> Vec<Uuid> {
+        store.claim_due(epoch, LATE, 10, &["mail".into()]).unwrap().iter().map(|run| run.id).collect()
+    };
+    assert_eq!(claimed_rows(store, old, Wall(60), 1).len(), 1);
+    assert_eq!(claimed_rows(store, old, Wall(60), 1), [begun]);
+    let tasks = vec![task("fetch", TaskStatus::Running, 1)];
+    commit(store, Change::Run(RunChange { run: begun, epoch: old, tasks, end: None }));
+    let third = successor(store, old);
+    let fourth = NewRun { due_at: Some(Wall(70)), ..new_run(4) };
+    started(store, third, fourth);
+    assert_eq!(due(new), [id(2), id(4)]);
+}
+
+fn a_delayed_run_holds_its_hash_and_key_and_is_told_as_unfinished(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let first =
+        NewRun { due_at: Some(Wall(100)), run_key: Some(("k".to_owned(), None)), ..unique(&trigger, 1, 5) };
+    assert!(matches!(fire(store, &trigger, epoch, vec![first])[..], [Admitted::Started { .. }]));
+    let again = vec![unique(&trigger, 2, 5), keyed(&trigger, 3, "k", None)];
+    let refused = [Admitted::DuplicateHash { of: id(1) }, Admitted::DuplicateKey { of: Some(id(1)) }];
+    assert_eq!(fire(store, &trigger, epoch, again), refused);
+    store.leave(epoch, &InFlight::default(), Wall(50)).unwrap();
+    let next = store.join(Wall(2)).unwrap();
+    let change = Change::Declare { epoch: next, trigger: trigger_row("inbox"), at: Wall(60) };
+    let Receipt::Declared(state) = commit(store, change) else { panic!("it declares nothing") };
+    assert_eq!(state.unfinished, [id(1)]);
+}
+
+fn a_delayed_run_ends_at_once_when_it_is_cancelled_and_is_listed_with_the_others(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    started(store, epoch, new_run(1));
+    started(store, epoch, delayed(2, 100));
+    started(store, epoch, new_run(3));
+    let pending = RunFilter { status: Some(RunStatus::Pending), ..any() };
+    assert_eq!(ids(store, &pending), [id(3), id(2), id(1)]);
+    assert_eq!(store.request_cancel(epoch, id(2), Wall(60)).unwrap(), [id(2)]);
+    assert_eq!(store.run(id(2)).unwrap().unwrap().0.status, RunStatus::Cancelled);
+    assert_eq!((store.next_due().unwrap(), ids(store, &pending)), (None, vec![id(3), id(1)]));
+    // Opened again by hand it does not wait.
+    let opened = store.reopen(epoch, id(2)).unwrap().unwrap();
+    assert_eq!((opened.due_at, store.next_due().unwrap()), (Some(Wall(100)), None));
 }
 
 fn a_claim_carries_tasks_in_order_and_the_hash_that_guards(store: &dyn Store) {
@@ -1654,7 +1770,7 @@ fn a_claim_carries_tasks_in_order_and_the_hash_that_guards(store: &dyn Store) {
     commit(store, Change::Run(RunChange { run: row, epoch: old, tasks: tasks.clone(), end: None }));
 
     let new = successor(store, old);
-    let claimed = store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(new, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].schedule, claimed[0].context_hash), (Some(trigger.row), Some([5; 16])));
     assert_eq!(claimed[0].tasks, tasks);
     assert_eq!((claimed[1].schedule, claimed[1].context_hash), (Some(trigger.row), None));
@@ -1666,7 +1782,7 @@ fn a_claim_tells_who_waits_for_a_turn(store: &dyn Store) {
     started(store, old, new_run(2));
     let new = successor(store, old);
     let waits: Vec<bool> =
-        store.claim_runs(new, RunRow(0), 10, &["mail".into()]).unwrap().iter().map(|run| run.waits).collect();
+        store.claim_runs(new, LATE, 10, &["mail".into()]).unwrap().iter().map(|run| run.waits).collect();
     assert_eq!(waits, [true, false]);
 }
 
@@ -1687,12 +1803,12 @@ fn a_claim_tells_which_earlier_ones_wait_elsewhere(store: &dyn Store) {
     let (second, third) = (store.join(Wall(2)).unwrap(), successor(store, old));
     // One that is opened again has had its turn: nobody else waits for it.
     assert_eq!(store.reopen(second, id(1)).unwrap().unwrap().row, again);
-    store.claim_runs(second, RunRow(0), 1, &["mail".into()]).unwrap();
-    let claimed = store.claim_runs(third, RunRow(0), 10, &["mail".into()]).unwrap();
+    store.claim_runs(second, LATE, 1, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(third, LATE, 10, &["mail".into()]).unwrap();
     let behind: Vec<(Uuid, Vec<Uuid>)> = claimed.into_iter().map(|run| (run.id, run.behind)).collect();
     let alone = |number| (id(number), vec![]);
     assert_eq!(behind, [(id(3), vec![id(2)]), alone(4), alone(5), (id(7), vec![id(2)])]);
-    let claimed = store.claim_runs(second, RunRow(0), 10, &["other".into()]).unwrap();
+    let claimed = store.claim_runs(second, LATE, 10, &["other".into()]).unwrap();
     assert_eq!(claimed[0].behind, [id(3)]);
 }
 
@@ -1712,11 +1828,11 @@ fn a_trigger_comes_with_its_unfinished_runs_in_their_order(store: &dyn Store) {
     store.leave(old, &InFlight::default(), Wall(50)).unwrap();
     // Whoever declares their workflow is about to claim them; a run of a workflow that nobody declares holds up nothing.
     assert_eq!(others(third), (Some(third), vec![id(1), id(2)]));
-    store.claim_runs(second, RunRow(0), 10, &["mail".into(), "other".into()]).unwrap();
+    store.claim_runs(second, LATE, 10, &["mail".into(), "other".into()]).unwrap();
     assert_eq!(others(third), (Some(third), vec![id(1), id(2), id(3)]));
     store.leave(second, &InFlight::default(), Wall(50)).unwrap();
     // What was claimed for it too: it may not have been told of that yet, and is to know the order.
-    store.claim_runs(third, RunRow(0), 10, &["mail".into(), "other".into()]).unwrap();
+    store.claim_runs(third, LATE, 10, &["mail".into(), "other".into()]).unwrap();
     assert_eq!(others(third), (Some(third), vec![id(1), id(2), id(3)]));
 }
 

@@ -66,8 +66,9 @@ fn everything_survives_a_reopening() {
         Ok(Siblings { buried: 1, living: vec![], departed: Some(epoch), is_buried: false }),
         "it went without leaving"
     );
-    let claimed = store.claim_runs(next, RunRow(0), 10, &["mail".into()]).unwrap();
+    let claimed = store.claim_runs(next, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!((claimed[0].row, claimed[0].tasks.len(), claimed[0].interruptions), (row, 1, 1));
+    assert_eq!(claimed[0].owner_before, Some(epoch));
     let change = |epoch| Change::Run(RunChange { run: row, epoch, tasks: Vec::new(), end: None });
     assert_eq!(commit(&*store, change(epoch)), Receipt::Fenced, "it is no longer the dead one's");
     assert!(matches!(commit(&*store, change(next)), Receipt::Run(_)), "it is the claimer's");
@@ -127,7 +128,7 @@ fn what_was_to_end_and_nobody_goes_on_with_ends() {
     assert_eq!(status(1), RunStatus::Pending, "its owner lives");
     drop(first);
     assert_eq!(second.bury(new).unwrap().buried, 1);
-    second.declare_workflows(new, &[("mail".into(), "v1".into())]).unwrap();
+    second.declare_workflows(new, &[declares("mail", "v1")]).unwrap();
     second.end_deserted(new, Wall(7)).unwrap();
     assert_eq!(status(1), RunStatus::Pending, "somebody declares its workflow");
     second.declare_workflows(new, &[]).unwrap();
@@ -141,7 +142,7 @@ fn a_run_that_a_dead_owner_may_have_begun_is_not_of_its_claimers_version() {
     let mut stores: Vec<_> = (0..4).map(|_| folder.open("runs.db")).collect();
     let owners: Vec<Epoch> = (1..).zip(&stores).map(|(at, store)| store.join(Wall(at)).unwrap()).collect();
     for (owner, version) in owners.iter().zip(["v1", "v2", "v1", "v1"]) {
-        stores[3].declare_workflows(*owner, &[("mail".into(), version.into())]).unwrap();
+        stores[3].declare_workflows(*owner, &[declares("mail", version)]).unwrap();
     }
     started(&*stores[0], owners[0], new_run(1));
     let mut seen = Vec::new();
@@ -149,7 +150,7 @@ fn a_run_that_a_dead_owner_may_have_begun_is_not_of_its_claimers_version() {
         // Whoever has it dies, and has put nothing on record.
         drop(stores.remove(0));
         assert_eq!(stores[0].bury(*owner).unwrap().buried, 1);
-        let claimed = stores[0].claim_runs(*owner, RunRow(0), 10, &["mail".into()]).unwrap();
+        let claimed = stores[0].claim_runs(*owner, LATE, 10, &["mail".into()]).unwrap();
         let [run] = &claimed[..] else { panic!("{claimed:?}") };
         seen.push((run.interruptions, run.version.clone(), run.is_mixed));
     }
@@ -162,7 +163,7 @@ fn a_run_that_a_dead_owner_may_have_begun_is_not_of_its_claimers_version() {
     let owner = last.join(Wall(9)).unwrap();
     drop(stores);
     assert_eq!(last.bury(owner).unwrap().buried, 1);
-    let claimed = last.claim_runs(owner, RunRow(0), 10, &["mail".into()]).unwrap();
+    let claimed = last.claim_runs(owner, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!(claimed.iter().map(|run| (run.interruptions, run.is_mixed)).collect::<Vec<_>>(), [(1, false)]);
 }
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from ...reading import Changed, RunDetails, Task
+    from ...reading import Changed, Run, RunDetails, Task
 
 TASKS_MAX = 500
 """So many tasks are shown."""
@@ -63,7 +63,9 @@ def run(ask: Ask) -> Screen:
         "context_out": contexts.shown(details.final_context) if is_over else None,
         "changes": contexts.changes(found.context, details.final_context) if is_over else [],
         "seconds": show.between(found.started_at, found.completed_at) if found.started_at else None,
-        "waited": show.between(found.created_at, found.started_at) if found.started_at else None,
+        "waited": show.between(_ready_at(found), found.started_at) if found.started_at else None,
+        "ready_at": _ready_at(found),
+        "is_delayed": found.started_at is None and moment_of(_ready_at(found)) > now(),
         "can_cancel": ask.can_act and not is_over and not found.cancel_requested,
         "can_retry": ask.can_act and found.status in ("Failed", "Cancelled"),
         "whole": (end - start).total_seconds(),
@@ -81,6 +83,11 @@ def context(ask: Ask) -> Screen:
     text = json.dumps(value, indent=2, ensure_ascii=False)
     name = f"{details.run.id}-{'in' if part == 'in' else 'out'}.json"
     return Screen(name, "", attachment=text.encode("utf-8", "replace").decode())
+
+
+def _ready_at(found: Run) -> str:
+    """Since when it could begin."""
+    return max(found.created_at, found.due_at or "")
 
 
 def _bounds(details: RunDetails) -> tuple[datetime, datetime]:

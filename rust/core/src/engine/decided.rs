@@ -133,9 +133,8 @@ impl Engine {
                     let cancels = overlap == Overlap::CancelRunning;
                     self.turns.insert(id, Turn { kept: false, cancels, resumed: None });
                 }
-                self.take_new(id, &workflow, context, now);
-                let request = Request { id, context: Arc::clone(context), run_key: None, parent: None };
-                let run = by_hand(&workflow, &request, now.wall);
+                let run = by_hand(&workflow, &Request::of(id, Arc::clone(context)), now.wall);
+                self.take_or_send(&run, &workflow, now);
                 let scheduled_at = Some(pending.moment);
                 let run = NewRun { schedule: Some(row), scheduled_at, waits: overlap.waits(), ..run };
                 (vec![run], Outcome::Fire)

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use crate::engine::line::Turn;
 use crate::engine::timers::Timer;
-use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Note, Then};
+use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Note, Ready, Then};
 use crate::port::{Change, RunChange, RunEnd, RunStatus};
 use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling, Told};
 use crate::time::{Mono, Now};
-use crate::workflow::Executor;
+use crate::urgency::Rank;
 
 /// What a run's acknowledged records allow.
 pub(super) struct Follows {
@@ -280,9 +280,11 @@ impl Engine {
         }
     }
 
-    /// A job of a run in hand with where it runs.
-    pub(super) fn placed(&self, job: Job) -> (Executor, Job) {
-        (self.runs[&job.run].workflow.tasks[job.task as usize].executor, job)
+    /// A job of a run in hand with where it runs, and before and after what.
+    pub(super) fn placed(&self, job: Job) -> Ready {
+        let run = &self.runs[&job.run];
+        let executor = run.workflow.tasks[job.task as usize].executor;
+        Ready { executor, rank: Rank::of(run.priority, run.has_begun), job }
     }
 
     pub(super) fn job(&self, id: Uuid, task: usize, callback_only: bool) -> Job {

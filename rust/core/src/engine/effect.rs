@@ -10,6 +10,7 @@ use crate::key::ScheduleKey;
 use crate::port::{Change, RunEnd, TriggerState};
 use crate::run::{At, Look};
 use crate::time::{Mono, Wall};
+use crate::urgency::Rank;
 use crate::workflow::Executor;
 
 /// What the world is asked to do, in this order.
@@ -18,7 +19,7 @@ pub struct Effects {
     /// To the writer.
     pub commits: Vec<(Change, Then)>,
     /// To whoever runs them.
-    pub jobs: Vec<(Executor, Job)>,
+    pub jobs: Vec<Ready>,
     /// Attempts that were taken, and could not begin before they were on record: they may now, or are found to be stale.
     pub recorded: Vec<(Executor, Job)>,
     /// To whoever has the time; what is seen comes back as [`Event::Looked`](crate::engine::Event::Looked).
@@ -45,12 +46,25 @@ pub struct Effects {
     pub cancels: Vec<Uuid>,
     /// Whether there is news for other owners.
     pub tells: bool,
+    /// Whether a run is due that waited for its time: whoever claims is to look.
+    pub is_due: bool,
     /// To the user's log.
     pub logs: Vec<Note>,
     /// How many ends of runs are known now, if more than before.
     pub ends: Option<i64>,
     /// Whether the store takes this runner for dead: nothing that it writes counts any more.
     pub is_buried: bool,
+}
+
+/// An attempt that may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// Where.
+    pub executor: Executor,
+    /// Before and after which others.
+    pub rank: Rank,
+    /// Which.
+    pub job: Job,
 }
 
 /// What to do when a commit is acknowledged.

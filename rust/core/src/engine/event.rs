@@ -12,6 +12,7 @@ use crate::key::ScheduleKey;
 use crate::port::{ContextHash, Parent, Receipt, Schedule, Stretch, TriggerRow, Unfinished};
 use crate::run::Looked;
 use crate::time::Wall;
+use crate::urgency::Urgency;
 use crate::workflow::Workflow;
 
 /// A trigger as its fires are judged.
@@ -34,6 +35,8 @@ pub struct Fire {
     pub run_key: Option<(String, Option<Wall>)>,
     /// Its own cursor as JSON text: it is one of a row, and equal contexts are different events.
     pub cursor: Option<String>,
+    /// When its run is to begin.
+    pub urgency: Urgency,
 }
 
 /// A poll that was not a plain skip.
@@ -76,6 +79,15 @@ pub struct Request {
     pub run_key: Option<(String, Wall)>,
     /// By what it is started, if another run does.
     pub parent: Option<Box<Parent>>,
+    /// When it is to begin.
+    pub urgency: Urgency,
+}
+
+impl Request {
+    /// One that asks for nothing else.
+    pub fn of(id: Uuid, context: Arc<str>) -> Self {
+        Self { id, context, run_key: None, parent: None, urgency: Urgency::default() }
+    }
 }
 
 /// A run to be started for a moment of a cron that has gone by.
@@ -165,6 +177,8 @@ pub enum Event {
     /// What dead owners left was claimed, for the first time or again: polling may begin, and triggers that were polled elsewhere are asked
     /// for.
     Vacancy,
+    /// What was due was claimed, and the next run that waits for its time, as the store knew it then, is due at that instant.
+    NextDue(Option<Wall>),
     /// Somebody asked for a run's end.
     Cancel(Uuid),
     /// Unfinished runs were handed to this runner.

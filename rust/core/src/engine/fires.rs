@@ -122,21 +122,24 @@ impl Engine {
         }
         let id = self.new_id(now.wall);
         self.gate.hold(schedule, guard, id);
-        if overlap.waits() {
+        let request = Request { urgency: fire.urgency, ..Request::of(id, fire.context) };
+        let run = by_hand(&workflow, &request, now.wall);
+        // What waits for its time stands in no line: who declares it is told so before.
+        let waits = overlap.waits() && !run.is_delayed();
+        if waits {
             self.turns
                 .insert(id, Turn { kept: false, cancels: *overlap == Overlap::CancelRunning, resumed: None });
         }
-        self.take_new(id, &workflow, &fire.context, now);
-        let request = Request { id, context: fire.context, run_key: None, parent: None };
+        self.take_or_send(&run, &workflow, now);
         Ok(NewRun {
             schedule: Some(schedule),
             context_hash: Some(fire.hash),
             unique_hash: guard.is_some(),
             ends: ends.filter(|_| guard.is_some() && fire.run_key.is_none()),
             run_key: fire.run_key,
-            waits: overlap.waits(),
+            waits,
             cursor: fire.cursor,
-            ..by_hand(&workflow, &request, now.wall)
+            ..run
         })
     }
 

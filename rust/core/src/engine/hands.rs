@@ -52,8 +52,9 @@ impl Engine {
         let ids = requests.iter().map(|request| request.id).collect();
         let mut runs = Vec::with_capacity(requests.len());
         for request in requests {
-            self.take_new(request.id, workflow, &request.context, now);
-            runs.push(by_hand(workflow, &request, now.wall));
+            let run = by_hand(workflow, &request, now.wall);
+            self.take_or_send(&run, workflow, now);
+            runs.push(run);
         }
         out.commits.push((Change::Start { epoch: self.epoch, runs, cron: None }, Then::Start(ids)));
     }
@@ -72,9 +73,15 @@ impl Engine {
         out.commits.push((Change::Offer { epoch: self.epoch, runs }, Then::Offered(ids)));
     }
 
-    pub(super) fn take_new(&mut self, id: Uuid, workflow: &Arc<Workflow>, context: &Arc<str>, now: Now) {
-        let (workflow, context) = (Arc::clone(workflow), Arc::clone(context));
-        self.take_in_hand(Run::new(id, workflow, context, self.settings.contexts, now.wall));
+    /// A new run comes into hand, unless it has to wait for its time.
+    pub(super) fn take_or_send(&mut self, new: &NewRun, workflow: &Arc<Workflow>, now: Now) {
+        if new.is_delayed() {
+            return self.delays.send(new);
+        }
+        let (workflow, context) = (Arc::clone(workflow), Arc::clone(&new.context));
+        let mut run = Run::new(new.id, workflow, context, self.settings.contexts, now.wall);
+        run.priority = new.priority.unwrap_or(run.priority);
+        self.take_in_hand(run);
     }
 
     pub(super) fn take_in_hand(&mut self, mut run: Run) {
@@ -85,7 +92,15 @@ impl Engine {
 
     pub(super) fn begin_all(&mut self, ids: Vec<Uuid>, admitted: Vec<Admitted>, now: Now, out: &mut Effects) {
         for (id, fate) in ids.into_iter().zip(admitted) {
+            let is_delayed = self.delays.answered(id, matches!(fate, Admitted::Started { .. }));
             match fate {
+                Admitted::Started { .. } if is_delayed => {
+                    self.counts.started += 1;
+                    // Whoever claims it, its end is heard of like that of any run of others.
+                    if self.gate.holds(id) {
+                        self.others.insert(id);
+                    }
+                }
                 Admitted::Started { row } => self.kept_first(id, row, now, out),
                 Admitted::DuplicateHash { .. } | Admitted::DuplicateKey { .. } | Admitted::Ended { .. } => {
                     self.counts.deduplicated += 1;
@@ -160,7 +175,7 @@ impl Engine {
         if *workflow.version != *unfinished.version {
             out.logs.push(Note::VersionDiffers { run: id, workflow: Arc::clone(&workflow.name) });
         }
-        if self.tells_debug {
+        if self.tells_debug && !unfinished.is_new() {
             out.logs.push(Note::RunResumed { run: id, workflow: Arc::clone(&workflow.name) });
         }
         let is_held = unfinished.waits && !self.gate.is_first(id);
@@ -180,6 +195,7 @@ impl Engine {
     /// Takes a run out of hand, and lets the one begin that waited for it.
     pub(super) fn drop_run(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         self.runs.remove(&id);
+        self.delays.answered(id, false);
         self.turns.remove(&id);
         if let Some(timer) = self.run_timer.remove(&id) {
             self.disarm(timer);
@@ -196,7 +212,8 @@ impl Engine {
 }
 
 pub(super) fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewRun {
-    new_run(&workflow.name, &workflow.version, request, now)
+    let run = new_run(&workflow.name, &workflow.version, request, now);
+    NewRun { priority: run.priority.or(Some(workflow.priority)), ..run }
 }
 
 fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall) -> NewRun {
@@ -214,6 +231,8 @@ fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall
         cursor: None,
         ends: None,
         parent: request.parent.clone(),
+        priority: request.urgency.priority,
+        due_at: request.urgency.due.map(|due| due.instant(now)),
         created_at: now,
     }
 }

@@ -123,8 +123,8 @@ impl Engine {
             if waits {
                 self.turns.insert(id, Turn { kept: false, cancels: false, resumed: None });
             }
-            self.take_new(id, workflow, &context, now);
-            let run = by_hand(workflow, &Request { id, context, run_key: None, parent: None }, now.wall);
+            let run = by_hand(workflow, &Request::of(id, context), now.wall);
+            self.take_or_send(&run, workflow, now);
             kept.push(NewRun { schedule: Some(schedule), scheduled_at: moment, waits, ..run });
             ids.push(id);
         }
@@ -157,10 +157,10 @@ impl Engine {
         for moment in moments {
             let id = self.new_id(now.wall);
             let context = cron_context(schedule, moment);
-            self.take_new(id, &workflow, &context, now);
+            let run = by_hand(&workflow, &Request::of(id, context), now.wall);
+            self.take_or_send(&run, &workflow, now);
             // So that whoever is to heed it later knows that it is unfinished.
             self.gate.hold(schedule.row, None, id);
-            let run = by_hand(&workflow, &Request { id, context, run_key: None, parent: None }, now.wall);
             runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(moment), ..run });
             ids.push(id);
         }

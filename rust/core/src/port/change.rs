@@ -9,6 +9,7 @@ use crate::grid;
 use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::record::{ContextHash, Parent, RunEnd, Stretch, TaskRecord};
 use crate::time::Wall;
+use crate::urgency::Priority;
 
 /// A run that is to exist.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +40,19 @@ pub struct NewRun {
     pub ends: Option<i64>,
     /// By what it was started, if another run did. Apart, because most have none.
     pub parent: Option<Box<Parent>>,
+    /// How urgent it is; as its workflow's declaration says if none, as far as the store knows one.
+    pub priority: Option<Priority>,
+    /// When it may begin, if whoever asked for it has said so.
+    pub due_at: Option<Wall>,
     /// When the fire was decided.
     pub created_at: Wall,
+}
+
+impl NewRun {
+    /// Whether it has to wait for its time: until then it is nobody's.
+    pub fn is_delayed(&self) -> bool {
+        self.due_at.is_some_and(|due| due > self.created_at)
+    }
 }
 
 /// What became of one [`NewRun`].
@@ -169,6 +181,17 @@ pub struct TriggerRow {
     pub digest: i64,
     /// Where its grid begins if it has none yet.
     pub origin_at: Wall,
+}
+
+/// A workflow as declared by a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkflowRow {
+    /// Unique name.
+    pub name: Arc<str>,
+    /// Its content version.
+    pub version: Arc<str>,
+    /// How urgent its runs are, unless whoever asks for one says so.
+    pub priority: Priority,
 }
 
 /// A cron's step from one moment to the next. It is not kept if the cron was changed since `seen`.

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::record::{ContextHash, TaskRecord};
 use crate::time::Wall;
+use crate::urgency::Priority;
 
 /// An unfinished run with what is known of its tasks.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,10 @@ pub struct Unfinished {
     pub context_hash: Option<ContextHash>,
     /// Held back while an earlier run of its schedule is unfinished.
     pub waits: bool,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// When it was to begin, if whoever asked for it had said so.
+    pub due_at: Option<Wall>,
     /// When it was created.
     pub created_at: Wall,
     /// How often a runner took it over after another's end.
@@ -39,6 +44,13 @@ pub struct Unfinished {
     pub tasks: Vec<TaskRecord>,
     /// If it waits: earlier ones that do, and that other owners drive, or may claim.
     pub behind: Vec<Uuid>,
+}
+
+impl Unfinished {
+    /// Whether it waited for its time, and nobody has had it before.
+    pub fn is_new(&self) -> bool {
+        self.due_at.is_some() && self.owner_before.is_none() && self.tasks.is_empty()
+    }
 }
 
 /// Who else serves a store.

@@ -8,6 +8,7 @@ use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::port::sign::Minute;
 use crate::record::{ContextHash, Parent, RunStatus};
 use crate::time::Wall;
+use crate::urgency::Priority;
 
 /// Where a run stands in every listing: newest first, by when it was committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub struct ListedRun {
     pub context_hash: Option<ContextHash>,
     /// The cron moment.
     pub scheduled_at: Option<Wall>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// When it was to begin, if whoever asked for it had said so.
+    pub due_at: Option<Wall>,
     /// When it was committed.
     pub created_at: Wall,
     /// When its first task began.

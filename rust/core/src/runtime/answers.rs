@@ -17,6 +17,7 @@ use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
 use crate::time::{Now, Wall};
+use crate::urgency::Urgency;
 
 /// A wait from this on is written down. A shorter one is over before a runner that comes next has taken stock.
 const WAIT_KEPT: Duration = Duration::from_secs(5);
@@ -32,6 +33,8 @@ pub struct AskedFire {
     pub cursor: Option<String>,
     /// What makes it equal to others, instead of its context.
     pub dedup_key: Option<String>,
+    /// When its run is to begin.
+    pub urgency: Urgency,
 }
 
 /// What a poll that was more than a plain skip answered.
@@ -317,7 +320,7 @@ pub fn foretell_of(
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
-    let AskedFire { context, run_key, cursor, dedup_key } = fire;
+    let AskedFire { context, run_key, cursor, dedup_key, urgency } = fire;
     let hash = match dedup_key {
         // No trigger has such a name, so that no context is equal to a key.
         Some(key) => hash_text(&format!("{trigger}\0key"), &serde_json::json!({ "key": key }).to_string()),
@@ -325,5 +328,5 @@ fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
     };
     let hash = hash.expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
-    Fire { hash, context, run_key, cursor }
+    Fire { hash, context, run_key, cursor, urgency }
 }

@@ -1,17 +1,20 @@
 //! Runs that somebody here waits for and others drive: their ends are looked for in the store.
 //! Invariant: who waits is told once, whoever drives the run by then; what nobody waits for any more is not looked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::client::Client;
+use crate::engine::Request;
 use crate::port::{ListedRun, RunEnd, Stored};
 use crate::runtime::liaison::OTHERS_CHUNK;
 use crate::runtime::park::lock;
 use crate::runtime::watch::{News, Watch};
 use crate::runtime::{Runtime, Shared};
+use crate::time::Wall;
 
 impl Runtime {
     /// A watch on a run of the store that is not over, whoever drives it. Its end is told some time after it is kept.
@@ -38,21 +41,52 @@ impl Runtime {
     }
 }
 
+impl Runtime {
+    /// Runs that wait for their time are nobody's, and come to whoever is there then. Whether there are such among these.
+    pub(super) fn look_for_delayed(&self, requests: &[Request]) -> bool {
+        let now = self.now().wall;
+        let due =
+            |request: &Request| request.urgency.due.map(|due| due.instant(now)).filter(|due| *due > now);
+        let delayed = requests.iter().filter_map(|request| due(request).map(|due| (due, request.id)));
+        let mut delayed = delayed.peekable();
+        let is_any = delayed.peek().is_some();
+        if is_any {
+            lock(&self.shared.elsewhere).wait(delayed.map(|(due, id)| (id, due)));
+        }
+        is_any
+    }
+}
+
 impl Shared {
+    /// Those of these runs that this runner does not have may have ended by being asked to.
+    pub(super) fn look_for_cancelled(&self, asked: &[Uuid]) {
+        let engine = lock(&self.engine);
+        let gone: Vec<Uuid> = asked.iter().copied().filter(|&id| engine.run(id).is_none()).collect();
+        drop(engine);
+        if !gone.is_empty() {
+            self.look_for_ends_of(gone);
+        }
+    }
+
     pub(super) fn look_for_ends_of(&self, runs: impl IntoIterator<Item = Uuid>) {
-        lock(&self.elsewhere).extend(runs);
+        let mut elsewhere = lock(&self.elsewhere);
+        for id in runs {
+            elsewhere.later.remove(&id);
+            elsewhere.now.insert(id);
+        }
+        drop(elsewhere);
         // It may sleep for longer than who waits for a run has patience.
         self.wake_liaison();
     }
 
     /// For how many runs of others somebody may be waiting.
     pub(super) fn awaited(&self) -> u32 {
-        u32::try_from(lock(&self.elsewhere).len()).unwrap_or(u32::MAX)
+        u32::try_from(lock(&self.elsewhere).now.len()).unwrap_or(u32::MAX)
     }
 
-    /// Tells those who wait for runs that are over by now.
-    pub(super) fn look_elsewhere(&self) {
-        for runs in self.awaited_elsewhere().chunks(OTHERS_CHUNK) {
+    /// Tells those who wait for runs that are over by now; of those that wait for their time only if `has_news`, as nothing but a cancel ends one.
+    pub(super) fn look_elsewhere(&self, has_news: bool) {
+        for runs in self.awaited_elsewhere(has_news).chunks(OTHERS_CHUNK) {
             let Ok(ended) = self.store.ended(runs) else { return };
             if ended.is_empty() {
                 continue;
@@ -72,22 +106,80 @@ impl Shared {
     }
 
     /// Runs that somebody waits for, and whose ends have not been told.
-    fn awaited_elsewhere(&self) -> Vec<Uuid> {
-        if lock(&self.elsewhere).is_empty() {
+    fn awaited_elsewhere(&self, has_news: bool) -> Vec<Uuid> {
+        let now = self.now().wall;
+        if lock(&self.elsewhere).is_at_rest(now, has_news) {
             return Vec::new();
         }
-        let watches = lock(&self.watches);
+        let mut watches = lock(&self.watches);
         let mut elsewhere = lock(&self.elsewhere);
-        // One of the two holders is this table.
-        elsewhere.retain(|id| watches.get(id).is_some_and(|watch| Arc::strong_count(watch) > 1));
+        elsewhere.come_due(now);
+        let mut is_awaited = |id: &Uuid| {
+            // One of the two holders is this table, which nobody else clears of what ends where nobody here hears of it.
+            let is_held = watches.get(id).is_some_and(|watch| Arc::strong_count(watch) > 1);
+            if !is_held {
+                watches.remove(id);
+            }
+            is_held
+        };
+        elsewhere.now.retain(&mut is_awaited);
+        let mut found: Vec<Uuid> = elsewhere.now.iter().copied().collect();
+        if has_news {
+            elsewhere.later.retain(|id, _| is_awaited(id));
+            found.extend(elsewhere.later_after(OTHERS_CHUNK));
+        }
         // What is still on its way to the store is not in it.
-        let is_kept = |id: &&Uuid| matches!(lock(&watches[*id].state).news, News::Started);
-        elsewhere.iter().filter(is_kept).copied().collect()
+        found.retain(|id| matches!(lock(&watches[id].state).news, News::Started));
+        found
     }
 }
 
-/// By run id.
-pub(super) type Elsewhere = BTreeSet<Uuid>;
+/// Runs of others that somebody waits for.
+#[derive(Default)]
+pub(super) struct Elsewhere {
+    pub now: BTreeSet<Uuid>,
+    /// With when they are due: before that little can happen to them, and there may be very many.
+    later: BTreeMap<Uuid, Wall>,
+    /// None is due before.
+    later_due: Option<Wall>,
+    /// The last of those that was looked at.
+    last: Uuid,
+}
+
+impl Elsewhere {
+    pub fn contains(&self, id: &Uuid) -> bool {
+        self.now.contains(id) || self.later.contains_key(id)
+    }
+
+    fn wait(&mut self, delayed: impl Iterator<Item = (Uuid, Wall)>) {
+        for (id, due) in delayed {
+            self.later.insert(id, due);
+            self.later_due = Some(self.later_due.map_or(due, |known| known.min(due)));
+        }
+    }
+
+    fn is_at_rest(&self, now: Wall, has_news: bool) -> bool {
+        let is_none_due = self.later_due.is_none_or(|due| due > now);
+        self.now.is_empty() && is_none_due && (!has_news || self.later.is_empty())
+    }
+
+    fn come_due(&mut self, now: Wall) {
+        if self.later_due.is_some_and(|due| due <= now) {
+            self.now.extend(self.later.iter().filter(|(_, due)| **due <= now).map(|(id, _)| id));
+            self.later.retain(|_, due| *due > now);
+            self.later_due = self.later.values().min().copied();
+        }
+    }
+
+    /// Some of those that are not due, each time other ones, until all have been looked at.
+    fn later_after(&mut self, many: usize) -> Vec<Uuid> {
+        let behind = self.later.range(..=self.last);
+        let ahead = self.later.range((Bound::Excluded(self.last), Bound::Unbounded));
+        let found: Vec<Uuid> = ahead.chain(behind).take(many).map(|(id, _)| *id).collect();
+        self.last = found.last().copied().unwrap_or(self.last);
+        found
+    }
+}
 
 /// When a run was created, and its end, if it has one.
 fn end_of(run: ListedRun) -> Option<(crate::time::Wall, RunEnd)> {

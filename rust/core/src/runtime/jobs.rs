@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::context::Given;
-use crate::engine::{Effects, Engine, Event, Job, RunStanding};
+use crate::engine::{Effects, Engine, Event, Job, Ready, RunStanding};
 use crate::fault_point::{Step, around};
 use crate::key::Epoch;
 use crate::run::{Doing, Ended, Ruling};
@@ -502,12 +502,7 @@ impl Shared {
     }
 
     /// What a step asks for goes to where it runs.
-    pub(super) fn hand_out(
-        &self,
-        ready: Vec<(Executor, Job)>,
-        recorded: Vec<(Executor, Job)>,
-        released: Vec<Job>,
-    ) {
+    pub(super) fn hand_out(&self, ready: Vec<Ready>, recorded: Vec<(Executor, Job)>, released: Vec<Job>) {
         let mut jobs = lock(&self.jobs);
         for job in released {
             let executor = jobs.place(job);
@@ -522,7 +517,7 @@ impl Shared {
             }
             self.call_for_regainer(&jobs);
         }
-        ready.into_iter().for_each(|(executor, job)| jobs.lane(executor).ready.push_back(job));
+        ready.into_iter().for_each(|it| jobs.lane(it.executor).ready.push(it.rank, it.job));
         recorded.into_iter().for_each(|(executor, job)| jobs.lane(executor).recorded.push_back(job));
         let calls = self.call(&mut jobs);
         drop(jobs);

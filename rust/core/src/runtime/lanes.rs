@@ -1,10 +1,12 @@
 //! What waits for one executor, and the permits to run it there. Decides only whose turn it is.
 //! Invariant: an attempt that is handed out has a permit, and no more are handed out than there are.
 
+use std::array;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::engine::Job;
+use crate::urgency::{RANKS, Rank};
 
 /// How an executor hears that there is something for it. Called on any thread, with no lock held, and not again before the executor has
 /// asked: it must not wait, and needs no interpreter.
@@ -13,12 +15,44 @@ pub trait Waker: Send + Sync {
     fn wake(&self);
 }
 
+/// What is ready: what is to go first, and of that what came first.
+pub(super) struct Queue {
+    by_rank: [VecDeque<Job>; RANKS],
+    /// A bit for each rank of which there is something.
+    filled: u32,
+}
+
+impl Queue {
+    fn new() -> Self {
+        Self { by_rank: array::from_fn(|_| VecDeque::new()), filled: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    pub(super) fn push(&mut self, rank: Rank, job: Job) {
+        self.by_rank[rank.place()].push_back(job);
+        self.filled |= 1 << rank.place();
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let first = self.filled.trailing_zeros() as usize;
+        let queue = self.by_rank.get_mut(first)?;
+        let job = queue.pop_front();
+        if queue.is_empty() {
+            self.filled &= !(1 << first);
+        }
+        job
+    }
+}
+
 /// What waits for one executor.
 pub(super) struct Lane {
     permits_max: usize,
     /// Permits that are given out.
     pub(super) taken: usize,
-    pub(super) ready: VecDeque<Job>,
+    pub(super) ready: Queue,
     /// Attempts that hold a permit, and waited for their records.
     pub(super) recorded: VecDeque<Job>,
     /// Attempts that gave their permits back and want them again, before any other.
@@ -41,7 +75,7 @@ impl Lane {
         Self {
             permits_max,
             taken: 0,
-            ready: VecDeque::new(),
+            ready: Queue::new(),
             recorded: VecDeque::new(),
             regaining: VecDeque::new(),
             claims: HashSet::new(),
@@ -83,7 +117,7 @@ impl Lane {
         if !self.has_room() {
             return None;
         }
-        let job = self.ready.pop_front()?;
+        let job = self.ready.pop()?;
         self.taken += 1;
         Some(job)
     }

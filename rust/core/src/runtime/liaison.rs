@@ -8,7 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::engine::{Event, Note};
-use crate::key::{RunRow, ScheduleKey};
+use crate::key::ScheduleKey;
 use crate::port::{Company, Ear, Fault, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
 use crate::runtime::clock::Clock;
@@ -75,6 +75,17 @@ struct Round {
     history_from: u32,
 }
 
+/// Which runs are claimed.
+#[derive(Debug, Clone, Copy)]
+enum Taking {
+    /// Also those that have begun in a version that others declare.
+    Any,
+    /// But those.
+    Fitting,
+    /// Only those that waited for their time and have not begun.
+    Due,
+}
+
 impl Shared {
     /// The liaison. Takes over unfinished runs first.
     pub(super) fn keep_touch(&self, recovery: bool) {
@@ -130,8 +141,17 @@ impl Shared {
         if self.works {
             self.forget(&mut round.forgetting, now);
         }
-        if self.workflow_is_new.swap(false, Ordering::AcqRel) && recovery {
-            self.recover();
+        if self.workflow_is_new.swap(false, Ordering::AcqRel) {
+            match recovery {
+                true => self.recover(),
+                false if self.works => self.take_due(recovery),
+                false => {}
+            }
+        }
+        let asked = self.due_asked.load(Ordering::Acquire);
+        if asked != self.due_done.load(Ordering::Acquire) {
+            self.take_due(recovery);
+            self.due_done.store(asked, Ordering::Release);
         }
         if recovery {
             self.take_strangers(now.mono, round.has_siblings);
@@ -171,7 +191,7 @@ impl Shared {
         }
         self.ask_for_ends();
         round.last_other = self.look_at_others(round.last_other);
-        self.look_elsewhere();
+        self.look_elsewhere(is_woken || is_time);
     }
 
     /// What is polled here no more may be polled by others.
@@ -263,6 +283,8 @@ impl Shared {
         let is_vacant = Company::has_shrunk(company, &siblings);
         if recovery && (is_vacant || has_news) {
             self.recover();
+        } else if self.works && (is_vacant || has_news) {
+            self.take_due(recovery);
         }
         if siblings.buried > 0 {
             let _ = self.store.end_deserted(self.epoch, self.now().wall);
@@ -371,14 +393,14 @@ impl Shared {
 
     pub(super) fn recover(&self) {
         self.tell_workflows();
-        self.take_over(true);
+        self.take_over(Taking::Fitting);
         let due = self.now().mono.after(PREFERS);
         let _ = self.strangers_due_ns.fetch_min(due.0, Ordering::AcqRel);
     }
 
     /// Says which workflows are declared here, if that has changed, and hears of those of others.
     fn tell_workflows(&self) {
-        let declared = lock(&self.engine).workflow_versions();
+        let declared = lock(&self.engine).workflow_rows();
         let mut told = lock(&self.workflows_told);
         if *told != declared && self.store.declare_workflows(self.epoch, &declared).is_ok() {
             *told = declared;
@@ -398,32 +420,46 @@ impl Shared {
         self.strangers_due_ns.store(u64::MAX, Ordering::Release);
         let is_left = |found: Vec<(String, u64)>| !found.is_empty();
         if has_siblings && self.store.deserted(self.epoch, 1).is_ok_and(is_left) {
-            self.take_over(false);
+            self.take_over(Taking::Any);
         }
     }
 
-    fn take_over(&self, is_fitting: bool) {
-        let count = self.claim_all(is_fitting);
-        if count > 0 {
-            self.order(Order::Log(Note::RunsResumed { count }));
+    /// Runs whose time has come, wherever they were asked for. Who takes nothing over from others takes these all the same: nobody had them.
+    fn take_due(&self, recovery: bool) {
+        self.take_over(if recovery { Taking::Fitting } else { Taking::Due });
+    }
+
+    fn take_over(&self, taking: Taking) {
+        let (resumed, came) = self.claim_all(taking);
+        if resumed > 0 {
+            self.order(Order::Log(Note::RunsResumed { count: resumed }));
+        }
+        if came > 0 {
             self.cancels_due.store(true, Ordering::Release);
         }
     }
 
-    /// Returns how many runs came.
-    fn claim_all(&self, is_fitting: bool) -> usize {
-        let (mut after, mut claimed) = (RunRow(0), 0);
+    /// Returns how many runs came that others had left or offered, and how many at all.
+    fn claim_all(&self, taking: Taking) -> (usize, usize) {
+        let (mut resumed, mut came) = (0, 0);
         while !self.closing.load(Ordering::Acquire) {
             let workflows = lock(&self.engine).workflow_names();
-            let claimed_now = match is_fitting {
-                true => self.store.claim_fitting(self.epoch, after, CLAIM_CHUNK, &workflows),
-                false => self.store.claim_runs(self.epoch, after, CLAIM_CHUNK, &workflows),
+            let (at, limit) = (self.now().wall, CLAIM_CHUNK);
+            let claimed = match taking {
+                Taking::Fitting => self.store.claim_fitting(self.epoch, at, limit, &workflows),
+                Taking::Any => self.store.claim_runs(self.epoch, at, limit, &workflows),
+                Taking::Due => self.store.claim_due(self.epoch, at, limit, &workflows),
             };
-            match claimed_now {
+            match claimed {
+                Ok(runs) if runs.is_empty() => {
+                    if let Ok(due) = self.store.next_due() {
+                        self.step(Event::NextDue(due));
+                    }
+                    break;
+                }
                 Ok(runs) => {
-                    let Some(last) = runs.last() else { break };
-                    after = last.row;
-                    claimed += runs.len();
+                    came += runs.len();
+                    resumed += runs.iter().filter(|run| !run.is_new()).count();
                     self.step(Event::Claimed(runs));
                 }
                 Err(Fault::Passing(_)) => sleep(RECOVERY_PAUSE),
@@ -433,7 +469,7 @@ impl Shared {
                 }
             }
         }
-        claimed
+        (resumed, came)
     }
 
     pub(super) fn load_crons(&self) {

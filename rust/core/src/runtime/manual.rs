@@ -2,6 +2,7 @@
 //! on, so that a poll wakes nobody who has nothing to do with it.
 //! Invariant: one thread at a time moves it, and only while nothing is due, running, or on its way to the store.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::runtime::clock::Clock;
@@ -146,7 +147,8 @@ impl Shared {
         let goes_on = !jobs.running.is_empty() || !jobs.resuming.is_empty();
         let works = goes_on || jobs.lanes.iter().any(waits);
         drop(jobs);
-        let looks = self.is_looking();
+        let is_claiming = self.due_asked.load(Ordering::Acquire) != self.due_done.load(Ordering::Acquire);
+        let looks = self.is_looking() || is_claiming;
         let writer = lock(&self.writer);
         !is_timer_due && !works && !looks && !writer.busy && writer.items.is_empty()
     }

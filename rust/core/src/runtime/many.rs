@@ -27,6 +27,7 @@ impl Runtime {
         self.shared.carry_out(engine, effects);
         for (&id, asked) in ids.iter().zip(&asked) {
             self.shared.cancel_children(id, asked);
+            self.shared.look_for_cancelled(asked);
         }
         self.wake_others();
         Ok(asked.iter().map(|asked| !asked.is_empty()).collect())

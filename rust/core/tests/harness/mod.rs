@@ -9,6 +9,7 @@ use cloaca_core::graph::Graph;
 use cloaca_core::key::Epoch;
 use cloaca_core::policy::RetryPolicy;
 use cloaca_core::time::Now;
+use cloaca_core::urgency::Priority;
 use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 
 /// The engine of an owner; every time-out is an hour.
@@ -61,5 +62,12 @@ pub fn mail(retry: RetryPolicy) -> Arc<Workflow> {
         executor: Executor::THREADS,
         has_failure_callback: false,
     };
-    Arc::new(Workflow { name: "mail".into(), version: "1".into(), tasks: vec![task], graph, tie: None })
+    Arc::new(Workflow {
+        name: "mail".into(),
+        version: "1".into(),
+        tasks: vec![task],
+        graph,
+        priority: Priority::default(),
+        tie: None,
+    })
 }

@@ -73,8 +73,7 @@ impl World {
         }
         self.note(|| format!("{p}: {job:?} calls {name} as {id}, {parent:?}, waits {waits}"));
         self.witness.called(id, name, parent.clone());
-        let request =
-            Request { id, context: "{\"by\":0}".into(), run_key: None, parent: Some(Box::new(parent)) };
+        let request = Request { parent: Some(Box::new(parent)), ..Request::of(id, "{\"by\":0}".into()) };
         self.step(p, Event::Start { workflow, requests: vec![request] });
         if waits {
             self.step(p, Event::Deferred(job, true));
@@ -189,7 +188,7 @@ impl World {
         }
         let versions = self.random.pick(&self.scenario.workflows);
         let of = self.random.pick(&versions);
-        let request = |id| Request { id, context: "{\"by\":0}".into(), run_key: None, parent: None };
+        let request = |id| Request::of(id, "{\"by\":0}".into());
         let requests: Vec<Request> = (0..self.random.between(1, 3))
             .map(|_| request(Uuid::from_u64_pair(self.random.next(), 0)))
             .collect();

@@ -9,6 +9,7 @@ use cloaca_core::key::ScheduleKey;
 use cloaca_core::poll::{Ended, Finish, Overdue, Ticket, Turn};
 use cloaca_core::port::{Change, NewRun};
 use cloaca_core::time::{Mono, Wall};
+use cloaca_core::urgency::{Due, Priority, Urgency};
 use uuid::Uuid;
 
 use crate::process::{CATCH_UP, Grid, Moved, Polling};
@@ -255,7 +256,8 @@ impl World {
         let Answer::Ended { items, cursor, reason: Ok(reason) } = answer else { return answer };
         let source = self.processes[p].places[place as usize].trigger.source.clone();
         let schedule = self.processes[p].places[place as usize].row.expect("a polled trigger has a row");
-        let fires = fires(&source, &items, began);
+        let waits = self.processes[p].places[place as usize].trigger.declared.overlap.waits();
+        let fires = fires(&source, &items, began, waits);
         let text = cursor.map(|cursor| cursor.to_string());
         match self.processes[p].engine.foresee(place, schedule, &fires, text.as_deref()) {
             Foreseen::Open => Answer::Ended { items, cursor, reason: Ok(reason) },
@@ -299,7 +301,8 @@ impl World {
         let now = self.now(p);
         let source = self.processes[p].places[place as usize].trigger.source.clone();
         let schedule = ended.schedule;
-        let fires = fires(&source, &items, began);
+        let waits = self.processes[p].places[place as usize].trigger.declared.overlap.waits();
+        let fires = fires(&source, &items, began, waits);
         let row = if fires.iter().any(|fire| fire.cursor.is_some()) { items.clone() } else { Vec::new() };
         let (wishes, line) = self.admit(p, place, schedule, &items, &fires);
         let polled = Polled {
@@ -396,14 +399,20 @@ impl World {
 }
 
 /// What the gate is told of these items.
-fn fires(source: &Source, items: &[u64], began: Wall) -> Vec<Fire> {
+fn fires(source: &Source, items: &[u64], began: Wall, waits: bool) -> Vec<Fire> {
     let fire = |&item: &u64| Fire {
         context: format!("{{\"item\":{item}}}").into(),
         hash: source.hash(item),
         run_key: source.key(item).map(|key| (key, source.key_ttl.map(|ttl| began.after(ttl)))),
         cursor: source.has_row.then(|| (item + 1).to_string()),
+        // Some of them, always the same ones.
+        urgency: Urgency { priority: Priority::new((item % 7) as i64), due: delay(item).filter(|_| !waits) },
     };
     items.iter().map(fire).collect()
+}
+
+fn delay(item: u64) -> Option<Due> {
+    (item % 5 == 3).then(|| Due::After(Duration::from_millis(item % 4 * 700)))
 }
 
 fn is_on_beat(grid: &Grid, trigger: &Trigger, ticket: Ticket, beat: Mono, now: Mono) {

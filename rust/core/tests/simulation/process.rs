@@ -224,8 +224,8 @@ impl Moved {
 
 #[derive(Default)]
 pub struct Recovery {
-    /// Unfinished runs of the dead are being claimed, from this row on.
-    pub after: Option<RunRow>,
+    /// Unfinished runs of the dead, and those that are due, are being claimed.
+    pub claims: bool,
     /// What the store has handed over, and the engine has not been told.
     pub claimed: Option<Vec<Unfinished>>,
     /// The look that began it was for what owners left.
@@ -383,7 +383,7 @@ impl Process {
             && self.polls.is_empty()
             && self.program.is_empty()
             && self.cancels.is_empty()
-            && self.recovery.after.is_none()
+            && !self.recovery.claims
             && !self.recovery.is_due
             && !self.recovery.has_news
             && !self.recovery.workflow_is_new

@@ -3,16 +3,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloaca_core::cadence;
 use cloaca_core::engine::{Effects, Engine, Event, Request};
-use cloaca_core::key::{RunRow, ScheduleKey};
+use cloaca_core::key::ScheduleKey;
 use cloaca_core::poll::RESOLUTION;
 use cloaca_core::port::{
     Body, Change, Company, InFlight, Page, RunChange, RunStatus, Schedule, ScheduleFilter, Store as _,
     Stored, TaskStatus, Unfinished,
 };
 use cloaca_core::time::{Mono, Now};
+use cloaca_core::urgency::{Due, Priority, Urgency};
 use uuid::Uuid;
 
 use crate::process::{Declaration, Grid, Place, Process, Stage, Worker};
@@ -269,8 +271,8 @@ impl World {
         if self.tell_claimed(p) {
             return true;
         }
-        if let Some(after) = self.processes[p].recovery.after {
-            self.claim(p, after);
+        if self.processes[p].recovery.claims {
+            self.claim(p);
             return true;
         }
         if self.look_at_others(p) {
@@ -278,7 +280,7 @@ impl World {
         }
         let process = &mut self.processes[p];
         if std::mem::take(&mut process.recovery.workflow_is_new) {
-            (process.recovery.after, process.recovery.is_vacancy) = (Some(RunRow(0)), false);
+            (process.recovery.claims, process.recovery.is_vacancy) = (true, false);
             return true;
         }
         if !process.recovery.is_due {
@@ -295,9 +297,9 @@ impl World {
         let recovery = &mut self.processes[p].recovery;
         let has_news = std::mem::take(&mut recovery.has_news);
         if Company::has_shrunk(&mut recovery.company, &siblings) {
-            (recovery.after, recovery.is_vacancy) = (Some(RunRow(0)), true);
+            (recovery.claims, recovery.is_vacancy) = (true, true);
         } else if has_news {
-            (recovery.after, recovery.is_vacancy) = (Some(RunRow(0)), false);
+            (recovery.claims, recovery.is_vacancy) = (true, false);
         }
         recovery.is_due = false;
         true
@@ -338,7 +340,7 @@ impl World {
         Ok(asked)
     }
 
-    fn claim(&mut self, p: usize, after: RunRow) {
+    fn claim(&mut self, p: usize) {
         let epoch = self.processes[p].epoch;
         self.stumble();
         if self.tell_workflows(p).is_err() {
@@ -346,17 +348,20 @@ impl World {
         }
         self.stumble();
         let workflows = self.processes[p].engine.workflow_names();
-        let claimed = self.store.claim_runs(epoch, after, self.scenario.claim_chunk, &workflows);
+        let claimed = self.store.claim_runs(epoch, self.wall(), self.scenario.claim_chunk, &workflows);
         let Ok(runs) = claimed else { return };
         self.note(|| format!("{p}: claims {runs:?}"));
-        self.processes[p].recovery.after = runs.last().map(|run| run.row);
-        match runs.is_empty() {
-            true if self.processes[p].recovery.is_vacancy => {
-                self.processes[p].ends = self.store.state().ends;
-                self.step(p, Event::Vacancy);
-            }
-            true => {}
-            false => self.processes[p].recovery.claimed = Some(runs),
+        if !runs.is_empty() {
+            self.processes[p].recovery.claimed = Some(runs);
+            return;
+        }
+        self.stumble();
+        let Ok(due) = self.store.next_due() else { return };
+        self.step(p, Event::NextDue(due));
+        self.processes[p].recovery.claims = false;
+        if self.processes[p].recovery.is_vacancy {
+            self.processes[p].ends = self.store.state().ends;
+            self.step(p, Event::Vacancy);
         }
     }
 
@@ -395,13 +400,19 @@ impl World {
         }
         let name = self.random.pick(&names);
         let workflow = Arc::clone(self.processes[p].engine.workflow(&name).expect("it was just listed"));
-        let request = |number: u64| Request {
-            id: Uuid::from_u64_pair(number, 0),
-            context: "{\"by\":0}".into(),
-            run_key: None,
-            parent: None,
-        };
-        let requests = (0..self.random.between(1, 3)).map(|_| request(self.random.next())).collect();
+        let wall = self.wall();
+        let requests = (0..self.random.between(1, 3)).map(|_| {
+            let id = Uuid::from_u64_pair(self.random.next(), 0);
+            let priority = Priority::new(self.random.index(10) as i64).filter(|_| self.random.percent(30));
+            let span = Duration::from_millis(self.random.between(0, 5_000));
+            let due = match self.random.index(5) {
+                0 => Some(Due::After(span)),
+                1 => Some(Due::At(wall.after(span))),
+                _ => None,
+            };
+            Request { urgency: Urgency { priority, due }, ..Request::of(id, "{\"by\":0}".into()) }
+        });
+        let requests = requests.collect();
         self.step(p, Event::Start { workflow, requests });
         true
     }
@@ -493,7 +504,7 @@ impl World {
     /// The store knows in which versions a process declares its workflows.
     fn tell_workflows(&mut self, p: usize) -> Stored<()> {
         let process = &self.processes[p];
-        self.store.declare_workflows(process.epoch, &process.engine.workflow_versions())
+        self.store.declare_workflows(process.epoch, &process.engine.workflow_rows())
     }
 
     /// A program declares a workflow or a trigger again.

@@ -13,6 +13,7 @@ use cloaca_core::poll::{self, Plan};
 use cloaca_core::port::{ContextHash, TriggerRow};
 use cloaca_core::rule::{Operator, Rule};
 use cloaca_core::time::Wall;
+use cloaca_core::urgency::Priority;
 use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 
 use serde_json::Value;
@@ -229,7 +230,14 @@ fn workflow(random: &mut Random, name: &str, version: usize) -> Arc<Workflow> {
     let tasks: Vec<Task> = (0..ids.len()).map(|place| task(random, &ids, place)).collect();
     let dependencies: Vec<Vec<Arc<str>>> = tasks.iter().map(|task| task.dependencies.clone()).collect();
     let graph = Graph::check(name, &ids, &dependencies).expect("dependencies come before");
-    Arc::new(Workflow { name: name.into(), version: format!("v{version}").into(), tasks, graph, tie: None })
+    Arc::new(Workflow {
+        name: name.into(),
+        version: format!("v{version}").into(),
+        tasks,
+        graph,
+        priority: Priority::default(),
+        tie: None,
+    })
 }
 
 fn task(random: &mut Random, ids: &[Arc<str>], place: usize) -> Task {

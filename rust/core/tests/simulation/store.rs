@@ -12,6 +12,7 @@ use cloaca_core::port::{
     ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Receipt, Redacted, RunChange,
     RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Sign, Spared, Store,
     Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try, Unfinished,
+    WorkflowRow,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -41,6 +42,8 @@ pub struct Kept {
     pub owner: Epoch,
     /// It stands in line; one that was opened again has had its turn.
     pub waits: bool,
+    /// Until then nobody has it.
+    pub not_before: Option<Wall>,
     pub interruptions: u32,
     pub is_cancelled: bool,
     pub tasks: Vec<TaskRecord>,
@@ -349,9 +352,10 @@ impl State {
         assert!(!self.row_of.contains_key(&new.id), "run {} was sent twice", new.id);
         let kept = Kept {
             new: new.clone(),
+            owner: if new.is_delayed() { NOBODY } else { epoch },
+            not_before: new.due_at.filter(|_| new.is_delayed()),
             version: Arc::clone(&new.version),
             is_mixed: false,
-            owner: epoch,
             waits: new.waits,
             interruptions: 0,
             is_cancelled: false,
@@ -576,6 +580,8 @@ impl State {
             schedule: new.schedule,
             context_hash: new.context_hash.filter(|_| new.unique_hash),
             waits: run.waits,
+            priority: new.priority.unwrap_or_default(),
+            due_at: new.due_at,
             created_at: new.created_at,
             interruptions: run.interruptions,
             owner_before: None,
@@ -728,7 +734,7 @@ impl Store for MemoryStore {
     fn claim_runs(
         &self,
         epoch: Epoch,
-        after: RunRow,
+        at: Wall,
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
@@ -736,12 +742,17 @@ impl Store for MemoryStore {
         if !state.is_living(epoch) {
             return Err(Fault::Final(BURIED.to_owned()));
         }
+        for row in state.unfinished.clone() {
+            let run = state.run_mut(row);
+            run.not_before = run.not_before.filter(|due| *due > at);
+        }
         let is_free = |&row: &RunRow| {
             let run = &state.runs[row.0 as usize - 1];
-            run.owner != epoch && !state.is_living(run.owner) && workflows.contains(&run.new.workflow)
+            let is_anyones = run.owner != epoch && !state.is_living(run.owner) && run.not_before.is_none();
+            is_anyones && workflows.contains(&run.new.workflow)
         };
-        let rows: Vec<RunRow> =
-            state.unfinished.range(RunRow(after.0 + 1)..).copied().filter(is_free).collect();
+        let mut rows: Vec<RunRow> = state.unfinished.iter().copied().filter(is_free).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(state.runs[row.0 as usize - 1].new.priority));
         let mut claimed = Vec::new();
         for &row in rows.iter().take(limit as usize) {
             let run = state.run_mut(row);
@@ -757,18 +768,33 @@ impl Store for MemoryStore {
     fn claim_fitting(
         &self,
         epoch: Epoch,
-        after: RunRow,
+        at: Wall,
         limit: u64,
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
-        self.claim_runs(epoch, after, limit, workflows)
+        self.claim_runs(epoch, at, limit, workflows)
     }
 
-    fn declare_workflows(&self, epoch: Epoch, workflows: &[(Arc<str>, Arc<str>)]) -> Stored<()> {
+    fn claim_due(
+        &self,
+        epoch: Epoch,
+        at: Wall,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>> {
+        self.claim_runs(epoch, at, limit, workflows)
+    }
+
+    fn next_due(&self) -> Stored<Option<Wall>> {
+        let state = self.enter()?;
+        let waits = |row: &RunRow| state.runs[row.0 as usize - 1].not_before;
+        Ok(state.unfinished.iter().filter_map(waits).min())
+    }
+
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
         let mut state = self.enter()?;
         state.workflows.retain(|(owner, _), _| *owner != epoch);
-        let declared =
-            workflows.iter().map(|(name, version)| ((epoch, Arc::clone(name)), Arc::clone(version)));
+        let declared = workflows.iter().map(|row| ((epoch, Arc::clone(&row.name)), Arc::clone(&row.version)));
         state.workflows.extend(declared);
         Ok(())
     }
@@ -826,6 +852,7 @@ impl Store for MemoryStore {
         run.end = None;
         run.number = None;
         run.waits = false;
+        run.not_before = None;
         run.owner = epoch;
         run.is_cancelled = false;
         // What is undecided again begins at its first attempt.

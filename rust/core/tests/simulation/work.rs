@@ -50,6 +50,8 @@ impl World {
             return;
         }
         let run = process.engine.run(job.run).expect("the engine waits for it");
+        let is_waiting = self.store.state().run(job.run).is_some_and(|kept| kept.not_before.is_some());
+        assert!(!is_waiting, "{job:?} begins, and its run waits for its time");
         let task = job.task as usize;
         let spec = &run.workflow.tasks[task];
         let worker = Worker {

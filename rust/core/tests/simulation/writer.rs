@@ -49,7 +49,7 @@ impl World {
             let workers = self.processes[p].workers.iter_mut();
             workers.filter(|worker| worker.job == job).for_each(|worker| worker.is_given_up = true);
         }
-        self.processes[p].ready.extend(effects.jobs.into_iter().map(|(_, job)| job));
+        self.processes[p].ready.extend(effects.jobs.into_iter().map(|ready| ready.job));
         self.processes[p].recorded.extend(effects.recorded.into_iter().map(|(_, job)| job));
         self.processes[p].looks.extend(effects.looks);
         effects.started.into_iter().for_each(|id| self.told_of_child(p, id, Some(Awaited::Kept(id))));
@@ -58,6 +58,10 @@ impl World {
         effects.lost.into_iter().for_each(|(id, why)| self.lost(p, id, &why));
         effects.rearm.into_iter().for_each(|rearm| self.rearm(p, rearm));
         self.processes[p].cancels.extend(effects.cancels);
+        if effects.is_due {
+            let recovery = &mut self.processes[p].recovery;
+            (recovery.claims, recovery.is_vacancy) = (true, recovery.claims && recovery.is_vacancy);
+        }
         if effects.tells {
             self.tell_others(p);
         }

@@ -14,14 +14,14 @@ const BACKLOG: &str = "
     SELECT workflow, owner, count(*) FILTER (WHERE status = 'Pending'), count(*) FILTER (WHERE status <> 'Pending'),
         min(created_at)
     FROM (
-        SELECT workflow, owner, status, created_at FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL ORDER BY row LIMIT :limit
+        SELECT workflow, coalesce(owner, owner_before) AS owner, status, created_at FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit
     ) GROUP BY workflow, owner ORDER BY workflow, owner";
 const BEGUN: &str = "
     SELECT r.id, r.workflow, tasks.name, tasks.attempt, tasks.started_at, r.owner
     FROM (
-        SELECT row, id, workflow, owner FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL ORDER BY row LIMIT :limit
+        SELECT row, id, workflow, coalesce(owner, owner_before) AS owner FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit
     ) AS r CROSS JOIN tasks ON tasks.run = r.row
     WHERE tasks.status = 'Running' AND tasks.not_before IS NULL AND tasks.started_at IS NOT NULL
     ORDER BY tasks.started_at LIMIT :limit";
@@ -63,10 +63,10 @@ pub fn ended_before(db: &Connection, before: Wall, limit: u64) -> Result<u64, Fa
     Ok(db.prepare_cached(ENDED)?.query_row(params, |row| count_at(row, 0))?)
 }
 
-/// In whose hands a run is.
+/// In whose hands a run is, or was when its owner died, if nobody has taken it since.
 pub fn holder(db: &Connection, id: Uuid) -> Result<Option<Epoch>, Failure> {
     // Index runs_id.
-    const SQL: &str = "SELECT owner FROM runs WHERE id = :id";
+    const SQL: &str = "SELECT coalesce(owner, owner_before) FROM runs WHERE id = :id";
     let found = db
         .prepare_cached(SQL)?
         .query_row(named_params! { ":id": id.to_string() }, |row| row.get::<_, Option<i64>>(0));

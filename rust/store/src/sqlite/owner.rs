@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use cloaca_core::key::Epoch;
-use cloaca_core::port::{BURIED, Minute, OwnerRow, Siblings};
+use cloaca_core::port::{BURIED, Minute, OwnerRow, Siblings, WorkflowRow};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
-use crate::sqlite::run::overdue;
+use crate::sqlite::run::{self, overdue};
 use crate::sqlite::value::{count_at, signed, wall_at, wall_maybe_at};
 
 /// More of a machine's name is not kept.
@@ -75,6 +75,7 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Fa
     for other in others(db, epoch)? {
         if locks.is_free(other) {
             leave(db, other)?;
+            run::free(db, other)?;
             siblings.buried += 1;
         } else {
             siblings.living.push(other);
@@ -161,18 +162,20 @@ pub fn leave(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
 }
 
 /// Notes which workflows an owner declares, if it lives.
-pub fn declare_workflows(
-    db: &Connection,
-    epoch: Epoch,
-    workflows: &[(Arc<str>, Arc<str>)],
-) -> Result<(), Failure> {
+pub fn declare_workflows(db: &Connection, epoch: Epoch, workflows: &[WorkflowRow]) -> Result<(), Failure> {
     const FORGET: &str = "DELETE FROM workflows WHERE owner = :epoch";
-    const KEEP: &str = "INSERT INTO workflows (name, owner, version) VALUES (:name, :epoch, :version)";
+    const KEEP: &str =
+        "INSERT INTO workflows (name, owner, version, priority) VALUES (:name, :epoch, :version, :priority)";
     must_live(db, epoch)?;
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     let mut keep = db.prepare_cached(KEEP)?;
-    for (name, version) in workflows {
-        keep.execute(named_params! { ":name": name, ":epoch": epoch.0, ":version": version })?;
+    for WorkflowRow { name, version, priority } in workflows {
+        keep.execute(named_params! {
+            ":name": name,
+            ":epoch": epoch.0,
+            ":version": version,
+            ":priority": priority.number(),
+        })?;
     }
     Ok(())
 }

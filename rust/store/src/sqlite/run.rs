@@ -13,14 +13,18 @@ use std::borrow::Cow;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{Admitted, ContextHash, NewRun, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
+use cloaca_core::urgency::Priority;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
-use crate::sqlite::value::{id_at, micros, task_status_at, wait_at, wall_maybe_at};
+use crate::sqlite::value::{id_at, micros, priority_at, task_status_at, wait_at, wall_maybe_at};
 
+#[cfg(test)]
+pub use claim::PLANS as CLAIMS;
 pub use claim::{
-    Other, cancel_requests, claim, deserted, end_deserted, ended, give_up, others, reopen, request_cancel,
+    Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, next_due, others,
+    reopen, request_cancel,
 };
 #[cfg(test)]
 pub use list::PLANS;
@@ -97,9 +101,9 @@ fn hold_key(db: &Connection, new: &NewRun) -> Result<(), Failure> {
 fn insert(db: &Connection, owner: Option<Epoch>, new: &NewRun) -> Result<Option<RunRow>, Failure> {
     const SQL: &str = "
         INSERT INTO runs (id, workflow, version, status, schedule, context_hash, unique_hash, run_key,
-            scheduled_at, waits, owner, created_at, context)
+            scheduled_at, waits, owner, created_at, context, priority, due_at, not_before)
         VALUES (:id, :workflow, :version, :status, :schedule, :context_hash, :unique_hash, :run_key,
-            :scheduled_at, :waits, :owner, :created_at, :context)
+            :scheduled_at, :waits, :owner, :created_at, :context, :priority, :due_at, :not_before)
         ON CONFLICT DO NOTHING";
     let mut id = Uuid::encode_buffer();
     let params = named_params! {
@@ -113,13 +117,27 @@ fn insert(db: &Connection, owner: Option<Epoch>, new: &NewRun) -> Result<Option<
         ":run_key": new.run_key.as_ref().map(|(key, _)| key),
         ":scheduled_at": micros(new.scheduled_at),
         ":waits": new.waits,
-        ":owner": owner.map(|epoch| epoch.0),
+        ":owner": owner.filter(|_| !new.is_delayed()).map(|epoch| epoch.0),
         ":created_at": new.created_at.0,
         ":context": &*new.context,
+        ":priority": priority(db, new)?.number(),
+        ":due_at": micros(new.due_at),
+        ":not_before": micros(new.due_at.filter(|_| new.is_delayed())),
     };
     // RETURNING would gather its one row in a table of its own, which costs more than the insert.
     let inserted = db.prepare_cached(SQL)?.execute(params)?;
     Ok((inserted > 0).then(|| RunRow(db.last_insert_rowid())))
+}
+
+/// What it asks for, or its workflow's, as the runner declares it that came last.
+fn priority(db: &Connection, new: &NewRun) -> Result<Priority, Failure> {
+    const SQL: &str = "SELECT priority FROM workflows WHERE name = :name ORDER BY owner DESC LIMIT 1";
+    if let Some(priority) = new.priority {
+        return Ok(priority);
+    }
+    let params = named_params! { ":name": &*new.workflow };
+    let found = db.prepare_cached(SQL)?.query_row(params, |row| priority_at(row, 0)).optional()?;
+    Ok(found.unwrap_or_default())
 }
 
 /// What refused an insert.

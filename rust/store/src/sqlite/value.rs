@@ -3,6 +3,7 @@
 use cloaca_core::grid::Wait;
 use cloaca_core::port::{ContextHash, Outcome, RunStatus, TaskStatus, TryOutcome};
 use cloaca_core::time::Wall;
+use cloaca_core::urgency::Priority;
 use rusqlite::Row;
 use rusqlite::types::Type;
 use uuid::Uuid;
@@ -34,6 +35,11 @@ pub fn wall_maybe_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Wa
 pub fn wait_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Wait>> {
     let (end, span_us): (Option<i64>, Option<i64>) = (row.get(column)?, row.get(column + 1)?);
     Ok(end.zip(span_us).map(|(end, span_us)| Wait { not_before: Wall(end), span_us }))
+}
+
+pub fn priority_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Priority> {
+    let number: i64 = row.get(column)?;
+    Priority::new(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
 pub fn id_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {

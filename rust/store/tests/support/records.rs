@@ -12,9 +12,10 @@ use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Admitted, Catchup, Cell, Change, Halt, NewCron, NewRun, Origin, Outcome, Page, Receipt, RunChange,
     RunEnd, RunFilter, RunStatus, Schedule, ScheduleKind, Store, Stored, Stretch, Table, TaskRecord,
-    TaskStatus, TickChange, TriggerRow,
+    TaskStatus, TickChange, TriggerRow, WorkflowRow,
 };
 use cloaca_core::time::Wall;
+use cloaca_core::urgency::Priority;
 use uuid::Uuid;
 
 pub fn query(store: &dyn Store, sql: &str, params: &[Cell]) -> Stored<Table> {
@@ -97,9 +98,22 @@ pub fn new_run(number: u128) -> NewRun {
         cursor: None,
         ends: None,
         parent: None,
+        priority: None,
+        due_at: None,
         created_at: Wall(20),
     }
 }
+
+pub fn priority(number: i64) -> Option<Priority> {
+    Priority::new(number)
+}
+
+pub fn declares(name: &str, version: &str) -> WorkflowRow {
+    WorkflowRow { name: name.into(), version: version.into(), priority: Priority::default() }
+}
+
+/// When nothing waits for its time any more that these tests start.
+pub const LATE: Wall = Wall(1_000_000);
 
 pub fn unique(trigger: &Schedule, number: u128, hash: u8) -> NewRun {
     NewRun {

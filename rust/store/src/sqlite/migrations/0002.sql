@@ -151,3 +151,18 @@ ALTER TABLE runs ADD COLUMN parent_task TEXT;
 ALTER TABLE runs ADD COLUMN parent_call INTEGER;
 CREATE INDEX runs_parent ON runs (parent, created_at) WHERE parent IS NOT NULL;
 CREATE UNIQUE INDEX runs_call ON runs (parent, parent_task, workflow, parent_call) WHERE parent_call IS NOT NULL;
+-- How urgent runs are, when one was to begin that was asked for with a delay, and until when it waits for that: until then it is nobody's, and
+-- so it is while nobody has claimed it since. What waits stands behind what does not.
+ALTER TABLE runs ADD COLUMN priority INTEGER NOT NULL DEFAULT 5;
+ALTER TABLE runs ADD COLUMN due_at INTEGER;
+ALTER TABLE runs ADD COLUMN not_before INTEGER;
+ALTER TABLE workflows ADD COLUMN priority INTEGER NOT NULL DEFAULT 5;
+DROP INDEX runs_unfinished;
+CREATE INDEX runs_unfinished ON runs (not_before) WHERE completed_at IS NULL;
+CREATE INDEX runs_delayed ON runs (row) WHERE completed_at IS NULL AND not_before IS NOT NULL;
+CREATE INDEX runs_delayed_fires ON runs (schedule) WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL;
+-- What a claim finds, in its order. Who took an owner off the list notes whose these were; who claims them tells of the interruption.
+ALTER TABLE runs ADD COLUMN owner_before INTEGER;
+UPDATE runs SET owner_before = owner, owner = NULL, interruptions = interruptions + 1
+    WHERE completed_at IS NULL AND owner NOT IN (SELECT epoch FROM owners WHERE left_at IS NULL);
+CREATE INDEX runs_unowned ON runs (workflow, priority DESC) WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL;

@@ -1,6 +1,7 @@
 //! Hands runs to an owner: those that a dead one left, and a final one that is to be driven again. Invariant: after it,
 //! only that owner's changes are taken.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,13 +15,13 @@ use crate::sqlite::audit;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::owner::owner_is_dead;
 use crate::sqlite::run::{child, overdue, tasks, unguarded};
-use crate::sqlite::value::{count_at, hash_at, id_at, signed, wall_at};
+use crate::sqlite::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
 
 /// What [`unfinished_of`] reads. A hash that does not guard is left out.
 macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
-         interruptions, owner, context, cancelled, mixed"
+         interruptions, owner_before, context, cancelled, mixed, priority, due_at"
     };
 }
 
@@ -31,81 +32,147 @@ macro_rules! cancelled {
     };
 }
 
-/// Hands the oldest unfinished runs of dead owners to `epoch`.
-pub fn claim(
-    db: &Connection,
-    epoch: Epoch,
-    after: RunRow,
-    limit: u64,
-    workflows: &[Arc<str>],
-    is_fitting: bool,
-) -> Result<Vec<Unfinished>, Failure> {
-    // The planner would rather walk the whole table by its key.
-    const SELECT: &str = concat!(
-        "SELECT ",
-        columns!(),
-        " FROM runs INDEXED BY runs_unfinished WHERE completed_at IS NULL AND row > :after AND ",
-        owner_is_dead!(),
-        " AND workflow IN (SELECT value FROM json_each(:workflows))
+/// Which runs a claim hands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    /// All.
+    Any,
+    /// Not those that have begun in a version that other living owners declare, and the claimer does not.
+    Fitting,
+    /// Only those that waited for their time and have not begun.
+    Due,
+}
+
+/// In the order of its index.
+const UNOWNED: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM runs INDEXED BY runs_unowned
+    WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL AND workflow = :workflow
+        AND (NOT :due OR due_at IS NOT NULL AND owner_before IS NULL AND started_at IS NULL)
         AND (NOT :fitting OR NOT EXISTS (SELECT 1 FROM tasks WHERE run = runs.row)
             OR EXISTS (SELECT 1 FROM workflows AS own
                 WHERE own.name = runs.workflow AND own.owner = :epoch AND own.version = runs.version)
             OR NOT EXISTS (SELECT 1 FROM workflows AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
                 WHERE other.name = runs.workflow AND other.owner <> :epoch AND other.version = runs.version))
-        ORDER BY row LIMIT :limit"
-    );
+    ORDER BY priority DESC, row LIMIT :limit"
+);
+const DUE: &str = "
+    SELECT row FROM runs INDEXED BY runs_unfinished
+    WHERE completed_at IS NULL AND not_before <= :at ORDER BY not_before LIMIT :limit";
+const FREE: &str = "UPDATE runs SET not_before = NULL WHERE row = :row";
+const NEXT_DUE: &str = "
+    SELECT not_before FROM runs INDEXED BY runs_unfinished
+    WHERE completed_at IS NULL AND not_before IS NOT NULL ORDER BY not_before LIMIT 1";
+
+/// Statements with what their plan must name: each costs what it finds, however many runs there are beside.
+#[cfg(test)]
+pub const PLANS: [(&str, &str); 3] = [
+    (UNOWNED, "USING INDEX runs_unowned (workflow=?)"),
+    (DUE, "USING INDEX runs_unfinished (not_before<?)"),
+    (NEXT_DUE, "USING INDEX runs_unfinished (not_before>?)"),
+];
+
+/// So many runs are freed at once of those whose time has come: more than a claim takes, and few enough to hold nobody up.
+const DUE_MAX: u64 = 1000;
+
+/// Hands runs that are nobody's, and due at `at`, to `epoch`: the most urgent first, and of one priority the oldest.
+pub fn claim(
+    db: &Connection,
+    epoch: Epoch,
+    at: Wall,
+    limit: u64,
+    workflows: &[Arc<str>],
+    taking: Taking,
+) -> Result<Vec<Unfinished>, Failure> {
     const VERSION: &str = "SELECT version FROM workflows WHERE name = :name AND owner = :epoch";
     const UPDATE: &str = "
         UPDATE runs
-        SET owner = :epoch, interruptions = :interruptions, version = :version, mixed = mixed OR EXISTS (
+        SET owner = :epoch, owner_before = NULL, version = :version, mixed = mixed OR EXISTS (
             SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> :version)
         WHERE row = :row";
-    let mut select = db.prepare_cached(SELECT)?;
-    let workflows = json_texts(workflows);
-    let limit = signed(limit);
-    let params = named_params! {
-        ":epoch": epoch.0,
-        ":after": after.0,
-        ":limit": limit,
-        ":workflows": workflows,
-        ":fitting": is_fitting,
-    };
-    let found = select.query_map(params, unfinished_of)?;
-    let found = found.collect::<rusqlite::Result<Vec<Unfinished>>>()?;
+    free_due(db, at)?;
+    let mut found = Vec::new();
+    for workflow in workflows {
+        found.extend(unowned(db, epoch, limit, workflow, taking)?);
+    }
+    found.sort_by_key(|run| (Reverse(run.priority), run.row));
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let mut update = db.prepare_cached(UPDATE)?;
-    let mut claimed = Vec::with_capacity(found.len());
-    for mut run in found {
-        run.interruptions = run.interruptions.saturating_add(u32::from(run.owner_before.is_some()));
+    for run in &mut found {
         run.tasks = tasks(db, run.row)?;
         // Who died may have begun one that is not on record, under the version that it declared.
         if run.tasks.is_empty() && run.interruptions == 0 {
             let params = named_params! { ":name": run.workflow, ":epoch": epoch.0 };
             let declared = db.prepare_cached(VERSION)?.query_row(params, |row| row.get(0)).optional()?;
-            run.version = declared.unwrap_or(run.version);
+            run.version = declared.unwrap_or_else(|| std::mem::take(&mut run.version));
         }
-        update.execute(named_params! {
-            ":row": run.row.0,
-            ":epoch": epoch.0,
-            ":interruptions": run.interruptions,
-            ":version": run.version,
-        })?;
-        claimed.push(run);
+        update.execute(named_params! { ":row": run.row.0, ":epoch": epoch.0, ":version": run.version })?;
     }
-    stand_behind(db, epoch, &mut claimed)?;
-    Ok(claimed)
+    stand_behind(db, epoch, &mut found)?;
+    Ok(found)
+}
+
+/// Of one workflow, as many as could be handed out.
+fn unowned(
+    db: &Connection,
+    epoch: Epoch,
+    limit: u64,
+    workflow: &str,
+    taking: Taking,
+) -> Result<Vec<Unfinished>, Failure> {
+    let mut select = db.prepare_cached(UNOWNED)?;
+    let params = named_params! {
+        ":epoch": epoch.0,
+        ":workflow": workflow,
+        ":limit": signed(limit),
+        ":fitting": taking == Taking::Fitting,
+        ":due": taking == Taking::Due,
+    };
+    let found = select.query_map(params, unfinished_of)?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Of the runs whose time has come, those wait no longer that were due first.
+fn free_due(db: &Connection, at: Wall) -> Result<(), Failure> {
+    let params = named_params! { ":at": at.0, ":limit": signed(DUE_MAX) };
+    let mut due = db.prepare_cached(DUE)?;
+    let rows = due.query_map(params, |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut free = db.prepare_cached(FREE)?;
+    for row in rows {
+        free.execute(named_params! { ":row": row })?;
+    }
+    Ok(())
+}
+
+/// When the next run is due that waits for its time.
+pub fn next_due(db: &Connection) -> Result<Option<Wall>, Failure> {
+    Ok(db.prepare_cached(NEXT_DUE)?.query_row([], |row| wall_at(row, 0)).optional()?)
+}
+
+/// Leaves the unfinished runs of an owner that died to whoever claims them, each with one interruption more.
+pub fn free(db: &Connection, dead: Epoch) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE runs INDEXED BY runs_unfinished
+        SET owner = NULL, owner_before = :epoch, interruptions = interruptions + 1
+        WHERE completed_at IS NULL AND not_before IS NULL AND owner = :epoch";
+    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": dead.0 })?;
+    Ok(())
 }
 
 /// Whose runs nobody claims while no living owner declares them.
-pub fn deserted(db: &Connection, epoch: Epoch, limit: u64) -> Result<Vec<(String, u64)>, Failure> {
-    // Only what is unfinished is read, which is little beside what has ended.
-    const SQL: &str = concat!(
-        "SELECT workflow, count(*) FROM runs INDEXED BY runs_unfinished WHERE completed_at IS NULL AND ",
-        owner_is_dead!(),
-        " GROUP BY workflow ORDER BY workflow LIMIT :limit"
-    );
+pub fn deserted(db: &Connection, limit: u64) -> Result<Vec<(String, u64)>, Failure> {
+    // Of what may be claimed only the index is read.
+    const SQL: &str = "
+        SELECT workflow, count(*) FROM runs INDEXED BY runs_unowned
+        WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL
+        GROUP BY workflow ORDER BY workflow LIMIT :limit";
     let mut statement = db.prepare_cached(SQL)?;
-    let params = named_params! { ":epoch": epoch.0, ":limit": signed(limit) };
-    let found = statement.query_map(params, |row| Ok((row.get(0)?, count_at(row, 1)?)))?;
+    let found = statement
+        .query_map(named_params! { ":limit": signed(limit) }, |row| Ok((row.get(0)?, count_at(row, 1)?)))?;
     Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -140,6 +207,9 @@ impl Other {
     }
 }
 
+/// Of fires that wait for their time at most so many are kept in mind: whether an equal one is unfinished the index knows of all.
+const DELAYED_FIRES_MAX: i64 = 100_000;
+
 /// Unfinished runs with a row below `below` that schedules fired, by schedule, oldest first: those that `epoch` does not drive, or all.
 pub fn others(
     db: &Connection,
@@ -147,16 +217,21 @@ pub fn others(
     below: RunRow,
     is_all: bool,
 ) -> Result<HashMap<ScheduleKey, Vec<Other>>, Failure> {
+    // What waits for its time is nobody's, and a living owner's to come.
     const SQL: &str = concat!(
         "SELECT schedule, id, row, waits, CASE WHEN ",
         owner_is_dead!(),
         " THEN workflow END FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL AND row < :below AND schedule IS NOT NULL AND (:all OR owner IS NOT :epoch)
+        WHERE completed_at IS NULL AND not_before IS NULL AND row < :below AND schedule IS NOT NULL
+            AND (:all OR owner IS NOT :epoch)
+        UNION ALL
+        SELECT * FROM (SELECT schedule, id, row, waits, workflow FROM runs INDEXED BY runs_delayed_fires
+            WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL AND row < :below LIMIT :delayed_max)
         ORDER BY row"
     );
     let mut others: HashMap<ScheduleKey, Vec<Other>> = HashMap::new();
     let mut statement = db.prepare_cached(SQL)?;
-    let mut rows = statement.query(named_params! { ":epoch": epoch.0, ":below": below.0, ":all": is_all })?;
+    let mut rows = statement.query(named_params! { ":epoch": epoch.0, ":below": below.0, ":all": is_all, ":delayed_max": DELAYED_FIRES_MAX })?;
     while let Some(row) = rows.next()? {
         let other =
             Other { id: id_at(row, 1)?, row: RunRow(row.get(2)?), waits: row.get(3)?, lost: row.get(4)? };
@@ -177,11 +252,11 @@ pub fn give_up(
     const FREE: &str = "
         UPDATE runs INDEXED BY runs_unfinished
         SET owner = CASE WHEN id IN (SELECT value FROM json_each(:kept)) THEN :remnant END
-        WHERE completed_at IS NULL AND owner = :epoch";
+        WHERE completed_at IS NULL AND not_before IS NULL AND owner = :epoch";
     const END: &str = concat!(
         "UPDATE runs INDEXED BY runs_unfinished SET ",
         cancelled!(),
-        " WHERE completed_at IS NULL AND owner IS NULL AND cancelled"
+        " WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL AND cancelled"
     );
     let kept: Vec<Arc<str>> = kept.iter().map(|id| id.to_string().into()).collect();
     let params = named_params! { ":epoch": epoch.0, ":kept": json_texts(&kept), ":remnant": remnant.map(|epoch| epoch.0) };
@@ -277,7 +352,7 @@ pub fn end_deserted(db: &Connection, epoch: Epoch, at: Wall) -> Result<(), Failu
     const SQL: &str = concat!(
         "UPDATE runs INDEXED BY runs_unfinished SET ",
         cancelled!(),
-        " WHERE completed_at IS NULL AND cancelled AND ",
+        " WHERE completed_at IS NULL AND not_before IS NULL AND cancelled AND ",
         owner_is_dead!(),
         " AND workflow NOT IN (SELECT name FROM workflows JOIN owners ON epoch = owner WHERE left_at IS NULL)"
     );
@@ -311,7 +386,7 @@ pub fn cancel_requests(db: &Connection, epoch: Epoch) -> Result<Vec<Uuid>, Failu
     // Index runs_unfinished holds the few runs that are not final.
     const SQL: &str = "
         SELECT id FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL AND cancelled AND owner = :epoch ORDER BY row";
+        WHERE completed_at IS NULL AND not_before IS NULL AND cancelled AND owner = :epoch ORDER BY row";
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| id_at(row, 0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -329,7 +404,7 @@ fn guard(db: &Connection, row: RunRow) -> Result<Option<ContextHash>, Failure> {
 fn open_again(db: &Connection, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
-        SET status = 'Pending', owner = :epoch, cancelled = 0, interruptions = 0, completed_at = NULL,
+        SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = 0, interruptions = 0, completed_at = NULL,
             final_context = NULL, error = NULL, error_type = NULL, waits = 0, unique_hash = :unique_hash,
             end_number = NULL, mixed = EXISTS (
                 SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> runs.version)
@@ -370,6 +445,8 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         owner_before: row.get::<_, Option<i64>>(9)?.map(Epoch),
         cancelled: row.get(11)?,
         is_mixed: row.get(12)?,
+        priority: priority_at(row, 13)?,
+        due_at: wall_maybe_at(row, 14)?,
         context: row.get(10)?,
         tasks: Vec::new(),
         behind: Vec::new(),

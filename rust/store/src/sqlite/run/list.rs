@@ -9,7 +9,9 @@ use uuid::Uuid;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::run::{child, overdue, tasks, tries};
 use crate::sqlite::schedule;
-use crate::sqlite::value::{count_at, hash_at, id_at, run_status_at, signed, wall_at, wall_maybe_at};
+use crate::sqlite::value::{
+    count_at, hash_at, id_at, priority_at, run_status_at, signed, wall_at, wall_maybe_at,
+};
 
 /// Runs by a `FROM` item and a condition, in the columns that [`run_of`] reads; of the contexts those that are given.
 macro_rules! select_runs {
@@ -17,7 +19,7 @@ macro_rules! select_runs {
         concat!(
             "SELECT r.row, r.id, r.workflow, r.status, nullif(s.name, ''), r.run_key, r.context_hash, r.scheduled_at,
                 r.created_at, r.completed_at, r.error, r.started_at, nullif(r.error_type, ''),
-                r.cancelled, r.parent, r.parent_task, r.parent_call, ",
+                r.cancelled, r.parent, r.parent_task, r.parent_call, r.priority, r.due_at, ",
             $contexts,
             " FROM ",
             $from,
@@ -30,6 +32,13 @@ macro_rules! select_runs {
 /// A page of [`select_runs`], with the filter's conditions. What is not shown is not read: a context may fill thousands of pages.
 macro_rules! page_of_runs {
     ($index:expr, $condition:expr, $order:expr) => {
+        concat!(runs_by!($index, $condition), " ORDER BY ", $order, " LIMIT :limit OFFSET :offset")
+    };
+}
+
+/// All that the filter leaves of what one index holds.
+macro_rules! runs_by {
+    ($index:expr, $condition:expr) => {
         concat!(
             select_runs!(
                 "CASE WHEN :contexts THEN r.context END, NULL",
@@ -41,10 +50,7 @@ macro_rules! page_of_runs {
             AND (:status IS NULL OR r.status = :status)
             AND (:key IS NULL OR r.run_key = :key)
             AND (:parent IS NULL OR r.parent = :parent)
-            AND (:error IS NULL OR r.error_type = :error)
-            ORDER BY ",
-            $order,
-            " LIMIT :limit OFFSET :offset"
+            AND (:error IS NULL OR r.error_type = :error)"
         )
     };
 }
@@ -67,16 +73,23 @@ const BY_END: &str = newest!("runs_failed", "r.error_type IS NOT NULL");
 const BY_SCHEDULE: &str = newest!("runs_schedule", "r.schedule = :schedule");
 const BY_WORKFLOW: &str = newest!("runs_workflow", "r.workflow = :workflow");
 const ANY: &str = newest!("runs_created", "1");
-/// They are few, and claimed in the order of their rows.
-const UNFINISHED: &str = page_of_runs!(
-    "runs_unfinished",
-    "r.completed_at IS NULL AND r.row < :below_row AND r.created_at < :below_at",
-    "r.row DESC"
+/// They are claimed in the order of their rows. Those that wait for their time, of which there may be very many, are in an index of their own.
+const UNFINISHED: &str = concat!(
+    runs_by!(
+        "runs_unfinished",
+        "r.completed_at IS NULL AND r.not_before IS NULL AND r.row < :below_row AND r.created_at < :below_at"
+    ),
+    " UNION ALL ",
+    runs_by!(
+        "runs_delayed",
+        "r.completed_at IS NULL AND r.not_before IS NOT NULL AND r.row < :below_row AND r.created_at < :below_at"
+    ),
+    " ORDER BY 1 DESC LIMIT :limit OFFSET :offset"
 );
 
 /// Statements with what their plan must name.
 #[cfg(test)]
-pub const PLANS: [(&str, &str); 8] = [
+pub const PLANS: [(&str, &str); 9] = [
     (BY_KEY, "USING INDEX runs_key (run_key=? AND created_at>? AND created_at<?)"),
     (BY_PARENT, "USING INDEX runs_parent (parent=? AND created_at>? AND created_at<?)"),
     (BY_ERROR, "USING INDEX runs_error (error_type=? AND created_at>? AND created_at<?)"),
@@ -84,7 +97,8 @@ pub const PLANS: [(&str, &str); 8] = [
     (BY_SCHEDULE, "USING INDEX runs_schedule (schedule=? AND created_at>? AND created_at<?)"),
     (BY_WORKFLOW, "USING INDEX runs_workflow (workflow=? AND created_at>? AND created_at<?)"),
     (ANY, "USING INDEX runs_created (created_at>? AND created_at<?)"),
-    (UNFINISHED, "USING INDEX runs_unfinished"),
+    (UNFINISHED, "USING INDEX runs_unfinished (not_before=? AND rowid<?)"),
+    (UNFINISHED, "USING INDEX runs_delayed (row<?)"),
 ];
 
 /// Runs, newest first.
@@ -173,8 +187,10 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<ListedRun> {
         error_type: row.get(12)?,
         cancelled: row.get(13)?,
         parent: child::parent_at(row, 14)?,
-        context: row.get(17)?,
-        final_context: row.get(18)?,
+        priority: priority_at(row, 17)?,
+        due_at: wall_maybe_at(row, 18)?,
+        context: row.get(19)?,
+        final_context: row.get(20)?,
         children: Vec::new(),
         overdue: Vec::new(),
     })
