@@ -12,6 +12,9 @@ import pytest
 
 import cloaca
 import cloaca.testing
+from cloaca import permit
+
+WAIT = 60.0
 
 SECONDS = 30.0
 
@@ -212,3 +215,25 @@ def test_on_a_manual_clock_a_body_waits_over_the_retries_of_the_other_run() -> N
         config = one_at_a_time(workflow_timeout_seconds=1e6)
         with cloaca.testing.Runner(config=config) as runner:
             assert runner.execute("outer", {}).final_context["inner"] == "Completed"
+
+
+@pytest.mark.parametrize("priority", [5, 9])
+def test_more_parents_than_may_wait_at_once_all_end(monkeypatch: pytest.MonkeyPatch, priority: int) -> None:
+    """Beyond a bound a task that waits keeps its place: its children must go first."""
+    monkeypatch.setattr(permit, "DEFERRED_MAX", 3)
+    go = threading.Event()
+
+    def calls(context: cloaca.Context) -> None:
+        go.wait(WAIT)
+        current = cloaca.current_run()
+        assert current is not None
+        current.runner.execute("called", {"n": context["n"]}, check=True)
+
+    with cloaca.WorkflowBuilder("called"):
+        cloaca.task(id="t")(lambda context: None)
+    with cloaca.WorkflowBuilder("calls", priority=priority):
+        cloaca.task(id="t", retry_attempts=1)(calls)
+    with cloaca.DefaultRunner(":memory:", max_concurrent_tasks=2) as runner:
+        runs = runner.submit_many("calls", [{"n": n} for n in range(30)])
+        go.set()
+        assert [run.result(WAIT).status for run in runs] == ["Completed"] * 30

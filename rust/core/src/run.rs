@@ -48,6 +48,8 @@ pub struct Run {
     pub life: u32,
     /// How urgent it is.
     pub priority: Priority,
+    /// Whether another run has called it.
+    pub is_child: bool,
     /// Whether an attempt of it has begun, here or before.
     pub has_begun: bool,
     /// How often its owner died.
@@ -158,6 +160,7 @@ impl Run {
             id,
             row: RunRow(0),
             priority: workflow.priority,
+            is_child: false,
             has_begun: false,
             workflow,
             created_at,

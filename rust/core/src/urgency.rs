@@ -59,17 +59,18 @@ pub struct Urgency {
 }
 
 /// So many ranks there are.
-pub const RANKS: usize = 20;
+pub const RANKS: usize = 30;
 
-/// What is taken first of what is ready: by priority, and of one priority the tasks of runs that have begun before the first tasks of others, so that
-/// what was begun is finished first.
+/// What is taken first of what is ready: by priority, and of one priority first the tasks of runs that others have called, which may wait for them,
+/// and then those of runs that have begun before the first tasks of others, so that what was begun is finished first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank(u8);
 
 impl Rank {
     /// Of a task of a run.
-    pub fn of(priority: Priority, has_begun: bool) -> Self {
-        Self((Priority::MAX.0 - priority.0) * 2 + u8::from(!has_begun))
+    pub fn of(priority: Priority, is_child: bool, has_begun: bool) -> Self {
+        let step = if is_child { 0 } else { 1 + u8::from(!has_begun) };
+        Self((Priority::MAX.0 - priority.0) * 3 + step)
     }
 
     /// Its place among all, from 0.
@@ -84,10 +85,13 @@ mod tests {
 
     #[test]
     fn what_is_more_urgent_goes_first_and_then_what_has_begun() {
-        let rank = |number, has_begun| Rank::of(Priority::new(number).unwrap(), has_begun);
+        let rank = |number, has_begun| Rank::of(Priority::new(number).unwrap(), false, has_begun);
         assert!(rank(9, false) < rank(8, true));
         assert!(rank(5, true) < rank(5, false));
-        assert_eq!((rank(9, true).place(), rank(0, false).place()), (0, RANKS - 1));
+        let child = |number| Rank::of(Priority::new(number).unwrap(), true, false);
+        assert!(child(5) < rank(5, true));
+        assert!(rank(6, false) < child(5));
+        assert_eq!((child(9).place(), rank(0, false).place()), (0, RANKS - 1));
     }
 
     #[test]

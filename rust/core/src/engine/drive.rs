@@ -284,7 +284,7 @@ impl Engine {
     pub(super) fn placed(&self, job: Job) -> Ready {
         let run = &self.runs[&job.run];
         let executor = run.workflow.tasks[job.task as usize].executor;
-        Ready { executor, rank: Rank::of(run.priority, run.has_begun), job }
+        Ready { executor, rank: Rank::of(run.priority, run.is_child, run.has_begun), job }
     }
 
     pub(super) fn job(&self, id: Uuid, task: usize, callback_only: bool) -> Job {

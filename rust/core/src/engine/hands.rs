@@ -81,6 +81,12 @@ impl Engine {
         let (workflow, context) = (Arc::clone(workflow), Arc::clone(&new.context));
         let mut run = Run::new(new.id, workflow, context, self.settings.contexts, now.wall);
         run.priority = new.priority.unwrap_or(run.priority);
+        if let Some(parent) = &new.parent {
+            // A task may wait for it, and must not wait behind others that would.
+            run.is_child = true;
+            run.priority =
+                self.runs.get(&parent.run).map_or(run.priority, |parent| run.priority.max(parent.priority));
+        }
         self.take_in_hand(run);
     }
 

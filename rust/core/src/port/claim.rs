@@ -40,6 +40,8 @@ pub struct Unfinished {
     pub cancelled: bool,
     /// Whether a runner has had it that declares another version.
     pub is_mixed: bool,
+    /// Whether another run has called it.
+    pub is_child: bool,
     /// Every task with a record.
     pub tasks: Vec<TaskRecord>,
     /// If it waits: earlier ones that do, and that other owners drive, or may claim.

@@ -29,7 +29,8 @@ impl Run {
         let initial: Arc<str> = unfinished.context.as_str().into();
         let mut run = Self::new(unfinished.id, Arc::clone(&workflow), initial, bounds, unfinished.created_at);
         run.row = unfinished.row;
-        (run.priority, run.has_begun) = (unfinished.priority, !unfinished.tasks.is_empty());
+        (run.priority, run.is_child, run.has_begun) =
+            (unfinished.priority, unfinished.is_child, !unfinished.tasks.is_empty());
         (run.interruptions, run.interruptions_max) = (unfinished.interruptions, interruptions_max);
         let mut progress = Progress::default();
         let mut records: HashMap<&str, &TaskRecord> =

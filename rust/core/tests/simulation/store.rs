@@ -587,6 +587,7 @@ impl State {
             owner_before: None,
             cancelled: run.is_cancelled,
             is_mixed: run.is_mixed,
+            is_child: new.parent.is_some(),
             tasks: run.tasks.clone(),
             behind,
         }

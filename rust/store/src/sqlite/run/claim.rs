@@ -21,7 +21,7 @@ use crate::sqlite::value::{count_at, hash_at, id_at, priority_at, signed, wall_a
 macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
-         interruptions, owner_before, context, cancelled, mixed, priority, due_at"
+         interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent IS NOT NULL"
     };
 }
 
@@ -447,6 +447,7 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         is_mixed: row.get(12)?,
         priority: priority_at(row, 13)?,
         due_at: wall_maybe_at(row, 14)?,
+        is_child: row.get(15)?,
         context: row.get(10)?,
         tasks: Vec::new(),
         behind: Vec::new(),
