@@ -1,6 +1,7 @@
 """The workflows that are measured, and bare SQLite that writes the same rows."""
 
 import sqlite3
+import time
 import uuid
 from pathlib import Path
 
@@ -24,6 +25,20 @@ TABLES = """
 """
 RUN = "INSERT INTO runs (id, workflow, version, status, created_at, context) VALUES (?, ?, ?, ?, ?, ?)"
 TASK = "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+def burn(context: cloaca.Context) -> None:
+    """Pure Python, until a moment of the machine's own clock."""
+    total = 0
+    while time.monotonic() < context["until"]:
+        for number in range(1000):
+            total += number & 7
+
+
+def declare_burns() -> None:
+    """A workflow of one task that wants a core to itself, in another process."""
+    with cloaca.WorkflowBuilder("burns"):
+        cloaca.task(id="burn", executor="cpu")(burn)
 
 
 def declare_chain(name: str, length: int) -> None:

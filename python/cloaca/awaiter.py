@@ -45,7 +45,10 @@ class Awaiter:
             return ended
         async with waiting(attempt.body(self._engine), watch):
             if seconds is None:
-                return await self._ended(watch)
+                # As `_ended`, without a coroutine of its own: they are what thousands of waits cost.
+                while (ended := watch.wait(0.0)) is None:
+                    await self._hear_of(watch, False)
+                return ended
             # Within: whoever is too late has the permit of his body again.
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(self._ended(watch), seconds)
@@ -123,6 +126,8 @@ class Awaiter:
 
 class _Wait:
     """One wait of one loop."""
+
+    __slots__ = ("future", "is_body", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, is_body: bool) -> None:
         self.loop = loop

@@ -136,24 +136,25 @@ class Run:
             return await apart("wait", lambda: self._result_within(timeout))
         if self._result is None:
             assert self._watch is not None, "it is watched"
-            ended = await self._ended(self._watch, limit)
+            if (body := attempt.body(self._runner._engine)) is not None:
+                self._refuse_own(body)
+            try:
+                ended = await self._runner._crew.awaiter().wait(self._watch, limit)
+            except BaseException:
+                self._look_after_caller()
+                raise
             if ended is None:
                 raise TimeoutError(f"run {self.id} is not final after {timeout} s")
             self._result = result_of(ended, self.id, self._runner._redactor)
         return self._result
 
-    async def _ended(self, watch: Watch, limit: float | None) -> Any:
-        if (entered := attempt.body(self._runner._engine)) is not None:
-            self._refuse_own(entered)
-        try:
-            return await self._runner._crew.awaiter().wait(watch, limit)
-        except BaseException:
-            if self._is_called and (body := attempt.body(self._runner._engine)) is not None:
-                loop = body.loop
-                # Not when the runner ends: then both go on with the next one.
-                if loop is not None and loop.is_told(body.job) and not loop.is_sent_home():
-                    self._runner._crew.begin("cancel", self._abandon)
-            raise
+    def _look_after_caller(self) -> None:
+        """Whoever waited was interrupted: if the body that called this run is to end, so is the run."""
+        if self._is_called and (body := attempt.body(self._runner._engine)) is not None:
+            loop = body.loop
+            # Not when the runner ends: then both go on with the next one.
+            if loop is not None and loop.is_told(body.job) and not loop.is_sent_home():
+                self._runner._crew.begin("cancel", self._abandon)
 
     def _abandon(self) -> None:
         # Whoever shuts down meanwhile leaves it to the next runner, as any other.

@@ -175,6 +175,9 @@ class TaskHandle:
 
     def _keep(self, text: str) -> None:
         if not self._engine.jobs.checkpoint(self._job, text):
+            if self._engine.wait_closing(0.0):
+                # The next runner goes on from the last one.
+                raise attempt.Interrupted
             raise RunnerError(
                 f"the checkpoint of task '{self.task_id}' is not kept: nobody waits for its attempt"
                 f" {self.attempt} any more"

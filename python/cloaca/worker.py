@@ -22,7 +22,7 @@ from .trace import stack_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
     from ._cloaca import Carrier, Engine
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     Hear = Callable[[tuple[str | None, BaseException]], None]
     """Called with the run if it was a task, and with what was raised."""
+
+_UNBEGUN: Any = object()
+"""What a body returns that has not been called."""
 
 _callback_log = "cloaca.callback"
 _engine_log = "cloaca"
@@ -123,8 +126,8 @@ class Worker:
         if failure is None and is_awaitable(returned):
             # A decorator around an `async def`: it goes on where that would have begun.
             loop = self._loop()
-            rest = (task, task_id, context_json, context, handle, lambda: returned)
-            loop.adopt(entered, lambda: self._finish_on(loop, entered, *rest))
+            rest = (task, task_id, context_json, context, handle, returned)
+            loop.adopt(entered, self._finish_on, loop, entered, *rest)
             return
         if handle is not None:
             handle._close()
@@ -135,7 +138,7 @@ class Worker:
         else:
             self._fail(job, task, task_id, failure, context_json, context)
 
-    async def attempt_on(
+    def attempt_on(
         self,
         loop: Loop,
         entered: attempt.inside,
@@ -144,30 +147,19 @@ class Worker:
         context_json: str,
         error: str,
         checkpoint: str | None,
-    ) -> None:
-        """The same on an event loop, where nothing may wait."""
-        if attempt.is_forked(self._pid):
-            return
+    ) -> Coroutine[Any, Any, None]:
+        """The same on an event loop, where nothing may wait. No coroutine itself: each layer of them costs
+        half a kilobyte, times the bodies in flight."""
         job = entered.job
         context = Context._wrap(decode_value(context_json))
         if job.callback_only:
             loop.is_over(job)
             telling = task.on_failure and loop.call_back(task.on_failure, task_id, error, context)
-            await self._tell_on(loop, job, task_id, telling, context)
-            return
+            return self._tell_on(loop, job, task_id, telling, context)
         handle = None
         if task.takes_handle:
             handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
-
-        def begin() -> object:
-            if loop.is_told(job):
-                from asyncio import CancelledError
-
-                raise CancelledError
-            fitting(self.engine.context_bytes_max, context_json, "the context that it is given")
-            return task.function(context) if handle is None else task.function(context, handle)
-
-        await self._finish_on(loop, entered, task, task_id, context_json, context, handle, begin)
+        return self._finish_on(loop, entered, task, task_id, context_json, context, handle)
 
     async def _finish_on(
         self,
@@ -178,14 +170,20 @@ class Worker:
         given: str,
         context: Context,
         handle: TaskHandle | None,
-        begin: Callable[[], object],
+        returned: Any = _UNBEGUN,
     ) -> None:
         carrier, job = loop.open(), entered.job
         failure: BaseException | None = None
         left = ""
         self._running[job] = (task_id, job)
         try:
-            returned: Any = begin()
+            if returned is _UNBEGUN:
+                if loop.is_told(job):
+                    from asyncio import CancelledError
+
+                    raise CancelledError
+                fitting(self.engine.context_bytes_max, given, "the context that it is given")
+                returned = task.function(context) if handle is None else task.function(context, handle)
             if is_awaitable(returned):
                 returned = await returned
             left, context = self._left(task, context, returned)
@@ -372,7 +370,7 @@ class Worker:
                 returned = callback(*arguments)
             if is_awaitable(returned):
                 loop = self._loop()
-                loop.adopt(entered, lambda: self._tell_on(loop, job, task_id, returned, *arguments))
+                loop.adopt(entered, self._tell_on, loop, job, task_id, returned, *arguments)
                 return
         except BaseException as raised:
             self._callback_raised(job, task_id, raised, arguments)

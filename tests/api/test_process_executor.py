@@ -52,6 +52,13 @@ def test_calls_share_processes_and_run_side_by_side(tmp_path: Path, pool: cloaca
         assert len({one.submit(bodies.pid).result(WAIT) for _ in range(5)}) == 1
 
 
+def test_processes_are_as_nice_as_they_are_asked_to_be() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with cloaca.ProcessExecutor(max_workers=1, nice=3) as nice, cloaca.ProcessExecutor(max_workers=1) as pool:
+        found = [pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result(WAIT) for pool in (nice, pool)]
+    assert found == [min(own + 3, 19), own]
+
+
 def test_a_call_of_ten_megabytes_goes_and_comes(shared: cloaca.ProcessExecutor) -> None:
     text = "é" * 5_000_000
     assert shared.submit(bodies.echo, text).result(WAIT) == text
@@ -199,9 +206,10 @@ def test_a_call_that_waits_is_cancelled_when_it_is_stopped(tmp_path: Path) -> No
         pool.stop(running)
 
 
-def test_a_sigterm_to_all_of_a_service_stops_no_call(pool: cloaca.ProcessExecutor) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_of_a_service_stops_no_call(pool: cloaca.ProcessExecutor, number: int) -> None:
     pid = pool.submit(bodies.pid).result(WAIT)
-    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, number)
     pids = {pool.submit(bodies.pid).result(WAIT) for _ in range(4)}
     assert pid in pids
 
@@ -392,6 +400,7 @@ def test_a_function_of_the_program_itself_is_found_again(tmp_path: Path) -> None
         ({"max_workers": 0}, "max_workers is 0"),
         ({"max_workers": 2000}, "max_workers is 2000"),
         ({"max_tasks_per_child": 0}, "max_tasks_per_child is 0"),
+        ({"nice": 20}, "nice is 20; it must be a whole number from 0 to 19"),
         ({"kill_grace": -1}, "kill_grace is -1"),
     ],
 )

@@ -205,3 +205,40 @@ def test_of_processes_that_close_a_file_at_once_the_last_folds_its_log(tmp_path:
                 assert [program.line() for program in both] == [answer] * 2
             assert [found.name for found in tmp_path.glob(f"{path.name}-*")] == []
             path.unlink()
+
+
+IDLE = """
+    with cloaca.WorkflowBuilder("w"):
+        @cloaca.task()
+        def t(context):
+            pass
+
+    with cloaca.DefaultRunner(sys.argv[1]) as runner:
+        runner.execute("w")
+        say("idle")
+        try:
+            runner.run_forever()
+        except cloaca.RunnerError as error:
+            say("raised", error)
+            sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "emptied", "log deleted"])
+def test_a_runner_with_nothing_to_write_finds_out_that_its_file_is_gone(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "runs.db"
+    with Program(IDLE, path) as program:
+        program.until("idle")
+        if how == "deleted":
+            path.unlink()
+        elif how == "replaced":
+            (tmp_path / "other").write_bytes(b"")
+            (tmp_path / "other").rename(path)
+        elif how == "emptied":
+            os.truncate(path, 0)
+        else:
+            Path(f"{path}-wal").unlink()
+        program.until("raised")
+        assert "the store is gone" in program.end(code=3)
+    if how != "emptied":
+        assert Path(f"{path}-rescue").exists()

@@ -309,7 +309,16 @@ def test_a_task_that_was_renamed_amidst_a_run_is_not_left_as_running(tmp_path: P
     assert tasks == {"t": "Skipped", "renamed": "Completed"}
 
 
-WAYS = ("execute", "submit", "submit_many", "execute_async", "submit_async", "list_runs", "retry_many")
+WAYS = (
+    "checkpoint",
+    "execute",
+    "submit",
+    "submit_many",
+    "execute_async",
+    "submit_async",
+    "list_runs",
+    "retry_many",
+)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -317,8 +326,10 @@ def test_a_task_that_calls_a_runner_that_shuts_down_loses_no_attempt(tmp_path: P
     """It has one, and does nothing but call; where it only looks, until it is told to end."""
     url, entered = str(tmp_path / "a.db"), threading.Event()
 
-    def call(number: int) -> object:
+    def call(handle: cloaca.TaskHandle, number: int) -> object:
         runner = runners[-1]
+        if way == "checkpoint":
+            return handle.checkpoint(number)
         if way == "list_runs":
             return runner.list_runs(), runner.why_run(str(cloaca.current_run().run_id))  # type: ignore[union-attr]
         if way == "retry_many":
@@ -330,13 +341,13 @@ def test_a_task_that_calls_a_runner_that_shuts_down_loses_no_attempt(tmp_path: P
     def calls(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
         number = 0
         while handle.attempt == 1 and not (way == "list_runs" and handle.cancelled):
-            call(number := number + 1)
+            call(handle, number := number + 1)
             entered.set()
 
     async def awaits(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
         number = 0
         while handle.attempt == 1:
-            called: Any = call(number := number + 1)
+            called: Any = call(handle, number := number + 1)
             await called
             entered.set()
 
@@ -345,7 +356,8 @@ def test_a_task_that_calls_a_runner_that_shuts_down_loses_no_attempt(tmp_path: P
     runners = [cloaca.DefaultRunner(url)]
     run = runners[0].submit("calls")
     assert entered.wait(SECONDS)
-    runners[0].shutdown(SECONDS)
+    # A body that keeps checkpoints is waited for, and stopped where no more is kept.
+    runners[0].shutdown(SECONDS if way != "checkpoint" else 0.1)
     with cloaca.DefaultRunner(url) as runner:
         runners.append(runner)
         ended = runner.run(run.id).result(SECONDS)

@@ -348,6 +348,8 @@ def serving(folder: Path, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Without the terminal of whoever runs the tests, which would hand Ctrl-C on by itself.
+        start_new_session=True,
     )
 
 
@@ -392,21 +394,23 @@ def test_a_new_project_works_at_once_and_starts_again_when_it_changes(tmp_path: 
             process.kill()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_program_is_served_until_it_is_told_to_end(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [["--workers", "1"], ["--workers", "2"], ["--reload"]])
+def test_a_program_is_served_until_it_is_told_to_end(tmp_path: Path, how: list[str], number: int) -> None:
+    workers = 2 if how[-1] == "2" else 1
     (tmp_path / "app.py").write_text(
         "import cloaca\nwith cloaca.WorkflowBuilder('w'):\n"
         "    @cloaca.task()\n    def t(context): pass\n"
         "def make(): return cloaca.DefaultRunner('runs.db')\n"
     )
-    with serving(tmp_path, "run", "app.py:make", "--workers", str(workers)) as process:
+    with serving(tmp_path, "run", "app.py:make", *how) as process:
         try:
             for _ in range(workers):
                 reads(process, "serving app.py:make")
             told = run_command(["submit", "w", "--app", "app.py", "--wait"], cwd=tmp_path)
             assert (told.returncode, told.stdout.split()[1:]) == (0, ["Completed"]), told.stderr
             assert run_command(["runners"], cwd=tmp_path).stdout.count("living") == workers
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             assert process.wait(WAIT) == 0
         finally:
             process.kill()

@@ -48,10 +48,13 @@ def is_stopping() -> bool:
     return _stopping
 
 
-def main(socket_fd: int, lifeline_fd: int) -> Never:
+def main(socket_fd: int, lifeline_fd: int, nice: int = 0) -> Never:
     """Serves until it is told to leave, or nobody is there any more."""
     global _pid
     _pid = os.getpid()
+    if nice:
+        # Before any other thread: on Linux each has its own, and begins with that of who starts it.
+        os.nice(nice)
     for fd in (socket_fd, lifeline_fd):
         os.set_inheritable(fd, False)
     _die_with(lifeline_fd)
@@ -60,6 +63,8 @@ def main(socket_fd: int, lifeline_fd: int) -> Never:
     frames = Frames()
     # Before the first import of anybody else's: what that does must not outlive the other end either.
     threading.Thread(target=_listen, args=(wire, frames, calls), name="cloaca-wire", daemon=True).start()
+    # A handler: what a call starts would inherit that it is ignored.
+    signal.signal(signal.SIGINT, _on_int)
     _begin(calls.get())
     signal.signal(signal.SIGTERM, _on_term)
     os.register_at_fork(before=_as_others, after_in_parent=_as_ever)
@@ -126,6 +131,12 @@ def _on_term(number: int, _: FrameType | None) -> None:
     elif _stopping:
         raise Stopped(128 + number)
     # Else it was meant for the whole service, which says itself what is to become of its calls.
+
+
+def _on_int(number: int, frame: FrameType | None) -> None:
+    """As `_on_term`, but that nobody stops a call by it."""
+    if _pid != os.getpid():
+        signal.default_int_handler(number, frame)
 
 
 def _as_others() -> None:

@@ -119,6 +119,8 @@ class Loop:
 
     def open(self) -> Carrier:
         """What its attempts and their ends go through, from now on."""
+        if self._carrier is not None:
+            return self._carrier
         with self._lock:
             if self._carrier is None:
                 self._carrier = self._engine.jobs.carrier(EXECUTOR)
@@ -169,12 +171,14 @@ class Loop:
         poll = partial(self._poll, carrier, ticket, tick, coroutine, ruling)
         self.hand(partial(self._begin_poll, poll, trigger, partial(carrier.called_off, ticket), coroutine))
 
-    def adopt(self, entered: attempt.inside, body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def adopt(
+        self, entered: attempt.inside, body: Callable[..., Coroutine[Any, Any, None]], *arguments: object
+    ) -> None:
         """Has an attempt that began on a thread go on here: the thread and its permit are free."""
         self.open()
         entered.goes_on(self)
         self._engine.jobs.move_to(entered.job, EXECUTOR)
-        self.hand(partial(self._body, entered, body))
+        self.hand(partial(self._body, entered, body, *arguments))
 
     def look(self) -> None:
         """Notices that the loop was closed."""
@@ -265,18 +269,28 @@ class Loop:
             # A forked child, which has the loop but not the runner.
             self._deafen()
             return
+        gathers = len(found) > 1
+        if gathers:
+            carrier.gather()
         for item in found:
             try:
                 self._heed(*item)
             except Exception as fault:
                 _say_fault(fault)
+        if gathers and self._loop is not None:
+            # Behind the first steps of what has begun here, which may be the last ones, too.
+            self._loop.call_soon(self._gathered, carrier)
+
+    def _gathered(self, carrier: Carrier) -> None:
+        # A forked child has the loop but not the runner.
+        with contextlib.suppress(RunnerError):
+            carrier.gathered()
 
     def _heed(self, what: str, *about: Any) -> None:
         if what == "begun":
             parts, *work = about[0]
-            job = Job(*parts)
-            entered = self._worker.entered(job, work[1], self)
-            self._body(entered, partial(self._worker.attempt_on, self, entered, *work))
+            entered = self._worker.entered(Job(*parts), work[1], self)
+            self._body(entered, self._worker.attempt_on, self, entered, *work)
         elif what == "closing":
             self._is_closing = True
             # Those that wait for their conditions go home at once.
@@ -300,15 +314,21 @@ class Loop:
             if job in self._unbegun:
                 self._never_begins(job)
 
-    def _body(self, entered: attempt.inside, body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _body(
+        self, entered: attempt.inside, body: Callable[..., Coroutine[Any, Any, None]], *arguments: object
+    ) -> None:
         job = entered.job
         self._unbegun.add(job)
-        self._bodies[job] = self._task(partial(self._attempt, job, body), entered)
+        self._bodies[job] = self._task(self._attempt(job, body, arguments), entered)
 
-    async def _attempt(self, job: Job, body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _attempt(
+        self, job: Job, body: Callable[..., Coroutine[Any, Any, None]], arguments: tuple[object, ...]
+    ) -> None:
         self._unbegun.discard(job)
         try:
-            await body()
+            # What is still to be called in this turn of the loop is not a forked child's.
+            if not attempt.is_forked(self._pid):
+                await body(*arguments)
         except KeyboardInterrupt:
             # The loop raises it, to whom runs it: the task need not be asked once more.
             if (task := asyncio.current_task()) is not None:
@@ -336,7 +356,7 @@ class Loop:
         call_off: Callable[[], None],
         coroutine: Any,
     ) -> None:
-        task = self._task(poll, attempt.inside(self._engine, None, trigger))
+        task = self._task(poll(), attempt.inside(self._engine, None, trigger))
         self._polls.add(task)
         task.add_done_callback(partial(self._poll_done, call_off, coroutine))
 
@@ -348,12 +368,10 @@ class Loop:
             call_off()
         _done(task)
 
-    def _task(
-        self, body: Callable[[], Coroutine[Any, Any, None]], entered: attempt.inside
-    ) -> asyncio.Task[None]:
+    def _task(self, body: Coroutine[Any, Any, None], entered: attempt.inside) -> asyncio.Task[None]:
         loop = self._loop
         assert loop is not None, "it is bound before anything is handed out"
-        return loop.create_task(body(), context=attempt.fresh(entered))
+        return loop.create_task(body, context=attempt.fresh(entered))
 
     def _future(self) -> asyncio.Future[bool]:
         loop = self._loop

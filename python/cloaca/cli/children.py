@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
     from typing import NoReturn
 
@@ -31,18 +33,50 @@ def command(target: str, url: str | None) -> list[str]:
     return [sys.executable, "-m", "cloaca", "run", target, *options]
 
 
-def ended(child: subprocess.Popen[bytes]) -> int:
-    """The exit code of a process that was told to end. Who tells this one once more ends the wait."""
+def end(children: Sequence[subprocess.Popen[bytes]], by: int) -> None:
+    """Tells them to end, as this process was told by that signal."""
+    if by != signal.SIGINT or not _is_told_by_terminal():
+        for child in children:
+            child.terminate()
+
+
+def _is_told_by_terminal() -> bool:
+    """Whether a Ctrl-C reaches what this process has begun as well: a second one would end the drain."""
+    if os.name != "posix":
+        return True
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def all_ended(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """The exit codes of processes that were told to end. Who tells this one once more ends their drain."""
     until = time.monotonic() + END_SECONDS
-    while True:
-        try:
-            return child.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()
-        except (KeyboardInterrupt, Told):
-            # The second one ends the drain.
-            until = min(until, time.monotonic() + 5.0)
-            child.send_signal(signal.SIGINT)
+    codes: list[int] = []
+    for child in children:
+        while True:
+            try:
+                codes.append(child.wait(max(0.0, until - time.monotonic())))
+                break
+            except subprocess.TimeoutExpired:
+                child.kill()
+            except (KeyboardInterrupt, Told):
+                until = min(until, time.monotonic() + 5.0)
+                for each in children:
+                    each.send_signal(signal.SIGINT)
+    return codes
+
+
+def ended(child: subprocess.Popen[bytes]) -> int:
+    """The exit code of one."""
+    return all_ended([child])[0]
 
 
 def how_it_ended(code: int) -> str:

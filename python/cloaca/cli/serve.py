@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from ..check import run_id as checked_run_id
 from ..errors import ArgumentError, ArgumentTypeError, excerpt
-from .children import Told, command, ended, tell
+from .children import Told, command, end, ended, tell
 from .main import OK
 from .parse import UsageError
 from .program import imported, split
@@ -195,11 +195,8 @@ def _reloading(target: str, url: str | None, beside: Beside | None = None) -> in
             child.terminate()
             ended(child)
             child = subprocess.Popen(command(target, url))
-    except Told:
-        child.terminate()
-        ended(child)
-        return OK
-    except KeyboardInterrupt:
+    except (Told, KeyboardInterrupt) as told:
+        end([child], signal.SIGTERM if isinstance(told, Told) else signal.SIGINT)
         ended(child)
         return OK
     finally:

@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 
-from .children import Told, command, ended, how_it_ended, tell
+from .children import all_ended, command, end, how_it_ended, tell
 from .main import FAILED, OK, USAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
 LOOK_SECONDS = 0.3
@@ -93,6 +93,7 @@ def serve(target: str, url: str | None, many: int) -> int:
         told.set()
 
     signal.signal(signal.SIGTERM, hear)
+    _hear_hangup(hear)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, hear)
     code = None
@@ -102,27 +103,19 @@ def serve(target: str, url: str | None, many: int) -> int:
             told.wait(LOOK_SECONDS)
     # From here on a signal ends the wait for those that drain.
     signal.signal(signal.SIGTERM, tell)
+    _hear_hangup(tell)
     if signal.getsignal(signal.SIGINT) is hear:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     processes = [worker.process for worker in workers if worker.process is not None]
-    # By Ctrl-C the terminal has told them, too.
-    if by[:1] != [signal.SIGINT]:
-        for process in processes:
-            process.terminate()
-    codes = _all_ended(processes)
+    end(processes, by[0] if by else signal.SIGTERM)
+    codes = all_ended(processes)
     return code if code is not None else FAILED if any(codes) else OK
 
 
-def _all_ended(processes: list[subprocess.Popen[bytes]]) -> list[int]:
-    codes: list[int] = []
-    for process in processes:
-        while True:
-            try:
-                codes.append(ended(process))
-                break
-            except (KeyboardInterrupt, Told):
-                continue
-    return codes
+def _hear_hangup(handler: Callable[[int, FrameType | None], None]) -> None:
+    """By the terminal's end as by SIGTERM, unless somebody (`nohup`) wants it to be outlived."""
+    if (number := getattr(signal, "SIGHUP", None)) is not None and signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def _looked(workers: list[Worker]) -> int | None:

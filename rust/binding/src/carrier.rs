@@ -143,6 +143,20 @@ impl Carrier {
         Ok(list)
     }
 
+    /// Several reports are about to come, until `gathered`.
+    fn gather(&self, py: Python<'_>) -> PyResult<()> {
+        self.handle.runtime(py)?;
+        self.core.gather();
+        Ok(())
+    }
+
+    /// Those have come that are to come in this turn of the loop.
+    fn gathered(&self, py: Python<'_>) -> PyResult<()> {
+        self.handle.runtime(py)?;
+        self.core.gathered();
+        Ok(())
+    }
+
     /// An attempt returned `context` (JSON text). With a callback the ruling comes by `fetch`, or at once if the runner has ended.
     fn succeeded(
         &self,

@@ -406,6 +406,7 @@ fn turn(carrier: &Carrier, bell: &Bell, bodies: &Bodies) {
         drop(is_rung);
         loop {
             let (found, has_more) = carrier.fetch(1);
+            carrier.gather();
             for item in found {
                 match item {
                     Fetched::Begun(work, _) => {
@@ -428,6 +429,10 @@ fn turn(carrier: &Carrier, bell: &Bell, bodies: &Bodies) {
                 }
             }
             if !has_more {
+                // Whoever carries must not depend on it.
+                if bodies.begun.lock().unwrap().len() % 2 == 0 {
+                    carrier.gathered();
+                }
                 break;
             }
         }

@@ -3,14 +3,20 @@
 
 mod harness;
 
+use std::sync::Arc;
+
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Declared, Effects, Engine, Event, Fire, Polled, Then};
+use cloaca_core::graph::Graph;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::policy::RetryPolicy;
 use cloaca_core::port::{
     Admitted, Change, Receipt, RunStatus, TickChange, TriggerRow, TriggerState, Unfinished,
 };
+use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::time::{Mono, Now, Wall};
 use cloaca_core::urgency::{Priority, Urgency};
+use cloaca_core::workflow::{Task, Workflow};
 use uuid::Uuid;
 
 use crate::harness::declared_mail;
@@ -277,4 +283,69 @@ fn runs_of_others_are_looked_at_in_turn() {
     );
     assert_eq!(engine.others_after(Uuid::nil(), 2), more[..2]);
     assert_eq!(engine.others_after(more[1], 2), [more[2], more[0]]);
+}
+
+/// What follows once all that is to be kept is.
+fn all_kept(engine: &mut Engine, mut effects: Effects) -> Effects {
+    while !effects.commits.is_empty() {
+        for (_, then) in std::mem::take(&mut effects.commits) {
+            engine.step(Event::Committed(then, Receipt::Run(None)), NOW, &mut effects);
+        }
+    }
+    effects
+}
+
+/// The attempt at which a task begins that waits for another one, in a run whose owner has died and left nothing on record.
+fn attempt_of_the_second_task(is_mixed: bool) -> u32 {
+    let mut engine = engine();
+    let mail = harness::mail(RetryPolicy::default());
+    let ids: Vec<Arc<str>> = vec!["send".into(), "file".into()];
+    let after = vec![Vec::new(), vec![Arc::clone(&ids[0])]];
+    let graph = Graph::check("mail", &ids, &after).unwrap();
+    let file = Task { id: Arc::clone(&ids[1]), dependencies: after[1].clone(), ..mail.tasks[0].clone() };
+    let tasks = vec![mail.tasks[0].clone(), file];
+    step(&mut engine, Event::Workflow(Arc::new(Workflow { tasks, graph, ..(*mail).clone() })));
+    let left = Unfinished {
+        interruptions: 1,
+        owner_before: Some(DEAD),
+        waits: false,
+        schedule: None,
+        is_mixed,
+        ..claimed(1, ScheduleKey(7), vec![])
+    };
+    let effects = step(&mut engine, Event::Claimed(vec![left]));
+    let first = all_kept(&mut engine, effects).jobs[0].job;
+    let effects = step(&mut engine, Event::Taken(first));
+    let recorded = all_kept(&mut engine, effects).recorded[0].1;
+    step(&mut engine, Event::Taken(recorded));
+    let mut effects = Effects::default();
+    let ended = Ended::Success("{}".into());
+    assert_eq!(engine.attempt_ended(recorded, ended, false, NOW, &mut effects), Ruling::Final);
+    all_kept(&mut engine, effects).jobs[0].job.attempt
+}
+
+#[test]
+fn what_a_dead_owner_of_another_version_may_have_begun_is_begun_anew() {
+    assert_eq!(attempt_of_the_second_task(false), 1, "it waited for the first one");
+    assert_eq!(attempt_of_the_second_task(true), 2, "under another version it may not have waited");
+}
+
+#[test]
+fn others_hear_of_what_is_theirs() {
+    let mut engine = engine();
+    step(&mut engine, declared_mail());
+    step(&mut engine, Event::Vacancy);
+    let offered = Then::Offered(vec![THEIRS]);
+    let admitted = Receipt::Start(vec![Admitted::Started { row: RunRow(1) }]);
+    assert!(step(&mut engine, Event::Committed(offered, admitted)).tells, "a run that anybody may claim");
+
+    let own = Unfinished { waits: false, schedule: None, ..claimed(1, ScheduleKey(7), vec![]) };
+    step(&mut engine, Event::Claimed(vec![own]));
+    let effects = step(&mut engine, Event::Cancel(Uuid::from_u128(1)));
+    let [(_, then)] = <[_; 1]>::try_from(effects.commits).unwrap();
+    let cancelled = Receipt::Cancelled { number: None, children: vec![THEIRS] };
+    assert!(
+        step(&mut engine, Event::Committed(then, cancelled)).tells,
+        "a child of a run that was cancelled"
+    );
 }

@@ -342,6 +342,8 @@ impl Store for SqliteStore {
         let kept = self.identity?;
         let what = if open::identity(&self.path) != Some(kept) {
             "deleted or replaced"
+        } else if self.log.is_some() && open::identity(&open::beside(&self.path, "-wal")) != self.log {
+            "parted from its write-ahead log"
         } else if std::fs::metadata(&self.path).is_ok_and(|found| found.len() == 0) {
             "emptied"
         } else {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::engine::Job;
 use crate::poll::Ticket;
@@ -17,6 +18,9 @@ use crate::workflow::Executor;
 
 /// So many attempts are taken at once, so that their ends are not kept waiting.
 const TAKEN_MAX: usize = 256;
+
+/// What a place gathers in one turn of its own is waited for no longer.
+const GATHERED_WITHIN: Duration = Duration::from_millis(1);
 
 /// What there is for the place.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +60,7 @@ pub enum Report {
     /// It wants one again.
     Wanted(Job),
     /// A poll was a plain skip.
-    Skipped(Ticket, String, Now, Option<std::time::Duration>),
+    Skipped(Ticket, String, Now, Option<Duration>),
     /// Any other poll.
     Polled(Ticket, Now, Answer),
     /// A poll went home without an answer.
@@ -67,6 +71,8 @@ pub enum Report {
 struct Inbox {
     reports: Vec<Report>,
     is_called: bool,
+    /// More is to come in this turn of the place.
+    is_gathering: bool,
     /// Nobody carries anything any more.
     is_over: bool,
 }
@@ -113,6 +119,19 @@ impl Carrier {
         let count = items.len().min(max);
         let found = items.drain(..count).collect();
         (found, !items.is_empty())
+    }
+
+    /// Several reports are about to come, until [`Carrier::gathered`]: whoever carries wakes for all of them and not for each.
+    pub fn gather(&self) {
+        lock(&self.inbox).is_gathering = true;
+    }
+
+    /// Those have come that are to come at once.
+    pub fn gathered(&self) {
+        let mut inbox = lock(&self.inbox);
+        if std::mem::take(&mut inbox.is_gathering) && !inbox.reports.is_empty() {
+            self.inbox_wake.notify_one();
+        }
     }
 
     /// Takes a report to the engine, soon; gives it back if nobody does any more.
@@ -181,6 +200,11 @@ impl Runtime {
                     if inbox.reports.is_empty() && !inbox.is_called {
                         inbox = wait_on(&carrier.inbox_wake, inbox, None);
                     }
+                }
+                if inbox.is_gathering && !inbox.is_called {
+                    inbox = wait_on(&carrier.inbox_wake, inbox, Some(GATHERED_WITHIN));
+                    // The place may stand still for longer.
+                    inbox.is_gathering = false;
                 }
                 inbox.is_called = false;
                 std::mem::take(&mut inbox.reports)

@@ -66,7 +66,6 @@ struct Round {
     company: Option<Company>,
     has_news: bool,
     last_other: Uuid,
-    is_troubled: bool,
     /// Whether the log has heard of runs that nobody goes on with.
     knows_deserted: bool,
     forgetting: Forgetting,
@@ -101,7 +100,6 @@ impl Shared {
             company: None,
             has_news: false,
             last_other: Uuid::nil(),
-            is_troubled: false,
             knows_deserted: !recovery,
             forgetting: Forgetting::new(now),
             news_due: now.after(NEWS_SLOWLY),
@@ -158,13 +156,12 @@ impl Shared {
         if recovery {
             self.take_strangers(now.mono, round.has_siblings);
         }
-        if let Some(trouble) = self.store.trouble().filter(|_| !round.is_troubled) {
-            round.is_troubled = true;
-            let note = Note::StoreTroubled { trouble };
-            match self.works {
-                true => self.order(Order::Log(note)),
-                // Who only waits would never find out by a write.
-                false => self.give_in(note),
+        // Who has nothing to write would never find out.
+        if let Some(trouble) = self.store.trouble() {
+            match self.store.commit(&[]) {
+                Err(Fault::Passing(_)) => {}
+                Err(Fault::Final(why)) => self.give_in(Note::StoreGone { why }),
+                Ok(_) => self.give_in(Note::StoreTroubled { trouble }),
             }
         }
         // Who polls and runs nothing takes nothing over, and keeps nothing in memory that others change.

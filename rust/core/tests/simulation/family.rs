@@ -8,7 +8,6 @@ use cloaca_core::port::{Admitted, Fault, NewRun, Parent, Receipt, RunStatus};
 use uuid::Uuid;
 
 use crate::process::{Stage, Worker};
-use crate::scenario::Act;
 use crate::world::World;
 
 /// How far a body has come with a child that it waits for.
@@ -118,10 +117,20 @@ impl World {
 
     /// Whoever waits for a run that was asked for hears that it is kept, or that another stands for it, or that there will be none.
     pub fn told_of_child(&mut self, p: usize, id: Uuid, news: Option<Awaited>) {
+        if let Some(Awaited::Kept(kept) | Awaited::Known(kept)) = news {
+            assert!(self.store.state().run(kept).is_some(), "run {kept} is told to be kept, and is not");
+        }
         let workers = self.processes[p].workers.iter_mut();
         workers
             .filter(|worker| worker.awaits == Some(Awaited::Sent(id)))
             .for_each(|worker| worker.awaits = news);
+    }
+
+    /// Whoever asked for these runs has heard what became of them.
+    pub fn nobody_waits_for_an_answer(&self, p: usize, asked: &[Uuid]) {
+        let workers = &self.processes[p].workers;
+        let waits = |id: &&Uuid| workers.iter().any(|worker| worker.awaits == Some(Awaited::Sent(**id)));
+        assert_eq!(asked.iter().find(waits), None, "who asked for that run is told nothing");
     }
 
     /// What became of runs that were asked for.
@@ -193,7 +202,8 @@ impl World {
     pub fn offer_at_rest(&mut self) {
         self.join_as_client();
         let client = self.processes.len() - 1;
-        self.act_on(client, Act::Declare);
+        // That somebody has joined is news, too.
+        self.come_to_rest();
         assert!(self.offer(client), "nothing goes wrong any more");
     }
 }

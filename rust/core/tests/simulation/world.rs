@@ -139,7 +139,7 @@ impl World {
         unreachable!("the draw is below the sum")
     }
 
-    pub fn act_on(&mut self, p: usize, act: Act) -> bool {
+    fn act_on(&mut self, p: usize, act: Act) -> bool {
         match act {
             Act::Crash => self.crash(p),
             Act::LoseLock => self.lose_lock(p),
@@ -244,7 +244,7 @@ impl World {
         self.join(true);
     }
 
-    fn come_to_rest(&mut self) {
+    pub fn come_to_rest(&mut self) {
         let mut quiet = 0;
         for _ in 0..ROUNDS_MAX {
             let moved: Vec<bool> = (0..self.processes.len()).map(|p| self.act_calmly(p)).collect();

@@ -253,9 +253,12 @@ impl World {
         let batch = self.processes[p].batch.take().expect("it was just looked at");
         let now = self.now(p);
         let mut effects = Effects::default();
-        let (mut all_begun, mut cancelled) = (Vec::new(), Vec::new());
+        let (mut all_begun, mut cancelled, mut asked) = (Vec::new(), Vec::new(), Vec::new());
         for (then, receipt) in batch.thens.into_iter().zip(batch.receipts.expect("committed")) {
             let dropped = dropped(&then, &receipt);
+            if let Then::Start(ids) = &then {
+                asked.extend(ids.iter().copied());
+            }
             all_begun.extend(begun(&then, &receipt));
             if let Receipt::Cancelled { children, .. } = &receipt {
                 self.processes[p].halted.extend(children);
@@ -270,6 +273,7 @@ impl World {
             }
         }
         self.carry_out(p, effects);
+        self.nobody_waits_for_an_answer(p, &asked);
         self.children_are_cancelled(p, &cancelled);
         all_begun.into_iter().for_each(|id| self.earlier_ones_are_cancelled(p, id));
         true
