@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from common import Figures, folder_on_disk, percentile, resident_bytes, run_contestant
@@ -13,6 +14,8 @@ import cloaca
 #: Of the heartbeat.
 BEAT_S = 0.001
 RUNS_PER_SECOND = 1_000
+#: What a run takes of the loop's thread, about.
+COMPUTE_S = 0.000_12
 
 
 def _declare_async_one() -> None:
@@ -120,9 +123,8 @@ def run_await_execute_sync(runs: int) -> Figures:
     return _await_each("one", runs)
 
 
-def run_heartbeat(runs: int) -> Figures:
-    """How late a heartbeat on the loop is while 1,000 runs a second go through it."""
-    _declare_async_one()
+async def _beaten(runs: int, run: Callable[[], Awaitable[object]]) -> Figures:
+    """How late a heartbeat on the loop is while 1,000 a second of these go through it."""
     late: list[float] = []
 
     async def beat() -> None:
@@ -132,28 +134,46 @@ def run_heartbeat(runs: int) -> Figures:
             await asyncio.sleep(due - time.perf_counter())
             late.append((time.perf_counter() - due) * 1e3)
 
+    beating = asyncio.create_task(beat())
+    began = time.perf_counter()
+    waits: list[asyncio.Future[object]] = []
+    for number in range(runs):
+        waits.append(asyncio.ensure_future(run()))
+        pause = began + number / RUNS_PER_SECOND - time.perf_counter()
+        if pause > 0:
+            await asyncio.sleep(pause)
+    await asyncio.gather(*waits)
+    per_second = runs / (time.perf_counter() - began)
+    beating.cancel()
+    ordered = sorted(late)
+    return {
+        "per_second": per_second,
+        "p50_ms": percentile(ordered, 0.5),
+        "p99_ms": percentile(ordered, 0.99),
+    }
+
+
+def run_heartbeat(runs: int) -> Figures:
+    """Beside runs of an async task."""
+    _declare_async_one()
+
     async def main(folder: str) -> Figures:
         async with cloaca.DefaultRunner(Path(folder) / "runs.db") as runner:
-            beating = asyncio.create_task(beat())
-            began = time.perf_counter()
-            waits: list[asyncio.Future[cloaca.WorkflowResult]] = []
-            for number in range(runs):
-                waits.append(asyncio.ensure_future(runner.execute_async("async", CONTEXT)))
-                pause = began + number / RUNS_PER_SECOND - time.perf_counter()
-                if pause > 0:
-                    await asyncio.sleep(pause)
-            await asyncio.gather(*waits)
-            per_second = runs / (time.perf_counter() - began)
-            beating.cancel()
-        ordered = sorted(late)
-        return {
-            "per_second": per_second,
-            "p50_ms": percentile(ordered, 0.5),
-            "p99_ms": percentile(ordered, 0.99),
-        }
+            return await _beaten(runs, lambda: runner.execute_async("async", CONTEXT))
 
     with folder_on_disk() as folder:
         return asyncio.run(main(folder))
+
+
+def run_heartbeat_floor(runs: int) -> Figures:
+    """Beside coroutines that do nothing but compute for as long as a run does."""
+
+    async def compute() -> None:
+        until = time.perf_counter() + COMPUTE_S
+        while time.perf_counter() < until:
+            pass
+
+    return asyncio.run(_beaten(runs, compute))
 
 
 if __name__ == "__main__":
@@ -166,6 +186,7 @@ if __name__ == "__main__":
             "await-execute": run_await_execute,
             "await-execute-sync": run_await_execute_sync,
             "heartbeat": run_heartbeat,
+            "heartbeat-floor": run_heartbeat_floor,
         },
         runs=int,
     )

@@ -81,7 +81,7 @@ def run_cloaca(
     resolution_ms: float,
     nice: int | None = None,
 ) -> Figures:
-    """A runner with these triggers; with `nice` beside four tasks that burn a process each, so nice."""
+    """A runner with these triggers; with `nice` beside tasks that burn four processes, as nice as that."""
     speed_alone = _work(min(1.0, seconds)) if busy else 0.0
     notes = Notes(triggers)
     interval_ns = int(interval_ms * 1e6)

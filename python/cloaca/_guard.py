@@ -16,7 +16,6 @@ import contextlib
 import os
 import sys
 import threading
-import weakref
 
 from .errors import StoreError, excerpt
 from .plain import WARNING, say
@@ -47,18 +46,28 @@ _told: set[tuple[int, int]] = set()
 _seen: set[tuple[int, int]] = set()
 """Files that a runner or reader of this process, or of the one that it was forked from, has opened:
 descriptors may be left of that."""
-_openings: weakref.WeakSet[Before] = weakref.WeakSet()
+_openings: list[Before] = []
 _installed = False
 
 
 class Before:
-    """What the process has open before a runner opens its file, for as long as that takes."""
+    """What the process has open before a runner opens its file. To be held for as long as that takes."""
 
     def __init__(self) -> None:
+        self.files: dict[int, tuple[int, int]] = {}
+
+    def __enter__(self) -> Before:
         with _lock:
             # Descriptors of another runner, amidst opening the same file, look like a stranger's.
-            self.files = {} if _openings else _descriptors()
-            _openings.add(self)
+            if not _openings:
+                self.files = _descriptors()
+            _openings.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Not in a child that was forked meanwhile.
+        with _lock, contextlib.suppress(ValueError):
+            _openings.remove(self)
 
 
 def _descriptors() -> dict[int, tuple[int, int]]:
@@ -140,6 +149,7 @@ def forget_locks() -> None:
     _live.clear()
     _names.clear()
     _told.clear()
+    _openings.clear()
     _compare()
 
 

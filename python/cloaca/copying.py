@@ -66,9 +66,11 @@ def copy_store(source: str | os.PathLike[Any], target: str | os.PathLike[Any]) -
             _cloaca.rename_to_new(part, path)
             _to_disk(path.parent)
         except FileExistsError:
-            raise StoreError(f"target {excerpt(path)} exists by now; name a new file") from None
+            raise StoreError(f"target {excerpt(os.fspath(path))} exists by now; name a new file") from None
         except OSError as error:
-            raise StoreError(f"target {excerpt(path)} cannot be written: {error.strerror}") from None
+            raise StoreError(
+                f"target {excerpt(os.fspath(path))} cannot be written: {error.strerror}"
+            ) from None
         finally:
             part.unlink(missing_ok=True)
     return path
@@ -112,17 +114,18 @@ def _refuse_taken(path: Path) -> None:
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise StoreError(
-                f"folder {excerpt(path.parent)} does not exist; create it first, or name another target"
+                f"folder {excerpt(os.fspath(path.parent))} does not exist; create it first, or name another"
+                " target"
             ) from None
         # A log of a database that has gone would be taken for the copy's.
         left = next((each for each in ("-wal", "-journal") if Path(f"{path}{each}").exists()), None)
         if left is not None:
             raise StoreError(
-                f"target {excerpt(path)} has left {excerpt(path.name + left)}; name another one"
+                f"target {excerpt(os.fspath(path))} has left {excerpt(path.name + left)}; name another one"
             ) from None
         return
     except OSError as error:
-        raise StoreError(f"target {excerpt(path)} cannot be looked at: {error.strerror}") from None
+        raise StoreError(f"target {excerpt(os.fspath(path))} cannot be looked at: {error.strerror}") from None
     if path.is_file():
         try:
             with Reader(path) as reader:
@@ -130,7 +133,7 @@ def _refuse_taken(path: Path) -> None:
         except StoreError as refused:
             if "is served by" in str(refused):
                 raise
-    raise StoreError(f"target {excerpt(path)} exists; name a new file")
+    raise StoreError(f"target {excerpt(os.fspath(path))} exists; name a new file")
 
 
 def _to_disk(path: Path) -> None:

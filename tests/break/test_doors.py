@@ -108,3 +108,17 @@ def test_a_second_runner_of_the_process_is_no_stranger(
     with cloaca.DefaultRunner(path):
         pass
     assert not told(caplog)
+
+
+@LINUX
+def test_a_runner_that_never_was_hides_no_descriptor(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(cloaca.StoreError) as kept:
+        cloaca.DefaultRunner(os.fspath(tmp_path / "missing" / "a.db"))
+    path = tmp_path / "a.db"
+    path.touch()
+    # What was raised keeps the frames that it came through.
+    assert kept.tb is not None
+    with open(path, "rb"), cloaca.DefaultRunner(os.fspath(path)):
+        assert "before" in "".join(told(caplog))

@@ -29,12 +29,11 @@ def test_a_store_is_copied_with_all_that_it_holds(line: Line, tmp_path: Path) ->
         copied = [line.piped(*words, "--json", "--database", name) for name in ("copy.db", "runs.db")]
         assert copied[0] == copied[1] != "", words
     line.piped("copy", "runs.db", "copy.db", code=3)
-    assert "exists and is not empty; name a new file" in line.said
-    (tmp_path / "empty.db").touch()
-    told = json.loads(line.piped("copy", "sqlite://runs.db", "empty.db", "--json"))
+    assert f"target '{tmp_path / 'copy.db'}' exists; name a new file" in line.said
+    told = json.loads(line.piped("copy", "sqlite://runs.db", "new.db", "--json"))
     assert (sorted(told), told["bytes"]) == (
         ["bytes", "kind", "path"],
-        os.path.getsize(tmp_path / "empty.db"),
+        os.path.getsize(tmp_path / "new.db"),
     )
 
 
@@ -43,8 +42,8 @@ def test_a_copy_is_refused_in_one_sentence(line: Line, tmp_path: Path) -> None:
     for words, code, told in [
         (["none.db", "copy.db"], 3, "there is no database"),
         (["runs.db", "nowhere/copy.db"], 3, "folder"),
-        (["runs.db", "."], 3, "is no file"),
-        (["runs.db", "runs.db"], 3, "exists and is not empty"),
+        (["runs.db", "."], 3, "exists; name a new file"),
+        (["runs.db", "runs.db"], 3, "exists; name a new file"),
         (["runs.db", ":memory:"], 2, "which is memory"),
         (["runs.db"], 2, "required: DST"),
         (["runs.db", "redis://x"], 2, "redis"),

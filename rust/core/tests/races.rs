@@ -25,8 +25,8 @@ use cloaca_core::poll::{Backoff, Plan};
 use cloaca_core::port::{Failure, RunStatus, TriggerRow};
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::{
-    Answer, AskedFire, Carrier, Clock, Fetched, Kept, Order, Own, PollTurn, Report, Runtime, Services, Taken,
-    Waited, Waker, Wanted, Watch, Work,
+    Answer, AskedFire, Carrier, Clock, Fetched, Heard, Kept, Order, Own, PollTurn, Report, Runtime, Services,
+    Taken, Waited, Waker, Wanted, Watch, Work,
 };
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::{Priority, Urgency};
@@ -430,7 +430,7 @@ fn turn(carrier: &Carrier, bell: &Bell, bodies: &Bodies) {
             }
             if !has_more {
                 // Whoever carries must not depend on it.
-                if bodies.begun.lock().unwrap().len() % 2 == 0 {
+                if bodies.begun.lock().unwrap().len().is_multiple_of(2) {
                     carrier.gathered();
                 }
                 break;
@@ -486,8 +486,11 @@ fn a_place_hears_that_the_runner_closes_before_nobody_carries_any_more() {
         let carrier = Arc::new(Carrier::new(Executor::LOOP, Box::new(Ring(Arc::clone(&bell)))));
         let (runtime, carried) = (Arc::clone(&house.runtime), Arc::clone(&carrier));
         let carries = spawn(move || runtime.carry(&carried));
+        let called = Arc::clone(&carrier);
         let turns = spawn(move || turn(&carrier, &bell, &bodies));
+        let calls = spawn(move || called.wake());
         house.close();
+        join(calls);
         join(turns);
         join(carries);
     });
@@ -566,6 +569,36 @@ fn whoever_waits_is_told_when_the_engine_gives_up() {
         yield_now();
         house.runtime.give_up();
         waiters.into_iter().for_each(join);
+        house.runtime.finish_close();
+        house.see_off();
+    });
+}
+
+/// As an event loop's thread hears of all ends, until there is nothing more to hear.
+fn hears(runtime: &Runtime, watch: &Watch) {
+    let mut is_told = watch.hear(false);
+    let mut knows_closing = false;
+    loop {
+        match runtime.hear_runs(knows_closing, HOUR) {
+            Heard::Ended(runs) => is_told |= runs.contains(&watch.id),
+            Heard::Closing => knows_closing = true,
+            Heard::Nothing => {}
+            Heard::Over => break,
+        }
+    }
+    assert!(is_told, "it was over before the last news was told");
+}
+
+#[test]
+fn who_hears_of_all_runs_is_told_when_the_engine_gives_up() {
+    play(|| {
+        let house = House::open(Crew { is_sound: false, ..Crew::new(1, succeed) });
+        let watch = house.submit();
+        let runtime = Arc::clone(&house.runtime);
+        let hears = spawn(move || hears(&runtime, &watch));
+        yield_now();
+        house.runtime.give_up();
+        join(hears);
         house.runtime.finish_close();
         house.see_off();
     });
