@@ -333,7 +333,7 @@ fn new_run() -> NewRun {
         cursor: None,
         ends: None,
         parent: None,
-        priority: None,
+        priority: Some(Priority::default()),
         due_at: None,
         created_at: Wall(1),
     }
