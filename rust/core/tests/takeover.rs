@@ -314,14 +314,14 @@ fn attempt_of_the_second_task(is_mixed: bool) -> u32 {
         ..claimed(1, ScheduleKey(7), vec![])
     };
     let effects = step(&mut engine, Event::Claimed(vec![left]));
-    let first = all_kept(&mut engine, effects).jobs[0].1;
+    let first = all_kept(&mut engine, effects).jobs[0].job;
     let effects = step(&mut engine, Event::Taken(first));
     let recorded = all_kept(&mut engine, effects).recorded[0].1;
     step(&mut engine, Event::Taken(recorded));
     let mut effects = Effects::default();
     let ended = Ended::Success("{}".into());
     assert_eq!(engine.attempt_ended(recorded, ended, false, NOW, &mut effects), Ruling::Final);
-    all_kept(&mut engine, effects).jobs[0].1.attempt
+    all_kept(&mut engine, effects).jobs[0].job.attempt
 }
 
 #[test]
