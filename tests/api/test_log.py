@@ -257,3 +257,16 @@ def test_runs_that_nobody_declares_are_warned_of_once(
         part = "wait for workflows that no living runner declares: 'gone' (1 run)"
         assert eventually(lambda: lines(caplog, logging.WARNING, part))
     assert len(lines(caplog, logging.WARNING, "no living runner declares")) == 1
+
+
+def test_runs_that_nobody_had_begun_are_not_called_resumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    declare("short", lambda context: None)
+    url = str(tmp_path / "runs.db")
+    with caplog.at_level(logging.DEBUG, "cloaca"):
+        with cloaca.DefaultRunner(url):
+            client = cloaca.DefaultRunner(url, work=False)
+            assert client.execute("short", timeout=60).status == "Completed"
+            client.shutdown()
+        assert not [record for record in caplog.records if "resumed" in record.getMessage()]

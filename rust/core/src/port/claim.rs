@@ -49,9 +49,9 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// Whether it waited for its time, and nobody has had it before.
+    /// Whether nobody can have begun it: it was offered, waited for its time, or was left before it began.
     pub fn is_new(&self) -> bool {
-        self.due_at.is_some() && self.owner_before.is_none() && self.tasks.is_empty()
+        self.owner_before.is_none() && self.interruptions == 0 && self.tasks.is_empty()
     }
 }
 
