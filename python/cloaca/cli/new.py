@@ -19,13 +19,15 @@ APP = '''\
 A file whose run fails is moved to `failed`: where it lay, the next poll would find it again.
 """
 
+import os
 from pathlib import Path
 
 import cloaca
 
-INBOX = Path(__file__).parent / "inbox"
-ARCHIVE = Path(__file__).parent / "archive"
-FAILED = Path(__file__).parent / "failed"
+DATA = Path(os.environ.get("DATA") or Path(__file__).parent)
+INBOX = DATA / "inbox"
+ARCHIVE = DATA / "archive"
+FAILED = DATA / "failed"
 for folder in (INBOX, ARCHIVE, FAILED):
     folder.mkdir(exist_ok=True)
 
@@ -99,6 +101,7 @@ PYPROJECT = """\
 name = "{name}"
 version = "0.1.0"
 requires-python = ">=3.11"
+# From the wheel that you have installed: PyPI's package of that name is another one.
 dependencies = ["cloaca"]
 
 [tool.cloaca]
@@ -145,11 +148,13 @@ WantedBy=multi-user.target
 DOCKERFILE = """\
 FROM python:3.12-slim
 WORKDIR /app
-COPY pyproject.toml app.py ./
-RUN pip install --no-cache-dir cloaca
-# The store lies on a volume of one machine; a network file system loses data.
+# Put the wheel that you have installed beside this file: PyPI's package of that name is another one.
+COPY cloaca-*.whl /tmp/
+RUN pip install --no-cache-dir /tmp/cloaca-*.whl
+COPY app.py ./
+# The store and the folders lie on a volume of one machine; a network file system loses data.
 VOLUME /data
-ENV CLOACA_DATABASE=/data/{name}.db
+ENV DATA=/data CLOACA_DATABASE=/data/{name}.db
 CMD ["cloaca", "run", "app.py"]
 """
 
