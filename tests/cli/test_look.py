@@ -98,6 +98,13 @@ def test_runs_are_filtered_and_paged(line: Line, tmp_path: Path) -> None:
         assert "TRIGGER" not in shown
         assert "there may be more: --after ID" in steady(line.said)
         assert "none" in line.shown("runs", "--workflow", "other")
+        assert "workflow 'other' not found" in line.said
+        assert line.piped("runs", "--workflow", "ingst") == ""
+        assert "did you mean 'ingest'?" in line.said
+        assert line.piped("runs", "--trigger", "brokn") == ""
+        assert "did you mean 'broken'?" in line.said
+        assert line.piped("runs", "--workflow", "ingest", "--since", "2090-01-01") == ""
+        assert "not found" not in line.said
 
 
 def test_a_run_is_shown_with_what_it_started_and_by_what_it_was(line: Line, tmp_path: Path) -> None:

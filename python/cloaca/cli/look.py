@@ -7,7 +7,8 @@ import os
 
 from .. import reading
 from ..duration import text_of
-from ..reading.store import now
+from ..near import LOOKED_MAX
+from ..reading.store import names, now, unknown
 from ..terminal import clean, span
 from .main import FAILED, OK
 from .moment import moment
@@ -182,6 +183,8 @@ def runs(arguments: Namespace, show: Show) -> int:
         while True:
             size = PAGE if left is None else min(left, PAGE)
             page = reading.runs(reader, **wanted, after=after, limit=size)
+            if title and not page.items:
+                _note_unknown(reader, show, wanted)
             if len(page) or title:
                 show.table("run", _RUN_COLUMNS, [(each, _of_run(each, show)) for each in page], title)
             after, title = page.after, None
@@ -191,6 +194,15 @@ def runs(arguments: Namespace, show: Show) -> int:
         if after is not None and show.is_for_people:
             show.note(f"there may be more: --after {after}, or --all")
     return OK
+
+
+def _note_unknown(reader: Reader, show: Show, wanted: dict[str, Any]) -> None:
+    """Nothing was found: perhaps because nothing has that name."""
+    workflow, trigger = wanted["workflow"], wanted["trigger"]
+    if workflow is not None and workflow not in (known := reader.native.workflows("", LOOKED_MAX)):
+        show.note(str(unknown("workflow", workflow, "workflows", known)))
+    if trigger is not None and trigger not in (known := names(reader)):
+        show.note(str(unknown("trigger", trigger, "triggers", known)))
 
 
 _RUN_COLUMNS = ("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", "TRIGGER", "KEY", "ERROR")
