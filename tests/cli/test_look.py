@@ -181,6 +181,8 @@ def test_ticks_and_why_say_what_is_on_record(line: Line, tmp_path: Path) -> None
     with served(tmp_path / "runs.db"):
         (tick,) = fields(line.piped("ticks", "broken"))
         assert (tick[0], tick[-1]) == ("error", "OSError: the share is gone")
+        assert line.piped("ticks", "nightly") == ""
+        assert "only a cron whose function takes a tick has ticks" in line.said
         assert steady(line.shown("ticks", "broken")).splitlines()[0].split()[-1].endswith("REASON\x1b[0m")
         (failed,) = fields(line.piped("runs", "--failed"))
         told = steady(line.piped("why", "rare", "nightly", failed[0])).splitlines()

@@ -78,7 +78,7 @@ COMMANDS = (
     ),
     Command(
         "ticks",
-        "What the polls of a trigger, or the moments of a cron, came to, newest first.",
+        "What the polls of a trigger, or the moments of a cron that decides, came to, newest first.",
         "cloaca ticks inbox",
         "look:ticks",
         (TRIGGERS._replace(many=False, about="a trigger, or a cron"), LIMIT, UNMASKED),

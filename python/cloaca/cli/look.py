@@ -229,6 +229,10 @@ def ticks(arguments: Namespace, show: Show) -> int:
     """A trigger's history."""
     with opened(arguments) as reader:
         found = reading.ticks(reader, arguments.name, limit=_limit(arguments))
+        if not found and any("cron_expression" in row for row in reader.native.named(clean(arguments.name))):
+            show.note(
+                "only a cron whose function takes a tick has ticks; `cloaca runs --trigger NAME` has its runs"
+            )
     columns = ("OUTCOME", "POLLS", "FIRST", "LAST", "TOOK", "REASON")
     rows = [
         (
