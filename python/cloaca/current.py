@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from .runner import DefaultRunner
 
 
+NOT_HERE = (
+    "the runner of this body is not in this process, or has shut down; a client can submit from anywhere:"
+    " DefaultRunner(url, work=False)"
+)
+
+
 class CurrentRun:
     """What is being called: an attempt of a task, its callback, or a poll of a trigger.
 
@@ -63,20 +69,22 @@ class CurrentRun:
         Raises:
             RunnerError: (a `RuntimeError`) this is another process than the runner's, or it has shut down.
         """
-        from . import living
-
-        for runner in living.runners.copy():
-            if runner._engine is self._engine:
-                return runner
-        raise RunnerError(
-            "the runner of this body is not in this process, or has shut down; a client can submit from"
-            " anywhere: DefaultRunner(url, work=False)"
-        )
+        return runner_of(self._engine)
 
     def __repr__(self) -> str:
         if self._job is None:
             return f"CurrentRun(trigger={self._name!r})"
         return f"CurrentRun(run_id={self.run_id!r}, task={self.task!r}, attempt={self.attempt})"
+
+
+def runner_of(engine: Any) -> DefaultRunner:
+    """The runner of a body's engine. Raises `RunnerError` if that is not here."""
+    from . import living
+
+    for runner in living.runners.copy():
+        if runner._engine is engine:
+            return runner
+    raise RunnerError(NOT_HERE)
 
 
 def current_run() -> CurrentRun | None:

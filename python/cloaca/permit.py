@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine, Watch
+    from .bodies.loop import Loop
     from .job import Job
 
 DEFERRED_MAX = 1000
@@ -140,6 +141,11 @@ class Permit:
         Raises:
             attempt.Interrupted: the runner closes, or nobody waits for the attempt any more.
         """
+        if (loop := self._body.loop) is not None:
+            asked = self._ask(loop)
+            while not asked.wait(LOOK_SECONDS):
+                self._must_matter()
+            return
         while not self._take(LOOK_SECONDS):
             self._must_matter()
 
@@ -149,8 +155,9 @@ class Permit:
             return await loop.regained(self._job, self.close)
         import asyncio
 
+        asked = None if loop is None else self._ask(loop)
         looks = 0
-        while not self._take(0.0):
+        while not (self._take(0.0) if asked is None else asked.is_set()):
             self._must_matter()
             await asyncio.sleep(PAUSES[min(looks, len(PAUSES) - 1)])
             looks += 1
@@ -177,6 +184,21 @@ class Permit:
                 self._deferred.leave()
             elif (loop := self._body.loop) is not None:
                 loop.resumed(self._job)
+
+    def _ask(self, loop: Loop) -> threading.Event:
+        """Asks for it on the loop, where it was given back: word of that may still be on its way to the
+        engine, and nothing that the loop says overtakes it.
+        """
+        has_it = threading.Event()
+
+        def ask() -> None:
+            if self.is_held:
+                has_it.set()
+            else:
+                loop.wanted(self._job, self.close).add_done_callback(lambda _: has_it.set())
+
+        loop.hand(ask)
+        return has_it
 
     def _take(self, seconds: float) -> bool:
         if not self.is_held and self._engine.jobs.regain_permit(self._job, seconds):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .bodies.loop import Loop
     from .job import Job
     from .permit import Deferred
+    from .runner import DefaultRunner
 
 DEFER_SECONDS_MIN = 0.001
 """A condition of `defer_until` is looked at no more often than this."""
@@ -137,6 +138,17 @@ class TaskHandle:
     def run_id(self) -> str:
         """The run's id: with `task_id` a key that is the same for every attempt, for whoever acts outside."""
         return attempt.run_id(self._job)
+
+    @property
+    def runner(self) -> DefaultRunner:
+        """The runner that calls the task, to submit or look for runs by it.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) this is another process than the runner's, or it has shut down.
+        """
+        from .current import runner_of
+
+        return runner_of(self._engine)
 
     @property
     def checkpointed(self) -> Any:

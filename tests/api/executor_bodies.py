@@ -42,6 +42,7 @@ def handled(context: cloaca.Context, handle: cloaca.TaskHandle) -> dict[str, Any
         ("trigger", lambda: current.trigger),
         ("is_current", lambda: handle.is_current()),
         ("its runner", lambda: current.runner),
+        ("the handle's runner", lambda: handle.runner),
         ("runner", lambda: cloaca.DefaultRunner(":memory:")),
     ):
         try:

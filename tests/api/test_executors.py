@@ -96,6 +96,7 @@ def test_a_handle_knows_ids_and_names_the_way_for_the_rest(runner: cloaca.Defaul
     assert "hand on in its context" in told["trigger"]
     assert "killed there" in told["is_current"]
     assert "not in this process" in told["its runner"]
+    assert "not in this process" in told["the handle's runner"]
     assert "split it into tasks" in told["checkpoint"]
     assert "RetryAfter" in told["defer_until"]
     assert "__main__" in told["runner"]

@@ -674,7 +674,8 @@ def test_a_body_knows_what_it_is() -> None:
     with cloaca.WorkflowBuilder("w"):
 
         @cloaca.task(id="async", on_success=told)
-        async def first(context: cloaca.Context) -> None:
+        async def first(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            assert handle.runner is runners[0]
             await body(context)
 
         @cloaca.task(id="plain", dependencies=["async"], on_success=lambda *_: look("plain callback"))

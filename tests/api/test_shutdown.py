@@ -1004,9 +1004,14 @@ WAITS = """
 import asyncio, logging, sys, threading, time
 import cloaca
 
+def say(text):
+    # By one call: lines of two threads must not be mixed up.
+    sys.stdout.write(text + "\\n")
+    sys.stdout.flush()
+
 class Shown(logging.Handler):
     def emit(self, record):
-        print(record.getMessage(), flush=True)
+        say(record.getMessage())
 
 logging.getLogger("cloaca").addHandler(Shown())
 logging.getLogger("cloaca").setLevel(logging.INFO)
@@ -1014,7 +1019,7 @@ logging.getLogger("cloaca").setLevel(logging.INFO)
 with cloaca.WorkflowBuilder("waits"):
     @cloaca.task()
     def body(context):
-        print("ready", flush=True)
+        say("ready")
         while True:
             time.sleep(0.05)
     """

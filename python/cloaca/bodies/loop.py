@@ -202,12 +202,16 @@ class Loop:
 
         Several coroutines of a body may wait: they get one, which comes even if they are cancelled meanwhile.
         """
+        await asyncio.shield(self.wanted(job, has))
+
+    def wanted(self, job: Job, has: Callable[[], None]) -> asyncio.Future[bool]:
+        """What is done once the attempt has its permit again. To be called on the loop."""
         wanted = self._wanted.get(job)
         if wanted is None:
             wanted = self._wanted[job] = self._future(), has
             if self.open().wanted(job):
                 self._has_again(job)
-        await asyncio.shield(wanted[0])
+        return wanted[0]
 
     def yielded(self, job: Job) -> None:
         """Gives its permit back while it waits."""

@@ -15,6 +15,7 @@ from .. import attempt
 from ..answer import PartlyError, complete, is_awaitable, ruled
 from ..attempt import inside
 from ..context import Context, decode_value, encode_within
+from ..current import NOT_HERE
 from ..duration import text_of
 from ..end import left_by, raised_by
 from ..errors import CloacaError, RunnerError, TriggerError, WorkflowError, excerpt
@@ -349,6 +350,11 @@ class FarHandle(TaskHandle):
     def cancelled(self) -> bool:
         """Whether this call was stopped: it had SIGTERM, and SIGKILL follows."""
         return _is_stopping()
+
+    @property
+    def runner(self) -> Never:
+        """Raises `RunnerError`: it is in another process."""
+        raise RunnerError(NOT_HERE)
 
     def is_current(self) -> Never:
         """Raises `RunnerError`: only the process of the runner knows."""
