@@ -107,8 +107,6 @@ def _refuse_served(reader: Reader) -> int:
 
 
 def _refuse_taken(path: Path) -> None:
-    from .reading import Reader
-
     try:
         path.stat()
     except FileNotFoundError:
@@ -126,14 +124,23 @@ def _refuse_taken(path: Path) -> None:
         return
     except OSError as error:
         raise StoreError(f"target {excerpt(os.fspath(path))} cannot be looked at: {error.strerror}") from None
-    if path.is_file():
-        try:
-            with Reader(path) as reader:
-                _refuse_served(reader)
-        except StoreError as refused:
-            if "is served by" in str(refused):
-                raise
+    if (reader := _reader(path)) is not None:
+        # Who serves it says more than that it exists.
+        with reader:
+            _refuse_served(reader)
     raise StoreError(f"target {excerpt(os.fspath(path))} exists; name a new file")
+
+
+def _reader(path: Path) -> Reader | None:
+    """What reads the store at `path`; `None` if that is none that can be opened."""
+    from .reading import Reader
+
+    if not path.is_file():
+        return None
+    try:
+        return Reader(path)
+    except StoreError:
+        return None
 
 
 def _to_disk(path: Path) -> None:

@@ -55,6 +55,7 @@ OVERDUE_PER_TASK = 4
 """By default so many overdue bodies may run on for each task that runs at once."""
 JOIN_SECONDS = 1.0
 """How long `shutdown` waits for its threads once they have nothing to do."""
+_SHUT = "the runner is shut down; make a new DefaultRunner"
 _ENDED = "the runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
 
 
@@ -352,10 +353,14 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
     def _executors(self, places: Places) -> Mapping[str, int]:
         return places.numbers
 
+    def _is_shut(self) -> bool:
+        """Whether it was told to shut down, in this process."""
+        return self._closed and self._pid == os.getpid()
+
     def _open(self) -> Any:
         # Its bodies go on for as long as the shutdown waits for them, and may look.
-        if self._closed and self._pid == os.getpid() and attempt.body(self._engine) is None:
-            raise RunnerError("the runner is shut down; make a new DefaultRunner")
+        if self._is_shut() and attempt.body(self._engine) is None:
+            raise RunnerError(_SHUT)
         self._crew.decide_loop()
         return self._engine
 
@@ -369,12 +374,12 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
 
     def _working(self) -> Any:
         """The engine, if something may start by it."""
-        if self._closed and self._pid == os.getpid():
+        if self._is_shut():
             body = attempt.body(self._engine)
             if body is not None and body.job is not None and not body.is_home:
                 # It would wait, or be forgotten: the task is called anew by the next runner.
                 raise attempt.Interrupted
-            raise RunnerError("the runner is shut down; make a new DefaultRunner")
+            raise RunnerError(_SHUT)
         engine = self._open()
         if self._paused:
             raise RunnerError("the runner is paused, and starts nothing; call resume() first")
