@@ -16,6 +16,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::key::{Epoch, ScheduleKey};
+use crate::spread::Contested;
 use crate::time::Wall;
 
 pub use crate::record::{ContextHash, Outcome, Parent, RunEnd, RunStatus, Stretch, TaskRecord, TaskStatus};
@@ -31,7 +32,9 @@ pub use listing::{
 };
 pub use raw::{Cell, Halt, Table};
 pub use redacted::{REDACTED_KEYS_MAX, Redacted};
-pub use schedule::{Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleFilter, ScheduleKind, Terms};
+pub use schedule::{
+    Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleFilter, ScheduleKind, Terms, Wished,
+};
 pub use sign::{MINUTES_KEPT_US, Minute, Sign};
 
 /// Why a store refused or failed.
@@ -200,6 +203,12 @@ pub trait Store: Send + Sync {
         after: ScheduleKey,
         limit: u64,
     ) -> Stored<Vec<Schedule>>;
+    /// At most `limit` triggers that `epoch` declares and another living owner polls in the same version, by their names, after that one.
+    fn contested(&self, epoch: Epoch, after: &str, limit: u64) -> Stored<Vec<Contested>>;
+    /// Notes of which triggers `epoch`, which declares them and doesn't poll them, says that it is to poll them, and of which it does no more.
+    fn want(&self, epoch: Epoch, wishes: &[(Arc<str>, bool)]) -> Stored<()>;
+    /// What came of that, and what others want of `epoch`. Cheap while nobody wants anything.
+    fn wished(&self, epoch: Epoch) -> Stored<Wished>;
     /// The trigger of that name.
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>>;
     /// The cron with that id.

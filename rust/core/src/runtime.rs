@@ -31,6 +31,7 @@ mod pollers;
 mod questions;
 mod schedules;
 mod signs;
+mod spread;
 mod timekeeper;
 mod watch;
 mod writer;

@@ -198,8 +198,9 @@ pub enum Event {
     Withdrawn(u32),
     /// Nothing of what was withdrawn in these places, or gives way, is in flight any more; with whether it owes a poll for what was missed.
     Vacated(Vec<(u32, bool)>),
-    /// Other runners declare newer versions of these triggers, which are this runner's as far as the store knows.
-    Outdated(Vec<Arc<str>>),
+    /// These triggers, which are this runner's as far as the store knows, are to be others': those declare newer versions, or want them by
+    /// right.
+    GiveWay(Vec<Arc<str>>),
     /// Nobody polls the triggers of these names, as far as the store knows.
     Free(Vec<Arc<str>>),
     /// A cron was registered, changed or read from the store.

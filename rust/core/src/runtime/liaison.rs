@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -16,6 +16,7 @@ use crate::runtime::forget::Forgetting;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, sleep, wait_on};
 use crate::runtime::signs::Signs;
+use crate::runtime::spread::Spreading;
 use crate::time::Mono;
 
 /// So many unfinished runs are taken over at once, so that the first can start early.
@@ -43,6 +44,9 @@ pub(super) const OTHERS_CHUNK: usize = 1000;
 /// News from another process on the store is looked for so often while there is one.
 const NEWS_EVERY: Duration = Duration::from_millis(50);
 
+/// To read it may take no more than about one part in so many of the time: with many triggers it takes a while.
+const NEWS_SHARE: u32 = 4;
+
 /// And so often while this runner is alone.
 const NEWS_EVERY_ALONE: Duration = Duration::from_millis(500);
 
@@ -65,12 +69,15 @@ struct Round {
     /// None before the first look that succeeded.
     company: Option<Company>,
     has_news: bool,
+    /// Not read again before that.
+    news_rest: Option<Instant>,
     last_other: Uuid,
     /// Whether the log has heard of runs that nobody goes on with.
     knows_deserted: bool,
     forgetting: Forgetting,
     news_due: Mono,
     signs: Signs,
+    spreading: Spreading,
     history_due: Mono,
     history_from: u32,
 }
@@ -99,11 +106,13 @@ impl Shared {
             has_siblings: false,
             company: None,
             has_news: false,
+            news_rest: None,
             last_other: Uuid::nil(),
             knows_deserted: !recovery,
             forgetting: Forgetting::new(now),
             news_due: now.after(NEWS_SLOWLY),
             signs: Signs::new(now, is_manual),
+            spreading: Spreading::new(now),
             history_due: now.after(HISTORY_EVERY),
             history_from: 0,
         };
@@ -180,8 +189,15 @@ impl Shared {
             round.knows_deserted = self.tell_deserted().is_ok();
         }
         round.has_news |= is_woken | self.has_news.swap(false, Ordering::AcqRel);
-        if round.has_news {
+        if self.works
+            && let Some(company) = &round.company
+        {
+            self.spread(&mut round.spreading, company, is_woken || is_time);
+        }
+        if round.has_news && round.news_rest.is_none_or(|until| until <= Instant::now()) {
+            let began = Instant::now();
             round.has_news = self.read_news(round.company.as_ref()).is_err();
+            round.news_rest = Some(Instant::now() + began.elapsed() * NEWS_SHARE);
         }
         if self.crons_due.swap(false, Ordering::AcqRel) && self.has_crons() {
             self.load_crons();
@@ -195,7 +211,7 @@ impl Shared {
     }
 
     /// What is polled here no more may be polled by others.
-    fn let_go(&self) {
+    pub(super) fn let_go(&self) {
         let vacated = lock(&self.polls).poller.take_vacated();
         if !vacated.is_empty() {
             self.step(Event::Vacated(vacated));
@@ -365,7 +381,7 @@ impl Shared {
             let outdated: Vec<Arc<str>> =
                 triggers.iter().filter(is_lost).map(|trigger| trigger.name.as_str().into()).collect();
             if !outdated.is_empty() {
-                self.step(Event::Outdated(outdated));
+                self.step(Event::GiveWay(outdated));
                 self.let_go();
             }
             if has_parked {

@@ -152,9 +152,12 @@ pub fn leave(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
         UPDATE owners SET left_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
         WHERE epoch = :epoch AND left_at IS NULL";
     const WORKFLOWS: &str = "DELETE FROM workflows WHERE owner = :epoch";
+    const UNWANTED: &str = "UPDATE declared SET wanted = 0 WHERE wanted = 1 AND owner = :epoch";
     const FORGET: &str = "DELETE FROM owners WHERE epoch <= :epoch - 100 AND left_at IS NOT NULL";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
     db.prepare_cached(WORKFLOWS)?.execute(named_params! { ":epoch": epoch.0 })?;
+    // Index declared_wanted.
+    db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;

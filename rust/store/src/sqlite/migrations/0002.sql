@@ -97,13 +97,18 @@ CREATE TABLE versions (
     version INTEGER NOT NULL,
     PRIMARY KEY (name, digest)
 ) STRICT, WITHOUT ROWID;
--- An owner that has left counts for nothing here, and goes with the next declaration of that name.
+-- An owner that has left counts for nothing here, and goes with the next declaration of that name. Who is to poll a trigger that another one
+-- polls in the same version says that it wants it, until it has it.
 CREATE TABLE declared (
     name TEXT NOT NULL,
     owner INTEGER NOT NULL,
     version INTEGER NOT NULL,
+    wanted INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (name, owner)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX declared_wanted ON declared (owner) WHERE wanted = 1;
+-- Since when nobody polls a trigger that its owner has let go.
+ALTER TABLE schedules ADD COLUMN free_since INTEGER;
 -- What listings and logs hide: keys of contexts, and whether a function decides beside them. The values themselves are kept as they are.
 CREATE TABLE redacted (how TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (how, key)) STRICT, WITHOUT ROWID;
 -- Which version of a workflow each living runner declares.
