@@ -380,6 +380,7 @@ class RunnerRow(TypedDict):
     """A runner of a store, in `list_runners`."""
 
     number: int
+    name: str | None
     state: Literal["living", "dead", "left"]
     works: bool
     host: str | None
@@ -388,6 +389,7 @@ class RunnerRow(TypedDict):
     joined_at: str
     seen_at: str | None
     left_at: str | None
+    polls: int
     runs: int
     last_hour: RunnerCounts
 

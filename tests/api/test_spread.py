@@ -81,8 +81,11 @@ class Stage:
 
     def start(self, *chosen: str) -> subprocess.Popen[str]:
         extra = [",".join(chosen)] if chosen else []
+        return self.start_other(POLLS, str(self.word), *extra)
+
+    def start_other(self, source: str, *arguments: str) -> subprocess.Popen[str]:
         program = subprocess.Popen(
-            [sys.executable, "-c", POLLS, str(self.url), str(self.word), *extra],
+            [sys.executable, "-c", source, str(self.url), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -163,6 +166,8 @@ def test_triggers_are_spread_over_all_that_declare_them_and_polled_by_one_at_a_t
     second = stage.start()
     third = stage.start()
     assert eventually(stage.are_spread_over(first, second, third))
+    shares = {pid: len(names) for pid, names in stage.shares().items()}
+    assert {row["pid"]: row["polls"] for row in stage.client.list_runners() if row["works"]} == shares
     mark = len(stage.lines())
     assert eventually(lambda: len(stage.polled_since(mark)) == TRIGGERS)
     second.kill()
@@ -212,3 +217,47 @@ def test_a_stopped_runner_keeps_its_triggers_until_it_goes_on_or_dies(stage: Sta
     assert eventually(stage.are_polled_by(first))
     assert eventually(lambda: held <= stage.polled_since(mark))
     stage.check(second.pid)
+
+
+CRONS = """
+import os, sys, cloaca
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def only(context):
+        context["by"] = os.getpid()
+runner = cloaca.DefaultRunner(sys.argv[1])
+for number in range(6):
+    runner.register_cron_workflow("w", "* * * * * *", "UTC", name=f"c{number}")
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+LAST = """
+    SELECT final_context ->> 'by' AS by FROM runs
+    WHERE schedule = ? AND status = 'Completed' ORDER BY scheduled_at DESC LIMIT 3
+"""
+
+
+def test_each_moment_of_a_cron_is_run_once_by_whose_it_is(stage: Stage) -> None:
+    programs = [stage.start_other(CRONS) for _ in range(2)]
+    crons = stage.client.query("SELECT name, row FROM schedules WHERE kind = 'cron'")
+    rows = {row["name"]: row["row"] for row in crons}
+    assert len(rows) == 6
+    numbers = stage.numbers(*programs)
+    rightful = {name: programs[numbers.index(owner_of(f"cron {rows[name]}", numbers))].pid for name in rows}
+    assert len(set(rightful.values())) == 2
+
+    def by() -> dict[str, list[int]]:
+        """Who has run the last three moments of each."""
+        found = {name: stage.client.query(LAST, [row]) for name, row in rows.items()}
+        return {name: [run["by"] for run in runs] for name, runs in found.items()}
+
+    # At first each may run what it knows of, before it knows of the other.
+    assert eventually(lambda: by() == {name: [pid] * 3 for name, pid in rightful.items()})
+    heir = programs[1]
+    programs[0].kill()
+    programs[0].wait()
+    assert eventually(lambda: by() == {name: [heir.pid] * 3 for name in rows})
+    moments = stage.client.query(
+        "SELECT count(*) AS runs, count(DISTINCT schedule || '/' || scheduled_at) AS moments FROM runs"
+    )
+    assert moments[0]["runs"] == moments[0]["moments"]

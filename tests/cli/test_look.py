@@ -53,7 +53,7 @@ SCHEMA = {
     "cron": "created_at cron_expression enabled id kind last last_run_at next_run_at state timezone "
     "trigger_name updated_at workflow_name",
     "workflow": "kind last_error last_run_at last_status oldest_at pending running workflow_name",
-    "runner": "host joined_at kind last_hour left_at number pid runs seen_at state version works",
+    "runner": "host joined_at kind last_hour left_at name number pid polls runs seen_at state version works",
     "run": "cancel_requested completed_at context created_at due_at error_message error_type id kind "
     "parent_run parent_task priority run_key started_at status trigger_name workflow_name",
     "tick": "count first_at kind last_at max_us mean_us min_us outcome reason",

@@ -117,7 +117,7 @@ def _of_workflow(found: Workflow, show: Show, at: datetime) -> list[Any]:
 
 
 def _runners(reader: Reader, show: Show, limit: int, at: datetime, left: bool = False) -> None:
-    columns = ("RUNNER", "STATE", "RUNS", "SINCE", "SEEN", "LEFT")
+    columns = ("RUNNER", "STATE", "RUNS", "SINCE", "SEEN", "LEFT", "POLLS", "NAME")
     found = reading.runners(reader, left=left)[:limit]
     show.table("runner", columns, [(each, _of_runner(each, show, at)) for each in found], "runners")
 
@@ -131,6 +131,8 @@ def _of_runner(found: Runner, show: Show, at: datetime) -> list[Any]:
         show.ago(found.joined_at, at),
         show.ago(found.seen_at, at),
         show.ago(found.left_at, at),
+        found.polls,
+        found.name,
     ]
 
 

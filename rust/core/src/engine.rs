@@ -320,6 +320,7 @@ impl Engine {
             Event::CronGone(row) => {
                 self.crons.remove(row);
             }
+            Event::CronsElsewhere(rows) => self.crons.leave_to_others(rows.into_iter().collect()),
             Event::Crons(schedules) => {
                 self.crons.clear();
                 schedules.into_iter().for_each(|schedule| self.cron(schedule, now, out));

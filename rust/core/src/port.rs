@@ -209,6 +209,13 @@ pub trait Store: Send + Sync {
     fn want(&self, epoch: Epoch, wishes: &[(Arc<str>, bool)]) -> Stored<()>;
     /// What came of that, and what others want of `epoch`. Cheap while nobody wants anything.
     fn wished(&self, epoch: Epoch) -> Stored<Wished>;
+    /// Notes what its program calls a runner.
+    fn name_owner(&self, epoch: Epoch, name: &str) -> Stored<()>;
+    /// Notes that a runner runs no crons.
+    fn without_crons(&self, epoch: Epoch) -> Stored<()>;
+    /// Crons that are switched on and that several living owners may run, by their rows, with who those are: of one that is declared who
+    /// declares the version in force, of any other who declares its workflow.
+    fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>>;
     /// The trigger of that name.
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>>;
     /// The cron with that id.

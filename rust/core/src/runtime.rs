@@ -96,6 +96,8 @@ pub struct Services {
     pub pollers_max: usize,
     /// Whether unfinished runs of runners that are gone are taken over.
     pub recovery: bool,
+    /// What the program calls this runner.
+    pub name: Option<String>,
     /// Whether anything is polled, run and forgotten here; a runner that only asks others for that does not.
     pub works: bool,
     /// How long what is over is kept.
@@ -191,6 +193,8 @@ struct Shared {
     schedules: Mutex<schedules::DeclaredCrons>,
     /// Of crons that this program declares another version may be in force now.
     crons_due: AtomicBool,
+    /// Crons that others were to run, and may not have run.
+    doubtful: Mutex<Vec<Uuid>>,
     schedules_version: AtomicU64,
     questions: Mutex<Questions>,
     closing: AtomicBool,
@@ -252,6 +256,12 @@ impl Runtime {
         if !services.works {
             store.stand_by(epoch).map_err(store_error)?;
         }
+        if let Some(name) = &services.name {
+            store.name_owner(epoch, name).map_err(store_error)?;
+        }
+        if services.works && !settings.crons_enabled {
+            store.without_crons(epoch).map_err(store_error)?;
+        }
         let ends = store.ends().map_err(store_error)?;
         // A clock that somebody moves by hand says when anybody looks, and who stands by is told nothing.
         let is_told = services.works && !matches!(clock, Clock::Manual(_));
@@ -307,6 +317,7 @@ impl Runtime {
             hearers: hear::Hearers::default(),
             schedules: Mutex::default(),
             crons_due: AtomicBool::new(false),
+            doubtful: Mutex::default(),
             schedules_version: AtomicU64::new(0),
             questions: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -534,6 +545,7 @@ impl Shared {
             lost,
             rearm,
             moments,
+            doubtful,
             cancels,
             tells,
             is_due,
@@ -576,6 +588,10 @@ impl Shared {
         }
         if !looks.is_empty() {
             self.look_soon(looks);
+        }
+        if !doubtful.is_empty() {
+            lock(&self.doubtful).extend(doubtful);
+            self.wake_liaison();
         }
         if !cancels.is_empty() {
             lock(&self.cancels).extend(cancels);

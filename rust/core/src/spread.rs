@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::key::Epoch;
+use crate::key::{Epoch, ScheduleKey};
 
 /// A trigger that this runner declares and another one polls, in the same version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,15 @@ pub struct Contested {
 pub fn owner_of(trigger: &str, living: impl IntoIterator<Item = Epoch>) -> Option<Epoch> {
     let name = hash(trigger);
     living.into_iter().max_by_key(|&epoch| (draw(name, epoch), epoch))
+}
+
+/// Which of these crons, each with the living runners that may run it, others than `epoch` run by right.
+pub fn of_others(epoch: Epoch, crons: &[(ScheduleKey, Vec<Epoch>)]) -> Vec<ScheduleKey> {
+    let is_others = |(row, living): &&(ScheduleKey, Vec<Epoch>)| {
+        let owner = owner_of(&format!("cron {row}"), living.iter().copied());
+        living.contains(&epoch) && owner != Some(epoch)
+    };
+    crons.iter().filter(is_others).map(|(row, _)| *row).collect()
 }
 
 /// Of which of these triggers `epoch` is to say that it wants them, or does no more.

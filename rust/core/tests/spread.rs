@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cloaca_core::key::Epoch;
-use cloaca_core::spread::{Contested, owner_of, wishes};
+use cloaca_core::key::{Epoch, ScheduleKey};
+use cloaca_core::spread::{Contested, of_others, owner_of, wishes};
 
 const TRIGGERS: usize = 10_000;
 
@@ -103,4 +103,16 @@ fn one_wants_what_is_its_own_and_says_so_once() {
     let given_up = wishes(Epoch(2), &contested(true));
     assert_eq!(given_up.len(), TRIGGERS - mine.len());
     assert!(given_up.iter().all(|(name, is_wanted)| !is_wanted && !mine.contains(name)));
+}
+
+#[test]
+fn each_cron_is_run_by_one_of_those_who_may_run_it_and_left_to_it_by_the_others() {
+    let living = [Epoch(1), Epoch(2), Epoch(3)];
+    let crons: Vec<_> = (1..=1000).map(|row| (ScheduleKey(row), living.to_vec())).collect();
+    let left = living.map(|epoch| of_others(epoch, &crons));
+    for row in (1..=1000).map(ScheduleKey) {
+        let many = left.iter().filter(|left| left.contains(&row)).count();
+        assert_eq!(many, 2, "cron {row} is left to one by two");
+    }
+    assert!(of_others(Epoch(9), &crons).is_empty(), "who may not run them leaves none to others");
 }

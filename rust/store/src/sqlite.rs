@@ -532,6 +532,18 @@ impl Store for SqliteStore {
         self.read(|db| schedule::list_after(db, filter, after, limit))
     }
 
+    fn name_owner(&self, epoch: Epoch, name: &str) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::name(db, epoch, name))
+    }
+
+    fn without_crons(&self, epoch: Epoch) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::without_crons(db, epoch))
+    }
+
+    fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>> {
+        self.read(schedule::crons_of_many)
+    }
+
     fn contested(&self, epoch: Epoch, after: &str, limit: u64) -> Stored<Vec<Contested>> {
         self.read(|db| schedule::contested(db, epoch, after, limit))
     }

@@ -53,6 +53,7 @@ claims! {
     a_trigger_that_is_let_go_is_left_to_whose_it_is_by_right
     what_is_wanted_is_told_to_who_has_it_and_what_is_granted_to_who_wanted_it
     only_who_declares_the_version_that_is_polled_contests_a_trigger
+    crons_are_told_with_all_who_may_run_them
     what_an_owner_heeded_is_told_to_the_next
     of_two_versions_the_one_declared_last_for_the_first_time_is_polled
     who_declares_an_older_version_again_tells_whoever_stood_behind_it
@@ -487,6 +488,29 @@ fn only_who_declares_the_version_that_is_polled_contests_a_trigger(store: &dyn S
     assert!(store.contested(third, "", 9).unwrap().is_empty());
     let_go(store, second, 7);
     assert!(store.contested(second, "", 9).unwrap().is_empty(), "it is declared no more");
+}
+
+fn crons_are_told_with_all_who_may_run_them(store: &dyn Store) {
+    let [first, second, third, client] = [1, 2, 3, 4].map(|at| store.join(Wall(at)).unwrap());
+    store.stand_by(client).unwrap();
+    let of_many = || store.crons_of_many().unwrap();
+    let registered = store.put_cron(first, &new_cron(50, "0 2 * * *")).unwrap();
+    assert!(of_many().is_empty(), "nobody declares its workflow");
+    for epoch in [first, second, third, client] {
+        store.declare_workflows(epoch, &[declares(&registered.workflow, "v1")]).unwrap();
+    }
+    assert_eq!(of_many(), [(registered.row, vec![first, second, third])]);
+    store.without_crons(third).unwrap();
+    assert_eq!(of_many(), [(registered.row, vec![first, second])]);
+    store.set_enabled(registered.row, false, None, Wall(9)).unwrap();
+    assert!(of_many().is_empty());
+    let daily = NewCron { name: "daily", origin: Origin::Declared, digest: 7, ..new_cron(51, "0 3 * * *") };
+    let declared = store.put_cron(first, &daily).unwrap();
+    assert!(of_many().is_empty(), "the second does not declare it");
+    store.put_cron(second, &daily).unwrap();
+    assert_eq!(of_many(), [(declared.row, vec![first, second])]);
+    store.leave(second, &InFlight::default(), Wall(50)).unwrap();
+    assert!(of_many().is_empty(), "one is left");
 }
 
 fn who_declares_an_older_version_again_tells_whoever_stood_behind_it(store: &dyn Store) {

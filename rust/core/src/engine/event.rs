@@ -207,6 +207,8 @@ pub enum Event {
     Cron(Schedule),
     /// A cron was deleted or disabled.
     CronGone(ScheduleKey),
+    /// The crons of these rows, and no others, are run by other runners by right: their moments are left to those for a while.
+    CronsElsewhere(Vec<ScheduleKey>),
     /// Somebody is about to look at runs: what has begun is to be on record.
     Shown,
     /// All crons, as the store has them.

@@ -199,6 +199,7 @@ impl Shared {
             round.has_news = self.read_news(round.company.as_ref()).is_err();
             round.news_rest = Some(Instant::now() + began.elapsed() * NEWS_SHARE);
         }
+        self.read_doubtful();
         if self.crons_due.swap(false, Ordering::AcqRel) && self.has_crons() {
             self.load_crons();
         }

@@ -8,7 +8,7 @@ use crate::key::Epoch;
 use crate::port::{Company, Fault, Wished};
 use crate::runtime::Shared;
 use crate::runtime::park::lock;
-use crate::spread::wishes;
+use crate::spread::{of_others, wishes};
 use crate::time::Mono;
 
 /// Who comes and goes at once moves nothing: what is whose is looked at so long after the last change, but no later than so long after the
@@ -49,7 +49,7 @@ impl Spreading {
 impl Shared {
     /// Asks for triggers that are this runner's by right, takes those that it was given, and lets go of those that are others'.
     pub(super) fn spread(&self, spreading: &mut Spreading, company: &Company, has_news: bool) {
-        if company.is_empty() {
+        if company.is_empty() && spreading.living.is_empty() {
             return;
         }
         let now = self.now().mono;
@@ -57,6 +57,8 @@ impl Shared {
         let has_changed = !company.is_of(&spreading.living);
         if has_changed {
             spreading.living = company.living().to_vec();
+            // No hands are changed for this, so there is nothing to wait for.
+            self.leave_crons(company);
         }
         if has_changed || parked > spreading.parked {
             let first = *spreading.changed_at.get_or_insert(now);
@@ -71,10 +73,32 @@ impl Shared {
         }
         if now >= spreading.due {
             let began = Instant::now();
+            self.leave_crons(company);
             let looked = if parked > 0 { self.want_ours() } else { Ok(()) };
             let pause = AGAIN_EVERY.max(began.elapsed() * SHARE_MAX);
             spreading.changed_at = None;
             spreading.due = now.after(if looked.is_ok() { pause } else { SETTLED });
+        }
+    }
+
+    /// Says which crons others run by right.
+    fn leave_crons(&self, company: &Company) {
+        let crons = if company.is_empty() { Ok(Vec::new()) } else { self.store.crons_of_many() };
+        if let Ok(crons) = crons {
+            self.step(Event::CronsElsewhere(of_others(self.epoch, &crons)));
+        }
+    }
+
+    /// Reads crons again that others were to run.
+    pub(super) fn read_doubtful(&self) {
+        let doubtful = std::mem::take(&mut *lock(&self.doubtful));
+        for id in doubtful {
+            let version = self.schedules_version();
+            match self.store.cron(id) {
+                Ok(Some(cron)) if self.schedules_version() == version => self.step(Event::Cron(cron)),
+                // It is due again in a moment.
+                Ok(_) | Err(_) => {}
+            }
         }
     }
 

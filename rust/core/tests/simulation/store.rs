@@ -927,6 +927,18 @@ impl Store for MemoryStore {
         Ok(rows.map(|schedule| state.listed(schedule)).collect())
     }
 
+    fn name_owner(&self, _epoch: Epoch, _name: &str) -> Stored<()> {
+        nobody_asks()
+    }
+
+    fn without_crons(&self, _epoch: Epoch) -> Stored<()> {
+        Ok(())
+    }
+
+    fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>> {
+        Ok(Vec::new())
+    }
+
     fn contested(&self, epoch: Epoch, after: &str, limit: u64) -> Stored<Vec<Contested>> {
         let state = self.enter()?;
         let mut found = Vec::new();

@@ -26,7 +26,7 @@ use crate::sqlite::schedule::version::{Version, Versions};
 use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
 
 pub use cursor::{Advanced, advance, move_cursor, set_cursor};
-pub use spread::{contested, want, wished};
+pub use spread::{contested, crons_of_many, want, wished};
 
 pub use cron::{
     cron, cron_named, delete_cron, moment, move_cron, pass_moment, put_cron, update_cron, withdraw,

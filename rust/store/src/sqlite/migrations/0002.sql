@@ -107,6 +107,8 @@ CREATE TABLE declared (
     PRIMARY KEY (name, owner)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX declared_wanted ON declared (owner) WHERE wanted = 1;
+-- Who has how many triggers to poll.
+CREATE INDEX schedules_polled ON schedules (owner) WHERE kind = 'trigger' AND enabled;
 -- Since when nobody polls a trigger that its owner has let go.
 ALTER TABLE schedules ADD COLUMN free_since INTEGER;
 -- What listings and logs hide: keys of contexts, and whether a function decides beside them. The values themselves are kept as they are.
@@ -124,6 +126,9 @@ ALTER TABLE owners ADD COLUMN pid INTEGER;
 ALTER TABLE owners ADD COLUMN version TEXT;
 -- Whether it polls and runs anything, or only asks others for that.
 ALTER TABLE owners ADD COLUMN works INTEGER NOT NULL DEFAULT 1;
+-- What its program calls it, and whether it runs crons.
+ALTER TABLE owners ADD COLUMN called TEXT;
+ALTER TABLE owners ADD COLUMN crons INTEGER NOT NULL DEFAULT 1;
 CREATE TABLE minutes (
     ended_at INTEGER NOT NULL,
     owner INTEGER NOT NULL,

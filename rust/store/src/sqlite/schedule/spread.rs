@@ -96,3 +96,27 @@ pub fn wished(db: &Connection, epoch: Epoch) -> Result<Wished, Failure> {
     }
     Ok(wished)
 }
+
+/// Crons that are switched on and that several living owners may run, with who those are.
+pub fn crons_of_many(db: &Connection) -> Result<Vec<(ScheduleKey, Vec<Epoch>)>, Failure> {
+    // Indices schedules_crons, owners_living; primary keys of declared and workflows.
+    const SQL: &str = "
+        SELECT cron.row, living.epoch FROM schedules AS cron INDEXED BY schedules_crons
+        CROSS JOIN owners AS living ON living.left_at IS NULL AND living.works AND living.crons
+        WHERE cron.kind = 'cron' AND cron.enabled AND iif(cron.declared_as IS NOT NULL AND NOT cron.registered,
+            EXISTS (SELECT 1 FROM declared WHERE name = cron.name AND owner = living.epoch AND version = cron.version),
+            EXISTS (SELECT 1 FROM workflows WHERE name = cron.workflow AND owner = living.epoch))
+        ORDER BY cron.row";
+    let mut crons: Vec<(ScheduleKey, Vec<Epoch>)> = Vec::new();
+    let mut statement = db.prepare_cached(SQL)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (cron, epoch) = (ScheduleKey(row.get(0)?), Epoch(row.get(1)?));
+        match crons.last_mut().filter(|(last, _)| *last == cron) {
+            Some((_, living)) => living.push(epoch),
+            None => crons.push((cron, vec![epoch])),
+        }
+    }
+    crons.retain(|(_, living)| living.len() > 1);
+    Ok(crons)
+}
