@@ -334,6 +334,7 @@ class Engine:
         ticks_max: int,
         work: bool = True,
         name: str | None = None,
+        hands: int | None = None,
         retention: int | None = None,
         resolution: int | None = None,
         start: int | None = None,
