@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ._cloaca import Engine
     from .chosen import Chosen, TriggerRefs, WorkflowRefs
     from .config import Fields
-    from .types import Durability, Executors, Redact, RunnerRow, Stats
+    from .types import Durability, Executors, Health, Redact, RunnerRow, Stats
 
 _KEYWORDS = ("triggers", "workflows", "paused", "work", "name", "executors", "redact", "loop")
 RUNNERS_MAX = 1000
@@ -456,6 +456,38 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         found = engine.store.owners(RUNNERS_MAX, engine.now() - HOUR_US)
         shown = (rows.runner(row, held) for row in found if shows_left or row["left_at"] is None)
         return Listed(shown, "RunnerRow")
+
+    def health(self) -> Health:
+        """Whether the triggers of this store are polled and its runs begin, whoever serves it: `ok`, and if
+        it is not, `reasons`, each with `code text count seconds names`. Of a client it tells the same. It
+        takes some milliseconds, however much the store holds: a probe may ask every few seconds.
+
+        - `store`: writes are refused, or the file is gone; `disk`: less than 64 MiB are free.
+        - `stopped`: this runner has stopped by itself.
+        - `no_runner`: no runner is alive that works, and there is something to serve; `dead_runner`: and
+          runs of one that died are in nobody's hands.
+        - `silent_runner`: a process lives and has said nothing for 30 seconds: it is stopped, or hangs.
+        - `unserved`: runs wait for more than 10 seconds that no living runner declares the workflow of.
+        - `backlog`: runs wait for more than a minute for a runner that has room.
+        - `overdue`: bodies still run that nobody waits for any more; `stuck`: polls don't come back.
+        - `unpolled`: triggers that are switched on and that no living runner polls, for more than 10 seconds;
+          `late_cron`: the same of moments of crons.
+
+        `count` is how many, up to 10,000, `seconds` how old the oldest is, `names` the first five. Beside
+        them: `at`, `runners` (living ones that work), `runs_waiting` (due, and in nobody's hands) and
+        `oldest_seconds` (of these).
+        """
+        from .health import health
+
+        engine = self._open()
+        owners = engine.store.owners(RUNNERS_MAX, engine.now())
+        path = None if engine.path is None else os.fspath(engine.path)
+        stopped = self._has_stopped()
+        trouble = engine.store.trouble()
+        found = health(engine.store.glance, owners, path, _ENDED if stopped else trouble)
+        if stopped:
+            found["reasons"][0]["code"] = "stopped"
+        return found
 
     def _has_stopped(self) -> bool:
         return not self._closed and bool(self._open().wait_closing(0.0))

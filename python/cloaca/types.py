@@ -394,6 +394,44 @@ class RunnerRow(TypedDict):
     last_hour: RunnerCounts
 
 
+HealthCode: TypeAlias = Literal[
+    "store",
+    "disk",
+    "stopped",
+    "no_runner",
+    "silent_runner",
+    "dead_runner",
+    "unserved",
+    "backlog",
+    "overdue",
+    "stuck",
+    "unpolled",
+    "late_cron",
+]
+"""What can be wrong, in `health`."""
+
+
+class HealthReason(TypedDict):
+    """Something that is wrong, in `health`."""
+
+    code: HealthCode
+    text: str
+    count: int
+    seconds: float | None
+    names: list[str]
+
+
+class Health(TypedDict):
+    """Whether triggers are polled and runs begin, as `health` tells it."""
+
+    ok: bool
+    reasons: list[HealthReason]
+    at: str
+    runners: int
+    runs_waiting: int
+    oldest_seconds: float | None
+
+
 class TriggerExecutionRow(TypedDict):
     """A run that a trigger fired, in `get_trigger_execution_history`."""
 

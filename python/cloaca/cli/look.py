@@ -312,6 +312,24 @@ def doctor(arguments: Namespace, show: Show) -> int:
     return FAILED if is_bad else OK
 
 
+def health(arguments: Namespace, show: Show) -> int:
+    """What a probe asks."""
+    from ..health import RUNNERS_MAX, health
+
+    with opened(arguments) as reader:
+        found = health(reader.native.query, reader.native.owners(RUNNERS_MAX), os.fspath(reader.path))
+    if show.as_json:
+        show.record("health", found)
+    elif found["ok"] and show.is_for_people:
+        show.line(f"{show.word('ok')}    {found['runners']} living, {found['runs_waiting']} waiting")
+    for reason in () if show.as_json else found["reasons"]:
+        if show.is_for_people:
+            show.line(f"{show.word('bad')}   {reason['code']:<14} {clean(reason['text'])}")
+        else:
+            show.values([reason["code"], reason["count"], reason["seconds"], reason["text"]])
+    return OK if found["ok"] else FAILED
+
+
 def export(arguments: Namespace, show: Show) -> int:
     """A copy of everything."""
     with opened(arguments) as reader:

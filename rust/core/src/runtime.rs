@@ -500,6 +500,12 @@ impl Runtime {
         self.shared.store.wake_others(self.shared.epoch);
     }
 
+    /// Why the store takes nothing of this runner's at the moment, if it does not.
+    pub fn trouble(&self) -> Option<String> {
+        let refusal = lock(&self.shared.writer).refusal.clone();
+        refusal.or_else(|| self.shared.store.trouble())
+    }
+
     /// Counts of polls and of what followed since the start, and the runs in hand.
     pub fn counts(&self) -> (PollCounts, Counts, usize) {
         let polls = lock(&self.shared.polls).poller.counts();
