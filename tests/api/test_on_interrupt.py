@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -170,3 +172,17 @@ def test_the_bound_on_interruptions_is_a_setting() -> None:
     assert cloaca.DefaultRunnerConfig().interruptions_max == 20
     assert "interruptions_max" not in cloaca.DefaultRunnerConfig().to_dict()
     assert cloaca.DefaultRunnerConfig(interruptions_max=3).to_dict()["interruptions_max"] == 3
+
+
+def test_deaths_of_runners_that_had_not_begun_a_run_fail_none_of_its_tasks(tmp_path: Path) -> None:
+    store = tmp_path / "runs.db"
+    declare(lambda context: None, retry_attempts=1)
+    with cloaca.DefaultRunner(store) as runner:
+        run = runner.submit("w", delay="1h").id
+    died = "db = sqlite3.connect(sys.argv[1]); db.execute(sys.argv[2]); db.commit(); db.close()"
+    often = "UPDATE runs SET not_before = NULL, interruptions = 50, owner_before = 1"
+    subprocess.run([sys.executable, "-c", f"import sqlite3, sys; {died}", str(store), often], check=True)
+    with cloaca.DefaultRunner(store, interruptions_max=3) as runner:
+        found = runner.run(run)
+        assert found.result(WAIT).status == "Completed"
+        assert task_of(runner, found)["attempt"] == 2, "the first may have begun"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program import eventually, run_program
+from program import Dated, eventually, run_program
 
 import cloaca
 import cloaca.testing
@@ -482,3 +483,48 @@ def test_any_function_that_a_body_calls_can_ask_whether_to_end() -> None:
         assert eventually(lambda: run.status == "Running")
         run.cancel()
         assert run.result(WAIT).final_context["late"]
+
+
+def test_a_run_has_what_was_left_of_its_time_where_another_runner_goes_on_with_it(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def fails_twice(context: cloaca.Context) -> None:
+        made.append(len(made))
+        if len(made) < 3:
+            raise ValueError("not yet")
+
+    declare(
+        "w", fails_twice, retry_attempts=5, retry_delay_ms=40_000, retry_backoff="fixed", retry_jitter=False
+    )
+    config = cloaca.DefaultRunnerConfig(workflow_timeout_seconds=60)
+    url = os.fspath(tmp_path / "runs.db")
+    with Dated(url, "2026-01-01T00:00:00Z", config) as runner:
+        run = runner.submit("w").id
+        runner.run_until_idle()
+        runner.advance("10s")
+        assert made == [0]
+    # For ten hours it is in nobody's hands, of which the back-off takes 40 seconds.
+    with Dated(url, "2026-01-01T10:00:00Z", config) as runner:
+        # It is claimed in a moment, and the attempt that was due long ago is made.
+        assert eventually(lambda: runner.run_until_idle() is None and made == [0, 1])
+        runner.advance("19s")
+        assert runner.get_run(run)["status"] == "Running"  # type: ignore[index]
+        runner.advance("2s")
+        found = runner.get_run(run)
+        assert found is not None
+        assert (found["status"], found["error_type"], made) == ("Failed", "TimeoutError", [0, 1])
+        runner.retry(run)
+        runner.advance("41s")
+        assert runner.get_run(run)["status"] == "Completed", "a retry by hand has all of it"  # type: ignore[index]
+
+
+def test_of_a_run_that_has_not_begun_no_time_goes_by(tmp_path: Path) -> None:
+    declare("w", lambda context: None)
+    config = cloaca.DefaultRunnerConfig(workflow_timeout_seconds=60)
+    url = os.fspath(tmp_path / "runs.db")
+    with Dated(url, "2026-01-01T00:00:00Z", config) as runner:
+        run = runner.submit("w", delay="1h").id
+        runner.advance("50m")
+    with Dated(url, "2026-01-01T10:00:00Z", config) as runner:
+        over = lambda: runner.get_run(run)["status"] == "Completed"  # type: ignore[index]  # noqa: E731
+        assert eventually(lambda: runner.run_until_idle() is None and over())

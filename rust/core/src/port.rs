@@ -25,7 +25,7 @@ pub use change::{
     Admitted, Body, Change, CronMove, Moment, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow,
     TriggerState, WorkflowRow,
 };
-pub use claim::{BURIED, Company, InFlight, Siblings, Unfinished};
+pub use claim::{BURIED, Company, InFlight, Siblings, Spent, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use listing::{
     Backlog, Begun, CHILDREN_SHOWN, Child, CronStats, ListedRun, Overdue, OwnerRow, Page, Place, RunFilter,

@@ -153,6 +153,7 @@ fn left_behind(began_at: Wall) -> Event {
         owner_before: Some(Epoch(1)),
         cancelled: false,
         is_mixed: false,
+        spent: None,
         is_child: false,
         tasks: vec![record],
         behind: Vec::new(),

@@ -216,6 +216,7 @@ fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished
         owner_before: None,
         cancelled: false,
         is_mixed: false,
+        spent: None,
         is_child: false,
         tasks: Vec::new(),
         behind,

@@ -13,9 +13,9 @@ use cloaca_core::port::{
     Admitted, BURIED, Body, Catchup, Cell, Change, Child, CronMove, CronStats, Fault, Forgotten, Halt,
     InFlight, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old, Origin, Outcome, Overdue, Page,
     Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted, Room, RunChange, RunEnd, RunFilter, RunStatus,
-    Schedule, ScheduleFilter, ScheduleKind, Sign, Spared, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX,
-    TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome, Unfinished, Wished,
-    WorkflowRow,
+    Schedule, ScheduleFilter, ScheduleKind, Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX,
+    TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome,
+    Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::spread::owner_of;
 use cloaca_core::time::Wall;
@@ -103,6 +103,7 @@ claims! {
     a_body_that_still_runs_stays_with_what_its_owner_leaves
     who_drives_no_run_writes_none_of_its_attempts
     who_gave_a_run_up_is_not_told_of_as_who_had_it
+    how_much_of_its_time_a_run_has_spent_is_told_to_who_claims_it
     an_empty_progress_only_asks_who_drives
     history_of_equal_outcomes_is_one_row
     history_of_different_outcomes_is_newest_first
@@ -513,6 +514,44 @@ fn crons_are_told_with_all_who_may_run_them(store: &dyn Store) {
     assert_eq!(of_many(), [(declared.row, vec![first, second])]);
     store.leave(second, &InFlight::default(), Wall(50)).unwrap();
     assert!(of_many().is_empty(), "one is left");
+}
+
+fn how_much_of_its_time_a_run_has_spent_is_told_to_who_claims_it(store: &dyn Store) {
+    let mail = ["mail".into()];
+    let joined = |at| {
+        let epoch = store.join(Wall(at)).unwrap();
+        store.declare_workflows(epoch, &[declares("mail", "v1")]).unwrap();
+        epoch
+    };
+    let first = joined(1);
+    commit(store, Change::Start { epoch: first, runs: vec![new_run(1), new_run(2)], cron: None });
+    let row = RunRow(1);
+    let began = TaskRecord { started_at: Some(Wall(100)), ..task("fetch", TaskStatus::Running, 1) };
+    let over = TaskRecord {
+        started_at: Some(Wall(100)),
+        completed_at: Some(Wall(160)),
+        ..task("fetch", TaskStatus::Completed, 1)
+    };
+    for tasks in [vec![began], vec![over]] {
+        commit(store, Change::Run(RunChange { run: row, epoch: first, tasks, end: None }));
+    }
+    let spent = |claimed: &[Unfinished]| -> Vec<Option<Spent>> {
+        claimed.iter().map(|unfinished| unfinished.spent).collect()
+    };
+    store.leave(first, &InFlight::default(), Wall(170)).unwrap();
+    let second = joined(180);
+    let claimed = store.claim_runs(second, Wall(9000), 9, &mail).unwrap();
+    let expected = Spent { since: Wall(100), left_us: None, until: Wall(160) };
+    assert_eq!(spent(&claimed), [Some(expected), None], "of one that has not begun it stands still");
+    commit(store, Change::Timed { run: row, epoch: first, left_us: 1, at: Wall(9000) });
+    commit(store, Change::Timed { run: row, epoch: second, left_us: 40, at: Wall(9000) });
+    store.leave(second, &InFlight::default(), Wall(9001)).unwrap();
+    let third = joined(9002);
+    let claimed = store.claim_runs(third, Wall(99_000), 9, &mail).unwrap();
+    let expected = Spent { since: Wall(9000), left_us: Some(40), until: Wall(9000) };
+    assert_eq!(spent(&claimed)[0], Some(expected), "only who has it says what is left");
+    commit(store, ended(row, third, RunStatus::Failed));
+    assert_eq!(store.reopen(third, id(1)).unwrap().unwrap().spent, None, "it has all of its time again");
 }
 
 fn who_declares_an_older_version_again_tells_whoever_stood_behind_it(store: &dyn Store) {

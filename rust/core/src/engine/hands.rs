@@ -212,7 +212,11 @@ impl Engine {
         let is_held = unfinished.waits && !self.gate.is_first(id);
         let Settings { contexts, interruptions_max, .. } = self.settings;
         let (run, progress) = Run::resume(&unfinished, workflow, contexts, interruptions_max, now);
+        let row = run.row;
         self.take_in_hand(run, out);
+        if let Some(spent) = unfinished.spent {
+            self.go_on_with_time(id, row, spent, now, out);
+        }
         if is_held {
             self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });
             self.recount(id, out);

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::engine::{Effects, Engine, Job, Note};
+use crate::engine::{Effects, Engine, Job, Note, Then};
+use crate::key::RunRow;
+use crate::port::{Change, Spent};
 use crate::time::{Mono, Now};
 
 #[derive(Debug, Clone, Copy)]
@@ -57,12 +59,31 @@ impl Engine {
         }
     }
 
-    /// A run's time begins with its first body here: neither in line nor while it waits for a permit does it pass.
+    /// A run's time begins with its first body: neither in line nor while that waits for a permit does it pass.
     pub(super) fn arm_run(&mut self, id: Uuid, now: Mono) {
-        if self.run_timer.contains_key(&id) {
-            return;
+        if !self.run_timer.contains_key(&id) {
+            self.arm_run_for(id, self.settings.workflow_timeout, now);
         }
-        let timer = self.arm(now.after(self.settings.workflow_timeout), Timer::RunTimeout(id));
+    }
+
+    /// The time of a run that had begun elsewhere goes on here with what is left of it.
+    pub(super) fn go_on_with_time(
+        &mut self,
+        id: Uuid,
+        run: RunRow,
+        spent: Spent,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let left = spent.left(self.settings.workflow_timeout);
+        self.arm_run_for(id, left, now.mono);
+        let left_us = i64::try_from(left.as_micros()).unwrap_or(i64::MAX);
+        let change = Change::Timed { run, epoch: self.epoch, left_us, at: now.wall };
+        out.commits.push((change, Then::Nothing));
+    }
+
+    fn arm_run_for(&mut self, id: Uuid, left: Duration, now: Mono) {
+        let timer = self.arm(now.after(left), Timer::RunTimeout(id));
         self.run_timer.insert(id, timer);
     }
 

@@ -285,6 +285,17 @@ pub enum Change {
         /// The cron's row.
         row: ScheduleKey,
     },
+    /// From now on a run has so much of its time left, while this owner has it.
+    Timed {
+        /// The run's row.
+        run: RunRow,
+        /// The owner that has it; nothing changes if another one has.
+        epoch: Epoch,
+        /// In microseconds.
+        left_us: i64,
+        /// When.
+        at: Wall,
+    },
     /// A body still runs that nobody waits for any more: until that is told to have ended, or its owner is gone, nothing of its task may
     /// begin again.
     Overdue(Body),

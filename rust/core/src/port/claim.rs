@@ -1,5 +1,7 @@
 //! What passes from a runner to the next one: unfinished runs, and who else lives.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use crate::key::{Epoch, RunRow, ScheduleKey};
@@ -42,6 +44,8 @@ pub struct Unfinished {
     pub is_mixed: bool,
     /// Whether another run has called it.
     pub is_child: bool,
+    /// How much of its time had gone by; none of one that has not begun.
+    pub spent: Option<Spent>,
     /// Every task with a record.
     pub tasks: Vec<TaskRecord>,
     /// If it waits: earlier ones that do, and that other owners drive, or may claim.
@@ -53,6 +57,44 @@ impl Unfinished {
     pub fn is_new(&self) -> bool {
         self.owner_before.is_none() && self.interruptions == 0 && self.tasks.is_empty()
     }
+}
+
+/// How much of a run's time has gone by, as far as that is on record: it stands still while nobody has the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    /// Since when it ran under its last owner.
+    pub since: Wall,
+    /// What was left of it then, in microseconds; none if that was all of it.
+    pub left_us: Option<i64>,
+    /// When the last thing was noted of the run.
+    pub until: Wall,
+}
+
+impl Spent {
+    /// What is on record at `at` of a run whose time ran since then: `tried_at` is when the last of its attempts ended that did not complete its
+    /// task. Until a retry, or a time that an attempt has named, it goes on.
+    pub fn of(
+        since: Wall,
+        left_us: Option<i64>,
+        tasks: &[TaskRecord],
+        tried_at: Option<Wall>,
+        at: Wall,
+    ) -> Self {
+        let waits = tasks.iter().filter_map(|task| Some(task.wait?.not_before.min(at)));
+        let noted = tasks.iter().flat_map(|task| [task.started_at, task.completed_at]).flatten();
+        let last = noted.chain(waits).chain(tried_at).max().unwrap_or(since);
+        Self { since, left_us, until: last.max(since) }
+    }
+
+    /// What is left of `timeout`, which is how long a run may take where it goes on.
+    pub fn left(&self, timeout: Duration) -> Duration {
+        let left = self.left_us.map_or(timeout, |left| micros(left).min(timeout));
+        left.saturating_sub(micros(self.until.0.saturating_sub(self.since.0)))
+    }
+}
+
+fn micros(us: i64) -> Duration {
+    Duration::from_micros(u64::try_from(us).unwrap_or(0))
 }
 
 /// Who else serves a store.
@@ -122,5 +164,67 @@ impl InFlight {
     /// Whether everything is home.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty() && self.triggers.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grid::Wait;
+    use crate::record::TaskStatus;
+
+    const SECOND: i64 = 1_000_000;
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn task(started: i64, completed: Option<i64>, waits_until: Option<i64>) -> TaskRecord {
+        let status = if completed.is_some() { TaskStatus::Completed } else { TaskStatus::Running };
+        TaskRecord {
+            name: "t".into(),
+            status,
+            attempt: 1,
+            interrupted: 0,
+            postponed: 0,
+            wait: waits_until.map(|until| Wait { not_before: Wall(until * SECOND), span_us: SECOND }),
+            checkpoint: None,
+            context: None,
+            error: None,
+            error_type: None,
+            tries: Vec::new(),
+            started_at: Some(Wall(started * SECOND)),
+            completed_at: completed.map(|at| Wall(at * SECOND)),
+        }
+    }
+
+    fn left(left: Option<i64>, tasks: &[TaskRecord], tried: Option<i64>, at: i64) -> u64 {
+        let wall = |seconds: i64| Wall(seconds * SECOND);
+        let spent = Spent::of(wall(100), left.map(|left| left * SECOND), tasks, tried.map(wall), wall(at));
+        spent.left(MINUTE).as_secs()
+    }
+
+    #[test]
+    fn what_is_left_is_what_was_less_what_is_on_record() {
+        assert_eq!(left(None, &[task(100, None, None)], None, 9000), 60, "nothing was noted since it began");
+        assert_eq!(left(None, &[task(100, Some(125), None), task(130, None, None)], None, 9000), 30);
+        assert_eq!(left(None, &[task(100, None, None)], Some(150), 9000), 10, "an attempt has ended then");
+        assert_eq!(left(None, &[task(100, Some(175), None)], None, 9000), 0);
+        assert_eq!(left(Some(20), &[task(50, Some(105), None)], None, 9000), 15, "it was its second owner");
+        assert_eq!(
+            left(Some(600), &[task(100, None, None)], None, 9000),
+            60,
+            "no more than it may take here"
+        );
+    }
+
+    #[test]
+    fn it_goes_on_in_back_off_until_that_is_over() {
+        let waits = [task(100, None, Some(140))];
+        assert_eq!(left(None, &waits, Some(101), 9000), 20);
+        assert_eq!(left(None, &waits, Some(101), 110), 50);
+    }
+
+    #[test]
+    fn times_that_a_wrong_clock_has_left_give_no_time_and_take_none_back() {
+        assert_eq!(left(None, &[task(10, Some(20), None)], None, 9000), 60);
+        assert_eq!(left(Some(-5), &[task(100, None, None)], None, 9000), 0);
     }
 }

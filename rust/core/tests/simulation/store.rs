@@ -192,6 +192,7 @@ impl State {
                 }
                 false => Receipt::Fenced,
             },
+            Change::Timed { .. } => unreachable!("time is not kept here"),
             Change::Returned(body) => {
                 let is_it = |kept: &Body| Body { at: body.at, ..kept.clone() } == *body;
                 self.overdue.retain(|kept| !is_it(kept));
@@ -618,6 +619,7 @@ impl State {
             owner_before: None,
             cancelled: run.is_cancelled,
             is_mixed: run.is_mixed,
+            spent: None,
             is_child: new.parent.is_some(),
             tasks: run.tasks.clone(),
             behind,

@@ -77,6 +77,10 @@ impl<'c> Batch<'c> {
                 true => Receipt::Noted,
                 false => Receipt::Fenced,
             }),
+            Change::Timed { run, epoch, left_us, at } => {
+                run::timed(self.db, *run, *epoch, *left_us, *at)?;
+                Ok(Receipt::Noted)
+            }
             Change::Returned(body) => {
                 run::overdue::ended(self.db, body)?;
                 Ok(Receipt::Noted)

@@ -29,7 +29,7 @@ pub use claim::{
 #[cfg(test)]
 pub use list::PLANS;
 pub use list::{Depth, cron_stats, list, one, place};
-pub use progress::{Kept, count_ends, ends, progress};
+pub use progress::{Kept, count_ends, ends, progress, timed};
 
 /// Run keys of runs that no schedule fired share this row; rows of schedules begin at 1.
 const NO_SCHEDULE: i64 = 0;

@@ -171,6 +171,9 @@ DROP INDEX runs_unfinished;
 CREATE INDEX runs_unfinished ON runs (not_before) WHERE completed_at IS NULL;
 CREATE INDEX runs_delayed ON runs (row) WHERE completed_at IS NULL AND not_before IS NOT NULL;
 CREATE INDEX runs_delayed_fires ON runs (schedule) WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL;
+-- Since when a run's time runs under its owner, and how much of it was left then, in microseconds; all of it if none.
+ALTER TABLE runs ADD COLUMN timed_at INTEGER;
+ALTER TABLE runs ADD COLUMN time_left INTEGER;
 -- What a claim finds, in its order. Who took an owner off the list notes whose these were; who claims them tells of the interruption.
 ALTER TABLE runs ADD COLUMN owner_before INTEGER;
 UPDATE runs SET owner_before = owner, owner = NULL, interruptions = interruptions + 1

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
-use cloaca_core::port::{ContextHash, Unfinished};
+use cloaca_core::port::{ContextHash, Spent, Unfinished};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
@@ -21,7 +21,7 @@ use crate::sqlite::value::{count_at, hash_at, id_at, priority_at, signed, wall_a
 macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
-         interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent IS NOT NULL"
+         interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent IS NOT NULL, timed_at, time_left"
     };
 }
 
@@ -101,6 +101,9 @@ pub fn claim(
     let mut update = db.prepare_cached(UPDATE)?;
     for run in &mut found {
         run.tasks = tasks(db, run.row)?;
+        if let Some(Spent { since, left_us, .. }) = run.spent {
+            run.spent = Some(Spent::of(since, left_us, &run.tasks, tried_at(db, run.row)?, at));
+        }
         // Who died may have begun one that is not on record, under the version that it declared.
         if run.tasks.is_empty() && run.interruptions == 0 {
             let params = named_params! { ":name": run.workflow, ":epoch": epoch.0 };
@@ -111,6 +114,13 @@ pub fn claim(
     }
     stand_behind(db, epoch, &mut found)?;
     Ok(found)
+}
+
+/// When the last attempt of a run ended that did not complete its task at once.
+fn tried_at(db: &Connection, run: RunRow) -> Result<Option<Wall>, Failure> {
+    // Index tries_task.
+    const SQL: &str = "SELECT max(ended_at) FROM tries WHERE run = :run";
+    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":run": run.0 }, |row| wall_maybe_at(row, 0))?)
 }
 
 /// Of one workflow, as many as could be handed out.
@@ -313,7 +323,7 @@ pub fn reopen(
     run.context_hash = guard(db, run.row)?;
     open_again(db, epoch, &run)?;
     run.cancelled = false;
-    run.interruptions = 0;
+    (run.interruptions, run.spent) = (0, None);
     db.prepare_cached(UNDECIDE)?.execute(named_params! { ":row": run.row.0 })?;
     run.tasks = tasks(db, run.row)?;
     audit::note(db, "retry", &id.to_string())?;
@@ -416,7 +426,7 @@ fn open_again(db: &Connection, epoch: Epoch, run: &Unfinished) -> Result<(), Fai
     const SQL: &str = "
         UPDATE runs
         SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = 0, interruptions = 0, completed_at = NULL,
-            final_context = NULL, error = NULL, error_type = NULL, waits = 0, unique_hash = :unique_hash,
+            final_context = NULL, error = NULL, error_type = NULL, timed_at = NULL, time_left = NULL, waits = 0, unique_hash = :unique_hash,
             end_number = NULL, mixed = EXISTS (
                 SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> runs.version)
         WHERE row = :row";
@@ -459,6 +469,11 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         priority: priority_at(row, 13)?,
         due_at: wall_maybe_at(row, 14)?,
         is_child: row.get(15)?,
+        spent: wall_maybe_at(row, 16)?.map(|since| Spent {
+            since,
+            left_us: row.get(17).ok().flatten(),
+            until: since,
+        }),
         context: row.get(10)?,
         tasks: Vec::new(),
         behind: Vec::new(),

@@ -1,7 +1,8 @@
 //! Writes how far a run has come. Invariant: only the owner writes, and only while the run is not final.
 
-use cloaca_core::key::RunRow;
+use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{RunChange, RunEnd, RunStatus, TaskRecord};
+use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, ToSql, named_params};
 use uuid::Uuid;
 
@@ -73,12 +74,22 @@ fn started_at(change: &RunChange) -> Option<i64> {
 
 fn begin(db: &Connection, change: &RunChange) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE runs SET status = :status, started_at = coalesce(started_at, :started_at) WHERE row = :row";
+        UPDATE runs SET status = :status, started_at = coalesce(started_at, :started_at), timed_at = :started_at WHERE row = :row";
     db.prepare_cached(SQL)?.execute(named_params! {
         ":row": change.run.0,
         ":status": RunStatus::Running.name(),
         ":started_at": started_at(change),
     })?;
+    Ok(())
+}
+
+/// Notes how much of a run's time is left to its owner.
+pub fn timed(db: &Connection, run: RunRow, epoch: Epoch, left_us: i64, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE runs SET timed_at = :at, time_left = :left_us
+        WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
+    let params = named_params! { ":row": run.0, ":epoch": epoch.0, ":left_us": left_us, ":at": at.0 };
+    db.prepare_cached(SQL)?.execute(params)?;
     Ok(())
 }
 
