@@ -185,4 +185,4 @@ def test_deaths_of_runners_that_had_not_begun_a_run_fail_none_of_its_tasks(tmp_p
     with cloaca.DefaultRunner(store, interruptions_max=3) as runner:
         found = runner.run(run)
         assert found.result(WAIT).status == "Completed"
-        assert task_of(runner, found)["attempt"] == 2, "the first may have begun"
+        assert task_of(runner, found)["attempts"] == 2, "the first may have begun"
