@@ -35,7 +35,6 @@ mod timekeeper;
 mod watch;
 mod writer;
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,7 +44,7 @@ use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Note, Request, Settings};
 use crate::error::{Error, Kind, Result, excerpt};
-use crate::key::Epoch;
+use crate::key::{ById, Epoch};
 use crate::near::hint;
 use crate::poll::PollCounts;
 use crate::port::{Ear, Fault, Minute, Parent, Store, WorkflowRow};
@@ -176,7 +175,7 @@ struct Shared {
     has_news: AtomicBool,
     /// Runs of other owners whose end the liaison is to ask for.
     cancels: Mutex<Vec<Uuid>>,
-    watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
+    watches: Mutex<ById<Uuid, Arc<Watch>>>,
     /// Runs whose ends somebody waits for while others may drive them.
     elsewhere: Mutex<elsewhere::Elsewhere>,
     /// Whoever waited was told that no news will come.
