@@ -100,7 +100,7 @@ pub struct Engine {
     by_calendar: BTreeSet<u32>,
     /// Places whose triggers the program declares no more.
     withdrawn: BTreeSet<u32>,
-    /// Places whose triggers are let go, because others declare newer versions; until that is kept.
+    /// Places whose triggers are let go, because others declare newer versions or are to poll them; until that is kept.
     giving_way: BTreeSet<u32>,
     runs: ById<Uuid, Run>,
     gate: Gate,
@@ -324,7 +324,7 @@ impl Engine {
             Event::Vacated(places) => {
                 places.into_iter().for_each(|(place, owes)| self.vacated(place, owes, now, out));
             }
-            Event::Outdated(triggers) => self.outdated(&triggers, out),
+            Event::GiveWay(triggers) => self.give_way_to_others(&triggers, out),
             Event::Free(triggers) => self.ask_for_free(&triggers, now, out),
             Event::Cron(schedule) => {
                 let row = schedule.row;
@@ -334,6 +334,7 @@ impl Engine {
             Event::CronGone(row) => {
                 self.crons.remove(row);
             }
+            Event::CronsElsewhere(rows) => self.crons.leave_to_others(rows.into_iter().collect()),
             Event::Crons(schedules) => {
                 self.crons.clear();
                 schedules.into_iter().for_each(|schedule| self.cron(schedule, now, out));

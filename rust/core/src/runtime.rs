@@ -31,6 +31,7 @@ mod pollers;
 mod questions;
 mod schedules;
 mod signs;
+mod spread;
 mod timekeeper;
 mod watch;
 mod writer;
@@ -92,6 +93,8 @@ pub struct Services {
     pub pollers_max: usize,
     /// Whether unfinished runs of runners that are gone are taken over.
     pub recovery: bool,
+    /// What the program calls this runner.
+    pub name: Option<String>,
     /// Whether anything is polled, run and forgotten here; a runner that only asks others for that does not.
     pub works: bool,
     /// How long what is over is kept.
@@ -187,6 +190,8 @@ struct Shared {
     schedules: Mutex<schedules::DeclaredCrons>,
     /// Of crons that this program declares another version may be in force now.
     crons_due: AtomicBool,
+    /// Crons that others were to run, and may not have run.
+    doubtful: Mutex<Vec<Uuid>>,
     schedules_version: AtomicU64,
     questions: Mutex<Questions>,
     closing: AtomicBool,
@@ -248,6 +253,12 @@ impl Runtime {
         if !services.works {
             store.stand_by(epoch).map_err(store_error)?;
         }
+        if let Some(name) = &services.name {
+            store.name_owner(epoch, name).map_err(store_error)?;
+        }
+        if services.works && !settings.crons_enabled {
+            store.without_crons(epoch).map_err(store_error)?;
+        }
         let ends = store.ends().map_err(store_error)?;
         // A clock that somebody moves by hand says when anybody looks, and who stands by is told nothing.
         let is_told = services.works && !matches!(clock, Clock::Manual(_));
@@ -303,6 +314,7 @@ impl Runtime {
             hearers: hear::Hearers::default(),
             schedules: Mutex::default(),
             crons_due: AtomicBool::new(false),
+            doubtful: Mutex::default(),
             schedules_version: AtomicU64::new(0),
             questions: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -487,6 +499,12 @@ impl Runtime {
         self.shared.store.wake_others(self.shared.epoch);
     }
 
+    /// Why the store takes nothing of this runner's at the moment, if it does not.
+    pub fn trouble(&self) -> Option<String> {
+        let refusal = lock(&self.shared.writer).refusal.clone();
+        refusal.or_else(|| self.shared.store.trouble())
+    }
+
     /// Counts of polls and of what followed since the start, and the runs in hand.
     pub fn counts(&self) -> (PollCounts, Counts, usize) {
         let polls = lock(&self.shared.polls).poller.counts();
@@ -530,6 +548,7 @@ impl Shared {
             lost,
             rearm,
             moments,
+            doubtful,
             cancels,
             tells,
             is_due,
@@ -574,6 +593,10 @@ impl Shared {
         }
         if !looks.is_empty() {
             self.look_soon(looks);
+        }
+        if !doubtful.is_empty() {
+            lock(&self.doubtful).extend(doubtful);
+            self.wake_liaison();
         }
         if !cancels.is_empty() {
             lock(&self.cancels).extend(cancels);
