@@ -65,6 +65,8 @@ impl Shared {
         drop(engine);
         if !gone.is_empty() {
             self.look_for_ends_of(gone);
+            // What a limit has counted may let another one begin.
+            self.ask_for_due();
         }
     }
 
@@ -77,6 +79,16 @@ impl Shared {
         drop(elsewhere);
         // It may sleep for longer than who waits for a run has patience.
         self.wake_liaison();
+    }
+
+    /// The same of those of them for which somebody has a watch.
+    pub(super) fn look_for_ends_of_awaited(&self, mut runs: Vec<Uuid>) {
+        let watches = lock(&self.watches);
+        runs.retain(|id| watches.contains_key(id));
+        drop(watches);
+        if !runs.is_empty() {
+            self.look_for_ends_of(runs);
+        }
     }
 
     /// For how many runs of others somebody may be waiting.
