@@ -89,6 +89,7 @@ impl Client {
                 priority: wish.urgency.priority,
                 due_at: wish.urgency.due.map(|due| due.instant(now)),
                 limits: None,
+                is_anyones: false,
                 created_at: now,
             };
             let receipts = self.store.commit(&[Change::Start { epoch, runs: vec![run], cron: None }])?;

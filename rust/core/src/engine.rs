@@ -17,6 +17,7 @@ mod note;
 mod overtime;
 mod random;
 mod receipts;
+mod share;
 mod stuck;
 mod timers;
 mod triggers;
@@ -27,6 +28,7 @@ pub use event::{Backfilled, Declared, Event, Fire, Job, Polled, Request};
 pub use foretell::{Asked, Foretold, Verdict, foretell};
 pub use moments::cron_context;
 pub use note::{About, Level, Note, is_told, poll_timed_out};
+pub use share::Claims;
 pub use stuck::Foreseen;
 pub use why::RunStanding;
 
@@ -41,6 +43,7 @@ use crate::context::Bounds;
 use crate::engine::crons::Crons;
 use crate::engine::delays::Delays;
 use crate::engine::line::Turn;
+use crate::engine::share::Hands;
 use crate::engine::stuck::Stuck;
 use crate::engine::timers::Timer;
 use crate::key::Epoch;
@@ -73,6 +76,13 @@ pub struct Settings {
     pub catchup_max: u64,
     /// What the contexts of a run may cost.
     pub contexts: Bounds,
+    /// So many attempts run at once in each executor: on workers' threads, on the event loop, in those that the program has named.
+    pub permits: Vec<usize>,
+    /// So many runs that could go on are in hand at most, the others lie in the store; if none, as many as keep the permits busy, and all
+    /// of workflows that nobody else declares.
+    pub runs_in_hand: Option<usize>,
+    /// Whether what lies in the store is claimed here.
+    pub shares: bool,
 }
 
 /// The whole state of one runner's decisions.
@@ -99,6 +109,7 @@ pub struct Engine {
     turns: HashMap<Uuid, Turn>,
     waiting: HashMap<String, Vec<Unfinished>>,
     delays: Delays,
+    hands: Hands,
     timers: Wheel,
     timer_of: Vec<Option<Timer>>,
     timer_free: Vec<u32>,
@@ -134,6 +145,7 @@ pub struct Engine {
 impl Engine {
     /// An engine for the owner of `epoch`. `seed` feeds the jitter of retry delays and the ids of runs that crons start.
     pub fn new(epoch: Epoch, settings: Settings, seed: u64) -> Self {
+        let hands = Hands::new(&settings);
         Self {
             epoch,
             settings,
@@ -150,6 +162,7 @@ impl Engine {
             turns: HashMap::new(),
             waiting: HashMap::new(),
             delays: Delays::default(),
+            hands,
             timers: Wheel::new(TIMER_TICK_NS),
             timer_of: Vec::new(),
             timer_free: Vec::new(),
@@ -280,8 +293,7 @@ impl Engine {
             }
             Event::Committed(then, receipt) => self.committed(then, receipt, now, out),
             Event::Taken(job) => self.taken(job, now, out),
-            Event::Deferred(job, true) => self.pause_job(job, now.mono),
-            Event::Deferred(job, false) => self.resume_job(job, now.mono),
+            Event::Deferred(job, is_away) => self.deferred(job, is_away, now, out),
             Event::Interrupted(job) => self.interrupted(job, now, out),
             Event::Stopped(job) => self.stopped(job, now, out),
             Event::Leaving(in_flight) => self.leaving(&in_flight, now, out),
@@ -302,6 +314,8 @@ impl Engine {
             }
             Event::NextDue(due) => self.delays.wait_until(due),
             Event::Cancel(id) => self.cancel(id, now, out),
+            Event::Claims { hand, is_all } => self.claimed_all(hand, is_all, out),
+            Event::Excess(jobs) => self.leave_to_others(jobs, out),
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
             Event::News => self.news += 1,
             Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),

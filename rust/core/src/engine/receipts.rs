@@ -150,6 +150,7 @@ impl Engine {
                 }
                 out.tells = true;
             }
+            (Then::Released(hands), _) => hands.into_iter().for_each(|hand| self.left_to_others(hand, out)),
             (Then::Nothing, _) => {}
         }
     }
@@ -190,7 +191,7 @@ impl Engine {
                 let why = format!("was not started: {why}");
                 runs.into_iter().for_each(|id| self.lose(id, &why, now, out));
             }
-            Then::Nothing | Then::Begun | Then::LetGo(_) => {
+            Then::Nothing | Then::Begun | Then::LetGo(_) | Then::Released(_) => {
                 out.logs.push(Note::HistoryRefused { why: words })
             }
         }

@@ -65,6 +65,7 @@ impl<'c> Batch<'c> {
             Change::Tick(tick) => self.tick(tick),
             Change::Start { epoch, runs, cron } => self.start(*epoch, runs, *cron),
             Change::Offer { epoch, runs } => self.offer(*epoch, runs),
+            Change::Release { epoch, runs } => self.release(*epoch, runs),
             Change::Run(change) => self.run(change),
             Change::Declare { epoch, trigger, at } => self.declare(*epoch, trigger, *at),
             Change::LetGo { epoch, trigger, digest, at } => {
@@ -257,6 +258,11 @@ impl<'c> Batch<'c> {
         }
         self.db.execute_batch("RELEASE together")?;
         Ok(admitted)
+    }
+
+    fn release(&mut self, epoch: Epoch, runs: &[RunRow]) -> Result<Receipt, Failure> {
+        around(Step::GiveBack, || run::release(self.db, epoch, runs))?;
+        Ok(Receipt::Released)
     }
 
     fn admit(&mut self, owner: Option<Epoch>, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {

@@ -101,6 +101,7 @@ pub fn new_run(number: u128) -> NewRun {
         priority: None,
         due_at: None,
         limits: None,
+        is_anyones: false,
         created_at: Wall(20),
     }
 }

@@ -29,11 +29,10 @@ const TAKEN: &str = "SELECT count(DISTINCT party) FROM seats WHERE seat = :seat 
 
 /// Statements with what their plan must name.
 #[cfg(test)]
-pub const PLANS: [(&str, &str); 5] = [
+pub const PLANS: [(&str, &str); 4] = [
     (OPEN, "USING INDEX lanes_open (workflow=?"),
     (HEAD, "USING INDEX seats_waiting (lane=?)"),
     (NEXT_AT, "INDEX lanes_shut"),
-    (REOPEN, "USING INDEX lanes_shut (until<?)"),
     (TAKEN, "USING COVERING INDEX seats_seat (seat=? AND stand=?)"),
 ];
 
