@@ -172,7 +172,6 @@ impl Shared {
         }
         if recovery {
             self.take_strangers(now.mono, round.has_siblings);
-            self.leave_excess();
         }
         // Who has nothing to write would never find out.
         if let Some(trouble) = self.store.trouble() {
@@ -191,6 +190,9 @@ impl Shared {
         if is_woken || is_time || round.has_siblings && self.works || round.company.is_none() {
             let had_siblings = round.has_siblings;
             round.has_siblings = self.look_for_vacancy(recovery, is_woken || is_time, &mut round.company);
+            if recovery {
+                self.leave_excess();
+            }
             round.has_news |= round.has_siblings && self.works && (is_time || !had_siblings);
         }
         // Not at once: a program may declare workflows after it has made its runner, and others claim what is theirs.
