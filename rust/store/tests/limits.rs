@@ -1,7 +1,6 @@
 //! Limits against a model that keeps everything in lists and counts: who is dropped, who begins next, and what is given back.
 
 #[path = "support/records.rs"]
-#[allow(dead_code)]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
