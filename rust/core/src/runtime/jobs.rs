@@ -437,6 +437,8 @@ impl Runtime {
     pub(super) fn release(&self, job: Job) {
         let mut jobs = lock(&self.shared.jobs);
         jobs.give_back(job);
+        // Under the lock: who finds nothing at work must find that something is asked for.
+        let is_wanted = self.shared.asks_for_permit();
         self.shared.call_for_regainer(&jobs);
         let calls = self.shared.call(&mut jobs);
         if jobs.closed {
@@ -445,6 +447,9 @@ impl Runtime {
         let is_leaving = jobs.is_leaving && !jobs.away.contains_key(&job);
         drop(jobs);
         calls.iter().for_each(|waker| waker.wake());
+        if is_wanted {
+            self.shared.wake_liaison();
+        }
         if is_leaving {
             self.shared.leave();
         }
