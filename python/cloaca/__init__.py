@@ -14,6 +14,7 @@ from .errors import (
     ContextError,
     ContextKeyError,
     ContextTypeError,
+    Dropped,
     RunFailedError,
     RunnerError,
     ScheduleError,
@@ -23,6 +24,7 @@ from .errors import (
     VariableError,
     WorkflowError,
 )
+from .limits import Concurrency, RateLimit, Throttle
 from .listed import Listed
 from .living import made as runners
 from .namespace import TaskNamespace, WorkflowContext
@@ -44,6 +46,7 @@ __all__ = [
     "Backoff",
     "BackoffStrategy",
     "CloacaError",
+    "Concurrency",
     "ConfigError",
     "Context",
     "ContextError",
@@ -53,8 +56,10 @@ __all__ = [
     "DatabaseAdmin",
     "DefaultRunner",
     "DefaultRunnerConfig",
+    "Dropped",
     "Listed",
     "ProcessExecutor",
+    "RateLimit",
     "RetryAfter",
     "RetryCondition",
     "RetryPolicy",
@@ -68,6 +73,7 @@ __all__ = [
     "TaskNamespace",
     "TenantConfig",
     "TenantCredentials",
+    "Throttle",
     "Tick",
     "TriggerError",
     "TriggerResult",

@@ -27,6 +27,7 @@ __all__ = [
     "before_fork",
     "check_cron",
     "check_graph",
+    "check_key",
     "content_version",
     "cron_moments",
     "foretell",
@@ -46,6 +47,7 @@ _Urgency = tuple[int | None, int | None, int | None]
 _Fire = tuple[str, str | None, int | None, str | None, str | None, _Urgency | None]
 
 def check_cron(expression: str, timezone: str) -> None: ...
+def check_key(key: str) -> None: ...
 def cron_moments(expression: str, timezone: str, after_us: int, many: int) -> list[int]: ...
 def check_graph(
     workflow: str, ids: Sequence[str], dependencies: Sequence[Sequence[str]]
@@ -348,7 +350,7 @@ class Engine:
     @property
     def is_closed(self) -> bool: ...
     def declare_workflow(
-        self, name: str, version: str, priority: int, tasks: list[dict[str, Any]]
+        self, name: str, version: str, priority: int, limits: str | None, tasks: list[dict[str, Any]]
     ) -> None: ...
     def withdraw_workflow(self, name: str) -> None: ...
     def unneeded_bodies(self) -> list[int]: ...

@@ -42,6 +42,7 @@ use pyo3::prelude::*;
 use cloaca_core::cron::Cron;
 use cloaca_core::graph::Graph;
 use cloaca_core::layout::{Frame, Gaps, Line, Size};
+use cloaca_core::limit::Key;
 use cloaca_core::time::Wall;
 
 /// Checks a workflow's edges.
@@ -92,6 +93,12 @@ fn layout(
 #[pyfunction]
 fn check_cron(py: Python<'_>, expression: &str, timezone: &str) -> PyResult<()> {
     Cron::parse(expression, timezone).map(drop).map_err(|e| error::raise(py, e))
+}
+
+/// Checks what a limit counts for.
+#[pyfunction]
+fn check_key(py: Python<'_>, key: &str) -> PyResult<()> {
+    Key::parse(key).map(drop).map_err(|e| error::raise(py, e))
 }
 
 /// At most `many` moments of a cron behind a time, in microseconds.
@@ -182,6 +189,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<watch::Watch>()?;
     module.add_function(wrap_pyfunction!(check_cron, module)?)?;
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
+    module.add_function(wrap_pyfunction!(check_key, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;
     module.add_function(wrap_pyfunction!(cron_moments, module)?)?;
     module.add_function(wrap_pyfunction!(poll_now::foretell, module)?)?;

@@ -6,7 +6,7 @@
 //!   runs), [`tries`] (and of attempts), [`port`] (what is asked of a store), [`workflow`], [`audit`] (in whose name a change is made),
 //!   [`fault_point`];
 //! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], [`spread`] (who polls what), [`layout`] (of a picture),
-//!   and the room on the stack that nested values need;
+//!   the room on the stack that nested values need, [`limit`] (how many at once, how fast);
 //! - judges: [`admit`] (one fire), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next), [`outlook`] (how a trigger stands, seen
 //!   from outside);
 //! - [`engine`]: `step(event, now) -> effects`, which ties the judges together and does nothing itself;
@@ -28,6 +28,7 @@ pub mod grid;
 pub mod history;
 pub mod key;
 pub mod layout;
+pub mod limit;
 pub mod near;
 pub mod outlook;
 pub mod policy;

@@ -155,6 +155,8 @@ fn left_behind(began_at: Wall) -> Event {
         is_mixed: false,
         spent: None,
         is_child: false,
+        is_limited: false,
+        is_held: false,
         tasks: vec![record],
         behind: Vec::new(),
     }])

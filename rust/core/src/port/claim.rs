@@ -46,6 +46,10 @@ pub struct Unfinished {
     pub is_child: bool,
     /// How much of its time had gone by; none of one that has not begun.
     pub spent: Option<Spent>,
+    /// Whether limits of its workflow count it: its end may let another one begin.
+    pub is_limited: bool,
+    /// Whether it is nobody's, and waits until they let it begin.
+    pub is_held: bool,
     /// Every task with a record.
     pub tasks: Vec<TaskRecord>,
     /// If it waits: earlier ones that do, and that other owners drive, or may claim.
@@ -95,6 +99,17 @@ impl Spent {
 
 fn micros(us: i64) -> Duration {
     Duration::from_micros(u64::try_from(us).unwrap_or(0))
+}
+
+/// What may begin of what limits have held.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Allowed {
+    /// Handed out, in the order in which they are to begin.
+    pub runs: Vec<Unfinished>,
+    /// Whether more could begin now, for whoever has room for it.
+    pub is_more: bool,
+    /// When the next may begin, as far as that is a matter of time.
+    pub next_at: Option<Wall>,
 }
 
 /// Who else serves a store.

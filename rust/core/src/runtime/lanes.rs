@@ -2,10 +2,11 @@
 //! Invariant: an attempt that is handed out has a permit, and no more are handed out than there are.
 
 use std::array;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::engine::Job;
+use crate::key::Ids;
 use crate::urgency::{RANKS, Rank};
 
 /// How an executor hears that there is something for it. Called on any thread, with no lock held, and not again before the executor has
@@ -29,6 +30,10 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.filled == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_rank.iter().map(VecDeque::len).sum()
     }
 
     pub(super) fn push(&mut self, rank: Rank, job: Job) {
@@ -66,7 +71,7 @@ pub(super) struct Lane {
     /// Attempts that gave their permits back and want them again, before any other.
     pub(super) regaining: VecDeque<Job>,
     /// Attempts that want them again, too, and whose own threads wait for that.
-    pub(super) claims: HashSet<Job>,
+    pub(super) claims: Ids<Job>,
     /// So many of its bodies were given up, and run on all the same.
     pub(super) overdue: usize,
     /// While so many do, no other begins.
@@ -86,7 +91,7 @@ impl Lane {
             ready: Queue::new(),
             recorded: VecDeque::new(),
             regaining: VecDeque::new(),
-            claims: HashSet::new(),
+            claims: Ids::default(),
             overdue: 0,
             overdue_max: usize::MAX,
             stopped: Vec::new(),
@@ -103,6 +108,12 @@ impl Lane {
     pub(super) fn has_room(&self) -> bool {
         let is_claimed = self.taken + self.claims.len() + self.regaining.len() >= self.permits_max;
         !is_claimed && self.overdue < self.overdue_max
+    }
+
+    /// How many permits are free for which nothing is ready.
+    pub(super) fn spare(&self) -> usize {
+        let wanted = self.taken + self.claims.len() + self.regaining.len() + self.ready.len();
+        if self.overdue < self.overdue_max { self.permits_max.saturating_sub(wanted) } else { 0 }
     }
 
     /// An attempt wants no permit any more.
