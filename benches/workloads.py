@@ -186,6 +186,7 @@ WORKLOADS = [
     ),
     Workload("client", "client_latency", {"runs": 300}, {"runs": 5}),
     Workload("share", "share", {"runs": 40_000}, {"runs": 400}, contestants=("one", "two", "four", "late")),
+    Workload("spread", "spread", {"triggers": 10_000}, {"triggers": 4_000}),
     *(_restart(runs) for runs in SIZES),
     *(_cost(size) for size in SIZES),
     _joins(20, 20),
@@ -399,6 +400,21 @@ ROWS = [
         (most(100),),
         of="late",
     ),
+    Row(
+        "10,000 triggers over four: each within 15 % of its share after the last join, after",
+        "spread",
+        "join_ms",
+        "ms",
+        (most(2000),),
+    ),
+    Row(
+        "a trigger that changes hands is polled by nobody for at most",
+        "spread",
+        "free_ms",
+        "ms",
+        (most(1000),),
+    ),
+    Row("one of four is killed: its triggers are divided among the others after", "spread", "kill_ms", "ms"),
     Row(
         "killed with 10,000 unfinished runs: first task after", "restart", "first_task_ms", "ms", (most(100),)
     ),
