@@ -455,7 +455,10 @@ fn what_is_wanted_is_told_to_who_has_it_and_what_is_granted_to_who_wanted_it(sto
         living.iter().for_each(|&epoch| drop(asked_for(store, epoch, name, 7)));
     }
     let wished = |epoch| store.wished(epoch).unwrap();
-    assert_eq!(living.map(wished), [const { Wished { of_us: Vec::new(), granted: Vec::new() } }; 3]);
+    assert_eq!(
+        living.map(wished),
+        [const { Wished { of_us: Vec::new(), granted: Vec::new(), untaken: 0 } }; 3]
+    );
     let contested = store.contested(second, "", 2).unwrap();
     let found: Vec<&str> = contested.iter().map(|contested| &*contested.trigger).collect();
     assert_eq!(found, names[..2], "by their names");
@@ -474,6 +477,7 @@ fn what_is_wanted_is_told_to_who_has_it_and_what_is_granted_to_who_wanted_it(sto
     let granted: Vec<String> = wished(second).granted.iter().map(|name| name.to_string()).collect();
     assert_eq!(granted, names[..1]);
     assert!(wished(third).granted.is_empty());
+    assert_eq!([first, second, third].map(|epoch| wished(epoch).untaken), [1, 0, 1]);
     assert_eq!(asked_for(store, second, &names[0], 7).owner, Some(second));
     assert!(wished(second).granted.is_empty(), "it has it");
     store.leave(second, &InFlight::default(), Wall(50)).unwrap();

@@ -61,7 +61,14 @@ fn a_trigger_is_not_left_for_ever_to_who_does_not_take_it() {
         other.execute(&sql, []).unwrap();
     };
     assert_eq!(living.map(ask), [Some(living[0]); 3]);
-    store.want(living[2], &[(name.as_str().into(), true)]).unwrap();
+    let other = (0..).map(|number| format!("other {number}"));
+    let other = other.into_iter().find(|name| owner_of(name, living) == Some(living[2])).unwrap();
+    for epoch in living {
+        let trigger = TriggerRow { name: other.as_str().into(), ..trigger_row("inbox") };
+        commit(&*store, Change::Declare { epoch, trigger, at: Wall(9) });
+    }
+    store.want(living[2], &[(name.as_str().into(), true), (other.as_str().into(), true)]).unwrap();
+    assert_eq!(store.wished(living[0]).unwrap().of_us.len(), 2);
     let let_go = |epoch| {
         let change = Change::LetGo { epoch, trigger: name.as_str().into(), digest: 1, at: Some(Wall(30)) };
         commit(&*store, change);
@@ -71,6 +78,7 @@ fn a_trigger_is_not_left_for_ever_to_who_does_not_take_it() {
     since("schedules SET free_since", -6, "owner IS NULL");
     assert_eq!(ask(living[1]), Some(living[1]));
     assert!(store.wished(living[1]).unwrap().of_us.is_empty(), "until it asks again");
+    assert!(store.wished(living[0]).unwrap().of_us.is_empty(), "no more is given to it either");
     let_go(living[1]);
     ask(living[1]);
     since("schedules SET free_since", 3600, "owner IS NULL");

@@ -171,6 +171,8 @@ pub struct Wished {
     pub of_us: Vec<Arc<str>>,
     /// Names of triggers that who asks has wanted, and nobody polls by now.
     pub granted: Vec<Arc<str>>,
+    /// How many triggers nobody polls that others have wanted, and not taken yet.
+    pub untaken: usize,
 }
 
 /// What came of forgetting a name.

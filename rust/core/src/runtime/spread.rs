@@ -26,7 +26,7 @@ const WISHED_EVERY: Duration = Duration::from_millis(250);
 /// So many triggers are looked at at once.
 const CHUNK: u64 = 1000;
 
-/// So many triggers are given away at once: until the next runner has them nobody polls them.
+/// So many triggers are given away at once: until the next runner has them nobody polls them, and it may be stopped meanwhile.
 const GIVEN_MAX: usize = 500;
 
 /// Between whom triggers were spread last.
@@ -103,8 +103,8 @@ impl Shared {
     }
 
     /// True if anything moves: there may be more.
-    fn heed_wishes(&self, Wished { of_us, granted }: Wished) -> bool {
-        let given = lock(&self.engine).polled_here(of_us, GIVEN_MAX);
+    fn heed_wishes(&self, Wished { of_us, granted, untaken }: Wished) -> bool {
+        let given = lock(&self.engine).polled_here(of_us, GIVEN_MAX.saturating_sub(untaken));
         let is_more = !given.is_empty() || !granted.is_empty();
         if !given.is_empty() {
             self.step(Event::GiveWay(given));

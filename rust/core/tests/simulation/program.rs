@@ -635,7 +635,7 @@ impl World {
             self.store.want(epoch, &wishes).expect("no fault is due");
             self.tell_others(p);
         }
-        let Wished { of_us, granted } = self.store.wished(epoch).expect("no fault is due");
+        let Wished { of_us, granted, .. } = self.store.wished(epoch).expect("no fault is due");
         let has_moved = !(wishes.is_empty() && of_us.is_empty() && granted.is_empty());
         if !of_us.is_empty() {
             self.note(|| format!("{p}: gives way with {of_us:?}"));

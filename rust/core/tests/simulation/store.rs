@@ -1005,6 +1005,8 @@ impl Store for MemoryStore {
             let number = state.declared.get(&(Arc::clone(trigger), *by)).copied();
             if *by == epoch && polled.owner.is_none_or(|owner| !state.is_living(owner)) {
                 wished.granted.push(Arc::clone(trigger));
+            } else if polled.owner.is_none() {
+                wished.untaken += 1;
             } else if *by != epoch && polled.owner == Some(epoch) && number == Some(polled.version) {
                 wished.of_us.push(Arc::clone(trigger));
             }

@@ -14,7 +14,8 @@ use crate::sqlite::value::signed;
 /// So long a trigger that nobody polls is left to whose it is by right: that runner may be stopped.
 const LEFT_US: i64 = 5_000_000;
 
-/// Whether a trigger that nobody polls is left to one of the others that declare it, all of them living.
+/// Whether a trigger that nobody polls is left to one of the others that declare it, all of them living. Of one that has not taken it for too long no
+/// other wish counts, either, until it says so anew.
 pub fn is_left(
     db: &Connection,
     row: ScheduleKey,
@@ -29,11 +30,19 @@ pub fn is_left(
             BETWEEN CAST(unixepoch('subsec') * 1000000 AS INTEGER) - :left_us AND CAST(unixepoch('subsec') * 1000000 AS INTEGER)
         FROM schedules WHERE row = :row";
     let same = others.iter().filter(|&&(_, other)| other == number).map(|&(other, _)| other);
-    if owner_of(trigger, same.chain([epoch])) == Some(epoch) {
+    if others.is_empty() || owner_of(trigger, same.chain([epoch])) == Some(epoch) {
         return Ok(false);
     }
+    // Index declared_wanted.
+    const FORGET: &str = "
+        UPDATE declared SET wanted = 0 WHERE wanted = 1 AND owner IN (
+            SELECT stopped.owner FROM declared AS stopped WHERE stopped.name = :name AND stopped.wanted = 1)";
     let params = named_params! { ":row": row.0, ":left_us": LEFT_US };
-    Ok(db.prepare_cached(FRESH)?.query_row(params, |row| row.get(0))?)
+    let is_fresh: bool = db.prepare_cached(FRESH)?.query_row(params, |row| row.get(0))?;
+    if !is_fresh {
+        db.prepare_cached(FORGET)?.execute(named_params! { ":name": trigger })?;
+    }
+    Ok(is_fresh)
 }
 
 /// At most `limit` triggers that `epoch` declares and another living owner polls in the same version, by their names, after that one.
@@ -78,20 +87,21 @@ pub fn want(db: &Connection, epoch: Epoch, wishes: &[(Arc<str>, bool)]) -> Resul
 pub fn wished(db: &Connection, epoch: Epoch) -> Result<Wished, Failure> {
     // Index declared_wanted, which holds nothing while every trigger is where it is to be; index schedules_trigger.
     const SQL: &str = "
-        SELECT wanted.name, wanted.owner = :epoch
+        SELECT wanted.name, wanted.owner = :epoch, polled.owner IS NULL
         FROM declared AS wanted INDEXED BY declared_wanted
         CROSS JOIN schedules AS polled ON polled.kind = 'trigger' AND polled.name = wanted.name
         WHERE wanted.wanted = 1 AND wanted.owner IN (SELECT epoch FROM owners WHERE left_at IS NULL) AND iif(wanted.owner = :epoch,
             polled.owner IS NULL OR polled.owner NOT IN (SELECT epoch FROM owners WHERE left_at IS NULL),
-            polled.owner = :epoch AND polled.version = wanted.version)";
+            polled.owner IS NULL OR polled.owner = :epoch AND polled.version = wanted.version)";
     let mut wished = Wished::default();
     let mut statement = db.prepare_cached(SQL)?;
     let mut rows = statement.query(named_params! { ":epoch": epoch.0 })?;
     while let Some(row) = rows.next()? {
-        let name = row.get::<_, String>(0)?.into();
-        match row.get(1)? {
-            true => wished.granted.push(name),
-            false => wished.of_us.push(name),
+        let name = || row.get::<_, String>(0).map(Arc::from);
+        match (row.get(1)?, row.get(2)?) {
+            (true, _) => wished.granted.push(name()?),
+            (false, true) => wished.untaken += 1,
+            (false, false) => wished.of_us.push(name()?),
         }
     }
     Ok(wished)
