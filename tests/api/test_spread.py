@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,27 @@ def test_triggers_are_spread_over_all_that_declare_them_and_polled_by_one_at_a_t
     mark = len(stage.lines())
     assert eventually(lambda: len(stage.polled_since(mark)) == TRIGGERS)
     stage.check(second.pid)
+
+
+def test_who_comes_and_goes_at_once_moves_nothing(stage: Stage) -> None:
+    first = stage.start()
+    assert eventually(stage.are_polled_by(first))
+
+    def hands() -> list[dict[str, object]]:
+        return stage.client.query("SELECT name, owner, taken_at FROM schedules ORDER BY name")
+
+    before = hands()
+    for _ in range(3):
+        visitor = stage.start()
+        assert visitor.stdin is not None
+        visitor.stdin.close()
+        assert visitor.wait(30) == 0
+        (row,) = (row for row in stage.client.list_runners(left=True) if row["pid"] == visitor.pid)
+        assert row["left_at"] is not None
+        lived = datetime.fromisoformat(row["left_at"]) - datetime.fromisoformat(row["joined_at"])
+        if lived > timedelta(seconds=0.5):
+            return  # the machine is so slow that it has come to stay
+    assert hands() == before
 
 
 def test_a_runner_polls_only_what_it_is_told_to(stage: Stage) -> None:
