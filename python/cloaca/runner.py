@@ -32,7 +32,7 @@ from .listed import Listed
 from .near import refuse_keywords
 from .places import Places, refuse_in_pool
 from .rescue import left_beside
-from .served import Served, checked_work
+from .served import Served, checked_runner_name, checked_work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from ._cloaca import Engine
     from .chosen import Chosen, TriggerRefs, WorkflowRefs
     from .config import Fields
-    from .types import Durability, Executors, Redact, RunnerRow, Stats
+    from .types import Durability, Executors, Health, Redact, RunnerRow, Stats
 
-_KEYWORDS = ("triggers", "workflows", "paused", "work", "executors", "redact", "loop")
+_KEYWORDS = ("triggers", "workflows", "paused", "work", "name", "executors", "redact", "loop")
 RUNNERS_MAX = 1000
 """So many runners are looked at, and of so many runs it is counted whose they are."""
 BACKLOG_RUNS = 10_000
@@ -78,6 +78,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
             in this process or others. It needs no declarations: `submit` takes every workflow that a living
             runner declares, or that the store has runs or schedules of, and warns once of one that no living
             runner declares.
+        name (str | None): what `list_runners` and the command line call it, beside its number: `"billing-1"`
+            say. Several may have the same.
         executors (Mapping[str, Executor | Callable] | None): where the bodies of `@task(executor=...)` run:
             by name a `concurrent.futures.Executor`, such as a `cloaca.ProcessExecutor`, or a function that
             makes one, which is called now and whenever one has broken. As many bodies run there at once as it
@@ -118,6 +120,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         workflows: WorkflowRefs | None = None,
         paused: bool = False,
         work: bool = True,
+        name: str | None = None,
         executors: Executors | None = None,
         redact: Redact | None = None,
         loop: AbstractEventLoop | None = None,
@@ -139,6 +142,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
             chosen=bound,
             paused=quiet,
             works=checked_work(work, triggers, workflows, quiet, executors),
+            name=checked_runner_name(name),
             executors=executors,
             redact=redact,
             loop=asked,
@@ -153,6 +157,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         workflows: WorkflowRefs | None = None,
         paused: bool = False,
         work: bool = True,
+        name: str | None = None,
         executors: Executors | None = None,
         redact: Redact | None = None,
         **fields: Unpack[Fields],
@@ -170,6 +175,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
                 workflows=workflows,
                 paused=paused,
                 work=work,
+                name=name,
                 executors=executors,
                 redact=redact,
                 loop=loop,
@@ -191,6 +197,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         workflows: WorkflowRefs | None = None,
         paused: bool = False,
         work: bool = True,
+        name: str | None = None,
         executors: Executors | None = None,
         redact: Redact | None = None,
         loop: AbstractEventLoop | None = None,
@@ -201,7 +208,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
             config (DefaultRunnerConfig): the settings; a copy is kept.
             durability (Durability | None): `"full"` keeps what is committed through power loss, `"normal"`
             through process death.
-            triggers, workflows, paused, work, executors, redact, loop: as `DefaultRunner` takes them.
+            triggers, workflows, paused, work, name, executors, redact, loop: as `DefaultRunner` takes them.
 
         Raises:
             TypeError: `config` is no `DefaultRunnerConfig`. Otherwise what `DefaultRunner` raises.
@@ -218,6 +225,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
             chosen=bound,
             paused=quiet,
             works=checked_work(work, triggers, workflows, quiet, executors),
+            name=checked_runner_name(name),
             executors=executors,
             redact=redact,
             loop=asked,
@@ -257,6 +265,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         chosen: Chosen = EVERYTHING,
         paused: bool = False,
         works: bool = True,
+        name: str | None = None,
         executors: Executors | None = None,
         redact: Redact | None = None,
         loop: AbstractEventLoop | None = None,
@@ -278,6 +287,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         self._has_waited = False
         self._paused = paused
         self._works = works
+        self._name = name
         self._config = config
         self._resuming = threading.Lock()
         self._pid = os.getpid()
@@ -348,6 +358,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
             retention=microseconds(config, "retention"),
             resolution=microseconds(config, "timer_resolution"),
             work=self._works,
+            name=self._name,
             start=start_us,
         )
 
@@ -420,16 +431,18 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         return counts
 
     def list_runners(self, *, left: bool = False) -> Listed[RunnerRow]:
-        """The runners of this store, the newest first, this one among them, as dicts with `number state works
-        host pid version joined_at seen_at left_at runs last_hour`.
+        """The runners of this store, the newest first, this one among them, as dicts with `number name
+        state works host pid version joined_at seen_at left_at polls runs last_hour`.
 
         - `number` (int): by which the store knows it, as in `tries` and in `polled_by`.
+        - `name` (str | None): as its program gave it, `DefaultRunner(url, name="billing-1")`.
         - `state` (str): `living`; `dead`, its process died and no other runner has noticed yet; `left`.
         - `works` (bool): whether it polls and runs anything, and is no client, made with `work=False`.
         - `host`, `version` (str | None), `pid` (int | None): the machine, the process on it, and the library
           in that, where they are known.
         - `joined_at`, `seen_at`, `left_at` (str | None): when it came, when it last said that it lives, which
           it does every 5 seconds and for the first time after 10, and when it left.
+        - `polls` (int): so many triggers that are switched on it polls.
         - `runs` (int): so many runs that are not over are in its hands, counted among the oldest 10,000.
         - `last_hour` (dict): what it did then: `polls fires errors runs_started runs_completed runs_failed
           runs_cancelled`. It is written once a minute, and when the runner leaves.
@@ -443,6 +456,38 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         found = engine.store.owners(RUNNERS_MAX, engine.now() - HOUR_US)
         shown = (rows.runner(row, held) for row in found if shows_left or row["left_at"] is None)
         return Listed(shown, "RunnerRow")
+
+    def health(self) -> Health:
+        """Whether the triggers of this store are polled and its runs begin, whoever serves it: `ok`, and if
+        it is not, `reasons`, each with `code text count seconds names`. Of a client it tells the same. It
+        takes some milliseconds, however much the store holds: a probe may ask every few seconds.
+
+        - `store`: writes are refused, or the file is gone; `disk`: less than 64 MiB are free.
+        - `stopped`: this runner has stopped by itself.
+        - `no_runner`: no runner is alive that works, and there is something to serve; `dead_runner`: and
+          runs of one that died are in nobody's hands.
+        - `silent_runner`: a process lives and has said nothing for 30 seconds: it is stopped, or hangs.
+        - `unserved`: runs wait for more than 10 seconds that no living runner declares the workflow of.
+        - `backlog`: runs wait for more than a minute for a runner that has room.
+        - `overdue`: bodies still run that nobody waits for any more; `stuck`: polls don't come back.
+        - `unpolled`: triggers that are switched on and that no living runner polls, for more than 10 seconds;
+          `late_cron`: the same of moments of crons.
+
+        `count` is how many, up to 10,000, `seconds` how old the oldest is, `names` the first five. Beside
+        them: `at`, `runners` (living ones that work), `runs_waiting` (due, and in nobody's hands) and
+        `oldest_seconds` (of these).
+        """
+        from .health import health
+
+        engine = self._open()
+        owners = engine.store.owners(RUNNERS_MAX, engine.now())
+        path = None if engine.path is None else os.fspath(engine.path)
+        stopped = self._has_stopped()
+        trouble = engine.store.trouble()
+        found = health(engine.store.glance, owners, path, _ENDED if stopped else trouble)
+        if stopped:
+            found["reasons"][0]["code"] = "stopped"
+        return found
 
     def _has_stopped(self) -> bool:
         return not self._closed and bool(self._open().wait_closing(0.0))

@@ -94,6 +94,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "ticks": lambda r: r.ticks("watcher"),
     "why": lambda r: r.why("watcher"),
     "why_run": lambda r: r.why_run(NOWHERE),
+    "health": lambda r: r.health(),
     "stats": lambda r: r.stats(),
     "query": lambda r: r.query("SELECT 1"),
     "export": lambda r: r.export("/nowhere/a.db"),

@@ -46,7 +46,7 @@ use crate::engine::line::Turn;
 use crate::engine::share::Hands;
 use crate::engine::stuck::Stuck;
 use crate::engine::timers::Timer;
-use crate::key::Epoch;
+use crate::key::{ById, Epoch};
 use crate::port::{Body, Change, Schedule, Unfinished, WorkflowRow};
 use crate::run::Run;
 use crate::time::{Mono, Now, Wall};
@@ -100,29 +100,29 @@ pub struct Engine {
     by_calendar: BTreeSet<u32>,
     /// Places whose triggers the program declares no more.
     withdrawn: BTreeSet<u32>,
-    /// Places whose triggers are let go, because others declare newer versions; until that is kept.
+    /// Places whose triggers are let go, because others declare newer versions or are to poll them; until that is kept.
     giving_way: BTreeSet<u32>,
-    runs: HashMap<Uuid, Run>,
+    runs: ById<Uuid, Run>,
     gate: Gate,
     /// Runs in the gate that other owners drive, or may claim.
     others: BTreeSet<Uuid>,
-    turns: HashMap<Uuid, Turn>,
+    turns: ById<Uuid, Turn>,
     waiting: HashMap<String, Vec<Unfinished>>,
     delays: Delays,
     hands: Hands,
     timers: Wheel,
     timer_of: Vec<Option<Timer>>,
     timer_free: Vec<u32>,
-    job_timer: HashMap<Job, u32>,
+    job_timer: ById<Job, u32>,
     /// What is left of the time of attempts that wait without a permit.
-    paused: HashMap<Job, (Timer, Duration)>,
+    paused: ById<Job, (Timer, Duration)>,
     /// Bodies that nobody waits for and that still run.
-    overdue: HashMap<Job, Body>,
+    overdue: ById<Job, Body>,
     /// First attempts that have begun, and when that is to be on record if they still run then.
     begun: VecDeque<(Mono, Job)>,
     /// So many of them are on their way to the store.
     begun_unkept: usize,
-    run_timer: HashMap<Uuid, u32>,
+    run_timer: ById<Uuid, u32>,
     crons: Crons,
     lives: u32,
     is_recovered: bool,
@@ -156,22 +156,22 @@ impl Engine {
             by_calendar: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
             giving_way: BTreeSet::new(),
-            runs: HashMap::new(),
+            runs: ById::default(),
             gate: Gate::default(),
             others: BTreeSet::new(),
-            turns: HashMap::new(),
+            turns: ById::default(),
             waiting: HashMap::new(),
             delays: Delays::default(),
             hands,
             timers: Wheel::new(TIMER_TICK_NS),
             timer_of: Vec::new(),
             timer_free: Vec::new(),
-            job_timer: HashMap::new(),
-            paused: HashMap::new(),
-            overdue: HashMap::new(),
+            job_timer: ById::default(),
+            paused: ById::default(),
+            overdue: ById::default(),
             begun: VecDeque::new(),
             begun_unkept: 0,
-            run_timer: HashMap::new(),
+            run_timer: ById::default(),
             crons: Crons::default(),
             lives: 0,
             is_recovered: false,
@@ -332,7 +332,7 @@ impl Engine {
             Event::Vacated(places) => {
                 places.into_iter().for_each(|(place, owes)| self.vacated(place, owes, now, out));
             }
-            Event::Outdated(triggers) => self.outdated(&triggers, out),
+            Event::GiveWay(triggers) => self.give_way_to_others(&triggers, out),
             Event::Free(triggers) => self.ask_for_free(&triggers, now, out),
             Event::Cron(schedule) => {
                 let row = schedule.row;
@@ -342,6 +342,7 @@ impl Engine {
             Event::CronGone(row) => {
                 self.crons.remove(row);
             }
+            Event::CronsElsewhere(rows) => self.crons.leave_to_others(rows.into_iter().collect()),
             Event::Crons(schedules) => {
                 self.crons.clear();
                 schedules.into_iter().for_each(|schedule| self.cron(schedule, now, out));

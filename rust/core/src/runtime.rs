@@ -32,11 +32,11 @@ mod pollers;
 mod questions;
 mod schedules;
 mod signs;
+mod spread;
 mod timekeeper;
 mod watch;
 mod writer;
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,7 +46,7 @@ use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Note, Request, Settings};
 use crate::error::{Error, Kind, Result, excerpt};
-use crate::key::Epoch;
+use crate::key::{ById, Epoch};
 use crate::near::hint;
 use crate::poll::PollCounts;
 use crate::port::{Ear, Fault, Minute, Parent, Store, WorkflowRow};
@@ -94,6 +94,8 @@ pub struct Services {
     pub pollers_max: usize,
     /// Whether unfinished runs of runners that are gone are taken over.
     pub recovery: bool,
+    /// What the program calls this runner.
+    pub name: Option<String>,
     /// Whether anything is polled, run and forgotten here; a runner that only asks others for that does not.
     pub works: bool,
     /// How long what is over is kept.
@@ -179,7 +181,7 @@ struct Shared {
     has_news: AtomicBool,
     /// Runs of other owners whose end the liaison is to ask for.
     cancels: Mutex<Vec<Uuid>>,
-    watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
+    watches: Mutex<ById<Uuid, Arc<Watch>>>,
     /// Runs whose ends somebody waits for while others may drive them.
     elsewhere: Mutex<elsewhere::Elsewhere>,
     /// Whoever waited was told that no news will come.
@@ -191,6 +193,8 @@ struct Shared {
     schedules: Mutex<schedules::DeclaredCrons>,
     /// Of crons that this program declares another version may be in force now.
     crons_due: AtomicBool,
+    /// Crons that others were to run, and may not have run.
+    doubtful: Mutex<Vec<Uuid>>,
     schedules_version: AtomicU64,
     questions: Mutex<Questions>,
     closing: AtomicBool,
@@ -252,6 +256,12 @@ impl Runtime {
         if !services.works {
             store.stand_by(epoch).map_err(store_error)?;
         }
+        if let Some(name) = &services.name {
+            store.name_owner(epoch, name).map_err(store_error)?;
+        }
+        if services.works && !settings.crons_enabled {
+            store.without_crons(epoch).map_err(store_error)?;
+        }
         let ends = store.ends().map_err(store_error)?;
         // A clock that somebody moves by hand says when anybody looks, and who stands by is told nothing.
         let is_told = services.works && !matches!(clock, Clock::Manual(_));
@@ -308,6 +318,7 @@ impl Runtime {
             hearers: hear::Hearers::default(),
             schedules: Mutex::default(),
             crons_due: AtomicBool::new(false),
+            doubtful: Mutex::default(),
             schedules_version: AtomicU64::new(0),
             questions: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -493,6 +504,12 @@ impl Runtime {
         self.shared.store.wake_others(self.shared.epoch);
     }
 
+    /// Why the store takes nothing of this runner's at the moment, if it does not.
+    pub fn trouble(&self) -> Option<String> {
+        let refusal = lock(&self.shared.writer).refusal.clone();
+        refusal.or_else(|| self.shared.store.trouble())
+    }
+
     /// Counts of polls and of what followed since the start, and the runs in hand.
     pub fn counts(&self) -> (PollCounts, Counts, usize) {
         let polls = lock(&self.shared.polls).poller.counts();
@@ -538,6 +555,7 @@ impl Shared {
             lost,
             rearm,
             moments,
+            doubtful,
             cancels,
             tells,
             is_due,
@@ -582,6 +600,10 @@ impl Shared {
         }
         if !looks.is_empty() {
             self.look_soon(looks);
+        }
+        if !doubtful.is_empty() {
+            lock(&self.doubtful).extend(doubtful);
+            self.wake_liaison();
         }
         if !cancels.is_empty() {
             lock(&self.cancels).extend(cancels);
