@@ -173,6 +173,7 @@ impl Shared {
             self.take_due(recovery);
             self.due_done.store(asked, Ordering::Release);
         }
+        self.heed_limited();
         if recovery {
             self.take_strangers(now.mono, round.has_siblings);
         }

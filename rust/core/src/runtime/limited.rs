@@ -10,10 +10,27 @@ use crate::runtime::liaison::{CLAIM_CHUNK, RECOVERY_PAUSE};
 use crate::runtime::park::{lock, sleep};
 
 impl Shared {
-    /// Whoever claims is to look.
-    pub(super) fn ask_for_due(&self) {
-        self.due_asked.fetch_add(1, Ordering::AcqRel);
+    /// Whoever claims is to look what limits let begin.
+    pub(super) fn ask_for_limited(&self) {
+        self.limited_asked.fetch_add(1, Ordering::AcqRel);
         self.wake_liaison();
+    }
+
+    /// Whether that is so, and nobody has looked since.
+    pub(super) fn is_limited_asked(&self) -> bool {
+        self.limited_asked.load(Ordering::Acquire) != self.limited_done.load(Ordering::Acquire)
+    }
+
+    /// Looks, if that was asked for.
+    pub(super) fn heed_limited(&self) {
+        let asked = self.limited_asked.load(Ordering::Acquire);
+        if asked == self.limited_done.load(Ordering::Acquire) {
+            return;
+        }
+        if self.works && self.claim_limited() > 0 {
+            self.cancels_due.store(true, Ordering::Release);
+        }
+        self.limited_done.store(asked, Ordering::Release);
     }
 
     /// A permit is given back; true if whoever claims is to be woken for that.
@@ -22,7 +39,7 @@ impl Shared {
         let is_wanted =
             self.wants_permit.load(Ordering::Acquire) && self.wants_permit.swap(false, Ordering::AcqRel);
         if is_wanted {
-            self.due_asked.fetch_add(1, Ordering::AcqRel);
+            self.limited_asked.fetch_add(1, Ordering::AcqRel);
         }
         is_wanted
     }
@@ -68,7 +85,7 @@ impl Shared {
         // One may have come back before that was noted.
         let executors = lock(&self.engine).executors_of_limited();
         if self.room_in(executors.into_iter()) > 0 {
-            self.ask_for_due();
+            self.ask_for_limited();
         }
     }
 
