@@ -514,3 +514,30 @@ def test_limits_are_told_by_the_workflow_and_no_part_of_its_version() -> None:
     for name, wrong in (("concurrency", 2), ("throttle", limits["rate_limit"]), ("rate_limit", "1/h")):
         with pytest.raises(WorkflowError, match=f"{name} is .*; give cloaca"):
             cloaca.WorkflowBuilder("sync", **{name: wrong})
+
+
+def test_a_body_that_was_given_up_keeps_its_seat_while_it_runs() -> None:
+    gate = Gate()
+
+    def body(context: cloaca.Context) -> None:
+        if context.get("hangs"):
+            gate(context)
+
+    declare("sync", body, concurrency=cloaca.Concurrency(1))
+    with cloaca.DefaultRunner(":memory:", task_timeout_seconds=0.1, timeout_grace_seconds=0.1) as runner:
+        hangs = runner.submit("sync", {"hangs": True})
+        assert hangs.result(WAIT).status == "Failed"
+        waits = runner.submit("sync")
+        assert "1 of 1 taken by run " + hangs.id in waits.why()
+        gate.open.set()
+        assert waits.result(WAIT).status == "Completed"
+
+
+def test_a_moment_of_a_cron_that_a_limit_drops_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    declare("take", rate_limit=cloaca.RateLimit(1, per="1d"))
+    with clocked() as runner:
+        runner.register_cron_workflow("take", "* * * * *", "UTC")
+        runner.advance("2m")
+        assert statuses(runner, "take") == ["Completed"]
+        assert eventually(lambda: "a run was not started: rate limit: 1 in 1d have come" in caplog.text)
+        assert runner.stats()["dropped"] == 1

@@ -296,7 +296,7 @@ fn one_task() -> Arc<Workflow> {
         has_failure_callback: false,
     };
     let graph = Graph::check("ingest", &[id], &[Vec::new()]).expect("one task has no cycle");
-    Arc::new(Workflow { name: "ingest".into(), version: "v1".into(), tasks: vec![task], graph, priority: Priority::default(), tie: None })
+    Arc::new(Workflow { name: "ingest".into(), version: "v1".into(), tasks: vec![task], graph, priority: Priority::default(), limits: None, tie: None })
 }
 
 /// Starts so many runs by one commit and ends them by another.
@@ -338,6 +338,7 @@ fn new_run() -> NewRun {
         parent: None,
         priority: Some(Priority::default()),
         due_at: None,
+        limits: None,
         is_anyones: false,
         created_at: Wall(1),
     }

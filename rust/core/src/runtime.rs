@@ -638,6 +638,7 @@ impl Shared {
             let ended = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));
             let keyed = keyed.into_iter().map(|(id, of)| (id, News::Keyed(of)));
             let lost = lost.into_iter().map(|(id, why)| (id, News::Lost(why)));
+            self.tell_unawaited(&dropped, &unkeyed);
             let dropped = dropped.into_iter().map(|(id, dropped)| (id, News::Dropped(dropped)));
             let unkeyed = unkeyed.into_iter().map(|(id, why)| (id, News::Unkeyed(why)));
             self.tell_watches(started, ended.chain(keyed).chain(lost).chain(dropped).chain(unkeyed));

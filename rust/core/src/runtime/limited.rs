@@ -3,9 +3,13 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::engine::Event;
+use uuid::Uuid;
+
+use crate::engine::{Event, Note};
+use crate::limit::Dropped;
 use crate::port::{Allowed, Fault};
 use crate::runtime::Shared;
+use crate::runtime::keeper::Order;
 use crate::runtime::liaison::{CLAIM_CHUNK, RECOVERY_PAUSE};
 use crate::runtime::park::{lock, sleep};
 
@@ -42,6 +46,17 @@ impl Shared {
             self.limited_asked.fetch_add(1, Ordering::AcqRel);
         }
         is_wanted
+    }
+
+    /// The log hears of what limits have dropped that nobody has asked for: a moment of a cron.
+    pub(super) fn tell_unawaited(&self, dropped: &[(Uuid, Dropped)], unkeyed: &[(Uuid, String)]) {
+        let dropped = dropped.iter().map(|(id, dropped)| (id, &dropped.why));
+        let unawaited: Vec<String> = {
+            let watches = lock(&self.watches);
+            let all = dropped.chain(unkeyed.iter().map(|(id, why)| (id, why)));
+            all.filter(|(id, _)| !watches.contains_key(id)).map(|(_, why)| why.clone()).collect()
+        };
+        unawaited.into_iter().for_each(|why| self.order(Order::Log(Note::RunDropped { why })));
     }
 
     /// Claims what limits let begin, as long as there are permits for it; how many runs came.
