@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ._cloaca import Engine
     from .chosen import Chosen, TriggerRefs, WorkflowRefs
     from .config import Fields
-    from .types import Durability, Executors, Health, Redact, RunnerRow, Stats
+    from .types import Durability, Executors, Health, Redact, RunnerRow, Stats, Waits
 
 _KEYWORDS = ("triggers", "workflows", "paused", "work", "name", "executors", "redact", "loop")
 RUNNERS_MAX = 1000
@@ -579,20 +579,32 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
 
                 logging.getLogger("cloaca").info(text, limit, ", ".join(running), ends_it)
 
-    def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None:
+    def shutdown(self, timeout: float = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
         """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine:
         a second call finishes what the first one began, also if an interrupt cut that short.
+
+        With `wait="runs"` it waits for the ends of all runs in hand, with every task that they still have,
+        retries and deferrals too, and takes no other: nothing is submitted but by their tasks, and its
+        triggers and crons are for other runners from the beginning. What lies in the store stays there.
 
         A task or a trigger may call it; it is not waited for. The end of a `with` or `async with` block calls
         it, and waits no more where a call within the block has waited.
 
         Args:
             timeout (float): seconds for running tasks; what is not done then is resumed by the next runner.
+            wait ("bodies" | "runs"): what is waited for.
+
+        Raises:
+            RunnerError: `wait="runs"` in a body of this runner, or on the event loop of its async bodies.
         """
         limit = check.seconds(timeout, "timeout")
+        check.one_of(wait, ("bodies", "runs"), "wait")
         if self._pid != os.getpid():
             return
         until = monotonic() + limit
+        if wait == "runs" and not self._closed:
+            self._drain(limit)
+            limit = max(0.0, until - monotonic())
         self._closed = True
         self._declarations.close()
         body = attempt.current(self._engine)
@@ -618,6 +630,23 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
         left = max(0.0, until - monotonic())
         self._crew.join(min(left, JOIN_SECONDS) if body is None else 0.0)
         self._has_waited |= body is None
+
+    def _drain(self, limit: float) -> None:
+        if attempt.current(self._engine) is not None:
+            raise RunnerError(
+                'shutdown(wait="runs") in a body would wait for its own run; use wait="bodies", or call it '
+                "elsewhere"
+            )
+        self._crew.look_at_loop()
+        loop = self._crew.on_loop()
+        if loop is not None:
+            raise RunnerError(
+                'shutdown(wait="runs") would hold up the event loop that async bodies run on; use '
+                '`await runner.shutdown_async(wait="runs")`'
+            )
+        self._declarations.close()
+        if self._works and not self._engine.wait_closing(0.0):
+            self._engine.drain(limit)
 
     def __enter__(self) -> Self:
         return self

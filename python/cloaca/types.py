@@ -32,6 +32,9 @@ Duration: TypeAlias = str | float | timedelta
 Durability: TypeAlias = Literal["full", "normal"]
 """What a commit outlives: `full` a loss of power, `normal` the death of the process."""
 
+Waits: TypeAlias = Literal["bodies", "runs"]
+"""What a shutdown waits for."""
+
 Overlap: TypeAlias = Literal["allow", "skip", "queue", "buffer_one", "cancel_running"]
 """What a fire does while a run of its trigger is unfinished."""
 

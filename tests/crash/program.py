@@ -174,7 +174,7 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
 
 
 def do_errands(runner: cloaca.DefaultRunner, url: str, witness: Witness) -> None:
-    """Changes schedules, has a run cancelled and another one opened again, and gets help for a heap of them."""
+    """Changes schedules, has a run cancelled and another opened again, and gets help for a heap of them."""
     for left in runner.list_cron_schedules():
         runner.delete_cron_schedule(left["id"])
     schedule = runner.register_cron_workflow(items.REOPENED, "0 0 29 2 *")

@@ -270,6 +270,23 @@ impl Engine {
         free(py, || runtime.give_up())
     }
 
+    /// Takes nothing more, and waits at most `seconds` for the ends of all runs in hand. An exception of a signal handler ends the wait.
+    fn drain(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        let runtime = self.handle.runtime(py)?;
+        let deadline = Instant::now() + span_of(seconds);
+        free(py, || runtime.begin_drain())?;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if free(py, || runtime.drain_runs(left.min(SIGNALS_EVERY)))? {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+            py.check_signals()?;
+        }
+    }
+
     /// Stops everything within `seconds`, and does not wait for `job` or, with `is_poll`, the one poll that asks. True if nothing else was
     /// still running. An exception of a signal handler ends the wait, and everything is closed before it is raised.
     #[pyo3(signature = (seconds, job=None, is_poll=false))]

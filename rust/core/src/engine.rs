@@ -126,6 +126,8 @@ pub struct Engine {
     crons: Crons,
     lives: u32,
     is_recovered: bool,
+    /// It ends what is in hand, and takes nothing more.
+    drains: bool,
     vacancies: u64,
     news: u64,
     /// With how often news had been read when they were asked for.
@@ -175,6 +177,7 @@ impl Engine {
             crons: Crons::default(),
             lives: 0,
             is_recovered: false,
+            drains: false,
             vacancies: 0,
             news: 0,
             undeclared: Vec::new(),
@@ -242,6 +245,12 @@ impl Engine {
         self.runs.len()
     }
 
+    /// The names of the triggers that are declared here, without crons.
+    pub fn triggers_declared(&self) -> Vec<Arc<str>> {
+        let polled = |(_, place): &(&Arc<str>, &u32)| !self.by_calendar.contains(place);
+        self.places.iter().filter(polled).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
     /// Whether that an attempt has begun is on its way to the store.
     pub fn is_showing(&self) -> bool {
         self.begun_unkept > 0
@@ -261,7 +270,7 @@ impl Engine {
     pub fn next_wake(&self, now: Now) -> Option<Duration> {
         let timer = self.timers.next_due().map(|due| due.since(now.mono));
         let until = |at: Wall| Duration::from_micros(u64::try_from(at.0 - now.wall.0).unwrap_or(0));
-        let cron = self.crons.next().map(until);
+        let cron = self.crons.next().filter(|_| !self.drains).map(until);
         let delayed = self.delays.next().map(until);
         let beginning = self.begun.front().map(|(due, _)| due.since(now.mono));
         timer.into_iter().chain(cron).chain(delayed).chain(beginning).min()
@@ -296,6 +305,7 @@ impl Engine {
             Event::Deferred(job, is_away) => self.deferred(job, is_away, now, out),
             Event::Interrupted(job) => self.interrupted(job, now, out),
             Event::Stopped(job) => self.stopped(job, now, out),
+            Event::Draining => self.drains = true,
             Event::Leaving(in_flight) => self.leaving(&in_flight, now, out),
             Event::Settled(job) => self.settled(job, now, out),
             Event::Looked(looked) => self.looked(&looked, now, out),

@@ -201,6 +201,8 @@ struct Shared {
     schedules_version: AtomicU64,
     questions: Mutex<Questions>,
     closing: AtomicBool,
+    /// It closes once the runs in hand are over.
+    draining: AtomicBool,
     has_given_in: AtomicBool,
     /// Runs have come into hand since the store was last asked which of them are to end.
     cancels_due: AtomicBool,
@@ -327,6 +329,7 @@ impl Runtime {
             schedules_version: AtomicU64::new(0),
             questions: Mutex::default(),
             closing: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
             cancels_due: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
@@ -406,6 +409,10 @@ impl Runtime {
     pub fn submit(&self, workflow: &str, wanted: Vec<Wanted>) -> Result<Vec<Arc<Watch>>> {
         let workflow = self.workflow(workflow)?;
         self.refuse_closed()?;
+        let is_called = |wanted: &Wanted| wanted.parent.is_some();
+        if self.shared.draining.load(Ordering::Acquire) && !wanted.iter().all(is_called) {
+            return Err(self.shared.refusal());
+        }
         if lock(&self.shared.engine).runs_unfinished() + wanted.len() > RUNS_MAX {
             let text = format!("{RUNS_MAX} runs are unfinished; wait for some to end");
             return Err(Error::new(Kind::Runner, text));
@@ -468,6 +475,9 @@ impl Runtime {
     /// # Errors
     /// A [`Fault`] of the store, and if an equal run of its trigger is unfinished.
     pub fn retry(&self, id: Uuid) -> std::result::Result<Option<Arc<Watch>>, Fault> {
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(Fault::Final(self.shared.refusal().message));
+        }
         let Some(reopened) = self.shared.store.reopen(self.shared.epoch, id)? else { return Ok(None) };
         // Before the step: the run may be final at once.
         let watch = Watch::new(id, News::Started);

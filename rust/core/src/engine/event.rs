@@ -168,6 +168,8 @@ pub enum Event {
     Interrupted(Job),
     /// An attempt's body will never begin, because it was stopped before: by that it has failed if it was told to end, and is cut off if not.
     Stopped(Job),
+    /// The runner is to end once what it has in hand is over: it claims nothing more, and crons start nothing here.
+    Draining,
     /// The runner gives its runs up, but for the attempts whose bodies or callbacks are in flight.
     Leaving(Vec<Job>),
     /// A task's callback has been told, or it has none.
