@@ -143,31 +143,6 @@ def test_a_key_may_be_a_format_of_paths_and_equal_numbers_are_one_key() -> None:
         assert second.result(WAIT).status == "Completed"
 
 
-def test_of_what_waits_the_most_urgent_goes_first_and_then_the_key_that_has_waited_longest() -> None:
-    seats = Seats()
-    declare("sync", seats, concurrency=cloaca.Concurrency(2, key="key"))
-    with cloaca.DefaultRunner(":memory:", max_concurrent_tasks=1) as runner:
-        runs = [runner.submit("sync", {"key": "a", "n": "a1"})]
-        seats.await_begun(1)
-        for key, n, priority in [
-            ("a", 2, 5),
-            ("a", 3, 5),
-            ("b", 1, 5),
-            ("c", 1, 5),
-            ("c", 2, 9),
-            ("b", 2, 5),
-        ]:
-            runs.append(runner.submit("sync", {"key": key, "n": f"{key}{n}"}, priority=priority))
-        for begun, key in enumerate(["a", "c", "a", "b", "c", "a"], 2):
-            seats.leave(key)
-            seats.await_begun(begun)
-        seats.leave("b")
-        for run in runs:
-            run.result(WAIT)
-        # Each key's turn comes before the next of a key that has just had its own.
-        assert seats.begun == ["a1", "c2", "a2", "b1", "c1", "a3", "b2"]
-
-
 def test_drop_new_starts_nothing_beside_what_is_unfinished() -> None:
     gate = Gate()
     declare("sync", gate, concurrency=cloaca.Concurrency(1, key="key", overflow="drop_new"))
