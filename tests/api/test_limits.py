@@ -143,31 +143,6 @@ def test_a_key_may_be_a_format_of_paths_and_equal_numbers_are_one_key() -> None:
         assert second.result(WAIT).status == "Completed"
 
 
-def test_of_what_waits_the_most_urgent_goes_first_and_then_the_key_that_has_waited_longest() -> None:
-    seats = Seats()
-    declare("sync", seats, concurrency=cloaca.Concurrency(2, key="key"))
-    with cloaca.DefaultRunner(":memory:", max_concurrent_tasks=1) as runner:
-        runs = [runner.submit("sync", {"key": "a", "n": "a1"})]
-        seats.await_begun(1)
-        for key, n, priority in [
-            ("a", 2, 5),
-            ("a", 3, 5),
-            ("b", 1, 5),
-            ("c", 1, 5),
-            ("c", 2, 9),
-            ("b", 2, 5),
-        ]:
-            runs.append(runner.submit("sync", {"key": key, "n": f"{key}{n}"}, priority=priority))
-        for begun, key in enumerate(["a", "c", "a", "b", "c", "a"], 2):
-            seats.leave(key)
-            seats.await_begun(begun)
-        seats.leave("b")
-        for run in runs:
-            run.result(WAIT)
-        # Each key's turn comes before the next of a key that has just had its own.
-        assert seats.begun == ["a1", "c2", "a2", "b1", "c1", "a3", "b2"]
-
-
 def test_drop_new_starts_nothing_beside_what_is_unfinished() -> None:
     gate = Gate()
     declare("sync", gate, concurrency=cloaca.Concurrency(1, key="key", overflow="drop_new"))
@@ -514,3 +489,30 @@ def test_limits_are_told_by_the_workflow_and_no_part_of_its_version() -> None:
     for name, wrong in (("concurrency", 2), ("throttle", limits["rate_limit"]), ("rate_limit", "1/h")):
         with pytest.raises(WorkflowError, match=f"{name} is .*; give cloaca"):
             cloaca.WorkflowBuilder("sync", **{name: wrong})
+
+
+def test_a_body_that_was_given_up_keeps_its_seat_while_it_runs() -> None:
+    gate = Gate()
+
+    def body(context: cloaca.Context) -> None:
+        if context.get("hangs"):
+            gate(context)
+
+    declare("sync", body, concurrency=cloaca.Concurrency(1))
+    with cloaca.DefaultRunner(":memory:", task_timeout_seconds=0.1, timeout_grace_seconds=0.1) as runner:
+        hangs = runner.submit("sync", {"hangs": True})
+        assert hangs.result(WAIT).status == "Failed"
+        waits = runner.submit("sync")
+        assert "1 of 1 taken by run " + hangs.id in waits.why()
+        gate.open.set()
+        assert waits.result(WAIT).status == "Completed"
+
+
+def test_a_moment_of_a_cron_that_a_limit_drops_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    declare("take", rate_limit=cloaca.RateLimit(1, per="1d"))
+    with clocked() as runner:
+        runner.register_cron_workflow("take", "* * * * *", "UTC")
+        runner.advance("2m")
+        assert statuses(runner, "take") == ["Completed"]
+        assert eventually(lambda: "a run was not started: rate limit: 1 in 1d have come" in caplog.text)
+        assert runner.stats()["dropped"] == 1

@@ -1,4 +1,4 @@
-"""SIGKILL and SIGSTOP amidst limited runs in several processes: no key ever has more at work than it may."""
+"""SIGKILL amidst limited runs, in several processes: no key ever has more at work than it may."""
 
 from __future__ import annotations
 

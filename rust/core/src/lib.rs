@@ -6,7 +6,7 @@
 //!   runs), [`tries`] (and of attempts), [`port`] (what is asked of a store), [`workflow`], [`audit`] (in whose name a change is made),
 //!   [`fault_point`];
 //! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], [`spread`] (who polls what), [`layout`] (of a picture),
-//!   the room on the stack that nested values need, [`limit`] (how many at once, how fast);
+//!   the room on the stack that nested values need, and [`limit`] (how many at once, how fast);
 //! - judges: [`admit`] (one fire), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next), [`outlook`] (how a trigger stands, seen
 //!   from outside);
 //! - [`engine`]: `step(event, now) -> effects`, which ties the judges together and does nothing itself;

@@ -175,6 +175,9 @@ struct Shared {
     /// How often a run was due that waited for its time, and up to which of these the liaison has looked.
     due_asked: AtomicU64,
     due_done: AtomicU64,
+    /// The same of runs that limits may let begin.
+    limited_asked: AtomicU64,
+    limited_done: AtomicU64,
     /// Runs that limits have held may begin, and there was no permit for them.
     wants_permit: AtomicBool,
     /// Whether the liaison is to look how triggers are switched, also if no sibling says so.
@@ -310,6 +313,8 @@ impl Runtime {
             strangers_due_ns: AtomicU64::new(u64::MAX),
             due_asked: AtomicU64::new(0),
             due_done: AtomicU64::new(0),
+            limited_asked: AtomicU64::new(0),
+            limited_done: AtomicU64::new(0),
             wants_permit: AtomicBool::new(false),
             has_news: AtomicBool::new(false),
             cancels: Mutex::default(),
@@ -568,6 +573,7 @@ impl Shared {
             doubtful,
             cancels,
             tells,
+            is_open,
             is_due,
             is_offered,
             elsewhere,
@@ -630,14 +636,19 @@ impl Shared {
         if is_offered {
             self.store.wake_others(self.epoch);
         }
+        if is_open {
+            self.ask_for_limited();
+        }
         if is_due {
-            self.ask_for_due();
+            self.due_asked.fetch_add(1, Ordering::AcqRel);
+            self.wake_liaison();
         }
         let is_refused = !(dropped.is_empty() && unkeyed.is_empty());
         if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) || is_refused {
             let ended = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));
             let keyed = keyed.into_iter().map(|(id, of)| (id, News::Keyed(of)));
             let lost = lost.into_iter().map(|(id, why)| (id, News::Lost(why)));
+            self.tell_unawaited(&dropped, &unkeyed);
             let dropped = dropped.into_iter().map(|(id, dropped)| (id, News::Dropped(dropped)));
             let unkeyed = unkeyed.into_iter().map(|(id, why)| (id, News::Unkeyed(why)));
             self.tell_watches(started, ended.chain(keyed).chain(lost).chain(dropped).chain(unkeyed));

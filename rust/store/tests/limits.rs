@@ -178,9 +178,9 @@ fn play(limits: &Limits, seed: u64) {
         at += dice.roll(SECOND as u64) as i64;
         let story = format!("seed {seed}, step {step} of {limits:?}");
         match dice.roll(10) {
-            0..=3 => {
+            0..=4 => {
                 number += 1;
-                let tenant = ["a", "b", "c", "d", "e"][dice.roll(5) as usize];
+                let tenant = ["a", "b", "c", "d", "e", "f", "g", "h", "i"][dice.roll(9) as usize];
                 let urgent = if dice.roll(4) == 0 { dice.roll(10) as i64 } else { 5 };
                 let run = NewRun { priority: priority(urgent), created_at: Wall(at), ..of(number, tenant) };
                 let Admitted::Held { row } = submit(&*store, epoch, run) else {
@@ -190,7 +190,7 @@ fn play(limits: &Limits, seed: u64) {
                 // Where nothing has a key, all are one line.
                 model.wait(number, if model.has_key() { tenant } else { "" }, urgent);
             }
-            4..=5 => {
+            5 => {
                 let room = dice.roll(5);
                 let allowed = claim(&*store, epoch, at, room);
                 assert_eq!(numbers(&allowed), model.claim(Wall(at), room as usize), "{story}");

@@ -53,7 +53,9 @@ pub struct Effects {
     pub cancels: Vec<Uuid>,
     /// Whether there is news for other owners.
     pub tells: bool,
-    /// Whether a run may be due that waited for its time, or for a limit: whoever claims is to look.
+    /// Whether limits may let a run begin: whoever claims is to look for those.
+    pub is_open: bool,
+    /// Whether a run is due that waited for its time: whoever claims is to look.
     pub is_due: bool,
     /// Whether runs are kept that whoever has room may claim.
     pub is_offered: bool,

@@ -194,7 +194,7 @@ impl Engine {
             self.others.insert(id);
         }
         out.elsewhere.push(id);
-        out.is_due = true;
+        out.is_open = true;
     }
 
     pub(super) fn begin(&mut self, id: Uuid, now: Now, out: &mut Effects) {
@@ -265,7 +265,7 @@ impl Engine {
         if let Some(run) = self.runs.remove(&id) {
             self.uncount(&run, now, out);
             // What it leaves another one may take.
-            out.is_due |= run.is_limited;
+            out.is_open |= run.is_limited;
         }
         self.delays.answered(id, false);
         self.turns.remove(&id);

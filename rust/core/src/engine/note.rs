@@ -274,6 +274,11 @@ pub enum Note {
         /// The moment.
         moment: Wall,
     },
+    /// A run that nobody waits for, such as that of a cron's moment, was not started, because of a limit of its workflow.
+    RunDropped {
+        /// What limit, and why.
+        why: String,
+    },
     /// Crons waited for moments that a clock named which was ahead.
     ClockWasAhead {
         /// So many of them.
@@ -375,6 +380,7 @@ impl Note {
             | Self::CronOfOldRelease { .. }
             | Self::CronCatchUpBounded { .. }
             | Self::MomentGivenUp { .. }
+            | Self::RunDropped { .. }
             | Self::ClockWasAhead { .. }
             | Self::RunTaken { .. }
             | Self::VersionDiffers { .. }
@@ -446,6 +452,7 @@ impl Note {
             | Self::HistoryRefused { .. }
             | Self::CronLeftOut { .. }
             | Self::CronCatchUpBounded { .. }
+            | Self::RunDropped { .. }
             | Self::ClockWasAhead { .. }
             | Self::ClaimRefused { .. }
             | Self::StoreTroubled { .. }
@@ -595,6 +602,7 @@ impl Display for Note {
                 )?;
                 write!(f, "and is given up")
             }
+            Self::RunDropped { why } => write!(f, "a run was not started: {why}"),
             Self::ClockWasAhead { crons, until } => {
                 write!(f, "the clock was ahead: {crons} cron schedule(s) would have waited until ")?;
                 write!(f, "{} at the latest; they go on from now", until.rfc3339())

@@ -151,6 +151,8 @@ impl Engine {
                 out.tells = true;
             }
             (Then::Released(hands), _) => hands.into_iter().for_each(|hand| self.left_to_others(hand, out)),
+            // A body has ended that was given up, it may be: then its run's seat is free.
+            (Then::Nothing, Receipt::Noted) => out.is_open = true,
             (Then::Nothing, _) => {}
         }
     }

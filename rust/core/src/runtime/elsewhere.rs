@@ -66,7 +66,7 @@ impl Shared {
         if !gone.is_empty() {
             self.look_for_ends_of(gone);
             // What a limit has counted may let another one begin.
-            self.ask_for_due();
+            self.ask_for_limited();
         }
     }
 

@@ -164,7 +164,10 @@ impl Shared {
         if self.workflow_is_new.swap(false, Ordering::AcqRel) {
             match recovery {
                 true => self.recover(),
-                false if self.works => self.take_due(recovery),
+                false if self.works => {
+                    self.tell_limits();
+                    self.take_due(recovery);
+                }
                 false => {}
             }
         }
@@ -173,6 +176,7 @@ impl Shared {
             self.take_due(recovery);
             self.due_done.store(asked, Ordering::Release);
         }
+        self.heed_limited();
         if recovery {
             self.take_strangers(now.mono, round.has_siblings);
         }
@@ -428,6 +432,13 @@ impl Shared {
         self.take_over(Taking::Fitting);
         let due = self.now().mono.after(PREFERS);
         let _ = self.strangers_due_ns.fetch_min(due.0, Ordering::AcqRel);
+    }
+
+    /// Who takes nothing over from others says what it declares all the same, if limits hang on it.
+    fn tell_limits(&self) {
+        if lock(&self.engine).workflow_rows().iter().any(|workflow| workflow.limits.is_some()) {
+            self.tell_workflows();
+        }
     }
 
     /// Says which workflows are declared here, if that has changed, and hears of those of others.

@@ -3,17 +3,38 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::engine::Event;
+use uuid::Uuid;
+
+use crate::engine::{Event, Note};
+use crate::limit::Dropped;
 use crate::port::{Allowed, Fault};
 use crate::runtime::Shared;
+use crate::runtime::keeper::Order;
 use crate::runtime::liaison::{CLAIM_CHUNK, RECOVERY_PAUSE};
 use crate::runtime::park::{lock, sleep};
 
 impl Shared {
-    /// Whoever claims is to look.
-    pub(super) fn ask_for_due(&self) {
-        self.due_asked.fetch_add(1, Ordering::AcqRel);
+    /// Whoever claims is to look what limits let begin.
+    pub(super) fn ask_for_limited(&self) {
+        self.limited_asked.fetch_add(1, Ordering::AcqRel);
         self.wake_liaison();
+    }
+
+    /// Whether that is so, and nobody has looked since.
+    pub(super) fn is_limited_asked(&self) -> bool {
+        self.limited_asked.load(Ordering::Acquire) != self.limited_done.load(Ordering::Acquire)
+    }
+
+    /// Looks, if that was asked for.
+    pub(super) fn heed_limited(&self) {
+        let asked = self.limited_asked.load(Ordering::Acquire);
+        if asked == self.limited_done.load(Ordering::Acquire) {
+            return;
+        }
+        if self.works && self.claim_limited() > 0 {
+            self.cancels_due.store(true, Ordering::Release);
+        }
+        self.limited_done.store(asked, Ordering::Release);
     }
 
     /// A permit is given back; true if whoever claims is to be woken for that.
@@ -22,9 +43,20 @@ impl Shared {
         let is_wanted =
             self.wants_permit.load(Ordering::Acquire) && self.wants_permit.swap(false, Ordering::AcqRel);
         if is_wanted {
-            self.due_asked.fetch_add(1, Ordering::AcqRel);
+            self.limited_asked.fetch_add(1, Ordering::AcqRel);
         }
         is_wanted
+    }
+
+    /// The log hears of what limits have dropped that nobody has asked for: a moment of a cron.
+    pub(super) fn tell_unawaited(&self, dropped: &[(Uuid, Dropped)], unkeyed: &[(Uuid, String)]) {
+        let dropped = dropped.iter().map(|(id, dropped)| (id, &dropped.why));
+        let unawaited: Vec<String> = {
+            let watches = lock(&self.watches);
+            let all = dropped.chain(unkeyed.iter().map(|(id, why)| (id, why)));
+            all.filter(|(id, _)| !watches.contains_key(id)).map(|(_, why)| why.clone()).collect()
+        };
+        unawaited.into_iter().for_each(|why| self.order(Order::Log(Note::RunDropped { why })));
     }
 
     /// Claims what limits let begin, as long as there are permits for it; how many runs came.
@@ -68,7 +100,7 @@ impl Shared {
         // One may have come back before that was noted.
         let executors = lock(&self.engine).executors_of_limited();
         if self.room_in(executors.into_iter()) > 0 {
-            self.ask_for_due();
+            self.ask_for_limited();
         }
     }
 

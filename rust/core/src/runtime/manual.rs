@@ -148,7 +148,7 @@ impl Shared {
         let works = goes_on || jobs.lanes.iter().any(waits);
         drop(jobs);
         let is_claiming = self.due_asked.load(Ordering::Acquire) != self.due_done.load(Ordering::Acquire);
-        let looks = self.is_looking() || is_claiming;
+        let looks = self.is_looking() || is_claiming || self.is_limited_asked();
         let writer = lock(&self.writer);
         !is_timer_due && !works && !looks && !writer.busy && writer.items.is_empty()
     }
