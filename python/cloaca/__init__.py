@@ -23,6 +23,7 @@ from .errors import (
     VariableError,
     WorkflowError,
 )
+from .limits import Limit, Throttle
 from .listed import Listed
 from .living import made as runners
 from .namespace import TaskNamespace, WorkflowContext
@@ -53,6 +54,7 @@ __all__ = [
     "DatabaseAdmin",
     "DefaultRunner",
     "DefaultRunnerConfig",
+    "Limit",
     "Listed",
     "ProcessExecutor",
     "RetryAfter",
@@ -68,6 +70,7 @@ __all__ = [
     "TaskNamespace",
     "TenantConfig",
     "TenantCredentials",
+    "Throttle",
     "Tick",
     "TriggerError",
     "TriggerResult",

@@ -419,7 +419,9 @@ class Runs(Listings):
         if standing is not None:
             names = ("max_concurrent_tasks", "max_async_tasks")
             permits = [(name, getattr(self._config, name)) for name in names]
-            return why_run.of_own(row, standing, permits, self._crew.places.names)
+            is_limited = any(task["doing"] == "limited" for task in standing.get("tasks", ()))
+            limits = {each["name"]: each for each in self._open().store.limits()} if is_limited else {}
+            return why_run.of_own(row, standing, permits, self._crew.places.names, limits)
         return self._why_elsewhere(row)
 
     def _why_elsewhere(self, row: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ mod note;
 mod overtime;
 mod random;
 mod receipts;
+mod seats;
 mod stuck;
 mod timers;
 mod triggers;
@@ -41,6 +42,7 @@ use crate::context::Bounds;
 use crate::engine::crons::Crons;
 use crate::engine::delays::Delays;
 use crate::engine::line::Turn;
+use crate::engine::seats::Seats;
 use crate::engine::stuck::Stuck;
 use crate::engine::timers::Timer;
 use crate::key::Epoch;
@@ -99,6 +101,7 @@ pub struct Engine {
     turns: HashMap<Uuid, Turn>,
     waiting: HashMap<String, Vec<Unfinished>>,
     delays: Delays,
+    seats: Seats,
     timers: Wheel,
     timer_of: Vec<Option<Timer>>,
     timer_free: Vec<u32>,
@@ -150,6 +153,7 @@ impl Engine {
             turns: HashMap::new(),
             waiting: HashMap::new(),
             delays: Delays::default(),
+            seats: Seats::default(),
             timers: Wheel::new(TIMER_TICK_NS),
             timer_of: Vec::new(),
             timer_free: Vec::new(),
@@ -242,8 +246,9 @@ impl Engine {
         let until = |at: Wall| Duration::from_micros(u64::try_from(at.0 - now.wall.0).unwrap_or(0));
         let cron = self.crons.next().map(until);
         let delayed = self.delays.next().map(until);
+        let seat = self.seats.next().map(until);
         let beginning = self.begun.front().map(|(due, _)| due.since(now.mono));
-        timer.into_iter().chain(cron).chain(delayed).chain(beginning).min()
+        timer.into_iter().chain(cron).chain(delayed).chain(seat).chain(beginning).min()
     }
 
     /// Decides what follows from `event`.
@@ -272,7 +277,12 @@ impl Engine {
             }
             Event::Committed(then, receipt) => self.committed(then, receipt, now, out),
             Event::Taken(job) => self.taken(job, now, out),
-            Event::Deferred(job, true) => self.pause_job(job, now.mono),
+            Event::Deferred(job, true) => {
+                self.pause_job(job, now.mono);
+                self.rest(job, now, out);
+            }
+            Event::WantsSeats(job) => self.wants_seats_again(job, now, out),
+            Event::SeatsMoved => self.look_for_seats(now, out),
             Event::Deferred(job, false) => self.resume_job(job, now.mono),
             Event::Interrupted(job) => self.interrupted(job, now, out),
             Event::Stopped(job) => self.stopped(job, now, out),
@@ -334,6 +344,7 @@ impl Engine {
         let waiting = self.waiting.remove(&*workflow.name).unwrap_or_default();
         // Moments that came before the workflow did are still unclaimed in the store.
         self.crons.of(&workflow.name).into_iter().for_each(|row| self.crons.look_again(row));
+        self.declare_limits(&workflow, out);
         self.workflows.insert(Arc::clone(&workflow.name), workflow);
         for unfinished in waiting {
             let workflow = self.workflows[&*unfinished.workflow].clone();

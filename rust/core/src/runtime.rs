@@ -30,6 +30,7 @@ mod places;
 mod pollers;
 mod questions;
 mod schedules;
+mod seats;
 mod signs;
 mod timekeeper;
 mod watch;
@@ -523,6 +524,10 @@ impl Shared {
             commits,
             jobs,
             recorded,
+            unseated,
+            seatless,
+            reseated,
+            seats_of,
             looks,
             ended,
             started,
@@ -573,6 +578,10 @@ impl Shared {
         if !(jobs.is_empty() && recorded.is_empty() && released.is_empty()) {
             self.hand_out(jobs, recorded, released);
         }
+        if !(unseated.is_empty() && seatless.is_empty() && reseated.is_empty()) {
+            self.change_seats(unseated, seatless, reseated);
+        }
+        seats_of.into_iter().for_each(|other| self.store.wake(other));
         if !looks.is_empty() {
             self.look_soon(looks);
         }

@@ -26,6 +26,7 @@ mod redacted;
 mod run;
 mod schedule;
 mod schema;
+mod seat;
 mod shield;
 mod sign;
 mod value;
@@ -41,6 +42,7 @@ use cloaca_core::port::{
     OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter, Siblings, Sign,
     Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, WorkflowRow,
 };
+use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
 use uuid::Uuid;
@@ -300,6 +302,7 @@ impl Store for SqliteStore {
             let remnant = if kept.is_empty() { None } else { Some(owner::remnant(db, &self.locks, at)?) };
             run::give_up(db, epoch, &kept.runs, remnant, at)?;
             run::overdue::hand_on(db, epoch, remnant)?;
+            seat::hand_on(db, epoch, remnant)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
             owner::leave(db, epoch)?;
             Ok(remnant)
@@ -359,6 +362,10 @@ impl Store for SqliteStore {
     fn wake_others(&self, epoch: Epoch) {
         let others = self.read(|db| owner::at_work(db, epoch)).unwrap_or_default();
         others.into_iter().for_each(|other| self.locks.wake(other));
+    }
+
+    fn wake(&self, epoch: Epoch) {
+        self.locks.wake(epoch);
     }
 
     fn woken(&self, epoch: Epoch) -> bool {
@@ -591,6 +598,41 @@ impl Store for SqliteStore {
         self.read(|db| look::backlog(db, limit))
     }
 
+    fn set_limit(&self, name: &str, terms: Option<Terms>) -> Stored<bool> {
+        self.write(Step::SetEnabled, |db| {
+            let done = seat::set(db, name, terms)?;
+            if done {
+                audit::note(db, "set_limit", name)?;
+            }
+            Ok(done)
+        })
+    }
+
+    fn limits(&self, at: Wall) -> Stored<Vec<ListedLimit>> {
+        self.read(|db| seat::list(db, at))
+    }
+
+    fn pause(&self, pause: &Pause) -> Stored<()> {
+        self.write(Step::SetEnabled, |db| {
+            seat::pause(db, pause)?;
+            audit::note(db, "pause", &pause.name)
+        })
+    }
+
+    fn resume(&self, kind: Kind, name: &str, at: Wall) -> Stored<bool> {
+        self.write(Step::SetEnabled, |db| {
+            let done = seat::resume(db, kind, name, at)?;
+            if done {
+                audit::note(db, "resume", name)?;
+            }
+            Ok(done)
+        })
+    }
+
+    fn pauses(&self, at: Wall) -> Stored<Vec<Pause>> {
+        self.read(|db| seat::pauses(db, at))
+    }
+
     fn redacted(&self) -> Stored<Redacted> {
         self.read(redacted::read)
     }
@@ -722,8 +764,12 @@ mod tests {
     #[test]
     fn listings_walk_an_index() {
         let store = SqliteStore::in_memory().unwrap();
-        for (sql, index) in
-            run::PLANS.into_iter().chain(run::CLAIMS).chain(schedule::PLANS).chain(redacted::PLANS)
+        for (sql, index) in run::PLANS
+            .into_iter()
+            .chain(run::CLAIMS)
+            .chain(schedule::PLANS)
+            .chain(redacted::PLANS)
+            .chain(seat::PLANS)
         {
             let (_, rows) =
                 store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();

@@ -66,6 +66,8 @@ pub struct Polled {
     pub disable: Option<String>,
     /// How long it is not to be polled, if it waits because of failures or its own wish.
     pub wait: Option<Duration>,
+    /// A limit under which no attempt is to begin for so long.
+    pub holds: Option<(Arc<str>, Duration)>,
 }
 
 /// A run to be started by hand.
@@ -164,6 +166,10 @@ pub enum Event {
     Taken(Job),
     /// A task stops counting against its time-out while it waits for its condition, or starts again.
     Deferred(Job, bool),
+    /// An attempt of a limited task that gave its seats back, to wait for its condition, wants them again.
+    WantsSeats(Job),
+    /// Seats that attempts here wait for may be theirs or free, by what others did.
+    SeatsMoved,
     /// An attempt's body went home without an end, because the runner closes.
     Interrupted(Job),
     /// An attempt's body will never begin, because it was stopped before: by that it has failed if it was told to end, and is cut off if not.

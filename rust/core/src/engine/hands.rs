@@ -24,10 +24,10 @@ impl Engine {
         self.runs.get(&id).is_some_and(|run| run.life == life)
     }
 
-    /// Whether the record of this attempt's beginning is on its way to the store.
+    /// Whether the record of this attempt's beginning is on its way to the store, or its seats are.
     pub fn is_recording(&self, job: Job) -> bool {
         let run = self.runs.get(&job.run).filter(|run| run.life == job.life);
-        run.is_some_and(|run| run.is_recording(job.task as usize))
+        run.is_some_and(|run| run.is_recording(job.task as usize)) || self.seats.lacks(job)
     }
 
     /// Whether the checkpoint of that number is kept, which an attempt left.
@@ -201,6 +201,7 @@ impl Engine {
     /// Takes a run out of hand, and lets the one begin that waited for it.
     pub(super) fn drop_run(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         self.runs.remove(&id);
+        self.unseat_run(id, |_, _| false, now, out);
         self.delays.answered(id, false);
         self.turns.remove(&id);
         if let Some(timer) = self.run_timer.remove(&id) {

@@ -103,6 +103,7 @@ impl Engine {
             return;
         }
         let Some(body) = self.overdue.remove(&job) else { return };
+        self.unseat(job, now, out);
         let since = body.at;
         let (task, attempt) = (Arc::clone(&body.task), body.attempt);
         out.commits.push((Change::Returned(Body { at: now.wall, ..body }), Then::Nothing));

@@ -249,6 +249,7 @@ fn task(random: &mut Random, ids: &[Arc<str>], place: usize) -> Task {
         id: Arc::clone(&ids[place]),
         rule,
         on_interrupt: if random.percent(25) { OnInterrupt::Fail } else { OnInterrupt::Retry },
+        limits: Vec::new(),
         dependencies,
         retry: RetryPolicy {
             attempts_max: random.pick(&[1, 1, 2, 3]),

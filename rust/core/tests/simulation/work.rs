@@ -182,6 +182,7 @@ impl World {
             Some(delay) => Ended::Postponed {
                 delay,
                 failure: Failure::raised("RetryAfter", "RetryAfter: later".to_owned(), None),
+                pause: None,
             },
             None if has_failed => {
                 Ended::Failure(Failure::raised("ValueError", "ValueError: boom".to_owned(), None))

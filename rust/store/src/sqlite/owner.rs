@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, named_params};
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::run::{self, overdue};
+use crate::sqlite::seat;
 use crate::sqlite::value::{count_at, signed, wall_at, wall_maybe_at};
 
 /// More of a machine's name is not kept.
@@ -76,6 +77,7 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Fa
         if locks.is_free(other) {
             leave(db, other)?;
             run::free(db, other)?;
+            seat::forget_owner(db, other)?;
             siblings.buried += 1;
         } else {
             siblings.living.push(other);
