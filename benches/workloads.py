@@ -185,6 +185,7 @@ WORKLOADS = [
         "fire", "fire_latency", {"per-second": 1_000, "seconds": 5}, {"per-second": 100, "seconds": 0.3}
     ),
     Workload("client", "client_latency", {"runs": 300}, {"runs": 5}),
+    Workload("share", "share", {"runs": 40_000}, {"runs": 400}, contestants=("one", "two", "four", "late")),
     *(_restart(runs) for runs in SIZES),
     *(_cost(size) for size in SIZES),
     _joins(20, 20),
@@ -385,6 +386,19 @@ ROWS = [
     ),
     Row("from a submit in one process to the first task in another, p99", "client", "began_p99_ms", "ms"),
     Row("`execute` in one process of a task in another, p50", "client", "known_p50_ms", "ms"),
+    Row("one process drains what a client submitted: runs a second", "share", "per_second", "/s", of="one"),
+    Row("two do: runs a second", "share", "per_second", "/s", (least(1, "one"),), of="two"),
+    Row("four do, on two cores: runs a second", "share", "per_second", "/s", (least(1, "one"),), of="four"),
+    Row("two do: the larger share, in smaller ones", "share", "largest_share", "", (most(2),), of="two"),
+    Row("four do: the largest share, in smallest ones", "share", "largest_share", "", (most(2),), of="four"),
+    Row(
+        "one that comes to a backlog in another's hands begins after",
+        "share",
+        "helps_ms",
+        "ms",
+        (most(100),),
+        of="late",
+    ),
     Row(
         "killed with 10,000 unfinished runs: first task after", "restart", "first_task_ms", "ms", (most(100),)
     ),

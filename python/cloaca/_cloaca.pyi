@@ -356,6 +356,7 @@ class Engine:
         ticks_retention: int,
         ticks_max: int,
         work: bool = True,
+        hands: int | None = None,
         retention: int | None = None,
         resolution: int | None = None,
         start: int | None = None,

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         timeout_grace_seconds: float | None
         overdue_max: int | None
         place_deaths_max: int | None
+        runs_in_hand: int | None
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -73,6 +74,7 @@ _DEFAULTS: dict[str, Any] = {
     "timeout_grace_seconds": 30,
     "overdue_max": None,
     "place_deaths_max": 3,
+    "runs_in_hand": None,
 }
 _BEYOND_UPSTREAM = (
     "durability",
@@ -87,6 +89,7 @@ _BEYOND_UPSTREAM = (
     "timeout_grace_seconds",
     "overdue_max",
     "place_deaths_max",
+    "runs_in_hand",
 )
 _DURATIONS_US = {
     "retention": (SMALLEST_US, LARGEST_US),
@@ -118,7 +121,11 @@ class DefaultRunnerConfig:
     `timeout_grace_seconds`, 30 by default, is how long a body may go on once it was told to end, because its
     time is over or its run was cancelled: then its task fails for good, and the body is overdue.
     `overdue_max`, four times `max_concurrent_tasks` by default, is how many overdue bodies on threads may run
-    on before no other task begins on one. These twelve show in `to_dict` only when set.
+    on before no other task begins on one. `runs_in_hand` is how many unfinished runs that could go on this
+    runner holds at most, of all its workflows together; the others lie in the store, where every runner that
+    declares their workflow claims them. `None` is all of a workflow that no other runner declares, and else
+    twice as many as can run at once (at most 32 more), or as many as end in 50 ms where that is more.
+    These thirteen show in `to_dict` only when set.
     `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change
     nothing: no loop looks for work here, and one connection writes.
 
@@ -156,6 +163,7 @@ class DefaultRunnerConfig:
     timeout_grace_seconds: float
     overdue_max: int | None
     place_deaths_max: int
+    runs_in_hand: int | None
 
     if not TYPE_CHECKING:
 
@@ -192,6 +200,7 @@ class DefaultRunnerConfig:
         timeout_grace_seconds: float | None = None,
         overdue_max: int | None = None,
         place_deaths_max: int | None = None,
+        runs_in_hand: int | None = None,
     ) -> None:
         given = locals()
         for field in _DEFAULTS:

@@ -342,6 +342,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             crons=config.enable_cron_scheduling and self._works,
             catchup_max=config.cron_max_catchup_executions,
             recovery=config.enable_recovery,
+            hands=config.runs_in_hand,
             context_bytes_max=config.context_bytes_max,
             ticks_retention=microseconds(config, "ticks_retention") or 0,
             ticks_max=config.ticks_max,

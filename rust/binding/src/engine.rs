@@ -62,7 +62,7 @@ impl Engine {
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, permits, pollers, task_timeout, workflow_timeout, timeout_grace, overdue_max, interruptions_max, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, work=true, retention=None, resolution=None, start=None))]
+    #[pyo3(signature = (url, *, durability, permits, pollers, task_timeout, workflow_timeout, timeout_grace, overdue_max, interruptions_max, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, work=true, hands=None, retention=None, resolution=None, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
@@ -82,6 +82,7 @@ impl Engine {
         ticks_retention: u64,
         ticks_max: u64,
         work: bool,
+        hands: Option<usize>,
         retention: Option<u64>,
         resolution: Option<u64>,
         start: Option<i64>,
@@ -94,6 +95,9 @@ impl Engine {
             crons_enabled: crons,
             catchup_max,
             contexts: Bounds { bytes_max: context_bytes_max, ..Bounds::default() },
+            permits,
+            runs_in_hand: hands,
+            shares: recovery && work,
         };
         let opened = free(py, || cloaca_store::open(&url, durability))?;
         let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
@@ -105,7 +109,7 @@ impl Engine {
         };
         let resolution = resolution.map_or(RESOLUTION, Duration::from_micros);
         let services =
-            Services { permits, overdue_max, pollers_max: pollers, recovery, works: work, kept, resolution };
+            Services { overdue_max, pollers_max: pollers, recovery, works: work, kept, resolution };
         let started = free(py, || Runtime::start(store, settings, &services, clock))?;
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = fork::generation();

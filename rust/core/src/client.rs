@@ -84,6 +84,7 @@ impl Client {
                 parent: None,
                 priority: wish.urgency.priority,
                 due_at: wish.urgency.due.map(|due| due.instant(now)),
+                is_anyones: false,
                 created_at: now,
             };
             let receipts = self.store.commit(&[Change::Start { epoch, runs: vec![run], cron: None }])?;

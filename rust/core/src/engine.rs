@@ -18,6 +18,7 @@ mod overtime;
 mod random;
 mod receipts;
 mod seats;
+mod share;
 mod stuck;
 mod timers;
 mod triggers;
@@ -28,6 +29,7 @@ pub use event::{Backfilled, Declared, Event, Fire, Job, Polled, Request};
 pub use foretell::{Asked, Foretold, Verdict, foretell};
 pub use moments::cron_context;
 pub use note::{About, Level, Note, is_told, poll_timed_out};
+pub use share::Claims;
 pub use stuck::Foreseen;
 pub use why::RunStanding;
 
@@ -43,6 +45,7 @@ use crate::engine::crons::Crons;
 use crate::engine::delays::Delays;
 use crate::engine::line::Turn;
 use crate::engine::seats::Seats;
+use crate::engine::share::Hands;
 use crate::engine::stuck::Stuck;
 use crate::engine::timers::Timer;
 use crate::key::Epoch;
@@ -75,6 +78,13 @@ pub struct Settings {
     pub catchup_max: u64,
     /// What the contexts of a run may cost.
     pub contexts: Bounds,
+    /// So many attempts run at once in each executor: on workers' threads, on the event loop, in those that the program has named.
+    pub permits: Vec<usize>,
+    /// So many runs that could go on are in hand at most, the others lie in the store; if none, as many as keep the permits busy, and all
+    /// of workflows that nobody else declares.
+    pub runs_in_hand: Option<usize>,
+    /// Whether what lies in the store is claimed here.
+    pub shares: bool,
 }
 
 /// The whole state of one runner's decisions.
@@ -102,6 +112,7 @@ pub struct Engine {
     waiting: HashMap<String, Vec<Unfinished>>,
     delays: Delays,
     seats: Seats,
+    hands: Hands,
     timers: Wheel,
     timer_of: Vec<Option<Timer>>,
     timer_free: Vec<u32>,
@@ -137,6 +148,7 @@ pub struct Engine {
 impl Engine {
     /// An engine for the owner of `epoch`. `seed` feeds the jitter of retry delays and the ids of runs that crons start.
     pub fn new(epoch: Epoch, settings: Settings, seed: u64) -> Self {
+        let hands = Hands::new(&settings);
         Self {
             epoch,
             settings,
@@ -154,6 +166,7 @@ impl Engine {
             waiting: HashMap::new(),
             delays: Delays::default(),
             seats: Seats::default(),
+            hands,
             timers: Wheel::new(TIMER_TICK_NS),
             timer_of: Vec::new(),
             timer_free: Vec::new(),
@@ -277,13 +290,14 @@ impl Engine {
             }
             Event::Committed(then, receipt) => self.committed(then, receipt, now, out),
             Event::Taken(job) => self.taken(job, now, out),
-            Event::Deferred(job, true) => {
-                self.pause_job(job, now.mono);
-                self.rest(job, now, out);
+            Event::Deferred(job, is_away) => {
+                self.deferred(job, is_away, now, out);
+                if is_away {
+                    self.rest(job, now, out);
+                }
             }
             Event::WantsSeats(job) => self.wants_seats_again(job, now, out),
             Event::SeatsMoved => self.look_for_seats(now, out),
-            Event::Deferred(job, false) => self.resume_job(job, now.mono),
             Event::Interrupted(job) => self.interrupted(job, now, out),
             Event::Stopped(job) => self.stopped(job, now, out),
             Event::Leaving(in_flight) => self.leaving(&in_flight, now, out),
@@ -304,6 +318,8 @@ impl Engine {
             }
             Event::NextDue(due) => self.delays.wait_until(due),
             Event::Cancel(id) => self.cancel(id, now, out),
+            Event::Claims { hand, is_all } => self.claimed_all(hand, is_all, out),
+            Event::Excess(jobs) => self.leave_to_others(jobs, out),
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
             Event::News => self.news += 1,
             Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),

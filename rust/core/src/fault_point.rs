@@ -52,6 +52,8 @@ points! {
     Cursor,
     /// Within a batch: a fire passes the gate and becomes a run.
     Admit,
+    /// Within a batch: runs are left to others.
+    GiveBack,
     /// Within a batch: a run makes a step.
     Progress,
     /// Within a batch: a trigger is declared.

@@ -21,7 +21,7 @@ use crate::grid::Wait;
 use crate::key::RunRow;
 use crate::port::{Failure, RunEnd, RunStatus, TaskRecord, TaskStatus, TryOutcome};
 use crate::run::checkpoint::Checkpoint;
-use crate::run::task::{Begins, Phase, TaskState, Trying, over};
+use crate::run::task::{Begins, Load, Phase, TaskState, Trying, over};
 use crate::time::{Now, Wall};
 use crate::urgency::Priority;
 use crate::workflow::{OnInterrupt, Workflow};
@@ -52,6 +52,11 @@ pub struct Run {
     pub is_child: bool,
     /// Whether an attempt of it has begun, here or before.
     pub has_begun: bool,
+    /// Whether it counts as work in hand. Kept by who counts.
+    pub counts: bool,
+    /// So many of its tasks could go on or do, and so many wait for their time or their permits.
+    busy: usize,
+    resting: usize,
     /// How often its owner died.
     interruptions: u32,
     /// A task that was cut off by more deaths than this is taken for their cause.
@@ -131,6 +136,7 @@ impl Run {
         let tasks: Vec<TaskState> = (0..workflow.tasks.len())
             .map(|task| TaskState {
                 phase: Phase::Blocked,
+                is_away: false,
                 blocked_by: graph.dependencies(task).len(),
                 taken: false,
                 begins: match workflow.tasks[task].on_interrupt {
@@ -164,6 +170,9 @@ impl Run {
             priority: workflow.priority,
             is_child: false,
             has_begun: false,
+            counts: false,
+            busy: 0,
+            resting: 0,
             workflow,
             created_at,
             life: 0,
@@ -280,7 +289,7 @@ impl Run {
                 if attempt > 1 {
                     state.note(over(TryOutcome::Completed, now.wall));
                 }
-                state.phase = Phase::Settling(TaskStatus::Completed);
+                self.enter(task, Phase::Settling(TaskStatus::Completed));
                 (Ruling::Final, Progress::default())
             }
             Ended::Failure(failure) => self.attempt_failed(task, failure, random, now),
@@ -344,6 +353,43 @@ impl Run {
         self.record(task, TaskStatus::Running, None)
     }
 
+    /// Moves a task to another phase.
+    fn enter(&mut self, task: usize, phase: Phase) {
+        self.change(task, |state| (state.phase, state.is_away) = (phase, false));
+    }
+
+    fn change(&mut self, task: usize, change: impl FnOnce(&mut TaskState)) {
+        let state = &mut self.tasks[task];
+        let before = state.load();
+        change(state);
+        let after = state.load();
+        self.busy = self.busy + usize::from(after == Load::Busy) - usize::from(before == Load::Busy);
+        self.resting =
+            self.resting + usize::from(after == Load::Resting) - usize::from(before == Load::Resting);
+    }
+
+    /// The body of an attempt gives its permit back, or has one again.
+    pub fn deferred(&mut self, task: usize, attempt: u32, is_away: bool) {
+        if self.expects(task, attempt) {
+            self.change(task, |state| state.is_away = is_away);
+        }
+    }
+
+    /// Whether all that is open of it waits: for its time, or for what it gave its permits back for.
+    pub fn rests(&self) -> bool {
+        self.busy == 0 && self.resting > 0
+    }
+
+    /// Whether it is as it was committed: nothing of it has begun, or is on its way to the store.
+    pub fn is_untouched(&self) -> bool {
+        let is_untouched = |state: &TaskState| match state.phase {
+            Phase::Blocked => true,
+            Phase::Active => !state.taken && state.attempt == 1 && state.begins != Begins::Recording,
+            _ => false,
+        };
+        self.row != RunRow(0) && !self.has_begun && self.halt.is_none() && self.tasks.iter().all(is_untouched)
+    }
+
     /// The delay before a task's next attempt is over.
     pub fn delay_over(&mut self, task: usize, now: Wall) -> Progress {
         let mut progress = Progress::default();
@@ -354,7 +400,7 @@ impl Run {
             self.fail(task, now, &mut progress);
             self.conclude(now, &mut progress);
         } else {
-            self.tasks[task].phase = Phase::Active;
+            self.enter(task, Phase::Active);
             progress.jobs.push(task);
         }
         progress

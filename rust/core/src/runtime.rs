@@ -88,8 +88,6 @@ pub const RUNS_MAX: usize = 4_000_000;
 /// What a runtime does beside what the engine decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Services {
-    /// So many attempts run at once in each executor: on workers' threads, on the event loop, in those that the program has named.
-    pub permits: Vec<usize>,
     /// While so many bodies run on workers' threads that were given up, no other begins there.
     pub overdue_max: usize,
     /// At most so many threads poll at once; more bodies than that, all blocked, delay the others.
@@ -265,11 +263,11 @@ impl Runtime {
             target: Mutex::default(),
             kept: services.kept,
             works: services.works,
+            jobs: Mutex::new(JobState::new(&settings.permits, services.overdue_max)),
             engine: Mutex::new(Engine::new(epoch, settings, seed)),
             writer: Mutex::default(),
             writer_wake: Condvar::new(),
             writer_idle: Condvar::new(),
-            jobs: Mutex::new(JobState::new(&services.permits, services.overdue_max)),
             jobs_wake: Condvar::new(),
             permits_wake: Condvar::new(),
             jobs_done: Condvar::new(),
@@ -541,6 +539,8 @@ impl Shared {
             cancels,
             tells,
             is_due,
+            is_offered,
+            elsewhere,
             logs,
             ends,
             is_buried,
@@ -593,6 +593,12 @@ impl Shared {
             self.store.wake_others(self.epoch);
             // What is declared here under the same name may be in force now.
             self.crons_due.store(true, Ordering::Release);
+        }
+        if !elsewhere.is_empty() {
+            self.look_for_awaited(elsewhere);
+        }
+        if is_offered {
+            self.store.wake_others(self.epoch);
         }
         if is_due {
             self.due_asked.fetch_add(1, Ordering::AcqRel);

@@ -260,9 +260,11 @@ impl House {
             crons_enabled: false,
             catchup_max: 1,
             contexts: Bounds::default(),
+            permits: vec![crew.permits, 1],
+            runs_in_hand: None,
+            shares: true,
         };
         let services = Services {
-            permits: vec![crew.permits, 1],
             overdue_max: usize::MAX,
             pollers_max: 4,
             recovery: true,

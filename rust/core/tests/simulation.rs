@@ -45,8 +45,8 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Bodies that began, bodies that ran on although they were given up, runs that were fired, places of triggers that were used again, triggers
-/// that were withdrawn, children, calls of children that an earlier attempt had made, and offers.
-fn play(seed: u64, tells: bool) -> [u64; 8] {
+/// that were withdrawn, children, calls of children that an earlier attempt had made, offers, new runs that were left to whoever has room, and runs that were given back.
+fn play(seed: u64, tells: bool) -> [u64; 10] {
     let mut world = World::new(seed, tells);
     let played = catch_unwind(AssertUnwindSafe(|| world.play()));
     if let Err(panic) = played {
@@ -55,7 +55,7 @@ fn play(seed: u64, tells: bool) -> [u64; 8] {
         );
         resume_unwind(panic);
     }
-    let witness = &world.witness;
+    let (witness, store) = (&world.witness, world.store.state());
     [
         witness.bodies,
         witness.overdue,
@@ -65,6 +65,8 @@ fn play(seed: u64, tells: bool) -> [u64; 8] {
         witness.children,
         witness.called_again,
         witness.offers,
+        store.left_to_others,
+        store.given_back,
     ]
 }
 
@@ -77,7 +79,7 @@ fn the_promises_hold_whatever_goes_wrong() {
     let seeds = number("SEEDS").unwrap_or(SEEDS);
     let next = AtomicU64::new(0);
     let has_failed = AtomicBool::new(false);
-    let counts = [const { AtomicU64::new(0) }; 8];
+    let counts = [const { AtomicU64::new(0) }; 10];
     let play_on = || {
         while !has_failed.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -100,10 +102,10 @@ fn the_promises_hold_whatever_goes_wrong() {
             scope.spawn(play_on);
         }
     });
-    let [bodies, overdue, fires, reused, withdrawn, children, again, offers] =
+    let [bodies, overdue, fires, reused, withdrawn, children, again, offers, left, given_back] =
         counts.map(AtomicU64::into_inner);
     println!(
-        "{seeds} seeds, {fires} fired runs, {bodies} bodies, {overdue} of them overdue, {reused} places used again, {withdrawn} triggers withdrawn, {children} children, {again} of them called again, {offers} offers"
+        "{seeds} seeds, {fires} fired runs, {bodies} bodies, {overdue} of them overdue, {reused} places used again, {withdrawn} triggers withdrawn, {children} children, {again} of them called again, {offers} offers, {left} left to others, {given_back} given back"
     );
     assert!(
         bodies > seeds
@@ -113,7 +115,9 @@ fn the_promises_hold_whatever_goes_wrong() {
             && withdrawn * 10 > seeds
             && children > seeds
             && again * 10 > seeds
-            && offers > seeds,
+            && offers > seeds
+            && left > seeds
+            && given_back * 10 > seeds,
         "a world in which nothing happens proves nothing"
     );
 }

@@ -29,6 +29,7 @@ mod schema;
 mod seat;
 mod shield;
 mod sign;
+mod turns;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -51,6 +52,7 @@ use crate::sqlite::asked::Asked;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::shield::Shield;
+use crate::sqlite::turns::Turns;
 use crate::url::Durability;
 
 pub use gate::{close as close_gate, open as open_gate};
@@ -88,6 +90,7 @@ pub struct SqliteStore {
     log: Option<(u64, u64)>,
     /// What became of what this process still saw, once the log was found unlinked.
     severed: OnceLock<String>,
+    turns: Turns,
     /// Declared last: its descriptors close after the connections.
     shield: Shield,
 }
@@ -119,6 +122,7 @@ impl SqliteStore {
             identity: None,
             log: None,
             severed: OnceLock::new(),
+            turns: Turns::default(),
             shield: Shield::none(),
         })
     }
@@ -137,15 +141,17 @@ impl SqliteStore {
         let log = open::identity(&open::beside(&path, "-wal"));
         let severed = OnceLock::new();
         let asked = Some(Asked::of(&path, identity));
-        let store =
-            Self { name, path: path.clone(), reader, asked, writer, locks, identity, log, severed, shield };
-        Ok((store, path))
+        let turns = Turns::default();
+        let kept = path.clone();
+        let store = Self { name, path, reader, asked, writer, locks, identity, log, severed, turns, shield };
+        Ok((store, kept))
     }
 
     /// Runs `work` in one transaction and commits it, which is `step`, if it succeeds.
     fn write<T>(&self, step: Step, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         let connection = lock(&self.writer);
+        let _turn = self.turns.take(&self.shield);
         let done = opened(&connection)
             .and_then(|connection| transact(connection, step, work).map(|done| (connection, done)));
         let (connection, done) = done.map_err(|failure| failure.into_fault(&self.name))?;
@@ -332,6 +338,7 @@ impl Store for SqliteStore {
         // Nobody to bury is the rule, and must not cost a transaction.
         let (others, departed, lives) = self
             .read(|db| Ok((owner::others(db, epoch)?, owner::departed(db)?, owner::is_living(db, epoch)?)))?;
+        self.turns.has_company(!others.is_empty());
         match others.iter().any(|&other| self.locks.is_free(other)) {
             true => self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch)),
             false => Ok(Siblings { buried: 0, living: others, departed, is_buried: !lives }),
@@ -719,6 +726,7 @@ mod tests {
             parent: None,
             priority: None,
             due_at: None,
+            is_anyones: false,
             created_at: Wall(1),
         };
         let runs = vec![run(1, "{}"), run(2, &"x".repeat(1 << 20))];

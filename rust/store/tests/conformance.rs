@@ -135,6 +135,8 @@ claims! {
     a_claim_takes_what_is_most_urgent_first_whatever_its_workflow
     a_run_without_a_priority_has_the_one_that_its_workflow_was_declared_with
     a_delayed_run_is_nobodys_until_it_is_due
+    what_was_left_to_others_is_claimed_by_whoever_has_room
+    what_is_given_back_is_anyones
     only_what_was_delayed_and_has_not_begun_is_claimed_by_who_takes_nothing_over
     a_delayed_run_holds_its_hash_and_key_and_is_told_as_unfinished
     a_delayed_run_ends_at_once_when_it_is_cancelled_and_is_listed_with_the_others
@@ -1856,6 +1858,35 @@ fn a_delayed_run_is_nobodys_until_it_is_due(store: &dyn Store) {
         [late, soon, past],
         "due is due, whatever the clock says then"
     );
+}
+
+fn what_was_left_to_others_is_claimed_by_whoever_has_room(store: &dyn Store) {
+    let (here, there) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    let mine = started(store, here, new_run(1));
+    let left = started(store, here, NewRun { is_anyones: true, ..new_run(2) });
+    let trigger = declared(store, here, "inbox");
+    let fired = NewRun { is_anyones: true, ..unique(&trigger, 3, 5) };
+    let fates = fire(store, &trigger, here, vec![fired]);
+    assert!(matches!(fates[..], [Admitted::Started { .. }]));
+    assert_eq!(claimed_rows(store, there, LATE, 1), [left]);
+    let equal = NewRun { is_anyones: true, ..unique(&trigger, 4, 5) };
+    assert_eq!(fire(store, &trigger, here, vec![equal]), [Admitted::DuplicateHash { of: id(3) }]);
+    assert_eq!(claimed_rows(store, here, LATE, 9).len(), 1, "who has left it may have it, too");
+    assert_eq!(claimed_rows(store, successor(store, here), LATE, 9)[0], mine);
+}
+
+fn what_is_given_back_is_anyones(store: &dyn Store) {
+    let (here, there) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    let [first, second] = [1, 2].map(|number| started(store, here, new_run(number)));
+    let of_others = started(store, there, new_run(3));
+    let release = |epoch, runs| commit(store, Change::Release { epoch, runs });
+    assert_eq!(release(here, vec![second, of_others]), Receipt::Released);
+    assert_eq!(claimed_rows(store, there, LATE, 9), [second], "what is another's stays so");
+    assert_eq!(release(there, vec![first]), Receipt::Released);
+    assert_eq!(claimed_rows(store, there, LATE, 9), [], "who has it not cannot give it back");
+    let Receipt::Run(_) = commit(store, ended(second, there, RunStatus::Completed)) else { panic!() };
+    assert_eq!(release(there, vec![second]), Receipt::Released);
+    assert_eq!(claimed_rows(store, here, LATE, 9), [], "what is over is nobody's");
 }
 
 fn only_what_was_delayed_and_has_not_begun_is_claimed_by_who_takes_nothing_over(store: &dyn Store) {

@@ -134,7 +134,7 @@ impl Engine {
                     self.turns.insert(id, Turn { kept: false, cancels, resumed: None });
                 }
                 let run = by_hand(&workflow, &Request::of(id, Arc::clone(context)), now.wall);
-                self.take_or_send(&run, &workflow, now);
+                let run = self.take_or_send(run, &workflow, now, out);
                 let scheduled_at = Some(pending.moment);
                 let run = NewRun { schedule: Some(row), scheduled_at, waits: overlap.waits(), ..run };
                 (vec![run], Outcome::Fire)

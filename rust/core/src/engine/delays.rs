@@ -1,5 +1,5 @@
-//! Runs that wait for their time. They are nobody's and stand in the store alone: here is known when the next of them is due, so that however
-//! many there are, there is one timer.
+//! Runs that are sent to the store and not taken in hand: those that wait for their time, and those that others may have. Of the former is known
+//! here when the next of them is due, so that however many there are, there is one timer.
 //! Invariant: once what was sent is kept, the timer is no later than the earliest of this runner's, and of what the store told last.
 
 use std::collections::HashMap;
@@ -7,14 +7,21 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use crate::engine::{Effects, Engine};
-use crate::port::NewRun;
 use crate::time::{Now, Wall};
 
 #[derive(Debug, Default)]
 pub(super) struct Delays {
     next: Option<Wall>,
-    /// Those that are on their way to the store, with when they are due.
-    sent: HashMap<Uuid, Wall>,
+    sent: HashMap<Uuid, Sent>,
+}
+
+/// What is on its way to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Due then.
+    Due(Wall),
+    /// For whoever has room, of that share of the work.
+    Anyone(usize),
 }
 
 impl Delays {
@@ -29,21 +36,21 @@ impl Delays {
     }
 
     /// One goes to the store.
-    pub fn send(&mut self, run: &NewRun) {
-        if let Some(due) = run.due_at.filter(|_| run.is_delayed()) {
-            self.sent.insert(run.id, due);
-        }
+    pub fn send(&mut self, run: Uuid, sent: Sent) {
+        self.sent.insert(run, sent);
     }
 
-    /// What was sent is kept, or is not; true if it waits for its time.
-    pub fn answered(&mut self, id: Uuid, is_kept: bool) -> bool {
+    /// What was sent is kept, or is not; none of what was taken in hand.
+    pub fn answered(&mut self, id: Uuid, is_kept: bool) -> Option<Sent> {
         // Mostly there is none, and to look for it would cost each run.
         if self.sent.is_empty() {
-            return false;
+            return None;
         }
-        let due = self.sent.remove(&id).filter(|_| is_kept);
-        self.wait_until(due);
-        due.is_some()
+        let sent = self.sent.remove(&id)?;
+        if let (true, Sent::Due(due)) = (is_kept, sent) {
+            self.wait_until(Some(due));
+        }
+        Some(sent)
     }
 }
 

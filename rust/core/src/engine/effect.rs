@@ -56,6 +56,10 @@ pub struct Effects {
     pub tells: bool,
     /// Whether a run is due that waited for its time: whoever claims is to look.
     pub is_due: bool,
+    /// Whether runs are kept that whoever has room may claim.
+    pub is_offered: bool,
+    /// Runs that others may drive from now on, or will.
+    pub elsewhere: Vec<Uuid>,
     /// To the user's log.
     pub logs: Vec<Note>,
     /// How many ends of runs are known now, if more than before.
@@ -82,6 +86,8 @@ pub enum Then {
     Start(Vec<Uuid>),
     /// These runs are anyone's.
     Offered(Vec<Uuid>),
+    /// These are anyone's again, of those shares of the work in hand.
+    Released(Vec<usize>),
     /// Start the admitted ones, free the others' hashes, poll the trigger again.
     Tick {
         /// The poller's place.

@@ -187,6 +187,15 @@ pub enum Event {
     NextDue(Option<Wall>),
     /// Somebody asked for a run's end.
     Cancel(Uuid),
+    /// What a share of the work wanted was claimed as far as there was any, or there may be more of it.
+    Claims {
+        /// As [`Claims`](crate::engine::Claims) says.
+        hand: usize,
+        /// Whether it was all.
+        is_all: bool,
+    },
+    /// More is in hand than is to be, and these attempts stood last in their queues: the last first.
+    Excess(Vec<Job>),
     /// Unfinished runs were handed to this runner.
     Claimed(Vec<Unfinished>),
     /// How triggers are switched was read from the store, and holds for those that have their rows.

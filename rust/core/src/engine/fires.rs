@@ -32,7 +32,7 @@ impl Engine {
                 row.held_back += 1;
                 continue;
             }
-            match self.admit(&declared, polled.schedule, ends, fire, now) {
+            match self.admit(&declared, polled.schedule, ends, fire, now, out) {
                 Ok(run) => runs.push(run),
                 Err(refusal) => {
                     match refusal {
@@ -110,6 +110,7 @@ impl Engine {
         ends: Option<i64>,
         fire: Fire,
         now: Now,
+        out: &mut Effects,
     ) -> Result<NewRun, Refusal> {
         let Declared { row, overlap } = trigger;
         let Some(workflow) = self.workflows.get(&row.workflow).cloned() else {
@@ -137,7 +138,7 @@ impl Engine {
             self.turns
                 .insert(id, Turn { kept: false, cancels: *overlap == Overlap::CancelRunning, resumed: None });
         }
-        self.take_or_send(&run, &workflow, now);
+        let run = self.take_or_send(run, &workflow, now, out);
         Ok(NewRun {
             schedule: Some(schedule),
             context_hash: Some(fire.hash),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::engine::delays::Sent;
 use crate::engine::line::Turn;
 use crate::engine::{Effects, Engine, Job, Note, Request, Settings, Then};
 use crate::key::RunRow;
@@ -53,8 +54,7 @@ impl Engine {
         let mut runs = Vec::with_capacity(requests.len());
         for request in requests {
             let run = by_hand(workflow, &request, now.wall);
-            self.take_or_send(&run, workflow, now);
-            runs.push(run);
+            runs.push(self.take_or_send(run, workflow, now, out));
         }
         out.commits.push((Change::Start { epoch: self.epoch, runs, cron: None }, Then::Start(ids)));
     }
@@ -73,11 +73,28 @@ impl Engine {
         out.commits.push((Change::Offer { epoch: self.epoch, runs }, Then::Offered(ids)));
     }
 
-    /// A new run comes into hand, unless it has to wait for its time.
-    pub(super) fn take_or_send(&mut self, new: &NewRun, workflow: &Arc<Workflow>, now: Now) {
-        if new.is_delayed() {
-            return self.delays.send(new);
+    /// A new run comes into hand, unless it has to wait for its time or others may have it.
+    pub(super) fn take_or_send(
+        &mut self,
+        new: NewRun,
+        workflow: &Arc<Workflow>,
+        now: Now,
+        out: &mut Effects,
+    ) -> NewRun {
+        if let Some(due) = new.due_at.filter(|_| new.is_delayed()) {
+            self.delays.send(new.id, Sent::Due(due));
+            return new;
         }
+        if !self.has_room(&new, workflow, now) {
+            self.delays.send(new.id, Sent::Anyone(self.hand_of(workflow)));
+            out.elsewhere.push(new.id);
+            return NewRun { is_anyones: true, ..new };
+        }
+        self.take_new(&new, workflow, now, out);
+        new
+    }
+
+    fn take_new(&mut self, new: &NewRun, workflow: &Arc<Workflow>, now: Now, out: &mut Effects) {
         let (workflow, context) = (Arc::clone(workflow), Arc::clone(&new.context));
         let mut run = Run::new(new.id, workflow, context, self.settings.contexts, now.wall);
         run.priority = new.priority.unwrap_or(run.priority);
@@ -87,36 +104,44 @@ impl Engine {
             run.priority =
                 self.runs.get(&parent.run).map_or(run.priority, |parent| run.priority.max(parent.priority));
         }
-        self.take_in_hand(run);
+        self.take_in_hand(run, out);
     }
 
-    pub(super) fn take_in_hand(&mut self, mut run: Run) {
+    fn take_in_hand(&mut self, mut run: Run, out: &mut Effects) {
         self.lives = self.lives.wrapping_add(1);
         run.life = self.lives;
-        self.runs.insert(run.id, run);
+        let id = run.id;
+        self.runs.insert(id, run);
+        self.recount(id, out);
     }
 
     pub(super) fn begin_all(&mut self, ids: Vec<Uuid>, admitted: Vec<Admitted>, now: Now, out: &mut Effects) {
         for (id, fate) in ids.into_iter().zip(admitted) {
-            let is_delayed = self.delays.answered(id, matches!(fate, Admitted::Started { .. }));
-            match fate {
-                Admitted::Started { .. } if is_delayed => {
+            let sent = self.delays.answered(id, matches!(fate, Admitted::Started { .. }));
+            match (fate, sent) {
+                (Admitted::Started { .. }, Some(sent)) => {
                     self.counts.started += 1;
+                    if let Sent::Anyone(hand) = sent {
+                        self.left_to_others(hand, out);
+                    }
                     // Whoever claims it, its end is heard of like that of any run of others.
                     if self.gate.holds(id) {
                         self.others.insert(id);
                     }
                 }
-                Admitted::Started { row } => self.kept_first(id, row, now, out),
-                Admitted::DuplicateHash { .. } | Admitted::DuplicateKey { .. } | Admitted::Ended { .. } => {
+                (Admitted::Started { row }, None) => self.kept_first(id, row, now, out),
+                (
+                    Admitted::DuplicateHash { .. } | Admitted::DuplicateKey { .. } | Admitted::Ended { .. },
+                    _,
+                ) => {
                     self.counts.deduplicated += 1;
                     self.drop_run(id, now, out);
                 }
-                Admitted::Overlaps { .. } => {
+                (Admitted::Overlaps { .. }, _) => {
                     self.counts.dropped += 1;
                     self.drop_run(id, now, out);
                 }
-                Admitted::HeldBack => {
+                (Admitted::HeldBack, _) => {
                     self.counts.held_back += 1;
                     self.drop_run(id, now, out);
                 }
@@ -187,9 +212,10 @@ impl Engine {
         let is_held = unfinished.waits && !self.gate.is_first(id);
         let Settings { contexts, interruptions_max, .. } = self.settings;
         let (run, progress) = Run::resume(&unfinished, workflow, contexts, interruptions_max, now);
-        self.take_in_hand(run);
+        self.take_in_hand(run, out);
         if is_held {
             self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });
+            self.recount(id, out);
         } else {
             self.follow(id, progress, now, out);
         }
@@ -200,7 +226,9 @@ impl Engine {
 
     /// Takes a run out of hand, and lets the one begin that waited for it.
     pub(super) fn drop_run(&mut self, id: Uuid, now: Now, out: &mut Effects) {
-        self.runs.remove(&id);
+        if let Some(run) = self.runs.remove(&id) {
+            self.uncount(&run, now, out);
+        }
         self.unseat_run(id, |_, _| false, now, out);
         self.delays.answered(id, false);
         self.turns.remove(&id);
@@ -240,6 +268,7 @@ fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall
         parent: request.parent.clone(),
         priority: request.urgency.priority,
         due_at: request.urgency.due.map(|due| due.instant(now)),
+        is_anyones: false,
         created_at: now,
     }
 }

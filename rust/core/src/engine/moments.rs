@@ -124,7 +124,7 @@ impl Engine {
                 self.turns.insert(id, Turn { kept: false, cancels: false, resumed: None });
             }
             let run = by_hand(workflow, &Request::of(id, context), now.wall);
-            self.take_or_send(&run, workflow, now);
+            let run = self.take_or_send(run, workflow, now, out);
             kept.push(NewRun { schedule: Some(schedule), scheduled_at: moment, waits, ..run });
             ids.push(id);
         }
@@ -158,7 +158,7 @@ impl Engine {
             let id = self.new_id(now.wall);
             let context = cron_context(schedule, moment);
             let run = by_hand(&workflow, &Request::of(id, context), now.wall);
-            self.take_or_send(&run, &workflow, now);
+            let run = self.take_or_send(run, &workflow, now, out);
             // So that whoever is to heed it later knows that it is unfinished.
             self.gate.hold(schedule.row, None, id);
             runs.push(NewRun { schedule: Some(schedule.row), scheduled_at: Some(moment), ..run });

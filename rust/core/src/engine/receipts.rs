@@ -156,6 +156,7 @@ impl Engine {
                 }
                 out.tells = true;
             }
+            (Then::Released(hands), _) => hands.into_iter().for_each(|hand| self.left_to_others(hand, out)),
             (Then::Nothing, _) => {}
         }
     }
@@ -197,7 +198,7 @@ impl Engine {
                 runs.into_iter().for_each(|id| self.lose(id, &why, now, out));
             }
             Then::Seated { .. } => unreachable!("it is answered apart"),
-            Then::Nothing | Then::Seats | Then::Limits | Then::Begun | Then::LetGo(_) => {
+            Then::Nothing | Then::Seats | Then::Limits | Then::Begun | Then::LetGo(_) | Then::Released(_) => {
                 out.logs.push(Note::HistoryRefused { why: words })
             }
         }

@@ -13,6 +13,9 @@ use crate::seat::{Ask, Limit, Pass, Pause, Seat};
 use crate::time::{Now, Wall};
 use crate::workflow::{Executor, Workflow};
 
+/// While no more attempts are under limits, a run whose attempts all wait does not count among those in hand.
+const RESTING_MAX: usize = 1000;
+
 /// How far an attempt has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stand {
@@ -61,6 +64,11 @@ impl Seats {
         self.held
             .get(&(job.run, job.task))
             .filter(|held| (held.job.life, held.job.attempt) == (job.life, job.attempt))
+    }
+
+    /// Whether an attempt of a run asked for seats, and has not given them back.
+    pub fn has(&self, id: Uuid) -> bool {
+        !self.held.is_empty() && self.held.range((id, 0)..=(id, u32::MAX)).next().is_some()
     }
 
     /// Whether an attempt may not begin yet, because it has not all of its seats.
@@ -288,6 +296,22 @@ impl Engine {
             && held.stand == Stand::Asked
         {
             held.stand = Stand::Waits;
+            self.rest_for_seats(job, executor.is_some(), out);
+        }
+    }
+
+    /// A run that only waits for seats keeps out nothing that could go on; of too many it does, or a runner would take in hand whatever
+    /// there is to wait.
+    fn rest_for_seats(&mut self, job: Job, holds_permit: bool, out: &mut Effects) {
+        if holds_permit && self.seats.held.len() <= RESTING_MAX {
+            self.change_rest(job, true, out);
+        }
+    }
+
+    fn change_rest(&mut self, job: Job, rests: bool, out: &mut Effects) {
+        if let Some(run) = self.run_of(job) {
+            run.deferred(job.task as usize, job.attempt, rests);
+            self.recount(job.run, out);
         }
     }
 
@@ -301,7 +325,10 @@ impl Engine {
                 continue;
             }
             match self.seats.grant(&seat) {
-                Some((job, Stand::Waits, false)) => out.jobs.push(self.placed(job)),
+                Some((job, Stand::Waits, false)) => {
+                    self.change_rest(job, false, out);
+                    out.jobs.push(self.placed(job));
+                }
                 Some((job, Stand::Waits, true)) => out.reseated.push(job),
                 // Whoever asked is answered in a moment.
                 _ => {}

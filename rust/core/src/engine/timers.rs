@@ -103,8 +103,20 @@ impl Engine {
         }
     }
 
+    /// A body gives its permit back, or has one again.
+    pub(super) fn deferred(&mut self, job: Job, is_away: bool, now: Now, out: &mut Effects) {
+        match is_away {
+            true => self.pause_job(job, now.mono),
+            false => self.resume_job(job, now.mono),
+        }
+        if let Some(run) = self.run_of(job) {
+            run.deferred(job.task as usize, job.attempt, is_away);
+            self.recount(job.run, out);
+        }
+    }
+
     /// The time of an attempt stands still while it waits without a permit; not what is left to it once it was told to end.
-    pub(super) fn pause_job(&mut self, job: Job, now: Mono) {
+    fn pause_job(&mut self, job: Job, now: Mono) {
         let Some(&timer) = self.job_timer.get(&job) else { return };
         let Some(purpose) = self.timer_of[timer as usize] else { return };
         if !matches!(purpose, Timer::Grace(_)) {
@@ -115,7 +127,7 @@ impl Engine {
     }
 
     /// It has a permit again, and what was left of its time.
-    pub(super) fn resume_job(&mut self, job: Job, now: Mono) {
+    fn resume_job(&mut self, job: Job, now: Mono) {
         if let Some((purpose, left)) = self.paused.remove(&job) {
             let timer = self.arm(now.after(left), purpose);
             self.job_timer.insert(job, timer);

@@ -45,11 +45,18 @@ pub struct NewRun {
     pub priority: Option<Priority>,
     /// When it may begin, if whoever asked for it has said so.
     pub due_at: Option<Wall>,
+    /// Whether it is nobody's for now, and whoever has room claims it.
+    pub is_anyones: bool,
     /// When the fire was decided.
     pub created_at: Wall,
 }
 
 impl NewRun {
+    /// Who has it once it is kept, if `by` asked for it.
+    pub fn owner(&self, by: Epoch) -> Option<Epoch> {
+        (!self.is_delayed() && !self.is_anyones).then_some(by)
+    }
+
     /// Whether it has to wait for its time: until then it is nobody's.
     pub fn is_delayed(&self) -> bool {
         self.due_at.is_some_and(|due| due > self.created_at)
@@ -229,6 +236,13 @@ pub enum Change {
         /// The runs.
         runs: Vec<NewRun>,
     },
+    /// Runs of which nothing has begun are nobody's again.
+    Release {
+        /// The owner that has them; those that it has no more stay as they are.
+        epoch: Epoch,
+        /// Their rows.
+        runs: Vec<RunRow>,
+    },
     /// A run's progress.
     Run(RunChange),
     /// A trigger's declaration: inserted, or its settings updated; `enabled` and cursor are kept. It stays with another living
@@ -350,6 +364,8 @@ pub enum Receipt {
     Limits(Vec<Differs>),
     /// The trigger is free.
     LetGo,
+    /// The runs are anyone's.
+    Released,
     /// The lease was lost: nothing of this change was written.
     Fenced,
     /// The store will never take this change, and says why: nothing of it was written. Made by who commits, out of a [`crate::port::Fault::Final`].

@@ -44,7 +44,7 @@ impl Run {
             }
             None if self.halt.is_some() => true,
             None => {
-                self.tasks[task].phase = Phase::Looking;
+                self.enter(task, Phase::Looking);
                 progress.looks.push(At::Task(task));
                 false
             }
@@ -87,7 +87,7 @@ impl Run {
             self.tasks[task].error = Some(cause.clone());
         }
         if self.workflow.tasks[task].has_failure_callback {
-            self.tasks[task].phase = Phase::Settling(TaskStatus::Failed);
+            self.enter(task, Phase::Settling(TaskStatus::Failed));
             progress.callbacks.push(task);
         } else {
             self.finish(task, TaskStatus::Failed, now, progress);
@@ -122,7 +122,7 @@ impl Run {
     pub(super) fn close(&mut self, task: usize, status: TaskStatus) -> Vec<usize> {
         let already = matches!(self.tasks[task].phase, Phase::Final(_));
         assert!(!already, "a final task became final again");
-        self.tasks[task].phase = Phase::Final(status);
+        self.enter(task, Phase::Final(status));
         self.relay.leave(task, self.tasks[task].output.take());
         self.unfinished -= 1;
         let workflow = Arc::clone(&self.workflow);

@@ -109,18 +109,18 @@ impl Run {
     }
 
     pub(super) fn give_up_attempt(&mut self, task: usize) -> (Ruling, Progress) {
-        self.tasks[task].phase = Phase::Settling(TaskStatus::Failed);
+        self.enter(task, Phase::Settling(TaskStatus::Failed));
         (Ruling::Final, Progress::default())
     }
 
     fn attempt_later(&mut self, task: usize, delay: Duration, wait: Option<Wait>) -> (Ruling, Progress) {
         let state = &mut self.tasks[task];
         state.next_attempt();
-        state.phase = Phase::Delayed;
         state.wait = wait;
         if wait.is_some() {
             state.begins = Begins::AfterRecord;
         }
+        self.enter(task, Phase::Delayed);
         let records = vec![self.record(task, TaskStatus::Running, None)];
         (Ruling::Retry, Progress { records, delayed: vec![(task, delay)], ..Progress::default() })
     }
@@ -129,11 +129,11 @@ impl Run {
     pub(super) fn set_off(&mut self, task: usize, now: Wall, progress: &mut Progress) {
         let left = self.tasks[task].wait.map_or(Duration::ZERO, |wait| wait.left(now));
         if left.is_zero() {
-            self.tasks[task].phase = Phase::Active;
+            self.enter(task, Phase::Active);
             progress.jobs.push(task);
             self.give_up_on(task, now, progress);
         } else {
-            self.tasks[task].phase = Phase::Delayed;
+            self.enter(task, Phase::Delayed);
             progress.delayed.push((task, left));
         }
     }

@@ -60,9 +60,22 @@ impl Trying {
     }
 }
 
+/// What a task means to whoever has its run in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Load {
+    /// It could go on, or does.
+    Busy,
+    /// It waits for its time, or for what it gave its permit back for.
+    Resting,
+    /// It waits for others of its run, or is over.
+    None,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct TaskState {
     pub(super) phase: Phase,
+    /// Whether its body has given its permit back.
+    pub(super) is_away: bool,
     pub(super) blocked_by: usize,
     /// Whether a worker has begun the attempt.
     pub(super) taken: bool,
@@ -99,6 +112,15 @@ pub(super) struct TaskState {
 }
 
 impl TaskState {
+    pub(super) fn load(&self) -> Load {
+        match self.phase {
+            Phase::Active if self.is_away => Load::Resting,
+            Phase::Delayed => Load::Resting,
+            Phase::Looking | Phase::Active | Phase::Settling(_) => Load::Busy,
+            Phase::Blocked | Phase::Final(_) => Load::None,
+        }
+    }
+
     /// Makes the next attempt the one after what may have been in flight when a process died.
     pub(super) fn follow(&mut self, kept: Option<&TaskRecord>, owner: Option<Epoch>, now: Wall) {
         if let Some(waits) = kept.filter(|record| record.wait.is_some()) {

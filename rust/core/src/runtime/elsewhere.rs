@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::client::Client;
 use crate::engine::Request;
 use crate::port::{ListedRun, RunEnd, Stored};
-use crate::runtime::liaison::OTHERS_CHUNK;
+use crate::runtime::liaison::ENDS_CHUNK;
 use crate::runtime::park::lock;
 use crate::runtime::watch::{News, Watch};
 use crate::runtime::{Runtime, Shared};
@@ -68,6 +68,16 @@ impl Shared {
         }
     }
 
+    /// Those of these runs for which somebody waits may end elsewhere.
+    pub(super) fn look_for_awaited(&self, mut runs: Vec<Uuid>) {
+        let watches = lock(&self.watches);
+        runs.retain(|id| watches.contains_key(id));
+        drop(watches);
+        if !runs.is_empty() {
+            self.look_for_ends_of(runs);
+        }
+    }
+
     pub(super) fn look_for_ends_of(&self, runs: impl IntoIterator<Item = Uuid>) {
         let mut elsewhere = lock(&self.elsewhere);
         for id in runs {
@@ -84,52 +94,54 @@ impl Shared {
         u32::try_from(lock(&self.elsewhere).now.len()).unwrap_or(u32::MAX)
     }
 
-    /// Tells those who wait for runs that are over by now; of those that wait for their time only if `has_news`, as nothing but a cancel ends one.
-    pub(super) fn look_elsewhere(&self, has_news: bool) {
-        for runs in self.awaited_elsewhere(has_news).chunks(OTHERS_CHUNK) {
-            let Ok(ended) = self.store.ended(runs) else { return };
-            if ended.is_empty() {
-                continue;
-            }
-            // Before anybody is told: who waits for a run may poll at once.
-            self.read_ends();
-            let last = ended.into_iter().filter_map(|id| {
-                let news = match self.store.run(id).ok()? {
-                    Some((run, _)) => News::Ended(end_of(run)?),
-                    None => News::Forgotten,
-                };
-                Some((id, news))
-            });
-            // Read first: those who are told of others must not wait for it.
-            self.tell_watches(Vec::new(), last.collect::<Vec<_>>());
+    /// Tells those who wait for runs that are over by now, some of them each time; of those that wait for their time only if `has_news`, as
+    /// nothing but a cancel ends one. True if most of them were over: then others will be.
+    pub(super) fn look_elsewhere(&self, has_news: bool) -> bool {
+        let runs = self.awaited_elsewhere(has_news);
+        let Ok(ended) = self.store.ended(&runs) else { return false };
+        if ended.is_empty() {
+            return false;
         }
+        let are_many = ended.len() * 2 > runs.len();
+        // Before anybody is told: who waits for a run may poll at once.
+        self.read_ends();
+        let last = ended.into_iter().filter_map(|id| {
+            let news = match self.store.run(id).ok()? {
+                Some((run, _)) => News::Ended(end_of(run)?),
+                None => News::Forgotten,
+            };
+            Some((id, news))
+        });
+        // Read first: those who are told of others must not wait for it.
+        self.tell_watches(Vec::new(), last.collect::<Vec<_>>());
+        are_many
     }
 
-    /// Runs that somebody waits for, and whose ends have not been told.
+    /// Runs that somebody waits for, that are not in hand, and whose ends have not been told: the next of them, and of those that wait for
+    /// their time.
     fn awaited_elsewhere(&self, has_news: bool) -> Vec<Uuid> {
         let now = self.now().wall;
         if lock(&self.elsewhere).is_at_rest(now, has_news) {
             return Vec::new();
         }
+        let engine = lock(&self.engine);
         let mut watches = lock(&self.watches);
         let mut elsewhere = lock(&self.elsewhere);
         elsewhere.come_due(now);
-        let mut is_awaited = |id: &Uuid| {
-            // One of the two holders is this table, which nobody else clears of what ends where nobody here hears of it.
-            let is_held = watches.get(id).is_some_and(|watch| Arc::strong_count(watch) > 1);
-            if !is_held {
-                watches.remove(id);
-            }
-            is_held
-        };
-        elsewhere.now.retain(&mut is_awaited);
-        let mut found: Vec<Uuid> = elsewhere.now.iter().copied().collect();
+        let mut found = elsewhere.now_after();
         if has_news {
-            elsewhere.later.retain(|id, _| is_awaited(id));
-            found.extend(elsewhere.later_after(OTHERS_CHUNK));
+            found.extend(elsewhere.later_after());
         }
-        // What is still on its way to the store is not in it.
-        found.retain(|id| matches!(lock(&watches[id].state).news, News::Started));
+        found.retain(|id| {
+            // One of the two holders is this table, which nobody else clears of what ends where nobody here hears of it.
+            let Some(watch) = watches.get(id).filter(|watch| Arc::strong_count(watch) > 1) else {
+                watches.remove(id);
+                elsewhere.forget(id);
+                return false;
+            };
+            // What is still on its way to the store is not in it.
+            engine.run(*id).is_none() && matches!(lock(&watch.state).news, News::Started)
+        });
         found
     }
 }
@@ -142,8 +154,9 @@ pub(super) struct Elsewhere {
     later: BTreeMap<Uuid, Wall>,
     /// None is due before.
     later_due: Option<Wall>,
-    /// The last of those that was looked at.
-    last: Uuid,
+    /// The last of each that was looked at.
+    last_now: Uuid,
+    last_later: Uuid,
 }
 
 impl Elsewhere {
@@ -171,12 +184,26 @@ impl Elsewhere {
         }
     }
 
-    /// Some of those that are not due, each time other ones, until all have been looked at.
-    fn later_after(&mut self, many: usize) -> Vec<Uuid> {
-        let behind = self.later.range(..=self.last);
-        let ahead = self.later.range((Bound::Excluded(self.last), Bound::Unbounded));
-        let found: Vec<Uuid> = ahead.chain(behind).take(many).map(|(id, _)| *id).collect();
-        self.last = found.last().copied().unwrap_or(self.last);
+    fn forget(&mut self, id: &Uuid) {
+        self.now.remove(id);
+        self.later.remove(id);
+    }
+
+    /// Some of them, each time other ones, until all have been looked at.
+    fn now_after(&mut self) -> Vec<Uuid> {
+        let behind = self.now.range(..=self.last_now);
+        let ahead = self.now.range((Bound::Excluded(self.last_now), Bound::Unbounded));
+        let found: Vec<Uuid> = ahead.chain(behind).take(ENDS_CHUNK).copied().collect();
+        self.last_now = found.last().copied().unwrap_or(self.last_now);
+        found
+    }
+
+    /// The same of those that are not due.
+    fn later_after(&mut self) -> Vec<Uuid> {
+        let behind = self.later.range(..=self.last_later);
+        let ahead = self.later.range((Bound::Excluded(self.last_later), Bound::Unbounded));
+        let found: Vec<Uuid> = ahead.chain(behind).take(ENDS_CHUNK).map(|(id, _)| *id).collect();
+        self.last_later = found.last().copied().unwrap_or(self.last_later);
         found
     }
 }

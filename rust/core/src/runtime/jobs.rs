@@ -2,6 +2,7 @@
 //! Invariant: an attempt is taken only by a thread that can run it at once.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -139,6 +140,20 @@ impl JobState {
         let job = self.lane(executor).take()?;
         self.running.insert(job, executor);
         Some(job)
+    }
+
+    /// Up to `many` attempts that are ready and would begin last, the last first. They are in no queue any more.
+    pub(super) fn take_last(&mut self, executors: Range<usize>, many: usize) -> Vec<Job> {
+        let executors = executors.start.min(self.lanes.len())..executors.end.min(self.lanes.len());
+        let mut last = Vec::new();
+        for lane in &mut self.lanes[executors] {
+            while last.len() < many
+                && let Some(job) = lane.ready.pop_last()
+            {
+                last.push(job);
+            }
+        }
+        last
     }
 
     /// Gives an attempt's permit back, if it has one.

@@ -36,12 +36,20 @@ impl Queue {
         self.filled |= 1 << rank.place();
     }
 
+    pub(super) fn pop_last(&mut self) -> Option<Job> {
+        let last = u32::BITS.checked_sub(self.filled.leading_zeros() + 1)? as usize;
+        self.pop_from(last, VecDeque::pop_back)
+    }
+
     fn pop(&mut self) -> Option<Job> {
-        let first = self.filled.trailing_zeros() as usize;
-        let queue = self.by_rank.get_mut(first)?;
-        let job = queue.pop_front();
+        self.pop_from(self.filled.trailing_zeros() as usize, VecDeque::pop_front)
+    }
+
+    fn pop_from(&mut self, rank: usize, pop: impl FnOnce(&mut VecDeque<Job>) -> Option<Job>) -> Option<Job> {
+        let queue = self.by_rank.get_mut(rank)?;
+        let job = pop(queue);
         if queue.is_empty() {
-            self.filled &= !(1 << first);
+            self.filled &= !(1 << rank);
         }
         job
     }

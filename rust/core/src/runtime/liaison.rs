@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::engine::{Event, Note};
+use crate::engine::{Claims, Event, Note};
 use crate::key::ScheduleKey;
 use crate::port::{Company, Ear, Fault, Schedule, ScheduleFilter};
 use crate::runtime::Shared;
@@ -20,6 +20,9 @@ use crate::time::Mono;
 
 /// So many unfinished runs are taken over at once, so that the first can start early.
 pub(super) const CLAIM_CHUNK: u64 = 200;
+
+/// So many runs are left to others at once: few enough to hold nobody up.
+const EXCESS_CHUNK: usize = 1000;
 
 /// Between two attempts to read unfinished runs from a store that does not let itself be read.
 pub(super) const RECOVERY_PAUSE: Duration = Duration::from_millis(10);
@@ -38,7 +41,7 @@ const NEWS_RETRIES: u32 = 50;
 const NEWS_OVERTAKEN: &str = "schedules change while they are read";
 
 /// Of runs that others drive so many are looked at together, whether they are over.
-pub(super) const OTHERS_CHUNK: usize = 1000;
+const OTHERS_CHUNK: usize = 1000;
 
 /// News from another process on the store is looked for so often while there is one.
 const NEWS_EVERY: Duration = Duration::from_millis(50);
@@ -46,9 +49,15 @@ const NEWS_EVERY: Duration = Duration::from_millis(50);
 /// And so often while this runner is alone.
 const NEWS_EVERY_ALONE: Duration = Duration::from_millis(500);
 
-/// The ends of runs that others drive are looked for so often, and not oftener than so long for each of them.
+/// The ends of runs that others drive are looked for so often, and not oftener than so long for each of those that are looked at.
 const ENDS_EVERY: Duration = Duration::from_millis(5);
 const ENDS_EVERY_EACH: Duration = Duration::from_micros(50);
+
+/// So many of them are looked at together: who claims must not wait for that.
+pub(super) const ENDS_CHUNK: usize = 200;
+
+/// To read it takes at most this part of the time, however often there is some: of a million triggers it takes a second.
+const NEWS_SHARE: u32 = 10;
 
 /// A wake-up is a hint that may be lost: what it would have told is looked for so often.
 const NEWS_SLOWLY: Duration = Duration::from_secs(5);
@@ -65,6 +74,10 @@ struct Round {
     /// None before the first look that succeeded.
     company: Option<Company>,
     has_news: bool,
+    /// Runs of others that somebody waits for end one after another.
+    ends_fast: bool,
+    /// When it was last read, and how long that took.
+    news_read: Option<(Instant, Duration)>,
     last_other: Uuid,
     /// Whether the log has heard of runs that nobody goes on with.
     knows_deserted: bool,
@@ -99,6 +112,8 @@ impl Shared {
             has_siblings: false,
             company: None,
             has_news: false,
+            ends_fast: false,
+            news_read: None,
             last_other: Uuid::nil(),
             knows_deserted: !recovery,
             forgetting: Forgetting::new(now),
@@ -118,7 +133,9 @@ impl Shared {
                 [round.history_due, round.news_due, round.signs.due, round.forgetting.due, strangers_due];
             let due = dues.into_iter().min();
             self.liaison_due_ns.store(due.map_or(0, |due| due.0), Ordering::Release);
-            self.rest(self.pause(round.has_siblings));
+            if !round.ends_fast || self.awaited() == 0 {
+                self.rest(self.pause(round.has_siblings));
+            }
         }
     }
 
@@ -127,7 +144,7 @@ impl Shared {
         let pause = if has_siblings && self.works { NEWS_EVERY } else { NEWS_EVERY_ALONE };
         match self.awaited() {
             0 => pause,
-            many => pause.min(ENDS_EVERY.max(ENDS_EVERY_EACH * many)),
+            many => pause.min(ENDS_EVERY.max(ENDS_EVERY_EACH * many.min(ENDS_CHUNK as u32))),
         }
     }
 
@@ -177,6 +194,9 @@ impl Shared {
         if is_woken || is_time || round.has_siblings && self.works || round.company.is_none() {
             let had_siblings = round.has_siblings;
             round.has_siblings = self.look_for_vacancy(recovery, is_woken || is_time, &mut round.company);
+            if recovery {
+                self.leave_excess();
+            }
             round.has_news |= round.has_siblings && self.works && (is_time || !had_siblings);
         }
         // Not at once: a program may declare workflows after it has made its runner, and others claim what is theirs.
@@ -184,8 +204,11 @@ impl Shared {
             round.knows_deserted = self.tell_deserted().is_ok();
         }
         round.has_news |= is_woken | self.has_news.swap(false, Ordering::AcqRel);
-        if round.has_news {
+        if round.has_news && round.news_read.is_none_or(|(since, took)| since.elapsed() >= took * NEWS_SHARE)
+        {
+            let since = Instant::now();
             round.has_news = self.read_news(round.company.as_ref()).is_err();
+            round.news_read = Some((since, since.elapsed()));
         }
         if self.crons_due.swap(false, Ordering::AcqRel) && self.has_crons() {
             self.load_crons();
@@ -195,7 +218,7 @@ impl Shared {
         }
         self.ask_for_ends();
         round.last_other = self.look_at_others(round.last_other);
-        self.look_elsewhere(is_woken || is_time);
+        round.ends_fast = self.look_elsewhere(is_woken || is_time);
     }
 
     /// What is polled here no more may be polled by others.
@@ -447,34 +470,58 @@ impl Shared {
     /// Returns how many runs came that others had left or offered, and how many at all.
     fn claim_all(&self, taking: Taking) -> (usize, usize) {
         let (mut resumed, mut came) = (0, 0);
-        while !self.closing.load(Ordering::Acquire) {
-            let workflows = lock(&self.engine).workflow_names();
-            let (at, limit) = (self.now().wall, CLAIM_CHUNK);
-            let claimed = match taking {
-                Taking::Fitting => self.store.claim_fitting(self.epoch, at, limit, &workflows),
-                Taking::Any => self.store.claim_runs(self.epoch, at, limit, &workflows),
-                Taking::Due => self.store.claim_due(self.epoch, at, limit, &workflows),
-            };
-            match claimed {
-                Ok(runs) if runs.is_empty() => {
-                    if let Ok(due) = self.store.next_due() {
-                        self.step(Event::NextDue(due));
+        let (mut is_all, mut has_looked) = (false, false);
+        while !is_all && !self.closing.load(Ordering::Acquire) {
+            is_all = true;
+            let now = self.now();
+            let claims = lock(&self.engine).claims(CLAIM_CHUNK, now);
+            for Claims { workflows, limit, hand } in claims {
+                let claimed = match taking {
+                    Taking::Fitting => self.store.claim_fitting(self.epoch, now.wall, limit, &workflows),
+                    Taking::Any => self.store.claim_runs(self.epoch, now.wall, limit, &workflows),
+                    Taking::Due => self.store.claim_due(self.epoch, now.wall, limit, &workflows),
+                };
+                match claimed {
+                    Ok(runs) => {
+                        has_looked = true;
+                        came += runs.len();
+                        resumed += runs.iter().filter(|run| !run.is_new()).count();
+                        let is_full = runs.len() as u64 >= limit;
+                        is_all &= !is_full;
+                        if !runs.is_empty() {
+                            self.step(Event::Claimed(runs));
+                        }
+                        if let Some(hand) = hand {
+                            self.step(Event::Claims { hand, is_all: !is_full });
+                        }
                     }
-                    break;
-                }
-                Ok(runs) => {
-                    came += runs.len();
-                    resumed += runs.iter().filter(|run| !run.is_new()).count();
-                    self.step(Event::Claimed(runs));
-                }
-                Err(Fault::Passing(_)) => sleep(RECOVERY_PAUSE),
-                Err(Fault::Final(why)) => {
-                    self.order(Order::Log(Note::ClaimRefused { why }));
-                    break;
+                    Err(Fault::Passing(_)) => {
+                        is_all = false;
+                        sleep(RECOVERY_PAUSE);
+                    }
+                    Err(Fault::Final(why)) => {
+                        self.order(Order::Log(Note::ClaimRefused { why }));
+                        return (resumed, came);
+                    }
                 }
             }
         }
+        // Who has not looked has left what was due, and does so again as soon as there is room.
+        if has_looked && let Ok(due) = self.store.next_due() {
+            self.step(Event::NextDue(due));
+        }
         (resumed, came)
+    }
+
+    /// Leaves to others what is too much here, the last of it first.
+    fn leave_excess(&self) {
+        let excess = lock(&self.engine).excess(self.now());
+        for (executors, many) in excess {
+            let jobs = lock(&self.jobs).take_last(executors, many.min(EXCESS_CHUNK));
+            if !jobs.is_empty() {
+                self.step(Event::Excess(jobs));
+            }
+        }
     }
 
     pub(super) fn load_crons(&self) {

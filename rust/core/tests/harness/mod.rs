@@ -29,6 +29,9 @@ pub fn making_up(catchup_max: u64, owner: Epoch, crons_enabled: bool) -> Engine 
         crons_enabled,
         catchup_max,
         contexts: Bounds::default(),
+        permits: vec![4, 1],
+        runs_in_hand: None,
+        shares: true,
     };
     Engine::new(owner, settings, 1)
 }

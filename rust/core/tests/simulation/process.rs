@@ -228,6 +228,8 @@ pub struct Recovery {
     pub claims: bool,
     /// What the store has handed over, and the engine has not been told.
     pub claimed: Option<Vec<Unfinished>>,
+    /// Of which share of the work, and whether that was all there is.
+    pub share: Option<(usize, bool)>,
     /// The look that began it was for what owners left.
     pub is_vacancy: bool,
     /// A workflow was declared whose runs nobody here could claim before.

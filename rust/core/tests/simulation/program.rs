@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::cadence;
-use cloaca_core::engine::{Effects, Engine, Event, Request};
+use cloaca_core::engine::{Claims, Effects, Engine, Event, Job, Request};
 use cloaca_core::key::ScheduleKey;
 use cloaca_core::poll::RESOLUTION;
 use cloaca_core::port::{
@@ -275,7 +275,7 @@ impl World {
             self.claim(p);
             return true;
         }
-        if self.look_at_others(p) {
+        if self.look_at_others(p) || self.leave_excess(p) {
             return true;
         }
         let process = &mut self.processes[p];
@@ -347,17 +347,28 @@ impl World {
             return;
         }
         self.stumble();
-        let workflows = self.processes[p].engine.workflow_names();
-        let claimed = self.store.claim_runs(epoch, self.wall(), self.scenario.claim_chunk, &workflows);
-        let Ok(runs) = claimed else { return };
-        self.note(|| format!("{p}: claims {runs:?}"));
-        if !runs.is_empty() {
-            self.processes[p].recovery.claimed = Some(runs);
-            return;
+        let Ok(others) = self.store.workflows_of_others(epoch) else { return };
+        self.step(p, Event::WorkflowsElsewhere(others));
+        let now = self.now(p);
+        let claims = self.processes[p].engine.claims(self.scenario.claim_chunk, now);
+        let has_room = !claims.is_empty();
+        for Claims { workflows, limit, hand } in claims {
+            self.stumble();
+            let Ok(runs) = self.store.claim_runs(epoch, now.wall, limit, &workflows) else { return };
+            self.note(|| format!("{p}: claims {runs:?} of at most {limit}"));
+            let share = hand.map(|hand| (hand, (runs.len() as u64) < limit));
+            if !runs.is_empty() {
+                let recovery = &mut self.processes[p].recovery;
+                (recovery.claimed, recovery.share) = (Some(runs), share);
+                return;
+            }
+            share.into_iter().for_each(|(hand, is_all)| self.step(p, Event::Claims { hand, is_all }));
         }
-        self.stumble();
-        let Ok(due) = self.store.next_due() else { return };
-        self.step(p, Event::NextDue(due));
+        if has_room {
+            self.stumble();
+            let Ok(due) = self.store.next_due() else { return };
+            self.step(p, Event::NextDue(due));
+        }
         self.processes[p].recovery.claims = false;
         if self.processes[p].recovery.is_vacancy {
             self.processes[p].ends = self.store.state().ends;
@@ -365,10 +376,27 @@ impl World {
         }
     }
 
+    /// What is too much here is left to others, the last of it first.
+    fn leave_excess(&mut self, p: usize) -> bool {
+        let now = self.now(p);
+        let excess = self.processes[p].engine.excess(now);
+        let many: usize = excess.into_iter().map(|(_, many)| many).sum();
+        let ready = &mut self.processes[p].ready;
+        let last: Vec<Job> = std::iter::from_fn(|| ready.pop_back()).take(many).collect();
+        let before = last.len();
+        if before > 0 {
+            self.note(|| format!("{p}: has too much by {many}: {last:?}"));
+            self.step(p, Event::Excess(last));
+        }
+        self.processes[p].ready.len() < before
+    }
+
     /// The engine hears of what was claimed, and of who has asked for its end meanwhile.
     fn tell_claimed(&mut self, p: usize) -> bool {
         let Some(runs) = self.processes[p].recovery.claimed.take() else { return false };
         self.take_over(p, runs);
+        let share = self.processes[p].recovery.share.take();
+        share.into_iter().for_each(|(hand, is_all)| self.step(p, Event::Claims { hand, is_all }));
         let cancelled = self.store.cancel_requests(self.processes[p].epoch).expect("no fault is due");
         cancelled.into_iter().for_each(|id| self.cancel_here(p, id));
         true

@@ -127,6 +127,7 @@ impl Scenario {
         let names: Vec<Arc<str>> = workflows.iter().map(|versions| Arc::clone(&versions[0].name)).collect();
         let sources = (0..random.between(0, 4)).map(|number| Arc::new(source(random, number as u8, &names)));
         let sources = sources.collect();
+        let permits_max = random.between(1, 4) as usize;
         Self {
             calls: calls(random, &workflows),
             sources,
@@ -140,8 +141,11 @@ impl Scenario {
                 catchup_max: 3,
                 // Contexts here are small: at zero nearly all are looked at outside of a step.
                 contexts: Bounds { light_bytes_max: random.pick(&[0, LIGHT_BYTES_MAX]), ..Bounds::default() },
+                permits: vec![permits_max],
+                runs_in_hand: random.pick(&[None, None, Some(1), Some(3)]),
+                shares: true,
             },
-            permits_max: random.between(1, 4) as usize,
+            permits_max,
             processes_max: random.pick(&[1, 1, 2, 3, 4]),
             fault_percent: random.pick(&[0, 10, 60]),
             body_failure_percent: random.pick(&[0, 20, 20, 70]),

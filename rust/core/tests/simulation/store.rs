@@ -78,6 +78,9 @@ pub struct State {
     /// How many ends of runs that guard their hashes there were.
     pub ends: i64,
     keys: HashMap<(ScheduleKey, String), (Uuid, Option<Wall>)>,
+    /// New runs that were left to whoever has room, and runs that were given back.
+    pub left_to_others: u64,
+    pub given_back: u64,
     /// Bodies that were given up and still run.
     pub overdue: Vec<Body>,
     /// Of limits with names.
@@ -167,6 +170,17 @@ impl State {
             Change::Tick(tick) => self.tick(tick),
             Change::Start { epoch, runs, .. } => self.start(*epoch, *epoch, runs),
             Change::Offer { epoch, runs } => self.start(*epoch, NOBODY, runs),
+            Change::Release { epoch, runs } => {
+                for &row in runs {
+                    let run = self.run_mut(row);
+                    if run.owner == *epoch && run.end.is_none() {
+                        assert!(run.tasks.is_empty(), "run {} is left to others, and has begun", run.new.id);
+                        run.owner = NOBODY;
+                        self.given_back += 1;
+                    }
+                }
+                Receipt::Released
+            }
             Change::Run(change) => self.progress(change),
             Change::Overdue(body) => match self.runs[body.run.0 as usize - 1].owner == body.epoch {
                 true => {
@@ -368,7 +382,7 @@ impl State {
         assert!(!self.row_of.contains_key(&new.id), "run {} was sent twice", new.id);
         let kept = Kept {
             new: new.clone(),
-            owner: if new.is_delayed() { NOBODY } else { epoch },
+            owner: new.owner(epoch).unwrap_or(NOBODY),
             not_before: new.due_at.filter(|_| new.is_delayed()),
             version: Arc::clone(&new.version),
             is_mixed: false,
@@ -380,6 +394,7 @@ impl State {
             end: None,
             number: None,
         };
+        self.left_to_others += u64::from(new.is_anyones);
         self.runs.push(kept);
         let row = RunRow(self.runs.len() as i64);
         self.row_of.insert(new.id, row);
@@ -822,8 +837,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn workflows_of_others(&self, _epoch: Epoch) -> Stored<Vec<Arc<str>>> {
-        Ok(Vec::new())
+    fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>> {
+        let state = self.enter()?;
+        let of_others =
+            state.workflows.keys().filter(|(owner, _)| *owner != epoch && state.is_living(*owner));
+        Ok(of_others.map(|(_, name)| Arc::clone(name)).collect())
     }
 
     fn request_cancel(&self, epoch: Epoch, id: Uuid, at: Wall) -> Stored<Vec<Uuid>> {

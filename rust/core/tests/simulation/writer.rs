@@ -65,6 +65,9 @@ impl World {
         if effects.tells {
             self.tell_others(p);
         }
+        if effects.is_offered {
+            self.store.wake_others(self.processes[p].epoch);
+        }
         effects.logs.into_iter().for_each(|note| self.note(|| format!("  log: {note}")));
     }
 

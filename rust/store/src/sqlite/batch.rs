@@ -61,6 +61,7 @@ impl<'c> Batch<'c> {
             Change::Tick(tick) => self.tick(tick),
             Change::Start { epoch, runs, cron } => self.start(*epoch, runs, *cron),
             Change::Offer { epoch, runs } => self.offer(*epoch, runs),
+            Change::Release { epoch, runs } => self.release(*epoch, runs),
             Change::Run(change) => self.run(change),
             Change::Declare { epoch, trigger, at } => self.declare(*epoch, trigger, *at),
             Change::LetGo { epoch, trigger, digest, at } => {
@@ -245,6 +246,11 @@ impl<'c> Batch<'c> {
             admitted.push(self.admit(None, new, new.created_at)?);
         }
         Ok(Receipt::Start(admitted))
+    }
+
+    fn release(&mut self, epoch: Epoch, runs: &[RunRow]) -> Result<Receipt, Failure> {
+        around(Step::GiveBack, || run::release(self.db, epoch, runs))?;
+        Ok(Receipt::Released)
     }
 
     fn admit(&self, owner: Option<Epoch>, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {

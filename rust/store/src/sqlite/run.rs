@@ -24,7 +24,7 @@ use crate::sqlite::value::{id_at, micros, priority_at, task_status_at, wait_at, 
 pub use claim::PLANS as CLAIMS;
 pub use claim::{
     Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, next_due, others,
-    reopen, request_cancel,
+    release, reopen, request_cancel,
 };
 #[cfg(test)]
 pub use list::PLANS;
@@ -117,7 +117,7 @@ fn insert(db: &Connection, owner: Option<Epoch>, new: &NewRun) -> Result<Option<
         ":run_key": new.run_key.as_ref().map(|(key, _)| key),
         ":scheduled_at": micros(new.scheduled_at),
         ":waits": new.waits,
-        ":owner": owner.filter(|_| !new.is_delayed()).map(|epoch| epoch.0),
+        ":owner": owner.and_then(|owner| new.owner(owner)).map(|epoch| epoch.0),
         ":created_at": new.created_at.0,
         ":context": &*new.context,
         ":priority": priority(db, new)?.number(),

@@ -30,6 +30,9 @@ const OWNERS: i64 = 1 << 61;
 /// The byte that is held while a process closes the file.
 #[cfg(target_os = "linux")]
 const CLOSING: (i64, i64) = (OWNERS - 1, 1);
+/// Those of who writes, and who is next.
+const WRITER: (i64, i64) = (OWNERS - 2, 1);
+const NEXT: (i64, i64) = (OWNERS - 3, 1);
 /// Who stands still amidst his closing keeps nobody longer.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(1);
 const CLOSING_PAUSE: Duration = Duration::from_millis(1);
@@ -55,8 +58,10 @@ struct Shielded {
     readers: usize,
     /// Those of them whose locks must stay.
     raised: usize,
-    /// Whether one of them is closing.
+    /// Whether one of them is closing, writes, or is next.
     is_closing: bool,
+    writes: bool,
+    is_next: bool,
     database: Vec<File>,
     /// Newest last: SQLite makes another one each time that the last connection has gone.
     memory: Vec<File>,
@@ -72,6 +77,15 @@ pub enum Use {
     Writing,
     /// It reads what is there.
     Reading,
+}
+
+/// A place in the line of those who want to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Who writes.
+    Writer,
+    /// Who writes after him.
+    Next,
 }
 
 /// One store's share in the process's hold on its file.
@@ -147,6 +161,22 @@ impl Shield {
                 _ => return Closing(None),
             }
             thread::sleep(CLOSING_PAUSE);
+        }
+    }
+
+    /// Takes that place unless somebody has it, in this process or another. Where nothing can be locked, nobody has.
+    pub fn take(&self, place: Place) -> bool {
+        let mut shields = shields();
+        let shielded = self.identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
+        shielded.is_none_or(|shielded| shielded.take(place))
+    }
+
+    /// Gives it up again.
+    pub fn give(&self, place: Place) {
+        let mut shields = shields();
+        let shielded = self.identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
+        if let Some(shielded) = shielded {
+            shielded.give(place);
         }
     }
 
@@ -243,7 +273,7 @@ impl Shield {
                 && let Some(Shielded { database, memory, .. }) = table.remove(&identity)
             {
                 // What says that an owner lives is no hold on the file.
-                database.iter().for_each(|file| byte_lock::read(file, (OWNERS - 1, 0), false));
+                database.iter().for_each(|file| byte_lock::read(file, (NEXT.0, 0), false));
                 close(database.into_iter().chain(memory));
             }
         }
@@ -295,6 +325,32 @@ impl Shielded {
         #[cfg(not(target_os = "linux"))]
         let is_free = true;
         is_free && !std::mem::replace(&mut self.is_closing, true)
+    }
+
+    fn place(&mut self, place: Place) -> (&mut bool, byte_lock::Bytes) {
+        match place {
+            Place::Writer => (&mut self.writes, WRITER),
+            Place::Next => (&mut self.is_next, NEXT),
+        }
+    }
+
+    fn take(&mut self, place: Place) -> bool {
+        let (is_taken, bytes) = self.place(place);
+        if *is_taken {
+            return false;
+        }
+        #[cfg(target_os = "linux")]
+        let is_free = self.database.first().is_none_or(|file| !byte_lock::is_taken(file, bytes));
+        #[cfg(not(target_os = "linux"))]
+        let is_free = bytes.1 > 0;
+        *self.place(place).0 = is_free;
+        is_free
+    }
+
+    fn give(&mut self, place: Place) {
+        let (is_taken, bytes) = self.place(place);
+        *is_taken = false;
+        self.database.iter().for_each(|file| byte_lock::read(file, bytes, false));
     }
 
     fn ends_closing(&mut self) {
@@ -461,6 +517,24 @@ mod tests {
         assert!(!elsewhere.begins_closing(), "another process is at it");
         here.ends_closing();
         assert!(elsewhere.begins_closing());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn who_has_written_stands_behind_who_is_next() {
+        let path = std::env::temp_dir().join(format!("cloaca-turns-unit-{}", std::process::id()));
+        let opened = || {
+            let file =
+                File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+            Shielded { database: vec![file], ..Shielded::default() }
+        };
+        let (mut here, mut elsewhere) = (opened(), opened());
+        assert!(here.take(Place::Writer) && elsewhere.take(Place::Next));
+        assert!(!here.take(Place::Next), "who writes is not next as long as somebody else is");
+        here.give(Place::Writer);
+        assert!(elsewhere.take(Place::Writer));
+        elsewhere.give(Place::Next);
+        assert!(here.take(Place::Next) && !here.take(Place::Writer));
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -153,6 +153,17 @@ pub fn next_due(db: &Connection) -> Result<Option<Wall>, Failure> {
     Ok(db.prepare_cached(NEXT_DUE)?.query_row([], |row| wall_at(row, 0)).optional()?)
 }
 
+/// Leaves runs of which nothing has begun to whoever claims them.
+pub fn release(db: &Connection, epoch: Epoch, runs: &[RunRow]) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE runs SET owner = NULL WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
+    let mut update = db.prepare_cached(SQL)?;
+    for run in runs {
+        update.execute(named_params! { ":row": run.0, ":epoch": epoch.0 })?;
+    }
+    Ok(())
+}
+
 /// Leaves the unfinished runs of an owner that died to whoever claims them, each with one interruption more.
 pub fn free(db: &Connection, dead: Epoch) -> Result<(), Failure> {
     const SQL: &str = "

@@ -1,0 +1,277 @@
+//! How much this runner takes in hand of what other runners could work on: the rest lies in the store, and whoever has room claims it.
+//! Where nobody else declares a workflow all of its runs come here, which spares a claim each.
+//! Invariant: a run counts from when it comes into hand until it leaves, but not while all that is open of it waits for a time, a permit that it
+//! gave back, or its turn: what only waits must not keep out what could go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::engine::{Effects, Engine, Job, Settings, Then};
+use crate::port::{Change, NewRun};
+use crate::run::Run;
+use crate::time::{Mono, Now};
+use crate::workflow::Workflow;
+
+/// Of runs that are over soon as many are taken as ended in so long: to claim them a few at a time would take longer than to run them.
+const AHEAD: Duration = Duration::from_millis(50);
+
+/// Beside what runs, so many more are taken in hand at most, and as many as run if that is less: while they are claimed no permit is to idle.
+const SPARE: usize = 32;
+
+/// Workflows whose runs are to be claimed together, and how many of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// Their names.
+    pub workflows: Vec<Arc<str>>,
+    /// So many runs.
+    pub limit: u64,
+    /// Of which share; none if all there are come here.
+    pub hand: Option<usize>,
+}
+
+/// One share of the work in hand: what begins in one place to run, or all of it.
+#[derive(Debug, Default)]
+struct Hand {
+    /// So many runs, unless they end fast.
+    least: usize,
+    /// So many runs count.
+    busy: usize,
+    /// Whether more may lie in the store.
+    has_more: bool,
+    /// Whether whoever claims has been asked to look, and has not yet.
+    is_asked: bool,
+    /// Since when it is counted how many have ended, how many have, and how many had in as long before.
+    since: Mono,
+    ended: usize,
+    ended_before: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Hands {
+    shares: bool,
+    /// Whether the program says how many runs it takes, of all together.
+    is_fixed: bool,
+    hands: Vec<Hand>,
+}
+
+impl Hand {
+    fn of(least: usize) -> Self {
+        Self { least, ..Self::default() }
+    }
+
+    fn most(&self) -> usize {
+        self.least.max(self.ended).max(self.ended_before)
+    }
+
+    fn room(&self) -> usize {
+        self.most().saturating_sub(self.busy)
+    }
+
+    fn roll(&mut self, now: Mono) {
+        let since = now.since(self.since);
+        if since >= AHEAD {
+            self.ended_before = if since < 2 * AHEAD { self.ended } else { 0 };
+            (self.ended, self.since) = (0, now);
+        }
+    }
+
+    /// Whether it is time to claim: half of what it may have is gone, so that a claim is worth its transaction.
+    fn calls(&mut self) -> bool {
+        let calls = self.has_more && !self.is_asked && self.busy * 2 <= self.most();
+        self.is_asked |= calls;
+        calls
+    }
+}
+
+impl Hands {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let least = |&permits: &usize| Hand::of(permits + permits.min(SPARE));
+        let hands = match settings.runs_in_hand {
+            Some(most) => vec![Hand::of(most)],
+            None => settings.permits.iter().map(least).collect(),
+        };
+        Self { shares: settings.shares, is_fixed: settings.runs_in_hand.is_some(), hands }
+    }
+
+    /// Which of them a run of that workflow counts in: that of the place where it begins.
+    fn place(&self, workflow: &Workflow) -> usize {
+        let root = workflow.graph.roots().first();
+        let executor = root.map_or(0, |&root| workflow.tasks[root].executor.0 as usize);
+        if self.is_fixed { 0 } else { executor.min(self.hands.len() - 1) }
+    }
+
+    /// The places to run of one of them.
+    fn executors(&self, hand: usize) -> std::ops::Range<usize> {
+        if self.is_fixed { 0..usize::MAX } else { hand..hand + 1 }
+    }
+
+    fn of(&mut self, workflow: &Workflow, now: Mono) -> &mut Hand {
+        let place = self.place(workflow);
+        let hand = &mut self.hands[place];
+        if !self.is_fixed {
+            hand.roll(now);
+        }
+        hand
+    }
+}
+
+impl Engine {
+    /// Whether runs of that workflow may lie in the store while this runner serves it.
+    fn shares(&self, workflow: &str) -> bool {
+        self.hands.shares && (self.hands.is_fixed || self.elsewhere.contains(workflow))
+    }
+
+    /// Whether a new run comes into hand, or is left to whoever has room. What lies in the store goes before it.
+    pub(super) fn has_room(&mut self, new: &NewRun, workflow: &Workflow, now: Now) -> bool {
+        // Who has called it waits for it, and of a line one at a time goes on in any case.
+        if !self.shares(&workflow.name) || new.parent.is_some() || self.turns.contains_key(&new.id) {
+            return true;
+        }
+        let hand = self.hands.of(workflow, now.mono);
+        let has_room = !hand.has_more && hand.room() > 0;
+        hand.has_more |= !has_room;
+        has_room
+    }
+
+    /// A run that was left to others is kept.
+    pub(super) fn left_to_others(&mut self, hand: usize, out: &mut Effects) {
+        out.is_offered = true;
+        let hand = &mut self.hands.hands[hand];
+        hand.has_more = true;
+        out.is_due |= hand.calls();
+    }
+
+    pub(super) fn hand_of(&self, workflow: &Workflow) -> usize {
+        self.hands.place(workflow)
+    }
+
+    /// Counts a run, or does so no more, as it stands now.
+    pub(super) fn recount(&mut self, id: Uuid, out: &mut Effects) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let counts = !run.rests() && (self.turns.is_empty() || !self.turns.contains_key(&id));
+        if run.counts == counts {
+            return;
+        }
+        run.counts = counts;
+        let place = self.hands.place(&run.workflow);
+        let hand = &mut self.hands.hands[place];
+        if counts {
+            hand.busy += 1;
+        } else {
+            hand.busy -= 1;
+            out.is_due |= hand.calls();
+        }
+    }
+
+    /// A run has left.
+    pub(super) fn uncount(&mut self, run: &Run, now: Now, out: &mut Effects) {
+        let (is_shared, is_fixed) = (self.shares(&run.workflow.name), self.hands.is_fixed);
+        let place = self.hands.place(&run.workflow);
+        let hand = &mut self.hands.hands[place];
+        hand.busy -= usize::from(run.counts);
+        if is_shared {
+            if !is_fixed {
+                hand.roll(now.mono);
+                hand.ended += 1;
+            }
+            out.is_due |= hand.calls();
+        }
+    }
+
+    /// What is to be claimed now, at most `limit` runs at once.
+    pub fn claims(&mut self, limit: u64, now: Now) -> Vec<Claims> {
+        let (shared, own): (Vec<_>, Vec<_>) =
+            self.workflows.values().cloned().partition(|workflow| self.shares(&workflow.name));
+        let names = |workflows: &[Arc<Workflow>]| {
+            workflows.iter().map(|workflow| Arc::clone(&workflow.name)).collect()
+        };
+        let mut claims = Vec::new();
+        if !own.is_empty() {
+            claims.push(Claims { workflows: names(&own), limit, hand: None });
+        }
+        for place in 0..self.hands.hands.len() {
+            let of_hand: Vec<_> =
+                shared.iter().filter(|workflow| self.hands.place(workflow) == place).cloned().collect();
+            let Some(first) = of_hand.first() else { continue };
+            let hand = self.hands.of(first, now.mono);
+            hand.is_asked = false;
+            let room = hand.room();
+            // Whoever has none looks as soon as there is some.
+            hand.has_more |= room == 0;
+            if room > 0 {
+                let limit = limit.min(room as u64);
+                claims.push(Claims { workflows: names(&of_hand), limit, hand: Some(place) });
+            }
+        }
+        claims
+    }
+
+    /// Of these claims all that there was has come, or there may be more.
+    pub(super) fn claimed_all(&mut self, hand: usize, is_all: bool, out: &mut Effects) {
+        let hand = &mut self.hands.hands[hand];
+        hand.has_more = !is_all;
+        out.is_due |= hand.calls();
+    }
+
+    /// By how many runs what is in hand is too much, with the places to run where those begin: others could take what has not begun.
+    pub fn excess(&mut self, now: Now) -> Vec<(std::ops::Range<usize>, usize)> {
+        if !self.hands.shares || self.elsewhere.is_empty() && !self.hands.is_fixed {
+            return Vec::new();
+        }
+        let is_fixed = self.hands.is_fixed;
+        let excess = self.hands.hands.iter_mut().enumerate().filter_map(|(place, hand)| {
+            if !is_fixed {
+                hand.roll(now.mono);
+            }
+            // Not for a few: the next that end make up for them.
+            let excess = hand.busy.saturating_sub(hand.most());
+            (excess > hand.least / 2).then_some((place, excess))
+        });
+        let excess: Vec<_> = excess.collect();
+        excess.into_iter().map(|(place, many)| (self.hands.executors(place), many)).collect()
+    }
+
+    /// Leaves those of these attempts' runs to others that have not begun. What cannot be left is ready again.
+    pub(super) fn leave_to_others(&mut self, jobs: Vec<Job>, out: &mut Effects) {
+        let (mut runs, mut hands) = (Vec::new(), Vec::new());
+        let mut kept = Vec::new();
+        for job in jobs {
+            match self.may_leave(job) {
+                None => {}
+                Some(false) => kept.push(self.placed(job)),
+                Some(true) => {
+                    let Some(run) = self.runs.remove(&job.run) else { continue };
+                    let hand = self.hands.place(&run.workflow);
+                    self.hands.hands[hand].busy -= usize::from(run.counts);
+                    hands.push(hand);
+                    // Whoever drives it, its trigger's next fires are judged with it in mind.
+                    if self.gate.holds(run.id) {
+                        self.others.insert(run.id);
+                    }
+                    out.elsewhere.push(run.id);
+                    runs.push(run.row);
+                }
+            }
+        }
+        // They were taken from the end of their queue, the last first.
+        out.jobs.extend(kept.into_iter().rev());
+        if !runs.is_empty() {
+            hands.sort_unstable();
+            hands.dedup();
+            out.commits.push((Change::Release { epoch: self.epoch, runs }, Then::Released(hands)));
+        }
+    }
+
+    /// Whether the run of an attempt may be left to others: nothing of it has begun or is on its way to the store. None if nobody waits for it.
+    fn may_leave(&self, job: Job) -> Option<bool> {
+        let run = self.runs.get(&job.run).filter(|run| run.life == job.life)?;
+        if !run.expects(job.task as usize, job.attempt) && !job.callback_only {
+            return None;
+        }
+        let is_free = run.is_untouched() && !run.is_child && !self.turns.contains_key(&run.id);
+        let is_free = is_free && !self.seats.has(run.id);
+        Some(is_free && self.shares(&run.workflow.name) && !self.run_timer.contains_key(&run.id))
+    }
+}
