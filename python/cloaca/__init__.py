@@ -14,6 +14,7 @@ from .errors import (
     ContextError,
     ContextKeyError,
     ContextTypeError,
+    Dropped,
     RunFailedError,
     RunnerError,
     ScheduleError,
@@ -23,7 +24,7 @@ from .errors import (
     VariableError,
     WorkflowError,
 )
-from .limits import Limit, Throttle
+from .limits import Concurrency, Limit, RateLimit, Throttle
 from .listed import Listed
 from .living import made as runners
 from .namespace import TaskNamespace, WorkflowContext
@@ -45,6 +46,7 @@ __all__ = [
     "Backoff",
     "BackoffStrategy",
     "CloacaError",
+    "Concurrency",
     "ConfigError",
     "Context",
     "ContextError",
@@ -54,9 +56,11 @@ __all__ = [
     "DatabaseAdmin",
     "DefaultRunner",
     "DefaultRunnerConfig",
+    "Dropped",
     "Limit",
     "Listed",
     "ProcessExecutor",
+    "RateLimit",
     "RetryAfter",
     "RetryCondition",
     "RetryPolicy",

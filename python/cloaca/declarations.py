@@ -14,6 +14,7 @@ from operator import attrgetter
 from . import registry, version
 from .chosen import EVERYTHING
 from .errors import RunnerError, StoreError, TriggerError, WorkflowError, excerpt
+from .limits import limits_json
 from .near import hint
 from .places import BUILT_IN
 from .plain import WARNING, say
@@ -128,7 +129,11 @@ class Declarations:
                     task["body"] = body
                 try:
                     self._engine.declare_workflow(
-                        workflow.name, workflow.version, workflow.priority, specification
+                        workflow.name,
+                        workflow.version,
+                        workflow.priority,
+                        limits_json(workflow.concurrency, workflow.throttle, workflow.rate_limit),
+                        specification,
                     )
                 except BaseException:
                     self._crew.let_go(bodies)

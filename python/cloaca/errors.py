@@ -88,6 +88,25 @@ class RunnerError(CloacaError, RuntimeError):
     """A runner that cannot do this now, because it is shut down, forked or at fault itself."""
 
 
+class Dropped(RunnerError):
+    """A run that was asked for was not started, because a limit of its workflow drops what is beyond it.
+
+    `rule` is `"concurrency"` or `"rate_limit"`; `key` is the value of its key that was full, `None` if it has
+    no key.
+    """
+
+    rule: str
+    key: str | None
+
+    def __init__(self, message: str, rule: str = "", key: str | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.key = key
+
+    def __reduce__(self) -> tuple[type[Dropped], tuple[str, str, str | None]]:
+        return type(self), (str(self), self.rule, self.key)
+
+
 class RunFailedError(CloacaError, RuntimeError):
     """A run failed or was cancelled, and its caller asked to be told by an exception.
 

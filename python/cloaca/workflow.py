@@ -13,6 +13,7 @@ from functools import partial
 from . import _cloaca, registry
 from .body import name_of
 from .errors import WorkflowError, excerpt, typed
+from .limits import checked_concurrency, checked_rate_limit, checked_throttle
 from .name import SEPARATOR, checked_name, is_text
 from .namespace import DEFAULT_PACKAGE, DEFAULT_TENANT
 from .near import hint
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, NoReturn, Self
 
+    from .limits import Concurrency, RateLimit, Throttle
     from .task import TaskDefinition
+
+    Limits = tuple[Concurrency | None, Throttle | None, RateLimit | None]
 
 TEXT_CHARS_MAX = 10_000
 
@@ -59,15 +63,18 @@ class WorkflowBuilder:
 
     `workflow` replaces the name in the tasks' namespaces, `tenant::package::workflow::task`. `priority` is
     how urgent its runs are, from 0 to 9, unless whoever asks for one says so: of what could begin, 9 goes
-    first.
+    first. `concurrency` and `throttle` limit how many runs are at work and how fast they start, and the rest
+    waits; `rate_limit` how many are taken at all, and the rest is dropped. None of these four is part of the
+    version.
 
     Raises:
-        WorkflowError: (a `ValueError`) a name that is no `str`, is empty, or contains `::`, or a priority
-            that is none.
+        WorkflowError: (a `ValueError`) a name that is no `str`, is empty, or contains `::`, or a priority or
+            limit that is none.
     """
 
     __slots__ = (
         "_description",
+        "_limits",
         "_namespace",
         "_package",
         "_priority",
@@ -89,6 +96,9 @@ class WorkflowBuilder:
         package: str = DEFAULT_PACKAGE,
         workflow: str | None = None,
         priority: int = PRIORITY,
+        concurrency: Concurrency | None = None,
+        throttle: Throttle | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self.name = checked_name(name, "name")
         self._tenant = checked_name(tenant, "tenant")
@@ -96,6 +106,11 @@ class WorkflowBuilder:
         self._workflow = self.name if workflow is None else checked_name(workflow, "workflow")
         self._namespace = SEPARATOR.join((self._tenant, self._package, self._workflow))
         self._priority = checked_priority(priority, WorkflowError)
+        self._limits = (
+            checked_concurrency(concurrency),
+            checked_throttle(throttle),
+            checked_rate_limit(rate_limit),
+        )
         self._description: str | None = None
         self._tags: dict[str, str] = {}
         self._tasks: dict[str, TaskDefinition] = {}
@@ -144,6 +159,7 @@ class WorkflowBuilder:
             package=self._package,
             workflow=self._workflow,
             priority=self._priority,
+            limits=self._limits,
         )
 
     def __enter__(self) -> Self:
@@ -213,6 +229,7 @@ class Workflow:
     __slots__ = (
         "_description",
         "_levels",
+        "_limits",
         "_name",
         "_order",
         "_package",
@@ -232,6 +249,7 @@ class Workflow:
     _package: str
     _workflow: str
     _priority: int
+    _limits: Limits
     _order: list[int]
     _levels: list[list[int]]
     _version: str
@@ -254,6 +272,7 @@ class Workflow:
         package: str,
         workflow: str,
         priority: int,
+        limits: Limits,
     ) -> Self:
         built = object.__new__(cls)
         built._name = name
@@ -264,6 +283,7 @@ class Workflow:
         built._package = package
         built._workflow = workflow
         built._priority = priority
+        built._limits = limits
         built._order, built._levels = _checked_graph(name, tasks)
         _warn_of_rules(name, [tasks[at] for at in built._order])
         built._version = _cloaca.content_version(built._content())
@@ -289,6 +309,21 @@ class Workflow:
         """How urgent its runs are, from 0 to 9, unless whoever asks for one says so. No part of the
         version."""
         return self._priority
+
+    @property
+    def concurrency(self) -> Concurrency | None:
+        """How many of its runs are at work at once, if that is limited. No part of the version."""
+        return self._limits[0]
+
+    @property
+    def throttle(self) -> Throttle | None:
+        """How fast its runs start, if that is limited. No part of the version."""
+        return self._limits[1]
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """How many runs of it are taken, if that is limited. No part of the version."""
+        return self._limits[2]
 
     @property
     def version(self) -> str:
@@ -353,6 +388,7 @@ class Workflow:
             package=self._package,
             workflow=self._workflow,
             priority=self._priority,
+            limits=self._limits,
         )
 
     def _spec(self) -> list[dict[str, Any]]:

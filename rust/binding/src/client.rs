@@ -13,6 +13,7 @@ use cloaca_core::seat::Pause;
 use cloaca_core::time::Wall;
 
 use crate::convert::{kind_of, until_of};
+use crate::error::{raise, raise_dropped};
 use crate::gil::free;
 use crate::handle::span_of;
 use crate::runs::parse_run_ids;
@@ -66,10 +67,14 @@ impl Client {
             run_key,
             urgency: urgency_of(urgency),
         };
-        Ok(match self.changed(py, move |client, _| client.submit(&wish, now))? {
-            Granted::Started(id) => (Some(id.to_string()), true),
-            Granted::Known(of) => (of.map(|of| of.to_string()), false),
-        })
+        match self.changed(py, move |client, _| client.submit(&wish, now))? {
+            Granted::Started(id) => Ok((Some(id.to_string()), true)),
+            Granted::Known(of) => Ok((of.map(|of| of.to_string()), false)),
+            Granted::Dropped(dropped) => {
+                Err(raise_dropped(py, format!("not started, {}", dropped.why), &dropped))
+            }
+            Granted::Unkeyed(why) => Err(raise(py, Error::new(Kind::Context, why))),
+        }
     }
 
     /// Opens runs that failed or were cancelled again; of each whether it was one, and why it is refused.

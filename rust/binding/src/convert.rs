@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use cloaca_core::engine::{About, RunStanding};
 use cloaca_core::error::Result;
 use cloaca_core::graph::Graph;
-use cloaca_core::limit::Rate;
+use cloaca_core::limit::{Limits, Rate};
 use cloaca_core::outlook::Outlook;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
@@ -363,15 +363,21 @@ pub fn workflow(
     name: &str,
     version: &str,
     priority: i64,
+    limits: Option<&str>,
     tasks: &Bound<'_, PyList>,
 ) -> PyResult<Result<Workflow>> {
     let tasks = tasks.iter().map(|spec| task_spec(&spec)).collect::<PyResult<Vec<Task>>>()?;
     let ids: Vec<Arc<str>> = tasks.iter().map(|task| Arc::clone(&task.id)).collect();
     let dependencies: Vec<Vec<Arc<str>>> = tasks.iter().map(|task| task.dependencies.clone()).collect();
+    let limits = match limits.map(Limits::from_json).transpose() {
+        Ok(limits) => limits.map(Arc::new),
+        Err(refused) => return Ok(Err(refused)),
+    };
     Ok(Graph::check(name, &ids, &dependencies).map(|graph| Workflow {
         name: name.into(),
         version: version.into(),
         priority: Priority::new(priority).unwrap_or_default(),
+        limits,
         tasks,
         graph,
         tie: None,

@@ -143,10 +143,12 @@ impl Engine {
         name: &str,
         version: &str,
         priority: i64,
+        limits: Option<&str>,
         tasks: &Bound<'_, PyList>,
     ) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
-        let workflow = convert::workflow(name, version, priority, tasks)?.map_err(|e| error::raise(py, e))?;
+        let workflow = convert::workflow(name, version, priority, limits, tasks)?;
+        let workflow = workflow.map_err(|e| error::raise(py, e))?;
         let workflow = self.handle.unneeded.tied(workflow);
         free(py, || runtime.step(Event::Workflow(Arc::new(workflow))))?;
         Ok(())

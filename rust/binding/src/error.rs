@@ -4,6 +4,7 @@
 use pyo3::prelude::*;
 
 use cloaca_core::error::{Error, Kind};
+use cloaca_core::limit::Dropped;
 use cloaca_core::port::Fault;
 use cloaca_store::OpenError;
 
@@ -18,6 +19,17 @@ pub fn raise(py: Python<'_>, error: Error) -> PyErr {
         Kind::Runner => "RunnerError",
     };
     make(py, class, error.message)
+}
+
+/// The exception for a run that a limit has dropped.
+pub fn raise_dropped(py: Python<'_>, message: String, dropped: &Dropped) -> PyErr {
+    let made = py.import("cloaca.errors").and_then(|errors| {
+        errors.getattr("Dropped")?.call1((bounded(message), dropped.rule.name(), dropped.key.as_deref()))
+    });
+    match made {
+        Ok(value) => PyErr::from_value(value),
+        Err(trouble) => trouble,
+    }
 }
 
 /// The exception for a store that could not be opened.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
+use cloaca_core::error::Error;
 use cloaca_core::runtime;
 
 use crate::error;
@@ -18,6 +19,15 @@ use crate::wait;
 pub struct Watch {
     pub watch: Arc<runtime::Watch>,
     pub generation: u64,
+}
+
+impl Watch {
+    fn raise(&self, py: Python<'_>, refused: Error) -> PyErr {
+        match self.watch.dropped() {
+            Some(dropped) => error::raise_dropped(py, refused.message, &dropped),
+            None => error::raise(py, refused),
+        }
+    }
 }
 
 #[pymethods]
@@ -48,7 +58,7 @@ impl Watch {
                 true => watch.ended(slice),
                 false => free(py, || watch.ended(slice))?,
             };
-            if let Some((started, end)) = ended.map_err(|e| error::raise(py, e))? {
+            if let Some((started, end)) = ended.map_err(|e| self.raise(py, e))? {
                 let parts = (
                     end.status.name(),
                     started.rfc3339(),
@@ -76,7 +86,7 @@ impl Watch {
     /// Whether the run is kept.
     fn is_started(&self, py: Python<'_>) -> PyResult<bool> {
         refuse_after_fork(py, self.generation)?;
-        self.watch.started(Duration::ZERO).map_err(|e| error::raise(py, e))
+        self.watch.started(Duration::ZERO).map_err(|e| self.raise(py, e))
     }
 
     /// Waits until the run is kept.
@@ -84,7 +94,7 @@ impl Watch {
         refuse_after_fork(py, self.generation)?;
         let watch = &self.watch;
         let mut is_started = watch.started(Duration::ZERO);
-        while !is_started.map_err(|e| error::raise(py, e))? {
+        while !is_started.map_err(|e| self.raise(py, e))? {
             py.check_signals()?;
             is_started = free(py, || watch.started(wait::slice()))?;
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::key::Epoch;
+use crate::limit::Dropped;
 use crate::port::{
     Admitted, Change, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Receipt, Store, Stored,
 };
@@ -42,12 +43,16 @@ pub struct Wish {
 }
 
 /// What became of a wish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Granted {
     /// A run of this id is kept.
     Started(Uuid),
     /// The run of this id has the key.
     Known(Option<Uuid>),
+    /// A limit has dropped it.
+    Dropped(Dropped),
+    /// Its context has not the key by which its workflow is limited, as this says.
+    Unkeyed(String),
 }
 
 impl Client {
@@ -84,6 +89,7 @@ impl Client {
                 parent: None,
                 priority: wish.urgency.priority,
                 due_at: wish.urgency.due.map(|due| due.instant(now)),
+                limits: None,
                 is_anyones: false,
                 created_at: now,
             };
@@ -91,6 +97,8 @@ impl Client {
             match receipts.into_iter().next() {
                 Some(Receipt::Start(admitted)) => match admitted.first() {
                     Some(Admitted::DuplicateKey { of }) => Ok(Granted::Known(*of)),
+                    Some(Admitted::Limited(dropped)) => Ok(Granted::Dropped((**dropped).clone())),
+                    Some(Admitted::Unkeyed(why)) => Ok(Granted::Unkeyed(why.to_string())),
                     _ => Ok(Granted::Started(id)),
                 },
                 other => Err(Fault::Final(format!("the run was not taken: {other:?}"))),

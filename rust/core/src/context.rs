@@ -13,6 +13,7 @@ pub use canon::{Canon, hash_json, hash_text};
 pub use join::join;
 pub use merge::merge;
 pub use read::parse;
+pub(crate) use read::parse_shallow;
 pub use relay::{Given, Relay};
 pub use size::too_large;
 

@@ -208,8 +208,16 @@ impl Engine {
             name: Arc::clone(name),
             version: Arc::clone(&workflow.version),
             priority: workflow.priority,
+            limits: workflow.limits.clone(),
         };
         self.workflows.iter().map(row).collect()
+    }
+
+    /// Where tasks of workflows run whose beginnings limits decide; none if there is no such workflow.
+    pub fn executors_of_limited(&self) -> BTreeSet<u32> {
+        let holds = |workflow: &&Arc<Workflow>| workflow.limits.as_ref().is_some_and(|limits| limits.holds());
+        let limited = self.workflows.values().filter(holds);
+        limited.flat_map(|workflow| &workflow.tasks).map(|task| task.executor.0).collect()
     }
 
     /// A run in hand.

@@ -41,7 +41,7 @@ impl Judge {
     /// Notes what became of that fire.
     pub fn note(&mut self, fire: &NewRun, fate: &Admitted) {
         self.has_stopped |= fire.cursor.is_some() && !is_behind(fate);
-        if let (Some(room), Admitted::Started { .. }) = (&mut self.room, fate) {
+        if let Some(room) = self.room.as_mut().filter(|_| fate.is_kept()) {
             *room = Room { runs: room.runs.saturating_sub(1), with: room.with.or(Some(fire.id)) };
         }
     }
@@ -50,8 +50,10 @@ impl Judge {
 /// Whether a fire's event needs no further poll.
 fn is_behind(fate: &Admitted) -> bool {
     match fate {
-        Admitted::Started { .. } | Admitted::DuplicateKey { .. } => true,
+        Admitted::Started { .. } | Admitted::Held { .. } | Admitted::DuplicateKey { .. } => true,
         Admitted::DuplicateHash { .. }
+        | Admitted::Limited(_)
+        | Admitted::Unkeyed(_)
         | Admitted::Ended { .. }
         | Admitted::Overlaps { .. }
         | Admitted::HeldBack => false,
@@ -85,13 +87,18 @@ pub fn cursor_of<'t>(tick: &'t TickChange, fates: &'t [Admitted]) -> Option<&'t 
 /// fire, whatever it wished.
 pub fn story(tick: &TickChange, fates: &[Admitted]) -> (Outcome, String) {
     let fires = || tick.fires.iter().zip(fates);
-    if fates.iter().any(|fate| matches!(fate, Admitted::Started { .. })) {
-        let overlaps = fates.iter().filter(|fate| matches!(fate, Admitted::Overlaps { .. })).count() as u64;
-        let held_back = fates.iter().filter(|fate| matches!(fate, Admitted::HeldBack)).count() as u64;
-        return (Outcome::Fire, left_out(tick.dropped + overlaps, tick.held_back + held_back));
+    if let Some(why) = fates.iter().find_map(unkeyed) {
+        return (Outcome::Error, why.to_owned());
+    }
+    if fates.iter().any(Admitted::is_kept) {
+        let many = |is_it: fn(&Admitted) -> bool| fates.iter().filter(|fate| is_it(fate)).count() as u64;
+        let overlaps = many(|fate| matches!(fate, Admitted::Overlaps { .. }));
+        let held_back = many(|fate| matches!(fate, Admitted::HeldBack));
+        let left = left_out(tick.dropped + overlaps, tick.held_back + held_back);
+        return (Outcome::Fire, with_limited(left, fates));
     }
     // What stopped the row says more than those that came after it.
-    let stop = fires().find(|(_, fate)| matches!(fate, Admitted::Overlaps { .. }));
+    let stop = fires().find(|(_, fate)| matches!(fate, Admitted::Overlaps { .. } | Admitted::Limited(_)));
     let is_refused = stop.is_none();
     let others = tick.fires.len().saturating_sub(1);
     match stop.or_else(|| fires().next_back()).and_then(|(fire, fate)| dropped(fire, fate)) {
@@ -101,6 +108,28 @@ pub fn story(tick: &TickChange, fates: &[Admitted]) -> (Outcome, String) {
         Some(reason) => (Outcome::Skip, reason),
         None => (Outcome::Fire, String::new()),
     }
+}
+
+fn unkeyed(fate: &Admitted) -> Option<&str> {
+    match fate {
+        Admitted::Unkeyed(why) => Some(why),
+        _ => None,
+    }
+}
+
+/// With what limits dropped of a poll that started others.
+fn with_limited(left: String, fates: &[Admitted]) -> String {
+    let limited = |fate: &Admitted| match fate {
+        Admitted::Limited(dropped) => Some(dropped.why.clone()),
+        _ => None,
+    };
+    let mut whys = fates.iter().filter_map(limited);
+    let Some(first) = whys.next() else { return left };
+    let first = match whys.count() {
+        0 => format!("1 fire was dropped by {first}"),
+        more => format!("{} fires were dropped by {first}", more + 1),
+    };
+    if left.is_empty() { first } else { format!("{left}; {first}") }
 }
 
 fn more(refused: usize) -> String {
@@ -125,7 +154,12 @@ pub fn left_out(dropped: u64, held_back: u64) -> String {
 fn dropped(fire: &NewRun, fate: &Admitted) -> Option<String> {
     let key = fire.run_key.as_ref().map_or("", |(key, _)| key);
     match fate {
-        Admitted::Started { .. } | Admitted::HeldBack => None,
+        Admitted::Started { .. } | Admitted::Held { .. } | Admitted::HeldBack => None,
+        Admitted::Limited(limited) => {
+            let waits = if fire.cursor.is_some() { "; the cursor waits" } else { "" };
+            Some(format!("{}{waits}", limited.why))
+        }
+        Admitted::Unkeyed(why) => Some(why.to_string()),
         Admitted::Overlaps { with } => Some(format!("overlap: run {with} is unfinished; the cursor waits")),
         Admitted::DuplicateHash { of } => {
             Some(format!("deduplicated: run {of} with an equal context is unfinished"))

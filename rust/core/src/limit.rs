@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::time::Wall;
 
 pub use key::{KEY_CHARS_MAX, Key};
-pub use terms::{Concurrency, Limits, Overflow, Paced};
+pub use terms::{Concurrency, Dropped, Keys, Limits, Overflow, Paced, Rule};
 
 /// So many pass within a time, evenly spaced but for a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

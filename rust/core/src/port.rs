@@ -25,7 +25,7 @@ pub use change::{
     Admitted, Body, Change, CronMove, Moment, NewRun, Receipt, Room, RunChange, TickChange, TriggerRow,
     TriggerState, WorkflowRow,
 };
-pub use claim::{BURIED, Company, InFlight, Siblings, Unfinished};
+pub use claim::{Allowed, BURIED, Company, InFlight, Siblings, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use listing::{
     Backlog, Begun, CHILDREN_SHOWN, Child, CronStats, ListedRun, Overdue, OwnerRow, Page, Place, RunFilter,
@@ -122,6 +122,10 @@ pub trait Store: Send + Sync {
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>>;
 
+    /// Hands at most `room` runs of these workflows to `epoch` that limits have held and that may begin at `at`, with the seats and the starts
+    /// that they take: those of the highest priority first, of one priority those of the key that has waited longest, and of one key the
+    /// oldest. What goes on in the seat of a run that waits for it goes first, and needs no room.
+    fn claim_limited(&self, epoch: Epoch, at: Wall, room: u64, workflows: &[Arc<str>]) -> Stored<Allowed>;
     /// When the next run is due that waits for its time.
     fn next_due(&self) -> Stored<Option<Wall>>;
     /// Notes which workflows `epoch` declares, in place of those before.

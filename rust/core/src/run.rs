@@ -50,6 +50,8 @@ pub struct Run {
     pub priority: Priority,
     /// Whether another run has called it.
     pub is_child: bool,
+    /// Whether limits of its workflow count it.
+    pub is_limited: bool,
     /// Whether an attempt of it has begun, here or before.
     pub has_begun: bool,
     /// Whether it counts as work in hand. Kept by who counts.
@@ -169,6 +171,7 @@ impl Run {
             row: RunRow(0),
             priority: workflow.priority,
             is_child: false,
+            is_limited: false,
             has_begun: false,
             counts: false,
             busy: 0,

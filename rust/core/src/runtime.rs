@@ -17,6 +17,7 @@ mod jobs;
 mod keeper;
 mod lanes;
 mod liaison;
+mod limited;
 mod looks;
 mod manual;
 mod many;
@@ -173,6 +174,8 @@ struct Shared {
     /// How often a run was due that waited for its time, and up to which of these the liaison has looked.
     due_asked: AtomicU64,
     due_done: AtomicU64,
+    /// Runs that limits have held may begin, and there was no permit for them.
+    wants_permit: AtomicBool,
     /// Whether the liaison is to look how triggers are switched, also if no sibling says so.
     has_news: AtomicBool,
     /// Runs of other owners whose end the liaison is to ask for.
@@ -296,6 +299,7 @@ impl Runtime {
             strangers_due_ns: AtomicU64::new(u64::MAX),
             due_asked: AtomicU64::new(0),
             due_done: AtomicU64::new(0),
+            wants_permit: AtomicBool::new(false),
             has_news: AtomicBool::new(false),
             cancels: Mutex::default(),
             watches: Mutex::default(),
@@ -352,7 +356,8 @@ impl Runtime {
             Event::Workflow(workflow) => {
                 let engine = lock(&self.shared.engine);
                 let is_same = |known: &Arc<Workflow>| {
-                    (&known.version, known.priority) == (&workflow.version, workflow.priority)
+                    (&known.version, known.priority, &known.limits)
+                        == (&workflow.version, workflow.priority, &workflow.limits)
                 };
                 !engine.workflow(&workflow.name).is_some_and(is_same)
             }
@@ -530,6 +535,8 @@ impl Shared {
             ended,
             started,
             keyed,
+            dropped,
+            unkeyed,
             released,
             told,
             overdue,
@@ -601,14 +608,16 @@ impl Shared {
             self.store.wake_others(self.epoch);
         }
         if is_due {
-            self.due_asked.fetch_add(1, Ordering::AcqRel);
-            self.wake_liaison();
+            self.ask_for_due();
         }
-        if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) {
+        let is_refused = !(dropped.is_empty() && unkeyed.is_empty());
+        if !(ended.is_empty() && started.is_empty() && keyed.is_empty() && lost.is_empty()) || is_refused {
             let ended = ended.into_iter().map(|(id, created_at, end)| (id, News::Ended((created_at, end))));
             let keyed = keyed.into_iter().map(|(id, of)| (id, News::Keyed(of)));
             let lost = lost.into_iter().map(|(id, why)| (id, News::Lost(why)));
-            self.tell_watches(started, ended.chain(keyed).chain(lost));
+            let dropped = dropped.into_iter().map(|(id, dropped)| (id, News::Dropped(dropped)));
+            let unkeyed = unkeyed.into_iter().map(|(id, why)| (id, News::Unkeyed(why)));
+            self.tell_watches(started, ended.chain(keyed).chain(lost).chain(dropped).chain(unkeyed));
         }
         for note in logs {
             self.order(Order::Log(note));

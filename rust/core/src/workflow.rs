@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::graph::Graph;
+use crate::limit::Limits;
 use crate::policy::RetryPolicy;
 use crate::rule::Rule;
 use crate::seat::Limit;
@@ -71,6 +72,8 @@ pub struct Workflow {
     pub version: Arc<str>,
     /// How urgent its runs are, unless whoever asks for one says so. No part of the version.
     pub priority: Priority,
+    /// What limits its runs, if anything does. No part of the version.
+    pub limits: Option<Arc<Limits>>,
     /// In the order declared; edges refer to positions here.
     pub tasks: Vec<Task>,
     /// The edges, checked.

@@ -28,6 +28,7 @@ fn fire(number: usize, has_cursor: bool) -> NewRun {
         parent: None,
         priority: None,
         due_at: None,
+        limits: None,
         is_anyones: false,
         created_at: Wall(0),
     }

@@ -238,6 +238,7 @@ fn workflow_of(tasks: Vec<Task>) -> Event {
         tasks,
         graph,
         priority: Priority::default(),
+        limits: None,
         tie: None,
     }))
 }

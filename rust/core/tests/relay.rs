@@ -35,6 +35,7 @@ fn workflow(tasks: &[(String, Vec<String>)]) -> Arc<Workflow> {
         tasks: tasks.collect(),
         graph,
         priority: Priority::default(),
+        limits: None,
         tie: None,
     })
 }

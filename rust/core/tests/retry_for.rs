@@ -154,6 +154,8 @@ fn left_behind(began_at: Wall) -> Event {
         cancelled: false,
         is_mixed: false,
         is_child: false,
+        is_limited: false,
+        is_held: false,
         tasks: vec![record],
         behind: Vec::new(),
     }])

@@ -218,6 +218,8 @@ fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished
         cancelled: false,
         is_mixed: false,
         is_child: false,
+        is_limited: false,
+        is_held: false,
         tasks: Vec::new(),
         behind,
     }

@@ -14,6 +14,7 @@ mod fault;
 mod gate;
 mod held_file;
 mod history;
+mod limits;
 mod lock;
 mod look;
 mod mount;
@@ -39,9 +40,9 @@ use std::time::Duration;
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{
-    Backlog, Cell, Change, CronStats, Ear, Fault, Forgotten, Found, Halt, InFlight, ListedRun, NewCron, Old,
-    OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter, Siblings, Sign,
-    Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, WorkflowRow,
+    Allowed, Backlog, Cell, Change, CronStats, Ear, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
+    NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter,
+    Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::time::Wall;
@@ -417,6 +418,17 @@ impl Store for SqliteStore {
         self.claim(epoch, at, limit, workflows, run::Taking::Due)
     }
 
+    fn claim_limited(&self, epoch: Epoch, at: Wall, room: u64, workflows: &[Arc<str>]) -> Stored<Allowed> {
+        // Mostly there is nothing of the kind, which must not cost a transaction.
+        match self.read(|db| limits::next_at(db, at))? {
+            Ok(next_at) => Ok(Allowed { next_at, ..Allowed::default() }),
+            Err(()) => self.write(Step::Claim, |db| {
+                owner::must_live(db, epoch)?;
+                limits::claim(db, epoch, at, room, workflows)
+            }),
+        }
+    }
+
     fn next_due(&self) -> Stored<Option<Wall>> {
         self.read(run::next_due)
     }
@@ -726,6 +738,7 @@ mod tests {
             parent: None,
             priority: None,
             due_at: None,
+            limits: None,
             is_anyones: false,
             created_at: Wall(1),
         };
@@ -775,6 +788,7 @@ mod tests {
         for (sql, index) in run::PLANS
             .into_iter()
             .chain(run::CLAIMS)
+            .chain(limits::PLANS)
             .chain(schedule::PLANS)
             .chain(redacted::PLANS)
             .chain(seat::PLANS)

@@ -5,6 +5,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::context::DEPTH_MAX;
 use crate::error::{Error, Kind, Result, excerpt};
+use crate::room::SHALLOW_MAX;
 
 /// The entries of a context's JSON text. Unlike `serde_json::from_str` it reads every context that was ever kept: that one
 /// gives up below 128 levels, and takes an object with the key `$serde_json::private::Number` for a number.
@@ -13,6 +14,11 @@ use crate::error::{Error, Kind, Result, excerpt};
 /// [`Kind::Context`] if it isn't the text of a JSON object, or nests deeper than [`DEPTH_MAX`].
 pub fn parse(text: &str) -> Result<Map<String, Value>> {
     parse_within(text, DEPTH_MAX).map_err(|refusal| refusal.told(text))
+}
+
+/// The same, if it nests so little that it can be read, worked on and forgotten on any stack.
+pub(crate) fn parse_shallow(text: &str) -> Option<Map<String, Value>> {
+    parse_within(text, SHALLOW_MAX).ok()
 }
 
 /// Any JSON value, if the text is one that nests at most [`DEPTH_MAX`] deep.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::engine::{Job, Note};
 use crate::key::{Epoch, ScheduleKey};
+use crate::limit::Dropped;
 use crate::port::{Change, RunEnd, TriggerState};
 use crate::run::{At, Look};
 use crate::time::{Mono, Wall};
@@ -38,6 +39,10 @@ pub struct Effects {
     pub started: Vec<Uuid>,
     /// Runs that were asked for, and the one that has their run key already.
     pub keyed: Vec<(Uuid, Uuid)>,
+    /// Runs that were asked for and that limits have dropped.
+    pub dropped: Vec<(Uuid, Dropped)>,
+    /// Runs that were asked for without the key by which their workflow is limited, and what that is.
+    pub unkeyed: Vec<(Uuid, String)>,
     /// Attempts whose callbacks are not waited for any more: their permits are free, and what can be stopped is to be.
     pub released: Vec<Job>,
     /// Attempts whose bodies are to end, with what the log is told of it.
@@ -54,7 +59,7 @@ pub struct Effects {
     pub cancels: Vec<Uuid>,
     /// Whether there is news for other owners.
     pub tells: bool,
-    /// Whether a run is due that waited for its time: whoever claims is to look.
+    /// Whether a run may be due that waited for its time, or for a limit: whoever claims is to look.
     pub is_due: bool,
     /// Whether runs are kept that whoever has room may claim.
     pub is_offered: bool,

@@ -117,7 +117,7 @@ impl Engine {
 
     pub(super) fn begin_all(&mut self, ids: Vec<Uuid>, admitted: Vec<Admitted>, now: Now, out: &mut Effects) {
         for (id, fate) in ids.into_iter().zip(admitted) {
-            let sent = self.delays.answered(id, matches!(fate, Admitted::Started { .. }));
+            let sent = self.delays.answered(id, fate.is_kept());
             match (fate, sent) {
                 (Admitted::Started { .. }, Some(sent)) => {
                     self.counts.started += 1;
@@ -130,6 +130,11 @@ impl Engine {
                     }
                 }
                 (Admitted::Started { row }, None) => self.kept_first(id, row, now, out),
+                (Admitted::Held { .. }, _) => self.held(id, now, out),
+                (Admitted::Unkeyed(_), _) => {
+                    self.counts.errors += 1;
+                    self.drop_run(id, now, out);
+                }
                 (
                     Admitted::DuplicateHash { .. } | Admitted::DuplicateKey { .. } | Admitted::Ended { .. },
                     _,
@@ -137,7 +142,7 @@ impl Engine {
                     self.counts.deduplicated += 1;
                     self.drop_run(id, now, out);
                 }
-                (Admitted::Overlaps { .. }, _) => {
+                (Admitted::Overlaps { .. } | Admitted::Limited(_), _) => {
                     self.counts.dropped += 1;
                     self.drop_run(id, now, out);
                 }
@@ -168,6 +173,30 @@ impl Engine {
         }
     }
 
+    /// A new run is kept, and waits in the store until limits let it begin: whoever claims it then, it is out of hand.
+    fn held(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        self.counts.started += 1;
+        if let Some(run) = self.runs.remove(&id) {
+            self.uncount(&run, now, out);
+            if run.is_halted() {
+                out.cancels.push(id);
+            }
+        }
+        if self.turns.remove(&id).is_some_and(|turn| turn.cancels) {
+            let before = self.gate.before(id);
+            before.into_iter().for_each(|other| self.cancel(other, now, out));
+        }
+        self.wait_in_store(id, out);
+    }
+
+    fn wait_in_store(&mut self, id: Uuid, out: &mut Effects) {
+        if self.gate.holds(id) {
+            self.others.insert(id);
+        }
+        out.elsewhere.push(id);
+        out.is_due = true;
+    }
+
     pub(super) fn begin(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let progress = run.begin(now.wall);
@@ -183,6 +212,9 @@ impl Engine {
         if let Some(schedule) = unfinished.schedule {
             self.wait_for_others(schedule, std::mem::take(&mut unfinished.behind));
             self.gate.hold(schedule, unfinished.context_hash, unfinished.id);
+        }
+        if unfinished.is_held {
+            return self.wait_in_store(unfinished.id, out);
         }
         let Some(workflow) = self.workflows.get(&*unfinished.workflow).cloned() else {
             let (id, cancelled) = (unfinished.id, unfinished.cancelled);
@@ -228,6 +260,8 @@ impl Engine {
     pub(super) fn drop_run(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         if let Some(run) = self.runs.remove(&id) {
             self.uncount(&run, now, out);
+            // What it leaves another one may take.
+            out.is_due |= run.is_limited;
         }
         self.unseat_run(id, |_, _| false, now, out);
         self.delays.answered(id, false);
@@ -248,7 +282,7 @@ impl Engine {
 
 pub(super) fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewRun {
     let run = new_run(&workflow.name, &workflow.version, request, now);
-    NewRun { priority: run.priority.or(Some(workflow.priority)), ..run }
+    NewRun { priority: run.priority.or(Some(workflow.priority)), limits: workflow.limits.clone(), ..run }
 }
 
 fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall) -> NewRun {
@@ -268,6 +302,7 @@ fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall
         parent: request.parent.clone(),
         priority: request.urgency.priority,
         due_at: request.urgency.due.map(|due| due.instant(now)),
+        limits: None,
         is_anyones: false,
         created_at: now,
     }

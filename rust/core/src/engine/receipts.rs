@@ -47,11 +47,11 @@ impl Engine {
                 ids.into_iter().for_each(|id| self.lose(id, why, now, out));
             }
             (Then::Tick { place, runs, at, disables }, Receipt::Tick { fates: admitted, cursor }) => {
-                let fired = admitted.iter().any(|fate| matches!(fate, Admitted::Started { .. }));
+                let fired = admitted.iter().any(Admitted::is_kept);
                 self.seen(place, &admitted);
                 if self.tells_debug && fired {
                     let started = runs.iter().zip(&admitted);
-                    let started = started.filter(|(_, fate)| matches!(fate, Admitted::Started { .. }));
+                    let started = started.filter(|(_, fate)| fate.is_kept());
                     let trigger = self.trigger_in(place);
                     let note = |(&run, _)| Note::TriggerFired { trigger: Arc::clone(&trigger), run };
                     out.logs.extend(started.map(note));
@@ -212,8 +212,10 @@ impl Engine {
 /// Who asked for runs hears which are kept, and which stand for others.
 fn tell_kept(ids: &[Uuid], admitted: &[Admitted], out: &mut Effects) {
     for (&id, fate) in ids.iter().zip(admitted) {
-        match *fate {
-            Admitted::DuplicateKey { of: Some(of) } => out.keyed.push((id, of)),
+        match fate {
+            Admitted::DuplicateKey { of: Some(of) } => out.keyed.push((id, *of)),
+            Admitted::Limited(dropped) => out.dropped.push((id, (**dropped).clone())),
+            Admitted::Unkeyed(why) => out.unkeyed.push((id, why.to_string())),
             _ => out.started.push(id),
         }
     }

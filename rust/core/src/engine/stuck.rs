@@ -125,7 +125,7 @@ impl Engine {
 
 /// Whether something of a tick came to more than a drop: then its row may begin elsewhere now.
 fn has_passed(fate: &Admitted) -> bool {
-    matches!(fate, Admitted::Started { .. } | Admitted::DuplicateKey { .. })
+    fate.is_kept() || matches!(fate, Admitted::DuplicateKey { .. })
 }
 
 #[derive(Default)]

@@ -121,7 +121,10 @@ pub(super) fn with_parsed<T: Send>(
     text: &str,
     read: impl Fn(&Map<String, Value>) -> Result<T> + Sync,
 ) -> Result<T> {
-    with_room(&|| context::parse(text).and_then(|context| read(&context)))
+    match context::parse_shallow(text) {
+        Some(context) => read(&context),
+        None => with_room(&|| context::parse(text).and_then(|context| read(&context))),
+    }
 }
 
 fn kind_of(value: &Value) -> &'static str {

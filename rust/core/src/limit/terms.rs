@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, excerpt};
+use crate::limit::key::with_parsed;
 use crate::limit::{Key, Rate};
+use crate::time::Wall;
 
 /// What becomes of a run beyond a workflow's concurrency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,7 +51,97 @@ pub struct Limits {
     pub rate_limit: Option<Paced>,
 }
 
+/// By which limit something is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// As many runs are unfinished as may be at work.
+    Concurrency,
+    /// Admissions come too fast.
+    RateLimit,
+}
+
+impl Rule {
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Concurrency => "concurrency",
+            Self::RateLimit => "rate_limit",
+        }
+    }
+}
+
+/// Why a run was dropped by a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// By which.
+    pub rule: Rule,
+    /// Of which value of its key, if it has one.
+    pub key: Option<String>,
+    /// In words.
+    pub why: String,
+}
+
+/// The values of a workflow's keys for one run; empty where a limit has no key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Keys {
+    /// For its concurrency.
+    pub concurrency: String,
+    /// For its throttle.
+    pub throttle: String,
+    /// For its rate limit.
+    pub rate_limit: String,
+}
+
 impl Limits {
+    /// Whether runs wait in the store for their beginning.
+    pub fn holds(&self) -> bool {
+        let waits = self.concurrency.as_ref().is_some_and(|terms| terms.overflow == Overflow::Wait);
+        waits || self.throttle.is_some()
+    }
+
+    /// How many runs of a key may be unfinished, if what is beyond is dropped.
+    pub fn unfinished_max(&self) -> Option<u64> {
+        let terms = self.concurrency.as_ref().filter(|terms| terms.overflow == Overflow::DropNew)?;
+        Some(terms.limit)
+    }
+
+    /// The values of its keys in a context, JSON text.
+    ///
+    /// # Errors
+    /// [`Kind::Context`] as [`Key::of`].
+    pub fn keys_of(&self, context: &str) -> Result<Keys> {
+        let concurrency = self.concurrency.as_ref().and_then(|terms| terms.key.as_ref());
+        let throttle = self.throttle.as_ref().and_then(|terms| terms.key.as_ref());
+        let rate_limit = self.rate_limit.as_ref().and_then(|terms| terms.key.as_ref());
+        if concurrency.or(throttle).or(rate_limit).is_none() {
+            return Ok(Keys::default());
+        }
+        with_parsed(context, |context| {
+            let value = |key: Option<&Key>| key.map_or(Ok(String::new()), |key| key.of(context));
+            let (concurrency, throttle) = (value(concurrency)?, value(throttle)?);
+            Ok(Keys { concurrency, throttle, rate_limit: value(rate_limit)? })
+        })
+    }
+
+    /// That a run is dropped, because so many of its key are unfinished as may be.
+    pub fn full(&self, keys: &Keys) -> Dropped {
+        let terms = self.concurrency.as_ref().expect("who is full has a concurrency");
+        let key = terms.key.as_ref().map(|_| keys.concurrency.clone());
+        let (limit, of) = (terms.limit, of_key(key.as_deref()));
+        let why = format!("concurrency: {limit} of at most {limit} runs{of} are unfinished");
+        Dropped { rule: Rule::Concurrency, key, why }
+    }
+
+    /// That a run is dropped, because the next of its key passes at that time.
+    pub fn too_fast(&self, keys: &Keys, at: Wall) -> Dropped {
+        let terms = self.rate_limit.as_ref().expect("what is too fast has a rate limit");
+        let key = terms.key.as_ref().map(|_| keys.rate_limit.clone());
+        let Rate { limit, per, .. } = terms.rate;
+        let (of, at) = (of_key(key.as_deref()), at.rfc3339());
+        let why = format!("rate limit: {limit} in {}{of} have come; the next passes at {at}", span_text(per));
+        Dropped { rule: Rule::RateLimit, key, why }
+    }
+
     /// Whether there is nothing that limits.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -108,6 +200,21 @@ impl Limits {
             }
         };
         Ok(Self { concurrency, throttle: paced("throttle")?, rate_limit: paced("rate_limit")? })
+    }
+}
+
+/// Of which key, in a message; nothing for none.
+fn of_key(key: Option<&str>) -> String {
+    key.map_or_else(String::new, |key| format!(" of key \"{}\"", excerpt(key)))
+}
+
+fn span_text(span: Duration) -> String {
+    let us = span.as_micros();
+    let units =
+        [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms")];
+    match units.into_iter().find(|(unit, _)| us >= *unit && us % unit == 0) {
+        Some((unit, name)) => format!("{}{name}", us / unit),
+        None => format!("{}s", span.as_secs_f64()),
     }
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::grid;
 use crate::key::{Epoch, RunRow, ScheduleKey};
+use crate::limit::{Dropped, Limits};
 use crate::record::{ContextHash, Parent, RunEnd, Stretch, TaskRecord};
 use crate::seat::{Ask, Differs, Limit, Pass, Pause, Seat};
 use crate::time::Wall;
@@ -45,6 +46,8 @@ pub struct NewRun {
     pub priority: Option<Priority>,
     /// When it may begin, if whoever asked for it has said so.
     pub due_at: Option<Wall>,
+    /// What limits its workflow's runs where it is declared; what the store knows goes before that.
+    pub limits: Option<Arc<Limits>>,
     /// Whether it is nobody's for now, and whoever has room claims it.
     pub is_anyones: bool,
     /// When the fire was decided.
@@ -71,6 +74,15 @@ pub enum Admitted {
         /// The store's integer key, for later changes.
         row: RunRow,
     },
+    /// Committed under this row, and nobody's: it is claimed once the limits of its workflow let it begin.
+    Held {
+        /// The store's integer key.
+        row: RunRow,
+    },
+    /// Dropped by a limit of its workflow.
+    Limited(Box<Dropped>),
+    /// Dropped: its context has not the key by which its workflow is limited, as this says.
+    Unkeyed(Box<str>),
     /// Dropped: this unfinished run has the same trigger and context hash.
     DuplicateHash {
         /// The run that stands in the way.
@@ -95,6 +107,13 @@ pub enum Admitted {
     },
     /// Not tried, because one of its row before it was dropped.
     HeldBack,
+}
+
+impl Admitted {
+    /// Whether it is a run now.
+    pub fn is_kept(&self) -> bool {
+        matches!(self, Self::Started { .. } | Self::Held { .. })
+    }
 }
 
 /// How many runs of a trigger may still start, and which one stands in the way of more.
@@ -200,6 +219,8 @@ pub struct WorkflowRow {
     pub version: Arc<str>,
     /// How urgent its runs are, unless whoever asks for one says so.
     pub priority: Priority,
+    /// What limits its runs, if anything does.
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// A cron's step from one moment to the next. It is not kept if the cron was changed since `seen`.

@@ -42,6 +42,10 @@ pub struct Unfinished {
     pub is_mixed: bool,
     /// Whether another run has called it.
     pub is_child: bool,
+    /// Whether limits of its workflow count it: its end may let another one begin.
+    pub is_limited: bool,
+    /// Whether it is nobody's, and waits until they let it begin.
+    pub is_held: bool,
     /// Every task with a record.
     pub tasks: Vec<TaskRecord>,
     /// If it waits: earlier ones that do, and that other owners drive, or may claim.
@@ -53,6 +57,17 @@ impl Unfinished {
     pub fn is_new(&self) -> bool {
         self.owner_before.is_none() && self.interruptions == 0 && self.tasks.is_empty()
     }
+}
+
+/// What may begin of what limits have held.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Allowed {
+    /// Handed out, in the order in which they are to begin.
+    pub runs: Vec<Unfinished>,
+    /// Whether more could begin now, for whoever has room for it.
+    pub is_more: bool,
+    /// When the next may begin, as far as that is a matter of time.
+    pub next_at: Option<Wall>,
 }
 
 /// Who else serves a store.

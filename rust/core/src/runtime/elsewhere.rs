@@ -65,6 +65,8 @@ impl Shared {
         drop(engine);
         if !gone.is_empty() {
             self.look_for_ends_of(gone);
+            // What a limit has counted may let another one begin.
+            self.ask_for_due();
         }
     }
 

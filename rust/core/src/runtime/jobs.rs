@@ -457,6 +457,7 @@ impl Runtime {
         let is_leaving = jobs.is_leaving && !jobs.away.contains_key(&job);
         drop(jobs);
         calls.iter().for_each(|waker| waker.wake());
+        self.shared.claim_for_permit();
         if is_leaving {
             self.shared.leave();
         }

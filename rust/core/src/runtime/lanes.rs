@@ -31,6 +31,10 @@ impl Queue {
         self.filled == 0
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.by_rank.iter().map(VecDeque::len).sum()
+    }
+
     pub(super) fn push(&mut self, rank: Rank, job: Job) {
         self.by_rank[rank.place()].push_back(job);
         self.filled |= 1 << rank.place();
@@ -103,6 +107,12 @@ impl Lane {
     pub(super) fn has_room(&self) -> bool {
         let is_claimed = self.taken + self.claims.len() + self.regaining.len() >= self.permits_max;
         !is_claimed && self.overdue < self.overdue_max
+    }
+
+    /// How many permits are free for which nothing is ready.
+    pub(super) fn spare(&self) -> usize {
+        let wanted = self.taken + self.claims.len() + self.regaining.len() + self.ready.len();
+        if self.overdue < self.overdue_max { self.permits_max.saturating_sub(wanted) } else { 0 }
     }
 
     /// An attempt wants no permit any more.

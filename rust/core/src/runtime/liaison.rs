@@ -459,6 +459,7 @@ impl Shared {
 
     fn take_over(&self, taking: Taking) {
         let (resumed, came) = self.claim_all(taking);
+        let came = came + self.claim_limited();
         if resumed > 0 {
             self.order(Order::Log(Note::RunsResumed { count: resumed }));
         }

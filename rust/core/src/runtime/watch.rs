@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::engine::Job;
 use crate::error::{Error, Kind, Result};
+use crate::limit::Dropped;
 use crate::port::RunEnd;
 use crate::runtime::park::{Condvar, Mutex, lock, wait_on};
 use crate::runtime::{Runtime, Shared};
@@ -24,6 +25,10 @@ pub(super) enum News {
     Started,
     /// Not started: that run has its run key.
     Keyed(Uuid),
+    /// Not started: a limit has dropped it.
+    Dropped(Dropped),
+    /// Not started: its context has not the key of a limit.
+    Unkeyed(String),
     Ended(Finished),
     /// Why no end will be told.
     Lost(String),
@@ -33,7 +38,7 @@ pub(super) enum News {
 
 impl News {
     pub(super) fn is_last(&self) -> bool {
-        matches!(self, Self::Ended(_) | Self::Keyed(_) | Self::Lost(_) | Self::Forgotten)
+        !matches!(self, Self::Sent | Self::Started)
     }
 }
 
@@ -107,6 +112,14 @@ impl Watch {
         }
     }
 
+    /// By which limit this one was dropped, which [`Watch::started`] refuses.
+    pub fn dropped(&self) -> Option<Dropped> {
+        match &lock(&self.state).news {
+            News::Dropped(dropped) => Some(dropped.clone()),
+            _ => None,
+        }
+    }
+
     /// Waits at most `span` for the run's end. Call detached.
     ///
     /// # Errors
@@ -121,6 +134,10 @@ impl Watch {
     fn news(&self, span: Duration, for_end: bool) -> Result<Option<News>> {
         match self.wait(span, for_end) {
             Some(News::Lost(why)) => Err(Error::new(Kind::Runner, format!("run {} {why}", self.id))),
+            Some(News::Dropped(dropped)) => {
+                Err(Error::new(Kind::Runner, format!("not started, {}", dropped.why)))
+            }
+            Some(News::Unkeyed(why)) => Err(Error::new(Kind::Context, why)),
             Some(News::Forgotten) => Err(Error::new(Kind::Workflow, format!("run {} {FORGOTTEN}", self.id))),
             news => Ok(news),
         }

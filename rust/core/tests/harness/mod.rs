@@ -72,6 +72,7 @@ pub fn mail(retry: RetryPolicy) -> Arc<Workflow> {
         tasks: vec![task],
         graph,
         priority: Priority::default(),
+        limits: None,
         tie: None,
     })
 }

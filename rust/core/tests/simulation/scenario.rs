@@ -240,6 +240,7 @@ fn workflow(random: &mut Random, name: &str, version: usize) -> Arc<Workflow> {
         tasks,
         graph,
         priority: Priority::default(),
+        limits: None,
         tie: None,
     })
 }

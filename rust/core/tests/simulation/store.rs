@@ -8,11 +8,11 @@ use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::grid;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Admitted, BURIED, Backlog, Body, Cell, Change, CronStats, Fault, Forgotten, Found, Halt, InFlight,
-    ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Receipt, Redacted, RunChange,
-    RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Sign, Spared, Store,
-    Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try, Unfinished,
-    WorkflowRow,
+    Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, Fault, Forgotten, Found, Halt,
+    InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Receipt, Redacted,
+    RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Sign, Spared,
+    Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try,
+    Unfinished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::time::Wall;
@@ -619,6 +619,8 @@ impl State {
             cancelled: run.is_cancelled,
             is_mixed: run.is_mixed,
             is_child: new.parent.is_some(),
+            is_limited: false,
+            is_held: false,
             tasks: run.tasks.clone(),
             behind,
         }
@@ -821,6 +823,11 @@ impl Store for MemoryStore {
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>> {
         self.claim_runs(epoch, at, limit, workflows)
+    }
+
+    /// No workflow of these programs has limits.
+    fn claim_limited(&self, _: Epoch, _: Wall, _: u64, _: &[Arc<str>]) -> Stored<Allowed> {
+        self.enter().map(|_| Allowed::default())
     }
 
     fn next_due(&self) -> Stored<Option<Wall>> {

@@ -14,12 +14,14 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::limits::{self, Terms};
 use crate::sqlite::schedule::{Advanced, Declaring};
 use crate::sqlite::{audit, history, owner, run, schedule, seat};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Connection, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
-    let mut batch = Batch { db, checked: HashMap::new(), declaring: None, ends: None };
+    let mut batch =
+        Batch { db, checked: HashMap::new(), declaring: None, ends: None, terms: Terms::default() };
     changes.iter().map(|change| batch.apply(change)).collect()
 }
 
@@ -53,6 +55,8 @@ struct Batch<'c> {
     declaring: Option<Declaring<'c>>,
     /// The number of the ends in this transaction, once there is one that counts.
     ends: Option<i64>,
+    /// What limits are in force.
+    terms: Terms,
 }
 
 impl<'c> Batch<'c> {
@@ -79,6 +83,7 @@ impl<'c> Batch<'c> {
             }),
             Change::Returned(body) => {
                 run::overdue::ended(self.db, body)?;
+                limits::over_if_final(self.db, body.run)?;
                 Ok(Receipt::Noted)
             }
             Change::Ask(ask) => Ok(match seat::ask(self.db, ask)? {
@@ -179,7 +184,7 @@ impl<'c> Batch<'c> {
         if let Some(cursor) = cursor.filter(|_| tick.has_row()) {
             schedule::move_cursor(self.db, tick, cursor)?;
         }
-        if fates.iter().any(|fate| matches!(fate, Admitted::Started { .. })) {
+        if fates.iter().any(Admitted::is_kept) {
             schedule::fired(self.db, tick.schedule, tick.at)?;
         }
         schedule::disable(self.db, tick)?;
@@ -192,7 +197,7 @@ impl<'c> Batch<'c> {
         Ok(Receipt::Tick { fates, cursor })
     }
 
-    fn judged(&self, judge: &Judge, tick: &TickChange, fire: &NewRun) -> Result<Admitted, Failure> {
+    fn judged(&mut self, judge: &Judge, tick: &TickChange, fire: &NewRun) -> Result<Admitted, Failure> {
         match judge.next(fire.cursor.is_some()) {
             Next::Try => self.admit(Some(tick.epoch), fire, tick.at),
             Next::HoldBack => Ok(Admitted::HeldBack),
@@ -218,19 +223,22 @@ impl<'c> Batch<'c> {
         if !self.is_living(epoch)? {
             return Ok(Receipt::Fenced);
         }
-        let mut moment = Bearer::default();
-        let mut admitted = Vec::with_capacity(runs.len());
-        for new in runs {
-            let fate = match moment.refuses(new) {
-                Some(fate) => fate,
-                None => self.admit(Some(epoch), new, new.created_at)?,
-            };
-            moment.note(new, &fate);
-            if matches!(fate, Admitted::Started { .. }) {
-                audit::note(self.db, "submit", &new.id.to_string())?;
+        let admitted = self.all_or_none(runs, |batch| {
+            let mut moment = Bearer::default();
+            let mut admitted = Vec::with_capacity(runs.len());
+            for new in runs {
+                let fate = match moment.refuses(new) {
+                    Some(fate) => fate,
+                    None => batch.admit(Some(epoch), new, new.created_at)?,
+                };
+                moment.note(new, &fate);
+                if fate.is_kept() {
+                    audit::note(batch.db, "submit", &new.id.to_string())?;
+                }
+                admitted.push(fate);
             }
-            admitted.push(fate);
-        }
+            Ok(admitted)
+        })?;
         if let Some(step) = cron {
             schedule::move_cron(self.db, &step)?;
         }
@@ -241,11 +249,33 @@ impl<'c> Batch<'c> {
         if !self.is_living(epoch)? {
             return Ok(Receipt::Fenced);
         }
-        let mut admitted = Vec::with_capacity(runs.len());
-        for new in runs {
-            admitted.push(self.admit(None, new, new.created_at)?);
-        }
+        let admitted = self.all_or_none(runs, |batch| {
+            runs.iter().map(|new| batch.admit(None, new, new.created_at)).collect()
+        })?;
         Ok(Receipt::Start(admitted))
+    }
+
+    /// Of runs that are asked for together none is kept if limits refuse one of them, and each is told why. Moments of a cron stand alone.
+    fn all_or_none(
+        &mut self,
+        runs: &[NewRun],
+        admit: impl FnOnce(&mut Self) -> Result<Vec<Admitted>, Failure>,
+    ) -> Result<Vec<Admitted>, Failure> {
+        let is_apart = runs.len() < 2 || runs.iter().any(|new| new.schedule.is_some());
+        if is_apart || !self.terms.is_any(self.db)? && runs.iter().all(|new| new.limits.is_none()) {
+            return admit(self);
+        }
+        self.db.execute_batch("SAVEPOINT together")?;
+        let mut admitted = admit(self)?;
+        let is_refusal = |fate: &&Admitted| matches!(fate, Admitted::Limited(_) | Admitted::Unkeyed(_));
+        if let Some(refusal) = admitted.iter().find(is_refusal).cloned() {
+            self.db.execute_batch("ROLLBACK TO together")?;
+            // What was declared by the way is undone, too.
+            self.terms = Terms::default();
+            admitted.fill(refusal);
+        }
+        self.db.execute_batch("RELEASE together")?;
+        Ok(admitted)
     }
 
     fn release(&mut self, epoch: Epoch, runs: &[RunRow]) -> Result<Receipt, Failure> {
@@ -253,8 +283,8 @@ impl<'c> Batch<'c> {
         Ok(Receipt::Released)
     }
 
-    fn admit(&self, owner: Option<Epoch>, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {
-        around(Step::Admit, || run::admit(self.db, owner, new, at))
+    fn admit(&mut self, owner: Option<Epoch>, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {
+        around(Step::Admit, || run::admit(self.db, &mut self.terms, owner, new, at))
     }
 
     fn run(&mut self, change: &RunChange) -> Result<Receipt, Failure> {

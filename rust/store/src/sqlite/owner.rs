@@ -8,6 +8,7 @@ use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::limits;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::run::{self, overdue};
 use crate::sqlite::seat;
@@ -154,32 +155,49 @@ pub fn leave(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
         UPDATE owners SET left_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
         WHERE epoch = :epoch AND left_at IS NULL";
     const WORKFLOWS: &str = "DELETE FROM workflows WHERE owner = :epoch";
+    let declared = limited_of(db, epoch)?;
     const FORGET: &str = "DELETE FROM owners WHERE epoch <= :epoch - 100 AND left_at IS NOT NULL";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
     db.prepare_cached(WORKFLOWS)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
+    limits::renew_all(db, &declared)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     Ok(())
 }
 
+/// The workflows that an owner declares, if any has limits.
+fn limited_of(db: &Connection, epoch: Epoch) -> Result<Vec<String>, Failure> {
+    const SQL: &str = "SELECT name FROM workflows WHERE owner = :epoch";
+    if !limits::is_any(db)? {
+        return Ok(Vec::new());
+    }
+    let mut statement = db.prepare_cached(SQL)?;
+    let names = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0))?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Notes which workflows an owner declares, if it lives.
 pub fn declare_workflows(db: &Connection, epoch: Epoch, workflows: &[WorkflowRow]) -> Result<(), Failure> {
     const FORGET: &str = "DELETE FROM workflows WHERE owner = :epoch";
-    const KEEP: &str =
-        "INSERT INTO workflows (name, owner, version, priority) VALUES (:name, :epoch, :version, :priority)";
+    const KEEP: &str = "
+        INSERT INTO workflows (name, owner, version, priority, limits)
+        VALUES (:name, :epoch, :version, :priority, :limits)";
     must_live(db, epoch)?;
+    let before = limited_of(db, epoch)?;
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     let mut keep = db.prepare_cached(KEEP)?;
-    for WorkflowRow { name, version, priority } in workflows {
+    for WorkflowRow { name, version, priority, limits } in workflows {
         keep.execute(named_params! {
             ":name": name,
             ":epoch": epoch.0,
             ":version": version,
             ":priority": priority.number(),
+            ":limits": limits.as_ref().map(|limits| limits.to_json()),
         })?;
     }
-    Ok(())
+    let declared: Vec<String> = workflows.iter().map(|workflow| workflow.name.to_string()).collect();
+    limits::renew_all(db, &[before, declared].concat())
 }
 
 /// What other living owners declare.

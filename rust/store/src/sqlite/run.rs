@@ -11,6 +11,7 @@ pub mod tries;
 use std::borrow::Cow;
 
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::limit::Limits;
 use cloaca_core::port::{Admitted, ContextHash, NewRun, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
@@ -18,13 +19,14 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::limits::{self, Terms};
 use crate::sqlite::value::{id_at, micros, priority_at, task_status_at, wait_at, wall_maybe_at};
 
 #[cfg(test)]
 pub use claim::PLANS as CLAIMS;
 pub use claim::{
-    Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, next_due, others,
-    release, reopen, request_cancel,
+    Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, hand_out, next_due,
+    others, release, reopen, request_cancel, to_hand_out,
 };
 #[cfg(test)]
 pub use list::PLANS;
@@ -35,7 +37,14 @@ pub use progress::{Kept, count_ends, ends, progress};
 const NO_SCHEDULE: i64 = 0;
 
 /// Commits `new`, in the hands of `owner` or in nobody's, unless its run key, its call, its context hash or its moment is taken at `at`.
-pub fn admit(db: &Connection, owner: Option<Epoch>, new: &NewRun, at: Wall) -> Result<Admitted, Failure> {
+/// Of one that limits count, and let become one, see [`limits`].
+pub fn admit(
+    db: &Connection,
+    terms: &mut Terms,
+    owner: Option<Epoch>,
+    new: &NewRun,
+    at: Wall,
+) -> Result<Admitted, Failure> {
     if let Some(of) = key_holder(db, new, at)? {
         return Ok(Admitted::DuplicateKey { of: Some(of) });
     }
@@ -50,16 +59,50 @@ pub fn admit(db: &Connection, owner: Option<Epoch>, new: &NewRun, at: Wall) -> R
     if let Some(ended) = ended_since(db, new)? {
         return Ok(ended);
     }
-    match insert(db, owner, new)? {
-        Some(row) => {
-            hold_key(db, new)?;
-            if let Some(parent) = &new.parent {
-                child::remember(db, row, parent)?;
-            }
-            Ok(Admitted::Started { row })
-        }
+    if let Some(limits) = terms.of(db, new)? {
+        return admit_limited(db, &limits, owner, new, at);
+    }
+    match kept(db, owner, new)? {
+        Some(row) => Ok(Admitted::Started { row }),
         None => obstacle(db, new),
     }
+}
+
+/// What is dropped for another reason uses up nothing of a limit: those are asked first.
+fn admit_limited(
+    db: &Connection,
+    limits: &Limits,
+    owner: Option<Epoch>,
+    new: &NewRun,
+    at: Wall,
+) -> Result<Admitted, Failure> {
+    if let Some(of) = hash_holder(db, new)? {
+        return Ok(Admitted::DuplicateHash { of });
+    }
+    if new.scheduled_at.is_some()
+        && let Some(of) = moment_holder(db, new)?
+    {
+        return Ok(Admitted::DuplicateKey { of: Some(of) });
+    }
+    let entrant = match limits::judge(db, limits, new, at)? {
+        Ok(entrant) => entrant,
+        Err(refused) => return Ok(refused),
+    };
+    let Some(row) = kept(db, owner, new)? else { return obstacle(db, new) };
+    Ok(match limits::enter(db, row, new, limits, entrant, at)? {
+        true => Admitted::Held { row },
+        false => Admitted::Started { row },
+    })
+}
+
+/// The new row, with what is noted beside it; none if a unique index refuses it.
+fn kept(db: &Connection, owner: Option<Epoch>, new: &NewRun) -> Result<Option<RunRow>, Failure> {
+    let Some(row) = insert(db, owner, new)? else { return Ok(None) };
+    hold_key(db, new)?;
+    if let Some(parent) = &new.parent {
+        child::remember(db, row, parent)?;
+    }
+    Ok(Some(row))
 }
 
 /// The run that has used the key, unless its time is over.

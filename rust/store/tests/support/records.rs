@@ -100,6 +100,7 @@ pub fn new_run(number: u128) -> NewRun {
         parent: None,
         priority: None,
         due_at: None,
+        limits: None,
         is_anyones: false,
         created_at: Wall(20),
     }
@@ -110,7 +111,7 @@ pub fn priority(number: i64) -> Option<Priority> {
 }
 
 pub fn declares(name: &str, version: &str) -> WorkflowRow {
-    WorkflowRow { name: name.into(), version: version.into(), priority: Priority::default() }
+    WorkflowRow { name: name.into(), version: version.into(), priority: Priority::default(), limits: None }
 }
 
 /// When nothing waits for its time any more that these tests start.

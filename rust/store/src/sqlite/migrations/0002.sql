@@ -205,3 +205,52 @@ CREATE TABLE pauses (
     by TEXT NOT NULL,
     PRIMARY KEY (kind, name)
 ) STRICT, WITHOUT ROWID;
+-- What limits the runs of a workflow, as JSON: as the runner declares it, and what is in force, by the one that came last of those that live or
+-- lived last. Of others a run says it itself.
+ALTER TABLE workflows ADD COLUMN limits TEXT;
+CREATE TABLE limited (workflow TEXT PRIMARY KEY, limits TEXT NOT NULL) STRICT, WITHOUT ROWID;
+-- Runs that limits count; those that wait for their beginning are nobody's, and wait until the end of time.
+ALTER TABLE runs ADD COLUMN limited INTEGER NOT NULL DEFAULT 0;
+-- What is counted for: a value of a workflow's key, none being empty. Of throttles (1) and rate limits (2) with the stamp of the last that passed.
+CREATE TABLE keys (
+    row INTEGER PRIMARY KEY,
+    workflow TEXT NOT NULL,
+    rule INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    stamp INTEGER
+) STRICT;
+CREATE UNIQUE INDEX keys_name ON keys (workflow, rule, key);
+CREATE INDEX keys_stamp ON keys (stamp) WHERE stamp IS NOT NULL;
+-- What waits for the same: first the most urgent, then in order. A lane's top is the priority of what is first in it, none if nothing waits, and
+-- may be too high until a claim has looked; since when it waits is a number that grows with each claim. It is open (0), full (1) until a seat of
+-- its key is given back, or shut (2) until a time.
+CREATE TABLE lanes (
+    row INTEGER PRIMARY KEY,
+    workflow TEXT NOT NULL,
+    seat INTEGER NOT NULL,
+    pace INTEGER NOT NULL,
+    top INTEGER,
+    since INTEGER NOT NULL,
+    held INTEGER NOT NULL DEFAULT 0,
+    until INTEGER
+) STRICT;
+CREATE UNIQUE INDEX lanes_keys ON lanes (seat, pace);
+CREATE INDEX lanes_pace ON lanes (pace);
+CREATE INDEX lanes_open ON lanes (workflow, top DESC, since) WHERE top IS NOT NULL AND held = 0;
+CREATE INDEX lanes_shut ON lanes (until) WHERE held = 2;
+-- The limited runs that are not over: which wait (0), sit (1), wait for their time (2) or for one of their trigger before them (3). A run that
+-- was called by one of the same key sits with that, and they are one party.
+CREATE TABLE seats (
+    run INTEGER PRIMARY KEY,
+    lane INTEGER NOT NULL,
+    seat INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    stand INTEGER NOT NULL,
+    party INTEGER NOT NULL,
+    schedule INTEGER
+) STRICT;
+CREATE INDEX seats_waiting ON seats (lane, priority DESC, run) WHERE stand = 0;
+CREATE INDEX seats_lane ON seats (lane);
+CREATE INDEX seats_seat ON seats (seat, stand, party);
+CREATE INDEX seats_schedule ON seats (schedule, run) WHERE schedule IS NOT NULL;
+INSERT INTO meta (name, value) VALUES ('turns', 0);

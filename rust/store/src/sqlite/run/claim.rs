@@ -8,11 +8,12 @@ use std::sync::Arc;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{ContextHash, Unfinished};
 use cloaca_core::time::Wall;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, named_params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, ToSql, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::audit;
 use crate::sqlite::fault::Failure;
+use crate::sqlite::limits;
 use crate::sqlite::owner::owner_is_dead;
 use crate::sqlite::run::{child, overdue, tasks, unguarded};
 use crate::sqlite::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
@@ -21,7 +22,8 @@ use crate::sqlite::value::{count_at, hash_at, id_at, priority_at, signed, wall_a
 macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
-         interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent IS NOT NULL"
+         interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent IS NOT NULL,
+         limited"
     };
 }
 
@@ -58,19 +60,20 @@ const UNOWNED: &str = concat!(
     ORDER BY priority DESC, row LIMIT :limit"
 );
 const DUE: &str = "
-    SELECT row FROM runs INDEXED BY runs_unfinished
+    SELECT row, limited FROM runs INDEXED BY runs_unfinished
     WHERE completed_at IS NULL AND not_before <= :at ORDER BY not_before LIMIT :limit";
 const FREE: &str = "UPDATE runs SET not_before = NULL WHERE row = :row";
+/// What limits hold waits until the end of time.
 const NEXT_DUE: &str = "
     SELECT not_before FROM runs INDEXED BY runs_unfinished
-    WHERE completed_at IS NULL AND not_before IS NOT NULL ORDER BY not_before LIMIT 1";
+    WHERE completed_at IS NULL AND not_before < 9223372036854775807 ORDER BY not_before LIMIT 1";
 
 /// Statements with what their plan must name: each costs what it finds, however many runs there are beside.
 #[cfg(test)]
 pub const PLANS: [(&str, &str); 3] = [
     (UNOWNED, "USING INDEX runs_unowned (workflow=?)"),
     (DUE, "USING INDEX runs_unfinished (not_before<?)"),
-    (NEXT_DUE, "USING INDEX runs_unfinished (not_before>?)"),
+    (NEXT_DUE, "USING INDEX runs_unfinished (not_before<?)"),
 ];
 
 /// So many runs are freed at once of those whose time has come: more than a claim takes, and few enough to hold nobody up.
@@ -85,12 +88,6 @@ pub fn claim(
     workflows: &[Arc<str>],
     taking: Taking,
 ) -> Result<Vec<Unfinished>, Failure> {
-    const VERSION: &str = "SELECT version FROM workflows WHERE name = :name AND owner = :epoch";
-    const UPDATE: &str = "
-        UPDATE runs
-        SET owner = :epoch, owner_before = NULL, version = :version, mixed = mixed OR EXISTS (
-            SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> :version)
-        WHERE row = :row";
     free_due(db, at)?;
     let mut found = Vec::new();
     for workflow in workflows {
@@ -98,8 +95,28 @@ pub fn claim(
     }
     found.sort_by_key(|run| (Reverse(run.priority), run.row));
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    hand_out(db, epoch, &mut found)?;
+    Ok(found)
+}
+
+/// A run that limits have held and let go now.
+pub fn to_hand_out(db: &Connection, row: RunRow) -> Result<Unfinished, Failure> {
+    const SELECT: &str = concat!("SELECT ", columns!(), " FROM runs WHERE row = :row");
+    let params = named_params! { ":row": row.0 };
+    db.prepare_cached(FREE)?.execute(params)?;
+    Ok(db.prepare_cached(SELECT)?.query_row(params, unfinished_of)?)
+}
+
+/// From here on they are those of `epoch`.
+pub fn hand_out(db: &Connection, epoch: Epoch, found: &mut [Unfinished]) -> Result<(), Failure> {
+    const VERSION: &str = "SELECT version FROM workflows WHERE name = :name AND owner = :epoch";
+    const UPDATE: &str = "
+        UPDATE runs
+        SET owner = :epoch, owner_before = NULL, version = :version, mixed = mixed OR EXISTS (
+            SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> :version)
+        WHERE row = :row";
     let mut update = db.prepare_cached(UPDATE)?;
-    for run in &mut found {
+    for run in found.iter_mut() {
         run.tasks = tasks(db, run.row)?;
         // Who died may have begun one that is not on record, under the version that it declared.
         if run.tasks.is_empty() && run.interruptions == 0 {
@@ -109,8 +126,7 @@ pub fn claim(
         }
         update.execute(named_params! { ":row": run.row.0, ":epoch": epoch.0, ":version": run.version })?;
     }
-    stand_behind(db, epoch, &mut found)?;
-    Ok(found)
+    stand_behind(db, epoch, found)
 }
 
 /// Of one workflow, as many as could be handed out.
@@ -137,13 +153,16 @@ fn unowned(
 fn free_due(db: &Connection, at: Wall) -> Result<(), Failure> {
     let params = named_params! { ":at": at.0, ":limit": signed(DUE_MAX) };
     let mut due = db.prepare_cached(DUE)?;
-    let rows = due.query_map(params, |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    let rows = due.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows = rows.collect::<rusqlite::Result<Vec<(i64, bool)>>>()?;
     if rows.is_empty() {
         return Ok(());
     }
     let mut free = db.prepare_cached(FREE)?;
-    for row in rows {
-        free.execute(named_params! { ":row": row })?;
+    for (row, is_limited) in rows {
+        if !is_limited || !limits::due(db, RunRow(row))? {
+            free.execute(named_params! { ":row": row })?;
+        }
     }
     Ok(())
 }
@@ -158,8 +177,11 @@ pub fn release(db: &Connection, epoch: Epoch, runs: &[RunRow]) -> Result<(), Fai
     const SQL: &str = "
         UPDATE runs SET owner = NULL WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
     let mut update = db.prepare_cached(SQL)?;
+    let is_limited = limits::is_any(db)?;
     for run in runs {
-        update.execute(named_params! { ":row": run.0, ":epoch": epoch.0 })?;
+        if update.execute(named_params! { ":row": run.0, ":epoch": epoch.0 })? > 0 && is_limited {
+            limits::unseat(db, *run)?;
+        }
     }
     Ok(())
 }
@@ -170,8 +192,9 @@ pub fn free(db: &Connection, dead: Epoch) -> Result<(), Failure> {
         UPDATE runs INDEXED BY runs_unfinished
         SET owner = NULL, owner_before = :epoch, interruptions = interruptions + 1
         WHERE completed_at IS NULL AND not_before IS NULL AND owner = :epoch";
+    let unbegun = limits::unbegun(db, dead.0)?;
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": dead.0 })?;
-    Ok(())
+    unbegun.into_iter().try_for_each(|row| limits::unseat(db, row))
 }
 
 /// Whose runs nobody claims while no living owner declares them.
@@ -267,13 +290,28 @@ pub fn give_up(
     const END: &str = concat!(
         "UPDATE runs INDEXED BY runs_unfinished SET ",
         cancelled!(),
-        " WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL AND cancelled"
+        " WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL AND cancelled RETURNING row"
     );
+    const IS_FREE: &str = "SELECT 1 FROM runs WHERE row = :row AND owner IS NULL AND completed_at IS NULL";
+    let unbegun = limits::unbegun(db, epoch.0)?;
     let kept: Vec<Arc<str>> = kept.iter().map(|id| id.to_string().into()).collect();
     let params = named_params! { ":epoch": epoch.0, ":kept": json_texts(&kept), ":remnant": remnant.map(|epoch| epoch.0) };
     db.prepare_cached(FREE)?.execute(params)?;
-    db.prepare_cached(END)?.execute(named_params! { ":at": at.0 })?;
+    end_all(db, END, named_params! { ":at": at.0 })?;
+    for row in unbegun {
+        if db.prepare_cached(IS_FREE)?.exists(named_params! { ":row": row.0 })? {
+            limits::unseat(db, row)?;
+        }
+    }
     Ok(())
+}
+
+/// Ends runs by a statement that returns their rows.
+fn end_all(db: &Connection, sql: &str, params: &[(&str, &dyn ToSql)]) -> Result<(), Failure> {
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map(params, |row| row.get(0).map(RunRow))?;
+    let rows = rows.collect::<rusqlite::Result<Vec<RunRow>>>()?;
+    rows.into_iter().try_for_each(|row| limits::over_if_final(db, row))
 }
 
 /// Those of these runs that are final, or forgotten.
@@ -312,6 +350,10 @@ pub fn reopen(
     overdue::refuse(db, run.row, |owner| owner != epoch && is_dead(owner))?;
     run.context_hash = guard(db, run.row)?;
     open_again(db, epoch, &run)?;
+    if run.is_limited || limits::is_any(db)? {
+        run.is_held = limits::reenter(db, run.row, &run.workflow, &run.context)?;
+        run.is_limited = true;
+    }
     run.cancelled = false;
     run.interruptions = 0;
     db.prepare_cached(UNDECIDE)?.execute(named_params! { ":row": run.row.0 })?;
@@ -352,10 +394,10 @@ pub(super) fn end_if_free(db: &Connection, epoch: Epoch, id: &str, at: Wall) -> 
         "UPDATE runs SET ",
         cancelled!(),
         " WHERE id = :id AND completed_at IS NULL AND ",
-        owner_is_dead!()
+        owner_is_dead!(),
+        " RETURNING row"
     );
-    db.prepare_cached(SQL)?.execute(named_params! { ":id": id, ":epoch": epoch.0, ":at": at.0 })?;
-    Ok(())
+    end_all(db, SQL, named_params! { ":id": id, ":epoch": epoch.0, ":at": at.0 })
 }
 
 /// Ends what was to end and what nobody goes on with.
@@ -365,10 +407,10 @@ pub fn end_deserted(db: &Connection, epoch: Epoch, at: Wall) -> Result<(), Failu
         cancelled!(),
         " WHERE completed_at IS NULL AND not_before IS NULL AND cancelled AND ",
         owner_is_dead!(),
-        " AND workflow NOT IN (SELECT name FROM workflows JOIN owners ON epoch = owner WHERE left_at IS NULL)"
+        " AND workflow NOT IN (SELECT name FROM workflows JOIN owners ON epoch = owner WHERE left_at IS NULL)
+        RETURNING row"
     );
-    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0, ":at": at.0 })?;
-    Ok(())
+    end_all(db, SQL, named_params! { ":epoch": epoch.0, ":at": at.0 })
 }
 
 /// Names as a JSON array, which SQLite takes as one parameter.
@@ -459,6 +501,8 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         priority: priority_at(row, 13)?,
         due_at: wall_maybe_at(row, 14)?,
         is_child: row.get(15)?,
+        is_limited: row.get(16)?,
+        is_held: false,
         context: row.get(10)?,
         tasks: Vec::new(),
         behind: Vec::new(),

@@ -6,6 +6,7 @@ use cloaca_core::port::{Body, Overdue};
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::limits;
 use crate::sqlite::value::wall_at;
 
 /// Notes that a body still runs; false if its run is another owner's.
@@ -68,6 +69,7 @@ pub fn refuse(db: &Connection, run: RunRow, is_dead: impl Fn(Epoch) -> bool) -> 
 /// An owner leaves: those of its process pass to what is left of it, and without that are gone.
 pub fn hand_on(db: &Connection, epoch: Epoch, remnant: Option<Epoch>) -> Result<(), Failure> {
     const PASS: &str = "UPDATE overdue SET owner = :remnant WHERE owner = :epoch";
+    const RUNS: &str = "SELECT DISTINCT run FROM overdue WHERE owner = :epoch";
     const FORGET: &str = "DELETE FROM overdue WHERE owner = :epoch";
     // Most owners leave none, and the table is empty.
     const ANY: &str = "SELECT 1 FROM overdue LIMIT 1";
@@ -78,7 +80,14 @@ pub fn hand_on(db: &Connection, epoch: Epoch, remnant: Option<Epoch>) -> Result<
         Some(_) => db
             .prepare_cached(PASS)?
             .execute(named_params! { ":epoch": epoch.0, ":remnant": remnant.map(|epoch| epoch.0) })?,
-        None => db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?,
+        None => {
+            let mut runs = db.prepare_cached(RUNS)?;
+            let runs = runs.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(RunRow))?;
+            let runs = runs.collect::<rusqlite::Result<Vec<RunRow>>>()?;
+            let forgotten = db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
+            runs.into_iter().try_for_each(|run| limits::over_if_final(db, run))?;
+            forgotten
+        }
     };
     Ok(())
 }

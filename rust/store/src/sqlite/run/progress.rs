@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, ToSql, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::limits;
 use crate::sqlite::run::{child, tries};
 use crate::sqlite::value::micros;
 
@@ -98,7 +99,7 @@ fn finish(
             error = :error,
             end_number = :number
         WHERE row = :row";
-    let Some(guards_hash) = guards_hash(db, change)? else { return Ok(None) };
+    let Some((guards_hash, is_limited)) = guards_hash(db, change)? else { return Ok(None) };
     // Most runs guard nothing: what was counted is read for those that do.
     let number = match (guards_hash, number) {
         (false, _) => None,
@@ -117,6 +118,9 @@ fn finish(
     if end.status != RunStatus::Completed {
         put_error_type(db, change.run, end.error_type.as_deref().unwrap_or_default())?;
     }
+    if is_limited {
+        limits::over(db, change.run)?;
+    }
     let cancelled = match end.status {
         RunStatus::Cancelled => child::cancel_of(db, change.epoch, change.run, end.completed_at)?,
         _ => Vec::new(),
@@ -131,12 +135,12 @@ fn put_error_type(db: &Connection, run: RunRow, error_type: &str) -> Result<(), 
     Ok(())
 }
 
-/// Whether the run guards its hash; none if it is final or another's.
-fn guards_hash(db: &Connection, change: &RunChange) -> Result<Option<bool>, Failure> {
+/// Whether the run guards its hash, and whether limits count it; none if it is final or another's.
+fn guards_hash(db: &Connection, change: &RunChange) -> Result<Option<(bool, bool)>, Failure> {
     const SQL: &str = "
-        SELECT unique_hash FROM runs WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
+        SELECT unique_hash, limited FROM runs WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
     let params = named_params! { ":row": change.run.0, ":epoch": change.epoch.0 };
-    Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 /// The statement that inserts a task's record, or replaces it in its place.
