@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from . import check, rows
+from . import check, rows, why_run
 from .errors import ArgumentError, WorkflowError, excerpt
 from .limits import KEEP, checked_concurrent, checked_throttle
 from .listed import Listed
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .limits import Keep, Throttle
+    from .served import Served
     from .types import LimitRow, PauseRow
 
 
@@ -26,6 +27,7 @@ class NamedLimits:
     """The part of a runner that is about limits with names and pauses."""
 
     if TYPE_CHECKING:
+        _served: Served
 
         def _open(self) -> Any: ...
         def _begin_paused(self) -> bool: ...
@@ -87,50 +89,79 @@ class NamedLimits:
         """
         self._open().store.set_limit(self._limit(name)["name"], None)
 
-    def pause(self, *, limit: str, until: datetime | str | None = None) -> None:
-        """Holds up every attempt of a task under the limit of that name, in all runners on the store: those
-        in their bodies go on, and no other begins. A second call takes the first one's place.
+    def pause(
+        self, *, workflow: str | None = None, limit: str | None = None, until: datetime | str | None = None
+    ) -> None:
+        """Holds up what would begin of a workflow or under a limit, in all runners on the store. What has
+        begun goes on; triggers and crons go on firing. A second call takes the first one's place.
+
+        Of a workflow no run begins: what is submitted or fired waits in the store. Runs that have begun go
+        on, with their next tasks. Under a limit no attempt begins, whichever run it is of. What waits says so
+        in `why_run`.
 
         It is kept in the store, and outlives all programs. `until` is an instant, at which it ends by itself;
-        without it only `resume` ends it. What waits says so in `why_run`.
+        without it only `resume` ends it. Another process hears of it within moments.
 
         Args:
-            limit (str): the limit's name.
+            workflow (str | None): the workflow's name.
+            limit (str | None): the limit's name. Give one of the two.
             until (datetime | str | None): an instant, RFC 3339 if it is a text.
 
         Raises:
-            WorkflowError: (a `ValueError`) no program on the store ever declared such a limit.
-            ArgumentError: (a `ValueError`) `until` is no instant, or is over.
+            WorkflowError: (a `ValueError`) no program on the store ever declared such a limit; or nothing is
+                known of that workflow.
+            ArgumentError: (a `ValueError`) `until` is no instant, or is over; or neither or both of
+                `workflow` and `limit` are given.
         """
         engine = self._open()
         until_us = None if until is None else check.moment(until, "until")
         if until_us is not None and until_us <= engine.now():
             raise ArgumentError(f"until is {excerpt(until)}, which is over")
-        engine.store.pause("limit", self._limit(limit)["name"], until_us, _who())
+        kind, name = self._meant("pause", workflow, limit)
+        engine.store.pause(kind, name, until_us, _who())
 
-    def resume(self, *, limit: str | None = None) -> bool:
+    def resume(self, *, workflow: str | None = None, limit: str | None = None) -> bool:
         """Ends a pause; false if there was none.
 
-        With `limit` that of `pause(limit=...)`. Without it begins what `paused=True` has put off: polls,
+        With `workflow` or `limit` that of `pause`. Without them begins what `paused=True` has put off: polls,
         crons, unfinished runs that nobody has. Twice is fine.
 
         Raises:
-            WorkflowError: (a `ValueError`) no program on the store ever declared such a limit.
+            WorkflowError: (a `ValueError`) no program on the store ever declared such a limit; or nothing is
+                known of that workflow.
             RunnerError: (a `RuntimeError`) the runner is shut down.
         """
-        if limit is None:
+        if workflow is None and limit is None:
             return self._begin_paused()
-        return bool(self._open().store.resume("limit", self._limit(limit)["name"]))
+        return bool(self._open().store.resume(*self._meant("resume", workflow, limit)))
 
     def list_pauses(self) -> Listed[PauseRow]:
         """What `pause` and `RetryAfter(pause=...)` hold up, limits first, by name, as dicts with `kind name
         until since by`.
 
-        - `kind` (str): `limit`; `name` (str): which.
+        - `kind` (str): `limit` or `workflow`; `name` (str): which.
         - `until` (str | None): when it ends by itself.
         - `since`, `by` (str): when it was paused, and by whom: a program, a user, a task.
         """
         return Listed((rows.pause(row) for row in self._open().store.pauses()), "PauseRow")
+
+    def _meant(self, call: str, workflow: object, limit: object) -> tuple[str, str]:
+        """What is to be paused or resumed."""
+        if (workflow is None) == (limit is None):
+            raise ArgumentError(f"{call} needs workflow or limit, one of them")
+        if limit is not None:
+            return "limit", self._limit(limit)["name"]
+        name = check.text(workflow, "workflow", WorkflowError)
+        if call == "pause" or not any(row["name"] == name for row in self._open().store.pauses()):
+            self._served.check(name)
+        return "workflow", name
+
+    def _of_paused(self, workflow: str) -> str:
+        """What to add where runs of a workflow are waited for that is paused."""
+        for row in self._open().store.pauses():
+            if row["kind"] == "workflow" and row["name"] == workflow:
+                return f"; {why_run.of_pause(row)}"
+        return ""
 
     def _limit(self, name: object) -> dict[str, Any]:
         """The limit of that name."""

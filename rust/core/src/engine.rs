@@ -15,6 +15,7 @@ mod line;
 mod moments;
 mod note;
 mod overtime;
+mod pauses;
 mod random;
 mod receipts;
 mod seats;
@@ -44,6 +45,7 @@ use crate::context::Bounds;
 use crate::engine::crons::Crons;
 use crate::engine::delays::Delays;
 use crate::engine::line::Turn;
+use crate::engine::pauses::Pauses;
 use crate::engine::seats::Seats;
 use crate::engine::share::Hands;
 use crate::engine::stuck::Stuck;
@@ -112,6 +114,7 @@ pub struct Engine {
     waiting: HashMap<String, Vec<Unfinished>>,
     delays: Delays,
     seats: Seats,
+    pauses: Pauses,
     hands: Hands,
     timers: Wheel,
     timer_of: Vec<Option<Timer>>,
@@ -166,6 +169,7 @@ impl Engine {
             waiting: HashMap::new(),
             delays: Delays::default(),
             seats: Seats::default(),
+            pauses: Pauses::default(),
             hands,
             timers: Wheel::new(TIMER_TICK_NS),
             timer_of: Vec::new(),
@@ -268,8 +272,9 @@ impl Engine {
         let cron = self.crons.next().map(until);
         let delayed = self.delays.next().map(until);
         let seat = self.seats.next().map(until);
+        let pause = self.pauses.next().map(until);
         let beginning = self.begun.front().map(|(due, _)| due.since(now.mono));
-        timer.into_iter().chain(cron).chain(delayed).chain(seat).chain(beginning).min()
+        timer.into_iter().chain(cron).chain(delayed).chain(seat).chain(pause).chain(beginning).min()
     }
 
     /// Decides what follows from `event`.
@@ -305,6 +310,7 @@ impl Engine {
                 }
             }
             Event::WantsSeats(job) => self.wants_seats_again(job, now, out),
+            Event::Paused(pauses) => self.paused(pauses, now, out),
             Event::SeatsMoved => self.look_for_seats(now, out),
             Event::Interrupted(job) => self.interrupted(job, now, out),
             Event::Stopped(job) => self.stopped(job, now, out),

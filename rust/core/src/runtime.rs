@@ -322,6 +322,7 @@ impl Runtime {
             counted: Mutex::default(),
             tells_debug: AtomicBool::new(false),
         });
+        shared.read_pauses();
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery && services.works;
         let timekeeper = spawn("cloaca-clock", &shared, Shared::keep_time)?;

@@ -424,7 +424,10 @@ impl Store for SqliteStore {
             Ok(next_at) => Ok(Allowed { next_at, ..Allowed::default() }),
             Err(()) => self.write(Step::Claim, |db| {
                 owner::must_live(db, epoch)?;
-                limits::claim(db, epoch, at, room, workflows)
+                let paused = seat::paused_workflows(db, at)?;
+                let begin: Vec<Arc<str>> =
+                    workflows.iter().filter(|name| !paused.contains(name)).cloned().collect();
+                limits::claim(db, epoch, at, room, &begin)
             }),
         }
     }

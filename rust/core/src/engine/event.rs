@@ -11,6 +11,7 @@ use crate::engine::Then;
 use crate::key::ScheduleKey;
 use crate::port::{ContextHash, Parent, Receipt, Schedule, Stretch, TriggerRow, Unfinished};
 use crate::run::Looked;
+use crate::seat::Pause;
 use crate::time::Wall;
 use crate::urgency::Urgency;
 use crate::workflow::Workflow;
@@ -168,6 +169,8 @@ pub enum Event {
     Deferred(Job, bool),
     /// An attempt of a limited task that gave its seats back, to wait for its condition, wants them again.
     WantsSeats(Job),
+    /// What is paused, as the store has it now.
+    Paused(Vec<Pause>),
     /// Seats that attempts here wait for may be theirs or free, by what others did.
     SeatsMoved,
     /// An attempt's body went home without an end, because the runner closes.

@@ -85,7 +85,9 @@ impl Engine {
             self.delays.send(new.id, Sent::Due(due));
             return new;
         }
-        if !self.has_room(&new, workflow, now) {
+        let is_paused = self.pauses.holds(&workflow.name) && self.leaves_runs();
+        let is_paused = is_paused && !self.turns.contains_key(&new.id);
+        if is_paused || !self.has_room(&new, workflow, now) {
             self.delays.send(new.id, Sent::Anyone(self.hand_of(workflow)));
             out.elsewhere.push(new.id);
             return NewRun { is_anyones: true, ..new };
@@ -198,6 +200,9 @@ impl Engine {
     }
 
     pub(super) fn begin(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        if self.is_held_up(id, now, out) {
+            return;
+        }
         let Some(run) = self.runs.get_mut(&id) else { return };
         let progress = run.begin(now.wall);
         self.follow(id, progress, now, out);

@@ -53,6 +53,7 @@ impl Engine {
         self.record_beginnings(now.mono, out);
         self.look_for_due(now, out);
         self.look_for_open_seats(now, out);
+        self.look_at_pauses(now, out);
         for row in self.crons.due(now.wall) {
             self.cron_due(row, now, out);
         }

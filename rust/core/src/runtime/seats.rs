@@ -51,6 +51,7 @@ impl Runtime {
     }
 
     fn seats_moved(&self) {
+        self.shared.read_pauses();
         self.shared.look_for_seats();
         self.wake_others();
     }
@@ -98,6 +99,13 @@ impl Shared {
         let calls = self.call(&mut jobs);
         drop(jobs);
         calls.iter().for_each(|waker| waker.wake());
+    }
+
+    /// What is paused, before anything begins by what is known of that. What cannot be read now is read with the next news.
+    pub(super) fn read_pauses(&self) {
+        if let Ok(pauses) = self.store.pauses(self.now().wall) {
+            self.step(Event::Paused(pauses));
+        }
     }
 
     /// Others may have given seats to attempts that wait here, or set some free.

@@ -231,6 +231,14 @@ pub fn pauses(db: &Connection, at: Wall) -> Result<Vec<Pause>, Failure> {
     Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
+/// The workflows of which no run begins at `at`. Mostly there is none.
+pub fn paused_workflows(db: &Connection, at: Wall) -> Result<Vec<Arc<str>>, Failure> {
+    const SQL: &str = "SELECT name FROM pauses WHERE kind = 'workflow' AND (until IS NULL OR until > :at)";
+    let mut statement = db.prepare_cached(SQL)?;
+    let names = statement.query_map(named_params! { ":at": at.0 }, |row| row.get(0))?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
+}
+
 fn pause_of(db: &Connection, kind: Kind, name: &str) -> Result<Option<Pause>, Failure> {
     const SQL: &str = "SELECT kind, name, until, since, by FROM pauses WHERE kind = :kind AND name = :name";
     let params = named_params! { ":kind": kind.name(), ":name": name };
