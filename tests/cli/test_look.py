@@ -58,6 +58,8 @@ SCHEMA = {
     "parent_run parent_task priority run_key started_at status trigger_name workflow_name",
     "tick": "count first_at kind last_at max_us mean_us min_us outcome reason",
     "why": "kind name text",
+    "limit": "concurrency is_set kind name next_at pause taken throttle waiting waits_since",
+    "pause": "by kind name since until what",
     "finding": "kind level subject text way_out",
 }
 DETAILS = "children final_context is_living runner tasks"
@@ -72,6 +74,7 @@ def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:
             ["ticks", "broken"],
             ["why", "rare"],
             ["doctor"],
+            ["limits"],
         ):
             for found in records(line.piped(*words, "--json")):
                 assert " ".join(sorted(found)) == SCHEMA[str(found["kind"])], words

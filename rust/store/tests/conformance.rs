@@ -1146,8 +1146,10 @@ fn look(epoch: Epoch, at: i64) -> Change {
     Change::LookForSeats { epoch, limits: vec!["api".into()], at: Wall(at) }
 }
 
-/// Whose attempts have their seats by a change, by the rows of their runs; and when the next may have some.
-fn granted(store: &dyn Store, change: Change) -> (Vec<(Epoch, RunRow)>, Option<(Wall, Epoch)>) {
+/// Whose attempts have their seats, by the rows of their runs; and when the next may have some.
+type Granted = (Vec<(Epoch, RunRow)>, Option<(Wall, Epoch)>);
+
+fn granted(store: &dyn Store, change: Change) -> Granted {
     let Receipt::Seats(pass) = commit(store, change) else { panic!("it is about seats") };
     (pass.granted.into_iter().map(|(epoch, seat)| (epoch, seat.run)).collect(), pass.next)
 }
