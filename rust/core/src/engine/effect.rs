@@ -23,8 +23,8 @@ pub struct Effects {
     pub jobs: Vec<Ready>,
     /// Attempts that were taken, and could not begin before they were on record: they may now, or are found to be stale.
     pub recorded: Vec<(Executor, Job)>,
-    /// Executors of attempts that were taken, hold permits, and have to wait for seats of limits: the permits are free.
-    pub unseated: Vec<Executor>,
+    /// Attempts that were taken, hold permits, and have to wait for seats of limits, or are found to be stale: the permits are free.
+    pub unseated: Vec<(Executor, Job)>,
     /// Attempts that gave their seats back with their permits, and need them again to go on.
     pub seatless: Vec<Job>,
     /// Attempts that wait without a permit, and have or need no seats: nothing of that kind holds them up any more.

@@ -49,6 +49,7 @@ impl Engine {
         if run.tell_to_end(job.task as usize, job.attempt, told) {
             out.told.push((job, note));
             self.arm_grace(job, now.mono);
+            self.forgo_seats(job, now, out);
         }
     }
 

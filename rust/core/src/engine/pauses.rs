@@ -50,7 +50,8 @@ impl Engine {
         if has_new && self.leaves_runs() {
             let untouched = self.runs.values().filter(is_new).map(|run| run.id);
             // Those that stand in line are left once it is their turn.
-            let untouched: Vec<Uuid> = untouched.filter(|id| !self.turns.contains_key(id)).collect();
+            let may_leave = |id: &Uuid| !self.turns.contains_key(id) && !self.is_waited_for(*id);
+            let untouched: Vec<Uuid> = untouched.filter(may_leave).collect();
             self.leave_paused(untouched, now, out);
         }
     }
@@ -73,7 +74,7 @@ impl Engine {
     pub(super) fn is_held_up(&mut self, id: Uuid, now: Now, out: &mut Effects) -> bool {
         let run = self.runs.get(&id);
         let is_held = run.is_some_and(|run| self.pauses.holds(&run.workflow.name) && run.is_untouched());
-        match is_held && self.leaves_runs() {
+        match is_held && self.leaves_runs() && !self.is_waited_for(id) {
             true => self.leave_paused(vec![id], now, out),
             false if is_held => self.pauses.here.push(id),
             false => {}

@@ -176,7 +176,8 @@ impl Engine {
 
     /// An attempt whose body is home in between wants to go on.
     pub(super) fn wants_seats_again(&mut self, job: Job, now: Now, out: &mut Effects) {
-        let is_needed = self.expects(job) && self.seats.of(job).is_none();
+        let is_told = self.runs.get(&job.run).is_some_and(|run| run.is_told(job.task as usize));
+        let is_needed = self.expects(job) && !is_told && self.seats.of(job).is_none();
         if !is_needed || !self.ask_for_seats(job, None, now, out) {
             out.reseated.push(job);
         }
@@ -196,6 +197,14 @@ impl Engine {
         if self.seats.of(job).is_some() {
             self.unseat(job, now, out);
             out.seatless.push(job);
+        }
+    }
+
+    /// An attempt's body was told to end: if it rests, it goes home without waiting for seats.
+    pub(super) fn forgo_seats(&mut self, job: Job, now: Now, out: &mut Effects) {
+        if self.seats.of(job).is_some_and(|held| held.is_away && held.stand != Stand::Has) {
+            self.unseat(job, now, out);
+            out.reseated.push(job);
         }
     }
 
@@ -289,7 +298,7 @@ impl Engine {
             (Some(Stand::Has), Some(executor)) => out.recorded.push((executor, job)),
             (Some(Stand::Has), None) => out.reseated.push(job),
             // Nobody waits for it any more, or it waits: the permit is for others.
-            (_, Some(executor)) => out.unseated.push(executor),
+            (_, Some(executor)) => out.unseated.push((executor, job)),
             (_, None) => {}
         }
         if let Some(held) = self.seats.held.get_mut(&(job.run, job.task)).filter(|held| held.job == job)

@@ -263,6 +263,12 @@ impl Engine {
         }
     }
 
+    /// Whether a run that had its turn before waits here for the end of that one: elsewhere that one would wait for it.
+    pub(super) fn is_waited_for(&self, id: Uuid) -> bool {
+        let has_begun = |run: Uuid| self.turns.get(&run).is_some_and(|turn| turn.resumed.is_some());
+        !self.turns.is_empty() && self.gate.behind(id).any(has_begun)
+    }
+
     /// Takes a run out of hand that is to lie in the store; its row, and the hand that it was in.
     pub(super) fn leave_run(&mut self, id: Uuid, out: &mut Effects) -> Option<(RunRow, usize)> {
         let run = self.runs.remove(&id)?;
@@ -283,7 +289,7 @@ impl Engine {
             return None;
         }
         let is_free = run.is_untouched() && !run.is_child && !self.turns.contains_key(&run.id);
-        let is_free = is_free && !self.seats.has(run.id);
+        let is_free = is_free && !self.seats.has(run.id) && !self.is_waited_for(run.id);
         Some(is_free && self.shares(&run.workflow.name) && !self.run_timer.contains_key(&run.id))
     }
 }

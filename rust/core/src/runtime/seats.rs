@@ -75,9 +75,14 @@ impl Shared {
         }
     }
 
-    pub(super) fn change_seats(&self, unseated: Vec<Executor>, seatless: Vec<Job>, reseated: Vec<Job>) {
+    pub(super) fn change_seats(
+        &self,
+        unseated: Vec<(Executor, Job)>,
+        seatless: Vec<Job>,
+        reseated: Vec<Job>,
+    ) {
         let mut jobs = lock(&self.jobs);
-        for executor in unseated {
+        for (executor, _) in unseated {
             jobs.lane(executor).taken -= 1;
         }
         for job in seatless {

@@ -97,6 +97,13 @@ impl SeatTable {
         self.seats.iter().filter(has).count()
     }
 
+    /// Whether an attempt has a seat of a limit.
+    #[allow(dead_code, reason = "the races ask nothing of it")]
+    pub fn has(&self, limit: &str, seat: &Seat) -> bool {
+        let is_it = |kept: &Taking| kept.has_seats && kept.waiter.seat == *seat;
+        self.seats.iter().any(|kept| is_it(kept) && kept.waiter.limits.iter().any(|name| **name == *limit))
+    }
+
     /// Whether nobody has a seat, or waits for one.
     #[allow(dead_code, reason = "the races ask nothing of it")]
     pub fn is_empty(&self) -> bool {
