@@ -276,11 +276,11 @@ fn task(random: &mut Random, ids: &[Arc<str>], place: usize) -> Task {
 
 /// Those that the attempts of a task share with those of others, by name in order.
 fn limits(random: &mut Random) -> Vec<Limit> {
-    let rate = Rate { limit: 1, per: Duration::from_millis(40), burst: 2 };
+    let rate = Rate { limit: 1, per: Duration::from_millis(10), burst: 2 };
     let narrow = Terms { concurrency: Some(1), throttle: None };
     let paced = Terms { concurrency: Some(2), throttle: Some(rate) };
     let limit = |name: &str, terms| Limit { name: name.into(), terms };
-    match random.below(10) {
+    match random.below(25) {
         0 => vec![limit("narrow", narrow)],
         1 => vec![limit("paced", paced)],
         2 => vec![limit("narrow", narrow), limit("paced", paced)],
