@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .crew import Crew
     from .redact import Redactor
     from .result import WorkflowResult
-    from .types import ContextLike, Duration, TickAnswer
+    from .types import ContextLike, Duration, TickAnswer, Waits
     from .urgency import Urgency
     from .workflow import Workflow
 
@@ -51,7 +51,7 @@ class Awaited:
             self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None
         ) -> Run: ...
         def _called(self, run: Run) -> Run: ...
-        def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None: ...
+        def shutdown(self, timeout: float = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None: ...
         def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer: ...
         def submit(
             self,
@@ -147,13 +147,13 @@ class Awaited:
         bodies run, an ordinary one is called on another thread."""
         return await apart("tick", lambda: self.tick(trigger_name, dry_run))
 
-    async def shutdown_async(self, timeout: float = SHUTDOWN_SECONDS) -> None:
+    async def shutdown_async(self, timeout: float = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
         """Like `shutdown`, without blocking the event loop: its async bodies may end meanwhile. If it is
         cancelled, as by a second Ctrl-C, it waits for nobody any more."""
         from asyncio import CancelledError
 
         try:
-            await apart("shutdown", lambda: self.shutdown(timeout), is_daemon=True)
+            await apart("shutdown", lambda: self.shutdown(timeout, wait=wait), is_daemon=True)
         except CancelledError:
             self.shutdown(0.0)
             raise

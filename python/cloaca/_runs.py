@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from . import attempt, check, filters, registry, urgency, why_run
+from . import attempt, check, filters, held, registry, urgency, why_run
 from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within, same
 from .errors import ArgumentError, ArgumentTypeError, StoreError, WorkflowError, excerpt
+from .rows import moment
 from .run import RUN_KEY_TTL, Run
 from .why import STOPPED
 from .workflow import Workflow
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 _HOLDER = """
-    SELECT coalesce(runs.owner, runs.owner_before) AS owner, runs.cancelled, runs.not_before,
+    SELECT coalesce(runs.owner, runs.owner_before) AS owner, runs.cancelled, runs.not_before, runs.limited,
         owners.epoch IS NOT NULL AS is_living
     FROM runs LEFT JOIN owners ON owners.epoch = runs.owner AND owners.left_at IS NULL WHERE runs.id = ?"""
 
@@ -430,7 +431,8 @@ class Runs(Listings):
     def _why_elsewhere(self, row: dict[str, Any]) -> str:
         engine = self._open()
         found = engine.store.look(_HOLDER, [row["id"]])
-        holder = found[0] if found else {"owner": None, "cancelled": 0, "not_before": None, "is_living": 0}
+        gone = {"owner": None, "cancelled": 0, "not_before": None, "limited": 0, "is_living": 0}
+        holder = found[0] if found else gone
         owner = holder["owner"]
         if owner is not None and owner == engine.runs.owner():
             return why_run.of_taken(row)
@@ -438,6 +440,8 @@ class Runs(Listings):
         looks = is_ours and registry.knows(row["workflow_name"])
         # The clock may have come further than who claims.
         waits = row["due_at"] if holder["not_before"] is not None else None
+        if holder["limited"] and (told := held.of_run(engine.store.look, row["id"], engine.now(), moment)):
+            return why_run.of_held(row, told, bool(holder["cancelled"])) + self._idles
         told = why_run.of_other(
             row, owner, bool(holder["is_living"]), bool(holder["cancelled"]), looks, waits
         )

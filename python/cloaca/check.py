@@ -130,6 +130,13 @@ def checked_callback(value: Any, argument: str, error: type[CloacaError]) -> Any
     return value
 
 
+def one_of(value: object, names: tuple[str, ...], argument: str) -> str:
+    """One of these words. Raises `ArgumentError` for anything else."""
+    if value not in names:
+        raise ArgumentError(f"{argument} is {excerpt(value)}; it must be {' or '.join(map(repr, names))}")
+    return str(value)
+
+
 def count(value: object, argument: str) -> int:
     """A whole number from 0."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -171,6 +171,7 @@ def runner(row: dict[str, Any], held: dict[int | None, int]) -> RunnerRow:
     state: Literal["living", "dead", "left"] = "dead" if row["is_dead"] else "living"
     return {
         "number": row["number"],
+        "name": row["name"],
         "state": state if row["left_at"] is None else "left",
         "works": row["works"],
         "host": row["host"],
@@ -179,6 +180,7 @@ def runner(row: dict[str, Any], held: dict[int | None, int]) -> RunnerRow:
         "joined_at": row["joined_at"],
         "seen_at": row["seen_at"],
         "left_at": row["left_at"],
+        "polls": row["polls"],
         "runs": held.get(row["number"], 0),
         "last_hour": row["counts"],
     }

@@ -33,7 +33,7 @@ from .listed import Listed
 from .near import refuse_keywords
 from .places import Places, refuse_in_pool
 from .rescue import left_beside
-from .served import Served, checked_work
+from .served import Served, checked_runner_name, checked_work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from ._cloaca import Engine
     from .chosen import Chosen, TriggerRefs, WorkflowRefs
     from .config import Fields
-    from .types import Durability, Executors, Redact, RunnerRow, Stats
+    from .types import Durability, Executors, Health, Redact, RunnerRow, Stats, Waits
 
-_KEYWORDS = ("triggers", "workflows", "paused", "work", "executors", "redact", "loop")
+_KEYWORDS = ("triggers", "workflows", "paused", "work", "name", "executors", "redact", "loop")
 RUNNERS_MAX = 1000
 """So many runners are looked at, and of so many runs it is counted whose they are."""
 BACKLOG_RUNS = 10_000
@@ -79,6 +79,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             in this process or others. It needs no declarations: `submit` takes every workflow that a living
             runner declares, or that the store has runs or schedules of, and warns once of one that no living
             runner declares.
+        name (str | None): what `list_runners` and the command line call it, beside its number: `"billing-1"`
+            say. Several may have the same.
         executors (Mapping[str, Executor | Callable] | None): where the bodies of `@task(executor=...)` run:
             by name a `concurrent.futures.Executor`, such as a `cloaca.ProcessExecutor`, or a function that
             makes one, which is called now and whenever one has broken. As many bodies run there at once as it
@@ -119,6 +121,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         workflows: WorkflowRefs | None = None,
         paused: bool = False,
         work: bool = True,
+        name: str | None = None,
         executors: Executors | None = None,
         redact: Redact | None = None,
         loop: AbstractEventLoop | None = None,
@@ -140,6 +143,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             chosen=bound,
             paused=quiet,
             works=checked_work(work, triggers, workflows, quiet, executors),
+            name=checked_runner_name(name),
             executors=executors,
             redact=redact,
             loop=asked,
@@ -154,6 +158,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         workflows: WorkflowRefs | None = None,
         paused: bool = False,
         work: bool = True,
+        name: str | None = None,
         executors: Executors | None = None,
         redact: Redact | None = None,
         **fields: Unpack[Fields],
@@ -171,6 +176,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                 workflows=workflows,
                 paused=paused,
                 work=work,
+                name=name,
                 executors=executors,
                 redact=redact,
                 loop=loop,
@@ -192,6 +198,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         workflows: WorkflowRefs | None = None,
         paused: bool = False,
         work: bool = True,
+        name: str | None = None,
         executors: Executors | None = None,
         redact: Redact | None = None,
         loop: AbstractEventLoop | None = None,
@@ -202,7 +209,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             config (DefaultRunnerConfig): the settings; a copy is kept.
             durability (Durability | None): `"full"` keeps what is committed through power loss, `"normal"`
             through process death.
-            triggers, workflows, paused, work, executors, redact, loop: as `DefaultRunner` takes them.
+            triggers, workflows, paused, work, name, executors, redact, loop: as `DefaultRunner` takes them.
 
         Raises:
             TypeError: `config` is no `DefaultRunnerConfig`. Otherwise what `DefaultRunner` raises.
@@ -219,6 +226,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             chosen=bound,
             paused=quiet,
             works=checked_work(work, triggers, workflows, quiet, executors),
+            name=checked_runner_name(name),
             executors=executors,
             redact=redact,
             loop=asked,
@@ -258,6 +266,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         chosen: Chosen = EVERYTHING,
         paused: bool = False,
         works: bool = True,
+        name: str | None = None,
         executors: Executors | None = None,
         redact: Redact | None = None,
         loop: AbstractEventLoop | None = None,
@@ -279,6 +288,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         self._has_waited = False
         self._paused = paused
         self._works = works
+        self._name = name
         self._config = config
         self._resuming = threading.Lock()
         self._pid = os.getpid()
@@ -349,6 +359,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             retention=microseconds(config, "retention"),
             resolution=microseconds(config, "timer_resolution"),
             work=self._works,
+            name=self._name,
             start=start_us,
         )
 
@@ -416,16 +427,18 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         return counts
 
     def list_runners(self, *, left: bool = False) -> Listed[RunnerRow]:
-        """The runners of this store, the newest first, this one among them, as dicts with `number state works
-        host pid version joined_at seen_at left_at runs last_hour`.
+        """The runners of this store, the newest first, this one among them, as dicts with `number name
+        state works host pid version joined_at seen_at left_at polls runs last_hour`.
 
         - `number` (int): by which the store knows it, as in `tries` and in `polled_by`.
+        - `name` (str | None): as its program gave it, `DefaultRunner(url, name="billing-1")`.
         - `state` (str): `living`; `dead`, its process died and no other runner has noticed yet; `left`.
         - `works` (bool): whether it polls and runs anything, and is no client, made with `work=False`.
         - `host`, `version` (str | None), `pid` (int | None): the machine, the process on it, and the library
           in that, where they are known.
         - `joined_at`, `seen_at`, `left_at` (str | None): when it came, when it last said that it lives, which
           it does every 5 seconds and for the first time after 10, and when it left.
+        - `polls` (int): so many triggers that are switched on it polls.
         - `runs` (int): so many runs that are not over are in its hands, counted among the oldest 10,000.
         - `last_hour` (dict): what it did then: `polls fires errors runs_started runs_completed runs_failed
           runs_cancelled`. It is written once a minute, and when the runner leaves.
@@ -439,6 +452,38 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         found = engine.store.owners(RUNNERS_MAX, engine.now() - HOUR_US)
         shown = (rows.runner(row, held) for row in found if shows_left or row["left_at"] is None)
         return Listed(shown, "RunnerRow")
+
+    def health(self) -> Health:
+        """Whether the triggers of this store are polled and its runs begin, whoever serves it: `ok`, and if
+        it is not, `reasons`, each with `code text count seconds names`. Of a client it tells the same. It
+        takes some milliseconds, however much the store holds: a probe may ask every few seconds.
+
+        - `store`: writes are refused, or the file is gone; `disk`: less than 64 MiB are free.
+        - `stopped`: this runner has stopped by itself.
+        - `no_runner`: no runner is alive that works, and there is something to serve; `dead_runner`: and
+          runs of one that died are in nobody's hands.
+        - `silent_runner`: a process lives and has said nothing for 30 seconds: it is stopped, or hangs.
+        - `unserved`: runs wait for more than 10 seconds that no living runner declares the workflow of.
+        - `backlog`: runs wait for more than a minute for a runner that has room.
+        - `overdue`: bodies still run that nobody waits for any more; `stuck`: polls don't come back.
+        - `unpolled`: triggers that are switched on and that no living runner polls, for more than 10 seconds;
+          `late_cron`: the same of moments of crons.
+
+        `count` is how many, up to 10,000, `seconds` how old the oldest is, `names` the first five. Beside
+        them: `at`, `runners` (living ones that work), `runs_waiting` (due, and in nobody's hands) and
+        `oldest_seconds` (of these).
+        """
+        from .health import health
+
+        engine = self._open()
+        owners = engine.store.owners(RUNNERS_MAX, engine.now())
+        path = None if engine.path is None else os.fspath(engine.path)
+        stopped = self._has_stopped()
+        trouble = engine.store.trouble()
+        found = health(engine.store.glance, owners, path, _ENDED if stopped else trouble)
+        if stopped:
+            found["reasons"][0]["code"] = "stopped"
+        return found
 
     def _has_stopped(self) -> bool:
         return not self._closed and bool(self._open().wait_closing(0.0))
@@ -530,20 +575,32 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
                 logging.getLogger("cloaca").info(text, limit, ", ".join(running), ends_it)
 
-    def shutdown(self, timeout: float = SHUTDOWN_SECONDS) -> None:
+    def shutdown(self, timeout: float = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
         """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine:
         a second call finishes what the first one began, also if an interrupt cut that short.
+
+        With `wait="runs"` it waits for the ends of all runs in hand, with every task that they still have,
+        retries and deferrals too, and takes no other: nothing is submitted but by their tasks, and its
+        triggers and crons are for other runners from the beginning. What lies in the store stays there.
 
         A task or a trigger may call it; it is not waited for. The end of a `with` or `async with` block calls
         it, and waits no more where a call within the block has waited.
 
         Args:
             timeout (float): seconds for running tasks; what is not done then is resumed by the next runner.
+            wait ("bodies" | "runs"): what is waited for.
+
+        Raises:
+            RunnerError: `wait="runs"` in a body of this runner, or on the event loop of its async bodies.
         """
         limit = check.seconds(timeout, "timeout")
+        check.one_of(wait, ("bodies", "runs"), "wait")
         if self._pid != os.getpid():
             return
         until = monotonic() + limit
+        if wait == "runs" and not self._closed:
+            self._drain(limit)
+            limit = max(0.0, until - monotonic())
         self._closed = True
         self._declarations.close()
         body = attempt.current(self._engine)
@@ -569,6 +626,23 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         left = max(0.0, until - monotonic())
         self._crew.join(min(left, JOIN_SECONDS) if body is None else 0.0)
         self._has_waited |= body is None
+
+    def _drain(self, limit: float) -> None:
+        if attempt.current(self._engine) is not None:
+            raise RunnerError(
+                'shutdown(wait="runs") in a body would wait for its own run; use wait="bodies", or call it '
+                "elsewhere"
+            )
+        self._crew.look_at_loop()
+        loop = self._crew.on_loop()
+        if loop is not None:
+            raise RunnerError(
+                'shutdown(wait="runs") would hold up the event loop that async bodies run on; use '
+                '`await runner.shutdown_async(wait="runs")`'
+            )
+        self._declarations.close()
+        if self._works and not self._engine.wait_closing(0.0):
+            self._engine.drain(limit)
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from time import monotonic
 
 from . import check, registry, rows
 from .errors import ArgumentError, WorkflowError, excerpt
+from .name import NAME_CHARS_MAX
 from .near import hint
 
 TYPE_CHECKING = False
@@ -111,6 +112,21 @@ class Served:
 def version_of(declaring: list[dict[str, Any]], living: set[int]) -> str | None:
     """Out of what `SERVED` finds, the content version under which a living runner declares the workflow."""
     return next((row["version"] for row in declaring if row["owner"] in living), None)
+
+
+def checked_runner_name(name: object) -> str | None:
+    """What a runner is called, if it is.
+
+    Raises:
+        ArgumentError: (a `ValueError`) it is empty, or longer than 255 characters; or no `str`.
+    """
+    text = check.optional_text(name, "name")
+    if text is not None and not 0 < len(text.strip()) <= len(text) <= NAME_CHARS_MAX:
+        what = (
+            "it must not be empty" if not text.strip() else f"at most {NAME_CHARS_MAX} characters are allowed"
+        )
+        raise ArgumentError(f"name is {excerpt(text)}; {what}")
+    return text
 
 
 def checked_work(work: Any, triggers: Any, workflows: Any, paused: bool, executors: Any) -> bool:

@@ -32,6 +32,9 @@ Duration: TypeAlias = str | float | timedelta
 Durability: TypeAlias = Literal["full", "normal"]
 """What a commit outlives: `full` a loss of power, `normal` the death of the process."""
 
+Waits: TypeAlias = Literal["bodies", "runs"]
+"""What a shutdown waits for."""
+
 Overlap: TypeAlias = Literal["allow", "skip", "queue", "buffer_one", "cancel_running"]
 """What a fire does while a run of its trigger is unfinished."""
 
@@ -380,6 +383,7 @@ class RunnerRow(TypedDict):
     """A runner of a store, in `list_runners`."""
 
     number: int
+    name: str | None
     state: Literal["living", "dead", "left"]
     works: bool
     host: str | None
@@ -388,6 +392,7 @@ class RunnerRow(TypedDict):
     joined_at: str
     seen_at: str | None
     left_at: str | None
+    polls: int
     runs: int
     last_hour: RunnerCounts
 
@@ -422,6 +427,44 @@ class LimitRow(TypedDict):
     waits_since: str | None
     next_at: str | None
     pause: PauseRow | None
+
+
+HealthCode: TypeAlias = Literal[
+    "store",
+    "disk",
+    "stopped",
+    "no_runner",
+    "silent_runner",
+    "dead_runner",
+    "unserved",
+    "backlog",
+    "overdue",
+    "stuck",
+    "unpolled",
+    "late_cron",
+]
+"""What can be wrong, in `health`."""
+
+
+class HealthReason(TypedDict):
+    """Something that is wrong, in `health`."""
+
+    code: HealthCode
+    text: str
+    count: int
+    seconds: float | None
+    names: list[str]
+
+
+class Health(TypedDict):
+    """Whether triggers are polled and runs begin, as `health` tells it."""
+
+    ok: bool
+    reasons: list[HealthReason]
+    at: str
+    runners: int
+    runs_waiting: int
+    oldest_seconds: float | None
 
 
 class TriggerExecutionRow(TypedDict):

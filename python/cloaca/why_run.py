@@ -105,6 +105,11 @@ def of_taken(row: dict[str, Any]) -> str:
     return f"{_name(row)} is this runner's and about to be taken in hand"
 
 
+def of_held(row: dict[str, Any], told: str, is_cancelled: bool) -> str:
+    """A run that limits hold, and what it waits for."""
+    return f"{_name(row)}{_of_trigger(row)} {told}{'; its end was asked for' if is_cancelled else ''}"
+
+
 def _name(row: dict[str, Any]) -> str:
     return f"run {row['id']} of workflow {excerpt(row['workflow_name'])}"
 

@@ -54,9 +54,35 @@ def test_a_runner_lists_itself(runner: cloaca.DefaultRunner) -> None:
     assert mine["version"]
     assert abs(datetime.now(UTC) - moment(mine["joined_at"])) < timedelta(minutes=1)
     assert (mine["seen_at"], mine["left_at"], mine["runs"]) == (None, None, 0)
+    assert (mine["name"], mine["polls"]) == (None, 0)
     assert mine["last_hour"] == NOTHING
     with pytest.raises(ValueError, match="left"):
         runner.list_runners(left="yes")  # type: ignore[arg-type]
+
+
+def test_a_runner_has_the_name_that_its_program_gives_it(tmp_path: Path) -> None:
+    with (
+        cloaca.DefaultRunner(tmp_path / "runs.db", name="billing 1") as first,
+        cloaca.DefaultRunner(tmp_path / "runs.db", name="desk", work=False),
+    ):
+        assert [row["name"] for row in first.list_runners()] == ["desk", "billing 1"]
+    for bad, text in (("", "empty"), (" ", "empty"), ("x" * 256, "at most 255")):
+        with pytest.raises(ValueError, match=text):
+            cloaca.DefaultRunner(":memory:", name=bad)
+    with pytest.raises(TypeError, match="name is 7"):
+        cloaca.DefaultRunner(":memory:", name=7)  # type: ignore[arg-type]
+
+
+def test_triggers_that_are_switched_on_are_counted_where_they_are_polled(
+    runner: cloaca.DefaultRunner,
+) -> None:
+    for name in ("a", "b", "c"):
+        cloaca.trigger(workflow="w", name=name, poll_interval="1h")(cloaca.TriggerResult.skip)
+    flow.declare("w", flow.nothing)
+    polls = lambda: [row["polls"] for row in runner.list_runners()]  # noqa: E731
+    assert eventually(lambda: polls() == [3])
+    runner.set_trigger_enabled("b", False)
+    assert polls() == [2]
 
 
 def test_runs_in_hand_are_counted(runner: cloaca.DefaultRunner) -> None:

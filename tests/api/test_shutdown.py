@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flow import WAIT, declare
+from flow import WAIT, Gate, declare
 from program import SECONDS, eventually, run_program, start_program
 
 import cloaca
@@ -99,6 +99,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "ticks": lambda r: r.ticks("watcher"),
     "why": lambda r: r.why("watcher"),
     "why_run": lambda r: r.why_run(NOWHERE),
+    "health": lambda r: r.health(),
     "stats": lambda r: r.stats(),
     "query": lambda r: r.query("SELECT 1"),
     "export": lambda r: r.export("/nowhere/a.db"),
@@ -1065,3 +1066,90 @@ def test_the_end_of_a_block_says_for_whom_it_waits_and_ctrl_c_ends_that_at_once(
     program.send_signal(signal.SIGINT)
     status, _, error = end_of(program)
     assert (status, time.monotonic() - began < 25.0) == (-signal.SIGINT, True), error
+
+
+def test_a_shutdown_may_wait_for_all_runs_in_hand() -> None:
+    gate, done = Gate(), []
+    with cloaca.WorkflowBuilder("two"):
+
+        @cloaca.task(retry_attempts=3, retry_delay_ms=20, retry_jitter=False)
+        def first(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            gate(context)
+            if handle.attempt == 1:
+                raise ValueError("the first time it fails")
+
+        @cloaca.task(dependencies=[first])
+        def second(context: cloaca.Context) -> None:
+            runner = cloaca.current_run().runner
+            assert runner is not None
+            done.append(runner.execute("child", {}).status)
+
+    declare("child")
+
+    @cloaca.trigger(workflow="child", poll_interval="1ms", allow_concurrent=True)
+    def source() -> cloaca.TriggerResult:
+        return cloaca.TriggerResult.skip()
+
+    runner = cloaca.DefaultRunner(":memory:", max_concurrent_tasks=1)
+    runs = runner.submit_many("two", [{}] * 3)
+    assert gate.entered.wait(WAIT)
+    ending = threading.Thread(target=lambda: runner.shutdown(WAIT, wait="runs"))
+    ending.start()
+    assert eventually(lambda: is_refused(runner))
+    gate.open.set()
+    ending.join(WAIT)
+    assert done == ["Completed"] * 3
+    assert [run.result(WAIT).status for run in runs] == ["Completed"] * 3
+
+
+def is_refused(runner: cloaca.DefaultRunner) -> bool:
+    try:
+        runner.submit("child")
+    except cloaca.RunnerError as error:
+        return "shuts down once what it has in hand is over" in str(error)
+    return False
+
+
+def test_who_shuts_down_waits_no_longer_for_runs_than_it_says(tmp_path: Path) -> None:
+    gate = Gate()
+    declare("held", gate)
+    runner = cloaca.DefaultRunner(tmp_path / "runs.db", max_concurrent_tasks=1)
+    runs = runner.submit_many("held", [{}] * 2)
+    assert gate.entered.wait(WAIT)
+    runner.shutdown(0.02, wait="runs")
+    gate.open.set()
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as next_runner:
+        for run in runs:
+            assert next_runner.run(run.id).result(WAIT).status == "Completed"
+
+
+def test_nobody_waits_for_his_own_run_and_words_are_checked() -> None:
+    said = []
+
+    def ends(context: cloaca.Context) -> None:
+        runner = cloaca.current_run().runner
+        assert runner is not None
+        with pytest.raises(cloaca.RunnerError, match="would wait for its own run"):
+            runner.shutdown(wait="runs")
+        said.append(True)
+
+    declare("ends", ends)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        assert runner.execute("ends", {}).status == "Completed"
+        with pytest.raises(ValueError, match="wait is 'all'; it must be 'bodies' or 'runs'"):
+            runner.shutdown(wait="all")  # type: ignore[arg-type]
+    assert said
+
+    async def yields(context: cloaca.Context) -> None:
+        await asyncio.sleep(0)
+
+    declare("yields", yields)
+
+    async def on_the_loop() -> None:
+        async with cloaca.DefaultRunner(":memory:") as runner:
+            await runner.execute_async("yields", {})
+            with pytest.raises(cloaca.RunnerError, match="shutdown_async"):
+                runner.shutdown(wait="runs")
+            await runner.shutdown_async(wait="runs")
+
+    asyncio.run(on_the_loop())

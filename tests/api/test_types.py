@@ -105,7 +105,7 @@ def test_every_dict_is_what_its_type_says() -> None:
         found += [(runner.get_cron_schedule(cron), types.CronScheduleRow)]
         found += [(row, types.CronExecutionRow) for row in runner.get_cron_execution_history(cron)]
         found += [(runner.get_cron_execution_stats("2026-01-01T00:00:00Z"), types.CronStats)]
-        found += [(runner.stats(), types.Stats)]
+        found += [(runner.stats(), types.Stats), (runner.health(), types.Health)]
         found += [(row, types.RunnerRow) for row in runner.list_runners()]
         found += [(row["last_hour"], types.RunnerCounts) for row in runner.list_runners()]
         runner.pause(limit="api")
@@ -118,7 +118,8 @@ def test_every_dict_is_what_its_type_says() -> None:
         assert running.result(WAIT).status == "Completed"
     kinds = {kind for _, kind in found}
     declared = {kind for kind in vars(types).values() if is_typeddict(kind)}
-    inner = {types.TaskRow, types.TryRow, types.ChildRow, types.FireRow, types.GateRow, types.ThrottleRow}
+    inner = {types.TaskRow, types.TryRow, types.ChildRow, types.FireRow, types.GateRow, types.HealthReason}
+    inner.add(types.ThrottleRow)
     assert declared - kinds == inner, "which stand in others"
     assert {run["status"] for run in runs} >= {"Completed", "Failed"}
     assert builder.name in {run["workflow_name"] for run in runs}

@@ -53,13 +53,14 @@ SCHEMA = {
     "cron": "created_at cron_expression enabled id kind last last_run_at next_run_at state timezone "
     "trigger_name updated_at workflow_name",
     "workflow": "kind last_error last_run_at last_status oldest_at pending running workflow_name",
-    "runner": "host joined_at kind last_hour left_at number pid runs seen_at state version works",
+    "runner": "host joined_at kind last_hour left_at name number pid polls runs seen_at state version works",
     "run": "cancel_requested completed_at context created_at due_at error_message error_type id kind "
     "parent_run parent_task priority run_key started_at status trigger_name workflow_name",
     "tick": "count first_at kind last_at max_us mean_us min_us outcome reason",
     "why": "kind name text",
     "limit": "concurrency is_set kind name next_at pause taken throttle waiting waits_since",
     "pause": "by kind name since until what",
+    "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
 }
 DETAILS = "children final_context is_living runner tasks"
@@ -75,6 +76,7 @@ def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:
             ["why", "rare"],
             ["doctor"],
             ["limits"],
+            ["health"],
         ):
             for found in records(line.piped(*words, "--json")):
                 assert " ".join(sorted(found)) == SCHEMA[str(found["kind"])], words
@@ -214,6 +216,19 @@ def test_doctor_tells_what_is_bad_by_its_exit_code(line: Line, tmp_path: Path) -
         assert "no runner is alive, and there are schedules or runs to serve" in told
         assert "start the program that declares them" in told
         assert "dead" in line.piped("runners")
+
+
+def test_health_tells_by_its_exit_code_whether_runs_begin(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db") as process:
+        assert line.piped("health") == ""
+        assert "1 living, 0 waiting" in line.shown("health")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        (row,) = fields(line.piped("health", code=1))
+        assert row[:2] == ["no_runner", "0"]
+        (found,) = records(line.piped("health", "--json", code=1))
+        assert (found["ok"], found["runners"]) == (False, 0)
+        assert "no runner is alive" in line.shown("health", code=1)
 
 
 def test_export_writes_a_copy_and_no_other_file(line: Line, tmp_path: Path) -> None:

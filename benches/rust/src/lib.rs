@@ -206,6 +206,9 @@ fn engine() -> Engine {
         crons_enabled: true,
         catchup_max: 1,
         contexts: Bounds::default(),
+        permits: vec![4],
+        runs_in_hand: None,
+        shares: true,
     };
     Engine::new(Epoch(1), settings, 1)
 }
@@ -335,6 +338,7 @@ fn new_run() -> NewRun {
         parent: None,
         priority: Some(Priority::default()),
         due_at: None,
+        is_anyones: false,
         created_at: Wall(1),
     }
 }

@@ -108,6 +108,14 @@ COMMANDS = (
         (Option("--thorough", "check the whole file, however large"),),
     ),
     Command(
+        "health",
+        "Whether triggers are polled and runs begin; exit 1 and the reasons if not. Cheap, for a probe.",
+        "cloaca health",
+        "look:health",
+        (),
+        "`doctor` looks at more, the file and its surroundings among it, takes its time, and warns.",
+    ),
+    Command(
         "export",
         "Write a copy of everything to a new file, beside whoever serves the store.",
         "cloaca export backup.db",

@@ -117,7 +117,7 @@ def _of_workflow(found: Workflow, show: Show, at: datetime) -> list[Any]:
 
 
 def _runners(reader: Reader, show: Show, limit: int, at: datetime, left: bool = False) -> None:
-    columns = ("RUNNER", "STATE", "RUNS", "SINCE", "SEEN", "LEFT")
+    columns = ("RUNNER", "STATE", "RUNS", "SINCE", "SEEN", "LEFT", "POLLS", "NAME")
     found = reading.runners(reader, left=left)[:limit]
     show.table("runner", columns, [(each, _of_runner(each, show, at)) for each in found], "runners")
 
@@ -131,6 +131,8 @@ def _of_runner(found: Runner, show: Show, at: datetime) -> list[Any]:
         show.ago(found.joined_at, at),
         show.ago(found.seen_at, at),
         show.ago(found.left_at, at),
+        found.polls,
+        found.name,
     ]
 
 
@@ -352,6 +354,24 @@ def doctor(arguments: Namespace, show: Show) -> int:
                 if found.way_out is not None:
                     show.line(f"{'':<19}{show.styled(clean(found.way_out), 'dim')}")
     return FAILED if is_bad else OK
+
+
+def health(arguments: Namespace, show: Show) -> int:
+    """What a probe asks."""
+    from ..health import RUNNERS_MAX, health
+
+    with opened(arguments) as reader:
+        found = health(reader.native.query, reader.native.owners(RUNNERS_MAX), os.fspath(reader.path))
+    if show.as_json:
+        show.record("health", found)
+    elif found["ok"] and show.is_for_people:
+        show.line(f"{show.word('ok')}    {found['runners']} living, {found['runs_waiting']} waiting")
+    for reason in () if show.as_json else found["reasons"]:
+        if show.is_for_people:
+            show.line(f"{show.word('bad')}   {reason['code']:<14} {clean(reason['text'])}")
+        else:
+            show.values([reason["code"], reason["count"], reason["seconds"], reason["text"]])
+    return OK if found["ok"] else FAILED
 
 
 def export(arguments: Namespace, show: Show) -> int:

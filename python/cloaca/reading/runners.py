@@ -32,6 +32,7 @@ class Runner:
 
     Attributes:
         number (int): by which the store knows it, as in `tries` of a run.
+        name (str | None): as its program gave it.
         state (str): `living`; `dead`, its process died and no other runner has noticed yet; `left`, it was
             shut down, or found dead.
         works (bool): whether it polls and runs anything, and is no client.
@@ -41,11 +42,13 @@ class Runner:
         seen_at (str | None): when it last said that it polls, which it does every 5 seconds; `None` if it
             has no triggers.
         left_at (str | None): when it left.
+        polls (int): so many triggers that are switched on it polls.
         last_hour (RunnerCounts): what it did then, as far as it is on record, which it writes once a minute.
         runs (int): so many runs that are not over are in its hands, counted among the oldest 10,000.
     """
 
     number: int
+    name: str | None
     state: Literal["living", "dead", "left"]
     works: bool
     host: str | None
@@ -54,6 +57,7 @@ class Runner:
     joined_at: str
     seen_at: str | None
     left_at: str | None
+    polls: int
     runs: int
     last_hour: RunnerCounts
 

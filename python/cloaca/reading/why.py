@@ -3,7 +3,7 @@ does nothing else. Who asks is no runner, so that it says what is on record, and
 
 from __future__ import annotations
 
-from .. import check, rows, why_run
+from .. import check, held, rows, why_run
 from ..errors import excerpt
 from ..why import ending, named, told
 from .runners import declaring, living
@@ -106,8 +106,11 @@ def of_run(reader: Reader, details: RunDetails) -> str:
         others = f" and {more} more, which are not over" if more else ", which is not over"
         records += f"; it has started run {first.id} of workflow {excerpt(first.workflow_name)}{others}"
     if details.is_living:
-        held = _limited(reader, details)
-        return f"{name} is in the hands of runner {details.runner}{ends}{records}{held}"
+        waits = _limited(reader, details)
+        return f"{name} is in the hands of runner {details.runner}{ends}{records}{waits}"
+    by_limit = held.of_run(reader.native.query, found.id, check.microseconds(now()), rows.moment)
+    if by_limit is not None:
+        return f"{name} {by_limit}{ends}"
     gone = "" if details.runner is None else f"; runner {details.runner}, which had it, is gone"
     declared = declaring(reader, [found.workflow_name], living(reader))
     numbers = declared.get(found.workflow_name, [])

@@ -122,6 +122,8 @@ pub fn outlook(dict: &Bound<'_, PyDict>, outlook: &Outlook) -> PyResult<()> {
 pub fn owner<'py>(py: Python<'py>, row: &OwnerRow) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("number", row.epoch.0)?;
+    dict.set_item("name", &row.name)?;
+    dict.set_item("polls", row.polls)?;
     dict.set_item("joined_at", stamp(Some(row.joined_at)))?;
     dict.set_item("seen_at", stamp(row.seen_at))?;
     dict.set_item("left_at", stamp(row.left_at))?;

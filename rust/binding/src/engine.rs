@@ -62,7 +62,7 @@ impl Engine {
 impl Engine {
     /// Opens a store and starts the engine over it; on a manual clock if a `start` in microseconds is given.
     #[staticmethod]
-    #[pyo3(signature = (url, *, durability, permits, pollers, task_timeout, workflow_timeout, timeout_grace, overdue_max, interruptions_max, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, work=true, hands=None, retention=None, resolution=None, start=None))]
+    #[pyo3(signature = (url, *, durability, permits, pollers, task_timeout, workflow_timeout, timeout_grace, overdue_max, interruptions_max, crons, catchup_max, recovery, context_bytes_max, ticks_retention, ticks_max, work=true, name=None, hands=None, retention=None, resolution=None, start=None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first are named at the one call")]
     fn open(
         py: Python<'_>,
@@ -82,6 +82,7 @@ impl Engine {
         ticks_retention: u64,
         ticks_max: u64,
         work: bool,
+        name: Option<String>,
         hands: Option<usize>,
         retention: Option<u64>,
         resolution: Option<u64>,
@@ -108,8 +109,8 @@ impl Engine {
             ticks_max,
         };
         let resolution = resolution.map_or(RESOLUTION, Duration::from_micros);
-        let services =
-            Services { overdue_max, pollers_max: pollers, recovery, works: work, kept, resolution };
+        let (pollers_max, works) = (pollers, work);
+        let services = Services { overdue_max, pollers_max, recovery, name, works, kept, resolution };
         let started = free(py, || Runtime::start(store, settings, &services, clock))?;
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = fork::generation();
@@ -267,6 +268,23 @@ impl Engine {
     fn give_up(&self, py: Python<'_>) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
         free(py, || runtime.give_up())
+    }
+
+    /// Takes nothing more, and waits at most `seconds` for the ends of all runs in hand. An exception of a signal handler ends the wait.
+    fn drain(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        let runtime = self.handle.runtime(py)?;
+        let deadline = Instant::now() + span_of(seconds);
+        free(py, || runtime.begin_drain())?;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if free(py, || runtime.drain_runs(left.min(SIGNALS_EVERY)))? {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+            py.check_signals()?;
+        }
     }
 
     /// Stops everything within `seconds`, and does not wait for `job` or, with `is_poll`, the one poll that asks. True if nothing else was

@@ -14,6 +14,7 @@ use cloaca_core::seat::Terms;
 use cloaca_core::time::Wall;
 
 use crate::convert;
+use crate::gil::free;
 use crate::handle::{Handle, parse_run_id};
 use crate::wait::flush;
 
@@ -41,6 +42,22 @@ impl Store {
         params: Vec<Bound<'py, PyAny>>,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         self.rows(py, Runtime::flushing_all, sql, params)
+    }
+
+    /// The same without anything that is not written down yet: it waits for nobody, also where the store takes nothing.
+    fn glance<'py>(
+        &self,
+        py: Python<'py>,
+        sql: &str,
+        params: Vec<Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        self.rows(py, |_| Flush::default(), sql, params)
+    }
+
+    /// Why the store takes nothing at the moment, if it does not.
+    fn trouble(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.trouble())
     }
 
     /// The same without the polls that are not written down yet: to write them all down looks at every trigger.

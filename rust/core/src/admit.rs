@@ -3,11 +3,11 @@
 //! Invariant: the table holds exactly the unfinished runs of triggers that this runner polls or drives runs of, whoever drives them,
 //! and every refusal names its cause, because `why` can only repeat what is said here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::key::ScheduleKey;
+use crate::key::{ById, ScheduleKey};
 use crate::port::{ContextHash, Room};
 
 /// At most so many runs of one trigger wait for their turn; further fires are dropped, and say so.
@@ -82,9 +82,9 @@ struct Entry {
 /// The unfinished runs that triggers fired.
 #[derive(Debug, Default)]
 pub struct Gate {
-    by_hash: HashMap<(ScheduleKey, ContextHash), Uuid>,
-    by_run: HashMap<Uuid, Entry>,
-    lines: HashMap<ScheduleKey, BTreeMap<u64, Uuid>>,
+    by_hash: ById<(ScheduleKey, ContextHash), Uuid>,
+    by_run: ById<Uuid, Entry>,
+    lines: ById<ScheduleKey, BTreeMap<u64, Uuid>>,
     orders: u64,
 }
 

@@ -50,7 +50,7 @@ use crate::engine::seats::Seats;
 use crate::engine::share::Hands;
 use crate::engine::stuck::Stuck;
 use crate::engine::timers::Timer;
-use crate::key::Epoch;
+use crate::key::{ById, Epoch};
 use crate::port::{Body, Change, Schedule, Unfinished, WorkflowRow};
 use crate::run::Run;
 use crate::time::{Mono, Now, Wall};
@@ -104,13 +104,13 @@ pub struct Engine {
     by_calendar: BTreeSet<u32>,
     /// Places whose triggers the program declares no more.
     withdrawn: BTreeSet<u32>,
-    /// Places whose triggers are let go, because others declare newer versions; until that is kept.
+    /// Places whose triggers are let go, because others declare newer versions or are to poll them; until that is kept.
     giving_way: BTreeSet<u32>,
-    runs: HashMap<Uuid, Run>,
+    runs: ById<Uuid, Run>,
     gate: Gate,
     /// Runs in the gate that other owners drive, or may claim.
     others: BTreeSet<Uuid>,
-    turns: HashMap<Uuid, Turn>,
+    turns: ById<Uuid, Turn>,
     waiting: HashMap<String, Vec<Unfinished>>,
     delays: Delays,
     seats: Seats,
@@ -119,19 +119,21 @@ pub struct Engine {
     timers: Wheel,
     timer_of: Vec<Option<Timer>>,
     timer_free: Vec<u32>,
-    job_timer: HashMap<Job, u32>,
+    job_timer: ById<Job, u32>,
     /// What is left of the time of attempts that wait without a permit.
-    paused: HashMap<Job, (Timer, Duration)>,
+    paused: ById<Job, (Timer, Duration)>,
     /// Bodies that nobody waits for and that still run.
-    overdue: HashMap<Job, Body>,
+    overdue: ById<Job, Body>,
     /// First attempts that have begun, and when that is to be on record if they still run then.
     begun: VecDeque<(Mono, Job)>,
     /// So many of them are on their way to the store.
     begun_unkept: usize,
-    run_timer: HashMap<Uuid, u32>,
+    run_timer: ById<Uuid, u32>,
     crons: Crons,
     lives: u32,
     is_recovered: bool,
+    /// It ends what is in hand, and takes nothing more.
+    drains: bool,
     vacancies: u64,
     news: u64,
     /// With how often news had been read when they were asked for.
@@ -162,10 +164,10 @@ impl Engine {
             by_calendar: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
             giving_way: BTreeSet::new(),
-            runs: HashMap::new(),
+            runs: ById::default(),
             gate: Gate::default(),
             others: BTreeSet::new(),
-            turns: HashMap::new(),
+            turns: ById::default(),
             waiting: HashMap::new(),
             delays: Delays::default(),
             seats: Seats::default(),
@@ -174,15 +176,16 @@ impl Engine {
             timers: Wheel::new(TIMER_TICK_NS),
             timer_of: Vec::new(),
             timer_free: Vec::new(),
-            job_timer: HashMap::new(),
-            paused: HashMap::new(),
-            overdue: HashMap::new(),
+            job_timer: ById::default(),
+            paused: ById::default(),
+            overdue: ById::default(),
             begun: VecDeque::new(),
             begun_unkept: 0,
-            run_timer: HashMap::new(),
+            run_timer: ById::default(),
             crons: Crons::default(),
             lives: 0,
             is_recovered: false,
+            drains: false,
             vacancies: 0,
             news: 0,
             undeclared: Vec::new(),
@@ -250,6 +253,12 @@ impl Engine {
         self.runs.len()
     }
 
+    /// The names of the triggers that are declared here, without crons.
+    pub fn triggers_declared(&self) -> Vec<Arc<str>> {
+        let polled = |(_, place): &(&Arc<str>, &u32)| !self.by_calendar.contains(place);
+        self.places.iter().filter(polled).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
     /// Whether that an attempt has begun is on its way to the store.
     pub fn is_showing(&self) -> bool {
         self.begun_unkept > 0
@@ -269,7 +278,7 @@ impl Engine {
     pub fn next_wake(&self, now: Now) -> Option<Duration> {
         let timer = self.timers.next_due().map(|due| due.since(now.mono));
         let until = |at: Wall| Duration::from_micros(u64::try_from(at.0 - now.wall.0).unwrap_or(0));
-        let cron = self.crons.next().map(until);
+        let cron = self.crons.next().filter(|_| !self.drains).map(until);
         let delayed = self.delays.next().map(until);
         let seat = self.seats.next().map(until);
         let pause = self.pauses.next().map(until);
@@ -314,6 +323,7 @@ impl Engine {
             Event::SeatsMoved => self.look_for_seats(now, out),
             Event::Interrupted(job) => self.interrupted(job, now, out),
             Event::Stopped(job) => self.stopped(job, now, out),
+            Event::Draining => self.drains = true,
             Event::Leaving(in_flight) => self.leaving(&in_flight, now, out),
             Event::Settled(job) => self.settled(job, now, out),
             Event::Looked(looked) => self.looked(&looked, now, out),
@@ -350,7 +360,7 @@ impl Engine {
             Event::Vacated(places) => {
                 places.into_iter().for_each(|(place, owes)| self.vacated(place, owes, now, out));
             }
-            Event::Outdated(triggers) => self.outdated(&triggers, out),
+            Event::GiveWay(triggers) => self.give_way_to_others(&triggers, out),
             Event::Free(triggers) => self.ask_for_free(&triggers, now, out),
             Event::Cron(schedule) => {
                 let row = schedule.row;
@@ -360,6 +370,7 @@ impl Engine {
             Event::CronGone(row) => {
                 self.crons.remove(row);
             }
+            Event::CronsElsewhere(rows) => self.crons.leave_to_others(rows.into_iter().collect()),
             Event::Crons(schedules) => {
                 self.crons.clear();
                 schedules.into_iter().for_each(|schedule| self.cron(schedule, now, out));

@@ -1,5 +1,7 @@
 //! The keys under which a store keeps its rows, each a kind of its own: one in another's place does not compile.
+//! And tables by ids that are made here, which nobody can choose to collide.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::{Display, Formatter, Result};
 
 macro_rules! keys {
@@ -15,6 +17,12 @@ macro_rules! keys {
         }
     )+};
 }
+
+/// A table by ids of runs, or of what belongs to them. They are looked up many times a run.
+pub type ById<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
+/// The same of ids alone.
+pub type Ids<K> = HashSet<K, foldhash::fast::FixedState>;
 
 keys! {
     /// The number of a living runner, which fences off what a stale one writes; larger than all before it in its store.

@@ -5,8 +5,8 @@
 //! - words: [`error`], [`near`] (which name was meant), [`time`], [`policy`], [`grid`] (when a trigger is due across restarts), [`record`] (what is kept of
 //!   runs), [`tries`] (and of attempts), [`port`] (what is asked of a store), [`workflow`], [`audit`] (in whose name a change is made),
 //!   [`fault_point`];
-//! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], [`layout`] (of a picture), and the
-//!   room on the stack that nested values need, [`limit`] (how many at once, how fast);
+//! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], [`spread`] (who polls what), [`layout`] (of a picture),
+//!   the room on the stack that nested values need, [`limit`] (how many at once, how fast);
 //! - judges: [`admit`] (one fire), [`seat`] (which attempts begin under limits with names), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next), [`outlook`] (how a trigger stands, seen
 //!   from outside);
 //! - [`engine`]: `step(event, now) -> effects`, which ties the judges together and does nothing itself;
@@ -40,6 +40,7 @@ pub mod rule;
 pub mod run;
 pub mod runtime;
 pub mod seat;
+pub mod spread;
 pub mod time;
 pub mod tries;
 pub mod urgency;

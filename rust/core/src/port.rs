@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::key::{Epoch, ScheduleKey};
 use crate::seat::{self, Kind, ListedLimit, Pause};
+use crate::spread::Contested;
 use crate::time::Wall;
 
 pub use crate::record::{ContextHash, Outcome, Parent, RunEnd, RunStatus, Stretch, TaskRecord, TaskStatus};
@@ -32,7 +33,9 @@ pub use listing::{
 };
 pub use raw::{Cell, Halt, Table};
 pub use redacted::{REDACTED_KEYS_MAX, Redacted};
-pub use schedule::{Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleFilter, ScheduleKind, Terms};
+pub use schedule::{
+    Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleFilter, ScheduleKind, Terms, Wished,
+};
 pub use sign::{MINUTES_KEPT_US, Minute, Sign};
 
 /// Why a store refused or failed.
@@ -207,6 +210,19 @@ pub trait Store: Send + Sync {
         after: ScheduleKey,
         limit: u64,
     ) -> Stored<Vec<Schedule>>;
+    /// At most `limit` triggers that `epoch` declares and another living owner polls in the same version, by their names, after that one.
+    fn contested(&self, epoch: Epoch, after: &str, limit: u64) -> Stored<Vec<Contested>>;
+    /// Notes of which triggers `epoch`, which declares them and doesn't poll them, says that it is to poll them, and of which it does no more.
+    fn want(&self, epoch: Epoch, wishes: &[(Arc<str>, bool)]) -> Stored<()>;
+    /// What came of that, and what others want of `epoch`. Cheap while nobody wants anything.
+    fn wished(&self, epoch: Epoch) -> Stored<Wished>;
+    /// Notes what its program calls a runner.
+    fn name_owner(&self, epoch: Epoch, name: &str) -> Stored<()>;
+    /// Notes that a runner runs no crons.
+    fn without_crons(&self, epoch: Epoch) -> Stored<()>;
+    /// Crons that are switched on and that several living owners may run, by their rows, with who those are: of one that is declared who
+    /// declares the version in force, of any other who declares its workflow.
+    fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>>;
     /// The trigger of that name.
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>>;
     /// The cron with that id.

@@ -33,11 +33,11 @@ mod questions;
 mod schedules;
 mod seats;
 mod signs;
+mod spread;
 mod timekeeper;
 mod watch;
 mod writer;
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,7 +47,7 @@ use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Note, Request, Settings};
 use crate::error::{Error, Kind, Result, excerpt};
-use crate::key::Epoch;
+use crate::key::{ById, Epoch};
 use crate::near::hint;
 use crate::poll::PollCounts;
 use crate::port::{Ear, Fault, Minute, Parent, Store, WorkflowRow};
@@ -95,6 +95,8 @@ pub struct Services {
     pub pollers_max: usize,
     /// Whether unfinished runs of runners that are gone are taken over.
     pub recovery: bool,
+    /// What the program calls this runner.
+    pub name: Option<String>,
     /// Whether anything is polled, run and forgotten here; a runner that only asks others for that does not.
     pub works: bool,
     /// How long what is over is kept.
@@ -180,7 +182,7 @@ struct Shared {
     has_news: AtomicBool,
     /// Runs of other owners whose end the liaison is to ask for.
     cancels: Mutex<Vec<Uuid>>,
-    watches: Mutex<HashMap<Uuid, Arc<Watch>>>,
+    watches: Mutex<ById<Uuid, Arc<Watch>>>,
     /// Runs whose ends somebody waits for while others may drive them.
     elsewhere: Mutex<elsewhere::Elsewhere>,
     /// Whoever waited was told that no news will come.
@@ -192,9 +194,13 @@ struct Shared {
     schedules: Mutex<schedules::DeclaredCrons>,
     /// Of crons that this program declares another version may be in force now.
     crons_due: AtomicBool,
+    /// Crons that others were to run, and may not have run.
+    doubtful: Mutex<Vec<Uuid>>,
     schedules_version: AtomicU64,
     questions: Mutex<Questions>,
     closing: AtomicBool,
+    /// It closes once the runs in hand are over.
+    draining: AtomicBool,
     has_given_in: AtomicBool,
     /// Runs have come into hand since the store was last asked which of them are to end.
     cancels_due: AtomicBool,
@@ -253,6 +259,12 @@ impl Runtime {
         if !services.works {
             store.stand_by(epoch).map_err(store_error)?;
         }
+        if let Some(name) = &services.name {
+            store.name_owner(epoch, name).map_err(store_error)?;
+        }
+        if services.works && !settings.crons_enabled {
+            store.without_crons(epoch).map_err(store_error)?;
+        }
         let ends = store.ends().map_err(store_error)?;
         // A clock that somebody moves by hand says when anybody looks, and who stands by is told nothing.
         let is_told = services.works && !matches!(clock, Clock::Manual(_));
@@ -309,9 +321,11 @@ impl Runtime {
             hearers: hear::Hearers::default(),
             schedules: Mutex::default(),
             crons_due: AtomicBool::new(false),
+            doubtful: Mutex::default(),
             schedules_version: AtomicU64::new(0),
             questions: Mutex::default(),
             closing: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
             cancels_due: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
@@ -392,6 +406,10 @@ impl Runtime {
     pub fn submit(&self, workflow: &str, wanted: Vec<Wanted>) -> Result<Vec<Arc<Watch>>> {
         let workflow = self.workflow(workflow)?;
         self.refuse_closed()?;
+        let is_called = |wanted: &Wanted| wanted.parent.is_some();
+        if self.shared.draining.load(Ordering::Acquire) && !wanted.iter().all(is_called) {
+            return Err(self.shared.refusal());
+        }
         if lock(&self.shared.engine).runs_unfinished() + wanted.len() > RUNS_MAX {
             let text = format!("{RUNS_MAX} runs are unfinished; wait for some to end");
             return Err(Error::new(Kind::Runner, text));
@@ -454,6 +472,9 @@ impl Runtime {
     /// # Errors
     /// A [`Fault`] of the store, and if an equal run of its trigger is unfinished.
     pub fn retry(&self, id: Uuid) -> std::result::Result<Option<Arc<Watch>>, Fault> {
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(Fault::Final(self.shared.refusal().message));
+        }
         let Some(reopened) = self.shared.store.reopen(self.shared.epoch, id)? else { return Ok(None) };
         // Before the step: the run may be final at once.
         let watch = Watch::new(id, News::Started);
@@ -493,6 +514,12 @@ impl Runtime {
     /// Tells the other runners on the store that something changed that they keep in memory.
     pub fn wake_others(&self) {
         self.shared.store.wake_others(self.shared.epoch);
+    }
+
+    /// Why the store takes nothing of this runner's at the moment, if it does not.
+    pub fn trouble(&self) -> Option<String> {
+        let refusal = lock(&self.shared.writer).refusal.clone();
+        refusal.or_else(|| self.shared.store.trouble())
     }
 
     /// Counts of polls and of what followed since the start, and the runs in hand.
@@ -544,6 +571,7 @@ impl Shared {
             lost,
             rearm,
             moments,
+            doubtful,
             cancels,
             tells,
             is_due,
@@ -592,6 +620,10 @@ impl Shared {
         seats_of.into_iter().for_each(|other| self.store.wake(other));
         if !looks.is_empty() {
             self.look_soon(looks);
+        }
+        if !doubtful.is_empty() {
+            lock(&self.doubtful).extend(doubtful);
+            self.wake_liaison();
         }
         if !cancels.is_empty() {
             lock(&self.cancels).extend(cancels);

@@ -230,3 +230,66 @@ fn a_right_that_comes_too_late_is_given_back() {
         "{late:?}"
     );
 }
+
+fn at_hour(hour: i64, after_us: i64) -> Now {
+    let mono = u64::try_from(hour * HOUR_US + after_us).unwrap();
+    Now { mono: Mono(mono * 1000), wall: Wall(hour * HOUR_US + after_us) }
+}
+
+const SECOND_US: i64 = 1_000_000;
+
+#[test]
+fn a_moment_is_left_to_whose_it_is_and_read_again_before_it_is_run_after_all() {
+    let mut engine = engine();
+    step(&mut engine, Event::Crons(vec![hourly(ScheduleKey(1), Some(Wall(HOUR_US)))]), at_hour(0, 1));
+    step(&mut engine, Event::CronsElsewhere(vec![ScheduleKey(1)]), at_hour(0, 2));
+    let due = step(&mut engine, Event::Clock, at_hour(1, 0));
+    assert!(due.commits.is_empty() && due.doubtful.is_empty(), "{due:?}");
+    assert_eq!(engine.next_wake(at_hour(1, 0)), Some(std::time::Duration::from_secs(2)));
+    let over = step(&mut engine, Event::Clock, at_hour(1, 2 * SECOND_US));
+    assert_eq!((over.commits.len(), over.doubtful.len()), (0, 1));
+    // It has run there.
+    let read = hourly(ScheduleKey(1), Some(Wall(2 * HOUR_US)));
+    step(&mut engine, Event::Cron(read), at_hour(1, 2 * SECOND_US + 5));
+    assert!(moments(&step(&mut engine, Event::Clock, at_hour(1, 30 * SECOND_US))).is_empty());
+    step(&mut engine, Event::Clock, at_hour(2, 0));
+    let over = step(&mut engine, Event::Clock, at_hour(2, 2 * SECOND_US));
+    assert_eq!((over.commits.len(), over.doubtful.len()), (0, 1));
+    // It has not.
+    let read = hourly(ScheduleKey(1), Some(Wall(2 * HOUR_US)));
+    step(&mut engine, Event::Cron(read), at_hour(2, 2 * SECOND_US + 5));
+    let run = step(&mut engine, Event::Clock, at_hour(2, 2 * SECOND_US + 6));
+    assert_eq!(moments(&run), [Wall(2 * HOUR_US)]);
+}
+
+#[test]
+fn what_could_not_be_read_is_asked_for_again() {
+    let mut engine = engine();
+    step(&mut engine, Event::Crons(vec![hourly(ScheduleKey(1), Some(Wall(HOUR_US)))]), at_hour(0, 1));
+    step(&mut engine, Event::CronsElsewhere(vec![ScheduleKey(1)]), at_hour(0, 2));
+    step(&mut engine, Event::Clock, at_hour(1, 0));
+    for seconds in [2, 4, 6] {
+        let over = step(&mut engine, Event::Clock, at_hour(1, seconds * SECOND_US));
+        assert_eq!((over.commits.len(), over.doubtful.len()), (0, 1), "after {seconds} seconds");
+    }
+}
+
+#[test]
+fn a_moment_that_was_left_to_who_is_gone_is_run_at_once() {
+    let mut engine = engine();
+    step(&mut engine, Event::Crons(vec![hourly(ScheduleKey(1), Some(Wall(HOUR_US)))]), at_hour(0, 1));
+    step(&mut engine, Event::CronsElsewhere(vec![ScheduleKey(1)]), at_hour(0, 2));
+    assert!(moments(&step(&mut engine, Event::Clock, at_hour(1, 0))).is_empty());
+    step(&mut engine, Event::CronsElsewhere(Vec::new()), at_hour(1, 100));
+    assert_eq!(moments(&step(&mut engine, Event::Clock, at_hour(1, 101))), [Wall(HOUR_US)]);
+}
+
+#[test]
+fn a_moment_that_another_is_to_decide_is_left_to_that_one_too() {
+    let mut engine = engine();
+    step(&mut engine, Event::Crons(vec![alone(Wall(HOUR_US))]), at_hour(0, 1));
+    step(&mut engine, Event::CronsElsewhere(vec![ScheduleKey(1)]), at_hour(0, 2));
+    assert!(step(&mut engine, Event::Clock, at_hour(1, 0)).commits.is_empty());
+    step(&mut engine, Event::CronsElsewhere(Vec::new()), at_hour(1, 1));
+    assert_eq!(asked(&mut step(&mut engine, Event::Clock, at_hour(1, 2))).0, Wall(HOUR_US));
+}

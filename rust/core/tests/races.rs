@@ -269,6 +269,7 @@ impl House {
             overdue_max: usize::MAX,
             pollers_max: 4,
             recovery: true,
+            name: None,
             works: true,
             kept: Kept { runs: None, ticks: HOUR * 24, ticks_max: 1000 },
             resolution: Duration::from_millis(1),

@@ -156,7 +156,7 @@ fn what_was_to_be_let_go_of_before_it_was_known_to_be_anothers_is_polled_once_it
     step(&mut engine, Event::Vacancy);
     let then = asked(&mut step(&mut engine, declaration()));
     // Somebody declares a newer version, and the answer is still on its way.
-    let gives_way = step(&mut engine, Event::Outdated(vec!["inbox".into()]));
+    let gives_way = step(&mut engine, Event::GiveWay(vec!["inbox".into()]));
     assert!(gives_way.rearm[0].gives_way);
     step(&mut engine, Event::Committed(then, held_by(DEAD)));
     assert!(

@@ -42,9 +42,10 @@ use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{
     Allowed, Backlog, Cell, Change, CronStats, Ear, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
     NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter,
-    Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, WorkflowRow,
+    Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
+use cloaca_core::spread::Contested;
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
 use uuid::Uuid;
@@ -558,6 +559,33 @@ impl Store for SqliteStore {
         limit: u64,
     ) -> Stored<Vec<Schedule>> {
         self.read(|db| schedule::list_after(db, filter, after, limit))
+    }
+
+    fn name_owner(&self, epoch: Epoch, name: &str) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::name(db, epoch, name))
+    }
+
+    fn without_crons(&self, epoch: Epoch) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::without_crons(db, epoch))
+    }
+
+    fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>> {
+        self.read(schedule::crons_of_many)
+    }
+
+    fn contested(&self, epoch: Epoch, after: &str, limit: u64) -> Stored<Vec<Contested>> {
+        self.read(|db| schedule::contested(db, epoch, after, limit))
+    }
+
+    fn want(&self, epoch: Epoch, wishes: &[(Arc<str>, bool)]) -> Stored<()> {
+        self.write(Step::Seen, |db| {
+            owner::must_live(db, epoch)?;
+            schedule::want(db, epoch, wishes)
+        })
+    }
+
+    fn wished(&self, epoch: Epoch) -> Stored<Wished> {
+        self.read(|db| schedule::wished(db, epoch))
     }
 
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>> {

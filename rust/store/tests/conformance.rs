@@ -16,10 +16,11 @@ use cloaca_core::port::{
     InFlight, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old, Origin, Outcome, Overdue, Page,
     Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted, Room, RunChange, RunEnd, RunFilter, RunStatus,
     Schedule, ScheduleFilter, ScheduleKind, Sign, Spared, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX,
-    TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome, Unfinished,
+    TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome, Unfinished, Wished,
     WorkflowRow,
 };
 use cloaca_core::seat::{self, Ask, Differs, Limit, ListedLimit, Pause, Seat, Until};
+use cloaca_core::spread::owner_of;
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
 use support::*;
@@ -53,6 +54,10 @@ claims! {
     a_declaration_without_a_change_is_no_update
     the_grid_of_a_trigger_outlives_its_owner
     a_trigger_that_is_let_go_is_free_for_others
+    a_trigger_that_is_let_go_is_left_to_whose_it_is_by_right
+    what_is_wanted_is_told_to_who_has_it_and_what_is_granted_to_who_wanted_it
+    only_who_declares_the_version_that_is_polled_contests_a_trigger
+    crons_are_told_with_all_who_may_run_them
     what_an_owner_heeded_is_told_to_the_next
     of_two_versions_the_one_declared_last_for_the_first_time_is_polled
     who_declares_an_older_version_again_tells_whoever_stood_behind_it
@@ -368,7 +373,11 @@ fn a_trigger_that_is_let_go_is_free_for_others(store: &dyn Store) {
 }
 
 fn asked(store: &dyn Store, epoch: Epoch, digest: i64) -> TriggerState {
-    let trigger = TriggerRow { digest, interval_us: 1_000 * digest, ..trigger_row("inbox") };
+    asked_for(store, epoch, "inbox", digest)
+}
+
+fn asked_for(store: &dyn Store, epoch: Epoch, name: &str, digest: i64) -> TriggerState {
+    let trigger = TriggerRow { digest, interval_us: 1_000 * digest, ..trigger_row(name) };
     match commit(store, Change::Declare { epoch, trigger, at: Wall(9) }) {
         Receipt::Declared(state) => state,
         other => panic!("{other:?} declares nothing"),
@@ -419,6 +428,101 @@ fn of_two_versions_the_one_declared_last_for_the_first_time_is_polled(store: &dy
     let_go(store, new, 5);
     assert!(!row().is_outdated(), "it is declared no more");
     assert_eq!(ask(old, 7), (Some(old), false, false));
+}
+
+/// Names that are that owner's by right, of those.
+fn names_of(epoch: Epoch, living: &[Epoch]) -> impl Iterator<Item = String> {
+    let names = (0..).map(|number| format!("inbox {number:03}"));
+    names.filter(move |name| owner_of(name, living.iter().copied()) == Some(epoch))
+}
+
+fn a_trigger_that_is_let_go_is_left_to_whose_it_is_by_right(store: &dyn Store) {
+    let living = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    let [first, second, third] = living;
+    let name = names_of(third, &living).next().unwrap();
+    let ask = |epoch| asked_for(store, epoch, &name, 7).owner;
+    let owner = || store.trigger(&name).unwrap().unwrap().owner;
+    assert_eq!([first, second, third].map(ask), [Some(first); 3], "who has it goes on");
+    let change = Change::LetGo { epoch: first, trigger: name.as_str().into(), digest: 7, at: Some(Wall(30)) };
+    assert_eq!(commit(store, change), Receipt::LetGo);
+    assert_eq!([second, first].map(ask), [None; 2], "it is left to the third");
+    assert_eq!(ask(third), Some(third));
+    store.leave(third, &InFlight::default(), Wall(50)).unwrap();
+    let [heir, other] = match owner_of(&name, [first, second]) {
+        Some(heir) if heir == first => [first, second],
+        _ => [second, first],
+    };
+    assert_ne!(ask(other), Some(other), "of those who are left it is the other's");
+    assert_eq!((ask(heir), ask(other), owner()), (Some(heir), Some(heir), Some(heir)));
+}
+
+fn what_is_wanted_is_told_to_who_has_it_and_what_is_granted_to_who_wanted_it(store: &dyn Store) {
+    let living = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    let [first, second, third] = living;
+    let names: Vec<String> = names_of(second, &living).take(3).collect();
+    for name in &names {
+        living.iter().for_each(|&epoch| drop(asked_for(store, epoch, name, 7)));
+    }
+    let wished = |epoch| store.wished(epoch).unwrap();
+    assert_eq!(living.map(wished), [const { Wished { of_us: Vec::new(), granted: Vec::new() } }; 3]);
+    let contested = store.contested(second, "", 2).unwrap();
+    let found: Vec<&str> = contested.iter().map(|contested| &*contested.trigger).collect();
+    assert_eq!(found, names[..2], "by their names");
+    assert!(contested.iter().all(|contested| contested.declared_by.len() == 3 && !contested.is_wanted));
+    assert_eq!(store.contested(second, found[1], 9).unwrap().len(), 1);
+    assert!(store.contested(first, "", 9).unwrap().is_empty(), "it polls them");
+    let wishes: Vec<_> = names.iter().map(|name| (name.as_str().into(), true)).collect();
+    store.want(second, &wishes).unwrap();
+    store.want(second, &[(names[2].as_str().into(), false)]).unwrap();
+    assert!(store.contested(second, "", 1).unwrap()[0].is_wanted);
+    let of_us = |epoch| wished(epoch).of_us.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    assert_eq!((of_us(first), of_us(second), of_us(third)), (names[..2].to_vec(), vec![], vec![]));
+    let trigger = names[0].as_str().into();
+    commit(store, Change::LetGo { epoch: first, trigger, digest: 7, at: Some(Wall(30)) });
+    assert_eq!(of_us(first), names[1..2]);
+    let granted: Vec<String> = wished(second).granted.iter().map(|name| name.to_string()).collect();
+    assert_eq!(granted, names[..1]);
+    assert!(wished(third).granted.is_empty());
+    assert_eq!(asked_for(store, second, &names[0], 7).owner, Some(second));
+    assert!(wished(second).granted.is_empty(), "it has it");
+    store.leave(second, &InFlight::default(), Wall(50)).unwrap();
+    assert!(of_us(first).is_empty(), "who is gone wants nothing");
+    assert!(store.want(second, &wishes).is_err());
+}
+
+fn only_who_declares_the_version_that_is_polled_contests_a_trigger(store: &dyn Store) {
+    let [first, second, third] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    asked(store, first, 7);
+    asked(store, second, 7);
+    asked(store, third, 5);
+    let contested = store.contested(second, "", 9).unwrap();
+    assert_eq!(contested[0].declared_by.iter().max(), Some(&second), "not who declares another version");
+    assert!(store.contested(third, "", 9).unwrap().is_empty());
+    let_go(store, second, 7);
+    assert!(store.contested(second, "", 9).unwrap().is_empty(), "it is declared no more");
+}
+
+fn crons_are_told_with_all_who_may_run_them(store: &dyn Store) {
+    let [first, second, third, client] = [1, 2, 3, 4].map(|at| store.join(Wall(at)).unwrap());
+    store.stand_by(client).unwrap();
+    let of_many = || store.crons_of_many().unwrap();
+    let registered = store.put_cron(first, &new_cron(50, "0 2 * * *")).unwrap();
+    assert!(of_many().is_empty(), "nobody declares its workflow");
+    for epoch in [first, second, third, client] {
+        store.declare_workflows(epoch, &[declares(&registered.workflow, "v1")]).unwrap();
+    }
+    assert_eq!(of_many(), [(registered.row, vec![first, second, third])]);
+    store.without_crons(third).unwrap();
+    assert_eq!(of_many(), [(registered.row, vec![first, second])]);
+    store.set_enabled(registered.row, false, None, Wall(9)).unwrap();
+    assert!(of_many().is_empty());
+    let daily = NewCron { name: "daily", origin: Origin::Declared, digest: 7, ..new_cron(51, "0 3 * * *") };
+    let declared = store.put_cron(first, &daily).unwrap();
+    assert!(of_many().is_empty(), "the second does not declare it");
+    store.put_cron(second, &daily).unwrap();
+    assert_eq!(of_many(), [(declared.row, vec![first, second])]);
+    store.leave(second, &InFlight::default(), Wall(50)).unwrap();
+    assert!(of_many().is_empty(), "one is left");
 }
 
 fn who_declares_an_older_version_again_tells_whoever_stood_behind_it(store: &dyn Store) {

@@ -10,8 +10,9 @@ use std::thread;
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{
     Admitted, Cell, Change, Company, Fault, Halt, InFlight, Receipt, RunChange, RunStatus, Siblings, Store,
-    TaskStatus,
+    TaskStatus, TriggerRow,
 };
+use cloaca_core::spread::owner_of;
 use cloaca_core::time::Wall;
 use cloaca_store::OpenError;
 use rusqlite::Connection;
@@ -36,6 +37,48 @@ fn beside(other: Epoch) -> Siblings {
 /// What is told when another one, the newest, was found dead.
 fn after_burying(other: Epoch) -> Siblings {
     Siblings { buried: 1, departed: Some(other), ..Siblings::default() }
+}
+
+#[test]
+fn a_trigger_is_not_left_for_ever_to_who_does_not_take_it() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    let living = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    let name = (0..).map(|number| format!("inbox {number}"));
+    let name = name.into_iter().find(|name| owner_of(name, living) == Some(living[2])).unwrap();
+    let ask = |epoch: Epoch| {
+        let trigger = TriggerRow { name: name.as_str().into(), ..trigger_row("inbox") };
+        match commit(&*store, Change::Declare { epoch, trigger, at: Wall(9) }) {
+            Receipt::Declared(state) => state.owner,
+            other => panic!("{other:?} declares nothing"),
+        }
+    };
+    let since = |column: &str, seconds: i64, of: &str| {
+        let sql = format!(
+            "UPDATE {column} = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + {seconds} * 1000000 WHERE {of}"
+        );
+        let other = Connection::open(folder.path("runs.db")).unwrap();
+        other.execute(&sql, []).unwrap();
+    };
+    assert_eq!(living.map(ask), [Some(living[0]); 3]);
+    store.want(living[2], &[(name.as_str().into(), true)]).unwrap();
+    let let_go = |epoch| {
+        let change = Change::LetGo { epoch, trigger: name.as_str().into(), digest: 1, at: Some(Wall(30)) };
+        commit(&*store, change);
+    };
+    let_go(living[0]);
+    assert_eq!(ask(living[1]), None);
+    since("schedules SET free_since", -6, "owner IS NULL");
+    assert_eq!(ask(living[1]), Some(living[1]));
+    assert!(store.wished(living[1]).unwrap().of_us.is_empty(), "until it asks again");
+    let_go(living[1]);
+    ask(living[1]);
+    since("schedules SET free_since", 3600, "owner IS NULL");
+    assert_eq!(ask(living[0]), Some(living[0]), "a clock that was ahead keeps it from nobody");
+    store.leave(living[0], &InFlight::default(), Wall(50)).unwrap();
+    assert_eq!(ask(living[1]), None);
+    since("owners SET left_at", -6, "left_at IS NOT NULL");
+    assert_eq!(ask(living[1]), Some(living[1]));
 }
 
 #[test]

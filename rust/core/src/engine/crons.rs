@@ -14,19 +14,26 @@ use crate::time::Wall;
 /// again whenever another process changes one.
 const READ_MAX: usize = 10_000;
 
+/// So long a moment is left to the runner whose it is by right, which may be stopped, in microseconds. Then the store is asked whether it has run.
+const LEFT_US: i64 = 2_000_000;
+
 /// A cron that is to run.
 #[derive(Debug)]
 pub(super) struct CronState {
     pub schedule: Schedule,
     pub cron: Cron,
     pub next: Wall,
+    /// When it was read from the store.
+    pub read_at: Wall,
+    /// Until when it is left to another runner, if it is.
+    left_until: Option<Wall>,
     /// Under which time it stands among those that are due; none while a moment of it is being decided.
     due: Option<Wall>,
 }
 
 impl CronState {
-    pub fn new(schedule: Schedule, cron: Cron, next: Wall) -> Self {
-        Self { schedule, cron, next, due: None }
+    pub fn new(schedule: Schedule, cron: Cron, next: Wall, read_at: Wall) -> Self {
+        Self { schedule, cron, next, read_at, left_until: None, due: None }
     }
 }
 
@@ -71,6 +78,8 @@ pub(super) struct Crons {
     questions: u64,
     /// What this program declares, by name.
     declared: HashMap<String, Known>,
+    /// The rows of those that other runners run first, by right.
+    of_others: HashSet<ScheduleKey>,
     /// The rows of those of release 0.1.0 that were told of.
     old_told: HashSet<ScheduleKey>,
     /// By zone and expression.
@@ -149,7 +158,7 @@ impl Crons {
         let row = state.schedule.row;
         self.remove(row);
         state.due = match self.pending.get(&row) {
-            None => Some(state.next),
+            None => Some(state.left_until.map_or(state.next, |until| until.max(state.next))),
             Some(&Pending { seen, stage: Stage::Failed(again_at), .. }) => {
                 let is_same = seen == state.schedule.updated_at;
                 if !is_same {
@@ -163,6 +172,30 @@ impl Crons {
         let its = self.by_workflow.entry(state.schedule.workflow.as_str().into()).or_default();
         its.insert(state.schedule.row);
         self.by_row.insert(state.schedule.row, state);
+    }
+
+    /// Which crons other runners run first, by their rows. Those that were left to them are due.
+    pub fn leave_to_others(&mut self, rows: HashSet<ScheduleKey>) {
+        let is_back = |row: &&ScheduleKey| !rows.contains(row);
+        let back: Vec<ScheduleKey> = self.of_others.iter().filter(is_back).copied().collect();
+        self.of_others = rows;
+        for row in back {
+            if let Some(state) = self.remove(row) {
+                self.insert(CronState { left_until: None, ..state });
+            }
+        }
+    }
+
+    /// Whether a moment of a cron that is due is to be left to another runner for now; then it is due again later. The store is to be asked
+    /// before it is run here after all: true of the second if it is time for that.
+    pub fn leave(&mut self, state: &mut CronState, moment: Wall, now: Wall) -> (bool, bool) {
+        let until = Wall(moment.0.saturating_add(LEFT_US));
+        if !self.of_others.contains(&state.schedule.row) || state.read_at >= until {
+            return (false, false);
+        }
+        let is_over = now >= until;
+        state.left_until = Some(if is_over { Wall(now.0.saturating_add(LEFT_US)) } else { until });
+        (true, is_over)
     }
 
     /// Takes a cron out; one that isn't there is no error.
@@ -343,7 +376,7 @@ mod tests {
             in_body_since: None,
             grid: None,
         };
-        CronState::new(schedule, Cron::parse("0 9 * * *", "UTC").unwrap(), Wall(row.0))
+        CronState::new(schedule, Cron::parse("0 9 * * *", "UTC").unwrap(), Wall(row.0), Wall(0))
     }
 
     #[test]

@@ -2,17 +2,16 @@
 //! here when the next of them is due, so that however many there are, there is one timer.
 //! Invariant: once what was sent is kept, the timer is no later than the earliest of this runner's, and of what the store told last.
 
-use std::collections::HashMap;
-
 use uuid::Uuid;
 
 use crate::engine::{Effects, Engine};
+use crate::key::ById;
 use crate::time::{Now, Wall};
 
 #[derive(Debug, Default)]
 pub(super) struct Delays {
     next: Option<Wall>,
-    sent: HashMap<Uuid, Sent>,
+    sent: ById<Uuid, Sent>,
 }
 
 /// What is on its way to the store.

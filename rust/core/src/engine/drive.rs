@@ -242,7 +242,9 @@ impl Engine {
 
     /// Sends what a run's step asks for on its way: records first, jobs once they are kept.
     pub(super) fn follow(&mut self, id: Uuid, progress: Progress, now: Now, out: &mut Effects) {
-        self.recount(id, out);
+        if self.runs.get(&id).is_some_and(|run| run.counts == run.rests()) {
+            self.recount(id, out);
+        }
         let Progress { records, jobs, mut looks, callbacks, delayed, end } = progress;
         for task in callbacks {
             out.jobs.push(self.placed(self.job(id, task, true)));

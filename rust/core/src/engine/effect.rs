@@ -55,6 +55,8 @@ pub struct Effects {
     pub rearm: Vec<Rearm>,
     /// Moments that the bodies of crons are to decide.
     pub moments: Vec<MomentDue>,
+    /// Crons of which a moment was left to other runners, which may not have run it: they are to be read again.
+    pub doubtful: Vec<Uuid>,
     /// Runs whose end other owners are asked for.
     pub cancels: Vec<Uuid>,
     /// Whether there is news for other owners.

@@ -177,6 +177,8 @@ pub enum Event {
     Interrupted(Job),
     /// An attempt's body will never begin, because it was stopped before: by that it has failed if it was told to end, and is cut off if not.
     Stopped(Job),
+    /// The runner is to end once what it has in hand is over: it claims nothing more, and crons start nothing here.
+    Draining,
     /// The runner gives its runs up, but for the attempts whose bodies or callbacks are in flight.
     Leaving(Vec<Job>),
     /// A task's callback has been told, or it has none.
@@ -216,14 +218,17 @@ pub enum Event {
     Withdrawn(u32),
     /// Nothing of what was withdrawn in these places, or gives way, is in flight any more; with whether it owes a poll for what was missed.
     Vacated(Vec<(u32, bool)>),
-    /// Other runners declare newer versions of these triggers, which are this runner's as far as the store knows.
-    Outdated(Vec<Arc<str>>),
+    /// These triggers, which are this runner's as far as the store knows, are to be others': those declare newer versions, or want them by
+    /// right.
+    GiveWay(Vec<Arc<str>>),
     /// Nobody polls the triggers of these names, as far as the store knows.
     Free(Vec<Arc<str>>),
     /// A cron was registered, changed or read from the store.
     Cron(Schedule),
     /// A cron was deleted or disabled.
     CronGone(ScheduleKey),
+    /// The crons of these rows, and no others, are run by other runners by right: their moments are left to those for a while.
+    CronsElsewhere(Vec<ScheduleKey>),
     /// Somebody is about to look at runs: what has begun is to be on record.
     Shown,
     /// All crons, as the store has them.

@@ -38,7 +38,7 @@ impl Engine {
                 let next = next_at.or_else(|| cron.next(now.wall));
                 let row = schedule.row;
                 match next {
-                    Some(next) => self.crons.insert(CronState::new(schedule, cron, next)),
+                    Some(next) => self.crons.insert(CronState::new(schedule, cron, next, now.wall)),
                     None => drop(self.crons.remove(row)),
                 }
             }
@@ -78,6 +78,16 @@ impl Engine {
     /// Starts a run for every moment that has come, up to the bound of catching up: the newest are kept.
     pub(super) fn cron_due(&mut self, row: ScheduleKey, now: Now, out: &mut Effects) {
         let mut state = self.crons.remove(row).expect("a due cron is known");
+        if self.crons.pending(row).is_none() {
+            let moment = state.next;
+            let (is_left, is_over) = self.crons.leave(&mut state, moment, now.wall);
+            if is_over {
+                out.doubtful.push(state.schedule.id);
+            }
+            if is_left {
+                return self.crons.insert(state);
+            }
+        }
         let first = self.crons.tried_again(row).unwrap_or(state.next);
         let ScheduleKind::Cron { terms, .. } = &state.schedule.kind else { return };
         let moments_max = usize::try_from(self.settings.catchup_max).unwrap_or(usize::MAX);

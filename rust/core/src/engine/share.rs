@@ -188,6 +188,9 @@ impl Engine {
 
     /// What is to be claimed now, at most `limit` runs at once.
     pub fn claims(&mut self, limit: u64, now: Now) -> Vec<Claims> {
+        if self.drains {
+            return Vec::new();
+        }
         let (shared, own): (Vec<_>, Vec<_>) =
             self.workflows.values().cloned().partition(|workflow| self.shares(&workflow.name));
         let names = |workflows: &[Arc<Workflow>]| {

@@ -54,6 +54,9 @@ impl Engine {
         self.look_for_due(now, out);
         self.look_for_open_seats(now, out);
         self.look_at_pauses(now, out);
+        if self.drains {
+            return;
+        }
         for row in self.crons.due(now.wall) {
             self.cron_due(row, now, out);
         }

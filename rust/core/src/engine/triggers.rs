@@ -1,6 +1,6 @@
 //! Which triggers are declared, in which place, and which of them others poll.
 //! Invariant: a trigger that this runner does not own is parked, and is asked for at each vacancy. One that another runner declares in a
-//! newer version is let go once nothing of it is in flight here.
+//! newer version, or is to poll by right, is let go once nothing of it is in flight here.
 
 use std::sync::Arc;
 
@@ -70,16 +70,25 @@ impl Engine {
         let change = Change::LetGo { epoch: self.epoch, trigger, digest, at };
         out.commits.push((change, Then::LetGo(Some(place))));
         if gives_way {
-            // Who declares the newer version may be gone by then.
+            // Who is to have it may be gone by then.
             self.parked.insert(place);
             self.ask_for(place, now, out);
         }
     }
 
-    /// Other runners declare newer versions of these triggers.
-    pub(super) fn outdated(&mut self, triggers: &[Arc<str>], out: &mut Effects) {
+    /// Other runners are to poll these triggers.
+    pub(super) fn give_way_to_others(&mut self, triggers: &[Arc<str>], out: &mut Effects) {
         let places: Vec<u32> = triggers.iter().filter_map(|name| self.place_of(name)).collect();
         places.into_iter().for_each(|place| self.give_way(place, out));
+    }
+
+    /// At most `many` of these triggers, none of which is given way with already.
+    pub fn polled_here(&self, triggers: Vec<Arc<str>>, many: usize) -> Vec<Arc<str>> {
+        let is_polled = |name: &Arc<str>| {
+            let place = self.place_of(name);
+            place.is_some_and(|place| !self.giving_way.contains(&place) && !self.parked.contains(&place))
+        };
+        triggers.into_iter().filter(is_polled).take(many).collect()
     }
 
     /// Lets go of what is polled in a place, once nothing of it is in flight.
@@ -133,5 +142,10 @@ impl Engine {
     /// Whether a trigger of this program is polled by another owner.
     pub fn has_parked(&self) -> bool {
         !self.parked.is_empty()
+    }
+
+    /// How many triggers of this program are polled by other owners.
+    pub fn parked_count(&self) -> usize {
+        self.parked.len()
     }
 }

@@ -212,7 +212,7 @@ fn span_text(span: Duration) -> String {
     let us = span.as_micros();
     let units =
         [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms")];
-    match units.into_iter().find(|(unit, _)| us >= *unit && us % unit == 0) {
+    match units.into_iter().find(|(unit, _)| us >= *unit && us.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", us / unit),
         None => format!("{}s", span.as_secs_f64()),
     }

@@ -267,7 +267,9 @@ pub enum Change {
     /// A run's progress.
     Run(RunChange),
     /// A trigger's declaration: inserted, or its settings updated; `enabled` and cursor are kept. It stays with another living
-    /// owner that polls it, and is nobody's while another one declares a version that was declared for the first time after this one.
+    /// owner that polls it, and is nobody's while another one declares a version that was declared for the first time after this one. One that
+    /// nobody polls is left to whose it is by right, of those that declare this version: see [`crate::spread::owner_of`]. Who has not taken it
+    /// for a while is not waited for.
     Declare {
         /// The owner that will poll it.
         epoch: Epoch,

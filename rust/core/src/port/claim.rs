@@ -96,6 +96,16 @@ impl Company {
         owner.is_none_or(|owner| !self.living.contains(&owner))
     }
 
+    /// The others that lived.
+    pub fn living(&self) -> &[Epoch] {
+        &self.living
+    }
+
+    /// Whether those lived, and nobody else.
+    pub fn is_of(&self, living: &[Epoch]) -> bool {
+        self.living == living
+    }
+
     /// Whether nobody else lived.
     pub fn is_empty(&self) -> bool {
         self.living.is_empty()

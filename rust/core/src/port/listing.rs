@@ -151,6 +151,8 @@ pub struct CronStats {
 pub struct OwnerRow {
     /// Its number.
     pub epoch: Epoch,
+    /// What its program calls it.
+    pub name: Option<String>,
     /// When it came.
     pub joined_at: Wall,
     /// When it last said that it lives, if it polls.
@@ -167,6 +169,8 @@ pub struct OwnerRow {
     pub version: Option<String>,
     /// Whether it polls and runs anything, or only asks others for that.
     pub works: bool,
+    /// So many triggers that are switched on are its to poll.
+    pub polls: u64,
     /// What it did since the time that was asked for, as far as it is on record.
     pub counts: Minute,
 }

@@ -164,6 +164,15 @@ pub struct NewCron<'a> {
     pub at: Wall,
 }
 
+/// Where triggers are to change hands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wished {
+    /// Names of triggers that are polled by who asks, and wanted by others.
+    pub of_us: Vec<Arc<str>>,
+    /// Names of triggers that who asks has wanted, and nobody polls by now.
+    pub granted: Vec<Arc<str>>,
+}
+
 /// What came of forgetting a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Forgotten {

@@ -12,8 +12,11 @@ use crate::error::{Error, Kind};
 use crate::key::Epoch;
 use crate::port::{Body, Change, InFlight, RunChange};
 use crate::runtime::keeper::Order;
-use crate::runtime::park::lock;
+use crate::runtime::park::{lock, sleep};
 use crate::runtime::{Own, POLL_PATIENCE, Runtime, Shared};
+
+/// Between two looks at whether all runs in hand are over.
+const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 
 impl Runtime {
     /// Ends everything at once and tells whoever waits: nothing here can go on. What is logged of it is the caller's.
@@ -24,6 +27,30 @@ impl Runtime {
     /// Stops polling and hands out no further attempt. Never waits.
     pub fn begin_close(&self) {
         self.shared.begin_close();
+    }
+
+    /// Takes nothing more: no poll, no claim, no run but those that tasks call. What is in hand goes on to its end, and triggers are others'.
+    pub fn begin_drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+        self.step(Event::Draining);
+        let triggers = lock(&self.shared.engine).triggers_declared();
+        triggers.iter().for_each(|trigger| self.withdraw(trigger));
+    }
+
+    /// Waits at most `span` for the ends of all runs in hand; true once they are there. Call detached.
+    pub fn drain_runs(&self, span: Duration) -> bool {
+        let deadline = Instant::now() + span;
+        loop {
+            if lock(&self.shared.engine).runs_unfinished() == 0 || self.shared.closing.load(Ordering::Acquire)
+            {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            sleep(left.min(DRAIN_PAUSE));
+        }
     }
 
     /// Waits at most `span` for what is in flight, but not for `own`, which asks; true once it is back. Call detached.
@@ -103,7 +130,8 @@ impl Shared {
             true => {
                 "the runner has stopped by itself, and takes nothing any more; the log (logger 'cloaca', level ERROR) says why"
             }
-            false => "the runner is shut down",
+            false if self.closing.load(Ordering::Acquire) => "the runner is shut down",
+            false => "the runner shuts down once what it has in hand is over, and takes nothing more",
         };
         Error::new(Kind::Runner, text)
     }

@@ -1,7 +1,6 @@
 //! Attempts that are ready, the permits to run them, and the workers that wait for both.
 //! Invariant: an attempt is taken only by a thread that can run it at once.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +11,7 @@ use uuid::Uuid;
 use crate::context::Given;
 use crate::engine::{Effects, Engine, Event, Job, Ready, RunStanding};
 use crate::fault_point::{Step, around};
-use crate::key::Epoch;
+use crate::key::{ById, Epoch, Ids};
 use crate::run::{Doing, Ended, Ruling};
 use crate::runtime::keeper::Order;
 use crate::runtime::lanes::{Lane, Waker};
@@ -64,17 +63,17 @@ pub(super) struct JobState {
     /// By executor.
     pub(super) lanes: Vec<Lane>,
     /// Attempts whose bodies run, and where.
-    pub(super) running: HashMap<Job, Executor>,
+    pub(super) running: ById<Job, Executor>,
     /// Attempts whose bodies wait without a permit.
-    pub(super) away: HashMap<Job, Executor>,
+    pub(super) away: ById<Job, Executor>,
     /// For the ends of how many runs attempts wait.
-    pub(super) waits: HashMap<Job, usize>,
+    pub(super) waits: ById<Job, usize>,
     /// Attempts that waited for runs that have ended since, and that do not run again yet.
-    pub(super) resuming: HashSet<Job>,
+    pub(super) resuming: Ids<Job>,
     /// Attempts that gave their seats of limits back with their permits, and have not got them again.
-    pub(super) seatless: HashMap<Job, Seatless>,
+    pub(super) seatless: ById<Job, Seatless>,
     /// Attempts that were given up, and where their bodies still run.
-    pub(super) overdue: HashMap<Job, Executor>,
+    pub(super) overdue: ById<Job, Executor>,
     /// The log knows that there are too many of them.
     pub(super) is_overdue_told: bool,
     pub(super) idle: usize,
@@ -96,12 +95,12 @@ impl JobState {
         }
         Self {
             lanes,
-            running: HashMap::new(),
-            away: HashMap::new(),
-            waits: HashMap::new(),
-            resuming: HashSet::new(),
-            seatless: HashMap::new(),
-            overdue: HashMap::new(),
+            running: ById::default(),
+            away: ById::default(),
+            waits: ById::default(),
+            resuming: Ids::default(),
+            seatless: ById::default(),
+            overdue: ById::default(),
             is_overdue_told: false,
             idle: 0,
             threads: 0,
@@ -449,6 +448,8 @@ impl Runtime {
     pub(super) fn release(&self, job: Job) {
         let mut jobs = lock(&self.shared.jobs);
         jobs.give_back(job);
+        // Under the lock: who finds nothing at work must find that something is asked for.
+        let is_wanted = self.shared.asks_for_permit();
         self.shared.call_for_regainer(&jobs);
         let calls = self.shared.call(&mut jobs);
         if jobs.closed {
@@ -457,7 +458,9 @@ impl Runtime {
         let is_leaving = jobs.is_leaving && !jobs.away.contains_key(&job);
         drop(jobs);
         calls.iter().for_each(|waker| waker.wake());
-        self.shared.claim_for_permit();
+        if is_wanted {
+            self.shared.wake_liaison();
+        }
         if is_leaving {
             self.shared.leave();
         }

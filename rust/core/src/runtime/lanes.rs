@@ -2,10 +2,11 @@
 //! Invariant: an attempt that is handed out has a permit, and no more are handed out than there are.
 
 use std::array;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::engine::Job;
+use crate::key::Ids;
 use crate::urgency::{RANKS, Rank};
 
 /// How an executor hears that there is something for it. Called on any thread, with no lock held, and not again before the executor has
@@ -70,7 +71,7 @@ pub(super) struct Lane {
     /// Attempts that gave their permits back and want them again, before any other.
     pub(super) regaining: VecDeque<Job>,
     /// Attempts that want them again, too, and whose own threads wait for that.
-    pub(super) claims: HashSet<Job>,
+    pub(super) claims: Ids<Job>,
     /// So many of its bodies were given up, and run on all the same.
     pub(super) overdue: usize,
     /// While so many do, no other begins.
@@ -90,7 +91,7 @@ impl Lane {
             ready: Queue::new(),
             recorded: VecDeque::new(),
             regaining: VecDeque::new(),
-            claims: HashSet::new(),
+            claims: Ids::default(),
             overdue: 0,
             overdue_max: usize::MAX,
             stopped: Vec::new(),

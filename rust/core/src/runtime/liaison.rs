@@ -16,6 +16,7 @@ use crate::runtime::forget::Forgetting;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, sleep, wait_on};
 use crate::runtime::signs::Signs;
+use crate::runtime::spread::Spreading;
 use crate::time::Mono;
 
 /// So many unfinished runs are taken over at once, so that the first can start early.
@@ -84,6 +85,7 @@ struct Round {
     forgetting: Forgetting,
     news_due: Mono,
     signs: Signs,
+    spreading: Spreading,
     history_due: Mono,
     history_from: u32,
 }
@@ -119,6 +121,7 @@ impl Shared {
             forgetting: Forgetting::new(now),
             news_due: now.after(NEWS_SLOWLY),
             signs: Signs::new(now, is_manual),
+            spreading: Spreading::new(now),
             history_due: now.after(HISTORY_EVERY),
             history_from: 0,
         };
@@ -206,12 +209,18 @@ impl Shared {
             round.knows_deserted = self.tell_deserted().is_ok();
         }
         round.has_news |= is_woken | self.has_news.swap(false, Ordering::AcqRel);
+        if self.works
+            && let Some(company) = &round.company
+        {
+            self.spread(&mut round.spreading, company, is_woken || is_time);
+        }
         if round.has_news && round.news_read.is_none_or(|(since, took)| since.elapsed() >= took * NEWS_SHARE)
         {
             let since = Instant::now();
             round.has_news = self.read_news(round.company.as_ref()).is_err();
             round.news_read = Some((since, since.elapsed()));
         }
+        self.read_doubtful();
         if self.crons_due.swap(false, Ordering::AcqRel) && self.has_crons() {
             self.load_crons();
         }
@@ -224,7 +233,7 @@ impl Shared {
     }
 
     /// What is polled here no more may be polled by others.
-    fn let_go(&self) {
+    pub(super) fn let_go(&self) {
         let vacated = lock(&self.polls).poller.take_vacated();
         if !vacated.is_empty() {
             self.step(Event::Vacated(vacated));
@@ -395,7 +404,7 @@ impl Shared {
             let outdated: Vec<Arc<str>> =
                 triggers.iter().filter(is_lost).map(|trigger| trigger.name.as_str().into()).collect();
             if !outdated.is_empty() {
-                self.step(Event::Outdated(outdated));
+                self.step(Event::GiveWay(outdated));
                 self.let_go();
             }
             if has_parked {

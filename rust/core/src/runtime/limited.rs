@@ -16,12 +16,15 @@ impl Shared {
         self.wake_liaison();
     }
 
-    /// A permit was given back.
-    pub(super) fn claim_for_permit(&self) {
+    /// A permit is given back; true if whoever claims is to be woken for that.
+    pub(super) fn asks_for_permit(&self) -> bool {
         // Mostly nothing waits for one, and to write would cost each attempt.
-        if self.wants_permit.load(Ordering::Acquire) && self.wants_permit.swap(false, Ordering::AcqRel) {
-            self.ask_for_due();
+        let is_wanted =
+            self.wants_permit.load(Ordering::Acquire) && self.wants_permit.swap(false, Ordering::AcqRel);
+        if is_wanted {
+            self.due_asked.fetch_add(1, Ordering::AcqRel);
         }
+        is_wanted
     }
 
     /// Claims what limits let begin, as long as there are permits for it; how many runs came.
@@ -65,7 +68,7 @@ impl Shared {
         // One may have come back before that was noted.
         let executors = lock(&self.engine).executors_of_limited();
         if self.room_in(executors.into_iter()) > 0 {
-            self.claim_for_permit();
+            self.ask_for_due();
         }
     }
 

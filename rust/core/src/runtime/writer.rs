@@ -43,6 +43,8 @@ pub(super) struct WriterState {
     /// So many wait until all is written.
     pub(super) flushing: usize,
     pub(super) closed: bool,
+    /// Why the store takes nothing, while that is so.
+    pub(super) refusal: Option<String>,
 }
 
 /// Up to [`BATCH_MAX`] changes from the front. What a burst has made room for is given back as it drains.
@@ -208,6 +210,7 @@ impl Shared {
             let why = match self.store.commit(changes) {
                 Ok(receipts) => {
                     if reported {
+                        lock(&self.writer).refusal = None;
                         self.order(Order::Log(Note::StoreTakesWrites));
                     }
                     return Some(Ok(receipts));
@@ -217,6 +220,7 @@ impl Shared {
             };
             if !reported {
                 reported = true;
+                lock(&self.writer).refusal = Some(why.clone());
                 self.order(Order::Log(Note::StoreRefusesWrites { why }));
             }
             let writer = lock(&self.writer);

@@ -11,8 +11,9 @@ use cloaca_core::key::ScheduleKey;
 use cloaca_core::poll::RESOLUTION;
 use cloaca_core::port::{
     Body, Change, Company, InFlight, Page, RunChange, RunStatus, Schedule, ScheduleFilter, Store as _,
-    Stored, TaskStatus, Unfinished,
+    Stored, TaskStatus, Unfinished, Wished,
 };
+use cloaca_core::spread::wishes;
 use cloaca_core::time::{Mono, Now};
 use cloaca_core::urgency::{Due, Priority, Urgency};
 use uuid::Uuid;
@@ -616,7 +617,7 @@ impl World {
         let outdated = triggers.iter().filter(is_lost).map(|trigger| trigger.name.as_str().into());
         let outdated: Vec<Arc<str>> = outdated.collect();
         if !outdated.is_empty() {
-            self.step(p, Event::Outdated(outdated));
+            self.step(p, Event::GiveWay(outdated));
         }
         let company = self.processes[p].recovery.company.as_ref();
         let is_free = |owner| company.is_none_or(|company| company.is_free(owner));
@@ -625,7 +626,35 @@ impl World {
         self.step(p, Event::Free(free));
         let cancelled = self.store.cancel_requests(epoch).expect("no fault is due");
         cancelled.into_iter().for_each(|id| self.cancel_here(p, id));
+        if self.random.percent(30) {
+            self.spread(p);
+        }
         true
+    }
+
+    /// The liaison asks for triggers that are its own by right, and gives those away that others have asked for; true if anything moves.
+    pub fn spread(&mut self, p: usize) -> bool {
+        let epoch = self.processes[p].epoch;
+        if self.processes[p].is_leaving || !self.store.state().is_living(epoch) {
+            return false;
+        }
+        let contested = self.store.contested(epoch, "", u64::MAX).expect("no fault is due");
+        let wishes = wishes(epoch, &contested);
+        if !wishes.is_empty() {
+            self.note(|| format!("{p}: wants {wishes:?}"));
+            self.store.want(epoch, &wishes).expect("no fault is due");
+            self.tell_others(p);
+        }
+        let Wished { of_us, granted } = self.store.wished(epoch).expect("no fault is due");
+        let has_moved = !(wishes.is_empty() && of_us.is_empty() && granted.is_empty());
+        if !of_us.is_empty() {
+            self.note(|| format!("{p}: gives way with {of_us:?}"));
+            self.step(p, Event::GiveWay(of_us));
+        }
+        if !granted.is_empty() {
+            self.step(p, Event::Free(granted));
+        }
+        has_moved
     }
 
     /// Quiet history goes to the store.

@@ -12,9 +12,10 @@ use cloaca_core::port::{
     InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Receipt, Redacted,
     RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Sign, Spared,
     Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try,
-    Unfinished, WorkflowRow,
+    Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
+use cloaca_core::spread::{Contested, owner_of};
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
@@ -71,6 +72,8 @@ pub struct State {
     workflows: HashMap<(Epoch, Arc<str>), Arc<str>>,
     /// Who declares which.
     declared: BTreeMap<(Arc<str>, Epoch), i64>,
+    /// Who wants which, that another one polls.
+    wanted: BTreeSet<(Arc<str>, Epoch)>,
     /// Row 1 first.
     pub runs: Vec<Kept>,
     pub row_of: HashMap<Uuid, RunRow>,
@@ -497,7 +500,9 @@ impl State {
         if let Some(place) = row {
             let owner = self.schedules[place].owner.filter(|&owner| self.is_living(owner));
             let is_outdated = self.newest(&trigger.name, &[Some(epoch), owner]) > number;
-            if owner != Some(epoch) && (owner.is_some() || is_outdated) {
+            let rightful = owner_of(&trigger.name, self.declaring(&trigger.name, number));
+            let is_anothers = owner.is_none() && !is_outdated && rightful != Some(epoch);
+            if owner != Some(epoch) && (owner.is_some() || is_outdated || is_anothers) {
                 let last_at = self.schedules[place].last_at;
                 let grid = self.grids[place].map(|kept| grid::Kept { heeded_until: None, last_at, ..kept });
                 let is_first = owner.is_some() && !is_outdated && self.schedules[place].version < number;
@@ -509,6 +514,9 @@ impl State {
                     is_awaited,
                     ..state_of(&self.schedules[place])
                 };
+            }
+            if owner.is_none() {
+                self.wanted.retain(|(name, _)| *name != trigger.name);
             }
             let kept = match owner {
                 None => self.hand_over(place, trigger, at),
@@ -567,6 +575,14 @@ impl State {
             **declared == *name && self.is_living(*owner) && !beside.contains(&Some(*owner))
         });
         of_name.map(|(_, &number)| number).max().unwrap_or(0)
+    }
+
+    /// The living owners that declare that version.
+    pub fn declaring(&self, name: &str, number: i64) -> Vec<Epoch> {
+        let of_version = self.declared.iter().filter(|((declared, owner), version)| {
+            **declared == *name && **version == number && self.is_living(*owner)
+        });
+        of_version.map(|((_, owner), _)| *owner).collect()
     }
 
     /// The number of the version of that digest, if it was ever declared.
@@ -956,6 +972,64 @@ impl Store for MemoryStore {
         let state = self.enter()?;
         let rows = state.schedules.iter().filter(|schedule| schedule.row > after).take(limit as usize);
         Ok(rows.map(|schedule| state.listed(schedule)).collect())
+    }
+
+    fn name_owner(&self, _epoch: Epoch, _name: &str) -> Stored<()> {
+        nobody_asks()
+    }
+
+    fn without_crons(&self, _epoch: Epoch) -> Stored<()> {
+        Ok(())
+    }
+
+    fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>> {
+        Ok(Vec::new())
+    }
+
+    fn contested(&self, epoch: Epoch, after: &str, limit: u64) -> Stored<Vec<Contested>> {
+        let state = self.enter()?;
+        let mut found = Vec::new();
+        for ((trigger, _), number) in state.declared.iter().filter(|((_, owner), _)| *owner == epoch) {
+            let polled = state.trigger(trigger).expect("what is declared has a row");
+            let is_others = polled.owner.is_some_and(|owner| owner != epoch && state.is_living(owner));
+            if **trigger > *after && is_others && polled.version == *number {
+                let mut declared_by = state.declaring(trigger, *number);
+                declared_by.extend(polled.owner);
+                let is_wanted = state.wanted.contains(&(Arc::clone(trigger), epoch));
+                found.push(Contested { trigger: Arc::clone(trigger), declared_by, is_wanted });
+            }
+        }
+        found.sort_by(|one, other| one.trigger.cmp(&other.trigger));
+        found.truncate(limit as usize);
+        Ok(found)
+    }
+
+    fn want(&self, epoch: Epoch, wishes: &[(Arc<str>, bool)]) -> Stored<()> {
+        let mut state = self.enter()?;
+        for (trigger, is_wanted) in wishes {
+            let wish = (Arc::clone(trigger), epoch);
+            let is_there = state.declared.contains_key(&wish);
+            match *is_wanted && is_there {
+                true => state.wanted.insert(wish),
+                false => state.wanted.remove(&wish),
+            };
+        }
+        Ok(())
+    }
+
+    fn wished(&self, epoch: Epoch) -> Stored<Wished> {
+        let state = self.enter()?;
+        let mut wished = Wished::default();
+        for (trigger, by) in state.wanted.iter().filter(|(_, by)| state.is_living(*by)) {
+            let polled = state.trigger(trigger).expect("what is declared has a row");
+            let number = state.declared.get(&(Arc::clone(trigger), *by)).copied();
+            if *by == epoch && polled.owner.is_none_or(|owner| !state.is_living(owner)) {
+                wished.granted.push(Arc::clone(trigger));
+            } else if *by != epoch && polled.owner == Some(epoch) && number == Some(polled.version) {
+                wished.of_us.push(Arc::clone(trigger));
+            }
+        }
+        Ok(wished)
     }
 
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>> {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::Store as _;
+use cloaca_core::spread::owner_of;
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
@@ -291,6 +292,7 @@ impl World {
         for act in acts {
             has_moved |= self.act_on(p, act);
         }
+        has_moved |= self.spread(p);
         let waits = self.processes[p].workers.iter().any(|worker| worker.stage == Stage::Deferred);
         has_moved | (waits && self.defer(p))
     }
@@ -365,6 +367,8 @@ impl World {
                     owner.epoch,
                     process.epoch
                 );
+                let rightful = owner_of(name, store.declaring(name, schedule.version));
+                assert_eq!(rightful, schedule.owner, "{name} is not with whose it is by right");
                 let standing = process.poller.standing(schedule.row).expect("it was declared here");
                 assert_eq!(process.poller.place_of(schedule.row), Some(place as u32), "the place of {name}");
                 assert_eq!(standing.elsewhere, !is_here, "owner {} thinks of {name}", process.epoch);

@@ -251,6 +251,9 @@ pub fn over(db: &Connection, row: RunRow) -> Result<(), Failure> {
     const DELETE: &str = "DELETE FROM seats WHERE run = :run";
     // Index lanes_keys.
     const REOPEN: &str = "UPDATE lanes SET held = 0 WHERE seat = :seat AND held = 1";
+    // Index seats_waiting.
+    const EMPTIED: &str = "
+        UPDATE lanes SET top = NULL WHERE row = :lane AND NOT EXISTS (SELECT 1 FROM seats WHERE lane = :lane AND stand = 0)";
     let run = named_params! { ":run": row.0 };
     let found = db.prepare_cached(FIND)?.query_row(run, |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get(3)?))
@@ -260,9 +263,12 @@ pub fn over(db: &Connection, row: RunRow) -> Result<(), Failure> {
         return Ok(());
     }
     db.prepare_cached(DELETE)?.execute(run)?;
-    if stand == stand::SITS {
-        db.prepare_cached(REOPEN)?.execute(named_params! { ":seat": seat })?;
-    }
+    match stand {
+        stand::SITS => db.prepare_cached(REOPEN)?.execute(named_params! { ":seat": seat })?,
+        // A lane in which nothing waits loses its place among those that do.
+        stand::WAITS => db.prepare_cached(EMPTIED)?.execute(named_params! { ":lane": lane })?,
+        _ => 0,
+    };
     move_up(db, schedule)?;
     clear(db, lane, seat)
 }

@@ -47,6 +47,20 @@ pub fn stand_by(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Notes what its program calls an owner.
+pub fn name(db: &Connection, epoch: Epoch, name: &str) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE owners SET called = :name WHERE epoch = :epoch";
+    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0, ":name": name })?;
+    Ok(())
+}
+
+/// Notes that an owner runs no crons.
+pub fn without_crons(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE owners SET crons = 0 WHERE epoch = :epoch";
+    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
+    Ok(())
+}
+
 /// The name of this machine, where it can be asked for without a call of the system's.
 fn host() -> Option<String> {
     let named = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
@@ -116,7 +130,8 @@ pub fn all(db: &Connection, limit: u64, since: Wall) -> Result<Vec<OwnerRow>, Fa
     // Of those that left a hundred are kept.
     const SQL: &str = "
         SELECT epoch, joined_at, seen_at, left_at, host, pid, version, coalesce(polls, 0), coalesce(fires, 0),
-            coalesce(errors, 0), coalesce(started, 0), coalesce(completed, 0), coalesce(failed, 0), coalesce(cancelled, 0), works
+            coalesce(errors, 0), coalesce(started, 0), coalesce(completed, 0), coalesce(failed, 0), coalesce(cancelled, 0), works, called,
+            (SELECT count(*) FROM schedules INDEXED BY schedules_polled WHERE kind = 'trigger' AND owner = epoch AND enabled)
         FROM owners LEFT JOIN (
             SELECT owner, sum(polls) AS polls, sum(fires) AS fires, sum(errors) AS errors, sum(started) AS started,
                 sum(completed) AS completed, sum(failed) AS failed, sum(cancelled) AS cancelled
@@ -135,6 +150,8 @@ pub fn all(db: &Connection, limit: u64, since: Wall) -> Result<Vec<OwnerRow>, Fa
             pid: row.get(5)?,
             version: row.get(6)?,
             works: row.get(14)?,
+            name: row.get(15)?,
+            polls: count_at(row, 16)?,
             counts: Minute {
                 polls: count_at(row, 7)?,
                 fires: count_at(row, 8)?,
@@ -155,10 +172,13 @@ pub fn leave(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
         UPDATE owners SET left_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
         WHERE epoch = :epoch AND left_at IS NULL";
     const WORKFLOWS: &str = "DELETE FROM workflows WHERE owner = :epoch";
+    const UNWANTED: &str = "UPDATE declared SET wanted = 0 WHERE wanted = 1 AND owner = :epoch";
     let declared = limited_of(db, epoch)?;
     const FORGET: &str = "DELETE FROM owners WHERE epoch <= :epoch - 100 AND left_at IS NOT NULL";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
     db.prepare_cached(WORKFLOWS)?.execute(named_params! { ":epoch": epoch.0 })?;
+    // Index declared_wanted.
+    db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
     limits::renew_all(db, &declared)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.

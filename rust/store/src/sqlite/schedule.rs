@@ -2,6 +2,7 @@
 
 mod cron;
 mod cursor;
+mod spread;
 mod version;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::sqlite::schedule::version::{Version, Versions};
 use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
 
 pub use cursor::{Advanced, advance, move_cursor, set_cursor};
+pub use spread::{contested, crons_of_many, want, wished};
 
 pub use cron::{
     cron, cron_named, delete_cron, moment, move_cron, pass_moment, put_cron, update_cron, withdraw,
@@ -165,7 +167,7 @@ impl<'c> Declaring<'c> {
         const SEEN: &str = "SELECT seen_at FROM owners WHERE epoch = :epoch";
         const HAND_OVER: &str = "
             UPDATE schedules SET owner = :epoch, origin_at = coalesce(origin_at, :origin_at), heeded_until = :heeded_until,
-                taken_at = :at, digest = :digest, version = :version, in_body_since = NULL
+                taken_at = :at, digest = :digest, version = :version, in_body_since = NULL, free_since = NULL
             WHERE row = :row";
         Ok(Self {
             db,
@@ -195,12 +197,15 @@ impl<'c> Declaring<'c> {
         let Known { is_same, mut state, tenure, version } = known;
         let number = self.versions.number(&trigger.name, trigger.digest, version)?;
         let declared = Version { digest: Some(trigger.digest), number };
-        state.is_outdated = others.iter().any(|&other| other > number);
+        state.is_outdated = others.iter().any(|&(_, other)| other > number);
         let owner = match state.owner {
             Some(owner) if owner == epoch || is_living(owner)? => Some(owner),
             _ => None,
         };
-        if owner != Some(epoch) && (owner.is_some() || state.is_outdated) {
+        let is_anothers = owner.is_none()
+            && !state.is_outdated
+            && spread::is_left(self.db, state.row, &trigger.name, epoch, number, &others)?;
+        if owner != Some(epoch) && (owner.is_some() || state.is_outdated || is_anothers) {
             // Whoever polls it, if anybody does, goes on with the settings that it declared.
             if version != declared {
                 self.versions.keep(&trigger.name, declared)?;
@@ -239,8 +244,9 @@ impl<'c> Declaring<'c> {
                     ":version": number,
                 })?;
                 self.versions.withdraw(&trigger.name, epoch, None)?;
+                self.versions.unwant(&trigger.name)?;
                 state.owner = Some(epoch);
-                state.is_awaited = others.iter().any(|&other| other < number);
+                state.is_awaited = others.iter().any(|&(_, other)| other < number);
             }
             None if version != declared => stamp(self.db, state.row, declared)?,
             None => {}
@@ -328,13 +334,13 @@ impl<'c> Declaring<'c> {
         epoch: Epoch,
         trigger: &TriggerRow,
         at: Wall,
-        others: &[i64],
+        others: &[(Epoch, i64)],
     ) -> Result<TriggerState, Failure> {
         let mut buffer = Uuid::encode_buffer();
         let id = self.next_id(at);
         let number = self.versions.number(&trigger.name, trigger.digest, Version::default())?;
         // Under its name something else may be declared.
-        let is_outdated = others.iter().any(|&other| other > number);
+        let is_outdated = others.iter().any(|&(_, other)| other > number);
         let owner = (!is_outdated).then_some(epoch);
         let Stand { cursor, last_fired_at } = self.stand_of_cron(&trigger.name)?;
         self.insert.execute(named_params! {
@@ -422,7 +428,9 @@ pub fn let_go(
     at: Option<Wall>,
 ) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE schedules SET owner = NULL, heeded_until = coalesce(:at, heeded_until) WHERE kind = 'trigger' AND name = :name AND owner = :epoch";
+        UPDATE schedules SET owner = NULL, heeded_until = coalesce(:at, heeded_until),
+            free_since = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+        WHERE kind = 'trigger' AND name = :name AND owner = :epoch";
     db.prepare_cached(SQL)?
         .execute(named_params! { ":name": trigger, ":epoch": epoch.0, ":at": at.map(|at| at.0) })?;
     withdraw(db, epoch, trigger, Some(digest))

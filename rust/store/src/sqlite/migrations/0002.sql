@@ -97,13 +97,20 @@ CREATE TABLE versions (
     version INTEGER NOT NULL,
     PRIMARY KEY (name, digest)
 ) STRICT, WITHOUT ROWID;
--- An owner that has left counts for nothing here, and goes with the next declaration of that name.
+-- An owner that has left counts for nothing here, and goes with the next declaration of that name. Who is to poll a trigger that another one
+-- polls in the same version says that it wants it, until it has it.
 CREATE TABLE declared (
     name TEXT NOT NULL,
     owner INTEGER NOT NULL,
     version INTEGER NOT NULL,
+    wanted INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (name, owner)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX declared_wanted ON declared (owner) WHERE wanted = 1;
+-- Who has how many triggers to poll.
+CREATE INDEX schedules_polled ON schedules (owner) WHERE kind = 'trigger' AND enabled;
+-- Since when nobody polls a trigger that its owner has let go.
+ALTER TABLE schedules ADD COLUMN free_since INTEGER;
 -- What listings and logs hide: keys of contexts, and whether a function decides beside them. The values themselves are kept as they are.
 CREATE TABLE redacted (how TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (how, key)) STRICT, WITHOUT ROWID;
 -- Which version of a workflow each living runner declares.
@@ -119,6 +126,9 @@ ALTER TABLE owners ADD COLUMN pid INTEGER;
 ALTER TABLE owners ADD COLUMN version TEXT;
 -- Whether it polls and runs anything, or only asks others for that.
 ALTER TABLE owners ADD COLUMN works INTEGER NOT NULL DEFAULT 1;
+-- What its program calls it, and whether it runs crons.
+ALTER TABLE owners ADD COLUMN called TEXT;
+ALTER TABLE owners ADD COLUMN crons INTEGER NOT NULL DEFAULT 1;
 CREATE TABLE minutes (
     ended_at INTEGER NOT NULL,
     owner INTEGER NOT NULL,

@@ -99,13 +99,23 @@ impl<'c> Versions<'c> {
         Ok(())
     }
 
-    /// The versions that living owners other than `epoch` declare, but for whoever polls the trigger. What the dead have left goes.
+    /// Nobody wants the trigger any more: its next owner has it.
+    pub fn unwant(&self, name: &str) -> Result<(), Failure> {
+        const SQL: &str = "UPDATE declared SET wanted = 0 WHERE name = :name AND wanted = 1";
+        if self.has_declared {
+            self.db.prepare_cached(SQL)?.execute(named_params! { ":name": name })?;
+        }
+        Ok(())
+    }
+
+    /// The living owners other than `epoch` that declare it, but for whoever polls the trigger, with their versions. What the dead have left
+    /// goes.
     pub fn of_others(
         &self,
         name: &str,
         epoch: Epoch,
         mut is_living: impl FnMut(Epoch) -> Result<bool, Failure>,
-    ) -> Result<Vec<i64>, Failure> {
+    ) -> Result<Vec<(Epoch, i64)>, Failure> {
         const SQL: &str = "SELECT owner, version FROM declared WHERE name = :name AND owner <> :epoch";
         if !self.has_declared {
             return Ok(Vec::new());
@@ -118,7 +128,7 @@ impl<'c> Versions<'c> {
         for (owner, number) in found {
             let owner = Epoch(owner);
             match is_living(owner)? {
-                true => living.push(number),
+                true => living.push((owner, number)),
                 false => self.withdraw(name, owner, None)?,
             }
         }

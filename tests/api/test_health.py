@@ -1,0 +1,210 @@
+"""`runner.health()`: what a probe is told of a store, whoever serves it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import flow
+import pytest
+from program import eventually, run_program, start_program
+
+import cloaca
+from cloaca import health as looked
+
+POLLS = """
+import sys, time, cloaca
+with cloaca.WorkflowBuilder("polled"):
+    @cloaca.task()
+    def only(context):
+        time.sleep(600)
+@cloaca.trigger(workflow="polled", poll_interval="1h")
+def hourly():
+    return cloaca.TriggerResult.skip()
+runner = cloaca.DefaultRunner(sys.argv[1])
+while runner.list_trigger_schedules()[0]["polled_by"] is None:
+    time.sleep(0.01)
+"""
+NOW = "CAST(unixepoch() * 1000000 AS INTEGER)"
+
+
+def change(store: Path, sql: str) -> None:
+    """Writes to a store from a process of its own: in this one it may be open."""
+    code = "db = sqlite3.connect(sys.argv[1], 30); db.execute(sys.argv[2]); db.commit(); db.close()"
+    code = f"import sqlite3, sys; {code}"
+    subprocess.run([sys.executable, "-c", code, str(store), sql], check=True)
+
+
+def codes(found: cloaca.types.Health) -> dict[str, Any]:
+    assert found["ok"] == (not found["reasons"])
+    return {reason["code"]: reason for reason in found["reasons"]}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def runner(store: Path) -> Iterator[cloaca.DefaultRunner]:
+    with cloaca.DefaultRunner(store, name="desk") as runner:
+        yield runner
+
+
+def test_where_all_is_well_nothing_is_told(store: Path) -> None:
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def hourly() -> cloaca.TriggerResult:
+        return cloaca.TriggerResult.skip()
+
+    flow.declare("w", flow.nothing)
+    with cloaca.DefaultRunner(store) as runner, cloaca.DefaultRunner(store, work=False) as client:
+        runner.register_cron_workflow("w", "0 3 * * *")
+        runner.execute("w")
+        for asked in (runner, client):
+            found = asked.health()
+            assert found["reasons"] == []
+            assert (found["ok"], found["runners"], found["runs_waiting"]) == (True, 1, 0)
+            assert found["oldest_seconds"] is None
+    with cloaca.DefaultRunner(":memory:") as runner:
+        assert runner.health()["ok"]
+
+
+def test_that_nobody_works_is_told_where_there_is_something_to_serve(store: Path) -> None:
+    with cloaca.DefaultRunner(store, work=False) as client:
+        assert client.health()["ok"], "there is nothing to serve"
+    with cloaca.DefaultRunner(store) as runner:
+        flow.declare("w", flow.nothing)
+        runner.register_cron_workflow("w", "0 3 * * *")
+    with cloaca.DefaultRunner(store, work=False) as client:
+        found = codes(client.health())
+        assert set(found) == {"no_runner"}
+        assert "start the program" in found["no_runner"]["text"]
+
+
+def test_runs_of_workflows_that_nobody_declares_are_unserved(
+    runner: cloaca.DefaultRunner, store: Path
+) -> None:
+    flow.declare("w", flow.nothing)
+    runner.execute("w")
+    died = POLLS + "runner.submit('polled').id; runner.shutdown(0)"
+    assert run_program(died, store).returncode == 0
+    # Its process is dead, which is noticed in a moment.
+    assert eventually(lambda: runner.health()["runs_waiting"] == 1)
+    assert "unserved" not in codes(runner.health()), "somebody may be about to come"
+    change(store, f"UPDATE runs SET created_at = {NOW} - 20000000 WHERE workflow = 'polled'")
+    change(store, f"UPDATE owners SET left_at = {NOW} - 20000000 WHERE left_at IS NOT NULL")
+    found = codes(runner.health())
+    assert (found["unserved"]["count"], found["unserved"]["names"]) == (1, ["polled"])
+    assert 15 < found["unserved"]["seconds"] < 600
+    assert "no living runner declares: 'polled'" in found["unserved"]["text"]
+
+
+def test_triggers_that_nobody_polls_are_told_after_a_while(runner: cloaca.DefaultRunner, store: Path) -> None:
+    assert run_program(POLLS + "runner.shutdown()", store).returncode == 0
+    assert "unpolled" not in codes(runner.health())
+    change(store, f"UPDATE owners SET left_at = {NOW} - 60000000 WHERE left_at IS NOT NULL")
+    found = codes(runner.health())
+    assert (found["unpolled"]["count"], found["unpolled"]["names"]) == (1, ["hourly"])
+    runner.set_trigger_enabled("hourly", False)
+    assert runner.health()["ok"]
+
+
+def test_a_run_that_waits_for_room_for_long_is_backlog(store: Path) -> None:
+    gate = flow.Gate()
+    flow.declare("w", gate)
+    with cloaca.DefaultRunner(store, runs_in_hand=1, max_concurrent_tasks=1) as runner:
+        runs = [runner.submit("w") for _ in range(4)]
+        assert eventually(lambda: runner.health()["runs_waiting"] == 3)
+        assert runner.health()["ok"], "it has not waited for long"
+        change(store, f"UPDATE runs SET created_at = {NOW} - 100000000")
+        found = codes(runner.health())
+        assert set(found) == {"backlog"}
+        assert (found["backlog"]["count"], found["backlog"]["names"]) == (3, ["w"])
+        assert runner.health()["oldest_seconds"] >= 90  # type: ignore[operator]
+        gate.open.set()
+        for run in runs:
+            run.result()
+        assert runner.health()["ok"]
+
+
+def test_who_died_with_runs_in_hand_is_told_where_nobody_goes_on(store: Path) -> None:
+    source = POLLS + "runner.submit('polled')\nprint('ready', flush=True)\ntime.sleep(600)"
+    with start_program(source, store) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        with cloaca.DefaultRunner(store, work=False) as client:
+            assert client.health()["ok"]
+            other.kill()
+            other.wait()
+            assert eventually(lambda: set(codes(client.health())) == {"no_runner", "dead_runner"})
+            assert codes(client.health())["dead_runner"]["count"] == 1
+
+
+def test_bodies_and_polls_that_do_not_come_back_are_told(store: Path) -> None:
+    released = threading.Event()
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def hourly() -> cloaca.TriggerResult:
+        return cloaca.TriggerResult.skip()
+
+    with cloaca.WorkflowBuilder("w"):
+
+        @cloaca.task(timeout="50ms")
+        def hangs(context: cloaca.Context) -> None:
+            released.wait(60)
+
+    with cloaca.DefaultRunner(store, timeout_grace_seconds=0.05) as runner:
+        try:
+            runner.execute("w")
+            assert eventually(lambda: "overdue" in codes(runner.health()))
+            assert codes(runner.health())["overdue"]["names"][0].startswith("hangs of run ")
+        finally:
+            released.set()
+        assert eventually(lambda: runner.health()["ok"])
+        change(store, f"UPDATE schedules SET in_body_since = {NOW} - 300000000")
+        assert codes(runner.health())["stuck"]["names"] == ["hourly"]
+
+
+def test_who_says_nothing_and_moments_that_go_by_are_told(runner: cloaca.DefaultRunner, store: Path) -> None:
+    change(store, f"UPDATE owners SET seen_at = {NOW} - 40000000")
+    found = codes(runner.health())
+    assert (found["silent_runner"]["names"], set(found)) == (["desk"], {"silent_runner"})
+    change(store, "UPDATE owners SET seen_at = NULL")
+    flow.declare("w", flow.nothing)
+    runner.register_cron_workflow("w", "0 3 * * *", name="nightly")
+    change(store, f"UPDATE schedules SET next_at = {NOW} - 3600000000")
+    assert codes(runner.health())["late_cron"]["names"] == ["nightly"]
+
+
+def test_a_store_that_is_gone_and_a_disk_that_is_full_are_told(
+    runner: cloaca.DefaultRunner, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 20))
+    assert "1 MiB" in codes(runner.health())["disk"]["text"]
+    monkeypatch.undo()
+    if os.name == "posix":
+        store.rename(store.with_suffix(".old"))
+        assert eventually(lambda: set(codes(runner.health())) & {"store", "stopped"})
+        store.with_suffix(".old").rename(store)
+
+
+def test_no_look_goes_through_all_runs_or_triggers(runner: cloaca.DefaultRunner) -> None:
+    statements = {name: sql for name, sql in vars(looked).items() if isinstance(sql, str) and "SELECT" in sql}
+    del statements["_FIRST"]
+    assert len(statements) >= 10
+    for name, sql in statements.items():
+        if not sql.lstrip().startswith("SELECT"):
+            continue
+        given = [None if "owner IS ?" in sql else 1] * max(sql.count("?"), 0)
+        plan = runner.query(f"EXPLAIN QUERY PLAN {sql}", given[: 2 if "?2" in sql else None])
+        steps = [row["detail"] for row in plan]
+        scans = [step for step in steps if step.startswith("SCAN") and "INDEX" not in step]
+        allowed = ("SCAN (subquery", "SCAN CONSTANT ROW", "SCAN overdue", "SCAN json_each")
+        assert [step for step in scans if not step.startswith(allowed)] == [], (name, steps)
