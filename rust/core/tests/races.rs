@@ -8,6 +8,7 @@
 #[allow(dead_code)]
 #[path = "simulation/seats.rs"]
 mod seats;
+#[allow(dead_code)]
 #[path = "simulation/store.rs"]
 mod store;
 
