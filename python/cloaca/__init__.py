@@ -24,7 +24,7 @@ from .errors import (
     VariableError,
     WorkflowError,
 )
-from .limits import Concurrency, RateLimit, Throttle
+from .limits import Concurrency, Limit, RateLimit, Throttle
 from .listed import Listed
 from .living import made as runners
 from .namespace import TaskNamespace, WorkflowContext
@@ -57,6 +57,7 @@ __all__ = [
     "DefaultRunner",
     "DefaultRunnerConfig",
     "Dropped",
+    "Limit",
     "Listed",
     "ProcessExecutor",
     "RateLimit",

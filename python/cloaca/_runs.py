@@ -55,6 +55,7 @@ class Runs(Listings):
         _uses_program_loop: bool
 
         def _open(self) -> Any: ...
+        def _of_paused(self, workflow: str) -> str: ...
         def _has_stopped(self) -> bool: ...
         def _working(self) -> Any: ...
         def _blocks(self, call: str, twin: str, *, waits_for: str | None = None) -> None: ...
@@ -417,11 +418,15 @@ class Runs(Listings):
             raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
         if row["completed_at"] is not None:
             return why_run.of_final(row)
+        paused = "" if row["started_at"] else self._of_paused(row["workflow_name"])
         if standing is not None:
             names = ("max_concurrent_tasks", "max_async_tasks")
             permits = [(name, getattr(self._config, name)) for name in names]
-            return why_run.of_own(row, standing, permits, self._crew.places.names)
-        return self._why_elsewhere(row)
+            is_limited = any(task["doing"] == "limited" for task in standing.get("tasks", ()))
+            limits = {each["name"]: each for each in self._open().store.limits()} if is_limited else {}
+            told = why_run.of_own(row, standing, permits, self._crew.places.names, limits)
+            return told + paused
+        return self._why_elsewhere(row) + paused
 
     def _why_elsewhere(self, row: dict[str, Any]) -> str:
         engine = self._open()

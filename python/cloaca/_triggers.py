@@ -81,6 +81,7 @@ class Triggers:
         @property
         def _idles(self) -> str: ...
         def _open(self) -> Any: ...
+        def _of_paused(self, workflow: str) -> str: ...
         def _has_stopped(self) -> bool: ...
         def _at_work(self, call: str) -> Any: ...
         def _blocks(self, call: str, twin: str, *, waits_for: str | None = None) -> None: ...
@@ -200,7 +201,8 @@ class Triggers:
                     absent = why.absent_cron(is_declared, self._leaves_out(name))
                 deciding = self._open().polls.deciding(cron["id"])
                 told = why.of_cron(name, cron, deciding, absent)
-                return f"{told}{self._of_failures(name)}{self._idles}"
+                paused = self._of_paused(cron["workflow_name"])
+                return f"{told}{self._of_failures(name)}{self._idles}{paused}"
         if standing is None:
             if self._paused and name in registry.triggers:
                 return why.unknown_yet(name)
@@ -216,7 +218,7 @@ class Triggers:
         fired = None if definition is None or standing["standing"] is None else definition.kind.workflow
         if fired is not None and not registry.knows(fired):
             return f"{told}; it {why.undeclared(fired)}"
-        return told
+        return told if fired is None else f"{told}{self._of_paused(fired)}"
 
     def _of_holder(self, ticks: list[TickRow]) -> str:
         """What became of the run whose key is why the newest poll started none."""

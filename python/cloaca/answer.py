@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .context import Context, encode_within, fitting
+from .duration import text_of
 from .errors import CloacaError, TriggerError, excerpt, typed
 from .plain import plain
 from .result import SKIP, TriggerResult
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from .urgency import Urgency
 
     Fire = tuple[str, str | None, int | None, str | None, str | None, Urgency | None]
-    Ruling = str | tuple[str, int] | tuple[list[Fire], str | None, str, str | None, int | None] | None
+    Told = tuple[list[Fire], str | None, str, str | None, int | None]
+    Ruling = str | tuple[str, int] | Told | tuple[*Told, str] | None
     Judge = Callable[[int, Polled], Ruling]
     """What a poll in a place came to, once whoever listens has been told."""
 
@@ -81,6 +83,14 @@ def ruled(answer: object, tick: Tick | None, bytes_max: int, overlap: str | None
     if not fires and cursor is None:
         return reason if pause is None else (reason, pause)
     return fires, cursor, reason, None, pause
+
+
+def later(delay_us: int, pause: str | None, fires: list[Fire]) -> Ruling:
+    """What a poll means that asks to be called again, and gave these fires before."""
+    reason = f"retry after {text_of(delay_us)}"
+    if pause is not None:
+        return fires, None, f"{reason}; limit {excerpt(pause)} is paused until then", None, delay_us, pause
+    return (fires, None, reason, None, delay_us) if fires else (reason, delay_us)
 
 
 def _decision(answer: Any) -> Any:

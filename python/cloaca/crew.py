@@ -14,14 +14,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from . import attempt
-from .answer import PartlyError, Pending, complete, is_awaitable, ruled
-from .duration import text_of
+from .answer import PartlyError, Pending, complete, is_awaitable, later, ruled
 from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
 from .job import Ticket
 from .places import Places
 from .plain import DEBUG, ERROR, WARNING, describe, say
-from .policy import RetryAfter
+from .policy import RetryAfter, pause_of
 from .result import SKIP
 from .task_handle import DEFER_SECONDS_STILL
 from .teller import Teller
@@ -295,7 +294,7 @@ class Crew:
         if not dry_run:
             begun.answer(ruling)
             return ruling, []
-        fires = ruling[0] if isinstance(ruling, tuple) and len(ruling) == 5 else []
+        fires = ruling[0] if isinstance(ruling, tuple) and len(ruling) > 2 else []
         told = begun.foretell(fires, holders(fires)) if fires else []
         begun.look()
         return ruling, told
@@ -506,7 +505,7 @@ class Crew:
             overlap = self.triggers[place].overlap
             return ruled(answer, tick, self.engine.context_bytes_max, overlap)
         except RetryAfter as wish:
-            return f"retry after {text_of(wish.delay_us)}", wish.delay_us
+            return later(wish.delay_us, pause_of(wish), [])
         except CloacaError as refused:
             self._tell_failed(place, refused, None)
             return [], None, "", describe(refused), None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from .context import Context
 from .job import Raised
 from .plain import describe, kind_of
-from .policy import wish_of
+from .policy import pause_of, wish_of
 from .trace import traceback_of
 
 
@@ -30,4 +30,6 @@ def left_by(task_id: str, context: Context, returned: object) -> Context:
 
 def raised_by(error: BaseException) -> Raised:
     """What a body raised, as plain data."""
-    return Raised(kind_of(error), describe(error), traceback_of(error), wish_of(error))
+    delay_us = wish_of(error)
+    pause = None if delay_us is None else pause_of(error)
+    return Raised(kind_of(error), describe(error), traceback_of(error), delay_us, pause)

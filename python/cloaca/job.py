@@ -22,13 +22,14 @@ class Job(NamedTuple):
 
 
 class Raised(NamedTuple):
-    """What a body raised, as plain data: class, text, traceback, and after how long it wants to be called
-    again."""
+    """What a body raised, as plain data: class, text, traceback, after how long it wants to be called again,
+    and the limit that it pauses for as long."""
 
     kind: str
     text: str
     trace: str | None
     delay_us: int | None
+    pause: str | None = None
 
 
 class Ticket(NamedTuple):

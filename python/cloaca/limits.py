@@ -7,6 +7,7 @@ takes.
 from __future__ import annotations
 
 import json
+from enum import Enum
 
 from . import _cloaca
 from .duration import microseconds_of, text_of
@@ -16,11 +17,23 @@ from .name import checked_name, is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Literal
+    from typing import Any, Final, Literal
 
     from .types import Duration
 
 LIMIT_MAX = 2**31 - 1
+
+
+class Keep(Enum):
+    """What was not given stays as it is."""
+
+    KEEP = "as it is"
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+KEEP: Final = Keep.KEEP
 OVERFLOWS = ("wait", "drop_new")
 
 
@@ -89,6 +102,9 @@ class _Paced(Frozen):
         per_us = round(self.per * 1_000_000)
         return {"limit": self.limit, "per_us": per_us, "burst": self.burst, "key": self.key}
 
+    def _parts(self) -> tuple[int, int, int]:
+        return self.limit, round(self.per * 1_000_000), self.burst
+
     def __repr__(self) -> str:
         per = text_of(round(self.per * 1_000_000))
         return (
@@ -155,7 +171,7 @@ class Limit(Frozen):
         self, name: str, *, concurrency: int | None = None, throttle: Throttle | None = None
     ) -> None:
         checked = checked_name(name, "name")
-        many = None if concurrency is None else _checked_limit(concurrency, "concurrency")
+        many = checked_concurrent(concurrency)
         pace = checked_throttle(throttle)
         if pace is not None and pace.key is not None:
             raise WorkflowError(
@@ -184,6 +200,16 @@ def limits_json(
     given = {"concurrency": concurrency, "throttle": throttle, "rate_limit": rate_limit}
     specs = {name: limit._spec() for name, limit in given.items() if limit is not None}
     return json.dumps(specs) if specs else None
+
+
+def name_of_limit(value: object, argument: str) -> str:
+    """The name of a limit that is given itself or by its name. Raises `WorkflowError`."""
+    return value.name if isinstance(value, Limit) else checked_name(value, argument)
+
+
+def checked_concurrent(value: object) -> int | None:
+    """How many attempts at once, or `None`. Raises `WorkflowError`."""
+    return None if value is None else _checked_limit(value, "concurrency")
 
 
 def checked_concurrency(value: object) -> Concurrency | None:

@@ -11,12 +11,15 @@ from math import isfinite
 from .duration import LARGEST_US, microseconds_of, text_of
 from .errors import CloacaError, TriggerError, WorkflowError, excerpt, typed
 from .frozen import Frozen
+from .limits import name_of_limit
+from .name import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, ClassVar
 
+    from .limits import Limit
     from .types import Duration
 
 ATTEMPTS_MAX = 2**32 - 1
@@ -396,18 +399,26 @@ class RetryAfter(CloacaError):
     `timedelta`; `delay_us` holds it in microseconds. 0 means at once, which no number of attempts bounds
     either; for a poll it means the next beat of its interval.
 
+    `pause` is a limit, or its name: no attempt under it begins for as long, of any task in any runner on the
+    store. That is kept with the end of this attempt or poll, and a longer pause stays. See `runner.pause`.
+
     Raises:
         TriggerError: the delay is no duration, or is below 0.
+        WorkflowError: `pause` is no limit and no name.
     """
 
     delay_us: int
+    pause: str | None = None
 
-    def __init__(self, delay: Duration) -> None:
+    def __init__(self, delay: Duration, *, pause: Limit | str | None = None) -> None:
         super().__init__(delay)
         self.delay_us = microseconds_of(delay, "delay", smallest_us=0)
+        if pause is not None:
+            self.pause = name_of_limit(pause, "pause")
 
     def __str__(self) -> str:
-        return f"again in {text_of(self.delay_us)}"
+        paused = "" if self.pause is None else f", and limit {excerpt(self.pause)} is paused until then"
+        return f"again in {text_of(self.delay_us)}{paused}"
 
 
 def wish_of(failure: BaseException) -> int | None:
@@ -424,3 +435,12 @@ def wish_of(failure: BaseException) -> int | None:
     if isinstance(delay_us, bool) or not isinstance(delay_us, int):
         return None
     return delay_us if 0 <= delay_us < DELAY_US_MAX else None
+
+
+def pause_of(failure: BaseException) -> str | None:
+    """The limit that a `RetryAfter` pauses, if it does; what a program's own class left there is no name."""
+    try:
+        pause: object = failure.pause if isinstance(failure, RetryAfter) else None
+        return pause if isinstance(pause, str) and is_text(pause) else None
+    except BaseException:
+        return None

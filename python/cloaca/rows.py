@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         CronExecutionRow,
         GateRow,
         GateVerdict,
+        LimitRow,
         Outcome,
+        PauseRow,
         RunDetails,
         RunnerRow,
         RunRow,
@@ -47,6 +49,30 @@ def moment(at_us: int) -> str:
 
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def limit(row: dict[str, Any]) -> LimitRow:
+    """A limit with a name."""
+    terms, held = row["terms"], row["pause"]
+    throttle = terms["throttle"]
+    return {
+        "name": row["name"],
+        "concurrency": terms["concurrency"],
+        "throttle": None
+        if throttle is None
+        else {"limit": throttle[0], "per": throttle[1] / 1_000_000, "burst": throttle[2]},
+        "is_set": row["is_set"],
+        "taken": row["taken"],
+        "waiting": row["waiting"],
+        "waits_since": row["waits_since"],
+        "next_at": row["next_at"],
+        "pause": None if held is None else pause(held),
+    }
+
+
+def pause(row: dict[str, Any]) -> PauseRow:
+    """What is held up."""
+    return {name: row[name] for name in ("kind", "name", "until", "since", "by")}  # type: ignore[return-value]
 
 
 def run(
@@ -184,7 +210,7 @@ def tick(ruling: Any) -> TickAnswer:
         ruling = [], None, ruling, None, None
     elif len(ruling) == 2:
         ruling = [], None, ruling[0], None, None
-    fires, cursor, reason, error, _ = ruling
+    fires, cursor, reason, error, *_ = ruling
     if cursor is None:
         cursor = next((own for _, _, _, own, *_ in reversed(fires) if own is not None), None)
     outcome: Outcome = "error" if error is not None else "fire" if fires else "skip"

@@ -16,6 +16,7 @@ from . import redact as redaction
 from ._awaited import SHUTDOWN_SECONDS, Awaited
 from ._crons import Crons
 from ._cursors import Cursors
+from ._limits import NamedLimits
 from ._runs import Runs
 from ._triggers import Triggers
 from .apart import apart, checked_loop, running_loop
@@ -59,7 +60,7 @@ _SHUT = "the runner is shut down; make a new DefaultRunner"
 _ENDED = "the runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
 
 
-class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
+class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
     """Polls every registered trigger and runs workflows, over one store.
 
     Args:
@@ -406,22 +407,17 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, Awaited):
             )
         return engine
 
-    def resume(self) -> None:
-        """Begins what `paused=True` has put off: polls, crons, unfinished runs that nobody has.
-
-        Twice is fine, and so is a runner that was never paused.
-
-        Raises:
-            RunnerError: (a `RuntimeError`) the runner is shut down.
-        """
+    def _begin_paused(self) -> bool:
+        """Begins what `paused=True` has put off; false if nothing was."""
         self._open().now()  # refused after a fork
         if not self._paused or not self._resuming.acquire(blocking=False):
-            return
+            return False
         try:
             self._begin()
             self._paused = False
         finally:
             self._resuming.release()
+        return True
 
     def stats(self) -> Stats:
         """Counts since the runner was made; `stopped` is whether it has stopped by itself, because the store

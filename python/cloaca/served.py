@@ -67,6 +67,13 @@ class Served:
             self._known[workflow] = now, version
         return version
 
+    def check(self, workflow: str) -> None:
+        """Raises `WorkflowError` where nothing is known of a workflow."""
+        if not registry.knows(workflow) and self._served(workflow) is None:
+            [found] = self._engine.store.look(_KNOWN, [workflow])
+            if found["ran"] is None and not found["is_scheduled"]:
+                raise self._unknown(workflow)
+
     def _served(self, workflow: str) -> str | None:
         """The version of a living runner that declares it."""
         declaring = self._engine.store.look(SERVED, [workflow])

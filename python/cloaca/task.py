@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from .body import is_async, is_async_generator, name_of, parameters_of, unbound, way_out_of_method
 from .check import checked_callback
 from .errors import WorkflowError, excerpt
+from .limits import Limit
 from .name import checked_name
 from .near import refuse_keywords
 from .places import BUILT_IN
@@ -57,6 +58,7 @@ class TaskDefinition:
         "function",
         "id",
         "is_async",
+        "limits",
         "on_failure",
         "on_interrupt",
         "on_success",
@@ -82,6 +84,7 @@ class TaskDefinition:
         is_async: bool,
         timeout_us: int | None = None,
         executor: str | None = None,
+        limits: tuple[Limit, ...] = (),
     ) -> None:
         self.id = id
         self.function = function
@@ -94,6 +97,8 @@ class TaskDefinition:
         self.takes_handle = takes_handle
         self.is_async = is_async
         self.timeout_us = timeout_us
+        self.limits = limits
+        """By name in order, each once."""
         self.executor = executor or ("loop" if is_async else "thread")
         """Where it runs."""
         self.replaces: TaskDefinition | None = None
@@ -114,6 +119,7 @@ class TaskDefinition:
             is_async=is_async(function),
             timeout_us=self.timeout_us,
             executor=self.executor,
+            limits=self.limits,
         )
         other.replaces = self
         return other
@@ -145,6 +151,7 @@ if TYPE_CHECKING:
         on_failure: OnFailure | None = None,
         trigger_rules: Rule | None = None,
         executor: str | None = None,
+        limits: Iterable[Limit] | None = None,
     ) -> Callable[[AnyTaskBody], AnyTaskBody]: ...
 
 
@@ -168,6 +175,7 @@ def task(
     on_failure: OnFailure | None = None,
     trigger_rules: Rule | None = None,
     executor: str | None = None,
+    limits: Iterable[Limit] | None = None,
     **unknown: Any,
 ) -> Any:
     """Declares a task in the workflow whose `with` block this stands in, and returns the function itself.
@@ -187,6 +195,8 @@ def task(
     `trigger_rules` decides whether it runs. `executor` is the name of the place where its body runs, of those
     that `DefaultRunner(executors=...)` was given; the function is found there as `module:qualname`, gets the
     context as JSON, and its callbacks are called here. Without it the body runs in the runner's process.
+    `limits` are `Limit`s that its attempts share with all other tasks that name them, in every process on the
+    store: an attempt begins once it has a seat of each.
 
     Raises:
         WorkflowError: (a `ValueError`) an argument that makes no sense, which the message names; or else
@@ -218,6 +228,7 @@ def task(
     checked_callback(on_failure, "on_failure", WorkflowError)
     rule = None if trigger_rules is None else check(trigger_rules, "trigger_rules")
     place = None if executor is None else checked_name(executor, "executor")
+    under = _checked_limits(limits)
     builder = active_builder()
     if builder is None:
         raise WorkflowError(
@@ -247,6 +258,7 @@ def task(
                 is_async=is_async(function),
                 timeout_us=timeout_us,
                 executor=place,
+                limits=under,
             )
         )
         return function
@@ -307,6 +319,22 @@ def _checked_dependencies(dependencies: object) -> list[str | Callable[..., Any]
                 f"dependencies holds {excerpt(item)}; each must be a task id or a decorated function"
             )
     return given
+
+
+def _checked_limits(limits: object) -> tuple[Limit, ...]:
+    if limits is None:
+        return ()
+    if isinstance(limits, (str, bytes, dict)) or not isinstance(limits, Iterable):
+        raise WorkflowError(f"limits is {excerpt(limits)}; give a list of cloaca.Limit")
+    by_name: dict[str, Limit] = {}
+    for limit in limits:
+        if not isinstance(limit, Limit):
+            raise WorkflowError(
+                f'limits holds {excerpt(limit)}; each must be a cloaca.Limit("github-api", concurrency=4)'
+            )
+        if by_name.setdefault(limit.name, limit) != limit:
+            raise WorkflowError(f"limits holds two that are called {excerpt(limit.name)} and differ")
+    return tuple(by_name[name] for name in sorted(by_name))
 
 
 def _on_interrupt(given: object) -> str:

@@ -397,6 +397,38 @@ class RunnerRow(TypedDict):
     last_hour: RunnerCounts
 
 
+class ThrottleRow(TypedDict):
+    """How fast attempts begin under a limit: so many in so many seconds, and so many at once."""
+
+    limit: int
+    per: float
+    burst: int
+
+
+class PauseRow(TypedDict):
+    """What is paused, in `list_pauses`."""
+
+    kind: Literal["limit", "workflow"]
+    name: str
+    until: str | None
+    since: str
+    by: str
+
+
+class LimitRow(TypedDict):
+    """A limit with a name, in `list_limits`."""
+
+    name: str
+    concurrency: int | None
+    throttle: ThrottleRow | None
+    is_set: bool
+    taken: int
+    waiting: int
+    waits_since: str | None
+    next_at: str | None
+    pause: PauseRow | None
+
+
 HealthCode: TypeAlias = Literal[
     "store",
     "disk",

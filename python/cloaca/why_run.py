@@ -32,8 +32,9 @@ def of_own(
     standing: dict[str, Any],
     permits: Sequence[tuple[str, int]],
     executors: Mapping[int, str],
+    limits: Mapping[str, dict[str, Any]],
 ) -> str:
-    """One sentence about a run that this runner has, from where it stands."""
+    """One sentence about a run that this runner has, from where it stands; ``limits`` by name."""
     name = _name(row)
     if standing["is"] == "turn":
         more = standing["ahead"] - 1
@@ -43,7 +44,12 @@ def of_own(
         return f"{name} waits for its workflow, which this program does not declare{_meant(row)}"
     if standing["is_at_its_end"]:
         return f"{name} is at its end, which is about to be kept"
-    tasks = [_task(task, standing, permits, executors, _started(row, task)) for task in standing["tasks"]]
+    tasks = [
+        _limited(task, limits)
+        if task["doing"] == "limited"
+        else _task(task, standing, permits, executors, _started(row, task))
+        for task in standing["tasks"]
+    ]
     if standing["is_halted"]:
         rest = f"; {_listed(tasks)}" if tasks else ""
         return f"{name} ends, because that was asked for or its time is up, once its tasks are home{rest}"
@@ -153,6 +159,39 @@ def _task(
     setting, slots = permits[task["executor"]]
     slot = "the slot" if slots == 1 else f"one of the {slots} slots"
     return f"{name} waits for {slot} of this runner ({setting}) for attempt {attempt}"
+
+
+def _limited(task: dict[str, Any], limits: Mapping[str, dict[str, Any]]) -> str:
+    """What a task waits for that has no seat of a limit."""
+    name, attempt = f"task {excerpt(task['id'])}", task["attempt"]
+    shut = [words for limit in task["limits"] if limit in limits for words in of_limit(limits[limit])]
+    seats = f"a seat of {_named(task['limits'])}"
+    return f"{name} waits for {seats} for attempt {attempt}{_failed(task)}: {', and '.join(shut) or 'soon'}"
+
+
+def of_limit(limit: dict[str, Any]) -> list[str]:
+    """What keeps attempts under a limit from beginning, a sentence each."""
+    name, told = f"limit {excerpt(limit['name'])}", []
+    if limit["pause"] is not None:
+        told.append(of_pause(limit["pause"]))
+    most, waiting = limit["terms"]["concurrency"], limit["waiting"]
+    if most is not None and limit["taken"] >= most:
+        wait = "1 attempt waits" if waiting == 1 else f"{waiting} attempts wait"
+        told.append(f"{limit['taken']} of {most} seats of {name} are taken, and {wait}")
+    if limit["next_at"] is not None:
+        told.append(f"the throttle of {name} lets the next one begin at {limit['next_at']}")
+    return told
+
+
+def of_pause(pause: dict[str, Any]) -> str:
+    """What is paused, until when and by whom."""
+    until = "" if pause["until"] is None else f" until {pause['until']}"
+    return f"{pause['kind']} {excerpt(pause['name'])} is paused{until}, by {pause['by']}"
+
+
+def _named(limits: Sequence[str]) -> str:
+    kind = "limit" if len(limits) == 1 else "limits"
+    return f"{kind} {' and '.join(map(excerpt, limits))}"
 
 
 def _started(row: dict[str, Any], task: dict[str, Any]) -> str:

@@ -235,14 +235,14 @@ class Worker:
         context: Context,
     ) -> None:
         raised = raised_by(failure)
-        kind, kept, trace, delay_us = self._to_keep(job, raised, failure, given, context)
+        kind, kept, trace, delay_us, pause = self._to_keep(job, raised, failure, given, context)
         has_callback = task.on_failure is not None
         workflow = self.engine.jobs.workflow_of(job)
         is_told = loop.is_told(job)
 
         def told(carrier: Carrier) -> bool | None:
             if delay_us is not None:
-                return carrier.postponed(job, delay_us, kept, trace, has_callback)
+                return carrier.postponed(job, delay_us, kept, trace, has_callback, pause)
             return carrier.failed(job, kind, kept, trace, has_callback)
 
         final = await loop.ruled(job, told)
@@ -312,12 +312,12 @@ class Worker:
         context: Context,
     ) -> None:
         """Ends an attempt that left nothing but an error, here or elsewhere, and tells of it."""
-        kind, kept, trace, delay_us = self._to_keep(job, raised, failure, given, context)
+        kind, kept, trace, delay_us, pause = self._to_keep(job, raised, failure, given, context)
         has_callback = task.on_failure is not None
         # Before its end: that may be the run's, too.
         workflow = self.engine.jobs.workflow_of(job)
         if delay_us is not None:
-            final = self.engine.jobs.postponed(job, delay_us, kept, trace, has_callback)
+            final = self.engine.jobs.postponed(job, delay_us, kept, trace, has_callback, pause)
         else:
             final = self.engine.jobs.failed(job, kind, kept, trace, has_callback)
         self._tell_ended(job, task_id, workflow, failure, None if final else delay_us, final, given, context)

@@ -400,6 +400,7 @@ class Workflow:
                 "retry": task.retry._spec(),
                 "rule": None if task.rule is None else _canonical(task.rule),
                 "fails_on_interrupt": task.on_interrupt == "fail",
+                "limits": [limit._spec() for limit in task.limits],
                 "timeout_us": task.timeout_us,
                 "executor": task.executor,
                 "failure_callback": task.on_failure is not None,

@@ -62,7 +62,7 @@ def test_every_dict_is_what_its_type_says() -> None:
 
     with cloaca.WorkflowBuilder("calls"):
 
-        @cloaca.task()
+        @cloaca.task(limits=[cloaca.Limit("api", concurrency=1, throttle=cloaca.Throttle(9, per="1m"))])
         def calls(context: cloaca.Context) -> None:
             runner.execute("work")
 
@@ -108,6 +108,9 @@ def test_every_dict_is_what_its_type_says() -> None:
         found += [(runner.stats(), types.Stats), (runner.health(), types.Health)]
         found += [(row, types.RunnerRow) for row in runner.list_runners()]
         found += [(row["last_hour"], types.RunnerCounts) for row in runner.list_runners()]
+        runner.pause(limit="api")
+        found += [(row, types.LimitRow) for row in runner.list_limits()]
+        found += [(row, types.PauseRow) for row in runner.list_pauses()]
         with audit.acting("ada", "cli"):
             runner.set_cursor("polled", 7)
         found += [(row, types.AuditRow) for row in runner.audit()]
@@ -116,6 +119,7 @@ def test_every_dict_is_what_its_type_says() -> None:
     kinds = {kind for _, kind in found}
     declared = {kind for kind in vars(types).values() if is_typeddict(kind)}
     inner = {types.TaskRow, types.TryRow, types.ChildRow, types.FireRow, types.GateRow, types.HealthReason}
+    inner.add(types.ThrottleRow)
     assert declared - kinds == inner, "which stand in others"
     assert {run["status"] for run in runs} >= {"Completed", "Failed"}
     assert builder.name in {run["workflow_name"] for run in runs}

@@ -524,3 +524,47 @@ def test_a_workflow_that_a_living_runner_declares_needs_no_earlier_run(line: Lin
             assert status == "Completed"
         finally:
             process.kill()
+
+
+def test_limits_and_workflows_are_paused_and_resumed_beside_a_living_runner(
+    line: Line, tmp_path: Path
+) -> None:
+    with cloaca.WorkflowBuilder("sync"):
+        limit = cloaca.Limit("github-api", concurrency=2, throttle=cloaca.Throttle(60, per="1m", burst=5))
+        cloaca.task(id="call", limits=[limit])(lambda context: None)
+    line.monkeypatch.chdir(tmp_path)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        assert line.piped("pause", "--limit", "github-api") == "paused\tgithub-api\n"
+        shown_limit = fields(line.piped("limits"))[0][1:7]
+        assert shown_limit == ["github-api", "0", "2", "0", "", "60 per 1m, burst 5"]
+        run = runner.submit("sync")
+        deadline = time.monotonic() + WAIT
+        while "waits for a seat of limit 'github-api'" not in line.piped("why", run.id):
+            assert time.monotonic() < deadline
+        assert f"is paused, by {user()}, by the command line" in line.piped("why", run.id)
+        shown = json.loads(line.piped("limits", "--json").splitlines()[0])
+        assert (shown["waiting"], shown["pause"]["what"]) == (1, "limit")
+        assert line.piped("resume", "--limit", "github-api") == "resumed\tgithub-api\n"
+        assert run.result(WAIT).status == "Completed"
+        line.piped("resume", "--limit", "github-api", code=1)
+        assert "is not paused" in line.said
+        assert line.piped("pause", "--workflow", "sync", "--for", "1h") == "paused\tsync\n"
+        # Another process hears of it within moments.
+        while "workflow 'sync' is paused until" not in line.piped("why", (held := runner.submit("sync")).id):
+            assert time.monotonic() < deadline
+        assert fields(line.piped("limits"))[-1][:3] == ["pause", "workflow", "sync"]
+        line.piped("resume", "--workflow", "sync")
+        assert held.result(WAIT).status == "Completed"
+    for words, told in (
+        ([], "one of them"),
+        (["--workflow", "sync", "--limit", "github-api"], "one of them"),
+        (["--workflow", "sync", "--for", "1h", "--until", "2099-01-01"], "not both"),
+        (["--workflow", "sync", "--until", "2001-01-01"], "which is over"),
+        (["--workflow", "sync", "--for", "never"], "--for"),
+    ):
+        line.piped("pause", *words, code=2)
+        assert told in line.said
+    line.piped("pause", "--limit", "github-ap", code=4)
+    assert "did you mean 'github-api'" in line.said
+    line.piped("pause", "--workflow", "snyc", code=4)
+    assert "workflow 'snyc' not found" in line.said

@@ -58,6 +58,8 @@ SCHEMA = {
     "parent_run parent_task priority run_key started_at status trigger_name workflow_name",
     "tick": "count first_at kind last_at max_us mean_us min_us outcome reason",
     "why": "kind name text",
+    "limit": "concurrency is_set kind name next_at pause taken throttle waiting waits_since",
+    "pause": "by kind name since until what",
     "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
 }
@@ -73,6 +75,7 @@ def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:
             ["ticks", "broken"],
             ["why", "rare"],
             ["doctor"],
+            ["limits"],
             ["health"],
         ):
             for found in records(line.piped(*words, "--json")):

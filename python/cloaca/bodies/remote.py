@@ -12,15 +12,14 @@ import threading
 from typing import NamedTuple
 
 from .. import attempt
-from ..answer import PartlyError, complete, is_awaitable, ruled
+from ..answer import PartlyError, complete, is_awaitable, later, ruled
 from ..attempt import inside
 from ..context import Context, decode_value, encode_within
 from ..current import NOT_HERE
-from ..duration import text_of
 from ..end import left_by, raised_by
 from ..errors import CloacaError, RunnerError, TriggerError, WorkflowError, excerpt
 from ..job import Job, Raised
-from ..policy import wish_of
+from ..policy import pause_of, wish_of
 from ..task_handle import TaskHandle
 from ..tick import Tick
 from . import program
@@ -256,9 +255,7 @@ def poll(what: Poll) -> Polled:
         raise error
     delay_us = wish_of(error)
     if delay_us is not None:
-        reason = f"retry after {text_of(delay_us)}"
-        ruling: Ruling = (fires, None, reason, None, delay_us) if fires else (reason, delay_us)
-        return Polled(ruling, None, None)
+        return Polled(later(delay_us, pause_of(error), fires), None, None)
     # SystemExit and KeyboardInterrupt too: here they can only mean that this poll failed.
     told = raised_by(error)
     shown = None if isinstance(error, CloacaError) else told

@@ -11,8 +11,9 @@ import sys
 from contextlib import closing
 from datetime import UTC, datetime
 
-from .. import _cloaca, check, filters, reading, urgency
+from .. import _cloaca, audit, check, filters, reading, urgency
 from ..context import Context, decode_value, encode_within, same
+from ..duration import microseconds_of
 from ..errors import (
     ArgumentError,
     CloacaError,
@@ -23,6 +24,7 @@ from ..errors import (
 )
 from ..near import hint
 from ..reading.runners import living
+from ..reading.store import now
 from ..served import SERVED, version_of
 from .look import filters_of, with_parent
 from .main import FAILED, OK
@@ -91,6 +93,74 @@ def _told(show: Show, what: str, of: str) -> None:
         show.record(what, {"of": of})
     else:
         show.values([what, of])
+
+
+def pause(arguments: Namespace, show: Show) -> int:
+    """Holds up what would begin."""
+    until_us = _pause_until(arguments)
+    url = database(arguments.database)
+    with reading.Reader(url) as reader:
+        kind, name = _held(reader, arguments)
+    with closing(_cloaca.Client.open(url)) as client:
+        client.pause(kind, name, until_us, f"{audit.user()}, by the command line")
+    _told(show, "paused", name)
+    return OK
+
+
+def resume(arguments: Namespace, show: Show) -> int:
+    """Holds it up no longer."""
+    url = database(arguments.database)
+    with reading.Reader(url) as reader:
+        kind, name = _held(reader, arguments)
+    with closing(_cloaca.Client.open(url)) as client:
+        if not client.resume(kind, name):
+            raise WorkflowError(f"{kind} {excerpt(name)} is not paused")
+    _told(show, "resumed", name)
+    return OK
+
+
+def _held(reader: Reader, arguments: Namespace) -> tuple[str, str]:
+    """What a line means that is to be paused or resumed."""
+    if (arguments.workflow is None) == (arguments.limit is None):
+        raise UsageError("give --workflow NAME or --limit NAME, one of them")
+    if arguments.workflow is not None:
+        name = check.text(arguments.workflow, "--workflow", UsageError)
+        paused = any((each.what, each.name) == ("workflow", name) for each in reading.pauses(reader))
+        is_scheduled = reader.native.query("SELECT 1 FROM schedules WHERE workflow = ? LIMIT 1", [name])
+        is_served = reader.native.query(SERVED, [name])
+        if not (paused or is_scheduled or is_served or reader.native.version(name) is not None):
+            known = reader.native.workflows("", COUNTED_MAX)
+            raise reading.MissingError(
+                f"workflow {excerpt(name)} not found: the store has neither a run nor a schedule of it,"
+                f" and no living runner declares it{hint(name, 'workflows', known)}"
+            )
+        return "workflow", name
+    name = check.text(arguments.limit, "--limit", UsageError)
+    known = [each.name for each in reading.limits(reader)]
+    if name not in known:
+        raise reading.MissingError(
+            f"limit {excerpt(name)} not found: no program on this store has declared it"
+            f"{hint(name, 'limits', known)}"
+        )
+    return "limit", name
+
+
+def _pause_until(arguments: Namespace) -> int | None:
+    span = getattr(arguments, "for")
+    if arguments.until is not None and span is not None:
+        raise UsageError("give --until or --for, not both")
+    at = int(now().timestamp() * 1e6)
+    if span is not None:
+        try:
+            return at + microseconds_of(span, "--for")
+        except TriggerError as refused:
+            raise UsageError(str(refused)) from None
+    if arguments.until is None:
+        return None
+    until = check.microseconds(_instant(arguments.until))
+    if until <= at:
+        raise UsageError(f"--until is {excerpt(arguments.until)}, which is over")
+    return until
 
 
 def cancel(arguments: Namespace, show: Show) -> int:

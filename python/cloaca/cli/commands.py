@@ -193,6 +193,36 @@ COMMANDS = (
         (TRIGGERS,),
     ),
     Command(
+        "limits",
+        "Limits with names: how many of their seats are taken, and what is paused.",
+        "cloaca limits",
+        "look:limits",
+        (),
+    ),
+    Command(
+        "pause",
+        "Let no run of a workflow begin, or no attempt under a limit; what has begun goes on.",
+        "cloaca pause --limit github-api --for 10m",
+        "change:pause",
+        (
+            Option("--workflow", "of this workflow no run begins", "NAME", completes="workflow"),
+            Option("--limit", "under this limit no attempt begins", "NAME"),
+            Option("--until", "it ends at this time; local if it has no zone", "WHEN"),
+            Option("--for", "it ends so much later, such as 10m", "SPAN"),
+        ),
+        "Without --until or --for only `cloaca resume` ends it. It holds in every process on the store.",
+    ),
+    Command(
+        "resume",
+        "End a pause.",
+        "cloaca resume --limit github-api",
+        "change:resume",
+        (
+            Option("--workflow", "of this workflow", "NAME", completes="workflow"),
+            Option("--limit", "of this limit", "NAME"),
+        ),
+    ),
+    Command(
         "cancel",
         "Ask for the end of runs.",
         "cloaca cancel --all --workflow ingest",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    from ..reading import Cron, Reader, Run, Runner, Trigger, Workflow
+    from ..reading import Cron, Limit, Pause, Reader, Run, Runner, Trigger, Workflow
 
 ORDER = ("stopped", "failing", "late", "unserved", "polled", "scheduled", "disabled")
 """In which states are listed: what needs somebody comes first."""
@@ -149,6 +149,50 @@ def runners(arguments: Namespace, show: Show) -> int:
     with opened(arguments) as reader:
         _runners(reader, show, 1_000_000, now(), arguments.left)
     return OK
+
+
+def limits(arguments: Namespace, show: Show) -> int:
+    """Limits with names, and what is paused."""
+    at = now()
+    with opened(arguments) as reader:
+        found, paused = reading.limits(reader), reading.pauses(reader)
+    columns = ("LIMIT", "TAKEN", "OF", "WAIT", "SINCE", "THROTTLE", "NEXT", "SET", "PAUSED")
+    show.table("limit", columns, [(each, _of_limit(each, show, at)) for each in found], "limits")
+    show.table(
+        "pause",
+        ("KIND", "PAUSED", "UNTIL", "SINCE", "BY"),
+        [(each, _of_pause(each, show, at)) for each in paused],
+        "pauses",
+    )
+    return OK
+
+
+def _of_limit(found: Limit, show: Show, at: datetime) -> list[Any]:
+    pace = found.throttle
+    burst = "" if pace is None or pace["burst"] == 1 else f", burst {pace['burst']}"
+    return [
+        *([] if show.is_for_people else ["limit"]),
+        found.name,
+        found.taken,
+        found.concurrency,
+        found.waiting,
+        show.ago(found.waits_since, at),
+        None if pace is None else f"{pace['limit']} per {text_of(round(pace['per'] * 1e6))}{burst}",
+        stamp(found.next_at),
+        "by hand" if found.is_set else None,
+        None if found.pause is None else "paused",
+    ]
+
+
+def _of_pause(found: Pause, show: Show, at: datetime) -> list[Any]:
+    return [
+        *([] if show.is_for_people else ["pause"]),
+        found.what,
+        found.name,
+        stamp(found.until),
+        show.ago(found.since, at),
+        found.by,
+    ]
 
 
 def filters_of(arguments: Namespace) -> dict[str, Any]:

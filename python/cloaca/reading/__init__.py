@@ -12,6 +12,7 @@ from .attention import Counts, Failures, failures, schedule_counts, unwell
 from .audit import Change, audit
 from .changed import Changed, changed
 from .health import Finding, doctor
+from .limits import Limit, Pause, limits, pauses
 from .pace import Lasted, Pace, lasted, pace
 from .preview import preview
 from .runners import Runner, runners
@@ -32,9 +33,11 @@ __all__ = [
     "Failures",
     "Finding",
     "Lasted",
+    "Limit",
     "MissingError",
     "Pace",
     "Page",
+    "Pause",
     "Reader",
     "Run",
     "RunDetails",
@@ -51,7 +54,9 @@ __all__ = [
     "failures",
     "find_run",
     "lasted",
+    "limits",
     "pace",
+    "pauses",
     "preview",
     "run",
     "runners",

@@ -7,15 +7,14 @@ does by itself, it does.
 from __future__ import annotations
 
 from .. import _cloaca, attempt, filters, registry, rows
-from ..answer import PartlyError, complete, ruled
+from ..answer import PartlyError, complete, later, ruled
 from ..check import microseconds
 from ..config import DefaultRunnerConfig
 from ..context import decode_value, encode_within
-from ..duration import text_of
 from ..errors import excerpt
 from ..near import hint
 from ..plain import describe
-from ..policy import RetryAfter
+from ..policy import RetryAfter, pause_of
 from ..redact import hide_tick
 from ..tick import Tick, Ticked
 from .store import MissingError, names, now, unknown
@@ -101,7 +100,8 @@ def _ruled(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | No
         # Its function is never called: most are there only to be decorated.
         assert tick._moment is not None, "a cron has a moment"
         text = encode_within(CONTEXT_BYTES_MAX, tick._moment, "the context")
-        return [(text, None, None, None, None, None)], None, "", None, None
+        fires: list[Fire] = [(text, None, None, None, None, None)]
+        return fires, None, "", None, None
     function: Any = declared.function
     try:
         with attempt.inside(None, None, declared.name):
@@ -109,7 +109,7 @@ def _ruled(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | No
             whole: Any = complete(Ticked(tick, answer), _completed)
         return ruled(whole.answer, tick, CONTEXT_BYTES_MAX, declared.overlap)
     except RetryAfter as wish:
-        return f"retry after {text_of(wish.delay_us)}", wish.delay_us
+        return later(wish.delay_us, pause_of(wish), [])
     except PartlyError as partly:
         kept = partly.fires(tick, CONTEXT_BYTES_MAX, declared.overlap)
         return kept, None, "", describe(partly.raised), None

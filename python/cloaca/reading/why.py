@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .schedules import Cron
     from .store import Reader
 
+# Index limit_seats_attempt.
+_WAITS = """
+    SELECT limit_seats.name, task FROM runs JOIN limit_seats ON run = runs.row
+    WHERE id = ? AND granted_at IS NULL ORDER BY limit_seats.row LIMIT 20"""
 TASKS_TOLD_MAX = 5
 """So many tasks of one run are told; of the others only how many they are."""
 
@@ -102,13 +106,16 @@ def of_run(reader: Reader, details: RunDetails) -> str:
         others = f" and {more} more, which are not over" if more else ", which is not over"
         records += f"; it has started run {first.id} of workflow {excerpt(first.workflow_name)}{others}"
     if details.is_living:
-        return f"{name} is in the hands of runner {details.runner}{ends}{records}"
+        waits = _limited(reader, details)
+        return f"{name} is in the hands of runner {details.runner}{ends}{records}{waits}"
     by_limit = held.of_run(reader.native.query, found.id, check.microseconds(now()), rows.moment)
     if by_limit is not None:
         return f"{name} {by_limit}{ends}"
     gone = "" if details.runner is None else f"; runner {details.runner}, which had it, is gone"
     declared = declaring(reader, [found.workflow_name], living(reader))
     numbers = declared.get(found.workflow_name, [])
+    if found.started_at is None:
+        ends += _paused(reader, found.workflow_name)
     if found.started_at is None and found.due_at is not None and found.due_at > _now():
         nobody = "" if numbers else ", and for a runner that declares its workflow, which no living one does"
         return f"{name} waits for its time, {found.due_at}{nobody}{ends}"
@@ -119,6 +126,28 @@ def of_run(reader: Reader, details: RunDetails) -> str:
     else:
         waits = f"one of runners {named(numbers)}, which declare its workflow and have not taken it yet"
     return f"{name} waits for {waits}{gone}{ends}{records}"
+
+
+def _limited(reader: Reader, details: RunDetails) -> str:
+    """Which limits a run's tasks wait for, and what keeps them shut."""
+    waits = reader.native.query(_WAITS, [details.run.id])
+    if not waits:
+        return ""
+    limits = {row["name"]: row for row in reader.native.limits()}
+    known = [limits[row["name"]] for row in waits if row["name"] in limits]
+    shut = [words for limit in known for words in why_run.of_limit(limit)]
+    tasks = " and ".join(dict.fromkeys(f"task {excerpt(row['task'])}" for row in waits))
+    names = " and ".join(dict.fromkeys(f"limit {excerpt(row['name'])}" for row in waits))
+    return f"; {tasks} {'waits' if len(waits) == 1 else 'wait'} for a seat of {names}{_because(shut)}"
+
+
+def _because(shut: list[str]) -> str:
+    return f": {', and '.join(dict.fromkeys(shut))}" if shut else ""
+
+
+def _paused(reader: Reader, workflow: str) -> str:
+    held = (row for row in reader.native.pauses() if (row["kind"], row["name"]) == ("workflow", workflow))
+    return "".join(f"; {why_run.of_pause(row)}" for row in held)
 
 
 def _now() -> str:

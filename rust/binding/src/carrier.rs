@@ -182,6 +182,8 @@ impl Carrier {
     }
 
     /// An attempt is to be made again `delay_us` later; the ruling comes likewise.
+    #[allow(clippy::too_many_arguments, reason = "each is a word of the report")]
+    #[pyo3(signature = (job, delay_us, text, traceback, callback, pause=None))]
     fn postponed(
         &self,
         py: Python<'_>,
@@ -190,9 +192,11 @@ impl Carrier {
         text: String,
         traceback: Option<String>,
         callback: bool,
+        pause: Option<String>,
     ) -> PyResult<Option<bool>> {
         let failure = Failure::raised("RetryAfter", text, traceback);
-        self.ended(py, job, Ended::Postponed { delay: Duration::from_micros(delay_us), failure }, callback)
+        let (delay, pause) = (Duration::from_micros(delay_us), pause.map(Arc::from));
+        self.ended(py, job, Ended::Postponed { delay, failure, pause }, callback)
     }
 
     /// A final attempt's callback has been told.

@@ -9,8 +9,10 @@ use pyo3::prelude::*;
 use cloaca_core::client::{self, Granted, Wish};
 use cloaca_core::error::{Error, Kind};
 use cloaca_core::port::{Forgotten, Halt, Stored};
+use cloaca_core::seat::Pause;
 use cloaca_core::time::Wall;
 
+use crate::convert::{kind_of, until_of};
 use crate::error::{raise, raise_dropped};
 use crate::gil::free;
 use crate::handle::span_of;
@@ -90,6 +92,24 @@ impl Client {
     fn cancel_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<bool>> {
         let ids = parse_run_ids(py, &ids)?;
         self.changed(py, move |client, _| client.cancel_each(&ids, now()))
+    }
+
+    /// Holds a limit or a workflow up, until a time in microseconds or until that is taken back.
+    fn pause(&self, py: Python<'_>, kind: &str, name: &str, until_us: Option<i64>, by: &str) -> PyResult<()> {
+        let pause = Pause {
+            kind: kind_of(kind),
+            name: name.into(),
+            until: until_of(until_us),
+            since: now(),
+            by: by.into(),
+        };
+        self.changed(py, move |client, _| client.pause(&pause))
+    }
+
+    /// Holds it up no longer; false if it was not.
+    fn resume(&self, py: Python<'_>, kind: &str, name: &str) -> PyResult<bool> {
+        let (kind, name) = (kind_of(kind), name.to_owned());
+        self.changed(py, move |client, _| client.resume(kind, &name, now()))
     }
 
     /// Deletes what is kept of a name: whether there was anything, and whose number forbids it.

@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use cloaca_core::engine::{About, RunStanding};
 use cloaca_core::error::Result;
 use cloaca_core::graph::Graph;
-use cloaca_core::limit::Limits;
+use cloaca_core::limit::{Limits, Rate};
 use cloaca_core::outlook::Outlook;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
@@ -20,6 +20,7 @@ use cloaca_core::port::{
 };
 use cloaca_core::rule::Rule;
 use cloaca_core::run::{Doing, TaskStanding};
+use cloaca_core::seat::{Kind, Limit, ListedLimit, Pause, Terms, Until};
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
 use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
@@ -284,6 +285,7 @@ fn task_standing<'py>(py: Python<'py>, standing: &TaskStanding) -> PyResult<Boun
     let (doing, due) = match standing.doing {
         Doing::Looked => ("looked", None),
         Doing::Queued => ("queued", None),
+        Doing::Limited => ("limited", None),
         Doing::InBody => ("in_body", None),
         Doing::Told => ("told", None),
         Doing::Deferred => ("deferred", None),
@@ -295,6 +297,7 @@ fn task_standing<'py>(py: Python<'py>, standing: &TaskStanding) -> PyResult<Boun
     dict.set_item("id", &*standing.task)?;
     dict.set_item("doing", doing)?;
     dict.set_item("due", stamp(due))?;
+    dict.set_item("limits", standing.limits.iter().map(|name| &**name).collect::<Vec<_>>())?;
     dict.set_item("executor", standing.executor.0)?;
     dict.set_item("attempt", standing.attempt)?;
     dict.set_item("started_at", stamp(standing.started_at))?;
@@ -398,10 +401,76 @@ fn task_spec(spec: &Bound<'_, PyAny>) -> PyResult<Task> {
             true => OnInterrupt::Fail,
             false => OnInterrupt::Retry,
         },
+        limits: spec
+            .get_item("limits")?
+            .try_iter()?
+            .map(|limit| named_limit(&limit?))
+            .collect::<PyResult<_>>()?,
         timeout: spec.get_item("timeout_us")?.extract::<Option<u64>>()?.map(Duration::from_micros),
         body: spec.get_item("body")?.extract()?,
         executor: Executor(spec.get_item("executor")?.extract()?),
         has_failure_callback: spec.get_item("failure_callback")?.extract()?,
+    })
+}
+
+/// What Python calls a limit or a workflow that is held up; it knows no other kind.
+pub fn kind_of(name: &str) -> Kind {
+    Kind::from_name(name).unwrap_or(Kind::Limit)
+}
+
+/// Until a time in microseconds, or until somebody takes it back.
+pub fn until_of(until_us: Option<i64>) -> Until {
+    until_us.map_or(Until::Resumed, |until| Until::At(Wall(until)))
+}
+
+/// Where a limit stands.
+pub fn limit<'py>(py: Python<'py>, row: &ListedLimit) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("name", &row.name)?;
+    dict.set_item("terms", terms(py, &row.terms)?)?;
+    dict.set_item("declared", terms(py, &row.declared)?)?;
+    dict.set_item("is_set", row.is_set)?;
+    dict.set_item("taken", row.taken)?;
+    dict.set_item("waiting", row.waiting)?;
+    dict.set_item("waits_since", stamp(row.waits_since))?;
+    dict.set_item("next_at", stamp(row.next_at))?;
+    dict.set_item("pause", row.pause.as_ref().map(|row| pause(py, row)).transpose()?)?;
+    Ok(dict)
+}
+
+fn terms<'py>(py: Python<'py>, terms: &Terms) -> PyResult<Bound<'py, PyDict>> {
+    let rate = |rate: Rate| (rate.limit, u64::try_from(rate.per.as_micros()).unwrap_or(u64::MAX), rate.burst);
+    let dict = PyDict::new(py);
+    dict.set_item("concurrency", terms.concurrency)?;
+    dict.set_item("throttle", terms.throttle.map(rate))?;
+    Ok(dict)
+}
+
+/// What is held up.
+pub fn pause<'py>(py: Python<'py>, row: &Pause) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("kind", row.kind.name())?;
+    dict.set_item("name", &*row.name)?;
+    dict.set_item("until", stamp(row.until.instant()))?;
+    dict.set_item("since", row.since.rfc3339())?;
+    dict.set_item("by", &*row.by)?;
+    Ok(dict)
+}
+
+/// A limit as `Limit._spec` tells it.
+fn named_limit(spec: &Bound<'_, PyAny>) -> PyResult<Limit> {
+    let throttle = spec.get_item("throttle")?;
+    let throttle = if throttle.is_none() { None } else { Some(rate(&throttle)?) };
+    let terms = Terms { concurrency: spec.get_item("concurrency")?.extract()?, throttle };
+    Ok(Limit { name: spec.get_item("name")?.extract::<String>()?.into(), terms })
+}
+
+/// A throttle as `Throttle._spec` tells it.
+pub fn rate(spec: &Bound<'_, PyAny>) -> PyResult<Rate> {
+    Ok(Rate {
+        limit: spec.get_item("limit")?.extract()?,
+        per: Duration::from_micros(spec.get_item("per_us")?.extract()?),
+        burst: spec.get_item("burst")?.extract()?,
     })
 }
 

@@ -123,8 +123,10 @@ impl Jobs {
         Ok(ruling == Ruling::Final)
     }
 
-    /// An attempt is to be made again `delay_us` later. True if it is not, and has failed with `text`; with a callback, `settled` must
+    /// An attempt is to be made again `delay_us` later, and until then none under the limit `pause`, if that is given. True if it is not, and has failed with `text`; with a callback, `settled` must
     /// follow then.
+    #[allow(clippy::too_many_arguments, reason = "each is a word of the report")]
+    #[pyo3(signature = (job, delay_us, text, traceback, has_callback, pause=None))]
     fn postponed(
         &self,
         py: Python<'_>,
@@ -133,10 +135,12 @@ impl Jobs {
         text: String,
         traceback: Option<String>,
         has_callback: bool,
+        pause: Option<String>,
     ) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;
         let failure = Failure::raised("RetryAfter", text, traceback);
-        let ended = Ended::Postponed { delay: Duration::from_micros(delay_us), failure };
+        let (delay, pause) = (Duration::from_micros(delay_us), pause.map(Arc::from));
+        let ended = Ended::Postponed { delay, failure, pause };
         let ruling = free(py, || runtime.attempt_ended(job_of(job), ended, has_callback))?;
         Ok(ruling == Ruling::Final)
     }

@@ -161,6 +161,18 @@ impl Reader {
         self.read(py, |store| store.ended_before(Wall(before_us), limit))
     }
 
+    /// Limits with names, as they stand now.
+    fn limits<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let found = self.read(py, |store| store.limits(now()))?;
+        found.iter().map(|row| convert::limit(py, row)).collect()
+    }
+
+    /// What is held up now.
+    fn pauses<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let found = self.read(py, |store| store.pauses(now()))?;
+        found.iter().map(|row| convert::pause(py, row)).collect()
+    }
+
     /// What is to be hidden: keys, and whether a function decides beside them; `None` if nothing is.
     fn redacted(&self, py: Python<'_>) -> PyResult<Option<(Vec<String>, bool)>> {
         let Redacted { keys, by_function } = self.read(py, cloaca_store::Reader::redacted)?;

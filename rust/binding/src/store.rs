@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use cloaca_core::limit::Rate;
 use cloaca_core::port::Redacted;
 use cloaca_core::runtime::{Flush, Runtime};
+use cloaca_core::seat::Terms;
 use cloaca_core::time::Wall;
 
 use crate::convert;
@@ -20,6 +23,9 @@ use crate::wait::flush;
 pub struct Store {
     pub handle: Arc<Handle>,
 }
+
+/// So many at once; so many within so many microseconds, with a burst.
+type TermsParts = (Option<u64>, Option<(u64, u64, u64)>);
 
 #[pymethods]
 impl Store {
@@ -80,6 +86,53 @@ impl Store {
     #[pyo3(signature = (key=None))]
     fn unredact(&self, py: Python<'_>, key: Option<String>) -> PyResult<usize> {
         self.handle.written(py, move |runtime| runtime.store().unredact(key.as_deref()))
+    }
+
+    /// Limits with names, as they stand now.
+    fn limits<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        let found = self.handle.stored(py, |runtime| runtime.store().limits(runtime.now().wall))?;
+        found.iter().map(|row| convert::limit(py, row)).collect()
+    }
+
+    /// What one of them allows from now on: so many at once, and so many within so many microseconds with a burst; none of both goes back to
+    /// what is declared. False if there is no such limit.
+    fn set_limit(&self, py: Python<'_>, name: String, terms: Option<TermsParts>) -> PyResult<bool> {
+        let terms = terms.map(|(concurrency, throttle)| Terms {
+            concurrency,
+            throttle: throttle.map(|(limit, per_us, burst)| Rate {
+                limit,
+                per: Duration::from_micros(per_us),
+                burst,
+            }),
+        });
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        self.handle.written(py, move |runtime| runtime.set_limit(&name, terms))
+    }
+
+    /// Holds a limit or a workflow up, until a time in microseconds or until that is taken back.
+    fn pause(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        name: String,
+        until_us: Option<i64>,
+        by: String,
+    ) -> PyResult<()> {
+        let (kind, until) = (convert::kind_of(kind), convert::until_of(until_us));
+        self.handle.written(py, move |runtime| runtime.pause(kind, &name, until, &by))
+    }
+
+    /// Holds it up no longer; false if it was not.
+    fn resume(&self, py: Python<'_>, kind: &str, name: String) -> PyResult<bool> {
+        let kind = convert::kind_of(kind);
+        self.handle.written(py, move |runtime| runtime.resume(kind, &name))
+    }
+
+    /// What is held up now.
+    fn pauses<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let found = self.handle.stored(py, |runtime| runtime.store().pauses(runtime.now().wall))?;
+        found.iter().map(|row| convert::pause(py, row)).collect()
     }
 
     /// All contexts that are kept of a run, as JSON text.

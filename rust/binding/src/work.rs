@@ -147,7 +147,7 @@ pub type UrgencyParts = (Option<i64>, Option<i64>, Option<u64>);
 type Ticked = (Vec<AskedParts>, Option<String>, String, Option<String>, Option<u64>);
 
 /// What `slow` says: `None` for an answer that comes later, a skip's reason, `(reason, pause_us)`, or
-/// `(fires, cursor, reason, error, pause_us)` with `fires` as `(json, run_key, run_key_ttl_us, cursor, dedup_key)`.
+/// `(fires, cursor, reason, error, pause_us)`, or the same with a limit that is to be paused for as long behind it, with `fires` as `(json, run_key, run_key_ttl_us, cursor, dedup_key)`.
 fn ruled(
     parts: TicketParts,
     answer: PyResult<Bound<'_, PyAny>>,
@@ -172,16 +172,23 @@ fn read(ruling: &Bound<'_, PyAny>) -> PyResult<Ruling> {
         let (reason, pause_us): (String, u64) = ruling.extract()?;
         return Ok(Ruling::Skip(reason, Some(Duration::from_micros(pause_us))));
     }
+    let (limit, ruling) = match ruling.cast::<PyTuple>()?.get_item(5) {
+        Ok(limit) => {
+            (limit.extract::<Option<String>>()?, ruling.cast::<PyTuple>()?.get_slice(0, 5).into_any())
+        }
+        Err(_) => (None, ruling.clone()),
+    };
     let (fires, cursor, reason, error, pause_us): Ticked = ruling.extract()?;
     let reason = error.map_or(Ok(reason), Err);
     let pause = pause_us.map(Duration::from_micros);
-    Ok(Ruling::Tick(Answer { fires: fires.into_iter().map(fire).collect(), cursor, reason, pause }))
+    let (fires, limit) = (fires.into_iter().map(fire).collect(), limit.map(Arc::from));
+    Ok(Ruling::Tick(Answer { fires, cursor, reason, pause, limit }))
 }
 
 fn unreadable(py: Python<'_>, error: &PyErr) -> Answer {
     let kind = error.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
     let reason = Err(format!("its answer cannot be read: {kind}"));
-    Answer { fires: Vec::new(), cursor: None, reason, pause: None }
+    Answer { fires: Vec::new(), cursor: None, reason, pause: None, limit: None }
 }
 
 /// The same.

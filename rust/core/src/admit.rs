@@ -152,6 +152,13 @@ impl Gate {
         self.lines[&entry.schedule].range(..entry.order).map(|(_, &run)| run).collect()
     }
 
+    /// Unfinished runs of the same trigger that came after.
+    pub fn behind(&self, run: Uuid) -> impl Iterator<Item = Uuid> {
+        let entry = self.by_run.get(&run);
+        let line = entry.and_then(|entry| Some((self.lines.get(&entry.schedule)?, entry.order)));
+        line.into_iter().flat_map(|(line, order)| line.range(order + 1..).map(|(_, &run)| run))
+    }
+
     /// Takes a run out and returns the one whose turn it is then.
     pub fn release(&mut self, run: Uuid) -> Option<Uuid> {
         let entry = self.by_run.remove(&run)?;

@@ -13,6 +13,7 @@ use crate::limit::Dropped;
 use crate::port::{
     Admitted, Change, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Receipt, Store, Stored,
 };
+use crate::seat::{Kind, Pause};
 use crate::time::Wall;
 use crate::urgency::Urgency;
 
@@ -120,6 +121,16 @@ impl Client {
             self.store.bury(epoch)?;
             Ok(self.store.request_cancels(epoch, ids, now)?.iter().map(|asked| !asked.is_empty()).collect())
         })
+    }
+
+    /// Holds something up: no attempt under a limit begins, or no run of a workflow.
+    pub fn pause(&self, pause: &Pause) -> Stored<()> {
+        self.joined(pause.since, |_| self.store.pause(pause))
+    }
+
+    /// Holds it up no longer; false if it was not.
+    pub fn resume(&self, kind: Kind, name: &str, now: Wall) -> Stored<bool> {
+        self.joined(now, |_| self.store.resume(kind, name, now))
     }
 
     /// Deletes what is kept of a name, unless a living owner polls it.

@@ -15,8 +15,10 @@ mod line;
 mod moments;
 mod note;
 mod overtime;
+mod pauses;
 mod random;
 mod receipts;
+mod seats;
 mod share;
 mod stuck;
 mod timers;
@@ -43,6 +45,8 @@ use crate::context::Bounds;
 use crate::engine::crons::Crons;
 use crate::engine::delays::Delays;
 use crate::engine::line::Turn;
+use crate::engine::pauses::Pauses;
+use crate::engine::seats::Seats;
 use crate::engine::share::Hands;
 use crate::engine::stuck::Stuck;
 use crate::engine::timers::Timer;
@@ -109,6 +113,8 @@ pub struct Engine {
     turns: ById<Uuid, Turn>,
     waiting: HashMap<String, Vec<Unfinished>>,
     delays: Delays,
+    seats: Seats,
+    pauses: Pauses,
     hands: Hands,
     timers: Wheel,
     timer_of: Vec<Option<Timer>>,
@@ -164,6 +170,8 @@ impl Engine {
             turns: ById::default(),
             waiting: HashMap::new(),
             delays: Delays::default(),
+            seats: Seats::default(),
+            pauses: Pauses::default(),
             hands,
             timers: Wheel::new(TIMER_TICK_NS),
             timer_of: Vec::new(),
@@ -272,8 +280,10 @@ impl Engine {
         let until = |at: Wall| Duration::from_micros(u64::try_from(at.0 - now.wall.0).unwrap_or(0));
         let cron = self.crons.next().filter(|_| !self.drains).map(until);
         let delayed = self.delays.next().map(until);
+        let seat = self.seats.next().map(until);
+        let pause = self.pauses.next().map(until);
         let beginning = self.begun.front().map(|(due, _)| due.since(now.mono));
-        timer.into_iter().chain(cron).chain(delayed).chain(beginning).min()
+        timer.into_iter().chain(cron).chain(delayed).chain(seat).chain(pause).chain(beginning).min()
     }
 
     /// Decides what follows from `event`.
@@ -302,7 +312,15 @@ impl Engine {
             }
             Event::Committed(then, receipt) => self.committed(then, receipt, now, out),
             Event::Taken(job) => self.taken(job, now, out),
-            Event::Deferred(job, is_away) => self.deferred(job, is_away, now, out),
+            Event::Deferred(job, is_away) => {
+                self.deferred(job, is_away, now, out);
+                if is_away {
+                    self.rest(job, now, out);
+                }
+            }
+            Event::WantsSeats(job) => self.wants_seats_again(job, now, out),
+            Event::Paused(pauses) => self.paused(pauses, now, out),
+            Event::SeatsMoved => self.look_for_seats(now, out),
             Event::Interrupted(job) => self.interrupted(job, now, out),
             Event::Stopped(job) => self.stopped(job, now, out),
             Event::Draining => self.drains = true,
@@ -367,6 +385,7 @@ impl Engine {
         let waiting = self.waiting.remove(&*workflow.name).unwrap_or_default();
         // Moments that came before the workflow did are still unclaimed in the store.
         self.crons.of(&workflow.name).into_iter().for_each(|row| self.crons.look_again(row));
+        self.declare_limits(&workflow, out);
         self.workflows.insert(Arc::clone(&workflow.name), workflow);
         for unfinished in waiting {
             let workflow = self.workflows[&*unfinished.workflow].clone();

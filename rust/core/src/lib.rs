@@ -7,7 +7,7 @@
 //!   [`fault_point`];
 //! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], [`spread`] (who polls what), [`layout`] (of a picture),
 //!   the room on the stack that nested values need, and [`limit`] (how many at once, how fast);
-//! - judges: [`admit`] (one fire), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next), [`outlook`] (how a trigger stands, seen
+//! - judges: [`admit`] (one fire), [`seat`] (which attempts begin under limits with names), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next), [`outlook`] (how a trigger stands, seen
 //!   from outside);
 //! - [`engine`]: `step(event, now) -> effects`, which ties the judges together and does nothing itself;
 //! - the world: [`runtime`], with threads, parking, the job queue and the writer; [`client`], who changes something without one.
@@ -39,6 +39,7 @@ mod room;
 pub mod rule;
 pub mod run;
 pub mod runtime;
+pub mod seat;
 pub mod spread;
 pub mod time;
 pub mod tries;

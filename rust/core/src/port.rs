@@ -16,6 +16,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::key::{Epoch, ScheduleKey};
+use crate::seat::{self, Kind, ListedLimit, Pause};
 use crate::spread::Contested;
 use crate::time::Wall;
 
@@ -90,6 +91,8 @@ pub trait Store: Send + Sync {
     fn ear(&self, _epoch: Epoch) -> Option<Arc<dyn Ear>> {
         None
     }
+    /// Tells one owner that there is something for it.
+    fn wake(&self, epoch: Epoch);
     /// Applies a batch in order, all or nothing; a receipt for each change.
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>>;
     /// Hands at most `limit` unfinished runs of these workflows to `epoch` that belong to nobody and are due at `at`: those of the highest
@@ -254,6 +257,17 @@ pub trait Store: Send + Sync {
     fn owners(&self, limit: u64, since: Wall) -> Stored<Vec<OwnerRow>>;
     /// What is not over, of the oldest `limit` such runs.
     fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>>;
+
+    /// What a limit allows from now on, whatever programs declare; none goes back to what was declared last. False if there is no such limit.
+    fn set_limit(&self, name: &str, terms: Option<seat::Terms>) -> Stored<bool>;
+    /// Limits with names that were ever declared, by name, as they stand at that time.
+    fn limits(&self, at: Wall) -> Stored<Vec<ListedLimit>>;
+    /// Holds something up, in place of how it was held up before.
+    fn pause(&self, pause: &Pause) -> Stored<()>;
+    /// Holds it up no longer; false if it was not at that time.
+    fn resume(&self, kind: Kind, name: &str, at: Wall) -> Stored<bool>;
+    /// What is held up at that time, limits first, by name.
+    fn pauses(&self, at: Wall) -> Stored<Vec<Pause>>;
 
     /// What is to be hidden from who looks.
     fn redacted(&self) -> Stored<Redacted>;

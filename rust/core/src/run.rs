@@ -85,6 +85,8 @@ pub enum Ended {
         delay: Duration,
         /// What is told if it is not called again.
         failure: Failure,
+        /// The limit under which no other attempt is to begin until then.
+        pause: Option<Arc<str>>,
     },
     /// The place where the body ran is gone, and the body with it, while this process lives on.
     Lost {
@@ -294,7 +296,7 @@ impl Run {
                 (Ruling::Final, Progress::default())
             }
             Ended::Failure(failure) => self.attempt_failed(task, failure, random, now),
-            Ended::Postponed { delay, failure } => self.attempt_postponed(task, delay, failure, now),
+            Ended::Postponed { delay, failure, .. } => self.attempt_postponed(task, delay, failure, now),
             Ended::Lost { text, deaths_max } => self.attempt_lost(task, text, deaths_max, now.wall),
         }
     }

@@ -31,6 +31,7 @@ mod places;
 mod pollers;
 mod questions;
 mod schedules;
+mod seats;
 mod signs;
 mod spread;
 mod timekeeper;
@@ -340,6 +341,7 @@ impl Runtime {
             counted: Mutex::default(),
             tells_debug: AtomicBool::new(false),
         });
+        shared.read_pauses();
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery && services.works;
         let timekeeper = spawn("cloaca-clock", &shared, Shared::keep_time)?;
@@ -558,6 +560,10 @@ impl Shared {
             commits,
             jobs,
             recorded,
+            unseated,
+            seatless,
+            reseated,
+            seats_of,
             looks,
             ended,
             started,
@@ -614,6 +620,10 @@ impl Shared {
         if !(jobs.is_empty() && recorded.is_empty() && released.is_empty()) {
             self.hand_out(jobs, recorded, released);
         }
+        if !(unseated.is_empty() && seatless.is_empty() && reseated.is_empty()) {
+            self.change_seats(unseated, seatless, reseated);
+        }
+        seats_of.into_iter().for_each(|other| self.store.wake(other));
         if !looks.is_empty() {
             self.look_soon(looks);
         }

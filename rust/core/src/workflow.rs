@@ -9,6 +9,7 @@ use crate::graph::Graph;
 use crate::limit::Limits;
 use crate::policy::RetryPolicy;
 use crate::rule::Rule;
+use crate::seat::Limit;
 use crate::urgency::Priority;
 
 /// What becomes of a task whose attempt was cut off, by the death of its process or by a shutdown that did not wait for it.
@@ -44,6 +45,8 @@ pub struct Task {
     pub retry: RetryPolicy,
     /// What becomes of it when an attempt is cut off.
     pub on_interrupt: OnInterrupt,
+    /// Its attempts begin only under these, by name in order and each once.
+    pub limits: Vec<Limit>,
     /// An attempt that takes longer fails; none for what the runner grants.
     pub timeout: Option<Duration>,
     /// Decides whether it runs; without one, the fate of its dependencies does.

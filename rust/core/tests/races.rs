@@ -6,6 +6,9 @@
 
 // Of the simulation's store only what a runtime asks for is used.
 #[allow(dead_code)]
+#[path = "simulation/seats.rs"]
+mod seats;
+#[allow(dead_code)]
 #[path = "simulation/store.rs"]
 mod store;
 
@@ -212,6 +215,7 @@ fn task(id: &str, after: &[&str]) -> Task {
         dependencies: after.iter().map(|&id| id.into()).collect(),
         retry: RetryPolicy { attempts_max: 1, ..RetryPolicy::default() },
         on_interrupt: OnInterrupt::Retry,
+        limits: Vec::new(),
         timeout: None,
         rule: None,
         body: 1,
@@ -759,7 +763,7 @@ fn declare(house: &House, name: &str, interval: Duration) -> u32 {
 }
 
 fn nothing() -> Answer {
-    Answer { fires: Vec::new(), cursor: None, reason: Ok("nothing new".to_owned()), pause: None }
+    Answer { fires: Vec::new(), cursor: None, reason: Ok("nothing new".to_owned()), pause: None, limit: None }
 }
 
 #[test]

@@ -22,6 +22,7 @@ fn workflow(tasks: &[(String, Vec<String>)]) -> Arc<Workflow> {
         dependencies,
         retry: RetryPolicy::default(),
         on_interrupt: OnInterrupt::Retry,
+        limits: Vec::new(),
         timeout: None,
         rule: None,
         body: 0,

@@ -17,6 +17,8 @@ mod program;
 mod random;
 #[path = "simulation/scenario.rs"]
 mod scenario;
+#[path = "simulation/seats.rs"]
+mod seats;
 #[path = "simulation/store.rs"]
 mod store;
 #[path = "simulation/witness.rs"]

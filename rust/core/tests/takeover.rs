@@ -103,6 +103,7 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
         history: Vec::new(),
         disable: None,
         wait: None,
+        holds: None,
     };
     let (change, then) = step(engine, Event::Polled(polled)).commits.remove(0);
     let Change::Tick(tick) = change else { panic!("{change:?} is not a tick") };

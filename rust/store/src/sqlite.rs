@@ -27,6 +27,7 @@ mod redacted;
 mod run;
 mod schedule;
 mod schema;
+mod seat;
 mod shield;
 mod sign;
 mod turns;
@@ -43,6 +44,7 @@ use cloaca_core::port::{
     NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter,
     Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished, WorkflowRow,
 };
+use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
@@ -308,6 +310,7 @@ impl Store for SqliteStore {
             let remnant = if kept.is_empty() { None } else { Some(owner::remnant(db, &self.locks, at)?) };
             run::give_up(db, epoch, &kept.runs, remnant, at)?;
             run::overdue::hand_on(db, epoch, remnant)?;
+            seat::hand_on(db, epoch, remnant)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
             owner::leave(db, epoch)?;
             Ok(remnant)
@@ -370,6 +373,10 @@ impl Store for SqliteStore {
         others.into_iter().for_each(|other| self.locks.wake(other));
     }
 
+    fn wake(&self, epoch: Epoch) {
+        self.locks.wake(epoch);
+    }
+
     fn woken(&self, epoch: Epoch) -> bool {
         self.locks.is_woken(epoch)
     }
@@ -418,7 +425,10 @@ impl Store for SqliteStore {
             Ok(next_at) => Ok(Allowed { next_at, ..Allowed::default() }),
             Err(()) => self.write(Step::Claim, |db| {
                 owner::must_live(db, epoch)?;
-                limits::claim(db, epoch, at, room, workflows)
+                let paused = seat::paused_workflows(db, at)?;
+                let begin: Vec<Arc<str>> =
+                    workflows.iter().filter(|name| !paused.contains(name)).cloned().collect();
+                limits::claim(db, epoch, at, room, &begin)
             }),
         }
     }
@@ -638,6 +648,41 @@ impl Store for SqliteStore {
         self.read(|db| look::backlog(db, limit))
     }
 
+    fn set_limit(&self, name: &str, terms: Option<Terms>) -> Stored<bool> {
+        self.write(Step::SetEnabled, |db| {
+            let done = seat::set(db, name, terms)?;
+            if done {
+                audit::note(db, "set_limit", name)?;
+            }
+            Ok(done)
+        })
+    }
+
+    fn limits(&self, at: Wall) -> Stored<Vec<ListedLimit>> {
+        self.read(|db| seat::list(db, at))
+    }
+
+    fn pause(&self, pause: &Pause) -> Stored<()> {
+        self.write(Step::SetEnabled, |db| {
+            seat::pause(db, pause)?;
+            audit::note(db, "pause", &pause.name)
+        })
+    }
+
+    fn resume(&self, kind: Kind, name: &str, at: Wall) -> Stored<bool> {
+        self.write(Step::SetEnabled, |db| {
+            let done = seat::resume(db, kind, name, at)?;
+            if done {
+                audit::note(db, "resume", name)?;
+            }
+            Ok(done)
+        })
+    }
+
+    fn pauses(&self, at: Wall) -> Stored<Vec<Pause>> {
+        self.read(|db| seat::pauses(db, at))
+    }
+
     fn redacted(&self) -> Stored<Redacted> {
         self.read(redacted::read)
     }
@@ -777,6 +822,7 @@ mod tests {
             .chain(limits::PLANS)
             .chain(schedule::PLANS)
             .chain(redacted::PLANS)
+            .chain(seat::PLANS)
         {
             let (_, rows) =
                 store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();

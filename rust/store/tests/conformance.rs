@@ -5,10 +5,12 @@ mod support;
 
 use std::collections::HashSet;
 use std::thread;
+use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::limit::Rate;
 use cloaca_core::port::{
     Admitted, BURIED, Body, Catchup, Cell, Change, Child, CronMove, CronStats, Fault, Forgotten, Halt,
     InFlight, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old, Origin, Outcome, Overdue, Page,
@@ -17,8 +19,10 @@ use cloaca_core::port::{
     TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome,
     Unfinished, Wished, WorkflowRow,
 };
+use cloaca_core::seat::{self, Ask, Differs, Limit, ListedLimit, Pause, Seat, Until};
 use cloaca_core::spread::owner_of;
 use cloaca_core::time::Wall;
+use cloaca_core::urgency::Priority;
 use support::*;
 use uuid::Uuid;
 
@@ -102,6 +106,12 @@ claims! {
     a_run_of_which_a_body_still_runs_is_not_opened_again
     a_body_that_still_runs_stays_with_what_its_owner_leaves
     who_drives_no_run_writes_none_of_its_attempts
+    a_seat_goes_to_who_asked_first_and_to_the_next_when_it_is_free
+    a_seat_is_asked_for_by_who_drives_the_run
+    a_throttle_says_when_the_next_attempt_may_begin
+    seats_of_the_dead_are_free_and_those_of_bodies_in_flight_pass_on
+    a_limit_that_was_set_holds_until_that_is_taken_back
+    what_is_paused_begins_when_that_is_over_or_taken_back
     who_gave_a_run_up_is_not_told_of_as_who_had_it
     how_much_of_its_time_a_run_has_spent_is_told_to_who_claims_it
     an_empty_progress_only_asks_who_drives
@@ -1264,6 +1274,147 @@ fn a_body_that_still_runs_stays_with_what_its_owner_leaves(store: &dyn Store) {
     assert_eq!(store.leave(remnant, &InFlight::default(), Wall(51)), Ok(None));
     assert_eq!(bodies(store), 0, "who leaves with nothing kept has no body left");
     assert!(store.reopen(other, id(1)).unwrap().is_some());
+}
+
+fn seat(run: RunRow) -> Seat {
+    Seat { run, task: "call".into(), attempt: 1 }
+}
+
+fn ask(run: RunRow, epoch: Epoch, priority: i64, at: i64) -> Change {
+    let priority = Priority::new(priority).unwrap();
+    Change::Ask(Ask { seat: seat(run), epoch, limits: ["api".into()].into(), priority, at: Wall(at) })
+}
+
+fn unseat(run: RunRow, epoch: Epoch, at: i64) -> Change {
+    Change::Unseat { seat: seat(run), epoch, at: Wall(at) }
+}
+
+fn look(epoch: Epoch, at: i64) -> Change {
+    Change::LookForSeats { epoch, limits: vec!["api".into()], at: Wall(at) }
+}
+
+/// Whose attempts have their seats, by the rows of their runs; and when the next may have some.
+type Granted = (Vec<(Epoch, RunRow)>, Option<(Wall, Epoch)>);
+
+fn granted(store: &dyn Store, change: Change) -> Granted {
+    let Receipt::Seats(pass) = commit(store, change) else { panic!("it is about seats") };
+    (pass.granted.into_iter().map(|(epoch, seat)| (epoch, seat.run)).collect(), pass.next)
+}
+
+fn declare_limit(store: &dyn Store, epoch: Epoch, terms: seat::Terms) -> Receipt {
+    commit(store, Change::DeclareLimits { epoch, limits: vec![Limit { name: "api".into(), terms }] })
+}
+
+fn at_once(concurrency: u64) -> seat::Terms {
+    seat::Terms { concurrency: Some(concurrency), throttle: None }
+}
+
+fn limit_of(store: &dyn Store, at: i64) -> ListedLimit {
+    store.limits(Wall(at)).unwrap().remove(0)
+}
+
+fn a_seat_goes_to_who_asked_first_and_to_the_next_when_it_is_free(store: &dyn Store) {
+    let (epoch, other) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    let rows = [1, 2, 3].map(|number| started(store, epoch, new_run(number)));
+    let foreign = started(store, other, new_run(4));
+    assert_eq!(declare_limit(store, epoch, at_once(1)), Receipt::Limits(Vec::new()));
+    assert_eq!(granted(store, ask(rows[0], epoch, 5, 10)).0, [(epoch, rows[0])]);
+    assert_eq!(granted(store, ask(rows[1], epoch, 5, 11)), (Vec::new(), None));
+    assert_eq!(granted(store, ask(foreign, other, 9, 12)).0, []);
+    assert_eq!(granted(store, ask(rows[2], epoch, 5, 13)).0, []);
+    let limit = limit_of(store, 14);
+    assert_eq!((limit.taken, limit.waiting, limit.waits_since), (1, 3, Some(Wall(11))));
+    assert_eq!(granted(store, unseat(rows[0], other, 15)).0, [], "it is another owner's");
+    assert_eq!(granted(store, unseat(rows[0], epoch, 15)).0, [(other, foreign)], "the most urgent");
+    assert_eq!(granted(store, look(other, 16)).0, [(other, foreign)], "who did not hear it is told");
+    assert_eq!(granted(store, unseat(rows[1], epoch, 17)).0, [], "who waits no longer leaves the line");
+    assert_eq!(granted(store, unseat(foreign, other, 18)).0, [(epoch, rows[2])]);
+    assert_eq!(granted(store, unseat(rows[2], epoch, 19)).0, []);
+    assert_eq!((limit_of(store, 20).taken, limit_of(store, 20).waiting), (0, 0));
+}
+
+fn a_seat_is_asked_for_by_who_drives_the_run(store: &dyn Store) {
+    let (epoch, other) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    let row = started(store, epoch, new_run(1));
+    declare_limit(store, epoch, at_once(1));
+    assert_eq!(commit(store, ask(row, other, 5, 10)), Receipt::Fenced);
+    commit(store, ended(row, epoch, RunStatus::Failed));
+    assert_eq!(commit(store, ask(row, epoch, 5, 11)), Receipt::Fenced, "nor for one that is over");
+    assert_eq!((limit_of(store, 12).taken, limit_of(store, 12).waiting), (0, 0));
+}
+
+fn a_throttle_says_when_the_next_attempt_may_begin(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let rows = [1, 2, 3].map(|number| started(store, epoch, new_run(number)));
+    let throttle = Some(Rate { limit: 1, per: Duration::from_micros(100), burst: 1 });
+    declare_limit(store, epoch, seat::Terms { concurrency: None, throttle });
+    assert_eq!(granted(store, ask(rows[0], epoch, 5, 1000)).0, [(epoch, rows[0])]);
+    assert_eq!(limit_of(store, 1000).next_at, Some(Wall(1100)));
+    assert_eq!(granted(store, ask(rows[1], epoch, 5, 1001)), (Vec::new(), Some((Wall(1100), epoch))));
+    assert_eq!(granted(store, ask(rows[2], epoch, 5, 1002)).1, Some((Wall(1100), epoch)));
+    assert_eq!(granted(store, unseat(rows[0], epoch, 1099)).0, [], "its end does not give its start back");
+    let (seats, next) = granted(store, look(epoch, 1100));
+    assert_eq!((seats, next), (vec![(epoch, rows[1])], Some((Wall(1200), epoch))));
+}
+
+fn seats_of_the_dead_are_free_and_those_of_bodies_in_flight_pass_on(store: &dyn Store) {
+    let (epoch, other) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    let (mine, waits) = (started(store, epoch, new_run(1)), started(store, epoch, new_run(2)));
+    let foreign = started(store, other, new_run(3));
+    declare_limit(store, epoch, at_once(1));
+    granted(store, ask(mine, epoch, 5, 10));
+    granted(store, ask(waits, epoch, 9, 11));
+    granted(store, ask(foreign, other, 5, 12));
+    let kept = InFlight { runs: vec![id(1)], triggers: vec![] };
+    let remnant = store.leave(epoch, &kept, Wall(20)).unwrap().expect("something is kept");
+    assert_eq!(granted(store, look(other, 21)).0, [], "that body still runs");
+    assert_eq!((limit_of(store, 22).taken, limit_of(store, 22).waiting), (1, 1));
+    assert_eq!(granted(store, unseat(mine, remnant, 23)).0, [(other, foreign)]);
+    assert_eq!(store.leave(remnant, &InFlight::default(), Wall(24)), Ok(None));
+    assert_eq!(store.leave(other, &InFlight::default(), Wall(25)), Ok(None));
+    assert_eq!((limit_of(store, 26).taken, limit_of(store, 26).waiting), (0, 0));
+}
+
+fn a_limit_that_was_set_holds_until_that_is_taken_back(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    assert_eq!(store.set_limit("api", Some(at_once(2))), Ok(false), "nobody declared it");
+    declare_limit(store, epoch, at_once(1));
+    assert_eq!(store.set_limit("api", Some(at_once(2))), Ok(true));
+    let limit = limit_of(store, 10);
+    assert_eq!((limit.terms, limit.declared, limit.is_set), (at_once(2), at_once(1), true));
+    let differs = Differs { name: "api".into(), declared: at_once(3), set: at_once(2) };
+    assert_eq!(declare_limit(store, epoch, at_once(3)), Receipt::Limits(vec![differs]));
+    assert_eq!(limit_of(store, 11).terms, at_once(2));
+    assert_eq!(store.set_limit("api", None), Ok(true));
+    assert_eq!((limit_of(store, 12).terms, limit_of(store, 12).is_set), (at_once(3), false));
+}
+
+fn what_is_paused_begins_when_that_is_over_or_taken_back(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    declare_limit(store, epoch, at_once(1));
+    let by = |until, since| Pause {
+        kind: seat::Kind::Limit,
+        name: "api".into(),
+        until,
+        since: Wall(since),
+        by: "ada".into(),
+    };
+    store.pause(&by(Until::At(Wall(100)), 10)).unwrap();
+    assert_eq!(store.pauses(Wall(99)).unwrap(), [by(Until::At(Wall(100)), 10)]);
+    assert_eq!(granted(store, ask(row, epoch, 5, 11)), (Vec::new(), Some((Wall(100), epoch))));
+    commit(store, Change::Pause(by(Until::At(Wall(50)), 12)));
+    assert_eq!(granted(store, look(epoch, 60)).0, [], "the longer pause holds");
+    commit(store, Change::Pause(by(Until::At(Wall(200)), 61)));
+    assert_eq!(granted(store, look(epoch, 150)), (Vec::new(), Some((Wall(200), epoch))));
+    store.pause(&by(Until::Resumed, 151)).unwrap();
+    assert_eq!(granted(store, look(epoch, 300)), (Vec::new(), None));
+    commit(store, Change::Pause(by(Until::At(Wall(400)), 301)));
+    assert_eq!(limit_of(store, 500).pause, Some(by(Until::Resumed, 151)));
+    assert_eq!(store.resume(seat::Kind::Limit, "api", Wall(500)), Ok(true));
+    assert_eq!(store.resume(seat::Kind::Limit, "api", Wall(501)), Ok(false));
+    assert_eq!(store.pauses(Wall(501)).unwrap(), []);
+    assert_eq!(granted(store, look(epoch, 502)).0, [(epoch, row)]);
 }
 
 fn failed_try(attempt: u32) -> Try {

@@ -11,7 +11,8 @@ use crate::engine::line::Turn;
 use crate::engine::timers::Timer;
 use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Note, Ready, Then};
 use crate::port::{Change, RunChange, RunEnd, RunStatus};
-use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling, Told};
+use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling, Run, Told};
+use crate::seat::{Kind, Pause, Until};
 use crate::time::{Mono, Now};
 use crate::urgency::Rank;
 
@@ -38,11 +39,16 @@ impl Engine {
         let random = self.next_random();
         let Some(run) = self.run_of(job) else { return Ruling::Stale };
         let is_over_time = run.is_over_time(job.task as usize, job.attempt);
+        let pause = pause_of(run, job, &ended, now);
         let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random, now);
         if ruling == Ruling::Stale {
             return ruling;
         }
+        if let Some(pause) = pause {
+            self.hold_up(pause, out);
+        }
         self.disarm_job(job);
+        self.unseat(job, now, out);
         self.forget_beginning(job);
         self.follow(job.run, progress, now, out);
         match ruling {
@@ -70,6 +76,10 @@ impl Engine {
         if !run.expects(task, job.attempt) {
             return;
         }
+        if !run.workflow.tasks[task].limits.is_empty() && self.lacks_seats(job, now, out) {
+            return;
+        }
+        let Some(run) = self.run_of(job) else { return };
         let (row, begun) = (run.row, run.started(task, now));
         let executor = run.workflow.tasks[task].executor;
         self.arm_run(job.run, now.mono);
@@ -134,6 +144,7 @@ impl Engine {
     pub(super) fn interrupted(&mut self, job: Job, now: Now, out: &mut Effects) {
         self.overdue_home(job, now, out);
         self.disarm_job(job);
+        self.unseat(job, now, out);
         if let Some(change) = self.interrupted_of(job, now) {
             out.commits.push((Change::Run(change), Then::Nothing));
         }
@@ -142,6 +153,7 @@ impl Engine {
     /// Whoever goes on with what is in hand must not give a number twice.
     pub(super) fn leaving(&mut self, in_flight: &[Job], now: Now, out: &mut Effects) {
         self.record_beginnings(Mono(u64::MAX), out);
+        self.unseat_idle(in_flight, now, out);
         let told: HashSet<(Uuid, usize)> = in_flight.iter().map(|job| (job.run, job.task as usize)).collect();
         for run in self.runs.values_mut() {
             let id = run.id;
@@ -216,6 +228,8 @@ impl Engine {
         let life = run.life;
         let (progress, active) = run.halt(status, cause, now.wall);
         self.follow(id, progress, now, out);
+        // What has not begun never will.
+        self.unseat_run(id, |engine, job| engine.expects(job), now, out);
         for (task, attempt) in active {
             let job = Job { run: id, task: task as u32, attempt, life, callback_only: false };
             let told = match status {
@@ -295,6 +309,14 @@ impl Engine {
         let (attempt, life) = (run.attempt(task), run.life);
         Job { run: id, task: u32::try_from(task).expect("tasks are few"), attempt, life, callback_only }
     }
+}
+
+/// What an attempt's end holds up.
+fn pause_of(run: &Run, job: Job, ended: &Ended, now: Now) -> Option<Pause> {
+    let Ended::Postponed { delay, pause: Some(limit), .. } = ended else { return None };
+    let by = format!("task '{}' of run {}", run.workflow.tasks[job.task as usize].id, run.id);
+    let until = Until::At(now.wall.after(*delay));
+    Some(Pause { kind: Kind::Limit, name: Arc::clone(limit), until, since: now.wall, by: by.into() })
 }
 
 /// Whether the log hears of a run's end: of one that completed only who wants to know everything.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::engine::{Job, Note};
-use crate::key::ScheduleKey;
+use crate::key::{Epoch, ScheduleKey};
 use crate::limit::Dropped;
 use crate::port::{Change, RunEnd, TriggerState};
 use crate::run::{At, Look};
@@ -23,6 +23,14 @@ pub struct Effects {
     pub jobs: Vec<Ready>,
     /// Attempts that were taken, and could not begin before they were on record: they may now, or are found to be stale.
     pub recorded: Vec<(Executor, Job)>,
+    /// Attempts that were taken, hold permits, and have to wait for seats of limits, or are found to be stale: the permits are free.
+    pub unseated: Vec<(Executor, Job)>,
+    /// Attempts that gave their seats back with their permits, and need them again to go on.
+    pub seatless: Vec<Job>,
+    /// Attempts that wait without a permit, and have or need no seats: nothing of that kind holds them up any more.
+    pub reseated: Vec<Job>,
+    /// Owners of which attempts have seats now that waited for them.
+    pub seats_of: Vec<Epoch>,
     /// To whoever has the time; what is seen comes back as [`Event::Looked`](crate::engine::Event::Looked).
     pub looks: Vec<Look>,
     /// Runs that are over, for whoever waits.
@@ -128,6 +136,17 @@ pub enum Then {
         /// Where it holds a permit.
         executor: Executor,
     },
+    /// The attempt has its seats or waits for them. It holds a permit in that executor, or is away without one.
+    Seated {
+        /// Which.
+        job: Job,
+        /// Where it holds a permit.
+        executor: Option<Executor>,
+    },
+    /// Some that waited for seats have them.
+    Seats,
+    /// What was declared of limits is kept.
+    Limits,
     /// The checkpoint of that number is kept.
     Checkpointed {
         /// The run.

@@ -11,6 +11,7 @@ use crate::engine::Then;
 use crate::key::ScheduleKey;
 use crate::port::{ContextHash, Parent, Receipt, Schedule, Stretch, TriggerRow, Unfinished};
 use crate::run::Looked;
+use crate::seat::Pause;
 use crate::time::Wall;
 use crate::urgency::Urgency;
 use crate::workflow::Workflow;
@@ -66,6 +67,8 @@ pub struct Polled {
     pub disable: Option<String>,
     /// How long it is not to be polled, if it waits because of failures or its own wish.
     pub wait: Option<Duration>,
+    /// A limit under which no attempt is to begin for so long.
+    pub holds: Option<(Arc<str>, Duration)>,
 }
 
 /// A run to be started by hand.
@@ -164,6 +167,12 @@ pub enum Event {
     Taken(Job),
     /// A task stops counting against its time-out while it waits for its condition, or starts again.
     Deferred(Job, bool),
+    /// An attempt of a limited task that gave its seats back, to wait for its condition, wants them again.
+    WantsSeats(Job),
+    /// What is paused, as the store has it now.
+    Paused(Vec<Pause>),
+    /// Seats that attempts here wait for may be theirs or free, by what others did.
+    SeatsMoved,
     /// An attempt's body went home without an end, because the runner closes.
     Interrupted(Job),
     /// An attempt's body will never begin, because it was stopped before: by that it has failed if it was told to end, and is cut off if not.

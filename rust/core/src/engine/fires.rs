@@ -12,6 +12,7 @@ use crate::engine::{Declared, Effects, Engine, Fire, Note, Polled, Request, Then
 use crate::fate::left_out;
 use crate::key::ScheduleKey;
 use crate::port::{Change, NewRun, Outcome, Room, Stretch, TickChange};
+use crate::seat::{Kind, Pause, Until};
 use crate::time::Now;
 
 impl Engine {
@@ -65,6 +66,12 @@ impl Engine {
             }
         }
         let Row { room, has_fires, dropped, held_back, .. } = row;
+        if let Some((limit, span)) = polled.holds.take() {
+            let (name, by) = (limit, format!("a poll of trigger '{}'", declared.row.name).into());
+            let until = Until::At(now.wall.after(span));
+            let pause = Pause { kind: Kind::Limit, name, until, since: now.wall, by };
+            self.hold_up(pause, out);
+        }
         let cron = moment.map(|moment| {
             if let Some(first) = runs.first_mut() {
                 first.scheduled_at = Some(moment);

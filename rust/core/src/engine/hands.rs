@@ -25,10 +25,10 @@ impl Engine {
         self.runs.get(&id).is_some_and(|run| run.life == life)
     }
 
-    /// Whether the record of this attempt's beginning is on its way to the store.
+    /// Whether the record of this attempt's beginning is on its way to the store, or its seats are.
     pub fn is_recording(&self, job: Job) -> bool {
         let run = self.runs.get(&job.run).filter(|run| run.life == job.life);
-        run.is_some_and(|run| run.is_recording(job.task as usize))
+        run.is_some_and(|run| run.is_recording(job.task as usize)) || self.seats.lacks(job)
     }
 
     /// Whether the checkpoint of that number is kept, which an attempt left.
@@ -85,7 +85,9 @@ impl Engine {
             self.delays.send(new.id, Sent::Due(due));
             return new;
         }
-        if !self.has_room(&new, workflow, now) {
+        let is_paused = self.pauses.holds(&workflow.name) && self.leaves_runs();
+        let is_paused = is_paused && !self.turns.contains_key(&new.id);
+        if is_paused || !self.has_room(&new, workflow, now) {
             self.delays.send(new.id, Sent::Anyone(self.hand_of(workflow)));
             out.elsewhere.push(new.id);
             return NewRun { is_anyones: true, ..new };
@@ -198,6 +200,9 @@ impl Engine {
     }
 
     pub(super) fn begin(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        if self.is_held_up(id, now, out) {
+            return;
+        }
         let Some(run) = self.runs.get_mut(&id) else { return };
         let progress = run.begin(now.wall);
         self.follow(id, progress, now, out);
@@ -267,6 +272,7 @@ impl Engine {
             // What it leaves another one may take.
             out.is_open |= run.is_limited;
         }
+        self.unseat_run(id, |_, _| false, now, out);
         self.delays.answered(id, false);
         self.turns.remove(&id);
         if let Some(timer) = self.run_timer.remove(&id) {

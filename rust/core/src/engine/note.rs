@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::key::Epoch;
 use crate::near::hint;
 use crate::port::BURIED;
+use crate::seat::Differs;
 use crate::time::Wall;
 
 /// What goes on failing is told so often.
@@ -239,6 +240,15 @@ pub enum Note {
         /// In the store's words.
         why: String,
     },
+    /// A body paused a limit that no task of its program names.
+    LimitUnknown {
+        /// The limit's name.
+        name: Arc<str>,
+        /// Whose body.
+        by: Arc<str>,
+    },
+    /// A limit was set by hand, and a program declares another.
+    LimitDiffers(Differs),
     /// The store will never take what polls answered.
     HistoryRefused {
         /// In the store's words.
@@ -379,6 +389,8 @@ impl Note {
             | Self::TickDiscarded { .. }
             | Self::CronOfOldRelease { .. }
             | Self::CronCatchUpBounded { .. }
+            | Self::LimitDiffers(_)
+            | Self::LimitUnknown { .. }
             | Self::MomentGivenUp { .. }
             | Self::RunDropped { .. }
             | Self::ClockWasAhead { .. }
@@ -449,6 +461,8 @@ impl Note {
             | Self::RunsResumed { .. }
             | Self::RunsDeserted { .. }
             | Self::LastPollerTaken { .. }
+            | Self::LimitDiffers(_)
+            | Self::LimitUnknown { .. }
             | Self::HistoryRefused { .. }
             | Self::CronLeftOut { .. }
             | Self::CronCatchUpBounded { .. }
@@ -583,6 +597,16 @@ impl Display for Note {
             }
             Self::DeclarationRefused { trigger, why } => {
                 write!(f, "the declaration of trigger '{trigger}' cannot be kept: {why}")
+            }
+            Self::LimitUnknown { name, by } => {
+                write!(f, "{by} pauses limit '{name}', which no task of this program is under")
+            }
+            Self::LimitDiffers(Differs { name, declared, set }) => {
+                write!(
+                    f,
+                    "limit '{name}' was set by hand, to {set}, and that holds; what this program declares, "
+                )?;
+                write!(f, "{declared}, holds once reset_limit('{name}') takes that back")
             }
             Self::HistoryRefused { why } => write!(f, "history of polls cannot be kept: {why}"),
             Self::CronLeftOut { cron, error } => write!(f, "cron schedule {cron} is left out: {error}"),

@@ -49,6 +49,7 @@ impl Engine {
         if run.tell_to_end(job.task as usize, job.attempt, told) {
             out.told.push((job, note));
             self.arm_grace(job, now.mono);
+            self.forgo_seats(job, now, out);
         }
     }
 
@@ -103,6 +104,7 @@ impl Engine {
             return;
         }
         let Some(body) = self.overdue.remove(&job) else { return };
+        self.unseat(job, now, out);
         let since = body.at;
         let (task, attempt) = (Arc::clone(&body.task), body.attempt);
         out.commits.push((Change::Returned(Body { at: now.wall, ..body }), Then::Nothing));

@@ -31,6 +31,7 @@ impl Engine {
         }
         match (then, receipt) {
             (Then::Begun, _) => self.begun_unkept -= 1,
+            (Then::Seated { job, executor }, receipt) => self.seated(job, executor, receipt, now, out),
             (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
             (Then::Start(ids), Receipt::Start(admitted)) => {
                 tell_kept(&ids, &admitted, out);
@@ -102,6 +103,11 @@ impl Engine {
                     run.recorded(task);
                 }
             }
+            (Then::Seats, Receipt::Seats(pass)) => self.passed(pass, out),
+            (Then::Limits, Receipt::Limits(others)) => {
+                out.logs.extend(others.into_iter().map(Note::LimitDiffers))
+            }
+            (Then::Seats | Then::Limits, _) => {}
             (Then::Checkpointed { run, task, number, .. }, _) => {
                 if let Some(run) = self.runs.get_mut(&run) {
                     run.checkpoint_kept(task, number);
@@ -193,7 +199,8 @@ impl Engine {
                 let why = format!("was not started: {why}");
                 runs.into_iter().for_each(|id| self.lose(id, &why, now, out));
             }
-            Then::Nothing | Then::Begun | Then::LetGo(_) | Then::Released(_) => {
+            Then::Seated { .. } => unreachable!("it is answered apart"),
+            Then::Nothing | Then::Seats | Then::Limits | Then::Begun | Then::LetGo(_) | Then::Released(_) => {
                 out.logs.push(Note::HistoryRefused { why: words })
             }
         }

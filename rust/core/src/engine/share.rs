@@ -9,6 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::engine::{Effects, Engine, Job, Settings, Then};
+use crate::key::RunRow;
 use crate::port::{Change, NewRun};
 use crate::run::Run;
 use crate::time::{Mono, Now};
@@ -118,6 +119,11 @@ impl Hands {
 }
 
 impl Engine {
+    /// Whether what lies in the store comes back, here or elsewhere.
+    pub(super) fn leaves_runs(&self) -> bool {
+        self.hands.shares
+    }
+
     /// Whether runs of that workflow may lie in the store while this runner serves it.
     fn shares(&self, workflow: &str) -> bool {
         self.hands.shares && (self.hands.is_fixed || self.elsewhere.contains(workflow))
@@ -245,16 +251,9 @@ impl Engine {
                 None => {}
                 Some(false) => kept.push(self.placed(job)),
                 Some(true) => {
-                    let Some(run) = self.runs.remove(&job.run) else { continue };
-                    let hand = self.hands.place(&run.workflow);
-                    self.hands.hands[hand].busy -= usize::from(run.counts);
+                    let Some((row, hand)) = self.leave_run(job.run, out) else { continue };
                     hands.push(hand);
-                    // Whoever drives it, its trigger's next fires are judged with it in mind.
-                    if self.gate.holds(run.id) {
-                        self.others.insert(run.id);
-                    }
-                    out.elsewhere.push(run.id);
-                    runs.push(run.row);
+                    runs.push(row);
                 }
             }
         }
@@ -267,6 +266,25 @@ impl Engine {
         }
     }
 
+    /// Whether a run that had its turn before waits here for the end of that one: elsewhere that one would wait for it.
+    pub(super) fn is_waited_for(&self, id: Uuid) -> bool {
+        let has_begun = |run: Uuid| self.turns.get(&run).is_some_and(|turn| turn.resumed.is_some());
+        !self.turns.is_empty() && self.gate.behind(id).any(has_begun)
+    }
+
+    /// Takes a run out of hand that is to lie in the store; its row, and the hand that it was in.
+    pub(super) fn leave_run(&mut self, id: Uuid, out: &mut Effects) -> Option<(RunRow, usize)> {
+        let run = self.runs.remove(&id)?;
+        let hand = self.hands.place(&run.workflow);
+        self.hands.hands[hand].busy -= usize::from(run.counts);
+        // Whoever drives it, its trigger's next fires are judged with it in mind.
+        if self.gate.holds(run.id) {
+            self.others.insert(run.id);
+        }
+        out.elsewhere.push(run.id);
+        Some((run.row, hand))
+    }
+
     /// Whether the run of an attempt may be left to others: nothing of it has begun or is on its way to the store. None if nobody waits for it.
     fn may_leave(&self, job: Job) -> Option<bool> {
         let run = self.runs.get(&job.run).filter(|run| run.life == job.life)?;
@@ -274,6 +292,7 @@ impl Engine {
             return None;
         }
         let is_free = run.is_untouched() && !run.is_child && !self.turns.contains_key(&run.id);
+        let is_free = is_free && !self.seats.has(run.id) && !self.is_waited_for(run.id);
         Some(is_free && self.shares(&run.workflow.name) && !self.run_timer.contains_key(&run.id))
     }
 }

@@ -54,6 +54,8 @@ impl Engine {
         }
         self.record_beginnings(now.mono, out);
         self.look_for_due(now, out);
+        self.look_for_open_seats(now, out);
+        self.look_at_pauses(now, out);
         if self.drains {
             return;
         }

@@ -48,7 +48,10 @@ impl Engine {
             }
         }
         let mut tasks = run.standings();
-        for TaskStanding { doing, number, .. } in &mut tasks {
+        for TaskStanding { doing, number, limits, .. } in &mut tasks {
+            if let Some(awaited) = self.seats.awaited_by(id, *number) {
+                (*doing, *limits) = (Doing::Limited, awaited.to_vec());
+            }
             if let Doing::Retry(at) | Doing::Postponed(at) = doing {
                 // A monotonic moment in the words of the wall clock.
                 let due = self.retry_due(id, *number, run.life);

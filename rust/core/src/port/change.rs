@@ -9,6 +9,7 @@ use crate::grid;
 use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::limit::{Dropped, Limits};
 use crate::record::{ContextHash, Parent, RunEnd, Stretch, TaskRecord};
+use crate::seat::{Ask, Differs, Limit, Pass, Pause, Seat};
 use crate::time::Wall;
 use crate::urgency::Priority;
 
@@ -322,6 +323,35 @@ pub enum Change {
     Overdue(Body),
     /// It has ended.
     Returned(Body),
+    /// An attempt wants a seat of each of its limits, and waits if they are not free. Nothing of it is written if its run is another owner's.
+    Ask(Ask),
+    /// An attempt waits no longer for its seats, or gives them back, and what is free by that goes to others.
+    Unseat {
+        /// Which.
+        seat: Seat,
+        /// The owner that asked for them.
+        epoch: Epoch,
+        /// When.
+        at: Wall,
+    },
+    /// Gives what is free of these limits to those that wait, and tells an owner of all its attempts that have seats.
+    LookForSeats {
+        /// The owner.
+        epoch: Epoch,
+        /// The names of the limits.
+        limits: Vec<Arc<str>>,
+        /// When.
+        at: Wall,
+    },
+    /// What a program says of limits: it holds until another one says otherwise, unless somebody has set the limit by hand.
+    DeclareLimits {
+        /// The owner whose program it is.
+        epoch: Epoch,
+        /// The limits.
+        limits: Vec<Limit>,
+    },
+    /// A body wants something held up; what is held up for longer stays so.
+    Pause(Pause),
     /// History gathered since the last write: runs of equal outcomes, appended to the last row where equal.
     History(Vec<Stretch>),
 }
@@ -362,6 +392,10 @@ pub enum Receipt {
     History,
     /// What was said of a body is kept.
     Noted,
+    /// Who has seats now.
+    Seats(Pass),
+    /// What was declared of limits is kept; in place of these somebody has set others by hand, which hold.
+    Limits(Vec<Differs>),
     /// The trigger is free.
     LetGo,
     /// The runs are anyone's.

@@ -15,6 +15,8 @@ pub enum Doing {
     Looked,
     /// Its attempt has not begun: it waits for a permit, or for a record to be kept.
     Queued,
+    /// It waits for seats of limits.
+    Limited,
     /// Its body is being called.
     InBody,
     /// Its body was told to end.
@@ -38,6 +40,8 @@ pub struct TaskStanding {
     pub task: Arc<str>,
     /// What it does.
     pub doing: Doing,
+    /// The limits that it waits for.
+    pub limits: Vec<Arc<str>>,
     /// Where it runs.
     pub executor: Executor,
     /// The attempt under way or to come, from 1.
@@ -66,7 +70,8 @@ impl Run {
             let spec = &self.workflow.tasks[number];
             let (task, executor, error) = (Arc::clone(&spec.id), spec.executor, state.error.clone());
             let (attempt, started_at) = (state.attempt, state.started_at);
-            Some(TaskStanding { number, task, doing, executor, attempt, started_at, error })
+            let limits = Vec::new();
+            Some(TaskStanding { number, task, doing, limits, executor, attempt, started_at, error })
         };
         (0..self.tasks.len()).filter_map(of).collect()
     }

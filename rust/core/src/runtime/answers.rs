@@ -48,6 +48,8 @@ pub struct Answer {
     pub reason: std::result::Result<String, String>,
     /// How long its function asked not to be called.
     pub pause: Option<Duration>,
+    /// The limit under which no attempt is to begin for as long.
+    pub limit: Option<Arc<str>>,
 }
 
 /// The same, ready for the engine.
@@ -56,6 +58,7 @@ struct Judged {
     cursor: Option<String>,
     reason: std::result::Result<String, String>,
     pause: Option<Duration>,
+    limit: Option<Arc<str>>,
 }
 
 impl Runtime {
@@ -146,7 +149,8 @@ impl Runtime {
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
         let decides = lock(&self.shared.polls).poller.is_by_calendar(ticket.place);
         if decides || pause.is_some_and(|pause| pause >= WAIT_KEPT) {
-            let judged = Judged { fires: Vec::new(), cursor: None, reason: Ok(reason.to_owned()), pause };
+            let reason = Ok(reason.to_owned());
+            let judged = Judged { fires: Vec::new(), cursor: None, reason, pause, limit: None };
             return self.end_poll(ticket, began, judged, true);
         }
         let now = self.now();
@@ -168,7 +172,7 @@ impl Runtime {
 
     /// Ends any other poll.
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
-        let Answer { fires, mut cursor, mut reason, pause } = answer;
+        let Answer { fires, mut cursor, mut reason, pause, limit } = answer;
         let named = lock(&self.shared.polls).poller.row_and_name(ticket.place);
         let Some((schedule, trigger)) = named else { return };
         let mut fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
@@ -177,6 +181,7 @@ impl Runtime {
             let foreseen = lock(&self.shared.engine).foresee(place, schedule, &fires, cursor.as_deref());
             match foreseen {
                 Foreseen::Open => {}
+                Foreseen::Dropped(_) if limit.is_some() => {}
                 Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, pause),
                 Foreseen::Failed(note) => {
                     (fires, cursor, reason) = (Vec::new(), None, Err(note.to_string()));
@@ -188,11 +193,11 @@ impl Runtime {
         }
         // Who has failed backs off, whatever it wished before.
         let pause = pause.filter(|_| reason.is_ok());
-        self.end_poll(ticket, began, Judged { fires, cursor, reason, pause }, false);
+        self.end_poll(ticket, began, Judged { fires, cursor, reason, pause, limit }, false);
     }
 
     fn end_poll(&self, ticket: Ticket, began: Now, judged: Judged, is_skip: bool) {
-        let Judged { fires, cursor, reason, pause } = judged;
+        let Judged { fires, cursor, reason, pause, limit } = judged;
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
         let (ended, recovered, failed) = {
@@ -209,6 +214,7 @@ impl Runtime {
             };
             (ended, recovered, failed)
         };
+        let holds = limit.zip(pause);
         failed.into_iter().for_each(|order| self.shared.order(order));
         self.tell_recovered(recovered);
         let Some(ended) = ended else { return self.shared.wake_pollers() };
@@ -225,6 +231,7 @@ impl Runtime {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            holds,
         }));
         self.poll_is_home();
     }
@@ -255,6 +262,7 @@ impl Runtime {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            holds: None,
         }));
     }
 

@@ -237,6 +237,7 @@ impl Shared {
         let of_run = |(change, _)| match change {
             Change::Run(change) => Some(Change::Run(RunChange { epoch, ..change })),
             Change::Returned(body) => Some(Change::Returned(Body { epoch, ..body })),
+            Change::Unseat { seat, at, .. } => Some(Change::Unseat { seat, epoch, at }),
             _ => None,
         };
         let late: Vec<Change> = late.into_iter().filter_map(of_run).collect();

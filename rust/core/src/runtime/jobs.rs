@@ -16,6 +16,7 @@ use crate::run::{Doing, Ended, Ruling};
 use crate::runtime::keeper::Order;
 use crate::runtime::lanes::{Lane, Waker};
 use crate::runtime::park::{lock, wait_on};
+use crate::runtime::seats::Seatless;
 use crate::runtime::{Runtime, Shared};
 use crate::workflow::Executor;
 
@@ -69,6 +70,8 @@ pub(super) struct JobState {
     pub(super) waits: ById<Job, usize>,
     /// Attempts that waited for runs that have ended since, and that do not run again yet.
     pub(super) resuming: Ids<Job>,
+    /// Attempts that gave their seats of limits back with their permits, and have not got them again.
+    pub(super) seatless: ById<Job, Seatless>,
     /// Attempts that were given up, and where their bodies still run.
     pub(super) overdue: ById<Job, Executor>,
     /// The log knows that there are too many of them.
@@ -96,6 +99,7 @@ impl JobState {
             away: ById::default(),
             waits: ById::default(),
             resuming: Ids::default(),
+            seatless: ById::default(),
             overdue: ById::default(),
             is_overdue_told: false,
             idle: 0,
@@ -349,6 +353,7 @@ impl Runtime {
     /// Takes a permit again within `span`. Who is told that there is none keeps its claim to the next one, until it comes home. Several
     /// threads of a body may ask: they get one. Call detached.
     pub fn regain_permit(&self, job: Job, span: Duration) -> bool {
+        self.shared.want_seats(job, false);
         let mut jobs = lock(&self.shared.jobs);
         let deadline = Instant::now() + span;
         let executor = loop {
@@ -357,7 +362,7 @@ impl Runtime {
             }
             // Who is not away has been given up meanwhile, and may only hear of that.
             let executor = jobs.away.get(&job).copied();
-            if let Some(executor) = executor {
+            if let Some(executor) = executor.filter(|_| !jobs.lacks_seats(job)) {
                 jobs.lane(executor).claims.insert(job);
                 if jobs.closed || !jobs.lane(executor).is_full() {
                     break executor;
@@ -382,8 +387,13 @@ impl Runtime {
     /// Wants a permit again, for a body that has given its own back and does not wait here: it comes by [`Runtime::take_jobs`]. False if
     /// none will come: the body has one, or was given up.
     pub fn want_permit(&self, job: Job) -> bool {
+        self.shared.want_seats(job, true);
         let mut jobs = lock(&self.shared.jobs);
         let Some(executor) = jobs.away.get(&job).copied() else { return false };
+        if jobs.lacks_seats(job) || jobs.lane(executor).regaining.contains(&job) {
+            // It comes once it has them, or it has them by now.
+            return true;
+        }
         jobs.lane(executor).regaining.push_back(job);
         let calls = self.shared.call(&mut jobs);
         drop(jobs);
@@ -424,6 +434,7 @@ impl Runtime {
             // Mostly nobody waits, and to look for it would cost each attempt.
             if !jobs.away.is_empty() || !jobs.waits.is_empty() {
                 jobs.resuming.remove(&job);
+                jobs.seatless.remove(&job);
                 jobs.waits.remove(&job);
                 if let Some(executor) = jobs.away.remove(&job) {
                     jobs.lane(executor).forgo(job);

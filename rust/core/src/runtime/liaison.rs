@@ -190,9 +190,15 @@ impl Shared {
         }
         // Who polls and runs nothing takes nothing over, and keeps nothing in memory that others change.
         let is_woken = self.works && self.store.woken(self.epoch);
+        if is_woken {
+            self.read_pauses();
+            self.look_for_seats();
+        }
         let is_time = now.mono >= round.news_due;
         if is_time {
             round.news_due = now.mono.after(NEWS_SLOWLY);
+            self.read_pauses();
+            self.look_for_seats();
         }
         if is_woken || is_time || round.has_siblings && self.works || round.company.is_none() {
             let had_siblings = round.has_siblings;
@@ -329,6 +335,7 @@ impl Shared {
             // Of runs that a dead owner ended, before its triggers are polled here.
             self.read_ends();
             self.step(Event::Vacancy);
+            self.look_for_seats();
             // Crons may have been declared in a newer version there.
             self.crons_due.store(!is_first, Ordering::Release);
         }

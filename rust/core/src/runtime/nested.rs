@@ -63,7 +63,9 @@ impl Shared {
             let Some(executor) = jobs.place(job) else { continue };
             jobs.resuming.insert(job);
             // A body that is pumped asks by itself, and its permit is handed to it.
-            if jobs.away.contains_key(&job) && jobs.lane(executor).waker.is_none() {
+            // Nor does one that needs seats first, which would keep the permit from whoever has them.
+            let is_away = jobs.away.contains_key(&job) && !jobs.seatless.contains_key(&job);
+            if is_away && jobs.lane(executor).waker.is_none() {
                 jobs.lane(executor).claims.insert(job);
             }
         }

@@ -64,6 +64,7 @@ impl Shared {
             let Some(executor) = jobs.place(job) else { continue };
             jobs.give_back(job);
             jobs.resuming.remove(&job);
+            jobs.seatless.remove(&job);
             if jobs.away.remove(&job).is_some() {
                 jobs.lane(executor).forgo(job);
             }

@@ -59,6 +59,7 @@ pub fn mail(retry: RetryPolicy) -> Arc<Workflow> {
         dependencies: Vec::new(),
         retry,
         on_interrupt: OnInterrupt::Retry,
+        limits: Vec::new(),
         timeout: None,
         rule: None,
         body: 1,

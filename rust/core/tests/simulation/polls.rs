@@ -318,6 +318,7 @@ impl World {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            holds: None,
         };
         let mut effects = Effects::default();
         self.processes[p].places[place as usize].in_commit = true;

@@ -259,6 +259,8 @@ pub struct Process {
     pub queue: VecDeque<(Change, Then)>,
     pub batch: Option<Batch>,
     pub ready: VecDeque<Job>,
+    /// Attempts whose bodies rest and gave their seats back, and whether they want them again.
+    pub seatless: HashMap<Job, bool>,
     /// Attempts whose records are kept, or that nobody waits for any more.
     pub recorded: VecDeque<Job>,
     pub looks: Vec<Look>,
@@ -300,6 +302,7 @@ impl Process {
             queue: VecDeque::new(),
             batch: None,
             ready: VecDeque::new(),
+            seatless: HashMap::new(),
             recorded: VecDeque::new(),
             looks: Vec::new(),
             workers: Vec::new(),

@@ -139,6 +139,7 @@ impl World {
         let under_remnant = |(change, _)| match change {
             Change::Run(change) => Change::Run(RunChange { epoch: remnant, ..change }),
             Change::Returned(body) => Change::Returned(Body { epoch: remnant, ..body }),
+            Change::Unseat { seat, at, .. } => Change::Unseat { seat, epoch: remnant, at },
             other => unreachable!("a body's end changes runs only, and not {other:?}"),
         };
         let changes: Vec<Change> = late.commits.into_iter().map(under_remnant).collect();
@@ -374,6 +375,7 @@ impl World {
         if self.processes[p].recovery.is_vacancy {
             self.processes[p].ends = self.store.state().ends;
             self.step(p, Event::Vacancy);
+            self.look_for_seats(p);
         }
     }
 
@@ -589,6 +591,13 @@ impl World {
         process.poller.set_enabled(row, is_enabled, now);
     }
 
+    /// Others may have given seats to attempts here, or set some free.
+    fn look_for_seats(&mut self, p: usize) {
+        if self.processes[p].engine.waits_for_seats() {
+            self.step(p, Event::SeatsMoved);
+        }
+    }
+
     /// The timekeeper notices that another process changed something.
     pub fn read_news(&mut self, p: usize) -> bool {
         let epoch = self.processes[p].epoch;
@@ -598,6 +607,7 @@ impl World {
             return false;
         }
         self.has_news.remove(&epoch);
+        self.look_for_seats(p);
         (self.processes[p].recovery.is_due, self.processes[p].recovery.has_news) = (true, true);
         let triggers = self.store.schedules(ScheduleFilter::Triggers, false, ALL).expect("no fault is due");
         for trigger in &triggers {

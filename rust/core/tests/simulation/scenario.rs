@@ -8,10 +8,12 @@ use cloaca_core::admit::Overlap;
 use cloaca_core::context::{Bounds, LIGHT_BYTES_MAX};
 use cloaca_core::engine::{Declared, Settings};
 use cloaca_core::graph::Graph;
+use cloaca_core::limit::Rate;
 use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Plan};
 use cloaca_core::port::{ContextHash, TriggerRow};
 use cloaca_core::rule::{Operator, Rule};
+use cloaca_core::seat::{Limit, Terms};
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
 use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
@@ -268,6 +270,21 @@ fn task(random: &mut Random, ids: &[Arc<str>], place: usize) -> Task {
         body: 0,
         executor: Executor::THREADS,
         has_failure_callback: random.percent(40),
+        limits: limits(random),
+    }
+}
+
+/// Those that the attempts of a task share with those of others, by name in order.
+fn limits(random: &mut Random) -> Vec<Limit> {
+    let rate = Rate { limit: 1, per: Duration::from_millis(10), burst: 2 };
+    let narrow = Terms { concurrency: Some(1), throttle: None };
+    let paced = Terms { concurrency: Some(2), throttle: Some(rate) };
+    let limit = |name: &str, terms| Limit { name: name.into(), terms };
+    match random.below(25) {
+        0 => vec![limit("narrow", narrow)],
+        1 => vec![limit("paced", paced)],
+        2 => vec![limit("narrow", narrow), limit("paced", paced)],
+        _ => Vec::new(),
     }
 }
 

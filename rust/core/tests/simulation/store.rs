@@ -14,9 +14,12 @@ use cloaca_core::port::{
     Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try,
     Unfinished, Wished, WorkflowRow,
 };
+use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::{Contested, owner_of};
 use cloaca_core::time::Wall;
 use uuid::Uuid;
+
+use crate::seats::SeatTable;
 
 /// Run keys of runs that no schedule fired share this row.
 const NO_SCHEDULE: ScheduleKey = ScheduleKey(0);
@@ -83,6 +86,8 @@ pub struct State {
     pub given_back: u64,
     /// Bodies that were given up and still run.
     pub overdue: Vec<Body>,
+    /// Of limits with names.
+    pub seats: SeatTable,
     fails_next: bool,
     breaks_next: bool,
 }
@@ -93,11 +98,6 @@ pub struct MemoryStore(Mutex<State>);
 impl MemoryStore {
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("a simulation has one thread")
-    }
-
-    /// There is something to look at for that owner.
-    pub fn wake(&self, epoch: Epoch) {
-        self.state().owners.get_mut(&epoch).expect("it joined").is_woken = true;
     }
 
     /// The next transaction meets a fault that passes.
@@ -196,6 +196,22 @@ impl State {
             Change::Returned(body) => {
                 let is_it = |kept: &Body| Body { at: body.at, ..kept.clone() } == *body;
                 self.overdue.retain(|kept| !is_it(kept));
+                Receipt::Noted
+            }
+            Change::Ask(ask) => match self.runs[ask.seat.run.0 as usize - 1].owner == ask.epoch {
+                true => Receipt::Seats(self.seats.ask(ask)),
+                false => Receipt::Fenced,
+            },
+            Change::Unseat { seat, epoch, at } => Receipt::Seats(self.seats.unseat(seat, *epoch, *at)),
+            Change::LookForSeats { epoch, limits, at } => {
+                Receipt::Seats(self.seats.look(*epoch, limits, *at))
+            }
+            Change::DeclareLimits { epoch, limits } => match self.is_living(*epoch) {
+                true => Receipt::Limits(self.seats.declare(limits)),
+                false => Receipt::Fenced,
+            },
+            Change::Pause(pause) => {
+                self.seats.pause_at_least(pause);
                 Receipt::Noted
             }
             Change::TakeMoment { .. } | Change::LeaveMoment { .. } => unreachable!("there are no crons here"),
@@ -692,6 +708,7 @@ impl Store for MemoryStore {
                 }
             }
             state.overdue.retain(|body| remnant.is_some() || body.epoch != epoch);
+            state.seats.hand_on(epoch, remnant);
             let left = state.overdue.iter_mut().filter(|body| body.epoch == epoch);
             left.for_each(|body| body.epoch = remnant.unwrap_or(epoch));
             for &row in &kept.triggers {
@@ -733,6 +750,7 @@ impl Store for MemoryStore {
         let left = |(&other, owner): (&Epoch, &Owner)| (other != epoch && owner.has_left).then_some(other);
         siblings.departed = owners.iter().filter_map(left).max();
         state.overdue.retain(|body| !owners[&body.epoch].has_left);
+        state.seats.retain(|epoch| !owners[&epoch].has_left);
         state.owners = owners;
         Ok(siblings)
     }
@@ -741,6 +759,10 @@ impl Store for MemoryStore {
         let mut state = self.state();
         let others = state.owners.iter_mut().filter(|(other, owner)| **other != epoch && !owner.has_left);
         others.for_each(|(_, owner)| owner.is_woken = true);
+    }
+
+    fn wake(&self, epoch: Epoch) {
+        self.state().owners.get_mut(&epoch).expect("it joined").is_woken = true;
     }
 
     fn woken(&self, epoch: Epoch) -> bool {
@@ -1092,6 +1114,26 @@ impl Store for MemoryStore {
 
     fn backlog(&self, _limit: u64) -> Stored<Vec<Backlog>> {
         nobody_asks()
+    }
+
+    fn set_limit(&self, _name: &str, _terms: Option<Terms>) -> Stored<bool> {
+        nobody_asks()
+    }
+
+    fn limits(&self, _at: Wall) -> Stored<Vec<ListedLimit>> {
+        nobody_asks()
+    }
+
+    fn pause(&self, _pause: &Pause) -> Stored<()> {
+        nobody_asks()
+    }
+
+    fn resume(&self, _kind: Kind, _name: &str, _at: Wall) -> Stored<bool> {
+        nobody_asks()
+    }
+
+    fn pauses(&self, _at: Wall) -> Stored<Vec<Pause>> {
+        Ok(Vec::new())
     }
 
     fn redacted(&self) -> Stored<Redacted> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cloaca_core::engine::{Effects, Event, Job};
 use cloaca_core::port::{Failure, TaskStatus};
 use cloaca_core::run::{Ended, Ruling};
+use cloaca_core::seat::Seat;
 use cloaca_core::workflow::OnInterrupt;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -110,6 +111,12 @@ impl World {
             assert!(beside.is_none(), "{:?} begins beside {beside:?}, whose body still runs", worker.job);
         }
         assert_eq!(kept.owner, process.epoch, "a task of run {id} started, which is another's");
+        for limit in &workflow.tasks[task].limits {
+            let seat = Seat { run: run.row, task: Arc::clone(&worker.task), attempt: worker.job.attempt };
+            assert!(store.seats.has(&limit.name, &seat), "{:?} begins without a seat", worker.job);
+            let most = limit.terms.concurrency.unwrap_or(u64::MAX);
+            assert!(store.seats.taken(&limit.name) as u64 <= most, "{} is exceeded", limit.name);
+        }
         let record = kept.tasks.iter().find(|record| record.name == worker.task);
         let left = record.and_then(|record| record.checkpoint.clone());
         let given = run.checkpointed(worker.job.task as usize);
@@ -182,6 +189,7 @@ impl World {
             Some(delay) => Ended::Postponed {
                 delay,
                 failure: Failure::raised("RetryAfter", "RetryAfter: later".to_owned(), None),
+                pause: None,
             },
             None if has_failed => {
                 Ended::Failure(Failure::raised("ValueError", "ValueError: boom".to_owned(), None))
@@ -269,6 +277,15 @@ impl World {
     /// A body waits for its condition without a place, or goes on with one.
     pub fn defer(&mut self, p: usize) -> bool {
         if let Some(index) = self.draw_waiting(p) {
+            let job = self.processes[p].workers[index].job;
+            match self.processes[p].seatless.insert(job, true) {
+                None => drop(self.processes[p].seatless.remove(&job)),
+                Some(true) => return false,
+                Some(false) => {
+                    self.step(p, Event::WantsSeats(job));
+                    return true;
+                }
+            }
             let is_free = self.processes[p].permits_taken() < self.scenario.permits_max;
             if is_free {
                 let since = self.now(p).mono;

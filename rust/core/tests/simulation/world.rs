@@ -328,6 +328,7 @@ impl World {
         let is_living = |epoch: Epoch| self.processes.iter().any(|process| process.epoch == epoch);
         let left: Vec<_> = store.overdue.iter().filter(|body| is_living(body.epoch)).collect();
         assert!(left.is_empty(), "bodies that have ended are on record: {left:?}");
+        assert!(store.seats.is_empty(), "seats are taken, or waited for, and nothing runs");
         drop(store);
         self.every_trigger_is_polled_by_its_owner();
     }

@@ -8,7 +8,7 @@ use cloaca_core::port::{Admitted, Change, Receipt, RunChange, RunEnd, Store as _
 use uuid::Uuid;
 
 use crate::family::Awaited;
-use crate::process::Batch;
+use crate::process::{Batch, Stage, Worker};
 use crate::world::World;
 
 impl World {
@@ -51,6 +51,17 @@ impl World {
         }
         self.processes[p].ready.extend(effects.jobs.into_iter().map(|ready| ready.job));
         self.processes[p].recorded.extend(effects.recorded.into_iter().map(|(_, job)| job));
+        for (_, job) in effects.unseated {
+            let waits = |worker: &Worker| worker.stage == Stage::Recording && worker.job == job;
+            let workers = &mut self.processes[p].workers;
+            let index = workers.iter().position(waits).expect("it waits with its permit");
+            workers.swap_remove(index);
+        }
+        self.processes[p].seatless.extend(effects.seatless.into_iter().map(|job| (job, false)));
+        for job in effects.reseated {
+            self.processes[p].seatless.remove(&job);
+        }
+        effects.seats_of.into_iter().for_each(|epoch| self.store.wake(epoch));
         self.processes[p].looks.extend(effects.looks);
         effects.started.into_iter().for_each(|id| self.told_of_child(p, id, Some(Awaited::Kept(id))));
         effects.keyed.into_iter().for_each(|(id, of)| self.told_of_child(p, id, Some(Awaited::Known(of))));

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::limits::{self, Terms};
 use crate::sqlite::schedule::{Advanced, Declaring};
-use crate::sqlite::{audit, history, owner, run, schedule};
+use crate::sqlite::{audit, history, owner, run, schedule, seat};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Connection, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
@@ -90,6 +90,24 @@ impl<'c> Batch<'c> {
                 limits::over_if_final(self.db, body.run)?;
                 Ok(Receipt::Noted)
             }
+            Change::Ask(ask) => Ok(match seat::ask(self.db, ask)? {
+                Some(pass) => Receipt::Seats(pass),
+                None => Receipt::Fenced,
+            }),
+            Change::Unseat { seat, epoch, at } => {
+                Ok(Receipt::Seats(seat::unseat(self.db, seat, *epoch, *at)?))
+            }
+            Change::LookForSeats { epoch, limits, at } => {
+                Ok(Receipt::Seats(seat::look(self.db, *epoch, limits, *at)?))
+            }
+            Change::Pause(pause) => {
+                seat::pause_at_least(self.db, pause)?;
+                Ok(Receipt::Noted)
+            }
+            Change::DeclareLimits { epoch, limits } => Ok(match self.is_living(*epoch)? {
+                true => Receipt::Limits(seat::declare(self.db, limits)?),
+                false => Receipt::Fenced,
+            }),
             Change::History(stretches) => {
                 around(Step::History, || history::append(self.db, stretches))?;
                 for stretch in stretches {

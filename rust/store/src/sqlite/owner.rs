@@ -11,6 +11,7 @@ use crate::sqlite::fault::Failure;
 use crate::sqlite::limits;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::run::{self, overdue};
+use crate::sqlite::seat;
 use crate::sqlite::value::{count_at, signed, wall_at, wall_maybe_at};
 
 /// More of a machine's name is not kept.
@@ -91,6 +92,7 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Fa
         if locks.is_free(other) {
             leave(db, other)?;
             run::free(db, other)?;
+            seat::forget_owner(db, other)?;
             siblings.buried += 1;
         } else {
             siblings.living.push(other);

@@ -10,6 +10,7 @@ use cloaca_core::port::{
     Backlog, Begun, Cell, Halt, ListedRun, OwnerRow, Page, Place, Redacted, RunFilter, Schedule,
     ScheduleFilter, Stored, Stretch, Table, TaskRecord,
 };
+use cloaca_core::seat::{ListedLimit, Pause};
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
 use uuid::Uuid;
@@ -19,7 +20,7 @@ use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::shield::Shield;
 use crate::sqlite::{
-    Connected, export, gate, history, lock, look, open, opened, owner, query, redacted, run, schedule,
+    Connected, export, gate, history, lock, look, open, opened, owner, query, redacted, run, schedule, seat,
 };
 
 /// A SQLite file that is only read.
@@ -174,6 +175,16 @@ impl Reader {
     /// How many runs ended before a time, counted to `limit`.
     pub fn ended_before(&self, before: Wall, limit: u64) -> Stored<u64> {
         self.read(|db| look::ended_before(db, before, limit))
+    }
+
+    /// Limits with names, by name, as they stand at that time.
+    pub fn limits(&self, at: Wall) -> Stored<Vec<ListedLimit>> {
+        self.read(|db| seat::list(db, at))
+    }
+
+    /// What is held up at that time.
+    pub fn pauses(&self, at: Wall) -> Stored<Vec<Pause>> {
+        self.read(|db| seat::pauses(db, at))
     }
 
     /// What listings hide.

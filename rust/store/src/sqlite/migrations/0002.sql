@@ -179,6 +179,45 @@ ALTER TABLE runs ADD COLUMN owner_before INTEGER;
 UPDATE runs SET owner_before = owner, owner = NULL, interruptions = interruptions + 1
     WHERE completed_at IS NULL AND owner NOT IN (SELECT epoch FROM owners WHERE left_at IS NULL);
 CREATE INDEX runs_unowned ON runs (workflow, priority DESC) WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL;
+-- Limits of attempts by their names: what was declared last, what somebody has set instead, and what the last start left for the throttle.
+CREATE TABLE named_limits (
+    name TEXT PRIMARY KEY,
+    concurrency INTEGER,
+    throttle INTEGER,
+    per_us INTEGER,
+    burst INTEGER,
+    is_set INTEGER NOT NULL DEFAULT 0,
+    set_concurrency INTEGER,
+    set_throttle INTEGER,
+    set_per_us INTEGER,
+    set_burst INTEGER,
+    stamp INTEGER
+) STRICT, WITHOUT ROWID;
+-- Attempts that have a seat of a limit, since when, or wait for one. They go with their owner.
+CREATE TABLE limit_seats (
+    row INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    owner INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    granted_at INTEGER
+) STRICT;
+CREATE UNIQUE INDEX limit_seats_attempt ON limit_seats (run, task, attempt, name);
+CREATE INDEX limit_seats_waiting ON limit_seats (name, priority DESC) WHERE granted_at IS NULL;
+CREATE INDEX limit_seats_taken ON limit_seats (name) WHERE granted_at IS NOT NULL;
+CREATE INDEX limit_seats_owner ON limit_seats (owner);
+-- What is not to begin, until when (somebody takes it back if that is not known), since when and by whom.
+CREATE TABLE pauses (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    until INTEGER,
+    since INTEGER NOT NULL,
+    by TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
 -- What limits the runs of a workflow, as JSON: as the runner declares it, and what is in force, by the one that came last of those that live or
 -- lived last. Of others a run says it itself.
 ALTER TABLE workflows ADD COLUMN limits TEXT;

@@ -16,6 +16,7 @@ use crate::sqlite::fault::Failure;
 use crate::sqlite::limits;
 use crate::sqlite::owner::owner_is_dead;
 use crate::sqlite::run::{child, overdue, tasks, unguarded};
+use crate::sqlite::seat;
 use crate::sqlite::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
 
 /// What [`unfinished_of`] reads. A hash that does not guard is left out.
@@ -52,6 +53,7 @@ const UNOWNED: &str = concat!(
     " FROM runs INDEXED BY runs_unowned
     WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL AND workflow = :workflow
         AND (NOT :due OR due_at IS NOT NULL AND owner_before IS NULL AND started_at IS NULL)
+        AND (NOT :paused OR started_at IS NOT NULL OR interruptions > 0)
         AND (NOT :fitting OR NOT EXISTS (SELECT 1 FROM tasks WHERE run = runs.row)
             OR EXISTS (SELECT 1 FROM workflows AS own
                 WHERE own.name = runs.workflow AND own.owner = :epoch AND own.version = runs.version)
@@ -89,9 +91,11 @@ pub fn claim(
     taking: Taking,
 ) -> Result<Vec<Unfinished>, Failure> {
     free_due(db, at)?;
+    let paused = seat::paused_workflows(db, at)?;
     let mut found = Vec::new();
     for workflow in workflows {
-        found.extend(unowned(db, epoch, limit, workflow, taking)?);
+        let is_paused = paused.contains(workflow);
+        found.extend(unowned(db, epoch, limit, workflow, taking, is_paused)?);
     }
     found.sort_by_key(|run| (Reverse(run.priority), run.row));
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -146,6 +150,7 @@ fn unowned(
     limit: u64,
     workflow: &str,
     taking: Taking,
+    is_paused: bool,
 ) -> Result<Vec<Unfinished>, Failure> {
     let mut select = db.prepare_cached(UNOWNED)?;
     let params = named_params! {
@@ -154,6 +159,7 @@ fn unowned(
         ":limit": signed(limit),
         ":fitting": taking == Taking::Fitting,
         ":due": taking == Taking::Due,
+        ":paused": is_paused,
     };
     let found = select.query_map(params, unfinished_of)?;
     Ok(found.collect::<rusqlite::Result<_>>()?)

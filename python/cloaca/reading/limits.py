@@ -1,0 +1,77 @@
+"""Limits with names, and what is paused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import rows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    from ..types import ThrottleRow
+    from .store import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What does not begin for the time being.
+
+    Attributes:
+        what (str): `limit`, under which no attempt begins, or `workflow`, of which no run does.
+        name (str): which.
+        until (str | None): when that ends by itself.
+        since, by (str): when it was paused, and by whom.
+    """
+
+    what: Literal["limit", "workflow"]
+    name: str
+    until: str | None
+    since: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit with a name.
+
+    Attributes:
+        name (str): which.
+        concurrency (int | None), throttle (dict | None): what it allows: so many attempts at once, and how
+            fast they begin, as `limit`, `per` in seconds and `burst`.
+        is_set (bool): whether somebody has set that, in place of what programs declare.
+        taken, waiting (int): so many attempts have a seat, and so many wait for one.
+        waits_since (str | None): since when the first of those waits.
+        next_at (str | None): when the throttle lets the next one begin, if it does not do so now.
+        pause (Pause | None): whether it is paused.
+    """
+
+    name: str
+    concurrency: int | None
+    throttle: ThrottleRow | None
+    is_set: bool
+    taken: int
+    waiting: int
+    waits_since: str | None
+    next_at: str | None
+    pause: Pause | None
+
+
+def limits(reader: Reader) -> list[Limit]:
+    """All limits with names that programs ever declared, by name."""
+    return [_limit(row) for row in reader.native.limits()]
+
+
+def pauses(reader: Reader) -> list[Pause]:
+    """What is paused, limits first, by name."""
+    return [_pause(row) for row in reader.native.pauses()]
+
+
+def _limit(row: dict[str, Any]) -> Limit:
+    shown: dict[str, Any] = {**rows.limit(row)}
+    return Limit(**{**shown, "pause": None if row["pause"] is None else _pause(row["pause"])})
+
+
+def _pause(row: dict[str, Any]) -> Pause:
+    return Pause(row["kind"], row["name"], row["until"], row["since"], row["by"])
