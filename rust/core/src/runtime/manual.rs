@@ -147,8 +147,10 @@ impl Shared {
         let goes_on = !jobs.running.is_empty() || !jobs.resuming.is_empty();
         let works = goes_on || jobs.lanes.iter().any(waits);
         drop(jobs);
-        let is_claiming = self.due_asked.load(Ordering::Acquire) != self.due_done.load(Ordering::Acquire);
-        let looks = self.is_looking() || is_claiming || self.is_limited_asked();
+        let is_due = self.due_asked.load(Ordering::Acquire) != self.due_done.load(Ordering::Acquire);
+        // Who has not begun claims nothing, whatever asks for it.
+        let is_claiming = self.ready.load(Ordering::Acquire) && (is_due || self.is_limited_asked());
+        let looks = self.is_looking() || is_claiming;
         let writer = lock(&self.writer);
         !is_timer_due && !works && !looks && !writer.busy && writer.items.is_empty()
     }
