@@ -55,6 +55,12 @@ _COUNTED = f"SELECT workflow, count(*) AS runs FROM (SELECT workflow {_UNOWNED} 
 _DUE = """
     SELECT workflow, not_before AS since FROM runs INDEXED BY runs_unfinished
     WHERE completed_at IS NULL AND not_before <= ? ORDER BY not_before LIMIT 1000"""
+# By runs_unfinished: what limits hold, which waits behind the latest of all times.
+_LIMITED = """
+    SELECT workflow, count(*) AS runs, min(created_at) AS since FROM (
+        SELECT workflow, created_at FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT ?
+    ) GROUP BY workflow"""
 _HELD = """
     SELECT owner, count(*) AS runs FROM (
         SELECT owner FROM runs INDEXED BY runs_unfinished
@@ -72,7 +78,8 @@ _OWNERS = """
     SELECT owner, count(*) AS many FROM schedules INDEXED BY schedules_polled
     WHERE kind = 'trigger' AND enabled GROUP BY owner"""
 _UNPOLLED = """
-    SELECT name, coalesce(free_since, (SELECT left_at FROM owners WHERE epoch = owner), updated_at) AS since
+    SELECT name, coalesce(free_since, (
+        SELECT coalesce(left_at, seen_at, joined_at) FROM owners WHERE epoch = owner), updated_at) AS since
     FROM schedules INDEXED BY schedules_polled
     WHERE kind = 'trigger' AND enabled AND owner IS ? LIMIT ?"""
 _STUCK = """
@@ -96,6 +103,7 @@ def health(look: Look, owners: list[dict[str, Any]], path: str | None, trouble: 
     alive = [row for row in owners if row["left_at"] is None and not row["is_dead"] and row["works"]]
     numbers = [row["number"] for row in alive]
     waiting = _Waiting(look, now_us)
+    since = [*waiting.since.values(), *waiting.limited.values()]
     reasons = [
         *_store(path, trouble),
         *_runners(look, owners, alive, now_us),
@@ -109,7 +117,7 @@ def health(look: Look, owners: list[dict[str, Any]], path: str | None, trouble: 
         "at": moment(now_us),
         "runners": len(alive),
         "runs_waiting": sum(waiting.counts.values()),
-        "oldest_seconds": _age(min(waiting.since.values()), now_us) if waiting.since else None,
+        "oldest_seconds": _age(min(since), now_us) if since else None,
     }
 
 
@@ -164,7 +172,7 @@ def _runners(
 
 
 class _Waiting:
-    """Runs that are due and in nobody's hands, by their workflows."""
+    """Runs that are due and in nobody's hands, or held by limits, by their workflows."""
 
     def __init__(self, look: Look, now_us: int) -> None:
         self.counts: dict[str, int] = {row["workflow"]: row["runs"] for row in look(_COUNTED, [COUNTED_MAX])}
@@ -184,11 +192,18 @@ class _Waiting:
             self.counts[row["workflow"]] = self.counts.get(row["workflow"], 0) + 1
             self._note(row["workflow"], row["since"])
 
+        self.limited: dict[str, int] = {}
+        for row in look(_LIMITED, [COUNTED_MAX]):
+            self.counts[row["workflow"]] = self.counts.get(row["workflow"], 0) + row["runs"]
+            self.limited[row["workflow"]] = row["since"]
+
     def _note(self, workflow: str, since: int) -> None:
         self.since[workflow] = min(since, self.since.get(workflow, since))
 
     def reasons(self, look: Look, numbers: list[int], now_us: int) -> Iterable[HealthReason]:
-        old = {name: since for name, since in self.since.items() if _age(since, now_us) > GRACE_SECONDS}
+        # What limits hold waits for them, but not where nobody serves it.
+        since_of = self.limited | self.since
+        old = {name: since for name, since in since_of.items() if _age(since, now_us) > GRACE_SECONDS}
         if not old or not numbers:
             return
         given = [json.dumps(list(old)), json.dumps(numbers)]
@@ -200,7 +215,7 @@ class _Waiting:
         late = {
             name: since
             for name, since in old.items()
-            if name in declared and _age(since, now_us) > WAITING_SECONDS
+            if name in self.since and name in declared and _age(since, now_us) > WAITING_SECONDS
         }
         if late:
             runs = sum(self.counts.get(name, 1) for name in late)

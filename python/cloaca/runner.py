@@ -470,8 +470,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
           `late_cron`: the same of moments of crons.
 
         `count` is how many, up to 10,000, `seconds` how old the oldest is, `names` the first five. Beside
-        them: `at`, `runners` (living ones that work), `runs_waiting` (due, and in nobody's hands) and
-        `oldest_seconds` (of these).
+        them: `at`, `runners` (living ones that work), `runs_waiting` (in nobody's hands, and due or
+        held by limits) and `oldest_seconds` (of these).
         """
         from .health import health
 

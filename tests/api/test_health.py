@@ -208,3 +208,41 @@ def test_no_look_goes_through_all_runs_or_triggers(runner: cloaca.DefaultRunner)
         scans = [step for step in steps if step.startswith("SCAN") and "INDEX" not in step]
         allowed = ("SCAN (subquery", "SCAN CONSTANT ROW", "SCAN overdue", "SCAN json_each")
         assert [step for step in scans if not step.startswith(allowed)] == [], (name, steps)
+
+
+def test_what_limits_hold_is_told_as_waiting_and_is_no_backlog_while_somebody_serves_it(store: Path) -> None:
+    gate = flow.Gate()
+    with cloaca.WorkflowBuilder("sync", concurrency=cloaca.Concurrency(1)):
+        cloaca.task(id="only")(gate)
+    with cloaca.DefaultRunner(store) as runner:
+        runs = [runner.submit("sync") for _ in range(4)]
+        assert gate.entered.wait(flow.WAIT)
+        assert runner.health()["runs_waiting"] == 3
+        change(store, f"UPDATE runs SET created_at = {NOW} - 1000000000")
+        assert runner.health()["ok"], "that is what it is for"
+        with cloaca.reading.Reader(store) as reader:
+            (found,) = cloaca.reading.workflows(reader)
+            assert (found.pending, found.running) == (3, 1)
+        gate.open.set()
+        for run in runs:
+            run.result(flow.WAIT)
+        assert runner.health()["runs_waiting"] == 0
+
+
+def test_what_limits_hold_of_workflows_that_nobody_declares_is_unserved(
+    runner: cloaca.DefaultRunner, store: Path
+) -> None:
+    limited = (
+        "import sys, cloaca\n"
+        "with cloaca.WorkflowBuilder('sync', throttle=cloaca.Throttle(1, per='1h')):\n"
+        "    cloaca.task(id='only')(lambda context: None)\n"
+        "with cloaca.DefaultRunner(sys.argv[1]) as other:\n"
+        "    other.execute('sync', {})\n"
+        "    for _ in range(2): other.submit('sync')\n"
+    )
+    done = run_program(limited, store)
+    assert done.returncode == 0, done.stderr
+    assert eventually(lambda: runner.health()["runs_waiting"] == 2)
+    change(store, f"UPDATE runs SET created_at = {NOW} - 20000000 WHERE workflow = 'sync'")
+    found = codes(runner.health())
+    assert (found["unserved"]["count"], found["unserved"]["names"]) == (2, ["sync"])

@@ -173,10 +173,10 @@ def cancel(arguments: Namespace, show: Show) -> int:
         raise WorkflowError(f"run {final[0]} is over already; only a run that is not can be cancelled")
     with closing(_cloaca.Client.open(url)) as client:
         for batch in _batches(ids, "asked to end"):
-            # One that has just ended needs no asking.
-            client.cancel_each(batch)
-            for run_id in batch:
-                _told(show, "cancelled", run_id)
+            for run_id, is_asked in zip(batch, client.cancel_each(batch), strict=True):
+                # One that has ended meanwhile was not asked.
+                if is_asked:
+                    _told(show, "cancelled", run_id)
     return OK
 
 

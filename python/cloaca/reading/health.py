@@ -228,6 +228,10 @@ def _backlog(reader: Reader, at: datetime, rows: list[dict[str, Any]]) -> Iterat
     shown = f"{BACKLOG_RUNS:,} or more runs" if total >= BACKLOG_RUNS else _count(total, "run")
     unserved = {row["workflow"]: row["oldest_at"] for row in rows if row["owner"] not in alive}
     declared = declaring(reader, unserved, alive) if unserved else {}
+    # What limits hold waits for them as long as somebody serves it.
+    for row in rows:
+        if row["held"] and row["workflow"] in declared:
+            unserved.pop(row["workflow"], None)
     patience = {name: WAITING_SECONDS if name in declared else NOBODY_SECONDS for name in unserved}
     old = {name: since for name, since in unserved.items() if (age_of(since, at) or 0) > patience[name]}
     if old and alive:

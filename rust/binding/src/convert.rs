@@ -152,6 +152,7 @@ pub fn backlog<'py>(py: Python<'py>, row: &Backlog) -> PyResult<Bound<'py, PyDic
     dict.set_item("pending", row.pending)?;
     dict.set_item("running", row.running)?;
     dict.set_item("oldest_at", stamp(Some(row.oldest_at)))?;
+    dict.set_item("held", row.is_held)?;
     Ok(dict)
 }
 

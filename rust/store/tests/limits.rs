@@ -342,3 +342,21 @@ fn stamps_and_keys_that_say_nothing_any_more_are_forgotten() {
     }
     assert!(rows_of(&*store, "keys") < 5, "{} keys are kept", rows_of(&*store, "keys"));
 }
+
+#[test]
+fn a_clock_that_was_ahead_shuts_nothing_for_longer_than_a_start_takes() {
+    let store = memory();
+    let limits = Limits { throttle: every(1, 1, Some("tenant")), ..Limits::default() };
+    let epoch = joined(&*store, &limits);
+    for number in 1..=4 {
+        submit(&*store, epoch, of(number, "a"));
+    }
+    let day = 86_400 * SECOND;
+    assert_eq!(numbers(&claim(&*store, epoch, day, 9)), [1]);
+    assert_eq!(numbers(&claim(&*store, epoch, day, 9)), [] as [u128; 0], "the key is shut");
+    let back = claim(&*store, epoch, SECOND, 9);
+    assert_eq!(numbers(&back), [] as [u128; 0], "a start was used up");
+    assert_eq!(back.next_at, Some(Wall(2 * SECOND)));
+    assert_eq!(numbers(&claim(&*store, epoch, 2 * SECOND, 9)), [2]);
+    assert_eq!(numbers(&claim(&*store, epoch, 3 * SECOND, 9)), [3]);
+}

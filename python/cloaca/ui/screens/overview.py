@@ -179,5 +179,7 @@ def _backlog(rows: list[dict[str, Any]], alive: set[int]) -> Backlog:
         pending=sum(row["pending"] for row in rows),
         running=sum(row["running"] for row in rows),
         oldest_at=min((row["oldest_at"] for row in rows if row["pending"]), default=None),
-        unserved=sum(row["pending"] + row["running"] for row in rows if row["owner"] not in alive),
+        unserved=sum(
+            row["pending"] + row["running"] for row in rows if row["owner"] not in alive and not row["held"]
+        ),
     )

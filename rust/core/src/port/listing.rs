@@ -188,6 +188,8 @@ pub struct Backlog {
     pub running: u64,
     /// When the oldest was committed.
     pub oldest_at: Wall,
+    /// Whether limits hold them, and no runner could take them.
+    pub is_held: bool,
 }
 
 /// A task whose attempt is on record as begun, of a run that is not over.

@@ -10,13 +10,20 @@ use crate::sqlite::fault::Failure;
 use crate::sqlite::value::{count_at, id_at, signed, wall_at};
 
 const RUN_IDS: &str = "SELECT id FROM runs WHERE id >= :first AND id < :end ORDER BY id LIMIT :limit";
+/// Also what limits hold, which is no claim's until they let it begin: it waits behind the latest of all times.
 const BACKLOG: &str = "
     SELECT workflow, owner, count(*) FILTER (WHERE status = 'Pending'), count(*) FILTER (WHERE status <> 'Pending'),
-        min(created_at)
+        min(created_at), held
     FROM (
-        SELECT workflow, coalesce(owner, owner_before) AS owner, status, created_at FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit
-    ) GROUP BY workflow, owner ORDER BY workflow, owner";
+        SELECT * FROM (
+            SELECT workflow, coalesce(owner, owner_before) AS owner, status, created_at, 0 AS held
+            FROM runs INDEXED BY runs_unfinished
+            WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit)
+        UNION ALL
+        SELECT * FROM (
+            SELECT workflow, NULL, status, created_at, 1 FROM runs INDEXED BY runs_unfinished
+            WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT :limit)
+    ) GROUP BY workflow, owner, held ORDER BY workflow, owner, held";
 const BEGUN: &str = "
     SELECT r.id, r.workflow, tasks.name, tasks.attempt, tasks.started_at, r.owner
     FROM (
@@ -91,6 +98,7 @@ pub fn backlog(db: &Connection, limit: u64) -> Result<Vec<Backlog>, Failure> {
             pending: count_at(row, 2)?,
             running: count_at(row, 3)?,
             oldest_at: wall_at(row, 4)?,
+            is_held: row.get(5)?,
         })
     };
     let mut statement = db.prepare_cached(BACKLOG)?;

@@ -25,11 +25,16 @@ const HEAD: &str = "
 const NEXT_AT: &str = "SELECT min(until) FROM lanes INDEXED BY lanes_shut WHERE held = 2";
 const REOPEN: &str =
     "UPDATE lanes INDEXED BY lanes_shut SET held = 0, until = NULL WHERE held = 2 AND until <= :at";
+/// Shut by a clock that has been set back since: then its time says nothing.
+const AHEAD: &str = "SELECT 1 FROM lanes INDEXED BY lanes_ahead WHERE held = 2 AND shut_at > :at LIMIT 1";
+const REOPEN_AHEAD: &str =
+    "UPDATE lanes INDEXED BY lanes_ahead SET held = 0, until = NULL WHERE held = 2 AND shut_at > :at";
 const TAKEN: &str = "SELECT count(DISTINCT party) FROM seats WHERE seat = :seat AND stand = 1";
 
 /// Statements with what their plan must name.
 #[cfg(test)]
-pub const PLANS: [(&str, &str); 4] = [
+pub const PLANS: [(&str, &str); 5] = [
+    (AHEAD, "USING INDEX lanes_ahead (shut_at>?)"),
     (OPEN, "USING INDEX lanes_open (workflow=?"),
     (HEAD, "USING INDEX seats_waiting (lane=?)"),
     (NEXT_AT, "INDEX lanes_shut"),
@@ -39,7 +44,9 @@ pub const PLANS: [(&str, &str); 4] = [
 /// When the next lane is open that is shut; `Err` if something may begin before.
 pub fn next_at(db: &Connection, at: Wall) -> Result<Result<Option<Wall>, ()>, Failure> {
     const ANY: &str = "SELECT 1 FROM lanes WHERE top IS NOT NULL AND held = 0 LIMIT 1";
-    if db.prepare_cached(ANY)?.exists([])? {
+    if db.prepare_cached(ANY)?.exists([])?
+        || db.prepare_cached(AHEAD)?.exists(named_params! { ":at": at.0 })?
+    {
         return Ok(Err(()));
     }
     let next = db.prepare_cached(NEXT_AT)?.query_row([], |row| wall_maybe_at(row, 0))?;
@@ -58,6 +65,7 @@ pub fn claim(
     workflows: &[Arc<str>],
 ) -> Result<Allowed, Failure> {
     db.prepare_cached(REOPEN)?.execute(named_params! { ":at": at.0 })?;
+    db.prepare_cached(REOPEN_AHEAD)?.execute(named_params! { ":at": at.0 })?;
     let mut walk = Walk::new(db, at, room, workflows)?;
     while walk.go()? {}
     let (rows, is_more, mut next_at) = walk.end()?;
@@ -252,7 +260,7 @@ impl<'w> Walk<'w> {
 
     /// The stamp that a start leaves, if one may be now; none inside where nothing paces them.
     fn start(&mut self, lane: Lane) -> Result<Option<Option<Wall>>, Failure> {
-        const SHUT: &str = "UPDATE lanes SET held = 2, until = :until WHERE row = :lane";
+        const SHUT: &str = "UPDATE lanes SET held = 2, until = :until, shut_at = :at WHERE row = :lane";
         let limited = &mut self.limited[lane.workflow];
         let Some(paced) = &limited.limits.throttle else { return Ok(Some(None)) };
         let stamp = match self.stamps.get(&lane.pace) {
@@ -268,7 +276,7 @@ impl<'w> Walk<'w> {
         self.next_at = self.next_at.into_iter().chain([until]).min();
         match paced.key {
             Some(_) => {
-                let params = named_params! { ":lane": lane.row, ":until": until.0 };
+                let params = named_params! { ":lane": lane.row, ":until": until.0, ":at": self.at.0 };
                 self.db.prepare_cached(SHUT)?.execute(params)?;
             }
             None => limited.is_closed = true,

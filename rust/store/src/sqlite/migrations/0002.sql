@@ -236,7 +236,7 @@ CREATE UNIQUE INDEX keys_name ON keys (workflow, rule, key);
 CREATE INDEX keys_stamp ON keys (stamp) WHERE stamp IS NOT NULL;
 -- What waits for the same: first the most urgent, then in order. A lane's top is the priority of what is first in it, none if nothing waits, and
 -- may be too high until a claim has looked; since when it waits is a number that grows with each claim. It is open (0), full (1) until a seat of
--- its key is given back, or shut (2) until a time.
+-- its key is given back, or shut (2) until a time, and since one: if that lies ahead the clock has been set back.
 CREATE TABLE lanes (
     row INTEGER PRIMARY KEY,
     workflow TEXT NOT NULL,
@@ -245,12 +245,14 @@ CREATE TABLE lanes (
     top INTEGER,
     since INTEGER NOT NULL,
     held INTEGER NOT NULL DEFAULT 0,
-    until INTEGER
+    until INTEGER,
+    shut_at INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX lanes_keys ON lanes (seat, pace);
 CREATE INDEX lanes_pace ON lanes (pace);
 CREATE INDEX lanes_open ON lanes (workflow, top DESC, since) WHERE top IS NOT NULL AND held = 0;
 CREATE INDEX lanes_shut ON lanes (until) WHERE held = 2;
+CREATE INDEX lanes_ahead ON lanes (shut_at) WHERE held = 2;
 -- The limited runs that are not over: which wait (0), sit (1), wait for their time (2) or for one of their trigger before them (3). A run that
 -- was called by one of the same key sits with that, and they are one party.
 CREATE TABLE seats (
