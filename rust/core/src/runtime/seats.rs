@@ -28,7 +28,7 @@ impl Runtime {
     /// What a limit allows from now on, here and elsewhere; none goes back to what programs declare. False if there is no such limit.
     ///
     /// # Errors
-    /// A [`Fault`] of the store, as of all these.
+    /// A [`crate::port::Fault`] of the store, as of all these.
     pub fn set_limit(&self, name: &str, terms: Option<Terms>) -> Stored<bool> {
         let done = self.shared.store.set_limit(name, terms)?;
         self.seats_moved();
