@@ -290,6 +290,7 @@ fn one_task() -> Arc<Workflow> {
         retry,
         on_interrupt: OnInterrupt::Retry,
         timeout: None,
+        limits: Vec::new(),
         rule: None,
         body: 0,
         executor: Executor::THREADS,
