@@ -34,7 +34,7 @@ const TAKEN: &str = "SELECT count(DISTINCT party) FROM seats WHERE seat = :seat 
 /// Statements with what their plan must name.
 #[cfg(test)]
 pub const PLANS: [(&str, &str); 5] = [
-    (AHEAD, "USING INDEX lanes_ahead (shut_at>?)"),
+    (AHEAD, "USING COVERING INDEX lanes_ahead (shut_at>?)"),
     (OPEN, "USING INDEX lanes_open (workflow=?"),
     (HEAD, "USING INDEX seats_waiting (lane=?)"),
     (NEXT_AT, "INDEX lanes_shut"),
