@@ -127,7 +127,7 @@ impl Engine {
                         self.left_to_others(hand, out);
                     }
                     // Whoever claims it, its end is heard of like that of any run of others.
-                    if self.gate.holds(id) {
+                    if self.gate.holds(id) && !self.runs.contains_key(&id) {
                         self.others.insert(id);
                     }
                 }
@@ -178,6 +178,10 @@ impl Engine {
     /// A new run is kept, and waits in the store until limits let it begin: whoever claims it then, it is out of hand.
     fn held(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         self.counts.started += 1;
+        // Limits may have let it begin before this was heard of: then it has been claimed, and stays.
+        if self.runs.get(&id).is_some_and(|run| run.row != RunRow(0)) {
+            return;
+        }
         if let Some(run) = self.runs.remove(&id) {
             self.uncount(&run, now, out);
             if run.is_halted() {
