@@ -6,7 +6,7 @@ mod harness;
 use std::sync::Arc;
 
 use cloaca_core::admit::Overlap;
-use cloaca_core::engine::{Declared, Effects, Engine, Event, Fire, Polled, Then};
+use cloaca_core::engine::{Declared, Effects, Engine, Event, Fire, Polled, Request, Then};
 use cloaca_core::graph::Graph;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::policy::RetryPolicy;
@@ -353,4 +353,21 @@ fn others_hear_of_what_is_theirs() {
         step(&mut engine, Event::Committed(then, cancelled)).tells,
         "a child of a run that was cancelled"
     );
+}
+
+#[test]
+fn a_run_that_limits_let_begin_before_its_own_commit_was_heard_of_stays_in_hand() {
+    let mut engine = engine();
+    step(&mut engine, declared_mail());
+    let id = Uuid::from_u128(1);
+    let workflow = harness::mail(RetryPolicy::default());
+    step(&mut engine, Event::Start { workflow, requests: vec![Request::of(id, "{}".into())] });
+    let run = Unfinished { waits: false, schedule: None, ..claimed(1, ScheduleKey(7), vec![]) };
+    let row = run.row;
+    let effects = step(&mut engine, Event::Claimed(vec![run]));
+    assert!(has_begun(&effects));
+    let held = Receipt::Start(vec![Admitted::Held { row }]);
+    step(&mut engine, Event::Committed(Then::Start(vec![id]), held));
+    let job = effects.jobs[0].job;
+    assert!(engine.expects(job), "it is this runner's, and nobody else would go on with it");
 }
