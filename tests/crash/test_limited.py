@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 
-from lives import Script
+from drain import drained_under_kills
 
 SEED = int(os.environ.get("CLOACA_SEED", str(time.time_ns() % 10**9)))
 """Draws the moments of kills."""
@@ -58,38 +56,14 @@ CLIENT = """
 HELD = """
     SELECT json_extract(context, '$.key') AS key, count(*) AS many FROM runs
     WHERE completed_at IS NULL AND owner IS NOT NULL GROUP BY 1 HAVING many > ?"""
-LEFT = "SELECT count(*) FROM runs WHERE completed_at IS NULL"
+
+
+def holds(db: sqlite3.Connection) -> bool:
+    """As the store sees it: in anybody's hands, begun or about to."""
+    return db.execute(HELD, [SEATS]).fetchall() == []
 
 
 def test_no_key_has_more_at_work_than_it_may_whoever_dies(tmp_path: Path) -> None:
-    dice = random.Random(SEED)
-    path, seats, stop = tmp_path / "runs.db", tmp_path / "seats", tmp_path / "stop"
-    seats.mkdir()
-    workers = [Script(WORKER, path, seats, stop) for _ in range(PROCESSES)]
-    try:
-        for worker in workers:
-            worker.__enter__().says("ready")
-        with Script(CLIENT, path) as client:
-            client.says("submitted")
-        deadline = time.monotonic() + 120
-        with closing(sqlite3.connect(path, timeout=30)) as db:
-            while (left := db.execute(LEFT).fetchone()[0]) and time.monotonic() < deadline:
-                # As the store sees it: in anybody's hands, begun or about to.
-                assert db.execute(HELD, [SEATS]).fetchall() == [], f"seed {SEED}"
-                if left < RUNS // 4 or dice.random() > 0.03:
-                    time.sleep(0.002)
-                    continue
-                number = dice.randrange(PROCESSES)
-                workers[number].process.kill()
-                workers[number].__exit__(None, None, None)
-                workers[number] = Script(WORKER, path, seats, stop)
-                workers[number].__enter__()
-            assert left == 0, f"{left} runs are left, seed {SEED}"
-            statuses = dict(db.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall())
-            assert statuses == {"Completed": RUNS}, f"seed {SEED}"
-            assert db.execute("SELECT count(*) FROM seats").fetchone() == (0,)
-        assert not (seats / "violated").exists(), f"seed {SEED}"
-    finally:
-        stop.touch()
-        for worker in workers:
-            worker.__exit__(None, None, None)
+    drained_under_kills(
+        tmp_path, WORKER, CLIENT, processes=PROCESSES, runs=RUNS, seed=SEED, seats="seats", holds=holds
+    )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 
-from lives import Script
+from drain import drained_under_kills
 
 SEED = int(os.environ.get("CLOACA_SEED", str(time.time_ns() % 10**9)))
 """Draws the moments of kills."""
@@ -58,39 +56,15 @@ CLIENT = """
         say("submitted")
 """.replace("RUNS", str(RUNS))
 
-LEFT = "SELECT count(*) FROM runs WHERE completed_at IS NULL"
 TAKEN = "SELECT count(*) FROM limit_seats WHERE granted_at IS NOT NULL"
 
 
+def holds(db: sqlite3.Connection) -> bool:
+    """As the store sees it: a seat is a row, until its body has ended or its process is buried."""
+    return db.execute(TAKEN).fetchone()[0] <= SEATS
+
+
 def test_no_more_attempts_are_in_their_bodies_than_a_limit_has_seats_whoever_dies(tmp_path: Path) -> None:
-    dice = random.Random(SEED)
-    path, seats, stop = tmp_path / "runs.db", tmp_path / "seats", tmp_path / "stop"
-    seats.mkdir()
-    workers = [Script(WORKER, path, seats, stop) for _ in range(PROCESSES)]
-    try:
-        for worker in workers:
-            worker.__enter__().says("ready")
-        with Script(CLIENT, path) as client:
-            client.says("submitted")
-        deadline = time.monotonic() + 120
-        with closing(sqlite3.connect(path, timeout=30)) as db:
-            while (left := db.execute(LEFT).fetchone()[0]) and time.monotonic() < deadline:
-                # As the store sees it: a seat is a row, until its body has ended or its process is buried.
-                assert db.execute(TAKEN).fetchone()[0] <= SEATS, f"seed {SEED}"
-                if left < RUNS // 4 or dice.random() > 0.03:
-                    time.sleep(0.002)
-                    continue
-                number = dice.randrange(PROCESSES)
-                workers[number].process.kill()
-                workers[number].__exit__(None, None, None)
-                workers[number] = Script(WORKER, path, seats, stop)
-                workers[number].__enter__()
-            assert left == 0, f"{left} runs are left, seed {SEED}"
-            statuses = dict(db.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall())
-            assert statuses == {"Completed": RUNS}, f"seed {SEED}"
-            assert db.execute("SELECT count(*) FROM limit_seats").fetchone() == (0,), f"seed {SEED}"
-        assert not (seats / "violated").exists(), f"seed {SEED}"
-    finally:
-        stop.touch()
-        for worker in workers:
-            worker.__exit__(None, None, None)
+    drained_under_kills(
+        tmp_path, WORKER, CLIENT, processes=PROCESSES, runs=RUNS, seed=SEED, seats="limit_seats", holds=holds
+    )
