@@ -12,6 +12,7 @@ mod fires;
 mod foretell;
 mod hands;
 mod line;
+mod meter;
 mod moments;
 mod note;
 mod overtime;
@@ -28,6 +29,7 @@ mod why;
 pub use effect::{Counts, Effects, MomentDue, Ready, Rearm, Then};
 pub use event::{Backfilled, Declared, Event, Fire, Job, Polled, Request};
 pub use foretell::{Asked, Foretold, Verdict, foretell};
+pub use meter::{FireCounts, Meter, RunCounts, TaskCounts};
 pub use moments::cron_context;
 pub use note::{About, Level, Note, is_told, poll_timed_out};
 pub use share::Claims;
@@ -144,6 +146,7 @@ pub struct Engine {
     /// Triggers that were warned of losing events.
     warned: BTreeSet<Arc<str>>,
     counts: Counts,
+    meter: Meter,
     tells_debug: bool,
     random: u64,
     /// By how much the wall clock stood above the monotonic one, at most since it last fell back.
@@ -193,6 +196,7 @@ impl Engine {
             stuck: HashMap::new(),
             warned: BTreeSet::new(),
             counts: Counts::default(),
+            meter: Meter::default(),
             tells_debug: false,
             random: seed | 1,
             wall_ahead_us: i64::MIN,
@@ -272,6 +276,11 @@ impl Engine {
     /// Counts since the start.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// The same by the names of what was driven.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// How long until [`Event::Clock`] has something to do; none means until another event.

@@ -97,6 +97,18 @@ pub enum Ended {
     },
 }
 
+impl Ended {
+    /// How an attempt is told that ended so, unless its time was over.
+    pub fn outcome(&self) -> TryOutcome {
+        match self {
+            Self::Success(_) => TryOutcome::Completed,
+            Self::Failure(failure) => failure.outcome,
+            Self::Postponed { .. } => TryOutcome::Postponed,
+            Self::Lost { .. } => TryOutcome::Interrupted,
+        }
+    }
+}
+
 /// What an ended attempt means for its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ruling {
@@ -212,6 +224,16 @@ impl Run {
     /// The number of the attempt under way or to come.
     pub fn attempt(&self, task: usize) -> u32 {
         self.tasks[task].attempt
+    }
+
+    /// When the attempt under way began.
+    pub fn began_at(&self, task: usize) -> Option<Wall> {
+        self.tasks.get(task).and_then(|state| state.began_at)
+    }
+
+    /// How long it has waited for its first task, in microseconds; none if that has begun.
+    pub fn waits_for_first(&self, now: Wall) -> Option<u64> {
+        (!self.has_begun).then(|| u64::try_from(now.0.saturating_sub(self.created_at.0)).unwrap_or(0))
     }
 
     /// The context that a started task works on.

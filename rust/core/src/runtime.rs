@@ -21,6 +21,7 @@ mod limited;
 mod looks;
 mod manual;
 mod many;
+mod meter;
 #[cfg(feature = "races")]
 mod modelled;
 mod nested;
@@ -74,6 +75,7 @@ pub use hear::Heard;
 pub use jobs::{Taken, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use lanes::Waker;
+pub use meter::{Doings, Metered};
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
 pub use schedules::CronBody;
@@ -217,6 +219,8 @@ struct Shared {
     is_closed: AtomicBool,
     /// What signs of life have told of what was done.
     counted: Mutex<Minute>,
+    /// What its threads count.
+    doings: Mutex<Doings>,
     /// As the engine has it, so that to say it again costs no lock.
     tells_debug: AtomicBool,
 }
@@ -339,6 +343,7 @@ impl Runtime {
             is_finished: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             counted: Mutex::default(),
+            doings: Mutex::default(),
             tells_debug: AtomicBool::new(false),
         });
         shared.read_pauses();

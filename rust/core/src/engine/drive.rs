@@ -10,10 +10,10 @@ use uuid::Uuid;
 use crate::engine::line::Turn;
 use crate::engine::timers::Timer;
 use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Note, Ready, Then};
-use crate::port::{Change, RunChange, RunEnd, RunStatus};
+use crate::port::{Change, RunChange, RunEnd, RunStatus, TaskRecord, TryOutcome};
 use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling, Run, Told};
 use crate::seat::{Kind, Pause, Until};
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Wall};
 use crate::urgency::Rank;
 
 /// What a run's acknowledged records allow.
@@ -40,6 +40,8 @@ impl Engine {
         let Some(run) = self.run_of(job) else { return Ruling::Stale };
         let is_over_time = run.is_over_time(job.task as usize, job.attempt);
         let pause = pause_of(run, job, &ended, now);
+        let outcome = if is_over_time { TryOutcome::TimedOut } else { ended.outcome() };
+        let began_at = run.began_at(job.task as usize);
         let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random, now);
         if ruling == Ruling::Stale {
             return ruling;
@@ -47,6 +49,7 @@ impl Engine {
         if let Some(pause) = pause {
             self.hold_up(pause, out);
         }
+        self.count_attempt(job, outcome, began_at, ruling == Ruling::Retry, now);
         self.disarm_job(job);
         self.unseat(job, now, out);
         self.forget_beginning(job);
@@ -62,6 +65,32 @@ impl Engine {
             Ruling::Retry | Ruling::Stale => {}
         }
         ruling
+    }
+
+    pub(super) fn count_attempt(
+        &mut self,
+        job: Job,
+        outcome: TryOutcome,
+        began_at: Option<Wall>,
+        is_retried: bool,
+        now: Now,
+    ) {
+        let Some(run) = self.runs.get(&job.run) else { return };
+        let counts = self.meter.task(&run.workflow.name, &run.workflow.tasks[job.task as usize].id);
+        counts.outcomes[outcome as usize] += 1;
+        counts.retries += u64::from(is_retried && outcome != TryOutcome::Postponed);
+        if let Some(began_at) = began_at {
+            counts.attempts.add(us_between(began_at, now.wall));
+        }
+    }
+
+    fn count_tasks(&mut self, id: Uuid, records: &[TaskRecord]) {
+        for record in records {
+            let (Some(began_at), Some(ended_at)) = (record.started_at, record.completed_at) else { continue };
+            let Some(run) = self.runs.get(&id) else { return };
+            let counts = self.meter.task(&run.workflow.name, &record.name);
+            counts.tasks.add(us_between(began_at, ended_at));
+        }
     }
 
     pub(super) fn taken(&mut self, job: Job, now: Now, out: &mut Effects) {
@@ -80,8 +109,12 @@ impl Engine {
             return;
         }
         let Some(run) = self.run_of(job) else { return };
+        let waited = run.waits_for_first(now.wall).map(|us| (us, Arc::clone(&run.workflow.name)));
         let (row, begun) = (run.row, run.started(task, now));
         let executor = run.workflow.tasks[task].executor;
+        if let Some((us, workflow)) = waited {
+            self.meter.waited(&workflow, us);
+        }
         self.arm_run(job.run, now.mono);
         match begun {
             None => {
@@ -145,7 +178,9 @@ impl Engine {
         self.overdue_home(job, now, out);
         self.disarm_job(job);
         self.unseat(job, now, out);
+        let began_at = self.run_of(job).and_then(|run| run.began_at(job.task as usize));
         if let Some(change) = self.interrupted_of(job, now) {
+            self.count_attempt(job, TryOutcome::Interrupted, began_at, false, now);
             out.commits.push((Change::Run(change), Then::Nothing));
         }
     }
@@ -246,6 +281,7 @@ impl Engine {
             self.recount(id, out);
         }
         let Progress { records, jobs, mut looks, callbacks, delayed, end } = progress;
+        self.count_tasks(id, &records);
         for task in callbacks {
             out.jobs.push(self.placed(self.job(id, task, true)));
         }
@@ -267,7 +303,8 @@ impl Engine {
 
     pub(super) fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get(&id) else { return };
-        let workflow = end_of_interest(&follows, self.tells_debug).then(|| Arc::clone(&run.workflow.name));
+        let name = Arc::clone(&run.workflow.name);
+        let workflow = end_of_interest(&follows, self.tells_debug).then(|| Arc::clone(&name));
         let created_at = run.created_at;
         let Follows { jobs, looks, delayed, end } = follows;
         out.looks.extend(looks.into_iter().map(|at| run.look(at)));
@@ -284,6 +321,7 @@ impl Engine {
             let took_us = u64::try_from(end.completed_at.0 - created_at.0).unwrap_or(0);
             self.counts.run_sum_us += took_us;
             self.counts.run_max_us = self.counts.run_max_us.max(took_us);
+            self.meter.run_ended(&name, end.status, took_us);
             out.logs.extend(workflow.map(|workflow| note_of(id, workflow, &end, took_us)));
             out.ended.push((id, created_at, end));
             self.drop_run(id, now, out);
@@ -309,6 +347,11 @@ impl Engine {
         let (attempt, life) = (run.attempt(task), run.life);
         Job { run: id, task: u32::try_from(task).expect("tasks are few"), attempt, life, callback_only }
     }
+}
+
+/// The calendar may have been set meanwhile: what seems to have ended before it began took no time.
+fn us_between(from: Wall, until: Wall) -> u64 {
+    u64::try_from(until.0.saturating_sub(from.0)).unwrap_or(0)
 }
 
 /// What an attempt's end holds up.

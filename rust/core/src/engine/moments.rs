@@ -159,6 +159,7 @@ impl Engine {
                 return;
             }
             self.counts.errors += 1;
+            self.meter.fired(&schedule.name.as_str().into()).errors += 1;
             let by = match schedule.name.as_str() {
                 "" => &format!("cron {}", schedule.id),
                 name => name,
