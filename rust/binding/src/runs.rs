@@ -66,6 +66,7 @@ fn wanted(
     let run_key = |(key, seconds)| (key, span_of(seconds));
     let wanted = contexts.into_iter().zip(keys);
     let wanted = wanted.map(|(context, key)| Wanted {
+        trace: None,
         context: context.into(),
         run_key: key.map(run_key),
         parent: None,

@@ -194,7 +194,14 @@ fn unreadable(py: Python<'_>, error: &PyErr) -> Answer {
 /// The same.
 pub fn fire((json, key, ttl_us, cursor, dedup_key, urgency): AskedParts) -> AskedFire {
     let run_key = key.map(|key| (key, ttl_us.map(Duration::from_micros)));
-    AskedFire { context: Arc::from(json), run_key, cursor, dedup_key, urgency: urgency_of(urgency) }
+    AskedFire {
+        trace: None,
+        context: Arc::from(json),
+        run_key,
+        cursor,
+        dedup_key,
+        urgency: urgency_of(urgency),
+    }
 }
 
 /// When a run is to begin, as Python has checked it.

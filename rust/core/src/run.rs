@@ -50,6 +50,8 @@ pub struct Run {
     pub priority: Priority,
     /// Whether another run has called it.
     pub is_child: bool,
+    /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
+    pub trace: Option<Arc<str>>,
     /// Whether limits of its workflow count it.
     pub is_limited: bool,
     /// Whether an attempt of it has begun, here or before.
@@ -183,6 +185,7 @@ impl Run {
             row: RunRow(0),
             priority: workflow.priority,
             is_child: false,
+            trace: None,
             is_limited: false,
             has_begun: false,
             counts: false,

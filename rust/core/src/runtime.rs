@@ -118,6 +118,8 @@ pub struct Wanted {
     pub parent: Option<Box<Parent>>,
     /// When it is to begin.
     pub urgency: Urgency,
+    /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
+    pub trace: Option<Arc<str>>,
 }
 
 /// What a thread that closes the runner is itself in the middle of.
@@ -456,12 +458,13 @@ impl Runtime {
 
     fn asked_for(&self, wanted: Vec<Wanted>) -> (Vec<Request>, Vec<Arc<Watch>>) {
         let now = self.now().wall;
-        let request = |Wanted { context, run_key, parent, urgency }| Request {
+        let request = |Wanted { context, run_key, parent, urgency, trace }| Request {
             id: Uuid::now_v7(),
             context,
             run_key: run_key.map(|(key, span)| (key, now.after(span))),
             parent,
             urgency,
+            trace,
         };
         let requests: Vec<Request> = wanted.into_iter().map(request).collect();
         let watches: Vec<Arc<Watch>> =

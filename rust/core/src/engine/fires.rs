@@ -138,7 +138,7 @@ impl Engine {
         }
         let id = self.new_id(now.wall);
         self.gate.hold(schedule, guard, id);
-        let request = Request { urgency: fire.urgency, ..Request::of(id, fire.context) };
+        let request = Request { urgency: fire.urgency, trace: fire.trace, ..Request::of(id, fire.context) };
         let run = by_hand(&workflow, &request, now.wall);
         // What waits for its time stands in no line: who declares it is told so before.
         let waits = overlap.waits() && !run.is_delayed();

@@ -100,6 +100,7 @@ impl Engine {
         let (workflow, context) = (Arc::clone(workflow), Arc::clone(&new.context));
         let mut run = Run::new(new.id, workflow, context, self.settings.contexts, now.wall);
         run.priority = new.priority.unwrap_or(run.priority);
+        run.trace = new.trace.clone();
         if let Some(parent) = &new.parent {
             // A task may wait for it, and must not wait behind others that would.
             run.is_child = true;
@@ -337,6 +338,7 @@ fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall
         due_at: request.urgency.due.map(|due| due.instant(now)),
         limits: None,
         is_anyones: false,
+        trace: request.trace.clone(),
         created_at: now,
     }
 }

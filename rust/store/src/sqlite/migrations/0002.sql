@@ -269,3 +269,5 @@ CREATE INDEX seats_lane ON seats (lane);
 CREATE INDEX seats_seat ON seats (seat, stand, party);
 CREATE INDEX seats_schedule ON seats (schedule, run) WHERE schedule IS NOT NULL;
 INSERT INTO meta (name, value) VALUES ('turns', 0);
+-- What the telemetry of whoever asked for a run hands on to its bodies, as JSON text.
+ALTER TABLE runs ADD COLUMN trace TEXT;
