@@ -395,6 +395,7 @@ impl Engine {
         // Moments that came before the workflow did are still unclaimed in the store.
         self.crons.of(&workflow.name).into_iter().for_each(|row| self.crons.look_again(row));
         self.declare_limits(&workflow, out);
+        self.meter.declared(&workflow);
         self.workflows.insert(Arc::clone(&workflow.name), workflow);
         for unfinished in waiting {
             let workflow = self.workflows[&*unfinished.workflow].clone();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::limit::Rule;
 use crate::meter::{Durations, NAMES_MAX, Named};
 use crate::port::{RunStatus, TryOutcome};
+use crate::workflow::Workflow;
 
 /// So many tasks, of all workflows together.
 pub const TASKS_MAX: usize = 200;
@@ -67,16 +68,21 @@ pub struct Meter {
 
 impl Default for Meter {
     fn default() -> Self {
-        Self {
-            fires: Named::new(NAMES_MAX),
-            runs: Named::new(NAMES_MAX),
-            tasks: Named::new(TASKS_MAX),
-            limited: BTreeMap::new(),
-        }
+        let mut fires: Named<Arc<str>, FireCounts> = Named::new(NAMES_MAX);
+        fires.of(&"".into());
+        Self { fires, runs: Named::new(NAMES_MAX), tasks: Named::new(TASKS_MAX), limited: BTreeMap::new() }
     }
 }
 
 impl Meter {
+    /// A workflow and its tasks are told of from here on: who watches would lose the first of what appears only with it.
+    pub(super) fn declared(&mut self, workflow: &Workflow) {
+        self.runs.of(&workflow.name);
+        workflow.tasks.iter().for_each(|task| {
+            self.task(&workflow.name, &task.id);
+        });
+    }
+
     pub(super) fn fired(&mut self, trigger: &Arc<str>) -> &mut FireCounts {
         self.fires.of(trigger)
     }
