@@ -44,7 +44,7 @@ __all__ = [
 _Job = tuple[int, int, int, bool, int]
 _Ticket = tuple[int, int, int, int, int, int]
 _Urgency = tuple[int | None, int | None, int | None]
-_Fire = tuple[str, str | None, int | None, str | None, str | None, _Urgency | None]
+_Fire = tuple[str, str | None, int | None, str | None, str | None, _Urgency | None, str | None]
 
 def check_cron(expression: str, timezone: str) -> None: ...
 def check_key(key: str) -> None: ...
@@ -199,6 +199,7 @@ class Runs:
         keys: Sequence[tuple[str, float] | None] | None = None,
         parent: tuple[_Job, str | None, Sequence[int | None]] | None = None,
         urgency: _Urgency | None = None,
+        trace: str | None = None,
     ) -> list[Watch]: ...
     def offer(
         self,
@@ -207,6 +208,7 @@ class Runs:
         contexts: Sequence[str],
         keys: Sequence[tuple[str, float] | None] | None = None,
         urgency: _Urgency | None = None,
+        trace: str | None = None,
     ) -> list[Watch]: ...
     def watch(self, id: str) -> Watch | None: ...
     def watch_anywhere(self, id: str) -> Watch: ...

@@ -639,6 +639,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         left = max(0.0, until - monotonic())
         self._crew.join(min(left, JOIN_SECONDS) if body is None else 0.0)
         self._has_waited |= body is None
+        self._crew.close_spans()
 
     def _drain(self, limit: float) -> None:
         if attempt.current(self._engine) is not None:

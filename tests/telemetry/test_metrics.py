@@ -361,3 +361,33 @@ def asked(port: int, query: str) -> float | None:
     except (httpx.HTTPError, ValueError, KeyError):
         return None
     return float(found[0]["value"][1]) if found else None
+
+
+def test_open_telemetry_observes_the_same() -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    declare()
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+
+    def observed() -> dict[tuple[str, str], float]:
+        found = reader.get_metrics_data()
+        scopes = [] if found is None else found.resource_metrics[0].scope_metrics
+        return {
+            (metric.name, str(point.attributes.get("status", ""))): point.value
+            for scope in scopes
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        runner.execute("ingest", {})
+        cloaca.telemetry.otel_metrics(runner, provider)
+        found = observed()
+        assert found["cloaca.runs_started", ""] == 1
+        assert found["cloaca.run.duration.count", "Completed"] == 1
+        assert found["cloaca.run.duration.sum", "Completed"] > 0
+        assert found["cloaca.store.healthy", ""] == 1
+        assert found["cloaca.commit.duration.count", ""] > 0
+    provider.shutdown()

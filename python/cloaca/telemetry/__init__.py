@@ -1,4 +1,4 @@
-"""What others watch a program by: metrics for Prometheus, health for probes.
+"""What others watch a program by: metrics for Prometheus and OpenTelemetry, health for probes.
 
 Decides nothing: all of it is a view of what the engine counts and of what the store holds. Whatever it needs
 beside the package is imported when it is asked for.
@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
+    from opentelemetry.metrics import MeterProvider
+
     from ..runner import DefaultRunner
     from .health import HealthApp
     from .prometheus import Collector, PrometheusApp
 
-__all__ = ["health_app", "prometheus_app", "prometheus_collector"]
+__all__ = ["health_app", "otel_metrics", "prometheus_app", "prometheus_collector"]
 
 
 def prometheus_app(runner_or_url: DefaultRunner | str | os.PathLike[Any]) -> PrometheusApp:
@@ -51,6 +53,27 @@ def prometheus_collector(runner_or_url: DefaultRunner | str | os.PathLike[Any]) 
     from .prometheus import Collector
 
     return Collector(runner_or_url)
+
+
+def otel_metrics(runner: DefaultRunner, meter_provider: MeterProvider | None = None) -> None:
+    """Has OpenTelemetry observe what a runner counts and how its store stands, until it is shut down.
+
+    Each metric is named as for Prometheus, with dots: `cloaca.fires`, `cloaca.store.runs_waiting`. What is a
+    histogram there, which can't be observed, is two counters here, such as `cloaca.run.duration.count` and
+    `cloaca.run.duration.sum`, in seconds. Spans need no call: they are made once the program has a provider.
+
+    Args:
+        runner (DefaultRunner): a runner of this process.
+        meter_provider (MeterProvider | None): whose metrics they are; the program's own, unless given.
+
+    Raises:
+        ImportError: opentelemetry is missing; `pip install "cloaca[otel]"` brings its API.
+    """
+    try:
+        from .observed import observe
+    except ImportError as error:
+        raise ImportError(f'this needs {error.name}; pip install "cloaca[otel]"', name=error.name) from error
+    observe(runner, meter_provider)
 
 
 def health_app(runner_or_url: DefaultRunner | str | os.PathLike[Any]) -> HealthApp:

@@ -172,7 +172,7 @@ def _tasks(found: list[tuple[Any, Any, int, Took, Took]], bounds: Sequence[float
     yield _summed("cloaca_task_retries", "counter", about, labels, retries)
     about = "How long attempts of tasks took."
     yield _summed("cloaca_task_attempt_duration_seconds", "histogram", about, labels, attempts, bounds)
-    about = "How long tasks took, from their first attempt to their end."
+    about = "How long tasks took, from the beginning of their first attempt to the end of their last."
     yield _summed("cloaca_task_duration_seconds", "histogram", about, labels, tasks, bounds)
 
 

@@ -220,7 +220,7 @@ impl Engine {
         let order = match order {
             Order::Log(note) => {
                 let (level, text, about) = noted(py, &note)?;
-                ("log", level, text, about).into_pyobject(py)?.into_any()
+                ("log", level, text, about, note.end()).into_pyobject(py)?.into_any()
             }
             Order::PollFailed(FailedPoll { place, error, failures, disabled }) => {
                 ("poll_failed", place, &*error, failures, disabled.as_deref()).into_pyobject(py)?.into_any()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use cloaca_core::engine::{FireCounts, Meter, RunCounts, TaskCounts};
+use cloaca_core::engine::{Counted, FireCounts, RunCounts, TaskCounts};
 use cloaca_core::meter::{BOUNDS_US, Durations};
 use cloaca_core::poll::PollTally;
 use cloaca_core::port::TryOutcome;
@@ -20,7 +20,7 @@ fn durations(found: &Durations) -> Shown {
 
 /// All that was counted: totals by their names, and lists of what is told apart, each with what is left for all others.
 pub fn metered<'py>(py: Python<'py>, found: &Metered) -> PyResult<Bound<'py, PyDict>> {
-    let Metered { polls, poll_meter, counts, meter, doings, in_hand, overdue } = found;
+    let Metered { polls, poll_meter, counts, counted, doings, in_hand, overdue } = found;
     let dict = PyDict::new(py);
     let numbers = [
         ("polls", polls.polls),
@@ -38,11 +38,11 @@ pub fn metered<'py>(py: Python<'py>, found: &Metered) -> PyResult<Bound<'py, PyD
     dict.set_item("late", durations(&poll_meter.late))?;
     dict.set_item("took", durations(&poll_meter.took))?;
     dict.set_item("commits", durations(&doings.commits))?;
-    dict.set_item("limited", meter.limited.iter().map(|(&rule, &many)| (rule, many)).collect::<Vec<_>>())?;
+    dict.set_item("limited", counted.limited.iter().map(|(&rule, &many)| (rule, many)).collect::<Vec<_>>())?;
     dict.set_item("triggers", triggers(&poll_meter.triggers))?;
-    dict.set_item("fires", fires(py, meter)?)?;
-    dict.set_item("runs", runs(py, meter)?)?;
-    dict.set_item("tasks", tasks(py, meter)?)?;
+    dict.set_item("fires", fires(py, counted)?)?;
+    dict.set_item("runs", runs(py, counted)?)?;
+    dict.set_item("tasks", tasks(py, counted)?)?;
     Ok(dict)
 }
 
@@ -50,27 +50,27 @@ fn triggers(found: &[(Arc<str>, PollTally)]) -> Vec<(&str, u64, u64)> {
     found.iter().map(|(name, tally)| (&**name, tally.polls, tally.skips)).collect()
 }
 
-fn fires<'py>(py: Python<'py>, meter: &Meter) -> PyResult<Bound<'py, PyList>> {
+fn fires<'py>(py: Python<'py>, counted: &Counted) -> PyResult<Bound<'py, PyList>> {
     let shown = |name: Option<&str>, counts: &FireCounts| {
         let FireCounts { fires, deduplicated, dropped, held_back, errors } = *counts;
         (name.map(str::to_owned), [fires, deduplicated, dropped, held_back, errors])
     };
-    let known = meter.fires.known().map(|(name, counts)| shown(Some(name), counts));
-    let other = meter.fires.is_full().then(|| shown(None, &meter.fires.other));
+    let known = counted.fires.known().map(|(name, counts)| shown(Some(name), counts));
+    let other = counted.fires.is_full().then(|| shown(None, &counted.fires.other));
     PyList::new(py, known.chain(other).collect::<Vec<_>>())
 }
 
-fn runs<'py>(py: Python<'py>, meter: &Meter) -> PyResult<Bound<'py, PyList>> {
+fn runs<'py>(py: Python<'py>, counted: &Counted) -> PyResult<Bound<'py, PyList>> {
     let shown = |name: Option<&str>, counts: &RunCounts| {
         let RunCounts { completed, failed, cancelled, wait } = counts;
         (name.map(str::to_owned), [completed, failed, cancelled, wait].map(durations))
     };
-    let known = meter.runs.known().map(|(name, counts)| shown(Some(name), counts));
-    let other = meter.runs.is_full().then(|| shown(None, &meter.runs.other));
+    let known = counted.runs.known().map(|(name, counts)| shown(Some(name), counts));
+    let other = counted.runs.is_full().then(|| shown(None, &counted.runs.other));
     PyList::new(py, known.chain(other).collect::<Vec<_>>())
 }
 
-fn tasks<'py>(py: Python<'py>, meter: &Meter) -> PyResult<Bound<'py, PyList>> {
+fn tasks<'py>(py: Python<'py>, counted: &Counted) -> PyResult<Bound<'py, PyList>> {
     let shown = |name: Option<(&str, &str)>, counts: &TaskCounts| {
         let outcomes: Vec<(&str, u64)> = TryOutcome::ALL
             .iter()
@@ -80,7 +80,7 @@ fn tasks<'py>(py: Python<'py>, meter: &Meter) -> PyResult<Bound<'py, PyList>> {
         let name = name.map(|(workflow, task)| (workflow.to_owned(), task.to_owned()));
         (name, outcomes, counts.retries, attempts, tasks)
     };
-    let known = meter.tasks.known().map(|((workflow, task), counts)| shown(Some((workflow, task)), counts));
-    let other = meter.tasks.is_full().then(|| shown(None, &meter.tasks.other));
+    let known = counted.tasks.known().map(|((workflow, task), counts)| shown(Some((workflow, task)), counts));
+    let other = counted.tasks.is_full().then(|| shown(None, &counted.tasks.other));
     PyList::new(py, known.chain(other).collect::<Vec<_>>())
 }

@@ -29,7 +29,7 @@ mod why;
 pub use effect::{Counts, Effects, MomentDue, Ready, Rearm, Then};
 pub use event::{Backfilled, Declared, Event, Fire, Job, Polled, Request};
 pub use foretell::{Asked, Foretold, Verdict, foretell};
-pub use meter::{FireCounts, Meter, RunCounts, TaskCounts};
+pub use meter::{Counted, FireCounts, RunCounts, TaskCounts};
 pub use moments::cron_context;
 pub use note::{About, Level, Note, is_told, poll_timed_out};
 pub use share::Claims;
@@ -47,6 +47,7 @@ use crate::context::Bounds;
 use crate::engine::crons::Crons;
 use crate::engine::delays::Delays;
 use crate::engine::line::Turn;
+use crate::engine::meter::Meter;
 use crate::engine::pauses::Pauses;
 use crate::engine::seats::Seats;
 use crate::engine::share::Hands;
@@ -279,8 +280,8 @@ impl Engine {
     }
 
     /// The same by the names of what was driven.
-    pub fn meter(&self) -> &Meter {
-        &self.meter
+    pub fn counted(&self) -> &Counted {
+        self.meter.counted()
     }
 
     /// How long until [`Event::Clock`] has something to do; none means until another event.
@@ -395,7 +396,7 @@ impl Engine {
         // Moments that came before the workflow did are still unclaimed in the store.
         self.crons.of(&workflow.name).into_iter().for_each(|row| self.crons.look_again(row));
         self.declare_limits(&workflow, out);
-        self.meter.declared(&workflow);
+        self.meter.slots(&workflow);
         self.workflows.insert(Arc::clone(&workflow.name), workflow);
         for unfinished in waiting {
             let workflow = self.workflows[&*unfinished.workflow].clone();

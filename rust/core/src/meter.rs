@@ -74,38 +74,66 @@ impl Durations {
 /// Values by the names of those that came first. A series never moves from one name to another, or it would seem to begin anew.
 #[derive(Debug, Clone)]
 pub struct Named<K, V> {
-    known: HashMap<K, V>,
+    places: HashMap<K, u32>,
+    values: Vec<V>,
     names_max: usize,
     /// Of all others.
     pub other: V,
 }
 
+/// Where a name's value is; the same for as long as there is any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u32);
+
 impl<K: Eq + Hash + Clone, V: Default> Named<K, V> {
     /// Empty.
     pub fn new(names_max: usize) -> Self {
-        Self { known: HashMap::new(), names_max, other: V::default() }
+        Self { places: HashMap::new(), values: Vec::new(), names_max, other: V::default() }
+    }
+
+    /// Where a name's value is.
+    pub fn place(&mut self, name: &K) -> Place {
+        if let Some(&place) = self.places.get(name) {
+            return Place(place);
+        }
+        let place = u32::try_from(self.values.len()).expect("names are bounded");
+        if self.is_full() {
+            return Place(place);
+        }
+        self.places.insert(name.clone(), place);
+        self.values.push(V::default());
+        Place(place)
+    }
+
+    /// What is there.
+    pub fn at(&mut self, place: Place) -> &mut V {
+        self.values.get_mut(place.0 as usize).unwrap_or(&mut self.other)
     }
 
     /// What is gathered of a name.
     pub fn of(&mut self, name: &K) -> &mut V {
-        if !self.known.contains_key(name) {
-            if self.known.len() >= self.names_max {
-                return &mut self.other;
-            }
-            self.known.insert(name.clone(), V::default());
-        }
-        self.known.get_mut(name).expect("it is known by now")
+        let place = self.place(name);
+        self.at(place)
     }
 
     /// What is told apart.
     pub fn known(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.known.iter()
+        self.places.iter().map(|(name, &place)| (name, &self.values[place as usize]))
     }
 
-    /// Whether anything is counted together.
+    /// Whether anything more is counted together.
     pub fn is_full(&self) -> bool {
-        self.known.len() >= self.names_max
+        self.values.len() >= self.names_max
     }
+}
+
+/// Where the counts of one declaration of a workflow are, looked up once: to find them by their names would cost each run more than to count.
+#[derive(Debug)]
+pub struct Slots {
+    /// Of its runs.
+    pub run: Place,
+    /// Of its tasks, by their places in it.
+    pub tasks: Box<[Place]>,
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::context::{Bounds, Given, Relay};
 use crate::grid::Wait;
 use crate::key::RunRow;
+use crate::meter::Slots;
 use crate::port::{Failure, RunEnd, RunStatus, TaskRecord, TaskStatus, TryOutcome};
 use crate::run::checkpoint::Checkpoint;
 use crate::run::task::{Begins, Load, Phase, TaskState, Trying, over};
@@ -52,6 +53,10 @@ pub struct Run {
     pub is_child: bool,
     /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
     pub trace: Option<Arc<str>>,
+    /// Whether it is at work as soon as it was asked for: nobody had it before, and it did not wait for a time.
+    pub is_fresh: bool,
+    /// Where its workflow's counts are. Kept by who counts.
+    pub slots: Option<Arc<Slots>>,
     /// Whether limits of its workflow count it.
     pub is_limited: bool,
     /// Whether an attempt of it has begun, here or before.
@@ -186,6 +191,8 @@ impl Run {
             priority: workflow.priority,
             is_child: false,
             trace: None,
+            is_fresh: true,
+            slots: None,
             is_limited: false,
             has_begun: false,
             counts: false,
@@ -229,9 +236,9 @@ impl Run {
         self.tasks[task].attempt
     }
 
-    /// When the attempt under way began.
-    pub fn began_at(&self, task: usize) -> Option<Wall> {
-        self.tasks.get(task).and_then(|state| state.began_at)
+    /// When the attempt under way began, and its task.
+    pub fn began_at(&self, task: usize) -> (Option<Wall>, Option<Wall>) {
+        self.tasks.get(task).map_or((None, None), |state| (state.began_at, state.started_at))
     }
 
     /// How long it has waited for its first task, in microseconds; none if that has begun.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::engine::line::Turn;
 use crate::engine::timers::Timer;
 use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Note, Ready, Then};
-use crate::port::{Change, RunChange, RunEnd, RunStatus, TaskRecord, TryOutcome};
+use crate::port::{Change, RunChange, RunEnd, RunStatus, TryOutcome};
 use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling, Run, Told};
 use crate::seat::{Kind, Pause, Until};
 use crate::time::{Mono, Now, Wall};
@@ -41,7 +41,7 @@ impl Engine {
         let is_over_time = run.is_over_time(job.task as usize, job.attempt);
         let pause = pause_of(run, job, &ended, now);
         let outcome = if is_over_time { TryOutcome::TimedOut } else { ended.outcome() };
-        let began_at = run.began_at(job.task as usize);
+        let began = run.began_at(job.task as usize);
         let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random, now);
         if ruling == Ruling::Stale {
             return ruling;
@@ -49,7 +49,7 @@ impl Engine {
         if let Some(pause) = pause {
             self.hold_up(pause, out);
         }
-        self.count_attempt(job, outcome, began_at, ruling == Ruling::Retry, now);
+        self.count_attempt(job, outcome, began, ruling, now);
         self.disarm_job(job);
         self.unseat(job, now, out);
         self.forget_beginning(job);
@@ -71,25 +71,19 @@ impl Engine {
         &mut self,
         job: Job,
         outcome: TryOutcome,
-        began_at: Option<Wall>,
-        is_retried: bool,
+        began: (Option<Wall>, Option<Wall>),
+        ruling: Ruling,
         now: Now,
     ) {
-        let Some(run) = self.runs.get(&job.run) else { return };
-        let counts = self.meter.task(&run.workflow.name, &run.workflow.tasks[job.task as usize].id);
+        let Some(slots) = self.runs.get(&job.run).and_then(|run| run.slots.as_ref()) else { return };
+        let counts = self.meter.task(slots, job.task as usize);
         counts.outcomes[outcome as usize] += 1;
-        counts.retries += u64::from(is_retried && outcome != TryOutcome::Postponed);
-        if let Some(began_at) = began_at {
+        counts.retries += u64::from(ruling == Ruling::Retry && outcome != TryOutcome::Postponed);
+        if let Some(began_at) = began.0 {
             counts.attempts.add(us_between(began_at, now.wall));
         }
-    }
-
-    fn count_tasks(&mut self, id: Uuid, records: &[TaskRecord]) {
-        for record in records {
-            let (Some(began_at), Some(ended_at)) = (record.started_at, record.completed_at) else { continue };
-            let Some(run) = self.runs.get(&id) else { return };
-            let counts = self.meter.task(&run.workflow.name, &record.name);
-            counts.tasks.add(us_between(began_at, ended_at));
+        if let Some(began_at) = began.1.filter(|_| ruling == Ruling::Final) {
+            counts.tasks.add(us_between(began_at, now.wall));
         }
     }
 
@@ -109,11 +103,11 @@ impl Engine {
             return;
         }
         let Some(run) = self.run_of(job) else { return };
-        let waited = run.waits_for_first(now.wall).map(|us| (us, Arc::clone(&run.workflow.name)));
+        let waited = run.waits_for_first(now.wall).zip(run.slots.clone());
         let (row, begun) = (run.row, run.started(task, now));
         let executor = run.workflow.tasks[task].executor;
-        if let Some((us, workflow)) = waited {
-            self.meter.waited(&workflow, us);
+        if let Some((us, slots)) = waited {
+            self.meter.run(&slots).wait.add(us);
         }
         self.arm_run(job.run, now.mono);
         match begun {
@@ -178,9 +172,9 @@ impl Engine {
         self.overdue_home(job, now, out);
         self.disarm_job(job);
         self.unseat(job, now, out);
-        let began_at = self.run_of(job).and_then(|run| run.began_at(job.task as usize));
+        let began = self.run_of(job).map_or((None, None), |run| run.began_at(job.task as usize));
         if let Some(change) = self.interrupted_of(job, now) {
-            self.count_attempt(job, TryOutcome::Interrupted, began_at, false, now);
+            self.count_attempt(job, TryOutcome::Interrupted, began, Ruling::Stale, now);
             out.commits.push((Change::Run(change), Then::Nothing));
         }
     }
@@ -281,7 +275,6 @@ impl Engine {
             self.recount(id, out);
         }
         let Progress { records, jobs, mut looks, callbacks, delayed, end } = progress;
-        self.count_tasks(id, &records);
         for task in callbacks {
             out.jobs.push(self.placed(self.job(id, task, true)));
         }
@@ -303,8 +296,8 @@ impl Engine {
 
     pub(super) fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get(&id) else { return };
-        let name = Arc::clone(&run.workflow.name);
-        let workflow = end_of_interest(&follows, self.tells_debug).then(|| Arc::clone(&name));
+        let slots = follows.end.as_ref().and_then(|_| run.slots.clone());
+        let workflow = end_of_interest(&follows, self.tells_debug).then(|| Arc::clone(&run.workflow.name));
         let created_at = run.created_at;
         let Follows { jobs, looks, delayed, end } = follows;
         out.looks.extend(looks.into_iter().map(|at| run.look(at)));
@@ -321,7 +314,9 @@ impl Engine {
             let took_us = u64::try_from(end.completed_at.0 - created_at.0).unwrap_or(0);
             self.counts.run_sum_us += took_us;
             self.counts.run_max_us = self.counts.run_max_us.max(took_us);
-            self.meter.run_ended(&name, end.status, took_us);
+            if let Some(slots) = slots {
+                self.meter.run(&slots).ended(end.status, took_us);
+            }
             out.logs.extend(workflow.map(|workflow| note_of(id, workflow, &end, took_us)));
             out.ended.push((id, created_at, end));
             self.drop_run(id, now, out);

@@ -113,6 +113,7 @@ impl Engine {
     fn take_in_hand(&mut self, mut run: Run, out: &mut Effects) {
         self.lives = self.lives.wrapping_add(1);
         run.life = self.lives;
+        run.slots = Some(self.meter.slots(&run.workflow));
         let id = run.id;
         self.runs.insert(id, run);
         self.recount(id, out);

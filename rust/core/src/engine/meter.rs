@@ -2,12 +2,12 @@
 //! Invariant: all of one kind together are what there was, whatever the names.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::limit::Rule;
-use crate::meter::{Durations, NAMES_MAX, Named};
+use crate::meter::{Durations, NAMES_MAX, Named, Slots};
 use crate::port::{RunStatus, TryOutcome};
-use crate::workflow::Workflow;
+use crate::workflow::{Task, Workflow};
 
 /// So many tasks, of all workflows together.
 pub const TASKS_MAX: usize = 200;
@@ -54,8 +54,16 @@ pub struct TaskCounts {
 }
 
 /// All that is counted by names.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Meter {
+    counted: Counted,
+    /// By the address of the declaration, which nobody else has while that is known here.
+    slots: BTreeMap<usize, (Weak<Workflow>, Arc<Slots>)>,
+}
+
+/// What there was.
+#[derive(Debug, Clone)]
+pub struct Counted {
     /// By triggers; by the empty name what came without one.
     pub fires: Named<Arc<str>, FireCounts>,
     /// By workflows.
@@ -70,41 +78,55 @@ impl Default for Meter {
     fn default() -> Self {
         let mut fires: Named<Arc<str>, FireCounts> = Named::new(NAMES_MAX);
         fires.of(&"".into());
-        Self { fires, runs: Named::new(NAMES_MAX), tasks: Named::new(TASKS_MAX), limited: BTreeMap::new() }
+        let (runs, tasks) = (Named::new(NAMES_MAX), Named::new(TASKS_MAX));
+        Self { counted: Counted { fires, runs, tasks, limited: BTreeMap::new() }, slots: BTreeMap::new() }
     }
 }
 
 impl Meter {
-    /// A workflow and its tasks are told of from here on: who watches would lose the first of what appears only with it.
-    pub(super) fn declared(&mut self, workflow: &Workflow) {
-        self.runs.of(&workflow.name);
-        workflow.tasks.iter().for_each(|task| {
-            self.task(&workflow.name, &task.id);
-        });
+    /// What there was so far.
+    pub fn counted(&self) -> &Counted {
+        &self.counted
+    }
+
+    /// Where a workflow's counts are. It is told of from its declaration on: who watches would lose the first of what appears only with it.
+    pub(super) fn slots(&mut self, workflow: &Arc<Workflow>) -> Arc<Slots> {
+        let address = Arc::as_ptr(workflow) as usize;
+        if let Some((_, slots)) = self.slots.get(&address) {
+            return Arc::clone(slots);
+        }
+        self.slots.retain(|_, (known, _)| known.strong_count() > 0);
+        let name = &workflow.name;
+        let task = |task: &Task| self.counted.tasks.place(&(Arc::clone(name), Arc::clone(&task.id)));
+        let tasks = workflow.tasks.iter().map(task).collect();
+        let slots = Arc::new(Slots { run: self.counted.runs.place(name), tasks });
+        self.slots.insert(address, (Arc::downgrade(workflow), Arc::clone(&slots)));
+        slots
     }
 
     pub(super) fn fired(&mut self, trigger: &Arc<str>) -> &mut FireCounts {
-        self.fires.of(trigger)
+        self.counted.fires.of(trigger)
     }
 
-    pub(super) fn waited(&mut self, workflow: &Arc<str>, us: u64) {
-        self.runs.of(workflow).wait.add(us);
+    pub(super) fn run(&mut self, slots: &Slots) -> &mut RunCounts {
+        self.counted.runs.at(slots.run)
     }
 
-    pub(super) fn run_ended(&mut self, workflow: &Arc<str>, status: RunStatus, us: u64) {
-        let counts = self.runs.of(workflow);
-        match status {
-            RunStatus::Completed => counts.completed.add(us),
-            RunStatus::Cancelled => counts.cancelled.add(us),
-            _ => counts.failed.add(us),
-        }
+    pub(super) fn task(&mut self, slots: &Slots, task: usize) -> &mut TaskCounts {
+        self.counted.tasks.at(slots.tasks[task])
     }
 
     pub(super) fn limited(&mut self, rule: Rule) {
-        *self.limited.entry(rule.name()).or_default() += 1;
+        *self.counted.limited.entry(rule.name()).or_default() += 1;
     }
+}
 
-    pub(super) fn task(&mut self, workflow: &Arc<str>, task: &Arc<str>) -> &mut TaskCounts {
-        self.tasks.of(&(Arc::clone(workflow), Arc::clone(task)))
+impl RunCounts {
+    pub(super) fn ended(&mut self, status: RunStatus, us: u64) {
+        match status {
+            RunStatus::Completed => self.completed.add(us),
+            RunStatus::Cancelled => self.cancelled.add(us),
+            _ => self.failed.add(us),
+        }
     }
 }

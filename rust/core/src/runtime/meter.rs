@@ -1,7 +1,7 @@
 //! What is counted for who watches a runner from outside. Decides nothing.
 //! Invariant: to ask costs the engine and the poller a copy of so many names at most, and nothing is reset by it.
 
-use crate::engine::{Counts, Meter};
+use crate::engine::{Counted, Counts};
 use crate::meter::Durations;
 use crate::poll::{PollCounts, PollMeter};
 use crate::runtime::Runtime;
@@ -30,7 +30,7 @@ pub struct Metered {
     /// Of what followed.
     pub counts: Counts,
     /// The same by names.
-    pub meter: Meter,
+    pub counted: Counted,
     /// Of the threads.
     pub doings: Doings,
     /// Runs in hand now.
@@ -52,7 +52,7 @@ impl Runtime {
             polls,
             poll_meter,
             counts: engine.counts(),
-            meter: engine.meter().clone(),
+            counted: engine.counted().clone(),
             doings,
             in_hand: engine.runs_unfinished(),
             overdue: engine.bodies_overdue(),
