@@ -27,9 +27,11 @@ def tell(number: int, frame: FrameType | None) -> NoReturn:
     raise Told
 
 
-def command(target: str, url: str | None) -> list[str]:
+def command(target: str, url: str | None, log: str | None = None) -> list[str]:
     """What serves a program in a process of its own."""
     options = [] if url is None else ["--database", url]
+    if log is not None:
+        options += ["--log", log]
     return [sys.executable, "-m", "cloaca", "run", target, *options]
 
 

@@ -24,6 +24,12 @@ STATUS = Option(
 LIMIT = Option("--limit", "at most so many", "N", default=50)
 APP = Option("--app", "the program's module, or its file; else [tool.cloaca] app", "MODULE", completes="file")
 UNMASKED = Option("--unmasked", "show what the program hides by redact=, too")
+LOG = Option(
+    "--log",
+    "how lines of the log look; json: one object a line, in place of what the program has set",
+    "FORM",
+    choices=("text", "json"),
+)
 YES = Option("--yes", "don't ask")
 RUN = Option("run", "a run's id, or how it begins", "RUN", completes="run")
 TRIGGERS = Option("name", "triggers, or ids of crons without a name", "NAME", many=True, completes="trigger")
@@ -314,6 +320,7 @@ COMMANDS = (
                 "N",
                 default=1,
             ),
+            LOG,
             Option("--context", "of a run: see show"),
             Option("--diff", "of a run: see show"),
             Option("--traceback", "of a run: see show"),
@@ -329,6 +336,7 @@ COMMANDS = (
         "serve:dev",
         (
             Option("module", "see run", "MODULE", optional=True, completes="file"),
+            LOG,
             Option("--port", "the page's port", "N", default=8720),
             Option("--open", "show the page in the browser"),
         ),

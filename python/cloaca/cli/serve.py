@@ -53,12 +53,12 @@ def run(arguments: Namespace, show: Show) -> int:
     if arguments.reload:
         if arguments.workers > 1:
             raise UsageError("--reload serves in one process; leave --workers out")
-        return _reloading(target, arguments.database)
+        return _reloading(target, arguments.database, arguments.log)
     if arguments.workers > 1:
         from .workers import serve
 
-        return serve(target, arguments.database, arguments.workers)
-    return _serve(target, arguments.database)
+        return serve(target, arguments.database, arguments.workers, arguments.log)
+    return _serve(target, arguments.database, arguments.log)
 
 
 def dev(arguments: Namespace, show: Show) -> int:
@@ -67,7 +67,8 @@ def dev(arguments: Namespace, show: Show) -> int:
     if target is None:
         raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
     split(target)
-    return _reloading(target, arguments.database, Beside(arguments.database, arguments.port, arguments.open))
+    beside = Beside(arguments.database, arguments.port, arguments.open)
+    return _reloading(target, arguments.database, arguments.log, beside)
 
 
 def page(arguments: Namespace, show: Show) -> int:
@@ -138,10 +139,14 @@ def _is_run(text: str) -> bool:
     return True
 
 
-def _serve(target: str, url: str | None) -> int:
+def _serve(target: str, url: str | None, log: str | None) -> int:
     module, name = split(target)
     loaded = imported(module, serves=True)
-    if not logging.getLogger().handlers and not logging.getLogger("cloaca").handlers:
+    if log == "json":
+        from .logged import install
+
+        install()
+    elif not logging.getLogger().handlers and not logging.getLogger("cloaca").handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     runner = _runner(loaded, module, name, url)
     logging.getLogger("cloaca").info("serving %s; Ctrl-C drains and ends", target)
@@ -174,12 +179,12 @@ def _runner(loaded: object, module: str, name: str | None, url: str | None) -> D
     return DefaultRunner(database(url))
 
 
-def _reloading(target: str, url: str | None, beside: Beside | None = None) -> int:
+def _reloading(target: str, url: str | None, log: str | None, beside: Beside | None = None) -> int:
     signal.signal(signal.SIGTERM, tell)
     module = split(target)[0]
     folder = os.path.dirname(os.path.abspath(module)) if module.endswith(".py") else os.getcwd()
     seen = _files(folder)
-    child = subprocess.Popen(command(target, url))
+    child = subprocess.Popen(command(target, url, log))
     try:
         while True:
             time.sleep(LOOK_SECONDS)
@@ -194,7 +199,7 @@ def _reloading(target: str, url: str | None, beside: Beside | None = None) -> in
             )
             child.terminate()
             ended(child)
-            child = subprocess.Popen(command(target, url))
+            child = subprocess.Popen(command(target, url, log))
     except (Told, KeyboardInterrupt) as told:
         end([child], signal.SIGTERM if isinstance(told, Told) else signal.SIGINT)
         ended(child)

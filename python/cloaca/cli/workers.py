@@ -86,9 +86,9 @@ class Worker:
         _say(f"{text}; another begins{when}")
 
 
-def serve(target: str, url: str | None, many: int) -> int:
+def serve(target: str, url: str | None, many: int, log: str | None = None) -> int:
     """Serves a program by so many processes until this one is told to end, or they have ended."""
-    line = command(target, url)
+    line = command(target, url, log)
     workers = [Worker(number, line) for number in range(1, many + 1)]
     told = threading.Event()
     by: list[int] = []
