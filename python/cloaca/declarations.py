@@ -11,7 +11,7 @@ import threading
 from itertools import groupby
 from operator import attrgetter
 
-from . import registry, version
+from . import drawing, registry, version
 from .chosen import EVERYTHING
 from .errors import RunnerError, StoreError, TriggerError, WorkflowError, excerpt
 from .limits import limits_json
@@ -133,6 +133,7 @@ class Declarations:
                         workflow.version,
                         workflow.priority,
                         limits_json(workflow.concurrency, workflow.throttle, workflow.rate_limit),
+                        drawing.written(workflow),
                         specification,
                     )
                 except BaseException:

@@ -367,6 +367,7 @@ pub fn workflow(
     version: &str,
     priority: i64,
     limits: Option<&str>,
+    graph_text: &str,
     tasks: &Bound<'_, PyList>,
 ) -> PyResult<Result<Workflow>> {
     let tasks = tasks.iter().map(|spec| task_spec(&spec)).collect::<PyResult<Vec<Task>>>()?;
@@ -383,6 +384,7 @@ pub fn workflow(
         limits,
         tasks,
         graph,
+        graph_text: graph_text.into(),
         tie: None,
     }))
 }
