@@ -376,8 +376,7 @@ class Engine:
         self,
         name: str,
         version: str,
-        priority: int,
-        limits: str | None,
+        terms: tuple[int, str | None],
         graph: str,
         tasks: list[dict[str, Any]],
     ) -> None: ...

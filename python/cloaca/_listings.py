@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from . import audit, check, drawing, filters, registry, rows
+from . import audit, check, filters, registry, rows
 from .errors import ArgumentTypeError, StoreError, WorkflowError
 from .listed import Listed
 from .near import refuse_keywords
@@ -199,9 +199,11 @@ class Listings:
         row = self._open().runs.run(check.run_id(run_id), tries=True)
         if row is None:
             return None
+        from .drawing import read
+
         plan: list[str] = []
         if row["completed_at"] is None:
-            kept = [node.id for node in drawing.read(row["graph"])]
+            kept = [node.id for node in read(row["graph"])]
             plan = kept or registry.plan(row["workflow_name"])
         secrets = None if mask is None else self._redactor.of_run(mask, run_id)
         return rows.run_with_tasks(row, plan, mask, secrets)

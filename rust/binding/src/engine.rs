@@ -143,13 +143,12 @@ impl Engine {
         py: Python<'_>,
         name: &str,
         version: &str,
-        priority: i64,
-        limits: Option<&str>,
+        terms: (i64, Option<String>),
         graph: &str,
         tasks: &Bound<'_, PyList>,
     ) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
-        let workflow = convert::workflow(name, version, priority, limits, graph, tasks)?;
+        let workflow = convert::workflow(name, version, &terms, graph, tasks)?;
         let workflow = workflow.map_err(|e| error::raise(py, e))?;
         let workflow = self.handle.unneeded.tied(workflow);
         free(py, || runtime.step(Event::Workflow(Arc::new(workflow))))?;
