@@ -158,7 +158,8 @@ COMMANDS = (
                 choices=("text", "svg", "mermaid", "dot"),
             ),
         ),
-        "It imports the program, which alone knows its workflows.",
+        "It imports the program, if one is named here or in pyproject.toml and no store is. Else it draws"
+        " what the store keeps: the workflow as it was declared or executed last.",
     ),
     Command(
         "runners",

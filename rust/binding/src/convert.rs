@@ -365,24 +365,25 @@ pub fn cell(value: &Bound<'_, PyAny>) -> PyResult<Cell> {
 pub fn workflow(
     name: &str,
     version: &str,
-    priority: i64,
-    limits: Option<&str>,
+    (priority, limits): &(i64, Option<String>),
+    graph_text: &str,
     tasks: &Bound<'_, PyList>,
 ) -> PyResult<Result<Workflow>> {
     let tasks = tasks.iter().map(|spec| task_spec(&spec)).collect::<PyResult<Vec<Task>>>()?;
     let ids: Vec<Arc<str>> = tasks.iter().map(|task| Arc::clone(&task.id)).collect();
     let dependencies: Vec<Vec<Arc<str>>> = tasks.iter().map(|task| task.dependencies.clone()).collect();
-    let limits = match limits.map(Limits::from_json).transpose() {
+    let limits = match limits.as_deref().map(Limits::from_json).transpose() {
         Ok(limits) => limits.map(Arc::new),
         Err(refused) => return Ok(Err(refused)),
     };
     Ok(Graph::check(name, &ids, &dependencies).map(|graph| Workflow {
         name: name.into(),
         version: version.into(),
-        priority: Priority::new(priority).unwrap_or_default(),
+        priority: Priority::new(*priority).unwrap_or_default(),
         limits,
         tasks,
         graph,
+        graph_text: graph_text.into(),
         tie: None,
     }))
 }

@@ -12,6 +12,7 @@ mod ear;
 mod export;
 mod fault;
 mod gate;
+mod graph;
 mod held_file;
 mod history;
 mod limits;

@@ -271,3 +271,13 @@ CREATE INDEX seats_lane ON seats (lane);
 CREATE INDEX seats_seat ON seats (seat, stand, party);
 CREATE INDEX seats_schedule ON seats (schedule, run) WHERE schedule IS NOT NULL;
 INSERT INTO meta (name, value) VALUES ('turns', 0);
+-- What is known of a workflow in a version without its program, for who looks at its runs, and since when no living runner declares it: it goes
+-- when no run is left of its time.
+CREATE TABLE graphs (
+    workflow TEXT NOT NULL,
+    version TEXT NOT NULL,
+    unused_since INTEGER,
+    graph TEXT NOT NULL,
+    PRIMARY KEY (workflow, version)
+) STRICT;
+CREATE INDEX graphs_used ON graphs (workflow, version) WHERE unused_since IS NULL;
