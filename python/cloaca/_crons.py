@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .crew import Crew
     from .declarations import Declarations
     from .redact import Mask, Redactor
+    from .served import Served
     from .types import Catchup, CronExecutionRow, CronScheduleRow, CronStats, Overlap, TriggerRef
 
 _SAME_CRON = """
@@ -59,6 +60,7 @@ class Crons:
         _crew: Crew
         _declarations: Declarations
         _redactor: Redactor
+        _served: Served
 
         def _open(self) -> Any: ...
         def _at_work(self, call: str) -> Any: ...
@@ -126,7 +128,7 @@ class Crons:
             made = str(engine.schedules.put_cron(parts))
         except (ScheduleError, TriggerError) as error:
             raise ScheduleError(f"Failed to register cron workflow: {error}") from None
-        if not registry.knows(workflow_name):
+        if not registry.knows(workflow_name) and not self._served.is_served(workflow_name):
             self._crew.warn(f"cron {excerpt(cron_expression)} {why.undeclared(workflow_name)}")
         return made
 
