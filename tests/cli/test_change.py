@@ -621,6 +621,7 @@ def test_limits_and_workflows_are_paused_and_resumed_beside_a_living_runner(
         assert held.result(WAIT).status == "Completed"
     for words, told in (
         ([], "one of them"),
+        (["--key", "acme", "--limit", "github-api"], "--key goes with --workflow"),
         (["--workflow", "sync", "--limit", "github-api"], "one of them"),
         (["--workflow", "sync", "--for", "1h", "--until", "2099-01-01"], "not both"),
         (["--workflow", "sync", "--until", "2001-01-01"], "which is over"),
@@ -632,3 +633,22 @@ def test_limits_and_workflows_are_paused_and_resumed_beside_a_living_runner(
     assert "did you mean 'github-api'" in line.said
     line.piped("pause", "--workflow", "snyc", code=4)
     assert "workflow 'snyc' not found" in line.said
+    line.piped("pause", "--workflow", "sync", "--key", "acme", code=1)
+    assert "workflow 'sync' has no keys to pause" in line.said
+
+
+def test_a_key_is_paused_and_resumed_beside_a_living_runner(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("sync", concurrency=cloaca.Concurrency(1, key="tenant")):
+        cloaca.task(id="call")(lambda context: None)
+    line.monkeypatch.chdir(tmp_path)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        assert runner.execute("sync", {"tenant": "acme"}).status == "Completed"
+        line.piped("pause", "--workflow", "sync", "--key", "acme", "--for", "1h")
+        assert fields(line.piped("limits"))[-1][:4] == ["pause", "workflow", "sync", "acme"]
+        run = runner.submit("sync", {"tenant": "acme"})
+        assert runner.execute("sync", {"tenant": "other"}).status == "Completed"
+        assert "key 'acme' of workflow 'sync' is paused until" in line.piped("why", run.id)
+        line.piped("resume", "--workflow", "sync", code=1)
+        assert "workflow 'sync' is not paused" in line.said
+        line.piped("resume", "--workflow", "sync", "--key", "acme")
+        assert run.result(WAIT).status == "Completed"

@@ -415,9 +415,9 @@ fn task_spec(spec: &Bound<'_, PyAny>) -> PyResult<Task> {
     })
 }
 
-/// What Python calls a limit or a workflow that is held up; it knows no other kind.
-pub fn kind_of(name: &str) -> Kind {
-    Kind::from_name(name).unwrap_or(Kind::Limit)
+/// What Python calls a limit or a workflow that is held up, perhaps by a value of its key; it knows no other kind.
+pub fn kind_of(name: &str, key: Option<&str>) -> Kind {
+    if key.is_some() { Kind::Key } else { Kind::from_name(name).unwrap_or(Kind::Limit) }
 }
 
 /// Until a time in microseconds, or until somebody takes it back.
@@ -451,8 +451,10 @@ fn terms<'py>(py: Python<'py>, terms: &Terms) -> PyResult<Bound<'py, PyDict>> {
 /// What is held up.
 pub fn pause<'py>(py: Python<'py>, row: &Pause) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
-    dict.set_item("kind", row.kind.name())?;
+    let is_key = row.kind == Kind::Key;
+    dict.set_item("kind", if is_key { Kind::Workflow } else { row.kind }.name())?;
     dict.set_item("name", &*row.name)?;
+    dict.set_item("key", is_key.then_some(&*row.key))?;
     dict.set_item("until", stamp(row.until.instant()))?;
     dict.set_item("since", row.since.rfc3339())?;
     dict.set_item("by", &*row.by)?;

@@ -1397,6 +1397,7 @@ fn what_is_paused_begins_when_that_is_over_or_taken_back(store: &dyn Store) {
     declare_limit(store, epoch, at_once(1));
     let by = |until, since| Pause {
         kind: seat::Kind::Limit,
+        key: "".into(),
         name: "api".into(),
         until,
         since: Wall(since),
@@ -1413,8 +1414,8 @@ fn what_is_paused_begins_when_that_is_over_or_taken_back(store: &dyn Store) {
     assert_eq!(granted(store, look(epoch, 300)), (Vec::new(), None));
     commit(store, Change::Pause(by(Until::At(Wall(400)), 301)));
     assert_eq!(limit_of(store, 500).pause, Some(by(Until::Resumed, 151)));
-    assert_eq!(store.resume(seat::Kind::Limit, "api", Wall(500)), Ok(true));
-    assert_eq!(store.resume(seat::Kind::Limit, "api", Wall(501)), Ok(false));
+    assert_eq!(store.resume(seat::Kind::Limit, "api", "", Wall(500)), Ok(true));
+    assert_eq!(store.resume(seat::Kind::Limit, "api", "", Wall(501)), Ok(false));
     assert_eq!(store.pauses(Wall(501)).unwrap(), []);
     assert_eq!(granted(store, look(epoch, 502)).0, [(epoch, row)]);
 }

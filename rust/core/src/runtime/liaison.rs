@@ -448,7 +448,7 @@ impl Shared {
     }
 
     /// Who takes nothing over from others says what it declares all the same, if limits hang on it.
-    fn tell_limits(&self) {
+    pub(super) fn tell_limits(&self) {
         if lock(&self.engine).workflow_rows().iter().any(|workflow| workflow.limits.is_some()) {
             self.tell_workflows();
         }
