@@ -11,6 +11,7 @@ from .context import decode_value, encode_within
 from .errors import Dropped, ScheduleError, TriggerError, excerpt
 from .listed import Listed
 from .name import checked_name, is_text
+from .near import LOOKED_MAX, hint
 from .run import Run
 from .tick import MOMENT_KEYS
 from .trigger_arguments import CATCHUPS, OVERLAPS
@@ -174,7 +175,14 @@ class Crons:
         named = None
         if isinstance(given, str) and is_text(given) and not check.is_uuid(given):
             named = engine.schedules.cron_named(given)
-        return check.schedule_id(given if named is None else named["id"])
+        try:
+            return check.schedule_id(given if named is None else named["id"])
+        except ScheduleError as refused:
+            if not isinstance(given, str) or not is_text(given):
+                raise
+            found = engine.schedules.crons(False, LOOKED_MAX, 0)
+            names = sorted({row["trigger_name"] for row in found if row["trigger_name"]})
+            raise ScheduleError(f"{refused}{hint(given, 'crons', names)}") from None
 
     def _shown(self, found: Any, mask: Mask | None) -> CronScheduleRow:
         row: CronScheduleRow = found

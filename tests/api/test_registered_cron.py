@@ -205,3 +205,11 @@ def test_a_client_registers_for_what_a_living_runner_declares_without_a_warning(
         assert "where its workflow is declared, 'registered'" in client.why("nightly")
         client.register_cron_workflow("gone", "0 5 * * *")
         assert "starts workflow 'gone', which this program does not declare" in caplog.text
+
+
+def test_a_name_that_no_cron_has_is_told_with_those_that_there_are() -> None:
+    with cloaca.testing.Runner(START) as runner:
+        register(runner)
+        refusal = r"Invalid schedule ID: .*; did you mean 'nightly'\? known crons: nightly"
+        with pytest.raises(cloaca.ScheduleError, match=refusal):
+            runner.delete_cron_schedule("nigthly")
