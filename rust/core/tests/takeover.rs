@@ -84,6 +84,7 @@ fn beside_theirs(overlap: Overlap) -> Engine {
 /// The tick that a poll with one fire sends to the store.
 fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
     let fire = Fire {
+        trace: None,
         context: "{}".into(),
         hash: [item; 16],
         run_key: None,
@@ -202,6 +203,7 @@ fn a_fire_that_cancels_asks_the_owner_of_the_run_before_it() {
 /// A run of a line that this owner took over.
 fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished {
     Unfinished {
+        trace: None,
         row: RunRow(number as i64),
         id: Uuid::from_u128(number),
         workflow: "mail".to_owned(),

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::engine::delays::Sent;
 use crate::engine::line::Turn;
-use crate::engine::{Effects, Engine, Job, Note, Request, Settings, Then};
+use crate::engine::{Effects, Engine, FireCounts, Job, Note, Request, Settings, Then};
 use crate::key::RunRow;
 use crate::port::{Admitted, Change, NewRun, Unfinished};
 use crate::run::Run;
@@ -100,6 +100,7 @@ impl Engine {
         let (workflow, context) = (Arc::clone(workflow), Arc::clone(&new.context));
         let mut run = Run::new(new.id, workflow, context, self.settings.contexts, now.wall);
         run.priority = new.priority.unwrap_or(run.priority);
+        run.trace = new.trace.clone();
         if let Some(parent) = &new.parent {
             // A task may wait for it, and must not wait behind others that would.
             run.is_child = true;
@@ -112,12 +113,21 @@ impl Engine {
     fn take_in_hand(&mut self, mut run: Run, out: &mut Effects) {
         self.lives = self.lives.wrapping_add(1);
         run.life = self.lives;
+        run.slots = Some(self.meter.slots(&run.workflow));
         let id = run.id;
         self.runs.insert(id, run);
         self.recount(id, out);
     }
 
-    pub(super) fn begin_all(&mut self, ids: Vec<Uuid>, admitted: Vec<Admitted>, now: Now, out: &mut Effects) {
+    /// What became of runs that were sent to the store: of the fires of the trigger in that place, or of what came without one.
+    pub(super) fn begin_all(
+        &mut self,
+        place: Option<u32>,
+        ids: Vec<Uuid>,
+        admitted: Vec<Admitted>,
+        now: Now,
+        out: &mut Effects,
+    ) {
         for (id, fate) in ids.into_iter().zip(admitted) {
             let sent = self.delays.answered(id, fate.is_kept());
             match (fate, sent) {
@@ -135,6 +145,7 @@ impl Engine {
                 (Admitted::Held { .. }, _) => self.held(id, now, out),
                 (Admitted::Unkeyed(_), _) => {
                     self.counts.errors += 1;
+                    self.fired_in(place).errors += 1;
                     self.drop_run(id, now, out);
                 }
                 (
@@ -142,18 +153,29 @@ impl Engine {
                     _,
                 ) => {
                     self.counts.deduplicated += 1;
+                    self.fired_in(place).deduplicated += 1;
                     self.drop_run(id, now, out);
                 }
-                (Admitted::Overlaps { .. } | Admitted::Limited(_), _) => {
+                (fate @ (Admitted::Overlaps { .. } | Admitted::Limited(_)), _) => {
                     self.counts.dropped += 1;
+                    self.fired_in(place).dropped += 1;
+                    if let Admitted::Limited(dropped) = fate {
+                        self.meter.limited(dropped.rule);
+                    }
                     self.drop_run(id, now, out);
                 }
                 (Admitted::HeldBack, _) => {
                     self.counts.held_back += 1;
+                    self.fired_in(place).held_back += 1;
                     self.drop_run(id, now, out);
                 }
             }
         }
+    }
+
+    fn fired_in(&mut self, place: Option<u32>) -> &mut FireCounts {
+        let name = place.map_or_else(|| "".into(), |place| self.trigger_in(place));
+        self.meter.fired(&name)
     }
 
     /// A new run is committed: it begins, or waits for its turn.
@@ -317,6 +339,7 @@ fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall
         due_at: request.urgency.due.map(|due| due.instant(now)),
         limits: None,
         is_anyones: false,
+        trace: request.trace.clone(),
         created_at: now,
     }
 }
