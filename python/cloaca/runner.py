@@ -11,7 +11,7 @@ import os
 import threading
 from time import monotonic
 
-from . import _guard, attempt, check, living, place, registry, rows
+from . import _guard, attempt, check, copied, living, place, registry, rows
 from . import redact as redaction
 from ._awaited import SHUTDOWN_SECONDS, Awaited
 from ._crons import Crons
@@ -32,6 +32,7 @@ from .errors import (
 from .listed import Listed
 from .near import refuse_keywords
 from .places import Places, refuse_in_pool
+from .plain import INFO, say
 from .rescue import left_beside
 from .served import Served, checked_runner_name, checked_work
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from ._cloaca import Engine
     from .chosen import Chosen, TriggerRefs, WorkflowRefs
     from .config import Fields
-    from .types import Durability, Executors, Health, Redact, RunnerRow, Stats, Waits
+    from .types import Durability, Duration, Executors, Health, Redact, RunnerRow, Stats, Waits
 
 _KEYWORDS = ("triggers", "workflows", "paused", "work", "name", "executors", "redact", "loop")
 RUNNERS_MAX = 1000
@@ -319,7 +320,12 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                         self._crew.warn("; ".join(told))
                 self._crew.open(config.place_deaths_max)
                 living.enter(self)
-                if not paused:
+                if self._works and (copy := copied.told(self._engine, paused=paused)) is not None:
+                    self._crew.warn(copy)
+                if paused:
+                    number = self._engine.runs.owner()
+                    say("cloaca", INFO, "runner %s is open and paused: nothing begins until resume()", number)
+                else:
                     self._begin()
             except BaseException:
                 # Also an interrupt: a runner that nobody got is shut down here, or by nobody.
@@ -530,7 +536,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
         engine.store.export(check.path(os.fspath(path), "path"))
 
-    def run_forever(self, shutdown_timeout: float = SHUTDOWN_SECONDS) -> None:
+    def run_forever(self, shutdown_timeout: Duration = SHUTDOWN_SECONDS) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread. It also returns when
         another thread, or a task, has shut the runner down.
 
@@ -541,7 +547,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         off is resumed by the next runner.
 
         Args:
-            shutdown_timeout (float): seconds for what runs at the first signal.
+            shutdown_timeout (Duration): seconds, or `"30s"`, for what runs at the first signal.
 
         Raises:
             RunnerError: (a `RuntimeError`) this is not the main thread, the runner is shut down, or it has
@@ -588,7 +594,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
                 logging.getLogger("cloaca").info(text, limit, ", ".join(running), ends_it)
 
-    def shutdown(self, timeout: float = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
+    def shutdown(self, timeout: Duration = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
         """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine:
         a second call finishes what the first one began, also if an interrupt cut that short.
 
@@ -600,7 +606,9 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         it, and waits no more where a call within the block has waited.
 
         Args:
-            timeout (float): seconds for running tasks; what is not done then is resumed by the next runner.
+            timeout (Duration): seconds, or `"30s"`, for running tasks;
+                what is not done then is resumed by the
+                next runner.
             wait ("bodies" | "runs"): what is waited for.
 
         Raises:

@@ -12,7 +12,7 @@ from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from .types import CronScheduleRow, TickRow
@@ -108,32 +108,38 @@ def of_cron(
     cron: CronScheduleRow,
     deciding: tuple[int, str | None, str | None, str | None] | None,
     absent: str | None,
+    is_served: Callable[[str], bool],
 ) -> str:
     """One sentence about a trigger that is a cron, from its schedule, how often in a row its function has
     failed and since when it has not answered, and what its newest moment came to; `absent` is why it does not
-    run here, if it doesn't."""
+    run here, if it doesn't. Of one without a name `name` is its id. A living runner may declare its workflow
+    where this program does not: `is_served` says so."""
     last = cron["last_run_at"]
     before = f"; it ran last at {last}" if last else "; it has not run yet"
     failures, since, outcome, reason = deciding or (0, None, None, None)
     if outcome in ("skip", "error"):
         what = "failed" if outcome == "error" else "was left out"
         before = f"{before}; its last moment {what}{f': {reason}' if reason else ''}"
-    says = f"{cron['cron_expression']!r} in {cron['timezone']!r}"
+    of = f"cron '{name}'" if cron["trigger_name"] is None else f"trigger '{name}' is a cron"
+    says = f"{of}, {cron['cron_expression']!r} in {cron['timezone']!r}"
     if not cron["enabled"]:
-        return f"trigger '{name}' is a cron, {says}, and was switched off at {cron['updated_at']}{before}"
+        return f"{says}, and was switched off at {cron['updated_at']}{before}"
     if absent is not None:
-        return f"trigger '{name}' is a cron, {says}, {absent}{before}"
+        return f"{says}, {absent}{before}"
     if registry.workflow(cron["workflow_name"]) is None:
-        return f"trigger '{name}' is a cron, {says}, and {undeclared(cron['workflow_name'])}{before}"
+        if is_served(cron["workflow_name"]):
+            where = f"where its workflow is declared, {excerpt(cron['workflow_name'])}"
+            return f"{says}, and runs next at {cron['next_run_at']} {where}{before}"
+        return f"{says}, and {undeclared(cron['workflow_name'])}{before}"
     if since is not None:
-        return f"trigger '{name}' is a cron, {says}, whose function has not answered since {since}{before}"
+        return f"{says}, whose function has not answered since {since}{before}"
     if failures:
         times = _times(failures, "time")
         return (
-            f"trigger '{name}' is a cron, {says}, whose function has failed {failures} {times} in a row and"
+            f"{says}, whose function has failed {failures} {times} in a row and"
             f" is called again for {cron['next_run_at']}{before}"
         )
-    return f"trigger '{name}' is a cron, {says}, and runs next at {cron['next_run_at']}{before}"
+    return f"{says}, and runs next at {cron['next_run_at']}{before}"
 
 
 def versions(declared: Sequence[tuple[int, int]], own: int) -> str:

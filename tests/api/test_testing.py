@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
@@ -430,6 +431,30 @@ def test_a_poll_that_starts_a_run_by_hand_while_the_clock_moves_gets_it() -> Non
         assert runner.submit("w").result(timeout=30).status == "Completed"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a thread's waits are counted")
+def test_a_month_of_quiet_polls_passes_without_waiting_for_each() -> None:
+    """Who waits for another thread at each poll takes a hundred times as long, on whatever machine."""
+    import resource
+
+    waits: dict[int, tuple[int, int]] = {}
+    polls = 0
+
+    @cloaca.trigger(workflow="w", poll_interval="1m")
+    def quiet() -> bool:
+        nonlocal polls
+        polls += 1
+        waited = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        first, _ = waits.setdefault(threading.get_ident(), (waited, waited))
+        waits[threading.get_ident()] = (first, waited)
+        return False
+
+    flow.declare("w", flow.nothing)
+    with cloaca.testing.Runner() as runner:
+        runner.advance("30d")
+    assert polls == 30 * 24 * 60
+    assert sum(last - first for first, last in waits.values()) < polls / 10
+
+
 def test_a_month_of_polls_that_keep_a_cursor_is_kept_to_the_last() -> None:
     @cloaca.trigger(workflow="w", poll_interval="1m")
     def counts(tick: cloaca.Tick) -> cloaca.TriggerResult:
@@ -469,3 +494,42 @@ def test_a_stretch_of_skips_ends_with_its_last_one() -> None:
         ("fire", 1, "05", "05"),
         ("skip", 4, "01", "04"),
     ]
+
+
+@pytest.mark.parametrize("how", ["thread", "loop"])
+def test_what_a_condition_held_up_is_done_when_the_clock_comes_back(how: str) -> None:
+    approved: set[int] = set()
+    with cloaca.WorkflowBuilder("w"):
+        if how == "loop":
+
+            @cloaca.task(id="ask")
+            async def ask_on_loop(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+                await handle.defer_until(lambda: context["id"] in approved, poll_interval_ms=60_000)
+
+        else:
+
+            @cloaca.task(id="ask")
+            def ask(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+                handle.defer_until(lambda: context["id"] in approved, poll_interval_ms=60_000)
+
+        cloaca.task(id="pay", dependencies=["ask"])(lambda context: context.set("paid", True))
+    with cloaca.testing.Runner() as runner:
+        first, second, third = [runner.submit("w", {"id": number}) for number in range(3)]
+        runner.advance("1m")
+        assert [run.status for run in (first, second, third)] == ["Running"] * 3
+        approved.add(0)
+        assert first.result().final_context["paid"]
+        approved.add(1)
+        runner.advance("1s")
+        assert second.status == "Completed"
+        approved.add(2)
+        runner.run_until_idle()
+        assert third.status == "Completed"
+
+
+def test_everything_stays_declared_if_that_is_asked_for() -> None:
+    declare("inbox", "w")
+    declare("outbox", "v")
+    with cloaca.testing.isolated(triggers="all"), cloaca.testing.Runner() as runner:
+        runner.advance("1h")
+        assert (runner.polls("inbox") > 0, runner.polls("outbox") > 0) == (True, True)

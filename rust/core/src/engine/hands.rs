@@ -237,7 +237,8 @@ impl Engine {
     pub(super) fn claimed(&mut self, mut unfinished: Unfinished, now: Now, out: &mut Effects) {
         if self.runs.contains_key(&unfinished.id) {
             // The store hands out nothing that is this runner's: the life in hand is over there, and only its receipt is still on its way.
-            self.drop_run(unfinished.id, now, out);
+            // Its place in the line stays: who stands behind it must not begin before it.
+            self.put_down(unfinished.id, now, out);
         }
         self.others.remove(&unfinished.id);
         if let Some(schedule) = unfinished.schedule {
@@ -293,6 +294,14 @@ impl Engine {
 
     /// Takes a run out of hand, and lets the one begin that waited for it.
     pub(super) fn drop_run(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        self.put_down(id, now, out);
+        if let Some(next) = self.gate.release(id) {
+            self.take_turn(next, now, out);
+        }
+    }
+
+    /// Takes a run out of hand that keeps its place in the line.
+    fn put_down(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         if let Some(run) = self.runs.remove(&id) {
             self.uncount(&run, now, out);
             // What it leaves another one may take.
@@ -303,9 +312,6 @@ impl Engine {
         self.turns.remove(&id);
         if let Some(timer) = self.run_timer.remove(&id) {
             self.disarm(timer);
-        }
-        if let Some(next) = self.gate.release(id) {
-            self.take_turn(next, now, out);
         }
     }
 
