@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod postgres;
 mod rename;
 mod sqlite;
 mod url;

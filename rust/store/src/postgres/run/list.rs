@@ -1,0 +1,244 @@
+//! Listings of runs. Invariant: no listing sorts; each walks an index, or the table, from its newest row.
+
+use cloaca_core::key::{RunRow, ScheduleKey};
+use cloaca_core::port::{CronStats, ListedRun, Page, Place, RunFilter, RunStatus, TaskRecord};
+use cloaca_core::time::Wall;
+use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
+use uuid::Uuid;
+
+use crate::postgres::fault::Failure;
+use crate::postgres::run::{child, overdue, tasks, tries};
+use crate::postgres::schedule;
+use crate::postgres::value::{
+    count_at, hash_at, id_at, priority_at, run_status_at, signed, wall_at, wall_maybe_at,
+};
+
+/// Runs by a `FROM` item and a condition, in the columns that [`run_of`] reads; of the contexts those that are given.
+macro_rules! select_runs {
+    ($contexts:expr, $from:expr, $condition:expr) => {
+        concat!(
+            "SELECT r.row, r.id, r.workflow, r.status, nullif(s.name, ''), r.run_key, r.context_hash, r.scheduled_at,
+                r.created_at, r.completed_at, r.error, r.started_at, nullif(r.error_type, ''),
+                r.cancelled, r.parent, r.parent_task, r.parent_call, r.priority, r.due_at, ",
+            $contexts,
+            " FROM ",
+            $from,
+            " LEFT JOIN schedules AS s ON s.row = r.schedule WHERE ",
+            $condition
+        )
+    };
+}
+
+/// A page of [`select_runs`], with the filter's conditions. What is not shown is not read: a context may fill thousands of pages.
+macro_rules! page_of_runs {
+    ($index:expr, $condition:expr, $order:expr) => {
+        concat!(runs_by!($index, $condition), " ORDER BY ", $order, " LIMIT :limit OFFSET :offset")
+    };
+}
+
+/// All that the filter leaves of what one index holds.
+macro_rules! runs_by {
+    ($index:expr, $condition:expr) => {
+        concat!(
+            select_runs!(
+                "CASE WHEN :contexts THEN r.context END, NULL",
+                "runs AS r",
+                $condition
+            ),
+            " AND r.created_at >= :since AND (:schedule IS NULL OR r.schedule IN (:schedule, :other))
+            AND (:workflow IS NULL OR r.workflow = :workflow)
+            AND (:status IS NULL OR r.status = :status)
+            AND (:key IS NULL OR r.run_key = :key)
+            AND (:parent IS NULL OR r.parent = :parent)
+            AND (:error IS NULL OR r.error_type = :error)"
+        )
+    };
+}
+
+/// In the order of their commits, from below a place.
+macro_rules! newest {
+    ($index:literal, $condition:literal) => {
+        page_of_runs!(
+            $index,
+            concat!($condition, " AND (r.created_at, r.row) < (:below_at, :below_row)"),
+            "r.created_at DESC, r.row DESC"
+        )
+    };
+}
+
+const BY_KEY: &str = newest!("runs_key", "r.run_key = :key");
+const BY_PARENT: &str = newest!("runs_parent", "r.parent = :parent");
+const BY_ERROR: &str = newest!("runs_error", "r.error_type = :error");
+const BY_END: &str = newest!("runs_failed", "r.error_type IS NOT NULL");
+const BY_SCHEDULE: &str = newest!("runs_schedule", "r.schedule = :schedule");
+const BY_WORKFLOW: &str = newest!("runs_workflow", "r.workflow = :workflow");
+const ANY: &str = newest!("runs_created", "1");
+/// They are claimed in the order of their rows. Those that wait for their time, of which there may be very many, are in an index of their own.
+const UNFINISHED: &str = concat!(
+    runs_by!(
+        "runs_unfinished",
+        "r.completed_at IS NULL AND r.not_before IS NULL AND r.row < :below_row AND r.created_at < :below_at"
+    ),
+    " UNION ALL ",
+    runs_by!(
+        "runs_delayed",
+        "r.completed_at IS NULL AND r.not_before IS NOT NULL AND r.row < :below_row AND r.created_at < :below_at"
+    ),
+    " ORDER BY 1 DESC LIMIT :limit OFFSET :offset"
+);
+
+/// Statements with what their plan must name.
+#[cfg(test)]
+pub const PLANS: [(&str, &str); 9] = [
+    (BY_KEY, "USING INDEX runs_key (run_key=? AND created_at>? AND created_at<?)"),
+    (BY_PARENT, "USING INDEX runs_parent (parent=? AND created_at>? AND created_at<?)"),
+    (BY_ERROR, "USING INDEX runs_error (error_type=? AND created_at>? AND created_at<?)"),
+    (BY_END, "USING INDEX runs_failed (created_at>? AND created_at<?)"),
+    (BY_SCHEDULE, "USING INDEX runs_schedule (schedule=? AND created_at>? AND created_at<?)"),
+    (BY_WORKFLOW, "USING INDEX runs_workflow (workflow=? AND created_at>? AND created_at<?)"),
+    (ANY, "USING INDEX runs_created (created_at>? AND created_at<?)"),
+    (UNFINISHED, "USING INDEX runs_unfinished (not_before=? AND rowid<?)"),
+    (UNFINISHED, "USING INDEX runs_delayed (row<?)"),
+];
+
+/// Runs, newest first.
+pub fn list(db: &Db, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, Failure> {
+    let Some([schedule, other]) = schedule_rows(db, filter)? else { return Ok(Vec::new()) };
+    let sql = statement_for(filter, schedule, other);
+    let statement = db.prepare_cached(sql)?;
+    let until = filter.until.map_or(i64::MAX, |at| at.0);
+    let below = match filter.after {
+        Some(place) if sql == UNFINISHED => (until, place.row.0),
+        // One bound for both, so that the index begins there.
+        Some(place) => (until, i64::MIN).min((place.created_at.0, place.row.0)),
+        None if sql == UNFINISHED => (until, i64::MAX),
+        None => (until, i64::MIN),
+    };
+    let params = named_params! {
+        ":schedule": schedule.map(|key| key.0),
+        ":other": other.map(|key| key.0),
+        ":workflow": filter.workflow,
+        ":status": filter.status.map(RunStatus::name),
+        ":key": filter.run_key,
+        ":parent": filter.parent.map(|id| id.to_string()),
+        ":error": filter.error_type,
+        ":since": filter.since.map_or(i64::MIN, |at| at.0),
+        ":below_at": below.0,
+        ":below_row": below.1,
+        ":contexts": filter.contexts,
+        ":limit": signed(page.limit),
+        ":offset": signed(page.offset),
+    };
+    let rows = statement.query_map(params, run_of)?;
+    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+}
+
+/// Where a run stands in listings.
+pub fn place(db: &Db, id: Uuid) -> Result<Option<Place>, Failure> {
+    // Index runs_id.
+    const SQL: &str = "SELECT created_at, row FROM runs WHERE id = :id";
+    let place = |row: &Row| Ok(Place { created_at: wall_at(row, 0)?, row: RunRow(row.get(1)?) });
+    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":id": id.to_string() }, place).optional()?)
+}
+
+/// The schedules that the filter asks for, if any; the outer none means that no run can match. A name may have been polled before it was a
+/// cron, or the other way round.
+fn schedule_rows(db: &Db, filter: &RunFilter) -> Result<Option<[Option<ScheduleKey>; 2]>, Failure> {
+    let Some(name) = &filter.trigger else { return Ok(Some([filter.schedule, None])) };
+    let found = [schedule::trigger(db, name)?, schedule::cron_named(db, name)?];
+    let rows = found.into_iter().flatten().map(|schedule| schedule.row);
+    let mut rows = rows.filter(|&row| filter.schedule.is_none_or(|schedule| schedule == row));
+    Ok(rows.next().map(|row| [Some(row), rows.next()]))
+}
+
+/// The statement that reads the fewest rows. Of one key, and of one parent, there are few runs, of those that are unfinished or ended badly fewer than of
+/// the others, and a schedule has one workflow.
+fn statement_for(
+    filter: &RunFilter,
+    schedule: Option<ScheduleKey>,
+    other: Option<ScheduleKey>,
+) -> &'static str {
+    match filter.status {
+        _ if filter.run_key.is_some() => BY_KEY,
+        _ if filter.parent.is_some() => BY_PARENT,
+        Some(RunStatus::Pending | RunStatus::Running) => UNFINISHED,
+        _ if filter.error_type.is_some() => BY_ERROR,
+        Some(RunStatus::Failed | RunStatus::Cancelled) => BY_END,
+        _ if schedule.is_some() && other.is_none() => BY_SCHEDULE,
+        _ if filter.workflow.is_some() => BY_WORKFLOW,
+        _ => ANY,
+    }
+}
+
+fn run_of(row: &Row) -> crate::postgres::db::Result<ListedRun> {
+    Ok(ListedRun {
+        row: RunRow(row.get(0)?),
+        id: id_at(row, 1)?,
+        workflow: row.get(2)?,
+        status: run_status_at(row, 3)?,
+        trigger: row.get(4)?,
+        run_key: row.get(5)?,
+        context_hash: hash_at(row, 6)?,
+        scheduled_at: wall_maybe_at(row, 7)?,
+        created_at: wall_at(row, 8)?,
+        started_at: wall_maybe_at(row, 11)?,
+        completed_at: wall_maybe_at(row, 9)?,
+        error: row.get(10)?,
+        error_type: row.get(12)?,
+        cancelled: row.get(13)?,
+        parent: child::parent_at(row, 14)?,
+        priority: priority_at(row, 17)?,
+        due_at: wall_maybe_at(row, 18)?,
+        context: row.get(19)?,
+        final_context: row.get(20)?,
+        children: Vec::new(),
+        overdue: Vec::new(),
+    })
+}
+
+/// How much is read of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Its tasks.
+    Tasks,
+    /// Its tasks, and how each of their attempts ended.
+    Tries,
+}
+
+/// One run with its tasks, as of one moment.
+pub fn one(db: &Db, id: Uuid, depth: Depth) -> Result<Option<(ListedRun, Vec<TaskRecord>)>, Failure> {
+    // Index runs_id.
+    const SQL: &str = select_runs!("r.context, r.final_context", "runs AS r", "r.id = :id");
+    let snapshot = db.snapshot()?;
+    let found = db
+        .prepare_cached(SQL)?
+        .query_row(named_params! { ":id": id.to_string() }, |row| Ok((RunRow(row.get(0)?), run_of(row)?)))
+        .optional()?;
+    let Some((row, mut run)) = found else { return Ok(None) };
+    run.overdue = overdue::of_run(db, row)?;
+    run.children = child::of_run(db, id)?;
+    let mut tasks = tasks(db, row)?;
+    if depth == Depth::Tries {
+        let mut found = tries::of_run(db, row)?;
+        for task in &mut tasks {
+            task.tries = found.remove(&task.name).unwrap_or_default();
+        }
+    }
+    drop(snapshot);
+    Ok(Some((run, tasks)))
+}
+
+/// Runs of cron moments created since `since`, also of crons that are deleted by now. Lost are those that became final
+/// without completing and without a single task begun; one that waits may still start and is not lost yet.
+pub fn cron_stats(db: &Db, since: Wall) -> Result<CronStats, Failure> {
+    // Index runs_slot holds the cron runs, which are few among all.
+    const SQL: &str = "
+        SELECT count(*),
+            count(*) FILTER (WHERE status = 'Completed'),
+            count(*) FILTER (WHERE status <> 'Completed' AND completed_at IS NOT NULL AND started_at IS NULL)
+        FROM runs WHERE scheduled_at IS NOT NULL AND created_at >= :since";
+    let params = named_params! { ":since": since.0 };
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| {
+        Ok(CronStats { total: count_at(row, 0)?, successful: count_at(row, 1)?, lost: count_at(row, 2)? })
+    })?)
+}
