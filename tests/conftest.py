@@ -1,8 +1,10 @@
 """What every test of the package starts from: an empty registry, and a runner that ends with it."""
 
+import os
 import signal
 from collections.abc import Iterator
 
+import postgres
 import pytest
 
 import cloaca
@@ -36,3 +38,21 @@ def runner() -> Iterator[cloaca.DefaultRunner]:
     """A runner in memory."""
     with cloaca.DefaultRunner(":memory:") as runner:
         yield runner
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> postgres.Server:
+    """The one that all tests of this worktree share. Who stops or restarts a server makes one of his own."""
+    try:
+        return postgres.of_this_worktree().use()
+    except postgres.Missing as why:
+        if os.environ.get("CLOACA_POSTGRES") == "required":
+            pytest.fail(str(why))
+        pytest.skip(str(why))
+
+
+@pytest.fixture
+def postgres_url(postgres_server: postgres.Server) -> Iterator[str]:
+    """The URL of a database of this test's own."""
+    with postgres_server.database() as name:
+        yield postgres_server.url(name)
