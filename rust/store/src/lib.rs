@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use cloaca_core::port::Store;
 
+use crate::postgres::PostgresStore;
 use crate::sqlite::SqliteStore;
 use crate::url::Target;
 
@@ -100,6 +101,10 @@ pub fn open(url: impl AsRef<OsStr>, durability: Option<&str>) -> Result<Opened, 
             let (store, path) = SqliteStore::in_file(&path, location.durability).map_err(OpenError::Store)?;
             Ok(Opened { store: Arc::new(store), path: Some(path) })
         }
+        Target::Server(address) => {
+            let store = PostgresStore::open(*address).map_err(OpenError::Store)?;
+            Ok(Opened { store: Arc::new(store), path: None })
+        }
     }
 }
 
@@ -120,6 +125,7 @@ pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
             Err(OpenError::Url(text.to_owned()))
         }
         Target::File(path) => Reader::in_file(&path).map_err(OpenError::Store),
+        Target::Server(_) => Err(OpenError::Store("a store on a server is read by its runner alone yet".to_owned())),
     }
 }
 
@@ -134,7 +140,7 @@ pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
 /// ```
 pub fn path_of(url: impl AsRef<OsStr>) -> Result<Option<PathBuf>, OpenError> {
     Ok(match url::parse(url.as_ref(), None)?.target {
-        Target::Memory => None,
+        Target::Memory | Target::Server(_) => None,
         Target::File(path) => Some(path),
     })
 }
