@@ -152,14 +152,15 @@ async fn fitting(
     (client, mut connected): (Client, Connected),
 ) -> Result<(Client, Connected), Unreached> {
     const SQL: &str = "SELECT current_setting('server_version_num'), current_setting('transaction_read_only'), pg_is_in_recovery()";
-    let asked = select(Box::pin(client.simple_query(SQL)), &mut connected).await;
-    let answer = match asked {
-        Either::Left((answer, _)) => answer.map_err(|error| refused(address, host, &error, true, None))?,
-        Either::Right(_) => {
-            let text = format!("the server at {host} has closed the connection; see its log");
-            return Err(Unreached { text, passes: true });
-        }
+    let answer = match select(Box::pin(client.simple_query(SQL)), &mut connected).await {
+        Either::Left((answer, _)) => Some(answer),
+        Either::Right(_) => None,
     };
+    let Some(answer) = answer else {
+        let text = format!("the server at {host} has closed the connection; see its log");
+        return Err(Unreached { text, passes: true });
+    };
+    let answer = answer.map_err(|error| refused(address, host, &error, true, None))?;
     let row = answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some([row.get(0), row.get(1), row.get(2)]),
         _ => None,
