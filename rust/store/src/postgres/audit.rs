@@ -1,9 +1,9 @@
 //! Which changes people made, by the page or the command line. Invariant: who changes something in a person's name notes it in the same
 //! transaction; what the program does by itself is not noted.
 
+use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 use cloaca_core::audit::current;
 use cloaca_core::key::ScheduleKey;
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 
 use crate::postgres::fault::Failure;
 
@@ -40,7 +40,8 @@ pub fn note_many(db: &Db, what: &str, about: &str, many: u64) -> Result<(), Fail
 
 /// Notes a change of a schedule, by its name or, if it has none, its id.
 pub fn note_schedule(db: &Db, what: &str, row: ScheduleKey) -> Result<(), Failure> {
-    const NAME: &str = "SELECT iif(name = '', id, name) FROM schedules WHERE row = :row";
+    const NAME: &str =
+        "SELECT CASE WHEN name = '' THEN id::TEXT ELSE name END FROM schedules WHERE row = :row";
     if current().is_none() {
         return Ok(());
     }

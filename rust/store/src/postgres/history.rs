@@ -1,8 +1,8 @@
 //! What polls decided, as rows of equal outcomes. Invariant: two neighbouring rows of a trigger differ in outcome or reason.
 
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::ScheduleKey;
 use cloaca_core::port::{Page, Stretch};
-use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::value::{count_at, outcome_at, signed, wall_at};
@@ -28,10 +28,10 @@ pub fn list(db: &Db, schedule: ScheduleKey, page: Page) -> Result<Vec<Stretch>, 
     let statement = db.prepare_cached(SQL)?;
     let params = named_params! { ":schedule": schedule.0, ":limit": limit, ":offset": offset };
     let rows = statement.query_map(params, stretch_of)?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
-fn stretch_of(row: &Row) -> crate::postgres::db::Result<Stretch> {
+fn stretch_of(row: &Row) -> db::Result<Stretch> {
     Ok(Stretch {
         schedule: ScheduleKey(row.get(0)?),
         outcome: outcome_at(row, 1)?,
@@ -65,9 +65,9 @@ fn extend(db: &Db, row: i64, stretch: &Stretch) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE ticks SET
             count = count + :count,
-            last_at = max(last_at, :last_at),
-            min_us = min(min_us, :min_us),
-            max_us = max(max_us, :max_us),
+            last_at = greatest(last_at, :last_at),
+            min_us = least(min_us, :min_us),
+            max_us = greatest(max_us, :max_us),
             sum_us = sum_us + :sum_us
         WHERE row = :row";
     db.prepare_cached(SQL)?.execute(named_params! {

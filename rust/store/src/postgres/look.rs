@@ -1,9 +1,9 @@
 //! What only somebody asks who looks at a store from outside. Invariant: each statement is bounded, and walks an index.
 
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::Epoch;
 use cloaca_core::port::{Backlog, Begun};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -86,7 +86,7 @@ pub fn run_ids(db: &Db, prefix: &str, limit: u64) -> Result<Vec<Uuid>, Failure> 
     let params = named_params! { ":first": prefix, ":end": format!("{prefix}g"), ":limit": signed(limit) };
     let statement = db.prepare_cached(RUN_IDS)?;
     let rows = statement.query_map(params, |row| id_at(row, 0))?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// What is not over, of the oldest `limit` such runs, by workflow and owner.
@@ -103,7 +103,7 @@ pub fn backlog(db: &Db, limit: u64) -> Result<Vec<Backlog>, Failure> {
     };
     let statement = db.prepare_cached(BACKLOG)?;
     let rows = statement.query_map(named_params! { ":limit": signed(limit) }, read)?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// Tasks on record as begun, of the oldest `limit` runs that are not over, the longest first.
@@ -120,7 +120,7 @@ pub fn begun(db: &Db, limit: u64) -> Result<Vec<Begun>, Failure> {
     };
     let statement = db.prepare_cached(BEGUN)?;
     let rows = statement.query_map(named_params! { ":limit": signed(limit) }, read)?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// At most `limit` names of workflows that have runs, behind `after`.
@@ -128,7 +128,7 @@ pub fn workflows(db: &Db, after: &str, limit: u64) -> Result<Vec<String>, Failur
     let statement = db.prepare_cached(WORKFLOWS)?;
     let params = named_params! { ":after": after, ":limit": signed(limit) };
     let rows = statement.query_map(params, |row| row.get(0))?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// A number that changes when somebody has committed, be it to another schema.
@@ -136,5 +136,7 @@ pub fn commits(db: &Db) -> Result<i64, Failure> {
     const SQL: &str = "SELECT pg_current_snapshot()::TEXT::BYTEA";
     let seen: Vec<u8> = db.prepare_cached(SQL)?.query_row([], |row| row.get(0))?;
     // FNV-1a.
-    Ok(seen.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)) as i64)
+    Ok(seen.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    }) as i64)
 }

@@ -1,8 +1,8 @@
 //! What is to be hidden, and in which contexts it may stand. Invariant: what was once asked to be hidden stays so until somebody takes it
 //! back: a program that asks for less hides no less.
 
+use crate::postgres::db::{self, Db, named_params};
 use cloaca_core::port::{REDACTED_KEYS_MAX, Redacted};
-use crate::postgres::db::{Db, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -35,10 +35,11 @@ pub fn read(db: &Db) -> Result<Redacted, Failure> {
     const SQL: &str = "SELECT how, key FROM redacted ORDER BY how, key";
     let mut redacted = Redacted::default();
     let statement = db.prepare_cached(SQL)?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        match &*row.get::<_, String>(0)? {
-            "key" => redacted.keys.push(row.get(1)?),
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    for row in rows {
+        let (how, key) = row?;
+        match how.as_str() {
+            "key" => redacted.keys.push(key),
             // What a newer program may mean by another word hides no less than a function does.
             _ => redacted.by_function = true,
         }
@@ -48,7 +49,7 @@ pub fn read(db: &Db) -> Result<Redacted, Failure> {
 
 /// Adds to it.
 pub fn add(db: &Db, more: &Redacted) -> Result<(), Failure> {
-    const SQL: &str = "INSERT OR IGNORE INTO redacted (how, key) VALUES (:how, :key)";
+    const SQL: &str = "INSERT INTO redacted (how, key) VALUES (:how, :key) ON CONFLICT DO NOTHING";
     const COUNT: &str = "SELECT count(*) FROM redacted WHERE how = 'key'";
     let statement = db.prepare_cached(SQL)?;
     for key in &more.keys {
@@ -94,5 +95,5 @@ fn texts(
 ) -> Result<Vec<String>, Failure> {
     let statement = db.prepare_cached(sql)?;
     let rows = statement.query_map(params, |row| row.get(0))?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }

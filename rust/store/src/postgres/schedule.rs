@@ -8,6 +8,7 @@ mod version;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::postgres::db::{self, Db, OptionalExtension as _, Params, Prepared, Row, named_params};
 use cloaca_core::admit::Overlap;
 use cloaca_core::grid;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
@@ -16,7 +17,6 @@ use cloaca_core::port::{
     TriggerState,
 };
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Prepared, Db, OptionalExtension as _, Params, Row, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -41,18 +41,18 @@ macro_rules! columns {
         "row, id, kind, name, workflow, interval_us, allow_concurrent, expression, timezone, next_at, enabled,
          disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at, owner, declared_as IS NOT NULL,
          registered, context, overlap, catchup, digest, version,
-          max(coalesce((
+          greatest(coalesce((
              SELECT max(other.version) FROM declared AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
-             WHERE other.name = schedules.name AND schedules.owner IS NOT other.owner), 0),
-          iif(kind = 'cron' AND declared_as IS NOT NULL, coalesce((
+             WHERE other.name = schedules.name AND schedules.owner IS DISTINCT FROM other.owner), 0),
+          CASE WHEN kind = 'cron' AND declared_as IS NOT NULL THEN coalesce((
              SELECT polled.version FROM schedules AS polled JOIN owners ON epoch = polled.owner AND left_at IS NULL
-             WHERE polled.kind = 'trigger' AND polled.name = schedules.name), 0), 0)), cursor_set, in_body_since,
+             WHERE polled.kind = 'trigger' AND polled.name = schedules.name), 0) ELSE 0 END), cursor_set, in_body_since,
          origin_at, heeded_until, last_at, not_before, wait_us"
     };
 }
 use columns;
 
-fn schedule_of(row: &Row) -> crate::postgres::db::Result<Schedule> {
+fn schedule_of(row: &Row) -> db::Result<Schedule> {
     Ok(Schedule {
         row: ScheduleKey(row.get(0)?),
         id: id_at(row, 1)?,
@@ -77,7 +77,7 @@ fn schedule_of(row: &Row) -> crate::postgres::db::Result<Schedule> {
     })
 }
 
-fn kind_of(row: &Row) -> crate::postgres::db::Result<ScheduleKind> {
+fn kind_of(row: &Row) -> db::Result<ScheduleKind> {
     let kind: String = row.get(2)?;
     if kind == TRIGGER {
         return Ok(ScheduleKind::Trigger { interval_us: row.get(5)?, allow_concurrent: row.get(6)? });
@@ -96,7 +96,7 @@ fn kind_of(row: &Row) -> crate::postgres::db::Result<ScheduleKind> {
     })
 }
 
-fn origin_of(row: &Row) -> crate::postgres::db::Result<Origin> {
+fn origin_of(row: &Row) -> db::Result<Origin> {
     let (kind, is_declared, is_registered): (String, bool, bool) = (row.get(2)?, row.get(18)?, row.get(19)?);
     Ok(match (is_registered, is_declared || kind == TRIGGER) {
         (true, _) => Origin::Registered,
@@ -116,7 +116,7 @@ struct Stand {
     last_fired_at: Option<Wall>,
 }
 
-fn stand_of(row: &Row) -> crate::postgres::db::Result<Stand> {
+fn stand_of(row: &Row) -> db::Result<Stand> {
     Ok(Stand { cursor: row.get(0)?, last_fired_at: wall_maybe_at(row, 1)? })
 }
 
@@ -387,7 +387,7 @@ impl<'c> Declaring<'c> {
 }
 
 /// What is kept of when a trigger is due, if it is; five columns from `first` on.
-fn grid_of(row: &Row, first: usize) -> crate::postgres::db::Result<Option<grid::Kept>> {
+fn grid_of(row: &Row, first: usize) -> db::Result<Option<grid::Kept>> {
     let Some(origin_at) = wall_maybe_at(row, first)? else { return Ok(None) };
     let not_before = wall_maybe_at(row, first + 3)?;
     let span_us: Option<i64> = row.get(first + 4)?;
@@ -420,13 +420,7 @@ fn stamp(db: &Db, row: ScheduleKey, version: Version) -> Result<(), Failure> {
 }
 
 /// Frees a trigger that `epoch` polls no more; until `at` it was polled, or as long as is kept already.
-pub fn let_go(
-    db: &Db,
-    epoch: Epoch,
-    trigger: &str,
-    digest: i64,
-    at: Option<Wall>,
-) -> Result<(), Failure> {
+pub fn let_go(db: &Db, epoch: Epoch, trigger: &str, digest: i64, at: Option<Wall>) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE schedules SET owner = NULL, heeded_until = coalesce(:at, heeded_until),
             free_since = now_us()
@@ -437,12 +431,7 @@ pub fn let_go(
 }
 
 /// Passes triggers of `epoch` to `remnant`: nobody may poll them while a poll is in flight. The others are free once their owner has left.
-pub fn hand_on(
-    db: &Db,
-    epoch: Epoch,
-    rows: &[ScheduleKey],
-    remnant: Option<Epoch>,
-) -> Result<(), Failure> {
+pub fn hand_on(db: &Db, epoch: Epoch, rows: &[ScheduleKey], remnant: Option<Epoch>) -> Result<(), Failure> {
     const SQL: &str = "UPDATE schedules SET owner = :remnant WHERE row = :row AND owner = :epoch";
     let statement = db.prepare_cached(SQL)?;
     for row in rows {
@@ -491,7 +480,7 @@ pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
     let found = statement.query_map(named_params! { ":name": name }, |row| {
         Ok((ScheduleKey(row.get(0)?), row.get::<_, Option<i64>>(1)?.map(Epoch)))
     })?;
-    let found: Vec<(ScheduleKey, Option<Epoch>)> = found.collect::<crate::postgres::db::Result<_>>()?;
+    let found: Vec<(ScheduleKey, Option<Epoch>)> = found.collect::<db::Result<_>>()?;
     let standing_by = match found.is_empty() {
         true => Vec::new(),
         false => version::declarers(db, name)?,
@@ -521,8 +510,8 @@ pub fn set_enabled(
     at: Wall,
 ) -> Result<bool, Failure> {
     const SQL: &str = "
-        UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = max(:at, updated_at + 1),
-            not_before = iif(:enabled, NULL, not_before)
+        UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = greatest(:at, updated_at + 1),
+            not_before = CASE WHEN :enabled THEN NULL ELSE not_before END
         WHERE row = :row";
     let cause = cause.filter(|_| !enabled);
     let params = named_params! { ":row": row.0, ":enabled": enabled, ":cause": cause, ":at": at.0 };
@@ -560,7 +549,7 @@ pub fn list_after(
     })?;
     let rows =
         statement.query_map(named_params! { ":after": after.0, ":limit": signed(limit) }, schedule_of)?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// Schedules of a kind in the order of their registration.
@@ -588,7 +577,7 @@ pub fn list(
         ":offset": signed(page.offset),
     };
     let rows = statement.query_map(params, schedule_of)?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// The trigger of that name.

@@ -1,9 +1,9 @@
 //! What runners say of themselves as they live. Invariant: it is bounded by its time, whoever wrote it and by whatever clock.
 
+use crate::postgres::db::{Db, named_params};
 use cloaca_core::key::Epoch;
 use cloaca_core::port::{MINUTES_KEPT_US, Minute, Sign};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::value::signed;
@@ -32,8 +32,10 @@ pub fn give(db: &Db, epoch: Epoch, at: Wall, sign: &Sign) -> Result<(), Failure>
 
 fn put(db: &Db, epoch: Epoch, at: Wall, minute: &Minute) -> Result<(), Failure> {
     const SQL: &str = "
-        INSERT OR REPLACE INTO minutes (ended_at, owner, polls, fires, errors, started, completed, failed, cancelled)
-        VALUES (:at, :owner, :polls, :fires, :errors, :started, :completed, :failed, :cancelled)";
+        INSERT INTO minutes (ended_at, owner, polls, fires, errors, started, completed, failed, cancelled)
+        VALUES (:at, :owner, :polls, :fires, :errors, :started, :completed, :failed, :cancelled)
+        ON CONFLICT (ended_at, owner) DO UPDATE SET (polls, fires, errors, started, completed, failed, cancelled) =
+            (excluded.polls, excluded.fires, excluded.errors, excluded.started, excluded.completed, excluded.failed, excluded.cancelled)";
     db.prepare_cached(SQL)?.execute(named_params! {
         ":at": at.0,
         ":owner": epoch.0,

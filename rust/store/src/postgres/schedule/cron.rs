@@ -1,10 +1,10 @@
 //! Rows of crons. Invariant: a name of a cron that is declared or registered, and the workflow, expression and zone of one that was registered
 //! without a name, stand in at most one row.
 
+use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{CronMove, Moment, NewCron, Origin, Schedule, TriggerState};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -28,12 +28,7 @@ pub fn move_cron(db: &Db, step: &CronMove) -> Result<(), Failure> {
 }
 
 /// Whose a moment of a cron is, and what the cron starts; it is the asker's as far as nobody else holds it.
-pub fn moment(
-    db: &Db,
-    row: ScheduleKey,
-    seen: Wall,
-    moment: Wall,
-) -> Result<(Moment, String), Failure> {
+pub fn moment(db: &Db, row: ScheduleKey, seen: Wall, moment: Wall) -> Result<(Moment, String), Failure> {
     // Primary key; index runs_slot.
     const SQL: &str = "
         SELECT row, enabled, cursor, last_fired_at, owner, workflow, next_at, next_at > :moment
@@ -63,14 +58,8 @@ pub fn moment(
 }
 
 /// Notes who decides a cron's moment; nobody if none.
-pub fn pass_moment(
-    db: &Db,
-    row: ScheduleKey,
-    from: Option<Epoch>,
-    to: Option<Epoch>,
-) -> Result<(), Failure> {
-    const SQL: &str =
-        "UPDATE schedules SET owner = :to WHERE row = :row AND kind = 'cron' AND owner IS NOT DISTINCT FROM :from";
+pub fn pass_moment(db: &Db, row: ScheduleKey, from: Option<Epoch>, to: Option<Epoch>) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE schedules SET owner = :to WHERE row = :row AND kind = 'cron' AND owner IS NOT DISTINCT FROM :from";
     db.prepare_cached(SQL)?.execute(
         named_params! { ":row": row.0, ":from": from.map(|epoch| epoch.0), ":to": to.map(|epoch| epoch.0) },
     )?;
@@ -123,7 +112,7 @@ fn declare(db: &Db, epoch: Epoch, cron: &NewCron<'_>) -> Result<Version, Failure
 /// Notes that `epoch` declares nothing under that name any more, or not the version of that digest.
 pub fn withdraw(db: &Db, epoch: Epoch, name: &str, digest: Option<i64>) -> Result<(), Failure> {
     const SQL: &str = "
-        DELETE FROM declared WHERE name = :name AND owner = :epoch AND (:digest IS NULL OR version IN (
+        DELETE FROM declared WHERE name = :name AND owner = :epoch AND (:digest::BIGINT IS NULL OR version IN (
             SELECT version FROM versions WHERE versions.name = :name AND versions.digest = :digest
             UNION ALL SELECT version FROM schedules WHERE kind = 'trigger' AND schedules.name = :name AND schedules.digest = :digest))";
     db.prepare_cached(SQL)?.execute(named_params! { ":name": name, ":epoch": epoch.0, ":digest": digest })?;
@@ -145,15 +134,15 @@ fn asked(cron: &NewCron<'_>) -> Option<String> {
 fn named_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Option<ScheduleKey>, Failure> {
     // Index schedules_cron_name. Release 0.1.0 left one for each expression that a name ever had.
     const NAMED: &str = "
-        SELECT row, declared_as IS NOT DISTINCT FROM :asked OR (declared_as IS NULL AND workflow IS NOT DISTINCT FROM :workflow AND expression IS NOT DISTINCT FROM :expression
-            AND timezone IS NOT DISTINCT FROM :timezone), registered
+        SELECT row, declared_as IS NOT DISTINCT FROM :asked OR (declared_as IS NULL AND workflow = :workflow
+            AND expression = :expression AND timezone = :timezone), registered
         FROM schedules WHERE kind = 'cron' AND name = :name AND name <> ''
         ORDER BY declared_as IS NULL, 2 DESC, row DESC LIMIT 1";
     const FORGET: &str =
         "DELETE FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND row <> :keep";
     const CHANGE: &str = "
         UPDATE schedules SET workflow = :workflow, expression = :expression, timezone = :timezone, next_at = :next_at,
-            updated_at = max(:at, updated_at + 1)
+            updated_at = greatest(:at, updated_at + 1)
         WHERE row = :row";
     let params = named_params! {
         ":name": cron.name,
@@ -188,8 +177,8 @@ fn settle(db: &Db, row: ScheduleKey, cron: &NewCron<'_>, version: Version) -> Re
     const SQL: &str = "
         UPDATE schedules SET declared_as = :asked, registered = :registered, context = :context, overlap = :overlap,
             catchup = :catchup, digest = :digest, version = :version
-        WHERE row = :row AND (declared_as IS DISTINCT FROM :asked OR registered IS DISTINCT FROM :registered OR context IS DISTINCT FROM :context
-            OR overlap IS DISTINCT FROM :overlap OR catchup IS DISTINCT FROM :catchup OR digest IS DISTINCT FROM :digest OR version <> :version)";
+        WHERE row = :row AND (declared_as, registered, context, overlap, catchup, digest, version)
+            IS DISTINCT FROM (:asked, :registered, :context, :overlap, :catchup, :digest, :version)";
     db.prepare_cached(SQL)?.execute(named_params! {
         ":row": row.0,
         ":digest": version.digest,
@@ -240,8 +229,7 @@ fn insert_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Schedule
         ":last_fired_at": micros(last_fired_at),
     };
     let row = db.prepare_cached(SQL)?.query_row(params, |row| row.get(0).map(ScheduleKey))?;
-    Ok(cron_in(db, row)?
-        .expect("a row inserted in this transaction is there"))
+    Ok(cron_in(db, row)?.expect("a row inserted in this transaction is there"))
 }
 
 fn cron_in(db: &Db, row: ScheduleKey) -> Result<Option<Schedule>, Failure> {
@@ -250,12 +238,7 @@ fn cron_in(db: &Db, row: ScheduleKey) -> Result<Option<Schedule>, Failure> {
 }
 
 /// The one that was registered without a name: others are known by theirs, whatever they start and when.
-fn same_cron(
-    db: &Db,
-    workflow: &str,
-    expression: &str,
-    timezone: &str,
-) -> Result<Option<Schedule>, Failure> {
+fn same_cron(db: &Db, workflow: &str, expression: &str, timezone: &str) -> Result<Option<Schedule>, Failure> {
     // Index schedules_cron.
     const SQL: &str = concat!(
         "SELECT ",
@@ -278,7 +261,7 @@ pub fn update_cron(
 ) -> Result<bool, Failure> {
     const SQL: &str = "
         UPDATE schedules
-        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = max(:at, updated_at + 1)
+        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = greatest(:at, updated_at + 1)
         WHERE id = :id AND kind = 'cron'";
     let Some(schedule) = cron(db, id)? else { return Ok(false) };
     if schedule.name.is_empty()
@@ -291,7 +274,7 @@ pub fn update_cron(
         )));
     }
     let changed = db.prepare_cached(SQL)?.execute(named_params! {
-        ":id": id.to_string(),
+        ":id": id,
         ":expression": expression,
         ":timezone": timezone,
         ":next_at": micros(next_at),
@@ -303,13 +286,13 @@ pub fn update_cron(
 /// Deletes a cron and keeps its runs; false if there is no such cron.
 pub fn delete_cron(db: &Db, id: Uuid) -> Result<bool, Failure> {
     const SQL: &str = "DELETE FROM schedules WHERE id = :id AND kind = 'cron'";
-    Ok(db.prepare_cached(SQL)?.execute(named_params! { ":id": id.to_string() })? == 1)
+    Ok(db.prepare_cached(SQL)?.execute(named_params! { ":id": id })? == 1)
 }
 
 /// The cron with that id.
 pub fn cron(db: &Db, id: Uuid) -> Result<Option<Schedule>, Failure> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM schedules WHERE kind = 'cron' AND id = :id");
-    one(db, SQL, named_params! { ":id": id.to_string() })
+    one(db, SQL, named_params! { ":id": id })
 }
 
 /// The cron of that name; of those that release 0.1.0 left the oldest.

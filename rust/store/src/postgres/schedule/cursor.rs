@@ -1,9 +1,9 @@
 //! Cursors: moved by the ticks of polls, and set by whoever asks for it.
 //! Invariant: a tick whose poll looked at a cursor that was set since leaves nothing, or of a cron not the cursor.
 
+use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 use cloaca_core::key::ScheduleKey;
 use cloaca_core::port::TickChange;
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 
 use crate::postgres::fault::Failure;
 
@@ -20,8 +20,8 @@ pub enum Advanced {
 /// Saves what a poll leaves on its trigger.
 pub fn advance(db: &Db, change: &TickChange) -> Result<Advanced, Failure> {
     const SQL: &str = "
-        UPDATE schedules SET cursor = iif(cursor_set = :cursor_set, coalesce(:cursor, cursor), cursor),
-            last_at = iif(kind = 'cron', last_at, :at), not_before = :not_before, wait_us = :wait_us
+        UPDATE schedules SET cursor = CASE WHEN cursor_set = :cursor_set THEN coalesce(:cursor, cursor) ELSE cursor END,
+            last_at = CASE WHEN kind = 'cron' THEN last_at ELSE :at END, not_before = :not_before, wait_us = :wait_us
         WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')";
     const SET: &str = "SELECT cursor, cursor_set FROM schedules WHERE row = :row AND owner = :epoch";
     let changed = db.prepare_cached(SQL)?.execute(named_params! {

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use crate::postgres::db::{self, Db, named_params};
 use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::Wished;
 use cloaca_core::spread::{Contested, owner_of};
-use crate::postgres::db::{Db, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::value::signed;
@@ -50,10 +50,10 @@ pub fn contested(db: &Db, epoch: Epoch, after: &str, limit: u64) -> Result<Vec<C
     // Primary key of declared; index schedules_trigger.
     const SQL: &str = "
         SELECT mine.name, mine.wanted, polled.owner, (
-            SELECT group_concat(other.owner) FROM declared AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
+            SELECT array_agg(other.owner) FROM declared AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
             WHERE other.name = mine.name AND other.version = mine.version AND other.owner <> polled.owner)
         FROM declared AS mine
-        CROSS JOIN schedules AS polled ON polled.kind = 'trigger' AND polled.name = mine.name AND polled.version = mine.version
+        JOIN schedules AS polled ON polled.kind = 'trigger' AND polled.name = mine.name AND polled.version = mine.version
         JOIN owners AS living ON living.epoch = polled.owner AND living.left_at IS NULL
         WHERE mine.name > :after AND mine.owner = :epoch AND polled.owner <> :epoch
         ORDER BY mine.name LIMIT :limit";
@@ -61,16 +61,15 @@ pub fn contested(db: &Db, epoch: Epoch, after: &str, limit: u64) -> Result<Vec<C
     let statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(params, |row| {
         let polled_by = Epoch(row.get(2)?);
-        let others: Option<String> = row.get(3)?;
-        let others =
-            others.iter().flat_map(|others| others.split(',')).filter_map(|other| other.parse().ok());
+        let others: Option<Vec<i64>> = row.get(3)?;
+        let others = others.into_iter().flatten();
         Ok(Contested {
             trigger: row.get::<_, String>(0)?.into(),
             declared_by: std::iter::once(polled_by).chain(others.map(Epoch)).collect(),
             is_wanted: row.get(1)?,
         })
     })?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// Notes which triggers `epoch` wants, and which no more.
@@ -89,19 +88,20 @@ pub fn wished(db: &Db, epoch: Epoch) -> Result<Wished, Failure> {
     const SQL: &str = "
         SELECT wanted.name, wanted.owner = :epoch, polled.owner IS NULL
         FROM declared AS wanted
-        CROSS JOIN schedules AS polled ON polled.kind = 'trigger' AND polled.name = wanted.name
-        WHERE wanted.wanted AND wanted.owner IN (SELECT epoch FROM owners WHERE left_at IS NULL) AND iif(wanted.owner = :epoch,
-            polled.owner IS NULL OR polled.owner NOT IN (SELECT epoch FROM owners WHERE left_at IS NULL),
-            polled.owner IS NULL OR polled.owner = :epoch AND polled.version = wanted.version)";
+        JOIN schedules AS polled ON polled.kind = 'trigger' AND polled.name = wanted.name
+        WHERE wanted.wanted AND wanted.owner IN (SELECT epoch FROM owners WHERE left_at IS NULL) AND CASE WHEN wanted.owner = :epoch
+            THEN polled.owner IS NULL OR polled.owner NOT IN (SELECT epoch FROM owners WHERE left_at IS NULL)
+            ELSE polled.owner IS NULL OR polled.owner = :epoch AND polled.version = wanted.version END";
     let mut wished = Wished::default();
     let statement = db.prepare_cached(SQL)?;
-    let mut rows = statement.query(named_params! { ":epoch": epoch.0 })?;
-    while let Some(row) = rows.next()? {
-        let name = || row.get::<_, String>(0).map(Arc::from);
-        match (row.get(1)?, row.get(2)?) {
-            (true, _) => wished.granted.push(name()?),
-            (false, true) => wished.untaken += 1,
-            (false, false) => wished.of_us.push(name()?),
+    let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| {
+        Ok((row.get::<_, Arc<str>>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?))
+    })?;
+    for row in rows {
+        match row? {
+            (name, true, _) => wished.granted.push(name),
+            (_, false, true) => wished.untaken += 1,
+            (name, false, false) => wished.of_us.push(name),
         }
     }
     Ok(wished)
@@ -112,16 +112,16 @@ pub fn crons_of_many(db: &Db) -> Result<Vec<(ScheduleKey, Vec<Epoch>)>, Failure>
     // Indices schedules_crons, owners_living; primary keys of declared and workflows.
     const SQL: &str = "
         SELECT cron.row, living.epoch FROM schedules AS cron
-        CROSS JOIN owners AS living ON living.left_at IS NULL AND living.works AND living.crons
-        WHERE cron.kind = 'cron' AND cron.enabled AND iif(cron.declared_as IS NOT NULL AND NOT cron.registered,
-            EXISTS (SELECT 1 FROM declared WHERE name = cron.name AND owner = living.epoch AND version = cron.version),
-            EXISTS (SELECT 1 FROM workflows WHERE name = cron.workflow AND owner = living.epoch))
+        JOIN owners AS living ON living.left_at IS NULL AND living.works AND living.crons
+        WHERE cron.kind = 'cron' AND cron.enabled AND CASE WHEN cron.declared_as IS NOT NULL AND NOT cron.registered
+            THEN EXISTS (SELECT 1 FROM declared WHERE name = cron.name AND owner = living.epoch AND version = cron.version)
+            ELSE EXISTS (SELECT 1 FROM workflows WHERE name = cron.workflow AND owner = living.epoch) END
         ORDER BY cron.row";
     let mut crons: Vec<(ScheduleKey, Vec<Epoch>)> = Vec::new();
     let statement = db.prepare_cached(SQL)?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let (cron, epoch) = (ScheduleKey(row.get(0)?), Epoch(row.get(1)?));
+    let rows = statement.query_map([], |row| Ok((ScheduleKey(row.get(0)?), Epoch(row.get(1)?))))?;
+    for row in rows {
+        let (cron, epoch) = row?;
         match crons.last_mut().filter(|(last, _)| *last == cron) {
             Some((_, living)) => living.push(epoch),
             None => crons.push((cron, vec![epoch])),

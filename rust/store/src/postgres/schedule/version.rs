@@ -1,8 +1,8 @@
 //! Versions of what programs declare under one name. Invariant: a digest keeps the number that it was given when it was declared for the
 //! first time, as long as it is one of the last [`KEPT_MAX`] of its name.
 
+use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 use cloaca_core::key::Epoch;
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 
 use crate::postgres::fault::Failure;
 
@@ -54,8 +54,7 @@ impl<'c> Versions<'c> {
 
     /// Remembers a version that is to be in no row any more, or is in none.
     pub fn keep(&mut self, name: &str, version: Version) -> Result<(), Failure> {
-        const KEEP: &str =
-            "INSERT OR IGNORE INTO versions (name, digest, version) VALUES (:name, :digest, :version)";
+        const KEEP: &str = "INSERT INTO versions (name, digest, version) VALUES (:name, :digest, :version) ON CONFLICT DO NOTHING";
         const FORGET: &str = "DELETE FROM versions WHERE name = :name AND version <= :version";
         let Version { digest: Some(digest), number } = version else { return Ok(()) };
         self.has_others = true;
@@ -123,7 +122,7 @@ impl<'c> Versions<'c> {
         let statement = self.db.prepare_cached(SQL)?;
         let params = named_params! { ":name": name, ":epoch": epoch.0 };
         let found = statement.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let found: Vec<(i64, i64)> = found.collect::<crate::postgres::db::Result<_>>()?;
+        let found: Vec<(i64, i64)> = found.collect::<db::Result<_>>()?;
         let mut living = Vec::with_capacity(found.len());
         for (owner, number) in found {
             let owner = Epoch(owner);
@@ -140,7 +139,7 @@ impl<'c> Versions<'c> {
 pub fn declarers(db: &Db, name: &str) -> Result<Vec<Epoch>, Failure> {
     let statement = db.prepare_cached("SELECT owner FROM declared WHERE name = :name")?;
     let found = statement.query_map(named_params! { ":name": name }, |row| row.get(0).map(Epoch))?;
-    Ok(found.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(found.collect::<db::Result<_>>()?)
 }
 
 /// What is remembered of a name goes, with who declares it.
