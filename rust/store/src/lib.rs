@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use cloaca_core::port::Store;
 
-use crate::postgres::{Address, PostgresStore};
+use crate::postgres::PostgresStore;
 use crate::sqlite::SqliteStore;
 use crate::url::Target;
 
@@ -77,7 +77,6 @@ pub fn after_fork() {
 /// Tells this crate that it runs in a forked child now: what it holds belongs to the parent.
 pub fn forked() {
     sqlite::forked();
-    postgres::forked();
 }
 
 /// Opens the store that `url` names, making its file and tables if there are none yet.
@@ -98,15 +97,13 @@ pub fn open(url: impl AsRef<OsStr>, durability: Option<&str>) -> Result<Opened, 
             let store = SqliteStore::in_memory().map_err(OpenError::Store)?;
             Ok(Opened { store: Arc::new(store), path: None })
         }
-        Target::Server => {
-            let url = url.as_ref().to_string_lossy();
-            let address = Address::parse(&url, location.durability).map_err(OpenError::Url)?;
-            let store = PostgresStore::open(address).map_err(OpenError::Store)?;
-            Ok(Opened { store: Arc::new(store), path: None })
-        }
         Target::File(path) => {
             let (store, path) = SqliteStore::in_file(&path, location.durability).map_err(OpenError::Store)?;
             Ok(Opened { store: Arc::new(store), path: Some(path) })
+        }
+        Target::Server(address) => {
+            let store = PostgresStore::open(*address).map_err(OpenError::Store)?;
+            Ok(Opened { store: Arc::new(store), path: None })
         }
     }
 }
@@ -127,8 +124,8 @@ pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
             let text = "':memory:' is a store that only its own runner can read; name a file";
             Err(OpenError::Url(text.to_owned()))
         }
-        Target::Server => Err(OpenError::Store("a store on PostgreSQL is read by its runner alone yet".to_owned())),
         Target::File(path) => Reader::in_file(&path).map_err(OpenError::Store),
+        Target::Server(_) => Err(OpenError::Store("a store on a server is read by its runner alone yet".to_owned())),
     }
 }
 
@@ -143,7 +140,7 @@ pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
 /// ```
 pub fn path_of(url: impl AsRef<OsStr>) -> Result<Option<PathBuf>, OpenError> {
     Ok(match url::parse(url.as_ref(), None)?.target {
-        Target::Memory | Target::Server => None,
+        Target::Memory | Target::Server(_) => None,
         Target::File(path) => Some(path),
     })
 }

@@ -6,6 +6,7 @@ mod address;
 mod asked;
 mod audit;
 mod batch;
+mod connect;
 mod db;
 mod export;
 mod fault;
@@ -24,6 +25,7 @@ mod schedule;
 mod schema;
 mod seat;
 mod sign;
+mod tls;
 mod value;
 
 use std::path::Path;
@@ -50,7 +52,7 @@ use crate::postgres::open::Use;
 use crate::postgres::pulse::Pulse;
 use crate::url::Durability;
 
-pub use address::Address;
+pub use address::{Address, Machine};
 
 /// Whether a commit came through whose answer was lost is asked for so long; after that the caller hears that it will pass.
 const DOUBT_PATIENCE: Duration = Duration::from_secs(10);

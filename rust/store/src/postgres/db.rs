@@ -11,8 +11,11 @@ use bytes::{BufMut as _, BytesMut};
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use uuid::Uuid;
+
+use crate::postgres::connect::Unreached;
+use crate::postgres::tls::Tls;
 
 /// Nobody waits longer than this for the answer to a statement.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
@@ -29,6 +32,8 @@ const NUL: &str = "\u{2400}";
 pub enum Error {
     /// The server, or the way to it.
     Server(tokio_postgres::Error),
+    /// No server could be reached.
+    Unreached(Unreached),
     /// It has not answered in time.
     Silent,
     /// Nothing was found where something is.
@@ -41,6 +46,12 @@ impl Error {
     /// Whether a unique index has refused a row.
     pub fn is_unique_violation(&self) -> bool {
         matches!(self, Self::Server(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    }
+}
+
+impl From<Unreached> for Error {
+    fn from(unreached: Unreached) -> Self {
+        Self::Unreached(unreached)
     }
 }
 
@@ -60,6 +71,8 @@ pub struct Db {
     runtime: Runtime,
     statements: RefCell<HashMap<Box<str>, Kept>>,
     is_lost: Cell<bool>,
+    /// How the server hears that an answer is not wanted any more.
+    tls: Tls,
     /// Whether it answers users, and until when.
     halt: RefCell<Option<Halt>>,
 }
@@ -72,8 +85,8 @@ struct Kept {
 }
 
 impl Db {
-    /// What `connect` makes, which is a client and the task that moves its bytes.
-    pub fn open<F, C>(connect: F) -> Result<Self>
+    /// What `connect` makes, which is a client and the task that moves its bytes; `tls` is as it uses it.
+    pub fn open<F, C>(tls: Tls, connect: F) -> Result<Self>
     where
         F: Future<Output = Result<(Client, C)>>,
         C: Future<Output = ()> + Send + 'static,
@@ -87,7 +100,7 @@ impl Db {
             tokio::spawn(task);
             Ok::<_, Error>(client)
         })?;
-        Ok(Self { client, runtime, statements: RefCell::default(), is_lost: Cell::new(false), halt: RefCell::default() })
+        Ok(Self { client, runtime, statements: RefCell::default(), is_lost: Cell::new(false), tls, halt: RefCell::default() })
     }
 
     /// Whether it is of no more use.
@@ -133,7 +146,7 @@ impl Db {
         loop {
             if halt.is_asked() {
                 // Best effort: what goes on there is nobody's any more.
-                let _ = tokio::time::timeout(HALT_PATIENCE, self.client.cancel_token().cancel_query(NoTls)).await;
+                let _ = tokio::time::timeout(HALT_PATIENCE, self.client.cancel_token().cancel_query(self.tls.clone())).await;
                 return None;
             }
             if let Ok(done) = tokio::time::timeout(HALT_PAUSE, &mut answer).await {

@@ -49,6 +49,7 @@ impl Failure {
 pub fn passes(error: &Error) -> bool {
     match error {
         Error::Silent => true,
+        Error::Unreached(unreached) => unreached.passes,
         Error::Server(error) => match error.code() {
             Some(code) => state_passes(code),
             // Of the way to the server, unless it is we who asked for nonsense.
@@ -69,7 +70,7 @@ fn state_passes(code: &SqlState) -> bool {
 /// Whether the connection, and not the statement, has failed: whether its transaction was committed is not known.
 pub fn is_lost(error: &Error) -> bool {
     match error {
-        Error::Silent => true,
+        Error::Silent | Error::Unreached(_) => true,
         Error::Server(error) => match error.code() {
             Some(code) => ["08", "57P"].iter().any(|class| code.code().starts_with(class)),
             None => true,
@@ -109,6 +110,7 @@ impl fmt::Display for Cause<'_> {
                     None => write!(f, "{error}"),
                 },
             },
+            Error::Unreached(unreached) => f.write_str(&unreached.text),
             Error::Silent => f.write_str("no answer came in time"),
             Error::NoRows => f.write_str("a row is missing"),
             Error::Column(column, why) => write!(f, "column {column}: {why}"),

@@ -1,17 +1,10 @@
 //! Opens connections to a store. Invariant: every connection of the store finds its tables by their bare names, and gives up its locks within a few seconds if
 //! whoever has it is stopped.
 
-use std::time::Duration;
-
-use tokio_postgres::tls::NoTlsStream;
-use tokio_postgres::{Client, NoTls, Socket};
-
 use crate::postgres::address::Address;
-use crate::postgres::db::{Db, Error, Result};
+use crate::postgres::connect::{connect, tls_of};
+use crate::postgres::db::Db;
 use crate::postgres::fault::Failure;
-
-/// Nobody waits longer than this for a connection.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(8);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +19,9 @@ pub enum Use {
     Beating,
 }
 
-/// What moves a connection's bytes.
-pub type Connected = tokio_postgres::Connection<Socket, NoTlsStream>;
-
 /// A connection to the store at `address`, whose tables need not be there yet.
 pub fn connection(address: &Address, kind: Use) -> std::result::Result<Db, Failure> {
-    let db = Db::open(async {
+    let db = Db::open(tls_of(address), async {
         let (client, connected) = connect(address).await?;
         Ok((client, async move {
             // What became of it the client tells.
@@ -40,12 +30,6 @@ pub fn connection(address: &Address, kind: Use) -> std::result::Result<Db, Failu
     })?;
     db.execute_batch(&settings(address, kind))?;
     Ok(db)
-}
-
-/// A client, and what moves its bytes.
-pub async fn connect(address: &Address) -> Result<(Client, Connected)> {
-    let connecting = address.config.connect(NoTls);
-    Ok(tokio::time::timeout(CONNECT_PATIENCE, connecting).await.map_err(|_| Error::Silent)??)
 }
 
 /// Who holds the lock and is stopped must not hold up all others for long.

@@ -14,8 +14,9 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client};
 
 use crate::postgres::address::Address;
+use crate::postgres::connect::{Connected, connect};
 use crate::postgres::db::{Error, Param, Result, ToParam as _};
-use crate::postgres::open::{self, Connected};
+use crate::postgres::open;
 
 /// Between two beats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -194,7 +195,7 @@ impl Shared {
         let mut pause = RECONNECT_FIRST;
         let mut was_lost = false;
         while !self.state().is_closed {
-            if let Ok((client, connected)) = open::connect(address).await {
+            if let Ok((client, connected)) = connect(address).await {
                 if was_lost {
                     self.state().again_since = Some(Instant::now());
                 }
