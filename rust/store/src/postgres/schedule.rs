@@ -459,7 +459,7 @@ pub fn fired(db: &Db, row: ScheduleKey, at: Wall) -> Result<(), Failure> {
 pub fn polled(db: &Db, row: ScheduleKey, at: Wall) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE schedules SET last_at = :at
-        WHERE row = :row AND kind = 'trigger' AND coalesce(last_at < :at, 1)";
+        WHERE row = :row AND kind = 'trigger' AND coalesce(last_at < :at, TRUE)";
     db.prepare_cached(SQL)?.execute(named_params! { ":row": row.0, ":at": at.0 })?;
     Ok(())
 }
