@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use cloaca_core::port::Store;
 
+use crate::postgres::{Address, PostgresStore};
 use crate::sqlite::SqliteStore;
 use crate::url::Target;
 
@@ -76,6 +77,7 @@ pub fn after_fork() {
 /// Tells this crate that it runs in a forked child now: what it holds belongs to the parent.
 pub fn forked() {
     sqlite::forked();
+    postgres::forked();
 }
 
 /// Opens the store that `url` names, making its file and tables if there are none yet.
@@ -94,6 +96,12 @@ pub fn open(url: impl AsRef<OsStr>, durability: Option<&str>) -> Result<Opened, 
     match location.target {
         Target::Memory => {
             let store = SqliteStore::in_memory().map_err(OpenError::Store)?;
+            Ok(Opened { store: Arc::new(store), path: None })
+        }
+        Target::Server => {
+            let url = url.as_ref().to_string_lossy();
+            let address = Address::parse(&url, location.durability).map_err(OpenError::Url)?;
+            let store = PostgresStore::open(address).map_err(OpenError::Store)?;
             Ok(Opened { store: Arc::new(store), path: None })
         }
         Target::File(path) => {
@@ -119,6 +127,7 @@ pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
             let text = "':memory:' is a store that only its own runner can read; name a file";
             Err(OpenError::Url(text.to_owned()))
         }
+        Target::Server => Err(OpenError::Store("a store on PostgreSQL is read by its runner alone yet".to_owned())),
         Target::File(path) => Reader::in_file(&path).map_err(OpenError::Store),
     }
 }
@@ -134,7 +143,7 @@ pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
 /// ```
 pub fn path_of(url: impl AsRef<OsStr>) -> Result<Option<PathBuf>, OpenError> {
     Ok(match url::parse(url.as_ref(), None)?.target {
-        Target::Memory => None,
+        Target::Memory | Target::Server => None,
         Target::File(path) => Some(path),
     })
 }

@@ -26,6 +26,8 @@ pub enum Target {
     Memory,
     /// In a file, by the path as given.
     File(PathBuf),
+    /// On a server of PostgreSQL, whose URL says more.
+    Server,
 }
 
 /// A URL, understood.
@@ -49,7 +51,7 @@ pub fn parse(url: &OsStr, durability: Option<&str>) -> Result<Location, OpenErro
             let found = parse_with(&spelt(url), durability, &|folder| meant(folder).is_dir())?;
             let target = match found.target {
                 Target::File(path) => Target::File(meant(&path)),
-                Target::Memory => Target::Memory,
+                other => other,
             };
             Ok(Location { target, ..found })
         }
@@ -119,10 +121,7 @@ fn split<'u>(
             };
             Ok((sqlite_target(place, is_folder)?, query))
         }
-        Some(("postgres" | "postgresql", _)) => Err(OpenError::Store(
-            "this build of cloaca has no PostgreSQL support; use a SQLite URL such as 'sqlite://runs.db'"
-                .to_owned(),
-        )),
+        Some(("postgres" | "postgresql", _)) => Ok((Target::Server, None)),
         Some((other, _)) => Err(OpenError::Url(format!("unknown database scheme '{other}://'; use {FORMS}"))),
         None if starts_with_word(url, "file") || starts_with_word(url, "sqlite") => {
             let word = &url[..url.find(':').unwrap_or(0)];
@@ -236,7 +235,7 @@ mod tests {
     fn file(url: &str) -> String {
         match read(url).unwrap().target {
             Target::File(path) => path.to_str().unwrap().to_owned(),
-            Target::Memory => panic!("{url} is memory"),
+            other => panic!("{url} is {other:?}"),
         }
     }
 

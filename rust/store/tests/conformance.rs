@@ -1,5 +1,7 @@
 //! What the trait `Store` promises, claim by claim, over memory and over a file.
 
+#[path = "support/postgres.rs"]
+mod server;
 #[path = "support/records.rs"]
 mod support;
 
@@ -36,6 +38,13 @@ macro_rules! claims {
             $(#[test] fn $claim() {
                 let folder = crate::support::Folder::new();
                 super::$claim(&*folder.open("runs.db"));
+            })*
+        }
+        mod postgres {
+            $(#[test] fn $claim() {
+                if let Some(database) = crate::server::Database::new() {
+                    super::$claim(&*cloaca_store::open(database.url(), None).unwrap().store);
+                }
             })*
         }
     };

@@ -1,5 +1,7 @@
 //! Limits against a model that keeps everything in lists and counts: who is dropped, who begins next, and what is given back.
 
+#[path = "support/postgres.rs"]
+mod server;
 #[path = "support/records.rs"]
 mod support;
 

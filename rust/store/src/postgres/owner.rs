@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloaca_core::key::Epoch;
 use cloaca_core::port::{BURIED, Minute, OwnerRow, Siblings, WorkflowRow};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
+use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits;
@@ -156,7 +156,7 @@ pub fn others(db: &Db, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
     const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL AND epoch <> :epoch";
     let statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(Epoch))?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// Those of them that work: news concern nobody else.
@@ -164,7 +164,7 @@ pub fn at_work(db: &Db, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
     const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL AND epoch <> :epoch AND works";
     let statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(Epoch))?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// At most `limit` runners that serve the store or served it, those that have not left first.
@@ -206,7 +206,7 @@ pub fn all(db: &Db, locks: &Locks, limit: u64, since: Wall, is_fresh: bool) -> R
             },
         })
     })?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// Takes an owner off the list. The trait hands in no clock, so the server's tells when.
@@ -239,7 +239,7 @@ fn limited_of(db: &Db, epoch: Epoch) -> Result<Vec<String>, Failure> {
     }
     let statement = db.prepare_cached(SQL)?;
     let names = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0))?;
-    Ok(names.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(names.collect::<db::Result<_>>()?)
 }
 
 /// Notes which workflows an owner declares, if it lives.
@@ -271,7 +271,7 @@ pub fn workflows_of_others(db: &Db, epoch: Epoch) -> Result<Vec<Arc<str>>, Failu
         SELECT DISTINCT name FROM workflows JOIN owners ON epoch = owner AND left_at IS NULL WHERE owner <> :epoch";
     let statement = db.prepare_cached(SQL)?;
     let names = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get::<_, String>(0))?;
-    Ok(names.map(|name| name.map(Arc::from)).collect::<crate::postgres::db::Result<_>>()?)
+    Ok(names.map(|name| name.map(Arc::from)).collect::<db::Result<_>>()?)
 }
 
 /// Refuses an owner that was taken for dead.

@@ -15,15 +15,13 @@ use cloaca_core::limit::Limits;
 use cloaca_core::port::{Admitted, ContextHash, NewRun, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
-use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
 use crate::postgres::value::{id_at, micros, priority_at, task_status_at, wait_at, wall_maybe_at};
 
-#[cfg(test)]
-pub use claim::PLANS as CLAIMS;
 pub use claim::{
     Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, hand_out, next_due,
     others, release, reopen, request_cancel, to_hand_out,
@@ -247,10 +245,10 @@ fn tasks(db: &Db, run: RunRow) -> Result<Vec<TaskRecord>, Failure> {
         FROM tasks WHERE run = :run ORDER BY position";
     let statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":run": run.0 }, task_of)?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
-fn task_of(row: &Row) -> crate::postgres::db::Result<TaskRecord> {
+fn task_of(row: &Row) -> db::Result<TaskRecord> {
     Ok(TaskRecord {
         name: row.get(0)?,
         status: task_status_at(row, 1)?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{Admitted, CHILDREN_SHOWN, Child, NewRun, Parent};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -80,7 +80,7 @@ pub fn family(db: &Db, id: &str) -> Result<Vec<Uuid>, Failure> {
     const SQL: &str = family!("own.id = :id", "");
     let statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(named_params! { ":id": id }, |row| id_at(row, 0))?;
-    Ok(found.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(found.collect::<db::Result<_>>()?)
 }
 
 /// A run is cancelled: asks for the ends of its unfinished children, and theirs, and ends those that nobody drives. Those whose end
@@ -90,7 +90,7 @@ pub fn cancel_of(db: &Db, epoch: Epoch, row: RunRow, at: Wall) -> Result<Vec<Uui
     const SQL: &str = family!("own.row = :row", " WHERE NOT cancelled");
     let statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(named_params! { ":row": row.0 }, |row| id_at(row, 0))?;
-    let found = found.collect::<crate::postgres::db::Result<Vec<Uuid>>>()?;
+    let found = found.collect::<db::Result<Vec<Uuid>>>()?;
     for child in &found {
         let id = child.to_string();
         ask(db, &id)?;
@@ -108,10 +108,10 @@ pub fn of_run(db: &Db, id: Uuid) -> Result<Vec<Child>, Failure> {
     let statement = db.prepare_cached(SQL)?;
     let params = named_params! { ":id": id.to_string(), ":limit": signed(CHILDREN_SHOWN) };
     let rows = statement.query_map(params, child_of)?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
-fn child_of(row: &Row) -> crate::postgres::db::Result<Child> {
+fn child_of(row: &Row) -> db::Result<Child> {
     Ok(Child {
         id: id_at(row, 0)?,
         workflow: row.get(1)?,
@@ -123,7 +123,7 @@ fn child_of(row: &Row) -> crate::postgres::db::Result<Child> {
 }
 
 /// By what a run was started, from three columns that stand side by side.
-pub fn parent_at(row: &Row, column: usize) -> crate::postgres::db::Result<Option<Parent>> {
+pub fn parent_at(row: &Row, column: usize) -> db::Result<Option<Parent>> {
     if row.is_null(column)? {
         return Ok(None);
     }

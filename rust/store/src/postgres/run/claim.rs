@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{ContextHash, Spent, Unfinished};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, OptionalExtension as _, Row, ToParam, named_params};
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, ToParam, named_params};
 use uuid::Uuid;
 
 use crate::postgres::audit;
@@ -57,8 +57,8 @@ const UNOWNED: &str = concat!(
         AND (NOT :fitting OR NOT EXISTS (SELECT 1 FROM tasks WHERE run = runs.row)
             OR EXISTS (SELECT 1 FROM workflows AS own
                 WHERE own.name = runs.workflow AND own.owner = :epoch AND own.version = runs.version)
-            OR NOT EXISTS (SELECT 1 FROM workflows AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
-                WHERE other.name = runs.workflow AND other.owner <> :epoch AND other.version = runs.version))
+            OR NOT EXISTS (SELECT 1 FROM workflows AS others JOIN owners ON epoch = others.owner AND left_at IS NULL
+                WHERE others.name = runs.workflow AND others.owner <> :epoch AND others.version = runs.version))
     ORDER BY priority DESC, row LIMIT :limit"
 );
 const DUE: &str = "
@@ -69,14 +69,6 @@ const FREE: &str = "UPDATE runs SET not_before = NULL WHERE row = :row";
 const NEXT_DUE: &str = "
     SELECT not_before FROM runs
     WHERE completed_at IS NULL AND not_before < 9223372036854775807 ORDER BY not_before LIMIT 1";
-
-/// Statements with what their plan must name: each costs what it finds, however many runs there are beside.
-#[cfg(test)]
-pub const PLANS: [(&str, &str); 3] = [
-    (UNOWNED, "USING INDEX runs_unowned (workflow=?)"),
-    (DUE, "USING INDEX runs_unfinished (not_before<?)"),
-    (NEXT_DUE, "USING INDEX runs_unfinished (not_before<?)"),
-];
 
 /// So many runs are freed at once of those whose time has come: more than a claim takes, and few enough to hold nobody up.
 const DUE_MAX: u64 = 1000;
@@ -162,7 +154,7 @@ fn unowned(
         ":paused": is_paused,
     };
     let found = select.query_map(params, unfinished_of)?;
-    Ok(found.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(found.collect::<db::Result<_>>()?)
 }
 
 /// Of the runs whose time has come, those wait no longer that were due first.
@@ -170,7 +162,7 @@ fn free_due(db: &Db, at: Wall) -> Result<(), Failure> {
     let params = named_params! { ":at": at.0, ":limit": signed(DUE_MAX) };
     let mut due = db.prepare_cached(DUE)?;
     let rows = due.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let rows = rows.collect::<crate::postgres::db::Result<Vec<(i64, bool)>>>()?;
+    let rows = rows.collect::<db::Result<Vec<(i64, bool)>>>()?;
     if rows.is_empty() {
         return Ok(());
     }
@@ -223,7 +215,7 @@ pub fn deserted(db: &Db, limit: u64) -> Result<Vec<(String, u64)>, Failure> {
     let statement = db.prepare_cached(SQL)?;
     let found = statement
         .query_map(named_params! { ":limit": signed(limit) }, |row| Ok((row.get(0)?, count_at(row, 1)?)))?;
-    Ok(found.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(found.collect::<db::Result<_>>()?)
 }
 
 /// Tells those that wait which earlier ones of their schedules wait or run elsewhere.
@@ -276,7 +268,7 @@ pub fn others(
             AND (:all OR owner IS DISTINCT FROM :epoch)
         UNION ALL
         SELECT * FROM (SELECT schedule, id, row, waits, workflow FROM runs
-            WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL AND row < :below LIMIT :delayed_max)
+            WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL AND row < :below LIMIT :delayed_max) AS delayed
         ORDER BY row"
     );
     let mut others: HashMap<ScheduleKey, Vec<Other>> = HashMap::new();
@@ -301,7 +293,7 @@ pub fn give_up(
 ) -> Result<(), Failure> {
     const FREE: &str = "
         UPDATE runs
-        SET owner = CASE WHEN id IN (SELECT value FROM json_each(:kept)) THEN :remnant END
+        SET owner = CASE WHEN id = ANY(:kept) THEN :remnant::BIGINT END
         WHERE completed_at IS NULL AND not_before IS NULL AND owner = :epoch";
     const END: &str = concat!(
         "UPDATE runs SET ",
@@ -310,8 +302,7 @@ pub fn give_up(
     );
     const IS_FREE: &str = "SELECT 1 FROM runs WHERE row = :row AND owner IS NULL AND completed_at IS NULL";
     let unbegun = limits::unbegun(db, epoch.0)?;
-    let kept: Vec<Arc<str>> = kept.iter().map(|id| id.to_string().into()).collect();
-    let params = named_params! { ":epoch": epoch.0, ":kept": json_texts(&kept), ":remnant": remnant.map(|epoch| epoch.0) };
+    let params = named_params! { ":epoch": epoch.0, ":kept": kept.to_vec(), ":remnant": remnant.map(|epoch| epoch.0) };
     db.prepare_cached(FREE)?.execute(params)?;
     end_all(db, END, named_params! { ":at": at.0 })?;
     for row in unbegun {
@@ -326,24 +317,19 @@ pub fn give_up(
 fn end_all(db: &Db, sql: &str, params: &[(&str, &dyn ToParam)]) -> Result<(), Failure> {
     let statement = db.prepare_cached(sql)?;
     let rows = statement.query_map(params, |row| row.get(0).map(RunRow))?;
-    let rows = rows.collect::<crate::postgres::db::Result<Vec<RunRow>>>()?;
+    let rows = rows.collect::<db::Result<Vec<RunRow>>>()?;
     rows.into_iter().try_for_each(|row| limits::over_if_final(db, row))
 }
 
 /// Those of these runs that are final, or forgotten.
 pub fn ended(db: &Db, runs: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
     // Index runs_id.
-    const SQL: &str = "SELECT 1 FROM runs WHERE id = :id AND completed_at IS NULL";
-    let statement = db.prepare_cached(SQL)?;
-    let mut ended = Vec::new();
-    for run in runs {
-        let mut buffer = Uuid::encode_buffer();
-        let id = &*run.hyphenated().encode_lower(&mut buffer);
-        if !statement.exists(named_params! { ":id": id })? {
-            ended.push(*run);
-        }
-    }
-    Ok(ended)
+    const SQL: &str = "
+        SELECT asked.id FROM unnest(:ids::UUID[]) WITH ORDINALITY AS asked (id, place)
+        LEFT JOIN runs ON runs.id = asked.id AND completed_at IS NULL
+        WHERE runs.row IS NULL ORDER BY place";
+    let found = db.prepare_cached(SQL)?.query_map(named_params! { ":ids": runs.to_vec() }, |row| id_at(row, 0))?;
+    Ok(found.collect::<db::Result<_>>()?)
 }
 
 /// Opens a final run that did not complete again, for `epoch`; none if there is no such run.
@@ -429,27 +415,6 @@ pub fn end_deserted(db: &Db, epoch: Epoch, at: Wall) -> Result<(), Failure> {
     end_all(db, SQL, named_params! { ":epoch": epoch.0, ":at": at.0 })
 }
 
-/// Names as a JSON array, which SQLite takes as one parameter.
-fn json_texts(texts: &[Arc<str>]) -> String {
-    let mut json = String::from("[");
-    for (place, text) in texts.iter().enumerate() {
-        if place > 0 {
-            json.push(',');
-        }
-        json.push('"');
-        for character in text.chars() {
-            match character {
-                '"' | '\\' => json.extend(['\\', character]),
-                control if control < ' ' => json.push_str(&format!("\\u{:04x}", u32::from(control))),
-                other => json.push(other),
-            }
-        }
-        json.push('"');
-    }
-    json.push(']');
-    json
-}
-
 /// Unfinished runs of `epoch` whose end somebody asked for.
 pub fn cancel_requests(db: &Db, epoch: Epoch) -> Result<Vec<Uuid>, Failure> {
     // Index runs_unfinished holds the few runs that are not final.
@@ -458,7 +423,7 @@ pub fn cancel_requests(db: &Db, epoch: Epoch) -> Result<Vec<Uuid>, Failure> {
         WHERE completed_at IS NULL AND not_before IS NULL AND cancelled AND owner = :epoch ORDER BY row";
     let statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| id_at(row, 0))?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// The hash under which no equal run may be unfinished beside one that is opened again: it was guarded, or its trigger is since.
@@ -500,7 +465,7 @@ fn open_again(db: &Db, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     }
 }
 
-fn unfinished_of(row: &Row) -> crate::postgres::db::Result<Unfinished> {
+fn unfinished_of(row: &Row) -> db::Result<Unfinished> {
     Ok(Unfinished {
         row: RunRow(row.get(0)?),
         id: id_at(row, 1)?,

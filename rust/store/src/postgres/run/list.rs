@@ -3,7 +3,7 @@
 use cloaca_core::key::{RunRow, ScheduleKey};
 use cloaca_core::port::{CronStats, ListedRun, Page, Place, RunFilter, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -130,7 +130,7 @@ pub fn list(db: &Db, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, F
         ":offset": signed(page.offset),
     };
     let rows = statement.query_map(params, run_of)?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// Where a run stands in listings.
@@ -170,7 +170,7 @@ fn statement_for(
     }
 }
 
-fn run_of(row: &Row) -> crate::postgres::db::Result<ListedRun> {
+fn run_of(row: &Row) -> db::Result<ListedRun> {
     Ok(ListedRun {
         row: RunRow(row.get(0)?),
         id: id_at(row, 1)?,

@@ -3,7 +3,7 @@
 
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{Body, Overdue};
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
+use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits;
@@ -12,8 +12,9 @@ use crate::postgres::value::wall_at;
 /// Notes that a body still runs; false if its run is another owner's.
 pub fn put(db: &Db, body: &Body) -> Result<bool, Failure> {
     const SQL: &str = "
-        INSERT OR REPLACE INTO overdue (run, task, attempt, owner, since)
-        SELECT :run, :task, :attempt, :epoch, :at FROM runs WHERE row = :run AND owner = :epoch";
+        INSERT INTO overdue (run, task, attempt, owner, since)
+        SELECT row, :task, :attempt::BIGINT, owner, :at::BIGINT FROM runs WHERE row = :run AND owner = :epoch
+        ON CONFLICT (run, task, attempt) DO UPDATE SET owner = excluded.owner, since = excluded.since";
     let written = db.prepare_cached(SQL)?.execute(named_params! {
         ":run": body.run.0,
         ":task": &*body.task,
@@ -52,7 +53,7 @@ pub fn of_run(db: &Db, run: RunRow) -> Result<Vec<Overdue>, Failure> {
             since: wall_at(row, 3)?,
         })
     })?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// Refuses to open a run again of which a body still runs.
@@ -83,7 +84,7 @@ pub fn hand_on(db: &Db, epoch: Epoch, remnant: Option<Epoch>) -> Result<(), Fail
         None => {
             let mut runs = db.prepare_cached(RUNS)?;
             let runs = runs.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(RunRow))?;
-            let runs = runs.collect::<crate::postgres::db::Result<Vec<RunRow>>>()?;
+            let runs = runs.collect::<db::Result<Vec<RunRow>>>()?;
             let forgotten = db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
             runs.into_iter().try_for_each(|run| limits::over_if_final(db, run))?;
             forgotten

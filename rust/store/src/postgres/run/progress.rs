@@ -45,7 +45,7 @@ pub fn ends(db: &Db) -> Result<i64, Failure> {
 
 /// Notes that so many ends were counted.
 pub fn count_ends(db: &Db, ends: i64) -> Result<(), Failure> {
-    const SQL: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('ends', :ends)";
+    const SQL: &str = "UPDATE meta SET value = :ends WHERE name = 'ends'";
     db.prepare_cached(SQL)?.execute(named_params! { ":ends": ends })?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{Maker, RunChange, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, Try};
-use crate::postgres::db::{Db, Row, named_params};
+use crate::postgres::db::{self, Db, Row, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::value::{micros, signed, try_outcome_at, wall_at, wall_maybe_at};
@@ -18,7 +18,7 @@ pub fn put(db: &Db, change: &RunChange, task: &TaskRecord) -> Result<(), Failure
     // Index tries_task, which ends in the row.
     const BOUND: &str = "
         DELETE FROM tries WHERE row IN (
-            SELECT row FROM tries WHERE run = :run AND task = :task ORDER BY row DESC LIMIT -1 OFFSET :last)
+            SELECT row FROM tries WHERE run = :run AND task = :task ORDER BY row DESC OFFSET :last)
         AND row NOT IN (SELECT row FROM tries WHERE run = :run AND task = :task ORDER BY row LIMIT :first)";
     for known in &task.tries {
         db.prepare_cached(PUT)?.execute(named_params! {
@@ -74,7 +74,7 @@ fn owner_of(maker: Maker, writer: Epoch) -> Option<Epoch> {
     }
 }
 
-fn try_of(row: &Row) -> crate::postgres::db::Result<Try> {
+fn try_of(row: &Row) -> db::Result<Try> {
     Ok(Try {
         attempt: row.get(1)?,
         outcome: try_outcome_at(row, 2)?,
