@@ -529,13 +529,6 @@ const CRONS_AFTER: &str = concat!(
     " FROM schedules WHERE kind = 'cron' AND row > :after ORDER BY row LIMIT :limit"
 );
 
-/// Statements with what their plan must name. Triggers are most of what there is.
-#[cfg(test)]
-pub const PLANS: [(&str, &str); 2] = [
-    (TRIGGERS_AFTER, "SEARCH schedules USING INTEGER PRIMARY KEY (rowid>?)"),
-    (CRONS_AFTER, "USING INDEX schedules_crons (row>?)"),
-];
-
 /// At most `limit` schedules of a kind with a row larger than `after`, by their rows.
 pub fn list_after(
     db: &Db,
