@@ -9,54 +9,42 @@ use uuid::Uuid;
 use crate::postgres::fault::Failure;
 use crate::postgres::value::{count_at, id_at, signed, wall_at};
 
-const RUN_IDS: &str = "SELECT id FROM runs WHERE id >= :first AND id < :end ORDER BY id LIMIT :limit";
+const RUN_IDS: &str = "SELECT id FROM runs WHERE id BETWEEN :first AND :last ORDER BY id LIMIT :limit";
 /// Also what limits hold, which is no claim's until they let it begin: it waits behind the latest of all times.
 const BACKLOG: &str = "
     SELECT workflow, owner, count(*) FILTER (WHERE status = 'Pending'), count(*) FILTER (WHERE status <> 'Pending'),
         min(created_at), held
     FROM (
         SELECT * FROM (
-            SELECT workflow, coalesce(owner, owner_before) AS owner, status, created_at, 0 AS held
+            SELECT workflow, coalesce(owner, owner_before) AS owner, status, created_at, FALSE AS held
             FROM runs
-            WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit)
+            WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit) AS open
         UNION ALL
         SELECT * FROM (
-            SELECT workflow, NULL, status, created_at, 1 FROM runs
-            WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT :limit)
-    ) GROUP BY workflow, owner, held ORDER BY workflow, owner, held";
+            SELECT workflow, NULL::BIGINT, status, created_at, TRUE FROM runs
+            WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT :limit) AS limited
+    ) AS runs GROUP BY workflow, owner, held ORDER BY workflow, owner NULLS FIRST, held";
 const BEGUN: &str = "
     SELECT r.id, r.workflow, tasks.name, tasks.attempt, tasks.started_at, r.owner
     FROM (
         SELECT row, id, workflow, coalesce(owner, owner_before) AS owner FROM runs
         WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit
-    ) AS r CROSS JOIN tasks ON tasks.run = r.row
+    ) AS r JOIN tasks ON tasks.run = r.row
     WHERE tasks.status = 'Running' AND tasks.not_before IS NULL AND tasks.started_at IS NOT NULL
     ORDER BY tasks.started_at LIMIT :limit";
-/// From one name to the next, whatever the number of runs of each.
+/// From one name to the next, whatever the number of runs of each, and no further than is asked for.
 const WORKFLOWS: &str = "
     WITH RECURSIVE names (name) AS (
         SELECT min(workflow) FROM runs WHERE workflow > :after
         UNION ALL
         SELECT (SELECT min(workflow) FROM runs WHERE workflow > names.name) FROM names WHERE names.name IS NOT NULL
-        LIMIT :limit
-    ) SELECT name FROM names WHERE name IS NOT NULL";
+    ) SELECT name FROM names WHERE name IS NOT NULL LIMIT :limit";
 
 const VERSION: &str = "SELECT version FROM runs WHERE workflow = :workflow ORDER BY created_at DESC LIMIT 1";
 const ENDED: &str = "
     SELECT count(*) FROM (
         SELECT 1 FROM runs WHERE completed_at < :before LIMIT :limit
-    )";
-
-/// Statements with what their plan must name.
-#[cfg(test)]
-pub const PLANS: [(&str, &str); 6] = [
-    (VERSION, "USING INDEX runs_workflow (workflow=?)"),
-    (ENDED, "USING COVERING INDEX runs_completed (completed_at<?)"),
-    (RUN_IDS, "USING COVERING INDEX runs_id (id>? AND id<?)"),
-    (BACKLOG, "USING INDEX runs_unfinished"),
-    (BEGUN, "USING INDEX runs_unfinished"),
-    (WORKFLOWS, "USING COVERING INDEX runs_workflow (workflow>?)"),
-];
+    ) AS old";
 
 /// The content version of a workflow's newest run.
 pub fn version(db: &Db, workflow: &str) -> Result<Option<String>, Failure> {
@@ -74,16 +62,18 @@ pub fn ended_before(db: &Db, before: Wall, limit: u64) -> Result<u64, Failure> {
 pub fn holder(db: &Db, id: Uuid) -> Result<Option<Epoch>, Failure> {
     // Index runs_id.
     const SQL: &str = "SELECT coalesce(owner, owner_before) FROM runs WHERE id = :id";
-    let found = db
-        .prepare_cached(SQL)?
-        .query_row(named_params! { ":id": id.to_string() }, |row| row.get::<_, Option<i64>>(0));
+    let found =
+        db.prepare_cached(SQL)?.query_row(named_params! { ":id": id }, |row| row.get::<_, Option<i64>>(0));
     Ok(found.optional()?.flatten().map(Epoch))
 }
 
 /// At most `limit` ids of runs that begin like this.
 pub fn run_ids(db: &Db, prefix: &str, limit: u64) -> Result<Vec<Uuid>, Failure> {
-    // `g` comes behind every digit.
-    let params = named_params! { ":first": prefix, ":end": format!("{prefix}g"), ":limit": signed(limit) };
+    let filled = |rest: &str| format!("{prefix}{}", rest.get(prefix.len()..).unwrap_or_default());
+    let first = Uuid::parse_str(&filled("00000000-0000-0000-0000-000000000000"));
+    let last = Uuid::parse_str(&filled("ffffffff-ffff-ffff-ffff-ffffffffffff"));
+    let (Ok(first), Ok(last)) = (first, last) else { return Ok(Vec::new()) };
+    let params = named_params! { ":first": first, ":last": last, ":limit": signed(limit) };
     let statement = db.prepare_cached(RUN_IDS)?;
     let rows = statement.query_map(params, |row| id_at(row, 0))?;
     Ok(rows.collect::<db::Result<_>>()?)

@@ -23,12 +23,7 @@ const OF_TRIGGER: &str = "
     UNION ALL SELECT context FROM named WHERE context IS NOT NULL
     UNION ALL SELECT newest FROM (
         SELECT (SELECT context FROM runs WHERE schedule = named.row ORDER BY created_at DESC LIMIT 1) AS newest FROM named
-    ) WHERE newest IS NOT NULL";
-
-/// Statements with what their plan must name.
-#[cfg(test)]
-pub const PLANS: [(&str, &str); 2] =
-    [(OF_RUN, "USING INDEX runs_id (id=?)"), (OF_TRIGGER, "USING INDEX runs_schedule (schedule=?)")];
+    ) AS found WHERE newest IS NOT NULL";
 
 /// What the programs of this store have asked to be hidden.
 pub fn read(db: &Db) -> Result<Redacted, Failure> {
@@ -80,7 +75,7 @@ pub fn take_back(db: &Db, key: Option<&str>) -> Result<usize, Failure> {
 
 /// All contexts that are kept of a run.
 pub fn contexts_of_run(db: &Db, id: Uuid) -> Result<Vec<String>, Failure> {
-    texts(db, OF_RUN, &[(":id", &id.to_string())])
+    texts(db, OF_RUN, &[(":id", &id)])
 }
 
 /// What a trigger or cron of that name has at hand: its cursor, what its runs are given, and the context of its newest run.

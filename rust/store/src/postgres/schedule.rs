@@ -459,7 +459,7 @@ pub fn fired(db: &Db, row: ScheduleKey, at: Wall) -> Result<(), Failure> {
 pub fn polled(db: &Db, row: ScheduleKey, at: Wall) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE schedules SET last_at = :at
-        WHERE row = :row AND kind = 'trigger' AND coalesce(last_at < :at, 1)";
+        WHERE row = :row AND kind = 'trigger' AND coalesce(last_at < :at, TRUE)";
     db.prepare_cached(SQL)?.execute(named_params! { ":row": row.0, ":at": at.0 })?;
     Ok(())
 }
@@ -528,13 +528,6 @@ const CRONS_AFTER: &str = concat!(
     columns!(),
     " FROM schedules WHERE kind = 'cron' AND row > :after ORDER BY row LIMIT :limit"
 );
-
-/// Statements with what their plan must name. Triggers are most of what there is.
-#[cfg(test)]
-pub const PLANS: [(&str, &str); 2] = [
-    (TRIGGERS_AFTER, "SEARCH schedules USING INTEGER PRIMARY KEY (rowid>?)"),
-    (CRONS_AFTER, "USING INDEX schedules_crons (row>?)"),
-];
 
 /// At most `limit` schedules of a kind with a row larger than `after`, by their rows.
 pub fn list_after(

@@ -429,7 +429,7 @@ pub fn cancel_requests(db: &Db, epoch: Epoch) -> Result<Vec<Uuid>, Failure> {
 /// The hash under which no equal run may be unfinished beside one that is opened again: it was guarded, or its trigger is since.
 fn guard(db: &Db, row: RunRow) -> Result<Option<ContextHash>, Failure> {
     const SQL: &str = "
-        SELECT CASE WHEN unique_hash OR schedules.NOT allow_concurrent THEN context_hash END
+        SELECT CASE WHEN unique_hash OR NOT schedules.allow_concurrent THEN context_hash END
         FROM runs LEFT JOIN schedules ON schedules.row = runs.schedule WHERE runs.row = :row";
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row.0 }, |row| hash_at(row, 0))?)
 }

@@ -70,7 +70,7 @@ impl<'c> Versions<'c> {
     pub fn declare(&mut self, name: &str, epoch: Epoch, number: i64) -> Result<(), Failure> {
         const SQL: &str = "
             INSERT INTO declared (name, owner, version) VALUES (:name, :epoch, :version)
-            ON CONFLICT (name, owner) DO UPDATE SET version = excluded.version WHERE version <> excluded.version";
+            ON CONFLICT (name, owner) DO UPDATE SET version = excluded.version WHERE declared.version <> excluded.version";
         self.has_declared = true;
         let params = named_params! { ":name": name, ":epoch": epoch.0, ":version": number };
         self.db.prepare_cached(SQL)?.execute(params)?;
