@@ -175,19 +175,31 @@ impl PostgresStore {
         work: impl FnOnce(&Db) -> Result<T, Failure>,
     ) -> Result<T, Undone<T>> {
         let number = writer.number + 1;
-        let db = self.connected(writer).map_err(Undone::Failed)?;
-        db.execute_batch(&self.begin()).map_err(|error| Undone::Failed(error.into()))?;
+        let db = self.begun(writer).map_err(Undone::Failed)?;
         let undoes = Undoes(db);
         let done = work(db).map_err(Undone::Failed)?;
         let committed = around(step, || self.commit_stamped(db, number));
         std::mem::forget(undoes);
-        let is_doubtful = db.is_lost();
         writer.number = number;
+        // Also what the server has refused: that may be the wait for the disk, which comes after the commit.
         match committed {
             Ok(()) => Ok(done),
-            Err(failure) if is_doubtful => Err(Undone::Doubtful(done, failure)),
-            Err(failure) => Err(Undone::Failed(failure)),
+            Err(failure) => Err(Undone::Doubtful(done, failure)),
         }
+    }
+
+    /// The connection that writes, with the lock of the store. One that was lost while it was idle is made anew.
+    fn begun<'w>(&self, writer: &'w mut Writer) -> Result<&'w Db, Failure> {
+        let begin = self.begin();
+        match self.connected(writer)?.execute_batch(&begin) {
+            Ok(()) => {}
+            Err(error) if fault::is_lost(&error) => {
+                writer.db = None;
+                self.connected(writer)?.execute_batch(&begin)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.connected(writer)
     }
 
     /// Begins, and waits for the lock of the store. What is committed under it is not waited for until it is free again.

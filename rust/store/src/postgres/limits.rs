@@ -17,8 +17,6 @@ use uuid::Uuid;
 use crate::postgres::fault::Failure;
 use crate::postgres::value::{count_at, micros, signed, wall_maybe_at};
 
-#[cfg(test)]
-pub use claim::PLANS;
 pub use claim::{claim, next_at};
 pub use declare::{is_any, renew_all};
 
@@ -182,8 +180,10 @@ struct Seat<'a> {
 
 fn put_seat(db: &Db, new: &Seat<'_>) -> Result<(), Failure> {
     const PUT: &str = "
-        INSERT OR REPLACE INTO seats (run, lane, seat, priority, stand, party, schedule)
-        VALUES (:run, :lane, :seat, :priority, :stand, :party, :schedule)";
+        INSERT INTO seats (run, lane, seat, priority, stand, party, schedule)
+        VALUES (:run, :lane, :seat, :priority, :stand, :party, :schedule)
+        ON CONFLICT (run) DO UPDATE SET lane = excluded.lane, seat = excluded.seat, priority = excluded.priority,
+            stand = excluded.stand, party = excluded.party, schedule = excluded.schedule";
     // Index seats_schedule.
     const BEFORE: &str = "SELECT 1 FROM seats WHERE schedule = :schedule AND run < :run";
     let seat = key(db, new.workflow, rule::SEATS, &new.keys.concurrency)?;

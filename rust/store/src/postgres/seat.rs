@@ -34,22 +34,14 @@ const HAS: &str = "
     SELECT DISTINCT run, task, attempt FROM limit_seats
     WHERE owner = :epoch AND granted_at IS NOT NULL";
 
-/// Statements with what their plan must name.
-#[cfg(test)]
-pub const PLANS: [(&str, &str); 5] = [
-    (WAITING, "USING INDEX limit_seats_waiting (name=?)"),
-    (WAITING_EQUAL, "USING INDEX limit_seats_waiting (name=? AND priority=? AND rowid>?)"),
-    (WAITING_LESS, "USING INDEX limit_seats_waiting (name=? AND priority<?)"),
-    (TAKEN, "limit_seats_taken (name=?)"),
-    (NAMES, "limit_seats_attempt (run=? AND task=? AND attempt=?)"),
-];
-
 /// An attempt waits for its seats, or has them at once; none if its run is another owner's.
 pub fn ask(db: &Db, ask: &Ask) -> Result<Option<Pass>, Failure> {
     const OWNED: &str = "SELECT 1 FROM runs WHERE row = :run AND owner = :epoch AND completed_at IS NULL";
     const SQL: &str = "
-        INSERT OR REPLACE INTO limit_seats (name, run, task, attempt, owner, priority, since)
-        VALUES (:name, :run, :task, :attempt, :owner, :priority, :at)";
+        INSERT INTO limit_seats (name, run, task, attempt, owner, priority, since)
+        VALUES (:name, :run, :task, :attempt, :owner, :priority, :at)
+        ON CONFLICT (run, task, attempt, name) DO UPDATE SET row = excluded.row, owner = excluded.owner,
+            priority = excluded.priority, since = excluded.since, granted_at = NULL";
     let owned = named_params! { ":run": ask.seat.run.0, ":epoch": ask.epoch.0 };
     if !db.prepare_cached(OWNED)?.exists(owned)? {
         return Ok(None);

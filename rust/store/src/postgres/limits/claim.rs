@@ -31,16 +31,6 @@ const REOPEN_AHEAD: &str =
     "UPDATE lanes SET held = 0, until = NULL WHERE held = 2 AND shut_at > :at";
 const TAKEN: &str = "SELECT count(DISTINCT party) FROM seats WHERE seat = :seat AND stand = 1";
 
-/// Statements with what their plan must name.
-#[cfg(test)]
-pub const PLANS: [(&str, &str); 5] = [
-    (AHEAD, "USING COVERING INDEX lanes_ahead (shut_at>?)"),
-    (OPEN, "USING INDEX lanes_open (workflow=?"),
-    (HEAD, "USING INDEX seats_waiting (lane=?)"),
-    (NEXT_AT, "INDEX lanes_shut"),
-    (TAKEN, "USING COVERING INDEX seats_seat (seat=? AND stand=?)"),
-];
-
 /// When the next lane is open that is shut; `Err` if something may begin before.
 pub fn next_at(db: &Db, at: Wall) -> Result<Result<Option<Wall>, ()>, Failure> {
     const ANY: &str = "SELECT 1 FROM lanes WHERE top IS NOT NULL AND held = 0 LIMIT 1";

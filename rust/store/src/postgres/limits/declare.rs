@@ -46,7 +46,9 @@ fn renew(db: &Db, workflow: &str) -> Result<(), Failure> {
 
 /// From here on these are in force, and whatever is not over of that workflow stands by them.
 pub fn put(db: &Db, workflow: &str, limits: Option<&str>) -> Result<(), Failure> {
-    const PUT: &str = "INSERT OR REPLACE INTO limited (workflow, limits) VALUES (:workflow, :limits)";
+    const PUT: &str = "
+        INSERT INTO limited (workflow, limits) VALUES (:workflow, :limits)
+        ON CONFLICT (workflow) DO UPDATE SET limits = excluded.limits";
     const DELETE: &str = "DELETE FROM limited WHERE workflow = :workflow";
     match limits {
         Some(limits) => {
@@ -72,7 +74,7 @@ struct Standing {
 /// Each unfinished run of a workflow stands by what is in force now: what is in hand or has begun sits, whatever that makes of a limit.
 fn stand_anew(db: &Db, workflow: &str) -> Result<(), Failure> {
     const FREE: &str = "
-        UPDATE runs SET limited = 0, not_before = CASE WHEN not_before < :held THEN not_before END WHERE row = :row";
+        UPDATE runs SET limited = FALSE, not_before = CASE WHEN not_before < :held THEN not_before END WHERE row = :row";
     const SEAT: &str = "DELETE FROM seats WHERE run = :row";
     // What is left are seats of runs whose bodies still run; they are counted by their keys.
     const LANES: &str = "DELETE FROM lanes WHERE workflow = :workflow AND NOT EXISTS (SELECT 1 FROM seats WHERE lane = lanes.row)";

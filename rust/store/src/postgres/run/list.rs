@@ -87,20 +87,6 @@ const UNFINISHED: &str = concat!(
     " ORDER BY 1 DESC LIMIT :limit OFFSET :offset"
 );
 
-/// Statements with what their plan must name.
-#[cfg(test)]
-pub const PLANS: [(&str, &str); 9] = [
-    (BY_KEY, "USING INDEX runs_key (run_key=? AND created_at>? AND created_at<?)"),
-    (BY_PARENT, "USING INDEX runs_parent (parent=? AND created_at>? AND created_at<?)"),
-    (BY_ERROR, "USING INDEX runs_error (error_type=? AND created_at>? AND created_at<?)"),
-    (BY_END, "USING INDEX runs_failed (created_at>? AND created_at<?)"),
-    (BY_SCHEDULE, "USING INDEX runs_schedule (schedule=? AND created_at>? AND created_at<?)"),
-    (BY_WORKFLOW, "USING INDEX runs_workflow (workflow=? AND created_at>? AND created_at<?)"),
-    (ANY, "USING INDEX runs_created (created_at>? AND created_at<?)"),
-    (UNFINISHED, "USING INDEX runs_unfinished (not_before=? AND rowid<?)"),
-    (UNFINISHED, "USING INDEX runs_delayed (row<?)"),
-];
-
 /// Runs, newest first.
 pub fn list(db: &Db, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, Failure> {
     let Some([schedule, other]) = schedule_rows(db, filter)? else { return Ok(Vec::new()) };
