@@ -16,5 +16,8 @@ pub fn with<T>(
 ) -> Result<T, Failure> {
     let db = open::connection(address, Use::Asking)?;
     db.until(halt);
-    work(&db)
+    work(&db).map_err(|failure| match failure {
+        Failure::Sql(_) if halt.is_asked() => Failure::Refused("the question was ended".to_owned()),
+        failure => failure,
+    })
 }

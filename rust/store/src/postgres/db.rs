@@ -514,6 +514,12 @@ impl Rows {
 /// One row of an answer.
 pub struct Row(tokio_postgres::Row);
 
+impl From<tokio_postgres::Row> for Row {
+    fn from(row: tokio_postgres::Row) -> Self {
+        Self(row)
+    }
+}
+
 /// The place of a column.
 pub trait Place {
     /// From zero on.

@@ -1,11 +1,14 @@
-//! A copy of everything.
+//! A copy of everything, which a server's own tools write. Invariant: no file is made.
 
 use std::path::Path;
 
 use crate::postgres::db::Db;
 use crate::postgres::fault::Failure;
 
-/// Writes one to a new file.
-pub fn run(_db: &Db, _path: &Path) -> Result<(), Failure> {
-    Err(Failure::Refused("a store on PostgreSQL is copied by pg_dump".to_owned()))
+/// Says how.
+pub fn run(_db: &Db, path: &Path) -> Result<(), Failure> {
+    Err(Failure::Refused(format!(
+        "export to '{}' is for a file of SQLite; a store on PostgreSQL is copied by its own tools: pg_dump --schema=cloaca",
+        path.display()
+    )))
 }

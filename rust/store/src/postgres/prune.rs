@@ -122,7 +122,9 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
 }
 
 fn about(db: &Db, old: &Old) -> Result<String, Failure> {
-    const SQL: &str = "SELECT coalesce('runs that ended before ' || strftime('%Y-%m-%dT%H:%M:%fZ', :at / 1e6, 'unixepoch'), 'what is old')";
+    const SQL: &str = "
+        SELECT coalesce('runs that ended before ' || 
+            to_char(to_timestamp(:at::BIGINT / 1e6) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), 'what is old')";
     let at = old.runs_before.map(|before| before.0);
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":at": at }, |row| row.get(0))?)
 }
@@ -132,8 +134,8 @@ pub fn spared(db: &Db, epoch: Epoch) -> Result<Spared, Failure> {
     const UNTIL: &str = "SELECT value FROM meta WHERE name = 'spared_until'";
     // Primary keys. Of a start with a wrong clock only the start itself would be a sign.
     const SIGN: &str = "
-        SELECT max(
-            coalesce((SELECT max(joined_at, coalesce(left_at, 0)) FROM owners WHERE epoch < :epoch ORDER BY epoch DESC LIMIT 1), 0),
+        SELECT greatest(
+            coalesce((SELECT greatest(joined_at, coalesce(left_at, 0)) FROM owners WHERE epoch < :epoch ORDER BY epoch DESC LIMIT 1), 0),
             coalesce((SELECT created_at FROM runs WHERE created_at < (SELECT joined_at FROM owners WHERE epoch = :epoch)
                       ORDER BY row DESC LIMIT 1), 0))";
     let until: Option<i64> = db.prepare_cached(UNTIL)?.query_row([], |row| row.get(0)).optional()?;
@@ -144,7 +146,9 @@ pub fn spared(db: &Db, epoch: Epoch) -> Result<Spared, Failure> {
 
 /// Notes that nothing is to be forgotten before `until`.
 pub fn spare(db: &Db, until: Wall) -> Result<(), Failure> {
-    const SQL: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('spared_until', :until)";
+    const SQL: &str = "
+        INSERT INTO meta (name, value) VALUES ('spared_until', :until)
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     db.prepare_cached(SQL)?.execute(named_params! { ":until": until.0 })?;
     Ok(())
 }

@@ -1,11 +1,195 @@
-//! Statements of users, which only read. Invariant: a value comes back as the one of five kinds that it is nearest to.
+//! Statements of users, which only read. Invariant: the server refuses whatever would write, and a value comes back as the one of five kinds that it is
+//! nearest to.
 
 use cloaca_core::port::{Cell, Table};
+use tokio_postgres::Statement;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
 
-use crate::postgres::db::Db;
-use crate::postgres::fault::Failure;
+use crate::postgres::db::{Db, Error, Param, Row};
+use crate::postgres::fault::{Cause, Failure};
 
-/// Runs one statement.
-pub fn run(_db: &Db, _sql: &str, _params: &[Cell]) -> Result<Table, Failure> {
-    Err(Failure::Refused("a store on PostgreSQL is not asked by SQL of users yet".to_owned()))
+const READING_WORDS: [&str; 6] = ["SELECT", "WITH", "VALUES", "TABLE", "EXPLAIN", "SHOW"];
+
+/// Column names and rows of one read-only statement.
+pub fn run(db: &Db, sql: &str, params: &[Cell]) -> Result<Table, Failure> {
+    let word = first_word(sql);
+    if word.is_empty() && sql.trim().trim_end_matches(';').is_empty() {
+        return Err(Failure::Refused("query was given no statement".to_owned()));
+    }
+    if !READING_WORDS.iter().any(|known| known.eq_ignore_ascii_case(word)) {
+        return Err(writes());
+    }
+    let _snapshot = db.snapshot()?;
+    let text = numbered(sql);
+    let mut statement = prepared(db, &text)?;
+    let columns: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();
+    let expected = statement.params().len();
+    if params.len() != expected {
+        return Err(Failure::Refused(format!(
+            "query has {expected} parameters, but {} values were given",
+            params.len()
+        )));
+    }
+    let types: Vec<Type> = statement.columns().iter().map(|column| column.type_().clone()).collect();
+    if !types.iter().all(is_plain) {
+        statement = prepared(db, &as_text(&text, &types))?;
+    }
+    let params: Vec<Param<'_>> = params.iter().map(param).collect();
+    let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| param as &(dyn ToSql + Sync)).collect();
+    let rows = db.wait(db.client().query(&statement, &params)).map_err(refused)?;
+    let rows = rows.into_iter().map(|row| cells(&Row::from(row), &types)).collect::<Result<_, _>>()?;
+    Ok((columns, rows))
+}
+
+fn prepared(db: &Db, sql: &str) -> Result<Statement, Failure> {
+    db.wait(db.client().prepare(sql)).map_err(refused)
+}
+
+fn writes() -> Failure {
+    Failure::Refused(
+        "query runs statements that read: SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW; this one would change the database or the \
+         connection"
+            .to_owned(),
+    )
+}
+
+/// What is wrong with a statement stands in the server's answer.
+fn refused(error: Error) -> Failure {
+    let state = match &error {
+        Error::Server(error) => error.code().cloned(),
+        _ => None,
+    };
+    match state {
+        Some(state) if state == SqlState::READ_ONLY_SQL_TRANSACTION => writes(),
+        // Syntax, rights, data: nothing that passes.
+        Some(state) if ["42", "22", "0A", "21", "25"].iter().any(|class| state.code().starts_with(class)) => {
+            Failure::Refused(format!("query cannot be run: {}", Cause(&error)))
+        }
+        _ => Failure::Sql(error),
+    }
+}
+
+/// Each `?` as `$1`, `$2` and so on, where the text has none of these: statements for SQLite go on to do here.
+fn numbered(sql: &str) -> String {
+    let bytes = sql.as_bytes();
+    let has_numbers = bytes.windows(2).any(|pair| pair[0] == b'$' && pair[1].is_ascii_digit());
+    if has_numbers || !sql.contains('?') {
+        return sql.to_owned();
+    }
+    let mut text = String::with_capacity(sql.len() + 8);
+    let mut number = 0;
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let after = &rest[first.len_utf8()..];
+        let next = match first {
+            '\'' | '"' => after.split_once(first).map_or("", |(_, after)| after),
+            '?' => {
+                number += 1;
+                text.push_str(&format!("${number}"));
+                rest = after;
+                continue;
+            }
+            _ => comment_end(rest).unwrap_or(after),
+        };
+        text.push_str(&rest[..rest.len() - next.len()]);
+        rest = next;
+    }
+    text
+}
+
+/// The word at the start, behind space, brackets and comments.
+fn first_word(sql: &str) -> &str {
+    let skipped = |text: &'_ str| text.trim_start_matches(|c: char| c.is_whitespace() || c == '(').len();
+    let mut rest = &sql[sql.len() - skipped(sql)..];
+    while let Some(after) = comment_end(rest) {
+        rest = &after[after.len() - skipped(after)..];
+    }
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+    &rest[..end]
+}
+
+/// What follows a comment at the start; none if there is none.
+fn comment_end(sql: &str) -> Option<&str> {
+    if let Some(comment) = sql.strip_prefix("--") {
+        return Some(comment.split_once('\n').map_or("", |(_, after)| after));
+    }
+    let comment = sql.strip_prefix("/*")?;
+    Some(comment.split_once("*/").map_or("", |(_, after)| after))
+}
+
+fn param(cell: &Cell) -> Param<'_> {
+    match cell {
+        Cell::Null => Param::Null,
+        Cell::Int(value) => Param::Int(*value),
+        Cell::Real(value) => Param::Real(*value),
+        Cell::Text(value) => Param::Text(value),
+        Cell::Blob(value) => Param::Bytes(value),
+    }
+}
+
+fn is_plain(ty: &Type) -> bool {
+    is_text(ty)
+        || [Type::BOOL, Type::INT2, Type::INT4, Type::INT8, Type::FLOAT8, Type::BYTEA, Type::UUID].contains(ty)
+}
+
+fn is_text(ty: &Type) -> bool {
+    [Type::TEXT, Type::VARCHAR, Type::BPCHAR, Type::NAME, Type::JSON, Type::UNKNOWN].contains(ty)
+}
+
+/// The same statement, with the columns of other types as the server spells them.
+fn as_text(sql: &str, types: &[Type]) -> String {
+    let names: Vec<String> = (0..types.len()).map(|column| format!("c{column}")).collect();
+    let shown = types.iter().zip(&names).map(|(ty, name)| if is_plain(ty) { name.clone() } else { format!("{name}::TEXT") });
+    let inner = sql.trim_end().trim_end_matches(';');
+    format!("SELECT {} FROM ({inner}\n) AS asked ({})", shown.collect::<Vec<_>>().join(", "), names.join(", "))
+}
+
+fn cells(row: &Row, types: &[Type]) -> Result<Vec<Cell>, Failure> {
+    let cell = |(column, ty): (usize, &Type)| -> Result<Cell, Failure> {
+        if row.is_null(column)? {
+            return Ok(Cell::Null);
+        }
+        Ok(match *ty {
+            Type::BOOL => Cell::Int(i64::from(row.get::<_, bool>(column)?)),
+            Type::INT2 | Type::INT4 | Type::INT8 => Cell::Int(row.get(column)?),
+            Type::FLOAT8 => Cell::Real(row.get(column)?),
+            Type::BYTEA => Cell::Blob(row.get(column)?),
+            // Sums of whole numbers are of this type.
+            Type::NUMERIC | Type::FLOAT4 | Type::OID => number(row.get(column)?),
+            _ => Cell::Text(row.get(column)?),
+        })
+    };
+    types.iter().enumerate().map(cell).collect()
+}
+
+fn number(text: String) -> Cell {
+    match (text.parse(), text.parse()) {
+        (Ok(whole), _) => Cell::Int(whole),
+        (_, Ok(real)) => Cell::Real(real),
+        _ => Cell::Text(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_marks_outside_quotes_and_comments_are_numbered() {
+        assert_eq!(numbered("SELECT ?, '?' /* ? */, \"?\" FROM t -- ?\nWHERE a = ?"), "SELECT $1, '?' /* ? */, \"?\" FROM t -- ?\nWHERE a = $2");
+        assert_eq!(numbered("SELECT a ? 'b', $1"), "SELECT a ? 'b', $1");
+    }
+
+    #[test]
+    fn a_statement_is_known_by_its_first_word() {
+        for (sql, word) in [
+            ("  (select 1)", "select"),
+            ("-- why\n/* and */ ( WITH a AS (SELECT 1) SELECT 1)", "WITH"),
+            ("/* SELECT */ VACUUM", "VACUUM"),
+            ("-- SELECT", ""),
+        ] {
+            assert_eq!(first_word(sql), word);
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Listings of runs. Invariant: no listing sorts; each walks an index, or the table, from its newest row.
+//! Listings of runs. Invariant: each walks an index from its newest row.
 
 use cloaca_core::key::{RunRow, ScheduleKey};
 use cloaca_core::port::{CronStats, ListedRun, Page, Place, RunFilter, RunStatus, TaskRecord};
@@ -29,94 +29,89 @@ macro_rules! select_runs {
     };
 }
 
-/// A page of [`select_runs`], with the filter's conditions. What is not shown is not read: a context may fill thousands of pages.
-macro_rules! page_of_runs {
-    ($index:expr, $condition:expr, $order:expr) => {
-        concat!(runs_by!($index, $condition), " ORDER BY ", $order, " LIMIT :limit OFFSET :offset")
-    };
-}
+const SHOWN: &str = select_runs!("r.context, NULL", "runs AS r", "");
+/// What is not shown is not read: a context may be very long.
+const BARE: &str = select_runs!("NULL::TEXT, NULL", "runs AS r", "");
 
-/// All that the filter leaves of what one index holds.
-macro_rules! runs_by {
-    ($index:expr, $condition:expr) => {
-        concat!(
-            select_runs!(
-                "CASE WHEN :contexts THEN r.context END, NULL",
-                "runs AS r",
-                $condition
-            ),
-            " AND r.created_at >= :since AND (:schedule IS NULL OR r.schedule IN (:schedule, :other))
-            AND (:workflow IS NULL OR r.workflow = :workflow)
-            AND (:status IS NULL OR r.status = :status)
-            AND (:key IS NULL OR r.run_key = :key)
-            AND (:parent IS NULL OR r.parent = :parent)
-            AND (:error IS NULL OR r.error_type = :error)"
-        )
-    };
-}
+/// Runs that are not over are claimed in the order of their rows. Those that wait for their time, of which there may be very many, are in an index
+/// of their own: runs_unfinished, runs_delayed.
+const UNFINISHED: [&str; 2] =
+    ["r.completed_at IS NULL AND r.not_before IS NULL", "r.completed_at IS NULL AND r.not_before IS NOT NULL"];
 
-/// In the order of their commits, from below a place.
-macro_rules! newest {
-    ($index:literal, $condition:literal) => {
-        page_of_runs!(
-            $index,
-            concat!($condition, " AND (r.created_at, r.row) < (:below_at, :below_row)"),
-            "r.created_at DESC, r.row DESC"
-        )
-    };
-}
-
-const BY_KEY: &str = newest!("runs_key", "r.run_key = :key");
-const BY_PARENT: &str = newest!("runs_parent", "r.parent = :parent");
-const BY_ERROR: &str = newest!("runs_error", "r.error_type = :error");
-const BY_END: &str = newest!("runs_failed", "r.error_type IS NOT NULL");
-const BY_SCHEDULE: &str = newest!("runs_schedule", "r.schedule = :schedule");
-const BY_WORKFLOW: &str = newest!("runs_workflow", "r.workflow = :workflow");
-const ANY: &str = newest!("runs_created", "1");
-/// They are claimed in the order of their rows. Those that wait for their time, of which there may be very many, are in an index of their own.
-const UNFINISHED: &str = concat!(
-    runs_by!(
-        "runs_unfinished",
-        "r.completed_at IS NULL AND r.not_before IS NULL AND r.row < :below_row AND r.created_at < :below_at"
-    ),
-    " UNION ALL ",
-    runs_by!(
-        "runs_delayed",
-        "r.completed_at IS NULL AND r.not_before IS NOT NULL AND r.row < :below_row AND r.created_at < :below_at"
-    ),
-    " ORDER BY 1 DESC LIMIT :limit OFFSET :offset"
-);
-
-/// Runs, newest first.
+/// Runs, newest first. Each statement has the conditions of its filter and no others, so that the server takes the index of the narrowest.
 pub fn list(db: &Db, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, Failure> {
     let Some([schedule, other]) = schedule_rows(db, filter)? else { return Ok(Vec::new()) };
-    let sql = statement_for(filter, schedule, other);
-    let statement = db.prepare_cached(sql)?;
+    let is_unfinished = is_unfinished(filter);
     let until = filter.until.map_or(i64::MAX, |at| at.0);
     let below = match filter.after {
-        Some(place) if sql == UNFINISHED => (until, place.row.0),
+        Some(place) if is_unfinished => (until, place.row.0),
         // One bound for both, so that the index begins there.
         Some(place) => (until, i64::MIN).min((place.created_at.0, place.row.0)),
-        None if sql == UNFINISHED => (until, i64::MAX),
+        None if is_unfinished => (until, i64::MAX),
         None => (until, i64::MIN),
     };
+    let sql = text_of(filter, schedule, other);
     let params = named_params! {
         ":schedule": schedule.map(|key| key.0),
         ":other": other.map(|key| key.0),
         ":workflow": filter.workflow,
         ":status": filter.status.map(RunStatus::name),
         ":key": filter.run_key,
-        ":parent": filter.parent.map(|id| id.to_string()),
+        ":parent": filter.parent,
         ":error": filter.error_type,
         ":since": filter.since.map_or(i64::MIN, |at| at.0),
         ":below_at": below.0,
         ":below_row": below.1,
-        ":contexts": filter.contexts,
         ":limit": signed(page.limit),
         ":offset": signed(page.offset),
+        ":most": signed(page.limit.saturating_add(page.offset)),
     };
+    let statement = db.prepare_cached(&sql)?;
     let rows = statement.query_map(params, run_of)?;
     Ok(rows.collect::<db::Result<_>>()?)
+}
+
+/// Of these there are few, beside those that have ended.
+fn is_unfinished(filter: &RunFilter) -> bool {
+    matches!(filter.status, Some(RunStatus::Pending | RunStatus::Running))
+        && filter.run_key.is_none()
+        && filter.parent.is_none()
+}
+
+fn text_of(filter: &RunFilter, schedule: Option<ScheduleKey>, other: Option<ScheduleKey>) -> String {
+    let mut narrow = String::new();
+    let conditions = [
+        (schedule.is_some() && other.is_none(), "r.schedule = :schedule"),
+        (other.is_some(), "r.schedule IN (:schedule, :other)"),
+        (filter.workflow.is_some(), "r.workflow = :workflow"),
+        (filter.status.is_some(), "r.status = :status"),
+        // Index runs_failed holds what ended badly.
+        (
+            matches!(filter.status, Some(RunStatus::Failed | RunStatus::Cancelled)),
+            "r.error_type IS NOT NULL",
+        ),
+        (filter.run_key.is_some(), "r.run_key = :key"),
+        (filter.parent.is_some(), "r.parent = :parent"),
+        (filter.error_type.is_some(), "r.error_type = :error"),
+        (filter.since.is_some(), "r.created_at >= :since"),
+    ];
+    for (_, condition) in conditions.iter().filter(|(is_asked, _)| *is_asked) {
+        narrow.push_str(" AND ");
+        narrow.push_str(condition);
+    }
+    let shown = if filter.contexts { SHOWN } else { BARE };
+    if is_unfinished(filter) {
+        let part = |which: &str| {
+            format!(
+                "({shown}{which} AND r.row < :below_row AND r.created_at < :below_at{narrow} ORDER BY r.row DESC LIMIT :most)"
+            )
+        };
+        return format!("{} ORDER BY 1 DESC LIMIT :limit OFFSET :offset", UNFINISHED.map(part).join(" UNION ALL "));
+    }
+    format!(
+        "{shown}(r.created_at, r.row) < (:below_at, :below_row){narrow}
+        ORDER BY r.created_at DESC, r.row DESC LIMIT :limit OFFSET :offset"
+    )
 }
 
 /// Where a run stands in listings.
@@ -135,25 +130,6 @@ fn schedule_rows(db: &Db, filter: &RunFilter) -> Result<Option<[Option<ScheduleK
     let rows = found.into_iter().flatten().map(|schedule| schedule.row);
     let mut rows = rows.filter(|&row| filter.schedule.is_none_or(|schedule| schedule == row));
     Ok(rows.next().map(|row| [Some(row), rows.next()]))
-}
-
-/// The statement that reads the fewest rows. Of one key, and of one parent, there are few runs, of those that are unfinished or ended badly fewer than of
-/// the others, and a schedule has one workflow.
-fn statement_for(
-    filter: &RunFilter,
-    schedule: Option<ScheduleKey>,
-    other: Option<ScheduleKey>,
-) -> &'static str {
-    match filter.status {
-        _ if filter.run_key.is_some() => BY_KEY,
-        _ if filter.parent.is_some() => BY_PARENT,
-        Some(RunStatus::Pending | RunStatus::Running) => UNFINISHED,
-        _ if filter.error_type.is_some() => BY_ERROR,
-        Some(RunStatus::Failed | RunStatus::Cancelled) => BY_END,
-        _ if schedule.is_some() && other.is_none() => BY_SCHEDULE,
-        _ if filter.workflow.is_some() => BY_WORKFLOW,
-        _ => ANY,
-    }
 }
 
 fn run_of(row: &Row) -> db::Result<ListedRun> {
