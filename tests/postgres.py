@@ -33,6 +33,7 @@ MISSING = 3
 PASSWORD = "not/a secret@all"
 # Quick, small, and quiet: what must outlive a loss of power is no matter of these tests.
 SETTINGS = {
+    "log_checkpoints": "off",
     "fsync": "off",
     "full_page_writes": "off",
     "wal_level": "minimal",
@@ -128,6 +129,10 @@ class Server:
         words = ["-XAtF\t", "--set=ON_ERROR_STOP=1", f"--command={statement}", self.url(database)]
         told = run("psql", *words, user=None)
         return [line.split("\t") for line in told.splitlines()]
+
+    def cut(self, database: str) -> None:
+        """Ends every connection to a database."""
+        self.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
@@ -264,9 +269,9 @@ def of_this_worktree() -> Shared:
 
 
 def serve() -> int:
-    """Answers the line `new` with the URL of a fresh database, and such a URL when that is deleted.
+    """Answers the line `new` with the URL of a fresh database, which lives until a line `drop URL`, or the end.
 
-    In the end all are.
+    A line `cut URL` ends every connection to it.
     """
     try:
         server = of_this_worktree().use()
@@ -275,15 +280,19 @@ def serve() -> int:
         return MISSING
     with contextlib.ExitStack() as all_of_them:
         kept: dict[str, contextlib.ExitStack] = {}
-        for line in map(str.strip, sys.stdin):
-            if line == "new":
-                one = contextlib.ExitStack()
-                url = server.url(one.enter_context(server.database()))
-                kept[url] = all_of_them.enter_context(one)
-                print(url, flush=True)
-            else:
-                kept.pop(line).close()
-                print(line, flush=True)
+        names: dict[str, str] = {}
+        for line in sys.stdin:
+            match line.split():
+                case ["new"]:
+                    one = all_of_them.enter_context(contextlib.ExitStack())
+                    name = one.enter_context(server.database())
+                    url = server.url(name)
+                    kept[url], names[url] = one, name
+                case ["cut", url]:
+                    server.cut(names[url])
+                case ["drop", url]:
+                    kept.pop(url).close()
+            print(url, flush=True)
     return 0
 
 

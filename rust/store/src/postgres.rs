@@ -16,6 +16,7 @@ mod lock;
 mod look;
 mod open;
 mod owner;
+mod plan;
 mod prune;
 mod pulse;
 mod query;
@@ -28,6 +29,7 @@ mod sign;
 mod tls;
 mod value;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -56,6 +58,8 @@ pub use address::{Address, Machine};
 
 /// Whether a commit came through whose answer was lost is asked for so long; after that the caller hears that it will pass.
 const DOUBT_PATIENCE: Duration = Duration::from_secs(10);
+/// The others are looked at no oftener, unless there is news: each look is a way to the server and back.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two attempts to reach a server that is not there.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -73,6 +77,8 @@ pub struct PostgresStore {
     reader: Mutex<Reader>,
     locks: Locks,
     pulse: Pulse,
+    /// What was found at the last look at the others, by who looked, and when.
+    looks: Mutex<HashMap<Epoch, (Instant, Siblings)>>,
     process: u32,
 }
 
@@ -127,6 +133,7 @@ impl PostgresStore {
             client,
             locks,
             pulse,
+            looks: Mutex::default(),
             process: std::process::id(),
             address,
         })
@@ -168,19 +175,31 @@ impl PostgresStore {
         work: impl FnOnce(&Db) -> Result<T, Failure>,
     ) -> Result<T, Undone<T>> {
         let number = writer.number + 1;
-        let db = self.connected(writer).map_err(Undone::Failed)?;
-        db.execute_batch(&self.begin()).map_err(|error| Undone::Failed(error.into()))?;
+        let db = self.begun(writer).map_err(Undone::Failed)?;
         let undoes = Undoes(db);
         let done = work(db).map_err(Undone::Failed)?;
         let committed = around(step, || self.commit_stamped(db, number));
         std::mem::forget(undoes);
-        let is_doubtful = db.is_lost();
         writer.number = number;
+        // Also what the server has refused: that may be the wait for the disk, which comes after the commit.
         match committed {
             Ok(()) => Ok(done),
-            Err(failure) if is_doubtful => Err(Undone::Doubtful(done, failure)),
-            Err(failure) => Err(Undone::Failed(failure)),
+            Err(failure) => Err(Undone::Doubtful(done, failure)),
         }
+    }
+
+    /// The connection that writes, with the lock of the store. One that was lost while it was idle is made anew.
+    fn begun<'w>(&self, writer: &'w mut Writer) -> Result<&'w Db, Failure> {
+        let begin = self.begin();
+        match self.connected(writer)?.execute_batch(&begin) {
+            Ok(()) => {}
+            Err(error) if fault::is_lost(&error) => {
+                writer.db = None;
+                self.connected(writer)?.execute_batch(&begin)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.connected(writer)
     }
 
     /// Begins, and waits for the lock of the store. What is committed under it is not waited for until it is free again.
@@ -328,6 +347,7 @@ impl Drop for Undoes<'_> {
 impl Store for PostgresStore {
     fn join(&self, at: Wall) -> Stored<Epoch> {
         let epoch = self.write(Step::Join, |db| owner::join(db, &self.locks, at))?;
+        self.guarded(&self.looks).clear();
         self.pulse.add(epoch);
         self.wake_others(epoch);
         Ok(epoch)
@@ -359,6 +379,7 @@ impl Store for PostgresStore {
             self.pulse.add(*remnant);
         }
         self.pulse.remove(epoch);
+        self.guarded(&self.looks).clear();
         around(Step::Release, || self.locks.release(epoch));
         self.wake_others(epoch);
         left
@@ -383,16 +404,20 @@ impl Store for PostgresStore {
     }
 
     fn bury(&self, epoch: Epoch) -> Stored<Siblings> {
+        if let Some((at, found)) = self.guarded(&self.looks).get(&epoch)
+            && at.elapsed() < LOOK_EVERY
+        {
+            return Ok(found.clone());
+        }
         // Nobody to bury is the rule, and must not cost a transaction.
         let is_fresh = self.pulse.is_fresh();
-        let (others, dead, departed, lives) = self.read(|db| {
-            let dead = owner::dead(db, &self.locks, epoch, is_fresh)?;
-            Ok((owner::others(db, epoch)?, dead, owner::departed(db)?, owner::is_living(db, epoch)?))
-        })?;
-        match dead.is_empty() {
-            false => self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch, is_fresh)),
-            true => Ok(Siblings { buried: 0, living: others, departed, is_buried: !lives }),
+        let (siblings, dead) = self.read(|db| owner::look(db, &self.locks, epoch, is_fresh))?;
+        if !dead.is_empty() {
+            self.guarded(&self.looks).clear();
+            return self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch, is_fresh));
         }
+        self.guarded(&self.looks).insert(epoch, (Instant::now(), siblings.clone()));
+        Ok(siblings)
     }
 
     fn wake_others(&self, epoch: Epoch) {
@@ -405,7 +430,12 @@ impl Store for PostgresStore {
     }
 
     fn woken(&self, epoch: Epoch) -> bool {
-        self.pulse.is_woken(epoch)
+        let is_woken = self.pulse.is_woken(epoch);
+        if is_woken {
+            // Who else is there may be the news.
+            self.guarded(&self.looks).remove(&epoch);
+        }
+        is_woken
     }
 
     fn ear(&self, epoch: Epoch) -> Option<Arc<dyn Ear>> {

@@ -7,7 +7,7 @@ use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Admitted, Change, CronMove, Moment, NewRun, Outcome, Receipt, RunChange, Stretch, TickChange, TriggerRow,
+    Admitted, Change, CronMove, Moment, NewRun, Outcome, Receipt, RunChange, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use crate::postgres::db::Db;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
+use crate::postgres::plan::Stretch;
 use crate::postgres::schedule::{Advanced, Declaring};
 use crate::postgres::{audit, history, owner, run, schedule, seat};
 
@@ -22,7 +23,27 @@ use crate::postgres::{audit, history, owner, run, schedule, seat};
 pub fn apply(db: &Db, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
     let mut batch =
         Batch { db, checked: HashMap::new(), declaring: None, ends: None, terms: Terms::default() };
-    changes.iter().map(|change| batch.apply(change)).collect()
+    let mut receipts: Vec<Option<Receipt>> = vec![None; changes.len()];
+    let mut from = 0;
+    while from < changes.len() {
+        let mut stretch = Stretch::default();
+        let taken = changes[from..].iter().zip(from..).take_while(|(change, place)| stretch.takes(*place, change));
+        let until = from + taken.count();
+        if stretch.is_worth_while() {
+            let Batch { checked, terms, .. } = &mut batch;
+            stretch.start(db, terms, |epoch| is_living(db, checked, epoch), changes, &mut receipts)?;
+            around(Step::Progress, || stretch.go_on(db, &mut receipts))?;
+        }
+        // What was left over, and what stands alone.
+        let end = (until + 1).min(changes.len());
+        for (receipt, change) in receipts[from..end].iter_mut().zip(&changes[from..end]) {
+            if receipt.is_none() {
+                *receipt = Some(batch.apply(change)?);
+            }
+        }
+        from = end;
+    }
+    Ok(receipts.into_iter().flatten().collect())
 }
 
 /// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it.
@@ -220,7 +241,7 @@ impl<'c> Batch<'c> {
             return history::append(self.db, std::slice::from_ref(last));
         }
         let (outcome, reason) = fate::story(tick, fates);
-        history::append(self.db, &[Stretch { outcome, reason: reason.into(), ..last.clone() }])
+        history::append(self.db, &[cloaca_core::port::Stretch { outcome, reason: reason.into(), ..last.clone() }])
     }
 
     fn start(&mut self, epoch: Epoch, runs: &[NewRun], cron: Option<CronMove>) -> Result<Receipt, Failure> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cloaca_core::port::Halt;
 use bytes::{BufMut as _, BytesMut};
 use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use uuid::Uuid;
@@ -128,7 +128,11 @@ impl Db {
         match answered {
             Some(Ok(done)) => Ok(done),
             Some(Err(error)) => {
-                if error.is_closed() || error.as_db_error().is_none() && self.client.is_closed() {
+                // The server says so before it ends a connection, and of that end nothing is known yet.
+                let is_fatal = |said: &DbError| {
+                    matches!(said.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+                };
+                if self.client.is_closed() || error.is_closed() || error.as_db_error().is_some_and(is_fatal) {
                     self.is_lost.set(true);
                 }
                 Err(error.into())

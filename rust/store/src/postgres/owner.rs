@@ -52,32 +52,47 @@ const SILENCE_US: i64 = 4_000_000;
 /// Nobody is dead of silence before the server has been up for so long: its start silences all.
 const GRACE_US: i64 = 10_000_000;
 
-/// Living owners, but for `epoch`, that have died without leaving. While this store's own connection is fresh, what it missed proves nothing.
-pub fn dead(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<Vec<Epoch>, Failure> {
+/// Who else lives, and which of them have died without leaving. While this store's own connection is fresh, what it missed proves nothing.
+pub fn look(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<(Siblings, Vec<Epoch>), Failure> {
+    // One way to the server, by indices owners_living and owners_pkey. Who left last is in the row of nobody.
     const SQL: &str = "
         SELECT owners.epoch, boot, place, now_us() - beats.at > :silence
             AND now_us() - (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::BIGINT > :grace
-        FROM owners JOIN beats ON beats.epoch = owners.epoch WHERE left_at IS NULL AND owners.epoch <> :epoch";
-    let params = named_params! { ":epoch": epoch.0, ":silence": SILENCE_US, ":grace": GRACE_US };
+        FROM owners JOIN beats ON beats.epoch = owners.epoch WHERE left_at IS NULL
+        UNION ALL
+        SELECT max(owners.epoch), NULL, NULL, NULL FROM owners WHERE left_at IS NOT NULL";
     let statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(params, |row| {
+    let mut rows = statement.query(named_params! { ":silence": SILENCE_US, ":grace": GRACE_US })?;
+    let mut siblings = Siblings { is_buried: true, ..Siblings::default() };
+    let mut dead = Vec::new();
+    while let Some(row) = rows.next()? {
+        let Some(is_silent) = row.get::<_, Option<bool>>(3)? else {
+            siblings.departed = row.get::<_, Option<i64>>(0)?.map(Epoch);
+            continue;
+        };
+        let other = Epoch(row.get(0)?);
+        if other == epoch {
+            siblings.is_buried = false;
+            continue;
+        }
         let home: Option<(String, String)> = row.get::<_, Option<String>>(1)?.zip(row.get(2)?);
         let home = home.map(|(boot, place)| Home { boot, place });
-        Ok((Epoch(row.get(0)?), home, row.get::<_, bool>(3)?))
-    })?;
-    let mut dead = Vec::new();
-    for row in rows {
-        let (other, home, is_silent) = row?;
         let is_dead = match locks.life(other, home.as_ref()) {
             Life::Held => false,
             Life::Free => true,
             Life::Unknown => is_silent && !is_fresh,
         };
+        siblings.living.push(other);
         if is_dead {
             dead.push(other);
         }
     }
-    Ok(dead)
+    Ok((siblings, dead))
+}
+
+/// Living owners, but for `epoch`, that have died without leaving.
+pub fn dead(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<Vec<Epoch>, Failure> {
+    Ok(look(db, locks, epoch, is_fresh)?.1)
 }
 
 /// Notes that an owner polls and runs nothing.
@@ -127,39 +142,20 @@ pub fn seen(db: &Db, epoch: Epoch, at: Wall) -> Result<(), Failure> {
 
 /// Takes owners that have died off the list, and counts the others.
 pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<Siblings, Failure> {
-    let mut siblings = Siblings { is_buried: !is_living(db, epoch)?, ..Siblings::default() };
-    let dead = dead(db, locks, epoch, is_fresh)?;
-    for other in others(db, epoch)? {
-        if dead.contains(&other) {
-            leave(db, other)?;
-            run::free(db, other)?;
-            seat::forget_owner(db, other)?;
-            locks.forget(other);
-            siblings.buried += 1;
-        } else {
-            siblings.living.push(other);
-        }
+    let (mut siblings, dead) = look(db, locks, epoch, is_fresh)?;
+    for other in &dead {
+        leave(db, *other)?;
+        run::free(db, *other)?;
+        seat::forget_owner(db, *other)?;
+        locks.forget(*other);
     }
-    siblings.departed = departed(db)?;
+    siblings.living.retain(|other| !dead.contains(other));
+    siblings.buried = dead.len() as u64;
+    siblings.departed = siblings.departed.max(dead.into_iter().max());
     Ok(siblings)
 }
 
-/// The newest of those that have left.
-pub fn departed(db: &Db) -> Result<Option<Epoch>, Failure> {
-    const SQL: &str = "SELECT max(epoch) FROM owners WHERE left_at IS NOT NULL";
-    let newest = db.prepare_cached(SQL)?.query_row([], |row| row.get::<_, Option<i64>>(0))?;
-    Ok(newest.map(Epoch))
-}
-
-/// Everyone else who has not left.
-pub fn others(db: &Db, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
-    const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL AND epoch <> :epoch";
-    let statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(Epoch))?;
-    Ok(rows.collect::<db::Result<_>>()?)
-}
-
-/// Those of them that work: news concern nobody else.
+/// Everyone else who has not left and works: news concern nobody else.
 pub fn at_work(db: &Db, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
     const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL AND epoch <> :epoch AND works";
     let statement = db.prepare_cached(SQL)?;

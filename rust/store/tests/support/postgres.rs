@@ -3,6 +3,7 @@
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -24,11 +25,31 @@ impl Database {
     pub fn url(&self) -> &str {
         &self.0
     }
+
+    /// The same through a way of one's own, which leads to [`Database::socket`].
+    pub fn url_by(&self, port: u16) -> String {
+        let (before, _) = self.0.split_once('?').expect("it names a folder");
+        format!("{}?host=127.0.0.1&port={port}&sslmode=disable", before)
+    }
+
+    /// Where its server listens.
+    pub fn socket(&self) -> PathBuf {
+        let word = |name: &str| {
+            let (_, rest) = self.0.split_once(name).expect("it names folder and port");
+            rest.split('&').next().unwrap_or_default().to_owned()
+        };
+        PathBuf::from(word("host=")).join(format!(".s.PGSQL.{}", word("port=")))
+    }
+
+    /// Ends every connection to it.
+    pub fn cut(&self) {
+        Server::ask(&format!("cut {}", self.0));
+    }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        Server::ask(&self.0);
+        Server::ask(&format!("drop {}", self.0));
     }
 }
 
