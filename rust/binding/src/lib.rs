@@ -150,7 +150,7 @@ fn rename_to_new(py: Python<'_>, from: PathBuf, to: PathBuf) -> PyResult<()> {
 
 /// Which schema version a store has, and for each that this program brings it to beyond that the SQL.
 #[pyfunction]
-fn schema_of(py: Python<'_>, url: OsString) -> PyResult<(usize, Vec<&'static str>)> {
+fn schema_of(py: Python<'_>, url: OsString) -> PyResult<(usize, Vec<String>)> {
     let found = gil::free(py, || cloaca_store::schema_of(url))?;
     found.map_err(|refused| error::raise_open(py, refused))
 }

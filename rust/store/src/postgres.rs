@@ -20,6 +20,7 @@ mod plan;
 mod prune;
 mod pulse;
 mod query;
+mod reader;
 mod redacted;
 mod run;
 mod schedule;
@@ -55,6 +56,7 @@ use crate::postgres::pulse::Pulse;
 use crate::url::Durability;
 
 pub use address::{Address, Machine};
+pub use reader::{Reader, schema_of};
 
 /// Whether a commit came through whose answer was lost is asked for so long; after that the caller hears that it will pass.
 const DOUBT_PATIENCE: Duration = Duration::from_secs(10);
@@ -74,7 +76,7 @@ pub struct PostgresStore {
     /// By which the server knows this store's transactions.
     client: Uuid,
     writer: Mutex<Writer>,
-    reader: Mutex<Reader>,
+    reader: Mutex<Reading>,
     locks: Locks,
     pulse: Pulse,
     /// What was found at the last look at the others, by who looked, and when.
@@ -94,7 +96,7 @@ struct Writer {
 
 /// The connection that reads.
 #[derive(Default)]
-struct Reader {
+struct Reading {
     db: Option<Db>,
     is_closed: bool,
 }
@@ -284,7 +286,7 @@ impl PostgresStore {
         done.map_err(|failure| failure.into_fault(&self.address.name))
     }
 
-    fn read_with<T>(&self, reader: &mut Reader, work: impl Fn(&Db) -> Result<T, Failure>) -> Result<T, Failure> {
+    fn read_with<T>(&self, reader: &mut Reading, work: impl Fn(&Db) -> Result<T, Failure>) -> Result<T, Failure> {
         if reader.is_closed {
             return Err(Failure::closed());
         }

@@ -481,7 +481,7 @@ fn put_stamp(db: &Db, key: i64, stamp: Wall, at: Wall) -> Result<(), Failure> {
     const DELETE: &str = "
         DELETE FROM keys WHERE row = :key AND rule > 0 AND NOT EXISTS (SELECT 1 FROM lanes WHERE pace = :key)";
     db.prepare_cached(PUT)?.execute(named_params! { ":key": key, ":stamp": micros(Some(stamp)) })?;
-    let mut passed = db.prepare_cached(PASSED)?;
+    let passed = db.prepare_cached(PASSED)?;
     let params = named_params! { ":at": at.0, ":limit": signed(PASSED_MAX) };
     let passed = passed.query_map(params, |row| row.get(0))?.collect::<crate::postgres::db::Result<Vec<i64>>>()?;
     for key in passed {

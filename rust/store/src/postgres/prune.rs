@@ -97,7 +97,7 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
     const TICK: &str = "DELETE FROM ticks WHERE row = :row";
     const KEY: &str = "DELETE FROM run_keys WHERE schedule = :schedule AND key = :key AND expires_at <= :now";
     let mut gone = 0;
-    let (mut run, mut tasks) = (db.prepare_cached(RUN)?, db.prepare_cached(TASKS)?);
+    let (run, tasks) = (db.prepare_cached(RUN)?, db.prepare_cached(TASKS)?);
     for row in &found.runs {
         // Somebody may have opened it again.
         let before = old.runs_before.map(|before| before.0);
@@ -107,11 +107,11 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
             gone += 1;
         }
     }
-    let mut tick = db.prepare_cached(TICK)?;
+    let tick = db.prepare_cached(TICK)?;
     for row in &found.ticks {
         gone += tick.execute(named_params! { ":row": row })?;
     }
-    let mut expired = db.prepare_cached(KEY)?;
+    let expired = db.prepare_cached(KEY)?;
     for (schedule, key) in &found.keys {
         gone += expired.execute(named_params! { ":schedule": schedule.0, ":key": key, ":now": old.now.0 })?;
     }

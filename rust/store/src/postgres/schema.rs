@@ -84,15 +84,49 @@ pub fn version(db: &Db, name: &str, schema: &str) -> Result<usize, Failure> {
     }
 }
 
+/// Refuses a schema that holds nothing of ours, or that is of another version: who only reads changes nothing.
+pub fn check_for_reading(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
+    match version(db, name, schema)? {
+        0 => Err(Failure::Refused(format!(
+            "database '{name}' holds nothing of cloaca; name one that a runner has made, and its schema with '?schema='"
+        ))),
+        seen if seen < MIGRATIONS.len() => Err(Failure::Refused(format!(
+            "database '{name}' has schema version {seen}, and this cloaca reads version {}: the first runner of it that may do so brings \
+             it up to date, and so does 'cloaca migrate'",
+            MIGRATIONS.len()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Which version a schema has, none counting as zero, and the SQL by which [`migrate`] would bring it to this program's.
+pub fn outlook(db: &Db, name: &str, schema: &str) -> Result<(usize, Vec<String>), Failure> {
+    let seen = version(db, name, schema)?;
+    let quoted = quoted(schema);
+    let making = (seen == 0).then(|| format!("CREATE SCHEMA IF NOT EXISTS {quoted};\n"));
+    let step = |(number, sql): (usize, &&str)| {
+        format!(
+            "{}SET LOCAL search_path TO {quoted}, pg_catalog;\n{sql}UPDATE meta SET value = {number} WHERE name = 'version';\n",
+            making.as_deref().filter(|_| number == 1).unwrap_or_default()
+        )
+    };
+    Ok((seen, (1..).zip(&MIGRATIONS).skip(seen).map(step).collect()))
+}
+
+/// The number by which this store is known among all.
+pub fn number(db: &Db) -> Result<i64, Failure> {
+    const SQL: &str = "SELECT value FROM meta WHERE name = 'store'";
+    Ok(db.prepare_cached(SQL)?.query_row([], |row| row.get(0))?)
+}
+
 /// The number by which this store is known among all, once `client` is known to it.
 pub fn identity(db: &Db, client: Uuid) -> Result<i64, Failure> {
     // Those of clients that are gone stay for a day.
     const FORGET: &str = "DELETE FROM stamps WHERE at < now_us() - 86400000000";
     const SQL: &str = "INSERT INTO stamps (client, number, at) VALUES (:client, 0, now_us())";
-    const NUMBER: &str = "SELECT value FROM meta WHERE name = 'store'";
     db.prepare_cached(FORGET)?.execute([])?;
     db.prepare_cached(SQL)?.execute(named_params! { ":client": client })?;
-    Ok(db.prepare_cached(NUMBER)?.query_row([], |row| row.get(0))?)
+    number(db)
 }
 
 /// Forgets a client that will not ask any more.

@@ -46,7 +46,7 @@ pub fn ask(db: &Db, ask: &Ask) -> Result<Option<Pass>, Failure> {
     if !db.prepare_cached(OWNED)?.exists(owned)? {
         return Ok(None);
     }
-    let mut insert = db.prepare_cached(SQL)?;
+    let insert = db.prepare_cached(SQL)?;
     for name in &*ask.limits {
         insert.execute(named_params! {
             ":name": name,
@@ -66,7 +66,7 @@ pub fn unseat(db: &Db, seat: &Seat, epoch: Epoch, at: Wall) -> Result<Pass, Fail
     const SQL: &str = "
         DELETE FROM limit_seats WHERE run = :run AND task = :task AND attempt = :attempt AND owner = :owner
         RETURNING name";
-    let mut delete = db.prepare_cached(SQL)?;
+    let delete = db.prepare_cached(SQL)?;
     let params =
         named_params! { ":run": seat.run.0, ":task": seat.task, ":attempt": seat.attempt, ":owner": epoch.0 };
     let mut names: Vec<Arc<str>> =
@@ -79,7 +79,7 @@ pub fn unseat(db: &Db, seat: &Seat, epoch: Epoch, at: Wall) -> Result<Pass, Fail
 pub fn look(db: &Db, epoch: Epoch, limits: &[Arc<str>], at: Wall) -> Result<Pass, Failure> {
     let mut pass = pass(db, limits, at)?;
     pass.granted.retain(|&(owner, _)| owner != epoch);
-    let mut has = db.prepare_cached(HAS)?;
+    let has = db.prepare_cached(HAS)?;
     let seats = has.query_map(named_params! { ":epoch": epoch.0 }, |row| seat_at(row, 0))?;
     for seat in seats {
         pass.granted.push((epoch, seat?));
@@ -297,7 +297,7 @@ impl Table for Rows<'_> {
             }
         };
         let Some(mut waiter) = found else { return Ok(None) };
-        let mut names = self.db.prepare_cached(NAMES)?;
+        let names = self.db.prepare_cached(NAMES)?;
         let params = attempt_params(&waiter.seat);
         let rows = names.query_map(&params[..], |row| row.get(0))?;
         waiter.limits = rows.collect::<crate::postgres::db::Result<_>>()?;

@@ -162,7 +162,7 @@ impl<'w> Walk<'w> {
             return Ok(());
         }
         let most = self.room.saturating_sub(self.found.len() as u64) + 1;
-        let mut open = self.db.prepare_cached(OPEN)?;
+        let open = self.db.prepare_cached(OPEN)?;
         let params = named_params! { ":workflow": &**limited.workflow, ":limit": signed(most) };
         let mut rows = open.query(params)?;
         let mut many = 0;
