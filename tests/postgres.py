@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 # Between two of cargo's test binaries nobody uses it.
@@ -145,10 +146,51 @@ class Server:
             self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
+class Pooler:
+    """PgBouncer in transaction mode before a server."""
+
+    def __init__(self, server: Server) -> None:
+        self.port = free_port()
+        folder = server.folder / f"pooler-{self.port}"
+        folder.mkdir()
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host={server.folder} port={server.port} user=postgres\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 5\n"
+        )
+        owner = unprivileged()
+        with (folder / "log").open("w") as log:
+            self.process = subprocess.Popen(
+                [program("pgbouncer"), str(settings)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **whose(owner),
+            )
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            time.sleep(0.01)
+        self.stop()
+        raise RuntimeError(f"pgbouncer does not listen: {(folder / 'log').read_text()}")
+
+    def url(self, database: str) -> str:
+        """By which a client gets to a database of the server."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?sslmode=disable"
+
+    def stop(self) -> None:
+        """Ends it, and every connection through it."""
+        self.process.kill()
+        self.process.wait()
+
+
 def program(name: str) -> str:
     """The path of one of PostgreSQL's, the newest; Debian has those of servers on nobody's PATH."""
     there = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
-    found = str(there[-1]) if there else shutil.which(name)
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+    found = str(there[-1]) if there else shutil.which(name, path=path)
     if found is None:
         raise Missing(f"there is no program '{name}'; install PostgreSQL")
     return found
@@ -164,6 +206,11 @@ def unprivileged() -> pwd.struct_passwd | None:
     raise Missing("root starts no PostgreSQL server, and there is neither a user 'postgres' nor 'nobody'")
 
 
+def whose(owner: pwd.struct_passwd | None) -> dict[str, Any]:
+    """As whom a program is started; as we are, if nobody is named."""
+    return {} if owner is None else {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
 def run(name: str, *words: str, user: str | None = "server") -> str:
     """What a program printed, as whom the server runs, out of reach of the terminal's signals."""
     owner = unprivileged() if user == "server" else None
@@ -176,9 +223,7 @@ def run(name: str, *words: str, user: str | None = "server") -> str:
             stderr=told,
             cwd="/",
             start_new_session=True,
-            user=None if owner is None else owner.pw_uid,
-            group=None if owner is None else owner.pw_gid,
-            extra_groups=None if owner is None else [],
+            **whose(owner),
             env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
         )
         told.seek(0)
@@ -269,7 +314,7 @@ def of_this_worktree() -> Shared:
 
 
 def serve() -> int:
-    """Answers the line `new` with the URL of a fresh database, which lives until a line `drop URL`, or the end.
+    """Answers the line `new` with the URL of a fresh database, which lives until `drop URL` or the end.
 
     A line `cut URL` ends every connection to it.
     """

@@ -42,13 +42,6 @@ pub enum Error {
     Column(usize, String),
 }
 
-impl Error {
-    /// Whether a unique index has refused a row.
-    pub fn is_unique_violation(&self) -> bool {
-        matches!(self, Self::Server(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
-    }
-}
-
 impl From<Unreached> for Error {
     fn from(unreached: Unreached) -> Self {
         Self::Unreached(unreached)

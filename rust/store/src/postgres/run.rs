@@ -190,12 +190,17 @@ fn obstacle(db: &Db, new: &NewRun) -> Result<Admitted, Failure> {
 }
 
 fn hash_holder(db: &Db, new: &NewRun) -> Result<Option<Uuid>, Failure> {
+    let Some(hash) = new.context_hash.filter(|_| new.unique_hash) else { return Ok(None) };
+    guarded(db, new.schedule, hash)
+}
+
+/// The unfinished run that guards that hash.
+pub fn guarded(db: &Db, schedule: Option<ScheduleKey>, hash: ContextHash) -> Result<Option<Uuid>, Failure> {
     // Index runs_hash.
     const SQL: &str = "
         SELECT id FROM runs
         WHERE schedule = :schedule AND context_hash = :hash AND unique_hash AND completed_at IS NULL";
-    let Some(hash) = new.context_hash.filter(|_| new.unique_hash) else { return Ok(None) };
-    let params = named_params! { ":schedule": new.schedule.map(|key| key.0), ":hash": &hash[..] };
+    let params = named_params! { ":schedule": schedule.map(|key| key.0), ":hash": &hash[..] };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
 }
 

@@ -15,7 +15,7 @@ use crate::postgres::audit;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits;
 use crate::postgres::owner::owner_is_dead;
-use crate::postgres::run::{child, overdue, tasks, unguarded};
+use crate::postgres::run::{child, guarded, overdue, tasks, unguarded};
 use crate::postgres::seat;
 use crate::postgres::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
 
@@ -450,19 +450,16 @@ fn open_again(db: &Db, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
             run.id
         ))
     };
+    // Looked for before: what a unique index refuses takes the whole transaction with it.
     if let Some(hash) = run.context_hash
-        && unguarded(db, run.schedule, hash)?.is_some()
+        && (guarded(db, run.schedule, hash)?.is_some() || unguarded(db, run.schedule, hash)?.is_some())
     {
         return Err(refusal());
     }
     let is_guarded = run.context_hash.is_some();
     let params = named_params! { ":row": run.row.0, ":epoch": epoch.0, ":unique_hash": is_guarded };
-    match db.prepare_cached(SQL)?.execute(params) {
-        Ok(_) => Ok(()),
-        // Index runs_hash is the only unique one that covers what changes here.
-        Err(error) if error.is_unique_violation() => Err(refusal()),
-        Err(error) => Err(error.into()),
-    }
+    db.prepare_cached(SQL)?.execute(params)?;
+    Ok(())
 }
 
 fn unfinished_of(row: &Row) -> db::Result<Unfinished> {
