@@ -180,6 +180,8 @@ struct Shared {
     limited_asked: AtomicU64,
     limited_done: AtomicU64,
     /// Runs that limits have held may begin, and there was no permit for them.
+    limited_waits: AtomicBool,
+    /// And whoever gives one back is to ask for them.
     wants_permit: AtomicBool,
     /// Whether the liaison is to look how triggers are switched, also if no sibling says so.
     has_news: AtomicBool,
@@ -316,6 +318,7 @@ impl Runtime {
             due_done: AtomicU64::new(0),
             limited_asked: AtomicU64::new(0),
             limited_done: AtomicU64::new(0),
+            limited_waits: AtomicBool::new(false),
             wants_permit: AtomicBool::new(false),
             has_news: AtomicBool::new(false),
             cancels: Mutex::default(),
@@ -647,7 +650,7 @@ impl Shared {
             self.store.wake_others(self.epoch);
         }
         if is_open {
-            self.ask_for_limited();
+            self.ask_for_open();
         }
         if is_due {
             self.due_asked.fetch_add(1, Ordering::AcqRel);

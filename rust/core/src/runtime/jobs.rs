@@ -447,9 +447,9 @@ impl Runtime {
 
     pub(super) fn release(&self, job: Job) {
         let mut jobs = lock(&self.shared.jobs);
-        jobs.give_back(job);
+        let executor = jobs.give_back(job);
         // Under the lock: who finds nothing at work must find that something is asked for.
-        let is_wanted = self.shared.asks_for_permit();
+        let is_wanted = self.shared.asks_for_permit(&mut jobs, executor);
         self.shared.call_for_regainer(&jobs);
         let calls = self.shared.call(&mut jobs);
         if jobs.closed {

@@ -4,10 +4,16 @@
 use std::array;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::Job;
 use crate::key::Ids;
+use crate::time::Mono;
 use crate::urgency::{RANKS, Rank};
+
+/// Beside what has a permit, so much is claimed of what limits have held as ended in so long: to claim a few at a time would take longer than to
+/// run them, and no seat is kept from others for longer.
+const AHEAD: Duration = Duration::from_millis(10);
 
 /// How an executor hears that there is something for it. Called on any thread, with no lock held, and not again before the executor has
 /// asked: it must not wait, and needs no interpreter.
@@ -60,6 +66,30 @@ impl Queue {
     }
 }
 
+/// How many attempts have ended of late, while it matters.
+#[derive(Debug, Default)]
+struct Pace {
+    since: Mono,
+    ended: usize,
+    /// In as long before.
+    ended_before: usize,
+}
+
+impl Pace {
+    fn roll(&mut self, now: Mono) {
+        let since = now.since(self.since);
+        if since >= AHEAD {
+            self.ended_before = if since < 2 * AHEAD { self.ended } else { 0 };
+            (self.ended, self.since) = (0, now);
+        }
+    }
+
+    fn ahead(&mut self, now: Mono) -> usize {
+        self.roll(now);
+        self.ended.max(self.ended_before)
+    }
+}
+
 /// What waits for one executor.
 pub(super) struct Lane {
     permits_max: usize,
@@ -81,6 +111,7 @@ pub(super) struct Lane {
     pub(super) waker: Option<Arc<dyn Waker>>,
     /// It was called, and has not come yet.
     pub(super) is_called: bool,
+    pace: Pace,
 }
 
 impl Lane {
@@ -97,6 +128,7 @@ impl Lane {
             stopped: Vec::new(),
             waker: None,
             is_called: false,
+            pace: Pace::default(),
         }
     }
 
@@ -110,10 +142,28 @@ impl Lane {
         !is_claimed && self.overdue < self.overdue_max
     }
 
-    /// How many permits are free for which nothing is ready.
-    pub(super) fn spare(&self) -> usize {
-        let wanted = self.taken + self.claims.len() + self.regaining.len() + self.ready.len();
-        if self.overdue < self.overdue_max { self.permits_max.saturating_sub(wanted) } else { 0 }
+    /// An attempt has ended while more wait for permits than there are.
+    pub(super) fn note_end(&mut self, now: Mono) {
+        self.pace.roll(now);
+        self.pace.ended += 1;
+    }
+
+    /// For how many more there are permits, or will be at once.
+    pub(super) fn spare(&mut self, now: Mono) -> usize {
+        if self.overdue >= self.overdue_max {
+            return 0;
+        }
+        (self.permits_max + self.pace.ahead(now)).saturating_sub(self.wanted())
+    }
+
+    /// Whether it is time to claim: a permit is free for which nothing is ready, or half of what is claimed at once is gone.
+    pub(super) fn calls(&mut self, now: Mono) -> bool {
+        let (wanted, most) = (self.wanted(), self.permits_max + self.pace.ahead(now));
+        self.overdue < self.overdue_max && (wanted < self.permits_max || wanted * 2 <= most)
+    }
+
+    fn wanted(&self) -> usize {
+        self.taken + self.claims.len() + self.regaining.len() + self.ready.len()
     }
 
     /// An attempt wants no permit any more.
@@ -164,5 +214,52 @@ impl Lane {
         let waker = self.waker.clone()?;
         self.is_called = true;
         Some(waker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::urgency::Priority;
+
+    const MS: u64 = 1_000_000;
+
+    fn make_ready(lane: &mut Lane) {
+        let job = Job { run: Uuid::nil(), task: 0, attempt: 1, life: 0, callback_only: false };
+        lane.ready.push(Rank::of(Priority::default(), false, false), job);
+    }
+
+    fn lane(permits: usize, taken: usize) -> Lane {
+        Lane { taken, ..Lane::new(permits) }
+    }
+
+    #[test]
+    fn what_ends_slowly_is_claimed_for_the_permits_that_are_free() {
+        let mut lane = lane(4, 3);
+        lane.note_end(Mono(5 * MS));
+        assert_eq!((lane.spare(Mono(30 * MS)), lane.calls(Mono(30 * MS))), (1, true));
+        lane.taken = 4;
+        assert_eq!((lane.spare(Mono(30 * MS)), lane.calls(Mono(30 * MS))), (0, false));
+    }
+
+    #[test]
+    fn what_ends_fast_is_claimed_ahead_and_again_once_half_is_gone() {
+        let mut lane = lane(4, 4);
+        (0..20).for_each(|_| lane.note_end(Mono(15 * MS)));
+        assert_eq!(lane.spare(Mono(16 * MS)), 20);
+        (0..20).for_each(|_| make_ready(&mut lane));
+        assert_eq!((lane.spare(Mono(25 * MS)), lane.calls(Mono(25 * MS))), (0, false));
+        (0..12).for_each(|_| assert!(lane.ready.pop().is_some()));
+        assert_eq!((lane.spare(Mono(25 * MS)), lane.calls(Mono(25 * MS))), (12, true));
+        // Those that are there take longer, it seems.
+        assert_eq!(lane.spare(Mono(60 * MS)), 0);
+    }
+
+    #[test]
+    fn beside_too_many_overdue_bodies_nothing_is_claimed() {
+        let mut lane = Lane { overdue: 2, overdue_max: 2, ..lane(4, 0) };
+        assert_eq!((lane.spare(Mono(MS)), lane.calls(Mono(MS))), (0, false));
     }
 }
