@@ -284,6 +284,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         asked = redaction.checked(redact)
         refuse_in_pool()
         places = Places(executors)
+        self._url = url
         self._closed = False
         self._has_waited = False
         self._paused = paused

@@ -142,6 +142,12 @@ fn path_of(py: Python<'_>, url: OsString) -> PyResult<Option<PathBuf>> {
     cloaca_store::path_of(url).map_err(|refused| error::raise_open(py, refused))
 }
 
+/// What messages call the store that a URL names, without secrets.
+#[pyfunction]
+fn name_of(py: Python<'_>, url: OsString) -> PyResult<String> {
+    cloaca_store::name_of(url).map_err(|refused| error::raise_open(py, refused))
+}
+
 /// Gives a file a name that nothing has; `FileExistsError` if something has it by then.
 #[pyfunction]
 fn rename_to_new(py: Python<'_>, from: PathBuf, to: PathBuf) -> PyResult<()> {
@@ -194,6 +200,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cron_moments, module)?)?;
     module.add_function(wrap_pyfunction!(poll_now::foretell, module)?)?;
     module.add_function(wrap_pyfunction!(hint, module)?)?;
+    module.add_function(wrap_pyfunction!(name_of, module)?)?;
     module.add_function(wrap_pyfunction!(path_of, module)?)?;
     module.add_function(wrap_pyfunction!(rename_to_new, module)?)?;
     module.add_function(wrap_pyfunction!(schema_of, module)?)?;

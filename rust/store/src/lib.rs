@@ -147,6 +147,22 @@ pub fn path_of(url: impl AsRef<OsStr>) -> Result<Option<PathBuf>, OpenError> {
     })
 }
 
+/// What messages call the store that `url` names: the URL itself, but of a store on a server its database and host, as the URL may hold a password.
+///
+/// # Errors
+/// [`OpenError::Url`] if the URL is malformed.
+///
+/// ```
+/// let name = cloaca_store::name_of("postgresql://ann:secret@db.example/app").expect("it is a URL");
+/// assert_eq!(name, "app at db.example:5432");
+/// ```
+pub fn name_of(url: impl AsRef<OsStr>) -> Result<String, OpenError> {
+    Ok(match url::parse(url.as_ref(), None)?.target {
+        Target::Memory | Target::File(_) => url.as_ref().to_string_lossy().into_owned(),
+        Target::Server(address) => address.name,
+    })
+}
+
 /// Which schema version the store has that `url` names, and the SQL by which opening it would bring it to this program's, step by step.
 /// Nothing is changed. On a server nothing is version zero.
 ///

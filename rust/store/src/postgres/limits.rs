@@ -36,6 +36,9 @@ mod stand {
     pub const BEHIND: i64 = 3;
 }
 
+/// A seat of a key is free. Without a key to count seats by, all lanes of a workflow have the same. Index lanes_full.
+const REOPEN: &str = "UPDATE lanes SET held = 0 WHERE seat = :seat AND held = 1";
+
 /// What a key counts.
 mod rule {
     pub const SEATS: i64 = 0;
@@ -249,8 +252,6 @@ pub fn over(db: &Db, row: RunRow) -> Result<(), Failure> {
     const FIND: &str = "SELECT lane, seat, stand, schedule FROM seats WHERE run = :run";
     const RUNS_ON: &str = "SELECT 1 FROM overdue WHERE run = :run";
     const DELETE: &str = "DELETE FROM seats WHERE run = :run";
-    // Index lanes_keys.
-    const REOPEN: &str = "UPDATE lanes SET held = 0 WHERE seat = :seat AND held = 1";
     // Index seats_waiting.
     const EMPTIED: &str = "
         UPDATE lanes SET top = NULL WHERE row = :lane AND NOT EXISTS (SELECT 1 FROM seats WHERE lane = :lane AND stand = 0)";
@@ -324,7 +325,6 @@ pub fn unseat(db: &Db, row: RunRow) -> Result<(), Failure> {
         SELECT lane, seat, seats.priority, workflow FROM seats JOIN runs ON runs.row = seats.run
         WHERE run = :run AND stand = 1 AND started_at IS NULL AND completed_at IS NULL
             AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.run = seats.run)";
-    const REOPEN: &str = "UPDATE lanes SET held = 0 WHERE seat = :seat AND held = 1";
     let found = db.prepare_cached(FIND)?.query_row(named_params! { ":run": row.0 }, |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?))
     });

@@ -21,7 +21,7 @@ pub fn run(db: &Db, sql: &str, params: &[Cell]) -> Result<Table, Failure> {
         return Err(writes());
     }
     let _snapshot = db.snapshot()?;
-    let text = numbered(sql);
+    let text = spoken(sql);
     let mut statement = prepared(db, &text)?;
     let columns: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();
     let expected = statement.params().len();
@@ -70,11 +70,10 @@ fn refused(error: Error) -> Failure {
     }
 }
 
-/// Each `?` as `$1`, `$2` and so on, where the text has none of these: statements for SQLite go on to do here.
-fn numbered(sql: &str) -> String {
-    let bytes = sql.as_bytes();
-    let has_numbers = bytes.windows(2).any(|pair| pair[0] == b'$' && pair[1].is_ascii_digit());
-    if has_numbers || !sql.contains('?') {
+/// A statement for SQLite as the server has it: `?` and `?1` as `$1`, no word of the index to take, and SQLite's ways with JSON. One that has a `$1` of its own
+/// is written for the server.
+fn spoken(sql: &str) -> String {
+    if sql.as_bytes().windows(2).any(|pair| pair[0] == b'$' && pair[1].is_ascii_digit()) {
         return sql.to_owned();
     }
     let mut text = String::with_capacity(sql.len() + 8);
@@ -85,8 +84,35 @@ fn numbered(sql: &str) -> String {
         let next = match first {
             '\'' | '"' => after.split_once(first).map_or("", |(_, after)| after),
             '?' => {
-                number += 1;
+                let named = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+                number = after[..named].parse().unwrap_or(number + 1);
                 text.push_str(&format!("${number}"));
+                rest = &after[named..];
+                continue;
+            }
+            'I' if rest.starts_with(INDEXED) => {
+                let name = &rest[INDEXED.len()..];
+                rest = &name[name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len())..];
+                continue;
+            }
+            'j' if rest.starts_with(EXTRACT) => match extracted(&rest[EXTRACT.len()..]) {
+                Some((member, after)) => {
+                    text.push_str(&member);
+                    rest = after;
+                    continue;
+                }
+                None => after,
+            },
+            'I' if rest.starts_with(AMONG) => {
+                let operand = operand_at(&text);
+                let list = &rest[AMONG.len()..];
+                let (list, after) = list.split_once("))").unwrap_or((list, ""));
+                // The list names its parameter, which may be a bare question mark.
+                let list = spoken_list(list, &mut number);
+                text.insert_str(operand, "to_jsonb(");
+                let end = operand + "to_jsonb(".len() + word_length(&text[operand + "to_jsonb(".len()..]);
+                text.insert(end, ')');
+                text.push_str(&format!("IN (SELECT value FROM jsonb_array_elements({list}::TEXT::JSONB))"));
                 rest = after;
                 continue;
             }
@@ -96,6 +122,37 @@ fn numbered(sql: &str) -> String {
         rest = next;
     }
     text
+}
+
+const INDEXED: &str = "INDEXED BY ";
+const EXTRACT: &str = "json_extract(";
+const AMONG: &str = "IN (SELECT value FROM json_each(";
+
+/// `column, '$.name')` as the server has it, and what comes behind.
+fn extracted(rest: &str) -> Option<(String, &str)> {
+    let (column, rest) = rest.split_once(", '$.")?;
+    let (name, after) = rest.split_once("')")?;
+    Some((format!("({column}::JSON ->> '{name}')"), after))
+}
+
+fn spoken_list(list: &str, number: &mut usize) -> String {
+    *number = list.trim_start_matches('?').parse().unwrap_or(*number + 1);
+    format!("${number}")
+}
+
+/// Where the column begins that stands at the end of a text, but for a NOT.
+fn operand_at(text: &str) -> usize {
+    let before = text.trim_end();
+    let before = before.strip_suffix("NOT").unwrap_or(before).trim_end();
+    before.rfind(|c: char| !is_of_name(c)).map_or(0, |place| place + 1)
+}
+
+fn word_length(text: &str) -> usize {
+    text.find(|c: char| !is_of_name(c)).unwrap_or(text.len())
+}
+
+fn is_of_name(character: char) -> bool {
+    character.is_ascii_alphanumeric() || character == '_' || character == '.'
 }
 
 /// The word at the start, behind space, brackets and comments.
@@ -176,9 +233,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn question_marks_outside_quotes_and_comments_are_numbered() {
-        assert_eq!(numbered("SELECT ?, '?' /* ? */, \"?\" FROM t -- ?\nWHERE a = ?"), "SELECT $1, '?' /* ? */, \"?\" FROM t -- ?\nWHERE a = $2");
-        assert_eq!(numbered("SELECT a ? 'b', $1"), "SELECT a ? 'b', $1");
+    fn a_statement_for_sqlite_is_put_in_the_words_of_the_server() {
+        for (sql, text) in [
+            ("SELECT ?, '?' /* ? */, \"?\" FROM t -- ?\nWHERE a = ?", "SELECT $1, '?' /* ? */, \"?\" FROM t -- ?\nWHERE a = $2"),
+            ("SELECT ?2, ?1, ?2", "SELECT $2, $1, $2"),
+            ("SELECT a ? 'b', $1", "SELECT a ? 'b', $1"),
+            ("SELECT 1 FROM runs INDEXED BY runs_id WHERE id = ?", "SELECT 1 FROM runs  WHERE id = $1"),
+            ("SELECT 'INDEXED BY x'", "SELECT 'INDEXED BY x'"),
+            (
+                "a = ? AND r.owner NOT IN (SELECT value FROM json_each(?)) AND b IN (SELECT value FROM json_each(?1)) OR c = ?4",
+                "a = $1 AND to_jsonb(r.owner) NOT IN (SELECT value FROM jsonb_array_elements($2::TEXT::JSONB)) \
+                 AND to_jsonb(b) IN (SELECT value FROM jsonb_array_elements($1::TEXT::JSONB)) OR c = $4",
+            ),
+            ("SELECT json_extract(runs.context, '$.at') AS at", "SELECT (runs.context::JSON ->> 'at') AS at"),
+        ] {
+            assert_eq!(spoken(sql), text);
+        }
     }
 
     #[test]

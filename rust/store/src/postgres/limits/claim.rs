@@ -23,7 +23,7 @@ const HEAD: &str = "
     SELECT run, priority, party FROM seats
     WHERE lane = :lane AND stand = 0 ORDER BY priority DESC, run LIMIT 1";
 const NEXT_AT: &str = "SELECT min(until) FROM lanes WHERE held = 2";
-const REOPEN: &str =
+const REOPEN_SHUT: &str =
     "UPDATE lanes SET held = 0, until = NULL WHERE held = 2 AND until <= :at";
 /// Shut by a clock that has been set back since: then its time says nothing.
 const AHEAD: &str = "SELECT 1 FROM lanes WHERE held = 2 AND shut_at > :at LIMIT 1";
@@ -54,7 +54,7 @@ pub fn claim(
     room: u64,
     workflows: &[Arc<str>],
 ) -> Result<Allowed, Failure> {
-    db.prepare_cached(REOPEN)?.execute(named_params! { ":at": at.0 })?;
+    db.prepare_cached(REOPEN_SHUT)?.execute(named_params! { ":at": at.0 })?;
     db.prepare_cached(REOPEN_AHEAD)?.execute(named_params! { ":at": at.0 })?;
     let mut walk = Walk::new(db, at, room, workflows)?;
     while walk.go()? {}

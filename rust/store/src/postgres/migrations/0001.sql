@@ -347,6 +347,7 @@ CREATE TABLE lanes (
 CREATE UNIQUE INDEX lanes_keys ON lanes (seat, pace);
 CREATE INDEX lanes_pace ON lanes (pace);
 CREATE INDEX lanes_open ON lanes (workflow, top DESC, since) WHERE top IS NOT NULL AND held = 0;
+CREATE INDEX lanes_full ON lanes (seat) WHERE held = 1;
 CREATE INDEX lanes_shut ON lanes (until) WHERE held = 2;
 CREATE INDEX lanes_ahead ON lanes (shut_at) WHERE held = 2;
 

@@ -98,17 +98,15 @@ pub fn claim(
 /// A run that limits have held and let go now.
 pub fn to_hand_out(db: &Db, row: RunRow) -> Result<Unfinished, Failure> {
     const SELECT: &str = concat!("SELECT ", columns!(), " FROM runs WHERE row = :row");
-    let params = named_params! { ":row": row.0 };
-    db.prepare_cached(FREE)?.execute(params)?;
-    Ok(db.prepare_cached(SELECT)?.query_row(params, unfinished_of)?)
+    Ok(db.prepare_cached(SELECT)?.query_row(named_params! { ":row": row.0 }, unfinished_of)?)
 }
 
-/// From here on they are those of `epoch`.
+/// From here on they are those of `epoch`, and wait for nothing.
 pub fn hand_out(db: &Db, epoch: Epoch, found: &mut [Unfinished], at: Wall) -> Result<(), Failure> {
     const VERSION: &str = "SELECT version FROM workflows WHERE name = :name AND owner = :epoch";
     const UPDATE: &str = "
         UPDATE runs
-        SET owner = :epoch, owner_before = NULL, version = :version, mixed = mixed OR EXISTS (
+        SET owner = :epoch, owner_before = NULL, not_before = NULL, version = :version, mixed = mixed OR EXISTS (
             SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> :version)
         WHERE row = :row";
     let mut update = db.prepare_cached(UPDATE)?;
