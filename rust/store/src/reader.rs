@@ -18,7 +18,7 @@ pub enum Reader {
     /// A SQLite file.
     File(sqlite::Reader),
     /// A store on a server.
-    Server(postgres::Reader),
+    Server(Box<postgres::Reader>),
 }
 
 macro_rules! asks {
