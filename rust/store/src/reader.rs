@@ -16,7 +16,7 @@ use crate::{postgres, sqlite};
 /// A store that is only read.
 pub enum Reader {
     /// A SQLite file.
-    File(sqlite::Reader),
+    File(Box<sqlite::Reader>),
     /// A store on a server.
     Server(Box<postgres::Reader>),
 }
