@@ -66,7 +66,8 @@ _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
 _NAMES = """
     SELECT * FROM (SELECT name FROM schedules WHERE kind = 'trigger' ORDER BY name LIMIT ?1) AS polled
     UNION
-    SELECT * FROM (SELECT name FROM schedules WHERE kind = 'cron' AND name <> '' ORDER BY name LIMIT ?1) AS crons"""
+    SELECT * FROM (SELECT name FROM schedules WHERE kind = 'cron' AND name <> '' ORDER BY name LIMIT ?1)
+        AS crons"""
 
 
 class Triggers:

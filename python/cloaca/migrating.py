@@ -28,8 +28,8 @@ def migrate(database_url: str | os.PathLike[Any], *, print_only: bool = False) -
         int: the schema version that the store has now.
 
     Raises:
-        StoreError: (a `RuntimeError`) there is no store, it is of a newer version, or this user may not change
-            its schema.
+        StoreError: (a `RuntimeError`) there is no store, it is of a newer version, or this user may not
+            change its schema.
         UrlError: (a `ValueError`) the URL has none of the known forms, or means memory.
     """
     url = check.url(database_url)

@@ -65,7 +65,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
     Args:
         database_url (str | PathLike): `:memory:`, `sqlite://PATH`, `sqlite:///PATH`, `sqlite://:memory:` or a
-            plain path; a `pathlib.Path` is always a file.
+            plain path; a `pathlib.Path` is always a file. `postgresql://USER@HOST/DATABASE` is a server.
         triggers (Iterable[Callable | str] | None): functions or names of the declared triggers that it polls,
             crons too, and no others; by default all that start one of its workflows, also those declared
             later.

@@ -1,4 +1,6 @@
-"""How a store on a server is found and reached: libpq's words, passwords, TLS, several hosts, and what is said where that fails."""
+"""How a store on a server is found and reached: libpq's words, passwords, TLS, several hosts, and what is
+said where that fails.
+"""
 
 import os
 import socket
@@ -203,7 +205,9 @@ def openssl(*words: str) -> None:
 
 @pytest.fixture(scope="module")
 def authority() -> Iterator[Path]:
-    """A folder with an authority of our own, a server's certificate for localhost, a client's, and one that vouches for itself."""
+    """A folder with an authority, a server's certificate for localhost, a client's, and one that vouches for
+    itself.
+    """
     with TemporaryDirectory(dir="/tmp", prefix="cloaca-tls-") as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -214,7 +218,10 @@ def authority() -> Iterator[Path]:
                 *["-keyout", f"{folder}/{own}.key", "-out", f"{folder}/{own}.crt", "-subj", f"/CN={own}"],
                 *["-addext", "subjectAltName=DNS:localhost"],
             )
-        for own, names in [("server", "subjectAltName=DNS:localhost"), ("client", "subjectAltName=DNS:client")]:
+        for own, names in [
+            ("server", "subjectAltName=DNS:localhost"),
+            ("client", "subjectAltName=DNS:client"),
+        ]:
             openssl(
                 *["req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{folder}/{own}.key"],
                 *["-out", f"{folder}/{own}.csr", "-subj", "/CN=postgres", "-addext", names],

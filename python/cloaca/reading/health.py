@@ -136,7 +136,9 @@ def _connections(reader: Reader) -> Finding:
     most = _value(reader, "SELECT current_setting('max_connections')::BIGINT")
     text = f"{used} of {most} connections are in use"
     if used > most * CONNECTIONS_SHARE:
-        return Finding("warn", "connections", text, "raise max_connections, or put a pooler before the server")
+        return Finding(
+            "warn", "connections", text, "raise max_connections, or put a pooler before the server"
+        )
     return Finding("ok", "connections", text)
 
 

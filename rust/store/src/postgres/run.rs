@@ -9,6 +9,7 @@ mod progress;
 pub mod tries;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::limit::Limits;
@@ -26,8 +27,6 @@ pub use claim::{
     Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, hand_out, next_due,
     others, release, reopen, request_cancel, to_hand_out,
 };
-#[cfg(test)]
-pub use list::PLANS;
 pub use list::{Depth, cron_stats, list, one, place};
 pub use progress::{Kept, count_ends, ends, progress, timed};
 
@@ -241,16 +240,25 @@ fn moment_holder(db: &Db, new: &NewRun) -> Result<Option<Uuid>, Failure> {
 
 /// A run's tasks in the order of their first records.
 fn tasks(db: &Db, run: RunRow) -> Result<Vec<TaskRecord>, Failure> {
+    Ok(tasks_of(db, &[run.0])?.remove(&run.0).unwrap_or_default())
+}
+
+/// The same of several runs, by their rows.
+fn tasks_of(db: &Db, runs: &[i64]) -> Result<HashMap<i64, Vec<TaskRecord>>, Failure> {
     const SQL: &str = "
         SELECT name, status, attempt, context, error, started_at, completed_at, interrupted,
             postponed, not_before, wait_us, checkpoint,
             CASE WHEN status = 'Failed' THEN (
                 SELECT coalesce(error_type, outcome) FROM tries
-                WHERE tries.run = tasks.run AND tries.task = tasks.name ORDER BY row DESC LIMIT 1) END
-        FROM tasks WHERE run = :run ORDER BY position";
+                WHERE tries.run = tasks.run AND tries.task = tasks.name ORDER BY row DESC LIMIT 1) END, run
+        FROM tasks WHERE run = ANY(:runs::BIGINT[]) ORDER BY run, position";
+    let mut tasks: HashMap<i64, Vec<TaskRecord>> = HashMap::new();
     let statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(named_params! { ":run": run.0 }, task_of)?;
-    Ok(rows.collect::<db::Result<_>>()?)
+    for found in statement.query_map(named_params! { ":runs": runs.to_vec() }, |row| Ok((row.get(13)?, task_of(row)?)))? {
+        let (run, task) = found?;
+        tasks.entry(run).or_default().push(task);
+    }
+    Ok(tasks)
 }
 
 fn task_of(row: &Row) -> db::Result<TaskRecord> {

@@ -15,7 +15,7 @@ use crate::postgres::audit;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits;
 use crate::postgres::owner::owner_is_dead;
-use crate::postgres::run::{child, guarded, overdue, tasks, unguarded};
+use crate::postgres::run::{child, guarded, overdue, tasks, tasks_of, unguarded};
 use crate::postgres::seat;
 use crate::postgres::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
 
@@ -64,7 +64,7 @@ const UNOWNED: &str = concat!(
 const DUE: &str = "
     SELECT row, limited FROM runs
     WHERE completed_at IS NULL AND not_before <= :at ORDER BY not_before LIMIT :limit";
-const FREE: &str = "UPDATE runs SET not_before = NULL WHERE row = :row";
+const FREE: &str = "UPDATE runs SET not_before = NULL WHERE row = ANY(:rows::BIGINT[])";
 /// What limits hold waits until the end of time.
 const NEXT_DUE: &str = "
     SELECT not_before FROM runs
@@ -103,34 +103,50 @@ pub fn to_hand_out(db: &Db, row: RunRow) -> Result<Unfinished, Failure> {
 
 /// From here on they are those of `epoch`, and wait for nothing.
 pub fn hand_out(db: &Db, epoch: Epoch, found: &mut [Unfinished], at: Wall) -> Result<(), Failure> {
-    const VERSION: &str = "SELECT version FROM workflows WHERE name = :name AND owner = :epoch";
     const UPDATE: &str = "
         UPDATE runs
-        SET owner = :epoch, owner_before = NULL, not_before = NULL, version = :version, mixed = mixed OR EXISTS (
-            SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> :version)
-        WHERE row = :row";
-    let mut update = db.prepare_cached(UPDATE)?;
+        SET owner = :epoch, owner_before = NULL, not_before = NULL, version = handed.version, mixed = mixed OR EXISTS (
+            SELECT 1 FROM workflows WHERE name = runs.workflow AND workflows.owner = :epoch AND workflows.version <> handed.version)
+        FROM unnest(:rows::BIGINT[], :versions::TEXT[]) AS handed (row, version) WHERE runs.row = handed.row";
+    if found.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<i64> = found.iter().map(|run| run.row.0).collect();
+    let (mut tasks, tried, declared) = (tasks_of(db, &rows)?, tried_at(db, &rows)?, declared_by(db, epoch)?);
     for run in found.iter_mut() {
-        run.tasks = tasks(db, run.row)?;
+        run.tasks = tasks.remove(&run.row.0).unwrap_or_default();
         if let Some(Spent { since, left_us, .. }) = run.spent {
-            run.spent = Some(Spent::of(since, left_us, &run.tasks, tried_at(db, run.row)?, at));
+            run.spent = Some(Spent::of(since, left_us, &run.tasks, tried.get(&run.row.0).copied(), at));
         }
         // Who died may have begun one that is not on record, under the version that it declared.
-        if run.tasks.is_empty() && run.interruptions == 0 {
-            let params = named_params! { ":name": run.workflow, ":epoch": epoch.0 };
-            let declared = db.prepare_cached(VERSION)?.query_row(params, |row| row.get(0)).optional()?;
-            run.version = declared.unwrap_or_else(|| std::mem::take(&mut run.version));
+        if run.tasks.is_empty()
+            && run.interruptions == 0
+            && let Some(version) = declared.get(&run.workflow)
+        {
+            run.version.clone_from(version);
         }
-        update.execute(named_params! { ":row": run.row.0, ":epoch": epoch.0, ":version": run.version })?;
     }
+    let versions: Vec<&str> = found.iter().map(|run| &*run.version).collect();
+    let params = named_params! { ":epoch": epoch.0, ":rows": rows, ":versions": versions };
+    db.prepare_cached(UPDATE)?.execute(params)?;
     stand_behind(db, epoch, found)
 }
 
-/// When the last attempt of a run ended that did not complete its task at once.
-fn tried_at(db: &Db, run: RunRow) -> Result<Option<Wall>, Failure> {
+/// The versions of the workflows that an owner declares.
+fn declared_by(db: &Db, epoch: Epoch) -> Result<HashMap<String, String>, Failure> {
+    const SQL: &str = "SELECT name, version FROM workflows WHERE owner = :epoch";
+    let statement = db.prepare_cached(SQL)?;
+    let found = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(found.collect::<db::Result<_>>()?)
+}
+
+/// When the last attempts of runs ended that did not complete their tasks at once.
+fn tried_at(db: &Db, runs: &[i64]) -> Result<HashMap<i64, Wall>, Failure> {
     // Index tries_task.
-    const SQL: &str = "SELECT max(ended_at) FROM tries WHERE run = :run";
-    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":run": run.0 }, |row| wall_maybe_at(row, 0))?)
+    const SQL: &str = "SELECT run, max(ended_at) FROM tries WHERE run = ANY(:runs::BIGINT[]) GROUP BY run";
+    let statement = db.prepare_cached(SQL)?;
+    let found = statement.query_map(named_params! { ":runs": runs.to_vec() }, |row| Ok((row.get(0)?, wall_at(row, 1)?)))?;
+    Ok(found.collect::<db::Result<_>>()?)
 }
 
 /// Of one workflow, as many as could be handed out.
@@ -164,12 +180,13 @@ fn free_due(db: &Db, at: Wall) -> Result<(), Failure> {
     if rows.is_empty() {
         return Ok(());
     }
-    let mut free = db.prepare_cached(FREE)?;
+    let mut free = Vec::with_capacity(rows.len());
     for (row, is_limited) in rows {
         if !is_limited || !limits::due(db, RunRow(row))? {
-            free.execute(named_params! { ":row": row })?;
+            free.push(row);
         }
     }
+    db.prepare_cached(FREE)?.execute(named_params! { ":rows": free })?;
     Ok(())
 }
 
@@ -181,15 +198,15 @@ pub fn next_due(db: &Db) -> Result<Option<Wall>, Failure> {
 /// Leaves runs of which nothing has begun to whoever claims them.
 pub fn release(db: &Db, epoch: Epoch, runs: &[RunRow]) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE runs SET owner = NULL WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
-    let mut update = db.prepare_cached(SQL)?;
-    let is_limited = limits::is_any(db)?;
-    for run in runs {
-        if update.execute(named_params! { ":row": run.0, ":epoch": epoch.0 })? > 0 && is_limited {
-            limits::unseat(db, *run)?;
-        }
+        UPDATE runs SET owner = NULL WHERE row = ANY(:rows::BIGINT[]) AND owner = :epoch AND completed_at IS NULL RETURNING row";
+    let rows: Vec<i64> = runs.iter().map(|run| run.0).collect();
+    let statement = db.prepare_cached(SQL)?;
+    let freed = statement.query_map(named_params! { ":rows": rows, ":epoch": epoch.0 }, |row| row.get(0).map(RunRow))?;
+    let freed = freed.collect::<db::Result<Vec<RunRow>>>()?;
+    match limits::is_any(db)? {
+        true => freed.into_iter().try_for_each(|run| limits::unseat(db, run)),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// Leaves the unfinished runs of an owner that died to whoever claims them, each with one interruption more.
