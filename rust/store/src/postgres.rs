@@ -37,7 +37,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cloaca_core::fault_point::{Step, around};
-use cloaca_core::key::{Epoch, ScheduleKey};
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Allowed, Backlog, Cell, Change, CronStats, Ear, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
     NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter,
@@ -58,8 +58,9 @@ use crate::url::Durability;
 pub use address::{Address, Machine};
 pub use reader::{Reader, schema_of};
 
-/// Whether a commit came through whose answer was lost is asked for so long; after that the caller hears that it will pass.
-const DOUBT_PATIENCE: Duration = Duration::from_secs(10);
+/// What became of a commit whose answer was lost is asked for so long; after that the caller hears that it will pass, and it is asked for again before
+/// anything else is written.
+const DOUBT_PATIENCE: Duration = Duration::from_secs(2);
 /// The others are looked at no oftener, unless there is news: each look is a way to the server and back.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two attempts to reach a server that is not there.
@@ -90,8 +91,22 @@ struct Writer {
     is_closed: bool,
     /// The number of the last transaction.
     number: i64,
-    /// A batch of which nobody knows whether it was committed, with its number and what came of it.
-    doubt: Option<(i64, Vec<Change>, Vec<Receipt>)>,
+    /// The last transaction, while nobody knows whether it was committed.
+    doubt: Option<Doubt>,
+    /// A batch that was committed, as turned out when its caller had given up waiting, with what came of it.
+    settled: Option<(Vec<Change>, Vec<Receipt>)>,
+    /// Runs of claims that were committed and of which nobody was told: they are given back.
+    strays: Vec<(Epoch, Vec<RunRow>)>,
+}
+
+/// What a transaction has done, if it was committed.
+enum Doubt {
+    /// It applied a batch, with these receipts.
+    Batch(Vec<Change>, Vec<Receipt>),
+    /// It handed out runs.
+    Claim(Epoch, Vec<RunRow>),
+    /// What whoever asked for it asks for again, and may.
+    Other,
 }
 
 /// The connection that reads.
@@ -130,7 +145,14 @@ impl PostgresStore {
         let pulse = Pulse::start(&address, number)
             .map_err(|error| format!("no thread can be made that keeps '{}' alive: {error}", address.name))?;
         Ok(Self {
-            writer: Mutex::new(Writer { db: Some(db), is_closed: false, number: 0, doubt: None }),
+            writer: Mutex::new(Writer {
+                db: Some(db),
+                is_closed: false,
+                number: 0,
+                doubt: None,
+                settled: None,
+                strays: Vec::new(),
+            }),
             reader: Mutex::default(),
             client,
             locks,
@@ -143,31 +165,58 @@ impl PostgresStore {
 
     /// Runs `work` in one transaction and commits it, which is `step`, if it succeeds.
     fn write<T>(&self, step: Step, work: impl FnOnce(&Db) -> Result<T, Failure>) -> Stored<T> {
-        let mut writer = self.guarded(&self.writer);
-        match self.transact(&mut writer, step, work) {
-            Ok(done) => Ok(done),
-            Err(Undone::Failed(failure)) => Err(failure.into_fault(&self.address.name)),
-            Err(Undone::Doubtful(_, failure)) => Err(failure.into_fault(&self.address.name)),
-        }
+        self.transact(&mut self.guarded(&self.writer), step, work, |_| Doubt::Other)
+            .map_err(|failure| failure.into_fault(&self.address.name))
     }
 
-    /// Whose commit has no answer asks for it, and does not guess.
+    /// The same where `work` hands out runs.
+    fn hand_out<T>(
+        &self,
+        epoch: Epoch,
+        step: Step,
+        work: impl FnOnce(&Db) -> Result<T, Failure>,
+        runs: impl FnOnce(T) -> Vec<Unfinished>,
+    ) -> Stored<T> {
+        let doubt = |done| Doubt::Claim(epoch, runs(done).iter().map(|run| run.row).collect());
+        self.transact(&mut self.guarded(&self.writer), step, work, doubt)
+            .map_err(|failure| failure.into_fault(&self.address.name))
+    }
+
+    /// Whose commit has no answer asks what became of it, and does not guess: now, or before the next transaction.
     fn transact<T>(
         &self,
         writer: &mut Writer,
         step: Step,
         work: impl FnOnce(&Db) -> Result<T, Failure>,
-    ) -> Result<T, Undone<T>> {
+        doubt: impl FnOnce(T) -> Doubt,
+    ) -> Result<T, Failure> {
+        self.settle(writer)?;
         let (done, failure) = match self.attempt(writer, step, work) {
             Ok(done) => return Ok(done),
-            Err(Undone::Failed(failure)) => return Err(Undone::Failed(failure)),
+            Err(Undone::Failed(failure)) => return Err(failure),
             Err(Undone::Doubtful(done, failure)) => (done, failure),
         };
         match self.resolve(writer) {
-            Ok(true) => Ok(done),
-            Ok(false) => Err(Undone::Failed(failure)),
-            Err(_) => Err(Undone::Doubtful(done, failure)),
+            Ok(true) => return Ok(done),
+            Ok(false) => {}
+            Err(_) => writer.doubt = Some(doubt(done)),
         }
+        Err(failure)
+    }
+
+    /// What became of the last transaction, if that is in doubt.
+    fn settle(&self, writer: &mut Writer) -> Result<(), Failure> {
+        let Some(doubt) = writer.doubt.take() else { return Ok(()) };
+        match (self.resolve(writer), doubt) {
+            (Ok(true), Doubt::Batch(batch, receipts)) => writer.settled = Some((batch, receipts)),
+            (Ok(true), Doubt::Claim(epoch, runs)) => writer.strays.push((epoch, runs)),
+            (Ok(true), Doubt::Other) | (Ok(false), _) => {}
+            (Err(failure), doubt) => {
+                writer.doubt = Some(doubt);
+                return Err(failure);
+            }
+        }
+        Ok(())
     }
 
     fn attempt<T>(
@@ -177,15 +226,22 @@ impl PostgresStore {
         work: impl FnOnce(&Db) -> Result<T, Failure>,
     ) -> Result<T, Undone<T>> {
         let number = writer.number + 1;
+        let strays = writer.strays.clone();
         let db = self.begun(writer).map_err(Undone::Failed)?;
         let undoes = Undoes(db);
+        for (epoch, runs) in &strays {
+            run::release(db, *epoch, runs).map_err(Undone::Failed)?;
+        }
         let done = work(db).map_err(Undone::Failed)?;
         let committed = around(step, || self.commit_stamped(db, number));
         std::mem::forget(undoes);
         writer.number = number;
         // Also what the server has refused: that may be the wait for the disk, which comes after the commit.
         match committed {
-            Ok(()) => Ok(done),
+            Ok(()) => {
+                writer.strays.clear();
+                Ok(done)
+            }
             Err(failure) => Err(Undone::Doubtful(done, failure)),
         }
     }
@@ -311,10 +367,11 @@ impl PostgresStore {
         workflows: &[Arc<str>],
         taking: run::Taking,
     ) -> Stored<Vec<Unfinished>> {
-        self.write(Step::Claim, |db| {
+        let claim = |db: &Db| {
             owner::must_live(db, epoch)?;
             run::claim(db, epoch, at, limit, workflows, taking)
-        })
+        };
+        self.hand_out(epoch, Step::Claim, claim, |runs| runs)
     }
 
     /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.
@@ -450,27 +507,16 @@ impl Store for PostgresStore {
 
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
         let mut writer = self.guarded(&self.writer);
-        if let Some((number, before, receipts)) = writer.doubt.take()
-            && before == batch
-            && number == writer.number
-        {
-            match self.resolve(&mut writer) {
-                Ok(true) => return Ok(receipts),
-                Ok(false) => {}
-                Err(failure) => {
-                    writer.doubt = Some((number, before, receipts));
-                    return Err(failure.into_fault(&self.address.name));
-                }
-            }
-        }
-        match self.transact(&mut writer, Step::Batch, |db| batch::apply(db, batch)) {
-            Ok(receipts) => Ok(receipts),
-            Err(Undone::Failed(failure)) => Err(failure.into_fault(&self.address.name)),
-            Err(Undone::Doubtful(receipts, failure)) => {
-                writer.doubt = Some((writer.number, batch.to_vec(), receipts));
-                Err(failure.into_fault(&self.address.name))
-            }
-        }
+        let batch_done = self.settle(&mut writer).and_then(|()| match writer.settled.take() {
+            Some((before, receipts)) if before == batch => Ok(receipts),
+            _ => self.transact(
+                &mut writer,
+                Step::Batch,
+                |db| batch::apply(db, batch),
+                |receipts| Doubt::Batch(batch.to_vec(), receipts),
+            ),
+        });
+        batch_done.map_err(|failure| failure.into_fault(&self.address.name))
     }
 
     fn claim_runs(
@@ -507,13 +553,16 @@ impl Store for PostgresStore {
         // Mostly there is nothing of the kind, which must not cost a transaction.
         match self.read(|db| limits::next_at(db, at))? {
             Ok(next_at) => Ok(Allowed { next_at, ..Allowed::default() }),
-            Err(()) => self.write(Step::Claim, |db| {
-                owner::must_live(db, epoch)?;
-                let paused = seat::paused_workflows(db, at)?;
-                let begin: Vec<Arc<str>> =
-                    workflows.iter().filter(|name| !paused.contains(name)).cloned().collect();
-                limits::claim(db, epoch, at, room, &begin)
-            }),
+            Err(()) => {
+                let claim = |db: &Db| {
+                    owner::must_live(db, epoch)?;
+                    let paused = seat::paused_workflows(db, at)?;
+                    let begin: Vec<Arc<str>> =
+                        workflows.iter().filter(|name| !paused.contains(name)).cloned().collect();
+                    limits::claim(db, epoch, at, room, &begin)
+                };
+                self.hand_out(epoch, Step::Claim, claim, |allowed| allowed.runs)
+            }
         }
     }
 
@@ -560,15 +609,16 @@ impl Store for PostgresStore {
     }
 
     fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>> {
-        self.write(Step::Reopen, |db| {
+        let reopen = |db: &Db| {
             owner::must_live(db, epoch)?;
             let dead = owner::dead(db, &self.locks, epoch, self.pulse.is_fresh())?;
             run::reopen(db, epoch, id, |owner| dead.contains(&owner))
-        })
+        };
+        self.hand_out(epoch, Step::Reopen, reopen, |run| run.into_iter().collect())
     }
 
     fn reopen_each(&self, epoch: Epoch, ids: &[Uuid]) -> Stored<Vec<Reopened>> {
-        self.write(Step::Reopen, |db| {
+        let reopen_all = |db: &Db| {
             owner::must_live(db, epoch)?;
             let dead = owner::dead(db, &self.locks, epoch, self.pulse.is_fresh())?;
             // Who is refused has written nothing yet.
@@ -577,8 +627,9 @@ impl Store for PostgresStore {
                 Err(Failure::Refused(why)) => Ok(Err(why)),
                 Err(failure) => Err(failure),
             };
-            ids.iter().map(reopen).collect()
-        })
+            ids.iter().map(reopen).collect::<Result<Vec<Reopened>, _>>()
+        };
+        self.hand_out(epoch, Step::Reopen, reopen_all, |runs| runs.into_iter().flatten().flatten().collect())
     }
 
     fn put_cron(&self, epoch: Epoch, cron: &NewCron<'_>) -> Stored<Schedule> {

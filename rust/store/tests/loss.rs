@@ -65,6 +65,41 @@ fn a_commit_that_did_not_arrive_is_made_when_it_is_asked_for_again() {
 }
 
 #[test]
+fn what_became_of_a_commit_is_told_later_whatever_was_written_since() {
+    let Some(database) = Database::new() else { return };
+    let way = Way::to(database.socket());
+    let store = open(&database.url_by(way.port()));
+    let epoch = store.join(Wall(1)).unwrap();
+    let batch = [start(epoch, new_run(1))];
+    way.lose(Loss::Answer);
+    way.close();
+    assert!(matches!(store.commit(&batch), Err(Fault::Passing(_))));
+    way.open();
+    store.name_owner(epoch, "nightly").unwrap();
+    assert!(matches!(&store.commit(&batch).unwrap()[..], [Receipt::Start(fates)] if fates[0].is_kept()));
+    assert_eq!(ids(&*store, &RunFilter::default()), [id(1)]);
+    store.close();
+}
+
+#[test]
+fn runs_of_a_claim_that_nobody_was_told_of_are_given_back() {
+    let Some(database) = Database::new() else { return };
+    let way = Way::to(database.socket());
+    let store = open(&database.url_by(way.port()));
+    let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
+    started(&*store, first, new_run(1));
+    store.leave(first, &InFlight::default(), Wall(50)).unwrap();
+    way.lose(Loss::Answer);
+    way.close();
+    let claim = || store.claim_runs(second, LATE, 10, &["mail".into()]);
+    assert!(matches!(claim(), Err(Fault::Passing(_))));
+    way.open();
+    let claimed = claim().unwrap();
+    assert_eq!((claimed.len(), claimed[0].id, claimed[0].interruptions), (1, id(1), 0));
+    store.close();
+}
+
+#[test]
 fn connections_that_were_cut_are_made_anew_and_nobody_notices() {
     let Some(database) = Database::new() else { return };
     let store = open(database.url());

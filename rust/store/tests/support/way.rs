@@ -27,6 +27,7 @@ pub struct Way {
 struct State {
     wanted: Option<Loss>,
     has_lost: bool,
+    is_closed: bool,
 }
 
 impl Way {
@@ -37,6 +38,9 @@ impl Way {
         let kept = Arc::clone(&state);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if locked(&state).is_closed {
+                    continue;
+                }
                 // The server may be down.
                 if let Ok(server) = UnixStream::connect(&socket) {
                     carry(client, server, &state);
@@ -52,7 +56,17 @@ impl Way {
 
     /// The next commit is lost.
     pub fn lose(&self, loss: Loss) {
-        *locked(&self.state) = State { wanted: Some(loss), has_lost: false };
+        let mut state = locked(&self.state);
+        (state.wanted, state.has_lost) = (Some(loss), false);
+    }
+
+    /// Nobody gets through any more who hasn't already.
+    pub fn close(&self) {
+        locked(&self.state).is_closed = true;
+    }
+
+    pub fn open(&self) {
+        locked(&self.state).is_closed = false;
     }
 
     pub fn has_lost(&self) -> bool {
