@@ -92,6 +92,7 @@ __all__ = [
     "context_value",
     "copy_store",
     "current_run",
+    "migrate",
     "none_of",
     "register_workflow_constructor",
     "runners",
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     from .admin import DatabaseAdmin, TenantConfig, TenantCredentials
     from .bodies.process import ProcessExecutor
     from .copying import copy_store
+    from .migrating import migrate
 else:
 
     def __getattr__(name: str) -> object:
@@ -128,6 +130,10 @@ else:
             from .copying import copy_store
 
             return copy_store
+        if name == "migrate":
+            from .migrating import migrate
+
+            return migrate
         from importlib import import_module
 
         if name in ("reading", "telemetry", "testing", "types"):

@@ -65,9 +65,10 @@ _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
 
 # By an index each: there may be a million.
 _NAMES = """
-    SELECT * FROM (SELECT name FROM schedules WHERE kind = 'trigger' ORDER BY name LIMIT ?1)
+    SELECT * FROM (SELECT name FROM schedules WHERE kind = 'trigger' ORDER BY name LIMIT ?1) AS polled
     UNION
-    SELECT * FROM (SELECT name FROM schedules WHERE kind = 'cron' AND name <> '' ORDER BY name LIMIT ?1)"""
+    SELECT * FROM (SELECT name FROM schedules WHERE kind = 'cron' AND name <> '' ORDER BY name LIMIT ?1)
+        AS crons"""
 
 
 class Triggers:

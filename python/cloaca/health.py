@@ -45,12 +45,14 @@ _UNOWNED = (
 )
 _FIRST = f"""
     SELECT workflow, priority, waits, CASE
-        WHEN started_at IS NULL THEN max(created_at, coalesce(due_at, created_at))
+        WHEN started_at IS NULL AND due_at > created_at THEN due_at WHEN started_at IS NULL THEN created_at
         ELSE (SELECT left_at FROM owners WHERE epoch = owner_before) END AS since
     {_UNOWNED} AND workflow {{}} ORDER BY workflow, priority DESC, row LIMIT 1"""
 _NEXT_PRIORITY = _FIRST.format("= ? AND priority < ?")
 _NEXT_WORKFLOW = _FIRST.format("> ?")
-_COUNTED = f"SELECT workflow, count(*) AS runs FROM (SELECT workflow {_UNOWNED} LIMIT ?) GROUP BY workflow"
+_COUNTED = (
+    f"SELECT workflow, count(*) AS runs FROM (SELECT workflow {_UNOWNED} LIMIT ?) AS found GROUP BY workflow"
+)
 # By runs_unfinished: delayed runs whose time has come, and that nobody has claimed.
 _DUE = """
     SELECT workflow, not_before AS since FROM runs INDEXED BY runs_unfinished
@@ -60,12 +62,12 @@ _LIMITED = """
     SELECT workflow, count(*) AS runs, min(created_at) AS since FROM (
         SELECT workflow, created_at FROM runs INDEXED BY runs_unfinished
         WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT ?
-    ) GROUP BY workflow"""
+    ) AS found GROUP BY workflow"""
 _HELD = """
     SELECT owner, count(*) AS runs FROM (
         SELECT owner FROM runs INDEXED BY runs_unfinished
         WHERE completed_at IS NULL AND not_before IS NULL LIMIT ?
-    ) WHERE owner IS NOT NULL GROUP BY owner"""
+    ) AS found WHERE owner IS NOT NULL GROUP BY owner"""
 # The primary key of workflows.
 _DECLARED = """
     SELECT DISTINCT name FROM workflows
@@ -81,13 +83,14 @@ _UNPOLLED = """
     SELECT name, coalesce(free_since, (
         SELECT coalesce(left_at, seen_at, joined_at) FROM owners WHERE epoch = owner), updated_at) AS since
     FROM schedules INDEXED BY schedules_polled
-    WHERE kind = 'trigger' AND enabled AND owner IS ? LIMIT ?"""
+    WHERE kind = 'trigger' AND enabled AND owner IS NOT DISTINCT FROM ? LIMIT ?"""
 _STUCK = """
     SELECT name, in_body_since AS since FROM schedules INDEXED BY schedules_in_body
     WHERE in_body_since IS NOT NULL AND owner IN (SELECT value FROM json_each(?))
     ORDER BY in_body_since LIMIT ?"""
 _LATE = """
-    SELECT coalesce(nullif(name, ''), id) AS name, next_at AS since FROM schedules INDEXED BY schedules_crons
+    SELECT coalesce(nullif(name, ''), CAST(id AS TEXT)) AS name, next_at AS since
+    FROM schedules INDEXED BY schedules_crons
     WHERE kind = 'cron' AND enabled AND next_at < ? ORDER BY next_at LIMIT ?"""
 _ANYTHING = """
     SELECT EXISTS (SELECT 1 FROM schedules INDEXED BY schedules_polled WHERE kind = 'trigger' AND enabled)

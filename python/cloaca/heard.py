@@ -24,7 +24,7 @@ _WAY_OUT = (
 )
 
 _FAILED = "SELECT id, error FROM runs WHERE status = 'Failed' ORDER BY completed_at DESC LIMIT ?"
-_CRONS = "SELECT name, workflow FROM schedules WHERE kind = 'cron' AND enabled = 1"
+_CRONS = "SELECT name, workflow FROM schedules WHERE kind = 'cron' AND enabled"
 
 
 class Heard:

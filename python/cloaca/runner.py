@@ -66,7 +66,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
     Args:
         database_url (str | PathLike): `:memory:`, `sqlite://PATH`, `sqlite:///PATH`, `sqlite://:memory:` or a
-            plain path; a `pathlib.Path` is always a file.
+            plain path; a `pathlib.Path` is always a file. `postgresql://USER@HOST/DATABASE` is a server.
         triggers (Iterable[Callable | str] | None): functions or names of the declared triggers that it polls,
             crons too, and no others; by default all that start one of its workflows, also those declared
             later.
@@ -236,13 +236,14 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
     @classmethod
     def with_schema(cls, database_url: str | os.PathLike[Any], schema: str) -> Self:
-        """A runner in a schema of its own in PostgreSQL, which this build does not have.
+        """A runner in a schema of its own in PostgreSQL: a store by itself, made if there is none. `?schema=` in
+        the URL says the same.
 
         Raises:
             ValueError: the schema's name is empty or holds other characters than letters, digits and
             underscores, or the
                 database is not PostgreSQL.
-            StoreError: (a `RuntimeError`) there is no PostgreSQL to connect to.
+            StoreError: (a `RuntimeError`) the server cannot be reached, or this user may not make the schema.
         """
         if not check.text(schema, "schema").strip():
             raise ArgumentError("Schema name cannot be empty")
@@ -256,7 +257,11 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             raise ArgumentError(
                 f"Schema {schema!r} needs PostgreSQL; {excerpt(url)} is SQLite, where one file is one tenant"
             )
-        raise StoreError(f"Failed to set up schema {schema!r}: this build has no PostgreSQL; use SQLite")
+        # They are letters, digits and underscores: there is nothing to escape.
+        try:
+            return cls(f"{url}{'&' if '?' in url else '?'}schema={schema}")
+        except StoreError as error:
+            raise StoreError(f"Failed to set up schema {schema!r}: {error}") from error
 
     def _start(
         self,
@@ -285,6 +290,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         asked = redaction.checked(redact)
         refuse_in_pool()
         places = Places(executors)
+        self._url = url
         self._closed = False
         self._has_waited = False
         self._paused = paused

@@ -362,7 +362,7 @@ def health(arguments: Namespace, show: Show) -> int:
     from ..health import RUNNERS_MAX, health
 
     with opened(arguments) as reader:
-        found = health(reader.native.query, reader.native.owners(RUNNERS_MAX), os.fspath(reader.path))
+        found = health(reader.native.query, reader.native.owners(RUNNERS_MAX), reader.file)
     if show.as_json:
         show.record("health", found)
     elif found["ok"] and show.is_for_people:

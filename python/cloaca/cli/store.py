@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 
 from .. import _cloaca, check
+from ..migrating import migrate as bring_up
+from ..migrating import script
 from .main import OK
 from .show import Show
 from .where import database
@@ -36,13 +37,11 @@ def migrate(arguments: Namespace, show: Show) -> int:
     seen, steps = _cloaca.schema_of(url)
     newest = seen + len(steps)
     if arguments.print:
-        _print(show, seen, steps)
+        _print(show, url, seen, steps)
         return OK
     if steps:
-        ask(f"bring {url} from schema version {seen} to {newest}", arguments)
-        with closing(_cloaca.Client.open(url)):
-            pass
-        seen = _cloaca.schema_of(url)[0]
+        ask(f"bring {_cloaca.name_of(url)} from schema version {seen} to {newest}", arguments)
+        seen = bring_up(url)
     if show.as_json:
         show.record("schema", {"version": seen, "newest": newest, "was": newest - len(steps)})
     elif steps:
@@ -52,7 +51,7 @@ def migrate(arguments: Namespace, show: Show) -> int:
     return OK
 
 
-def _print(show: Show, seen: int, steps: list[str]) -> None:
+def _print(show: Show, url: str, seen: int, steps: list[str]) -> None:
     newest = seen + len(steps)
     if show.as_json:
         show.record("schema", {"version": seen, "newest": newest, "sql": steps})
@@ -60,7 +59,5 @@ def _print(show: Show, seen: int, steps: list[str]) -> None:
     if not steps:
         show.note(f"schema version {seen} is the newest that this cloaca knows; opening it changes nothing")
         return
-    show.line(f"-- From schema version {seen} to {newest}, as one transaction.")
-    for step in steps:
-        show.line(step.rstrip("\n"))
-    show.line(f"PRAGMA user_version = {newest};")
+    for line in script(url, seen, steps):
+        show.line(line)

@@ -42,23 +42,27 @@ _UNWELL = """
         FROM (SELECT * FROM schedules ORDER BY row LIMIT ?1) AS s
     )
     SELECT kind, id, name, enabled, outcome FROM looked
-    WHERE enabled = 0 OR outcome = 'error' OR (kind = 'cron' AND (next_at < ?2 OR ?4 = '[]'))
+    WHERE NOT enabled OR outcome = 'error' OR (kind = 'cron' AND (next_at < ?2 OR ?4 = '[]'))
         OR (kind = 'trigger' AND (owner IS NULL OR owner NOT IN (SELECT value FROM json_each(?4))))
-    ORDER BY enabled = 0 AND disabled_cause IS NOT NULL DESC, enabled = 1 AND outcome = 'error' DESC,
+    ORDER BY NOT enabled AND disabled_cause IS NOT NULL DESC, enabled AND outcome = 'error' DESC,
         enabled DESC
     LIMIT ?3"""
 # By runs_failed, newest first; of equal ones the row of the newest is told.
 _FAILED = """
-    SELECT error_type, error, workflow, count(*) AS many, max(created_at) AS last_us, id FROM (
-        SELECT created_at, id, workflow, error_type, substr(error, 1, ?3) AS error
-        FROM runs INDEXED BY runs_failed
-        WHERE error_type IS NOT NULL AND created_at >= ?1 AND status = 'Failed'
-        ORDER BY created_at DESC LIMIT ?2
-    ) GROUP BY error_type, error, workflow ORDER BY last_us DESC"""
+    SELECT error_type, error, workflow, many, created_at AS last_us, id FROM (
+        SELECT error_type, error, workflow, created_at, id, count(*) OVER same AS many,
+            row_number() OVER (same ORDER BY created_at DESC) AS place
+        FROM (
+            SELECT created_at, id, workflow, error_type, substr(error, 1, ?3) AS error
+            FROM runs INDEXED BY runs_failed
+            WHERE error_type IS NOT NULL AND created_at >= ?1 AND status = 'Failed'
+            ORDER BY created_at DESC LIMIT ?2
+        ) AS newest WINDOW same AS (PARTITION BY error_type, error, workflow)
+    ) AS ranked WHERE place = 1 ORDER BY last_us DESC"""
 _SCHEDULES = """
     SELECT count(*) FILTER (WHERE kind = 'trigger') AS triggers,
         count(*) FILTER (WHERE kind = 'cron') AS crons, count(*) FILTER (WHERE enabled) AS enabled
-    FROM (SELECT kind, enabled FROM schedules ORDER BY row LIMIT ?)"""
+    FROM (SELECT kind, enabled FROM schedules ORDER BY row LIMIT ?) AS looked"""
 
 
 @dataclass(frozen=True, slots=True)

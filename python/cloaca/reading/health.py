@@ -45,6 +45,15 @@ FREE_BYTES = 256 << 20
 """Less than that on the disk is worth a warning."""
 DESCRIPTORS = 256
 """A runner needs some twenty, and the program its own."""
+TRANSACTION_SECONDS = 300.0
+"""An older transaction anywhere on a server keeps its dead rows."""
+CONNECTIONS_SHARE = 0.9
+"""If more of a server's connections are in use, the next runner may get none."""
+OLDEST = """
+    SELECT pid, coalesce(nullif(application_name, ''), usename, 'somebody') AS name,
+        extract(epoch FROM clock_timestamp() - xact_start)::FLOAT8 AS seconds
+    FROM pg_stat_activity WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid()
+    ORDER BY xact_start LIMIT 1"""
 NAMED_MAX = 3
 """So many of a kind are named."""
 
@@ -71,11 +80,16 @@ def doctor(reader: Reader, *, thorough: bool = False, brief: bool = False) -> It
     with `brief` none is.
     """
     at = now()
-    yield _versions(reader)
-    yield from _file(reader)
-    if not brief:
-        yield _integrity(reader, thorough)
-    yield _disk(reader)
+    if reader.file is None:
+        yield _server(reader)
+        yield _transactions(reader)
+        yield _connections(reader)
+    else:
+        yield _versions(reader)
+        yield from _file(reader, reader.file)
+        if not brief:
+            yield _integrity(reader, reader.file, thorough)
+        yield _disk(reader.file)
     yield _descriptors()
     yield from _clock(reader, at)
     backlog = reader.native.backlog(BACKLOG_RUNS)
@@ -98,8 +112,37 @@ def _versions(reader: Reader) -> Finding:
     return Finding("ok", "versions", text)
 
 
-def _file(reader: Reader) -> Iterator[Finding]:
-    path = reader.path
+def _server(reader: Reader) -> Finding:
+    schema = _value(reader, "SELECT value FROM meta WHERE name = 'version'")
+    server = _value(reader, "SELECT current_setting('server_version')")
+    python = ".".join(map(str, sys.version_info[:3]))
+    text = f"cloaca {__version__}, PostgreSQL {server}, Python {python}; schema {schema} in {reader.path}"
+    return Finding("ok", "versions", text)
+
+
+def _transactions(reader: Reader) -> Finding:
+    """A transaction that stays open keeps dead rows from being removed, and slows every queue down."""
+    for oldest in reader.native.query(OLDEST, []):
+        if (seconds := oldest["seconds"] or 0.0) > TRANSACTION_SECONDS:
+            who = f"{excerpt(oldest['name'])} (pid {oldest['pid']})"
+            text = f"the oldest transaction on the server is {_span(seconds)} old, of {who}"
+            way_out = "end it: until then dead rows pile up, and claims slow down"
+            return Finding("warn", "transactions", text, way_out)
+    return Finding("ok", "transactions", "none has been open for long")
+
+
+def _connections(reader: Reader) -> Finding:
+    used = _value(reader, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+    most = _value(reader, "SELECT current_setting('max_connections')::BIGINT")
+    text = f"{used} of {most} connections are in use"
+    if used > most * CONNECTIONS_SHARE:
+        return Finding(
+            "warn", "connections", text, "raise max_connections, or put a pooler before the server"
+        )
+    return Finding("ok", "connections", text)
+
+
+def _file(reader: Reader, path: str) -> Iterator[Finding]:
     size = os.path.getsize(path)
     pages, free = _value(reader, "PRAGMA page_count"), _value(reader, "PRAGMA freelist_count")
     text = f"{path}, {_bytes(size)}"
@@ -119,8 +162,8 @@ def _file(reader: Reader) -> Iterator[Finding]:
         yield Finding("ok", "log", f"the write-ahead log has {_bytes(log_bytes)}")
 
 
-def _integrity(reader: Reader, thorough: bool) -> Finding:
-    size = os.path.getsize(reader.path)
+def _integrity(reader: Reader, path: str, thorough: bool) -> Finding:
+    size = os.path.getsize(path)
     if size > CHECKED_BYTES and not thorough:
         return Finding("ok", "integrity", f"not looked at: {_bytes(size)} take a while", "doctor --thorough")
     try:
@@ -133,10 +176,10 @@ def _integrity(reader: Reader, thorough: bool) -> Finding:
     return Finding("bad", "integrity", "; ".join(map(str, faults[:NAMED_MAX])), way_out)
 
 
-def _disk(reader: Reader) -> Finding:
+def _disk(path: str) -> Finding:
     import shutil  # which brings all that packs and unpacks
 
-    folder = os.path.dirname(reader.path)
+    folder = os.path.dirname(path)
     free = shutil.disk_usage(folder).free
     text = f"{_bytes(free)} free where the file lies"
     if free < FREE_BYTES:

@@ -27,13 +27,13 @@ _CREATED = """
     SELECT (?1 - created_at) / 60000000 AS ago, count(*) AS many FROM (
         SELECT created_at FROM runs INDEXED BY runs_created
         WHERE created_at > ?2 AND created_at <= ?1 ORDER BY created_at DESC LIMIT ?3
-    ) GROUP BY ago"""
+    ) AS found GROUP BY ago"""
 _FAILED = """
     SELECT (?1 - created_at) / 60000000 AS ago, count(*) AS many FROM (
         SELECT created_at FROM runs INDEXED BY runs_failed
         WHERE error_type IS NOT NULL AND created_at > ?2 AND created_at <= ?1
         ORDER BY created_at DESC LIMIT ?3
-    ) GROUP BY ago"""
+    ) AS found GROUP BY ago"""
 _POLLED = """
     SELECT count, first_at, last_at FROM ticks ORDER BY row DESC LIMIT ?"""
 _LASTED = """

@@ -39,7 +39,7 @@ _HELD = """
         UNION ALL
         SELECT row, id, context_hash FROM runs INDEXED BY runs_delayed_fires
         WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule = ?1
-    ) ORDER BY row"""
+    ) AS found ORDER BY row"""
 _HOLDER = """
     SELECT run FROM run_keys WHERE schedule = ? AND key = ? AND (expires_at IS NULL OR expires_at > ?)"""
 

@@ -74,15 +74,22 @@ class Reader:
         living.hook()
         self.unmasked = check.flag(unmasked, "unmasked")
         self.native = _cloaca.Reader.open(check.url(database_url))
-        _guard.saw(self.path)
+        if self.file is not None:
+            _guard.saw(self.file)
         # What cannot be asked for must not pass for nothing.
         self.native.redacted()
         self._redactor = Looker(self.native)
 
     @property
     def path(self) -> str:
-        """The file, by its absolute path."""
-        return os.fspath(self.native.path)
+        """The file, by its absolute path; of a store on a server its database and host."""
+        return self.file or self.native.name
+
+    @property
+    def file(self) -> str | None:
+        """The file, by its absolute path; `None` of a store on a server."""
+        path = self.native.path
+        return None if path is None else os.fspath(path)
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes a copy of everything to a new file, as `DefaultRunner.export` does.

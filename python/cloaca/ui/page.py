@@ -80,7 +80,7 @@ class Page:
         self._app: PrometheusApp | None = None
 
     def __repr__(self) -> str:
-        return f"<cloaca.ui.app of {excerpt(self._source._url)}>"
+        return f"<cloaca.ui.app of {excerpt(self._source.name)}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

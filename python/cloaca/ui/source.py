@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 
-from .. import check
+from .. import _cloaca, check
 from ..errors import ArgumentError, RunnerError, UrlError, excerpt
 from ..reading import Reader
 from ..runner import DefaultRunner
@@ -37,13 +37,14 @@ class Source:
         self.runner = runner_or_url if isinstance(runner_or_url, DefaultRunner) else None
         if isinstance(runner_or_url, DefaultRunner):
             path = runner_or_url._engine.path
-            if path is None:
+            self._url = runner_or_url._url if path is None else os.fspath(path)
+            if path is None and not self._url.startswith("postgres"):
                 raise ArgumentError("this runner's store is in memory, where only it looks; give it a file")
-            self._url = os.fspath(path)
         else:
             self._url = check.url(runner_or_url)
-            if ":memory:" in self._url:
+            if ":memory:" in self._url and not self._url.startswith("postgres"):
                 raise UrlError(f"{excerpt(self._url)} is memory, where only its runner can look; give a file")
+        self.name = _cloaca.name_of(self._url)
         self._lock = threading.Lock()
         self._opened: tuple[object, Reader] | None = None
 
@@ -111,8 +112,10 @@ class Source:
 
 def _file_of(reader: Reader) -> object:
     """The file behind it, which another may replace, in this process, which may be a fork's child."""
+    if reader.file is None:
+        return os.getpid()
     try:
-        found = os.stat(reader.path)
+        found = os.stat(reader.file)
     except OSError:
         return os.getpid()
     return os.getpid(), found.st_dev, found.st_ino

@@ -143,6 +143,12 @@ fn path_of(py: Python<'_>, url: OsString) -> PyResult<Option<PathBuf>> {
     cloaca_store::path_of(url).map_err(|refused| error::raise_open(py, refused))
 }
 
+/// What messages call the store that a URL names, without secrets.
+#[pyfunction]
+fn name_of(py: Python<'_>, url: OsString) -> PyResult<String> {
+    cloaca_store::name_of(url).map_err(|refused| error::raise_open(py, refused))
+}
+
 /// Gives a file a name that nothing has; `FileExistsError` if something has it by then.
 #[pyfunction]
 fn rename_to_new(py: Python<'_>, from: PathBuf, to: PathBuf) -> PyResult<()> {
@@ -151,7 +157,7 @@ fn rename_to_new(py: Python<'_>, from: PathBuf, to: PathBuf) -> PyResult<()> {
 
 /// Which schema version a store has, and for each that this program brings it to beyond that the SQL.
 #[pyfunction]
-fn schema_of(py: Python<'_>, url: OsString) -> PyResult<(usize, Vec<&'static str>)> {
+fn schema_of(py: Python<'_>, url: OsString) -> PyResult<(usize, Vec<String>)> {
     let found = gil::free(py, || cloaca_store::schema_of(url))?;
     found.map_err(|refused| error::raise_open(py, refused))
 }
@@ -195,6 +201,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cron_moments, module)?)?;
     module.add_function(wrap_pyfunction!(poll_now::foretell, module)?)?;
     module.add_function(wrap_pyfunction!(hint, module)?)?;
+    module.add_function(wrap_pyfunction!(name_of, module)?)?;
     module.add_function(wrap_pyfunction!(path_of, module)?)?;
     module.add_function(wrap_pyfunction!(rename_to_new, module)?)?;
     module.add_function(wrap_pyfunction!(schema_of, module)?)?;

@@ -36,10 +36,16 @@ impl Reader {
         Ok(Self { store: Arc::new(store), generation: fork::generation() })
     }
 
-    /// The file.
+    /// The file; `None` of a store on a server.
     #[getter]
-    fn path(&self) -> PathBuf {
-        self.store.path().to_owned()
+    fn path(&self) -> Option<PathBuf> {
+        self.store.path().map(ToOwned::to_owned)
+    }
+
+    /// What messages call the store: its file, or its database and server, without secrets.
+    #[getter]
+    fn name(&self) -> String {
+        self.store.name()
     }
 
     /// Closes it; twice is fine.

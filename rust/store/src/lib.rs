@@ -1,11 +1,13 @@
-//! How everything is kept: the trait [`Store`] of `cloaca-core`, over one SQLite file or over memory.
+//! How everything is kept: the trait [`Store`] of `cloaca-core`, over one SQLite file, over memory or on a server of PostgreSQL.
 //! Decides nothing about triggers and runs; knows no Python. Invariant: what a receipt tells is on disk.
 //!
-//! Reading order: `url` says which store is meant, `sqlite` is that store, and below it `open` (files and
+//! Reading order: `url` says which store is meant, `sqlite` and `postgres` are the two kinds, and below either `open` (files and
 //! connections), `schema` (tables), `batch` (what a commit writes), then a file for each noun.
 
 #![forbid(unsafe_code)]
 
+mod postgres;
+mod reader;
 mod rename;
 mod sqlite;
 mod url;
@@ -17,11 +19,12 @@ use std::sync::Arc;
 
 use cloaca_core::port::Store;
 
+use crate::postgres::PostgresStore;
 use crate::sqlite::SqliteStore;
 use crate::url::Target;
 
+pub use crate::reader::Reader;
 pub use crate::rename::rename_to_new;
-pub use crate::sqlite::Reader;
 
 /// A store that is ready for use.
 pub struct Opened {
@@ -75,6 +78,7 @@ pub fn after_fork() {
 /// Tells this crate that it runs in a forked child now: what it holds belongs to the parent.
 pub fn forked() {
     sqlite::forked();
+    postgres::forked();
 }
 
 /// Opens the store that `url` names, making its file and tables if there are none yet.
@@ -99,6 +103,10 @@ pub fn open(url: impl AsRef<OsStr>, durability: Option<&str>) -> Result<Opened, 
             let (store, path) = SqliteStore::in_file(&path, location.durability).map_err(OpenError::Store)?;
             Ok(Opened { store: Arc::new(store), path: Some(path) })
         }
+        Target::Server(address) => {
+            let store = PostgresStore::open(*address).map_err(OpenError::Store)?;
+            Ok(Opened { store: Arc::new(store), path: None })
+        }
     }
 }
 
@@ -118,7 +126,12 @@ pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
             let text = "':memory:' is a store that only its own runner can read; name a file";
             Err(OpenError::Url(text.to_owned()))
         }
-        Target::File(path) => Reader::in_file(&path).map_err(OpenError::Store),
+        Target::File(path) => {
+            sqlite::Reader::in_file(&path).map(Box::new).map(Reader::File).map_err(OpenError::Store)
+        }
+        Target::Server(address) => {
+            postgres::Reader::of(*address).map(Box::new).map(Reader::Server).map_err(OpenError::Store)
+        }
     }
 }
 
@@ -133,13 +146,29 @@ pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
 /// ```
 pub fn path_of(url: impl AsRef<OsStr>) -> Result<Option<PathBuf>, OpenError> {
     Ok(match url::parse(url.as_ref(), None)?.target {
-        Target::Memory => None,
+        Target::Memory | Target::Server(_) => None,
         Target::File(path) => Some(path),
     })
 }
 
+/// What messages call the store that `url` names: the URL itself, but of a store on a server its database and host, as the URL may hold a password.
+///
+/// # Errors
+/// [`OpenError::Url`] if the URL is malformed.
+///
+/// ```
+/// let name = cloaca_store::name_of("postgresql://ann:secret@db.example/app").expect("it is a URL");
+/// assert_eq!(name, "app at db.example:5432");
+/// ```
+pub fn name_of(url: impl AsRef<OsStr>) -> Result<String, OpenError> {
+    Ok(match url::parse(url.as_ref(), None)?.target {
+        Target::Memory | Target::File(_) => url.as_ref().to_string_lossy().into_owned(),
+        Target::Server(address) => address.name,
+    })
+}
+
 /// Which schema version the store has that `url` names, and the SQL by which opening it would bring it to this program's, step by step.
-/// Nothing is changed.
+/// Nothing is changed. On a server nothing is version zero.
 ///
 /// # Errors
 /// As [`read`], but that an older version is none.
@@ -148,11 +177,15 @@ pub fn path_of(url: impl AsRef<OsStr>) -> Result<Option<PathBuf>, OpenError> {
 /// let Err(refused) = cloaca_store::schema_of("none.db") else { panic!("there is no such file") };
 /// assert!(refused.to_string().contains("there is no database"));
 /// ```
-pub fn schema_of(url: impl AsRef<OsStr>) -> Result<(usize, Vec<&'static str>), OpenError> {
-    match path_of(url)? {
-        None => {
+pub fn schema_of(url: impl AsRef<OsStr>) -> Result<(usize, Vec<String>), OpenError> {
+    match url::parse(url.as_ref(), None)?.target {
+        Target::Memory => {
             Err(OpenError::Url("':memory:' is a store that begins anew each time; name a file".to_owned()))
         }
-        Some(path) => sqlite::schema_of(&path).map_err(OpenError::Store),
+        Target::File(path) => {
+            let (seen, steps) = sqlite::schema_of(&path).map_err(OpenError::Store)?;
+            Ok((seen, steps.into_iter().map(str::to_owned).collect()))
+        }
+        Target::Server(address) => postgres::schema_of(&address).map_err(OpenError::Store),
     }
 }

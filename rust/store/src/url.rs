@@ -1,12 +1,14 @@
-//! Reads a store's URL. Asks the file system only which folders exist, to tell the two meanings of three slashes apart.
+//! Reads a store's URL. Asks the file system only which folders exist, to tell the two meanings of three slashes apart; of a server's URL, which `address` reads
+//! on, what libpq asks of the machine.
 //! Invariant: a message never repeats a URL that it could not read, because it may hold a password.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::OpenError;
+use crate::postgres::{Address, Machine};
 
-const FORMS: &str = "':memory:', 'sqlite://PATH', 'sqlite:///PATH' or a plain path, \
+const FORMS: &str = "':memory:', 'sqlite://PATH', 'sqlite:///PATH', a plain path or 'postgresql://USER@HOST/DATABASE', \
                      each with '?durability=full' or '?durability=normal' if wanted";
 const MEMORY: &str = ":memory:";
 
@@ -26,6 +28,8 @@ pub enum Target {
     Memory,
     /// In a file, by the path as given.
     File(PathBuf),
+    /// On a server.
+    Server(Box<Address>),
 }
 
 /// A URL, understood.
@@ -40,8 +44,7 @@ pub struct Location {
 /// Reads `url`; `durability` is the option of that name given beside it.
 ///
 /// # Errors
-/// [`OpenError::Url`] for what is malformed, [`OpenError::Store`] for a PostgreSQL URL, which is well-formed but needs
-/// another build.
+/// [`OpenError::Url`] for what is malformed.
 pub fn parse(url: &OsStr, durability: Option<&str>) -> Result<Location, OpenError> {
     match url.to_str() {
         Some(url) => parse_with(url, durability, &|folder| folder.is_dir()),
@@ -49,7 +52,7 @@ pub fn parse(url: &OsStr, durability: Option<&str>) -> Result<Location, OpenErro
             let found = parse_with(&spelt(url), durability, &|folder| meant(folder).is_dir())?;
             let target = match found.target {
                 Target::File(path) => Target::File(meant(&path)),
-                Target::Memory => Target::Memory,
+                other => other,
             };
             Ok(Location { target, ..found })
         }
@@ -101,9 +104,13 @@ fn parse_with(
     if url.contains('\0') {
         return Err(OpenError::Url("the database URL contains a NUL character; remove it".to_owned()));
     }
+    let durability = durability.map(durability_named).transpose()?;
+    if let Some(("postgres" | "postgresql", rest)) = scheme(url) {
+        let address = Address::parse(rest, durability, &Machine::HERE).map_err(OpenError::Url)?;
+        return Ok(Location { durability: address.durability, target: Target::Server(Box::new(address)) });
+    }
     let (target, query) = split(url, is_folder)?;
-    let durability = settle(durability_of(query)?, durability.map(durability_named).transpose()?)?;
-    Ok(Location { target, durability })
+    Ok(Location { target, durability: settle(durability_of(query)?, durability)? })
 }
 
 /// The target, and the query if there is one.
@@ -119,10 +126,6 @@ fn split<'u>(
             };
             Ok((sqlite_target(place, is_folder)?, query))
         }
-        Some(("postgres" | "postgresql", _)) => Err(OpenError::Store(
-            "this build of cloaca has no PostgreSQL support; use a SQLite URL such as 'sqlite://runs.db'"
-                .to_owned(),
-        )),
         Some((other, _)) => Err(OpenError::Url(format!("unknown database scheme '{other}://'; use {FORMS}"))),
         None if starts_with_word(url, "file") || starts_with_word(url, "sqlite") => {
             let word = &url[..url.find(':').unwrap_or(0)];
@@ -205,7 +208,8 @@ fn durability_of(query: Option<&str>) -> Result<Option<Durability>, OpenError> {
     Ok(durability)
 }
 
-fn durability_named(value: &str) -> Result<Durability, OpenError> {
+/// The word for it.
+pub fn durability_named(value: &str) -> Result<Durability, OpenError> {
     match value {
         "full" => Ok(Durability::Full),
         "normal" => Ok(Durability::Normal),
@@ -214,7 +218,7 @@ fn durability_named(value: &str) -> Result<Durability, OpenError> {
 }
 
 /// One value from two places, full if neither says anything.
-fn settle(first: Option<Durability>, second: Option<Durability>) -> Result<Durability, OpenError> {
+pub fn settle(first: Option<Durability>, second: Option<Durability>) -> Result<Durability, OpenError> {
     match (first, second) {
         (Some(first), Some(second)) if first != second => {
             Err(OpenError::Url("durability is given twice with different values; give it once".to_owned()))
@@ -236,7 +240,7 @@ mod tests {
     fn file(url: &str) -> String {
         match read(url).unwrap().target {
             Target::File(path) => path.to_str().unwrap().to_owned(),
-            Target::Memory => panic!("{url} is memory"),
+            other => panic!("{url} is {other:?}"),
         }
     }
 
@@ -343,10 +347,15 @@ mod tests {
     }
 
     #[test]
-    fn postgres_is_a_matter_of_the_build() {
-        for url in ["postgres://me:secret@host/db", "postgresql://host/db", "postgresql+psycopg://host/db"] {
-            let Err(OpenError::Store(message)) = read(url) else { panic!("{url} was taken") };
-            assert!(message.contains("PostgreSQL") && !message.contains("secret"), "{message}");
+    fn a_server_has_its_own_words_and_the_options_of_every_store() {
+        for url in ["postgres://me:secret@host/db", "postgresql+psycopg://me@host:5432/db?durability=full"] {
+            let Target::Server(address) = read(url).unwrap().target else { panic!("{url} is no server") };
+            assert_eq!(address.name, "db at host:5432", "{url}");
         }
+        let normal = parse(OsStr::new("postgresql://h/d"), Some("normal")).unwrap();
+        assert_eq!(normal.durability, Durability::Normal);
+        let twice = parse(OsStr::new("postgresql://h/d?durability=full"), Some("normal"));
+        assert!(matches!(twice, Err(OpenError::Url(_))));
+        assert!(refusal("postgresql://me:secret@h/d?mode=ro").contains("sslmode"));
     }
 }

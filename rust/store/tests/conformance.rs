@@ -1,5 +1,7 @@
 //! What the trait `Store` promises, claim by claim, over memory and over a file.
 
+#[path = "support/postgres.rs"]
+mod server;
 #[path = "support/records.rs"]
 mod support;
 
@@ -38,7 +40,42 @@ macro_rules! claims {
                 super::$claim(&*folder.open("runs.db"));
             })*
         }
+        mod postgres {
+            $(#[test] fn $claim() { super::on_a_server(super::$claim); })*
+        }
     };
+}
+
+fn on_a_server(claim: fn(&dyn Store)) {
+    if let Some(database) = server::Database::new() {
+        claim(&*cloaca_store::open(database.url(), None).unwrap().store);
+    }
+}
+
+/// Claims about SQL of one kind of store.
+mod sqlite {
+
+    macro_rules! claims {
+        ($($claim:ident)*) => {
+            mod memory {
+                $(#[test] fn $claim() { super::super::$claim(&*crate::support::memory()); })*
+            }
+            mod file {
+                $(#[test] fn $claim() {
+                    let folder = crate::support::Folder::new();
+                    super::super::$claim(&*folder.open("runs.db"));
+                })*
+            }
+        };
+    }
+
+    claims! {
+        a_query_returns_every_type
+        a_query_that_writes_is_refused
+        an_export_holds_everything
+        an_export_never_overwrites
+        an_export_into_no_folder_is_refused
+    }
 }
 
 claims! {
@@ -187,16 +224,11 @@ claims! {
     cron_stats_count_moments_of_all_crons
     what_was_polled_and_is_a_cron_now_goes_on_where_it_was
     what_was_a_cron_and_is_polled_now_goes_on_where_it_was
-    a_query_returns_every_type
-    a_query_that_writes_is_refused
     a_query_with_the_wrong_number_of_parameters_is_refused
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
     an_endless_query_ends_when_it_is_told_to
     what_is_asked_after_the_close_is_refused
-    an_export_holds_everything
-    an_export_never_overwrites
-    an_export_into_no_folder_is_refused
 }
 
 fn every_epoch_is_larger_than_those_before(store: &dyn Store) {
@@ -2947,6 +2979,76 @@ fn an_export_into_no_folder_is_refused(store: &dyn Store) {
     let path = folder.path("missing").join("copy.db");
     let Err(Fault::Final(message)) = store.export(&path, &Halt::default()) else { panic!("made a folder") };
     assert!(message.contains("missing") && message.contains("does not exist"), "{message}");
+}
+
+#[test]
+fn a_query_of_a_server_returns_every_type() {
+    on_a_server(|store| {
+        let sql = "SELECT NULL AS n, $1::BIGINT AS i, $2::FLOAT8 AS r, ? AS t, '\\xff00'::BYTEA AS b, TRUE AS f, '1.50'::NUMERIC, sum(2::BIGINT),
+                ARRAY[1, 2], '2026-01-02'::DATE, 7::SMALLINT, $3";
+        let params = [Cell::Int(i64::MIN), Cell::Real(0.5), Cell::Text("é".to_owned())];
+        let (columns, rows) = query(store, &sql.replace('?', "$3"), &params).unwrap();
+        assert_eq!(columns[..6], ["n", "i", "r", "t", "b", "f"]);
+        let text = |text: &str| Cell::Text(text.to_owned());
+        let rest = [
+            Cell::Int(1),
+            Cell::Real(1.5),
+            Cell::Int(2),
+            text("{1,2}"),
+            text("2026-01-02"),
+            Cell::Int(7),
+            text("é"),
+        ];
+        let first = [Cell::Null, Cell::Int(i64::MIN), Cell::Real(0.5), text("é"), Cell::Blob(vec![255, 0])];
+        assert_eq!(rows, [[&first[..], &rest[..]].concat()]);
+        let (_, rows) = query(
+            store,
+            "SELECT count(*), ?::TEXT || '?' FROM runs WHERE workflow = ?",
+            &[text("a"), text("b")],
+        )
+        .unwrap();
+        assert_eq!(rows, [[Cell::Int(0), text("a?")]]);
+        assert_eq!(query(store, "EXPLAIN SELECT 1", &[]).unwrap().0, ["QUERY PLAN"]);
+    });
+}
+
+#[test]
+fn a_server_is_exported_by_its_own_tools() {
+    on_a_server(|store| {
+        let folder = Folder::new();
+        let Err(Fault::Final(message)) = store.export(&folder.path("copy.db"), &Halt::default()) else {
+            panic!("it wrote")
+        };
+        assert!(message.contains("pg_dump"), "{message}");
+    });
+}
+
+#[test]
+fn a_query_of_a_server_that_writes_is_refused() {
+    on_a_server(|store| {
+        let epoch = store.join(Wall(1)).unwrap();
+        started(store, epoch, new_run(1));
+        for sql in [
+            "DELETE FROM runs",
+            "WITH a AS (DELETE FROM runs RETURNING 1) SELECT * FROM a",
+            "SELECT set_config('transaction_read_only', 'off', true)",
+            "SELECT nextval(pg_get_serial_sequence('runs', 'row'))",
+            "EXPLAIN ANALYZE DELETE FROM runs",
+            "SELECT * INTO copy FROM runs",
+            "SELECT 1 FROM runs FOR UPDATE",
+            "COPY runs TO STDOUT",
+            "SET default_transaction_read_only TO off",
+            "BEGIN",
+            "COMMIT",
+            "VACUUM",
+            "SELECT 1; DELETE FROM runs",
+            "",
+            "-- nothing",
+        ] {
+            assert!(matches!(query(store, sql, &[]), Err(Fault::Final(_))), "{sql}");
+        }
+        assert_eq!(ids(store, &any()), [id(1)]);
+    });
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Limits against a model that keeps everything in lists and counts: who is dropped, who begins next, and what is given back.
 
+#[path = "support/postgres.rs"]
+mod server;
 #[path = "support/records.rs"]
 mod support;
 
@@ -17,6 +19,31 @@ use cloaca_core::time::Wall;
 use support::*;
 
 const SECOND: i64 = 1_000_000;
+
+/// Every claim, once over each kind of store.
+macro_rules! claims {
+    ($($claim:ident)*) => {
+        mod in_memory {
+            $(#[test] fn $claim() { super::$claim(&*super::memory()); })*
+        }
+        mod postgres {
+            $(#[test] fn $claim() { super::on_a_server(super::$claim); })*
+        }
+    };
+}
+
+claims! {
+    the_gate_asks_a_run_key_first_then_drop_new_then_the_rate_limit
+    limits_are_those_of_the_runner_that_came_last_and_stay_when_nobody_is_there
+    stamps_and_keys_that_say_nothing_any_more_are_forgotten
+    a_clock_that_was_ahead_shuts_nothing_for_longer_than_a_start_takes
+}
+
+fn on_a_server(claim: impl Fn(&dyn Store)) {
+    if let Some(database) = server::Database::new() {
+        claim(&*cloaca_store::open(database.url(), None).unwrap().store);
+    }
+}
 
 fn key(text: &str) -> Option<Key> {
     Some(Key::parse(text).unwrap())
@@ -166,9 +193,8 @@ impl Dice {
     }
 }
 
-fn play(limits: &Limits, seed: u64) {
-    let store = memory();
-    let mut epoch = joined(&*store, limits);
+fn play(store: &dyn Store, limits: &Limits, seed: u64) {
+    let mut epoch = joined(store, limits);
     let mut model = Model::new(limits.clone());
     let mut dice = Dice(seed * 7_919 + 1);
     let (mut at, mut number) = (SECOND, 0);
@@ -183,7 +209,7 @@ fn play(limits: &Limits, seed: u64) {
                 let tenant = ["a", "b", "c", "d", "e", "f", "g", "h", "i"][dice.roll(9) as usize];
                 let urgent = if dice.roll(4) == 0 { dice.roll(10) as i64 } else { 5 };
                 let run = NewRun { priority: priority(urgent), created_at: Wall(at), ..of(number, tenant) };
-                let Admitted::Held { row } = submit(&*store, epoch, run) else {
+                let Admitted::Held { row } = submit(store, epoch, run) else {
                     panic!("{story}: it is not held")
                 };
                 rows.insert(number, row);
@@ -192,7 +218,7 @@ fn play(limits: &Limits, seed: u64) {
             }
             5 => {
                 let room = dice.roll(5);
-                let allowed = claim(&*store, epoch, at, room);
+                let allowed = claim(store, epoch, at, room);
                 assert_eq!(numbers(&allowed), model.claim(Wall(at), room as usize), "{story}");
                 assert_eq!(allowed.is_more, model.next(Wall(at)).is_some(), "{story}: whether there is more");
                 if let (Some(next_at), true) = (allowed.next_at, model.next(Wall(at)).is_none()) {
@@ -203,9 +229,9 @@ fn play(limits: &Limits, seed: u64) {
                 let place = dice.roll(model.sitting.len() as u64) as usize;
                 let (number, _) = model.sitting[place].clone();
                 if dice.roll(2) == 0 && begun.insert(number) {
-                    begins(&*store, epoch, rows[&number]);
+                    begins(store, epoch, rows[&number]);
                 } else {
-                    commit(&*store, ended(rows[&number], epoch, RunStatus::Completed));
+                    commit(store, ended(rows[&number], epoch, RunStatus::Completed));
                     model.sitting.remove(place);
                 }
             }
@@ -221,7 +247,7 @@ fn play(limits: &Limits, seed: u64) {
             9 if dice.roll(4) == 0 => {
                 // Whoever leaves gives back what has not begun; what has keeps its seat, and the next one goes on with it.
                 store.leave(epoch, &InFlight::default(), Wall(at)).unwrap();
-                epoch = joined(&*store, limits);
+                epoch = joined(store, limits);
                 let (kept, back): (Vec<_>, Vec<_>) = std::mem::take(&mut model.sitting)
                     .into_iter()
                     .partition(|(number, _)| begun.contains(number));
@@ -245,15 +271,11 @@ fn play(limits: &Limits, seed: u64) {
     while !(model.sitting.is_empty() && model.waiting.is_empty()) {
         at += 100 * SECOND;
         for (number, _) in std::mem::take(&mut model.sitting) {
-            commit(&*store, ended(rows[&number], epoch, RunStatus::Completed));
+            commit(store, ended(rows[&number], epoch, RunStatus::Completed));
         }
-        assert_eq!(
-            numbers(&claim(&*store, epoch, at, 3)),
-            model.claim(Wall(at), 3),
-            "seed {seed}, at its end"
-        );
+        assert_eq!(numbers(&claim(store, epoch, at, 3)), model.claim(Wall(at), 3), "seed {seed}, at its end");
     }
-    assert_eq!((rows_of(&*store, "seats"), rows_of(&*store, "lanes")), (0, 0), "seed {seed}");
+    assert_eq!((rows_of(store, "seats"), rows_of(store, "lanes")), (0, 0), "seed {seed}");
 }
 
 fn begins(store: &dyn Store, epoch: Epoch, run: RunRow) {
@@ -261,10 +283,10 @@ fn begins(store: &dyn Store, epoch: Epoch, run: RunRow) {
     commit(store, Change::Run(RunChange { run, epoch, tasks, end: None }));
 }
 
-#[test]
-fn what_begins_next_is_what_the_model_says() {
+/// One of each kind.
+fn kinds() -> [Limits; 6] {
     let wait = Overflow::Wait;
-    let all = [
+    [
         concurrency(2, "tenant", wait),
         Limits {
             concurrency: Some(Concurrency { limit: 3, key: None, overflow: wait }),
@@ -274,89 +296,92 @@ fn what_begins_next_is_what_the_model_says() {
         Limits { throttle: every(1, 1, None), ..Limits::default() },
         Limits { throttle: every(1, 1, Some("tenant")), ..concurrency(1, "tenant", wait) },
         Limits { throttle: every(1, 3, None), ..concurrency(2, "tenant", wait) },
-    ];
-    for limits in &all {
+    ]
+}
+
+#[test]
+fn what_begins_next_is_what_the_model_says() {
+    for limits in &kinds() {
         for seed in 1..=12 {
-            play(limits, seed);
+            play(&*memory(), limits, seed);
         }
     }
 }
 
 #[test]
-fn the_gate_asks_a_run_key_first_then_drop_new_then_the_rate_limit() {
-    let store = memory();
+fn what_begins_next_on_a_server_is_what_the_model_says() {
+    for (seed, limits) in (1..).zip(&kinds()) {
+        on_a_server(|store| play(store, limits, seed));
+    }
+}
+
+fn the_gate_asks_a_run_key_first_then_drop_new_then_the_rate_limit(store: &dyn Store) {
     let limits =
         Limits { rate_limit: every(60, 2, Some("tenant")), ..concurrency(1, "tenant", Overflow::DropNew) };
-    let epoch = joined(&*store, &limits);
+    let epoch = joined(store, &limits);
     let keyed = |number| NewRun { run_key: Some((String::from("k"), None)), ..of(number, "a") };
-    let Admitted::Started { row } = submit(&*store, epoch, keyed(1)) else { panic!("the first is dropped") };
-    assert_eq!(submit(&*store, epoch, keyed(2)), Admitted::DuplicateKey { of: Some(id(1)) });
+    let Admitted::Started { row } = submit(store, epoch, keyed(1)) else { panic!("the first is dropped") };
+    assert_eq!(submit(store, epoch, keyed(2)), Admitted::DuplicateKey { of: Some(id(1)) });
     let rule = |fate: Admitted| match fate {
         Admitted::Limited(dropped) => (dropped.rule.name(), dropped.key),
         other => panic!("{other:?} is not dropped by a limit"),
     };
     for number in 3..6 {
-        assert_eq!(rule(submit(&*store, epoch, of(number, "a"))), ("concurrency", Some(String::from("a"))));
+        assert_eq!(rule(submit(store, epoch, of(number, "a"))), ("concurrency", Some(String::from("a"))));
     }
-    commit(&*store, ended(row, epoch, RunStatus::Completed));
+    commit(store, ended(row, epoch, RunStatus::Completed));
     // What was dropped has used up nothing: the second of the burst is there.
-    let Admitted::Started { row } = submit(&*store, epoch, of(6, "a")) else { panic!("budget was used up") };
-    commit(&*store, ended(row, epoch, RunStatus::Completed));
-    assert_eq!(rule(submit(&*store, epoch, of(7, "a"))), ("rate_limit", Some(String::from("a"))));
-    assert!(matches!(submit(&*store, epoch, of(8, "b")), Admitted::Started { .. }));
-    assert!(matches!(submit(&*store, epoch, new_run(9)), Admitted::Unkeyed(_)));
+    let Admitted::Started { row } = submit(store, epoch, of(6, "a")) else { panic!("budget was used up") };
+    commit(store, ended(row, epoch, RunStatus::Completed));
+    assert_eq!(rule(submit(store, epoch, of(7, "a"))), ("rate_limit", Some(String::from("a"))));
+    assert!(matches!(submit(store, epoch, of(8, "b")), Admitted::Started { .. }));
+    assert!(matches!(submit(store, epoch, new_run(9)), Admitted::Unkeyed(_)));
     let later = NewRun { created_at: Wall(20 + 60 * SECOND), ..of(10, "a") };
-    assert!(matches!(submit(&*store, epoch, later), Admitted::Started { .. }));
+    assert!(matches!(submit(store, epoch, later), Admitted::Started { .. }));
 }
 
-#[test]
-fn limits_are_those_of_the_runner_that_came_last_and_stay_when_nobody_is_there() {
-    let store = memory();
+fn limits_are_those_of_the_runner_that_came_last_and_stay_when_nobody_is_there(store: &dyn Store) {
     let wait = Overflow::Wait;
-    let old = joined(&*store, &concurrency(1, "tenant", wait));
+    let old = joined(store, &concurrency(1, "tenant", wait));
     for number in 1..=4 {
-        submit(&*store, old, of(number, "a"));
+        submit(store, old, of(number, "a"));
     }
-    assert_eq!(numbers(&claim(&*store, old, 30, 9)), [1]);
-    let new = joined(&*store, &concurrency(2, "tenant", wait));
-    assert_eq!(numbers(&claim(&*store, old, 30, 9)), [2]);
+    assert_eq!(numbers(&claim(store, old, 30, 9)), [1]);
+    let new = joined(store, &concurrency(2, "tenant", wait));
+    assert_eq!(numbers(&claim(store, old, 30, 9)), [2]);
     store.leave(new, &InFlight::default(), Wall(40)).unwrap();
-    assert_eq!(numbers(&claim(&*store, old, 50, 9)), [] as [u128; 0], "what has begun goes on beyond it");
+    assert_eq!(numbers(&claim(store, old, 50, 9)), [] as [u128; 0], "what has begun goes on beyond it");
     store.leave(old, &InFlight::default(), Wall(60)).unwrap();
     let client = store.join(Wall(70)).unwrap();
-    assert!(matches!(submit(&*store, client, of(5, "a")), Admitted::Held { .. }));
+    assert!(matches!(submit(store, client, of(5, "a")), Admitted::Held { .. }));
     // Declared without limits, everything that waits is anyone's.
     let plain = store.join(Wall(80)).unwrap();
     store.declare_workflows(plain, &[declares("mail", "v1")]).unwrap();
     assert_eq!(store.claim_runs(plain, Wall(90), 9, &["mail".into()]).unwrap().len(), 5);
-    assert_eq!((rows_of(&*store, "seats"), rows_of(&*store, "lanes")), (0, 0));
+    assert_eq!((rows_of(store, "seats"), rows_of(store, "lanes")), (0, 0));
 }
 
-#[test]
-fn stamps_and_keys_that_say_nothing_any_more_are_forgotten() {
-    let store = memory();
-    let epoch = joined(&*store, &Limits { rate_limit: every(1, 1, Some("tenant")), ..Limits::default() });
+fn stamps_and_keys_that_say_nothing_any_more_are_forgotten(store: &dyn Store) {
+    let epoch = joined(store, &Limits { rate_limit: every(1, 1, Some("tenant")), ..Limits::default() });
     for number in 1..=500 {
         let at = Wall(number as i64 * SECOND);
-        submit(&*store, epoch, NewRun { created_at: at, ..of(number, &format!("t{number}")) });
+        submit(store, epoch, NewRun { created_at: at, ..of(number, &format!("t{number}")) });
     }
-    assert!(rows_of(&*store, "keys") < 5, "{} keys are kept", rows_of(&*store, "keys"));
+    assert!(rows_of(store, "keys") < 5, "{} keys are kept", rows_of(store, "keys"));
 }
 
-#[test]
-fn a_clock_that_was_ahead_shuts_nothing_for_longer_than_a_start_takes() {
-    let store = memory();
+fn a_clock_that_was_ahead_shuts_nothing_for_longer_than_a_start_takes(store: &dyn Store) {
     let limits = Limits { throttle: every(1, 1, Some("tenant")), ..Limits::default() };
-    let epoch = joined(&*store, &limits);
+    let epoch = joined(store, &limits);
     for number in 1..=4 {
-        submit(&*store, epoch, of(number, "a"));
+        submit(store, epoch, of(number, "a"));
     }
     let day = 86_400 * SECOND;
-    assert_eq!(numbers(&claim(&*store, epoch, day, 9)), [1]);
-    assert_eq!(numbers(&claim(&*store, epoch, day, 9)), [] as [u128; 0], "the key is shut");
-    let back = claim(&*store, epoch, SECOND, 9);
+    assert_eq!(numbers(&claim(store, epoch, day, 9)), [1]);
+    assert_eq!(numbers(&claim(store, epoch, day, 9)), [] as [u128; 0], "the key is shut");
+    let back = claim(store, epoch, SECOND, 9);
     assert_eq!(numbers(&back), [] as [u128; 0], "a start was used up");
     assert_eq!(back.next_at, Some(Wall(2 * SECOND)));
-    assert_eq!(numbers(&claim(&*store, epoch, 2 * SECOND, 9)), [2]);
-    assert_eq!(numbers(&claim(&*store, epoch, 3 * SECOND, 9)), [3]);
+    assert_eq!(numbers(&claim(store, epoch, 2 * SECOND, 9)), [2]);
+    assert_eq!(numbers(&claim(store, epoch, 3 * SECOND, 9)), [3]);
 }

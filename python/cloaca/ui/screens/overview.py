@@ -31,9 +31,9 @@ KINDS_MAX = 20
 _POLLED = """
     SELECT name FROM (
         SELECT name FROM schedules WHERE in_body_since IS NOT NULL AND kind = 'trigger' AND enabled LIMIT ?1
-    ) UNION SELECT name FROM (
+    ) AS stuck UNION SELECT name FROM (
         SELECT name FROM schedules WHERE kind = 'trigger' AND enabled ORDER BY row LIMIT ?1
-    )"""
+    ) AS others"""
 
 
 @dataclass(frozen=True, slots=True)

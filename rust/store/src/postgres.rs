@@ -1,0 +1,851 @@
+//! The store over PostgreSQL: one connection writes, another reads, and statements of users have their own. Each method of the trait is one transaction; the SQL
+//! stands in the files below, which have the names of those of `sqlite`. Invariant: whoever writes has the lock of the whole store, so that what is checked
+//! holds until it is acted upon, rows are numbered in the order of their commits, and nothing deadlocks; and nothing is told before it is durable.
+
+mod address;
+mod asked;
+mod audit;
+mod batch;
+mod connect;
+mod db;
+mod export;
+mod fault;
+mod history;
+mod limits;
+mod lock;
+mod look;
+mod open;
+mod owner;
+mod plan;
+mod prune;
+mod pulse;
+mod query;
+mod reader;
+mod redacted;
+mod run;
+mod schedule;
+mod schema;
+mod seat;
+mod sign;
+mod tls;
+mod value;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use cloaca_core::fault_point::{Step, around};
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::port::{
+    Allowed, Backlog, Cell, Change, CronStats, Ear, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
+    NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter,
+    Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished, WorkflowRow,
+};
+use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
+use cloaca_core::spread::Contested;
+use cloaca_core::time::Wall;
+use uuid::Uuid;
+
+use crate::postgres::db::{Db, OptionalExtension as _, named_params};
+use crate::postgres::fault::Failure;
+use crate::postgres::lock::Locks;
+use crate::postgres::open::Use;
+use crate::postgres::pulse::Pulse;
+use crate::url::Durability;
+
+pub use address::{Address, Machine};
+pub use reader::{Reader, schema_of};
+
+/// What became of a commit whose answer was lost is asked for so long; after that the caller hears that it will pass, and it is asked for again before
+/// anything else is written.
+const DOUBT_PATIENCE: Duration = Duration::from_secs(2);
+/// The others are looked at no oftener, unless there is news: each look is a way to the server and back.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between two attempts to reach a server that is not there.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What this process holds belongs to its parent.
+pub fn forked() {
+    lock::forked();
+}
+
+/// Everything in one schema of a database on a server.
+pub struct PostgresStore {
+    address: Address,
+    /// By which the server knows this store's transactions.
+    client: Uuid,
+    writer: Mutex<Writer>,
+    reader: Mutex<Reading>,
+    locks: Locks,
+    pulse: Pulse,
+    /// What was found at the last look at the others, by who looked, and when.
+    looks: Mutex<HashMap<Epoch, (Instant, Siblings)>>,
+    process: u32,
+}
+
+/// The connection that writes.
+struct Writer {
+    db: Option<Db>,
+    is_closed: bool,
+    /// The number of the last transaction.
+    number: i64,
+    /// The last transaction, while nobody knows whether it was committed.
+    doubt: Option<Doubt>,
+    /// A batch that was committed, as turned out when its caller had given up waiting, with what came of it.
+    settled: Option<(Vec<Change>, Vec<Receipt>)>,
+    /// Runs of claims that were committed and of which nobody was told: they are given back.
+    strays: Vec<(Epoch, Vec<RunRow>)>,
+}
+
+/// What a transaction has done, if it was committed.
+enum Doubt {
+    /// It applied a batch, with these receipts.
+    Batch(Vec<Change>, Vec<Receipt>),
+    /// It handed out runs.
+    Claim(Epoch, Vec<RunRow>),
+    /// What whoever asked for it asks for again, and may.
+    Other,
+}
+
+/// The connection that reads.
+#[derive(Default)]
+struct Reading {
+    db: Option<Db>,
+    is_closed: bool,
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            self.close();
+        } else {
+            // The sockets are the parent's, and so is what watches them.
+            std::mem::forget(self.guarded(&self.writer).db.take());
+            std::mem::forget(self.guarded(&self.reader).db.take());
+        }
+    }
+}
+
+impl PostgresStore {
+    /// The store at `address`, making its schema and tables if there are none yet.
+    ///
+    /// # Errors
+    /// The message for the user.
+    pub fn open(address: Address) -> Result<Self, String> {
+        let told = |failure: Failure| match failure.into_fault(&address.name) {
+            Fault::Passing(text) | Fault::Final(text) => text,
+        };
+        let db = open::connection(&address, Use::Writing).map_err(told)?;
+        schema::migrate(&db, &address.name, &address.schema).map_err(told)?;
+        let client = Uuid::now_v7();
+        let number = schema::identity(&db, client).map_err(told)?;
+        let locks = Locks::of(number);
+        let pulse = Pulse::start(&address, number)
+            .map_err(|error| format!("no thread can be made that keeps '{}' alive: {error}", address.name))?;
+        Ok(Self {
+            writer: Mutex::new(Writer {
+                db: Some(db),
+                is_closed: false,
+                number: 0,
+                doubt: None,
+                settled: None,
+                strays: Vec::new(),
+            }),
+            reader: Mutex::default(),
+            client,
+            locks,
+            pulse,
+            looks: Mutex::default(),
+            process: std::process::id(),
+            address,
+        })
+    }
+
+    /// Runs `work` in one transaction and commits it, which is `step`, if it succeeds.
+    fn write<T>(&self, step: Step, work: impl FnOnce(&Db) -> Result<T, Failure>) -> Stored<T> {
+        self.transact(&mut self.guarded(&self.writer), step, work, |_| Doubt::Other)
+            .map_err(|failure| failure.into_fault(&self.address.name))
+    }
+
+    /// The same where `work` hands out runs.
+    fn hand_out<T>(
+        &self,
+        epoch: Epoch,
+        step: Step,
+        work: impl FnOnce(&Db) -> Result<T, Failure>,
+        runs: impl FnOnce(T) -> Vec<Unfinished>,
+    ) -> Stored<T> {
+        let doubt = |done| Doubt::Claim(epoch, runs(done).iter().map(|run| run.row).collect());
+        self.transact(&mut self.guarded(&self.writer), step, work, doubt)
+            .map_err(|failure| failure.into_fault(&self.address.name))
+    }
+
+    /// Whose commit has no answer asks what became of it, and does not guess: now, or before the next transaction.
+    fn transact<T>(
+        &self,
+        writer: &mut Writer,
+        step: Step,
+        work: impl FnOnce(&Db) -> Result<T, Failure>,
+        doubt: impl FnOnce(T) -> Doubt,
+    ) -> Result<T, Failure> {
+        self.settle(writer)?;
+        let (done, failure) = match self.attempt(writer, step, work) {
+            Ok(done) => return Ok(done),
+            Err(Undone::Failed(failure)) => return Err(failure),
+            Err(Undone::Doubtful(done, failure)) => (done, failure),
+        };
+        match self.resolve(writer) {
+            Ok(true) => return Ok(done),
+            Ok(false) => {}
+            Err(_) => writer.doubt = Some(doubt(done)),
+        }
+        Err(failure)
+    }
+
+    /// What became of the last transaction, if that is in doubt.
+    fn settle(&self, writer: &mut Writer) -> Result<(), Failure> {
+        let Some(doubt) = writer.doubt.take() else { return Ok(()) };
+        match (self.resolve(writer), doubt) {
+            (Ok(true), Doubt::Batch(batch, receipts)) => writer.settled = Some((batch, receipts)),
+            (Ok(true), Doubt::Claim(epoch, runs)) => writer.strays.push((epoch, runs)),
+            (Ok(true), Doubt::Other) | (Ok(false), _) => {}
+            (Err(failure), doubt) => {
+                writer.doubt = Some(doubt);
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    fn attempt<T>(
+        &self,
+        writer: &mut Writer,
+        step: Step,
+        work: impl FnOnce(&Db) -> Result<T, Failure>,
+    ) -> Result<T, Undone<T>> {
+        let number = writer.number + 1;
+        let strays = writer.strays.clone();
+        let db = self.begun(writer).map_err(Undone::Failed)?;
+        let undoes = Undoes(db);
+        for (epoch, runs) in &strays {
+            run::release(db, *epoch, runs).map_err(Undone::Failed)?;
+        }
+        let done = work(db).map_err(Undone::Failed)?;
+        let committed = around(step, || self.commit_stamped(db, number));
+        std::mem::forget(undoes);
+        writer.number = number;
+        // Also what the server has refused: that may be the wait for the disk, which comes after the commit.
+        match committed {
+            Ok(()) => {
+                writer.strays.clear();
+                Ok(done)
+            }
+            Err(failure) => Err(Undone::Doubtful(done, failure)),
+        }
+    }
+
+    /// The connection that writes, with the lock of the store. One that was lost while it was idle is made anew.
+    fn begun<'w>(&self, writer: &'w mut Writer) -> Result<&'w Db, Failure> {
+        let begin = self.begin();
+        match self.connected(writer)?.execute_batch(&begin) {
+            Ok(()) => {}
+            Err(error) if fault::is_lost(&error) => {
+                writer.db = None;
+                self.connected(writer)?.execute_batch(&begin)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.connected(writer)
+    }
+
+    /// Begins, and waits for the lock of the store. What is committed under it is not waited for until it is free again.
+    fn begin(&self) -> String {
+        format!(
+            "BEGIN; SET LOCAL synchronous_commit TO off; SELECT pg_advisory_xact_lock({}, {})",
+            schema::LOCK_CLASS,
+            schema::key_of(&self.address.schema)
+        )
+    }
+
+    /// Commits under that number, and then waits until that is on disk. What wrote nothing has no number and nothing to wait for.
+    fn commit_stamped(&self, db: &Db, number: i64) -> Result<(), Failure> {
+        const STAMP: &str = "
+            UPDATE stamps SET number = :number, at = now_us()
+            WHERE client = :client AND pg_current_xact_id_if_assigned() IS NOT NULL";
+        // The log is one sequence: what is on disk of it is on disk with all before it.
+        const FLUSH: &str = "
+            SELECT pg_logical_emit_message(TRUE, 'cloaca', '')
+            WHERE EXISTS (SELECT 1 FROM stamps WHERE client = :client AND number = :number)";
+        let stamp = db.prepare_cached(STAMP)?;
+        let flush = match self.address.durability {
+            Durability::Full => Some(db.prepare_cached(FLUSH)?),
+            Durability::Normal => None,
+        };
+        let params = named_params! { ":client": self.client, ":number": number };
+        db.commit(&stamp, flush.as_ref(), params)?;
+        Ok(())
+    }
+
+    /// Whether the last transaction was committed. Whoever has the lock of the store knows: the one that was in doubt has ended.
+    fn resolve(&self, writer: &mut Writer) -> Result<bool, Failure> {
+        const SQL: &str = "SELECT number FROM stamps WHERE client = :client";
+        let deadline = Instant::now() + DOUBT_PATIENCE;
+        loop {
+            let number = writer.number;
+            let found = self.connected(writer).and_then(|db| {
+                db.execute_batch(&self.begin())?;
+                let undoes = Undoes(db);
+                let found: Option<i64> = db
+                    .prepare_cached(SQL)?
+                    .query_row(named_params! { ":client": self.client }, |row| row.get(0))
+                    .optional()?;
+                drop(undoes);
+                // It may be committed and not yet on disk.
+                if found == Some(number) && self.address.durability == Durability::Full {
+                    db.execute_batch("SELECT pg_logical_emit_message(TRUE, 'cloaca', '')")?;
+                }
+                Ok(found == Some(number))
+            });
+            match found {
+                Ok(is_committed) => return Ok(is_committed),
+                Err(Failure::Refused(text)) => return Err(Failure::Refused(text)),
+                Err(failure) if Instant::now() >= deadline => return Err(failure),
+                Err(_) => sleep(RECONNECT_PAUSE),
+            }
+        }
+    }
+
+    /// The connection that writes, made anew if it was lost.
+    fn connected<'w>(&self, writer: &'w mut Writer) -> Result<&'w Db, Failure> {
+        if writer.is_closed {
+            return Err(Failure::closed());
+        }
+        if writer.db.as_ref().is_some_and(Db::is_lost) {
+            writer.db = None;
+        }
+        match &mut writer.db {
+            Some(db) => Ok(db),
+            none => Ok(none.insert(open::connection(&self.address, Use::Writing)?)),
+        }
+    }
+
+    /// Runs `work` on what is committed. Its statements see one state only if it is a single statement or opens a transaction of its own.
+    fn read<T>(&self, work: impl Fn(&Db) -> Result<T, Failure>) -> Stored<T> {
+        let mut reader = self.guarded(&self.reader);
+        let done = self.read_with(&mut reader, &work).or_else(|failure| match &failure {
+            // Once more on another connection: this one was idle when it was lost.
+            Failure::Sql(error) if fault::is_lost(error) => self.read_with(&mut reader, &work),
+            _ => Err(failure),
+        });
+        done.map_err(|failure| failure.into_fault(&self.address.name))
+    }
+
+    fn read_with<T>(
+        &self,
+        reader: &mut Reading,
+        work: impl Fn(&Db) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if reader.is_closed {
+            return Err(Failure::closed());
+        }
+        if reader.db.as_ref().is_some_and(Db::is_lost) {
+            reader.db = None;
+        }
+        work(match &mut reader.db {
+            Some(db) => db,
+            none => none.insert(open::connection(&self.address, Use::Reading)?),
+        })
+    }
+
+    fn claim(
+        &self,
+        epoch: Epoch,
+        at: Wall,
+        limit: u64,
+        workflows: &[Arc<str>],
+        taking: run::Taking,
+    ) -> Stored<Vec<Unfinished>> {
+        let claim = |db: &Db| {
+            owner::must_live(db, epoch)?;
+            run::claim(db, epoch, at, limit, workflows, taking)
+        };
+        self.hand_out(epoch, Step::Claim, claim, |runs| runs)
+    }
+
+    /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.
+    fn answer<T>(&self, halt: &Halt, work: impl FnOnce(&Db) -> Result<T, Failure>) -> Stored<T> {
+        let done = match self.guarded(&self.reader).is_closed {
+            true => Err(Failure::closed()),
+            false => asked::with(&self.address, halt, work),
+        };
+        done.map_err(|failure| failure.into_fault(&self.address.name))
+    }
+
+    /// Who panics while holding one of these leaves nothing half done in it: its transaction is rolled back.
+    fn guarded<'m, T>(&self, mutex: &'m Mutex<T>) -> MutexGuard<'m, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a transaction has no result.
+enum Undone<T> {
+    /// It was rolled back.
+    Failed(Failure),
+    /// It may have been committed, with this result.
+    Doubtful(T, Failure),
+}
+
+/// Rolls back what is not committed, also if somebody panics.
+struct Undoes<'d>(&'d Db);
+
+impl Drop for Undoes<'_> {
+    fn drop(&mut self) {
+        // If this fails, the connection is lost, and the server rolls back.
+        let _ = self.0.execute_batch("ROLLBACK");
+    }
+}
+
+impl Store for PostgresStore {
+    fn join(&self, at: Wall) -> Stored<Epoch> {
+        let epoch = self.write(Step::Join, |db| owner::join(db, &self.locks, at))?;
+        self.guarded(&self.looks).clear();
+        self.pulse.add(epoch);
+        self.wake_others(epoch);
+        Ok(epoch)
+    }
+
+    fn stand_by(&self, epoch: Epoch) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::stand_by(db, epoch))
+    }
+
+    fn seen(&self, epoch: Epoch, at: Wall, sign: &Sign) -> Stored<()> {
+        self.write(Step::Seen, |db| {
+            owner::seen(db, epoch, at)?;
+            sign::give(db, epoch, at, sign)
+        })
+    }
+
+    fn leave(&self, epoch: Epoch, kept: &InFlight, at: Wall) -> Stored<Option<Epoch>> {
+        // The lock last: whoever finds it free while the runs are still this owner's would count an interruption.
+        let left = self.write(Step::Leave, |db| {
+            let remnant = if kept.is_empty() { None } else { Some(owner::remnant(db, &self.locks, at)?) };
+            run::give_up(db, epoch, &kept.runs, remnant, at)?;
+            run::overdue::hand_on(db, epoch, remnant)?;
+            seat::hand_on(db, epoch, remnant)?;
+            schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
+            owner::leave(db, epoch)?;
+            Ok(remnant)
+        });
+        if let Ok(Some(remnant)) = &left {
+            self.pulse.add(*remnant);
+        }
+        self.pulse.remove(epoch);
+        self.guarded(&self.looks).clear();
+        around(Step::Release, || self.locks.release(epoch));
+        self.wake_others(epoch);
+        left
+    }
+
+    fn close(&self) {
+        let mut writer = self.guarded(&self.writer);
+        if !std::mem::replace(&mut writer.is_closed, true)
+            && let Some(db) = writer.db.take()
+        {
+            // Best effort: what stays behind is a row that the next runners forget.
+            let _ = schema::forget(&db, self.client);
+        }
+        drop(writer);
+        let mut reader = self.guarded(&self.reader);
+        reader.is_closed = true;
+        reader.db = None;
+        drop(reader);
+        for epoch in self.pulse.stop() {
+            self.locks.release(epoch);
+        }
+    }
+
+    fn bury(&self, epoch: Epoch) -> Stored<Siblings> {
+        if let Some((at, found)) = self.guarded(&self.looks).get(&epoch)
+            && at.elapsed() < LOOK_EVERY
+        {
+            return Ok(found.clone());
+        }
+        // Nobody to bury is the rule, and must not cost a transaction.
+        let is_fresh = self.pulse.is_fresh();
+        let (siblings, dead) = self.read(|db| owner::look(db, &self.locks, epoch, is_fresh))?;
+        if !dead.is_empty() {
+            self.guarded(&self.looks).clear();
+            return self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch, is_fresh));
+        }
+        self.guarded(&self.looks).insert(epoch, (Instant::now(), siblings.clone()));
+        Ok(siblings)
+    }
+
+    fn wake_others(&self, epoch: Epoch) {
+        let others = self.read(|db| owner::at_work(db, epoch)).unwrap_or_default();
+        self.pulse.wake(&others);
+    }
+
+    fn wake(&self, epoch: Epoch) {
+        self.pulse.wake(&[epoch]);
+    }
+
+    fn woken(&self, epoch: Epoch) -> bool {
+        let is_woken = self.pulse.is_woken(epoch);
+        if is_woken {
+            // Who else is there may be the news.
+            self.guarded(&self.looks).remove(&epoch);
+        }
+        is_woken
+    }
+
+    fn ear(&self, epoch: Epoch) -> Option<Arc<dyn Ear>> {
+        self.pulse.ear(epoch)
+    }
+
+    fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
+        let mut writer = self.guarded(&self.writer);
+        let batch_done = self.settle(&mut writer).and_then(|()| match writer.settled.take() {
+            Some((before, receipts)) if before == batch => Ok(receipts),
+            _ => self.transact(
+                &mut writer,
+                Step::Batch,
+                |db| batch::apply(db, batch),
+                |receipts| Doubt::Batch(batch.to_vec(), receipts),
+            ),
+        });
+        batch_done.map_err(|failure| failure.into_fault(&self.address.name))
+    }
+
+    fn claim_runs(
+        &self,
+        epoch: Epoch,
+        at: Wall,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>> {
+        self.claim(epoch, at, limit, workflows, run::Taking::Any)
+    }
+
+    fn claim_fitting(
+        &self,
+        epoch: Epoch,
+        at: Wall,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>> {
+        self.claim(epoch, at, limit, workflows, run::Taking::Fitting)
+    }
+
+    fn claim_due(
+        &self,
+        epoch: Epoch,
+        at: Wall,
+        limit: u64,
+        workflows: &[Arc<str>],
+    ) -> Stored<Vec<Unfinished>> {
+        self.claim(epoch, at, limit, workflows, run::Taking::Due)
+    }
+
+    fn claim_limited(&self, epoch: Epoch, at: Wall, room: u64, workflows: &[Arc<str>]) -> Stored<Allowed> {
+        // Mostly there is nothing of the kind, which must not cost a transaction.
+        match self.read(|db| limits::next_at(db, at))? {
+            Ok(next_at) => Ok(Allowed { next_at, ..Allowed::default() }),
+            Err(()) => {
+                let claim = |db: &Db| {
+                    owner::must_live(db, epoch)?;
+                    let paused = seat::paused_workflows(db, at)?;
+                    let begin: Vec<Arc<str>> =
+                        workflows.iter().filter(|name| !paused.contains(name)).cloned().collect();
+                    limits::claim(db, epoch, at, room, &begin)
+                };
+                self.hand_out(epoch, Step::Claim, claim, |allowed| allowed.runs)
+            }
+        }
+    }
+
+    fn next_due(&self) -> Stored<Option<Wall>> {
+        self.read(run::next_due)
+    }
+
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows))
+    }
+
+    fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>> {
+        self.read(|db| owner::workflows_of_others(db, epoch))
+    }
+
+    fn deserted(&self, _epoch: Epoch, limit: u64) -> Stored<Vec<(String, u64)>> {
+        self.read(|db| run::deserted(db, limit))
+    }
+
+    fn request_cancel(&self, epoch: Epoch, id: Uuid, at: Wall) -> Stored<Vec<Uuid>> {
+        self.write(Step::RequestCancel, |db| run::request_cancel(db, epoch, id, at))
+    }
+
+    fn request_cancels(&self, epoch: Epoch, ids: &[Uuid], at: Wall) -> Stored<Vec<Vec<Uuid>>> {
+        self.write(Step::RequestCancel, |db| {
+            ids.iter().map(|&id| run::request_cancel(db, epoch, id, at)).collect()
+        })
+    }
+
+    fn end_deserted(&self, epoch: Epoch, at: Wall) -> Stored<()> {
+        self.write(Step::RequestCancel, |db| run::end_deserted(db, epoch, at))
+    }
+
+    fn cancel_requests(&self, epoch: Epoch) -> Stored<Vec<Uuid>> {
+        self.read(|db| run::cancel_requests(db, epoch))
+    }
+
+    fn ends(&self) -> Stored<i64> {
+        self.read(run::ends)
+    }
+
+    fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>> {
+        self.read(|db| run::ended(db, runs))
+    }
+
+    fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>> {
+        let reopen = |db: &Db| {
+            owner::must_live(db, epoch)?;
+            let dead = owner::dead(db, &self.locks, epoch, self.pulse.is_fresh())?;
+            run::reopen(db, epoch, id, |owner| dead.contains(&owner))
+        };
+        self.hand_out(epoch, Step::Reopen, reopen, |run| run.into_iter().collect())
+    }
+
+    fn reopen_each(&self, epoch: Epoch, ids: &[Uuid]) -> Stored<Vec<Reopened>> {
+        let reopen_all = |db: &Db| {
+            owner::must_live(db, epoch)?;
+            let dead = owner::dead(db, &self.locks, epoch, self.pulse.is_fresh())?;
+            // Who is refused has written nothing yet.
+            let reopen = |&id| match run::reopen(db, epoch, id, |owner| dead.contains(&owner)) {
+                Ok(run) => Ok(Ok(run)),
+                Err(Failure::Refused(why)) => Ok(Err(why)),
+                Err(failure) => Err(failure),
+            };
+            ids.iter().map(reopen).collect::<Result<Vec<Reopened>, _>>()
+        };
+        self.hand_out(epoch, Step::Reopen, reopen_all, |runs| runs.into_iter().flatten().flatten().collect())
+    }
+
+    fn put_cron(&self, epoch: Epoch, cron: &NewCron<'_>) -> Stored<Schedule> {
+        self.write(Step::PutCron, |db| schedule::put_cron(db, epoch, cron))
+    }
+
+    fn withdraw_cron(&self, epoch: Epoch, name: &str) -> Stored<()> {
+        self.write(Step::PutCron, |db| schedule::withdraw(db, epoch, name, None))
+    }
+
+    fn update_cron(
+        &self,
+        id: Uuid,
+        expression: &str,
+        timezone: &str,
+        next_at: Option<Wall>,
+        at: Wall,
+    ) -> Stored<bool> {
+        self.write(Step::UpdateCron, |db| schedule::update_cron(db, id, expression, timezone, next_at, at))
+    }
+
+    fn delete_cron(&self, id: Uuid) -> Stored<bool> {
+        self.write(Step::DeleteCron, |db| schedule::delete_cron(db, id))
+    }
+
+    fn forget(&self, epoch: Epoch, name: &str) -> Stored<Forgotten> {
+        self.write(Step::DeleteCron, |db| {
+            let forgotten = schedule::forget(db, epoch, name)?;
+            if matches!(&forgotten, Forgotten::Gone(rows) if !rows.is_empty()) {
+                audit::note(db, "forget", name)?;
+            }
+            Ok(forgotten)
+        })
+    }
+
+    fn set_enabled(&self, row: ScheduleKey, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool> {
+        self.write(Step::SetEnabled, |db| {
+            let done = schedule::set_enabled(db, row, enabled, cause, at)?;
+            if done {
+                audit::note_schedule(db, if enabled { "enable" } else { "disable" }, row)?;
+            }
+            Ok(done)
+        })
+    }
+
+    fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>> {
+        self.write(Step::SetCursor, |db| {
+            let set = schedule::set_cursor(db, row, cursor)?;
+            if set.is_some() {
+                audit::note_schedule(db, "set_cursor", row)?;
+            }
+            Ok(set)
+        })
+    }
+
+    fn schedules(&self, filter: ScheduleFilter, enabled_only: bool, page: Page) -> Stored<Vec<Schedule>> {
+        self.read(|db| schedule::list(db, filter, enabled_only, page))
+    }
+
+    fn schedules_after(
+        &self,
+        filter: ScheduleFilter,
+        after: ScheduleKey,
+        limit: u64,
+    ) -> Stored<Vec<Schedule>> {
+        self.read(|db| schedule::list_after(db, filter, after, limit))
+    }
+
+    fn name_owner(&self, epoch: Epoch, name: &str) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::name(db, epoch, name))
+    }
+
+    fn without_crons(&self, epoch: Epoch) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::without_crons(db, epoch))
+    }
+
+    fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>> {
+        self.read(schedule::crons_of_many)
+    }
+
+    fn contested(&self, epoch: Epoch, after: &str, limit: u64) -> Stored<Vec<Contested>> {
+        self.read(|db| schedule::contested(db, epoch, after, limit))
+    }
+
+    fn want(&self, epoch: Epoch, wishes: &[(Arc<str>, bool)]) -> Stored<()> {
+        self.write(Step::Seen, |db| {
+            owner::must_live(db, epoch)?;
+            schedule::want(db, epoch, wishes)
+        })
+    }
+
+    fn wished(&self, epoch: Epoch) -> Stored<Wished> {
+        self.read(|db| schedule::wished(db, epoch))
+    }
+
+    fn trigger(&self, name: &str) -> Stored<Option<Schedule>> {
+        self.read(|db| schedule::trigger(db, name))
+    }
+
+    fn cron_named(&self, name: &str) -> Stored<Option<Schedule>> {
+        self.read(|db| schedule::cron_named(db, name))
+    }
+
+    fn cron(&self, id: Uuid) -> Stored<Option<Schedule>> {
+        self.read(|db| schedule::cron(db, id))
+    }
+
+    fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<ListedRun>> {
+        self.read(|db| run::list(db, filter, page))
+    }
+
+    fn run(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
+        self.read(|db| run::one(db, id, run::Depth::Tasks))
+    }
+
+    fn run_with_tries(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
+        self.read(|db| run::one(db, id, run::Depth::Tries))
+    }
+
+    fn place(&self, id: Uuid) -> Stored<Option<Place>> {
+        self.read(|db| run::place(db, id))
+    }
+
+    fn cron_stats(&self, since: Wall) -> Stored<CronStats> {
+        self.read(|db| run::cron_stats(db, since))
+    }
+
+    fn history(&self, schedule: ScheduleKey, page: Page) -> Stored<Vec<Stretch>> {
+        self.read(|db| history::list(db, schedule, page))
+    }
+
+    fn find_old(&self, old: &Old, limit: u64, halt: &Halt) -> Stored<Found> {
+        self.answer(halt, |db| prune::find(db, old, limit))
+    }
+
+    fn prune(&self, old: &Old, found: &Found) -> Stored<u64> {
+        self.write(Step::Prune, |db| prune::run(db, old, found))
+    }
+
+    fn spared(&self, epoch: Epoch) -> Stored<Spared> {
+        self.read(|db| prune::spared(db, epoch))
+    }
+
+    fn spare(&self, until: Wall) -> Stored<()> {
+        self.write(Step::Prune, |db| prune::spare(db, until))
+    }
+
+    fn owners(&self, limit: u64, since: Wall) -> Stored<Vec<OwnerRow>> {
+        let is_fresh = self.pulse.is_fresh();
+        self.read(|db| owner::all(db, &self.locks, limit, since, is_fresh))
+    }
+
+    fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>> {
+        self.read(|db| look::backlog(db, limit))
+    }
+
+    fn set_limit(&self, name: &str, terms: Option<Terms>) -> Stored<bool> {
+        self.write(Step::SetEnabled, |db| {
+            let done = seat::set(db, name, terms)?;
+            if done {
+                audit::note(db, "set_limit", name)?;
+            }
+            Ok(done)
+        })
+    }
+
+    fn limits(&self, at: Wall) -> Stored<Vec<ListedLimit>> {
+        self.read(|db| seat::list(db, at))
+    }
+
+    fn pause(&self, pause: &Pause) -> Stored<()> {
+        self.write(Step::SetEnabled, |db| {
+            seat::pause(db, pause)?;
+            audit::note(db, "pause", &pause.name)
+        })
+    }
+
+    fn resume(&self, kind: Kind, name: &str, at: Wall) -> Stored<bool> {
+        self.write(Step::SetEnabled, |db| {
+            let done = seat::resume(db, kind, name, at)?;
+            if done {
+                audit::note(db, "resume", name)?;
+            }
+            Ok(done)
+        })
+    }
+
+    fn pauses(&self, at: Wall) -> Stored<Vec<Pause>> {
+        self.read(|db| seat::pauses(db, at))
+    }
+
+    fn redacted(&self) -> Stored<Redacted> {
+        self.read(redacted::read)
+    }
+
+    fn redact(&self, more: &Redacted) -> Stored<()> {
+        self.write(Step::Redact, |db| redacted::add(db, more))
+    }
+
+    fn unredact(&self, key: Option<&str>) -> Stored<usize> {
+        self.write(Step::Redact, |db| redacted::take_back(db, key))
+    }
+
+    fn contexts_of_run(&self, id: Uuid) -> Stored<Vec<String>> {
+        self.read(|db| redacted::contexts_of_run(db, id))
+    }
+
+    fn contexts_of_trigger(&self, name: &str) -> Stored<Vec<String>> {
+        self.read(|db| redacted::contexts_of_trigger(db, name))
+    }
+
+    fn query(&self, sql: &str, params: &[Cell], halt: &Halt) -> Stored<Table> {
+        self.answer(halt, |db| query::run(db, sql, params))
+    }
+
+    fn export(&self, path: &Path, halt: &Halt) -> Stored<()> {
+        self.answer(halt, |db| export::run(db, path))
+    }
+}

@@ -1,0 +1,63 @@
+//! Opens connections to a store. Invariant: every connection of the store finds its tables by their bare names, and gives up its locks within a few seconds if
+//! whoever has it is stopped.
+
+use crate::postgres::address::Address;
+use crate::postgres::connect::{connect, tls_of};
+use crate::postgres::db::Db;
+use crate::postgres::fault::Failure;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It writes, under the lock of the store.
+    Writing,
+    /// It reads what is committed.
+    Reading,
+    /// It answers users, for as long as they wait.
+    Asking,
+    /// It tells that owners live, and what is new.
+    Beating,
+}
+
+/// A connection to the store at `address`, whose tables need not be there yet.
+pub fn connection(address: &Address, kind: Use) -> std::result::Result<Db, Failure> {
+    let db = Db::open(tls_of(address), async {
+        let (client, connected) = connect(address).await?;
+        Ok((client, async move {
+            // What became of it the client tells.
+            let _ = connected.await;
+        }))
+    })?;
+    db.execute_batch(&settings(address, kind))?;
+    Ok(db)
+}
+
+/// Who holds the lock and is stopped must not hold up all others for long.
+pub fn settings(address: &Address, kind: Use) -> String {
+    let schema = quoted(&address.schema);
+    let mut settings = format!(
+        "SET search_path TO {schema}, pg_catalog; SET client_min_messages TO warning; SET standard_conforming_strings TO on; \
+         SET timezone TO 'UTC'; SET idle_in_transaction_session_timeout TO '5s'; SET jit TO off"
+    );
+    if kind != Use::Asking {
+        // Every statement of ours goes by an index. A plan that was made while a table was empty must not walk it once it is full.
+        settings
+            .push_str("; SET enable_seqscan TO off; SET enable_hashjoin TO off; SET enable_mergejoin TO off");
+    }
+    match kind {
+        Use::Writing => settings.push_str("; SET lock_timeout TO '20s'; SET statement_timeout TO '25s'"),
+        Use::Asking => settings.push_str("; SET default_transaction_read_only TO on"),
+        Use::Beating => settings.push_str(
+            "; SET synchronous_commit TO off; SET lock_timeout TO '3s'; SET statement_timeout TO '4s'",
+        ),
+        Use::Reading => {
+            settings.push_str("; SET default_transaction_read_only TO on; SET statement_timeout TO '25s'")
+        }
+    }
+    settings
+}
+
+/// A name as SQL has it.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,582 @@
+//! Rows of triggers, and what they have in common with those of crons. Invariant: a trigger's name stands in at most one row.
+
+mod cron;
+mod cursor;
+mod spread;
+mod version;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::postgres::db::{self, Db, OptionalExtension as _, Params, Prepared, Row, named_params};
+use cloaca_core::admit::Overlap;
+use cloaca_core::grid;
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::port::{
+    Catchup, Forgotten, Origin, Page, Schedule, ScheduleFilter, ScheduleKind, Terms, TickChange, TriggerRow,
+    TriggerState,
+};
+use cloaca_core::time::Wall;
+use uuid::Uuid;
+
+use crate::postgres::fault::Failure;
+use crate::postgres::owner;
+use crate::postgres::run::{self, Other};
+use crate::postgres::schedule::version::{Version, Versions};
+use crate::postgres::value::{id_at, signed, wall_at, wall_maybe_at};
+
+pub use cursor::{Advanced, advance, move_cursor, set_cursor};
+pub use spread::{contested, crons_of_many, want, wished};
+
+pub use cron::{
+    cron, cron_named, delete_cron, moment, move_cron, pass_moment, put_cron, update_cron, withdraw,
+};
+
+const TRIGGER: &str = "trigger";
+const CRON: &str = "cron";
+
+/// What [`schedule_of`] reads.
+macro_rules! columns {
+    () => {
+        "row, id, kind, name, workflow, interval_us, allow_concurrent, expression, timezone, next_at, enabled,
+         disabled_cause, cursor, last_at, last_fired_at, created_at, updated_at, owner, declared_as IS NOT NULL,
+         registered, context, overlap, catchup, digest, version,
+          greatest(coalesce((
+             SELECT max(other.version) FROM declared AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
+             WHERE other.name = schedules.name AND schedules.owner IS DISTINCT FROM other.owner), 0),
+          CASE WHEN kind = 'cron' AND declared_as IS NOT NULL THEN coalesce((
+             SELECT polled.version FROM schedules AS polled JOIN owners ON epoch = polled.owner AND left_at IS NULL
+             WHERE polled.kind = 'trigger' AND polled.name = schedules.name), 0) ELSE 0 END), cursor_set, in_body_since,
+         origin_at, heeded_until, last_at, not_before, wait_us"
+    };
+}
+use columns;
+
+fn schedule_of(row: &Row) -> db::Result<Schedule> {
+    Ok(Schedule {
+        row: ScheduleKey(row.get(0)?),
+        id: id_at(row, 1)?,
+        name: row.get(3)?,
+        workflow: row.get(4)?,
+        kind: kind_of(row)?,
+        enabled: row.get(10)?,
+        disabled_cause: row.get(11)?,
+        cursor: row.get(12)?,
+        cursor_set: row.get(26)?,
+        last_at: wall_maybe_at(row, 13)?,
+        last_fired_at: wall_maybe_at(row, 14)?,
+        created_at: wall_at(row, 15)?,
+        updated_at: wall_at(row, 16)?,
+        owner: row.get::<_, Option<i64>>(17)?.map(Epoch),
+        origin: origin_of(row)?,
+        digest: row.get(23)?,
+        version: row.get(24)?,
+        newest: row.get(25)?,
+        in_body_since: wall_maybe_at(row, 27)?,
+        grid: grid_of(row, 28)?,
+    })
+}
+
+fn kind_of(row: &Row) -> db::Result<ScheduleKind> {
+    let kind: String = row.get(2)?;
+    if kind == TRIGGER {
+        return Ok(ScheduleKind::Trigger { interval_us: row.get(5)?, allow_concurrent: row.get(6)? });
+    }
+    let (overlap, catchup): (Option<String>, Option<String>) = (row.get(21)?, row.get(22)?);
+    let terms = Terms {
+        context: row.get::<_, Option<String>>(20)?.map(Arc::from),
+        overlap: overlap.and_then(|name| Overlap::from_name(&name)).unwrap_or_default(),
+        catchup: catchup.and_then(|name| Catchup::from_name(&name)).unwrap_or_default(),
+    };
+    Ok(ScheduleKind::Cron {
+        expression: row.get(7)?,
+        timezone: row.get(8)?,
+        next_at: wall_maybe_at(row, 9)?,
+        terms,
+    })
+}
+
+fn origin_of(row: &Row) -> db::Result<Origin> {
+    let (kind, is_declared, is_registered): (String, bool, bool) = (row.get(2)?, row.get(18)?, row.get(19)?);
+    Ok(match (is_registered, is_declared || kind == TRIGGER) {
+        (true, _) => Origin::Registered,
+        (false, true) => Origin::Declared,
+        (false, false) => Origin::OldRelease,
+    })
+}
+
+fn one(db: &Db, sql: &str, params: impl Params) -> Result<Option<Schedule>, Failure> {
+    Ok(db.prepare_cached(sql)?.query_row(params, schedule_of).optional()?)
+}
+
+/// Where a name has come to, that may be polled and be a cron's one after the other.
+#[derive(Default)]
+struct Stand {
+    cursor: Option<String>,
+    last_fired_at: Option<Wall>,
+}
+
+fn stand_of(row: &Row) -> db::Result<Stand> {
+    Ok(Stand { cursor: row.get(0)?, last_fired_at: wall_maybe_at(row, 1)? })
+}
+
+/// What is known of a trigger that is declared again.
+struct Known {
+    /// Whether its settings stay as they are.
+    is_same: bool,
+    state: TriggerState,
+    /// When its owner took it over, and what it had to catch up with then.
+    tenure: Option<(Wall, Wall)>,
+    /// The one that is in force.
+    version: Version,
+}
+
+/// Declares triggers within one transaction, with its statements at hand: a program may declare a million.
+pub struct Declaring<'c> {
+    db: &'c Db,
+    known: Prepared<'c>,
+    insert: Prepared<'c>,
+    hand_over: Prepared<'c>,
+    seen: Prepared<'c>,
+    versions: Versions<'c>,
+    /// When former owners were seen last.
+    seen_at: HashMap<Epoch, Option<Wall>>,
+    /// Unfinished runs of others, once a trigger is met that may have some.
+    others: Option<HashMap<ScheduleKey, Vec<Other>>>,
+    /// Whether there are crons with names, once that matters: of most programs no trigger was one.
+    has_crons: Option<bool>,
+    /// What tells the next id from others of its millisecond.
+    serial: u128,
+}
+
+impl<'c> Declaring<'c> {
+    /// Prepares what declaring needs.
+    pub fn new(db: &'c Db) -> Result<Self, Failure> {
+        // Index schedules_trigger.
+        const KNOWN: &str = "
+            SELECT row, enabled, cursor, last_fired_at, owner, workflow IS NOT DISTINCT FROM :workflow
+                AND interval_us IS NOT DISTINCT FROM :interval_us AND allow_concurrent IS NOT DISTINCT FROM :allow_concurrent,
+                origin_at, heeded_until, last_at, not_before, wait_us, taken_at, digest, version, cursor_set
+            FROM schedules WHERE kind = 'trigger' AND name = :name";
+        const INSERT: &str = "
+            INSERT INTO schedules
+                (id, kind, name, workflow, interval_us, allow_concurrent, enabled, owner, created_at, updated_at,
+                 origin_at, heeded_until, taken_at, digest, version, cursor, last_fired_at)
+            VALUES (:id, 'trigger', :name, :workflow, :interval_us, :allow_concurrent, TRUE, :epoch, :at, :at,
+                 :origin_at, :at, :at, :digest, :version, :cursor, :last_fired_at)
+            RETURNING row";
+        const SEEN: &str = "SELECT seen_at FROM owners WHERE epoch = :epoch";
+        const HAND_OVER: &str = "
+            UPDATE schedules SET owner = :epoch, origin_at = coalesce(origin_at, :origin_at), heeded_until = :heeded_until,
+                taken_at = :at, digest = :digest, version = :version, in_body_since = NULL, free_since = NULL
+            WHERE row = :row";
+        Ok(Self {
+            db,
+            known: db.prepare_cached(KNOWN)?,
+            insert: db.prepare_cached(INSERT)?,
+            hand_over: db.prepare_cached(HAND_OVER)?,
+            seen: db.prepare_cached(SEEN)?,
+            versions: Versions::new(db)?,
+            seen_at: HashMap::new(),
+            others: None,
+            has_crons: None,
+            serial: Uuid::now_v7().as_u128(),
+        })
+    }
+
+    /// Inserts a trigger or updates its settings, and hands it to `epoch` unless another living owner has it or declares a newer version.
+    /// What stays as it is isn't written: a program that starts again declares what is there already.
+    pub fn declare(
+        &mut self,
+        epoch: Epoch,
+        trigger: &TriggerRow,
+        at: Wall,
+        mut is_living: impl FnMut(Epoch) -> Result<bool, Failure>,
+    ) -> Result<TriggerState, Failure> {
+        let others = self.versions.of_others(&trigger.name, epoch, &mut is_living)?;
+        let Some(known) = self.known(trigger)? else { return self.insert(epoch, trigger, at, &others) };
+        let Known { is_same, mut state, tenure, version } = known;
+        let number = self.versions.number(&trigger.name, trigger.digest, version)?;
+        let declared = Version { digest: Some(trigger.digest), number };
+        state.is_outdated = others.iter().any(|&(_, other)| other > number);
+        let owner = match state.owner {
+            Some(owner) if owner == epoch || is_living(owner)? => Some(owner),
+            _ => None,
+        };
+        let is_anothers = owner.is_none()
+            && !state.is_outdated
+            && spread::is_left(self.db, state.row, &trigger.name, epoch, number, &others)?;
+        if owner != Some(epoch) && (owner.is_some() || state.is_outdated || is_anothers) {
+            // Whoever polls it, if anybody does, goes on with the settings that it declared.
+            if version != declared {
+                self.versions.keep(&trigger.name, declared)?;
+            }
+            let before = self.versions.of(&trigger.name, epoch)?;
+            self.versions.declare(&trigger.name, epoch, number)?;
+            state.owner = owner;
+            let is_first = owner.is_some() && !state.is_outdated && version.number < number;
+            state.is_awaited = is_first || before > Some(number);
+            state.grid = state.grid.map(|grid| grid::Kept { heeded_until: None, ..grid });
+            return Ok(state);
+        }
+        if !is_same {
+            configure(self.db, state.row, trigger, at)?;
+        }
+        if version != declared {
+            self.versions.keep(&trigger.name, version)?;
+        }
+        let heeded_until = match (owner, tenure) {
+            (Some(_), _) => None,
+            (None, Some((taken_at, heeded_until))) => {
+                let seen_at = state.owner.map(|owner| self.seen_at(owner)).transpose()?.flatten();
+                Some(grid::Tenure { taken_at, heeded_until, seen_at }.heeded_until(at))
+            }
+            (None, None) => Some(at),
+        };
+        match heeded_until {
+            Some(heeded_until) => {
+                self.hand_over.execute(named_params! {
+                    ":row": state.row.0,
+                    ":epoch": epoch.0,
+                    ":origin_at": trigger.origin_at.0,
+                    ":heeded_until": heeded_until.0,
+                    ":at": at.0,
+                    ":digest": trigger.digest,
+                    ":version": number,
+                })?;
+                self.versions.withdraw(&trigger.name, epoch, None)?;
+                self.versions.unwant(&trigger.name)?;
+                state.owner = Some(epoch);
+                state.is_awaited = others.iter().any(|&(_, other)| other < number);
+            }
+            None if version != declared => stamp(self.db, state.row, declared)?,
+            None => {}
+        }
+        state.grid = state.grid.map(|grid| grid::Kept { heeded_until, ..grid });
+        state.unfinished = self.others_of(epoch, state.row, &trigger.workflow)?;
+        Ok(state)
+    }
+
+    /// When an owner was seen last, if it lived long enough for that and is remembered.
+    fn seen_at(&mut self, epoch: Epoch) -> Result<Option<Wall>, Failure> {
+        if let Some(&known) = self.seen_at.get(&epoch) {
+            return Ok(known);
+        }
+        let found = self.seen.query_row(named_params! { ":epoch": epoch.0 }, |row| wall_maybe_at(row, 0));
+        let found = found.optional()?.flatten();
+        self.seen_at.insert(epoch, found);
+        Ok(found)
+    }
+
+    /// Unfinished runs of a trigger, oldest first.
+    fn others_of(
+        &mut self,
+        epoch: Epoch,
+        schedule: ScheduleKey,
+        workflow: &str,
+    ) -> Result<Vec<Uuid>, Failure> {
+        let others = match &mut self.others {
+            Some(others) => others,
+            // Also what was claimed for this owner and may not have been told it yet: or it would stand behind those that came after it.
+            None => self.others.insert(run::others(self.db, epoch, RunRow(i64::MAX), true)?),
+        };
+        let line = others.get(&schedule).into_iter().flatten();
+        Ok(line.filter(|other| other.may_go_on(workflow)).map(|other| other.id).collect())
+    }
+
+    /// Where the trigger of that name stands.
+    fn known(&mut self, trigger: &TriggerRow) -> Result<Option<Known>, Failure> {
+        let params = named_params! {
+            ":name": trigger.name,
+            ":workflow": trigger.workflow,
+            ":interval_us": trigger.interval_us,
+            ":allow_concurrent": trigger.allow_concurrent,
+        };
+        let read = |row: &Row| {
+            let state = TriggerState {
+                row: ScheduleKey(row.get(0)?),
+                enabled: row.get(1)?,
+                cursor: row.get(2)?,
+                cursor_set: row.get(14)?,
+                last_fired_at: wall_maybe_at(row, 3)?,
+                owner: row.get::<_, Option<i64>>(4)?.map(Epoch),
+                unfinished: Vec::new(),
+                grid: grid_of(row, 6)?,
+                is_outdated: false,
+                is_awaited: false,
+            };
+            let tenure = wall_maybe_at(row, 11)?.zip(state.grid.and_then(|grid| grid.heeded_until));
+            let version = Version { digest: row.get(12)?, number: row.get(13)? };
+            Ok(Known { is_same: row.get(5)?, state, tenure, version })
+        };
+        Ok(self.known.query_row(params, read).optional()?)
+    }
+
+    /// Where a cron has come to that was declared under that name until now.
+    fn stand_of_cron(&mut self, name: &str) -> Result<Stand, Failure> {
+        // Both by index schedules_cron_name.
+        const ANY: &str = "SELECT EXISTS (SELECT 1 FROM schedules WHERE kind = 'cron' AND name <> '')";
+        const DECLARED: &str = "
+            SELECT cursor, last_fired_at FROM schedules
+            WHERE kind = 'cron' AND name = :name AND name <> '' AND declared_as IS NOT NULL AND NOT registered";
+        let has_crons = match self.has_crons {
+            Some(known) => known,
+            None => *self.has_crons.insert(self.db.prepare_cached(ANY)?.query_row([], |row| row.get(0))?),
+        };
+        if !has_crons {
+            return Ok(Stand::default());
+        }
+        let declared = self.db.prepare_cached(DECLARED)?;
+        Ok(declared.query_row(named_params! { ":name": name }, stand_of).optional()?.unwrap_or_default())
+    }
+
+    fn insert(
+        &mut self,
+        epoch: Epoch,
+        trigger: &TriggerRow,
+        at: Wall,
+        others: &[(Epoch, i64)],
+    ) -> Result<TriggerState, Failure> {
+        let id = self.next_id(at);
+        let number = self.versions.number(&trigger.name, trigger.digest, Version::default())?;
+        // Under its name something else may be declared.
+        let is_outdated = others.iter().any(|&(_, other)| other > number);
+        let owner = (!is_outdated).then_some(epoch);
+        let Stand { cursor, last_fired_at } = self.stand_of_cron(&trigger.name)?;
+        let params = named_params! {
+            ":id": id,
+            ":name": trigger.name,
+            ":workflow": trigger.workflow,
+            ":interval_us": trigger.interval_us,
+            ":allow_concurrent": trigger.allow_concurrent,
+            ":epoch": owner.map(|owner| owner.0),
+            ":at": at.0,
+            ":origin_at": trigger.origin_at.0,
+            ":digest": trigger.digest,
+            ":version": number,
+            ":cursor": cursor,
+            ":last_fired_at": last_fired_at.map(|at| at.0),
+        };
+        let row = self.insert.query_row(params, |row| row.get(0).map(ScheduleKey))?;
+        match is_outdated {
+            true => self.versions.declare(&trigger.name, epoch, number)?,
+            // It may have declared a cron before.
+            false => self.versions.withdraw(&trigger.name, epoch, None)?,
+        }
+        Ok(TriggerState {
+            row,
+            enabled: true,
+            cursor,
+            cursor_set: 0,
+            last_fired_at,
+            owner,
+            unfinished: Vec::new(),
+            grid: None,
+            is_outdated,
+            is_awaited: !is_outdated && !others.is_empty(),
+        })
+    }
+
+    /// Ids of one millisecond ascend: random ones would be scattered over their index, which costs as much again as the rest.
+    fn next_id(&mut self, at: Wall) -> Uuid {
+        self.serial = self.serial.wrapping_add(1);
+        let [_, _, _, _, _, _, serial @ ..] = self.serial.to_be_bytes();
+        let millis = u64::try_from(at.0 / 1_000).unwrap_or(0);
+        uuid::Builder::from_unix_timestamp_millis(millis, &serial).into_uuid()
+    }
+}
+
+/// What is kept of when a trigger is due, if it is; five columns from `first` on.
+fn grid_of(row: &Row, first: usize) -> db::Result<Option<grid::Kept>> {
+    let Some(origin_at) = wall_maybe_at(row, first)? else { return Ok(None) };
+    let not_before = wall_maybe_at(row, first + 3)?;
+    let span_us: Option<i64> = row.get(first + 4)?;
+    let wait = not_before.zip(span_us).map(|(not_before, span_us)| grid::Wait { not_before, span_us });
+    let (heeded_until, last_at) = (wall_maybe_at(row, first + 1)?, wall_maybe_at(row, first + 2)?);
+    Ok(Some(grid::Kept { origin_at, heeded_until, last_at, wait }))
+}
+
+fn configure(db: &Db, row: ScheduleKey, trigger: &TriggerRow, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET workflow = :workflow, interval_us = :interval_us,
+            allow_concurrent = :allow_concurrent, updated_at = :at
+        WHERE row = :row";
+    db.prepare_cached(SQL)?.execute(named_params! {
+        ":row": row.0,
+        ":workflow": trigger.workflow,
+        ":interval_us": trigger.interval_us,
+        ":allow_concurrent": trigger.allow_concurrent,
+        ":at": at.0,
+    })?;
+    Ok(())
+}
+
+/// Notes which version is in force.
+fn stamp(db: &Db, row: ScheduleKey, version: Version) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE schedules SET digest = :digest, version = :version WHERE row = :row";
+    let params = named_params! { ":row": row.0, ":digest": version.digest, ":version": version.number };
+    db.prepare_cached(SQL)?.execute(params)?;
+    Ok(())
+}
+
+/// Frees a trigger that `epoch` polls no more; until `at` it was polled, or as long as is kept already.
+pub fn let_go(db: &Db, epoch: Epoch, trigger: &str, digest: i64, at: Option<Wall>) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET owner = NULL, heeded_until = coalesce(:at, heeded_until),
+            free_since = now_us()
+        WHERE kind = 'trigger' AND name = :name AND owner = :epoch";
+    db.prepare_cached(SQL)?
+        .execute(named_params! { ":name": trigger, ":epoch": epoch.0, ":at": at.map(|at| at.0) })?;
+    withdraw(db, epoch, trigger, Some(digest))
+}
+
+/// Passes triggers of `epoch` to `remnant`: nobody may poll them while a poll is in flight. The others are free once their owner has left.
+pub fn hand_on(db: &Db, epoch: Epoch, rows: &[ScheduleKey], remnant: Option<Epoch>) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE schedules SET owner = :remnant WHERE row = :row AND owner = :epoch";
+    let statement = db.prepare_cached(SQL)?;
+    for row in rows {
+        statement.execute(
+            named_params! { ":row": row.0, ":epoch": epoch.0, ":remnant": remnant.map(|epoch| epoch.0) },
+        )?;
+    }
+    Ok(())
+}
+
+/// Disables the trigger that a poll has just used up.
+pub fn disable(db: &Db, change: &TickChange) -> Result<(), Failure> {
+    let Some(cause) = &change.disable else { return Ok(()) };
+    set_enabled(db, change.schedule, false, Some(cause), change.at).map(drop)
+}
+
+/// Notes that a trigger's poll at `at` has started a run.
+pub fn fired(db: &Db, row: ScheduleKey, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE schedules SET last_fired_at = :at WHERE row = :row";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": row.0, ":at": at.0 })?;
+    Ok(())
+}
+
+/// Notes that a trigger was polled at `at`, or later.
+pub fn polled(db: &Db, row: ScheduleKey, at: Wall) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET last_at = :at
+        WHERE row = :row AND kind = 'trigger' AND coalesce(last_at < :at, TRUE)";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": row.0, ":at": at.0 })?;
+    Ok(())
+}
+
+/// Deletes the trigger and the crons of a name with what hangs on them, but for their runs, unless a living owner other than `epoch` polls it.
+pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
+    // Indices schedules_trigger, schedules_cron_name.
+    const FOUND: &str = "
+        SELECT row, owner FROM schedules WHERE kind = 'trigger' AND name = :name
+        UNION ALL SELECT row, NULL FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND NOT registered";
+    // Index ticks_schedule, and primary keys.
+    const GONE: [&str; 3] = [
+        "DELETE FROM ticks WHERE schedule = :row",
+        "DELETE FROM run_keys WHERE schedule = :row",
+        "DELETE FROM schedules WHERE row = :row",
+    ];
+    let statement = db.prepare_cached(FOUND)?;
+    let found = statement.query_map(named_params! { ":name": name }, |row| {
+        Ok((ScheduleKey(row.get(0)?), row.get::<_, Option<i64>>(1)?.map(Epoch)))
+    })?;
+    let found: Vec<(ScheduleKey, Option<Epoch>)> = found.collect::<db::Result<_>>()?;
+    let standing_by = match found.is_empty() {
+        true => Vec::new(),
+        false => version::declarers(db, name)?,
+    };
+    let others = found.iter().filter_map(|&(_, owner)| owner).chain(standing_by);
+    for by in others.filter(|&owner| owner != epoch) {
+        if owner::is_living(db, by)? {
+            return Ok(Forgotten::Polled { by });
+        }
+    }
+    let rows: Vec<ScheduleKey> = found.into_iter().map(|(row, _)| row).collect();
+    version::forget(db, name)?;
+    for row in &rows {
+        for sql in GONE {
+            db.prepare_cached(sql)?.execute(named_params! { ":row": row.0 })?;
+        }
+    }
+    Ok(Forgotten::Gone(rows))
+}
+
+/// Switches a schedule; false if there is no such row.
+pub fn set_enabled(
+    db: &Db,
+    row: ScheduleKey,
+    enabled: bool,
+    cause: Option<&str>,
+    at: Wall,
+) -> Result<bool, Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = greatest(:at, updated_at + 1),
+            not_before = CASE WHEN :enabled THEN NULL ELSE not_before END
+        WHERE row = :row";
+    let cause = cause.filter(|_| !enabled);
+    let params = named_params! { ":row": row.0, ":enabled": enabled, ":cause": cause, ":at": at.0 };
+    Ok(db.prepare_cached(SQL)?.execute(params)? == 1)
+}
+
+const TRIGGERS_AFTER: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM schedules WHERE kind = 'trigger' AND row > :after ORDER BY row LIMIT :limit"
+);
+const CRONS_AFTER: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM schedules WHERE kind = 'cron' AND row > :after ORDER BY row LIMIT :limit"
+);
+
+/// At most `limit` schedules of a kind with a row larger than `after`, by their rows.
+pub fn list_after(
+    db: &Db,
+    filter: ScheduleFilter,
+    after: ScheduleKey,
+    limit: u64,
+) -> Result<Vec<Schedule>, Failure> {
+    let statement = db.prepare_cached(match filter {
+        ScheduleFilter::Triggers => TRIGGERS_AFTER,
+        ScheduleFilter::Crons => CRONS_AFTER,
+    })?;
+    let rows =
+        statement.query_map(named_params! { ":after": after.0, ":limit": signed(limit) }, schedule_of)?;
+    Ok(rows.collect::<db::Result<_>>()?)
+}
+
+/// Schedules of a kind in the order of their registration.
+pub fn list(
+    db: &Db,
+    filter: ScheduleFilter,
+    enabled_only: bool,
+    page: Page,
+) -> Result<Vec<Schedule>, Failure> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM schedules WHERE kind = :kind AND (enabled OR NOT :enabled_only)
+        ORDER BY row LIMIT :limit OFFSET :offset"
+    );
+    let kind = match filter {
+        ScheduleFilter::Triggers => TRIGGER,
+        ScheduleFilter::Crons => CRON,
+    };
+    let statement = db.prepare_cached(SQL)?;
+    let params = named_params! {
+        ":kind": kind,
+        ":enabled_only": enabled_only,
+        ":limit": signed(page.limit),
+        ":offset": signed(page.offset),
+    };
+    let rows = statement.query_map(params, schedule_of)?;
+    Ok(rows.collect::<db::Result<_>>()?)
+}
+
+/// The trigger of that name.
+pub fn trigger(db: &Db, name: &str) -> Result<Option<Schedule>, Failure> {
+    // Index schedules_trigger.
+    const SQL: &str =
+        concat!("SELECT ", columns!(), " FROM schedules WHERE kind = 'trigger' AND name = :name");
+    one(db, SQL, named_params! { ":name": name })
+}

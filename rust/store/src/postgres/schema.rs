@@ -1,0 +1,148 @@
+//! The tables, and the way to them from older ones. Invariant: a migration that has shipped is never edited; a new one is appended, and the row `version` of
+//! `meta` counts how many a store has seen.
+
+use cloaca_core::fault_point::{Step, around};
+use uuid::Uuid;
+
+use crate::postgres::db::{Db, OptionalExtension as _, named_params};
+use crate::postgres::fault::Failure;
+use crate::postgres::open::quoted;
+
+/// In the order in which they are applied.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+
+/// "cloa": the first of the two numbers of our locks on the server.
+pub const LOCK_CLASS: i32 = 0x636c_6f61;
+
+/// Brings the tables in `schema` to this program's version, making the schema if there is none. Without rights to do so a schema that is up to date will do.
+pub fn migrate(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
+    if version(db, name, schema)? == MIGRATIONS.len() {
+        return Ok(());
+    }
+    db.execute_batch("BEGIN")?;
+    match bring_up(db, name, schema) {
+        Ok(()) => Ok(around(Step::Migrate, || db.execute_batch("COMMIT"))?),
+        Err(failure) => {
+            // What failed may be the connection.
+            let _ = db.execute_batch("ROLLBACK");
+            Err(failure)
+        }
+    }
+}
+
+fn bring_up(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
+    const VERSION: &str = "UPDATE meta SET value = :version WHERE name = 'version'";
+    lock(db, schema)?;
+    // Another process may have done it while this one waited for the lock.
+    let seen = version(db, name, schema)?;
+    if seen == 0 {
+        db.execute_batch(&format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(schema)))?;
+    }
+    for sql in &MIGRATIONS[seen..] {
+        db.execute_batch(sql)?;
+    }
+    db.prepare_cached(VERSION)?.execute(named_params! { ":version": MIGRATIONS.len() as i64 })?;
+    Ok(())
+}
+
+/// Takes the lock of the whole store until the end of the transaction.
+fn lock(db: &Db, schema: &str) -> Result<(), Failure> {
+    db.execute_batch(&format!("SELECT pg_advisory_xact_lock({LOCK_CLASS}, {})", key_of(schema)))?;
+    Ok(())
+}
+
+/// The second of the two numbers: of the schema's name, the same in every program.
+pub fn key_of(schema: &str) -> i32 {
+    // FNV-1a.
+    let hash =
+        schema.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash as i32
+}
+
+/// How many migrations the store has seen.
+pub fn version(db: &Db, name: &str, schema: &str) -> Result<usize, Failure> {
+    const IS_THERE: &str = "
+        SELECT 1 FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE nspname = :schema AND relname = :table";
+    const VERSION: &str = "SELECT value FROM meta WHERE name = 'version'";
+    let is_there = |table: &str| {
+        db.prepare_cached(IS_THERE)?.exists(named_params! { ":schema": schema, ":table": table })
+    };
+    if !is_there("meta")? {
+        return match ["owners", "runs", "schedules", "tasks"]
+            .into_iter()
+            .find(|table| is_there(table).unwrap_or(false))
+        {
+            Some(table) => Err(taken(name, table)),
+            None => Ok(0),
+        };
+    }
+    let found: Option<i64> = db.prepare_cached(VERSION)?.query_row([], |row| row.get(0)).optional()?;
+    let known = MIGRATIONS.len();
+    match found.and_then(|seen| usize::try_from(seen).ok()) {
+        Some(seen) if seen > known => Err(Failure::Refused(format!(
+            "database '{name}' has schema version {seen}; this cloaca knows versions up to {known}: upgrade cloaca or use another schema"
+        ))),
+        Some(seen) => Ok(seen),
+        None => Err(taken(name, "meta")),
+    }
+}
+
+/// Refuses a schema that holds nothing of ours, or that is of another version: who only reads changes nothing.
+pub fn check_for_reading(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
+    match version(db, name, schema)? {
+        0 => Err(Failure::Refused(format!(
+            "database '{name}' holds nothing of cloaca; name one that a runner has made, and its schema with '?schema='"
+        ))),
+        seen if seen < MIGRATIONS.len() => Err(Failure::Refused(format!(
+            "database '{name}' has schema version {seen}, and this cloaca reads version {}: the first runner of it that may do so brings \
+             it up to date, and so does 'cloaca migrate'",
+            MIGRATIONS.len()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Which version a schema has, none counting as zero, and the SQL by which [`migrate`] would bring it to this program's.
+pub fn outlook(db: &Db, name: &str, schema: &str) -> Result<(usize, Vec<String>), Failure> {
+    let seen = version(db, name, schema)?;
+    let quoted = quoted(schema);
+    let making = (seen == 0).then(|| format!("CREATE SCHEMA IF NOT EXISTS {quoted};\n"));
+    let step = |(number, sql): (usize, &&str)| {
+        format!(
+            "{}SET LOCAL search_path TO {quoted}, pg_catalog;\n{sql}UPDATE meta SET value = {number} WHERE name = 'version';\n",
+            making.as_deref().filter(|_| number == 1).unwrap_or_default()
+        )
+    };
+    Ok((seen, (1..).zip(&MIGRATIONS).skip(seen).map(step).collect()))
+}
+
+/// The number by which this store is known among all.
+pub fn number(db: &Db) -> Result<i64, Failure> {
+    const SQL: &str = "SELECT value FROM meta WHERE name = 'store'";
+    Ok(db.prepare_cached(SQL)?.query_row([], |row| row.get(0))?)
+}
+
+/// The number by which this store is known among all, once `client` is known to it.
+pub fn identity(db: &Db, client: Uuid) -> Result<i64, Failure> {
+    // Those of clients that are gone stay for a day.
+    const FORGET: &str = "DELETE FROM stamps WHERE at < now_us() - 86400000000";
+    const SQL: &str = "INSERT INTO stamps (client, number, at) VALUES (:client, 0, now_us())";
+    db.prepare_cached(FORGET)?.execute([])?;
+    db.prepare_cached(SQL)?.execute(named_params! { ":client": client })?;
+    number(db)
+}
+
+/// Forgets a client that will not ask any more.
+pub fn forget(db: &Db, client: Uuid) -> Result<(), Failure> {
+    const SQL: &str = "DELETE FROM stamps WHERE client = :client";
+    db.prepare_cached(SQL)?.execute(named_params! { ":client": client })?;
+    Ok(())
+}
+
+fn taken(name: &str, table: &str) -> Failure {
+    Failure::Refused(format!(
+        "database '{name}' has no room for cloaca's tables: the schema has a table '{table}' of its own; name another one \
+         with '?schema='"
+    ))
+}
