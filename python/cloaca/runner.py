@@ -235,13 +235,14 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
     @classmethod
     def with_schema(cls, database_url: str | os.PathLike[Any], schema: str) -> Self:
-        """A runner in a schema of its own in PostgreSQL, which this build does not have.
+        """A runner in a schema of its own in PostgreSQL: a store by itself, made if there is none. `?schema=` in
+        the URL says the same.
 
         Raises:
             ValueError: the schema's name is empty or holds other characters than letters, digits and
             underscores, or the
                 database is not PostgreSQL.
-            StoreError: (a `RuntimeError`) there is no PostgreSQL to connect to.
+            StoreError: (a `RuntimeError`) the server cannot be reached, or this user may not make the schema.
         """
         if not check.text(schema, "schema").strip():
             raise ArgumentError("Schema name cannot be empty")
@@ -255,7 +256,11 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             raise ArgumentError(
                 f"Schema {schema!r} needs PostgreSQL; {excerpt(url)} is SQLite, where one file is one tenant"
             )
-        raise StoreError(f"Failed to set up schema {schema!r}: this build has no PostgreSQL; use SQLite")
+        # They are letters, digits and underscores: there is nothing to escape.
+        try:
+            return cls(f"{url}{'&' if '?' in url else '?'}schema={schema}")
+        except StoreError as error:
+            raise StoreError(f"Failed to set up schema {schema!r}: {error}") from error
 
     def _start(
         self,

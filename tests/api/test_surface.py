@@ -889,9 +889,9 @@ def test_postgresql_is_named_where_it_would_be_needed() -> None:
     with pytest.raises(ValueError, match="must contain only alphanumeric characters and underscores"):
         cloaca.DefaultRunner.with_schema("postgresql://h/d", "a-b")
     with pytest.raises(RuntimeError, match="Failed to set up schema"):
-        cloaca.DefaultRunner.with_schema("postgresql://h/d", "ok")
-    with pytest.raises(RuntimeError, match="PostgreSQL"):
-        cloaca.DefaultRunner("postgresql://h/d")
+        cloaca.DefaultRunner.with_schema("postgresql://127.0.0.1:1/d", "ok")
+    with pytest.raises(RuntimeError, match="there is no host 'h'"):
+        cloaca.DefaultRunner("postgresql://h/d?connect_timeout=2")
     with pytest.raises(RuntimeError, match="PostgreSQL"):
         cloaca.DatabaseAdmin(":memory:")
 

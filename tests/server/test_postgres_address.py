@@ -98,7 +98,9 @@ def test_where_no_server_is_the_way_to_it_is_told(tmp_path: Path) -> None:
 def test_a_server_that_never_answers_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        text = refused(f"postgresql://me:{SECRET}@127.0.0.1:{port}/db?connect_timeout=1&sslmode=disable")
+        text = refused(
+            f"postgresql://me:{quote(SECRET, safe='')}@127.0.0.1:{port}/db?connect_timeout=1&sslmode=disable"
+        )
     assert "no answer from 127.0.0.1" in text
 
 

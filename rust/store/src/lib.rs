@@ -126,8 +126,12 @@ pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
             let text = "':memory:' is a store that only its own runner can read; name a file";
             Err(OpenError::Url(text.to_owned()))
         }
-        Target::File(path) => sqlite::Reader::in_file(&path).map(Reader::File).map_err(OpenError::Store),
-        Target::Server(address) => postgres::Reader::of(*address).map(Reader::Server).map_err(OpenError::Store),
+        Target::File(path) => {
+            sqlite::Reader::in_file(&path).map(Box::new).map(Reader::File).map_err(OpenError::Store)
+        }
+        Target::Server(address) => {
+            postgres::Reader::of(*address).map(Box::new).map(Reader::Server).map_err(OpenError::Store)
+        }
     }
 }
 

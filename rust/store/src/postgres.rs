@@ -342,7 +342,11 @@ impl PostgresStore {
         done.map_err(|failure| failure.into_fault(&self.address.name))
     }
 
-    fn read_with<T>(&self, reader: &mut Reading, work: impl Fn(&Db) -> Result<T, Failure>) -> Result<T, Failure> {
+    fn read_with<T>(
+        &self,
+        reader: &mut Reading,
+        work: impl Fn(&Db) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         if reader.is_closed {
             return Err(Failure::closed());
         }
@@ -845,4 +849,3 @@ impl Store for PostgresStore {
         self.answer(halt, |db| export::run(db, path))
     }
 }
-

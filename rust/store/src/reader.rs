@@ -16,9 +16,9 @@ use crate::{postgres, sqlite};
 /// A store that is only read.
 pub enum Reader {
     /// A SQLite file.
-    File(sqlite::Reader),
+    File(Box<sqlite::Reader>),
     /// A store on a server.
-    Server(postgres::Reader),
+    Server(Box<postgres::Reader>),
 }
 
 macro_rules! asks {

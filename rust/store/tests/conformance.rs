@@ -2926,10 +2926,23 @@ fn a_query_of_a_server_returns_every_type() {
         let (columns, rows) = query(store, &sql.replace('?', "$3"), &params).unwrap();
         assert_eq!(columns[..6], ["n", "i", "r", "t", "b", "f"]);
         let text = |text: &str| Cell::Text(text.to_owned());
-        let rest = [Cell::Int(1), Cell::Real(1.5), Cell::Int(2), text("{1,2}"), text("2026-01-02"), Cell::Int(7), text("é")];
+        let rest = [
+            Cell::Int(1),
+            Cell::Real(1.5),
+            Cell::Int(2),
+            text("{1,2}"),
+            text("2026-01-02"),
+            Cell::Int(7),
+            text("é"),
+        ];
         let first = [Cell::Null, Cell::Int(i64::MIN), Cell::Real(0.5), text("é"), Cell::Blob(vec![255, 0])];
         assert_eq!(rows, [[&first[..], &rest[..]].concat()]);
-        let (_, rows) = query(store, "SELECT count(*), ?::TEXT || '?' FROM runs WHERE workflow = ?", &[text("a"), text("b")]).unwrap();
+        let (_, rows) = query(
+            store,
+            "SELECT count(*), ?::TEXT || '?' FROM runs WHERE workflow = ?",
+            &[text("a"), text("b")],
+        )
+        .unwrap();
         assert_eq!(rows, [[Cell::Int(0), text("a?")]]);
         assert_eq!(query(store, "EXPLAIN SELECT 1", &[]).unwrap().0, ["QUERY PLAN"]);
     });
@@ -2939,7 +2952,9 @@ fn a_query_of_a_server_returns_every_type() {
 fn a_server_is_exported_by_its_own_tools() {
     on_a_server(|store| {
         let folder = Folder::new();
-        let Err(Fault::Final(message)) = store.export(&folder.path("copy.db"), &Halt::default()) else { panic!("it wrote") };
+        let Err(Fault::Final(message)) = store.export(&folder.path("copy.db"), &Halt::default()) else {
+            panic!("it wrote")
+        };
         assert!(message.contains("pg_dump"), "{message}");
     });
 }

@@ -273,11 +273,7 @@ fn play(store: &dyn Store, limits: &Limits, seed: u64) {
         for (number, _) in std::mem::take(&mut model.sitting) {
             commit(store, ended(rows[&number], epoch, RunStatus::Completed));
         }
-        assert_eq!(
-            numbers(&claim(store, epoch, at, 3)),
-            model.claim(Wall(at), 3),
-            "seed {seed}, at its end"
-        );
+        assert_eq!(numbers(&claim(store, epoch, at, 3)), model.claim(Wall(at), 3), "seed {seed}, at its end");
     }
     assert_eq!((rows_of(store, "seats"), rows_of(store, "lanes")), (0, 0), "seed {seed}");
 }

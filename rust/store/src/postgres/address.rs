@@ -16,8 +16,7 @@ const NAME_BYTES_MAX: usize = 63;
 const HOSTS_MAX: usize = 16;
 const PORT: u16 = 5432;
 const FORM: &str = "postgresql://USER@HOST:PORT/DATABASE?sslmode=verify-full";
-const ESCAPES: &str =
-    "in a user's name or a password write '@' as %40, ':' as %3A, '/' as %2F, '?' as %3F, '#' as %23 and '%' as %25";
+const ESCAPES: &str = "in a user's name or a password write '@' as %40, ':' as %3A, '/' as %2F, '?' as %3F, '#' as %23 and '%' as %25";
 
 /// What a URL may say behind its question mark, with the variable that says it where the URL doesn't.
 const WORDS: [(&str, Option<&str>); 28] = [
@@ -107,7 +106,9 @@ impl fmt::Display for Host {
         match &self.place {
             Place::Net(name, _) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
             Place::Net(name, _) => write!(f, "{name}:{}", self.port),
-            Place::Folder(folder) => write!(f, "{}", folder.join(format!(".s.PGSQL.{}", self.port)).display()),
+            Place::Folder(folder) => {
+                write!(f, "{}", folder.join(format!(".s.PGSQL.{}", self.port)).display())
+            }
         }
     }
 }
@@ -243,7 +244,8 @@ impl Address {
         let mut words = Words(words_of(rest)?);
         for (word, variable) in WORDS {
             let value = || variable.and_then(|variable| (machine.variable)(variable));
-            if !words.0.contains_key(word) && !(word == "host" && words.0.contains_key("hostaddr")) {
+            let is_given = words.0.contains_key(word) || word == "host" && words.0.contains_key("hostaddr");
+            if !is_given {
                 words.0.extend(value().map(|value| (word.to_owned(), value)));
             }
         }
@@ -264,7 +266,10 @@ impl Address {
             idle: words.seconds("keepalives_idle")?,
             interval: words.seconds("keepalives_interval")?,
             count: words.number("keepalives_count")?.filter(|&count| count > 0),
-            unsent: words.number("tcp_user_timeout")?.filter(|&ms| ms > 0).map(|ms| Duration::from_millis(ms.into())),
+            unsent: words
+                .number("tcp_user_timeout")?
+                .filter(|&ms| ms > 0)
+                .map(|ms| Duration::from_millis(ms.into())),
         };
         if let Some(encoding) = words.take("client_encoding")
             && !["utf8", "utf-8", "auto", "unicode"].contains(&encoding.to_ascii_lowercase().as_str())
@@ -318,12 +323,19 @@ impl Words {
 
     fn number(&mut self, word: &str) -> Result<Option<u32>, String> {
         let Some(value) = self.take(word) else { return Ok(None) };
-        value.trim().parse().map(Some).map_err(|_| format!("{word} in the database URL must be a whole number that is not negative"))
+        value
+            .trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("{word} in the database URL must be a whole number that is not negative"))
     }
 
     /// Zero leaves it to us, as with libpq.
     fn seconds(&mut self, word: &str) -> Result<Option<Duration>, String> {
-        Ok(self.number(word)?.filter(|&seconds| seconds > 0).map(|seconds| Duration::from_secs(seconds.into())))
+        Ok(self
+            .number(word)?
+            .filter(|&seconds| seconds > 0)
+            .map(|seconds| Duration::from_secs(seconds.into())))
     }
 }
 
@@ -342,9 +354,14 @@ fn words_of(rest: &str) -> Result<BTreeMap<String, String>, String> {
         return Err(format!("the database URL cannot be taken apart: its form is {FORM}; {ESCAPES}"));
     }
     if let Some(login) = login {
-        let (user, password) = login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
+        let (user, password) =
+            login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
         words.insert("user".to_owned(), decoded(user)?);
-        words.extend(password.map(|password| Ok::<_, String>(("password".to_owned(), decoded(password)?))).transpose()?);
+        words.extend(
+            password
+                .map(|password| Ok::<_, String>(("password".to_owned(), decoded(password)?)))
+                .transpose()?,
+        );
     }
     let (mut names, mut ports) = (Vec::new(), Vec::new());
     for host in net.split(',').filter(|_| !net.is_empty()) {
@@ -378,7 +395,8 @@ fn words_of(rest: &str) -> Result<BTreeMap<String, String>, String> {
 
 fn unknown(word: &str, may_show: bool) -> String {
     let is_word = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let which = if may_show && is_word { format!("unknown option '{word}'") } else { "an unknown option".to_owned() };
+    let which =
+        if may_show && is_word { format!("unknown option '{word}'") } else { "an unknown option".to_owned() };
     let known: Vec<&str> = WORDS.iter().map(|(known, _)| *known).collect();
     format!("{which} in the database URL; the options are {}", known.join(", "))
 }
@@ -413,7 +431,9 @@ fn decoded(text: &str) -> Result<String, String> {
         rest = &after[2..];
     }
     match String::from_utf8(bytes) {
-        Ok(text) if text.contains('\0') => Err("the database URL contains a NUL character; remove it".to_owned()),
+        Ok(text) if text.contains('\0') => {
+            Err("the database URL contains a NUL character; remove it".to_owned())
+        }
         Ok(text) => Ok(text),
         Err(_) => Err("what the database URL spells with '%' is not UTF-8".to_owned()),
     }
@@ -423,7 +443,8 @@ fn hosts(words: &mut Words, machine: &Machine<'_>) -> Result<Vec<Host>, String> 
     let list = |value: Option<String>| -> Vec<String> {
         value.map(|value| value.split(',').map(|part| part.trim().to_owned()).collect()).unwrap_or_default()
     };
-    let (names, addresses, ports) = (list(words.take("host")), list(words.take("hostaddr")), list(words.take("port")));
+    let (names, addresses, ports) =
+        (list(words.take("host")), list(words.take("hostaddr")), list(words.take("port")));
     let count = names.len().max(addresses.len()).max(1);
     if !addresses.is_empty() && !names.is_empty() && addresses.len() != names.len() {
         return Err("host and hostaddr in the database URL must name equally many servers".to_owned());
@@ -439,7 +460,9 @@ fn hosts(words: &mut Words, machine: &Machine<'_>) -> Result<Vec<Host>, String> 
         let port = if ports.len() == 1 { of(&ports, 0) } else { of(&ports, index) };
         let port = match port {
             Some(port) => port.parse().ok().filter(|&port| port > 0).ok_or_else(|| {
-                format!("a port in the database URL is no number from 1 to 65535; its form is {FORM}; {ESCAPES}")
+                format!(
+                    "a port in the database URL is no number from 1 to 65535; its form is {FORM}; {ESCAPES}"
+                )
             })?,
             None => PORT,
         };
@@ -477,7 +500,10 @@ fn place_by_default(port: u16, machine: &Machine<'_>) -> Place {
 fn schema_named(schema: String) -> Result<String, String> {
     let lower = schema.to_ascii_lowercase();
     if schema.len() > NAME_BYTES_MAX {
-        Err(format!("schema in the database URL has {} bytes; PostgreSQL keeps at most {NAME_BYTES_MAX}", schema.len()))
+        Err(format!(
+            "schema in the database URL has {} bytes; PostgreSQL keeps at most {NAME_BYTES_MAX}",
+            schema.len()
+        ))
     } else if lower.starts_with("pg_") || lower == "information_schema" {
         Err(format!("schema '{schema}' belongs to PostgreSQL itself; choose another, such as '{SCHEMA}'"))
     } else {
@@ -519,7 +545,9 @@ fn encryption(words: &mut Words, machine: &Machine<'_>) -> Result<Encryption, St
     let roots = match words.take("sslrootcert") {
         Some(word) if word == "system" => {
             if mode.is_some_and(|mode| mode != SslMode::VerifyFull) {
-                return Err("sslrootcert=system in the database URL goes with sslmode=verify-full alone".to_owned());
+                return Err(
+                    "sslrootcert=system in the database URL goes with sslmode=verify-full alone".to_owned()
+                );
             }
             mode = Some(SslMode::VerifyFull);
             Roots::System
@@ -532,18 +560,22 @@ fn encryption(words: &mut Words, machine: &Machine<'_>) -> Result<Encryption, St
         SslMode::Require if matches!(roots, Roots::File(_)) => SslMode::VerifyCa,
         mode => mode,
     };
-    let certificate = words.take("sslcert").map(PathBuf::from).or_else(|| machine.home(".postgresql/postgresql.crt"));
+    let certificate =
+        words.take("sslcert").map(PathBuf::from).or_else(|| machine.home(".postgresql/postgresql.crt"));
     let key = words.take("sslkey").map(PathBuf::from).or_else(|| machine.home(".postgresql/postgresql.key"));
     let certificate = match (certificate, key) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
-        (Some(_), None) => return Err("sslcert in the database URL needs its key: add sslkey=PATH".to_owned()),
+        (Some(_), None) => {
+            return Err("sslcert in the database URL needs its key: add sslkey=PATH".to_owned());
+        }
         (None, _) => None,
     };
     let is_direct = match words.take("sslnegotiation").as_deref() {
         None | Some("postgres") => false,
         Some("direct") if matches!(mode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => true,
         Some("direct") => {
-            return Err("sslnegotiation=direct in the database URL needs sslmode=require or a stronger one".to_owned());
+            return Err("sslnegotiation=direct in the database URL needs sslmode=require or a stronger one"
+                .to_owned());
         }
         Some(_) => return Err("sslnegotiation in the database URL must be 'postgres' or 'direct'".to_owned()),
     };
@@ -552,7 +584,9 @@ fn encryption(words: &mut Words, machine: &Machine<'_>) -> Result<Encryption, St
         Some("disable") => Binding::Disable,
         Some("require") => Binding::Require,
         Some(_) => {
-            return Err("channel_binding in the database URL must be 'disable', 'prefer' or 'require'".to_owned());
+            return Err(
+                "channel_binding in the database URL must be 'disable', 'prefer' or 'require'".to_owned()
+            );
         }
     };
     Ok(Encryption { mode, roots, certificate, is_direct, binding })
@@ -565,7 +599,9 @@ mod tests {
     /// A machine with these variables and files, on which we are `me`.
     fn on(variables: &[(&str, &str)], files: &[&str], rest: &str) -> Result<Address, String> {
         let machine = Machine {
-            variable: &|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()),
+            variable: &|name| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            },
             exists: &|path| files.iter().any(|file| Path::new(file) == path),
             user: &|| Some("me".to_owned()),
         };
@@ -648,8 +684,14 @@ mod tests {
     #[test]
     fn an_address_may_stand_beside_the_name_that_a_certificate_has() {
         let address = read("db.example/db?hostaddr=10.0.0.7");
-        assert_eq!(address.hosts[0].place, Place::Net("db.example".to_owned(), Some("10.0.0.7".parse().unwrap())));
-        assert_eq!(shown(&on(&[("PGHOST", "other")], &[], "/db?hostaddr=10.0.0.7").unwrap()), ["10.0.0.7:5432"]);
+        assert_eq!(
+            address.hosts[0].place,
+            Place::Net("db.example".to_owned(), Some("10.0.0.7".parse().unwrap()))
+        );
+        assert_eq!(
+            shown(&on(&[("PGHOST", "other")], &[], "/db?hostaddr=10.0.0.7").unwrap()),
+            ["10.0.0.7:5432"]
+        );
         assert!(refusal("/db?hostaddr=db.example").contains("belongs into host"));
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use crate::postgres::db::Db;
 use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
@@ -10,7 +11,6 @@ use cloaca_core::port::{
     Admitted, Change, CronMove, Moment, NewRun, Outcome, Receipt, RunChange, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
-use crate::postgres::db::Db;
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -27,7 +27,8 @@ pub fn apply(db: &Db, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
     let mut from = 0;
     while from < changes.len() {
         let mut stretch = Stretch::default();
-        let taken = changes[from..].iter().zip(from..).take_while(|(change, place)| stretch.takes(*place, change));
+        let taken =
+            changes[from..].iter().zip(from..).take_while(|(change, place)| stretch.takes(*place, change));
         let until = from + taken.count();
         if stretch.is_worth_while() {
             let Batch { checked, terms, .. } = &mut batch;
@@ -241,7 +242,10 @@ impl<'c> Batch<'c> {
             return history::append(self.db, std::slice::from_ref(last));
         }
         let (outcome, reason) = fate::story(tick, fates);
-        history::append(self.db, &[cloaca_core::port::Stretch { outcome, reason: reason.into(), ..last.clone() }])
+        history::append(
+            self.db,
+            &[cloaca_core::port::Stretch { outcome, reason: reason.into(), ..last.clone() }],
+        )
     }
 
     fn start(&mut self, epoch: Epoch, runs: &[NewRun], cron: Option<CronMove>) -> Result<Receipt, Failure> {

@@ -70,7 +70,9 @@ async fn one(address: &Address, host: &Host, patience: Duration) -> Result<(Clie
         SslMode::Disable => ((config::SslMode::Disable, plain), None),
         SslMode::Allow => ((config::SslMode::Disable, plain), Some((config::SslMode::Require, hidden))),
         SslMode::Prefer => ((config::SslMode::Prefer, hidden), Some((config::SslMode::Disable, plain))),
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => ((config::SslMode::Require, hidden), None),
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
+            ((config::SslMode::Require, hidden), None)
+        }
     };
     let attempt = async {
         let attempt = |(mode, tls): (config::SslMode, Tls)| {
@@ -168,7 +170,9 @@ async fn fitting(
     let [version, read_only, recovers] = row.unwrap_or_default();
     let version = version.and_then(|version| version.parse::<u32>().ok()).unwrap_or(0) / 10_000;
     if version < VERSION_MIN {
-        let text = format!("the server at {host} is PostgreSQL {version}; cloaca needs {VERSION_MIN} or later: upgrade it");
+        let text = format!(
+            "the server at {host} is PostgreSQL {version}; cloaca needs {VERSION_MIN} or later: upgrade it"
+        );
         return Err(Unreached { text, passes: false });
     }
     let is_unfit = match address.session {
@@ -178,7 +182,10 @@ async fn fitting(
     };
     match is_unfit {
         // It may be made the primary.
-        true => Err(Unreached { text: format!("the server at {host} takes no writes: it is a standby"), passes: true }),
+        true => Err(Unreached {
+            text: format!("the server at {host} takes no writes: it is a standby"),
+            passes: true,
+        }),
         false => Ok((client, connected)),
     }
 }
@@ -194,10 +201,17 @@ fn is_of_tls(error: &Error) -> bool {
 }
 
 /// What happened to a host, and what to do.
-fn refused(address: &Address, host: &Host, error: &Error, has_password: bool, caution: Option<&str>) -> Unreached {
+fn refused(
+    address: &Address,
+    host: &Host,
+    error: &Error,
+    has_password: bool,
+    caution: Option<&str>,
+) -> Unreached {
     let (user, database) = (&address.user, &address.database);
     let said = error.as_db_error().map(|said| said.message().to_owned());
-    let said = said.unwrap_or_else(|| error.source().map_or_else(|| error.to_string(), |source| source.to_string()));
+    let said =
+        said.unwrap_or_else(|| error.source().map_or_else(|| error.to_string(), |source| source.to_string()));
     let caution = caution.map(|caution| format!(" ({caution})")).unwrap_or_default();
     let is_never = |text: String| Unreached { text, passes: false };
     let may_pass = |text: String| Unreached { text, passes: true };
@@ -205,13 +219,17 @@ fn refused(address: &Address, host: &Host, error: &Error, has_password: bool, ca
         if is_of_tls(error) {
             return is_never(untrusted(host, &said));
         }
-        if error.to_string().contains("invalid configuration") || error.to_string().contains("authentication error") {
+        if error.to_string().contains("invalid configuration")
+            || error.to_string().contains("authentication error")
+        {
             return is_never(match has_password {
                 false => format!(
                     "the server at {host} wants a password of user '{user}', and none is given: put it in the URL, in PGPASSWORD or \
                      in the password file{caution}"
                 ),
-                true => format!("the server at {host} and this program know no common way to prove who user '{user}' is: {said}"),
+                true => format!(
+                    "the server at {host} and this program know no common way to prove who user '{user}' is: {said}"
+                ),
             });
         }
         return match &host.place {
@@ -276,7 +294,10 @@ fn password(address: &Address, host: &Host) -> (Option<String>, Option<String>) 
     };
     let shown = path.display();
     if is_open_to_others(path) {
-        return (None, Some(format!("password file '{shown}' is not used, because others may read it: chmod 0600 it")));
+        return (
+            None,
+            Some(format!("password file '{shown}' is not used, because others may read it: chmod 0600 it")),
+        );
     }
     match fs::read_to_string(path) {
         Ok(lines) => {
@@ -342,7 +363,9 @@ mod tests {
         let find = |line| password_in(line, [&host, &port, &database, &user]);
         assert_eq!(find(r"h\:1:5432:runs:ann:pa\:s\\s:word").as_deref(), Some(r"pa:s\s:word"));
         assert_eq!(find("*:*:*:*:any").as_deref(), Some("any"));
-        for other in ["", "#*:*:*:*:any", r"h\:1:5432:runs:bob:x", r"\*:*:*:*:x", "*:*:*", r"h\:1:5433:runs:ann:x"] {
+        for other in
+            ["", "#*:*:*:*:any", r"h\:1:5432:runs:bob:x", r"\*:*:*:*:x", "*:*:*", r"h\:1:5433:runs:ann:x"]
+        {
             assert_eq!(find(other), None, "{other}");
         }
     }

@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
-use cloaca_core::port::Halt;
 use bytes::{BufMut as _, BytesMut};
+use cloaca_core::port::Halt;
 use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::error::{DbError, Severity, SqlState};
+use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::{FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use crate::postgres::connect::Unreached;
@@ -93,7 +93,14 @@ impl Db {
             tokio::spawn(task);
             Ok::<_, Error>(client)
         })?;
-        Ok(Self { client, runtime, statements: RefCell::default(), is_lost: Cell::new(false), tls, halt: RefCell::default() })
+        Ok(Self {
+            client,
+            runtime,
+            statements: RefCell::default(),
+            is_lost: Cell::new(false),
+            tls,
+            halt: RefCell::default(),
+        })
     }
 
     /// Whether it is of no more use.
@@ -143,7 +150,11 @@ impl Db {
         loop {
             if halt.is_asked() {
                 // Best effort: what goes on there is nobody's any more.
-                let _ = tokio::time::timeout(HALT_PATIENCE, self.client.cancel_token().cancel_query(self.tls.clone())).await;
+                let _ = tokio::time::timeout(
+                    HALT_PATIENCE,
+                    self.client.cancel_token().cancel_query(self.tls.clone()),
+                )
+                .await;
                 return None;
             }
             if let Ok(done) = tokio::time::timeout(HALT_PAUSE, &mut answer).await {
@@ -170,7 +181,12 @@ impl Db {
     }
 
     /// Ends a transaction with `stamp`, and has `flush` come after it, all in one go.
-    pub fn commit(&self, stamp: &Prepared<'_>, flush: Option<&Prepared<'_>>, params: &[(&str, &dyn ToParam)]) -> Result<()> {
+    pub fn commit(
+        &self,
+        stamp: &Prepared<'_>,
+        flush: Option<&Prepared<'_>>,
+        params: &[(&str, &dyn ToParam)],
+    ) -> Result<()> {
         let stamping = stamp.ordered(&params);
         let flushing = flush.map(|flush| flush.ordered(&params));
         self.wait(async {
@@ -199,16 +215,6 @@ impl Db {
     /// Statements without parameters, in one message.
     pub fn execute_batch(&self, sql: &str) -> Result<()> {
         self.wait(self.client.batch_execute(sql))
-    }
-
-    /// The same where the texts of one row are wanted.
-    pub fn simple_row(&self, sql: &str) -> Result<Vec<Option<String>>> {
-        for message in self.wait(self.client.simple_query(sql))? {
-            if let SimpleQueryMessage::Row(row) = message {
-                return Ok((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect());
-            }
-        }
-        Err(Error::NoRows)
     }
 }
 
@@ -384,11 +390,17 @@ impl ToSql for Param<'_> {
             Self::Id(id) if *ty == Type::UUID => out.put_slice(id.as_bytes()),
             Self::Id(id) => put_text(&id.to_string(), out),
             Self::Ints(numbers) => put_array(numbers, ty, out, |number| Param::Int(*number))?,
-            Self::MaybeInts(numbers) => put_array(numbers, ty, out, |number| number.map_or(Param::Null, Param::Int))?,
+            Self::MaybeInts(numbers) => {
+                put_array(numbers, ty, out, |number| number.map_or(Param::Null, Param::Int))?
+            }
             Self::Flags(flags) => put_array(flags, ty, out, |flag| Param::Flag(*flag))?,
             Self::Texts(texts) => put_array(texts, ty, out, |text| Param::Text(text))?,
-            Self::MaybeTexts(texts) => put_array(texts, ty, out, |text| text.map_or(Param::Null, Param::Text))?,
-            Self::MaybeBytes(all) => put_array(all, ty, out, |bytes| bytes.map_or(Param::Null, Param::Bytes))?,
+            Self::MaybeTexts(texts) => {
+                put_array(texts, ty, out, |text| text.map_or(Param::Null, Param::Text))?
+            }
+            Self::MaybeBytes(all) => {
+                put_array(all, ty, out, |bytes| bytes.map_or(Param::Null, Param::Bytes))?
+            }
             Self::Ids(ids) => put_array(ids, ty, out, |id| Param::Id(*id))?,
         }
         Ok(IsNull::No)
@@ -401,7 +413,11 @@ impl ToSql for Param<'_> {
     to_sql_checked!();
 }
 
-fn put_int(number: i64, ty: &Type, out: &mut BytesMut) -> std::result::Result<(), Box<dyn std::error::Error + Sync + Send>> {
+fn put_int(
+    number: i64,
+    ty: &Type,
+    out: &mut BytesMut,
+) -> std::result::Result<(), Box<dyn std::error::Error + Sync + Send>> {
     match *ty {
         Type::INT8 => out.put_i64(number),
         Type::INT4 => out.put_i32(i32::try_from(number)?),
@@ -544,11 +560,6 @@ impl Row {
     pub fn is_null(&self, column: usize) -> Result<bool> {
         Ok(self.0.try_get::<_, Raw<'_>>(column)?.bytes.is_none())
     }
-
-    /// How many columns there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 /// A column's bytes as the server sends them.
@@ -681,7 +692,7 @@ impl<T: Column> Column for Option<T> {
 
 impl Column for Vec<i64> {
     fn read(raw: &Raw<'_>) -> std::result::Result<Self, Unread> {
-        Ok(<Vec<i64> as FromSql<'_>>::from_sql(&raw.ty, raw.some()?)?)
+        <Vec<i64> as FromSql<'_>>::from_sql(&raw.ty, raw.some()?)
     }
 }
 

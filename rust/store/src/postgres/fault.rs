@@ -53,7 +53,10 @@ pub fn passes(error: &Error) -> bool {
         Error::Server(error) => match error.code() {
             Some(code) => state_passes(code),
             // Of the way to the server, unless it is we who asked for nonsense.
-            None => error.is_closed() || std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>()),
+            None => {
+                error.is_closed()
+                    || std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+            }
         },
         Error::NoRows | Error::Column(..) => false,
     }
@@ -63,8 +66,12 @@ fn state_passes(code: &SqlState) -> bool {
     // Connections, resources, what an operator did, the system; and what a standby refuses while another server takes over.
     let passing = ["08", "53", "57", "58", "40"];
     passing.iter().any(|class| code.code().starts_with(class))
-        || [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::READ_ONLY_SQL_TRANSACTION, &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT]
-            .contains(&code)
+        || [
+            &SqlState::LOCK_NOT_AVAILABLE,
+            &SqlState::READ_ONLY_SQL_TRANSACTION,
+            &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        ]
+        .contains(&code)
 }
 
 /// Whether the connection, and not the statement, has failed: whether its transaction was committed is not known.

@@ -7,11 +7,11 @@ mod declare;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 use cloaca_core::key::RunRow;
 use cloaca_core::limit::{Keys, Limits, Turn};
 use cloaca_core::port::{Admitted, NewRun};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -92,12 +92,7 @@ pub struct Entrant {
 }
 
 /// What limits say of a new run at `at`, before it is kept.
-pub fn judge(
-    db: &Db,
-    limits: &Limits,
-    new: &NewRun,
-    at: Wall,
-) -> Result<Result<Entrant, Admitted>, Failure> {
+pub fn judge(db: &Db, limits: &Limits, new: &NewRun, at: Wall) -> Result<Result<Entrant, Admitted>, Failure> {
     let keys = match limits.keys_of(&new.context) {
         Ok(keys) => keys,
         Err(refused) => return Ok(Err(Admitted::Unkeyed(refused.message.into()))),
@@ -455,7 +450,8 @@ fn key(db: &Db, workflow: &str, rule: i64, key: &str) -> Result<i64, Failure> {
 
 fn lane(db: &Db, workflow: &str, seat: i64, pace: i64) -> Result<i64, Failure> {
     const FIND: &str = "SELECT row FROM lanes WHERE seat = :seat AND pace = :pace";
-    const PUT: &str = "INSERT INTO lanes (workflow, seat, pace, since) VALUES (:workflow, :seat, :pace, 0) RETURNING row";
+    const PUT: &str =
+        "INSERT INTO lanes (workflow, seat, pace, since) VALUES (:workflow, :seat, :pace, 0) RETURNING row";
     let params = named_params! { ":seat": seat, ":pace": pace };
     if let Some(row) = db.prepare_cached(FIND)?.query_row(params, |row| row.get(0)).optional()? {
         return Ok(row);
@@ -483,7 +479,8 @@ fn put_stamp(db: &Db, key: i64, stamp: Wall, at: Wall) -> Result<(), Failure> {
     db.prepare_cached(PUT)?.execute(named_params! { ":key": key, ":stamp": micros(Some(stamp)) })?;
     let passed = db.prepare_cached(PASSED)?;
     let params = named_params! { ":at": at.0, ":limit": signed(PASSED_MAX) };
-    let passed = passed.query_map(params, |row| row.get(0))?.collect::<crate::postgres::db::Result<Vec<i64>>>()?;
+    let passed =
+        passed.query_map(params, |row| row.get(0))?.collect::<crate::postgres::db::Result<Vec<i64>>>()?;
     for key in passed {
         db.prepare_cached(FORGET)?.execute(named_params! { ":key": key })?;
         db.prepare_cached(DELETE)?.execute(named_params! { ":key": key })?;

@@ -50,7 +50,13 @@ impl Locks {
     /// Takes the lock of `epoch` until [`Locks::release`] or the end of the process; where it is held, or none if it cannot be.
     pub fn hold(&self, epoch: Epoch) -> Option<&Home> {
         let (_, home) = self.folder.as_ref()?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path(epoch)?).ok()?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.path(epoch)?)
+            .ok()?;
         file.try_lock().ok()?;
         held().get_or_insert_default().insert((self.store.clone(), epoch), file);
         Some(home)
@@ -58,7 +64,9 @@ impl Locks {
 
     /// What the lock of `epoch` says, which runs at `home`.
     pub fn life(&self, epoch: Epoch, home: Option<&Home>) -> Life {
-        let Some((_, ours)) = self.folder.as_ref().filter(|(_, ours)| home == Some(ours)) else { return Life::Unknown };
+        let Some((_, ours)) = self.folder.as_ref().filter(|(_, ours)| home == Some(ours)) else {
+            return Life::Unknown;
+        };
         debug_assert!(!ours.boot.is_empty());
         let Some(path) = self.path(epoch) else { return Life::Unknown };
         // Somebody may have removed it: that proves nothing.

@@ -41,13 +41,18 @@ pub fn settings(address: &Address, kind: Use) -> String {
     );
     if kind != Use::Asking {
         // Every statement of ours goes by an index. A plan that was made while a table was empty must not walk it once it is full.
-        settings.push_str("; SET enable_seqscan TO off; SET enable_hashjoin TO off; SET enable_mergejoin TO off");
+        settings
+            .push_str("; SET enable_seqscan TO off; SET enable_hashjoin TO off; SET enable_mergejoin TO off");
     }
     match kind {
         Use::Writing => settings.push_str("; SET lock_timeout TO '20s'; SET statement_timeout TO '25s'"),
         Use::Asking => settings.push_str("; SET default_transaction_read_only TO on"),
-        Use::Beating => settings.push_str("; SET synchronous_commit TO off; SET lock_timeout TO '3s'; SET statement_timeout TO '4s'"),
-        Use::Reading => settings.push_str("; SET default_transaction_read_only TO on; SET statement_timeout TO '25s'"),
+        Use::Beating => settings.push_str(
+            "; SET synchronous_commit TO off; SET lock_timeout TO '3s'; SET statement_timeout TO '4s'",
+        ),
+        Use::Reading => {
+            settings.push_str("; SET default_transaction_read_only TO on; SET statement_timeout TO '25s'")
+        }
     }
     settings
 }

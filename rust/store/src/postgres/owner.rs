@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 use cloaca_core::key::Epoch;
 use cloaca_core::port::{BURIED, Minute, OwnerRow, Siblings, WorkflowRow};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits;
@@ -164,7 +164,13 @@ pub fn at_work(db: &Db, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
 }
 
 /// At most `limit` runners that serve the store or served it, those that have not left first.
-pub fn all(db: &Db, locks: &Locks, limit: u64, since: Wall, is_fresh: bool) -> Result<Vec<OwnerRow>, Failure> {
+pub fn all(
+    db: &Db,
+    locks: &Locks,
+    limit: u64,
+    since: Wall,
+    is_fresh: bool,
+) -> Result<Vec<OwnerRow>, Failure> {
     // Of those that left a hundred are kept.
     const SQL: &str = "
         SELECT epoch, joined_at, seen_at, left_at, host, pid, version, coalesce(polls, 0), coalesce(fires, 0),
@@ -247,7 +253,7 @@ pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow]) -> Re
     must_live(db, epoch)?;
     let before = limited_of(db, epoch)?;
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
-    let mut keep = db.prepare_cached(KEEP)?;
+    let keep = db.prepare_cached(KEEP)?;
     for WorkflowRow { name, version, priority, limits } in workflows {
         keep.execute(named_params! {
             ":name": name,

@@ -45,12 +45,16 @@ impl<'c> Stretch<'c> {
     /// Takes a change in, if it is of the kinds that are written together; what must stand alone is a barrier between two stretches.
     pub fn takes(&mut self, place: usize, change: &'c Change) -> bool {
         match change {
-            Change::Start { epoch, runs, cron: None } if audit::current().is_none() && runs.iter().all(is_plain) => {
+            Change::Start { epoch, runs, cron: None }
+                if audit::current().is_none() && runs.iter().all(is_plain) =>
+            {
                 self.starts.push((place, Some(*epoch), runs));
             }
             Change::Offer { runs, .. } if runs.iter().all(is_plain) => self.starts.push((place, None, runs)),
             // A cancel asks for the ends of others.
-            Change::Run(change) if change.end.as_ref().is_none_or(|end| end.status != RunStatus::Cancelled) => {
+            Change::Run(change)
+                if change.end.as_ref().is_none_or(|end| end.status != RunStatus::Cancelled) =>
+            {
                 self.runs.push((place, change));
             }
             _ => return false,
@@ -75,7 +79,9 @@ impl<'c> Stretch<'c> {
         let mut kept: Vec<(Option<Epoch>, &NewRun)> = Vec::new();
         let mut places = Vec::new();
         for &(place, owner, runs) in &self.starts {
-            let (Change::Start { epoch, .. } | Change::Offer { epoch, .. }) = &changes[place] else { continue };
+            let (Change::Start { epoch, .. } | Change::Offer { epoch, .. }) = &changes[place] else {
+                continue;
+            };
             if !is_living(*epoch)? {
                 receipts[place] = Some(Receipt::Fenced);
                 continue;
@@ -130,7 +136,10 @@ impl<'c> Stretch<'c> {
             }
             match &change.end {
                 Some(_) => course.end = Some(change),
-                None if !stand.has_begun && !change.tasks.is_empty() && course.begins.is_none_or(|at| at.is_none()) => {
+                None if !stand.has_begun
+                    && !change.tasks.is_empty()
+                    && course.begins.is_none_or(|at| at.is_none()) =>
+                {
                     course.begins = Some(started_at(change));
                 }
                 None => {}
@@ -175,7 +184,8 @@ fn insert(db: &Db, kept: &[(Option<Epoch>, &NewRun)]) -> Result<HashMap<uuid::Uu
                 not_before, place)
         ORDER BY place
         ON CONFLICT DO NOTHING RETURNING id, row";
-    let column = |of: &dyn Fn(&NewRun) -> Option<i64>| kept.iter().map(|(_, new)| of(new)).collect::<Vec<_>>();
+    let column =
+        |of: &dyn Fn(&NewRun) -> Option<i64>| kept.iter().map(|(_, new)| of(new)).collect::<Vec<_>>();
     let owner = |(by, new): &(Option<Epoch>, &NewRun)| by.and_then(|by| new.owner(by)).map(|epoch| epoch.0);
     let statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(

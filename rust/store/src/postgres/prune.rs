@@ -1,10 +1,10 @@
 //! Forgets what is older than somebody wants to keep. Invariant: nothing that decides about the future goes: no unfinished run,
 //! no run key whose time is not over, no cursor. What was found by reading is looked at once more when it is deleted.
 
+use crate::postgres::db::{Db, OptionalExtension as _, Row, ToParam, named_params};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{Found, Old, Spared};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, OptionalExtension as _, Row, ToParam, named_params};
 
 use crate::postgres::audit;
 use crate::postgres::fault::Failure;

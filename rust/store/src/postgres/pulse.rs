@@ -146,7 +146,11 @@ impl Pulse {
     /// Hears of news for `epoch` at once.
     pub fn ear(&self, epoch: Epoch) -> Option<Arc<dyn Ear>> {
         let calls = self.shared.state().owners.get(&epoch)?.calls;
-        Some(Arc::new(Listening { shared: Arc::clone(&self.shared), epoch, heard: Mutex::new((calls, false)) }))
+        Some(Arc::new(Listening {
+            shared: Arc::clone(&self.shared),
+            epoch,
+            heard: Mutex::new((calls, false)),
+        }))
     }
 }
 
@@ -226,7 +230,9 @@ impl Shared {
             let listen = format!("{}; LISTEN {}", open::settings(address, open::Use::Beating), self.channel);
             answered(client.batch_execute(&listen)).await?;
             let schema = open::quoted(&address.schema);
-            let beat = format!("UPDATE {schema}.beats SET at = {schema}.now_us() WHERE epoch = ANY($1) RETURNING epoch, news");
+            let beat = format!(
+                "UPDATE {schema}.beats SET at = {schema}.now_us() WHERE epoch = ANY($1) RETURNING epoch, news"
+            );
             let beat = answered(client.prepare(&beat)).await?;
             let tell = format!(
                 "WITH told AS (UPDATE {schema}.beats SET news = news + 1 WHERE epoch = ANY($1) RETURNING epoch)
@@ -288,6 +294,8 @@ impl Shared {
     }
 }
 
-async fn answered<T>(answer: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
+async fn answered<T>(
+    answer: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+) -> Result<T> {
     Ok(timeout(PATIENCE, answer).await.map_err(|_| Error::Silent)??)
 }

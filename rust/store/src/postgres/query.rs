@@ -92,7 +92,8 @@ fn spoken(sql: &str) -> String {
             }
             'I' if rest.starts_with(INDEXED) => {
                 let name = &rest[INDEXED.len()..];
-                rest = &name[name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len())..];
+                rest = &name
+                    [name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len())..];
                 continue;
             }
             'j' if rest.starts_with(EXTRACT) => match extracted(&rest[EXTRACT.len()..]) {
@@ -187,7 +188,8 @@ fn param(cell: &Cell) -> Param<'_> {
 
 fn is_plain(ty: &Type) -> bool {
     is_text(ty)
-        || [Type::BOOL, Type::INT2, Type::INT4, Type::INT8, Type::FLOAT8, Type::BYTEA, Type::UUID].contains(ty)
+        || [Type::BOOL, Type::INT2, Type::INT4, Type::INT8, Type::FLOAT8, Type::BYTEA, Type::UUID]
+            .contains(ty)
 }
 
 fn is_text(ty: &Type) -> bool {
@@ -197,9 +199,16 @@ fn is_text(ty: &Type) -> bool {
 /// The same statement, with the columns of other types as the server spells them.
 fn as_text(sql: &str, types: &[Type]) -> String {
     let names: Vec<String> = (0..types.len()).map(|column| format!("c{column}")).collect();
-    let shown = types.iter().zip(&names).map(|(ty, name)| if is_plain(ty) { name.clone() } else { format!("{name}::TEXT") });
+    let shown = types
+        .iter()
+        .zip(&names)
+        .map(|(ty, name)| if is_plain(ty) { name.clone() } else { format!("{name}::TEXT") });
     let inner = sql.trim_end().trim_end_matches(';');
-    format!("SELECT {} FROM ({inner}\n) AS asked ({})", shown.collect::<Vec<_>>().join(", "), names.join(", "))
+    format!(
+        "SELECT {} FROM ({inner}\n) AS asked ({})",
+        shown.collect::<Vec<_>>().join(", "),
+        names.join(", ")
+    )
 }
 
 fn cells(row: &Row, types: &[Type]) -> Result<Vec<Cell>, Failure> {
@@ -235,7 +244,10 @@ mod tests {
     #[test]
     fn a_statement_for_sqlite_is_put_in_the_words_of_the_server() {
         for (sql, text) in [
-            ("SELECT ?, '?' /* ? */, \"?\" FROM t -- ?\nWHERE a = ?", "SELECT $1, '?' /* ? */, \"?\" FROM t -- ?\nWHERE a = $2"),
+            (
+                "SELECT ?, '?' /* ? */, \"?\" FROM t -- ?\nWHERE a = ?",
+                "SELECT $1, '?' /* ? */, \"?\" FROM t -- ?\nWHERE a = $2",
+            ),
             ("SELECT ?2, ?1, ?2", "SELECT $2, $1, $2"),
             ("SELECT a ? 'b', $1", "SELECT a ? 'b', $1"),
             ("SELECT 1 FROM runs INDEXED BY runs_id WHERE id = ?", "SELECT 1 FROM runs  WHERE id = $1"),

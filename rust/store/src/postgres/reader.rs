@@ -28,7 +28,7 @@ pub struct Reader {
 }
 
 enum State {
-    Open(Db),
+    Open(Box<Db>),
     /// It was lost, and is made anew when somebody asks.
     Lost,
     Closed,
@@ -44,7 +44,7 @@ impl Reader {
         let db = open::connection(&address, Use::Reading).map_err(told)?;
         schema::check_for_reading(&db, &address.name, &address.schema).map_err(told)?;
         let locks = Locks::of(schema::number(&db).map_err(told)?);
-        Ok(Self { connection: Mutex::new(State::Open(db)), locks, address })
+        Ok(Self { connection: Mutex::new(State::Open(Box::new(db))), locks, address })
     }
 
     /// What messages call it.
@@ -76,7 +76,7 @@ impl Reader {
             *state = State::Lost;
         }
         if matches!(state, State::Lost) {
-            *state = State::Open(open::connection(&self.address, Use::Reading)?);
+            *state = State::Open(Box::new(open::connection(&self.address, Use::Reading)?));
         }
         match state {
             State::Open(db) => work(db),

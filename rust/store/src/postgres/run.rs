@@ -11,12 +11,12 @@ pub mod tries;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::limit::Limits;
 use cloaca_core::port::{Admitted, ContextHash, NewRun, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
-use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -204,11 +204,7 @@ pub fn guarded(db: &Db, schedule: Option<ScheduleKey>, hash: ContextHash) -> Res
 }
 
 /// An unfinished run with that hash from when its trigger allowed equal ones: no unique index covers it.
-pub fn unguarded(
-    db: &Db,
-    schedule: Option<ScheduleKey>,
-    hash: ContextHash,
-) -> Result<Option<Uuid>, Failure> {
+pub fn unguarded(db: &Db, schedule: Option<ScheduleKey>, hash: ContextHash) -> Result<Option<Uuid>, Failure> {
     const SQL: &str = "
         SELECT id FROM runs
         WHERE schedule = :schedule AND context_hash = :hash AND NOT unique_hash AND completed_at IS NULL LIMIT 1";
@@ -254,7 +250,9 @@ fn tasks_of(db: &Db, runs: &[i64]) -> Result<HashMap<i64, Vec<TaskRecord>>, Fail
         FROM tasks WHERE run = ANY(:runs::BIGINT[]) ORDER BY run, position";
     let mut tasks: HashMap<i64, Vec<TaskRecord>> = HashMap::new();
     let statement = db.prepare_cached(SQL)?;
-    for found in statement.query_map(named_params! { ":runs": runs.to_vec() }, |row| Ok((row.get(13)?, task_of(row)?)))? {
+    for found in statement
+        .query_map(named_params! { ":runs": runs.to_vec() }, |row| Ok((row.get(13)?, task_of(row)?)))?
+    {
         let (run, task) = found?;
         tasks.entry(run).or_default().push(task);
     }

@@ -326,7 +326,7 @@ impl<'c> Declaring<'c> {
         if !has_crons {
             return Ok(Stand::default());
         }
-        let mut declared = self.db.prepare_cached(DECLARED)?;
+        let declared = self.db.prepare_cached(DECLARED)?;
         Ok(declared.query_row(named_params! { ":name": name }, stand_of).optional()?.unwrap_or_default())
     }
 

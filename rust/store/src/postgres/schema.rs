@@ -54,7 +54,8 @@ fn lock(db: &Db, schema: &str) -> Result<(), Failure> {
 /// The second of the two numbers: of the schema's name, the same in every program.
 pub fn key_of(schema: &str) -> i32 {
     // FNV-1a.
-    let hash = schema.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        schema.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash as i32
 }
 
@@ -68,7 +69,10 @@ pub fn version(db: &Db, name: &str, schema: &str) -> Result<usize, Failure> {
         db.prepare_cached(IS_THERE)?.exists(named_params! { ":schema": schema, ":table": table })
     };
     if !is_there("meta")? {
-        return match ["owners", "runs", "schedules", "tasks"].into_iter().find(|table| is_there(table).unwrap_or(false)) {
+        return match ["owners", "runs", "schedules", "tasks"]
+            .into_iter()
+            .find(|table| is_there(table).unwrap_or(false))
+        {
             Some(table) => Err(taken(name, table)),
             None => Ok(0),
         };

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::limit::{Rate, Turn};
 use cloaca_core::seat::{
@@ -11,7 +12,6 @@ use cloaca_core::seat::{
 };
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
-use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::value::{count_at, priority_at, signed, wall_at, wall_maybe_at};

@@ -58,7 +58,11 @@ impl Tls {
                     format!("sslkey '{}' holds no key that can be used ({error}); it must be PEM without a password", key.display())
                 })?;
                 config.with_client_auth_cert(chain, secret).map_err(|error| {
-                    format!("sslcert '{}' and sslkey '{}' cannot be used: {error}", certificate.display(), key.display())
+                    format!(
+                        "sslcert '{}' and sslkey '{}' cannot be used: {error}",
+                        certificate.display(),
+                        key.display()
+                    )
                 })?
             }
             None => config.with_no_client_auth(),
@@ -94,7 +98,8 @@ fn trust(encryption: &Encryption, provider: &Arc<CryptoProvider>) -> Result<Opti
 }
 
 fn certificates(word: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = fs::read(path).map_err(|error| format!("{word} '{}' cannot be read: {error}", path.display()))?;
+    let pem =
+        fs::read(path).map_err(|error| format!("{word} '{}' cannot be read: {error}", path.display()))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     found
         .ok()
@@ -208,7 +213,9 @@ where
     fn connect(self, stream: S) -> Self::Future {
         Box::pin(async move {
             let config = self.config.ok_or_else(|| io::Error::other("TLS is not used here"))?;
-            let name = self.name.ok_or_else(|| io::Error::other("the host's name is none that a certificate can have"))?;
+            let name = self
+                .name
+                .ok_or_else(|| io::Error::other("the host's name is none that a certificate can have"))?;
             Ok(Encrypted(TlsConnector::from(config).connect(name, stream).await?))
         })
     }
@@ -220,13 +227,18 @@ pub struct Encrypted<S>(tokio_rustls::client::TlsStream<S>);
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Encrypted<S> {
     fn channel_binding(&self) -> ChannelBinding {
         let certificates = self.0.get_ref().1.peer_certificates();
-        let end_point = certificates.and_then(|certificates| certificates.first()).and_then(|own| end_point(own));
+        let end_point =
+            certificates.and_then(|certificates| certificates.first()).and_then(|own| end_point(own));
         end_point.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Encrypted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
@@ -260,8 +272,10 @@ fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
         [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 4 | 5 | 11]
         | [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01]
         | [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 2] => &SHA256,
-        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 12] | [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 3] => &SHA384,
-        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 13] | [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 4] => &SHA512,
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 12]
+        | [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 3] => &SHA384,
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 13]
+        | [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 4] => &SHA512,
         _ => return None,
     };
     Some(digest(by, certificate).as_ref().to_vec())

@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::limit::{Limits, Turn};
 use cloaca_core::port::{Allowed, Unfinished};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{declare, put_stamp, stamp_of, turns};
@@ -23,12 +23,10 @@ const HEAD: &str = "
     SELECT run, priority, party FROM seats
     WHERE lane = :lane AND stand = 0 ORDER BY priority DESC, run LIMIT 1";
 const NEXT_AT: &str = "SELECT min(until) FROM lanes WHERE held = 2";
-const REOPEN_SHUT: &str =
-    "UPDATE lanes SET held = 0, until = NULL WHERE held = 2 AND until <= :at";
+const REOPEN_SHUT: &str = "UPDATE lanes SET held = 0, until = NULL WHERE held = 2 AND until <= :at";
 /// Shut by a clock that has been set back since: then its time says nothing.
 const AHEAD: &str = "SELECT 1 FROM lanes WHERE held = 2 AND shut_at > :at LIMIT 1";
-const REOPEN_AHEAD: &str =
-    "UPDATE lanes SET held = 0, until = NULL WHERE held = 2 AND shut_at > :at";
+const REOPEN_AHEAD: &str = "UPDATE lanes SET held = 0, until = NULL WHERE held = 2 AND shut_at > :at";
 const TAKEN: &str = "SELECT count(DISTINCT party) FROM seats WHERE seat = :seat AND stand = 1";
 
 /// When the next lane is open that is shut; `Err` if something may begin before.
@@ -47,13 +45,7 @@ pub fn next_at(db: &Db, at: Wall) -> Result<Result<Option<Wall>, ()>, Failure> {
 }
 
 /// Hands out what limits let begin.
-pub fn claim(
-    db: &Db,
-    epoch: Epoch,
-    at: Wall,
-    room: u64,
-    workflows: &[Arc<str>],
-) -> Result<Allowed, Failure> {
+pub fn claim(db: &Db, epoch: Epoch, at: Wall, room: u64, workflows: &[Arc<str>]) -> Result<Allowed, Failure> {
     db.prepare_cached(REOPEN_SHUT)?.execute(named_params! { ":at": at.0 })?;
     db.prepare_cached(REOPEN_AHEAD)?.execute(named_params! { ":at": at.0 })?;
     let mut walk = Walk::new(db, at, room, workflows)?;

@@ -1,8 +1,8 @@
 //! What limits are in force. Invariant: the lanes of a workflow are those of the limits that are in force.
 
+use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 use cloaca_core::key::RunRow;
 use cloaca_core::limit::Limits;
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{HELD, Seat, mark, put_seat, stand};

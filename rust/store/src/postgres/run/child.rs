@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{Admitted, CHILDREN_SHOWN, Child, NewRun, Parent};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;

@@ -5,10 +5,10 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, ToParam, named_params};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{ContextHash, Spent, Unfinished};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{self, Db, OptionalExtension as _, Row, ToParam, named_params};
 use uuid::Uuid;
 
 use crate::postgres::audit;
@@ -136,7 +136,8 @@ pub fn hand_out(db: &Db, epoch: Epoch, found: &mut [Unfinished], at: Wall) -> Re
 fn declared_by(db: &Db, epoch: Epoch) -> Result<HashMap<String, String>, Failure> {
     const SQL: &str = "SELECT name, version FROM workflows WHERE owner = :epoch";
     let statement = db.prepare_cached(SQL)?;
-    let found = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found =
+        statement.query_map(named_params! { ":epoch": epoch.0 }, |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(found.collect::<db::Result<_>>()?)
 }
 
@@ -145,7 +146,8 @@ fn tried_at(db: &Db, runs: &[i64]) -> Result<HashMap<i64, Wall>, Failure> {
     // Index tries_task.
     const SQL: &str = "SELECT run, max(ended_at) FROM tries WHERE run = ANY(:runs::BIGINT[]) GROUP BY run";
     let statement = db.prepare_cached(SQL)?;
-    let found = statement.query_map(named_params! { ":runs": runs.to_vec() }, |row| Ok((row.get(0)?, wall_at(row, 1)?)))?;
+    let found = statement
+        .query_map(named_params! { ":runs": runs.to_vec() }, |row| Ok((row.get(0)?, wall_at(row, 1)?)))?;
     Ok(found.collect::<db::Result<_>>()?)
 }
 
@@ -158,7 +160,7 @@ fn unowned(
     taking: Taking,
     is_paused: bool,
 ) -> Result<Vec<Unfinished>, Failure> {
-    let mut select = db.prepare_cached(UNOWNED)?;
+    let select = db.prepare_cached(UNOWNED)?;
     let params = named_params! {
         ":epoch": epoch.0,
         ":workflow": workflow,
@@ -174,7 +176,7 @@ fn unowned(
 /// Of the runs whose time has come, those wait no longer that were due first.
 fn free_due(db: &Db, at: Wall) -> Result<(), Failure> {
     let params = named_params! { ":at": at.0, ":limit": signed(DUE_MAX) };
-    let mut due = db.prepare_cached(DUE)?;
+    let due = db.prepare_cached(DUE)?;
     let rows = due.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
     let rows = rows.collect::<db::Result<Vec<(i64, bool)>>>()?;
     if rows.is_empty() {
@@ -201,7 +203,8 @@ pub fn release(db: &Db, epoch: Epoch, runs: &[RunRow]) -> Result<(), Failure> {
         UPDATE runs SET owner = NULL WHERE row = ANY(:rows::BIGINT[]) AND owner = :epoch AND completed_at IS NULL RETURNING row";
     let rows: Vec<i64> = runs.iter().map(|run| run.0).collect();
     let statement = db.prepare_cached(SQL)?;
-    let freed = statement.query_map(named_params! { ":rows": rows, ":epoch": epoch.0 }, |row| row.get(0).map(RunRow))?;
+    let freed = statement
+        .query_map(named_params! { ":rows": rows, ":epoch": epoch.0 }, |row| row.get(0).map(RunRow))?;
     let freed = freed.collect::<db::Result<Vec<RunRow>>>()?;
     match limits::is_any(db)? {
         true => freed.into_iter().try_for_each(|run| limits::unseat(db, run)),
@@ -317,7 +320,8 @@ pub fn give_up(
     );
     const IS_FREE: &str = "SELECT 1 FROM runs WHERE row = :row AND owner IS NULL AND completed_at IS NULL";
     let unbegun = limits::unbegun(db, epoch.0)?;
-    let params = named_params! { ":epoch": epoch.0, ":kept": kept.to_vec(), ":remnant": remnant.map(|epoch| epoch.0) };
+    let params =
+        named_params! { ":epoch": epoch.0, ":kept": kept.to_vec(), ":remnant": remnant.map(|epoch| epoch.0) };
     db.prepare_cached(FREE)?.execute(params)?;
     end_all(db, END, named_params! { ":at": at.0 })?;
     for row in unbegun {
@@ -343,7 +347,8 @@ pub fn ended(db: &Db, runs: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
         SELECT asked.id FROM unnest(:ids::UUID[]) WITH ORDINALITY AS asked (id, place)
         LEFT JOIN runs ON runs.id = asked.id AND completed_at IS NULL
         WHERE runs.row IS NULL ORDER BY place";
-    let found = db.prepare_cached(SQL)?.query_map(named_params! { ":ids": runs.to_vec() }, |row| id_at(row, 0))?;
+    let found =
+        db.prepare_cached(SQL)?.query_map(named_params! { ":ids": runs.to_vec() }, |row| id_at(row, 0))?;
     Ok(found.collect::<db::Result<_>>()?)
 }
 

@@ -1,9 +1,9 @@
 //! Listings of runs. Invariant: each walks an index from its newest row.
 
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::{RunRow, ScheduleKey};
 use cloaca_core::port::{CronStats, ListedRun, Page, Place, RunFilter, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -35,8 +35,10 @@ const BARE: &str = select_runs!("NULL::TEXT, NULL", "runs AS r", "");
 
 /// Runs that are not over are claimed in the order of their rows. Those that wait for their time, of which there may be very many, are in an index
 /// of their own: runs_unfinished, runs_delayed.
-const UNFINISHED: [&str; 2] =
-    ["r.completed_at IS NULL AND r.not_before IS NULL", "r.completed_at IS NULL AND r.not_before IS NOT NULL"];
+const UNFINISHED: [&str; 2] = [
+    "r.completed_at IS NULL AND r.not_before IS NULL",
+    "r.completed_at IS NULL AND r.not_before IS NOT NULL",
+];
 
 /// Runs, newest first. Each statement has the conditions of its filter and no others, so that the server takes the index of the narrowest.
 pub fn list(db: &Db, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, Failure> {
@@ -86,10 +88,7 @@ fn text_of(filter: &RunFilter, schedule: Option<ScheduleKey>, other: Option<Sche
         (filter.workflow.is_some(), "r.workflow = :workflow"),
         (filter.status.is_some(), "r.status = :status"),
         // Index runs_failed holds what ended badly.
-        (
-            matches!(filter.status, Some(RunStatus::Failed | RunStatus::Cancelled)),
-            "r.error_type IS NOT NULL",
-        ),
+        (matches!(filter.status, Some(RunStatus::Failed | RunStatus::Cancelled)), "r.error_type IS NOT NULL"),
         (filter.run_key.is_some(), "r.run_key = :key"),
         (filter.parent.is_some(), "r.parent = :parent"),
         (filter.error_type.is_some(), "r.error_type = :error"),
@@ -106,7 +105,10 @@ fn text_of(filter: &RunFilter, schedule: Option<ScheduleKey>, other: Option<Sche
                 "({shown}{which} AND r.row < :below_row AND r.created_at < :below_at{narrow} ORDER BY r.row DESC LIMIT :most)"
             )
         };
-        return format!("{} ORDER BY 1 DESC LIMIT :limit OFFSET :offset", UNFINISHED.map(part).join(" UNION ALL "));
+        return format!(
+            "{} ORDER BY 1 DESC LIMIT :limit OFFSET :offset",
+            UNFINISHED.map(part).join(" UNION ALL ")
+        );
     }
     format!(
         "{shown}(r.created_at, r.row) < (:below_at, :below_row){narrow}

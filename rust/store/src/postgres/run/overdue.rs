@@ -1,9 +1,9 @@
 //! Bodies that nobody waits for and that still run. Invariant: each is on record until it has ended or its owner is gone, and while it is,
 //! its run is not opened again.
 
+use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{Body, Overdue};
-use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits;
@@ -82,7 +82,7 @@ pub fn hand_on(db: &Db, epoch: Epoch, remnant: Option<Epoch>) -> Result<(), Fail
             .prepare_cached(PASS)?
             .execute(named_params! { ":epoch": epoch.0, ":remnant": remnant.map(|epoch| epoch.0) })?,
         None => {
-            let mut runs = db.prepare_cached(RUNS)?;
+            let runs = db.prepare_cached(RUNS)?;
             let runs = runs.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(RunRow))?;
             let runs = runs.collect::<db::Result<Vec<RunRow>>>()?;
             let forgotten = db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;

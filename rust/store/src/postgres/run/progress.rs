@@ -1,9 +1,9 @@
 //! Writes how far a run has come. Invariant: only the owner writes, and only while the run is not final.
 
+use crate::postgres::db::{Db, OptionalExtension as _, ToParam, named_params};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{RunChange, RunEnd, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
-use crate::postgres::db::{Db, OptionalExtension as _, ToParam, named_params};
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
@@ -95,12 +95,7 @@ pub fn timed(db: &Db, run: RunRow, epoch: Epoch, left_us: i64, at: Wall) -> Resu
 }
 
 /// None if the run is final or another's.
-fn finish(
-    db: &Db,
-    change: &RunChange,
-    end: &RunEnd,
-    number: Option<i64>,
-) -> Result<Option<Kept>, Failure> {
+fn finish(db: &Db, change: &RunChange, end: &RunEnd, number: Option<i64>) -> Result<Option<Kept>, Failure> {
     const SQL: &str = "
         UPDATE runs SET
             status = :status,

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::postgres::db::{self, Db, Row, named_params};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{Maker, RunChange, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, Try};
-use crate::postgres::db::{self, Db, Row, named_params};
 
 use crate::postgres::fault::Failure;
 use crate::postgres::value::{micros, signed, try_outcome_at, wall_at, wall_maybe_at};
