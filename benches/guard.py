@@ -33,6 +33,7 @@ PATHS = {
         "digest-100-keys": (100, 300),
         "engine-run": (1_000, 3_000),
         "store-run": (1_000, 3_000),
+        "store-fire": (1_000, 3_000),
     },
     "python": {
         "skip": (2_000, 6_000),

@@ -1,4 +1,4 @@
-"""How fast what limits have held is drained, beside what nothing holds. All of it waits in the store before."""
+"""How fast what limits have held is drained, beside what nothing holds. All waits when the runner comes."""
 
 import itertools
 import threading

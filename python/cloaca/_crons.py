@@ -8,7 +8,7 @@ from __future__ import annotations
 from . import check, registry, rows, why
 from .chosen import name_of_one
 from .context import decode_value, encode_within
-from .errors import ScheduleError, TriggerError, excerpt
+from .errors import Dropped, ScheduleError, TriggerError, excerpt
 from .listed import Listed
 from .name import checked_name, is_text
 from .run import Run
@@ -44,6 +44,9 @@ _RAN_TOO = """
     WHERE schedules.id = ? AND runs.scheduled_at IS NULL ORDER BY runs.row"""
 
 _BACKFILL = "Failed to back-fill cron schedule"
+
+_IDS_SHOWN = 3
+"""So many runs a message names; the exception has all of them."""
 
 MOMENTS_MAX = 10_000
 """So many moments are back-filled at once."""
@@ -249,6 +252,8 @@ class Crons:
             WorkflowError: (a `ValueError`) this program does not declare its workflow.
             TriggerError: (a `ValueError`) its function failed for a moment; the runs of those before it are
                 started.
+            Dropped: (a `RuntimeError`) a limit of its workflow drops some; `started` has the ids of the
+                others. A function is called for no moment behind.
         """
         self._at_work("backfill")
         first, last = self._past(start, end)
@@ -260,8 +265,9 @@ class Crons:
         due = [(at, context) for at, context in found if at not in ran]
         registry.workflow(cron["workflow_name"])
         place = self._declarations.decider(cron)
+        started: list[Run] = []
         if place is None:
-            started = self._start_moments(known_by, [(at, [context]) for at, context in due])
+            started = self._start_moments(known_by, [(at, [context]) for at, context in due], started)
             runs |= {at: [run] for (at, _), run in zip(due, started, strict=True)}
             return [run for _, its in sorted(runs.items()) for run in its]
         for at, context in due:
@@ -270,7 +276,8 @@ class Crons:
             if decided["outcome"] == "error":
                 raise TriggerError(f"{_BACKFILL}: its moment {rows.moment(at)}: {decided['reason']}")
             fires = [text for text, *_ in ruling[0]] if decided["fires"] else []
-            runs[at] = self._start_moments(known_by, [(at, fires)])
+            runs[at] = self._start_moments(known_by, [(at, fires)], started)
+            started += runs[at]
         return [run for _, its in sorted(runs.items()) for run in its]
 
     def _ran(self, schedule_id: str, first: int, last: int) -> dict[int, list[str]]:
@@ -303,17 +310,34 @@ class Crons:
             )
         return list(found)
 
-    def _start_moments(self, schedule_id: str, moments: list[tuple[int, list[str]]]) -> list[Run]:
+    def _start_moments(
+        self, schedule_id: str, moments: list[tuple[int, list[str]]], before: list[Run]
+    ) -> list[Run]:
         watches = self._open().schedules.backfill(schedule_id, moments)
         if watches is None:
             raise ScheduleError(f"{_BACKFILL}: there is none with id {schedule_id}")
-        for watch in watches:
-            watch.wait_started()
-        # Another process may have been there first.
-        return [
-            self._found(watch.id, watch) if watch.stands_for is None else self._found(watch.stands_for)
-            for watch in watches
-        ]
+        found: list[Run] = []
+        dropped: list[tuple[int, Dropped]] = []
+        for at, watch in zip((at for at, fires in moments for _ in fires), watches, strict=True):
+            try:
+                watch.wait_started()
+            except Dropped as refused:
+                dropped.append((at, refused))
+                continue
+            # Another process may have been there first.
+            is_own = watch.stands_for is None
+            found.append(self._found(watch.id, watch) if is_own else self._found(watch.stands_for))
+        if dropped:
+            at, first = dropped[0]
+            ids = [run.id for run in [*before, *found]]
+            raise Dropped(
+                f"{_BACKFILL}: {_counted(ids)} started, {len(dropped)} dropped, the first of them for its"
+                f" moment {rows.moment(at)}: {first}",
+                first.rule,
+                first.key,
+                ids,
+            )
+        return found
 
     def _found(self, run_id: str, watch: Watch | None = None) -> Run:
         runner: Any = self
@@ -361,3 +385,10 @@ def _cron_context(bytes_max: int, context: Context | Mapping[str, Any] | None) -
     if taken:
         raise ScheduleError(f"context holds {', '.join(taken)}, which each run is given; leave that out")
     return text
+
+
+def _counted(ids: list[str]) -> str:
+    if not ids:
+        return "no run is"
+    shown = ", ".join(ids[:_IDS_SHOWN]) + (", ..." if len(ids) > _IDS_SHOWN else "")
+    return f"1 run is ({shown})" if len(ids) == 1 else f"{len(ids)} runs are ({shown})"

@@ -90,76 +90,91 @@ class NamedLimits:
         self._open().store.set_limit(self._limit(name)["name"], None)
 
     def pause(
-        self, *, workflow: str | None = None, limit: str | None = None, until: datetime | str | None = None
+        self,
+        *,
+        workflow: str | None = None,
+        key: str | None = None,
+        limit: str | None = None,
+        until: datetime | str | None = None,
     ) -> None:
         """Holds up what would begin of a workflow or under a limit, in all runners on the store. What has
         begun goes on; triggers and crons go on firing. A second call takes the first one's place.
 
         Of a workflow no run begins: what is submitted or fired waits in the store. Runs that have begun go
-        on, with their next tasks. Under a limit no attempt begins, whichever run it is of. What waits says so
-        in `why_run`.
+        on, with their next tasks. With `key` that holds only of the runs that its `concurrency` or `throttle`
+        counts for this value of its key; what a runner has claimed already begins. Under a limit no attempt
+        begins, whichever run it is of. What waits says so in `why_run`.
 
         It is kept in the store, and outlives all programs. `until` is an instant, at which it ends by itself;
         without it only `resume` ends it. Another process hears of it within moments.
 
         Args:
             workflow (str | None): the workflow's name.
-            limit (str | None): the limit's name. Give one of the two.
+            key (str | None): a value of the workflow's key, as a text: `"acme"`, or `"7"` for the number.
+            limit (str | None): the limit's name. Give this or a workflow.
             until (datetime | str | None): an instant, RFC 3339 if it is a text.
 
         Raises:
             WorkflowError: (a `ValueError`) no program on the store ever declared such a limit; or nothing is
-                known of that workflow.
+                known of that workflow; or `key` is given, and no limit of it that lets runs wait has a key.
             ArgumentError: (a `ValueError`) `until` is no instant, or is over; or neither or both of
-                `workflow` and `limit` are given.
+                `workflow` and `limit` are given, or `key` with a limit.
         """
         engine = self._open()
         until_us = None if until is None else check.moment(until, "until")
         if until_us is not None and until_us <= engine.now():
             raise ArgumentError(f"until is {excerpt(until)}, which is over")
-        kind, name = self._meant("pause", workflow, limit)
-        engine.store.pause(kind, name, until_us, _who())
+        kind, name, value = self._meant("pause", workflow, limit, key)
+        if not engine.store.pause(kind, name, value, until_us, _who()):
+            raise WorkflowError(keyless(name))
 
-    def resume(self, *, workflow: str | None = None, limit: str | None = None) -> bool:
+    def resume(
+        self, *, workflow: str | None = None, key: str | None = None, limit: str | None = None
+    ) -> bool:
         """Ends a pause; false if there was none.
 
-        With `workflow` or `limit` that of `pause`. Without them begins what `paused=True` has put off: polls,
-        crons, unfinished runs that nobody has. Twice is fine.
+        With `workflow` or `limit` that of `pause`; that of a workflow and that of a key of it are two.
+        Without them begins what `paused=True` has put off: polls, crons, unfinished runs that nobody has.
+        Twice is fine.
 
         Raises:
             WorkflowError: (a `ValueError`) no program on the store ever declared such a limit; or nothing is
                 known of that workflow.
             RunnerError: (a `RuntimeError`) the runner is shut down.
         """
-        if workflow is None and limit is None:
+        if workflow is None and limit is None and key is None:
             return self._begin_paused()
-        return bool(self._open().store.resume(*self._meant("resume", workflow, limit)))
+        return bool(self._open().store.resume(*self._meant("resume", workflow, limit, key)))
 
     def list_pauses(self) -> Listed[PauseRow]:
         """What `pause` and `RetryAfter(pause=...)` hold up, limits first, by name, as dicts with `kind name
-        until since by`.
+        key until since by`.
 
-        - `kind` (str): `limit` or `workflow`; `name` (str): which.
+        - `kind` (str): `limit` or `workflow`; `name` (str): which; `key` (str | None): of a workflow perhaps
+          only what its limits count for this value of its key.
         - `until` (str | None): when it ends by itself.
         - `since`, `by` (str): when it was paused, and by whom: a program, a user, a task.
         """
         return Listed((rows.pause(row) for row in self._open().store.pauses()), "PauseRow")
 
-    def _meant(self, call: str, workflow: object, limit: object) -> tuple[str, str]:
-        """What is to be paused or resumed."""
+    def _meant(self, call: str, workflow: object, limit: object, key: object) -> tuple[str, str, str | None]:
+        """What is to be paused or resumed: its kind, its name, and perhaps the value of a key."""
         if (workflow is None) == (limit is None):
             raise ArgumentError(f"{call} needs workflow or limit, one of them")
         if limit is not None:
-            return "limit", self._limit(limit)["name"]
+            if key is not None:
+                raise ArgumentError(f"{call} takes key with workflow; a limit with a name has none")
+            return "limit", self._limit(limit)["name"], None
         name = check.text(workflow, "workflow", WorkflowError)
+        value = None if key is None else check.text(key, "key", WorkflowError)
         if call == "pause" or not any(row["name"] == name for row in self._open().store.pauses()):
             self._served.check(name)
-        return "workflow", name
+        return "workflow", name, value
 
     def _of_paused(self, workflow: str) -> str:
         """What to add where runs of a workflow are waited for that is paused."""
         for row in self._open().store.pauses():
-            if row["kind"] == "workflow" and row["name"] == workflow:
+            if (row["kind"], row["name"], row["key"]) == ("workflow", workflow, None):
                 return f"; {why_run.of_pause(row)}"
         return ""
 
@@ -174,6 +189,14 @@ class NamedLimits:
                 f"{hint(wanted, 'limits', list(known))}"
             )
         return found
+
+
+def keyless(workflow: str) -> str:
+    """Why no key of a workflow can be paused."""
+    return (
+        f"workflow {excerpt(workflow)} has no keys to pause: give its concurrency or its throttle a key;"
+        " what overflow='drop_new' drops does not wait"
+    )
 
 
 def _who() -> str:

@@ -199,7 +199,12 @@ class Listings:
         row = self._open().runs.run(check.run_id(run_id), tries=True)
         if row is None:
             return None
-        plan = [] if row["completed_at"] is not None else registry.plan(row["workflow_name"])
+        from .drawing import read
+
+        plan: list[str] = []
+        if row["completed_at"] is None:
+            kept = [node.id for node in read(row["graph"])]
+            plan = kept or registry.plan(row["workflow_name"])
         secrets = None if mask is None else self._redactor.of_run(mask, run_id)
         return rows.run_with_tasks(row, plan, mask, secrets)
 

@@ -176,7 +176,7 @@ class Triggers:
 
     def why(self, trigger_name: TriggerRef) -> str:
         """One sentence that says what a trigger does, and why it has not fired; while several versions of it
-        are declared, also by whom.
+        are declared, also by whom. A cron that was registered without a name is told by its id.
 
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
@@ -207,6 +207,9 @@ class Triggers:
         if standing is None:
             if self._paused and name in registry.triggers:
                 return why.unknown_yet(name)
+            if check.is_uuid(name) and (row := self._open().schedules.cron(name)) is not None:
+                told = why.of_cron(name, row, None, None)
+                return f"{told}{self._idles}{self._of_paused(row['workflow_name'])}"
             raise TriggerError(self._unknown_trigger(name))
         if standing["standing"] is None:
             standing["declared"] = name in self._declarations.places

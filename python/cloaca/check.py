@@ -192,7 +192,9 @@ def microseconds(since: object, argument: str = "since") -> int:
     from datetime import UTC, datetime, timedelta
 
     try:
-        moment: datetime | object = datetime.fromisoformat(since) if isinstance(since, str) else since
+        # Python's reader overlooks a NUL at the end.
+        is_text = isinstance(since, str) and "\0" not in since
+        moment: datetime | object = datetime.fromisoformat(str(since)) if is_text else since
         if not isinstance(moment, datetime):
             raise TypeError("not a time")
         if moment.tzinfo is None:

@@ -113,6 +113,8 @@ class Declarations:
 
     def on_workflow(self, workflow: Workflow) -> None:
         """The program declared a workflow, before this runner was made or after."""
+        from .drawing import written
+
         with self._lock:
             # Of threads that declare one name the newest wins, whichever comes here last.
             is_newest = registry.workflows.get(workflow.name) is workflow
@@ -131,8 +133,11 @@ class Declarations:
                     self._engine.declare_workflow(
                         workflow.name,
                         workflow.version,
-                        workflow.priority,
-                        limits_json(workflow.concurrency, workflow.throttle, workflow.rate_limit),
+                        (
+                            workflow.priority,
+                            limits_json(workflow.concurrency, workflow.throttle, workflow.rate_limit),
+                        ),
+                        written(workflow),
                         specification,
                     )
                 except BaseException:

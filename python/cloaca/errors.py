@@ -7,6 +7,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .result import WorkflowResult
 
 EXCERPT_CHARS_MAX = 80
@@ -92,19 +94,23 @@ class Dropped(RunnerError):
     """A run that was asked for was not started, because a limit of its workflow drops what is beyond it.
 
     `rule` is `"concurrency"` or `"rate_limit"`; `key` is the value of its key that was full, `None` if it has
-    no key.
+    no key; `started` has the ids of the runs that the same call of `backfill` started all the same.
     """
 
     rule: str
     key: str | None
+    started: list[str]
 
-    def __init__(self, message: str, rule: str = "", key: str | None = None) -> None:
+    def __init__(
+        self, message: str, rule: str = "", key: str | None = None, started: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.rule = rule
         self.key = key
+        self.started = list(started)
 
-    def __reduce__(self) -> tuple[type[Dropped], tuple[str, str, str | None]]:
-        return type(self), (str(self), self.rule, self.key)
+    def __reduce__(self) -> tuple[type[Dropped], tuple[str, str, str | None, list[str]]]:
+        return type(self), (str(self), self.rule, self.key, self.started)
 
 
 class RunFailedError(CloacaError, RuntimeError):

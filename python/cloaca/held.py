@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+from . import why_run
 from .duration import text_of
 from .errors import excerpt
 
@@ -24,7 +25,8 @@ WAITS, BEHIND = 0, 3
 
 _SEAT = """
     SELECT seats.run, seats.stand, seats.lane, seats.seat, seats.priority, seats.party, seats.schedule,
-        limited.limits, lanes.until, lanes.held, place.key AS place, pace.key AS pace, pace.stamp,
+        runs.workflow, limited.limits, lanes.until, lanes.held, place.key AS place, pace.key AS pace,
+        pace.stamp,
         runs.status = 'Pending' AND runs.started_at IS NULL AS is_new
     FROM runs JOIN seats ON seats.run = runs.row JOIN lanes ON lanes.row = seats.lane
         JOIN limited ON limited.workflow = runs.workflow
@@ -37,6 +39,9 @@ _SITTING = """
 _BEFORE = """
     SELECT count(*) AS many FROM seats
     WHERE lane = ?1 AND stand = 0 AND (priority > ?2 OR priority = ?2 AND run < ?3)"""
+_PAUSED = """
+    SELECT name, key, until, by FROM pauses
+    WHERE kind = 'key' AND name = ?1 AND key = ?2 AND (until IS NULL OR until > ?3)"""
 _FIRST = """
     SELECT runs.id FROM seats JOIN runs ON runs.row = seats.run WHERE seats.schedule = ? ORDER BY seats.run
     LIMIT 1"""
@@ -55,6 +60,11 @@ def of_run(look: Look, run_id: str, now_us: int, moment: Callable[[int], str]) -
         return f"waits for its turn behind run {first[0]['id']}, which its trigger fired before"
     limits = json.loads(seat["limits"])
     concurrency, throttle = limits.get("concurrency"), limits.get("throttle")
+    for terms, value in ((concurrency, seat["place"]), (throttle, seat["pace"])):
+        if terms is not None and terms["key"] is not None:
+            for row in look(_PAUSED, [seat["workflow"], value, now_us]):
+                until = None if row["until"] is None else moment(row["until"])
+                return f"waits: {why_run.of_pause({**row, 'kind': 'workflow', 'until': until})}"
     if concurrency is not None and seat["party"] == seat["run"]:
         sitting = look(_SITTING, [seat["seat"], SITTING_TOLD_MAX])
         many = sitting[0]["many"] if sitting else 0

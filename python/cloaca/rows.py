@@ -72,7 +72,7 @@ def limit(row: dict[str, Any]) -> LimitRow:
 
 def pause(row: dict[str, Any]) -> PauseRow:
     """What is held up."""
-    return {name: row[name] for name in ("kind", "name", "until", "since", "by")}  # type: ignore[return-value]
+    return {name: row[name] for name in ("kind", "name", "key", "until", "since", "by")}  # type: ignore[return-value]
 
 
 def run(

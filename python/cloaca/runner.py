@@ -11,7 +11,7 @@ import os
 import threading
 from time import monotonic
 
-from . import _guard, attempt, check, living, place, registry, rows
+from . import _guard, attempt, check, copied, living, place, registry, rows
 from . import redact as redaction
 from ._awaited import SHUTDOWN_SECONDS, Awaited
 from ._crons import Crons
@@ -32,6 +32,7 @@ from .errors import (
 from .listed import Listed
 from .near import refuse_keywords
 from .places import Places, refuse_in_pool
+from .plain import INFO, say
 from .rescue import left_beside
 from .served import Served, checked_runner_name, checked_work
 
@@ -325,7 +326,12 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                         self._crew.warn("; ".join(told))
                 self._crew.open(config.place_deaths_max)
                 living.enter(self)
-                if not paused:
+                if self._works and (copy := copied.told(self._engine, paused=paused)) is not None:
+                    self._crew.warn(copy)
+                if paused:
+                    number = self._engine.runs.owner()
+                    say("cloaca", INFO, "runner %s is open and paused: nothing begins until resume()", number)
+                else:
                     self._begin()
             except BaseException:
                 # Also an interrupt: a runner that nobody got is shut down here, or by nobody.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from . import filters, rows
 from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
 from .duration import microseconds_of
-from .errors import TriggerError, excerpt
+from .errors import RunnerError, TriggerError, excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from ._cloaca import Engine
+    from .runner import DefaultRunner
     from .types import Duration, RunSummary
 
     TickState = tuple[str | None, str, str | None, int, str | None, str | None]
@@ -126,6 +127,21 @@ class Tick:
             StoreError, RunnerError: (a `RuntimeError`) what `list_runs` raises.
         """
         return None if self._body is None else self._body.last_run()
+
+    @property
+    def runner(self) -> DefaultRunner:
+        """The runner that polls, to submit or look for runs by it: that of `cloaca.current_run()`.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) this is another process than the runner's, it has shut down, or no
+                body is being called.
+        """
+        from .current import current_run
+
+        called = current_run()
+        if called is None:
+            raise RunnerError("a tick's runner is that of the poll; call the function by runner.tick(name)")
+        return called.runner
 
     def poll_after(self, delay: Duration) -> None:
         """Asks for the next poll after this delay, beside what this one answers.

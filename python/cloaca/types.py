@@ -410,6 +410,7 @@ class PauseRow(TypedDict):
 
     kind: Literal["limit", "workflow"]
     name: str
+    key: str | None
     until: str | None
     since: str
     by: str

@@ -111,29 +111,30 @@ def of_cron(
 ) -> str:
     """One sentence about a trigger that is a cron, from its schedule, how often in a row its function has
     failed and since when it has not answered, and what its newest moment came to; `absent` is why it does not
-    run here, if it doesn't."""
+    run here, if it doesn't. Of one without a name `name` is its id."""
     last = cron["last_run_at"]
     before = f"; it ran last at {last}" if last else "; it has not run yet"
     failures, since, outcome, reason = deciding or (0, None, None, None)
     if outcome in ("skip", "error"):
         what = "failed" if outcome == "error" else "was left out"
         before = f"{before}; its last moment {what}{f': {reason}' if reason else ''}"
-    says = f"{cron['cron_expression']!r} in {cron['timezone']!r}"
+    of = f"cron '{name}'" if cron["trigger_name"] is None else f"trigger '{name}' is a cron"
+    says = f"{of}, {cron['cron_expression']!r} in {cron['timezone']!r}"
     if not cron["enabled"]:
-        return f"trigger '{name}' is a cron, {says}, and was switched off at {cron['updated_at']}{before}"
+        return f"{says}, and was switched off at {cron['updated_at']}{before}"
     if absent is not None:
-        return f"trigger '{name}' is a cron, {says}, {absent}{before}"
+        return f"{says}, {absent}{before}"
     if registry.workflow(cron["workflow_name"]) is None:
-        return f"trigger '{name}' is a cron, {says}, and {undeclared(cron['workflow_name'])}{before}"
+        return f"{says}, and {undeclared(cron['workflow_name'])}{before}"
     if since is not None:
-        return f"trigger '{name}' is a cron, {says}, whose function has not answered since {since}{before}"
+        return f"{says}, whose function has not answered since {since}{before}"
     if failures:
         times = _times(failures, "time")
         return (
-            f"trigger '{name}' is a cron, {says}, whose function has failed {failures} {times} in a row and"
+            f"{says}, whose function has failed {failures} {times} in a row and"
             f" is called again for {cron['next_run_at']}{before}"
         )
-    return f"trigger '{name}' is a cron, {says}, and runs next at {cron['next_run_at']}{before}"
+    return f"{says}, and runs next at {cron['next_run_at']}{before}"
 
 
 def versions(declared: Sequence[tuple[int, int]], own: int) -> str:

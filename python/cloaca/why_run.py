@@ -186,7 +186,9 @@ def of_limit(limit: dict[str, Any]) -> list[str]:
 def of_pause(pause: dict[str, Any]) -> str:
     """What is paused, until when and by whom."""
     until = "" if pause["until"] is None else f" until {pause['until']}"
-    return f"{pause['kind']} {excerpt(pause['name'])} is paused{until}, by {pause['by']}"
+    what = f"{pause['kind']} {excerpt(pause['name'])}"
+    key = "" if pause["key"] is None else f"key {excerpt(pause['key'])} of "
+    return f"{key}{what} is paused{until}, by {pause['by']}"
 
 
 def _named(limits: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -140,3 +141,40 @@ def test_what_cannot_be_back_filled_is_refused() -> None:
             runner.backfill(unknown, "2026-03-01T00:00:00Z")
         assert runner.backfill(cron, "2026-03-05T00:00:00Z", "2026-03-01T00:00:00Z") == []
         assert runner.list_runs() == []
+
+
+def test_what_a_limit_drops_says_how_many_are_started_and_which() -> None:
+    with cloaca.WorkflowBuilder("report", rate_limit=cloaca.RateLimit(2, per="1h")):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: None)
+    with cloaca.testing.Runner(START) as runner:
+        cron = runner.register_cron_workflow("report", "0 3 * * *")
+        with pytest.raises(cloaca.Dropped) as refused:
+            runner.backfill(cron, "2026-03-01T00:00:00Z", "2026-03-06T00:00:00Z")
+        started = refused.value.started
+        assert started == [run["id"] for run in reversed(runner.list_runs())]
+        assert len(started) == 2
+        parts = (
+            f"2 runs are ({started[0]}, {started[1]}) started, 3 dropped, the first of them for its moment"
+            " 2026-03-03T03:00:00.000000Z: ",
+            "rate limit",
+        )
+        assert all(part in str(refused.value) for part in parts), str(refused.value)
+        assert (refused.value.rule, refused.value.key) == ("rate_limit", None)
+        copy = pickle.loads(pickle.dumps(refused.value))
+        assert (str(copy), copy.started) == (str(refused.value), started)
+
+
+def test_a_function_is_called_for_no_moment_behind_one_that_a_limit_drops() -> None:
+    called = []
+    with cloaca.WorkflowBuilder("report", rate_limit=cloaca.RateLimit(1, per="1h")):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: None)
+
+    @cloaca.trigger(workflow="report", cron="0 3 * * *")
+    def nightly(tick: Tick) -> None:
+        called.append(tick.scheduled_at)
+
+    with cloaca.testing.Runner(START) as runner:
+        with pytest.raises(cloaca.Dropped, match=r"1 run is \(.*\) started, 1 dropped") as refused:
+            runner.backfill("nightly", "2026-03-01T00:00:00Z", "2026-03-06T00:00:00Z")
+        assert refused.value.started == [run["id"] for run in runner.list_runs()]
+        assert len(called) == 2

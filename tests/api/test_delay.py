@@ -180,6 +180,8 @@ def test_what_is_no_time_is_refused(runner: cloaca.DefaultRunner) -> None:
         runner.submit("note", delay=-1)
     with pytest.raises(cloaca.ArgumentError, match="at is 'tomorrow'; it must be a datetime, or a text"):
         runner.submit("note", at="tomorrow")
+    with pytest.raises(cloaca.ArgumentError, match=r"at is .*; it must be a datetime, or a text"):
+        runner.submit("note", at="2090-01-01T00:00:00Z\0")
     with pytest.raises(cloaca.ArgumentError, match=r"at is .* and delay is '1h'; give one of them"):
         runner.submit("note", at=START, delay="1h")
     with pytest.raises(cloaca.TriggerError, match="give one of them"):

@@ -335,3 +335,65 @@ def test_pauses_end_in_any_order_while_work_comes_and_goes() -> None:
             assert done.acquire(timeout=WAIT)
             runner.resume(workflow="a")
             assert done.acquire(timeout=WAIT)
+
+
+def test_of_a_paused_key_no_run_begins_and_those_of_others_do(tmp_path: Path) -> None:
+    begun: list[Any] = []
+    with cloaca.WorkflowBuilder("sync", concurrency=cloaca.Concurrency(2, key="tenant")):
+        cloaca.task(id="only")(noting(begun))
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        runner.pause(workflow="sync", key="acme")
+        held = [runner.submit("sync", {"tenant": "acme", "n": n}) for n in range(3)]
+        assert runner.execute("sync", {"tenant": "other", "n": 7}).status == "Completed"
+        assert begun == [7]
+        told = runner.why_run(held[0].id).replace('"', "'")
+        assert "waits: key 'acme' of workflow 'sync' is paused, by a program" in told
+        [row] = runner.list_pauses()
+        assert (row["kind"], row["name"], row["key"], row["until"]) == ("workflow", "sync", "acme", None)
+        assert not runner.resume(workflow="sync")
+        assert not runner.resume(workflow="sync", key="other")
+        assert runner.resume(workflow="sync", key="acme")
+        assert [run.result(WAIT).status for run in held] == ["Completed"] * 3
+        assert sorted(begun) == [0, 1, 2, 7]
+        assert not runner.resume(workflow="sync", key="acme")
+
+
+def test_a_key_of_a_throttle_is_paused_until_an_instant() -> None:
+    begun: list[Any] = []
+    with cloaca.WorkflowBuilder("sync", throttle=cloaca.Throttle(100, per="1s", burst=100, key="tenant.id")):
+        cloaca.task(id="only")(noting(begun))
+    with cloaca.testing.Runner(start="2026-01-01T12:00:00Z") as runner:
+        runner.pause(workflow="sync", key="7", until="2026-01-01T12:05:00Z")
+        held = runner.submit("sync", {"tenant": {"id": 7}, "n": 1})
+        runner.submit("sync", {"tenant": {"id": 8}, "n": 2})
+        runner.advance("4m")
+        assert begun == [2]
+        assert "is paused until 2026-01-01T12:05:00" in runner.why_run(held.id)
+        runner.advance("61s")
+        assert begun == [2, 1]
+        # Put forward, it does not go on holding until then.
+        runner.pause(workflow="sync", key="7", until="2026-01-01T13:00:00Z")
+        runner.submit("sync", {"tenant": {"id": 7}, "n": 3})
+        runner.advance("1s")
+        runner.pause(workflow="sync", key="7", until="2026-01-01T12:06:00Z")
+        runner.advance("1m")
+        assert begun == [2, 1, 3]
+
+
+def test_only_what_waits_by_a_key_can_be_paused_by_it() -> None:
+    declare("plain")
+    with cloaca.WorkflowBuilder(
+        "dropped", concurrency=cloaca.Concurrency(2, key="tenant", overflow="drop_new")
+    ):
+        cloaca.task(id="only")(nothing)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        for name in ("plain", "dropped"):
+            with pytest.raises(
+                cloaca.errors.WorkflowError, match="has no keys to pause: give its concurrency"
+            ):
+                runner.pause(workflow=name, key="acme")
+        with pytest.raises(ValueError, match="takes key with workflow"):
+            runner.pause(limit="api", key="acme")
+        with pytest.raises(ValueError, match="needs workflow or limit"):
+            runner.resume(key="acme")
+        assert runner.list_pauses() == []

@@ -132,6 +132,8 @@ def test_a_paused_runner_says_so(tmp_path: Path) -> None:
         runner.resume()
         assert repr(runner) == "DefaultRunner(open)"
         assert runner.execute("w", {"from": "me"}).status == "Completed"
+        # Until it is known that whoever polled the original is gone.
+        assert eventually(lambda: "by another runner" not in runner.why("inbox"))
         assert runner.tick("inbox")["outcome"] == "skip"
 
 

@@ -139,3 +139,52 @@ def test_a_declared_cron_that_is_itself_deleted_stays_away_until_it_is_declared_
         declare("plain")
         runner.advance("1d")
         assert moments(runner, "declared") == ["02T03:00"]
+
+
+def test_what_is_registered_for_a_workflow_that_nobody_declares_is_told_at_the_next_start(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with cloaca.DefaultRunner(url) as runner:
+        runner.register_cron_workflow("gone", "0 3 * * *", name="monthly")
+        unnamed = runner.register_cron_workflow("gone", "30 5 * * *", "Europe/Berlin")
+        off = runner.register_cron_workflow("gone", "0 6 * * *")
+        runner.set_cron_schedule_enabled(off, False)
+        runner.register_cron_workflow("registered", "0 6 * * *")
+        cloaca.trigger(workflow="gone", cron="0 7 * * *", name="declared")(lambda: None)
+    told = (
+        "crons start workflows that no living runner declares: 'monthly' (workflow 'gone'), '30 5 * * * in"
+        " Europe/Berlin' (workflow 'gone'); declare these workflows, or delete the crons"
+    )
+
+    def lines() -> list[str]:
+        found = [record.getMessage() for record in caplog.records]
+        return [line for line in found if "no living runner declares" in line]
+
+    caplog.clear()
+    with cloaca.DefaultRunner(url) as runner:
+        assert eventually(lambda: lines() == [told])
+        assert "starts workflow 'gone', which this program does not declare" in runner.why("monthly")
+        told = runner.why(unnamed)
+        assert f"cron '{unnamed}', '30 5 * * *' in 'Europe/Berlin', and starts workflow 'gone', which" in told
+        assert "this program does not declare: nothing starts until it does" in told
+    # Of what another runner declares nobody says anything.
+    with cloaca.WorkflowBuilder("gone"):
+        cloaca.task(id="only")(lambda context: None)
+    with cloaca.DefaultRunner(url, workflows=["gone"], triggers=[]) as other:
+        other.register_cron_workflow("lost", "0 8 * * *")
+        assert "and runs next at" in other.why("monthly")
+        caplog.clear()
+        with cloaca.DefaultRunner(url, workflows=["registered"], triggers=[]):
+            assert eventually(lambda: len(lines()) >= 1)
+    assert lines()[0].startswith(
+        "crons start workflows that no living runner declares: '0 8 * * * in UTC' (workflow 'lost'); declare"
+    )
+
+
+def test_an_unnamed_cron_of_an_unknown_workflow_is_told_by_its_expression(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with cloaca.testing.Runner(START) as runner:
+        runner.register_cron_workflow("gone", "0 3 * * *")
+        runner.advance("1d")
+        assert any("'0 3 * * * in UTC' fired unknown workflow 'gone'" in line for line in caplog.messages)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
@@ -428,6 +429,30 @@ def test_a_poll_that_starts_a_run_by_hand_while_the_clock_moves_gets_it() -> Non
         assert [row["status"] for row in runner.list_runs()] == ["Completed"] * 10
         # Between two moves the writer is at work as ever.
         assert runner.submit("w").result(timeout=30).status == "Completed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a thread's waits are counted")
+def test_a_month_of_quiet_polls_passes_without_waiting_for_each() -> None:
+    """Who waits for another thread at each poll takes a hundred times as long, on whatever machine."""
+    import resource
+
+    waits: dict[int, tuple[int, int]] = {}
+    polls = 0
+
+    @cloaca.trigger(workflow="w", poll_interval="1m")
+    def quiet() -> bool:
+        nonlocal polls
+        polls += 1
+        waited = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        first, _ = waits.setdefault(threading.get_ident(), (waited, waited))
+        waits[threading.get_ident()] = (first, waited)
+        return False
+
+    flow.declare("w", flow.nothing)
+    with cloaca.testing.Runner() as runner:
+        runner.advance("30d")
+    assert polls == 30 * 24 * 60
+    assert sum(last - first for first, last in waits.values()) < polls / 10
 
 
 def test_a_month_of_polls_that_keep_a_cursor_is_kept_to_the_last() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import pytest
 from flow import WAIT, declare
 from program import eventually
 
@@ -118,3 +119,22 @@ def test_a_tick_knows_its_runs() -> None:
 def test_a_tick_that_is_made_by_hand_knows_nothing_of_runs() -> None:
     tick = cloaca.Tick("t", None, "", None, 0)
     assert (tick.last_error, tick.last_run, tick.unfinished) == (None, None, 0)
+
+
+def test_a_tick_knows_who_polls_it() -> None:
+    declare("good", lambda context: None)
+    seen: list[Any] = []
+
+    @cloaca.trigger(workflow="good", poll_interval="1m")
+    def watcher(tick: cloaca.Tick) -> bool:
+        seen.append(tick.runner)
+        assert tick.runner.submit("good", {"by": "hand"}).id
+        return False
+
+    with cloaca.testing.Runner() as runner:
+        runner.advance("1m")
+        runner.tick("watcher")
+        assert seen == [runner, runner]
+        assert len(runner.list_runs()) == 2
+    with pytest.raises(cloaca.RunnerError, match="a tick's runner is that of the poll; call the function by"):
+        watcher(cloaca.testing.tick())

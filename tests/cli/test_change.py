@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stage import Line, fields, run_command, served
@@ -265,9 +267,69 @@ def test_a_workflow_is_drawn_from_the_program(line: Line, tmp_path: Path) -> Non
     line.piped("graph", "--app", "types.py", code=2)
     assert "is called like module types at" in line.said
     line.piped("graph", code=2)
+    assert "which store?" in line.said
     (tmp_path / "broken.py").write_text("1 / 0")
     line.piped("graph", "--app", "broken.py", code=1)
     assert "broken.py cannot be imported: ZeroDivisionError: division by zero" in line.said
+
+
+def test_a_workflow_is_drawn_from_the_store_where_its_program_is_not_there(
+    line: Line, tmp_path: Path
+) -> None:
+    go_on, has_begun = threading.Event(), threading.Event()
+    line.monkeypatch.chdir(tmp_path)
+    with cloaca.testing.isolated():
+        with cloaca.WorkflowBuilder("mail"):
+            cloaca.task(id="fetch")(lambda context: None)
+            cloaca.task(
+                id="send", dependencies=["fetch"], trigger_rules=cloaca.context_value("to", "==", "\0")
+            )(lambda context: None)
+        with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+            first = runner.submit("mail")
+            assert first.result(WAIT).status == "Completed"
+    with cloaca.testing.isolated():
+        with cloaca.WorkflowBuilder("mail"):
+
+            @cloaca.task()
+            def load(context: Any) -> None:
+                has_begun.set()
+                assert go_on.wait(WAIT)
+
+            cloaca.task(id="post", dependencies=["load"])(lambda context: None)
+            cloaca.task(id="count", dependencies=["load", "post"])(lambda context: None)
+        with (
+            cloaca.DefaultRunner(tmp_path / "runs.db") as runner,
+            cloaca.DefaultRunner(tmp_path / "runs.db", work=False) as client,
+        ):
+            second = runner.submit("mail")
+            assert has_begun.wait(WAIT)
+            deadline = time.monotonic() + WAIT
+            while "load" not in line.piped("graph"):
+                assert time.monotonic() < deadline
+            with cloaca.testing.isolated():
+                # Neither of these declares it.
+                found = client.get_run(second.id)
+                assert found is not None
+                assert [task["id"] for task in found["tasks"]] == ["load", "post", "count"]
+                assert re.search(r"post +.*Pending", line.shown("show", second.id))
+            whole = json.loads(line.piped("show", second.id, "--json"))
+            assert [task["id"] for task in whole["tasks"]] == ["load", "post", "count"]
+            assert whole["graph"][2] == {"id": "count", "dependencies": ["load", "post"], "rule": None}
+            go_on.set()
+            assert second.result(WAIT).status == "Completed"
+    drawn = "mail, 3 tasks\n  1  load\n  2  post after load\n  3  count after load, post\n"
+    assert line.piped("graph") == line.piped("graph", "mail", "--database", "runs.db") == drawn
+    assert line.piped("graph", "mail", "--format", "svg").startswith("<svg")
+    assert len(line.piped("graph", "--json").splitlines()) == 3
+    # A run is told as what it was.
+    whole = json.loads(line.piped("show", first.id, "--json"))
+    assert [(node["id"], node["dependencies"]) for node in whole["graph"]] == [
+        ("fetch", []),
+        ("send", ["fetch"]),
+    ]
+    assert whole["graph"][1]["rule"]["value"] == "\0"
+    line.piped("graph", "mial", code=4)
+    assert "did you mean 'mail'?" in line.said
 
 
 def test_names_are_completed_and_none_that_a_shell_would_carry_out(line: Line, tmp_path: Path) -> None:
@@ -534,11 +596,13 @@ def test_limits_and_workflows_are_paused_and_resumed_beside_a_living_runner(
         cloaca.task(id="call", limits=[limit])(lambda context: None)
     line.monkeypatch.chdir(tmp_path)
     with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        deadline = time.monotonic() + WAIT
+        while not line.piped("limits"):  # what was declared a moment ago is not on record yet
+            assert time.monotonic() < deadline
         assert line.piped("pause", "--limit", "github-api") == "paused\tgithub-api\n"
         shown_limit = fields(line.piped("limits"))[0][1:7]
         assert shown_limit == ["github-api", "0", "2", "0", "", "60 per 1m, burst 5"]
         run = runner.submit("sync")
-        deadline = time.monotonic() + WAIT
         while "waits for a seat of limit 'github-api'" not in line.piped("why", run.id):
             assert time.monotonic() < deadline
         assert f"is paused, by {user()}, by the command line" in line.piped("why", run.id)
@@ -557,6 +621,7 @@ def test_limits_and_workflows_are_paused_and_resumed_beside_a_living_runner(
         assert held.result(WAIT).status == "Completed"
     for words, told in (
         ([], "one of them"),
+        (["--key", "acme", "--limit", "github-api"], "--key goes with --workflow"),
         (["--workflow", "sync", "--limit", "github-api"], "one of them"),
         (["--workflow", "sync", "--for", "1h", "--until", "2099-01-01"], "not both"),
         (["--workflow", "sync", "--until", "2001-01-01"], "which is over"),
@@ -568,3 +633,22 @@ def test_limits_and_workflows_are_paused_and_resumed_beside_a_living_runner(
     assert "did you mean 'github-api'" in line.said
     line.piped("pause", "--workflow", "snyc", code=4)
     assert "workflow 'snyc' not found" in line.said
+    line.piped("pause", "--workflow", "sync", "--key", "acme", code=1)
+    assert "workflow 'sync' has no keys to pause" in line.said
+
+
+def test_a_key_is_paused_and_resumed_beside_a_living_runner(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("sync", concurrency=cloaca.Concurrency(1, key="tenant")):
+        cloaca.task(id="call")(lambda context: None)
+    line.monkeypatch.chdir(tmp_path)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        assert runner.execute("sync", {"tenant": "acme"}).status == "Completed"
+        line.piped("pause", "--workflow", "sync", "--key", "acme", "--for", "1h")
+        assert fields(line.piped("limits"))[-1][:4] == ["pause", "workflow", "sync", "acme"]
+        run = runner.submit("sync", {"tenant": "acme"})
+        assert runner.execute("sync", {"tenant": "other"}).status == "Completed"
+        assert "key 'acme' of workflow 'sync' is paused until" in line.piped("why", run.id)
+        line.piped("resume", "--workflow", "sync", code=1)
+        assert "workflow 'sync' is not paused" in line.said
+        line.piped("resume", "--workflow", "sync", "--key", "acme")
+        assert run.result(WAIT).status == "Completed"

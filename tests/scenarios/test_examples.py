@@ -1,4 +1,7 @@
-"""Every example, run as its reader would run it: as a program of its own, in a folder of its own."""
+"""Every example, run as its reader would run it: as a program of its own, in a folder of its own.
+
+Those of release 0.1.0 run unchanged.
+"""
 
 import subprocess
 import sys
@@ -7,13 +10,15 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+FIRST_RELEASE = Path(__file__).with_name("first_release")
 SECONDS_MAX = 60
+BOTH = pytest.mark.parametrize("folder", [EXAMPLES, FIRST_RELEASE], ids=["now", "first release"])
 
 
-def run(name: str, cwd: Path, *arguments: str) -> list[str]:
+def run(name: str, cwd: Path, *arguments: str, folder: Path = EXAMPLES) -> list[str]:
     """The lines that the example prints; fails unless it ends by itself with exit code 0."""
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *arguments],
+        [sys.executable, str(folder / name), *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -40,12 +45,14 @@ call 7: SKIP
 """
 
 
-def test_the_tutorial_prints_what_it_says_in_that_order(tmp_path: Path) -> None:
-    assert run("event_triggers_demo.py", tmp_path) == TUTORIAL.splitlines()
+@BOTH
+def test_the_tutorial_prints_what_it_says_in_that_order(tmp_path: Path, folder: Path) -> None:
+    assert run("event_triggers_demo.py", tmp_path, folder=folder) == TUTORIAL.splitlines()
 
 
-def test_the_inbox_watcher_processes_each_file_once(tmp_path: Path) -> None:
-    lines = run("inbox_watcher.py", tmp_path, "--folder", str(tmp_path), "--files", "4")
+@BOTH
+def test_the_inbox_watcher_processes_each_file_once(tmp_path: Path, folder: Path) -> None:
+    lines = run("inbox_watcher.py", tmp_path, "--folder", str(tmp_path), "--files", "4", folder=folder)
     processed = [line for line in lines if line.startswith("processed ")]
     assert sorted(processed) == [
         "processed letter-1.txt: 1 lines",
@@ -64,24 +71,27 @@ def test_the_inbox_watcher_processes_each_file_once(tmp_path: Path) -> None:
     assert list((tmp_path / "inbox").iterdir()) == []
 
 
-def test_a_queue_is_worked_off_by_runs_that_overlap(tmp_path: Path) -> None:
-    assert run("queue_depth.py", tmp_path) == [
+@BOTH
+def test_a_queue_is_worked_off_by_runs_that_overlap(tmp_path: Path, folder: Path) -> None:
+    assert run("queue_depth.py", tmp_path, folder=folder) == [
         "jobs done: 20",
         "each once: True",
         "runs with equal contexts overlapped: True",
     ]
 
 
-def test_an_order_reported_many_times_is_shipped_once(tmp_path: Path) -> None:
+@BOTH
+def test_an_order_reported_many_times_is_shipped_once(tmp_path: Path, folder: Path) -> None:
     orders = ["A-1001", "A-1002", "A-1003"]
-    assert run("order_deduplication.py", tmp_path) == [
+    assert run("order_deduplication.py", tmp_path, folder=folder) == [
         *(f"shipped {order}" for order in orders),
         *(f"{order}: reported at least 3 times, shipped 1 time" for order in orders),
     ]
 
 
-def test_a_failure_alerts_once_and_is_cleaned_up_after(tmp_path: Path) -> None:
-    lines = run("alerts_and_cleanup.py", tmp_path)
+@BOTH
+def test_a_failure_alerts_once_and_is_cleaned_up_after(tmp_path: Path, folder: Path) -> None:
+    lines = run("alerts_and_cleanup.py", tmp_path, folder=folder)
     # The log is written beside the run, so only the order of the other lines is promised.
     assert lines.count("[LOG] cloaca.callback") == 1
     lines.remove("[LOG] cloaca.callback")

@@ -216,6 +216,21 @@ def test_a_workflow_is_told_with_how_long_its_tasks_take(page: Asking, runner: c
     assert "Its newest runs" in page.text("/workflow?name=ingest")
 
 
+def test_a_workflow_whose_program_is_not_there_is_drawn_as_it_was(tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("mail"):
+        cloaca.task(id="fetch")(lambda context: None)
+        cloaca.task(id="send", dependencies=["fetch"])(lambda context: None)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        run = runner.submit("mail")
+        run.result(30)
+    with cloaca.testing.isolated():
+        app = cloaca.ui.app(tmp_path / "runs.db")
+        page = Asking(app)
+        assert re.search(r"Graph .*fetch.*send", page.text("/workflow?name=mail"))
+        assert re.search(r"Graph .*✓ fetch.*✓ send", page.text(f"/run?id={run.id}"))
+        app._source.close()
+
+
 def test_the_system_is_told(page: Asking) -> None:
     text = page.text("/system")
     assert "living 1" in text

@@ -17,8 +17,8 @@ use cloaca_core::port::{
 };
 use cloaca_core::run::Ended;
 use cloaca_core::time::{Mono, Now, Wall};
-use cloaca_core::wheel::Wheel;
 use cloaca_core::urgency::Priority;
+use cloaca_core::wheel::Wheel;
 use cloaca_core::workflow::{Executor, OnInterrupt, Task, Workflow};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -239,7 +239,8 @@ pub fn crons(count: usize) -> Vec<Schedule> {
         digest: None,
         version: 0,
         newest: 0,
-        in_body_since: None, grid: None,
+        in_body_since: None,
+        grid: None,
     };
     (0..count).map(cron).collect()
 }
@@ -297,7 +298,16 @@ fn one_task() -> Arc<Workflow> {
         has_failure_callback: false,
     };
     let graph = Graph::check("ingest", &[id], &[Vec::new()]).expect("one task has no cycle");
-    Arc::new(Workflow { name: "ingest".into(), version: "v1".into(), tasks: vec![task], graph, priority: Priority::default(), limits: None, tie: None })
+    Arc::new(Workflow {
+        name: "ingest".into(),
+        version: "v1".into(),
+        tasks: vec![task],
+        graph,
+        priority: Priority::default(),
+        limits: None,
+        graph_text: "".into(),
+        tie: None,
+    })
 }
 
 /// Starts so many runs by one commit and ends them by another.
@@ -309,6 +319,26 @@ pub fn start_and_end(store: Arc<dyn Store>, runs: usize) -> impl FnMut() {
         let rows = store.commit(&changes).expect("commits").into_iter().map(row_of);
         let changes: Vec<Change> = rows.map(|run| Change::Run(ended(run, epoch))).collect();
         store.commit(&changes).expect("commits");
+    }
+}
+
+/// The same of one fire whose context is that of all before it: the store looks whether its equal ended after its poll began.
+pub fn fire_and_end(store: Arc<dyn Store>) -> impl FnMut() {
+    let epoch = store.join(Wall(0)).expect("joins");
+    move || {
+        let ends = store.ends().expect("counts");
+        let hash = Some(hash(1));
+        let run = NewRun {
+            schedule: Some(SCHEDULE),
+            context_hash: hash,
+            unique_hash: true,
+            ends: Some(ends),
+            ..new_run()
+        };
+        let receipts =
+            store.commit(&[Change::Start { epoch, runs: vec![run], cron: None }]).expect("commits");
+        let row = receipts.into_iter().map(row_of).next().expect("one run");
+        store.commit(&[Change::Run(ended(row, epoch))]).expect("commits");
     }
 }
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from .. import _cloaca, audit, check, filters, reading, urgency
+from .._limits import keyless
 from ..context import Context, decode_value, encode_within, same
 from ..duration import microseconds_of
 from ..errors import (
@@ -100,9 +101,10 @@ def pause(arguments: Namespace, show: Show) -> int:
     until_us = _pause_until(arguments)
     url = database(arguments.database)
     with reading.Reader(url) as reader:
-        kind, name = _held(reader, arguments)
+        kind, name, key = _held(reader, arguments)
     with closing(_cloaca.Client.open(url)) as client:
-        client.pause(kind, name, until_us, f"{audit.user()}, by the command line")
+        if not client.pause(kind, name, key, until_us, f"{audit.user()}, by the command line"):
+            raise WorkflowError(keyless(name))
     _told(show, "paused", name)
     return OK
 
@@ -111,16 +113,19 @@ def resume(arguments: Namespace, show: Show) -> int:
     """Holds it up no longer."""
     url = database(arguments.database)
     with reading.Reader(url) as reader:
-        kind, name = _held(reader, arguments)
+        kind, name, key = _held(reader, arguments)
     with closing(_cloaca.Client.open(url)) as client:
-        if not client.resume(kind, name):
-            raise WorkflowError(f"{kind} {excerpt(name)} is not paused")
+        if not client.resume(kind, name, key):
+            of = "" if key is None else f"key {excerpt(key)} of "
+            raise WorkflowError(f"{of}{kind} {excerpt(name)} is not paused")
     _told(show, "resumed", name)
     return OK
 
 
-def _held(reader: Reader, arguments: Namespace) -> tuple[str, str]:
-    """What a line means that is to be paused or resumed."""
+def _held(reader: Reader, arguments: Namespace) -> tuple[str, str, str | None]:
+    """What a line means that is to be paused or resumed: kind, name, and perhaps the value of a key."""
+    if arguments.key is not None and arguments.workflow is None:
+        raise UsageError("--key goes with --workflow")
     if (arguments.workflow is None) == (arguments.limit is None):
         raise UsageError("give --workflow NAME or --limit NAME, one of them")
     if arguments.workflow is not None:
@@ -134,7 +139,8 @@ def _held(reader: Reader, arguments: Namespace) -> tuple[str, str]:
                 f"workflow {excerpt(name)} not found: the store has neither a run nor a schedule of it,"
                 f" and no living runner declares it{hint(name, 'workflows', known)}"
             )
-        return "workflow", name
+        key = None if arguments.key is None else check.text(arguments.key, "--key", UsageError)
+        return "workflow", name, key
     name = check.text(arguments.limit, "--limit", UsageError)
     known = [each.name for each in reading.limits(reader)]
     if name not in known:
@@ -142,7 +148,7 @@ def _held(reader: Reader, arguments: Namespace) -> tuple[str, str]:
             f"limit {excerpt(name)} not found: no program on this store has declared it"
             f"{hint(name, 'limits', known)}"
         )
-    return "limit", name
+    return "limit", name, None
 
 
 def _pause_until(arguments: Namespace) -> int | None:

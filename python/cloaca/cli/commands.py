@@ -158,7 +158,8 @@ COMMANDS = (
                 choices=("text", "svg", "mermaid", "dot"),
             ),
         ),
-        "It imports the program, which alone knows its workflows.",
+        "It imports the program, if one is named here or in pyproject.toml and no store is. Else it draws"
+        " what the store keeps: the workflow as it was declared or executed last.",
     ),
     Command(
         "runners",
@@ -206,6 +207,7 @@ COMMANDS = (
         "change:pause",
         (
             Option("--workflow", "of this workflow no run begins", "NAME", completes="workflow"),
+            Option("--key", "of the workflow only what its limits count for this value of its key", "VALUE"),
             Option("--limit", "under this limit no attempt begins", "NAME"),
             Option("--until", "it ends at this time; local if it has no zone", "WHEN"),
             Option("--for", "it ends so much later, such as 10m", "SPAN"),
@@ -219,6 +221,7 @@ COMMANDS = (
         "change:resume",
         (
             Option("--workflow", "of this workflow", "NAME", completes="workflow"),
+            Option("--key", "of this value of its key", "VALUE"),
             Option("--limit", "of this limit", "NAME"),
         ),
     ),

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from .. import reading
+from ..drawing import nodes_of
+from ..errors import excerpt
+from ..reading.store import unknown
 from ..terminal import clean
+from .look import opened
 from .main import OK
+from .parse import UsageError
 from .program import workflow_of
 from .show import Show
 from .where import program
@@ -12,38 +18,60 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from ..workflow import Workflow
+    from ..drawing import Node
+    from ..reading import Reader
+
+NAMES_MAX = 1000
+"""So many workflows are looked at for the one that is meant."""
 
 
 def graph(arguments: Namespace, show: Show) -> int:
     """A workflow's tasks and edges."""
-    found = workflow_of(program(arguments.app), arguments.workflow)
+    app = None if arguments.database and not arguments.app else program(arguments.app)
+    if app is not None:
+        found = workflow_of(app, arguments.workflow)
+        name, nodes = found.name, nodes_of(found)
+    else:
+        with opened(arguments) as reader:
+            name, nodes = _kept(reader, arguments.workflow)
     if show.as_json:
-        for task_id, dependencies in edges(found):
-            show.record("task", {"id": task_id, "dependencies": dependencies})
+        for node in nodes:
+            show.record("task", {"id": node.id, "dependencies": node.dependencies})
         return OK
     if arguments.format == "svg":
-        show.out.write(found.to_svg())
+        from ..picture import Drawn, svg
+
+        show.out.write(svg(name, [Drawn(node.id, node.dependencies, node.rule) for node in nodes]))
         return OK
     picture = {"text": text, "mermaid": mermaid, "dot": dot}[arguments.format]
-    for line in picture(found):
+    for line in picture(name, [(node.id, node.dependencies) for node in nodes]):
         show.line(line)
     return OK
 
 
-def edges(workflow: Workflow) -> list[tuple[str, list[str]]]:
-    """The tasks in topological order, each with those that it waits for."""
-    tasks = {task.id: list(task.dependencies) for task in workflow._tasks}
-    return [(task_id, tasks[task_id]) for task_id in workflow._plan()]
+def _kept(reader: Reader, name: str | None) -> tuple[str, list[Node]]:
+    """A workflow as the store keeps it; without a name the only one."""
+    known = reader.native.graphs("", NAMES_MAX)
+    if name is None and len(known) != 1:
+        shown = ", ".join(excerpt(each) for each in known[:10]) or "none"
+        raise UsageError(f"which workflow? {reader.path} has {shown}; or give the program by --app MODULE")
+    wanted = known[0] if name is None else name
+    nodes = reading.graph(reader, wanted)
+    if not nodes:
+        raise unknown("workflow", wanted, "workflows", known)
+    return wanted, nodes
 
 
-def text(workflow: Workflow) -> list[str]:
+Edges = list[tuple[str, list[str]]]
+"""The tasks in topological order, each with those that it waits for."""
+
+
+def text(name: str, tasks: Edges) -> list[str]:
     """One line a task, level by level; what may run side by side stands in one level."""
-    tasks = edges(workflow)
     levels: dict[str, int] = {}
     for task_id, dependencies in tasks:
         levels[task_id] = max((levels[each] + 1 for each in dependencies), default=0)
-    lines = [f"{clean(workflow.name)}, {len(tasks)} task{'' if len(tasks) == 1 else 's'}"]
+    lines = [f"{clean(name)}, {len(tasks)} task{'' if len(tasks) == 1 else 's'}"]
     for level in range(max(levels.values()) + 1):
         for task_id, dependencies in tasks:
             if levels[task_id] == level:
@@ -52,9 +80,8 @@ def text(workflow: Workflow) -> list[str]:
     return lines
 
 
-def mermaid(workflow: Workflow) -> list[str]:
+def mermaid(_name: str, tasks: Edges) -> list[str]:
     """A flowchart for Markdown."""
-    tasks = edges(workflow)
     place = {task_id: at for at, (task_id, _) in enumerate(tasks)}
     lines = ["flowchart TD"]
     lines += [f'    t{place[task_id]}["{_entities(task_id)}"]' for task_id, _ in tasks]
@@ -62,10 +89,9 @@ def mermaid(workflow: Workflow) -> list[str]:
     return lines
 
 
-def dot(workflow: Workflow) -> list[str]:
+def dot(name: str, tasks: Edges) -> list[str]:
     """A graph for Graphviz."""
-    tasks = edges(workflow)
-    lines = [f"digraph {_quoted(workflow.name)} {{", "    node [shape=box];"]
+    lines = [f"digraph {_quoted(name)} {{", "    node [shape=box];"]
     lines += [f"    {_quoted(task_id)};" for task_id, _ in tasks]
     lines += [f"    {_quoted(each)} -> {_quoted(task_id)};" for task_id, needs in tasks for each in needs]
     return [*lines, "}"]

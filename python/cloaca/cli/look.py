@@ -160,7 +160,7 @@ def limits(arguments: Namespace, show: Show) -> int:
     show.table("limit", columns, [(each, _of_limit(each, show, at)) for each in found], "limits")
     show.table(
         "pause",
-        ("KIND", "PAUSED", "UNTIL", "SINCE", "BY"),
+        ("KIND", "PAUSED", "KEY", "UNTIL", "SINCE", "BY"),
         [(each, _of_pause(each, show, at)) for each in paused],
         "pauses",
     )
@@ -189,6 +189,7 @@ def _of_pause(found: Pause, show: Show, at: datetime) -> list[Any]:
         *([] if show.is_for_people else ["pause"]),
         found.what,
         found.name,
+        found.key,
         stamp(found.until),
         show.ago(found.since, at),
         found.by,

@@ -67,7 +67,8 @@ def as_record(details: RunDetails) -> dict[str, Any]:
     from dataclasses import asdict
 
     whole = asdict(details)
-    return {**whole.pop("run"), **whole}
+    graph = [node._asdict() for node in details.graph]
+    return {**whole.pop("run"), **whole, "graph": graph}
 
 
 def changes_of(details: RunDetails) -> dict[str, list[dict[str, Any]]]:

@@ -8,6 +8,7 @@ What a poll answered that was quiet is gathered in the memory of the process tha
 30 seconds: of a trigger that only skips, the newest polls are not on record yet.
 """
 
+from ..drawing import Node
 from .attention import Counts, Failures, failures, schedule_counts, unwell
 from .audit import Change, audit
 from .changed import Changed, changed
@@ -21,7 +22,7 @@ from .schedules import Cron, Tick, Trigger, crons, schedules_named, ticks, trigg
 from .search import Search, search
 from .store import MissingError, Page, Reader
 from .why import why
-from .workflows import Workflow, workflows
+from .workflows import Workflow, graph, workflows
 
 __all__ = [
     "Attempt",
@@ -35,6 +36,7 @@ __all__ = [
     "Lasted",
     "Limit",
     "MissingError",
+    "Node",
     "Pace",
     "Page",
     "Pause",
@@ -53,6 +55,7 @@ __all__ = [
     "doctor",
     "failures",
     "find_run",
+    "graph",
     "lasted",
     "limits",
     "pace",

@@ -21,12 +21,14 @@ class Pause:
     Attributes:
         what (str): `limit`, under which no attempt begins, or `workflow`, of which no run does.
         name (str): which.
+        key (str | None): the value of its key, if only what its limits count for that is paused.
         until (str | None): when that ends by itself.
         since, by (str): when it was paused, and by whom.
     """
 
     what: Literal["limit", "workflow"]
     name: str
+    key: str | None
     until: str | None
     since: str
     by: str
@@ -74,4 +76,4 @@ def _limit(row: dict[str, Any]) -> Limit:
 
 
 def _pause(row: dict[str, Any]) -> Pause:
-    return Pause(row["kind"], row["name"], row["until"], row["since"], row["by"])
+    return Pause(row["kind"], row["name"], row["key"], row["until"], row["since"], row["by"])

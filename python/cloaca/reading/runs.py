@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .. import filters
+from .. import drawing, filters
+from ..drawing import Node
 from ..errors import excerpt
 from ..hidden import NO_SECRETS
 from .runners import living
@@ -100,7 +101,10 @@ class RunDetails:
         final_context (Any): what came out of it.
         runner (int | None): the number of the runner in whose hands it is, if it is not over.
         is_living (bool): whether that runner lives.
-        tasks (list[Task]): those of its tasks that are on record.
+        tasks (list[Task]): those of its tasks that are on record, and of a run that is not over those to
+            come.
+        graph (list[Node]): the tasks of its workflow in its version, each after those that it waits for; none
+            if they are not known.
         children (list[Child]): the first 100 runs that it has started.
     """
 
@@ -109,6 +113,7 @@ class RunDetails:
     runner: int | None
     is_living: bool
     tasks: list[Task]
+    graph: list[Node]
     children: list[Child]
 
 
@@ -175,12 +180,18 @@ def run(reader: Reader, run_id: str) -> RunDetails:
     mask = reader.mask()
     secrets = reader.of_run(mask, row["id"])
     owner = row["owner"] if row["completed_at"] is None else None
+    graph = drawing.read(row["graph"])
+    tasks = [_task(task, mask, secrets) for task in row["tasks"]]
+    known = {task.id for task in tasks}
+    if row["completed_at"] is None:
+        tasks += [_to_come(node) for node in graph if node.id not in known]
     return RunDetails(
         run=_run(reader, row, mask),
         final_context=decoded(row["final_context"], mask),
         runner=owner,
         is_living=owner is not None and owner in living(reader),
-        tasks=[_task(task, mask, secrets) for task in row["tasks"]],
+        tasks=tasks,
+        graph=graph,
         children=[Child(**child) for child in row["children"]],
     )
 
@@ -212,6 +223,10 @@ def _task(row: dict[str, Any], mask: Mask | None, secrets: Secrets) -> Task:
     parts = {**row, **hidden, "context": decoded(row["context"], mask)}
     parts["tries"] = [_attempt(attempt, secrets) for attempt in row["tries"]]
     return Task(**parts)
+
+
+def _to_come(node: Node) -> Task:
+    return Task(node.id, "Pending", 0, None, None, None, None, None, None, [], None)
 
 
 def _attempt(row: dict[str, Any], secrets: Secrets) -> Attempt:

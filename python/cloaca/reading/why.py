@@ -146,7 +146,8 @@ def _because(shut: list[str]) -> str:
 
 
 def _paused(reader: Reader, workflow: str) -> str:
-    held = (row for row in reader.native.pauses() if (row["kind"], row["name"]) == ("workflow", workflow))
+    meant = ("workflow", workflow, None)
+    held = (row for row in reader.native.pauses() if (row["kind"], row["name"], row["key"]) == meant)
     return "".join(f"; {why_run.of_pause(row)}" for row in held)
 
 

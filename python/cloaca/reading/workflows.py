@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import drawing
 from .runners import BACKLOG_RUNS
 from .runs import runs
 from .store import PAGE_ITEMS, Page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..drawing import Node
     from ..types import RunStatus
     from .store import Reader
 
@@ -57,3 +59,10 @@ def workflows(reader: Reader, *, after: str = "", limit: int = PAGE_ITEMS) -> Pa
                 )
             )
     return Page(found, names[-1] if len(names) >= limit else None)
+
+
+def graph(reader: Reader, workflow: str) -> list[Node]:
+    """The tasks of a workflow as the newest runner declares it, or else as its newest run was executed, each
+    after those that it waits for; none if that is not kept.
+    """
+    return drawing.read(reader.native.graph(workflow))

@@ -95,10 +95,20 @@ impl Client {
     }
 
     /// Holds a limit or a workflow up, until a time in microseconds or until that is taken back.
-    fn pause(&self, py: Python<'_>, kind: &str, name: &str, until_us: Option<i64>, by: &str) -> PyResult<()> {
+    /// False if it is a key of a workflow that has none.
+    fn pause(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        name: &str,
+        key: Option<&str>,
+        until_us: Option<i64>,
+        by: &str,
+    ) -> PyResult<bool> {
         let pause = Pause {
-            kind: kind_of(kind),
+            kind: kind_of(kind, key),
             name: name.into(),
+            key: key.unwrap_or_default().into(),
             until: until_of(until_us),
             since: now(),
             by: by.into(),
@@ -107,9 +117,10 @@ impl Client {
     }
 
     /// Holds it up no longer; false if it was not.
-    fn resume(&self, py: Python<'_>, kind: &str, name: &str) -> PyResult<bool> {
-        let (kind, name) = (kind_of(kind), name.to_owned());
-        self.changed(py, move |client, _| client.resume(kind, &name, now()))
+    fn resume(&self, py: Python<'_>, kind: &str, name: &str, key: Option<String>) -> PyResult<bool> {
+        let (kind, name) = (kind_of(kind, key.as_deref()), name.to_owned());
+        let key = key.unwrap_or_default();
+        self.changed(py, move |client, _| client.resume(kind, &name, &key, now()))
     }
 
     /// Deletes what is kept of a name: whether there was anything, and whose number forbids it.

@@ -365,24 +365,25 @@ pub fn cell(value: &Bound<'_, PyAny>) -> PyResult<Cell> {
 pub fn workflow(
     name: &str,
     version: &str,
-    priority: i64,
-    limits: Option<&str>,
+    (priority, limits): &(i64, Option<String>),
+    graph_text: &str,
     tasks: &Bound<'_, PyList>,
 ) -> PyResult<Result<Workflow>> {
     let tasks = tasks.iter().map(|spec| task_spec(&spec)).collect::<PyResult<Vec<Task>>>()?;
     let ids: Vec<Arc<str>> = tasks.iter().map(|task| Arc::clone(&task.id)).collect();
     let dependencies: Vec<Vec<Arc<str>>> = tasks.iter().map(|task| task.dependencies.clone()).collect();
-    let limits = match limits.map(Limits::from_json).transpose() {
+    let limits = match limits.as_deref().map(Limits::from_json).transpose() {
         Ok(limits) => limits.map(Arc::new),
         Err(refused) => return Ok(Err(refused)),
     };
     Ok(Graph::check(name, &ids, &dependencies).map(|graph| Workflow {
         name: name.into(),
         version: version.into(),
-        priority: Priority::new(priority).unwrap_or_default(),
+        priority: Priority::new(*priority).unwrap_or_default(),
         limits,
         tasks,
         graph,
+        graph_text: graph_text.into(),
         tie: None,
     }))
 }
@@ -414,9 +415,9 @@ fn task_spec(spec: &Bound<'_, PyAny>) -> PyResult<Task> {
     })
 }
 
-/// What Python calls a limit or a workflow that is held up; it knows no other kind.
-pub fn kind_of(name: &str) -> Kind {
-    Kind::from_name(name).unwrap_or(Kind::Limit)
+/// What Python calls a limit or a workflow that is held up, perhaps by a value of its key; it knows no other kind.
+pub fn kind_of(name: &str, key: Option<&str>) -> Kind {
+    if key.is_some() { Kind::Key } else { Kind::from_name(name).unwrap_or(Kind::Limit) }
 }
 
 /// Until a time in microseconds, or until somebody takes it back.
@@ -450,8 +451,10 @@ fn terms<'py>(py: Python<'py>, terms: &Terms) -> PyResult<Bound<'py, PyDict>> {
 /// What is held up.
 pub fn pause<'py>(py: Python<'py>, row: &Pause) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
-    dict.set_item("kind", row.kind.name())?;
+    let is_key = row.kind == Kind::Key;
+    dict.set_item("kind", if is_key { Kind::Workflow } else { row.kind }.name())?;
     dict.set_item("name", &*row.name)?;
+    dict.set_item("key", is_key.then_some(&*row.key))?;
     dict.set_item("until", stamp(row.until.instant()))?;
     dict.set_item("since", row.since.rfc3339())?;
     dict.set_item("by", &*row.by)?;

@@ -137,18 +137,18 @@ impl Engine {
         self.handle.path.clone()
     }
 
-    /// Declares a workflow from `Workflow._spec`'s plain data. The numbers of its bodies are its own, and no other declaration's.
+    /// Declares a workflow from `Workflow._spec`'s plain data; `graph` is kept as it is. The numbers of its bodies are its own, and no other declaration's.
     fn declare_workflow(
         &self,
         py: Python<'_>,
         name: &str,
         version: &str,
-        priority: i64,
-        limits: Option<&str>,
+        terms: (i64, Option<String>),
+        graph: &str,
         tasks: &Bound<'_, PyList>,
     ) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
-        let workflow = convert::workflow(name, version, priority, limits, tasks)?;
+        let workflow = convert::workflow(name, version, &terms, graph, tasks)?;
         let workflow = workflow.map_err(|e| error::raise(py, e))?;
         let workflow = self.handle.unneeded.tied(workflow);
         free(py, || runtime.step(Event::Workflow(Arc::new(workflow))))?;

@@ -111,6 +111,7 @@ impl Reader {
             Ok(shown)
         });
         dict.set_item("tasks", shown.collect::<PyResult<Vec<_>>>()?)?;
+        dict.set_item("graph", row.graph.as_deref())?;
         dict.set_item("children", convert::children(py, &row)?)?;
         dict.set_item("owner", self.read(py, |store| store.holder(id))?.map(|owner| owner.0))?;
         Ok(Some(dict))
@@ -145,6 +146,16 @@ impl Reader {
     fn begun<'py>(&self, py: Python<'py>, limit: u64) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let found = self.read(py, |store| store.begun(limit))?;
         found.iter().map(|row| convert::begun(py, row)).collect()
+    }
+
+    /// What is kept of a workflow in its newest version.
+    fn graph(&self, py: Python<'_>, workflow: &str) -> PyResult<Option<String>> {
+        self.read(py, |store| store.graph(workflow))
+    }
+
+    /// At most `limit` names of workflows of which something is kept, behind `after`.
+    fn graphs(&self, py: Python<'_>, after: &str, limit: u64) -> PyResult<Vec<String>> {
+        self.read(py, |store| store.graphs(after, limit))
     }
 
     /// At most `limit` names of workflows that have runs, behind `after`.

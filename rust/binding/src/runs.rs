@@ -239,6 +239,7 @@ impl Runs {
             .map(|task| convert::task(py, task, &row.overdue, tries))
             .collect::<PyResult<Vec<_>>>()?;
         dict.set_item("tasks", tasks)?;
+        dict.set_item("graph", row.graph.as_deref())?;
         dict.set_item("children", convert::children(py, &row)?)?;
         Ok(Some(dict))
     }

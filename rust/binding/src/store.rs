@@ -110,23 +110,27 @@ impl Store {
         self.handle.written(py, move |runtime| runtime.set_limit(&name, terms))
     }
 
-    /// Holds a limit or a workflow up, until a time in microseconds or until that is taken back.
+    /// Holds a limit or a workflow up, or what is counted for a value of its key, until a time in microseconds or until that is taken back. False
+    /// if it has no keys.
     fn pause(
         &self,
         py: Python<'_>,
         kind: &str,
         name: String,
+        key: Option<String>,
         until_us: Option<i64>,
         by: String,
-    ) -> PyResult<()> {
-        let (kind, until) = (convert::kind_of(kind), convert::until_of(until_us));
-        self.handle.written(py, move |runtime| runtime.pause(kind, &name, until, &by))
+    ) -> PyResult<bool> {
+        let (kind, until) = (convert::kind_of(kind, key.as_deref()), convert::until_of(until_us));
+        let key = key.unwrap_or_default();
+        self.handle.written(py, move |runtime| runtime.pause(kind, &name, &key, until, &by))
     }
 
     /// Holds it up no longer; false if it was not.
-    fn resume(&self, py: Python<'_>, kind: &str, name: String) -> PyResult<bool> {
-        let kind = convert::kind_of(kind);
-        self.handle.written(py, move |runtime| runtime.resume(kind, &name))
+    fn resume(&self, py: Python<'_>, kind: &str, name: String, key: Option<String>) -> PyResult<bool> {
+        let kind = convert::kind_of(kind, key.as_deref());
+        let key = key.unwrap_or_default();
+        self.handle.written(py, move |runtime| runtime.resume(kind, &name, &key))
     }
 
     /// What is held up now.

@@ -123,14 +123,15 @@ impl Client {
         })
     }
 
-    /// Holds something up: no attempt under a limit begins, or no run of a workflow.
-    pub fn pause(&self, pause: &Pause) -> Stored<()> {
+    /// Holds something up: no attempt under a limit begins, or no run of a workflow or of one of its keys.
+    /// False if the workflow has no keys.
+    pub fn pause(&self, pause: &Pause) -> Stored<bool> {
         self.joined(pause.since, |_| self.store.pause(pause))
     }
 
     /// Holds it up no longer; false if it was not.
-    pub fn resume(&self, kind: Kind, name: &str, now: Wall) -> Stored<bool> {
-        self.joined(now, |_| self.store.resume(kind, name, now))
+    pub fn resume(&self, kind: Kind, name: &str, key: &str, now: Wall) -> Stored<bool> {
+        self.joined(now, |_| self.store.resume(kind, name, key, now))
     }
 
     /// Deletes what is kept of a name, unless a living owner polls it.

@@ -262,10 +262,10 @@ pub trait Store: Send + Sync {
     fn set_limit(&self, name: &str, terms: Option<seat::Terms>) -> Stored<bool>;
     /// Limits with names that were ever declared, by name, as they stand at that time.
     fn limits(&self, at: Wall) -> Stored<Vec<ListedLimit>>;
-    /// Holds something up, in place of how it was held up before.
-    fn pause(&self, pause: &Pause) -> Stored<()>;
-    /// Holds it up no longer; false if it was not at that time.
-    fn resume(&self, kind: Kind, name: &str, at: Wall) -> Stored<bool>;
+    /// Holds something up, in place of how it was held up before. False if it is a key of a workflow whose concurrency and throttle have none.
+    fn pause(&self, pause: &Pause) -> Stored<bool>;
+    /// Holds it up no longer; false if it was not at that time. The key is empty of what is none.
+    fn resume(&self, kind: Kind, name: &str, key: &str, at: Wall) -> Stored<bool>;
     /// What is held up at that time, limits first, by name.
     fn pauses(&self, at: Wall) -> Stored<Vec<Pause>>;
 

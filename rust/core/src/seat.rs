@@ -135,6 +135,8 @@ pub enum Kind {
     Workflow,
     /// A limit with a name: no attempt under it begins.
     Limit,
+    /// A value of a workflow's key: no run of the workflow begins that its limits count for that.
+    Key,
 }
 
 impl Kind {
@@ -143,12 +145,13 @@ impl Kind {
         match self {
             Self::Workflow => "workflow",
             Self::Limit => "limit",
+            Self::Key => "key",
         }
     }
 
     /// The kind of that public name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Workflow, Self::Limit].into_iter().find(|kind| kind.name() == name)
+        [Self::Workflow, Self::Limit, Self::Key].into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -157,8 +160,10 @@ impl Kind {
 pub struct Pause {
     /// What.
     pub kind: Kind,
-    /// Its name.
+    /// Its name; of a key that of the workflow.
     pub name: Arc<str>,
+    /// The value of a key; empty of all else.
+    pub key: Arc<str>,
     /// Until when.
     pub until: Until,
     /// Since when.

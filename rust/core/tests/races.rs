@@ -240,6 +240,7 @@ fn workflow_of(tasks: Vec<Task>) -> Event {
         graph,
         priority: Priority::default(),
         limits: None,
+        graph_text: "".into(),
         tie: None,
     }))
 }

@@ -36,6 +36,7 @@ fn workflow(tasks: &[(String, Vec<String>)]) -> Arc<Workflow> {
         graph,
         priority: Priority::default(),
         limits: None,
+        graph_text: "".into(),
         tie: None,
     })
 }

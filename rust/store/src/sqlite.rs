@@ -12,6 +12,7 @@ mod ear;
 mod export;
 mod fault;
 mod gate;
+mod graph;
 mod held_file;
 mod history;
 mod limits;
@@ -95,6 +96,11 @@ pub struct SqliteStore {
     turns: Turns,
     /// Declared last: its descriptors close after the connections.
     shield: Shield,
+}
+
+/// What is paused, as the audit tells it.
+fn of_key(kind: Kind, name: &str, key: &str) -> String {
+    if kind == Kind::Key { format!("{name}, key {key}") } else { name.to_owned() }
 }
 
 /// A connection until the store is closed.
@@ -662,18 +668,26 @@ impl Store for SqliteStore {
         self.read(|db| seat::list(db, at))
     }
 
-    fn pause(&self, pause: &Pause) -> Stored<()> {
+    fn pause(&self, pause: &Pause) -> Stored<bool> {
         self.write(Step::SetEnabled, |db| {
+            let is_key = pause.kind == Kind::Key;
+            if is_key && !limits::move_key(db, &pause.name, &pause.key)? {
+                return Ok(false);
+            }
             seat::pause(db, pause)?;
-            audit::note(db, "pause", &pause.name)
+            audit::note(db, "pause", &of_key(pause.kind, &pause.name, &pause.key))?;
+            Ok(true)
         })
     }
 
-    fn resume(&self, kind: Kind, name: &str, at: Wall) -> Stored<bool> {
+    fn resume(&self, kind: Kind, name: &str, key: &str, at: Wall) -> Stored<bool> {
         self.write(Step::SetEnabled, |db| {
-            let done = seat::resume(db, kind, name, at)?;
+            let done = seat::resume(db, kind, name, key, at)?;
+            if kind == Kind::Key {
+                limits::move_key(db, name, key)?;
+            }
             if done {
-                audit::note(db, "resume", name)?;
+                audit::note(db, "resume", &of_key(kind, name, key))?;
             }
             Ok(done)
         })

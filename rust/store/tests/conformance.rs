@@ -151,6 +151,8 @@ claims! {
     a_limit_that_was_set_holds_until_that_is_taken_back
     what_is_paused_begins_when_that_is_over_or_taken_back
     who_gave_a_run_up_is_not_told_of_as_who_had_it
+    what_workflows_were_is_kept_as_long_as_runs_refer_to_it
+    what_was_asked_for_in_a_version_that_nobody_declares_any_more_keeps_it
     how_much_of_its_time_a_run_has_spent_is_told_to_who_claims_it
     an_empty_progress_only_asks_who_drives
     history_of_equal_outcomes_is_one_row
@@ -1428,6 +1430,7 @@ fn what_is_paused_begins_when_that_is_over_or_taken_back(store: &dyn Store) {
     declare_limit(store, epoch, at_once(1));
     let by = |until, since| Pause {
         kind: seat::Kind::Limit,
+        key: "".into(),
         name: "api".into(),
         until,
         since: Wall(since),
@@ -1444,8 +1447,8 @@ fn what_is_paused_begins_when_that_is_over_or_taken_back(store: &dyn Store) {
     assert_eq!(granted(store, look(epoch, 300)), (Vec::new(), None));
     commit(store, Change::Pause(by(Until::At(Wall(400)), 301)));
     assert_eq!(limit_of(store, 500).pause, Some(by(Until::Resumed, 151)));
-    assert_eq!(store.resume(seat::Kind::Limit, "api", Wall(500)), Ok(true));
-    assert_eq!(store.resume(seat::Kind::Limit, "api", Wall(501)), Ok(false));
+    assert_eq!(store.resume(seat::Kind::Limit, "api", "", Wall(500)), Ok(true));
+    assert_eq!(store.resume(seat::Kind::Limit, "api", "", Wall(501)), Ok(false));
     assert_eq!(store.pauses(Wall(501)).unwrap(), []);
     assert_eq!(granted(store, look(epoch, 502)).0, [(epoch, row)]);
 }
@@ -1585,6 +1588,57 @@ fn history_alone_notes_the_last_poll(store: &dyn Store) {
         commit(store, Change::History(vec![stretch(trigger.row, Outcome::Skip, "quiet", at)]));
         assert_eq!(store.trigger("inbox").unwrap().unwrap().last_at, Some(Wall(90)));
     }
+}
+
+fn what_workflows_were_is_kept_as_long_as_runs_refer_to_it(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let drawn = |version: &str| WorkflowRow {
+        graph: format!("tasks of {version}").into(),
+        ..declares("mail", version)
+    };
+    let of = |number: u128, version: &str| NewRun { version: version.into(), ..new_run(number) };
+    let graph = |number: u128| store.run(id(number)).unwrap().unwrap().0.graph;
+    let [one, two] = ["tasks of v1", "tasks of v2"].map(|text| Some(text.to_owned()));
+    store.declare_workflows(first, &[drawn("v1"), declares("post", "v1")]).unwrap();
+    store.declare_workflows(second, &[drawn("v2")]).unwrap();
+    let old_run = started(store, second, of(1, "v1"));
+    let new_run = started(store, second, of(2, "v2"));
+    let other = NewRun { workflow: "post".into(), ..of(3, "v1") };
+    commit(store, ended(started(store, second, other), second, RunStatus::Completed));
+    assert_eq!((graph(1), graph(2), graph(3)), (one.clone(), two.clone(), None));
+    assert_eq!(store.run_with_tries(id(1)).unwrap().unwrap().0.graph, one);
+    assert!(store.runs(&any(), ALL).unwrap().iter().all(|run| run.graph.is_none()), "in no listing");
+
+    store.leave(first, &InFlight::default(), Wall(30)).unwrap();
+    commit(store, ended(new_run, second, RunStatus::Completed));
+    assert_eq!(forget(store, old(5000)), 2);
+    assert_eq!(graph(1), one, "nobody declares it, and one run is left of its time");
+    commit(store, ended(old_run, second, RunStatus::Completed));
+    assert_eq!(forget(store, old(5000)), 1);
+    started(store, second, of(4, "v1"));
+    assert_eq!(graph(4), None, "it went with its last run");
+    started(store, second, of(5, "v2"));
+    assert_eq!(graph(5), two, "this one is declared still");
+
+    store.declare_workflows(second, &[drawn("v1")]).unwrap();
+    assert_eq!(graph(4), one, "and this one again");
+    store.declare_workflows(second, &[drawn("v2")]).unwrap();
+    store.declare_workflows(second, &[]).unwrap();
+    store.declare_workflows(second, &[drawn("v2")]).unwrap();
+    assert_eq!((graph(4), graph(5)), (one, two));
+}
+
+fn what_was_asked_for_in_a_version_that_nobody_declares_any_more_keeps_it(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let row = WorkflowRow { graph: "tasks".into(), ..declares("mail", "v1") };
+    store.declare_workflows(first, &[row]).unwrap();
+    let executed = started(store, first, new_run(1));
+    commit(store, ended(executed, first, RunStatus::Completed));
+    store.leave(first, &InFlight::default(), Wall(30)).unwrap();
+    // Much later, by a client, in the version of the newest run.
+    started(store, second, NewRun { created_at: Wall(i64::MAX / 2), ..new_run(2) });
+    assert_eq!(forget(store, old(5000)), 1);
+    assert_eq!(store.run(id(2)).unwrap().unwrap().0.graph.as_deref(), Some("tasks"));
 }
 
 fn old(before: i64) -> Old {

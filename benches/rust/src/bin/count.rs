@@ -20,6 +20,10 @@ fn main() {
             let store = cloaca_store::open(":memory:", None).expect("memory is there").store;
             repeat(times, paths::start_and_end(store, 1));
         }
+        "store-fire" => {
+            let store = cloaca_store::open(":memory:", None).expect("memory is there").store;
+            repeat(times, paths::fire_and_end(store));
+        }
         other => panic!("no path {other}"),
     }
 }

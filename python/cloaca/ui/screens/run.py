@@ -58,7 +58,7 @@ def run(ask: Ask) -> Screen:
         "why": of_run(ask.reader, details),
         "rows": [_row(task, details, start, end, changes.get(task.id, [])) for task in shown],
         "tasks_more": len(details.tasks) - len(shown),
-        "dag": dag(name, {task.id: task.status for task in details.tasks}),
+        "dag": dag(name, details.graph, {task.id: task.status for task in details.tasks}),
         "context_in": contexts.shown(found.context),
         "context_out": contexts.shown(details.final_context) if is_over else None,
         "changes": contexts.changes(found.context, details.final_context) if is_over else [],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ... import registry
-from ...reading import MissingError, lasted
+from ...reading import MissingError, graph, lasted
 from ...reading import runs as list_runs
 from ...reading import workflows as list_workflows
 from ...reading.store import unknown
@@ -27,7 +27,7 @@ def workflow(ask: Ask) -> Screen:
     """One of them: its graph, how long its tasks take, its last runs."""
     name = ask.needed("name")
     items = list_runs(ask.reader, workflow=name, limit=RUNS).items
-    drawn = dag(name)
+    drawn = dag(name, graph(ask.reader, name))
     if not items and drawn is None:
         raise _missing(ask, name)
     times = lasted(ask.reader, name)
@@ -47,5 +47,6 @@ def workflow(ask: Ask) -> Screen:
 
 
 def _missing(ask: Ask, name: str) -> MissingError:
-    known = {*ask.reader.native.workflows("", 1000), *registry.names()}
+    native = ask.reader.native
+    known = {*native.workflows("", 1000), *native.graphs("", 1000), *registry.names()}
     return unknown("workflow", name, "workflows", sorted(known))

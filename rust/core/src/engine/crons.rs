@@ -339,6 +339,16 @@ impl Crons {
         self.by_time.range(..=(now, ScheduleKey(i64::MAX))).map(|&(_, row)| row).collect()
     }
 
+    /// Those that start any workflow that is not one of these, by the workflows' names.
+    pub fn of_others_than<'c>(
+        &'c self,
+        is_known: impl Fn(&str) -> bool + 'c,
+    ) -> impl Iterator<Item = &'c Schedule> + 'c {
+        let mut others: Vec<_> = self.by_workflow.iter().filter(|(name, _)| !is_known(name)).collect();
+        others.sort_unstable_by_key(|(name, _)| Arc::clone(name));
+        others.into_iter().flat_map(|(_, rows)| rows).map(|row| &self.by_row[row].schedule)
+    }
+
     /// The rows of those that start this workflow.
     pub fn of(&self, workflow: &str) -> Vec<ScheduleKey> {
         self.by_workflow.get(workflow).into_iter().flatten().copied().collect()

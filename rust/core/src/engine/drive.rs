@@ -316,7 +316,14 @@ fn pause_of(run: &Run, job: Job, ended: &Ended, now: Now) -> Option<Pause> {
     let Ended::Postponed { delay, pause: Some(limit), .. } = ended else { return None };
     let by = format!("task '{}' of run {}", run.workflow.tasks[job.task as usize].id, run.id);
     let until = Until::At(now.wall.after(*delay));
-    Some(Pause { kind: Kind::Limit, name: Arc::clone(limit), until, since: now.wall, by: by.into() })
+    Some(Pause {
+        kind: Kind::Limit,
+        name: Arc::clone(limit),
+        key: "".into(),
+        until,
+        since: now.wall,
+        by: by.into(),
+    })
 }
 
 /// Whether the log hears of a run's end: of one that completed only who wants to know everything.

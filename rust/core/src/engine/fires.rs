@@ -69,7 +69,7 @@ impl Engine {
         if let Some((limit, span)) = polled.holds.take() {
             let (name, by) = (limit, format!("a poll of trigger '{}'", declared.row.name).into());
             let until = Until::At(now.wall.after(span));
-            let pause = Pause { kind: Kind::Limit, name, until, since: now.wall, by };
+            let pause = Pause { kind: Kind::Limit, name, key: "".into(), until, since: now.wall, by };
             self.hold_up(pause, out);
         }
         let cron = moment.map(|moment| {

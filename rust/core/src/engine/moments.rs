@@ -12,7 +12,7 @@ use crate::engine::hands::by_hand;
 use crate::engine::line::Turn;
 use crate::engine::{Backfilled, Effects, Engine, Note, Request, Then};
 use crate::key::ScheduleKey;
-use crate::port::{Catchup, Change, CronMove, NewRun, Schedule, ScheduleKind};
+use crate::port::{Catchup, Change, CronMove, NewRun, Origin, Schedule, ScheduleKind};
 use crate::time::{Now, Wall};
 use crate::workflow::Workflow;
 
@@ -144,6 +144,17 @@ impl Engine {
         out.commits.push((Change::Start { epoch: self.epoch, runs: kept, cron: None }, Then::Start(ids)));
     }
 
+    /// What a call has registered before `ready_at` for workflows that no living runner declares: by the name, or else the expression and
+    /// the zone, with the workflow's.
+    pub fn crons_deserted(&self, ready_at: Wall) -> Vec<(String, String)> {
+        let is_known = |name: &str| self.workflows.contains_key(name) || self.elsewhere.contains(name);
+        let deserted = self.crons.of_others_than(is_known);
+        // A declaration is told of when it is made, and whose call has just registered one has been warned.
+        let is_meant = |cron: &&Schedule| cron.origin != Origin::Declared && cron.created_at < ready_at;
+        let told = |cron: &Schedule| (told_as(cron), cron.workflow.clone());
+        deserted.filter(is_meant).map(told).collect()
+    }
+
     pub(super) fn cron_fire(
         &mut self,
         schedule: &Schedule,
@@ -159,11 +170,7 @@ impl Engine {
                 return;
             }
             self.counts.errors += 1;
-            let by = match schedule.name.as_str() {
-                "" => &format!("cron {}", schedule.id),
-                name => name,
-            };
-            out.logs.push(self.unknown_workflow(by, &schedule.workflow));
+            out.logs.push(self.unknown_workflow(&told_as(schedule), &schedule.workflow));
             return;
         };
         let (mut ids, mut runs) = (Vec::new(), Vec::new());
@@ -247,5 +254,15 @@ pub fn cron_context(schedule: &Schedule, moment: Wall) -> Arc<str> {
     match terms.context.as_deref().and_then(|given| given.strip_suffix('}')).filter(|given| given.len() > 1) {
         Some(given) => format!("{given},{}", &moment[1..]).into(),
         None => moment.into(),
+    }
+}
+
+/// What people know a cron by.
+fn told_as(cron: &Schedule) -> String {
+    match &cron.kind {
+        ScheduleKind::Cron { expression, timezone, .. } if cron.name.is_empty() => {
+            format!("{expression} in {timezone}")
+        }
+        _ => cron.name.clone(),
     }
 }

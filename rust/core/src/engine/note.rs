@@ -17,6 +17,9 @@ use crate::time::Wall;
 /// What goes on failing is told so often.
 const TOLD_EVERY: Duration = Duration::from_secs(3600);
 
+/// Of crons that start nothing so many are named.
+const CRONS_SHOWN: usize = 10;
+
 /// How grave a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -334,6 +337,11 @@ pub enum Note {
         /// Their names, with how many runs wait for each.
         workflows: Vec<(String, u64)>,
     },
+    /// Moments of crons start nothing, because nobody declares their workflows.
+    CronsDeserted {
+        /// What they are known by, with their workflows.
+        crons: Vec<(String, String)>,
+    },
     /// Runs of runners that are gone stay where they are.
     ClaimRefused {
         /// In the store's words.
@@ -383,6 +391,7 @@ impl Note {
             | Self::BodiesOverdue { .. }
             | Self::TriggerRecovered { .. }
             | Self::RunsDeserted { .. }
+            | Self::CronsDeserted { .. }
             | Self::PollTooLong { .. }
             | Self::LastPollerTaken { .. }
             | Self::EventLost { .. }
@@ -460,6 +469,7 @@ impl Note {
             | Self::RunnerStopped { .. }
             | Self::RunsResumed { .. }
             | Self::RunsDeserted { .. }
+            | Self::CronsDeserted { .. }
             | Self::LastPollerTaken { .. }
             | Self::LimitDiffers(_)
             | Self::LimitUnknown { .. }
@@ -673,6 +683,15 @@ impl Display for Note {
                 )?;
                 f.write_str("; declare them again, or cancel the runs")
             }
+            Self::CronsDeserted { crons } => {
+                let shown = |(cron, workflow): &(String, String)| format!("'{cron}' (workflow '{workflow}')");
+                let shown: Vec<String> = crons.iter().take(CRONS_SHOWN).map(shown).collect();
+                write!(f, "crons start workflows that no living runner declares: {}", shown.join(", "))?;
+                if let Some(more @ 1..) = crons.len().checked_sub(CRONS_SHOWN) {
+                    write!(f, " and {more} more")?;
+                }
+                f.write_str("; declare these workflows, or delete the crons")
+            }
             Self::ClaimRefused { why } => write!(f, "unfinished runs cannot be resumed: {why}"),
             Self::StoreTroubled { trouble } => f.write_str(trouble),
             Self::StoreRefusesWrites { why } => {
@@ -735,6 +754,7 @@ mod tests {
             },
             Note::LastPollerTaken { threads_max: 4, held_by: "'a', 'b'".to_owned() },
             Note::CronOfOldRelease { cron: Uuid::nil(), name: "nightly".into() },
+            Note::CronsDeserted { crons: vec![("nightly".into(), "mail".into()); CRONS_SHOWN + 2] },
             Note::CronCatchUpBounded { cron: Uuid::nil(), moments_max: 3 },
             Note::VersionDiffers { run: Uuid::nil(), workflow: "mail".into() },
         ]
@@ -746,6 +766,10 @@ mod tests {
             format!("trigger 'inbox': its poll is in flight since {}, for 61 s; it holds a thread, and is not polled until that comes back", Wall(0).rfc3339()),
             "the last of 4 pollers is taken: the polls of 'a', 'b' have not come back; one more that hangs stops every trigger. Give bodies a time-out of their own, or raise max_pollers".to_owned(),
             format!("cron schedule {nil} of trigger 'nightly' goes on, which release 0.1.0 left: declare a trigger of that name again, or end it by forget('nightly')"),
+            format!(
+                "crons start workflows that no living runner declares: {} and 2 more; declare these workflows, or delete the crons",
+                ["'nightly' (workflow 'mail')"; CRONS_SHOWN].join(", "),
+            ),
             format!("cron schedule {nil}: of the moments that were missed only the newest 3 are made up for"),
             format!("run {nil} of workflow 'mail' goes on under a version that differs from the one it began with"),
         ]);

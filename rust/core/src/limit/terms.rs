@@ -91,12 +91,17 @@ pub struct Keys {
     /// For its rate limit.
     pub rate_limit: String,
 }
-
 impl Limits {
     /// Whether runs wait in the store for their beginning.
     pub fn holds(&self) -> bool {
         let waits = self.concurrency.as_ref().is_some_and(|terms| terms.overflow == Overflow::Wait);
         waits || self.throttle.is_some()
+    }
+
+    /// Whether what they hold is told apart by keys.
+    pub fn has_keys(&self) -> bool {
+        let concurrency = self.concurrency.as_ref().is_some_and(|terms| terms.key.is_some());
+        self.holds() && (concurrency || self.throttle.as_ref().is_some_and(|paced| paced.key.is_some()))
     }
 
     /// How many runs of a key may be unfinished, if what is beyond is dropped.

@@ -221,6 +221,8 @@ pub struct WorkflowRow {
     pub priority: Priority,
     /// What limits its runs, if anything does.
     pub limits: Option<Arc<Limits>>,
+    /// What is kept of it under its name and version for as long as runs refer to those; empty for nothing.
+    pub graph: Arc<str>,
 }
 
 /// A cron's step from one moment to the next. It is not kept if the cron was changed since `seen`.

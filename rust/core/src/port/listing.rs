@@ -60,6 +60,8 @@ pub struct ListedRun {
     pub error_type: Option<String>,
     /// By what it was started, if another run did.
     pub parent: Option<Parent>,
+    /// What is kept of its workflow in its version ([`crate::port::WorkflowRow::graph`]), of a run that is read alone.
+    pub graph: Option<String>,
     /// The first [`CHILDREN_SHOWN`] runs that it started, of a run that is read alone.
     pub children: Vec<Child>,
     /// Bodies that nobody waits for and that still run, of a run that is read alone.

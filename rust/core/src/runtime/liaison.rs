@@ -17,7 +17,7 @@ use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, sleep, wait_on};
 use crate::runtime::signs::Signs;
 use crate::runtime::spread::Spreading;
-use crate::time::Mono;
+use crate::time::{Mono, Now, Wall};
 
 /// So many unfinished runs are taken over at once, so that the first can start early.
 pub(super) const CLAIM_CHUNK: u64 = 200;
@@ -80,8 +80,9 @@ struct Round {
     /// When it was last read, and how long that took.
     news_read: Option<(Instant, Duration)>,
     last_other: Uuid,
-    /// Whether the log has heard of runs that nobody goes on with.
+    /// Whether the log has heard of runs that nobody goes on with, and of crons.
     knows_deserted: bool,
+    ready_at: Wall,
     forgetting: Forgetting,
     news_due: Mono,
     signs: Signs,
@@ -108,7 +109,7 @@ impl Shared {
             // Whoever never began leaves everything as it is.
             return;
         }
-        let now = self.now().mono;
+        let Now { mono: now, wall: ready_at } = self.now();
         let is_manual = matches!(self.clock, Clock::Manual(_));
         let mut round = Round {
             has_siblings: false,
@@ -118,6 +119,7 @@ impl Shared {
             news_read: None,
             last_other: Uuid::nil(),
             knows_deserted: !recovery,
+            ready_at,
             forgetting: Forgetting::new(now),
             news_due: now.after(NEWS_SLOWLY),
             signs: Signs::new(now, is_manual),
@@ -210,7 +212,7 @@ impl Shared {
         }
         // Not at once: a program may declare workflows after it has made its runner, and others claim what is theirs.
         if is_time && !round.knows_deserted {
-            round.knows_deserted = self.tell_deserted().is_ok();
+            round.knows_deserted = self.tell_deserted(round.ready_at).is_ok();
         }
         round.has_news |= is_woken | self.has_news.swap(false, Ordering::AcqRel);
         if self.works
@@ -244,7 +246,11 @@ impl Shared {
         }
     }
 
-    fn tell_deserted(&self) -> std::result::Result<(), Fault> {
+    fn tell_deserted(&self, ready_at: Wall) -> std::result::Result<(), Fault> {
+        let crons = lock(&self.engine).crons_deserted(ready_at);
+        if !crons.is_empty() {
+            self.order(Order::Log(Note::CronsDeserted { crons }));
+        }
         let mut workflows = self.store.deserted(self.epoch, DESERTED_MAX)?;
         let declared = lock(&self.engine).workflow_names();
         workflows.retain(|(name, _)| declared.iter().all(|known| **known != **name));
@@ -442,7 +448,7 @@ impl Shared {
     }
 
     /// Who takes nothing over from others says what it declares all the same, if limits hang on it.
-    fn tell_limits(&self) {
+    pub(super) fn tell_limits(&self) {
         if lock(&self.engine).workflow_rows().iter().any(|workflow| workflow.limits.is_some()) {
             self.tell_workflows();
         }

@@ -35,17 +35,22 @@ impl Runtime {
         Ok(done)
     }
 
-    /// Holds something up.
-    pub fn pause(&self, kind: Kind, name: &str, until: Until, by: &str) -> Stored<()> {
+    /// Holds something up. False if it is a key of a workflow that has none.
+    pub fn pause(&self, kind: Kind, name: &str, key: &str, until: Until, by: &str) -> Stored<bool> {
         let since = self.now().wall;
-        self.shared.store.pause(&Pause { kind, name: name.into(), until, since, by: by.into() })?;
+        if kind == Kind::Key && self.shared.works {
+            // What is declared here may not be known there yet.
+            self.shared.tell_limits();
+        }
+        let pause = Pause { kind, name: name.into(), key: key.into(), until, since, by: by.into() };
+        let done = self.shared.store.pause(&pause)?;
         self.seats_moved();
-        Ok(())
+        Ok(done)
     }
 
     /// Holds it up no longer; false if it was not.
-    pub fn resume(&self, kind: Kind, name: &str) -> Stored<bool> {
-        let done = self.shared.store.resume(kind, name, self.now().wall)?;
+    pub fn resume(&self, kind: Kind, name: &str, key: &str) -> Stored<bool> {
+        let done = self.shared.store.resume(kind, name, key, self.now().wall)?;
         self.seats_moved();
         Ok(done)
     }
@@ -53,6 +58,7 @@ impl Runtime {
     fn seats_moved(&self) {
         self.shared.read_pauses();
         self.shared.look_for_seats();
+        self.shared.ask_for_limited();
         self.wake_others();
     }
 }

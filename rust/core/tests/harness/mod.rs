@@ -73,6 +73,7 @@ pub fn mail(retry: RetryPolicy) -> Arc<Workflow> {
         graph,
         priority: Priority::default(),
         limits: None,
+        graph_text: "".into(),
         tie: None,
     })
 }

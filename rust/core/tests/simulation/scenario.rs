@@ -243,6 +243,7 @@ fn workflow(random: &mut Random, name: &str, version: usize) -> Arc<Workflow> {
         graph,
         priority: Priority::default(),
         limits: None,
+        graph_text: "".into(),
         tie: None,
     })
 }

@@ -1124,11 +1124,11 @@ impl Store for MemoryStore {
         nobody_asks()
     }
 
-    fn pause(&self, _pause: &Pause) -> Stored<()> {
+    fn pause(&self, _pause: &Pause) -> Stored<bool> {
         nobody_asks()
     }
 
-    fn resume(&self, _kind: Kind, _name: &str, _at: Wall) -> Stored<bool> {
+    fn resume(&self, _kind: Kind, _name: &str, _key: &str, _at: Wall) -> Stored<bool> {
         nobody_asks()
     }
 

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Error, ToSql, ffi, named_params};
+use rusqlite::{Connection, Error, OpenFlags, ToSql, ffi, named_params};
 
 use crate::sqlite::fault::{Cause, Failure, passes};
 use crate::sqlite::open::beside;
@@ -20,13 +20,25 @@ pub fn run(db: &Connection, path: &Path) -> Result<(), Failure> {
     let target = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // SQLite takes an empty file for a new one.
     let copied = db.execute("VACUUM INTO :path", named_params! { ":path": Named(&target) });
-    copied.map(drop).map_err(|error| {
+    // What stands beside it is not ours to be rolled back.
+    let marked = copied.and_then(|_| if is_foreign { Ok(()) } else { mark(&target) });
+    marked.map_err(|error| {
         let _ = fs::remove_file(path);
         if !is_foreign {
             let _ = fs::remove_file(journal);
         }
         refused(path, error)
     })
+}
+
+/// Notes in a copy that it is one: when it was made, and the last runner that the original had by then.
+fn mark(path: &Path) -> Result<(), Error> {
+    const SQL: &str = "
+        INSERT OR REPLACE INTO meta (name, value) VALUES
+            ('copied_at', CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
+            ('copied_after', (SELECT coalesce(max(epoch), 0) FROM owners))";
+    let copy = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    copy.execute(SQL, []).map(drop)
 }
 
 /// What failed, by the file that it happened to: only the target is written.

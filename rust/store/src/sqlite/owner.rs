@@ -8,6 +8,7 @@ use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::graph;
 use crate::sqlite::limits;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::run::{self, overdue};
@@ -176,7 +177,9 @@ pub fn leave(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
     let declared = limited_of(db, epoch)?;
     const FORGET: &str = "DELETE FROM owners WHERE epoch <= :epoch - 100 AND left_at IS NOT NULL";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
-    db.prepare_cached(WORKFLOWS)?.execute(named_params! { ":epoch": epoch.0 })?;
+    if db.prepare_cached(WORKFLOWS)?.execute(named_params! { ":epoch": epoch.0 })? > 0 {
+        graph::set_aside(db)?;
+    }
     // Index declared_wanted.
     db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
@@ -207,7 +210,7 @@ pub fn declare_workflows(db: &Connection, epoch: Epoch, workflows: &[WorkflowRow
     let before = limited_of(db, epoch)?;
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     let mut keep = db.prepare_cached(KEEP)?;
-    for WorkflowRow { name, version, priority, limits } in workflows {
+    for WorkflowRow { name, version, priority, limits, graph } in workflows {
         keep.execute(named_params! {
             ":name": name,
             ":epoch": epoch.0,
@@ -215,7 +218,9 @@ pub fn declare_workflows(db: &Connection, epoch: Epoch, workflows: &[WorkflowRow
             ":priority": priority.number(),
             ":limits": limits.as_ref().map(|limits| limits.to_json()),
         })?;
+        graph::keep(db, name, version, graph)?;
     }
+    graph::set_aside(db)?;
     let declared: Vec<String> = workflows.iter().map(|workflow| workflow.name.to_string()).collect();
     limits::renew_all(db, &[before, declared].concat())
 }

@@ -20,7 +20,8 @@ use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::shield::Shield;
 use crate::sqlite::{
-    Connected, export, gate, history, lock, look, open, opened, owner, query, redacted, run, schedule, seat,
+    Connected, export, gate, graph, history, lock, look, open, opened, owner, query, redacted, run, schedule,
+    seat,
 };
 
 /// A SQLite file that is only read.
@@ -160,6 +161,16 @@ impl Reader {
     /// At most `limit` names of workflows that have runs, in their order, behind `after`.
     pub fn workflows(&self, after: &str, limit: u64) -> Stored<Vec<String>> {
         self.read(|db| look::workflows(db, after, limit))
+    }
+
+    /// What is kept of a workflow in its newest version.
+    pub fn graph(&self, workflow: &str) -> Stored<Option<String>> {
+        self.read(|db| graph::newest(db, workflow))
+    }
+
+    /// At most `limit` names of workflows of which something is kept, in their order, behind `after`.
+    pub fn graphs(&self, after: &str, limit: u64) -> Stored<Vec<String>> {
+        self.read(|db| graph::names(db, after, limit))
     }
 
     /// A number that changes when somebody has committed: another one than at the last look means news.

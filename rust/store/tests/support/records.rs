@@ -111,7 +111,13 @@ pub fn priority(number: i64) -> Option<Priority> {
 }
 
 pub fn declares(name: &str, version: &str) -> WorkflowRow {
-    WorkflowRow { name: name.into(), version: version.into(), priority: Priority::default(), limits: None }
+    WorkflowRow {
+        name: name.into(),
+        version: version.into(),
+        priority: Priority::default(),
+        limits: None,
+        graph: "".into(),
+    }
 }
 
 /// When nothing waits for its time any more that these tests start.

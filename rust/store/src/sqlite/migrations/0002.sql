@@ -209,14 +209,15 @@ CREATE UNIQUE INDEX limit_seats_attempt ON limit_seats (run, task, attempt, name
 CREATE INDEX limit_seats_waiting ON limit_seats (name, priority DESC) WHERE granted_at IS NULL;
 CREATE INDEX limit_seats_taken ON limit_seats (name) WHERE granted_at IS NOT NULL;
 CREATE INDEX limit_seats_owner ON limit_seats (owner);
--- What is not to begin, until when (somebody takes it back if that is not known), since when and by whom.
+-- What is not to begin, of a workflow perhaps only what its limits count for one value of a key, until when (somebody takes it back if that is not known), since when and by whom.
 CREATE TABLE pauses (
     kind TEXT NOT NULL,
     name TEXT NOT NULL,
+    key TEXT NOT NULL,
     until INTEGER,
     since INTEGER NOT NULL,
     by TEXT NOT NULL,
-    PRIMARY KEY (kind, name)
+    PRIMARY KEY (kind, name, key)
 ) STRICT, WITHOUT ROWID;
 -- What limits the runs of a workflow, as JSON: as the runner declares it, and what is in force, by the one that came last of those that live or
 -- lived last. Of others a run says it itself.
@@ -270,3 +271,13 @@ CREATE INDEX seats_lane ON seats (lane);
 CREATE INDEX seats_seat ON seats (seat, stand, party);
 CREATE INDEX seats_schedule ON seats (schedule, run) WHERE schedule IS NOT NULL;
 INSERT INTO meta (name, value) VALUES ('turns', 0);
+-- What is known of a workflow in a version without its program, for who looks at its runs, and since when no living runner declares it: it goes
+-- when no run is left of its time.
+CREATE TABLE graphs (
+    workflow TEXT NOT NULL,
+    version TEXT NOT NULL,
+    unused_since INTEGER,
+    graph TEXT NOT NULL,
+    PRIMARY KEY (workflow, version)
+) STRICT;
+CREATE INDEX graphs_used ON graphs (workflow, version) WHERE unused_since IS NULL;

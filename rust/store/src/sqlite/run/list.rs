@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, Transaction
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
+use crate::sqlite::graph;
 use crate::sqlite::run::{child, overdue, tasks, tries};
 use crate::sqlite::schedule;
 use crate::sqlite::value::{
@@ -191,6 +192,7 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<ListedRun> {
         due_at: wall_maybe_at(row, 18)?,
         context: row.get(19)?,
         final_context: row.get(20)?,
+        graph: None,
         children: Vec::new(),
         overdue: Vec::new(),
     })
@@ -215,6 +217,7 @@ pub fn one(db: &Connection, id: Uuid, depth: Depth) -> Result<Option<(ListedRun,
         .query_row(named_params! { ":id": id.to_string() }, |row| Ok((RunRow(row.get(0)?), run_of(row)?)))
         .optional()?;
     let Some((row, mut run)) = found else { return Ok(None) };
+    run.graph = graph::of_run(&snapshot, row)?;
     run.overdue = overdue::of_run(&snapshot, row)?;
     run.children = child::of_run(&snapshot, id)?;
     let mut tasks = tasks(&snapshot, row)?;
