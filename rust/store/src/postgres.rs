@@ -10,6 +10,7 @@ mod connect;
 mod db;
 mod export;
 mod fault;
+mod graph;
 mod history;
 mod limits;
 mod lock;

@@ -366,6 +366,16 @@ CREATE INDEX seats_lane ON seats (lane);
 CREATE INDEX seats_seat ON seats (seat, stand, party);
 CREATE INDEX seats_schedule ON seats (schedule, run) WHERE schedule IS NOT NULL;
 
+-- What is known of a workflow in a version without its program, and since when no living runner declares it.
+CREATE TABLE graphs (
+    workflow TEXT COLLATE "C" NOT NULL,
+    version TEXT COLLATE "C" NOT NULL,
+    unused_since BIGINT,
+    graph TEXT NOT NULL,
+    PRIMARY KEY (workflow, version)
+);
+CREATE INDEX graphs_used ON graphs (workflow, version) WHERE unused_since IS NULL;
+
 INSERT INTO meta (name, value) VALUES ('version', 1), ('ends', 0), ('turns', 0);
 -- By which runners on one machine tell this store from others.
 INSERT INTO meta (name, value) VALUES ('store', (random() * 9e18)::BIGINT);
