@@ -54,7 +54,6 @@ fn on_a_server(claim: fn(&dyn Store)) {
 
 /// Claims about SQL of one kind of store.
 mod sqlite {
-    use super::*;
 
     macro_rules! claims {
         ($($claim:ident)*) => {
