@@ -305,14 +305,15 @@ CREATE INDEX limit_seats_waiting ON limit_seats (name, priority DESC, row) WHERE
 CREATE INDEX limit_seats_taken ON limit_seats (name) WHERE granted_at IS NOT NULL;
 CREATE INDEX limit_seats_owner ON limit_seats (owner);
 
--- What is held up.
+-- What is held up, of a workflow perhaps only what its limits count for one value of a key.
 CREATE TABLE pauses (
     kind TEXT COLLATE "C" NOT NULL,
     name TEXT COLLATE "C" NOT NULL,
+    key TEXT COLLATE "C" NOT NULL,
     until BIGINT,
     since BIGINT NOT NULL,
     by TEXT COLLATE "C" NOT NULL,
-    PRIMARY KEY (kind, name)
+    PRIMARY KEY (kind, name, key)
 );
 
 -- What limits the runs of a workflow.
