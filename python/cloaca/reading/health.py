@@ -128,7 +128,7 @@ def _transactions(reader: Reader) -> Finding:
             text = f"the oldest transaction on the server is {_span(seconds)} old, of {who}"
             way_out = "end it: until then dead rows pile up, and claims slow down"
             return Finding("warn", "transactions", text, way_out)
-    return Finding("ok", "transactions", "none has been open for long")
+    return Finding("ok", "transactions", "none that this user may see has been open for long")
 
 
 def _connections(reader: Reader) -> Finding:
