@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import postgres
@@ -14,6 +15,7 @@ import pytest
 
 import cloaca
 import cloaca.ui
+from cloaca import health as health_module
 from cloaca import reading
 from cloaca.reading import health as health_of_reading
 
@@ -77,15 +79,15 @@ def test_a_reader_reads_a_server_as_it_reads_a_file(store: str) -> None:
         assert [task.id for task in details.tasks] == ["hello"]
         assert "nobody is there" in str(details.tasks[0].error)
         assert reading.find_run(reader, completed.id[:30]) == completed.id
-        assert [trigger.name for trigger in reading.triggers(reader)] == ["visitors"]
+        assert [trigger.trigger_name for trigger in reading.triggers(reader)] == ["visitors"]
         assert len(reading.crons(reader)) == 1
-        assert [runner.name for runner in reading.runners(reader)] == ["here"]
-        assert [workflow.name for workflow in reading.workflows(reader)] == ["greet"]
+        assert reading.runners(reader) == []
+        assert [workflow.workflow_name for workflow in reading.workflows(reader)] == ["greet"]
         assert [pause.name for pause in reading.pauses(reader)] == ["greet"]
         assert "Completed" in reading.why(reader, completed.id) or "completed" in reading.why(
             reader, completed.id
         )
-        assert reading.failures(reader)
+        assert reading.failures(reader, datetime.now(UTC) - timedelta(days=1))
         assert reading.pace(reader)
         assert [found["n"] for found in reader.native.query("SELECT count(*) AS n FROM runs", [])] == [2]
         with pytest.raises(cloaca.StoreError, match="would change"):
@@ -102,23 +104,30 @@ def test_the_doctor_looks_at_the_server(store: str) -> None:
 
 
 def test_a_transaction_that_is_open_for_long_is_warned_of(
-    store: str, monkeypatch: pytest.MonkeyPatch
+    store: str, postgres_server: postgres.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_of_reading, "TRANSACTION_SECONDS", -1.0)
-    with reading.Reader(store) as reader, reading.Reader(store) as other:
-        held = threading.Thread(target=lambda: other.native.query("SELECT pg_sleep(2)", []))
+    for module in (health_of_reading, health_module):
+        monkeypatch.setattr(module, "TRANSACTION_SECONDS", -1.0)
+    asleep = "FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
+
+    def hold() -> None:
+        with reading.Reader(store) as other, pytest.raises(cloaca.StoreError):
+            other.native.query("SELECT pg_sleep(600)", [])
+
+    held = threading.Thread(target=hold)
+    with cloaca.DefaultRunner(store, work=False) as runner, reading.Reader(store) as reader:
         held.start()
         try:
-            while not reader.native.query(
-                "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' AND pid <> pg_backend_pid()",
-                [],
-            ):
+            while not reader.native.query(f"SELECT 1 {asleep} AND state = 'active'", []):
                 pass
             found = {finding.subject: finding for finding in reading.doctor(reader)}
+            told = runner.health()
         finally:
+            postgres_server.sql(f"SELECT pg_cancel_backend(pid) {asleep}")
             held.join()
     assert found["transactions"].level == "warn"
     assert "pid" in found["transactions"].text
+    assert "old_transaction" in [reason["code"] for reason in told["reasons"]]
 
 
 def test_the_command_line_reads_a_server(store: str) -> None:
