@@ -110,6 +110,7 @@ __all__ = [
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import reading as reading
+    from . import telemetry as telemetry
     from . import testing as testing
     from . import types as types
     from .admin import DatabaseAdmin, TenantConfig, TenantCredentials
@@ -119,8 +120,8 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """`cloaca.reading`, `testing`, `types` and what few programs need are there when asked for, and cost
-        nothing until then."""
+        """`cloaca.reading`, `telemetry`, `testing`, `types` and what few programs need are there when asked
+        for, and cost nothing until then."""
         if name == "ProcessExecutor":
             from .bodies.process import ProcessExecutor
 
@@ -135,7 +136,7 @@ else:
             return migrate
         from importlib import import_module
 
-        if name in ("reading", "testing", "types"):
+        if name in ("reading", "telemetry", "testing", "types"):
             return import_module(f"cloaca.{name}")
         if name in ("DatabaseAdmin", "TenantConfig", "TenantCredentials"):
             return getattr(import_module("cloaca.admin"), name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from . import attempt, check, filters, held, registry, urgency, why_run
+from . import attempt, check, filters, held, registry, tracing, urgency, why_run
 from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within, same
@@ -331,13 +331,29 @@ class Runs(Listings):
         when: Urgency | None,
     ) -> list[Watch]:
         """Watches on new runs, in the hands of this runner or, if it is a client, in anyone's."""
+        if (spans := tracing.active()) is None:
+            return self._asked_for(workflow, encoded, keys, calls, when, None)
+        with spans.sending(workflow, len(encoded)) as sending:
+            watches = self._asked_for(workflow, encoded, keys, calls, when, sending.trace)
+            sending.sent([watch.id for watch in watches])
+            return watches
+
+    def _asked_for(
+        self,
+        workflow: str,
+        encoded: list[str],
+        keys: list[tuple[str, float] | None] | None,
+        calls: Calls | None,
+        when: Urgency | None,
+        trace: str | None,
+    ) -> list[Watch]:
         engine = self._working()
         if not self._works:
             version = self._served.version(workflow)
-            offered: list[Watch] = engine.runs.offer(workflow, version, encoded, keys, when)
+            offered: list[Watch] = engine.runs.offer(workflow, version, encoded, keys, when, trace)
             return offered
         registry.workflow(workflow)
-        begun: list[Watch] = engine.runs.submit(workflow, encoded, keys, calls, when)
+        begun: list[Watch] = engine.runs.submit(workflow, encoded, keys, calls, when, trace)
         return begun
 
     def cancel(self, run_id: str) -> None:

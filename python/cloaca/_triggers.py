@@ -349,7 +349,7 @@ class Triggers:
             "schedule_expression": cron["cron_expression"],
         }
         encoded = encode_within(engine.context_bytes_max, context, "the context")
-        ruling: Any = ([(encoded, None, None, None, None, None)], None, "", None, None)
+        ruling: Any = ([(encoded, None, None, None, None, None, None)], None, "", None, None)
         place = self._declarations.decider(cron)
         if place is not None:
             ruling = self._crew.decide_now(place, at, encoded)
@@ -358,7 +358,7 @@ class Triggers:
         for fire in decided["fires"] if dry_run else ():
             fire["gate"] = rows.gate("run", None, "")
         if not dry_run and decided["fires"]:
-            for text, *_, when in ruling[0]:
+            for text, *_, when, _ in ruling[0]:
                 for watch in engine.runs.submit(workflow, [text], None, None, when):
                     watch.wait_started()
         return decided

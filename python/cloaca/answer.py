@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .tick import Tick
     from .urgency import Urgency
 
-    Fire = tuple[str, str | None, int | None, str | None, str | None, Urgency | None]
+    Fire = tuple[str, str | None, int | None, str | None, str | None, Urgency | None, str | None]
     Told = tuple[list[Fire], str | None, str, str | None, int | None]
     Ruling = str | tuple[str, int] | Told | tuple[*Told, str] | None
     Judge = Callable[[int, Polled], Ruling]
@@ -175,7 +175,7 @@ def _fire(result: TriggerResult, tick: Tick | None, bytes_max: int, overlap: str
     text = encode_within(bytes_max, context, "the context of a fire")
     cursor = None if result._cursor is None else fitting(bytes_max, result._cursor, "the cursor of a fire")
     ttl_us = None if ttl is None else int(ttl * 1e6)
-    return text, result.run_key, ttl_us, cursor, result._dedup_key, when
+    return text, result.run_key, ttl_us, cursor, result._dedup_key, when, None
 
 
 def is_awaitable(answer: object) -> bool:

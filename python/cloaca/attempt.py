@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .bodies.loop import Loop
     from .job import Job
     from .permit import Deferred, Permit
+    from .telemetry.spans import Within
 
     Name = str | Callable[[], str | None] | None
     """The task's id, or the trigger's name, or what finds out whose trigger's body this thread is in."""
@@ -50,12 +51,14 @@ class inside:
         "_is_callback",
         "_permit",
         "_token",
+        "_traced",
         "engine",
         "host",
         "is_home",
         "job",
         "loop",
         "name",
+        "trace",
     )
 
     def __init__(
@@ -78,6 +81,8 @@ class inside:
         self._permit: Permit | None = None
         self._calls: dict[str, Iterator[int]] | None = None
         self.is_home = is_callback
+        self.trace: Within | None = None
+        """What is current of OpenTelemetry while it runs, if that is traced."""
 
     def calls(self, workflow: str, has_keys: Sequence[bool]) -> Calls | None:
         """How runs are called that it starts, in this order: those without a run key are numbered, for each
@@ -118,8 +123,12 @@ class inside:
 
     def __enter__(self) -> None:
         self._token = _bodies.set((*_bodies.get(), self))
+        if self.trace is not None:
+            self._traced = self.trace.attach()
 
     def __exit__(self, *_: object) -> None:
+        if self.trace is not None:
+            self.trace.detach(self._traced)
         _bodies.reset(self._token)
         self.close()
 
@@ -128,6 +137,8 @@ def fresh(body: inside) -> Context:
     """A context for a body that begins apart from whoever asked for it: nothing of theirs leaks in."""
     context = Context()
     context.run(_bodies.set, (body,))
+    if body.trace is not None:
+        context.run(body.trace.attach)
     return context
 
 

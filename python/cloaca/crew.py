@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from . import attempt
+from . import attempt, tracing
 from .answer import PartlyError, Pending, complete, is_awaitable, later, ruled
 from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
@@ -122,7 +122,7 @@ class Crew:
 
     def open(self, place_deaths_max: int) -> None:
         """Starts the first threads: the one that starts the others, and those that serve executors."""
-        self.engine.tell_debug(logging.getLogger(_engine_log).isEnabledFor(DEBUG))
+        self.engine.tell_debug(self._hears_all())
         self._start("keeper", self._keep)
         self.places.open(self.engine, self._worker, self._start, place_deaths_max)
 
@@ -292,7 +292,7 @@ class Crew:
             error = raised
         ruling = self._ruled_now(ticket, answer, error)
         if not dry_run:
-            begun.answer(ruling)
+            begun.answer(self._traced(ticket, ruling))
             return ruling, []
         fires = ruling[0] if isinstance(ruling, tuple) and len(ruling) > 2 else []
         told = begun.foretell(fires, holders(fires)) if fires else []
@@ -326,6 +326,10 @@ class Crew:
             self._tell_failed_as(place, polled.error, polled.kind, polled.shown())
         return polled.ruling
 
+    def close_spans(self) -> None:
+        """Ends what is traced and still open: it goes on elsewhere, or not at all."""
+        self._worker.close_spans()
+
     def join(self, seconds: float) -> None:
         """Waits at most ``seconds`` for the threads to end. The calling thread is not waited for."""
         from time import monotonic
@@ -350,7 +354,7 @@ class Crew:
     def _keep(self) -> None:
         self._keeper = threading.get_ident()
         while True:
-            self.engine.tell_debug(logging.getLogger(_engine_log).isEnabledFor(DEBUG))
+            self.engine.tell_debug(self._hears_all())
             order = self.engine.next_order(LEVEL_SECONDS)
             self.look_at_loop()
             self.let_go(self.engine.unneeded_bodies())
@@ -358,6 +362,7 @@ class Crew:
                 self.decide_loop()
                 continue
             if order[0] == "log":
+                self._worker.heard(order[3], order[4])
                 # At DEBUG no line repeats what a body said.
                 tell = self._redactor.say if order[1] > DEBUG else say
                 tell(_engine_log, order[1], "%s", order[2], about=order[3])
@@ -379,6 +384,11 @@ class Crew:
                 return self.teller.close()
             else:
                 self._hire(order[0])
+
+    def _hears_all(self) -> bool:
+        """Whether the engine is to tell of what a healthy day has, too: for the log, or for what traces runs
+        to their ends."""
+        return self._worker.is_traced() or logging.getLogger(_engine_log).isEnabledFor(DEBUG)
 
     def _tell_program(self, place: int, error: str, failures: int, disabled: str | None) -> None:
         """Lets the program hear of a failed poll, if its trigger has not been declared again since."""
@@ -453,9 +463,23 @@ class Crew:
             return self._raised(place, raised)
 
         try:
-            return self._judged(ticket, answer, error, failed)
+            ruling = self._judged(ticket, answer, error, failed)
         except BaseException as raised:
-            return failed(raised)
+            ruling = failed(raised)
+        return self._traced(ticket, ruling)
+
+    def _traced(self, ticket: TicketParts, ruling: Ruling) -> Ruling:
+        """The same, with what the runs of a poll that fires are handed on, if somebody traces that. One that
+        skips leaves no trace."""
+        if not isinstance(ruling, tuple) or len(ruling) == 2:
+            return ruling
+        fires, error = ruling[0], ruling[3]
+        if (not fires and error is None) or (spans := tracing.active()) is None:
+            return ruling
+        definition = self.triggers[ticket[0]]
+        workflow = None if isinstance(definition, Retired) else definition.kind.workflow
+        trace = spans.polled(definition.name, workflow, Ticket(*ticket).began_us, len(fires), error)
+        return ruling if trace is None else ([(*fire[:6], trace) for fire in fires], *ruling[1:])
 
     def _judged(
         self,
@@ -497,7 +521,9 @@ class Crew:
             if error is not None:
                 raise error
             if isinstance(answer, Pending):
-                answer.begin(ticket, self._judged_there)
+                answer.begin(
+                    ticket, lambda _, polled: self._traced(ticket, self._judged_there(place, polled))
+                )
                 return None
             if is_awaitable(answer):
                 self.loop().start_poll(ticket, self.triggers[place].name, tick, answer, self._ruling)

@@ -296,6 +296,11 @@ class Redactor(Looker):
             return NO_SECRETS
         return mask.secrets([left._data]).without(mask.secrets([decode_value(given)]))
 
+    def shown_of_body(self, given: str, left: Context) -> Secrets:
+        """The same for what leaves this process at once: what the body was given, too."""
+        mask = self.mask()
+        return NO_SECRETS if mask is None else mask.secrets([left._data, decode_value(given)])
+
     def say(
         self,
         log: str,

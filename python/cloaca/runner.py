@@ -548,6 +548,9 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread. It also returns when
         another thread, or a task, has shut the runner down.
 
+        Under systemd (`Type=notify`) it says when it serves and when it drains, and with `WatchdogSec` that
+        its engine lives.
+
         The first signal drains: it says for whom it waits. The second ends that wait at once; what is cut
         off is resumed by the next runner.
 
@@ -559,12 +562,13 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                 stopped by itself, because the store takes nothing any more.
         """
         from .stop import Stop
+        from .systemd import Notifying
 
         self._open()
         limit = check.seconds(shutdown_timeout, "shutdown_timeout")
         if threading.current_thread() is not threading.main_thread():
             raise RunnerError("run_forever waits for signals, which only the main thread gets; call it there")
-        with Stop() as stop:
+        with Stop() as stop, Notifying(self._lives) as notifying:
             self._crew.on_end = stop.end
             try:
                 # The engine may have ended before it could be asked to tell.
@@ -574,11 +578,20 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                     raise RunnerError(_ENDED)
             finally:
                 stop.is_heard = True
+                notifying.stopping()
                 try:
                     self._say_who_is_waited_for(limit, "another signal")
                     self.shutdown(limit)
                 except KeyboardInterrupt:
                     self.shutdown(0.0)
+
+    def _lives(self) -> bool:
+        """Whether its engine answers and has not stopped. Where that hangs, so does this call."""
+        if self._closed:
+            # It drains, as it was told to.
+            return True
+        self._engine.stats()
+        return not self._has_stopped()
 
     def _say_who_is_waited_for(self, limit: float, ends_it: str) -> None:
         if limit > 0.0 and (running := self._crew.running()):
@@ -640,6 +653,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         left = max(0.0, until - monotonic())
         self._crew.join(min(left, JOIN_SECONDS) if body is None else 0.0)
         self._has_waited |= body is None
+        self._crew.close_spans()
 
     def _drain(self, limit: float) -> None:
         if attempt.current(self._engine) is not None:

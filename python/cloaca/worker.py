@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 
-from . import attempt
+from . import attempt, tracing
 from .answer import is_awaitable
 from .context import Context, decode_value, encode_within, fitting
 from .duration import text_of
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
     from ._cloaca import Carrier, Engine
     from .bodies.loop import Loop
+    from .hidden import Secrets
     from .job import JobParts
     from .redact import Redactor
     from .task import TaskDefinition
+    from .telemetry.spans import Called, Handed, Spans
 
     Hear = Callable[[tuple[str | None, BaseException]], None]
     """Called with the run if it was a task, and with what was raised."""
@@ -61,6 +63,7 @@ class Worker:
         self._running: dict[object, tuple[str, Job]] = {}
         self.deferred = Deferred(lambda coroutine: loop().run(coroutine), redactor.say)
         self._pid = os.getpid()
+        self._spans: Spans | None = None
 
     def hides(self) -> bool:
         """Whether anything of contexts is to be hidden."""
@@ -70,9 +73,45 @@ class Worker:
         """What tasks run now, in words."""
         return sorted(in_words(task_id, job) for task_id, job in list(self._running.values()))
 
-    def entered(self, job: Job, task_id: str, loop: Loop | None = None) -> attempt.inside:
+    def entered(self, job: Job, task_id: str, trace: Handed, loop: Loop | None = None) -> attempt.inside:
         """An attempt's body, that is about to be called."""
-        return attempt.inside(self.engine, job, task_id, self.deferred, loop, job.callback_only)
+        entered = attempt.inside(self.engine, job, task_id, self.deferred, loop, job.callback_only)
+        if not job.callback_only and (spans := self.spans()) is not None:
+            entered.trace = spans.begin(job, task_id, self.engine.jobs.workflow_of(job), trace)
+        return entered
+
+    def spans(self) -> Spans | None:
+        """What traces its attempts; `None` while nobody would get that."""
+        if self._spans is None and (made := tracing.active()) is not None:
+            self._spans = made.Spans()
+        return self._spans
+
+    def traced(self, job: Job, outcome: str, raised: Raised | None = None) -> None:
+        """An attempt has ended so; `raised` is without what is to be hidden."""
+        if self._spans is not None:
+            if raised is None:
+                self._spans.ended(job, outcome)
+            else:
+                self._spans.ended(job, outcome, raised.kind, raised.text, raised.trace)
+
+    def is_traced(self) -> bool:
+        """Whether somebody gets spans."""
+        return self.spans() is not None
+
+    def heard(self, about: dict[str, object], end: str | None) -> None:
+        """The engine has said something, perhaps how a run ended."""
+        if self._spans is not None and end is not None:
+            self._spans.over(int(str(about["cloaca_run"]).replace("-", ""), 16), end)
+
+    def close_spans(self) -> None:
+        """The runner is shut down."""
+        if self._spans is not None:
+            self._spans.close()
+
+    def _called(self, job: Job, task_id: str, name: str) -> Called | None:
+        """A callback's span."""
+        spans = self.spans()
+        return None if spans is None else spans.callback(job, task_id, name)
 
     def tell(self, parts: JobParts, log: tuple[int, str, dict[str, object]] | None) -> None:
         """Says of a body that is told to end what there is to say, with where its thread is. The body may ask
@@ -94,6 +133,7 @@ class Worker:
         context_json: str,
         error: str,
         checkpoint: str | None,
+        trace: Handed,
     ) -> None:
         """Makes an attempt: calls the body, tells the engine how it ended, then whoever wants to be told."""
         job = Job(*parts)
@@ -105,7 +145,7 @@ class Worker:
         returned: Any = None
         left = ""
         handle = None
-        entered = self.entered(job, task_id)
+        entered = self.entered(job, task_id, trace)
         if task.takes_handle:
             handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
         me = threading.get_ident()
@@ -132,6 +172,7 @@ class Worker:
         if handle is not None:
             handle._close()
         if isinstance(failure, attempt.Interrupted):
+            self.traced(job, "Interrupted")
             self.engine.jobs.interrupted(job)
         elif failure is None:
             self.succeed(job, task, task_id, left, context)
@@ -147,6 +188,7 @@ class Worker:
         context_json: str,
         error: str,
         checkpoint: str | None,
+        trace: Handed,
     ) -> Coroutine[Any, Any, None]:
         """The same on an event loop, where nothing may wait. No coroutine itself: each layer of them costs
         half a kilobyte, times the bodies in flight."""
@@ -155,7 +197,7 @@ class Worker:
         if job.callback_only:
             loop.is_over(job)
             telling = task.on_failure and loop.call_back(task.on_failure, task_id, error, context)
-            return self._tell_on(loop, job, task_id, telling, context)
+            return self._tell_on(loop, job, task_id, "on_failure", telling, context)
         handle = None
         if task.takes_handle:
             handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
@@ -191,6 +233,7 @@ class Worker:
                 handle._check_awaited()
         except BaseException as raised:
             if self._goes_home(loop, raised):
+                self.traced(job, "Interrupted")
                 carrier.interrupted(job)
                 if isinstance(raised, GeneratorExit | KeyboardInterrupt):
                     raise
@@ -204,13 +247,15 @@ class Worker:
                 handle._close()
         if attempt.is_forked(self._pid):
             return
+        if failure is None:
+            self.traced(job, "Completed")
         if failure is not None:
             await self._fail_on(loop, job, task, task_id, failure, given, context)
         elif task.on_success is None:
             carrier.succeeded(job, left, False)
         elif await loop.ruled(job, lambda carrier: carrier.succeeded(job, left, True)):
             telling = loop.call_back(task.on_success, task_id, context)
-            await self._tell_on(loop, job, task_id, telling, context)
+            await self._tell_on(loop, job, task_id, "on_success", telling, context)
 
     def _goes_home(self, loop: Loop, raised: BaseException) -> bool:
         from asyncio import CancelledError
@@ -254,18 +299,28 @@ class Worker:
         if final and has_callback:
             assert task.on_failure is not None, "it has one"
             telling = loop.call_back(task.on_failure, task_id, raised.text, context)
-            await self._tell_on(loop, job, task_id, telling, context)
+            await self._tell_on(loop, job, task_id, "on_failure", telling, context)
 
-    async def _tell_on(self, loop: Loop, job: Job, task_id: str, telling: Any, *arguments: object) -> None:
+    async def _tell_on(
+        self, loop: Loop, job: Job, task_id: str, name: str, telling: Any, *arguments: object
+    ) -> None:
         """Awaits a callback, and settles the attempt."""
         loop.is_over(job)
+        called = None if telling is None else self._called(job, task_id, name)
+        failure: BaseException | None = None
+        token = None if called is None else called.attach()
         try:
             if telling is not None:
                 await telling
         except BaseException as raised:
+            failure = raised
             if isinstance(raised, GeneratorExit) and not loop.is_running():
                 raise
             self._callback_raised(job, task_id, raised, arguments)
+        finally:
+            if called is not None and token is not None:
+                called.detach(token)
+                called.end(failure)
         loop.open().settled(job)
 
     def _left(self, task: TaskDefinition, context: Context, returned: Any) -> tuple[str, Context]:
@@ -275,9 +330,10 @@ class Worker:
 
     def succeed(self, job: Job, task: TaskDefinition, task_id: str, left: str, context: Context) -> None:
         """Ends an attempt that left a context, and tells of it."""
+        self.traced(job, "Completed")
         callback = task.on_success
         if self.engine.jobs.succeeded(job, left, callback is not None) and callback is not None:
-            self._tell(job, callback, task_id, task_id, context)
+            self._tell(job, "on_success", callback, task_id, task_id, context)
 
     def _to_keep(
         self, job: Job, raised: Raised, failure: BaseException, given: str, context: Context
@@ -287,8 +343,11 @@ class Worker:
         # A wish is no failure. Where it fails the task, or the run's time is up before it, the run tells why.
         if self._hear is not None and raised.delay_us is None:
             self._hear((run_id(job), failure))
-        kind, text, trace = own.hide(raised.kind), own.hide(raised.text), own.hide_maybe(raised.trace)
-        return raised._replace(kind=kind, text=text, trace=trace)
+        if raised.delay_us is not None:
+            self.traced(job, "Postponed")
+        elif self._spans is not None:
+            self.traced(job, "Failed", _hidden(raised, self._redactor.shown_of_body(given, context)))
+        return _hidden(raised, own)
 
     def _fail(
         self,
@@ -360,20 +419,26 @@ class Worker:
         if task.on_failure is None:
             self.engine.jobs.settled(job)
         else:
-            self._tell(job, task.on_failure, task_id, task_id, error, context)
+            self._tell(job, "on_failure", task.on_failure, task_id, task_id, error, context)
 
-    def _tell(self, job: Job, callback: Any, task_id: str, *arguments: object) -> None:
+    def _tell(self, job: Job, name: str, callback: Any, task_id: str, *arguments: object) -> None:
         """Calls a callback, and settles the attempt."""
         entered = attempt.inside(self.engine, job, task_id, self.deferred, None, True)
+        called = entered.trace = self._called(job, task_id, name)
+        failure: BaseException | None = None
         try:
             with entered:
                 returned = callback(*arguments)
             if is_awaitable(returned):
                 loop = self._loop()
-                loop.adopt(entered, self._tell_on, loop, job, task_id, returned, *arguments)
+                loop.adopt(entered, self._tell_on, loop, job, task_id, name, returned, *arguments)
                 return
         except BaseException as raised:
+            failure = raised
             self._callback_raised(job, task_id, raised, arguments)
+        finally:
+            if called is not None:
+                called.end(failure)
         self.engine.jobs.settled(job)
 
     def _callback_raised(
@@ -387,6 +452,11 @@ class Worker:
         self._redactor.say(
             _callback_log, ERROR, text, *values, raised=raised, about=about, values_of=lambda: left
         )
+
+
+def _hidden(raised: Raised, secrets: Secrets) -> Raised:
+    kind, text = secrets.hide(raised.kind), secrets.hide(raised.text)
+    return raised._replace(kind=kind, text=text, trace=secrets.hide_maybe(raised.trace))
 
 
 def in_words(task_id: str, job: Job) -> str:

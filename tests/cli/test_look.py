@@ -60,6 +60,7 @@ SCHEMA = {
     "why": "kind name text",
     "limit": "concurrency is_set kind name next_at pause taken throttle waiting waits_since",
     "pause": "by kind name since until what",
+    "metric": "about kind labels name value",
     "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
 }
@@ -77,6 +78,7 @@ def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:
             ["doctor"],
             ["limits"],
             ["health"],
+            ["metrics"],
         ):
             for found in records(line.piped(*words, "--json")):
                 assert " ".join(sorted(found)) == SCHEMA[str(found["kind"])], words

@@ -90,7 +90,7 @@ def test_the_api_page_has_every_name_once_and_an_example_of_each_noun() -> None:
     # A function that shares its name with its module is asked for in that.
     shown = [name.rpartition(".")[2] for name in re.findall(r"^::: cloaca\.(.+)$", text, re.MULTILINE)]
     assert sorted(shown) == sorted(
-        [*set(cloaca.__all__) - {"__version__"}, "reading", "testing", "types", "ui"]
+        [*set(cloaca.__all__) - {"__version__"}, "reading", "telemetry", "testing", "types", "ui"]
     )
     nouns = text.split("\n## ")[1:]
     assert [noun.split("\n")[0] for noun in nouns if BLOCK.search(noun) is None] == ["Tenant"]

@@ -354,6 +354,7 @@ fn row_of(receipt: Receipt) -> RunRow {
 
 fn new_run() -> NewRun {
     NewRun {
+        trace: None,
         id: Uuid::now_v7(),
         workflow: "ingest".into(),
         version: "0123456789abcdef".into(),

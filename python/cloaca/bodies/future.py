@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from .._cloaca import Engine, Pump
     from ..task import TaskDefinition
+    from ..telemetry.spans import Handed
     from ..worker import Worker
 
     Factory = Callable[[], Executor]
@@ -174,16 +175,24 @@ class _Flight:
         "job",
         "task",
         "task_id",
+        "trace",
     )
 
     def __init__(
-        self, job: Job, task: TaskDefinition, task_id: str, context: str, checkpoint: str | None
+        self,
+        job: Job,
+        task: TaskDefinition,
+        task_id: str,
+        context: str,
+        checkpoint: str | None,
+        trace: Handed,
     ) -> None:
         self.checkpoint = checkpoint
         self.job = job
         self.task = task
         self.task_id = task_id
         self.context = context
+        self.trace = trace
         self.executor: Executor | None = None
         self.future: Future[remote.Left | remote.Failed] | None = None
         self.is_stopped = False
@@ -278,9 +287,9 @@ class Place:
                 # Of a runner that leaves, whoever goes on with the run makes the attempt anew.
                 flight.is_unwanted = not is_closing
                 self._stop(flight)
-        for parts, task, task_id, context, error, checkpoint in begun:
+        for parts, task, task_id, context, error, checkpoint, trace in begun:
             job = Job(*parts)
-            flight = _Flight(job, task, task_id, context, checkpoint)
+            flight = _Flight(job, task, task_id, context, checkpoint, trace)
             if job.callback_only:
                 self._aside(partial(self._tell_failure, flight, error))
                 continue
@@ -319,6 +328,7 @@ class Place:
         except Exception as raised:
             future.set_result(remote.Failed(raised_by(raised), None))
             return self._hand_over(flight, future)
+        entered = self._worker.entered(job, flight.task_id, flight.trace)
         what = remote.Attempt(
             body=body,
             job=job,
@@ -329,6 +339,7 @@ class Place:
             checkpoint=flight.checkpoint,
             context_bytes_max=limit,
             tells_left=self._worker.hides(),
+            trace=None if entered.trace is None else entered.trace.headers(),
         )
         executor = flight.executor = self.named.executor
         try:
@@ -386,6 +397,8 @@ class Place:
             text = "the end of an attempt met a fault of the engine; please report it"
             say(_log, ERROR, text, raised=raised)
         finally:
+            # Unless it has been told already, nothing came of it.
+            self._worker.traced(flight.job, "Interrupted")
             flight.executor = flight.future = None
             self._flights.pop(flight.job, None)
 

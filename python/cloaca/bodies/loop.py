@@ -293,7 +293,7 @@ class Loop:
     def _heed(self, what: str, *about: Any) -> None:
         if what == "begun":
             parts, *work = about[0]
-            entered = self._worker.entered(Job(*parts), work[1], self)
+            entered = self._worker.entered(Job(*parts), work[1], work[-1], self)
             self._body(entered, self._worker.attempt_on, self, entered, *work)
         elif what == "closing":
             self._is_closing = True
@@ -351,6 +351,7 @@ class Loop:
         self._unbegun.discard(job)
         self._bodies.pop(job, None)
         self._stopped.discard(job)
+        self._worker.traced(Job(*job), "Interrupted")
         self.open().interrupted(job)
 
     def _begin_poll(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..answer import Fire, Ruling
     from ..failing import Kind
     from ..job import JobParts
+    from ..telemetry.spans import Within
     from ..tick import TickState
 
 _calls = threading.local()
@@ -63,6 +64,8 @@ class Attempt(NamedTuple):
     tells_left: bool
     """Whether it is to be told what its body had changed of the context when it raised: that may have to be
     hidden."""
+    trace: dict[str, str] | None = None
+    """What is current of OpenTelemetry while it runs."""
 
 
 class RemoteError(Exception):
@@ -223,12 +226,24 @@ def _made(what: Attempt, function: Callable[..., Any], context: Context) -> Left
     handle = None
     if what.takes_handle:
         handle = FarHandle(Job(*what.job), what.task_id, what.checkpoint)
-    with attempt.inside(Elsewhere(what.workflow), Job(*what.job), what.task_id):
+    entered = attempt.inside(Elsewhere(what.workflow), Job(*what.job), what.task_id)
+    entered.trace = _traced(what.trace)
+    with entered:
         returned = function(context) if handle is None else function(context, handle)
         if is_awaitable(returned):
             returned = _run(returned)
     left = left_by(what.task_id, context, returned)
     return Left(encode_within(what.context_bytes_max, left, "the context that it left"))
+
+
+def _traced(headers: dict[str, str] | None) -> Within | None:
+    """What is current there, if that process has the API of OpenTelemetry at all."""
+    if headers:
+        with contextlib.suppress(ImportError):
+            from ..telemetry.spans import within
+
+            return within(headers)
+    return None
 
 
 def poll(what: Poll) -> Polled:

@@ -116,6 +116,15 @@ COMMANDS = (
         "`doctor` looks at more, the file and its surroundings among it, takes its time, and warns.",
     ),
     Command(
+        "metrics",
+        "How the store stands, as Prometheus reads it: for a collector of text files, or to look.",
+        "cloaca metrics",
+        "look:metrics",
+        (),
+        "What a runner counts it tells itself: by cloaca.telemetry.prometheus_app(runner), or by its page\n"
+        'under /metrics. Needs pip install "cloaca[prometheus]", but for --json.',
+    ),
+    Command(
         "export",
         "Write a copy of everything to a new file, beside whoever serves the store.",
         "cloaca export backup.db",

@@ -376,6 +376,27 @@ def health(arguments: Namespace, show: Show) -> int:
     return OK if found["ok"] else FAILED
 
 
+def metrics(arguments: Namespace, show: Show) -> int:
+    """What a Prometheus would read."""
+    from ..telemetry.watched import Watched
+
+    found = [*Watched(database(arguments.database)).families()]
+    if show.as_json:
+        for family in found:
+            for key, value in sorted(family.values.items()):
+                labels = dict(zip(family.labels, key, strict=True))
+                record = {"name": family.name, "labels": labels, "value": value, "about": family.about}
+                show.record("metric", record)
+        return OK
+    try:
+        from ..telemetry.prometheus import text
+    except ImportError as error:
+        raise UsageError(f'this needs {error.name}; pip install "cloaca[prometheus]"') from error
+    for line in text(found)[0].decode().splitlines():
+        show.line(clean(line))
+    return OK
+
+
 def export(arguments: Namespace, show: Show) -> int:
     """A copy of everything."""
     with opened(arguments) as reader:

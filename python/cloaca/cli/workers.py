@@ -5,12 +5,14 @@ Invariant: once this process is told to end, none is begun any more.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 
+from .. import systemd
 from .children import all_ended, command, end, how_it_ended, tell
 from .main import FAILED, OK, USAGE
 
@@ -28,6 +30,7 @@ DEATHS_MAX = 5
 PAUSE_SECONDS = 0.5
 """Before the second of them in a row, and twice as long before each further one."""
 PAUSE_SECONDS_MAX = 30.0
+SYSTEMDS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class Worker:
@@ -69,7 +72,9 @@ class Worker:
     def _begin(self, now: float) -> None:
         self._born = now
         try:
-            self.process = subprocess.Popen(self._line)
+            # Systemd is told by this process, for all of them.
+            theirs = {name: value for name, value in os.environ.items() if name not in SYSTEMDS}
+            self.process = subprocess.Popen(self._line, env=theirs)
         except OSError as error:
             self._died(f"worker {self.number} cannot begin: {error}", now)
 
@@ -97,10 +102,15 @@ def serve(target: str, url: str | None, many: int) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, hear)
     code = None
+    systemd.told(systemd.READY)
+    watched = systemd.watchdog_seconds() is not None
     while code is None and not told.is_set():
         code = _looked(workers)
+        if watched:
+            systemd.told(systemd.ALIVE)
         if code is None:
             told.wait(LOOK_SECONDS)
+    systemd.told(systemd.STOPPING)
     # From here on a signal ends the wait for those that drain.
     signal.signal(signal.SIGTERM, tell)
     _hear_hangup(tell)

@@ -100,7 +100,7 @@ def _ruled(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | No
         # Its function is never called: most are there only to be decorated.
         assert tick._moment is not None, "a cron has a moment"
         text = encode_within(CONTEXT_BYTES_MAX, tick._moment, "the context")
-        fires: list[Fire] = [(text, None, None, None, None, None)]
+        fires: list[Fire] = [(text, None, None, None, None, None, None)]
         return fires, None, "", None, None
     function: Any = declared.function
     try:

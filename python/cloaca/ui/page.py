@@ -18,6 +18,7 @@ from .. import __version__
 from ..errors import ArgumentError, ArgumentTypeError, CloacaError, StoreError, excerpt
 from ..plain import ERROR, INFO, say
 from ..reading import MissingError
+from ..telemetry import prometheus_app
 from . import acts, safety, show
 from .live import Live
 from .rendering import rendered
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from ..runner import DefaultRunner
+    from ..telemetry.prometheus import PrometheusApp
     from .safety import Access, Level
 
 BODY_BYTES = 65_536
@@ -75,6 +77,7 @@ class Page:
         self._access = access
         self._source = Source(runner_or_url)
         self._live = Live(self._source, self._fragment)
+        self._app: PrometheusApp | None = None
 
     def __repr__(self) -> str:
         return f"<cloaca.ui.app of {excerpt(self._source.name)}>"
@@ -130,6 +133,8 @@ class Page:
             return await self._act(request, level)
         if request.method not in ("GET", "HEAD"):
             raise Refusal(405, "This page is looked at, or its forms are sent.")
+        if path == "/metrics":
+            return await run_in_threadpool(self._metrics, request.headers.get("accept", ""))
         if path == "/live":
             return self._stream(request, level)
         return await run_in_threadpool(self._show, request, path, level)
@@ -185,6 +190,15 @@ class Page:
             headers = {"Content-Disposition": f'attachment; filename="{screen.title}"'}
             return Response(screen.attachment, media_type="text/plain; charset=utf-8", headers=headers)
         return self._framed(request, screen, level)
+
+    def _metrics(self, accept: str) -> Response:
+        """What a Prometheus that may see the page gets: of the runner, if there is one, and of the store."""
+        try:
+            self._app = self._app or prometheus_app(self._source.runner or self._source._url)
+        except ImportError as error:
+            raise Refusal(501, str(error)) from None
+        found = self._app.answer("/metrics", accept)
+        return Response(found.body, found.status, media_type=found.kind)
 
     def _framed(self, request: Request, screen: Screen, level: Level, **others: str) -> Response:
         main = rendered(screen.template, screen.values)

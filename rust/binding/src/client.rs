@@ -61,6 +61,7 @@ impl Client {
         let now = now();
         let run_key = key.map(|(key, seconds)| (key, now.after(span_of(seconds))));
         let wish = Wish {
+            trace: None,
             workflow: workflow.into(),
             version: version.into(),
             context: context.into(),

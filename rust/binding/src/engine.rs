@@ -24,7 +24,7 @@ use crate::runs::Runs;
 use crate::schedules::Schedules;
 use crate::store::Store;
 use crate::wait::SIGNALS_EVERY;
-use crate::{convert, error, fork};
+use crate::{convert, error, fork, metrics};
 
 /// So long shutting down waits for bodies that it has stopped.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -220,7 +220,7 @@ impl Engine {
         let order = match order {
             Order::Log(note) => {
                 let (level, text, about) = noted(py, &note)?;
-                ("log", level, text, about).into_pyobject(py)?.into_any()
+                ("log", level, text, about, note.end()).into_pyobject(py)?.into_any()
             }
             Order::PollFailed(FailedPoll { place, error, failures, disabled }) => {
                 ("poll_failed", place, &*error, failures, disabled.as_deref()).into_pyobject(py)?.into_any()
@@ -262,6 +262,13 @@ impl Engine {
         dict.set_item("run_latency_mean_ms", counts.run_sum_us as f64 / ended.max(1) as f64 / 1e3)?;
         dict.set_item("run_latency_max_ms", counts.run_max_us as f64 / 1e3)?;
         Ok(dict)
+    }
+
+    /// The same and more, by names: see [`metrics::metered`].
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let runtime = self.handle.runtime(py)?;
+        let found = free(py, || runtime.metered())?;
+        metrics::metered(py, &found)
     }
 
     /// Stops everything at once and tells whoever waits, because nothing can go on.

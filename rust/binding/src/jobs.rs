@@ -50,7 +50,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// The next job as `(job, task, task_id, context_json, error, checkpoint_json)`, with the task that its body's number stands for in `tasks`;
+    /// The next job as `(job, task, task_id, context_json, error, checkpoint_json, trace)`, with the task that its body's number stands for in `tasks`;
     /// `None` when idle too long; `False` when closed.
     fn take_job(&self, py: Python<'_>, seconds: f64, tasks: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
         let runtime = self.handle.runtime(py)?;

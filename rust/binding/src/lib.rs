@@ -1,6 +1,6 @@
 //! The border between cloaca's engine and Python: translation only, no decisions.
 //!
-//! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `gil` gives the interpreter
+//! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `metrics` counts, `gil` gives the interpreter
 //! away, `fork` refuses what another process made, and `handle` is what the classes share. `engine` is a runner's life; `jobs`,
 //! `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `pump` feeds executors beside the workers and `carrier` an
 //! event loop, `wait` is how they wait there, and `watch` for a run. `reader` is a store without a runner, `client` changes one.
@@ -22,6 +22,7 @@ mod gil;
 mod handle;
 mod interpreter;
 mod jobs;
+mod metrics;
 mod poll_now;
 mod polls;
 mod pump;

@@ -102,7 +102,7 @@ impl Pump {
     }
 }
 
-/// `(job, task, task_id, context_json, error, checkpoint_json)`, with the task that its body's number stands for in `tasks`.
+/// `(job, task, task_id, context_json, error, checkpoint_json, trace)`, with the task that its body's number stands for in `tasks`.
 pub fn work_parts<'py>(
     work: Work,
     context: &str,
@@ -111,6 +111,7 @@ pub fn work_parts<'py>(
     let job = parts_of(work.job);
     // It is still there: what the work is given is its run's, and as long as somebody has that, its workflow's bodies are needed.
     let task = tasks.as_any().get_item(work.body)?;
-    let parts = (job, task, &*work.task, context, work.error.as_str(), work.checkpoint.as_deref());
+    let trace = (work.trace.0.as_deref(), work.trace.1);
+    let parts = (job, task, &*work.task, context, work.error.as_str(), work.checkpoint.as_deref(), trace);
     parts.into_pyobject(tasks.py())
 }

@@ -60,12 +60,15 @@ fn wanted(
     contexts: Vec<String>,
     keys: Option<Vec<Option<(String, f64)>>>,
     urgency: Option<UrgencyParts>,
+    trace: Option<String>,
 ) -> Vec<Wanted> {
     let urgency = urgency_of(urgency);
+    let trace: Option<Arc<str>> = trace.map(Arc::from);
     let keys = keys.into_iter().flatten().chain(std::iter::repeat(None));
     let run_key = |(key, seconds)| (key, span_of(seconds));
     let wanted = contexts.into_iter().zip(keys);
     let wanted = wanted.map(|(context, key)| Wanted {
+        trace: trace.clone(),
         context: context.into(),
         run_key: key.map(run_key),
         parent: None,
@@ -92,8 +95,9 @@ pub struct Runs {
 impl Runs {
     /// Starts runs of a workflow in one transaction and returns a watch on each. `keys` are run keys, and for how many seconds they hold;
     /// `parent` is the attempt that starts them: its job, its task's id unless its callback does, and the numbers of those calls that have one;
-    /// `urgency` says of all of them when they are to begin.
-    #[pyo3(signature = (workflow, contexts, keys=None, parent=None, urgency=None))]
+    /// `urgency` says of all of them when they are to begin, `trace` is what telemetry hands on with them.
+    #[pyo3(signature = (workflow, contexts, keys=None, parent=None, urgency=None, trace=None))]
+    #[allow(clippy::too_many_arguments, reason = "each is a word of the request")]
     fn submit(
         &self,
         py: Python<'_>,
@@ -102,9 +106,10 @@ impl Runs {
         keys: Option<Vec<Option<(String, f64)>>>,
         parent: Option<(JobParts, Option<String>, Vec<Option<u32>>)>,
         urgency: Option<UrgencyParts>,
+        trace: Option<String>,
     ) -> PyResult<Vec<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let mut wanted = wanted(contexts, keys, urgency);
+        let mut wanted = wanted(contexts, keys, urgency, trace);
         if let Some((job, task, calls)) = parent {
             let (run, task) = (job_of(job).run, task.map(Arc::from));
             for (wanted, call) in wanted.iter_mut().zip(calls) {
@@ -120,7 +125,8 @@ impl Runs {
     }
 
     /// The same of runs that others are to drive, of a workflow of which nothing need be known here but its name.
-    #[pyo3(signature = (workflow, version, contexts, keys=None, urgency=None))]
+    #[pyo3(signature = (workflow, version, contexts, keys=None, urgency=None, trace=None))]
+    #[allow(clippy::too_many_arguments, reason = "each is a word of the request")]
     fn offer(
         &self,
         py: Python<'_>,
@@ -129,9 +135,10 @@ impl Runs {
         contexts: Vec<String>,
         keys: Option<Vec<Option<(String, f64)>>>,
         urgency: Option<UrgencyParts>,
+        trace: Option<String>,
     ) -> PyResult<Vec<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let wanted = wanted(contexts, keys, urgency);
+        let wanted = wanted(contexts, keys, urgency, trace);
         let watches =
             free(py, || runtime.offer(workflow, version, wanted))?.map_err(|e| error::raise(py, e))?;
         Ok(watches.into_iter().map(|watch| self.handle.watched(watch)).collect())

@@ -139,15 +139,22 @@ enum Ruling {
     Pending,
 }
 
-/// A fire as Python carries it: `(json, run_key, run_key_ttl_us, cursor, dedup_key)`.
-pub type AskedParts =
-    (String, Option<String>, Option<u64>, Option<String>, Option<String>, Option<UrgencyParts>);
+/// A fire as Python carries it: `(json, run_key, run_key_ttl_us, cursor, dedup_key, urgency, trace)`.
+pub type AskedParts = (
+    String,
+    Option<String>,
+    Option<u64>,
+    Option<String>,
+    Option<String>,
+    Option<UrgencyParts>,
+    Option<String>,
+);
 /// A priority; an instant or a delay, in microseconds.
 pub type UrgencyParts = (Option<i64>, Option<i64>, Option<u64>);
 type Ticked = (Vec<AskedParts>, Option<String>, String, Option<String>, Option<u64>);
 
 /// What `slow` says: `None` for an answer that comes later, a skip's reason, `(reason, pause_us)`, or
-/// `(fires, cursor, reason, error, pause_us)`, or the same with a limit that is to be paused for as long behind it, with `fires` as `(json, run_key, run_key_ttl_us, cursor, dedup_key)`.
+/// `(fires, cursor, reason, error, pause_us)`, or the same with a limit that is to be paused for as long behind it, with `fires` as `(json, run_key, run_key_ttl_us, cursor, dedup_key, urgency, trace)`.
 fn ruled(
     parts: TicketParts,
     answer: PyResult<Bound<'_, PyAny>>,
@@ -192,9 +199,16 @@ fn unreadable(py: Python<'_>, error: &PyErr) -> Answer {
 }
 
 /// The same.
-pub fn fire((json, key, ttl_us, cursor, dedup_key, urgency): AskedParts) -> AskedFire {
+pub fn fire((json, key, ttl_us, cursor, dedup_key, urgency, trace): AskedParts) -> AskedFire {
     let run_key = key.map(|key| (key, ttl_us.map(Duration::from_micros)));
-    AskedFire { context: Arc::from(json), run_key, cursor, dedup_key, urgency: urgency_of(urgency) }
+    AskedFire {
+        trace: trace.map(Arc::from),
+        context: Arc::from(json),
+        run_key,
+        cursor,
+        dedup_key,
+        urgency: urgency_of(urgency),
+    }
 }
 
 /// When a run is to begin, as Python has checked it.

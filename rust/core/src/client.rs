@@ -40,6 +40,8 @@ pub struct Wish {
     pub run_key: Option<(String, Wall)>,
     /// When it is to begin.
     pub urgency: Urgency,
+    /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
+    pub trace: Option<Arc<str>>,
 }
 
 /// What became of a wish.
@@ -91,6 +93,7 @@ impl Client {
                 due_at: wish.urgency.due.map(|due| due.instant(now)),
                 limits: None,
                 is_anyones: false,
+                trace: wish.trace.clone(),
                 created_at: now,
             };
             let receipts = self.store.commit(&[Change::Start { epoch, runs: vec![run], cron: None }])?;

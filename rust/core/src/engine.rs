@@ -12,6 +12,7 @@ mod fires;
 mod foretell;
 mod hands;
 mod line;
+mod meter;
 mod moments;
 mod note;
 mod overtime;
@@ -28,6 +29,7 @@ mod why;
 pub use effect::{Counts, Effects, MomentDue, Ready, Rearm, Then};
 pub use event::{Backfilled, Declared, Event, Fire, Job, Polled, Request};
 pub use foretell::{Asked, Foretold, Verdict, foretell};
+pub use meter::{Counted, FireCounts, RunCounts, TaskCounts};
 pub use moments::cron_context;
 pub use note::{About, Level, Note, is_told, poll_timed_out};
 pub use share::Claims;
@@ -45,6 +47,7 @@ use crate::context::Bounds;
 use crate::engine::crons::Crons;
 use crate::engine::delays::Delays;
 use crate::engine::line::Turn;
+use crate::engine::meter::Meter;
 use crate::engine::pauses::Pauses;
 use crate::engine::seats::Seats;
 use crate::engine::share::Hands;
@@ -144,6 +147,7 @@ pub struct Engine {
     /// Triggers that were warned of losing events.
     warned: BTreeSet<Arc<str>>,
     counts: Counts,
+    meter: Meter,
     tells_debug: bool,
     random: u64,
     /// By how much the wall clock stood above the monotonic one, at most since it last fell back.
@@ -193,6 +197,7 @@ impl Engine {
             stuck: HashMap::new(),
             warned: BTreeSet::new(),
             counts: Counts::default(),
+            meter: Meter::default(),
             tells_debug: false,
             random: seed | 1,
             wall_ahead_us: i64::MIN,
@@ -273,6 +278,11 @@ impl Engine {
     /// Counts since the start.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// The same by the names of what was driven.
+    pub fn counted(&self) -> &Counted {
+        self.meter.counted()
     }
 
     /// How long until [`Event::Clock`] has something to do; none means until another event.
@@ -387,6 +397,7 @@ impl Engine {
         // Moments that came before the workflow did are still unclaimed in the store.
         self.crons.of(&workflow.name).into_iter().for_each(|row| self.crons.look_again(row));
         self.declare_limits(&workflow, out);
+        self.meter.slots(&workflow);
         self.workflows.insert(Arc::clone(&workflow.name), workflow);
         for unfinished in waiting {
             let workflow = self.workflows[&*unfinished.workflow].clone();

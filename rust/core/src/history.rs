@@ -49,6 +49,11 @@ impl Streak {
         ended.map(|ended| *ended)
     }
 
+    /// How many polls have gathered.
+    pub fn count(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.count)
+    }
+
     /// Takes what has gathered, as a stretch of that trigger's row.
     pub fn take(&mut self, schedule: ScheduleKey) -> Option<Stretch> {
         self.open.take().map(|open| Stretch { schedule, ..*open })
@@ -93,6 +98,11 @@ impl Tally {
     /// Notes a poll that is counted elsewhere.
     pub fn touch(&mut self, at: Wall) {
         self.last_at = at;
+    }
+
+    /// How many have gathered.
+    pub fn count(&self) -> u64 {
+        self.count.into()
     }
 
     /// When the last poll began, of whatever outcome.

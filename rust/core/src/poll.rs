@@ -3,6 +3,7 @@
 //! again meanwhile) changes nothing when it returns.
 
 mod hot;
+mod meter;
 mod place;
 mod plan;
 mod standing;
@@ -15,10 +16,12 @@ use std::time::Duration;
 use crate::cadence;
 use crate::key::ScheduleKey;
 use crate::poll::hot::{Hot, Rest};
+use crate::poll::meter::Gathered;
 use crate::port::{Outcome, Stretch};
 use crate::time::{Mono, Wall};
 use crate::wheel::Wheel;
 
+pub use meter::{PollMeter, PollTally};
 pub use plan::{Backoff, Plan, RESOLUTION};
 pub use standing::{PollCounts, Standing, TickState};
 pub use turn::{Ended, Finish, Overdue, Ticket, Turn};
@@ -36,6 +39,7 @@ pub struct Poller {
     vacated: Vec<(u32, bool)>,
     per_interval: HashMap<u64, u64>,
     counts: PollCounts,
+    gathered: Gathered,
     random: u64,
 }
 
@@ -60,6 +64,7 @@ impl Poller {
             vacated: Vec::new(),
             per_interval: HashMap::new(),
             counts: PollCounts::default(),
+            gathered: Gathered::default(),
             random: 0x9E37_79B9_7F4A_7C15,
         }
     }
@@ -88,6 +93,7 @@ impl Poller {
         let late = now.0.saturating_sub(due.0);
         self.counts.late_sum_ns += late;
         self.counts.late_max_ns = self.counts.late_max_ns.max(late);
+        self.gathered.begun(late);
         Turn::Poll(self.begin(place, due, now))
     }
 
@@ -142,6 +148,8 @@ impl Poller {
         let timeout = self.rests[place as usize].plan.timeout;
         let timeout = timeout.expect("only a poll with a time-out is armed while its body runs");
         self.counts.polls += 1;
+        self.gathered.ended(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX));
+        self.gathered.polled(place, 1, 0);
         self.rests[place as usize].pause = None;
         self.rests[place as usize].given_up = true;
         let ended = self.end(place, true);
@@ -173,6 +181,7 @@ impl Poller {
         }
         self.counts.polls += 1;
         self.counts.skips += 1;
+        self.gathered.ended(finish.took_us);
         let place = &mut self.hot[ticket.place as usize];
         let is_plain = place.is_plain && reason.is_empty() && finish.pause.is_none();
         let closed = match is_plain {
@@ -206,6 +215,7 @@ impl Poller {
                 rest.streak.take(schedule)
             }
         };
+        let closed = self.told(place, closed);
         self.note(place);
         match is_kept {
             true => closed.or_else(|| self.take_quiet(place)),
@@ -217,6 +227,7 @@ impl Poller {
     pub fn waited(&mut self, ticket: Ticket, finish: Finish, now: Mono) -> Option<Ended> {
         let ended = self.ended(ticket, false, finish, now)?;
         self.counts.skips += 1;
+        self.gathered.polled(ticket.place, 0, 1);
         Some(ended)
     }
 
@@ -227,6 +238,8 @@ impl Poller {
             return None;
         }
         self.counts.polls += 1;
+        self.gathered.ended(finish.took_us);
+        self.gathered.polled(ticket.place, 1, 0);
         self.rests[ticket.place as usize].pause = finish.pause;
         let ended = self.end(ticket.place, failed);
         // Not before: this poll is none of the stretch that it ends.

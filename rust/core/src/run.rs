@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::context::{Bounds, Given, Relay};
 use crate::grid::Wait;
 use crate::key::RunRow;
+use crate::meter::Slots;
 use crate::port::{Failure, RunEnd, RunStatus, TaskRecord, TaskStatus, TryOutcome};
 use crate::run::checkpoint::Checkpoint;
 use crate::run::task::{Begins, Load, Phase, TaskState, Trying, over};
@@ -50,6 +51,12 @@ pub struct Run {
     pub priority: Priority,
     /// Whether another run has called it.
     pub is_child: bool,
+    /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
+    pub trace: Option<Arc<str>>,
+    /// Whether it is at work as soon as it was asked for: nobody had it before, and it did not wait for a time.
+    pub is_fresh: bool,
+    /// Where its workflow's counts are. Kept by who counts.
+    pub slots: Option<Arc<Slots>>,
     /// Whether limits of its workflow count it.
     pub is_limited: bool,
     /// Whether an attempt of it has begun, here or before.
@@ -95,6 +102,18 @@ pub enum Ended {
         /// So often it may happen to a task before that is taken for the cause.
         deaths_max: u32,
     },
+}
+
+impl Ended {
+    /// How an attempt is told that ended so, unless its time was over.
+    pub fn outcome(&self) -> TryOutcome {
+        match self {
+            Self::Success(_) => TryOutcome::Completed,
+            Self::Failure(failure) => failure.outcome,
+            Self::Postponed { .. } => TryOutcome::Postponed,
+            Self::Lost { .. } => TryOutcome::Interrupted,
+        }
+    }
 }
 
 /// What an ended attempt means for its task.
@@ -171,6 +190,9 @@ impl Run {
             row: RunRow(0),
             priority: workflow.priority,
             is_child: false,
+            trace: None,
+            is_fresh: true,
+            slots: None,
             is_limited: false,
             has_begun: false,
             counts: false,
@@ -212,6 +234,16 @@ impl Run {
     /// The number of the attempt under way or to come.
     pub fn attempt(&self, task: usize) -> u32 {
         self.tasks[task].attempt
+    }
+
+    /// When the attempt under way began, and its task.
+    pub fn began_at(&self, task: usize) -> (Option<Wall>, Option<Wall>) {
+        self.tasks.get(task).map_or((None, None), |state| (state.began_at, state.started_at))
+    }
+
+    /// How long it has waited for its first task, in microseconds; none if that has begun.
+    pub fn waits_for_first(&self, now: Wall) -> Option<u64> {
+        (!self.has_begun).then(|| u64::try_from(now.0.saturating_sub(self.created_at.0)).unwrap_or(0))
     }
 
     /// The context that a started task works on.

@@ -21,6 +21,7 @@ mod limited;
 mod looks;
 mod manual;
 mod many;
+mod meter;
 #[cfg(feature = "races")]
 mod modelled;
 mod nested;
@@ -74,6 +75,7 @@ pub use hear::Heard;
 pub use jobs::{Taken, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use lanes::Waker;
+pub use meter::{Doings, Metered};
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
 pub use schedules::CronBody;
@@ -116,6 +118,8 @@ pub struct Wanted {
     pub parent: Option<Box<Parent>>,
     /// When it is to begin.
     pub urgency: Urgency,
+    /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
+    pub trace: Option<Arc<str>>,
 }
 
 /// What a thread that closes the runner is itself in the middle of.
@@ -219,6 +223,8 @@ struct Shared {
     is_closed: AtomicBool,
     /// What signs of life have told of what was done.
     counted: Mutex<Minute>,
+    /// What its threads count.
+    doings: Mutex<Doings>,
     /// As the engine has it, so that to say it again costs no lock.
     tells_debug: AtomicBool,
 }
@@ -342,6 +348,7 @@ impl Runtime {
             is_finished: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             counted: Mutex::default(),
+            doings: Mutex::default(),
             tells_debug: AtomicBool::new(false),
         });
         shared.read_pauses();
@@ -454,12 +461,13 @@ impl Runtime {
 
     fn asked_for(&self, wanted: Vec<Wanted>) -> (Vec<Request>, Vec<Arc<Watch>>) {
         let now = self.now().wall;
-        let request = |Wanted { context, run_key, parent, urgency }| Request {
+        let request = |Wanted { context, run_key, parent, urgency, trace }| Request {
             id: Uuid::now_v7(),
             context,
             run_key: run_key.map(|(key, span)| (key, now.after(span))),
             parent,
             urgency,
+            trace,
         };
         let requests: Vec<Request> = wanted.into_iter().map(request).collect();
         let watches: Vec<Arc<Watch>> =

@@ -28,6 +28,10 @@ pub enum TryOutcome {
 }
 
 impl TryOutcome {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Completed, Self::Failed, Self::TimedOut, Self::Interrupted, Self::Postponed];
+
     /// The public name, also kept in the store.
     pub fn name(self) -> &'static str {
         match self {
@@ -41,9 +45,7 @@ impl TryOutcome {
 
     /// The outcome of that public name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Completed, Self::Failed, Self::TimedOut, Self::Interrupted, Self::Postponed]
-            .into_iter()
-            .find(|outcome| outcome.name() == name)
+        Self::ALL.into_iter().find(|outcome| outcome.name() == name)
     }
 }
 

@@ -13,6 +13,7 @@ type Wish = (bool, bool);
 
 fn fire(number: usize, has_cursor: bool) -> NewRun {
     NewRun {
+        trace: None,
         id: Uuid::from_u128(number as u128 + 1),
         workflow: "mail".into(),
         version: "v1".into(),

@@ -782,6 +782,7 @@ fn a_trigger_is_polled_again_and_again_and_never_twice_at_once() {
             let context = format!("{{\"place\": {place}, \"number\": {number}}}");
             Answer {
                 fires: vec![AskedFire {
+                    trace: None,
                     context: context.into(),
                     run_key: None,
                     cursor: None,
@@ -812,6 +813,7 @@ fn a_clock_that_is_moved_far_stops_at_every_poll() {
             yield_now();
             counted.lock().unwrap()[place as usize] += 1;
             let fire = AskedFire {
+                trace: None,
                 context: "{}".into(),
                 run_key: None,
                 cursor: None,

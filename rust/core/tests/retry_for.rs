@@ -138,6 +138,7 @@ fn left_behind(began_at: Wall) -> Event {
         completed_at: None,
     };
     Event::Claimed(vec![Unfinished {
+        trace: None,
         row: RunRow(1),
         id: RUN,
         workflow: "mail".to_owned(),

@@ -84,6 +84,7 @@ fn beside_theirs(overlap: Overlap) -> Engine {
 /// The tick that a poll with one fire sends to the store.
 fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
     let fire = Fire {
+        trace: None,
         context: "{}".into(),
         hash: [item; 16],
         run_key: None,
@@ -202,6 +203,7 @@ fn a_fire_that_cancels_asks_the_owner_of_the_run_before_it() {
 /// A run of a line that this owner took over.
 fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished {
     Unfinished {
+        trace: None,
         row: RunRow(number as i64),
         id: Uuid::from_u128(number),
         workflow: "mail".to_owned(),
@@ -370,4 +372,25 @@ fn a_run_that_limits_let_begin_before_its_own_commit_was_heard_of_stays_in_hand(
     step(&mut engine, Event::Committed(Then::Start(vec![id]), held));
     let job = effects.jobs[0].job;
     assert!(engine.expects(job), "it is this runner's, and nobody else would go on with it");
+}
+
+#[test]
+fn a_run_of_a_line_that_is_claimed_before_its_own_commit_was_heard_of_keeps_its_place() {
+    let mut engine = engine();
+    step(&mut engine, declared_mail());
+    step(&mut engine, Event::Vacancy);
+    let then = asked(&mut step(&mut engine, declaration_with(Overlap::Queue)));
+    step(&mut engine, Event::Committed(then, held_by(MINE)));
+    let [(first, then), (second, _)] = [fired(&mut engine, 1), fired(&mut engine, 2)];
+    let [first, second] = [first.fires[0].id, second.fires[0].id];
+    let run = Unfinished { id: first, ..claimed(1, ScheduleKey(7), vec![]) };
+    let row = run.row;
+    let effects = step(&mut engine, Event::Claimed(vec![run]));
+    let begun: Vec<Uuid> = effects.jobs.iter().map(|ready| ready.job.run).collect();
+    assert_eq!(begun, [first], "what limits have let begin begins, and {second} waits for it");
+    step(
+        &mut engine,
+        Event::Committed(then, Receipt::Tick { fates: vec![Admitted::Held { row }], cursor: None }),
+    );
+    assert!(engine.expects(effects.jobs[0].job));
 }

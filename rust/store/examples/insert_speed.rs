@@ -52,6 +52,7 @@ fn new_run(number: u64) -> NewRun {
     // As of a version 7: time first, then noise.
     let id = (u128::from(number) << 80) | u128::from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     NewRun {
+        trace: None,
         id: Uuid::from_u128(id),
         workflow: "ingest".into(),
         version: "0123456789abcdef".into(),

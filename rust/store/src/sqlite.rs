@@ -764,6 +764,7 @@ mod tests {
                 .unwrap();
         };
         let run = |number, context: &str| cloaca_core::port::NewRun {
+            trace: None,
             id: Uuid::from_u128(number),
             workflow: "mail".into(),
             version: "v1".into(),

@@ -168,6 +168,7 @@ claims! {
     a_child_stays_as_long_as_its_parent_and_a_parent_as_long_as_a_child_goes_on
     an_offered_run_is_claimed_by_who_comes
     a_claim_leaves_runs_of_other_workflows_alone
+    what_telemetry_hands_on_with_a_run_comes_to_who_claims_it
     a_run_that_has_begun_is_left_to_who_declares_its_version
     a_run_that_has_not_begun_is_of_its_claimers_version
     what_is_old_and_final_can_be_forgotten
@@ -1939,6 +1940,16 @@ fn an_offered_run_is_claimed_by_who_comes(store: &dyn Store) {
     assert_eq!((run.id, run.interruptions, run.owner_before), (id(1), 0, None));
     store.leave(client, &InFlight::default(), Wall(3)).unwrap();
     assert_eq!(commit(store, offer(new_run(3))), Receipt::Fenced);
+}
+
+fn what_telemetry_hands_on_with_a_run_comes_to_who_claims_it(store: &dyn Store) {
+    let old = store.join(Wall(1)).unwrap();
+    let trace = Some("{\"traceparent\":\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\"}");
+    started(store, old, NewRun { trace: trace.map(Into::into), ..new_run(1) });
+    started(store, old, new_run(2));
+    let found = store.claim_runs(successor(store, old), LATE, 10, &["mail".into()]).unwrap();
+    let told: Vec<Option<&str>> = found.iter().map(|run| run.trace.as_deref()).collect();
+    assert_eq!(told, [trace, None]);
 }
 
 fn a_claim_leaves_runs_of_other_workflows_alone(store: &dyn Store) {

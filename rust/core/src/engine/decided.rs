@@ -123,6 +123,8 @@ impl Engine {
         let (row, overlap) = (schedule.row, overlap_of(schedule));
         self.crons.pass(row);
         self.counts.fires += 1;
+        let name: Arc<str> = schedule.name.as_str().into();
+        self.meter.fired(&name).fires += 1;
         let refusal = reason_of(self.gate.admit(row, None, overlap));
         let (fires, outcome): (Vec<NewRun>, _) = match (&refusal, self.workflows.get(&*schedule.workflow)) {
             (None, Some(workflow)) => {
@@ -141,6 +143,7 @@ impl Engine {
             }
             _ => {
                 self.counts.dropped += 1;
+                self.meter.fired(&name).dropped += 1;
                 (Vec::new(), Outcome::Skip)
             }
         };

@@ -10,10 +10,10 @@ use uuid::Uuid;
 use crate::engine::line::Turn;
 use crate::engine::timers::Timer;
 use crate::engine::{BEGINNING_SHOWN, Effects, Engine, Job, Note, Ready, Then};
-use crate::port::{Change, RunChange, RunEnd, RunStatus};
+use crate::port::{Change, RunChange, RunEnd, RunStatus, TryOutcome};
 use crate::run::{At, CANCELLED, Ended, Looked, Progress, Ruling, Run, Told};
 use crate::seat::{Kind, Pause, Until};
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Wall};
 use crate::urgency::Rank;
 
 /// What a run's acknowledged records allow.
@@ -40,6 +40,8 @@ impl Engine {
         let Some(run) = self.run_of(job) else { return Ruling::Stale };
         let is_over_time = run.is_over_time(job.task as usize, job.attempt);
         let pause = pause_of(run, job, &ended, now);
+        let outcome = if is_over_time { TryOutcome::TimedOut } else { ended.outcome() };
+        let began = run.began_at(job.task as usize);
         let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random, now);
         if ruling == Ruling::Stale {
             return ruling;
@@ -47,6 +49,7 @@ impl Engine {
         if let Some(pause) = pause {
             self.hold_up(pause, out);
         }
+        self.count_attempt(job, outcome, began, ruling, now);
         self.disarm_job(job);
         self.unseat(job, now, out);
         self.forget_beginning(job);
@@ -62,6 +65,26 @@ impl Engine {
             Ruling::Retry | Ruling::Stale => {}
         }
         ruling
+    }
+
+    pub(super) fn count_attempt(
+        &mut self,
+        job: Job,
+        outcome: TryOutcome,
+        began: (Option<Wall>, Option<Wall>),
+        ruling: Ruling,
+        now: Now,
+    ) {
+        let Some(slots) = self.runs.get(&job.run).and_then(|run| run.slots.as_ref()) else { return };
+        let counts = self.meter.task(slots, job.task as usize);
+        counts.outcomes[outcome as usize] += 1;
+        counts.retries += u64::from(ruling == Ruling::Retry && outcome != TryOutcome::Postponed);
+        if let Some(began_at) = began.0 {
+            counts.attempts.add(us_between(began_at, now.wall));
+        }
+        if let Some(began_at) = began.1.filter(|_| ruling == Ruling::Final) {
+            counts.tasks.add(us_between(began_at, now.wall));
+        }
     }
 
     pub(super) fn taken(&mut self, job: Job, now: Now, out: &mut Effects) {
@@ -80,8 +103,12 @@ impl Engine {
             return;
         }
         let Some(run) = self.run_of(job) else { return };
+        let waited = run.waits_for_first(now.wall).zip(run.slots.clone());
         let (row, begun) = (run.row, run.started(task, now));
         let executor = run.workflow.tasks[task].executor;
+        if let Some((us, slots)) = waited {
+            self.meter.run(&slots).wait.add(us);
+        }
         self.arm_run(job.run, now.mono);
         match begun {
             None => {
@@ -145,7 +172,9 @@ impl Engine {
         self.overdue_home(job, now, out);
         self.disarm_job(job);
         self.unseat(job, now, out);
+        let began = self.run_of(job).map_or((None, None), |run| run.began_at(job.task as usize));
         if let Some(change) = self.interrupted_of(job, now) {
+            self.count_attempt(job, TryOutcome::Interrupted, began, Ruling::Stale, now);
             out.commits.push((Change::Run(change), Then::Nothing));
         }
     }
@@ -267,6 +296,7 @@ impl Engine {
 
     pub(super) fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get(&id) else { return };
+        let slots = follows.end.as_ref().and_then(|_| run.slots.clone());
         let workflow = end_of_interest(&follows, self.tells_debug).then(|| Arc::clone(&run.workflow.name));
         let created_at = run.created_at;
         let Follows { jobs, looks, delayed, end } = follows;
@@ -284,6 +314,9 @@ impl Engine {
             let took_us = u64::try_from(end.completed_at.0 - created_at.0).unwrap_or(0);
             self.counts.run_sum_us += took_us;
             self.counts.run_max_us = self.counts.run_max_us.max(took_us);
+            if let Some(slots) = slots {
+                self.meter.run(&slots).ended(end.status, took_us);
+            }
             out.logs.extend(workflow.map(|workflow| note_of(id, workflow, &end, took_us)));
             out.ended.push((id, created_at, end));
             self.drop_run(id, now, out);
@@ -309,6 +342,11 @@ impl Engine {
         let (attempt, life) = (run.attempt(task), run.life);
         Job { run: id, task: u32::try_from(task).expect("tasks are few"), attempt, life, callback_only }
     }
+}
+
+/// The calendar may have been set meanwhile: what seems to have ended before it began took no time.
+fn us_between(from: Wall, until: Wall) -> u64 {
+    u64::try_from(until.0.saturating_sub(from.0)).unwrap_or(0)
 }
 
 /// What an attempt's end holds up.

@@ -38,6 +38,8 @@ pub struct Fire {
     pub cursor: Option<String>,
     /// When its run is to begin.
     pub urgency: Urgency,
+    /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
+    pub trace: Option<Arc<str>>,
 }
 
 /// A poll that was not a plain skip.
@@ -84,12 +86,14 @@ pub struct Request {
     pub parent: Option<Box<Parent>>,
     /// When it is to begin.
     pub urgency: Urgency,
+    /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
+    pub trace: Option<Arc<str>>,
 }
 
 impl Request {
     /// One that asks for nothing else.
     pub fn of(id: Uuid, context: Arc<str>) -> Self {
-        Self { id, context, run_key: None, parent: None, urgency: Urgency::default() }
+        Self { id, context, run_key: None, parent: None, urgency: Urgency::default(), trace: None }
     }
 }
 

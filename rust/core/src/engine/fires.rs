@@ -22,6 +22,8 @@ impl Engine {
         let fires = std::mem::take(&mut polled.fires);
         let mut verdict = Verdict::of(&polled.reason);
         self.counts.fires += fires.len() as u64;
+        let trigger = Arc::clone(&declared.row.name);
+        self.meter.fired(&trigger).fires += fires.len() as u64;
         self.ask_about(polled.place, &fires);
         let mut row = Row::new(self.gate.room(polled.schedule, declared.overlap));
         let mut runs = Vec::with_capacity(fires.len());
@@ -36,7 +38,10 @@ impl Engine {
                 Ok(run) => runs.push(run),
                 Err(refusal) => {
                     match refusal {
-                        Refusal::Deduplicated(_) => self.counts.deduplicated += 1,
+                        Refusal::Deduplicated(_) => {
+                            self.counts.deduplicated += 1;
+                            self.meter.fired(&trigger).deduplicated += 1;
+                        }
                         Refusal::Dropped(_) => row.dropped += 1,
                         Refusal::Unknown(_) => polled.cursor = None,
                     }
@@ -46,16 +51,19 @@ impl Engine {
         }
         self.counts.dropped += row.dropped;
         self.counts.held_back += row.held_back;
+        let counts = self.meter.fired(&trigger);
+        counts.dropped += row.dropped;
+        counts.held_back += row.held_back;
         if !runs.is_empty() && verdict.outcome != Outcome::Error {
             let reason = left_out(row.dropped, row.held_back);
             verdict = Verdict { outcome: Outcome::Fire, reason, note: None };
         }
         if verdict.outcome == Outcome::Error {
             self.counts.errors += 1;
+            self.meter.fired(&trigger).errors += 1;
             out.logs.extend(verdict.note.take());
         }
         if let Some(cause) = &polled.disable {
-            let trigger = Arc::clone(&declared.row.name);
             out.logs.push(Note::TriggerDisabled { trigger, cause: cause.as_str().into() });
         }
         if row.dropped > 0 && polled.cursor.is_some() {
@@ -130,7 +138,7 @@ impl Engine {
         }
         let id = self.new_id(now.wall);
         self.gate.hold(schedule, guard, id);
-        let request = Request { urgency: fire.urgency, ..Request::of(id, fire.context) };
+        let request = Request { urgency: fire.urgency, trace: fire.trace, ..Request::of(id, fire.context) };
         let run = by_hand(&workflow, &request, now.wall);
         // What waits for its time stands in no line: who declares it is told so before.
         let waits = overlap.waits() && !run.is_delayed();

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::engine::delays::Sent;
 use crate::engine::line::Turn;
-use crate::engine::{Effects, Engine, Job, Note, Request, Settings, Then};
+use crate::engine::{Effects, Engine, FireCounts, Job, Note, Request, Settings, Then};
 use crate::key::RunRow;
 use crate::port::{Admitted, Change, NewRun, Unfinished};
 use crate::run::Run;
@@ -100,6 +100,7 @@ impl Engine {
         let (workflow, context) = (Arc::clone(workflow), Arc::clone(&new.context));
         let mut run = Run::new(new.id, workflow, context, self.settings.contexts, now.wall);
         run.priority = new.priority.unwrap_or(run.priority);
+        run.trace = new.trace.clone();
         if let Some(parent) = &new.parent {
             // A task may wait for it, and must not wait behind others that would.
             run.is_child = true;
@@ -112,12 +113,21 @@ impl Engine {
     fn take_in_hand(&mut self, mut run: Run, out: &mut Effects) {
         self.lives = self.lives.wrapping_add(1);
         run.life = self.lives;
+        run.slots = Some(self.meter.slots(&run.workflow));
         let id = run.id;
         self.runs.insert(id, run);
         self.recount(id, out);
     }
 
-    pub(super) fn begin_all(&mut self, ids: Vec<Uuid>, admitted: Vec<Admitted>, now: Now, out: &mut Effects) {
+    /// What became of runs that were sent to the store: of the fires of the trigger in that place, or of what came without one.
+    pub(super) fn begin_all(
+        &mut self,
+        place: Option<u32>,
+        ids: Vec<Uuid>,
+        admitted: Vec<Admitted>,
+        now: Now,
+        out: &mut Effects,
+    ) {
         for (id, fate) in ids.into_iter().zip(admitted) {
             let sent = self.delays.answered(id, fate.is_kept());
             match (fate, sent) {
@@ -135,6 +145,7 @@ impl Engine {
                 (Admitted::Held { .. }, _) => self.held(id, now, out),
                 (Admitted::Unkeyed(_), _) => {
                     self.counts.errors += 1;
+                    self.fired_in(place).errors += 1;
                     self.drop_run(id, now, out);
                 }
                 (
@@ -142,18 +153,29 @@ impl Engine {
                     _,
                 ) => {
                     self.counts.deduplicated += 1;
+                    self.fired_in(place).deduplicated += 1;
                     self.drop_run(id, now, out);
                 }
-                (Admitted::Overlaps { .. } | Admitted::Limited(_), _) => {
+                (fate @ (Admitted::Overlaps { .. } | Admitted::Limited(_)), _) => {
                     self.counts.dropped += 1;
+                    self.fired_in(place).dropped += 1;
+                    if let Admitted::Limited(dropped) = fate {
+                        self.meter.limited(dropped.rule);
+                    }
                     self.drop_run(id, now, out);
                 }
                 (Admitted::HeldBack, _) => {
                     self.counts.held_back += 1;
+                    self.fired_in(place).held_back += 1;
                     self.drop_run(id, now, out);
                 }
             }
         }
+    }
+
+    fn fired_in(&mut self, place: Option<u32>) -> &mut FireCounts {
+        let name = place.map_or_else(|| "".into(), |place| self.trigger_in(place));
+        self.meter.fired(&name)
     }
 
     /// A new run is committed: it begins, or waits for its turn.
@@ -215,7 +237,8 @@ impl Engine {
     pub(super) fn claimed(&mut self, mut unfinished: Unfinished, now: Now, out: &mut Effects) {
         if self.runs.contains_key(&unfinished.id) {
             // The store hands out nothing that is this runner's: the life in hand is over there, and only its receipt is still on its way.
-            self.drop_run(unfinished.id, now, out);
+            // Its place in the line stays: who stands behind it must not begin before it.
+            self.put_down(unfinished.id, now, out);
         }
         self.others.remove(&unfinished.id);
         if let Some(schedule) = unfinished.schedule {
@@ -271,6 +294,14 @@ impl Engine {
 
     /// Takes a run out of hand, and lets the one begin that waited for it.
     pub(super) fn drop_run(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        self.put_down(id, now, out);
+        if let Some(next) = self.gate.release(id) {
+            self.take_turn(next, now, out);
+        }
+    }
+
+    /// Takes a run out of hand that keeps its place in the line.
+    fn put_down(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         if let Some(run) = self.runs.remove(&id) {
             self.uncount(&run, now, out);
             // What it leaves another one may take.
@@ -281,9 +312,6 @@ impl Engine {
         self.turns.remove(&id);
         if let Some(timer) = self.run_timer.remove(&id) {
             self.disarm(timer);
-        }
-        if let Some(next) = self.gate.release(id) {
-            self.take_turn(next, now, out);
         }
     }
 
@@ -317,6 +345,7 @@ fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall
         due_at: request.urgency.due.map(|due| due.instant(now)),
         limits: None,
         is_anyones: false,
+        trace: request.trace.clone(),
         created_at: now,
     }
 }

@@ -170,6 +170,7 @@ impl Engine {
                 return;
             }
             self.counts.errors += 1;
+            self.meter.fired(&schedule.name.as_str().into()).errors += 1;
             out.logs.push(self.unknown_workflow(&told_as(schedule), &schedule.workflow));
             return;
         };

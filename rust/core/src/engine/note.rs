@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::key::Epoch;
 use crate::near::hint;
-use crate::port::BURIED;
+use crate::port::{BURIED, RunStatus};
 use crate::seat::Differs;
 use crate::time::Wall;
 
@@ -425,6 +425,17 @@ impl Note {
             | Self::StoreGone { .. }
             | Self::Buried
             | Self::EngineFault => Level::Error,
+        }
+    }
+
+    /// How a run has ended here, if it tells that.
+    pub fn end(&self) -> Option<&'static str> {
+        match self {
+            Self::RunCompleted { .. } => Some(RunStatus::Completed.name()),
+            Self::RunFailed { .. } => Some(RunStatus::Failed.name()),
+            Self::RunCancelled { .. } => Some(RunStatus::Cancelled.name()),
+            Self::RunTaken { .. } => Some("Taken"),
+            _ => None,
         }
     }
 

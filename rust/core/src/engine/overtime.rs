@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::engine::{Effects, Engine, Job, Note, Then};
-use crate::port::{Body, Change, RunStatus};
+use crate::port::{Body, Change, RunStatus, TryOutcome};
 use crate::run::{Ended, Ruling, Told};
 use crate::time::Now;
 
@@ -57,6 +57,7 @@ impl Engine {
     pub(super) fn grace_over(&mut self, job: Job, now: Now, out: &mut Effects) {
         let (epoch, grace, place) = (self.epoch, self.settings.timeout_grace, job.task as usize);
         let Some(run) = self.run_of(job) else { return };
+        let began = run.began_at(place);
         let (ruling, progress) = run.overdue(place, job.attempt, grace, now.wall);
         if ruling == Ruling::Stale {
             return;
@@ -65,6 +66,7 @@ impl Engine {
         let task = Arc::clone(&run.workflow.tasks[place].id);
         let body = Body { run: row, epoch, task: Arc::clone(&task), attempt: job.attempt, at: now.wall };
         self.overdue.insert(job, body.clone());
+        self.count_attempt(job, TryOutcome::TimedOut, began, ruling, now);
         out.overdue.push(job);
         // Before the end of its run, from which on somebody may ask for another attempt.
         out.commits.push((Change::Overdue(body), Then::Nothing));

@@ -35,7 +35,7 @@ impl Engine {
             (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
             (Then::Start(ids), Receipt::Start(admitted)) => {
                 tell_kept(&ids, &admitted, out);
-                self.begin_all(ids, admitted, now, out);
+                self.begin_all(None, ids, admitted, now, out);
             }
             (Then::Offered(ids), Receipt::Start(admitted)) => {
                 tell_kept(&ids, &admitted, out);
@@ -56,7 +56,7 @@ impl Engine {
                     let note = |(&run, _)| Note::TriggerFired { trigger: Arc::clone(&trigger), run };
                     out.logs.extend(started.map(note));
                 }
-                self.begin_all(runs, admitted, now, out);
+                self.begin_all(Some(place), runs, admitted, now, out);
                 out.rearm.push(Rearm {
                     place,
                     row: None,
@@ -148,7 +148,9 @@ impl Engine {
             }
             (Then::Declared { .. }, _) => out.is_buried = true,
             (Then::Moment { row, number }, receipt) => self.moment_answered(row, number, receipt, now, out),
-            (Then::Decided(runs), Receipt::Tick { fates, .. }) => self.begin_all(runs, fates, now, out),
+            (Then::Decided(runs), Receipt::Tick { fates, .. }) => {
+                self.begin_all(None, runs, fates, now, out);
+            }
             (Then::Decided(runs), _) => runs.into_iter().for_each(|id| self.drop_run(id, now, out)),
             (Then::LetGo(place), _) => {
                 if let Some(place) = place {
@@ -174,6 +176,7 @@ impl Engine {
             Then::Tick { place, runs, .. } => {
                 out.logs.push(Note::TickRefused { trigger: self.trigger_in(place), why: words });
                 self.counts.errors += 1;
+                self.meter.fired(&self.trigger_in(place)).errors += 1;
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
                 out.rearm.push(Rearm { place, ..Rearm::default() });
             }
@@ -206,7 +209,7 @@ impl Engine {
         }
     }
 
-    fn trigger_in(&self, place: u32) -> Arc<str> {
+    pub(super) fn trigger_in(&self, place: u32) -> Arc<str> {
         self.declared_in(place).map_or_else(|| "".into(), |trigger| Arc::clone(&trigger.row.name))
     }
 }

@@ -54,6 +54,11 @@ impl Engine {
         self.counts.deduplicated += tally.deduplicated;
         self.counts.dropped += tally.dropped;
         self.counts.held_back += tally.held_back;
+        let counts = self.meter.fired(&declared.row.name);
+        counts.fires += fires.len() as u64;
+        counts.deduplicated += tally.deduplicated;
+        counts.dropped += tally.dropped;
+        counts.held_back += tally.held_back;
         Foreseen::Dropped(tally.reason)
     }
 

@@ -49,6 +49,8 @@ impl Engine {
         if place >= self.triggers.len() {
             self.triggers.resize(place + 1, None);
         }
+        // It is told of from here on: who watches would lose the first of what appears only with it.
+        self.meter.fired(&declared.row.name);
         self.triggers[place] = Some(declared);
     }
 

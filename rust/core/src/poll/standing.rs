@@ -161,7 +161,7 @@ impl Poller {
         rest.has_streak = false;
         let taken = state.quiet.take(schedule).or_else(|| rest.streak.take(schedule));
         self.note(place);
-        taken
+        self.told(place, taken)
     }
 
     /// How many places there are, retired ones included.

@@ -50,6 +50,8 @@ pub struct NewRun {
     pub limits: Option<Arc<Limits>>,
     /// Whether it is nobody's for now, and whoever has room claims it.
     pub is_anyones: bool,
+    /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
+    pub trace: Option<Arc<str>>,
     /// When the fire was decided.
     pub created_at: Wall,
 }

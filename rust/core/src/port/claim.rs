@@ -44,6 +44,8 @@ pub struct Unfinished {
     pub is_mixed: bool,
     /// Whether another run has called it.
     pub is_child: bool,
+    /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
+    pub trace: Option<String>,
     /// How much of its time had gone by; none of one that has not begun.
     pub spent: Option<Spent>,
     /// Whether limits of its workflow count it: its end may let another one begin.

@@ -29,6 +29,8 @@ impl Run {
         let initial: Arc<str> = unfinished.context.as_str().into();
         let mut run = Self::new(unfinished.id, Arc::clone(&workflow), initial, bounds, unfinished.created_at);
         (run.row, run.is_limited) = (unfinished.row, unfinished.is_limited);
+        run.trace = unfinished.trace.as_deref().map(Arc::from);
+        run.is_fresh = unfinished.is_new() && unfinished.due_at.is_none();
         (run.priority, run.is_child, run.has_begun) =
             (unfinished.priority, unfinished.is_child, !unfinished.tasks.is_empty());
         (run.interruptions, run.interruptions_max) = (unfinished.interruptions, interruptions_max);

@@ -35,6 +35,8 @@ pub struct AskedFire {
     pub dedup_key: Option<String>,
     /// When its run is to begin.
     pub urgency: Urgency,
+    /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
+    pub trace: Option<Arc<str>>,
 }
 
 /// What a poll that was more than a plain skip answered.
@@ -328,7 +330,7 @@ pub fn foretell_of(
 }
 
 fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
-    let AskedFire { context, run_key, cursor, dedup_key, urgency } = fire;
+    let AskedFire { context, run_key, cursor, dedup_key, urgency, trace } = fire;
     let hash = match dedup_key {
         // No trigger has such a name, so that no context is equal to a key.
         Some(key) => hash_text(&format!("{trigger}\0key"), &serde_json::json!({ "key": key }).to_string()),
@@ -336,5 +338,5 @@ fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
     };
     let hash = hash.expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
-    Fire { hash, context, run_key, cursor, urgency }
+    Fire { hash, context, run_key, cursor, urgency, trace }
 }

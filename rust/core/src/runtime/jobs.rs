@@ -35,6 +35,8 @@ pub struct Work {
     pub checkpoint: Option<Arc<str>>,
     /// The error to report, if only the callback is to be called.
     pub error: String,
+    /// What telemetry has handed on with the run, and whether that is fresh: see [`Run::is_fresh`](crate::run::Run::is_fresh).
+    pub trace: (Option<Arc<str>>, bool),
 }
 
 /// What an executor is given.
@@ -178,6 +180,7 @@ pub(super) fn work(engine: &Engine, job: Job) -> Option<Work> {
         context: run.given(task),
         checkpoint: run.checkpointed(task),
         error: run.error(task).to_owned(),
+        trace: (run.trace.clone(), run.is_fresh),
     })
 }
 

@@ -489,6 +489,7 @@ impl Shared {
         let (resumed, came) = self.claim_all(taking);
         let came = came + self.claim_limited();
         if resumed > 0 {
+            lock(&self.doings).taken_over += resumed as u64;
             self.order(Order::Log(Note::RunsResumed { count: resumed }));
         }
         if came > 0 {

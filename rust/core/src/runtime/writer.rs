@@ -207,8 +207,14 @@ impl Shared {
         let mut pause = Duration::from_millis(5);
         let mut reported = false;
         loop {
+            let began = Instant::now();
             let why = match self.store.commit(changes) {
                 Ok(receipts) => {
+                    if !changes.is_empty() {
+                        let mut doings = lock(&self.doings);
+                        doings.commits.add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+                        doings.changes += changes.len() as u64;
+                    }
                     if reported {
                         lock(&self.writer).refusal = None;
                         self.order(Order::Log(Note::StoreTakesWrites));
@@ -218,6 +224,7 @@ impl Shared {
                 Err(Fault::Final(text)) => return Some(Err(text)),
                 Err(Fault::Passing(why)) => why,
             };
+            lock(&self.doings).refusals += 1;
             if !reported {
                 reported = true;
                 lock(&self.writer).refusal = Some(why.clone());

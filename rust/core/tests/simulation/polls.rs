@@ -405,6 +405,7 @@ impl World {
 /// What the gate is told of these items.
 fn fires(source: &Source, items: &[u64], began: Wall, waits: bool) -> Vec<Fire> {
     let fire = |&item: &u64| Fire {
+        trace: None,
         context: format!("{{\"item\":{item}}}").into(),
         hash: source.hash(item),
         run_key: source.key(item).map(|key| (key, source.key_ttl.map(|ttl| began.after(ttl)))),

@@ -620,6 +620,7 @@ impl State {
             None => Vec::new(),
         };
         Unfinished {
+            trace: None,
             row,
             id: new.id,
             workflow: new.workflow.to_string(),

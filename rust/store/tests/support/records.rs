@@ -85,6 +85,7 @@ pub fn admitted(receipt: Receipt) -> Vec<Admitted> {
 
 pub fn new_run(number: u128) -> NewRun {
     NewRun {
+        trace: None,
         id: id(number),
         workflow: "mail".into(),
         version: "v1".into(),

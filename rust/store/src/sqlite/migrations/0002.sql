@@ -281,3 +281,5 @@ CREATE TABLE graphs (
     PRIMARY KEY (workflow, version)
 ) STRICT;
 CREATE INDEX graphs_used ON graphs (workflow, version) WHERE unused_since IS NULL;
+-- What the telemetry of whoever asked for a run hands on to its bodies, as JSON text.
+ALTER TABLE runs ADD COLUMN trace TEXT;

@@ -24,7 +24,7 @@ macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
          interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent IS NOT NULL,
-         limited, timed_at, time_left"
+         limited, timed_at, time_left, trace"
     };
 }
 
@@ -517,6 +517,7 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         is_child: row.get(15)?,
         is_limited: row.get(16)?,
         is_held: false,
+        trace: row.get(19)?,
         spent: wall_maybe_at(row, 17)?.map(|since| Spent {
             since,
             left_us: row.get(18).ok().flatten(),

@@ -1,0 +1,250 @@
+"""Which metrics there are: what they are called, what they mean, and where each comes from.
+
+Decides only that. What a runner counts begins with it, grows, and adds up over processes; what is said of the
+store (`cloaca_store_`) is the same whoever says it.
+Invariant: so many names of a kind stand in labels, all others together as `other`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+from .. import __version__, rows
+from ..types import HealthCode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from ..types import Health
+
+Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+Took: TypeAlias = tuple[Sequence[int], int, float]
+"""So many took no longer than each bound, so many in all, and the seconds that they took together."""
+
+OTHER = "other"
+NAMES_MAX = 100
+"""So many workflows, limits and runners of a store are named."""
+RUNNERS_MAX = 1000
+BACKLOG_RUNS = 10_000
+"""Of so many runs that are not over it is counted whose they are."""
+
+
+class Family(NamedTuple):
+    """All series of one name.
+
+    Attributes:
+        name (str): without `_total`, which a counter has in addition.
+        kind (str): `counter`, `gauge` or `histogram`.
+        about (str): what it means.
+        labels (tuple): the names of its labels.
+        values (dict): by the values of its labels: a number, or what a histogram has.
+        bounds (list): what the buckets of a histogram end with, in seconds.
+    """
+
+    name: str
+    kind: Kind
+    about: str
+    labels: tuple[str, ...]
+    values: dict[tuple[str, ...], Any]
+    bounds: Sequence[float] = ()
+
+
+def _summed(
+    name: str,
+    kind: Kind,
+    about: str,
+    labels: tuple[str, ...] = (),
+    values: Iterable[tuple[tuple[str, ...], Any]] = (),
+    bounds: Sequence[float] = (),
+) -> Family:
+    """A family in which what has the same labels is one: a trigger may be called `other`, too."""
+    sums: dict[tuple[str, ...], Any] = {}
+    for key, value in values:
+        known = sums.get(key)
+        if known is None:
+            sums[key] = value
+        elif isinstance(value, tuple):
+            buckets = [one + other for one, other in zip(known[0], value[0], strict=True)]
+            sums[key] = (buckets, known[1] + value[1], known[2] + value[2])
+        else:
+            sums[key] = known + value
+    return Family(name, kind, about, labels, sums, bounds)
+
+
+def build() -> Family:
+    """What is running here."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    about = "Which version of cloaca, and of Python, this is."
+    return Family("cloaca_build_info", "gauge", about, ("version", "python"), {(__version__, python): 1})
+
+
+def of_runner(found: dict[str, Any]) -> Iterator[Family]:
+    """What a runner has counted since it was made."""
+
+    def one(name: str, kind: Kind, about: str, key: str) -> Family:
+        return Family(f"cloaca_{name}", kind, about, (), {(): found[key]})
+
+    def took(name: str, about: str, key: str) -> Family:
+        return Family(f"cloaca_{name}_seconds", "histogram", about, (), {(): found[key]}, found["bounds"])
+
+    yield from _polls(found)
+    yield one("polls_missed", "counter", "Due times that passed while their trigger was polled.", "missed")
+    yield took("poll_duration", "How long polls took, from their call to their answer.", "took")
+    yield took("poll_lateness", "How long after their due time polls began.", "late")
+    yield from _fires(found["fires"])
+    yield one(
+        "runs_started", "counter", "Runs that this runner has asked for, and that were kept.", "started"
+    )
+    yield from _runs(found["runs"], found["bounds"])
+    about = "Runs that a workflow's limits have dropped, by the rule."
+    limited = {("concurrency",): 0, ("rate_limit",): 0} | {(rule,): many for rule, many in found["limited"]}
+    yield Family("cloaca_runs_limited", "counter", about, ("rule",), limited)
+    yield one("runs_in_hand", "gauge", "Runs that are not over and that this runner drives.", "in_hand")
+    about = "Runs that this runner has taken over from runners that are gone."
+    yield one("runs_taken_over", "counter", about, "taken_over")
+    yield from _tasks(found["tasks"], found["bounds"])
+    yield one("bodies_overdue", "gauge", "Bodies still running that nobody waits for any more.", "overdue")
+    yield took("commit_duration", "How long commits took.", "commits")
+    yield one("commit_changes", "counter", "Changes that were in all commits together.", "changes")
+    yield one("commit_refusals", "counter", "How often the store took nothing at first.", "refusals")
+
+
+def _polls(found: dict[str, Any]) -> Iterator[Family]:
+    named = found["triggers"]
+    for at, name, about in (
+        (1, "polls", "Polls that ended."),
+        (2, "poll_skips", "Polls that answered to skip."),
+    ):
+        values = [((row[0],), row[at]) for row in named]
+        left = found["polls" if at == 1 else "skips"] - sum(value for _, value in values)
+        if left > 0:
+            values.append(((OTHER,), left))
+        yield _summed(f"cloaca_{name}", "counter", about, ("trigger",), values)
+
+
+def _fires(found: list[tuple[str | None, list[int]]]) -> Iterator[Family]:
+    for at, name, about in (
+        (0, "fires", "Fires that polls asked for; of an empty trigger what was asked for without one."),
+        (1, "fires_deduplicated", "Fires dropped because an equal one was unfinished, or its key used up."),
+        (2, "fires_dropped", "Fires dropped by overlap, or by limits of their workflow."),
+        (3, "fires_held_back", "Fires with a cursor not tried, because one before them was dropped."),
+        (4, "poll_errors", "Polls that raised or timed out, and fires that could not start."),
+    ):
+        values = [((OTHER if name is None else name,), counts[at]) for name, counts in found]
+        yield _summed(f"cloaca_{name}", "counter", about, ("trigger",), values)
+
+
+def _runs(found: list[tuple[str | None, list[Took]]], bounds: Sequence[float]) -> Iterator[Family]:
+    ended: list[tuple[tuple[str, ...], Took]] = []
+    waits: list[tuple[tuple[str, ...], Took]] = []
+    for name, (*by_status, wait) in found:
+        workflow = OTHER if name is None else name
+        for status, took in zip(("Completed", "Failed", "Cancelled"), by_status, strict=True):
+            ended.append(((workflow, status), took))
+        waits.append(((workflow,), wait))
+    about = "How long runs took, from their commit to their end."
+    labels = ("workflow", "status")
+    yield _summed("cloaca_run_duration_seconds", "histogram", about, labels, ended, bounds)
+    about = "How long runs waited from their commit to their first task; a delay that was asked for is in it."
+    yield _summed("cloaca_run_wait_seconds", "histogram", about, ("workflow",), waits, bounds)
+
+
+def _tasks(found: list[tuple[Any, Any, int, Took, Took]], bounds: Sequence[float]) -> Iterator[Family]:
+    by_outcome: list[tuple[tuple[str, ...], int]] = []
+    retries: list[tuple[tuple[str, ...], int]] = []
+    attempts: list[tuple[tuple[str, ...], Took]] = []
+    tasks: list[tuple[tuple[str, ...], Took]] = []
+    for name, outcomes, retried, attempted, took in found:
+        key = (OTHER, OTHER) if name is None else tuple(name)
+        by_outcome += [((*key, outcome), many) for outcome, many in outcomes]
+        retries.append((key, retried))
+        attempts.append((key, attempted))
+        tasks.append((key, took))
+    labels = ("workflow", "task")
+    about = "Attempts of tasks that ended, by how."
+    yield _summed("cloaca_task_attempts", "counter", about, (*labels, "outcome"), by_outcome)
+    about = "Attempts that failed and were followed by another."
+    yield _summed("cloaca_task_retries", "counter", about, labels, retries)
+    about = "How long attempts of tasks took."
+    yield _summed("cloaca_task_attempt_duration_seconds", "histogram", about, labels, attempts, bounds)
+    about = "How long tasks took, from the beginning of their first attempt to the end of their last."
+    yield _summed("cloaca_task_duration_seconds", "histogram", about, labels, tasks, bounds)
+
+
+def of_store(native: Any, health: Health) -> Iterator[Family]:
+    """How a store stands, by what reads it, a runner's or a reader's, and its health."""
+
+    def gauge(name: str, about: str, labels: tuple[str, ...], values: Iterable[Any]) -> Family:
+        return _summed(f"cloaca_store_{name}", "gauge", about, labels, values)
+
+    found = native.owners(RUNNERS_MAX, int(time.time() * 1e6))
+    here = [row for row in found if row["left_at"] is None]
+    counts = {(state, works): 0 for state in ("living", "dead") for works in ("yes", "no")}
+    for row in here:
+        counts["dead" if row["is_dead"] else "living", "yes" if row["works"] else "no"] += 1
+    about = 'Runners that have not left, by whether their process lives; works="no" are clients.'
+    yield gauge("runners", about, ("state", "works"), counts.items())
+    numbers = rows.living(found)
+    working = [
+        ((str(row["number"]), row["name"] or ""), row["polls"]) for row in here if row["number"] in numbers
+    ]
+    about = "Triggers that are switched on, by the living runner that polls them."
+    yield gauge("triggers_polled", about, ("runner", "name"), _bounded(working))
+
+    about = "Whether all is well: whether triggers are polled and runs begin."
+    yield gauge("healthy", about, (), [((), int(health["ok"]))])
+    troubles = {(code,): 0 for code in get_args(HealthCode)}
+    troubles |= {(reason["code"],): max(1, reason["count"]) for reason in health["reasons"]}
+    about = "Of what is wrong, by its code, how much; 0 of what is well."
+    yield gauge("trouble", about, ("code",), troubles.items())
+    about = "Runs in nobody's hands that are due, or held by limits."
+    yield gauge("runs_waiting", about, (), [((), health["runs_waiting"])])
+    about = "How long the oldest of these waits; 0 without one."
+    yield gauge("oldest_waiting_run_age_seconds", about, (), [((), health["oldest_seconds"] or 0.0)])
+    about = (
+        f"Runs that are not over, among the oldest {BACKLOG_RUNS:,}, by whether one of their tasks has begun."
+    )
+    unfinished: dict[str, list[int]] = {}
+    for row in native.backlog(BACKLOG_RUNS):
+        sums = unfinished.setdefault(row["workflow"], [0, 0])
+        sums[0] += row["pending"]
+        sums[1] += row["running"]
+    values = [
+        ((name, status), many)
+        for name, sums in _capped(unfinished.items())
+        for status, many in zip(("Pending", "Running"), sums, strict=True)
+    ]
+    yield gauge("runs_unfinished", about, ("workflow", "status"), values)
+    yield from _limits(gauge, native.limits())
+
+
+def _limits(gauge: Any, found: list[dict[str, Any]]) -> Iterator[Family]:
+    for key, name, about in (
+        ("taken", "executing", "Attempts that have a seat under a limit with a name."),
+        ("waiting", "waiting", "Attempts that wait for one."),
+    ):
+        values = [((row["name"],), row[key]) for row in found]
+        yield gauge(f"limit_{name}", about, ("limit",), _bounded(values))
+    about = "How many may have a seat; none of a limit that bounds only how fast."
+    bounded = [row for row in found if row["terms"]["concurrency"] is not None]
+    values = [((row["name"],), row["terms"]["concurrency"]) for row in bounded[:NAMES_MAX]]
+    yield gauge("limit_concurrency", about, ("limit",), values)
+    about = "Whether a limit is paused."
+    values = [((row["name"],), int(row["pause"] is not None)) for row in found[:NAMES_MAX]]
+    yield gauge("limit_paused", about, ("limit",), values)
+
+
+def _bounded(found: Sequence[tuple[tuple[str, ...], Any]]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The first so many, and all others as one."""
+    for at, (key, value) in enumerate(found):
+        yield (key if at < NAMES_MAX else (OTHER,) * len(key)), value
+
+
+def _capped(found: Iterable[tuple[str, list[int]]]) -> Iterator[tuple[str, list[int]]]:
+    for at, (name, sums) in enumerate(sorted(found)):
+        yield (name if at < NAMES_MAX else OTHER), sums

@@ -1,0 +1,326 @@
+"""What OpenTelemetry is told of: who asked for a run, what became of it in this runner, and each attempt.
+
+Decides which span is whose parent, and which are only linked.
+Invariant: whatever a tracer, an exporter or a propagator does, what is traced goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from functools import cache
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+
+from .. import __version__
+from ..attempt import run_id
+from ..plain import ERROR, describe, kind_of, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextvars import Token
+
+    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.util.types import AttributeValue
+
+    from ..job import Job
+
+    Handed = tuple[str | None, bool]
+    """What stands with a run in the store, and whether it is at work as soon as it was asked for."""
+
+RUNS_MAX = 10_000
+"""Of so many runs at once the span of their stay here is kept open; of the oldest of more it ends early."""
+SYSTEM = "cloaca"
+_log = "cloaca.telemetry"
+
+
+def _tracer() -> Tracer:
+    return _tracer_of(trace.get_tracer_provider())
+
+
+@cache
+def _tracer_of(provider: trace.TracerProvider) -> Tracer:
+    return provider.get_tracer("cloaca", __version__)
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Of what goes wrong with a span the log is told, and nobody else."""
+    try:
+        yield
+    except Exception as raised:
+        say(_log, ERROR, "what is traced goes on without a span: %s", describe(raised))
+
+
+def _message(workflow: str, operation: str, **others: AttributeValue) -> dict[str, AttributeValue]:
+    """The attributes of a message, as the conventions name them: a run is one, its workflow the queue."""
+    return {
+        "messaging.system": SYSTEM,
+        "messaging.destination.name": workflow,
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        **others,
+    }
+
+
+class Sending:
+    """A producer's span around what asks for runs."""
+
+    def __init__(self, workflow: str, many: int, **others: AttributeValue) -> None:
+        self._span: Span | None = None
+        self.trace: str | None = None
+        with _apart():
+            if many != 1:
+                others["messaging.batch.message_count"] = many
+            attributes = _message(workflow, "send", **others)
+            self._span = _tracer().start_span(
+                f"send {workflow}", kind=SpanKind.PRODUCER, attributes=attributes
+            )
+            self.trace = _handed_on(trace.set_span_in_context(self._span))
+
+    def sent(self, ids: Sequence[str]) -> None:
+        """These runs are asked for."""
+        if self._span is not None and len(ids) == 1:
+            with _apart():
+                self._span.set_attribute("messaging.message.id", ids[0])
+
+    def end(self, raised: BaseException | None) -> None:
+        """It is over."""
+        if self._span is not None:
+            with _apart():
+                if raised is not None:
+                    _failed(self._span, kind_of(raised), None, None)
+                self._span.end()
+
+
+@contextlib.contextmanager
+def sending(workflow: str, many: int) -> Iterator[Sending]:
+    """Traces what asks for so many runs of a workflow."""
+    span = Sending(workflow, many)
+    try:
+        yield span
+    except BaseException as raised:
+        span.end(raised)
+        raise
+    span.end(None)
+
+
+def polled(trigger: str, workflow: str | None, began_us: int, fires: int, error: str | None) -> str | None:
+    """Traces a poll that fired or failed, now that it is over; what its runs are handed on."""
+    handed = None
+    with _apart():
+        attributes: dict[str, AttributeValue] = {"cloaca.trigger": trigger, "cloaca.fires": fires}
+        began_ns = began_us * 1000 if began_us else None
+        poll = _tracer().start_span(
+            f"poll {trigger}", context=Context(), attributes=attributes, start_time=began_ns
+        )
+        if error is not None:
+            # What went wrong may hold what is hidden: the log and the history tell it.
+            _failed(poll, error.partition(":")[0], None, None)
+        if fires and workflow is not None:
+            others: dict[str, AttributeValue] = {"cloaca.trigger": trigger}
+            if fires > 1:
+                others["messaging.batch.message_count"] = fires
+            sent = _tracer().start_span(
+                f"send {workflow}",
+                context=trace.set_span_in_context(poll, Context()),
+                kind=SpanKind.PRODUCER,
+                attributes=_message(workflow, "send", **others),
+            )
+            handed = _handed_on(trace.set_span_in_context(sent, Context()))
+            sent.end()
+        poll.end()
+    return handed
+
+
+def _handed_on(context: Context) -> str | None:
+    headers: dict[str, str] = {}
+    propagate.inject(headers, context)
+    return json.dumps(headers) if headers else None
+
+
+def _read(text: str | None) -> Context:
+    """What was handed on: of whom there is nothing, an empty context."""
+    if text is not None:
+        with _apart():
+            headers = json.loads(text)
+            if isinstance(headers, dict):
+                return propagate.extract(headers, Context())
+    return Context()
+
+
+def _failed(span: Span, kind: str, text: str | None, stack: str | None) -> None:
+    span.set_attribute("error.type", kind)
+    if text is not None:
+        told = {"exception.type": kind, "exception.message": text}
+        span.add_event("exception", told if stack is None else {**told, "exception.stacktrace": stack})
+    span.set_status(Status(StatusCode.ERROR, text))
+
+
+class Within:
+    """What is current while a body runs: its span, and the baggage that came with its run."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def attach(self) -> Token[Context]:
+        """Makes it current on this thread, or in this coroutine."""
+        return attach(self.context)
+
+    def detach(self, token: Token[Context]) -> None:
+        """Makes current again what was."""
+        detach(token)
+
+    def headers(self) -> dict[str, str]:
+        """The same, to travel to another process."""
+        headers: dict[str, str] = {}
+        with _apart():
+            propagate.inject(headers, self.context)
+        return headers
+
+
+class Called(Within):
+    """A callback's."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, span: Span, context: Context) -> None:
+        super().__init__(context)
+        self._span = span
+
+    def end(self, raised: BaseException | None) -> None:
+        """It is over."""
+        with _apart():
+            if raised is not None:
+                _failed(self._span, kind_of(raised), None, None)
+            self._span.end()
+
+
+class Stay:
+    """A run in the hands of this runner."""
+
+    __slots__ = ("context", "life", "span")
+
+    def __init__(self, life: int, span: Span, context: Context) -> None:
+        self.life = life
+        self.span = span
+        self.context = context
+
+
+class Spans:
+    """The spans of one runner that are open: of runs in its hands, and of attempts that it makes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stays: dict[int, Stay] = {}
+        self._attempts: dict[Job, Span] = {}
+
+    def begin(self, job: Job, task: str, workflow: str, handed: Handed) -> Within | None:
+        """An attempt's body is about to be called. The first one of a task is part of its run's stay here; a
+        later one is a trace of its own, which may come much later."""
+        with _apart():
+            given = _read(handed[0])
+            stay = self._stay(job, workflow, given, handed[1])
+            attributes: dict[str, AttributeValue] = {
+                "cloaca.run.id": run_id(job),
+                "cloaca.workflow": workflow,
+                "cloaca.task": task,
+                "cloaca.attempt": job.attempt,
+            }
+            if job.attempt == 1:
+                span = _tracer().start_span(task, context=stay.context, attributes=attributes)
+            else:
+                links = [*_links(given), Link(stay.span.get_span_context())]
+                span = _tracer().start_span(task, context=Context(), attributes=attributes, links=links)
+            with self._lock:
+                self._attempts[job] = span
+            return Within(trace.set_span_in_context(span, given))
+        return None
+
+    def _stay(self, job: Job, workflow: str, given: Context, is_fresh: bool) -> Stay:
+        with self._lock:
+            known = self._stays.get(job.run)
+        if known is not None and known.life == job.life:
+            return known
+        if known is not None:
+            self.over(job.run, "Left")
+        attributes = _message(workflow, "process", **{"messaging.message.id": run_id(job)})
+        # Whoever asked for it waits, perhaps, for what is done at once; what was put off, or taken over from
+        # somebody else, is only linked.
+        parent, links = (given, []) if is_fresh else (Context(), _links(given))
+        span = _tracer().start_span(
+            f"process {workflow}", context=parent, kind=SpanKind.CONSUMER, attributes=attributes, links=links
+        )
+        stay = Stay(job.life, span, trace.set_span_in_context(span, given))
+        with self._lock:
+            # Two threads may have begun two tasks of it at once.
+            known = self._stays.setdefault(job.run, stay)
+            oldest = next(iter(self._stays)) if len(self._stays) > RUNS_MAX else None
+        if oldest is not None:
+            self.over(oldest, "Left")
+        return known
+
+    def callback(self, job: Job, task: str, name: str) -> Called | None:
+        """A callback of a task is about to be called."""
+        with _apart():
+            with self._lock:
+                stay = self._stays.get(job.run)
+            parent = Context() if stay is None else stay.context
+            attributes: dict[str, AttributeValue] = {"cloaca.run.id": run_id(job), "cloaca.task": task}
+            span = _tracer().start_span(f"{task} {name}", context=parent, attributes=attributes)
+            return Called(span, trace.set_span_in_context(span, parent))
+        return None
+
+    def ended(
+        self,
+        job: Job,
+        outcome: str,
+        kind: str | None = None,
+        text: str | None = None,
+        stack: str | None = None,
+    ) -> None:
+        """An attempt is over; with what it raised, without what is to be hidden."""
+        with self._lock:
+            span = self._attempts.pop(job, None)
+        if span is None:
+            return
+        with _apart():
+            span.set_attribute("cloaca.outcome", outcome)
+            if kind is not None:
+                _failed(span, kind, text, stack)
+            span.end()
+
+    def over(self, run: int, how: str) -> None:
+        """A run is over, or out of this runner's hands."""
+        with self._lock:
+            stay = self._stays.pop(run, None)
+        if stay is None:
+            return
+        with _apart():
+            stay.span.set_attribute("cloaca.run.status", how)
+            if how == "Failed":
+                stay.span.set_status(Status(StatusCode.ERROR))
+            stay.span.end()
+
+    def close(self) -> None:
+        """The runner is shut down: what is still open goes on elsewhere."""
+        for job in list(self._attempts):
+            self.ended(job, "Interrupted")
+        for run in list(self._stays):
+            self.over(run, "Left")
+
+
+def _links(given: Context) -> list[Link]:
+    found = trace.get_current_span(given).get_span_context()
+    return [Link(found)] if found.is_valid else []
+
+
+def within(headers: Mapping[str, str]) -> Within:
+    """What is current in another process while a body runs there."""
+    return Within(propagate.extract(headers, Context()))

@@ -1,0 +1,36 @@
+"""Whether anybody traces this program, found out without asking for what is not there.
+
+Decides only that. Invariant: where no program has set a provider of OpenTelemetry nothing of it is imported,
+and to find that out costs a look into a dictionary.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_UNSET = ("ProxyTracerProvider", "NoOpTracerProvider")
+
+
+def active() -> ModuleType | None:
+    """`cloaca.telemetry.spans`; `None` where nobody would get any."""
+    api = sys.modules.get("opentelemetry.trace")
+    if api is None:
+        return None
+    if getattr(api, "_TRACER_PROVIDER", api) is None and "OTEL_PYTHON_TRACER_PROVIDER" not in os.environ:
+        # To ask for the provider would make one that does nothing, each time.
+        return None
+    try:
+        provider = api.get_tracer_provider()
+    except Exception:
+        # One that the environment names, and that cannot be made: that is the program's own business.
+        return None
+    if type(provider).__name__ in _UNSET:
+        return None
+    from .telemetry import spans
+
+    return spans

@@ -1,0 +1,393 @@
+"""What a runner counts, and how its store stands, as Prometheus reads it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+import cloaca
+import cloaca.testing
+import cloaca.ui
+
+HERE = ("127.0.0.1", 50000)
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scraped(what: Any) -> Series:
+    """All series of a runner or a store."""
+    answer = cloaca.telemetry.prometheus_app(what).answer("/", "")
+    assert answer.status == 200
+    return read(answer.body.decode())
+
+
+def read(text: str) -> Series:
+    found: Series = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            key = sample.name, frozenset(sample.labels.items())
+            assert key not in found, f"{key} stands there twice"
+            found[key] = sample.value
+    return found
+
+
+def of(found: Series, name: str, **labels: str) -> float:
+    return found[f"cloaca_{name}", frozenset(labels.items())]
+
+
+def total(found: Series, name: str) -> float:
+    return sum(value for (known, _), value in found.items() if known == f"cloaca_{name}")
+
+
+def declare() -> None:
+    with cloaca.WorkflowBuilder("ingest"):
+
+        @cloaca.task(retry_attempts=2, retry_delay_ms=1)
+        def price(context: cloaca.Context) -> None:
+            if context.get("bad"):
+                raise ValueError("no price")
+
+        @cloaca.task(dependencies=[price])
+        def store(context: cloaca.Context) -> None:
+            pass
+
+
+def test_polls_and_fires_are_counted_by_their_triggers() -> None:
+    declare()
+
+    @cloaca.trigger(workflow="ingest", poll_interval="1s")
+    def quiet() -> bool:
+        return False
+
+    @cloaca.trigger(workflow="ingest", poll_interval="2s")
+    def told() -> cloaca.TriggerResult:
+        return cloaca.TriggerResult.skip("nothing there")
+
+    @cloaca.trigger(workflow="ingest", poll_interval="5s")
+    def eager() -> list[cloaca.TriggerResult]:
+        return [cloaca.TriggerResult.fire({"n": key}, run_key=key) for key in ("a", "b")]
+
+    @cloaca.trigger(workflow="ingest", poll_interval="10s", on_error=cloaca.Backoff("10s", factor=1))
+    def broken() -> bool:
+        raise OSError("the share is gone")
+
+    with cloaca.testing.Runner(raise_errors=False) as runner:
+        runner.advance("10s")
+        found = scraped(runner)
+        polls = {
+            name: of(found, "polls_total", trigger=name) for name in ("quiet", "told", "eager", "broken")
+        }
+        assert polls == {"quiet": 10, "told": 5, "eager": 2, "broken": 1}
+        assert total(found, "polls_total") == runner.stats()["polls"] == 18
+        skips = {name: of(found, "poll_skips_total", trigger=name) for name in polls}
+        assert skips == {"quiet": 10, "told": 5, "eager": 0, "broken": 0}
+        assert of(found, "poll_errors_total", trigger="broken") == 1
+        assert of(found, "poll_errors_total", trigger="quiet") == 0, "what has not happened is told, too"
+        assert of(found, "fires_total", trigger="eager") == 4
+        assert of(found, "fires_deduplicated_total", trigger="eager") == 2
+        assert of(found, "poll_duration_seconds_count") == of(found, "poll_lateness_seconds_count") == 18
+        assert of(found, "poll_duration_seconds_bucket", le="+Inf") == 18
+        # Taking the history away loses nothing, and to ask changes nothing.
+        assert runner.ticks("quiet")
+        assert of(scraped(runner), "polls_total", trigger="quiet") == 10
+        runner.advance("1s")
+        assert of(scraped(runner), "polls_total", trigger="quiet") == 11
+
+
+def test_runs_tasks_and_attempts_are_counted_by_how_they_ended() -> None:
+    declare()
+    with cloaca.testing.Runner(raise_errors=False) as runner:
+        found = scraped(runner)
+        assert of(found, "run_duration_seconds_count", workflow="ingest", status="Failed") == 0
+        for context in ({}, {}, {"bad": True}):
+            run = runner.submit("ingest", context)
+            runner.advance("1m")
+            run.result()
+        found = scraped(runner)
+        assert of(found, "runs_started_total") == 3
+        ended = {
+            status: of(found, "run_duration_seconds_count", workflow="ingest", status=status)
+            for status in ("Completed", "Failed", "Cancelled")
+        }
+        assert ended == {"Completed": 2, "Failed": 1, "Cancelled": 0}
+        assert of(found, "run_wait_seconds_count", workflow="ingest") == 3
+        names = {"workflow": "ingest", "task": "price"}
+        assert of(found, "task_attempts_total", **names, outcome="Completed") == 2
+        assert of(found, "task_attempts_total", **names, outcome="Failed") == 2
+        assert of(found, "task_retries_total", **names) == 1
+        assert of(found, "task_attempt_duration_seconds_count", **names) == 4
+        assert of(found, "task_duration_seconds_count", **names) == 3
+        assert of(found, "task_attempts_total", workflow="ingest", task="store", outcome="Completed") == 2
+        assert of(found, "commit_duration_seconds_count") > 0
+        assert of(found, "commit_changes_total") >= of(found, "commit_duration_seconds_count")
+
+
+def test_an_attempt_that_is_cut_off_or_postponed_is_neither_a_failure_nor_a_retry() -> None:
+    with cloaca.WorkflowBuilder("later"):
+
+        @cloaca.task(retry_attempts=1)
+        def ask(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            if handle.attempt == 1:
+                raise cloaca.RetryAfter("10s")
+
+    with cloaca.testing.Runner() as runner:
+        run = runner.submit("later", {})
+        runner.advance("1m")
+        assert run.result().status == "Completed"
+        found = scraped(runner)
+        names = {"workflow": "later", "task": "ask"}
+        outcomes = {
+            outcome: of(found, "task_attempts_total", **names, outcome=outcome)
+            for outcome in ("Completed", "Failed", "TimedOut", "Interrupted", "Postponed")
+        }
+        assert outcomes == {"Completed": 1, "Failed": 0, "TimedOut": 0, "Interrupted": 0, "Postponed": 1}
+        assert of(found, "task_retries_total", **names) == 0
+        assert of(found, "task_duration_seconds_sum", **names) >= 10
+
+
+def test_names_beyond_the_bound_are_told_together_and_all_add_up() -> None:
+    declare()
+    for number in range(150):
+        name = "other" if number == 7 else f"trigger-{number}"
+        cloaca.trigger(workflow="ingest", poll_interval="1s", name=name)(lambda: False)
+    with cloaca.testing.Runner() as runner:
+        runner.advance("3s")
+        found = scraped(runner)
+        named = [labels for name, labels in found if name == "cloaca_polls_total"]
+        assert len(named) == 100, "what is called so stands with all others"
+        assert total(found, "polls_total") == runner.stats()["polls"] > 300
+        assert of(found, "polls_total", trigger="trigger-0") == 3
+        assert of(found, "polls_total", trigger="other") == 51 * 2
+
+
+def test_the_counts_of_several_runners_add_up(tmp_path: Path) -> None:
+    declare()
+    with (
+        cloaca.DefaultRunner(tmp_path / "runs.db") as one,
+        cloaca.DefaultRunner(tmp_path / "runs.db") as other,
+    ):
+        for runner in (one, other, other):
+            runner.execute("ingest", {})
+        counted = [total(scraped(runner), "runs_started_total") for runner in (one, other)]
+        assert counted == [1, 2]
+        ended = [total(scraped(runner), "run_duration_seconds_count") for runner in (one, other)]
+        assert sum(ended) == 3
+        assert of(scraped(one), "store_runners", state="living", works="yes") == 2
+
+
+def test_that_nobody_lives_looks_different_from_nothing_to_do(tmp_path: Path) -> None:
+    declare()
+    cloaca.trigger(workflow="ingest", poll_interval="1h", name="rare")(lambda: False)
+    path = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(path) as runner:
+        while runner.get_trigger_schedule("rare") is None:
+            pass
+        found = scraped(path)
+        assert of(found, "store_runners", state="living", works="yes") == 1
+        assert of(found, "store_healthy") == 1
+        assert total(found, "store_triggers_polled") == 1
+        assert ("cloaca_polls_total", frozenset()) not in found, "what a runner counts it tells itself"
+    found = scraped(path)
+    assert of(found, "store_runners", state="living", works="yes") == 0
+    assert of(found, "store_healthy") == 0
+    assert of(found, "store_trouble", code="no_runner") == 1
+    assert of(found, "store_trouble", code="disk") == 0
+
+
+def test_what_waits_and_what_limits_hold_is_told() -> None:
+    gate = threading.Event()
+    with cloaca.WorkflowBuilder("call"):
+
+        @cloaca.task(limits=[cloaca.Limit("api", concurrency=1)])
+        def ask(context: cloaca.Context) -> None:
+            gate.wait(30)
+
+    with cloaca.WorkflowBuilder("bounded", rate_limit=cloaca.RateLimit(1, per="1h")):
+
+        @cloaca.task()
+        def only(context: cloaca.Context) -> None:
+            pass
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        runs = [runner.submit("call", {}) for _ in range(3)]
+        while not (
+            of(found := scraped(runner), "store_limit_executing", limit="api") == 1
+            and of(found, "store_limit_waiting", limit="api") == 2
+        ):
+            pass
+        assert of(found, "store_limit_concurrency", limit="api") == 1
+        assert of(found, "store_limit_paused", limit="api") == 0
+        assert of(found, "runs_in_hand") == 3
+        assert total(found, "store_runs_unfinished") == 3
+        runner.execute("bounded", {})
+        with pytest.raises(cloaca.Dropped):
+            runner.submit("bounded", {})
+        found = scraped(runner)
+        assert of(found, "runs_limited_total", rule="rate_limit") == 1
+        assert of(found, "fires_dropped_total", trigger="") == 1
+        gate.set()
+        assert [run.result().status for run in runs] == ["Completed"] * 3
+
+
+def test_what_a_prometheus_client_registers_ends_with_its_runner() -> None:
+    declare()
+    registry = CollectorRegistry()
+    with cloaca.DefaultRunner(":memory:") as runner:
+        registry.register(cloaca.telemetry.prometheus_collector(runner))
+        app = cloaca.telemetry.prometheus_app(runner)
+        runner.execute("ingest", {})
+        assert registry.get_sample_value("cloaca_runs_started_total") == 1
+    assert list(registry.collect()) == []
+    assert app.answer("/", "").status == 503
+
+
+def test_the_application_answers_what_asgi_asks(tmp_path: Path) -> None:
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        app = cloaca.telemetry.prometheus_app(runner)
+        with TestClient(app) as client:
+            answer = client.get("/metrics")
+            assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+            assert answer.headers["content-type"].startswith("text/plain; version=")
+            assert client.post("/metrics").status_code == 405
+            assert client.head("/metrics").text == ""
+            kind = "application/openmetrics-text"
+            answer = client.get("/metrics", headers={"accept": f"{kind}; version=1.0.0"})
+            assert answer.headers["content-type"].startswith(kind)
+            assert answer.text.endswith("# EOF\n")
+
+
+def test_a_store_that_is_not_there_is_no_metrics(tmp_path: Path) -> None:
+    answer = cloaca.telemetry.prometheus_app(tmp_path / "none.db").answer("/", "")
+    assert answer.status == 503
+    assert b"none.db" in answer.body
+    with pytest.raises(cloaca.UrlError, match="memory"):
+        cloaca.telemetry.prometheus_app(":memory:")
+
+
+def test_the_page_has_metrics_for_who_may_see_it(tmp_path: Path) -> None:
+    declare()
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        runner.execute("ingest", {})
+        page = cloaca.ui.app(runner)
+        with TestClient(page, base_url="http://127.0.0.1:8720", client=HERE) as client:
+            assert of(read(client.get("/metrics").text), "runs_started_total") == 1
+        with TestClient(page, base_url="http://127.0.0.1:8720", client=("192.0.2.7", 1)) as client:
+            assert client.get("/metrics").status_code == 403
+        only_read = cloaca.ui.app(tmp_path / "runs.db")
+        with TestClient(only_read, base_url="http://127.0.0.1:8720", client=HERE) as client:
+            found = read(client.get("/metrics").text)
+            assert of(found, "store_runners", state="living", works="yes") == 1
+
+
+def test_without_the_extra_it_is_said_what_to_install() -> None:
+    code = "import sys, cloaca; sys.modules['prometheus_client'] = None; cloaca.telemetry.prometheus_app('x')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert 'pip install "cloaca[prometheus]"' in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool here")
+def test_promtool_finds_nothing_to_say() -> None:
+    declare()
+    cloaca.trigger(workflow="ingest", poll_interval="1s", name='a "name"\\ of\nits own')(lambda: True)
+    with cloaca.testing.Runner(raise_errors=False) as runner:
+        runner.advance("5s")
+        body = cloaca.telemetry.prometheus_app(runner).answer("/", "").body
+    done = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus here")
+def test_a_prometheus_reads_a_living_runner(tmp_path: Path) -> None:
+    declare()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with (
+        cloaca.DefaultRunner(tmp_path / "runs.db") as runner,
+        serving(cloaca.telemetry.prometheus_app(runner)) as address,
+    ):
+        for _ in range(3):
+            runner.execute("ingest", {})
+        (tmp_path / "prometheus.yml").write_text(
+            "global: {scrape_interval: 100ms, scrape_timeout: 100ms}\n"
+            f"scrape_configs: [{{job_name: cloaca, static_configs: [{{targets: ['{address}']}}]}}]\n"
+        )
+        command = [
+            "prometheus",
+            f"--config.file={tmp_path / 'prometheus.yml'}",
+            f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]
+        null = subprocess.DEVNULL
+        with subprocess.Popen(command, stdout=null, stderr=null) as prometheus:
+            try:
+                query = 'sum(cloaca_run_duration_seconds_count{status="Completed"})'
+                while (value := asked(port, query)) != 3:
+                    assert prometheus.poll() is None
+                    assert value in (None, 0, 1, 2)
+                assert asked(port, "max(cloaca_store_healthy)") == 1
+            finally:
+                prometheus.kill()
+
+
+def asked(port: int, query: str) -> float | None:
+    """What a Prometheus answers; `None` while it is not there, or knows nothing."""
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=10)
+        found = answer.json()["data"]["result"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        return None
+    return float(found[0]["value"][1]) if found else None
+
+
+def test_open_telemetry_observes_the_same() -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    declare()
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+
+    def observed() -> dict[tuple[str, str], float]:
+        found = reader.get_metrics_data()
+        scopes = [] if found is None else found.resource_metrics[0].scope_metrics
+        return {
+            (metric.name, str(point.attributes.get("status", ""))): point.value
+            for scope in scopes
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        runner.execute("ingest", {})
+        cloaca.telemetry.otel_metrics(runner, provider)
+        found = observed()
+        assert found["cloaca.runs_started", ""] == 1
+        assert found["cloaca.run.duration.count", "Completed"] == 1
+        assert found["cloaca.run.duration.sum", "Completed"] > 0
+        assert found["cloaca.store.healthy", ""] == 1
+        assert found["cloaca.commit.duration.count", ""] > 0
+    provider.shutdown()
