@@ -120,7 +120,8 @@ CREATE TABLE runs (
     limited BOOLEAN NOT NULL DEFAULT FALSE,
     error TEXT,
     context TEXT NOT NULL,
-    final_context TEXT
+    final_context TEXT,
+    trace TEXT
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE UNIQUE INDEX runs_id ON runs (id);
 CREATE UNIQUE INDEX runs_hash ON runs (schedule, context_hash) WHERE unique_hash AND completed_at IS NULL;
