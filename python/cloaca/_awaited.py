@@ -51,7 +51,7 @@ class Awaited:
             self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None
         ) -> Run: ...
         def _called(self, run: Run) -> Run: ...
-        def shutdown(self, timeout: float = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None: ...
+        def shutdown(self, timeout: Duration = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None: ...
         def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer: ...
         def submit(
             self,
@@ -74,14 +74,15 @@ class Awaited:
         context: ContextLike | None = None,
         *,
         check: bool = False,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
         cancel_on_abandon: bool = False,
         priority: int | None = None,
     ) -> WorkflowResult:
         """Like `execute`, without blocking the event loop, and without a thread that waits.
 
         Args:
-            timeout (float | None): seconds to wait; the run goes on after that. `None` waits for ever.
+            timeout (Duration | None): how long to wait, in seconds, or as `"30s"`; the run goes on after
+                that. `None` waits for ever.
             cancel_on_abandon (bool): ask for the run's end if the wait is cancelled, by a time-out around it
                 or a client that is gone. Otherwise the run goes on.
             priority (int | None): how urgent it is; see `submit`.
@@ -147,7 +148,7 @@ class Awaited:
         bodies run, an ordinary one is called on another thread."""
         return await apart("tick", lambda: self.tick(trigger_name, dry_run))
 
-    async def shutdown_async(self, timeout: float = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
+    async def shutdown_async(self, timeout: Duration = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
         """Like `shutdown`, without blocking the event loop: its async bodies may end meanwhile. If it is
         cancelled, as by a second Ctrl-C, it waits for nobody any more."""
         from asyncio import CancelledError

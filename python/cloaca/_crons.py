@@ -11,6 +11,7 @@ from .context import decode_value, encode_within
 from .errors import Dropped, ScheduleError, TriggerError, excerpt
 from .listed import Listed
 from .name import checked_name, is_text
+from .near import LOOKED_MAX, hint
 from .run import Run
 from .tick import MOMENT_KEYS
 from .trigger_arguments import CATCHUPS, OVERLAPS
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .crew import Crew
     from .declarations import Declarations
     from .redact import Mask, Redactor
+    from .served import Served
     from .types import Catchup, CronExecutionRow, CronScheduleRow, CronStats, Overlap, TriggerRef
 
 _SAME_CRON = """
@@ -59,6 +61,7 @@ class Crons:
         _crew: Crew
         _declarations: Declarations
         _redactor: Redactor
+        _served: Served
 
         def _open(self) -> Any: ...
         def _at_work(self, call: str) -> Any: ...
@@ -126,7 +129,7 @@ class Crons:
             made = str(engine.schedules.put_cron(parts))
         except (ScheduleError, TriggerError) as error:
             raise ScheduleError(f"Failed to register cron workflow: {error}") from None
-        if not registry.knows(workflow_name):
+        if not registry.knows(workflow_name) and not self._served.is_served(workflow_name):
             self._crew.warn(f"cron {excerpt(cron_expression)} {why.undeclared(workflow_name)}")
         return made
 
@@ -172,7 +175,14 @@ class Crons:
         named = None
         if isinstance(given, str) and is_text(given) and not check.is_uuid(given):
             named = engine.schedules.cron_named(given)
-        return check.schedule_id(given if named is None else named["id"])
+        try:
+            return check.schedule_id(given if named is None else named["id"])
+        except ScheduleError as refused:
+            if not isinstance(given, str) or not is_text(given):
+                raise
+            found = engine.schedules.crons(False, LOOKED_MAX, 0)
+            names = sorted({row["trigger_name"] for row in found if row["trigger_name"]})
+            raise ScheduleError(f"{refused}{hint(given, 'crons', names)}") from None
 
     def _shown(self, found: Any, mask: Mask | None) -> CronScheduleRow:
         row: CronScheduleRow = found

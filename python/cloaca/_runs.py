@@ -80,7 +80,7 @@ class Runs(Listings):
         context: ContextLike | None = None,
         *,
         check: bool = False,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
         priority: int | None = None,
     ) -> WorkflowResult:
         """Runs a workflow and waits until the run is final.
@@ -93,7 +93,8 @@ class Runs(Listings):
             workflow_name (str | Workflow): a registered workflow.
             context (ContextLike | None): what its first tasks get.
             check (bool): raise if the run fails or is cancelled, as `WorkflowResult.raise_for_failure` does.
-            timeout (float | None): seconds to wait; the run goes on after that. `None` waits for ever.
+            timeout (Duration | None): how long to wait, in seconds, or as `"30s"`; the run goes on after
+                that. `None` waits for ever.
             priority (int | None): how urgent it is; see `submit`.
 
         Raises:

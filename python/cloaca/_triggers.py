@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .crew import Crew
     from .declarations import Declarations
     from .redact import Redactor
+    from .served import Served
     from .types import (
         CronScheduleRow,
         TickAnswer,
@@ -77,6 +78,7 @@ class Triggers:
         _crew: Crew
         _declarations: Declarations
         _redactor: Redactor
+        _served: Served
         _paused: bool
 
         @property
@@ -201,14 +203,14 @@ class Triggers:
                 if not cron["registered"] and not (is_declared and self._idles):
                     absent = why.absent_cron(is_declared, self._leaves_out(name))
                 deciding = self._open().polls.deciding(cron["id"])
-                told = why.of_cron(name, cron, deciding, absent)
+                told = why.of_cron(name, cron, deciding, absent, self._served.is_served)
                 paused = self._of_paused(cron["workflow_name"])
                 return f"{told}{self._of_failures(name)}{self._idles}{paused}"
         if standing is None:
             if self._paused and name in registry.triggers:
                 return why.unknown_yet(name)
             if check.is_uuid(name) and (row := self._open().schedules.cron(name)) is not None:
-                told = why.of_cron(name, row, None, None)
+                told = why.of_cron(name, row, None, None, self._served.is_served)
                 return f"{told}{self._idles}{self._of_paused(row['workflow_name'])}"
             raise TriggerError(self._unknown_trigger(name))
         if standing["standing"] is None:

@@ -155,9 +155,20 @@ def page(limit: object, offset: object) -> tuple[int, int]:
 
 
 def seconds(value: object, argument: str) -> float:
-    """A time to wait, in seconds from 0; infinity means for ever."""
+    """A time to wait, in seconds from 0, from a number or any other duration; infinity means for ever."""
+    if isinstance(value, str) or hasattr(value, "total_seconds"):
+        given: Any = value
+        from .duration import microseconds_of
+        from .errors import TriggerError
+
+        try:
+            return microseconds_of(given, argument, smallest_us=0) / 1_000_000
+        except TriggerError as refused:
+            raise ArgumentError(str(refused)) from None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ArgumentTypeError(f"{argument} is {excerpt(value)}; it must be a number of seconds")
+        raise ArgumentTypeError(
+            f'{argument} is {excerpt(value)}; it must be seconds as a number, or a duration such as "30s"'
+        )
     if not value >= 0:  # false for NaN too
         raise ArgumentError(f"{argument} is {excerpt(value)}; it must be at least 0 seconds")
     # Longer than the engine can count is as good as for ever.

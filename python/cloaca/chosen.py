@@ -158,7 +158,7 @@ def _names_of_workflow(workflow: object) -> list[str]:
 
 KEPT_BY = (
     "isolated(triggers=[...]), or @pytest.mark.cloaca_runner(triggers=[...]); with [] the workflows alone"
-    " stay"
+    ' stay, with "all" everything'
 )
 """How a test keeps what the program declares."""
 

@@ -212,6 +212,10 @@ class Crew:
         still its pauses would be those of another one."""
         self._worker.deferred.pause_max = DEFER_SECONDS_STILL
 
+    def wait_looked(self, seconds: float) -> bool:
+        """Waits until each of those has looked once more; whether one of them goes on."""
+        return self._worker.deferred.wait_looked(seconds)
+
     def warn(self, text: str) -> None:
         """Says on the logger `cloaca` what the program may not have meant."""
         say(_engine_log, WARNING, "%s", text)

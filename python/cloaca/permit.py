@@ -50,6 +50,31 @@ class Deferred:
         self._lock = threading.RLock()
         self._count = 0
         self._is_told = False
+        self._looked = threading.Condition()
+        self._looks: dict[object, int] = {}
+        """How often each wait has begun to look at its condition."""
+
+    def looks(self, wait: object) -> None:
+        """A wait begins to look at its condition."""
+        with self._looked:
+            self._looks[wait] = self._looks.get(wait, 0) + 1
+            self._looked.notify_all()
+
+    def looks_no_more(self, wait: object) -> None:
+        """A wait is over, and its body goes on."""
+        with self._looked:
+            self._looks.pop(wait, None)
+            self._looked.notify_all()
+
+    def wait_looked(self, seconds: float) -> bool:
+        """Waits until everybody who waits has looked once more from now on; whether somebody goes on."""
+        with self._looked:
+            # The look that is under way may have begun before.
+            due = {wait: looks + 2 for wait, looks in self._looks.items()}
+            self._looked.wait_for(
+                lambda: all(self._looks.get(wait, looks) >= looks for wait, looks in due.items()), seconds
+            )
+            return any(wait not in self._looks for wait in due)
 
     def permit(self, body: attempt.inside, is_callback: bool) -> Permit:
         """The permit of an attempt that runs now."""

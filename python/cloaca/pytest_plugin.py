@@ -53,7 +53,8 @@ def cloaca_runner(request: pytest.FixtureRequest) -> Iterator[testing.Runner]:
 
     It knows what the test declares, and that is forgotten afterwards. Of what the program has declared it
     knows nothing, unless the test is marked with `@pytest.mark.cloaca_runner(triggers=[inbox])`: then that
-    trigger, and all workflows. `raise_errors=False` there has failures only show in what the runner tells.
+    trigger, and all workflows; with `triggers="all"` everything. `raise_errors=False` there has failures only
+    show in what the runner tells.
     """
     from . import testing
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._cloaca import Watch
     from ._runs import Runs
     from .redact import Redactor
-    from .types import RunStatus
+    from .types import Duration, RunStatus
 
 RUN_KEY_TTL = "30d"
 """How long the run key of a submit holds, unless said otherwise."""
@@ -73,14 +73,14 @@ class Run:
             raise self._unknown()
         return str(row["status"])
 
-    def result(self, timeout: float | None = None, *, progress: bool = False) -> WorkflowResult:
+    def result(self, timeout: Duration | None = None, *, progress: bool = False) -> WorkflowResult:
         """Waits until the run is final.
 
         A task or callback of the same runner gives its place to others while it waits, and its own time-out
         stands still; when the runner shuts down meanwhile, its body ends here and is called anew by the next.
 
         Args:
-            timeout (float | None): seconds to wait; `None` waits for ever.
+            timeout (Duration | None): how long to wait, in seconds, or as `"30s"`; `None` waits for ever.
             progress (bool): show meanwhile how far it is, as `watch` does.
 
         Raises:
@@ -94,7 +94,7 @@ class Run:
             self._runner._blocks("result()", "run", waits_for=waits_for)
         return self._result_within(timeout, progress=check.flag(progress, "progress"))
 
-    def watch(self, timeout: float | None = None) -> WorkflowResult:
+    def watch(self, timeout: Duration | None = None) -> WorkflowResult:
         """Shows how far the run is until it is final, whoever drives it, and returns its result.
 
         In a notebook the cell shows the run's tasks and timeline, live. On a terminal it is a line on
@@ -102,7 +102,7 @@ class Run:
         shown.
 
         Args:
-            timeout (float | None): seconds to wait; `None` waits for ever.
+            timeout (Duration | None): how long to wait, in seconds, or as `"30s"`; `None` waits for ever.
 
         Raises:
             What `result` raises.
@@ -112,19 +112,20 @@ class Run:
     def _is_over(self) -> bool:
         return self._watch is not None and self._watch.wait(0.0) is not None
 
-    def _result_within(self, timeout: float | None, *, progress: bool = False) -> WorkflowResult:
+    def _result_within(self, timeout: Duration | None, *, progress: bool = False) -> WorkflowResult:
         if self._result is None:
-            limit = self._runner._patience(None if timeout is None else check.seconds(timeout, "timeout"))
+            given = None if timeout is None else check.seconds(timeout, "timeout")
+            limit = self._runner._patience(given)
             # A final result that this runner drove to its end outlives the runner.
             engine = self._runner._open() if self._watch is None else self._runner._engine
             ended = self._wait_shown(engine, limit) if progress else self._wait(engine, limit)
             if ended is None:
-                waited = "" if timeout is None else f" after {timeout} s"
+                waited = "" if given is None else f" after {given:g} s"
                 raise TimeoutError(f"run {self.id} is not final{waited}{self._runner._way_out}")
             self._result = ended
         return self._result
 
-    async def wait(self, timeout: float | None = None) -> WorkflowResult:
+    async def wait(self, timeout: Duration | None = None) -> WorkflowResult:
         """Like `result`, without blocking the event loop; `await run` is the same without `timeout`.
 
         Whoever is cancelled while he waits leaves the run alone. Ten thousand may wait: each is a future and

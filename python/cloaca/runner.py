@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ._cloaca import Engine
     from .chosen import Chosen, TriggerRefs, WorkflowRefs
     from .config import Fields
-    from .types import Durability, Executors, Health, Redact, RunnerRow, Stats, Waits
+    from .types import Durability, Duration, Executors, Health, Redact, RunnerRow, Stats, Waits
 
 _KEYWORDS = ("triggers", "workflows", "paused", "work", "name", "executors", "redact", "loop")
 RUNNERS_MAX = 1000
@@ -544,7 +544,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
         engine.store.export(check.path(os.fspath(path), "path"))
 
-    def run_forever(self, shutdown_timeout: float = SHUTDOWN_SECONDS) -> None:
+    def run_forever(self, shutdown_timeout: Duration = SHUTDOWN_SECONDS) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread. It also returns when
         another thread, or a task, has shut the runner down.
 
@@ -555,7 +555,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         off is resumed by the next runner.
 
         Args:
-            shutdown_timeout (float): seconds for what runs at the first signal.
+            shutdown_timeout (Duration): seconds, or `"30s"`, for what runs at the first signal.
 
         Raises:
             RunnerError: (a `RuntimeError`) this is not the main thread, the runner is shut down, or it has
@@ -602,7 +602,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
                 logging.getLogger("cloaca").info(text, limit, ", ".join(running), ends_it)
 
-    def shutdown(self, timeout: float = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
+    def shutdown(self, timeout: Duration = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
         """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine:
         a second call finishes what the first one began, also if an interrupt cut that short.
 
@@ -614,7 +614,9 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         it, and waits no more where a call within the block has waited.
 
         Args:
-            timeout (float): seconds for running tasks; what is not done then is resumed by the next runner.
+            timeout (Duration): seconds, or `"30s"`, for running tasks;
+                what is not done then is resumed by the
+                next runner.
             wait ("bodies" | "runs"): what is waited for.
 
         Raises:

@@ -74,6 +74,10 @@ class Served:
             if found["ran"] is None and not found["is_scheduled"]:
                 raise self._unknown(workflow)
 
+    def is_served(self, workflow: str) -> bool:
+        """Whether a living runner declares it."""
+        return self._served(workflow) is not None
+
     def _served(self, workflow: str) -> str | None:
         """The version of a living runner that declares it."""
         declaring = self._engine.store.look(SERVED, [workflow])

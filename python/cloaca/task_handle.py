@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .permit import Deferred
     from .runner import DefaultRunner
+    from .types import Duration
 
 DEFER_SECONDS_MIN = 0.001
 """A condition of `defer_until` is looked at no more often than this."""
@@ -227,7 +228,7 @@ class TaskHandle:
         self,
         condition: Callable[[], object],
         poll_interval_ms: float | str | timedelta = 1000,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
     ) -> Awaitable[None]:
         """Gives the task's concurrency slot back until ``condition()`` is true, then takes a slot again.
 
@@ -244,7 +245,8 @@ class TaskHandle:
             `Exception` that it raises is logged and counts as false.
             poll_interval_ms (float | str | timedelta): pause between two calls, a number of milliseconds,
             or a duration such as `"100ms"`; at least 1 ms.
-            timeout (float | None): seconds after which the wait is given up; `None` waits for ever.
+            timeout (Duration | None): after how many seconds, or `"30s"`, the wait is given up; `None` waits
+            for ever.
 
         Raises:
             ValueError: ``poll_interval_ms`` is not a positive number.
@@ -273,9 +275,13 @@ class TaskHandle:
                 self, "defer_until(...)", lambda: self._defer_on(loop, condition, pause, deadline)
             )
         # A condition that waits for a run gives the permit back no second time.
-        with waiting(self._body) as wait:
-            while not _holds(condition, self.task_id, self._job, self._deferred):
-                self._wait(wait, pause, deadline)
+        looker = object()
+        try:
+            with waiting(self._body) as wait:
+                while not _holds(condition, self.task_id, self._job, self._deferred, looker):
+                    self._wait(wait, pause, deadline)
+        finally:
+            self._deferred.looks_no_more(looker)
         return _DONE
 
     async def _defer_on(
@@ -283,10 +289,14 @@ class TaskHandle:
     ) -> None:
         from asyncio import sleep
 
-        async with waiting(self._body):
-            while not await _holds_on(condition, self.task_id, self._job, self._deferred):
-                if (error := await self._sleep_on(sleep, pause, deadline)) is not None:
-                    raise error
+        looker = object()
+        try:
+            async with waiting(self._body):
+                while not await _holds_on(condition, self.task_id, self._job, self._deferred, looker):
+                    if (error := await self._sleep_on(sleep, pause, deadline)) is not None:
+                        raise error
+        finally:
+            self._deferred.looks_no_more(looker)
 
     async def _sleep_on(
         self, sleep: Callable[[float], Coroutine[Any, Any, None]], pause: float, deadline: float | None
@@ -327,7 +337,8 @@ class TaskHandle:
         self._open = False
 
 
-def _holds(condition: Any, task_id: str, job: Job, deferred: Deferred) -> bool:
+def _holds(condition: Any, task_id: str, job: Job, deferred: Deferred, looker: object) -> bool:
+    deferred.looks(looker)
     try:
         answer = condition()
         # Decided by what came: a decorator around an `async def` is an ordinary function. It is always true.
@@ -339,8 +350,9 @@ def _holds(condition: Any, task_id: str, job: Job, deferred: Deferred) -> bool:
         return False
 
 
-async def _holds_on(condition: Any, task_id: str, job: Job, deferred: Deferred) -> bool:
+async def _holds_on(condition: Any, task_id: str, job: Job, deferred: Deferred, looker: object) -> bool:
     """The same on an event loop."""
+    deferred.looks(looker)
     try:
         answer = condition()
         if hasattr(answer, "__await__"):

@@ -40,7 +40,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
-    from typing import Any
+    from typing import Any, Literal
 
     from .places import Places
     from .result import WorkflowResult
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 30.0
 """How long in real time the bodies may take that one call sets off."""
+LOOK_SECONDS = 1.0
+"""How long in real time the conditions of `defer_until` may take, before they are not waited for."""
 _RUNS_MAX = 2**31
 
 
@@ -136,21 +138,24 @@ def handle(
 
 
 @contextmanager
-def isolated(*, triggers: Iterable[Callable[..., Any] | str] | None = None) -> Iterator[None]:
+def isolated(
+    *, triggers: Iterable[Callable[..., Any] | str] | Literal["all"] | None = None
+) -> Iterator[None]:
     """Within, the process has declared nothing, and what is declared is forgotten at the end.
 
     Then everything stands as before. Runners made outside hear nothing of what is declared within. One made
     within should be shut down within. It holds for the whole process, so not for two threads at a time.
 
     Args:
-        triggers (Iterable[Callable | str] | None): functions or names of triggers that stay declared within,
-            and with them all workflows.
+        triggers (Iterable[Callable | str] | "all" | None): functions or names of triggers that stay declared
+            within, and with them all workflows; `"all"` for each trigger that there is.
 
     Raises:
         TriggerError: (a `ValueError`) no such trigger is declared.
         TypeError: `triggers` is no list, or holds what is neither a function nor a name.
     """
-    put_back = registry.put_aside(chosen(triggers).triggers)
+    stay = frozenset(registry.triggers) if triggers == "all" else chosen(triggers).triggers
+    put_back = registry.put_aside(stay)
     try:
         yield
     finally:
@@ -269,12 +274,18 @@ class Runner(DefaultRunner):
                 UserWarning,
                 stacklevel=3,
             )
+        self._move(span_us)
+        # What the test has changed may be what a task waits for.
+        while self._crew.wait_looked(LOOK_SECONDS):
+            self._move(0)
+        self._wait_told()
+        self._raise_errors()
+
+    def _move(self, span_us: int) -> None:
         if not self._open().advance(span_us, PATIENCE_SECONDS):
             raise RunnerError(
                 f"a trigger or task did not come back within {PATIENCE_SECONDS:g} s of real time"
             )
-        self._wait_told()
-        self._raise_errors()
 
     def _wait_told(self) -> None:
         # Log lines, too: a test looks for them next.
@@ -304,7 +315,7 @@ class Runner(DefaultRunner):
         context: ContextLike | None = None,
         *,
         check: bool = False,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
         priority: int | None = None,
     ) -> WorkflowResult:
         """Runs a workflow, moving the clock over the delays of its retries, at most by `timeout` seconds.
@@ -334,7 +345,7 @@ class Runner(DefaultRunner):
         context: ContextLike | None = None,
         *,
         check: bool = False,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
         cancel_on_abandon: bool = False,
         priority: int | None = None,
     ) -> WorkflowResult:

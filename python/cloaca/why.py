@@ -12,7 +12,7 @@ from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from .types import CronScheduleRow, TickRow
@@ -108,10 +108,12 @@ def of_cron(
     cron: CronScheduleRow,
     deciding: tuple[int, str | None, str | None, str | None] | None,
     absent: str | None,
+    is_served: Callable[[str], bool],
 ) -> str:
     """One sentence about a trigger that is a cron, from its schedule, how often in a row its function has
     failed and since when it has not answered, and what its newest moment came to; `absent` is why it does not
-    run here, if it doesn't. Of one without a name `name` is its id."""
+    run here, if it doesn't. Of one without a name `name` is its id. A living runner may declare its workflow
+    where this program does not: `is_served` says so."""
     last = cron["last_run_at"]
     before = f"; it ran last at {last}" if last else "; it has not run yet"
     failures, since, outcome, reason = deciding or (0, None, None, None)
@@ -125,6 +127,9 @@ def of_cron(
     if absent is not None:
         return f"{says}, {absent}{before}"
     if registry.workflow(cron["workflow_name"]) is None:
+        if is_served(cron["workflow_name"]):
+            where = f"where its workflow is declared, {excerpt(cron['workflow_name'])}"
+            return f"{says}, and runs next at {cron['next_run_at']} {where}{before}"
         return f"{says}, and {undeclared(cron['workflow_name'])}{before}"
     if since is not None:
         return f"{says}, whose function has not answered since {since}{before}"

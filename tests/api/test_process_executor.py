@@ -410,6 +410,6 @@ def test_bad_arguments_are_named(keywords: dict[str, int], text: str) -> None:
 
 
 def test_arguments_of_a_wrong_type_are_named() -> None:
-    for keywords in ({"max_workers": True}, {"max_workers": "2"}, {"kill_grace": "2s"}):
+    for keywords in ({"max_workers": True}, {"max_workers": "2"}, {"kill_grace": [2]}):
         with pytest.raises(TypeError, match=next(iter(keywords))):
             cloaca.ProcessExecutor(**keywords)  # type: ignore[arg-type]

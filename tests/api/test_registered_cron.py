@@ -188,3 +188,28 @@ def test_an_unnamed_cron_of_an_unknown_workflow_is_told_by_its_expression(
         runner.register_cron_workflow("gone", "0 3 * * *")
         runner.advance("1d")
         assert any("'0 3 * * * in UTC' fired unknown workflow 'gone'" in line for line in caplog.messages)
+
+
+def test_a_client_registers_for_what_a_living_runner_declares_without_a_warning(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        cloaca.DefaultRunner(url, workflows=["registered"], triggers=[]) as runner,
+        cloaca.testing.isolated(),
+        cloaca.DefaultRunner(url, work=False) as client,
+    ):
+        assert runner.execute("registered").status == "Completed"
+        assert eventually(lambda: runner.query("SELECT 1 FROM workflows") != [])
+        register(client)
+        assert "does not declare" not in caplog.text
+        assert "where its workflow is declared, 'registered'" in client.why("nightly")
+        client.register_cron_workflow("gone", "0 5 * * *")
+        assert "starts workflow 'gone', which this program does not declare" in caplog.text
+
+
+def test_a_name_that_no_cron_has_is_told_with_those_that_there_are() -> None:
+    with cloaca.testing.Runner(START) as runner:
+        register(runner)
+        refusal = r"Invalid schedule ID: .*; did you mean 'nightly'\? known crons: nightly"
+        with pytest.raises(cloaca.ScheduleError, match=refusal):
+            runner.delete_cron_schedule("nigthly")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -709,3 +709,21 @@ def test_changing_what_was_returned_changes_nothing_inside(runner: cloaca.Defaul
     assert found is not None
     assert found["context"] == found["final_context"] == {"list": [1]}
     assert runner.stats()["runs_completed"] == 1
+
+
+@pytest.mark.parametrize("timeout", [0.01, "10ms", timedelta(milliseconds=10)])
+def test_a_timeout_is_any_duration(timeout: Any) -> None:
+    go = threading.Event()
+    with cloaca.WorkflowBuilder("waits"):
+        cloaca.task(id="only")(lambda context: go.wait(30) and None)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("waits")
+        with pytest.raises(TimeoutError, match=r"is not final after 0\.01 s"):
+            run.result(timeout)
+        with pytest.raises(TimeoutError, match=r"is not final after 0\.01 s"):
+            runner.execute("waits", timeout=timeout)
+        with pytest.raises(cloaca.ArgumentError, match="timeout is 'soon', which is no duration"):
+            run.result("soon")
+        go.set()
+        assert run.result("30s").status == "Completed"
+        runner.shutdown("1m")

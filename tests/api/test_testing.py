@@ -494,3 +494,42 @@ def test_a_stretch_of_skips_ends_with_its_last_one() -> None:
         ("fire", 1, "05", "05"),
         ("skip", 4, "01", "04"),
     ]
+
+
+@pytest.mark.parametrize("how", ["thread", "loop"])
+def test_what_a_condition_held_up_is_done_when_the_clock_comes_back(how: str) -> None:
+    approved: set[int] = set()
+    with cloaca.WorkflowBuilder("w"):
+        if how == "loop":
+
+            @cloaca.task(id="ask")
+            async def ask_on_loop(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+                await handle.defer_until(lambda: context["id"] in approved, poll_interval_ms=60_000)
+
+        else:
+
+            @cloaca.task(id="ask")
+            def ask(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+                handle.defer_until(lambda: context["id"] in approved, poll_interval_ms=60_000)
+
+        cloaca.task(id="pay", dependencies=["ask"])(lambda context: context.set("paid", True))
+    with cloaca.testing.Runner() as runner:
+        first, second, third = [runner.submit("w", {"id": number}) for number in range(3)]
+        runner.advance("1m")
+        assert [run.status for run in (first, second, third)] == ["Running"] * 3
+        approved.add(0)
+        assert first.result().final_context["paid"]
+        approved.add(1)
+        runner.advance("1s")
+        assert second.status == "Completed"
+        approved.add(2)
+        runner.run_until_idle()
+        assert third.status == "Completed"
+
+
+def test_everything_stays_declared_if_that_is_asked_for() -> None:
+    declare("inbox", "w")
+    declare("outbox", "v")
+    with cloaca.testing.isolated(triggers="all"), cloaca.testing.Runner() as runner:
+        runner.advance("1h")
+        assert (runner.polls("inbox") > 0, runner.polls("outbox") > 0) == (True, True)

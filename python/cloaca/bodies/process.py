@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     T = TypeVar("T")
+    from ..types import Duration
 
 KILL_GRACE_SECONDS = 5.0
 """How long a call that was stopped may take to clean up."""
@@ -483,7 +484,7 @@ class ProcessExecutor(Executor):
     Args:
         max_workers (int | None): how many processes at most, and so how many calls at once; by default as
             many as this machine has processors.
-        kill_grace (float): seconds that a stopped call has from SIGTERM to SIGKILL.
+        kill_grace (Duration): seconds, or `"2s"`, that a stopped call has from SIGTERM to SIGKILL.
         max_tasks_per_child (int | None): after so many calls a process is replaced by a fresh one, which is
             what helps against bodies that leak; `None` means never.
         nice (int): how much more willingly than the program they leave a processor to others, 0 to 19. Where
@@ -499,7 +500,7 @@ class ProcessExecutor(Executor):
         self,
         max_workers: int | None = None,
         *,
-        kill_grace: float = KILL_GRACE_SECONDS,
+        kill_grace: Duration = KILL_GRACE_SECONDS,
         max_tasks_per_child: int | None = None,
         nice: int = 0,
     ) -> None:
