@@ -18,7 +18,7 @@ MATURIN := $(BIN)/maturin
 PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
-.PHONY: help venv develop release demo test test-rust test-python test-again test-versions check check-rust check-python check-docs format wheel \
+.PHONY: help venv develop release demo test test-rust test-python test-postgres test-again test-versions check check-rust check-python check-docs format wheel \
 	bench guard simulate races mutants torture break lock clean
 
 help: ## explain the commands
@@ -64,6 +64,9 @@ mutants: $(STAMP) ## break the code in one place after another and see that a su
 
 test-python: develop ## run the tests of the package, the examples and the docs
 	$(BIN)/python -m pytest
+
+test-postgres: develop ## run what the store decides once more with every store on a PostgreSQL server (TESTS=tests/api/test_cron.py: those)
+	$(BIN)/python -m pytest -p no:cacheprovider --store postgres $(or $(TESTS),tests/api/test_run.py tests/api/test_cursor.py tests/api/test_cron_terms.py tests/api/test_forget.py)
 
 test-again: ## run the last failures of test-python once more, if they are at most three
 	$(BIN)/python tests/again.py

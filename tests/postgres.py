@@ -127,9 +127,7 @@ class Server:
 
     def sql(self, statement: str, database: str = "postgres") -> list[list[str]]:
         """What a statement returns, as text."""
-        words = ["-XAtF\t", "--set=ON_ERROR_STOP=1", f"--command={statement}", self.url(database)]
-        told = run("psql", *words, user=None)
-        return [line.split("\t") for line in told.splitlines()]
+        return sql(self.url(database), statement)
 
     def cut(self, database: str) -> None:
         """Ends every connection to a database."""
@@ -184,6 +182,12 @@ class Pooler:
         """Ends it, and every connection through it."""
         self.process.kill()
         self.process.wait()
+
+
+def sql(url: str, statement: str) -> list[list[str]]:
+    """What a statement returns, as text."""
+    told = run("psql", "-XAtF\t", "--set=ON_ERROR_STOP=1", f"--command={statement}", url, user=None)
+    return [line.split("\t") for line in told.split("\n")[:-1]]
 
 
 def program(name: str) -> str:

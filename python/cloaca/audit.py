@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 SQL = """
     SELECT row, at, who, door, place, what, about, many FROM audit
-    WHERE (?1 IS NULL OR about = ?1) AND (?2 IS NULL OR row < ?2) ORDER BY row DESC LIMIT ?3"""
+    WHERE (CAST(?1 AS TEXT) IS NULL OR about = ?1) AND row < coalesce(?2, 9223372036854775807)
+    ORDER BY row DESC LIMIT ?3"""
 NAME_CHARS_MAX = 200
 
 

@@ -24,10 +24,11 @@ _COPY = """
 # Indices runs_unfinished, runs_delayed, schedules_crons.
 _GOES_ON = """
     SELECT
-        (SELECT count(*) FROM (SELECT 1 FROM runs WHERE completed_at IS NULL LIMIT ?1)) AS runs,
-        (SELECT count(*) FROM (SELECT 1 FROM schedules WHERE kind = 'trigger' AND enabled LIMIT ?1))
+        (SELECT count(*) FROM (SELECT 1 FROM runs WHERE completed_at IS NULL LIMIT ?1) AS many) AS runs,
+        (SELECT count(*) FROM (SELECT 1 FROM schedules WHERE kind = 'trigger' AND enabled LIMIT ?1) AS many)
             AS triggers,
-        (SELECT count(*) FROM (SELECT 1 FROM schedules WHERE kind = 'cron' AND enabled LIMIT ?1)) AS crons"""
+        (SELECT count(*) FROM (SELECT 1 FROM schedules WHERE kind = 'cron' AND enabled LIMIT ?1) AS many)
+            AS crons"""
 
 
 def told(engine: Any, *, paused: bool) -> str | None:

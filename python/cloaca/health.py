@@ -36,6 +36,8 @@ GRACE_SECONDS = 10.0
 """What nobody declares or polls for so long is not about to be taken over."""
 SILENT_SECONDS = 30.0
 """A runner says every 5 seconds that it lives; one that has not for so long is stopped, or hangs."""
+TRANSACTION_SECONDS = 300.0
+"""One that is older, anywhere on a server, keeps dead rows from being removed, and slows claims down."""
 FREE_BYTES = 64 << 20
 """Less than that on the disk, and writes will soon be refused."""
 
@@ -92,13 +94,26 @@ _LATE = """
     SELECT coalesce(nullif(name, ''), CAST(id AS TEXT)) AS name, next_at AS since
     FROM schedules INDEXED BY schedules_crons
     WHERE kind = 'cron' AND enabled AND next_at < ? ORDER BY next_at LIMIT ?"""
+# Of a server: who keeps it from removing dead rows, among those that its user may see.
+OLDEST_TRANSACTION = """
+    SELECT pid, coalesce(nullif(application_name, ''), usename, 'somebody') AS name,
+        CAST(extract(epoch FROM clock_timestamp() - xact_start) * 1000000 AS BIGINT) AS lasted
+    FROM pg_stat_activity WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid()
+    ORDER BY xact_start LIMIT 1"""
 _ANYTHING = """
     SELECT EXISTS (SELECT 1 FROM schedules INDEXED BY schedules_polled WHERE kind = 'trigger' AND enabled)
         OR EXISTS (SELECT 1 FROM schedules INDEXED BY schedules_crons WHERE kind = 'cron' AND enabled)
         OR EXISTS (SELECT 1 FROM runs INDEXED BY runs_unfinished WHERE completed_at IS NULL) AS anything"""
 
 
-def health(look: Look, owners: list[dict[str, Any]], path: str | None, trouble: str | None = None) -> Health:
+def health(
+    look: Look,
+    owners: list[dict[str, Any]],
+    path: str | None,
+    trouble: str | None = None,
+    *,
+    on_server: bool = False,
+) -> Health:
     """What a store's health is by what `look` reads of it, and who its runners are. `trouble` is what whoever
     asks knows to be wrong with the store.
     """
@@ -109,6 +124,7 @@ def health(look: Look, owners: list[dict[str, Any]], path: str | None, trouble: 
     since = [*waiting.since.values(), *waiting.limited.values()]
     reasons = [
         *_store(path, trouble),
+        *(_transactions(look, now_us) if on_server else ()),
         *_runners(look, owners, alive, now_us),
         *waiting.reasons(look, numbers, now_us),
         *_bodies(look, numbers, now_us),
@@ -144,6 +160,14 @@ def _store(path: str | None, trouble: str | None) -> Iterable[HealthReason]:
     elif path is not None and (free := _free(os.path.dirname(os.path.abspath(path)))) < FREE_BYTES:
         text = f"{free >> 20} MiB are free where the file lies: make room before writes are refused"
         yield _reason("disk", text, free, 0)
+
+
+def _transactions(look: Look, now_us: int) -> Iterable[HealthReason]:
+    for oldest in look(OLDEST_TRANSACTION, []):
+        if oldest["lasted"] / 1e6 > TRANSACTION_SECONDS:
+            who = f"{oldest['name']} (pid {oldest['pid']})"
+            text = f"a transaction of {excerpt(who)} on the server is open for long: dead rows pile up"
+            yield _reason("old_transaction", text, 1, now_us, now_us - oldest["lasted"], [who])
 
 
 def _free(folder: str) -> int:

@@ -236,8 +236,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
     @classmethod
     def with_schema(cls, database_url: str | os.PathLike[Any], schema: str) -> Self:
-        """A runner in a schema of its own in PostgreSQL: a store by itself, made if there is none. `?schema=` in
-        the URL says the same.
+        """A runner in a schema of its own in PostgreSQL: a store by itself, made if there is none. `?schema=`
+        in the URL says the same.
 
         Raises:
             ValueError: the schema's name is empty or holds other characters than letters, digits and
@@ -471,6 +471,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         takes some milliseconds, however much the store holds: a probe may ask every few seconds.
 
         - `store`: writes are refused, or the file is gone; `disk`: less than 64 MiB are free.
+        - `old_transaction`: on a server of PostgreSQL one is open for more than five minutes, whosever it is.
         - `stopped`: this runner has stopped by itself.
         - `no_runner`: no runner is alive that works, and there is something to serve; `dead_runner`: and
           runs of one that died are in nobody's hands.
@@ -492,7 +493,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         path = None if engine.path is None else os.fspath(engine.path)
         stopped = self._has_stopped()
         trouble = engine.store.trouble()
-        found = health(engine.store.glance, owners, path, _ENDED if stopped else trouble)
+        told = _ENDED if stopped else trouble
+        found = health(engine.store.glance, owners, path, told, on_server=self._url.startswith("postgres"))
         if stopped:
             found["reasons"][0]["code"] = "stopped"
         return found

@@ -443,6 +443,7 @@ HealthCode: TypeAlias = Literal[
     "stuck",
     "unpolled",
     "late_cron",
+    "old_transaction",
 ]
 """What can be wrong, in `health`."""
 

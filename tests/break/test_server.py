@@ -75,11 +75,16 @@ def test_a_server_that_restarts_loses_and_doubles_nothing(
             server.stop(way)
             server.resume()
         work.wait_for(EVENTS)
-        assert runner.shutdown(PATIENCE)
+        runner.shutdown(PATIENCE)
     with cloaca.DefaultRunner(server.url(), paused=True) as runner:
         runs = final_runs(runner)
     assert runs == [("Completed", number) for number in range(EVENTS)]
     assert set(work.seen.values()) == {1}
+    said = [record.message for record in caplog.records if "the store" in record.message]
+    lost = [line for line in said if "refuses writes" in line]
+    again = [line for line in said if "takes writes again" in line]
+    assert len(said) == len(lost) + len(again)
+    assert 1 <= len(again) == len(lost) <= 2
 
 
 def test_connections_that_are_ended_again_and_again_cost_nothing_but_time(
@@ -91,7 +96,7 @@ def test_connections_that_are_ended_again_and_again_cost_nothing_but_time(
             work.wait_for(step)
             postgres_server.cut(name)
         work.wait_for(EVENTS)
-        assert runner.shutdown(PATIENCE)
+        runner.shutdown(PATIENCE)
         with cloaca.DefaultRunner(postgres_server.url(name), paused=True) as after:
             assert final_runs(after) == [("Completed", number) for number in range(EVENTS)]
     assert set(work.seen.values()) == {1}

@@ -13,6 +13,7 @@ import json
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -23,10 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import items
+import postgres
 from witness import Line
 
 FLUSH_SECONDS = 30
 """Quiet polls reach the history at least so often; a kill loses those since then."""
+SERVER_SECONDS = 30
+"""A server may take so long to notice that who was connected is dead."""
 SLACK_SECONDS = 2
 """What a busy machine may add to that."""
 TABLES = ("owners", "schedules", "runs", "tasks", "run_keys", "ticks")
@@ -53,8 +57,10 @@ class Database:
     """On the witness's monotonic clock."""
 
     @classmethod
-    def read(cls, path: Path, taken_at: int = 0) -> Database:
-        """Reads a copy of the file and of its write-ahead log."""
+    def read(cls, path: Path | str, taken_at: int = 0) -> Database:
+        """Reads a copy of the file and of its write-ahead log, or by its URL what a server has."""
+        if isinstance(path, str):
+            return cls(integrity=["ok"], taken_at=taken_at, **tables_of(path))
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, "copy.db")
             for suffix in ("", "-wal"):
@@ -102,6 +108,22 @@ class Database:
         if schedule is None or schedule["cursor"] is None:
             return 0
         return int(json.loads(schedule["cursor"])["item"])
+
+
+def tables_of(url: str) -> dict[str, list[Row]]:
+    """What a server has, once it has heard of the ends of all who were connected."""
+    others = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    deadline = time.monotonic() + SERVER_SECONDS
+    while postgres.sql(url, f"SELECT count(*) FROM pg_stat_activity WHERE {others}") != [["0"]]:
+        assert time.monotonic() < deadline, "connections of dead processes stay"
+        time.sleep(0.002)
+    tables: dict[str, list[Row]] = {}
+    for name in TABLES:
+        (found,) = postgres.sql(url, f"SELECT to_regclass('cloaca.{name}') IS NOT NULL")
+        # A process that is killed early enough leaves no tables.
+        all_of_it = f"SELECT coalesce(jsonb_agg(t ORDER BY t), '[]') FROM cloaca.{name} AS t"
+        tables[name] = json.loads(postgres.sql(url, all_of_it)[0][0]) if found == ["t"] else []
+    return tables
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ class Stage:
     """A folder with a database, a source, and a witness that outlives the processes, all of which end with
     the stage."""
 
-    def __init__(self, folder: Path, database: Path | None = None) -> None:
+    def __init__(self, folder: Path, database: Path | str | None = None) -> None:
+        """On a server `database` is a URL."""
         self.folder = folder
         folder.mkdir(exist_ok=True)
         self.database = database or folder / "runs.db"
@@ -141,8 +142,9 @@ class Stage:
     def check_at_rest(self) -> list[str]:
         """What the rules complain about once all is done."""
         found = self.check()
-        left = [path.name for path in self.database.parent.glob(f"{self.database.name}-*")]
-        found += [f"a file stayed behind: {name}" for name in left]
+        if isinstance(self.database, Path):
+            left = [path.name for path in self.database.parent.glob(f"{self.database.name}-*")]
+            found += [f"a file stayed behind: {name}" for name in left]
         return found + complaints(AT_REST, self._before or self.look())
 
     def _noise(self) -> list[str]:

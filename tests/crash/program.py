@@ -11,6 +11,7 @@ ends if it was not asked to wait. With errands it first does a little of what el
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import random
@@ -215,10 +216,9 @@ class Goal:
         if self._item is None:
             return False
         if not self.is_reached:
-            rows = runner.query(
-                "SELECT cursor ->> 'item' AS item FROM schedules WHERE name = ?", [items.INBOX]
-            )
-            self.is_reached = bool(rows) and (rows[0]["item"] or 0) >= self._item
+            rows = runner.query("SELECT cursor FROM schedules WHERE name = ?", [items.INBOX])
+            seen_to = json.loads(rows[0]["cursor"] or "{}") if rows else {}
+            self.is_reached = seen_to.get("item", 0) >= self._item
             return False
         unfinished = any(runner.list_runs(status=status, limit=1) for status in ("Pending", "Running"))
         self._rested = 0 if unfinished else self._rested + 1
@@ -242,7 +242,7 @@ def main() -> None:
     goal = Goal(options.goal)
     declare(witness, options.source, options.pace, goal)
     witness.note("begin")
-    url = f"{options.database}?durability={options.durability}"
+    url = f"{options.database}{'&' if '?' in options.database else '?'}durability={options.durability}"
     config = cloaca.DefaultRunnerConfig(retention=KEPT)
     hidden = ["card"] if options.errands else None
     with cloaca.DefaultRunner.with_config(url, config, redact=hidden) as runner:

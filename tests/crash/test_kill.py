@@ -8,13 +8,18 @@ import random
 import shutil
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+import postgres
 import pytest
 from lives import SECONDS, Life, Script, Stage
 
 KILLS = int(os.environ.get("CLOACA_KILLS", "200"))
 """So many processes are killed; `make torture` asks for thousands."""
+SERVER_KILLS = int(os.environ.get("CLOACA_KILLS", "40"))
+"""The same of those whose store is on a server."""
 SEED = int(os.environ.get("CLOACA_SEED", str(time.time_ns() % 10**9)))
 """Draws the moments. Which instruction a kill hits is not drawn, so that a seed repeats a failure only
 roughly."""
@@ -48,13 +53,31 @@ def first_resumed_after(life: Life, old_items: set[int]) -> float | None:
 
 @pytest.mark.timeout(60 + 4 * KILLS)
 def test_whatever_moment_a_kill_hits_nothing_is_lost_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    kill_and_look(tmp_path, KILLS, nullcontext)
+
+
+@pytest.mark.timeout(60 + 8 * SERVER_KILLS)
+def test_whatever_moment_a_kill_hits_a_server_has_all_of_it_once(
+    tmp_path: Path, postgres_server: postgres.Server
+) -> None:
+    @contextmanager
+    def database() -> Iterator[str]:
+        with postgres_server.database() as name:
+            yield postgres_server.url(name)
+
+    kill_and_look(tmp_path, SERVER_KILLS, database)
+
+
+def kill_and_look(
+    tmp_path: Path, kills: int, database: Callable[[], AbstractContextManager[str | None]]
+) -> None:
     chance = random.Random(SEED)
     delays: list[float] = []
-    for done in range(0, KILLS, CHAPTER):
-        with Stage(tmp_path / f"chapter-{done}") as stage:
+    for done in range(0, kills, CHAPTER):
+        with database() as url, Stage(tmp_path / f"chapter-{done}", url) as stage:
             told = f"CLOACA_SEED={SEED}, {stage.folder}, after {done} kills: "
             old_items: set[int] = set()
-            for _ in range(min(CHAPTER, KILLS - done)):
+            for _ in range(min(CHAPTER, kills - done)):
                 life = live_and_die(stage, chance)
                 if (delay := first_resumed_after(life, old_items)) is not None:
                     delays.append(delay)
@@ -65,7 +88,7 @@ def test_whatever_moment_a_kill_hits_nothing_is_lost_and_nothing_is_done_twice(t
         shutil.rmtree(stage.folder)
     if delays:
         print(
-            f"\n{KILLS} kills; from the opening of the file to the first resumed attempt: of {len(delays)}, "
+            f"\n{kills} kills; from the opening of the file to the first resumed attempt: of {len(delays)}, "
             f"median {statistics.median(delays) * 1e3:.0f} ms, longest {max(delays) * 1e3:.0f} ms"
         )
         assert max(delays) < RECOVERY_SECONDS_MAX

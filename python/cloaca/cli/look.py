@@ -362,7 +362,8 @@ def health(arguments: Namespace, show: Show) -> int:
     from ..health import RUNNERS_MAX, health
 
     with opened(arguments) as reader:
-        found = health(reader.native.query, reader.native.owners(RUNNERS_MAX), reader.file)
+        owners, file = reader.native.owners(RUNNERS_MAX), reader.file
+        found = health(reader.native.query, owners, file, on_server=file is None)
     if show.as_json:
         show.record("health", found)
     elif found["ok"] and show.is_for_people:

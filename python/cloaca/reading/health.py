@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from .. import __version__
 from ..errors import StoreError, excerpt
+from ..health import OLDEST_TRANSACTION, TRANSACTION_SECONDS
 from ..rescue import left_beside
 from .attention import FAILED_MAX, failures
 from .runners import BACKLOG_RUNS, declaring, living, runners
@@ -45,15 +46,8 @@ FREE_BYTES = 256 << 20
 """Less than that on the disk is worth a warning."""
 DESCRIPTORS = 256
 """A runner needs some twenty, and the program its own."""
-TRANSACTION_SECONDS = 300.0
-"""An older transaction anywhere on a server keeps its dead rows."""
 CONNECTIONS_SHARE = 0.9
 """If more of a server's connections are in use, the next runner may get none."""
-OLDEST = """
-    SELECT pid, coalesce(nullif(application_name, ''), usename, 'somebody') AS name,
-        extract(epoch FROM clock_timestamp() - xact_start)::FLOAT8 AS seconds
-    FROM pg_stat_activity WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid()
-    ORDER BY xact_start LIMIT 1"""
 NAMED_MAX = 3
 """So many of a kind are named."""
 
@@ -122,13 +116,13 @@ def _server(reader: Reader) -> Finding:
 
 def _transactions(reader: Reader) -> Finding:
     """A transaction that stays open keeps dead rows from being removed, and slows every queue down."""
-    for oldest in reader.native.query(OLDEST, []):
-        if (seconds := oldest["seconds"] or 0.0) > TRANSACTION_SECONDS:
+    for oldest in reader.native.query(OLDEST_TRANSACTION, []):
+        if (seconds := oldest["lasted"] / 1e6) > TRANSACTION_SECONDS:
             who = f"{excerpt(oldest['name'])} (pid {oldest['pid']})"
             text = f"the oldest transaction on the server is {_span(seconds)} old, of {who}"
             way_out = "end it: until then dead rows pile up, and claims slow down"
             return Finding("warn", "transactions", text, way_out)
-    return Finding("ok", "transactions", "none has been open for long")
+    return Finding("ok", "transactions", "none that this user may see has been open for long")
 
 
 def _connections(reader: Reader) -> Finding:

@@ -39,8 +39,9 @@ _POLLED = """
 _LASTED = """
     SELECT tasks.name, tasks.completed_at - tasks.started_at AS lasted FROM (
         SELECT row FROM runs INDEXED BY runs_workflow WHERE workflow = ?1 ORDER BY created_at DESC LIMIT ?2
-    ) AS newest CROSS JOIN tasks ON tasks.run = newest.row
-    WHERE tasks.status = 'Completed' AND tasks.started_at IS NOT NULL AND tasks.completed_at IS NOT NULL
+    ) AS newest CROSS JOIN tasks
+    WHERE tasks.run = newest.row AND tasks.status = 'Completed'
+        AND tasks.started_at IS NOT NULL AND tasks.completed_at IS NOT NULL
     LIMIT ?3"""
 
 

@@ -44,9 +44,17 @@ class Source:
             self._url = check.url(runner_or_url)
             if ":memory:" in self._url and not self._url.startswith("postgres"):
                 raise UrlError(f"{excerpt(self._url)} is memory, where only its runner can look; give a file")
-        self.name = _cloaca.name_of(self._url)
         self._lock = threading.Lock()
         self._opened: tuple[object, Reader] | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call the store: its URL, or of one on a server its database and host."""
+        try:
+            return _cloaca.name_of(self._url)
+        except UrlError:
+            # It may hold a password.
+            return "no store"
 
     @property
     def reader(self) -> Reader:

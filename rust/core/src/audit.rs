@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use crate::seat::Kind;
+
 /// Who is at work, and by which door they came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct By {
@@ -39,6 +41,11 @@ pub fn within<T>(by: Option<Arc<By>>, work: impl FnOnce() -> T) -> T {
     }
     let _restored = Restored(BY.replace(by));
     work()
+}
+
+/// What is held up or goes on, as the audit tells it.
+pub fn of_pause(kind: Kind, name: &str, key: &str) -> String {
+    if kind == Kind::Key { format!("{name}, key {key}") } else { name.to_owned() }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod connect;
 mod db;
 mod export;
 mod fault;
+mod graph;
 mod history;
 mod limits;
 mod lock;
@@ -36,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use cloaca_core::audit::of_pause;
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
@@ -800,18 +802,26 @@ impl Store for PostgresStore {
         self.read(|db| seat::list(db, at))
     }
 
-    fn pause(&self, pause: &Pause) -> Stored<()> {
+    fn pause(&self, pause: &Pause) -> Stored<bool> {
         self.write(Step::SetEnabled, |db| {
+            let is_key = pause.kind == Kind::Key;
+            if is_key && !limits::move_key(db, &pause.name, &pause.key)? {
+                return Ok(false);
+            }
             seat::pause(db, pause)?;
-            audit::note(db, "pause", &pause.name)
+            audit::note(db, "pause", &of_pause(pause.kind, &pause.name, &pause.key))?;
+            Ok(true)
         })
     }
 
-    fn resume(&self, kind: Kind, name: &str, at: Wall) -> Stored<bool> {
+    fn resume(&self, kind: Kind, name: &str, key: &str, at: Wall) -> Stored<bool> {
         self.write(Step::SetEnabled, |db| {
-            let done = seat::resume(db, kind, name, at)?;
+            let done = seat::resume(db, kind, name, key, at)?;
+            if kind == Kind::Key {
+                limits::move_key(db, name, key)?;
+            }
             if done {
-                audit::note(db, "resume", name)?;
+                audit::note(db, "resume", &of_pause(kind, name, key))?;
             }
             Ok(done)
         })

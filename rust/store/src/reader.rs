@@ -87,6 +87,10 @@ impl Reader {
         begun(limit: u64) -> Stored<Vec<Begun>>;
         /// At most `limit` names of workflows that have runs, in their order, behind `after`.
         workflows(after: &str, limit: u64) -> Stored<Vec<String>>;
+        /// What is kept of a workflow in its newest version.
+        graph(workflow: &str) -> Stored<Option<String>>;
+        /// At most `limit` names of workflows of which something is kept, in their order, behind `after`.
+        graphs(after: &str, limit: u64) -> Stored<Vec<String>>;
         /// A number that changes when somebody has committed: another one than at the last look means news.
         commits() -> Stored<i64>;
         /// The content version of a workflow's newest run.

@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
+use cloaca_core::audit::of_pause;
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{
@@ -96,11 +97,6 @@ pub struct SqliteStore {
     turns: Turns,
     /// Declared last: its descriptors close after the connections.
     shield: Shield,
-}
-
-/// What is paused, as the audit tells it.
-fn of_key(kind: Kind, name: &str, key: &str) -> String {
-    if kind == Kind::Key { format!("{name}, key {key}") } else { name.to_owned() }
 }
 
 /// A connection until the store is closed.
@@ -675,7 +671,7 @@ impl Store for SqliteStore {
                 return Ok(false);
             }
             seat::pause(db, pause)?;
-            audit::note(db, "pause", &of_key(pause.kind, &pause.name, &pause.key))?;
+            audit::note(db, "pause", &of_pause(pause.kind, &pause.name, &pause.key))?;
             Ok(true)
         })
     }
@@ -687,7 +683,7 @@ impl Store for SqliteStore {
                 limits::move_key(db, name, key)?;
             }
             if done {
-                audit::note(db, "resume", &of_key(kind, name, key))?;
+                audit::note(db, "resume", &of_pause(kind, name, key))?;
             }
             Ok(done)
         })

@@ -235,6 +235,22 @@ fn open(db: &Db, lane: i64, priority: i64) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is counted for a key is looked at anew, by whether it is paused; false if the limits of its workflow have no keys.
+pub fn move_key(db: &Db, workflow: &str, key: &str) -> Result<bool, Failure> {
+    // Indices lanes_keys and lanes_pace.
+    const SEAT: &str = "UPDATE lanes SET held = 0, until = NULL WHERE seat = :key AND held = 2";
+    const PACE: &str = "UPDATE lanes SET held = 0, until = NULL WHERE pace = :key AND held = 2";
+    if !declare::in_force(db, workflow)?.is_some_and(|limits| limits.has_keys()) {
+        return Ok(false);
+    }
+    for (rule, reopen) in [(rule::SEATS, SEAT), (rule::STARTS, PACE)] {
+        if let Some(row) = known_key(db, workflow, rule, key)? {
+            db.prepare_cached(reopen)?.execute(named_params! { ":key": row })?;
+        }
+    }
+    Ok(true)
+}
+
 /// Numbers for what comes one after another: the first of so many.
 fn turns(db: &Db, many: i64) -> Result<i64, Failure> {
     const SQL: &str = "UPDATE meta SET value = value + :many WHERE name = 'turns' RETURNING value";

@@ -8,6 +8,7 @@ use cloaca_core::port::{BURIED, Minute, OwnerRow, Siblings, WorkflowRow};
 use cloaca_core::time::Wall;
 
 use crate::postgres::fault::Failure;
+use crate::postgres::graph;
 use crate::postgres::limits;
 use crate::postgres::lock::{Home, Life, Locks};
 use crate::postgres::run::{self, overdue};
@@ -223,7 +224,9 @@ pub fn leave(db: &Db, epoch: Epoch) -> Result<(), Failure> {
     const SILENT: &str = "DELETE FROM beats WHERE epoch = :epoch";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
     db.prepare_cached(SILENT)?.execute(named_params! { ":epoch": epoch.0 })?;
-    db.prepare_cached(WORKFLOWS)?.execute(named_params! { ":epoch": epoch.0 })?;
+    if db.prepare_cached(WORKFLOWS)?.execute(named_params! { ":epoch": epoch.0 })? > 0 {
+        graph::set_aside(db)?;
+    }
     // Index declared_wanted.
     db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
@@ -254,7 +257,7 @@ pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow]) -> Re
     let before = limited_of(db, epoch)?;
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     let keep = db.prepare_cached(KEEP)?;
-    for WorkflowRow { name, version, priority, limits } in workflows {
+    for WorkflowRow { name, version, priority, limits, graph } in workflows {
         keep.execute(named_params! {
             ":name": name,
             ":epoch": epoch.0,
@@ -262,7 +265,9 @@ pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow]) -> Re
             ":priority": priority.number(),
             ":limits": limits.as_ref().map(|limits| limits.to_json()),
         })?;
+        graph::keep(db, name, version, graph)?;
     }
+    graph::set_aside(db)?;
     let declared: Vec<String> = workflows.iter().map(|workflow| workflow.name.to_string()).collect();
     limits::renew_all(db, &[before, declared].concat())
 }

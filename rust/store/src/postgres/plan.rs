@@ -174,14 +174,15 @@ fn is_plain(new: &NewRun) -> bool {
 fn insert(db: &Db, kept: &[(Option<Epoch>, &NewRun)]) -> Result<HashMap<uuid::Uuid, i64>, Failure> {
     // Numbered in their order.
     const SQL: &str = "
-        INSERT INTO runs (id, workflow, version, status, unique_hash, waits, owner, created_at, context, priority, due_at, not_before)
+        INSERT INTO runs (id, workflow, version, status, unique_hash, waits, owner, created_at, context, priority, due_at, not_before, trace)
         SELECT id, workflow, version, 'Pending', unique_hash, waits, owner, created_at, context,
             coalesce(priority, (SELECT priority FROM workflows WHERE name = new.workflow ORDER BY owner DESC LIMIT 1), 5),
-            due_at, not_before
+            due_at, not_before, trace
         FROM unnest(:id::UUID[], :workflow::TEXT[], :version::TEXT[], :unique_hash::BOOLEAN[], :waits::BOOLEAN[], :owner::BIGINT[],
-            :created_at::BIGINT[], :context::TEXT[], :priority::BIGINT[], :due_at::BIGINT[], :not_before::BIGINT[])
+            :created_at::BIGINT[], :context::TEXT[], :priority::BIGINT[], :due_at::BIGINT[], :not_before::BIGINT[],
+            :trace::TEXT[])
             WITH ORDINALITY AS new (id, workflow, version, unique_hash, waits, owner, created_at, context, priority, due_at,
-                not_before, place)
+                not_before, trace, place)
         ORDER BY place
         ON CONFLICT DO NOTHING RETURNING id, row";
     let column =
@@ -201,6 +202,7 @@ fn insert(db: &Db, kept: &[(Option<Epoch>, &NewRun)]) -> Result<HashMap<uuid::Uu
             ":priority": column(&|new| new.priority.map(|priority| i64::from(priority.number()))),
             ":due_at": column(&|new| micros(new.due_at)),
             ":not_before": column(&|new| micros(new.due_at.filter(|_| new.is_delayed()))),
+            ":trace": kept.iter().map(|(_, new)| new.trace.as_deref()).collect::<Vec<_>>(),
         },
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;

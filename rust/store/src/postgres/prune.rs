@@ -1,6 +1,8 @@
 //! Forgets what is older than somebody wants to keep. Invariant: nothing that decides about the future goes: no unfinished run,
 //! no run key whose time is not over, no cursor. What was found by reading is looked at once more when it is deleted.
 
+use std::collections::BTreeSet;
+
 use crate::postgres::db::{Db, OptionalExtension as _, Row, ToParam, named_params};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{Found, Old, Spared};
@@ -8,6 +10,7 @@ use cloaca_core::time::Wall;
 
 use crate::postgres::audit;
 use crate::postgres::fault::Failure;
+use crate::postgres::graph;
 use crate::postgres::run::tries;
 use crate::postgres::value::signed;
 
@@ -91,22 +94,26 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
         " AND NOT ",
         is_overdue!(),
         " AND NOT ",
-        has_family!()
+        has_family!(),
+        " RETURNING workflow"
     );
     const TASKS: &str = "DELETE FROM tasks WHERE run = :row";
     const TICK: &str = "DELETE FROM ticks WHERE row = :row";
     const KEY: &str = "DELETE FROM run_keys WHERE schedule = :schedule AND key = :key AND expires_at <= :now";
-    let mut gone = 0;
+    let (mut gone, mut workflows) = (0, BTreeSet::new());
     let (run, tasks) = (db.prepare_cached(RUN)?, db.prepare_cached(TASKS)?);
     for row in &found.runs {
         // Somebody may have opened it again.
         let before = old.runs_before.map(|before| before.0);
-        if run.execute(named_params! { ":row": row.0, ":before": before, ":now": old.now.0 })? == 1 {
+        let params = named_params! { ":row": row.0, ":before": before, ":now": old.now.0 };
+        if let Some(workflow) = run.query_row(params, |row| row.get::<_, String>(0)).optional()? {
+            workflows.insert(workflow);
             tasks.execute(named_params! { ":row": row.0 })?;
             tries::forget(db, *row)?;
             gone += 1;
         }
     }
+    workflows.iter().try_for_each(|workflow| graph::forget(db, workflow))?;
     let tick = db.prepare_cached(TICK)?;
     for row in &found.ticks {
         gone += tick.execute(named_params! { ":row": row })?;

@@ -18,7 +18,9 @@ use crate::postgres::db::Db;
 use crate::postgres::fault::{self, Failure};
 use crate::postgres::lock::Locks;
 use crate::postgres::open::{self, Use};
-use crate::postgres::{asked, export, history, look, owner, query, redacted, run, schedule, schema, seat};
+use crate::postgres::{
+    asked, export, graph, history, look, owner, query, redacted, run, schedule, schema, seat,
+};
 
 /// A store on a server that is only read.
 pub struct Reader {
@@ -166,6 +168,16 @@ impl Reader {
     /// At most `limit` names of workflows that have runs, in their order, behind `after`.
     pub fn workflows(&self, after: &str, limit: u64) -> Stored<Vec<String>> {
         self.read(|db| look::workflows(db, after, limit))
+    }
+
+    /// What is kept of a workflow in its newest version.
+    pub fn graph(&self, workflow: &str) -> Stored<Option<String>> {
+        self.read(|db| graph::newest(db, workflow))
+    }
+
+    /// At most `limit` names of workflows of which something is kept, in their order, behind `after`.
+    pub fn graphs(&self, after: &str, limit: u64) -> Stored<Vec<String>> {
+        self.read(|db| graph::names(db, after, limit))
     }
 
     /// A number that changes when somebody has committed: another one than at the last look means news.

@@ -179,13 +179,14 @@ pub fn list(db: &Db, at: Wall) -> Result<Vec<ListedLimit>, Failure> {
 /// Holds something up, in place of how it was held up before.
 pub fn pause(db: &Db, pause: &Pause) -> Result<(), Failure> {
     const SQL: &str = "
-        INSERT INTO pauses (kind, name, until, since, by) VALUES (:kind, :name, :until, :since, :by)
-        ON CONFLICT (kind, name) DO UPDATE SET until = excluded.until, since = excluded.since, by = excluded.by";
+        INSERT INTO pauses (kind, name, key, until, since, by) VALUES (:kind, :name, :key, :until, :since, :by)
+        ON CONFLICT (kind, name, key) DO UPDATE SET until = excluded.until, since = excluded.since, by = excluded.by";
     const OVER: &str = "DELETE FROM pauses WHERE until <= :at";
     db.prepare_cached(OVER)?.execute(named_params! { ":at": pause.since.0 })?;
     db.prepare_cached(SQL)?.execute(named_params! {
         ":kind": pause.kind.name(),
         ":name": pause.name,
+        ":key": pause.key,
         ":until": pause.until.instant().map(|until| until.0),
         ":since": pause.since.0,
         ":by": pause.by,
@@ -207,17 +208,18 @@ pub fn pause_at_least(db: &Db, wanted: &Pause) -> Result<(), Failure> {
 }
 
 /// Holds it up no longer; false if it was not.
-pub fn resume(db: &Db, kind: Kind, name: &str, at: Wall) -> Result<bool, Failure> {
-    const SQL: &str =
-        "DELETE FROM pauses WHERE kind = :kind AND name = :name RETURNING until IS NULL OR until > :at";
-    let params = named_params! { ":kind": kind.name(), ":name": name, ":at": at.0 };
+pub fn resume(db: &Db, kind: Kind, name: &str, key: &str, at: Wall) -> Result<bool, Failure> {
+    const SQL: &str = "
+        DELETE FROM pauses WHERE kind = :kind AND name = :name AND key = :key RETURNING until IS NULL OR until > :at";
+    let params = named_params! { ":kind": kind.name(), ":name": name, ":key": key, ":at": at.0 };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?.unwrap_or(false))
 }
 
 /// What is held up at `at`.
 pub fn pauses(db: &Db, at: Wall) -> Result<Vec<Pause>, Failure> {
     const SQL: &str = "
-        SELECT kind, name, until, since, by FROM pauses WHERE until IS NULL OR until > :at ORDER BY kind, name";
+        SELECT kind, name, key, until, since, by FROM pauses WHERE until IS NULL OR until > :at
+        ORDER BY kind <> 'limit', name, key";
     let statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":at": at.0 }, pause_at)?;
     Ok(rows.collect::<crate::postgres::db::Result<Vec<_>>>()?.into_iter().flatten().collect())
@@ -232,7 +234,8 @@ pub fn paused_workflows(db: &Db, at: Wall) -> Result<Vec<Arc<str>>, Failure> {
 }
 
 fn pause_of(db: &Db, kind: Kind, name: &str) -> Result<Option<Pause>, Failure> {
-    const SQL: &str = "SELECT kind, name, until, since, by FROM pauses WHERE kind = :kind AND name = :name";
+    const SQL: &str = "
+        SELECT kind, name, key, until, since, by FROM pauses WHERE kind = :kind AND name = :name AND key = ''";
     let params = named_params! { ":kind": kind.name(), ":name": name };
     Ok(db.prepare_cached(SQL)?.query_row(params, pause_at).optional()?.flatten())
 }
@@ -356,6 +359,13 @@ fn rate_columns(rate: Option<Rate>) -> (Option<i64>, Option<i64>, Option<i64>) {
 fn pause_at(row: &Row) -> crate::postgres::db::Result<Option<Pause>> {
     let kind: String = row.get(0)?;
     let Some(kind) = Kind::from_name(&kind) else { return Ok(None) };
-    let until = wall_maybe_at(row, 2)?.map_or(Until::Resumed, Until::At);
-    Ok(Some(Pause { kind, name: row.get(1)?, until, since: wall_at(row, 3)?, by: row.get(4)? }))
+    let until = wall_maybe_at(row, 3)?.map_or(Until::Resumed, Until::At);
+    Ok(Some(Pause {
+        kind,
+        name: row.get(1)?,
+        key: row.get(2)?,
+        until,
+        since: wall_at(row, 4)?,
+        by: row.get(5)?,
+    }))
 }

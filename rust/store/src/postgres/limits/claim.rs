@@ -5,14 +5,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
+use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::limit::{Limits, Turn};
 use cloaca_core::port::{Allowed, Unfinished};
 use cloaca_core::time::Wall;
 
 use crate::postgres::fault::Failure;
-use crate::postgres::limits::{declare, put_stamp, stamp_of, turns};
+use crate::postgres::limits::{HELD, declare, put_stamp, stamp_of, turns};
 use crate::postgres::run;
 use crate::postgres::value::{count_at, signed, wall_maybe_at};
 
@@ -22,7 +22,8 @@ const OPEN: &str = "
 const HEAD: &str = "
     SELECT run, priority, party FROM seats
     WHERE lane = :lane AND stand = 0 ORDER BY priority DESC, run LIMIT 1";
-const NEXT_AT: &str = "SELECT min(until) FROM lanes WHERE held = 2";
+/// What is paused until somebody takes that back is shut until the end of time.
+const NEXT_AT: &str = "SELECT min(until) FROM lanes WHERE held = 2 AND until < 9223372036854775807";
 const REOPEN_SHUT: &str = "UPDATE lanes SET held = 0, until = NULL WHERE held = 2 AND until <= :at";
 /// Shut by a clock that has been set back since: then its time says nothing.
 const AHEAD: &str = "SELECT 1 FROM lanes WHERE held = 2 AND shut_at > :at LIMIT 1";
@@ -85,6 +86,20 @@ struct Limited<'w> {
     rest: Option<i64>,
     /// What holds for all its keys lets nothing more begin but what goes on in a seat.
     is_closed: bool,
+    /// Which of its keys are paused, until when. Mostly there is none.
+    paused: HashMap<String, Wall>,
+}
+
+/// Which keys of a workflow are paused at `at`, and until when.
+fn paused(db: &Db, workflow: &str, at: Wall) -> Result<HashMap<String, Wall>, Failure> {
+    const SQL: &str = "
+        SELECT key, until FROM pauses
+        WHERE kind = 'key' AND name = :workflow AND (until IS NULL OR until > :at)";
+    let statement = db.prepare_cached(SQL)?;
+    let found = statement.query_map(named_params! { ":workflow": workflow, ":at": at.0 }, |row| {
+        Ok((row.get(0)?, wall_maybe_at(row, 1)?.unwrap_or(HELD)))
+    })?;
+    Ok(found.collect::<db::Result<_>>()?)
 }
 
 /// One claim's way through the lanes.
@@ -108,7 +123,8 @@ impl<'w> Walk<'w> {
         let mut limited = Vec::new();
         for workflow in workflows {
             if let Some(limits) = declare::in_force(db, workflow)?.filter(Limits::holds) {
-                limited.push(Limited { workflow, limits, rest: None, is_closed: false });
+                let paused = paused(db, workflow, at)?;
+                limited.push(Limited { workflow, limits, rest: None, is_closed: false, paused });
             }
         }
         let turn = turns(db, signed(room).saturating_add(1))?;
@@ -177,6 +193,9 @@ impl<'w> Walk<'w> {
             self.lanes.insert((Reverse(head.priority), since, lane.row), Lane { is_again: true, ..lane });
             return Ok(());
         }
+        if let Some(until) = self.paused(lane)? {
+            return self.shut(lane, until);
+        }
         let rides = head.party != head.run && self.sits(lane.seat, head.party)?;
         if !rides && (self.limited[lane.workflow].is_closed || !self.has_seat(lane)?) {
             return Ok(());
@@ -242,7 +261,6 @@ impl<'w> Walk<'w> {
 
     /// The stamp that a start leaves, if one may be now; none inside where nothing paces them.
     fn start(&mut self, lane: Lane) -> Result<Option<Option<Wall>>, Failure> {
-        const SHUT: &str = "UPDATE lanes SET held = 2, until = :until, shut_at = :at WHERE row = :lane";
         let limited = &mut self.limited[lane.workflow];
         let Some(paced) = &limited.limits.throttle else { return Ok(Some(None)) };
         let stamp = match self.stamps.get(&lane.pace) {
@@ -257,13 +275,35 @@ impl<'w> Walk<'w> {
         self.stamps.insert(lane.pace, stamp.map(|stamp| paced.rate.cut(stamp, self.at)));
         self.next_at = self.next_at.into_iter().chain([until]).min();
         match paced.key {
-            Some(_) => {
-                let params = named_params! { ":lane": lane.row, ":until": until.0, ":at": self.at.0 };
-                self.db.prepare_cached(SHUT)?.execute(params)?;
-            }
+            Some(_) => self.shut(lane, until)?,
             None => limited.is_closed = true,
         }
         Ok(None)
+    }
+
+    /// Until when a lane is paused: by the key for which its seats are counted, or that for which its starts are.
+    fn paused(&self, lane: Lane) -> Result<Option<Wall>, Failure> {
+        const KEY: &str = "SELECT key FROM keys WHERE row = :row";
+        let Limited { limits, paused, .. } = &self.limited[lane.workflow];
+        if paused.is_empty() {
+            return Ok(None);
+        }
+        let seat = limits.concurrency.as_ref().is_some_and(|terms| terms.key.is_some());
+        let pace = limits.throttle.as_ref().is_some_and(|paced| paced.key.is_some());
+        let mut until = None;
+        for row in [seat.then_some(lane.seat), pace.then_some(lane.pace)].into_iter().flatten() {
+            let key: String =
+                self.db.prepare_cached(KEY)?.query_row(named_params! { ":row": row }, |row| row.get(0))?;
+            until = until.max(paused.get(&key).copied());
+        }
+        Ok(until)
+    }
+
+    fn shut(&self, lane: Lane, until: Wall) -> Result<(), Failure> {
+        const SHUT: &str = "UPDATE lanes SET held = 2, until = :until, shut_at = :at WHERE row = :lane";
+        let params = named_params! { ":lane": lane.row, ":until": until.0, ":at": self.at.0 };
+        self.db.prepare_cached(SHUT)?.execute(params)?;
+        Ok(())
     }
 
     fn sits(&self, seat: i64, party: i64) -> Result<bool, Failure> {

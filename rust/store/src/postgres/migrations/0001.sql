@@ -120,7 +120,8 @@ CREATE TABLE runs (
     limited BOOLEAN NOT NULL DEFAULT FALSE,
     error TEXT,
     context TEXT NOT NULL,
-    final_context TEXT
+    final_context TEXT,
+    trace TEXT
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE UNIQUE INDEX runs_id ON runs (id);
 CREATE UNIQUE INDEX runs_hash ON runs (schedule, context_hash) WHERE unique_hash AND completed_at IS NULL;
@@ -305,14 +306,15 @@ CREATE INDEX limit_seats_waiting ON limit_seats (name, priority DESC, row) WHERE
 CREATE INDEX limit_seats_taken ON limit_seats (name) WHERE granted_at IS NOT NULL;
 CREATE INDEX limit_seats_owner ON limit_seats (owner);
 
--- What is held up.
+-- What is held up, of a workflow perhaps only what its limits count for one value of a key.
 CREATE TABLE pauses (
     kind TEXT COLLATE "C" NOT NULL,
     name TEXT COLLATE "C" NOT NULL,
+    key TEXT COLLATE "C" NOT NULL,
     until BIGINT,
     since BIGINT NOT NULL,
     by TEXT COLLATE "C" NOT NULL,
-    PRIMARY KEY (kind, name)
+    PRIMARY KEY (kind, name, key)
 );
 
 -- What limits the runs of a workflow.
@@ -365,6 +367,16 @@ CREATE INDEX seats_waiting ON seats (lane, priority DESC, run) WHERE stand = 0;
 CREATE INDEX seats_lane ON seats (lane);
 CREATE INDEX seats_seat ON seats (seat, stand, party);
 CREATE INDEX seats_schedule ON seats (schedule, run) WHERE schedule IS NOT NULL;
+
+-- What is known of a workflow in a version without its program, and since when no living runner declares it.
+CREATE TABLE graphs (
+    workflow TEXT COLLATE "C" NOT NULL,
+    version TEXT COLLATE "C" NOT NULL,
+    unused_since BIGINT,
+    graph TEXT NOT NULL,
+    PRIMARY KEY (workflow, version)
+);
+CREATE INDEX graphs_used ON graphs (workflow, version) WHERE unused_since IS NULL;
 
 INSERT INTO meta (name, value) VALUES ('version', 1), ('ends', 0), ('turns', 0);
 -- By which runners on one machine tell this store from others.

@@ -24,7 +24,7 @@ macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
          interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent IS NOT NULL,
-         limited, timed_at, time_left"
+         limited, timed_at, time_left, trace"
     };
 }
 
@@ -507,6 +507,7 @@ fn unfinished_of(row: &Row) -> db::Result<Unfinished> {
             until: since,
         }),
         context: row.get(10)?,
+        trace: row.get(19)?,
         tasks: Vec::new(),
         behind: Vec::new(),
     })

@@ -7,6 +7,7 @@ use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
+use crate::postgres::graph;
 use crate::postgres::run::{child, overdue, tasks, tries};
 use crate::postgres::schedule;
 use crate::postgres::value::{
@@ -155,6 +156,7 @@ fn run_of(row: &Row) -> db::Result<ListedRun> {
         due_at: wall_maybe_at(row, 18)?,
         context: row.get(19)?,
         final_context: row.get(20)?,
+        graph: None,
         children: Vec::new(),
         overdue: Vec::new(),
     })
@@ -179,6 +181,7 @@ pub fn one(db: &Db, id: Uuid, depth: Depth) -> Result<Option<(ListedRun, Vec<Tas
         .query_row(named_params! { ":id": id.to_string() }, |row| Ok((RunRow(row.get(0)?), run_of(row)?)))
         .optional()?;
     let Some((row, mut run)) = found else { return Ok(None) };
+    run.graph = graph::of_run(db, row)?;
     run.overdue = overdue::of_run(db, row)?;
     run.children = child::of_run(db, id)?;
     let mut tasks = tasks(db, row)?;

@@ -1,0 +1,197 @@
+"""Who looks at a store on a server: the package's statements, reader, doctor, health, page, command line."""
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import postgres
+import pytest
+
+import cloaca
+import cloaca.ui
+from cloaca import health as health_module
+from cloaca import reading
+from cloaca.reading import health as health_of_reading
+
+STATEMENT = re.compile(r"\s*(SELECT|WITH)\s", re.ASCII)
+PARAMETER = re.compile(r"\?(\d*)")
+
+
+def statements() -> Iterator[tuple[str, str]]:
+    """Every constant of the package that is a statement, by where it stands."""
+    for found in pkgutil.walk_packages(cloaca.__path__, "cloaca."):
+        if found.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(found.name)
+        for name, value in vars(module).items():
+            if isinstance(value, str) and name.isupper() and STATEMENT.match(value) and "{}" not in value:
+                yield f"{found.name}.{name}", value
+
+
+@pytest.fixture
+def store(postgres_url: str) -> str:
+    """A store on a server in which something has happened."""
+    with cloaca.WorkflowBuilder("greet"):
+
+        @cloaca.task(retry_attempts=0)
+        def hello(context: dict[str, Any]) -> dict[str, Any]:
+            if "name" not in context:
+                raise ValueError("nobody is there")
+            return {"text": f"hello, {context['name']}"}
+
+    @cloaca.trigger(workflow="greet", poll_interval="1h")
+    def visitors() -> cloaca.TriggerResult:
+        return cloaca.TriggerResult.skip()
+
+    with cloaca.DefaultRunner(postgres_url, name="here") as runner:
+        runner.register_cron_workflow("greet", "0 4 * * *", "UTC")
+        assert runner.execute("greet", {"name": "Ann"}).final_context["text"] == "hello, Ann"
+        assert runner.execute("greet", {}).status == "Failed"
+        runner.pause(workflow="greet")
+        health = runner.health()
+        assert health["ok"], health
+        assert runner.audit() == []
+        assert "trigger 'visitors'" in runner.why("visitors")
+    return postgres_url
+
+
+def line(*words: str, code: int = 0) -> str:
+    """What a line of the command line prints."""
+    command = [sys.executable, "-m", "cloaca", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr + done.stdout
+    return done.stdout
+
+
+def test_a_reader_reads_a_server_as_it_reads_a_file(store: str) -> None:
+    with reading.Reader(store) as reader:
+        assert reader.file is None
+        assert reader.path.startswith("test_")
+        failed, completed = reading.runs(reader)
+        assert (failed.status, completed.status) == ("Failed", "Completed")
+        details = reading.run(reader, failed.id)
+        assert [task.id for task in details.tasks] == ["hello"]
+        assert "nobody is there" in str(details.tasks[0].error)
+        assert reading.find_run(reader, completed.id[:30]) == completed.id
+        assert [trigger.trigger_name for trigger in reading.triggers(reader)] == ["visitors"]
+        assert len(reading.crons(reader)) == 1
+        assert reading.runners(reader) == []
+        assert [workflow.workflow_name for workflow in reading.workflows(reader)] == ["greet"]
+        assert [pause.name for pause in reading.pauses(reader)] == ["greet"]
+        assert "Completed" in reading.why(reader, completed.id) or "completed" in reading.why(
+            reader, completed.id
+        )
+        assert reading.failures(reader, datetime.now(UTC) - timedelta(days=1))
+        assert reading.pace(reader)
+        assert [found["n"] for found in reader.native.query("SELECT count(*) AS n FROM runs", [])] == [2]
+        with pytest.raises(cloaca.StoreError, match="would change"):
+            reader.native.query("DELETE FROM runs", [])
+
+
+def test_the_doctor_looks_at_the_server(store: str) -> None:
+    with reading.Reader(store) as reader:
+        found = {finding.subject: finding for finding in reading.doctor(reader)}
+    assert "PostgreSQL" in found["versions"].text
+    assert found["transactions"].level == "ok"
+    assert found["connections"].level == "ok"
+    assert "integrity" not in found
+
+
+def test_a_transaction_that_is_open_for_long_is_warned_of(
+    store: str, postgres_server: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (health_of_reading, health_module):
+        monkeypatch.setattr(module, "TRANSACTION_SECONDS", -1.0)
+    asleep = "FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
+
+    def hold() -> None:
+        with reading.Reader(store) as other, pytest.raises(cloaca.StoreError):
+            other.native.query("SELECT pg_sleep(600)", [])
+
+    held = threading.Thread(target=hold)
+    with cloaca.DefaultRunner(store, work=False) as runner, reading.Reader(store) as reader:
+        held.start()
+        try:
+            while not reader.native.query(f"SELECT 1 {asleep} AND state = 'active'", []):
+                pass
+            found = {finding.subject: finding for finding in reading.doctor(reader)}
+            told = runner.health()
+        finally:
+            postgres_server.sql(f"SELECT pg_cancel_backend(pid) {asleep}")
+            held.join()
+    assert found["transactions"].level == "warn"
+    assert "pid" in found["transactions"].text
+    assert "old_transaction" in [reason["code"] for reason in told["reasons"]]
+
+
+def test_the_command_line_reads_a_server(store: str) -> None:
+    database = ["--database", store]
+    assert line("runs", *database).count("greet") == 2
+    assert "visitors" in line("ls", *database)
+    assert "no_runner" in line("health", *database, code=1)
+    assert "PostgreSQL" in line("doctor", *database, code=1)
+    assert "hello" in line("show", *database, line("runs", *database).split()[0])
+
+
+def test_a_page_over_a_server_is_made_and_tells_no_password(postgres_server: postgres.Server) -> None:
+    with (
+        postgres_server.database() as name,
+        cloaca.DefaultRunner(postgres_server.loopback_url(name)) as runner,
+    ):
+        page = cloaca.ui.app(runner)
+    assert postgres.PASSWORD not in repr(page)
+    assert name in repr(page)
+
+
+def test_the_sql_that_makes_a_schema_is_printed_and_does_it(
+    postgres_server: postgres.Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with postgres_server.database() as name:
+        url = postgres_server.url(name)
+        assert cloaca.migrate(url, print_only=True) == 0
+        sql = capsys.readouterr().out
+        assert postgres_server.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'cloaca'", name) == [
+            ["0"]
+        ]
+        postgres_server.sql(sql, name)
+        assert cloaca.migrate(url, print_only=True) == cloaca.migrate(url) == 1
+        assert "is the newest" in capsys.readouterr().out
+        cloaca.DefaultRunner(url).shutdown()
+    with postgres_server.database() as name:
+        assert cloaca.migrate(postgres_server.url(name)) == 1
+
+
+def test_a_schema_of_a_tenant_is_a_store_by_itself(postgres_url: str) -> None:
+    with cloaca.WorkflowBuilder("work"):
+
+        @cloaca.task()
+        def work(context: dict[str, Any]) -> dict[str, Any]:
+            return context
+
+    for tenant in ["one", "two"]:
+        with cloaca.DefaultRunner.with_schema(postgres_url, tenant) as runner:
+            runner.execute("work", {})
+            assert len(runner.list_runs()) == 1
+
+
+def test_every_statement_of_the_package_is_understood_by_a_server(postgres_url: str) -> None:
+    cloaca.DefaultRunner(postgres_url).shutdown()
+    found = dict(statements())
+    assert len(found) > 30
+    refused = {}
+    with reading.Reader(postgres_url) as reader:
+        for place, sql in found.items():
+            numbers = [match[1] for match in PARAMETER.finditer(sql)]
+            count = max((int(number or 1) for number in numbers), default=0)
+            count = count if any(numbers) else len(numbers)
+            try:
+                reader.native.query(sql, [None] * count)
+            except cloaca.StoreError as error:
+                refused[place] = str(error)
+    assert refused == {}
