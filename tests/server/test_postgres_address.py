@@ -190,6 +190,17 @@ def test_a_role_without_rights_to_make_tables_works_once_they_are_there(
             postgres_server.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", name)
 
 
+def test_a_pooler_in_transaction_mode_is_found_and_refused(postgres_server: postgres.Server) -> None:
+    pooler = postgres.Pooler(postgres_server)
+    try:
+        with postgres_server.database() as name:
+            text = refused(pooler.url(name))
+            assert "there is a pooler in transaction mode before database" in text
+            assert "session mode (pool_mode = session)" in text
+    finally:
+        pooler.stop()
+
+
 def test_a_schema_of_a_newer_version_is_refused_with_both_versions(postgres_server: postgres.Server) -> None:
     with postgres_server.database() as name:
         url = opened(postgres_server.url(name))

@@ -140,6 +140,8 @@ impl PostgresStore {
             Fault::Passing(text) | Fault::Final(text) => text,
         };
         let db = open::connection(&address, Use::Writing).map_err(told)?;
+        let reader = open::connection(&address, Use::Reading).map_err(told)?;
+        open::refuse_pooler(&address, &db, &reader).map_err(told)?;
         schema::migrate(&db, &address.name, &address.schema).map_err(told)?;
         let client = Uuid::now_v7();
         let number = schema::identity(&db, client).map_err(told)?;
@@ -155,7 +157,7 @@ impl PostgresStore {
                 settled: None,
                 strays: Vec::new(),
             }),
-            reader: Mutex::default(),
+            reader: Mutex::new(Reading { db: Some(reader), ..Reading::default() }),
             client,
             locks,
             pulse,

@@ -1,9 +1,11 @@
 //! Opens connections to a store. Invariant: every connection of the store finds its tables by their bare names, and gives up its locks within a few seconds if
 //! whoever has it is stopped.
 
+use tokio_postgres::error::SqlState;
+
 use crate::postgres::address::Address;
 use crate::postgres::connect::{connect, tls_of};
-use crate::postgres::db::Db;
+use crate::postgres::db::{Db, Error};
 use crate::postgres::fault::Failure;
 
 /// What a connection is for.
@@ -30,6 +32,27 @@ pub fn connection(address: &Address, kind: Use) -> std::result::Result<Db, Failu
     })?;
     db.execute_batch(&settings(address, kind))?;
     Ok(db)
+}
+
+/// Refuses a pooler that gives each transaction another session: what is set for a session, the tables' schema too, and statements that were prepared
+/// are not there in the next one. Told by a statement that another session does not know, while who else asks has the first.
+pub fn refuse_pooler(address: &Address, one: &Db, other: &Db) -> std::result::Result<(), Failure> {
+    const SQL: &str = "SELECT 1";
+    one.prepare_cached(SQL)?.exists([])?;
+    other.execute_batch("BEGIN; SELECT 1")?;
+    let found = one.prepare_cached(SQL).and_then(|prepared| prepared.exists([]));
+    let ended = other.execute_batch("COMMIT");
+    match found {
+        Err(Error::Server(error)) if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => {
+            Err(Failure::Refused(format!(
+                "there is a pooler in transaction mode before database '{}', which takes a runner's session away from it: give it one in \
+                 session mode (pool_mode = session), or the server itself",
+                address.name
+            )))
+        }
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(ended?),
+    }
 }
 
 /// Who holds the lock and is stopped must not hold up all others for long.
