@@ -33,8 +33,11 @@ fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Two stores of one schema; none where there is no server.
-fn two() -> Option<(Database, Arc<dyn Store>, Arc<dyn Store>)> {
+/// Two stores of one schema.
+type Two = (Database, Arc<dyn Store>, Arc<dyn Store>);
+
+/// None where there is no server.
+fn two() -> Option<Two> {
     let database = Database::new()?;
     let (one, other) = (open(&database), open(&database));
     Some((database, one, other))
