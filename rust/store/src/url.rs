@@ -106,6 +106,11 @@ fn parse_with(
     }
     let durability = durability.map(durability_named).transpose()?;
     if let Some(("postgres" | "postgresql", rest)) = scheme(url) {
+        // What was read from a file ends with its line.
+        if url.contains(char::is_control) {
+            let text = "the database URL contains a line break or another control character; remove it";
+            return Err(OpenError::Url(text.to_owned()));
+        }
         let address = Address::parse(rest, durability, &Machine::HERE).map_err(OpenError::Url)?;
         return Ok(Location { durability: address.durability, target: Target::Server(Box::new(address)) });
     }
@@ -131,6 +136,10 @@ fn split<'u>(
             let word = &url[..url.find(':').unwrap_or(0)];
             Err(OpenError::Url(format!("'{word}:' URIs are not supported; use {FORMS}")))
         }
+        // It may hold a password: it is not shown, and no file is made that is called so.
+        None if is_meant_for_a_server(url) => Err(OpenError::Url(format!(
+            "the database looks like the URL of a server, and is none; look for blanks, quotes or words before it, and use {FORMS}"
+        ))),
         None => {
             let (place, query) = split_plain(url);
             Ok((target_at(place)?, query))
@@ -145,6 +154,13 @@ fn scheme(url: &str) -> Option<(&str, &str)> {
         && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
     let dialect = scheme.split('+').next().unwrap_or(scheme);
     is_scheme.then_some((dialect, rest))
+}
+
+/// Whether a path is a URL that was misspelt, or what libpq takes instead of one.
+fn is_meant_for_a_server(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    let words = ["://", "postgres:/", "postgresql:/", "jdbc:postgres", "password="];
+    words.iter().any(|word| path.contains(word))
 }
 
 fn starts_with_word(url: &str, word: &str) -> bool {
@@ -336,6 +352,25 @@ mod tests {
         for url in ["", "sqlite://", "sqlite:///", "sqlite://?durability=full", "a\0b.db"] {
             refusal(url);
         }
+    }
+
+    #[test]
+    fn what_is_meant_for_a_server_is_no_file_and_is_not_shown() {
+        for url in [
+            "\"postgresql://ann:hunter2@h/app\"",
+            " postgresql://ann:hunter2@h/app",
+            "postgresql:/ann:hunter2@h/app",
+            "jdbc:postgresql:app?user=ann&pass=hunter2",
+            "DATABASE_URL=postgresql://ann:hunter2@h/app",
+            "host=h password=hunter2 user=ann dbname=app",
+            "postgresql://ann:hunter2@h/app\n",
+        ] {
+            let Err(OpenError::Url(text)) = super::parse(url.as_ref(), None) else {
+                panic!("{url} is taken for a store")
+            };
+            assert!(!text.contains("hunter2") && text.contains("remove it") | text.contains(FORMS), "{text}");
+        }
+        assert!(super::parse("runs:/a.db".as_ref(), None).is_ok());
     }
 
     #[test]
