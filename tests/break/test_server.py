@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,3 +101,33 @@ def test_connections_that_are_ended_again_and_again_cost_nothing_but_time(
         with cloaca.DefaultRunner(postgres_server.url(name), paused=True) as after:
             assert final_runs(after) == [("Completed", number) for number in range(EVENTS)]
     assert set(work.seen.values()) == {1}
+
+
+def test_a_runner_that_cannot_say_that_it_lives_begins_nothing_until_it_can(server: postgres.Server) -> None:
+    """After three seconds: a second later another machine could go on with what it has."""
+    begun: list[int] = []
+    changed = threading.Condition()
+    gate = threading.Event()
+
+    with cloaca.WorkflowBuilder("work"):
+
+        @cloaca.task()
+        def note(context: cloaca.Context) -> None:
+            with changed:
+                begun.append(context["number"])
+                changed.notify_all()
+            gate.wait(PATIENCE)
+
+    with cloaca.DefaultRunner(server.url(), max_concurrent_tasks=1) as runner:
+        runs = runner.submit_many("work", [{"number": number} for number in range(3)])
+        with changed:
+            assert changed.wait_for(lambda: begun, PATIENCE)
+        server.stop("immediate")
+        # The span that it takes to be silent.
+        time.sleep(3.5)
+        gate.set()
+        with changed:
+            assert not changed.wait_for(lambda: len(begun) > 1, 1.0), begun
+        server.resume()
+        assert [run.result(PATIENCE).status for run in runs] == ["Completed"] * 3
+    assert begun == [0, 1, 2]

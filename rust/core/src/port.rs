@@ -91,6 +91,11 @@ pub trait Store: Send + Sync {
     fn ear(&self, _epoch: Epoch) -> Option<Arc<dyn Ear>> {
         None
     }
+    /// Whether others may soon take `epoch` for dead, as it could not say for too long that it lives: then nothing begins until it has said so again.
+    /// Cheap, and touches no database.
+    fn is_silent(&self, _epoch: Epoch) -> bool {
+        false
+    }
     /// Tells one owner that there is something for it.
     fn wake(&self, epoch: Epoch);
     /// Applies a batch in order, all or nothing; a receipt for each change.

@@ -492,6 +492,10 @@ impl Store for PostgresStore {
         self.pulse.wake(&others);
     }
 
+    fn is_silent(&self, epoch: Epoch) -> bool {
+        self.pulse.is_silent(epoch)
+    }
+
     fn wake(&self, epoch: Epoch) {
         self.pulse.wake(&[epoch]);
     }

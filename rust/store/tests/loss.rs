@@ -10,6 +10,8 @@ mod way;
 
 use std::env;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use cloaca_core::port::{Admitted, Change, Fault, InFlight, Receipt, RunFilter, Store};
 use cloaca_core::time::Wall;
@@ -129,4 +131,23 @@ fn nobody_is_dead_whose_connections_were_cut() {
     assert_eq!(other.claim_runs(second, LATE, 10, &["mail".into()]).unwrap().len(), 1);
     store.close();
     other.close();
+}
+
+#[test]
+fn who_cannot_say_that_it_lives_knows_so_before_others_do() {
+    let Some(database) = Database::new() else { return };
+    let way = Way::to(database.socket());
+    let store = open(&database.url_by(way.port()));
+    let epoch = store.join(Wall(1)).unwrap();
+    assert!(!store.is_silent(epoch));
+    way.close();
+    database.cut();
+    while !store.is_silent(epoch) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    way.open();
+    while store.is_silent(epoch) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    store.close();
 }

@@ -157,6 +157,15 @@ impl JobState {
         last
     }
 
+    /// Whether anything begins from here on; true if it was hushed and is so no more.
+    pub(super) fn hush(&mut self, is_hushed: bool) -> bool {
+        let was_hushed = self.lanes.first().is_some_and(|lane| lane.is_hushed);
+        if was_hushed != is_hushed {
+            self.lanes.iter_mut().for_each(|lane| lane.is_hushed = is_hushed);
+        }
+        was_hushed && !is_hushed
+    }
+
     /// Gives an attempt's permit back, if it has one.
     pub(super) fn give_back(&mut self, job: Job) -> Option<Executor> {
         let executor = self.running.remove(&job)?;
@@ -188,7 +197,9 @@ impl Runtime {
     /// The next job for a worker, if one is ready and a permit is free. `was_woken` says that [`Runtime::wait_job`] has just found one.
     /// Never waits, so that a job is only taken by a thread that can run it.
     pub fn ready_job(&self, was_woken: bool) -> Option<Job> {
+        let is_silent = self.shared.store.is_silent(self.shared.epoch);
         let mut jobs = lock(&self.shared.jobs);
+        jobs.hush(is_silent);
         if was_woken {
             jobs.is_waking = false;
         }
@@ -232,7 +243,9 @@ impl Runtime {
     /// Takes what is ready in an executor and has a permit, at most `max` attempts, and begins them; who gets as many asks again. Waits for
     /// the engine's lock and for nothing else.
     pub fn take_jobs(&self, executor: Executor, max: usize) -> Taken {
+        let is_silent = self.shared.store.is_silent(self.shared.epoch);
         let mut jobs = lock(&self.shared.jobs);
+        jobs.hush(is_silent);
         let lane = jobs.lane(executor);
         lane.is_called = false;
         let stopped = std::mem::take(&mut lane.stopped);
@@ -555,6 +568,18 @@ impl Shared {
         let calls = self.call(&mut jobs);
         drop(jobs);
         calls.iter().for_each(|waker| waker.wake());
+    }
+
+    /// What was kept from beginning begins, if this runner may go on.
+    pub(super) fn break_silence(&self) {
+        let is_silent = self.store.is_silent(self.epoch);
+        let mut jobs = lock(&self.jobs);
+        if jobs.hush(is_silent) {
+            let calls = self.call(&mut jobs);
+            drop(jobs);
+            calls.iter().for_each(|waker| waker.wake());
+            self.ask_for_limited();
+        }
     }
 
     /// One more worker for one more job that could start: woken if one idles, otherwise asked for.

@@ -111,6 +111,8 @@ pub(super) struct Lane {
     pub(super) waker: Option<Arc<dyn Waker>>,
     /// It was called, and has not come yet.
     pub(super) is_called: bool,
+    /// Nothing begins: others may go on with what is this runner's.
+    pub(super) is_hushed: bool,
     pace: Pace,
 }
 
@@ -128,6 +130,7 @@ impl Lane {
             stopped: Vec::new(),
             waker: None,
             is_called: false,
+            is_hushed: false,
             pace: Pace::default(),
         }
     }
@@ -139,7 +142,7 @@ impl Lane {
     /// Whether a permit is free that nobody goes on with.
     pub(super) fn has_room(&self) -> bool {
         let is_claimed = self.taken + self.claims.len() + self.regaining.len() >= self.permits_max;
-        !is_claimed && self.overdue < self.overdue_max
+        !is_claimed && !self.is_hushed && self.overdue < self.overdue_max
     }
 
     /// An attempt has ended while more wait for permits than there are.
@@ -150,7 +153,7 @@ impl Lane {
 
     /// For how many more there are permits, or will be at once.
     pub(super) fn spare(&mut self, now: Mono) -> usize {
-        if self.overdue >= self.overdue_max {
+        if self.is_hushed || self.overdue >= self.overdue_max {
             return 0;
         }
         (self.permits_max + self.pace.ahead(now)).saturating_sub(self.wanted())
@@ -159,7 +162,9 @@ impl Lane {
     /// Whether it is time to claim: a permit is free for which nothing is ready, or half of what is claimed at once is gone.
     pub(super) fn calls(&mut self, now: Mono) -> bool {
         let (wanted, most) = (self.wanted(), self.permits_max + self.pace.ahead(now));
-        self.overdue < self.overdue_max && (wanted < self.permits_max || wanted * 2 <= most)
+        !self.is_hushed
+            && self.overdue < self.overdue_max
+            && (wanted < self.permits_max || wanted * 2 <= most)
     }
 
     fn wanted(&self) -> usize {
@@ -175,12 +180,14 @@ impl Lane {
     /// Whether an attempt could begin now.
     pub(super) fn has_work(&self) -> bool {
         let goes_on = !self.regaining.is_empty() && !self.is_full();
-        goes_on || !self.recorded.is_empty() || !self.ready.is_empty() && self.has_room()
+        goes_on || !self.recorded.is_empty() && !self.is_hushed || !self.ready.is_empty() && self.has_room()
     }
 
     /// The next one.
     pub(super) fn take(&mut self) -> Option<Job> {
-        if let Some(job) = self.recorded.pop_front() {
+        if !self.is_hushed
+            && let Some(job) = self.recorded.pop_front()
+        {
             return Some(job);
         }
         if !self.has_room() {

@@ -158,6 +158,7 @@ impl Shared {
         if now.mono >= round.history_due {
             self.send_history(round, now.mono);
         }
+        self.break_silence();
         self.give_sign(&mut round.signs, now);
         self.let_go();
         if self.works {

@@ -26,6 +26,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const COALESCED: Duration = Duration::from_millis(10);
 /// An answer that takes longer does not come.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Who has not said for so long that it lives begins nothing: a second later others go on with what it has.
+const SILENT: Duration = Duration::from_secs(3);
 /// Between two attempts to reach the server.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_LAST: Duration = Duration::from_secs(2);
@@ -54,8 +56,9 @@ struct State {
     is_closed: bool,
 }
 
-#[derive(Default)]
 struct Owner {
+    /// When it last said that it lives, and was heard.
+    beaten: Instant,
     /// How often it was told of news, as far as this was seen.
     news: Option<i64>,
     is_woken: bool,
@@ -64,6 +67,10 @@ struct Owner {
 }
 
 impl Owner {
+    fn new() -> Self {
+        Self { beaten: Instant::now(), news: None, is_woken: false, calls: 0 }
+    }
+
     fn wake(&mut self) {
         self.is_woken = true;
         self.calls += 1;
@@ -89,7 +96,7 @@ impl Pulse {
 
     /// An owner of this store.
     pub fn add(&self, epoch: Epoch) {
-        self.shared.state().owners.insert(epoch, Owner::default());
+        self.shared.state().owners.insert(epoch, Owner::new());
     }
 
     /// It has left.
@@ -113,6 +120,11 @@ impl Pulse {
             let _ = thread.join();
         }
         owners
+    }
+
+    /// Whether others may soon take an owner for dead.
+    pub fn is_silent(&self, epoch: Epoch) -> bool {
+        self.shared.state().owners.get(&epoch).is_some_and(|owner| owner.beaten.elapsed() > SILENT)
     }
 
     /// Whether the way to the server was found again only just now.
@@ -255,9 +267,10 @@ impl Shared {
                     answered(client.execute(&tell, &[&telling.param()])).await?;
                 }
                 if Instant::now() >= next {
-                    next = Instant::now() + BEAT;
+                    let sent = Instant::now();
+                    next = sent + BEAT;
                     for row in answered(client.query(&beat, &[&Param::Ints(&owners)])).await? {
-                        self.seen(Epoch(row.try_get(0)?), row.try_get(1)?);
+                        self.seen(Epoch(row.try_get(0)?), row.try_get(1)?, sent);
                     }
                 }
                 sleep(COALESCED).await;
@@ -282,12 +295,13 @@ impl Shared {
     }
 
     /// What a beat has read: it tells what a notice has not.
-    fn seen(&self, epoch: Epoch, news: i64) {
+    fn seen(&self, epoch: Epoch, news: i64, sent: Instant) {
         let mut state = self.state();
-        if let Some(owner) = state.owners.get_mut(&epoch)
-            && owner.news.replace(news).unwrap_or(0) != news
-        {
-            owner.wake();
+        if let Some(owner) = state.owners.get_mut(&epoch) {
+            owner.beaten = sent;
+            if owner.news.replace(news).unwrap_or(0) != news {
+                owner.wake();
+            }
         }
         drop(state);
         self.heard.notify_all();
