@@ -147,7 +147,7 @@ pub struct Engine {
     /// Triggers that were warned of losing events.
     warned: BTreeSet<Arc<str>>,
     counts: Counts,
-    meter: Meter,
+    meter: Box<Meter>,
     tells_debug: bool,
     random: u64,
     /// By how much the wall clock stood above the monotonic one, at most since it last fell back.
@@ -155,6 +155,12 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// The same where it stays: it is large, and whoever starts a runner may have little room on its stack.
+    #[inline(never)]
+    pub fn boxed(epoch: Epoch, settings: Settings, seed: u64) -> Box<Self> {
+        Box::new(Self::new(epoch, settings, seed))
+    }
+
     /// An engine for the owner of `epoch`. `seed` feeds the jitter of retry delays and the ids of runs that crons start.
     pub fn new(epoch: Epoch, settings: Settings, seed: u64) -> Self {
         let hands = Hands::new(&settings);
@@ -197,7 +203,7 @@ impl Engine {
             stuck: HashMap::new(),
             warned: BTreeSet::new(),
             counts: Counts::default(),
-            meter: Meter::default(),
+            meter: Box::default(),
             tells_debug: false,
             random: seed | 1,
             wall_ahead_us: i64::MIN,

@@ -141,7 +141,7 @@ struct Shared {
     target: Mutex<Mono>,
     kept: Kept,
     works: bool,
-    engine: Mutex<Engine>,
+    engine: Mutex<Box<Engine>>,
     writer: Mutex<WriterState>,
     writer_wake: Condvar,
     writer_idle: Condvar,
@@ -255,42 +255,29 @@ fn spawn(
     thread.map_err(|error| Error::new(Kind::Runner, format!("cannot start thread {name}: {error}")))
 }
 
-impl Runtime {
-    /// Starts the threads over a store: a writer, a timekeeper, a liaison, and one that looks at contexts.
-    ///
-    /// # Errors
-    /// [`Kind::Store`] if the store does not take a new owner.
-    pub fn start(
+impl Shared {
+    /// Apart, as it is large: who starts a runner may have little room on its stack, and asks the store beside.
+    #[inline(never)]
+    fn of(
         store: Arc<dyn Store>,
+        epoch: Epoch,
+        (ear, ends, seed): (Option<Arc<dyn Ear>>, i64, u64),
         settings: Settings,
         services: &Services,
         clock: Clock,
-    ) -> Result<Self> {
-        let epoch = store.join(clock.now().wall).map_err(store_error)?;
-        if !services.works {
-            store.stand_by(epoch).map_err(store_error)?;
-        }
-        if let Some(name) = &services.name {
-            store.name_owner(epoch, name).map_err(store_error)?;
-        }
-        if services.works && !settings.crons_enabled {
-            store.without_crons(epoch).map_err(store_error)?;
-        }
-        let ends = store.ends().map_err(store_error)?;
-        // A clock that somebody moves by hand says when anybody looks, and who stands by is told nothing.
-        let is_told = services.works && !matches!(clock, Clock::Manual(_));
-        let ear = if is_told { store.ear(epoch) } else { None };
-        let seed = Uuid::now_v7().as_u128() as u64;
-        let shared = Arc::new(Shared {
+    ) -> Arc<Self> {
+        let jobs = JobState::new(&settings.permits, services.overdue_max);
+        let engine = Engine::boxed(epoch, settings, seed);
+        Arc::new(Shared {
             epoch,
             store,
-            ear: Mutex::new(ear.clone()),
+            ear: Mutex::new(ear),
             clock,
             target: Mutex::default(),
             kept: services.kept,
             works: services.works,
-            jobs: Mutex::new(JobState::new(&settings.permits, services.overdue_max)),
-            engine: Mutex::new(Engine::new(epoch, settings, seed)),
+            jobs: Mutex::new(jobs),
+            engine: Mutex::new(engine),
             writer: Mutex::default(),
             writer_wake: Condvar::new(),
             writer_idle: Condvar::new(),
@@ -350,7 +337,37 @@ impl Runtime {
             counted: Mutex::default(),
             doings: Mutex::default(),
             tells_debug: AtomicBool::new(false),
-        });
+        })
+    }
+}
+
+impl Runtime {
+    /// Starts the threads over a store: a writer, a timekeeper, a liaison, and one that looks at contexts.
+    ///
+    /// # Errors
+    /// [`Kind::Store`] if the store does not take a new owner.
+    pub fn start(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        services: &Services,
+        clock: Clock,
+    ) -> Result<Self> {
+        let epoch = store.join(clock.now().wall).map_err(store_error)?;
+        if !services.works {
+            store.stand_by(epoch).map_err(store_error)?;
+        }
+        if let Some(name) = &services.name {
+            store.name_owner(epoch, name).map_err(store_error)?;
+        }
+        if services.works && !settings.crons_enabled {
+            store.without_crons(epoch).map_err(store_error)?;
+        }
+        let ends = store.ends().map_err(store_error)?;
+        // A clock that somebody moves by hand says when anybody looks, and who stands by is told nothing.
+        let is_told = services.works && !matches!(clock, Clock::Manual(_));
+        let ear = if is_told { store.ear(epoch) } else { None };
+        let seed = Uuid::now_v7().as_u128() as u64;
+        let shared = Shared::of(store, epoch, (ear.clone(), ends, seed), settings, services, clock);
         shared.read_pauses();
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
         let recovery = services.recovery && services.works;
@@ -565,7 +582,7 @@ impl Shared {
         self.carry_out(engine, effects);
     }
 
-    fn carry_out(&self, engine: MutexGuard<'_, Engine>, effects: Effects) {
+    fn carry_out(&self, engine: MutexGuard<'_, Box<Engine>>, effects: Effects) {
         self.stepping.fetch_add(1, Ordering::AcqRel);
         let Effects {
             commits,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use cloaca_core::port::Store;
 
-use crate::postgres::PostgresStore;
+use crate::postgres::{Address, PostgresStore};
 use crate::sqlite::SqliteStore;
 use crate::url::Target;
 
@@ -103,11 +103,21 @@ pub fn open(url: impl AsRef<OsStr>, durability: Option<&str>) -> Result<Opened, 
             let (store, path) = SqliteStore::in_file(&path, location.durability).map_err(OpenError::Store)?;
             Ok(Opened { store: Arc::new(store), path: Some(path) })
         }
-        Target::Server(address) => {
-            let store = PostgresStore::open(*address).map_err(OpenError::Store)?;
-            Ok(Opened { store: Arc::new(store), path: None })
-        }
+        Target::Server(address) => open_server(*address),
     }
+}
+
+/// Apart, so that who opens a file has no room on its stack for what this needs.
+#[inline(never)]
+fn open_server(address: Address) -> Result<Opened, OpenError> {
+    let store = PostgresStore::open(address).map_err(OpenError::Store)?;
+    Ok(Opened { store: Arc::new(store), path: None })
+}
+
+/// The same of who reads.
+#[inline(never)]
+fn read_server(address: Address) -> Result<Reader, OpenError> {
+    postgres::Reader::of(address).map(Box::new).map(Reader::Server).map_err(OpenError::Store)
 }
 
 /// Opens the store that `url` names for reading alone, beside those who serve it: nothing is made, and nobody joins.
@@ -129,9 +139,7 @@ pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
         Target::File(path) => {
             sqlite::Reader::in_file(&path).map(Box::new).map(Reader::File).map_err(OpenError::Store)
         }
-        Target::Server(address) => {
-            postgres::Reader::of(*address).map(Box::new).map(Reader::Server).map_err(OpenError::Store)
-        }
+        Target::Server(address) => read_server(*address),
     }
 }
 
