@@ -135,6 +135,7 @@ def test_the_command_line_reads_a_server(store: str) -> None:
     assert line("runs", *database).count("greet") == 2
     assert "visitors" in line("ls", *database)
     assert "no_runner" in line("health", *database, code=1)
+    assert "cloaca_build_info" in line("metrics", *database)
     assert "PostgreSQL" in line("doctor", *database, code=1)
     assert "hello" in line("show", *database, line("runs", *database).split()[0])
 

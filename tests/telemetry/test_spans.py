@@ -357,6 +357,26 @@ with cloaca.DefaultRunner("runs.db") as runner:
     assert received["process held"].attributes["cloaca.run.status"] == "Left"
 
 
+def test_a_tracer_that_wants_to_exit_ends_no_worker(received: Received, tmp_path: Path) -> None:
+    code = """
+from opentelemetry.sdk.trace import Span
+
+def exits(self, *_, **__):
+    raise SystemExit("no more")
+
+Span.add_event = Span.set_status = exits
+
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task(retry_attempts=2, retry_delay_ms=1)
+    def only(context):
+        raise ValueError("fails")
+
+with cloaca.DefaultRunner(":memory:") as runner:
+    print(runner.execute("w", timeout=60).status)
+"""
+    assert played(tmp_path, received, code) == "Failed\n"
+
+
 def test_a_tracer_that_raises_and_an_exporter_that_hangs_hold_up_nothing(
     received: Received, tmp_path: Path
 ) -> None:

@@ -52,7 +52,10 @@ def _apart() -> Iterator[None]:
     """Of what goes wrong with a span the log is told, and nobody else."""
     try:
         yield
-    except Exception as raised:
+    except BaseException as raised:
+        # Ctrl-C may come while a span is made; whatever else is raised here is the tracer's.
+        if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
         say(_log, ERROR, "what is traced goes on without a span: %s", describe(raised))
 
 

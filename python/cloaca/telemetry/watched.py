@@ -78,4 +78,5 @@ class Watched:
 def _health(native: Any) -> Health:
     from ..health import RUNNERS_MAX, health
 
-    return health(native.query, native.owners(RUNNERS_MAX), os.fspath(native.path))
+    path = None if native.path is None else os.fspath(native.path)
+    return health(native.query, native.owners(RUNNERS_MAX), path, on_server=path is None)

@@ -124,6 +124,8 @@ fn split<'u>(
     is_folder: &dyn Fn(&Path) -> bool,
 ) -> Result<(Target, Option<&'u str>), OpenError> {
     match scheme(url) {
+        // It may hold a password: it is not shown, and no file is made that is called so.
+        Some(("sqlite", rest)) if is_meant_for_a_server(rest) => Err(refused_server()),
         Some(("sqlite", rest)) => {
             let (place, query) = match rest.split_once('?') {
                 Some((place, query)) => (place, Some(query)),
@@ -136,10 +138,7 @@ fn split<'u>(
             let word = &url[..url.find(':').unwrap_or(0)];
             Err(OpenError::Url(format!("'{word}:' URIs are not supported; use {FORMS}")))
         }
-        // It may hold a password: it is not shown, and no file is made that is called so.
-        None if is_meant_for_a_server(url) => Err(OpenError::Url(format!(
-            "the database looks like the URL of a server, and is none; look for blanks, quotes or words before it, and use {FORMS}"
-        ))),
+        None if is_meant_for_a_server(url) => Err(refused_server()),
         None => {
             let (place, query) = split_plain(url);
             Ok((target_at(place)?, query))
@@ -154,6 +153,12 @@ fn scheme(url: &str) -> Option<(&str, &str)> {
         && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
     let dialect = scheme.split('+').next().unwrap_or(scheme);
     is_scheme.then_some((dialect, rest))
+}
+
+fn refused_server() -> OpenError {
+    OpenError::Url(format!(
+        "the database looks like the URL of a server, and is none; look for blanks, quotes or words before it, and use {FORMS}"
+    ))
 }
 
 /// Whether a path is a URL that was misspelt, or what libpq takes instead of one.
@@ -362,6 +367,7 @@ mod tests {
             "postgresql:/ann:hunter2@h/app",
             "jdbc:postgresql:app?user=ann&pass=hunter2",
             "DATABASE_URL=postgresql://ann:hunter2@h/app",
+            "sqlite:///postgresql://ann:hunter2@h/app",
             "host=h password=hunter2 user=ann dbname=app",
             "postgresql://ann:hunter2@h/app\n",
         ] {
