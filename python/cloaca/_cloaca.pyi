@@ -34,6 +34,7 @@ __all__ = [
     "forked",
     "hint",
     "layout",
+    "name_of",
     "path_of",
     "rename_to_new",
     "schema_of",
