@@ -71,13 +71,15 @@ class DatabaseAdmin:
     """Makes and removes tenants on PostgreSQL.
 
     Raises:
-        StoreError: (a `RuntimeError`) always here: SQLite has no tenants, and this build has no PostgreSQL.
+        StoreError: (a `RuntimeError`) always here: SQLite has no tenants, and those of PostgreSQL are made by
+            SQL in this version.
     """
 
     def __init__(self, database_url: str) -> None:
         if isinstance(database_url, str) and database_url.startswith(("postgresql://", "postgres://")):
             raise StoreError(
-                "DatabaseAdmin: this build has no PostgreSQL; use one SQLite file for each tenant"
+                "DatabaseAdmin makes no tenants in this version: make role and schema by SQL, and give the"
+                " schema to DefaultRunner.with_schema"
             )
         shown = database_url.partition("?")[0] if isinstance(database_url, str) else database_url
         raise StoreError(
@@ -96,5 +98,6 @@ class DatabaseAdmin:
 
 def _refuse() -> NoReturn:
     raise StoreError(
-        "tenants need PostgreSQL, which this build doesn't have; use one SQLite file for each tenant"
+        "DatabaseAdmin makes no tenants in this version: on PostgreSQL make role and schema by SQL, on SQLite"
+        " use one file for each tenant"
     )
