@@ -1,6 +1,6 @@
 """Tenants of a PostgreSQL database.
 
-This build has SQLite only, so it says so, by an exception and before anything else.
+This version makes none, and says so by an exception before anything else.
 """
 
 from __future__ import annotations

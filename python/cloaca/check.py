@@ -42,6 +42,12 @@ def optional_text(value: object, argument: str) -> str | None:
     return None if value is None else text(value, argument)
 
 
+def on_server(url: str) -> bool:
+    """Whether a database URL names a server; a file may be called alike."""
+    scheme, is_url, _ = url.partition("://")
+    return bool(is_url) and scheme.partition("+")[0] in ("postgres", "postgresql")
+
+
 def url(value: object, argument: str = "database_url") -> str:
     """A database URL's text, of a `str` or a path.
 

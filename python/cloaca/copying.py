@@ -89,8 +89,7 @@ def _file(url: str | os.PathLike[Any], argument: str) -> Path:
     found = _cloaca.path_of(check.url(url, argument))
     if found is None:
         named = check.url(url, argument)
-        is_server = named.startswith("postgres")
-        what = "on a server, which pg_dump copies" if is_server else "memory"
+        what = "on a server, which pg_dump copies" if check.on_server(named) else "memory"
         raise ArgumentError(f"{argument} is {excerpt(_cloaca.name_of(named))}, which is {what}; name a file")
     return Path(os.path.realpath(found))
 

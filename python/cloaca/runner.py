@@ -494,7 +494,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         stopped = self._has_stopped()
         trouble = engine.store.trouble()
         told = _ENDED if stopped else trouble
-        found = health(engine.store.glance, owners, path, told, on_server=self._url.startswith("postgres"))
+        found = health(engine.store.glance, owners, path, told, on_server=check.on_server(self._url))
         if stopped:
             found["reasons"][0]["code"] = "stopped"
         return found

@@ -76,6 +76,12 @@ def test_where_all_is_well_nothing_is_told(store: Path) -> None:
         assert runner.health()["ok"]
 
 
+def test_a_file_that_is_called_like_a_server_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with cloaca.DefaultRunner("postgres.db") as runner:
+        assert runner.health()["ok"]
+
+
 def test_that_nobody_works_is_told_where_there_is_something_to_serve(store: Path) -> None:
     with cloaca.DefaultRunner(store, work=False) as client:
         assert client.health()["ok"], "there is nothing to serve"

@@ -190,6 +190,17 @@ def test_a_role_without_rights_to_make_tables_works_once_they_are_there(
             postgres_server.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", name)
 
 
+def test_a_role_makes_its_tables_in_a_schema_that_is_its_own(postgres_server: postgres.Server) -> None:
+    with postgres_server.database() as name:
+        role = f"role_{name[-12:]}"
+        postgres_server.sql(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA {role} AUTHORIZATION {role}", name)
+        try:
+            opened(postgres_server.url(name).replace("postgres@", f"{role}@") + f"&schema={role}")
+            assert postgres_server.sql(f"SELECT count(*) > 0 FROM {role}.owners", name) == [["t"]]
+        finally:
+            postgres_server.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", name)
+
+
 def test_a_pooler_in_transaction_mode_is_found_and_refused(postgres_server: postgres.Server) -> None:
     pooler = postgres.Pooler(postgres_server)
     try:

@@ -38,11 +38,11 @@ class Source:
         if isinstance(runner_or_url, DefaultRunner):
             path = runner_or_url._engine.path
             self._url = runner_or_url._url if path is None else os.fspath(path)
-            if path is None and not self._url.startswith("postgres"):
+            if path is None and not check.on_server(self._url):
                 raise ArgumentError("this runner's store is in memory, where only it looks; give it a file")
         else:
             self._url = check.url(runner_or_url)
-            if ":memory:" in self._url and not self._url.startswith("postgres"):
+            if ":memory:" in self._url and not check.on_server(self._url):
                 raise UrlError(f"{excerpt(self._url)} is memory, where only its runner can look; give a file")
         self._lock = threading.Lock()
         self._opened: tuple[object, Reader] | None = None

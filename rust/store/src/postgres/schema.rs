@@ -35,14 +35,21 @@ fn bring_up(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
     lock(db, schema)?;
     // Another process may have done it while this one waited for the lock.
     let seen = version(db, name, schema)?;
-    if seen == 0 {
-        db.execute_batch(&format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(schema)))?;
+    if let Some(sql) = making(db, seen, schema)? {
+        db.execute_batch(&sql)?;
     }
     for sql in &MIGRATIONS[seen..] {
         db.execute_batch(sql)?;
     }
     db.prepare_cached(VERSION)?.execute(named_params! { ":version": MIGRATIONS.len() as i64 })?;
     Ok(())
+}
+
+/// What makes the schema, if there is none: whose it is need not have the right to make others.
+fn making(db: &Db, seen: usize, schema: &str) -> Result<Option<String>, Failure> {
+    const IS_THERE: &str = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema";
+    let is_there = seen > 0 || db.prepare_cached(IS_THERE)?.exists(named_params! { ":schema": schema })?;
+    Ok((!is_there).then(|| format!("CREATE SCHEMA IF NOT EXISTS {};\n", quoted(schema))))
 }
 
 /// Takes the lock of the whole store until the end of the transaction.
@@ -107,7 +114,7 @@ pub fn check_for_reading(db: &Db, name: &str, schema: &str) -> Result<(), Failur
 pub fn outlook(db: &Db, name: &str, schema: &str) -> Result<(usize, Vec<String>), Failure> {
     let seen = version(db, name, schema)?;
     let quoted = quoted(schema);
-    let making = (seen == 0).then(|| format!("CREATE SCHEMA IF NOT EXISTS {quoted};\n"));
+    let making = making(db, seen, schema)?;
     let step = |(number, sql): (usize, &&str)| {
         format!(
             "{}SET LOCAL search_path TO {quoted}, pg_catalog;\n{sql}UPDATE meta SET value = {number} WHERE name = 'version';\n",
