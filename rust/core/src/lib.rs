@@ -5,7 +5,7 @@
 //! - words: [`error`], [`near`] (which name was meant), [`time`], [`policy`], [`grid`] (when a trigger is due across restarts), [`record`] (what is kept of
 //!   runs), [`tries`] (and of attempts), [`port`] (what is asked of a store), [`workflow`], [`audit`] (in whose name a change is made),
 //!   [`fault_point`];
-//! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], [`meter`] (what is counted), [`spread`] (who polls what), [`layout`] (of a picture),
+//! - mechanisms: [`wheel`], [`cadence`], [`cron`], [`graph`], [`rule`], [`context`], [`history`], [`version`], [`meter`] (what is counted), [`pace`] (how many ended of late), [`spread`] (who polls what), [`layout`] (of a picture),
 //!   the room on the stack that nested values need, and [`limit`] (how many at once, how fast);
 //! - judges: [`admit`] (one fire), [`seat`] (which attempts begin under limits with names), [`fate`] (the fires of one tick), [`run`] (one run), [`poll`] (who is polled next), [`outlook`] (how a trigger stands, seen
 //!   from outside);
@@ -32,6 +32,7 @@ pub mod limit;
 pub mod meter;
 pub mod near;
 pub mod outlook;
+pub mod pace;
 pub mod policy;
 pub mod poll;
 pub mod port;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::engine::{Effects, Engine, Job, Settings, Then};
 use crate::key::RunRow;
+use crate::pace::Pace;
 use crate::port::{Change, NewRun};
 use crate::run::Run;
 use crate::time::{Mono, Now};
@@ -33,7 +34,7 @@ pub struct Claims {
 }
 
 /// One share of the work in hand: what begins in one place to run, or all of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Hand {
     /// So many runs, unless they end fast.
     least: usize,
@@ -43,10 +44,8 @@ struct Hand {
     has_more: bool,
     /// Whether whoever claims has been asked to look, and has not yet.
     is_asked: bool,
-    /// Since when it is counted how many have ended, how many have, and how many had in as long before.
-    since: Mono,
-    ended: usize,
-    ended_before: usize,
+    /// Of its runs.
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -59,23 +58,15 @@ pub(super) struct Hands {
 
 impl Hand {
     fn of(least: usize) -> Self {
-        Self { least, ..Self::default() }
+        Self { least, busy: 0, has_more: false, is_asked: false, pace: Pace::new(AHEAD) }
     }
 
     fn most(&self) -> usize {
-        self.least.max(self.ended).max(self.ended_before)
+        self.least.max(self.pace.many())
     }
 
     fn room(&self) -> usize {
         self.most().saturating_sub(self.busy)
-    }
-
-    fn roll(&mut self, now: Mono) {
-        let since = now.since(self.since);
-        if since >= AHEAD {
-            self.ended_before = if since < 2 * AHEAD { self.ended } else { 0 };
-            (self.ended, self.since) = (0, now);
-        }
     }
 
     /// Whether it is time to claim: half of what it may have is gone, so that a claim is worth its transaction.
@@ -112,7 +103,7 @@ impl Hands {
         let place = self.place(workflow);
         let hand = &mut self.hands[place];
         if !self.is_fixed {
-            hand.roll(now);
+            hand.pace.roll(now);
         }
         hand
     }
@@ -179,8 +170,7 @@ impl Engine {
         hand.busy -= usize::from(run.counts);
         if is_shared {
             if !is_fixed {
-                hand.roll(now.mono);
-                hand.ended += 1;
+                hand.pace.end(now.mono);
             }
             out.is_due |= hand.calls();
         }
@@ -232,7 +222,7 @@ impl Engine {
         let is_fixed = self.hands.is_fixed;
         let excess = self.hands.hands.iter_mut().enumerate().filter_map(|(place, hand)| {
             if !is_fixed {
-                hand.roll(now.mono);
+                hand.pace.roll(now.mono);
             }
             // Not for a few: the next that end make up for them.
             let excess = hand.busy.saturating_sub(hand.most());

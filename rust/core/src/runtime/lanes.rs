@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::engine::Job;
 use crate::key::Ids;
+use crate::pace::Pace;
 use crate::time::Mono;
 use crate::urgency::{RANKS, Rank};
 
@@ -66,30 +67,6 @@ impl Queue {
     }
 }
 
-/// How many attempts have ended of late, while it matters.
-#[derive(Debug, Default)]
-struct Pace {
-    since: Mono,
-    ended: usize,
-    /// In as long before.
-    ended_before: usize,
-}
-
-impl Pace {
-    fn roll(&mut self, now: Mono) {
-        let since = now.since(self.since);
-        if since >= AHEAD {
-            self.ended_before = if since < 2 * AHEAD { self.ended } else { 0 };
-            (self.ended, self.since) = (0, now);
-        }
-    }
-
-    fn ahead(&mut self, now: Mono) -> usize {
-        self.roll(now);
-        self.ended.max(self.ended_before)
-    }
-}
-
 /// What waits for one executor.
 pub(super) struct Lane {
     permits_max: usize,
@@ -113,6 +90,7 @@ pub(super) struct Lane {
     pub(super) is_called: bool,
     /// Nothing begins: others may go on with what is this runner's.
     pub(super) is_hushed: bool,
+    /// Of attempts, while more wait for permits than there are.
     pace: Pace,
 }
 
@@ -131,7 +109,7 @@ impl Lane {
             waker: None,
             is_called: false,
             is_hushed: false,
-            pace: Pace::default(),
+            pace: Pace::new(AHEAD),
         }
     }
 
@@ -147,8 +125,7 @@ impl Lane {
 
     /// An attempt has ended while more wait for permits than there are.
     pub(super) fn note_end(&mut self, now: Mono) {
-        self.pace.roll(now);
-        self.pace.ended += 1;
+        self.pace.end(now);
     }
 
     /// For how many more there are permits, or will be at once.
@@ -156,15 +133,21 @@ impl Lane {
         if self.is_hushed || self.overdue >= self.overdue_max {
             return 0;
         }
-        (self.permits_max + self.pace.ahead(now)).saturating_sub(self.wanted())
+        self.most(now).saturating_sub(self.wanted())
     }
 
     /// Whether it is time to claim: a permit is free for which nothing is ready, or half of what is claimed at once is gone.
     pub(super) fn calls(&mut self, now: Mono) -> bool {
-        let (wanted, most) = (self.wanted(), self.permits_max + self.pace.ahead(now));
+        let (wanted, most) = (self.wanted(), self.most(now));
         !self.is_hushed
             && self.overdue < self.overdue_max
             && (wanted < self.permits_max || wanted * 2 <= most)
+    }
+
+    /// So many are claimed at once.
+    fn most(&mut self, now: Mono) -> usize {
+        self.pace.roll(now);
+        self.permits_max + self.pace.many()
     }
 
     fn wanted(&self) -> usize {
