@@ -18,7 +18,7 @@ MATURIN := $(BIN)/maturin
 PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
-.PHONY: help venv develop release demo test test-rust test-python test-postgres test-again test-versions check check-rust check-python check-docs format wheel \
+.PHONY: help venv develop release demo test test-rust test-python test-postgres test-again test-versions check check-mutants check-rust check-python check-docs format wheel \
 	bench guard simulate races mutants torture break lock clean
 
 help: ## explain the commands
@@ -74,7 +74,10 @@ test-again: ## run the last failures of test-python once more, if they are at mo
 test-versions: develop ## run a quick part of the tests with every further Python on this machine
 	sh tests/versions.sh
 
-check: check-rust check-python check-docs ## formatting, lints, types, docs: every warning is an error
+check: check-mutants check-rust check-python check-docs ## formatting, lints, types, docs: every warning is an error
+
+check-mutants: ## each line of tests/mutants.txt still changes its file
+	sh tests/mutants.sh check
 
 check-rust: $(STAMP) ## cargo fmt, clippy and doc
 	cargo fmt --all --check
