@@ -212,6 +212,7 @@ fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished
         schedule: Some(schedule),
         context_hash: None,
         waits: true,
+        is_again: false,
         created_at: Wall(0),
         interruptions: 0,
         priority: Priority::default(),
@@ -316,6 +317,7 @@ fn attempt_of_the_second_task(is_mixed: bool) -> u32 {
         interruptions: 1,
         owner_before: Some(DEAD),
         waits: false,
+        is_again: false,
         schedule: None,
         is_mixed,
         ..claimed(1, ScheduleKey(7), vec![])

@@ -107,6 +107,7 @@ CREATE TABLE runs (
     completed_at BIGINT,
     end_number BIGINT,
     mixed BOOLEAN NOT NULL DEFAULT FALSE,
+    again BOOLEAN NOT NULL DEFAULT FALSE,
     error_type TEXT COLLATE "C",
     parent UUID,
     parent_task TEXT COLLATE "C",

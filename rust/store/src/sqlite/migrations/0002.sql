@@ -43,6 +43,8 @@ ALTER TABLE tasks ADD COLUMN wait_us INTEGER;
 ALTER TABLE tasks ADD COLUMN checkpoint TEXT;
 -- Runs that a runner had which declares another version than theirs: what it began and did not put on record is not known by their version.
 ALTER TABLE runs ADD COLUMN mixed INTEGER NOT NULL DEFAULT 0;
+-- Whether a run was final and is opened again.
+ALTER TABLE runs ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
 -- What a cron's runs find in their contexts beside the moment, and what they obey.
 ALTER TABLE schedules ADD COLUMN context TEXT;
 ALTER TABLE schedules ADD COLUMN overlap TEXT;
