@@ -22,6 +22,7 @@ from ._triggers import Triggers
 from .apart import apart, checked_loop, running_loop
 from .chosen import EVERYTHING, chosen
 from .config import DefaultRunnerConfig, checked_config, microseconds
+from .ends import Calling
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -480,7 +481,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         - `backlog`: runs wait for more than a minute for a runner that has room.
         - `overdue`: bodies still run that nobody waits for any more; `stuck`: polls don't come back.
         - `unpolled`: triggers that are switched on and that no living runner polls, for more than 10 seconds;
-          `late_cron`: the same of moments of crons.
+          `late_cron`: the same of moments of crons. `callbacks`: callbacks of runs that have been due, or
+          under way, for a minute.
 
         `count` is how many, up to 10,000, `seconds` how old the oldest is, `names` the first five. Beside
         them: `at`, `runners` (living ones that work), `runs_waiting` (in nobody's hands, and due or
@@ -642,7 +644,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             if body is None:
                 self._engine.close(limit)
             else:
-                self._engine.close(limit, body[0], body[0] is None)
+                is_call = isinstance(attempt.body(self._engine), Calling)
+                self._engine.close(limit, body[0], body[0] is None and not is_call, is_call)
         finally:
             # Nobody waits for what still runs there; the next runner makes those attempts anew.
             self._crew.places.close(wait=body is None)

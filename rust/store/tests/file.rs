@@ -562,7 +562,7 @@ fn who_keeps_runs_while_leaving_counts_as_living_until_the_end() {
     let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
     started(&*store, first, new_run(1));
     let remnant = store
-        .leave(first, &InFlight { runs: vec![id(1)], triggers: vec![] }, Wall(50))
+        .leave(first, &InFlight { runs: vec![id(1)], triggers: vec![], ends: vec![] }, Wall(50))
         .unwrap()
         .expect("something is kept");
     assert_eq!(store.bury(second), Ok(Siblings { departed: Some(first), ..beside(remnant) }));

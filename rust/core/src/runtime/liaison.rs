@@ -337,6 +337,7 @@ impl Shared {
         }
         if siblings.buried > 0 {
             let _ = self.store.end_deserted(self.epoch, self.now().wall);
+            self.ends_came();
         }
         if is_vacant {
             // Of runs that a dead owner ended, before its triggers are polled here.
@@ -357,7 +358,10 @@ impl Shared {
         }
         for id in runs {
             match self.store.request_cancel(self.epoch, id, self.now().wall) {
-                Ok(asked) => self.cancel_children(id, &asked),
+                Ok(asked) => {
+                    self.ends_came();
+                    self.cancel_children(id, &asked);
+                }
                 Err(_) => lock(&self.cancels).push(id),
             }
         }
@@ -457,15 +461,20 @@ impl Shared {
 
     /// Says which workflows are declared here, if that has changed, and hears of those of others.
     fn tell_workflows(&self) {
-        let declared = lock(&self.engine).workflow_rows();
+        self.say_workflows();
+        if let Ok(names) = self.store.workflows_of_others(self.epoch) {
+            self.step(Event::WorkflowsElsewhere(names));
+        }
+    }
+
+    /// The first half of that. What fails is said again by the liaison.
+    pub(super) fn say_workflows(&self) {
         let mut told = lock(&self.workflows_told);
+        // Under the lock: of two who say it, the later knows more.
+        let declared = lock(&self.engine).workflow_rows();
         if *told != declared && self.store.declare_workflows(self.epoch, &declared).is_ok() {
             *told = declared;
             self.store.wake_others(self.epoch);
-        }
-        drop(told);
-        if let Ok(names) = self.store.workflows_of_others(self.epoch) {
-            self.step(Event::WorkflowsElsewhere(names));
         }
     }
 

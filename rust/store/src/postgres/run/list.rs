@@ -6,6 +6,7 @@ use cloaca_core::port::{CronStats, ListedRun, Page, Place, RunFilter, RunStatus,
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
+use crate::postgres::end;
 use crate::postgres::fault::Failure;
 use crate::postgres::graph;
 use crate::postgres::run::{child, overdue, tasks, tries};
@@ -159,6 +160,7 @@ fn run_of(row: &Row) -> db::Result<ListedRun> {
         graph: None,
         children: Vec::new(),
         overdue: Vec::new(),
+        calls: Vec::new(),
     })
 }
 
@@ -183,6 +185,7 @@ pub fn one(db: &Db, id: Uuid, depth: Depth) -> Result<Option<(ListedRun, Vec<Tas
     let Some((row, mut run)) = found else { return Ok(None) };
     run.graph = graph::of_run(db, row)?;
     run.overdue = overdue::of_run(db, row)?;
+    run.calls = end::of_run(db, row)?;
     run.children = child::of_run(db, id)?;
     let mut tasks = tasks(db, row)?;
     if depth == Depth::Tries {
