@@ -52,12 +52,6 @@ class End(NamedTuple):
     is_given_up: bool
 
 
-class Calling(attempt.inside):
-    """While a callback of a run is called."""
-
-    __slots__ = ()
-
-
 def outcomes(callbacks: Mapping[str, Any]) -> int:
     """Of which ends the engine is to tell, as it wants them named."""
     return sum(_BITS[status] for status in callbacks)
@@ -174,7 +168,7 @@ class Ends:
             return True
         run = rows.run_with_tasks(row, [])
         try:
-            with Calling(self._engine, None, end.workflow):
+            with attempt.calling(self._engine, None, end.workflow):
                 complete(function(run), self._run)
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.

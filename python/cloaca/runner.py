@@ -22,7 +22,6 @@ from ._triggers import Triggers
 from .apart import apart, checked_loop, running_loop
 from .chosen import EVERYTHING, chosen
 from .config import DefaultRunnerConfig, checked_config, microseconds
-from .ends import Calling
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -644,7 +643,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             if body is None:
                 self._engine.close(limit)
             else:
-                is_call = isinstance(attempt.body(self._engine), Calling)
+                is_call = isinstance(attempt.body(self._engine), attempt.calling)
                 self._engine.close(limit, body[0], body[0] is None and not is_call, is_call)
         finally:
             # Nobody waits for what still runs there; the next runner makes those attempts anew.

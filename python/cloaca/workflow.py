@@ -12,7 +12,6 @@ from functools import partial
 
 from . import _cloaca, registry
 from .body import is_async_generator, is_generator, name_of
-from .check import checked_callback
 from .errors import WorkflowError, excerpt, typed
 from .limits import checked_concurrency, checked_rate_limit, checked_throttle
 from .name import SEPARATOR, checked_name, is_text
@@ -156,6 +155,9 @@ class WorkflowBuilder:
     def _on(self, status: str, name: str, function: OnEnd) -> Self:
         if function is None:
             raise WorkflowError(f"{name} got None; give a function: def {name}(run)")
+        # Not before it is needed: it knows of dates.
+        from .check import checked_callback
+
         checked_callback(function, name, WorkflowError, ("run",))
         if is_async_generator(function) or is_generator(function):
             raise WorkflowError(
