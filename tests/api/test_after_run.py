@@ -316,8 +316,17 @@ def start(store: str, out: Path, what: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def test_whose_process_dies_in_it_is_called_by_the_next(tmp_path: Path) -> None:
-    store, out = str(tmp_path / "runs.db"), tmp_path / "out"
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What a program in another process may open, too."""
+    if request.config.getoption("--store") == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    return str(tmp_path / "runs.db")
+
+
+def test_whose_process_dies_in_it_is_called_by_the_next(store: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     with start(store, out, "dies") as dying:
         assert dying.wait(flow.WAIT) == 7
     told = Told()
@@ -327,8 +336,8 @@ def test_whose_process_dies_in_it_is_called_by_the_next(tmp_path: Path) -> None:
     assert out.read_text().split() == [run["id"], "dies"]
 
 
-def test_the_end_that_a_client_makes_is_told_by_who_declares_the_workflow(tmp_path: Path) -> None:
-    store, out = str(tmp_path / "runs.db"), tmp_path / "out"
+def test_the_end_that_a_client_makes_is_told_by_who_declares_the_workflow(store: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     out.touch()
     with start(store, out, "lives") as other:
         assert other.stdout is not None
@@ -404,8 +413,8 @@ def test_callbacks_are_no_part_of_the_version() -> None:
     assert versions[0] == versions[1]
 
 
-def test_a_forked_child_says_nothing_of_what_it_was_called_for(tmp_path: Path) -> None:
-    store, out = str(tmp_path / "runs.db"), tmp_path / "out"
+def test_a_forked_child_says_nothing_of_what_it_was_called_for(store: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     with start(store, out, "forks") as forking:
         assert forking.wait(flow.WAIT) == 0
     (run,) = {line.split()[0] for line in out.read_text().splitlines()}
