@@ -39,6 +39,8 @@ _HOLDER = """
         owners.epoch IS NOT NULL AS is_living
     FROM runs LEFT JOIN owners ON owners.epoch = runs.owner AND owners.left_at IS NULL WHERE runs.id = ?"""
 
+_WAITS = "SELECT 1 AS waits FROM inbox WHERE id = CAST(CAST(? AS text) AS uuid)"
+
 
 class Runs(Listings):
     """The part of a runner that is about runs."""
@@ -311,6 +313,11 @@ class Runs(Listings):
             self._schema = found["schema"]
         return self._schema
 
+    def _waits_in_inbox(self, run_id: str) -> bool:
+        from . import inbox
+
+        return inbox.is_on_server(self._url) and bool(self._open().store.look(_WAITS, [run_id]))
+
     def _keyed(
         self, watch: Watch, key: tuple[str, float] | None, encoded: str, is_called: bool = False
     ) -> Run:
@@ -497,6 +504,8 @@ class Runs(Listings):
     def _why_elsewhere(self, row: dict[str, Any]) -> str:
         engine = self._open()
         found = engine.store.look(_HOLDER, [row["id"]])
+        if not found and self._waits_in_inbox(row["id"]):
+            return why_run.of_asked(row) + self._idles
         gone = {"owner": None, "cancelled": 0, "not_before": None, "limited": 0, "is_living": 0}
         holder = found[0] if found else gone
         owner = holder["owner"]

@@ -36,19 +36,19 @@ KEY_BYTES_MAX = 1024
 """A run key that waits is in an index with the name of its workflow."""
 
 _SUBMIT = """
-    SELECT CAST({schema}.submit(
-        workflow => CAST({0} AS text),
+    SELECT CAST({}.submit(
+        workflow => CAST({} AS text),
         context => wanted.context,
         run_key => wanted.run_key,
-        priority => CAST(CAST({1} AS text) AS integer),
+        priority => CAST(CAST({} AS text) AS integer),
         at => coalesce(
-            TIMESTAMPTZ 'epoch' + CAST(CAST({2} AS text) AS interval),
-            clock_timestamp() + CAST(CAST({3} AS text) AS interval)),
-        run_key_ttl => CAST(CAST({4} AS text) AS interval)
+            TIMESTAMPTZ 'epoch' + CAST(CAST({} AS text) AS interval),
+            clock_timestamp() + CAST(CAST({} AS text) AS interval)),
+        run_key_ttl => CAST(CAST({} AS text) AS interval)
     ) AS text) AS id, CAST(pg_current_xact_id() AS text) AS xact
     FROM ROWS FROM (
-        json_array_elements(CAST(CAST({5} AS text) AS json)),
-        json_array_elements_text(CAST(CAST({6} AS text) AS json))
+        json_array_elements(CAST(CAST({} AS text) AS json)),
+        json_array_elements_text(CAST(CAST({} AS text) AS json))
     ) WITH ORDINALITY AS wanted (context, run_key, place) ORDER BY place"""
 _PLACES = 7
 _XACT = "SELECT pg_xact_status(CAST(CAST(? AS text) AS xid8)) AS status"
@@ -194,9 +194,14 @@ def key_that_fits(key: str | None) -> str | None:
     return key
 
 
+def is_on_server(url: str) -> bool:
+    """Whether that is the URL of a store that programs can ask for runs by transactions of their own."""
+    return url.startswith(("postgresql://", "postgres://"))
+
+
 def refuse_no_server(url: str) -> None:
     """Raises `ArgumentError` if the store is on no server, as its URL tells."""
-    if not url.startswith(("postgresql://", "postgres://")):
+    if not is_on_server(url):
         raise ArgumentError(
             f"connection= needs a runner whose store is in the same PostgreSQL database, and this one's is"
             f" {excerpt(url)}: a file cannot share a transaction. Call submit() after your commit, with a"
@@ -226,7 +231,7 @@ def _quoted(schema: str) -> str:
 
 
 def _text(schema: str, places: Sequence[str]) -> str:
-    return _SUBMIT.format(*places, schema=schema)
+    return _SUBMIT.format(schema, *places)
 
 
 def _formatted(schema: str) -> str:

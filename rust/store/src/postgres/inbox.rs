@@ -130,7 +130,7 @@ fn admit_all(db: &Db, epoch: Epoch, wishes: &[Wish], at: Wall) -> Result<(), Fai
     for wish in wishes {
         match wish.fitting() {
             Ok(context) => {
-                offers.push(Change::Offer { epoch, runs: vec![wish.run(context)] });
+                offers.push(Change::Offer { epoch, runs: vec![wish.run(context, at)] });
                 offered.push(wish);
             }
             Err(why) => put_ended(db, &wish.bare(), UNFIT, &why, at)?,
@@ -157,7 +157,8 @@ impl Wish {
         context::taken_in(&self.context).map_err(|error| error.message)
     }
 
-    fn run(&self, context: String) -> NewRun {
+    /// As of any run, it was made when it came to be one: by then rules judge it.
+    fn run(&self, context: String, at: Wall) -> NewRun {
         let expires_at = Wall(self.created_at.0.saturating_add(self.key_us.unwrap_or(KEY_US)));
         NewRun {
             id: self.id,
@@ -178,7 +179,7 @@ impl Wish {
             limits: None,
             is_anyones: true,
             trace: None,
-            created_at: self.created_at,
+            created_at: at,
         }
     }
 
@@ -215,14 +216,13 @@ fn put_ended(
     const SQL: &str = "
         INSERT INTO runs (id, workflow, version, status, unique_hash, run_key, waits, created_at, completed_at, error_type, error,
             priority, due_at, context, final_context)
-        VALUES (:id, :workflow, '', :status, FALSE, :run_key, FALSE, :created_at, :at, :error_type, :error, :priority, :due_at,
+        VALUES (:id, :workflow, '', :status, FALSE, :run_key, FALSE, :at, :at, :error_type, :error, :priority, :due_at,
             :context, :context)";
     db.prepare_cached(SQL)?.execute(named_params! {
         ":id": wish.id,
         ":workflow": wish.workflow,
         ":status": status.name(),
         ":run_key": wish.run_key,
-        ":created_at": wish.created_at.0,
         ":at": at.0,
         ":error_type": error_type,
         ":error": why,
