@@ -2,9 +2,9 @@
 
 A block fenced as `python` is run as a program in an empty folder and must end with exit code 0. Where
 `<!-- output -->` and a `text` block follow it, its standard output must equal that block. A block that has
-tests is run by pytest, and each of them must pass. A block fenced as `python title="service.py"` is a file of
-that name, which lies beside each program of its page. A block that looks for its store in the environment
-finds a database of its own there.
+tests is run by pytest, and each of them must pass. One that cannot do without `DATABASE_URL` gets a database.
+A block fenced as `python title="service.py"` is a file of that name, which lies beside each program of its
+page.
 """
 
 import os
@@ -37,10 +37,6 @@ class Program:
     files: dict[str, str]
 
     @property
-    def needs_server(self) -> bool:
-        return 'os.environ["DATABASE_URL"]' in self.code
-
-    @property
     def has_tests(self) -> bool:
         return re.search(r"^(async )?def test_", self.code, re.MULTILINE) is not None
 
@@ -62,9 +58,9 @@ def programs() -> list[Program]:
 def test_a_program_in_the_docs_does_what_the_page_says(
     program: Program, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    environment = dict(os.environ)
-    if program.needs_server:
-        environment["DATABASE_URL"] = request.getfixturevalue("postgres_url")
+    needed = {}
+    if 'os.environ["DATABASE_URL"]' in program.code:
+        needed["DATABASE_URL"] = request.getfixturevalue("postgres_url")
     for name, code in program.files.items():
         (tmp_path / name).write_text(code)
     path = tmp_path / ("test_program.py" if program.has_tests else "program.py")
@@ -73,7 +69,7 @@ def test_a_program_in_the_docs_does_what_the_page_says(
     done = subprocess.run(
         [sys.executable, *options, str(path)],
         cwd=tmp_path,
-        env=environment,
+        env=os.environ | needed,
         capture_output=True,
         text=True,
         timeout=SECONDS_MAX,
