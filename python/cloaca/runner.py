@@ -291,6 +291,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         refuse_in_pool()
         places = Places(executors)
         self._url = url
+        self._schema: str | None = None
         self._closed = False
         self._has_waited = False
         self._paused = paused

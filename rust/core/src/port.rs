@@ -100,6 +100,18 @@ pub trait Store: Send + Sync {
     }
     /// Tells one owner that there is something for it.
     fn wake(&self, epoch: Epoch);
+    /// Whether transactions of other programs may have left something to be admitted since this was last asked. Cheap, and touches no database.
+    fn has_inbox(&self) -> bool {
+        false
+    }
+    /// Makes runs, which are nobody's, of some of what transactions of other programs have left, as far as the gate lets each; how many were taken
+    /// up. One with a key that has a run is an alias of that run from then on; one that is dropped is a run that has ended.
+    ///
+    /// # Errors
+    /// The store's.
+    fn admit_inbox(&self, _epoch: Epoch, _at: Wall) -> Stored<u64> {
+        Ok(0)
+    }
     /// Applies a batch in order, all or nothing; a receipt for each change.
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>>;
     /// Hands at most `limit` unfinished runs of these workflows to `epoch` that belong to nobody and are due at `at`: those of the highest

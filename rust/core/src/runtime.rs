@@ -521,8 +521,8 @@ impl Runtime {
         }
         let Some(reopened) = self.shared.store.reopen(self.shared.epoch, id)? else { return Ok(None) };
         // Before the step: the run may be final at once.
-        let watch = Watch::new(id, News::Started);
-        lock(&self.shared.watches).insert(id, Arc::clone(&watch));
+        let watch = Watch::new(reopened.id, News::Started);
+        lock(&self.shared.watches).insert(reopened.id, Arc::clone(&watch));
         self.step(Event::Claimed(vec![reopened]));
         self.shared.cancels_due.store(true, Ordering::Release);
         self.shared.wake_liaison();

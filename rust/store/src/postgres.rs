@@ -13,6 +13,7 @@ mod export;
 mod fault;
 mod graph;
 mod history;
+mod inbox;
 mod limits;
 mod lock;
 mod look;
@@ -517,6 +518,18 @@ impl Store for PostgresStore {
         self.pulse.ear(epoch)
     }
 
+    fn has_inbox(&self) -> bool {
+        self.pulse.takes_inbox()
+    }
+
+    fn admit_inbox(&self, epoch: Epoch, at: Wall) -> Stored<u64> {
+        // Another runner may have been faster, which must not cost a transaction.
+        match self.read(inbox::is_any)? {
+            true => self.write(Step::Batch, |db| inbox::admit(db, epoch, at)),
+            false => Ok(0),
+        }
+    }
+
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
         let mut writer = self.guarded(&self.writer);
         let batch_done = self.settle(&mut writer).and_then(|()| match writer.settled.take() {
@@ -614,12 +627,12 @@ impl Store for PostgresStore {
     }
 
     fn request_cancel(&self, epoch: Epoch, id: Uuid, at: Wall) -> Stored<Vec<Uuid>> {
-        self.write(Step::RequestCancel, |db| run::request_cancel(db, epoch, id, at))
+        self.write(Step::RequestCancel, |db| inbox::request_cancel(db, epoch, id, at))
     }
 
     fn request_cancels(&self, epoch: Epoch, ids: &[Uuid], at: Wall) -> Stored<Vec<Vec<Uuid>>> {
         self.write(Step::RequestCancel, |db| {
-            ids.iter().map(|&id| run::request_cancel(db, epoch, id, at)).collect()
+            ids.iter().map(|&id| inbox::request_cancel(db, epoch, id, at)).collect()
         })
     }
 
@@ -636,14 +649,14 @@ impl Store for PostgresStore {
     }
 
     fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>> {
-        self.read(|db| run::ended(db, runs))
+        self.read(|db| inbox::ended(db, runs))
     }
 
     fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>> {
         let reopen = |db: &Db| {
             owner::must_live(db, epoch)?;
             let dead = owner::dead(db, &self.locks, epoch, self.pulse.is_fresh())?;
-            run::reopen(db, epoch, id, |owner| dead.contains(&owner))
+            inbox::reopen(db, epoch, id, |owner| dead.contains(&owner))
         };
         self.hand_out(epoch, Step::Reopen, reopen, |run| run.into_iter().collect())
     }
@@ -653,7 +666,7 @@ impl Store for PostgresStore {
             owner::must_live(db, epoch)?;
             let dead = owner::dead(db, &self.locks, epoch, self.pulse.is_fresh())?;
             // Who is refused has written nothing yet.
-            let reopen = |&id| match run::reopen(db, epoch, id, |owner| dead.contains(&owner)) {
+            let reopen = |&id| match inbox::reopen(db, epoch, id, |owner| dead.contains(&owner)) {
                 Ok(run) => Ok(Ok(run)),
                 Err(Failure::Refused(why)) => Ok(Err(why)),
                 Err(failure) => Err(failure),
@@ -769,19 +782,19 @@ impl Store for PostgresStore {
     }
 
     fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<ListedRun>> {
-        self.read(|db| run::list(db, filter, page))
+        self.read(|db| inbox::list(db, filter, page))
     }
 
     fn run(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
-        self.read(|db| run::one(db, id, run::Depth::Tasks))
+        self.read(|db| inbox::one(db, id, run::Depth::Tasks))
     }
 
     fn run_with_tries(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
-        self.read(|db| run::one(db, id, run::Depth::Tries))
+        self.read(|db| inbox::one(db, id, run::Depth::Tries))
     }
 
     fn place(&self, id: Uuid) -> Stored<Option<Place>> {
-        self.read(|db| run::place(db, id))
+        self.read(|db| inbox::place(db, id))
     }
 
     fn cron_stats(&self, since: Wall) -> Stored<CronStats> {

@@ -179,6 +179,9 @@ impl Shared {
             self.take_due(recovery);
             self.due_done.store(asked, Ordering::Release);
         }
+        if self.works && self.store.has_inbox() {
+            self.admit_inbox(recovery);
+        }
         self.heed_limited();
         if recovery {
             self.take_strangers(now.mono, round.has_siblings);
@@ -493,6 +496,20 @@ impl Shared {
     /// Runs whose time has come, wherever they were asked for. Who takes nothing over from others takes these all the same: nobody had them.
     fn take_due(&self, recovery: bool) {
         self.take_over(if recovery { Taking::Fitting } else { Taking::Due });
+    }
+
+    /// What other programs have asked for in their own transactions becomes runs, whoever declares their workflows. What fails now is seen again.
+    fn admit_inbox(&self, recovery: bool) {
+        while !self.closing.load(Ordering::Acquire) {
+            match self.store.admit_inbox(self.epoch, self.now().wall) {
+                Ok(0) | Err(Fault::Passing(_)) => return,
+                Ok(_) => {
+                    self.store.wake_others(self.epoch);
+                    self.take_due(recovery);
+                }
+                Err(Fault::Final(why)) => return self.order(Order::Log(Note::ClaimRefused { why })),
+            }
+        }
     }
 
     fn take_over(&self, taking: Taking) {

@@ -420,6 +420,97 @@ $end$;
 CREATE TRIGGER runs_end AFTER UPDATE OF completed_at ON runs FOR EACH ROW
     WHEN (OLD.completed_at IS NULL AND NEW.completed_at IS NOT NULL) EXECUTE FUNCTION runs_end();
 
+-- Runs that programs ask for in transactions of their own, until a runner admits them. What is not committed is in nobody's way, but of who
+-- comes with the same key. Contexts are not compressed: their size tells how many are taken at once.
+CREATE TABLE inbox (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id UUID NOT NULL UNIQUE,
+    workflow TEXT COLLATE "C" NOT NULL,
+    run_key TEXT COLLATE "C",
+    key_us BIGINT,
+    priority BIGINT,
+    due_at BIGINT,
+    created_at BIGINT NOT NULL,
+    context TEXT NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE inbox ALTER COLUMN context SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX inbox_key ON inbox (workflow, run_key) WHERE run_key IS NOT NULL;
+
+-- The ids of those whose key had a run already, which stands for them.
+CREATE TABLE aliases (
+    id UUID PRIMARY KEY,
+    run UUID NOT NULL REFERENCES runs (id) ON DELETE CASCADE
+);
+CREATE INDEX aliases_run ON aliases (run);
+
+-- Asks for a run in the caller's transaction, and returns its id. Whoever may call this may do nothing else here. Of those who come with one key, who
+-- comes later waits for the end of the other's transaction, and then has the same id.
+CREATE FUNCTION submit(
+    workflow TEXT,
+    context JSON DEFAULT '{}',
+    run_key TEXT DEFAULT NULL,
+    priority INTEGER DEFAULT NULL,
+    at TIMESTAMPTZ DEFAULT NULL,
+    notify BOOLEAN DEFAULT TRUE,
+    run_key_ttl INTERVAL DEFAULT '30 days'
+) RETURNS UUID LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS $submit$
+#variable_conflict use_column
+DECLARE
+    wrong TEXT;
+    new_id UUID;
+    known UUID;
+    millis BYTEA := substring(int8send(now_us() / 1000) FROM 3);
+BEGIN
+    wrong := CASE
+        WHEN submit.workflow IS NULL OR char_length(submit.workflow) NOT BETWEEN 1 AND 255
+            THEN format('workflow is %s; it must be a name of 1 to 255 characters', coalesce(quote_literal(left(submit.workflow, 80)), 'NULL'))
+        WHEN submit.context IS NULL OR json_typeof(submit.context) <> 'object'
+            THEN format('context is %s; it must be a JSON object', coalesce('a JSON ' || json_typeof(submit.context), 'NULL'))
+        WHEN octet_length(submit.context::TEXT) > 16777216
+            THEN format('context has %s bytes; at most 16777216 fit: hand on a path instead of the data', octet_length(submit.context::TEXT))
+        WHEN octet_length(submit.run_key) NOT BETWEEN 1 AND 1024
+            THEN format('run_key has %s bytes; it must have 1 to 1024', octet_length(submit.run_key))
+        WHEN submit.priority NOT BETWEEN 0 AND 9
+            THEN format('priority is %s; it must be from 0 to 9, and 9 goes first', submit.priority)
+        WHEN NOT isfinite(submit.at) OR submit.at NOT BETWEEN '1970-01-01Z' AND '9999-01-01Z'
+            THEN format('at is %s; it must be an instant from 1970 to 9998', submit.at)
+        WHEN submit.run_key IS NOT NULL
+            AND (submit.run_key_ttl IS NULL OR submit.run_key_ttl NOT BETWEEN '1 microsecond' AND '1000 years')
+            THEN format('run_key_ttl is %s; it must be a time of at most 1000 years', coalesce(submit.run_key_ttl::TEXT, 'NULL'))
+    END;
+    IF wrong IS NOT NULL THEN
+        RAISE invalid_parameter_value USING MESSAGE = wrong;
+    END IF;
+    -- A UUIDv7: milliseconds, the version, and what is random.
+    new_id := encode(
+        set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) PLACING millis FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::UUID;
+    LOOP
+        INSERT INTO inbox (id, workflow, run_key, key_us, priority, due_at, created_at, context)
+        VALUES (
+            new_id, submit.workflow, submit.run_key, (extract(epoch FROM submit.run_key_ttl) * 1000000)::BIGINT, submit.priority,
+            (extract(epoch FROM submit.at) * 1000000)::BIGINT, now_us(), submit.context::TEXT)
+        ON CONFLICT (workflow, run_key) WHERE run_key IS NOT NULL DO NOTHING RETURNING id INTO known;
+        EXIT WHEN known IS NOT NULL;
+        SELECT id INTO known FROM inbox WHERE workflow = submit.workflow AND run_key = submit.run_key;
+        -- If it is not there any more a runner has admitted it meanwhile.
+        EXIT WHEN known IS NOT NULL;
+    END LOOP;
+    IF submit.notify THEN
+        PERFORM pg_notify('cloaca_' || to_hex(value), 'inbox') FROM meta WHERE name = 'store';
+    END IF;
+    RETURN known;
+END
+$submit$;
+REVOKE ALL ON FUNCTION submit(TEXT, JSON, TEXT, INTEGER, TIMESTAMPTZ, BOOLEAN, INTERVAL) FROM PUBLIC;
+-- What it names is what is meant here, whatever its caller has made or set.
+DO $pin$
+BEGIN
+    EXECUTE format(
+        'ALTER FUNCTION submit(TEXT, JSON, TEXT, INTEGER, TIMESTAMPTZ, BOOLEAN, INTERVAL) SET search_path TO pg_catalog, %I, pg_temp',
+        current_schema());
+END
+$pin$;
+
 INSERT INTO meta (name, value) VALUES ('version', 1), ('ends', 0), ('turns', 0);
 -- By which runners on one machine tell this store from others.
 INSERT INTO meta (name, value) VALUES ('store', (random() * 9e18)::BIGINT);

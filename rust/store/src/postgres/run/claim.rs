@@ -43,7 +43,7 @@ pub enum Taking {
     Any,
     /// Not those that have begun in a version that other living owners declare, and the claimer does not.
     Fitting,
-    /// Only those that waited for their time and have not begun.
+    /// Only those that waited for their time, or came without a version, and have not begun: nobody had them.
     Due,
 }
 
@@ -53,7 +53,7 @@ const UNOWNED: &str = concat!(
     columns!(),
     " FROM runs
     WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL AND workflow = :workflow
-        AND (NOT :due OR due_at IS NOT NULL AND owner_before IS NULL AND started_at IS NULL)
+        AND (NOT :due OR (due_at IS NOT NULL OR version = '') AND owner_before IS NULL AND started_at IS NULL)
         AND (NOT :paused OR started_at IS NOT NULL OR interruptions > 0)
         AND (NOT :fitting OR NOT EXISTS (SELECT 1 FROM tasks WHERE run = runs.row)
             OR EXISTS (SELECT 1 FROM workflows AS own

@@ -76,7 +76,7 @@ pub fn list(db: &Db, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, F
 }
 
 /// Of these there are few, beside those that have ended.
-fn is_unfinished(filter: &RunFilter) -> bool {
+pub fn is_unfinished(filter: &RunFilter) -> bool {
     matches!(filter.status, Some(RunStatus::Pending | RunStatus::Running))
         && filter.run_key.is_none()
         && filter.parent.is_none()
