@@ -2,7 +2,7 @@
 //!
 //! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `metrics` counts, `gil` gives the interpreter
 //! away, `fork` refuses what another process made, and `handle` is what the classes share. `engine` is a runner's life; `jobs`,
-//! `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `pump` feeds executors beside the workers and `carrier` an
+//! `ends`, `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `pump` feeds executors beside the workers and `carrier` an
 //! event loop, `wait` is how they wait there, and `watch` for a run. `reader` is a store without a runner, `client` changes one.
 //! `file_locks` is what SQLite locks by. `work` is the loop in which they poll, and `call` is how that calls them back.
 
@@ -11,6 +11,7 @@ mod call;
 mod carrier;
 mod client;
 mod convert;
+mod ends;
 mod engine;
 mod error;
 #[cfg(target_os = "linux")]
@@ -162,6 +163,26 @@ fn schema_of(py: Python<'_>, url: OsString) -> PyResult<(usize, Vec<String>)> {
     found.map_err(|refused| error::raise_open(py, refused))
 }
 
+/// Makes a tenant, or renews one that is there: its password and the URL of its store.
+#[pyfunction]
+fn create_tenant(
+    py: Python<'_>,
+    url: &str,
+    schema: &str,
+    user: &str,
+    password: Option<&str>,
+) -> PyResult<(String, String)> {
+    let made = gil::free(py, || cloaca_store::create_tenant(url, schema, user, password))?;
+    made.map(|found| (found.password, found.url)).map_err(|refused| error::raise_open(py, refused))
+}
+
+/// Removes a tenant with all that it has.
+#[pyfunction]
+fn remove_tenant(py: Python<'_>, url: &str, schema: &str, user: &str) -> PyResult<()> {
+    let removed = gil::free(py, || cloaca_store::remove_tenant(url, schema, user))?;
+    removed.map_err(|refused| error::raise_open(py, refused))
+}
+
 /// From here on this thread changes stores in that name, by that door and from that place; in nobody's if there is none.
 #[pyfunction]
 fn work_as(by: Option<(String, String, Option<String>)>) {
@@ -184,6 +205,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
     module.add_class::<carrier::Carrier>()?;
     module.add_class::<client::Client>()?;
+    module.add_class::<ends::Ends>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<jobs::Jobs>()?;
     module.add_class::<poll_now::PollNow>()?;
@@ -198,11 +220,13 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
     module.add_function(wrap_pyfunction!(check_key, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;
+    module.add_function(wrap_pyfunction!(create_tenant, module)?)?;
     module.add_function(wrap_pyfunction!(cron_moments, module)?)?;
     module.add_function(wrap_pyfunction!(poll_now::foretell, module)?)?;
     module.add_function(wrap_pyfunction!(hint, module)?)?;
     module.add_function(wrap_pyfunction!(name_of, module)?)?;
     module.add_function(wrap_pyfunction!(path_of, module)?)?;
+    module.add_function(wrap_pyfunction!(remove_tenant, module)?)?;
     module.add_function(wrap_pyfunction!(rename_to_new, module)?)?;
     module.add_function(wrap_pyfunction!(schema_of, module)?)?;
     module.add_function(wrap_pyfunction!(layout, module)?)?;

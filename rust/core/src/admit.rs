@@ -236,6 +236,22 @@ mod tests {
     }
 
     #[test]
+    fn a_run_can_be_noted_before_all_others_wherever_it_stood() {
+        let mut gate = Gate::default();
+        for number in 1..=3 {
+            gate.hold(ScheduleKey(1), None, run(number));
+        }
+        gate.hold_first(ScheduleKey(1), HASH, run(3));
+        gate.hold_first(ScheduleKey(1), None, run(4));
+        assert_eq!(gate.first_beside(run(1)), Some(run(4)));
+        assert_eq!(gate.behind(run(4)).collect::<Vec<_>>(), [run(3), run(1), run(2)]);
+        assert_eq!(
+            [4, 3, 1, 2].map(|number| gate.release(run(number))),
+            [Some(run(3)), Some(run(1)), Some(run(2)), None]
+        );
+    }
+
+    #[test]
     fn a_run_that_is_noted_again_keeps_its_place_and_gets_its_hash() {
         let mut gate = Gate::default();
         gate.hold(ScheduleKey(1), None, run(1));
