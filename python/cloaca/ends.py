@@ -96,6 +96,11 @@ class Ends:
         with self._changed:
             self._callbacks.pop(workflow, None)
 
+    def wait_home(self, seconds: float) -> bool:
+        """Waits until no callback is called, and what was said of the last is in the log."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._calls or self._overdue), seconds)
+
     def close(self) -> None:
         """Nothing more is called."""
         with self._changed:

@@ -220,6 +220,8 @@ impl Shared {
         {
             let mut tellings = lock(&self.tellings);
             tellings.in_hand.remove(&key);
+            // At once: a manual clock would move on over what is to be told again.
+            tellings.has_news = true;
             if !is_kept {
                 tellings.unsaid.insert(key, outcome);
             }
