@@ -615,8 +615,9 @@ impl State {
     fn unfinished_of(&self, row: RunRow) -> Unfinished {
         let run = &self.runs[row.0 as usize - 1];
         let new = &run.new;
-        let is_before =
-            |kept: &Kept| kept.owner != run.owner && kept.waits && self.row_of[&kept.new.id] < row;
+        let is_before = |kept: &Kept| {
+            kept.owner != run.owner && kept.waits && !kept.is_again && self.row_of[&kept.new.id] < row
+        };
         let behind = match new.schedule.filter(|_| run.waits && !run.is_again) {
             Some(schedule) => self.unfinished_in(schedule, &new.workflow, is_before),
             None => Vec::new(),

@@ -268,13 +268,13 @@ pub fn others(
 ) -> Result<HashMap<ScheduleKey, Vec<Other>>, Failure> {
     // What waits for its time is nobody's, and a living owner's to come.
     const SQL: &str = concat!(
-        "SELECT schedule, id, row, waits, CASE WHEN ",
+        "SELECT schedule, id, row, waits AND reopened = 0, CASE WHEN ",
         owner_is_dead!(),
         " THEN workflow END FROM runs INDEXED BY runs_unfinished
         WHERE completed_at IS NULL AND not_before IS NULL AND row < :below AND schedule IS NOT NULL
             AND (:all OR owner IS NOT :epoch)
         UNION ALL
-        SELECT * FROM (SELECT schedule, id, row, waits, workflow FROM runs INDEXED BY runs_delayed_fires
+        SELECT * FROM (SELECT schedule, id, row, waits AND reopened = 0, workflow FROM runs INDEXED BY runs_delayed_fires
             WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL AND row < :below LIMIT :delayed_max)
         ORDER BY row"
     );
