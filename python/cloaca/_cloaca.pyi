@@ -12,6 +12,7 @@ __all__ = [
     "FAULT_POINTS",
     "Carrier",
     "Client",
+    "Ends",
     "Engine",
     "Jobs",
     "PollNow",
@@ -348,6 +349,7 @@ class Ends:
     def told(self, key: int) -> None: ...
     def failed(self, key: int, error: str) -> int | None: ...
 
+@final
 class Engine:
     @property
     def jobs(self) -> Jobs: ...
