@@ -228,6 +228,7 @@ pub fn crons(count: usize) -> Vec<Schedule> {
         },
         enabled: true,
         disabled_cause: None,
+        disabled_at: None,
         cursor: None,
         cursor_set: 0,
         last_at: None,

@@ -48,6 +48,7 @@ fn hourly(row: ScheduleKey, next_at: Option<Wall>) -> Schedule {
         },
         enabled: true,
         disabled_cause: None,
+        disabled_at: None,
         cursor: None,
         cursor_set: 0,
         last_at: None,

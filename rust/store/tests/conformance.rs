@@ -233,6 +233,8 @@ claims! {
     cron_stats_count_moments_of_all_crons
     what_was_polled_and_is_a_cron_now_goes_on_where_it_was
     what_was_a_cron_and_is_polled_now_goes_on_where_it_was
+    what_is_off_stays_off_when_it_becomes_a_cron_or_is_polled_and_one_switch_serves_both
+    since_when_something_is_off_no_edit_moves
     a_query_with_the_wrong_number_of_parameters_is_refused
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
@@ -3005,6 +3007,65 @@ fn what_was_a_cron_and_is_polled_now_goes_on_where_it_was(store: &dyn Store) {
     assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("3"));
     store.set_cursor(cron.row, Some("4")).unwrap();
     assert_eq!(state("inbox").cursor.as_deref(), Some("3"), "once");
+}
+
+fn what_is_off_stays_off_when_it_becomes_a_cron_or_is_polled_and_one_switch_serves_both(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let state = |name: &str| {
+        let polled = store.trigger(name).unwrap().unwrap();
+        let cron = store.cron_named(name).unwrap().unwrap();
+        let of = |row: Schedule| (row.enabled, row.disabled_at, row.disabled_cause);
+        (of(polled), of(cron))
+    };
+    let off = |at, cause: Option<&str>| (false, Some(Wall(at)), cause.map(str::to_owned));
+    let on = || (true, None, None);
+
+    let polled = declared(store, epoch, "inbox");
+    store.set_enabled(polled.row, false, Some("ten errors"), Wall(15)).unwrap();
+    let cron = store.put_cron(epoch, &declared_cron(50, "inbox", "0 2 * * *")).unwrap();
+    assert_eq!(state("inbox"), (off(15, Some("ten errors")), off(15, Some("ten errors"))));
+    store.set_enabled(cron.row, true, None, Wall(16)).unwrap();
+    assert_eq!(state("inbox"), (on(), on()));
+    store.set_enabled(polled.row, false, None, Wall(17)).unwrap();
+    assert_eq!(state("inbox"), (off(17, None), off(17, None)));
+
+    let cron = store.put_cron(epoch, &declared_cron(51, "outbox", "0 2 * * *")).unwrap();
+    store.set_enabled(cron.row, false, None, Wall(18)).unwrap();
+    store.withdraw_cron(epoch, "outbox").unwrap();
+    let change = Change::Declare { epoch, trigger: trigger_row("outbox"), at: Wall(20) };
+    let Receipt::Declared(told) = commit(store, change) else { panic!("it declares nothing") };
+    assert!(!told.enabled);
+    assert_eq!(state("outbox"), (off(18, None), off(18, None)));
+
+    // What a call registered has a switch of its own, and so has what has another name or none.
+    let rare = declared(store, epoch, "rare");
+    let registered = store.put_cron(epoch, &NewCron { name: "rare", ..new_cron(53, "0 2 * * *") }).unwrap();
+    let nameless = store.put_cron(epoch, &new_cron(54, "0 2 * * *")).unwrap();
+    store.set_enabled(rare.row, false, None, Wall(21)).unwrap();
+    assert_eq!(state("rare"), (off(21, None), on()));
+    store.set_enabled(registered.row, false, None, Wall(22)).unwrap();
+    store.set_enabled(rare.row, true, None, Wall(23)).unwrap();
+    assert_eq!(state("rare"), (on(), off(22, None)));
+    assert!(store.cron(nameless.id).unwrap().unwrap().enabled);
+}
+
+fn since_when_something_is_off_no_edit_moves(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let polled = declared(store, epoch, "inbox");
+    let cron = store.put_cron(epoch, &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    for row in [polled.row, cron.row] {
+        store.set_enabled(row, false, None, Wall(15)).unwrap();
+        store.set_enabled(row, false, None, Wall(16)).unwrap();
+    }
+    let epoch = successor(store, epoch);
+    let declared = declare(store, epoch, TriggerRow { interval_us: 9, ..trigger_row("inbox") }, Wall(30));
+    assert_eq!((declared.updated_at, declared.disabled_at), (Wall(30), Some(Wall(15))));
+    let anew = NewCron { at: Wall(30), ..declared_cron(51, "nightly", "0 3 * * *") };
+    let edited = store.put_cron(epoch, &anew).unwrap();
+    assert_eq!((edited.updated_at, edited.disabled_at), (Wall(30), Some(Wall(15))));
+    assert!(store.update_cron(edited.id, "0 4 * * *", "UTC", None, Wall(40)).unwrap());
+    let edited = store.cron(edited.id).unwrap().unwrap();
+    assert_eq!((edited.updated_at, edited.disabled_at), (Wall(40), Some(Wall(15))));
 }
 
 fn cron_stats_count_moments_of_all_crons(store: &dyn Store) {

@@ -56,6 +56,7 @@ CREATE TABLE schedules (
     next_at BIGINT,
     enabled BOOLEAN NOT NULL,
     disabled_cause TEXT COLLATE "C",
+    disabled_at BIGINT,
     last_at BIGINT,
     last_fired_at BIGINT,
     owner BIGINT,

@@ -111,6 +111,9 @@ CREATE INDEX declared_wanted ON declared (owner) WHERE wanted = 1;
 CREATE INDEX schedules_polled ON schedules (owner) WHERE kind = 'trigger' AND enabled;
 -- Since when nobody polls a trigger that its owner has let go.
 ALTER TABLE schedules ADD COLUMN free_since INTEGER;
+-- Since when it is switched off.
+ALTER TABLE schedules ADD COLUMN disabled_at INTEGER;
+UPDATE schedules SET disabled_at = updated_at WHERE NOT enabled;
 -- What listings and logs hide: keys of contexts, and whether a function decides beside them. The values themselves are kept as they are.
 CREATE TABLE redacted (how TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (how, key)) STRICT, WITHOUT ROWID;
 -- Which version of a workflow each living runner declares.
