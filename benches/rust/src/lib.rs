@@ -372,6 +372,7 @@ fn new_run() -> NewRun {
         parent: None,
         priority: Some(Priority::default()),
         due_at: None,
+        delay_us: None,
         limits: None,
         is_anyones: false,
         created_at: Wall(1),

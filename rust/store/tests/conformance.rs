@@ -190,6 +190,7 @@ claims! {
     a_claim_takes_what_is_most_urgent_first_whatever_its_workflow
     a_run_without_a_priority_has_the_one_that_its_workflow_was_declared_with
     a_delayed_run_is_nobodys_until_it_is_due
+    what_was_to_wait_so_long_waits_no_longer_once_a_clock_that_was_ahead_is_right
     what_was_left_to_others_is_claimed_by_whoever_has_room
     what_is_given_back_is_anyones
     only_what_was_delayed_and_has_not_begun_is_claimed_by_who_takes_nothing_over
@@ -2270,6 +2271,30 @@ fn a_delayed_run_is_nobodys_until_it_is_due(store: &dyn Store) {
         [late, soon, past],
         "due is due, whatever the clock says then"
     );
+}
+
+fn what_was_to_wait_so_long_waits_no_longer_once_a_clock_that_was_ahead_is_right(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let ahead = |number, due_at| NewRun { created_at: Wall(1000), ..delayed(number, due_at) };
+    let spanned = started(store, epoch, NewRun { delay_us: Some(30), ..ahead(1, 1030) });
+    let pointed = started(store, epoch, ahead(2, 1030));
+    let right = NewRun { delay_us: Some(30), created_at: Wall(80), ..delayed(3, 110) };
+    let right = started(store, epoch, right);
+    started(store, epoch, NewRun { delay_us: Some(i64::MAX), ..ahead(4, i64::MAX) });
+    let due = |number| store.run(id(number)).unwrap().unwrap().0.due_at;
+    assert_eq!(claimed_rows(store, epoch, Wall(1000), 10), [right], "the clock is ahead still");
+
+    // From when the clock is right it waits as long as it was to.
+    assert_eq!(claimed_rows(store, epoch, Wall(100), 10), []);
+    assert_eq!(
+        (store.next_due().unwrap(), due(1), due(2)),
+        (Some(Wall(130)), Some(Wall(130)), Some(Wall(1030)))
+    );
+    assert_eq!(claimed_rows(store, epoch, Wall(110), 10), []);
+    assert_eq!(store.next_due().unwrap(), Some(Wall(130)), "no look puts it off");
+    assert_eq!(claimed_rows(store, epoch, Wall(130), 10), [spanned]);
+    assert_eq!(store.next_due().unwrap(), Some(Wall(1030)));
+    assert_eq!(claimed_rows(store, epoch, Wall(1030), 10), [pointed]);
 }
 
 fn what_was_left_to_others_is_claimed_by_whoever_has_room(store: &dyn Store) {

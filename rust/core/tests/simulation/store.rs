@@ -824,7 +824,9 @@ impl Store for MemoryStore {
         }
         for row in state.unfinished.clone() {
             let run = state.run_mut(row);
-            run.not_before = run.not_before.filter(|due| *due > at);
+            let longest =
+                run.new.delay_us.map_or(Wall(i64::MAX), |delay_us| Wall(at.0.saturating_add(delay_us)));
+            run.not_before = run.not_before.map(|due| due.min(longest)).filter(|due| *due > at);
         }
         let is_free = |&row: &RunRow| {
             let run = &state.runs[row.0 as usize - 1];

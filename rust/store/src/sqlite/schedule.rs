@@ -537,16 +537,28 @@ pub fn set_enabled(
     Ok(db.prepare_cached(SWITCH)?.execute(params)? > 0)
 }
 
-// Primary key; indices schedules_trigger, schedules_cron_name. What a call registered has a switch of its own.
-const SWITCH: &str = "
+/// What else has the name of a schedule that is not switched as that is to be. What a call registered has a switch of its own.
+macro_rules! twins {
+    () => {
+        "SELECT polled.row FROM schedules AS cron
+            JOIN schedules AS polled ON polled.kind = 'trigger' AND polled.name = cron.name
+        WHERE cron.row = :row AND cron.kind = 'cron' AND cron.name <> '' AND NOT cron.registered AND polled.enabled <> :enabled
+        UNION ALL SELECT cron.row FROM schedules AS polled
+            JOIN schedules AS cron ON cron.kind = 'cron' AND cron.name <> '' AND cron.name = polled.name
+        WHERE polled.row = :row AND polled.kind = 'trigger' AND NOT cron.registered AND cron.enabled <> :enabled"
+    };
+}
+
+#[cfg(test)]
+const TWINS: &str = twins!();
+const SWITCH: &str = concat!(
+    "
     UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = max(:at, updated_at + 1),
         disabled_at = iif(:enabled, NULL, coalesce(disabled_at, :at)), not_before = iif(:enabled, NULL, not_before)
-    WHERE row IN (
-        SELECT :row
-        UNION ALL SELECT polled.row FROM schedules AS cron JOIN schedules AS polled ON polled.kind = 'trigger' AND polled.name = cron.name
-        WHERE cron.row = :row AND cron.kind = 'cron' AND cron.name <> '' AND NOT cron.registered AND polled.enabled <> :enabled
-        UNION ALL SELECT cron.row FROM schedules AS polled JOIN schedules AS cron ON cron.kind = 'cron' AND cron.name <> '' AND cron.name = polled.name
-        WHERE polled.row = :row AND polled.kind = 'trigger' AND NOT cron.registered AND cron.enabled <> :enabled)";
+    WHERE row = :row OR row IN (",
+    twins!(),
+    ")"
+);
 
 const TRIGGERS_AFTER: &str = concat!(
     "SELECT ",
@@ -562,8 +574,8 @@ const CRONS_AFTER: &str = concat!(
 /// Statements with what their plan must name. Triggers are most of what there is.
 #[cfg(test)]
 pub const PLANS: [(&str, &str); 4] = [
-    (SWITCH, "SEARCH polled USING INDEX schedules_trigger (name=?)"),
-    (SWITCH, "SEARCH cron USING INDEX schedules_cron_name (name=?)"),
+    (TWINS, "SEARCH polled USING INDEX schedules_trigger (name=?)"),
+    (TWINS, "SEARCH cron USING INDEX schedules_cron_name (name=?)"),
     (TRIGGERS_AFTER, "SEARCH schedules USING INTEGER PRIMARY KEY (rowid>?)"),
     (CRONS_AFTER, "USING INDEX schedules_crons (row>?)"),
 ];
