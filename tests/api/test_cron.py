@@ -446,7 +446,8 @@ LATE = """
     database = sqlite3.connect(path)
     second = 1_000_000
     due = (int(time.time()) - int(seconds)) * second
-    changed = database.execute("UPDATE schedules SET next_at = ? WHERE kind = 'cron'", (due,))
+    move = "UPDATE schedules SET next_at = ?1, decided_until = ?1 - 1 WHERE kind = 'cron'"
+    changed = database.execute(move, (due,))
     assert changed.rowcount == 1
     database.commit()
     database.close()
@@ -622,6 +623,38 @@ def test_crons_of_another_system_run_on_one_without_zone_files(tmp_path: Path) -
         runner.register_cron_workflow("good", "* * * * * *", "Europe/Berlin")
         assert eventually(lambda: runner.list_runs() != [])
     assert without_zone_files(tmp_path, url, "open") == "True\n"
+
+
+def test_a_clock_that_was_behind_makes_up_for_nothing_before_the_declaration(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+    with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        daily = runner.register_cron_workflow("good", "@daily")
+    with Dated(url, "2026-01-30T12:00:00Z") as behind:
+        assert eventually(lambda: behind.get_cron_schedule(daily)["next_run_at"] == at("2026-01-31T00:00:00"))
+    with Dated(url, "2026-03-02T12:00:00Z") as right:
+        assert eventually(lambda: right.get_cron_schedule(daily)["next_run_at"] == at("2026-03-03T00:00:00"))
+        right.advance("1d")
+        assert moments(right, daily) == [at("2026-03-02T00:00:00"), at("2026-03-03T00:00:00")]
+
+
+def test_a_moment_whose_run_was_pruned_does_not_come_again_after_a_clock_that_was_behind(
+    tmp_path: Path,
+) -> None:
+    url = str(tmp_path / "a.db")
+    with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        hourly = runner.register_cron_workflow("good", "@hourly")
+        runner.advance("3h")
+        assert len(moments(runner, hourly)) == 3
+    prune = ["prune", "--before", "2026-03-01T16:00:00Z", "--yes", "--database", url]
+    subprocess.run([sys.executable, "-m", "cloaca", *prune], check=True, capture_output=True)
+    with Dated(url, "2026-02-28T12:00:00Z") as behind:
+        assert eventually(
+            lambda: behind.get_cron_schedule(hourly)["next_run_at"] == at("2026-02-28T13:00:00")
+        )
+    with Dated(url, "2026-03-01T15:30:00Z") as right:
+        assert eventually(lambda: right.get_cron_schedule(hourly)["next_run_at"] == at("2026-03-01T16:00:00"))
+        right.advance("30m")
+        assert moments(right, hourly) == [at("2026-03-01T16:00:00")]
 
 
 def test_crons_go_on_after_a_clock_that_was_ahead_and_a_restart(

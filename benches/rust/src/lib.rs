@@ -233,6 +233,7 @@ pub fn crons(count: usize) -> Vec<Schedule> {
         cursor_set: 0,
         last_at: None,
         last_fired_at: None,
+        decided_until: None,
         created_at: Wall(1),
         updated_at: Wall(1),
         owner: None,

@@ -53,6 +53,7 @@ fn hourly(row: ScheduleKey, next_at: Option<Wall>) -> Schedule {
         cursor_set: 0,
         last_at: None,
         last_fired_at: None,
+        decided_until: None,
         created_at: Wall(0),
         updated_at: Wall(0),
         owner: None,
@@ -125,6 +126,40 @@ fn a_next_time_that_a_clock_ahead_left_in_the_store_is_replaced() {
         assert_eq!(corrections(&read)[0].next_at, Some(Wall(2 * HOUR_US)));
         assert_eq!(moments(&step(&mut engine, Event::Clock, now(2, 0))), [Wall(2 * HOUR_US)]);
     }
+}
+
+#[test]
+fn a_clock_that_was_behind_makes_up_for_nothing_that_is_over() {
+    let declared_at_5 =
+        |next_at| Schedule { decided_until: Some(Wall(5 * HOUR_US)), ..hourly(ScheduleKey(1), next_at) };
+    // Behind, nobody knows that: it goes on by the clock, as after one that was ahead.
+    let mut engine = making_up(9);
+    let read = step(&mut engine, Event::Cron(declared_at_5(Some(Wall(6 * HOUR_US)))), now(1, 0));
+    assert_eq!(corrections(&read)[0].next_at, Some(Wall(2 * HOUR_US)));
+    let live = step(&mut engine, Event::Clock, now(2, 0));
+    assert_eq!(moments(&live), [Wall(2 * HOUR_US)]);
+    // Once it is right, in this life or the next, only what is left comes.
+    let right = step(&mut engine, Event::Clock, now(2, 5 * HOUR_US));
+    assert_eq!(moments(&right), [6, 7].map(|hour| Wall(hour * HOUR_US)));
+    let mut next_life = making_up(9);
+    step(&mut next_life, Event::Cron(declared_at_5(Some(Wall(2 * HOUR_US)))), now(7, 0));
+    assert_eq!(
+        moments(&step(&mut next_life, Event::Clock, now(7, 0))),
+        [6, 7].map(|hour| Wall(hour * HOUR_US))
+    );
+}
+
+#[test]
+fn a_moment_that_is_over_does_not_come_again_when_the_clock_falls_back_for_a_while() {
+    let mut engine = making_up(9);
+    step(&mut engine, Event::Cron(hourly(ScheduleKey(1), Some(Wall(2 * HOUR_US)))), now(1, 0));
+    let ran = step(&mut engine, Event::Clock, now(3, 0));
+    assert_eq!(moments(&ran), [2, 3].map(|hour| Wall(hour * HOUR_US)));
+    step(&mut engine, Event::Clock, Now { wall: Wall(HOUR_US + 1), ..now(3, 0) });
+    let right = step(&mut engine, Event::Clock, now(3, 1));
+    assert!(moments(&right).is_empty(), "both ran: {:?}", moments(&right));
+    assert_eq!(corrections(&right)[0].next_at, Some(Wall(4 * HOUR_US)));
+    assert_eq!(moments(&step(&mut engine, Event::Clock, now(4, 0))), [Wall(4 * HOUR_US)]);
 }
 
 #[test]

@@ -236,6 +236,7 @@ claims! {
     what_was_a_cron_and_is_polled_now_goes_on_where_it_was
     what_is_off_stays_off_when_it_becomes_a_cron_or_is_polled_and_one_switch_serves_both
     since_when_something_is_off_no_edit_moves
+    up_to_which_moment_a_cron_is_over_never_goes_back
     a_query_with_the_wrong_number_of_parameters_is_refused
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
@@ -1076,6 +1077,7 @@ fn a_start_moves_the_cron(store: &dyn Store) {
         seen: cron.updated_at,
         next_at,
         last_at: Some(Wall(last_at)),
+        decided: None,
     };
     let moved = Some(step(Some(Wall(200)), 101));
     commit(store, Change::Start { epoch, runs: vec![moment(&cron, 1, 100)], cron: moved });
@@ -1112,7 +1114,8 @@ fn taken(store: &dyn Store, epoch: Epoch, cron: &Schedule, moment: i64) -> Trigg
 /// What a moment leaves that was decided by a body.
 fn decided(cron: &Schedule, epoch: Epoch, fires: Vec<NewRun>, next_at: i64) -> Change {
     let (row, seen) = (cron.row, cron.updated_at);
-    let step = CronMove { row, seen, next_at: Some(Wall(next_at)), last_at: Some(Wall(101)) };
+    let (next_at, last_at) = (Some(Wall(next_at)), Some(Wall(101)));
+    let step = CronMove { row, seen, next_at, last_at, decided: None };
     Change::Tick(TickChange { cursor: Some("7".to_owned()), cron: Some(step), ..tick(cron, epoch, fires) })
 }
 
@@ -3091,6 +3094,34 @@ fn since_when_something_is_off_no_edit_moves(store: &dyn Store) {
     assert!(store.update_cron(edited.id, "0 4 * * *", "UTC", None, Wall(40)).unwrap());
     let edited = store.cron(edited.id).unwrap().unwrap();
     assert_eq!((edited.updated_at, edited.disabled_at), (Wall(40), Some(Wall(15))));
+}
+
+fn up_to_which_moment_a_cron_is_over_never_goes_back(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let declared_at = |at, expression| {
+        let new = NewCron { at: Wall(at), ..declared_cron(50, "nightly", expression) };
+        store.put_cron(epoch, &new).unwrap()
+    };
+    let cron = declared_at(10, "0 2 * * *");
+    let until = || store.cron(cron.id).unwrap().unwrap().decided_until.unwrap().0;
+    assert_eq!(until(), 10, "what came before it was declared");
+    let decided = |at: Option<i64>| {
+        let seen = store.cron(cron.id).unwrap().unwrap().updated_at;
+        let decided = at.map(Wall);
+        let step = CronMove { row: cron.row, seen, next_at: Some(Wall(1)), last_at: None, decided };
+        commit(store, Change::Start { epoch, runs: vec![], cron: Some(step) });
+        until()
+    };
+    assert_eq!([Some(200), None, Some(100)].map(decided), [200; 3]);
+    assert_eq!(decided(Some(300)), 300);
+    declared_at(150, "0 3 * * *");
+    assert_eq!(until(), 300);
+    declared_at(350, "0 4 * * *");
+    assert_eq!(until(), 350, "what another expression would have had before");
+    store.update_cron(cron.id, "0 5 * * *", "UTC", None, Wall(340)).unwrap();
+    assert_eq!(until(), 350);
+    store.update_cron(cron.id, "0 5 * * *", "UTC", None, Wall(400)).unwrap();
+    assert_eq!(until(), 400);
 }
 
 fn cron_stats_count_moments_of_all_crons(store: &dyn Store) {

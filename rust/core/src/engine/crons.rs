@@ -35,6 +35,18 @@ impl CronState {
     pub fn new(schedule: Schedule, cron: Cron, next: Wall, read_at: Wall) -> Self {
         Self { schedule, cron, next, read_at, left_until: None, due: None }
     }
+
+    /// From `first` on, the first moment that is not over: once the clock has come there, none up to the last that was ever decided is. While it
+    /// shows less than that nobody knows whether it was ahead then, and all of them are still to come, or is behind now.
+    pub fn first_left(&self, first: Wall, now: Wall) -> Wall {
+        let until = self.schedule.decided_until.filter(|&until| first <= until && until <= now);
+        until.map_or(first, |until| self.cron.next(until).unwrap_or(Wall(i64::MAX)))
+    }
+
+    /// Moments up to that one are over.
+    pub fn is_over(&mut self, moment: Wall) {
+        self.schedule.decided_until = self.schedule.decided_until.max(Some(moment));
+    }
 }
 
 /// A moment that is being decided, or was and failed.
@@ -237,7 +249,7 @@ impl Crons {
         }
         let (next_at, seen) = (*next_at, state.schedule.updated_at);
         self.insert(state);
-        (follows < was).then_some((was, CronMove { row, seen, next_at, last_at: None }))
+        (follows < was).then_some((was, CronMove { row, seen, next_at, last_at: None, decided: None }))
     }
 
     /// The cron of that row, if it is switched on here.
@@ -289,6 +301,7 @@ impl Crons {
         let Some(pending) = self.pending.remove(&row) else { return };
         let Some(mut state) = self.remove(row) else { return };
         if state.schedule.updated_at == pending.seen {
+            state.is_over(pending.moment);
             let Some(next) = pending.next else { return };
             state.next = next;
             if let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind {
@@ -377,6 +390,7 @@ mod tests {
             cursor_set: 0,
             last_at: None,
             last_fired_at: None,
+            decided_until: None,
             created_at: Wall(0),
             updated_at: Wall(0),
             owner: None,

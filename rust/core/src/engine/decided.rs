@@ -174,7 +174,13 @@ impl Engine {
             history: vec![told],
             disable: None,
             wait_us: None,
-            cron: Some(CronMove { row, seen: pending.seen, next_at: pending.next, last_at }),
+            cron: Some(CronMove {
+                row,
+                seen: pending.seen,
+                next_at: pending.next,
+                last_at,
+                decided: Some(pending.moment),
+            }),
         };
         out.commits.push((Change::Tick(change), Then::Decided(ids)));
     }
@@ -195,7 +201,8 @@ impl Engine {
     ) -> CronMove {
         let row = polled.schedule;
         let pending = self.crons.pending(row).expect("who was called for a moment has it pending");
-        let step = CronMove { row, seen: pending.seen, next_at: pending.next, last_at: None };
+        let (next_at, decided) = (pending.next, Some(pending.moment));
+        let step = CronMove { row, seen: pending.seen, next_at, last_at: None, decided };
         let state = self.crons.get(row).filter(|state| state.schedule.updated_at == pending.seen);
         if polled.reason.is_err() || polled.wait.is_some() {
             let again_at = now.wall.after(polled.wait.unwrap_or(AGAIN));
@@ -203,7 +210,7 @@ impl Engine {
             if state.is_some() && follows.is_none_or(|follows| again_at < follows) {
                 self.crons.set_stage(row, Stage::Failed(again_at));
                 self.crons.look_again(row);
-                return CronMove { next_at: Some(pending.moment), ..step };
+                return CronMove { next_at: Some(pending.moment), decided: None, ..step };
             }
             if let Some(state) = state {
                 let (cron, name) = (state.schedule.id, state.schedule.name.as_str().into());

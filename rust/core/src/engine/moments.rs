@@ -92,7 +92,7 @@ impl Engine {
                 return self.crons.insert(state);
             }
         }
-        let first = self.crons.tried_again(row).unwrap_or(state.next);
+        let first = state.first_left(self.crons.tried_again(row).unwrap_or(state.next), now.wall);
         let ScheduleKind::Cron { terms, .. } = &state.schedule.kind else { return };
         let moments_max = usize::try_from(self.settings.catchup_max).unwrap_or(usize::MAX);
         let (moments, has_older) = due_moments(&state.cron, first, now.wall, terms.catchup, moments_max);
@@ -113,12 +113,13 @@ impl Engine {
         }
         if is_known && let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind {
             *next_at = next;
+            state.is_over(last);
         }
         if let Some(next) = next {
             state.next = next;
             self.crons.insert(state);
         }
-        self.cron_fire(&schedule, moments, next, now, out);
+        self.cron_fire(&schedule, moments, last, next, now, out);
     }
 
     /// Starts runs of moments that have gone by, all or none. What waits stands behind what is unfinished here.
@@ -160,6 +161,7 @@ impl Engine {
         &mut self,
         schedule: &Schedule,
         moments: VecDeque<Wall>,
+        last: Wall,
         next: Option<Wall>,
         now: Now,
         out: &mut Effects,
@@ -191,6 +193,7 @@ impl Engine {
             seen: schedule.updated_at,
             next_at: next,
             last_at: (!runs.is_empty()).then_some(now.wall),
+            decided: Some(last),
         });
         out.commits.push((Change::Start { epoch: self.epoch, runs, cron }, Then::Start(ids)));
     }

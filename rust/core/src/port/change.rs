@@ -243,6 +243,8 @@ pub struct CronMove {
     pub next_at: Option<Wall>,
     /// When it ran last, if it ran.
     pub last_at: Option<Wall>,
+    /// The last moment that is over with this, if one is.
+    pub decided: Option<Wall>,
 }
 
 /// One change among those that share a transaction.

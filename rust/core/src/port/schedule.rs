@@ -36,6 +36,9 @@ pub struct Schedule {
     pub last_at: Option<Wall>,
     /// When the trigger last fired a run.
     pub last_fired_at: Option<Wall>,
+    /// Up to which moment a cron is over: what came before it was declared, and what has run or been passed over. No clock that goes back
+    /// moves it back.
+    pub decided_until: Option<Wall>,
     /// When it was first registered.
     pub created_at: Wall,
     /// When its settings last changed.

@@ -550,6 +550,7 @@ impl State {
             cursor_set: 0,
             last_at: None,
             last_fired_at: None,
+            decided_until: None,
             created_at: at,
             updated_at: at,
             owner: Some(epoch),

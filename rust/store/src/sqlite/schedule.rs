@@ -47,7 +47,7 @@ macro_rules! columns {
           iif(kind = 'cron' AND declared_as IS NOT NULL, coalesce((
              SELECT polled.version FROM schedules AS polled JOIN owners ON epoch = polled.owner AND left_at IS NULL
              WHERE polled.kind = 'trigger' AND polled.name = schedules.name), 0), 0)), cursor_set, in_body_since,
-         origin_at, heeded_until, last_at, not_before, wait_us, disabled_at"
+         origin_at, heeded_until, last_at, not_before, wait_us, disabled_at, decided_until"
     };
 }
 use columns;
@@ -66,6 +66,7 @@ fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         cursor_set: row.get(26)?,
         last_at: wall_maybe_at(row, 13)?,
         last_fired_at: wall_maybe_at(row, 14)?,
+        decided_until: wall_maybe_at(row, 34)?,
         created_at: wall_at(row, 15)?,
         updated_at: wall_at(row, 16)?,
         owner: row.get::<_, Option<i64>>(17)?.map(Epoch),

@@ -15,13 +15,15 @@ use crate::postgres::value::{micros, wall_maybe_at};
 /// Saves a cron's next and last moments, unless it was changed since they were decided.
 pub fn move_cron(db: &Db, step: &CronMove) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at)
+        UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at),
+            decided_until = greatest(decided_until, :decided)
         WHERE row = :row AND kind = 'cron' AND updated_at = :seen";
     let params = named_params! {
         ":row": step.row.0,
         ":seen": step.seen.0,
         ":next_at": micros(step.next_at),
         ":last_at": micros(step.last_at),
+        ":decided": micros(step.decided),
     };
     db.prepare_cached(SQL)?.execute(params)?;
     Ok(())
@@ -142,7 +144,7 @@ fn named_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Option<Sc
         "DELETE FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND row <> :keep";
     const CHANGE: &str = "
         UPDATE schedules SET workflow = :workflow, expression = :expression, timezone = :timezone, next_at = :next_at,
-            updated_at = greatest(:at, updated_at + 1)
+            updated_at = greatest(:at, updated_at + 1), decided_until = greatest(decided_until, :at)
         WHERE row = :row";
     let params = named_params! {
         ":name": cron.name,
@@ -196,9 +198,9 @@ fn insert_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Schedule
     const SQL: &str = "
         INSERT INTO schedules
             (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as, registered,
-             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause)
+             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause, decided_until)
         VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, :disabled_at::BIGINT IS NULL, :at, :at, :asked, :registered,
-             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause)
+             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause, :at)
         RETURNING row";
     // Index schedules_trigger. What was polled under the name goes on where that had come to.
     const POLLED: &str = "SELECT cursor, last_fired_at, disabled_at, disabled_cause FROM schedules WHERE kind = 'trigger' AND name = :name";
@@ -262,7 +264,8 @@ pub fn update_cron(
 ) -> Result<bool, Failure> {
     const SQL: &str = "
         UPDATE schedules
-        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = greatest(:at, updated_at + 1)
+        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = greatest(:at, updated_at + 1),
+            decided_until = greatest(decided_until, :at)
         WHERE id = :id AND kind = 'cron'";
     let Some(schedule) = cron(db, id)? else { return Ok(false) };
     if schedule.name.is_empty()
