@@ -1,17 +1,21 @@
 //! The store over PostgreSQL: one connection writes, another reads, and statements of users have their own. Each method of the trait is one transaction; the SQL
-//! stands in the files below, which have the names of those of `sqlite`. Invariant: whoever writes has the lock of the whole store, so that what is checked
+//! stands in the files below, which have the names of those of `sqlite`, and in those of `sql`. Invariant: whoever writes has the lock of the whole store, so that what is checked
 //! holds until it is acted upon, rows are numbered in the order of their commits, and nothing deadlocks; and nothing is told before it is durable.
 
 mod address;
 mod asked;
+#[path = "sql/audit.rs"]
 mod audit;
 mod batch;
 mod connect;
 mod db;
+mod dialect;
+#[path = "sql/end.rs"]
 mod end;
 mod export;
 mod fault;
 mod graph;
+#[path = "sql/history.rs"]
 mod history;
 mod inbox;
 mod limits;
@@ -20,6 +24,7 @@ mod look;
 mod open;
 mod owner;
 mod plan;
+#[path = "sql/prune.rs"]
 mod prune;
 mod pulse;
 mod query;
@@ -29,6 +34,7 @@ mod run;
 mod schedule;
 mod schema;
 mod seat;
+#[path = "sql/sign.rs"]
 mod sign;
 mod tenant;
 mod tls;

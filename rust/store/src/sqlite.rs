@@ -2,19 +2,24 @@
 //! stands in the files below. Invariant: a method that fails leaves no transaction open and nothing written.
 
 mod asked;
+#[path = "sql/audit.rs"]
 mod audit;
 mod batch;
 mod byte_lock;
+mod db;
 #[cfg(target_os = "linux")]
 pub mod descriptors;
+mod dialect;
 #[cfg(target_os = "linux")]
 mod ear;
+#[path = "sql/end.rs"]
 mod end;
 mod export;
 mod fault;
 mod gate;
 mod graph;
 mod held_file;
+#[path = "sql/history.rs"]
 mod history;
 mod limits;
 mod lock;
@@ -22,6 +27,7 @@ mod look;
 mod mount;
 mod open;
 mod owner;
+#[path = "sql/prune.rs"]
 mod prune;
 mod query;
 mod reader;
@@ -31,6 +37,7 @@ mod schedule;
 mod schema;
 mod seat;
 mod shield;
+#[path = "sql/sign.rs"]
 mod sign;
 mod turns;
 mod value;

@@ -269,26 +269,26 @@ pub struct Prepared<'d> {
 
 impl Prepared<'_> {
     /// Runs it, and tells how many rows that concerned.
-    pub fn execute(&self, params: impl Params) -> Result<usize> {
+    pub fn execute(&mut self, params: impl Params) -> Result<usize> {
         let params = self.ordered(&params);
         let concerned = self.db.wait(self.db.client.execute(&self.kept.statement, &as_dyn(&params)))?;
         Ok(usize::try_from(concerned).unwrap_or(usize::MAX))
     }
 
     /// All rows, to be read one after another.
-    pub fn query(&self, params: impl Params) -> Result<Rows> {
+    pub fn query(&mut self, params: impl Params) -> Result<Rows> {
         Ok(Rows(self.rows(&self.ordered(&params))?.into_iter()))
     }
 
     /// The first row.
-    pub fn query_row<T>(&self, params: impl Params, read: impl FnOnce(&Row) -> Result<T>) -> Result<T> {
+    pub fn query_row<T>(&mut self, params: impl Params, read: impl FnOnce(&Row) -> Result<T>) -> Result<T> {
         let rows = self.rows(&self.ordered(&params))?;
         read(&Row(rows.into_iter().next().ok_or(Error::NoRows)?))
     }
 
     /// All rows.
     pub fn query_map<T>(
-        &self,
+        &mut self,
         params: impl Params,
         mut read: impl FnMut(&Row) -> Result<T>,
     ) -> Result<std::vec::IntoIter<Result<T>>> {
@@ -297,7 +297,7 @@ impl Prepared<'_> {
     }
 
     /// Whether there is any row.
-    pub fn exists(&self, params: impl Params) -> Result<bool> {
+    pub fn exists(&mut self, params: impl Params) -> Result<bool> {
         Ok(!self.rows(&self.ordered(&params))?.is_empty())
     }
 

@@ -35,7 +35,7 @@ pub fn set_aside(db: &Db) -> Result<(), Failure> {
         WHERE unused_since IS NULL AND NOT EXISTS (
             SELECT 1 FROM workflows WHERE workflows.name = graphs.workflow AND workflows.version = graphs.version)
         RETURNING workflow";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let names = statement.query_map([], |row| row.get(0))?;
     let names: BTreeSet<String> = names.collect::<db::Result<_>>()?;
     names.iter().try_for_each(|name| forget(db, name))
@@ -82,7 +82,7 @@ pub fn names(db: &Db, after: &str, limit: u64) -> Result<Vec<String>, Failure> {
     const SQL: &str =
         "SELECT DISTINCT workflow FROM graphs WHERE workflow > :after ORDER BY workflow LIMIT :limit";
     let params = named_params! { ":after": after, ":limit": signed(limit) };
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(params, |row| row.get(0))?;
     Ok(rows.collect::<db::Result<_>>()?)
 }

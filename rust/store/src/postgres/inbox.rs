@@ -107,7 +107,7 @@ fn take(db: &Db) -> Result<Vec<Wish>, Failure> {
             RETURNING number, id, workflow, run_key, key_us, priority, due_at, created_at, context
         )
         SELECT id, workflow, run_key, key_us, priority, due_at, created_at, context FROM gone ORDER BY number";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let params = named_params! { ":limit": signed(TAKEN_MAX), ":bytes": TAKEN_BYTES_MAX };
     let wishes = statement.query_map(params, |row| {
         Ok(Wish {
@@ -293,7 +293,7 @@ fn waiting(db: &Db, filter: &RunFilter, most: u64) -> Result<Vec<ListedRun>, Fai
         ":row": row,
         ":most": signed(most),
     };
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(params, listed)?;
     Ok(found.collect::<db::Result<_>>()?)
 }
@@ -375,7 +375,7 @@ pub fn ended(db: &Db, runs: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
     if found.is_empty() {
         return Ok(found);
     }
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(named_params! { ":ids": found }, |row| id_at(row, 0))?;
     Ok(found.collect::<db::Result<_>>()?)
 }
@@ -419,7 +419,7 @@ pub fn ids(db: &Db, first: Uuid, last: Uuid, limit: u64) -> Result<Vec<Uuid>, Fa
     const SQL: &str = "
         (SELECT id FROM inbox WHERE id BETWEEN :first AND :last ORDER BY id LIMIT :limit)
         UNION ALL (SELECT id FROM aliases WHERE id BETWEEN :first AND :last ORDER BY id LIMIT :limit)";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let params = named_params! { ":first": first, ":last": last, ":limit": signed(limit) };
     let found = statement.query_map(params, |row| id_at(row, 0))?;
     Ok(found.collect::<db::Result<_>>()?)

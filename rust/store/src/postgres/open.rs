@@ -40,7 +40,7 @@ pub fn refuse_pooler(address: &Address, one: &Db, other: &Db) -> std::result::Re
     const SQL: &str = "SELECT 1";
     one.prepare_cached(SQL)?.exists([])?;
     other.execute_batch("BEGIN; SELECT 1")?;
-    let found = one.prepare_cached(SQL).and_then(|prepared| prepared.exists([]));
+    let found = one.prepare_cached(SQL).and_then(|mut prepared| prepared.exists([]));
     let ended = other.execute_batch("COMMIT");
     match found {
         Err(Error::Server(error)) if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => {

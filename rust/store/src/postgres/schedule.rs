@@ -1,8 +1,10 @@
 //! Rows of triggers, and what they have in common with those of crons. Invariant: a trigger's name stands in at most one row.
 
 mod cron;
+#[path = "../sql/schedule/cursor.rs"]
 mod cursor;
 mod spread;
+#[path = "../sql/schedule/version.rs"]
 mod version;
 
 use std::collections::HashMap;
@@ -326,7 +328,7 @@ impl<'c> Declaring<'c> {
         if !has_crons {
             return Ok(Stand::default());
         }
-        let declared = self.db.prepare_cached(DECLARED)?;
+        let mut declared = self.db.prepare_cached(DECLARED)?;
         Ok(declared.query_row(named_params! { ":name": name }, stand_of).optional()?.unwrap_or_default())
     }
 
@@ -433,7 +435,7 @@ pub fn let_go(db: &Db, epoch: Epoch, trigger: &str, digest: i64, at: Option<Wall
 /// Passes triggers of `epoch` to `remnant`: nobody may poll them while a poll is in flight. The others are free once their owner has left.
 pub fn hand_on(db: &Db, epoch: Epoch, rows: &[ScheduleKey], remnant: Option<Epoch>) -> Result<(), Failure> {
     const SQL: &str = "UPDATE schedules SET owner = :remnant WHERE row = :row AND owner = :epoch";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     for row in rows {
         statement.execute(
             named_params! { ":row": row.0, ":epoch": epoch.0, ":remnant": remnant.map(|epoch| epoch.0) },
@@ -476,7 +478,7 @@ pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
         "DELETE FROM run_keys WHERE schedule = :row",
         "DELETE FROM schedules WHERE row = :row",
     ];
-    let statement = db.prepare_cached(FOUND)?;
+    let mut statement = db.prepare_cached(FOUND)?;
     let found = statement.query_map(named_params! { ":name": name }, |row| {
         Ok((ScheduleKey(row.get(0)?), row.get::<_, Option<i64>>(1)?.map(Epoch)))
     })?;
@@ -536,7 +538,7 @@ pub fn list_after(
     after: ScheduleKey,
     limit: u64,
 ) -> Result<Vec<Schedule>, Failure> {
-    let statement = db.prepare_cached(match filter {
+    let mut statement = db.prepare_cached(match filter {
         ScheduleFilter::Triggers => TRIGGERS_AFTER,
         ScheduleFilter::Crons => CRONS_AFTER,
     })?;
@@ -562,7 +564,7 @@ pub fn list(
         ScheduleFilter::Triggers => TRIGGER,
         ScheduleFilter::Crons => CRON,
     };
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let params = named_params! {
         ":kind": kind,
         ":enabled_only": enabled_only,

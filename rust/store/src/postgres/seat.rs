@@ -46,7 +46,7 @@ pub fn ask(db: &Db, ask: &Ask) -> Result<Option<Pass>, Failure> {
     if !db.prepare_cached(OWNED)?.exists(owned)? {
         return Ok(None);
     }
-    let insert = db.prepare_cached(SQL)?;
+    let mut insert = db.prepare_cached(SQL)?;
     for name in &*ask.limits {
         insert.execute(named_params! {
             ":name": name,
@@ -66,7 +66,7 @@ pub fn unseat(db: &Db, seat: &Seat, epoch: Epoch, at: Wall) -> Result<Pass, Fail
     const SQL: &str = "
         DELETE FROM limit_seats WHERE run = :run AND task = :task AND attempt = :attempt AND owner = :owner
         RETURNING name";
-    let delete = db.prepare_cached(SQL)?;
+    let mut delete = db.prepare_cached(SQL)?;
     let params =
         named_params! { ":run": seat.run.0, ":task": seat.task, ":attempt": seat.attempt, ":owner": epoch.0 };
     let mut names: Vec<Arc<str>> =
@@ -79,7 +79,7 @@ pub fn unseat(db: &Db, seat: &Seat, epoch: Epoch, at: Wall) -> Result<Pass, Fail
 pub fn look(db: &Db, epoch: Epoch, limits: &[Arc<str>], at: Wall) -> Result<Pass, Failure> {
     let mut pass = pass(db, limits, at)?;
     pass.granted.retain(|&(owner, _)| owner != epoch);
-    let has = db.prepare_cached(HAS)?;
+    let mut has = db.prepare_cached(HAS)?;
     let seats = has.query_map(named_params! { ":epoch": epoch.0 }, |row| seat_at(row, 0))?;
     for seat in seats {
         pass.granted.push((epoch, seat?));
@@ -148,7 +148,7 @@ pub fn list(db: &Db, at: Wall) -> Result<Vec<ListedLimit>, Failure> {
             (SELECT count(*) FROM limit_seats WHERE limit_seats.name = named_limits.name AND granted_at IS NULL),
             (SELECT min(since) FROM limit_seats WHERE limit_seats.name = named_limits.name AND granted_at IS NULL)
         FROM named_limits ORDER BY name";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map([], |row| {
         let (declared, is_set) = (terms_at(row, 1)?, row.get(5)?);
         let terms = if is_set { terms_at(row, 6)? } else { declared };
@@ -220,7 +220,7 @@ pub fn pauses(db: &Db, at: Wall) -> Result<Vec<Pause>, Failure> {
     const SQL: &str = "
         SELECT kind, name, key, until, since, by FROM pauses WHERE until IS NULL OR until > :at
         ORDER BY kind <> 'limit', name, key";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":at": at.0 }, pause_at)?;
     Ok(rows.collect::<crate::postgres::db::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
@@ -228,7 +228,7 @@ pub fn pauses(db: &Db, at: Wall) -> Result<Vec<Pause>, Failure> {
 /// The workflows of which no run begins at `at`. Mostly there is none.
 pub fn paused_workflows(db: &Db, at: Wall) -> Result<Vec<Arc<str>>, Failure> {
     const SQL: &str = "SELECT name FROM pauses WHERE kind = 'workflow' AND (until IS NULL OR until > :at)";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let names = statement.query_map(named_params! { ":at": at.0 }, |row| row.get(0))?;
     Ok(names.collect::<crate::postgres::db::Result<_>>()?)
 }
@@ -300,7 +300,7 @@ impl Table for Rows<'_> {
             }
         };
         let Some(mut waiter) = found else { return Ok(None) };
-        let names = self.db.prepare_cached(NAMES)?;
+        let mut names = self.db.prepare_cached(NAMES)?;
         let params = attempt_params(&waiter.seat);
         let rows = names.query_map(&params[..], |row| row.get(0))?;
         waiter.limits = rows.collect::<crate::postgres::db::Result<_>>()?;

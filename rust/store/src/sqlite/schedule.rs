@@ -1,8 +1,10 @@
 //! Rows of triggers, and what they have in common with those of crons. Invariant: a trigger's name stands in at most one row.
 
 mod cron;
+#[path = "../sql/schedule/cursor.rs"]
 mod cursor;
 mod spread;
+#[path = "../sql/schedule/version.rs"]
 mod version;
 
 use std::collections::HashMap;

@@ -4,21 +4,15 @@
 use cloaca_core::key::{EndKey, Epoch, RunRow};
 use cloaca_core::port::{Call, End, Outcomes, RunStatus};
 use cloaca_core::time::Wall;
-use rusqlite::{Connection, named_params};
 
-use crate::sqlite::fault::Failure;
-use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
-
-/// How long whoever is given an end waits that has ended its process more than once, in microseconds.
-macro_rules! pause_after_death {
-    () => {
-        "CASE WHEN tries > 1 THEN begun_at + (1000000 << min(tries - 2, 9)) ELSE due_at END"
-    };
-}
+use super::db::{self, Db, named_params};
+use super::dialect::{pause_after_death, skip_locked};
+use super::fault::Failure;
+use super::value::{id_at, signed, wall_at, wall_maybe_at};
 
 /// What the callbacks of a workflow are to be told of from now on: all that those want who declare it. What nobody wants any more is told to
 /// nobody. While nobody declares it, it stays as it was.
-pub fn renew_all(db: &Connection, names: &[String]) -> Result<(), Failure> {
+pub fn renew_all(db: &Db, names: &[String]) -> Result<(), Failure> {
     const ANY: &str = "
         SELECT 1 WHERE EXISTS (SELECT 1 FROM listeners WHERE listener = 0)
             OR EXISTS (SELECT 1 FROM workflows WHERE tells <> 0)";
@@ -43,7 +37,7 @@ pub fn renew_all(db: &Connection, names: &[String]) -> Result<(), Failure> {
 }
 
 /// When the next end is due of which `epoch` is to tell.
-pub fn next(db: &Connection, epoch: Epoch) -> Result<Option<Wall>, Failure> {
+pub fn next(db: &Db, epoch: Epoch) -> Result<Option<Wall>, Failure> {
     // Index ends_due.
     const SQL: &str = "
         SELECT min(due_at) FROM workflows JOIN ends ON ends.workflow = workflows.name
@@ -55,15 +49,15 @@ pub fn next(db: &Connection, epoch: Epoch) -> Result<Option<Wall>, Failure> {
 }
 
 /// Hands at most `limit` of those that are due to `epoch`.
-pub fn take(db: &Connection, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Failure> {
-    const SQL: &str = "
+pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Failure> {
+    const SQL: &str = concat!("
         UPDATE ends SET owner = :epoch, tries = tries + 1, begun_at = :at, first_at = coalesce(first_at, :at)
         WHERE row IN (
             SELECT ends.row FROM workflows JOIN ends ON ends.workflow = workflows.name
             WHERE workflows.owner = :epoch AND (workflows.tells & outcome) <> 0 AND listener = 0 AND ends.owner IS NULL
                 AND due_at <= :at
-            ORDER BY due_at, ends.row LIMIT :limit)
-        RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries, first_at";
+            ORDER BY due_at, ends.row LIMIT :limit", skip_locked!("ends"), ")
+        RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries, first_at");
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(
         named_params! { ":epoch": epoch.0, ":at": at.0, ":limit": signed(limit) },
@@ -79,7 +73,7 @@ pub fn take(db: &Connection, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<E
             })
         },
     )?;
-    let mut taken = rows.collect::<rusqlite::Result<Vec<End>>>()?;
+    let mut taken = rows.collect::<db::Result<Vec<End>>>()?;
     taken.sort_by_key(|end| end.key);
     Ok(taken)
 }
@@ -89,14 +83,14 @@ fn status_of(outcome: i64) -> RunStatus {
 }
 
 /// It has been told, or never will be.
-pub fn told(db: &Connection, epoch: Epoch, end: EndKey) -> Result<(), Failure> {
+pub fn told(db: &Db, epoch: Epoch, end: EndKey) -> Result<(), Failure> {
     const SQL: &str = "DELETE FROM ends WHERE row = :row AND owner = :epoch";
     db.prepare_cached(SQL)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
     Ok(())
 }
 
 /// It is to be told again at `due`.
-pub fn put_off(db: &Connection, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Result<(), Failure> {
+pub fn put_off(db: &Db, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE ends SET owner = NULL, begun_at = NULL, due_at = :due, error = :error WHERE row = :row AND owner = :epoch";
     db.prepare_cached(SQL)?
@@ -105,12 +99,7 @@ pub fn put_off(db: &Connection, epoch: Epoch, end: EndKey, due: Wall, error: &st
 }
 
 /// An owner leaves or is gone: what it has in hand is anybody's, but for what is `kept`, which passes to `remnant`.
-pub fn hand_on(
-    db: &Connection,
-    epoch: Epoch,
-    kept: &[EndKey],
-    remnant: Option<Epoch>,
-) -> Result<(), Failure> {
+pub fn hand_on(db: &Db, epoch: Epoch, kept: &[EndKey], remnant: Option<Epoch>) -> Result<(), Failure> {
     const PASS: &str = "UPDATE ends SET owner = :remnant WHERE row = :row AND owner = :epoch";
     // Index ends_owner.
     const FREE: &str = concat!(
@@ -129,7 +118,7 @@ pub fn hand_on(
 }
 
 /// A run is opened again: its callbacks hear nothing of the ends before, unless they are being told.
-pub fn withdraw(db: &Connection, run: RunRow) -> Result<(), Failure> {
+pub fn withdraw(db: &Db, run: RunRow) -> Result<(), Failure> {
     // Index ends_run.
     const SQL: &str = "DELETE FROM ends WHERE run = :run AND listener = 0 AND owner IS NULL";
     db.prepare_cached(SQL)?.execute(named_params! { ":run": run.0 })?;
@@ -137,7 +126,7 @@ pub fn withdraw(db: &Connection, run: RunRow) -> Result<(), Failure> {
 }
 
 /// Of which ends of a run its callbacks are still to be told.
-pub fn of_run(db: &Connection, run: RunRow) -> Result<Vec<Call>, Failure> {
+pub fn of_run(db: &Db, run: RunRow) -> Result<Vec<Call>, Failure> {
     // Index ends_run.
     const SQL: &str = "
         SELECT outcome, tries, due_at, error, owner, begun_at FROM ends
@@ -153,5 +142,5 @@ pub fn of_run(db: &Connection, run: RunRow) -> Result<Vec<Call>, Failure> {
             begun: owner.zip(wall_maybe_at(row, 5)?),
         })
     })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }

@@ -3,16 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::postgres::db::{Db, OptionalExtension as _, Row, ToParam, named_params};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{Found, Old, Spared};
 use cloaca_core::time::Wall;
 
-use crate::postgres::audit;
-use crate::postgres::fault::Failure;
-use crate::postgres::graph;
-use crate::postgres::run::tries;
-use crate::postgres::value::signed;
+use super::audit;
+use super::db::{self, Db, OptionalExtension as _, Row, ToParam, named_params};
+use super::dialect::{ABOUT_PRUNE, LAST_SIGN};
+use super::fault::Failure;
+use super::graph;
+use super::run::tries;
+use super::value::signed;
 
 /// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
 macro_rules! is_keyed {
@@ -101,7 +102,7 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
     const TICK: &str = "DELETE FROM ticks WHERE row = :row";
     const KEY: &str = "DELETE FROM run_keys WHERE schedule = :schedule AND key = :key AND expires_at <= :now";
     let (mut gone, mut workflows) = (0, BTreeSet::new());
-    let (run, tasks) = (db.prepare_cached(RUN)?, db.prepare_cached(TASKS)?);
+    let (mut run, mut tasks) = (db.prepare_cached(RUN)?, db.prepare_cached(TASKS)?);
     for row in &found.runs {
         // Somebody may have opened it again.
         let before = old.runs_before.map(|before| before.0);
@@ -114,11 +115,11 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
         }
     }
     workflows.iter().try_for_each(|workflow| graph::forget(db, workflow))?;
-    let tick = db.prepare_cached(TICK)?;
+    let mut tick = db.prepare_cached(TICK)?;
     for row in &found.ticks {
         gone += tick.execute(named_params! { ":row": row })?;
     }
-    let expired = db.prepare_cached(KEY)?;
+    let mut expired = db.prepare_cached(KEY)?;
     for (schedule, key) in &found.keys {
         gone += expired.execute(named_params! { ":schedule": schedule.0, ":key": key, ":now": old.now.0 })?;
     }
@@ -129,25 +130,17 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
 }
 
 fn about(db: &Db, old: &Old) -> Result<String, Failure> {
-    const SQL: &str = "
-        SELECT coalesce('runs that ended before ' || 
-            to_char(to_timestamp(:at::BIGINT / 1e6) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), 'what is old')";
     let at = old.runs_before.map(|before| before.0);
-    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":at": at }, |row| row.get(0))?)
+    Ok(db.prepare_cached(ABOUT_PRUNE)?.query_row(named_params! { ":at": at }, |row| row.get(0))?)
 }
 
 /// What the file knows of the time, for the owner `epoch`.
 pub fn spared(db: &Db, epoch: Epoch) -> Result<Spared, Failure> {
     const UNTIL: &str = "SELECT value FROM meta WHERE name = 'spared_until'";
     // Primary keys. Of a start with a wrong clock only the start itself would be a sign.
-    const SIGN: &str = "
-        SELECT greatest(
-            coalesce((SELECT greatest(joined_at, coalesce(left_at, 0)) FROM owners WHERE epoch < :epoch ORDER BY epoch DESC LIMIT 1), 0),
-            coalesce((SELECT created_at FROM runs WHERE created_at < (SELECT joined_at FROM owners WHERE epoch = :epoch)
-                      ORDER BY row DESC LIMIT 1), 0))";
     let until: Option<i64> = db.prepare_cached(UNTIL)?.query_row([], |row| row.get(0)).optional()?;
     let sign: i64 =
-        db.prepare_cached(SIGN)?.query_row(named_params! { ":epoch": epoch.0 }, |row| row.get(0))?;
+        db.prepare_cached(LAST_SIGN)?.query_row(named_params! { ":epoch": epoch.0 }, |row| row.get(0))?;
     Ok(Spared { until: until.map(Wall), last_sign: (sign > 0).then_some(Wall(sign)) })
 }
 
@@ -164,9 +157,9 @@ fn all<T>(
     db: &Db,
     sql: &str,
     params: &[(&str, &dyn ToParam)],
-    read: impl FnMut(&Row) -> crate::postgres::db::Result<T>,
+    read: impl FnMut(&Row) -> db::Result<T>,
 ) -> Result<Vec<T>, Failure> {
-    let statement = db.prepare_cached(sql)?;
+    let mut statement = db.prepare_cached(sql)?;
     let rows = statement.query_map(params, read)?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
