@@ -155,7 +155,7 @@ impl Runs {
     fn reopen_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<(bool, Option<String>)>> {
         let ids = parse_run_ids(py, &ids)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        let told = self.handle.written(py, move |runtime| runtime.reopen_each(&ids))?;
+        let told = self.handle.stored(py, move |runtime| runtime.reopen_each(&ids))?;
         Ok(told.into_iter().map(shown).collect())
     }
 
@@ -186,28 +186,28 @@ impl Runs {
     fn cancel(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let id = parse_run_id(py, id)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        self.handle.written(py, move |runtime| runtime.cancel(id))
+        self.handle.stored(py, move |runtime| runtime.cancel(id))
     }
 
     /// Opens a final run that did not complete again, and returns a watch on it; `None` if there is none such.
     fn retry(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
         let id = parse_run_id(py, id)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        Ok(self.handle.written(py, move |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
+        Ok(self.handle.stored(py, move |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
     }
 
     /// Asks for the ends of runs, in one transaction; for each whether it was there and not final.
     fn cancel_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<bool>> {
         let ids = parse_run_ids(py, &ids)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        self.handle.written(py, move |runtime| runtime.cancel_each(&ids))
+        self.handle.stored(py, move |runtime| runtime.cancel_each(&ids))
     }
 
     /// Opens final runs that did not complete again, in one transaction; for each whether it is open, or else why it cannot be.
     fn retry_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<(bool, Option<String>)>> {
         let ids = parse_run_ids(py, &ids)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        let told = self.handle.written(py, move |runtime| runtime.retry_each(&ids))?;
+        let told = self.handle.stored(py, move |runtime| runtime.retry_each(&ids))?;
         Ok(told.into_iter().map(shown).collect())
     }
 
@@ -220,14 +220,15 @@ impl Runs {
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let filter = wanted.filter(py)?;
-        let rows = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        let rows =
+            self.handle.shown(py, move |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         rows.iter().map(|row| convert::run(py, row)).collect()
     }
 
     /// Where a run stands in listings, as `(created_at_us, row)`; `None` if it is not kept.
     fn place(&self, py: Python<'_>, id: &str) -> PyResult<Option<(i64, i64)>> {
         let id = parse_run_id(py, id)?;
-        let place = self.handle.stored(py, |runtime| runtime.store().place(id))?;
+        let place = self.handle.stored(py, move |runtime| runtime.store().place(id))?;
         Ok(place.map(|place| (place.created_at.0, place.row.0)))
     }
 
@@ -235,7 +236,7 @@ impl Runs {
     #[pyo3(signature = (id, tries=false))]
     fn run<'py>(&self, py: Python<'py>, id: &str, tries: bool) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_run_id(py, id)?;
-        let found = self.handle.shown(py, |runtime| match tries {
+        let found = self.handle.shown(py, move |runtime| match tries {
             true => runtime.store().run_with_tries(id),
             false => runtime.store().run(id),
         })?;

@@ -77,22 +77,22 @@ impl Schedules {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let page = Page { limit, offset };
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        let rows = self
-            .handle
-            .stored(py, |runtime| runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page))?;
-        self.with_outlooks(py, &rows)
+        let rows = self.handle.stored(py, move |runtime| {
+            runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page)
+        })?;
+        self.with_outlooks(py, rows)
     }
 
     /// The trigger of that name.
     fn trigger<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
-        Ok(self.with_outlooks(py, &[row])?.pop())
+        Ok(self.with_outlooks(py, vec![row])?.pop())
     }
 
     /// Switches a trigger; false if there is none of that name.
     fn set_trigger_enabled(&self, py: Python<'_>, name: &str, enabled: bool) -> PyResult<bool> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(false) };
-        self.handle.written(py, move |runtime| runtime.set_trigger_enabled(row.row, enabled))
+        self.handle.stored(py, move |runtime| runtime.set_trigger_enabled(row.row, enabled))
     }
 
     /// The cursor of a trigger or a cron, as JSON text in a tuple; `None` if there is none of that name.
@@ -109,7 +109,7 @@ impl Schedules {
         cursor: Option<String>,
     ) -> PyResult<bool> {
         let Some(row) = self.named(py, name, is_cron)? else { return Ok(false) };
-        self.handle.written(py, move |runtime| runtime.set_cursor(row.row, cursor.as_deref()))
+        self.handle.stored(py, move |runtime| runtime.set_cursor(row.row, cursor.as_deref()))
     }
 
     /// The runs that a trigger fired, newest first; `None` if there is no such trigger.
@@ -122,7 +122,8 @@ impl Schedules {
     ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
         let Some(row) = self.row_of(py, name)? else { return Ok(None) };
         let filter = RunFilter { trigger: Some(name.to_owned()), ..RunFilter::default() };
-        let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        let runs =
+            self.handle.shown(py, move |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
         Ok(Some((row.id.to_string(), runs)))
     }
@@ -135,13 +136,13 @@ impl Schedules {
         limit: u64,
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
         let polled = self.handle.trigger_row(py, name)?.map(|row| row.row);
-        let cron = self.handle.stored(py, |runtime| runtime.store().cron_named(name))?.map(|row| row.row);
+        let cron = self.cron_of(py, name)?.map(|row| row.row);
         if let Some(row) = polled {
             flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row))?;
         }
         let page = Page { limit, offset: 0 };
         // It may have been polled before it was a cron, or the other way round.
-        let mut rows = self.handle.stored(py, |runtime| {
+        let mut rows = self.handle.stored(py, move |runtime| {
             let both = [polled, cron].into_iter().flatten();
             both.map(|row| runtime.store().history(row, page)).collect::<Stored<Vec<_>>>()
         })?;
@@ -156,7 +157,7 @@ impl Schedules {
     /// Makes a cron schedule, or finds the one that is meant; returns its id.
     fn put_cron(&self, py: Python<'_>, parts: CronParts) -> PyResult<String> {
         let cron = Cron::parse(&parts.expression, &parts.timezone).map_err(|e| error::raise(py, e))?;
-        let schedule = self.handle.written(py, move |runtime| {
+        let schedule = self.handle.stored(py, move |runtime| {
             let now = runtime.now().wall;
             let new = NewCron {
                 id: Uuid::now_v7(),
@@ -180,7 +181,7 @@ impl Schedules {
     /// This program declares the cron of that name no more.
     fn withdraw_cron(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         let name = name.to_owned();
-        self.handle.written(py, move |runtime| runtime.withdraw_cron(&name))
+        self.handle.stored(py, move |runtime| runtime.withdraw_cron(&name))
     }
 
     /// Crons in the order of their registration.
@@ -192,9 +193,9 @@ impl Schedules {
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let page = Page { limit, offset };
-        let rows = self
-            .handle
-            .stored(py, |runtime| runtime.store().schedules(ScheduleFilter::Crons, enabled_only, page))?;
+        let rows = self.handle.stored(py, move |runtime| {
+            runtime.store().schedules(ScheduleFilter::Crons, enabled_only, page)
+        })?;
         rows.iter().map(|row| convert::cron(py, row)).collect()
     }
 
@@ -205,7 +206,7 @@ impl Schedules {
 
     /// The cron of that name.
     fn cron_named<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let row = self.handle.stored(py, |runtime| runtime.store().cron_named(name))?;
+        let row = self.cron_of(py, name)?;
         row.map(|row| convert::cron(py, &row)).transpose()
     }
 
@@ -214,13 +215,13 @@ impl Schedules {
         let id = parse_id(py, id)?;
         let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
         let [expression, timezone] = [expression, timezone].map(str::to_owned);
-        self.handle.written(py, move |runtime| runtime.update_cron(id, &expression, &timezone, &cron))
+        self.handle.stored(py, move |runtime| runtime.update_cron(id, &expression, &timezone, &cron))
     }
 
     /// Switches a cron; false if there is none with that id.
     fn set_cron_enabled(&self, py: Python<'_>, id: &str, enabled: bool) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.handle.written(py, move |runtime| runtime.set_cron_enabled(id, enabled))
+        self.handle.stored(py, move |runtime| runtime.set_cron_enabled(id, enabled))
     }
 
     /// The moments of a cron from one time on and before another, in microseconds, the first `many`, each with what a run of it begins
@@ -257,14 +258,14 @@ impl Schedules {
     /// Deletes a cron; false if there is none with that id.
     fn delete_cron(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.handle.written(py, move |runtime| runtime.delete_cron(id))
+        self.handle.stored(py, move |runtime| runtime.delete_cron(id))
     }
 
     /// Deletes what is kept of a name: whether there was anything, and whose number forbids it.
     fn forget(&self, py: Python<'_>, name: &str) -> PyResult<(bool, Option<i64>)> {
         flush(py, self.handle.runtime(py)?, Runtime::flushing_all)?;
         let name = name.to_owned();
-        Ok(match self.handle.written(py, move |runtime| runtime.forget(&name))? {
+        Ok(match self.handle.stored(py, move |runtime| runtime.forget(&name))? {
             Forgotten::Gone(rows) => (!rows.is_empty(), None),
             Forgotten::Polled { by } => (false, Some(by.0)),
         })
@@ -280,22 +281,24 @@ impl Schedules {
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
         let Some(row) = self.cron_row(py, id)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        let runs =
+            self.handle.shown(py, move |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
     }
 
     /// `(total, successful, lost)` cron runs since a time in microseconds.
     fn cron_stats(&self, py: Python<'_>, since_us: i64) -> PyResult<(u64, u64, u64)> {
-        let stats = self.handle.stored(py, |runtime| runtime.store().cron_stats(Wall(since_us)))?;
+        let stats = self.handle.stored(py, move |runtime| runtime.store().cron_stats(Wall(since_us)))?;
         Ok((stats.total, stats.successful, stats.lost))
     }
 }
 
 impl Schedules {
-    fn with_outlooks<'py>(&self, py: Python<'py>, rows: &[Schedule]) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let (last, outlooks) = self.handle.stored(py, |runtime| {
+    fn with_outlooks<'py>(&self, py: Python<'py>, rows: Vec<Schedule>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let (rows, last, outlooks) = self.handle.stored(py, move |runtime| {
             let last = runtime.last_polls(rows.iter().map(|row| row.row));
-            Ok((last, runtime.outlooks(rows)?))
+            let outlooks = runtime.outlooks(&rows)?;
+            Ok((rows, last, outlooks))
         })?;
         let shown = rows.iter().zip(last).zip(outlooks).map(|((row, last), outlook)| {
             let dict = convert::trigger(py, row, last)?;
@@ -307,12 +310,17 @@ impl Schedules {
 
     fn cron_row(&self, py: Python<'_>, id: &str) -> PyResult<Option<Schedule>> {
         let id = parse_id(py, id)?;
-        self.handle.stored(py, |runtime| runtime.store().cron(id))
+        self.handle.stored(py, move |runtime| runtime.store().cron(id))
+    }
+
+    fn cron_of(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
+        let name = name.to_owned();
+        self.handle.stored(py, move |runtime| runtime.store().cron_named(&name))
     }
 
     fn named(&self, py: Python<'_>, name: &str, is_cron: bool) -> PyResult<Option<Schedule>> {
         match is_cron {
-            true => self.handle.stored(py, |runtime| runtime.store().cron_named(name)),
+            true => self.cron_of(py, name),
             false => self.handle.trigger_row(py, name),
         }
     }
@@ -321,7 +329,7 @@ impl Schedules {
     fn row_of(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
         match self.handle.trigger_row(py, name)? {
             Some(row) => Ok(Some(row)),
-            None => self.handle.stored(py, |runtime| runtime.store().cron_named(name)),
+            None => self.cron_of(py, name),
         }
     }
 }

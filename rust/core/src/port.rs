@@ -4,6 +4,7 @@
 mod change;
 mod claim;
 mod forget;
+mod halt;
 mod listing;
 mod raw;
 mod redacted;
@@ -28,10 +29,11 @@ pub use change::{
 };
 pub use claim::{Allowed, BURIED, Company, InFlight, Siblings, Spent, Unfinished};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
+pub use halt::Halt;
 pub use listing::{
     Backlog, Begun, CHILDREN_SHOWN, Child, CronStats, ListedRun, Overdue, OwnerRow, Page, Place, RunFilter,
 };
-pub use raw::{Cell, Halt, Table};
+pub use raw::{Cell, Table};
 pub use redacted::{REDACTED_KEYS_MAX, Redacted};
 pub use schedule::{
     Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleFilter, ScheduleKind, Terms, Wished,
@@ -61,7 +63,8 @@ pub trait Ear: Send + Sync {
     fn close(&self);
 }
 
-/// Where everything is kept. Every method is one transaction and may block; all may be called from any thread.
+/// Where everything is kept. Every method is one transaction and may block, as long as [`Halt::current`] of its thread allows; all may be called from any
+/// thread.
 pub trait Store: Send + Sync {
     /// Registers a living runner and returns its epoch, larger than all before it.
     fn join(&self, at: Wall) -> Stored<Epoch>;

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod door;
 mod postgres;
 mod reader;
 mod rename;
