@@ -39,7 +39,7 @@ impl Handle {
 
     /// A run's watch as Python carries it.
     pub fn watched(&self, watch: Arc<cloaca_core::runtime::Watch>) -> Watch {
-        Watch { watch, generation: self.generation }
+        Watch { watch, runtime: Arc::downgrade(&self.runtime), generation: self.generation }
     }
 
     /// What the store answers, or has done; the main thread hears its signals meanwhile, and the runner's end is its end.
