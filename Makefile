@@ -18,7 +18,7 @@ MATURIN := $(BIN)/maturin
 PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
-.PHONY: help venv develop release demo test test-rust test-python test-postgres test-again test-versions check check-rust check-python check-docs format wheel \
+.PHONY: help venv develop release demo test test-rust test-python test-postgres test-again test-versions check check-mutants check-rust check-python check-docs format wheel \
 	bench guard simulate races mutants torture break lock clean
 
 help: ## explain the commands
@@ -54,7 +54,7 @@ races: ## play the runtime's threads in many orders (SCHEDULES=20000 of each mod
 	SCHEDULES=$(or $(SCHEDULES),20000) SEED=$(SEED) cargo test --locked -p cloaca-core --features races --test races
 
 torture: develop ## kill a program 5,000 times, at every pair of fault points too, and cut the power 2,000 times
-	CLOACA_KILLS=5000 CLOACA_PAIRS=0 CLOACA_CUTS=2000 $(BIN)/python -m pytest tests/crash -s --timeout 0
+	CLOACA_KILLS=5000 CLOACA_PAIRS=0 CLOACA_CUTS=2000 CLOACA_CROWD=100000 CLOACA_TURNS=100 $(BIN)/python -m pytest tests/crash -s --timeout 0
 
 break: develop ## attack it from outside, each attack by chance 20 times as long (BREAKS=100)
 	CLOACA_BREAKS=$(or $(BREAKS),20) $(BIN)/python -m pytest tests/break -s --timeout 0
@@ -74,7 +74,10 @@ test-again: ## run the last failures of test-python once more, if they are at mo
 test-versions: develop ## run a quick part of the tests with every further Python on this machine
 	sh tests/versions.sh
 
-check: check-rust check-python check-docs ## formatting, lints, types, docs: every warning is an error
+check: check-mutants check-rust check-python check-docs ## formatting, lints, types, docs: every warning is an error
+
+check-mutants: ## each line of tests/mutants.txt still changes its file
+	sh tests/mutants.sh check
 
 check-rust: $(STAMP) ## cargo fmt, clippy and doc
 	cargo fmt --all --check

@@ -29,6 +29,7 @@ __all__ = [
     "check_graph",
     "check_key",
     "content_version",
+    "create_tenant",
     "cron_moments",
     "foretell",
     "forked",
@@ -36,6 +37,7 @@ __all__ = [
     "layout",
     "name_of",
     "path_of",
+    "remove_tenant",
     "rename_to_new",
     "schema_of",
     "too_large",
@@ -49,6 +51,7 @@ _Fire = tuple[str, str | None, int | None, str | None, str | None, _Urgency | No
 
 def check_cron(expression: str, timezone: str) -> None: ...
 def check_key(key: str) -> None: ...
+def create_tenant(url: str, schema: str, user: str, password: str | None) -> tuple[str, str]: ...
 def cron_moments(expression: str, timezone: str, after_us: int, many: int) -> list[int]: ...
 def check_graph(
     workflow: str, ids: Sequence[str], dependencies: Sequence[Sequence[str]]
@@ -305,6 +308,7 @@ class Reader:
 
 def name_of(url: str) -> str: ...
 def path_of(url: str) -> os.PathLike[str] | None: ...
+def remove_tenant(url: str, schema: str, user: str) -> None: ...
 def rename_to_new(from_: str | os.PathLike[str], to: str | os.PathLike[str]) -> None: ...
 def schema_of(url: str) -> tuple[int, list[str]]: ...
 def foretell(

@@ -572,7 +572,8 @@ DECLARATIONS: list[Case] = [
     ("var unset", lambda w: cloaca.var("NOT_SET_ANYWHERE"), KeyError, "CLOACINA_VAR_NOT_SET_ANYWHERE"),
     ("var 5", lambda w: cloaca.var(5), TypeError, "name is 5"),  # type: ignore[arg-type]
     ("DatabaseAdmin", lambda w: cloaca.DatabaseAdmin("sqlite://a.db"), RuntimeError, "PostgreSQL"),
-    ("TenantConfig", lambda w: cloaca.TenantConfig("", "u"), RuntimeError, "schema_name"),
+    ("TenantConfig", lambda w: cloaca.TenantConfig("", "u"), ValueError, "schema_name"),
+    ("TenantConfig 5", lambda w: cloaca.TenantConfig("s", 5), TypeError, "username is 5"),  # type: ignore[arg-type]
 ]
 
 STORES: list[Case] = [

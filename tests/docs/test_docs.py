@@ -2,10 +2,12 @@
 
 A block fenced as `python` is run as a program in an empty folder and must end with exit code 0. Where
 `<!-- output -->` and a `text` block follow it, its standard output must equal that block. A block that has
-tests is run by pytest, and each of them must pass. A block fenced as `python title="service.py"` is a file of
-that name, which lies beside each program of its page.
+tests is run by pytest, and each of them must pass. One that cannot do without `DATABASE_URL` gets a database.
+A block fenced as `python title="service.py"` is a file of that name, which lies beside each program of its
+page.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -53,7 +55,12 @@ def programs() -> list[Program]:
 
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: program.place)
-def test_a_program_in_the_docs_does_what_the_page_says(program: Program, tmp_path: Path) -> None:
+def test_a_program_in_the_docs_does_what_the_page_says(
+    program: Program, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    needed = {}
+    if 'os.environ["DATABASE_URL"]' in program.code:
+        needed["DATABASE_URL"] = request.getfixturevalue("postgres_url")
     for name, code in program.files.items():
         (tmp_path / name).write_text(code)
     path = tmp_path / ("test_program.py" if program.has_tests else "program.py")
@@ -62,6 +69,7 @@ def test_a_program_in_the_docs_does_what_the_page_says(program: Program, tmp_pat
     done = subprocess.run(
         [sys.executable, *options, str(path)],
         cwd=tmp_path,
+        env=os.environ | needed,
         capture_output=True,
         text=True,
         timeout=SECONDS_MAX,

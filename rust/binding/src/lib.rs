@@ -163,6 +163,26 @@ fn schema_of(py: Python<'_>, url: OsString) -> PyResult<(usize, Vec<String>)> {
     found.map_err(|refused| error::raise_open(py, refused))
 }
 
+/// Makes a tenant, or renews one that is there: its password and the URL of its store.
+#[pyfunction]
+fn create_tenant(
+    py: Python<'_>,
+    url: &str,
+    schema: &str,
+    user: &str,
+    password: Option<&str>,
+) -> PyResult<(String, String)> {
+    let made = gil::free(py, || cloaca_store::create_tenant(url, schema, user, password))?;
+    made.map(|found| (found.password, found.url)).map_err(|refused| error::raise_open(py, refused))
+}
+
+/// Removes a tenant with all that it has.
+#[pyfunction]
+fn remove_tenant(py: Python<'_>, url: &str, schema: &str, user: &str) -> PyResult<()> {
+    let removed = gil::free(py, || cloaca_store::remove_tenant(url, schema, user))?;
+    removed.map_err(|refused| error::raise_open(py, refused))
+}
+
 /// From here on this thread changes stores in that name, by that door and from that place; in nobody's if there is none.
 #[pyfunction]
 fn work_as(by: Option<(String, String, Option<String>)>) {
@@ -199,11 +219,13 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(check_graph, module)?)?;
     module.add_function(wrap_pyfunction!(check_key, module)?)?;
     module.add_function(wrap_pyfunction!(content_version, module)?)?;
+    module.add_function(wrap_pyfunction!(create_tenant, module)?)?;
     module.add_function(wrap_pyfunction!(cron_moments, module)?)?;
     module.add_function(wrap_pyfunction!(poll_now::foretell, module)?)?;
     module.add_function(wrap_pyfunction!(hint, module)?)?;
     module.add_function(wrap_pyfunction!(name_of, module)?)?;
     module.add_function(wrap_pyfunction!(path_of, module)?)?;
+    module.add_function(wrap_pyfunction!(remove_tenant, module)?)?;
     module.add_function(wrap_pyfunction!(rename_to_new, module)?)?;
     module.add_function(wrap_pyfunction!(schema_of, module)?)?;
     module.add_function(wrap_pyfunction!(layout, module)?)?;

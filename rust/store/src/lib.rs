@@ -11,6 +11,7 @@ mod postgres;
 mod reader;
 mod rename;
 mod sqlite;
+mod tenant;
 mod url;
 
 use std::ffi::OsStr;
@@ -26,6 +27,7 @@ use crate::url::Target;
 
 pub use crate::reader::Reader;
 pub use crate::rename::rename_to_new;
+pub use crate::tenant::{Credentials, create_tenant, remove_tenant};
 
 /// A store that is ready for use.
 pub struct Opened {

@@ -28,6 +28,7 @@ mod schedule;
 mod schema;
 mod seat;
 mod sign;
+mod tenant;
 mod tls;
 mod value;
 
@@ -61,6 +62,7 @@ use crate::url::Durability;
 
 pub use address::{Address, Machine};
 pub use reader::{Reader, schema_of};
+pub use tenant::{Tenant, create as create_tenant, password as password_of, remove as remove_tenant};
 
 /// What became of a commit whose answer was lost is asked for so long; after that the caller hears that it will pass, and it is asked for again before
 /// anything else is written.

@@ -12,7 +12,7 @@ use crate::url::{Durability, durability_named, settle};
 /// Where everything of ours stands, unless the URL says otherwise.
 pub const SCHEMA: &str = "cloaca";
 /// The server keeps no more of a name.
-const NAME_BYTES_MAX: usize = 63;
+pub const NAME_BYTES_MAX: usize = 63;
 const HOSTS_MAX: usize = 16;
 const PORT: u16 = 5432;
 const FORM: &str = "postgresql://USER@HOST:PORT/DATABASE?sslmode=verify-full";
@@ -301,6 +301,67 @@ impl Address {
     }
 }
 
+/// What an administrator's URL says that is of nobody else's business, or is said anew.
+const OWN_WORDS: [&str; 10] =
+    ["user", "password", "passfile", "sslcert", "sslkey", "schema", "dbname", "host", "hostaddr", "port"];
+
+impl Address {
+    /// The URL by which another user gets at a schema of this database; `rest` is what this was read from, and what else it says stays.
+    ///
+    /// # Errors
+    /// As [`Address::parse`].
+    pub fn url_for(&self, rest: &str, user: &str, password: &str, schema: &str) -> Result<String, String> {
+        let mut words = words_of(rest)?;
+        words.retain(|word, _| !OWN_WORDS.contains(&word.as_str()));
+        words.insert("schema".to_owned(), schema.to_owned());
+        let is_net = self.hosts.iter().all(|host| matches!(host.place, Place::Net(..)));
+        let (mut names, mut addresses, mut ports, mut net) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for Host { place, port } in &self.hosts {
+            let (name, address) = match place {
+                Place::Net(name, address) => (name.clone(), address.map(|address| address.to_string())),
+                Place::Folder(folder) => (folder.display().to_string(), None),
+            };
+            net.push(match name.contains(':') {
+                true => format!("[{}]:{port}", encoded(&name).replace("%3A", ":")),
+                false => format!("{}:{port}", encoded(&name)),
+            });
+            names.push(name);
+            addresses.push(address.unwrap_or_default());
+            ports.push(port.to_string());
+        }
+        if addresses.iter().any(|address| !address.is_empty()) {
+            words.insert("hostaddr".to_owned(), addresses.join(","));
+        }
+        if !is_net {
+            words.insert("host".to_owned(), names.join(","));
+            words.insert("port".to_owned(), ports.join(","));
+            net.clear();
+        }
+        let options: Vec<String> =
+            words.iter().map(|(word, value)| format!("{word}={}", encoded(value))).collect();
+        Ok(format!(
+            "postgresql://{}:{}@{}/{}?{}",
+            encoded(user),
+            encoded(password),
+            net.join(","),
+            encoded(&self.database),
+            options.join("&")
+        ))
+    }
+}
+
+/// A text as a part of a URL.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            true => out.push(char::from(byte)),
+            false => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
 const PASSFILE: &str = if cfg!(windows) { "postgresql/pgpass.conf" } else { ".pgpass" };
 
 fn text(error: crate::OpenError) -> String {
@@ -504,7 +565,7 @@ fn schema_named(schema: String) -> Result<String, String> {
             "schema in the database URL has {} bytes; PostgreSQL keeps at most {NAME_BYTES_MAX}",
             schema.len()
         ))
-    } else if lower.starts_with("pg_") || lower == "information_schema" {
+    } else if lower.starts_with("pg_") || ["information_schema", "$user"].contains(&lower.as_str()) {
         Err(format!("schema '{schema}' belongs to PostgreSQL itself; choose another, such as '{SCHEMA}'"))
     } else {
         Ok(schema)
@@ -618,6 +679,25 @@ mod tests {
 
     fn shown(address: &Address) -> Vec<String> {
         address.hosts.iter().map(Host::to_string).collect()
+    }
+
+    #[test]
+    fn a_url_for_another_user_is_as_the_first_one_and_shows_nothing_of_its_user() {
+        let rest = "ann:p%40ss@[::1]:1,db.example/runs?sslmode=verify-full&sslkey=/k&sslcert=/c&application_name=a%20b&schema=old";
+        let found = read(rest).url_for(rest, "bo b", "s:/@ä", "t\"x").unwrap();
+        let expected = "postgresql://bo%20b:s%3A%2F%40%C3%A4@[::1]:1,db.example:5432/runs?application_name=a%20b&schema=t%22x&sslmode=verify-full";
+        assert_eq!(found, expected);
+        let other = read(found.strip_prefix("postgresql://").unwrap());
+        assert_eq!(other.password, Some(Secret("s:/@ä".to_owned())));
+        assert_eq!((other.user.as_str(), other.schema.as_str()), ("bo b", "t\"x"));
+        // What the environment said of the server is said by the URL.
+        let machine = [("PGHOST", "/sock"), ("PGPORT", "7"), ("PGDATABASE", "d"), ("PGPASSWORD", "no")];
+        let found = on(&machine, &[], "").unwrap().url_for("", "u", "p", "s").unwrap();
+        assert_eq!(found, "postgresql://u:p@/d?host=%2Fsock&port=7&schema=s");
+        let rest = "a,b/d?hostaddr=127.0.0.1,&port=3";
+        let found = read(rest).url_for(rest, "u", "p", "s").unwrap();
+        assert_eq!(found, "postgresql://u:p@a:3,b:3/d?hostaddr=127.0.0.1%2C&schema=s");
+        assert_eq!(read(found.strip_prefix("postgresql://").unwrap()).hosts, read(rest).hosts);
     }
 
     #[test]

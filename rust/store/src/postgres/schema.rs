@@ -30,19 +30,41 @@ pub fn migrate(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
     }
 }
 
-fn bring_up(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
+/// Brings the tables up to date in the transaction that is open.
+pub fn bring_up(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
     const VERSION: &str = "UPDATE meta SET value = :version WHERE name = 'version'";
     lock(db, schema)?;
     // Another process may have done it while this one waited for the lock.
     let seen = version(db, name, schema)?;
+    if seen == MIGRATIONS.len() {
+        return Ok(());
+    }
     if let Some(sql) = making(db, seen, schema)? {
         db.execute_batch(&sql)?;
     }
+    work_as_owner(db, schema)?;
     for sql in &MIGRATIONS[seen..] {
         db.execute_batch(sql)?;
     }
     db.prepare_cached(VERSION)?.execute(named_params! { ":version": MIGRATIONS.len() as i64 })?;
     Ok(())
+}
+
+/// What is made in a schema belongs to whom the schema belongs to, whoever makes it, if he may work as that one: an administrator who opens a
+/// tenant's store leaves nothing in it that the tenant could not use.
+fn work_as_owner(db: &Db, schema: &str) -> Result<(), Failure> {
+    const SQL: &str = "
+        SELECT rolname FROM pg_catalog.pg_namespace JOIN pg_catalog.pg_roles ON pg_roles.oid = nspowner
+        WHERE nspname = :schema AND rolname <> current_user AND pg_has_role(nspowner, 'USAGE')
+          AND pg_has_role(nspowner, CASE WHEN current_setting('server_version_num')::INT < 160000 THEN 'MEMBER' ELSE 'SET' END)";
+    let owner: Option<String> = db
+        .prepare_cached(SQL)?
+        .query_row(named_params! { ":schema": schema }, |row| row.get(0))
+        .optional()?;
+    match owner {
+        Some(owner) => Ok(db.execute_batch(&format!("SET LOCAL ROLE {}", quoted(&owner)))?),
+        None => Ok(()),
+    }
 }
 
 /// What makes the schema, if there is none: whose it is need not have the right to make others.
@@ -53,7 +75,7 @@ fn making(db: &Db, seen: usize, schema: &str) -> Result<Option<String>, Failure>
 }
 
 /// Takes the lock of the whole store until the end of the transaction.
-fn lock(db: &Db, schema: &str) -> Result<(), Failure> {
+pub fn lock(db: &Db, schema: &str) -> Result<(), Failure> {
     db.execute_batch(&format!("SELECT pg_advisory_xact_lock({LOCK_CLASS}, {})", key_of(schema)))?;
     Ok(())
 }
@@ -71,6 +93,7 @@ pub fn version(db: &Db, name: &str, schema: &str) -> Result<usize, Failure> {
     const IS_THERE: &str = "
         SELECT 1 FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
         WHERE nspname = :schema AND relname = :table";
+    const MAY_LOOK: &str = "SELECT 1 WHERE has_schema_privilege(:schema::TEXT, 'USAGE')";
     const VERSION: &str = "SELECT value FROM meta WHERE name = 'version'";
     let is_there = |table: &str| {
         db.prepare_cached(IS_THERE)?.exists(named_params! { ":schema": schema, ":table": table })
@@ -83,6 +106,12 @@ pub fn version(db: &Db, name: &str, schema: &str) -> Result<usize, Failure> {
             Some(table) => Err(taken(name, table)),
             None => Ok(0),
         };
+    }
+    if !db.prepare_cached(MAY_LOOK)?.exists(named_params! { ":schema": schema })? {
+        return Err(Failure::Refused(format!(
+            "database '{name}': permission denied for schema '{schema}', which is somebody else's: grant USAGE on it, or name another \
+             with '?schema='"
+        )));
     }
     let found: Option<i64> = db.prepare_cached(VERSION)?.query_row([], |row| row.get(0)).optional()?;
     let known = MIGRATIONS.len();
