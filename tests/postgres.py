@@ -146,7 +146,10 @@ class Server:
         try:
             for stat in Path("/proc").glob("[0-9]*/stat"):
                 with contextlib.suppress(OSError):
-                    process, parent = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+                    process, parent = (
+                        int(stat.parent.name),
+                        int(stat.read_text().rpartition(")")[2].split()[1]),
+                    )
                     if parent == postmaster:
                         os.kill(process, signal.SIGSTOP)
                         stopped.append(process)

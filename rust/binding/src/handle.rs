@@ -15,6 +15,7 @@ use cloaca_core::runtime::{Flush, Runtime};
 use crate::bodies::Unneeded;
 use crate::error;
 use crate::fork::{is_forked, refuse_after_fork};
+use crate::gil::free;
 use crate::wait::{CALL_PATIENCE, apart, flush};
 use crate::watch::Watch;
 
@@ -42,8 +43,21 @@ impl Handle {
         Watch { watch, runtime: Arc::downgrade(&self.runtime), generation: self.generation }
     }
 
-    /// What the store answers, or has done; the main thread hears its signals meanwhile, and the runner's end is its end.
+    /// What the store answers. Of one on a server, which may not, the main thread hears its signals meanwhile; a file is read at once.
     pub fn stored<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
+    ) -> PyResult<T> {
+        let runtime = self.runtime(py)?;
+        if runtime.store().is_far() {
+            return self.written(py, ask);
+        }
+        free(py, || ask(runtime))?.map_err(|fault| fault_of(py, runtime, fault))
+    }
+
+    /// The same for what writes: it waits its turn, the main thread hears its signals meanwhile, and the runner's end is its end.
+    pub fn written<T: Send + 'static>(
         &self,
         py: Python<'_>,
         ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,

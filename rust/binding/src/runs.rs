@@ -155,7 +155,7 @@ impl Runs {
     fn reopen_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<(bool, Option<String>)>> {
         let ids = parse_run_ids(py, &ids)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        let told = self.handle.stored(py, move |runtime| runtime.reopen_each(&ids))?;
+        let told = self.handle.written(py, move |runtime| runtime.reopen_each(&ids))?;
         Ok(told.into_iter().map(shown).collect())
     }
 
@@ -186,28 +186,28 @@ impl Runs {
     fn cancel(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let id = parse_run_id(py, id)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        self.handle.stored(py, move |runtime| runtime.cancel(id))
+        self.handle.written(py, move |runtime| runtime.cancel(id))
     }
 
     /// Opens a final run that did not complete again, and returns a watch on it; `None` if there is none such.
     fn retry(&self, py: Python<'_>, id: &str) -> PyResult<Option<Watch>> {
         let id = parse_run_id(py, id)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        Ok(self.handle.stored(py, move |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
+        Ok(self.handle.written(py, move |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
     }
 
     /// Asks for the ends of runs, in one transaction; for each whether it was there and not final.
     fn cancel_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<bool>> {
         let ids = parse_run_ids(py, &ids)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        self.handle.stored(py, move |runtime| runtime.cancel_each(&ids))
+        self.handle.written(py, move |runtime| runtime.cancel_each(&ids))
     }
 
     /// Opens final runs that did not complete again, in one transaction; for each whether it is open, or else why it cannot be.
     fn retry_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<(bool, Option<String>)>> {
         let ids = parse_run_ids(py, &ids)?;
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        let told = self.handle.stored(py, move |runtime| runtime.retry_each(&ids))?;
+        let told = self.handle.written(py, move |runtime| runtime.retry_each(&ids))?;
         Ok(told.into_iter().map(shown).collect())
     }
 

@@ -92,7 +92,7 @@ impl Schedules {
     /// Switches a trigger; false if there is none of that name.
     fn set_trigger_enabled(&self, py: Python<'_>, name: &str, enabled: bool) -> PyResult<bool> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(false) };
-        self.handle.stored(py, move |runtime| runtime.set_trigger_enabled(row.row, enabled))
+        self.handle.written(py, move |runtime| runtime.set_trigger_enabled(row.row, enabled))
     }
 
     /// The cursor of a trigger or a cron, as JSON text in a tuple; `None` if there is none of that name.
@@ -109,7 +109,7 @@ impl Schedules {
         cursor: Option<String>,
     ) -> PyResult<bool> {
         let Some(row) = self.named(py, name, is_cron)? else { return Ok(false) };
-        self.handle.stored(py, move |runtime| runtime.set_cursor(row.row, cursor.as_deref()))
+        self.handle.written(py, move |runtime| runtime.set_cursor(row.row, cursor.as_deref()))
     }
 
     /// The runs that a trigger fired, newest first; `None` if there is no such trigger.
@@ -157,7 +157,7 @@ impl Schedules {
     /// Makes a cron schedule, or finds the one that is meant; returns its id.
     fn put_cron(&self, py: Python<'_>, parts: CronParts) -> PyResult<String> {
         let cron = Cron::parse(&parts.expression, &parts.timezone).map_err(|e| error::raise(py, e))?;
-        let schedule = self.handle.stored(py, move |runtime| {
+        let schedule = self.handle.written(py, move |runtime| {
             let now = runtime.now().wall;
             let new = NewCron {
                 id: Uuid::now_v7(),
@@ -181,7 +181,7 @@ impl Schedules {
     /// This program declares the cron of that name no more.
     fn withdraw_cron(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         let name = name.to_owned();
-        self.handle.stored(py, move |runtime| runtime.withdraw_cron(&name))
+        self.handle.written(py, move |runtime| runtime.withdraw_cron(&name))
     }
 
     /// Crons in the order of their registration.
@@ -215,13 +215,13 @@ impl Schedules {
         let id = parse_id(py, id)?;
         let cron = Cron::parse(expression, timezone).map_err(|e| error::raise(py, e))?;
         let [expression, timezone] = [expression, timezone].map(str::to_owned);
-        self.handle.stored(py, move |runtime| runtime.update_cron(id, &expression, &timezone, &cron))
+        self.handle.written(py, move |runtime| runtime.update_cron(id, &expression, &timezone, &cron))
     }
 
     /// Switches a cron; false if there is none with that id.
     fn set_cron_enabled(&self, py: Python<'_>, id: &str, enabled: bool) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.handle.stored(py, move |runtime| runtime.set_cron_enabled(id, enabled))
+        self.handle.written(py, move |runtime| runtime.set_cron_enabled(id, enabled))
     }
 
     /// The moments of a cron from one time on and before another, in microseconds, the first `many`, each with what a run of it begins
@@ -258,14 +258,14 @@ impl Schedules {
     /// Deletes a cron; false if there is none with that id.
     fn delete_cron(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
         let id = parse_id(py, id)?;
-        self.handle.stored(py, move |runtime| runtime.delete_cron(id))
+        self.handle.written(py, move |runtime| runtime.delete_cron(id))
     }
 
     /// Deletes what is kept of a name: whether there was anything, and whose number forbids it.
     fn forget(&self, py: Python<'_>, name: &str) -> PyResult<(bool, Option<i64>)> {
         flush(py, self.handle.runtime(py)?, Runtime::flushing_all)?;
         let name = name.to_owned();
-        Ok(match self.handle.stored(py, move |runtime| runtime.forget(&name))? {
+        Ok(match self.handle.written(py, move |runtime| runtime.forget(&name))? {
             Forgotten::Gone(rows) => (!rows.is_empty(), None),
             Forgotten::Polled { by } => (false, Some(by.0)),
         })

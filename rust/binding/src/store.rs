@@ -80,13 +80,13 @@ impl Store {
     /// Adds to it.
     fn redact(&self, py: Python<'_>, keys: Vec<String>, by_function: bool) -> PyResult<()> {
         let more = Redacted { keys, by_function };
-        self.handle.stored(py, move |runtime| runtime.store().redact(&more))
+        self.handle.written(py, move |runtime| runtime.store().redact(&more))
     }
 
     /// Takes a key back, or everything; how much that was.
     #[pyo3(signature = (key=None))]
     fn unredact(&self, py: Python<'_>, key: Option<String>) -> PyResult<usize> {
-        self.handle.stored(py, move |runtime| runtime.store().unredact(key.as_deref()))
+        self.handle.written(py, move |runtime| runtime.store().unredact(key.as_deref()))
     }
 
     /// Limits with names, as they stand now.
@@ -108,7 +108,7 @@ impl Store {
             }),
         });
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        self.handle.stored(py, move |runtime| runtime.set_limit(&name, terms))
+        self.handle.written(py, move |runtime| runtime.set_limit(&name, terms))
     }
 
     /// Holds a limit or a workflow up, or what is counted for a value of its key, until a time in microseconds or until that is taken back. False
@@ -124,14 +124,14 @@ impl Store {
     ) -> PyResult<bool> {
         let (kind, until) = (convert::kind_of(kind, key.as_deref()), convert::until_of(until_us));
         let key = key.unwrap_or_default();
-        self.handle.stored(py, move |runtime| runtime.pause(kind, &name, &key, until, &by))
+        self.handle.written(py, move |runtime| runtime.pause(kind, &name, &key, until, &by))
     }
 
     /// Holds it up no longer; false if it was not.
     fn resume(&self, py: Python<'_>, kind: &str, name: String, key: Option<String>) -> PyResult<bool> {
         let kind = convert::kind_of(kind, key.as_deref());
         let key = key.unwrap_or_default();
-        self.handle.stored(py, move |runtime| runtime.resume(kind, &name, &key))
+        self.handle.written(py, move |runtime| runtime.resume(kind, &name, &key))
     }
 
     /// What is held up now.

@@ -99,6 +99,10 @@ pub trait Store: Send + Sync {
     fn is_silent(&self, _epoch: Epoch) -> bool {
         false
     }
+    /// Whether it is asked over a way on which answers may fail to come.
+    fn is_far(&self) -> bool {
+        false
+    }
     /// Tells one owner that there is something for it.
     fn wake(&self, epoch: Epoch);
     /// Applies a batch in order, all or nothing; a receipt for each change.

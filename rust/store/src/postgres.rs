@@ -515,6 +515,10 @@ impl Store for PostgresStore {
         self.pulse.wake_others(epoch);
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn is_silent(&self, epoch: Epoch) -> bool {
         self.pulse.is_silent(epoch)
     }
