@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from .crew import Crew
+    from .inbox import Wishes
     from .redact import Redactor
     from .result import WorkflowResult
     from .types import ContextLike, Duration, TickAnswer, Waits
@@ -51,6 +52,16 @@ class Awaited:
             self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None
         ) -> Run: ...
         def _called(self, run: Run) -> Run: ...
+        def _asked_in(
+            self,
+            workflow_name: object,
+            contexts: list[ContextLike | None],
+            run_keys: list[str | None],
+            run_key_ttl: Duration,
+            priority: int | None,
+            at: str | datetime | None,
+            delay: Duration | None,
+        ) -> Wishes: ...
         def shutdown(self, timeout: Duration = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None: ...
         def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer: ...
         def submit(
@@ -120,8 +131,17 @@ class Awaited:
         priority: int | None = None,
         at: str | datetime | None = None,
         delay: Duration | None = None,
+        connection: object = None,
     ) -> Run:
-        """Like `submit`, without blocking the event loop; `await` the run for its end."""
+        """Like `submit`, without blocking the event loop; `await` the run for its end.
+
+        Args:
+            connection (object): one that is awaited: psycopg's `AsyncConnection`, asyncpg's, SQLAlchemy's
+                `AsyncConnection` or `AsyncSession`; see `submit`.
+        """
+        if connection is not None:
+            asked = self._asked_in(workflow_name, [context], [run_key], run_key_ttl, priority, at, delay)
+            return (await asked.ask_async(connection))[0]
         if run_key is not None or run_key_ttl is not RUN_KEY_TTL:
             # Which run has a key is read from the store.
             return await apart(

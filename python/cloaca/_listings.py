@@ -163,7 +163,7 @@ class Listings:
         return found
 
     def get_run(self, run_id: str, *, unmasked: bool = False) -> RunDetails | None:
-        """One run like in `list_runs`, with `final_context`, its `tasks` and its `children`.
+        """One run like in `list_runs`, with `final_context`, its `tasks`, `children` and `callbacks`.
 
         Of a run that is not over these are all tasks of its workflow, if that is declared in this program:
         what has not begun is `Pending`. Each task has `id status attempts error error_type started_at
@@ -185,6 +185,10 @@ class Listings:
 
         `children` are the first 100 runs that it has started, oldest first, as dicts with `id workflow_name
         status task created_at completed_at`; `list_runs(parent=run_id)` has all of them.
+
+        `callbacks` are the ends that `on_success`, `on_failure` or `on_cancel` of its workflow is still to be
+        told of, as dicts with `status attempts due_at error begun_at runner`: so many calls have begun, when
+        the next one is due, what the last one raised, and since when which runner is calling.
 
         Args:
             unmasked (bool): show what `redact=` hides, too.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
+    from . import inbox
     from ._cloaca import Watch
     from .attempt import Calls
     from .config import DefaultRunnerConfig
@@ -38,6 +39,8 @@ _HOLDER = """
         owners.epoch IS NOT NULL AS is_living
     FROM runs LEFT JOIN owners ON owners.epoch = runs.owner AND owners.left_at IS NULL WHERE runs.id = ?"""
 
+_WAITS = "SELECT 1 AS waits FROM inbox WHERE id = CAST(CAST(? AS text) AS uuid)"
+
 
 class Runs(Listings):
     """The part of a runner that is about runs."""
@@ -49,6 +52,8 @@ class Runs(Listings):
 
         _declarations: Declarations
         _paused: bool
+        _schema: str | None
+        _url: str
         _works: bool
         _served: Served
 
@@ -127,6 +132,7 @@ class Runs(Listings):
         priority: int | None = None,
         at: str | datetime | None = None,
         delay: Duration | None = None,
+        connection: object = None,
     ) -> Run:
         """Starts a run and returns once it is kept; `Run.result` waits for its end.
 
@@ -153,14 +159,25 @@ class Runs(Listings):
             delay (Duration | None): it begins so long from now, or later. Until then the run is `Pending` and
                 in no runner's hands: any that declares its workflow takes it, whatever has become of this
                 one.
+            connection (object): with a store on PostgreSQL, a connection of yours to that database: one of
+                psycopg or asyncpg, or a connection or session of SQLAlchemy. The run is asked for in its
+                transaction, and exists if and only if you commit that; what its key, its limits and the like
+                make of it is decided after that. `Run.result` waits for the commit, too. The workflow need
+                not be declared here, and the run is no child of a task's.
 
         Raises:
+            ArgumentError: (a `ValueError`) with `connection`, the store is on no server.
+            ArgumentTypeError: (a `TypeError`) `connection` is none that is known, or one that is awaited.
             ArgumentError: (a `ValueError`) a run key that is empty or no text, a bad `run_key_ttl`, or the
                 run of that key has another context; the message names it. Also a `priority`, `at` or `delay`
                 that is none, or both of the latter.
             RunnerError: (a `RuntimeError`) the run of the task that calls this was cancelled, or is over.
             What `execute` raises.
         """
+        if connection is not None:
+            return self._asked_in(workflow_name, [context], [run_key], run_key_ttl, priority, at, delay).ask(
+                connection
+            )[0]
         if run_key is not None:
             name = _name_of(workflow_name)
             keyed = self.submit_many(
@@ -209,6 +226,7 @@ class Runs(Listings):
         priority: int | None = None,
         at: str | datetime | None = None,
         delay: Duration | None = None,
+        connection: object = None,
     ) -> list[Run]:
         """Starts a run for each context, all in one transaction, and returns once they are kept.
 
@@ -221,6 +239,7 @@ class Runs(Listings):
             priority (int | None): how urgent all of them are; see `submit`.
             at (str | datetime | None): when all of them begin, or later.
             delay (Duration | None): how long from now.
+            connection (object): in whose transaction all of them are asked for; see `submit`.
 
         Raises:
             ArgumentError: (a `ValueError`) as `submit`; the runs of the other keys are started.
@@ -228,7 +247,6 @@ class Runs(Listings):
         """
         engine = self._working()
         name = _name_of(workflow_name)
-        self._declarations.chosen.refuse(name)
         when = urgency.of(priority, at, delay)
         if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable):
             raise ArgumentTypeError(f"contexts is {excerpt(contexts)}; it must be a list of contexts")
@@ -236,6 +254,11 @@ class Runs(Listings):
             raise ArgumentTypeError(
                 f"run_keys is {excerpt(run_keys)}; it must be a list of run keys, or None"
             )
+        if connection is not None:
+            wanted = list(contexts)
+            given: list[str | None] = [None] * len(wanted) if run_keys is None else list(run_keys)
+            return self._asked_in(name, wanted, given, run_key_ttl, priority, at, delay).ask(connection)
+        self._declarations.chosen.refuse(name)
         limit = engine.context_bytes_max
         if check.flag(progress, "progress"):
             from .progress import counted
@@ -244,10 +267,8 @@ class Runs(Listings):
             contexts = counted(name, contexts, len(contexts))
         encoded = [encode_within(limit, context, "the context") for context in contexts]
         keys = None if run_keys is None else [check.run_key(key, run_key_ttl) for key in run_keys]
-        if keys is not None and len(keys) != len(encoded):
-            raise ArgumentError(
-                f"run_keys has {len(keys)} keys for {len(encoded)} contexts; give one for each"
-            )
+        if keys is not None:
+            _refuse_lengths(len(keys), len(encoded))
         has_keys = [False] * len(encoded) if keys is None else [key is not None for key in keys]
         calls = self._calls(name, has_keys)
         watches = self._begun(name, encoded, keys, calls, when)
@@ -261,6 +282,41 @@ class Runs(Listings):
         if keys is None:
             keys = [None] * len(encoded)
         return [self._keyed(*parts, calls is not None) for parts in zip(watches, keys, encoded, strict=True)]
+
+    def _asked_in(
+        self,
+        workflow_name: object,
+        contexts: list[ContextLike | None],
+        run_keys: list[str | None],
+        run_key_ttl: Duration,
+        priority: int | None,
+        at: str | datetime | None,
+        delay: Duration | None,
+    ) -> inbox.Wishes:
+        """What a connection of the program's is to ask for."""
+        from . import inbox
+
+        engine, name = self._working(), _name_of(workflow_name)
+        inbox.refuse_no_server(self._url)
+        _refuse_lengths(len(run_keys), len(contexts))
+        limit, key_seconds = engine.context_bytes_max, check.span(run_key_ttl, "run_key_ttl")
+        encoded = [encode_within(limit, context, "the context") for context in contexts]
+        keys = [check.run_key(key, run_key_ttl) for key in run_keys]
+        fitting = [None if key is None else inbox.key_that_fits(key[0]) for key in keys]
+        when = urgency.of(priority, at, delay)
+        return inbox.Wishes(self, name, encoded, fitting, key_seconds, when)
+
+    def _inbox_schema(self) -> str:
+        """In which schema the store is, and with it the function `submit`."""
+        if self._schema is None:
+            [found] = self._open().store.look("SELECT current_schema() AS schema", [])
+            self._schema = found["schema"]
+        return self._schema
+
+    def _waits_in_inbox(self, run_id: str) -> bool:
+        from . import inbox
+
+        return inbox.is_on_server(self._url) and bool(self._open().store.look(_WAITS, [run_id]))
 
     def _keyed(
         self, watch: Watch, key: tuple[str, float] | None, encoded: str, is_called: bool = False
@@ -448,6 +504,8 @@ class Runs(Listings):
     def _why_elsewhere(self, row: dict[str, Any]) -> str:
         engine = self._open()
         found = engine.store.look(_HOLDER, [row["id"]])
+        if not found and self._waits_in_inbox(row["id"]):
+            return why_run.of_asked(row) + self._idles
         gone = {"owner": None, "cancelled": 0, "not_before": None, "limited": 0, "is_living": 0}
         holder = found[0] if found else gone
         owner = holder["owner"]
@@ -463,6 +521,11 @@ class Runs(Listings):
             row, owner, bool(holder["is_living"]), bool(holder["cancelled"]), looks, waits
         )
         return told + self._idles
+
+
+def _refuse_lengths(keys: int, contexts: int) -> None:
+    if keys != contexts:
+        raise ArgumentError(f"run_keys has {keys} keys for {contexts} contexts; give one for each")
 
 
 def _limit(timeout: object) -> float | None:

@@ -133,6 +133,12 @@ class inside:
         self.close()
 
 
+class calling(inside):
+    """While a callback of a run that is over is called."""
+
+    __slots__ = ()
+
+
 def fresh(body: inside) -> Context:
     """A context for a body that begins apart from whoever asked for it: nothing of theirs leaks in."""
     context = Context()

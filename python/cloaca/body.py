@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _LAYERS_MAX = 100
 _FUNCTION = type(lambda: None)
-_VARARGS, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x80, 0x200
+_VARARGS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x20, 0x80, 0x200
 
 
 class Parameters:
@@ -104,6 +104,11 @@ def is_async(function: Callable[..., Any]) -> bool:
 def is_async_generator(function: Callable[..., Any]) -> bool:
     """Whether calling it gives an async generator."""
     return bool(_flags(function) & _ASYNC_GENERATOR)
+
+
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a generator."""
+    return bool(_flags(function) & _GENERATOR)
 
 
 def _parameters_of_function(function: Any) -> Parameters:

@@ -109,7 +109,9 @@ CALLBACKS = {
 """What each callback is called with."""
 
 
-def checked_callback(value: Any, argument: str, error: type[CloacaError]) -> Any:
+def checked_callback(
+    value: Any, argument: str, error: type[CloacaError], given: tuple[str, ...] | None = None
+) -> Any:
     """A function that the program wants called, or `None`. Raises the given class for anything else, and for
     one that cannot be called with what it would get: that would be found out when it is needed."""
     if value is None:
@@ -124,7 +126,7 @@ def checked_callback(value: Any, argument: str, error: type[CloacaError]) -> Any
     parameters = parameters_of(value)
     if parameters is None:
         return value
-    given = CALLBACKS[argument]
+    given = CALLBACKS[argument] if given is None else given
     missing = parameters.names[len(given) : parameters.required] + parameters.keywords_required
     takes = len(parameters.names)
     if missing:

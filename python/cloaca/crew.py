@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import attempt, tracing
 from .answer import PartlyError, Pending, complete, is_awaitable, later, ruled
+from .ends import Ends
 from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
 from .job import Ticket
@@ -108,6 +109,7 @@ class Crew:
         self.places = Places(None) if places is None else places
         self._failing = Failing()
         self.teller = Teller(engine, self._start, redactor, self.run, hear)
+        self.ends = Ends(engine, self._start, redactor, self.run, hear)
         self._loop: Loop | None = None
         self._program_loop: AbstractEventLoop | None = None
         self._is_loop_open = False
@@ -385,6 +387,7 @@ class Crew:
                 if (on_end := self.on_end) is not None:
                     on_end()
                 self.close_loop()
+                self.ends.close()
                 return self.teller.close()
             else:
                 self._hire(order[0])

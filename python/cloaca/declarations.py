@@ -13,6 +13,7 @@ from operator import attrgetter
 
 from . import registry, version
 from .chosen import EVERYTHING
+from .ends import outcomes
 from .errors import RunnerError, StoreError, TriggerError, WorkflowError, excerpt
 from .limits import limits_json
 from .near import hint
@@ -126,6 +127,8 @@ class Declarations:
                 if any(task["executor"] == BUILT_IN["loop"] for task in specification):
                     # Before the first attempt, which would wait for it.
                     self._crew.loop().open()
+                # Before the engine knows of it: it may have ends to tell at once.
+                self._crew.ends.declare(workflow)
                 bodies = self._crew.number(workflow._tasks)
                 for task, body in zip(specification, bodies, strict=True):
                     task["body"] = body
@@ -136,6 +139,7 @@ class Declarations:
                         (
                             workflow.priority,
                             limits_json(workflow.concurrency, workflow.throttle, workflow.rate_limit),
+                            outcomes(workflow._callbacks),
                         ),
                         written(workflow),
                         specification,
@@ -202,6 +206,7 @@ class Declarations:
         with self._lock:
             if not self._is_closed and not registry.knows(name):
                 self._engine.withdraw_workflow(name)
+                self._crew.ends.forget(name)
 
     def forget(self, name: str) -> bool:
         """Deletes what the store keeps of a trigger that the program does not declare; false if it keeps

@@ -94,6 +94,11 @@ _LATE = """
     SELECT coalesce(nullif(name, ''), CAST(id AS TEXT)) AS name, next_at AS since
     FROM schedules INDEXED BY schedules_crons
     WHERE kind = 'cron' AND enabled AND next_at < ? ORDER BY next_at LIMIT ?"""
+# What is backing off is not late: so many are looked at.
+_UNTOLD = """
+    SELECT workflow, count(*) AS many, min(since) AS since FROM (
+        SELECT workflow, coalesce(begun_at, due_at) AS since FROM ends LIMIT ?
+    ) AS found WHERE since < ? GROUP BY workflow"""
 # Of a server: who keeps it from removing dead rows, among those that its user may see.
 OLDEST_TRANSACTION = """
     SELECT pid, coalesce(nullif(application_name, ''), usename, 'somebody') AS name,
@@ -129,6 +134,7 @@ def health(
         *waiting.reasons(look, numbers, now_us),
         *_bodies(look, numbers, now_us),
         *_schedules(look, numbers, now_us),
+        *_ends(look, numbers, now_us),
     ]
     return {
         "ok": not reasons,
@@ -280,6 +286,16 @@ def _schedules(look: Look, numbers: list[int], now_us: int) -> Iterable[HealthRe
         names = [row["name"] for row in late]
         text = f"{_count(len(late), 'cron')} whose moment has gone by: {_named(names)}"
         yield _reason("late_cron", text, len(late), now_us, late[0]["since"], names)
+
+
+def _ends(look: Look, numbers: list[int], now_us: int) -> Iterable[HealthReason]:
+    # Without a runner nobody calls anything, which is told already.
+    untold = look(_UNTOLD, [COUNTED_MAX, now_us - int(WAITING_SECONDS * 1e6)]) if numbers else []
+    if untold:
+        names = sorted(row["workflow"] for row in untold)
+        many = sum(row["many"] for row in untold)
+        text = f"{_count(many, 'end')} of runs whose callbacks are due or don't come back: {_named(names)}"
+        yield _reason("callbacks", text, many, now_us, min(row["since"] for row in untold), names)
 
 
 def _seen(row: dict[str, Any]) -> int | None:

@@ -42,6 +42,9 @@ _ENDS = (
     "cancel_requested",
 )
 
+CALLBACKS = {"Completed": "on_success", "Failed": "on_failure", "Cancelled": "on_cancel"}
+"""Which callback of a workflow is for which end of its runs."""
+
 
 def moment(at_us: int) -> str:
     """A moment in microseconds since 1970 as results show it, RFC 3339 in UTC."""
@@ -110,9 +113,12 @@ def run_with_tasks(
             _hide(task, ("error", "error_type"), secrets)
             for attempt in task["tries"]:
                 _hide(attempt, ("error", "error_type", "traceback"), secrets)
+        for call in row["callbacks"]:
+            _hide(call, ("error",), secrets)
     known = {task["id"] for task in row["tasks"]}
     shown["tasks"] = row["tasks"] + [_to_come(task_id) for task_id in plan if task_id not in known]
     shown["children"] = row["children"]
+    shown["callbacks"] = row["callbacks"]
     found: Any = shown
     details: RunDetails = found
     return details

@@ -291,6 +291,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         refuse_in_pool()
         places = Places(executors)
         self._url = url
+        self._schema: str | None = None
         self._closed = False
         self._has_waited = False
         self._paused = paused
@@ -480,7 +481,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         - `backlog`: runs wait for more than a minute for a runner that has room.
         - `overdue`: bodies still run that nobody waits for any more; `stuck`: polls don't come back.
         - `unpolled`: triggers that are switched on and that no living runner polls, for more than 10 seconds;
-          `late_cron`: the same of moments of crons.
+          `late_cron`: the same of moments of crons. `callbacks`: callbacks of runs that have been due, or
+          under way, for a minute.
 
         `count` is how many, up to 10,000, `seconds` how old the oldest is, `names` the first five. Beside
         them: `at`, `runners` (living ones that work), `runs_waiting` (in nobody's hands, and due or
@@ -642,7 +644,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             if body is None:
                 self._engine.close(limit)
             else:
-                self._engine.close(limit, body[0], body[0] is None)
+                is_call = isinstance(attempt.body(self._engine), attempt.calling)
+                self._engine.close(limit, body[0], body[0] is None and not is_call, is_call)
         finally:
             # Nobody waits for what still runs there; the next runner makes those attempts anew.
             self._crew.places.close(wait=body is None)

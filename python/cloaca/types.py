@@ -198,6 +198,9 @@ OnSuccess: TypeAlias = Callable[[str, Context], object]
 OnFailure: TypeAlias = Callable[[str, str, Context], object]
 """`f(task_id, error, context)`, a function or an `async def`."""
 
+OnEnd: TypeAlias = "Callable[[RunDetails], object]"
+"""`f(run)`, a function or an `async def`."""
+
 OnPollFailed: TypeAlias = Callable[[str, str, int], object]
 """`f(name, error, failures)`."""
 
@@ -258,6 +261,17 @@ class ChildRow(TypedDict):
     completed_at: str | None
 
 
+class CallbackRow(TypedDict):
+    """An end of a run that a callback of its workflow is still to be told of, in `get_run`."""
+
+    status: RunStatus
+    attempts: int
+    due_at: str
+    error: str | None
+    begun_at: str | None
+    runner: int | None
+
+
 class RunSummary(TypedDict):
     """A run without its context: `list_runs(contexts=False)`, `tick.last_run`."""
 
@@ -290,6 +304,7 @@ class RunDetails(RunRow):
     final_context: dict[str, Any] | None
     tasks: list[TaskRow]
     children: list[ChildRow]
+    callbacks: list[CallbackRow]
 
 
 class AuditRow(TypedDict):
@@ -443,6 +458,7 @@ HealthCode: TypeAlias = Literal[
     "stuck",
     "unpolled",
     "late_cron",
+    "callbacks",
     "old_transaction",
 ]
 """What can be wrong, in `health`."""

@@ -105,6 +105,14 @@ def of_taken(row: dict[str, Any]) -> str:
     return f"{_name(row)} is this runner's and about to be taken in hand"
 
 
+def of_asked(row: dict[str, Any]) -> str:
+    """One sentence about a run that no runner has admitted yet."""
+    return (
+        f"{_name(row)} was asked for in a transaction of its program's, and waits for a runner of this store"
+        " that works to admit it"
+    )
+
+
 def of_held(row: dict[str, Any], told: str, is_cancelled: bool) -> str:
     """A run that limits hold, and what it waits for."""
     return f"{_name(row)}{_of_trigger(row)} {told}{'; its end was asked for' if is_cancelled else ''}"

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import partial
 
 from . import _cloaca, registry
-from .body import name_of
+from .body import is_async_generator, is_generator, name_of
 from .errors import WorkflowError, excerpt, typed
 from .limits import checked_concurrency, checked_rate_limit, checked_throttle
 from .name import SEPARATOR, checked_name, is_text
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .limits import Concurrency, RateLimit, Throttle
     from .task import TaskDefinition
+    from .types import OnEnd
 
     Limits = tuple[Concurrency | None, Throttle | None, RateLimit | None]
 
@@ -73,6 +74,7 @@ class WorkflowBuilder:
     """
 
     __slots__ = (
+        "_callbacks",
         "_description",
         "_limits",
         "_namespace",
@@ -113,6 +115,7 @@ class WorkflowBuilder:
         )
         self._description: str | None = None
         self._tags: dict[str, str] = {}
+        self._callbacks: dict[str, OnEnd] = {}
         self._tasks: dict[str, TaskDefinition] = {}
         self._tokens: list[Any] = []
 
@@ -124,6 +127,48 @@ class WorkflowBuilder:
     def tag(self, key: str, value: str) -> Self:
         """Adds a tag, in place of any with the same key. Raises `WorkflowError` unless both are `str`."""
         self._tags[_checked_text(key, "key")] = _checked_text(value, "value")
+        return self
+
+    def on_success(self, function: OnEnd) -> Self:
+        """Has `function(run)` called when a run of this workflow has completed, with what `get_run` shows
+        of it, nothing hidden.
+
+        It is called by a runner that declares the workflow, whoever ended the run, on a thread that no task
+        waits for; an `async def` runs on the runner's event loop. It is called at least once for each end of
+        a run: once, unless it raises or its process dies in it. What raises is called again, after a second
+        at first and 10 minutes at last, and given up after a day. `retry` withdraws the calls that have not
+        begun. It is no part of the version.
+
+        Raises:
+            WorkflowError: (a `ValueError`) it can't be called with a run, or another one was given before.
+        """
+        return self._on("Completed", "on_success", function)
+
+    def on_failure(self, function: OnEnd) -> Self:
+        """The same for a run that has failed, also by its time."""
+        return self._on("Failed", "on_failure", function)
+
+    def on_cancel(self, function: OnEnd) -> Self:
+        """The same for a run that was cancelled, by whomever."""
+        return self._on("Cancelled", "on_cancel", function)
+
+    def _on(self, status: str, name: str, function: OnEnd) -> Self:
+        if function is None:
+            raise WorkflowError(f"{name} got None; give a function: def {name}(run)")
+        # Not before it is needed: it knows of dates.
+        from .check import checked_callback
+
+        checked_callback(function, name, WorkflowError, ("run",))
+        if is_async_generator(function) or is_generator(function):
+            raise WorkflowError(
+                f"{name} is {excerpt(function)}, a generator, which would never run; give a function"
+            )
+        known = self._callbacks.setdefault(status, function)
+        if known != function:
+            raise WorkflowError(
+                f'workflow "{self.name}" has {name}={excerpt(known)} already, and was given'
+                f" {excerpt(function)} too; give one function that calls both"
+            )
         return self
 
     def add_task(self, task: str | Callable[..., Any]) -> Self:
@@ -160,6 +205,7 @@ class WorkflowBuilder:
             workflow=self._workflow,
             priority=self._priority,
             limits=self._limits,
+            callbacks=dict(self._callbacks),
         )
 
     def __enter__(self) -> Self:
@@ -227,6 +273,7 @@ class Workflow:
     """Tasks and the edges between them, checked. Made by `WorkflowBuilder.build()`."""
 
     __slots__ = (
+        "_callbacks",
         "_description",
         "_levels",
         "_limits",
@@ -250,6 +297,7 @@ class Workflow:
     _workflow: str
     _priority: int
     _limits: Limits
+    _callbacks: dict[str, OnEnd]
     _order: list[int]
     _levels: list[list[int]]
     _version: str
@@ -273,6 +321,7 @@ class Workflow:
         workflow: str,
         priority: int,
         limits: Limits,
+        callbacks: dict[str, OnEnd],
     ) -> Self:
         built = object.__new__(cls)
         built._name = name
@@ -284,6 +333,7 @@ class Workflow:
         built._workflow = workflow
         built._priority = priority
         built._limits = limits
+        built._callbacks = callbacks
         built._order, built._levels = _checked_graph(name, tasks)
         _warn_of_rules(name, [tasks[at] for at in built._order])
         built._version = _cloaca.content_version(built._content())
@@ -389,6 +439,7 @@ class Workflow:
             workflow=self._workflow,
             priority=self._priority,
             limits=self._limits,
+            callbacks=self._callbacks,
         )
 
     def _spec(self) -> list[dict[str, Any]]:

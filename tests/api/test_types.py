@@ -118,7 +118,15 @@ def test_every_dict_is_what_its_type_says() -> None:
         assert running.result(WAIT).status == "Completed"
     kinds = {kind for _, kind in found}
     declared = {kind for kind in vars(types).values() if is_typeddict(kind)}
-    inner = {types.TaskRow, types.TryRow, types.ChildRow, types.FireRow, types.GateRow, types.HealthReason}
+    inner = {
+        types.TaskRow,
+        types.TryRow,
+        types.ChildRow,
+        types.CallbackRow,
+        types.FireRow,
+        types.GateRow,
+        types.HealthReason,
+    }
     inner.add(types.ThrottleRow)
     assert declared - kinds == inner, "which stand in others"
     assert {run["status"] for run in runs} >= {"Completed", "Failed"}

@@ -64,7 +64,7 @@ SCHEMA = {
     "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
 }
-DETAILS = "children final_context graph is_living runner tasks"
+DETAILS = "callbacks children final_context graph is_living runner tasks"
 
 
 def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +34,7 @@ SERVER_SECONDS = 30
 """A server may take so long to notice that who was connected is dead."""
 SLACK_SECONDS = 2
 """What a busy machine may add to that."""
-TABLES = ("owners", "schedules", "runs", "tasks", "run_keys", "ticks")
+TABLES = ("owners", "schedules", "runs", "tasks", "run_keys", "ticks", "ends")
 FINAL_RUN = ("Completed", "Failed", "Cancelled")
 FINAL_TASK = ("Completed", "Failed", "Skipped")
 
@@ -53,6 +54,7 @@ class Database:
     tasks: list[Row]
     run_keys: list[Row]
     ticks: list[Row]
+    ends: list[Row] = field(default_factory=list)
     taken_at: int = 0
     """On the witness's monotonic clock."""
 
@@ -170,11 +172,33 @@ class Evidence:
         """The ends of those attempts."""
         return self._by_task("end")
 
+    @cached_property
+    def calls(self) -> dict[Key, list[Line]]:
+        """The calls that tell of each end of a run, in the order of time."""
+        return self._by_end("tell")
+
+    @cached_property
+    def told(self) -> dict[Key, list[Line]]:
+        """Those of them that came back."""
+        return self._by_end("told")
+
+    def _by_end(self, kind: str) -> dict[Key, list[Line]]:
+        found: dict[Key, list[Line]] = defaultdict(list)
+        for line in self.by_kind[kind]:
+            found[line["of_run"], micros(line["ended"])].append(line)
+        return found
+
     def _by_task(self, kind: str) -> dict[Key, list[Line]]:
         found: dict[Key, list[Line]] = defaultdict(list)
         for line in self.by_kind[kind]:
             found[line["run"], line["task"]].append(line)
         return found
+
+
+def micros(moment: str) -> int:
+    """A time as the database has it."""
+    at = datetime.fromisoformat(moment)
+    return int(at.replace(microsecond=0).timestamp()) * 1_000_000 + at.microsecond
 
 
 def is_before(one: Line, other: Line) -> bool:
@@ -442,6 +466,28 @@ def an_epoch_has_one_owner(evidence: Evidence) -> Complaints:
             yield f"{row['id']} belongs to epoch {row['owner']}, which nobody has had"
 
 
+def a_callback_sees_what_is_kept(evidence: Evidence) -> Complaints:
+    ends = {run["id"]: run for run in evidence.database.runs}
+    for (run, ended), calls in evidence.calls.items():
+        if run not in ends:
+            yield f"a callback was told of run {run}, which is not there"
+        elif ends[run]["workflow"] == items.REOPENED:
+            continue
+        elif (ends[run]["status"], ends[run]["completed_at"]) != (calls[0]["status"], ended):
+            kept = ends[run]["status"]
+            yield f"a callback was told that run {run} is {calls[0]['status']}, and it is {kept}"
+
+
+def an_end_is_told_again_only_after_a_death(evidence: Evidence) -> Complaints:
+    """And never by two at a time."""
+    for (run, _), calls in evidence.calls.items():
+        for one, other in pairwise(calls):
+            if one.pid not in evidence.deaths:
+                yield f"the end of run {run} was told by process {one.pid}, which lived, and by {other.pid}"
+            elif other.mono < evidence.deaths[one.pid]:
+                yield f"the end of run {run} was told by {other.pid} while {one.pid} was alive"
+
+
 ALWAYS = (
     the_file_is_sound,
     a_tick_is_whole,
@@ -458,6 +504,8 @@ ALWAYS = (
     a_final_outcome_was_told,
     polls_are_counted,
     an_epoch_has_one_owner,
+    a_callback_sees_what_is_kept,
+    an_end_is_told_again_only_after_a_death,
 )
 
 # What holds once all is done.
@@ -501,7 +549,22 @@ def everybody_has_left(evidence: Evidence) -> Complaints:
             yield f"epoch {owner['epoch']} has not left"
 
 
-AT_REST = (no_run_is_unfinished, the_source_is_served, outcomes_are_right, everybody_has_left)
+def every_end_was_told(evidence: Evidence) -> Complaints:
+    for end in evidence.database.ends:
+        yield f"end {end['number']} of run {end['run']} is still to be told"
+    for run in evidence.database.runs:
+        calls = evidence.told.get((run["id"], run["completed_at"]), [])
+        if run["status"] in FINAL_RUN and not any(call["ok"] for call in calls):
+            yield f"nobody was told that run {run['id']} of {run['workflow']} is {run['status']}"
+
+
+AT_REST = (
+    no_run_is_unfinished,
+    the_source_is_served,
+    outcomes_are_right,
+    everybody_has_left,
+    every_end_was_told,
+)
 
 # What holds between two moments.
 
@@ -543,7 +606,21 @@ def owners_are_only_added(before: Evidence, after: Evidence) -> Complaints:
         yield f"epoch {min(new)} was given after {max(old)}"
 
 
-SINCE = (what_was_final_stays, what_was_done_is_not_begun, owners_are_only_added)
+def what_was_told_is_not_told_again(before: Evidence, after: Evidence) -> Complaints:
+    open_still = {end["run"] for end in before.database.ends}
+    for run in before.database.runs:
+        calls = after.calls.get((run["id"], run["completed_at"]), [])
+        is_done = run["completed_at"] is not None and run["row"] not in open_still
+        if is_done and calls and calls[-1].mono > before.database.taken_at:
+            yield f"the end of run {run['id']} was told, and was told again"
+
+
+SINCE = (
+    what_was_final_stays,
+    what_was_done_is_not_begun,
+    owners_are_only_added,
+    what_was_told_is_not_told_again,
+)
 
 Rule = Callable[..., Complaints]
 

@@ -83,7 +83,16 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
     told = {"on_success": succeeded, "on_failure": failed}
     patient = {"retry_attempts": items.ATTEMPTS_MAX, "retry_delay_ms": 3, "retry_jitter": False} | told
 
-    with cloaca.WorkflowBuilder("ingest"):
+    def tell(run: cloaca.types.RunDetails) -> None:
+        with witness.noting(
+            "tell", "told", of_run=run["id"], ended=run["completed_at"], status=run["status"]
+        ):
+            work()
+
+    def told_of(name: str) -> cloaca.WorkflowBuilder:
+        return cloaca.WorkflowBuilder(name).on_success(tell).on_failure(tell).on_cancel(tell)
+
+    with told_of("ingest"):
 
         @cloaca.task(**patient)
         def fetch(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
@@ -113,7 +122,7 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
                 work()
                 context["total"] = context["size"] + context["words"] + context["pages"][0]
 
-    with cloaca.WorkflowBuilder("beat"):
+    with told_of("beat"):
 
         @cloaca.task(**patient)
         def stamp(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
@@ -125,7 +134,7 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
             with working("strike", context, handle):
                 work()
 
-    with cloaca.WorkflowBuilder(items.REOPENED):
+    with told_of(items.REOPENED):
 
         @cloaca.task(id="errand", retry_attempts=1, **told)
         def errand(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
@@ -221,6 +230,8 @@ class Goal:
             self.is_reached = seen_to.get("item", 0) >= self._item
             return False
         unfinished = any(runner.list_runs(status=status, limit=1) for status in ("Pending", "Running"))
+        (untold,) = runner.query("SELECT count(*) AS ends FROM ends")
+        unfinished = unfinished or untold["ends"] > 0
         self._rested = 0 if unfinished else self._rested + 1
         return self._rested >= REST_LOOKS
 

@@ -326,6 +326,21 @@ def unknown_epoch(draft: Draft) -> None:
     draft.runs[0]["owner"] = 99
 
 
+def told_otherwise(draft: Draft) -> None:
+    (line,) = draft.only("tell", of_run=draft.run(ITEM)["id"])[-1:]
+    draft.change(line, status="Failed")
+
+
+def told_of_no_run(draft: Draft) -> None:
+    (line,) = draft.only("tell", of_run=draft.run(ITEM)["id"])[-1:]
+    draft.change(line, of_run="nobody's")
+
+
+def told_twice(draft: Draft) -> None:
+    (line,) = draft.only("tell", of_run=draft.run(ITEM)["id"])[-1:]
+    draft.add(line, line.mono + 1)
+
+
 SPOILT: dict[str, list[Tamper]] = {
     "the_file_is_sound": [unsound, orphan_key, drop_run],
     "a_tick_is_whole": [drop_run, cursor_behind, cursor_far_behind, unseen_pass, passed_over_but_run],
@@ -346,6 +361,8 @@ SPOILT: dict[str, list[Tamper]] = {
     "a_final_outcome_was_told": [untold_success, untold_failure, late_callback],
     "polls_are_counted": [invented_polls, uncounted_polls],
     "an_epoch_has_one_owner": [shared_epoch, unknown_epoch],
+    "a_callback_sees_what_is_kept": [told_otherwise, told_of_no_run],
+    "an_end_is_told_again_only_after_a_death": [told_twice],
 }
 
 
@@ -381,11 +398,20 @@ def ghost(draft: Draft) -> None:
     draft.owners[0]["left_at"] = None
 
 
+def untold_end(draft: Draft) -> None:
+    draft.drop("told", of_run=draft.run(ITEM)["id"])
+
+
+def end_in_the_outbox(draft: Draft) -> None:
+    draft.ends.append({"run": draft.run(ITEM)["row"], "number": 1})
+
+
 SPOILT_AT_REST: dict[str, list[Tamper]] = {
     "no_run_is_unfinished": [unfinished_run, unfinished_task],
     "the_source_is_served": [more_in_the_source],
     "outcomes_are_right": [wrong_result, wrong_failure, wrong_success, failed_beat],
     "everybody_has_left": [ghost],
+    "every_end_was_told": [untold_end, end_in_the_outbox],
 }
 
 
@@ -418,10 +444,20 @@ def owner_not_kept(draft: Draft) -> None:
     draft.tables["taken_at"] = draft.end()
 
 
+def told_again(draft: Draft) -> None:
+    assert draft.before is not None
+    # Whether the kill left some to be told is a matter of chance.
+    draft.before = replace(draft.before, database=replace(draft.before.database, ends=[]))
+    run = draft.run(draft.done_before())
+    line = draft.only("tell", of_run=run["id"])[0]
+    draft.add(line, draft.end())
+
+
 SPOILT_SINCE: dict[str, list[Tamper]] = {
     "what_was_final_stays": [another_end, another_success, cursor_back, forgotten_key],
     "what_was_done_is_not_begun": [begun_again],
     "owners_are_only_added": [epoch_given_again, owner_not_kept],
+    "what_was_told_is_not_told_again": [told_again],
 }
 
 
@@ -467,7 +503,8 @@ def test_a_change_of_what_was_final_is_found(
 ) -> None:
     draft = Draft(story[1], story[0])
     tamper(draft)
-    assert rule in named(complaints(SINCE, story[0], draft.evidence()))
+    assert draft.before is not None
+    assert rule in named(complaints(SINCE, draft.before, draft.evidence()))
 
 
 def test_every_rule_has_a_way_of_being_broken() -> None:

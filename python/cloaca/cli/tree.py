@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 from .. import reading
+from ..rows import CALLBACKS
 from ..terminal import clean, span
 from ..urgency import PRIORITY
 from .look import opened
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from ..reading import Attempt, Changed, Child, Reader, Run, RunDetails, Task
+    from ..reading import Attempt, Callback, Changed, Child, Reader, Run, RunDetails, Task
 
 WAIT_SECONDS = 0.1
 """So often it is looked whether a run is over."""
@@ -111,6 +112,10 @@ def _values(show: Show, details: RunDetails, parts: Parts) -> None:
     for child in details.children:
         took = between(child.created_at, child.completed_at)
         show.values(["child", child.id, child.status, child.created_at, child.completed_at, took, None])
+    for call in details.callbacks:
+        show.values(
+            ["callback", CALLBACKS[call.status], None, call.begun_at or call.due_at, None, None, call.error]
+        )
     context("result", found.id, None if found.completed_at is None else details.final_context)
 
 
@@ -143,6 +148,8 @@ class Tree:
             self._task(task, at == len(self.details.tasks) - 1)
         for child in self.details.children:
             self._child(child)
+        for call in self.details.callbacks:
+            self._callback(call)
         if self.parts.context and found.completed_at is not None:
             self._context("result", self.details.final_context, "  ")
 
@@ -208,6 +215,17 @@ class Tree:
             parts.append(took)
         by = "a callback" if child.task is None else clean(child.task)
         show.line(f"  {show.styled('started', 'dim')}   {'  '.join(parts)}  {show.styled(f'by {by}', 'dim')}")
+
+    def _callback(self, call: Callback) -> None:
+        show = self.show
+        if call.begun_at is not None:
+            when = f"being called since {show.time(call.begun_at)} by runner {call.runner}"
+        else:
+            when = f"{'is called' if call.attempts == 0 else 'is called again'} at {show.time(call.due_at)}"
+        parts = [CALLBACKS[call.status], when]
+        if call.error is not None:
+            parts.append(clean(call.error))
+        show.line(f"  {show.styled('callback', 'dim')}  {'  '.join(parts)}")
 
     def _attempt(self, attempt: Attempt, inner: str, is_last: bool) -> None:
         show = self.show

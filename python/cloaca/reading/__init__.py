@@ -17,7 +17,7 @@ from .limits import Limit, Pause, limits, pauses
 from .pace import Lasted, Pace, lasted, pace
 from .preview import preview
 from .runners import Runner, runners
-from .runs import Attempt, Child, Run, RunDetails, Task, find_run, run, runs
+from .runs import Attempt, Callback, Child, Run, RunDetails, Task, find_run, run, runs
 from .schedules import Cron, Tick, Trigger, crons, schedules_named, ticks, triggers
 from .search import Search, search
 from .store import MissingError, Page, Reader
@@ -26,6 +26,7 @@ from .workflows import Workflow, graph, workflows
 
 __all__ = [
     "Attempt",
+    "Callback",
     "Change",
     "Changed",
     "Child",

@@ -93,6 +93,20 @@ class Child:
 
 
 @dataclass(frozen=True, slots=True)
+class Callback:
+    """An end that a callback of a run's workflow is still to be told of, by the names of `callbacks` in
+    `DefaultRunner.get_run`.
+    """
+
+    status: RunStatus
+    attempts: int
+    due_at: str
+    error: str | None
+    begun_at: str | None
+    runner: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunDetails:
     """One run with its tasks in the order of their records.
 
@@ -106,6 +120,7 @@ class RunDetails:
         graph (list[Node]): the tasks of its workflow in its version, each after those that it waits for; none
             if they are not known.
         children (list[Child]): the first 100 runs that it has started.
+        callbacks (list[Callback]): of which of its ends the callbacks of its workflow are still to be told.
     """
 
     run: Run
@@ -115,6 +130,7 @@ class RunDetails:
     tasks: list[Task]
     graph: list[Node]
     children: list[Child]
+    callbacks: list[Callback]
 
 
 def runs(
@@ -193,6 +209,9 @@ def run(reader: Reader, run_id: str) -> RunDetails:
         tasks=tasks,
         graph=graph,
         children=[Child(**child) for child in row["children"]],
+        callbacks=[
+            Callback(**{**call, "error": secrets.hide_maybe(call["error"])}) for call in row["callbacks"]
+        ],
     )
 
 

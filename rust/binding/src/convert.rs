@@ -15,8 +15,8 @@ use cloaca_core::outlook::Outlook;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
 use cloaca_core::port::{
-    Backlog, Begun, Catchup, Cell, Child, ListedRun, Maker, Origin, Overdue, OwnerRow, Schedule,
-    ScheduleKind, Stretch, TaskRecord, Try,
+    Backlog, Begun, Call, Catchup, Cell, Child, ListedRun, Maker, Origin, Outcomes, Overdue, OwnerRow,
+    Schedule, ScheduleKind, Stretch, TaskRecord, Try,
 };
 use cloaca_core::rule::Rule;
 use cloaca_core::run::{Doing, TaskStanding};
@@ -211,6 +211,22 @@ fn child<'py>(py: Python<'py>, row: &Child) -> PyResult<Bound<'py, PyDict>> {
     Ok(dict)
 }
 
+/// What a run's callbacks are still to be told, as `get_run` shows it.
+pub fn calls<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    row.calls.iter().map(|call| self::call(py, call)).collect()
+}
+
+fn call<'py>(py: Python<'py>, row: &Call) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("status", row.status.name())?;
+    dict.set_item("attempts", row.tries)?;
+    dict.set_item("due_at", stamp(Some(row.due_at)))?;
+    dict.set_item("error", &row.error)?;
+    dict.set_item("begun_at", stamp(row.begun.map(|(_, at)| at)))?;
+    dict.set_item("runner", row.begun.map(|(owner, _)| owner.0))?;
+    Ok(dict)
+}
+
 /// A task as `get_run` shows it, with its tries if they were read.
 pub fn task<'py>(
     py: Python<'py>,
@@ -365,7 +381,7 @@ pub fn cell(value: &Bound<'_, PyAny>) -> PyResult<Cell> {
 pub fn workflow(
     name: &str,
     version: &str,
-    (priority, limits): &(i64, Option<String>),
+    (priority, limits, tells): &(i64, Option<String>, i64),
     graph_text: &str,
     tasks: &Bound<'_, PyList>,
 ) -> PyResult<Result<Workflow>> {
@@ -381,6 +397,7 @@ pub fn workflow(
         version: version.into(),
         priority: Priority::new(*priority).unwrap_or_default(),
         limits,
+        tells: Outcomes::from_bits(*tells),
         tasks,
         graph,
         graph_text: graph_text.into(),

@@ -13,11 +13,12 @@ use cloaca_core::context::Bounds;
 use cloaca_core::engine::{Event, Level, Note, Settings};
 use cloaca_core::error::Error;
 use cloaca_core::poll::RESOLUTION;
-use cloaca_core::port::Halt;
+use cloaca_core::port::{Halt, Outcomes};
 use cloaca_core::runtime::{Clock, FailedPoll, Kept, Order, Own, POLL_PATIENCE, Runtime, Services};
 use cloaca_core::time::Wall;
 use cloaca_store::{OpenError, Opened};
 
+use crate::ends::Ends;
 use crate::gil::free;
 use crate::handle::{Handle, span_of};
 use crate::jobs::{JobParts, Jobs, job_of, parts_of};
@@ -47,6 +48,8 @@ pub struct Engine {
     #[pyo3(get)]
     jobs: Py<Jobs>,
     #[pyo3(get)]
+    ends: Py<Ends>,
+    #[pyo3(get)]
     polls: Py<Polls>,
     #[pyo3(get)]
     runs: Py<Runs>,
@@ -60,6 +63,7 @@ impl Engine {
     fn over(py: Python<'_>, handle: &Arc<Handle>) -> PyResult<Self> {
         Ok(Self {
             jobs: Py::new(py, Jobs { handle: Arc::clone(handle) })?,
+            ends: Py::new(py, Ends { handle: Arc::clone(handle) })?,
             polls: Py::new(py, Polls { handle: Arc::clone(handle) })?,
             runs: Py::new(py, Runs { handle: Arc::clone(handle) })?,
             schedules: Py::new(py, Schedules { handle: Arc::clone(handle) })?,
@@ -161,7 +165,7 @@ impl Engine {
         py: Python<'_>,
         name: &str,
         version: &str,
-        terms: (i64, Option<String>),
+        terms: (i64, Option<String>, i64),
         graph: &str,
         tasks: &Bound<'_, PyList>,
     ) -> PyResult<()> {
@@ -169,8 +173,13 @@ impl Engine {
         let workflow = convert::workflow(name, version, &terms, graph, tasks)?;
         let workflow = workflow.map_err(|e| error::raise(py, e))?;
         let workflow = self.handle.unneeded.tied(workflow);
-        free(py, || runtime.step(Event::Workflow(Arc::new(workflow))))?;
-        Ok(())
+        let has_callbacks = workflow.tells != Outcomes::default();
+        free(py, || {
+            runtime.step(Event::Workflow(Arc::new(workflow)));
+            if has_callbacks {
+                runtime.say_workflows();
+            }
+        })
     }
 
     /// The bodies of workflows that were declared again, or no more, and that no run follows any more; each once.
@@ -312,13 +321,20 @@ impl Engine {
         }
     }
 
-    /// Stops everything within `seconds`, and does not wait for `job` or, with `is_poll`, the one poll that asks. True if nothing else was
+    /// Stops everything within `seconds`, and does not wait for `job` or, with `is_poll` or `is_call`, the one poll or call about an end that asks. True if nothing else was
     /// still running. An exception of a signal handler ends the wait, and everything is closed before it is raised, as far as the store answers
     /// soon: not at all if it has not for a while, or at a second such exception.
-    #[pyo3(signature = (seconds, job=None, is_poll=false))]
-    fn close(&self, py: Python<'_>, seconds: f64, job: Option<JobParts>, is_poll: bool) -> PyResult<bool> {
+    #[pyo3(signature = (seconds, job=None, is_poll=false, is_call=false))]
+    fn close(
+        &self,
+        py: Python<'_>,
+        seconds: f64,
+        job: Option<JobParts>,
+        is_poll: bool,
+        is_call: bool,
+    ) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;
-        let own = Own { job: job.map(job_of), polls: usize::from(is_poll) };
+        let own = Own { job: job.map(job_of), polls: usize::from(is_poll), ends: usize::from(is_call) };
         let until = Instant::now() + span_of(seconds);
         let drained = drained(py, runtime, span_of(seconds), own);
         let left = match drained {

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `metrics` counts, `gil` gives the interpreter
 //! away, `fork` refuses what another process made, and `handle` is what the classes share. `engine` is a runner's life; `jobs`,
-//! `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `pump` feeds executors beside the workers and `carrier` an
+//! `ends`, `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `pump` feeds executors beside the workers and `carrier` an
 //! event loop, `wait` is how they wait there, and `watch` for a run. `reader` is a store without a runner, `client` changes one.
 //! `file_locks` is what SQLite locks by. `work` is the loop in which they poll, and `call` is how that calls them back.
 
@@ -11,6 +11,7 @@ mod call;
 mod carrier;
 mod client;
 mod convert;
+mod ends;
 mod engine;
 mod error;
 #[cfg(target_os = "linux")]
@@ -205,6 +206,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
     module.add_class::<carrier::Carrier>()?;
     module.add_class::<client::Client>()?;
+    module.add_class::<ends::Ends>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<jobs::Jobs>()?;
     module.add_class::<poll_now::PollNow>()?;

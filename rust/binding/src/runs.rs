@@ -249,6 +249,7 @@ impl Runs {
         dict.set_item("tasks", tasks)?;
         dict.set_item("graph", row.graph.as_deref())?;
         dict.set_item("children", convert::children(py, &row)?)?;
+        dict.set_item("callbacks", convert::calls(py, &row)?)?;
         Ok(Some(dict))
     }
 

@@ -2,6 +2,7 @@
 //! Never refuses a value; whoever takes it from Python does. The encoding is specified in docs/context-hash.md.
 
 mod canon;
+mod foreign;
 mod join;
 mod memo;
 mod merge;
@@ -10,6 +11,7 @@ mod relay;
 mod size;
 
 pub use canon::{Canon, hash_json, hash_text};
+pub use foreign::taken_in;
 pub use join::join;
 pub use merge::merge;
 pub use read::parse;

@@ -227,6 +227,7 @@ impl Engine {
             version: Arc::clone(&workflow.version),
             priority: workflow.priority,
             limits: workflow.limits.clone(),
+            tells: workflow.tells,
             graph: Arc::clone(&workflow.graph_text),
         };
         self.workflows.iter().map(row).collect()

@@ -44,6 +44,10 @@ points! {
     Seen,
     /// What is to be hidden is kept.
     Redact,
+    /// Ends are handed out that callbacks are to be told of.
+    TakeEnds,
+    /// What came of that is kept.
+    EndTold,
     /// A runner gives its epoch back.
     Leave,
     /// Its lock is released.

@@ -31,4 +31,6 @@ keys! {
     ScheduleKey,
     /// The row of a run.
     RunRow,
+    /// The row of an end that somebody is to be told of.
+    EndKey,
 }

@@ -3,6 +3,7 @@
 
 mod change;
 mod claim;
+mod end;
 mod forget;
 mod halt;
 mod listing;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::key::{Epoch, ScheduleKey};
+use crate::key::{EndKey, Epoch, ScheduleKey};
 use crate::seat::{self, Kind, ListedLimit, Pause};
 use crate::spread::Contested;
 use crate::time::Wall;
@@ -28,6 +29,7 @@ pub use change::{
     TriggerState, WorkflowRow,
 };
 pub use claim::{Allowed, BURIED, Company, InFlight, Siblings, Spent, Unfinished};
+pub use end::{Call, End, Outcomes};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use halt::Halt;
 pub use listing::{
@@ -105,6 +107,18 @@ pub trait Store: Send + Sync {
     }
     /// Tells one owner that there is something for it.
     fn wake(&self, epoch: Epoch);
+    /// Whether transactions of other programs may have left something to be admitted since this was last asked. Cheap, and touches no database.
+    fn has_inbox(&self) -> bool {
+        false
+    }
+    /// Makes runs, which are nobody's, of some of what transactions of other programs have left, as far as the gate lets each; how many were taken
+    /// up. One with a key that has a run is an alias of that run from then on; one that is dropped is a run that has ended.
+    ///
+    /// # Errors
+    /// The store's.
+    fn admit_inbox(&self, _epoch: Epoch, _at: Wall) -> Stored<u64> {
+        Ok(0)
+    }
     /// Applies a batch in order, all or nothing; a receipt for each change.
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>>;
     /// Hands at most `limit` unfinished runs of these workflows to `epoch` that belong to nobody and are due at `at`: those of the highest
@@ -186,6 +200,16 @@ pub trait Store: Send + Sync {
         };
         ids.iter().map(reopen).collect()
     }
+
+    /// When the next end is due that `epoch` is to tell its program of; none while there is none. Cheap.
+    fn next_end(&self, epoch: Epoch) -> Stored<Option<Wall>>;
+    /// Hands at most `limit` of those that are due at `at` to `epoch`, the longest due first. Nobody else is given them until it has said what
+    /// came of them, or is gone.
+    fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64) -> Stored<Vec<End>>;
+    /// `epoch` has told of an end, or gives that up.
+    fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()>;
+    /// It is to be told again at `due`, because of that error.
+    fn put_end_off(&self, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Stored<()>;
 
     /// A cron with a name is the one of that name, made if there is none, and changed if its declaration or registration asks for another
     /// workflow, expression or zone than the last; a declaration changes nothing of one that was registered, nor while another living

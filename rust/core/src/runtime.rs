@@ -35,6 +35,7 @@ mod schedules;
 mod seats;
 mod signs;
 mod spread;
+mod tellings;
 mod timekeeper;
 mod watch;
 mod writer;
@@ -79,6 +80,7 @@ pub use meter::{Doings, Metered};
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
 pub use schedules::CronBody;
+pub use tellings::PutOff;
 pub use watch::{Finished, Watch};
 pub use writer::Flush;
 
@@ -129,6 +131,8 @@ pub struct Own {
     pub job: Option<Job>,
     /// So many polls in flight are not waited for: the one that asks.
     pub polls: usize,
+    /// The same of calls about ends.
+    pub ends: usize,
 }
 
 struct Shared {
@@ -201,6 +205,10 @@ struct Shared {
     /// And each of those who waited then has been told.
     is_lost_told: AtomicBool,
     hearers: hear::Hearers,
+    tellings: Mutex<tellings::Tellings>,
+    tellings_wake: Condvar,
+    /// As these have it, so that who ends a run need not ask.
+    tells_ends: AtomicBool,
     /// Held by who changes a schedule, from the store to the engine.
     schedules: Mutex<schedules::DeclaredCrons>,
     /// Of crons that this program declares another version may be in force now.
@@ -323,6 +331,9 @@ impl Shared {
             has_lost: AtomicBool::new(false),
             is_lost_told: AtomicBool::new(false),
             hearers: hear::Hearers::default(),
+            tellings: Mutex::default(),
+            tellings_wake: Condvar::new(),
+            tells_ends: AtomicBool::new(false),
             schedules: Mutex::default(),
             crons_due: AtomicBool::new(false),
             doubtful: Mutex::default(),
@@ -513,8 +524,8 @@ impl Runtime {
         }
         let Some(reopened) = self.shared.store.reopen(self.shared.epoch, id)? else { return Ok(None) };
         // Before the step: the run may be final at once.
-        let watch = Watch::new(id, News::Started);
-        lock(&self.shared.watches).insert(id, Arc::clone(&watch));
+        let watch = Watch::new(reopened.id, News::Started);
+        lock(&self.shared.watches).insert(reopened.id, Arc::clone(&watch));
         self.step(Event::Claimed(vec![reopened]));
         self.shared.cancels_due.store(true, Ordering::Release);
         self.shared.wake_liaison();
@@ -540,6 +551,7 @@ impl Runtime {
     /// A [`Fault`] of the store.
     pub fn cancel(&self, id: Uuid) -> std::result::Result<bool, Fault> {
         let asked = self.shared.store.request_cancel(self.shared.epoch, id, self.now().wall)?;
+        self.shared.ends_came();
         self.step(Event::Cancel(id));
         self.shared.cancel_children(id, &asked);
         self.shared.look_for_cancelled(&asked);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::graph::Graph;
 use crate::limit::Limits;
 use crate::policy::RetryPolicy;
+use crate::port::Outcomes;
 use crate::rule::Rule;
 use crate::seat::Limit;
 use crate::urgency::Priority;
@@ -74,6 +75,8 @@ pub struct Workflow {
     pub priority: Priority,
     /// What limits its runs, if anything does. No part of the version.
     pub limits: Option<Arc<Limits>>,
+    /// Of which ends of its runs its callbacks are to be told. No part of the version.
+    pub tells: Outcomes,
     /// In the order declared; edges refer to positions here.
     pub tasks: Vec<Task>,
     /// The edges, checked.

@@ -241,6 +241,7 @@ fn workflow_of(tasks: Vec<Task>) -> Event {
         priority: Priority::default(),
         limits: None,
         graph_text: "".into(),
+        tells: cloaca_core::port::Outcomes::default(),
         tie: None,
     }))
 }

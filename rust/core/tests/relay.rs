@@ -37,6 +37,7 @@ fn workflow(tasks: &[(String, Vec<String>)]) -> Arc<Workflow> {
         priority: Priority::default(),
         limits: None,
         graph_text: "".into(),
+        tells: cloaca_core::port::Outcomes::default(),
         tie: None,
     })
 }

@@ -8,10 +8,12 @@ mod audit;
 mod batch;
 mod connect;
 mod db;
+mod end;
 mod export;
 mod fault;
 mod graph;
 mod history;
+mod inbox;
 mod limits;
 mod lock;
 mod look;
@@ -41,9 +43,9 @@ use std::time::{Duration, Instant};
 
 use cloaca_core::audit::of_pause;
 use cloaca_core::fault_point::{Step, around};
-use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Allowed, Backlog, Cell, Change, CronStats, Ear, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
+    Allowed, Backlog, Cell, Change, CronStats, Ear, End, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
     NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter,
     Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished, WorkflowRow,
 };
@@ -462,6 +464,7 @@ impl Store for PostgresStore {
         let left = self.write(Step::Leave, |db| {
             let remnant = if kept.is_empty() { None } else { Some(owner::remnant(db, &self.locks, at)?) };
             run::give_up(db, epoch, &kept.runs, remnant, at)?;
+            end::hand_on(db, epoch, &kept.ends, remnant)?;
             run::overdue::hand_on(db, epoch, remnant)?;
             seat::hand_on(db, epoch, remnant)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
@@ -540,6 +543,18 @@ impl Store for PostgresStore {
         self.pulse.ear(epoch)
     }
 
+    fn has_inbox(&self) -> bool {
+        self.pulse.takes_inbox()
+    }
+
+    fn admit_inbox(&self, epoch: Epoch, at: Wall) -> Stored<u64> {
+        // Another runner may have been faster, which must not cost a transaction.
+        match self.read(inbox::is_any)? {
+            true => self.write(Step::Batch, |db| inbox::admit(db, epoch, at)),
+            false => Ok(0),
+        }
+    }
+
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
         let batch_done = self.entered(&self.writer).and_then(|mut writer| {
             self.settle(&mut writer)?;
@@ -607,6 +622,25 @@ impl Store for PostgresStore {
         self.read(run::next_due)
     }
 
+    fn next_end(&self, epoch: Epoch) -> Stored<Option<Wall>> {
+        self.read(|db| end::next(db, epoch))
+    }
+
+    fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64) -> Stored<Vec<End>> {
+        self.write(Step::TakeEnds, |db| {
+            owner::must_live(db, epoch)?;
+            end::take(db, epoch, at, limit)
+        })
+    }
+
+    fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()> {
+        self.write(Step::EndTold, |db| end::told(db, epoch, end))
+    }
+
+    fn put_end_off(&self, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Stored<()> {
+        self.write(Step::EndTold, |db| end::put_off(db, epoch, end, due, error))
+    }
+
     fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
         self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows))
     }
@@ -620,12 +654,12 @@ impl Store for PostgresStore {
     }
 
     fn request_cancel(&self, epoch: Epoch, id: Uuid, at: Wall) -> Stored<Vec<Uuid>> {
-        self.write(Step::RequestCancel, |db| run::request_cancel(db, epoch, id, at))
+        self.write(Step::RequestCancel, |db| inbox::request_cancel(db, epoch, id, at))
     }
 
     fn request_cancels(&self, epoch: Epoch, ids: &[Uuid], at: Wall) -> Stored<Vec<Vec<Uuid>>> {
         self.write(Step::RequestCancel, |db| {
-            ids.iter().map(|&id| run::request_cancel(db, epoch, id, at)).collect()
+            ids.iter().map(|&id| inbox::request_cancel(db, epoch, id, at)).collect()
         })
     }
 
@@ -642,14 +676,14 @@ impl Store for PostgresStore {
     }
 
     fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>> {
-        self.read(|db| run::ended(db, runs))
+        self.read(|db| inbox::ended(db, runs))
     }
 
     fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>> {
         let reopen = |db: &Db| {
             owner::must_live(db, epoch)?;
             let dead = owner::dead(db, &self.locks, epoch, self.pulse.is_fresh())?;
-            run::reopen(db, epoch, id, |owner| dead.contains(&owner))
+            inbox::reopen(db, epoch, id, |owner| dead.contains(&owner))
         };
         self.hand_out(epoch, Step::Reopen, reopen, |run| run.into_iter().collect())
     }
@@ -659,7 +693,7 @@ impl Store for PostgresStore {
             owner::must_live(db, epoch)?;
             let dead = owner::dead(db, &self.locks, epoch, self.pulse.is_fresh())?;
             // Who is refused has written nothing yet.
-            let reopen = |&id| match run::reopen(db, epoch, id, |owner| dead.contains(&owner)) {
+            let reopen = |&id| match inbox::reopen(db, epoch, id, |owner| dead.contains(&owner)) {
                 Ok(run) => Ok(Ok(run)),
                 Err(Failure::Refused(why)) => Ok(Err(why)),
                 Err(failure) => Err(failure),
@@ -775,19 +809,19 @@ impl Store for PostgresStore {
     }
 
     fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<ListedRun>> {
-        self.read(|db| run::list(db, filter, page))
+        self.read(|db| inbox::list(db, filter, page))
     }
 
     fn run(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
-        self.read(|db| run::one(db, id, run::Depth::Tasks))
+        self.read(|db| inbox::one(db, id, run::Depth::Tasks))
     }
 
     fn run_with_tries(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
-        self.read(|db| run::one(db, id, run::Depth::Tries))
+        self.read(|db| inbox::one(db, id, run::Depth::Tries))
     }
 
     fn place(&self, id: Uuid) -> Stored<Option<Place>> {
-        self.read(|db| run::place(db, id))
+        self.read(|db| inbox::place(db, id))
     }
 
     fn cron_stats(&self, since: Wall) -> Stored<CronStats> {

@@ -9,6 +9,7 @@ mod byte_lock;
 pub mod descriptors;
 #[cfg(target_os = "linux")]
 mod ear;
+mod end;
 mod export;
 mod fault;
 mod gate;
@@ -40,9 +41,9 @@ use std::time::Duration;
 
 use cloaca_core::audit::of_pause;
 use cloaca_core::fault_point::{Step, around};
-use cloaca_core::key::{Epoch, ScheduleKey};
+use cloaca_core::key::{EndKey, Epoch, ScheduleKey};
 use cloaca_core::port::{
-    Allowed, Backlog, Cell, Change, CronStats, Ear, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
+    Allowed, Backlog, Cell, Change, CronStats, Ear, End, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
     NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter,
     Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished, WorkflowRow,
 };
@@ -304,6 +305,7 @@ impl Store for SqliteStore {
         let left = self.write(Step::Leave, |db| {
             let remnant = if kept.is_empty() { None } else { Some(owner::remnant(db, &self.locks, at)?) };
             run::give_up(db, epoch, &kept.runs, remnant, at)?;
+            end::hand_on(db, epoch, &kept.ends, remnant)?;
             run::overdue::hand_on(db, epoch, remnant)?;
             seat::hand_on(db, epoch, remnant)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
@@ -433,6 +435,25 @@ impl Store for SqliteStore {
 
     fn next_due(&self) -> Stored<Option<Wall>> {
         self.read(run::next_due)
+    }
+
+    fn next_end(&self, epoch: Epoch) -> Stored<Option<Wall>> {
+        self.read(|db| end::next(db, epoch))
+    }
+
+    fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64) -> Stored<Vec<End>> {
+        self.write(Step::TakeEnds, |db| {
+            owner::must_live(db, epoch)?;
+            end::take(db, epoch, at, limit)
+        })
+    }
+
+    fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()> {
+        self.write(Step::EndTold, |db| end::told(db, epoch, end))
+    }
+
+    fn put_end_off(&self, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Stored<()> {
+        self.write(Step::EndTold, |db| end::put_off(db, epoch, end, due, error))
     }
 
     fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {

@@ -14,10 +14,10 @@ use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::limit::Rate;
 use cloaca_core::port::{
-    Admitted, BURIED, Body, Catchup, Cell, Change, Child, CronMove, CronStats, Fault, Forgotten, Halt,
-    InFlight, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old, Origin, Outcome, Overdue, Page,
-    Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted, Room, RunChange, RunEnd, RunFilter, RunStatus,
-    Schedule, ScheduleFilter, ScheduleKind, Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX,
+    Admitted, BURIED, Body, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault, Forgotten, Halt,
+    InFlight, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old, Origin, Outcome, Outcomes,
+    Overdue, Page, Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted, Room, RunChange, RunEnd, RunFilter,
+    RunStatus, Schedule, ScheduleFilter, ScheduleKind, Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX,
     TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome,
     Unfinished, Wished, WorkflowRow,
 };
@@ -151,6 +151,14 @@ claims! {
     what_is_paused_begins_when_that_is_over_or_taken_back
     who_gave_a_run_up_is_not_told_of_as_who_had_it
     what_workflows_were_is_kept_as_long_as_runs_refer_to_it
+    an_end_is_told_once_to_who_declares_the_callback
+    an_end_without_a_callback_is_told_nobody
+    an_end_by_a_strangers_cancel_is_told_too
+    what_one_has_in_hand_is_nobody_elses_until_it_is_gone
+    a_call_that_failed_waits_for_its_own_time
+    to_open_a_run_again_withdraws_calls_that_have_not_begun
+    what_nobody_declares_any_more_is_told_to_nobody
+    a_run_is_kept_until_its_end_is_told
     what_was_asked_for_in_a_version_that_nobody_declares_any_more_keeps_it
     how_much_of_its_time_a_run_has_spent_is_told_to_who_claims_it
     an_empty_progress_only_asks_who_drives
@@ -268,7 +276,7 @@ fn who_leaves_keeps_what_still_has_a_body(store: &dyn Store) {
     let row = started(store, first, new_run(1));
     started(store, first, new_run(2));
     let remnant = store
-        .leave(first, &InFlight { runs: vec![id(1)], triggers: vec![] }, Wall(50))
+        .leave(first, &InFlight { runs: vec![id(1)], triggers: vec![], ends: vec![] }, Wall(50))
         .unwrap()
         .expect("something is kept");
     let claimed = |epoch| {
@@ -286,7 +294,7 @@ fn who_leaves_keeps_a_trigger_whose_poll_is_in_flight(store: &dyn Store) {
     let (first, second) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
     let inbox = declared(store, first, "inbox");
     declared(store, first, "outbox");
-    let kept = InFlight { runs: vec![], triggers: vec![inbox.row] };
+    let kept = InFlight { runs: vec![], triggers: vec![inbox.row], ends: vec![] };
     let remnant = store.leave(first, &kept, Wall(50)).unwrap().expect("something is kept");
     assert_eq!(declared(store, second, "outbox").owner, Some(second));
     assert_eq!(declared(store, second, "inbox").owner, Some(remnant));
@@ -1301,7 +1309,7 @@ fn a_body_that_still_runs_stays_with_what_its_owner_leaves(store: &dyn Store) {
     let row = started(store, epoch, new_run(1));
     commit(store, Change::Overdue(overdue(row, epoch)));
     commit(store, ended(row, epoch, RunStatus::Failed));
-    let kept = InFlight { runs: vec![id(1)], triggers: vec![] };
+    let kept = InFlight { runs: vec![id(1)], triggers: vec![], ends: vec![] };
     let remnant = store.leave(epoch, &kept, Wall(50)).unwrap().expect("something is kept");
     assert!(store.reopen(other, id(1)).is_err());
     assert_eq!(commit(store, Change::Returned(overdue(row, epoch))), Receipt::Noted);
@@ -1400,7 +1408,7 @@ fn seats_of_the_dead_are_free_and_those_of_bodies_in_flight_pass_on(store: &dyn 
     granted(store, ask(mine, epoch, 5, 10));
     granted(store, ask(waits, epoch, 9, 11));
     granted(store, ask(foreign, other, 5, 12));
-    let kept = InFlight { runs: vec![id(1)], triggers: vec![] };
+    let kept = InFlight { runs: vec![id(1)], triggers: vec![], ends: vec![] };
     let remnant = store.leave(epoch, &kept, Wall(20)).unwrap().expect("something is kept");
     assert_eq!(granted(store, look(other, 21)).0, [], "that body still runs");
     assert_eq!((limit_of(store, 22).taken, limit_of(store, 22).waiting), (1, 1));
@@ -1588,6 +1596,141 @@ fn history_alone_notes_the_last_poll(store: &dyn Store) {
         commit(store, Change::History(vec![stretch(trigger.row, Outcome::Skip, "quiet", at)]));
         assert_eq!(store.trigger("inbox").unwrap().unwrap().last_at, Some(Wall(90)));
     }
+}
+
+/// With callbacks for those ends.
+fn tells(outcomes: &[RunStatus]) -> WorkflowRow {
+    let tells = outcomes.iter().fold(Outcomes::default(), |set, &status| set.with(status));
+    WorkflowRow { tells, ..declares("mail", "v1") }
+}
+
+fn has_ended(store: &dyn Store, epoch: Epoch, number: u128, status: RunStatus) {
+    let run = NewRun { run_key: None, ..new_run(number) };
+    commit(store, Change::Start { epoch, runs: vec![run], cron: None });
+    end_of(store, epoch, number, status);
+}
+
+fn end_of(store: &dyn Store, epoch: Epoch, number: u128, status: RunStatus) {
+    let row = store.run(id(number)).unwrap().unwrap().0.row;
+    let end = RunEnd { status, completed_at: Wall(100), context: "{}".into(), error: None, error_type: None };
+    let change = RunChange { epoch, run: row, tasks: vec![], end: Some(end) };
+    assert!(matches!(commit(store, Change::Run(change)), Receipt::Run(_)));
+}
+
+fn handed(store: &dyn Store, epoch: Epoch, at: i64) -> Vec<End> {
+    store.take_ends(epoch, Wall(at), 10).unwrap()
+}
+
+fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    assert_eq!(store.next_end(first), Ok(None));
+    has_ended(store, second, 1, RunStatus::Failed);
+    has_ended(store, second, 2, RunStatus::Completed);
+    assert_eq!(store.next_end(first), Ok(Some(Wall(100))));
+    assert_eq!(store.next_end(second), Ok(None));
+    assert_eq!(handed(store, second, 100), []);
+    assert_eq!(handed(store, first, 99), []);
+    let [end] = &handed(store, first, 100)[..] else { panic!("there is one end") };
+    assert_eq!((end.run, &*end.workflow, end.number, end.status), (id(1), "mail", 1, RunStatus::Failed));
+    assert_eq!((end.tries, end.first_at), (1, Wall(100)));
+    assert_eq!((store.next_end(first), handed(store, first, 200)), (Ok(None), vec![]));
+    store.end_told(first, end.key).unwrap();
+    assert_eq!((store.next_end(first), handed(store, first, 200)), (Ok(None), vec![]));
+}
+
+fn an_end_without_a_callback_is_told_nobody(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.declare_workflows(epoch, &[declares("mail", "v1")]).unwrap();
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    assert_eq!(store.next_end(epoch), Ok(None));
+}
+
+fn an_end_by_a_strangers_cancel_is_told_too(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(first, &[tells(&[RunStatus::Cancelled])]).unwrap();
+    let run = NewRun { is_anyones: true, ..new_run(1) };
+    commit(store, Change::Start { epoch: first, runs: vec![run], cron: None });
+    store.request_cancel(second, id(1), Wall(50)).unwrap();
+    let [end] = &handed(store, first, 100)[..] else { panic!("there is one end") };
+    assert_eq!((end.run, end.status), (id(1), RunStatus::Cancelled));
+}
+
+fn what_one_has_in_hand_is_nobody_elses_until_it_is_gone(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    for epoch in [first, second] {
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    }
+    has_ended(store, second, 1, RunStatus::Failed);
+    has_ended(store, second, 2, RunStatus::Failed);
+    let held = handed(store, first, 100);
+    assert_eq!((held.len(), handed(store, second, 200)), (2, vec![]));
+    let kept = InFlight { runs: vec![], triggers: vec![], ends: vec![held[0].key] };
+    let remnant = store.leave(first, &kept, Wall(300)).unwrap().unwrap();
+    // Who leaves can say nothing of what it gave up.
+    store.end_told(first, held[1].key).unwrap();
+    let again = handed(store, second, 400);
+    assert_eq!(again.iter().map(|end| (end.run, end.tries)).collect::<Vec<_>>(), [(id(2), 2)]);
+    store.end_told(remnant, held[0].key).unwrap();
+    store.leave(remnant, &InFlight::default(), Wall(500)).unwrap();
+    assert_eq!(store.next_end(second), Ok(None));
+}
+
+fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    let end = handed(store, epoch, 100).remove(0);
+    store.put_end_off(epoch, end.key, Wall(500), "ValueError: no").unwrap();
+    has_ended(store, epoch, 2, RunStatus::Failed);
+    let [other] = &handed(store, epoch, 200)[..] else { panic!("the other is due") };
+    assert_eq!(other.run, id(2));
+    let call = store.run(id(1)).unwrap().unwrap().0.calls.remove(0);
+    assert_eq!((call.status, call.tries, call.due_at), (RunStatus::Failed, 1, Wall(500)));
+    assert_eq!((call.error.as_deref(), call.begun), (Some("ValueError: no"), None));
+    assert_eq!(store.next_end(epoch), Ok(Some(Wall(500))));
+    let again = handed(store, epoch, 500).remove(0);
+    assert_eq!((again.run, again.tries, again.first_at), (id(1), 2, Wall(100)));
+}
+
+fn to_open_a_run_again_withdraws_calls_that_have_not_begun(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    assert!(store.reopen(epoch, id(1)).unwrap().is_some());
+    assert_eq!(store.next_end(epoch), Ok(None));
+    end_of(store, epoch, 1, RunStatus::Failed);
+    let end = handed(store, epoch, 100).remove(0);
+    assert_eq!((end.run, end.number), (id(1), 2));
+    // What has begun goes on.
+    assert!(store.reopen(epoch, id(1)).unwrap().is_some());
+    assert_eq!(store.run(id(1)).unwrap().unwrap().0.calls.len(), 1);
+}
+
+fn what_nobody_declares_any_more_is_told_to_nobody(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(old, &[tells(&[RunStatus::Failed])]).unwrap();
+    // While one wants it, it is kept for that one.
+    store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
+    has_ended(store, new, 1, RunStatus::Failed);
+    assert_eq!(store.next_end(old), Ok(Some(Wall(100))));
+    store.leave(old, &InFlight::default(), Wall(200)).unwrap();
+    store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
+    has_ended(store, new, 2, RunStatus::Failed);
+    store.declare_workflows(new, &[tells(&[RunStatus::Failed])]).unwrap();
+    assert_eq!(store.next_end(new), Ok(None));
+}
+
+fn a_run_is_kept_until_its_end_is_told(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    let old = Old { now: Wall(900), runs_before: Some(Wall(800)), ticks_before: Wall(0), ticks_max: 10 };
+    assert!(store.find_old(&old, 10, &Halt::default()).unwrap().runs.is_empty());
+    let end = handed(store, epoch, 100).remove(0);
+    store.end_told(epoch, end.key).unwrap();
+    assert_eq!(store.find_old(&old, 10, &Halt::default()).unwrap().runs.len(), 1);
 }
 
 fn what_workflows_were_is_kept_as_long_as_runs_refer_to_it(store: &dyn Store) {

@@ -9,6 +9,7 @@ from ...reading import changed
 from ...reading import run as read_run
 from ...reading.store import moment_of, now
 from ...reading.why import of_run
+from ...rows import CALLBACKS
 from .. import contexts, show
 from ..graph import dag
 from .screen import Ask, Screen
@@ -55,6 +56,7 @@ def run(ask: Ask) -> Screen:
         "root": ask.root,
         "run": found,
         "details": details,
+        "callback_names": CALLBACKS,
         "why": of_run(ask.reader, details),
         "rows": [_row(task, details, start, end, changes.get(task.id, [])) for task in shown],
         "tasks_more": len(details.tasks) - len(shown),

@@ -703,7 +703,7 @@ impl Display for Note {
                 }
                 f.write_str("; declare these workflows, or delete the crons")
             }
-            Self::ClaimRefused { why } => write!(f, "unfinished runs cannot be resumed: {why}"),
+            Self::ClaimRefused { why } => write!(f, "runs that are nobody's cannot be taken: {why}"),
             Self::StoreTroubled { trouble } => f.write_str(trouble),
             Self::StoreRefusesWrites { why } => {
                 write!(f, "the store refuses writes, which are kept and tried again: {why}")

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::grid;
 use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::limit::{Dropped, Limits};
+use crate::port::end::Outcomes;
 use crate::record::{ContextHash, Parent, RunEnd, Stretch, TaskRecord};
 use crate::seat::{Ask, Differs, Limit, Pass, Pause, Seat};
 use crate::time::Wall;
@@ -223,6 +224,8 @@ pub struct WorkflowRow {
     pub priority: Priority,
     /// What limits its runs, if anything does.
     pub limits: Option<Arc<Limits>>,
+    /// Of which ends of its runs its callbacks are to be told.
+    pub tells: Outcomes,
     /// What is kept of it under its name and version for as long as runs refer to those; empty for nothing.
     pub graph: Arc<str>,
 }

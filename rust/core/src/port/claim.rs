@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::key::{Epoch, RunRow, ScheduleKey};
+use crate::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use crate::record::{ContextHash, TaskRecord};
 use crate::time::Wall;
 use crate::urgency::Priority;
@@ -175,12 +175,14 @@ pub struct InFlight {
     pub runs: Vec<Uuid>,
     /// Rows of triggers whose polls have not come back.
     pub triggers: Vec<ScheduleKey>,
+    /// Ends of which the program is being told.
+    pub ends: Vec<EndKey>,
 }
 
 impl InFlight {
     /// Whether everything is home.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.triggers.is_empty()
+        self.runs.is_empty() && self.triggers.is_empty() && self.ends.is_empty()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::key::{Epoch, RunRow, ScheduleKey};
+use crate::port::end::Call;
 use crate::port::sign::Minute;
 use crate::record::{ContextHash, Parent, RunStatus};
 use crate::time::Wall;
@@ -66,6 +67,8 @@ pub struct ListedRun {
     pub children: Vec<Child>,
     /// Bodies that nobody waits for and that still run, of a run that is read alone.
     pub overdue: Vec<Overdue>,
+    /// Of which ends its callbacks are still to be told, of a run that is read alone.
+    pub calls: Vec<Call>,
 }
 
 /// So many children of a run are shown with it; a listing has all of them.

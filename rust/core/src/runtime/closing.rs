@@ -63,6 +63,7 @@ impl Runtime {
         let deadline = Instant::now() + span;
         self.drain_polls(deadline, own.polls)
             && self.drain_jobs(deadline, own.job)
+            && self.drain_tellings(deadline, own.ends)
             && self.drain_looks(deadline)
     }
 
@@ -183,7 +184,7 @@ impl Shared {
         lock(&self.jobs).closed = true;
         self.call_all();
         self.hearers.look();
-        for wake in [&self.jobs_wake, &self.permits_wake, &self.closing_wake] {
+        for wake in [&self.jobs_wake, &self.permits_wake, &self.closing_wake, &self.tellings_wake] {
             wake.notify_all();
         }
     }
@@ -232,7 +233,8 @@ impl Shared {
         let runs: BTreeSet<Uuid> = jobs.in_flight().chain(jobs.overdue.keys()).map(|job| job.run).collect();
         drop(jobs);
         let triggers = lock(&self.polls).poller.rows_in_body();
-        let kept = InFlight { runs: runs.into_iter().collect(), triggers };
+        let mut kept = InFlight { runs: runs.into_iter().collect(), triggers, ends: Vec::new() };
+        self.ends_in_hand(&mut kept);
         let has_left = self.write_late(epoch).then(|| self.store.leave(epoch, &kept, self.now().wall));
         // What fails here is buried by the next owner, as if this process had died: at once, unless a body still runs.
         *left = match has_left {

@@ -179,6 +179,9 @@ impl Shared {
             self.take_due(recovery);
             self.due_done.store(asked, Ordering::Release);
         }
+        if self.works && self.store.has_inbox() {
+            self.admit_inbox(recovery);
+        }
         self.heed_limited();
         if recovery {
             self.take_strangers(now.mono, round.has_siblings);
@@ -337,6 +340,7 @@ impl Shared {
         }
         if siblings.buried > 0 {
             let _ = self.store.end_deserted(self.epoch, self.now().wall);
+            self.ends_came();
         }
         if is_vacant {
             // Of runs that a dead owner ended, before its triggers are polled here.
@@ -357,7 +361,10 @@ impl Shared {
         }
         for id in runs {
             match self.store.request_cancel(self.epoch, id, self.now().wall) {
-                Ok(asked) => self.cancel_children(id, &asked),
+                Ok(asked) => {
+                    self.ends_came();
+                    self.cancel_children(id, &asked);
+                }
                 Err(_) => lock(&self.cancels).push(id),
             }
         }
@@ -457,15 +464,20 @@ impl Shared {
 
     /// Says which workflows are declared here, if that has changed, and hears of those of others.
     fn tell_workflows(&self) {
-        let declared = lock(&self.engine).workflow_rows();
+        self.say_workflows();
+        if let Ok(names) = self.store.workflows_of_others(self.epoch) {
+            self.step(Event::WorkflowsElsewhere(names));
+        }
+    }
+
+    /// The first half of that. What fails is said again by the liaison.
+    pub(super) fn say_workflows(&self) {
         let mut told = lock(&self.workflows_told);
+        // Under the lock: of two who say it, the later knows more.
+        let declared = lock(&self.engine).workflow_rows();
         if *told != declared && self.store.declare_workflows(self.epoch, &declared).is_ok() {
             *told = declared;
             self.store.wake_others(self.epoch);
-        }
-        drop(told);
-        if let Ok(names) = self.store.workflows_of_others(self.epoch) {
-            self.step(Event::WorkflowsElsewhere(names));
         }
     }
 
@@ -484,6 +496,20 @@ impl Shared {
     /// Runs whose time has come, wherever they were asked for. Who takes nothing over from others takes these all the same: nobody had them.
     fn take_due(&self, recovery: bool) {
         self.take_over(if recovery { Taking::Fitting } else { Taking::Due });
+    }
+
+    /// What other programs have asked for in their own transactions becomes runs, whoever declares their workflows. What fails now is seen again.
+    fn admit_inbox(&self, recovery: bool) {
+        while !self.closing.load(Ordering::Acquire) {
+            match self.store.admit_inbox(self.epoch, self.now().wall) {
+                Ok(0) | Err(Fault::Passing(_)) => return,
+                Ok(_) => {
+                    self.store.wake_others(self.epoch);
+                    self.take_due(recovery);
+                }
+                Err(Fault::Final(why)) => return self.order(Order::Log(Note::ClaimRefused { why })),
+            }
+        }
     }
 
     fn take_over(&self, taking: Taking) {

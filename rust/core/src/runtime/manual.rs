@@ -89,7 +89,8 @@ impl Shared {
     fn next_due(&self) -> (Option<Mono>, Option<Mono>) {
         let poll = lock(&self.polls).poller.next_due();
         let now = self.now();
-        (poll, lock(&self.engine).next_wake(now).map(|left| now.mono.after(left)))
+        let timer = lock(&self.engine).next_wake(now).map(|left| now.mono.after(left));
+        (poll, timer.into_iter().chain(lock(&self.tellings).next_due(now)).min())
     }
 
     /// Moves a clock that is being moved to what is due next, if nothing is left to do now; false if it stands. Call detached, by a thread
@@ -117,6 +118,7 @@ impl Shared {
         }
         if timer.is_some_and(|timer| timer <= due) {
             self.wake_clock();
+            self.ends_came();
         }
         if lock(&self.polls).leader_until.is_some() {
             self.leader_wake.notify_all();
@@ -152,6 +154,9 @@ impl Shared {
         let is_claiming = self.ready.load(Ordering::Acquire) && (is_due || self.is_limited_asked());
         let looks = self.is_looking() || is_claiming;
         let writer = lock(&self.writer);
-        !is_timer_due && !works && !looks && !writer.busy && writer.items.is_empty()
+        let is_written = !writer.busy && writer.items.is_empty();
+        drop(writer);
+        let tells = !lock(&self.tellings).is_idle(now.wall);
+        !is_timer_due && !works && !looks && is_written && !tells
     }
 }

@@ -162,6 +162,7 @@ impl Shared {
     pub(super) fn write(&self, batch: Vec<(Change, Then)>) {
         let (changes, thens): (Vec<Change>, Vec<Then>) = batch.into_iter().unzip();
         let Some(receipts) = self.commit(&changes) else { return };
+        self.ends_written(&changes);
         let mut effects = Effects::default();
         let now = self.now();
         let mut engine = lock(&self.engine);

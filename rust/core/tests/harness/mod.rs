@@ -74,6 +74,7 @@ pub fn mail(retry: RetryPolicy) -> Arc<Workflow> {
         priority: Priority::default(),
         limits: None,
         graph_text: "".into(),
+        tells: cloaca_core::port::Outcomes::default(),
         tie: None,
     })
 }

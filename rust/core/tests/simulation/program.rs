@@ -115,7 +115,7 @@ impl World {
         }
         let (ends, overdue) = (process.late_ends(), process.overdue_ends());
         let runs = ends.iter().chain(&overdue).map(|(job, _)| job.run).collect();
-        let kept = InFlight { runs, triggers: process.poller.rows_in_body() };
+        let kept = InFlight { runs, triggers: process.poller.rows_in_body(), ends: Vec::new() };
         let in_flight = ends.iter().map(|(job, _)| *job).collect();
         process.engine.step(Event::Leaving(in_flight), now, &mut open);
         let changes: Vec<Change> = open.commits.into_iter().map(|(change, _)| change).collect();

@@ -244,6 +244,7 @@ fn workflow(random: &mut Random, name: &str, version: usize) -> Arc<Workflow> {
         priority: Priority::default(),
         limits: None,
         graph_text: "".into(),
+        tells: cloaca_core::port::Outcomes::default(),
         tie: None,
     })
 }

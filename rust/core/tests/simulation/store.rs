@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::grid;
-use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, Fault, Forgotten, Found, Halt,
+    Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, End, Fault, Forgotten, Found, Halt,
     InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Receipt, Redacted,
     RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Sign, Spared,
     Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try,
@@ -666,6 +666,22 @@ fn state_of(schedule: &Schedule) -> TriggerState {
 }
 
 impl Store for MemoryStore {
+    fn next_end(&self, _epoch: Epoch) -> Stored<Option<Wall>> {
+        Ok(None)
+    }
+
+    fn take_ends(&self, _epoch: Epoch, _at: Wall, _limit: u64) -> Stored<Vec<End>> {
+        unreachable!("no workflow here has callbacks")
+    }
+
+    fn end_told(&self, _epoch: Epoch, _end: EndKey) -> Stored<()> {
+        unreachable!("no workflow here has callbacks")
+    }
+
+    fn put_end_off(&self, _epoch: Epoch, _end: EndKey, _due: Wall, _error: &str) -> Stored<()> {
+        unreachable!("no workflow here has callbacks")
+    }
+
     fn end_deserted(&self, _epoch: Epoch, _at: Wall) -> Stored<()> {
         Ok(())
     }

@@ -35,6 +35,19 @@ impl Failure {
         Self::Refused("the store is closed".to_owned())
     }
 
+    /// Whether the same may succeed later.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Sql(error) if passes(error))
+    }
+
+    /// What it says of itself, without the store's name.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Refused(message) => message.clone(),
+            Self::Sql(error) => Cause(error).to_string(),
+        }
+    }
+
     /// What the trait's caller sees; `name` is the store's, without secrets.
     pub fn into_fault(self, name: &str) -> Fault {
         match self {

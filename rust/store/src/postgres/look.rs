@@ -7,6 +7,7 @@ use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
+use crate::postgres::inbox;
 use crate::postgres::value::{count_at, id_at, signed, wall_at};
 
 const RUN_IDS: &str = "SELECT id FROM runs WHERE id BETWEEN :first AND :last ORDER BY id LIMIT :limit";
@@ -76,7 +77,11 @@ pub fn run_ids(db: &Db, prefix: &str, limit: u64) -> Result<Vec<Uuid>, Failure> 
     let params = named_params! { ":first": first, ":last": last, ":limit": signed(limit) };
     let statement = db.prepare_cached(RUN_IDS)?;
     let rows = statement.query_map(params, |row| id_at(row, 0))?;
-    Ok(rows.collect::<db::Result<_>>()?)
+    let mut found: Vec<Uuid> = rows.collect::<db::Result<_>>()?;
+    found.extend(inbox::ids(db, first, last, limit)?);
+    found.sort_unstable();
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(found)
 }
 
 /// What is not over, of the oldest `limit` such runs, by workflow and owner.

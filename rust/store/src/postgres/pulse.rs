@@ -17,7 +17,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use crate::postgres::address::Address;
 use crate::postgres::connect::{Connected, connect};
 use crate::postgres::db::{Error, Param, Result, ToParam as _};
-use crate::postgres::open;
+use crate::postgres::{inbox, open};
 
 /// Between two beats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -51,6 +51,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     owners: HashMap<Epoch, Owner>,
+    /// Whether something was seen to wait in the inbox.
+    has_inbox: bool,
     /// Who is to be told of news.
     telling: BTreeSet<i64>,
     /// Who has some for everybody else.
@@ -58,6 +60,16 @@ struct State {
     /// Since when the connection is there again, once it was lost.
     again_since: Option<Instant>,
     is_closed: bool,
+}
+
+impl State {
+    /// Has whoever listens look, if something waits there.
+    fn look_into_inbox(&mut self, has_inbox: bool) {
+        if has_inbox {
+            self.has_inbox = true;
+            self.owners.values_mut().for_each(|owner| owner.calls += 1);
+        }
+    }
 }
 
 struct Owner {
@@ -174,6 +186,11 @@ impl Pulse {
         self.shared.state().owners.get_mut(&epoch).is_some_and(|owner| std::mem::take(&mut owner.is_woken))
     }
 
+    /// Whether something was seen to wait in the inbox since this was last asked.
+    pub fn takes_inbox(&self) -> bool {
+        std::mem::take(&mut self.shared.state().has_inbox)
+    }
+
     /// Hears of news for `epoch` at once.
     pub fn ear(&self, epoch: Epoch) -> Option<Arc<dyn Ear>> {
         let calls = self.shared.state().owners.get(&epoch)?.calls;
@@ -262,7 +279,8 @@ impl Shared {
             answered(client.batch_execute(&listen)).await?;
             let schema = open::quoted(&address.schema);
             let beat = format!(
-                "UPDATE {schema}.beats SET at = {schema}.now_us() WHERE epoch = ANY($1) RETURNING epoch, news"
+                "UPDATE {schema}.beats SET at = {schema}.now_us() WHERE epoch = ANY($1)
+                RETURNING epoch, news, (SELECT EXISTS (SELECT 1 FROM {schema}.inbox))"
             );
             let beat = answered(client.prepare(&beat)).await?;
             let tell = format!(
@@ -301,7 +319,7 @@ impl Shared {
                     let sent = Instant::now();
                     next = sent + BEAT;
                     for row in answered(client.query(&beat, &[&Param::Ints(&owners)])).await? {
-                        self.seen(Epoch(row.try_get(0)?), row.try_get(1)?, sent);
+                        self.seen(Epoch(row.try_get(0)?), row.try_get(1)?, row.try_get(2)?, sent);
                     }
                 }
                 sleep(COALESCED).await;
@@ -313,9 +331,10 @@ impl Shared {
         select(hearing, beating).await.factor_first().0
     }
 
-    /// A notice names those that it concerns.
+    /// A notice names those that it concerns, or the inbox.
     fn note(&self, payload: &str) {
         let mut state = self.state();
+        state.look_into_inbox(payload == inbox::NOTICE);
         for epoch in payload.split(' ').filter_map(|epoch| epoch.parse().ok()) {
             if let Some(owner) = state.owners.get_mut(&Epoch(epoch)) {
                 owner.wake();
@@ -326,8 +345,9 @@ impl Shared {
     }
 
     /// What a beat has read: it tells what a notice has not.
-    fn seen(&self, epoch: Epoch, news: i64, sent: Instant) {
+    fn seen(&self, epoch: Epoch, news: i64, has_inbox: bool, sent: Instant) {
         let mut state = self.state();
+        state.look_into_inbox(has_inbox);
         if let Some(owner) = state.owners.get_mut(&epoch) {
             owner.beaten = sent;
             if owner.news.replace(news).unwrap_or(0) != news {

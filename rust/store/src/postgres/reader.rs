@@ -20,7 +20,7 @@ use crate::postgres::fault::{self, Failure};
 use crate::postgres::lock::Locks;
 use crate::postgres::open::{self, Use};
 use crate::postgres::{
-    asked, export, graph, history, look, owner, query, redacted, run, schedule, schema, seat,
+    asked, export, graph, history, inbox, look, owner, query, redacted, run, schedule, schema, seat,
 };
 
 /// A store on a server that is only read.
@@ -135,17 +135,17 @@ impl Reader {
 
     /// Runs, newest first.
     pub fn runs(&self, filter: &RunFilter, page: Page) -> Stored<Vec<ListedRun>> {
-        self.read(|db| run::list(db, filter, page))
+        self.read(|db| inbox::list(db, filter, page))
     }
 
     /// One run with its tasks and all that is kept of their attempts.
     pub fn run(&self, id: Uuid) -> Stored<Option<(ListedRun, Vec<TaskRecord>)>> {
-        self.read(|db| run::one(db, id, run::Depth::Tries))
+        self.read(|db| inbox::one(db, id, run::Depth::Tries))
     }
 
     /// Where a run stands in listings.
     pub fn place(&self, id: Uuid) -> Stored<Option<Place>> {
-        self.read(|db| run::place(db, id))
+        self.read(|db| inbox::place(db, id))
     }
 
     /// In whose hands a run is, if in anybody's.

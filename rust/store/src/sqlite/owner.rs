@@ -7,6 +7,7 @@ use cloaca_core::port::{BURIED, Minute, OwnerRow, Siblings, WorkflowRow};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
+use crate::sqlite::end;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::graph;
 use crate::sqlite::limits;
@@ -93,6 +94,7 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Fa
         if locks.is_free(other) {
             leave(db, other)?;
             run::free(db, other)?;
+            end::hand_on(db, other, &[], None)?;
             seat::forget_owner(db, other)?;
             siblings.buried += 1;
         } else {
@@ -204,24 +206,26 @@ fn limited_of(db: &Connection, epoch: Epoch) -> Result<Vec<String>, Failure> {
 pub fn declare_workflows(db: &Connection, epoch: Epoch, workflows: &[WorkflowRow]) -> Result<(), Failure> {
     const FORGET: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const KEEP: &str = "
-        INSERT INTO workflows (name, owner, version, priority, limits)
-        VALUES (:name, :epoch, :version, :priority, :limits)";
+        INSERT INTO workflows (name, owner, version, priority, limits, tells)
+        VALUES (:name, :epoch, :version, :priority, :limits, :tells)";
     must_live(db, epoch)?;
     let before = limited_of(db, epoch)?;
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     let mut keep = db.prepare_cached(KEEP)?;
-    for WorkflowRow { name, version, priority, limits, graph } in workflows {
+    for WorkflowRow { name, version, priority, limits, tells, graph } in workflows {
         keep.execute(named_params! {
             ":name": name,
             ":epoch": epoch.0,
             ":version": version,
             ":priority": priority.number(),
             ":limits": limits.as_ref().map(|limits| limits.to_json()),
+            ":tells": tells.bits(),
         })?;
         graph::keep(db, name, version, graph)?;
     }
     graph::set_aside(db)?;
     let declared: Vec<String> = workflows.iter().map(|workflow| workflow.name.to_string()).collect();
+    end::renew_all(db, &declared)?;
     limits::renew_all(db, &[before, declared].concat())
 }
 

@@ -24,10 +24,10 @@ macro_rules! is_keyed {
     };
 }
 
-/// Whether a body of the run still runs, of which nothing may begin beside it.
+/// Whether a body of the run still runs, of which nothing may begin beside it, or somebody is still to be told of its end.
 macro_rules! is_overdue {
     () => {
-        "EXISTS (SELECT 1 FROM overdue WHERE overdue.run = runs.row)"
+        "(EXISTS (SELECT 1 FROM overdue WHERE overdue.run = runs.row) OR EXISTS (SELECT 1 FROM ends WHERE ends.run = runs.row))"
     };
 }
 

@@ -117,6 +117,7 @@ pub fn declares(name: &str, version: &str) -> WorkflowRow {
         version: version.into(),
         priority: Priority::default(),
         limits: None,
+        tells: cloaca_core::port::Outcomes::default(),
         graph: "".into(),
     }
 }

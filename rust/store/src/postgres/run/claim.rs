@@ -12,6 +12,7 @@ use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 use crate::postgres::audit;
+use crate::postgres::end;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits;
 use crate::postgres::owner::owner_is_dead;
@@ -42,7 +43,7 @@ pub enum Taking {
     Any,
     /// Not those that have begun in a version that other living owners declare, and the claimer does not.
     Fitting,
-    /// Only those that waited for their time and have not begun.
+    /// Only those that waited for their time, or came without a version, and have not begun: nobody had them.
     Due,
 }
 
@@ -52,7 +53,7 @@ const UNOWNED: &str = concat!(
     columns!(),
     " FROM runs
     WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL AND workflow = :workflow
-        AND (NOT :due OR due_at IS NOT NULL AND owner_before IS NULL AND started_at IS NULL)
+        AND (NOT :due OR (due_at IS NOT NULL OR version = '') AND owner_before IS NULL AND started_at IS NULL)
         AND (NOT :paused OR started_at IS NOT NULL OR interruptions > 0)
         AND (NOT :fitting OR NOT EXISTS (SELECT 1 FROM tasks WHERE run = runs.row)
             OR EXISTS (SELECT 1 FROM workflows AS own
@@ -372,6 +373,7 @@ pub fn reopen(
     overdue::refuse(db, run.row, |owner| owner != epoch && is_dead(owner))?;
     run.context_hash = guard(db, run.row)?;
     open_again(db, epoch, &run)?;
+    end::withdraw(db, run.row)?;
     if run.is_limited || limits::is_any(db)? {
         run.is_held = limits::reenter(db, run.row, &run.workflow, &run.context)?;
         run.is_limited = true;
@@ -458,7 +460,7 @@ fn guard(db: &Db, row: RunRow) -> Result<Option<ContextHash>, Failure> {
 fn open_again(db: &Db, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
-        SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = FALSE, interruptions = 0, completed_at = NULL,
+        SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = FALSE, interruptions = 0, reopened = reopened + 1, completed_at = NULL,
             final_context = NULL, error = NULL, error_type = NULL, timed_at = NULL, time_left = NULL, waits = FALSE, unique_hash = :unique_hash,
             end_number = NULL, mixed = EXISTS (
                 SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> runs.version)

@@ -6,6 +6,7 @@ use cloaca_core::port::{CronStats, ListedRun, Page, Place, RunFilter, RunStatus,
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
+use crate::postgres::end;
 use crate::postgres::fault::Failure;
 use crate::postgres::graph;
 use crate::postgres::run::{child, overdue, tasks, tries};
@@ -75,7 +76,7 @@ pub fn list(db: &Db, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, F
 }
 
 /// Of these there are few, beside those that have ended.
-fn is_unfinished(filter: &RunFilter) -> bool {
+pub fn is_unfinished(filter: &RunFilter) -> bool {
     matches!(filter.status, Some(RunStatus::Pending | RunStatus::Running))
         && filter.run_key.is_none()
         && filter.parent.is_none()
@@ -159,6 +160,7 @@ fn run_of(row: &Row) -> db::Result<ListedRun> {
         graph: None,
         children: Vec::new(),
         overdue: Vec::new(),
+        calls: Vec::new(),
     })
 }
 
@@ -183,6 +185,7 @@ pub fn one(db: &Db, id: Uuid, depth: Depth) -> Result<Option<(ListedRun, Vec<Tas
     let Some((row, mut run)) = found else { return Ok(None) };
     run.graph = graph::of_run(db, row)?;
     run.overdue = overdue::of_run(db, row)?;
+    run.calls = end::of_run(db, row)?;
     run.children = child::of_run(db, id)?;
     let mut tasks = tasks(db, row)?;
     if depth == Depth::Tries {

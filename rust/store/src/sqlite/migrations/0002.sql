@@ -283,3 +283,41 @@ CREATE TABLE graphs (
 CREATE INDEX graphs_used ON graphs (workflow, version) WHERE unused_since IS NULL;
 -- What the telemetry of whoever asked for a run hands on to its bodies, as JSON text.
 ALTER TABLE runs ADD COLUMN trace TEXT;
+-- Who is to be told of the ends of a workflow's runs: its callbacks (0), as those declare who live or lived last. Outcomes are a sum of 1 for
+-- Completed, 2 for Failed and 4 for Cancelled.
+ALTER TABLE workflows ADD COLUMN tells INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE listeners (
+    workflow TEXT NOT NULL,
+    listener INTEGER NOT NULL,
+    outcomes INTEGER NOT NULL,
+    PRIMARY KEY (workflow, listener)
+) STRICT, WITHOUT ROWID;
+-- Ends of which somebody is still to be told: for whom, who is at it, how often that was begun, and what went wrong last. A run has an end more
+-- for each time that it was opened again.
+ALTER TABLE runs ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE ends (
+    row INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    listener INTEGER NOT NULL,
+    workflow TEXT NOT NULL,
+    outcome INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    first_at INTEGER,
+    owner INTEGER,
+    begun_at INTEGER,
+    error TEXT
+) STRICT;
+CREATE UNIQUE INDEX ends_run ON ends (run, number, listener);
+CREATE INDEX ends_due ON ends (listener, workflow, due_at) WHERE owner IS NULL;
+CREATE INDEX ends_owner ON ends (owner) WHERE owner IS NOT NULL;
+-- Here, so that no statement can end a run without it.
+CREATE TRIGGER runs_end AFTER UPDATE OF completed_at ON runs WHEN OLD.completed_at IS NULL AND NEW.completed_at IS NOT NULL
+BEGIN
+    INSERT INTO ends (run, number, listener, workflow, outcome, due_at)
+    SELECT NEW.row, NEW.reopened + 1, listener, NEW.workflow,
+        CASE NEW.status WHEN 'Completed' THEN 1 WHEN 'Failed' THEN 2 ELSE 4 END, NEW.completed_at
+    FROM listeners
+    WHERE workflow = NEW.workflow AND outcomes & CASE NEW.status WHEN 'Completed' THEN 1 WHEN 'Failed' THEN 2 ELSE 4 END;
+END;

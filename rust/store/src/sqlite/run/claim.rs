@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, ToSql, named_
 use uuid::Uuid;
 
 use crate::sqlite::audit;
+use crate::sqlite::end;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::limits;
 use crate::sqlite::owner::owner_is_dead;
@@ -364,6 +365,7 @@ pub fn reopen(
     overdue::refuse(db, run.row, |owner| owner != epoch && is_dead(owner))?;
     run.context_hash = guard(db, run.row)?;
     open_again(db, epoch, &run)?;
+    end::withdraw(db, run.row)?;
     if run.is_limited || limits::is_any(db)? {
         run.is_held = limits::reenter(db, run.row, &run.workflow, &run.context)?;
         run.is_limited = true;
@@ -471,7 +473,7 @@ fn guard(db: &Connection, row: RunRow) -> Result<Option<ContextHash>, Failure> {
 fn open_again(db: &Connection, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
-        SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = 0, interruptions = 0, completed_at = NULL,
+        SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = 0, interruptions = 0, reopened = reopened + 1, completed_at = NULL,
             final_context = NULL, error = NULL, error_type = NULL, timed_at = NULL, time_left = NULL, waits = 0, unique_hash = :unique_hash,
             end_number = NULL, mixed = EXISTS (
                 SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> runs.version)

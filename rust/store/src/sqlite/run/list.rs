@@ -6,6 +6,7 @@ use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, named_params};
 use uuid::Uuid;
 
+use crate::sqlite::end;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::graph;
 use crate::sqlite::run::{child, overdue, tasks, tries};
@@ -195,6 +196,7 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<ListedRun> {
         graph: None,
         children: Vec::new(),
         overdue: Vec::new(),
+        calls: Vec::new(),
     })
 }
 
@@ -219,6 +221,7 @@ pub fn one(db: &Connection, id: Uuid, depth: Depth) -> Result<Option<(ListedRun,
     let Some((row, mut run)) = found else { return Ok(None) };
     run.graph = graph::of_run(&snapshot, row)?;
     run.overdue = overdue::of_run(&snapshot, row)?;
+    run.calls = end::of_run(&snapshot, row)?;
     run.children = child::of_run(&snapshot, id)?;
     let mut tasks = tasks(&snapshot, row)?;
     if depth == Depth::Tries {

@@ -1,0 +1,192 @@
+"""Calls what workflows declare for the ends of their runs, on threads of its own: a callback that hangs holds
+up neither tasks nor other callbacks.
+
+Decides nothing: the engine hands out ends, and keeps what came of each. Invariant: of each end that was
+handed out the engine hears what came of it, once the callback is home.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from threading import Condition
+from time import monotonic
+from typing import NamedTuple
+
+from . import attempt, rows
+from .answer import complete
+from .end import raised_by
+from .plain import ERROR, WARNING, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from ._cloaca import Engine
+    from .redact import Redactor
+    from .worker import Hear
+    from .workflow import Workflow
+
+CALLS_MAX = 4
+"""So many callbacks of runs are called at once."""
+CALL_SECONDS_MAX = 60.0
+"""One that takes longer leaves its place to another."""
+OVERDUE_MAX = 16
+"""While so many of those have not come back, no other is called."""
+
+_BITS = {"Completed": 1, "Failed": 2, "Cancelled": 4}
+
+_log = "cloaca.callback"
+
+
+class End(NamedTuple):
+    """An end that somebody is to be told of, as the engine hands it out."""
+
+    key: int
+    run: str
+    workflow: str
+    number: int
+    status: str
+    tries: int
+    is_given_up: bool
+
+
+def outcomes(callbacks: Mapping[str, Any]) -> int:
+    """Of which ends the engine is to tell, as it wants them named."""
+    return sum(_BITS[status] for status in callbacks)
+
+
+class Ends:
+    """The callbacks of one runner's workflows, and the threads that call them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        start: Callable[[str, Callable[[], None]], None],
+        redactor: Redactor,
+        run: Callable[[Any], object],
+        hear: Hear | None = None,
+    ) -> None:
+        self._engine = engine
+        self._start = start
+        self._redactor = redactor
+        self._run = run
+        self._hear = hear
+        self._pid = os.getpid()
+        self._callbacks: dict[str, Mapping[str, Callable[..., Any]]] = {}
+        self._changed = Condition()
+        self._calls: dict[int, tuple[End, float]] = {}
+        self._overdue: dict[int, End] = {}
+        self._is_open = False
+        self._is_closed = False
+
+    def declare(self, workflow: Workflow) -> None:
+        """The program declared a workflow: these are its callbacks from now on."""
+        with self._changed:
+            self._callbacks[workflow.name] = workflow._callbacks
+            if not workflow._callbacks or self._is_open:
+                return
+            self._is_open = True
+        self._engine.ends.open()
+        self._start("ends", self._hand_out)
+
+    def forget(self, workflow: str) -> None:
+        """The program declares it no more."""
+        with self._changed:
+            self._callbacks.pop(workflow, None)
+
+    def close(self) -> None:
+        """Nothing more is called."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _hand_out(self) -> None:
+        while (room := self._room()) > 0:
+            found = self._engine.ends.take(room, self._patience())
+            if found is None:
+                return
+            for each in found:
+                end = End(*each)
+                with self._changed:
+                    self._calls[end.key] = end, monotonic() + CALL_SECONDS_MAX
+                self._start("callback", partial(self._tell, end))
+
+    def _room(self) -> int:
+        """How many more may be called, once that is at least one; none once the runner has closed."""
+        while True:
+            self._look_for_overdue()
+            with self._changed:
+                if self._is_closed:
+                    return 0
+                room = 0 if len(self._overdue) >= OVERDUE_MAX else CALLS_MAX - len(self._calls)
+                if room > 0:
+                    return room
+                self._changed.wait(self._patience())
+
+    def _patience(self) -> float | None:
+        """Until the next callback has taken too long."""
+        times = [until for _, until in list(self._calls.values())]
+        return max(0.0, min(times) - monotonic()) + 0.001 if times else None
+
+    def _look_for_overdue(self) -> None:
+        now = monotonic()
+        with self._changed:
+            late = [end for end, until in self._calls.values() if until <= now]
+            for end in late:
+                del self._calls[end.key]
+                self._overdue[end.key] = end
+        for end in late:
+            text = (
+                "%s of workflow '%s' has not come back from run %s within %g s; others are called meanwhile"
+            )
+            values = rows.CALLBACKS[end.status], end.workflow, end.run, CALL_SECONDS_MAX
+            say(_log, WARNING, text, *values, about=_about(end))
+
+    def _tell(self, end: End) -> None:
+        try:
+            if self._call(end) and not attempt.is_forked(self._pid):
+                self._engine.ends.told(end.key)
+        finally:
+            with self._changed:
+                self._calls.pop(end.key, None)
+                self._overdue.pop(end.key, None)
+                self._changed.notify_all()
+
+    def _call(self, end: End) -> bool:
+        """Whether nothing is left to tell of this end."""
+        function = self._callbacks.get(end.workflow, {}).get(end.status)
+        row = None if function is None else self._engine.runs.run(end.run, tries=True)
+        if function is None or row is None or row["status"] != end.status:
+            # It is declared no more, or the run was opened again just now.
+            return True
+        if end.is_given_up:
+            text = "%s of workflow '%s' for run %s is given up: its process died in each of %d calls"
+            values = rows.CALLBACKS[end.status], end.workflow, end.run, end.tries - 1
+            say(_log, ERROR, text, *values, about=_about(end))
+            return True
+        run = rows.run_with_tasks(row, [])
+        try:
+            with attempt.calling(self._engine, None, end.workflow):
+                complete(function(run), self._run)
+        except BaseException as raised:
+            # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
+            if not attempt.is_forked(self._pid):
+                self._failed(end, raised)
+            return False
+        return True
+
+    def _failed(self, end: End, raised: BaseException) -> None:
+        if self._hear is not None:
+            self._hear((None, raised))
+        due = self._engine.ends.failed(end.key, raised_by(raised).text)
+        again = "and is given up" if due is None else f"and is called again at {rows.moment(due)}"
+        text = "%s of workflow '%s' raised in call %d for run %s, %s"
+        values = rows.CALLBACKS[end.status], end.workflow, end.tries, end.run, again
+        level = ERROR if due is None else WARNING
+        self._redactor.say(_log, level, text, *values, raised=raised, about=_about(end))
+
+
+def _about(end: End) -> dict[str, object]:
+    return {"cloaca_run": end.run, "cloaca_workflow": end.workflow}

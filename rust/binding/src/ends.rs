@@ -1,0 +1,59 @@
+//! Ends of runs that the program's callbacks are told of: handed out to the thread that calls those, and taken back with what came of each.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use cloaca_core::key::EndKey;
+use cloaca_core::port::End;
+use cloaca_core::runtime::PutOff;
+
+use crate::gil::free;
+use crate::handle::{Handle, span_of};
+
+/// An end as Python carries it: `(key, run, workflow, number, status, tries, is_given_up)`.
+type EndParts = (i64, String, String, u32, &'static str, u32, bool);
+
+/// What a runner tells its program's callbacks.
+#[pyclass(frozen, module = "cloaca._cloaca")]
+pub struct Ends {
+    pub handle: Arc<Handle>,
+}
+
+#[pymethods]
+impl Ends {
+    /// Somebody wants to be told from now on.
+    fn open(&self, py: Python<'_>) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.open_tellings())
+    }
+
+    /// At most `limit` ends that are due, each as `(key, run, workflow, number, status, tries, is_given_up)`; empty if there are none within `seconds`, `None` once
+    /// the runner closes.
+    #[pyo3(signature = (limit, seconds=None))]
+    fn take(&self, py: Python<'_>, limit: u64, seconds: Option<f64>) -> PyResult<Option<Vec<EndParts>>> {
+        let runtime = self.handle.runtime(py)?;
+        let found = free(py, || runtime.next_ends(limit, seconds.map(span_of)))?;
+        let parts = |end: End| {
+            let is_given_up = runtime.is_given_up(&end);
+            let End { key, run, workflow, number, status, tries, .. } = end;
+            (key.0, run.to_string(), workflow, number, status.name(), tries, is_given_up)
+        };
+        Ok(found.map(|ends| ends.into_iter().map(parts).collect()))
+    }
+
+    /// An end was told, or nobody is to be told of it any more.
+    fn told(&self, py: Python<'_>, key: i64) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.end_told(EndKey(key)))
+    }
+
+    /// A call about an end has failed. When it is made again, in microseconds since 1970; `None` if it is not.
+    fn failed(&self, py: Python<'_>, key: i64, error: &str) -> PyResult<Option<i64>> {
+        let runtime = self.handle.runtime(py)?;
+        Ok(match free(py, || runtime.end_failed(EndKey(key), error))? {
+            Some(PutOff::Until(due)) => Some(due.0),
+            Some(PutOff::GivenUp) | None => None,
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! Ends of runs that somebody is to be told of. Invariant: an end is written down with what ends the run, in one transaction, and stands
+//! until whoever it is for has been told.
+
+use uuid::Uuid;
+
+use crate::key::{EndKey, Epoch};
+use crate::record::RunStatus;
+use crate::time::Wall;
+
+/// Of which ends somebody wants to hear, as a set of final states.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Outcomes(u8);
+
+impl Outcomes {
+    /// The set that these bits stand for.
+    pub fn from_bits(bits: i64) -> Self {
+        Self(bits as u8 & 7)
+    }
+
+    /// The set as the store keeps it: 1 Completed, 2 Failed, 4 Cancelled.
+    pub fn bits(self) -> i64 {
+        i64::from(self.0)
+    }
+
+    /// The same and this one.
+    #[must_use]
+    pub fn with(self, status: RunStatus) -> Self {
+        let bit = match status {
+            RunStatus::Completed => 1,
+            RunStatus::Failed => 2,
+            RunStatus::Cancelled => 4,
+            RunStatus::Pending | RunStatus::Running => 0,
+        };
+        Self(self.0 | bit)
+    }
+
+    /// The one state of a set of one.
+    pub fn only(self) -> Option<RunStatus> {
+        [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled]
+            .into_iter()
+            .find(|&status| Self::default().with(status) == self)
+    }
+}
+
+/// An end that a runner is to tell its program of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The store's key.
+    pub key: EndKey,
+    /// The run that ended.
+    pub run: Uuid,
+    /// Its workflow.
+    pub workflow: String,
+    /// Which of its ends this is, from 1: a run that was opened again has several.
+    pub number: u32,
+    /// How it ended.
+    pub status: RunStatus,
+    /// Which call this is, from 1.
+    pub tries: u32,
+    /// When the first call was.
+    pub first_at: Wall,
+}
+
+/// An end of which a run's callback is still to be told, as who looks at the run sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// How the run had ended.
+    pub status: RunStatus,
+    /// So many calls have begun.
+    pub tries: u32,
+    /// When the next one is due.
+    pub due_at: Wall,
+    /// What the last one raised.
+    pub error: Option<String>,
+    /// Who is calling, and since when.
+    pub begun: Option<(Epoch, Wall)>,
+}

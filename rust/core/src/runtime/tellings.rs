@@ -1,0 +1,237 @@
+//! Hands out ends of runs that the program is to be told of, and keeps what came of each.
+//! Invariant: what was handed out is this runner's until it has said what came of it, also while the runner leaves.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::key::EndKey;
+use crate::port::{Change, End, InFlight};
+use crate::runtime::clock::Clock;
+use crate::runtime::park::{lock, wait_on};
+use crate::runtime::{Runtime, Shared};
+use crate::time::{Mono, Now, Wall};
+
+/// Ends that other processes wrote down are looked for so often.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// The first pause after a call that failed; each is twice the last one.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// A call that has failed for so long is given up.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// And one that ended its process so often.
+const TRIES_MAX: u32 = 200;
+
+#[derive(Default)]
+pub(super) struct Tellings {
+    /// Whether there is anybody to tell.
+    is_open: bool,
+    /// Whether there may be more than was seen at the last look, and whether somebody looks.
+    has_news: bool,
+    is_looking: bool,
+    in_hand: BTreeMap<EndKey, End>,
+    /// When the next one is due.
+    due: Option<Wall>,
+}
+
+impl Tellings {
+    /// Whether nothing is to be told at that time.
+    pub(super) fn is_idle(&self, now: Wall) -> bool {
+        let is_due = self.due.is_some_and(|due| due <= now);
+        !self.is_open || !(self.has_news || self.is_looking || is_due) && self.in_hand.is_empty()
+    }
+
+    /// When there is something to tell, unless somebody is at it.
+    pub(super) fn next_due(&self, now: Now) -> Option<Mono> {
+        let left_us = u64::try_from(self.due?.0.saturating_sub(now.wall.0)).unwrap_or(0);
+        Some(now.mono.after(Duration::from_micros(left_us)))
+    }
+}
+
+/// What became of a call that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOff {
+    /// It is made again.
+    Until(Wall),
+    /// It is not.
+    GivenUp,
+}
+
+/// The pause before the call that follows that many.
+fn pause_after(tries: u32) -> Duration {
+    PAUSE_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(PAUSE_MAX)
+}
+
+impl Runtime {
+    /// The program wants to hear of ends from now on.
+    pub fn open_tellings(&self) {
+        lock(&self.shared.tellings).is_open = true;
+        self.shared.tells_ends.store(true, Ordering::Release);
+        self.shared.ends_came();
+    }
+
+    /// Says at once which workflows are declared here: of runs that end from now on their callbacks are to hear. Call detached.
+    pub fn say_workflows(&self) {
+        self.shared.say_workflows();
+    }
+
+    /// At most `limit` ends that the program is to be told of, which are its own until it says what came of each; empty if there are none for
+    /// so long, none once the runner closes. By one thread at a time. Call detached.
+    pub fn next_ends(&self, limit: u64, patience: Option<Duration>) -> Option<Vec<End>> {
+        let shared = &self.shared;
+        let deadline = patience.map(|span| Instant::now() + span);
+        loop {
+            {
+                let mut tellings = lock(&shared.tellings);
+                if shared.closing.load(Ordering::Acquire) {
+                    return None;
+                }
+                tellings.has_news = false;
+                tellings.is_looking = true;
+            }
+            let (found, due) = shared.look_for_ends(limit);
+            let mut tellings = lock(&shared.tellings);
+            tellings.is_looking = false;
+            tellings.due = due;
+            if !found.is_empty() {
+                tellings.has_news = true;
+                tellings.in_hand.extend(found.iter().map(|end| (end.key, end.clone())));
+                return Some(found);
+            }
+            let now = shared.now().wall;
+            let until_due = due.map(|due| Duration::from_micros(u64::try_from(due.0 - now.0).unwrap_or(0)));
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Some(Vec::new());
+            }
+            if !tellings.has_news && !shared.closing.load(Ordering::Acquire) {
+                let nap = match &shared.clock {
+                    Clock::System(..) => Some(LOOK_EVERY.min(until_due.unwrap_or(LOOK_EVERY))),
+                    // Whoever moves it tells.
+                    Clock::Manual(_) => None,
+                };
+                let span = nap.into_iter().chain(left).min();
+                drop(tellings);
+                shared.move_on();
+                let tellings = lock(&shared.tellings);
+                if !tellings.has_news && !shared.closing.load(Ordering::Acquire) {
+                    drop(wait_on(&shared.tellings_wake, tellings, span));
+                }
+            }
+        }
+    }
+
+    /// The program has been told of an end.
+    pub fn end_told(&self, key: EndKey) {
+        let epoch = self.shared.epoch_now();
+        if let Some(epoch) = epoch
+            && self.shared.store.end_told(epoch, key).is_err()
+        {
+            // It stays this runner's, and is told again by whoever comes after it.
+            self.shared.tellings_kept(key);
+            return;
+        }
+        self.shared.end_home(key);
+    }
+
+    /// A call about an end has failed with `error`; whether it is made again. None if there is no such call.
+    pub fn end_failed(&self, key: EndKey, error: &str) -> Option<PutOff> {
+        let end = lock(&self.shared.tellings).in_hand.get(&key).cloned()?;
+        let now = self.now().wall;
+        let due = now.after(pause_after(end.tries));
+        let is_over = due > end.first_at.after(GIVEN_UP_AFTER);
+        let stored = match (self.shared.epoch_now(), is_over) {
+            (None, _) => Ok(()),
+            (Some(epoch), true) => self.shared.store.end_told(epoch, key),
+            (Some(epoch), false) => self.shared.store.put_end_off(epoch, key, due, error),
+        };
+        match stored {
+            Ok(()) => self.shared.end_home(key),
+            Err(_) => self.shared.tellings_kept(key),
+        }
+        Some(if is_over { PutOff::GivenUp } else { PutOff::Until(due) })
+    }
+
+    /// Whether a call has ended its process so often that it is made no more.
+    pub fn is_given_up(&self, end: &End) -> bool {
+        end.tries > TRIES_MAX
+    }
+
+    /// Waits until no call is under way but `own`; false if that is not so in time.
+    pub(super) fn drain_tellings(&self, deadline: Instant, own: usize) -> bool {
+        let mut tellings = lock(&self.shared.tellings);
+        while tellings.in_hand.len() > own {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            tellings = wait_on(&self.shared.tellings_wake, tellings, Some(left));
+        }
+        true
+    }
+}
+
+impl Shared {
+    fn look_for_ends(&self, limit: u64) -> (Vec<End>, Option<Wall>) {
+        let now = self.now().wall;
+        match self.store.next_end(self.epoch) {
+            Ok(Some(due)) if due <= now => {
+                (self.store.take_ends(self.epoch, now, limit).unwrap_or_default(), None)
+            }
+            Ok(due) => (Vec::new(), due),
+            Err(_) => (Vec::new(), None),
+        }
+    }
+
+    /// What this runner has in hand stands under this epoch.
+    fn epoch_now(&self) -> Option<crate::key::Epoch> {
+        *lock(&self.stays)
+    }
+
+    /// There may be more to tell.
+    pub(super) fn ends_came(&self) {
+        if self.tells_ends.load(Ordering::Acquire) {
+            lock(&self.tellings).has_news = true;
+            self.tellings_wake.notify_all();
+        }
+    }
+
+    /// The same after a commit of these.
+    pub(super) fn ends_written(&self, changes: &[Change]) {
+        let is_end = |change: &Change| matches!(change, Change::Run(change) if change.end.is_some());
+        if self.tells_ends.load(Ordering::Acquire) && changes.iter().any(is_end) {
+            self.ends_came();
+        }
+    }
+
+    pub(super) fn ends_in_hand(&self, kept: &mut InFlight) {
+        kept.ends = lock(&self.tellings).in_hand.keys().copied().collect();
+    }
+
+    fn tellings_kept(&self, key: EndKey) {
+        lock(&self.tellings).in_hand.remove(&key);
+        self.ends_came();
+    }
+
+    fn end_home(&self, key: EndKey) {
+        self.tellings_kept(key);
+        let is_leaving = lock(&self.jobs).is_leaving;
+        if is_leaving {
+            self.leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_ten_minutes() {
+        let seconds: Vec<u64> = [1, 2, 3, 10, 11, 200].map(|tries| pause_after(tries).as_secs()).into();
+        assert_eq!(seconds, [1, 2, 4, 512, 600, 600]);
+    }
+}

@@ -1,0 +1,425 @@
+"""What a workflow declares for the ends of its runs is called, whoever ended them, and whatever it does."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flow
+import pytest
+
+import cloaca
+from cloaca import ends
+from cloaca.testing import Runner
+
+START = "2026-01-01T00:00:00Z"
+
+
+class Told:
+    """A callback that keeps what it was given, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.runs: list[cloaca.types.RunDetails] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, run: cloaca.types.RunDetails) -> None:
+        with self._changed:
+            self.runs.append(run)
+            self._changed.notify_all()
+
+    def wait(self, count: int = 1) -> list[cloaca.types.RunDetails]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.runs) >= count, flow.WAIT)
+            return list(self.runs)
+
+
+def declare(name: str = "w", body: Callable[..., object] = flow.nothing, **callbacks: Any) -> None:
+    builder = cloaca.WorkflowBuilder(name)
+    for each, function in callbacks.items():
+        getattr(builder, each)(function)
+    with builder:
+        cloaca.task(id="only", retry_attempts=1)(body)
+
+
+def fails_if_bad(context: cloaca.Context) -> None:
+    context["seen"] = True
+    if context.get("bad"):
+        raise ValueError("boom")
+
+
+def test_each_end_is_told_to_its_callback_with_what_get_run_shows() -> None:
+    completed, failed, cancelled = Told(), Told(), Told()
+    declare(body=fails_if_bad, on_success=completed, on_failure=failed, on_cancel=cancelled)
+    with Runner() as runner:
+        good, bad = runner.submit("w", {"a": 1}), runner.submit("w", {"bad": True})
+        late = runner.submit("w", delay="1h")
+        late.cancel()
+        runner.run_until_idle()
+        assert [run["id"] for run in completed.runs] == [good.id]
+        assert [run["id"] for run in failed.runs] == [bad.id]
+        assert [run["id"] for run in cancelled.runs] == [late.id]
+        assert completed.runs[0] | {"callbacks": []} == runner.get_run(good.id)
+        assert completed.runs[0]["final_context"] == {"a": 1, "seen": True}
+        assert failed.runs[0]["error_message"] == "task 'only' failed: ValueError: boom"
+        assert failed.runs[0]["callbacks"][0]["attempts"] == 1
+        assert runner.get_run(bad.id)["callbacks"] == []
+
+
+def test_an_end_without_a_callback_writes_nothing(runner: cloaca.DefaultRunner) -> None:
+    declare(on_failure=lambda run: None)
+    declare("plain")
+    for name in ("w", "plain"):
+        runner.execute(name)
+    rows = runner.query("SELECT count(*) AS n FROM ends")
+    assert rows == [{"n": 0}]
+
+
+def test_what_raises_is_called_again_later_and_later_and_the_others_meanwhile() -> None:
+    seen: list[str] = []
+
+    def odd(run: cloaca.types.RunDetails) -> None:
+        seen.append(f"{run['context']['name']} {runner.now[11:19]}")
+        if run["context"]["name"] == "poison":
+            raise RuntimeError("not now")
+
+    declare(on_success=odd)
+    with Runner(START) as runner:
+        poison = runner.submit("w", {"name": "poison"})
+        runner.advance("3s")
+        runner.submit("w", {"name": "other"})
+        runner.advance("4s")
+        assert seen == [
+            "poison 00:00:00",
+            "poison 00:00:01",
+            "poison 00:00:03",
+            "other 00:00:03",
+            "poison 00:00:07",
+        ]
+        (call,) = runner.get_run(poison.id)["callbacks"]
+        assert call["status"] == "Completed"
+        assert (call["attempts"], call["error"]) == (4, "RuntimeError: not now")
+        assert call["due_at"].startswith("2026-01-01T00:00:15")
+        assert (call["begun_at"], call["runner"]) == (None, None)
+
+
+def test_it_is_given_up_after_a_day_with_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[str] = []
+
+    def never(run: cloaca.types.RunDetails) -> None:
+        calls.append(runner.now)
+        raise RuntimeError("never")
+
+    declare(on_success=never)
+    with Runner(START) as runner:
+        run = runner.submit("w")
+        runner.advance("30h")
+        assert calls[-1] < "2026-01-02T00:00:01Z"
+        assert len(calls) > 100
+        assert runner.get_run(run.id)["callbacks"] == []
+    last = [record for record in caplog.records if record.name == "cloaca.callback"][-1]
+    assert (last.levelname, "is given up" in last.getMessage()) == ("ERROR", True)
+
+
+def test_retry_withdraws_what_has_not_begun_and_the_next_end_is_told() -> None:
+    failed = Told()
+
+    def once_bad(run: cloaca.types.RunDetails) -> None:
+        failed(run)
+        if len(failed.runs) == 1:
+            raise RuntimeError("not now")
+
+    declare(body=fails_if_bad, on_failure=once_bad)
+    with Runner(START) as runner:
+        run = runner.submit("w", {"bad": True})
+        runner.run_until_idle()
+        assert len(runner.get_run(run.id)["callbacks"]) == 1
+        runner.retry(run.id)
+        runner.run_until_idle()
+        assert len(failed.runs) == 2
+        # Nothing is left of the first end: its call would have been due.
+        runner.advance("1h")
+        assert len(failed.runs) == 2
+
+
+def test_an_async_callback_is_awaited() -> None:
+    seen: list[str] = []
+
+    async def later(run: cloaca.types.RunDetails) -> None:
+        import asyncio
+
+        await asyncio.sleep(0)
+        seen.append(run["status"])
+
+    declare(on_success=later)
+    with Runner() as runner:
+        runner.execute("w")
+        runner.run_until_idle()
+    assert seen == ["Completed"]
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_what_a_callback_raises_ends_that_call_and_nothing_else(raised: BaseException) -> None:
+    calls: list[str] = []
+
+    def odd(run: cloaca.types.RunDetails) -> object:
+        calls.append(run["id"])
+        if len(calls) == 1:
+            raise raised
+        return ["anything", object()]
+
+    declare(on_success=odd)
+    with Runner() as runner:
+        run = runner.submit("w")
+        runner.advance("1s")
+        assert calls == [run.id, run.id]
+        assert runner.get_run(run.id)["callbacks"] == []
+
+
+def test_a_callback_may_use_the_runner() -> None:
+    declare("after")
+
+    def chain(run: cloaca.types.RunDetails) -> None:
+        runner.submit("after", {"of": run["id"]})
+        assert runner.get_run(run["id"])["status"] == "Completed"
+
+    declare(on_success=chain)
+    with Runner() as runner:
+        run = runner.submit("w")
+        runner.run_until_idle()
+        assert [row["context"] for row in runner.list_runs("after")] == [{"of": run.id}]
+
+
+def test_a_callback_may_shut_the_runner_down() -> None:
+    done = threading.Event()
+
+    def close(run: cloaca.types.RunDetails) -> None:
+        runner.shutdown()
+        done.set()
+
+    declare(on_success=close)
+    runner = cloaca.DefaultRunner(":memory:")
+    runner.submit("w")
+    assert done.wait(flow.WAIT)
+
+
+def test_shutdown_waits_for_a_callback_and_begins_no_other(tmp_path: Path) -> None:
+    entered, go = threading.Event(), threading.Event()
+    told = Told()
+
+    def slow(run: cloaca.types.RunDetails) -> None:
+        entered.set()
+        assert go.wait(flow.WAIT)
+        told(run)
+
+    declare(on_success=slow)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        run = runner.execute("w")
+        assert run.status == "Completed"
+        assert entered.wait(flow.WAIT)
+        threading.Timer(0.05, go.set).start()
+    assert len(told.runs) == 1
+
+
+def test_raise_errors_raises_what_a_callback_raised() -> None:
+    def bad(run: cloaca.types.RunDetails) -> None:
+        raise ZeroDivisionError("in a callback")
+
+    declare(on_success=bad)
+    with Runner(raise_errors=True) as runner:
+        runner.submit("w")
+        with pytest.raises(ZeroDivisionError, match="in a callback"):
+            runner.run_until_idle()
+
+
+def test_a_callback_that_hangs_is_told_of_and_leaves_its_place(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ends, "CALL_SECONDS_MAX", 0.01)
+    go, told = threading.Event(), Told()
+
+    def hangs(run: cloaca.types.RunDetails) -> None:
+        if run["context"].get("hangs"):
+            assert go.wait(flow.WAIT)
+        told(run)
+
+    declare(on_success=hangs)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        for _ in range(ends.CALLS_MAX):
+            runner.submit("w", {"hangs": True})
+        other = runner.submit("w")
+        assert told.wait()[0]["id"] == other.id
+        assert "has not come back" in caplog.text
+        go.set()
+        # They were told all the same, and are not called again.
+        told.wait(1 + ends.CALLS_MAX)
+
+
+def test_an_error_shows_nothing_that_is_hidden(caplog: pytest.LogCaptureFixture) -> None:
+    def tells(run: cloaca.types.RunDetails) -> None:
+        raise ValueError(f"key {run['context']['token']}")
+
+    declare(on_success=tells)
+    with Runner(redact=["token"]) as runner:
+        run = runner.submit("w", {"token": "s3cret-s3cret"})
+        runner.run_until_idle()
+        assert "s3cret" not in str(runner.get_run(run.id)["callbacks"])
+        assert "s3cret" not in caplog.text
+        assert "s3cret" in str(runner.get_run(run.id, unmasked=True)["callbacks"])
+
+
+def test_who_is_declared_last_is_called() -> None:
+    first, second = Told(), Told()
+    declare(on_success=first)
+    with Runner() as runner:
+        declare(on_success=second)
+        runner.execute("w")
+        runner.run_until_idle()
+        declare()
+        runner.execute("w")
+        runner.run_until_idle()
+    assert (len(first.runs), len(second.runs)) == (0, 1)
+
+
+PROGRAM = """
+import os, sys, threading
+import cloaca
+
+def after(run):
+    with open(sys.argv[2], "a") as out:
+        out.write(run["id"] + " " + sys.argv[3] + "\\n")
+    if sys.argv[3] == "dies":
+        os._exit(7)
+    if sys.argv[3] == "forks" and (child := os.fork()):
+        os.waitpid(child, 0)
+        os._exit(0)
+
+with cloaca.WorkflowBuilder("w").on_success(after).on_cancel(after):
+    @cloaca.task
+    def only(context): pass
+
+runner = cloaca.DefaultRunner(sys.argv[1])
+if sys.argv[3] != "lives":
+    runner.submit("w")
+print("ready", flush=True)
+sys.stdin.read()
+runner.shutdown()
+"""
+
+
+def start(store: str, out: Path, what: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, store, str(out), what]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What a program in another process may open, too."""
+    if request.config.getoption("--store") == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    return str(tmp_path / "runs.db")
+
+
+def test_whose_process_dies_in_it_is_called_by_the_next(store: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with start(store, out, "dies") as dying:
+        assert dying.wait(flow.WAIT) == 7
+    told = Told()
+    declare(on_success=told, on_cancel=told)
+    with cloaca.DefaultRunner(store):
+        (run,) = told.wait()
+    assert out.read_text().split() == [run["id"], "dies"]
+
+
+def test_the_end_that_a_client_makes_is_told_by_who_declares_the_workflow(store: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.touch()
+    with start(store, out, "lives") as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        with cloaca.DefaultRunner(store, work=False) as client:
+            run = client.submit("w", delay="1h")
+            run.cancel()
+            deadline = threading.Event()
+            for _ in range(int(flow.WAIT / 0.02)):
+                if out.read_text():
+                    break
+                deadline.wait(0.02)
+            assert out.read_text() == f"{run.id} lives\n"
+        other.communicate()
+
+
+def none() -> None: ...
+
+
+def two(run: object, more: object) -> None: ...
+
+
+def keyword(run: object, *, more: object) -> None: ...
+
+
+def generator(run: object) -> Any:
+    yield run
+
+
+async def async_generator(run: object) -> Any:
+    yield run
+
+
+class Watcher:
+    def method(self, run: object) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["on_success", "on_failure", "on_cancel"])
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (None, "got None"),
+        (3, "must be a function"),
+        ("f", "must be a function"),
+        (none, r"called with run, and takes none of them: def on_\w+\(run\)"),
+        (two, "needs more; it is called with run"),
+        (keyword, "needs more"),
+        (Watcher.method, "first parameter is self"),
+        (generator, "a generator"),
+        (async_generator, "a generator"),
+    ],
+)
+def test_what_cannot_be_called_with_a_run_is_refused(name: str, bad: Any, told: str) -> None:
+    with pytest.raises(cloaca.WorkflowError, match=told):
+        getattr(cloaca.WorkflowBuilder("w"), name)(bad)
+
+
+def test_one_function_an_end() -> None:
+    builder = cloaca.WorkflowBuilder("w").on_failure(print)
+    assert builder.on_failure(print) is builder
+    assert builder.on_success(print) is builder
+    with pytest.raises(cloaca.WorkflowError, match=r"has on_failure=.* already"):
+        builder.on_failure(functools.partial(print, "other"))
+
+
+def test_callbacks_are_no_part_of_the_version() -> None:
+    versions = []
+    for callbacks in ({}, {"on_success": print}):
+        declare(**callbacks)
+        workflow = cloaca.registry.workflow("w")
+        assert workflow is not None
+        versions.append(workflow.version)
+    assert versions[0] == versions[1]
+
+
+def test_a_forked_child_says_nothing_of_what_it_was_called_for(store: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with start(store, out, "forks") as forking:
+        assert forking.wait(flow.WAIT) == 0
+    (run,) = {line.split()[0] for line in out.read_text().splitlines()}
+    # The parent was killed before it had told: it is told again, though the child came back.
+    told = Told()
+    declare(on_success=told)
+    with cloaca.DefaultRunner(store):
+        assert told.wait()[0]["id"] == run
