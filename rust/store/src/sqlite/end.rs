@@ -1,4 +1,5 @@
-//! Ends of runs that callbacks are to be told of. That they are written down with what ends a run is the schema's affair.
+//! Ends of runs that callbacks are to be told of. They are written down by a trigger of the database, so that no statement can end a run
+//! without it; it is there while anybody listens, because it would cost each run.
 //! Invariant: one owner has an end in hand at a time, and only that one says what came of it.
 
 use cloaca_core::key::{EndKey, Epoch, RunRow};
@@ -8,6 +9,17 @@ use rusqlite::{Connection, named_params};
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
+
+const WRITE: &str = "
+    CREATE TRIGGER IF NOT EXISTS runs_end AFTER UPDATE OF completed_at ON runs
+    WHEN OLD.completed_at IS NULL AND NEW.completed_at IS NOT NULL
+    BEGIN
+        INSERT INTO ends (run, number, listener, workflow, outcome, due_at)
+        SELECT NEW.row, NEW.reopened + 1, listener, NEW.workflow,
+            CASE NEW.status WHEN 'Completed' THEN 1 WHEN 'Failed' THEN 2 ELSE 4 END, NEW.completed_at
+        FROM listeners
+        WHERE workflow = NEW.workflow AND outcomes & CASE NEW.status WHEN 'Completed' THEN 1 WHEN 'Failed' THEN 2 ELSE 4 END;
+    END";
 
 /// How long whoever is given an end waits that has ended its process more than once, in microseconds.
 macro_rules! pause_after_death {
@@ -39,7 +51,8 @@ pub fn renew_all(db: &Connection, names: &[String]) -> Result<(), Failure> {
             db.prepare_cached(sql)?.execute(named_params! { ":name": name })?;
         }
     }
-    Ok(())
+    let is_listening = db.prepare_cached("SELECT 1 FROM listeners LIMIT 1")?.exists([])?;
+    Ok(db.execute_batch(if is_listening { WRITE } else { "DROP TRIGGER IF EXISTS runs_end" })?)
 }
 
 /// When the next end is due of which `epoch` is to tell.
