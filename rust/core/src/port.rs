@@ -142,7 +142,7 @@ pub trait Store: Send + Sync {
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>>;
 
-    /// The same, but only of runs that waited for their time and have not begun.
+    /// The same, but only of runs that nobody had: that waited for their time or were asked for in transactions of other programs, and have not begun.
     fn claim_due(
         &self,
         epoch: Epoch,

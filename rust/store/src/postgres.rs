@@ -854,7 +854,7 @@ impl Store for PostgresStore {
     }
 
     fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>> {
-        self.read(|db| look::backlog(db, limit))
+        self.read(|db| inbox::backlog(db, limit))
     }
 
     fn set_limit(&self, name: &str, terms: Option<Terms>) -> Stored<bool> {

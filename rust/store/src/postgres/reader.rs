@@ -165,7 +165,7 @@ impl Reader {
 
     /// What is not over, of the oldest `limit` such runs.
     pub fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>> {
-        self.read(|db| look::backlog(db, limit))
+        self.read(|db| inbox::backlog(db, limit))
     }
 
     /// Tasks on record as begun, of the oldest `limit` runs that are not over.
