@@ -48,6 +48,7 @@ class End(NamedTuple):
     workflow: str
     number: int
     status: str
+    ended_at: str | None
     tries: int
     is_given_up: bool
 
@@ -96,6 +97,11 @@ class Ends:
         with self._changed:
             self._callbacks.pop(workflow, None)
 
+    def wait_home(self, seconds: float) -> bool:
+        """Waits until no callback is called, and what was said of the last is in the log."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._calls or self._overdue), seconds)
+
     def close(self) -> None:
         """Nothing more is called."""
         with self._changed:
@@ -111,7 +117,12 @@ class Ends:
                 end = End(*each)
                 with self._changed:
                     self._calls[end.key] = end, monotonic() + CALL_SECONDS_MAX
-                self._start("callback", partial(self._tell, end))
+                try:
+                    self._start("callback", partial(self._tell, end))
+                except RuntimeError as error:
+                    # The system gives no thread now.
+                    self._failed(end, error)
+                    self._home(end)
 
     def _room(self) -> int:
         """How many more may be called, once that is at least one; none once the runner has closed."""
@@ -127,7 +138,8 @@ class Ends:
 
     def _patience(self) -> float | None:
         """Until the next callback has taken too long."""
-        times = [until for _, until in list(self._calls.values())]
+        with self._changed:
+            times = [until for _, until in self._calls.values()]
         return max(0.0, min(times) - monotonic()) + 0.001 if times else None
 
     def _look_for_overdue(self) -> None:
@@ -146,36 +158,36 @@ class Ends:
 
     def _tell(self, end: End) -> None:
         try:
-            if self._call(end) and not attempt.is_forked(self._pid):
+            self._call(end)
+            if not attempt.is_forked(self._pid):
                 self._engine.ends.told(end.key)
-        finally:
-            with self._changed:
-                self._calls.pop(end.key, None)
-                self._overdue.pop(end.key, None)
-                self._changed.notify_all()
-
-    def _call(self, end: End) -> bool:
-        """Whether nothing is left to tell of this end."""
-        function = self._callbacks.get(end.workflow, {}).get(end.status)
-        row = None if function is None else self._engine.runs.run(end.run, tries=True)
-        if function is None or row is None or row["status"] != end.status:
-            # It is declared no more, or the run was opened again just now.
-            return True
-        if end.is_given_up:
-            text = "%s of workflow '%s' for run %s is given up: its process died in each of %d calls"
-            values = rows.CALLBACKS[end.status], end.workflow, end.run, end.tries - 1
-            say(_log, ERROR, text, *values, about=_about(end))
-            return True
-        run = rows.run_with_tasks(row, [])
-        try:
-            with attempt.calling(self._engine, None, end.workflow):
-                complete(function(run), self._run)
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
             if not attempt.is_forked(self._pid):
                 self._failed(end, raised)
-            return False
-        return True
+        finally:
+            self._home(end)
+
+    def _home(self, end: End) -> None:
+        with self._changed:
+            self._calls.pop(end.key, None)
+            self._overdue.pop(end.key, None)
+            self._changed.notify_all()
+
+    def _call(self, end: End) -> None:
+        function = self._callbacks.get(end.workflow, {}).get(end.status)
+        row = None if function is None else self._engine.runs.run(end.run, tries=True)
+        if function is None or row is None or end.ended_at is None or row["completed_at"] != end.ended_at:
+            # It is declared no more, or the run was opened again, and may have come to another end.
+            return
+        if end.is_given_up:
+            text = "%s of workflow '%s' for run %s is given up: its process died in each of %d calls"
+            values = rows.CALLBACKS[end.status], end.workflow, end.run, end.tries - 1
+            say(_log, ERROR, text, *values, about=_about(end))
+            return
+        run = rows.run_with_tasks(row, [])
+        with attempt.calling(self._engine, None, end.workflow):
+            complete(function(run), self._run)
 
     def _failed(self, end: End, raised: BaseException) -> None:
         if self._hear is not None:

@@ -288,6 +288,10 @@ class Runner(DefaultRunner):
             )
 
     def _wait_told(self) -> None:
+        if attempt.body(self._engine) is None and not self._crew.ends.wait_home(PATIENCE_SECONDS):
+            raise RunnerError(
+                f"a callback of a run did not come back within {PATIENCE_SECONDS:g} s of real time"
+            )
         # Log lines, too: a test looks for them next.
         if not self._crew.is_keeper() and not self._open().wait_carried_out(PATIENCE_SECONDS):
             raise RunnerError(f"a log handler did not come back within {PATIENCE_SECONDS:g} s of real time")

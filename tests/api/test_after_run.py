@@ -354,6 +354,22 @@ def test_the_end_that_a_client_makes_is_told_by_who_declares_the_workflow(store:
         other.communicate()
 
 
+def test_between_runners_that_come_and_go_each_end_is_told_once(tmp_path: Path) -> None:
+    told = Told()
+    declare(on_success=told)
+    path = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(path) as stays:
+        ids = []
+        for _ in range(30):
+            ids += [run.id for run in stays.submit_many("w", [{}] * 3)]
+            with cloaca.DefaultRunner(path) as goes:
+                ids += [run.id for run in goes.submit_many("w", [{}] * 3)]
+        for run in ids:
+            stays.run(run).result(flow.WAIT)
+        told.wait(len(ids))
+    assert sorted(run["id"] for run in told.runs) == sorted(ids)
+
+
 def none() -> None: ...
 
 

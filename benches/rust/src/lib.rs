@@ -305,6 +305,7 @@ fn one_task() -> Arc<Workflow> {
         graph,
         priority: Priority::default(),
         limits: None,
+        tells: cloaca_core::port::Outcomes::default(),
         graph_text: "".into(),
         tie: None,
     })

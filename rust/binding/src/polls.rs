@@ -222,9 +222,11 @@ impl Polls {
     fn deciding(&self, py: Python<'_>, id: &str) -> PyResult<Option<Deciding>> {
         let runtime = self.handle.runtime(py)?;
         let id = parse_id(py, id)?;
-        let Some(row) = self.handle.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
+        let Some(row) = self.handle.stored(py, move |runtime| runtime.store().cron(id))? else {
+            return Ok(None);
+        };
         let page = Page { limit: 1, offset: 0 };
-        let newest = self.handle.stored(py, |runtime| runtime.store().history(row.row, page))?;
+        let newest = self.handle.stored(py, move |runtime| runtime.store().history(row.row, page))?;
         let newest = newest.first();
         let (failures, since) = free(py, || runtime.standing(row.row))?
             .map_or((0, None), |(standing, _, since)| (standing.failures, since.map(Wall::rfc3339)));

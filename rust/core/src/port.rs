@@ -5,6 +5,7 @@ mod change;
 mod claim;
 mod end;
 mod forget;
+mod halt;
 mod listing;
 mod raw;
 mod redacted;
@@ -30,10 +31,11 @@ pub use change::{
 pub use claim::{Allowed, BURIED, Company, InFlight, Siblings, Spent, Unfinished};
 pub use end::{Call, End, Outcomes};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
+pub use halt::Halt;
 pub use listing::{
     Backlog, Begun, CHILDREN_SHOWN, Child, CronStats, ListedRun, Overdue, OwnerRow, Page, Place, RunFilter,
 };
-pub use raw::{Cell, Halt, Table};
+pub use raw::{Cell, Table};
 pub use redacted::{REDACTED_KEYS_MAX, Redacted};
 pub use schedule::{
     Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleFilter, ScheduleKind, Terms, Wished,
@@ -63,7 +65,8 @@ pub trait Ear: Send + Sync {
     fn close(&self);
 }
 
-/// Where everything is kept. Every method is one transaction and may block; all may be called from any thread.
+/// Where everything is kept. Every method is one transaction and may block, as long as [`Halt::current`] of its thread allows; all may be called from any
+/// thread.
 pub trait Store: Send + Sync {
     /// Registers a living runner and returns its epoch, larger than all before it.
     fn join(&self, at: Wall) -> Stored<Epoch>;
@@ -96,6 +99,10 @@ pub trait Store: Send + Sync {
     /// Whether others may soon take `epoch` for dead, as it could not say for too long that it lives: then nothing begins until it has said so again.
     /// Cheap, and touches no database.
     fn is_silent(&self, _epoch: Epoch) -> bool {
+        false
+    }
+    /// Whether it is asked over a way on which answers may fail to come.
+    fn is_far(&self) -> bool {
         false
     }
     /// Tells one owner that there is something for it.
@@ -135,7 +142,7 @@ pub trait Store: Send + Sync {
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>>;
 
-    /// The same, but only of runs that waited for their time and have not begun.
+    /// The same, but only of runs that nobody had: that waited for their time or were asked for in transactions of other programs, and have not begun.
     fn claim_due(
         &self,
         epoch: Epoch,
@@ -177,8 +184,8 @@ pub trait Store: Send + Sync {
     /// Those of these runs that are final, or forgotten.
     fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>>;
     /// Opens a final run that did not complete again, for `epoch`: its failed and skipped tasks are undecided as at first. None if there is no
-    /// such run, or it completed, or is unfinished. Refused while a body of it still runs in a living process. Whoever takes it over later does
-    /// not let it wait for others.
+    /// such run, or it completed, or is unfinished. Refused while a body of it still runs in a living process. It stands in its
+    /// line by its age, and waits for nobody else's runs.
     fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>>;
     /// The same of several, in one transaction where that costs one. One that is refused, for the reason that stands in its place, keeps none of
     /// the others.

@@ -52,7 +52,7 @@ use crate::error::{Error, Kind, Result, excerpt};
 use crate::key::{ById, Epoch};
 use crate::near::hint;
 use crate::poll::PollCounts;
-use crate::port::{Ear, Fault, Minute, Parent, Store, WorkflowRow};
+use crate::port::{Ear, Fault, Halt, Minute, Parent, Store, WorkflowRow};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -138,6 +138,8 @@ pub struct Own {
 struct Shared {
     epoch: Epoch,
     store: Arc<dyn Store>,
+    /// Until when this runner's threads wait for the store.
+    halt: Halt,
     /// Until everything ends.
     ear: Mutex<Option<Arc<dyn Ear>>>,
     clock: Clock,
@@ -255,7 +257,7 @@ fn spawn(
 ) -> Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     let guarded = move || {
-        if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| shared.halt.over(|| body(&shared)))).is_err() {
             shared.give_in(Note::EngineFault);
         }
     };
@@ -279,6 +281,7 @@ impl Shared {
         Arc::new(Shared {
             epoch,
             store,
+            halt: Halt::default(),
             ear: Mutex::new(ear),
             clock,
             target: Mutex::default(),

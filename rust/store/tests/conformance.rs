@@ -157,6 +157,7 @@ claims! {
     what_one_has_in_hand_is_nobody_elses_until_it_is_gone
     a_call_that_failed_waits_for_its_own_time
     to_open_a_run_again_withdraws_calls_that_have_not_begun
+    a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile
     what_nobody_declares_any_more_is_told_to_nobody
     a_run_is_kept_until_its_end_is_told
     what_was_asked_for_in_a_version_that_nobody_declares_any_more_keeps_it
@@ -1633,7 +1634,7 @@ fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
     assert_eq!(handed(store, first, 99), []);
     let [end] = &handed(store, first, 100)[..] else { panic!("there is one end") };
     assert_eq!((end.run, &*end.workflow, end.number, end.status), (id(1), "mail", 1, RunStatus::Failed));
-    assert_eq!((end.tries, end.first_at), (1, Wall(100)));
+    assert_eq!((end.tries, end.first_at, end.ended_at), (1, Wall(100), Some(Wall(100))));
     assert_eq!((store.next_end(first), handed(store, first, 200)), (Ok(None), vec![]));
     store.end_told(first, end.key).unwrap();
     assert_eq!((store.next_end(first), handed(store, first, 200)), (Ok(None), vec![]));
@@ -1706,6 +1707,26 @@ fn to_open_a_run_again_withdraws_calls_that_have_not_begun(store: &dyn Store) {
     // What has begun goes on.
     assert!(store.reopen(epoch, id(1)).unwrap().is_some());
     assert_eq!(store.run(id(1)).unwrap().unwrap().0.calls.len(), 1);
+}
+
+/// It would be told the end that came after its own.
+fn a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    for epoch in [first, second] {
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    }
+    for number in [1, 2] {
+        has_ended(store, second, number, RunStatus::Failed);
+    }
+    let held = handed(store, first, 100);
+    for number in [1, 2] {
+        assert!(store.reopen(second, id(number)).unwrap().is_some());
+        end_of(store, second, number, RunStatus::Failed);
+    }
+    store.put_end_off(first, held[0].key, Wall(200), "ValueError: no").unwrap();
+    store.leave(first, &InFlight::default(), Wall(300)).unwrap();
+    let told = handed(store, second, 400);
+    assert_eq!(told.iter().map(|end| (end.run, end.number)).collect::<Vec<_>>(), [(id(1), 2), (id(2), 2)]);
 }
 
 fn what_nobody_declares_any_more_is_told_to_nobody(store: &dyn Store) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::key::EndKey;
+use crate::key::{EndKey, Epoch};
 use crate::port::{Change, End, InFlight};
 use crate::runtime::clock::Clock;
 use crate::runtime::park::{lock, wait_on};
@@ -33,6 +33,8 @@ pub(super) struct Tellings {
     has_news: bool,
     is_looking: bool,
     in_hand: BTreeMap<EndKey, End>,
+    /// What came of some, which the store did not take: that they were told, or when they are to be told again and why.
+    unsaid: BTreeMap<EndKey, Outcome>,
     /// When the next one is due.
     due: Option<Wall>,
 }
@@ -50,6 +52,9 @@ impl Tellings {
         Some(now.mono.after(Duration::from_micros(left_us)))
     }
 }
+
+/// None of what needs no further call.
+type Outcome = Option<(Wall, String)>;
 
 /// What became of a call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +100,10 @@ impl Runtime {
             let (found, due) = shared.look_for_ends(limit);
             let mut tellings = lock(&shared.tellings);
             tellings.is_looking = false;
+            if shared.closing.load(Ordering::Acquire) {
+                // Whoever closes waits for what has been handed out.
+                shared.tellings_wake.notify_all();
+            }
             tellings.due = due;
             if !found.is_empty() {
                 tellings.has_news = true;
@@ -126,32 +135,15 @@ impl Runtime {
 
     /// The program has been told of an end.
     pub fn end_told(&self, key: EndKey) {
-        let epoch = self.shared.epoch_now();
-        if let Some(epoch) = epoch
-            && self.shared.store.end_told(epoch, key).is_err()
-        {
-            // It stays this runner's, and is told again by whoever comes after it.
-            self.shared.tellings_kept(key);
-            return;
-        }
-        self.shared.end_home(key);
+        self.shared.say_end(key, None);
     }
 
     /// A call about an end has failed with `error`; whether it is made again. None if there is no such call.
     pub fn end_failed(&self, key: EndKey, error: &str) -> Option<PutOff> {
         let end = lock(&self.shared.tellings).in_hand.get(&key).cloned()?;
-        let now = self.now().wall;
-        let due = now.after(pause_after(end.tries));
+        let due = self.now().wall.after(pause_after(end.tries));
         let is_over = due > end.first_at.after(GIVEN_UP_AFTER);
-        let stored = match (self.shared.epoch_now(), is_over) {
-            (None, _) => Ok(()),
-            (Some(epoch), true) => self.shared.store.end_told(epoch, key),
-            (Some(epoch), false) => self.shared.store.put_end_off(epoch, key, due, error),
-        };
-        match stored {
-            Ok(()) => self.shared.end_home(key),
-            Err(_) => self.shared.tellings_kept(key),
-        }
+        self.shared.say_end(key, (!is_over).then(|| (due, error.to_owned())));
         Some(if is_over { PutOff::GivenUp } else { PutOff::Until(due) })
     }
 
@@ -163,7 +155,7 @@ impl Runtime {
     /// Waits until no call is under way but `own`; false if that is not so in time.
     pub(super) fn drain_tellings(&self, deadline: Instant, own: usize) -> bool {
         let mut tellings = lock(&self.shared.tellings);
-        while tellings.in_hand.len() > own {
+        while tellings.is_looking || tellings.in_hand.len() > own {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -176,6 +168,13 @@ impl Runtime {
 
 impl Shared {
     fn look_for_ends(&self, limit: u64) -> (Vec<End>, Option<Wall>) {
+        let unsaid = std::mem::take(&mut lock(&self.tellings).unsaid);
+        for (key, outcome) in unsaid {
+            // Whoever leaves waits for this look, so that it is this runner's epoch still.
+            if !self.keep_end(self.epoch, key, outcome.as_ref()) {
+                lock(&self.tellings).unsaid.insert(key, outcome);
+            }
+        }
         let now = self.now().wall;
         match self.store.next_end(self.epoch) {
             Ok(Some(due)) if due <= now => {
@@ -184,11 +183,6 @@ impl Shared {
             Ok(due) => (Vec::new(), due),
             Err(_) => (Vec::new(), None),
         }
-    }
-
-    /// What this runner has in hand stands under this epoch.
-    fn epoch_now(&self) -> Option<crate::key::Epoch> {
-        *lock(&self.stays)
     }
 
     /// There may be more to tell.
@@ -208,20 +202,43 @@ impl Shared {
     }
 
     pub(super) fn ends_in_hand(&self, kept: &mut InFlight) {
-        kept.ends = lock(&self.tellings).in_hand.keys().copied().collect();
+        let mut tellings = lock(&self.tellings);
+        // What is being handed out now is in the store already.
+        while tellings.is_looking {
+            tellings = wait_on(&self.tellings_wake, tellings, Some(LOOK_EVERY));
+        }
+        kept.ends = tellings.in_hand.keys().copied().collect();
     }
 
-    fn tellings_kept(&self, key: EndKey) {
-        lock(&self.tellings).in_hand.remove(&key);
+    /// Keeps what came of an end. What the store does not take now is said again at the next look; if that never comes, whoever comes after this
+    /// runner tells of it once more.
+    fn say_end(&self, key: EndKey, outcome: Outcome) {
+        // Held to the end: whoever leaves meanwhile would hand it on to another epoch.
+        let stays = lock(&self.stays);
+        let is_kept = stays.is_none_or(|epoch| self.keep_end(epoch, key, outcome.as_ref()));
+        drop(stays);
+        {
+            let mut tellings = lock(&self.tellings);
+            tellings.in_hand.remove(&key);
+            // At once: a manual clock would move on over what is to be told again.
+            tellings.has_news = true;
+            if !is_kept {
+                tellings.unsaid.insert(key, outcome);
+            }
+        }
         self.ends_came();
-    }
-
-    fn end_home(&self, key: EndKey) {
-        self.tellings_kept(key);
         let is_leaving = lock(&self.jobs).is_leaving;
         if is_leaving {
             self.leave();
         }
+    }
+
+    fn keep_end(&self, epoch: Epoch, key: EndKey, outcome: Option<&(Wall, String)>) -> bool {
+        let said = match outcome {
+            None => self.store.end_told(epoch, key),
+            Some((due, error)) => self.store.put_end_off(epoch, key, *due, error),
+        };
+        said.is_ok()
     }
 }
 

@@ -8,22 +8,6 @@ macro_rules! by_index {
 }
 pub(crate) use by_index;
 
-/// How long whoever is given an end waits that has ended its process more than once, in microseconds.
-macro_rules! pause_after_death {
-    () => {
-        "CASE WHEN tries > 1 THEN begun_at + (1000000::BIGINT << least(tries - 2, 9)::INT) ELSE due_at END"
-    };
-}
-pub(crate) use pause_after_death;
-
-/// What others lock is left to them.
-macro_rules! skip_locked {
-    ($table:literal) => {
-        concat!(" FOR UPDATE OF ", $table, " SKIP LOCKED")
-    };
-}
-pub(crate) use skip_locked;
-
 /// A change that is noted, at this moment.
 pub const AUDIT: &str = "
     INSERT INTO audit (at, who, door, place, what, about, many)

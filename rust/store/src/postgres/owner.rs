@@ -158,14 +158,6 @@ pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<Sibl
     Ok(siblings)
 }
 
-/// Everyone else who has not left and works: news concern nobody else.
-pub fn at_work(db: &Db, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
-    const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL AND epoch <> :epoch AND works";
-    let mut statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(Epoch))?;
-    Ok(rows.collect::<db::Result<_>>()?)
-}
-
 /// At most `limit` runners that serve the store or served it, those that have not left first.
 pub fn all(
     db: &Db,

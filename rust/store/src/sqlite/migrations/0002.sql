@@ -312,12 +312,3 @@ CREATE TABLE ends (
 CREATE UNIQUE INDEX ends_run ON ends (run, number, listener);
 CREATE INDEX ends_due ON ends (listener, workflow, due_at) WHERE owner IS NULL;
 CREATE INDEX ends_owner ON ends (owner) WHERE owner IS NOT NULL;
--- Here, so that no statement can end a run without it.
-CREATE TRIGGER runs_end AFTER UPDATE OF completed_at ON runs WHEN OLD.completed_at IS NULL AND NEW.completed_at IS NOT NULL
-BEGIN
-    INSERT INTO ends (run, number, listener, workflow, outcome, due_at)
-    SELECT NEW.row, NEW.reopened + 1, listener, NEW.workflow,
-        CASE NEW.status WHEN 'Completed' THEN 1 WHEN 'Failed' THEN 2 ELSE 4 END, NEW.completed_at
-    FROM listeners
-    WHERE workflow = NEW.workflow AND outcomes & CASE NEW.status WHEN 'Completed' THEN 1 WHEN 'Failed' THEN 2 ELSE 4 END;
-END;

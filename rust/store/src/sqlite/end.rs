@@ -1,0 +1,183 @@
+//! Ends of runs that callbacks are to be told of. They are written down by a trigger of the database, so that no statement can end a run
+//! without it; it is there while anybody listens, because it would cost each run.
+//! Invariant: one owner has an end in hand at a time, and only that one says what came of it.
+
+use cloaca_core::key::{EndKey, Epoch, RunRow};
+use cloaca_core::port::{Call, End, Outcomes, RunStatus};
+use cloaca_core::time::Wall;
+use rusqlite::{Connection, named_params};
+
+use crate::sqlite::fault::Failure;
+use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
+
+const WRITE: &str = "
+    CREATE TRIGGER IF NOT EXISTS runs_end AFTER UPDATE OF completed_at ON runs
+    WHEN OLD.completed_at IS NULL AND NEW.completed_at IS NOT NULL
+    BEGIN
+        INSERT INTO ends (run, number, listener, workflow, outcome, due_at)
+        SELECT NEW.row, NEW.reopened + 1, listener, NEW.workflow,
+            CASE NEW.status WHEN 'Completed' THEN 1 WHEN 'Failed' THEN 2 ELSE 4 END, NEW.completed_at
+        FROM listeners
+        WHERE workflow = NEW.workflow AND outcomes & CASE NEW.status WHEN 'Completed' THEN 1 WHEN 'Failed' THEN 2 ELSE 4 END;
+    END";
+
+/// How long whoever is given an end waits that has ended its process more than once, in microseconds.
+macro_rules! pause_after_death {
+    () => {
+        "CASE WHEN tries > 1 THEN begun_at + (1000000 << min(tries - 2, 9)) ELSE due_at END"
+    };
+}
+
+/// That a callback is not to be told of it any more: its run has been opened again since.
+macro_rules! is_past {
+    () => {
+        "listener = 0 AND number <= (SELECT reopened FROM runs WHERE runs.row = ends.run)"
+    };
+}
+
+/// What the callbacks of a workflow are to be told of from now on: all that those want who declare it. What nobody wants any more is told to
+/// nobody. While nobody declares it, it stays as it was.
+pub fn renew_all(db: &Connection, names: &[String]) -> Result<(), Failure> {
+    const ANY: &str = "
+        SELECT 1 WHERE EXISTS (SELECT 1 FROM listeners WHERE listener = 0)
+            OR EXISTS (SELECT 1 FROM workflows WHERE tells <> 0)";
+    const PUT: &str = "
+        INSERT INTO listeners (workflow, listener, outcomes)
+        SELECT name, 0, max(tells & 1) | max(tells & 2) | max(tells & 4) FROM workflows WHERE name = :name GROUP BY name
+        ON CONFLICT (workflow, listener) DO UPDATE SET outcomes = excluded.outcomes";
+    const WITHDRAW: &str = "
+        DELETE FROM ends WHERE listener = 0 AND workflow = :name AND owner IS NULL AND EXISTS (
+            SELECT 1 FROM listeners
+            WHERE listeners.workflow = :name AND listeners.listener = 0 AND (outcomes & outcome) = 0)";
+    const FORGET: &str = "DELETE FROM listeners WHERE workflow = :name AND listener = 0 AND outcomes = 0";
+    if !db.prepare_cached(ANY)?.exists([])? {
+        return Ok(());
+    }
+    for name in names {
+        for sql in [PUT, WITHDRAW, FORGET] {
+            db.prepare_cached(sql)?.execute(named_params! { ":name": name })?;
+        }
+    }
+    let is_listening = db.prepare_cached("SELECT 1 FROM listeners LIMIT 1")?.exists([])?;
+    Ok(db.execute_batch(if is_listening { WRITE } else { "DROP TRIGGER IF EXISTS runs_end" })?)
+}
+
+/// When the next end is due of which `epoch` is to tell.
+pub fn next(db: &Connection, epoch: Epoch) -> Result<Option<Wall>, Failure> {
+    // Index ends_due.
+    const SQL: &str = "
+        SELECT min(due_at) FROM workflows JOIN ends ON ends.workflow = workflows.name
+        WHERE workflows.owner = :epoch AND (workflows.tells & outcome) <> 0 AND listener = 0 AND ends.owner IS NULL";
+    let due = db
+        .prepare_cached(SQL)?
+        .query_row(named_params! { ":epoch": epoch.0 }, |row| row.get::<_, Option<i64>>(0))?;
+    Ok(due.map(Wall))
+}
+
+/// Hands at most `limit` of those that are due to `epoch`.
+pub fn take(db: &Connection, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Failure> {
+    const SQL: &str = "
+        UPDATE ends SET owner = :epoch, tries = tries + 1, begun_at = :at, first_at = coalesce(first_at, :at)
+        WHERE row IN (
+            SELECT ends.row FROM workflows JOIN ends ON ends.workflow = workflows.name
+            WHERE workflows.owner = :epoch AND (workflows.tells & outcome) <> 0 AND listener = 0 AND ends.owner IS NULL
+                AND due_at <= :at
+            ORDER BY due_at, ends.row LIMIT :limit)
+        RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries, first_at,
+            (SELECT completed_at FROM runs WHERE runs.row = ends.run)";
+    let mut statement = db.prepare_cached(SQL)?;
+    let rows = statement.query_map(
+        named_params! { ":epoch": epoch.0, ":at": at.0, ":limit": signed(limit) },
+        |row| {
+            Ok(End {
+                key: EndKey(row.get(0)?),
+                run: id_at(row, 1)?,
+                workflow: row.get(2)?,
+                number: row.get(3)?,
+                status: status_of(row.get(4)?),
+                tries: row.get(5)?,
+                first_at: wall_at(row, 6)?,
+                ended_at: wall_maybe_at(row, 7)?,
+            })
+        },
+    )?;
+    let mut taken = rows.collect::<rusqlite::Result<Vec<End>>>()?;
+    taken.sort_by_key(|end| end.key);
+    Ok(taken)
+}
+
+fn status_of(outcome: i64) -> RunStatus {
+    Outcomes::from_bits(outcome).only().unwrap_or(RunStatus::Cancelled)
+}
+
+/// It has been told, or never will be.
+pub fn told(db: &Connection, epoch: Epoch, end: EndKey) -> Result<(), Failure> {
+    const SQL: &str = "DELETE FROM ends WHERE row = :row AND owner = :epoch";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
+    Ok(())
+}
+
+/// It is to be told again at `due`, unless its run was opened again meanwhile: that end would be told in its place.
+pub fn put_off(db: &Connection, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE ends SET owner = NULL, begun_at = NULL, due_at = :due, error = :error WHERE row = :row AND owner = :epoch";
+    const DROP: &str = concat!("DELETE FROM ends WHERE row = :row AND owner = :epoch AND ", is_past!());
+    db.prepare_cached(DROP)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
+    db.prepare_cached(SQL)?
+        .execute(named_params! { ":row": end.0, ":epoch": epoch.0, ":due": due.0, ":error": error })?;
+    Ok(())
+}
+
+/// An owner leaves or is gone: what it has in hand is anybody's, as far as it is to be told again, but for what is `kept`, which passes to `remnant`.
+pub fn hand_on(
+    db: &Connection,
+    epoch: Epoch,
+    kept: &[EndKey],
+    remnant: Option<Epoch>,
+) -> Result<(), Failure> {
+    const PASS: &str = "UPDATE ends SET owner = :remnant WHERE row = :row AND owner = :epoch";
+    // Index ends_owner.
+    const DROP: &str = concat!("DELETE FROM ends WHERE owner = :epoch AND ", is_past!());
+    const FREE: &str = concat!(
+        "UPDATE ends SET due_at = ",
+        pause_after_death!(),
+        ", owner = NULL, begun_at = NULL WHERE owner = :epoch"
+    );
+    if let Some(remnant) = remnant {
+        for end in kept {
+            db.prepare_cached(PASS)?
+                .execute(named_params! { ":row": end.0, ":epoch": epoch.0, ":remnant": remnant.0 })?;
+        }
+    }
+    db.prepare_cached(DROP)?.execute(named_params! { ":epoch": epoch.0 })?;
+    db.prepare_cached(FREE)?.execute(named_params! { ":epoch": epoch.0 })?;
+    Ok(())
+}
+
+/// A run is opened again: its callbacks hear nothing of the ends before, unless they are being told.
+pub fn withdraw(db: &Connection, run: RunRow) -> Result<(), Failure> {
+    // Index ends_run.
+    const SQL: &str = "DELETE FROM ends WHERE run = :run AND listener = 0 AND owner IS NULL";
+    db.prepare_cached(SQL)?.execute(named_params! { ":run": run.0 })?;
+    Ok(())
+}
+
+/// Of which ends of a run its callbacks are still to be told.
+pub fn of_run(db: &Connection, run: RunRow) -> Result<Vec<Call>, Failure> {
+    // Index ends_run.
+    const SQL: &str = "
+        SELECT outcome, tries, due_at, error, owner, begun_at FROM ends
+        WHERE run = :run AND listener = 0 ORDER BY number";
+    let mut statement = db.prepare_cached(SQL)?;
+    let rows = statement.query_map(named_params! { ":run": run.0 }, |row| {
+        let owner = row.get::<_, Option<i64>>(4)?.map(Epoch);
+        Ok(Call {
+            status: status_of(row.get(0)?),
+            tries: row.get(1)?,
+            due_at: wall_at(row, 2)?,
+            error: row.get(3)?,
+            begun: owner.zip(wall_maybe_at(row, 5)?),
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
