@@ -13,6 +13,7 @@ mod dialect;
 mod end;
 mod export;
 mod fault;
+#[path = "sql/graph.rs"]
 mod graph;
 #[path = "sql/history.rs"]
 mod history;
@@ -32,6 +33,7 @@ mod redacted;
 mod run;
 mod schedule;
 mod schema;
+#[path = "sql/seat.rs"]
 mod seat;
 #[path = "sql/sign.rs"]
 mod sign;

@@ -16,6 +16,7 @@ mod end;
 mod export;
 mod fault;
 mod gate;
+#[path = "sql/graph.rs"]
 mod graph;
 mod held_file;
 #[path = "sql/history.rs"]
@@ -34,6 +35,7 @@ mod redacted;
 mod run;
 mod schedule;
 mod schema;
+#[path = "sql/seat.rs"]
 mod seat;
 mod shield;
 #[path = "sql/sign.rs"]
@@ -846,6 +848,14 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
+    const SEATS: [(&str, &str); 5] = [
+        (seat::WAITING, "USING INDEX limit_seats_waiting (name=?)"),
+        (seat::WAITING_EQUAL, "USING INDEX limit_seats_waiting (name=? AND priority=? AND rowid>?)"),
+        (seat::WAITING_LESS, "USING INDEX limit_seats_waiting (name=? AND priority<?)"),
+        (seat::TAKEN, "limit_seats_taken (name=?)"),
+        (seat::NAMES, "limit_seats_attempt (run=? AND task=? AND attempt=?)"),
+    ];
+
     /// No statement of the listings and claims may walk a whole table or sort.
     #[test]
     fn listings_walk_an_index() {
@@ -856,7 +866,7 @@ mod tests {
             .chain(limits::PLANS)
             .chain(schedule::PLANS)
             .chain(redacted::PLANS)
-            .chain(seat::PLANS)
+            .chain(SEATS)
         {
             let (_, rows) =
                 store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();

@@ -8,10 +8,20 @@ macro_rules! by_index {
 }
 pub(crate) use by_index;
 
-/// A change that is noted, at this moment.
-pub const AUDIT: &str = "
-    INSERT INTO audit (at, who, door, place, what, about, many)
-    VALUES (now_us(), :who, :door, :place, :what, :about, :many)";
+/// What time it is, in microseconds.
+macro_rules! now_us {
+    () => {
+        "now_us()"
+    };
+}
+pub(crate) use now_us;
+
+/// An attempt that waits for its seat.
+pub const ASK: &str = "
+    INSERT INTO limit_seats (name, run, task, attempt, owner, priority, since)
+    VALUES (:name, :run, :task, :attempt, :owner, :priority, :at)
+    ON CONFLICT (run, task, attempt, name) DO UPDATE SET row = excluded.row, owner = excluded.owner,
+        priority = excluded.priority, since = excluded.since, granted_at = NULL";
 
 /// What a poll leaves on its trigger.
 pub const ADVANCE: &str = "

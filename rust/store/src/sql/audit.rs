@@ -5,7 +5,7 @@ use cloaca_core::audit::current;
 use cloaca_core::key::ScheduleKey;
 
 use super::db::{Db, OptionalExtension as _, named_params};
-use super::dialect::AUDIT;
+use super::dialect::now_us;
 use super::fault::Failure;
 
 /// So many changes are kept, the newest.
@@ -23,6 +23,11 @@ pub fn note_many(db: &Db, what: &str, about: &str, many: u64) -> Result<(), Fail
         UPDATE audit SET many = many + :many
         WHERE row = (SELECT max(row) FROM audit) AND :what = 'prune'
             AND who = :who AND door = :door AND place IS NOT DISTINCT FROM :place AND what = :what AND about = :about";
+    const NOTE: &str = concat!(
+        "INSERT INTO audit (at, who, door, place, what, about, many) VALUES (",
+        now_us!(),
+        ", :who, :door, :place, :what, :about, :many)"
+    );
     const FORGET: &str = "DELETE FROM audit WHERE row <= (SELECT max(row) FROM audit) - :kept";
     let Some(by) = current() else { return Ok(()) };
     let many = i64::try_from(many).unwrap_or(i64::MAX);
@@ -30,7 +35,7 @@ pub fn note_many(db: &Db, what: &str, about: &str, many: u64) -> Result<(), Fail
         ":who": by.who, ":door": by.door, ":place": by.place, ":what": what, ":about": about, ":many": many
     };
     if db.prepare_cached(ADD)?.execute(params)? == 0 {
-        db.prepare_cached(AUDIT)?.execute(params)?;
+        db.prepare_cached(NOTE)?.execute(params)?;
         db.prepare_cached(FORGET)?.execute(named_params! { ":kept": KEPT })?;
     }
     Ok(())

@@ -8,10 +8,18 @@ macro_rules! by_index {
 }
 pub(crate) use by_index;
 
-/// A change that is noted, at this moment.
-pub const AUDIT: &str = "
-    INSERT INTO audit (at, who, door, place, what, about, many)
-    VALUES (CAST(unixepoch('subsec') * 1000000 AS INTEGER), :who, :door, :place, :what, :about, :many)";
+/// What time it is, in microseconds.
+macro_rules! now_us {
+    () => {
+        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
+    };
+}
+pub(crate) use now_us;
+
+/// An attempt that waits for its seat.
+pub const ASK: &str = "
+    INSERT OR REPLACE INTO limit_seats (name, run, task, attempt, owner, priority, since)
+    VALUES (:name, :run, :task, :attempt, :owner, :priority, :at)";
 
 /// What a poll leaves on its trigger.
 pub const ADVANCE: &str = "
