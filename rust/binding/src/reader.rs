@@ -226,6 +226,16 @@ impl Reader {
     fn export(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         self.asked(py, move |store, halt| store.export(&path, halt))
     }
+
+    /// Copies everything to a store on a server that holds nothing: how many rows that were.
+    fn copy_to_server(&self, py: Python<'_>, url: String) -> PyResult<u64> {
+        self.asked(py, move |store, halt| store.copy_to_server(&url, halt))
+    }
+
+    /// Copies everything to a new file.
+    fn copy_to_file(&self, py: Python<'_>, path: PathBuf) -> PyResult<u64> {
+        self.asked(py, move |store, halt| store.copy_to_file(&path, halt))
+    }
 }
 
 impl Reader {

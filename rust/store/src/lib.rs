@@ -9,6 +9,7 @@
 // The files of `sql` are compiled for each store, over its own `db`, `dialect` and `value`.
 #![allow(clippy::duplicate_mod)]
 
+mod copy;
 mod door;
 mod postgres;
 mod reader;

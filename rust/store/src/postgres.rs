@@ -8,6 +8,7 @@ mod asked;
 mod audit;
 mod batch;
 mod connect;
+mod copy;
 mod db;
 mod dialect;
 mod end;
@@ -70,6 +71,7 @@ use crate::postgres::pulse::Pulse;
 use crate::url::Durability;
 
 pub use address::{Address, Machine};
+pub use copy::Filling;
 pub use reader::{Reader, schema_of};
 pub use tenant::{Tenant, create as create_tenant, password as password_of, remove as remove_tenant};
 

@@ -6,6 +6,7 @@ mod asked;
 mod audit;
 mod batch;
 mod byte_lock;
+mod copy;
 mod db;
 #[cfg(target_os = "linux")]
 pub mod descriptors;
@@ -69,6 +70,7 @@ use crate::sqlite::shield::Shield;
 use crate::sqlite::turns::Turns;
 use crate::url::Durability;
 
+pub use copy::Filling;
 pub use gate::{close as close_gate, open as open_gate};
 pub use reader::Reader;
 

@@ -642,7 +642,7 @@ impl<'r> FromSql<'r> for Raw<'r> {
 }
 
 /// Why a column could not be read.
-type Unread = Box<dyn std::error::Error + Sync + Send>;
+pub type Unread = Box<dyn std::error::Error + Sync + Send>;
 
 /// What a column may be read as.
 pub trait Column: Sized {
@@ -651,6 +651,16 @@ pub trait Column: Sized {
 }
 
 impl<'r> Raw<'r> {
+    /// Its type.
+    pub fn ty(&self) -> &Type {
+        &self.ty
+    }
+
+    /// Whether there is nothing.
+    pub fn is_null(&self) -> bool {
+        self.bytes.is_none()
+    }
+
     fn some(&self) -> std::result::Result<&'r [u8], Unread> {
         self.bytes.ok_or_else(|| "it is empty".into())
     }

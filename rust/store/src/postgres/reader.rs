@@ -13,6 +13,7 @@ use cloaca_core::seat::{ListedLimit, Pause};
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
+use crate::copy::Sink;
 use crate::door::Door;
 use crate::postgres::address::Address;
 use crate::postgres::db::{Db, Error};
@@ -20,7 +21,7 @@ use crate::postgres::fault::{self, Failure};
 use crate::postgres::lock::Locks;
 use crate::postgres::open::{self, Use};
 use crate::postgres::{
-    asked, export, graph, history, inbox, look, owner, query, redacted, run, schedule, schema, seat,
+    asked, copy, export, graph, history, inbox, look, owner, query, redacted, run, schedule, schema, seat,
 };
 
 /// A store on a server that is only read.
@@ -98,6 +99,14 @@ impl Reader {
         let is_closed = self.is_closed.load(Ordering::Acquire);
         let done = if is_closed { Err(Failure::closed()) } else { asked::with(&self.address, halt, work) };
         done.map_err(|failure| failure.into_fault(&self.address.name))
+    }
+
+    /// Hands all rows over to another place.
+    ///
+    /// # Errors
+    /// What the server or the other place met.
+    pub fn hand_over(&self, halt: &Halt, sink: &dyn Sink) -> Stored<u64> {
+        self.answer(halt, |db| Ok(crate::copy::all(&copy::Rows::of(db, &self.address)?, sink)))?
     }
 
     /// At most `limit` schedules of a kind with a row larger than `after`, by their rows.

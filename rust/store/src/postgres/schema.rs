@@ -14,6 +14,12 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
 /// "cloa": the first of the two numbers of our locks on the server.
 pub const LOCK_CLASS: i32 = 0x636c_6f61;
 
+/// The tables that are ours.
+pub fn tables() -> Vec<&'static str> {
+    let made = MIGRATIONS.iter().flat_map(|sql| sql.split("CREATE TABLE ").skip(1));
+    made.filter_map(|made| made.split_once([' ', '(']).map(|(name, _)| name)).collect()
+}
+
 /// Brings the tables in `schema` to this program's version, making the schema if there is none. Without rights to do so a schema that is up to date will do.
 pub fn migrate(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
     if version(db, name, schema)? == MIGRATIONS.len() {

@@ -229,6 +229,14 @@ fn prepare(
     Ok(())
 }
 
+/// The empty file at `path` for who fills it before anybody knows of it: without a log, and without waiting for the disk.
+pub fn unlogged(path: &Path) -> Result<Connection, Failure> {
+    let connection = connect(path, writer_flags())?;
+    connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    Ok(connection)
+}
+
 /// Another connection that sees what is committed.
 pub fn reader(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

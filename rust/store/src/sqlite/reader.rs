@@ -14,13 +14,14 @@ use cloaca_core::time::Wall;
 use rusqlite::Connection;
 use uuid::Uuid;
 
+use crate::copy::Sink;
 use crate::door::Door;
 use crate::sqlite::asked::Asked;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::shield::Shield;
 use crate::sqlite::{
-    Connected, entered, export, gate, graph, history, last_entered, look, open, opened, owner, query,
+    Connected, copy, entered, export, gate, graph, history, last_entered, look, open, opened, owner, query,
     redacted, run, schedule, seat,
 };
 
@@ -84,6 +85,14 @@ impl Reader {
     fn answer<T>(&self, halt: &Halt, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         self.asked.with(halt, work).map_err(|failure| failure.into_fault(&self.name))
+    }
+
+    /// Hands all rows over to another place.
+    ///
+    /// # Errors
+    /// What SQLite or the other place met.
+    pub fn hand_over(&self, halt: &Halt, sink: &dyn Sink) -> Stored<u64> {
+        self.answer(halt, |db| Ok(crate::copy::all(&copy::Rows::of(db, &self.name)?, sink)))?
     }
 
     /// At most `limit` schedules of a kind with a row larger than `after`, by their rows.

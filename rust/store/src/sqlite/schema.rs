@@ -15,6 +15,12 @@ const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001.sql"), include_str!
 /// "cloa": marks a file as ours in its header.
 const APPLICATION_ID: i32 = 0x636c_6f61;
 
+/// The tables that are ours.
+pub fn tables() -> Vec<&'static str> {
+    let made = MIGRATIONS.iter().flat_map(|sql| sql.split("CREATE TABLE ").skip(1));
+    made.filter_map(|made| made.split_once([' ', '(']).map(|(name, _)| name)).collect()
+}
+
 /// Refuses a file that is not ours and cannot become so, before anything in it is changed.
 pub fn check(connection: &Connection, name: &str) -> Result<(), Failure> {
     const SQL: &str = "
