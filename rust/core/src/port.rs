@@ -7,6 +7,7 @@ mod end;
 mod forget;
 mod halt;
 mod listing;
+mod logged;
 mod raw;
 mod redacted;
 mod schedule;
@@ -35,6 +36,7 @@ pub use halt::Halt;
 pub use listing::{
     Backlog, Begun, CHILDREN_SHOWN, Child, CronStats, ListedRun, Overdue, OwnerRow, Page, Place, RunFilter,
 };
+pub use logged::{Line, Logged};
 pub use raw::{Cell, Table};
 pub use redacted::{REDACTED_KEYS_MAX, Redacted};
 pub use schedule::{

@@ -21,6 +21,7 @@ mod history;
 mod inbox;
 mod limits;
 mod lock;
+mod logged;
 mod look;
 mod open;
 mod owner;

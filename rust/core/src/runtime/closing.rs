@@ -90,6 +90,7 @@ impl Runtime {
         shared.close_looks();
         let history = lock(&shared.polls).poller.take_history();
         self.step(Event::History(history));
+        shared.send_logged();
         shared.stop();
         for thread in lock(&self.threads).drain(..) {
             // A thread that panicked has been reported by its own log line.
@@ -258,10 +259,12 @@ impl Shared {
         if !self.is_over.load(Ordering::Acquire) {
             return true;
         }
+        self.send_logged();
         let of_run = |(change, _): &(Change, _)| match change.clone() {
             Change::Run(change) => Some(Change::Run(RunChange { epoch, ..change })),
             Change::Returned(body) => Some(Change::Returned(Body { epoch, ..body })),
             Change::Unseat { seat, at, .. } => Some(Change::Unseat { seat, epoch, at }),
+            Change::Logged(logged) => Some(Change::Logged(logged)),
             _ => None,
         };
         let (late, many) = {

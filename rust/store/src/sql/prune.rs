@@ -11,9 +11,9 @@ use super::audit;
 use super::db::{self, Db, OptionalExtension as _, Row, ToParam, named_params};
 use super::dialect::{ABOUT_PRUNE, LAST_SIGN};
 use super::fault::Failure;
-use super::graph;
 use super::run::tries;
 use super::value::signed;
+use super::{graph, logged};
 
 /// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
 macro_rules! is_keyed {
@@ -111,6 +111,7 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
             workflows.insert(workflow);
             tasks.execute(named_params! { ":row": row.0 })?;
             tries::forget(db, *row)?;
+            logged::forget(db, *row)?;
             gone += 1;
         }
     }
