@@ -76,6 +76,7 @@ pub use hear::Heard;
 pub use jobs::{Taken, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use lanes::Waker;
+pub use manual::Advance;
 pub use meter::{Doings, Metered};
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
@@ -276,6 +277,7 @@ impl Shared {
     ) -> Arc<Self> {
         let jobs = JobState::new(&settings.permits, services.overdue_max);
         let engine = Engine::boxed(epoch, settings, seed);
+        let polls = PollState::new(services, &clock);
         Arc::new(Shared {
             epoch,
             store,
@@ -299,7 +301,7 @@ impl Shared {
             stepping: AtomicU64::new(0),
             steps: AtomicU64::new(0),
             ends: AtomicI64::new(ends),
-            polls: Mutex::new(PollState::new(services)),
+            polls: Mutex::new(polls),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
             orders: Mutex::default(),

@@ -10,6 +10,7 @@ use crate::engine::{Effects, Event, MomentDue, Note, Rearm, is_told};
 use crate::key::ScheduleKey;
 use crate::poll::{Finish, Plan, Poller, Ticket, Turn};
 use crate::port::{Stretch, TriggerState};
+use crate::runtime::clock::Clock;
 use crate::runtime::flights::Flights;
 use crate::runtime::keeper::{FailedPoll, Order};
 use crate::runtime::park::{MutexGuard, lock, wait_on};
@@ -122,9 +123,11 @@ impl PollState {
         history
     }
 
-    pub(super) fn new(services: &Services) -> Self {
+    pub(super) fn new(services: &Services, clock: &Clock) -> Self {
+        let poller = Poller::new(services.resolution);
+        let poller = if matches!(clock, Clock::Manual(_)) { poller.in_step() } else { poller };
         Self {
-            poller: Poller::new(services.resolution),
+            poller,
             leader: None,
             body_since: None,
             body: None,
