@@ -76,7 +76,7 @@ pub enum Admission {
 struct Entry {
     schedule: ScheduleKey,
     hash: Option<ContextHash>,
-    order: u64,
+    order: i64,
 }
 
 /// The unfinished runs that triggers fired.
@@ -84,8 +84,10 @@ struct Entry {
 pub struct Gate {
     by_hash: ById<(ScheduleKey, ContextHash), Uuid>,
     by_run: ById<Uuid, Entry>,
-    lines: ById<ScheduleKey, BTreeMap<u64, Uuid>>,
-    orders: u64,
+    lines: ById<ScheduleKey, BTreeMap<i64, Uuid>>,
+    /// The last place that was given at the end of a line, and the last one at the front.
+    last: i64,
+    first: i64,
 }
 
 impl Gate {
@@ -125,8 +127,23 @@ impl Gate {
 
     /// Notes an unfinished run, behind those noted before; its hash guards until it is released. One that was noted keeps its place.
     pub fn hold(&mut self, schedule: ScheduleKey, hash: Option<ContextHash>, run: Uuid) {
-        self.orders += 1;
-        let order = self.by_run.get(&run).map_or(self.orders, |entry| entry.order);
+        self.last += 1;
+        let order = self.by_run.get(&run).map_or(self.last, |entry| entry.order);
+        self.stand(schedule, hash, run, order);
+    }
+
+    /// Notes an unfinished run before those noted so far, wherever it stood.
+    pub fn hold_first(&mut self, schedule: ScheduleKey, hash: Option<ContextHash>, run: Uuid) {
+        if let Some(entry) = self.by_run.get(&run)
+            && let Some(line) = self.lines.get_mut(&entry.schedule)
+        {
+            line.remove(&entry.order);
+        }
+        self.first -= 1;
+        self.stand(schedule, hash, run, self.first);
+    }
+
+    fn stand(&mut self, schedule: ScheduleKey, hash: Option<ContextHash>, run: Uuid, order: i64) {
         self.by_run.insert(run, Entry { schedule, hash, order });
         self.lines.entry(schedule).or_default().insert(order, run);
         if let Some(hash) = hash {
@@ -144,6 +161,12 @@ impl Gate {
         let Some(entry) = self.by_run.get(&run) else { return true };
         let line = &self.lines[&entry.schedule];
         line.first_key_value().is_none_or(|(&first, _)| first == entry.order)
+    }
+
+    /// The run that stands first in the line of that one.
+    pub fn first_beside(&self, run: Uuid) -> Option<Uuid> {
+        let line = self.lines.get(&self.by_run.get(&run)?.schedule)?;
+        line.first_key_value().map(|(_, &first)| first)
     }
 
     /// Unfinished runs of the same trigger that came before.
@@ -210,6 +233,22 @@ mod tests {
         gate.hold(ScheduleKey(1), None, run(2));
         assert_eq!(gate.admit(ScheduleKey(1), HASH, Overlap::BufferOne), overlaps);
         assert_eq!(gate.admit(ScheduleKey(1), HASH, Overlap::Queue), Admission::Run);
+    }
+
+    #[test]
+    fn a_run_can_be_noted_before_all_others_wherever_it_stood() {
+        let mut gate = Gate::default();
+        for number in 1..=3 {
+            gate.hold(ScheduleKey(1), None, run(number));
+        }
+        gate.hold_first(ScheduleKey(1), HASH, run(3));
+        gate.hold_first(ScheduleKey(1), None, run(4));
+        assert_eq!(gate.first_beside(run(1)), Some(run(4)));
+        assert_eq!(gate.behind(run(4)).collect::<Vec<_>>(), [run(3), run(1), run(2)]);
+        assert_eq!(
+            [4, 3, 1, 2].map(|number| gate.release(run(number))),
+            [Some(run(3)), Some(run(1)), Some(run(2)), None]
+        );
     }
 
     #[test]

@@ -177,8 +177,8 @@ pub trait Store: Send + Sync {
     /// Those of these runs that are final, or forgotten.
     fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>>;
     /// Opens a final run that did not complete again, for `epoch`: its failed and skipped tasks are undecided as at first. None if there is no
-    /// such run, or it completed, or is unfinished. Refused while a body of it still runs in a living process. Whoever takes it over later does
-    /// not let it wait for others.
+    /// such run, or it completed, or is unfinished. Refused while a body of it still runs in a living process. It stands in its
+    /// line by its age, and waits for nobody else's runs.
     fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>>;
     /// The same of several, in one transaction where that costs one. One that is refused, for the reason that stands in its place, keeps none of
     /// the others.

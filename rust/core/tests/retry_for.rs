@@ -147,6 +147,7 @@ fn left_behind(began_at: Wall) -> Event {
         schedule: None,
         context_hash: None,
         waits: false,
+        is_again: false,
         created_at: began_at,
         interruptions: 1,
         priority: Priority::default(),

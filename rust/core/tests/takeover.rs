@@ -212,6 +212,7 @@ fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished
         schedule: Some(schedule),
         context_hash: None,
         waits: true,
+        is_again: false,
         created_at: Wall(0),
         interruptions: 0,
         priority: Priority::default(),
@@ -246,6 +247,24 @@ fn a_run_that_was_claimed_before_the_line_was_told_keeps_its_place() {
         "it is the second"
     );
     assert!(has_begun(&step(&mut engine, Event::Claimed(vec![claimed(1, ScheduleKey(7), vec![])]))));
+}
+
+#[test]
+fn a_run_that_is_opened_again_waits_for_what_is_at_work_here_and_for_nothing_else() {
+    let mut engine = engine();
+    step(&mut engine, declared_mail());
+    step(&mut engine, Event::Vacancy);
+    let again = |number| Unfinished { is_again: true, ..claimed(number, ScheduleKey(8), vec![]) };
+    let younger = Unfinished { behind: vec![THEIRS], ..claimed(3, ScheduleKey(8), vec![]) };
+    assert!(!has_begun(&step(&mut engine, Event::Claimed(vec![younger]))));
+    // What others have may wait for it, and what waits here is younger.
+    assert!(has_begun(&step(&mut engine, Event::Claimed(vec![again(1)]))));
+    let effects = step(&mut engine, Event::Claimed(vec![again(2)]));
+    assert!(!has_begun(&effects), "one of its line is at work here");
+    assert!(!has_begun(&step(&mut engine, Event::OthersEnded(vec![THEIRS]))));
+    let effects = step(&mut engine, Event::Cancel(Uuid::from_u128(3)));
+    let second = effects.jobs.iter().find(|ready| ready.job.run == Uuid::from_u128(2));
+    assert_eq!(second, None, "that one still is");
 }
 
 #[test]
@@ -316,6 +335,7 @@ fn attempt_of_the_second_task(is_mixed: bool) -> u32 {
         interruptions: 1,
         owner_before: Some(DEAD),
         waits: false,
+        is_again: false,
         schedule: None,
         is_mixed,
         ..claimed(1, ScheduleKey(7), vec![])

@@ -133,7 +133,7 @@ impl Engine {
                 self.gate.hold(row, None, id);
                 if overlap.waits() {
                     let cancels = overlap == Overlap::CancelRunning;
-                    self.turns.insert(id, Turn { kept: false, cancels, resumed: None });
+                    self.turns.insert(id, Turn { kept: false, cancels, resumed: None, is_again: false });
                 }
                 let run = by_hand(&workflow, &Request::of(id, Arc::clone(context)), now.wall);
                 let run = self.take_or_send(run, &workflow, now, out);

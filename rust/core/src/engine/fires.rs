@@ -143,8 +143,8 @@ impl Engine {
         // What waits for its time stands in no line: who declares it is told so before.
         let waits = overlap.waits() && !run.is_delayed();
         if waits {
-            self.turns
-                .insert(id, Turn { kept: false, cancels: *overlap == Overlap::CancelRunning, resumed: None });
+            let cancels = *overlap == Overlap::CancelRunning;
+            self.turns.insert(id, Turn { kept: false, cancels, resumed: None, is_again: false });
         }
         let run = self.take_or_send(run, &workflow, now, out);
         Ok(NewRun {

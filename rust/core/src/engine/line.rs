@@ -19,6 +19,8 @@ pub(super) struct Turn {
     pub cancels: bool,
     /// What it goes on with, if it had begun before.
     pub resumed: Option<Progress>,
+    /// It was final, and waits for what is at work here alone: elsewhere what stands in the line may wait for it, by its age.
+    pub is_again: bool,
 }
 
 impl Engine {
@@ -47,9 +49,30 @@ impl Engine {
         }
     }
 
+    /// What is at work here in the line of a run that stands first in it.
+    pub(super) fn at_work_beside(&self, id: Uuid) -> Option<Uuid> {
+        for other in self.gate.behind(id).filter(|other| self.runs.contains_key(other)) {
+            match self.turns.get(&other) {
+                None => return Some(other),
+                Some(turn) if turn.is_again => {}
+                // Nothing behind what waits for its turn is at work.
+                Some(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Whether a run that is opened again, and stands first in its line, has to wait.
+    pub(super) fn waits_again(&self, id: Uuid) -> bool {
+        let does = |other| self.turns.get(&other).is_some_and(|turn| turn.is_again);
+        // Of many that are opened again at once each would look at all the others.
+        self.gate.behind(id).next().is_some_and(does) || self.at_work_beside(id).is_some()
+    }
+
     /// Begins a run that waited, if it is its turn.
     pub(super) fn take_turn(&mut self, id: Uuid, now: Now, out: &mut Effects) {
-        if !(self.turns.get(&id).is_some_and(|turn| turn.kept) && self.gate.is_first(id)) {
+        let Some(Turn { kept: true, is_again, .. }) = self.turns.get(&id) else { return };
+        if !self.gate.is_first(id) || (*is_again && self.at_work_beside(id).is_some()) {
             return;
         }
         match self.turns.remove(&id).and_then(|turn| turn.resumed) {

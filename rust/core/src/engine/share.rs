@@ -258,8 +258,11 @@ impl Engine {
 
     /// Whether a run that had its turn before waits here for the end of that one: elsewhere that one would wait for it.
     pub(super) fn is_waited_for(&self, id: Uuid) -> bool {
+        if self.turns.is_empty() {
+            return false;
+        }
         let has_begun = |run: Uuid| self.turns.get(&run).is_some_and(|turn| turn.resumed.is_some());
-        !self.turns.is_empty() && self.gate.behind(id).any(has_begun)
+        self.gate.first_beside(id).is_some_and(has_begun) || self.gate.behind(id).any(has_begun)
     }
 
     /// Takes a run out of hand that is to lie in the store; its row, and the hand that it was in.

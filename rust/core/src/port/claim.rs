@@ -28,6 +28,9 @@ pub struct Unfinished {
     pub context_hash: Option<ContextHash>,
     /// Held back while an earlier run of its schedule is unfinished.
     pub waits: bool,
+    /// Whether it was final, and was opened again: then it waits for what is at work in its runner, and not for its turn, since what is younger and
+    /// elsewhere waits for it.
+    pub is_again: bool,
     /// How urgent it is.
     pub priority: Priority,
     /// When it was to begin, if whoever asked for it had said so.

@@ -46,6 +46,7 @@ pub struct Kept {
     pub owner: Epoch,
     /// It stands in line; one that was opened again has had its turn.
     pub waits: bool,
+    pub is_again: bool,
     /// Until then nobody has it.
     pub not_before: Option<Wall>,
     pub interruptions: u32,
@@ -391,6 +392,7 @@ impl State {
             version: Arc::clone(&new.version),
             is_mixed: false,
             waits: new.waits,
+            is_again: false,
             interruptions: 0,
             is_cancelled: false,
             tasks: Vec::new(),
@@ -613,9 +615,10 @@ impl State {
     fn unfinished_of(&self, row: RunRow) -> Unfinished {
         let run = &self.runs[row.0 as usize - 1];
         let new = &run.new;
-        let is_before =
-            |kept: &Kept| kept.owner != run.owner && kept.waits && self.row_of[&kept.new.id] < row;
-        let behind = match new.schedule.filter(|_| run.waits) {
+        let is_before = |kept: &Kept| {
+            kept.owner != run.owner && kept.waits && !kept.is_again && self.row_of[&kept.new.id] < row
+        };
+        let behind = match new.schedule.filter(|_| run.waits && !run.is_again) {
             Some(schedule) => self.unfinished_in(schedule, &new.workflow, is_before),
             None => Vec::new(),
         };
@@ -629,6 +632,7 @@ impl State {
             schedule: new.schedule,
             context_hash: new.context_hash.filter(|_| new.unique_hash),
             waits: run.waits,
+            is_again: run.is_again,
             priority: new.priority.unwrap_or_default(),
             due_at: new.due_at,
             created_at: new.created_at,
@@ -934,7 +938,7 @@ impl Store for MemoryStore {
         let run = state.run_mut(row);
         run.end = None;
         run.number = None;
-        run.waits = false;
+        run.is_again = true;
         run.not_before = None;
         run.owner = epoch;
         run.is_cancelled = false;
@@ -942,7 +946,7 @@ impl Store for MemoryStore {
         run.tries.clear();
         run.tasks.retain(|task| task.status == TaskStatus::Completed);
         unfinished.tasks.clone_from(&run.tasks);
-        (unfinished.cancelled, unfinished.behind) = (false, Vec::new());
+        (unfinished.cancelled, unfinished.is_again, unfinished.behind) = (false, true, Vec::new());
         state.unfinished.insert(row);
         Ok(Some(unfinished))
     }

@@ -25,7 +25,7 @@ macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
          interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent IS NOT NULL,
-         limited, timed_at, time_left, trace"
+         limited, timed_at, time_left, trace, reopened > 0"
     };
 }
 
@@ -239,9 +239,9 @@ pub fn deserted(db: &Db, limit: u64) -> Result<Vec<(String, u64)>, Failure> {
 
 /// Tells those that wait which earlier ones of their schedules wait or run elsewhere.
 fn stand_behind(db: &Db, epoch: Epoch, claimed: &mut [Unfinished]) -> Result<(), Failure> {
-    let Some(last) = claimed.iter().rev().find(|run| run.waits) else { return Ok(()) };
+    let Some(last) = claimed.iter().rev().find(|run| run.waits && !run.is_again) else { return Ok(()) };
     let others = others(db, epoch, last.row, false)?;
-    for run in claimed.iter_mut().filter(|run| run.waits) {
+    for run in claimed.iter_mut().filter(|run| run.waits && !run.is_again) {
         let line = run.schedule.and_then(|schedule| others.get(&schedule)).into_iter().flatten();
         let before =
             line.filter(|other| other.waits && other.row < run.row && other.may_go_on(&run.workflow));
@@ -280,13 +280,13 @@ pub fn others(
 ) -> Result<HashMap<ScheduleKey, Vec<Other>>, Failure> {
     // What waits for its time is nobody's, and a living owner's to come.
     const SQL: &str = concat!(
-        "SELECT schedule, id, row, waits, CASE WHEN ",
+        "SELECT schedule, id, row, waits AND reopened = 0, CASE WHEN ",
         owner_is_dead!(),
         " THEN workflow END FROM runs
         WHERE completed_at IS NULL AND not_before IS NULL AND row < :below AND schedule IS NOT NULL
             AND (:all OR owner IS DISTINCT FROM :epoch)
         UNION ALL
-        SELECT * FROM (SELECT schedule, id, row, waits, workflow FROM runs
+        SELECT * FROM (SELECT schedule, id, row, waits AND reopened = 0, workflow FROM runs
             WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL AND row < :below LIMIT :delayed_max) AS delayed
         ORDER BY row"
     );
@@ -378,7 +378,7 @@ pub fn reopen(
         run.is_held = limits::reenter(db, run.row, &run.workflow, &run.context)?;
         run.is_limited = true;
     }
-    run.cancelled = false;
+    (run.cancelled, run.is_again) = (false, true);
     (run.interruptions, run.spent) = (0, None);
     db.prepare_cached(UNDECIDE)?.execute(named_params! { ":row": run.row.0 })?;
     run.tasks = tasks(db, run.row)?;
@@ -456,12 +456,12 @@ fn guard(db: &Db, row: RunRow) -> Result<Option<ContextHash>, Failure> {
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row.0 }, |row| hash_at(row, 0))?)
 }
 
-/// It has had its turn: if it waited for one again under another owner, two might wait for each other.
+/// It has had its turn: if it waited for that again, two might wait for each other under two owners.
 fn open_again(db: &Db, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
         SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = FALSE, interruptions = 0, reopened = reopened + 1, completed_at = NULL,
-            final_context = NULL, error = NULL, error_type = NULL, timed_at = NULL, time_left = NULL, waits = FALSE, unique_hash = :unique_hash,
+            final_context = NULL, error = NULL, error_type = NULL, timed_at = NULL, time_left = NULL, unique_hash = :unique_hash,
             end_number = NULL, mixed = EXISTS (
                 SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> runs.version)
         WHERE row = :row";
@@ -493,6 +493,7 @@ fn unfinished_of(row: &Row) -> db::Result<Unfinished> {
         schedule: row.get::<_, Option<i64>>(4)?.map(ScheduleKey),
         context_hash: hash_at(row, 5)?,
         waits: row.get(6)?,
+        is_again: row.get(20)?,
         created_at: wall_at(row, 7)?,
         interruptions: row.get(8)?,
         owner_before: row.get::<_, Option<i64>>(9)?.map(Epoch),

@@ -110,7 +110,7 @@ fn standings(db: &Connection, workflow: &str) -> Result<Vec<Standing>, Failure> 
     const SQL: &str = "
         SELECT runs.row, context, runs.priority, not_before,
             owner IS NOT NULL OR started_at IS NOT NULL OR EXISTS (SELECT 1 FROM tasks WHERE tasks.run = runs.row),
-            coalesce(party, runs.row), CASE WHEN waits THEN runs.schedule END
+            coalesce(party, runs.row), CASE WHEN waits AND reopened = 0 THEN runs.schedule END
         FROM runs INDEXED BY runs_unfinished LEFT JOIN seats ON seats.run = runs.row
         WHERE completed_at IS NULL AND workflow = :workflow ORDER BY runs.row";
     let mut statement = db.prepare_cached(SQL)?;
