@@ -115,7 +115,10 @@ impl Engine {
         };
         let resolution = resolution.map_or(RESOLUTION, Duration::from_micros);
         let (pollers_max, works) = (pollers, work);
-        let services = Services { overdue_max, pollers_max, recovery, name, works, kept, resolution };
+        // On a clock that is moved by hand over memory there is no load to spread, and nobody who comes after.
+        let in_step = start.is_some() && url == ":memory:";
+        let services =
+            Services { overdue_max, pollers_max, recovery, name, works, kept, resolution, in_step };
         let started = free(py, || Runtime::start(store, settings, &services, clock))?;
         let runtime = started.map_err(|e| error::raise(py, e))?;
         let generation = fork::generation();
@@ -185,7 +188,7 @@ impl Engine {
     /// Moves a manual clock; false if the runner does not come to rest within `patience` seconds.
     fn advance(&self, py: Python<'_>, span: u64, patience: f64) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;
-        wait::advance(py, &runtime, Duration::from_micros(span), span_of(patience))
+        wait::advance(py, runtime, Duration::from_micros(span), span_of(patience))
     }
 
     /// Microseconds until something is due; `None` if nothing is.

@@ -72,7 +72,7 @@ impl Poller {
         }
     }
 
-    /// Has triggers that are declared from now on begin without a phase: on a clock that is moved by hand there is no load to spread.
+    /// Has triggers that are declared from now on begin without a phase.
     pub fn in_step(mut self) -> Self {
         self.is_in_step = true;
         self

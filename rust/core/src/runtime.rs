@@ -108,6 +108,8 @@ pub struct Services {
     pub kept: Kept,
     /// How finely polls are timed: those that are due within one such step share a wake-up, at its end.
     pub resolution: Duration,
+    /// Whether triggers that share an interval are polled all at once, and not spread over it.
+    pub in_step: bool,
 }
 
 /// A run that somebody wants.
@@ -277,7 +279,6 @@ impl Shared {
     ) -> Arc<Self> {
         let jobs = JobState::new(&settings.permits, services.overdue_max);
         let engine = Engine::boxed(epoch, settings, seed);
-        let polls = PollState::new(services, &clock);
         Arc::new(Shared {
             epoch,
             store,
@@ -301,7 +302,7 @@ impl Shared {
             stepping: AtomicU64::new(0),
             steps: AtomicU64::new(0),
             ends: AtomicI64::new(ends),
-            polls: Mutex::new(polls),
+            polls: Mutex::new(PollState::new(services)),
             leader_wake: Condvar::new(),
             follower_wake: Condvar::new(),
             orders: Mutex::default(),

@@ -76,7 +76,7 @@ impl Runtime {
                 (advance.seen, advance.still) = (now, 0);
                 advance.deadline = Instant::now() + advance.patience;
             } else {
-                if advance.still % LOOKS_STILL == 0 {
+                if advance.still.is_multiple_of(LOOKS_STILL) {
                     self.shared.leader_wake.notify_all();
                     self.shared.wake_clock();
                 }

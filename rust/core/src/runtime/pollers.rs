@@ -10,7 +10,6 @@ use crate::engine::{Effects, Event, MomentDue, Note, Rearm, is_told};
 use crate::key::ScheduleKey;
 use crate::poll::{Finish, Plan, Poller, Ticket, Turn};
 use crate::port::{Stretch, TriggerState};
-use crate::runtime::clock::Clock;
 use crate::runtime::flights::Flights;
 use crate::runtime::keeper::{FailedPoll, Order};
 use crate::runtime::park::{MutexGuard, lock, wait_on};
@@ -123,9 +122,9 @@ impl PollState {
         history
     }
 
-    pub(super) fn new(services: &Services, clock: &Clock) -> Self {
+    pub(super) fn new(services: &Services) -> Self {
         let poller = Poller::new(services.resolution);
-        let poller = if matches!(clock, Clock::Manual(_)) { poller.in_step() } else { poller };
+        let poller = if services.in_step { poller.in_step() } else { poller };
         Self {
             poller,
             leader: None,
