@@ -58,9 +58,7 @@ class Awaited:
             contexts: list[ContextLike | None],
             run_keys: list[str | None],
             run_key_ttl: Duration,
-            priority: int | None,
-            at: str | datetime | None,
-            delay: Duration | None,
+            when: Urgency | None,
         ) -> Wishes: ...
         def shutdown(self, timeout: Duration = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None: ...
         def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer: ...
@@ -140,7 +138,8 @@ class Awaited:
                 `AsyncConnection` or `AsyncSession`; see `submit`.
         """
         if connection is not None:
-            asked = self._asked_in(workflow_name, [context], [run_key], run_key_ttl, priority, at, delay)
+            when = urgency.of(priority, at, delay)
+            asked = self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when)
             return (await asked.ask_async(connection))[0]
         if run_key is not None or run_key_ttl is not RUN_KEY_TTL:
             # Which run has a key is read from the store.

@@ -12,6 +12,7 @@ __all__ = [
     "FAULT_POINTS",
     "Carrier",
     "Client",
+    "Ends",
     "Engine",
     "Jobs",
     "PollNow",
@@ -344,10 +345,11 @@ class Ends:
     def open(self) -> None: ...
     def take(
         self, limit: int, seconds: float | None = None
-    ) -> list[tuple[int, str, str, int, str, int, bool]] | None: ...
+    ) -> list[tuple[int, str, str, int, str, str | None, int, bool]] | None: ...
     def told(self, key: int) -> None: ...
     def failed(self, key: int, error: str) -> int | None: ...
 
+@final
 class Engine:
     @property
     def jobs(self) -> Jobs: ...

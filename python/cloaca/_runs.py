@@ -175,9 +175,8 @@ class Runs(Listings):
             What `execute` raises.
         """
         if connection is not None:
-            return self._asked_in(workflow_name, [context], [run_key], run_key_ttl, priority, at, delay).ask(
-                connection
-            )[0]
+            when = urgency.of(priority, at, delay)
+            return self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when).ask(connection)[0]
         if run_key is not None:
             name = _name_of(workflow_name)
             keyed = self.submit_many(
@@ -257,7 +256,7 @@ class Runs(Listings):
         if connection is not None:
             wanted = list(contexts)
             given: list[str | None] = [None] * len(wanted) if run_keys is None else list(run_keys)
-            return self._asked_in(name, wanted, given, run_key_ttl, priority, at, delay).ask(connection)
+            return self._asked_in(name, wanted, given, run_key_ttl, when).ask(connection)
         self._declarations.chosen.refuse(name)
         limit = engine.context_bytes_max
         if check.flag(progress, "progress"):
@@ -289,9 +288,7 @@ class Runs(Listings):
         contexts: list[ContextLike | None],
         run_keys: list[str | None],
         run_key_ttl: Duration,
-        priority: int | None,
-        at: str | datetime | None,
-        delay: Duration | None,
+        when: Urgency | None,
     ) -> inbox.Wishes:
         """What a connection of the program's is to ask for."""
         from . import inbox
@@ -303,7 +300,6 @@ class Runs(Listings):
         encoded = [encode_within(limit, context, "the context") for context in contexts]
         keys = [check.run_key(key, run_key_ttl) for key in run_keys]
         fitting = [None if key is None else inbox.key_that_fits(key[0]) for key in keys]
-        when = urgency.of(priority, at, delay)
         return inbox.Wishes(self, name, encoded, fitting, key_seconds, when)
 
     def _inbox_schema(self) -> str:

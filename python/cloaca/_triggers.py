@@ -110,7 +110,8 @@ class Triggers:
         return None if row is None else self._with_polled_here(row)
 
     def set_trigger_enabled(self, trigger_name: TriggerRef, enabled: bool) -> None:
-        """Switches a trigger's polling, or its cron; kept across restarts.
+        """Switches a trigger's polling, or its cron; kept across restarts, and when a deploy makes a cron
+        of what was polled, or the other way round.
 
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
@@ -119,6 +120,7 @@ class Triggers:
         name, enabled = name_of_one(trigger_name), check.flag(enabled, "enabled")
         cron = self._cron_of(name)
         # A name may have been polled before it was a cron, or the other way round: both rows are switched.
+        # The cron first: what it missed while it was off is not made up for.
         is_cron = cron is not None and schedules.set_cron_enabled(cron["id"], enabled)
         if not schedules.set_trigger_enabled(name, enabled) and not is_cron:
             raise TriggerError(self._unknown_trigger(name))

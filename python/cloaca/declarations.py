@@ -41,9 +41,9 @@ OFF_LOOKED_MAX = 10_000
 
 # Indices schedules_trigger, schedules_cron_name.
 _OFF = """
-    SELECT name, updated_at, disabled_cause FROM schedules
+    SELECT name, disabled_at, disabled_cause FROM schedules
     WHERE kind = 'trigger' AND name IN (SELECT value FROM json_each(?1)) AND NOT enabled
-    UNION ALL SELECT name, updated_at, disabled_cause FROM schedules
+    UNION ALL SELECT name, disabled_at, disabled_cause FROM schedules
     WHERE kind = 'cron' AND name <> '' AND name IN (SELECT value FROM json_each(?1)) AND NOT enabled
     ORDER BY name LIMIT 20"""
 
@@ -110,7 +110,7 @@ class Declarations:
             cause = row["disabled_cause"]
             by = f"the engine disabled it because {cause}" if cause else "set_trigger_enabled switched it off"
             text, about = "trigger '%s' is declared, and is off since %s: %s", {"cloaca_trigger": row["name"]}
-            say(_log, WARNING, text, row["name"], moment(row["updated_at"]), by, about=about)
+            say(_log, WARNING, text, row["name"], moment(row["disabled_at"]), by, about=about)
 
     def on_workflow(self, workflow: Workflow) -> None:
         """The program declared a workflow, before this runner was made or after."""

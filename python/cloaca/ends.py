@@ -48,6 +48,7 @@ class End(NamedTuple):
     workflow: str
     number: int
     status: str
+    ended_at: str | None
     tries: int
     is_given_up: bool
 
@@ -176,8 +177,8 @@ class Ends:
     def _call(self, end: End) -> None:
         function = self._callbacks.get(end.workflow, {}).get(end.status)
         row = None if function is None else self._engine.runs.run(end.run, tries=True)
-        if function is None or row is None or row["status"] != end.status:
-            # It is declared no more, or the run was opened again just now.
+        if function is None or row is None or end.ended_at is None or row["completed_at"] != end.ended_at:
+            # It is declared no more, or the run was opened again, and may have come to another end.
             return
         if end.is_given_up:
             text = "%s of workflow '%s' for run %s is given up: its process died in each of %d calls"

@@ -376,6 +376,7 @@ class TriggerScheduleRow(TypedDict):
     last_poll_at: str | None
     created_at: str
     updated_at: str
+    disabled_at: str | None
     polled_by: int | None
     next_poll_at: str | None
     late_since: str | None
@@ -512,6 +513,7 @@ class CronScheduleRow(TypedDict):
     last_run_at: str | None
     created_at: str
     updated_at: str
+    disabled_at: str | None
     registered: bool
     context: dict[str, Any] | None
     overlap: Overlap

@@ -40,7 +40,7 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
     if not trigger["enabled"]:
         cause = trigger["disabled_cause"]
         by = f"the engine disabled it because {cause}" if cause else "set_trigger_enabled switched it off"
-        return f"{name} is not polled: {by} at {trigger['updated_at']}{ending(last)}"
+        return f"{name} is not polled: {by} at {trigger['disabled_at']}{ending(last)}"
     if standing is None:
         return f"{name} {_absent(trigger)}{ending(last)}"
     if standing["in_body"]:
@@ -123,7 +123,7 @@ def of_cron(
     of = f"cron '{name}'" if cron["trigger_name"] is None else f"trigger '{name}' is a cron"
     says = f"{of}, {cron['cron_expression']!r} in {cron['timezone']!r}"
     if not cron["enabled"]:
-        return f"{says}, and was switched off at {cron['updated_at']}{before}"
+        return f"{says}, and was switched off at {cron['disabled_at']}{before}"
     if absent is not None:
         return f"{says}, {absent}{before}"
     if registry.workflow(cron["workflow_name"]) is None:

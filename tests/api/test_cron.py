@@ -22,7 +22,7 @@ import cloaca.testing
 NOWHERE = "00000000-0000-7000-8000-000000000000"
 KEYS = (
     "id trigger_name workflow_name cron_expression timezone enabled catchup_policy "
-    "next_run_at last_run_at created_at updated_at registered context overlap catchup declared"
+    "next_run_at last_run_at created_at updated_at disabled_at registered context overlap catchup declared"
 )
 HISTORY_KEYS = "id schedule_id scheduled_time claimed_at workflow_execution_id created_at updated_at"
 

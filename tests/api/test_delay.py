@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from flow import WAIT, declare, nothing
-from program import eventually, run_program, start_program
+from program import Dated, eventually, run_program, start_program
 
 import cloaca
 import cloaca.testing
@@ -284,3 +284,29 @@ def test_many_delayed_runs_cost_one_timer_and_no_memory_in_hand() -> None:
         assert runner.stats()["runs_unfinished"] == 0
         runner.advance("1h")
         assert runner.stats()["runs_completed"] == 5_000
+
+
+def test_a_delay_that_was_given_while_the_clock_was_ahead_is_as_long_as_it_was_to_be(tmp_path: Path) -> None:
+    declare("note")
+
+    @cloaca.trigger(workflow="note", poll_interval="1m", name="inbox")
+    def inbox() -> TriggerResult:
+        return fire({"file": "a"}, delay="1h")
+
+    url = str(tmp_path / "a.db")
+    with Dated(url, "2027-06-01T12:00:00Z") as ahead:
+        asked = ahead.submit("note", {"n": 1}, delay="2h")
+        pointed = ahead.submit("note", {"n": 2}, at="2027-06-01T13:00:00Z")
+        ahead.advance("1m")
+        assert statuses(ahead) == ["Pending"] * 3
+    with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        due = "2026-03-01T14:00:00.000000Z"
+        assert eventually(lambda: (runner.get_run(asked.id) or {})["due_at"] == due)
+        runner.advance("1h")
+        fired = runner.list_runs(trigger="inbox")[-1]
+        assert (fired["status"], fired["started_at"]) == ("Completed", "2026-03-01T13:00:00.000000Z")
+        runner.advance("1h")
+        assert (runner.get_run(asked.id) or {})["started_at"] == due
+        # An instant is one, whatever the clock says.
+        assert (runner.get_run(pointed.id) or {})["due_at"] == "2027-06-01T13:00:00.000000Z"
+        assert (runner.get_run(pointed.id) or {})["status"] == "Pending"

@@ -24,7 +24,9 @@ def declare(how: dict[str, Any]) -> None:
     cloaca.trigger(workflow="w", name="it", **how)(lambda: False)
 
 
-HOWS = pytest.mark.parametrize("how", [{"poll_interval": "1h"}, {"cron": "@daily"}])
+POLLED = {"poll_interval": "1h"}
+DAILY = {"cron": "@daily"}
+HOWS = pytest.mark.parametrize("how", [POLLED, DAILY])
 
 
 @HOWS
@@ -43,9 +45,9 @@ def test_a_start_tells_of_what_is_off(
 
     with cloaca.DefaultRunner(tmp_path / "a.db") as runner:
         assert eventually(lambda: switch(runner, False))
-        row = runner.query("SELECT updated_at FROM schedules WHERE name = 'it'")[0]
+        row = runner.query("SELECT disabled_at FROM schedules WHERE name = 'it'")[0]
     assert "is off" not in caplog.text
-    since = moment(row["updated_at"])
+    since = moment(row["disabled_at"])
     with caplog.at_level(logging.WARNING, "cloaca"), cloaca.DefaultRunner(tmp_path / "a.db") as runner:
         pass
     told = [record for record in caplog.records if "is off" in record.message]
@@ -82,3 +84,48 @@ def test_it_says_so_of_what_the_engine_has_disabled(caplog: pytest.LogCaptureFix
         again()
         why = "the engine disabled it because 1 polls"
         assert f"is off since 2026-01-01T00:01:00.000000Z: {why}" in caplog.text
+
+
+@pytest.mark.parametrize(("before", "after"), [(POLLED, DAILY), (DAILY, POLLED)])
+def test_what_is_off_stays_off_when_a_deploy_makes_a_cron_of_it_or_polls_it(
+    caplog: pytest.LogCaptureFixture, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    polls: list[str] = []
+
+    def deploy(how: dict[str, Any]) -> None:
+        @cloaca.trigger(workflow="w", name="it", **how)
+        def it(tick: cloaca.Tick) -> dict[str, Any]:
+            polls.append(tick.trigger_name)
+            return {}
+
+    deploy(before)
+    with cloaca.testing.Runner() as runner:
+        runner.set_trigger_enabled("it", False)
+        cloaca.unregister_trigger("it")
+        runner.advance("1h")
+        caplog.clear()
+        deploy(after)
+        assert "trigger 'it' is declared, and is off since 2026-01-01T00:00:00" in caplog.text
+        runner.advance("2d")
+        assert polls == []
+        assert "off at 2026-01-01T00:00:00" in runner.why("it")
+        runner.set_trigger_enabled("it", True)
+        runner.advance("1d")
+        assert polls
+        # What was missed while it was off stays missed.
+        assert after is POLLED or len(polls) == 1
+
+
+def test_an_edit_of_what_is_off_does_not_move_since_when(caplog: pytest.LogCaptureFixture) -> None:
+    declare(DAILY)
+    with cloaca.testing.Runner() as runner:
+        runner.set_trigger_enabled("it", False)
+        runner.advance("1h")
+        caplog.clear()
+        declare({"cron": "@hourly"})
+        assert "is off since 2026-01-01T00:00:00" in caplog.text
+        row = runner.get_cron_schedule("it")
+        assert row["cron_expression"] == "@hourly"
+        assert row["disabled_at"] == "2026-01-01T00:00:00.000000Z" != row["updated_at"]
+        runner.set_trigger_enabled("it", True)
+        assert runner.get_cron_schedule("it")["disabled_at"] is None

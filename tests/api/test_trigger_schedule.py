@@ -23,6 +23,7 @@ KEYS = [
     "last_poll_at",
     "created_at",
     "updated_at",
+    "disabled_at",
     "polled_by",
     "next_poll_at",
     "late_since",
@@ -129,14 +130,15 @@ def test_a_disabled_trigger_is_not_polled_and_an_enabled_one_again() -> None:
         assert len(polls) == 6
 
 
-def test_switching_changes_updated_at_and_nothing_else() -> None:
+def test_switching_changes_when_that_was_and_nothing_else() -> None:
     declare_trigger("watcher")
     with cloaca.testing.Runner() as runner:
         before = schedule_of(runner, "watcher")
         runner.advance("5m")
         runner.set_trigger_enabled("watcher", False)
         after = schedule_of(runner, "watcher")
-        off = {"enabled": False, "updated_at": "2026-01-01T00:05:00.000000Z", "next_poll_at": None}
+        at = "2026-01-01T00:05:00.000000Z"
+        off = {"enabled": False, "updated_at": at, "disabled_at": at, "next_poll_at": None}
         assert after == before | off
 
 

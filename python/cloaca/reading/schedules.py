@@ -63,6 +63,7 @@ class Trigger:
         next_poll_at (str | None): when it is due, if somebody polls it.
         cursor (Any): its cursor, a JSON value.
         created_at, updated_at (str): when it was first declared, and when that or a switch last changed.
+        disabled_at (str | None): since when it is switched off, if it is.
     """
 
     trigger_name: str
@@ -79,6 +80,7 @@ class Trigger:
     cursor: Any
     created_at: str
     updated_at: str
+    disabled_at: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Cron:
         last (Tick | None): what its last moments came to, if its function or `overlap` decides them.
         last_run_at, next_run_at (str | None): its last moment that started a run, and its next one.
         created_at, updated_at (str): when it was first registered, and when it last changed.
+        disabled_at (str | None): since when it is switched off, if it is.
     """
 
     id: str
@@ -110,6 +113,7 @@ class Cron:
     next_run_at: str | None
     created_at: str
     updated_at: str
+    disabled_at: str | None
 
 
 def triggers(reader: Reader, *, after: int = 0, limit: int = PAGE_ITEMS) -> Page[Trigger]:
@@ -226,6 +230,7 @@ def _trigger(reader: Reader, row: dict[str, Any], alive: set[int], mask: Mask | 
         cursor=decoded(row["cursor"], mask),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        disabled_at=row["disabled_at"],
     )
 
 
@@ -254,4 +259,5 @@ def _cron(reader: Reader, row: dict[str, Any], alive: set[int], mask: Mask | Non
         next_run_at=row["next_run_at"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        disabled_at=row["disabled_at"],
     )

@@ -53,7 +53,7 @@ def of_trigger(trigger: Trigger) -> str:
     if trigger.state in ("stopped", "disabled"):
         cause = trigger.disabled_cause
         by = f"the engine disabled it because {cause}" if cause else "it was switched off"
-        return f"{name} is not polled: {by} at {trigger.updated_at}{ending(row)}"
+        return f"{name} is not polled: {by} at {trigger.disabled_at}{ending(row)}"
     if trigger.runner is None:
         return f"{name} is not polled: no living runner has it; start a program that declares it{ending(row)}"
     by = f"is polled by runner {trigger.runner}"
@@ -71,7 +71,7 @@ def of_cron(cron: Cron) -> str:
         what = "failed" if cron.last.outcome == "error" else "was left out"
         before += f"; its last moment {what}{f': {cron.last.reason}' if cron.last.reason else ''}"
     if cron.state == "disabled":
-        return f"{says}, and was switched off at {cron.updated_at}{before}"
+        return f"{says}, and was switched off at {cron.disabled_at}{before}"
     if cron.state == "unserved":
         return f"{says}, and nobody is there for it: no living runner declares it{before}"
     if cron.state == "late":

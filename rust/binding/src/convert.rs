@@ -48,6 +48,7 @@ pub fn trigger<'py>(
     dict.set_item("last_poll_at", stamp(last_poll_at.max(row.last_at)))?;
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
     dict.set_item("updated_at", stamp(Some(row.updated_at)))?;
+    dict.set_item("disabled_at", stamp(row.disabled_at))?;
     Ok(dict)
 }
 
@@ -90,6 +91,7 @@ pub fn cron<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>
     dict.set_item("last_run_at", stamp(row.last_at))?;
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
     dict.set_item("updated_at", stamp(Some(row.updated_at)))?;
+    dict.set_item("disabled_at", stamp(row.disabled_at))?;
     dict.set_item("registered", row.origin == Origin::Registered)?;
     dict.set_item("context", terms.context.as_deref())?;
     dict.set_item("overlap", terms.overlap.name())?;

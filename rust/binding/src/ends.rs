@@ -7,12 +7,13 @@ use pyo3::prelude::*;
 use cloaca_core::key::EndKey;
 use cloaca_core::port::End;
 use cloaca_core::runtime::PutOff;
+use cloaca_core::time::Wall;
 
 use crate::gil::free;
 use crate::handle::{Handle, span_of};
 
-/// An end as Python carries it: `(key, run, workflow, number, status, tries, is_given_up)`.
-type EndParts = (i64, String, String, u32, &'static str, u32, bool);
+/// An end as Python carries it: `(key, run, workflow, number, status, ended_at, tries, is_given_up)`.
+type EndParts = (i64, String, String, u32, &'static str, Option<String>, u32, bool);
 
 /// What a runner tells its program's callbacks.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -28,7 +29,7 @@ impl Ends {
         free(py, || runtime.open_tellings())
     }
 
-    /// At most `limit` ends that are due, each as `(key, run, workflow, number, status, tries, is_given_up)`; empty if there are none within `seconds`, `None` once
+    /// At most `limit` ends that are due, each as `(key, run, workflow, number, status, ended_at, tries, is_given_up)`; empty if there are none within `seconds`, `None` once
     /// the runner closes.
     #[pyo3(signature = (limit, seconds=None))]
     fn take(&self, py: Python<'_>, limit: u64, seconds: Option<f64>) -> PyResult<Option<Vec<EndParts>>> {
@@ -36,8 +37,17 @@ impl Ends {
         let found = free(py, || runtime.next_ends(limit, seconds.map(span_of)))?;
         let parts = |end: End| {
             let is_given_up = runtime.is_given_up(&end);
-            let End { key, run, workflow, number, status, tries, .. } = end;
-            (key.0, run.to_string(), workflow, number, status.name(), tries, is_given_up)
+            let End { key, run, workflow, number, status, ended_at, tries, .. } = end;
+            (
+                key.0,
+                run.to_string(),
+                workflow,
+                number,
+                status.name(),
+                ended_at.map(Wall::rfc3339),
+                tries,
+                is_given_up,
+            )
         };
         Ok(found.map(|ends| ends.into_iter().map(parts).collect()))
     }

@@ -15,7 +15,7 @@ use crate::port::{
 };
 use crate::seat::{Kind, Pause};
 use crate::time::Wall;
-use crate::urgency::Urgency;
+use crate::urgency::{Due, Urgency};
 
 /// So many runs are looked for at once when old ones are deleted.
 const FOUND_MAX: u64 = 10_000;
@@ -91,6 +91,7 @@ impl Client {
                 parent: None,
                 priority: wish.urgency.priority,
                 due_at: wish.urgency.due.map(|due| due.instant(now)),
+                delay_us: wish.urgency.due.and_then(Due::delay_us),
                 limits: None,
                 is_anyones: false,
                 trace: wish.trace.clone(),

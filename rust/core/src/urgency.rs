@@ -47,6 +47,14 @@ impl Due {
             Self::After(span) => now.after(span),
         }
     }
+
+    /// How long after it was asked for that is, in microseconds, if that was said and not the instant.
+    pub fn delay_us(self) -> Option<i64> {
+        match self {
+            Self::At(_) => None,
+            Self::After(span) => Some(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)),
+        }
+    }
 }
 
 /// What whoever asks for a run says of when it is to begin; what it leaves out its workflow decides.

@@ -29,6 +29,7 @@ fn fire(number: usize, has_cursor: bool) -> NewRun {
         parent: None,
         priority: None,
         due_at: None,
+        delay_us: None,
         limits: None,
         is_anyones: false,
         created_at: Wall(0),

@@ -48,6 +48,7 @@ fn hourly(row: ScheduleKey, next_at: Option<Wall>) -> Schedule {
         },
         enabled: true,
         disabled_cause: None,
+        disabled_at: None,
         cursor: None,
         cursor_set: 0,
         last_at: None,
@@ -93,6 +94,7 @@ fn crons_go_on_once_a_clock_that_was_ahead_is_right_again() {
     // For a moment the clock shows next year: what was missed until then is made up for, one run each.
     assert_eq!(moments(&step(&mut engine, Event::Clock, now(1, YEAR_US))).len(), 2);
     let right = step(&mut engine, Event::Clock, Now { wall: Wall(HOUR_US + 1), ..now(1, 0) });
+    assert!(right.is_due, "what was to wait so long is looked at, too");
     assert_eq!(right.logs.len(), 1, "one line for all: {:?}", right.logs);
     let kept: Vec<_> =
         corrections(&right).iter().map(|kept| (kept.row, kept.next_at, kept.last_at)).collect();

@@ -68,6 +68,7 @@ fn new_run(number: u64) -> NewRun {
         parent: None,
         priority: None,
         due_at: None,
+        delay_us: None,
         limits: None,
         is_anyones: false,
         created_at: Wall(1),

@@ -801,6 +801,7 @@ mod tests {
             parent: None,
             priority: None,
             due_at: None,
+            delay_us: None,
             limits: None,
             is_anyones: false,
             created_at: Wall(1),

@@ -157,6 +157,7 @@ claims! {
     what_one_has_in_hand_is_nobody_elses_until_it_is_gone
     a_call_that_failed_waits_for_its_own_time
     to_open_a_run_again_withdraws_calls_that_have_not_begun
+    a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile
     what_nobody_declares_any_more_is_told_to_nobody
     a_run_is_kept_until_its_end_is_told
     what_was_asked_for_in_a_version_that_nobody_declares_any_more_keeps_it
@@ -189,6 +190,7 @@ claims! {
     a_claim_takes_what_is_most_urgent_first_whatever_its_workflow
     a_run_without_a_priority_has_the_one_that_its_workflow_was_declared_with
     a_delayed_run_is_nobodys_until_it_is_due
+    what_was_to_wait_so_long_waits_no_longer_once_a_clock_that_was_ahead_is_right
     what_was_left_to_others_is_claimed_by_whoever_has_room
     what_is_given_back_is_anyones
     only_what_was_delayed_and_has_not_begun_is_claimed_by_who_takes_nothing_over
@@ -232,6 +234,8 @@ claims! {
     cron_stats_count_moments_of_all_crons
     what_was_polled_and_is_a_cron_now_goes_on_where_it_was
     what_was_a_cron_and_is_polled_now_goes_on_where_it_was
+    what_is_off_stays_off_when_it_becomes_a_cron_or_is_polled_and_one_switch_serves_both
+    since_when_something_is_off_no_edit_moves
     a_query_with_the_wrong_number_of_parameters_is_refused
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
@@ -1633,7 +1637,7 @@ fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
     assert_eq!(handed(store, first, 99), []);
     let [end] = &handed(store, first, 100)[..] else { panic!("there is one end") };
     assert_eq!((end.run, &*end.workflow, end.number, end.status), (id(1), "mail", 1, RunStatus::Failed));
-    assert_eq!((end.tries, end.first_at), (1, Wall(100)));
+    assert_eq!((end.tries, end.first_at, end.ended_at), (1, Wall(100), Some(Wall(100))));
     assert_eq!((store.next_end(first), handed(store, first, 200)), (Ok(None), vec![]));
     store.end_told(first, end.key).unwrap();
     assert_eq!((store.next_end(first), handed(store, first, 200)), (Ok(None), vec![]));
@@ -1706,6 +1710,26 @@ fn to_open_a_run_again_withdraws_calls_that_have_not_begun(store: &dyn Store) {
     // What has begun goes on.
     assert!(store.reopen(epoch, id(1)).unwrap().is_some());
     assert_eq!(store.run(id(1)).unwrap().unwrap().0.calls.len(), 1);
+}
+
+/// It would be told the end that came after its own.
+fn a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    for epoch in [first, second] {
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    }
+    for number in [1, 2] {
+        has_ended(store, second, number, RunStatus::Failed);
+    }
+    let held = handed(store, first, 100);
+    for number in [1, 2] {
+        assert!(store.reopen(second, id(number)).unwrap().is_some());
+        end_of(store, second, number, RunStatus::Failed);
+    }
+    store.put_end_off(first, held[0].key, Wall(200), "ValueError: no").unwrap();
+    store.leave(first, &InFlight::default(), Wall(300)).unwrap();
+    let told = handed(store, second, 400);
+    assert_eq!(told.iter().map(|end| (end.run, end.number)).collect::<Vec<_>>(), [(id(1), 2), (id(2), 2)]);
 }
 
 fn what_nobody_declares_any_more_is_told_to_nobody(store: &dyn Store) {
@@ -2247,6 +2271,30 @@ fn a_delayed_run_is_nobodys_until_it_is_due(store: &dyn Store) {
         [late, soon, past],
         "due is due, whatever the clock says then"
     );
+}
+
+fn what_was_to_wait_so_long_waits_no_longer_once_a_clock_that_was_ahead_is_right(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let ahead = |number, due_at| NewRun { created_at: Wall(1000), ..delayed(number, due_at) };
+    let spanned = started(store, epoch, NewRun { delay_us: Some(30), ..ahead(1, 1030) });
+    let pointed = started(store, epoch, ahead(2, 1030));
+    let right = NewRun { delay_us: Some(30), created_at: Wall(80), ..delayed(3, 110) };
+    let right = started(store, epoch, right);
+    started(store, epoch, NewRun { delay_us: Some(i64::MAX), ..ahead(4, i64::MAX) });
+    let due = |number| store.run(id(number)).unwrap().unwrap().0.due_at;
+    assert_eq!(claimed_rows(store, epoch, Wall(1000), 10), [right], "the clock is ahead still");
+
+    // From when the clock is right it waits as long as it was to.
+    assert_eq!(claimed_rows(store, epoch, Wall(100), 10), []);
+    assert_eq!(
+        (store.next_due().unwrap(), due(1), due(2)),
+        (Some(Wall(130)), Some(Wall(130)), Some(Wall(1030)))
+    );
+    assert_eq!(claimed_rows(store, epoch, Wall(110), 10), []);
+    assert_eq!(store.next_due().unwrap(), Some(Wall(130)), "no look puts it off");
+    assert_eq!(claimed_rows(store, epoch, Wall(130), 10), [spanned]);
+    assert_eq!(store.next_due().unwrap(), Some(Wall(1030)));
+    assert_eq!(claimed_rows(store, epoch, Wall(1030), 10), [pointed]);
 }
 
 fn what_was_left_to_others_is_claimed_by_whoever_has_room(store: &dyn Store) {
@@ -2984,6 +3032,65 @@ fn what_was_a_cron_and_is_polled_now_goes_on_where_it_was(store: &dyn Store) {
     assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("3"));
     store.set_cursor(cron.row, Some("4")).unwrap();
     assert_eq!(state("inbox").cursor.as_deref(), Some("3"), "once");
+}
+
+fn what_is_off_stays_off_when_it_becomes_a_cron_or_is_polled_and_one_switch_serves_both(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let state = |name: &str| {
+        let polled = store.trigger(name).unwrap().unwrap();
+        let cron = store.cron_named(name).unwrap().unwrap();
+        let of = |row: Schedule| (row.enabled, row.disabled_at, row.disabled_cause);
+        (of(polled), of(cron))
+    };
+    let off = |at, cause: Option<&str>| (false, Some(Wall(at)), cause.map(str::to_owned));
+    let on = || (true, None, None);
+
+    let polled = declared(store, epoch, "inbox");
+    store.set_enabled(polled.row, false, Some("ten errors"), Wall(15)).unwrap();
+    let cron = store.put_cron(epoch, &declared_cron(50, "inbox", "0 2 * * *")).unwrap();
+    assert_eq!(state("inbox"), (off(15, Some("ten errors")), off(15, Some("ten errors"))));
+    store.set_enabled(cron.row, true, None, Wall(16)).unwrap();
+    assert_eq!(state("inbox"), (on(), on()));
+    store.set_enabled(polled.row, false, None, Wall(17)).unwrap();
+    assert_eq!(state("inbox"), (off(17, None), off(17, None)));
+
+    let cron = store.put_cron(epoch, &declared_cron(51, "outbox", "0 2 * * *")).unwrap();
+    store.set_enabled(cron.row, false, None, Wall(18)).unwrap();
+    store.withdraw_cron(epoch, "outbox").unwrap();
+    let change = Change::Declare { epoch, trigger: trigger_row("outbox"), at: Wall(20) };
+    let Receipt::Declared(told) = commit(store, change) else { panic!("it declares nothing") };
+    assert!(!told.enabled);
+    assert_eq!(state("outbox"), (off(18, None), off(18, None)));
+
+    // What a call registered has a switch of its own, and so has what has another name or none.
+    let rare = declared(store, epoch, "rare");
+    let registered = store.put_cron(epoch, &NewCron { name: "rare", ..new_cron(53, "0 2 * * *") }).unwrap();
+    let nameless = store.put_cron(epoch, &new_cron(54, "0 2 * * *")).unwrap();
+    store.set_enabled(rare.row, false, None, Wall(21)).unwrap();
+    assert_eq!(state("rare"), (off(21, None), on()));
+    store.set_enabled(registered.row, false, None, Wall(22)).unwrap();
+    store.set_enabled(rare.row, true, None, Wall(23)).unwrap();
+    assert_eq!(state("rare"), (on(), off(22, None)));
+    assert!(store.cron(nameless.id).unwrap().unwrap().enabled);
+}
+
+fn since_when_something_is_off_no_edit_moves(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let polled = declared(store, epoch, "inbox");
+    let cron = store.put_cron(epoch, &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    for row in [polled.row, cron.row] {
+        store.set_enabled(row, false, None, Wall(15)).unwrap();
+        store.set_enabled(row, false, None, Wall(16)).unwrap();
+    }
+    let epoch = successor(store, epoch);
+    let declared = declare(store, epoch, TriggerRow { interval_us: 9, ..trigger_row("inbox") }, Wall(30));
+    assert_eq!((declared.updated_at, declared.disabled_at), (Wall(30), Some(Wall(15))));
+    let anew = NewCron { at: Wall(30), ..declared_cron(51, "nightly", "0 3 * * *") };
+    let edited = store.put_cron(epoch, &anew).unwrap();
+    assert_eq!((edited.updated_at, edited.disabled_at), (Wall(30), Some(Wall(15))));
+    assert!(store.update_cron(edited.id, "0 4 * * *", "UTC", None, Wall(40)).unwrap());
+    let edited = store.cron(edited.id).unwrap().unwrap();
+    assert_eq!((edited.updated_at, edited.disabled_at), (Wall(40), Some(Wall(15))));
 }
 
 fn cron_stats_count_moments_of_all_crons(store: &dyn Store) {

@@ -152,9 +152,9 @@ def _concern(each: Trigger | Cron) -> Concern:
     since: str | None = last.first_at if last is not None and is_cause else each.updated_at
     name = each.trigger_name or (each.workflow_name if isinstance(each, Trigger) else each.id)
     if each.state == "stopped" and isinstance(each, Trigger):
-        text, since = each.disabled_cause or text, each.updated_at
+        text, since = each.disabled_cause or text, each.disabled_at
     elif each.state == "disabled":
-        text, since = "switched off", each.updated_at
+        text, since = "switched off", each.disabled_at
     elif each.state == "unserved":
         text, since = "no living runner serves it", each.updated_at
     elif each.state == "late" and not isinstance(each, Trigger):

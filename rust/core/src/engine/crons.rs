@@ -372,6 +372,7 @@ mod tests {
             kind: ScheduleKind::Cron { expression, timezone, next_at: None, terms: Terms::default() },
             enabled: true,
             disabled_cause: None,
+            disabled_at: None,
             cursor: None,
             cursor_set: 0,
             last_at: None,

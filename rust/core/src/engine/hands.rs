@@ -12,6 +12,7 @@ use crate::key::RunRow;
 use crate::port::{Admitted, Change, NewRun, Unfinished};
 use crate::run::Run;
 use crate::time::{Now, Wall};
+use crate::urgency::Due;
 use crate::workflow::Workflow;
 
 impl Engine {
@@ -348,6 +349,7 @@ fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall
         parent: request.parent.clone(),
         priority: request.urgency.priority,
         due_at: request.urgency.due.map(|due| due.instant(now)),
+        delay_us: request.urgency.due.and_then(Due::delay_us),
         limits: None,
         is_anyones: false,
         trace: request.trace.clone(),

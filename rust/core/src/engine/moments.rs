@@ -58,8 +58,9 @@ impl Engine {
         }
         if is_back {
             self.put_right(&self.crons.rows(), now, out);
-            // What was said to be open at a time of the other clock is looked at anew.
+            // What was said to be open at a time of the other clock is looked at anew, and so is how long runs are to wait.
             out.is_open = true;
+            out.is_due = true;
             self.look_for_seats(now, out);
         }
     }

@@ -47,6 +47,8 @@ pub struct NewRun {
     pub priority: Option<Priority>,
     /// When it may begin, if whoever asked for it has said so.
     pub due_at: Option<Wall>,
+    /// How long after it was asked for that is, in microseconds, if that was said: then it waits for no longer, whatever a clock said.
+    pub delay_us: Option<i64>,
     /// What limits its workflow's runs where it is declared; what the store knows goes before that.
     pub limits: Option<Arc<Limits>>,
     /// Whether it is nobody's for now, and whoever has room claims it.

@@ -55,6 +55,8 @@ pub struct End {
     pub number: u32,
     /// How it ended.
     pub status: RunStatus,
+    /// When; none if it has been opened again since.
+    pub ended_at: Option<Wall>,
     /// Which call this is, from 1.
     pub tries: u32,
     /// When the first call was.

@@ -26,6 +26,8 @@ pub struct Schedule {
     pub enabled: bool,
     /// Why it was disabled, if by the engine.
     pub disabled_cause: Option<String>,
+    /// Since when it is off, if it is.
+    pub disabled_at: Option<Wall>,
     /// The cursor as JSON text.
     pub cursor: Option<String>,
     /// How often somebody has set it, beside its polls.

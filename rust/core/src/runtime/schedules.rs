@@ -255,6 +255,13 @@ impl Runtime {
             store.update_cron(id, expression, timezone, cron.next(now), now)?;
         }
         let done = store.set_enabled(row.row, enabled, None, now)?;
+        if row.origin == Origin::Declared
+            && let Some(polled) = store.trigger(&row.name)?
+        {
+            // It is polled here perhaps, in a program that has not been deployed anew yet.
+            self.shared.switch([(polled.row, polled.enabled)]);
+            self.shared.wake_pollers();
+        }
         self.reload_cron(id)?;
         Ok(done)
     }

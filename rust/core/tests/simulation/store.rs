@@ -545,6 +545,7 @@ impl State {
             kind,
             enabled: true,
             disabled_cause: None,
+            disabled_at: None,
             cursor: None,
             cursor_set: 0,
             last_at: None,
@@ -823,7 +824,9 @@ impl Store for MemoryStore {
         }
         for row in state.unfinished.clone() {
             let run = state.run_mut(row);
-            run.not_before = run.not_before.filter(|due| *due > at);
+            let longest =
+                run.new.delay_us.map_or(Wall(i64::MAX), |delay_us| Wall(at.0.saturating_add(delay_us)));
+            run.not_before = run.not_before.map(|due| due.min(longest)).filter(|due| *due > at);
         }
         let is_free = |&row: &RunRow| {
             let run = &state.runs[row.0 as usize - 1];
@@ -961,11 +964,12 @@ impl Store for MemoryStore {
         Ok(runs.iter().filter(is_over).copied().collect())
     }
 
-    fn set_enabled(&self, row: ScheduleKey, enabled: bool, cause: Option<&str>, _at: Wall) -> Stored<bool> {
+    fn set_enabled(&self, row: ScheduleKey, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool> {
         let mut state = self.enter()?;
         let schedule = state.schedule_mut(row);
         schedule.enabled = enabled;
         schedule.disabled_cause = cause.map(str::to_owned);
+        schedule.disabled_at = (!enabled).then_some(schedule.disabled_at.unwrap_or(at));
         if let Some(kept) = state.grids[row.0 as usize - 1].as_mut().filter(|_| enabled) {
             kept.wait = None;
         }

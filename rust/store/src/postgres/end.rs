@@ -16,6 +16,13 @@ macro_rules! pause_after_death {
     };
 }
 
+/// That a callback is not to be told of it any more: its run has been opened again since.
+macro_rules! is_past {
+    () => {
+        "listener = 0 AND number <= (SELECT reopened FROM runs WHERE runs.row = ends.run)"
+    };
+}
+
 /// What the callbacks of a workflow are to be told of from now on: all that those want who declare it. What nobody wants any more is told to
 /// nobody. While nobody declares it, it stays as it was.
 pub fn renew_all(db: &Db, names: &[String]) -> Result<(), Failure> {
@@ -64,7 +71,8 @@ pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Fai
                 AND due_at <= :at
             ORDER BY due_at, ends.row LIMIT :limit
             FOR UPDATE OF ends SKIP LOCKED)
-        RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries, first_at";
+        RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries, first_at,
+            (SELECT completed_at FROM runs WHERE runs.row = ends.run)";
     let statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(
         named_params! { ":epoch": epoch.0, ":at": at.0, ":limit": signed(limit) },
@@ -77,6 +85,7 @@ pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Fai
                 status: status_of(row.get(4)?),
                 tries: row.get(5)?,
                 first_at: wall_at(row, 6)?,
+                ended_at: wall_maybe_at(row, 7)?,
             })
         },
     )?;
@@ -96,19 +105,22 @@ pub fn told(db: &Db, epoch: Epoch, end: EndKey) -> Result<(), Failure> {
     Ok(())
 }
 
-/// It is to be told again at `due`.
+/// It is to be told again at `due`, unless its run was opened again meanwhile: that end would be told in its place.
 pub fn put_off(db: &Db, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE ends SET owner = NULL, begun_at = NULL, due_at = :due, error = :error WHERE row = :row AND owner = :epoch";
+    const DROP: &str = concat!("DELETE FROM ends WHERE row = :row AND owner = :epoch AND ", is_past!());
+    db.prepare_cached(DROP)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
     db.prepare_cached(SQL)?
         .execute(named_params! { ":row": end.0, ":epoch": epoch.0, ":due": due.0, ":error": error })?;
     Ok(())
 }
 
-/// An owner leaves or is gone: what it has in hand is anybody's, but for what is `kept`, which passes to `remnant`.
+/// An owner leaves or is gone: what it has in hand is anybody's, as far as it is to be told again, but for what is `kept`, which passes to `remnant`.
 pub fn hand_on(db: &Db, epoch: Epoch, kept: &[EndKey], remnant: Option<Epoch>) -> Result<(), Failure> {
     const PASS: &str = "UPDATE ends SET owner = :remnant WHERE row = :row AND owner = :epoch";
     // Index ends_owner.
+    const DROP: &str = concat!("DELETE FROM ends WHERE owner = :epoch AND ", is_past!());
     const FREE: &str = concat!(
         "UPDATE ends SET due_at = ",
         pause_after_death!(),
@@ -120,6 +132,7 @@ pub fn hand_on(db: &Db, epoch: Epoch, kept: &[EndKey], remnant: Option<Epoch>) -
                 .execute(named_params! { ":row": end.0, ":epoch": epoch.0, ":remnant": remnant.0 })?;
         }
     }
+    db.prepare_cached(DROP)?.execute(named_params! { ":epoch": epoch.0 })?;
     db.prepare_cached(FREE)?.execute(named_params! { ":epoch": epoch.0 })?;
     Ok(())
 }

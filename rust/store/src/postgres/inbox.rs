@@ -176,6 +176,8 @@ impl Wish {
             parent: None,
             priority: self.priority,
             due_at: self.due_at,
+            // A delay was counted from the server's clock.
+            delay_us: None,
             limits: None,
             is_anyones: true,
             trace: None,

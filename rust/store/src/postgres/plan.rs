@@ -174,15 +174,15 @@ fn is_plain(new: &NewRun) -> bool {
 fn insert(db: &Db, kept: &[(Option<Epoch>, &NewRun)]) -> Result<HashMap<uuid::Uuid, i64>, Failure> {
     // Numbered in their order.
     const SQL: &str = "
-        INSERT INTO runs (id, workflow, version, status, unique_hash, waits, owner, created_at, context, priority, due_at, not_before, trace)
+        INSERT INTO runs (id, workflow, version, status, unique_hash, waits, owner, created_at, context, priority, due_at, delay_us, not_before, trace)
         SELECT id, workflow, version, 'Pending', unique_hash, waits, owner, created_at, context,
             coalesce(priority, (SELECT priority FROM workflows WHERE name = new.workflow ORDER BY owner DESC LIMIT 1), 5),
-            due_at, not_before, trace
+            due_at, delay_us, not_before, trace
         FROM unnest(:id::UUID[], :workflow::TEXT[], :version::TEXT[], :unique_hash::BOOLEAN[], :waits::BOOLEAN[], :owner::BIGINT[],
-            :created_at::BIGINT[], :context::TEXT[], :priority::BIGINT[], :due_at::BIGINT[], :not_before::BIGINT[],
-            :trace::TEXT[])
+            :created_at::BIGINT[], :context::TEXT[], :priority::BIGINT[], :due_at::BIGINT[], :delay_us::BIGINT[],
+            :not_before::BIGINT[], :trace::TEXT[])
             WITH ORDINALITY AS new (id, workflow, version, unique_hash, waits, owner, created_at, context, priority, due_at,
-                not_before, trace, place)
+                delay_us, not_before, trace, place)
         ORDER BY place
         ON CONFLICT DO NOTHING RETURNING id, row";
     let column =
@@ -201,6 +201,7 @@ fn insert(db: &Db, kept: &[(Option<Epoch>, &NewRun)]) -> Result<HashMap<uuid::Uu
             ":context": kept.iter().map(|(_, new)| &*new.context).collect::<Vec<_>>(),
             ":priority": column(&|new| new.priority.map(|priority| i64::from(priority.number()))),
             ":due_at": column(&|new| micros(new.due_at)),
+            ":delay_us": column(&|new| new.delay_us),
             ":not_before": column(&|new| micros(new.due_at.filter(|_| new.is_delayed()))),
             ":trace": kept.iter().map(|(_, new)| new.trace.as_deref()).collect::<Vec<_>>(),
         },

@@ -141,9 +141,9 @@ fn hold_key(db: &Db, new: &NewRun) -> Result<(), Failure> {
 fn insert(db: &Db, owner: Option<Epoch>, new: &NewRun) -> Result<Option<RunRow>, Failure> {
     const SQL: &str = "
         INSERT INTO runs (id, workflow, version, status, schedule, context_hash, unique_hash, run_key,
-            scheduled_at, waits, owner, created_at, context, priority, due_at, not_before, trace)
+            scheduled_at, waits, owner, created_at, context, priority, due_at, delay_us, not_before, trace)
         VALUES (:id, :workflow, :version, :status, :schedule, :context_hash, :unique_hash, :run_key,
-            :scheduled_at, :waits, :owner, :created_at, :context, :priority, :due_at, :not_before, :trace)
+            :scheduled_at, :waits, :owner, :created_at, :context, :priority, :due_at, :delay_us, :not_before, :trace)
         ON CONFLICT DO NOTHING RETURNING row";
     let params = named_params! {
         ":id": new.id,
@@ -161,6 +161,7 @@ fn insert(db: &Db, owner: Option<Epoch>, new: &NewRun) -> Result<Option<RunRow>,
         ":context": &*new.context,
         ":priority": priority(db, new)?.number(),
         ":due_at": micros(new.due_at),
+        ":delay_us": new.delay_us,
         ":not_before": micros(new.due_at.filter(|_| new.is_delayed())),
         ":trace": new.trace.as_deref(),
     };

@@ -47,7 +47,7 @@ macro_rules! columns {
           iif(kind = 'cron' AND declared_as IS NOT NULL, coalesce((
              SELECT polled.version FROM schedules AS polled JOIN owners ON epoch = polled.owner AND left_at IS NULL
              WHERE polled.kind = 'trigger' AND polled.name = schedules.name), 0), 0)), cursor_set, in_body_since,
-         origin_at, heeded_until, last_at, not_before, wait_us"
+         origin_at, heeded_until, last_at, not_before, wait_us, disabled_at"
     };
 }
 use columns;
@@ -61,6 +61,7 @@ fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         kind: kind_of(row)?,
         enabled: row.get(10)?,
         disabled_cause: row.get(11)?,
+        disabled_at: wall_maybe_at(row, 33)?,
         cursor: row.get(12)?,
         cursor_set: row.get(26)?,
         last_at: wall_maybe_at(row, 13)?,
@@ -109,15 +110,22 @@ fn one(db: &Connection, sql: &str, params: impl Params) -> Result<Option<Schedul
     Ok(db.prepare_cached(sql)?.query_row(params, schedule_of).optional()?)
 }
 
-/// Where a name has come to, that may be polled and be a cron's one after the other.
+/// Where a name has come to, that may be polled and be a cron's one after the other, and since when and why it is switched off.
 #[derive(Default)]
 struct Stand {
     cursor: Option<String>,
     last_fired_at: Option<Wall>,
+    disabled_at: Option<Wall>,
+    disabled_cause: Option<String>,
 }
 
 fn stand_of(row: &Row<'_>) -> rusqlite::Result<Stand> {
-    Ok(Stand { cursor: row.get(0)?, last_fired_at: wall_maybe_at(row, 1)? })
+    Ok(Stand {
+        cursor: row.get(0)?,
+        last_fired_at: wall_maybe_at(row, 1)?,
+        disabled_at: wall_maybe_at(row, 2)?,
+        disabled_cause: row.get(3)?,
+    })
 }
 
 /// What is known of a trigger that is declared again.
@@ -161,9 +169,9 @@ impl<'c> Declaring<'c> {
         const INSERT: &str = "
             INSERT INTO schedules
                 (id, kind, name, workflow, interval_us, allow_concurrent, enabled, owner, created_at, updated_at,
-                 origin_at, heeded_until, taken_at, digest, version, cursor, last_fired_at)
-            VALUES (:id, 'trigger', :name, :workflow, :interval_us, :allow_concurrent, 1, :epoch, :at, :at,
-                 :origin_at, :at, :at, :digest, :version, :cursor, :last_fired_at)";
+                 origin_at, heeded_until, taken_at, digest, version, cursor, last_fired_at, disabled_at, disabled_cause)
+            VALUES (:id, 'trigger', :name, :workflow, :interval_us, :allow_concurrent, :disabled_at IS NULL, :epoch, :at, :at,
+                 :origin_at, :at, :at, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause)";
         const SEEN: &str = "SELECT seen_at FROM owners WHERE epoch = :epoch";
         const HAND_OVER: &str = "
             UPDATE schedules SET owner = :epoch, origin_at = coalesce(origin_at, :origin_at), heeded_until = :heeded_until,
@@ -316,7 +324,7 @@ impl<'c> Declaring<'c> {
         // Both by index schedules_cron_name.
         const ANY: &str = "SELECT EXISTS (SELECT 1 FROM schedules WHERE kind = 'cron' AND name <> '')";
         const DECLARED: &str = "
-            SELECT cursor, last_fired_at FROM schedules
+            SELECT cursor, last_fired_at, disabled_at, disabled_cause FROM schedules
             WHERE kind = 'cron' AND name = :name AND name <> '' AND declared_as IS NOT NULL AND NOT registered";
         let has_crons = match self.has_crons {
             Some(known) => known,
@@ -342,7 +350,8 @@ impl<'c> Declaring<'c> {
         // Under its name something else may be declared.
         let is_outdated = others.iter().any(|&(_, other)| other > number);
         let owner = (!is_outdated).then_some(epoch);
-        let Stand { cursor, last_fired_at } = self.stand_of_cron(&trigger.name)?;
+        let Stand { cursor, last_fired_at, disabled_at, disabled_cause } =
+            self.stand_of_cron(&trigger.name)?;
         self.insert.execute(named_params! {
             ":id": &*id.hyphenated().encode_lower(&mut buffer),
             ":name": trigger.name,
@@ -356,6 +365,8 @@ impl<'c> Declaring<'c> {
             ":version": number,
             ":cursor": cursor,
             ":last_fired_at": last_fired_at.map(|at| at.0),
+            ":disabled_at": disabled_at.map(|at| at.0),
+            ":disabled_cause": disabled_cause,
         })?;
         let row = ScheduleKey(self.db.last_insert_rowid());
         match is_outdated {
@@ -365,7 +376,7 @@ impl<'c> Declaring<'c> {
         }
         Ok(TriggerState {
             row,
-            enabled: true,
+            enabled: disabled_at.is_none(),
             cursor,
             cursor_set: 0,
             last_fired_at,
@@ -512,7 +523,8 @@ pub fn forget(db: &Connection, epoch: Epoch, name: &str) -> Result<Forgotten, Fa
     Ok(Forgotten::Gone(rows))
 }
 
-/// Switches a schedule; false if there is no such row.
+/// Switches a schedule, and with it what its name was while it was a cron, or polled; false if there is no such row. What is off already is
+/// so since then.
 pub fn set_enabled(
     db: &Connection,
     row: ScheduleKey,
@@ -520,14 +532,33 @@ pub fn set_enabled(
     cause: Option<&str>,
     at: Wall,
 ) -> Result<bool, Failure> {
-    const SQL: &str = "
-        UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = max(:at, updated_at + 1),
-            not_before = iif(:enabled, NULL, not_before)
-        WHERE row = :row";
     let cause = cause.filter(|_| !enabled);
     let params = named_params! { ":row": row.0, ":enabled": enabled, ":cause": cause, ":at": at.0 };
-    Ok(db.prepare_cached(SQL)?.execute(params)? == 1)
+    Ok(db.prepare_cached(SWITCH)?.execute(params)? > 0)
 }
+
+/// What else has the name of a schedule that is not switched as that is to be. What a call registered has a switch of its own.
+macro_rules! twins {
+    () => {
+        "SELECT polled.row FROM schedules AS cron
+            JOIN schedules AS polled ON polled.kind = 'trigger' AND polled.name = cron.name
+        WHERE cron.row = :row AND cron.kind = 'cron' AND cron.name <> '' AND NOT cron.registered AND polled.enabled <> :enabled
+        UNION ALL SELECT cron.row FROM schedules AS polled
+            JOIN schedules AS cron ON cron.kind = 'cron' AND cron.name <> '' AND cron.name = polled.name
+        WHERE polled.row = :row AND polled.kind = 'trigger' AND NOT cron.registered AND cron.enabled <> :enabled"
+    };
+}
+
+#[cfg(test)]
+const TWINS: &str = twins!();
+const SWITCH: &str = concat!(
+    "
+    UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = max(:at, updated_at + 1),
+        disabled_at = iif(:enabled, NULL, coalesce(disabled_at, :at)), not_before = iif(:enabled, NULL, not_before)
+    WHERE row = :row OR row IN (",
+    twins!(),
+    ")"
+);
 
 const TRIGGERS_AFTER: &str = concat!(
     "SELECT ",
@@ -542,7 +573,9 @@ const CRONS_AFTER: &str = concat!(
 
 /// Statements with what their plan must name. Triggers are most of what there is.
 #[cfg(test)]
-pub const PLANS: [(&str, &str); 2] = [
+pub const PLANS: [(&str, &str); 4] = [
+    (TWINS, "SEARCH polled USING INDEX schedules_trigger (name=?)"),
+    (TWINS, "SEARCH cron USING INDEX schedules_cron_name (name=?)"),
     (TRIGGERS_AFTER, "SEARCH schedules USING INTEGER PRIMARY KEY (rowid>?)"),
     (CRONS_AFTER, "USING INDEX schedules_crons (row>?)"),
 ];

@@ -101,6 +101,7 @@ pub fn new_run(number: u128) -> NewRun {
         parent: None,
         priority: None,
         due_at: None,
+        delay_us: None,
         limits: None,
         is_anyones: false,
         created_at: Wall(20),

@@ -56,6 +56,7 @@ CREATE TABLE schedules (
     next_at BIGINT,
     enabled BOOLEAN NOT NULL,
     disabled_cause TEXT COLLATE "C",
+    disabled_at BIGINT,
     last_at BIGINT,
     last_fired_at BIGINT,
     owner BIGINT,
@@ -113,6 +114,7 @@ CREATE TABLE runs (
     parent_call BIGINT,
     priority BIGINT NOT NULL DEFAULT 5,
     due_at BIGINT,
+    delay_us BIGINT,
     not_before BIGINT,
     timed_at BIGINT,
     time_left BIGINT,
@@ -141,6 +143,9 @@ CREATE UNIQUE INDEX runs_call ON runs (parent, parent_task, workflow, parent_cal
 CREATE INDEX runs_unfinished ON runs (row) WHERE completed_at IS NULL AND not_before IS NULL;
 CREATE INDEX runs_due ON runs (not_before, row) WHERE completed_at IS NULL AND not_before IS NOT NULL;
 CREATE INDEX runs_delayed ON runs (row) WHERE completed_at IS NULL AND not_before IS NOT NULL;
+-- By when they were asked for, of those that wait so long from then: none of them lies ahead, unless the clock was ahead.
+CREATE INDEX runs_spans ON runs ((not_before - delay_us))
+    WHERE completed_at IS NULL AND delay_us IS NOT NULL AND not_before < 9223372036854775807;
 CREATE INDEX runs_delayed_fires ON runs (schedule) WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL;
 CREATE INDEX runs_unowned ON runs (workflow, priority DESC, row) WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL;
 

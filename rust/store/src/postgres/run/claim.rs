@@ -62,6 +62,10 @@ const UNOWNED: &str = concat!(
                 WHERE others.name = runs.workflow AND others.owner <> :epoch AND others.version = runs.version))
     ORDER BY priority DESC, row LIMIT :limit"
 );
+/// A wait of so long from when it was asked for that ends later than so long from now was asked for while the clock was ahead.
+const CUT_AHEAD: &str = "
+    UPDATE runs SET not_before = :at + delay_us, due_at = :at + delay_us
+    WHERE completed_at IS NULL AND delay_us IS NOT NULL AND not_before < 9223372036854775807 AND not_before - delay_us > :at";
 const DUE: &str = "
     SELECT row, limited FROM runs
     WHERE completed_at IS NULL AND not_before <= :at ORDER BY not_before LIMIT :limit";
@@ -174,8 +178,9 @@ fn unowned(
     Ok(found.collect::<db::Result<_>>()?)
 }
 
-/// Of the runs whose time has come, those wait no longer that were due first.
+/// Of the runs whose time has come, those wait no longer that were due first. None waits for longer than it was to.
 fn free_due(db: &Db, at: Wall) -> Result<(), Failure> {
+    db.prepare_cached(CUT_AHEAD)?.execute(named_params! { ":at": at.0 })?;
     let params = named_params! { ":at": at.0, ":limit": signed(DUE_MAX) };
     let due = db.prepare_cached(DUE)?;
     let rows = due.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -196,20 +196,19 @@ fn insert_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Schedule
     const SQL: &str = "
         INSERT INTO schedules
             (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as, registered,
-             context, overlap, catchup, digest, version, cursor, last_fired_at)
-        VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, TRUE, :at, :at, :asked, :registered,
-             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at)
+             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause)
+        VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, :disabled_at::BIGINT IS NULL, :at, :at, :asked, :registered,
+             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause)
         RETURNING row";
     // Index schedules_trigger. What was polled under the name goes on where that had come to.
-    const POLLED: &str =
-        "SELECT cursor, last_fired_at FROM schedules WHERE kind = 'trigger' AND name = :name";
+    const POLLED: &str = "SELECT cursor, last_fired_at, disabled_at, disabled_cause FROM schedules WHERE kind = 'trigger' AND name = :name";
     let before = match cron.origin {
         Origin::Declared => {
             db.prepare_cached(POLLED)?.query_row(named_params! { ":name": cron.name }, stand_of).optional()?
         }
         Origin::Registered | Origin::OldRelease => None,
     };
-    let Stand { cursor, last_fired_at } = before.unwrap_or_default();
+    let Stand { cursor, last_fired_at, disabled_at, disabled_cause } = before.unwrap_or_default();
     let params = named_params! {
         ":id": cron.id,
         ":digest": version.digest,
@@ -227,6 +226,8 @@ fn insert_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Schedule
         ":catchup": cron.catchup.name(),
         ":cursor": cursor,
         ":last_fired_at": micros(last_fired_at),
+        ":disabled_at": micros(disabled_at),
+        ":disabled_cause": disabled_cause,
     };
     let row = db.prepare_cached(SQL)?.query_row(params, |row| row.get(0).map(ScheduleKey))?;
     Ok(cron_in(db, row)?.expect("a row inserted in this transaction is there"))

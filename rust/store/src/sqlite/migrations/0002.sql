@@ -111,6 +111,9 @@ CREATE INDEX declared_wanted ON declared (owner) WHERE wanted = 1;
 CREATE INDEX schedules_polled ON schedules (owner) WHERE kind = 'trigger' AND enabled;
 -- Since when nobody polls a trigger that its owner has let go.
 ALTER TABLE schedules ADD COLUMN free_since INTEGER;
+-- Since when it is switched off.
+ALTER TABLE schedules ADD COLUMN disabled_at INTEGER;
+UPDATE schedules SET disabled_at = updated_at WHERE NOT enabled;
 -- What listings and logs hide: keys of contexts, and whether a function decides beside them. The values themselves are kept as they are.
 CREATE TABLE redacted (how TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (how, key)) STRICT, WITHOUT ROWID;
 -- Which version of a workflow each living runner declares.
@@ -161,15 +164,19 @@ ALTER TABLE runs ADD COLUMN parent_task TEXT;
 ALTER TABLE runs ADD COLUMN parent_call INTEGER;
 CREATE INDEX runs_parent ON runs (parent, created_at) WHERE parent IS NOT NULL;
 CREATE UNIQUE INDEX runs_call ON runs (parent, parent_task, workflow, parent_call) WHERE parent_call IS NOT NULL;
--- How urgent runs are, when one was to begin that was asked for with a delay, and until when it waits for that: until then it is nobody's, and
--- so it is while nobody has claimed it since. What waits stands behind what does not.
+-- How urgent runs are, when one was to begin that was asked for with a delay, how long that was if it was no instant, and until when it waits
+-- for that: until then it is nobody's, and so it is while nobody has claimed it since. What waits stands behind what does not.
 ALTER TABLE runs ADD COLUMN priority INTEGER NOT NULL DEFAULT 5;
 ALTER TABLE runs ADD COLUMN due_at INTEGER;
+ALTER TABLE runs ADD COLUMN delay_us INTEGER;
 ALTER TABLE runs ADD COLUMN not_before INTEGER;
 ALTER TABLE workflows ADD COLUMN priority INTEGER NOT NULL DEFAULT 5;
 DROP INDEX runs_unfinished;
 CREATE INDEX runs_unfinished ON runs (not_before) WHERE completed_at IS NULL;
 CREATE INDEX runs_delayed ON runs (row) WHERE completed_at IS NULL AND not_before IS NOT NULL;
+-- By when they were asked for, of those that wait so long from then: none of them lies ahead, unless the clock was ahead.
+CREATE INDEX runs_spans ON runs (not_before - delay_us)
+    WHERE completed_at IS NULL AND delay_us IS NOT NULL AND not_before < 9223372036854775807;
 CREATE INDEX runs_delayed_fires ON runs (schedule) WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL;
 -- Since when a run's time runs under its owner, and how much of it was left then, in microseconds; all of it if none.
 ALTER TABLE runs ADD COLUMN timed_at INTEGER;

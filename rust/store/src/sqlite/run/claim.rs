@@ -62,6 +62,19 @@ const UNOWNED: &str = concat!(
                 WHERE other.name = runs.workflow AND other.owner <> :epoch AND other.version = runs.version))
     ORDER BY priority DESC, row LIMIT :limit"
 );
+/// Asked for while the clock was ahead: a wait of so long from then ends later than one of so long from now.
+macro_rules! ahead {
+    () => {
+        "FROM runs INDEXED BY runs_spans
+        WHERE completed_at IS NULL AND delay_us IS NOT NULL AND not_before < 9223372036854775807 AND not_before - delay_us > :at"
+    };
+}
+const AHEAD: &str = concat!("SELECT row ", ahead!(), " LIMIT 1");
+const CUT_AHEAD: &str = concat!(
+    "UPDATE runs SET not_before = :at + delay_us, due_at = :at + delay_us WHERE row IN (SELECT row ",
+    ahead!(),
+    ")"
+);
 const DUE: &str = "
     SELECT row, limited FROM runs INDEXED BY runs_unfinished
     WHERE completed_at IS NULL AND not_before <= :at ORDER BY not_before LIMIT :limit";
@@ -73,7 +86,8 @@ const NEXT_DUE: &str = "
 
 /// Statements with what their plan must name: each costs what it finds, however many runs there are beside.
 #[cfg(test)]
-pub const PLANS: [(&str, &str); 3] = [
+pub const PLANS: [(&str, &str); 4] = [
+    (AHEAD, "USING INDEX runs_spans (<expr>>?)"),
     (UNOWNED, "USING INDEX runs_unowned (workflow=?)"),
     (DUE, "USING INDEX runs_unfinished (not_before<?)"),
     (NEXT_DUE, "USING INDEX runs_unfinished (not_before<?)"),
@@ -164,8 +178,11 @@ fn unowned(
     Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Of the runs whose time has come, those wait no longer that were due first.
+/// Of the runs whose time has come, those wait no longer that were due first. None waits for longer than it was to.
 fn free_due(db: &Connection, at: Wall) -> Result<(), Failure> {
+    if db.prepare_cached(AHEAD)?.exists(named_params! { ":at": at.0 })? {
+        db.prepare_cached(CUT_AHEAD)?.execute(named_params! { ":at": at.0 })?;
+    }
     let params = named_params! { ":at": at.0, ":limit": signed(DUE_MAX) };
     let mut due = db.prepare_cached(DUE)?;
     let rows = due.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -207,19 +207,18 @@ fn insert_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<
     const SQL: &str = "
         INSERT INTO schedules
             (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as, registered,
-             context, overlap, catchup, digest, version, cursor, last_fired_at)
-        VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, 1, :at, :at, :asked, :registered,
-             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at)";
+             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause)
+        VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, :disabled_at IS NULL, :at, :at, :asked, :registered,
+             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause)";
     // Index schedules_trigger. What was polled under the name goes on where that had come to.
-    const POLLED: &str =
-        "SELECT cursor, last_fired_at FROM schedules WHERE kind = 'trigger' AND name = :name";
+    const POLLED: &str = "SELECT cursor, last_fired_at, disabled_at, disabled_cause FROM schedules WHERE kind = 'trigger' AND name = :name";
     let before = match cron.origin {
         Origin::Declared => {
             db.prepare_cached(POLLED)?.query_row(named_params! { ":name": cron.name }, stand_of).optional()?
         }
         Origin::Registered | Origin::OldRelease => None,
     };
-    let Stand { cursor, last_fired_at } = before.unwrap_or_default();
+    let Stand { cursor, last_fired_at, disabled_at, disabled_cause } = before.unwrap_or_default();
     db.prepare_cached(SQL)?.execute(named_params! {
         ":id": cron.id.to_string(),
         ":digest": version.digest,
@@ -237,6 +236,8 @@ fn insert_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<
         ":catchup": cron.catchup.name(),
         ":cursor": cursor,
         ":last_fired_at": micros(last_fired_at),
+        ":disabled_at": micros(disabled_at),
+        ":disabled_cause": disabled_cause,
     })?;
     Ok(cron_in(db, ScheduleKey(db.last_insert_rowid()))?
         .expect("a row inserted in this transaction is there"))
