@@ -319,3 +319,23 @@ CREATE TABLE ends (
 CREATE UNIQUE INDEX ends_run ON ends (run, number, listener);
 CREATE INDEX ends_due ON ends (listener, workflow, due_at) WHERE owner IS NULL;
 CREATE INDEX ends_owner ON ends (owner) WHERE owner IS NOT NULL;
+-- What bodies logged, of each run the newest lines, with what each counts of the bytes that a run may have.
+CREATE TABLE logs (
+    row INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    task TEXT,
+    attempt INTEGER,
+    at INTEGER NOT NULL,
+    level INTEGER NOT NULL,
+    logger TEXT NOT NULL,
+    text TEXT NOT NULL,
+    error TEXT,
+    bytes INTEGER NOT NULL
+) STRICT;
+CREATE INDEX logs_run ON logs (run);
+-- How much that is of each run, and how many lines were left out.
+CREATE TABLE logged (
+    run INTEGER PRIMARY KEY,
+    bytes INTEGER NOT NULL,
+    left_out INTEGER NOT NULL
+) STRICT;
