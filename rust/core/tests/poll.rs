@@ -25,6 +25,7 @@ fn plan(interval_ms: u64) -> Plan {
         failures_max: None,
         polls_at_start: false,
         by_calendar: false,
+        by_ends: false,
     }
 }
 
