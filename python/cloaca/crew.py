@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .bodies.remote import Polled
     from .failing import Kind
     from .job import TicketParts
+    from .logbook import Logbook
     from .redact import Redactor
     from .task import TaskDefinition
     from .teller import Call
@@ -95,6 +96,7 @@ class Crew:
         threads_max: int,
         hear: Hear | None = None,
         places: Places | None = None,
+        logbook: Logbook | None = None,
     ) -> None:
         self.engine = engine
         self._redactor = redactor
@@ -106,11 +108,11 @@ class Crew:
         self.tasks: dict[int, TaskDefinition] = {}
         self._task_numbers = itertools.count(1)
         self._threads_max = threads_max
-        self._worker = Worker(engine, self.tasks, redactor, self.loop, hear)
+        self._worker = Worker(engine, self.tasks, redactor, self.loop, hear, logbook)
         self.places = Places(None) if places is None else places
         self._failing = Failing()
         self.teller = Teller(engine, self._start, redactor, self.run, hear)
-        self.ends = Ends(engine, self._start, redactor, self.run, hear)
+        self.ends = Ends(engine, self._start, redactor, self.run, hear, logbook)
         self._loop: Loop | None = None
         self._program_loop: AbstractEventLoop | None = None
         self._is_loop_open = False

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine
+    from .logbook import Logbook
     from .redact import Redactor
     from .worker import Hear
     from .workflow import Workflow
@@ -68,12 +69,14 @@ class Ends:
         redactor: Redactor,
         run: Callable[[Any], object],
         hear: Hear | None = None,
+        logbook: Logbook | None = None,
     ) -> None:
         self._engine = engine
         self._start = start
         self._redactor = redactor
         self._run = run
         self._hear = hear
+        self._logbook = logbook
         self._pid = os.getpid()
         self._callbacks: dict[str, Mapping[str, Callable[..., Any]]] = {}
         self._changed = Condition()
@@ -186,7 +189,10 @@ class Ends:
             say(_log, ERROR, text, *values, about=_about(end))
             return
         run = rows.run_with_tasks(row, [])
-        with attempt.calling(self._engine, None, end.workflow):
+        entered = attempt.calling(self._engine, None, end.workflow)
+        if self._logbook is not None:
+            entered.lines = self._logbook.of_run(end.run)
+        with entered:
             complete(function(run), self._run)
 
     def _failed(self, end: End, raised: BaseException) -> None:

@@ -325,6 +325,20 @@ class AuditRow(TypedDict):
     many: int
 
 
+class LogRow(TypedDict):
+    """A line that a body logged, in `runner.logs(run_id)`; `task` and `attempt` are `None` of a callback of
+    the run."""
+
+    number: int
+    at: str
+    level: str
+    logger: str
+    text: str
+    task: str | None
+    attempt: int | None
+    error: str | None
+
+
 class TickRow(TypedDict):
     """Equal answers in a row of a trigger's polls, in `ticks`. Durations are of one poll, in microseconds."""
 

@@ -59,6 +59,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "submit_async": lambda r: asyncio.run(r.submit_async("good", {})),
     "submit_many": lambda r: r.submit_many("good", [{}]),
     "audit": lambda r: r.audit(),
+    "logs": lambda r: r.logs(NOWHERE),
     "redacted": lambda r: r.redacted,
     "unredact": lambda r: r.unredact("key"),
     "resume": lambda r: r.resume(),

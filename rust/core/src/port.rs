@@ -6,6 +6,7 @@ mod claim;
 mod end;
 mod forget;
 mod listing;
+mod logged;
 mod raw;
 mod redacted;
 mod schedule;
@@ -33,6 +34,7 @@ pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use listing::{
     Backlog, Begun, CHILDREN_SHOWN, Child, CronStats, ListedRun, Overdue, OwnerRow, Page, Place, RunFilter,
 };
+pub use logged::{Line, Logged};
 pub use raw::{Cell, Halt, Table};
 pub use redacted::{REDACTED_KEYS_MAX, Redacted};
 pub use schedule::{

@@ -19,6 +19,7 @@ mod keeper;
 mod lanes;
 mod liaison;
 mod limited;
+mod logged;
 mod looks;
 mod manual;
 mod many;
@@ -231,6 +232,9 @@ struct Shared {
     stays: Mutex<Option<Epoch>>,
     is_finished: AtomicBool,
     is_closed: AtomicBool,
+    /// What bodies have logged, and whether there is any.
+    logged: Mutex<logged::Gathered>,
+    has_logged: AtomicBool,
     /// What signs of life have told of what was done.
     counted: Mutex<Minute>,
     /// What its threads count.
@@ -348,6 +352,8 @@ impl Shared {
             stays: Mutex::new(Some(epoch)),
             is_finished: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            logged: Mutex::default(),
+            has_logged: AtomicBool::new(false),
             counted: Mutex::default(),
             doings: Mutex::default(),
             tells_debug: AtomicBool::new(false),
@@ -635,13 +641,8 @@ impl Shared {
             self.ends.fetch_max(ends, Ordering::AcqRel);
         }
         if !commits.is_empty() {
-            let mut writer = lock(&self.writer);
-            let wake = writer.items.is_empty() && !writer.busy && writer.lent == 0;
-            writer.sent += commits.len() as u64;
-            writer.items.extend(commits);
-            if wake {
-                self.writer_wake.notify_one();
-            }
+            self.send_logged();
+            self.send(commits);
         }
         let wake = engine.next_wake(self.now()).map_or(u64::MAX, |left| self.now().mono.after(left).0);
         // Under the engine's lock: of two steps about one trigger the later must win.

@@ -16,6 +16,7 @@ mod history;
 mod inbox;
 mod limits;
 mod lock;
+mod logged;
 mod look;
 mod open;
 mod owner;

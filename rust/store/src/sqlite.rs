@@ -18,6 +18,7 @@ mod held_file;
 mod history;
 mod limits;
 mod lock;
+mod logged;
 mod look;
 mod mount;
 mod open;

@@ -15,11 +15,11 @@ use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::limit::Rate;
 use cloaca_core::port::{
     Admitted, AsItWas, BURIED, Body, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault,
-    Forgotten, Halt, InFlight, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old, OnRun, Origin,
-    Outcome, Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted, Room, RunChange,
-    RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Sign, Spared, Spent, Store,
-    Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow,
-    TriggerState, Try, TryOutcome, Unfinished, Wished, WorkflowRow,
+    Forgotten, Halt, InFlight, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old,
+    OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted,
+    Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Sign, Spared,
+    Spent, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange,
+    TriggerRow, TriggerState, Try, TryOutcome, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{self, Ask, Differs, Limit, ListedLimit, Pause, Seat, Until};
 use cloaca_core::spread::owner_of;
@@ -188,6 +188,8 @@ claims! {
     a_run_that_has_begun_is_left_to_who_declares_its_version
     a_run_that_has_not_begun_is_of_its_claimers_version
     what_is_old_and_final_can_be_forgotten
+    what_bodies_logged_stands_in_its_order_and_goes_with_its_run
+    of_what_bodies_logged_the_newest_lines_are_kept_and_the_others_counted
     what_is_opened_again_after_it_was_found_stays
     of_each_triggers_history_the_newest_stay
     a_store_knows_of_its_last_sign_of_life_and_until_when_it_is_spared
@@ -2026,6 +2028,74 @@ fn what_is_old_and_final_can_be_forgotten(store: &dyn Store) {
     assert_eq!(ids(store, &any()), [id(2)], "an unfinished run stays, however old");
     assert_eq!(store.history(trigger.row, ALL).unwrap().len(), 1);
     assert_eq!(query(store, "SELECT count(*) FROM tasks", &[]).unwrap().1, [vec![Cell::Int(0)]]);
+}
+
+fn line(text: &str) -> Line {
+    let (task, logger) = (Some("fetch".into()), "mail".into());
+    Line { task, attempt: Some(2), at: Wall(70), level: 30, logger, text: text.into(), error: None }
+}
+
+fn logged(run: u128, lines: Vec<Line>) -> Change {
+    Change::Logged(Logged { run: id(run), lines, left_out: 0, bytes_max: 1000 })
+}
+
+fn texts(store: &dyn Store, run: RunRow) -> Vec<Vec<Cell>> {
+    query(store, "SELECT text FROM logs WHERE run = ?1 ORDER BY row", &[Cell::Int(run.0)]).unwrap().1
+}
+
+fn what_bodies_logged_stands_in_its_order_and_goes_with_its_run(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let (row, other) = (started(store, epoch, new_run(1)), started(store, epoch, new_run(2)));
+    let of_run = Line { task: None, attempt: None, error: Some("ValueError: boom".into()), ..line("b") };
+    assert_eq!(commit(store, logged(1, vec![line("a"), of_run])), Receipt::Logged);
+    commit(store, logged(2, vec![line("other")]));
+    commit(store, ended(row, epoch, RunStatus::Failed));
+    commit(store, logged(1, vec![line("c")]));
+    assert_eq!(commit(store, logged(9, vec![line("of no run")])), Receipt::Logged);
+    let columns =
+        "SELECT task, attempt, at, level, logger, text, error FROM logs WHERE run = ?1 ORDER BY row";
+    let text = |text: &str| Cell::Text(text.into());
+    let head = [text("fetch"), Cell::Int(2), Cell::Int(70), Cell::Int(30), text("mail")];
+    let with_task = |last: &str| [&head[..], &[text(last), Cell::Null]].concat();
+    let without = vec![
+        Cell::Null,
+        Cell::Null,
+        Cell::Int(70),
+        Cell::Int(30),
+        text("mail"),
+        text("b"),
+        text("ValueError: boom"),
+    ];
+    let found = query(store, columns, &[Cell::Int(row.0)]).unwrap().1;
+    assert_eq!(found, [with_task("a"), without, with_task("c")]);
+    assert_eq!(forget(store, old(5000)), 1);
+    assert_eq!(texts(store, row), Vec::<Vec<Cell>>::new());
+    assert_eq!(texts(store, other), [[text("other")]]);
+    assert_eq!(query(store, "SELECT count(*) FROM logged", &[]).unwrap().1, [[Cell::Int(1)]]);
+}
+
+fn of_what_bodies_logged_the_newest_lines_are_kept_and_the_others_counted(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = started(store, epoch, new_run(1));
+    let bytes = line("0").bytes();
+    let fit = 1000 / bytes;
+    let numbers =
+        |range: std::ops::Range<usize>| range.map(|number| line(&(number % 10).to_string())).collect();
+    commit(store, logged(1, numbers(0..fit)));
+    assert_eq!(texts(store, row).len(), fit, "as many as fit");
+    commit(store, logged(1, numbers(fit..fit + 1)));
+    let (kept, left_out) = (875 / bytes, fit + 1 - 875 / bytes);
+    let digit = |number: usize| vec![Cell::Text((number % 10).to_string())];
+    let newest: Vec<_> = (left_out..fit + 1).map(digit).collect();
+    assert_eq!(texts(store, row), newest, "the oldest went, an eighth of them at once");
+    let counts = || query(store, "SELECT bytes, left_out FROM logged", &[]).unwrap().1;
+    let told = |bytes: usize, left_out: usize| [[Cell::Int(bytes as i64), Cell::Int(left_out as i64)]];
+    assert_eq!(counts(), told(kept * bytes, left_out));
+    let long = Line { text: "x".repeat(5000), ..line("") };
+    let Change::Logged(unkept) = logged(1, vec![long.clone()]) else { unreachable!("it is") };
+    commit(store, Change::Logged(Logged { left_out: 7, ..unkept }));
+    assert_eq!(texts(store, row), [[Cell::Text(long.text.clone())]], "the newest stays, however long");
+    assert_eq!(counts(), told(long.bytes(), fit + 1 + 7));
 }
 
 fn a_run_key_is_forgotten_only_after_its_time(store: &dyn Store) {

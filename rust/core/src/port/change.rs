@@ -9,6 +9,7 @@ use crate::grid;
 use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::limit::{Dropped, Limits};
 use crate::port::end::{OnRun, Outcomes, Told};
+use crate::port::logged::Logged;
 use crate::record::{ContextHash, Parent, RunEnd, Stretch, TaskRecord};
 use crate::seat::{Ask, Differs, Limit, Pass, Pause, Seat};
 use crate::time::Wall;
@@ -373,6 +374,8 @@ pub enum Change {
     },
     /// A body wants something held up; what is held up for longer stays so.
     Pause(Pause),
+    /// What bodies of a run logged, whoever drives it by now.
+    Logged(Logged),
     /// History gathered since the last write: runs of equal outcomes, appended to the last row where equal.
     History(Vec<Stretch>),
 }
@@ -415,6 +418,8 @@ pub enum Receipt {
     History,
     /// What was said of a body is kept.
     Noted,
+    /// What bodies logged is kept, if their run is.
+    Logged,
     /// Who has seats now.
     Seats(Pass),
     /// What was declared of limits is kept; in place of these somebody has set others by hand, which hold.

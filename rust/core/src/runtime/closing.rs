@@ -69,6 +69,7 @@ impl Runtime {
         shared.close_looks();
         let history = lock(&shared.polls).poller.take_history();
         self.step(Event::History(history));
+        shared.send_logged();
         shared.stop();
         for thread in lock(&self.threads).drain(..) {
             // A thread that panicked has been reported by its own log line.
@@ -235,11 +236,13 @@ impl Shared {
         if !self.is_over.load(Ordering::Acquire) {
             return true;
         }
+        self.send_logged();
         let late = std::mem::take(&mut lock(&self.writer).items);
         let of_run = |(change, _)| match change {
             Change::Run(change) => Some(Change::Run(RunChange { epoch, ..change })),
             Change::Returned(body) => Some(Change::Returned(Body { epoch, ..body })),
             Change::Unseat { seat, at, .. } => Some(Change::Unseat { seat, epoch, at }),
+            Change::Logged(logged) => Some(Change::Logged(logged)),
             _ => None,
         };
         let late: Vec<Change> = late.into_iter().filter_map(of_run).collect();

@@ -215,6 +215,7 @@ impl State {
                 self.seats.pause_at_least(pause);
                 Receipt::Noted
             }
+            Change::Logged(_) => unreachable!("nothing is logged here"),
             Change::TakeMoment { .. } | Change::LeaveMoment { .. } => unreachable!("there are no crons here"),
             Change::Declare { epoch, trigger, at } => match self.is_living(*epoch) {
                 true => Receipt::Declared(self.declare(*epoch, trigger, *at)),

@@ -17,7 +17,7 @@ use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
 use crate::postgres::plan::Stretch;
 use crate::postgres::schedule::{Advanced, Declaring};
-use crate::postgres::{audit, end, history, owner, run, schedule, seat};
+use crate::postgres::{audit, end, history, logged, owner, run, schedule, seat};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Db, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
@@ -130,6 +130,10 @@ impl<'c> Batch<'c> {
                 true => Receipt::Limits(seat::declare(self.db, limits)?),
                 false => Receipt::Fenced,
             }),
+            Change::Logged(logged) => {
+                logged::append(self.db, logged)?;
+                Ok(Receipt::Logged)
+            }
             Change::History(stretches) => {
                 around(Step::History, || history::append(self.db, stretches))?;
                 for stretch in stretches {

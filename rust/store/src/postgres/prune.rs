@@ -10,9 +10,9 @@ use cloaca_core::time::Wall;
 
 use crate::postgres::audit;
 use crate::postgres::fault::Failure;
-use crate::postgres::graph;
 use crate::postgres::run::tries;
 use crate::postgres::value::signed;
+use crate::postgres::{graph, logged};
 
 /// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
 macro_rules! is_keyed {
@@ -120,6 +120,7 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
             tasks.execute(named_params! { ":row": row.0 })?;
             db.prepare_cached(ENDS)?.execute(named_params! { ":row": row.0 })?;
             tries::forget(db, *row)?;
+            logged::forget(db, *row)?;
             gone += 1;
         }
     }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::limits::{self, Terms};
 use crate::sqlite::schedule::{Advanced, Declaring};
-use crate::sqlite::{audit, end, history, owner, run, schedule, seat};
+use crate::sqlite::{audit, end, history, logged, owner, run, schedule, seat};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Connection, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
@@ -108,6 +108,10 @@ impl<'c> Batch<'c> {
                 true => Receipt::Limits(seat::declare(self.db, limits)?),
                 false => Receipt::Fenced,
             }),
+            Change::Logged(logged) => {
+                logged::append(self.db, logged)?;
+                Ok(Receipt::Logged)
+            }
             Change::History(stretches) => {
                 around(Step::History, || history::append(self.db, stretches))?;
                 for stretch in stretches {

@@ -10,9 +10,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, named_params};
 
 use crate::sqlite::audit;
 use crate::sqlite::fault::Failure;
-use crate::sqlite::graph;
 use crate::sqlite::run::tries;
 use crate::sqlite::value::signed;
+use crate::sqlite::{graph, logged};
 
 /// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
 macro_rules! is_keyed {
@@ -120,6 +120,7 @@ pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
             tasks.execute(named_params! { ":row": row.0 })?;
             db.prepare_cached(ENDS)?.execute(named_params! { ":row": row.0 })?;
             tries::forget(db, *row)?;
+            logged::forget(db, *row)?;
             gone += 1;
         }
     }

@@ -326,3 +326,23 @@ CREATE INDEX ends_owner ON ends (owner) WHERE owner IS NOT NULL;
 CREATE INDEX ends_listener ON ends (listener, row) WHERE listener <> 0;
 -- How many ends led to a run, each by a trigger that was told of it.
 ALTER TABLE runs ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
+-- What bodies logged, of each run the newest lines, with what each counts of the bytes that a run may have.
+CREATE TABLE logs (
+    row INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    task TEXT,
+    attempt INTEGER,
+    at INTEGER NOT NULL,
+    level INTEGER NOT NULL,
+    logger TEXT NOT NULL,
+    text TEXT NOT NULL,
+    error TEXT,
+    bytes INTEGER NOT NULL
+) STRICT;
+CREATE INDEX logs_run ON logs (run);
+-- How much that is of each run, and how many lines were left out.
+CREATE TABLE logged (
+    run INTEGER PRIMARY KEY,
+    bytes INTEGER NOT NULL,
+    left_out INTEGER NOT NULL
+) STRICT;
