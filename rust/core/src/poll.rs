@@ -38,6 +38,8 @@ pub struct Poller {
     /// Places of triggers that were withdrawn or handed on, and of whose polls none is in flight any more; with whether they owe one.
     vacated: Vec<(u32, bool)>,
     per_interval: HashMap<u64, u64>,
+    /// Whether triggers that share an interval are polled all at once.
+    is_in_step: bool,
     counts: PollCounts,
     gathered: Gathered,
     random: u64,
@@ -63,10 +65,17 @@ impl Poller {
             free: HashMap::new(),
             vacated: Vec::new(),
             per_interval: HashMap::new(),
+            is_in_step: false,
             counts: PollCounts::default(),
             gathered: Gathered::default(),
             random: 0x9E37_79B9_7F4A_7C15,
         }
+    }
+
+    /// Has triggers that are declared from now on begin without a phase.
+    pub fn in_step(mut self) -> Self {
+        self.is_in_step = true;
+        self
     }
 
     /// The next trigger to poll, or how long there is none.

@@ -78,6 +78,7 @@ pub use hear::Heard;
 pub use jobs::{Taken, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use lanes::Waker;
+pub use manual::Advance;
 pub use meter::{Doings, Metered};
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
@@ -109,6 +110,8 @@ pub struct Services {
     pub kept: Kept,
     /// How finely polls are timed: those that are due within one such step share a wake-up, at its end.
     pub resolution: Duration,
+    /// Whether triggers that share an interval are polled all at once, and not spread over it.
+    pub in_step: bool,
 }
 
 /// A run that somebody wants.

@@ -276,6 +276,7 @@ impl House {
             works: true,
             kept: Kept { runs: None, ticks: HOUR * 24, ticks_max: 1000 },
             resolution: Duration::from_millis(1),
+            in_step: false,
         };
         let of = Arc::clone(&store);
         let runtime = Arc::new(Runtime::start(of, settings, &services, clock).expect("the store is new"));

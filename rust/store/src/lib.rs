@@ -10,6 +10,7 @@ mod postgres;
 mod reader;
 mod rename;
 mod sqlite;
+mod tables;
 mod tenant;
 mod url;
 

@@ -76,7 +76,7 @@ impl Poller {
     fn beats(&mut self, plan: &Plan, now: Mono) -> (u64, Mono) {
         let interval_ns = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
         let sharing = self.per_interval.entry(interval_ns).or_insert(0);
-        let phase = cadence::phase(*sharing, interval_ns);
+        let phase = if self.is_in_step { 0 } else { cadence::phase(*sharing, interval_ns) };
         *sharing += 1;
         (interval_ns, cadence::origin(now, phase, self.wheel.tick_ns()))
     }

@@ -123,8 +123,10 @@ impl PollState {
     }
 
     pub(super) fn new(services: &Services) -> Self {
+        let poller = Poller::new(services.resolution);
+        let poller = if services.in_step { poller.in_step() } else { poller };
         Self {
-            poller: Poller::new(services.resolution),
+            poller,
             leader: None,
             body_since: None,
             body: None,
