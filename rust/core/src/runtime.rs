@@ -10,6 +10,7 @@ mod checkpoints;
 mod clock;
 mod closing;
 mod elsewhere;
+mod endings;
 mod flights;
 mod forget;
 mod hear;
@@ -207,6 +208,7 @@ struct Shared {
     /// And each of those who waited then has been told.
     is_lost_told: AtomicBool,
     hearers: hear::Hearers,
+    endings: endings::Endings,
     tellings: Mutex<tellings::Tellings>,
     tellings_wake: Condvar,
     /// As these have it, so that who ends a run need not ask.
@@ -335,6 +337,7 @@ impl Shared {
             has_lost: AtomicBool::new(false),
             is_lost_told: AtomicBool::new(false),
             hearers: hear::Hearers::default(),
+            endings: endings::Endings::default(),
             tellings: Mutex::default(),
             tellings_wake: Condvar::new(),
             tells_ends: AtomicBool::new(false),
