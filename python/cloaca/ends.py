@@ -20,7 +20,7 @@ from .plain import ERROR, WARNING, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from ._cloaca import Engine
@@ -54,9 +54,9 @@ class End(NamedTuple):
     is_given_up: bool
 
 
-def outcomes(callbacks: Mapping[str, Any]) -> int:
+def outcomes(statuses: Iterable[str]) -> int:
     """Of which ends the engine is to tell, as it wants them named."""
-    return sum(_BITS[status] for status in callbacks)
+    return sum(_BITS[status] for status in statuses)
 
 
 class Ends:

@@ -511,12 +511,14 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         from .health import health
 
         engine = self._open()
-        owners = engine.store.owners(RUNNERS_MAX, engine.now())
+        now_us = engine.now()
+        owners = engine.store.owners(RUNNERS_MAX, now_us)
         path = None if engine.path is None else os.fspath(engine.path)
         stopped = self._has_stopped()
         trouble = engine.store.trouble()
         told = _ENDED if stopped else trouble
-        found = health(engine.store.glance, owners, path, told, on_server=check.on_server(self._url))
+        on_server = check.on_server(self._url)
+        found = health(engine.store.glance, owners, path, told, on_server=on_server, now_us=now_us)
         if stopped:
             found["reasons"][0]["code"] = "stopped"
         return found

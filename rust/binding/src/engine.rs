@@ -26,7 +26,7 @@ use crate::polls::Polls;
 use crate::runs::Runs;
 use crate::schedules::Schedules;
 use crate::store::Store;
-use crate::wait::{SIGNALS_EVERY, apart};
+use crate::wait::{self, SIGNALS_EVERY, apart};
 use crate::{convert, error, fork, metrics};
 
 /// So long shutting down waits for bodies that it has stopped.
@@ -123,7 +123,10 @@ impl Engine {
         };
         let resolution = resolution.map_or(RESOLUTION, Duration::from_micros);
         let (pollers_max, works) = (pollers, work);
-        let services = Services { overdue_max, pollers_max, recovery, name, works, kept, resolution };
+        // On a clock that is moved by hand over memory there is no load to spread, and nobody who comes after.
+        let in_step = start.is_some() && url == ":memory:";
+        let services =
+            Services { overdue_max, pollers_max, recovery, name, works, kept, resolution, in_step };
         let durability = durability.map(str::to_owned);
         let opened = apart(py, &Halt::default(), move || {
             let Opened { store, path } =
@@ -202,8 +205,7 @@ impl Engine {
     /// Moves a manual clock; false if the runner does not come to rest within `patience` seconds.
     fn advance(&self, py: Python<'_>, span: u64, patience: f64) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;
-        let patience = span_of(patience);
-        free(py, || runtime.advance(Duration::from_micros(span), patience))
+        wait::advance(py, runtime, Duration::from_micros(span), span_of(patience))
     }
 
     /// Microseconds until something is due; `None` if nothing is.
@@ -234,7 +236,7 @@ impl Engine {
     /// Waits until the keeper has carried out all orders that there are now; false if it does not come back from one for so long.
     fn wait_carried_out(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.wait_carried_out(span_of(seconds)))
+        wait::within(py, span_of(seconds), |slice| runtime.wait_carried_out(slice))
     }
 
     /// The keeper's next order: `("log", level, text, about)`, `("tell", job, (level, text, about) or None)`, `("poll_failed", place, error, failures, disabled)`, `("worker",)`, `("poller",)` or `("close",)`; `None` if there is none for so

@@ -284,7 +284,8 @@ impl Drop for Reader {
 fn schedule<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>> {
     let (dict, due) = match row.kind {
         ScheduleKind::Trigger { interval_us, .. } => {
-            let due = row.grid.map(|grid| grid.resume(interval_us, now()).first);
+            let due =
+                row.grid.filter(|_| row.on_run.is_none()).map(|grid| grid.resume(interval_us, now()).first);
             (convert::trigger(py, row, None)?, due)
         }
         ScheduleKind::Cron { next_at, .. } => (convert::cron(py, row)?, next_at),

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
@@ -56,6 +56,38 @@ pub fn flush(
         py.check_signals()?;
     }
     Ok(())
+}
+
+/// Moves a manual clock. An exception of a signal handler leaves it wherever it is.
+pub fn advance(py: Python<'_>, runtime: &Runtime, span: Duration, patience: Duration) -> PyResult<bool> {
+    let mut advance = free(py, || runtime.begin_advance(span, patience))?;
+    let has_come = loop {
+        match free(py, || runtime.advanced(&mut advance, slice())) {
+            Ok(Some(has_come)) => break Ok(has_come),
+            Ok(None) => {}
+            Err(fault) => break Err(fault),
+        }
+        if let Err(interrupt) = py.check_signals() {
+            break Err(interrupt);
+        }
+    };
+    free(py, || runtime.end_advance(advance))?;
+    has_come
+}
+
+/// Waits for what `wait` waits for, at most for so long; false if it has not come.
+pub fn within(py: Python<'_>, patience: Duration, wait: impl Fn(Duration) -> bool + Sync) -> PyResult<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if free(py, || wait(left.min(slice())))? {
+            return Ok(true);
+        }
+        py.check_signals()?;
+        if left.is_zero() {
+            return Ok(false);
+        }
+    }
 }
 
 /// Runs what may take long, or what a store may not answer, on a thread of its own. An exception of a signal handler ends the wait and asks for the halt of the

@@ -30,7 +30,7 @@ pub use change::{
     TriggerState, WorkflowRow,
 };
 pub use claim::{Allowed, BURIED, Company, InFlight, Siblings, Spent, Unfinished};
-pub use end::{Call, End, Outcomes};
+pub use end::{AsItWas, CHAIN_MAX, Call, End, Ending, OnRun, Outcomes, Told};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use halt::Halt;
 pub use listing::{
@@ -212,6 +212,13 @@ pub trait Store: Send + Sync {
     fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()>;
     /// It is to be told again at `due`, because of that error.
     fn put_end_off(&self, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Stored<()>;
+
+    /// Of each trigger of `epoch` that is switched on, the first end that it is still to be told of. Cheap.
+    fn endings(&self, epoch: Epoch) -> Stored<Vec<Ending>>;
+    /// That end, unless its trigger has been told of it, or is not to be told any more.
+    fn ending(&self, end: EndKey) -> Stored<Option<Ending>>;
+    /// The first end that a trigger is still to be told of, whoever polls it, and whether or not it is switched on.
+    fn ending_of(&self, listener: ScheduleKey) -> Stored<Option<Ending>>;
 
     /// A cron with a name is the one of that name, made if there is none, and changed if its declaration or registration asks for another
     /// workflow, expression or zone than the last; a declaration changes nothing of one that was registered, nor while another living

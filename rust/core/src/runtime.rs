@@ -10,6 +10,7 @@ mod checkpoints;
 mod clock;
 mod closing;
 mod elsewhere;
+mod endings;
 mod flights;
 mod forget;
 mod hear;
@@ -77,6 +78,7 @@ pub use hear::Heard;
 pub use jobs::{Taken, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use lanes::Waker;
+pub use manual::Advance;
 pub use meter::{Doings, Metered};
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
@@ -108,6 +110,8 @@ pub struct Services {
     pub kept: Kept,
     /// How finely polls are timed: those that are due within one such step share a wake-up, at its end.
     pub resolution: Duration,
+    /// Whether triggers that share an interval are polled all at once, and not spread over it.
+    pub in_step: bool,
 }
 
 /// A run that somebody wants.
@@ -206,6 +210,7 @@ struct Shared {
     /// And each of those who waited then has been told.
     is_lost_told: AtomicBool,
     hearers: hear::Hearers,
+    endings: endings::Endings,
     tellings: Mutex<tellings::Tellings>,
     tellings_wake: Condvar,
     /// As these have it, so that who ends a run need not ask.
@@ -335,6 +340,7 @@ impl Shared {
             has_lost: AtomicBool::new(false),
             is_lost_told: AtomicBool::new(false),
             hearers: hear::Hearers::default(),
+            endings: endings::Endings::default(),
             tellings: Mutex::default(),
             tellings_wake: Condvar::new(),
             tells_ends: AtomicBool::new(false),

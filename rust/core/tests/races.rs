@@ -276,6 +276,7 @@ impl House {
             works: true,
             kept: Kept { runs: None, ticks: HOUR * 24, ticks_max: 1000 },
             resolution: Duration::from_millis(1),
+            in_step: false,
         };
         let of = Arc::clone(&store);
         let runtime = Arc::new(Runtime::start(of, settings, &services, clock).expect("the store is new"));
@@ -750,12 +751,14 @@ fn declare(house: &House, name: &str, interval: Duration) -> u32 {
         failures_max: None,
         polls_at_start: false,
         by_calendar: false,
+        by_ends: false,
     };
     let row = TriggerRow {
         name: name.into(),
         workflow: "mail".into(),
         interval_us: interval.as_micros() as i64,
         allow_concurrent: false,
+        on_run: None,
         digest: 1,
         origin_at: Wall(0),
     };

@@ -15,6 +15,7 @@ mod postgres;
 mod reader;
 mod rename;
 mod sqlite;
+mod tables;
 mod tenant;
 mod url;
 

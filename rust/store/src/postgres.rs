@@ -54,9 +54,10 @@ use cloaca_core::audit::of_pause;
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Allowed, Backlog, Cell, Change, CronStats, Ear, End, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
-    NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter,
-    Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished, WorkflowRow,
+    Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
+    ListedRun, NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule,
+    ScheduleFilter, Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished,
+    WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
@@ -641,6 +642,18 @@ impl Store for PostgresStore {
             owner::must_live(db, epoch)?;
             end::take(db, epoch, at, limit)
         })
+    }
+
+    fn endings(&self, epoch: Epoch) -> Stored<Vec<Ending>> {
+        self.read(|db| end::endings(db, epoch))
+    }
+
+    fn ending(&self, key: EndKey) -> Stored<Option<Ending>> {
+        self.read(|db| end::ending(db, key))
+    }
+
+    fn ending_of(&self, listener: ScheduleKey) -> Stored<Option<Ending>> {
+        self.read(|db| end::ending_of(db, listener))
     }
 
     fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()> {

@@ -25,10 +25,17 @@ macro_rules! is_keyed {
     };
 }
 
-/// Whether a body of the run still runs, of which nothing may begin beside it, or somebody is still to be told of its end.
+/// Whether a body of the run still runs, of which nothing may begin beside it, or somebody is still to be told of its end. A trigger that has been
+/// off, or served by nobody, for as long is not waited for.
 macro_rules! is_overdue {
     () => {
-        "(EXISTS (SELECT 1 FROM overdue WHERE overdue.run = runs.row) OR EXISTS (SELECT 1 FROM ends WHERE ends.run = runs.row))"
+        "(EXISTS (SELECT 1 FROM overdue WHERE overdue.run = runs.row)
+            OR EXISTS (SELECT 1 FROM ends WHERE ends.run = runs.row AND listener = 0)
+            OR EXISTS (
+                SELECT 1 FROM ends JOIN schedules ON schedules.row = ends.listener
+                LEFT JOIN owners ON owners.epoch = schedules.owner
+                WHERE ends.run = runs.row AND coalesce(schedules.disabled_at, :before) >= :before
+                    AND (schedules.free_since >= :before OR owners.epoch IS NOT NULL AND coalesce(owners.left_at, :before) >= :before)))"
     };
 }
 
@@ -99,6 +106,8 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
         " RETURNING workflow"
     );
     const TASKS: &str = "DELETE FROM tasks WHERE run = :row";
+    // Index ends_run.
+    const ENDS: &str = "DELETE FROM ends WHERE run = :row";
     const TICK: &str = "DELETE FROM ticks WHERE row = :row";
     const KEY: &str = "DELETE FROM run_keys WHERE schedule = :schedule AND key = :key AND expires_at <= :now";
     let (mut gone, mut workflows) = (0, BTreeSet::new());
@@ -110,6 +119,7 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
         if let Some(workflow) = run.query_row(params, |row| row.get::<_, String>(0)).optional()? {
             workflows.insert(workflow);
             tasks.execute(named_params! { ":row": row.0 })?;
+            db.prepare_cached(ENDS)?.execute(named_params! { ":row": row.0 })?;
             tries::forget(db, *row)?;
             logged::forget(db, *row)?;
             gone += 1;
