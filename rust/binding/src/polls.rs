@@ -203,7 +203,7 @@ impl Polls {
     /// The end of a run that the body of the trigger in a place is called for: the run, how it ended and when, whether it is one too many of a
     /// chain, and its final context and its error if it has been opened again since. `None` if there is none.
     fn ending(&self, py: Python<'_>, place: u32) -> PyResult<Option<EndingParts>> {
-        let found = self.handle.stored(py, |runtime| runtime.ending_in(place))?;
+        let found = self.handle.stored(py, move |runtime| runtime.ending_in(place))?;
         Ok(found.map(|ending| {
             let kept = ending.kept.map(|kept| (kept.context, kept.error));
             let is_too_deep = ending.depth >= CHAIN_MAX;
