@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._cloaca import Engine
     from .types import RunDetails
 
+NONE_ENDED = "no run has ended that it is still to be told of"
 _log = "cloaca"
 
 
@@ -52,7 +53,7 @@ class RunEndBody:
                 return self._call(rows.run_with_tasks(row, []))
             # It has just been opened again, or is gone.
             found = self._engine.polls.ending(self._place)
-        return TriggerResult.skip("no run has ended that it is still to be told of")
+        return TriggerResult.skip(NONE_ENDED)
 
     def _call(self, run: RunDetails) -> object:
         answer = self._function(run)

@@ -14,7 +14,7 @@ import flow
 import pytest
 
 import cloaca
-from cloaca import TriggerResult
+from cloaca import TriggerResult, reading
 from cloaca.testing import Runner
 
 START = "2026-01-01T00:00:00Z"
@@ -450,3 +450,19 @@ def test_ends_of_another_process_are_told_by_who_declares_the_trigger(store: str
         until(lambda: {each["of"] for each in alerts(runner)} == ids)
         assert len(alerts(runner)) == 5
         serving.communicate()
+
+
+def test_a_preview_beside_the_store_shows_what_the_next_end_would_fire(store: str) -> None:
+    declare_both()
+
+    @cloaca.trigger(workflow="alert", on_run="ingest")
+    def watch(run: Run) -> TriggerResult:
+        return TriggerResult.fire({"of": run["context"]["name"], "status": run["status"]})
+
+    with cloaca.DefaultRunner(store) as runner, reading.Reader(store) as reader:
+        runner.set_trigger_enabled("watch", False)
+        assert reading.preview(reader, "watch")["reason"] == "no run has ended that it is still to be told of"
+        runner.execute("ingest", {"name": "first", "bad": True})
+        for _ in range(2):
+            (fire,) = reading.preview(reader, "watch")["fires"]
+            assert fire["context"] == {"of": "first", "status": "Failed"}

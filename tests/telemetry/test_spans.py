@@ -229,6 +229,36 @@ if __name__ == "__main__":
     assert received["in far"].attributes == {"pid": "True", "tenant": "acme"}
 
 
+def test_each_call_for_an_end_of_a_run_has_a_trace_of_its_own(received: Received, tmp_path: Path) -> None:
+    code = """
+calls = []
+
+def book(run):
+    inner(f"booking-{len(calls)}")
+    calls.append(run["id"])
+    if len(calls) == 1:
+        raise ValueError("not now")
+
+with cloaca.WorkflowBuilder("order").on_success(book):
+    @cloaca.task()
+    def ship(context): pass
+
+with cloaca.DefaultRunner(":memory:") as runner:
+    runner.execute("order")
+    while len(calls) < 2:
+        time.sleep(0.01)
+    print(calls[0])
+"""
+    run = played(tmp_path, received, code).strip()
+    first, second = received.all("order on_success")
+    assert [first.failed, second.failed] == [True, False]
+    assert first.trace != second.trace
+    for number, span in ((0, first), (1, second)):
+        assert (span.parent, received[f"booking-{number}"].parent) == (b"", span.id)
+        assert span.attributes["cloaca.run.id"] == run
+        assert span.attributes["cloaca.attempt"] == number + 1
+
+
 POOL = """
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
