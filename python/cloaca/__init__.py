@@ -25,7 +25,7 @@ from .errors import (
     WorkflowError,
 )
 from .limits import Concurrency, Limit, RateLimit, Throttle
-from .listed import Listed
+from .listed import Listed, Logs
 from .living import made as runners
 from .namespace import TaskNamespace, WorkflowContext
 from .policy import Backoff, BackoffStrategy, RetryAfter, RetryCondition, RetryPolicy, RetryPolicyBuilder
@@ -59,6 +59,7 @@ __all__ = [
     "Dropped",
     "Limit",
     "Listed",
+    "Logs",
     "ProcessExecutor",
     "RateLimit",
     "RetryAfter",

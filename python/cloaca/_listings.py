@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from itertools import islice
 
-from . import audit, check, filters, registry, rows
+from . import audit, check, filters, logged, registry, rows
 from .errors import ArgumentTypeError, StoreError, WorkflowError
-from .listed import Listed
+from .hidden import NO_SECRETS
+from .listed import Listed, Logs
 from .near import refuse_keywords
 from .plain import WARNING, say
 
@@ -211,6 +212,47 @@ class Listings:
             plan = kept or registry.plan(row["workflow_name"])
         secrets = None if mask is None else self._redactor.of_run(mask, run_id)
         return rows.run_with_tasks(row, plan, mask, secrets)
+
+    def logs(
+        self,
+        run_id: str,
+        *,
+        task: str | None = None,
+        attempt: int | None = None,
+        level: str | int | None = None,
+        after: int | None = None,
+        limit: int = 1000,
+        unmasked: bool = False,
+    ) -> Logs:
+        """What the bodies of a run logged, oldest first: the newest `limit` lines, or with `after`, the
+        number of a line, the first ones behind that. A runner keeps it that has `keep_logs=`.
+
+        Each is a dict: `number` (give it as `after`), `at`, `level` (`WARNING`, say), `logger`, `text`,
+        `task` and `attempt` (`None` of a callback of the run), and `error`, what was raised with its
+        traceback. The list's `left_out` is how many older lines of the run are not kept any more.
+
+        Args:
+            task (str | None): only what this task logged.
+            attempt (int | None): only what that attempt of a task logged.
+            level (str | int | None): only what is so grave or graver, by name or number.
+            unmasked (bool): show what `redact=` hides, too.
+
+        Raises:
+            ArgumentError: (a `ValueError`) `run_id` is no UUID, or there is no such level.
+        """
+        mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
+        run = check.run_id(run_id)
+        lines, left_out = logged.found(
+            self._open().store.look,
+            run,
+            NO_SECRETS if mask is None else self._redactor.of_run(mask, run),
+            task=None if task is None else check.text(task, "task", ArgumentTypeError),
+            attempt=None if attempt is None else check.count(attempt, "attempt"),
+            level=logged.level_of(level),
+            after=None if after is None else check.count(after, "after"),
+            limit=check.count(limit, "limit"),
+        )
+        return Logs(lines, left_out=left_out)
 
     def audit(self, last: int = 100, *, about: str | None = None) -> Listed[AuditRow]:
         """Which changes people made by the page or the command line, newest first; 100,000 are kept.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .bodies.loop import Loop
     from .job import Job
+    from .logbook import Gathering, Lines
     from .permit import Deferred, Permit
     from .telemetry.spans import Within
 
@@ -56,6 +57,7 @@ class inside:
         "host",
         "is_home",
         "job",
+        "lines",
         "loop",
         "name",
         "trace",
@@ -81,6 +83,8 @@ class inside:
         self._permit: Permit | None = None
         self._calls: dict[str, Iterator[int]] | None = None
         self.is_home = is_callback
+        self.lines: Lines | Gathering | None = None
+        """What takes what it logs, if that is kept."""
         self.trace: Within | None = None
         """What is current of OpenTelemetry while it runs, if that is traced."""
 
@@ -160,6 +164,12 @@ def body(engine: Any) -> inside | None:
         if entered.engine is engine:
             return entered
     return None
+
+
+def entered() -> inside | None:
+    """The innermost body of any runner; `None` outside of one."""
+    bodies = _bodies.get()
+    return bodies[-1] if bodies else None
 
 
 def innermost() -> tuple[Any, Any, str | None] | None:

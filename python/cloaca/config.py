@@ -8,6 +8,7 @@ from __future__ import annotations
 from .duration import LARGEST_US, SMALLEST_US, microseconds_of, text_of
 from .errors import ArgumentTypeError, ConfigError, excerpt
 from .near import hint, refuse_keywords
+from .size import bytes_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         overdue_max: int | None
         place_deaths_max: int | None
         runs_in_hand: int | None
+        keep_logs: str | int | None
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -75,6 +77,7 @@ _DEFAULTS: dict[str, Any] = {
     "overdue_max": None,
     "place_deaths_max": 3,
     "runs_in_hand": None,
+    "keep_logs": None,
 }
 _BEYOND_UPSTREAM = (
     "durability",
@@ -90,6 +93,7 @@ _BEYOND_UPSTREAM = (
     "overdue_max",
     "place_deaths_max",
     "runs_in_hand",
+    "keep_logs",
 )
 _DURATIONS_US = {
     "retention": (SMALLEST_US, LARGEST_US),
@@ -125,7 +129,9 @@ class DefaultRunnerConfig:
     runner holds at most, of all its workflows together; the others lie in the store, where every runner that
     declares their workflow claims them. `None` is all of a workflow that no other runner declares, and else
     twice as many as can run at once (at most 32 more), or as many as end in 50 ms where that is more.
-    These thirteen show in `to_dict` only when set.
+    `keep_logs`, a size such as `"1 MiB"` or a number of bytes, keeps what bodies log with their runs, of each
+    run the newest lines up to so much; `None` keeps nothing.
+    These fourteen show in `to_dict` only when set.
     `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change
     nothing: no loop looks for work here, and one connection writes.
 
@@ -164,6 +170,7 @@ class DefaultRunnerConfig:
     overdue_max: int | None
     place_deaths_max: int
     runs_in_hand: int | None
+    keep_logs: str | int | None
 
     if not TYPE_CHECKING:
 
@@ -201,6 +208,7 @@ class DefaultRunnerConfig:
         overdue_max: int | None = None,
         place_deaths_max: int | None = None,
         runs_in_hand: int | None = None,
+        keep_logs: str | int | None = None,
     ) -> None:
         given = locals()
         for field in _DEFAULTS:
@@ -262,6 +270,9 @@ def _checked(field: str, value: object) -> object:
         return _checked_durability(value)
     if field in _DURATIONS_US:
         return _checked_duration(field, value)
+    if field == "keep_logs":
+        bytes_of(value, field)
+        return value
     if isinstance(_DEFAULTS[field], bool):
         if not isinstance(value, bool):
             raise ConfigError(f"{field} is {excerpt(value)}; it must be True or False")

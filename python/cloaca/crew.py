@@ -23,6 +23,7 @@ from .places import Places
 from .plain import DEBUG, ERROR, WARNING, describe, say
 from .policy import RetryAfter, pause_of
 from .result import SKIP
+from .run_end import RunEndBody
 from .task_handle import DEFER_SECONDS_STILL
 from .teller import Teller
 from .tick import TickBody, Ticked
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .bodies.remote import Polled
     from .failing import Kind
     from .job import TicketParts
+    from .logbook import Logbook
     from .redact import Redactor
     from .task import TaskDefinition
     from .teller import Call
@@ -94,6 +96,7 @@ class Crew:
         threads_max: int,
         hear: Hear | None = None,
         places: Places | None = None,
+        logbook: Logbook | None = None,
     ) -> None:
         self.engine = engine
         self._redactor = redactor
@@ -105,11 +108,11 @@ class Crew:
         self.tasks: dict[int, TaskDefinition] = {}
         self._task_numbers = itertools.count(1)
         self._threads_max = threads_max
-        self._worker = Worker(engine, self.tasks, redactor, self.loop, hear)
+        self._worker = Worker(engine, self.tasks, redactor, self.loop, hear, logbook)
         self.places = Places(None) if places is None else places
         self._failing = Failing()
         self.teller = Teller(engine, self._start, redactor, self.run, hear)
-        self.ends = Ends(engine, self._start, redactor, self.run, hear)
+        self.ends = Ends(engine, self._start, redactor, self.run, hear, logbook)
         self._loop: Loop | None = None
         self._program_loop: AbstractEventLoop | None = None
         self._is_loop_open = False
@@ -247,6 +250,8 @@ class Crew:
             elif definition.is_async:
                 # Here and not at the first poll: to import at a fork leaves the child half a module.
                 self.loop().open()
+            if definition.kind.on_run is not None:
+                body = RunEndBody(self.engine, definition.function, definition.name, place)
             if polls is None and definition.takes_tick:
                 body = TickBody(self.engine, definition.function, definition.name, place)
             if place < len(self.bodies):

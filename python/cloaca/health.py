@@ -118,11 +118,12 @@ def health(
     trouble: str | None = None,
     *,
     on_server: bool = False,
+    now_us: int | None = None,
 ) -> Health:
     """What a store's health is by what `look` reads of it, and who its runners are. `trouble` is what whoever
-    asks knows to be wrong with the store.
+    asks knows to be wrong with the store, `now_us` what the runner's clock shows, if a runner asks.
     """
-    now_us = int(time.time() * 1e6)
+    now_us = int(time.time() * 1e6) if now_us is None else now_us
     alive = [row for row in owners if row["left_at"] is None and not row["is_dead"] and row["works"]]
     numbers = [row["number"] for row in alive]
     waiting = _Waiting(look, now_us)

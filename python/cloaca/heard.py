@@ -24,6 +24,9 @@ _WAY_OUT = (
 )
 
 _FAILED = "SELECT id, error FROM runs WHERE status = 'Failed' ORDER BY completed_at DESC LIMIT ?"
+_TICKS = """
+    SELECT name, reason FROM ticks JOIN schedules ON schedules.row = schedule
+    WHERE ticks.outcome = 'error' ORDER BY ticks.last_at DESC, ticks.row DESC LIMIT ?"""
 _CRONS = "SELECT name, workflow FROM schedules WHERE kind = 'cron' AND enabled"
 
 
@@ -62,6 +65,10 @@ class Heard:
             raised += [_run_failed(row) for row in reversed(rows) if row["id"] not in known]
         if errors > 0 and not raised:
             raised += [_cron_failed(*cron) for cron in _lost(engine, crons)]
+        if errors > 0 and not raised:
+            # What the store has refused no poll has raised.
+            rows = engine.store.query(_TICKS, [errors])
+            raised += [_tick_failed(row["name"], row["reason"]) for row in reversed(rows)]
         if raised:
             for error in raised[1 : 1 + NOTES_MAX]:
                 raised[0].add_note(f"and then {describe(error)}")
@@ -83,3 +90,7 @@ def _lost(engine: Any, crons: set[str]) -> list[tuple[str, str]]:
 
 def _cron_failed(name: str, workflow: str) -> TriggerError:
     return TriggerError(f"trigger {excerpt(name)} {why.undeclared(workflow)}")
+
+
+def _tick_failed(name: str, reason: str) -> TriggerError:
+    return TriggerError(f"trigger {excerpt(name)}: {reason}")

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Literal, SupportsIndex, TypeVar, overload
 
+    from .types import LogRow
+
     _Row = TypeVar("_Row")
 
 
@@ -66,3 +68,19 @@ class Listed(list["_Row"]):
 
         rows: Any = self
         return table(rows)
+
+
+class Logs(Listed["LogRow"]):
+    """Lines that a run's bodies logged, as `DefaultRunner.logs` gives them.
+
+    Attributes:
+        left_out (int): so many older lines of the run are not kept any more.
+    """
+
+    __slots__ = ("left_out",)
+
+    left_out: int
+
+    def __init__(self, rows: Iterable[LogRow] = (), of: str = "LogRow", *, left_out: int = 0) -> None:
+        super().__init__(rows, of)
+        self.left_out = left_out

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ._cloaca import Engine
     from .chosen import Chosen, TriggerRefs, WorkflowRefs
     from .config import Fields
+    from .logbook import Logbook
     from .types import Durability, Duration, Executors, Health, Redact, RunnerRow, Stats, Waits
 
 _KEYWORDS = ("triggers", "workflows", "paused", "work", "name", "executors", "redact", "loop")
@@ -311,7 +312,15 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             except BaseException:
                 places.let_go()
                 raise
-            self._crew = Crew(self._engine, self._redactor, config.max_concurrent_tasks, self._hear, places)
+            self._logbook = self._keeper_of(config.keep_logs)
+            self._crew = Crew(
+                self._engine,
+                self._redactor,
+                config.max_concurrent_tasks,
+                self._hear,
+                places,
+                self._logbook,
+            )
             if loop is not None:
                 self._crew.use_loop(loop)
             elif self._uses_program_loop and (running := running_loop()) is not None:
@@ -375,6 +384,17 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             name=self._name,
             start=start_us,
         )
+
+    def _keeper_of(self, keep_logs: str | int | None) -> Logbook | None:
+        """What keeps what bodies log, if that is asked for."""
+        if keep_logs is None or not self._works:
+            return None
+        from .logbook import Logbook
+        from .size import bytes_of
+
+        logbook = Logbook(self._engine, self._redactor, bytes_of(keep_logs, "keep_logs"))
+        logbook.open()
+        return logbook
 
     def _executors(self, places: Places) -> Mapping[str, int]:
         return places.numbers
@@ -491,12 +511,14 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         from .health import health
 
         engine = self._open()
-        owners = engine.store.owners(RUNNERS_MAX, engine.now())
+        now_us = engine.now()
+        owners = engine.store.owners(RUNNERS_MAX, now_us)
         path = None if engine.path is None else os.fspath(engine.path)
         stopped = self._has_stopped()
         trouble = engine.store.trouble()
         told = _ENDED if stopped else trouble
-        found = health(engine.store.glance, owners, path, told, on_server=check.on_server(self._url))
+        on_server = check.on_server(self._url)
+        found = health(engine.store.glance, owners, path, told, on_server=on_server, now_us=now_us)
         if stopped:
             found["reasons"][0]["code"] = "stopped"
         return found
@@ -652,6 +674,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             # Each may be done again, so that whoever is interrupted here can call again.
             living.leave(self)
             self._redactor.close()
+            if self._logbook is not None:
+                self._logbook.close()
             _guard.unwatch_closed()
         self._crew.close_loop()
         # Not after an interrupt: that is heard at once.

@@ -23,6 +23,11 @@ _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LOOP = (os.sep + "asyncio" + os.sep, os.sep + "concurrent" + os.sep + "futures" + os.sep)
 
 
+def bounded(text: str) -> str:
+    """A traceback without its middle, if it is long."""
+    return _bounded(plain(text, len(text) + 1).encode()).decode()
+
+
 def traceback_of(error: BaseException) -> str | None:
     """Where an exception was raised, with its causes; `None` if it cannot be told."""
     # 5 ms to import, which a program whose tasks never fail does not need.
@@ -34,7 +39,7 @@ def traceback_of(error: BaseException) -> str | None:
     except BaseException:
         # An exception with a `__str__` or `__cause__` of its own may raise anything.
         return None
-    return _bounded(plain(text, len(text) + 1).encode()).decode()
+    return bounded(text)
 
 
 def stack_of(ident: int) -> str:
@@ -56,7 +61,7 @@ def stack_of(ident: int) -> str:
     except BaseException:
         # Whatever it is, it costs where the body is, and not the line.
         return ""
-    return _bounded(plain(text, len(text) + 1).encode()).decode()
+    return bounded(text)
 
 
 def _of_body(frames: TracebackType | None) -> TracebackType | None:

@@ -186,6 +186,9 @@ PollBody: TypeAlias = (
 )
 """A trigger's function, or an `async def`: `f()` or `f(tick)`."""
 
+RunEndBody: TypeAlias = "Callable[[RunDetails], PollAnswer | Awaitable[PollAnswer]]"
+"""The function, or an `async def`, of a trigger with `on_run`: `f(run)`."""
+
 CronAnswer: TypeAlias = PollAnswer | Context | Mapping[str, Any] | None
 """What a cron's function with a parameter returns."""
 
@@ -211,6 +214,9 @@ OnDisabled: TypeAlias = Callable[[str, str], object]
 
 RunStatus: TypeAlias = Literal["Pending", "Running", "Completed", "Failed", "Cancelled"]
 """Where a run stands; the last three are final."""
+
+RunEnd: TypeAlias = Literal["Completed", "Failed", "Cancelled"]
+"""How a run ended."""
 
 TaskStatus: TypeAlias = Literal["Pending", "Running", "Completed", "Failed", "Skipped"]
 """Where a task stands: not begun, under way, or one of the three that are final."""
@@ -319,6 +325,20 @@ class AuditRow(TypedDict):
     many: int
 
 
+class LogRow(TypedDict):
+    """A line that a body logged, in `runner.logs(run_id)`; `task` and `attempt` are `None` of a callback of
+    the run."""
+
+    number: int
+    at: str
+    level: str
+    logger: str
+    text: str
+    task: str | None
+    attempt: int | None
+    error: str | None
+
+
 class TickRow(TypedDict):
     """Equal answers in a row of a trigger's polls, in `ticks`. Durations are of one poll, in microseconds."""
 
@@ -377,6 +397,8 @@ class TriggerScheduleRow(TypedDict):
     created_at: str
     updated_at: str
     disabled_at: str | None
+    on_run: str | None
+    on_run_status: list[RunEnd]
     polled_by: int | None
     next_poll_at: str | None
     late_since: str | None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .bodies.loop import Loop
     from .hidden import Secrets
     from .job import JobParts
+    from .logbook import Logbook
     from .redact import Redactor
     from .task import TaskDefinition
     from .telemetry.spans import Called, Handed, Spans
@@ -54,10 +55,12 @@ class Worker:
         redactor: Redactor,
         loop: Callable[[], Loop],
         hear: Hear | None = None,
+        logbook: Logbook | None = None,
     ) -> None:
         self.engine = engine
         self._redactor = redactor
         self._hear = hear
+        self.logbook = logbook
         self.tasks = tasks
         self._loop = loop
         self._running: dict[object, tuple[str, Job]] = {}
@@ -148,6 +151,8 @@ class Worker:
         entered = self.entered(job, task_id, trace)
         if task.takes_handle:
             handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
+        if self.logbook is not None:
+            entered.lines = self.logbook.of_attempt(job, task_id, context_json, context)
         me = threading.get_ident()
         self._running[me] = (task_id, job)
         try:
@@ -196,11 +201,15 @@ class Worker:
         context = Context._wrap(decode_value(context_json))
         if job.callback_only:
             loop.is_over(job)
+            if self.logbook is not None:
+                entered.lines = self.logbook.of_callback(job, task_id, (context,))
             telling = task.on_failure and loop.call_back(task.on_failure, task_id, error, context)
             return self._tell_on(loop, job, task_id, "on_failure", telling, context)
         handle = None
         if task.takes_handle:
             handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
+        if self.logbook is not None:
+            entered.lines = self.logbook.of_attempt(job, task_id, context_json, context)
         return self._finish_on(loop, entered, task, task_id, context_json, context, handle)
 
     async def _finish_on(
@@ -425,6 +434,8 @@ class Worker:
         """Calls a callback, and settles the attempt."""
         entered = attempt.inside(self.engine, job, task_id, self.deferred, None, True)
         called = entered.trace = self._called(job, task_id, name)
+        if self.logbook is not None:
+            entered.lines = self.logbook.of_callback(job, task_id, arguments)
         failure: BaseException | None = None
         try:
             with entered:

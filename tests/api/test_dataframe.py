@@ -93,6 +93,7 @@ LISTINGS = {
     "crons": (types.CronScheduleRow, lambda r: r.list_cron_schedules()),
     "runners": (types.RunnerRow, lambda r: r.list_runners()),
     "audit": (types.AuditRow, lambda r: r.audit()),
+    "logs": (types.LogRow, lambda r: r.logs(r.list_runs()[0]["id"])),
     "fired": (types.TriggerExecutionRow, lambda r: r.get_trigger_execution_history("polled")),
     "fired by nobody": (types.TriggerExecutionRow, lambda r: r.get_trigger_execution_history("nobody")),
     "moments": (types.CronExecutionRow, lambda r: r.get_cron_execution_history("nightly")),

@@ -59,6 +59,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "submit_async": lambda r: asyncio.run(r.submit_async("good", {})),
     "submit_many": lambda r: r.submit_many("good", [{}]),
     "audit": lambda r: r.audit(),
+    "logs": lambda r: r.logs(NOWHERE),
     "redacted": lambda r: r.redacted,
     "unredact": lambda r: r.unredact("key"),
     "resume": lambda r: r.resume(),
@@ -557,6 +558,51 @@ def test_ctrl_c_ends_every_call_that_waits(tmp_path: Path, waiting: str) -> None
     program.send_signal(signal.SIGINT)
     status, out, error = end_of(program)
     assert (status, out) == (0, "interrupted\n"), error
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    ["runner.execute('waits')", "runner.advance('1h')", "runner.advance('3650d')", "runner.run_until_idle()"],
+)
+def test_ctrl_c_ends_every_call_that_moves_a_clock(tmp_path: Path, waiting: str) -> None:
+    program = start_program(
+        FILE
+        + f"""
+    import cloaca.testing
+
+    def wait(*_):
+        print("ready", flush=True)
+        while not threading.Event().wait(0.05):
+            pass
+
+    told = threading.Event()
+
+    def tell():
+        if not told.is_set():
+            told.set()
+            print("ready", flush=True)
+        return False
+
+    with cloaca.WorkflowBuilder("waits"):
+        cloaca.task(id="only")(wait)
+    cloaca.trigger(workflow="good", poll_interval="1h", name="slow")(lambda: wait())
+    cloaca.trigger(workflow="good", poll_interval="1s", name="quick")(tell)
+    waiting = {waiting!r}
+    runner = cloaca.testing.Runner(triggers=["quick" if "3650d" in waiting else "slow"])
+    if "idle" in waiting:
+        runner.submit("waits")
+    try:
+        {waiting}
+    except KeyboardInterrupt:
+        print("interrupted at", runner.now <= "2026-01-01T01:00:00Z" or "3650d" in waiting, flush=True)
+        runner.shutdown(timeout=0.1)
+    """,
+        tmp_path / "a.db",
+    )
+    ready(program)
+    program.send_signal(signal.SIGINT)
+    status, out, error = end_of(program)
+    assert (status, out) == (0, "interrupted at True\n"), error
 
 
 def test_ctrl_c_that_nobody_catches_ends_the_program_as_ever(tmp_path: Path) -> None:

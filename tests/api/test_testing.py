@@ -307,6 +307,48 @@ def test_a_fire_that_is_refused_is_heard_too() -> None:
         runner.advance("15s")
 
 
+def test_a_fire_that_lacks_the_key_of_a_limit_is_heard_too() -> None:
+    with cloaca.WorkflowBuilder("w", concurrency=cloaca.Concurrency(1, key="tenant")):
+        cloaca.task(id="only")(lambda context: None)
+    cloaca.trigger(name="broken", workflow="w", poll_interval="10s")(
+        lambda: cloaca.TriggerResult.fire({"a": 1})
+    )
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"trigger 'broken': .*limit needs tenant"):
+                runner.advance("10s")
+        with pytest.raises(ValueError, match="limit needs tenant"):
+            runner.tick("broken")
+        runner.run_until_idle()
+    with cloaca.testing.Runner() as runner:
+        runner.advance("10s")
+
+
+def test_triggers_of_one_interval_are_all_polled_when_it_is_over() -> None:
+    declare("unused", "w")
+    for name in ("one", "two", "three"):
+        cloaca.trigger(name=name, workflow="w", poll_interval="1m")(lambda: False)
+    with cloaca.testing.Runner() as runner:
+        cloaca.trigger(name="four", workflow="w", poll_interval="1m")(lambda: False)
+        names = ["one", "two", "three", "four"]
+        runner.advance("59s")
+        assert [runner.polls(name) for name in names] == [0, 0, 0, 0]
+        runner.advance("1s")
+        assert [runner.polls(name) for name in names] == [1, 1, 1, 1]
+        runner.advance("1m")
+        assert [runner.polls(name) for name in names] == [2, 2, 2, 2]
+
+
+def test_health_is_by_the_clock_that_is_moved() -> None:
+    declare("polled", "w")
+    cloaca.trigger(name="daily", workflow="w", cron="0 6 * * *")(lambda: None)
+    with cloaca.testing.Runner() as runner:
+        assert (runner.health()["ok"], runner.health()["at"]) == (True, runner.now)
+        runner.advance("3d")
+        told = runner.health()
+        assert (told["reasons"], told["at"]) == ([], runner.now)
+
+
 def test_a_task_that_fails_for_good_is_heard() -> None:
     declare_chain()
     with cloaca.testing.Runner(raise_errors=True) as runner:

@@ -1,5 +1,6 @@
 """The dicts that a program gets are what `cloaca.types` says of them, and what it lists is taken."""
 
+import logging
 import subprocess
 import sys
 import threading
@@ -48,6 +49,7 @@ def test_every_dict_is_what_its_type_says() -> None:
 
         @cloaca.task(retry_attempts=1)
         def fails(context: cloaca.Context) -> None:
+            logging.getLogger("work").warning("looked at %s", context.get("n"))
             if context.get("n") == 1:
                 raise ValueError("boom")
 
@@ -81,7 +83,7 @@ def test_every_dict_is_what_its_type_says() -> None:
     @cloaca.trigger(workflow="work", cron="0 * * * *", name="hourly")
     def hourly() -> None: ...
 
-    with cloaca.testing.Runner() as runner:
+    with cloaca.testing.Runner(config=cloaca.DefaultRunnerConfig(keep_logs="1 MiB")) as runner:
         cron = runner.register_cron_workflow("work", "*/30 * * * *")
         runner.advance("3h")
         # Before anything runs that no clock brings to its end.
@@ -113,6 +115,7 @@ def test_every_dict_is_what_its_type_says() -> None:
         found += [(row, types.PauseRow) for row in runner.list_pauses()]
         with audit.acting("ada", "cli"):
             runner.set_cursor("polled", 7)
+        found += [(row, types.LogRow) for run in runs for row in runner.logs(run["id"])]
         found += [(row, types.AuditRow) for row in runner.audit()]
         gate.set()
         assert running.result(WAIT).status == "Completed"

@@ -14,6 +14,7 @@ from cloaca.cli import main
 
 HOSTILE = "\x1b[31mred\x1b[0m\r\x07\x9b\u202eevil\t\n"
 PROGRAM = f"""
+import logging
 import sys
 import time
 
@@ -29,7 +30,10 @@ with cloaca.WorkflowBuilder("ingest"):
 
     @cloaca.task(dependencies=[count], retry_attempts=2, retry_delay_ms=1)
     def archive(context):
+        log = logging.getLogger("shop")
+        log.warning("archives %s", context.get("file"))
         if context.get("file") == "bad":
+            log.error("no price for\\n%s", HOSTILE, stack_info=True)
             raise ValueError("no price")
         if context.get("file") == "hostile":
             raise OSError(HOSTILE)
@@ -56,7 +60,7 @@ def nightly():
 
 
 def served(path, words):
-    with cloaca.DefaultRunner(path) as runner:
+    with cloaca.DefaultRunner(path, keep_logs="1 MiB") as runner:
         runner.execute("ingest", {{"file": "good"}})
         runner.execute("ingest", {{"file": "bad"}})
         for word in words:

@@ -1,5 +1,6 @@
 """What the screens say."""
 
+import logging
 import re
 import sqlite3
 import subprocess
@@ -390,3 +391,29 @@ def test_a_run_links_to_its_parent_and_to_its_children(page: Asking, runner: clo
     listed = page.get(f"/runs?parent={run.id}").text
     assert child["id"] in listed
     assert f"id={run.id}" not in listed.split("</form>")[1]
+
+
+def test_a_run_shows_what_its_bodies_logged(tmp_path: Path) -> None:
+    def sends(context: cloaca.Context) -> None:
+        for number in range(1200):
+            logging.getLogger("mail").warning("to <%s>", number)
+        logging.getLogger("mail").error("failed", stack_info=True)
+
+    with cloaca.WorkflowBuilder("send"):
+        cloaca.task(id="deliver")(sends)
+    path = tmp_path / "logs.db"
+    with cloaca.DefaultRunner(path, keep_logs="64 KiB") as runner:
+        runner.execute("send")
+        run = runner.list_runs()[0]["id"]
+        left_out = runner.logs(run).left_out
+    page = Asking(cloaca.ui.app(path))
+    text = page.text(f"/run?id={run}")
+    assert "Log the newest 500 lines" in text
+    assert f"{left_out} older lines are not kept" in text
+    assert "WARNING deliver, attempt 1 mail to <1199>" in text
+    assert re.search(r"ERROR deliver, attempt 1 mail failed Stack \(most recent call last\)", text)
+    assert "to &lt;1199&gt;" in page.get(f"/run?id={run}").text
+
+
+def test_a_run_of_which_nothing_is_kept_has_no_log(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    assert 'id="log"' not in page.get(f"/run?id={failed(runner)[0]}").text

@@ -6,9 +6,9 @@ Invariant: what comes back is plain text and numbers, whatever the body returned
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
+from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
 from .. import attempt
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..answer import Fire, Ruling
     from ..failing import Kind
     from ..job import JobParts
+    from ..logbook import Gathering, Line
     from ..telemetry.spans import Within
     from ..tick import TickState
 
@@ -66,6 +67,8 @@ class Attempt(NamedTuple):
     hidden."""
     trace: dict[str, str] | None = None
     """What is current of OpenTelemetry while it runs."""
+    log_bytes_max: int | None = None
+    """Of what it logs so much is to come back with its end; nothing if that is not kept."""
 
 
 class RemoteError(Exception):
@@ -80,16 +83,19 @@ def error_of(raised: Raised) -> RemoteError:
 
 
 class Left(NamedTuple):
-    """What a body left: a context, as JSON."""
+    """What a body left: a context, as JSON, and what it logged."""
 
     context: str
+    lines: list[Line] | None = None
 
 
 class Failed(NamedTuple):
-    """What a body raised, and what it had made of its context by then, as JSON, if that is asked for."""
+    """What a body raised, what it had made of its context by then, as JSON, if that is asked for, and what it
+    logged."""
 
     raised: Raised
     left: str | None
+    lines: list[Line] | None = None
 
 
 class Poll(NamedTuple):
@@ -205,29 +211,39 @@ def call(what: Attempt) -> Left | Failed:
     """Makes an attempt here. Raises only what ends this process."""
     _calls.depth = getattr(_calls, "depth", 0) + 1
     context = Context()
+    gathering = None if what.log_bytes_max is None else _gathering(what.log_bytes_max)
     try:
-        function = _found(what.body)
-        context = Context._wrap(decode_value(what.context))
-        return _made(what, function, context)
+        with nullcontext() if gathering is None else gathering:
+            function = _found(what.body)
+            context = Context._wrap(decode_value(what.context))
+            left = _made(what, function, context, gathering)
+            return left if gathering is None else left._replace(lines=gathering.lines)
     except BaseException as raised:
         if _is_stopping():
             raise
         # SystemExit and KeyboardInterrupt too: here they can only mean that this attempt failed.
-        left = None
+        left_json = None
         if what.tells_left:
-            with contextlib.suppress(Exception):
-                left = encode_within(what.context_bytes_max, context, "the context that it left")
-        return Failed(raised_by(raised), left)
+            with suppress(Exception):
+                left_json = encode_within(what.context_bytes_max, context, "the context that it left")
+        return Failed(raised_by(raised), left_json, None if gathering is None else gathering.lines)
     finally:
         _calls.depth -= 1
 
 
-def _made(what: Attempt, function: Callable[..., Any], context: Context) -> Left:
+def _gathering(bytes_max: int) -> Gathering:
+    # Its `logging` is a fourth of what the package costs to import.
+    from ..logbook import Gathering
+
+    return Gathering(bytes_max)
+
+
+def _made(what: Attempt, function: Callable[..., Any], context: Context, gathering: Gathering | None) -> Left:
     handle = None
     if what.takes_handle:
         handle = FarHandle(Job(*what.job), what.task_id, what.checkpoint)
     entered = attempt.inside(Elsewhere(what.workflow), Job(*what.job), what.task_id)
-    entered.trace = _traced(what.trace)
+    entered.trace, entered.lines = _traced(what.trace), gathering
     with entered:
         returned = function(context) if handle is None else function(context, handle)
         if is_awaitable(returned):
@@ -239,7 +255,7 @@ def _made(what: Attempt, function: Callable[..., Any], context: Context) -> Left
 def _traced(headers: dict[str, str] | None) -> Within | None:
     """What is current there, if that process has the API of OpenTelemetry at all."""
     if headers:
-        with contextlib.suppress(ImportError):
+        with suppress(ImportError):
             from ..telemetry.spans import within
 
             return within(headers)

@@ -83,6 +83,22 @@ COMMANDS = (
         "`cloaca run RUN` is the same, if RUN is a whole id.",
     ),
     Command(
+        "logs",
+        "What the bodies of a run logged, where a runner keeps that, oldest first.",
+        "cloaca logs 01a21f7a --level WARNING",
+        "logs:logs",
+        (
+            RUN,
+            Option("--task", "only of this task", "ID"),
+            Option("--attempt", "only of this attempt", "N"),
+            Option("--level", "only so grave or graver: DEBUG, INFO, WARNING, ERROR, or a number", "LEVEL"),
+            Option("--limit", "at most so many, the newest", "N", default=1000),
+            Option("--follow", "go on with what comes, until the run is over"),
+            UNMASKED,
+        ),
+        "A runner keeps it that was opened with keep_logs=; what bodies print is not among it.",
+    ),
+    Command(
         "ticks",
         "What the polls of a trigger, or the moments of a cron that decides, came to, newest first.",
         "cloaca ticks inbox",
@@ -144,10 +160,16 @@ COMMANDS = (
         "store:copy",
         (
             Option("source", "the store", "SRC", completes="file"),
-            Option("target", "the new one; there is none, or an empty file", "DST", completes="file"),
+            Option(
+                "target",
+                "the new one, of which there is nothing yet: a file, or a schema on a server",
+                "DST",
+                completes="file",
+            ),
         ),
-        "All goes along: schedules with their cursors, run keys, unfinished runs, history. Beside a living\n"
-        "runner `cloaca export` makes a backup.",
+        "All goes along: schedules with their cursors, run keys, unfinished runs, history. Either may be a\n"
+        "file or on a server: `cloaca copy runs.db postgresql://db.example/app`. Beside a living runner\n"
+        "`cloaca export` makes a backup.",
     ),
     Command(
         "migrate",

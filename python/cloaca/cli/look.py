@@ -10,6 +10,7 @@ from ..duration import text_of
 from ..near import LOOKED_MAX
 from ..reading.store import names, now, unknown
 from ..terminal import clean, span
+from ..why import ends_of
 from .main import FAILED, OK
 from .moment import moment
 from .parse import UsageError
@@ -37,7 +38,7 @@ def opened(arguments: Namespace) -> Reader:
 
 def ls(arguments: Namespace, show: Show) -> int:
     """Triggers, crons, workflows and runners."""
-    limit = _limit(arguments)
+    limit = limit_of(arguments)
     at = now()
     with opened(arguments) as reader:
         for kind in KINDS if arguments.kind is None else (arguments.kind,):
@@ -45,7 +46,8 @@ def ls(arguments: Namespace, show: Show) -> int:
     return OK
 
 
-def _limit(arguments: Namespace) -> int:
+def limit_of(arguments: Namespace) -> int:
+    """What `--limit` says."""
     limit: int = arguments.limit
     if not 0 < limit <= 1_000_000:
         raise UsageError(f"--limit is {limit}; it is a number from 1 to 1000000")
@@ -66,7 +68,7 @@ def _of_trigger(found: Trigger, show: Show, at: datetime) -> list[Any]:
         *([] if show.is_for_people else ["trigger"]),
         found.trigger_name,
         Word(found.state),
-        text_of(found.poll_interval_ms * 1000),
+        ends_of(found.on_run, found.on_run_status) or text_of(found.poll_interval_ms * 1000),
         found.workflow_name,
         show.ago(found.last_poll_at, at),
         show.ago(found.last_fired_at, at),
@@ -225,7 +227,7 @@ def runs(arguments: Namespace, show: Show) -> int:
     with opened(arguments) as reader:
         wanted = with_parent(reader, wanted)
         after = None if arguments.after is None else reading.find_run(reader, arguments.after)
-        left = None if arguments.all else _limit(arguments)
+        left = None if arguments.all else limit_of(arguments)
         title: str | None = "runs"
         while True:
             size = PAGE if left is None else min(left, PAGE)
@@ -275,7 +277,7 @@ def _of_run(found: Run, show: Show) -> list[Any]:
 def ticks(arguments: Namespace, show: Show) -> int:
     """A trigger's history."""
     with opened(arguments) as reader:
-        found = reading.ticks(reader, arguments.name, limit=_limit(arguments))
+        found = reading.ticks(reader, arguments.name, limit=limit_of(arguments))
         if not found and any("cron_expression" in row for row in reader.native.named(clean(arguments.name))):
             show.note(
                 "only a cron whose function takes a tick has ticks; `cloaca runs --trigger NAME` has its runs"
@@ -306,7 +308,7 @@ def audit(arguments: Namespace, show: Show) -> int:
         if about is not None:
             with contextlib.suppress(reading.MissingError):
                 about = reading.find_run(reader, about)
-        found = reading.audit(reader, about=about, limit=_limit(arguments))
+        found = reading.audit(reader, about=about, limit=limit_of(arguments))
     columns = ("AT", "WHO", "DOOR", "FROM", "WHAT", "ABOUT", "MANY")
     rows = [
         (

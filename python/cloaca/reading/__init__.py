@@ -14,6 +14,7 @@ from .audit import Change, audit
 from .changed import Changed, changed
 from .health import Finding, doctor
 from .limits import Limit, Pause, limits, pauses
+from .logs import LogLine, Logs, logs
 from .pace import Lasted, Pace, lasted, pace
 from .preview import preview
 from .runners import Runner, runners
@@ -36,6 +37,8 @@ __all__ = [
     "Finding",
     "Lasted",
     "Limit",
+    "LogLine",
+    "Logs",
     "MissingError",
     "Node",
     "Pace",
@@ -59,6 +62,7 @@ __all__ = [
     "graph",
     "lasted",
     "limits",
+    "logs",
     "pace",
     "pauses",
     "preview",

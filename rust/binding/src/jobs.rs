@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use cloaca_core::context::LIGHT_BYTES_MAX;
 use cloaca_core::engine::Job;
-use cloaca_core::port::Failure;
+use cloaca_core::port::{Failure, Line};
 use cloaca_core::run::{Ended, Ruling};
 use cloaca_core::runtime::Waited;
+use cloaca_core::time::Wall;
 use cloaca_core::workflow::Executor;
 
 use crate::carrier::Carrier;
@@ -171,6 +172,26 @@ impl Jobs {
             }
             py.check_signals()?;
         }
+    }
+
+    /// Keeps a line that a body of the run logged, soon: see `Runtime::log`.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the line")]
+    fn log(
+        &self,
+        py: Python<'_>,
+        run: u128,
+        bytes_max: u64,
+        task: Option<&str>,
+        attempt: Option<u32>,
+        at_us: i64,
+        level: i64,
+        logger: String,
+        text: String,
+        error: Option<String>,
+    ) -> PyResult<()> {
+        let line = Line { task: task.map(Arc::from), attempt, at: Wall(at_us), level, logger, text, error };
+        self.handle.runtime(py)?.log(Uuid::from_u128(run), bytes_max, line);
+        Ok(())
     }
 
     /// The workflow of an attempt's run, for the log; empty once the run is not in hand any more.

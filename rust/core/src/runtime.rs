@@ -10,6 +10,7 @@ mod checkpoints;
 mod clock;
 mod closing;
 mod elsewhere;
+mod endings;
 mod flights;
 mod forget;
 mod hear;
@@ -18,6 +19,7 @@ mod keeper;
 mod lanes;
 mod liaison;
 mod limited;
+mod logged;
 mod looks;
 mod manual;
 mod many;
@@ -52,7 +54,7 @@ use crate::error::{Error, Kind, Result, excerpt};
 use crate::key::{ById, Epoch};
 use crate::near::hint;
 use crate::poll::PollCounts;
-use crate::port::{Ear, Fault, Minute, Parent, Store, WorkflowRow};
+use crate::port::{Ear, Fault, Halt, Minute, Parent, Store, WorkflowRow};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -76,6 +78,7 @@ pub use hear::Heard;
 pub use jobs::{Taken, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use lanes::Waker;
+pub use manual::Advance;
 pub use meter::{Doings, Metered};
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
@@ -107,6 +110,8 @@ pub struct Services {
     pub kept: Kept,
     /// How finely polls are timed: those that are due within one such step share a wake-up, at its end.
     pub resolution: Duration,
+    /// Whether triggers that share an interval are polled all at once, and not spread over it.
+    pub in_step: bool,
 }
 
 /// A run that somebody wants.
@@ -138,6 +143,8 @@ pub struct Own {
 struct Shared {
     epoch: Epoch,
     store: Arc<dyn Store>,
+    /// Until when this runner's threads wait for the store.
+    halt: Halt,
     /// Until everything ends.
     ear: Mutex<Option<Arc<dyn Ear>>>,
     clock: Clock,
@@ -203,6 +210,7 @@ struct Shared {
     /// And each of those who waited then has been told.
     is_lost_told: AtomicBool,
     hearers: hear::Hearers,
+    endings: endings::Endings,
     tellings: Mutex<tellings::Tellings>,
     tellings_wake: Condvar,
     /// As these have it, so that who ends a run need not ask.
@@ -229,6 +237,9 @@ struct Shared {
     stays: Mutex<Option<Epoch>>,
     is_finished: AtomicBool,
     is_closed: AtomicBool,
+    /// What bodies have logged, and whether there is any.
+    logged: Mutex<logged::Gathered>,
+    has_logged: AtomicBool,
     /// What signs of life have told of what was done.
     counted: Mutex<Minute>,
     /// What its threads count.
@@ -255,7 +266,7 @@ fn spawn(
 ) -> Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     let guarded = move || {
-        if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| shared.halt.over(|| body(&shared)))).is_err() {
             shared.give_in(Note::EngineFault);
         }
     };
@@ -279,6 +290,7 @@ impl Shared {
         Arc::new(Shared {
             epoch,
             store,
+            halt: Halt::default(),
             ear: Mutex::new(ear),
             clock,
             target: Mutex::default(),
@@ -328,6 +340,7 @@ impl Shared {
             has_lost: AtomicBool::new(false),
             is_lost_told: AtomicBool::new(false),
             hearers: hear::Hearers::default(),
+            endings: endings::Endings::default(),
             tellings: Mutex::default(),
             tellings_wake: Condvar::new(),
             tells_ends: AtomicBool::new(false),
@@ -345,6 +358,8 @@ impl Shared {
             stays: Mutex::new(Some(epoch)),
             is_finished: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            logged: Mutex::default(),
+            has_logged: AtomicBool::new(false),
             counted: Mutex::default(),
             doings: Mutex::default(),
             tells_debug: AtomicBool::new(false),
@@ -632,13 +647,8 @@ impl Shared {
             self.ends.fetch_max(ends, Ordering::AcqRel);
         }
         if !commits.is_empty() {
-            let mut writer = lock(&self.writer);
-            let wake = writer.items.is_empty() && !writer.busy && writer.lent == 0;
-            writer.sent += commits.len() as u64;
-            writer.items.extend(commits);
-            if wake {
-                self.writer_wake.notify_one();
-            }
+            self.send_logged();
+            self.send(commits);
         }
         let wake = engine.next_wake(self.now()).map_or(u64::MAX, |left| self.now().mono.after(left).0);
         // Under the engine's lock: of two steps about one trigger the later must win.

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from ...reading import changed
+from ...reading import logs as read_logs
 from ...reading import run as read_run
 from ...reading.store import moment_of, now
 from ...reading.why import of_run
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 TASKS_MAX = 500
 """So many tasks are shown."""
+LINES_MAX = 500
+"""So many lines of its log are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ def run(ask: Ask) -> Screen:
     start, end = _bounds(details)
     shown = details.tasks[:TASKS_MAX]
     changes = changed(details)
+    logs = read_logs(ask.reader, found.id, limit=LINES_MAX + 1)
     is_over, name = found.completed_at is not None, found.workflow_name
     values = {
         "ask": ask,
@@ -60,6 +64,9 @@ def run(ask: Ask) -> Screen:
         "why": of_run(ask.reader, details),
         "rows": [_row(task, details, start, end, changes.get(task.id, [])) for task in shown],
         "tasks_more": len(details.tasks) - len(shown),
+        "lines": logs.lines[-LINES_MAX:],
+        "has_more_lines": len(logs.lines) > LINES_MAX,
+        "lines_left_out": logs.left_out,
         "dag": dag(name, details.graph, {task.id: task.status for task in details.tasks}),
         "context_in": contexts.shown(found.context),
         "context_out": contexts.shown(details.final_context) if is_over else None,

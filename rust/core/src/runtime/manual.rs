@@ -23,57 +23,90 @@ const LOOKS_STILL: u32 = 5;
 /// Between two looks of who waits for a manual clock at whether it moves.
 pub(super) const SETTLE_PAUSE: Duration = Duration::from_micros(200);
 
+/// A move of a manual clock on its way, for [`Runtime::advanced`].
+#[derive(Debug)]
+pub struct Advance {
+    target: Mono,
+    patience: Duration,
+    /// When its patience ends, unless the clock moves before.
+    deadline: Instant,
+    /// Where the clock was at the last look, and at how many it has not moved since.
+    seen: Mono,
+    still: u32,
+    /// When the liaison was last told that its time may have come.
+    told: Instant,
+}
+
 impl Runtime {
     /// Moves a manual clock by `span`, stopping wherever something is due; true once nothing is left to do at its new time, false
     /// if it stands still for longer than `patience`. Of the machine's clock it only waits for that.
     pub fn advance(&self, span: Duration, patience: Duration) -> bool {
-        let is_manual = matches!(self.shared.clock, Clock::Manual(_));
-        if is_manual {
-            self.shared.lend(true);
-        }
-        let has_come = self.has_come_to(self.now().mono.after(span), patience);
-        *lock(&self.shared.target) = Mono(0);
-        if is_manual {
-            self.shared.lend(false);
-        }
+        let mut advance = self.begin_advance(span, patience);
+        let has_come = loop {
+            if let Some(has_come) = self.advanced(&mut advance, patience) {
+                break has_come;
+            }
+        };
+        self.end_advance(advance);
         has_come
     }
 
-    fn has_come_to(&self, target: Mono, patience: Duration) -> bool {
-        let mut deadline = Instant::now() + patience;
-        let (mut seen, mut still) = (self.now().mono, 0);
-        let mut told = Instant::now();
+    /// The same, for who looks at something else now and then. It is moved on until [`Runtime::end_advance`].
+    pub fn begin_advance(&self, span: Duration, patience: Duration) -> Advance {
+        if matches!(self.shared.clock, Clock::Manual(_)) {
+            self.shared.lend(true);
+        }
+        let (seen, now) = (self.now().mono, Instant::now());
         self.shared.wake_liaison_if_due();
+        Advance { target: seen.after(span), patience, deadline: now + patience, seen, still: 0, told: now }
+    }
+
+    /// Whether it has come to its new time and to rest there; none if neither that nor its patience has come to an end `within` so long.
+    pub fn advanced(&self, advance: &mut Advance, within: Duration) -> Option<bool> {
+        let until = Instant::now() + within;
         loop {
             let now = self.now().mono;
-            if now >= target || told.elapsed() >= LIAISON_PAUSE {
-                told = Instant::now();
+            if now >= advance.target || advance.told.elapsed() >= LIAISON_PAUSE {
+                advance.told = Instant::now();
                 self.shared.wake_liaison_if_due();
             }
             let mut pause = SETTLE_PAUSE;
-            if now > seen {
+            if now > advance.seen {
                 pause = MOVING_PAUSE;
-                (seen, still, deadline) = (now, 0, Instant::now() + patience);
+                (advance.seen, advance.still) = (now, 0);
+                advance.deadline = Instant::now() + advance.patience;
             } else {
-                if still % LOOKS_STILL == 0 {
+                if advance.still.is_multiple_of(LOOKS_STILL) {
                     self.shared.leader_wake.notify_all();
                     self.shared.wake_clock();
                 }
-                still += 1;
-                let is_there = now >= target || !matches!(self.shared.clock, Clock::Manual(_));
+                advance.still += 1;
+                let is_there = now >= advance.target || !matches!(self.shared.clock, Clock::Manual(_));
                 if is_there && self.shared.is_idle() {
-                    return true;
+                    return Some(true);
                 }
                 let mut shared = lock(&self.shared.target);
-                *shared = target.max(*shared);
+                *shared = advance.target.max(*shared);
                 drop(shared);
                 self.shared.move_on();
             }
             let jobs = lock(&self.shared.jobs);
-            if jobs.closed || Instant::now() > deadline {
-                return false;
+            let looked = Instant::now();
+            if jobs.closed || looked > advance.deadline {
+                return Some(false);
+            }
+            if looked > until {
+                return None;
             }
             drop(wait_on(&self.shared.closing_wake, jobs, Some(pause)));
+        }
+    }
+
+    /// Leaves the clock where it is.
+    pub fn end_advance(&self, _: Advance) {
+        *lock(&self.shared.target) = Mono(0);
+        if matches!(self.shared.clock, Clock::Manual(_)) {
+            self.shared.lend(false);
         }
     }
 
@@ -156,7 +189,7 @@ impl Shared {
         let writer = lock(&self.writer);
         let is_written = !writer.busy && writer.items.is_empty();
         drop(writer);
-        let tells = !lock(&self.tellings).is_idle(now.wall);
+        let tells = !lock(&self.tellings).is_idle(now.wall) || self.is_ending_asked();
         !is_timer_due && !works && !looks && is_written && !tells
     }
 }

@@ -18,6 +18,7 @@ impl Shared {
         while !self.is_stopped.load(Ordering::Acquire) {
             self.step(Event::Clock);
             self.look_at_flights();
+            self.send_logged();
             self.move_on();
             self.sleep(LOOK_EVERY);
         }

@@ -69,6 +69,7 @@ impl Default for Flush {
 impl Runtime {
     /// What was sent to the store before this call. Never what others send meanwhile.
     pub fn flushing(&self) -> Flush {
+        self.shared.send_logged();
         Flush { number: lock(&self.shared.writer).sent, ..Flush::default() }
     }
 
@@ -105,6 +106,18 @@ impl Runtime {
 }
 
 impl Shared {
+    /// For the writer, in this order.
+    pub(super) fn send(&self, items: impl IntoIterator<Item = (Change, Then)>) {
+        let mut writer = lock(&self.writer);
+        let wake = writer.items.is_empty() && !writer.busy && writer.lent == 0;
+        let before = writer.items.len();
+        writer.items.extend(items);
+        writer.sent += (writer.items.len() - before) as u64;
+        if wake {
+            self.writer_wake.notify_one();
+        }
+    }
+
     /// The writer: takes whatever has gathered since its last commit, so that a lone change never waits.
     pub(super) fn write_all(&self) {
         loop {
@@ -163,6 +176,7 @@ impl Shared {
         let (changes, thens): (Vec<Change>, Vec<Then>) = batch.into_iter().unzip();
         let Some(receipts) = self.commit(&changes) else { return };
         self.ends_written(&changes);
+        self.logged_written(&changes);
         let mut effects = Effects::default();
         let now = self.now();
         let mut engine = lock(&self.engine);

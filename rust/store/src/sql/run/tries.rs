@@ -1,0 +1,85 @@
+//! How attempts ended. Invariant: of each task the first few are kept and the last ones, whatever came between.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cloaca_core::key::{Epoch, RunRow};
+use cloaca_core::port::{Maker, RunChange, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, Try};
+
+use super::super::db::{self, Db, Row, named_params};
+use super::super::dialect::BOUND_TRIES;
+use super::super::fault::Failure;
+use super::super::value::{micros, signed, try_outcome_at, wall_at, wall_maybe_at};
+
+/// Keeps the attempts that ended since the last record of a task. Most tasks complete at once, and have none.
+pub fn put(db: &Db, change: &RunChange, task: &TaskRecord) -> Result<(), Failure> {
+    const PUT: &str = "
+        INSERT INTO tries (run, task, attempt, outcome, owner, started_at, ended_at, error_type, error, traceback)
+        VALUES (:run, :task, :attempt, :outcome, :owner, :started_at, :ended_at, :error_type, :error, :traceback)";
+    // Index tries_task, which ends in the row.
+    for known in &task.tries {
+        db.prepare_cached(PUT)?.execute(named_params! {
+            ":run": change.run.0,
+            ":task": &*task.name,
+            ":attempt": known.attempt,
+            ":outcome": known.outcome.name(),
+            ":owner": owner_of(known.maker, change.epoch).map(|epoch| epoch.0),
+            ":started_at": micros(known.started_at),
+            ":ended_at": known.ended_at.0,
+            ":error_type": known.error_type.as_deref(),
+            ":error": known.error,
+            ":traceback": known.traceback,
+        })?;
+        db.prepare_cached(BOUND_TRIES)?.execute(named_params! {
+            ":run": change.run.0,
+            ":task": &*task.name,
+            ":last": signed(TRIES_LAST_MAX as u64),
+            ":first": signed(TRIES_FIRST_MAX as u64),
+        })?;
+    }
+    Ok(())
+}
+
+/// All that is kept of a run's attempts, by task, oldest first.
+pub fn of_run(db: &Db, run: RunRow) -> Result<HashMap<Arc<str>, Vec<Try>>, Failure> {
+    // Index tries_task.
+    const SQL: &str = "
+        SELECT task, attempt, outcome, owner, started_at, ended_at, error_type, error, traceback
+        FROM tries WHERE run = :run ORDER BY task, row";
+    let mut statement = db.prepare_cached(SQL)?;
+    let rows = statement.query_map(named_params! { ":run": run.0 }, |row| Ok((row.get(0)?, try_of(row)?)))?;
+    let mut found: HashMap<Arc<str>, Vec<Try>> = HashMap::new();
+    for row in rows {
+        let (task, known) = row?;
+        found.entry(task).or_default().push(known);
+    }
+    Ok(found)
+}
+
+/// Forgets them with their run.
+pub fn forget(db: &Db, run: RunRow) -> Result<(), Failure> {
+    const SQL: &str = "DELETE FROM tries WHERE run = :run";
+    db.prepare_cached(SQL)?.execute(named_params! { ":run": run.0 })?;
+    Ok(())
+}
+
+fn owner_of(maker: Maker, writer: Epoch) -> Option<Epoch> {
+    match maker {
+        Maker::Writer => Some(writer),
+        Maker::Owner(owner) => Some(owner),
+        Maker::Unknown => None,
+    }
+}
+
+fn try_of(row: &Row) -> db::Result<Try> {
+    Ok(Try {
+        attempt: row.get(1)?,
+        outcome: try_outcome_at(row, 2)?,
+        maker: row.get::<_, Option<i64>>(3)?.map_or(Maker::Unknown, |owner| Maker::Owner(Epoch(owner))),
+        started_at: wall_maybe_at(row, 4)?,
+        ended_at: wall_at(row, 5)?,
+        error_type: row.get(6)?,
+        error: row.get(7)?,
+        traceback: row.get(8)?,
+    })
+}

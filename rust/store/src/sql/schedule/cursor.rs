@@ -1,0 +1,57 @@
+//! Cursors: moved by the ticks of polls, and set by whoever asks for it.
+//! Invariant: a tick whose poll looked at a cursor that was set since leaves nothing, or of a cron not the cursor.
+
+use cloaca_core::key::ScheduleKey;
+use cloaca_core::port::TickChange;
+
+use super::super::db::{Db, OptionalExtension as _, named_params};
+use super::super::dialect::ADVANCE;
+use super::super::fault::Failure;
+
+/// What became of a tick's step on its trigger.
+pub enum Advanced {
+    /// It is kept.
+    Kept,
+    /// The tick's epoch does not hold the trigger any more.
+    Lost,
+    /// Somebody has set the cursor meanwhile: this is it, and how often that has been done.
+    Overtaken(Option<String>, i64),
+}
+
+/// Saves what a poll leaves on its trigger.
+pub fn advance(db: &Db, change: &TickChange) -> Result<Advanced, Failure> {
+    const SET: &str = "SELECT cursor, cursor_set FROM schedules WHERE row = :row AND owner = :epoch";
+    let changed = db.prepare_cached(ADVANCE)?.execute(named_params! {
+        ":row": change.schedule.0,
+        ":epoch": change.epoch.0,
+        // Where a row ends is known after its fires.
+        ":cursor": change.cursor.as_ref().filter(|_| !change.has_row()),
+        ":cursor_set": change.cursor_set,
+        ":at": change.at.0,
+        ":not_before": change.wait_us.map(|wait_us| change.at.0.saturating_add(wait_us)),
+        ":wait_us": change.wait_us,
+    })?;
+    if changed == 1 {
+        return Ok(Advanced::Kept);
+    }
+    let params = named_params! { ":row": change.schedule.0, ":epoch": change.epoch.0 };
+    let set = db.prepare_cached(SET)?.query_row(params, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    Ok(set.map_or(Advanced::Lost, |(cursor, cursor_set)| Advanced::Overtaken(cursor, cursor_set)))
+}
+
+/// Saves the cursor that a row of fires has left.
+pub fn move_cursor(db: &Db, change: &TickChange, cursor: &str) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE schedules SET cursor = :cursor WHERE row = :row AND cursor_set = :cursor_set";
+    let params =
+        named_params! { ":row": change.schedule.0, ":cursor": cursor, ":cursor_set": change.cursor_set };
+    db.prepare_cached(SQL)?.execute(params)?;
+    Ok(())
+}
+
+/// Sets a cursor; how often that has been done now, none if there is no such row.
+pub fn set_cursor(db: &Db, row: ScheduleKey, cursor: Option<&str>) -> Result<Option<i64>, Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET cursor = :cursor, cursor_set = cursor_set + 1 WHERE row = :row RETURNING cursor_set";
+    let params = named_params! { ":row": row.0, ":cursor": cursor };
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
+}
