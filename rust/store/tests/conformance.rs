@@ -2821,6 +2821,8 @@ fn a_cron_is_changed_in_place(store: &dyn Store) {
         },
         // Each change moves it, also two at one moment: a step of the cron is kept only under the one it was decided by.
         updated_at: Wall(21),
+        // What follows is by the new expression: nothing before the change is made up for by it.
+        decided_until: Some(Wall(20)),
         ..cron
     };
     assert_eq!(store.cron(id(50)).unwrap(), Some(expected));
