@@ -16,7 +16,8 @@ COMPARED = {
 }
 #: Names that say more than the contestant's.
 SHOWN = {"floor": "floor", "json_sha256": "json + SHA-256", "orjson_xxh3": "orjson + xxh3"} | {
-    "orjson_blake3": "orjson + blake3"
+    "orjson_blake3": "orjson + blake3",
+    "traced": "one that takes its spans",
 }
 
 

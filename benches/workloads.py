@@ -157,6 +157,13 @@ WORKLOADS = [
     _run_latency(1, "normal"),
     _run_latency(3, "normal"),
     Workload(
+        "exporter",
+        "exporter",
+        {"tasks": 3, "durability": "full", "runs": 6_000},
+        {"runs": 50},
+        contestants=("traced",),
+    ),
+    Workload(
         "runs",
         "run_throughput",
         {"runs": 25_600},
@@ -246,6 +253,15 @@ def _run_rows(tasks: int, durability: str, *bounds: Bound) -> Row:
     return Row(title, f"run-{tasks}-{durability}", "p50_us", "µs", bounds)
 
 
+def _traced_rows(what: str, way: str) -> list[Row]:
+    title = f"a run of 3 tasks in a row, `full`, traced by an exporter that {what}"
+    bounds = () if way == "well" else (most(1.01, "exporter/traced/well_p99_us"),)
+    return [
+        Row(f"{title}, p50", "exporter", f"{way}_p50_us", "µs", of="traced"),
+        Row(f"{title}, p99", "exporter", f"{way}_p99_us", "µs", bounds, of="traced"),
+    ]
+
+
 def _cost_rows(title: str, figure: str, *bounds: Bound) -> list[Row]:
     return [Row(title.format(f"{size:,}"), f"cost-{size}", figure, "ms", bounds) for size in SIZES]
 
@@ -304,6 +320,9 @@ ROWS = [
     _run_rows(3, "full"),
     _run_rows(1, "normal"),
     _run_rows(3, "normal"),
+    *_traced_rows("takes its spans", "well"),
+    *_traced_rows("hangs", "hangs"),
+    *_traced_rows("raises", "raises"),
     Row(
         "one-task runs a second, 64 threads in `execute`, `full`",
         "runs",

@@ -12,11 +12,14 @@ import fcntl
 import hashlib
 import os
 import pwd
+import selectors
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -134,6 +137,29 @@ class Server:
         self.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
 
     @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Whoever asks gets no answer meanwhile: it takes connections, and that is all."""
+        postmaster = int((self.data / "postmaster.pid").read_text().split("\n")[0])
+        # Those that it starts before it stands still are found after that.
+        stopped = [postmaster]
+        os.kill(postmaster, signal.SIGSTOP)
+        try:
+            for stat in Path("/proc").glob("[0-9]*/stat"):
+                with contextlib.suppress(OSError):
+                    process, parent = (
+                        int(stat.parent.name),
+                        int(stat.read_text().rpartition(")")[2].split()[1]),
+                    )
+                    if parent == postmaster:
+                        os.kill(process, signal.SIGSTOP)
+                        stopped.append(process)
+            yield
+        finally:
+            for process in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
+
+    @contextlib.contextmanager
     def database(self) -> Iterator[str]:
         """The name of a database that is deleted at the end, whoever is still connected."""
         name = f"test_{uuid.uuid4().hex}"
@@ -142,6 +168,82 @@ class Server:
             yield name
         finally:
             self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+class Way:
+    """A port of loopback that leads to a server, and on which nothing moves while it is cut."""
+
+    def __init__(self, server: Server) -> None:
+        self._socket = str(server.folder / f".s.PGSQL.{server.port}")
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._bell, self._ringing = socket.socketpair()
+        self._is_cut = False
+        self._is_closed = False
+        self._other: dict[socket.socket, socket.socket] = {}
+        self._thread = threading.Thread(target=self._carry, daemon=True)
+        self._thread.start()
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?sslmode=disable"
+
+    @contextlib.contextmanager
+    def cut(self) -> Iterator[None]:
+        self._is_cut = True
+        self._ringing.send(b"\0")
+        try:
+            yield
+        finally:
+            self._is_cut = False
+            self._ringing.send(b"\0")
+
+    def close(self) -> None:
+        """Ends it, and every connection through it."""
+        self._is_closed = True
+        self._ringing.send(b"\0")
+        self._thread.join()
+        for one in (*self._other, self._listener, self._bell, self._ringing):
+            one.close()
+
+    def _carry(self) -> None:
+        while not self._is_closed:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._bell, selectors.EVENT_READ)
+                # What comes meanwhile waits, as behind a cable that somebody pulled.
+                for one in () if self._is_cut else (self._listener, *self._other):
+                    selector.register(one, selectors.EVENT_READ)
+                ready = [key.fileobj for key, _ in selector.select()]
+            for one in ready:
+                assert isinstance(one, socket.socket)
+                if one is self._bell:
+                    one.recv(4096)
+                elif one is self._listener:
+                    self._connect()
+                elif one in self._other:
+                    self._move(one)
+
+    def _connect(self) -> None:
+        client, server = self._listener.accept()[0], socket.socket(socket.AF_UNIX)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            server.connect(self._socket)
+        except OSError:
+            client.close()
+            server.close()
+        else:
+            self._other |= {client: server, server: client}
+
+    def _move(self, one: socket.socket) -> None:
+        other = self._other[one]
+        try:
+            if moved := one.recv(1 << 16):
+                other.sendall(moved)
+                return
+        except OSError:
+            pass
+        del self._other[one], self._other[other]
+        one.close()
+        other.close()
 
 
 class Pooler:

@@ -129,6 +129,51 @@ def run_between(runs: int) -> Figures:
     return on_a_server(measure)
 
 
+def run_inbox(runs: int) -> Figures:
+    """Asked for in transactions of one's own: 100 to a commit, without and with run keys, until the last is
+    over; and from a commit in one process to the first line of the task in another."""
+    declare_one()
+
+    def measure(url: str) -> Figures:
+        figures = {}
+        with cloaca.DefaultRunner(url) as runner, psycopg.connect(url) as connection:
+            for name, prefix in (("per_second", None), ("keyed_per_second", "key")):
+                began = time.perf_counter()
+                for first in range(0, runs, GROUP):
+                    keys = [None if prefix is None else f"{prefix} {first + place}" for place in range(GROUP)]
+                    runner.submit_many("one", [CONTEXT] * GROUP, run_keys=keys, connection=connection)
+                    connection.commit()
+                while runner.list_runs(status="Pending", limit=1) or runner.list_runs(
+                    status="Running", limit=1
+                ):
+                    time.sleep(0.01)
+                figures[name] = runs / (time.perf_counter() - began)
+        return figures | latency(url)
+
+    def latency(url: str) -> Figures:
+        pipe = subprocess.PIPE
+        worker = subprocess.Popen([sys.executable, "-c", WORKER, url], stdin=pipe, stdout=pipe, text=True)
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        began_ms = []
+        with cloaca.DefaultRunner(url, work=False) as client, psycopg.connect(url) as connection:
+            for number in range(300):
+                run = client.submit("one", {"number": number}, connection=connection)
+                asked = time.monotonic_ns()
+                connection.commit()
+                result = run.result(30)
+                began_ms.append((result.final_context["began"] - asked) / 1e6)
+        worker.stdin.close()
+        worker.wait()
+        began_ms.sort()
+        return {"p50_ms": percentile(began_ms, 0.5), "p99_ms": percentile(began_ms, 0.99)}
+
+    import psycopg
+
+    return on_a_server(measure)
+
+
 def timed(call: Callable[[], object]) -> float:
     """How long it took, in seconds."""
     began = time.perf_counter()
@@ -137,4 +182,5 @@ def timed(call: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    run_contestant({"cloaca": run_cloaca, "floor": run_floor, "between": run_between}, runs=int)
+    contestants = {"cloaca": run_cloaca, "floor": run_floor, "between": run_between, "inbox": run_inbox}
+    run_contestant(contestants, runs=int)

@@ -1,6 +1,6 @@
 """`copy_store`: a store that nobody serves, taken to a new place.
 
-Invariant: under the new name there is a whole store or none, whenever who copies is killed; and nobody who
+Invariant: at the new place there is a whole store or none, whenever who copies is killed; and nobody who
 serves either of them loses what he commits meanwhile, because he is refused or noticed.
 """
 
@@ -23,32 +23,39 @@ PART = "-copying-"
 NAME_BYTES = 200
 
 
-def copy_store(source: str | os.PathLike[Any], target: str | os.PathLike[Any]) -> Path:
-    """Copies a store that nobody serves to a new file, with all that it holds: schedules with their cursors,
-    run keys, unfinished runs, history. To go on there, open a runner on the copy; a backup beside a living
-    runner is `DefaultRunner.export`.
+def copy_store(source: str | os.PathLike[Any], target: str | os.PathLike[Any]) -> Path | str:
+    """Copies a store that nobody serves to a new file or to a server of PostgreSQL, or from one, with all
+    that it holds: schedules with their cursors, run keys, unfinished runs, history. To go on there, open a
+    runner on the copy; a backup beside a living runner is `DefaultRunner.export`, or `pg_dump` of a server.
 
     The copy has its name only once it is whole and on disk. If who copies is killed, a file whose name goes
-    on with `-copying-` stays behind, which may be deleted. Who opens the copy finds what they would find in
-    `source`: the first runner claims the unfinished runs. If `source` is opened again, too, both run them.
+    on with `-copying-` stays behind, which may be deleted; on a server it is one transaction, of which
+    nothing stays. Who opens the copy finds what they would find in `source`: the first runner claims the
+    unfinished runs. If `source` is opened again, too, both run them.
 
     Args:
         source (str | PathLike): the store, as `DefaultRunner` takes it.
-        target (str | PathLike): the new one: a file that does not exist. A link is followed.
+        target (str | PathLike): the new one: a file that does not exist (a link is followed), or a schema on
+            a server that holds no store or an empty one.
 
     Returns:
-        Path: the new file.
+        Path | str: the new file; of a store on a server what messages call it, which holds no password.
 
     Raises:
         StoreError: (a `RuntimeError`) a living runner serves one of them, there is no store at `source` or it
-            is of another version, `target` exists or cannot be written.
+            is of another version, `target` exists, or is not empty, or cannot be written.
         UrlError: (a `ValueError`) one is no URL of a store.
         ArgumentError: (a `ValueError`) one is memory.
     """
     from .reading import Reader
 
+    url = check.url(source, "source")
+    url = url if check.on_server(url) else os.fspath(_file(source, "source"))
+    there = check.url(target, "target")
+    if check.on_server(there):
+        return _to_server(url, there)
     path = _file(target, "target")
-    with Reader(_file(source, "source")) as reader:
+    with Reader(url) as reader:
         before = _refuse_served(reader)
         _refuse_taken(path)
         # As much of the name as leaves room for what follows.
@@ -76,9 +83,27 @@ def copy_store(source: str | os.PathLike[Any], target: str | os.PathLike[Any]) -
     return path
 
 
+def _to_server(source: str, target: str) -> str:
+    """The same to a server, whose transaction does what names of files do."""
+    from .reading import Reader
+
+    name = _cloaca.name_of(target)
+    with Reader(source) as reader:
+        _refuse_served(reader)
+        if (other := _reader(target)) is not None:
+            # Who serves it says more than that it is not empty.
+            with other:
+                _refuse_served(other)
+        reader.native.copy_to_server(target)
+    return name
+
+
 def _write(reader: Reader, part: Path, path: Path) -> None:
     try:
-        reader.export(part)
+        if reader.file is None:
+            reader.native.copy_to_file(part)
+        else:
+            reader.export(part)
     except StoreError as error:
         # By the name that was given.
         raise StoreError(str(error).replace(os.fspath(part), os.fspath(path))) from None
@@ -89,8 +114,7 @@ def _file(url: str | os.PathLike[Any], argument: str) -> Path:
     found = _cloaca.path_of(check.url(url, argument))
     if found is None:
         named = check.url(url, argument)
-        what = "on a server, which pg_dump copies" if check.on_server(named) else "memory"
-        raise ArgumentError(f"{argument} is {excerpt(_cloaca.name_of(named))}, which is {what}; name a file")
+        raise ArgumentError(f"{argument} is {excerpt(named)}, which is memory; name a file")
     return Path(os.path.realpath(found))
 
 
@@ -126,21 +150,19 @@ def _refuse_taken(path: Path) -> None:
         return
     except OSError as error:
         raise StoreError(f"target {excerpt(os.fspath(path))} cannot be looked at: {error.strerror}") from None
-    if (reader := _reader(path)) is not None:
+    if path.is_file() and (reader := _reader(path)) is not None:
         # Who serves it says more than that it exists.
         with reader:
             _refuse_served(reader)
     raise StoreError(f"target {excerpt(os.fspath(path))} exists; name a new file")
 
 
-def _reader(path: Path) -> Reader | None:
-    """What reads the store at `path`; `None` if that is none that can be opened."""
+def _reader(place: Path | str) -> Reader | None:
+    """What reads the store at `place`; `None` if that is none that can be opened."""
     from .reading import Reader
 
-    if not path.is_file():
-        return None
     try:
-        return Reader(path)
+        return Reader(place)
     except StoreError:
         return None
 

@@ -23,6 +23,7 @@ from .places import Places
 from .plain import DEBUG, ERROR, WARNING, describe, say
 from .policy import RetryAfter, pause_of
 from .result import SKIP
+from .run_end import RunEndBody
 from .task_handle import DEFER_SECONDS_STILL
 from .teller import Teller
 from .tick import TickBody, Ticked
@@ -249,6 +250,8 @@ class Crew:
             elif definition.is_async:
                 # Here and not at the first poll: to import at a fork leaves the child half a module.
                 self.loop().open()
+            if definition.kind.on_run is not None:
+                body = RunEndBody(self.engine, definition.function, definition.name, place)
             if polls is None and definition.takes_tick:
                 body = TickBody(self.engine, definition.function, definition.name, place)
             if place < len(self.bodies):

@@ -49,6 +49,9 @@ _OFF = """
 
 _log = "cloaca"
 
+END_AGAIN_US = 1_000_000
+"""What has failed for an end of a run is called again after so long, at first."""
+
 DECLARED_AT_ONCE = 10_000
 """So many triggers are handed to the engine at once: the store keeps them while the next are prepared."""
 
@@ -320,12 +323,13 @@ class Declarations:
 
 
 def _plan(kind: TriggerKind, origin: str) -> dict[str, Any]:
-    interval = kind.interval_us or POLL_INTERVAL_US
+    interval = kind.interval_us or (POLL_INTERVAL_US if kind.on_run is None else END_AGAIN_US)
     wait = kind.on_error or Backoff()
     # One of 10 ms that fails once shall not stand still for long, and one of an hour not be polled sooner.
     base = wait.base_us if kind.on_error else interval
     return {
         "workflow": kind.workflow or "",
+        "on_run": None if kind.on_run is None else (kind.on_run, outcomes(kind.statuses)),
         "interval": interval,
         "allow_concurrent": kind.allow_concurrent,
         "jitter": kind.jitter_us,

@@ -13,14 +13,14 @@ from threading import Condition
 from time import monotonic
 from typing import NamedTuple
 
-from . import attempt, rows
+from . import attempt, rows, tracing
 from .answer import complete
 from .end import raised_by
 from .plain import ERROR, WARNING, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from ._cloaca import Engine
@@ -54,9 +54,9 @@ class End(NamedTuple):
     is_given_up: bool
 
 
-def outcomes(callbacks: Mapping[str, Any]) -> int:
+def outcomes(statuses: Iterable[str]) -> int:
     """Of which ends the engine is to tell, as it wants them named."""
-    return sum(_BITS[status] for status in callbacks)
+    return sum(_BITS[status] for status in statuses)
 
 
 class Ends:
@@ -192,8 +192,20 @@ class Ends:
         entered = attempt.calling(self._engine, None, end.workflow)
         if self._logbook is not None:
             entered.lines = self._logbook.of_run(end.run)
-        with entered:
-            complete(function(run), self._run)
+        called = None
+        if (spans := tracing.active()) is not None:
+            called = spans.told(end.workflow, end.run, rows.CALLBACKS[end.status], end.tries)
+        entered.trace = called
+        failure: BaseException | None = None
+        try:
+            with entered:
+                complete(function(run), self._run)
+        except BaseException as raised:
+            failure = raised
+            raise
+        finally:
+            if called is not None:
+                called.end(failure)
 
     def _failed(self, end: End, raised: BaseException) -> None:
         if self._hear is not None:

@@ -29,13 +29,24 @@ from .workflow import Workflow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeVar, overload
 
-    from .types import Catchup, CronBody, Duration, OnDisabled, OnPollFailed, Overlap, PollBody
+    from .types import (
+        Catchup,
+        CronBody,
+        Duration,
+        OnDisabled,
+        OnPollFailed,
+        Overlap,
+        PollBody,
+        RunEnd,
+        RunEndBody,
+    )
 
     AnyPollBody = TypeVar("AnyPollBody", bound=PollBody)
     AnyCronBody = TypeVar("AnyCronBody", bound=CronBody)
+    AnyRunEndBody = TypeVar("AnyRunEndBody", bound=RunEndBody)
 
 POLL_INTERVAL_US = 30_000_000
 _KINDS_MAX = 256
@@ -45,7 +56,7 @@ _KINDS_MAX = 256
 class TriggerKind:
     """What a trigger fires, and how it is polled or scheduled. Triggers declared alike share one.
 
-    Durations are whole microseconds; `interval_us` is `None` if and only if `cron` isn't.
+    Durations are whole microseconds; `interval_us` is `None` if and only if `cron` or `on_run` isn't.
     """
 
     __slots__ = (
@@ -59,9 +70,11 @@ class TriggerKind:
         "on_disabled",
         "on_error",
         "on_poll_failed",
+        "on_run",
         "overlap",
         "poll_at_start",
         "poll_timeout_us",
+        "statuses",
         "timezone",
         "workflow",
     )
@@ -84,6 +97,8 @@ class TriggerKind:
         on_disabled: OnDisabled | None,
         catchup: str | None,
         executor: str | None,
+        on_run: str | None,
+        statuses: tuple[str, ...],
     ) -> None:
         self.workflow = workflow
         self.interval_us = interval_us
@@ -101,6 +116,9 @@ class TriggerKind:
         self.catchup = catchup
         self.executor = executor
         """Where it is polled; `None` in the runner's process."""
+        self.on_run = on_run
+        self.statuses = statuses
+        """Of whose runs' ends it is told instead of being polled, and of which."""
 
     def is_heard(self) -> bool:
         """Whether the program wants to hear of failed polls."""
@@ -154,6 +172,22 @@ if TYPE_CHECKING:
         workflow: str | Workflow | None = None,
         on: str | Workflow | None = None,
         name: str | None = None,
+        on_run: str | Workflow,
+        status: RunEnd | Sequence[RunEnd] | None = None,
+        allow_concurrent: bool = False,
+        poll_timeout: Duration | None = None,
+        overlap: Overlap | None = None,
+        max_consecutive_failures: int | None = None,
+        on_error: Backoff | None = None,
+        on_poll_failed: OnPollFailed | None = None,
+        on_disabled: OnDisabled | None = None,
+    ) -> Callable[[AnyRunEndBody], AnyRunEndBody]: ...
+    @overload
+    def trigger(
+        *,
+        workflow: str | Workflow | None = None,
+        on: str | Workflow | None = None,
+        name: str | None = None,
         poll_interval: Duration | None = None,
         cron: None = None,
         timezone: None = None,
@@ -191,6 +225,8 @@ def trigger(
     on_disabled: OnDisabled | None = None,
     catchup: Catchup | None = None,
     executor: str | None = None,
+    on_run: str | Workflow | None = None,
+    status: RunEnd | Sequence[RunEnd] | None = None,
     **unknown: Any,
 ) -> Any:
     """Registers a function that every runner polls, and returns the function itself.
@@ -227,6 +263,15 @@ def trigger(
     switches the trigger off. Both are called on a thread of their own, one at a time; what they raise is
     logged.
 
+    With `on_run` it is not polled: its function is called with each run of that workflow (a name or a
+    `Workflow`) that ends, whoever drove it, as `get_run` shows it, nothing hidden. `status` says which ends
+    count: `Completed`, `Failed`, `Cancelled`, or a list of them; any if nothing is said. What it answers for
+    an end is kept once, with the runs that it fires, and until it has answered the end waits: while nobody
+    declares it, while it is switched off, and while it raises, after longer and longer waits. A run that is
+    opened again has an end more. Ends before the first declaration are not told. Each end is an event of its
+    own, so that equal contexts of two of them are two runs. Where 100 ends have led to one another, each by a
+    run that a trigger fired for the one before, the function is not called for the next.
+
     Raises:
         TriggerError: (a `ValueError`) an argument that makes no sense; the message names it.
         ScheduleError: (a `ValueError`) a cron expression of the wrong form.
@@ -239,6 +284,7 @@ def trigger(
         )
     own_name = None if name is None else checked_name(name, "name", TriggerError)
     fired = _workflow_name(workflow, on)
+    heard = None if on_run is None else _name_of_workflow(on_run, "on_run")
     given = (
         fired,
         poll_interval,
@@ -255,6 +301,8 @@ def trigger(
         on_disabled,
         catchup,
         executor,
+        heard,
+        tuple(status) if isinstance(status, list) else status,
     )
     try:
         kind = _kind(*given)
@@ -267,7 +315,9 @@ def trigger(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         trigger_name = _trigger_name(own_name, function)
         is_plain = takes_nothing(function)
-        takes_tick = not is_plain and _takes_tick(function, trigger_name, kind)
+        takes_tick = not is_plain and kind.on_run is None and _takes_tick(function, trigger_name, kind)
+        if kind.on_run is not None:
+            _check_takes_run(function, trigger_name)
         if kind.executor is not None:
             _check_travels(function, trigger_name, kind, takes_tick)
         definition = TriggerDefinition(
@@ -277,7 +327,7 @@ def trigger(
             takes_tick=takes_tick,
             is_async=not is_plain and is_async(function),
         )
-        for given in (workflow, on):
+        for given in (workflow, on, on_run):
             if isinstance(given, Workflow) and registry.workflow(given.name) is None:
                 registry.add_workflow(given)
         registry.add_trigger(definition)
@@ -320,6 +370,8 @@ def _kind(
     on_disabled: OnDisabled | None,
     catchup: str | None,
     executor: str | None,
+    on_run: str | None,
+    status: object,
 ) -> TriggerKind:
     """What these arguments mean, once they are checked. The same ones are checked once."""
     interval_us = (
@@ -327,10 +379,11 @@ def _kind(
     )
     kind = TriggerKind(
         workflow=workflow,
-        interval_us=interval_us if cron is None else None,
+        interval_us=interval_us if cron is None and on_run is None else None,
         cron=arguments.checked_cron(cron),
         timezone=arguments.checked_timezone(timezone),
-        allow_concurrent=arguments.checked_flag(allow_concurrent, "allow_concurrent"),
+        # Each end is an event of its own.
+        allow_concurrent=arguments.checked_flag(allow_concurrent, "allow_concurrent") or on_run is not None,
         jitter_us=arguments.jitter_us(jitter, interval_us),
         poll_timeout_us=None if poll_timeout is None else microseconds_of(poll_timeout, "poll_timeout"),
         overlap=arguments.checked_overlap(overlap),
@@ -341,8 +394,19 @@ def _kind(
         on_disabled=checked_callback(on_disabled, "on_disabled", TriggerError),
         catchup=arguments.checked_catchup(catchup, cron),
         executor=arguments.checked_executor(executor),
+        on_run=on_run,
+        statuses=arguments.checked_statuses(status, on_run),
     )
     # Each makes sense by itself; now together.
+    if on_run is not None:
+        arguments.refuse_for_ends(
+            on_run,
+            poll_interval=poll_interval,
+            cron=cron,
+            jitter=jitter,
+            poll_at_start=poll_at_start or None,
+            executor=executor,
+        )
     if kind.cron is None:
         arguments.refuse_without_cron(timezone, kind.jitter_us, jitter, interval_us)
     else:
@@ -410,11 +474,25 @@ def _takes_tick(function: Callable[..., Any], name: str, kind: TriggerKind) -> b
     return parameters.required == 1 or (kind.cron is not None and bool(parameters.names))
 
 
+def _check_takes_run(function: Callable[..., Any], name: str) -> None:
+    if is_async_generator(function):
+        raise TriggerError(f'trigger "{name}" is an async generator; return a list of results instead')
+    parameters = parameters_of(function)
+    if parameters is None:
+        return
+    if (first := unbound(function, parameters)) is not None:
+        raise TriggerError(f'trigger "{name}" {way_out_of_method("cloaca.trigger", function, first)}')
+    if not parameters.names or parameters.required > 1 or parameters.keywords_required:
+        raise TriggerError(
+            f'trigger "{name}" has on_run, and is called with the run that has ended: def {name}(run)'
+        )
+
+
 def _workflow_name(workflow: object, on: object) -> str | None:
     if workflow is None and on is None:
         return None
     names = [
-        given.name if isinstance(given, Workflow) else checked_name(given, argument, TriggerError)
+        _name_of_workflow(given, argument)
         for given, argument in ((workflow, "workflow"), (on, "on"))
         if given is not None
     ]
@@ -423,3 +501,7 @@ def _workflow_name(workflow: object, on: object) -> str | None:
             f"workflow is {excerpt(names[0])} and on is {excerpt(names[1])}; they mean the same, give one"
         )
     return names[0] if names else None
+
+
+def _name_of_workflow(given: object, argument: str) -> str:
+    return given.name if isinstance(given, Workflow) else checked_name(given, argument, TriggerError)

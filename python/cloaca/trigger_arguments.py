@@ -8,6 +8,7 @@ from __future__ import annotations
 from .duration import microseconds_of
 from .errors import ScheduleError, TriggerError, excerpt, typed
 from .name import checked_name, is_text
+from .near import hint
 from .places import BUILT_IN
 from .policy import Backoff
 
@@ -15,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .types import Duration
 
+STATUSES = ("Completed", "Failed", "Cancelled")
 OVERLAPS = ("allow", "skip", "queue", "buffer_one", "cancel_running")
 CATCHUPS = ("all", "last", "none")
 _CRON_CHARS_MAX = 500
@@ -94,6 +96,36 @@ def checked_catchup(catchup: object, cron: object) -> str | None:
             raise TriggerError(f"catchup is {excerpt(catchup)} without cron; a polled trigger has no moments")
         return catchup
     raise TriggerError(f"catchup is {excerpt(catchup)}; it must be {', '.join(CATCHUPS)}")
+
+
+def checked_statuses(status: object, on_run: object) -> tuple[str, ...]:
+    """Of which ends a trigger wants to hear: all if nothing is said, none without `on_run`."""
+    if status is None:
+        return () if on_run is None else STATUSES
+    if on_run is None:
+        raise TriggerError(
+            f"status is {excerpt(status)} without on_run; say of whose runs' ends with on_run=..., or leave"
+            " status out"
+        )
+    given = (status,) if isinstance(status, str) else status
+    if not isinstance(given, list | tuple | set | frozenset) or not given:
+        shown = excerpt(list(given) if given == () else status)
+        raise TriggerError(f"status is {shown}; it must be one of {', '.join(STATUSES)}, or a list of them")
+    for each in given:
+        if each not in STATUSES:
+            known = hint(each, "statuses", STATUSES) if isinstance(each, str) else ""
+            raise TriggerError(f"status has {excerpt(each)}, which is no end of a run{known}")
+    return tuple(each for each in STATUSES if each in given)
+
+
+def refuse_for_ends(on_run: str, **settings: object) -> None:
+    """Refuses what only a polled trigger or a cron takes, beside `on_run`."""
+    for name, value in settings.items():
+        if value is not None:
+            raise TriggerError(
+                f"{name} is {excerpt(value)} and on_run is {excerpt(on_run)}; a trigger with on_run is called"
+                " when a run ends, and at no other time, leave one out"
+            )
 
 
 def checked_executor(executor: object) -> str | None:

@@ -186,6 +186,9 @@ PollBody: TypeAlias = (
 )
 """A trigger's function, or an `async def`: `f()` or `f(tick)`."""
 
+RunEndBody: TypeAlias = "Callable[[RunDetails], PollAnswer | Awaitable[PollAnswer]]"
+"""The function, or an `async def`, of a trigger with `on_run`: `f(run)`."""
+
 CronAnswer: TypeAlias = PollAnswer | Context | Mapping[str, Any] | None
 """What a cron's function with a parameter returns."""
 
@@ -211,6 +214,9 @@ OnDisabled: TypeAlias = Callable[[str, str], object]
 
 RunStatus: TypeAlias = Literal["Pending", "Running", "Completed", "Failed", "Cancelled"]
 """Where a run stands; the last three are final."""
+
+RunEnd: TypeAlias = Literal["Completed", "Failed", "Cancelled"]
+"""How a run ended."""
 
 TaskStatus: TypeAlias = Literal["Pending", "Running", "Completed", "Failed", "Skipped"]
 """Where a task stands: not begun, under way, or one of the three that are final."""
@@ -391,6 +397,8 @@ class TriggerScheduleRow(TypedDict):
     created_at: str
     updated_at: str
     disabled_at: str | None
+    on_run: str | None
+    on_run_status: list[RunEnd]
     polled_by: int | None
     next_poll_at: str | None
     late_since: str | None

@@ -49,16 +49,30 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
         return f"{name} is being polled{since} and has not answered yet{ending(last)}"
     if standing["elsewhere"]:
         return f"{name} is polled by another runner of this store{ending(last)}"
+    heard = ends_of(trigger["on_run"], trigger["on_run_status"])
+    if last is None and heard is not None:
+        return f"{name} waits for a run to end, {heard}: none has since it was declared"
     if last is None:
         return f"{name} has not been polled yet; its first poll is due at {standing['next_poll_at']}"
     if standing["backs_off"]:
         failures = standing["failures"]
         cause = f"{failures} failed {_times(failures, 'poll')} in a row" if failures else "its own wish"
+        if heard is not None:
+            cause = f"{cause}, and is told of the same end of a run then"
         if standing["goes_on"]:
             cause = "failed polls or its own wish, in an earlier runner"
         return f"{name} backs off until {standing['next_poll_at']} after {cause}{ending(last)}"
     due = standing["next_poll_at"]
+    if heard is not None:
+        return f"{name} {told(last)}; it is called for the next run that ends, {heard}"
     return f"{name} {told(last)}{f'; its next poll is due at {due}' if due else ''}"
+
+
+def ends_of(on_run: str | None, statuses: Sequence[str]) -> str | None:
+    """Of which ends of runs a trigger is told; `None` if it is polled."""
+    if on_run is None:
+        return None
+    return f"each end of {on_run}" if len(statuses) == 3 else f"{on_run} {' or '.join(statuses)}"
 
 
 def undeclared(workflow: str) -> str:

@@ -85,9 +85,12 @@ def stubborn(folder: str) -> None:
 
 def deaf(folder: str) -> None:
     """Swallows whatever is raised."""
-    note(folder)
+    is_told = False
     while True:
         try:
+            if not is_told:
+                note(folder)
+                is_told = True
             time.sleep(FOR_EVER)
         except BaseException:
             continue
@@ -95,8 +98,8 @@ def deaf(folder: str) -> None:
 
 def tidy(folder: str) -> None:
     """Cleans up when it is stopped."""
-    note(folder)
     try:
+        note(folder)
         time.sleep(FOR_EVER)
     finally:
         (Path(folder) / "tidied").touch()

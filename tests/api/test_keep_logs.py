@@ -23,6 +23,14 @@ import cloaca
 from cloaca import reading
 
 WAIT = 60
+LOCK = """
+    import sqlite3, sys, threading
+
+    database = sqlite3.connect(sys.argv[1], isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    print("locked", flush=True)
+    threading.Event().wait()
+    """
 KILLED = """
     import logging, sys, threading
     import cloaca
@@ -284,6 +292,45 @@ def test_what_a_killed_process_logged_a_moment_before_is_there(
         finally:
             program.kill()
             program.communicate()
+
+
+def test_a_store_that_takes_nothing_holds_up_no_line_and_what_is_too_much_is_counted(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if request.config.getoption("--store") != "sqlite":
+        pytest.skip("another process has the file itself")
+    in_body, is_locked, has_logged = threading.Event(), threading.Event(), threading.Event()
+
+    def logs(context: cloaca.Context) -> None:
+        in_body.set()
+        assert is_locked.wait(WAIT)
+        for _ in range(1500):
+            log.info("x" * 16_000)
+        has_logged.set()
+
+    declare("send", logs)
+    path = tmp_path / "runs.db"
+    log.propagate = False
+    try:
+        with keeping(path, "64 MiB") as runner:
+            handle = runner.submit("send", {})
+            assert in_body.wait(WAIT)
+            with start_program(LOCK, path) as other:
+                try:
+                    assert other.stdout is not None
+                    assert other.stdout.readline() == "locked\n"
+                    is_locked.set()
+                    assert has_logged.wait(WAIT), "while the store takes nothing"
+                finally:
+                    other.kill()
+                    other.communicate()
+            handle.result(WAIT)
+            found = runner.logs(handle.id, limit=10_000)
+            assert len(found) + found.left_out == 1500
+            # 16 MiB wait for the store.
+            assert 900 < len(found) < 1100
+    finally:
+        log.propagate = True
 
 
 def test_another_process_reads_what_was_kept(tmp_path: Path) -> None:

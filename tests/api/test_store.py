@@ -581,3 +581,14 @@ def test_an_export_without_room_names_its_target_and_leaves_nothing(tmp_path: Pa
     (tmp_path / "target").mkdir()
     done = run_program(LIMITED, tmp_path, tmp_path / "target")
     assert done.stdout.splitlines() == ["True False [] True", "['copy.db']"], done.stderr
+
+
+def test_a_file_that_lacks_a_table_is_refused_when_it_is_opened(here: Path) -> None:
+    with cloaca.DefaultRunner("runs.db"):
+        pass
+    assert run_program(MAKE, "runs.db", "DROP TABLE seats; DROP TABLE audit").returncode == 0
+    lacks = r"runs\.db' lacks the tables 'audit', 'seats' of cloaca"
+    with pytest.raises(cloaca.StoreError, match=lacks):
+        cloaca.DefaultRunner("runs.db")
+    with pytest.raises(cloaca.StoreError, match=lacks):
+        cloaca.reading.Reader("runs.db")

@@ -24,6 +24,8 @@ KEYS = [
     "created_at",
     "updated_at",
     "disabled_at",
+    "on_run",
+    "on_run_status",
     "polled_by",
     "next_poll_at",
     "late_since",

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 
 import items
@@ -60,8 +61,10 @@ def test_four_processes_share_a_file_and_each_item_is_done_once(stage: Stage) ->
     # When they end, those that end last take over for a moment.
     rest = min(line.mono for life in lives for line in life.lines("idle"))
     for trigger in (items.INBOX, items.BEAT, items.WATCH):
-        pollers = {line.pid for line in polls(stage, trigger) if line.mono < rest}
-        assert len(pollers) == 1, "whoever came first polls it"
+        seen = sorted((line.mono, line.pid) for line in polls(stage, trigger) if line.mono < rest)
+        turns = [pid for pid, _ in groupby(pid for _, pid in seen)]
+        # Half a second after a process has come it has its share, on a slow machine within this test.
+        assert len(turns) == len(set(turns)), "it is polled by one at a time, and comes back to nobody"
     said = [line["message"] for life in lives for line in life.lines("log") if line["logger"] == "cloaca"]
     assert said == [], "sharing is nothing to worry about"
 

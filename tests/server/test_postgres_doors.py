@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import postgres
+import psycopg
 import pytest
 
 import cloaca
@@ -196,3 +197,13 @@ def test_every_statement_of_the_package_is_understood_by_a_server(postgres_url: 
             except cloaca.StoreError as error:
                 refused[place] = str(error)
     assert refused == {}
+
+
+def test_a_schema_that_lacks_a_table_is_refused_when_it_is_opened(postgres_url: str) -> None:
+    with cloaca.DefaultRunner(postgres_url):
+        pass
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("DROP TABLE cloaca.seats CASCADE")
+    for opens in (cloaca.DefaultRunner, cloaca.reading.Reader):
+        with pytest.raises(cloaca.StoreError, match="lacks the table 'seats' of cloaca"):
+            opens(postgres_url)

@@ -98,3 +98,26 @@ def test_what_was_just_looked_at_is_not_looked_at_again(
         assert asked(app, "/readyz") == first
         monkeypatch.setattr(probed, "FRESH_SECONDS", 0.0)
         assert asked(app, "/readyz")[1]["at"] != first[1]["at"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_the_end_of_a_runner_is_told_at_once(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probed, "FRESH_SECONDS", 3600.0)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        app = cloaca.telemetry.health_app(runner)
+        assert asked(app, path)[0] == 200
+    status, found = asked(app, path)
+    assert (status, found["ok"]) == (503, False)
+
+
+def test_a_shutdown_amidst_a_look_is_an_end_and_no_fault(tmp_path: Path) -> None:
+    class Closing(cloaca.DefaultRunner):
+        def _has_stopped(self) -> bool:
+            self.shutdown()
+            return bool(self._open().wait_closing(0.0))
+
+    with Closing(tmp_path / "runs.db") as runner:
+        app = cloaca.telemetry.health_app(runner)
+        assert asked(app, "/healthz") == (503, {"ok": False, "why": "the runner has stopped"})

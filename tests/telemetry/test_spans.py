@@ -229,6 +229,89 @@ if __name__ == "__main__":
     assert received["in far"].attributes == {"pid": "True", "tenant": "acme"}
 
 
+def test_each_call_for_an_end_of_a_run_has_a_trace_of_its_own(received: Received, tmp_path: Path) -> None:
+    code = """
+calls = []
+
+def book(run):
+    inner(f"booking-{len(calls)}")
+    calls.append(run["id"])
+    if len(calls) == 1:
+        raise ValueError("not now")
+
+with cloaca.WorkflowBuilder("order").on_success(book):
+    @cloaca.task()
+    def ship(context): pass
+
+with cloaca.DefaultRunner(":memory:") as runner:
+    runner.execute("order")
+    while len(calls) < 2:
+        time.sleep(0.01)
+    print(calls[0])
+"""
+    run = played(tmp_path, received, code).strip()
+    first, second = received.all("order on_success")
+    assert [first.failed, second.failed] == [True, False]
+    assert first.trace != second.trace
+    for number, span in ((0, first), (1, second)):
+        assert (span.parent, received[f"booking-{number}"].parent) == (b"", span.id)
+        assert span.attributes["cloaca.run.id"] == run
+        assert span.attributes["cloaca.attempt"] == number + 1
+
+
+POOL = """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    def made():
+        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+    def close():
+        pass
+"""
+DASK = """
+    import dask
+    from distributed import Client, LocalCluster
+
+    dask.config.set({"distributed.scheduler.allowed-failures": 0})
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=os.getcwd()
+    )
+    client = Client(cluster)
+    made = client.get_executor
+
+    def close():
+        client.close()
+        cluster.close()
+"""
+
+
+@pytest.mark.parametrize("place", [POOL, DASK], ids=["pool", "dask"])
+def test_the_span_is_current_in_bodies_in_a_process_pool_and_on_a_dask_worker(
+    place: str, received: Received, tmp_path: Path
+) -> None:
+    if place == DASK:
+        pytest.importorskip("distributed")
+    code = f"""
+def far(context):
+    inner("in far", pid=os.getpid() != int(context["pid"]), tenant=baggage.get_baggage("tenant"))
+
+with cloaca.WorkflowBuilder("apart"):
+    cloaca.task(id="far", executor="cpu")(far)
+
+if __name__ == "__main__":
+{place}
+    with cloaca.DefaultRunner(":memory:", executors={{"cpu": made}}) as runner:
+        token = context.attach(baggage.set_baggage("tenant", "acme"))
+        runner.execute("apart", {{"pid": os.getpid()}}).raise_for_failure()
+        context.detach(token)
+    close()
+"""
+    played(tmp_path, received, code)
+    assert received["in far"].parent == received["far"].id
+    assert received["in far"].attributes == {"pid": "True", "tenant": "acme"}
+
+
 def test_a_poll_leaves_a_span_if_it_fires_or_fails(received: Received, tmp_path: Path) -> None:
     code = """
 from cloaca.testing import Runner

@@ -254,6 +254,13 @@ for rule in (
 overlap: types.Overlap = "cancel_running"
 status: types.RunStatus = "Failed"
 body: types.TaskBody = keeps
+
+
+def after(run: types.RunDetails) -> types.PollAnswer:
+    return run["status"] == "Failed"
+
+
+heard: types.RunEndBody = cloaca.trigger(workflow="w", on_run="w", status=["Failed"])(after)
 poll: types.PollBody = lists
 cloaca.DefaultRunnerConfig(durability="normal", retention="90d", timer_resolution=0.001)
 with cloaca.DefaultRunner.with_config(":memory:", cloaca.DefaultRunnerConfig(), durability="full") as runner:

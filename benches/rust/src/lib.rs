@@ -103,6 +103,7 @@ fn plan() -> Plan {
         failures_max: None,
         polls_at_start: false,
         by_calendar: false,
+        by_ends: false,
     }
 }
 
@@ -241,6 +242,7 @@ pub fn crons(count: usize) -> Vec<Schedule> {
         version: 0,
         newest: 0,
         in_body_since: None,
+        on_run: None,
         grid: None,
     };
     (0..count).map(cron).collect()

@@ -160,10 +160,16 @@ COMMANDS = (
         "store:copy",
         (
             Option("source", "the store", "SRC", completes="file"),
-            Option("target", "the new one; there is none, or an empty file", "DST", completes="file"),
+            Option(
+                "target",
+                "the new one, of which there is nothing yet: a file, or a schema on a server",
+                "DST",
+                completes="file",
+            ),
         ),
-        "All goes along: schedules with their cursors, run keys, unfinished runs, history. Beside a living\n"
-        "runner `cloaca export` makes a backup.",
+        "All goes along: schedules with their cursors, run keys, unfinished runs, history. Either may be a\n"
+        "file or on a server: `cloaca copy runs.db postgresql://db.example/app`. Beside a living runner\n"
+        "`cloaca export` makes a backup.",
     ),
     Command(
         "migrate",

@@ -10,6 +10,7 @@ from ..duration import text_of
 from ..near import LOOKED_MAX
 from ..reading.store import names, now, unknown
 from ..terminal import clean, span
+from ..why import ends_of
 from .main import FAILED, OK
 from .moment import moment
 from .parse import UsageError
@@ -67,7 +68,7 @@ def _of_trigger(found: Trigger, show: Show, at: datetime) -> list[Any]:
         *([] if show.is_for_people else ["trigger"]),
         found.trigger_name,
         Word(found.state),
-        text_of(found.poll_interval_ms * 1000),
+        ends_of(found.on_run, found.on_run_status) or text_of(found.poll_interval_ms * 1000),
         found.workflow_name,
         show.ago(found.last_poll_at, at),
         show.ago(found.last_fired_at, at),

@@ -1,4 +1,4 @@
-"""The commands about a store as a file: copied, and brought to this version."""
+"""The commands about a store as a whole: copied, and brought to this version."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ def copy(arguments: Namespace, show: Show) -> int:
     """A store in a new place."""
     from ..copying import copy_store
 
-    path = copy_store(arguments.source, arguments.target)
-    size = os.path.getsize(path)
+    place = copy_store(arguments.source, arguments.target)
+    size = None if isinstance(place, str) else os.path.getsize(place)
     if show.as_json:
-        show.record("copy", {"path": str(path), "bytes": size})
+        show.record("copy", {"path": str(place), "bytes": size})
     else:
-        show.note(f"copied to {path}, {size:,} bytes; the first runner of it goes on with what is unfinished")
+        bytes_of_it = "" if size is None else f", {size:,} bytes"
+        show.note(f"copied to {place}{bytes_of_it}; the first runner of it goes on with what is unfinished")
     return OK
 
 

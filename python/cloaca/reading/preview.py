@@ -16,6 +16,7 @@ from ..near import hint
 from ..plain import describe
 from ..policy import RetryAfter, pause_of
 from ..redact import hide_tick
+from ..run_end import NONE_ENDED
 from ..tick import Tick, Ticked
 from .store import MissingError, names, now, unknown
 
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
     from ..answer import Fire, Ruling
     from ..trigger import TriggerDefinition
-    from ..types import GateRow, RunSummary, TickAnswer
+    from ..types import GateRow, RunDetails, RunSummary, TickAnswer
     from .store import Reader
 
+STATUSES = {1: "Completed", 2: "Failed", 4: "Cancelled"}
 CONTEXT_BYTES_MAX = DefaultRunnerConfig().context_bytes_max
 """As the default of a runner: whose runner allows other sizes is told otherwise there."""
 
@@ -40,6 +42,10 @@ _HELD = """
         SELECT row, id, context_hash FROM runs INDEXED BY runs_delayed_fires
         WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule = ?1
     ) AS found ORDER BY row"""
+_ENDED = """
+    SELECT runs.id AS id, outcome, ends.due_at AS due_at, number <= reopened AS is_past,
+        ends.context AS context, cause
+    FROM ends JOIN runs ON runs.row = ends.run WHERE listener = ?1 ORDER BY ends.row LIMIT 1"""
 _HOLDER = """
     SELECT run FROM run_keys WHERE schedule = ? AND key = ? AND (expires_at IS NULL OR expires_at > ?)"""
 
@@ -103,9 +109,15 @@ def _ruled(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | No
         fires: list[Fire] = [(text, None, None, None, None, None, None)]
         return fires, None, "", None, None
     function: Any = declared.function
+    arguments: tuple[Any, ...] = (tick,) if declared.takes_tick else ()
+    if declared.kind.on_run is not None:
+        run = _ended(reader, row)
+        if run is None:
+            return NONE_ENDED
+        arguments = (run,)
     try:
         with attempt.inside(None, None, declared.name):
-            answer = function(tick) if declared.takes_tick else function()
+            answer = function(*arguments)
             whole: Any = complete(Ticked(tick, answer), _completed)
         return ruled(whole.answer, tick, CONTEXT_BYTES_MAX, declared.overlap)
     except RetryAfter as wish:
@@ -119,6 +131,18 @@ def _ruled(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | No
     except BaseException as raised:
         # A poll that says `sys.exit` is an error of that poll, and no end of who asks.
         return [], None, "", describe(raised), None
+
+
+def _ended(reader: Reader, row: dict[str, Any] | None) -> RunDetails | None:
+    """The run of whose end a trigger is to be told next."""
+    found = [] if row is None else reader.native.query(_ENDED, [row["row"]])
+    run = reader.native.run(found[0]["id"]) if found else None
+    if run is None:
+        return None
+    if found[0]["is_past"]:
+        run |= {"status": STATUSES[found[0]["outcome"]], "completed_at": rows.moment(found[0]["due_at"])}
+        run |= {"final_context": found[0]["context"], "error_message": found[0]["cause"]}
+    return rows.run_with_tasks(run, [])
 
 
 def _completed(coroutine: Any) -> object:

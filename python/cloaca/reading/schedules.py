@@ -47,13 +47,15 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A polled trigger.
+    """A polled trigger, or one that is told of ends of runs.
 
     Attributes:
         trigger_name, workflow_name (str): its name, and what it fires.
         state (str): `polled`; `failing`, its last poll failed; `stopped`, the engine disabled it after too
             many failures; `disabled`, somebody switched it off; `unserved`, no living runner polls it.
-        poll_interval_ms (int): how often it is polled.
+        poll_interval_ms (int): how often it is polled; 0 if it is told of ends of runs.
+        on_run (str | None): of whose runs' ends it is told, instead of being polled.
+        on_run_status (list[str]): of which ends.
         enabled (bool): whether it is polled at all.
         disabled_cause (str | None): why the engine disabled it.
         runner (int | None): the number of the living runner that polls it.
@@ -70,6 +72,8 @@ class Trigger:
     workflow_name: str
     state: Literal["polled", "failing", "stopped", "disabled", "unserved"]
     poll_interval_ms: int
+    on_run: str | None
+    on_run_status: list[str]
     enabled: bool
     disabled_cause: str | None
     runner: int | None
@@ -220,6 +224,8 @@ def _trigger(reader: Reader, row: dict[str, Any], alive: set[int], mask: Mask | 
         workflow_name=row["workflow_name"],
         state=state,
         poll_interval_ms=row["poll_interval_ms"],
+        on_run=row["on_run"],
+        on_run_status=row["on_run_status"],
         enabled=row["enabled"],
         disabled_cause=reader.of_trigger(mask, row["trigger_name"]).hide_maybe(row["disabled_cause"]),
         runner=runner,

@@ -39,7 +39,9 @@ class HealthApp(App):
             return Answer(404, b"there are /healthz and /readyz\n")
         with self._lock:
             at, known = self._known.get(path, (0.0, None))
-            if known is None or time.monotonic() - at >= FRESH_SECONDS:
+            is_old = known is None or time.monotonic() - at >= FRESH_SECONDS
+            # A runner's own end is known without a look at the store.
+            if known is None or is_old or (known.status == 200 and self._watched.has_ended()):
                 known = self._alive() if path == "/healthz" else self._ready()
                 self._known[path] = (time.monotonic(), known)
             return known

@@ -140,6 +140,20 @@ def polled(trigger: str, workflow: str | None, began_us: int, fires: int, error:
     return handed
 
 
+def told(workflow: str, run: str, name: str, tries: int) -> Called | None:
+    """A callback of a workflow is about to be called for the end of a run, in a trace of its own: it may be
+    much later than the run, and again."""
+    with _apart():
+        attributes: dict[str, AttributeValue] = {
+            "cloaca.run.id": run,
+            "cloaca.workflow": workflow,
+            "cloaca.attempt": tries,
+        }
+        span = _tracer().start_span(f"{workflow} {name}", context=Context(), attributes=attributes)
+        return Called(span, trace.set_span_in_context(span, Context()))
+    return None
+
+
 def _handed_on(context: Context) -> str | None:
     headers: dict[str, str] = {}
     propagate.inject(headers, context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .. import check
-from ..errors import CloacaError, UrlError, excerpt
+from ..errors import CloacaError, RunnerError, UrlError, excerpt
 from ..runner import DefaultRunner
 from . import families
 
@@ -63,7 +63,17 @@ class Watched:
             except CloacaError as error:
                 return str(error)
             return None
-        return "the runner has stopped" if self.runner._closed or self.runner._has_stopped() else None
+        return "the runner has stopped" if self.has_ended() else None
+
+    def has_ended(self) -> bool:
+        """Whether it is a runner that is shut down, or has stopped by itself."""
+        if self.runner is None:
+            return False
+        try:
+            return self.runner._closed or self.runner._has_stopped()
+        except RunnerError:
+            # Shut down between the two looks.
+            return True
 
     def health(self) -> Health:
         """As `DefaultRunner.health` tells it."""

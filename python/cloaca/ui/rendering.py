@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from ..why import ends_of
 from . import show
 
 TYPE_CHECKING = False
@@ -35,6 +36,7 @@ def environment() -> jinja2.Environment:
         json=lambda value: show.lines(show.as_json(value)),
         moment=show.moment,
         span=show.span,
+        ends=lambda trigger: ends_of(trigger.on_run, trigger.on_run_status),
         count=show.count,
         badge=show.badge,
         in_zone=show.in_zone,

@@ -14,10 +14,9 @@ use cloaca_core::time::Wall;
 
 use crate::convert::{kind_of, until_of};
 use crate::error::{raise, raise_dropped};
-use crate::gil::free;
 use crate::handle::span_of;
 use crate::runs::parse_run_ids;
-use crate::wait::apart;
+use crate::wait::{CLOSE_PATIENCE, apart};
 use crate::work::{UrgencyParts, urgency_of};
 use crate::{error, fork};
 
@@ -33,17 +32,18 @@ impl Client {
     /// Opens the store that a URL names.
     #[staticmethod]
     fn open(py: Python<'_>, url: OsString) -> PyResult<Self> {
-        let opened =
-            free(py, || cloaca_store::open(&url, None))?.map_err(|error| error::raise_open(py, error))?;
+        let opened = apart(py, &Halt::default(), move || cloaca_store::open(&url, None))?;
+        let opened = opened.map_err(|error| error::raise_open(py, error))?;
         Ok(Self { client: Arc::new(client::Client::new(opened.store)), generation: fork::generation() })
     }
 
     /// Closes it; twice is fine.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match fork::is_forked(self.generation) {
-            true => Ok(()),
-            false => free(py, || self.client.close()),
+        if fork::is_forked(self.generation) {
+            return Ok(());
         }
+        let client = Arc::clone(&self.client);
+        apart(py, &Halt::within(CLOSE_PATIENCE), move || client.close())
     }
 
     /// Starts a run that a living runner claims; `key` is a run key, and for how many seconds it holds. The run's id, and whether it is a
@@ -151,7 +151,8 @@ impl Client {
         }
         let halt = Halt::default();
         let asked = halt.clone();
-        let done = apart(py, &self.client, &halt, move |client| change(client, &asked))?;
+        let client = Arc::clone(&self.client);
+        let done = apart(py, &halt, move || change(&client, &asked))?;
         done.map_err(|fault| error::raise_fault(py, fault))
     }
 }

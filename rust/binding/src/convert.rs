@@ -16,7 +16,7 @@ use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
 use cloaca_core::port::{
     Backlog, Begun, Call, Catchup, Cell, Child, ListedRun, Maker, Origin, Outcomes, Overdue, OwnerRow,
-    Schedule, ScheduleKind, Stretch, TaskRecord, Try,
+    RunStatus, Schedule, ScheduleKind, Stretch, TaskRecord, Try,
 };
 use cloaca_core::rule::Rule;
 use cloaca_core::run::{Doing, TaskStanding};
@@ -49,6 +49,9 @@ pub fn trigger<'py>(
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
     dict.set_item("updated_at", stamp(Some(row.updated_at)))?;
     dict.set_item("disabled_at", stamp(row.disabled_at))?;
+    dict.set_item("on_run", row.on_run.as_ref().map(|on_run| &*on_run.workflow))?;
+    let statuses = row.on_run.iter().flat_map(|on_run| on_run.outcomes.statuses()).map(RunStatus::name);
+    dict.set_item("on_run_status", statuses.collect::<Vec<_>>())?;
     Ok(dict)
 }
 

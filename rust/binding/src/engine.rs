@@ -11,11 +11,12 @@ use pyo3::types::{PyDict, PyList};
 
 use cloaca_core::context::Bounds;
 use cloaca_core::engine::{Event, Level, Note, Settings};
+use cloaca_core::error::Error;
 use cloaca_core::poll::RESOLUTION;
-use cloaca_core::port::Outcomes;
+use cloaca_core::port::{Halt, Outcomes};
 use cloaca_core::runtime::{Clock, FailedPoll, Kept, Order, Own, POLL_PATIENCE, Runtime, Services};
 use cloaca_core::time::Wall;
-use cloaca_store::Opened;
+use cloaca_store::{OpenError, Opened};
 
 use crate::ends::Ends;
 use crate::gil::free;
@@ -25,11 +26,20 @@ use crate::polls::Polls;
 use crate::runs::Runs;
 use crate::schedules::Schedules;
 use crate::store::Store;
-use crate::wait::{self, SIGNALS_EVERY};
+use crate::wait::{self, SIGNALS_EVERY, apart};
 use crate::{convert, error, fork, metrics};
 
 /// So long shutting down waits for bodies that it has stopped.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A runner starts within this over a store that is open.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What was in the way of a runner.
+enum Unopened {
+    Store(OpenError),
+    Runtime(Error),
+}
 
 /// One runner's engine. Not for direct use: `cloaca.DefaultRunner` is its face.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -105,8 +115,6 @@ impl Engine {
             runs_in_hand: hands,
             shares: recovery && work,
         };
-        let opened = free(py, || cloaca_store::open(&url, durability))?;
-        let Opened { store, path } = opened.map_err(|e| error::raise_open(py, e))?;
         let clock = start.map_or_else(Clock::system, |at| Clock::manual(Wall(at)));
         let kept = Kept {
             runs: retention.map(Duration::from_micros),
@@ -119,8 +127,17 @@ impl Engine {
         let in_step = start.is_some() && url == ":memory:";
         let services =
             Services { overdue_max, pollers_max, recovery, name, works, kept, resolution, in_step };
-        let started = free(py, || Runtime::start(store, settings, &services, clock))?;
-        let runtime = started.map_err(|e| error::raise(py, e))?;
+        let durability = durability.map(str::to_owned);
+        let opened = apart(py, &Halt::default(), move || {
+            let Opened { store, path } =
+                cloaca_store::open(&url, durability.as_deref()).map_err(Unopened::Store)?;
+            let start = || Runtime::start(store, settings, &services, clock);
+            Ok((Halt::within(START_PATIENCE).over(start).map_err(Unopened::Runtime)?, path))
+        })?;
+        let (runtime, path) = opened.map_err(|unopened| match unopened {
+            Unopened::Store(error) => error::raise_open(py, error),
+            Unopened::Runtime(error) => error::raise(py, error),
+        })?;
         let generation = fork::generation();
         let (runtime, unneeded) = (Arc::new(runtime), Arc::default());
         let handle = Handle { runtime, path, generation, context_bytes_max, unneeded };
@@ -307,7 +324,8 @@ impl Engine {
     }
 
     /// Stops everything within `seconds`, and does not wait for `job` or, with `is_poll` or `is_call`, the one poll or call about an end that asks. True if nothing else was
-    /// still running. An exception of a signal handler ends the wait, and everything is closed before it is raised.
+    /// still running. An exception of a signal handler ends the wait, and everything is closed before it is raised, as far as the store answers
+    /// soon: not at all if it has not for a while, or at a second such exception.
     #[pyo3(signature = (seconds, job=None, is_poll=false, is_call=false))]
     fn close(
         &self,
@@ -319,9 +337,18 @@ impl Engine {
     ) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;
         let own = Own { job: job.map(job_of), polls: usize::from(is_poll), ends: usize::from(is_call) };
+        let until = Instant::now() + span_of(seconds);
         let drained = drained(py, runtime, span_of(seconds), own);
-        free(py, || runtime.finish_close())?;
-        drained
+        let left = match drained {
+            Ok(_) => until.saturating_duration_since(Instant::now()),
+            Err(_) => Duration::ZERO,
+        };
+        if drained.is_err() && runtime.is_silent() {
+            runtime.halt().ask();
+        }
+        let closed = Arc::clone(runtime);
+        let finished = apart(py, runtime.halt(), move || closed.finish_close(left));
+        drained.and_then(|clean| finished.map(|()| clean))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::bodies::Unneeded;
 use crate::error;
 use crate::fork::{is_forked, refuse_after_fork};
 use crate::gil::free;
-use crate::wait::{apart, flush};
+use crate::wait::{CALL_PATIENCE, apart, flush};
 use crate::watch::Watch;
 
 /// As good as for ever, and small enough to be added to any clock.
@@ -40,37 +40,42 @@ impl Handle {
 
     /// A run's watch as Python carries it.
     pub fn watched(&self, watch: Arc<cloaca_core::runtime::Watch>) -> Watch {
-        Watch { watch, generation: self.generation }
+        Watch { watch, runtime: Arc::downgrade(&self.runtime), generation: self.generation }
     }
 
-    /// What the store answers, with the interpreter released meanwhile.
-    pub fn stored<T: Send>(
+    /// What the store answers. Of one on a server, which may not, the main thread hears its signals meanwhile; a file is read at once.
+    pub fn stored<T: Send + 'static>(
         &self,
         py: Python<'_>,
-        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
+        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
+        if runtime.store().is_far() {
+            return self.written(py, ask);
+        }
         free(py, || ask(runtime))?.map_err(|fault| fault_of(py, runtime, fault))
     }
 
-    /// The same for who looks at runs.
-    pub fn shown<T: Send>(
-        &self,
-        py: Python<'_>,
-        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send,
-    ) -> PyResult<T> {
-        flush(py, self.runtime(py)?, Runtime::show_begun)?;
-        self.stored(py, ask)
-    }
-
-    /// The same for what writes: it waits its turn, and the main thread hears its signals meanwhile.
+    /// The same for what writes: it waits its turn, the main thread hears its signals meanwhile, and the runner's end is its end.
     pub fn written<T: Send + 'static>(
         &self,
         py: Python<'_>,
-        write: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
+        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
-        apart(py, runtime, &Halt::default(), write)?.map_err(|fault| fault_of(py, runtime, fault))
+        let halt = runtime.halt().over(|| Halt::within(CALL_PATIENCE));
+        let asked = Arc::clone(runtime);
+        apart(py, &halt, move || ask(&asked))?.map_err(|fault| fault_of(py, runtime, fault))
+    }
+
+    /// The same for who looks at runs.
+    pub fn shown<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
+    ) -> PyResult<T> {
+        flush(py, self.runtime(py)?, Runtime::show_begun)?;
+        self.stored(py, ask)
     }
 
     /// The same for a question that may take as long as it likes, about what was sent before it.
@@ -84,15 +89,16 @@ impl Handle {
         flush(py, runtime, flushing)?;
         let halt = Halt::default();
         let asked = halt.clone();
-        let answer =
-            apart(py, runtime, &halt, move |runtime| runtime.ask(&asked, |store| ask(store, &asked)))?;
+        let runtime = Arc::clone(runtime);
+        let answer = apart(py, &halt, move || runtime.ask(&asked, |store| ask(store, &asked)))?;
         answer.map_err(|e| error::raise(py, e))
     }
 
     /// The trigger's row.
     pub fn trigger_row(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
         flush(py, self.runtime(py)?, Runtime::flushing)?;
-        self.stored(py, |runtime| runtime.store().trigger(name))
+        let name = name.to_owned();
+        self.stored(py, move |runtime| runtime.store().trigger(&name))
     }
 }
 

@@ -45,6 +45,7 @@ use cloaca_core::cron::Cron;
 use cloaca_core::graph::Graph;
 use cloaca_core::layout::{Frame, Gaps, Line, Size};
 use cloaca_core::limit::Key;
+use cloaca_core::port::Halt;
 use cloaca_core::time::Wall;
 
 /// Checks a workflow's edges.
@@ -159,7 +160,7 @@ fn rename_to_new(py: Python<'_>, from: PathBuf, to: PathBuf) -> PyResult<()> {
 /// Which schema version a store has, and for each that this program brings it to beyond that the SQL.
 #[pyfunction]
 fn schema_of(py: Python<'_>, url: OsString) -> PyResult<(usize, Vec<String>)> {
-    let found = gil::free(py, || cloaca_store::schema_of(url))?;
+    let found = wait::apart(py, &Halt::default(), move || cloaca_store::schema_of(url))?;
     found.map_err(|refused| error::raise_open(py, refused))
 }
 

@@ -9,7 +9,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::Declared;
 use cloaca_core::poll::{Backoff, Plan};
-use cloaca_core::port::{Page, TriggerRow};
+use cloaca_core::port::{CHAIN_MAX, OnRun, Outcomes, Page, TriggerRow};
 use cloaca_core::time::Wall;
 use cloaca_core::version;
 
@@ -24,6 +24,8 @@ use crate::{convert, work};
 #[pyo3(from_item_all)]
 struct KindParts {
     workflow: String,
+    /// The workflow of whose ends it is told, and of which, as a sum; none of what is polled.
+    on_run: Option<(String, i64)>,
     interval: u64,
     allow_concurrent: bool,
     jitter: u64,
@@ -45,6 +47,7 @@ impl KindParts {
             jitter: Duration::from_micros(self.jitter),
             polls_at_start: self.poll_at_start,
             by_calendar: false,
+            by_ends: self.on_run.is_some(),
             timeout: self.timeout.map(Duration::from_micros),
             backoff: Backoff {
                 base: Duration::from_micros(base),
@@ -63,14 +66,30 @@ impl KindParts {
     ) -> PyResult<()> {
         let plan = Arc::new(self.plan());
         let overlap = Overlap::from_name(&self.overlap).unwrap_or_default();
-        let interval_us = i64::try_from(self.interval).unwrap_or(i64::MAX);
+        let on_run = self.on_run.map(|(workflow, outcomes)| OnRun {
+            workflow: workflow.into(),
+            outcomes: Outcomes::from_bits(outcomes),
+        });
+        // What is told of ends is never due by itself.
+        let interval_us = match on_run {
+            Some(_) => 0,
+            None => i64::try_from(self.interval).unwrap_or(i64::MAX),
+        };
         let allow_concurrent = self.allow_concurrent;
         let digest = version::digest(&self.version);
         let workflow: Arc<str> = self.workflow.into();
         for name in names {
             let (name, workflow) = (Arc::from(name.to_str()?), Arc::clone(&workflow));
-            let row =
-                TriggerRow { name, workflow, interval_us, allow_concurrent, digest, origin_at: Wall(0) };
+            let on_run = on_run.clone();
+            let row = TriggerRow {
+                name,
+                workflow,
+                interval_us,
+                allow_concurrent,
+                on_run,
+                digest,
+                origin_at: Wall(0),
+            };
             triggers.push((Arc::clone(&plan), Declared { row, overlap }));
         }
         Ok(())
@@ -79,6 +98,9 @@ impl KindParts {
 
 /// `(cursor, scheduled_at, last_fired_at, failures, last_error, moment)`; the last is what the run of a cron's moment begins with.
 type TickParts = (Option<String>, String, Option<String>, u32, Option<String>, Option<String>);
+
+/// `(run, status, ended_at, is_too_deep, kept)`, the last of which is `(context, error)`.
+type EndingParts = (String, &'static str, String, bool, Option<(Option<String>, Option<String>)>);
 
 /// `(failures, polled_since, outcome, reason)`.
 type Deciding = (u32, Option<String>, Option<String>, Option<String>);
@@ -178,6 +200,17 @@ impl Polls {
         ))
     }
 
+    /// The end of a run that the body of the trigger in a place is called for: the run, how it ended and when, whether it is one too many of a
+    /// chain, and its final context and its error if it has been opened again since. `None` if there is none.
+    fn ending(&self, py: Python<'_>, place: u32) -> PyResult<Option<EndingParts>> {
+        let found = self.handle.stored(py, move |runtime| runtime.ending_in(place))?;
+        Ok(found.map(|ending| {
+            let kept = ending.kept.map(|kept| (kept.context, kept.error));
+            let is_too_deep = ending.depth >= CHAIN_MAX;
+            (ending.run.to_string(), ending.status.name(), ending.ended_at.rfc3339(), is_too_deep, kept)
+        }))
+    }
+
     /// How many runs of the trigger in a place are unfinished.
     fn unfinished(&self, py: Python<'_>, place: u32) -> PyResult<usize> {
         let runtime = self.handle.runtime(py)?;
@@ -222,9 +255,11 @@ impl Polls {
     fn deciding(&self, py: Python<'_>, id: &str) -> PyResult<Option<Deciding>> {
         let runtime = self.handle.runtime(py)?;
         let id = parse_id(py, id)?;
-        let Some(row) = self.handle.stored(py, |runtime| runtime.store().cron(id))? else { return Ok(None) };
+        let Some(row) = self.handle.stored(py, move |runtime| runtime.store().cron(id))? else {
+            return Ok(None);
+        };
         let page = Page { limit: 1, offset: 0 };
-        let newest = self.handle.stored(py, |runtime| runtime.store().history(row.row, page))?;
+        let newest = self.handle.stored(py, move |runtime| runtime.store().history(row.row, page))?;
         let newest = newest.first();
         let (failures, since) = free(py, || runtime.standing(row.row))?
             .map_or((0, None), |(standing, _, since)| (standing.failures, since.map(Wall::rfc3339)));

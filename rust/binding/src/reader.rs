@@ -14,10 +14,9 @@ use cloaca_core::port::{Fault, Halt, Page, Redacted, Schedule, ScheduleFilter, S
 use cloaca_core::time::Wall;
 
 use crate::client::now;
-use crate::gil::free;
 use crate::handle::{parse_id, parse_run_id};
 use crate::runs::Wanting;
-use crate::wait::apart;
+use crate::wait::{CALL_PATIENCE, CLOSE_PATIENCE, apart};
 use crate::{convert, error, fork};
 
 /// A store that is only read.
@@ -32,7 +31,8 @@ impl Reader {
     /// Opens the store that a URL names, as it is.
     #[staticmethod]
     fn open(py: Python<'_>, url: OsString) -> PyResult<Self> {
-        let store = free(py, || cloaca_store::read(&url))?.map_err(|e| error::raise_open(py, e))?;
+        let read = apart(py, &Halt::default(), move || cloaca_store::read(&url))?;
+        let store = read.map_err(|e| error::raise_open(py, e))?;
         Ok(Self { store: Arc::new(store), generation: fork::generation() })
     }
 
@@ -50,10 +50,11 @@ impl Reader {
 
     /// Closes it; twice is fine.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match fork::is_forked(self.generation) {
-            true => Ok(()),
-            false => free(py, || self.store.close()),
+        if fork::is_forked(self.generation) {
+            return Ok(());
         }
+        let store = Arc::clone(&self.store);
+        apart(py, &Halt::within(CLOSE_PATIENCE), move || store.close())
     }
 
     /// At most `limit` triggers, or crons, behind the row `after`.
@@ -65,20 +66,20 @@ impl Reader {
         limit: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let filter = if crons { ScheduleFilter::Crons } else { ScheduleFilter::Triggers };
-        let found = self.read(py, |store| store.schedules_after(filter, ScheduleKey(after), limit))?;
+        let found = self.read(py, move |store| store.schedules_after(filter, ScheduleKey(after), limit))?;
         found.iter().map(|row| schedule(py, row)).collect()
     }
 
     /// What a name stands for.
-    fn named<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.read(py, |store| store.named(name))?;
+    fn named<'py>(&self, py: Python<'py>, name: String) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let found = self.read(py, move |store| store.named(&name))?;
         found.iter().map(|row| schedule(py, row)).collect()
     }
 
     /// The cron with that id.
     fn cron<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_id(py, id)?;
-        self.read(py, |store| store.cron(id))?.map(|row| schedule(py, &row)).transpose()
+        self.read(py, move |store| store.cron(id))?.map(|row| schedule(py, &row)).transpose()
     }
 
     /// What a schedule's polls answered, as stretches of equal outcomes, newest first.
@@ -89,21 +90,21 @@ impl Reader {
         limit: u64,
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.read(py, |store| store.history(ScheduleKey(row), Page { limit, offset }))?;
+        let found = self.read(py, move |store| store.history(ScheduleKey(row), Page { limit, offset }))?;
         found.iter().map(|row| convert::stretch(py, row)).collect()
     }
 
     /// Runs, newest first.
     fn runs<'py>(&self, py: Python<'py>, wanted: Wanting, limit: u64) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let filter = wanted.filter(py)?;
-        let found = self.read(py, |store| store.runs(&filter, Page { limit, offset: 0 }))?;
+        let found = self.read(py, move |store| store.runs(&filter, Page { limit, offset: 0 }))?;
         found.iter().map(|row| convert::run(py, row)).collect()
     }
 
     /// One run with its tasks and their attempts, and in whose hands it is.
     fn run<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_run_id(py, id)?;
-        let Some((row, tasks)) = self.read(py, |store| store.run(id))? else { return Ok(None) };
+        let Some((row, tasks)) = self.read(py, move |store| store.run(id))? else { return Ok(None) };
         let dict = convert::run(py, &row)?;
         let shown = tasks.iter().map(|task| {
             let shown = convert::task(py, task, &row.overdue, true)?;
@@ -114,54 +115,54 @@ impl Reader {
         dict.set_item("graph", row.graph.as_deref())?;
         dict.set_item("children", convert::children(py, &row)?)?;
         dict.set_item("callbacks", convert::calls(py, &row)?)?;
-        dict.set_item("owner", self.read(py, |store| store.holder(id))?.map(|owner| owner.0))?;
+        dict.set_item("owner", self.read(py, move |store| store.holder(id))?.map(|owner| owner.0))?;
         Ok(Some(dict))
     }
 
     /// Where a run stands in listings.
     fn place(&self, py: Python<'_>, id: &str) -> PyResult<Option<(i64, i64)>> {
         let id = parse_run_id(py, id)?;
-        Ok(self.read(py, |store| store.place(id))?.map(|place| (place.created_at.0, place.row.0)))
+        Ok(self.read(py, move |store| store.place(id))?.map(|place| (place.created_at.0, place.row.0)))
     }
 
     /// At most `limit` ids of runs that begin like this.
-    fn run_ids(&self, py: Python<'_>, prefix: &str, limit: u64) -> PyResult<Vec<String>> {
-        let found = self.read(py, |store| store.run_ids(prefix, limit))?;
+    fn run_ids(&self, py: Python<'_>, prefix: String, limit: u64) -> PyResult<Vec<String>> {
+        let found = self.read(py, move |store| store.run_ids(&prefix, limit))?;
         Ok(found.iter().map(ToString::to_string).collect())
     }
 
     /// Runners that serve the store or served it.
     #[pyo3(signature = (limit, since_us=i64::MAX))]
     fn owners<'py>(&self, py: Python<'py>, limit: u64, since_us: i64) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.read(py, |store| store.owners(limit, Wall(since_us)))?;
+        let found = self.read(py, move |store| store.owners(limit, Wall(since_us)))?;
         found.iter().map(|row| convert::owner(py, row)).collect()
     }
 
     /// What is not over, of the oldest `limit` such runs.
     fn backlog<'py>(&self, py: Python<'py>, limit: u64) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.read(py, |store| store.backlog(limit))?;
+        let found = self.read(py, move |store| store.backlog(limit))?;
         found.iter().map(|row| convert::backlog(py, row)).collect()
     }
 
     /// Tasks on record as begun, of the oldest `limit` runs that are not over.
     fn begun<'py>(&self, py: Python<'py>, limit: u64) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.read(py, |store| store.begun(limit))?;
+        let found = self.read(py, move |store| store.begun(limit))?;
         found.iter().map(|row| convert::begun(py, row)).collect()
     }
 
     /// What is kept of a workflow in its newest version.
-    fn graph(&self, py: Python<'_>, workflow: &str) -> PyResult<Option<String>> {
-        self.read(py, |store| store.graph(workflow))
+    fn graph(&self, py: Python<'_>, workflow: String) -> PyResult<Option<String>> {
+        self.read(py, move |store| store.graph(&workflow))
     }
 
     /// At most `limit` names of workflows of which something is kept, behind `after`.
-    fn graphs(&self, py: Python<'_>, after: &str, limit: u64) -> PyResult<Vec<String>> {
-        self.read(py, |store| store.graphs(after, limit))
+    fn graphs(&self, py: Python<'_>, after: String, limit: u64) -> PyResult<Vec<String>> {
+        self.read(py, move |store| store.graphs(&after, limit))
     }
 
     /// At most `limit` names of workflows that have runs, behind `after`.
-    fn workflows(&self, py: Python<'_>, after: &str, limit: u64) -> PyResult<Vec<String>> {
-        self.read(py, |store| store.workflows(after, limit))
+    fn workflows(&self, py: Python<'_>, after: String, limit: u64) -> PyResult<Vec<String>> {
+        self.read(py, move |store| store.workflows(&after, limit))
     }
 
     /// A number that changes when somebody has committed.
@@ -170,24 +171,24 @@ impl Reader {
     }
 
     /// The content version of a workflow's newest run.
-    fn version(&self, py: Python<'_>, workflow: &str) -> PyResult<Option<String>> {
-        self.read(py, |store| store.version(workflow))
+    fn version(&self, py: Python<'_>, workflow: String) -> PyResult<Option<String>> {
+        self.read(py, move |store| store.version(&workflow))
     }
 
     /// How many runs ended before a time in microseconds, counted to `limit`.
     fn ended_before(&self, py: Python<'_>, before_us: i64, limit: u64) -> PyResult<u64> {
-        self.read(py, |store| store.ended_before(Wall(before_us), limit))
+        self.read(py, move |store| store.ended_before(Wall(before_us), limit))
     }
 
     /// Limits with names, as they stand now.
     fn limits<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.read(py, |store| store.limits(now()))?;
+        let found = self.read(py, move |store| store.limits(now()))?;
         found.iter().map(|row| convert::limit(py, row)).collect()
     }
 
     /// What is held up now.
     fn pauses<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.read(py, |store| store.pauses(now()))?;
+        let found = self.read(py, move |store| store.pauses(now()))?;
         found.iter().map(|row| convert::pause(py, row)).collect()
     }
 
@@ -200,12 +201,12 @@ impl Reader {
     /// All contexts that are kept of a run, as JSON text.
     fn contexts_of_run(&self, py: Python<'_>, id: &str) -> PyResult<Vec<String>> {
         let id = parse_run_id(py, id)?;
-        self.read(py, |store| store.contexts_of_run(id))
+        self.read(py, move |store| store.contexts_of_run(id))
     }
 
     /// What a trigger or cron has at hand, as JSON text.
-    fn contexts_of_trigger(&self, py: Python<'_>, name: &str) -> PyResult<Vec<String>> {
-        self.read(py, |store| store.contexts_of_trigger(name))
+    fn contexts_of_trigger(&self, py: Python<'_>, name: String) -> PyResult<Vec<String>> {
+        self.read(py, move |store| store.contexts_of_trigger(&name))
     }
 
     /// Runs one read-only statement; rows as dicts.
@@ -225,6 +226,16 @@ impl Reader {
     fn export(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         self.asked(py, move |store, halt| store.export(&path, halt))
     }
+
+    /// Copies everything to a store on a server that holds nothing: how many rows that were.
+    fn copy_to_server(&self, py: Python<'_>, url: String) -> PyResult<u64> {
+        self.asked(py, move |store, halt| store.copy_to_server(&url, halt))
+    }
+
+    /// Copies everything to a new file.
+    fn copy_to_file(&self, py: Python<'_>, path: PathBuf) -> PyResult<u64> {
+        self.asked(py, move |store, halt| store.copy_to_file(&path, halt))
+    }
 }
 
 impl Reader {
@@ -236,13 +247,14 @@ impl Reader {
         Ok(&self.store)
     }
 
-    fn read<T: Send>(
+    fn read<T: Send + 'static>(
         &self,
         py: Python<'_>,
-        ask: impl FnOnce(&cloaca_store::Reader) -> Stored<T> + Send,
+        ask: impl FnOnce(&cloaca_store::Reader) -> Stored<T> + Send + 'static,
     ) -> PyResult<T> {
-        let store = self.store(py)?;
-        free(py, || ask(store))?.map_err(|fault| error::raise_fault(py, fault))
+        let store = Arc::clone(self.store(py)?);
+        let answer = apart(py, &Halt::within(CALL_PATIENCE), move || ask(&store))?;
+        answer.map_err(|fault| error::raise_fault(py, fault))
     }
 
     /// The same for what may take long: a signal ends it.
@@ -253,7 +265,8 @@ impl Reader {
     ) -> PyResult<T> {
         let halt = Halt::default();
         let asked = halt.clone();
-        let answer = apart(py, self.store(py)?, &halt, move |store| ask(store, &asked))?;
+        let store = Arc::clone(self.store(py)?);
+        let answer = apart(py, &halt, move || ask(&store, &asked))?;
         answer.map_err(|fault| error::raise_fault(py, fault))
     }
 }
@@ -271,7 +284,8 @@ impl Drop for Reader {
 fn schedule<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>> {
     let (dict, due) = match row.kind {
         ScheduleKind::Trigger { interval_us, .. } => {
-            let due = row.grid.map(|grid| grid.resume(interval_us, now()).first);
+            let due =
+                row.grid.filter(|_| row.on_run.is_none()).map(|grid| grid.resume(interval_us, now()).first);
             (convert::trigger(py, row, None)?, due)
         }
         ScheduleKind::Cron { next_at, .. } => (convert::cron(py, row)?, next_at),

@@ -220,14 +220,15 @@ impl Runs {
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let filter = wanted.filter(py)?;
-        let rows = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        let rows =
+            self.handle.shown(py, move |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         rows.iter().map(|row| convert::run(py, row)).collect()
     }
 
     /// Where a run stands in listings, as `(created_at_us, row)`; `None` if it is not kept.
     fn place(&self, py: Python<'_>, id: &str) -> PyResult<Option<(i64, i64)>> {
         let id = parse_run_id(py, id)?;
-        let place = self.handle.stored(py, |runtime| runtime.store().place(id))?;
+        let place = self.handle.stored(py, move |runtime| runtime.store().place(id))?;
         Ok(place.map(|place| (place.created_at.0, place.row.0)))
     }
 
@@ -235,7 +236,7 @@ impl Runs {
     #[pyo3(signature = (id, tries=false))]
     fn run<'py>(&self, py: Python<'py>, id: &str, tries: bool) -> PyResult<Option<Bound<'py, PyDict>>> {
         let id = parse_run_id(py, id)?;
-        let found = self.handle.shown(py, |runtime| match tries {
+        let found = self.handle.shown(py, move |runtime| match tries {
             true => runtime.store().run_with_tries(id),
             false => runtime.store().run(id),
         })?;

@@ -77,16 +77,16 @@ impl Schedules {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let page = Page { limit, offset };
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        let rows = self
-            .handle
-            .stored(py, |runtime| runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page))?;
-        self.with_outlooks(py, &rows)
+        let rows = self.handle.stored(py, move |runtime| {
+            runtime.store().schedules(ScheduleFilter::Triggers, enabled_only, page)
+        })?;
+        self.with_outlooks(py, rows)
     }
 
     /// The trigger of that name.
     fn trigger<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
-        Ok(self.with_outlooks(py, &[row])?.pop())
+        Ok(self.with_outlooks(py, vec![row])?.pop())
     }
 
     /// Switches a trigger; false if there is none of that name.
@@ -122,7 +122,8 @@ impl Schedules {
     ) -> PyResult<Option<(String, Vec<Bound<'py, PyDict>>)>> {
         let Some(row) = self.row_of(py, name)? else { return Ok(None) };
         let filter = RunFilter { trigger: Some(name.to_owned()), ..RunFilter::default() };
-        let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        let runs =
+            self.handle.shown(py, move |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         let runs = runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<_>>()?;
         Ok(Some((row.id.to_string(), runs)))
     }
@@ -135,13 +136,13 @@ impl Schedules {
         limit: u64,
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
         let polled = self.handle.trigger_row(py, name)?.map(|row| row.row);
-        let cron = self.handle.stored(py, |runtime| runtime.store().cron_named(name))?.map(|row| row.row);
+        let cron = self.cron_of(py, name)?.map(|row| row.row);
         if let Some(row) = polled {
             flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row))?;
         }
         let page = Page { limit, offset: 0 };
         // It may have been polled before it was a cron, or the other way round.
-        let mut rows = self.handle.stored(py, |runtime| {
+        let mut rows = self.handle.stored(py, move |runtime| {
             let both = [polled, cron].into_iter().flatten();
             both.map(|row| runtime.store().history(row, page)).collect::<Stored<Vec<_>>>()
         })?;
@@ -192,9 +193,9 @@ impl Schedules {
         offset: u64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let page = Page { limit, offset };
-        let rows = self
-            .handle
-            .stored(py, |runtime| runtime.store().schedules(ScheduleFilter::Crons, enabled_only, page))?;
+        let rows = self.handle.stored(py, move |runtime| {
+            runtime.store().schedules(ScheduleFilter::Crons, enabled_only, page)
+        })?;
         rows.iter().map(|row| convert::cron(py, row)).collect()
     }
 
@@ -205,7 +206,7 @@ impl Schedules {
 
     /// The cron of that name.
     fn cron_named<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let row = self.handle.stored(py, |runtime| runtime.store().cron_named(name))?;
+        let row = self.cron_of(py, name)?;
         row.map(|row| convert::cron(py, &row)).transpose()
     }
 
@@ -280,22 +281,24 @@ impl Schedules {
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
         let Some(row) = self.cron_row(py, id)? else { return Ok(None) };
         let filter = RunFilter { schedule: Some(row.row), ..RunFilter::default() };
-        let runs = self.handle.shown(py, |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
+        let runs =
+            self.handle.shown(py, move |runtime| runtime.store().runs(&filter, Page { limit, offset }))?;
         runs.iter().map(|run| convert::run(py, run)).collect::<PyResult<Vec<_>>>().map(Some)
     }
 
     /// `(total, successful, lost)` cron runs since a time in microseconds.
     fn cron_stats(&self, py: Python<'_>, since_us: i64) -> PyResult<(u64, u64, u64)> {
-        let stats = self.handle.stored(py, |runtime| runtime.store().cron_stats(Wall(since_us)))?;
+        let stats = self.handle.stored(py, move |runtime| runtime.store().cron_stats(Wall(since_us)))?;
         Ok((stats.total, stats.successful, stats.lost))
     }
 }
 
 impl Schedules {
-    fn with_outlooks<'py>(&self, py: Python<'py>, rows: &[Schedule]) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let (last, outlooks) = self.handle.stored(py, |runtime| {
+    fn with_outlooks<'py>(&self, py: Python<'py>, rows: Vec<Schedule>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let (rows, last, outlooks) = self.handle.stored(py, move |runtime| {
             let last = runtime.last_polls(rows.iter().map(|row| row.row));
-            Ok((last, runtime.outlooks(rows)?))
+            let outlooks = runtime.outlooks(&rows)?;
+            Ok((rows, last, outlooks))
         })?;
         let shown = rows.iter().zip(last).zip(outlooks).map(|((row, last), outlook)| {
             let dict = convert::trigger(py, row, last)?;
@@ -307,12 +310,17 @@ impl Schedules {
 
     fn cron_row(&self, py: Python<'_>, id: &str) -> PyResult<Option<Schedule>> {
         let id = parse_id(py, id)?;
-        self.handle.stored(py, |runtime| runtime.store().cron(id))
+        self.handle.stored(py, move |runtime| runtime.store().cron(id))
+    }
+
+    fn cron_of(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
+        let name = name.to_owned();
+        self.handle.stored(py, move |runtime| runtime.store().cron_named(&name))
     }
 
     fn named(&self, py: Python<'_>, name: &str, is_cron: bool) -> PyResult<Option<Schedule>> {
         match is_cron {
-            true => self.handle.stored(py, |runtime| runtime.store().cron_named(name)),
+            true => self.cron_of(py, name),
             false => self.handle.trigger_row(py, name),
         }
     }
@@ -321,7 +329,7 @@ impl Schedules {
     fn row_of(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
         match self.handle.trigger_row(py, name)? {
             Some(row) => Ok(Some(row)),
-            None => self.handle.stored(py, |runtime| runtime.store().cron_named(name)),
+            None => self.cron_of(py, name),
         }
     }
 }

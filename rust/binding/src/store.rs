@@ -72,7 +72,8 @@ impl Store {
 
     /// What is to be hidden: keys, and whether a function decides beside them; `None` if nothing is.
     fn redacted(&self, py: Python<'_>) -> PyResult<Option<(Vec<String>, bool)>> {
-        let Redacted { keys, by_function } = self.handle.stored(py, |runtime| runtime.store().redacted())?;
+        let Redacted { keys, by_function } =
+            self.handle.stored(py, move |runtime| runtime.store().redacted())?;
         Ok((by_function || !keys.is_empty()).then_some((keys, by_function)))
     }
 
@@ -91,7 +92,7 @@ impl Store {
     /// Limits with names, as they stand now.
     fn limits<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
-        let found = self.handle.stored(py, |runtime| runtime.store().limits(runtime.now().wall))?;
+        let found = self.handle.stored(py, move |runtime| runtime.store().limits(runtime.now().wall))?;
         found.iter().map(|row| convert::limit(py, row)).collect()
     }
 
@@ -135,30 +136,30 @@ impl Store {
 
     /// What is held up now.
     fn pauses<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.handle.stored(py, |runtime| runtime.store().pauses(runtime.now().wall))?;
+        let found = self.handle.stored(py, move |runtime| runtime.store().pauses(runtime.now().wall))?;
         found.iter().map(|row| convert::pause(py, row)).collect()
     }
 
     /// All contexts that are kept of a run, as JSON text.
     fn contexts_of_run(&self, py: Python<'_>, id: &str) -> PyResult<Vec<String>> {
         let id = parse_run_id(py, id)?;
-        self.handle.stored(py, |runtime| runtime.store().contexts_of_run(id))
+        self.handle.stored(py, move |runtime| runtime.store().contexts_of_run(id))
     }
 
     /// What a trigger or cron has at hand, as JSON text.
-    fn contexts_of_trigger(&self, py: Python<'_>, name: &str) -> PyResult<Vec<String>> {
-        self.handle.stored(py, |runtime| runtime.store().contexts_of_trigger(name))
+    fn contexts_of_trigger(&self, py: Python<'_>, name: String) -> PyResult<Vec<String>> {
+        self.handle.stored(py, move |runtime| runtime.store().contexts_of_trigger(&name))
     }
 
     /// At most `limit` runners that serve the store or served it, with what they did since a time in microseconds.
     fn owners<'py>(&self, py: Python<'py>, limit: u64, since_us: i64) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.handle.stored(py, |runtime| runtime.store().owners(limit, Wall(since_us)))?;
+        let found = self.handle.stored(py, move |runtime| runtime.store().owners(limit, Wall(since_us)))?;
         found.iter().map(|row| convert::owner(py, row)).collect()
     }
 
     /// What is not over, of the oldest `limit` such runs.
     fn backlog<'py>(&self, py: Python<'py>, limit: u64) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.handle.stored(py, |runtime| runtime.store().backlog(limit))?;
+        let found = self.handle.stored(py, move |runtime| runtime.store().backlog(limit))?;
         found.iter().map(|row| convert::backlog(py, row)).collect()
     }
 

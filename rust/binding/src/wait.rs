@@ -36,6 +36,12 @@ fn is_main() -> bool {
     true
 }
 
+/// No call waits longer than this for a store, but those that take as long as they like.
+pub const CALL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who closes a store beside its runners waits no longer than this.
+pub const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Work that was told to end is waited for so long, so that it leaves nothing half done behind.
 const HALT_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -84,21 +90,19 @@ pub fn within(py: Python<'_>, patience: Duration, wait: impl Fn(Duration) -> boo
     }
 }
 
-/// Runs what may take long on a thread of its own. An exception of a signal handler ends the wait and asks for the halt of the
+/// Runs what may take long, or what a store may not answer, on a thread of its own. An exception of a signal handler ends the wait and asks for the halt of the
 /// work; what cannot be halted goes on by itself.
-pub fn apart<S: Send + Sync + 'static, T: Send + 'static>(
+pub fn apart<T: Send + 'static>(
     py: Python<'_>,
-    subject: &Arc<S>,
     halt: &Halt,
-    work: impl FnOnce(&S) -> T + Send + 'static,
+    work: impl FnOnce() -> T + Send + 'static,
 ) -> PyResult<T> {
     let (sender, receiver) = sync_channel(1);
     let receiver = Mutex::new(receiver);
-    let subject = Arc::clone(subject);
-    let by = audit::current();
+    let (by, heeded) = (audit::current(), halt.clone());
     // Outside of the thread, so that it is still there if the system has no thread to give.
     let work = Arc::new(Mutex::new(Some(move || {
-        let done = catch_unwind(AssertUnwindSafe(|| audit::within(by, || work(&subject))));
+        let done = catch_unwind(AssertUnwindSafe(|| audit::within(by, || heeded.over(work))));
         // Nobody may wait any more.
         let _ = sender.send(done);
     })));

@@ -1,11 +1,11 @@
 //! What a Python thread holds of a run that it waits for. Any number of threads may wait on one.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-use cloaca_core::error::Error;
+use cloaca_core::error::{Error, Kind};
 use cloaca_core::runtime;
 
 use crate::error;
@@ -18,6 +18,8 @@ use crate::wait;
 #[pyclass(frozen, module = "cloaca._cloaca")]
 pub struct Watch {
     pub watch: Arc<runtime::Watch>,
+    /// Whose it is.
+    pub runtime: Weak<runtime::Runtime>,
     pub generation: u64,
 }
 
@@ -27,6 +29,17 @@ impl Watch {
             Some(dropped) => error::raise_dropped(py, refused.message, &dropped),
             None => error::raise(py, refused),
         }
+    }
+
+    /// Why the run is not kept: its store takes nothing now.
+    fn is_held_up(&self) -> Option<Error> {
+        let why = self.runtime.upgrade()?.trouble()?;
+        let text = format!(
+            "run {} is not kept yet, {why}; it is kept, and runs, as soon as the store takes it and as long as this runner lives: to ask \
+             once more starts another one, unless both have the same run_key",
+            self.watch.id
+        );
+        Some(Error::new(Kind::Store, text))
     }
 }
 
@@ -89,13 +102,19 @@ impl Watch {
         self.watch.started(Duration::ZERO).map_err(|e| self.raise(py, e))
     }
 
-    /// Waits until the run is kept.
+    /// Waits until the run is kept; where the store takes nothing, for a while.
     fn wait_started(&self, py: Python<'_>) -> PyResult<()> {
         refuse_after_fork(py, self.generation)?;
         let watch = &self.watch;
+        let began = Instant::now();
         let mut is_started = watch.started(Duration::ZERO);
         while !is_started.map_err(|e| self.raise(py, e))? {
             py.check_signals()?;
+            if began.elapsed() >= wait::CALL_PATIENCE
+                && let Some(held_up) = free(py, || self.is_held_up())?
+            {
+                return Err(error::raise(py, held_up));
+            }
             is_started = free(py, || watch.started(wait::slice()))?;
         }
         Ok(())

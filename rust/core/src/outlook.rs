@@ -25,7 +25,8 @@ impl Outlook {
         let owner = schedule.owner.and_then(|epoch| owners.iter().find(|owner| owner.epoch == epoch));
         let living = owner.filter(|owner| owner.left_at.is_none() && !owner.is_dead);
         let in_body_since = schedule.in_body_since.filter(|_| living.is_some());
-        let Some(kept) = schedule.grid.filter(|_| schedule.enabled) else {
+        // One that is told of ends of runs is due when there is one.
+        let Some(kept) = schedule.grid.filter(|_| schedule.enabled && schedule.on_run.is_none()) else {
             return Self { polled_by: living.map(|owner| owner.epoch), in_body_since, ..Self::default() };
         };
         let seen_at = owner.and_then(|owner| owner.seen_at);

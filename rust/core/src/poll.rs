@@ -147,6 +147,10 @@ impl Poller {
         {
             self.wheel.arm(place, now.after(timeout));
         }
+        if !self.hot[place as usize].is_plain {
+            let rest = &mut self.rests[place as usize];
+            rest.shown = rest.ending.as_ref().map(|ending| ending.key);
+        }
         Ticket { place, serial, due, ends: 0 }
     }
 
@@ -268,8 +272,12 @@ impl Poller {
         let wait = Some(rest.pause()).filter(|wait| !wait.is_zero());
         rest.cursor_sent = rest.cursor_set;
         let cursor_set = rest.cursor_set;
+        // Who wants to be called again is told the same.
+        let is_told = !failed && rest.pause.is_none();
+        let about = rest.ending.as_ref().filter(|ending| is_told && rest.shown == Some(ending.key));
+        let told = about.map(|ending| ending.told());
         self.note(place);
-        Ended { schedule, cursor_set, history, disable, wait }
+        Ended { schedule, cursor_set, told, history, disable, wait }
     }
 
     /// A poll that leaves no trace: its body was called only to look.
@@ -277,6 +285,8 @@ impl Poller {
         let waits_from = self.rests[ticket.place as usize].waits_from;
         let is_current = self.returned(ticket, now);
         self.rests[ticket.place as usize].waits_from = waits_from;
+        // It has not been told.
+        self.rests[ticket.place as usize].shown = None;
         if is_current {
             self.arm_or_make_room(ticket.place, now);
         }
@@ -298,6 +308,20 @@ impl Poller {
         self.arm_or_make_room(place, now);
     }
 
+    /// The end of a run that the last tick was about is not told again.
+    pub fn heard(&mut self, place: u32) {
+        let rest = &mut self.rests[place as usize];
+        rest.told = rest.shown;
+        let shown = rest.shown;
+        rest.ending = rest.ending.take().filter(|ending| Some(ending.key) != shown);
+    }
+
+    /// Whether and when a trigger is told of an end again, or of the next one, is found out anew.
+    pub fn forget_ends(&mut self, place: u32) {
+        let rest = &mut self.rests[place as usize];
+        (rest.ending, rest.shown, rest.told) = (None, None, None);
+    }
+
     fn arm_or_make_room(&mut self, place: u32, now: Mono) {
         self.arm(place, now);
         if !self.hot[place as usize].is_live {
@@ -316,6 +340,8 @@ impl Poller {
             self.wheel.arm(place, now);
         } else if self.is_by_calendar(place) {
             self.wheel.cancel(place);
+        } else if self.is_by_ends(place) {
+            self.arm_for_end(place, now);
         } else if state.is_plain {
             let (beat, missed) = cadence::next_beat(state.last_beat, state.interval_ns, now);
             self.counts.missed += missed;
@@ -323,6 +349,19 @@ impl Poller {
         } else {
             self.arm_timed(place, now);
         }
+    }
+
+    fn arm_for_end(&mut self, place: u32, now: Mono) {
+        let (state, rest) = (&self.hot[place as usize], &self.rests[place as usize]);
+        let Some(ending) = &rest.ending else { return self.wheel.cancel(place) };
+        let is_again = rest.shown == Some(ending.key);
+        // What was answered came to nothing, say because nobody declares the workflow any more: that takes its time to change.
+        let wait = Some(rest.pause()).filter(|pause| !pause.is_zero());
+        let wait = wait.unwrap_or(if is_again { rest.plan.interval } else { Duration::ZERO });
+        let from = rest.waits_from.unwrap_or(state.last_beat).max(state.last_beat);
+        let due = if wait.is_zero() { now } else { from.after(wait) };
+        let due = due.max(now).max(rest.first.unwrap_or(now));
+        self.wheel.arm(place, due);
     }
 
     fn arm_timed(&mut self, place: u32, now: Mono) {

@@ -5,6 +5,7 @@ mod change;
 mod claim;
 mod end;
 mod forget;
+mod halt;
 mod listing;
 mod logged;
 mod raw;
@@ -29,13 +30,14 @@ pub use change::{
     TriggerState, WorkflowRow,
 };
 pub use claim::{Allowed, BURIED, Company, InFlight, Siblings, Spent, Unfinished};
-pub use end::{Call, End, Outcomes};
+pub use end::{AsItWas, CHAIN_MAX, Call, End, Ending, OnRun, Outcomes, Told};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
+pub use halt::Halt;
 pub use listing::{
     Backlog, Begun, CHILDREN_SHOWN, Child, CronStats, ListedRun, Overdue, OwnerRow, Page, Place, RunFilter,
 };
 pub use logged::{Line, Logged};
-pub use raw::{Cell, Halt, Table};
+pub use raw::{Cell, Table};
 pub use redacted::{REDACTED_KEYS_MAX, Redacted};
 pub use schedule::{
     Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleFilter, ScheduleKind, Terms, Wished,
@@ -65,7 +67,8 @@ pub trait Ear: Send + Sync {
     fn close(&self);
 }
 
-/// Where everything is kept. Every method is one transaction and may block; all may be called from any thread.
+/// Where everything is kept. Every method is one transaction and may block, as long as [`Halt::current`] of its thread allows; all may be called from any
+/// thread.
 pub trait Store: Send + Sync {
     /// Registers a living runner and returns its epoch, larger than all before it.
     fn join(&self, at: Wall) -> Stored<Epoch>;
@@ -98,6 +101,10 @@ pub trait Store: Send + Sync {
     /// Whether others may soon take `epoch` for dead, as it could not say for too long that it lives: then nothing begins until it has said so again.
     /// Cheap, and touches no database.
     fn is_silent(&self, _epoch: Epoch) -> bool {
+        false
+    }
+    /// Whether it is asked over a way on which answers may fail to come.
+    fn is_far(&self) -> bool {
         false
     }
     /// Tells one owner that there is something for it.
@@ -137,7 +144,7 @@ pub trait Store: Send + Sync {
         workflows: &[Arc<str>],
     ) -> Stored<Vec<Unfinished>>;
 
-    /// The same, but only of runs that waited for their time and have not begun.
+    /// The same, but only of runs that nobody had: that waited for their time or were asked for in transactions of other programs, and have not begun.
     fn claim_due(
         &self,
         epoch: Epoch,
@@ -205,6 +212,13 @@ pub trait Store: Send + Sync {
     fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()>;
     /// It is to be told again at `due`, because of that error.
     fn put_end_off(&self, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Stored<()>;
+
+    /// Of each trigger of `epoch` that is switched on, the first end that it is still to be told of. Cheap.
+    fn endings(&self, epoch: Epoch) -> Stored<Vec<Ending>>;
+    /// That end, unless its trigger has been told of it, or is not to be told any more.
+    fn ending(&self, end: EndKey) -> Stored<Option<Ending>>;
+    /// The first end that a trigger is still to be told of, whoever polls it, and whether or not it is switched on.
+    fn ending_of(&self, listener: ScheduleKey) -> Stored<Option<Ending>>;
 
     /// A cron with a name is the one of that name, made if there is none, and changed if its declaration or registration asks for another
     /// workflow, expression or zone than the last; a declaration changes nothing of one that was registered, nor while another living

@@ -10,6 +10,7 @@ mod checkpoints;
 mod clock;
 mod closing;
 mod elsewhere;
+mod endings;
 mod flights;
 mod forget;
 mod hear;
@@ -53,7 +54,7 @@ use crate::error::{Error, Kind, Result, excerpt};
 use crate::key::{ById, Epoch};
 use crate::near::hint;
 use crate::poll::PollCounts;
-use crate::port::{Ear, Fault, Minute, Parent, Store, WorkflowRow};
+use crate::port::{Ear, Fault, Halt, Minute, Parent, Store, WorkflowRow};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Orders;
 use crate::runtime::looks::LookState;
@@ -142,6 +143,8 @@ pub struct Own {
 struct Shared {
     epoch: Epoch,
     store: Arc<dyn Store>,
+    /// Until when this runner's threads wait for the store.
+    halt: Halt,
     /// Until everything ends.
     ear: Mutex<Option<Arc<dyn Ear>>>,
     clock: Clock,
@@ -207,6 +210,7 @@ struct Shared {
     /// And each of those who waited then has been told.
     is_lost_told: AtomicBool,
     hearers: hear::Hearers,
+    endings: endings::Endings,
     tellings: Mutex<tellings::Tellings>,
     tellings_wake: Condvar,
     /// As these have it, so that who ends a run need not ask.
@@ -262,7 +266,7 @@ fn spawn(
 ) -> Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     let guarded = move || {
-        if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| shared.halt.over(|| body(&shared)))).is_err() {
             shared.give_in(Note::EngineFault);
         }
     };
@@ -286,6 +290,7 @@ impl Shared {
         Arc::new(Shared {
             epoch,
             store,
+            halt: Halt::default(),
             ear: Mutex::new(ear),
             clock,
             target: Mutex::default(),
@@ -335,6 +340,7 @@ impl Shared {
             has_lost: AtomicBool::new(false),
             is_lost_told: AtomicBool::new(false),
             hearers: hear::Hearers::default(),
+            endings: endings::Endings::default(),
             tellings: Mutex::default(),
             tellings_wake: Condvar::new(),
             tells_ends: AtomicBool::new(false),

@@ -61,6 +61,7 @@ fn hourly(row: ScheduleKey, next_at: Option<Wall>) -> Schedule {
         version: 0,
         newest: 0,
         in_body_since: None,
+        on_run: None,
         grid: None,
     }
 }

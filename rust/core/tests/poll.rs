@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::grid;
-use cloaca_core::key::{Epoch, ScheduleKey};
+use cloaca_core::key::{EndKey, Epoch, ScheduleKey};
 use cloaca_core::poll::{Backoff, Finish, Plan, Poller, Ticket, Turn};
-use cloaca_core::port::TriggerState;
+use cloaca_core::port::{Ending, RunStatus, Told, TriggerState};
 use cloaca_core::time::{Mono, Now, Wall};
+use uuid::Uuid;
 
 const MS: u64 = 1_000_000;
 
@@ -25,6 +26,7 @@ fn plan(interval_ms: u64) -> Plan {
         failures_max: None,
         polls_at_start: false,
         by_calendar: false,
+        by_ends: false,
     }
 }
 
@@ -437,4 +439,80 @@ fn what_was_noted_of_a_place_before_it_was_taken_back_is_not_told() {
     assert_eq!(poller.take_vacated(), [(1, false)], "its body runs");
     skip(&mut poller, ticket, at_ms(110));
     assert_eq!(poller.take_vacated(), [(0, false)]);
+}
+
+fn ending(key: i64, listener: i64) -> Ending {
+    Ending {
+        key: EndKey(key),
+        listener: ScheduleKey(listener),
+        run: Uuid::nil(),
+        number: 1,
+        status: RunStatus::Failed,
+        ended_at: Wall(0),
+        depth: 3,
+        kept: None,
+    }
+}
+
+fn by_ends() -> Plan {
+    Plan { by_ends: true, ..plan(1000) }
+}
+
+#[test]
+fn what_is_told_of_ends_is_polled_for_each_of_them_and_not_otherwise() {
+    let mut poller = poller(vec![by_ends()]);
+    assert_eq!((poller.next(at_ms(60_000)), poller.next_due()), (Turn::Wait, None));
+    poller.tell(ending(5, 1), at_ms(60_000));
+    let Turn::Poll(ticket) = poller.next(at_ms(60_000)) else { panic!("there is an end to tell") };
+    assert_eq!(poller.tick_state(0).ending.map(|ending| ending.key), Some(EndKey(5)));
+    // Another one waits.
+    poller.tell(ending(6, 1), at_ms(60_000));
+    let ended = poller.ended(ticket, false, finish(at_ms(60_001)), at_ms(60_001)).unwrap();
+    assert_eq!(ended.told, Some(Told { end: EndKey(5), depth: 4 }));
+    poller.heard(0);
+    poller.rearm(0, None, None, at_ms(60_002));
+    assert_eq!(poller.next_due(), None);
+    // What was read before that was kept is not told again.
+    poller.tell(ending(5, 1), at_ms(60_003));
+    assert_eq!(poller.next_due(), None);
+    poller.tell(ending(6, 1), at_ms(60_003));
+    assert!(matches!(poller.next(at_ms(60_003)), Turn::Poll(_)));
+}
+
+#[test]
+fn what_failed_for_an_end_is_told_of_it_again_after_its_back_off() {
+    let mut poller = poller(vec![by_ends()]);
+    poller.tell(ending(5, 1), at_ms(0));
+    for (from, wait) in [(0, 1000), (1000, 2000), (3000, 4000)] {
+        let Turn::Poll(ticket) = poller.next(at_ms(from)) else { panic!("it is told at {from}") };
+        assert_eq!(poller.ended(ticket, true, finish(at_ms(from)), at_ms(from)).unwrap().told, None);
+        poller.rearm(0, None, None, at_ms(from));
+        assert_eq!(poller.next(at_ms(from + wait - 1)), Turn::Wait);
+    }
+}
+
+#[test]
+fn what_only_looked_at_an_end_leaves_it() {
+    let mut poller = poller(vec![by_ends()]);
+    poller.set_enabled(ScheduleKey(1), false, at_ms(0));
+    poller.tell(ending(5, 1), at_ms(0));
+    let ticket = poller.poll_now(0, at_ms(1)).unwrap();
+    assert!(poller.is_told(0));
+    poller.looked(ticket, at_ms(2));
+    assert_eq!(poller.next(at_ms(10_000)), Turn::Wait);
+    poller.set_enabled(ScheduleKey(1), true, at_ms(10_000));
+    assert!(matches!(poller.next(at_ms(10_000)), Turn::Poll(_)));
+}
+
+#[test]
+fn what_waited_in_the_process_before_goes_on_to() {
+    let mut poller = Poller::default();
+    let place = poller.declare("t".into(), by_ends().into(), Mono(0));
+    let wait = Some(grid::Wait { not_before: Wall(2_000_000), span_us: 5_000_000 });
+    let kept = grid::Kept { origin_at: Wall(0), heeded_until: None, last_at: Some(Wall(0)), wait };
+    poller.enable(place, &TriggerState { grid: Some(kept), ..row(1) }, false, now(Mono(0)));
+    assert_eq!(poller.next_due(), None);
+    poller.tell(ending(5, 1), at_ms(0));
+    assert_eq!(poller.next(at_ms(1_999)), Turn::Wait);
+    assert!(matches!(poller.next(at_ms(2_001)), Turn::Poll(_)));
 }

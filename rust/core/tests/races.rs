@@ -580,7 +580,7 @@ fn whoever_waits_is_told_when_the_engine_gives_up() {
         yield_now();
         house.runtime.give_up();
         waiters.into_iter().for_each(join);
-        house.runtime.finish_close();
+        house.runtime.finish_close(Duration::MAX);
         house.see_off();
     });
 }
@@ -610,7 +610,7 @@ fn who_hears_of_all_runs_is_told_when_the_engine_gives_up() {
         yield_now();
         house.runtime.give_up();
         join(hears);
-        house.runtime.finish_close();
+        house.runtime.finish_close(Duration::MAX);
         house.see_off();
     });
 }
@@ -633,7 +633,7 @@ fn whoever_waits_is_told_when_the_writer_panics() {
         let last = house.runtime.submit("mail", vec![wanted()]);
         last.iter().flatten().for_each(|watch| is_told(watch));
         join(submitter);
-        house.runtime.finish_close();
+        house.runtime.finish_close(Duration::MAX);
         house.see_off();
     });
 }
@@ -661,7 +661,7 @@ fn who_opens_a_run_again_is_told_when_the_engine_gives_up() {
         yield_now();
         house.runtime.give_up();
         join(again);
-        house.runtime.finish_close();
+        house.runtime.finish_close(Duration::MAX);
         house.see_off();
     });
 }
@@ -695,7 +695,7 @@ fn alone(store: &Arc<MemoryStore>) -> impl Fn(&Runtime, &Work) + Send + Sync + u
 fn leave(house: House) {
     house.runtime.begin_close();
     house.runtime.drain(Duration::ZERO, Own::default());
-    house.runtime.finish_close();
+    house.runtime.finish_close(Duration::MAX);
     join(house.keeper);
     assert!(house.runtime.is_closed(), "the last body is home, and the store is open");
 }
@@ -736,7 +736,7 @@ fn who_finds_a_run_of_before_is_told_when_the_engine_gives_up() {
         yield_now();
         house.runtime.give_up();
         join(waiter);
-        house.runtime.finish_close();
+        house.runtime.finish_close(Duration::MAX);
         house.see_off();
     });
 }
@@ -751,12 +751,14 @@ fn declare(house: &House, name: &str, interval: Duration) -> u32 {
         failures_max: None,
         polls_at_start: false,
         by_calendar: false,
+        by_ends: false,
     };
     let row = TriggerRow {
         name: name.into(),
         workflow: "mail".into(),
         interval_us: interval.as_micros() as i64,
         allow_concurrent: false,
+        on_run: None,
         digest: 1,
         origin_at: Wall(0),
     };

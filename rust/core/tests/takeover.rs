@@ -43,6 +43,7 @@ fn declaration_with(overlap: Overlap) -> Event {
         workflow: "mail".into(),
         interval_us: 1000,
         allow_concurrent: false,
+        on_run: None,
         digest: 1,
         origin_at: Wall(0),
     };
@@ -104,6 +105,7 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
         history: Vec::new(),
         disable: None,
         wait: None,
+        told: None,
         holds: None,
     };
     let (change, then) = step(engine, Event::Polled(polled)).commits.remove(0);

@@ -2,14 +2,20 @@
 //! Decides nothing about triggers and runs; knows no Python. Invariant: what a receipt tells is on disk.
 //!
 //! Reading order: `url` says which store is meant, `sqlite` and `postgres` are the two kinds, and below either `open` (files and
-//! connections), `schema` (tables), `batch` (what a commit writes), then a file for each noun.
+//! connections), `schema` (tables), `batch` (what a commit writes), then a file for each noun; those in `sql` are
+//! one source of both, over the `db`, `dialect` and `value` of each.
 
 #![forbid(unsafe_code)]
+// The files of `sql` are compiled for each store, over its own `db`, `dialect` and `value`.
+#![allow(clippy::duplicate_mod)]
 
+mod copy;
+mod door;
 mod postgres;
 mod reader;
 mod rename;
 mod sqlite;
+mod tables;
 mod tenant;
 mod url;
 

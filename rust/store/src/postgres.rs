@@ -1,17 +1,22 @@
 //! The store over PostgreSQL: one connection writes, another reads, and statements of users have their own. Each method of the trait is one transaction; the SQL
-//! stands in the files below, which have the names of those of `sqlite`. Invariant: whoever writes has the lock of the whole store, so that what is checked
+//! stands in the files below, which have the names of those of `sqlite`, and in those of `sql`. Invariant: whoever writes has the lock of the whole store, so that what is checked
 //! holds until it is acted upon, rows are numbered in the order of their commits, and nothing deadlocks; and nothing is told before it is durable.
 
 mod address;
 mod asked;
+#[path = "sql/audit.rs"]
 mod audit;
 mod batch;
 mod connect;
+mod copy;
 mod db;
+mod dialect;
 mod end;
 mod export;
 mod fault;
+#[path = "sql/graph.rs"]
 mod graph;
+#[path = "sql/history.rs"]
 mod history;
 mod inbox;
 mod limits;
@@ -21,6 +26,7 @@ mod look;
 mod open;
 mod owner;
 mod plan;
+#[path = "sql/prune.rs"]
 mod prune;
 mod pulse;
 mod query;
@@ -29,7 +35,9 @@ mod redacted;
 mod run;
 mod schedule;
 mod schema;
+#[path = "sql/seat.rs"]
 mod seat;
+#[path = "sql/sign.rs"]
 mod sign;
 mod tenant;
 mod tls;
@@ -37,6 +45,7 @@ mod value;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -45,16 +54,18 @@ use cloaca_core::audit::of_pause;
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Allowed, Backlog, Cell, Change, CronStats, Ear, End, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
-    NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter,
-    Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished, WorkflowRow,
+    Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
+    ListedRun, NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule,
+    ScheduleFilter, Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished,
+    WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
+use crate::door::{Door, Inside};
+use crate::postgres::db::{Db, Error, OptionalExtension as _, named_params};
 use crate::postgres::fault::Failure;
 use crate::postgres::lock::Locks;
 use crate::postgres::open::Use;
@@ -62,6 +73,7 @@ use crate::postgres::pulse::Pulse;
 use crate::url::Durability;
 
 pub use address::{Address, Machine};
+pub use copy::Filling;
 pub use reader::{Reader, schema_of};
 pub use tenant::{Tenant, create as create_tenant, password as password_of, remove as remove_tenant};
 
@@ -83,8 +95,9 @@ pub struct PostgresStore {
     address: Address,
     /// By which the server knows this store's transactions.
     client: Uuid,
-    writer: Mutex<Writer>,
-    reader: Mutex<Reading>,
+    writer: Door<Writer>,
+    reader: Door<Option<Db>>,
+    is_closed: AtomicBool,
     locks: Locks,
     pulse: Pulse,
     /// What was found at the last look at the others, by who looked, and when.
@@ -95,7 +108,6 @@ pub struct PostgresStore {
 /// The connection that writes.
 struct Writer {
     db: Option<Db>,
-    is_closed: bool,
     /// The number of the last transaction.
     number: i64,
     /// The last transaction, while nobody knows whether it was committed.
@@ -116,21 +128,14 @@ enum Doubt {
     Other,
 }
 
-/// The connection that reads.
-#[derive(Default)]
-struct Reading {
-    db: Option<Db>,
-    is_closed: bool,
-}
-
 impl Drop for PostgresStore {
     fn drop(&mut self) {
         if self.process == std::process::id() {
             self.close();
         } else {
             // The sockets are the parent's, and so is what watches them.
-            std::mem::forget(self.guarded(&self.writer).db.take());
-            std::mem::forget(self.guarded(&self.reader).db.take());
+            std::mem::forget(self.writer.enter_now().and_then(|mut writer| writer.db.take()));
+            std::mem::forget(self.reader.enter_now().and_then(|mut reader| reader.take()));
         }
     }
 }
@@ -141,6 +146,10 @@ impl PostgresStore {
     /// # Errors
     /// The message for the user.
     pub fn open(address: Address) -> Result<Self, String> {
+        open::patience(&address).over(|| Self::open_within(address))
+    }
+
+    fn open_within(address: Address) -> Result<Self, String> {
         let told = |failure: Failure| match failure.into_fault(&address.name) {
             Fault::Passing(text) | Fault::Final(text) => text,
         };
@@ -154,15 +163,15 @@ impl PostgresStore {
         let pulse = Pulse::start(&address, number)
             .map_err(|error| format!("no thread can be made that keeps '{}' alive: {error}", address.name))?;
         Ok(Self {
-            writer: Mutex::new(Writer {
+            writer: Door::new(Writer {
                 db: Some(db),
-                is_closed: false,
                 number: 0,
                 doubt: None,
                 settled: None,
                 strays: Vec::new(),
             }),
-            reader: Mutex::new(Reading { db: Some(reader), ..Reading::default() }),
+            reader: Door::new(Some(reader)),
+            is_closed: AtomicBool::default(),
             client,
             locks,
             pulse,
@@ -174,8 +183,10 @@ impl PostgresStore {
 
     /// Runs `work` in one transaction and commits it, which is `step`, if it succeeds.
     fn write<T>(&self, step: Step, work: impl FnOnce(&Db) -> Result<T, Failure>) -> Stored<T> {
-        self.transact(&mut self.guarded(&self.writer), step, work, |_| Doubt::Other)
-            .map_err(|failure| failure.into_fault(&self.address.name))
+        let done = self
+            .entered(&self.writer)
+            .and_then(|mut writer| self.transact(&mut writer, step, work, |_| Doubt::Other));
+        done.map_err(|failure| failure.into_fault(&self.address.name))
     }
 
     /// The same where `work` hands out runs.
@@ -187,8 +198,26 @@ impl PostgresStore {
         runs: impl FnOnce(T) -> Vec<Unfinished>,
     ) -> Stored<T> {
         let doubt = |done| Doubt::Claim(epoch, runs(done).iter().map(|run| run.row).collect());
-        self.transact(&mut self.guarded(&self.writer), step, work, doubt)
-            .map_err(|failure| failure.into_fault(&self.address.name))
+        let done =
+            self.entered(&self.writer).and_then(|mut writer| self.transact(&mut writer, step, work, doubt));
+        done.map_err(|failure| failure.into_fault(&self.address.name))
+    }
+
+    /// What is behind a door, once those who came before are through.
+    fn entered<'d, T>(&self, door: &'d Door<T>) -> Result<Inside<'d, T>, Failure> {
+        door.enter().ok_or_else(|| match Halt::current().is_asked() {
+            true => Failure::Sql(Error::Ended),
+            false => Failure::Sql(Error::Silent),
+        })
+    }
+
+    /// The same failure, of which everybody hears who waits to ask the same server.
+    fn told(&self, failure: Failure) -> Failure {
+        if matches!(&failure, Failure::Sql(error) if fault::is_silence(error)) {
+            self.writer.silence();
+            self.reader.silence();
+        }
+        failure
     }
 
     /// Whose commit has no answer asks what became of it, and does not guess: now, or before the next transaction.
@@ -202,8 +231,8 @@ impl PostgresStore {
         self.settle(writer)?;
         let (done, failure) = match self.attempt(writer, step, work) {
             Ok(done) => return Ok(done),
-            Err(Undone::Failed(failure)) => return Err(failure),
-            Err(Undone::Doubtful(done, failure)) => (done, failure),
+            Err(Undone::Failed(failure)) => return Err(self.told(failure)),
+            Err(Undone::Doubtful(done, failure)) => (done, self.told(failure)),
         };
         match self.resolve(writer) {
             Ok(true) => return Ok(done),
@@ -260,7 +289,7 @@ impl PostgresStore {
         let begin = self.begin();
         match self.connected(writer)?.execute_batch(&begin) {
             Ok(()) => {}
-            Err(error) if fault::is_lost(&error) => {
+            Err(error) if fault::is_stale(&error) => {
                 writer.db = None;
                 self.connected(writer)?.execute_batch(&begin)?;
             }
@@ -320,6 +349,9 @@ impl PostgresStore {
             match found {
                 Ok(is_committed) => return Ok(is_committed),
                 Err(Failure::Refused(text)) => return Err(Failure::Refused(text)),
+                Err(Failure::Sql(error)) if fault::is_silence(&error) || matches!(error, Error::Ended) => {
+                    return Err(self.told(Failure::Sql(error)));
+                }
                 Err(failure) if Instant::now() >= deadline => return Err(failure),
                 Err(_) => sleep(RECONNECT_PAUSE),
             }
@@ -328,7 +360,7 @@ impl PostgresStore {
 
     /// The connection that writes, made anew if it was lost.
     fn connected<'w>(&self, writer: &'w mut Writer) -> Result<&'w Db, Failure> {
-        if writer.is_closed {
+        if self.is_closed.load(Ordering::Acquire) {
             return Err(Failure::closed());
         }
         if writer.db.as_ref().is_some_and(Db::is_lost) {
@@ -342,27 +374,29 @@ impl PostgresStore {
 
     /// Runs `work` on what is committed. Its statements see one state only if it is a single statement or opens a transaction of its own.
     fn read<T>(&self, work: impl Fn(&Db) -> Result<T, Failure>) -> Stored<T> {
-        let mut reader = self.guarded(&self.reader);
-        let done = self.read_with(&mut reader, &work).or_else(|failure| match &failure {
-            // Once more on another connection: this one was idle when it was lost.
-            Failure::Sql(error) if fault::is_lost(error) => self.read_with(&mut reader, &work),
-            _ => Err(failure),
+        let done = self.entered(&self.reader).and_then(|mut reader| {
+            let done = self.read_with(&mut reader, &work).or_else(|failure| match &failure {
+                // Once more on another connection: this one was idle when it was lost.
+                Failure::Sql(error) if fault::is_stale(error) => self.read_with(&mut reader, &work),
+                _ => Err(failure),
+            });
+            done.map_err(|failure| self.told(failure))
         });
         done.map_err(|failure| failure.into_fault(&self.address.name))
     }
 
     fn read_with<T>(
         &self,
-        reader: &mut Reading,
+        reader: &mut Option<Db>,
         work: impl Fn(&Db) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        if reader.is_closed {
+        if self.is_closed.load(Ordering::Acquire) {
             return Err(Failure::closed());
         }
-        if reader.db.as_ref().is_some_and(Db::is_lost) {
-            reader.db = None;
+        if reader.as_ref().is_some_and(Db::is_lost) {
+            *reader = None;
         }
-        work(match &mut reader.db {
+        work(match reader {
             Some(db) => db,
             none => none.insert(open::connection(&self.address, Use::Reading)?),
         })
@@ -385,7 +419,7 @@ impl PostgresStore {
 
     /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.
     fn answer<T>(&self, halt: &Halt, work: impl FnOnce(&Db) -> Result<T, Failure>) -> Stored<T> {
-        let done = match self.guarded(&self.reader).is_closed {
+        let done = match self.is_closed.load(Ordering::Acquire) {
             true => Err(Failure::closed()),
             false => asked::with(&self.address, halt, work),
         };
@@ -451,26 +485,24 @@ impl Store for PostgresStore {
         if let Ok(Some(remnant)) = &left {
             self.pulse.add(*remnant);
         }
-        self.pulse.remove(epoch);
         self.guarded(&self.looks).clear();
-        around(Step::Release, || self.locks.release(epoch));
-        self.wake_others(epoch);
+        // What is kept is nobody else's until it is home, or the process dead.
+        if left.is_ok() || kept.is_empty() {
+            self.pulse.remove(epoch);
+            around(Step::Release, || self.locks.release(epoch));
+            self.wake_others(epoch);
+        }
         left
     }
 
     fn close(&self) {
-        let mut writer = self.guarded(&self.writer);
-        if !std::mem::replace(&mut writer.is_closed, true)
-            && let Some(db) = writer.db.take()
-        {
+        self.is_closed.store(true, Ordering::Release);
+        // Who is still inside after that goes with the connection that is his.
+        if let Some(db) = self.writer.enter().and_then(|mut writer| writer.db.take()) {
             // Best effort: what stays behind is a row that the next runners forget.
             let _ = schema::forget(&db, self.client);
         }
-        drop(writer);
-        let mut reader = self.guarded(&self.reader);
-        reader.is_closed = true;
-        reader.db = None;
-        drop(reader);
+        drop(self.reader.enter().and_then(|mut reader| reader.take()));
         for epoch in self.pulse.stop() {
             self.locks.release(epoch);
         }
@@ -494,8 +526,11 @@ impl Store for PostgresStore {
     }
 
     fn wake_others(&self, epoch: Epoch) {
-        let others = self.read(|db| owner::at_work(db, epoch)).unwrap_or_default();
-        self.pulse.wake(&others);
+        self.pulse.wake_others(epoch);
+    }
+
+    fn is_far(&self) -> bool {
+        true
     }
 
     fn is_silent(&self, epoch: Epoch) -> bool {
@@ -532,15 +567,17 @@ impl Store for PostgresStore {
     }
 
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
-        let mut writer = self.guarded(&self.writer);
-        let batch_done = self.settle(&mut writer).and_then(|()| match writer.settled.take() {
-            Some((before, receipts)) if before == batch => Ok(receipts),
-            _ => self.transact(
-                &mut writer,
-                Step::Batch,
-                |db| batch::apply(db, batch),
-                |receipts| Doubt::Batch(batch.to_vec(), receipts),
-            ),
+        let batch_done = self.entered(&self.writer).and_then(|mut writer| {
+            self.settle(&mut writer)?;
+            match writer.settled.take() {
+                Some((before, receipts)) if before == batch => Ok(receipts),
+                _ => self.transact(
+                    &mut writer,
+                    Step::Batch,
+                    |db| batch::apply(db, batch),
+                    |receipts| Doubt::Batch(batch.to_vec(), receipts),
+                ),
+            }
         });
         batch_done.map_err(|failure| failure.into_fault(&self.address.name))
     }
@@ -605,6 +642,18 @@ impl Store for PostgresStore {
             owner::must_live(db, epoch)?;
             end::take(db, epoch, at, limit)
         })
+    }
+
+    fn endings(&self, epoch: Epoch) -> Stored<Vec<Ending>> {
+        self.read(|db| end::endings(db, epoch))
+    }
+
+    fn ending(&self, key: EndKey) -> Stored<Option<Ending>> {
+        self.read(|db| end::ending(db, key))
+    }
+
+    fn ending_of(&self, listener: ScheduleKey) -> Stored<Option<Ending>> {
+        self.read(|db| end::ending_of(db, listener))
     }
 
     fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()> {
@@ -828,7 +877,7 @@ impl Store for PostgresStore {
     }
 
     fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>> {
-        self.read(|db| look::backlog(db, limit))
+        self.read(|db| inbox::backlog(db, limit))
     }
 
     fn set_limit(&self, name: &str, terms: Option<Terms>) -> Stored<bool> {

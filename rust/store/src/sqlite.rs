@@ -2,19 +2,25 @@
 //! stands in the files below. Invariant: a method that fails leaves no transaction open and nothing written.
 
 mod asked;
+#[path = "sql/audit.rs"]
 mod audit;
 mod batch;
 mod byte_lock;
+mod copy;
+mod db;
 #[cfg(target_os = "linux")]
 pub mod descriptors;
+mod dialect;
 #[cfg(target_os = "linux")]
 mod ear;
 mod end;
 mod export;
 mod fault;
 mod gate;
+#[path = "sql/graph.rs"]
 mod graph;
 mod held_file;
+#[path = "sql/history.rs"]
 mod history;
 mod limits;
 mod lock;
@@ -23,6 +29,7 @@ mod look;
 mod mount;
 mod open;
 mod owner;
+#[path = "sql/prune.rs"]
 mod prune;
 mod query;
 mod reader;
@@ -30,23 +37,26 @@ mod redacted;
 mod run;
 mod schedule;
 mod schema;
+#[path = "sql/seat.rs"]
 mod seat;
 mod shield;
+#[path = "sql/sign.rs"]
 mod sign;
 mod turns;
 mod value;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloaca_core::audit::of_pause;
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{EndKey, Epoch, ScheduleKey};
 use cloaca_core::port::{
-    Allowed, Backlog, Cell, Change, CronStats, Ear, End, Fault, Forgotten, Found, Halt, InFlight, ListedRun,
-    NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule, ScheduleFilter,
-    Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished, WorkflowRow,
+    Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
+    ListedRun, NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule,
+    ScheduleFilter, Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished,
+    WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
@@ -54,6 +64,7 @@ use cloaca_core::time::Wall;
 use rusqlite::Connection;
 use uuid::Uuid;
 
+use crate::door::{Door, Inside};
 use crate::sqlite::asked::Asked;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
@@ -61,6 +72,7 @@ use crate::sqlite::shield::Shield;
 use crate::sqlite::turns::Turns;
 use crate::url::Durability;
 
+pub use copy::Filling;
 pub use gate::{close as close_gate, open as open_gate};
 pub use reader::Reader;
 
@@ -102,7 +114,7 @@ pub struct SqliteStore {
 }
 
 /// A connection until the store is closed.
-type Connected = Mutex<Option<Connection>>;
+type Connected = Door<Option<Connection>>;
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
@@ -122,7 +134,7 @@ impl SqliteStore {
             name: ":memory:".to_owned(),
             reader: None,
             asked: None,
-            writer: Mutex::new(Some(writer)),
+            writer: Door::new(Some(writer)),
             locks: Locks::none(),
             path: PathBuf::new(),
             identity: None,
@@ -139,11 +151,12 @@ impl SqliteStore {
     /// The message for the user.
     pub fn in_file(path: &Path, durability: Durability) -> Result<(Self, PathBuf), String> {
         let _entered = gate::enter();
-        let open::File { path, writer, reader, shield } = open::file(path, durability)?;
+        let opening = || open::file(path, durability);
+        let open::File { path, writer, reader, shield } = Halt::within(open::OPEN_WAIT).over(opening)?;
         let name = path.display().to_string();
         let locks = Locks::of(&path, shield.identity());
         let (identity, reader, writer) =
-            (open::identity(&path), Some(Mutex::new(Some(reader))), Mutex::new(Some(writer)));
+            (open::identity(&path), Some(Door::new(Some(reader))), Door::new(Some(writer)));
         let log = open::identity(&open::beside(&path, "-wal"));
         let severed = OnceLock::new();
         let asked = Some(Asked::of(&path, identity));
@@ -156,7 +169,7 @@ impl SqliteStore {
     /// Runs `work` in one transaction and commits it, which is `step`, if it succeeds.
     fn write<T>(&self, step: Step, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
-        let connection = lock(&self.writer);
+        let connection = entered(&self.writer).map_err(|failure| failure.into_fault(&self.name))?;
         let _turn = self.turns.take(&self.shield);
         let done = opened(&connection)
             .and_then(|connection| transact(connection, step, work).map(|done| (connection, done)));
@@ -203,8 +216,9 @@ impl SqliteStore {
     /// transaction of its own.
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
-        let connection = lock(self.reader.as_ref().unwrap_or(&self.writer));
-        opened(&connection).and_then(work).map_err(|failure| failure.into_fault(&self.name))
+        let done = entered(self.reader.as_ref().unwrap_or(&self.writer))
+            .and_then(|connection| opened(&connection).and_then(work));
+        done.map_err(|failure| failure.into_fault(&self.name))
     }
 
     fn claim(
@@ -226,33 +240,23 @@ impl SqliteStore {
         let _entered = gate::enter();
         let done = match &self.asked {
             Some(asked) => asked.with(halt, work),
-            None => self.writer_unless(halt).and_then(|mut connection| {
+            None => halt.over(|| entered(&self.writer)).and_then(|mut connection| {
                 asked::until(connection.as_mut().ok_or_else(Failure::closed)?, halt, work)
             }),
         };
         done.map_err(|failure| failure.into_fault(&self.name))
     }
-
-    fn writer_unless(&self, halt: &Halt) -> Result<MutexGuard<'_, Option<Connection>>, Failure> {
-        loop {
-            match self.writer.try_lock() {
-                Ok(connection) => return Ok(connection),
-                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) if halt.is_asked() => {
-                    return Err(Failure::Refused("the question was ended".to_owned()));
-                }
-                Err(TryLockError::WouldBlock) => std::thread::sleep(MEMORY_PAUSE),
-            }
-        }
-    }
 }
 
-/// In memory a statement of a user waits in slices of this for the one connection, so that it can be told to end.
-const MEMORY_PAUSE: Duration = Duration::from_millis(1);
+/// A connection, once those who came before are through with it; as busy as one on which another process has the file, if this thread is to wait no more.
+fn entered(connection: &Connected) -> Result<Inside<'_, Option<Connection>>, Failure> {
+    let busy = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None);
+    connection.enter().ok_or_else(|| Failure::Sql(busy()))
+}
 
-/// A thread that panicked with the lock left no transaction behind: its guard rolled back as it unwound.
-fn lock(connection: &Connected) -> MutexGuard<'_, Option<Connection>> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
+/// A connection that is to be closed, however long who is inside takes.
+fn last_entered(connection: &Connected) -> Option<Inside<'_, Option<Connection>>> {
+    Halt::default().over(|| connection.enter())
 }
 
 fn opened(connection: &Option<Connection>) -> Result<&Connection, Failure> {
@@ -320,8 +324,11 @@ impl Store for SqliteStore {
             owner::leave(db, epoch)?;
             Ok(remnant)
         });
-        around(Step::Release, || self.locks.release(epoch));
-        self.wake_others(epoch);
+        // What is kept is nobody else's until it is home, or the process dead.
+        if left.is_ok() || kept.is_empty() {
+            around(Step::Release, || self.locks.release(epoch));
+            self.wake_others(epoch);
+        }
         left
     }
 
@@ -332,9 +339,9 @@ impl Store for SqliteStore {
         }
         let _closing = self.shield.closing();
         if let Some(reader) = &self.reader {
-            lock(reader).take();
+            last_entered(reader).and_then(|mut reader| reader.take());
         }
-        if let Some(writer) = lock(&self.writer).take() {
+        if let Some(writer) = last_entered(&self.writer).and_then(|mut writer| writer.take()) {
             self.fold(&writer);
         }
         self.locks.release_all();
@@ -451,6 +458,18 @@ impl Store for SqliteStore {
             owner::must_live(db, epoch)?;
             end::take(db, epoch, at, limit)
         })
+    }
+
+    fn endings(&self, epoch: Epoch) -> Stored<Vec<Ending>> {
+        self.read(|db| end::endings(db, epoch))
+    }
+
+    fn ending(&self, key: EndKey) -> Stored<Option<Ending>> {
+        self.read(|db| end::ending(db, key))
+    }
+
+    fn ending_of(&self, listener: ScheduleKey) -> Stored<Option<Ending>> {
+        self.read(|db| end::ending_of(db, listener))
     }
 
     fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()> {
@@ -763,7 +782,7 @@ mod tests {
     fn a_locked_file_is_a_passing_fault_and_works_again() {
         let folder = folder("locked");
         let store = store_in(&folder);
-        opened(&lock(&store.writer)).unwrap().busy_timeout(Duration::ZERO).unwrap();
+        opened(&store.writer.enter().unwrap()).unwrap().busy_timeout(Duration::ZERO).unwrap();
         let other = Connection::open(folder.join("runs.db")).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let Err(Fault::Passing(message)) = store.join(Wall(1)) else { panic!("it wrote") };
@@ -780,7 +799,7 @@ mod tests {
         let epoch = store.join(Wall(1)).unwrap();
         let limit = |pages: i64| {
             let set = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-            opened(&lock(&store.writer))
+            opened(&store.writer.enter().unwrap())
                 .unwrap()
                 .pragma_update_and_check(None, "max_page_count", pages, set)
                 .unwrap();
@@ -840,11 +859,19 @@ mod tests {
         let connections = stores.iter().flat_map(|store| store.reader.iter().chain([&store.writer]));
         for connection in connections {
             let config = rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
-            assert_eq!(opened(&lock(connection)).unwrap().db_config(config), Ok(true));
+            assert_eq!(opened(&connection.enter().unwrap()).unwrap().db_config(config), Ok(true));
         }
         drop(stores);
         fs::remove_dir_all(folder).unwrap();
     }
+
+    const SEATS: [(&str, &str); 5] = [
+        (seat::WAITING, "USING INDEX limit_seats_waiting (name=?)"),
+        (seat::WAITING_EQUAL, "USING INDEX limit_seats_waiting (name=? AND priority=? AND rowid>?)"),
+        (seat::WAITING_LESS, "USING INDEX limit_seats_waiting (name=? AND priority<?)"),
+        (seat::TAKEN, "limit_seats_taken (name=?)"),
+        (seat::NAMES, "limit_seats_attempt (run=? AND task=? AND attempt=?)"),
+    ];
 
     /// No statement of the listings and claims may walk a whole table or sort.
     #[test]
@@ -856,7 +883,7 @@ mod tests {
             .chain(limits::PLANS)
             .chain(schedule::PLANS)
             .chain(redacted::PLANS)
-            .chain(seat::PLANS)
+            .chain(SEATS)
         {
             let (_, rows) =
                 store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();

@@ -14,12 +14,12 @@ use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::limit::Rate;
 use cloaca_core::port::{
-    Admitted, BURIED, Body, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault, Forgotten, Halt,
-    InFlight, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old, Origin, Outcome,
-    Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted, Room, RunChange, RunEnd,
-    RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Sign, Spared, Spent, Store, Stretch,
-    TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState,
-    Try, TryOutcome, Unfinished, Wished, WorkflowRow,
+    Admitted, AsItWas, BURIED, Body, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault,
+    Forgotten, Halt, InFlight, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old,
+    OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted,
+    Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Sign, Spared,
+    Spent, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange,
+    TriggerRow, TriggerState, Try, TryOutcome, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{self, Ask, Differs, Limit, ListedLimit, Pause, Seat, Until};
 use cloaca_core::spread::owner_of;
@@ -154,6 +154,13 @@ claims! {
     an_end_is_told_once_to_who_declares_the_callback
     an_end_without_a_callback_is_told_nobody
     an_end_by_a_strangers_cancel_is_told_too
+    a_trigger_is_told_each_end_once
+    a_trigger_is_told_no_end_that_came_before_it_or_that_it_does_not_want
+    a_tick_about_an_end_that_has_been_told_leaves_nothing
+    a_trigger_is_told_of_a_run_that_was_opened_again_as_it_was
+    a_trigger_that_is_off_or_anothers_is_told_nothing
+    what_a_trigger_wants_no_more_it_is_not_told
+    a_run_is_kept_for_a_trigger_that_somebody_serves
     what_one_has_in_hand_is_nobody_elses_until_it_is_gone
     a_call_that_failed_waits_for_its_own_time
     to_open_a_run_again_withdraws_calls_that_have_not_begun
@@ -1757,6 +1764,153 @@ fn a_run_is_kept_until_its_end_is_told(store: &dyn Store) {
     let end = handed(store, epoch, 100).remove(0);
     store.end_told(epoch, end.key).unwrap();
     assert_eq!(store.find_old(&old, 10, &Halt::default()).unwrap().runs.len(), 1);
+}
+
+/// Declares a trigger that is told of these ends.
+fn hears(store: &dyn Store, epoch: Epoch, name: &str, workflow: &str, outcomes: &[RunStatus]) -> Schedule {
+    let outcomes = outcomes.iter().fold(Outcomes::default(), |set, &status| set.with(status));
+    let on_run = Some(OnRun { workflow: workflow.into(), outcomes });
+    // Each is another version of it.
+    let digest = outcomes.bits() + i64::try_from(workflow.len()).unwrap() * 10;
+    declare(store, epoch, TriggerRow { on_run, digest, ..trigger_row(name) }, Wall(10))
+}
+
+/// What a tick of the first trigger says that is to be told of an end.
+fn telling(store: &dyn Store, epoch: Epoch, fires: Vec<NewRun>) -> Receipt {
+    let ending = store.endings(epoch).unwrap().remove(0);
+    let trigger = store.trigger("inbox").unwrap().unwrap();
+    commit(store, Change::Tick(TickChange { told: Some(ending.told()), ..tick(&trigger, epoch, fires) }))
+}
+
+fn told_of(store: &dyn Store, epoch: Epoch) -> Vec<(Uuid, u32, RunStatus)> {
+    let endings = store.endings(epoch).unwrap();
+    endings.iter().map(|ending| (ending.run, ending.number, ending.status)).collect()
+}
+
+fn a_trigger_is_told_each_end_once(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let state = hears(store, epoch, "inbox", "mail", &[RunStatus::Failed, RunStatus::Completed]);
+    assert_eq!(told_of(store, epoch), []);
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    has_ended(store, epoch, 2, RunStatus::Cancelled);
+    has_ended(store, epoch, 3, RunStatus::Completed);
+    assert_eq!(told_of(store, epoch), [(id(1), 1, RunStatus::Failed)]);
+    let [ending] = &store.endings(epoch).unwrap()[..] else { panic!("there is one") };
+    assert_eq!((ending.listener, ending.ended_at, ending.depth), (state.row, Wall(100), 0));
+    assert_eq!(ending.kept, None);
+    assert_eq!(store.ending_of(state.row), Ok(Some(ending.clone())));
+    assert_eq!(store.ending(ending.key), Ok(Some(ending.clone())));
+    assert!(matches!(telling(store, epoch, vec![new_run(7)]), Receipt::Tick { .. }));
+    assert_eq!(
+        (store.ending(ending.key), told_of(store, epoch)),
+        (Ok(None), vec![(id(3), 1, RunStatus::Completed)])
+    );
+    // What it fired is one deeper.
+    end_of(store, epoch, 7, RunStatus::Failed);
+    telling(store, epoch, vec![]);
+    assert_eq!(store.endings(epoch).unwrap()[0].depth, 1);
+    telling(store, epoch, vec![]);
+    assert_eq!(told_of(store, epoch), []);
+}
+
+fn a_trigger_is_told_no_end_that_came_before_it_or_that_it_does_not_want(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    hears(store, epoch, "outbox", "other", &[RunStatus::Completed]);
+    has_ended(store, epoch, 2, RunStatus::Completed);
+    assert_eq!(told_of(store, epoch), []);
+    let on_run = |name: &str| store.trigger(name).unwrap().unwrap().on_run.unwrap();
+    assert_eq!(&*on_run("outbox").workflow, "other");
+    assert_eq!(on_run("inbox").outcomes.statuses().collect::<Vec<_>>(), [RunStatus::Failed]);
+}
+
+fn a_tick_about_an_end_that_has_been_told_leaves_nothing(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    let told = Some(store.endings(epoch).unwrap()[0].told());
+    let trigger = store.trigger("inbox").unwrap().unwrap();
+    let about = |number, cursor: &str| {
+        let cursor = Some(cursor.to_owned());
+        Change::Tick(TickChange { told, cursor, ..tick(&trigger, epoch, vec![new_run(number)]) })
+    };
+    assert!(matches!(commit(store, about(2, "1")), Receipt::Tick { .. }));
+    assert_eq!(commit(store, about(3, "2")), Receipt::ToldBefore);
+    assert!(store.run(id(2)).unwrap().is_some() && store.run(id(3)).unwrap().is_none());
+    assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("1"));
+}
+
+fn a_trigger_is_told_of_a_run_that_was_opened_again_as_it_was(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    assert!(store.reopen(epoch, id(1)).unwrap().is_some());
+    let first = store.endings(epoch).unwrap().remove(0);
+    assert_eq!(first.kept, Some(AsItWas { context: Some("{}".to_owned()), error: None }));
+    end_of(store, epoch, 1, RunStatus::Failed);
+    assert_eq!(store.endings(epoch).unwrap(), [first]);
+    telling(store, epoch, vec![]);
+    assert_eq!(told_of(store, epoch), [(id(1), 2, RunStatus::Failed)]);
+    assert_eq!(store.endings(epoch).unwrap()[0].kept, None);
+}
+
+fn a_trigger_that_is_off_or_anothers_is_told_nothing(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let state = hears(store, first, "inbox", "mail", &[RunStatus::Failed]);
+    store.set_enabled(state.row, false, None, Wall(20)).unwrap();
+    has_ended(store, second, 1, RunStatus::Failed);
+    assert_eq!((told_of(store, first), told_of(store, second)), (vec![], vec![]));
+    assert_eq!(store.ending_of(state.row).unwrap().unwrap().run, id(1));
+    store.set_enabled(state.row, true, None, Wall(30)).unwrap();
+    assert_eq!((told_of(store, first).len(), told_of(store, second)), (1, vec![]));
+    // Who comes after it is told.
+    store.leave(first, &InFlight::default(), Wall(200)).unwrap();
+    hears(store, second, "inbox", "mail", &[RunStatus::Failed]);
+    assert_eq!(told_of(store, second), [(id(1), 1, RunStatus::Failed)]);
+}
+
+fn what_a_trigger_wants_no_more_it_is_not_told(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed, RunStatus::Completed]);
+    has_ended(store, epoch, 1, RunStatus::Completed);
+    has_ended(store, epoch, 2, RunStatus::Failed);
+    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    has_ended(store, epoch, 3, RunStatus::Completed);
+    assert_eq!(told_of(store, epoch), [(id(2), 1, RunStatus::Failed)]);
+    // As one that is polled it is told nothing, nor later of what ended meanwhile.
+    declared(store, epoch, "inbox");
+    has_ended(store, epoch, 4, RunStatus::Failed);
+    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    assert_eq!(told_of(store, epoch), []);
+    has_ended(store, epoch, 5, RunStatus::Failed);
+    assert_eq!(told_of(store, epoch).len(), 1);
+    assert!(matches!(store.forget(epoch, "inbox").unwrap(), Forgotten::Gone(_)));
+    has_ended(store, epoch, 6, RunStatus::Failed);
+    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    assert_eq!(told_of(store, epoch), []);
+}
+
+fn a_run_is_kept_for_a_trigger_that_somebody_serves(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let state = hears(store, first, "inbox", "mail", &[RunStatus::Failed]);
+    has_ended(store, second, 1, RunStatus::Failed);
+    let old = |before| Old {
+        now: Wall(900),
+        runs_before: Some(Wall(before)),
+        ticks_before: Wall(0),
+        ticks_max: 10,
+    };
+    let found = |before| store.find_old(&old(before), 10, &Halt::default()).unwrap().runs.len();
+    assert_eq!(found(800), 0);
+    store.set_enabled(state.row, false, None, Wall(500)).unwrap();
+    assert_eq!([found(500), found(501)], [0, 1]);
+    store.set_enabled(state.row, true, None, Wall(600)).unwrap();
+    store.leave(first, &InFlight::default(), Wall(700)).unwrap();
+    assert_eq!([found(701), found(i64::MAX)], [0, 1]);
+    let gone = store.find_old(&old(i64::MAX), 10, &Halt::default()).unwrap();
+    store.prune(&old(i64::MAX), &gone).unwrap();
+    assert_eq!(store.ending_of(state.row), Ok(None));
 }
 
 fn what_workflows_were_is_kept_as_long_as_runs_refer_to_it(store: &dyn Store) {

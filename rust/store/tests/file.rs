@@ -261,7 +261,7 @@ fn the_file_is_set_up_for_crashes_and_for_other_readers() {
     assert_eq!(pragma(&*store, "user_version"), Cell::Int(2));
     assert_eq!(pragma(&*store, "application_id"), Cell::Int(0x636c_6f61));
     let tables = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%' AND strict";
-    assert_eq!(query(&*store, tables, &[]).unwrap().1, [vec![Cell::Int(25)]]);
+    assert_eq!(query(&*store, tables, &[]).unwrap().1, [vec![Cell::Int(27)]]);
 }
 
 #[test]

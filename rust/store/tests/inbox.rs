@@ -115,6 +115,14 @@ fn what_waits_is_listed_before_all_runs_page_by_page() {
     }
     let running = RunFilter { status: Some(RunStatus::Running), ..RunFilter::default() };
     assert!(listed(&running, EVERYTHING).is_empty());
+    let counts = |workflow: &str| {
+        let backlog = store.backlog(10).unwrap().into_iter();
+        backlog
+            .filter(|kept| kept.workflow == workflow)
+            .map(|kept| (kept.owner, kept.pending))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((counts("w"), counts("v")), (vec![(None, 2)], vec![(None, 1)]));
     assert_eq!(store.ended(&waiting), Ok(Vec::new()));
     assert_eq!(store.request_cancel(epoch, waiting[0], Wall(5)), Ok(vec![waiting[0]]));
     assert_eq!(store.ended(&waiting), Ok(vec![waiting[0]]));

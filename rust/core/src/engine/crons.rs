@@ -385,6 +385,7 @@ mod tests {
             version: 0,
             newest: 0,
             in_body_since: None,
+            on_run: None,
             grid: None,
         };
         CronState::new(schedule, Cron::parse("0 9 * * *", "UTC").unwrap(), Wall(row.0), Wall(0))

@@ -174,6 +174,7 @@ impl Engine {
             history: vec![told],
             disable: None,
             wait_us: None,
+            told: None,
             cron: Some(CronMove { row, seen: pending.seen, next_at: pending.next, last_at }),
         };
         out.commits.push((Change::Tick(change), Then::Decided(ids)));

@@ -107,6 +107,8 @@ pub enum Then {
         at: Wall,
         /// The trigger's row, if this disables it.
         disables: Option<ScheduleKey>,
+        /// Whether it is about an end of a run, which is not told again.
+        is_told: bool,
     },
     /// Start these tasks of a run, or end it.
     Progress {
@@ -219,6 +221,8 @@ pub struct Rearm {
     pub set: Option<(Option<String>, i64)>,
     /// When it fired, if a run of it was started.
     pub fired_at: Option<Wall>,
+    /// Whether the end of a run that it was told of is not to be told again.
+    pub is_told: bool,
     /// Its row, if it is disabled now.
     pub disables: Option<ScheduleKey>,
     /// Whether another owner polls it, so that this one must not.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::admit::Overlap;
 use crate::engine::Then;
 use crate::key::ScheduleKey;
-use crate::port::{ContextHash, Parent, Receipt, Schedule, Stretch, TriggerRow, Unfinished};
+use crate::port::{ContextHash, Parent, Receipt, Schedule, Stretch, Told, TriggerRow, Unfinished};
 use crate::run::Looked;
 use crate::seat::Pause;
 use crate::time::Wall;
@@ -69,6 +69,8 @@ pub struct Polled {
     pub disable: Option<String>,
     /// How long it is not to be polled, if it waits because of failures or its own wish.
     pub wait: Option<Duration>,
+    /// The end of a run that it was told of, unless it is to be told again.
+    pub told: Option<Told>,
     /// A limit under which no attempt is to begin for so long.
     pub holds: Option<(Arc<str>, Duration)>,
 }

@@ -43,7 +43,7 @@ impl Engine {
                             self.meter.fired(&trigger).deduplicated += 1;
                         }
                         Refusal::Dropped(_) => row.dropped += 1,
-                        Refusal::Unknown(_) => polled.cursor = None,
+                        Refusal::Unknown(_) => (polled.cursor, polled.told) = (None, None),
                     }
                     verdict.take(refusal);
                 }
@@ -99,6 +99,7 @@ impl Engine {
             history: std::mem::take(&mut polled.history),
             disable: polled.disable.take(),
             wait_us: polled.wait.filter(|_| cron.is_none()).map(wait_us),
+            told: polled.told,
             cron,
         };
         self.send_tick(&polled, verdict, change, out);
@@ -173,8 +174,9 @@ impl Engine {
             sum_us: duration_us,
         });
         let runs = change.fires.iter().map(|run| run.id).collect();
+        let is_told = change.told.is_some();
         let disables = change.disable.is_some().then_some(schedule);
-        out.commits.push((Change::Tick(change), Then::Tick { place, runs, at, disables }));
+        out.commits.push((Change::Tick(change), Then::Tick { place, runs, at, disables, is_told }));
     }
 
     pub(super) fn unknown_workflow(&self, by: &str, workflow: &str) -> Note {

@@ -46,7 +46,10 @@ impl Engine {
                 let why = "was not started: the store takes this runner for dead";
                 ids.into_iter().for_each(|id| self.lose(id, why, now, out));
             }
-            (Then::Tick { place, runs, at, disables }, Receipt::Tick { fates: admitted, cursor }) => {
+            (
+                Then::Tick { place, runs, at, disables, is_told },
+                Receipt::Tick { fates: admitted, cursor },
+            ) => {
                 let fired = admitted.iter().any(Admitted::is_kept);
                 self.seen(place, &admitted);
                 if self.tells_debug && fired {
@@ -63,6 +66,7 @@ impl Engine {
                     cursor,
                     fired_at: fired.then_some(at),
                     disables,
+                    is_told,
                     ..Rearm::default()
                 });
             }
@@ -70,6 +74,10 @@ impl Engine {
                 out.logs.push(Note::TickOvertaken { trigger: self.trigger_in(place) });
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
                 out.rearm.push(Rearm { place, set: Some((cursor, cursor_set)), ..Rearm::default() });
+            }
+            (Then::Tick { place, runs, .. }, Receipt::ToldBefore) => {
+                runs.into_iter().for_each(|id| self.drop_run(id, now, out));
+                out.rearm.push(Rearm { place, ..Rearm::default() });
             }
             (Then::Tick { place, runs, .. }, _) => {
                 out.logs.push(Note::TickDiscarded { trigger: self.trigger_in(place) });

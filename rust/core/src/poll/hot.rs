@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::history::{Streak, Tally};
-use crate::key::ScheduleKey;
+use crate::key::{EndKey, ScheduleKey};
 use crate::poll::plan::Plan;
+use crate::port::Ending;
 use crate::time::{Mono, Wall};
 
 /// What every quiet poll touches, in one line of the cache: with many triggers its misses are what a poll costs.
@@ -62,6 +63,11 @@ pub(super) struct Rest {
     pub asked_at: Option<Mono>,
     /// Which moment of a cron its poll decides, and what a run of that begins with, as JSON text.
     pub moment: Option<(Wall, Arc<str>)>,
+    /// Of a trigger that is told of ends of runs: the one that is next, the one that its poll in flight or the last one is about, and the last
+    /// one that is not to be told again.
+    pub ending: Option<Arc<Ending>>,
+    pub shown: Option<EndKey>,
+    pub told: Option<EndKey>,
     /// When the last poll was asked for, if it was: what it wished for counts from there, and not from a beat.
     pub waits_from: Option<Mono>,
     /// It is to be polled as soon as it can be.
@@ -91,10 +97,11 @@ impl Rest {
     }
 
     pub fn is_plain(&self) -> bool {
-        let is_timed = !self.plan.jitter.is_zero() || self.plan.timeout.is_some() || self.plan.by_calendar;
+        let is_timed = !self.plan.jitter.is_zero() || self.plan.timeout.is_some();
+        let is_called = self.plan.by_calendar || self.plan.by_ends;
         let is_pausing = self.failures > 0 || self.pause.is_some();
         let is_new = self.first.is_some() || self.make_up.is_some();
         let is_asked = self.asked_at.is_some() || self.is_wanted;
-        !(is_timed || is_pausing || is_new || is_asked || self.has_streak)
+        !(is_timed || is_called || is_pausing || is_new || is_asked || self.has_streak)
     }
 }

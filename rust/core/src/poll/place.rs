@@ -9,7 +9,7 @@ use crate::history::{Streak, Tally};
 use crate::key::ScheduleKey;
 use crate::poll::hot::{Hot, Rest};
 use crate::poll::{Plan, Poller};
-use crate::port::TriggerState;
+use crate::port::{Ending, TriggerState};
 use crate::record::Stretch;
 use crate::time::{Mono, Now, Wall};
 
@@ -103,6 +103,9 @@ impl Poller {
             make_up: None,
             asked_at: None,
             moment: None,
+            ending: None,
+            shown: None,
+            told: None,
             waits_from: None,
             is_wanted: false,
             fired_at: None,
@@ -283,6 +286,12 @@ impl Poller {
             let left_us = u64::try_from(at.0.saturating_sub(now.wall.0)).unwrap_or(0);
             Mono(now.mono.0.saturating_add(left_us.saturating_mul(1000)))
         };
+        if rest.plan.by_ends {
+            // Nothing beats, so that nothing was missed; but who was to wait goes on to.
+            let wait = kept.and_then(|kept| kept.wait);
+            rest.first = wait.map(|wait| moment(wait.not_before)).filter(|&at| at > now.mono);
+            return;
+        }
         if let Some(kept) = kept {
             let interval_us = i64::try_from(state.interval_ns / 1000).unwrap_or(i64::MAX);
             let grid::Resumption { first, make_up } = kept.resume(interval_us, now.wall);
@@ -358,10 +367,35 @@ impl Poller {
         self.wheel.cancel(place);
     }
 
+    /// Tells a trigger of an end of a run as soon as it may be, if it is to be told of ends and knows of none. One that it has been told of is
+    /// not news.
+    pub fn tell(&mut self, ending: Ending, now: Mono) {
+        let Some(&place) = self.placed.get(&ending.listener) else { return };
+        let (state, rest) = (&self.hot[place as usize], &mut self.rests[place as usize]);
+        let is_busy = state.in_body || state.in_commit;
+        let is_known = rest.ending.as_ref().is_some_and(|known| known.key == ending.key);
+        if is_busy || is_known || !rest.plan.by_ends || rest.told == Some(ending.key) {
+            return;
+        }
+        rest.ending = Some(Arc::new(ending));
+        self.arm(place, now);
+    }
+
+    /// Whether the poll in flight in that place is about an end of a run.
+    pub fn is_told(&self, place: u32) -> bool {
+        self.is_by_ends(place) && self.rests[place as usize].shown.is_some()
+    }
+
+    /// Whether what is in that place is told of ends of runs, and not polled.
+    pub fn is_by_ends(&self, place: u32) -> bool {
+        !self.hot[place as usize].is_plain && self.rests[place as usize].plan.by_ends
+    }
+
     /// Stops polling a trigger that another owner polls now; [`Poller::enable`] takes it back.
     pub fn park(&mut self, place: u32, now: Mono) {
         self.rests[place as usize].elsewhere = true;
         self.rests[place as usize].make_up = None;
+        self.forget_ends(place);
         self.hot[place as usize].in_commit = false;
         self.note(place);
         self.wheel.cancel(place);

@@ -22,6 +22,8 @@ pub struct Plan {
     pub polls_at_start: bool,
     /// Whether it is a cron's, which is polled only when it is asked to: see [`Poller::ask`](crate::poll::Poller::ask).
     pub by_calendar: bool,
+    /// Whether it is polled only when there is an end of a run to tell it of: see [`Poller::tell`](crate::poll::Poller::tell).
+    pub by_ends: bool,
 }
 
 /// How long a trigger waits after polls that failed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::key::ScheduleKey;
 use crate::poll::hot::{Hot, Rest};
 use crate::poll::{Poller, Ticket};
-use crate::port::Stretch;
+use crate::port::{Ending, Stretch};
 use crate::time::{Mono, Wall};
 
 /// What a trigger's function may know when it is polled.
@@ -22,6 +22,8 @@ pub struct TickState {
     pub failures: u32,
     /// Of a cron: the moment that the poll decides, and what a run of that begins with, as JSON text.
     pub moment: Option<(Wall, Arc<str>)>,
+    /// The end of a run that the poll is about.
+    pub ending: Option<Arc<Ending>>,
 }
 
 /// Where a trigger stands, for whoever asks why nothing happens.
@@ -68,6 +70,7 @@ impl Poller {
             fired_at: rest.fired_at,
             failures: rest.failures,
             moment: rest.moment.clone(),
+            ending: rest.ending.clone().filter(|ending| rest.shown == Some(ending.key)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::key::ScheduleKey;
-use crate::port::Stretch;
+use crate::port::{Stretch, Told};
 use crate::time::{Mono, Wall};
 
 /// What a poller does next.
@@ -54,6 +54,8 @@ pub struct Ended {
     pub cursor_set: i64,
     /// Quiet polls gathered before it.
     pub history: Vec<Stretch>,
+    /// The end of a run that the poll was about, unless it is to be told again.
+    pub told: Option<Told>,
     /// Why the trigger is to be disabled, if it is.
     pub disable: Option<String>,
     /// How long it is not to be polled, if it waits because of failures or its own wish.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::grid;
 use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::limit::{Dropped, Limits};
-use crate::port::end::Outcomes;
+use crate::port::end::{OnRun, Outcomes, Told};
 use crate::port::logged::Logged;
 use crate::record::{ContextHash, Parent, RunEnd, Stretch, TaskRecord};
 use crate::seat::{Ask, Differs, Limit, Pass, Pause, Seat};
@@ -116,6 +116,14 @@ pub enum Admitted {
 }
 
 impl Admitted {
+    /// The row that it is kept under, if it is.
+    pub fn row(&self) -> Option<RunRow> {
+        match *self {
+            Self::Started { row } | Self::Held { row } => Some(row),
+            _ => None,
+        }
+    }
+
     /// Whether it is a run now.
     pub fn is_kept(&self) -> bool {
         matches!(self, Self::Started { .. } | Self::Held { .. })
@@ -160,6 +168,8 @@ pub struct TickChange {
     pub disable: Option<String>,
     /// How long it is not to be polled from `at` on, in microseconds, because of failures or its own wish; none if it is.
     pub wait_us: Option<i64>,
+    /// The end of a run that the trigger was told of: it is not told again, with this. If it has been told before, nothing of this is written.
+    pub told: Option<Told>,
     /// Of a cron: its step, with which the right to decide its moment ends.
     pub cron: Option<CronMove>,
 }
@@ -210,6 +220,8 @@ pub struct TriggerRow {
     pub interval_us: i64,
     /// Whether every fire starts a run.
     pub allow_concurrent: bool,
+    /// Of which ends it is to be told, if it is not polled.
+    pub on_run: Option<OnRun>,
     /// Of its arguments and its function: what tells its versions apart, in all processes.
     pub digest: i64,
     /// Where its grid begins if it has none yet.
@@ -385,6 +397,8 @@ pub enum Receipt {
         /// [`TriggerState::cursor_set`] now.
         cursor_set: i64,
     },
+    /// The trigger has been told of the end that a tick is about, or is not to be told any more: nothing of the tick was written.
+    ToldBefore,
     /// Each run of a start or an offer, in order.
     Start(Vec<Admitted>),
     /// The run's progress is kept; if it ended, and guards its hash, with its number among the ends.

@@ -1,9 +1,11 @@
 //! Ends of runs that somebody is to be told of. Invariant: an end is written down with what ends the run, in one transaction, and stands
 //! until whoever it is for has been told.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
-use crate::key::{EndKey, Epoch};
+use crate::key::{EndKey, Epoch, ScheduleKey};
 use crate::record::RunStatus;
 use crate::time::Wall;
 
@@ -34,6 +36,12 @@ impl Outcomes {
         Self(self.0 | bit)
     }
 
+    /// The states in the set.
+    pub fn statuses(self) -> impl Iterator<Item = RunStatus> {
+        let all = [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled];
+        all.into_iter().filter(move |&status| Self::default().with(status).0 & self.0 != 0)
+    }
+
     /// The one state of a set of one.
     pub fn only(self) -> Option<RunStatus> {
         [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled]
@@ -61,6 +69,64 @@ pub struct End {
     pub tries: u32,
     /// When the first call was.
     pub first_at: Wall,
+}
+
+/// Of which ends a trigger is to be told instead of being polled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnRun {
+    /// Of runs of this workflow.
+    pub workflow: Arc<str>,
+    /// In these states.
+    pub outcomes: Outcomes,
+}
+
+/// How many ends may have led to one another, each by a run that a trigger fired for the one before.
+pub const CHAIN_MAX: u32 = 100;
+
+/// An end that a trigger is to be told of. There is one for each trigger that asked for it before the run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// The store's key; no other end ever has it.
+    pub key: EndKey,
+    /// The trigger's row.
+    pub listener: ScheduleKey,
+    /// The run that ended.
+    pub run: Uuid,
+    /// Which of its ends this is, from 1: a run that was opened again has several.
+    pub number: u32,
+    /// How it ended.
+    pub status: RunStatus,
+    /// When.
+    pub ended_at: Wall,
+    /// How many ends led to the run.
+    pub depth: u32,
+    /// What the run was when it ended, if it has been opened again since.
+    pub kept: Option<AsItWas>,
+}
+
+impl Ending {
+    /// What a tick says of it.
+    pub fn told(&self) -> Told {
+        Told { end: self.key, depth: self.depth.saturating_add(1) }
+    }
+}
+
+/// Of a run that was opened again, how it had ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsItWas {
+    /// Its final context, as JSON text.
+    pub context: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// The end that a tick is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// The end, which its trigger is not told of again.
+    pub end: EndKey,
+    /// How many ends lead to the runs that it fires.
+    pub depth: u32,
 }
 
 /// An end of which a run's callback is still to be told, as who looks at the run sees it.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::admit::Overlap;
 use crate::grid::Kept;
 use crate::key::{Epoch, ScheduleKey};
+use crate::port::end::OnRun;
 use crate::time::Wall;
 
 /// A trigger's or a cron's row.
@@ -52,6 +53,8 @@ pub struct Schedule {
     pub newest: i64,
     /// Since when a poll of it has been in its body for too long, as its owner last said.
     pub in_body_since: Option<Wall>,
+    /// Of which ends a trigger is to be told, if it is not polled.
+    pub on_run: Option<OnRun>,
     /// What is kept of when a trigger is due; none of a cron.
     pub grid: Option<Kept>,
 }

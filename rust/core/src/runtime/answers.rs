@@ -16,6 +16,7 @@ use crate::port::ContextHash;
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
+use crate::runtime::pollers::PollState;
 use crate::time::{Now, Wall};
 use crate::urgency::Urgency;
 
@@ -66,6 +67,7 @@ struct Judged {
 impl Runtime {
     /// A poll out of turn; none while another of the same trigger is in flight.
     pub fn poll_now(&self, schedule: ScheduleKey) -> Option<(Ticket, Now)> {
+        self.shared.look_for_ending_of(schedule);
         let mut polls = lock(&self.shared.polls);
         let place = polls.poller.place_of(schedule)?;
         let now = self.now();
@@ -94,6 +96,7 @@ impl Runtime {
         {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.place);
+            self.look_again(&polls, ticket);
             polls.poller.looked(ticket, self.now().mono);
         }
         self.shared.wake_pollers();
@@ -149,7 +152,10 @@ impl Runtime {
 
     /// Ends a poll that was a plain skip. A long wait by its own wish is written down, so that it outlives this process.
     pub fn poll_skipped(&self, ticket: Ticket, reason: &str, began: Now, pause: Option<Duration>) {
-        let decides = lock(&self.shared.polls).poller.is_by_calendar(ticket.place);
+        let decides = {
+            let polls = lock(&self.shared.polls);
+            polls.poller.is_by_calendar(ticket.place) || polls.poller.is_told(ticket.place)
+        };
         if decides || pause.is_some_and(|pause| pause >= WAIT_KEPT) {
             let reason = Ok(reason.to_owned());
             let judged = Judged { fires: Vec::new(), cursor: None, reason, pause, limit: None };
@@ -161,6 +167,7 @@ impl Runtime {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.place);
             let recovered = recovered(&polls.poller, ticket);
+            self.look_again(&polls, ticket);
             (polls.poller.skipped(ticket, reason, finish, now.mono), recovered)
         };
         self.tell_recovered(recovered);
@@ -198,6 +205,13 @@ impl Runtime {
         self.end_poll(ticket, began, Judged { fires, cursor, reason, pause, limit }, false);
     }
 
+    /// Of what a trigger was to be told meanwhile it has not heard.
+    fn look_again(&self, polls: &PollState, ticket: Ticket) {
+        if polls.poller.is_by_ends(ticket.place) {
+            self.shared.endings_came();
+        }
+    }
+
     fn end_poll(&self, ticket: Ticket, began: Now, judged: Judged, is_skip: bool) {
         let Judged { fires, cursor, reason, pause, limit } = judged;
         let now = self.now();
@@ -233,6 +247,7 @@ impl Runtime {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            told: ended.told,
             holds,
         }));
         self.poll_is_home();
@@ -264,6 +279,7 @@ impl Runtime {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            told: None,
             holds: None,
         }));
     }

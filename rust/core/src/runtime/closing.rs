@@ -10,13 +10,18 @@ use uuid::Uuid;
 use crate::engine::{Effects, Event, Note};
 use crate::error::{Error, Kind};
 use crate::key::Epoch;
-use crate::port::{Body, Change, InFlight, RunChange};
+use crate::port::{Body, Change, Halt, InFlight, RunChange};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, sleep};
 use crate::runtime::{Own, POLL_PATIENCE, Runtime, Shared};
 
 /// Between two looks at whether all runs in hand are over.
 const DRAIN_PAUSE: Duration = Duration::from_millis(5);
+
+/// Who closes waits no longer than this for a store that does not answer, whatever time he has.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// And one that answers is waited for to the end of what there is to write, as long as none of that takes so long.
+const ANSWER_SPARED: Duration = Duration::from_secs(3);
 
 impl Runtime {
     /// Ends everything at once and tells whoever waits: nothing here can go on. What is logged of it is the caller's.
@@ -63,8 +68,24 @@ impl Runtime {
     }
 
     /// Writes what has gathered, ends the threads and leaves: what is unfinished is the next runner's. A second call finishes what the
-    /// first one began. Call detached.
-    pub fn finish_close(&self) {
+    /// first one began. A store that does not answer within `span` is given up: others find this runner dead. Call detached.
+    pub fn finish_close(&self, span: Duration) {
+        let halt = &self.shared.halt;
+        halt.ask_at(Instant::now() + span.min(STORE_PATIENCE), ANSWER_SPARED);
+        halt.over(|| self.end());
+    }
+
+    /// What ends the wait of who closes for the store.
+    pub fn halt(&self) -> &Halt {
+        &self.shared.halt
+    }
+
+    /// Whether the store has not answered for some time.
+    pub fn is_silent(&self) -> bool {
+        self.shared.store.is_silent(self.shared.epoch)
+    }
+
+    fn end(&self) {
         let shared = &self.shared;
         shared.close_looks();
         let history = lock(&shared.polls).poller.take_history();
@@ -105,8 +126,9 @@ impl Runtime {
     pub fn close(&self, span: Duration) -> bool {
         self.begin_close();
         self.drain_polls(Instant::now() + span.min(POLL_PATIENCE), 0);
+        let until = Instant::now() + span;
         let clean = self.drain(span, Own::default());
-        self.finish_close();
+        self.finish_close(until.saturating_duration_since(Instant::now()));
         clean
     }
 }
@@ -214,11 +236,12 @@ impl Shared {
         let triggers = lock(&self.polls).poller.rows_in_body();
         let mut kept = InFlight { runs: runs.into_iter().collect(), triggers, ends: Vec::new() };
         self.ends_in_hand(&mut kept);
-        if !self.write_late(epoch) {
-            return;
-        }
-        // What fails here is buried by the next owner.
-        *left = self.store.leave(epoch, &kept, self.now().wall).unwrap_or_default();
+        let has_left = self.write_late(epoch).then(|| self.store.leave(epoch, &kept, self.now().wall));
+        // What fails here is buried by the next owner, as if this process had died: at once, unless a body still runs.
+        *left = match has_left {
+            Some(Ok(left)) => left,
+            _ => Some(epoch).filter(|_| !kept.is_empty()),
+        };
         self.close_when_left(*left);
     }
 
@@ -237,15 +260,21 @@ impl Shared {
             return true;
         }
         self.send_logged();
-        let late = std::mem::take(&mut lock(&self.writer).items);
-        let of_run = |(change, _)| match change {
+        let of_run = |(change, _): &(Change, _)| match change.clone() {
             Change::Run(change) => Some(Change::Run(RunChange { epoch, ..change })),
             Change::Returned(body) => Some(Change::Returned(Body { epoch, ..body })),
             Change::Unseat { seat, at, .. } => Some(Change::Unseat { seat, epoch, at }),
             Change::Logged(logged) => Some(Change::Logged(logged)),
             _ => None,
         };
-        let late: Vec<Change> = late.into_iter().filter_map(of_run).collect();
-        late.is_empty() || self.store.commit(&late).is_ok()
+        let (late, many) = {
+            let writer = lock(&self.writer);
+            (writer.items.iter().filter_map(of_run).collect::<Vec<Change>>(), writer.items.len())
+        };
+        let is_written = late.is_empty() || self.store.commit(&late).is_ok();
+        if is_written {
+            lock(&self.writer).items.drain(..many);
+        }
+        is_written
     }
 }

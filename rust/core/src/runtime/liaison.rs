@@ -147,6 +147,7 @@ impl Shared {
     /// Until the next look, if nothing comes up.
     fn pause(&self, has_siblings: bool) -> Duration {
         let pause = if has_siblings && self.works { NEWS_EVERY } else { NEWS_EVERY_ALONE };
+        let pause = pause.min(self.endings.pause());
         match self.awaited() {
             0 => pause,
             many => pause.min(ENDS_EVERY.max(ENDS_EVERY_EACH * many.min(ENDS_CHUNK as u32))),
@@ -238,6 +239,7 @@ impl Shared {
             self.cancels_due.store(true, Ordering::Release);
         }
         self.ask_for_ends();
+        self.look_for_endings();
         round.last_other = self.look_at_others(round.last_other);
         round.ends_fast = self.look_elsewhere(is_woken || is_time);
     }

@@ -189,7 +189,7 @@ impl Shared {
         let writer = lock(&self.writer);
         let is_written = !writer.busy && writer.items.is_empty();
         drop(writer);
-        let tells = !lock(&self.tellings).is_idle(now.wall);
+        let tells = !lock(&self.tellings).is_idle(now.wall) || self.is_ending_asked();
         !is_timer_due && !works && !looks && is_written && !tells
     }
 }

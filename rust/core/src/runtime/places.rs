@@ -26,6 +26,7 @@ impl Runtime {
             }
             for (&place, (plan, mut trigger)) in places.iter().zip(triggers) {
                 let before = engine.place_of(&trigger.row.name);
+                self.shared.listens(&plan);
                 history.extend(polls.put(place, before, &trigger.row.name, plan, now.mono));
                 trigger.row.origin_at = polls.poller.origin_at(place, now);
                 declared.push((place, trigger));

@@ -405,7 +405,13 @@ impl Shared {
         let now = self.now();
         let mut is_disputed = false;
         let mut polls = lock(&self.polls);
-        for Rearm { place, row, cursor, set, fired_at, disables, elsewhere, gives_way, is_stale } in rearm {
+        for Rearm { place, row, cursor, set, fired_at, disables, is_told, elsewhere, gives_way, is_stale } in
+            rearm
+        {
+            // Before it is seen that nothing of it is in flight: there may be more to tell.
+            if polls.poller.is_by_ends(place) {
+                self.endings_came();
+            }
             is_disputed |= is_stale;
             match row {
                 _ if gives_way => polls.poller.hand_on(place),
@@ -419,6 +425,9 @@ impl Shared {
                 None => {
                     if let Some(schedule) = disables {
                         polls.poller.set_enabled(schedule, false, now.mono);
+                    }
+                    if is_told {
+                        polls.poller.heard(place);
                     }
                     if let Some((cursor, cursor_set)) = set {
                         polls.poller.take_cursor(place, cursor.as_deref(), cursor_set);
@@ -467,6 +476,7 @@ impl Shared {
     /// Switches triggers as the store has them. Under the engine's lock: a row that arrives later must know that it may be older.
     pub(super) fn switch(&self, triggers: impl IntoIterator<Item = (ScheduleKey, bool)>) {
         let now = self.now();
+        self.endings_came();
         let mut engine = lock(&self.engine);
         engine.step(Event::News, now, &mut Effects::default());
         let poller = &mut lock(&self.polls).poller;

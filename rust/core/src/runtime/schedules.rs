@@ -175,6 +175,7 @@ impl Runtime {
             failures_max: None,
             polls_at_start: false,
             by_calendar: true,
+            by_ends: false,
         };
         let declared = Declared {
             row: TriggerRow {
@@ -182,6 +183,7 @@ impl Runtime {
                 workflow: cron.workflow.into(),
                 interval_us: 0,
                 allow_concurrent,
+                on_run: None,
                 digest: cron.digest,
                 origin_at: Wall(0),
             },

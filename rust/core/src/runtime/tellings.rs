@@ -187,6 +187,7 @@ impl Shared {
 
     /// There may be more to tell.
     pub(super) fn ends_came(&self) {
+        self.endings_came();
         if self.tells_ends.load(Ordering::Acquire) {
             lock(&self.tellings).has_news = true;
             self.tellings_wake.notify_all();
@@ -196,7 +197,7 @@ impl Shared {
     /// The same after a commit of these.
     pub(super) fn ends_written(&self, changes: &[Change]) {
         let is_end = |change: &Change| matches!(change, Change::Run(change) if change.end.is_some());
-        if self.tells_ends.load(Ordering::Acquire) && changes.iter().any(is_end) {
+        if (self.tells_ends.load(Ordering::Acquire) || self.endings.is_open()) && changes.iter().any(is_end) {
             self.ends_came();
         }
     }

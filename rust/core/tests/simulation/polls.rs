@@ -318,6 +318,7 @@ impl World {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            told: None,
             holds: None,
         };
         let mut effects = Effects::default();

@@ -184,12 +184,14 @@ impl Scenario {
             failures_max: if random.percent(25) { Some(2) } else { None },
             polls_at_start: random.percent(20),
             by_calendar: false,
+            by_ends: false,
         };
         let row = TriggerRow {
             name: Arc::clone(&source.name),
             workflow: Arc::clone(&source.workflow),
             interval_us: interval.as_micros() as i64,
             allow_concurrent: random.percent(30),
+            on_run: None,
             digest: random.between(1, VERSIONS as u64) as i64,
             origin_at: Wall(0),
         };

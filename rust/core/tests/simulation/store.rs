@@ -8,11 +8,11 @@ use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::grid;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, End, Fault, Forgotten, Found, Halt,
-    InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Receipt, Redacted,
-    RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings, Sign, Spared,
-    Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try,
-    Unfinished, Wished, WorkflowRow,
+    Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, End, Ending, Fault, Forgotten, Found,
+    Halt, InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Receipt,
+    Redacted, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings,
+    Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow,
+    TriggerState, Try, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::{Contested, owner_of};
@@ -559,6 +559,7 @@ impl State {
             version: number,
             newest: 0,
             in_body_since: None,
+            on_run: None,
             grid: None,
         };
         let state = state_of(&schedule);
@@ -686,6 +687,18 @@ impl Store for MemoryStore {
 
     fn put_end_off(&self, _epoch: Epoch, _end: EndKey, _due: Wall, _error: &str) -> Stored<()> {
         unreachable!("no workflow here has callbacks")
+    }
+
+    fn endings(&self, _epoch: Epoch) -> Stored<Vec<Ending>> {
+        Ok(Vec::new())
+    }
+
+    fn ending(&self, _end: EndKey) -> Stored<Option<Ending>> {
+        unreachable!("no trigger here is told of ends")
+    }
+
+    fn ending_of(&self, _listener: ScheduleKey) -> Stored<Option<Ending>> {
+        unreachable!("no trigger here is told of ends")
     }
 
     fn end_deserted(&self, _epoch: Epoch, _at: Wall) -> Stored<()> {

@@ -111,7 +111,8 @@ impl World {
         let now = at.mono;
         self.note(|| format!("{p}: {rearm:?}"));
         let process = &mut self.processes[p];
-        let Rearm { place, row, cursor, set, fired_at, disables, elsewhere, gives_way, is_stale } = rearm;
+        let Rearm { place, row, cursor, set, fired_at, disables, is_told: _, elsewhere, gives_way, is_stale } =
+            rearm;
         assert_eq!(set, None, "nobody sets cursors in this world");
         if gives_way {
             process.poller.hand_on(place);

@@ -14,10 +14,9 @@ pub fn with<T>(
     halt: &Halt,
     work: impl FnOnce(&Db) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let db = open::connection(address, Use::Asking)?;
-    db.until(halt);
-    work(&db).map_err(|failure| match failure {
-        Failure::Sql(_) if halt.is_asked() => Failure::Refused("the question was ended".to_owned()),
-        failure => failure,
+    halt.over(|| {
+        let db = open::connection(address, Use::Asking)?;
+        db.be_patient();
+        work(&db)
     })
 }

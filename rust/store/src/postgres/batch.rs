@@ -17,7 +17,7 @@ use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
 use crate::postgres::plan::Stretch;
 use crate::postgres::schedule::{Advanced, Declaring};
-use crate::postgres::{audit, history, logged, owner, run, schedule, seat};
+use crate::postgres::{audit, end, history, logged, owner, run, schedule, seat};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Db, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
@@ -193,6 +193,11 @@ impl<'c> Batch<'c> {
         if !self.is_living(tick.epoch)? {
             return Ok(Receipt::Fenced);
         }
+        if let Some(told) = tick.told
+            && !end::is_untold(self.db, tick.schedule, told.end)?
+        {
+            return Ok(Receipt::ToldBefore);
+        }
         match around(Step::Cursor, || schedule::advance(self.db, tick))? {
             Advanced::Kept => {}
             Advanced::Lost => return Ok(Receipt::Fenced),
@@ -216,6 +221,9 @@ impl<'c> Batch<'c> {
         }
         if fates.iter().any(Admitted::is_kept) {
             schedule::fired(self.db, tick.schedule, tick.at)?;
+        }
+        if let Some(told) = tick.told {
+            around(Step::EndTold, || end::heard(self.db, told, fates.iter().filter_map(Admitted::row)))?;
         }
         schedule::disable(self.db, tick)?;
         if let Some(step) = &tick.cron {

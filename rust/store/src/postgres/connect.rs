@@ -16,6 +16,8 @@ use crate::postgres::tls::{Encrypted, Tls};
 
 /// All hosts together are waited for this long, where the URL says nothing.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// And so long by who only wants to know whether they are there.
+const PROBE_PATIENCE: Duration = Duration::from_secs(4);
 /// The oldest server that has what our statements use.
 const VERSION_MIN: u32 = 13;
 
@@ -29,6 +31,8 @@ pub struct Unreached {
     pub text: String,
     /// Whether it may go better later, with nothing changed.
     pub passes: bool,
+    /// Whether there is no server, as far as can be told.
+    pub is_silent: bool,
 }
 
 /// A client of the first server that can be had, and what moves its bytes.
@@ -44,8 +48,18 @@ pub async fn connect(address: &Address) -> Result<(Client, Connected), Unreached
         }
     }
     let passes = failed.iter().any(|unreached| unreached.passes);
+    let is_silent = failed.iter().all(|unreached| unreached.is_silent);
     let texts: Vec<String> = failed.into_iter().map(|unreached| unreached.text).collect();
-    Err(Unreached { text: texts.join("; "), passes })
+    Err(Unreached { text: texts.join("; "), passes, is_silent })
+}
+
+/// Whether one of its servers says anything, be it that it lets nobody in.
+pub async fn is_there(address: &Address) -> bool {
+    match timeout(PROBE_PATIENCE, connect(address)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(unreached)) => !unreached.is_silent,
+        Err(_) => false,
+    }
 }
 
 /// What ends a statement on a connection of `address`.
@@ -64,7 +78,11 @@ async fn one(address: &Address, host: &Host, patience: Duration) -> Result<(Clie
     let mode = if is_net { address.encryption.mode } else { SslMode::Disable };
     let hidden = match mode {
         SslMode::Disable => Tls::OFF,
-        _ => Tls::of(&address.encryption).map_err(|text| Unreached { text, passes: false })?,
+        _ => Tls::of(&address.encryption).map_err(|text| Unreached {
+            text,
+            passes: false,
+            is_silent: false,
+        })?,
     };
     let (first, second) = match mode {
         SslMode::Disable => ((config::SslMode::Disable, plain), None),
@@ -94,6 +112,7 @@ async fn one(address: &Address, host: &Host, patience: Duration) -> Result<(Clie
             patience.as_secs_f32().round().max(1.0)
         ),
         passes: true,
+        is_silent: true,
     };
     timeout(patience, attempt).await.map_err(|_| silent())?
 }
@@ -160,7 +179,7 @@ async fn fitting(
     };
     let Some(answer) = answer else {
         let text = format!("the server at {host} has closed the connection; see its log");
-        return Err(Unreached { text, passes: true });
+        return Err(Unreached { text, passes: true, is_silent: false });
     };
     let answer = answer.map_err(|error| refused(address, host, &error, true, None))?;
     let row = answer.iter().find_map(|message| match message {
@@ -173,7 +192,7 @@ async fn fitting(
         let text = format!(
             "the server at {host} is PostgreSQL {version}; cloaca needs {VERSION_MIN} or later: upgrade it"
         );
-        return Err(Unreached { text, passes: false });
+        return Err(Unreached { text, passes: false, is_silent: false });
     }
     let is_unfit = match address.session {
         Session::Any => false,
@@ -185,6 +204,7 @@ async fn fitting(
         true => Err(Unreached {
             text: format!("the server at {host} takes no writes: it is a standby"),
             passes: true,
+            is_silent: false,
         }),
         false => Ok((client, connected)),
     }
@@ -213,8 +233,8 @@ fn refused(
     let said =
         said.unwrap_or_else(|| error.source().map_or_else(|| error.to_string(), |source| source.to_string()));
     let caution = caution.map(|caution| format!(" ({caution})")).unwrap_or_default();
-    let is_never = |text: String| Unreached { text, passes: false };
-    let may_pass = |text: String| Unreached { text, passes: true };
+    let is_never = |text: String| Unreached { text, passes: false, is_silent: false };
+    let may_pass = |text: String| Unreached { text, passes: true, is_silent: error.code().is_none() };
     let Some(code) = error.code() else {
         if is_of_tls(error) {
             return is_never(untrusted(host, &said));

@@ -4,21 +4,27 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
 use cloaca_core::port::Halt;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::{FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
-use crate::postgres::connect::Unreached;
+use crate::postgres::address::Address;
+use crate::postgres::connect::{self, Unreached};
 use crate::postgres::tls::Tls;
 
-/// Nobody waits longer than this for the answer to a statement.
+/// Nobody waits longer than this for the answer to a statement of ours.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// Who has waited so long asks by another connection whether there is still a server: a slow one says so, one that stands still or is cut off does not.
+const PROBE_EVERY: Duration = Duration::from_secs(4);
 
 /// Between two looks at whether an answer is still wanted, and how long the server may take to hear that it is not.
 const HALT_PAUSE: Duration = Duration::from_millis(20);
@@ -36,6 +42,8 @@ pub enum Error {
     Unreached(Unreached),
     /// It has not answered in time.
     Silent,
+    /// Nobody waits for the answer any more.
+    Ended,
     /// Nothing was found where something is.
     NoRows,
     /// A column holds what it cannot.
@@ -59,15 +67,16 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// One connection.
 pub struct Db {
-    /// Declared first: what runs on the runtime is dropped before it.
     client: Client,
-    runtime: Runtime,
+    /// None once it is dropped.
+    runtime: Option<Runtime>,
     statements: RefCell<HashMap<Box<str>, Kept>>,
     is_lost: Cell<bool>,
+    address: Arc<Address>,
     /// How the server hears that an answer is not wanted any more.
     tls: Tls,
-    /// Whether it answers users, and until when.
-    halt: RefCell<Option<Halt>>,
+    /// Whether it answers users, whose statements take as long as they like.
+    is_patient: Cell<bool>,
 }
 
 /// A statement that the server knows, with the names of its parameters in order.
@@ -78,8 +87,8 @@ struct Kept {
 }
 
 impl Db {
-    /// What `connect` makes, which is a client and the task that moves its bytes; `tls` is as it uses it.
-    pub fn open<F, C>(tls: Tls, connect: F) -> Result<Self>
+    /// What `connect` makes of a server at `address`, which is a client and the task that moves its bytes; `tls` is as it uses it.
+    pub fn open<F, C>(address: &Address, tls: Tls, connect: F) -> Result<Self>
     where
         F: Future<Output = Result<(Client, C)>>,
         C: Future<Output = ()> + Send + 'static,
@@ -88,18 +97,36 @@ impl Db {
             .enable_all()
             .build()
             .map_err(|error| Error::Column(0, format!("no connection can be made: {error}")))?;
-        let client = runtime.block_on(async {
-            let (client, task) = connect.await?;
-            tokio::spawn(task);
-            Ok::<_, Error>(client)
-        })?;
+        let (halt, began) = (Halt::current(), Instant::now());
+        let connected = runtime.block_on(async {
+            let mut connect = std::pin::pin!(connect);
+            loop {
+                if let Ok(connected) = timeout(HALT_PAUSE, &mut connect).await {
+                    let (client, task) = connected?;
+                    tokio::spawn(task);
+                    return Ok(client);
+                }
+                if halt.ends(began) {
+                    return Err(Error::Ended);
+                }
+            }
+        });
+        let client = match connected {
+            Ok(client) => client,
+            Err(error) => {
+                // The name of a host may still be looked up.
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
         Ok(Self {
             client,
-            runtime,
+            runtime: Some(runtime),
             statements: RefCell::default(),
             is_lost: Cell::new(false),
+            address: Arc::new(address.clone()),
             tls,
-            halt: RefCell::default(),
+            is_patient: Cell::new(false),
         })
     }
 
@@ -108,26 +135,20 @@ impl Db {
         self.is_lost.get() || self.client.is_closed()
     }
 
-    /// From now on it answers until `halt` is asked for, however long that takes.
-    pub fn until(&self, halt: &Halt) {
-        *self.halt.borrow_mut() = Some(halt.clone());
+    /// From now on it waits for as long as the server works.
+    pub fn be_patient(&self) {
+        self.is_patient.set(true);
     }
 
-    /// Waits for several answers at once, or for one.
+    /// Waits for several answers at once, or for one: until this thread is to wait no more, or there is no server any more.
     pub fn wait<T>(
         &self,
         answer: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
     ) -> Result<T> {
-        let halt = self.halt.borrow().clone();
-        let answered = self.runtime.block_on(async {
-            match halt {
-                Some(halt) => self.answered_until(&halt, answer).await,
-                None => tokio::time::timeout(ANSWER_PATIENCE, answer).await.ok(),
-            }
-        });
-        match answered {
-            Some(Ok(done)) => Ok(done),
-            Some(Err(error)) => {
+        let runtime = self.runtime.as_ref().expect("it is there until the drop");
+        match runtime.block_on(self.answered(answer)) {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
                 // The server says so before it ends a connection, and of that end nothing is known yet.
                 let is_fatal = |said: &DbError| {
                     matches!(said.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
@@ -137,28 +158,43 @@ impl Db {
                 }
                 Err(error.into())
             }
-            None => {
+            Err(unanswered) => {
                 self.is_lost.set(true);
-                Err(Error::Silent)
+                Err(unanswered)
             }
         }
     }
 
-    /// None once `halt` was asked for; the server hears of it.
-    async fn answered_until<T>(&self, halt: &Halt, answer: impl Future<Output = T>) -> Option<T> {
+    async fn answered<T>(&self, answer: impl Future<Output = T>) -> Result<T> {
         let mut answer = std::pin::pin!(answer);
+        let (halt, began) = (Halt::current(), Instant::now());
+        let mut heard = began;
+        let mut probe = Probe(None);
         loop {
-            if halt.is_asked() {
-                // Best effort: what goes on there is nobody's any more.
-                let _ = tokio::time::timeout(
-                    HALT_PATIENCE,
-                    self.client.cancel_token().cancel_query(self.tls.clone()),
-                )
-                .await;
-                return None;
+            if let Ok(done) = timeout(HALT_PAUSE, &mut answer).await {
+                return Ok(done);
             }
-            if let Ok(done) = tokio::time::timeout(HALT_PAUSE, &mut answer).await {
-                return Some(done);
+            if halt.ends(began) {
+                // Best effort: what goes on there is nobody's any more.
+                let _ =
+                    timeout(HALT_PATIENCE, self.client.cancel_token().cancel_query(self.tls.clone())).await;
+                return Err(Error::Ended);
+            }
+            if !self.is_patient.get() && began.elapsed() >= ANSWER_PATIENCE {
+                return Err(Error::Silent);
+            }
+            match &mut probe.0 {
+                Some(task) if task.is_finished() => {
+                    if !task.await.unwrap_or(false) {
+                        return Err(Error::Silent);
+                    }
+                    (probe.0, heard) = (None, Instant::now());
+                }
+                None if heard.elapsed() >= PROBE_EVERY => {
+                    let address = Arc::clone(&self.address);
+                    probe.0 = Some(tokio::spawn(async move { connect::is_there(&address).await }));
+                }
+                Some(_) | None => {}
             }
         }
     }
@@ -218,6 +254,26 @@ impl Db {
     }
 }
 
+impl Drop for Db {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Waits for nothing: a probe may still look up the name of a host.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Asks whether there is a server, unless nobody wants to know any more.
+struct Probe(Option<JoinHandle<bool>>);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
 /// `:name` becomes `$1`, as the server has it. Casts (`::`) and what stands in quotes stay.
 fn numbered(sql: &str) -> (String, Vec<Box<str>>) {
     let mut text = String::with_capacity(sql.len());
@@ -269,26 +325,26 @@ pub struct Prepared<'d> {
 
 impl Prepared<'_> {
     /// Runs it, and tells how many rows that concerned.
-    pub fn execute(&self, params: impl Params) -> Result<usize> {
+    pub fn execute(&mut self, params: impl Params) -> Result<usize> {
         let params = self.ordered(&params);
         let concerned = self.db.wait(self.db.client.execute(&self.kept.statement, &as_dyn(&params)))?;
         Ok(usize::try_from(concerned).unwrap_or(usize::MAX))
     }
 
     /// All rows, to be read one after another.
-    pub fn query(&self, params: impl Params) -> Result<Rows> {
+    pub fn query(&mut self, params: impl Params) -> Result<Rows> {
         Ok(Rows(self.rows(&self.ordered(&params))?.into_iter()))
     }
 
     /// The first row.
-    pub fn query_row<T>(&self, params: impl Params, read: impl FnOnce(&Row) -> Result<T>) -> Result<T> {
+    pub fn query_row<T>(&mut self, params: impl Params, read: impl FnOnce(&Row) -> Result<T>) -> Result<T> {
         let rows = self.rows(&self.ordered(&params))?;
         read(&Row(rows.into_iter().next().ok_or(Error::NoRows)?))
     }
 
     /// All rows.
     pub fn query_map<T>(
-        &self,
+        &mut self,
         params: impl Params,
         mut read: impl FnMut(&Row) -> Result<T>,
     ) -> Result<std::vec::IntoIter<Result<T>>> {
@@ -297,7 +353,7 @@ impl Prepared<'_> {
     }
 
     /// Whether there is any row.
-    pub fn exists(&self, params: impl Params) -> Result<bool> {
+    pub fn exists(&mut self, params: impl Params) -> Result<bool> {
         Ok(!self.rows(&self.ordered(&params))?.is_empty())
     }
 
@@ -586,7 +642,7 @@ impl<'r> FromSql<'r> for Raw<'r> {
 }
 
 /// Why a column could not be read.
-type Unread = Box<dyn std::error::Error + Sync + Send>;
+pub type Unread = Box<dyn std::error::Error + Sync + Send>;
 
 /// What a column may be read as.
 pub trait Column: Sized {
@@ -595,6 +651,16 @@ pub trait Column: Sized {
 }
 
 impl<'r> Raw<'r> {
+    /// Its type.
+    pub fn ty(&self) -> &Type {
+        &self.ty
+    }
+
+    /// Whether there is nothing.
+    pub fn is_null(&self) -> bool {
+        self.bytes.is_none()
+    }
+
     fn some(&self) -> std::result::Result<&'r [u8], Unread> {
         self.bytes.ok_or_else(|| "it is empty".into())
     }

@@ -1,9 +1,9 @@
-//! Ends of runs that callbacks are to be told of. That they are written down with what ends a run is the schema's affair.
+//! Ends of runs that callbacks and triggers are to be told of. That they are written down with what ends a run is the schema's affair.
 //! Invariant: one owner has an end in hand at a time, and only that one says what came of it.
 
-use crate::postgres::db::{self, Db, named_params};
-use cloaca_core::key::{EndKey, Epoch, RunRow};
-use cloaca_core::port::{Call, End, Outcomes, RunStatus};
+use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
+use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
+use cloaca_core::port::{AsItWas, Call, End, Ending, OnRun, Outcomes, RunStatus, Told};
 use cloaca_core::time::Wall;
 
 use crate::postgres::fault::Failure;
@@ -73,7 +73,7 @@ pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Fai
             FOR UPDATE OF ends SKIP LOCKED)
         RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries, first_at,
             (SELECT completed_at FROM runs WHERE runs.row = ends.run)";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(
         named_params! { ":epoch": epoch.0, ":at": at.0, ":limit": signed(limit) },
         |row| {
@@ -151,7 +151,7 @@ pub fn of_run(db: &Db, run: RunRow) -> Result<Vec<Call>, Failure> {
     const SQL: &str = "
         SELECT outcome, tries, due_at, error, owner, begun_at FROM ends
         WHERE run = :run AND listener = 0 ORDER BY number";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":run": run.0 }, |row| {
         let owner = row.get::<_, Option<i64>>(4)?.map(Epoch);
         Ok(Call {
@@ -163,4 +163,128 @@ pub fn of_run(db: &Db, run: RunRow) -> Result<Vec<Call>, Failure> {
         })
     })?;
     Ok(rows.collect::<db::Result<_>>()?)
+}
+
+/// What is read of an end that a trigger is to be told of.
+macro_rules! ending {
+    ($from:literal) => {
+        concat!(
+            "SELECT ends.row, listener, runs.id, number, outcome, ends.due_at, depth, number <= reopened, ends.context, cause ",
+            $from
+        )
+    };
+}
+
+fn ending_of_row(row: &Row) -> db::Result<Ending> {
+    let is_kept: bool = row.get(7)?;
+    let kept = AsItWas { context: row.get(8)?, error: row.get(9)? };
+    Ok(Ending {
+        key: EndKey(row.get(0)?),
+        listener: ScheduleKey(row.get(1)?),
+        run: id_at(row, 2)?,
+        number: row.get(3)?,
+        status: status_of(row.get(4)?),
+        ended_at: wall_at(row, 5)?,
+        depth: row.get(6)?,
+        kept: is_kept.then_some(kept),
+    })
+}
+
+/// Of each trigger of `epoch` that is switched on, the first end that it is to be told of.
+pub fn endings(db: &Db, epoch: Epoch) -> Result<Vec<Ending>, Failure> {
+    // Indices listeners_listener, ends_listener.
+    const SQL: &str = ending!(
+        "FROM (SELECT DISTINCT listener AS row FROM listeners WHERE listener <> 0) AS heard
+            JOIN schedules ON schedules.row = heard.row
+            JOIN ends ON ends.row = (SELECT min(first.row) FROM ends AS first WHERE first.listener = heard.row AND first.listener <> 0)
+            JOIN runs ON runs.row = ends.run
+        WHERE schedules.owner = :epoch AND schedules.enabled"
+    );
+    let mut statement = db.prepare_cached(SQL)?;
+    let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, ending_of_row)?;
+    Ok(rows.collect::<db::Result<_>>()?)
+}
+
+/// That end, if its trigger is still to be told of it.
+pub fn ending(db: &Db, end: EndKey) -> Result<Option<Ending>, Failure> {
+    const SQL: &str =
+        ending!("FROM ends JOIN runs ON runs.row = ends.run WHERE ends.row = :end AND listener <> 0");
+    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":end": end.0 }, ending_of_row).optional()?)
+}
+
+/// The first end that a trigger is to be told of.
+pub fn ending_of(db: &Db, listener: ScheduleKey) -> Result<Option<Ending>, Failure> {
+    // Index ends_listener.
+    const SQL: &str = ending!(
+        "FROM ends JOIN runs ON runs.row = ends.run
+        WHERE ends.row = (SELECT min(first.row) FROM ends AS first WHERE first.listener = :listener AND first.listener <> 0)"
+    );
+    let params = named_params! { ":listener": listener.0 };
+    Ok(db.prepare_cached(SQL)?.query_row(params, ending_of_row).optional()?)
+}
+
+/// Whether a trigger is still to be told of the end that a tick of it is about.
+pub fn is_untold(db: &Db, listener: ScheduleKey, end: EndKey) -> Result<bool, Failure> {
+    const SQL: &str = "SELECT 1 FROM ends WHERE row = :row AND listener = :listener FOR UPDATE";
+    let params = named_params! { ":row": end.0, ":listener": listener.0 };
+    Ok(db.prepare_cached(SQL)?.exists(params)?)
+}
+
+/// A trigger has been told of an end, by which these runs have come to be.
+pub fn heard(db: &Db, told: Told, runs: impl Iterator<Item = RunRow>) -> Result<(), Failure> {
+    const GONE: &str = "DELETE FROM ends WHERE row = :row";
+    const DEEPER: &str = "UPDATE runs SET depth = :depth WHERE row = :row";
+    db.prepare_cached(GONE)?.execute(named_params! { ":row": told.end.0 })?;
+    for run in runs {
+        db.prepare_cached(DEEPER)?.execute(named_params! { ":row": run.0, ":depth": told.depth })?;
+    }
+    Ok(())
+}
+
+/// From now on a trigger is to be told of these ends, and of no others. What it does not want any more it is not told, either.
+pub fn listen(db: &Db, trigger: ScheduleKey, on_run: Option<&OnRun>) -> Result<(), Failure> {
+    // Index listeners_listener.
+    const KNOWN: &str = "
+        SELECT workflow, outcomes FROM listeners WHERE listener = :listener AND listener <> 0 ORDER BY workflow LIMIT 1";
+    const DROP: &str = "DELETE FROM listeners WHERE listener = :listener AND listener <> 0";
+    const PUT: &str =
+        "INSERT INTO listeners (workflow, listener, outcomes) VALUES (:workflow, :listener, :outcomes)";
+    // Index ends_listener.
+    const WITHDRAW: &str = "
+        DELETE FROM ends WHERE listener = :listener AND listener <> 0 AND NOT (workflow = :workflow AND (outcome & :outcomes) <> 0)";
+    let listener = trigger.0;
+    let known = db.prepare_cached(KNOWN)?.query_row(named_params! { ":listener": listener }, |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+    });
+    let known = known.optional()?;
+    let wanted = on_run.map(|on_run| (on_run.workflow.to_string(), on_run.outcomes.bits()));
+    if known == wanted {
+        return Ok(());
+    }
+    db.prepare_cached(DROP)?.execute(named_params! { ":listener": listener })?;
+    if let Some((workflow, outcomes)) = &wanted {
+        let params = named_params! { ":workflow": workflow, ":listener": listener, ":outcomes": outcomes };
+        db.prepare_cached(PUT)?.execute(params)?;
+    }
+    let (workflow, outcomes) = wanted.unwrap_or_default();
+    let params = named_params! { ":listener": listener, ":workflow": workflow, ":outcomes": outcomes };
+    db.prepare_cached(WITHDRAW)?.execute(params)?;
+    Ok(())
+}
+
+/// Whether any trigger is told of ends.
+pub fn is_any_heard(db: &Db) -> Result<bool, Failure> {
+    // Index listeners_listener.
+    const SQL: &str = "SELECT 1 FROM listeners WHERE listener <> 0 LIMIT 1";
+    Ok(db.prepare_cached(SQL)?.exists([])?)
+}
+
+/// A run is about to be opened again: what it is now stands with its ends, for the triggers that are still to be told of them.
+pub fn keep(db: &Db, run: RunRow) -> Result<(), Failure> {
+    // Index ends_run.
+    const SQL: &str = "
+        UPDATE ends SET context = runs.final_context, cause = runs.error FROM runs
+        WHERE runs.row = :run AND ends.run = :run AND number = reopened + 1 AND listener <> 0";
+    db.prepare_cached(SQL)?.execute(named_params! { ":run": run.0 })?;
+    Ok(())
 }

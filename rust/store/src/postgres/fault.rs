@@ -61,7 +61,7 @@ impl Failure {
 /// Whether the same statement may succeed later, on another connection if need be.
 pub fn passes(error: &Error) -> bool {
     match error {
-        Error::Silent => true,
+        Error::Silent | Error::Ended => true,
         Error::Unreached(unreached) => unreached.passes,
         Error::Server(error) => match error.code() {
             Some(code) => state_passes(code),
@@ -90,7 +90,7 @@ fn state_passes(code: &SqlState) -> bool {
 /// Whether the connection, and not the statement, has failed: whether its transaction was committed is not known.
 pub fn is_lost(error: &Error) -> bool {
     match error {
-        Error::Silent | Error::Unreached(_) => true,
+        Error::Silent | Error::Ended | Error::Unreached(_) => true,
         Error::Server(error) => match error.code() {
             Some(code) => ["08", "57P"].iter().any(|class| code.code().starts_with(class)),
             None => true,
@@ -99,11 +99,25 @@ pub fn is_lost(error: &Error) -> bool {
     }
 }
 
+/// Whether there is no server, as far as can be told: another connection would fare no better.
+pub fn is_silence(error: &Error) -> bool {
+    match error {
+        Error::Silent => true,
+        Error::Unreached(unreached) => unreached.is_silent,
+        Error::Ended | Error::Server(_) | Error::NoRows | Error::Column(..) => false,
+    }
+}
+
+/// Whether it was lost while it was idle, so that another connection may do.
+pub fn is_stale(error: &Error) -> bool {
+    matches!(error, Error::Server(_)) && is_lost(error)
+}
+
 /// A message that names the store and the cause.
 pub fn describe(name: &str, error: &Error) -> String {
     let cause = Cause(error);
     match error {
-        Error::Silent => format!("database '{name}' does not answer: {cause}"),
+        Error::Silent | Error::Ended => format!("database '{name}' does not answer: {cause}"),
         Error::Server(error) if error.code() == Some(&SqlState::DISK_FULL) => {
             format!("the disk that holds database '{name}' is full: {cause}")
         }
@@ -132,6 +146,7 @@ impl fmt::Display for Cause<'_> {
             },
             Error::Unreached(unreached) => f.write_str(&unreached.text),
             Error::Silent => f.write_str("no answer came in time"),
+            Error::Ended => f.write_str("the wait for it was ended"),
             Error::NoRows => f.write_str("a row is missing"),
             Error::Column(column, why) => write!(f, "column {column}: {why}"),
         }

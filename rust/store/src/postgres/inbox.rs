@@ -9,7 +9,8 @@ use std::slice;
 use cloaca_core::context;
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{
-    Admitted, Change, ListedRun, NewRun, Page, Place, Receipt, RunFilter, RunStatus, TaskRecord, Unfinished,
+    Admitted, Backlog, Change, ListedRun, NewRun, Page, Place, Receipt, RunFilter, RunStatus, TaskRecord,
+    Unfinished,
 };
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
@@ -19,8 +20,8 @@ use crate::postgres::batch;
 use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use crate::postgres::fault::Failure;
 use crate::postgres::run::{self, Depth};
-use crate::postgres::value::{id_at, micros, priority_at, signed, wall_at, wall_maybe_at};
-use crate::postgres::{audit, owner};
+use crate::postgres::value::{count_at, id_at, micros, priority_at, signed, wall_at, wall_maybe_at};
+use crate::postgres::{audit, look, owner};
 
 /// The one word that a notice of the function `submit` holds.
 pub const NOTICE: &str = "inbox";
@@ -107,7 +108,7 @@ fn take(db: &Db) -> Result<Vec<Wish>, Failure> {
             RETURNING number, id, workflow, run_key, key_us, priority, due_at, created_at, context
         )
         SELECT id, workflow, run_key, key_us, priority, due_at, created_at, context FROM gone ORDER BY number";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let params = named_params! { ":limit": signed(TAKEN_MAX), ":bytes": TAKEN_BYTES_MAX };
     let wishes = statement.query_map(params, |row| {
         Ok(Wish {
@@ -295,7 +296,7 @@ fn waiting(db: &Db, filter: &RunFilter, most: u64) -> Result<Vec<ListedRun>, Fai
         ":row": row,
         ":most": signed(most),
     };
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(params, listed)?;
     Ok(found.collect::<db::Result<_>>()?)
 }
@@ -377,7 +378,7 @@ pub fn ended(db: &Db, runs: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
     if found.is_empty() {
         return Ok(found);
     }
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(named_params! { ":ids": found }, |row| id_at(row, 0))?;
     Ok(found.collect::<db::Result<_>>()?)
 }
@@ -416,12 +417,47 @@ pub fn reopen(
     }
 }
 
+/// What is not over, of the oldest `limit` such runs, with what waits here: that has no owner.
+pub fn backlog(db: &Db, limit: u64) -> Result<Vec<Backlog>, Failure> {
+    const SQL: &str = "
+        SELECT workflow, count(*), min(created_at) FROM (
+            SELECT workflow, created_at FROM inbox ORDER BY number LIMIT :limit
+        ) AS waiting GROUP BY workflow ORDER BY workflow";
+    let mut statement = db.prepare_cached(SQL)?;
+    let waiting = statement.query_map(named_params! { ":limit": signed(limit) }, |row| {
+        Ok(Backlog {
+            workflow: row.get(0)?,
+            owner: None,
+            pending: count_at(row, 1)?,
+            running: 0,
+            oldest_at: wall_at(row, 2)?,
+            is_held: false,
+        })
+    })?;
+    let waiting: Vec<Backlog> = waiting.collect::<db::Result<_>>()?;
+    // Looked at first: what becomes a run between the two is counted twice, and not never.
+    let mut backlog = look::backlog(db, limit)?;
+    for waits in waiting {
+        let is_same = |known: &&mut Backlog| {
+            known.workflow == waits.workflow && known.owner.is_none() && !known.is_held
+        };
+        match backlog.iter_mut().find(is_same) {
+            Some(known) => {
+                known.pending += waits.pending;
+                known.oldest_at = known.oldest_at.min(waits.oldest_at);
+            }
+            None => backlog.push(waits),
+        }
+    }
+    Ok(backlog)
+}
+
 /// At most `limit` ids that begin like this, of runs, of what waits here, and of aliases.
 pub fn ids(db: &Db, first: Uuid, last: Uuid, limit: u64) -> Result<Vec<Uuid>, Failure> {
     const SQL: &str = "
         (SELECT id FROM inbox WHERE id BETWEEN :first AND :last ORDER BY id LIMIT :limit)
         UNION ALL (SELECT id FROM aliases WHERE id BETWEEN :first AND :last ORDER BY id LIMIT :limit)";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let params = named_params! { ":first": first, ":last": last, ":limit": signed(limit) };
     let found = statement.query_map(params, |row| id_at(row, 0))?;
     Ok(found.collect::<db::Result<_>>()?)

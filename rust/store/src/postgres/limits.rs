@@ -2,6 +2,7 @@
 //! Invariant: a run that is not over and sits has a row here that says so, and of one key no more parties sit than its limit lets.
 
 mod claim;
+#[path = "../sql/limits/declare.rs"]
 mod declare;
 
 use std::collections::HashMap;
@@ -357,7 +358,7 @@ pub fn unbegun(db: &Db, owner: i64) -> Result<Vec<RunRow>, Failure> {
     if !is_any(db)? {
         return Ok(Vec::new());
     }
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":owner": owner }, |row| row.get(0).map(RunRow))?;
     Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
 }
@@ -493,7 +494,7 @@ fn put_stamp(db: &Db, key: i64, stamp: Wall, at: Wall) -> Result<(), Failure> {
     const DELETE: &str = "
         DELETE FROM keys WHERE row = :key AND rule > 0 AND NOT EXISTS (SELECT 1 FROM lanes WHERE pace = :key)";
     db.prepare_cached(PUT)?.execute(named_params! { ":key": key, ":stamp": micros(Some(stamp)) })?;
-    let passed = db.prepare_cached(PASSED)?;
+    let mut passed = db.prepare_cached(PASSED)?;
     let params = named_params! { ":at": at.0, ":limit": signed(PASSED_MAX) };
     let passed =
         passed.query_map(params, |row| row.get(0))?.collect::<crate::postgres::db::Result<Vec<i64>>>()?;

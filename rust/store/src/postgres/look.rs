@@ -75,7 +75,7 @@ pub fn run_ids(db: &Db, prefix: &str, limit: u64) -> Result<Vec<Uuid>, Failure> 
     let last = Uuid::parse_str(&filled("ffffffff-ffff-ffff-ffff-ffffffffffff"));
     let (Ok(first), Ok(last)) = (first, last) else { return Ok(Vec::new()) };
     let params = named_params! { ":first": first, ":last": last, ":limit": signed(limit) };
-    let statement = db.prepare_cached(RUN_IDS)?;
+    let mut statement = db.prepare_cached(RUN_IDS)?;
     let rows = statement.query_map(params, |row| id_at(row, 0))?;
     let mut found: Vec<Uuid> = rows.collect::<db::Result<_>>()?;
     found.extend(inbox::ids(db, first, last, limit)?);
@@ -96,7 +96,7 @@ pub fn backlog(db: &Db, limit: u64) -> Result<Vec<Backlog>, Failure> {
             is_held: row.get(5)?,
         })
     };
-    let statement = db.prepare_cached(BACKLOG)?;
+    let mut statement = db.prepare_cached(BACKLOG)?;
     let rows = statement.query_map(named_params! { ":limit": signed(limit) }, read)?;
     Ok(rows.collect::<db::Result<_>>()?)
 }
@@ -113,14 +113,14 @@ pub fn begun(db: &Db, limit: u64) -> Result<Vec<Begun>, Failure> {
             owner: row.get::<_, Option<i64>>(5)?.map(Epoch),
         })
     };
-    let statement = db.prepare_cached(BEGUN)?;
+    let mut statement = db.prepare_cached(BEGUN)?;
     let rows = statement.query_map(named_params! { ":limit": signed(limit) }, read)?;
     Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// At most `limit` names of workflows that have runs, behind `after`.
 pub fn workflows(db: &Db, after: &str, limit: u64) -> Result<Vec<String>, Failure> {
-    let statement = db.prepare_cached(WORKFLOWS)?;
+    let mut statement = db.prepare_cached(WORKFLOWS)?;
     let params = named_params! { ":after": after, ":limit": signed(limit) };
     let rows = statement.query_map(params, |row| row.get(0))?;
     Ok(rows.collect::<db::Result<_>>()?)

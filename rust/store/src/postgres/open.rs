@@ -1,12 +1,20 @@
 //! Opens connections to a store. Invariant: every connection of the store finds its tables by their bare names, and gives up its locks within a few seconds if
 //! whoever has it is stopped.
 
+use std::time::Duration;
+
+use cloaca_core::port::Halt;
 use tokio_postgres::error::SqlState;
 
 use crate::postgres::address::Address;
 use crate::postgres::connect::{connect, tls_of};
 use crate::postgres::db::{Db, Error};
 use crate::postgres::fault::Failure;
+
+/// A store opens within this.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// And within this, once a server that the URL wants to wait for longer lets us in.
+const OWN: Duration = Duration::from_secs(2);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +29,15 @@ pub enum Use {
     Beating,
 }
 
+/// How long who opens a store at `address` waits, unless he is to wait for less: longer than ours only where the URL says so.
+pub fn patience(address: &Address) -> Halt {
+    let asked = address.patience.unwrap_or_default() * u32::try_from(address.hosts.len()).unwrap_or(u32::MAX);
+    Halt::within(PATIENCE.max(asked + OWN))
+}
+
 /// A connection to the store at `address`, whose tables need not be there yet.
 pub fn connection(address: &Address, kind: Use) -> std::result::Result<Db, Failure> {
-    let db = Db::open(tls_of(address), async {
+    let db = Db::open(address, tls_of(address), async {
         let (client, connected) = connect(address).await?;
         Ok((client, async move {
             // What became of it the client tells.
@@ -40,7 +54,7 @@ pub fn refuse_pooler(address: &Address, one: &Db, other: &Db) -> std::result::Re
     const SQL: &str = "SELECT 1";
     one.prepare_cached(SQL)?.exists([])?;
     other.execute_batch("BEGIN; SELECT 1")?;
-    let found = one.prepare_cached(SQL).and_then(|prepared| prepared.exists([]));
+    let found = one.prepare_cached(SQL).and_then(|mut prepared| prepared.exists([]));
     let ended = other.execute_batch("COMMIT");
     match found {
         Err(Error::Server(error)) if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => {

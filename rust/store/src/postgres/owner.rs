@@ -63,7 +63,7 @@ pub fn look(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<(Sib
         FROM owners JOIN beats ON beats.epoch = owners.epoch WHERE left_at IS NULL
         UNION ALL
         SELECT max(owners.epoch), NULL, NULL, NULL FROM owners WHERE left_at IS NOT NULL";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let mut rows = statement.query(named_params! { ":silence": SILENCE_US, ":grace": GRACE_US })?;
     let mut siblings = Siblings { is_buried: true, ..Siblings::default() };
     let mut dead = Vec::new();
@@ -158,14 +158,6 @@ pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<Sibl
     Ok(siblings)
 }
 
-/// Everyone else who has not left and works: news concern nobody else.
-pub fn at_work(db: &Db, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
-    const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL AND epoch <> :epoch AND works";
-    let statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(Epoch))?;
-    Ok(rows.collect::<db::Result<_>>()?)
-}
-
 /// At most `limit` runners that serve the store or served it, those that have not left first.
 pub fn all(
     db: &Db,
@@ -186,7 +178,7 @@ pub fn all(
         ) AS done ON owner = epoch
         ORDER BY left_at IS NOT NULL, epoch DESC LIMIT :limit";
     let dead = dead(db, locks, Epoch(0), is_fresh)?;
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":limit": signed(limit), ":since": since.0 }, |row| {
         Ok(OwnerRow {
             epoch: Epoch(row.get(0)?),
@@ -244,7 +236,7 @@ fn limited_of(db: &Db, epoch: Epoch) -> Result<Vec<String>, Failure> {
     if !limits::is_any(db)? {
         return Ok(Vec::new());
     }
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let names = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0))?;
     Ok(names.collect::<db::Result<_>>()?)
 }
@@ -258,7 +250,7 @@ pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow]) -> Re
     must_live(db, epoch)?;
     let before = limited_of(db, epoch)?;
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
-    let keep = db.prepare_cached(KEEP)?;
+    let mut keep = db.prepare_cached(KEEP)?;
     for WorkflowRow { name, version, priority, limits, tells, graph } in workflows {
         keep.execute(named_params! {
             ":name": name,
@@ -280,7 +272,7 @@ pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow]) -> Re
 pub fn workflows_of_others(db: &Db, epoch: Epoch) -> Result<Vec<Arc<str>>, Failure> {
     const SQL: &str = "
         SELECT DISTINCT name FROM workflows JOIN owners ON epoch = owner AND left_at IS NULL WHERE owner <> :epoch";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let names = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get::<_, String>(0))?;
     Ok(names.map(|name| name.map(Arc::from)).collect::<db::Result<_>>()?)
 }

@@ -188,7 +188,7 @@ fn insert(db: &Db, kept: &[(Option<Epoch>, &NewRun)]) -> Result<HashMap<uuid::Uu
     let column =
         |of: &dyn Fn(&NewRun) -> Option<i64>| kept.iter().map(|(_, new)| of(new)).collect::<Vec<_>>();
     let owner = |(by, new): &(Option<Epoch>, &NewRun)| by.and_then(|by| new.owner(by)).map(|epoch| epoch.0);
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(
         named_params! {
             ":id": kept.iter().map(|(_, new)| new.id).collect::<Vec<_>>(),
@@ -216,7 +216,7 @@ fn stands(db: &Db, rows: impl Iterator<Item = i64>) -> Result<HashMap<i64, Stand
         SELECT row, owner, unique_hash, limited, status <> 'Pending' AND started_at IS NOT NULL
         FROM runs WHERE row = ANY(:rows::BIGINT[]) AND completed_at IS NULL";
     let rows: Vec<i64> = rows.collect();
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(named_params! { ":rows": rows }, |row| {
         let stand = Stand {
             owner: row.get(1)?,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use cloaca_core::key::Epoch;
 use cloaca_core::port::Ear;
+use futures_util::future::select;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -44,6 +45,7 @@ struct Shared {
     state: Mutex<State>,
     heard: Condvar,
     stir: Notify,
+    stop: Notify,
 }
 
 #[derive(Default)]
@@ -53,6 +55,8 @@ struct State {
     has_inbox: bool,
     /// Who is to be told of news.
     telling: BTreeSet<i64>,
+    /// Who has some for everybody else.
+    calling: BTreeSet<i64>,
     /// Since when the connection is there again, once it was lost.
     again_since: Option<Instant>,
     is_closed: bool,
@@ -97,12 +101,20 @@ impl Pulse {
             state: Mutex::default(),
             heard: Condvar::new(),
             stir: Notify::new(),
+            stop: Notify::new(),
         });
         let (beating, address) = (Arc::clone(&shared), address.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = thread::Builder::new()
-            .name("cloaca-pulse".to_owned())
-            .spawn(move || runtime.block_on(beating.live(&address)))?;
+        let thread = thread::Builder::new().name("cloaca-pulse".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                // What is asked when the store closes is of no interest any more.
+                let stopped = std::pin::pin!(beating.stop.notified());
+                let living = std::pin::pin!(beating.live(&address));
+                select(living, stopped).await;
+            });
+            // The name of a host may still be looked up.
+            runtime.shutdown_background();
+        })?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
@@ -126,6 +138,7 @@ impl Pulse {
         };
         self.shared.heard.notify_all();
         self.shared.stir.notify_one();
+        self.shared.stop.notify_one();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // One that has panicked has said so.
@@ -159,6 +172,12 @@ impl Pulse {
         }
         drop(state);
         self.shared.heard.notify_all();
+        self.shared.stir.notify_one();
+    }
+
+    /// Tells everybody else at work that `epoch` has news for them. Asks nothing of the server on this thread: whoever calls may be in a hurry.
+    pub fn wake_others(&self, epoch: Epoch) {
+        self.shared.state().calling.insert(epoch.0);
         self.shared.stir.notify_one();
     }
 
@@ -270,16 +289,28 @@ impl Shared {
                 self.channel
             );
             let tell = answered(client.prepare(&tell)).await?;
+            // Of several who call each is one of the others.
+            let others = format!(
+                "SELECT epoch FROM {schema}.owners WHERE left_at IS NULL AND works
+                    AND (cardinality($1::BIGINT[]) > 1 OR epoch <> ALL($1))"
+            );
+            let others = answered(client.prepare(&others)).await?;
             let mut next = Instant::now();
             loop {
-                let (owners, telling) = {
+                let (owners, mut telling, calling) = {
                     let mut state = self.state();
                     if state.is_closed {
                         return Ok(());
                     }
                     let owners: Vec<i64> = state.owners.keys().map(|epoch| epoch.0).collect();
-                    (owners, std::mem::take(&mut state.telling))
+                    (owners, std::mem::take(&mut state.telling), std::mem::take(&mut state.calling))
                 };
+                if !calling.is_empty() {
+                    let calling: Vec<i64> = calling.into_iter().collect();
+                    for row in answered(client.query(&others, &[&Param::Ints(&calling)])).await? {
+                        telling.insert(row.try_get(0)?);
+                    }
+                }
                 if !telling.is_empty() {
                     let telling: Vec<i64> = telling.into_iter().collect();
                     answered(client.execute(&tell, &[&telling.param()])).await?;
@@ -297,7 +328,7 @@ impl Shared {
             }
         };
         futures_util::pin_mut!(hearing, beating);
-        futures_util::future::select(hearing, beating).await.factor_first().0
+        select(hearing, beating).await.factor_first().0
     }
 
     /// A notice names those that it concerns, or the inbox.

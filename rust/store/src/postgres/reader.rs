@@ -2,7 +2,7 @@
 //! Invariant: nothing in the store changes by it, nor who has what of it.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{
@@ -13,27 +13,24 @@ use cloaca_core::seat::{ListedLimit, Pause};
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
+use crate::copy::Sink;
+use crate::door::Door;
 use crate::postgres::address::Address;
-use crate::postgres::db::Db;
+use crate::postgres::db::{Db, Error};
 use crate::postgres::fault::{self, Failure};
 use crate::postgres::lock::Locks;
 use crate::postgres::open::{self, Use};
 use crate::postgres::{
-    asked, export, graph, history, inbox, look, owner, query, redacted, run, schedule, schema, seat,
+    asked, copy, export, graph, history, inbox, look, owner, query, redacted, run, schedule, schema, seat,
 };
 
 /// A store on a server that is only read.
 pub struct Reader {
     address: Address,
-    connection: Mutex<State>,
+    /// None if it was lost: it is made anew when somebody asks.
+    connection: Door<Option<Db>>,
+    is_closed: AtomicBool,
     locks: Locks,
-}
-
-enum State {
-    Open(Box<Db>),
-    /// It was lost, and is made anew when somebody asks.
-    Lost,
-    Closed,
 }
 
 impl Reader {
@@ -42,11 +39,15 @@ impl Reader {
     /// # Errors
     /// The message for the user.
     pub fn of(address: Address) -> Result<Self, String> {
+        open::patience(&address).over(|| Self::open(address))
+    }
+
+    fn open(address: Address) -> Result<Self, String> {
         let told = |failure: Failure| text_of(failure.into_fault(&address.name));
         let db = open::connection(&address, Use::Reading).map_err(told)?;
         schema::check_for_reading(&db, &address.name, &address.schema).map_err(told)?;
         let locks = Locks::of(schema::number(&db).map_err(told)?);
-        Ok(Self { connection: Mutex::new(State::Open(Box::new(db))), locks, address })
+        Ok(Self { connection: Door::new(Some(db)), is_closed: AtomicBool::default(), locks, address })
     }
 
     /// What messages call it.
@@ -56,40 +57,56 @@ impl Reader {
 
     /// Closes everything: whatever is asked then is refused. Twice is fine.
     pub fn close(&self) {
-        *self.connection() = State::Closed;
-    }
-
-    fn connection(&self) -> MutexGuard<'_, State> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.is_closed.store(true, Ordering::Release);
+        drop(self.connection.enter().and_then(|mut connection| connection.take()));
     }
 
     fn read<T>(&self, work: impl Fn(&Db) -> Result<T, Failure>) -> Stored<T> {
-        let mut state = self.connection();
-        let done = self.read_by(&mut state, &work).or_else(|failure| match &failure {
-            // Once more on another connection: this one was idle when it was lost.
-            Failure::Sql(error) if fault::is_lost(error) => self.read_by(&mut state, &work),
-            _ => Err(failure),
-        });
-        done.map_err(|failure| failure.into_fault(&self.address.name))
+        let done = match self.connection.enter() {
+            None => Err(Failure::Sql(Error::Silent)),
+            Some(mut connection) => self.read_by(&mut connection, &work).or_else(|failure| match &failure {
+                // Once more on another connection: this one was idle when it was lost.
+                Failure::Sql(error) if fault::is_stale(error) => self.read_by(&mut connection, &work),
+                _ => Err(failure),
+            }),
+        };
+        done.map_err(|failure| {
+            if matches!(&failure, Failure::Sql(error) if fault::is_silence(error)) {
+                self.connection.silence();
+            }
+            failure.into_fault(&self.address.name)
+        })
     }
 
-    fn read_by<T>(&self, state: &mut State, work: impl Fn(&Db) -> Result<T, Failure>) -> Result<T, Failure> {
-        if matches!(state, State::Open(db) if db.is_lost()) {
-            *state = State::Lost;
+    fn read_by<T>(
+        &self,
+        connection: &mut Option<Db>,
+        work: impl Fn(&Db) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(Failure::closed());
         }
-        if matches!(state, State::Lost) {
-            *state = State::Open(Box::new(open::connection(&self.address, Use::Reading)?));
+        if connection.as_ref().is_some_and(Db::is_lost) {
+            *connection = None;
         }
-        match state {
-            State::Open(db) => work(db),
-            State::Lost | State::Closed => Err(Failure::closed()),
-        }
+        work(match connection {
+            Some(db) => db,
+            none => none.insert(open::connection(&self.address, Use::Reading)?),
+        })
     }
 
     fn answer<T>(&self, halt: &Halt, work: impl FnOnce(&Db) -> Result<T, Failure>) -> Stored<T> {
-        let is_closed = matches!(*self.connection(), State::Closed);
+        let is_closed = self.is_closed.load(Ordering::Acquire);
         let done = if is_closed { Err(Failure::closed()) } else { asked::with(&self.address, halt, work) };
         done.map_err(|failure| failure.into_fault(&self.address.name))
+    }
+
+    /// Hands all rows over to another place.
+    ///
+    /// # Errors
+    /// What the server or the other place met.
+    pub fn hand_over(&self, halt: &Halt, sink: &dyn Sink) -> Stored<u64> {
+        self.answer(halt, |db| Ok(crate::copy::all(&copy::Rows::of(db, &self.address)?, sink)))?
     }
 
     /// At most `limit` schedules of a kind with a row larger than `after`, by their rows.
@@ -157,7 +174,7 @@ impl Reader {
 
     /// What is not over, of the oldest `limit` such runs.
     pub fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>> {
-        self.read(|db| look::backlog(db, limit))
+        self.read(|db| inbox::backlog(db, limit))
     }
 
     /// Tasks on record as begun, of the oldest `limit` runs that are not over.
@@ -237,8 +254,10 @@ impl Reader {
 /// The message for the user.
 pub fn schema_of(address: &Address) -> Result<(usize, Vec<String>), String> {
     let told = |failure: Failure| text_of(failure.into_fault(&address.name));
-    let db = open::connection(address, Use::Reading).map_err(told)?;
-    schema::outlook(&db, &address.name, &address.schema).map_err(told)
+    open::patience(address).over(|| {
+        let db = open::connection(address, Use::Reading).map_err(told)?;
+        schema::outlook(&db, &address.name, &address.schema).map_err(told)
+    })
 }
 
 fn text_of(fault: Fault) -> String {

@@ -29,7 +29,7 @@ const OF_TRIGGER: &str = "
 pub fn read(db: &Db) -> Result<Redacted, Failure> {
     const SQL: &str = "SELECT how, key FROM redacted ORDER BY how, key";
     let mut redacted = Redacted::default();
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
     for row in rows {
         let (how, key) = row?;
@@ -46,7 +46,7 @@ pub fn read(db: &Db) -> Result<Redacted, Failure> {
 pub fn add(db: &Db, more: &Redacted) -> Result<(), Failure> {
     const SQL: &str = "INSERT INTO redacted (how, key) VALUES (:how, :key) ON CONFLICT DO NOTHING";
     const COUNT: &str = "SELECT count(*) FROM redacted WHERE how = 'key'";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     for key in &more.keys {
         statement.execute(named_params! { ":how": "key", ":key": key })?;
     }
@@ -88,7 +88,7 @@ fn texts(
     sql: &str,
     params: &[(&str, &dyn crate::postgres::db::ToParam)],
 ) -> Result<Vec<String>, Failure> {
-    let statement = db.prepare_cached(sql)?;
+    let mut statement = db.prepare_cached(sql)?;
     let rows = statement.query_map(params, |row| row.get(0))?;
     Ok(rows.collect::<db::Result<_>>()?)
 }

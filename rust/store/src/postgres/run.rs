@@ -1,11 +1,15 @@
 //! Runs: admitted, driven, claimed and listed. Invariant: a run is admitted by its insert alone; the unique indices
 //! decide, and a lookup only tells which run stands in the way.
 
+#[path = "../sql/run/child.rs"]
 pub mod child;
 mod claim;
 mod list;
+#[path = "../sql/run/overdue.rs"]
 pub mod overdue;
+#[path = "../sql/run/progress.rs"]
 mod progress;
+#[path = "../sql/run/tries.rs"]
 pub mod tries;
 
 use std::borrow::Cow;
@@ -251,7 +255,7 @@ fn tasks_of(db: &Db, runs: &[i64]) -> Result<HashMap<i64, Vec<TaskRecord>>, Fail
                 WHERE tries.run = tasks.run AND tries.task = tasks.name ORDER BY row DESC LIMIT 1) END, run
         FROM tasks WHERE run = ANY(:runs::BIGINT[]) ORDER BY run, position";
     let mut tasks: HashMap<i64, Vec<TaskRecord>> = HashMap::new();
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     for found in statement
         .query_map(named_params! { ":runs": runs.to_vec() }, |row| Ok((row.get(13)?, task_of(row)?)))?
     {

@@ -1,8 +1,10 @@
 //! Rows of triggers, and what they have in common with those of crons. Invariant: a trigger's name stands in at most one row.
 
 mod cron;
+#[path = "../sql/schedule/cursor.rs"]
 mod cursor;
 mod spread;
+#[path = "../sql/schedule/version.rs"]
 mod version;
 
 use std::collections::HashMap;
@@ -13,17 +15,17 @@ use cloaca_core::admit::Overlap;
 use cloaca_core::grid;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Catchup, Forgotten, Origin, Page, Schedule, ScheduleFilter, ScheduleKind, Terms, TickChange, TriggerRow,
-    TriggerState,
+    Catchup, Forgotten, OnRun, Origin, Outcomes, Page, Schedule, ScheduleFilter, ScheduleKind, Terms,
+    TickChange, TriggerRow, TriggerState,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
-use crate::postgres::owner;
 use crate::postgres::run::{self, Other};
 use crate::postgres::schedule::version::{Version, Versions};
 use crate::postgres::value::{id_at, signed, wall_at, wall_maybe_at};
+use crate::postgres::{end, owner};
 
 pub use cursor::{Advanced, advance, move_cursor, set_cursor};
 pub use spread::{contested, crons_of_many, want, wished};
@@ -47,7 +49,9 @@ macro_rules! columns {
           CASE WHEN kind = 'cron' AND declared_as IS NOT NULL THEN coalesce((
              SELECT polled.version FROM schedules AS polled JOIN owners ON epoch = polled.owner AND left_at IS NULL
              WHERE polled.kind = 'trigger' AND polled.name = schedules.name), 0) ELSE 0 END), cursor_set, in_body_since,
-         origin_at, heeded_until, last_at, not_before, wait_us, disabled_at"
+         origin_at, heeded_until, last_at, not_before, wait_us, disabled_at,
+         (SELECT workflow FROM listeners WHERE listener = schedules.row AND listener <> 0),
+         (SELECT outcomes FROM listeners WHERE listener = schedules.row AND listener <> 0)"
     };
 }
 use columns;
@@ -75,7 +79,13 @@ fn schedule_of(row: &Row) -> db::Result<Schedule> {
         newest: row.get(25)?,
         in_body_since: wall_maybe_at(row, 27)?,
         grid: grid_of(row, 28)?,
+        on_run: on_run_of(row)?,
     })
+}
+
+fn on_run_of(row: &Row) -> db::Result<Option<OnRun>> {
+    let Some(workflow) = row.get::<_, Option<String>>(34)? else { return Ok(None) };
+    Ok(Some(OnRun { workflow: workflow.into(), outcomes: Outcomes::from_bits(row.get(35)?) }))
 }
 
 fn kind_of(row: &Row) -> db::Result<ScheduleKind> {
@@ -153,6 +163,8 @@ pub struct Declaring<'c> {
     others: Option<HashMap<ScheduleKey, Vec<Other>>>,
     /// Whether there are crons with names, once that matters: of most programs no trigger was one.
     has_crons: Option<bool>,
+    /// Whether any trigger is told of ends of runs, likewise.
+    has_heard: Option<bool>,
     /// What tells the next id from others of its millisecond.
     serial: u128,
 }
@@ -188,6 +200,7 @@ impl<'c> Declaring<'c> {
             seen_at: HashMap::new(),
             others: None,
             has_crons: None,
+            has_heard: None,
             serial: Uuid::now_v7().as_u128(),
         })
     }
@@ -227,6 +240,7 @@ impl<'c> Declaring<'c> {
             state.grid = state.grid.map(|grid| grid::Kept { heeded_until: None, ..grid });
             return Ok(state);
         }
+        self.listen(state.row, trigger)?;
         if !is_same {
             configure(self.db, state.row, trigger, at)?;
         }
@@ -263,6 +277,19 @@ impl<'c> Declaring<'c> {
         state.grid = state.grid.map(|grid| grid::Kept { heeded_until, ..grid });
         state.unfinished = self.others_of(epoch, state.row, &trigger.workflow)?;
         Ok(state)
+    }
+
+    /// Notes of which ends of runs it is to be told.
+    fn listen(&mut self, row: ScheduleKey, trigger: &TriggerRow) -> Result<(), Failure> {
+        let has_heard = match self.has_heard {
+            Some(known) => known,
+            None => end::is_any_heard(self.db)?,
+        };
+        self.has_heard = Some(has_heard || trigger.on_run.is_some());
+        match has_heard || trigger.on_run.is_some() {
+            true => end::listen(self.db, row, trigger.on_run.as_ref()),
+            false => Ok(()),
+        }
     }
 
     /// When an owner was seen last, if it lived long enough for that and is remembered.
@@ -334,7 +361,7 @@ impl<'c> Declaring<'c> {
         if !has_crons {
             return Ok(Stand::default());
         }
-        let declared = self.db.prepare_cached(DECLARED)?;
+        let mut declared = self.db.prepare_cached(DECLARED)?;
         Ok(declared.query_row(named_params! { ":name": name }, stand_of).optional()?.unwrap_or_default())
     }
 
@@ -369,6 +396,9 @@ impl<'c> Declaring<'c> {
             ":disabled_cause": disabled_cause,
         };
         let row = self.insert.query_row(params, |row| row.get(0).map(ScheduleKey))?;
+        if !is_outdated {
+            self.listen(row, trigger)?;
+        }
         match is_outdated {
             true => self.versions.declare(&trigger.name, epoch, number)?,
             // It may have declared a cron before.
@@ -444,7 +474,7 @@ pub fn let_go(db: &Db, epoch: Epoch, trigger: &str, digest: i64, at: Option<Wall
 /// Passes triggers of `epoch` to `remnant`: nobody may poll them while a poll is in flight. The others are free once their owner has left.
 pub fn hand_on(db: &Db, epoch: Epoch, rows: &[ScheduleKey], remnant: Option<Epoch>) -> Result<(), Failure> {
     const SQL: &str = "UPDATE schedules SET owner = :remnant WHERE row = :row AND owner = :epoch";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     for row in rows {
         statement.execute(
             named_params! { ":row": row.0, ":epoch": epoch.0, ":remnant": remnant.map(|epoch| epoch.0) },
@@ -487,7 +517,7 @@ pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
         "DELETE FROM run_keys WHERE schedule = :row",
         "DELETE FROM schedules WHERE row = :row",
     ];
-    let statement = db.prepare_cached(FOUND)?;
+    let mut statement = db.prepare_cached(FOUND)?;
     let found = statement.query_map(named_params! { ":name": name }, |row| {
         Ok((ScheduleKey(row.get(0)?), row.get::<_, Option<i64>>(1)?.map(Epoch)))
     })?;
@@ -505,6 +535,7 @@ pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
     let rows: Vec<ScheduleKey> = found.into_iter().map(|(row, _)| row).collect();
     version::forget(db, name)?;
     for row in &rows {
+        end::listen(db, *row, None)?;
         for sql in GONE {
             db.prepare_cached(sql)?.execute(named_params! { ":row": row.0 })?;
         }
@@ -555,7 +586,7 @@ pub fn list_after(
     after: ScheduleKey,
     limit: u64,
 ) -> Result<Vec<Schedule>, Failure> {
-    let statement = db.prepare_cached(match filter {
+    let mut statement = db.prepare_cached(match filter {
         ScheduleFilter::Triggers => TRIGGERS_AFTER,
         ScheduleFilter::Crons => CRONS_AFTER,
     })?;
@@ -581,7 +612,7 @@ pub fn list(
         ScheduleFilter::Triggers => TRIGGER,
         ScheduleFilter::Crons => CRON,
     };
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let params = named_params! {
         ":kind": kind,
         ":enabled_only": enabled_only,

@@ -1,12 +1,15 @@
 //! The tables, and the way to them from older ones. Invariant: a migration that has shipped is never edited; a new one is appended, and the row `version` of
 //! `meta` counts how many a store has seen.
 
+use std::collections::HashSet;
+
 use cloaca_core::fault_point::{Step, around};
 use uuid::Uuid;
 
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
+use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 use crate::postgres::fault::Failure;
 use crate::postgres::open::quoted;
+use crate::tables;
 
 /// In the order in which they are applied.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
@@ -14,10 +17,16 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
 /// "cloa": the first of the two numbers of our locks on the server.
 pub const LOCK_CLASS: i32 = 0x636c_6f61;
 
+/// The tables that are ours.
+pub fn tables() -> Vec<&'static str> {
+    let made = MIGRATIONS.iter().flat_map(|sql| sql.split("CREATE TABLE ").skip(1));
+    made.filter_map(|made| made.split_once([' ', '(']).map(|(name, _)| name)).collect()
+}
+
 /// Brings the tables in `schema` to this program's version, making the schema if there is none. Without rights to do so a schema that is up to date will do.
 pub fn migrate(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
     if version(db, name, schema)? == MIGRATIONS.len() {
-        return Ok(());
+        return refuse_partial(db, name, schema);
     }
     db.execute_batch("BEGIN")?;
     match bring_up(db, name, schema) {
@@ -135,7 +144,26 @@ pub fn check_for_reading(db: &Db, name: &str, schema: &str) -> Result<(), Failur
              it up to date, and so does 'cloaca migrate'",
             MIGRATIONS.len()
         ))),
-        _ => Ok(()),
+        _ => refuse_partial(db, name, schema),
+    }
+}
+
+/// Refuses a schema of this version in which not all tables are there: what lacks one would come out amidst the work.
+fn refuse_partial(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
+    const SQL: &str = "
+        SELECT relname::TEXT FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE nspname = :schema AND relkind IN ('r', 'p')";
+    let mut statement = db.prepare_cached(SQL)?;
+    let found = statement.query_map(named_params! { ":schema": schema }, |row| row.get::<_, String>(0))?;
+    let found: HashSet<String> = found.collect::<db::Result<_>>()?;
+    let made = tables::made_by(&MIGRATIONS).into_iter().map(str::to_owned);
+    let missing: Vec<String> = made.filter(|table| !found.contains(table)).collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => {
+            let way_out = "restore the schema whole, or name another one with '?schema='";
+            Err(Failure::Refused(tables::lacking(name, &missing, way_out)))
+        }
     }
 }
 

@@ -342,7 +342,7 @@ fn end_sessions(address: &Address, tenant: Tenant<'_>) -> Result<(), String> {
     loop {
         let left: i64 = db
             .prepare_cached(SQL)
-            .and_then(|sql| sql.query_row(named_params! { ":user": tenant.user }, |row| row.get(0)))
+            .and_then(|mut sql| sql.query_row(named_params! { ":user": tenant.user }, |row| row.get(0)))
             .map_err(|error| told(error.into()))?;
         if left == 0 {
             return Ok(());

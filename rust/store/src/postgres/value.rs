@@ -18,6 +18,10 @@ pub fn micros(at: Option<Wall>) -> Option<i64> {
     at.map(|at| at.0)
 }
 
+pub fn is_null_at(row: &Row, column: usize) -> Result<bool> {
+    row.is_null(column)
+}
+
 pub fn count_at(row: &Row, column: usize) -> Result<u64> {
     let count: i64 = row.get(column)?;
     u64::try_from(count).map_err(|_| Error::Column(column, format!("{count} is no count")))

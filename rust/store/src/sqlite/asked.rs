@@ -128,7 +128,8 @@ pub fn until<T>(
     work: impl FnOnce(&Connection) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let asked = halt.clone();
-    connection.progress_handler(STEPS, Some(move || asked.is_asked()))?;
+    let began = Instant::now();
+    connection.progress_handler(STEPS, Some(move || asked.ends(began)))?;
     let watched = Watched(connection);
-    work(watched.0)
+    halt.over(|| work(watched.0))
 }

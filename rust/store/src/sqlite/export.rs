@@ -93,11 +93,11 @@ fn mode_of(db: &Connection) -> u32 {
 
 /// What the process's own mask allows.
 const ANYBODY: u32 = 0o666;
-#[cfg(unix)]
-const OWNER: u32 = 0o600;
+/// Its owner alone.
+pub const OWNER: u32 = 0o600;
 
 /// Makes an empty file, so that nobody else's can be taken for ours.
-fn claim(path: &Path, mode: u32) -> Result<(), Failure> {
+pub fn claim(path: &Path, mode: u32) -> Result<(), Failure> {
     let name = path.display();
     let mut options = fs::File::options();
     options.write(true).create_new(true);

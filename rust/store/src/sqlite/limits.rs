@@ -2,6 +2,7 @@
 //! Invariant: a run that is not over and sits has a row here that says so, and of one key no more parties sit than its limit lets.
 
 mod claim;
+#[path = "../sql/limits/declare.rs"]
 mod declare;
 
 use std::collections::HashMap;

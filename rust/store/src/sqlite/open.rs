@@ -1,9 +1,11 @@
 //! Opens files and sets connections up. Invariant: a file is changed only after it is known to be ours or empty.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cloaca_core::port::Halt;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -14,6 +16,11 @@ use crate::url::Durability;
 
 /// How long a statement waits for another process's transaction.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// A store opens within this, however many statements wait.
+pub const OPEN_WAIT: Duration = Duration::from_secs(10);
+/// Between two looks at whether that transaction is over, the first ones and all others.
+const BUSY_PAUSES_MS: [u64; 5] = [1, 2, 5, 10, 15];
+const BUSY_PAUSE_LAST_MS: u64 = 25;
 /// Between two attempts at what SQLite refuses to wait for itself.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 /// More than there are different statements.
@@ -222,6 +229,14 @@ fn prepare(
     Ok(())
 }
 
+/// The empty file at `path` for who fills it before anybody knows of it: without a log, and without waiting for the disk.
+pub fn unlogged(path: &Path) -> Result<Connection, Failure> {
+    let connection = connect(path, writer_flags())?;
+    connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    Ok(connection)
+}
+
 /// Another connection that sees what is committed.
 pub fn reader(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -229,10 +244,28 @@ pub fn reader(path: &Path) -> Result<Connection, Failure> {
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_WAIT)?;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_handler(Some(wait_busy))?;
     cache_statements(&connection)?;
     Ok(connection)
+}
+
+/// Waits for another process's transaction as SQLite would, unless this thread is to wait no more.
+fn wait_busy(looks: i32) -> bool {
+    thread_local! {
+        static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    if looks == 0 {
+        BEGAN.set(Some(now));
+    }
+    let began = BEGAN.get().unwrap_or(now);
+    if now.duration_since(began) >= BUSY_WAIT || Halt::current().ends(began) {
+        return false;
+    }
+    let pause_ms = usize::try_from(looks).ok().and_then(|looks| BUSY_PAUSES_MS.get(looks));
+    thread::sleep(Duration::from_millis(*pause_ms.unwrap_or(&BUSY_PAUSE_LAST_MS)));
+    true
 }
 
 /// Keeps statements and their plans. Without the second line SQLite plans anew whenever a parameter changes that a
@@ -245,7 +278,8 @@ fn cache_statements(connection: &Connection) -> rusqlite::Result<()> {
 /// Switches to a write-ahead log. SQLite does not wait for this lock by itself, so that several processes that open
 /// a new file at once have to try again.
 fn use_write_ahead_log(connection: &Connection, name: &str) -> Result<(), Failure> {
-    let deadline = Instant::now() + BUSY_WAIT;
+    let (halt, began) = (Halt::current(), Instant::now());
+    let may_wait = || began.elapsed() < BUSY_WAIT && !halt.ends(began);
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {
             Ok(mode) if mode == "wal" => return Ok(()),
@@ -254,7 +288,7 @@ fn use_write_ahead_log(connection: &Connection, name: &str) -> Result<(), Failur
                     "database '{name}' cannot use a write-ahead log (journal mode stays '{mode}'); use a local disk"
                 )));
             }
-            Err(error) if is_busy(&error) && Instant::now() < deadline => thread::sleep(BUSY_PAUSE),
+            Err(error) if is_busy(&error) && may_wait() => thread::sleep(BUSY_PAUSE),
             Err(error) => return Err(error.into()),
         }
     }

@@ -203,7 +203,7 @@ fn bind(statement: &mut Statement<'_>, params: &[Cell]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cells(row: &Row<'_>, count: usize) -> rusqlite::Result<Vec<Cell>> {
+pub fn cells(row: &Row<'_>, count: usize) -> rusqlite::Result<Vec<Cell>> {
     (0..count).map(|column| row.get_ref(column).map(cell)).collect()
 }
 

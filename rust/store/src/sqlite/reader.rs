@@ -3,7 +3,6 @@
 //! Invariant: nothing in the file changes by it, nor who has what of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{
@@ -15,13 +14,15 @@ use cloaca_core::time::Wall;
 use rusqlite::Connection;
 use uuid::Uuid;
 
+use crate::copy::Sink;
+use crate::door::Door;
 use crate::sqlite::asked::Asked;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::shield::Shield;
 use crate::sqlite::{
-    Connected, export, gate, graph, history, lock, look, open, opened, owner, query, redacted, run, schedule,
-    seat,
+    Connected, copy, entered, export, gate, graph, history, last_entered, look, open, opened, owner, query,
+    redacted, run, schedule, seat,
 };
 
 /// A SQLite file that is only read.
@@ -49,10 +50,11 @@ impl Reader {
     /// The message for the user.
     pub fn in_file(path: &Path) -> Result<Self, String> {
         let _entered = gate::enter();
-        let (path, connection, shield) = open::file_for_reading(path)?;
+        let opening = || open::file_for_reading(path);
+        let (path, connection, shield) = Halt::within(open::OPEN_WAIT).over(opening)?;
         Ok(Self {
             name: path.display().to_string(),
-            connection: Mutex::new(Some(connection)),
+            connection: Door::new(Some(connection)),
             asked: Asked::of(&path, open::identity(&path)),
             locks: Locks::of(&path, shield.identity()),
             path,
@@ -70,19 +72,27 @@ impl Reader {
         let _entered = gate::enter();
         self.asked.close();
         let _closing = self.shield.closing();
-        lock(&self.connection).take();
+        last_entered(&self.connection).and_then(|mut connection| connection.take());
         self.shield.close();
     }
 
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
-        let connection = lock(&self.connection);
-        opened(&connection).and_then(work).map_err(|failure| failure.into_fault(&self.name))
+        let done = entered(&self.connection).and_then(|connection| opened(&connection).and_then(work));
+        done.map_err(|failure| failure.into_fault(&self.name))
     }
 
     fn answer<T>(&self, halt: &Halt, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         self.asked.with(halt, work).map_err(|failure| failure.into_fault(&self.name))
+    }
+
+    /// Hands all rows over to another place.
+    ///
+    /// # Errors
+    /// What SQLite or the other place met.
+    pub fn hand_over(&self, halt: &Halt, sink: &dyn Sink) -> Stored<u64> {
+        self.answer(halt, |db| Ok(crate::copy::all(&copy::Rows::of(db, &self.name)?, sink)))?
     }
 
     /// At most `limit` schedules of a kind with a row larger than `after`, by their rows.

@@ -1,11 +1,15 @@
 //! Runs: admitted, driven, claimed and listed. Invariant: a run is admitted by its insert alone; the unique indices
 //! decide, and a lookup only tells which run stands in the way.
 
+#[path = "../sql/run/child.rs"]
 pub mod child;
 mod claim;
 mod list;
+#[path = "../sql/run/overdue.rs"]
 pub mod overdue;
+#[path = "../sql/run/progress.rs"]
 mod progress;
+#[path = "../sql/run/tries.rs"]
 pub mod tries;
 
 use std::borrow::Cow;

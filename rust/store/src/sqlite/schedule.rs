@@ -1,8 +1,10 @@
 //! Rows of triggers, and what they have in common with those of crons. Invariant: a trigger's name stands in at most one row.
 
 mod cron;
+#[path = "../sql/schedule/cursor.rs"]
 mod cursor;
 mod spread;
+#[path = "../sql/schedule/version.rs"]
 mod version;
 
 use std::collections::HashMap;
@@ -12,18 +14,18 @@ use cloaca_core::admit::Overlap;
 use cloaca_core::grid;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Catchup, Forgotten, Origin, Page, Schedule, ScheduleFilter, ScheduleKind, Terms, TickChange, TriggerRow,
-    TriggerState,
+    Catchup, Forgotten, OnRun, Origin, Outcomes, Page, Schedule, ScheduleFilter, ScheduleKind, Terms,
+    TickChange, TriggerRow, TriggerState,
 };
 use cloaca_core::time::Wall;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, Row, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
-use crate::sqlite::owner;
 use crate::sqlite::run::{self, Other};
 use crate::sqlite::schedule::version::{Version, Versions};
 use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
+use crate::sqlite::{end, owner};
 
 pub use cursor::{Advanced, advance, move_cursor, set_cursor};
 pub use spread::{contested, crons_of_many, want, wished};
@@ -47,7 +49,9 @@ macro_rules! columns {
           iif(kind = 'cron' AND declared_as IS NOT NULL, coalesce((
              SELECT polled.version FROM schedules AS polled JOIN owners ON epoch = polled.owner AND left_at IS NULL
              WHERE polled.kind = 'trigger' AND polled.name = schedules.name), 0), 0)), cursor_set, in_body_since,
-         origin_at, heeded_until, last_at, not_before, wait_us, disabled_at"
+         origin_at, heeded_until, last_at, not_before, wait_us, disabled_at,
+         (SELECT workflow FROM listeners WHERE listener = schedules.row AND listener <> 0),
+         (SELECT outcomes FROM listeners WHERE listener = schedules.row AND listener <> 0)"
     };
 }
 use columns;
@@ -75,7 +79,13 @@ fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         newest: row.get(25)?,
         in_body_since: wall_maybe_at(row, 27)?,
         grid: grid_of(row, 28)?,
+        on_run: on_run_of(row)?,
     })
+}
+
+fn on_run_of(row: &Row<'_>) -> rusqlite::Result<Option<OnRun>> {
+    let Some(workflow) = row.get::<_, Option<String>>(34)? else { return Ok(None) };
+    Ok(Some(OnRun { workflow: workflow.into(), outcomes: Outcomes::from_bits(row.get(35)?) }))
 }
 
 fn kind_of(row: &Row<'_>) -> rusqlite::Result<ScheduleKind> {
@@ -153,6 +163,8 @@ pub struct Declaring<'c> {
     others: Option<HashMap<ScheduleKey, Vec<Other>>>,
     /// Whether there are crons with names, once that matters: of most programs no trigger was one.
     has_crons: Option<bool>,
+    /// Whether any trigger is told of ends of runs, likewise.
+    has_heard: Option<bool>,
     /// What tells the next id from others of its millisecond.
     serial: u128,
 }
@@ -187,6 +199,7 @@ impl<'c> Declaring<'c> {
             seen_at: HashMap::new(),
             others: None,
             has_crons: None,
+            has_heard: None,
             serial: Uuid::now_v7().as_u128(),
         })
     }
@@ -226,6 +239,7 @@ impl<'c> Declaring<'c> {
             state.grid = state.grid.map(|grid| grid::Kept { heeded_until: None, ..grid });
             return Ok(state);
         }
+        self.listen(state.row, trigger)?;
         if !is_same {
             configure(self.db, state.row, trigger, at)?;
         }
@@ -262,6 +276,19 @@ impl<'c> Declaring<'c> {
         state.grid = state.grid.map(|grid| grid::Kept { heeded_until, ..grid });
         state.unfinished = self.others_of(epoch, state.row, &trigger.workflow)?;
         Ok(state)
+    }
+
+    /// Notes of which ends of runs it is to be told.
+    fn listen(&mut self, row: ScheduleKey, trigger: &TriggerRow) -> Result<(), Failure> {
+        let has_heard = match self.has_heard {
+            Some(known) => known,
+            None => end::is_any_heard(self.db)?,
+        };
+        self.has_heard = Some(has_heard || trigger.on_run.is_some());
+        match has_heard || trigger.on_run.is_some() {
+            true => end::listen(self.db, row, trigger.on_run.as_ref()),
+            false => Ok(()),
+        }
     }
 
     /// When an owner was seen last, if it lived long enough for that and is remembered.
@@ -369,6 +396,9 @@ impl<'c> Declaring<'c> {
             ":disabled_cause": disabled_cause,
         })?;
         let row = ScheduleKey(self.db.last_insert_rowid());
+        if !is_outdated {
+            self.listen(row, trigger)?;
+        }
         match is_outdated {
             true => self.versions.declare(&trigger.name, epoch, number)?,
             // It may have declared a cron before.
@@ -516,6 +546,7 @@ pub fn forget(db: &Connection, epoch: Epoch, name: &str) -> Result<Forgotten, Fa
     let rows: Vec<ScheduleKey> = found.into_iter().map(|(row, _)| row).collect();
     version::forget(db, name)?;
     for row in &rows {
+        end::listen(db, *row, None)?;
         for sql in GONE {
             db.prepare_cached(sql)?.execute(named_params! { ":row": row.0 })?;
         }

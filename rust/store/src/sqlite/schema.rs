@@ -1,6 +1,7 @@
 //! The tables, and the way to them from older files. Invariant: a migration that has shipped is never edited; a new
 //! one is appended, and `PRAGMA user_version` counts how many a file has seen.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use cloaca_core::fault_point::{Step, around};
@@ -9,11 +10,18 @@ use rusqlite::{Connection, Error, OptionalExtension as _, Transaction, Transacti
 
 use crate::sqlite::fault::{Cause, Failure};
 use crate::sqlite::{lock, owner};
+use crate::tables;
 
 /// In the order in which they are applied.
 const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 /// "cloa": marks a file as ours in its header.
 const APPLICATION_ID: i32 = 0x636c_6f61;
+
+/// The tables that are ours.
+pub fn tables() -> Vec<&'static str> {
+    let made = MIGRATIONS.iter().flat_map(|sql| sql.split("CREATE TABLE ").skip(1));
+    made.filter_map(|made| made.split_once([' ', '(']).map(|(name, _)| name)).collect()
+}
 
 /// Refuses a file that is not ours and cannot become so, before anything in it is changed.
 pub fn check(connection: &Connection, name: &str) -> Result<(), Failure> {
@@ -54,14 +62,32 @@ pub fn check_for_reading(connection: &Connection, name: &str) -> Result<(), Fail
              opens the file brings it up to date, and so does 'cloaca migrate'",
             MIGRATIONS.len()
         ))),
-        _ => Ok(()),
+        _ => refuse_partial(connection, name),
+    }
+}
+
+/// Refuses a file of this version in which not all tables are there: what lacks one would come out amidst the work.
+fn refuse_partial(connection: &Connection, name: &str) -> Result<(), Failure> {
+    const SQL: &str = "SELECT name FROM sqlite_schema WHERE type = 'table'";
+    let mut statement = connection.prepare(SQL)?;
+    let found: HashSet<String> =
+        statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let made = tables::made_by(&MIGRATIONS).into_iter().map(str::to_owned);
+    let missing: Vec<String> = made.filter(|table| !found.contains(table)).collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Refused(tables::lacking(
+            name,
+            &missing,
+            "restore a whole copy, or use another file",
+        ))),
     }
 }
 
 /// Brings the tables of the database, which is known by `paths`, to this program's version.
 pub fn migrate(connection: &Connection, name: &str, paths: &[&Path]) -> Result<(), Failure> {
     if version(connection, name)? == MIGRATIONS.len() {
-        return Ok(());
+        return refuse_partial(connection, name);
     }
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     // Another process may have done it while this one waited for the lock.

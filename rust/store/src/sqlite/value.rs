@@ -5,7 +5,7 @@ use cloaca_core::port::{ContextHash, Outcome, RunStatus, TaskStatus, TryOutcome}
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
 use rusqlite::Row;
-use rusqlite::types::Type;
+use rusqlite::types::{Type, ValueRef};
 use uuid::Uuid;
 
 /// A count or a bound as SQLite's signed integer; beyond its end there is nothing to count.
@@ -16,6 +16,10 @@ pub fn signed(count: u64) -> i64 {
 /// A time's column.
 pub fn micros(at: Option<Wall>) -> Option<i64> {
     at.map(|at| at.0)
+}
+
+pub fn is_null_at(row: &Row<'_>, column: usize) -> rusqlite::Result<bool> {
+    Ok(row.get_ref(column)? == ValueRef::Null)
 }
 
 pub fn count_at(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {

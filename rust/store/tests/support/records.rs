@@ -160,6 +160,7 @@ pub fn trigger_row(name: &str) -> TriggerRow {
         workflow: "mail".into(),
         interval_us: 1_000,
         allow_concurrent: false,
+        on_run: None,
         digest: 1,
         origin_at: Wall(1_000),
     }
@@ -195,6 +196,7 @@ pub fn tick(trigger: &Schedule, epoch: Epoch, fires: Vec<NewRun>) -> TickChange 
         history: vec![],
         disable: None,
         wait_us: None,
+        told: None,
         cron: None,
     }
 }

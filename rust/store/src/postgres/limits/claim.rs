@@ -95,7 +95,7 @@ fn paused(db: &Db, workflow: &str, at: Wall) -> Result<HashMap<String, Wall>, Fa
     const SQL: &str = "
         SELECT key, until FROM pauses
         WHERE kind = 'key' AND name = :workflow AND (until IS NULL OR until > :at)";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(named_params! { ":workflow": workflow, ":at": at.0 }, |row| {
         Ok((row.get(0)?, wall_maybe_at(row, 1)?.unwrap_or(HELD)))
     })?;
@@ -170,7 +170,7 @@ impl<'w> Walk<'w> {
             return Ok(());
         }
         let most = self.room.saturating_sub(self.found.len() as u64) + 1;
-        let open = self.db.prepare_cached(OPEN)?;
+        let mut open = self.db.prepare_cached(OPEN)?;
         let params = named_params! { ":workflow": &**limited.workflow, ":limit": signed(most) };
         let mut rows = open.query(params)?;
         let mut many = 0;

@@ -140,7 +140,7 @@ pub fn hand_out(db: &Db, epoch: Epoch, found: &mut [Unfinished], at: Wall) -> Re
 /// The versions of the workflows that an owner declares.
 fn declared_by(db: &Db, epoch: Epoch) -> Result<HashMap<String, String>, Failure> {
     const SQL: &str = "SELECT name, version FROM workflows WHERE owner = :epoch";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let found =
         statement.query_map(named_params! { ":epoch": epoch.0 }, |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(found.collect::<db::Result<_>>()?)
@@ -150,7 +150,7 @@ fn declared_by(db: &Db, epoch: Epoch) -> Result<HashMap<String, String>, Failure
 fn tried_at(db: &Db, runs: &[i64]) -> Result<HashMap<i64, Wall>, Failure> {
     // Index tries_task.
     const SQL: &str = "SELECT run, max(ended_at) FROM tries WHERE run = ANY(:runs::BIGINT[]) GROUP BY run";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let found = statement
         .query_map(named_params! { ":runs": runs.to_vec() }, |row| Ok((row.get(0)?, wall_at(row, 1)?)))?;
     Ok(found.collect::<db::Result<_>>()?)
@@ -165,7 +165,7 @@ fn unowned(
     taking: Taking,
     is_paused: bool,
 ) -> Result<Vec<Unfinished>, Failure> {
-    let select = db.prepare_cached(UNOWNED)?;
+    let mut select = db.prepare_cached(UNOWNED)?;
     let params = named_params! {
         ":epoch": epoch.0,
         ":workflow": workflow,
@@ -182,7 +182,7 @@ fn unowned(
 fn free_due(db: &Db, at: Wall) -> Result<(), Failure> {
     db.prepare_cached(CUT_AHEAD)?.execute(named_params! { ":at": at.0 })?;
     let params = named_params! { ":at": at.0, ":limit": signed(DUE_MAX) };
-    let due = db.prepare_cached(DUE)?;
+    let mut due = db.prepare_cached(DUE)?;
     let rows = due.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
     let rows = rows.collect::<db::Result<Vec<(i64, bool)>>>()?;
     if rows.is_empty() {
@@ -208,7 +208,7 @@ pub fn release(db: &Db, epoch: Epoch, runs: &[RunRow]) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs SET owner = NULL WHERE row = ANY(:rows::BIGINT[]) AND owner = :epoch AND completed_at IS NULL RETURNING row";
     let rows: Vec<i64> = runs.iter().map(|run| run.0).collect();
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let freed = statement
         .query_map(named_params! { ":rows": rows, ":epoch": epoch.0 }, |row| row.get(0).map(RunRow))?;
     let freed = freed.collect::<db::Result<Vec<RunRow>>>()?;
@@ -236,7 +236,7 @@ pub fn deserted(db: &Db, limit: u64) -> Result<Vec<(String, u64)>, Failure> {
         SELECT workflow, count(*) FROM runs
         WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL
         GROUP BY workflow ORDER BY workflow LIMIT :limit";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let found = statement
         .query_map(named_params! { ":limit": signed(limit) }, |row| Ok((row.get(0)?, count_at(row, 1)?)))?;
     Ok(found.collect::<db::Result<_>>()?)
@@ -296,7 +296,7 @@ pub fn others(
         ORDER BY row"
     );
     let mut others: HashMap<ScheduleKey, Vec<Other>> = HashMap::new();
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let mut rows = statement.query(named_params! { ":epoch": epoch.0, ":below": below.0, ":all": is_all, ":delayed_max": DELAYED_FIRES_MAX })?;
     while let Some(row) = rows.next()? {
         let other =
@@ -340,7 +340,7 @@ pub fn give_up(
 
 /// Ends runs by a statement that returns their rows.
 fn end_all(db: &Db, sql: &str, params: &[(&str, &dyn ToParam)]) -> Result<(), Failure> {
-    let statement = db.prepare_cached(sql)?;
+    let mut statement = db.prepare_cached(sql)?;
     let rows = statement.query_map(params, |row| row.get(0).map(RunRow))?;
     let rows = rows.collect::<db::Result<Vec<RunRow>>>()?;
     rows.into_iter().try_for_each(|row| limits::over_if_final(db, row))
@@ -377,6 +377,7 @@ pub fn reopen(
     // An owner whose lock is free is dead, whether or not it is buried.
     overdue::refuse(db, run.row, |owner| owner != epoch && is_dead(owner))?;
     run.context_hash = guard(db, run.row)?;
+    end::keep(db, run.row)?;
     open_again(db, epoch, &run)?;
     end::withdraw(db, run.row)?;
     if run.is_limited || limits::is_any(db)? {
@@ -448,7 +449,7 @@ pub fn cancel_requests(db: &Db, epoch: Epoch) -> Result<Vec<Uuid>, Failure> {
     const SQL: &str = "
         SELECT id FROM runs
         WHERE completed_at IS NULL AND not_before IS NULL AND cancelled AND owner = :epoch ORDER BY row";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| id_at(row, 0))?;
     Ok(rows.collect::<db::Result<_>>()?)
 }

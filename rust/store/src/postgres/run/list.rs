@@ -70,7 +70,7 @@ pub fn list(db: &Db, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, F
         ":offset": signed(page.offset),
         ":most": signed(page.limit.saturating_add(page.offset)),
     };
-    let statement = db.prepare_cached(&sql)?;
+    let mut statement = db.prepare_cached(&sql)?;
     let rows = statement.query_map(params, run_of)?;
     Ok(rows.collect::<db::Result<_>>()?)
 }

@@ -152,7 +152,7 @@ fn named_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Option<Sc
         ":asked": asked(cron),
     };
     let read = |row: &Row| Ok((ScheduleKey(row.get(0)?), row.get::<_, bool>(1)?, row.get::<_, bool>(2)?));
-    let statement = db.prepare_cached(NAMED)?;
+    let mut statement = db.prepare_cached(NAMED)?;
     let Some((row, is_same, registered)) = statement.query_map(params, read)?.next().transpose()? else {
         return Ok(None);
     };

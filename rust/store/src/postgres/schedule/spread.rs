@@ -58,7 +58,7 @@ pub fn contested(db: &Db, epoch: Epoch, after: &str, limit: u64) -> Result<Vec<C
         WHERE mine.name > :after AND mine.owner = :epoch AND polled.owner <> :epoch
         ORDER BY mine.name LIMIT :limit";
     let params = named_params! { ":epoch": epoch.0, ":after": after, ":limit": signed(limit) };
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(params, |row| {
         let polled_by = Epoch(row.get(2)?);
         let others: Option<Vec<i64>> = row.get(3)?;
@@ -75,7 +75,7 @@ pub fn contested(db: &Db, epoch: Epoch, after: &str, limit: u64) -> Result<Vec<C
 /// Notes which triggers `epoch` wants, and which no more.
 pub fn want(db: &Db, epoch: Epoch, wishes: &[(Arc<str>, bool)]) -> Result<(), Failure> {
     const SQL: &str = "UPDATE declared SET wanted = :wanted WHERE name = :name AND owner = :epoch";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     for (name, wanted) in wishes {
         statement.execute(named_params! { ":name": name, ":epoch": epoch.0, ":wanted": wanted })?;
     }
@@ -93,7 +93,7 @@ pub fn wished(db: &Db, epoch: Epoch) -> Result<Wished, Failure> {
             THEN polled.owner IS NULL OR polled.owner NOT IN (SELECT epoch FROM owners WHERE left_at IS NULL)
             ELSE polled.owner IS NULL OR polled.owner = :epoch AND polled.version = wanted.version END";
     let mut wished = Wished::default();
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| {
         Ok((row.get::<_, Arc<str>>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?))
     })?;
@@ -118,7 +118,7 @@ pub fn crons_of_many(db: &Db) -> Result<Vec<(ScheduleKey, Vec<Epoch>)>, Failure>
             ELSE EXISTS (SELECT 1 FROM workflows WHERE name = cron.workflow AND owner = living.epoch) END
         ORDER BY cron.row";
     let mut crons: Vec<(ScheduleKey, Vec<Epoch>)> = Vec::new();
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map([], |row| Ok((ScheduleKey(row.get(0)?), Epoch(row.get(1)?))))?;
     for row in rows {
         let (cron, epoch) = row?;

@@ -290,7 +290,7 @@ CREATE TABLE graphs (
 CREATE INDEX graphs_used ON graphs (workflow, version) WHERE unused_since IS NULL;
 -- What the telemetry of whoever asked for a run hands on to its bodies, as JSON text.
 ALTER TABLE runs ADD COLUMN trace TEXT;
--- Who is to be told of the ends of a workflow's runs: its callbacks (0), as those declare who live or lived last. Outcomes are a sum of 1 for
+-- Who is to be told of the ends of a workflow's runs: its callbacks (0), as those declare who live or lived last, or a trigger by its row. Outcomes are a sum of 1 for
 -- Completed, 2 for Failed and 4 for Cancelled.
 ALTER TABLE workflows ADD COLUMN tells INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE listeners (
@@ -299,11 +299,13 @@ CREATE TABLE listeners (
     outcomes INTEGER NOT NULL,
     PRIMARY KEY (workflow, listener)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX listeners_listener ON listeners (listener) WHERE listener <> 0;
 -- Ends of which somebody is still to be told: for whom, who is at it, how often that was begun, and what went wrong last. A run has an end more
--- for each time that it was opened again.
+-- for each time that it was opened again. A trigger is told of each, one after the other: what the run was when it ended stands here once that
+-- is not what it is any more.
 ALTER TABLE runs ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE ends (
-    row INTEGER PRIMARY KEY,
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
     run INTEGER NOT NULL,
     number INTEGER NOT NULL,
     listener INTEGER NOT NULL,
@@ -314,11 +316,16 @@ CREATE TABLE ends (
     first_at INTEGER,
     owner INTEGER,
     begun_at INTEGER,
-    error TEXT
+    error TEXT,
+    context TEXT,
+    cause TEXT
 ) STRICT;
 CREATE UNIQUE INDEX ends_run ON ends (run, number, listener);
 CREATE INDEX ends_due ON ends (listener, workflow, due_at) WHERE owner IS NULL;
 CREATE INDEX ends_owner ON ends (owner) WHERE owner IS NOT NULL;
+CREATE INDEX ends_listener ON ends (listener, row) WHERE listener <> 0;
+-- How many ends led to a run, each by a trigger that was told of it.
+ALTER TABLE runs ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
 -- What bodies logged, of each run the newest lines, with what each counts of the bytes that a run may have.
 CREATE TABLE logs (
     row INTEGER PRIMARY KEY,

@@ -381,6 +381,7 @@ pub fn reopen(
     // An owner whose lock is free is dead, whether or not it is buried.
     overdue::refuse(db, run.row, |owner| owner != epoch && is_dead(owner))?;
     run.context_hash = guard(db, run.row)?;
+    end::keep(db, run.row)?;
     open_again(db, epoch, &run)?;
     end::withdraw(db, run.row)?;
     if run.is_limited || limits::is_any(db)? {

@@ -3,16 +3,16 @@
 use cloaca_core::key::Epoch;
 use cloaca_core::port::{MINUTES_KEPT_US, Minute, Sign};
 use cloaca_core::time::Wall;
-use rusqlite::{Connection, named_params};
 
-use crate::sqlite::fault::Failure;
-use crate::sqlite::value::signed;
+use super::db::{Db, named_params};
+use super::fault::Failure;
+use super::value::signed;
 
 /// What lies further ahead than this was written by a clock that was wrong.
 const AHEAD_US: i64 = 3600 * 1_000_000;
 
 /// Keeps what a sign of life says.
-pub fn give(db: &Connection, epoch: Epoch, at: Wall, sign: &Sign) -> Result<(), Failure> {
+pub fn give(db: &Db, epoch: Epoch, at: Wall, sign: &Sign) -> Result<(), Failure> {
     if let Some(minute) = &sign.minute {
         put(db, epoch, at, minute)?;
         forget(db, at)?;
@@ -30,10 +30,12 @@ pub fn give(db: &Connection, epoch: Epoch, at: Wall, sign: &Sign) -> Result<(), 
     Ok(())
 }
 
-fn put(db: &Connection, epoch: Epoch, at: Wall, minute: &Minute) -> Result<(), Failure> {
+fn put(db: &Db, epoch: Epoch, at: Wall, minute: &Minute) -> Result<(), Failure> {
     const SQL: &str = "
-        INSERT OR REPLACE INTO minutes (ended_at, owner, polls, fires, errors, started, completed, failed, cancelled)
-        VALUES (:at, :owner, :polls, :fires, :errors, :started, :completed, :failed, :cancelled)";
+        INSERT INTO minutes (ended_at, owner, polls, fires, errors, started, completed, failed, cancelled)
+        VALUES (:at, :owner, :polls, :fires, :errors, :started, :completed, :failed, :cancelled)
+        ON CONFLICT (ended_at, owner) DO UPDATE SET (polls, fires, errors, started, completed, failed, cancelled) =
+            (excluded.polls, excluded.fires, excluded.errors, excluded.started, excluded.completed, excluded.failed, excluded.cancelled)";
     db.prepare_cached(SQL)?.execute(named_params! {
         ":at": at.0,
         ":owner": epoch.0,
@@ -49,7 +51,7 @@ fn put(db: &Connection, epoch: Epoch, at: Wall, minute: &Minute) -> Result<(), F
 }
 
 /// By the key of the table, once a minute a runner.
-fn forget(db: &Connection, at: Wall) -> Result<(), Failure> {
+fn forget(db: &Db, at: Wall) -> Result<(), Failure> {
     const OLD: &str = "DELETE FROM minutes WHERE ended_at < :before";
     const AHEAD: &str = "DELETE FROM minutes WHERE ended_at > :behind";
     db.prepare_cached(OLD)?.execute(named_params! { ":before": at.0.saturating_sub(MINUTES_KEPT_US) })?;

@@ -1,15 +1,16 @@
 //! Writes how far a run has come. Invariant: only the owner writes, and only while the run is not final.
 
-use crate::postgres::db::{Db, OptionalExtension as _, ToParam, named_params};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{RunChange, RunEnd, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
-use crate::postgres::fault::Failure;
-use crate::postgres::limits;
-use crate::postgres::run::{child, tries};
-use crate::postgres::value::micros;
+use super::super::db::{Db, OptionalExtension as _, ToParam, named_params};
+use super::super::dialect::COUNT_ENDS;
+use super::super::fault::Failure;
+use super::super::limits;
+use super::super::value::micros;
+use super::{child, tries};
 
 /// What came of a change that was applied.
 #[derive(Debug, Default)]
@@ -45,8 +46,7 @@ pub fn ends(db: &Db) -> Result<i64, Failure> {
 
 /// Notes that so many ends were counted.
 pub fn count_ends(db: &Db, ends: i64) -> Result<(), Failure> {
-    const SQL: &str = "UPDATE meta SET value = :ends WHERE name = 'ends'";
-    db.prepare_cached(SQL)?.execute(named_params! { ":ends": ends })?;
+    db.prepare_cached(COUNT_ENDS)?.execute(named_params! { ":ends": ends })?;
     Ok(())
 }
 
@@ -183,7 +183,7 @@ fn put_task(db: &Db, run: RunRow, task: &TaskRecord) -> Result<(), Failure> {
                 checkpoint = excluded.checkpoint"
     );
     let is_plain = task.postponed == 0 && task.wait.is_none() && task.checkpoint.is_none();
-    let statement = db.prepare_cached(if is_plain { PLAIN } else { WHOLE })?;
+    let mut statement = db.prepare_cached(if is_plain { PLAIN } else { WHOLE })?;
     let plain: &[(&str, &dyn ToParam)] = named_params! {
         ":run": run.0,
         ":name": &*task.name,

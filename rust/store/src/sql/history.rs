@@ -1,11 +1,12 @@
 //! What polls decided, as rows of equal outcomes. Invariant: two neighbouring rows of a trigger differ in outcome or reason.
 
-use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::ScheduleKey;
 use cloaca_core::port::{Page, Stretch};
 
-use crate::postgres::fault::Failure;
-use crate::postgres::value::{count_at, outcome_at, signed, wall_at};
+use super::db::{self, Db, OptionalExtension as _, Row, named_params};
+use super::dialect::EXTEND;
+use super::fault::Failure;
+use super::value::{count_at, outcome_at, signed, wall_at};
 
 /// Appends stretches, each to its trigger's last row where that is equal.
 pub fn append(db: &Db, stretches: &[Stretch]) -> Result<(), Failure> {
@@ -25,7 +26,7 @@ pub fn list(db: &Db, schedule: ScheduleKey, page: Page) -> Result<Vec<Stretch>, 
         SELECT schedule, outcome, reason, count, first_at, last_at, min_us, max_us, sum_us
         FROM ticks WHERE schedule = :schedule ORDER BY row DESC LIMIT :limit OFFSET :offset";
     let (limit, offset) = (signed(page.limit), signed(page.offset));
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let params = named_params! { ":schedule": schedule.0, ":limit": limit, ":offset": offset };
     let rows = statement.query_map(params, stretch_of)?;
     Ok(rows.collect::<db::Result<_>>()?)
@@ -62,15 +63,7 @@ fn equal_last(db: &Db, stretch: &Stretch) -> Result<Option<i64>, Failure> {
 }
 
 fn extend(db: &Db, row: i64, stretch: &Stretch) -> Result<(), Failure> {
-    const SQL: &str = "
-        UPDATE ticks SET
-            count = count + :count,
-            last_at = greatest(last_at, :last_at),
-            min_us = least(min_us, :min_us),
-            max_us = greatest(max_us, :max_us),
-            sum_us = sum_us + :sum_us
-        WHERE row = :row";
-    db.prepare_cached(SQL)?.execute(named_params! {
+    db.prepare_cached(EXTEND)?.execute(named_params! {
         ":row": row,
         ":count": signed(stretch.count),
         ":last_at": stretch.last_at.0,

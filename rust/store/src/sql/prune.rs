@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{Found, Old, Spared};
 use cloaca_core::time::Wall;
-use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, named_params};
 
-use crate::sqlite::audit;
-use crate::sqlite::fault::Failure;
-use crate::sqlite::run::tries;
-use crate::sqlite::value::signed;
-use crate::sqlite::{graph, logged};
+use super::audit;
+use super::db::{self, Db, OptionalExtension as _, Row, ToParam, named_params};
+use super::dialect::{ABOUT_PRUNE, LAST_SIGN};
+use super::fault::Failure;
+use super::run::tries;
+use super::value::signed;
+use super::{graph, logged};
 
 /// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
 macro_rules! is_keyed {
@@ -24,10 +25,17 @@ macro_rules! is_keyed {
     };
 }
 
-/// Whether a body of the run still runs, of which nothing may begin beside it, or somebody is still to be told of its end.
+/// Whether a body of the run still runs, of which nothing may begin beside it, or somebody is still to be told of its end. A trigger that has been
+/// off, or served by nobody, for as long is not waited for.
 macro_rules! is_overdue {
     () => {
-        "(EXISTS (SELECT 1 FROM overdue WHERE overdue.run = runs.row) OR EXISTS (SELECT 1 FROM ends WHERE ends.run = runs.row))"
+        "(EXISTS (SELECT 1 FROM overdue WHERE overdue.run = runs.row)
+            OR EXISTS (SELECT 1 FROM ends WHERE ends.run = runs.row AND listener = 0)
+            OR EXISTS (
+                SELECT 1 FROM ends JOIN schedules ON schedules.row = ends.listener
+                LEFT JOIN owners ON owners.epoch = schedules.owner
+                WHERE ends.run = runs.row AND coalesce(schedules.disabled_at, :before) >= :before
+                    AND (schedules.free_since >= :before OR owners.epoch IS NOT NULL AND coalesce(owners.left_at, :before) >= :before)))"
     };
 }
 
@@ -42,7 +50,7 @@ macro_rules! has_family {
 }
 
 /// At most `limit` of each kind. May walk all of `ticks`, so that it needs a connection where it is in nobody's way.
-pub fn find(db: &Connection, old: &Old, limit: u64) -> Result<Found, Failure> {
+pub fn find(db: &Db, old: &Old, limit: u64) -> Result<Found, Failure> {
     // Index runs_completed.
     const RUNS: &str = concat!(
         "SELECT row FROM runs WHERE completed_at < :before AND NOT ",
@@ -87,7 +95,7 @@ pub fn find(db: &Connection, old: &Old, limit: u64) -> Result<Found, Failure> {
 }
 
 /// Deletes what is still as `old` says; returns how much that was.
-pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
+pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
     const RUN: &str = concat!(
         "DELETE FROM runs WHERE row = :row AND completed_at < :before AND NOT ",
         is_keyed!(),
@@ -98,6 +106,8 @@ pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
         " RETURNING workflow"
     );
     const TASKS: &str = "DELETE FROM tasks WHERE run = :row";
+    // Index ends_run.
+    const ENDS: &str = "DELETE FROM ends WHERE run = :row";
     const TICK: &str = "DELETE FROM ticks WHERE row = :row";
     const KEY: &str = "DELETE FROM run_keys WHERE schedule = :schedule AND key = :key AND expires_at <= :now";
     let (mut gone, mut workflows) = (0, BTreeSet::new());
@@ -109,6 +119,7 @@ pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
         if let Some(workflow) = run.query_row(params, |row| row.get::<_, String>(0)).optional()? {
             workflows.insert(workflow);
             tasks.execute(named_params! { ":row": row.0 })?;
+            db.prepare_cached(ENDS)?.execute(named_params! { ":row": row.0 })?;
             tries::forget(db, *row)?;
             logged::forget(db, *row)?;
             gone += 1;
@@ -129,41 +140,37 @@ pub fn run(db: &Connection, old: &Old, found: &Found) -> Result<u64, Failure> {
     Ok(gone as u64)
 }
 
-fn about(db: &Connection, old: &Old) -> Result<String, Failure> {
-    const SQL: &str = "SELECT coalesce('runs that ended before ' || strftime('%Y-%m-%dT%H:%M:%fZ', :at / 1e6, 'unixepoch'), 'what is old')";
+fn about(db: &Db, old: &Old) -> Result<String, Failure> {
     let at = old.runs_before.map(|before| before.0);
-    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":at": at }, |row| row.get(0))?)
+    Ok(db.prepare_cached(ABOUT_PRUNE)?.query_row(named_params! { ":at": at }, |row| row.get(0))?)
 }
 
 /// What the file knows of the time, for the owner `epoch`.
-pub fn spared(db: &Connection, epoch: Epoch) -> Result<Spared, Failure> {
+pub fn spared(db: &Db, epoch: Epoch) -> Result<Spared, Failure> {
     const UNTIL: &str = "SELECT value FROM meta WHERE name = 'spared_until'";
     // Primary keys. Of a start with a wrong clock only the start itself would be a sign.
-    const SIGN: &str = "
-        SELECT max(
-            coalesce((SELECT max(joined_at, coalesce(left_at, 0)) FROM owners WHERE epoch < :epoch ORDER BY epoch DESC LIMIT 1), 0),
-            coalesce((SELECT created_at FROM runs WHERE created_at < (SELECT joined_at FROM owners WHERE epoch = :epoch)
-                      ORDER BY row DESC LIMIT 1), 0))";
     let until: Option<i64> = db.prepare_cached(UNTIL)?.query_row([], |row| row.get(0)).optional()?;
     let sign: i64 =
-        db.prepare_cached(SIGN)?.query_row(named_params! { ":epoch": epoch.0 }, |row| row.get(0))?;
+        db.prepare_cached(LAST_SIGN)?.query_row(named_params! { ":epoch": epoch.0 }, |row| row.get(0))?;
     Ok(Spared { until: until.map(Wall), last_sign: (sign > 0).then_some(Wall(sign)) })
 }
 
 /// Notes that nothing is to be forgotten before `until`.
-pub fn spare(db: &Connection, until: Wall) -> Result<(), Failure> {
-    const SQL: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('spared_until', :until)";
+pub fn spare(db: &Db, until: Wall) -> Result<(), Failure> {
+    const SQL: &str = "
+        INSERT INTO meta (name, value) VALUES ('spared_until', :until)
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     db.prepare_cached(SQL)?.execute(named_params! { ":until": until.0 })?;
     Ok(())
 }
 
 fn all<T>(
-    db: &Connection,
+    db: &Db,
     sql: &str,
-    params: &[(&str, &dyn ToSql)],
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    params: &[(&str, &dyn ToParam)],
+    read: impl FnMut(&Row) -> db::Result<T>,
 ) -> Result<Vec<T>, Failure> {
     let mut statement = db.prepare_cached(sql)?;
     let rows = statement.query_map(params, read)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }

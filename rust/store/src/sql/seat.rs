@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::limit::{Rate, Turn};
 use cloaca_core::seat::{
@@ -13,40 +12,61 @@ use cloaca_core::seat::{
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
 
-use crate::postgres::fault::Failure;
-use crate::postgres::value::{count_at, priority_at, signed, wall_at, wall_maybe_at};
+use super::db::{self, Db, OptionalExtension as _, Row, named_params};
+use super::dialect::{ASK, by_index};
+use super::fault::Failure;
+use super::value::{count_at, priority_at, signed, wall_at, wall_maybe_at};
 
-const WAITING: &str = "
-    SELECT row, run, task, attempt, owner, priority FROM limit_seats
-    WHERE name = :name AND granted_at IS NULL ORDER BY priority DESC, row LIMIT 1";
-const WAITING_EQUAL: &str = "
-    SELECT row, run, task, attempt, owner, priority FROM limit_seats
-    WHERE name = :name AND granted_at IS NULL AND priority = :priority AND row > :row ORDER BY row LIMIT 1";
-const WAITING_LESS: &str = "
-    SELECT row, run, task, attempt, owner, priority FROM limit_seats
-    WHERE name = :name AND granted_at IS NULL AND priority < :priority ORDER BY priority DESC, row LIMIT 1";
-const TAKEN: &str = "
-    SELECT count(*) FROM limit_seats WHERE name = :name AND granted_at IS NOT NULL";
-const NAMES: &str = "
-    SELECT name FROM limit_seats
-    WHERE run = :run AND task = :task AND attempt = :attempt ORDER BY name";
-const HAS: &str = "
-    SELECT DISTINCT run, task, attempt FROM limit_seats
-    WHERE owner = :epoch AND granted_at IS NOT NULL";
+pub const WAITING: &str = concat!(
+    "
+    SELECT row, run, task, attempt, owner, priority FROM limit_seats",
+    by_index!("limit_seats_waiting"),
+    "
+    WHERE name = :name AND granted_at IS NULL ORDER BY priority DESC, row LIMIT 1"
+);
+pub const WAITING_EQUAL: &str = concat!(
+    "
+    SELECT row, run, task, attempt, owner, priority FROM limit_seats",
+    by_index!("limit_seats_waiting"),
+    "
+    WHERE name = :name AND granted_at IS NULL AND priority = :priority AND row > :row ORDER BY row LIMIT 1"
+);
+pub const WAITING_LESS: &str = concat!(
+    "
+    SELECT row, run, task, attempt, owner, priority FROM limit_seats",
+    by_index!("limit_seats_waiting"),
+    "
+    WHERE name = :name AND granted_at IS NULL AND priority < :priority ORDER BY priority DESC, row LIMIT 1"
+);
+pub const TAKEN: &str = concat!(
+    "
+    SELECT count(*) FROM limit_seats",
+    by_index!("limit_seats_taken"),
+    " WHERE name = :name AND granted_at IS NOT NULL"
+);
+pub const NAMES: &str = concat!(
+    "
+    SELECT name FROM limit_seats",
+    by_index!("limit_seats_attempt"),
+    "
+    WHERE run = :run AND task = :task AND attempt = :attempt ORDER BY name"
+);
+pub const HAS: &str = concat!(
+    "
+    SELECT DISTINCT run, task, attempt FROM limit_seats",
+    by_index!("limit_seats_owner"),
+    "
+    WHERE owner = :epoch AND granted_at IS NOT NULL"
+);
 
 /// An attempt waits for its seats, or has them at once; none if its run is another owner's.
 pub fn ask(db: &Db, ask: &Ask) -> Result<Option<Pass>, Failure> {
     const OWNED: &str = "SELECT 1 FROM runs WHERE row = :run AND owner = :epoch AND completed_at IS NULL";
-    const SQL: &str = "
-        INSERT INTO limit_seats (name, run, task, attempt, owner, priority, since)
-        VALUES (:name, :run, :task, :attempt, :owner, :priority, :at)
-        ON CONFLICT (run, task, attempt, name) DO UPDATE SET row = excluded.row, owner = excluded.owner,
-            priority = excluded.priority, since = excluded.since, granted_at = NULL";
     let owned = named_params! { ":run": ask.seat.run.0, ":epoch": ask.epoch.0 };
     if !db.prepare_cached(OWNED)?.exists(owned)? {
         return Ok(None);
     }
-    let insert = db.prepare_cached(SQL)?;
+    let mut insert = db.prepare_cached(ASK)?;
     for name in &*ask.limits {
         insert.execute(named_params! {
             ":name": name,
@@ -66,11 +86,10 @@ pub fn unseat(db: &Db, seat: &Seat, epoch: Epoch, at: Wall) -> Result<Pass, Fail
     const SQL: &str = "
         DELETE FROM limit_seats WHERE run = :run AND task = :task AND attempt = :attempt AND owner = :owner
         RETURNING name";
-    let delete = db.prepare_cached(SQL)?;
+    let mut delete = db.prepare_cached(SQL)?;
     let params =
         named_params! { ":run": seat.run.0, ":task": seat.task, ":attempt": seat.attempt, ":owner": epoch.0 };
-    let mut names: Vec<Arc<str>> =
-        delete.query_map(params, |row| row.get(0))?.collect::<crate::postgres::db::Result<_>>()?;
+    let mut names: Vec<Arc<str>> = delete.query_map(params, |row| row.get(0))?.collect::<db::Result<_>>()?;
     names.sort();
     pass(db, &names, at)
 }
@@ -79,7 +98,7 @@ pub fn unseat(db: &Db, seat: &Seat, epoch: Epoch, at: Wall) -> Result<Pass, Fail
 pub fn look(db: &Db, epoch: Epoch, limits: &[Arc<str>], at: Wall) -> Result<Pass, Failure> {
     let mut pass = pass(db, limits, at)?;
     pass.granted.retain(|&(owner, _)| owner != epoch);
-    let has = db.prepare_cached(HAS)?;
+    let mut has = db.prepare_cached(HAS)?;
     let seats = has.query_map(named_params! { ":epoch": epoch.0 }, |row| seat_at(row, 0))?;
     for seat in seats {
         pass.granted.push((epoch, seat?));
@@ -148,7 +167,7 @@ pub fn list(db: &Db, at: Wall) -> Result<Vec<ListedLimit>, Failure> {
             (SELECT count(*) FROM limit_seats WHERE limit_seats.name = named_limits.name AND granted_at IS NULL),
             (SELECT min(since) FROM limit_seats WHERE limit_seats.name = named_limits.name AND granted_at IS NULL)
         FROM named_limits ORDER BY name";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map([], |row| {
         let (declared, is_set) = (terms_at(row, 1)?, row.get(5)?);
         let terms = if is_set { terms_at(row, 6)? } else { declared };
@@ -169,7 +188,7 @@ pub fn list(db: &Db, at: Wall) -> Result<Vec<ListedLimit>, Failure> {
             next_at,
         })
     })?;
-    let mut limits = rows.collect::<crate::postgres::db::Result<Vec<_>>>()?;
+    let mut limits = rows.collect::<db::Result<Vec<_>>>()?;
     for limit in &mut limits {
         limit.pause = pause_of(db, Kind::Limit, &limit.name)?.filter(|pause| !pause.until.is_over(at));
     }
@@ -220,17 +239,17 @@ pub fn pauses(db: &Db, at: Wall) -> Result<Vec<Pause>, Failure> {
     const SQL: &str = "
         SELECT kind, name, key, until, since, by FROM pauses WHERE until IS NULL OR until > :at
         ORDER BY kind <> 'limit', name, key";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":at": at.0 }, pause_at)?;
-    Ok(rows.collect::<crate::postgres::db::Result<Vec<_>>>()?.into_iter().flatten().collect())
+    Ok(rows.collect::<db::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 /// The workflows of which no run begins at `at`. Mostly there is none.
 pub fn paused_workflows(db: &Db, at: Wall) -> Result<Vec<Arc<str>>, Failure> {
     const SQL: &str = "SELECT name FROM pauses WHERE kind = 'workflow' AND (until IS NULL OR until > :at)";
-    let statement = db.prepare_cached(SQL)?;
+    let mut statement = db.prepare_cached(SQL)?;
     let names = statement.query_map(named_params! { ":at": at.0 }, |row| row.get(0))?;
-    Ok(names.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(names.collect::<db::Result<_>>()?)
 }
 
 fn pause_of(db: &Db, kind: Kind, name: &str) -> Result<Option<Pause>, Failure> {
@@ -300,10 +319,10 @@ impl Table for Rows<'_> {
             }
         };
         let Some(mut waiter) = found else { return Ok(None) };
-        let names = self.db.prepare_cached(NAMES)?;
+        let mut names = self.db.prepare_cached(NAMES)?;
         let params = attempt_params(&waiter.seat);
         let rows = names.query_map(&params[..], |row| row.get(0))?;
-        waiter.limits = rows.collect::<crate::postgres::db::Result<_>>()?;
+        waiter.limits = rows.collect::<db::Result<_>>()?;
         Ok(Some(waiter))
     }
 
@@ -323,11 +342,11 @@ impl Table for Rows<'_> {
     }
 }
 
-fn attempt_params(seat: &Seat) -> [(&str, &dyn crate::postgres::db::ToParam); 3] {
+fn attempt_params(seat: &Seat) -> [(&str, &dyn db::ToParam); 3] {
     [(":run", &seat.run.0), (":task", &seat.task), (":attempt", &seat.attempt)]
 }
 
-fn waiter_of(row: &Row) -> crate::postgres::db::Result<Waiter> {
+fn waiter_of(row: &Row) -> db::Result<Waiter> {
     Ok(Waiter {
         seat: seat_at(row, 1)?,
         epoch: Epoch(row.get(4)?),
@@ -336,12 +355,12 @@ fn waiter_of(row: &Row) -> crate::postgres::db::Result<Waiter> {
     })
 }
 
-fn seat_at(row: &Row, column: usize) -> crate::postgres::db::Result<Seat> {
+fn seat_at(row: &Row, column: usize) -> db::Result<Seat> {
     Ok(Seat { run: RunRow(row.get(column)?), task: row.get(column + 1)?, attempt: row.get(column + 2)? })
 }
 
-fn terms_at(row: &Row, column: usize) -> crate::postgres::db::Result<Terms> {
-    let number = |column| -> crate::postgres::db::Result<Option<u64>> {
+fn terms_at(row: &Row, column: usize) -> db::Result<Terms> {
+    let number = |column| -> db::Result<Option<u64>> {
         row.get::<_, Option<i64>>(column)?.map(|_| count_at(row, column)).transpose()
     };
     let rate = number(column + 1)?.zip(number(column + 2)?).zip(number(column + 3)?);
@@ -356,7 +375,7 @@ fn rate_columns(rate: Option<Rate>) -> (Option<i64>, Option<i64>, Option<i64>) {
 }
 
 /// None of a kind that a newer program may know.
-fn pause_at(row: &Row) -> crate::postgres::db::Result<Option<Pause>> {
+fn pause_at(row: &Row) -> db::Result<Option<Pause>> {
     let kind: String = row.get(0)?;
     let Some(kind) = Kind::from_name(&kind) else { return Ok(None) };
     let until = wall_maybe_at(row, 3)?.map_or(Until::Resumed, Until::At);

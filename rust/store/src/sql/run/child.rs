@@ -6,19 +6,19 @@ use std::sync::Arc;
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{Admitted, CHILDREN_SHOWN, Child, NewRun, Parent};
 use cloaca_core::time::Wall;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
-use crate::sqlite::fault::Failure;
-use crate::sqlite::run::claim::{ask, end_if_free};
-use crate::sqlite::value::{id_at, run_status_at, signed, wall_at, wall_maybe_at};
+use super::super::db::{self, Db, OptionalExtension as _, Row, named_params};
+use super::super::dialect::by_index;
+use super::super::fault::Failure;
+use super::super::value::{id_at, is_null_at, run_status_at, signed, wall_at, wall_maybe_at};
+use super::claim::{ask, end_if_free};
 
 /// What stands in the way of a run that another one starts: the run that the same call has started before.
 ///
 /// # Errors
 /// A task calls whose run is to end or has ended.
-pub fn obstacle(db: &Connection, new: &NewRun) -> Result<Option<Admitted>, Failure> {
+pub fn obstacle(db: &Db, new: &NewRun) -> Result<Option<Admitted>, Failure> {
     // Index runs_call.
     const SAME: &str = "
         SELECT id FROM runs
@@ -46,7 +46,7 @@ pub fn obstacle(db: &Connection, new: &NewRun) -> Result<Option<Admitted>, Failu
 }
 
 /// Notes by what a run was started.
-pub fn remember(db: &Connection, row: RunRow, parent: &Parent) -> Result<(), Failure> {
+pub fn remember(db: &Db, row: RunRow, parent: &Parent) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs SET parent = :parent, parent_task = :task, parent_call = :call WHERE row = :row";
     db.prepare_cached(SQL)?.execute(named_params! {
@@ -76,22 +76,22 @@ macro_rules! family {
 }
 
 /// The unfinished children of a run, and theirs.
-pub fn family(db: &Connection, id: &str) -> Result<Vec<Uuid>, Failure> {
+pub fn family(db: &Db, id: &str) -> Result<Vec<Uuid>, Failure> {
     // Indices runs_id, runs_parent.
     const SQL: &str = family!("own.id = :id", "");
     let mut statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(named_params! { ":id": id }, |row| id_at(row, 0))?;
-    Ok(found.collect::<rusqlite::Result<_>>()?)
+    Ok(found.collect::<db::Result<_>>()?)
 }
 
 /// A run is cancelled: asks for the ends of its unfinished children, and theirs, and ends those that nobody drives. Those whose end
 /// nobody had asked for before.
-pub fn cancel_of(db: &Connection, epoch: Epoch, row: RunRow, at: Wall) -> Result<Vec<Uuid>, Failure> {
+pub fn cancel_of(db: &Db, epoch: Epoch, row: RunRow, at: Wall) -> Result<Vec<Uuid>, Failure> {
     // Index runs_parent.
     const SQL: &str = family!("own.row = :row", " WHERE NOT cancelled");
     let mut statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(named_params! { ":row": row.0 }, |row| id_at(row, 0))?;
-    let found = found.collect::<rusqlite::Result<Vec<Uuid>>>()?;
+    let found = found.collect::<db::Result<Vec<Uuid>>>()?;
     for child in &found {
         let id = child.to_string();
         ask(db, &id)?;
@@ -101,18 +101,22 @@ pub fn cancel_of(db: &Connection, epoch: Epoch, row: RunRow, at: Wall) -> Result
 }
 
 /// The first runs that a run has started.
-pub fn of_run(db: &Connection, id: Uuid) -> Result<Vec<Child>, Failure> {
+pub fn of_run(db: &Db, id: Uuid) -> Result<Vec<Child>, Failure> {
     // Index runs_parent.
-    const SQL: &str = "
-        SELECT id, workflow, status, parent_task, created_at, completed_at FROM runs INDEXED BY runs_parent
-        WHERE parent = :id ORDER BY created_at, row LIMIT :limit";
+    const SQL: &str = concat!(
+        "
+        SELECT id, workflow, status, parent_task, created_at, completed_at FROM runs",
+        by_index!("runs_parent"),
+        "
+        WHERE parent = :id ORDER BY created_at, row LIMIT :limit"
+    );
     let mut statement = db.prepare_cached(SQL)?;
     let params = named_params! { ":id": id.to_string(), ":limit": signed(CHILDREN_SHOWN) };
     let rows = statement.query_map(params, child_of)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
-fn child_of(row: &Row<'_>) -> rusqlite::Result<Child> {
+fn child_of(row: &Row) -> db::Result<Child> {
     Ok(Child {
         id: id_at(row, 0)?,
         workflow: row.get(1)?,
@@ -124,8 +128,8 @@ fn child_of(row: &Row<'_>) -> rusqlite::Result<Child> {
 }
 
 /// By what a run was started, from three columns that stand side by side.
-pub fn parent_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Parent>> {
-    if row.get_ref(column)? == ValueRef::Null {
+pub fn parent_at(row: &Row, column: usize) -> db::Result<Option<Parent>> {
+    if is_null_at(row, column)? {
         return Ok(None);
     }
     let task: Option<Arc<str>> = row.get(column + 1)?;

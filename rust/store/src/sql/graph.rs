@@ -8,17 +8,19 @@
 use std::collections::BTreeSet;
 
 use cloaca_core::key::RunRow;
-use rusqlite::{Connection, OptionalExtension as _, named_params};
 
-use crate::sqlite::fault::Failure;
+use super::db::{self, Db, OptionalExtension as _, named_params};
+use super::dialect::{by_index, now_us};
+use super::fault::Failure;
+use super::value::signed;
 
 /// Keeps what a living owner says of a workflow; nothing, if it says nothing.
-pub fn keep(db: &Connection, workflow: &str, version: &str, graph: &str) -> Result<(), Failure> {
+pub fn keep(db: &Db, workflow: &str, version: &str, graph: &str) -> Result<(), Failure> {
     // What is unchanged is not written.
     const SQL: &str = "
         INSERT INTO graphs (workflow, version, graph) VALUES (:workflow, :version, :graph)
         ON CONFLICT (workflow, version) DO UPDATE SET graph = excluded.graph, unused_since = NULL
-        WHERE unused_since IS NOT NULL OR graph <> excluded.graph";
+        WHERE graphs.unused_since IS NOT NULL OR graphs.graph <> excluded.graph";
     if !graph.is_empty() {
         let params = named_params! { ":workflow": workflow, ":version": version, ":graph": graph };
         db.prepare_cached(SQL)?.execute(params)?;
@@ -27,34 +29,34 @@ pub fn keep(db: &Connection, workflow: &str, version: &str, graph: &str) -> Resu
 }
 
 /// Notes of which versions nobody says anything any more, and forgets those of which no run is left.
-pub fn set_aside(db: &Connection) -> Result<(), Failure> {
+pub fn set_aside(db: &Db) -> Result<(), Failure> {
     // Index graphs_used; primary key of workflows.
-    const SQL: &str = "
-        UPDATE graphs INDEXED BY graphs_used SET unused_since = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+    const SQL: &str = concat!("
+        UPDATE graphs", by_index!("graphs_used"), " SET unused_since = ", now_us!(), "
         WHERE unused_since IS NULL AND NOT EXISTS (
-            SELECT 1 FROM workflows WHERE workflows.name = workflow AND workflows.version = graphs.version)
-        RETURNING workflow";
+            SELECT 1 FROM workflows WHERE workflows.name = graphs.workflow AND workflows.version = graphs.version)
+        RETURNING workflow");
     let mut statement = db.prepare_cached(SQL)?;
     let names = statement.query_map([], |row| row.get(0))?;
-    let names: BTreeSet<String> = names.collect::<rusqlite::Result<_>>()?;
+    let names: BTreeSet<String> = names.collect::<db::Result<_>>()?;
     names.iter().try_for_each(|name| forget(db, name))
 }
 
 /// Forgets the versions of a workflow that nobody declares and of which no run is left.
-pub fn forget(db: &Connection, workflow: &str) -> Result<(), Failure> {
+pub fn forget(db: &Db, workflow: &str) -> Result<(), Failure> {
     // Index runs_workflow, twice, for each version that nobody declares.
     const SQL: &str = "
         DELETE FROM graphs
         WHERE workflow = :workflow AND unused_since IS NOT NULL
-            AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.workflow = :workflow AND created_at <= unused_since)
-            AND version IS NOT (
+            AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.workflow = :workflow AND created_at <= graphs.unused_since)
+            AND version IS DISTINCT FROM (
                 SELECT runs.version FROM runs WHERE runs.workflow = :workflow ORDER BY created_at DESC LIMIT 1)";
     db.prepare_cached(SQL)?.execute(named_params! { ":workflow": workflow })?;
     Ok(())
 }
 
 /// What is kept of a run's workflow, in the version in which it is or was executed.
-pub fn of_run(db: &Connection, row: RunRow) -> Result<Option<String>, Failure> {
+pub fn of_run(db: &Db, row: RunRow) -> Result<Option<String>, Failure> {
     // Primary keys.
     const SQL: &str = "
         SELECT graph FROM runs JOIN graphs ON graphs.workflow = runs.workflow AND graphs.version = runs.version
@@ -63,25 +65,25 @@ pub fn of_run(db: &Connection, row: RunRow) -> Result<Option<String>, Failure> {
 }
 
 /// What is kept of a workflow: in the version that the newest runner declares, else in that of the newest run, else in what was declared last.
-pub fn newest(db: &Connection, workflow: &str) -> Result<Option<String>, Failure> {
+pub fn newest(db: &Db, workflow: &str) -> Result<Option<String>, Failure> {
     // Primary keys, index runs_workflow.
     const SQL: &str = "
         SELECT graph FROM graphs WHERE workflow = :workflow
-        ORDER BY version IS (SELECT version FROM workflows WHERE name = :workflow ORDER BY owner DESC LIMIT 1) DESC,
-            version IS (SELECT version FROM runs WHERE runs.workflow = :workflow ORDER BY created_at DESC LIMIT 1) DESC,
-            unused_since DESC
+        ORDER BY version IS NOT DISTINCT FROM (SELECT workflows.version FROM workflows WHERE name = :workflow ORDER BY owner DESC LIMIT 1) DESC,
+            version IS NOT DISTINCT FROM (SELECT runs.version FROM runs WHERE runs.workflow = :workflow ORDER BY created_at DESC LIMIT 1) DESC,
+            unused_since DESC NULLS LAST
         LIMIT 1";
     let params = named_params! { ":workflow": workflow };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
 }
 
 /// At most `limit` names of workflows of which something is kept, behind `after`.
-pub fn names(db: &Connection, after: &str, limit: u64) -> Result<Vec<String>, Failure> {
+pub fn names(db: &Db, after: &str, limit: u64) -> Result<Vec<String>, Failure> {
     // Primary key.
     const SQL: &str =
         "SELECT DISTINCT workflow FROM graphs WHERE workflow > :after ORDER BY workflow LIMIT :limit";
-    let params = named_params! { ":after": after, ":limit": crate::sqlite::value::signed(limit) };
+    let params = named_params! { ":after": after, ":limit": signed(limit) };
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(params, |row| row.get(0))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }

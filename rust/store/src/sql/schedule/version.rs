@@ -1,10 +1,10 @@
 //! Versions of what programs declare under one name. Invariant: a digest keeps the number that it was given when it was declared for the
 //! first time, as long as it is one of the last [`KEPT_MAX`] of its name.
 
-use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 use cloaca_core::key::Epoch;
 
-use crate::postgres::fault::Failure;
+use super::super::db::{self, Db, OptionalExtension as _, named_params};
+use super::super::fault::Failure;
 
 /// So many versions of one name are remembered: a program that declares another one at each start must not fill the file.
 const KEPT_MAX: i64 = 16;
@@ -119,7 +119,7 @@ impl<'c> Versions<'c> {
         if !self.has_declared {
             return Ok(Vec::new());
         }
-        let statement = self.db.prepare_cached(SQL)?;
+        let mut statement = self.db.prepare_cached(SQL)?;
         let params = named_params! { ":name": name, ":epoch": epoch.0 };
         let found = statement.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
         let found: Vec<(i64, i64)> = found.collect::<db::Result<_>>()?;
@@ -137,7 +137,7 @@ impl<'c> Versions<'c> {
 
 /// Who declares a cron, or a trigger that another one polls; the dead may be among them.
 pub fn declarers(db: &Db, name: &str) -> Result<Vec<Epoch>, Failure> {
-    let statement = db.prepare_cached("SELECT owner FROM declared WHERE name = :name")?;
+    let mut statement = db.prepare_cached("SELECT owner FROM declared WHERE name = :name")?;
     let found = statement.query_map(named_params! { ":name": name }, |row| row.get(0).map(Epoch))?;
     Ok(found.collect::<db::Result<_>>()?)
 }

@@ -1,11 +1,12 @@
 //! What limits are in force. Invariant: the lanes of a workflow are those of the limits that are in force.
 
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 use cloaca_core::key::RunRow;
 use cloaca_core::limit::Limits;
 
-use crate::postgres::fault::Failure;
-use crate::postgres::limits::{HELD, Seat, mark, put_seat, stand};
+use super::super::db::{self, Db, OptionalExtension as _, named_params};
+use super::super::dialect::by_index;
+use super::super::fault::Failure;
+use super::{HELD, Seat, mark, put_seat, stand};
 
 /// Whether any workflow has limits.
 pub fn is_any(db: &Db) -> Result<bool, Failure> {
@@ -109,13 +110,13 @@ fn stand_anew(db: &Db, workflow: &str) -> Result<(), Failure> {
 }
 
 fn standings(db: &Db, workflow: &str) -> Result<Vec<Standing>, Failure> {
-    const SQL: &str = "
+    const SQL: &str = concat!("
         SELECT runs.row, context, runs.priority, not_before,
             owner IS NOT NULL OR started_at IS NOT NULL OR EXISTS (SELECT 1 FROM tasks WHERE tasks.run = runs.row),
             coalesce(party, runs.row), CASE WHEN waits AND reopened = 0 THEN runs.schedule END
-        FROM runs LEFT JOIN seats ON seats.run = runs.row
-        WHERE completed_at IS NULL AND workflow = :workflow ORDER BY runs.row";
-    let statement = db.prepare_cached(SQL)?;
+        FROM runs", by_index!("runs_unfinished"), " LEFT JOIN seats ON seats.run = runs.row
+        WHERE completed_at IS NULL AND workflow = :workflow ORDER BY runs.row");
+    let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":workflow": workflow }, |row| {
         Ok(Standing {
             row: RunRow(row.get(0)?),
@@ -127,5 +128,5 @@ fn standings(db: &Db, workflow: &str) -> Result<Vec<Standing>, Failure> {
             schedule: row.get(6)?,
         })
     })?;
-    Ok(rows.collect::<crate::postgres::db::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }

@@ -1,11 +1,12 @@
 //! Cursors: moved by the ticks of polls, and set by whoever asks for it.
 //! Invariant: a tick whose poll looked at a cursor that was set since leaves nothing, or of a cron not the cursor.
 
-use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 use cloaca_core::key::ScheduleKey;
 use cloaca_core::port::TickChange;
 
-use crate::postgres::fault::Failure;
+use super::super::db::{Db, OptionalExtension as _, named_params};
+use super::super::dialect::ADVANCE;
+use super::super::fault::Failure;
 
 /// What became of a tick's step on its trigger.
 pub enum Advanced {
@@ -19,12 +20,8 @@ pub enum Advanced {
 
 /// Saves what a poll leaves on its trigger.
 pub fn advance(db: &Db, change: &TickChange) -> Result<Advanced, Failure> {
-    const SQL: &str = "
-        UPDATE schedules SET cursor = CASE WHEN cursor_set = :cursor_set THEN coalesce(:cursor, cursor) ELSE cursor END,
-            last_at = CASE WHEN kind = 'cron' THEN last_at ELSE :at END, not_before = :not_before, wait_us = :wait_us
-        WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')";
     const SET: &str = "SELECT cursor, cursor_set FROM schedules WHERE row = :row AND owner = :epoch";
-    let changed = db.prepare_cached(SQL)?.execute(named_params! {
+    let changed = db.prepare_cached(ADVANCE)?.execute(named_params! {
         ":row": change.schedule.0,
         ":epoch": change.epoch.0,
         // Where a row ends is known after its fires.

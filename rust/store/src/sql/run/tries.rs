@@ -5,21 +5,18 @@ use std::sync::Arc;
 
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{Maker, RunChange, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, Try};
-use rusqlite::{Connection, Row, named_params};
 
-use crate::sqlite::fault::Failure;
-use crate::sqlite::value::{micros, signed, try_outcome_at, wall_at, wall_maybe_at};
+use super::super::db::{self, Db, Row, named_params};
+use super::super::dialect::BOUND_TRIES;
+use super::super::fault::Failure;
+use super::super::value::{micros, signed, try_outcome_at, wall_at, wall_maybe_at};
 
 /// Keeps the attempts that ended since the last record of a task. Most tasks complete at once, and have none.
-pub fn put(db: &Connection, change: &RunChange, task: &TaskRecord) -> Result<(), Failure> {
+pub fn put(db: &Db, change: &RunChange, task: &TaskRecord) -> Result<(), Failure> {
     const PUT: &str = "
         INSERT INTO tries (run, task, attempt, outcome, owner, started_at, ended_at, error_type, error, traceback)
         VALUES (:run, :task, :attempt, :outcome, :owner, :started_at, :ended_at, :error_type, :error, :traceback)";
     // Index tries_task, which ends in the row.
-    const BOUND: &str = "
-        DELETE FROM tries WHERE row IN (
-            SELECT row FROM tries WHERE run = :run AND task = :task ORDER BY row DESC LIMIT -1 OFFSET :last)
-        AND row NOT IN (SELECT row FROM tries WHERE run = :run AND task = :task ORDER BY row LIMIT :first)";
     for known in &task.tries {
         db.prepare_cached(PUT)?.execute(named_params! {
             ":run": change.run.0,
@@ -33,7 +30,7 @@ pub fn put(db: &Connection, change: &RunChange, task: &TaskRecord) -> Result<(),
             ":error": known.error,
             ":traceback": known.traceback,
         })?;
-        db.prepare_cached(BOUND)?.execute(named_params! {
+        db.prepare_cached(BOUND_TRIES)?.execute(named_params! {
             ":run": change.run.0,
             ":task": &*task.name,
             ":last": signed(TRIES_LAST_MAX as u64),
@@ -44,7 +41,7 @@ pub fn put(db: &Connection, change: &RunChange, task: &TaskRecord) -> Result<(),
 }
 
 /// All that is kept of a run's attempts, by task, oldest first.
-pub fn of_run(db: &Connection, run: RunRow) -> Result<HashMap<Arc<str>, Vec<Try>>, Failure> {
+pub fn of_run(db: &Db, run: RunRow) -> Result<HashMap<Arc<str>, Vec<Try>>, Failure> {
     // Index tries_task.
     const SQL: &str = "
         SELECT task, attempt, outcome, owner, started_at, ended_at, error_type, error, traceback
@@ -60,7 +57,7 @@ pub fn of_run(db: &Connection, run: RunRow) -> Result<HashMap<Arc<str>, Vec<Try>
 }
 
 /// Forgets them with their run.
-pub fn forget(db: &Connection, run: RunRow) -> Result<(), Failure> {
+pub fn forget(db: &Db, run: RunRow) -> Result<(), Failure> {
     const SQL: &str = "DELETE FROM tries WHERE run = :run";
     db.prepare_cached(SQL)?.execute(named_params! { ":run": run.0 })?;
     Ok(())
@@ -74,7 +71,7 @@ fn owner_of(maker: Maker, writer: Epoch) -> Option<Epoch> {
     }
 }
 
-fn try_of(row: &Row<'_>) -> rusqlite::Result<Try> {
+fn try_of(row: &Row) -> db::Result<Try> {
     Ok(Try {
         attempt: row.get(1)?,
         outcome: try_outcome_at(row, 2)?,

@@ -3,18 +3,16 @@
 
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{Body, Overdue};
-use rusqlite::{Connection, OptionalExtension as _, named_params};
 
-use crate::sqlite::fault::Failure;
-use crate::sqlite::limits;
-use crate::sqlite::value::wall_at;
+use super::super::db::{self, Db, OptionalExtension as _, named_params};
+use super::super::dialect::PUT_OVERDUE;
+use super::super::fault::Failure;
+use super::super::limits;
+use super::super::value::wall_at;
 
 /// Notes that a body still runs; false if its run is another owner's.
-pub fn put(db: &Connection, body: &Body) -> Result<bool, Failure> {
-    const SQL: &str = "
-        INSERT OR REPLACE INTO overdue (run, task, attempt, owner, since)
-        SELECT :run, :task, :attempt, :epoch, :at FROM runs WHERE row = :run AND owner = :epoch";
-    let written = db.prepare_cached(SQL)?.execute(named_params! {
+pub fn put(db: &Db, body: &Body) -> Result<bool, Failure> {
+    let written = db.prepare_cached(PUT_OVERDUE)?.execute(named_params! {
         ":run": body.run.0,
         ":task": &*body.task,
         ":attempt": body.attempt,
@@ -25,7 +23,7 @@ pub fn put(db: &Connection, body: &Body) -> Result<bool, Failure> {
 }
 
 /// It has ended.
-pub fn ended(db: &Connection, body: &Body) -> Result<(), Failure> {
+pub fn ended(db: &Db, body: &Body) -> Result<(), Failure> {
     const SQL: &str = "
         DELETE FROM overdue WHERE run = :run AND task = :task AND attempt = :attempt AND owner = :epoch";
     db.prepare_cached(SQL)?.execute(named_params! {
@@ -38,7 +36,7 @@ pub fn ended(db: &Connection, body: &Body) -> Result<(), Failure> {
 }
 
 /// Those of one run whose owners live, oldest first.
-pub fn of_run(db: &Connection, run: RunRow) -> Result<Vec<Overdue>, Failure> {
+pub fn of_run(db: &Db, run: RunRow) -> Result<Vec<Overdue>, Failure> {
     // By the key of the table.
     const SQL: &str = "
         SELECT task, attempt, owner, since FROM overdue
@@ -52,11 +50,11 @@ pub fn of_run(db: &Connection, run: RunRow) -> Result<Vec<Overdue>, Failure> {
             since: wall_at(row, 3)?,
         })
     })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// Refuses to open a run again of which a body still runs.
-pub fn refuse(db: &Connection, run: RunRow, is_dead: impl Fn(Epoch) -> bool) -> Result<(), Failure> {
+pub fn refuse(db: &Db, run: RunRow, is_dead: impl Fn(Epoch) -> bool) -> Result<(), Failure> {
     let mut found = of_run(db, run)?.into_iter().filter(|body| !is_dead(body.owner));
     let Some(Overdue { task, attempt, since, .. }) = found.next() else { return Ok(()) };
     Err(Failure::Refused(format!(
@@ -67,7 +65,7 @@ pub fn refuse(db: &Connection, run: RunRow, is_dead: impl Fn(Epoch) -> bool) -> 
 }
 
 /// An owner leaves: those of its process pass to what is left of it, and without that are gone.
-pub fn hand_on(db: &Connection, epoch: Epoch, remnant: Option<Epoch>) -> Result<(), Failure> {
+pub fn hand_on(db: &Db, epoch: Epoch, remnant: Option<Epoch>) -> Result<(), Failure> {
     const PASS: &str = "UPDATE overdue SET owner = :remnant WHERE owner = :epoch";
     const RUNS: &str = "SELECT DISTINCT run FROM overdue WHERE owner = :epoch";
     const FORGET: &str = "DELETE FROM overdue WHERE owner = :epoch";
@@ -83,7 +81,7 @@ pub fn hand_on(db: &Connection, epoch: Epoch, remnant: Option<Epoch>) -> Result<
         None => {
             let mut runs = db.prepare_cached(RUNS)?;
             let runs = runs.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(RunRow))?;
-            let runs = runs.collect::<rusqlite::Result<Vec<RunRow>>>()?;
+            let runs = runs.collect::<db::Result<Vec<RunRow>>>()?;
             let forgotten = db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
             runs.into_iter().try_for_each(|run| limits::over_if_final(db, run))?;
             forgotten

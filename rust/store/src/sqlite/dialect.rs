@@ -1,0 +1,62 @@
+//! What the files of `sql` say in SQLite's own words. Decides nothing. Invariant: `postgres::dialect` has the same names with the same meaning.
+
+/// By which index SQLite reads a table.
+macro_rules! by_index {
+    ($index:literal) => {
+        concat!(" INDEXED BY ", $index)
+    };
+}
+pub(crate) use by_index;
+
+/// What time it is, in microseconds.
+macro_rules! now_us {
+    () => {
+        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
+    };
+}
+pub(crate) use now_us;
+
+/// An attempt that waits for its seat.
+pub const ASK: &str = "
+    INSERT OR REPLACE INTO limit_seats (name, run, task, attempt, owner, priority, since)
+    VALUES (:name, :run, :task, :attempt, :owner, :priority, :at)";
+
+/// What a poll leaves on its trigger.
+pub const ADVANCE: &str = "
+    UPDATE schedules SET cursor = iif(cursor_set = :cursor_set, coalesce(:cursor, cursor), cursor),
+        last_at = iif(kind = 'cron', last_at, :at), not_before = :not_before, wait_us = :wait_us
+    WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')";
+
+/// The tries of a task beyond the first and the last ones; index tries_task, which ends in the row.
+pub const BOUND_TRIES: &str = "
+    DELETE FROM tries WHERE row IN (
+        SELECT row FROM tries WHERE run = :run AND task = :task ORDER BY row DESC LIMIT -1 OFFSET :last)
+    AND row NOT IN (SELECT row FROM tries WHERE run = :run AND task = :task ORDER BY row LIMIT :first)";
+
+/// A body that still runs.
+pub const PUT_OVERDUE: &str = "
+    INSERT OR REPLACE INTO overdue (run, task, attempt, owner, since)
+    SELECT :run, :task, :attempt, :epoch, :at FROM runs WHERE row = :run AND owner = :epoch";
+
+/// How many ends were counted.
+pub const COUNT_ENDS: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('ends', :ends)";
+
+/// What a prune was about, in words.
+pub const ABOUT_PRUNE: &str = "SELECT coalesce('runs that ended before ' || strftime('%Y-%m-%dT%H:%M:%fZ', :at / 1e6, 'unixepoch'), 'what is old')";
+
+/// The last time that the store knows of; primary keys.
+pub const LAST_SIGN: &str = "
+    SELECT max(
+        coalesce((SELECT max(joined_at, coalesce(left_at, 0)) FROM owners WHERE epoch < :epoch ORDER BY epoch DESC LIMIT 1), 0),
+        coalesce((SELECT created_at FROM runs WHERE created_at < (SELECT joined_at FROM owners WHERE epoch = :epoch)
+                  ORDER BY row DESC LIMIT 1), 0))";
+
+/// A stretch goes on.
+pub const EXTEND: &str = "
+    UPDATE ticks SET
+        count = count + :count,
+        last_at = max(last_at, :last_at),
+        min_us = min(min_us, :min_us),
+        max_us = max(max_us, :max_us),
+        sum_us = sum_us + :sum_us
+    WHERE row = :row";

@@ -1,0 +1,468 @@
+"""A trigger with `on_run` is told of each end of a run once, whoever ended it, and whatever it does."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flow
+import pytest
+
+import cloaca
+from cloaca import TriggerResult, reading
+from cloaca.testing import Runner
+
+START = "2026-01-01T00:00:00Z"
+Run = cloaca.types.RunDetails
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Waits for what another thread or process does."""
+    pause = threading.Event()
+    for _ in range(int(flow.WAIT / 0.01)):
+        if holds():
+            return
+        pause.wait(0.01)
+    assert holds()
+
+
+def declare(name: str, body: Callable[..., object] = flow.nothing) -> None:
+    with cloaca.WorkflowBuilder(name):
+        cloaca.task(id="only", retry_attempts=1)(body)
+
+
+def fails_if_bad(context: cloaca.Context) -> None:
+    context["seen"] = True
+    if context.get("bad"):
+        raise ValueError("boom")
+
+
+def declare_both() -> None:
+    declare("ingest", fails_if_bad)
+    declare("alert")
+
+
+def alerts(runner: cloaca.DefaultRunner) -> list[Any]:
+    """What the runs of `alert` were fired with, oldest first."""
+    return [dict(run["context"] or {}) for run in reversed(runner.list_runs(workflow="alert"))]
+
+
+def test_each_end_that_counts_is_told_once_as_get_run_shows_it() -> None:
+    declare_both()
+    told: list[Run] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest", status=["Failed", "Cancelled"])
+    def watch(run: Run) -> TriggerResult:
+        told.append(run)
+        return TriggerResult.fire({"of": run["id"], "status": run["status"]})
+
+    with Runner(START) as runner:
+        good, bad = runner.submit("ingest", {"a": 1}), runner.submit("ingest", {"bad": True})
+        late = runner.submit("ingest", delay="1h")
+        late.cancel()
+        runner.advance("10m")
+        assert [run["id"] for run in told] == [bad.id, late.id] or [run["id"] for run in told] == [
+            late.id,
+            bad.id,
+        ]
+        assert {run["id"]: run for run in told}[bad.id] == runner.get_run(bad.id)
+        assert {(each["of"], each["status"]) for each in alerts(runner)} == {
+            (bad.id, "Failed"),
+            (late.id, "Cancelled"),
+        }
+        assert {run["trigger_name"] for run in runner.list_runs(workflow="alert")} == {"watch"}
+        assert runner.query("SELECT count(*) AS n FROM ends") == [{"n": 0}]
+        assert good.status == "Completed"
+
+
+def test_any_end_counts_if_nothing_is_said_and_a_workflow_may_be_named_by_itself() -> None:
+    declare("alert")
+    with cloaca.WorkflowBuilder("ingest") as builder:
+        cloaca.task(id="only", retry_attempts=1)(fails_if_bad)
+    told: list[str] = []
+
+    @cloaca.trigger(workflow="alert", on_run=builder.build())
+    def watch(run: Run) -> bool:
+        told.append(run["status"])
+        return False
+
+    with Runner(START) as runner:
+        for context in ({}, {"bad": True}):
+            runner.execute("ingest", context)
+            runner.run_until_idle()
+        assert (told, alerts(runner)) == (["Completed", "Failed"], [])
+        assert [tick["outcome"] for tick in runner.ticks("watch")] == ["skip"]
+        runner.run_until_idle()
+        assert len(told) == 2
+
+
+def test_a_run_that_is_opened_again_has_an_end_more() -> None:
+    declare_both()
+    told: list[tuple[str, Any]] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest", status="Failed")
+    def watch(run: Run) -> TriggerResult:
+        told.append((run["id"], run["completed_at"]))
+        return TriggerResult.fire()
+
+    with Runner(START) as runner:
+        bad = runner.submit("ingest", {"bad": True})
+        runner.advance("1m")
+        runner.retry(bad.id)
+        runner.advance("1m")
+        assert [id for id, _ in told] == [bad.id, bad.id]
+        assert told[0][1] != told[1][1]
+        # Equal contexts of two ends are two runs.
+        assert alerts(runner) == [{}, {}]
+
+
+def test_an_end_that_waits_while_its_run_is_opened_again_is_told_as_it_was() -> None:
+    is_bad = [True]
+
+    def body(context: cloaca.Context) -> None:
+        context["bad"] = is_bad.pop()
+        if context["bad"]:
+            raise ValueError("boom")
+
+    declare("ingest", body)
+    declare("alert")
+    told: list[Run] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest")
+    def watch(run: Run) -> bool:
+        told.append(run)
+        return True
+
+    with Runner(START) as runner:
+        runner.set_trigger_enabled("watch", False)
+        bad = runner.submit("ingest")
+        runner.run_until_idle()
+        first = runner.get_run(bad.id)
+        runner.advance("1m")
+        is_bad.append(False)
+        runner.retry(bad.id)
+        runner.run_until_idle()
+        assert told == []
+        runner.set_trigger_enabled("watch", True)
+        runner.advance("1m")
+        shown = [(run["status"], run["completed_at"], run["error_message"]) for run in told]
+        assert shown[0] == ("Failed", first["completed_at"], first["error_message"])
+        assert shown[1][0] == "Completed"
+        assert told[0]["final_context"] == first["final_context"]
+        assert len(shown) == 2
+
+
+def test_ends_before_the_first_declaration_are_not_told_and_those_in_between_are(tmp_path: Path) -> None:
+    declare_both()
+    told: list[str] = []
+    store = str(tmp_path / "store.db")
+
+    def watch(run: Run) -> bool:
+        told.append(run["context"]["name"])
+        return True
+
+    def run_one(name: str) -> None:
+        runner.execute("ingest", {"name": name})
+
+    with cloaca.DefaultRunner(store) as runner:
+        run_one("before")
+        cloaca.trigger(workflow="alert", on_run="ingest")(watch)
+        run_one("while")
+        until(lambda: told == ["while"])
+        cloaca.unregister_trigger("watch")
+        run_one("between")
+    cloaca.trigger(workflow="alert", on_run="ingest")(watch)
+    with cloaca.DefaultRunner(store) as runner:
+        until(lambda: told == ["while", "between"])
+        until(lambda: len(alerts(runner)) == 2)
+
+
+def test_what_raises_is_told_of_the_same_end_later_and_later() -> None:
+    declare_both()
+    calls: list[str] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest", on_error=cloaca.Backoff("2s"))
+    def watch(run: Run) -> Any:
+        calls.append(f"{run['context']['name']} {runner.now[14:19]}")
+        yield TriggerResult.fire({"of": run["context"]["name"]})
+        if len(calls) < 3:
+            raise RuntimeError("not now")
+
+    with Runner(START) as runner:
+        runner.submit("ingest", {"name": "first"})
+        runner.run_until_idle()
+        assert "backs off until" in runner.why("watch")
+        assert "the same end of a run" in runner.why("watch")
+        runner.submit("ingest", {"name": "second"})
+        runner.advance("1m")
+        assert calls == ["first 00:00", "first 00:02", "first 00:06", "second 00:06"]
+        # What it had given before it raised does not count.
+        assert alerts(runner) == [{"of": "first"}, {"of": "second"}]
+
+
+def test_retry_after_is_told_of_the_same_end() -> None:
+    declare_both()
+    calls: list[str] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest")
+    async def watch(run: Run) -> bool:
+        calls.append(runner.now[14:19])
+        if len(calls) == 1:
+            raise cloaca.RetryAfter("10m")
+        return True
+
+    with Runner(START) as runner:
+        runner.submit("ingest")
+        runner.advance("9m")
+        assert (calls, alerts(runner)) == (["00:00"], [])
+        runner.advance("2m")
+        assert (calls, alerts(runner)) == (["00:00", "10:00"], [{}])
+
+
+def test_a_trigger_that_gives_up_is_told_what_it_missed_once_it_is_on_again() -> None:
+    declare_both()
+    calls: list[str] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest", max_consecutive_failures=2)
+    def watch(run: Run) -> bool:
+        calls.append(run["context"]["name"])
+        if len(calls) <= 2:
+            raise RuntimeError("not now")
+        return True
+
+    with Runner(START) as runner:
+        runner.submit("ingest", {"name": "first"})
+        runner.advance("1h")
+        assert calls == ["first", "first"]
+        runner.submit("ingest", {"name": "second"})
+        runner.advance("1h")
+        runner.set_trigger_enabled("watch", True)
+        runner.advance("1m")
+        assert calls == ["first", "first", "first", "second"]
+
+
+def test_a_body_that_takes_too_long_is_told_again() -> None:
+    declare_both()
+    calls: list[str] = []
+    goes_on = threading.Event()
+
+    @cloaca.trigger(workflow="alert", on_run="ingest", poll_timeout="50ms", on_error=cloaca.Backoff("10ms"))
+    def watch(run: Run) -> bool:
+        calls.append(run["id"])
+        if len(calls) == 1:
+            goes_on.wait(flow.WAIT)
+        return True
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        id = runner.submit("ingest").id
+        until(lambda: [tick["outcome"] for tick in runner.ticks("watch")] == ["error"])
+        goes_on.set()
+        until(lambda: len(alerts(runner)) == 1)
+        assert calls == [id, id]
+
+
+def test_tick_tells_the_next_end_and_a_dry_run_leaves_it() -> None:
+    declare_both()
+    told: list[str] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest")
+    def watch(run: Run) -> TriggerResult:
+        told.append(run["context"]["name"])
+        return TriggerResult.fire({"of": run["context"]["name"]})
+
+    with Runner(START) as runner:
+        none = runner.tick("watch")
+        assert (none["outcome"], told) == ("skip", [])
+        assert "no run has ended" in str(none["reason"])
+        runner.set_trigger_enabled("watch", False)
+        for name in ("first", "second"):
+            runner.submit("ingest", {"name": name})
+            runner.advance("1s")
+        dry = runner.tick("watch", dry_run=True)
+        assert [fire["context"] for fire in dry["fires"]] == [{"of": "first"}]
+        assert runner.tick("watch")["outcome"] == "fire"
+        assert runner.tick("watch")["outcome"] == "fire"
+        assert runner.tick("watch")["outcome"] == "skip"
+        assert told == ["first", "first", "second"]
+        runner.set_trigger_enabled("watch", True)
+        runner.run_until_idle()
+        assert told == ["first", "first", "second"]
+
+
+def test_a_chain_ends_after_a_hundred(caplog: pytest.LogCaptureFixture) -> None:
+    declare("loop")
+
+    @cloaca.trigger(workflow="loop", on_run="loop")
+    def again(run: Run) -> bool:
+        return True
+
+    with Runner(START) as runner:
+        runner.submit("loop")
+        runner.advance("1h")
+        assert len(runner.list_runs(workflow="loop", limit=1000)) == 101
+        assert "refused: 100 ends have led" in str(runner.ticks("again", last=1)[0]["reason"])
+        # The next one that somebody asks for is the first of a chain of its own.
+        runner.submit("loop")
+        runner.advance("1h")
+        assert len(runner.list_runs(workflow="loop", limit=1000)) == 202
+    (line, _) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "trigger 'again' is not told of the end of run" in line.getMessage()
+
+
+def test_listings_and_why_say_what_it_waits_for() -> None:
+    declare_both()
+    cloaca.trigger(workflow="alert", on_run="ingest", status=["Failed"], name="watch")(lambda run: True)
+    cloaca.trigger(workflow="alert", name="polled", poll_interval="1h")(lambda: False)
+    with Runner(START) as runner:
+        rows = {row["trigger_name"]: row for row in runner.list_trigger_schedules()}
+        assert (rows["watch"]["on_run"], rows["watch"]["on_run_status"]) == ("ingest", ["Failed"])
+        assert (rows["polled"]["on_run"], rows["polled"]["on_run_status"]) == (None, [])
+        assert (rows["watch"]["poll_interval_ms"], rows["watch"]["next_poll_at"]) == (0, None)
+        why = runner.why("watch")
+        assert why == "trigger 'watch' waits for a run to end, ingest Failed: none has since it was declared"
+        runner.submit("ingest", {"bad": True})
+        runner.advance("3h")
+        assert "it is called for the next run that ends, ingest Failed" in runner.why("watch")
+        assert runner.get_trigger_schedule("watch")["late_since"] is None
+        assert [why for why in runner.health()["reasons"] if "watch" in why["names"]] == []
+        cloaca.unregister_trigger("watch")
+        runner.run_until_idle()
+        runner.forget("watch")
+        assert runner.query("SELECT count(*) AS n FROM listeners") == [{"n": 0}]
+
+
+def test_what_fires_an_unknown_workflow_keeps_the_end() -> None:
+    declare("ingest")
+    cloaca.trigger(workflow="alert", on_run="ingest", name="watch")(lambda run: True)
+    with Runner(START) as runner:
+        runner.submit("ingest")
+        runner.run_until_idle()
+        assert runner.ticks("watch")[0]["outcome"] == "error"
+        declare("alert")
+        runner.advance("1m")
+        assert alerts(runner) == [{}]
+
+
+def given(**arguments: Any) -> Callable[[], object]:
+    return lambda: cloaca.trigger(**{"workflow": "alert", "name": "t", "on_run": "ingest"} | arguments)(
+        lambda run: True
+    )
+
+
+@pytest.mark.parametrize(
+    ("declares", "told"),
+    [
+        (given(poll_interval="5s"), "poll_interval is '5s' and on_run is 'ingest'; a trigger with on_run"),
+        (given(cron="* * * * *"), "cron is '* * * * *' and on_run is 'ingest'"),
+        (given(jitter="1s"), "jitter is '1s' and on_run"),
+        (given(poll_at_start=True), "poll_at_start is True and on_run"),
+        (given(executor="pool"), "executor is 'pool' and on_run"),
+        (given(catchup="all"), "catchup is 'all' without cron"),
+        (given(on_run=5), "on_run is 5"),
+        (given(on_run=""), "on_run is ''"),
+        (given(status="failed"), "status has 'failed', which is no end of a run; did you mean 'Failed'"),
+        (given(status=["Running"]), "status has 'Running', which is no end of a run"),
+        (given(status=[]), r"status is \[\]; it must be one of Completed, Failed, Cancelled"),
+        (given(status=5), "status is 5; it must be one of"),
+        (given(status=[5]), "status has 5"),
+        (given(on_run=None, status="Failed"), "status is 'Failed' without on_run"),
+        (lambda: cloaca.trigger(workflow="a", on_run="b", name="t")(lambda: True), r"def t\(run\)"),
+        (lambda: cloaca.trigger(workflow="a", on_run="b", name="t")(lambda run, more: True), r"def t\(run\)"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(declares: Callable[[], object], told: str) -> None:
+    with pytest.raises(ValueError, match=told.replace("* * * * *", r"\* \* \* \* \*")):
+        declares()
+
+
+def test_a_fire_with_a_cursor_is_refused() -> None:
+    declare_both()
+    cloaca.trigger(workflow="alert", on_run="ingest", name="watch")(lambda run: TriggerResult.fire(cursor=1))
+    with Runner(START) as runner:
+        runner.submit("ingest")
+        runner.run_until_idle()
+        assert "leave cursor out" in str(runner.ticks("watch")[0]["reason"])
+        assert alerts(runner) == []
+
+
+PROGRAM = """
+import os
+import sys
+import cloaca
+
+for name in ("ingest", "alert"):
+    with cloaca.WorkflowBuilder(name):
+        cloaca.task(id="only")(lambda context: None)
+
+@cloaca.trigger(workflow="alert", on_run="ingest")
+def watch(run):
+    if sys.argv[2] == "dies":
+        os.kill(os.getpid(), 9)
+    return cloaca.TriggerResult.fire({"of": run["id"]})
+
+with cloaca.DefaultRunner(sys.argv[1]) as runner:
+    if sys.argv[2] != "serves":
+        runner.execute("ingest")
+    print("up", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What a program in another process may open, too."""
+    if request.config.getoption("--store") == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    return str(tmp_path / "runs.db")
+
+
+def program(store: str, role: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, store, role],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_an_end_whose_process_dies_in_the_body_is_told_by_the_next(store: str) -> None:
+    with program(store, "dies") as dying:
+        assert dying.wait(flow.WAIT) == -9
+    with program(store, "serves") as serving, cloaca.DefaultRunner(store, work=False) as client:
+        until(lambda: [run["status"] for run in client.list_runs(workflow="alert")] == ["Completed"])
+        ended = client.list_runs(workflow="ingest")
+        assert alerts(client) == [{"of": run["id"]} for run in ended]
+        serving.communicate()
+
+
+def test_ends_of_another_process_are_told_by_who_declares_the_trigger(store: str) -> None:
+    declare("ingest")
+    with program(store, "serves") as serving, cloaca.DefaultRunner(store) as runner:
+        assert serving.stdout is not None
+        assert serving.stdout.readline() == "up\n"
+        ids = {runner.submit("ingest").id for _ in range(5)}
+        until(lambda: {each["of"] for each in alerts(runner)} == ids)
+        assert len(alerts(runner)) == 5
+        serving.communicate()
+
+
+def test_a_preview_beside_the_store_shows_what_the_next_end_would_fire(store: str) -> None:
+    declare_both()
+
+    @cloaca.trigger(workflow="alert", on_run="ingest")
+    def watch(run: Run) -> TriggerResult:
+        return TriggerResult.fire({"of": run["context"]["name"], "status": run["status"]})
+
+    with cloaca.DefaultRunner(store) as runner, reading.Reader(store) as reader:
+        runner.set_trigger_enabled("watch", False)
+        assert reading.preview(reader, "watch")["reason"] == "no run has ended that it is still to be told of"
+        runner.execute("ingest", {"name": "first", "bad": True})
+        for _ in range(2):
+            (fire,) = reading.preview(reader, "watch")["fires"]
+            assert fire["context"] == {"of": "first", "status": "Failed"}

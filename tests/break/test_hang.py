@@ -1,0 +1,256 @@
+"""The store stands still and says nothing: every call hears Ctrl-C, and each ends by itself.
+
+A server whose processes are stopped takes connections and answers nothing, and so does one behind a cable
+that was pulled; a file may be locked by somebody for as long as he likes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Any
+
+import postgres
+import pytest
+
+import cloaca
+
+PATIENCE = 60.0
+HEARD = 5.0
+"""Ctrl-C is heard within a twentieth of a second, and what it ends has another one to go home."""
+BOUND = 50.0
+"""No call waits longer than thirty seconds; most know after ten that there is nobody to wait for."""
+
+
+class Silence:
+    """A store that can be made to say nothing."""
+
+    def __init__(self, url: str, falls: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self.url, self.falls = url, falls
+
+
+@pytest.fixture(scope="module")
+def own(postgres_server: postgres.Server) -> Iterator[postgres.Server]:
+    with TemporaryDirectory(dir="/tmp", prefix="cloaca-") as parent:
+        Path(parent).chmod(0o711)
+        server = postgres.Server(Path(parent) / "own")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.remove()
+
+
+OUTSIDER = """
+import sqlite3, sys
+outsider = sqlite3.connect(sys.argv[1], isolation_level=None)
+outsider.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """By another program, which does not let go of it."""
+    words = [sys.executable, "-c", OUTSIDER, str(path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as outsider:
+        assert outsider.stdout is not None
+        assert outsider.stdout.readline() == b"locked\n"
+        yield
+        outsider.kill()
+
+
+@pytest.fixture(params=["stopped", "cut", "locked"])
+def silence(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Silence]:
+    # Where a copy may be made.
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "runs.db"
+    if request.param == "locked":
+        yield Silence(str(path), lambda: locked(path))
+        return
+    server: postgres.Server = request.getfixturevalue("own")
+    with server.database() as name, contextlib.closing(postgres.Way(server)) as way:
+        if request.param == "cut":
+            yield Silence(way.url(name), way.cut)
+        else:
+            yield Silence(server.url(name), server.hanging)
+
+
+def declared() -> threading.Event:
+    """A workflow whose run waits for an event."""
+    gate = threading.Event()
+    with cloaca.WorkflowBuilder("work"):
+
+        @cloaca.task()
+        def wait(context: cloaca.Context) -> None:
+            gate.wait(PATIENCE)
+
+    with cloaca.WorkflowBuilder("quick"):
+
+        @cloaca.task()
+        def nothing(context: cloaca.Context) -> None:
+            pass
+
+    @cloaca.trigger(workflow="quick", name="watch", poll_interval="1h")
+    def watch() -> cloaca.TriggerResult:
+        return cloaca.TriggerResult.skip()
+
+    return gate
+
+
+Call = Callable[[cloaca.DefaultRunner, cloaca.Run], Any]
+READS: dict[str, Call] = {
+    "list_runs": lambda runner, run: runner.list_runs(),
+    "get_run": lambda runner, run: runner.get_run(run.id),
+    "list_trigger_schedules": lambda runner, run: runner.list_trigger_schedules(),
+    "ticks": lambda runner, run: runner.ticks("watch"),
+    "query": lambda runner, run: runner.query("SELECT 1 AS one"),
+    "why": lambda runner, run: runner.why("watch"),
+    "health": lambda runner, run: runner.health(),
+    "export": lambda runner, run: runner.export("copy.db"),
+    "list_runners": lambda runner, run: runner.list_runners(),
+}
+WRITES: dict[str, Call] = {
+    "execute": lambda runner, run: runner.execute("quick", timeout=BOUND / 2),
+    "submit": lambda runner, run: runner.submit("quick", run_key="once"),
+    "cancel": lambda runner, run: runner.cancel(run.id),
+    "retry": lambda runner, run: runner.retry(run.id),
+    "pause": lambda runner, run: runner.pause(workflow="quick"),
+    "set_trigger_enabled": lambda runner, run: runner.set_trigger_enabled("watch", False),
+    "tick": lambda runner, run: runner.tick("watch"),
+    "forget": lambda runner, run: runner.forget("nobody"),
+}
+CALLS = {**READS, **WRITES}
+
+
+def interrupt_soon() -> None:
+    """As Ctrl-C does, in the midst of a wait or before one."""
+    main = threading.main_thread().ident
+    assert main is not None
+    threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+
+
+def heard_after(call: Callable[[], Any]) -> float:
+    """How long it took to hear Ctrl-C. What is answered meanwhile, or refused, hears nothing."""
+    began = monotonic()
+    try:
+        interrupt_soon()
+        with contextlib.suppress(cloaca.StoreError):
+            call()
+        threading.Event().wait(PATIENCE)
+    except KeyboardInterrupt:
+        pass
+    return monotonic() - began
+
+
+def test_each_call_of_a_store_that_says_nothing_hears_an_interrupt(silence: Silence) -> None:
+    gate = declared()
+    with cloaca.DefaultRunner(silence.url) as runner:
+        run = runner.submit("work")
+        with silence.falls():
+            took = {name: heard_after(partial(call, runner, run)) for name, call in CALLS.items()}
+            gate.set()
+    assert {name: seconds for name, seconds in took.items() if seconds > HEARD} == {}
+
+
+def test_each_call_of_a_store_that_says_nothing_ends_by_itself(silence: Silence) -> None:
+    gate = declared()
+    ends: dict[str, BaseException | None] = {}
+
+    def end(name: str) -> None:
+        try:
+            CALLS[name](runner, run)
+        except Exception as error:
+            ends[name] = error
+        else:
+            ends[name] = None
+
+    with cloaca.DefaultRunner(silence.url) as runner:
+        run = runner.submit("work")
+        with silence.falls():
+            until = monotonic() + BOUND
+            threads = [threading.Thread(target=end, args=[name], name=name, daemon=True) for name in CALLS]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(max(0.0, until - monotonic()))
+            assert [thread.name for thread in threads if thread.is_alive()] == []
+            gate.set()
+    others = {
+        name: error
+        for name, error in ends.items()
+        if not isinstance(error, cloaca.StoreError | TimeoutError | None)
+    }
+    assert others == {}
+
+
+def test_opening_hears_an_interrupt_and_ends_by_itself(silence: Silence) -> None:
+    with cloaca.DefaultRunner(silence.url):
+        pass
+    # A server that does not answer is given up after eight seconds.
+    openings: dict[str, Callable[[], Any]] = {
+        "a runner": lambda: cloaca.DefaultRunner(silence.url).shutdown(0),
+        "a client": lambda: cloaca.DefaultRunner(silence.url, work=False).shutdown(0),
+        "a look": lambda: cloaca.migrate(silence.url, print_only=True),
+    }
+    with silence.falls():
+        took = {name: heard_after(opening) for name, opening in openings.items()}
+        assert {name: seconds for name, seconds in took.items() if seconds > HEARD} == {}
+        began = monotonic()
+        with contextlib.suppress(cloaca.StoreError):
+            openings["a runner"]()
+        assert monotonic() - began < BOUND
+    with cloaca.DefaultRunner(silence.url) as runner:
+        assert runner.list_runs() == []
+
+
+def submitted(runner: cloaca.DefaultRunner) -> threading.Thread:
+    """Somebody who submits a run meanwhile."""
+
+    def submit() -> None:
+        with contextlib.suppress(cloaca.RunnerError, cloaca.StoreError):
+            runner.submit("quick", {"by": "somebody"})
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    return thread
+
+
+def test_shutting_down_ends_in_its_time_and_the_next_runner_has_what_was_left(silence: Silence) -> None:
+    gate = declared()
+    gate.set()
+    runner = cloaca.DefaultRunner(silence.url)
+    runner.execute("work")
+    with silence.falls():
+        somebody = submitted(runner)
+        began = monotonic()
+        runner.shutdown(1)
+        took = monotonic() - began
+        somebody.join()
+        assert took < BOUND / 4, took
+    with cloaca.DefaultRunner(silence.url) as after:
+        assert [run["status"] for run in after.list_runs(workflow="work")] == ["Completed"]
+        assert after.execute("quick").status == "Completed"
+
+
+def test_an_interrupt_of_a_shutdown_ends_that_at_once(silence: Silence) -> None:
+    declared()
+    runner = cloaca.DefaultRunner(silence.url)
+    with silence.falls():
+        somebody = submitted(runner)
+        assert heard_after(lambda: runner.shutdown(PATIENCE)) < HEARD
+        runner.shutdown(0)
+        somebody.join()
+    with cloaca.DefaultRunner(silence.url) as after:
+        assert after.execute("quick").status == "Completed"
