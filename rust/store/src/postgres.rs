@@ -11,6 +11,7 @@ mod connect;
 mod copy;
 mod db;
 mod dialect;
+#[path = "sql/end.rs"]
 mod end;
 mod export;
 mod fault;

@@ -13,6 +13,7 @@ pub mod descriptors;
 mod dialect;
 #[cfg(target_os = "linux")]
 mod ear;
+#[path = "sql/end.rs"]
 mod end;
 mod export;
 mod fault;

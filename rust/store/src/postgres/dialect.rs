@@ -1,5 +1,8 @@
 //! What the files of `sql` say in PostgreSQL's own words. Decides nothing. Invariant: `sqlite::dialect` has the same names with the same meaning.
 
+use super::db::Db;
+use super::fault::Failure;
+
 /// By which index SQLite reads a table; PostgreSQL chooses by itself.
 macro_rules! by_index {
     ($index:literal) => {
@@ -7,6 +10,30 @@ macro_rules! by_index {
     };
 }
 pub(crate) use by_index;
+
+/// How long whoever is given an end waits that has ended its process more than once, in microseconds.
+macro_rules! pause_after_death {
+    () => {
+        "CASE WHEN tries > 1 THEN begun_at + (1000000::BIGINT << least(tries - 2, 9)::INT) ELSE due_at END"
+    };
+}
+pub(crate) use pause_after_death;
+
+/// What others lock is left to them.
+macro_rules! skip_locked {
+    ($table:literal) => {
+        concat!(" FOR UPDATE OF ", $table, " SKIP LOCKED")
+    };
+}
+pub(crate) use skip_locked;
+
+/// What is read is about to be written.
+macro_rules! for_update {
+    () => {
+        " FOR UPDATE"
+    };
+}
+pub(crate) use for_update;
 
 /// What time it is, in microseconds.
 macro_rules! now_us {
@@ -65,3 +92,9 @@ pub const EXTEND: &str = "
         max_us = greatest(max_us, :max_us),
         sum_us = sum_us + :sum_us
     WHERE row = :row";
+
+/// Ends of runs are written down whether anybody listens or not: a trigger that comes and goes would lock all runs.
+#[expect(clippy::unnecessary_wraps, reason = "SQLite's asks and writes")]
+pub fn heed_listeners(_: &Db) -> Result<(), Failure> {
+    Ok(())
+}

@@ -19,8 +19,7 @@ pub const LOCK_CLASS: i32 = 0x636c_6f61;
 
 /// The tables that are ours.
 pub fn tables() -> Vec<&'static str> {
-    let made = MIGRATIONS.iter().flat_map(|sql| sql.split("CREATE TABLE ").skip(1));
-    made.filter_map(|made| made.split_once([' ', '(']).map(|(name, _)| name)).collect()
+    tables::made_by(&MIGRATIONS)
 }
 
 /// Brings the tables in `schema` to this program's version, making the schema if there is none. Without rights to do so a schema that is up to date will do.
@@ -156,7 +155,7 @@ fn refuse_partial(db: &Db, name: &str, schema: &str) -> Result<(), Failure> {
     let mut statement = db.prepare_cached(SQL)?;
     let found = statement.query_map(named_params! { ":schema": schema }, |row| row.get::<_, String>(0))?;
     let found: HashSet<String> = found.collect::<db::Result<_>>()?;
-    let made = tables::made_by(&MIGRATIONS).into_iter().map(str::to_owned);
+    let made = tables().into_iter().map(str::to_owned);
     let missing: Vec<String> = made.filter(|table| !found.contains(table)).collect();
     match missing.is_empty() {
         true => Ok(()),

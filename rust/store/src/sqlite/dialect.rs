@@ -1,5 +1,8 @@
 //! What the files of `sql` say in SQLite's own words. Decides nothing. Invariant: `postgres::dialect` has the same names with the same meaning.
 
+use super::db::Db;
+use super::fault::Failure;
+
 /// By which index SQLite reads a table.
 macro_rules! by_index {
     ($index:literal) => {
@@ -7,6 +10,30 @@ macro_rules! by_index {
     };
 }
 pub(crate) use by_index;
+
+/// How long whoever is given an end waits that has ended its process more than once, in microseconds.
+macro_rules! pause_after_death {
+    () => {
+        "CASE WHEN tries > 1 THEN begun_at + (1000000 << min(tries - 2, 9)) ELSE due_at END"
+    };
+}
+pub(crate) use pause_after_death;
+
+/// What others lock is left to them; here who writes is alone.
+macro_rules! skip_locked {
+    ($table:literal) => {
+        ""
+    };
+}
+pub(crate) use skip_locked;
+
+/// What is read is about to be written; here who writes is alone.
+macro_rules! for_update {
+    () => {
+        ""
+    };
+}
+pub(crate) use for_update;
 
 /// What time it is, in microseconds.
 macro_rules! now_us {
@@ -60,3 +87,19 @@ pub const EXTEND: &str = "
         max_us = max(max_us, :max_us),
         sum_us = sum_us + :sum_us
     WHERE row = :row";
+
+/// Has ends of runs written down while anybody listens: that costs each run.
+pub fn heed_listeners(db: &Db) -> Result<(), Failure> {
+    const WRITE: &str = "
+        CREATE TRIGGER IF NOT EXISTS runs_end AFTER UPDATE OF completed_at ON runs
+        WHEN OLD.completed_at IS NULL AND NEW.completed_at IS NOT NULL
+        BEGIN
+            INSERT INTO ends (run, number, listener, workflow, outcome, due_at)
+            SELECT NEW.row, NEW.reopened + 1, listener, NEW.workflow,
+                CASE NEW.status WHEN 'Completed' THEN 1 WHEN 'Failed' THEN 2 ELSE 4 END, NEW.completed_at
+            FROM listeners
+            WHERE workflow = NEW.workflow AND outcomes & CASE NEW.status WHEN 'Completed' THEN 1 WHEN 'Failed' THEN 2 ELSE 4 END;
+        END";
+    let is_listening = db.prepare_cached("SELECT 1 FROM listeners LIMIT 1")?.exists([])?;
+    Ok(db.execute_batch(if is_listening { WRITE } else { "DROP TRIGGER IF EXISTS runs_end" })?)
+}

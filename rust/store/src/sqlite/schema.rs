@@ -19,8 +19,7 @@ const APPLICATION_ID: i32 = 0x636c_6f61;
 
 /// The tables that are ours.
 pub fn tables() -> Vec<&'static str> {
-    let made = MIGRATIONS.iter().flat_map(|sql| sql.split("CREATE TABLE ").skip(1));
-    made.filter_map(|made| made.split_once([' ', '(']).map(|(name, _)| name)).collect()
+    tables::made_by(&MIGRATIONS)
 }
 
 /// Refuses a file that is not ours and cannot become so, before anything in it is changed.
@@ -72,7 +71,7 @@ fn refuse_partial(connection: &Connection, name: &str) -> Result<(), Failure> {
     let mut statement = connection.prepare(SQL)?;
     let found: HashSet<String> =
         statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    let made = tables::made_by(&MIGRATIONS).into_iter().map(str::to_owned);
+    let made = tables().into_iter().map(str::to_owned);
     let missing: Vec<String> = made.filter(|table| !found.contains(table)).collect();
     match missing.is_empty() {
         true => Ok(()),

@@ -1,20 +1,15 @@
-//! Ends of runs that callbacks and triggers are to be told of. That they are written down with what ends a run is the schema's affair.
+//! Ends of runs that callbacks and triggers are to be told of. They are written down by a trigger of the database, so that no statement can end a run
+//! without it.
 //! Invariant: one owner has an end in hand at a time, and only that one says what came of it.
 
-use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{AsItWas, Call, End, Ending, OnRun, Outcomes, RunStatus, Told};
 use cloaca_core::time::Wall;
 
-use crate::postgres::fault::Failure;
-use crate::postgres::value::{id_at, signed, wall_at, wall_maybe_at};
-
-/// How long whoever is given an end waits that has ended its process more than once, in microseconds.
-macro_rules! pause_after_death {
-    () => {
-        "CASE WHEN tries > 1 THEN begun_at + (1000000::BIGINT << least(tries - 2, 9)::INT) ELSE due_at END"
-    };
-}
+use super::db::{self, Db, OptionalExtension as _, Row, named_params};
+use super::dialect::{for_update, heed_listeners, pause_after_death, skip_locked};
+use super::fault::Failure;
+use super::value::{id_at, signed, wall_at, wall_maybe_at};
 
 /// That a callback is not to be told of it any more: its run has been opened again since.
 macro_rules! is_past {
@@ -46,7 +41,7 @@ pub fn renew_all(db: &Db, names: &[String]) -> Result<(), Failure> {
             db.prepare_cached(sql)?.execute(named_params! { ":name": name })?;
         }
     }
-    Ok(())
+    heed_listeners(db)
 }
 
 /// When the next end is due of which `epoch` is to tell.
@@ -63,16 +58,15 @@ pub fn next(db: &Db, epoch: Epoch) -> Result<Option<Wall>, Failure> {
 
 /// Hands at most `limit` of those that are due to `epoch`.
 pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Failure> {
-    const SQL: &str = "
+    const SQL: &str = concat!("
         UPDATE ends SET owner = :epoch, tries = tries + 1, begun_at = :at, first_at = coalesce(first_at, :at)
         WHERE row IN (
             SELECT ends.row FROM workflows JOIN ends ON ends.workflow = workflows.name
             WHERE workflows.owner = :epoch AND (workflows.tells & outcome) <> 0 AND listener = 0 AND ends.owner IS NULL
                 AND due_at <= :at
-            ORDER BY due_at, ends.row LIMIT :limit
-            FOR UPDATE OF ends SKIP LOCKED)
+            ORDER BY due_at, ends.row LIMIT :limit", skip_locked!("ends"), ")
         RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries, first_at,
-            (SELECT completed_at FROM runs WHERE runs.row = ends.run)";
+            (SELECT completed_at FROM runs WHERE runs.row = ends.run)");
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(
         named_params! { ":epoch": epoch.0, ":at": at.0, ":limit": signed(limit) },
@@ -225,7 +219,7 @@ pub fn ending_of(db: &Db, listener: ScheduleKey) -> Result<Option<Ending>, Failu
 
 /// Whether a trigger is still to be told of the end that a tick of it is about.
 pub fn is_untold(db: &Db, listener: ScheduleKey, end: EndKey) -> Result<bool, Failure> {
-    const SQL: &str = "SELECT 1 FROM ends WHERE row = :row AND listener = :listener FOR UPDATE";
+    const SQL: &str = concat!("SELECT 1 FROM ends WHERE row = :row AND listener = :listener", for_update!());
     let params = named_params! { ":row": end.0, ":listener": listener.0 };
     Ok(db.prepare_cached(SQL)?.exists(params)?)
 }
@@ -269,7 +263,7 @@ pub fn listen(db: &Db, trigger: ScheduleKey, on_run: Option<&OnRun>) -> Result<(
     let (workflow, outcomes) = wanted.unwrap_or_default();
     let params = named_params! { ":listener": listener, ":workflow": workflow, ":outcomes": outcomes };
     db.prepare_cached(WITHDRAW)?.execute(params)?;
-    Ok(())
+    heed_listeners(db)
 }
 
 /// Whether any trigger is told of ends.
