@@ -173,10 +173,7 @@ class NamedLimits:
 
     def _of_paused(self, workflow: str) -> str:
         """What to add where runs of a workflow are waited for that is paused."""
-        for row in self._open().store.pauses():
-            if (row["kind"], row["name"], row["key"]) == ("workflow", workflow, None):
-                return f"; {why_run.of_pause(row)}"
-        return ""
+        return why_run.of_paused(self._open().store.pauses(), workflow)
 
     def _limit(self, name: object) -> dict[str, Any]:
         """The limit of that name."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from . import check, filters, registry, rows, why
+from . import check, registry, rows, why
 from .chosen import name_of_one
 from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
@@ -206,8 +206,7 @@ class Triggers:
                     absent = why.absent_cron(is_declared, self._leaves_out(name))
                 deciding = self._open().polls.deciding(cron["id"])
                 told = why.of_cron(name, cron, deciding, absent, self._served.is_served)
-                paused = self._of_paused(cron["workflow_name"])
-                return f"{told}{self._of_failures(name)}{self._idles}{paused}"
+                return f"{told}{self._besides(name, None, cron['workflow_name'])}{self._idles}"
         if standing is None:
             if self._paused and name in registry.triggers:
                 return why.unknown_yet(name)
@@ -221,27 +220,23 @@ class Triggers:
             standing["paused"] = self._paused
             standing["left_out"] = self._leaves_out(name)
         ticks = self.ticks(name, 1)
-        told = f"{why.sentence(standing, ticks)}{self._of_holder(ticks)}{self._of_failures(name)}"
         definition = registry.triggers.get(name)
         fired = None if definition is None or standing["standing"] is None else definition.kind.workflow
-        if fired is not None and not registry.knows(fired):
-            return f"{told}; it {why.undeclared(fired)}"
-        return told if fired is None else f"{told}{self._of_paused(fired)}"
+        is_known = fired is None or registry.knows(fired)
+        last = ticks[0] if ticks else None
+        told = f"{why.sentence(standing, ticks)}{self._besides(name, last, fired if is_known else None)}"
+        return told if fired is None or is_known else f"{told}; it {why.undeclared(fired)}"
 
-    def _of_holder(self, ticks: list[TickRow]) -> str:
-        """What became of the run whose key is why the newest poll started none."""
-        run_id = why.holder(ticks[0]) if ticks else None
-        row = None if run_id is None else self._open().runs.run(run_id)
-        return "" if row is None else why.of_holder(row)
-
-    def _of_failures(self, name: str) -> str:
-        """That the newest runs of a trigger failed, if they did."""
-        newest = self._open().runs.runs(filters.wanted(trigger=name), why.RUNS_LOOKED_MAX, 0)
-        failed = why.failed_of(newest)
-        if not failed:
-            return ""
-        secrets = self._redactor.of_run(self._redactor.mask(), failed[0]["id"])
-        return why.of_failures(failed, secrets.hide(failed[0]["error_message"] or ""))
+    def _besides(self, name: str, last: TickRow | None, workflow: str | None) -> str:
+        """What the store tells beside what a trigger does."""
+        engine, mask = self._open(), self._redactor.mask()
+        kept = why.Kept(
+            run=engine.runs.run,
+            runs=lambda wanted, limit: engine.runs.runs(wanted, limit, 0),
+            pauses=engine.store.pauses,
+            hide=lambda run_id, text: self._redactor.of_run(mask, run_id).hide(text),
+        )
+        return why.besides(kept, name, last, workflow)
 
     def tick(self, trigger_name: TriggerRef, dry_run: bool = False, *, unmasked: bool = False) -> TickAnswer:
         """Polls a trigger once, now, on this thread. A trigger that is a cron is run once, now, beside its

@@ -34,7 +34,9 @@ WAITING = frozenset(("queue", "buffer_one", "cancel_running"))
 """By these policies a run waits for others of its trigger."""
 
 FIRES_MAX = 10_000
-"""One poll may fire at most so many runs."""
+"""One poll may give at most so many results."""
+BEYOND = f"it gave more than {FIRES_MAX} results: those behind come at the next poll"
+"""Why a poll that is no failure ends where it does."""
 
 
 class Pending:
@@ -68,6 +70,22 @@ class PartlyError(Exception):
         except CloacaError as refused:
             self.raised = refused
         return kept
+
+
+class BeyondError(PartlyError):
+    """A poll gave more than counts at once, with cursors: what stands up to the last of them within the bound
+    counts, and the poll behind it, which comes at once, goes on from there."""
+
+    def __init__(self, results: list[TriggerResult]) -> None:
+        super().__init__(results, _Beyond())
+
+    def ruling(self, fires: list[Fire]) -> Ruling | None:
+        """What that means, unless one of its fires can't be kept."""
+        return (fires, None, BEYOND, None, 0) if isinstance(self.raised, _Beyond) else None
+
+
+class _Beyond(Exception):
+    """Nothing went wrong."""
 
 
 def ruled(answer: object, tick: Tick | None, bytes_max: int, overlap: str | None) -> Ruling:
@@ -115,16 +133,28 @@ def _results(answer: Any, is_cron: bool = False) -> list[TriggerResult]:
                 raise TriggerError(f"{text}{_way_to_fire(result)}")
             results.append(result)
             if len(results) > FIRES_MAX:
-                raise TriggerError(
-                    f"it gave more than {FIRES_MAX} results at once; give the rest at the next poll"
-                )
+                # It holds what it reads from, and is not read to its end.
+                getattr(answer, "close", lambda: None)()
+                break
     except BaseException as raised:
         # SystemExit and its like too: what was given before stays given.
         count = [result for result in results[:FIRES_MAX] if result._cursor is not None]
         if count and hasattr(answer, "__next__"):
             raise PartlyError(count, raised) from raised
         raise
+    if len(results) > FIRES_MAX:
+        raise _beyond(results[:FIRES_MAX], is_cron)
     return results
+
+
+def _beyond(results: list[TriggerResult], is_cron: bool) -> Exception:
+    """What to say of a poll that gave these and more. What has no cursor would be given again, so that the
+    rest would have its turn never, or the first a second time."""
+    last = next((n for n in reversed(range(len(results))) if results[n]._cursor is not None), None)
+    if last is not None and not is_cron:
+        return BeyondError([result for result in results[: last + 1] if result.is_fire_result()])
+    way = "" if is_cron else ", or give each fire its cursor: TriggerResult.fire(..., cursor=...)"
+    return TriggerError(f"it gave more than {FIRES_MAX} results at once, and none counts; give fewer{way}")
 
 
 def _no_answer(answer: object, is_cron: bool) -> str:

@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from . import attempt, tracing
-from .answer import PartlyError, Pending, complete, is_awaitable, later, ruled
+from .answer import BeyondError, PartlyError, Pending, complete, is_awaitable, later, ruled
 from .ends import Ends
 from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
@@ -514,6 +514,8 @@ class Crew:
         # that shows all that was given.
         place, *_ = ticket
         fires = kept.fires(tick, self.engine.context_bytes_max, self.triggers[place].overlap)
+        if isinstance(kept, BeyondError) and (goes_on := kept.ruling(fires)) is not None:
+            return goes_on
         try:
             ruling = self._answered(ticket, None, None, kept.raised)
         except BaseException as raised:

@@ -42,6 +42,8 @@ _BEFORE = """
 _PAUSED = """
     SELECT name, key, until, by FROM pauses
     WHERE kind = 'key' AND name = ?1 AND key = ?2 AND (until IS NULL OR until > ?3)"""
+_IS_PAUSED = """
+    SELECT 1 FROM pauses WHERE kind = 'workflow' AND name = ?1 AND (until IS NULL OR until > ?2)"""
 _FIRST = """
     SELECT runs.id FROM seats JOIN runs ON runs.row = seats.run WHERE seats.schedule = ? ORDER BY seats.run
     LIMIT 1"""
@@ -82,6 +84,8 @@ def of_run(look: Look, run_id: str, now_us: int, moment: Callable[[int], str]) -
             rate = f"{throttle['limit']} in {text_of(throttle['per_us'])}"
             of, before = _of_key(throttle, seat["pace"]), _before(look, seat)
             return f"is throttled, {rate}{of}: the next may start at {moment(until)}{before}"
+    if look(_IS_PAUSED, [seat["workflow"], now_us]):
+        return "waits"  # and whoever tells it says for what
     told = "waits for a permit of a runner that declares its workflow; its limits let it begin"
     return f"{told}{_before(look, seat)}"
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import re
 from itertools import takewhile
+from typing import NamedTuple
 
-from . import registry
+from . import filters, registry, why_run
 from .errors import excerpt
 from .near import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from .types import CronScheduleRow, TickRow
@@ -82,13 +83,39 @@ def undeclared(workflow: str) -> str:
     )
 
 
-def holder(last: TickRow) -> str | None:
+class Kept(NamedTuple):
+    """How the store is asked by whoever tells of a trigger, a runner or not."""
+
+    run: Callable[[str], dict[str, Any] | None]
+    """One run by its id."""
+    runs: Callable[[dict[str, Any], int], Sequence[dict[str, Any]]]
+    """So many runs that `filters.wanted` describes, newest first."""
+    pauses: Callable[[], Sequence[dict[str, Any]]]
+    """What is paused."""
+    hide: Callable[[str, str], str]
+    """A text about a run, without its secrets."""
+
+
+def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workflow: str | None) -> str:
+    """What the store tells beside what a trigger or a cron does: what became of the run whose key is why its
+    newest poll started none, that its newest runs failed, and that its workflow is paused."""
+    run_id = None if last is None else _holder(last)
+    row = None if run_id is None else kept.run(run_id)
+    told = "" if row is None else _of_holder(row)
+    if name is not None:
+        failed = _failed_of(kept.runs(filters.wanted(trigger=name), RUNS_LOOKED_MAX))
+        if failed:
+            told += _of_failures(failed, kept.hide(failed[0]["id"], failed[0]["error_message"] or ""))
+    return told if workflow is None else f"{told}{why_run.of_paused(kept.pauses(), workflow)}"
+
+
+def _holder(last: Mapping[str, Any]) -> str | None:
     """The run that has the run key which is why a poll started none."""
     named = _HOLDER.search(last["reason"] or "") if last["outcome"] == "skip" else None
     return None if named is None else named[1]
 
 
-def of_holder(row: dict[str, Any]) -> str:
+def _of_holder(row: dict[str, Any]) -> str:
     """What became of that run."""
     if row["status"] == "Failed":
         return f"; that run failed at {row['completed_at']}, and retry('{row['id']}') opens it again"
@@ -97,13 +124,13 @@ def of_holder(row: dict[str, Any]) -> str:
     return f"; that run is {row['status']}"
 
 
-def failed_of(newest: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _failed_of(newest: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of a trigger's newest runs that failed, up to the first that is over and did not."""
     ended = [row for row in newest if row["completed_at"] is not None]
     return list(takewhile(lambda row: row["status"] == "Failed", ended))
 
 
-def of_failures(failed: Sequence[dict[str, Any]], error: str) -> str:
+def _of_failures(failed: Sequence[dict[str, Any]], error: str) -> str:
     """That the newest of a trigger's runs failed, and the error of the last."""
     last = f"run {failed[0]['id']}: {_shortened(error)}"
     if len(failed) == 1:

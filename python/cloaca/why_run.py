@@ -191,6 +191,12 @@ def of_limit(limit: dict[str, Any]) -> list[str]:
     return told
 
 
+def of_paused(pauses: Sequence[dict[str, Any]], workflow: str) -> str:
+    """What to add where runs of a workflow are waited for that is paused."""
+    meant = ("workflow", workflow, None)
+    return "".join(f"; {of_pause(row)}" for row in pauses if (row["kind"], row["name"], row["key"]) == meant)
+
+
 def of_pause(pause: dict[str, Any]) -> str:
     """What is paused, until when and by whom."""
     until = "" if pause["until"] is None else f" until {pause['until']}"

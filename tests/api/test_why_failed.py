@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+from program import eventually
 
 import cloaca
 import cloaca.testing
-from cloaca import TriggerResult
+from cloaca import TriggerResult, reading
 
 broken = [True]
 
@@ -60,6 +63,76 @@ def test_why_says_of_a_run_key_what_became_of_the_run_that_has_it() -> None:
         runner.retry_many("w")
         runner.run_until_idle()
         assert "that run is Completed since" in runner.why("inbox")
+
+
+def test_who_is_no_runner_says_the_same_of_keys_failures_and_pauses(tmp_path: Path) -> None:
+    cloaca.trigger(workflow="w", name="inbox", poll_interval="1h")(
+        lambda: TriggerResult.fire({"file": "a"}, run_key="a")
+    )
+    cloaca.trigger(workflow="w", name="nightly", cron="0 3 1 1 *")(lambda: True)
+    path = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(path) as runner, reading.Reader(path) as reader:
+        runner.tick("inbox")
+        (holder,) = runner.list_runs()
+        assert eventually(lambda: runner.get_run(holder["id"])["status"] == "Failed")
+        runner.tick("inbox")
+        runner.tick("nightly")
+        runner.pause(workflow="w")
+        opens = f"and retry('{holder['id']}') opens it again"
+        for told in (runner.why("inbox"), reading.why(reader, "inbox")):
+            assert f"run key 'a' started run {holder['id']}" in told
+            assert opens in told
+            assert "its newest run that is over failed" in told
+            assert "; workflow 'w' is paused, by" in told
+        for told in (runner.why("nightly"), reading.why(reader, "nightly")):
+            assert "; workflow 'w' is paused, by" in told
+        runner.set_trigger_enabled("inbox", False)
+        assert "is paused" not in reading.why(reader, "inbox"), "it is switched off anyway"
+        (pause,) = (found for found in reading.doctor(reader) if found.subject == "pauses")
+        assert (pause.level, "workflow 'w' is paused, by" in pause.text) == ("warn", True)
+        runner.resume(workflow="w")
+        (pause,) = (found for found in reading.doctor(reader) if found.subject == "pauses")
+        assert pause.level == "ok"
+
+
+def test_a_run_that_is_held_up_by_a_pause_is_not_told_to_be_about_to_begin(tmp_path: Path) -> None:
+    broken[0] = False
+    with cloaca.WorkflowBuilder("limited", concurrency=cloaca.Concurrency(1, key="tenant")):
+        cloaca.task(id="call")(lambda context: None)
+    path = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(path) as runner, reading.Reader(path) as reader:
+        runner.pause(workflow="limited")
+        run = runner.submit("limited", {"tenant": "acme"})
+        for told in (runner.why_run(run.id), reading.why(reader, run.id)):
+            assert "waits; workflow 'limited' is paused, by" in told
+            assert "let it begin" not in told
+        runner.resume(workflow="limited")
+        assert run.result().status == "Completed"
+
+
+def test_who_is_no_runner_tells_of_a_task_that_has_no_slot(tmp_path: Path) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold(context: cloaca.Context) -> None:
+        entered.set()
+        leave.wait()
+
+    with cloaca.WorkflowBuilder("slow"):
+        cloaca.task(id="hold")(hold)
+    with cloaca.WorkflowBuilder("after"):
+        cloaca.task(id="next")(lambda context: None)
+    path = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(path, max_concurrent_tasks=1) as runner, reading.Reader(path) as reader:
+        try:
+            runner.submit("slow")
+            entered.wait()
+            run = runner.submit("after")
+            said = "; task 'next' is about to begin, or waits for a slot of that runner"
+            assert eventually(lambda: reading.why(reader, run.id).endswith(said))
+        finally:
+            leave.set()
+        assert run.result().status == "Completed"
+        assert "slot" not in reading.why(reader, run.id)
 
 
 def test_the_function_of_a_trigger_is_as_good_as_its_name() -> None:

@@ -643,12 +643,14 @@ def test_a_key_is_paused_and_resumed_beside_a_living_runner(line: Line, tmp_path
     line.monkeypatch.chdir(tmp_path)
     with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
         assert runner.execute("sync", {"tenant": "acme"}).status == "Completed"
-        line.piped("pause", "--workflow", "sync", "--key", "acme", "--for", "1h")
+        said = line.piped("pause", "--workflow", "sync", "--key", "acme", "--for", "1h")
+        assert said == "paused\tsync\tacme\n"
         assert fields(line.piped("limits"))[-1][:4] == ["pause", "workflow", "sync", "acme"]
         run = runner.submit("sync", {"tenant": "acme"})
         assert runner.execute("sync", {"tenant": "other"}).status == "Completed"
         assert "key 'acme' of workflow 'sync' is paused until" in line.piped("why", run.id)
         line.piped("resume", "--workflow", "sync", code=1)
         assert "workflow 'sync' is not paused" in line.said
-        line.piped("resume", "--workflow", "sync", "--key", "acme")
+        said = line.piped("resume", "--workflow", "sync", "--key", "acme", "--json")
+        assert json.loads(said) == {"kind": "resumed", "of": "sync", "key": "acme"}
         assert run.result(WAIT).status == "Completed"

@@ -12,7 +12,7 @@ from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
 from .. import attempt
-from ..answer import PartlyError, complete, is_awaitable, later, ruled
+from ..answer import BeyondError, PartlyError, complete, is_awaitable, later, ruled
 from ..attempt import inside
 from ..context import Context, decode_value, encode_within
 from ..current import NOT_HERE
@@ -277,6 +277,8 @@ def poll(what: Poll) -> Polled:
     except PartlyError as partly:
         # What it gave with cursors before it raised counts.
         fires = partly.fires(tick, what.context_bytes_max, what.overlap)
+        if isinstance(partly, BeyondError) and (goes_on := partly.ruling(fires)) is not None:
+            return Polled(goes_on, None, None)
         error = partly.raised
     except BaseException as raised:
         error = raised

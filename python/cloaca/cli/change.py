@@ -88,12 +88,12 @@ def _switch(arguments: Namespace, show: Show, enabled: bool) -> int:
     return OK
 
 
-def _told(show: Show, what: str, of: str) -> None:
-    """Says of one thing what became of it."""
+def _told(show: Show, what: str, of: str, part: dict[str, str | None] | None = None) -> None:
+    """Says of one thing, or of a part of it, what became of it."""
     if show.as_json:
-        show.record(what, {"of": of})
+        show.record(what, {"of": of, **(part or {})})
     else:
-        show.values([what, of])
+        show.values([what, of, *(value for value in (part or {}).values() if value is not None)])
 
 
 def pause(arguments: Namespace, show: Show) -> int:
@@ -105,7 +105,7 @@ def pause(arguments: Namespace, show: Show) -> int:
     with closing(_cloaca.Client.open(url)) as client:
         if not client.pause(kind, name, key, until_us, f"{audit.user()}, by the command line"):
             raise WorkflowError(keyless(name))
-    _told(show, "paused", name)
+    _told(show, "paused", name, {"key": key})
     return OK
 
 
@@ -118,7 +118,7 @@ def resume(arguments: Namespace, show: Show) -> int:
         if not client.resume(kind, name, key):
             of = "" if key is None else f"key {excerpt(key)} of "
             raise WorkflowError(f"{of}{kind} {excerpt(name)} is not paused")
-    _told(show, "resumed", name)
+    _told(show, "resumed", name, {"key": key})
     return OK
 
 

@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import StoreError, excerpt
 from ..health import OLDEST_TRANSACTION, TRANSACTION_SECONDS
 from ..rescue import left_beside
+from ..why_run import of_pause
 from .attention import FAILED_MAX, failures
 from .runners import BACKLOG_RUNS, declaring, living, runners
 from .runs import runs
@@ -90,6 +91,7 @@ def doctor(reader: Reader, *, thorough: bool = False, brief: bool = False) -> It
     yield from _runners(reader, at, backlog)
     yield from _schedules(reader)
     yield from _backlog(reader, at, backlog)
+    yield _pauses(reader)
     yield _overdue(reader, at)
     yield _failed(reader, at)
 
@@ -277,6 +279,16 @@ def _backlog(reader: Reader, at: datetime, rows: list[dict[str, Any]]) -> Iterat
         yield Finding("warn", "backlog", text, "start a program that declares the workflow")
     else:
         yield Finding("ok", "backlog", f"{shown} not over")
+
+
+def _pauses(reader: Reader) -> Finding:
+    """What is paused until somebody resumes it, and may have been forgotten."""
+    found = [each for each in reader.native.pauses() if each["until"] is None]
+    if not found:
+        return Finding("ok", "pauses", "nothing is paused without end")
+    more = f"; and {len(found) - NAMED_MAX} more" if len(found) > NAMED_MAX else ""
+    told = "; ".join(f"{of_pause(each)}, since {each['since']}" for each in found[:NAMED_MAX])
+    return Finding("warn", "pauses", f"{told}{more}", "`cloaca resume`, once it may go on")
 
 
 def _overdue(reader: Reader, at: datetime) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .. import check, held, rows, why_run
 from ..errors import excerpt
-from ..why import ending, named, told
+from ..why import Kept, besides, ending, named, told
 from .runners import declaring, living
 from .runs import find_run, run
 from .schedules import Trigger, schedules_named
@@ -43,7 +43,22 @@ def why(reader: Reader, name_or_id: str) -> str:
                 raise
             raise unknown("trigger or run", name_or_id, "triggers", names(reader)) from None
         return of_run(reader, run(reader, run_id))
-    return "; ".join(of_trigger(each) if isinstance(each, Trigger) else of_cron(each) for each in found)
+    return "; ".join(_of_schedule(reader, each) for each in found)
+
+
+def _of_schedule(reader: Reader, found: Trigger | Cron) -> str:
+    """One sentence about a trigger or a cron, and what the store tells besides."""
+    told = of_trigger(found) if isinstance(found, Trigger) else of_cron(found)
+    native, mask = reader.native, reader.mask()
+    kept = Kept(
+        run=native.run,
+        runs=native.runs,
+        pauses=native.pauses,
+        hide=lambda run_id, text: reader.of_run(mask, run_id).hide(text),
+    )
+    last = None if found.last is None else _row(found.last)
+    is_off = found.state in ("stopped", "disabled")
+    return f"{told}{besides(kept, found.trigger_name, last, None if is_off else found.workflow_name)}"
 
 
 def of_trigger(trigger: Trigger) -> str:
@@ -107,15 +122,18 @@ def of_run(reader: Reader, details: RunDetails) -> str:
         records += f"; it has started run {first.id} of workflow {excerpt(first.workflow_name)}{others}"
     if details.is_living:
         waits = _limited(reader, details)
-        return f"{name} is in the hands of runner {details.runner}{ends}{records}{waits}"
+        ready = "" if found.cancel_requested else _ready(reader, details)
+        return f"{name} is in the hands of runner {details.runner}{ends}{records}{waits}{ready}"
+    paused = (
+        "" if found.started_at is not None else why_run.of_paused(reader.native.pauses(), found.workflow_name)
+    )
     by_limit = held.of_run(reader.native.query, found.id, check.microseconds(now()), rows.moment)
     if by_limit is not None:
-        return f"{name} {by_limit}{ends}"
+        return f"{name} {by_limit}{ends}{paused}"
     gone = "" if details.runner is None else f"; runner {details.runner}, which had it, is gone"
     declared = declaring(reader, [found.workflow_name], living(reader))
     numbers = declared.get(found.workflow_name, [])
-    if found.started_at is None:
-        ends += _paused(reader, found.workflow_name)
+    ends += paused
     if found.started_at is None and found.due_at is not None and found.due_at > _now():
         nobody = "" if numbers else ", and for a runner that declares its workflow, which no living one does"
         return f"{name} waits for its time, {found.due_at}{nobody}{ends}"
@@ -145,10 +163,22 @@ def _because(shut: list[str]) -> str:
     return f": {', and '.join(dict.fromkeys(shut))}" if shut else ""
 
 
-def _paused(reader: Reader, workflow: str) -> str:
-    meant = ("workflow", workflow, None)
-    held = (row for row in reader.native.pauses() if (row["kind"], row["name"], row["key"]) == meant)
-    return "".join(f"; {why_run.of_pause(row)}" for row in held)
+def _ready(reader: Reader, details: RunDetails) -> str:
+    """Which tasks nothing on record keeps from beginning: what is left is a slot of their runner."""
+    status = {task.id: task.status for task in details.tasks}
+    seats = {row["task"] for row in reader.native.query(_WAITS, [details.run.id])}
+    ready = [
+        f"task {excerpt(node.id)}"
+        for node in details.graph
+        if status.get(node.id) == "Pending" and node.id not in seats and node.rule is None
+        if all(status.get(each) == "Completed" for each in node.dependencies)
+    ]
+    if not ready:
+        return ""
+    more = len(ready) - TASKS_TOLD_MAX
+    named = " and ".join(ready[:TASKS_TOLD_MAX] + ([f"{more} more"] if more > 0 else []))
+    begin, wait = ("is", "waits") if len(ready) == 1 else ("are", "wait")
+    return f"; {named} {begin} about to begin, or {wait} for a slot of that runner"
 
 
 def _now() -> str:

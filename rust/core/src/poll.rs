@@ -298,9 +298,13 @@ impl Poller {
         let rest = &mut self.rests[place as usize];
         // One that was set since then stands above what this tick left.
         if cursor.is_some() && rest.cursor_sent == rest.cursor_set {
+            // A wish for no wait at all is that of a poll which had more to give. One that came no further would come no
+            // further again.
+            rest.is_wanted |= rest.pause == Some(Duration::ZERO);
             rest.cursor = cursor;
         }
         rest.fired_at = fired_at.or(rest.fired_at);
+        self.note(place);
         self.arm_or_make_room(place, now);
     }
 
