@@ -163,6 +163,8 @@ claims! {
     a_run_is_kept_for_a_trigger_that_somebody_serves
     what_one_has_in_hand_is_nobody_elses_until_it_is_gone
     a_call_that_failed_waits_for_its_own_time
+    a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to
+    an_end_from_a_clock_that_was_ahead_is_told_at_once
     to_open_a_run_again_withdraws_calls_that_have_not_begun
     a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile
     what_nobody_declares_any_more_is_told_to_nobody
@@ -1640,19 +1642,18 @@ fn handed(store: &dyn Store, epoch: Epoch, at: i64) -> Vec<End> {
 fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
-    assert_eq!(store.next_end(first), Ok(None));
+    assert_eq!(store.next_end(first, LATE), Ok(None));
     has_ended(store, second, 1, RunStatus::Failed);
     has_ended(store, second, 2, RunStatus::Completed);
-    assert_eq!(store.next_end(first), Ok(Some(Wall(100))));
-    assert_eq!(store.next_end(second), Ok(None));
+    assert_eq!(store.next_end(first, LATE), Ok(Some(Wall(100))));
+    assert_eq!(store.next_end(second, LATE), Ok(None));
     assert_eq!(handed(store, second, 100), []);
-    assert_eq!(handed(store, first, 99), []);
     let [end] = &handed(store, first, 100)[..] else { panic!("there is one end") };
     assert_eq!((end.run, &*end.workflow, end.number, end.status), (id(1), "mail", 1, RunStatus::Failed));
-    assert_eq!((end.tries, end.first_at, end.ended_at), (1, Wall(100), Some(Wall(100))));
-    assert_eq!((store.next_end(first), handed(store, first, 200)), (Ok(None), vec![]));
+    assert_eq!((end.tries, end.ended_at), (1, Some(Wall(100))));
+    assert_eq!((store.next_end(first, LATE), handed(store, first, 200)), (Ok(None), vec![]));
     store.end_told(first, end.key).unwrap();
-    assert_eq!((store.next_end(first), handed(store, first, 200)), (Ok(None), vec![]));
+    assert_eq!((store.next_end(first, LATE), handed(store, first, 200)), (Ok(None), vec![]));
 }
 
 fn an_end_without_a_callback_is_told_nobody(store: &dyn Store) {
@@ -1660,7 +1661,7 @@ fn an_end_without_a_callback_is_told_nobody(store: &dyn Store) {
     store.declare_workflows(epoch, &[declares("mail", "v1")]).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
-    assert_eq!(store.next_end(epoch), Ok(None));
+    assert_eq!(store.next_end(epoch, LATE), Ok(None));
 }
 
 fn an_end_by_a_strangers_cancel_is_told_too(store: &dyn Store) {
@@ -1690,7 +1691,7 @@ fn what_one_has_in_hand_is_nobody_elses_until_it_is_gone(store: &dyn Store) {
     assert_eq!(again.iter().map(|end| (end.run, end.tries)).collect::<Vec<_>>(), [(id(2), 2)]);
     store.end_told(remnant, held[0].key).unwrap();
     store.leave(remnant, &InFlight::default(), Wall(500)).unwrap();
-    assert_eq!(store.next_end(second), Ok(None));
+    assert_eq!(store.next_end(second, LATE), Ok(None));
 }
 
 fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {
@@ -1698,16 +1699,62 @@ fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     let end = handed(store, epoch, 100).remove(0);
-    store.put_end_off(epoch, end.key, Wall(500), "ValueError: no").unwrap();
+    store.put_end_off(epoch, end.key, put_off(200, 500), "ValueError: no").unwrap();
     has_ended(store, epoch, 2, RunStatus::Failed);
     let [other] = &handed(store, epoch, 200)[..] else { panic!("the other is due") };
     assert_eq!(other.run, id(2));
     let call = store.run(id(1)).unwrap().unwrap().0.calls.remove(0);
     assert_eq!((call.status, call.tries, call.due_at), (RunStatus::Failed, 1, Wall(500)));
     assert_eq!((call.error.as_deref(), call.begun), (Some("ValueError: no"), None));
-    assert_eq!(store.next_end(epoch), Ok(Some(Wall(500))));
+    assert_eq!(store.next_end(epoch, LATE), Ok(Some(Wall(500))));
     let again = handed(store, epoch, 500).remove(0);
-    assert_eq!((again.run, again.tries, again.first_at), (id(1), 2, Wall(100)));
+    assert_eq!((again.run, again.tries), (id(1), 2));
+}
+
+/// A call that was to be made again at `until`, said at `at`.
+fn put_off(at: i64, until: i64) -> Wait {
+    Wait { not_before: Wall(until), span_us: until - at }
+}
+
+fn a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    for epoch in [first, second] {
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    }
+    let next = |at| store.next_end(first, Wall(at)).unwrap();
+    for number in [1, 2, 3] {
+        has_ended(store, first, number, RunStatus::Failed);
+    }
+    let held = handed(store, first, 9000);
+    store.put_end_off(first, held[0].key, put_off(9000, 9500), "ValueError: no").unwrap();
+    assert_eq!(next(9100), Some(Wall(9500)));
+    // It is put right again.
+    assert_eq!((next(300), handed(store, first, 300), next(300)), (Some(Wall(300)), vec![], Some(Wall(800))));
+    assert_eq!((next(700), handed(store, first, 700)), (Some(Wall(800)), vec![]));
+    store.put_end_off(first, held[1].key, put_off(9000, 9500), "ValueError: no").unwrap();
+    let again = handed(store, first, 800);
+    assert_eq!(again.iter().map(|end| end.run).collect::<Vec<_>>(), [id(1)]);
+    assert_eq!(next(800), Some(Wall(1300)), "the other from when that was seen");
+    // Whose process dies in its second call, then in its third, with a clock that is ahead.
+    store.end_told(first, held[2].key).unwrap();
+    store.leave(first, &InFlight::default(), Wall(900)).unwrap();
+    let second_call = handed(store, second, 9_000_000_000);
+    assert_eq!(second_call.len(), 2);
+    store.leave(second, &InFlight::default(), Wall(950)).unwrap();
+    let third = store.join(Wall(1000)).unwrap();
+    store.declare_workflows(third, &[tells(&[RunStatus::Failed])]).unwrap();
+    assert_eq!(handed(store, third, 1000), []);
+    assert_eq!(store.next_end(third, Wall(1000)), Ok(Some(Wall(1_001_000))));
+}
+
+/// The clock was ahead when the run ended.
+fn an_end_from_a_clock_that_was_ahead_is_told_at_once(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    assert_eq!(store.next_end(epoch, Wall(50)), Ok(Some(Wall(50))));
+    let [end] = &handed(store, epoch, 50)[..] else { panic!("it is due") };
+    assert_eq!((end.run, end.ended_at), (id(1), Some(Wall(100))));
 }
 
 fn to_open_a_run_again_withdraws_calls_that_have_not_begun(store: &dyn Store) {
@@ -1715,7 +1762,7 @@ fn to_open_a_run_again_withdraws_calls_that_have_not_begun(store: &dyn Store) {
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     assert!(store.reopen(epoch, id(1)).unwrap().is_some());
-    assert_eq!(store.next_end(epoch), Ok(None));
+    assert_eq!(store.next_end(epoch, LATE), Ok(None));
     end_of(store, epoch, 1, RunStatus::Failed);
     let end = handed(store, epoch, 100).remove(0);
     assert_eq!((end.run, end.number), (id(1), 2));
@@ -1738,7 +1785,7 @@ fn a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanw
         assert!(store.reopen(second, id(number)).unwrap().is_some());
         end_of(store, second, number, RunStatus::Failed);
     }
-    store.put_end_off(first, held[0].key, Wall(200), "ValueError: no").unwrap();
+    store.put_end_off(first, held[0].key, put_off(150, 200), "ValueError: no").unwrap();
     store.leave(first, &InFlight::default(), Wall(300)).unwrap();
     let told = handed(store, second, 400);
     assert_eq!(told.iter().map(|end| (end.run, end.number)).collect::<Vec<_>>(), [(id(1), 2), (id(2), 2)]);
@@ -1750,12 +1797,12 @@ fn what_nobody_declares_any_more_is_told_to_nobody(store: &dyn Store) {
     // While one wants it, it is kept for that one.
     store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
     has_ended(store, new, 1, RunStatus::Failed);
-    assert_eq!(store.next_end(old), Ok(Some(Wall(100))));
+    assert_eq!(store.next_end(old, LATE), Ok(Some(Wall(100))));
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
     store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
     has_ended(store, new, 2, RunStatus::Failed);
     store.declare_workflows(new, &[tells(&[RunStatus::Failed])]).unwrap();
-    assert_eq!(store.next_end(new), Ok(None));
+    assert_eq!(store.next_end(new, LATE), Ok(None));
 }
 
 fn a_run_is_kept_until_its_end_is_told(store: &dyn Store) {

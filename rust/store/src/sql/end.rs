@@ -2,6 +2,7 @@
 //! without it.
 //! Invariant: one owner has an end in hand at a time, and only that one says what came of it.
 
+use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{AsItWas, Call, End, Ending, OnRun, Outcomes, RunStatus, Told};
 use cloaca_core::time::Wall;
@@ -44,29 +45,49 @@ pub fn renew_all(db: &Db, names: &[String]) -> Result<(), Failure> {
     heed_listeners(db)
 }
 
-/// When the next end is due of which `epoch` is to tell.
-pub fn next(db: &Db, epoch: Epoch) -> Result<Option<Wall>, Failure> {
+/// The ends of which `:epoch` is to tell, and nobody has one in hand.
+macro_rules! waiting {
+    () => {
+        "FROM workflows JOIN ends ON ends.workflow = workflows.name
+        WHERE workflows.owner = :epoch AND (workflows.tells & outcome) <> 0 AND listener = 0 AND ends.owner IS NULL"
+    };
+}
+
+/// When the next end is due of which `epoch` is to tell. One that was written down, or put off, while the clock was ahead is due at once, so that
+/// who takes what is due has it wait no longer than it was to.
+pub fn next(db: &Db, epoch: Epoch, at: Wall) -> Result<Option<Wall>, Failure> {
     // Index ends_due.
-    const SQL: &str = "
-        SELECT min(due_at) FROM workflows JOIN ends ON ends.workflow = workflows.name
-        WHERE workflows.owner = :epoch AND (workflows.tells & outcome) <> 0 AND listener = 0 AND ends.owner IS NULL";
+    const SQL: &str =
+        concat!("SELECT min(CASE WHEN due_at - pause_us > :at THEN :at ELSE due_at END) ", waiting!());
     let due = db
         .prepare_cached(SQL)?
-        .query_row(named_params! { ":epoch": epoch.0 }, |row| row.get::<_, Option<i64>>(0))?;
+        .query_row(named_params! { ":epoch": epoch.0, ":at": at.0 }, |row| row.get::<_, Option<i64>>(0))?;
     Ok(due.map(Wall))
 }
 
 /// Hands at most `limit` of those that are due to `epoch`.
 pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Failure> {
-    const SQL: &str = concat!("
-        UPDATE ends SET owner = :epoch, tries = tries + 1, begun_at = :at, first_at = coalesce(first_at, :at)
+    const CUT_AHEAD: &str = concat!(
+        "UPDATE ends SET due_at = :at + pause_us WHERE row IN (SELECT ends.row ",
+        waiting!(),
+        " AND due_at - pause_us > :at",
+        skip_locked!("ends"),
+        ")"
+    );
+    const SQL: &str = concat!(
+        "
+        UPDATE ends SET owner = :epoch, tries = tries + 1, begun_at = :at
         WHERE row IN (
-            SELECT ends.row FROM workflows JOIN ends ON ends.workflow = workflows.name
-            WHERE workflows.owner = :epoch AND (workflows.tells & outcome) <> 0 AND listener = 0 AND ends.owner IS NULL
-                AND due_at <= :at
-            ORDER BY due_at, ends.row LIMIT :limit", skip_locked!("ends"), ")
-        RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries, first_at,
-            (SELECT completed_at FROM runs WHERE runs.row = ends.run)");
+            SELECT ends.row ",
+        waiting!(),
+        " AND due_at <= :at
+            ORDER BY due_at, ends.row LIMIT :limit",
+        skip_locked!("ends"),
+        ")
+        RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries,
+            (SELECT completed_at FROM runs WHERE runs.row = ends.run)"
+    );
+    db.prepare_cached(CUT_AHEAD)?.execute(named_params! { ":epoch": epoch.0, ":at": at.0 })?;
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(
         named_params! { ":epoch": epoch.0, ":at": at.0, ":limit": signed(limit) },
@@ -78,8 +99,7 @@ pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Fai
                 number: row.get(3)?,
                 status: status_of(row.get(4)?),
                 tries: row.get(5)?,
-                first_at: wall_at(row, 6)?,
-                ended_at: wall_maybe_at(row, 7)?,
+                ended_at: wall_maybe_at(row, 6)?,
             })
         },
     )?;
@@ -99,14 +119,20 @@ pub fn told(db: &Db, epoch: Epoch, end: EndKey) -> Result<(), Failure> {
     Ok(())
 }
 
-/// It is to be told again at `due`, unless its run was opened again meanwhile: that end would be told in its place.
-pub fn put_off(db: &Db, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Result<(), Failure> {
+/// It is to be told again after `wait`, unless its run was opened again meanwhile: that end would be told in its place.
+pub fn put_off(db: &Db, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE ends SET owner = NULL, begun_at = NULL, due_at = :due, error = :error WHERE row = :row AND owner = :epoch";
+        UPDATE ends SET owner = NULL, begun_at = NULL, due_at = :due, pause_us = :pause, error = :error
+        WHERE row = :row AND owner = :epoch";
     const DROP: &str = concat!("DELETE FROM ends WHERE row = :row AND owner = :epoch AND ", is_past!());
     db.prepare_cached(DROP)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
-    db.prepare_cached(SQL)?
-        .execute(named_params! { ":row": end.0, ":epoch": epoch.0, ":due": due.0, ":error": error })?;
+    db.prepare_cached(SQL)?.execute(named_params! {
+        ":row": end.0,
+        ":epoch": epoch.0,
+        ":due": wait.not_before.0,
+        ":pause": wait.span_us,
+        ":error": error,
+    })?;
     Ok(())
 }
 
@@ -116,9 +142,11 @@ pub fn hand_on(db: &Db, epoch: Epoch, kept: &[EndKey], remnant: Option<Epoch>) -
     // Index ends_owner.
     const DROP: &str = concat!("DELETE FROM ends WHERE owner = :epoch AND ", is_past!());
     const FREE: &str = concat!(
-        "UPDATE ends SET due_at = ",
+        "UPDATE ends SET due_at = CASE WHEN tries > 1 THEN begun_at + ",
         pause_after_death!(),
-        ", owner = NULL, begun_at = NULL WHERE owner = :epoch"
+        " ELSE due_at END, pause_us = CASE WHEN tries > 1 THEN ",
+        pause_after_death!(),
+        " ELSE pause_us END, owner = NULL, begun_at = NULL WHERE owner = :epoch"
     );
     if let Some(remnant) = remnant {
         for end in kept {

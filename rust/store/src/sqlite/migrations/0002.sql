@@ -303,7 +303,8 @@ CREATE TABLE listeners (
     PRIMARY KEY (workflow, listener)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX listeners_listener ON listeners (listener) WHERE listener <> 0;
--- Ends of which somebody is still to be told: for whom, who is at it, how often that was begun, and what went wrong last. A run has an end more
+-- Ends of which somebody is still to be told: for whom, who is at it, how long that was
+-- put off, how often it was begun, and what went wrong last. A run has an end more
 -- for each time that it was opened again. A trigger is told of each, one after the other: what the run was when it ended stands here once that
 -- is not what it is any more.
 ALTER TABLE runs ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0;
@@ -315,8 +316,8 @@ CREATE TABLE ends (
     workflow TEXT NOT NULL,
     outcome INTEGER NOT NULL,
     due_at INTEGER NOT NULL,
+    pause_us INTEGER NOT NULL DEFAULT 0,
     tries INTEGER NOT NULL DEFAULT 0,
-    first_at INTEGER,
     owner INTEGER,
     begun_at INTEGER,
     error TEXT,
