@@ -159,7 +159,8 @@ claims! {
     a_tick_about_an_end_that_has_been_told_leaves_nothing
     a_trigger_is_told_of_a_run_that_was_opened_again_as_it_was
     a_trigger_that_is_off_or_anothers_is_told_nothing
-    what_a_trigger_wants_no_more_it_is_not_told
+    what_a_trigger_wants_no_more_it_is_told_once_it_wants_that_again
+    what_a_trigger_has_not_wanted_for_long_is_forgotten
     a_run_is_kept_for_a_trigger_that_somebody_serves
     what_one_has_in_hand_is_nobody_elses_until_it_is_gone
     a_call_that_failed_waits_for_its_own_time
@@ -1920,25 +1921,85 @@ fn a_trigger_that_is_off_or_anothers_is_told_nothing(store: &dyn Store) {
     assert_eq!(told_of(store, second), [(id(1), 1, RunStatus::Failed)]);
 }
 
-fn what_a_trigger_wants_no_more_it_is_not_told(store: &dyn Store) {
+fn what_a_trigger_wants_no_more_it_is_told_once_it_wants_that_again(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed, RunStatus::Completed]);
+    let any = [RunStatus::Failed, RunStatus::Completed];
+    let wants = |workflow: &str, outcomes: &[RunStatus]| hears(store, epoch, "inbox", workflow, outcomes).row;
+    let told = || {
+        let runs = told_of(store, epoch).into_iter().map(|(run, ..)| run).collect::<Vec<_>>();
+        let row = store.trigger("inbox").unwrap().unwrap().row;
+        let next = store.ending_of(row).unwrap();
+        assert_eq!(next.as_ref().map(|next| next.run), runs.first().copied());
+        assert!(next.is_none_or(|next| store.ending(next.key) == Ok(Some(next.clone()))));
+        runs
+    };
+    wants("mail", &any);
     has_ended(store, epoch, 1, RunStatus::Completed);
     has_ended(store, epoch, 2, RunStatus::Failed);
-    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    let first = store.endings(epoch).unwrap().remove(0);
+    wants("mail", &[RunStatus::Failed]);
+    assert_eq!((told(), store.ending(first.key)), (vec![id(2)], Ok(None)));
     has_ended(store, epoch, 3, RunStatus::Completed);
-    assert_eq!(told_of(store, epoch), [(id(2), 1, RunStatus::Failed)]);
-    // As one that is polled it is told nothing, nor later of what ended meanwhile.
+    // One that is polled, and one that asks for another workflow, is told nothing of these.
     declared(store, epoch, "inbox");
+    assert_eq!((told(), store.trigger("inbox").unwrap().unwrap().on_run), (vec![], None));
     has_ended(store, epoch, 4, RunStatus::Failed);
-    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
-    assert_eq!(told_of(store, epoch), []);
+    wants("post", &any);
+    assert!(told().is_empty());
     has_ended(store, epoch, 5, RunStatus::Failed);
-    assert_eq!(told_of(store, epoch).len(), 1);
+    let run = NewRun { run_key: None, workflow: "post".into(), ..new_run(6) };
+    commit(store, Change::Start { epoch, runs: vec![run], cron: None });
+    end_of(store, epoch, 6, RunStatus::Failed);
+    assert_eq!(told(), [id(6)]);
+    // And as it was, of all of them, one after the other.
+    wants("mail", &any);
+    assert_eq!(&*store.trigger("inbox").unwrap().unwrap().on_run.unwrap().workflow, "mail");
+    for number in 1..=5 {
+        assert_eq!(told(), [id(number)]);
+        telling(store, epoch, vec![]);
+    }
+    assert!(told().is_empty());
+    has_ended(store, epoch, 7, RunStatus::Failed);
     assert!(matches!(store.forget(epoch, "inbox").unwrap(), Forgotten::Gone(_)));
-    has_ended(store, epoch, 6, RunStatus::Failed);
-    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
-    assert_eq!(told_of(store, epoch), []);
+    has_ended(store, epoch, 8, RunStatus::Failed);
+    wants("mail", &any);
+    assert!(told().is_empty());
+    wants("post", &any);
+    assert!(told().is_empty());
+}
+
+fn what_a_trigger_has_not_wanted_for_long_is_forgotten(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let wants = |outcomes: &[RunStatus]| drop(hears(store, epoch, "inbox", "mail", outcomes));
+    let written = || query(store, "SELECT run FROM ends ORDER BY run", &[]).unwrap().1.len();
+    wants(&[RunStatus::Failed, RunStatus::Completed]);
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    declare(store, epoch, trigger_row("inbox"), Wall(500));
+    let old = |before| Old {
+        now: Wall(900),
+        runs_before: Some(Wall(before)),
+        ticks_before: Wall(0),
+        ticks_max: 10,
+    };
+    let pruned = |before| {
+        let found = store.find_old(&old(before), 10, &Halt::default()).unwrap();
+        store.prune(&old(before), &found).unwrap();
+        found.runs.len()
+    };
+    assert_eq!(pruned(500), 0, "it may be wanted again");
+    has_ended(store, epoch, 2, RunStatus::Failed);
+    assert_eq!((written(), pruned(501), written()), (2, 2, 0));
+    has_ended(store, epoch, 3, RunStatus::Failed);
+    assert_eq!(written(), 0);
+    // Of a declaration that asks for less, only the rest.
+    wants(&[RunStatus::Failed, RunStatus::Completed]);
+    wants(&[RunStatus::Failed]);
+    has_ended(store, epoch, 4, RunStatus::Completed);
+    has_ended(store, epoch, 5, RunStatus::Failed);
+    assert_eq!((written(), pruned(501)), (2, 2), "the third, and the fourth");
+    has_ended(store, epoch, 6, RunStatus::Completed);
+    has_ended(store, epoch, 7, RunStatus::Failed);
+    assert_eq!((written(), told_of(store, epoch)[0].0), (2, id(5)));
 }
 
 fn a_run_is_kept_for_a_trigger_that_somebody_serves(store: &dyn Store) {
