@@ -12,6 +12,7 @@ from .chosen import name_of_one
 from .context import decode_value, encode_within
 from .errors import RunnerError, TriggerError, excerpt
 from .listed import Listed
+from .name import checked_name
 from .near import LOOKED_MAX, hint
 from .redact import hide_tick
 
@@ -145,6 +146,36 @@ class Triggers:
                 raise TriggerError(
                     f"cron {excerpt(name)} was registered by a call and is no declaration's; "
                     f"call delete_cron_schedule({cron['id']!r})"
+                )
+            raise TriggerError(self._unknown_trigger(name))
+
+    def rename(self, trigger_name: str, new_name: str) -> None:
+        """Gives what the store keeps of a trigger, polled or a cron, another name: its cursor, its run keys,
+        its runs and history, what it was to do next and whether it is switched off.
+
+        A program that declares the trigger under the new name goes on where the old one ended. Without this
+        a name is all that tells one trigger from another: a new one begins as if it had never been, and what
+        it finds is handled again. Do it between the end of the last program with the old name and the start
+        of the first one with the new; `cloaca rename` does it without a program.
+
+        Args:
+            trigger_name (str): the name that it was declared by.
+            new_name (str): the one that it is to be declared by.
+
+        Raises:
+            TriggerError: (a `ValueError`) no such trigger is kept, this program declares it (call
+                `cloaca.unregister_trigger` first), another runner of the store serves it, something is kept
+                under the new name already, or that is no name for a trigger.
+        """
+        self._open()
+        name = check.text(trigger_name, "trigger_name", TriggerError)
+        new_name = checked_name(new_name, "new_name", TriggerError)
+        if not self._declarations.rename(name, new_name):
+            cron = self._cron_of(name)
+            if cron is not None:
+                raise TriggerError(
+                    f"cron {excerpt(name)} was registered by a call, under that name; register it under the"
+                    f" other, and call delete_cron_schedule({cron['id']!r})"
                 )
             raise TriggerError(self._unknown_trigger(name))
 

@@ -16,6 +16,7 @@ from .chosen import EVERYTHING
 from .ends import outcomes
 from .errors import RunnerError, StoreError, TriggerError, WorkflowError, excerpt
 from .limits import limits_json
+from .name import already_kept
 from .near import hint
 from .places import BUILT_IN
 from .plain import WARNING, say
@@ -220,19 +221,32 @@ class Declarations:
         """
         with self._lock:
             # Who declares it meanwhile waits here, and finds nothing kept.
-            # Also what `cloaca.testing.isolated` has put aside.
-            if name in registry.triggers or name in self.places or name in self.crons:
-                raise TriggerError(
-                    f"trigger {excerpt(name)} is declared in this program; call cloaca.unregister_trigger"
-                    f"({name!r}) first"
-                )
+            self._refuse_declared(name)
             is_gone, polled_by = self._engine.schedules.forget(name)
-        if polled_by is not None:
-            raise TriggerError(
-                f"trigger {excerpt(name)} is served by runner {polled_by} of this store; unregister it there"
-                " first"
-            )
+        _refuse_served(name, polled_by)
         return is_gone
+
+    def rename(self, name: str, new_name: str) -> bool:
+        """Gives what the store keeps of a trigger another name; false if it keeps nothing.
+
+        Raises:
+            TriggerError: the program declares it, another runner polls it, or something has the new name.
+        """
+        with self._lock:
+            self._refuse_declared(name)
+            is_done, polled_by, is_taken = self._engine.schedules.rename(name, new_name)
+        _refuse_served(name, polled_by)
+        if is_taken:
+            raise TriggerError(already_kept(name, new_name))
+        return is_done
+
+    def _refuse_declared(self, name: str) -> None:
+        # Also what `cloaca.testing.isolated` has put aside.
+        if name in registry.triggers or name in self.places or name in self.crons:
+            raise TriggerError(
+                f"trigger {excerpt(name)} is declared in this program; call cloaca.unregister_trigger"
+                f"({name!r}) first"
+            )
 
     def has_polled(self, name: str) -> bool:
         """Whether the program declares a polled trigger of this name, whatever the runner is for."""
@@ -340,3 +354,11 @@ def _plan(kind: TriggerKind, origin: str) -> dict[str, Any]:
         "overlap": kind.overlap or "allow",
         "version": version.of_trigger(kind, origin),
     }
+
+
+def _refuse_served(name: str, polled_by: int | None) -> None:
+    if polled_by is not None:
+        raise TriggerError(
+            f"trigger {excerpt(name)} is served by runner {polled_by} of this store; unregister it there"
+            " first"
+        )

@@ -46,3 +46,11 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def already_kept(name: str, new_name: str) -> str:
+    """Why something isn't renamed."""
+    return (
+        f"something is kept as {excerpt(new_name)} already, so {excerpt(name)} keeps its name; if it is only"
+        f" what a program with the new name began, end that, forget {excerpt(new_name)}, and rename again"
+    )

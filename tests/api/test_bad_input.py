@@ -391,6 +391,10 @@ TRIGGERS: list[Case] = [
     ("forget unknown", lambda w: w.runner.forget("nope"), ValueError, "watcher"),
     ("forget declared", lambda w: w.runner.forget("watcher"), ValueError, "unregister_trigger"),
     ("forget None", lambda w: w.runner.forget(None), ValueError, "trigger_name is None"),  # type: ignore[arg-type]
+    ("rename unknown", lambda w: w.runner.rename("nope", "other"), ValueError, "watcher"),
+    ("rename declared", lambda w: w.runner.rename("watcher", "other"), ValueError, "unregister_trigger"),
+    ("rename empty", lambda w: w.runner.rename("nope", ""), ValueError, "new_name is ''"),
+    ("rename None", lambda w: w.runner.rename(None, "other"), ValueError, "trigger_name is None"),  # type: ignore[arg-type]
     ("tick unknown", lambda w: w.runner.tick("nope"), ValueError, "watcher"),
     ("tick empty", lambda w: w.runner.tick(""), ValueError, "watcher"),
     ("tick 5", lambda w: w.runner.tick(5), ValueError, "trigger_name is 5"),  # type: ignore[arg-type]

@@ -54,6 +54,60 @@ def test_what_is_forgotten_begins_as_if_it_had_never_been_and_keeps_its_runs(url
         assert len(runner.list_runs()) == len(cursors)
 
 
+def test_what_is_renamed_goes_on_where_it_ended(url: str) -> None:
+    declare("report")
+    cursors: list[object] = []
+    counting(cursors)
+    with Dated(url, START) as runner:
+        runner.advance("2m")
+        with pytest.raises(cloaca.TriggerError, match=r"is declared in this program"):
+            runner.rename("inbox", "outbox")
+        cloaca.unregister_trigger("inbox")
+        runner.rename("inbox", "outbox")
+        assert runner.get_trigger_schedule("inbox") is None
+        assert runner.cursor("outbox") == 2
+        with pytest.raises(cloaca.TriggerError, match="'inbox' not found"):
+            runner.rename("inbox", "outbox")
+
+    @cloaca.trigger(workflow="report", name="outbox", poll_interval="1m")
+    def renamed() -> list[cloaca.TriggerResult]:
+        return [cloaca.TriggerResult.fire({"n": n}, run_key=f"n{n}") for n in (1, 2, 3)]
+
+    with Dated(url, "2026-03-01T00:10:00Z") as runner:
+        runner.advance("1m")
+        # Two of the three keys were given under the old name.
+        assert sorted(context["n"] for context in runner.fired("report")) == [1, 2, 3]
+        assert len(runner.get_trigger_execution_history("outbox")) == 3
+
+
+def test_a_renamed_cron_makes_up_for_what_its_old_name_missed(url: str) -> None:
+    declare("report")
+
+    def daily(name: str) -> None:
+        cloaca.trigger(workflow="report", name=name, cron="0 3 * * *", catchup="all")(lambda: True)
+
+    daily("daily")
+    with Dated(url, START) as runner:
+        runner.advance("1d")
+    cloaca.unregister_trigger("daily")
+    with Dated(url, "2026-03-03T04:00:00Z") as runner:
+        runner.rename("daily", "nightly")
+    daily("nightly")
+    with Dated(url, "2026-03-03T05:00:00Z") as runner:
+        runner.advance("1h")
+        days = [context["scheduled_time"][8:10] for context in runner.fired("report")]
+        assert days == ["01", "02", "03"]
+    # Back again, as a deploy that is taken back: nothing runs twice.
+    cloaca.unregister_trigger("nightly")
+    with Dated(url, "2026-03-03T07:00:00Z") as runner:
+        runner.rename("nightly", "daily")
+    daily("daily")
+    with Dated(url, "2026-03-03T08:00:00Z") as runner:
+        runner.advance("1d")
+        days = [context["scheduled_time"][8:10] for context in runner.fired("report")]
+        assert days == ["01", "02", "03", "04"]
+
+
 def test_a_declared_cron_that_is_forgotten_makes_up_for_nothing(url: str) -> None:
     declare("report")
 

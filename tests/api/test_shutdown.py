@@ -77,6 +77,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "get_trigger_schedule": lambda r: r.get_trigger_schedule("watcher"),
     "set_trigger_enabled": lambda r: r.set_trigger_enabled("watcher", True),
     "forget": lambda r: r.forget("watcher"),
+    "rename": lambda r: r.rename("watcher", "looker"),
     "cursor": lambda r: r.cursor("watcher"),
     "set_cursor": lambda r: r.set_cursor("watcher", 1),
     "reset_cursor": lambda r: r.reset_cursor("watcher"),

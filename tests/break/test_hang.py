@@ -130,6 +130,7 @@ WRITES: dict[str, Call] = {
     "set_trigger_enabled": lambda runner, run: runner.set_trigger_enabled("watch", False),
     "tick": lambda runner, run: runner.tick("watch"),
     "forget": lambda runner, run: runner.forget("nobody"),
+    "rename": lambda runner, run: runner.rename("nobody", "somebody"),
 }
 CALLS = {**READS, **WRITES}
 

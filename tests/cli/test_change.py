@@ -213,6 +213,32 @@ def test_what_is_forgotten_is_polled_by_nobody(line: Line, tmp_path: Path) -> No
         line.piped("why", "rare", code=4)
 
 
+def test_what_is_renamed_keeps_what_hangs_on_it(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db") as process:
+        line.piped("rename", "rare", "seldom", code=1)
+        assert "is served by runner 1" in line.said
+        line.piped("rename", "nightly", "daily", code=1)
+        assert "'nightly' is served by runner 1" in line.said
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    line.piped("rename", "rare", "broken", code=1)
+    assert "something is kept as 'broken' already" in line.said
+    line.piped("rename", "rare", "a::b", code=1)
+    line.piped("rename", "none", "neither", code=4)
+    assert line.piped("rename", "nightly", "daily") == "renamed\tnightly\tdaily\n"
+    line.piped("disable", "broken")
+    assert line.piped("rename", "broken", "fixed", "--json") == (
+        '{"kind": "renamed", "of": "broken", "to": "fixed"}\n'
+    )
+    # A deploy that does it each time is told, and goes on.
+    assert line.piped("rename", "broken", "fixed") == ""
+    assert "'broken' is not kept, and 'fixed' is: nothing to rename" in line.said
+    assert "off" in line.piped("why", "fixed")
+    line.piped("why", "broken", code=4)
+    assert [row[4] for row in fields(line.piped("audit", "fixed"))] == ["rename"]
+    assert [row[4] for row in fields(line.piped("audit", "broken"))] == ["rename", "disable"]
+
+
 def test_old_runs_are_deleted_and_no_others(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db", "slow"):
         assert line.piped("prune", "--before", "1h", "--yes") == "pruned\t0\n"
@@ -232,6 +258,7 @@ def test_a_change_makes_no_store(line: Line, tmp_path: Path) -> None:
         ["retry", "0"],
         ["submit", "w"],
         ["forget", "x", "--yes"],
+        ["rename", "x", "y"],
         ["prune", "--before", "1d"],
     ):
         line.piped(*words, "--database", "none.db", code=3)

@@ -23,6 +23,7 @@ from ..errors import (
     WorkflowError,
     excerpt,
 )
+from ..name import already_kept, checked_name
 from ..near import hint
 from ..reading.runners import living
 from ..reading.store import now
@@ -394,6 +395,41 @@ def forget(arguments: Namespace, show: Show) -> int:
                     " `runner.delete_cron_schedule(id)`, or `cloaca disable` it"
                 )
             _told(show, "forgotten", name)
+    return OK
+
+
+def rename(arguments: Namespace, show: Show) -> int:
+    """Gives what is kept of a trigger another name."""
+    name, new_name = arguments.name, checked_name(arguments.new_name, "NEW_NAME", TriggerError)
+    url = database(arguments.database)
+    with reading.Reader(url) as reader:
+        try:
+            reading.schedules_named(reader, name)
+        except reading.MissingError:
+            # Done already, as by a deploy that does it each time. If neither is kept the old one is missing.
+            try:
+                reading.schedules_named(reader, new_name)
+            except reading.MissingError:
+                pass
+            else:
+                show.note(f"{excerpt(name)} is not kept, and {excerpt(new_name)} is: nothing to rename")
+                return OK
+            raise
+    with closing(_cloaca.Client.open(url)) as client:
+        is_done, by, is_taken = client.rename(name, new_name)
+    if by is not None:
+        raise TriggerError(
+            f"trigger {excerpt(name)} is served by runner {by} of this store; stop that first, or take the"
+            " trigger out of its program"
+        )
+    if is_taken:
+        raise TriggerError(already_kept(name, new_name))
+    if not is_done:
+        raise TriggerError(
+            f"{excerpt(name)} was registered by a call, which made it data: register it under the other name,"
+            " and delete it by `runner.delete_cron_schedule(id)`"
+        )
+    _told(show, "renamed", name, {"to": new_name})
     return OK
 
 

@@ -319,6 +319,18 @@ COMMANDS = (
         (TRIGGERS._replace(about="their names"), YES),
     ),
     Command(
+        "rename",
+        "Give what is kept of a trigger another name, before the first start of the program with that name.",
+        "cloaca rename order_files csv_orders",
+        "change:rename",
+        (
+            Option("name", "its name so far", "NAME", completes="trigger"),
+            Option("new_name", "its name from now on", "NEW_NAME"),
+        ),
+        "Its cursor, run keys, history and runs go along, so nothing is handled again. If only the new name"
+        " is kept there is nothing to do: a deploy may call it each time.",
+    ),
+    Command(
         "prune",
         "Delete runs that ended before some time, with their tasks.",
         "cloaca prune --before 90d",

@@ -23,7 +23,8 @@ class Change:
             that `access=` or the host's login gives, else `somebody`.
         door (str): `page` or `cli`.
         place (str | None): at the page, from which address.
-        what (str): `retry`, `cancel`, `submit`, `enable`, `disable`, `forget`, `set_cursor` or `prune`.
+        what (str): `retry`, `cancel`, `submit`, `enable`, `disable`, `forget`, `rename` (once under
+            each of the two names), `set_cursor` or `prune`.
         about (str): a run's id, or the name of a trigger; of `prune` which runs.
         many (int): how many things; more than one only of `prune`.
     """

@@ -255,7 +255,10 @@ def _schedules(reader: Reader) -> Iterator[Finding]:
         is_well = False
         named = [excerpt(each.trigger_name or each.workflow_name) for each in unserved[:NAMED_MAX]]
         text = f"{_count(len(unserved), 'schedule')} that no living runner declares: {', '.join(named)}"
-        way_out = "start a program that declares them, or `cloaca disable` or `cloaca forget` them"
+        way_out = (
+            "start a program that declares them; or `cloaca rename` them if they have other names in it now;"
+            " or `cloaca disable` or `cloaca forget` them"
+        )
         yield Finding("warn", "schedules", text, way_out)
     if is_well:
         yield Finding("ok", "schedules", f"none of {_count(len(found), 'schedule')} fails, or was stopped")

@@ -8,11 +8,11 @@ use pyo3::prelude::*;
 
 use cloaca_core::client::{self, Granted, Wish};
 use cloaca_core::error::{Error, Kind};
-use cloaca_core::port::{Forgotten, Halt, Stored};
+use cloaca_core::port::{Halt, Stored};
 use cloaca_core::seat::Pause;
 use cloaca_core::time::Wall;
 
-use crate::convert::{kind_of, until_of};
+use crate::convert::{forgotten_of, kind_of, renamed_of, until_of};
 use crate::error::{raise, raise_dropped};
 use crate::handle::span_of;
 use crate::runs::parse_run_ids;
@@ -127,10 +127,13 @@ impl Client {
     /// Deletes what is kept of a name: whether there was anything, and whose number forbids it.
     fn forget(&self, py: Python<'_>, name: &str) -> PyResult<(bool, Option<i64>)> {
         let name = name.to_owned();
-        Ok(match self.changed(py, move |client, _| client.forget(&name, now()))? {
-            Forgotten::Gone(rows) => (!rows.is_empty(), None),
-            Forgotten::Polled { by } => (false, Some(by.0)),
-        })
+        Ok(forgotten_of(self.changed(py, move |client, _| client.forget(&name, now()))?))
+    }
+
+    /// Gives what is kept of a name another one: whether there was anything, whose number forbids it, and whether the other name is taken.
+    fn rename(&self, py: Python<'_>, name: &str, new_name: &str) -> PyResult<(bool, Option<i64>, bool)> {
+        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+        Ok(renamed_of(self.changed(py, move |client, _| client.rename(&name, &new_name, now()))?))
     }
 
     /// Deletes some of the runs that ended before a time in microseconds; how many are gone, none if none is left.

@@ -15,8 +15,8 @@ use cloaca_core::outlook::Outlook;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
 use cloaca_core::port::{
-    Backlog, Begun, Call, Catchup, Cell, Child, ListedRun, Maker, Origin, Outcomes, Overdue, OwnerRow,
-    RunStatus, Schedule, ScheduleKind, Stretch, TaskRecord, Try,
+    Backlog, Begun, Call, Catchup, Cell, Child, Forgotten, ListedRun, Maker, Origin, Outcomes, Overdue,
+    OwnerRow, Renamed, RunStatus, Schedule, ScheduleKind, Stretch, TaskRecord, Try,
 };
 use cloaca_core::rule::Rule;
 use cloaca_core::run::{Doing, TaskStanding};
@@ -435,6 +435,23 @@ fn task_spec(spec: &Bound<'_, PyAny>) -> PyResult<Task> {
         executor: Executor(spec.get_item("executor")?.extract()?),
         has_failure_callback: spec.get_item("failure_callback")?.extract()?,
     })
+}
+
+/// Whether anything was forgotten, and whose number forbids it.
+pub fn forgotten_of(forgotten: Forgotten) -> (bool, Option<i64>) {
+    match forgotten {
+        Forgotten::Gone(rows) => (!rows.is_empty(), None),
+        Forgotten::Polled { by } => (false, Some(by.0)),
+    }
+}
+
+/// Whether anything was renamed, whose number forbids it, and whether the other name is taken.
+pub fn renamed_of(renamed: Renamed) -> (bool, Option<i64>, bool) {
+    match renamed {
+        Renamed::Done(rows) => (!rows.is_empty(), None, false),
+        Renamed::Polled { by } => (false, Some(by.0), false),
+        Renamed::Taken => (false, None, true),
+    }
 }
 
 /// What Python calls a limit or a workflow that is held up, perhaps by a value of its key; it knows no other kind.

@@ -11,12 +11,13 @@ use cloaca_core::admit::Overlap;
 use cloaca_core::cron::Cron;
 use cloaca_core::poll::Backoff;
 use cloaca_core::port::{
-    Catchup, Forgotten, NewCron, Origin, Page, RunFilter, Schedule, ScheduleFilter, Stored, Stretch,
+    Catchup, NewCron, Origin, Page, RunFilter, Schedule, ScheduleFilter, Stored, Stretch,
 };
 use cloaca_core::runtime::{CronBody, Runtime};
 use cloaca_core::time::Wall;
 use cloaca_core::version;
 
+use crate::convert::{forgotten_of, renamed_of};
 use crate::gil::free;
 use crate::handle::{Handle, parse_id};
 use crate::wait::flush;
@@ -265,10 +266,14 @@ impl Schedules {
     fn forget(&self, py: Python<'_>, name: &str) -> PyResult<(bool, Option<i64>)> {
         flush(py, self.handle.runtime(py)?, Runtime::flushing_all)?;
         let name = name.to_owned();
-        Ok(match self.handle.written(py, move |runtime| runtime.forget(&name))? {
-            Forgotten::Gone(rows) => (!rows.is_empty(), None),
-            Forgotten::Polled { by } => (false, Some(by.0)),
-        })
+        Ok(forgotten_of(self.handle.written(py, move |runtime| runtime.forget(&name))?))
+    }
+
+    /// Gives what is kept of a name another one: whether there was anything, whose number forbids it, and whether the other name is taken.
+    fn rename(&self, py: Python<'_>, name: &str, new_name: &str) -> PyResult<(bool, Option<i64>, bool)> {
+        flush(py, self.handle.runtime(py)?, Runtime::flushing_all)?;
+        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+        Ok(renamed_of(self.handle.written(py, move |runtime| runtime.rename(&name, &new_name))?))
     }
 
     /// The runs that a cron started, newest first; `None` if there is no such cron.

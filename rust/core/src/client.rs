@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::key::Epoch;
 use crate::limit::Dropped;
 use crate::port::{
-    Admitted, Change, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Receipt, Store, Stored,
+    Admitted, Change, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Receipt, Renamed, Store, Stored,
 };
 use crate::seat::{Kind, Pause};
 use crate::time::Wall;
@@ -143,6 +143,14 @@ impl Client {
         self.joined(now, |epoch| {
             self.store.bury(epoch)?;
             self.store.forget(epoch, name)
+        })
+    }
+
+    /// Gives what is kept of a name another one, unless a living owner polls it.
+    pub fn rename(&self, from: &str, to: &str, now: Wall) -> Stored<Renamed> {
+        self.joined(now, |epoch| {
+            self.store.bury(epoch)?;
+            self.store.rename(epoch, from, to)
         })
     }
 

@@ -41,7 +41,7 @@ pub use logged::{Line, Logged};
 pub use raw::{Cell, Table};
 pub use redacted::{REDACTED_KEYS_MAX, Redacted};
 pub use schedule::{
-    Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleFilter, ScheduleKind, Terms, Wished,
+    Catchup, Forgotten, NewCron, Origin, Renamed, Schedule, ScheduleFilter, ScheduleKind, Terms, Wished,
 };
 pub use sign::{MINUTES_KEPT_US, Minute, Sign};
 
@@ -243,6 +243,9 @@ pub trait Store: Send + Sync {
     /// Deletes the trigger and the crons of that name with their histories and run keys, keeping their runs, unless a living owner other
     /// than `epoch` polls the trigger. Crons that were registered are kept.
     fn forget(&self, epoch: Epoch, name: &str) -> Stored<Forgotten>;
+    /// Gives the trigger and the crons of a name another one, with all that hangs on them, unless a living owner other than `epoch` polls the
+    /// trigger, or something has the other name. Crons that were registered are left.
+    fn rename(&self, epoch: Epoch, from: &str, to: &str) -> Stored<Renamed>;
     /// Switches a schedule; `cause` is kept if the engine did it. False if there is no such row.
     fn set_enabled(&self, row: ScheduleKey, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool>;
     /// Sets a schedule's cursor, JSON text, beside its polls; ticks of polls that looked at the old one are refused from then on. Returns how

@@ -57,9 +57,9 @@ use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
-    ListedRun, NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Reopened, RunFilter, Schedule,
-    ScheduleFilter, Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished, Wished,
-    WorkflowRow,
+    ListedRun, NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Renamed, Reopened, RunFilter,
+    Schedule, ScheduleFilter, Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
+    Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
@@ -758,6 +758,17 @@ impl Store for PostgresStore {
                 audit::note(db, "forget", name)?;
             }
             Ok(forgotten)
+        })
+    }
+
+    fn rename(&self, epoch: Epoch, from: &str, to: &str) -> Stored<Renamed> {
+        self.write(Step::UpdateCron, |db| {
+            let renamed = schedule::rename(db, epoch, from, to)?;
+            if matches!(&renamed, Renamed::Done(rows) if !rows.is_empty()) {
+                audit::note(db, "rename", from)?;
+                audit::note(db, "rename", to)?;
+            }
+            Ok(renamed)
         })
     }
 

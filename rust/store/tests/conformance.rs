@@ -17,9 +17,9 @@ use cloaca_core::port::{
     Admitted, AsItWas, BURIED, Body, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault,
     Forgotten, Halt, InFlight, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old,
     OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted,
-    Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Sign, Spared,
-    Spent, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange,
-    TriggerRow, TriggerState, Try, TryOutcome, Unfinished, Wished, WorkflowRow,
+    Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Sign,
+    Spared, Spent, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms,
+    TickChange, TriggerRow, TriggerState, Try, TryOutcome, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{self, Ask, Differs, Limit, ListedLimit, Pause, Seat, Until};
 use cloaca_core::spread::owner_of;
@@ -226,6 +226,8 @@ claims! {
     a_trigger_that_another_polls_is_not_forgotten
     a_cron_that_another_declares_is_not_forgotten
     a_trigger_that_another_stands_by_for_is_not_forgotten
+    what_is_renamed_takes_along_all_that_hangs_on_it
+    a_name_that_is_served_or_taken_is_not_given_away
     a_deleted_cron_leaves_its_runs
     a_new_cron_does_not_inherit_a_deleted_ones_runs
     a_declared_cron_is_the_one_of_its_name
@@ -2991,6 +2993,43 @@ fn a_trigger_that_another_stands_by_for_is_not_forgotten(store: &dyn Store) {
     asked(store, second, 7);
     store.leave(first, &InFlight::default(), Wall(4)).unwrap();
     assert_eq!(store.forget(other, "inbox").unwrap(), Forgotten::Polled { by: second });
+}
+
+fn what_is_renamed_takes_along_all_that_hangs_on_it(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let cron = store.put_cron(Epoch(1), &declared_cron(50, "inbox", "0 2 * * *")).unwrap();
+    let by_hand = store.put_cron(Epoch(1), &new_cron(51, "0 3 * * *")).unwrap();
+    store.set_cursor(trigger.row, Some("7")).unwrap();
+    started(store, epoch, moment(&cron, 1, 100));
+    assert_eq!(store.rename(epoch, "", "outbox").unwrap(), Renamed::Done(Vec::new()), "that has no name");
+    assert_eq!(store.rename(epoch, "inbox", "outbox").unwrap(), Renamed::Done(vec![trigger.row, cron.row]));
+    assert_eq!(store.rename(epoch, "inbox", "outbox").unwrap(), Renamed::Done(Vec::new()));
+    assert_eq!(store.trigger("inbox").unwrap(), None);
+    let renamed = store.trigger("outbox").unwrap().unwrap();
+    assert_eq!((renamed.row, renamed.cursor.as_deref()), (trigger.row, Some("7")));
+    assert_eq!(store.cron(cron.id).unwrap().unwrap().name, "outbox");
+    assert_eq!(store.cron(by_hand.id).unwrap(), Some(by_hand));
+    assert_eq!(ids(store, &RunFilter { schedule: Some(cron.row), ..any() }), [id(1)]);
+    assert_eq!(declared(store, epoch, "outbox").row, trigger.row, "it goes on under its new name");
+    assert!(declared(store, epoch, "inbox").row > cron.row, "the old one begins anew");
+}
+
+fn a_name_that_is_served_or_taken_is_not_given_away(store: &dyn Store) {
+    let [epoch, other] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let trigger = declared(store, epoch, "inbox");
+    assert_eq!(store.rename(other, "inbox", "outbox").unwrap(), Renamed::Polled { by: epoch });
+    store.leave(epoch, &InFlight::default(), Wall(3)).unwrap();
+    declared(store, other, "outbox");
+    assert_eq!(store.rename(other, "inbox", "outbox").unwrap(), Renamed::Taken);
+    store.put_cron(other, &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    assert_eq!(store.rename(other, "inbox", "nightly").unwrap(), Renamed::Taken);
+    assert_eq!(store.rename(other, "inbox", "third").unwrap(), Renamed::Done(vec![trigger.row]));
+    let [first, second] = [4, 5].map(|at| store.join(Wall(at)).unwrap());
+    asked(store, first, 7);
+    asked(store, second, 7);
+    store.leave(first, &InFlight::default(), Wall(6)).unwrap();
+    assert_eq!(store.rename(other, "inbox", "fourth").unwrap(), Renamed::Polled { by: second });
 }
 
 fn a_deleted_cron_leaves_its_runs(store: &dyn Store) {

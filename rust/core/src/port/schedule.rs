@@ -195,6 +195,20 @@ pub enum Forgotten {
     },
 }
 
+/// What came of renaming a schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renamed {
+    /// The rows that have the other name now; none if the name was not known.
+    Done(Vec<ScheduleKey>),
+    /// Nothing is renamed: that living owner polls the trigger, or declares it.
+    Polled {
+        /// Its epoch.
+        by: Epoch,
+    },
+    /// Nothing is renamed: something has the other name already.
+    Taken,
+}
+
 /// Which schedules a listing shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScheduleFilter {

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::key::ScheduleKey;
 use crate::poll::{Backoff, Plan};
 use crate::port::{
-    Catchup, Forgotten, NewCron, Origin, Schedule, ScheduleKind, Stored, TriggerRow, TriggerState,
+    Catchup, Forgotten, NewCron, Origin, Renamed, Schedule, ScheduleKind, Stored, TriggerRow, TriggerState,
 };
 use crate::runtime::park::{MutexGuard, lock};
 use crate::runtime::watch::{News, Watch};
@@ -294,6 +294,19 @@ impl Runtime {
             rows.iter().for_each(|&row| self.told(Event::CronGone(row)));
         }
         Ok(forgotten)
+    }
+
+    /// Gives the trigger and the crons of a name another one.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn rename(&self, from: &str, to: &str) -> Stored<Renamed> {
+        let _turn = self.shared.turn();
+        let renamed = self.shared.store.rename(self.shared.epoch, from, to)?;
+        if let Renamed::Done(rows) = &renamed {
+            rows.iter().for_each(|&row| self.told(Event::CronGone(row)));
+        }
+        Ok(renamed)
     }
 
     /// Switches a trigger's polling; false if there is none of that row.

@@ -10,8 +10,8 @@ use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, End, Ending, Fault, Forgotten, Found,
     Halt, InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Receipt,
-    Redacted, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Siblings,
-    Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow,
+    Redacted, Renamed, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
+    Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow,
     TriggerState, Try, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
@@ -1093,6 +1093,10 @@ impl Store for MemoryStore {
     }
 
     fn delete_cron(&self, _id: Uuid) -> Stored<bool> {
+        nobody_asks()
+    }
+
+    fn rename(&self, _epoch: Epoch, _from: &str, _to: &str) -> Stored<Renamed> {
         nobody_asks()
     }
 

@@ -3,6 +3,8 @@
 mod cron;
 #[path = "../sql/schedule/cursor.rs"]
 mod cursor;
+#[path = "../sql/schedule/name.rs"]
+mod name;
 mod spread;
 #[path = "../sql/schedule/version.rs"]
 mod version;
@@ -15,19 +17,20 @@ use cloaca_core::admit::Overlap;
 use cloaca_core::grid;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Catchup, Forgotten, OnRun, Origin, Outcomes, Page, Schedule, ScheduleFilter, ScheduleKind, Terms,
-    TickChange, TriggerRow, TriggerState,
+    Catchup, OnRun, Origin, Outcomes, Page, Schedule, ScheduleFilter, ScheduleKind, Terms, TickChange,
+    TriggerRow, TriggerState,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
+use crate::postgres::end;
 use crate::postgres::fault::Failure;
 use crate::postgres::run::{self, Other};
 use crate::postgres::schedule::version::{Version, Versions};
 use crate::postgres::value::{id_at, signed, wall_at, wall_maybe_at};
-use crate::postgres::{end, owner};
 
 pub use cursor::{Advanced, advance, move_cursor, set_cursor};
+pub use name::{forget, rename};
 pub use spread::{contested, crons_of_many, want, wished};
 
 pub use cron::{
@@ -505,44 +508,6 @@ pub fn polled(db: &Db, row: ScheduleKey, at: Wall) -> Result<(), Failure> {
         WHERE row = :row AND kind = 'trigger' AND coalesce(last_at < :at, TRUE)";
     db.prepare_cached(SQL)?.execute(named_params! { ":row": row.0, ":at": at.0 })?;
     Ok(())
-}
-
-/// Deletes the trigger and the crons of a name with what hangs on them, but for their runs, unless a living owner other than `epoch` polls it.
-pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
-    // Indices schedules_trigger, schedules_cron_name.
-    const FOUND: &str = "
-        SELECT row, owner FROM schedules WHERE kind = 'trigger' AND name = :name
-        UNION ALL SELECT row, NULL FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND NOT registered";
-    // Index ticks_schedule, and primary keys.
-    const GONE: [&str; 3] = [
-        "DELETE FROM ticks WHERE schedule = :row",
-        "DELETE FROM run_keys WHERE schedule = :row",
-        "DELETE FROM schedules WHERE row = :row",
-    ];
-    let mut statement = db.prepare_cached(FOUND)?;
-    let found = statement.query_map(named_params! { ":name": name }, |row| {
-        Ok((ScheduleKey(row.get(0)?), row.get::<_, Option<i64>>(1)?.map(Epoch)))
-    })?;
-    let found: Vec<(ScheduleKey, Option<Epoch>)> = found.collect::<db::Result<_>>()?;
-    let standing_by = match found.is_empty() {
-        true => Vec::new(),
-        false => version::declarers(db, name)?,
-    };
-    let others = found.iter().filter_map(|&(_, owner)| owner).chain(standing_by);
-    for by in others.filter(|&owner| owner != epoch) {
-        if owner::is_living(db, by)? {
-            return Ok(Forgotten::Polled { by });
-        }
-    }
-    let rows: Vec<ScheduleKey> = found.into_iter().map(|(row, _)| row).collect();
-    version::forget(db, name)?;
-    for row in &rows {
-        end::forget(db, *row)?;
-        for sql in GONE {
-            db.prepare_cached(sql)?.execute(named_params! { ":row": row.0 })?;
-        }
-    }
-    Ok(Forgotten::Gone(rows))
 }
 
 /// Switches a schedule, and with it what its name was while it was a cron, or polled; false if there is no such row. What is off already is

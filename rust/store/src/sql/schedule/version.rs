@@ -149,3 +149,11 @@ pub fn forget(db: &Db, name: &str) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// What is remembered of a name, which nobody living declares, is of another one.
+pub fn rename(db: &Db, from: &str, to: &str) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE versions SET name = :to WHERE name = :from";
+    forget(db, to)?;
+    db.prepare_cached(SQL)?.execute(named_params! { ":from": from, ":to": to })?;
+    forget(db, from)
+}
