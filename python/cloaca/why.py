@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from itertools import takewhile
-from typing import NamedTuple
 
 from . import filters, registry, why_run
 from .errors import excerpt
@@ -83,17 +82,27 @@ def undeclared(workflow: str) -> str:
     )
 
 
-class Kept(NamedTuple):
+class Kept:
     """How the store is asked by whoever tells of a trigger, a runner or not."""
 
-    run: Callable[[str], dict[str, Any] | None]
-    """One run by its id."""
-    runs: Callable[[dict[str, Any], int], Sequence[dict[str, Any]]]
-    """So many runs that `filters.wanted` describes, newest first."""
-    pauses: Callable[[], Sequence[dict[str, Any]]]
-    """What is paused."""
-    hide: Callable[[str, str], str]
-    """A text about a run, without its secrets."""
+    __slots__ = ("hide", "pauses", "run", "runs")
+
+    def __init__(
+        self,
+        *,
+        run: Callable[[str], dict[str, Any] | None],
+        runs: Callable[[dict[str, Any], int], Sequence[dict[str, Any]]],
+        pauses: Callable[[], Sequence[dict[str, Any]]],
+        hide: Callable[[str, str], str],
+    ) -> None:
+        self.run = run
+        """One run by its id."""
+        self.runs = runs
+        """So many runs that `filters.wanted` describes, newest first."""
+        self.pauses = pauses
+        """What is paused."""
+        self.hide = hide
+        """A text about a run, without its secrets."""
 
 
 def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workflow: str | None) -> str:
