@@ -122,6 +122,9 @@ def _spans(text: str, forms: list[str]) -> list[tuple[int, int]]:
     while cut >= 0 and count < CUTS_MAX:
         spans += _halves(text, cut, forms)
         cut, count = text.find("…", cut + 1), count + 1
+    if cut >= 0:
+        # We cut most texts off at their end.
+        spans += _halves(text, text.rfind("…"), forms)
     return spans
 
 

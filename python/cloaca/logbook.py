@@ -1,7 +1,8 @@
 """`keep_logs=`: what bodies log is kept with their runs.
 
-Records are taken where `logging` makes them, by a factory of records: a handler on the root logger would miss
-those that do not reach it, go with the next `dictConfig`, and have `basicConfig` do nothing.
+Records are taken where a logger hands them on, in `logging.Logger.handle`: a handler on the root logger would
+miss those that do not reach it, go with the next `dictConfig`, and have `basicConfig` do nothing; a factory
+of records goes when the program sets one of its own.
 
 Decides nothing. Invariant: whatever goes wrong here costs a line, and neither the body nor what else becomes
 of the record.
@@ -9,9 +10,11 @@ of the record.
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import signal
 import threading
+import traceback
+from collections import deque
 from typing import NamedTuple
 
 from . import attempt
@@ -23,7 +26,7 @@ from .trace import bounded
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Self
+    from typing import Self
 
     from ._cloaca import Engine
     from .hidden import Secrets
@@ -46,11 +49,19 @@ class Line(NamedTuple):
     error: str | None
 
 
+class Gathered(NamedTuple):
+    """What a body logged in another process: the newest lines, fit for the store, and how many came before
+    them."""
+
+    lines: list[Line]
+    left_out: int
+
+
 class Logbook:
     """What keeps the lines of one runner's bodies, at most so many bytes of a run."""
 
     def __init__(self, engine: Engine, redactor: Redactor, bytes_max: int) -> None:
-        self._log = engine.jobs.log
+        self._jobs = engine.jobs
         self._redactor = redactor
         self.bytes_max = bytes_max
 
@@ -84,16 +95,18 @@ class Logbook:
         """The same of a callback of the run."""
         return Lines(self, int(run_id.replace("-", ""), 16), None, None, lambda: NO_SECRETS)
 
-    def keep(self, job: Job, task_id: str, lines: list[Line], given: str, left: str) -> None:
+    def keep(self, job: Job, task_id: str, gathered: Gathered, given: str, left: str) -> None:
         """Keeps what an attempt logged in another process."""
-        if lines:
+        if gathered.left_out:
+            self._jobs.left_out(job.run, self.bytes_max, gathered.left_out)
+        if gathered.lines:
             taken = self.of_attempt(job, task_id, given, Context._wrap(decode_value(left)))
-            for line in lines:
+            for line in gathered.lines:
                 taken.keep(line)
 
     def put(self, run: int, task: str | None, number: int | None, line: Line) -> None:
         """Hands a line to the engine, which never waits for the store here."""
-        self._log(run, self.bytes_max, task, number, *line)
+        self._jobs.log(run, self.bytes_max, task, number, *line)
 
 
 class Lines:
@@ -124,12 +137,13 @@ class Lines:
 class Gathering:
     """Takes what a body logs in another process, the newest lines of it, to travel back with its end."""
 
-    __slots__ = ("_bytes", "_bytes_max", "lines")
+    __slots__ = ("_bytes", "_bytes_max", "_left_out", "_lines")
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self.lines: list[Line] = []
+        self._lines: deque[Line] = deque()
+        self._left_out = 0
 
     def __enter__(self) -> Self:
         _install(self)
@@ -140,19 +154,27 @@ class Gathering:
 
     def take(self, record: logging.LogRecord) -> None:
         """Keeps a record."""
-        line = line_of(record)
-        self.lines.append(line)
+        # Half a value that is to be hidden, where it is cut here, is found by the mark of the cut.
+        line = cut(line_of(record))
+        self._lines.append(line)
         self._bytes += _size(line)
-        while self._bytes > self._bytes_max and len(self.lines) > 1:
-            self._bytes -= _size(self.lines.pop(0))
+        while self._bytes > self._bytes_max and len(self._lines) > 1:
+            self._bytes -= _size(self._lines.popleft())
+            self._left_out += 1
+
+    def gathered(self) -> Gathered:
+        """What it has taken."""
+        return Gathered(list(self._lines), self._left_out)
 
 
 def line_of(record: logging.LogRecord) -> Line:
     """A record as it is kept, but that its texts may still be long."""
     try:
         text = record.getMessage()
-    except Exception as raised:
-        # Its values do not fit its text: the line is told all the same.
+    except BaseException as raised:
+        if _is_of_a_signal(raised):
+            raise
+        # Its values do not fit its text, or raise as they are shown: the line is told all the same.
         text = f"{record.msg} ({describe(raised)})"
     errors: list[str] = []
     if record.exc_info and record.exc_info[0] is not None:
@@ -170,13 +192,25 @@ def cut(line: Line) -> Line:
 
 
 def _size(line: Line) -> int:
-    return LINE_BYTES + len(line.logger) + len(line.text) + len(line.error or "")
+    """As the engine counts it."""
+    return LINE_BYTES + sum(len(text.encode()) for text in (line.logger, line.text, line.error or ""))
+
+
+def _is_of_a_signal(raised: BaseException) -> bool:
+    """Whether the handler of a signal raised it, amid what was being done here: that is for the program."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    # Python's own handler leaves no frame.
+    codes = {getattr(signal.getsignal(each), "__code__", None) for each in signal.valid_signals()} - {None}
+    frames = traceback.walk_tb(raised.__traceback__)
+    return isinstance(raised, KeyboardInterrupt) or any(frame.f_code in codes for frame, _ in frames)
 
 
 _formatter = logging.Formatter()
+_HANDLE = logging.Logger.handle
 _lock = threading.Lock()
 _books: set[object] = set()
-_before: Callable[..., logging.LogRecord] | None = None
+_before: Callable[[logging.Logger, logging.LogRecord], None] | None = None
 _here = threading.local()
 
 
@@ -186,35 +220,38 @@ def _install(book: object) -> None:
         _books.add(book)
         _here.is_asked, _here.is_there = True, False
         try:
-            # Others may have set factories since, which may call this one or not.
-            logging.makeLogRecord({})
+            # Others may have taken its place since, and call this one or not.
+            nobody = logging.Logger("")
+            nobody.disabled = True
+            nobody.handle(logging.makeLogRecord({}))
         finally:
             _here.is_asked = False
         if not _here.is_there:
-            _before = logging.getLogRecordFactory()
-            logging.setLogRecordFactory(_made)
+            _before = logging.Logger.handle
+            logging.Logger.handle = _handle  # type: ignore[method-assign]
 
 
 def _uninstall(book: object) -> None:
     global _before
     with _lock:
         _books.discard(book)
-        if not _books and _before is not None and logging.getLogRecordFactory() is _made:
-            logging.setLogRecordFactory(_before)
+        if not _books and _before is not None and logging.Logger.handle is _handle:
+            logging.Logger.handle = _before  # type: ignore[assignment, method-assign]
             _before = None
 
 
-def _made(*arguments: Any, **keywords: Any) -> logging.LogRecord:
+def _handle(self: logging.Logger, record: logging.LogRecord) -> None:
     if getattr(_here, "is_asked", False):
         _here.is_there = True
-    record = (_before or logging.LogRecord)(*arguments, **keywords)
     entered = attempt.entered()
     if entered is not None and entered.lines is not None and not getattr(_here, "is_taking", False):
         # What is asked meanwhile, a function of `redact=` say, may log, too.
         _here.is_taking = True
         try:
-            with contextlib.suppress(Exception):
-                entered.lines.take(record)
+            entered.lines.take(record)
+        except BaseException as raised:
+            if _is_of_a_signal(raised):
+                raise
         finally:
             _here.is_taking = False
-    return record
+    (_before or _HANDLE)(self, record)

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import io
 import logging
+import logging.config
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +18,7 @@ from typing import Any
 import log_bodies
 import pytest
 from flow import declare
-from program import eventually, start_program
+from program import eventually, run_program, start_program
 
 import cloaca
 from cloaca import reading
@@ -105,11 +106,11 @@ def test_what_a_body_logs_is_kept_with_its_run() -> None:
 
 def test_without_keep_logs_nothing_is_taken_or_kept() -> None:
     declare("send", lambda context: log.warning("sent"))
-    before = logging.getLogRecordFactory()
+    before = logging.Logger.handle
     with cloaca.DefaultRunner(":memory:") as runner:
         run = executed(runner, "send")
         assert runner.logs(run) == []
-        assert logging.getLogRecordFactory() is before
+        assert logging.Logger.handle is before
 
 
 def test_each_attempt_has_its_own_and_they_can_be_told_apart() -> None:
@@ -241,6 +242,29 @@ def test_of_a_run_that_logs_much_the_newest_lines_are_kept_and_the_others_counte
         assert texts(runner, other) == ["once"], "each run has its own bound"
 
 
+@pytest.mark.parametrize("executor", [None, "pool"])
+def test_what_is_left_out_is_counted_wherever_the_body_runs(executor: str | None) -> None:
+    with cloaca.WorkflowBuilder("far"):
+        cloaca.task(executor=executor)(log_bodies.chatters)
+    with keeping(keep_logs="64 KiB", executors={"pool": cloaca.ProcessExecutor(1)}) as runner:
+        found = runner.logs(executed(runner, "far", {"lines": 3000}), limit=10_000)
+        assert [int(line["text"][:5]) for line in found] == list(range(3000 - len(found), 3000))
+        assert 100 < len(found) == 3000 - found.left_out
+
+
+@pytest.mark.parametrize("executor", [None, "pool"])
+def test_a_long_line_is_cut_and_takes_no_other_with_it_wherever_the_body_runs(executor: str | None) -> None:
+    with cloaca.WorkflowBuilder("far"):
+        cloaca.task(executor=executor)(log_bodies.logs_at_length)
+    processes = cloaca.ProcessExecutor(1)
+    with keeping(keep_logs="64 KiB", executors={"pool": processes}, redact=["token"]) as runner:
+        found = runner.logs(executed(runner, "far", {"token": "sesame-42-and-more"}))
+        assert [line["text"][:1] for line in found] == ["0", "1", "2", "y", "…", "e"]
+        assert found.left_out == 0
+        assert len(found[3]["text"]) == 16_384
+        assert "sesame" not in found[4]["text"]
+
+
 def test_lines_go_with_their_run(tmp_path: Path) -> None:
     declare("send", lambda context: log.info("sent"))
     with keeping(tmp_path / "runs.db") as runner:
@@ -347,7 +371,11 @@ def test_another_process_reads_what_was_kept(tmp_path: Path) -> None:
             reading.logs(reader, run, level="loud")
 
 
-def test_records_that_do_not_fit_cost_neither_the_body_nor_another_line() -> None:
+def test_records_that_do_not_fit_cost_neither_the_body_nor_another_line(
+    request: pytest.FixtureRequest,
+) -> None:
+    nul = "\0" if request.config.getoption("--store") == "sqlite" else "\u2400"
+
     class Odd:
         def __str__(self) -> str:
             raise OSError("no text")
@@ -368,8 +396,7 @@ def test_records_that_do_not_fit_cost_neither_the_body_nor_another_line() -> Non
             found = runner.logs(run)
             assert found[0]["text"].startswith("%d lines (TypeError: ")
             assert found[1]["text"] == "%s (OSError: no text)"
-            assert found[2]["text"].startswith("a")
-            assert found[2]["text"].endswith("b \\udce9")
+            assert found[2]["text"] == f"a{nul}b \\udce9"
             assert len(found[3]["text"]) == 16_384
             assert found[4]["error"] is not None
             assert found[4]["error"].startswith("Stack (most recent call last)")
@@ -377,30 +404,133 @@ def test_records_that_do_not_fit_cost_neither_the_body_nor_another_line() -> Non
         log.propagate = True
 
 
-def test_what_the_program_sets_of_logging_stays_as_it_is() -> None:
-    made: list[str] = []
+@pytest.mark.parametrize("executor", [None, "pool"])
+def test_what_a_value_raises_as_it_is_shown_never_reaches_the_body(executor: str | None) -> None:
+    kinds = ["SystemExit", "GeneratorExit", "BaseException"]
+    if executor is None:
+        # No signal comes to the body's thread.
+        kinds.insert(2, "KeyboardInterrupt")
+    with cloaca.WorkflowBuilder("far"):
+        cloaca.task(executor=executor)(log_bodies.logs_what_ends)
+    log_bodies.log.propagate = False
+    try:
+        with keeping(executors={"pool": cloaca.ProcessExecutor(1)}) as runner:
+            run = executed(runner, "far", {"kinds": kinds})
+            assert runner.list_runs()[0]["status"] == "Completed"
+            assert texts(runner, run) == [f"of %s ({kind})" for kind in kinds]
+    finally:
+        log_bodies.log.propagate = True
 
+
+def test_what_a_signal_raises_amid_a_line_reaches_the_program() -> None:
+    program = """
+        import asyncio, logging, os, signal
+        import cloaca
+
+        class Leaves(BaseException):
+            pass
+
+        def leaves(number, frame):
+            raise Leaves
+
+        class Signals:
+            def __init__(self, number):
+                self.number = number
+
+            def __str__(self):
+                signal.raise_signal(self.number)
+                return "told"
+
+        async def main():
+            async with cloaca.DefaultRunner(":memory:", keep_logs="1 MiB") as runner:
+                await runner.execute_async("w", {})
+
+        with cloaca.WorkflowBuilder("w"):
+
+            @cloaca.task()
+            async def body(context):
+                signal.signal(signal.SIGTERM, leaves)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    try:
+                        logging.getLogger("quiet").warning("%s", Signals(number))
+                    except BaseException as raised:
+                        print(type(raised).__name__, flush=True)
+
+        logging.getLogger("quiet").propagate = False
+        asyncio.run(main())
+        """
+    done = run_program(program)
+    assert done.stdout.split() == ["Leaves", "KeyboardInterrupt"], done.stderr
+
+
+def test_what_the_program_does_to_logging_later_ends_nothing() -> None:
     def factory(*arguments: Any, **keywords: Any) -> logging.LogRecord:
-        record = logging.LogRecord(*arguments, **keywords)
-        made.append(record.getMessage())
-        return record
+        return logging.LogRecord(*arguments, **keywords)
+
+    def logs(context: cloaca.Context) -> None:
+        log.info("before")
+        # None of the two knows what was there before.
+        logging.setLogRecordFactory(factory)
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+        log.info("after")
+        log.handle(logging.makeLogRecord({"name": "far", "levelno": 40, "msg": "made %s", "args": ("here",)}))
+
+    declare("send", logs)
+    before = logging.getLogRecordFactory()
+    try:
+        with keeping() as runner:
+            assert texts(runner, executed(runner, "send")) == ["before", "after", "made here"]
+            assert texts(runner, executed(runner, "send")) == ["before", "after", "made here"]
+    finally:
+        logging.setLogRecordFactory(before)
+
+
+def test_what_the_program_sets_of_logging_stays_as_it_is() -> None:
+    def factory(*arguments: Any, **keywords: Any) -> logging.LogRecord:
+        return logging.LogRecord(*arguments, **keywords)
 
     declare("send", lambda context: log.info("sent"))
-    before, handlers = logging.getLogRecordFactory(), list(logging.root.handlers)
+    before, handlers, handle = (
+        logging.getLogRecordFactory(),
+        list(logging.root.handlers),
+        logging.Logger.handle,
+    )
     logging.setLogRecordFactory(factory)
     try:
         with keeping() as first, keeping() as second:
             assert logging.root.handlers == handlers
+            assert logging.getLogRecordFactory() is factory
             for runner in (first, second):
                 assert texts(runner, executed(runner, "send")) == ["sent"], "once, and its own"
-            assert "sent" in made
-        assert logging.getLogRecordFactory() is factory
+        assert logging.Logger.handle is handle
+    finally:
+        logging.setLogRecordFactory(before)
+
+
+def test_what_others_put_around_the_handling_of_lines_stays() -> None:
+    handled: list[str] = []
+    before = logging.Logger.handle
+
+    def around(self: logging.Logger, record: logging.LogRecord) -> None:
+        handled.append(record.getMessage())
+        inner(self, record)
+
+    declare("send", lambda context: log.info("sent"))
+    try:
         with keeping() as runner:
-            logging.setLogRecordFactory(before)
+            inner = logging.Logger.handle
+            logging.Logger.handle = around  # type: ignore[method-assign]
+            assert texts(runner, executed(runner, "send")) == ["sent"]
+        assert logging.Logger.handle is around
+        with keeping() as runner:
+            assert texts(runner, executed(runner, "send")) == ["sent"], "once"
+            assert handled.count("sent") == 2
+            logging.Logger.handle = before  # type: ignore[method-assign]
             with keeping():
                 assert texts(runner, executed(runner, "send")) == ["sent"], "the next one takes it up again"
     finally:
-        logging.setLogRecordFactory(before)
+        logging.Logger.handle = before  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("keep_logs", ["1 MB", "much", "0 B", "2 GiB", 10, True, 1.5])

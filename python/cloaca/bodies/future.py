@@ -421,18 +421,18 @@ class Place:
                 # It came to no body, or its end could not travel.
                 self._fail(flight, remote.Failed(raised_by(raised), None), raised)
             return
-        self._keep_lines(flight, outcome)
+        self._keep_logged(flight, outcome)
         if isinstance(outcome, remote.Left):
             left = Context() if task.on_success is None else Context._wrap(decode_value(outcome.context))
             self._worker.succeed(job, task, flight.task_id, outcome.context, left)
         elif isinstance(outcome, remote.Failed):
             self._fail(flight, outcome, remote.error_of(outcome.raised))
 
-    def _keep_lines(self, flight: _Flight, outcome: remote.Left | remote.Failed) -> None:
-        if self._worker.logbook is not None and outcome.lines:
+    def _keep_logged(self, flight: _Flight, outcome: remote.Left | remote.Failed) -> None:
+        if self._worker.logbook is not None and outcome.logged is not None:
             left = outcome.context if isinstance(outcome, remote.Left) else outcome.left
             given = flight.context
-            self._worker.logbook.keep(flight.job, flight.task_id, outcome.lines, given, left or given)
+            self._worker.logbook.keep(flight.job, flight.task_id, outcome.logged, given, left or given)
 
     def _fail(self, flight: _Flight, failed: remote.Failed, failure: BaseException) -> None:
         job, task, task_id, given = flight.job, flight.task, flight.task_id, flight.context

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..answer import Fire, Ruling
     from ..failing import Kind
     from ..job import JobParts
-    from ..logbook import Gathering, Line
+    from ..logbook import Gathered, Gathering
     from ..telemetry.spans import Within
     from ..tick import TickState
 
@@ -86,7 +86,7 @@ class Left(NamedTuple):
     """What a body left: a context, as JSON, and what it logged."""
 
     context: str
-    lines: list[Line] | None = None
+    logged: Gathered | None = None
 
 
 class Failed(NamedTuple):
@@ -95,7 +95,7 @@ class Failed(NamedTuple):
 
     raised: Raised
     left: str | None
-    lines: list[Line] | None = None
+    logged: Gathered | None = None
 
 
 class Poll(NamedTuple):
@@ -217,7 +217,7 @@ def call(what: Attempt) -> Left | Failed:
             function = _found(what.body)
             context = Context._wrap(decode_value(what.context))
             left = _made(what, function, context, gathering)
-            return left if gathering is None else left._replace(lines=gathering.lines)
+            return left if gathering is None else left._replace(logged=gathering.gathered())
     except BaseException as raised:
         if _is_stopping():
             raise
@@ -226,7 +226,7 @@ def call(what: Attempt) -> Left | Failed:
         if what.tells_left:
             with suppress(Exception):
                 left_json = encode_within(what.context_bytes_max, context, "the context that it left")
-        return Failed(raised_by(raised), left_json, None if gathering is None else gathering.lines)
+        return Failed(raised_by(raised), left_json, None if gathering is None else gathering.gathered())
     finally:
         _calls.depth -= 1
 

@@ -194,6 +194,12 @@ impl Jobs {
         Ok(())
     }
 
+    /// Counts lines that a body of the run logged, and that are kept nowhere.
+    fn left_out(&self, py: Python<'_>, run: u128, bytes_max: u64, lines: u64) -> PyResult<()> {
+        self.handle.runtime(py)?.left_out(Uuid::from_u128(run), bytes_max, lines);
+        Ok(())
+    }
+
     /// The workflow of an attempt's run, for the log; empty once the run is not in hand any more.
     fn workflow_of(&self, py: Python<'_>, job: JobParts) -> PyResult<String> {
         let runtime = self.handle.runtime(py)?;

@@ -44,7 +44,7 @@ pub struct Logged {
     pub run: Uuid,
     /// The lines, in the order in which they came.
     pub lines: Vec<Line>,
-    /// So many were left out, because the store took nothing for too long.
+    /// So many were left out: the store took nothing for too long, or a body far away logged too much.
     pub left_out: u64,
     /// So many bytes of a run are kept at most, the newest lines.
     pub bytes_max: u64,

@@ -26,6 +26,13 @@ pub(super) struct Gathered {
     unkept: usize,
 }
 
+impl Gathered {
+    /// What waits of a run.
+    fn of(&mut self, run: Uuid, bytes_max: u64) -> &mut Logged {
+        self.runs.entry(run).or_insert_with(|| Logged { run, lines: Vec::new(), left_out: 0, bytes_max })
+    }
+}
+
 impl Runtime {
     /// Keeps a line that a body of the run logged, soon; at most `bytes_max` of a run. Never waits for the store.
     pub fn log(&self, run: Uuid, bytes_max: u64, line: Line) {
@@ -37,8 +44,7 @@ impl Runtime {
             let mut gathered = lock(&shared.logged);
             let bytes = line.bytes();
             let is_full = gathered.unkept + bytes > UNKEPT_BYTES_MAX;
-            let new = || Logged { run, lines: Vec::new(), left_out: 0, bytes_max };
-            let logged = gathered.runs.entry(run).or_insert_with(new);
+            let logged = gathered.of(run, bytes_max);
             match is_full {
                 true => logged.left_out += 1,
                 false => logged.lines.push(line),
@@ -52,6 +58,15 @@ impl Runtime {
         };
         if is_much {
             shared.send_logged();
+        }
+    }
+
+    /// Counts lines that a body of the run logged, and that were left out where it ran.
+    pub fn left_out(&self, run: Uuid, bytes_max: u64, lines: u64) {
+        let shared = &self.shared;
+        if !shared.is_closed.load(Ordering::Acquire) {
+            lock(&shared.logged).of(run, bytes_max).left_out += lines;
+            shared.has_logged.store(true, Ordering::Release);
         }
     }
 }
