@@ -14,7 +14,7 @@ import flow
 import pytest
 
 import cloaca
-from cloaca import TriggerResult, reading
+from cloaca import TriggerResult, reading, run_end
 from cloaca.testing import Runner
 
 START = "2026-01-01T00:00:00Z"
@@ -225,9 +225,14 @@ def test_ends_wait_until_their_declaration_is_back(tmp_path: Path, between: str,
     with cloaca.DefaultRunner(store) as runner:
         runner.execute("ingest", {"name": "third"})
         row = runner.get_trigger_schedule("watch")
-        if between != "a cron":
+        if between == "a cron":
+            assert (row, runner.list_trigger_schedules()) == (None, [])
+        else:
             assert row is not None
             assert row["on_run"] == settings[between].get("on_run")
+        if "on_run" in settings[between]:
+            with reading.Reader(store) as reader:
+                assert reading.preview(reader, "watch")["reason"] == run_end.NONE_ENDED
     cloaca.unregister_trigger("watch")
     is_back = True
     hears()
