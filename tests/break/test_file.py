@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -224,7 +227,7 @@ IDLE = """
 """
 
 
-@pytest.mark.parametrize("how", ["deleted", "replaced", "emptied", "log deleted"])
+@pytest.mark.parametrize("how", ["deleted", "replaced", "emptied", "log deleted", "memory deleted"])
 def test_a_runner_with_nothing_to_write_finds_out_that_its_file_is_gone(tmp_path: Path, how: str) -> None:
     path = tmp_path / "runs.db"
     with Program(IDLE, path) as program:
@@ -237,8 +240,43 @@ def test_a_runner_with_nothing_to_write_finds_out_that_its_file_is_gone(tmp_path
         elif how == "emptied":
             os.truncate(path, 0)
         else:
-            Path(f"{path}-wal").unlink()
+            Path(f"{path}{'-wal' if how == 'log deleted' else '-shm'}").unlink()
         program.until("raised")
         assert "the store is gone" in program.end(code=3)
-    if how != "emptied":
+    if how == "memory deleted":
+        # Nothing is missing in the file.
+        with cloaca.DefaultRunner(path) as runner:
+            assert len(runner.list_runs()) == 1
+    elif how != "emptied":
         assert Path(f"{path}-rescue").exists()
+
+
+CLIENT = """
+    with cloaca.DefaultRunner(sys.argv[1], work=False) as client:
+        for run in client.submit_many("w", [{"n": n} for n in range(50)]):
+            say("kept", run.id)
+        say("all")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="an open file cannot be deleted everywhere")
+def test_two_that_share_no_memory_of_the_log_do_not_both_write(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "runs.db"
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    runner = cloaca.DefaultRunner(path)
+    kept = [run.id for run in runner.submit_many("w", [{"n": n} for n in range(20)])]
+    Path(f"{path}-shm").unlink()
+    with Program(CLIENT, path) as program:
+        program.until("all")
+        program.end()
+        kept += [line.split()[1] for line in program.lines if line.startswith("kept")]
+    with pytest.raises(cloaca.CloacaError, match=r"has stopped by itself|somebody deleted or replaced"):
+        kept.extend(runner.submit("w", {"n": n}).id for n in range(50))
+    assert re.search(r"the runner has stopped: .* deleted or replaced '.*runs.db-shm'", caplog.text)
+    runner.shutdown(timeout=0)
+    with closing(sqlite3.connect(path)) as outsider:
+        assert outsider.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert {row[0] for row in outsider.execute("SELECT id FROM runs")} == set(kept)

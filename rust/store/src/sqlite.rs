@@ -108,6 +108,8 @@ pub struct SqliteStore {
     identity: Option<(u64, u64)>,
     /// The same of its write-ahead log.
     log: Option<(u64, u64)>,
+    /// The same of the memory that its connections share, in which they find what is in the log and who writes.
+    memory: Option<(u64, u64)>,
     /// What became of what this process still saw, once the log was found unlinked.
     severed: OnceLock<String>,
     turns: Turns,
@@ -141,6 +143,7 @@ impl SqliteStore {
             path: PathBuf::new(),
             identity: None,
             log: None,
+            memory: None,
             severed: OnceLock::new(),
             turns: Turns::default(),
             shield: Shield::none(),
@@ -159,12 +162,13 @@ impl SqliteStore {
         let locks = Locks::of(&path, shield.identity());
         let (identity, reader, writer) =
             (open::identity(&path), Some(Door::new(Some(reader))), Door::new(Some(writer)));
-        let log = open::identity(&open::beside(&path, "-wal"));
+        let [log, memory] = ["-wal", "-shm"].map(|suffix| open::identity(&open::beside(&path, suffix)));
         let severed = OnceLock::new();
         let asked = Some(Asked::of(&path, identity));
         let turns = Turns::default();
         let kept = path.clone();
-        let store = Self { name, path, reader, asked, writer, locks, identity, log, severed, turns, shield };
+        let store =
+            Self { name, path, reader, asked, writer, locks, identity, log, memory, severed, turns, shield };
         Ok((store, kept))
     }
 
@@ -173,8 +177,10 @@ impl SqliteStore {
         let _entered = gate::enter();
         let connection = entered(&self.writer).map_err(|failure| failure.into_fault(&self.name))?;
         let _turn = self.turns.take(&self.shield);
-        let done = opened(&connection)
-            .and_then(|connection| transact(connection, step, work).map(|done| (connection, done)));
+        let done = opened(&connection).and_then(|connection| {
+            let work = |db: &_| self.same_memory().and_then(|()| work(db));
+            transact(connection, step, work).map(|done| (connection, done))
+        });
         let (connection, done) = done.map_err(|failure| failure.into_fault(&self.name))?;
         self.still_linked(connection).map(|()| done)
     }
@@ -188,6 +194,22 @@ impl SqliteStore {
             let _ = writer.busy_timeout(Duration::ZERO);
             let _ = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
+    }
+
+    /// Whether those who open the file now share this process's memory of its log. Who doesn't sees no lock and no commit of it: two would
+    /// write to one log, each over what the other has written. To be called before something is written.
+    fn same_memory(&self) -> Result<(), Failure> {
+        if self.memory.is_none() || open::identity(&open::beside(&self.path, "-shm")) == self.memory {
+            return Ok(());
+        }
+        let text = || {
+            format!(
+                "the store is gone: somebody deleted or replaced '{0}-shm' while database '{0}' was in use; what was committed \
+                 is in the file, and nothing more is written: start again",
+                self.name
+            )
+        };
+        Err(Failure::Refused(self.severed.get_or_init(text).clone()))
     }
 
     /// Whether the log that a commit went into is the one that others will read: one look at its inode.
@@ -373,7 +395,7 @@ impl Store for SqliteStore {
         } else if std::fs::metadata(&self.path).is_ok_and(|found| found.len() == 0) {
             "emptied"
         } else {
-            return None;
+            return self.same_memory().err().map(|failure| failure.into_text(&self.name));
         };
         Some(format!(
             "the store is gone: database '{}' was {what} while in use, and what is committed now is lost \
