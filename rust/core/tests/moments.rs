@@ -256,6 +256,23 @@ fn a_moment_that_another_decides_is_asked_for_again_once_somebody_is_gone() {
 }
 
 #[test]
+fn a_moment_that_another_decides_is_asked_for_again_though_that_one_lives_on() {
+    let mut engine = making_up(10);
+    let at = now(3, 1);
+    step(&mut engine, Event::Crons(vec![alone(Wall(2 * HOUR_US))]), at);
+    let (moment, then) = asked(&mut step(&mut engine, Event::Clock, at));
+    let others = step(&mut engine, Event::Committed(then, Receipt::Moment(Moment::Others)), at);
+    assert!(others.commits.is_empty());
+    let later = now(3, 2 * SECOND_US + 1);
+    assert!(step(&mut engine, Event::Clock, now(3, 2 * SECOND_US)).commits.is_empty(), "that one decides it");
+    let (again, then) = asked(&mut step(&mut engine, Event::Clock, later));
+    assert_eq!((moment, again), (Wall(2 * HOUR_US), moment), "it may have gone to a newer version since");
+    let over = Receipt::Moment(Moment::Over { next_at: Some(Wall(3 * HOUR_US)) });
+    step(&mut engine, Event::Committed(then, over), later);
+    assert_eq!(asked(&mut step(&mut engine, Event::Clock, later)).0, Wall(3 * HOUR_US));
+}
+
+#[test]
 fn a_right_that_comes_too_late_is_given_back() {
     let mut engine = engine();
     let at = now(3, 1);

@@ -296,7 +296,17 @@ impl Crons {
         self.insert(state);
     }
 
-    /// The same, once the moment is over: what follows it stands in the store then, too. A cron without another moment is gone.
+    /// Another owner decides the moment that was asked for. It may let the cron go once it has, to a newer version, with more of them to
+    /// decide: so that moment is asked for again later, and is over by then or not.
+    pub fn wait_for_other(&mut self, row: ScheduleKey, now: Wall) {
+        if self.pending.remove(&row).is_none() {
+            return;
+        }
+        let Some(state) = self.remove(row) else { return };
+        self.insert(CronState { left_until: Some(Wall(now.0.saturating_add(LEFT_US))), ..state });
+    }
+
+    /// Nothing is pending any more, once the moment is over: what follows it stands in the store then, too. A cron without another moment is gone.
     pub fn pass(&mut self, row: ScheduleKey) {
         let Some(pending) = self.pending.remove(&row) else { return };
         let Some(mut state) = self.remove(row) else { return };
@@ -323,6 +333,7 @@ impl Crons {
         if let ScheduleKind::Cron { next_at: Some(kept), .. } = state.schedule.kind {
             state.next = state.next.min(kept);
         }
+        state.left_until = None;
         self.insert(state);
     }
 

@@ -62,12 +62,13 @@ impl Engine {
             (Receipt::Moment(Moment::Over { next_at }), Some(pending)) if is_asked => {
                 self.crons.settle(row, next_at.max(pending.next));
             }
+            (Receipt::Moment(Moment::Others), _) if is_asked => self.crons.wait_for_other(row, now.wall),
             _ if is_asked => self.moment_is_others(row, now),
             _ => {}
         }
     }
 
-    /// Another owner decides a moment, or has. Should it die over that, [`Engine::look_at_left_moments`] comes back to it.
+    /// A moment is not decided here. Should whose it is die over that, [`Engine::look_at_left_moments`] comes back to it.
     pub(super) fn moment_is_others(&mut self, row: ScheduleKey, now: Now) {
         let next = self.crons.get(row).and_then(|state| state.cron.next(now.wall));
         self.crons.settle(row, next);
