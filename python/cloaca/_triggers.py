@@ -60,6 +60,14 @@ _VERSIONS = """
     SELECT owner, schedules.version FROM schedules JOIN owners ON epoch = owner AND left_at IS NULL
     WHERE kind = 'trigger' AND name = ?1 AND schedules.version > 0"""
 
+# By the indices of names. While somebody polls it, it is polled.
+_IS_CRON = """
+    SELECT 1 FROM schedules AS polled JOIN schedules AS cron ON cron.kind = 'cron' AND cron.name = polled.name
+        AND cron.name <> '' AND cron.declared_as IS NOT NULL AND NOT cron.registered
+        AND cron.version > polled.version
+    WHERE polled.kind = 'trigger' AND polled.name = ?1
+        AND NOT EXISTS (SELECT 1 FROM owners WHERE epoch = polled.owner AND left_at IS NULL)"""
+
 
 _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
 
@@ -99,16 +107,18 @@ class Triggers:
         `polled_by` is the number of the living runner that polls it, as in `list_runners`, and `next_poll_at`
         when it is due next there. `late_since` is the first due time at which nobody polled, if that is more
         than 10 seconds ago and it is switched on. `in_body_since` is since when a poll has not come back that
-        takes more than a minute, or ten of its intervals; written within 5 seconds."""
+        takes more than a minute, or ten of its intervals; written within 5 seconds. What is a cron by now is
+        in `list_cron_schedules`."""
         found: list[TriggerScheduleRow] = self._open().schedules.triggers(
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
-        return Listed((self._with_polled_here(row) for row in found), "TriggerScheduleRow")
+        shown = (self._with_polled_here(row) for row in found if not self._is_cron_by_now(row))
+        return Listed(shown, "TriggerScheduleRow")
 
     def get_trigger_schedule(self, trigger_name: TriggerRef) -> TriggerScheduleRow | None:
-        """One trigger; `None` for an unknown name."""
+        """One trigger; `None` for an unknown name, or one that is a cron by now."""
         row: TriggerScheduleRow | None = self._open().schedules.trigger(name_of_one(trigger_name))
-        return None if row is None else self._with_polled_here(row)
+        return None if row is None or self._is_cron_by_now(row) else self._with_polled_here(row)
 
     def set_trigger_enabled(self, trigger_name: TriggerRef, enabled: bool) -> None:
         """Switches a trigger's polling, or its cron; kept across restarts, and when a deploy makes a cron
@@ -178,6 +188,11 @@ class Triggers:
                     f" other, and call delete_cron_schedule({cron['id']!r})"
                 )
             raise TriggerError(self._unknown_trigger(name))
+
+    def _is_cron_by_now(self, row: TriggerScheduleRow) -> bool:
+        """Whether that is left of a trigger that was polled, or told of ends, before it was a cron."""
+        is_polled = row["polled_by"] is not None
+        return not is_polled and bool(self._open().store.look(_IS_CRON, [row["trigger_name"]]))
 
     def _with_polled_here(self, row: TriggerScheduleRow) -> TriggerScheduleRow:
         row["declared"] = self._declarations.has_polled(row["trigger_name"])

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import attempt, tracing
@@ -18,6 +19,7 @@ from .answer import BeyondError, PartlyError, Pending, complete, is_awaitable, l
 from .ends import Ends
 from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
+from .hidden import NO_SECRETS
 from .job import Ticket
 from .places import Places
 from .plain import DEBUG, ERROR, WARNING, describe, say
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from .teller import Call
     from .tick import Tick
     from .trigger import TriggerDefinition
-    from .types import GateVerdict
+    from .types import GateVerdict, RunDetails
     from .worker import Hear
 
 #: A worker that found nothing to do for so many seconds goes home.
@@ -105,6 +107,7 @@ class Crew:
         self.bodies: list[Any] = []
         self.triggers: list[TriggerDefinition | Retired] = []
         self._heard: dict[int, str] = {}
+        self._told: dict[int, RunDetails] = {}
         self.tasks: dict[int, TaskDefinition] = {}
         self._task_numbers = itertools.count(1)
         self._threads_max = threads_max
@@ -251,7 +254,7 @@ class Crew:
                 # Here and not at the first poll: to import at a fork leaves the child half a module.
                 self.loop().open()
             if definition.kind.on_run is not None:
-                body = RunEndBody(self.engine, definition.function, definition.name, place)
+                body = RunEndBody(self.engine, definition.function, definition.name, place, self._tell_of_end)
             if polls is None and definition.takes_tick:
                 body = TickBody(self.engine, definition.function, definition.name, place)
             if place < len(self.bodies):
@@ -301,7 +304,7 @@ class Crew:
                 answer = complete(body(), self.run)
         except Exception as raised:
             error = raised
-        ruling = self._ruled_now(ticket, answer, error)
+        ruling = self._without_told(ticket.place, self._ruled_now(ticket, answer, error))
         if not dry_run:
             begun.answer(self._traced(ticket, ruling))
             return ruling, []
@@ -478,7 +481,24 @@ class Crew:
             ruling = self._judged(ticket, answer, error, failed)
         except BaseException as raised:
             ruling = failed(raised)
-        return self._traced(ticket, ruling)
+        return self._traced(ticket, self._without_told(ticket[0], ruling))
+
+    def _tell_of_end(self, place: int, run: RunDetails) -> None:
+        """The function in that place is about to be told of a run's end."""
+        if self._redactor.mask() is not None:
+            self._told[place] = run
+
+    def _without_told(self, place: int, ruling: Ruling) -> Ruling:
+        """The same without what is to be hidden of the run whose end the function was told of: whoever looks
+        at the trigger later cannot know which run that was."""
+        if ruling is None or (run := self._told.pop(place, None)) is None:
+            return ruling
+        secrets = self._redactor.of_told(self._redactor.mask(), run)
+        if isinstance(ruling, str):
+            return secrets.hide(ruling)
+        if len(ruling) == 2:
+            return secrets.hide(ruling[0]), ruling[1]
+        return *ruling[:2], secrets.hide(ruling[2]), secrets.hide_maybe(ruling[3]), *ruling[4:]
 
     def _traced(self, ticket: TicketParts, ruling: Ruling) -> Ruling:
         """The same, with what the runs of a poll that fires are handed on, if somebody traces that. One that
@@ -561,7 +581,9 @@ class Crew:
     def _tell_failed(self, place: int, error: BaseException, shown: BaseException | None) -> None:
         """``shown`` is the error if its traceback is of the program."""
         if self._hear is not None:
-            self._heard[place] = describe(error)
+            run = self._told.get(place)
+            secrets = NO_SECRETS if run is None else self._redactor.of_told(self._redactor.mask(), run)
+            self._heard[place] = secrets.hide(describe(error))
             self._hear((None, error))
         self._tell_failed_as(place, describe(error), kind_of(error), shown)
 
@@ -570,15 +592,15 @@ class Crew:
         *_, failed_before, _, _ = self.engine.polls.tick_state(place)
         failures = failed_before + 1
         about = {"cloaca_trigger": name}
-        say = self._redactor.say
+        say = partial(self._redactor.say, about=about, told=self._told.get(place))
         match self._failing.grade(name, kind, failures, self.engine.now()):
             case "whole" if shown is None:
-                say(_engine_log, ERROR, "trigger '%s': %s", name, error, about=about)
+                say(_engine_log, ERROR, "trigger '%s': %s", name, error)
             case "whole":
-                say(_engine_log, ERROR, "trigger '%s' raised", name, raised=shown, about=about)
+                say(_engine_log, ERROR, "trigger '%s' raised", name, raised=shown)
             case "line":
                 text = "trigger '%s' fails: %d failed polls in a row, now %s"
-                say(_engine_log, ERROR, text, name, failures, error, about=about)
+                say(_engine_log, ERROR, text, name, failures, error)
 
     def _work(self) -> None:
         engine = self.engine

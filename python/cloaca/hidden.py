@@ -58,6 +58,15 @@ class Secrets:
         known = others._values
         return Secrets({value: None for value in self._values if value not in known})
 
+    def with_those(self, others: Secrets) -> Secrets:
+        """These and the others."""
+        if self._values is None or others._values is None:
+            return WITHHOLDING
+        if not (self._values and others._values):
+            return self if self._values else others
+        found = self._values | others._values
+        return WITHHOLDING if len(found) > SECRETS_MAX else Secrets(found)
+
     def hide(self, text: str) -> str:
         """The text with each of the values, written as it is, quoted or escaped, or cut off, taken out."""
         if not text or self._values == {}:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Reader, Store
-    from .types import TickAnswer
+    from .types import RunDetails, TickAnswer
 
     Hiding = Callable[[tuple[str | int, ...], Any], Any]
     """A program's own: a path of keys and places, and the value there, to what is shown in its place."""
@@ -234,6 +234,16 @@ class Looker:
         """What texts about a trigger must not tell, from its cursor and its newest run."""
         return NO_SECRETS if mask is None else self._of(mask, lambda: self._read.contexts_of_trigger(name))
 
+    def of_told(self, mask: Mask | None, run: RunDetails) -> Secrets:
+        """What no text must tell of a run whose end a function was told of, in whole."""
+        if mask is None:
+            return NO_SECRETS
+        try:
+            kept = map(decode_value, self._read.contexts_of_run(run["id"]))
+            return mask.secrets([run["context"], run["final_context"], *kept])
+        except Exception:
+            return WITHHOLDING
+
     def _of(self, mask: Mask, read: Callable[[], list[str]]) -> Secrets:
         try:
             return mask.secrets(map(decode_value, read()))
@@ -310,16 +320,20 @@ class Redactor(Looker):
         raised: BaseException | None = None,
         about: Mapping[str, object] = ABOUT,
         values_of: Callable[[], Iterable[Any]] | None = None,
+        told: RunDetails | None = None,
     ) -> None:
         """Logs, as `plain.say` does, without what is to be hidden.
 
         Args:
             values_of: gives the contexts that it is about; without, those that are kept of its run or trigger
                 are looked at.
+            told: a run of whose end its trigger was told.
         """
         secrets = NO_SECRETS
         if about.get("cloaca_run") or about.get("cloaca_trigger") or values_of is not None:
             secrets = self._about(about, values_of)
+        if told is not None:
+            secrets = secrets.with_those(self.of_told(self.mask(), told))
         if secrets is NO_SECRETS:
             return say(log, level, text, *values, raised=raised, about=about)
         shown = [secrets.hide(value) if isinstance(value, str) else value for value in values]

@@ -29,13 +29,22 @@ _log = "cloaca"
 class RunEndBody:
     """A function that is told of ends of runs, called without arguments."""
 
-    __slots__ = ("_engine", "_function", "_name", "_place")
+    __slots__ = ("_engine", "_function", "_name", "_place", "_tell")
 
-    def __init__(self, engine: Engine, function: Callable[..., Any], name: str, place: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        function: Callable[..., Any],
+        name: str,
+        place: int,
+        tell: Callable[[int, RunDetails], None],
+    ) -> None:
+        """``tell`` hears which run the function is about to be told of, in which place."""
         self._engine = engine
         self._function = function
         self._name = name
         self._place = place
+        self._tell = tell
 
     def __call__(self) -> object:
         found = self._engine.polls.ending(self._place)
@@ -56,6 +65,7 @@ class RunEndBody:
         return TriggerResult.skip(NONE_ENDED)
 
     def _call(self, run: RunDetails) -> object:
+        self._tell(self._place, run)
         answer = self._function(run)
         return self._later(answer) if is_awaitable(answer) else _whole(answer)
 

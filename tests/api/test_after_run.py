@@ -12,6 +12,7 @@ from typing import Any
 
 import flow
 import pytest
+from program import Dated
 
 import cloaca
 from cloaca import ends
@@ -123,6 +124,27 @@ def test_it_is_given_up_after_a_day_with_a_line_in_the_log(caplog: pytest.LogCap
         assert runner.get_run(run.id)["callbacks"] == []
     last = [record for record in caplog.records if record.name == "cloaca.callback"][-1]
     assert (last.levelname, "is given up" in last.getMessage()) == ("ERROR", True)
+
+
+def test_what_raised_while_the_clock_was_ahead_is_called_again_after_its_pause(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def never(run: cloaca.types.RunDetails) -> None:
+        calls.append(runner.now[:19])
+        raise RuntimeError("never")
+
+    declare(on_success=never)
+    url = str(tmp_path / "runs.db")
+    with Dated(url, "2027-06-01T12:00:00Z") as runner:
+        runner.submit("w")
+        runner.advance("4s")
+        assert calls == [f"2027-06-01T12:00:0{second}" for second in (0, 1, 3)]
+    calls.clear()
+    with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        runner.advance("3s")
+        assert calls == []
+        runner.advance("10s")
+        assert calls == ["2026-03-01T12:00:04", "2026-03-01T12:00:12"]
 
 
 def test_retry_withdraws_what_has_not_begun_and_the_next_end_is_told() -> None:

@@ -710,7 +710,7 @@ def test_a_zone_that_this_machine_does_not_know_is_told_by_why_and_health(tmp_pa
         with reading.Reader(url) as reader:
             assert unread in reading.why(reader, "yearly")
             found = [finding for finding in reading.doctor(reader) if finding.subject == "schedules"]
-            assert [(finding.level, unread in finding.text) for finding in found] == [("warn", True)]
+            assert ("warn", True) in [(finding.level, unread in finding.text) for finding in found]
         (reason,) = runner.health()["reasons"]
         assert reason["code"] == "late_cron"
         assert unread in reason["text"]

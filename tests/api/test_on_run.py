@@ -14,7 +14,7 @@ import flow
 import pytest
 
 import cloaca
-from cloaca import TriggerResult, reading
+from cloaca import TriggerResult, reading, run_end
 from cloaca.testing import Runner
 
 START = "2026-01-01T00:00:00Z"
@@ -180,6 +180,75 @@ def test_ends_before_the_first_declaration_are_not_told_and_those_in_between_are
     with cloaca.DefaultRunner(store) as runner:
         until(lambda: told == ["while", "between"])
         until(lambda: len(alerts(runner)) == 2)
+
+
+@pytest.mark.parametrize("between", ["a poll", "a cron", "another workflow", "other ends"])
+@pytest.mark.parametrize("state", ["off", "raises"])
+def test_ends_wait_until_their_declaration_is_back(tmp_path: Path, between: str, state: str) -> None:
+    declare_both()
+    declare("other")
+    told: list[str] = []
+    wrong: list[object] = []
+    store = str(tmp_path / "store.db")
+
+    def tells(run: Run) -> bool:
+        if state == "raises" and not is_back:
+            raise ValueError("not now")
+        told.append(run["context"]["name"])
+        return False
+
+    def strays(run: Run) -> bool:
+        wrong.append(run)
+        return False
+
+    def hears() -> None:
+        cloaca.trigger(workflow="alert", on_run="ingest", name="watch")(tells)
+
+    settings: dict[str, dict[str, Any]] = {
+        "a poll": {"poll_interval": "1h"},
+        "a cron": {"cron": "0 0 1 1 *"},
+        "another workflow": {"on_run": "other"},
+        "other ends": {"on_run": "ingest", "status": "Cancelled"},
+    }
+    is_back = False
+    hears()
+    with cloaca.DefaultRunner(store) as runner:
+        if state == "off":
+            runner.set_trigger_enabled("watch", False)
+        for name in ("first", "second"):
+            runner.execute("ingest", {"name": name})
+        if state == "raises":
+            until(lambda: runner.ticks("watch"))
+    cloaca.unregister_trigger("watch")
+    function: Any = strays if "on_run" in settings[between] else lambda: False
+    cloaca.trigger(workflow="alert", name="watch", **settings[between])(function)
+    with cloaca.DefaultRunner(store) as runner:
+        runner.execute("ingest", {"name": "third"})
+        row = runner.get_trigger_schedule("watch")
+        if between == "a cron":
+            assert (row, runner.list_trigger_schedules()) == (None, [])
+        else:
+            assert row is not None
+            assert row["on_run"] == settings[between].get("on_run")
+        if "on_run" in settings[between]:
+            with reading.Reader(store) as reader:
+                assert reading.preview(reader, "watch")["reason"] == run_end.NONE_ENDED
+    cloaca.unregister_trigger("watch")
+    is_back = True
+    hears()
+    with cloaca.DefaultRunner(store) as runner:
+        runner.set_trigger_enabled("watch", True)
+        runner.execute("ingest", {"name": "fourth"})
+        until(lambda: len(told) >= 4)
+        assert (told, wrong) == (["first", "second", "third", "fourth"], [])
+        # They go with the name.
+        cloaca.unregister_trigger("watch")
+        runner.execute("ingest", {"name": "fifth"})
+        runner.forget("watch")
+        hears()
+        runner.execute("ingest", {"name": "sixth"})
+        until(lambda: len(told) >= 5)
+        assert told[4:] == ["sixth"]
 
 
 def test_what_raises_is_told_of_the_same_end_later_and_later() -> None:

@@ -598,3 +598,59 @@ def test_the_command_and_reading_hide_what_is_hidden(tmp_path: Path) -> None:
     with reading.Reader(store, unmasked=True) as reader:
         assert reading.run(reader, run_id).run.context == GIVEN
         assert reading.triggers(reader).items[0].cursor == {"token": SECRET}
+
+
+# What a function with on_run says of the run that it is told of
+
+
+def raises(run: cloaca.types.RunDetails) -> bool:
+    raise ValueError(f"no {run['context']['password']} nor {run['final_context']['made']['token']}")
+
+
+def skips(run: cloaca.types.RunDetails) -> TriggerResult:
+    return TriggerResult.skip(f"no {run['context']['password']} nor {run['final_context']['made']['token']}")
+
+
+async def raises_later(run: cloaca.types.RunDetails) -> bool:
+    raise ValueError(f"no {run['context']['password']} nor {run['final_context']['made']['token']}")
+
+
+def makes_token(context: Context) -> None:
+    context["made"] = {"token": "made-" + SECRET[::-1]}
+
+
+@pytest.mark.parametrize("body", [raises, skips, raises_later])
+def test_what_a_function_says_of_the_run_that_it_is_told_of_is_hidden(
+    body: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    declare("login", makes_token)
+    declare("alert")
+    told: list[str] = []
+
+    def failed(name: str, error: str, failures: int) -> None:
+        told.append(error)
+
+    heard = None if body is skips else failed
+    cloaca.trigger(workflow="alert", on_run="login", name="watch", on_poll_failed=heard)(body)
+    store = str(tmp_path / "runs.db")
+    with (
+        cloaca.DefaultRunner(store, redact=["password", "token"]) as runner,
+        reading.Reader(store) as reader,
+    ):
+        runner.set_trigger_enabled("watch", False)
+        for user in ("ann", "bob"):
+            runner.execute("login", GIVEN | {"user": user})
+        found: list[object] = []
+        found.append(reading.preview(reader, "watch"))
+        found.append(runner.tick("watch", dry_run=True))
+        found.append(runner.tick("watch"))
+        runner.set_trigger_enabled("watch", True)
+        assert eventually(lambda: sum(tick["count"] for tick in runner.ticks("watch")) >= 2)
+        assert body is skips or eventually(lambda: told)
+        found += [runner.ticks("watch"), runner.why("watch"), reading.ticks(reader, "watch"), told]
+    shown = texts_of(found) + caplog.text
+    assert f"no {MASK} nor {MASK}" in shown
+    for secret in (SECRET, SECRET[::-1]):
+        assert secret not in shown
+    with cloaca.DefaultRunner(store, work=False) as client:
+        assert SECRET not in texts_of(client.query("SELECT reason FROM ticks"))

@@ -45,7 +45,9 @@ _HELD = """
 _ENDED = """
     SELECT runs.id AS id, outcome, ends.due_at AS due_at, number <= reopened AS is_past,
         ends.context AS context, cause
-    FROM ends JOIN runs ON runs.row = ends.run WHERE listener = ?1 ORDER BY ends.row LIMIT 1"""
+    FROM ends JOIN runs ON runs.row = ends.run
+        JOIN listeners AS heard ON heard.workflow = ends.workflow AND heard.listener = ends.listener
+    WHERE ends.listener = ?1 AND (wanted & outcome) <> 0 ORDER BY ends.row LIMIT 1"""
 _HOLDER = """
     SELECT run FROM run_keys WHERE schedule = ? AND key = ? AND (expires_at IS NULL OR expires_at > ?)"""
 
@@ -70,7 +72,8 @@ def preview(reader: Reader, name: str) -> TickAnswer:
         raise unknown("trigger", name, "triggers", sorted(registry.triggers))
     is_cron = declared.kind.cron is not None
     row = next((each for each in reader.native.named(name) if ("cron_expression" in each) == is_cron), None)
-    decided = _ruled(reader, declared, row)
+    run = None if declared.kind.on_run is None else _ended(reader, row)
+    decided = _ruled(reader, declared, row, run)
     answer = rows.tick(decided)
     if answer["fires"]:
         fires: Any = decided[0] if isinstance(decided, tuple) else []
@@ -79,7 +82,10 @@ def preview(reader: Reader, name: str) -> TickAnswer:
     if is_cron:
         answer["cursor"] = None
     mask = reader.mask()
-    return hide_tick(answer, mask, reader.of_trigger(mask, name))
+    kept = reader.of_trigger(mask, name)
+    if run is not None:
+        kept = kept.with_those(reader.of_told(mask, run))
+    return hide_tick(answer, mask, kept)
 
 
 class _Asks:
@@ -100,7 +106,9 @@ class _Asks:
         return rows.run(found[0], False) if found else None
 
 
-def _ruled(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | None) -> Ruling:
+def _ruled(
+    reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | None, run: RunDetails | None
+) -> Ruling:
     tick = _tick(reader, declared, row)
     if declared.kind.cron is not None and not declared.takes_tick:
         # Its function is never called: most are there only to be decorated.
@@ -111,7 +119,6 @@ def _ruled(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | No
     function: Any = declared.function
     arguments: tuple[Any, ...] = (tick,) if declared.takes_tick else ()
     if declared.kind.on_run is not None:
-        run = _ended(reader, row)
         if run is None:
             return NONE_ENDED
         arguments = (run,)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..hidden import Secrets
     from ..redact import Mask
+    from ..types import RunDetails
 
 _Item = TypeVar("_Item")
 
@@ -106,6 +107,10 @@ class Reader:
     def of_run(self, mask: Mask | None, run_id: str) -> Secrets:
         """What texts about a run must not tell."""
         return self._redactor.of_run(mask, run_id)
+
+    def of_told(self, mask: Mask | None, run: RunDetails) -> Secrets:
+        """What no text must tell of a run whose end a function was told of."""
+        return self._redactor.of_told(mask, run)
 
     def of_trigger(self, mask: Mask | None, name: str | None) -> Secrets:
         """What texts about a trigger, or a cron with a name, must not tell."""

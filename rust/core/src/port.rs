@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::grid::Wait;
 use crate::key::{EndKey, Epoch, ScheduleKey};
 use crate::seat::{self, Kind, ListedLimit, Pause};
 use crate::spread::Contested;
@@ -203,15 +204,16 @@ pub trait Store: Send + Sync {
         ids.iter().map(reopen).collect()
     }
 
-    /// When the next end is due that `epoch` is to tell its program of; none while there is none. Cheap.
-    fn next_end(&self, epoch: Epoch) -> Stored<Option<Wall>>;
+    /// When the next end is due that `epoch` is to tell its program of; none while there is none. At once if it waits since the clock was ahead:
+    /// who takes what is due then has it wait for no longer than it was put off. Cheap.
+    fn next_end(&self, epoch: Epoch, at: Wall) -> Stored<Option<Wall>>;
     /// Hands at most `limit` of those that are due at `at` to `epoch`, the longest due first. Nobody else is given them until it has said what
     /// came of them, or is gone.
     fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64) -> Stored<Vec<End>>;
     /// `epoch` has told of an end, or gives that up.
     fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()>;
-    /// It is to be told again at `due`, because of that error.
-    fn put_end_off(&self, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Stored<()>;
+    /// It is to be told again after `wait`, because of that error.
+    fn put_end_off(&self, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Stored<()>;
 
     /// Of each trigger of `epoch` that is switched on, the first end that it is still to be told of. Cheap.
     fn endings(&self, epoch: Epoch) -> Stored<Vec<Ending>>;

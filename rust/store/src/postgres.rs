@@ -53,6 +53,7 @@ use std::time::{Duration, Instant};
 
 use cloaca_core::audit::of_pause;
 use cloaca_core::fault_point::{Step, around};
+use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
@@ -634,8 +635,8 @@ impl Store for PostgresStore {
         self.read(run::next_due)
     }
 
-    fn next_end(&self, epoch: Epoch) -> Stored<Option<Wall>> {
-        self.read(|db| end::next(db, epoch))
+    fn next_end(&self, epoch: Epoch, at: Wall) -> Stored<Option<Wall>> {
+        self.read(|db| end::next(db, epoch, at))
     }
 
     fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64) -> Stored<Vec<End>> {
@@ -661,8 +662,8 @@ impl Store for PostgresStore {
         self.write(Step::EndTold, |db| end::told(db, epoch, end))
     }
 
-    fn put_end_off(&self, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Stored<()> {
-        self.write(Step::EndTold, |db| end::put_off(db, epoch, end, due, error))
+    fn put_end_off(&self, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Stored<()> {
+        self.write(Step::EndTold, |db| end::put_off(db, epoch, end, wait, error))
     }
 
     fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {

@@ -159,10 +159,13 @@ claims! {
     a_tick_about_an_end_that_has_been_told_leaves_nothing
     a_trigger_is_told_of_a_run_that_was_opened_again_as_it_was
     a_trigger_that_is_off_or_anothers_is_told_nothing
-    what_a_trigger_wants_no_more_it_is_not_told
+    what_a_trigger_wants_no_more_it_is_told_once_it_wants_that_again
+    what_a_trigger_has_not_wanted_for_long_is_forgotten
     a_run_is_kept_for_a_trigger_that_somebody_serves
     what_one_has_in_hand_is_nobody_elses_until_it_is_gone
     a_call_that_failed_waits_for_its_own_time
+    a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to
+    an_end_from_a_clock_that_was_ahead_is_told_at_once
     to_open_a_run_again_withdraws_calls_that_have_not_begun
     a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile
     what_nobody_declares_any_more_is_told_to_nobody
@@ -1643,19 +1646,18 @@ fn handed(store: &dyn Store, epoch: Epoch, at: i64) -> Vec<End> {
 fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
-    assert_eq!(store.next_end(first), Ok(None));
+    assert_eq!(store.next_end(first, LATE), Ok(None));
     has_ended(store, second, 1, RunStatus::Failed);
     has_ended(store, second, 2, RunStatus::Completed);
-    assert_eq!(store.next_end(first), Ok(Some(Wall(100))));
-    assert_eq!(store.next_end(second), Ok(None));
+    assert_eq!(store.next_end(first, LATE), Ok(Some(Wall(100))));
+    assert_eq!(store.next_end(second, LATE), Ok(None));
     assert_eq!(handed(store, second, 100), []);
-    assert_eq!(handed(store, first, 99), []);
     let [end] = &handed(store, first, 100)[..] else { panic!("there is one end") };
     assert_eq!((end.run, &*end.workflow, end.number, end.status), (id(1), "mail", 1, RunStatus::Failed));
-    assert_eq!((end.tries, end.first_at, end.ended_at), (1, Wall(100), Some(Wall(100))));
-    assert_eq!((store.next_end(first), handed(store, first, 200)), (Ok(None), vec![]));
+    assert_eq!((end.tries, end.ended_at), (1, Some(Wall(100))));
+    assert_eq!((store.next_end(first, LATE), handed(store, first, 200)), (Ok(None), vec![]));
     store.end_told(first, end.key).unwrap();
-    assert_eq!((store.next_end(first), handed(store, first, 200)), (Ok(None), vec![]));
+    assert_eq!((store.next_end(first, LATE), handed(store, first, 200)), (Ok(None), vec![]));
 }
 
 fn an_end_without_a_callback_is_told_nobody(store: &dyn Store) {
@@ -1663,7 +1665,7 @@ fn an_end_without_a_callback_is_told_nobody(store: &dyn Store) {
     store.declare_workflows(epoch, &[declares("mail", "v1")]).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
-    assert_eq!(store.next_end(epoch), Ok(None));
+    assert_eq!(store.next_end(epoch, LATE), Ok(None));
 }
 
 fn an_end_by_a_strangers_cancel_is_told_too(store: &dyn Store) {
@@ -1693,7 +1695,7 @@ fn what_one_has_in_hand_is_nobody_elses_until_it_is_gone(store: &dyn Store) {
     assert_eq!(again.iter().map(|end| (end.run, end.tries)).collect::<Vec<_>>(), [(id(2), 2)]);
     store.end_told(remnant, held[0].key).unwrap();
     store.leave(remnant, &InFlight::default(), Wall(500)).unwrap();
-    assert_eq!(store.next_end(second), Ok(None));
+    assert_eq!(store.next_end(second, LATE), Ok(None));
 }
 
 fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {
@@ -1701,16 +1703,62 @@ fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     let end = handed(store, epoch, 100).remove(0);
-    store.put_end_off(epoch, end.key, Wall(500), "ValueError: no").unwrap();
+    store.put_end_off(epoch, end.key, put_off(200, 500), "ValueError: no").unwrap();
     has_ended(store, epoch, 2, RunStatus::Failed);
     let [other] = &handed(store, epoch, 200)[..] else { panic!("the other is due") };
     assert_eq!(other.run, id(2));
     let call = store.run(id(1)).unwrap().unwrap().0.calls.remove(0);
     assert_eq!((call.status, call.tries, call.due_at), (RunStatus::Failed, 1, Wall(500)));
     assert_eq!((call.error.as_deref(), call.begun), (Some("ValueError: no"), None));
-    assert_eq!(store.next_end(epoch), Ok(Some(Wall(500))));
+    assert_eq!(store.next_end(epoch, LATE), Ok(Some(Wall(500))));
     let again = handed(store, epoch, 500).remove(0);
-    assert_eq!((again.run, again.tries, again.first_at), (id(1), 2, Wall(100)));
+    assert_eq!((again.run, again.tries), (id(1), 2));
+}
+
+/// A call that was to be made again at `until`, said at `at`.
+fn put_off(at: i64, until: i64) -> Wait {
+    Wait { not_before: Wall(until), span_us: until - at }
+}
+
+fn a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    for epoch in [first, second] {
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    }
+    let next = |at| store.next_end(first, Wall(at)).unwrap();
+    for number in [1, 2, 3] {
+        has_ended(store, first, number, RunStatus::Failed);
+    }
+    let held = handed(store, first, 9000);
+    store.put_end_off(first, held[0].key, put_off(9000, 9500), "ValueError: no").unwrap();
+    assert_eq!(next(9100), Some(Wall(9500)));
+    // It is put right again.
+    assert_eq!((next(300), handed(store, first, 300), next(300)), (Some(Wall(300)), vec![], Some(Wall(800))));
+    assert_eq!((next(700), handed(store, first, 700)), (Some(Wall(800)), vec![]));
+    store.put_end_off(first, held[1].key, put_off(9000, 9500), "ValueError: no").unwrap();
+    let again = handed(store, first, 800);
+    assert_eq!(again.iter().map(|end| end.run).collect::<Vec<_>>(), [id(1)]);
+    assert_eq!(next(800), Some(Wall(1300)), "the other from when that was seen");
+    // Whose process dies in its second call, then in its third, with a clock that is ahead.
+    store.end_told(first, held[2].key).unwrap();
+    store.leave(first, &InFlight::default(), Wall(900)).unwrap();
+    let second_call = handed(store, second, 9_000_000_000);
+    assert_eq!(second_call.len(), 2);
+    store.leave(second, &InFlight::default(), Wall(950)).unwrap();
+    let third = store.join(Wall(1000)).unwrap();
+    store.declare_workflows(third, &[tells(&[RunStatus::Failed])]).unwrap();
+    assert_eq!(handed(store, third, 1000), []);
+    assert_eq!(store.next_end(third, Wall(1000)), Ok(Some(Wall(1_001_000))));
+}
+
+/// The clock was ahead when the run ended.
+fn an_end_from_a_clock_that_was_ahead_is_told_at_once(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    assert_eq!(store.next_end(epoch, Wall(50)), Ok(Some(Wall(50))));
+    let [end] = &handed(store, epoch, 50)[..] else { panic!("it is due") };
+    assert_eq!((end.run, end.ended_at), (id(1), Some(Wall(100))));
 }
 
 fn to_open_a_run_again_withdraws_calls_that_have_not_begun(store: &dyn Store) {
@@ -1718,7 +1766,7 @@ fn to_open_a_run_again_withdraws_calls_that_have_not_begun(store: &dyn Store) {
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     assert!(store.reopen(epoch, id(1)).unwrap().is_some());
-    assert_eq!(store.next_end(epoch), Ok(None));
+    assert_eq!(store.next_end(epoch, LATE), Ok(None));
     end_of(store, epoch, 1, RunStatus::Failed);
     let end = handed(store, epoch, 100).remove(0);
     assert_eq!((end.run, end.number), (id(1), 2));
@@ -1741,7 +1789,7 @@ fn a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanw
         assert!(store.reopen(second, id(number)).unwrap().is_some());
         end_of(store, second, number, RunStatus::Failed);
     }
-    store.put_end_off(first, held[0].key, Wall(200), "ValueError: no").unwrap();
+    store.put_end_off(first, held[0].key, put_off(150, 200), "ValueError: no").unwrap();
     store.leave(first, &InFlight::default(), Wall(300)).unwrap();
     let told = handed(store, second, 400);
     assert_eq!(told.iter().map(|end| (end.run, end.number)).collect::<Vec<_>>(), [(id(1), 2), (id(2), 2)]);
@@ -1753,12 +1801,12 @@ fn what_nobody_declares_any_more_is_told_to_nobody(store: &dyn Store) {
     // While one wants it, it is kept for that one.
     store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
     has_ended(store, new, 1, RunStatus::Failed);
-    assert_eq!(store.next_end(old), Ok(Some(Wall(100))));
+    assert_eq!(store.next_end(old, LATE), Ok(Some(Wall(100))));
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
     store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
     has_ended(store, new, 2, RunStatus::Failed);
     store.declare_workflows(new, &[tells(&[RunStatus::Failed])]).unwrap();
-    assert_eq!(store.next_end(new), Ok(None));
+    assert_eq!(store.next_end(new, LATE), Ok(None));
 }
 
 fn a_run_is_kept_until_its_end_is_told(store: &dyn Store) {
@@ -1876,25 +1924,85 @@ fn a_trigger_that_is_off_or_anothers_is_told_nothing(store: &dyn Store) {
     assert_eq!(told_of(store, second), [(id(1), 1, RunStatus::Failed)]);
 }
 
-fn what_a_trigger_wants_no_more_it_is_not_told(store: &dyn Store) {
+fn what_a_trigger_wants_no_more_it_is_told_once_it_wants_that_again(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed, RunStatus::Completed]);
+    let any = [RunStatus::Failed, RunStatus::Completed];
+    let wants = |workflow: &str, outcomes: &[RunStatus]| hears(store, epoch, "inbox", workflow, outcomes).row;
+    let told = || {
+        let runs = told_of(store, epoch).into_iter().map(|(run, ..)| run).collect::<Vec<_>>();
+        let row = store.trigger("inbox").unwrap().unwrap().row;
+        let next = store.ending_of(row).unwrap();
+        assert_eq!(next.as_ref().map(|next| next.run), runs.first().copied());
+        assert!(next.is_none_or(|next| store.ending(next.key) == Ok(Some(next.clone()))));
+        runs
+    };
+    wants("mail", &any);
     has_ended(store, epoch, 1, RunStatus::Completed);
     has_ended(store, epoch, 2, RunStatus::Failed);
-    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    let first = store.endings(epoch).unwrap().remove(0);
+    wants("mail", &[RunStatus::Failed]);
+    assert_eq!((told(), store.ending(first.key)), (vec![id(2)], Ok(None)));
     has_ended(store, epoch, 3, RunStatus::Completed);
-    assert_eq!(told_of(store, epoch), [(id(2), 1, RunStatus::Failed)]);
-    // As one that is polled it is told nothing, nor later of what ended meanwhile.
+    // One that is polled, and one that asks for another workflow, is told nothing of these.
     declared(store, epoch, "inbox");
+    assert_eq!((told(), store.trigger("inbox").unwrap().unwrap().on_run), (vec![], None));
     has_ended(store, epoch, 4, RunStatus::Failed);
-    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
-    assert_eq!(told_of(store, epoch), []);
+    wants("post", &any);
+    assert!(told().is_empty());
     has_ended(store, epoch, 5, RunStatus::Failed);
-    assert_eq!(told_of(store, epoch).len(), 1);
+    let run = NewRun { run_key: None, workflow: "post".into(), ..new_run(6) };
+    commit(store, Change::Start { epoch, runs: vec![run], cron: None });
+    end_of(store, epoch, 6, RunStatus::Failed);
+    assert_eq!(told(), [id(6)]);
+    // And as it was, of all of them, one after the other.
+    wants("mail", &any);
+    assert_eq!(&*store.trigger("inbox").unwrap().unwrap().on_run.unwrap().workflow, "mail");
+    for number in 1..=5 {
+        assert_eq!(told(), [id(number)]);
+        telling(store, epoch, vec![]);
+    }
+    assert!(told().is_empty());
+    has_ended(store, epoch, 7, RunStatus::Failed);
     assert!(matches!(store.forget(epoch, "inbox").unwrap(), Forgotten::Gone(_)));
-    has_ended(store, epoch, 6, RunStatus::Failed);
-    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
-    assert_eq!(told_of(store, epoch), []);
+    has_ended(store, epoch, 8, RunStatus::Failed);
+    wants("mail", &any);
+    assert!(told().is_empty());
+    wants("post", &any);
+    assert!(told().is_empty());
+}
+
+fn what_a_trigger_has_not_wanted_for_long_is_forgotten(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let wants = |outcomes: &[RunStatus]| drop(hears(store, epoch, "inbox", "mail", outcomes));
+    let written = || query(store, "SELECT run FROM ends ORDER BY run", &[]).unwrap().1.len();
+    wants(&[RunStatus::Failed, RunStatus::Completed]);
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    declare(store, epoch, trigger_row("inbox"), Wall(500));
+    let old = |before| Old {
+        now: Wall(900),
+        runs_before: Some(Wall(before)),
+        ticks_before: Wall(0),
+        ticks_max: 10,
+    };
+    let pruned = |before| {
+        let found = store.find_old(&old(before), 10, &Halt::default()).unwrap();
+        store.prune(&old(before), &found).unwrap();
+        found.runs.len()
+    };
+    assert_eq!(pruned(500), 0, "it may be wanted again");
+    has_ended(store, epoch, 2, RunStatus::Failed);
+    assert_eq!((written(), pruned(501), written()), (2, 2, 0));
+    has_ended(store, epoch, 3, RunStatus::Failed);
+    assert_eq!(written(), 0);
+    // Of a declaration that asks for less, only the rest.
+    wants(&[RunStatus::Failed, RunStatus::Completed]);
+    wants(&[RunStatus::Failed]);
+    has_ended(store, epoch, 4, RunStatus::Completed);
+    has_ended(store, epoch, 5, RunStatus::Failed);
+    assert_eq!((written(), pruned(501)), (2, 2), "the third, and the fourth");
+    has_ended(store, epoch, 6, RunStatus::Completed);
+    has_ended(store, epoch, 7, RunStatus::Failed);
+    assert_eq!((written(), told_of(store, epoch)[0].0), (2, id(5)));
 }
 
 fn a_run_is_kept_for_a_trigger_that_somebody_serves(store: &dyn Store) {

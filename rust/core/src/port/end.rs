@@ -67,8 +67,6 @@ pub struct End {
     pub ended_at: Option<Wall>,
     /// Which call this is, from 1.
     pub tries: u32,
-    /// When the first call was.
-    pub first_at: Wall,
 }
 
 /// Of which ends a trigger is to be told instead of being polled.

@@ -480,6 +480,9 @@ impl Shared {
         if *told != declared && self.store.declare_workflows(self.epoch, &declared).is_ok() {
             *told = declared;
             self.store.wake_others(self.epoch);
+            drop(told);
+            // Some of their runs may have ended while nobody was there to tell.
+            self.ends_came();
         }
     }
 

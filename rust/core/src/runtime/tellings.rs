@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::grid::Wait;
 use crate::key::{EndKey, Epoch};
 use crate::port::{Change, End, InFlight};
 use crate::runtime::clock::Clock;
@@ -19,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// A call that has failed for so long is given up.
+/// A call is given up that would be made again after pauses of so long. They count and no clock does, which may be set meanwhile.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// And one that ended its process so often.
@@ -54,7 +55,7 @@ impl Tellings {
 }
 
 /// None of what needs no further call.
-type Outcome = Option<(Wall, String)>;
+type Outcome = Option<(Wait, String)>;
 
 /// What became of a call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,11 @@ pub enum PutOff {
 /// The pause before the call that follows that many.
 fn pause_after(tries: u32) -> Duration {
     PAUSE_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(PAUSE_MAX)
+}
+
+/// Whether the call that follows that many is not made.
+fn is_over_after(tries: u32) -> bool {
+    (1..=tries).map(pause_after).sum::<Duration>() > GIVEN_UP_AFTER
 }
 
 impl Runtime {
@@ -141,10 +147,10 @@ impl Runtime {
     /// A call about an end has failed with `error`; whether it is made again. None if there is no such call.
     pub fn end_failed(&self, key: EndKey, error: &str) -> Option<PutOff> {
         let end = lock(&self.shared.tellings).in_hand.get(&key).cloned()?;
-        let due = self.now().wall.after(pause_after(end.tries));
-        let is_over = due > end.first_at.after(GIVEN_UP_AFTER);
-        self.shared.say_end(key, (!is_over).then(|| (due, error.to_owned())));
-        Some(if is_over { PutOff::GivenUp } else { PutOff::Until(due) })
+        let wait = Wait::new(pause_after(end.tries), self.now().wall);
+        let is_over = is_over_after(end.tries);
+        self.shared.say_end(key, (!is_over).then(|| (wait, error.to_owned())));
+        Some(if is_over { PutOff::GivenUp } else { PutOff::Until(wait.not_before) })
     }
 
     /// Whether a call has ended its process so often that it is made no more.
@@ -176,12 +182,15 @@ impl Shared {
             }
         }
         let now = self.now().wall;
-        match self.store.next_end(self.epoch) {
-            Ok(Some(due)) if due <= now => {
-                (self.store.take_ends(self.epoch, now, limit).unwrap_or_default(), None)
-            }
-            Ok(due) => (Vec::new(), due),
-            Err(_) => (Vec::new(), None),
+        let next = || self.store.next_end(self.epoch, now).unwrap_or_default();
+        match next() {
+            Some(due) if due <= now => match self.store.take_ends(self.epoch, now, limit).unwrap_or_default()
+            {
+                // Others took it, or it waits again after a clock that was ahead.
+                found if found.is_empty() => (found, next()),
+                found => (found, None),
+            },
+            due => (Vec::new(), due),
         }
     }
 
@@ -234,10 +243,10 @@ impl Shared {
         }
     }
 
-    fn keep_end(&self, epoch: Epoch, key: EndKey, outcome: Option<&(Wall, String)>) -> bool {
+    fn keep_end(&self, epoch: Epoch, key: EndKey, outcome: Option<&(Wait, String)>) -> bool {
         let said = match outcome {
             None => self.store.end_told(epoch, key),
-            Some((due, error)) => self.store.put_end_off(epoch, key, *due, error),
+            Some((wait, error)) => self.store.put_end_off(epoch, key, *wait, error),
         };
         said.is_ok()
     }

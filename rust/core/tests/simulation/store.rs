@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::fate::{self, Judge, Next};
-use cloaca_core::grid;
+use cloaca_core::grid::{self, Wait};
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, End, Ending, Fault, Forgotten, Found,
@@ -674,7 +674,7 @@ fn state_of(schedule: &Schedule) -> TriggerState {
 }
 
 impl Store for MemoryStore {
-    fn next_end(&self, _epoch: Epoch) -> Stored<Option<Wall>> {
+    fn next_end(&self, _epoch: Epoch, _at: Wall) -> Stored<Option<Wall>> {
         Ok(None)
     }
 
@@ -686,7 +686,7 @@ impl Store for MemoryStore {
         unreachable!("no workflow here has callbacks")
     }
 
-    fn put_end_off(&self, _epoch: Epoch, _end: EndKey, _due: Wall, _error: &str) -> Stored<()> {
+    fn put_end_off(&self, _epoch: Epoch, _end: EndKey, _wait: Wait, _error: &str) -> Stored<()> {
         unreachable!("no workflow here has callbacks")
     }
 

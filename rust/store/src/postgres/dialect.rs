@@ -14,7 +14,7 @@ pub(crate) use by_index;
 /// How long whoever is given an end waits that has ended its process more than once, in microseconds.
 macro_rules! pause_after_death {
     () => {
-        "CASE WHEN tries > 1 THEN begun_at + (1000000::BIGINT << least(tries - 2, 9)::INT) ELSE due_at END"
+        "(1000000::BIGINT << least(tries - 2, 9)::INT)"
     };
 }
 pub(crate) use pause_after_death;

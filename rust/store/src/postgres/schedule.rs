@@ -51,8 +51,8 @@ macro_rules! columns {
              SELECT polled.version FROM schedules AS polled JOIN owners ON epoch = polled.owner AND left_at IS NULL
              WHERE polled.kind = 'trigger' AND polled.name = schedules.name), 0) ELSE 0 END), cursor_set, in_body_since,
          origin_at, heeded_until, last_at, not_before, wait_us, disabled_at,
-         (SELECT workflow FROM listeners WHERE listener = schedules.row AND listener <> 0),
-         (SELECT outcomes FROM listeners WHERE listener = schedules.row AND listener <> 0),
+         (SELECT workflow FROM listeners WHERE listener = schedules.row AND listener <> 0 AND wanted <> 0),
+         (SELECT wanted FROM listeners WHERE listener = schedules.row AND listener <> 0 AND wanted <> 0),
          decided_until"
     };
 }
@@ -243,7 +243,7 @@ impl<'c> Declaring<'c> {
             state.grid = state.grid.map(|grid| grid::Kept { heeded_until: None, ..grid });
             return Ok(state);
         }
-        self.listen(state.row, trigger)?;
+        self.listen(state.row, trigger, at)?;
         if !is_same {
             configure(self.db, state.row, trigger, at)?;
         }
@@ -283,14 +283,14 @@ impl<'c> Declaring<'c> {
     }
 
     /// Notes of which ends of runs it is to be told.
-    fn listen(&mut self, row: ScheduleKey, trigger: &TriggerRow) -> Result<(), Failure> {
+    fn listen(&mut self, row: ScheduleKey, trigger: &TriggerRow, at: Wall) -> Result<(), Failure> {
         let has_heard = match self.has_heard {
             Some(known) => known,
             None => end::is_any_heard(self.db)?,
         };
         self.has_heard = Some(has_heard || trigger.on_run.is_some());
         match has_heard || trigger.on_run.is_some() {
-            true => end::listen(self.db, row, trigger.on_run.as_ref()),
+            true => end::listen(self.db, row, trigger.on_run.as_ref(), at),
             false => Ok(()),
         }
     }
@@ -400,7 +400,7 @@ impl<'c> Declaring<'c> {
         };
         let row = self.insert.query_row(params, |row| row.get(0).map(ScheduleKey))?;
         if !is_outdated {
-            self.listen(row, trigger)?;
+            self.listen(row, trigger, at)?;
         }
         match is_outdated {
             true => self.versions.declare(&trigger.name, epoch, number)?,

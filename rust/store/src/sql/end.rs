@@ -2,6 +2,9 @@
 //! without it.
 //! Invariant: one owner has an end in hand at a time, and only that one says what came of it.
 
+use std::collections::BTreeSet;
+
+use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{AsItWas, Call, End, Ending, OnRun, Outcomes, RunStatus, Told};
 use cloaca_core::time::Wall;
@@ -44,29 +47,49 @@ pub fn renew_all(db: &Db, names: &[String]) -> Result<(), Failure> {
     heed_listeners(db)
 }
 
-/// When the next end is due of which `epoch` is to tell.
-pub fn next(db: &Db, epoch: Epoch) -> Result<Option<Wall>, Failure> {
+/// The ends of which `:epoch` is to tell, and nobody has one in hand.
+macro_rules! waiting {
+    () => {
+        "FROM workflows JOIN ends ON ends.workflow = workflows.name
+        WHERE workflows.owner = :epoch AND (workflows.tells & outcome) <> 0 AND listener = 0 AND ends.owner IS NULL"
+    };
+}
+
+/// When the next end is due of which `epoch` is to tell. One that was written down, or put off, while the clock was ahead is due at once, so that
+/// who takes what is due has it wait no longer than it was to.
+pub fn next(db: &Db, epoch: Epoch, at: Wall) -> Result<Option<Wall>, Failure> {
     // Index ends_due.
-    const SQL: &str = "
-        SELECT min(due_at) FROM workflows JOIN ends ON ends.workflow = workflows.name
-        WHERE workflows.owner = :epoch AND (workflows.tells & outcome) <> 0 AND listener = 0 AND ends.owner IS NULL";
+    const SQL: &str =
+        concat!("SELECT min(CASE WHEN due_at - pause_us > :at THEN :at ELSE due_at END) ", waiting!());
     let due = db
         .prepare_cached(SQL)?
-        .query_row(named_params! { ":epoch": epoch.0 }, |row| row.get::<_, Option<i64>>(0))?;
+        .query_row(named_params! { ":epoch": epoch.0, ":at": at.0 }, |row| row.get::<_, Option<i64>>(0))?;
     Ok(due.map(Wall))
 }
 
 /// Hands at most `limit` of those that are due to `epoch`.
 pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Failure> {
-    const SQL: &str = concat!("
-        UPDATE ends SET owner = :epoch, tries = tries + 1, begun_at = :at, first_at = coalesce(first_at, :at)
+    const CUT_AHEAD: &str = concat!(
+        "UPDATE ends SET due_at = :at + pause_us WHERE row IN (SELECT ends.row ",
+        waiting!(),
+        " AND due_at - pause_us > :at",
+        skip_locked!("ends"),
+        ")"
+    );
+    const SQL: &str = concat!(
+        "
+        UPDATE ends SET owner = :epoch, tries = tries + 1, begun_at = :at
         WHERE row IN (
-            SELECT ends.row FROM workflows JOIN ends ON ends.workflow = workflows.name
-            WHERE workflows.owner = :epoch AND (workflows.tells & outcome) <> 0 AND listener = 0 AND ends.owner IS NULL
-                AND due_at <= :at
-            ORDER BY due_at, ends.row LIMIT :limit", skip_locked!("ends"), ")
-        RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries, first_at,
-            (SELECT completed_at FROM runs WHERE runs.row = ends.run)");
+            SELECT ends.row ",
+        waiting!(),
+        " AND due_at <= :at
+            ORDER BY due_at, ends.row LIMIT :limit",
+        skip_locked!("ends"),
+        ")
+        RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries,
+            (SELECT completed_at FROM runs WHERE runs.row = ends.run)"
+    );
+    db.prepare_cached(CUT_AHEAD)?.execute(named_params! { ":epoch": epoch.0, ":at": at.0 })?;
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(
         named_params! { ":epoch": epoch.0, ":at": at.0, ":limit": signed(limit) },
@@ -78,8 +101,7 @@ pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Fai
                 number: row.get(3)?,
                 status: status_of(row.get(4)?),
                 tries: row.get(5)?,
-                first_at: wall_at(row, 6)?,
-                ended_at: wall_maybe_at(row, 7)?,
+                ended_at: wall_maybe_at(row, 6)?,
             })
         },
     )?;
@@ -99,14 +121,20 @@ pub fn told(db: &Db, epoch: Epoch, end: EndKey) -> Result<(), Failure> {
     Ok(())
 }
 
-/// It is to be told again at `due`, unless its run was opened again meanwhile: that end would be told in its place.
-pub fn put_off(db: &Db, epoch: Epoch, end: EndKey, due: Wall, error: &str) -> Result<(), Failure> {
+/// It is to be told again after `wait`, unless its run was opened again meanwhile: that end would be told in its place.
+pub fn put_off(db: &Db, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE ends SET owner = NULL, begun_at = NULL, due_at = :due, error = :error WHERE row = :row AND owner = :epoch";
+        UPDATE ends SET owner = NULL, begun_at = NULL, due_at = :due, pause_us = :pause, error = :error
+        WHERE row = :row AND owner = :epoch";
     const DROP: &str = concat!("DELETE FROM ends WHERE row = :row AND owner = :epoch AND ", is_past!());
     db.prepare_cached(DROP)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
-    db.prepare_cached(SQL)?
-        .execute(named_params! { ":row": end.0, ":epoch": epoch.0, ":due": due.0, ":error": error })?;
+    db.prepare_cached(SQL)?.execute(named_params! {
+        ":row": end.0,
+        ":epoch": epoch.0,
+        ":due": wait.not_before.0,
+        ":pause": wait.span_us,
+        ":error": error,
+    })?;
     Ok(())
 }
 
@@ -116,9 +144,11 @@ pub fn hand_on(db: &Db, epoch: Epoch, kept: &[EndKey], remnant: Option<Epoch>) -
     // Index ends_owner.
     const DROP: &str = concat!("DELETE FROM ends WHERE owner = :epoch AND ", is_past!());
     const FREE: &str = concat!(
-        "UPDATE ends SET due_at = ",
+        "UPDATE ends SET due_at = CASE WHEN tries > 1 THEN begun_at + ",
         pause_after_death!(),
-        ", owner = NULL, begun_at = NULL WHERE owner = :epoch"
+        " ELSE due_at END, pause_us = CASE WHEN tries > 1 THEN ",
+        pause_after_death!(),
+        " ELSE pause_us END, owner = NULL, begun_at = NULL WHERE owner = :epoch"
     );
     if let Some(remnant) = remnant {
         for end in kept {
@@ -161,9 +191,9 @@ pub fn of_run(db: &Db, run: RunRow) -> Result<Vec<Call>, Failure> {
 
 /// What is read of an end that a trigger is to be told of.
 macro_rules! ending {
-    ($from:literal) => {
+    ($from:expr) => {
         concat!(
-            "SELECT ends.row, listener, runs.id, number, outcome, ends.due_at, depth, number <= reopened, ends.context, cause ",
+            "SELECT ends.row, ends.listener, runs.id, number, outcome, ends.due_at, depth, number <= reopened, ends.context, cause ",
             $from
         )
     };
@@ -184,35 +214,51 @@ fn ending_of_row(row: &Row) -> db::Result<Ending> {
     })
 }
 
+/// The first end in each state that a trigger asks for. What it was asked for before and is not now waits beside it, however much that is.
+macro_rules! firsts {
+    ($and:literal) => {
+        ending!(concat!(
+            "FROM listeners AS heard
+                JOIN (SELECT 1 AS state UNION ALL SELECT 2 UNION ALL SELECT 4) AS states ON (heard.wanted & state) <> 0
+                JOIN schedules ON schedules.row = heard.listener
+                JOIN ends ON ends.row = (
+                    SELECT min(first.row) FROM ends AS first
+                    WHERE first.listener = heard.listener AND first.listener <> 0
+                        AND first.workflow = heard.workflow AND first.outcome = state)
+                JOIN runs ON runs.row = ends.run
+            WHERE heard.listener <> 0 AND ",
+            $and,
+            " ORDER BY ends.row"
+        ))
+    };
+}
+
 /// Of each trigger of `epoch` that is switched on, the first end that it is to be told of.
 pub fn endings(db: &Db, epoch: Epoch) -> Result<Vec<Ending>, Failure> {
     // Indices listeners_listener, ends_listener.
-    const SQL: &str = ending!(
-        "FROM (SELECT DISTINCT listener AS row FROM listeners WHERE listener <> 0) AS heard
-            JOIN schedules ON schedules.row = heard.row
-            JOIN ends ON ends.row = (SELECT min(first.row) FROM ends AS first WHERE first.listener = heard.row AND first.listener <> 0)
-            JOIN runs ON runs.row = ends.run
-        WHERE schedules.owner = :epoch AND schedules.enabled"
-    );
+    const SQL: &str = firsts!("schedules.owner = :epoch AND schedules.enabled");
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, ending_of_row)?;
-    Ok(rows.collect::<db::Result<_>>()?)
+    let mut found = rows.collect::<db::Result<Vec<Ending>>>()?;
+    let mut heard = BTreeSet::new();
+    found.retain(|ending| heard.insert(ending.listener.0));
+    Ok(found)
 }
 
 /// That end, if its trigger is still to be told of it.
 pub fn ending(db: &Db, end: EndKey) -> Result<Option<Ending>, Failure> {
-    const SQL: &str =
-        ending!("FROM ends JOIN runs ON runs.row = ends.run WHERE ends.row = :end AND listener <> 0");
+    const SQL: &str = ending!(
+        "FROM ends JOIN runs ON runs.row = ends.run
+            JOIN listeners AS heard ON heard.workflow = ends.workflow AND heard.listener = ends.listener
+        WHERE ends.row = :end AND ends.listener <> 0 AND (wanted & outcome) <> 0"
+    );
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":end": end.0 }, ending_of_row).optional()?)
 }
 
 /// The first end that a trigger is to be told of.
 pub fn ending_of(db: &Db, listener: ScheduleKey) -> Result<Option<Ending>, Failure> {
     // Index ends_listener.
-    const SQL: &str = ending!(
-        "FROM ends JOIN runs ON runs.row = ends.run
-        WHERE ends.row = (SELECT min(first.row) FROM ends AS first WHERE first.listener = :listener AND first.listener <> 0)"
-    );
+    const SQL: &str = firsts!("heard.listener = :listener");
     let params = named_params! { ":listener": listener.0 };
     Ok(db.prepare_cached(SQL)?.query_row(params, ending_of_row).optional()?)
 }
@@ -235,17 +281,20 @@ pub fn heard(db: &Db, told: Told, runs: impl Iterator<Item = RunRow>) -> Result<
     Ok(())
 }
 
-/// From now on a trigger is to be told of these ends, and of no others. What it does not want any more it is not told, either.
-pub fn listen(db: &Db, trigger: ScheduleKey, on_run: Option<&OnRun>) -> Result<(), Failure> {
+/// From now on a trigger is to be told of these ends, and of no others. What was asked for before is still written down for it: a declaration may
+/// come back, and is told then of what it missed.
+pub fn listen(db: &Db, trigger: ScheduleKey, on_run: Option<&OnRun>, at: Wall) -> Result<(), Failure> {
     // Index listeners_listener.
-    const KNOWN: &str = "
-        SELECT workflow, outcomes FROM listeners WHERE listener = :listener AND listener <> 0 ORDER BY workflow LIMIT 1";
-    const DROP: &str = "DELETE FROM listeners WHERE listener = :listener AND listener <> 0";
-    const PUT: &str =
-        "INSERT INTO listeners (workflow, listener, outcomes) VALUES (:workflow, :listener, :outcomes)";
-    // Index ends_listener.
-    const WITHDRAW: &str = "
-        DELETE FROM ends WHERE listener = :listener AND listener <> 0 AND NOT (workflow = :workflow AND (outcome & :outcomes) <> 0)";
+    const KNOWN: &str =
+        "SELECT workflow, wanted FROM listeners WHERE listener = :listener AND listener <> 0 AND wanted <> 0";
+    const UNWANT: &str = "
+        UPDATE listeners SET wanted = 0, unwanted_since = coalesce(unwanted_since, :at)
+        WHERE listener = :listener AND listener <> 0 AND wanted <> 0";
+    const WANT: &str = "
+        INSERT INTO listeners (workflow, listener, outcomes, wanted) VALUES (:workflow, :listener, :outcomes, :outcomes)
+        ON CONFLICT (workflow, listener) DO UPDATE SET outcomes = listeners.outcomes | excluded.outcomes, wanted = excluded.wanted,
+            unwanted_since = CASE
+                WHEN (listeners.outcomes | excluded.outcomes) <> excluded.outcomes THEN coalesce(listeners.unwanted_since, :at) END";
     let listener = trigger.0;
     let known = db.prepare_cached(KNOWN)?.query_row(named_params! { ":listener": listener }, |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
@@ -255,15 +304,43 @@ pub fn listen(db: &Db, trigger: ScheduleKey, on_run: Option<&OnRun>) -> Result<(
     if known == wanted {
         return Ok(());
     }
-    db.prepare_cached(DROP)?.execute(named_params! { ":listener": listener })?;
+    db.prepare_cached(UNWANT)?.execute(named_params! { ":listener": listener, ":at": at.0 })?;
     if let Some((workflow, outcomes)) = &wanted {
-        let params = named_params! { ":workflow": workflow, ":listener": listener, ":outcomes": outcomes };
-        db.prepare_cached(PUT)?.execute(params)?;
+        let params = named_params! {
+            ":workflow": workflow,
+            ":listener": listener,
+            ":outcomes": outcomes,
+            ":at": at.0,
+        };
+        db.prepare_cached(WANT)?.execute(params)?;
     }
-    let (workflow, outcomes) = wanted.unwrap_or_default();
-    let params = named_params! { ":listener": listener, ":workflow": workflow, ":outcomes": outcomes };
-    db.prepare_cached(WITHDRAW)?.execute(params)?;
     heed_listeners(db)
+}
+
+/// A trigger is told nothing any more.
+pub fn forget(db: &Db, trigger: ScheduleKey) -> Result<(), Failure> {
+    // Indices listeners_listener, ends_listener.
+    const GONE: [&str; 2] = [
+        "DELETE FROM listeners WHERE listener = :listener AND listener <> 0",
+        "DELETE FROM ends WHERE listener = :listener AND listener <> 0",
+    ];
+    for sql in GONE {
+        db.prepare_cached(sql)?.execute(named_params! { ":listener": trigger.0 })?;
+    }
+    heed_listeners(db)
+}
+
+/// What has not been asked for since `before` is not written down any more.
+pub fn forget_unwanted(db: &Db, before: Wall) -> Result<(), Failure> {
+    // Both walk all listeners, of which there are few.
+    const LESS: &str = "
+        UPDATE listeners SET outcomes = wanted, unwanted_since = NULL WHERE listener <> 0 AND unwanted_since < :before";
+    const GONE: &str = "DELETE FROM listeners WHERE listener <> 0 AND outcomes = 0";
+    if db.prepare_cached(LESS)?.execute(named_params! { ":before": before.0 })? > 0 {
+        db.prepare_cached(GONE)?.execute([])?;
+        heed_listeners(db)?;
+    }
+    Ok(())
 }
 
 /// Whether any trigger is told of ends.

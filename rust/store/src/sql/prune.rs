@@ -13,7 +13,7 @@ use super::dialect::{ABOUT_PRUNE, LAST_SIGN};
 use super::fault::Failure;
 use super::run::tries;
 use super::value::signed;
-use super::{graph, logged};
+use super::{end, graph, logged};
 
 /// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
 macro_rules! is_keyed {
@@ -26,15 +26,18 @@ macro_rules! is_keyed {
 }
 
 /// Whether a body of the run still runs, of which nothing may begin beside it, or somebody is still to be told of its end. A trigger that has been
-/// off, or served by nobody, for as long is not waited for.
+/// off, or served by nobody, or has asked for something else, for as long is not waited for.
 macro_rules! is_overdue {
     () => {
         "(EXISTS (SELECT 1 FROM overdue WHERE overdue.run = runs.row)
             OR EXISTS (SELECT 1 FROM ends WHERE ends.run = runs.row AND listener = 0)
             OR EXISTS (
                 SELECT 1 FROM ends JOIN schedules ON schedules.row = ends.listener
+                JOIN listeners AS heard ON heard.workflow = ends.workflow AND heard.listener = ends.listener
                 LEFT JOIN owners ON owners.epoch = schedules.owner
-                WHERE ends.run = runs.row AND coalesce(schedules.disabled_at, :before) >= :before
+                WHERE ends.run = runs.row
+                    AND ((heard.wanted & ends.outcome) <> 0 OR coalesce(heard.unwanted_since, :before) >= :before)
+                    AND coalesce(schedules.disabled_at, :before) >= :before
                     AND (schedules.free_since >= :before OR owners.epoch IS NOT NULL AND coalesce(owners.left_at, :before) >= :before)))"
     };
 }
@@ -126,6 +129,7 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
         }
     }
     workflows.iter().try_for_each(|workflow| graph::forget(db, workflow))?;
+    old.runs_before.map_or(Ok(()), |before| end::forget_unwanted(db, before))?;
     let mut tick = db.prepare_cached(TICK)?;
     for row in &found.ticks {
         gone += tick.execute(named_params! { ":row": row })?;

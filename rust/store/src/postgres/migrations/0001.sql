@@ -389,10 +389,13 @@ CREATE TABLE graphs (
 CREATE INDEX graphs_used ON graphs (workflow, version) WHERE unused_since IS NULL;
 
 -- Who is to be told of the ends of a workflow's runs: its callbacks (0), or a trigger by its row. Outcomes are a sum of 1 for Completed, 2 for Failed and 4 for Cancelled.
+-- A trigger is told of those alone that it wants now; what it wanted before is written down all the same, and may be wanted again, unless that is too long ago.
 CREATE TABLE listeners (
     workflow TEXT COLLATE "C" NOT NULL,
     listener BIGINT NOT NULL,
     outcomes BIGINT NOT NULL,
+    wanted BIGINT NOT NULL DEFAULT 0,
+    unwanted_since BIGINT,
     PRIMARY KEY (workflow, listener)
 );
 CREATE INDEX listeners_listener ON listeners (listener) WHERE listener <> 0;
@@ -406,8 +409,8 @@ CREATE TABLE ends (
     workflow TEXT COLLATE "C" NOT NULL,
     outcome BIGINT NOT NULL,
     due_at BIGINT NOT NULL,
+    pause_us BIGINT NOT NULL DEFAULT 0,
     tries BIGINT NOT NULL DEFAULT 0,
-    first_at BIGINT,
     owner BIGINT,
     begun_at BIGINT,
     error TEXT,
@@ -417,7 +420,7 @@ CREATE TABLE ends (
 CREATE UNIQUE INDEX ends_run ON ends (run, number, listener);
 CREATE INDEX ends_due ON ends (listener, workflow, due_at) WHERE owner IS NULL;
 CREATE INDEX ends_owner ON ends (owner) WHERE owner IS NOT NULL;
-CREATE INDEX ends_listener ON ends (listener, row) WHERE listener <> 0;
+CREATE INDEX ends_listener ON ends (listener, workflow, outcome, row) WHERE listener <> 0;
 -- Here, so that no statement can end a run without it.
 CREATE FUNCTION runs_end() RETURNS TRIGGER LANGUAGE plpgsql AS $end$
 BEGIN

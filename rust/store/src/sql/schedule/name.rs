@@ -59,7 +59,7 @@ pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
     }
     version::forget(db, name)?;
     for row in &rows {
-        end::listen(db, *row, None)?;
+        end::forget(db, *row)?;
         for sql in GONE {
             db.prepare_cached(sql)?.execute(named_params! { ":row": row.0 })?;
         }

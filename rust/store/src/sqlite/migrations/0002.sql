@@ -294,16 +294,20 @@ CREATE INDEX graphs_used ON graphs (workflow, version) WHERE unused_since IS NUL
 -- What the telemetry of whoever asked for a run hands on to its bodies, as JSON text.
 ALTER TABLE runs ADD COLUMN trace TEXT;
 -- Who is to be told of the ends of a workflow's runs: its callbacks (0), as those declare who live or lived last, or a trigger by its row. Outcomes are a sum of 1 for
--- Completed, 2 for Failed and 4 for Cancelled.
+-- Completed, 2 for Failed and 4 for Cancelled. A trigger is told of those alone that it wants now; what it wanted before is written down all the same, and may be
+-- wanted again, unless that is too long ago.
 ALTER TABLE workflows ADD COLUMN tells INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE listeners (
     workflow TEXT NOT NULL,
     listener INTEGER NOT NULL,
     outcomes INTEGER NOT NULL,
+    wanted INTEGER NOT NULL DEFAULT 0,
+    unwanted_since INTEGER,
     PRIMARY KEY (workflow, listener)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX listeners_listener ON listeners (listener) WHERE listener <> 0;
--- Ends of which somebody is still to be told: for whom, who is at it, how often that was begun, and what went wrong last. A run has an end more
+-- Ends of which somebody is still to be told: for whom, who is at it, how long that was
+-- put off, how often it was begun, and what went wrong last. A run has an end more
 -- for each time that it was opened again. A trigger is told of each, one after the other: what the run was when it ended stands here once that
 -- is not what it is any more.
 ALTER TABLE runs ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0;
@@ -315,8 +319,8 @@ CREATE TABLE ends (
     workflow TEXT NOT NULL,
     outcome INTEGER NOT NULL,
     due_at INTEGER NOT NULL,
+    pause_us INTEGER NOT NULL DEFAULT 0,
     tries INTEGER NOT NULL DEFAULT 0,
-    first_at INTEGER,
     owner INTEGER,
     begun_at INTEGER,
     error TEXT,
@@ -326,7 +330,7 @@ CREATE TABLE ends (
 CREATE UNIQUE INDEX ends_run ON ends (run, number, listener);
 CREATE INDEX ends_due ON ends (listener, workflow, due_at) WHERE owner IS NULL;
 CREATE INDEX ends_owner ON ends (owner) WHERE owner IS NOT NULL;
-CREATE INDEX ends_listener ON ends (listener, row) WHERE listener <> 0;
+CREATE INDEX ends_listener ON ends (listener, workflow, outcome, row) WHERE listener <> 0;
 -- How many ends led to a run, each by a trigger that was told of it.
 ALTER TABLE runs ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
 -- What bodies logged, of each run the newest lines, with what each counts of the bytes that a run may have.
