@@ -84,6 +84,21 @@ def test_a_poll_in_flight_that_looked_at_the_old_one_counts_for_nothing() -> Non
         assert seen[:2] == [None, 10]
 
 
+def test_a_trigger_whose_polls_all_count_for_nothing_says_why() -> None:
+    def body(tick: Tick) -> TriggerResult:
+        tick.runner.set_cursor("it", 7)
+        return TriggerResult.fire({"n": 1}, cursor=1)
+
+    cloaca.trigger(workflow="w", name="it", poll_interval="1m")(body)
+    with cloaca.testing.Runner() as runner:
+        runner.advance("3m")
+        (tick,) = runner.ticks("it")
+        reason = "discarded: its cursor was set by a call meanwhile"
+        assert (tick["outcome"], tick["reason"], tick["count"]) == ("skip", reason, 3)
+        assert reason in runner.why("it")
+        assert fired(runner) == []
+
+
 def test_it_is_heard_by_whoever_polls_the_trigger(url: str) -> None:
     numbers(poll_interval="10ms")
     with cloaca.DefaultRunner(url) as polls, cloaca.DefaultRunner(url, paused=True) as other:

@@ -558,6 +558,35 @@ def test_workers_that_are_called_wrongly_are_not_called_again(tmp_path: Path) ->
     done = run_command(["run", "app.py", "--workers", "2"], cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "app.py declares no trigger and no workflow" in done.stderr
+    assert "another begins" not in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+def test_a_runner_that_only_the_main_program_makes_is_told_of(tmp_path: Path) -> None:
+    made = """
+if __name__ == "__main__":
+    with cloaca.DefaultRunner("runs.db", workflow_timeout="30d") as runner:
+        runner.run_forever()
+"""
+    (tmp_path / "app.py").write_text(WORKER + made)
+    done = run_command(["run", "app.py"], cwd=tmp_path)
+    assert done.returncode == 2
+    assert "which store?" in done.stderr
+    assert "app.py makes its runner under `if __name__ == ...`" in done.stderr
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cloaca", "run", "app.py", "--database", "runs.db"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM)
+    assert "app.py makes its runner" in line
+    assert "it is served with default settings" in line
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no signals")

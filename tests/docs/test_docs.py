@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import metadata, requires
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,13 @@ def test_the_api_page_has_every_name_once_and_an_example_of_each_noun() -> None:
     )
     nouns = text.split("\n## ")[1:]
     assert [noun.split("\n")[0] for noun in nouns if BLOCK.search(noun) is None] == ["Tenant"]
+
+
+def test_the_readme_tells_of_each_extra_and_the_last_brings_them_all() -> None:
+    readme = (ROOT / "README.md").read_text()
+    known = set(metadata("cloaca").get_all("Provides-Extra") or ())
+    # The command line needs none; its name is kept.
+    assert {extra for extra in known if f"`{extra}`" in readme} == known - {"cli"}
+    brought = [line for line in requires("cloaca") or () if re.search(r"extra == ['\"]all['\"]", line)]
+    assert brought
+    assert all(extra in brought[0] for extra in known - {"cli", "all"})

@@ -176,7 +176,36 @@ def _runner(loaded: object, module: str, name: str | None, url: str | None) -> D
         raise UsageError(
             f"{module} declares no trigger and no workflow, and makes no runner; is it the program?"
         )
-    return DefaultRunner(database(url))
+    hidden = _hidden_runner(loaded)
+    try:
+        found_url = database(url)
+    except UsageError as error:
+        raise UsageError(f"{error}{f'. {module} {hidden}' if hidden else ''}") from None
+    if hidden:
+        sys.stderr.write(f"cloaca: {module} {hidden}; it is served with default settings\n")
+    return DefaultRunner(found_url)
+
+
+def _hidden_runner(loaded: object) -> str | None:
+    """What is to be said of a program that makes its runner only where it is the main one."""
+    import ast
+    import inspect
+
+    try:
+        tree = ast.parse(inspect.getsource(loaded))  # type: ignore[arg-type]
+    except (OSError, TypeError, SyntaxError):
+        return None
+    names = {"DefaultRunner", "with_schema"}
+    for block in tree.body:
+        if not isinstance(block, ast.If) or "__name__" not in ast.dump(block.test):
+            continue
+        calls = (node.func for node in ast.walk(block) if isinstance(node, ast.Call))
+        if any(getattr(each, "attr", getattr(each, "id", None)) in names for each in calls):
+            return (
+                "makes its runner under `if __name__ == ...`, which is not carried out here: run it by"
+                " python, or move that into a function and give its name, as in app.py:make_runner"
+            )
+    return None
 
 
 def _reloading(target: str, url: str | None, log: str | None, beside: Beside | None = None) -> int:

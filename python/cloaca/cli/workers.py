@@ -66,7 +66,8 @@ class Worker:
             self.is_done = True
             _say(f"worker {self.number} (process {pid}) has ended, and none takes its place")
         else:
-            self._died(f"worker {self.number} (process {pid}) {how_it_ended(code)}", now)
+            is_usage = code == USAGE and now - self._born < AT_ONCE_SECONDS
+            self._died(f"worker {self.number} (process {pid}) {how_it_ended(code)}", now, not is_usage)
         return code
 
     def _begin(self, now: float) -> None:
@@ -78,12 +79,12 @@ class Worker:
         except OSError as error:
             self._died(f"worker {self.number} cannot begin: {error}", now)
 
-    def _died(self, text: str, now: float) -> None:
+    def _died(self, text: str, now: float, begins: bool = True) -> None:
         self.deaths = self.deaths + 1 if now - self._born < AT_ONCE_SECONDS else 0
         pause = 0.0 if self.deaths < 2 else min(PAUSE_SECONDS * 2.0 ** (self.deaths - 2), PAUSE_SECONDS_MAX)
         self._due = now + pause
         when = f" in {pause:g} s" if pause else ""
-        _say(f"{text}; another begins{when}")
+        _say(f"{text}; another begins{when}" if begins else text)
 
 
 def serve(target: str, url: str | None, many: int, log: str | None = None) -> int:

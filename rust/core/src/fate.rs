@@ -2,7 +2,7 @@
 //! knows of a fire, and asks here. Invariant: the cursor moves only past what was taken, or is refused for good by its run key.
 
 use crate::error::excerpt;
-use crate::port::{Admitted, NewRun, Outcome, Room, TickChange};
+use crate::port::{Admitted, NewRun, Outcome, Room, Stretch, TickChange};
 
 /// What is to be done with the next fire of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,16 @@ pub fn story(tick: &TickChange, fates: &[Admitted]) -> (Outcome, String) {
         Some(reason) => (Outcome::Skip, reason),
         None => (Outcome::Fire, String::new()),
     }
+}
+
+/// What the history says of a poll that counts for nothing, because a call has set the cursor since it looked at that.
+pub fn overtaken(tick: &TickChange) -> Vec<Stretch> {
+    let mut history = tick.history.clone();
+    if let Some(last) = history.last_mut().filter(|last| last.outcome != Outcome::Error) {
+        last.outcome = Outcome::Skip;
+        last.reason = "discarded: its cursor was set by a call meanwhile".into();
+    }
+    history
 }
 
 fn unkeyed(fate: &Admitted) -> Option<&str> {

@@ -182,6 +182,8 @@ impl Poller {
             self.note(ticket.place);
         }
         if !is_current {
+            self.rests[ticket.place as usize].cursor_seen = None;
+            self.note(ticket.place);
             self.arm_or_make_room(ticket.place, now);
         }
         is_current
@@ -212,6 +214,7 @@ impl Poller {
         let (state, rest) = (&mut self.hot[place as usize], &mut self.rests[place as usize]);
         let schedule = rest.schedule.expect("a polled trigger has a row");
         rest.failures = 0;
+        rest.cursor_seen = None;
         rest.pause = finish.pause;
         // The poll at the start is kept at once: a process that dies soon would have it made again by each next one.
         let is_kept = rest.make_up.take().is_some() && rest.plan.polls_at_start;
@@ -270,8 +273,8 @@ impl Poller {
         let is_enough = failed && rest.plan.failures_max.is_some_and(|most| rest.failures >= most);
         let disable = is_enough.then(|| format!("{} polls in a row failed", rest.failures));
         let wait = Some(rest.pause()).filter(|wait| !wait.is_zero());
-        rest.cursor_sent = rest.cursor_set;
-        let cursor_set = rest.cursor_set;
+        rest.cursor_sent = rest.cursor_seen.take().unwrap_or(rest.cursor_set);
+        let cursor_set = rest.cursor_sent;
         // Who wants to be called again is told the same.
         let is_told = !failed && rest.pause.is_none();
         let about = rest.ending.as_ref().filter(|ending| is_told && rest.shown == Some(ending.key));
@@ -287,6 +290,8 @@ impl Poller {
         self.rests[ticket.place as usize].waits_from = waits_from;
         // It has not been told.
         self.rests[ticket.place as usize].shown = None;
+        self.rests[ticket.place as usize].cursor_seen = None;
+        self.note(ticket.place);
         if is_current {
             self.arm_or_make_room(ticket.place, now);
         }

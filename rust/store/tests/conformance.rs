@@ -2869,9 +2869,18 @@ fn a_tick_of_a_poll_that_looked_at_an_older_cursor_is_refused_whole(store: &dyn 
     let trigger = declared(store, epoch, "inbox");
     commit(store, Change::Tick(TickChange { cursor: Some("7".to_owned()), ..tick(&trigger, epoch, vec![]) }));
     assert_eq!(store.set_cursor(trigger.row, Some("3")), Ok(Some(1)));
-    let late = TickChange { cursor: Some("8".to_owned()), ..tick(&trigger, epoch, vec![new_run(1)]) };
+    let late = TickChange {
+        cursor: Some("8".to_owned()),
+        history: vec![stretch(trigger.row, Outcome::Fire, "", 50)],
+        ..tick(&trigger, epoch, vec![new_run(1)])
+    };
     let refused = Receipt::Overtaken { cursor: Some("3".to_owned()), cursor_set: 1 };
     assert_eq!(commit(store, Change::Tick(late)), refused);
+    let told = store.history(trigger.row, ALL).unwrap();
+    assert_eq!(
+        (told[0].outcome, &*told[0].reason),
+        (Outcome::Skip, "discarded: its cursor was set by a call meanwhile")
+    );
     let kept = store.trigger("inbox").unwrap().unwrap();
     assert_eq!((kept.cursor.as_deref(), kept.cursor_set), (Some("3"), 1));
     assert_eq!(store.run(id(1)).unwrap(), None);

@@ -77,6 +77,8 @@ pub(super) struct Rest {
     /// How often somebody has set it, beside its polls; and how often that was when the tick on its way to the store left.
     pub cursor_set: i64,
     pub cursor_sent: i64,
+    /// The same when the poll in flight began, if somebody has set it since then: what that poll answers counts for nothing.
+    pub cursor_seen: Option<i64>,
     /// Skips with a reason; empty while [`Hot::quiet`] gathers.
     pub streak: Streak,
     pub has_streak: bool,
@@ -102,6 +104,7 @@ impl Rest {
         let is_pausing = self.failures > 0 || self.pause.is_some();
         let is_new = self.first.is_some() || self.make_up.is_some();
         let is_asked = self.asked_at.is_some() || self.is_wanted;
-        !(is_timed || is_called || is_pausing || is_new || is_asked || self.has_streak)
+        let is_void = self.cursor_seen.is_some();
+        !(is_timed || is_called || is_pausing || is_new || is_asked || is_void || self.has_streak)
     }
 }

@@ -112,6 +112,7 @@ impl Poller {
             cursor: None,
             cursor_set: 0,
             cursor_sent: 0,
+            cursor_seen: None,
             streak: Streak::default(),
             has_streak: false,
         }
@@ -255,11 +256,11 @@ impl Poller {
         rest.schedule = Some(row.row);
         rest.enabled = enabled;
         rest.elsewhere = elsewhere;
+        if is_set && !rest.plan.by_calendar && self.hot[place as usize].in_body {
+            rest.cursor_seen.get_or_insert(rest.cursor_set);
+        }
         if !is_older {
             (rest.cursor, rest.cursor_set) = (row.cursor.as_deref().map(Arc::from), row.cursor_set);
-        }
-        if is_set && !rest.plan.by_calendar && self.hot[place as usize].in_body {
-            self.give_way(place);
         }
         let rest = &mut self.rests[place as usize];
         rest.fired_at = row.last_fired_at;
@@ -340,7 +341,7 @@ impl Poller {
         true
     }
 
-    /// Takes over a cursor that somebody has set, unless that is known. A poll in flight that looked at the old one is void. The one of a cron is
+    /// Takes over a cursor that somebody has set, unless that is known. The store refuses a poll in flight that looked at the old one. That of a cron is
     /// read with each moment.
     pub fn set_cursor(&mut self, schedule: ScheduleKey, cursor: Option<&str>, cursor_set: i64) {
         if let Some(&place) = self.placed.get(&schedule) {
@@ -354,10 +355,11 @@ impl Poller {
         if cursor_set <= rest.cursor_set || rest.plan.by_calendar {
             return;
         }
-        (rest.cursor, rest.cursor_set) = (cursor.map(Arc::from), cursor_set);
         if self.hot[place as usize].in_body {
-            self.give_way(place);
+            rest.cursor_seen.get_or_insert(rest.cursor_set);
         }
+        (rest.cursor, rest.cursor_set) = (cursor.map(Arc::from), cursor_set);
+        self.note(place);
     }
 
     /// Makes a poll in flight void, and arms no other.

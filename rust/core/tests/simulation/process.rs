@@ -178,7 +178,7 @@ impl Place {
 pub struct Held {
     pub schedule: ScheduleKey,
     pub hash: Option<ContextHash>,
-    pub order: u64,
+    pub order: i64,
 }
 
 /// What a tick on its way to the store does to the cursor.
@@ -273,7 +273,8 @@ pub struct Process {
     pub held: BTreeMap<Uuid, Held>,
     /// Runs of others whose end is to be asked for.
     pub cancels: Vec<Uuid>,
-    pub orders: u64,
+    pub orders: i64,
+    pub first: i64,
     pub moves: VecDeque<Moved>,
     /// Runs whose end is on its way to the store or there.
     pub concluded: HashSet<RunRow>,
@@ -314,6 +315,7 @@ impl Process {
             held: BTreeMap::new(),
             cancels: Vec::new(),
             orders: 0,
+            first: 0,
             moves: VecDeque::new(),
             concluded: HashSet::new(),
             halted: HashSet::new(),
@@ -331,6 +333,12 @@ impl Process {
         self.held.insert(id, Held { schedule, hash, order });
     }
 
+    /// The same before the others, of one that was final and is opened again.
+    pub fn hold_first(&mut self, id: Uuid, schedule: ScheduleKey, hash: Option<ContextHash>) {
+        self.first -= 1;
+        self.held.insert(id, Held { schedule, hash, order: self.first });
+    }
+
     /// Notes unfinished runs of a trigger that others drive.
     pub fn hold_others(&mut self, ids: &[Uuid], schedule: ScheduleKey) {
         for &id in ids {
@@ -342,7 +350,7 @@ impl Process {
 
     /// Unfinished runs of that trigger in the order of their fires.
     pub fn line(&self, schedule: ScheduleKey) -> Vec<Uuid> {
-        let mut line: Vec<(u64, Uuid)> = self
+        let mut line: Vec<(i64, Uuid)> = self
             .held
             .iter()
             .filter(|(_, held)| held.schedule == schedule)

@@ -417,7 +417,10 @@ impl World {
             process.retry_due.retain(|(id, _), _| *id != run.id);
             if let Some(schedule) = run.schedule {
                 process.hold_others(&run.behind, schedule);
-                process.hold(run.id, schedule, run.context_hash);
+                match run.is_again {
+                    true => process.hold_first(run.id, schedule, run.context_hash),
+                    false => process.hold(run.id, schedule, run.context_hash),
+                }
             }
         }
         self.step(p, Event::Claimed(runs));

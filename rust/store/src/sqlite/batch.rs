@@ -179,7 +179,10 @@ impl<'c> Batch<'c> {
         match around(Step::Cursor, || schedule::advance(self.db, tick))? {
             Advanced::Kept => {}
             Advanced::Lost => return Ok(Receipt::Fenced),
-            Advanced::Overtaken(cursor, cursor_set) => return Ok(Receipt::Overtaken { cursor, cursor_set }),
+            Advanced::Overtaken(cursor, cursor_set) => {
+                history::append(self.db, &fate::overtaken(tick))?;
+                return Ok(Receipt::Overtaken { cursor, cursor_set });
+            }
         }
         let mut judge = Judge::new(tick.room);
         let mut fates = Vec::with_capacity(tick.fires.len());
