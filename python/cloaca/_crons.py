@@ -229,10 +229,24 @@ class Crons:
 
         Raises:
             ScheduleError: (a `ValueError`) `Invalid schedule ID`, or `Failed to delete cron schedule` for an
-                unknown one.
+                unknown one, or one that a living program declares: it is deleted there, with its
+                declaration, or switched off with `set_cron_schedule_enabled`.
         """
+        engine = self._open()
         found = self._cron_id(schedule_id)
-        if not self._open().schedules.delete_cron(found):
+        cron = engine.schedules.cron(found)
+        is_gone, declared_by = engine.schedules.delete_cron(found)
+        if cron is not None and declared_by is not None:
+            name = cron["trigger_name"]
+            if declared_by == engine.runs.owner():
+                where, way_out = "in this program", f"call cloaca.unregister_trigger({name!r}) first"
+            else:
+                where, way_out = f"by runner {declared_by} of this store", "unregister it there first"
+            raise ScheduleError(
+                f"Failed to delete cron schedule: trigger {excerpt(name)} is declared {where}; {way_out}, or"
+                f" switch it off with set_cron_schedule_enabled({found!r}, False)"
+            )
+        if not is_gone:
             raise ScheduleError(f"Failed to delete cron schedule: there is none with id {found}")
 
     def backfill(

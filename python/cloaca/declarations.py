@@ -11,7 +11,7 @@ import threading
 from itertools import groupby
 from operator import attrgetter
 
-from . import registry, version
+from . import check, registry, version
 from .chosen import EVERYTHING
 from .ends import outcomes
 from .errors import RunnerError, StoreError, TriggerError, WorkflowError, excerpt
@@ -278,6 +278,7 @@ class Declarations:
             "version": version.of_trigger(kind, trigger.origin),
             "body": None,
         }
+        was = self._engine.schedules.cron_named(name)
         if not trigger.takes_tick:
             # Its function is never called: most are there only to be decorated.
             self._withdraw(name)
@@ -295,6 +296,26 @@ class Declarations:
             if before is not None:
                 self._crew.retire(before)
         self.crons.add(name)
+        if was is not None and (was["cron_expression"], was["timezone"]) != (expression, kind.timezone):
+            self._say_what_is_over(was)
+
+    def _say_what_is_over(self, was: dict[str, Any]) -> None:
+        """What was missed by another expression is not made up for: the new one decides nothing before it was
+        declared."""
+        since, name = was["next_run_at"], was["trigger_name"]
+        is_due = since is not None and check.microseconds(since) <= self._engine.now()
+        if not is_due or not was["enabled"] or was["catchup"] == "none":
+            return
+        row = self._engine.schedules.cron(was["id"])
+        if row is None or row["updated_at"] == was["updated_at"]:
+            # Another version of it is in force.
+            return
+        text = (
+            "trigger %r: its expression was %r in %r, and what was due by it from %s on, and missed, is not"
+            " made up for; it runs next at %s"
+        )
+        values = name, was["cron_expression"], was["timezone"], since, row["next_run_at"]
+        say(_log, WARNING, text, *values, about={"cloaca_trigger": name})
 
     def _withdraw_cron(self, name: str) -> None:
         self.crons.discard(name)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from .errors import excerpt
 from .rows import moment
+from .why import of_unread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ _STUCK = """
     WHERE in_body_since IS NOT NULL AND owner IN (SELECT value FROM json_each(?))
     ORDER BY in_body_since LIMIT ?"""
 _LATE = """
-    SELECT coalesce(nullif(name, ''), CAST(id AS TEXT)) AS name, next_at AS since
+    SELECT coalesce(nullif(name, ''), CAST(id AS TEXT)) AS name, next_at AS since, expression, timezone
     FROM schedules INDEXED BY schedules_crons
     WHERE kind = 'cron' AND enabled AND next_at < ? ORDER BY next_at LIMIT ?"""
 # What is backing off is not late: so many are looked at.
@@ -286,6 +287,10 @@ def _schedules(look: Look, numbers: list[int], now_us: int) -> Iterable[HealthRe
     if late := look(_LATE, [now_us - int(GRACE_SECONDS * 1e6), COUNTED_MAX]):
         names = [row["name"] for row in late]
         text = f"{_count(len(late), 'cron')} whose moment has gone by: {_named(names)}"
+        for row in late[:NAMED_MAX]:
+            if (unread := of_unread(row["expression"], row["timezone"])) is not None:
+                text += f"; {row['name']} {unread}"
+                break
         yield _reason("late_cron", text, len(late), now_us, late[0]["since"], names)
 
 

@@ -427,6 +427,11 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                 raise attempt.Interrupted
             raise RunnerError(_SHUT)
         engine = self._open()
+        if living.is_looked_at:
+            raise RunnerError(
+                "the program is only looked at, and starts nothing as it is imported; put the call below"
+                ' if __name__ == "__main__":'
+            )
         if self._paused:
             raise RunnerError("the runner is paused, and starts nothing; call resume() first")
         return engine
@@ -590,6 +595,9 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
         self._open()
         limit = check.seconds(shutdown_timeout, "shutdown_timeout")
+        if living.is_looked_at:
+            # Nothing runs, and who looks waits for the import to end.
+            return
         if threading.current_thread() is not threading.main_thread():
             raise RunnerError("run_forever waits for signals, which only the main thread gets; call it there")
         with Stop() as stop, Notifying(self._lives) as notifying:

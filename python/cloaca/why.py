@@ -7,7 +7,7 @@ import re
 from itertools import takewhile
 
 from . import filters, registry, why_run
-from .errors import excerpt
+from .errors import ScheduleError, excerpt
 from .near import hint
 
 TYPE_CHECKING = False
@@ -176,6 +176,8 @@ def of_cron(
         return f"{says}, and was switched off at {cron['disabled_at']}{before}"
     if absent is not None:
         return f"{says}, {absent}{before}"
+    if (unread := of_unread(cron["cron_expression"], cron["timezone"])) is not None:
+        return f"{says}, and {unread}{before}"
     if registry.workflow(cron["workflow_name"]) is None:
         if is_served(cron["workflow_name"]):
             where = f"where its workflow is declared, {excerpt(cron['workflow_name'])}"
@@ -190,6 +192,18 @@ def of_cron(
             f" is called again for {cron['next_run_at']}{before}"
         )
     return f"{says}, and runs next at {cron['next_run_at']}{before}"
+
+
+def of_unread(expression: str, timezone: str) -> str | None:
+    """That a cron that is kept does not run here, and why, if this machine cannot read when: it knows no such
+    zone, as a rule."""
+    from ._cloaca import check_cron
+
+    try:
+        check_cron(expression, timezone)
+    except ScheduleError as unread:
+        return f"is left out, here at least: {unread}"
+    return None
 
 
 def versions(declared: Sequence[tuple[int, int]], own: int) -> str:

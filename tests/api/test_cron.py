@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from program import Dated, eventually, run_program
 
 import cloaca
 import cloaca.testing
+from cloaca import reading
 
 NOWHERE = "00000000-0000-7000-8000-000000000000"
 KEYS = (
@@ -673,7 +676,9 @@ def test_crons_go_on_after_a_clock_that_was_ahead_and_a_restart(
         assert moments(runner, ids[0]) == [at("2026-03-02T03:00:00")]
         assert moments(runner, ids[1]) == [at("2026-03-02T04:00:00")]
         assert runner.get_cron_schedule(ids[1])["next_run_at"] == at("2026-03-03T04:00:00")
-    assert sum("the clock was ahead" in record.message for record in caplog.records) == 1
+    (told,) = (record.message for record in caplog.records if "the clock was ahead" in record.message)
+    assert f"cron '{ids[1]}' and 1 more would have waited until 2027-06-02T04:00:00" in told
+    assert "here it is 2026-03-01T12:00:00" in told
 
 
 def test_a_moment_that_a_clock_ahead_ran_already_does_not_run_again(tmp_path: Path) -> None:
@@ -689,3 +694,39 @@ def test_a_moment_that_a_clock_ahead_ran_already_does_not_run_again(tmp_path: Pa
         runner.advance("2d")
         assert moments(runner, schedule_id) == [at("2026-03-02T03:00:00"), at("2026-03-03T03:00:00")]
         assert len(runner.list_runs()) == 2
+
+
+def test_a_zone_that_this_machine_does_not_know_is_told_by_why_and_health(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+    with cloaca.DefaultRunner(url) as runner:
+        runner.register_cron_workflow("good", "0 3 1 1 *", "Europe/Berlin", name="yearly")
+    with closing(sqlite3.connect(url)) as database, database:
+        # As a machine with newer zone files has left it.
+        database.execute("UPDATE schedules SET timezone = 'Europe/Atlantis', next_at = 1")
+    with cloaca.DefaultRunner(url) as runner:
+        unread = "is left out, here at least: unknown time zone 'Europe/Atlantis'"
+        assert unread in runner.why("yearly")
+        assert "runs next" not in runner.why("yearly")
+        with reading.Reader(url) as reader:
+            assert unread in reading.why(reader, "yearly")
+            found = [finding for finding in reading.doctor(reader) if finding.subject == "schedules"]
+            assert ("warn", True) in [(finding.level, unread in finding.text) for finding in found]
+        (reason,) = runner.health()["reasons"]
+        assert reason["code"] == "late_cron"
+        assert unread in reason["text"]
+
+
+def test_of_a_cron_that_failed_why_says_that_nobody_is_there_any_more(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.db")
+
+    @cloaca.trigger(workflow="good", cron="* * * * * *")
+    def failing(tick: cloaca.Tick) -> None:
+        raise ValueError("no source")
+
+    with cloaca.DefaultRunner(url) as runner, reading.Reader(url) as reader:
+        assert eventually(lambda: runner.ticks("failing") != [])
+        assert "its function is called again for" in reading.why(reader, "failing")
+    with reading.Reader(url) as reader:
+        told = reading.why(reader, "failing")
+        assert "nobody is there for it: no living runner declares it" in told
+        assert "its last moment failed: ValueError: no source" in told

@@ -227,6 +227,42 @@ def test_an_update_by_a_call_holds_until_the_declaration_itself_changes(url: str
         assert expressions(runner) == ["0 4 * * *"]
 
 
+def test_what_was_missed_by_an_expression_that_changed_is_told_and_not_decided_by_the_new_one(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    declare(cron="0 */6 * * *")
+    with Dated(url, START) as runner:
+        runner.advance("6h")
+    registry.clear()
+    declare(cron="30 */6 * * *")
+    caplog.clear()
+    with Dated(url, "2026-03-03T00:10:00Z") as runner:
+        runner.advance("1h")
+        assert moments(runner) == ["01T06:00", "03T00:30"]
+    (told,) = [record for record in caplog.records if "made up for" in record.message]
+    assert told.levelname == "WARNING"
+    assert told.message == (
+        "trigger 'nightly': its expression was '0 */6 * * *' in 'UTC', and what was due by it from"
+        " 2026-03-01T12:00:00.000000Z on, and missed, is not made up for; it runs next at"
+        " 2026-03-03T00:30:00.000000Z"
+    )
+
+
+@pytest.mark.parametrize("catchup", ["all", "none"])
+def test_an_expression_that_changes_when_nothing_was_missed_is_no_news(
+    url: str, caplog: pytest.LogCaptureFixture, catchup: str
+) -> None:
+    declare(cron="0 */6 * * *", catchup=catchup)
+    with Dated(url, START):
+        pass
+    registry.clear()
+    declare(cron="30 */6 * * *", catchup=catchup)
+    caplog.clear()
+    with Dated(url, "2026-03-01T07:00:00Z" if catchup == "none" else "2026-03-01T01:00:00Z"):
+        pass
+    assert not [record for record in caplog.records if "made up for" in record.message]
+
+
 def test_what_was_switched_off_stays_off_when_its_expression_changes(url: str) -> None:
     declare(cron="0 3 * * *")
     with Dated(url, START) as runner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from program import Dated, eventually
 
 import cloaca
 import cloaca.testing
+from cloaca import registry
 
 START = "2026-03-01T00:00:00Z"
 BODIES = pytest.mark.parametrize("how", ["plain", "body"])
@@ -129,16 +131,39 @@ def test_what_nobody_declares_stays_deleted(url: str) -> None:
         assert runner.list_runs() == []
 
 
-def test_a_declared_cron_that_is_itself_deleted_stays_away_until_it_is_declared_again() -> None:
+def test_a_cron_is_not_deleted_while_a_living_program_declares_it(url: str) -> None:
     declare("plain")
-    with cloaca.testing.Runner(START) as runner:
+    with Dated(url, START) as runner:
         (row,) = runner.list_cron_schedules()
-        runner.delete_cron_schedule(row["id"])
+        refused = (
+            "'nightly' is declared in this program; call cloaca.unregister_trigger('nightly') first,"
+            f" or switch it off with set_cron_schedule_enabled('{row['id']}', False)"
+        )
+        with pytest.raises(cloaca.ScheduleError, match=re.escape(refused)):
+            runner.delete_cron_schedule(row["id"])
+        with cloaca.DefaultRunner(url, triggers=[], workflows=[]) as other:
+            number = runner._open().runs.owner()
+            refused = f"'nightly' is declared by runner {number} of this store; unregister it there first"
+            with pytest.raises(cloaca.ScheduleError, match=refused):
+                other.delete_cron_schedule(row["id"])
         runner.advance("1d")
-        assert runner.list_runs() == []
+        assert moments(runner, "declared") == ["01T03:00"]
+        cloaca.unregister_trigger("nightly")
+        runner.delete_cron_schedule(row["id"])
+        assert runner.list_cron_schedules() == []
         declare("plain")
         runner.advance("1d")
-        assert moments(runner, "declared") == ["02T03:00"]
+        assert moments(runner, "declared") == ["01T03:00", "02T03:00"], "it begins anew"
+
+
+def test_a_cron_of_a_program_that_is_gone_can_be_deleted(url: str) -> None:
+    declare("plain")
+    with Dated(url, START) as runner:
+        (row,) = runner.list_cron_schedules()
+    registry.clear()
+    with Dated(url, START) as runner:
+        runner.delete_cron_schedule(row["id"])
+        assert runner.list_cron_schedules() == []
 
 
 def test_what_is_registered_for_a_workflow_that_nobody_declares_is_told_at_the_next_start(

@@ -165,6 +165,26 @@ def test_a_program_that_makes_its_runner_on_import_is_only_looked_at(line: Line,
         assert reading.triggers(reader).items == []
 
 
+def test_a_program_that_serves_or_leaves_as_it_is_imported_is_looked_at_or_told_of(
+    line: Line, tmp_path: Path
+) -> None:
+    with cloaca.DefaultRunner(tmp_path / "serves.db"):
+        pass
+    ends = {
+        "runner.run_forever()": (0, ""),
+        "import sys; sys.exit(0)": (1, "leaves while it is imported, by sys.exit or the like; put"),
+        "runner.submit('sort', {})": (1, "is only looked at, and starts nothing as it is imported; put"),
+    }
+    for number, (end, (code, said)) in enumerate(ends.items()):
+        (tmp_path / f"serving{number}.py").write_text(f"{SERVES}{end}\n")
+        words = ["preview", "inbox", "--database", "serves.db", "--app", f"serving{number}.py"]
+        command = [sys.executable, "-m", "cloaca", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, text=True, timeout=60)
+        assert (bool(done.stdout), said in done.stderr) == (code == 0, True), done.stderr
+        assert (done.returncode == 0) == (code == 0)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_what_each_task_changed(line: Line, tmp_path: Path) -> None:
     (tmp_path / "sorting.py").write_text(PROGRAM)
     line.monkeypatch.setenv("NO_COLOR", "1")

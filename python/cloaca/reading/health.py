@@ -14,11 +14,12 @@ from .. import __version__
 from ..errors import StoreError, excerpt
 from ..health import OLDEST_TRANSACTION, TRANSACTION_SECONDS
 from ..rescue import left_beside
+from ..why import of_unread
 from ..why_run import of_pause
 from .attention import FAILED_MAX, failures
 from .runners import BACKLOG_RUNS, declaring, living, runners
 from .runs import runs
-from .schedules import crons, triggers
+from .schedules import Cron, crons, triggers
 from .store import age_of, now
 
 TYPE_CHECKING = False
@@ -251,6 +252,13 @@ def _schedules(reader: Reader) -> Iterator[Finding]:
             more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
             text = f"{state}: {', '.join(named[:NAMED_MAX])}{more}"
             yield Finding("bad" if state == "stopped" else "warn", "schedules", text, way_out)
+    for each in found:
+        if isinstance(each, Cron) and each.enabled:
+            unread = of_unread(each.cron_expression, each.timezone)
+            if unread is not None:
+                is_well = False
+                text = f"cron {excerpt(each.trigger_name or each.workflow_name)} {unread}"
+                yield Finding("warn", "schedules", text, "every machine that is to run it must know its zone")
     if living(reader) and (unserved := [each for each in found if each.state == "unserved"]):
         is_well = False
         named = [excerpt(each.trigger_name or each.workflow_name) for each in unserved[:NAMED_MAX]]

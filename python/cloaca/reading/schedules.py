@@ -214,10 +214,10 @@ def _trigger(reader: Reader, row: dict[str, Any], alive: set[int], mask: Mask | 
     state: Literal["polled", "failing", "stopped", "disabled", "unserved"] = "polled"
     if not row["enabled"]:
         state = "stopped" if row["disabled_cause"] else "disabled"
-    elif last is not None and last.outcome == "error":
-        state = "failing"
     elif runner is None:
         state = "unserved"
+    elif last is not None and last.outcome == "error":
+        state = "failing"
     polled = [at for at in (row["last_poll_at"], None if last is None else last.last_at) if at is not None]
     return Trigger(
         trigger_name=row["trigger_name"],
@@ -246,10 +246,10 @@ def _cron(reader: Reader, row: dict[str, Any], alive: set[int], mask: Mask | Non
     state: Literal["scheduled", "failing", "late", "disabled", "unserved"] = "scheduled"
     if not row["enabled"]:
         state = "disabled"
-    elif last is not None and last.outcome == "error":
-        state = "failing"
     elif not alive or not row["is_declared"]:
         state = "unserved"
+    elif last is not None and last.outcome == "error":
+        state = "failing"
     elif age is not None and age > LATE_SECONDS:
         state = "late"
     return Cron(

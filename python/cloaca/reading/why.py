@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .. import check, held, rows, why_run
 from ..errors import excerpt
-from ..why import Kept, besides, ending, named, told
+from ..why import Kept, besides, ending, named, of_unread, told
 from .runners import declaring, living
 from .runs import find_run, run
 from .schedules import Trigger, schedules_named
@@ -89,6 +89,10 @@ def of_cron(cron: Cron) -> str:
         return f"{says}, and was switched off at {cron.disabled_at}{before}"
     if cron.state == "unserved":
         return f"{says}, and nobody is there for it: no living runner declares it{before}"
+    if (unread := of_unread(cron.cron_expression, cron.timezone)) is not None:
+        return f"{says}, and {unread}{before}"
+    if cron.state == "failing":
+        return f"{says}, and its function is called again for {cron.next_run_at}{before}"
     if cron.state == "late":
         return (
             f"{says}, and was due at {cron.next_run_at}: no living runner declares it or its workflow{before}"

@@ -256,10 +256,10 @@ impl Schedules {
         Ok(Some(watches.into_iter().map(|watch| self.handle.watched(watch)).collect()))
     }
 
-    /// Deletes a cron; false if there is none with that id.
-    fn delete_cron(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+    /// Deletes a cron: whether there was one with that id, and whose number forbids it.
+    fn delete_cron(&self, py: Python<'_>, id: &str) -> PyResult<(bool, Option<i64>)> {
         let id = parse_id(py, id)?;
-        self.handle.written(py, move |runtime| runtime.delete_cron(id))
+        Ok(forgotten_of(self.handle.written(py, move |runtime| runtime.delete_cron(id))?))
     }
 
     /// Deletes what is kept of a name: whether there was anything, and whose number forbids it.

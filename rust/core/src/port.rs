@@ -238,8 +238,8 @@ pub trait Store: Send + Sync {
         next_at: Option<Wall>,
         at: Wall,
     ) -> Stored<bool>;
-    /// Deletes a cron, keeping its runs; false if there is no such cron.
-    fn delete_cron(&self, id: Uuid) -> Stored<bool>;
+    /// Deletes a cron, keeping its runs, unless it is a declaration's that a living owner declares.
+    fn delete_cron(&self, id: Uuid) -> Stored<Forgotten>;
     /// Deletes the trigger and the crons of that name with their histories and run keys, keeping their runs, unless a living owner other
     /// than `epoch` polls the trigger. Crons that were registered are kept.
     fn forget(&self, epoch: Epoch, name: &str) -> Stored<Forgotten>;

@@ -747,7 +747,7 @@ impl Store for PostgresStore {
         self.write(Step::UpdateCron, |db| schedule::update_cron(db, id, expression, timezone, next_at, at))
     }
 
-    fn delete_cron(&self, id: Uuid) -> Stored<bool> {
+    fn delete_cron(&self, id: Uuid) -> Stored<Forgotten> {
         self.write(Step::DeleteCron, |db| schedule::delete_cron(db, id))
     }
 

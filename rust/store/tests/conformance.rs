@@ -229,6 +229,7 @@ claims! {
     what_is_renamed_takes_along_all_that_hangs_on_it
     a_name_that_is_served_or_taken_is_not_given_away
     a_deleted_cron_leaves_its_runs
+    a_cron_that_a_living_owner_declares_is_not_deleted
     a_new_cron_does_not_inherit_a_deleted_ones_runs
     a_declared_cron_is_the_one_of_its_name
     what_was_registered_without_a_name_is_no_declarations
@@ -3045,10 +3046,21 @@ fn a_deleted_cron_leaves_its_runs(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let cron = store.put_cron(Epoch(1), &new_cron(50, "0 2 * * *")).unwrap();
     started(store, epoch, moment(&cron, 1, 100));
-    assert!(store.delete_cron(cron.id).unwrap());
-    assert!(!store.delete_cron(cron.id).unwrap());
+    assert_eq!(store.delete_cron(cron.id).unwrap(), Forgotten::Gone(vec![cron.row]));
+    assert_eq!(store.delete_cron(cron.id).unwrap(), Forgotten::Gone(Vec::new()));
     assert_eq!(store.cron(cron.id).unwrap(), None);
     assert_eq!(ids(store, &RunFilter { schedule: Some(cron.row), ..any() }), [id(1)]);
+}
+
+fn a_cron_that_a_living_owner_declares_is_not_deleted(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let cron = store.put_cron(first, &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    store.put_cron(second, &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    store.leave(first, &InFlight::default(), Wall(3)).unwrap();
+    assert_eq!(store.delete_cron(cron.id).unwrap(), Forgotten::Polled { by: second });
+    assert_eq!(store.cron(cron.id).unwrap(), Some(cron.clone()));
+    store.withdraw_cron(second, "nightly").unwrap();
+    assert_eq!(store.delete_cron(cron.id).unwrap(), Forgotten::Gone(vec![cron.row]));
 }
 
 fn a_declared_cron_is_the_one_of_its_name(store: &dyn Store) {
@@ -3083,7 +3095,7 @@ fn what_was_registered_without_a_name_is_no_declarations(store: &dyn Store) {
     let declared = store.put_cron(Epoch(1), &declared_cron(60, "nightly", "0 2 * * *")).unwrap();
     assert_ne!(declared.row, by_hand.row);
     assert_eq!(store.put_cron(Epoch(1), &new_cron(61, "0 2 * * *")).unwrap(), by_hand);
-    assert!(store.delete_cron(by_hand.id).unwrap());
+    assert_eq!(store.delete_cron(by_hand.id).unwrap(), Forgotten::Gone(vec![by_hand.row]));
     assert_eq!(store.cron(declared.id).unwrap(), Some(declared), "nobody has asked for its end");
 }
 
@@ -3369,7 +3381,7 @@ fn an_unknown_run_trigger_or_cron_is_none(store: &dyn Store) {
     assert_eq!(store.run(id(1)).unwrap(), None);
     assert_eq!(store.trigger("outbox").unwrap(), None);
     assert_eq!(store.cron(trigger.id).unwrap(), None, "a trigger is no cron");
-    assert!(!store.delete_cron(trigger.id).unwrap());
+    assert_eq!(store.delete_cron(trigger.id).unwrap(), Forgotten::Gone(Vec::new()));
 }
 
 fn what_was_polled_and_is_a_cron_now_goes_on_where_it_was(store: &dyn Store) {

@@ -43,7 +43,7 @@ impl Engine {
                 }
             }
             Err(error) => {
-                out.logs.push(Note::CronLeftOut { cron: schedule.id, error: error.to_string() });
+                out.logs.push(Note::CronLeftOut { cron: schedule.called(), error: error.to_string() });
             }
         }
     }
@@ -67,15 +67,16 @@ impl Engine {
 
     /// Lets crons run at what follows from now where they waited for longer. Moments that have run already are refused by the store.
     pub(super) fn put_right(&mut self, rows: &[ScheduleKey], now: Now, out: &mut Effects) {
-        let mut late: Option<(usize, Wall)> = None;
+        let mut late: Vec<(Wall, Arc<str>)> = Vec::new();
         for &row in rows {
             let Some((was, step)) = self.crons.put_right(row, now.wall) else { continue };
-            late = Some(late.map_or((1, was), |(count, last)| (count + 1, last.max(was))));
+            late.extend(self.crons.get(row).map(|state| (was, state.schedule.called())));
             let change = Change::Start { epoch: self.epoch, runs: Vec::new(), cron: Some(step) };
             out.commits.push((change, Then::Start(Vec::new())));
         }
-        if let Some((crons, until)) = late {
-            out.logs.push(Note::ClockWasAhead { crons, until });
+        let others = late.len().saturating_sub(1);
+        if let Some((until, cron)) = late.into_iter().max() {
+            out.logs.push(Note::ClockWasAhead { cron, until, others, now: now.wall });
         }
     }
 
@@ -99,7 +100,7 @@ impl Engine {
         let last = moments.back().copied().unwrap_or(now.wall);
         let next = state.cron.next(last);
         if has_older {
-            out.logs.push(Note::CronCatchUpBounded { cron: state.schedule.id, moments_max });
+            out.logs.push(Note::CronCatchUpBounded { cron: state.schedule.called(), moments_max });
         }
         let schedule = state.schedule.clone();
         let is_known = self.workflows.contains_key(&*schedule.workflow);

@@ -259,8 +259,8 @@ pub enum Note {
     },
     /// A cron cannot be read.
     CronLeftOut {
-        /// The schedule.
-        cron: Uuid,
+        /// Its name, or its id.
+        cron: Arc<str>,
         /// What is wrong with it.
         error: String,
     },
@@ -273,8 +273,8 @@ pub enum Note {
     },
     /// More moments of a cron were missed than are made up for.
     CronCatchUpBounded {
-        /// The schedule.
-        cron: Uuid,
+        /// Its name, or its id.
+        cron: Arc<str>,
         /// So many are.
         moments_max: usize,
     },
@@ -294,10 +294,14 @@ pub enum Note {
     },
     /// Crons waited for moments that a clock named which was ahead.
     ClockWasAhead {
-        /// So many of them.
-        crons: usize,
-        /// The last such moment.
+        /// The one that would have waited the longest, by its name or its id.
+        cron: Arc<str>,
+        /// Until that moment.
         until: Wall,
+        /// So many others waited, too.
+        others: usize,
+        /// What the clock says now.
+        now: Wall,
     },
     /// A callback hangs.
     CallbackGivenUp {
@@ -630,13 +634,13 @@ impl Display for Note {
                 write!(f, "{declared}, holds once reset_limit('{name}') takes that back")
             }
             Self::HistoryRefused { why } => write!(f, "history of polls cannot be kept: {why}"),
-            Self::CronLeftOut { cron, error } => write!(f, "cron schedule {cron} is left out: {error}"),
+            Self::CronLeftOut { cron, error } => write!(f, "cron '{cron}' is left out: {error}"),
             Self::CronOfOldRelease { cron, name } => {
                 write!(f, "cron schedule {cron} of trigger '{name}' goes on, which release 0.1.0 left: ")?;
                 write!(f, "declare a trigger of that name again, or end it by forget('{name}')")
             }
             Self::CronCatchUpBounded { cron, moments_max } => {
-                write!(f, "cron schedule {cron}: of the moments that were missed ")?;
+                write!(f, "cron '{cron}': of the moments that were missed ")?;
                 write!(f, "only the newest {moments_max} are made up for")
             }
             Self::MomentGivenUp { name, moment, .. } => {
@@ -648,9 +652,19 @@ impl Display for Note {
                 write!(f, "and is given up")
             }
             Self::RunDropped { why } => write!(f, "a run was not started: {why}"),
-            Self::ClockWasAhead { crons, until } => {
-                write!(f, "the clock was ahead: {crons} cron schedule(s) would have waited until ")?;
-                write!(f, "{} at the latest; they go on from now", until.rfc3339())
+            Self::ClockWasAhead { cron, until, others, now } => {
+                let (until, now) = (until.rfc3339(), now.rfc3339());
+                write!(f, "the clock was ahead, this machine's or another runner's: cron '{cron}'")?;
+                match others {
+                    0 => write!(
+                        f,
+                        " would have waited until {until}; here it is {now}, and it goes on from now"
+                    ),
+                    _ => {
+                        write!(f, " and {others} more would have waited until {until} at the latest; ")?;
+                        write!(f, "here it is {now}, and they go on from now")
+                    }
+                }
             }
             Self::CallbackGivenUp { run, workflow } => {
                 write!(
@@ -766,7 +780,7 @@ mod tests {
             Note::LastPollerTaken { threads_max: 4, held_by: "'a', 'b'".to_owned() },
             Note::CronOfOldRelease { cron: Uuid::nil(), name: "nightly".into() },
             Note::CronsDeserted { crons: vec![("nightly".into(), "mail".into()); CRONS_SHOWN + 2] },
-            Note::CronCatchUpBounded { cron: Uuid::nil(), moments_max: 3 },
+            Note::CronCatchUpBounded { cron: "nightly".into(), moments_max: 3 },
             Note::VersionDiffers { run: Uuid::nil(), workflow: "mail".into() },
         ]
         .map(|note| note.to_string());
@@ -781,7 +795,7 @@ mod tests {
                 "crons start workflows that no living runner declares: {} and 2 more; declare these workflows, or delete the crons",
                 ["'nightly' (workflow 'mail')"; CRONS_SHOWN].join(", "),
             ),
-            format!("cron schedule {nil}: of the moments that were missed only the newest 3 are made up for"),
+            "cron 'nightly': of the moments that were missed only the newest 3 are made up for".to_owned(),
             format!("run {nil} of workflow 'mail' goes on under a version that differs from the one it began with"),
         ]);
     }

@@ -67,6 +67,14 @@ impl Schedule {
     pub fn is_outdated(&self) -> bool {
         self.newest > self.version
     }
+
+    /// What texts call it: its name, or the id of a cron without one.
+    pub fn called(&self) -> Arc<str> {
+        match &*self.name {
+            "" => self.id.to_string().into(),
+            name => name.into(),
+        }
+    }
 }
 
 /// Whose a schedule is, and so where it runs.

@@ -268,19 +268,21 @@ impl Runtime {
         Ok(done)
     }
 
-    /// Deletes a cron; false if there is none with that id. A declaration that it had taken over goes on.
+    /// Deletes a cron, unless a program that lives declares it. A declaration that it had taken over goes on.
     ///
     /// # Errors
     /// A [`crate::port::Fault`] of the store.
-    pub fn delete_cron(&self, id: Uuid) -> Stored<bool> {
+    pub fn delete_cron(&self, id: Uuid) -> Stored<Forgotten> {
         let declared = self.shared.turn();
-        let Some(row) = self.shared.store.cron(id)? else { return Ok(false) };
-        let done = self.shared.store.delete_cron(id)?;
-        self.told(Event::CronGone(row.row));
-        if row.origin == Origin::Registered {
-            self.shared.declare_left(&declared, &[row.name])?;
+        let Some(cron) = self.shared.store.cron(id)? else { return Ok(Forgotten::Gone(Vec::new())) };
+        let deleted = self.shared.store.delete_cron(id)?;
+        if matches!(deleted, Forgotten::Gone(_)) {
+            self.told(Event::CronGone(cron.row));
+            if cron.origin == Origin::Registered {
+                self.shared.declare_left(&declared, &[cron.name])?;
+            }
         }
-        Ok(done)
+        Ok(deleted)
     }
 
     /// Deletes what is kept of the trigger and the crons of that name, but for their runs.

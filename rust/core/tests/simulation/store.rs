@@ -1092,7 +1092,7 @@ impl Store for MemoryStore {
         nobody_asks()
     }
 
-    fn delete_cron(&self, _id: Uuid) -> Stored<bool> {
+    fn delete_cron(&self, _id: Uuid) -> Stored<Forgotten> {
         nobody_asks()
     }
 

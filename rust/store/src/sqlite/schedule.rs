@@ -30,12 +30,10 @@ use crate::sqlite::schedule::version::{Version, Versions};
 use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
 
 pub use cursor::{Advanced, advance, move_cursor, set_cursor};
-pub use name::{forget, rename};
+pub use name::{delete_cron, forget, rename};
 pub use spread::{contested, crons_of_many, want, wished};
 
-pub use cron::{
-    cron, cron_named, delete_cron, moment, move_cron, pass_moment, put_cron, update_cron, withdraw,
-};
+pub use cron::{cron, cron_named, moment, move_cron, pass_moment, put_cron, update_cron, withdraw};
 
 const TRIGGER: &str = "trigger";
 const CRON: &str = "cron";

@@ -287,12 +287,6 @@ pub fn update_cron(
     Ok(changed == 1)
 }
 
-/// Deletes a cron and keeps its runs; false if there is no such cron.
-pub fn delete_cron(db: &Db, id: Uuid) -> Result<bool, Failure> {
-    const SQL: &str = "DELETE FROM schedules WHERE id = :id AND kind = 'cron'";
-    Ok(db.prepare_cached(SQL)?.execute(named_params! { ":id": id })? == 1)
-}
-
 /// The cron with that id.
 pub fn cron(db: &Db, id: Uuid) -> Result<Option<Schedule>, Failure> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM schedules WHERE kind = 'cron' AND id = :id");

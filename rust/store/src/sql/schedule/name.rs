@@ -1,12 +1,13 @@
 //! Names of schedules that no program declares any more. Invariant: a name goes, or becomes another, only while no living owner serves it.
 
 use cloaca_core::key::{Epoch, ScheduleKey};
-use cloaca_core::port::{Forgotten, Renamed};
+use cloaca_core::port::{Forgotten, Origin, Renamed};
+use uuid::Uuid;
 
 use super::super::db::{self, Db, named_params};
 use super::super::fault::Failure;
 use super::super::{end, owner};
-use super::version;
+use super::{cron, version};
 
 /// What has a name: its trigger, and its crons but for those that a call registered.
 struct Named {
@@ -30,14 +31,18 @@ fn named(db: &Db, epoch: Epoch, name: &str) -> Result<Named, Failure> {
         false => version::declarers(db, name)?,
     };
     let others = found.iter().filter_map(|&(_, owner)| owner).chain(standing_by);
-    let mut by = None;
-    for other in others.filter(|&owner| owner != epoch) {
-        if owner::is_living(db, other)? {
-            by = Some(other);
-            break;
+    let by = living_of(db, others.filter(|&owner| owner != epoch))?;
+    Ok(Named { rows: found.into_iter().map(|(row, _)| row).collect(), by })
+}
+
+/// The first of them that lives.
+fn living_of(db: &Db, owners: impl IntoIterator<Item = Epoch>) -> Result<Option<Epoch>, Failure> {
+    for owner in owners {
+        if owner::is_living(db, owner)? {
+            return Ok(Some(owner));
         }
     }
-    Ok(Named { rows: found.into_iter().map(|(row, _)| row).collect(), by })
+    Ok(None)
 }
 
 /// Deletes the trigger and the crons of a name with what hangs on them, but for their runs, unless a living owner other than `epoch` polls it.
@@ -60,6 +65,20 @@ pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
         }
     }
     Ok(Forgotten::Gone(rows))
+}
+
+/// Deletes a cron and keeps its runs, unless it is a declaration's that a living owner declares: that runs by what it declared, and would
+/// miss its row.
+pub fn delete_cron(db: &Db, id: Uuid) -> Result<Forgotten, Failure> {
+    const SQL: &str = "DELETE FROM schedules WHERE row = :row";
+    let Some(cron) = cron(db, id)? else { return Ok(Forgotten::Gone(Vec::new())) };
+    if cron.origin == Origin::Declared
+        && let Some(by) = living_of(db, version::declarers(db, &cron.name)?)?
+    {
+        return Ok(Forgotten::Polled { by });
+    }
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": cron.row.0 })?;
+    Ok(Forgotten::Gone(vec![cron.row]))
 }
 
 /// Gives the trigger and the crons of a name another one, with all that hangs on them, unless a living owner other than `epoch` polls it, or
