@@ -307,6 +307,8 @@ class Triggers:
             TriggerError: (a `ValueError`) no such trigger in this program.
             RunnerError: (a `RuntimeError`) another runner of the store polls it, or it has been polled for
                 longer than 5 s.
+            StoreError: (a `RuntimeError`) the store has taken nothing for 30 s: what it fired is not kept
+                yet.
         """
         check.flag(dry_run, "dry_run")
         mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
@@ -345,7 +347,10 @@ class Triggers:
             if begun:
                 begun.look()
             raise
-        engine.polls.flush(name)
+        if not dry_run and (decided["outcome"] == "fire" or decided["cursor"] is not None):
+            engine.polls.keep(name)
+        else:
+            engine.polls.flush(name)
         if not dry_run:
             # Fires with cursors: only the store knows which of them were taken.
             after = self._kept_cursor(name)

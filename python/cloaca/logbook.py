@@ -175,7 +175,7 @@ def line_of(record: logging.LogRecord) -> Line:
         if _is_of_a_signal(raised):
             raise
         # Its values do not fit its text, or raise as they are shown: the line is told all the same.
-        text = f"{record.msg} ({describe(raised)})"
+        text = f"{record.msg if type(record.msg) is str else type(record.msg)} ({describe(raised)})"
     errors: list[str] = []
     if record.exc_info and record.exc_info[0] is not None:
         errors.append(_formatter.formatException(record.exc_info))

@@ -44,3 +44,4 @@ def logs_what_ends(context: cloaca.Context) -> None:
     for kind in (SystemExit, GeneratorExit, KeyboardInterrupt, BaseException):
         if kind.__name__ in context["kinds"]:
             log.info("of %s", Ends(kind))
+            log.info(Ends(kind))

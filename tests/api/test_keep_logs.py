@@ -417,7 +417,8 @@ def test_what_a_value_raises_as_it_is_shown_never_reaches_the_body(executor: str
         with keeping(executors={"pool": cloaca.ProcessExecutor(1)}) as runner:
             run = executed(runner, "far", {"kinds": kinds})
             assert runner.list_runs()[0]["status"] == "Completed"
-            assert texts(runner, run) == [f"of %s ({kind})" for kind in kinds]
+            told = [(f"of %s ({kind})", f"<class 'log_bodies.Ends'> ({kind})") for kind in kinds]
+            assert texts(runner, run) == [text for texts in told for text in texts]
     finally:
         log_bodies.log.propagate = True
 

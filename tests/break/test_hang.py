@@ -106,6 +106,10 @@ def declared() -> threading.Event:
     def watch() -> cloaca.TriggerResult:
         return cloaca.TriggerResult.skip()
 
+    @cloaca.trigger(workflow="quick", name="fires", poll_interval="1h")
+    def fires() -> cloaca.TriggerResult:
+        return cloaca.TriggerResult.fire()
+
     return gate
 
 
@@ -122,13 +126,13 @@ READS: dict[str, Call] = {
     "list_runners": lambda runner, run: runner.list_runners(),
 }
 WRITES: dict[str, Call] = {
-    "execute": lambda runner, run: runner.execute("quick", timeout=BOUND / 2),
+    "execute": lambda runner, run: runner.execute("quick"),
     "submit": lambda runner, run: runner.submit("quick", run_key="once"),
     "cancel": lambda runner, run: runner.cancel(run.id),
     "retry": lambda runner, run: runner.retry(run.id),
     "pause": lambda runner, run: runner.pause(workflow="quick"),
     "set_trigger_enabled": lambda runner, run: runner.set_trigger_enabled("watch", False),
-    "tick": lambda runner, run: runner.tick("watch"),
+    "tick": lambda runner, run: runner.tick("fires"),
     "forget": lambda runner, run: runner.forget("nobody"),
     "rename": lambda runner, run: runner.rename("nobody", "somebody"),
 }
@@ -180,7 +184,8 @@ def test_each_call_of_a_store_that_says_nothing_ends_by_itself(silence: Silence)
     with cloaca.DefaultRunner(silence.url) as runner:
         run = runner.submit("work")
         with silence.falls():
-            until = monotonic() + BOUND
+            # Those that write wait for one another, too.
+            until = monotonic() + 2 * BOUND
             threads = [threading.Thread(target=end, args=[name], name=name, daemon=True) for name in CALLS]
             for thread in threads:
                 thread.start()
@@ -188,6 +193,9 @@ def test_each_call_of_a_store_that_says_nothing_ends_by_itself(silence: Silence)
                 thread.join(max(0.0, until - monotonic()))
             assert [thread.name for thread in threads if thread.is_alive()] == []
             gate.set()
+    # Nobody is told that something starts which a store may never have.
+    for name in ("submit", "execute", "tick"):
+        assert isinstance(ends[name], cloaca.StoreError), name
     others = {
         name: error
         for name, error in ends.items()

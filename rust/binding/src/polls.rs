@@ -8,6 +8,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::Declared;
+use cloaca_core::error::{Error, Kind};
 use cloaca_core::poll::{Backoff, Plan};
 use cloaca_core::port::{CHAIN_MAX, OnRun, Outcomes, Page, TriggerRow};
 use cloaca_core::time::Wall;
@@ -16,8 +17,8 @@ use cloaca_core::version;
 use crate::gil::free;
 use crate::handle::{Handle, parse_id};
 use crate::poll_now::PollNow;
-use crate::wait::flush;
-use crate::{convert, work};
+use crate::wait::{self, flush};
+use crate::{convert, error, work};
 
 /// What triggers of one kind have in common, as the Python layer declares it; spans are in microseconds.
 #[derive(FromPyObject)]
@@ -242,6 +243,20 @@ impl Polls {
     fn flush(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(()) };
         flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))
+    }
+
+    /// Waits until what a poll out of turn has fired is kept.
+    fn keep(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(()) };
+        let runtime = self.handle.runtime(py)?;
+        let kept = wait::keep(py, runtime, |runtime| runtime.flushing_trigger(row.row))?;
+        kept.map_err(|why| {
+            let text = format!(
+                "what trigger '{name}' has fired is not kept yet, {why}; it is kept, and its runs run, as soon as the store takes it and \
+                 as long as this runner lives: to tick once more polls it again"
+            );
+            error::raise(py, Error::new(Kind::Store, text))
+        })
     }
 
     /// The place of the trigger whose body asks, on a thread that polls.

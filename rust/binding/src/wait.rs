@@ -58,6 +58,27 @@ pub fn flush(
     Ok(())
 }
 
+/// Waits until what `begin` names is kept, or the runner closes; or else why it is not, where the store takes nothing for as long as a call waits.
+pub fn keep(
+    py: Python<'_>,
+    runtime: &Runtime,
+    begin: impl FnOnce(&Runtime) -> Flush + Send,
+) -> PyResult<Result<(), String>> {
+    let flush = free(py, || begin(runtime))?;
+    loop {
+        let flush = flush.within(CALL_PATIENCE);
+        while !free(py, || runtime.flushed(&flush, slice()))? {
+            py.check_signals()?;
+        }
+        let (is_kept, trouble) = free(py, || (runtime.is_kept(&flush), runtime.trouble()))?;
+        match trouble {
+            Some(why) if !is_kept => return Ok(Err(why)),
+            _ if is_kept => return Ok(Ok(())),
+            _ => {}
+        }
+    }
+}
+
 /// Moves a manual clock. An exception of a signal handler leaves it wherever it is.
 pub fn advance(py: Python<'_>, runtime: &Runtime, span: Duration, patience: Duration) -> PyResult<bool> {
     let mut advance = free(py, || runtime.begin_advance(span, patience))?;

@@ -31,8 +31,15 @@ impl Watch {
         }
     }
 
-    /// Why the run is not kept: its store takes nothing now.
-    fn is_held_up(&self) -> Option<Error> {
+    /// Raises why the run is not kept, if its store takes nothing now.
+    fn refuse_if_held_up(&self, py: Python<'_>) -> PyResult<()> {
+        match free(py, || self.held_up())? {
+            Some(held_up) => Err(error::raise(py, held_up)),
+            None => Ok(()),
+        }
+    }
+
+    fn held_up(&self) -> Option<Error> {
         let why = self.runtime.upgrade()?.trouble()?;
         let text = format!(
             "run {} is not kept yet, {why}; it is kept, and runs, as soon as the store takes it and as long as this runner lives: to ask \
@@ -62,6 +69,7 @@ impl Watch {
     fn wait<'py>(&self, py: Python<'py>, seconds: Option<f64>) -> PyResult<Option<Bound<'py, PyAny>>> {
         refuse_after_fork(py, self.generation)?;
         let watch = &self.watch;
+        let began = Instant::now();
         let mut left = seconds.map(span_of);
         // What has ended already is told without giving the interpreter away.
         let mut slice = Duration::ZERO;
@@ -85,6 +93,9 @@ impl Watch {
             left = left.map(|left| left.saturating_sub(slice));
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
+            }
+            if began.elapsed() >= wait::CALL_PATIENCE && !self.is_started(py)? {
+                self.refuse_if_held_up(py)?;
             }
             slice = left.map_or(longest, |left| left.min(longest));
         }
@@ -110,10 +121,8 @@ impl Watch {
         let mut is_started = watch.started(Duration::ZERO);
         while !is_started.map_err(|e| self.raise(py, e))? {
             py.check_signals()?;
-            if began.elapsed() >= wait::CALL_PATIENCE
-                && let Some(held_up) = free(py, || self.is_held_up())?
-            {
-                return Err(error::raise(py, held_up));
+            if began.elapsed() >= wait::CALL_PATIENCE {
+                self.refuse_if_held_up(py)?;
             }
             is_started = free(py, || watch.started(wait::slice()))?;
         }

@@ -66,6 +66,14 @@ impl Default for Flush {
     }
 }
 
+impl Flush {
+    /// The same, to be waited for as long as `patience` from now on.
+    #[must_use]
+    pub fn within(self, patience: Duration) -> Self {
+        Self { deadline: Instant::now() + patience, ..self }
+    }
+}
+
 impl Runtime {
     /// What was sent to the store before this call. Never what others send meanwhile.
     pub fn flushing(&self) -> Flush {
@@ -87,8 +95,8 @@ impl Runtime {
         self.flushing()
     }
 
-    /// Waits at most `span` until that is kept; false if it is worth while to wait on. That is not so once five seconds are over or
-    /// the runner closes.
+    /// Waits at most `span` until that is kept; false if it is worth while to wait on. That is not so once its time is over, five
+    /// seconds if nobody said more, or the runner closes.
     pub fn flushed(&self, flush: &Flush, span: Duration) -> bool {
         let until = flush.deadline.min(Instant::now() + span);
         let mut writer = lock(&self.shared.writer);
@@ -102,6 +110,14 @@ impl Runtime {
             writer.flushing -= 1;
         }
         true
+    }
+}
+
+impl Runtime {
+    /// Whether the store has taken that, or never will.
+    pub fn is_kept(&self, flush: &Flush) -> bool {
+        let writer = lock(&self.shared.writer);
+        writer.kept >= flush.number || writer.closed || self.shared.closing.load(Ordering::Acquire)
     }
 }
 
