@@ -180,6 +180,8 @@ class Triggers:
         self._open()
         name = check.text(trigger_name, "trigger_name", TriggerError)
         new_name = checked_name(new_name, "new_name", TriggerError)
+        if name == new_name:
+            raise TriggerError(f"new_name is {excerpt(new_name)}, as it is called already; give another one")
         if not self._declarations.rename(name, new_name):
             cron = self._cron_of(name)
             if cron is not None:

@@ -80,6 +80,47 @@ def test_what_is_renamed_goes_on_where_it_ended(url: str) -> None:
         assert len(runner.get_trigger_execution_history("outbox")) == 3
 
 
+def test_what_is_a_cron_by_now_is_missed_by_nobody(url: str) -> None:
+    declare("report")
+    cloaca.trigger(workflow="report", name="inbox", poll_interval="1m")(lambda: False)
+    with Dated(url, START) as runner:
+        runner.advance("2m")
+    cloaca.unregister_trigger("inbox")
+    cloaca.trigger(workflow="report", name="inbox", cron="0 3 * * *")(lambda: False)
+    with Dated(url, "2026-03-01T01:00:00Z") as runner:
+        runner.advance("5m")
+        assert runner.health()["reasons"] == []
+
+
+def test_what_is_in_its_body_still_is_not_renamed(url: str) -> None:
+    declare("report")
+    entered, go = threading.Event(), threading.Event()
+
+    def inbox() -> cloaca.TriggerResult:
+        entered.set()
+        go.wait(WAIT)
+        return cloaca.TriggerResult.fire({"n": 1}, run_key="n1")
+
+    cloaca.trigger(workflow="report", name="inbox", poll_interval="1ms")(inbox)
+    with cloaca.DefaultRunner(url) as runner:
+        assert entered.wait(WAIT)
+        cloaca.unregister_trigger("inbox")
+        with pytest.raises(cloaca.TriggerError, match="'inbox' is in its body still"):
+            runner.rename("inbox", "outbox")
+        go.set()
+        assert eventually(lambda: len(runner.list_runs()) == 1)
+        assert eventually(lambda: renamed(runner))
+        assert len(runner.get_trigger_execution_history("outbox")) == 1
+
+
+def renamed(runner: cloaca.DefaultRunner) -> bool:
+    try:
+        runner.rename("inbox", "outbox")
+    except cloaca.TriggerError:
+        return False
+    return True
+
+
 def test_a_renamed_cron_makes_up_for_what_its_old_name_missed(url: str) -> None:
     declare("report")
 

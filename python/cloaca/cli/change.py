@@ -403,18 +403,12 @@ def rename(arguments: Namespace, show: Show) -> int:
     name, new_name = arguments.name, checked_name(arguments.new_name, "NEW_NAME", TriggerError)
     url = database(arguments.database)
     with reading.Reader(url) as reader:
-        try:
-            reading.schedules_named(reader, name)
-        except reading.MissingError:
-            # Done already, as by a deploy that does it each time. If neither is kept the old one is missing.
-            try:
-                reading.schedules_named(reader, new_name)
-            except reading.MissingError:
-                pass
-            else:
-                show.note(f"{excerpt(name)} is not kept, and {excerpt(new_name)} is: nothing to rename")
-                return OK
-            raise
+        # Done already, as by a deploy that does it each time. If neither is kept the old one is missing.
+        if not _is_kept(reader, name) and _is_kept(reader, new_name):
+            return _nothing_to_rename(show, name, new_name)
+        reading.schedules_named(reader, name)
+    if name == new_name:
+        raise TriggerError(f"{excerpt(name)} has that name already; give another one")
     with closing(_cloaca.Client.open(url)) as client:
         is_done, by, is_taken = client.rename(name, new_name)
     if by is not None:
@@ -424,12 +418,28 @@ def rename(arguments: Namespace, show: Show) -> int:
         )
     if is_taken:
         raise TriggerError(already_kept(name, new_name))
-    if not is_done:
-        raise TriggerError(
-            f"{excerpt(name)} was registered by a call, which made it data: register it under the other name,"
-            " and delete it by `runner.delete_cron_schedule(id)`"
-        )
-    _told(show, "renamed", name, {"to": new_name})
+    if is_done:
+        _told(show, "renamed", name, {"to": new_name})
+        return OK
+    with reading.Reader(url) as reader:
+        if not _is_kept(reader, name):
+            # Somebody else has done it meanwhile.
+            return _nothing_to_rename(show, name, new_name)
+    raise TriggerError(
+        f"{excerpt(name)} was registered by a call, which made it data: register it under the other name,"
+        " and delete it by `runner.delete_cron_schedule(id)`"
+    )
+
+
+def _is_kept(reader: Reader, name: str) -> bool:
+    try:
+        return bool(reading.schedules_named(reader, name))
+    except reading.MissingError:
+        return False
+
+
+def _nothing_to_rename(show: Show, name: str, new_name: str) -> int:
+    show.note(f"{excerpt(name)} is not kept, and {excerpt(new_name)} is: nothing to rename")
     return OK
 
 

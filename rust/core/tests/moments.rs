@@ -4,9 +4,9 @@ mod harness;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Effects, Engine, Event, Then};
-use cloaca_core::key::{Epoch, ScheduleKey};
+use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Change, CronMove, Moment, Origin, Receipt, Schedule, ScheduleKind, Terms, TriggerState,
+    Admitted, Change, CronMove, Moment, Origin, Receipt, Schedule, ScheduleKind, Terms, TriggerState,
 };
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
@@ -270,6 +270,25 @@ fn a_moment_that_another_decides_is_asked_for_again_though_that_one_lives_on() {
     let over = Receipt::Moment(Moment::Over { next_at: Some(Wall(3 * HOUR_US)) });
     step(&mut engine, Event::Committed(then, over), later);
     assert_eq!(asked(&mut step(&mut engine, Event::Clock, later)).0, Wall(3 * HOUR_US));
+}
+
+#[test]
+fn what_is_left_of_a_runs_time_is_noted_anew_when_the_clock_jumps() {
+    let mut engine = engine();
+    let begun = now(0, 1);
+    step(&mut engine, Event::Crons(vec![hourly(ScheduleKey(1), Some(Wall(1)))]), begun);
+    let noted = |effects: &Effects| {
+        effects.commits.iter().filter(|(change, _)| matches!(change, Change::Timed { .. })).count()
+    };
+    let started = step(&mut engine, Event::Clock, begun);
+    let (_, then) = started.commits.into_iter().next().expect("the moment starts a run");
+    let receipt = Receipt::Start(vec![Admitted::Started { row: RunRow(1) }]);
+    let job = step(&mut engine, Event::Committed(then, receipt), begun).jobs[0].job;
+    step(&mut engine, Event::Taken(job), begun);
+    assert_eq!(noted(&step(&mut engine, Event::Clock, now(0, 500_000))), 0, "it runs on");
+    assert_eq!(noted(&step(&mut engine, Event::Clock, now(0, 2 * HOUR_US))), 1, "put forward");
+    assert_eq!(noted(&step(&mut engine, Event::Clock, now(0, 2 * HOUR_US + 1))), 0);
+    assert_eq!(noted(&step(&mut engine, Event::Clock, now(0, 1))), 1, "put back");
 }
 
 #[test]

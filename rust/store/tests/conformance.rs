@@ -3006,12 +3006,19 @@ fn a_trigger_that_another_stands_by_for_is_not_forgotten(store: &dyn Store) {
 }
 
 fn what_is_renamed_takes_along_all_that_hangs_on_it(store: &dyn Store) {
-    let epoch = store.join(Wall(1)).unwrap();
-    let trigger = declared(store, epoch, "inbox");
+    let before = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, before, "inbox");
     let cron = store.put_cron(Epoch(1), &declared_cron(50, "inbox", "0 2 * * *")).unwrap();
     let by_hand = store.put_cron(Epoch(1), &new_cron(51, "0 3 * * *")).unwrap();
     store.set_cursor(trigger.row, Some("7")).unwrap();
-    started(store, epoch, moment(&cron, 1, 100));
+    started(store, before, moment(&cron, 1, 100));
+    assert_eq!(
+        store.rename(before, "inbox", "outbox").unwrap(),
+        Renamed::Polled { by: before },
+        "it is its own"
+    );
+    store.leave(before, &InFlight::default(), Wall(2)).unwrap();
+    let epoch = store.join(Wall(3)).unwrap();
     assert_eq!(store.rename(epoch, "", "outbox").unwrap(), Renamed::Done(Vec::new()), "that has no name");
     assert_eq!(store.rename(epoch, "inbox", "outbox").unwrap(), Renamed::Done(vec![trigger.row, cron.row]));
     assert_eq!(store.rename(epoch, "inbox", "outbox").unwrap(), Renamed::Done(Vec::new()));

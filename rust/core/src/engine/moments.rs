@@ -53,8 +53,12 @@ impl Engine {
     pub(super) fn heed_clock(&mut self, now: Now, out: &mut Effects) {
         let ahead_us = now.wall.0.saturating_sub(i64::try_from(now.mono.0 / 1000).unwrap_or(i64::MAX));
         let is_back = ahead_us < self.wall_ahead_us.saturating_sub(CLOCK_BACK_US);
+        let is_forward = ahead_us > self.wall_ahead_us.saturating_add(CLOCK_BACK_US);
         if is_back || ahead_us > self.wall_ahead_us {
             self.wall_ahead_us = ahead_us;
+        }
+        if is_back || is_forward {
+            self.note_times_left(now, out);
         }
         if is_back {
             self.put_right(&self.crons.rows(), now, out);
@@ -62,6 +66,17 @@ impl Engine {
             out.is_open = true;
             out.is_due = true;
             self.look_for_seats(now, out);
+        }
+    }
+
+    /// What is left of each run's time is on record by the clock: if that jumps, who goes on with the run must not take the jump for time that
+    /// has passed.
+    fn note_times_left(&self, now: Now, out: &mut Effects) {
+        for (id, &timer) in &self.run_timer {
+            let (Some(run), Some(due)) = (self.runs.get(id), self.timers.due(timer)) else { continue };
+            let left_us = i64::try_from(due.0.saturating_sub(now.mono.0) / 1000).unwrap_or(i64::MAX);
+            let change = Change::Timed { run: run.row, epoch: self.epoch, left_us, at: now.wall };
+            out.commits.push((change, Then::Nothing));
         }
     }
 

@@ -12,15 +12,17 @@ use super::{cron, version};
 /// What has a name: its trigger, and its crons but for those that a call registered.
 struct Named {
     rows: Vec<ScheduleKey>,
-    /// A living owner other than the one that asks that polls it, or declares it.
+    /// A living owner other than the one that asks that polls it, decides a moment of it, or declares it.
     by: Option<Epoch>,
+    /// Whether a poll of the one that asks is in flight, or a moment that it decides.
+    is_in_flight: bool,
 }
 
 fn named(db: &Db, epoch: Epoch, name: &str) -> Result<Named, Failure> {
     // Indices schedules_trigger, schedules_cron_name.
     const FOUND: &str = "
         SELECT row, owner FROM schedules WHERE kind = 'trigger' AND name = :name
-        UNION ALL SELECT row, NULL FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND NOT registered";
+        UNION ALL SELECT row, owner FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND NOT registered";
     let mut statement = db.prepare_cached(FOUND)?;
     let found = statement.query_map(named_params! { ":name": name }, |row| {
         Ok((ScheduleKey(row.get(0)?), row.get::<_, Option<i64>>(1)?.map(Epoch)))
@@ -32,7 +34,8 @@ fn named(db: &Db, epoch: Epoch, name: &str) -> Result<Named, Failure> {
     };
     let others = found.iter().filter_map(|&(_, owner)| owner).chain(standing_by);
     let by = living_of(db, others.filter(|&owner| owner != epoch))?;
-    Ok(Named { rows: found.into_iter().map(|(row, _)| row).collect(), by })
+    let is_in_flight = found.iter().any(|&(_, owner)| owner == Some(epoch));
+    Ok(Named { rows: found.into_iter().map(|(row, _)| row).collect(), by, is_in_flight })
 }
 
 /// The first of them that lives.
@@ -53,7 +56,7 @@ pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
         "DELETE FROM run_keys WHERE schedule = :row",
         "DELETE FROM schedules WHERE row = :row",
     ];
-    let Named { rows, by } = named(db, epoch, name)?;
+    let Named { rows, by, .. } = named(db, epoch, name)?;
     if let Some(by) = by {
         return Ok(Forgotten::Polled { by });
     }
@@ -90,8 +93,9 @@ pub fn rename(db: &Db, epoch: Epoch, from: &str, to: &str) -> Result<Renamed, Fa
         UNION ALL SELECT 1 FROM schedules WHERE kind = 'cron' AND name = :name AND name <> ''";
     // A step of the cron that was decided under its old name is not kept.
     const RENAME: &str = "UPDATE schedules SET name = :name, updated_at = updated_at + 1 WHERE row = :row";
-    let Named { rows, by } = named(db, epoch, from)?;
-    if let Some(by) = by {
+    let Named { rows, by, is_in_flight } = named(db, epoch, from)?;
+    // What is in flight counts still, and must not run beside a poll under the new name.
+    if let Some(by) = by.or(is_in_flight.then_some(epoch)) {
         return Ok(Renamed::Polled { by });
     }
     if !rows.is_empty() && db.prepare_cached(TAKEN)?.exists(named_params! { ":name": to })? {
