@@ -237,8 +237,8 @@ class Declarations:
             is_done, polled_by, is_taken = self._engine.schedules.rename(name, new_name)
         if polled_by is not None and polled_by == self._engine.runs.owner():
             raise TriggerError(
-                f"trigger {excerpt(name)} is in its body still, though this program declares it no more; rename"
-                " it once that has ended"
+                f"trigger {excerpt(name)} is in its body still, though this program declares it no more;"
+                " rename it once that has ended"
             )
         _refuse_served(name, polled_by)
         if is_taken:

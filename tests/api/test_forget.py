@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -83,12 +85,16 @@ def test_what_is_renamed_goes_on_where_it_ended(url: str) -> None:
 def test_what_is_a_cron_by_now_is_missed_by_nobody(url: str) -> None:
     declare("report")
     cloaca.trigger(workflow="report", name="inbox", poll_interval="1m")(lambda: False)
-    with Dated(url, START) as runner:
-        runner.advance("2m")
+    with cloaca.DefaultRunner(url):
+        pass
+    # Its program ended long ago.
+    with closing(sqlite3.connect(url)) as database:
+        database.execute("UPDATE schedules SET free_since = 0")
+        database.commit()
     cloaca.unregister_trigger("inbox")
-    cloaca.trigger(workflow="report", name="inbox", cron="0 3 * * *")(lambda: False)
-    with Dated(url, "2026-03-01T01:00:00Z") as runner:
-        runner.advance("5m")
+    cloaca.trigger(workflow="report", name="inbox", cron="0 3 29 2 *")(lambda: False)
+    with cloaca.DefaultRunner(url) as runner:
+        assert eventually(lambda: len(runner.list_cron_schedules()) == 1)
         assert runner.health()["reasons"] == []
 
 
