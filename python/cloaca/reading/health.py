@@ -6,6 +6,7 @@ Decides what is worth a warning, and nothing else; each look is bounded.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -299,7 +300,14 @@ def _pauses(reader: Reader) -> Finding:
         return Finding("ok", "pauses", "nothing is paused without end")
     more = f"; and {len(found) - NAMED_MAX} more" if len(found) > NAMED_MAX else ""
     told = "; ".join(f"{of_pause(each)}, since {each['since']}" for each in found[:NAMED_MAX])
-    return Finding("warn", "pauses", f"{told}{more}", "`cloaca resume`, once it may go on")
+    return Finding("warn", "pauses", f"{told}{more}", f"`{_resume(found[0])}`, once it may go on")
+
+
+def _resume(pause: dict[str, Any]) -> str:
+    if pause["kind"] == "limit":
+        return f"cloaca resume --limit {shlex.quote(pause['name'])}"
+    key = "" if pause["key"] is None else f" --key {shlex.quote(pause['key'])}"
+    return f"cloaca resume --workflow {shlex.quote(pause['name'])}{key}"
 
 
 def _overdue(reader: Reader, at: datetime) -> Finding:
@@ -325,7 +333,9 @@ def _failed(reader: Reader, at: datetime) -> Finding:
         return Finding("ok", "failures", "no run of the last 24 hours failed")
     most = sorted(kinds.items(), key=lambda item: -item[1])[:NAMED_MAX]
     shown = f"{FAILED_MAX:,} or more runs" if total >= FAILED_MAX else _count(total, "run")
-    text = f"{shown} of the last 24 hours failed: {', '.join(f'{kind} ({n})' for kind, n in most)}"
+    rest = sum(kinds.values()) - sum(count for _, count in most)
+    others = f" and others ({rest})" if rest else ""
+    text = f"{shown} of the last 24 hours failed: {', '.join(f'{kind} ({n})' for kind, n in most)}{others}"
     return Finding("warn", "failures", text, "`cloaca runs --failed --since 24h`")
 
 

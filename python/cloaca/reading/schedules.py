@@ -156,17 +156,18 @@ def _page(items: list[Any], rows: list[dict[str, Any]], limit: int) -> Page[Any]
 
 def schedules_named(reader: Reader, name: str) -> list[Trigger | Cron]:
     """What a name, or a cron's id, stands for: mostly one; both if it was a trigger before it was a cron, or
-    the other way round.
+    the other way round, and nobody serves what it is by now.
 
     Raises:
         MissingError: (a `LookupError`) nothing has that name.
     """
     alive, mask = living(reader), reader.mask()
-    found = _rows_named(reader, name)
-    return [
-        _cron(reader, row, alive, mask) if "cron_expression" in row else _trigger(reader, row, alive, mask)
-        for row in found
+    found = [
+        (row, (_cron if "cron_expression" in row else _trigger)(reader, row, alive, mask))
+        for row in _rows_named(reader, name)
     ]
+    by_now = [each for row, each in found if not _is_past(reader, row, each, alive)]
+    return by_now or [each for _, each in found]
 
 
 def ticks(reader: Reader, name: str, *, limit: int = PAGE_ITEMS, offset: int = 0) -> list[Tick]:

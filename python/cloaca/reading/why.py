@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .. import check, held, rows, why_run
 from ..errors import excerpt
-from ..why import Kept, besides, ending, named, of_unread, told
+from ..why import Kept, besides, ending, ends_of, named, of_unread, told
 from .runners import declaring, living
 from .runs import find_run, run
 from .schedules import Trigger, schedules_named
@@ -71,6 +71,10 @@ def of_trigger(trigger: Trigger) -> str:
         return f"{name} is not polled: {by} at {trigger.disabled_at}{ending(row)}"
     if trigger.runner is None:
         return f"{name} is not polled: no living runner has it; start a program that declares it{ending(row)}"
+    heard = ends_of(trigger.on_run, trigger.on_run_status)
+    if heard is not None:
+        by = f"waits for a run to end, {heard}, in runner {trigger.runner}"
+        return f"{name} {by}; {'none has yet' if row is None else f'on record, it {told(row)}'}"
     by = f"is polled by runner {trigger.runner}"
     if row is None:
         return f"{name} {by}; none of its polls is on record yet, the next is due at {trigger.next_poll_at}"

@@ -68,6 +68,7 @@ impl World {
             let receipt = match (&change, &then) {
                 (Change::Start { .. }, _) => Receipt::Start(vec![Admitted::Started { row: RunRow(1) }]),
                 (Change::Run(_), _) => Receipt::Run(None),
+                (Change::Timed { .. }, _) => Receipt::Noted,
                 (change, then) => panic!("{change:?} {then:?}"),
             };
             let more = harness::step(&mut self.engine, Event::Committed(then, receipt), self.now);

@@ -30,6 +30,7 @@ impl World {
                 let receipt = match &change {
                     Change::Start { .. } => Receipt::Start(vec![Admitted::Started { row: RunRow(1) }]),
                     Change::Run(_) => Receipt::Run(None),
+                    Change::Timed { .. } => Receipt::Noted,
                     other => panic!("{other:?}"),
                 };
                 self.engine.step(Event::Committed(then, receipt), self.now, &mut effects);

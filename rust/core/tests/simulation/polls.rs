@@ -324,8 +324,9 @@ impl World {
         let mut effects = Effects::default();
         self.processes[p].places[place as usize].in_commit = true;
         self.processes[p].engine.step(Event::Polled(polled), now, &mut effects);
-        // A step at which the clock has been set back asks for seats, too, whatever it is about.
-        let is_asked = |change: &&Change| matches!(change, Change::LookForSeats { .. });
+        // A step at which the clock has been set asks for seats, too, and notes what is left of runs' times, whatever it is about.
+        let is_asked =
+            |change: &&Change| matches!(change, Change::LookForSeats { .. } | Change::Timed { .. });
         let changes = effects.commits.iter().map(|(change, _)| change);
         let ticks: Vec<&Change> = changes.filter(|change| !is_asked(change)).collect();
         match ticks[..] {

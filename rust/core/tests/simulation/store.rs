@@ -193,7 +193,8 @@ impl State {
                 }
                 false => Receipt::Fenced,
             },
-            Change::Timed { .. } => unreachable!("time is not kept here"),
+            // Time is not kept here.
+            Change::Timed { .. } => Receipt::Noted,
             Change::Returned(body) => {
                 let is_it = |kept: &Body| Body { at: body.at, ..kept.clone() } == *body;
                 self.overdue.retain(|kept| !is_it(kept));
