@@ -100,6 +100,7 @@ claims! {
     who_declares_an_older_version_again_tells_whoever_stood_behind_it
     a_trigger_and_a_cron_of_one_name_are_versions_of_it
     of_a_cron_the_version_declared_last_for_the_first_time_is_in_force
+    a_cron_stays_in_its_version_while_its_owner_decides_a_moment
     of_many_versions_the_last_are_remembered
     a_wait_is_kept_until_the_next_tick_or_switch
     an_owner_who_left_declares_and_starts_nothing
@@ -679,6 +680,24 @@ fn of_a_cron_the_version_declared_last_for_the_first_time_is_in_force(store: &dy
     let found = store.cron_named("nightly").unwrap().unwrap();
     assert!(found.newest < found.version, "nobody declares what is in force");
     assert_eq!(put(old, &first), two, "until nobody declares the newer one");
+}
+
+fn a_cron_stays_in_its_version_while_its_owner_decides_a_moment(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let first = NewCron { digest: 7, ..declared_cron(50, "nightly", "0 2 * * *") };
+    let second = NewCron { digest: 5, overlap: Overlap::Queue, ..declared_cron(51, "nightly", "0 2 * * *") };
+    store.put_cron(old, &first).unwrap();
+    let cron = store.put_cron(new, &second).unwrap();
+    let change = Change::TakeMoment { epoch: new, row: cron.row, seen: cron.updated_at, moment: Wall(100) };
+    assert!(matches!(commit(store, change), Receipt::Moment(Moment::Yours(_))));
+    let found = store.cron(cron.id).unwrap().unwrap();
+    assert_eq!(
+        (found.owner, found.newest, found.version),
+        (Some(new), 2, 2),
+        "it is declared by whose it is"
+    );
+    let again = store.put_cron(old, &first).unwrap();
+    assert_eq!((again.digest, again.version), (Some(5), 2), "an older one takes nothing back meanwhile");
 }
 
 fn of_many_versions_the_last_are_remembered(store: &dyn Store) {

@@ -46,7 +46,7 @@ macro_rules! columns {
          registered, context, overlap, catchup, digest, version,
           max(coalesce((
              SELECT max(other.version) FROM declared AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
-             WHERE other.name = schedules.name AND schedules.owner IS NOT other.owner), 0),
+             WHERE other.name = schedules.name AND (schedules.kind = 'cron' OR schedules.owner IS NOT other.owner)), 0),
           iif(kind = 'cron' AND declared_as IS NOT NULL, coalesce((
              SELECT polled.version FROM schedules AS polled JOIN owners ON epoch = polled.owner AND left_at IS NULL
              WHERE polled.kind = 'trigger' AND polled.name = schedules.name), 0), 0)), cursor_set, in_body_since,
