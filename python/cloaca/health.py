@@ -154,6 +154,19 @@ def health(
     }
 
 
+def of_stopped(text: str) -> Health:
+    """The health of a runner that has stopped by itself, and reads nothing any more."""
+    now_us = int(time.time() * 1e6)
+    return {
+        "ok": False,
+        "reasons": [_reason("stopped", text, 1, now_us)],
+        "at": moment(now_us),
+        "runners": 0,
+        "runs_waiting": 0,
+        "oldest_seconds": None,
+    }
+
+
 def _reason(
     code: HealthCode,
     text: str,

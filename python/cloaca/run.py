@@ -55,7 +55,8 @@ class Run:
     # No `RunStatus`: of a choice, checkers take what one look saw for what the next one must see.
     @property
     def status(self) -> str:
-        """Where it stands: `Pending`, `Running`, `Completed`, `Failed` or `Cancelled`.
+        """Where it stands: `Pending`, `Running`, `Completed`, `Failed` or `Cancelled`. An end that was seen
+        here stays, also if `retry` opens the run again: that returns another `Run`, as `runner.run` does.
 
         Raises:
             WorkflowError: (a `ValueError`) it is not kept any more, and its end was not seen here.

@@ -513,6 +513,17 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         them: `at`, `runners` (living ones that work), `runs_waiting` (in nobody's hands, and due or
         held by limits) and `oldest_seconds` (of these).
         """
+        from .health import of_stopped
+
+        self._open()
+        try:
+            return self._health()
+        except RunnerError:
+            if not self.stats()["stopped"]:
+                raise
+            return of_stopped(_ENDED)
+
+    def _health(self) -> Health:
         from .health import health
 
         engine = self._open()

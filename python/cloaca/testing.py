@@ -433,7 +433,8 @@ class Runner(DefaultRunner):
                     self._crew.tasks[number] = replaced
 
     def fired(self, workflow: str | Workflow) -> list[Context]:
-        """The contexts with which triggers and crons started this workflow, oldest first.
+        """The contexts with which triggers and crons started this workflow, oldest first. What `tick` starts
+        of a cron is nobody's: it is beside the calendar.
 
         Raises:
             WorkflowError: (a `ValueError`) no such workflow.

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from attack import TIMES, Program
+from attack import SECONDS, TIMES, Program
 
 import cloaca
 
@@ -249,6 +249,17 @@ def test_a_runner_with_nothing_to_write_finds_out_that_its_file_is_gone(tmp_path
             assert len(runner.list_runs()) == 1
     elif how != "emptied":
         assert Path(f"{path}-rescue").exists()
+
+
+def test_the_health_of_a_runner_that_has_stopped_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(path) as runner:
+        path.unlink()
+        deadline = time.monotonic() + SECONDS
+        while not runner.stats()["stopped"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (reason,) = runner.health()["reasons"]
+        assert (reason["code"], "has stopped by itself" in reason["text"]) == ("stopped", True)
 
 
 CLIENT = """
