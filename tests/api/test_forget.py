@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,22 +78,6 @@ def test_what_is_renamed_goes_on_where_it_ended(url: str) -> None:
         # Two of the three keys were given under the old name.
         assert sorted(context["n"] for context in runner.fired("report")) == [1, 2, 3]
         assert len(runner.get_trigger_execution_history("outbox")) == 3
-
-
-def test_what_is_a_cron_by_now_is_missed_by_nobody(url: str) -> None:
-    declare("report")
-    cloaca.trigger(workflow="report", name="inbox", poll_interval="1m")(lambda: False)
-    with cloaca.DefaultRunner(url):
-        pass
-    # Its program ended long ago.
-    with closing(sqlite3.connect(url)) as database:
-        database.execute("UPDATE schedules SET free_since = 0")
-        database.commit()
-    cloaca.unregister_trigger("inbox")
-    cloaca.trigger(workflow="report", name="inbox", cron="0 3 29 2 *")(lambda: False)
-    with cloaca.DefaultRunner(url) as runner:
-        assert eventually(lambda: len(runner.list_cron_schedules()) == 1)
-        assert runner.health()["reasons"] == []
 
 
 def test_what_is_in_its_body_still_is_not_renamed(url: str) -> None:

@@ -112,6 +112,21 @@ def test_runs_of_workflows_that_nobody_declares_are_unserved(
     assert "no living runner declares: 'polled'" in found["unserved"]["text"]
 
 
+def test_what_is_a_cron_by_now_is_missed_by_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    flow.declare("report")
+    cloaca.trigger(workflow="report", name="inbox", poll_interval="1m")(lambda: False)
+    with cloaca.DefaultRunner(path):
+        pass
+    # Its program ended long ago.
+    change(path, "UPDATE schedules SET free_since = 0")
+    cloaca.unregister_trigger("inbox")
+    cloaca.trigger(workflow="report", name="inbox", cron="0 3 29 2 *")(lambda: False)
+    with cloaca.DefaultRunner(path) as runner:
+        assert eventually(lambda: len(runner.list_cron_schedules()) == 1)
+        assert runner.health()["reasons"] == []
+
+
 def test_triggers_that_nobody_polls_are_told_after_a_while(runner: cloaca.DefaultRunner, store: Path) -> None:
     assert run_program(POLLS + "runner.shutdown()", store).returncode == 0
     assert "unpolled" not in codes(runner.health())

@@ -3031,11 +3031,6 @@ fn what_is_renamed_takes_along_all_that_hangs_on_it(store: &dyn Store) {
     let by_hand = store.put_cron(Epoch(1), &new_cron(51, "0 3 * * *")).unwrap();
     store.set_cursor(trigger.row, Some("7")).unwrap();
     started(store, before, moment(&cron, 1, 100));
-    assert_eq!(
-        store.rename(before, "inbox", "outbox").unwrap(),
-        Renamed::Polled { by: before },
-        "it is its own"
-    );
     store.leave(before, &InFlight::default(), Wall(2)).unwrap();
     let epoch = store.join(Wall(3)).unwrap();
     assert_eq!(store.rename(epoch, "", "outbox").unwrap(), Renamed::Done(Vec::new()), "that has no name");

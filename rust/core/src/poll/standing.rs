@@ -140,6 +140,12 @@ impl Poller {
         Arc::clone(&self.rests[place as usize].name)
     }
 
+    /// Whether a poll of that name is in its body, or what came of it is on its way to the store, also if it is declared no more.
+    pub fn is_in_flight_as(&self, name: &str) -> bool {
+        let places = self.rests.iter().zip(&self.hot);
+        places.into_iter().any(|(rest, state)| *rest.name == *name && (state.in_body || state.in_commit))
+    }
+
     /// Quiet polls gathered since they were last taken, of every trigger.
     pub fn take_history(&mut self) -> Vec<Stretch> {
         (0..self.hot.len()).filter_map(|place| self.take_quiet(place as u32)).collect()

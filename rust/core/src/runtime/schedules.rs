@@ -298,12 +298,16 @@ impl Runtime {
         Ok(forgotten)
     }
 
-    /// Gives the trigger and the crons of a name another one.
+    /// Gives the trigger and the crons of a name another one, unless it is in flight here: that counts still, and must not run beside a poll
+    /// under the new name.
     ///
     /// # Errors
     /// A [`crate::port::Fault`] of the store.
     pub fn rename(&self, from: &str, to: &str) -> Stored<Renamed> {
         let _turn = self.shared.turn();
+        if lock(&self.shared.polls).poller.is_in_flight_as(from) {
+            return Ok(Renamed::Polled { by: self.shared.epoch });
+        }
         let renamed = self.shared.store.rename(self.shared.epoch, from, to)?;
         if let Renamed::Done(rows) = &renamed {
             rows.iter().for_each(|&row| self.told(Event::CronGone(row)));

@@ -14,8 +14,6 @@ struct Named {
     rows: Vec<ScheduleKey>,
     /// A living owner other than the one that asks that polls it, decides a moment of it, or declares it.
     by: Option<Epoch>,
-    /// Whether a poll of the one that asks is in flight, or a moment that it decides.
-    is_in_flight: bool,
 }
 
 fn named(db: &Db, epoch: Epoch, name: &str) -> Result<Named, Failure> {
@@ -34,8 +32,7 @@ fn named(db: &Db, epoch: Epoch, name: &str) -> Result<Named, Failure> {
     };
     let others = found.iter().filter_map(|&(_, owner)| owner).chain(standing_by);
     let by = living_of(db, others.filter(|&owner| owner != epoch))?;
-    let is_in_flight = found.iter().any(|&(_, owner)| owner == Some(epoch));
-    Ok(Named { rows: found.into_iter().map(|(row, _)| row).collect(), by, is_in_flight })
+    Ok(Named { rows: found.into_iter().map(|(row, _)| row).collect(), by })
 }
 
 /// The first of them that lives.
@@ -56,7 +53,7 @@ pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
         "DELETE FROM run_keys WHERE schedule = :row",
         "DELETE FROM schedules WHERE row = :row",
     ];
-    let Named { rows, by, .. } = named(db, epoch, name)?;
+    let Named { rows, by } = named(db, epoch, name)?;
     if let Some(by) = by {
         return Ok(Forgotten::Polled { by });
     }
@@ -93,9 +90,8 @@ pub fn rename(db: &Db, epoch: Epoch, from: &str, to: &str) -> Result<Renamed, Fa
         UNION ALL SELECT 1 FROM schedules WHERE kind = 'cron' AND name = :name AND name <> ''";
     // A step of the cron that was decided under its old name is not kept.
     const RENAME: &str = "UPDATE schedules SET name = :name, updated_at = updated_at + 1 WHERE row = :row";
-    let Named { rows, by, is_in_flight } = named(db, epoch, from)?;
-    // What is in flight counts still, and must not run beside a poll under the new name.
-    if let Some(by) = by.or(is_in_flight.then_some(epoch)) {
+    let Named { rows, by } = named(db, epoch, from)?;
+    if let Some(by) = by {
         return Ok(Renamed::Polled { by });
     }
     if !rows.is_empty() && db.prepare_cached(TAKEN)?.exists(named_params! { ":name": to })? {
