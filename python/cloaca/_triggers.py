@@ -61,12 +61,9 @@ _VERSIONS = """
     WHERE kind = 'trigger' AND name = ?1 AND schedules.version > 0"""
 
 # By the indices of names. While somebody polls it, it is polled.
-_IS_CRON = """
-    SELECT 1 FROM schedules AS polled JOIN schedules AS cron ON cron.kind = 'cron' AND cron.name = polled.name
-        AND cron.name <> '' AND cron.declared_as IS NOT NULL AND NOT cron.registered
-        AND cron.version > polled.version
-    WHERE polled.kind = 'trigger' AND polled.name = ?1
-        AND NOT EXISTS (SELECT 1 FROM owners WHERE epoch = polled.owner AND left_at IS NULL)"""
+_IS_CRON = f"""
+    SELECT 1 FROM schedules WHERE kind = 'trigger' AND name = ?1 AND EXISTS ({rows.CRON_BY_NOW})
+        AND NOT EXISTS (SELECT 1 FROM owners WHERE epoch = schedules.owner AND left_at IS NULL)"""
 
 
 _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"

@@ -11,6 +11,7 @@ import os
 import time
 from datetime import UTC, datetime
 
+from . import rows
 from .errors import excerpt
 from .rows import moment
 from .why import of_unread
@@ -83,15 +84,12 @@ _OWNERS = """
     SELECT owner, count(*) AS many FROM schedules INDEXED BY schedules_polled
     WHERE kind = 'trigger' AND enabled GROUP BY owner"""
 # But for what is a cron by now.
-_UNPOLLED = """
+_UNPOLLED = f"""
     SELECT name, coalesce(free_since, (
         SELECT coalesce(left_at, seen_at, joined_at) FROM owners WHERE epoch = owner), updated_at) AS since
     FROM schedules INDEXED BY schedules_polled
     WHERE kind = 'trigger' AND enabled AND owner IS NOT DISTINCT FROM ?
-        AND NOT EXISTS (
-            SELECT 1 FROM schedules AS cron
-            WHERE cron.kind = 'cron' AND cron.name = schedules.name AND cron.name <> ''
-                AND cron.declared_as IS NOT NULL AND NOT cron.registered AND cron.version > schedules.version)
+        AND NOT EXISTS ({rows.CRON_BY_NOW})
     LIMIT ?"""
 _STUCK = """
     SELECT name, in_body_since AS since FROM schedules INDEXED BY schedules_in_body

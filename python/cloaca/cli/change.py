@@ -384,11 +384,7 @@ def forget(arguments: Namespace, show: Show) -> int:
     with closing(_cloaca.Client.open(url)) as client:
         for name in arguments.name:
             is_gone, by = client.forget(name)
-            if by is not None:
-                raise TriggerError(
-                    f"trigger {excerpt(name)} is served by runner {by} of this store; stop that first, or"
-                    " take the trigger out of its program"
-                )
+            _refuse_served(name, by)
             if not is_gone:
                 raise TriggerError(
                     f"{excerpt(name)} was registered by a call, which made it data: delete it by"
@@ -396,6 +392,14 @@ def forget(arguments: Namespace, show: Show) -> int:
                 )
             _told(show, "forgotten", name)
     return OK
+
+
+def _refuse_served(name: str, by: int | None) -> None:
+    if by is not None:
+        raise TriggerError(
+            f"trigger {excerpt(name)} is served by runner {by} of this store; stop that first, or take the"
+            " trigger out of its program"
+        )
 
 
 def rename(arguments: Namespace, show: Show) -> int:
@@ -411,11 +415,7 @@ def rename(arguments: Namespace, show: Show) -> int:
         raise TriggerError(f"{excerpt(name)} has that name already; give another one")
     with closing(_cloaca.Client.open(url)) as client:
         is_done, by, is_taken = client.rename(name, new_name)
-    if by is not None:
-        raise TriggerError(
-            f"trigger {excerpt(name)} is served by runner {by} of this store; stop that first, or take the"
-            " trigger out of its program"
-        )
+    _refuse_served(name, by)
     if is_taken:
         raise TriggerError(already_kept(name, new_name))
     if is_done:

@@ -752,24 +752,11 @@ impl Store for PostgresStore {
     }
 
     fn forget(&self, epoch: Epoch, name: &str) -> Stored<Forgotten> {
-        self.write(Step::DeleteCron, |db| {
-            let forgotten = schedule::forget(db, epoch, name)?;
-            if matches!(&forgotten, Forgotten::Gone(rows) if !rows.is_empty()) {
-                audit::note(db, "forget", name)?;
-            }
-            Ok(forgotten)
-        })
+        self.write(Step::DeleteCron, |db| schedule::forget(db, epoch, name))
     }
 
     fn rename(&self, epoch: Epoch, from: &str, to: &str) -> Stored<Renamed> {
-        self.write(Step::UpdateCron, |db| {
-            let renamed = schedule::rename(db, epoch, from, to)?;
-            if matches!(&renamed, Renamed::Done(rows) if !rows.is_empty()) {
-                audit::note(db, "rename", from)?;
-                audit::note(db, "rename", to)?;
-            }
-            Ok(renamed)
-        })
+        self.write(Step::UpdateCron, |db| schedule::rename(db, epoch, from, to))
     }
 
     fn set_enabled(&self, row: ScheduleKey, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool> {

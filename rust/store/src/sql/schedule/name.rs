@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::super::db::{self, Db, named_params};
 use super::super::fault::Failure;
-use super::super::{end, owner};
+use super::super::{audit, end, owner};
 use super::{cron, version};
 
 /// What has a name: its trigger, and its crons but for those that a call registered.
@@ -64,6 +64,9 @@ pub fn forget(db: &Db, epoch: Epoch, name: &str) -> Result<Forgotten, Failure> {
             db.prepare_cached(sql)?.execute(named_params! { ":row": row.0 })?;
         }
     }
+    if !rows.is_empty() {
+        audit::note(db, "forget", name)?;
+    }
     Ok(Forgotten::Gone(rows))
 }
 
@@ -102,6 +105,8 @@ pub fn rename(db: &Db, epoch: Epoch, from: &str, to: &str) -> Result<Renamed, Fa
     }
     if !rows.is_empty() {
         version::rename(db, from, to)?;
+        audit::note(db, "rename", from)?;
+        audit::note(db, "rename", to)?;
     }
     Ok(Renamed::Done(rows))
 }
