@@ -62,7 +62,7 @@ _VERSIONS = """
 
 # By the indices of names. While somebody polls it, it is polled.
 _IS_CRON = f"""
-    SELECT 1 FROM schedules WHERE kind = 'trigger' AND name = ?1 AND EXISTS ({rows.CRON_BY_NOW})
+    SELECT 1 FROM schedules WHERE kind = 'trigger' AND name = ?1 AND {rows.CRON_BY_NOW}
         AND NOT EXISTS (SELECT 1 FROM owners WHERE epoch = schedules.owner AND left_at IS NULL)"""
 
 

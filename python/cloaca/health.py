@@ -89,7 +89,7 @@ _UNPOLLED = f"""
         SELECT coalesce(left_at, seen_at, joined_at) FROM owners WHERE epoch = owner), updated_at) AS since
     FROM schedules INDEXED BY schedules_polled
     WHERE kind = 'trigger' AND enabled AND owner IS NOT DISTINCT FROM ?
-        AND NOT EXISTS ({rows.CRON_BY_NOW})
+        AND NOT {rows.CRON_BY_NOW}
     LIMIT ?"""
 _STUCK = """
     SELECT name, in_body_since AS since FROM schedules INDEXED BY schedules_in_body

@@ -9,10 +9,10 @@ from .context import decode_value
 from .row import Row
 
 CRON_BY_NOW = """
-    SELECT 1 FROM schedules AS cron
-    WHERE cron.kind = 'cron' AND cron.name = schedules.name AND cron.name <> ''
-        AND cron.declared_as IS NOT NULL AND NOT cron.registered AND cron.version > schedules.version"""
-"""What there is beside a row that was polled, or told of ends, before a deploy made its name a cron."""
+    EXISTS (SELECT 1 FROM schedules AS cron
+        WHERE cron.kind = 'cron' AND cron.name = schedules.name AND cron.name <> ''
+            AND cron.declared_as IS NOT NULL AND NOT cron.registered AND cron.version > schedules.version)"""
+"""Whether a row was polled, or told of ends, before a deploy made its name a cron."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
