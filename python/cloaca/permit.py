@@ -7,6 +7,7 @@ on, or its body ends without an outcome.
 from __future__ import annotations
 
 import threading
+from time import monotonic
 
 from . import attempt
 from .errors import RunnerError
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 DEFERRED_MAX = 1000
 """So many tasks of a runner wait without a permit at once. Each is a thread, and a permit given back makes
-room for one more: further ones keep theirs until there is room."""
+room for one more: further ones keep theirs until there is room, or for too long."""
+
+KEEP_SECONDS = 0.1
+"""When nobody has begun or ended to wait for so long, one more waits without a permit: what all of them wait
+for may need the last one. For each that is one too many it is as long again, so that threads grow ever slower."""
 
 LOOK_SECONDS = 0.1
 """How soon a wait notices that it is over."""
@@ -49,6 +54,7 @@ class Deferred:
         self.pause_max = float("inf")
         self._lock = threading.RLock()
         self._count = 0
+        self._moved_at = monotonic()
         self._is_told = False
         self._looked = threading.Condition()
         self._looks: dict[object, int] = {}
@@ -83,8 +89,9 @@ class Deferred:
     def enter(self) -> bool:
         """Whether one more may."""
         with self._lock:
-            if self._count < DEFERRED_MAX:
-                self._count += 1
+            still = monotonic() - self._moved_at
+            if self._count < DEFERRED_MAX or still >= KEEP_SECONDS * (1 + self._count - DEFERRED_MAX):
+                self._move(1)
                 return True
             is_told, self._is_told = self._is_told, True
         if not is_told:
@@ -98,8 +105,12 @@ class Deferred:
     def leave(self) -> None:
         """One waits no more."""
         with self._lock:
-            self._count -= 1
+            self._move(-1)
             self._is_told &= self._count > 0
+
+    def _move(self, by: int) -> None:
+        self._count += by
+        self._moved_at = monotonic()
 
 
 class Permit:

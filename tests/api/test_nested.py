@@ -237,3 +237,23 @@ def test_more_parents_than_may_wait_at_once_all_end(monkeypatch: pytest.MonkeyPa
         runs = runner.submit_many("calls", [{"n": n} for n in range(30)])
         go.set()
         assert [run.result(WAIT).status for run in runs] == ["Completed"] * 30
+
+
+def test_more_parents_than_may_wait_at_once_end_when_their_children_are_not_ready_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every place is a waiting parent's before the first child is attempted again."""
+    monkeypatch.setattr(permit, "DEFERRED_MAX", 3)
+
+    def flaky(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        if handle.attempt == 1:
+            raise ValueError("not yet")
+
+    def calls(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        handle.runner.execute("called", {"n": context["n"]}, check=True)
+
+    workflow("called", flaky, retry_attempts=2, retry_delay_ms=300, retry_jitter=False)
+    workflow("calls", calls)
+    with cloaca.DefaultRunner(":memory:", max_concurrent_tasks=2) as runner:
+        runs = runner.submit_many("calls", [{"n": n} for n in range(12)])
+        assert [run.result(WAIT).status for run in runs] == ["Completed"] * 12

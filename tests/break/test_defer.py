@@ -21,6 +21,7 @@ def test_of_many_tasks_that_wait_so_many_give_their_slot_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(permit, "DEFERRED_MAX", 3)
+    monkeypatch.setattr(permit, "KEEP_SECONDS", SECONDS)
     go, entered = threading.Event(), []
 
     def told() -> list[str]:
@@ -51,6 +52,7 @@ def test_a_task_that_waits_in_its_slot_gives_it_back_once_there_is_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(permit, "DEFERRED_MAX", 1)
+    monkeypatch.setattr(permit, "KEEP_SECONDS", SECONDS)
     handles: dict[str, cloaca.TaskHandle] = {}
     gates = {name: threading.Event() for name in ("first", "second")}
 
@@ -72,3 +74,22 @@ def test_a_task_that_waits_in_its_slot_gives_it_back_once_there_is_room(
         until(lambda: not handles["second"].is_slot_held())
         gates["second"].set()
         assert second.result(SECONDS).status == "Completed"
+
+
+def test_what_many_wait_for_may_come_of_a_task_that_stands_behind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(permit, "DEFERRED_MAX", 3)
+    go = threading.Event()
+
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        handle.defer_until(go.is_set, poll_interval_ms=1)
+
+    with cloaca.WorkflowBuilder("waits"):
+        cloaca.task(id="t", retry_attempts=1)(body)
+    with cloaca.WorkflowBuilder("tells"):
+        cloaca.task(id="told")(lambda context: go.set())
+    with cloaca.DefaultRunner(":memory:", max_concurrent_tasks=2) as runner:
+        runs = runner.submit_many("waits", [{"number": number} for number in range(8)])
+        runs.append(runner.submit("tells", {}))
+        assert {run.result(SECONDS).status for run in runs} == {"Completed"}
