@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import select
 from pathlib import Path
+from time import time
 
+import pytest
 from attack import TIMES, Program, outside, until
 
 DECIDES = """
@@ -15,8 +17,9 @@ DECIDES = """
 
     stays, leave = threading.Event(), threading.Event()
 
-    def declare():
-        @cloaca.trigger(workflow="w", name="each", cron="* * * * * *")
+    def declare(kind):
+        when = {"cron": "* * * * * *"} if kind == "cron" else {"poll_interval": "0.2s"}
+        @cloaca.trigger(workflow="w", name="each", **when)
         def each(tick):
             say("at", tick.scheduled_at, tick.cursor)
             if stays.is_set():
@@ -24,9 +27,9 @@ DECIDES = """
                 leave.wait()
                 say("out of body")
             tick.cursor = (tick.cursor or 0) + 1
-            return {"n": tick.cursor}
+            return cloaca.TriggerResult.fire({"n": tick.cursor})
 
-    declare()
+    declare(*sys.argv[2:] or ["cron"])
     runner = cloaca.DefaultRunner(sys.argv[1])
     say("ready")
     for line in sys.stdin:
@@ -38,8 +41,8 @@ DECIDES = """
             leave.set()
         elif word == "gone":
             cloaca.unregister_trigger("each")
-        elif word == "declare":
-            declare()
+        elif word.startswith("declare"):
+            declare(*word.split()[1:] or ["cron"])
         elif word == "end":
             break
         say("done", word)
@@ -155,3 +158,52 @@ def decides(*programs: Program) -> bool:
     ready, _, _ = select.select([program.process.stdout for program in programs], [], [], 0.01)
     heard = [program for program in programs if program.process.stdout in ready]
     return any(program.line().startswith("at") for program in heard)
+
+
+NAMED = "SELECT json_extract(context, '$.n') FROM runs ORDER BY row"
+DUE = "SELECT coalesce(min(next_at), 0) / 1000000 FROM schedules WHERE kind = 'cron'"
+KINDS = [("poll", "cron"), ("cron", "poll")]
+
+
+@pytest.mark.parametrize(("was", "becomes"), KINDS)
+def test_a_name_in_its_body_becomes_a_cron_or_polled_in_a_new_version(
+    tmp_path: Path, was: str, becomes: str
+) -> None:
+    file = tmp_path / "runs.db"
+    with Program(DECIDES, file, was) as old:
+        old.until("ready")
+        old.until("at")
+        told(old, "stay")
+        old.until("in body")
+        with Program(DECIDES, file, becomes) as new:
+            new.until("ready")
+            [[due]] = outside(file, DUE)[0]
+            # Its moments come, and its interval is over, while the old version decides.
+            until(lambda: time() > due + 2)
+            assert not [line for line in new.lines if line.startswith("at")]
+            told(old, "leave")
+            new.until("at")
+            new.until("at")
+            end(old, new)
+    numbers = [n for (n,) in outside(file, NAMED)[0]]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize(("was", "becomes"), [*KINDS, ("poll", "poll"), ("cron", "cron")])
+def test_a_name_in_its_body_becomes_a_cron_or_polled_in_its_program(
+    tmp_path: Path, was: str, becomes: str
+) -> None:
+    file = tmp_path / "runs.db"
+    with Program(DECIDES, file, was) as program:
+        program.until("ready")
+        program.until("at")
+        told(program, "stay")
+        program.until("in body")
+        told(program, f"declare {becomes}")
+        program.tell("leave")
+        program.until("out of body")
+        for _ in range(3):
+            program.until("at")
+        end(program)
+    numbers = [n for (n,) in outside(file, NAMED)[0]]
+    assert numbers == list(range(1, len(numbers) + 1))

@@ -249,6 +249,7 @@ claims! {
     an_unknown_run_trigger_or_cron_is_none
     cron_stats_count_moments_of_all_crons
     what_was_polled_and_is_a_cron_now_goes_on_where_it_was
+    a_name_that_becomes_a_cron_or_polled_is_the_others_while_its_body_is_in_flight
     what_was_a_cron_and_is_polled_now_goes_on_where_it_was
     what_is_off_stays_off_when_it_becomes_a_cron_or_is_polled_and_one_switch_serves_both
     since_when_something_is_off_no_edit_moves
@@ -3415,11 +3416,12 @@ fn what_was_polled_and_is_a_cron_now_goes_on_where_it_was(store: &dyn Store) {
     let cron = store.put_cron(epoch, &declared_cron(50, "inbox", "0 2 * * *")).unwrap();
     assert_eq!((cron.cursor.as_deref(), cron.last_fired_at, cron.last_at), (Some("3"), fired_at, None));
 
-    // Once: what it comes to by itself stays, whatever the other one says.
-    store.set_cursor(cron.row, Some("7")).unwrap();
+    // A name has one cursor, whatever it is.
     store.set_cursor(polled.row, Some("4")).unwrap();
+    store.set_cursor(cron.row, Some("7")).unwrap();
     let again = store.put_cron(epoch, &declared_cron(51, "inbox", "0 2 * * *")).unwrap();
     assert_eq!((again.row, again.cursor.as_deref()), (cron.row, Some("7")));
+    assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("7"));
 
     // Of another name, or by a call, there was nothing before.
     let other = store.put_cron(epoch, &declared_cron(52, "outbox", "0 2 * * *")).unwrap();
@@ -3448,8 +3450,53 @@ fn what_was_a_cron_and_is_polled_now_goes_on_where_it_was(store: &dyn Store) {
         (Some("3"), None, None)
     );
     assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("3"));
-    store.set_cursor(cron.row, Some("4")).unwrap();
-    assert_eq!(state("inbox").cursor.as_deref(), Some("3"), "once");
+}
+
+fn a_name_that_becomes_a_cron_or_polled_is_the_others_while_its_body_is_in_flight(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let polled = declared(store, old, "inbox");
+    let cron = NewCron { digest: 2, ..declared_cron(50, "inbox", "0 2 * * *") };
+    let cron = store.put_cron(new, &cron).unwrap();
+    let tick = |schedule: &Schedule, epoch, cursor: &str, fires, cron| {
+        let cursor = Some(Some(cursor.to_owned()));
+        Change::Tick(TickChange { cursor: cursor.flatten(), cron, ..tick(schedule, epoch, fires) })
+    };
+    assert_eq!(take_moment(store, new, &cron, 100), Moment::Others, "a poll may be in flight");
+    let key = |schedule: &Schedule, number| keyed(schedule, number, "event 1", None);
+    admitted(commit(store, tick(&polled, old, "1", vec![key(&polled, 1)], None)));
+    let_go(store, old, 1);
+    let fired_at = Some(Wall(50));
+    let state = taken(store, new, &cron, 100);
+    assert_eq!((state.cursor.as_deref(), state.last_fired_at), (Some("1"), fired_at));
+
+    // Back again: the version that polls it comes as a third one.
+    let third = store.join(Wall(3)).unwrap();
+    let owner = |digest| {
+        let state = asked(store, third, digest);
+        (state.owner, state.cursor)
+    };
+    assert_eq!(owner(3).0, Some(new), "it decides a moment");
+    let step = CronMove {
+        row: cron.row,
+        seen: cron.updated_at,
+        next_at: Some(Wall(200)),
+        last_at: None,
+        decided: None,
+    };
+    let fates = admitted(commit(store, tick(&cron, new, "2", vec![key(&cron, 2)], Some(step))));
+    assert_eq!(fates, [Admitted::DuplicateKey { of: Some(id(1)) }], "keys are a name's");
+    assert_eq!(owner(3), (Some(third), Some("2".to_owned())));
+
+    // And a cron once more, when whoever polled it is dead.
+    let fourth = store.join(Wall(4)).unwrap();
+    let newest = NewCron { digest: 4, ..declared_cron(51, "inbox", "0 2 * * *") };
+    let newest = store.put_cron(fourth, &newest).unwrap();
+    assert_eq!(newest.row, cron.row);
+    let polled = store.trigger("inbox").unwrap().unwrap();
+    commit(store, tick(&polled, third, "3", vec![], None));
+    assert_eq!(take_moment(store, fourth, &newest, 200), Moment::Others);
+    store.leave(third, &InFlight::default(), Wall(60)).unwrap();
+    assert_eq!(taken(store, fourth, &newest, 200).cursor.as_deref(), Some("3"));
 }
 
 fn what_is_off_stays_off_when_it_becomes_a_cron_or_is_polled_and_one_switch_serves_both(store: &dyn Store) {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
 use crate::postgres::plan::Stretch;
-use crate::postgres::schedule::{Advanced, Declaring};
+use crate::postgres::schedule::{Advanced, Declaring, twin};
 use crate::postgres::{audit, end, history, logged, owner, run, schedule, seat};
 
 /// A receipt for each change, in order.
@@ -177,6 +177,16 @@ impl<'c> Batch<'c> {
             && self.is_living(owner)?
         {
             return Ok(Receipt::Moment(Moment::Others));
+        }
+        if let Some(twin) = twin::polled(self.db, row)? {
+            if let Some(owner) = twin.owner.filter(|&owner| owner != epoch)
+                && self.is_living(owner)?
+            {
+                return Ok(Receipt::Moment(Moment::Others));
+            }
+            if let Some((cursor, last_fired_at)) = twin::follow(self.db, row, twin)? {
+                (state.cursor, state.last_fired_at) = (cursor, last_fired_at);
+            }
         }
         schedule::pass_moment(self.db, row, state.owner, Some(epoch))?;
         state.owner = Some(epoch);

@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
+use crate::postgres::schedule::twin::twins;
 use crate::postgres::value::{id_at, micros, priority_at, task_status_at, wait_at, wall_maybe_at};
 
 pub use claim::{
@@ -108,12 +109,16 @@ fn kept(db: &Db, owner: Option<Epoch>, new: &NewRun) -> Result<Option<RunRow>, F
 
 /// The run that has used the key, unless its time is over.
 pub fn key_holder(db: &Db, new: &NewRun, at: Wall) -> Result<Option<Uuid>, Failure> {
-    const SQL: &str = "
-        SELECT run FROM run_keys
-        WHERE schedule = :schedule AND key = :key AND (expires_at IS NULL OR expires_at > :at)";
+    // Also under what its name was while it was a cron, or polled.
+    const SQL: &str = concat!(
+        "SELECT run FROM run_keys
+        WHERE schedule IN (SELECT CAST(:row AS BIGINT) UNION ALL ",
+        twins!(),
+        ") AND key = :key AND (expires_at IS NULL OR expires_at > :at) LIMIT 1"
+    );
     let Some((key, _)) = &new.run_key else { return Ok(None) };
     let (schedule, key) = key_of(new, key);
-    let params = named_params! { ":schedule": schedule, ":key": key, ":at": at.0 };
+    let params = named_params! { ":row": schedule, ":key": key, ":at": at.0 };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
 }
 

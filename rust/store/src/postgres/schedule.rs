@@ -6,6 +6,8 @@ mod cursor;
 #[path = "../sql/schedule/name.rs"]
 mod name;
 mod spread;
+#[path = "../sql/schedule/twin.rs"]
+pub mod twin;
 #[path = "../sql/schedule/version.rs"]
 mod version;
 
@@ -26,6 +28,7 @@ use uuid::Uuid;
 use crate::postgres::end;
 use crate::postgres::fault::Failure;
 use crate::postgres::run::{self, Other};
+use crate::postgres::schedule::twin::{Twin, twins};
 use crate::postgres::schedule::version::{Version, Versions};
 use crate::postgres::value::{id_at, signed, wall_at, wall_maybe_at};
 
@@ -184,9 +187,9 @@ impl<'c> Declaring<'c> {
         const INSERT: &str = "
             INSERT INTO schedules
                 (id, kind, name, workflow, interval_us, allow_concurrent, enabled, owner, created_at, updated_at,
-                 origin_at, heeded_until, taken_at, digest, version, cursor, last_fired_at, disabled_at, disabled_cause)
+                 origin_at, heeded_until, taken_at, digest, version, cursor, last_fired_at, disabled_at, disabled_cause, stale)
             VALUES (:id, 'trigger', :name, :workflow, :interval_us, :allow_concurrent, :disabled_at::BIGINT IS NULL, :epoch, :at, :at,
-                 :origin_at, :at, :at, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause)
+                 :origin_at, :at, :at, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause, :stale)
             RETURNING row";
         const SEEN: &str = "SELECT seen_at FROM owners WHERE epoch = :epoch";
         const HAND_OVER: &str = "
@@ -218,14 +221,22 @@ impl<'c> Declaring<'c> {
         mut is_living: impl FnMut(Epoch) -> Result<bool, Failure>,
     ) -> Result<TriggerState, Failure> {
         let others = self.versions.of_others(&trigger.name, epoch, &mut is_living)?;
-        let Some(known) = self.known(trigger)? else { return self.insert(epoch, trigger, at, &others) };
+        let cron = self.cron_of(&trigger.name)?;
+        // What it decides just now is kept before it is polled.
+        let decided_by = match cron.and_then(|cron| cron.owner).filter(|&owner| owner != epoch) {
+            Some(owner) if is_living(owner)? => Some(owner),
+            _ => None,
+        };
+        let Some(known) = self.known(trigger)? else {
+            return self.insert(epoch, trigger, at, &others, cron, decided_by);
+        };
         let Known { is_same, mut state, tenure, version } = known;
         let number = self.versions.number(&trigger.name, trigger.digest, version)?;
         let declared = Version { digest: Some(trigger.digest), number };
         state.is_outdated = others.iter().any(|&(_, other)| other > number);
         let owner = match state.owner {
             Some(owner) if owner == epoch || is_living(owner)? => Some(owner),
-            _ => None,
+            _ => decided_by,
         };
         let is_anothers = owner.is_none()
             && !state.is_outdated
@@ -272,6 +283,11 @@ impl<'c> Declaring<'c> {
                 self.versions.withdraw(&trigger.name, epoch, None)?;
                 self.versions.unwant(&trigger.name)?;
                 state.owner = Some(epoch);
+                if let Some(cron) = cron
+                    && let Some((cursor, last_fired_at)) = twin::follow(self.db, state.row, cron)?
+                {
+                    (state.cursor, state.last_fired_at) = (cursor, last_fired_at);
+                }
                 state.is_awaited = others.iter().any(|&(_, other)| other < number);
             }
             None if version != declared => stamp(self.db, state.row, declared)?,
@@ -350,22 +366,22 @@ impl<'c> Declaring<'c> {
         Ok(self.known.query_row(params, read).optional()?)
     }
 
-    /// Where a cron has come to that was declared under that name until now.
-    fn stand_of_cron(&mut self, name: &str) -> Result<Stand, Failure> {
-        // Both by index schedules_cron_name.
+    /// The cron that is, or was, declared under that name.
+    fn cron_of(&mut self, name: &str) -> Result<Option<Twin>, Failure> {
+        // Index schedules_cron_name.
         const ANY: &str = "SELECT EXISTS (SELECT 1 FROM schedules WHERE kind = 'cron' AND name <> '')";
-        const DECLARED: &str = "
-            SELECT cursor, last_fired_at, disabled_at, disabled_cause FROM schedules
-            WHERE kind = 'cron' AND name = :name AND name <> '' AND declared_as IS NOT NULL AND NOT registered";
         let has_crons = match self.has_crons {
             Some(known) => known,
             None => *self.has_crons.insert(self.db.prepare_cached(ANY)?.query_row([], |row| row.get(0))?),
         };
-        if !has_crons {
-            return Ok(Stand::default());
-        }
-        let mut declared = self.db.prepare_cached(DECLARED)?;
-        Ok(declared.query_row(named_params! { ":name": name }, stand_of).optional()?.unwrap_or_default())
+        if has_crons { twin::cron(self.db, name) } else { Ok(None) }
+    }
+
+    /// Where a cron has come to.
+    fn stand_of_cron(&self, cron: Twin) -> Result<Stand, Failure> {
+        const SQL: &str =
+            "SELECT cursor, last_fired_at, disabled_at, disabled_cause FROM schedules WHERE row = :row";
+        Ok(self.db.prepare_cached(SQL)?.query_row(named_params! { ":row": cron.row.0 }, stand_of)?)
     }
 
     fn insert(
@@ -374,14 +390,17 @@ impl<'c> Declaring<'c> {
         trigger: &TriggerRow,
         at: Wall,
         others: &[(Epoch, i64)],
+        cron: Option<Twin>,
+        decided_by: Option<Epoch>,
     ) -> Result<TriggerState, Failure> {
         let id = self.next_id(at);
         let number = self.versions.number(&trigger.name, trigger.digest, Version::default())?;
         // Under its name something else may be declared.
         let is_outdated = others.iter().any(|&(_, other)| other > number);
-        let owner = (!is_outdated).then_some(epoch);
-        let Stand { cursor, last_fired_at, disabled_at, disabled_cause } =
-            self.stand_of_cron(&trigger.name)?;
+        let is_ours = !is_outdated && decided_by.is_none();
+        let owner = is_ours.then_some(epoch);
+        let stand = cron.map(|cron| self.stand_of_cron(cron)).transpose()?.unwrap_or_default();
+        let Stand { cursor, last_fired_at, disabled_at, disabled_cause } = stand;
         let params = named_params! {
             ":id": id,
             ":name": trigger.name,
@@ -397,15 +416,19 @@ impl<'c> Declaring<'c> {
             ":last_fired_at": last_fired_at.map(|at| at.0),
             ":disabled_at": disabled_at.map(|at| at.0),
             ":disabled_cause": disabled_cause,
+            ":stale": cron.is_some() && !is_ours,
         };
         let row = self.insert.query_row(params, |row| row.get(0).map(ScheduleKey))?;
-        if !is_outdated {
-            self.listen(row, trigger, at)?;
-        }
-        match is_outdated {
-            true => self.versions.declare(&trigger.name, epoch, number)?,
-            // It may have declared a cron before.
-            false => self.versions.withdraw(&trigger.name, epoch, None)?,
+        match is_ours {
+            true => {
+                self.listen(row, trigger, at)?;
+                // It may have declared a cron before.
+                self.versions.withdraw(&trigger.name, epoch, None)?;
+                if let Some(cron) = cron {
+                    twin::grow_stale(self.db, cron.row)?;
+                }
+            }
+            false => self.versions.declare(&trigger.name, epoch, number)?,
         }
         Ok(TriggerState {
             row,
@@ -413,7 +436,7 @@ impl<'c> Declaring<'c> {
             cursor,
             cursor_set: 0,
             last_fired_at,
-            owner,
+            owner: owner.or(decided_by),
             unfinished: Vec::new(),
             grid: None,
             is_outdated,
@@ -522,16 +545,15 @@ pub fn set_enabled(
     Ok(db.prepare_cached(SWITCH)?.execute(params)? > 0)
 }
 
-// Primary key; indices schedules_trigger, schedules_cron_name. What a call registered has a switch of its own.
-const SWITCH: &str = "
+// Primary key; indices schedules_trigger, schedules_cron_name.
+const SWITCH: &str = concat!(
+    "
     UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = greatest(:at, updated_at + 1),
         disabled_at = CASE WHEN :enabled THEN NULL ELSE coalesce(disabled_at, :at) END, not_before = CASE WHEN :enabled THEN NULL ELSE not_before END
-    WHERE row IN (
-        SELECT :row::BIGINT
-        UNION ALL SELECT polled.row FROM schedules AS cron JOIN schedules AS polled ON polled.kind = 'trigger' AND polled.name = cron.name
-        WHERE cron.row = :row AND cron.kind = 'cron' AND cron.name <> '' AND NOT cron.registered AND polled.enabled <> :enabled
-        UNION ALL SELECT cron.row FROM schedules AS polled JOIN schedules AS cron ON cron.kind = 'cron' AND cron.name <> '' AND cron.name = polled.name
-        WHERE polled.row = :row AND polled.kind = 'trigger' AND NOT cron.registered AND cron.enabled <> :enabled)";
+    WHERE row = :row OR enabled <> :enabled AND row IN (",
+    twins!(),
+    ")"
+);
 
 const TRIGGERS_AFTER: &str = concat!(
     "SELECT ",

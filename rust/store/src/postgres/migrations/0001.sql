@@ -78,7 +78,8 @@ CREATE TABLE schedules (
     digest BIGINT,
     version BIGINT NOT NULL DEFAULT 0,
     free_since BIGINT,
-    in_body_since BIGINT
+    in_body_since BIGINT,
+    stale BOOLEAN NOT NULL DEFAULT FALSE
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX schedules_trigger ON schedules (name) WHERE kind = 'trigger';
 CREATE INDEX schedules_crons ON schedules (row) WHERE kind = 'cron';

@@ -198,9 +198,9 @@ fn insert_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Schedule
     const SQL: &str = "
         INSERT INTO schedules
             (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as, registered,
-             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause, decided_until)
+             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause, decided_until, stale)
         VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, :disabled_at::BIGINT IS NULL, :at, :at, :asked, :registered,
-             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause, :at)
+             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause, :at, :stale)
         RETURNING row";
     // Index schedules_trigger. What was polled under the name goes on where that had come to.
     const POLLED: &str = "SELECT cursor, last_fired_at, disabled_at, disabled_cause FROM schedules WHERE kind = 'trigger' AND name = :name";
@@ -210,6 +210,8 @@ fn insert_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Schedule
         }
         Origin::Registered | Origin::OldRelease => None,
     };
+    // What that still has in flight is to come.
+    let is_stale = before.is_some();
     let Stand { cursor, last_fired_at, disabled_at, disabled_cause } = before.unwrap_or_default();
     let params = named_params! {
         ":id": cron.id,
@@ -230,6 +232,7 @@ fn insert_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Schedule
         ":last_fired_at": micros(last_fired_at),
         ":disabled_at": micros(disabled_at),
         ":disabled_cause": disabled_cause,
+        ":stale": is_stale,
     };
     let row = db.prepare_cached(SQL)?.query_row(params, |row| row.get(0).map(ScheduleKey))?;
     Ok(cron_in(db, row)?.expect("a row inserted in this transaction is there"))

@@ -7,6 +7,7 @@ use cloaca_core::port::TickChange;
 use super::super::db::{Db, OptionalExtension as _, named_params};
 use super::super::dialect::ADVANCE;
 use super::super::fault::Failure;
+use super::twin::twins;
 
 /// What became of a tick's step on its trigger.
 pub enum Advanced {
@@ -48,10 +49,17 @@ pub fn move_cursor(db: &Db, change: &TickChange, cursor: &str) -> Result<(), Fai
     Ok(())
 }
 
-/// Sets a cursor; how often that has been done now, none if there is no such row.
+/// Sets a cursor, also for what else the name is or was; how often that has been done now, none if there is no such row.
 pub fn set_cursor(db: &Db, row: ScheduleKey, cursor: Option<&str>) -> Result<Option<i64>, Failure> {
     const SQL: &str = "
         UPDATE schedules SET cursor = :cursor, cursor_set = cursor_set + 1 WHERE row = :row RETURNING cursor_set";
+    // Primary key; indices schedules_trigger, schedules_cron_name.
+    const TWIN: &str = concat!(
+        "UPDATE schedules SET cursor = :cursor, cursor_set = cursor_set + 1 WHERE row IN (",
+        twins!(),
+        ")"
+    );
     let params = named_params! { ":row": row.0, ":cursor": cursor };
+    db.prepare_cached(TWIN)?.execute(params)?;
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
 }

@@ -117,6 +117,8 @@ UPDATE schedules SET disabled_at = updated_at WHERE NOT enabled;
 -- Up to which moment a cron is over: what came before its declaration, and what has run or been passed over.
 ALTER TABLE schedules ADD COLUMN decided_until INTEGER;
 UPDATE schedules SET decided_until = max(created_at, coalesce(last_at, created_at)) WHERE kind = 'cron';
+-- Of a name that is polled and a cron's one after the other, where it has come to stands in its other row.
+ALTER TABLE schedules ADD COLUMN stale INTEGER NOT NULL DEFAULT 0;
 -- What listings and logs hide: keys of contexts, and whether a function decides beside them. The values themselves are kept as they are.
 CREATE TABLE redacted (how TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (how, key)) STRICT, WITHOUT ROWID;
 -- Which version of a workflow each living runner declares.

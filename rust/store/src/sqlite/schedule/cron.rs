@@ -209,9 +209,9 @@ fn insert_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<
     const SQL: &str = "
         INSERT INTO schedules
             (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as, registered,
-             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause, decided_until)
+             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause, decided_until, stale)
         VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, :disabled_at IS NULL, :at, :at, :asked, :registered,
-             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause, :at)";
+             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause, :at, :stale)";
     // Index schedules_trigger. What was polled under the name goes on where that had come to.
     const POLLED: &str = "SELECT cursor, last_fired_at, disabled_at, disabled_cause FROM schedules WHERE kind = 'trigger' AND name = :name";
     let before = match cron.origin {
@@ -220,6 +220,8 @@ fn insert_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<
         }
         Origin::Registered | Origin::OldRelease => None,
     };
+    // What that still has in flight is to come.
+    let is_stale = before.is_some();
     let Stand { cursor, last_fired_at, disabled_at, disabled_cause } = before.unwrap_or_default();
     db.prepare_cached(SQL)?.execute(named_params! {
         ":id": cron.id.to_string(),
@@ -240,6 +242,7 @@ fn insert_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<
         ":last_fired_at": micros(last_fired_at),
         ":disabled_at": micros(disabled_at),
         ":disabled_cause": disabled_cause,
+        ":stale": is_stale,
     })?;
     Ok(cron_in(db, ScheduleKey(db.last_insert_rowid()))?
         .expect("a row inserted in this transaction is there"))
