@@ -60,13 +60,12 @@ fn twin((row, owner): (i64, Option<i64>)) -> Twin {
     Twin { row: ScheduleKey(row), owner: owner.map(Epoch) }
 }
 
+/// A cursor, and when a run was fired last.
+pub type Reached = (Option<String>, Option<Wall>);
+
 /// A schedule is served from now on, and goes on where its twin has come to, if that was served after it: with its cursor, and when that
 /// fired last.
-pub fn follow(
-    db: &Db,
-    row: ScheduleKey,
-    twin: Twin,
-) -> Result<Option<(Option<String>, Option<Wall>)>, Failure> {
+pub fn follow(db: &Db, row: ScheduleKey, twin: Twin) -> Result<Option<Reached>, Failure> {
     const FOLLOW: &str = "
         UPDATE schedules SET cursor = twin.cursor, last_fired_at = twin.last_fired_at, stale = FALSE
         FROM schedules AS twin
