@@ -13,7 +13,7 @@ from .attention import Counts, Failures, failures, schedule_counts, unwell
 from .audit import Change, audit
 from .changed import Changed, changed
 from .health import Finding, doctor
-from .limits import Limit, Pause, limits, pauses
+from .limits import Limit, Pause, keys, limits, pauses
 from .logs import LogLine, Logs, logs
 from .pace import Lasted, Pace, lasted, pace
 from .preview import preview
@@ -60,6 +60,7 @@ __all__ = [
     "failures",
     "find_run",
     "graph",
+    "keys",
     "lasted",
     "limits",
     "logs",
