@@ -386,11 +386,8 @@ def doctor(arguments: Namespace, show: Show) -> int:
 
 def health(arguments: Namespace, show: Show) -> int:
     """What a probe asks."""
-    from ..health import RUNNERS_MAX, health
-
     with opened(arguments) as reader:
-        owners, file = reader.native.owners(RUNNERS_MAX), reader.file
-        found = health(reader.native.query, owners, file, on_server=file is None)
+        found = reading.of_probe(reader)
     if show.as_json:
         show.record("health", found)
     elif found["ok"] and show.is_for_people:

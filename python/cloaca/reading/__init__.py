@@ -12,7 +12,7 @@ from ..drawing import Node
 from .attention import Counts, Failures, failures, schedule_counts, unwell
 from .audit import Change, audit
 from .changed import Changed, changed
-from .health import Finding, doctor
+from .health import Finding, doctor, of_probe
 from .limits import Limit, Pause, keys, limits, pauses
 from .logs import LogLine, Logs, logs
 from .pace import Lasted, Pace, lasted, pace
@@ -64,6 +64,7 @@ __all__ = [
     "lasted",
     "limits",
     "logs",
+    "of_probe",
     "pace",
     "pauses",
     "preview",
