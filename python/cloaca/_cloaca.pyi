@@ -34,7 +34,9 @@ __all__ = [
     "cron_moments",
     "foretell",
     "forked",
+    "given",
     "hint",
+    "key_in",
     "layout",
     "name_of",
     "path_of",
@@ -69,6 +71,13 @@ def layout(
     list[tuple[int, int, list[tuple[float, float]]]],
     tuple[float, float],
 ]: ...
+def given(
+    ids: Sequence[str],
+    dependencies: Sequence[Sequence[str]],
+    initial: str,
+    left: Sequence[str | None],
+) -> list[str]: ...
+def key_in(key: str, context: str) -> str | None: ...
 def hint(name: str, kind: str, known: Sequence[str]) -> str: ...
 def too_large(what: str, text: str, bytes_max: int) -> str | None: ...
 def work_as(by: tuple[str, str, str | None] | None) -> None: ...

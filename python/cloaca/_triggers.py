@@ -60,10 +60,8 @@ _VERSIONS = """
     SELECT owner, schedules.version FROM schedules JOIN owners ON epoch = owner AND left_at IS NULL
     WHERE kind = 'trigger' AND name = ?1 AND schedules.version > 0"""
 
-# By the indices of names. While somebody polls it, it is polled.
-_IS_CRON = f"""
-    SELECT 1 FROM schedules WHERE kind = 'trigger' AND name = ?1 AND {rows.CRON_BY_NOW}
-        AND NOT EXISTS (SELECT 1 FROM owners WHERE epoch = schedules.owner AND left_at IS NULL)"""
+# By the indices of names.
+_IS_CRON = f"SELECT 1 FROM schedules WHERE kind = 'trigger' AND name = ?1 AND {rows.CRON_BY_NOW}"
 
 
 _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"

@@ -44,13 +44,16 @@ FREE_BYTES = 64 << 20
 """Less than that on the disk, and writes will soon be refused."""
 
 # By runs_unowned, which holds what is due and in nobody's hands: of each workflow and priority the oldest.
+# Whose it was is known of who died; who left by itself has left by now, and of those few are kept.
 _UNOWNED = (
     "FROM runs INDEXED BY runs_unowned WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL"
 )
 _FIRST = f"""
     SELECT workflow, priority, waits, CASE
         WHEN started_at IS NULL AND due_at > created_at THEN due_at WHEN started_at IS NULL THEN created_at
-        ELSE (SELECT left_at FROM owners WHERE epoch = owner_before) END AS since
+        ELSE (
+            SELECT max(left_at) FROM owners WHERE epoch = coalesce(owner_before, epoch)
+        ) END AS since
     {_UNOWNED} AND workflow {{}} ORDER BY workflow, priority DESC, row LIMIT 1"""
 _NEXT_PRIORITY = _FIRST.format("= ? AND priority < ?")
 _NEXT_WORKFLOW = _FIRST.format("> ?")
@@ -95,10 +98,11 @@ _STUCK = """
     SELECT name, in_body_since AS since FROM schedules INDEXED BY schedules_in_body
     WHERE in_body_since IS NOT NULL AND owner IN (SELECT value FROM json_each(?))
     ORDER BY in_body_since LIMIT ?"""
-_LATE = """
+_LATE = f"""
     SELECT coalesce(nullif(name, ''), CAST(id AS TEXT)) AS name, next_at AS since, expression, timezone
     FROM schedules INDEXED BY schedules_crons
-    WHERE kind = 'cron' AND enabled AND next_at < ? ORDER BY next_at LIMIT ?"""
+    WHERE kind = 'cron' AND enabled AND next_at < ? AND NOT {rows.TRIGGER_BY_NOW}
+    ORDER BY next_at LIMIT ?"""
 # What is backing off is not late: so many are looked at.
 _UNTOLD = """
     SELECT workflow, count(*) AS many, min(since) AS since FROM (
@@ -219,7 +223,10 @@ def _runners(
         # The next runner takes them over, and who lives does so at once.
         held = {row["owner"]: row["runs"] for row in look(_HELD, [COUNTED_MAX])}
         if runs := sum(held.get(row["number"], 0) for row in dead):
-            text = f"{_count(runs, 'run')} of runners that died, and nobody is there to go on with them"
+            of = "runners that died"
+            if all(row["number"] in rows.cut_off(owners) for row in dead if held.get(row["number"])):
+                of = "runners whose shutdown their bodies outlasted"
+            text = f"{_count(runs, 'run')} of {of}, and nobody is there to go on with them"
             yield _reason("dead_runner", text, runs, now_us, None, map(_name, dead))
 
 

@@ -8,11 +8,24 @@ from __future__ import annotations
 from .context import decode_value
 from .row import Row
 
-CRON_BY_NOW = """
-    EXISTS (SELECT 1 FROM schedules AS cron
+# By schedules_cron_name, schedules_trigger, and the primary keys of `declared` and `owners`.
+_IS_POLLED = "EXISTS (SELECT 1 FROM owners WHERE epoch = {}.owner AND left_at IS NULL)"
+_IS_DECLARED = """EXISTS (
+    SELECT 1 FROM declared JOIN owners ON epoch = declared.owner AND left_at IS NULL
+    WHERE declared.name = {0}.name AND declared.version = {0}.version)"""
+CRON_BY_NOW = f"""
+    (NOT {_IS_POLLED.format("schedules")} AND EXISTS (SELECT 1 FROM schedules AS cron
         WHERE cron.kind = 'cron' AND cron.name = schedules.name AND cron.name <> ''
-            AND cron.declared_as IS NOT NULL AND NOT cron.registered AND cron.version > schedules.version)"""
-"""Whether a row was polled, or told of ends, before a deploy made its name a cron."""
+            AND cron.declared_as IS NOT NULL AND NOT cron.registered
+            AND (cron.version > schedules.version OR {_IS_DECLARED.format("cron")})))"""
+"""Whether the row of a trigger is left from before a deploy made its name a cron, or before that was undone.
+While somebody polls it, it is."""
+TRIGGER_BY_NOW = f"""
+    (schedules.declared_as IS NOT NULL AND NOT schedules.registered AND NOT {_IS_DECLARED.format("schedules")}
+        AND EXISTS (SELECT 1 FROM schedules AS polled
+            WHERE polled.kind = 'trigger' AND polled.name = schedules.name
+                AND (polled.version > schedules.version OR {_IS_POLLED.format("polled")})))"""
+"""The same of the row of a declared cron, whose name is a trigger's by now."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +61,8 @@ _ENDS = (
     "cancel_requested",
 )
 
+HANDED_ON_SECONDS = 1.0
+"""What a shutdown has to leave behind has its new number within so long."""
 CALLBACKS = {"Completed": "on_success", "Failed": "on_failure", "Cancelled": "on_cancel"}
 """Which callback of a workflow is for which end of its runs."""
 
@@ -176,6 +191,27 @@ def living(owners: list[dict[str, Any]]) -> set[int]:
     """The numbers of the runners that live and work; who only asks others for that is none of them."""
     found = (row for row in owners if row["left_at"] is None and not row["is_dead"])
     return {row["number"] for row in found if row["works"]}
+
+
+def cut_off(owners: list[dict[str, Any]]) -> set[int]:
+    """The dead ones that are no more than what a shutdown left behind: a body outlasted it, so its run stayed
+    in the hands of its process, under a number of its own, until that ended.
+    """
+    from datetime import datetime
+
+    left = {
+        (row["host"], row["pid"]): datetime.fromisoformat(row["left_at"])
+        for row in reversed(owners)
+        if row["left_at"] is not None and row["pid"] is not None
+    }
+    found = set()
+    for row in owners:
+        shut_at = left.get((row["host"], row["pid"])) if row["is_dead"] and row["left_at"] is None else None
+        if shut_at is not None:
+            between = datetime.fromisoformat(row["joined_at"]) - shut_at
+            if abs(between.total_seconds()) < HANDED_ON_SECONDS:
+                found.add(row["number"])
+    return found
 
 
 def runner(row: dict[str, Any], held: dict[int | None, int]) -> RunnerRow:

@@ -18,6 +18,7 @@ from program import eventually, run_program, start_program
 
 import cloaca
 from cloaca import health as looked
+from cloaca import reading
 
 POLLS = """
 import sys, time, cloaca
@@ -127,6 +128,57 @@ def test_what_is_a_cron_by_now_is_missed_by_nobody(tmp_path: Path) -> None:
         assert runner.health()["reasons"] == []
 
 
+def test_what_was_a_cron_for_a_while_is_the_trigger_that_it_was_and_the_other_way_round(
+    tmp_path: Path,
+) -> None:
+    """A deploy that is taken back declares the older version again."""
+    path = tmp_path / "runs.db"
+    flow.declare("report")
+
+    def polled() -> None:
+        cloaca.trigger(workflow="report", name="inbox", poll_interval="1m")(lambda: False)
+
+    def timed() -> None:
+        cloaca.trigger(workflow="report", name="inbox", cron="0 3 29 2 *")(lambda: False)
+
+    for first, other in ((polled, timed), (timed, polled)):
+        path.unlink(missing_ok=True)
+        for declare in (first, other, first):
+            declare()
+            with cloaca.DefaultRunner(path) as runner, reading.Reader(path) as reader:
+                # What nobody serves any more has been left alone for long.
+                change(path, "UPDATE schedules SET free_since = 0")
+                change(path, "UPDATE owners SET left_at = 0 WHERE left_at IS NOT NULL")
+
+                def listed(reader: reading.Reader = reader) -> list[str]:
+                    return [each.state for each in [*reading.triggers(reader), *reading.crons(reader)]]
+
+                assert eventually(lambda: listed() in (["polled"], ["scheduled"])), listed()
+                change(
+                    path, "UPDATE schedules SET next_at = 1 WHERE kind = 'cron'"
+                ) if declare is polled else None
+                assert runner.health()["reasons"] == []
+                assert listed() == (["polled"] if declare is polled else ["scheduled"])
+            cloaca.unregister_trigger("inbox")
+
+
+def test_doctor_says_of_what_a_program_has_no_more_what_a_probe_is_told(store: Path) -> None:
+    assert run_program(POLLS + "runner.shutdown()", store).returncode == 0
+    flow.declare("report")
+    with cloaca.DefaultRunner(store) as runner, reading.Reader(store) as reader:
+
+        def told() -> list[tuple[str, str]]:
+            found = [each for each in reading.doctor(reader) if each.subject == "schedules"]
+            return [(each.level, each.text.partition(",")[0]) for each in found]
+
+        assert runner.health()["ok"]
+        assert told() == [("warn", "1 schedule that no living runner declares: 'hourly'")]
+        change(store, f"UPDATE owners SET left_at = {NOW} - 60000000 WHERE left_at IS NOT NULL")
+        (reason,) = runner.health()["reasons"]
+        assert told() == [("bad", reason["text"])]
+        assert [each.state for each in reading.triggers(reader)] == ["unserved"]
+
+
 def test_triggers_that_nobody_polls_are_told_after_a_while(runner: cloaca.DefaultRunner, store: Path) -> None:
     assert run_program(POLLS + "runner.shutdown()", store).returncode == 0
     assert "unpolled" not in codes(runner.health())
@@ -166,6 +218,28 @@ def test_who_died_with_runs_in_hand_is_told_where_nobody_goes_on(store: Path) ->
             other.wait()
             assert eventually(lambda: set(codes(client.health())) == {"no_runner", "dead_runner"})
             assert codes(client.health())["dead_runner"]["count"] == 1
+
+
+def test_who_was_shut_down_before_its_body_ended_did_not_die(store: Path) -> None:
+    code = """
+import sys, threading, cloaca
+begun = threading.Event()
+with cloaca.WorkflowBuilder("long"):
+    @cloaca.task()
+    def waits(context):
+        begun.set()
+        threading.Event().wait()
+runner = cloaca.DefaultRunner(sys.argv[1])
+runner.submit("long")
+begun.wait()
+runner.shutdown(timeout=0.1)
+"""
+    assert run_program(code, store).returncode == 0
+    with reading.Reader(store) as reader:
+        (told,) = [each for each in reading.of_probe(reader)["reasons"] if each["code"] == "dead_runner"]
+        assert told["text"].startswith("1 run of runners whose shutdown their bodies outlasted, and nobody")
+        (said,) = [each for each in reading.doctor(reader) if "with 1 run" in each.text]
+        assert "1 runner ended before bodies that outlasted the shutdown" in said.text
 
 
 def test_bodies_and_polls_that_do_not_come_back_are_told(store: Path) -> None:

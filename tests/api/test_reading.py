@@ -375,6 +375,6 @@ def test_doctor_tells_of_runs_whose_workflow_nobody_declares(
             return found.level, found.text
 
         assert told() == ("ok", "1 run not over"), "somebody may be about to come"
-        monkeypatch.setattr("cloaca.reading.health.NOBODY_SECONDS", 0.0)
+        monkeypatch.setattr("cloaca.health.GRACE_SECONDS", -1.0)
         level, text = told()
-        assert (level, text[:45]) == ("warn", "1 run not over; those of 'gone' wait for a ru")
+        assert (level, text[:58]) == ("bad", "1 run of workflows that no living runner declares: 'gone',")

@@ -101,6 +101,37 @@ def test_a_run_is_submitted_to_a_living_runner_and_waited_for(line: Line, tmp_pa
         assert list(tmp_path.glob("*-owner-*")) == [tmp_path / "runs.db-owner-1"]
 
 
+def test_a_run_is_done_again_from_its_start(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        ((good, *_),) = fields(line.piped("runs", "--status", "Completed"))
+        ((again, status, _),) = fields(line.piped("submit", "--again", good[:23], "--wait"))
+        assert (again != good, status) == (True, "Completed")
+        with reading.Reader("runs.db") as reader:
+            assert reading.run(reader, again).run.context == {"file": "good"}
+        ((bad, *_),) = fields(line.piped("runs", "--failed"))
+        line.piped("submit", "--again", bad, "--wait", code=1)
+        line.piped("submit", "--again", "beef", code=4)
+        line.piped("submit", code=2)
+        line.piped("submit", "ingest", "--again", good, code=2)
+        line.piped("submit", "--again", good, "--context", "{}", code=2)
+        assert "--again takes the run's own context" in line.said
+        line.piped("retry", good, code=1)
+        assert f"`cloaca submit --again {good}`" in line.said
+
+
+def test_done_again_is_what_the_program_hides_of_a_run(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("login"):
+        cloaca.task(id="call")(lambda context: None)
+    with cloaca.DefaultRunner(tmp_path / "runs.db", redact=["password"]) as runner:
+        run = runner.submit("login", {"password": "hunter2"})
+        run.result(WAIT)
+        ((again, _, _),) = fields(line.piped("submit", "--again", run.id, "--wait"))
+        assert "hunter2" not in line.piped("show", again, "--context")
+        found = runner.get_run(again, unmasked=True)
+        assert found is not None
+        assert found["context"] == {"password": "hunter2"}
+
+
 def test_a_run_key_stands_for_one_event(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db"):
         words = ("submit", "ingest", "--key", "7", "--json", "--context")
@@ -707,6 +738,9 @@ def test_a_key_is_paused_and_resumed_beside_a_living_runner(line: Line, tmp_path
         assert "key 'acme' of workflow 'sync' is paused until" in line.piped("why", run.id)
         line.piped("resume", "--workflow", "sync", code=1)
         assert "workflow 'sync' is not paused" in line.said
+        line.piped("pause", "--workflow", "sync", "--key", "acmee", code=4)
+        assert "has the key 'acmee'; did you mean 'acme'? known keys: acme, other; give --yes" in line.said
+        assert line.piped("pause", "--workflow", "sync", "--key", "new", "--yes") == "paused\tsync\tnew\n"
         said = line.piped("resume", "--workflow", "sync", "--key", "acme", "--json")
         assert json.loads(said) == {"kind": "resumed", "of": "sync", "key": "acme"}
         assert run.result(WAIT).status == "Completed"

@@ -450,3 +450,25 @@ def test_a_line_imports_no_more_than_it_needs() -> None:
         loaded = done.stdout.split()
         assert "cloaca" in loaded
         assert [name for name in others if name in loaded] == []
+
+
+def test_runs_are_searched_for_a_text_in_their_contexts(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("ingest"):
+        cloaca.task(id="load")(lambda context: None)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        runs = runner.submit_many("ingest", [{"file": f"Invoice-{n}.csv"} for n in range(300)])
+        runs[-1].result()
+    found = records(line.piped("runs", "--text", "invoice-7.", "--all", "--json"))
+    assert [(each["id"], each["context"]) for each in found] == [(runs[7].id, None)]
+    assert "looked at 300 runs, back to " in line.said
+    assert "goes on" not in line.said
+    (found,) = records(line.piped("runs", "--text", "invoice-7.", "--all", "--json", "--context"))
+    assert found["context"] == {"file": "Invoice-7.csv"}
+    seen = fields(line.piped("runs", "--text", "invoice", "--limit", "2"))
+    assert [each[0] for each in seen] == [runs[299].id, runs[298].id]
+    assert "looked at 2 runs, back to " in line.said
+    assert f": --after {runs[298].id} goes on, or --all" in line.said
+    (after,) = fields(line.piped("runs", "--text", "invoice", "--limit", "1", "--after", runs[298].id))
+    assert after[0] == runs[297].id
+    assert line.piped("runs", "--text", "invoice", "--all", "--until", "1d") == ""
+    assert line.piped("runs", "--text", "invoice", "--all", "--failed") == ""

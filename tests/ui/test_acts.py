@@ -26,6 +26,20 @@ def test_a_run_is_retried(
     assert len(price["tries"]) > before
 
 
+def test_a_run_is_done_again_from_its_start(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    (bad,) = failed(runner)
+    assert "Run again from its start" in page.text(f"/run?id={bad}")
+    done = page.post(f"again {bad}", back=f"/run?id={bad}")
+    assert done.status_code == 303
+    new = done.headers["location"].removeprefix("/run?id=")
+    assert new != bad
+    assert runner.run(new).result(WAIT).status == "Failed"
+    assert runner.get_run(new)["context"] == runner.get_run(bad)["context"]
+    assert [(row["door"], row["what"], row["about"]) for row in runner.audit()] == [("page", "submit", new)]
+    assert page.post("again 00000000-0000-0000-0000-000000000000").status_code == 409
+    assert page.post("again nonsense").status_code == 409
+
+
 def test_a_run_is_cancelled(page: Asking, runner: cloaca.DefaultRunner, gate: threading.Event) -> None:
     run = runner.submit("slow")
     assert page.post(f"cancel {run.id}").status_code == 303

@@ -103,11 +103,23 @@ def pause(arguments: Namespace, show: Show) -> int:
     url = database(arguments.database)
     with reading.Reader(url) as reader:
         kind, name, key = _held(reader, arguments)
+        if key is not None and not arguments.yes:
+            _refuse_unknown_key(reader, name, key)
     with closing(_cloaca.Client.open(url)) as client:
         if not client.pause(kind, name, key, until_us, f"{audit.user()}, by the command line"):
             raise WorkflowError(keyless(name))
     _told(show, "paused", name, {"key": key})
     return OK
+
+
+def _refuse_unknown_key(reader: Reader, workflow: str, key: str) -> None:
+    """A slip in a key would hold up nothing, and nobody would notice."""
+    known = reading.keys(reader, workflow)
+    if known is not None and key not in known:
+        raise reading.MissingError(
+            f"none of the newest runs of workflow {excerpt(workflow)} has the key {excerpt(key)}"
+            f"{hint(key, 'keys', known)}; give --yes if such runs are still to come"
+        )
 
 
 def resume(arguments: Namespace, show: Show) -> int:
@@ -215,7 +227,10 @@ def retry(arguments: Namespace, show: Show) -> int:
 def _refuse_retry(reader: Reader, run_id: str) -> None:
     status = reading.run(reader, run_id).run.status
     if status not in filters.ENDED_BADLY:
-        raise WorkflowError(f"run {run_id} is {status}; only a Failed or Cancelled run can be retried")
+        raise WorkflowError(
+            f"run {run_id} is {status}; only a Failed or Cancelled run can be retried"
+            f"; `cloaca submit --again {run_id}` starts another one with its context"
+        )
 
 
 def _say_who_takes_them(reader: Reader, show: Show) -> None:
@@ -283,11 +298,17 @@ def _batches(ids: list[str], what: str) -> Iterator[list[str]]:
 
 def submit(arguments: Namespace, show: Show) -> int:
     """Starts a run."""
-    encoded = encode_within(CONTEXT_BYTES_MAX, _context(arguments.context), "the context")
+    if (arguments.workflow is None) == (arguments.again is None):
+        raise UsageError("give a workflow, or --again RUN, one of them")
+    if arguments.again is not None and arguments.context is not None:
+        raise UsageError("--again takes the run's own context; give a workflow and --context instead")
+    encoded = encode_within(CONTEXT_BYTES_MAX, _context(arguments.context or "{}"), "the context")
     key = check.run_key(arguments.key, RUN_KEY_TTL)
     when = urgency.of(_number(arguments.priority), _instant(arguments.at), arguments.delay, UsageError)
     url = database(arguments.database)
     with reading.Reader(url) as reader:
+        if arguments.again is not None:
+            arguments.workflow, encoded = _first(reader, arguments.again)
         version = _version(reader, arguments)
         with closing(_cloaca.Client.open(url)) as client:
             run_id, is_new = client.submit(arguments.workflow, version, encoded, key, when)
@@ -313,6 +334,14 @@ def submit(arguments: Namespace, show: Show) -> int:
         else:
             show.values([run_id, *([] if status is None else [status.status, status.error_message])])
     return OK if status is None or status.status == "Completed" else FAILED
+
+
+def _first(reader: Reader, run: str) -> tuple[str, str]:
+    """The workflow of a run, and the context that it began with, also what is hidden of it."""
+    row = reader.native.run(reading.find_run(reader, run))
+    if row is None:  # it was pruned between the two looks
+        raise reading.MissingError(f"run {excerpt(run)} not found; it was there a moment ago")
+    return row["workflow_name"], row["context"]
 
 
 def _number(text: str | None) -> int | None:

@@ -60,6 +60,11 @@ COMMANDS = (
             Option("--failed", "the same as --status Failed"),
             STATUS,
             *FILTERS,
+            Option(
+                "--text",
+                "only with this in its id, key, error or context; looks for 50 ms, or with --all to the end",
+                "TEXT",
+            ),
             LIMIT,
             Option("--after", "go on behind this run", "RUN", completes="run"),
             Option("--all", "all of them, however many"),
@@ -248,6 +253,7 @@ COMMANDS = (
             Option("--limit", "under this limit no attempt begins", "NAME"),
             Option("--until", "it ends at this time; local if it has no zone", "WHEN"),
             Option("--for", "it ends so much later, such as 10m", "SPAN"),
+            Option("--yes", "also for a key that none of the newest runs has"),
         ),
         "Without --until or --for only `cloaca resume` ends it. It holds in every process on the store.",
     ),
@@ -290,13 +296,21 @@ COMMANDS = (
     ),
     Command(
         "submit",
-        "Start a run of a workflow, in a living runner that declares it.",
+        "Start a run of a workflow, or of what a run was, in a living runner that declares it.",
         'cloaca submit ingest --context \'{"file": "a.txt"}\' --wait',
         "change:submit",
         (
-            Option("workflow", "its name", "WORKFLOW", completes="workflow"),
+            Option("workflow", "its name", "WORKFLOW", optional=True, completes="workflow"),
             Option(
-                "--context", "a JSON object; @FILE reads a file, - the standard input", "JSON", default="{}"
+                "--again",
+                "do that run's work again from its start: the same workflow and context",
+                "RUN",
+                completes="run",
+            ),
+            Option(
+                "--context",
+                "a JSON object; @FILE reads a file, - the standard input; {} if not given",
+                "JSON",
             ),
             Option("--key", "start at most one run with this key in 30 days", "KEY"),
             Option(

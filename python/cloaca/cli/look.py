@@ -229,20 +229,45 @@ def runs(arguments: Namespace, show: Show) -> int:
         after = None if arguments.after is None else reading.find_run(reader, arguments.after)
         left = None if arguments.all else limit_of(arguments)
         title: str | None = "runs"
+        looked = 0
         while True:
             size = PAGE if left is None else min(left, PAGE)
-            page = reading.runs(reader, **wanted, after=after, limit=size)
+            if arguments.text is None:
+                page = reading.runs(reader, **wanted, after=after, limit=size)
+            else:
+                found = _searched(reader, arguments.text, wanted, after, size)
+                page, looked = reading.Page(found.items, found.after), looked + found.looked
             if title and not page.items:
                 _note_unknown(reader, show, wanted)
             if len(page) or title:
                 show.table("run", _RUN_COLUMNS, [(each, _of_run(each, show)) for each in page], title)
             after, title = page.after, None
             left = None if left is None else left - len(page)
-            if after is None or left == 0:
+            if after is None or left == 0 or (left is not None and arguments.text is not None):
                 break
+        if arguments.text is not None:
+            reached = f", back to {show.time(found.reached)}" if found.reached else ""
+            show.note(
+                f"looked at {looked:,} runs{reached}"
+                + (f": --after {after} goes on, or --all" if after else "")
+            )
+            return OK
         if after is not None and show.is_for_people:
             show.note(f"there may be more: --after {after}, or --all")
     return OK
+
+
+def _searched(
+    reader: Reader, text: str, wanted: dict[str, Any], after: str | None, limit: int
+) -> reading.Search:
+    """Runs that hold a text; their contexts are read in any case, and shown if that was asked for."""
+    others = {name: value for name, value in wanted.items() if name != "contexts"}
+    found = reading.search(reader, text, after=after, limit=limit, **others)
+    if wanted["contexts"]:
+        return found
+    from dataclasses import replace
+
+    return replace(found, items=[replace(each, context=None) for each in found.items])
 
 
 def _note_unknown(reader: Reader, show: Show, wanted: dict[str, Any]) -> None:
@@ -361,11 +386,8 @@ def doctor(arguments: Namespace, show: Show) -> int:
 
 def health(arguments: Namespace, show: Show) -> int:
     """What a probe asks."""
-    from ..health import RUNNERS_MAX, health
-
     with opened(arguments) as reader:
-        owners, file = reader.native.owners(RUNNERS_MAX), reader.file
-        found = health(reader.native.query, owners, file, on_server=file is None)
+        found = reading.of_probe(reader)
     if show.as_json:
         show.record("health", found)
     elif found["ok"] and show.is_for_people:

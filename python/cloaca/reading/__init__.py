@@ -12,8 +12,8 @@ from ..drawing import Node
 from .attention import Counts, Failures, failures, schedule_counts, unwell
 from .audit import Change, audit
 from .changed import Changed, changed
-from .health import Finding, doctor
-from .limits import Limit, Pause, limits, pauses
+from .health import Finding, doctor, of_probe
+from .limits import Limit, Pause, keys, limits, pauses
 from .logs import LogLine, Logs, logs
 from .pace import Lasted, Pace, lasted, pace
 from .preview import preview
@@ -60,9 +60,11 @@ __all__ = [
     "failures",
     "find_run",
     "graph",
+    "keys",
     "lasted",
     "limits",
     "logs",
+    "of_probe",
     "pace",
     "pauses",
     "preview",

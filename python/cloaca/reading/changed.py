@@ -1,21 +1,21 @@
-"""What each task of a run changed in the context. Pure: decides by what tasks left, and knows no workflow.
+"""What each task of a run changed in the context. Pure: decides by what tasks left, and asks no program.
 
-Invariant: what a task is said to have added or changed is in what it left, and in nothing that was left
-before it began.
+Invariant: what a task is said to have changed is where what it left differs from what it was given.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import _cloaca
+from ..context import decode_value, encode_value, same
+from ..drawing import Node
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any, Literal
 
     from .runs import RunDetails, Task
-
-_NOWHERE = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,86 +35,74 @@ class Changed:
 
 
 def changed(details: RunDetails) -> dict[str, list[Changed]]:
-    """What each task that completed changed, by the task's id.
+    """What each task that completed changed, by the task's id: how what it left differs from what it was
+    given, which is what those left that it depends on, merged.
 
-    Which tasks a task depends on only its program knows: what it left is compared with what the run began
-    with, and with what all those left that had ended when it began. Of the keys that it took away only those
-    are told with which the run began.
+    Of a run whose workflow is not kept it is not known what a task depended on: it is taken to be what had
+    ended when it began.
     """
-    done = [_Done(task) for task in details.tasks if isinstance(task.context, dict)]
-    ended = sorted(done, key=lambda each: each.ended)
-    left, at = _Left(details.run.context), 0
-    found: dict[str, list[Changed]] = {}
-    for each in sorted(done, key=lambda each: each.began):
-        while at < len(ended) and ended[at].ended <= each.began:
-            # One that took no time has ended when it began, and is not before itself.
-            if ended[at] is not each:
-                left.take(ended[at].context)
-            at += 1
-        found[each.id] = left.changed_by(each.context)
-        if each.ended <= each.began:
-            left.take(each.context)
-    return {task.id: found[task.id] for task in details.tasks if task.id in found}
+    left = {task.id: task.context for task in details.tasks if isinstance(task.context, dict)}
+    graph = details.graph or _by_time(details.tasks)
+    given = _given(graph, details.run.context, left)
+    return {
+        task.id: _between(given[task.id], left[task.id])
+        for task in details.tasks
+        if task.id in left and task.id in given
+    }
 
 
-class _Done:
-    """A task that completed."""
-
-    def __init__(self, task: Task) -> None:
-        begins = [each.started_at for each in task.tries] + [task.started_at]
-        self.id = task.id
-        self.context: dict[str, Any] = task.context
-        self.ended = task.completed_at or ""
-        self.began = min((at for at in begins if at is not None), default="")
-
-
-class _Left:
-    """What was left so far, by which the number of tasks costs nothing."""
-
-    def __init__(self, first: Any) -> None:
-        self._first: dict[str, Any] = first if isinstance(first, dict) else {}
-        self._newest: dict[str, Any] = {}
-        self._values: dict[str, list[Any]] = {}
-        """Of each key all that differ, the newest first."""
-        self._having: dict[str, int] = {}
-        """How many left each key of the first context."""
-        self._tasks = 0
-
-    def take(self, context: dict[str, Any]) -> None:
-        """One more has ended."""
-        self._tasks += 1
-        for key, value in context.items():
-            self._newest[key] = value
-            if key in self._first:
-                self._having[key] = self._having.get(key, 0) + 1
-            values = self._values.setdefault(key, [])
-            if not _has(values, value):
-                values.insert(0, value)
-
-    def changed_by(self, context: dict[str, Any]) -> list[Changed]:
-        """What is in it that nobody left, and what is gone."""
-        new: list[Changed] = []
-        other: list[Changed] = []
-        for key, value in context.items():
-            if _has(self._values.get(key, ()), value) or _same(self._first.get(key, _NOWHERE), value):
-                continue
-            old = self._newest.get(key, self._first.get(key, _NOWHERE))
-            if old is _NOWHERE:
-                new.append(Changed("+", key, None, value))
-            else:
-                other.append(Changed("~", key, old, value))
-        gone = [
-            Changed("-", key, self._newest.get(key, value), None)
-            for key, value in self._first.items()
-            if key not in context and self._having.get(key, 0) == self._tasks
-        ]
-        return [*new, *other, *gone]
+def _given(graph: list[Node], first: Any, left: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What each of these tasks was given."""
+    first = first if isinstance(first, dict) else {}
+    if all(len(node.dependencies) < 2 for node in graph):
+        given: dict[str, dict[str, Any]] = {}
+        for node in graph:
+            before = node.dependencies[0] if node.dependencies else None
+            given[node.id] = first if before is None else left.get(before, given.get(before, first))
+        return given
+    texts = {task: encode_value(context) for task, context in left.items()}
+    initial = encode_value(first)
+    ids = [node.id for node in graph]
+    found = _cloaca.given(
+        ids, [node.dependencies for node in graph], initial, [texts.get(each) for each in ids]
+    )
+    # Equal texts are read once: most tasks are given what another one left.
+    read = {texts[task]: context for task, context in left.items()} | {initial: first}
+    for text in found:
+        if text not in read:
+            read[text] = decode_value(text)
+    return {task: read[text] for task, text in zip(ids, found, strict=True)}
 
 
-def _has(values: Sequence[Any], value: Any) -> bool:
-    return any(_same(each, value) for each in values)
+def _between(before: dict[str, Any], after: dict[str, Any]) -> list[Changed]:
+    if before is after:
+        return []
+    new = [Changed("+", key, None, value) for key, value in after.items() if key not in before]
+    other = [
+        Changed("~", key, before[key], value)
+        for key, value in after.items()
+        if key in before and not same(before[key], value)
+    ]
+    gone = [Changed("-", key, value, None) for key, value in before.items() if key not in after]
+    return [*new, *other, *gone]
 
 
-def _same(one: Any, other: Any) -> bool:
-    """As JSON has it: `True` is not `1`."""
-    return one is other or (type(one) is type(other) and bool(one == other))
+def _by_time(tasks: list[Task]) -> list[Node]:
+    """Tasks with those that had ended when they began, but for what others of those came after."""
+    spans = sorted((_began(task), task.completed_at or "~", task.id) for task in tasks)
+    nodes: list[Node] = []
+    under_way: list[tuple[str, str, str]] = []
+    ended: list[tuple[str, str, str]] = []
+    for span in spans:
+        began = span[0]
+        for before in [each for each in under_way if each[1] <= began]:
+            under_way.remove(before)
+            ended = [each for each in ended if each[1] > before[0]] + [before]
+        nodes.append(Node(span[2], [task for _, _, task in ended], None))
+        under_way.append(span)
+    return nodes
+
+
+def _began(task: Task) -> str:
+    begins = [each.started_at for each in task.tries] + [task.started_at]
+    return min((at for at in begins if at is not None), default="~")

@@ -11,14 +11,14 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 
-from .. import __version__
+from .. import __version__, rows
 from ..errors import StoreError, excerpt
-from ..health import OLDEST_TRANSACTION, TRANSACTION_SECONDS
+from ..health import GRACE_SECONDS, RUNNERS_MAX, health
 from ..rescue import left_beside
 from ..why import of_unread
 from ..why_run import of_pause
 from .attention import FAILED_MAX, failures
-from .runners import BACKLOG_RUNS, declaring, living, runners
+from .runners import BACKLOG_RUNS, living, runners
 from .runs import runs
 from .schedules import Cron, crons, triggers
 from .store import age_of, now
@@ -29,16 +29,14 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any, Literal
 
+    from ..types import Health, HealthReason
+    from .schedules import Trigger
     from .store import Reader
 
 LOOKED_MAX = 1000
 """So many triggers, crons and failed runs are looked at."""
-SEEN_SECONDS = 30.0
-"""A runner that polls says so every 5 seconds; one that has not for so long hangs, or its machine sleeps."""
-WAITING_SECONDS = 300.0
-"""A run that nobody has begun for so long is worth a warning, and a task that has not ended since."""
-NOBODY_SECONDS = 10.0
-"""The same of a run whose workflow no living runner declares: nobody is about to begin it."""
+UNDER_WAY_SECONDS = 300.0
+"""A task that has been under way for so long is worth a warning."""
 AHEAD_SECONDS = 60.0
 """What was written so far ahead of now was written by a clock that is wrong, or this one is."""
 LOG_BYTES = 64 << 20
@@ -79,7 +77,6 @@ def doctor(reader: Reader, *, thorough: bool = False, brief: bool = False) -> It
     at = now()
     if reader.file is None:
         yield _server(reader)
-        yield _transactions(reader)
         yield _connections(reader)
     else:
         yield _versions(reader)
@@ -89,13 +86,61 @@ def doctor(reader: Reader, *, thorough: bool = False, brief: bool = False) -> It
         yield _disk(reader.file)
     yield _descriptors()
     yield from _clock(reader, at)
+    reasons = of_probe(reader)["reasons"]
+    told: set[str] = {reason["code"] for reason in reasons}
+    yield from (_told(reason) for reason in reasons)
+    if reader.file is None and "old_transaction" not in told:
+        yield Finding("ok", "transactions", "none that this user may see has been open for long")
     backlog = reader.native.backlog(BACKLOG_RUNS)
-    yield from _runners(reader, at, backlog)
-    yield from _schedules(reader)
-    yield from _backlog(reader, at, backlog)
+    yield from _runners(reader, backlog, bool(told & {"no_runner", "silent_runner", "dead_runner"}))
+    yield from _schedules(reader, told)
+    if not told & {"backlog", "unserved"}:
+        yield _backlog(backlog)
     yield _pauses(reader)
     yield _overdue(reader, at)
     yield _failed(reader, at)
+
+
+def of_probe(reader: Reader) -> Health:
+    """What a probe is told of the store, as by `DefaultRunner.health`."""
+    owners = reader.native.owners(RUNNERS_MAX)
+    return health(reader.native.query, owners, reader.file, on_server=reader.file is None)
+
+
+_SUBJECTS: dict[str, str] = {
+    "store": "file",
+    "disk": "disk",
+    "old_transaction": "transactions",
+    "unserved": "backlog",
+    "backlog": "backlog",
+    "overdue": "tasks",
+    "stuck": "schedules",
+    "unpolled": "schedules",
+    "late_cron": "schedules",
+    "callbacks": "callbacks",
+}
+_WAYS_OUT: dict[str, str] = {
+    "disk": "keep less: retention=, `cloaca prune`",
+    "old_transaction": "end it: until then dead rows pile up, and claims slow down",
+    "no_runner": "start the program that declares them",
+    "silent_runner": "see whether that process hangs, or was stopped",
+    "dead_runner": "the next runner that starts takes them over",
+    "unserved": "start a program that declares the workflow",
+    "backlog": "start another runner, or raise max_concurrent_tasks",
+    "overdue": "see what its body waits for: only the end of its process ends it",
+    "stuck": "see what its body waits for: `poll_timeout` lets the trigger go on",
+    "unpolled": "start a program that declares them; or `cloaca rename` them if they have other names in it"
+    " now; or `cloaca disable` or `cloaca forget` them",
+    "late_cron": "start a program that declares it, and its workflow; or `cloaca disable` it",
+    "callbacks": "`cloaca show RUN` tells what they raise",
+}
+
+
+def _told(reason: HealthReason) -> Finding:
+    """What a probe is told is bad here, too."""
+    code = reason["code"]
+    since = f", for {_span(reason['seconds'])}" if reason["seconds"] is not None else ""
+    return Finding("bad", _SUBJECTS.get(code, "runners"), f"{reason['text']}{since}", _WAYS_OUT.get(code))
 
 
 def _value(reader: Reader, sql: str) -> Any:
@@ -116,17 +161,6 @@ def _server(reader: Reader) -> Finding:
     python = ".".join(map(str, sys.version_info[:3]))
     text = f"cloaca {__version__}, PostgreSQL {server}, Python {python}; schema {schema} in {reader.path}"
     return Finding("ok", "versions", text)
-
-
-def _transactions(reader: Reader) -> Finding:
-    """A transaction that stays open keeps dead rows from being removed, and slows every queue down."""
-    for oldest in reader.native.query(OLDEST_TRANSACTION, []):
-        if (seconds := oldest["lasted"] / 1e6) > TRANSACTION_SECONDS:
-            who = f"{excerpt(oldest['name'])} (pid {oldest['pid']})"
-            text = f"the oldest transaction on the server is {_span(seconds)} old, of {who}"
-            way_out = "end it: until then dead rows pile up, and claims slow down"
-            return Finding("warn", "transactions", text, way_out)
-    return Finding("ok", "transactions", "none that this user may see has been open for long")
 
 
 def _connections(reader: Reader) -> Finding:
@@ -208,44 +242,41 @@ def _clock(reader: Reader, at: datetime) -> Iterator[Finding]:
         yield Finding("ok", "clock", "nothing in the store lies ahead of now")
 
 
-def _runners(reader: Reader, at: datetime, backlog: list[dict[str, Any]]) -> Iterator[Finding]:
+def _runners(reader: Reader, backlog: list[dict[str, Any]], is_told: bool) -> Iterator[Finding]:
     found = runners(reader, backlog=backlog)
     alive = [each for each in found if each.state == "living"]
     # A client had nothing that anybody could take over.
     dead = [each for each in found if each.state == "dead" and (each.works or each.runs)]
-    silent = [each for each in alive if (age_of(each.seen_at, at) or 0.0) > SEEN_SECONDS]
-    for each in silent[:NAMED_MAX]:
-        text = f"runner {each.number} has a living process that has said nothing since {each.seen_at}"
-        yield Finding("warn", "runners", text, "see whether that process hangs, or was stopped")
-    if dead:
-        numbers = ", ".join(str(each.number) for each in dead[:NAMED_MAX])
-        text = f"{_count(len(dead), 'runner')} died without leaving ({numbers}), with"
-        text = f"{text} {_count(sum(each.runs for each in dead), 'run')} that are not over"
-        yield Finding("warn", "runners", text, "the next runner that starts takes them over")
+    cut_off = rows.cut_off(reader.native.owners(RUNNERS_MAX)) if dead else set()
+    for word, some in (
+        ("died without leaving", [each for each in dead if each.number not in cut_off]),
+        (
+            "ended before bodies that outlasted the shutdown",
+            [each for each in dead if each.number in cut_off],
+        ),
+    ):
+        if not some:
+            continue
+        numbers = ", ".join(str(each.number) for each in some[:NAMED_MAX])
+        runs_left = sum(each.runs for each in some)
+        text = f"{_count(len(some), 'runner')} {word} ({numbers}), with {_count(runs_left, 'run')}"
+        text = f"{text} that {'is' if runs_left == 1 else 'are'} not over"
+        yield Finding("warn", "runners", text, _WAYS_OUT["dead_runner"])
     working = sum(each.works for each in alive)
     clients = f", and {_count(len(alive) - working, 'client')}" if working < len(alive) else ""
     if working:
         yield Finding("ok", "runners", f"{_count(working, 'runner')} living{clients}")
-    elif any(reader.native.backlog(1)) or _has_enabled(reader):
-        text = f"no runner is alive{clients}, and there are schedules or runs to serve"
-        yield Finding("bad", "runners", text, "start the program that declares them")
-    else:
+    elif not is_told:
         yield Finding("ok", "runners", f"no runner is alive{clients}, and there is nothing to serve")
 
 
-def _has_enabled(reader: Reader) -> bool:
-    found = reader.native.schedules(False, 0, LOOKED_MAX) + reader.native.schedules(True, 0, LOOKED_MAX)
-    return any(row["enabled"] for row in found)
-
-
-def _schedules(reader: Reader) -> Iterator[Finding]:
+def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
     found = [*triggers(reader, limit=LOOKED_MAX), *crons(reader, limit=LOOKED_MAX)]
     ways_out = {
         "stopped": "mend its cause, then `cloaca enable NAME`",
         "failing": "`cloaca ticks NAME` tells the errors",
-        "late": "start a program that declares it, and its workflow",
     }
-    is_well = True
+    is_well = not told & {"unpolled", "late_cron", "stuck"}
     for state, way_out in ways_out.items():
         named = [excerpt(each.trigger_name or each.workflow_name) for each in found if each.state == state]
         if named:
@@ -260,37 +291,20 @@ def _schedules(reader: Reader) -> Iterator[Finding]:
                 is_well = False
                 text = f"cron {excerpt(each.trigger_name or each.workflow_name)} {unread}"
                 yield Finding("warn", "schedules", text, "every machine that is to run it must know its zone")
-    if living(reader) and (unserved := [each for each in found if each.state == "unserved"]):
+    unserved = [each for each in found if each.state == "unserved" and not _is_told(each, told)]
+    if unserved and living(reader):
         is_well = False
         named = [excerpt(each.trigger_name or each.workflow_name) for each in unserved[:NAMED_MAX]]
         text = f"{_count(len(unserved), 'schedule')} that no living runner declares: {', '.join(named)}"
-        way_out = (
-            "start a program that declares them; or `cloaca rename` them if they have other names in it now;"
-            " or `cloaca disable` or `cloaca forget` them"
-        )
-        yield Finding("warn", "schedules", text, way_out)
+        yield Finding("warn", "schedules", text, _WAYS_OUT["unpolled"])
     if is_well:
         yield Finding("ok", "schedules", f"none of {_count(len(found), 'schedule')} fails, or was stopped")
 
 
-def _backlog(reader: Reader, at: datetime, rows: list[dict[str, Any]]) -> Iterator[Finding]:
-    alive = living(reader)
+def _backlog(rows: list[dict[str, Any]]) -> Finding:
     total = sum(row["pending"] + row["running"] for row in rows)
     shown = f"{BACKLOG_RUNS:,} or more runs" if total >= BACKLOG_RUNS else _count(total, "run")
-    unserved = {row["workflow"]: row["oldest_at"] for row in rows if row["owner"] not in alive}
-    declared = declaring(reader, unserved, alive) if unserved else {}
-    # What limits hold waits for them as long as somebody serves it.
-    for row in rows:
-        if row["held"] and row["workflow"] in declared:
-            unserved.pop(row["workflow"], None)
-    patience = {name: WAITING_SECONDS if name in declared else NOBODY_SECONDS for name in unserved}
-    old = {name: since for name, since in unserved.items() if (age_of(since, at) or 0) > patience[name]}
-    if old and alive:
-        named = ", ".join(excerpt(name) for name in list(old)[:NAMED_MAX])
-        text = f"{shown} not over; those of {named} wait for a runner since {min(old.values())}"
-        yield Finding("warn", "backlog", text, "start a program that declares the workflow")
-    else:
-        yield Finding("ok", "backlog", f"{shown} not over")
+    return Finding("ok", "backlog", f"{shown} not over")
 
 
 def _pauses(reader: Reader) -> Finding:
@@ -310,9 +324,16 @@ def _resume(pause: dict[str, Any]) -> str:
     return f"cloaca resume --workflow {shlex.quote(pause['name'])}{key}"
 
 
+def _is_told(each: Trigger | Cron, told: set[str]) -> bool:
+    """Whether what a probe is told has it."""
+    if isinstance(each, Cron):
+        return "late_cron" in told and (age_of(each.next_run_at, now()) or 0.0) > GRACE_SECONDS
+    return "unpolled" in told
+
+
 def _overdue(reader: Reader, at: datetime) -> Finding:
     rows = reader.native.begun(BACKLOG_RUNS)
-    late = [row for row in rows if (age_of(row["started_at"], at) or 0.0) > WAITING_SECONDS]
+    late = [row for row in rows if (age_of(row["started_at"], at) or 0.0) > UNDER_WAY_SECONDS]
     if not late:
         return Finding("ok", "tasks", "none has been under way for more than 5 minutes")
     named = "; ".join(

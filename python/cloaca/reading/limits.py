@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
-from .. import rows
+from .. import _cloaca, filters, rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +13,16 @@ if TYPE_CHECKING:
 
     from ..types import ThrottleRow
     from .store import Reader
+
+
+KEYS_MAX = 10_000
+"""So many values of a workflow's key are looked at."""
+RUNS_MAX = 1000
+"""In so many runs of a workflow values of its key are looked for, the newest."""
+
+TERMS = "SELECT limits FROM limited WHERE workflow = ?"
+# By keys_name.
+COUNTED = "SELECT DISTINCT key FROM keys WHERE workflow = ? AND rule < 2 ORDER BY key LIMIT ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,24 @@ def limits(reader: Reader) -> list[Limit]:
 def pauses(reader: Reader) -> list[Pause]:
     """What is paused, limits first, by name."""
     return [_pause(row) for row in reader.native.pauses()]
+
+
+def keys(reader: Reader, workflow: str) -> list[str] | None:
+    """The values of a workflow's key that its limits count for now, or that its newest 1,000 runs have;
+    `None` if it has no limit with a key that lets runs wait.
+    """
+    found = reader.native.query(TERMS, [workflow])
+    limits = json.loads(found[0]["limits"]) if found else {}
+    terms = [limits.get("concurrency") or {}, limits.get("throttle") or {}]
+    paths = {each["key"] for each in terms if each.get("key") is not None}
+    if not paths:
+        return None
+    values = {row["key"] for row in reader.native.query(COUNTED, [workflow, KEYS_MAX])} - {""}
+    wanted = {**filters.wanted(workflow, None, None, None, None, None, None, None), "contexts": True}
+    wanted["after"] = None
+    for row in reader.native.runs(wanted, RUNS_MAX):
+        values |= {value for path in paths if (value := _cloaca.key_in(path, row["context"])) is not None}
+    return sorted(values)
 
 
 def _limit(row: dict[str, Any]) -> Limit:

@@ -5,8 +5,11 @@ Invariant: what is shown of a trigger is on record; what is in the memory of who
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
+from ..health import GRACE_SECONDS
+from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW
 from .runners import living
 from .store import PAGE_ITEMS, Page, age_of, decoded, names, now, unknown
 
@@ -19,8 +22,13 @@ if TYPE_CHECKING:
 
     Outcome = Literal["skip", "fire", "error"]
 
-LATE_SECONDS = 60.0
+LATE_SECONDS = GRACE_SECONDS
 """A cron whose next moment is longer ago is late."""
+
+# By schedules' rows.
+PAST = f"""
+    SELECT row FROM schedules WHERE row IN (SELECT value FROM json_each(?))
+        AND CASE kind WHEN 'cron' THEN {TRIGGER_BY_NOW} ELSE {CRON_BY_NOW} END"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,7 @@ class Cron:
         trigger_name (str | None): its name, if it has one.
         workflow_name (str): what it starts.
         state (str): `scheduled`; `failing`, its function failed at its last moment; `late`, its next moment
-            was more than a minute ago; `disabled`; `unserved`, no living runner declares it.
+            was more than ten seconds ago; `disabled`; `unserved`, no living runner declares it.
         cron_expression, timezone (str): when it runs.
         enabled (bool): whether it does.
         last (Tick | None): what its last moments came to, if its function or `overlap` decides them.
@@ -124,30 +132,21 @@ def triggers(reader: Reader, *, after: int = 0, limit: int = PAGE_ITEMS) -> Page
     """Polled triggers in the order of their registration."""
     rows = reader.native.schedules(False, after, limit)
     alive, mask = living(reader), reader.mask()
-    found = [(row, _trigger(reader, row, alive, mask)) for row in rows]
-    return _page([each for row, each in found if not _is_past(reader, row, each, alive)], rows, limit)
+    return _page(_by_now(reader, [(row, _trigger(reader, row, alive, mask)) for row in rows]), rows, limit)
 
 
 def crons(reader: Reader, *, after: int = 0, limit: int = PAGE_ITEMS) -> Page[Cron]:
     """Crons in the order of their registration."""
     rows = reader.native.schedules(True, after, limit)
     alive, mask = living(reader), reader.mask()
-    found = [(row, _cron(reader, row, alive, mask)) for row in rows]
-    return _page([each for row, each in found if not _is_past(reader, row, each, alive)], rows, limit)
+    return _page(_by_now(reader, [(row, _cron(reader, row, alive, mask)) for row in rows]), rows, limit)
 
 
-def _is_past(reader: Reader, row: dict[str, Any], each: Trigger | Cron, alive: set[int]) -> bool:
-    """Whether that is left of a trigger that is a cron by now, or the other way round."""
-    if each.state != "unserved" or each.trigger_name is None:
-        return False
-    others = [other for other in reader.native.named(each.trigger_name) if other["row"] != row["row"]]
-    return any(other["version"] > row["version"] or _is_served(other, alive) for other in others)
-
-
-def _is_served(row: dict[str, Any], alive: set[int]) -> bool:
-    if "cron_expression" in row:
-        return bool(alive) and row["is_declared"]
-    return row["owner"] in alive
+def _by_now(reader: Reader, found: list[tuple[dict[str, Any], Any]]) -> list[Any]:
+    """Without what is left of triggers that are crons by now, or the other way round."""
+    asked = json.dumps([row["row"] for row, each in found if each.trigger_name])
+    past = {row["row"] for row in reader.native.query(PAST, [asked])}
+    return [each for row, each in found if row["row"] not in past]
 
 
 def _page(items: list[Any], rows: list[dict[str, Any]], limit: int) -> Page[Any]:
@@ -166,8 +165,7 @@ def schedules_named(reader: Reader, name: str) -> list[Trigger | Cron]:
         (row, (_cron if "cron_expression" in row else _trigger)(reader, row, alive, mask))
         for row in _rows_named(reader, name)
     ]
-    by_now = [each for row, each in found if not _is_past(reader, row, each, alive)]
-    return by_now or [each for _, each in found]
+    return _by_now(reader, found) or [each for _, each in found]
 
 
 def ticks(reader: Reader, name: str, *, limit: int = PAGE_ITEMS, offset: int = 0) -> list[Tick]:

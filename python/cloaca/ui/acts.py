@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 
-def act(ask: Ask, form: Mapping[str, str], who: str, place: str | None) -> Screen | None:
-    """Does what a form says, in the name of who sent it; `None` if they are to see again what they saw.
+def act(ask: Ask, form: Mapping[str, str], who: str, place: str | None) -> Screen | str | None:
+    """Does what a form says, in the name of who sent it. What they are to see now: a screen, the view of that
+    name, or with `None` again what they saw.
 
     Raises:
         ArgumentError: (a `ValueError`) there is no such act.
@@ -44,10 +45,12 @@ def _preview(ask: Ask, name: str) -> Screen:
     return Screen(f"Preview of {show.line(name, 60)}", "preview.html", values, nav="triggers", is_live=False)
 
 
-def _changed(ask: Ask, form: Mapping[str, str], word: str, about: str) -> Screen | None:
+def _changed(ask: Ask, form: Mapping[str, str], word: str, about: str) -> Screen | str | None:
     source = ask.source
     if word == "retry":
         source.acting.retry(about)
+    elif word == "again":
+        return show.link("", "/run", id=source.again(about))
     elif word == "cancel":
         source.acting.cancel(about)
     elif word in ("enable", "disable"):

@@ -263,8 +263,8 @@ class Page:
             screen = Screen.saying("That was not done", f"{type(error).__name__}: {error}", 500, ask)
         else:
             self._note(request, form.get("do", ""))
-        if screen is None:
-            return RedirectResponse(root + back, 303)
+        if not isinstance(screen, Screen):
+            return RedirectResponse(root + (screen or back), 303)
         main = rendered(screen.template, screen.values)
         words = self._words(request, level)
         words |= {

@@ -104,6 +104,13 @@ fn check_key(py: Python<'_>, key: &str) -> PyResult<()> {
     Key::parse(key).map(drop).map_err(|e| error::raise(py, e))
 }
 
+/// The value of a limit's key in a context's JSON text; `None` if it has none there.
+#[pyfunction]
+fn key_in(py: Python<'_>, key: &str, context: &str) -> PyResult<Option<String>> {
+    let key = Key::parse(key).map_err(|e| error::raise(py, e))?;
+    gil::free(py, || key.of_text(context).ok())
+}
+
 /// At most `many` moments of a cron behind a time, in microseconds.
 #[pyfunction]
 fn cron_moments(
@@ -131,6 +138,26 @@ fn content_version(parts: Vec<(String, String)>) -> String {
 #[pyfunction]
 fn too_large(py: Python<'_>, what: &str, text: &str, bytes_max: usize) -> PyResult<Option<String>> {
     gil::free(py, || cloaca_core::context::too_large(what, text, bytes_max))
+}
+
+/// What each task of a run was given, as JSON text, by what the run began with and what those before it left; `None` for what left
+/// nothing.
+#[pyfunction]
+fn given(
+    py: Python<'_>,
+    ids: Vec<String>,
+    dependencies: Vec<Vec<String>>,
+    initial: String,
+    left: Vec<Option<String>>,
+) -> PyResult<Vec<String>> {
+    let (ids, dependencies) = (shared(ids), dependencies.into_iter().map(shared).collect::<Vec<_>>());
+    let left: Vec<Option<Arc<str>>> = left.into_iter().map(|text| text.map(Arc::from)).collect();
+    let found = gil::free(py, || {
+        let graph = Graph::check("", &ids, &dependencies)?;
+        Ok(cloaca_core::context::given(&graph, &initial.into(), &left))
+    })?;
+    let found = found.map_err(|e: cloaca_core::error::Error| error::raise(py, e))?;
+    Ok(found.iter().map(|text| text.to_string()).collect())
 }
 
 /// What to say of a name that nothing has: which one was probably meant, and which there are.
@@ -224,7 +251,9 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(create_tenant, module)?)?;
     module.add_function(wrap_pyfunction!(cron_moments, module)?)?;
     module.add_function(wrap_pyfunction!(poll_now::foretell, module)?)?;
+    module.add_function(wrap_pyfunction!(given, module)?)?;
     module.add_function(wrap_pyfunction!(hint, module)?)?;
+    module.add_function(wrap_pyfunction!(key_in, module)?)?;
     module.add_function(wrap_pyfunction!(name_of, module)?)?;
     module.add_function(wrap_pyfunction!(path_of, module)?)?;
     module.add_function(wrap_pyfunction!(remove_tenant, module)?)?;

@@ -12,7 +12,7 @@ mod size;
 
 pub use canon::{Canon, hash_json, hash_text};
 pub use foreign::taken_in;
-pub use join::join;
+pub use join::{given, join};
 pub use merge::merge;
 pub use read::parse;
 pub(crate) use read::parse_shallow;

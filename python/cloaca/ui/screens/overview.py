@@ -8,7 +8,6 @@ from datetime import timedelta
 
 from ...reading import Trigger, pace, runners, runs
 from ...reading.attention import Counts, Failures, failures, schedule_counts, unwell
-from ...reading.health import WAITING_SECONDS
 from ...reading.runners import BACKLOG_RUNS
 from ...reading.store import age_of, now
 from .. import show
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
     from ...reading import Cron, Runner
 
+WAITING_SECONDS = 300.0
+"""Runs that wait for longer are worth a word."""
 MINUTES = 60
 NEWEST = 8
 POLLED_LOOKED = 200

@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 
@@ -33,6 +33,28 @@ pub fn join(
     of: &[usize],
 ) -> Arc<str> {
     Joining { graph, output, initial, memo: &Memo::default() }.join(of)
+}
+
+/// What each task of a run was given, as JSON text, by what those before it left; who left nothing passed on what it was given.
+///
+/// # Panics
+/// As [`join`].
+pub fn given(graph: &Graph, initial: &Arc<str>, left: &[Option<Arc<str>>]) -> Vec<Arc<str>> {
+    let (found, memo) = (vec![OnceLock::<Arc<str>>::new(); graph.len()], Memo::default());
+    let output = |task: usize| {
+        let passed_on =
+            || Arc::clone(found[task].get().expect("what comes before a task has its place first"));
+        left[task].clone().unwrap_or_else(passed_on)
+    };
+    let joining = Joining { graph, output: &output, initial, memo: &memo };
+    for &task in graph.topological() {
+        let of = graph.dependencies(task);
+        found[task].get_or_init(|| match of {
+            [] | [_] => joining.join(of),
+            _ => memo.get_or_make(of, || joining.join(of)),
+        });
+    }
+    found.into_iter().map(|cell| cell.into_inner().expect("each task has a place in the order")).collect()
 }
 
 /// Of what a join is made.
