@@ -383,11 +383,12 @@ class Runs(Listings):
         keys: list[tuple[str, float] | None] | None,
         calls: Calls | None,
         when: Urgency | None,
+        trigger: str | None = None,
     ) -> list[Watch]:
         """Watches on new runs, in the hands of this runner or, if it is a client, in anyone's."""
         if (spans := tracing.active()) is None:
             return self._asked_for(workflow, encoded, keys, calls, when, None)
-        with spans.sending(workflow, len(encoded)) as sending:
+        with spans.sending(workflow, len(encoded), trigger) as sending:
             watches = self._asked_for(workflow, encoded, keys, calls, when, sending.trace)
             sending.sent([watch.id for watch in watches])
             return watches

@@ -91,6 +91,9 @@ class Triggers:
         def _of_paused(self, workflow: str) -> str: ...
         def _has_stopped(self) -> bool: ...
         def _at_work(self, call: str) -> Any: ...
+        def _begun(
+            self, workflow: str, encoded: list[str], keys: None, calls: None, when: Any, trigger: str | None
+        ) -> list[Any]: ...
         def _blocks(self, call: str, twin: str, *, waits_for: str | None = None) -> None: ...
 
     def list_trigger_schedules(
@@ -278,6 +281,7 @@ class Triggers:
             runs=lambda wanted, limit: engine.runs.runs(wanted, limit, 0),
             pauses=engine.store.pauses,
             hide=lambda run_id, text: self._redactor.of_run(mask, run_id).hide(text),
+            look=engine.store.look,
         )
         return why.besides(kept, name, last, workflow)
 
@@ -406,7 +410,7 @@ class Triggers:
             fire["gate"] = rows.gate("run", None, "")
         if not dry_run and decided["fires"]:
             for text, *_, when, _ in ruling[0]:
-                for watch in engine.runs.submit(workflow, [text], None, None, when):
+                for watch in self._begun(workflow, [text], None, None, when, cron["trigger_name"]):
                     watch.wait_started()
         return decided
 

@@ -14,7 +14,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import attempt, tracing
+from . import attempt
 from .answer import BeyondError, PartlyError, Pending, complete, is_awaitable, later, ruled
 from .ends import Ends
 from .errors import CloacaError, RunnerError, TriggerError, excerpt
@@ -340,9 +340,10 @@ class Crew:
             self._tell_failed_as(place, polled.error, polled.kind, polled.shown())
         return polled.ruling
 
-    def close_spans(self) -> None:
-        """Ends what is traced and still open: it goes on elsewhere, or not at all."""
-        self._worker.close_spans()
+    def close_spans(self, seconds: float) -> None:
+        """Ends what is traced and still open: it goes on elsewhere, or not at all. Waits at most so long for
+        who exports it."""
+        self._worker.close_spans(seconds)
 
     def join(self, seconds: float) -> None:
         """Waits at most ``seconds`` for the threads to end. The calling thread is not waited for."""
@@ -376,7 +377,7 @@ class Crew:
                 self.decide_loop()
                 continue
             if order[0] == "log":
-                self._worker.heard(order[3], order[4])
+                self._worker.heard(*order[3:])
                 # At DEBUG no line repeats what a body said.
                 tell = self._redactor.say if order[1] > DEBUG else say
                 tell(_engine_log, order[1], "%s", order[2], about=order[3])
@@ -506,7 +507,7 @@ class Crew:
         if not isinstance(ruling, tuple) or len(ruling) == 2:
             return ruling
         fires, error = ruling[0], ruling[3]
-        if (not fires and error is None) or (spans := tracing.active()) is None:
+        if (not fires and error is None) or (spans := self._worker.spans()) is None:
             return ruling
         definition = self.triggers[ticket[0]]
         workflow = None if isinstance(definition, Retired) else definition.kind.workflow

@@ -89,11 +89,12 @@ class Ends:
         """The program declared a workflow: these are its callbacks from now on."""
         with self._changed:
             self._callbacks[workflow.name] = workflow._callbacks
-            if not workflow._callbacks or self._is_open:
+            if not workflow._callbacks:
                 return
-            self._is_open = True
-        self._engine.ends.open()
-        self._start("ends", self._hand_out)
+            is_first, self._is_open = not self._is_open, True
+        self._engine.ends.open(workflow.name)
+        if is_first:
+            self._start("ends", self._hand_out)
 
     def forget(self, workflow: str) -> None:
         """The program declares it no more."""
@@ -161,9 +162,9 @@ class Ends:
 
     def _tell(self, end: End) -> None:
         try:
-            self._call(end)
+            settle = self._call(end)
             if not attempt.is_forked(self._pid):
-                self._engine.ends.told(end.key)
+                settle(end.key)
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
             if not attempt.is_forked(self._pid):
@@ -177,17 +178,18 @@ class Ends:
             self._overdue.pop(end.key, None)
             self._changed.notify_all()
 
-    def _call(self, end: End) -> None:
+    def _call(self, end: End) -> Callable[[int], None]:
+        """Returns what says to the engine that nothing more is to be called for this end."""
         function = self._callbacks.get(end.workflow, {}).get(end.status)
         row = None if function is None else self._engine.runs.run(end.run, tries=True)
         if function is None or row is None or end.ended_at is None or row["completed_at"] != end.ended_at:
             # It is declared no more, or the run was opened again, and may have come to another end.
-            return
+            return self._engine.ends.withdrawn
         if end.is_given_up:
             text = "%s of workflow '%s' for run %s is given up: its process died in each of %d calls"
             values = rows.CALLBACKS[end.status], end.workflow, end.run, end.tries - 1
             say(_log, ERROR, text, *values, about=_about(end))
-            return
+            return self._engine.ends.given_up
         run = rows.run_with_tasks(row, [])
         entered = attempt.calling(self._engine, None, end.workflow)
         if self._logbook is not None:
@@ -206,6 +208,7 @@ class Ends:
         finally:
             if called is not None:
                 called.end(failure)
+        return self._engine.ends.told
 
     def _failed(self, end: End, raised: BaseException) -> None:
         if self._hear is not None:

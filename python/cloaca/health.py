@@ -103,11 +103,17 @@ _LATE = f"""
     FROM schedules INDEXED BY schedules_crons
     WHERE kind = 'cron' AND enabled AND next_at < ? AND NOT {rows.TRIGGER_BY_NOW}
     ORDER BY next_at LIMIT ?"""
-# What is backing off is not late: so many are looked at.
+# By ends_due and ends_owner: callbacks alone. What triggers are to be told waits while they are switched off,
+# or nobody polls them, which is told of these. What is backing off is not late.
 _UNTOLD = """
     SELECT workflow, count(*) AS many, min(since) AS since FROM (
-        SELECT workflow, coalesce(begun_at, due_at) AS since FROM ends LIMIT ?
-    ) AS found WHERE since < ? GROUP BY workflow"""
+        SELECT workflow, since FROM (
+            SELECT workflow, due_at AS since FROM ends INDEXED BY ends_due
+            WHERE owner IS NULL AND listener = 0 LIMIT ?1
+        ) AS waiting
+        UNION ALL SELECT workflow, begun_at FROM ends INDEXED BY ends_owner
+        WHERE owner IS NOT NULL AND listener = 0
+    ) AS found WHERE since < ?2 GROUP BY workflow"""
 # Of a server: who keeps it from removing dead rows, among those that its user may see.
 OLDEST_TRANSACTION = """
     SELECT pid, coalesce(nullif(application_name, ''), usename, 'somebody') AS name,

@@ -58,6 +58,8 @@ OVERDUE_PER_TASK = 4
 """By default so many overdue bodies may run on for each task that runs at once."""
 JOIN_SECONDS = 1.0
 """How long `shutdown` waits for its threads once they have nothing to do."""
+SPANS_SECONDS = 1.0
+"""How long it waits at least for an exporter that is called as a span ends."""
 _SHUT = "the runner is shut down; make a new DefaultRunner"
 _ENDED = "the runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
 
@@ -701,7 +703,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         left = max(0.0, until - monotonic())
         self._crew.join(min(left, JOIN_SECONDS) if body is None else 0.0)
         self._has_waited |= body is None
-        self._crew.close_spans()
+        self._crew.close_spans(max(SPANS_SECONDS, until - monotonic()))
 
     def _drain(self, limit: float) -> None:
         if attempt.current(self._engine) is not None:

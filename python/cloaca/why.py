@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STOPPED = "this runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
 """Of a runner that goes on with nothing."""
 
+ENDS_COUNTED_MAX = 1000
+"""So many ends of runs that wait for a trigger are counted."""
 RUNS_LOOKED_MAX = 50
 """So many of a trigger's newest runs are looked at."""
 ERROR_CHARS_MAX = 200
@@ -30,6 +32,16 @@ _HOLDER = re.compile(r"\brun key .* started run ([0-9a-f-]{36})")
 
 _NAMED_MAX = 3
 """So many runners are named."""
+# By ends_listener. What the declaration in force does not ask for waits for another one.
+_ENDS = """
+    SELECT count(*) AS many FROM (
+        SELECT 1 FROM schedules
+            JOIN listeners AS heard ON heard.listener = schedules.row AND heard.listener <> 0
+            JOIN ends ON ends.listener = heard.listener AND ends.workflow = heard.workflow
+                AND ends.listener <> 0
+        WHERE schedules.kind = 'trigger' AND schedules.name = ? AND (heard.wanted & ends.outcome) <> 0
+        LIMIT ?
+    ) AS found"""
 
 
 def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
@@ -85,7 +97,7 @@ def undeclared(workflow: str) -> str:
 class Kept:
     """How the store is asked by whoever tells of a trigger, a runner or not."""
 
-    __slots__ = ("hide", "pauses", "run", "runs")
+    __slots__ = ("hide", "look", "pauses", "run", "runs")
 
     def __init__(
         self,
@@ -94,6 +106,7 @@ class Kept:
         runs: Callable[[dict[str, Any], int], Sequence[dict[str, Any]]],
         pauses: Callable[[], Sequence[dict[str, Any]]],
         hide: Callable[[str, str], str],
+        look: Callable[[str, Sequence[Any]], list[dict[str, Any]]],
     ) -> None:
         self.run = run
         """One run by its id."""
@@ -103,6 +116,8 @@ class Kept:
         """What is paused."""
         self.hide = hide
         """A text about a run, without its secrets."""
+        self.look = look
+        """What a statement reads of the store."""
 
 
 def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workflow: str | None) -> str:
@@ -115,7 +130,21 @@ def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workfl
         failed = _failed_of(kept.runs(filters.wanted(trigger=name), RUNS_LOOKED_MAX))
         if failed:
             told += _of_failures(failed, kept.hide(failed[0]["id"], failed[0]["error_message"] or ""))
+        told += _of_ends(ends_waiting(kept.look, name))
     return told if workflow is None else f"{told}{why_run.of_paused(kept.pauses(), workflow)}"
+
+
+def ends_waiting(look: Callable[[str, Sequence[Any]], list[dict[str, Any]]], name: str) -> int:
+    """Of how many ends of runs a trigger is still to be told; at most `ENDS_COUNTED_MAX`."""
+    many: int = look(_ENDS, [name, ENDS_COUNTED_MAX])[0]["many"]
+    return many
+
+
+def _of_ends(many: int) -> str:
+    if not many:
+        return ""
+    least = "at least " if many == ENDS_COUNTED_MAX else ""
+    return f"; {least}{many} {_times(many, 'end')} of runs {'waits' if many == 1 else 'wait'} for it"
 
 
 def _holder(last: Mapping[str, Any]) -> str | None:

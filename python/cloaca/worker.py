@@ -101,15 +101,19 @@ class Worker:
         """Whether somebody gets spans."""
         return self.spans() is not None
 
-    def heard(self, about: dict[str, object], end: str | None) -> None:
-        """The engine has said something, perhaps how a run ended."""
-        if self._spans is not None and end is not None:
+    def heard(self, about: dict[str, object], end: str | None, judged: tuple[int, bool] | None) -> None:
+        """The engine has said something, perhaps how a run ended, or how many of a poll's fires are runs."""
+        if self._spans is None:
+            return
+        if judged is not None:
+            self._spans.judged(str(about["cloaca_trigger"]), *judged)
+        if end is not None:
             self._spans.over(int(str(about["cloaca_run"]).replace("-", ""), 16), end)
 
-    def close_spans(self) -> None:
-        """The runner is shut down."""
+    def close_spans(self, seconds: float) -> None:
+        """The runner is shut down; waits at most so long."""
         if self._spans is not None:
-            self._spans.close()
+            self._spans.close(seconds)
 
     def _called(self, job: Job, task_id: str, name: str) -> Called | None:
         """A callback's span."""

@@ -307,7 +307,7 @@ def test_no_look_goes_through_all_runs_or_triggers(runner: cloaca.DefaultRunner)
             "SCAN (subquery",
             "SCAN CONSTANT ROW",
             "SCAN overdue",
-            "SCAN ends",
+            "SCAN waiting",
             "SCAN json_each",
         )
         assert [step for step in scans if not step.startswith(allowed)] == [], (name, steps)

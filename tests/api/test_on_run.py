@@ -535,3 +535,17 @@ def test_a_preview_beside_the_store_shows_what_the_next_end_would_fire(store: st
         for _ in range(2):
             (fire,) = reading.preview(reader, "watch")["fires"]
             assert fire["context"] == {"of": "first", "status": "Failed"}
+
+
+def test_what_a_trigger_that_is_switched_off_is_to_be_told_is_no_trouble() -> None:
+    declare_both()
+    cloaca.trigger(workflow="alert", on_run="ingest", name="watch")(lambda run: False)
+    with Runner(START) as runner:
+        runner.set_trigger_enabled("watch", False)
+        runner.submit("ingest", {})
+        runner.advance("5m")
+        assert "1 end of runs waits for it" in runner.why("watch")
+        assert runner.health()["reasons"] == []
+        runner.set_trigger_enabled("watch", True)
+        runner.run_until_idle()
+        assert "for it" not in runner.why("watch")

@@ -188,6 +188,22 @@ def test_the_counts_of_several_runners_add_up(tmp_path: Path) -> None:
         assert of(scraped(one), "store_runners", state="living", works="yes") == 2
 
 
+def test_what_is_asked_for_without_a_trigger_is_counted_by_a_runner_and_by_a_client(tmp_path: Path) -> None:
+    declare()
+    names = ("fires_total", "fires_deduplicated_total")
+    with (
+        cloaca.DefaultRunner(tmp_path / "runs.db") as runner,
+        cloaca.DefaultRunner(tmp_path / "runs.db", work=False) as client,
+    ):
+        for asked, prefix in ((runner, "of the runner"), (client, "of the client")):
+            for key in ("a", "b", "b"):
+                asked.submit("ingest", {}, run_key=f"{prefix} {key}")
+            found = scraped(asked)
+            assert [of(found, name, trigger="") for name in names] == [3, 1], prefix
+            assert of(found, "runs_started_total") == asked.stats()["runs_started"] == 2
+            assert asked.stats()["fires"] == 0, "these are fires of polls"
+
+
 def test_that_nobody_lives_looks_different_from_nothing_to_do(tmp_path: Path) -> None:
     declare()
     cloaca.trigger(workflow="ingest", poll_interval="1h", name="rare")(lambda: False)
@@ -205,6 +221,77 @@ def test_that_nobody_lives_looks_different_from_nothing_to_do(tmp_path: Path) ->
     assert of(found, "store_healthy") == 0
     assert of(found, "store_trouble", code="no_runner") == 1
     assert of(found, "store_trouble", code="disk") == 0
+
+
+def test_callbacks_for_ends_of_runs_are_counted_by_what_came_of_them() -> None:
+    calls: list[str] = []
+
+    def book(run: Any) -> None:
+        calls.append(run["id"])
+        if run["context"].get("poison") or len(calls) == 1:
+            raise ConnectionError("the other side is away")
+
+    with cloaca.WorkflowBuilder("order").on_success(book):
+
+        @cloaca.task()
+        def ship(context: cloaca.Context) -> None:
+            pass
+
+    with cloaca.testing.Runner(raise_errors=False) as runner:
+
+        def counted() -> list[float]:
+            found = scraped(runner)
+            names = ("callbacks_called_total", "callbacks_failed_total", "callbacks_given_up_total")
+            own = [of(found, name, workflow="order") for name in names]
+            return [*own, of(found, "store_callbacks_waiting", workflow="order")]
+
+        assert counted() == [0, 0, 0, 0], "what has not happened is told, too"
+        runner.submit("order", {})
+        runner.run_until_idle()
+        assert counted() == [1, 1, 0, 1]
+        runner.advance("1s")
+        assert counted() == [2, 1, 0, 0]
+        runner.submit("order", {"poison": True})
+        runner.advance("25h")
+        called, failed, given_up, waiting = counted()
+        assert (called, given_up, waiting) == (len(calls), 1, 0)
+        assert failed == called - 1 > 100
+
+
+def test_ends_of_runs_are_counted_by_the_triggers_that_were_told_of_them() -> None:
+    declare()
+
+    @cloaca.trigger(workflow="ingest", poll_interval="1h")
+    def polled() -> bool:
+        return False
+
+    @cloaca.trigger(workflow="ingest", on_run="ingest", status=["Failed"])
+    def broken(run: Any) -> bool:
+        if calls.append(run["id"]) is None and len(calls) == 1:
+            raise ConnectionError("not now")
+        return False
+
+    calls: list[str] = []
+    with cloaca.testing.Runner(raise_errors=False) as runner:
+
+        def counted() -> list[float]:
+            found = scraped(runner)
+            assert not [labels for name, labels in found if "run_ends" in name and "polled" in str(labels)]
+            names = ("run_ends_told_total", "store_run_ends_waiting", "poll_errors_total")
+            return [of(found, name, trigger="broken") for name in names]
+
+        assert counted() == [0, 0, 0]
+        runner.set_trigger_enabled("broken", False)
+        for context in ({"bad": True}, {"bad": True}, {}):
+            runner.submit("ingest", context)
+        runner.advance("10s")
+        assert counted() == [0, 2, 0]
+        runner.set_trigger_enabled("broken", True)
+        runner.run_until_idle()
+        assert counted() == [0, 2, 1]
+        runner.advance("1m")
+        assert counted() == [2, 0, 1]
+        assert len(calls) == 3
 
 
 def test_what_waits_and_what_limits_hold_is_told() -> None:
@@ -332,7 +419,7 @@ def test_a_prometheus_reads_a_living_runner(tmp_path: Path) -> None:
         for _ in range(3):
             runner.execute("ingest", {})
         (tmp_path / "prometheus.yml").write_text(
-            "global: {scrape_interval: 100ms, scrape_timeout: 100ms}\n"
+            "global: {scrape_interval: 500ms, scrape_timeout: 500ms}\n"
             f"scrape_configs: [{{job_name: cloaca, static_configs: [{{targets: ['{address}']}}]}}]\n"
         )
         command = [
@@ -348,7 +435,10 @@ def test_a_prometheus_reads_a_living_runner(tmp_path: Path) -> None:
                 while (value := asked(port, query)) != 3:
                     assert prometheus.poll() is None
                     assert value in (None, 0, 1, 2)
-                assert asked(port, "max(cloaca_store_healthy)") == 1
+                # A scrape that came too late says nothing, and there is another one.
+                while (value := asked(port, "max(cloaca_store_healthy)")) != 1:
+                    assert prometheus.poll() is None
+                    assert value is None
             finally:
                 prometheus.kill()
 

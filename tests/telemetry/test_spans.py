@@ -342,7 +342,7 @@ with Runner(raise_errors=False) as runner:
     played(tmp_path, received, code)
     poll, send = received["poll inbox"], received["send ingest"]
     assert (poll.parent, send.parent) == (b"", poll.id)
-    assert poll.attributes == {"cloaca.trigger": "inbox", "cloaca.fires": 2}
+    assert poll.attributes == {"cloaca.trigger": "inbox", "cloaca.fires": 2, "cloaca.started": 2}
     assert send.attributes["messaging.batch.message_count"] == 2
     runs = received.all("process ingest")
     assert [run.parent for run in runs] == [send.id, send.id]
@@ -350,6 +350,76 @@ with Runner(raise_errors=False) as runner:
     failed = received["poll broken"]
     assert (failed.failed, failed.attributes["error.type"], failed.events) == (True, "OSError", [])
     assert received.all("poll quiet") == []
+
+
+def test_a_poll_whose_fires_start_nothing_leaves_no_span(received: Received, tmp_path: Path) -> None:
+    code = """
+from cloaca.testing import Runner
+
+def declared(name, fires, **terms):
+    with cloaca.WorkflowBuilder(name, **terms.pop("limits", {})):
+        @cloaca.task()
+        def only(context): pass
+    cloaca.trigger(workflow=name, poll_interval="1s", name=name, **terms)(fires)
+
+fire = cloaca.TriggerResult.fire
+declared("keyed", lambda: fire({}, run_key="always"))
+declared("partly", lambda: [fire({"n": n}, run_key=str(min(n, 2))) for n in (1, 2, 3)])
+declared("limited", lambda: fire({"n": 1}), limits={"rate_limit": cloaca.RateLimit(1, per="1h")})
+declared("unkeyed", lambda: fire({}), limits={"concurrency": cloaca.Concurrency(1, key="tenant")})
+cloaca.trigger(workflow="nowhere", poll_interval="1s", name="nowhere")(lambda: True)
+@cloaca.trigger(workflow="keyed", poll_interval="1s", overlap="skip", name="overlaps")
+def overlaps():
+    return fire({}, delay="1h")
+
+with Runner(raise_errors=False) as runner:
+    runner.advance("4s")
+    assert runner.stats()["fires"] >= 20, runner.stats()
+    for row in runner.ticks("keyed"):
+        print(row["outcome"], row["count"])
+"""
+    print(played(tmp_path, received, code))
+    for name, fires, started in (("keyed", 1, 1), ("partly", 3, 2), ("limited", 1, 1), ("overlaps", 1, 1)):
+        told = {"cloaca.trigger": name, "cloaca.fires": fires, "cloaca.started": started}
+        assert received[f"poll {name}"].attributes == told
+    assert len(received.all("send partly")) == len(received.all("send limited")) == 1
+    assert received["send partly"].attributes["messaging.batch.message_count"] == 2
+    assert received.all("send unkeyed") == received.all("send nowhere") == []
+    assert {(span.failed, span.attributes["error.type"]) for span in received.all("poll unkeyed")} == {
+        (True, "refused")
+    }
+
+
+def test_what_a_tick_by_hand_starts_is_traced_with_its_trigger(received: Received, tmp_path: Path) -> None:
+    code = """
+from cloaca.testing import Runner
+
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def only(context): pass
+
+@cloaca.trigger(workflow="w", cron="0 4 * * *")
+def nightly(tick):
+    inner("deciding", trigger=cloaca.current_run().trigger)
+    return True
+
+@cloaca.trigger(workflow="w", poll_interval="1h")
+def inbox():
+    return True
+
+with Runner("2026-01-01T00:00:00Z") as runner:
+    with tracer.start_as_current_span("by hand"):
+        runner.tick("nightly")
+    runner.run_until_idle()
+    runner.tick("inbox")
+    runner.run_until_idle()
+"""
+    played(tmp_path, received, code)
+    assert received["deciding"].attributes == {"trigger": "nightly"}
+    of_cron, of_poll = received.all("send w")
+    assert of_cron.parent == received["by hand"].id
+    assert [span.attributes["cloaca.trigger"] for span in (of_cron, of_poll)] == ["nightly", "inbox"]
+    assert [span.parent for span in received.all("process w")] == [of_cron.id, of_poll.id]
 
 
 def test_what_was_put_off_or_taken_over_is_linked_to_who_asked_for_it(
@@ -512,6 +582,56 @@ with cloaca.DefaultRunner(":memory:") as runner:
     hangs.set()
 """
     assert played(tmp_path, received, code) == "True\n"
+
+
+def test_an_exporter_that_hangs_as_a_run_ends_holds_up_neither_polls_nor_a_shutdown(
+    received: Received, tmp_path: Path
+) -> None:
+    code = """
+from opentelemetry.sdk.trace.export import SpanExporter
+
+hangs, failed, polls, stuck = threading.Event(), threading.Event(), [0], threading.Event()
+
+class Hangs(SpanExporter):
+    def export(self, spans):
+        if spans[0].name == "process w":
+            hangs.set()
+            threading.Event().wait()
+
+provider.add_span_processor(SimpleSpanProcessor(Hangs()))
+
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def only(context): pass
+
+@cloaca.trigger(workflow="w", poll_interval="1ms")
+def often():
+    polls[0] += 1
+    return False
+
+# More bodies than threads poll at first: another one is hired.
+for number in range(6):
+    cloaca.trigger(workflow="w", poll_interval="1ms", name=f"slow-{number}")(lambda: stuck.wait(60) and False)
+
+@cloaca.trigger(
+    workflow="w", poll_interval="1ms", on_poll_failed=lambda *_: failed.set(), on_error=cloaca.Backoff("1ms")
+)
+def broken():
+    if hangs.is_set():
+        raise OSError("the share is gone")
+    return False
+
+with cloaca.DefaultRunner(":memory:") as runner:
+    runner.execute("w").raise_for_failure()
+    print(hangs.wait(60), failed.wait(60))
+    before = polls[0]
+    while polls[0] < before + 100:
+        time.sleep(0.001)
+    stuck.set()
+    runner.shutdown(2)
+print("over")
+"""
+    assert played(tmp_path, received, code) == "True True\nover\n"
 
 
 def test_without_a_provider_nothing_of_it_is_imported(received: Received, tmp_path: Path) -> None:

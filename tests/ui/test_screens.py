@@ -80,6 +80,71 @@ def test_a_run_that_waits_for_its_time_says_so(page: Asking, runner: cloaca.Defa
     assert "<dt>Priority</dt>" not in plain
 
 
+def test_a_trigger_that_is_told_of_ends_is_shown_with_those_that_wait(tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: context["nothing"])
+    with cloaca.WorkflowBuilder("alert"):
+        cloaca.task(id="only")(_nothing)
+
+    @cloaca.trigger(workflow="alert", on_run="w", status=["Failed"])
+    def broken(run: cloaca.types.RunDetails) -> bool:
+        return True
+
+    store = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(store) as runner:
+        for looked_at in (runner, store):
+            page = Asking(cloaca.ui.app(looked_at))
+            while "w Failed" not in page.text("/triggers"):
+                pass
+            text = page.text("/trigger?name=broken")
+            assert "waits for a run to end, w Failed" in text
+            assert "Called for w Failed Ends that wait none" in text
+        runner.set_trigger_enabled("broken", False)
+        for run in runner.submit_many("w", [{}, {}]):
+            run.result(WAIT)
+        for looked_at in (runner, store):
+            text = Asking(cloaca.ui.app(looked_at)).text("/trigger?name=broken")
+            assert "broken' is not polled" in text
+            assert "2 ends of runs wait for it" in text
+            assert "Ends that wait 2" in text
+        assert "2 ends of runs wait for it" in runner.why("broken")
+        with reading.Reader(store) as reader:
+            assert "2 ends of runs wait for it" in reading.why(reader, "broken")
+        runner.set_trigger_enabled("broken", True)
+        while len(runner.list_runs(workflow="alert")) < 2:
+            pass
+        page = Asking(cloaca.ui.app(store))
+        while "Ends that wait none" not in page.text("/trigger?name=broken"):
+            pass
+        assert "wait for it" not in page.text("/trigger?name=broken")
+        assert "Its runs" in page.text("/trigger?name=broken")
+
+
+def test_a_run_whose_callback_is_still_to_be_called_says_so(tmp_path: Path) -> None:
+    goes_on = threading.Event()
+
+    def book(run: cloaca.types.RunDetails) -> None:
+        if not goes_on.is_set():
+            raise ConnectionError("the other side is away")
+
+    with cloaca.WorkflowBuilder("w").on_success(book):
+        cloaca.task(id="only")(_nothing)
+    store = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(store) as runner:
+        run = runner.submit("w", {})
+        run.result(WAIT)
+        page = Asking(cloaca.ui.app(store))
+        path = f"/run?id={run.id}"
+        while "ConnectionError: the other side is away" not in page.text(path):
+            pass
+        text = page.text(path)
+        assert "Callbacks to come on_success" in text
+        assert "is called again at" in text
+        goes_on.set()
+        while "Callbacks to come" in page.text(path):
+            pass
+
+
 def test_runs_are_filtered_by_the_address(page: Asking, runner: cloaca.DefaultRunner) -> None:
     bad = failed(runner)[0]
     good = runner.submit("ingest", {"file": "good"}, run_key="order 7")

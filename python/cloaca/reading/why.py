@@ -55,6 +55,7 @@ def _of_schedule(reader: Reader, found: Trigger | Cron) -> str:
         runs=native.runs,
         pauses=native.pauses,
         hide=lambda run_id, text: reader.of_run(mask, run_id).hide(text),
+        look=native.query,
     )
     last = None if found.last is None else _row(found.last)
     is_off = found.state in ("stopped", "disabled")

@@ -32,6 +32,27 @@ NAMES_MAX = 100
 RUNNERS_MAX = 1000
 BACKLOG_RUNS = 10_000
 """Of so many runs that are not over it is counted whose they are."""
+ENDS_MAX = 10_000
+"""Of so many ends of runs that somebody is to be told of it is counted whom."""
+
+# By ends_due, ends_owner and ends_listener. Also of what has none: a series that appears only with the first
+# one says nothing of how long it is there.
+_CALLS = """
+    SELECT name, sum(many) AS many FROM (
+        SELECT workflow AS name, 0 AS many FROM listeners WHERE listener = 0
+        UNION ALL SELECT workflow, 1 FROM (
+            SELECT workflow FROM ends INDEXED BY ends_due WHERE owner IS NULL AND listener = 0 LIMIT ?
+        ) AS waiting
+        UNION ALL SELECT workflow, 1 FROM ends INDEXED BY ends_owner
+        WHERE owner IS NOT NULL AND listener = 0
+    ) AS counted GROUP BY name"""
+_TOLD = """
+    SELECT schedules.name AS name, sum(many) AS many FROM (
+        SELECT DISTINCT listener, 0 AS many FROM listeners WHERE listener <> 0
+        UNION ALL SELECT listener, 1 FROM (
+            SELECT listener FROM ends INDEXED BY ends_listener WHERE listener <> 0 LIMIT ?
+        ) AS waiting
+    ) AS counted JOIN schedules ON schedules.row = counted.listener GROUP BY schedules.name"""
 
 
 class Family(NamedTuple):
@@ -97,6 +118,7 @@ def of_runner(found: dict[str, Any]) -> Iterator[Family]:
     yield took("poll_duration", "How long polls took, from their call to their answer.", "took")
     yield took("poll_lateness", "How long after their due time polls began.", "late")
     yield from _fires(found["fires"])
+    yield from _calls(found["calls"])
     yield one(
         "runs_started", "counter", "Runs that this runner has asked for, and that were kept.", "started"
     )
@@ -127,7 +149,7 @@ def _polls(found: dict[str, Any]) -> Iterator[Family]:
         yield _summed(f"cloaca_{name}", "counter", about, ("trigger",), values)
 
 
-def _fires(found: list[tuple[str | None, list[int]]]) -> Iterator[Family]:
+def _fires(found: list[tuple[str | None, list[int], int | None]]) -> Iterator[Family]:
     for at, name, about in (
         (0, "fires", "Fires that polls asked for; of an empty trigger what was asked for without one."),
         (1, "fires_deduplicated", "Fires dropped because an equal one was unfinished, or its key used up."),
@@ -135,8 +157,21 @@ def _fires(found: list[tuple[str | None, list[int]]]) -> Iterator[Family]:
         (3, "fires_held_back", "Fires with a cursor not tried, because one before them was dropped."),
         (4, "poll_errors", "Polls that raised or timed out, and fires that could not start."),
     ):
-        values = [((OTHER if name is None else name,), counts[at]) for name, counts in found]
+        values = [((OTHER if name is None else name,), counts[at]) for name, counts, _ in found]
         yield _summed(f"cloaca_{name}", "counter", about, ("trigger",), values)
+    about = "Ends of runs that a trigger with on_run has been told of."
+    ends = [((OTHER if name is None else name,), many) for name, _, many in found if many is not None]
+    yield _summed("cloaca_run_ends_told", "counter", about, ("trigger",), ends)
+
+
+def _calls(found: list[tuple[str | None, list[int]]]) -> Iterator[Family]:
+    for at, name, about in (
+        (0, "called", "Calls of callbacks for ends of runs that came back, whatever came of them."),
+        (1, "failed", "Calls of callbacks for ends of runs that raised."),
+        (2, "given_up", "Ends of runs for which no callback is called any more, though no call went well."),
+    ):
+        values = [((OTHER if name is None else name,), counts[at]) for name, counts in found]
+        yield _summed(f"cloaca_callbacks_{name}", "counter", about, ("workflow",), values)
 
 
 def _runs(found: list[tuple[str | None, list[Took]]], bounds: Sequence[float]) -> Iterator[Family]:
@@ -220,7 +255,19 @@ def of_store(native: Any, health: Health) -> Iterator[Family]:
         for status, many in zip(("Pending", "Running"), sums, strict=True)
     ]
     yield gauge("runs_unfinished", about, ("workflow", "status"), values)
+    yield from _ends(gauge, native)
     yield from _limits(gauge, native.limits())
+
+
+def _ends(gauge: Any, native: Any) -> Iterator[Family]:
+    about = f"Ends of runs of which callbacks are still to be told; at most {ENDS_MAX:,} are counted."
+    counts = {row["name"]: [row["many"]] for row in native.query(_CALLS, [ENDS_MAX])}
+    values = [((name,), many) for name, (many,) in _capped(counts.items())]
+    yield gauge("callbacks_waiting", about, ("workflow",), values)
+    about = f"Ends of runs of which triggers are still to be told; at most {ENDS_MAX:,} are counted."
+    counts = {row["name"]: [row["many"]] for row in native.query(_TOLD, [ENDS_MAX])}
+    values = [((name,), many) for name, (many,) in _capped(counts.items())]
+    yield gauge("run_ends_waiting", about, ("trigger",), values)
 
 
 def _limits(gauge: Any, found: list[dict[str, Any]]) -> Iterator[Family]:

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 FRESH_SECONDS = 1.0
 """All instruments of one collection share a look."""
 PARTS = ("count", "sum")
-KINDS = ("cloaca_store_", "cloaca_poll_", "cloaca_run_", "cloaca_task_", "cloaca_commit_")
+KINDS = (
+    "cloaca_store_",
+    "cloaca_callbacks_",
+    "cloaca_poll_",
+    "cloaca_run_",
+    "cloaca_task_",
+    "cloaca_commit_",
+)
 
 
 class Looks:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from functools import cache
+import time
+from collections import deque
+from functools import cache, partial
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach, detach
@@ -21,7 +23,7 @@ from ..plain import ERROR, describe, kind_of, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextvars import Token
 
     from opentelemetry.trace import Span, Tracer
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 RUNS_MAX = 10_000
 """Of so many runs at once the span of their stay here is kept open; of the oldest of more it ends early."""
+ENDS_MAX = 10_000
+"""So many spans wait at most for an exporter that is slow to take the one before them; more are left out."""
 SYSTEM = "cloaca"
 _log = "cloaca.telemetry"
 
@@ -101,43 +105,16 @@ class Sending:
 
 
 @contextlib.contextmanager
-def sending(workflow: str, many: int) -> Iterator[Sending]:
-    """Traces what asks for so many runs of a workflow."""
-    span = Sending(workflow, many)
+def sending(workflow: str, many: int, trigger: str | None = None) -> Iterator[Sending]:
+    """Traces what asks for so many runs of a workflow, perhaps for a trigger that is called by hand."""
+    others: dict[str, AttributeValue] = {} if trigger is None else {"cloaca.trigger": trigger}
+    span = Sending(workflow, many, **others)
     try:
         yield span
     except BaseException as raised:
         span.end(raised)
         raise
     span.end(None)
-
-
-def polled(trigger: str, workflow: str | None, began_us: int, fires: int, error: str | None) -> str | None:
-    """Traces a poll that fired or failed, now that it is over; what its runs are handed on."""
-    handed = None
-    with _apart():
-        attributes: dict[str, AttributeValue] = {"cloaca.trigger": trigger, "cloaca.fires": fires}
-        began_ns = began_us * 1000 if began_us else None
-        poll = _tracer().start_span(
-            f"poll {trigger}", context=Context(), attributes=attributes, start_time=began_ns
-        )
-        if error is not None:
-            # What went wrong may hold what is hidden: the log and the history tell it.
-            _failed(poll, error.partition(":")[0], None, None)
-        if fires and workflow is not None:
-            others: dict[str, AttributeValue] = {"cloaca.trigger": trigger}
-            if fires > 1:
-                others["messaging.batch.message_count"] = fires
-            sent = _tracer().start_span(
-                f"send {workflow}",
-                context=trace.set_span_in_context(poll, Context()),
-                kind=SpanKind.PRODUCER,
-                attributes=_message(workflow, "send", **others),
-            )
-            handed = _handed_on(trace.set_span_in_context(sent, Context()))
-            sent.end()
-        poll.end()
-    return handed
 
 
 def told(workflow: str, run: str, name: str, tries: int) -> Called | None:
@@ -230,13 +207,129 @@ class Stay:
         self.context = context
 
 
+class Fired:
+    """A poll that asked for runs, of which it is not known yet which are kept."""
+
+    __slots__ = ("_ended_ns", "_poll", "_sent")
+
+    def __init__(self, poll: Span, sent: Span) -> None:
+        self._poll = poll
+        self._sent = sent
+        self._ended_ns = time.time_ns()
+
+    def judged(self, started: int, is_error: bool, has_raised: bool, kept_ns: int) -> None:
+        """So many are runs. One by which nothing starts leaves no trace, unless something went wrong: a span
+        that is not ended goes nowhere."""
+        if not (started or is_error or has_raised):
+            return
+        self._poll.set_attribute("cloaca.started", started)
+        if is_error:
+            _failed(self._poll, "refused", None, None)
+        if started:
+            if started != 1:
+                self._sent.set_attribute("messaging.batch.message_count", started)
+            self._sent.end(kept_ns)
+        self._poll.end(self._ended_ns)
+
+
+class Ender:
+    """Ends spans on a thread of its own: an exporter that is called as a span ends, and hangs, holds up
+    neither polls nor the engine's log, nor who shuts down."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_at_it = False
+        self._has_thread = False
+        self._is_closed = False
+
+    def put(self, end: Callable[[], None]) -> None:
+        """Lets it be called; never waits for that."""
+        with self._changed:
+            if len(self._waiting) >= ENDS_MAX:
+                return
+            self._waiting.append(end)
+            self._changed.notify_all()
+            starts, self._has_thread = not self._has_thread, True
+        if starts:
+            thread = threading.Thread(target=self._call_all, name="cloaca-spans", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                # The system gives none now, or the program ends.
+                with self._changed:
+                    self._has_thread = False
+
+    def close(self, seconds: float) -> None:
+        """Waits at most so long for what waits, and sends the thread home."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            if self._has_thread:
+                self._changed.wait_for(lambda: not (self._waiting or self._is_at_it), seconds)
+
+    def _call_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                if not self._waiting:
+                    self._has_thread = False
+                    return
+                end, self._is_at_it = self._waiting.popleft(), True
+            with _apart():
+                end()
+            with self._changed:
+                self._is_at_it = False
+                self._changed.notify_all()
+
+
 class Spans:
-    """The spans of one runner that are open: of runs in its hands, and of attempts that it makes."""
+    """The spans of one runner that are open: of runs in its hands, of attempts that it makes, and of polls
+    that have fired."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._fired: dict[str, tuple[Fired, bool]] = {}
+        self._ender = Ender()
         self._stays: dict[int, Stay] = {}
         self._attempts: dict[Job, Span] = {}
+
+    def polled(
+        self, trigger: str, workflow: str | None, began_us: int, fires: int, error: str | None
+    ) -> str | None:
+        """Traces a poll that fired or failed, now that it is over; what its runs are handed on."""
+        # Nobody has heard of the one before: that its fires came to nothing is as likely as not.
+        self.judged(trigger, 0, False)
+        with _apart():
+            attributes: dict[str, AttributeValue] = {"cloaca.trigger": trigger, "cloaca.fires": fires}
+            began_ns = began_us * 1000 if began_us else None
+            poll = _tracer().start_span(
+                f"poll {trigger}", context=Context(), attributes=attributes, start_time=began_ns
+            )
+            if error is not None:
+                # What went wrong may hold what is hidden: the log and the history tell it.
+                _failed(poll, error.partition(":")[0], None, None)
+            if not fires or workflow is None:
+                self._ender.put(partial(poll.end, time.time_ns()))
+                return None
+            sent = _tracer().start_span(
+                f"send {workflow}",
+                context=trace.set_span_in_context(poll, Context()),
+                kind=SpanKind.PRODUCER,
+                attributes=_message(workflow, "send", **{"cloaca.trigger": trigger}),
+            )
+            handed = _handed_on(trace.set_span_in_context(sent, Context()))
+            with self._lock:
+                self._fired[trigger] = Fired(poll, sent), error is not None
+            return handed
+        return None
+
+    def judged(self, trigger: str, started: int, is_error: bool) -> None:
+        """It is known how many runs the last poll of a trigger has started."""
+        with self._lock:
+            fired, has_raised = self._fired.pop(trigger, (None, False))
+        if fired is not None:
+            self._ender.put(partial(fired.judged, started, is_error, has_raised, time.time_ns()))
 
     def begin(self, job: Job, task: str, workflow: str, handed: Handed) -> Within | None:
         """An attempt's body is about to be called. The first one of a task is part of its run's stay here; a
@@ -317,20 +410,26 @@ class Spans:
         """A run is over, or out of this runner's hands."""
         with self._lock:
             stay = self._stays.pop(run, None)
-        if stay is None:
-            return
-        with _apart():
-            stay.span.set_attribute("cloaca.run.status", how)
-            if how == "Failed":
-                stay.span.set_status(Status(StatusCode.ERROR))
-            stay.span.end()
+        if stay is not None:
+            self._ender.put(partial(_over, stay.span, how, time.time_ns()))
 
-    def close(self) -> None:
-        """The runner is shut down: what is still open goes on elsewhere."""
+    def close(self, seconds: float) -> None:
+        """The runner is shut down: what is still open goes on elsewhere. Waits at most so long for whoever
+        exports that as it ends."""
+        for trigger in list(self._fired):
+            self.judged(trigger, 0, False)
         for job in list(self._attempts):
-            self.ended(job, "Interrupted")
+            self._ender.put(partial(self.ended, job, "Interrupted"))
         for run in list(self._stays):
             self.over(run, "Left")
+        self._ender.close(seconds)
+
+
+def _over(span: Span, how: str, ended_ns: int) -> None:
+    span.set_attribute("cloaca.run.status", how)
+    if how == "Failed":
+        span.set_status(Status(StatusCode.ERROR))
+    span.end(ended_ns)
 
 
 def _links(given: Context) -> list[Link]:

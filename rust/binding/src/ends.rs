@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use cloaca_core::key::EndKey;
 use cloaca_core::port::End;
-use cloaca_core::runtime::PutOff;
+use cloaca_core::runtime::{PutOff, Settled};
 use cloaca_core::time::Wall;
 
 use crate::gil::free;
@@ -23,10 +23,10 @@ pub struct Ends {
 
 #[pymethods]
 impl Ends {
-    /// Somebody wants to be told from now on.
-    fn open(&self, py: Python<'_>) -> PyResult<()> {
+    /// Somebody wants to be told of the ends of this workflow's runs from now on.
+    fn open(&self, py: Python<'_>, workflow: &str) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.open_tellings())
+        free(py, || runtime.open_tellings(workflow))
     }
 
     /// At most `limit` ends that are due, each as `(key, run, workflow, number, status, ended_at, tries, is_given_up)`; empty if there are none within `seconds`, `None` once
@@ -52,10 +52,19 @@ impl Ends {
         Ok(found.map(|ends| ends.into_iter().map(parts).collect()))
     }
 
-    /// An end was told, or nobody is to be told of it any more.
+    /// An end was told.
     fn told(&self, py: Python<'_>, key: i64) -> PyResult<()> {
-        let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.end_told(EndKey(key)))
+        self.settle(py, key, Settled::Called)
+    }
+
+    /// Its process died in each of so many calls.
+    fn given_up(&self, py: Python<'_>, key: i64) -> PyResult<()> {
+        self.settle(py, key, Settled::GivenUp)
+    }
+
+    /// Nobody is to be told of it any more.
+    fn withdrawn(&self, py: Python<'_>, key: i64) -> PyResult<()> {
+        self.settle(py, key, Settled::Withdrawn)
     }
 
     /// A call about an end has failed. When it is made again, in microseconds since 1970; `None` if it is not.
@@ -65,5 +74,12 @@ impl Ends {
             Some(PutOff::Until(due)) => Some(due.0),
             Some(PutOff::GivenUp) | None => None,
         })
+    }
+}
+
+impl Ends {
+    fn settle(&self, py: Python<'_>, key: i64, settled: Settled) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.end_told(EndKey(key), settled))
     }
 }

@@ -239,7 +239,7 @@ impl Engine {
         wait::within(py, span_of(seconds), |slice| runtime.wait_carried_out(slice))
     }
 
-    /// The keeper's next order: `("log", level, text, about)`, `("tell", job, (level, text, about) or None)`, `("poll_failed", place, error, failures, disabled)`, `("worker",)`, `("poller",)` or `("close",)`; `None` if there is none for so
+    /// The keeper's next order: `("log", level, text, about, end, judged)`, `("tell", job, (level, text, about) or None)`, `("poll_failed", place, error, failures, disabled)`, `("worker",)`, `("poller",)` or `("close",)`; `None` if there is none for so
     /// long.
     fn next_order(&self, py: Python<'_>, seconds: f64) -> PyResult<Py<PyAny>> {
         let runtime = self.handle.runtime(py)?;
@@ -249,7 +249,7 @@ impl Engine {
         let order = match order {
             Order::Log(note) => {
                 let (level, text, about) = noted(py, &note)?;
-                ("log", level, text, about, note.end()).into_pyobject(py)?.into_any()
+                ("log", level, text, about, note.end(), note.judged()).into_pyobject(py)?.into_any()
             }
             Order::PollFailed(FailedPoll { place, error, failures, disabled }) => {
                 ("poll_failed", place, &*error, failures, disabled.as_deref()).into_pyobject(py)?.into_any()

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use cloaca_core::engine::{Counted, FireCounts, RunCounts, TaskCounts};
-use cloaca_core::meter::{BOUNDS_US, Durations};
+use cloaca_core::engine::{CallCounts, Counted, FireCounts, RunCounts, TaskCounts};
+use cloaca_core::meter::{BOUNDS_US, Durations, Named};
 use cloaca_core::poll::PollTally;
 use cloaca_core::port::TryOutcome;
 use cloaca_core::runtime::Metered;
@@ -20,7 +20,7 @@ fn durations(found: &Durations) -> Shown {
 
 /// All that was counted: totals by their names, and lists of what is told apart, each with what is left for all others.
 pub fn metered<'py>(py: Python<'py>, found: &Metered) -> PyResult<Bound<'py, PyDict>> {
-    let Metered { polls, poll_meter, counts, counted, doings, in_hand, overdue } = found;
+    let Metered { polls, poll_meter, counts, counted, calls, doings, in_hand, overdue } = found;
     let dict = PyDict::new(py);
     let numbers = [
         ("polls", polls.polls),
@@ -41,6 +41,7 @@ pub fn metered<'py>(py: Python<'py>, found: &Metered) -> PyResult<Bound<'py, PyD
     dict.set_item("limited", counted.limited.iter().map(|(&rule, &many)| (rule, many)).collect::<Vec<_>>())?;
     dict.set_item("triggers", triggers(&poll_meter.triggers))?;
     dict.set_item("fires", fires(py, counted)?)?;
+    dict.set_item("calls", called(py, calls)?)?;
     dict.set_item("runs", runs(py, counted)?)?;
     dict.set_item("tasks", tasks(py, counted)?)?;
     Ok(dict)
@@ -52,11 +53,21 @@ fn triggers(found: &[(Arc<str>, PollTally)]) -> Vec<(&str, u64, u64)> {
 
 fn fires<'py>(py: Python<'py>, counted: &Counted) -> PyResult<Bound<'py, PyList>> {
     let shown = |name: Option<&str>, counts: &FireCounts| {
-        let FireCounts { fires, deduplicated, dropped, held_back, errors } = *counts;
-        (name.map(str::to_owned), [fires, deduplicated, dropped, held_back, errors])
+        let FireCounts { fires, deduplicated, dropped, held_back, errors, ends } = *counts;
+        (name.map(str::to_owned), [fires, deduplicated, dropped, held_back, errors], ends)
     };
     let known = counted.fires.known().map(|(name, counts)| shown(Some(name), counts));
     let other = counted.fires.is_full().then(|| shown(None, &counted.fires.other));
+    PyList::new(py, known.chain(other).collect::<Vec<_>>())
+}
+
+fn called<'py>(py: Python<'py>, calls: &Named<Arc<str>, CallCounts>) -> PyResult<Bound<'py, PyList>> {
+    let shown = |name: Option<&str>, counts: &CallCounts| {
+        let CallCounts { called, failed, given_up } = *counts;
+        (name.map(str::to_owned), [called, failed, given_up])
+    };
+    let known = calls.known().map(|(name, counts)| shown(Some(name), counts));
+    let other = calls.is_full().then(|| shown(None, &calls.other));
     PyList::new(py, known.chain(other).collect::<Vec<_>>())
 }
 

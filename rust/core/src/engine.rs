@@ -29,7 +29,7 @@ mod why;
 pub use effect::{Counts, Effects, MomentDue, Ready, Rearm, Then};
 pub use event::{Backfilled, Declared, Event, Fire, Job, Polled, Request};
 pub use foretell::{Asked, Foretold, Verdict, foretell};
-pub use meter::{Counted, FireCounts, RunCounts, TaskCounts};
+pub use meter::{CallCounts, Counted, FireCounts, RunCounts, TaskCounts};
 pub use moments::cron_context;
 pub use note::{About, Level, Note, is_told, poll_timed_out};
 pub use share::Claims;

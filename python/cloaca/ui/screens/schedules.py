@@ -7,7 +7,7 @@ from ...reading import Trigger, crons, schedules_named, ticks, why
 from ...reading import runs as list_runs
 from ...reading import triggers as list_triggers
 from ...reading.store import now
-from ...why import told
+from ...why import ENDS_COUNTED_MAX, ends_waiting, told
 from .. import show
 from .screen import Ask, Screen
 
@@ -66,6 +66,7 @@ def trigger(ask: Ask) -> Screen:
         "name": name,
         "why": _sentence(ask, name),
         "triggers": polled,
+        "ends": _ends(ask, name) if any(each.on_run for each in polled) else None,
         "crons": [(each, _moments(each)) for each in found if not isinstance(each, Trigger)],
         "strip": strip(history, now()),
         "ticks": history[:TICKS_LISTED],
@@ -76,6 +77,12 @@ def trigger(ask: Ask) -> Screen:
     }
     title = "Trigger" if polled else "Cron"
     return Screen(f"{title} {show.line(name, 60)}", "trigger.html", values, nav="triggers")
+
+
+def _ends(ask: Ask, name: str) -> str:
+    """Of how many ends of runs it is still to be told."""
+    many = ends_waiting(ask.reader.native.query, name)
+    return f"{many:,}{' or more' if many == ENDS_COUNTED_MAX else ''}" if many else "none"
 
 
 def _sentence(ask: Ask, name: str) -> str:

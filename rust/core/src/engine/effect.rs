@@ -99,6 +99,8 @@ pub enum Then {
     Released(Vec<usize>),
     /// Start the admitted ones, free the others' hashes, poll the trigger again.
     Tick {
+        /// So many fires its poll had.
+        fires: u64,
         /// The poller's place.
         place: u32,
         /// The runs that were sent, in order.

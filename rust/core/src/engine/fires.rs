@@ -21,9 +21,10 @@ impl Engine {
         let moment = self.called_for(polled.schedule);
         let fires = std::mem::take(&mut polled.fires);
         let mut verdict = Verdict::of(&polled.reason);
-        self.counts.fires += fires.len() as u64;
+        let asked = fires.len() as u64;
+        self.counts.fires += asked;
         let trigger = Arc::clone(&declared.row.name);
-        self.meter.fired(&trigger).fires += fires.len() as u64;
+        self.meter.fired(&trigger).fires += asked;
         self.ask_about(polled.place, &fires);
         let mut row = Row::new(self.gate.room(polled.schedule, declared.overlap));
         let mut runs = Vec::with_capacity(fires.len());
@@ -102,7 +103,7 @@ impl Engine {
             told: polled.told,
             cron,
         };
-        self.send_tick(&polled, verdict, change, out);
+        self.send_tick(&polled, asked, verdict, change, out);
     }
 
     /// The cursor of this tick moves past a fire that overlap has dropped.
@@ -160,7 +161,14 @@ impl Engine {
         })
     }
 
-    fn send_tick(&self, polled: &Polled, verdict: Verdict, mut change: TickChange, out: &mut Effects) {
+    fn send_tick(
+        &self,
+        polled: &Polled,
+        fires: u64,
+        verdict: Verdict,
+        mut change: TickChange,
+        out: &mut Effects,
+    ) {
         let &Polled { place, schedule, at, duration_us, .. } = polled;
         change.history.push(Stretch {
             schedule,
@@ -176,7 +184,7 @@ impl Engine {
         let runs = change.fires.iter().map(|run| run.id).collect();
         let is_told = change.told.is_some();
         let disables = change.disable.is_some().then_some(schedule);
-        out.commits.push((Change::Tick(change), Then::Tick { place, runs, at, disables, is_told }));
+        out.commits.push((Change::Tick(change), Then::Tick { place, fires, runs, at, disables, is_told }));
     }
 
     pub(super) fn unknown_workflow(&self, by: &str, workflow: &str) -> Note {

@@ -25,6 +25,19 @@ pub struct FireCounts {
     pub held_back: u64,
     /// Polls that raised, and fires that could not start.
     pub errors: u64,
+    /// Ends of runs that it was told of; none of a trigger that is told of none.
+    pub ends: Option<u64>,
+}
+
+/// What became of the calls for the ends of one workflow's runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallCounts {
+    /// Calls that came back, whatever came of them.
+    pub called: u64,
+    /// Those that raised.
+    pub failed: u64,
+    /// Ends for which nothing is called any more, though no call went well.
+    pub given_up: u64,
 }
 
 /// What became of one workflow's runs.

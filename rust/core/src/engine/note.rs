@@ -166,6 +166,17 @@ pub enum Note {
         /// The run.
         run: Uuid,
     },
+    /// It is known what became of the fires of a poll.
+    FiresJudged {
+        /// The trigger.
+        trigger: Arc<str>,
+        /// So many there were.
+        fires: u64,
+        /// So many are runs now.
+        started: u64,
+        /// Whether one of them could not be one.
+        is_error: bool,
+    },
     /// A fire found no workflow of its name.
     UnknownWorkflow {
         /// The trigger or cron.
@@ -383,7 +394,10 @@ impl Note {
     /// How grave it is.
     pub fn level(&self) -> Level {
         match self {
-            Self::RunResumed { .. } | Self::RunCompleted { .. } | Self::TriggerFired { .. } => Level::Debug,
+            Self::RunResumed { .. }
+            | Self::RunCompleted { .. }
+            | Self::TriggerFired { .. }
+            | Self::FiresJudged { .. } => Level::Debug,
             Self::RunnerReady { .. }
             | Self::RunnerStopped { .. }
             | Self::RunsResumed { .. }
@@ -443,6 +457,14 @@ impl Note {
         }
     }
 
+    /// How many of a poll's fires are runs, and whether one of them could not be one, if it tells that.
+    pub fn judged(&self) -> Option<(u64, bool)> {
+        match *self {
+            Self::FiresJudged { started, is_error, .. } => Some((started, is_error)),
+            _ => None,
+        }
+    }
+
     /// What it is about.
     pub fn about(&self) -> About {
         match self {
@@ -468,7 +490,8 @@ impl Note {
                 About { run: Some(*run), ..About::of_trigger(trigger, None) }
             }
             Self::UnknownWorkflow { by, workflow, .. } => About::of_trigger(by, Some(workflow)),
-            Self::TriggerDisabled { trigger, .. }
+            Self::FiresJudged { trigger, .. }
+            | Self::TriggerDisabled { trigger, .. }
             | Self::PollTimedOut { trigger, .. }
             | Self::TriggerRecovered { trigger, .. }
             | Self::PollTooLong { trigger, .. }
@@ -567,6 +590,10 @@ impl Display for Note {
                 write!(f, "run {run} of workflow '{workflow}' timed out after {timeout:?}")
             }
             Self::TriggerFired { trigger, run } => write!(f, "trigger '{trigger}' fired run {run}"),
+            Self::FiresJudged { trigger, fires, started, .. } => {
+                let (fires, runs) = (counted_u64(*fires, "run"), counted_u64(*started, "run"));
+                write!(f, "trigger '{trigger}' asked for {fires}; {runs} started")
+            }
             Self::UnknownWorkflow { by, workflow, known } => {
                 match workflow.is_empty() {
                     true => write!(
@@ -736,6 +763,10 @@ impl Display for Note {
 }
 
 fn counted(count: usize, noun: &str) -> String {
+    counted_u64(count as u64, noun)
+}
+
+fn counted_u64(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::engine::drive::Follows;
-use crate::engine::{Effects, Engine, Job, Note, Rearm, Then};
+use crate::engine::{Effects, Engine, FireCounts, Job, Note, Rearm, Then};
 use crate::port::{Admitted, Receipt};
 use crate::time::Now;
 
@@ -35,10 +35,12 @@ impl Engine {
             (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
             (Then::Start(ids), Receipt::Start(admitted)) => {
                 tell_kept(&ids, &admitted, out);
+                self.meter.fired(&"".into()).fires += ids.len() as u64;
                 self.begin_all(None, ids, admitted, now, out);
             }
             (Then::Offered(ids), Receipt::Start(admitted)) => {
                 tell_kept(&ids, &admitted, out);
+                self.count_offered(&admitted);
                 out.tells = true;
             }
             (Then::Start(ids) | Then::Offered(ids), _) => {
@@ -47,10 +49,13 @@ impl Engine {
                 ids.into_iter().for_each(|id| self.lose(id, why, now, out));
             }
             (
-                Then::Tick { place, runs, at, disables, is_told },
+                Then::Tick { place, fires, runs, at, disables, is_told },
                 Receipt::Tick { fates: admitted, cursor },
             ) => {
                 let fired = admitted.iter().any(Admitted::is_kept);
+                if is_told {
+                    *self.meter.fired(&self.trigger_in(place)).ends.get_or_insert_default() += 1;
+                }
                 self.seen(place, &admitted);
                 if self.tells_debug && fired {
                     let started = runs.iter().zip(&admitted);
@@ -59,6 +64,9 @@ impl Engine {
                     let note = |(&run, _)| Note::TriggerFired { trigger: Arc::clone(&trigger), run };
                     out.logs.extend(started.map(note));
                 }
+                let started = admitted.iter().filter(|fate| fate.is_kept()).count() as u64;
+                let is_error = admitted.iter().any(|fate| matches!(fate, Admitted::Unkeyed(_)));
+                self.tell_judged(place, fires, started, is_error, out);
                 self.begin_all(Some(place), runs, admitted, now, out);
                 out.rearm.push(Rearm {
                     place,
@@ -70,16 +78,19 @@ impl Engine {
                     ..Rearm::default()
                 });
             }
-            (Then::Tick { place, runs, .. }, Receipt::Overtaken { cursor, cursor_set }) => {
+            (Then::Tick { place, fires, runs, .. }, Receipt::Overtaken { cursor, cursor_set }) => {
+                self.tell_judged(place, fires, 0, false, out);
                 out.logs.push(Note::TickOvertaken { trigger: self.trigger_in(place) });
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
                 out.rearm.push(Rearm { place, set: Some((cursor, cursor_set)), ..Rearm::default() });
             }
-            (Then::Tick { place, runs, .. }, Receipt::ToldBefore) => {
+            (Then::Tick { place, fires, runs, .. }, Receipt::ToldBefore) => {
+                self.tell_judged(place, fires, 0, false, out);
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
                 out.rearm.push(Rearm { place, ..Rearm::default() });
             }
-            (Then::Tick { place, runs, .. }, _) => {
+            (Then::Tick { place, fires, runs, .. }, _) => {
+                self.tell_judged(place, fires, 0, false, out);
                 out.logs.push(Note::TickDiscarded { trigger: self.trigger_in(place) });
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
                 if self.is_newest(place) && !self.by_calendar.contains(&place) {
@@ -181,7 +192,8 @@ impl Engine {
                 let why = format!("was not started: {why}");
                 ids.into_iter().for_each(|id| self.lose(id, &why, now, out));
             }
-            Then::Tick { place, runs, .. } => {
+            Then::Tick { place, fires, runs, .. } => {
+                self.tell_judged(place, fires, 0, true, out);
                 out.logs.push(Note::TickRefused { trigger: self.trigger_in(place), why: words });
                 self.counts.errors += 1;
                 self.meter.fired(&self.trigger_in(place)).errors += 1;
@@ -214,6 +226,36 @@ impl Engine {
             Then::Nothing | Then::Seats | Then::Limits | Then::Begun | Then::LetGo(_) | Then::Released(_) => {
                 out.logs.push(Note::HistoryRefused { why: words })
             }
+        }
+    }
+
+    /// Counts what became of runs that this owner has asked for, and that others drive.
+    fn count_offered(&mut self, admitted: &[Admitted]) {
+        let mut counts = FireCounts { fires: admitted.len() as u64, ..FireCounts::default() };
+        for fate in admitted {
+            match fate {
+                fate if fate.is_kept() => self.counts.started += 1,
+                Admitted::Limited(dropped) => {
+                    counts.dropped += 1;
+                    self.meter.limited(dropped.rule);
+                }
+                Admitted::Unkeyed(_) => counts.errors += 1,
+                _ => counts.deduplicated += 1,
+            }
+        }
+        self.counts.dropped += counts.dropped;
+        self.counts.errors += counts.errors;
+        self.counts.deduplicated += counts.deduplicated;
+        let known = self.meter.fired(&"".into());
+        known.fires += counts.fires;
+        known.dropped += counts.dropped;
+        known.errors += counts.errors;
+        known.deduplicated += counts.deduplicated;
+    }
+
+    fn tell_judged(&self, place: u32, fires: u64, started: u64, is_error: bool, out: &mut Effects) {
+        if self.tells_debug && fires > 0 {
+            out.logs.push(Note::FiresJudged { trigger: self.trigger_in(place), fires, started, is_error });
         }
     }
 

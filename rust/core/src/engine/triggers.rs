@@ -50,7 +50,10 @@ impl Engine {
             self.triggers.resize(place + 1, None);
         }
         // It is told of from here on: who watches would lose the first of what appears only with it.
-        self.meter.fired(&declared.row.name);
+        let counts = self.meter.fired(&declared.row.name);
+        if declared.row.on_run.is_some() {
+            counts.ends.get_or_insert_default();
+        }
         self.triggers[place] = Some(declared);
     }
 

@@ -191,8 +191,12 @@ impl Runtime {
             match foreseen {
                 Foreseen::Open => {}
                 Foreseen::Dropped(_) if limit.is_some() => {}
-                Foreseen::Dropped(reason) => return self.poll_skipped(ticket, &reason, began, pause),
+                Foreseen::Dropped(reason) => {
+                    self.tell_none_started(trigger, fires.len(), false);
+                    return self.poll_skipped(ticket, &reason, began, pause);
+                }
                 Foreseen::Failed(note) => {
+                    self.tell_none_started(trigger, fires.len(), true);
                     (fires, cursor, reason) = (Vec::new(), None, Err(note.to_string()));
                     if self.is_next_failure_told(place) {
                         self.shared.order(Order::Log(note));
@@ -203,6 +207,13 @@ impl Runtime {
         // Who has failed backs off, whatever it wished before.
         let pause = pause.filter(|_| reason.is_ok());
         self.end_poll(ticket, began, Judged { fires, cursor, reason, pause, limit }, false);
+    }
+
+    fn tell_none_started(&self, trigger: Arc<str>, fires: usize, is_error: bool) {
+        if self.shared.tells_debug.load(Ordering::Acquire) {
+            let fires = fires as u64;
+            self.shared.order(Order::Log(Note::FiresJudged { trigger, fires, started: 0, is_error }));
+        }
     }
 
     /// Of what a trigger was to be told meanwhile it has not heard.

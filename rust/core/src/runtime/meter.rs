@@ -1,8 +1,10 @@
 //! What is counted for who watches a runner from outside. Decides nothing.
 //! Invariant: to ask costs the engine and the poller a copy of so many names at most, and nothing is reset by it.
 
-use crate::engine::{Counted, Counts};
-use crate::meter::Durations;
+use std::sync::Arc;
+
+use crate::engine::{CallCounts, Counted, Counts};
+use crate::meter::{Durations, Named};
 use crate::poll::{PollCounts, PollMeter};
 use crate::runtime::Runtime;
 use crate::runtime::park::lock;
@@ -31,6 +33,8 @@ pub struct Metered {
     pub counts: Counts,
     /// The same by names.
     pub counted: Counted,
+    /// Of callbacks for ends of runs, by workflows that have some.
+    pub calls: Named<Arc<str>, CallCounts>,
     /// Of the threads.
     pub doings: Doings,
     /// Runs in hand now.
@@ -46,6 +50,7 @@ impl Runtime {
             let polls = lock(&self.shared.polls);
             (polls.poller.counts(), polls.poller.meter())
         };
+        let calls = lock(&self.shared.tellings).calls().clone();
         let doings = *lock(&self.shared.doings);
         let engine = lock(&self.shared.engine);
         Metered {
@@ -53,6 +58,7 @@ impl Runtime {
             poll_meter,
             counts: engine.counts(),
             counted: engine.counted().clone(),
+            calls,
             doings,
             in_hand: engine.runs_unfinished(),
             overdue: engine.bodies_overdue(),

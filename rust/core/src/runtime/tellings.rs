@@ -2,11 +2,14 @@
 //! Invariant: what was handed out is this runner's until it has said what came of it, also while the runner leaves.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::engine::CallCounts;
 use crate::grid::Wait;
 use crate::key::{EndKey, Epoch};
+use crate::meter::{NAMES_MAX, Named};
 use crate::port::{Change, End, InFlight};
 use crate::runtime::clock::Clock;
 use crate::runtime::park::{lock, wait_on};
@@ -26,7 +29,6 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// And one that ended its process so often.
 const TRIES_MAX: u32 = 200;
 
-#[derive(Default)]
 pub(super) struct Tellings {
     /// Whether there is anybody to tell.
     is_open: bool,
@@ -38,6 +40,21 @@ pub(super) struct Tellings {
     unsaid: BTreeMap<EndKey, Outcome>,
     /// When the next one is due.
     due: Option<Wall>,
+    counted: Named<Arc<str>, CallCounts>,
+}
+
+impl Default for Tellings {
+    fn default() -> Self {
+        Self {
+            is_open: false,
+            has_news: false,
+            is_looking: false,
+            in_hand: BTreeMap::new(),
+            unsaid: BTreeMap::new(),
+            due: None,
+            counted: Named::new(NAMES_MAX),
+        }
+    }
 }
 
 impl Tellings {
@@ -45,6 +62,11 @@ impl Tellings {
     pub(super) fn is_idle(&self, now: Wall) -> bool {
         let is_due = self.due.is_some_and(|due| due <= now);
         !self.is_open || !(self.has_news || self.is_looking || is_due) && self.in_hand.is_empty()
+    }
+
+    /// What became of calls, by workflows.
+    pub(super) fn calls(&self) -> &Named<Arc<str>, CallCounts> {
+        &self.counted
     }
 
     /// When there is something to tell, unless somebody is at it.
@@ -56,6 +78,17 @@ impl Tellings {
 
 /// None of what needs no further call.
 type Outcome = Option<(Wait, String)>;
+
+/// Why nothing is to be called for an end any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Its callback was called, and came back.
+    Called,
+    /// Its process died in each of so many calls.
+    GivenUp,
+    /// There is no such callback any more, or the run was opened again.
+    Withdrawn,
+}
 
 /// What became of a call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +110,16 @@ fn is_over_after(tries: u32) -> bool {
 }
 
 impl Runtime {
-    /// The program wants to hear of ends from now on.
-    pub fn open_tellings(&self) {
-        lock(&self.shared.tellings).is_open = true;
+    /// The program wants to hear of ends of this workflow's runs from now on.
+    pub fn open_tellings(&self, workflow: &str) {
+        {
+            let mut tellings = lock(&self.shared.tellings);
+            // Who watches would lose the first of what appears only with it.
+            tellings.counted.of(&workflow.into());
+            if std::mem::replace(&mut tellings.is_open, true) {
+                return;
+            }
+        }
         self.shared.tells_ends.store(true, Ordering::Release);
         self.shared.ends_came();
     }
@@ -139,8 +179,13 @@ impl Runtime {
         }
     }
 
-    /// The program has been told of an end.
-    pub fn end_told(&self, key: EndKey) {
+    /// Nothing more is to be called for an end.
+    pub fn end_told(&self, key: EndKey, settled: Settled) {
+        self.shared.count_call(key, |counts| match settled {
+            Settled::Called => counts.called += 1,
+            Settled::GivenUp => counts.given_up += 1,
+            Settled::Withdrawn => {}
+        });
         self.shared.say_end(key, None);
     }
 
@@ -149,6 +194,11 @@ impl Runtime {
         let end = lock(&self.shared.tellings).in_hand.get(&key).cloned()?;
         let wait = Wait::new(pause_after(end.tries), self.now().wall);
         let is_over = is_over_after(end.tries);
+        self.shared.count_call(key, |counts| {
+            counts.called += 1;
+            counts.failed += 1;
+            counts.given_up += u64::from(is_over);
+        });
         self.shared.say_end(key, (!is_over).then(|| (wait, error.to_owned())));
         Some(if is_over { PutOff::GivenUp } else { PutOff::Until(wait.not_before) })
     }
@@ -191,6 +241,14 @@ impl Shared {
                 found => (found, None),
             },
             due => (Vec::new(), due),
+        }
+    }
+
+    fn count_call(&self, key: EndKey, count: impl FnOnce(&mut CallCounts)) {
+        let mut tellings = lock(&self.tellings);
+        let workflow = tellings.in_hand.get(&key).map(|end| Arc::from(end.workflow.as_str()));
+        if let Some(workflow) = workflow {
+            count(tellings.counted.of(&workflow));
         }
     }
 
