@@ -163,6 +163,7 @@ WORKLOADS = [
         {"runs": 50},
         contestants=("traced",),
     ),
+    Workload("untraced", "untraced", {"submits": 20_000}, {"submits": 50}, contestants=("submits",)),
     Workload(
         "runs",
         "run_throughput",
@@ -323,6 +324,17 @@ ROWS = [
     *_traced_rows("takes its spans", "well"),
     *_traced_rows("hangs", "hangs"),
     *_traced_rows("raises", "raises"),
+    Row(
+        "untraced: looks whether it is traced, of a quiet poll",
+        "untraced",
+        "looks_a_poll",
+        "",
+        (most(0),),
+        of="submits",
+    ),
+    Row("untraced: such a look, of a submit", "untraced", "look_us", "µs", (most(1),), of="submits"),
+    Row("untraced: a submit, p50", "untraced", "submit_p50_us", "µs", of="submits"),
+    Row("untraced: a submit that does not look, p50", "untraced", "bare_p50_us", "µs", of="submits"),
     Row(
         "one-task runs a second, 64 threads in `execute`, `full`",
         "runs",

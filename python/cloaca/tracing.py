@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,12 +17,19 @@ if TYPE_CHECKING:
 _UNSET = ("ProxyTracerProvider", "NoOpTracerProvider")
 
 
+@cache
+def _is_named() -> bool:
+    """Whether the environment names a provider, as it was when that was first asked: to look there each time
+    costs as much as all else that a submit asks."""
+    return "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
+
+
 def active() -> ModuleType | None:
     """`cloaca.telemetry.spans`; `None` where nobody would get any."""
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
         return None
-    if getattr(api, "_TRACER_PROVIDER", api) is None and "OTEL_PYTHON_TRACER_PROVIDER" not in os.environ:
+    if getattr(api, "_TRACER_PROVIDER", api) is None and not _is_named():
         # To ask for the provider would make one that does nothing, each time.
         return None
     try:

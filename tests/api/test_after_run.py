@@ -347,6 +347,41 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "runs.db")
 
 
+POISONED = """
+import os, sys, threading
+import cloaca
+
+store, out = sys.argv[1:]
+
+def book(run):
+    if run["context"]["n"] == 0:
+        os._exit(7)
+    # Whoever is called beside the one that ends the process goes with it.
+    threading.Event().wait(0.2)
+    with open(out, "a") as file:
+        file.write(f"{run['context']['n']}\\n")
+
+with cloaca.WorkflowBuilder("order").on_success(book):
+    cloaca.task(id="ship")(lambda context: None)
+
+with cloaca.DefaultRunner(store) as runner:
+    if not runner.list_runs():
+        runner.submit_many("order", [{"n": n} for n in range(4)])
+    threading.Event().wait(60)
+"""
+
+
+def test_one_that_ends_its_process_takes_the_same_others_along_once(store: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.touch()
+    for _ in range(10):
+        command = [sys.executable, "-c", POISONED, store, str(out)]
+        assert subprocess.run(command, timeout=flow.WAIT * 2, check=False).returncode == 7
+        if len(set(out.read_text().split())) == 3:
+            break
+    assert sorted(out.read_text().split()) == ["1", "2", "3"]
+
+
 def test_whose_process_dies_in_it_is_called_by_the_next(store: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with start(store, out, "dies") as dying:

@@ -164,6 +164,7 @@ claims! {
     what_a_trigger_has_not_wanted_for_long_is_forgotten
     a_run_is_kept_for_a_trigger_that_somebody_serves
     what_one_has_in_hand_is_nobody_elses_until_it_is_gone
+    what_its_process_ended_with_is_told_one_at_a_time
     a_call_that_failed_waits_for_its_own_time
     a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to
     an_end_from_a_clock_that_was_ahead_is_told_at_once
@@ -1716,6 +1717,28 @@ fn what_one_has_in_hand_is_nobody_elses_until_it_is_gone(store: &dyn Store) {
     store.end_told(remnant, held[0].key).unwrap();
     store.leave(remnant, &InFlight::default(), Wall(500)).unwrap();
     assert_eq!(store.next_end(second, LATE), Ok(None));
+}
+
+/// One of them may have ended the process, and would take the others along each time.
+fn what_its_process_ended_with_is_told_one_at_a_time(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    for epoch in [first, second] {
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    }
+    (1..=3).for_each(|number| has_ended(store, second, number, RunStatus::Failed));
+    assert_eq!(handed(store, first, 100).len(), 3);
+    store.leave(first, &InFlight::default(), Wall(200)).unwrap();
+    let call = store.run(id(3)).unwrap().unwrap().0.calls.remove(0);
+    assert_eq!(call.error.as_deref(), Some("the process that called it ended"));
+    has_ended(store, second, 4, RunStatus::Failed);
+    let runs = |at| handed(store, second, at).iter().map(|end| end.run).collect::<Vec<_>>();
+    let held = handed(store, second, 300);
+    assert_eq!(held.iter().map(|end| end.run).collect::<Vec<_>>(), [id(1), id(4)], "what is new beside one");
+    assert_eq!((store.next_end(second, Wall(300)), runs(300)), (Ok(None), vec![]));
+    store.end_told(second, held[0].key).unwrap();
+    assert_eq!((store.next_end(second, Wall(300)), runs(300)), (Ok(Some(Wall(100))), vec![id(2)]));
+    assert_eq!(runs(60_000_299), Vec::<Uuid>::new());
+    assert_eq!(runs(60_000_300), [id(3)], "one that hangs holds up none for ever");
 }
 
 fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {

@@ -141,3 +141,35 @@ pub struct Call {
     /// Who is calling, and since when.
     pub begun: Option<(Epoch, Wall)>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_outcomes_is_kept_as_the_states_that_are_in_it() {
+        let both = Outcomes::default().with(RunStatus::Failed).with(RunStatus::Cancelled);
+        assert_eq!(both.bits(), 6);
+        assert_eq!(Outcomes::from_bits(6 | 8), both, "what is no state is in no set");
+        assert_eq!(both.statuses().collect::<Vec<_>>(), [RunStatus::Failed, RunStatus::Cancelled]);
+        assert_eq!(both.only(), None);
+        assert_eq!(Outcomes::from_bits(2).only(), Some(RunStatus::Failed));
+        assert_eq!(Outcomes::default().with(RunStatus::Running), Outcomes::default());
+    }
+
+    #[test]
+    fn what_an_end_leads_to_stands_one_deeper() {
+        let ended_at = Wall(1);
+        let end = |depth| Ending {
+            key: EndKey(1),
+            listener: ScheduleKey(1),
+            run: Uuid::nil(),
+            number: 1,
+            status: RunStatus::Failed,
+            ended_at,
+            depth,
+            kept: None,
+        };
+        assert_eq!([0, 99, u32::MAX].map(|depth| end(depth).told().depth), [1, 100, u32::MAX]);
+    }
+}

@@ -319,4 +319,26 @@ mod tests {
         let seconds: Vec<u64> = [1, 2, 3, 10, 11, 200].map(|tries| pause_after(tries).as_secs()).into();
         assert_eq!(seconds, [1, 2, 4, 512, 600, 600]);
     }
+
+    #[test]
+    fn a_call_is_given_up_that_would_be_made_again_after_a_day_of_pauses() {
+        // Ten pauses that double take 1,023 s, and each after them 600.
+        assert_eq!([1, 152, 153, TRIES_MAX].map(is_over_after), [false, false, true, true]);
+    }
+
+    #[test]
+    fn nothing_is_to_be_told_at_that_time_where_nobody_is_told_or_the_next_is_due_later() {
+        let open = || Tellings { is_open: true, ..Tellings::default() };
+        let idle = |tellings: Tellings| tellings.is_idle(Wall(10));
+        assert!(idle(open()));
+        assert!(idle(Tellings { has_news: true, ..Tellings::default() }), "nobody is told");
+        assert!(idle(Tellings { due: Some(Wall(11)), ..open() }));
+        assert!(!idle(Tellings { due: Some(Wall(10)), ..open() }));
+        assert!(!idle(Tellings { has_news: true, ..open() }));
+        assert!(!idle(Tellings { is_looking: true, ..open() }));
+        let now = Now { wall: Wall(10), mono: Mono::default() };
+        let next = |due| Tellings { due: Some(Wall(due)), ..open() }.next_due(now);
+        assert_eq!(next(14), Some(now.mono.after(Duration::from_micros(4))));
+        assert_eq!(next(3), Some(now.mono), "what is late is due now");
+    }
 }

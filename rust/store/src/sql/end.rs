@@ -55,19 +55,57 @@ macro_rules! waiting {
     };
 }
 
+/// What stands with an end whose last call came to nothing as its process ended: it may be what ended that.
+const DIED: &str = "the process that called it ended";
+
+/// That one of these is being called by `:epoch` already. One that hangs does not count for longer than a call leaves its place to another.
+macro_rules! one_that_died_is_called {
+    () => {
+        "EXISTS (
+            SELECT 1 FROM ends AS other
+            WHERE other.owner = :epoch AND other.error = :died AND other.begun_at > :at - 60000000)"
+    };
+}
+
 /// When the next end is due of which `epoch` is to tell. One that was written down, or put off, while the clock was ahead is due at once, so that
 /// who takes what is due has it wait no longer than it was to.
 pub fn next(db: &Db, epoch: Epoch, at: Wall) -> Result<Option<Wall>, Failure> {
     // Index ends_due.
-    const SQL: &str =
-        concat!("SELECT min(CASE WHEN due_at - pause_us > :at THEN :at ELSE due_at END) ", waiting!());
-    let due = db
-        .prepare_cached(SQL)?
-        .query_row(named_params! { ":epoch": epoch.0, ":at": at.0 }, |row| row.get::<_, Option<i64>>(0))?;
+    const SQL: &str = concat!(
+        "SELECT min(CASE WHEN due_at - pause_us > :at THEN :at ELSE due_at END) ",
+        waiting!(),
+        " AND (ends.error IS DISTINCT FROM :died OR NOT ",
+        one_that_died_is_called!(),
+        ")"
+    );
+    let params = named_params! { ":epoch": epoch.0, ":at": at.0, ":died": DIED };
+    let due = db.prepare_cached(SQL)?.query_row(params, |row| row.get::<_, Option<i64>>(0))?;
     Ok(due.map(Wall))
 }
 
-/// Hands at most `limit` of those that are due to `epoch`.
+/// What of an end is told to who takes it, of those that are due and for which this holds.
+macro_rules! take {
+    ($and:expr) => {
+        concat!(
+            "
+            UPDATE ends SET owner = :epoch, tries = tries + 1, begun_at = :at
+            WHERE row IN (
+                SELECT ends.row ",
+            waiting!(),
+            " AND due_at <= :at AND ",
+            $and,
+            "
+                ORDER BY due_at, ends.row LIMIT :limit",
+            skip_locked!("ends"),
+            ")
+            RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries,
+                (SELECT completed_at FROM runs WHERE runs.row = ends.run)"
+        )
+    };
+}
+
+/// Hands at most `limit` of those that are due to `epoch`. Of those whose last call ended with its process one at a time: one of them may end the
+/// next one as well, and whatever is called beside it.
 pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Failure> {
     const CUT_AHEAD: &str = concat!(
         "UPDATE ends SET due_at = :at + pause_us WHERE row IN (SELECT ends.row ",
@@ -76,38 +114,31 @@ pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Fai
         skip_locked!("ends"),
         ")"
     );
-    const SQL: &str = concat!(
-        "
-        UPDATE ends SET owner = :epoch, tries = tries + 1, begun_at = :at
-        WHERE row IN (
-            SELECT ends.row ",
-        waiting!(),
-        " AND due_at <= :at
-            ORDER BY due_at, ends.row LIMIT :limit",
-        skip_locked!("ends"),
-        ")
-        RETURNING row, (SELECT id FROM runs WHERE runs.row = ends.run), workflow, number, outcome, tries,
-            (SELECT completed_at FROM runs WHERE runs.row = ends.run)"
-    );
+    const SQL: &str = take!("ends.error IS DISTINCT FROM :died");
+    const ONE: &str = take!(concat!("ends.error = :died AND NOT ", one_that_died_is_called!()));
     db.prepare_cached(CUT_AHEAD)?.execute(named_params! { ":epoch": epoch.0, ":at": at.0 })?;
-    let mut statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(
-        named_params! { ":epoch": epoch.0, ":at": at.0, ":limit": signed(limit) },
-        |row| {
-            Ok(End {
-                key: EndKey(row.get(0)?),
-                run: id_at(row, 1)?,
-                workflow: row.get(2)?,
-                number: row.get(3)?,
-                status: status_of(row.get(4)?),
-                tries: row.get(5)?,
-                ended_at: wall_maybe_at(row, 6)?,
-            })
-        },
-    )?;
-    let mut taken = rows.collect::<db::Result<Vec<End>>>()?;
+    let mut taken: Vec<End> = Vec::new();
+    for (sql, many) in [(SQL, limit), (ONE, 1)] {
+        let room = limit.saturating_sub(taken.len() as u64).min(many);
+        let mut statement = db.prepare_cached(sql)?;
+        let params = named_params! { ":epoch": epoch.0, ":at": at.0, ":limit": signed(room), ":died": DIED };
+        let rows = statement.query_map(params, end_of_row)?;
+        taken.extend(rows.collect::<db::Result<Vec<End>>>()?);
+    }
     taken.sort_by_key(|end| end.key);
     Ok(taken)
+}
+
+fn end_of_row(row: &Row) -> db::Result<End> {
+    Ok(End {
+        key: EndKey(row.get(0)?),
+        run: id_at(row, 1)?,
+        workflow: row.get(2)?,
+        number: row.get(3)?,
+        status: status_of(row.get(4)?),
+        tries: row.get(5)?,
+        ended_at: wall_maybe_at(row, 6)?,
+    })
 }
 
 fn status_of(outcome: i64) -> RunStatus {
@@ -148,7 +179,7 @@ pub fn hand_on(db: &Db, epoch: Epoch, kept: &[EndKey], remnant: Option<Epoch>) -
         pause_after_death!(),
         " ELSE due_at END, pause_us = CASE WHEN tries > 1 THEN ",
         pause_after_death!(),
-        " ELSE pause_us END, owner = NULL, begun_at = NULL WHERE owner = :epoch"
+        " ELSE pause_us END, owner = NULL, begun_at = NULL, error = :died WHERE owner = :epoch"
     );
     if let Some(remnant) = remnant {
         for end in kept {
@@ -157,7 +188,7 @@ pub fn hand_on(db: &Db, epoch: Epoch, kept: &[EndKey], remnant: Option<Epoch>) -
         }
     }
     db.prepare_cached(DROP)?.execute(named_params! { ":epoch": epoch.0 })?;
-    db.prepare_cached(FREE)?.execute(named_params! { ":epoch": epoch.0 })?;
+    db.prepare_cached(FREE)?.execute(named_params! { ":epoch": epoch.0, ":died": DIED })?;
     Ok(())
 }
 
