@@ -113,10 +113,10 @@ README = """\
 # {name}
 
 `cloaca run` serves it. `cloaca dev` starts it again when a file changes, with the page beside it.
-Drop a text file into `inbox`:
+A first file lies in `inbox`: its run is there a second later. Drop another one into it:
 
 ```sh
-printf 'hello\\nworld\\n' > inbox/hello.txt
+printf 'one\\ntwo\\n' > inbox/more.txt
 cloaca ls            # what is polled, and what it does
 cloaca runs          # what became of the file
 cloaca why new_file  # why nothing happens
@@ -185,8 +185,10 @@ def new(arguments: Namespace, show: Show) -> int:
         f"{name}.service": SERVICE.format(name=name),
         "Dockerfile": DOCKERFILE.format(name=name),
         ".gitignore": IGNORED.format(name=name),
+        # Something to see before anything was read.
+        os.path.join("inbox", "hello.txt"): "hello\nworld\n",
     }
-    os.makedirs(folder)
+    os.makedirs(os.path.join(folder, "inbox"))
     for file, text in files.items():
         with open(os.path.join(folder, file), "x", encoding="utf-8") as made:
             made.write(text)
