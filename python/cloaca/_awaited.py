@@ -14,6 +14,7 @@ from . import urgency
 from .apart import apart, running_loop
 from .check import flag, seconds
 from .errors import RunnerError
+from .kind import is_a
 from .run import RUN_KEY_TTL, Run
 
 TYPE_CHECKING = False
@@ -105,7 +106,7 @@ class Awaited:
                 run = await self._called_async(run)
             result = await run.wait(timeout)
         except BaseException as raised:
-            if abandons and isinstance(raised, sys.modules["asyncio"].CancelledError):
+            if abandons and is_a(raised, sys.modules["asyncio"].CancelledError):
                 self._crew.begin("cancel", run._abandon)
             raise
         return result.raise_for_failure() if checks else result
