@@ -247,6 +247,7 @@ impl Runtime {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            failures: ended.failures,
             told: ended.told,
             holds,
         }));
@@ -279,6 +280,7 @@ impl Runtime {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            failures: ended.failures,
             told: None,
             holds: None,
         }));
